@@ -1,0 +1,57 @@
+//! What a client can be told. The server maps this to HTTP in one place.
+
+use crate::oci::Digest;
+use crate::upstream::FetchError;
+use std::time::Duration;
+
+/// Why a request could not be answered. Cloneable: every waiter gets the same answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum MirrorError {
+    /// Upstream says that the repository, manifest or tag does not exist.
+    #[error("manifest unknown to upstream")]
+    ManifestUnknown,
+    /// Upstream says that the repository does not exist.
+    #[error("repository unknown to upstream")]
+    NameUnknown,
+    /// Upstream says that the blob does not exist.
+    #[error("blob unknown to upstream")]
+    BlobUnknown,
+    /// Upstream refuses our credentials (401).
+    #[error("upstream refuses our credentials")]
+    Unauthorized,
+    /// Upstream denies access (403).
+    #[error("upstream denies access")]
+    Denied,
+    /// Upstream limits our requests (429).
+    #[error("upstream limits our requests")]
+    RateLimited {
+        /// When to come back.
+        retry_after: Option<Duration>,
+    },
+    /// Upstream could not be asked, or broke off: 502.
+    #[error("upstream failed: {0}")]
+    Upstream(FetchError),
+    /// Upstream did not answer in time: 504.
+    #[error("upstream timed out: {0}")]
+    Timeout(FetchError),
+    /// Upstream sent something else than what the digest promises: 502.
+    #[error("upstream sent wrong content for {digest}: {why}")]
+    WrongContent {
+        /// What was asked for.
+        digest: Digest,
+        /// What was wrong.
+        why: String,
+    },
+    /// The manifest is over the size bound, or no manifest: 502 (MANIFEST_INVALID).
+    #[error("upstream's manifest is not usable: {0}")]
+    ManifestInvalid(String),
+    /// Too many fills or readers at once: 503.
+    #[error("too busy: {0}")]
+    Busy(&'static str),
+    /// The mirror is shutting down: 503.
+    #[error("shutting down")]
+    ShuttingDown,
+    /// The local disk or index failed: 500.
+    #[error("store failed: {0}")]
+    Store(String),
+}

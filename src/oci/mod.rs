@@ -1,0 +1,25 @@
+//! The grammar of the distribution protocol, and nothing else: no sockets, no
+//! files, no runtime. Everything a request or an upstream says is parsed here,
+//! once, into types that cannot hold nonsense.
+//!
+//! Sources: the OCI distribution specification (`dist-spec`), the OCI image
+//! specification (`image-spec`), and the observed behaviour of clients.
+
+pub mod accept;
+pub mod challenge;
+pub mod digest;
+pub mod directory;
+pub mod error;
+pub mod link;
+pub mod manifest;
+pub mod name;
+pub mod range;
+pub mod route;
+
+pub use accept::AcceptClass;
+pub use digest::{Algorithm, Digest, Hasher};
+pub use directory::Directory;
+pub use error::ErrorCode;
+pub use name::{Reference, Repository, Tag, UpstreamName};
+pub use range::{ByteRange, Unsatisfiable};
+pub use route::{Page, Route};

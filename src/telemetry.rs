@@ -1,0 +1,6 @@
+//! What the operator sees: metrics and logs.
+
+pub mod logging;
+pub mod metrics;
+
+pub use metrics::{Kind, Metrics, Outcome};

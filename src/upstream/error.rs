@@ -1,0 +1,64 @@
+//! What can go wrong between roadstead and an upstream.
+
+use std::time::Duration;
+
+/// Why an upstream did not give what was asked. Cloneable, because every waiter gets the same answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// 404: the upstream answered, and has it not. `code` is the upstream's error code, if it gave one
+    /// (`NAME_UNKNOWN`, `MANIFEST_UNKNOWN`, …).
+    #[error("upstream has no such content")]
+    NotFound {
+        /// The code in the upstream's error envelope.
+        code: Option<String>,
+    },
+    /// 401 after a token was tried: no (valid) credentials.
+    #[error("upstream wants other credentials")]
+    Unauthorized,
+    /// 403.
+    #[error("upstream denies access")]
+    Denied,
+    /// 429.
+    #[error("upstream limits our requests")]
+    RateLimited {
+        /// `Retry-After`, if said.
+        retry_after: Option<Duration>,
+    },
+    /// 416: the offset asked for does not exist.
+    #[error("upstream does not have the range asked for")]
+    RangeNotSatisfiable,
+    /// Any other status that is no success.
+    #[error("upstream answered status {0}")]
+    Status(u16),
+    /// No connection: refused, no route, no such host, TLS failure. The text names the cause.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// Nothing came in time; the text says what was waited for.
+    #[error("timed out waiting for {0}")]
+    Timeout(&'static str),
+    /// The connection broke in the middle.
+    #[error("connection broken: {0}")]
+    Broken(String),
+    /// A body or header over its bound.
+    #[error("{what} is larger than {limit} bytes")]
+    TooLarge {
+        /// What was too large.
+        what: &'static str,
+        /// The bound.
+        limit: usize,
+    },
+    /// The answer makes no sense: a bad redirect, a wrong Content-Range, an encoding not asked for.
+    #[error("upstream answered nonsense: {0}")]
+    Protocol(String),
+    /// The token server failed; the text says how, without secrets.
+    #[error("token server: {0}")]
+    Token(String),
+}
+
+impl FetchError {
+    /// Whether the same request may succeed a little later or elsewhere.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        todo!()
+    }
+}

@@ -1,0 +1,80 @@
+//! Upstream registries: the only code that dials.
+//!
+//! An [`Upstream`] answers four questions (manifest, blob, tag list, referrers) with what the registry
+//! says, after tokens and redirects, within its time limits. It decides nothing about caching.
+
+mod error;
+mod fetch;
+
+pub use error::FetchError;
+pub use fetch::{
+    BlobBody, BlobFetch, ListFetch, ManifestFetch, ManifestHead, SetupError, Upstream,
+};
+// client.rs: the hyper-util legacy client over hyper-rustls; token.rs: tokens; fetch.rs: the operations.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::oci::UpstreamName;
+
+/// A secret that cannot be printed: `Debug` shows `***`, there is no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+    /// The secret itself, for the `Authorization` header alone.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Who roadstead is to an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user name.
+    pub username: String,
+    /// The password or token.
+    pub password: Secret,
+}
+
+/// One base URL of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointConfig {
+    /// `http://` or `https://`, no query, no fragment, no user info; a path prefix is allowed.
+    pub url: url::Url,
+    /// PEM file of further trusted roots for this endpoint.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// One upstream, resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Its public name.
+    pub name: UpstreamName,
+    /// Base URLs in order of preference; at least one.
+    pub endpoints: Vec<EndpointConfig>,
+    /// Requests that name no upstream go here.
+    pub default: bool,
+    /// `Host` names that select it.
+    pub hosts: Vec<String>,
+    /// Credentials, if any.
+    pub credentials: Option<Credentials>,
+    /// To a TCP and TLS connection.
+    pub connect_timeout: Duration,
+    /// To the first response header, retries, redirects and token included.
+    pub header_timeout: Duration,
+    /// No byte for this long: the connection is given up.
+    pub idle_timeout: Duration,
+    /// Connections for one big blob.
+    pub parallel: usize,
+}
