@@ -1,46 +1,117 @@
-//! Puts the parts together, runs them, drains them. (skeleton)
-use crate::{clock::Clock, config::Config, server::BindError};
+//! Puts the parts together, runs them, drains them.
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::mirror::{Mirror, Parts};
+use crate::oci::Directory;
+use crate::oci::directory::Entry;
+use crate::server::{BindError, Bound};
+use crate::store::{OpenError, Store};
+use crate::telemetry::Metrics;
+use crate::upstream::{SetupError, Upstream};
+
 /// A running roadstead.
 #[derive(Debug)]
-pub struct App {}
+pub struct App {
+    address: SocketAddr,
+    admin_address: SocketAddr,
+    mirror: Mirror,
+    serving: TaskTracker,
+    stop_serving: CancellationToken,
+    storing: TaskTracker,
+    stop_storing: CancellationToken,
+}
 
-/// Why it did not start.
+/// Why it did not start: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A listener.
+    /// A listener or the certificate.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The store's directory.
-    #[error("{0}")]
-    Store(String),
+    /// The cache directory.
+    #[error(transparent)]
+    Store(#[from] OpenError),
     /// An upstream's CA file or the like.
-    #[error("{0}")]
-    Upstream(String),
+    #[error(transparent)]
+    Upstream(#[from] SetupError),
+    /// A part of roadstead failed without saying why.
+    #[error("cannot start: {0}")]
+    Internal(String),
 }
 
 impl App {
-    /// Opens the store, binds, and serves in the background of the current tokio runtime.
+    /// Binds, opens the store, and serves in the background of the current
+    /// tokio runtime. No upstream is dialled.
     ///
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        todo!()
+        let bound = Bound::bind(&config.server).await?;
+        let (address, admin_address) = (bound.address(), bound.admin_address());
+        let metrics = Metrics::new(config.upstreams.iter().map(|u| u.name.as_str()));
+        let upstreams = config.upstreams.iter().map(|u| Upstream::new(u, metrics.clone()));
+        let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
+        let store = {
+            let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
+            let opened = tokio::task::spawn_blocking(move || Store::open(&config.cache, clock, metrics)).await;
+            opened.map_err(|error| StartError::Internal(error.to_string()))??
+        };
+        let entries = config.upstreams.iter().map(|u| Entry {
+            name: u.name.clone(),
+            default: u.default,
+            hosts: u.hosts.clone(),
+        });
+        let mirror = Mirror::new(Parts {
+            config: config.tags,
+            directory: Directory::new(entries.collect()),
+            upstreams,
+            store: store.clone(),
+            clock: Arc::clone(&clock),
+            metrics: metrics.clone(),
+        });
+        let app = Self {
+            address,
+            admin_address,
+            mirror: mirror.clone(),
+            serving: TaskTracker::new(),
+            stop_serving: CancellationToken::new(),
+            storing: TaskTracker::new(),
+            stop_storing: CancellationToken::new(),
+        };
+        app.storing.spawn(store.run(app.stop_storing.clone()));
+        app.serving.spawn(bound.serve(mirror, metrics, clock, app.stop_serving.clone()));
+        Ok(app)
     }
+
     /// The client listener's real address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        todo!()
+        self.address
     }
+
     /// The admin listener's real address.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
-        todo!()
+        self.admin_address
     }
-    /// Drains and stops: returns when nothing runs any more.
+
+    /// Drains and stops: no new connections, running bodies finish up to the
+    /// drain bound, fills are left resumable, the index is written. Returns
+    /// when nothing runs any more.
     pub async fn stop(self) {
-        todo!()
+        self.stop_serving.cancel();
+        self.serving.close();
+        self.serving.wait().await;
+        // Only now: bodies that were still running may have followed a fill.
+        self.mirror.stop().await;
+        self.stop_storing.cancel();
+        self.storing.close();
+        self.storing.wait().await;
     }
 }

@@ -1,6 +1,8 @@
 //! What a client can be told. The server maps this to HTTP in one place.
 
 use crate::oci::Digest;
+use crate::store::{Ended, StoreError};
+use crate::telemetry::Kind;
 use crate::upstream::FetchError;
 use std::time::Duration;
 
@@ -54,4 +56,63 @@ pub enum MirrorError {
     /// The local disk or index failed: 500.
     #[error("store failed: {0}")]
     Store(String),
+}
+
+impl MirrorError {
+    /// What upstream's failure means when `what` was asked for.
+    #[must_use]
+    pub(super) fn of_fetch(what: Kind, error: FetchError) -> Self {
+        match error {
+            FetchError::NotFound { code } => match (code.as_deref(), what) {
+                (Some("NAME_UNKNOWN"), _) | (_, Kind::Tags | Kind::Other) => Self::NameUnknown,
+                (_, Kind::Blob) => Self::BlobUnknown,
+                (_, Kind::Manifest | Kind::Referrers) => Self::ManifestUnknown,
+            },
+            FetchError::Unauthorized => Self::Unauthorized,
+            FetchError::Denied => Self::Denied,
+            FetchError::RateLimited { retry_after } => Self::RateLimited { retry_after },
+            FetchError::TooLarge { .. } if what == Kind::Manifest => Self::ManifestInvalid(error.to_string()),
+            FetchError::Timeout(_) => Self::Timeout(error),
+            FetchError::RangeNotSatisfiable
+            | FetchError::Status(_)
+            | FetchError::Connect(_)
+            | FetchError::Broken(_)
+            | FetchError::TooLarge { .. }
+            | FetchError::Protocol(_)
+            | FetchError::Token(_) => Self::Upstream(error),
+        }
+    }
+
+    /// Whether upstream could not answer, so that a stale tag is better than
+    /// nothing. That it refuses us, or says that the tag is gone, is an answer.
+    #[must_use]
+    pub(super) fn allows_stale(&self) -> bool {
+        match self {
+            Self::RateLimited { .. }
+            | Self::Upstream(_)
+            | Self::Timeout(_)
+            | Self::WrongContent { .. }
+            | Self::ManifestInvalid(_)
+            | Self::Busy(_)
+            | Self::ShuttingDown
+            | Self::Store(_) => true,
+            Self::ManifestUnknown | Self::NameUnknown | Self::BlobUnknown | Self::Unauthorized | Self::Denied => false,
+        }
+    }
+}
+
+impl From<Ended<Self>> for MirrorError {
+    fn from(ended: Ended<Self>) -> Self {
+        match ended {
+            Ended::Failed(why) => why,
+            Ended::Vanished => Self::Store("the download ended without a word".to_owned()),
+            Ended::Unreadable(why) => Self::Store(why),
+        }
+    }
+}
+
+impl From<StoreError> for MirrorError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.to_string())
+    }
 }

@@ -1,171 +1,186 @@
-//! The decisions of a mirror. (skeleton: types that the server sees)
+//! The decisions of a mirror: hit or miss, fresh or stale, who joins which fill.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `blob` | blobs: stored, joined, or fetched by a fill |
+//! | `transfer` | the fetcher: from an upstream's answer into a fill |
+//! | `manifest` | manifests by digest and by tag |
+//! | `freshness` | whether a tag may be served (pure) |
+//! | `lists` | tag lists, referrers, the catalog |
+//! | `flight` | one piece of work for all who ask at once |
+//!
+//! Work that goes upstream runs on the mirror's own tasks: the client who
+//! caused it may hang up.
 
-use bytes::Bytes;
-use std::ops::Range;
-use std::sync::Arc;
-
-pub use crate::oci::directory::Source;
-use crate::oci::{AcceptClass, Digest, Directory, Page, Reference, link::NextPage};
-use crate::telemetry::Outcome;
-
+mod answer;
+mod blob;
 mod error;
+mod flight;
+mod freshness;
+mod lists;
+mod manifest;
+mod transfer;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
 pub use error::MirrorError;
+use flight::{Fills, Flights};
+use manifest::{Kept, ManifestKey, Manifest};
+
+use crate::clock::{Clock, Timestamp};
+pub use crate::oci::directory::Source;
+use crate::oci::manifest::ChildKind;
+use crate::oci::{Digest, Directory, Tag, UpstreamName};
+use crate::store::Store;
+use crate::telemetry::Metrics;
+use crate::upstream::Upstream;
+
+/// Manifests kept in memory, in bytes.
+const HOT_MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Fills that go on although nobody reads them any more.
+const FILLS_UNATTENDED_MAX: usize = 32;
+
+/// Tags whose last revalidation failed, remembered for a few seconds each.
+const FAILED_TAGS_MAX: u64 = 10_000;
+
+/// How long the mirror's own tasks may take to end after they were told to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long tags are fresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// A tag is fresh this long.
-    pub ttl: std::time::Duration,
+    pub ttl: Duration,
     /// How long past that it may be served when upstream cannot answer.
-    pub stale_if_error: std::time::Duration,
+    pub stale_if_error: Duration,
 }
 
 /// The mirror. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Mirror {}
-
-/// A manifest to serve.
-#[derive(Clone, Debug)]
-pub struct ManifestAnswer {
-    /// Its digest: `Docker-Content-Digest` and `ETag`.
-    pub digest: Digest,
-    /// `Content-Type`.
-    pub media_type: Arc<str>,
-    /// The body.
-    pub bytes: Bytes,
-    /// How it was found.
-    pub outcome: Outcome,
-    /// `Warning` headers to send (a stale tag carries `110 - "Response is Stale"`).
-    pub warnings: Vec<String>,
+pub struct Mirror {
+    inner: Arc<Inner>,
 }
 
-/// A blob to serve.
+/// What a mirror is made of.
 #[derive(Debug)]
-pub struct BlobAnswer {
-    /// Its size, unless neither a manifest nor upstream has said it (then: chunked).
-    pub total: Option<u64>,
-    /// How it was found.
-    pub outcome: Outcome,
-    // private: stored blob or fill
+pub struct Parts {
+    /// How long tags are fresh.
+    pub config: Config,
+    /// Which upstream a request means.
+    pub directory: Directory,
+    /// The upstreams: one for each name in the directory.
+    pub upstreams: Vec<Upstream>,
+    /// The store.
+    pub store: Store,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Metrics.
+    pub metrics: Metrics,
 }
 
-impl BlobAnswer {
-    /// A reader of `range` (of everything when `None`). The range must lie within `total`.
-    #[must_use]
-    pub fn reader(self, range: Option<Range<u64>>) -> BlobReader {
-        todo!()
-    }
-}
-
-/// The bytes of a blob, as fast as the client takes them. Dropping it is the normal early end.
-pub struct BlobReader {}
-
-impl BlobReader {
-    /// The next bytes; `None` at the clean end.
-    ///
-    /// # Errors
-    /// The connection must then be broken, never ended cleanly.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, MirrorError> {
-        todo!()
-    }
-}
-
-/// What HEAD of a blob says.
-#[derive(Clone, Copy, Debug)]
-pub struct BlobHead {
-    /// `Content-Length`, if known.
-    pub total: Option<u64>,
-    /// How it was found.
-    pub outcome: Outcome,
-}
-
-/// A list (tags or referrers) to serve.
-#[derive(Clone, Debug)]
-pub struct ListAnswer {
-    /// `Content-Type`.
-    pub media_type: String,
-    /// The body.
-    pub bytes: Bytes,
-    /// Where the next page begins.
-    pub next: Option<NextPage>,
-    /// `OCI-Filters-Applied`.
-    pub filters_applied: Option<String>,
-    /// How it was found.
-    pub outcome: Outcome,
-    /// `Warning` headers to send.
-    pub warnings: Vec<String>,
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    directory: Directory,
+    upstreams: HashMap<UpstreamName, Upstream>,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    fills: Arc<Fills>,
+    manifests: Arc<Flights<ManifestKey, Result<Kept, MirrorError>>>,
+    heads: Arc<Flights<(Source, Digest, bool), Result<(), MirrorError>>>,
+    hot: Cache<Digest, Arc<Manifest>>,
+    failed_tags: Cache<(Source, Tag), Timestamp>,
+    unattended: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
 impl Mirror {
+    /// Puts a mirror together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let weigh = |_: &Digest, manifest: &Arc<Manifest>| u32::try_from(manifest.bytes.len()).unwrap_or(u32::MAX);
+        let upstreams = parts.upstreams.into_iter().map(|u| (u.name().clone(), u)).collect();
+        Self {
+            inner: Arc::new(Inner {
+                config: parts.config,
+                directory: parts.directory,
+                upstreams,
+                store: parts.store,
+                clock: parts.clock,
+                metrics: parts.metrics,
+                fills: Arc::default(),
+                manifests: Arc::default(),
+                heads: Arc::default(),
+                hot: Cache::builder().max_capacity(HOT_MANIFEST_BYTES).weigher(weigh).build(),
+                failed_tags: Cache::new(FAILED_TAGS_MAX),
+                unattended: Arc::new(Semaphore::new(FILLS_UNATTENDED_MAX)),
+                tasks: TaskTracker::new(),
+                stop: CancellationToken::new(),
+            }),
+        }
+    }
+
     /// Which upstream a request means.
     #[must_use]
     pub fn directory(&self) -> &Directory {
-        todo!()
+        &self.inner.directory
     }
-    /// A manifest by tag or digest (HEAD asks this too, and leaves the body away).
-    ///
-    /// # Errors
-    /// [`MirrorError`].
-    pub async fn manifest(
-        &self,
-        source: &Source,
-        reference: &Reference,
-        accept: AcceptClass,
-    ) -> Result<ManifestAnswer, MirrorError> {
-        todo!()
-    }
-    /// A blob.
-    ///
-    /// # Errors
-    /// [`MirrorError`].
-    pub async fn blob(&self, source: &Source, digest: &Digest) -> Result<BlobAnswer, MirrorError> {
-        todo!()
-    }
-    /// What HEAD of a blob says.
-    ///
-    /// # Errors
-    /// [`MirrorError`].
-    pub async fn blob_head(
-        &self,
-        source: &Source,
-        digest: &Digest,
-    ) -> Result<BlobHead, MirrorError> {
-        todo!()
-    }
-    /// The tags of a repository.
-    ///
-    /// # Errors
-    /// [`MirrorError`].
-    pub async fn tags(&self, source: &Source, page: &Page) -> Result<ListAnswer, MirrorError> {
-        todo!()
-    }
-    /// What refers to a digest, with the tag-schema fallback.
-    ///
-    /// # Errors
-    /// [`MirrorError`].
-    pub async fn referrers(
-        &self,
-        source: &Source,
-        digest: &Digest,
-        artifact_type: Option<&str>,
-    ) -> Result<ListAnswer, MirrorError> {
-        todo!()
-    }
-    /// The repositories that have something cached, as `upstream/repository`, sorted.
-    ///
-    /// # Errors
-    /// [`MirrorError`].
-    pub async fn catalog(
-        &self,
-        page: &Page,
-    ) -> Result<(Vec<String>, Option<NextPage>), MirrorError> {
-        todo!()
-    }
-    /// Whether the store is open and can be written: `/readyz`.
+
+    /// Whether the store can be written: `/readyz`. Blocks for a moment.
     ///
     /// # Errors
     /// Why not, in one line.
     pub fn ready(&self) -> Result<(), String> {
-        todo!()
+        if self.inner.stop.is_cancelled() {
+            return Err("shutting down".to_owned());
+        }
+        let probed = self.inner.store.probe();
+        probed.map_err(|error| format!("the cache directory cannot be written: {error}"))
+    }
+
+    /// Ends the mirror's own tasks; fills under way are left so that a later
+    /// run can take them up.
+    pub async fn stop(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        if tokio::time::timeout(STOP_TIMEOUT, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.inner.tasks.len(), "tasks did not end in time and are dropped");
+        }
+    }
+}
+
+impl Inner {
+    fn upstream(&self, source: &Source) -> Result<&Upstream, MirrorError> {
+        // The directory and the upstreams come from one list, so it is always there.
+        self.upstreams.get(&source.upstream).ok_or(MirrorError::NameUnknown)
+    }
+
+    /// Makes sure that the repository is known to have the digest, asking
+    /// upstream for a HEAD where no manifest has said so (invariant 10).
+    async fn ensure_linked(self: &Arc<Self>, source: &Source, digest: &Digest, kind: ChildKind) -> Result<(), MirrorError> {
+        let link = self.store.link(source, digest).await;
+        if link.is_some_and(|link| link.covers(kind)) {
+            return Ok(());
+        }
+        let key = (source.clone(), *digest, kind == ChildKind::Manifest);
+        let (inner, asked, wanted) = (Arc::clone(self), source.clone(), *digest);
+        let ask = move || async move {
+            match kind {
+                ChildKind::Manifest => inner.head_manifest_link(&asked, &wanted).await,
+                ChildKind::Blob => inner.head_blob(&asked, &wanted).await.map(drop),
+            }
+        };
+        self.heads.run(key, &self.tasks, ask).await?.0
     }
 }

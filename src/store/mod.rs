@@ -1,5 +1,59 @@
-//! Bytes on disk. (skeleton)
+//! Bytes on disk: committed blobs under their digests, fills on their way
+//! there, an index of what the files cannot say, and a bound on it all.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `fill` | the reading side of a blob on its way: readers, what they may have |
+//! | `partial` | the writing side: `Partial → Verified →` stored |
+//! | `coverage` | which bytes are there (pure) |
+//! | `evict` | what is kept and what goes (pure) |
+//! | `blob` | a stored blob, open |
+//! | `fs` | the files: the only code that makes, renames or deletes any |
+//! | `index`, `records` | links, tags, media types, last uses |
+
+mod blob;
+pub mod coverage;
+pub mod evict;
+pub mod fill;
+pub mod fs;
+mod index;
+mod known;
+pub mod partial;
+mod records;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lru::LruCache;
+use tokio_util::sync::CancellationToken;
+
+pub use blob::{Blob, Pin, StoredReader};
+pub use evict::NoRoom;
+use evict::{Ledger, Victim};
+pub use fill::{Ended, Fill, Reader, fill};
+use fs::Layout;
+use index::{Index, IndexError};
+use known::Known;
+pub use partial::{Partial, Verified, VerifyError};
+pub use records::{Link, TagRecord};
+
+use crate::clock::{Clock, Timestamp};
+use crate::oci::Digest;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::EvictReason;
+
+/// Open files kept for the next request of the same blob. Each costs a descriptor.
+const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("512 is not zero");
+
+/// How long a change of the index may wait to be written.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
 
 /// Where the store is and how large it may grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,4 +62,336 @@ pub struct Config {
     pub dir: PathBuf,
     /// What the store may take on disk, in bytes.
     pub max_size: u64,
+}
+
+/// Why a store cannot be opened: one line that names the directory.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the cache directory {}: {why}", dir.display())]
+pub struct OpenError {
+    dir: PathBuf,
+    why: String,
+}
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Everything evictable would not make enough room.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// The disk failed.
+    #[error("{0}")]
+    Disk(#[from] io::Error),
+    /// The disk failed while something was done to a blob.
+    #[error("cannot {what} {digest}: {source}")]
+    Blob {
+        /// What was tried.
+        what: &'static str,
+        /// With which blob.
+        digest: Digest,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// The store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    layout: Layout,
+    ledger: Mutex<Ledger>,
+    /// Held while a victim is named and deleted, and while a blob gets its
+    /// name: so that a victim's deletion never takes its successor's file.
+    files: Mutex<()>,
+    open: Mutex<LruCache<Digest, Arc<File>>>,
+    known: Known,
+    metrics: Metrics,
+    clock: Arc<dyn Clock>,
+    /// Tells temporary files apart.
+    unique: AtomicU64,
+}
+
+impl Store {
+    /// Opens or makes a store: takes what is on disk, rebuilds the index if it
+    /// cannot be read. Blocks: not for async code.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(config: &Config, clock: Arc<dyn Clock>, metrics: Metrics) -> Result<Self, OpenError> {
+        let failed = |why: String| OpenError { dir: config.dir.clone(), why };
+        let layout = Layout::open(&config.dir).map_err(|error| failed(error.to_string()))?;
+        let index = open_index(&layout).map_err(failed)?;
+        let store = Self {
+            inner: Arc::new(Inner {
+                layout,
+                ledger: Mutex::new(Ledger::new(config.max_size)),
+                files: Mutex::default(),
+                open: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
+                known: Known::new(index),
+                metrics,
+                clock,
+                unique: AtomicU64::new(0),
+            }),
+        };
+        store.load().map_err(|error| failed(error.to_string()))?;
+        Ok(store)
+    }
+
+    /// Writes changes of the index now and then, until `stop`; then a last time.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut stopping = false;
+        while !stopping {
+            stopping = tokio::time::timeout(FLUSH_EVERY, stop.cancelled()).await.is_ok();
+            let store = self.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || store.inner.known.flush()).await {
+                tracing::error!(%error, "the index was not written");
+            }
+        }
+    }
+
+    /// The size of a blob, if it is stored.
+    #[must_use]
+    pub fn contains(&self, digest: &Digest) -> Option<u64> {
+        self.ledger().size(digest)
+    }
+
+    /// Marks a blob as used now.
+    pub fn touch(&self, digest: &Digest) {
+        let now = self.inner.clock.now();
+        if self.ledger().touch(digest, now) {
+            self.inner.known.note_use(digest, now);
+        }
+    }
+
+    /// Opens a stored blob and pins it. A file that is missing or not as long
+    /// as it should be is a miss: it is forgotten, with a warning.
+    pub async fn blob(&self, digest: &Digest) -> Option<Blob> {
+        let size = self.ledger().pin(digest)?;
+        let pin = Pin::of_pinned(self.clone(), *digest);
+        self.touch(digest);
+        if let Some(file) = self.open_files().get(digest).cloned() {
+            return Some(Blob::new(size, file, pin));
+        }
+        let (store, wanted) = (self.clone(), *digest);
+        let opened = tokio::task::spawn_blocking(move || store.open_checked(&wanted, size)).await;
+        match opened.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(file) => {
+                self.open_files().put(*digest, Arc::clone(&file));
+                Some(Blob::new(size, file, pin))
+            }
+            Err(why) => {
+                drop(pin);
+                self.damaged(digest, &why).await;
+                None
+            }
+        }
+    }
+
+    /// A stored blob turned out to be unreadable: it is deleted and will be
+    /// fetched again.
+    pub async fn damaged(&self, digest: &Digest, why: &str) {
+        tracing::warn!(%digest, why, "a stored blob is damaged; it is removed and will be fetched again. Check the disk");
+        let (store, digest) = (self.clone(), *digest);
+        let removed = tokio::task::spawn_blocking(move || {
+            let _files = store.files();
+            if let Some(size) = store.ledger().forget(&digest) {
+                store.delete(&Victim { digest, size }, EvictReason::Damaged);
+            }
+        });
+        if let Err(error) = removed.await {
+            tracing::error!(%error, "a damaged blob was not removed");
+        }
+    }
+
+    /// Opens the partial file of a fill, reserving `expected` bytes if known.
+    ///
+    /// # Errors
+    /// [`StoreError`], with the opening, so that its readers can be told.
+    pub async fn begin<E: Clone + Send + Sync + 'static>(
+        &self,
+        opening: fill::Opening<E>,
+        expected: Option<u64>,
+    ) -> Result<Partial<E>, Option<(fill::Opening<E>, StoreError)>> {
+        let store = self.clone();
+        let opened = tokio::task::spawn_blocking(move || Partial::open(&store, opening, expected)).await;
+        opened.map_err(|_| None)?.map_err(Some)
+    }
+
+    /// Stores small content whose digest was computed from these bytes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put(&self, digest: &Digest, media_type: &str, bytes: bytes::Bytes) -> Result<(), StoreError> {
+        self.inner.known.note_media_type(digest, media_type);
+        if self.contains(digest).is_some() {
+            return Ok(());
+        }
+        let (store, digest) = (self.clone(), *digest);
+        let put = tokio::task::spawn_blocking(move || {
+            let size = bytes.len() as u64;
+            let unique = store.inner.unique.fetch_add(1, Ordering::Relaxed);
+            store.reserve(size)?;
+            let publish = store.publish(&digest, size, size, |layout| layout.commit_bytes(&digest, &bytes, unique));
+            publish.inspect_err(|_| store.release(size))?;
+            Ok(())
+        });
+        put.await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
+    }
+
+    /// Whether the directory can be written.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn probe(&self) -> io::Result<()> {
+        self.inner.layout.probe()
+    }
+
+    /// The bytes reserved from now on; what must go for them goes now. Blocks.
+    fn reserve(&self, bytes: u64) -> Result<(), NoRoom> {
+        let _files = self.files();
+        let victims = self.ledger().admit(bytes)?;
+        for victim in &victims {
+            self.delete(victim, EvictReason::Size);
+        }
+        self.report();
+        Ok(())
+    }
+
+    fn release(&self, bytes: u64) {
+        self.ledger().release(bytes);
+        self.report();
+    }
+
+    /// Gives content its final name and enters it in the ledger, pinned. Blocks.
+    fn publish(
+        &self,
+        digest: &Digest,
+        reserved: u64,
+        size: u64,
+        name: impl FnOnce(&Layout) -> io::Result<()>,
+    ) -> io::Result<Pin> {
+        let _files = self.files();
+        name(&self.inner.layout)?;
+        let now = self.inner.clock.now();
+        {
+            let mut ledger = self.ledger();
+            ledger.settle(*digest, reserved, size, now);
+            ledger.pin(digest);
+        }
+        // A file of this name that was open before is another file now.
+        self.open_files().pop(digest);
+        self.inner.known.note_use(digest, now);
+        self.report();
+        Ok(Pin::of_pinned(self.clone(), *digest))
+    }
+
+    /// Deletes what the ledger has forgotten; the caller holds `files`.
+    fn delete(&self, victim: &Victim, reason: EvictReason) {
+        self.open_files().pop(&victim.digest);
+        match self.inner.layout.remove_blob(&victim.digest) {
+            Ok(()) => {
+                tracing::debug!(digest = %victim.digest, bytes = victim.size, ?reason, "evicted");
+                self.inner.known.forget_blob(&victim.digest);
+                self.inner.metrics.evicted(reason, victim.size);
+            }
+            Err(error) => {
+                tracing::warn!(digest = %victim.digest, %error, "cannot delete a blob; it stays. Is the disk read-only?");
+                self.ledger().load(victim.digest, victim.size, self.inner.clock.now());
+            }
+        }
+        self.report();
+    }
+
+    fn open_checked(&self, digest: &Digest, size: u64) -> Result<Arc<File>, String> {
+        let file = match self.inner.layout.open_blob(digest) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Err("the file is missing".to_owned()),
+            Err(error) => return Err(error.to_string()),
+        };
+        match file.metadata() {
+            Ok(metadata) if metadata.len() == size => Ok(Arc::new(file)),
+            Ok(metadata) => Err(format!("the file has {} bytes instead of {size}", metadata.len())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Enters what is on disk, oldest use first, and keeps to the size.
+    fn load(&self) -> io::Result<()> {
+        let kept = self.inner.layout.sweep_fills()?;
+        let uses = self.inner.known.uses();
+        let mut found: Vec<(Timestamp, fs::Found)> = self
+            .inner
+            .layout
+            .blobs()?
+            .into_iter()
+            .map(|blob| (uses.get(&blob.digest).copied().unwrap_or(blob.modified), blob))
+            .collect();
+        found.sort_by_key(|(used, blob)| (*used, blob.digest));
+        let victims = {
+            let mut ledger = self.ledger();
+            for (used, blob) in &found {
+                ledger.load(blob.digest, blob.size, *used);
+            }
+            ledger.shrink()
+        };
+        let _files = self.files();
+        for victim in &victims {
+            self.delete(victim, EvictReason::Size);
+        }
+        self.report();
+        tracing::info!(blobs = self.ledger().blobs(), bytes = self.ledger().bytes(), resumable = kept.len(), "store is open");
+        Ok(())
+    }
+
+    fn report(&self) {
+        let ledger = self.ledger();
+        let blobs = ledger.blobs() as u64;
+        self.inner.metrics.cache(ledger.bytes(), blobs, ledger.max());
+    }
+
+    fn layout(&self) -> &Layout {
+        &self.inner.layout
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // The ledger's methods do not panic half-way.
+        self.inner.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_files(&self) -> MutexGuard<'_, LruCache<Digest, Arc<File>>> {
+        self.inner.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn files(&self) -> MutexGuard<'_, ()> {
+        self.inner.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StoreError {
+    /// The same error, saying what was being done to which blob.
+    fn during(self, what: &'static str, digest: &Digest) -> Self {
+        match self {
+            Self::Disk(source) => Self::Blob { what, digest: *digest, source },
+            other @ (Self::NoRoom(_) | Self::Blob { .. }) => other,
+        }
+    }
+}
+
+/// Opens the index; one that cannot be read is set aside and begun anew.
+fn open_index(layout: &Layout) -> Result<Index, String> {
+    match Index::open(&layout.index_path()) {
+        Ok(index) => Ok(index),
+        Err(error @ IndexError::InUse) => Err(error.to_string()),
+        Err(IndexError::Unreadable(error)) => {
+            let aside = layout.set_index_aside().map_err(|e| format!("index.redb: {error}; {e}"))?;
+            tracing::warn!(
+                %error, kept = %aside.display(),
+                "the index cannot be read and is begun anew; blobs on disk stay, which repository has them is asked of upstream again"
+            );
+            Index::open(&layout.index_path()).map_err(|e| format!("index.redb: {e}"))
+        }
+    }
 }

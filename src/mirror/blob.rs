@@ -1,0 +1,98 @@
+//! Blobs: from the store, from a fill that is under way, or by a new fill.
+
+use std::sync::Arc;
+
+use super::answer::{BlobAnswer, BlobHead, Content};
+use super::flight::Seat;
+use super::{Inner, Mirror, MirrorError, Source};
+use crate::oci::Digest;
+use crate::oci::manifest::ChildKind;
+use crate::store::Link;
+use crate::telemetry::{Kind, Outcome};
+
+/// How often a request looks again: when a blob was stored or evicted in
+/// between, or when the fill it joined failed for another repository's reasons.
+const ATTEMPTS_MAX: usize = 4;
+
+impl Mirror {
+    /// A blob.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub async fn blob(&self, source: &Source, digest: &Digest) -> Result<BlobAnswer, MirrorError> {
+        let inner = &self.inner;
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(answer) = inner.stored_blob(source, digest).await? {
+                return Ok(answer);
+            }
+            let stored = || inner.store.contains(digest).is_some();
+            match inner.fills.seat(digest, source, stored)? {
+                Seat::Stored => {}
+                Seat::Join { fill, source: for_whom } => {
+                    inner.ensure_linked(source, digest, ChildKind::Blob).await?;
+                    match fill.started().await {
+                        Ok(total) => {
+                            let content = Content::Filling(fill);
+                            return Ok(BlobAnswer { total, outcome: Outcome::Collapsed, content });
+                        }
+                        // Its repository or upstream may have failed where ours would not.
+                        Err(_) if for_whom != *source => {}
+                        Err(ended) => return Err(ended.into()),
+                    }
+                }
+                Seat::Lead(lead) => {
+                    let fill = lead.fill.clone();
+                    let (mirror, source, digest) = (Arc::clone(inner), source.clone(), *digest);
+                    inner.tasks.spawn(async move { mirror.fetch(lead, source, digest).await });
+                    let total = fill.started().await?;
+                    let content = Content::Filling(fill);
+                    return Ok(BlobAnswer { total, outcome: Outcome::Miss, content });
+                }
+            }
+        }
+        Err(MirrorError::Busy("the blob comes and goes"))
+    }
+
+    /// What HEAD of a blob says.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub async fn blob_head(&self, source: &Source, digest: &Digest) -> Result<BlobHead, MirrorError> {
+        let inner = &self.inner;
+        if let Some(size) = inner.store.contains(digest) {
+            inner.ensure_linked(source, digest, ChildKind::Blob).await?;
+            return Ok(BlobHead { total: Some(size), outcome: Outcome::Hit });
+        }
+        if let Some(fill) = inner.fills.find(digest) {
+            inner.ensure_linked(source, digest, ChildKind::Blob).await?;
+            if let Ok(total) = fill.started().await {
+                return Ok(BlobHead { total, outcome: Outcome::Collapsed });
+            }
+        }
+        let total = inner.head_blob(source, digest).await?;
+        Ok(BlobHead { total, outcome: Outcome::Bypass })
+    }
+}
+
+impl Inner {
+    async fn stored_blob(self: &Arc<Self>, source: &Source, digest: &Digest) -> Result<Option<BlobAnswer>, MirrorError> {
+        let Some(blob) = self.store.blob(digest).await else {
+            return Ok(None);
+        };
+        self.ensure_linked(source, digest, ChildKind::Blob).await?;
+        let total = Some(blob.size());
+        Ok(Some(BlobAnswer { total, outcome: Outcome::Hit, content: Content::Stored(blob) }))
+    }
+
+    /// Asks upstream whether the repository has a blob, and remembers it.
+    pub(super) async fn head_blob(&self, source: &Source, digest: &Digest) -> Result<Option<u64>, MirrorError> {
+        let upstream = self.upstream(source)?;
+        let size = upstream
+            .blob_head(&source.repository, digest)
+            .await
+            .map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
+        let link = Link::of(ChildKind::Blob, size);
+        self.store.record_links(source, vec![(*digest, link)]).await;
+        Ok(size)
+    }
+}

@@ -1,0 +1,205 @@
+//! What is known beside the bytes: links, tags, media types, last uses. Hot
+//! entries are in memory, all of them in the index.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use moka::sync::Cache;
+
+use super::index::{Index, Table};
+use super::records::{self, Link, TagRecord};
+use super::Store;
+use crate::clock::Timestamp;
+use crate::oci::directory::Source;
+use crate::oci::{Digest, Tag};
+
+/// Links kept in memory, at about 200 bytes each.
+const LINKS_IN_MEMORY: u64 = 50_000;
+
+/// Tags kept in memory, at about 300 bytes each.
+const TAGS_IN_MEMORY: u64 = 20_000;
+
+/// Answers kept for one tag, one for each set of formats that clients accept.
+const CLASSES_A_TAG_MAX: usize = 8;
+
+/// Repositories listed in one scan of the catalog.
+pub(super) const CATALOG_SCAN_MAX: usize = 10_000;
+
+type Tags = Arc<Vec<TagRecord>>;
+
+/// The index with its hot entries.
+#[derive(Debug)]
+pub(super) struct Known {
+    index: Index,
+    links: Cache<(Source, Digest), Link>,
+    tags: Cache<(Source, Tag), Tags>,
+    /// Held while a link or tag is read, changed and written back.
+    change: Mutex<()>,
+}
+
+impl Known {
+    pub(super) fn new(index: Index) -> Self {
+        Self {
+            index,
+            links: Cache::new(LINKS_IN_MEMORY),
+            tags: Cache::new(TAGS_IN_MEMORY),
+            change: Mutex::default(),
+        }
+    }
+
+    pub(super) fn flush(&self) {
+        self.index.flush();
+    }
+
+    pub(super) fn note_use(&self, digest: &Digest, now: Timestamp) {
+        let value = now.0.to_be_bytes().to_vec();
+        self.index.change(Table::Uses, records::digest_key(digest), Some(value));
+    }
+
+    pub(super) fn note_media_type(&self, digest: &Digest, media_type: &str) {
+        let value = media_type.as_bytes().to_vec();
+        self.index.change(Table::MediaTypes, records::digest_key(digest), Some(value));
+    }
+
+    pub(super) fn forget_blob(&self, digest: &Digest) {
+        let key = records::digest_key(digest);
+        self.index.change(Table::Uses, key.clone(), None);
+        self.index.change(Table::MediaTypes, key, None);
+    }
+
+    /// The last use of every blob the index knows. Reads the file.
+    pub(super) fn uses(&self) -> HashMap<Digest, Timestamp> {
+        let pairs = self.index.scan(Table::Uses, None, usize::MAX);
+        let decode = |(key, value): (Vec<u8>, Vec<u8>)| {
+            let used = u64::from_be_bytes(value.try_into().ok()?);
+            Some((records::decode_digest(&key)?, Timestamp(used)))
+        };
+        pairs.into_iter().filter_map(decode).collect()
+    }
+
+    fn read_link(&self, source: &Source, digest: &Digest) -> Option<Link> {
+        let key = (source.clone(), *digest);
+        if let Some(link) = self.links.get(&key) {
+            return Some(link);
+        }
+        let bytes = self.index.read(Table::Links, &records::link_key(source, digest))?;
+        let link = Link::decode(&bytes)?;
+        self.links.insert(key, link);
+        Some(link)
+    }
+
+    fn read_tags(&self, source: &Source, tag: &Tag) -> Tags {
+        let key = (source.clone(), tag.clone());
+        if let Some(tags) = self.tags.get(&key) {
+            return tags;
+        }
+        let bytes = self.index.read(Table::Tags, &records::tag_key(source, tag));
+        let records: Option<Vec<TagRecord>> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let tags: Tags = Arc::new(records.unwrap_or_default());
+        self.tags.insert(key, Arc::clone(&tags));
+        tags
+    }
+
+    fn write_links(&self, source: &Source, links: &[(Digest, Link)]) {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = false;
+        for (digest, link) in links {
+            let old = self.read_link(source, digest);
+            let new = old.unwrap_or_default().union(*link);
+            if old != Some(new) {
+                self.links.insert((source.clone(), *digest), new);
+                let key = records::link_key(source, digest);
+                self.index.change(Table::Links, key, Some(new.encode()));
+                changed = true;
+            }
+        }
+        if changed {
+            let key = records::repository_key(source);
+            self.index.change(Table::Repositories, key, Some(Vec::new()));
+        }
+    }
+
+    fn write_tag(&self, source: &Source, tag: &Tag, change: impl FnOnce(&mut Vec<TagRecord>)) {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tags = self.read_tags(source, tag).to_vec();
+        change(&mut tags);
+        tags.sort_by_key(|record| std::cmp::Reverse(record.checked));
+        tags.truncate(CLASSES_A_TAG_MAX);
+        // A list of plain records always has a JSON form; without one the tag is asked again.
+        let value = (!tags.is_empty()).then(|| serde_json::to_vec(&tags).ok()).flatten();
+        self.tags.insert((source.clone(), tag.clone()), Arc::new(tags));
+        self.index.change(Table::Tags, records::tag_key(source, tag), value);
+    }
+}
+
+impl Store {
+    /// The knowledge that a repository has a digest.
+    pub async fn link(&self, source: &Source, digest: &Digest) -> Option<Link> {
+        if let Some(link) = self.inner.known.links.get(&(source.clone(), *digest)) {
+            return Some(link);
+        }
+        let (source, digest) = (source.clone(), *digest);
+        self.off_thread(move |known| known.read_link(&source, &digest)).await.flatten()
+    }
+
+    /// Records that a repository has these digests.
+    pub async fn record_links(&self, source: &Source, links: Vec<(Digest, Link)>) {
+        let source = source.clone();
+        self.off_thread(move |known| known.write_links(&source, &links)).await;
+    }
+
+    /// What a tag named, for each set of formats asked for.
+    pub async fn tags(&self, source: &Source, tag: &Tag) -> Arc<Vec<TagRecord>> {
+        let key = (source.clone(), tag.clone());
+        if let Some(tags) = self.inner.known.tags.get(&key) {
+            return tags;
+        }
+        self.off_thread(move |known| known.read_tags(&key.0, &key.1)).await.unwrap_or_default()
+    }
+
+    /// Records what a tag names.
+    pub async fn record_tag(&self, source: &Source, tag: &Tag, record: TagRecord) {
+        let (source, tag) = (source.clone(), tag.clone());
+        self.off_thread(move |known| {
+            known.write_tag(&source, &tag, |tags| {
+                tags.retain(|old| old.class != record.class);
+                tags.push(record);
+            });
+        })
+        .await;
+    }
+
+    /// Forgets a tag: upstream says that it is gone.
+    pub async fn forget_tag(&self, source: &Source, tag: &Tag) {
+        let (source, tag) = (source.clone(), tag.clone());
+        self.off_thread(move |known| known.write_tag(&source, &tag, Vec::clear)).await;
+    }
+
+    /// The media type that a manifest was stored with.
+    pub async fn media_type(&self, digest: &Digest) -> Option<String> {
+        let key = records::digest_key(digest);
+        let bytes = self.off_thread(move |known| known.index.read(Table::MediaTypes, &key)).await;
+        String::from_utf8(bytes??).ok()
+    }
+
+    /// The repositories that something is known of, sorted by upstream and name,
+    /// after `after`, at most `limit`.
+    pub async fn repositories(&self, after: Option<&Source>, limit: usize) -> Vec<Source> {
+        let after = after.map(records::repository_key);
+        let limit = limit.min(CATALOG_SCAN_MAX);
+        let scanned = self.off_thread(move |known| {
+            // What waits to be written is part of the answer.
+            known.flush();
+            known.index.scan(Table::Repositories, after.as_deref(), limit)
+        });
+        let pairs = scanned.await.unwrap_or_default();
+        pairs.iter().filter_map(|(key, _)| records::decode_repository(key)).collect()
+    }
+
+    /// Runs something that may read the index's file, off the async threads.
+    async fn off_thread<T: Send + 'static>(&self, work: impl FnOnce(&Known) -> T + Send + 'static) -> Option<T> {
+        let store = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&store.inner.known)).await;
+        done.inspect_err(|error| tracing::error!(%error, "the index was not asked")).ok()
+    }
+}

@@ -1,0 +1,205 @@
+//! What the index's keys and values mean.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::oci::directory::Source;
+use crate::oci::manifest::ChildKind;
+use crate::oci::{AcceptClass, Algorithm, Digest, Repository, Tag, UpstreamName};
+
+/// Stands for "unknown" where a size is stored.
+const SIZE_UNKNOWN: u64 = u64::MAX;
+
+/// Separates the parts of a key: no name can contain it.
+const SEPARATOR: u8 = 0;
+
+/// The knowledge that a repository has a digest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// It is served from `/manifests/`.
+    pub manifest: bool,
+    /// It is served from `/blobs/`.
+    pub blob: bool,
+    /// Its size in bytes, if a descriptor or upstream said it.
+    pub size: Option<u64>,
+}
+
+/// What a tag named when it was last asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagRecord {
+    /// The formats the client accepted.
+    #[serde(with = "class_bits")]
+    pub class: AcceptClass,
+    /// The digest it named.
+    #[serde(with = "digest_text")]
+    pub digest: Digest,
+    /// The media type of that manifest.
+    pub media_type: String,
+    /// When upstream last said so.
+    pub checked: Timestamp,
+}
+
+impl Link {
+    /// A link of one kind.
+    #[must_use]
+    pub fn of(kind: ChildKind, size: Option<u64>) -> Self {
+        Self {
+            manifest: kind == ChildKind::Manifest,
+            blob: kind == ChildKind::Blob,
+            size,
+        }
+    }
+
+    /// Whether it covers a request of this kind.
+    #[must_use]
+    pub fn covers(&self, kind: ChildKind) -> bool {
+        match kind {
+            ChildKind::Manifest => self.manifest,
+            ChildKind::Blob => self.blob,
+        }
+    }
+
+    /// Both links in one.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self {
+            manifest: self.manifest || other.manifest,
+            blob: self.blob || other.blob,
+            size: other.size.or(self.size),
+        }
+    }
+
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut bytes = vec![u8::from(self.manifest) | u8::from(self.blob) << 1];
+        bytes.extend(self.size.unwrap_or(SIZE_UNKNOWN).to_be_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (flags, size) = bytes.split_first()?;
+        let size = u64::from_be_bytes(size.try_into().ok()?);
+        Some(Self {
+            manifest: flags & 1 != 0,
+            blob: flags & 2 != 0,
+            size: (size != SIZE_UNKNOWN).then_some(size),
+        })
+    }
+}
+
+pub(super) fn digest_key(digest: &Digest) -> Vec<u8> {
+    let tag = match digest.algorithm() {
+        Algorithm::Sha256 => 1,
+        Algorithm::Sha512 => 2,
+    };
+    [&[tag], digest.bytes()].concat()
+}
+
+pub(super) fn decode_digest(key: &[u8]) -> Option<Digest> {
+    let (tag, bytes) = key.split_first()?;
+    let algorithm = match tag {
+        1 => Algorithm::Sha256,
+        2 => Algorithm::Sha512,
+        _ => return None,
+    };
+    Digest::from_bytes(algorithm, bytes)
+}
+
+pub(super) fn repository_key(source: &Source) -> Vec<u8> {
+    let mut key = source.upstream.as_str().as_bytes().to_vec();
+    key.push(SEPARATOR);
+    key.extend(source.repository.as_str().as_bytes());
+    key
+}
+
+pub(super) fn decode_repository(key: &[u8]) -> Option<Source> {
+    let text = std::str::from_utf8(key).ok()?;
+    let (upstream, repository) = text.split_once(char::from(SEPARATOR))?;
+    Some(Source {
+        upstream: UpstreamName::parse(upstream).ok()?,
+        repository: Repository::parse(repository).ok()?,
+    })
+}
+
+pub(super) fn link_key(source: &Source, digest: &Digest) -> Vec<u8> {
+    let mut key = repository_key(source);
+    key.push(SEPARATOR);
+    key.extend(digest_key(digest));
+    key
+}
+
+pub(super) fn tag_key(source: &Source, tag: &Tag) -> Vec<u8> {
+    let mut key = repository_key(source);
+    key.push(SEPARATOR);
+    key.extend(tag.as_str().as_bytes());
+    key
+}
+
+mod class_bits {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::oci::AcceptClass;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(class: &AcceptClass, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u8(class.bits())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<AcceptClass, D::Error> {
+        u8::deserialize(from).map(AcceptClass::from_bits)
+    }
+}
+
+mod digest_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    use crate::oci::Digest;
+
+    pub(super) fn serialize<S: Serializer>(digest: &Digest, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(digest)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
+        let text = String::deserialize(from)?;
+        Digest::parse(&text).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source() -> Source {
+        Source {
+            upstream: UpstreamName::parse("localhost:5000").unwrap(),
+            repository: Repository::parse("org/app").unwrap(),
+        }
+    }
+
+    #[test]
+    fn keys_and_values_are_read_back() {
+        for digest in [Digest::Sha256([7; 32]), Digest::Sha512([9; 64])] {
+            assert_eq!(decode_digest(&digest_key(&digest)), Some(digest));
+        }
+        assert_eq!(decode_repository(&repository_key(&source())), Some(source()));
+        for size in [None, Some(0), Some(1 << 40)] {
+            let link = Link { manifest: false, blob: true, size };
+            assert_eq!(Link::decode(&link.encode()), Some(link));
+        }
+    }
+
+    #[test]
+    fn damaged_entries_are_no_entries() {
+        assert_eq!(Link::decode(b""), None);
+        assert_eq!(Link::decode(b"\x01\x02"), None);
+        assert_eq!(decode_digest(b"\x03aaaa"), None);
+        assert_eq!(decode_repository(b"no separator"), None);
+    }
+
+    #[test]
+    fn a_union_forgets_nothing() {
+        let manifest = Link::of(ChildKind::Manifest, Some(5));
+        let both = manifest.union(Link::of(ChildKind::Blob, None));
+        assert!(both.covers(ChildKind::Manifest) && both.covers(ChildKind::Blob));
+        assert_eq!(both.size, Some(5));
+    }
+}
