@@ -177,3 +177,20 @@ fn fail(code: u8, error: &dyn Display) -> ExitCode {
 const EXIT_START: u8 = 1;
 /// The command line or the configuration is wrong.
 const EXIT_USAGE: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn signals_exit_as_shells_expect() {
+        assert_eq!(Stop::Interrupt.exit_code(), ExitCode::from(130));
+        assert_eq!(Stop::Terminate.exit_code(), ExitCode::from(143));
+    }
+}

@@ -15,9 +15,9 @@ pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// `cache.max_size`: some hundreds of images, and room on any node's disk.
 pub(super) const MAX_SIZE: u64 = 50_000_000_000;
 /// `tags.ttl`.
-pub(super) const TTL: Duration = Duration::from_secs(60);
+pub(super) const TTL: Duration = Duration::from_mins(1);
 /// `tags.stale_if_error`: a month, in which an outage or a blocked registry is dealt with.
-pub(super) const STALE_IF_ERROR: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(super) const STALE_IF_ERROR: Duration = Duration::from_hours(30 * 24);
 /// `upstream.*.connect_timeout`.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// `upstream.*.header_timeout`.

@@ -75,7 +75,14 @@ fn explain(source: &Source, message: &str, span: &Range<usize>) -> Problem {
         return Problem::new(&origin, key.unwrap_or_default(), why);
     }
     if message.starts_with("invalid type") {
-        return Problem::new(&origin, key.unwrap_or_default(), "must be a table");
+        let table = message.contains("expected struct") || message.contains("table of upstreams");
+        let why = if table {
+            "must be a table"
+        } else {
+            // Dates are all that is left: every other value is taken here and judged later.
+            "cannot be a value of this kind"
+        };
+        return Problem::new(&origin, key.unwrap_or_default(), why);
     }
     let key = key_near(&source.text, span.start);
     Problem::new(&origin, key, message.replace('\n', ", "))

@@ -58,7 +58,7 @@ fn lay_environment(file: &mut File, environment: &Environment) -> Result<(), Pro
     for (variable, key) in environment.ours() {
         let origin = Origin::Environment(variable.to_owned());
         let Some(slot) = slot_of_variable(file, key, &origin)? else {
-            unknown.push((origin, key));
+            unknown.push((origin, key, variable));
             continue;
         };
         let text = environment.text(variable);
@@ -66,8 +66,9 @@ fn lay_environment(file: &mut File, environment: &Environment) -> Result<(), Pro
         put(slot, Leaf::text(text, origin));
     }
     // Only now, when the environment may have set `password_env`, is it known what that names.
-    for (origin, key) in unknown {
-        if !is_somebody_elses(file, key) {
+    for (origin, key, variable) in unknown {
+        let text = environment.text(variable).unwrap_or_default();
+        if !is_password_env(file, key) && !is_somebody_elses(key, &text) {
             return Err(Problem::new(&origin, "", "no key has this name"));
         }
     }
@@ -132,29 +133,35 @@ fn variable_of(name: &str) -> String {
     name.chars().map(upper).collect()
 }
 
-/// Whether a variable that looks like ours is not: the log filter, one that a `password_env` names,
-/// or one that Kubernetes sets in every pod beside a Service called `roadstead` or `roadstead-…`
-/// (`ROADSTEAD_SERVICE_HOST`, `ROADSTEAD_PORT_5000_TCP_ADDR`, …). Refusing these would keep a pod
-/// from starting as soon as its own Service exists.
-fn is_somebody_elses(file: &File, key: &str) -> bool {
-    let is_password = file.upstream.0.iter().any(|entry| {
+/// Whether a `password_env` names this variable.
+fn is_password_env(file: &File, key: &str) -> bool {
+    file.upstream.0.iter().any(|entry| {
         let named = entry.keys.password_env.as_ref().map(|leaf| &leaf.value);
         matches!(named, Some(Value::Text(name)) if name.strip_prefix(PREFIX) == Some(key))
-    });
+    })
+}
+
+/// Whether a variable that looks like ours is not: the log filter, or one that Kubernetes sets in
+/// every pod beside a Service called `roadstead` or `roadstead-…` (`ROADSTEAD_SERVICE_HOST`,
+/// `ROADSTEAD_PORT=tcp://…`, `ROADSTEAD_PORT_5000_TCP_ADDR`, …). Refusing these would keep a pod
+/// from starting as soon as its own Service exists.
+fn is_somebody_elses(key: &str, text: &str) -> bool {
+    let transports = ["TCP", "UDP", "SCTP"];
+    let is_url = || {
+        let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+        transports.contains(&scheme.to_ascii_uppercase().as_str())
+    };
     let service = format!("_{key}");
     let of_service = service.ends_with("_SERVICE_HOST")
         || service.ends_with("_SERVICE_PORT")
         || service.contains("_SERVICE_PORT_")
-        || service.ends_with("_PORT")
+        || (service.ends_with("_PORT") && is_url())
         || service.match_indices("_PORT_").any(|(at, separator)| {
             let rest = service.get(at + separator.len()..).unwrap_or_default();
             let (number, rest) = rest.split_once('_').unwrap_or_default();
-            number.parse::<u16>().is_ok()
-                && ["TCP", "UDP", "SCTP"]
-                    .iter()
-                    .any(|kind| rest.starts_with(kind))
+            number.parse::<u16>().is_ok() && transports.iter().any(|kind| rest.starts_with(kind))
         });
-    key == "LOG" || is_password || (of_service && !key.contains("__"))
+    key == "LOG" || (of_service && !key.contains("__"))
 }
 
 fn lay_flags(file: &mut File, flags: &Overrides) -> Result<(), Problem> {

@@ -242,10 +242,12 @@ fn credentials(
         }
         (Some(leaf), Some(source)) => (leaf, source),
     };
-    let username = values::text(&leaf.value).and_then(|name| match name.contains(':') {
+    let username = values::text(&leaf.value).and_then(|name| {
         // Basic authentication ends the user name at the first colon (RFC 7617 section 2).
-        true => Err("must not contain a colon".to_owned()),
-        false => Ok(name),
+        if name.contains(':') {
+            return Err("must not contain a colon".to_owned());
+        }
+        Ok(name)
     });
     let username = username.map_err(|why| Problem::new(&leaf.origin, key("username"), why))?;
     let password = password(name, &secret.value, environment);

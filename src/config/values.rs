@@ -170,7 +170,7 @@ const PARALLEL_MAX: usize = 64;
 const SIZE_MAX: u64 = i64::MAX.unsigned_abs();
 
 /// So that adding it to a clock cannot overflow. Nothing is meant to last longer.
-const DURATION_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+const DURATION_MAX: Duration = Duration::from_hours(100 * 366 * 24);
 
 /// Under containerd's `ResponseHeaderTimeout` of 30 s, with time left to answer (invariant 9).
 const HEADER_TIMEOUT_MAX: Duration = Duration::from_secs(25);
