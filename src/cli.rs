@@ -1,1 +1,196 @@
-//! To be written.
+//! The command line.
+//!
+//! Exit codes: 0 when all went well, 1 when roadstead could not start, 2 when the command line or the
+//! configuration is wrong, 130 or 143 when a second signal cut the drain short.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::app::App;
+use crate::clock::SystemClock;
+use crate::config::{Config, Overrides};
+use crate::telemetry::logging;
+
+/// Runs the program with these arguments, the first of which is its own name.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(args) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too, with exit code 0.
+            error.print().ok();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE));
+        }
+    };
+    let (Command::Serve(overrides) | Command::Check(overrides)) = &arguments.command;
+    let config = match Config::load(overrides) {
+        Ok(config) => config,
+        Err(error) => return fail(EXIT_USAGE, &error),
+    };
+    match arguments.command {
+        Command::Serve(_) => serve(config),
+        Command::Check(_) => match say(&config.to_toml()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(EXIT_START, &format!("cannot write: {error}")),
+        },
+    }
+}
+
+/// A pull-through caching mirror for OCI and Docker registries.
+#[derive(Debug, Parser)]
+#[command(name = "roadstead", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the mirror
+    Serve(Overrides),
+    /// Print the effective configuration, secrets masked; exit 2 if it has an error
+    Check(Overrides),
+}
+
+fn serve(config: Config) -> ExitCode {
+    logging::init(config.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(EXIT_START, &format!("cannot start threads: {error}")),
+    };
+    let code = runtime.block_on(serve_until_signal(config));
+    // What still runs after a second signal must not hold up the exit.
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve_until_signal(config: Config) -> ExitCode {
+    // Before anything starts, so that no signal finds the system's default, which kills.
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return fail(EXIT_START, &format!("cannot handle signals: {error}")),
+    };
+    let scheme = if config.server.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let started = tokio::select! {
+        started = Box::pin(App::start(config, Arc::new(SystemClock))) => started,
+        name = signals.next() => {
+            tracing::info!(signal = name.as_str(), "stopped before it had started");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let app = match started {
+        Ok(app) => app,
+        Err(error) => return fail(EXIT_START, &error),
+    };
+    let (address, admin) = (app.address(), app.admin_address());
+    let ready = format!("listening on {scheme}://{address} (admin http://{admin})\n");
+    if let Err(error) = say(&ready) {
+        // Whoever started us closed our output; clients can still be served.
+        tracing::warn!(%error, %address, %admin, "cannot write the ready line");
+    }
+    let first = signals.next().await;
+    tracing::info!(signal = first.as_str(), "draining");
+    tokio::select! {
+        () = Box::pin(app.stop()) => {
+            tracing::info!("stopped");
+            ExitCode::SUCCESS
+        }
+        second = signals.next() => {
+            tracing::warn!(signal = second.as_str(), "second signal: stopping without draining");
+            second.exit_code()
+        }
+    }
+}
+
+/// The signals that ask roadstead to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+#[derive(Clone, Copy)]
+enum Stop {
+    Interrupt,
+    Terminate,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.interrupt.recv() => Stop::Interrupt,
+            _ = self.terminate.recv() => Stop::Terminate,
+        }
+    }
+}
+
+impl Stop {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        }
+    }
+
+    /// What a shell reports for a process that this signal ended: 128 and the signal's number.
+    fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Interrupt => ExitCode::from(130),
+            Self::Terminate => ExitCode::from(143),
+        }
+    }
+}
+
+/// Writes to standard output and flushes, for a pipe would keep the line back.
+fn say(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// One clear line, and the exit code.
+fn fail(code: u8, error: &dyn Display) -> ExitCode {
+    // When even standard error is gone the exit code has to do.
+    writeln!(io::stderr(), "error: {error}").ok();
+    ExitCode::from(code)
+}
+
+/// It could not start.
+const EXIT_START: u8 = 1;
+/// The command line or the configuration is wrong.
+const EXIT_USAGE: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn signals_exit_as_shells_expect() {
+        assert_eq!(Stop::Interrupt.exit_code(), ExitCode::from(130));
+        assert_eq!(Stop::Terminate.exit_code(), ExitCode::from(143));
+    }
+}

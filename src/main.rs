@@ -1,3 +1,7 @@
 //! The `roadstead` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    roadstead::cli::run(std::env::args_os())
+}

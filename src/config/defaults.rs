@@ -1,0 +1,71 @@
+//! What holds when nothing is said.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::raw::{Leaf, Named, Origin, Upstream, Upstreams, Value};
+
+/// `server.listen`: nobody but this machine, until somebody decides otherwise.
+pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
+/// `server.admin_listen`.
+pub(super) const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5001);
+/// `server.drain_timeout`: Kubernetes kills a pod 30 s after SIGTERM, `docker stop` sooner.
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// `cache.max_size`: some hundreds of images, and room on any node's disk.
+pub(super) const MAX_SIZE: u64 = 50_000_000_000;
+/// `tags.ttl`.
+pub(super) const TTL: Duration = Duration::from_mins(1);
+/// `tags.stale_if_error`: a month, in which an outage or a blocked registry is dealt with.
+pub(super) const STALE_IF_ERROR: Duration = Duration::from_hours(30 * 24);
+/// `upstream.*.connect_timeout`.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// `upstream.*.header_timeout`.
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// `upstream.*.idle_timeout`.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// `upstream.*.parallel`.
+pub(super) const PARALLEL: usize = 4;
+/// The upstream that requests without a name mean, as they do in dockerd.
+pub(super) const DEFAULT_UPSTREAM: &str = "docker.io";
+
+/// `cache.dir`: `roadstead` in the platform's cache directory, or in `/var/cache` for a user without
+/// a home, as a service often is.
+pub(super) fn cache_dir() -> PathBuf {
+    let base = directories::BaseDirs::new();
+    base.map_or_else(
+        || PathBuf::from("/var/cache"),
+        |base| base.cache_dir().to_owned(),
+    )
+    .join("roadstead")
+}
+
+/// The upstreams that a file without any has.
+pub(super) fn upstreams() -> Upstreams {
+    let named = |(name, endpoint): &(&str, &str)| Named {
+        name: (*name).to_owned(),
+        origin: Origin::Default,
+        keys: Upstream {
+            endpoints: Some(Leaf::text(*endpoint, Origin::Default)),
+            default: (*name == DEFAULT_UPSTREAM).then_some(Leaf {
+                value: Value::Boolean(true),
+                origin: Origin::Default,
+            }),
+            ..Upstream::default()
+        },
+    };
+    Upstreams(UPSTREAMS.iter().map(named).collect())
+}
+
+/// The public registries, and where each answers: only Docker Hub's name is not its address.
+const UPSTREAMS: &[(&str, &str)] = &[
+    ("docker.io", "https://registry-1.docker.io"),
+    ("quay.io", "https://quay.io"),
+    ("ghcr.io", "https://ghcr.io"),
+    ("gcr.io", "https://gcr.io"),
+    ("registry.k8s.io", "https://registry.k8s.io"),
+    ("mcr.microsoft.com", "https://mcr.microsoft.com"),
+    ("public.ecr.aws", "https://public.ecr.aws"),
+    ("nvcr.io", "https://nvcr.io"),
+    ("registry.gitlab.com", "https://registry.gitlab.com"),
+];

@@ -1,0 +1,136 @@
+//! The effective configuration as TOML that can be read back, with secrets masked.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::Config;
+use crate::telemetry::logging::LogFormat;
+use crate::upstream;
+
+/// The text of `roadstead check`.
+pub(super) fn to_toml(config: &Config) -> String {
+    let mut out = String::new();
+    let server = &config.server;
+    table(&mut out, "server");
+    line(&mut out, "listen", &quoted(&server.listen.to_string()));
+    line(
+        &mut out,
+        "admin_listen",
+        &quoted(&server.admin_listen.to_string()),
+    );
+    line(&mut out, "drain_timeout", &duration(server.drain_timeout));
+    if let Some(tls) = &server.tls {
+        table(&mut out, "server.tls");
+        line(&mut out, "cert", &quoted(&tls.cert.to_string_lossy()));
+        line(&mut out, "key", &quoted(&tls.key.to_string_lossy()));
+    }
+    table(&mut out, "cache");
+    line(
+        &mut out,
+        "dir",
+        &quoted(&config.cache.dir.to_string_lossy()),
+    );
+    line(&mut out, "max_size", &size(config.cache.max_size));
+    table(&mut out, "tags");
+    line(&mut out, "ttl", &duration(config.tags.ttl));
+    line(
+        &mut out,
+        "stale_if_error",
+        &duration(config.tags.stale_if_error),
+    );
+    table(&mut out, "log");
+    let format = match config.log_format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    };
+    line(&mut out, "format", &quoted(format));
+    for upstream in &config.upstreams {
+        show_upstream(&mut out, upstream);
+    }
+    out
+}
+
+fn show_upstream(out: &mut String, upstream: &upstream::Config) {
+    table(out, &format!("upstream.{}", quoted(upstream.name.as_str())));
+    let endpoints: Vec<_> = upstream.endpoints.iter().map(endpoint).collect();
+    line(out, "endpoints", &format!("[{}]", endpoints.join(", ")));
+    line(out, "default", &upstream.default.to_string());
+    let hosts: Vec<_> = upstream.hosts.iter().map(|host| quoted(host)).collect();
+    line(out, "hosts", &format!("[{}]", hosts.join(", ")));
+    if let Some(credentials) = &upstream.credentials {
+        line(out, "username", &quoted(&credentials.username));
+        line(out, "password", &quoted(MASK));
+    }
+    line(out, "connect_timeout", &duration(upstream.connect_timeout));
+    line(out, "header_timeout", &duration(upstream.header_timeout));
+    line(out, "idle_timeout", &duration(upstream.idle_timeout));
+    line(out, "parallel", &upstream.parallel.to_string());
+}
+
+fn endpoint(endpoint: &upstream::EndpointConfig) -> String {
+    let url = endpoint.url.as_str();
+    // The parser gives a bare host the path `/`, which nobody writes.
+    let bare = endpoint.url.path() == "/";
+    let url = quoted(if bare { url.trim_end_matches('/') } else { url });
+    match &endpoint.ca_file {
+        Some(file) => format!(
+            "{{ url = {url}, ca_file = {} }}",
+            quoted(&file.to_string_lossy())
+        ),
+        None => url,
+    }
+}
+
+fn table(out: &mut String, name: &str) {
+    let gap = if out.is_empty() { "" } else { "\n" };
+    // Writing to a String cannot fail.
+    writeln!(out, "{gap}[{name}]").ok();
+}
+
+fn line(out: &mut String, key: &str, value: &str) {
+    writeln!(out, "{key} = {value}").ok();
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// In the largest unit that says it exactly.
+fn size(bytes: u64) -> String {
+    let exact = SIZE_UNITS
+        .iter()
+        .find(|(_, unit)| bytes != 0 && bytes.is_multiple_of(*unit));
+    exact.map_or_else(
+        || bytes.to_string(),
+        |(name, unit)| quoted(&format!("{}{name}", bytes / unit)),
+    )
+}
+
+/// In the largest unit that says it exactly.
+fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if duration.subsec_nanos() != 0 {
+        return quoted(&humantime::format_duration(duration).to_string());
+    }
+    let exact = TIME_UNITS
+        .iter()
+        .find(|(_, unit)| seconds != 0 && seconds.is_multiple_of(*unit));
+    let (name, unit) = exact.unwrap_or(&("s", 1));
+    quoted(&format!("{}{name}", seconds / unit))
+}
+
+/// What stands for a secret.
+const MASK: &str = "***";
+
+const SIZE_UNITS: &[(&str, u64)] = &[
+    ("TiB", bytesize::TIB),
+    ("TB", bytesize::TB),
+    ("GiB", bytesize::GIB),
+    ("GB", bytesize::GB),
+    ("MiB", bytesize::MIB),
+    ("MB", bytesize::MB),
+    ("KiB", bytesize::KIB),
+    ("KB", bytesize::KB),
+];
+
+const TIME_UNITS: &[(&str, u64)] = &[("d", 24 * 3600), ("h", 3600), ("m", 60), ("s", 1)];

@@ -1,0 +1,356 @@
+//! From what was written to what was meant: one pure function for each kind of value. The errors say
+//! why, not where.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use url::Url;
+
+use super::error::Shown;
+use super::raw::Value;
+
+/// Any text but the empty one.
+pub(super) fn text(value: &Value) -> Result<String, String> {
+    match value {
+        Value::Text(text) if text.is_empty() => Err("must not be empty".to_owned()),
+        Value::Text(text) => Ok(text.clone()),
+        Value::Integer(_) | Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other => {
+            Err("must be text in quotes".to_owned())
+        }
+    }
+}
+
+/// A file or directory; whether it exists is found out where it is used.
+pub(super) fn path(value: &Value) -> Result<PathBuf, String> {
+    text(value).map(PathBuf::from)
+}
+
+/// `true` or `false`; as text too, for the environment has nothing else.
+pub(super) fn boolean(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Boolean(value) => Ok(*value),
+        Value::Text(text) if text == "true" => Ok(true),
+        Value::Text(text) if text == "false" => Ok(false),
+        Value::Text(_) | Value::Integer(_) | Value::List(_) | Value::Table(_) | Value::Other => {
+            Err("must be true or false".to_owned())
+        }
+    }
+}
+
+/// A number of connections.
+pub(super) fn parallel(value: &Value) -> Result<usize, String> {
+    let number = match value {
+        Value::Integer(number) => usize::try_from(*number).ok(),
+        Value::Text(text) => text.parse().ok(),
+        Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other => None,
+    };
+    match number {
+        Some(number @ 1..=PARALLEL_MAX) => Ok(number),
+        _ => Err(format!("must be a whole number from 1 to {PARALLEL_MAX}")),
+    }
+}
+
+/// A number of bytes: `100GB` (decimal), `64MiB` (binary) or plain bytes.
+pub(super) fn size(value: &Value) -> Result<u64, String> {
+    let (written, bytes) = match value {
+        Value::Integer(number) => (number.to_string(), u64::try_from(*number).ok()),
+        Value::Text(text) => (Shown(text).to_string(), size_of_text(text)),
+        Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other => {
+            return Err("must be a size like \"100GB\" or \"64MiB\"".to_owned());
+        }
+    };
+    match bytes {
+        Some(0) => Err("must be more than 0".to_owned()),
+        Some(bytes) if bytes <= SIZE_MAX => Ok(bytes),
+        Some(_) => Err(format!("{written} is larger than any disk")),
+        None => Err(format!(
+            "{written} is not a size like \"100GB\", \"64MiB\" or a number of bytes"
+        )),
+    }
+}
+
+fn size_of_text(text: &str) -> Option<u64> {
+    let bytes = text.trim().parse::<ByteSize>().ok()?;
+    // Without a unit only whole bytes make sense: "1.5" is a forgotten unit.
+    let unit = text.chars().any(|c| c.is_ascii_alphabetic());
+    (unit || !text.contains('.')).then_some(bytes.as_u64())
+}
+
+/// A length of time that may be zero: `30s`, `5m`, `7d`, `1h 30m`.
+pub(super) fn duration(value: &Value) -> Result<Duration, String> {
+    let text = match value {
+        Value::Text(text) => text.trim(),
+        Value::Integer(number) if *number != 0 => {
+            return Err(format!("{number} has no unit; write \"{number}s\""));
+        }
+        Value::Integer(_) => "0s",
+        Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other => {
+            return Err("must be a duration like \"30s\", \"5m\" or \"7d\"".to_owned());
+        }
+    };
+    let duration = humantime::parse_duration(text).map_err(|_| {
+        let text = Shown(text);
+        format!("{text} is not a duration like \"30s\", \"5m\" or \"7d\"")
+    })?;
+    if duration > DURATION_MAX {
+        return Err(format!("{} is more than a hundred years", Shown(text)));
+    }
+    Ok(duration)
+}
+
+/// A time limit: zero would let nothing through.
+pub(super) fn time_limit(value: &Value) -> Result<Duration, String> {
+    match duration(value)? {
+        Duration::ZERO => Err("must be more than 0".to_owned()),
+        limit => Ok(limit),
+    }
+}
+
+/// The limit to the first response header, which has a limit itself.
+pub(super) fn header_timeout(value: &Value) -> Result<Duration, String> {
+    let limit = time_limit(value)?;
+    if limit > HEADER_TIMEOUT_MAX {
+        return Err(format!(
+            "must be at most {}s: containerd gives up a request after 30s without a header, \
+             and must hear from roadstead before that",
+            HEADER_TIMEOUT_MAX.as_secs()
+        ));
+    }
+    Ok(limit)
+}
+
+/// Where to listen: `IP:PORT`, `localhost:PORT` (127.0.0.1) or `:PORT` (every IPv4 address).
+pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
+    let text = text(value)?;
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let parts = text.rsplit_once(':').and_then(|(host, port)| {
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = port.parse::<u16>().ok().filter(|_| digits)?;
+        match host {
+            "" => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)),
+            "localhost" => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
+            _ => None,
+        }
+    });
+    parts.ok_or_else(|| {
+        let text = Shown(&text);
+        format!("{text} is not an address like \"127.0.0.1:5000\", \"[::]:5000\" or \":5000\"")
+    })
+}
+
+/// The base URL of a registry.
+pub(super) fn endpoint_url(value: &Value) -> Result<Url, String> {
+    let text = text(value)?;
+    let shown = Shown(&text);
+    let not_http = || format!("{shown} is not an http:// or https:// URL");
+    let lower = text.to_ascii_lowercase();
+    if !lower.starts_with("http://") && !lower.starts_with("https://") {
+        return Err(not_http());
+    }
+    let url = Url::parse(&text).map_err(|why| format!("{}: {why}", not_http()))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!(
+            "{shown} must not hold a user name or password; use username and password_file"
+        ));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("{shown} must not have a query or a fragment"));
+    }
+    Ok(url)
+}
+
+/// Registries throttle or ban a client long before this many connections help.
+const PARALLEL_MAX: usize = 64;
+
+/// File offsets are signed, and so are TOML's numbers.
+const SIZE_MAX: u64 = i64::MAX.unsigned_abs();
+
+/// So that adding it to a clock cannot overflow. Nothing is meant to last longer.
+const DURATION_MAX: Duration = Duration::from_hours(100 * 366 * 24);
+
+/// Under containerd's `ResponseHeaderTimeout` of 30 s, with time left to answer (invariant 9).
+const HEADER_TIMEOUT_MAX: Duration = Duration::from_secs(25);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[test]
+    fn sizes_in_every_form() {
+        for (text, bytes) in [
+            ("100GB", 100_000_000_000),
+            ("100 GB", 100_000_000_000),
+            ("64MiB", 64 << 20),
+            ("1.5GiB", 3 << 29),
+            ("50g", 50_000_000_000),
+            ("4096", 4096),
+            ("1B", 1),
+            (" 2KiB ", 2048),
+        ] {
+            assert_eq!(size(&written(text)), Ok(bytes), "{text}");
+        }
+        assert_eq!(size(&Value::Integer(4096)), Ok(4096));
+    }
+
+    #[test]
+    fn sizes_that_are_nonsense() {
+        for text in [
+            "",
+            "GB",
+            "-1GB",
+            "1.5",
+            "1e9",
+            "ten",
+            "10 bananas",
+            "1GB2",
+            "0",
+            "0GB",
+            "0.1B",
+            "20EB",
+            "99999999999999999999",
+            "1..5GB",
+            "١GB",
+        ] {
+            assert!(size(&written(text)).is_err(), "{text}");
+        }
+        for value in [
+            Value::Integer(-1),
+            Value::Integer(0),
+            Value::Boolean(true),
+            Value::Other,
+        ] {
+            assert!(size(&value).is_err());
+        }
+    }
+
+    #[test]
+    fn durations_in_every_form() {
+        for (text, seconds) in [
+            ("30s", 30),
+            ("5m", 300),
+            ("7d", 604_800),
+            ("1h 30m", 5400),
+            ("1h30m", 5400),
+            ("0s", 0),
+        ] {
+            assert_eq!(
+                duration(&written(text)),
+                Ok(Duration::from_secs(seconds)),
+                "{text}"
+            );
+        }
+        assert_eq!(duration(&written("250ms")), Ok(Duration::from_millis(250)));
+        assert_eq!(duration(&Value::Integer(0)), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn durations_that_are_nonsense() {
+        for text in [
+            "",
+            "30",
+            "-5s",
+            "s",
+            "five minutes",
+            "5 parsecs",
+            "1000years",
+            "99999999999999999999s",
+        ] {
+            assert!(duration(&written(text)).is_err(), "{text}");
+        }
+        assert_eq!(
+            duration(&Value::Integer(30)),
+            Err("30 has no unit; write \"30s\"".to_owned())
+        );
+        assert!(time_limit(&written("0s")).is_err());
+    }
+
+    #[test]
+    fn the_header_limit_stays_under_containerds() {
+        assert_eq!(header_timeout(&written("25s")), Ok(Duration::from_secs(25)));
+        let why = header_timeout(&written("25001ms")).unwrap_err();
+        assert!(why.contains("containerd"), "{why}");
+    }
+
+    #[test]
+    fn addresses_in_every_form() {
+        for (text, address_) in [
+            ("127.0.0.1:5000", "127.0.0.1:5000"),
+            ("[::1]:5000", "[::1]:5000"),
+            ("localhost:5000", "127.0.0.1:5000"),
+            (":5000", "0.0.0.0:5000"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+        ] {
+            assert_eq!(address(&written(text)).unwrap().to_string(), address_);
+        }
+        for text in [
+            "",
+            "5000",
+            "127.0.0.1",
+            "example.org:5000",
+            ":65536",
+            ":+5",
+            ":",
+            "::1:5000",
+        ] {
+            assert!(address(&written(text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn endpoint_urls() {
+        for text in [
+            "https://ghcr.io",
+            "http://127.0.0.1:5001/prefix/",
+            "HTTPS://[::1]:5000",
+        ] {
+            assert!(endpoint_url(&written(text)).is_ok(), "{text}");
+        }
+        for text in [
+            "",
+            "ghcr.io",
+            "ftp://x",
+            "https://",
+            "http://x?y",
+            "http://x#y",
+            "http:x",
+            "http://x:99999",
+        ] {
+            assert!(endpoint_url(&written(text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_repeated() {
+        for text in [
+            "https://me:hunter2@ghcr.io",
+            "htps://me:hunter2@ghcr.io",
+            "https://me:hunter2@gh cr.io",
+        ] {
+            let why = endpoint_url(&written(text)).unwrap_err();
+            assert!(!why.contains("hunter2"), "{why}");
+        }
+    }
+
+    #[test]
+    fn connections() {
+        assert_eq!(parallel(&Value::Integer(64)), Ok(64));
+        assert_eq!(parallel(&written("8")), Ok(8));
+        for value in [
+            Value::Integer(0),
+            Value::Integer(65),
+            Value::Integer(-1),
+            written("x"),
+            Value::Other,
+        ] {
+            assert!(parallel(&value).is_err());
+        }
+    }
+}
