@@ -152,7 +152,7 @@ impl Auth {
 
     /// Asks the token server: GET first, which every server knows (distribution, token.md), and which
     /// is one request where containerd's POST before GET is often two. With credentials, a server that
-    /// does not know it (404, 405, 400) is asked by the OAuth2 form (distribution, oauth.md).
+    /// does not know it (404, 405, 400) is asked by the `OAuth2` form (distribution, oauth.md).
     /// Redirects are not followed: a password must not wander, and no token server needs them.
     async fn fetch_token(
         &self,

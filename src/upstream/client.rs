@@ -159,7 +159,7 @@ struct ConnectTimeout;
 
 /// What an error of hyper's means. Hosts are named, URLs are not.
 fn meaning(host: &str, error: &ClientError) -> FetchError {
-    let causes = || std::iter::successors(Some(error as &dyn StdError), |error| error.source());
+    let causes = || causes(error);
     if error.is_connect() {
         let timed_out = causes().any(|cause| {
             cause.is::<ConnectTimeout>()
@@ -187,10 +187,19 @@ fn meaning(host: &str, error: &ClientError) -> FetchError {
 
 /// The text of the innermost cause: the outer ones say little more than "client error".
 pub(super) fn root_cause(error: &(dyn StdError + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source())
+    causes(error)
         .last()
         .map(ToString::to_string)
         .unwrap_or_default()
+}
+
+/// An error and what it was caused by, outermost first.
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
+        (*error).source()
+    })
 }
 
 /// The `status` label of a request that got no answer.
@@ -218,7 +227,7 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// Idle connections kept for one host: enough for a pull's layers, not a burden for a registry.
 const POOL_IDLE_PER_HOST_MAX: usize = 32;
 /// Keeps the entry of an idle connection alive in address translators on the way.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 /// The largest response head, and the most of a body that is read ahead (hyper's own default).
 const HTTP1_BUFFER_BYTES_MAX: usize = 408 * 1024;
 /// A window bounds the rate at window / round trip: 4 MiB is 20 MB/s at 200 ms, for one blob.

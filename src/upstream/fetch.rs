@@ -91,6 +91,10 @@ impl Upstream {
     ///
     /// # Errors
     /// [`SetupError`].
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a handle that is kept, like every module's"
+    )]
     pub fn new(config: &super::Config, metrics: Metrics) -> Result<Self, SetupError> {
         let wrong = |why: String| SetupError {
             name: config.name.clone(),
