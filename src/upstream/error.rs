@@ -59,6 +59,20 @@ impl FetchError {
     /// Whether the same request may succeed a little later or elsewhere.
     #[must_use]
     pub fn retryable(&self) -> bool {
-        todo!()
+        match self {
+            Self::RateLimited { .. }
+            | Self::Connect(_)
+            | Self::Timeout(_)
+            | Self::Broken(_)
+            | Self::Token(_) => true,
+            // RFC 9110: 408 asks for a repeat (section 15.5.9), 5xx is a fault of the server's.
+            Self::Status(status) => *status == 408 || *status >= 500,
+            Self::NotFound { .. }
+            | Self::Unauthorized
+            | Self::Denied
+            | Self::RangeNotSatisfiable
+            | Self::TooLarge { .. }
+            | Self::Protocol(_) => false,
+        }
     }
 }

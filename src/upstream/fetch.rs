@@ -1,9 +1,25 @@
 //! The questions an upstream answers.
 
-use super::FetchError;
-use crate::oci::{AcceptClass, Digest, Reference, Repository, UpstreamName, link::NextPage};
-use crate::telemetry::Metrics;
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
+use http::header::{
+    CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK, WARNING,
+};
+use http::{Method, StatusCode};
+use url::form_urlencoded;
+
+use super::auth::Auth;
+use super::body::content_length;
+use super::client::HttpClient;
+use super::exchange::{Answer, Ask, Body, Endpoint, Inner, Wanted};
+use super::{BlobBody, FetchError};
+use crate::oci::link::{self, NextPage};
+use crate::oci::manifest::{MANIFEST_BYTES_MAX, media};
+use crate::oci::range::parse_content_range;
+use crate::oci::{AcceptClass, Digest, Reference, Repository, UpstreamName};
+use crate::telemetry::{Kind, Metrics};
 
 /// A manifest, whole.
 #[derive(Clone, Debug)]
@@ -41,29 +57,6 @@ pub struct BlobFetch {
     pub body: BlobBody,
 }
 
-/// The bytes of a blob as they arrive; counts upstream bytes in the metrics; enforces idle_timeout;
-/// an end before Content-Length is `Broken`.
-pub struct BlobBody {/* private */}
-
-impl BlobBody {
-    /// The next bytes; `None` at the clean end.
-    ///
-    /// # Errors
-    /// [`FetchError::Broken`], [`FetchError::Timeout`].
-    pub async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
-        todo!()
-    }
-    /// Whatever has arrived already, without waiting: `None` when nothing is ready (or it ended).
-    pub fn try_next(&mut self) -> Option<Result<Bytes, FetchError>> {
-        todo!()
-    }
-}
-impl std::fmt::Debug for BlobBody {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("BlobBody")
-    }
-}
-
 /// A list, whole (bounded), as the upstream gave it.
 #[derive(Clone, Debug)]
 pub struct ListFetch {
@@ -78,8 +71,10 @@ pub struct ListFetch {
 }
 
 /// One upstream. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Upstream {}
+#[derive(Clone)]
+pub struct Upstream {
+    inner: Arc<Inner>,
+}
 
 /// Why an upstream cannot be set up: one line naming the file or setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,14 +91,52 @@ impl Upstream {
     ///
     /// # Errors
     /// [`SetupError`].
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a handle that is kept, like every module's"
+    )]
     pub fn new(config: &super::Config, metrics: Metrics) -> Result<Self, SetupError> {
-        todo!()
+        let wrong = |why: String| SetupError {
+            name: config.name.clone(),
+            why,
+        };
+        if config.endpoints.is_empty() {
+            return Err(wrong("it has no endpoint".to_owned()));
+        }
+        let mut endpoints = Vec::with_capacity(config.endpoints.len());
+        for (index, endpoint) in config.endpoints.iter().enumerate() {
+            if !matches!(endpoint.url.scheme(), "http" | "https") || !endpoint.url.has_host() {
+                return Err(wrong("an endpoint is no http or https URL".to_owned()));
+            }
+            let client = HttpClient::new(
+                config.name.clone(),
+                metrics.clone(),
+                endpoint.ca_file.as_deref(),
+                config.connect_timeout,
+            );
+            endpoints.push(Endpoint {
+                index,
+                base: endpoint.url.clone(),
+                client: client.map_err(wrong)?,
+            });
+        }
+        Ok(Self {
+            inner: Arc::new(Inner {
+                name: config.name.clone(),
+                endpoints,
+                header_timeout: config.header_timeout,
+                idle_timeout: config.idle_timeout,
+                auth: Auth::new(config.credentials.clone()),
+            }),
+        })
     }
+
     /// Its public name.
     #[must_use]
     pub fn name(&self) -> &UpstreamName {
-        todo!()
+        &self.inner.name
     }
+
     /// GET of a manifest.
     ///
     /// # Errors
@@ -114,8 +147,17 @@ impl Upstream {
         reference: &Reference,
         accept: AcceptClass,
     ) -> Result<ManifestFetch, FetchError> {
-        todo!()
+        let wanted = Wanted::Whole("a manifest", MANIFEST_BYTES_MAX);
+        let ask = manifest_ask(repository, reference, accept, Method::GET, wanted)?;
+        let Answer { headers, body, .. } = self.ask_complete(&ask).await?;
+        Ok(ManifestFetch {
+            bytes: whole(body),
+            content_type: content_type(&headers),
+            digest_header: digest(&headers),
+            warnings: warnings(&headers),
+        })
     }
+
     /// HEAD of a manifest.
     ///
     /// # Errors
@@ -126,8 +168,15 @@ impl Upstream {
         reference: &Reference,
         accept: AcceptClass,
     ) -> Result<ManifestHead, FetchError> {
-        todo!()
+        let ask = manifest_ask(repository, reference, accept, Method::HEAD, Wanted::Nothing)?;
+        let Answer { headers, .. } = self.ask_complete(&ask).await?;
+        Ok(ManifestHead {
+            digest: digest(&headers),
+            content_type: content_type(&headers),
+            size: content_length(&headers),
+        })
     }
+
     /// GET of a blob from `offset` on (`Range: bytes=offset-` when it is not 0).
     ///
     /// # Errors
@@ -138,8 +187,20 @@ impl Upstream {
         digest: &Digest,
         offset: u64,
     ) -> Result<BlobFetch, FetchError> {
-        todo!()
+        let mut ask = blob_ask(repository, digest, Method::GET, Wanted::Stream);
+        ask.offset = offset;
+        let answer = self.inner.ask(&ask).await?;
+        let (offset, total) = extent(answer.status, &answer.headers, offset)?;
+        match answer.body {
+            Body::Stream(body) => Ok(BlobFetch {
+                offset,
+                total,
+                body,
+            }),
+            Body::Nothing | Body::Whole(_) => Err(nonsense("no body")),
+        }
     }
+
     /// HEAD of a blob: its size, if the upstream says it.
     ///
     /// # Errors
@@ -149,8 +210,11 @@ impl Upstream {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Option<u64>, FetchError> {
-        todo!()
+        let ask = blob_ask(repository, digest, Method::HEAD, Wanted::Nothing);
+        let answer = self.ask_complete(&ask).await?;
+        Ok(content_length(&answer.headers))
     }
+
     /// One page of the tag list.
     ///
     /// # Errors
@@ -160,8 +224,23 @@ impl Upstream {
         repository: &Repository,
         query: &[(String, String)],
     ) -> Result<ListFetch, FetchError> {
-        todo!()
+        self.list(Ask {
+            kind: Kind::Tags,
+            method: Method::GET,
+            repository,
+            rest: "tags/list".to_owned(),
+            query: encode(
+                query
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.as_str())),
+            ),
+            accept: HeaderValue::from_static("application/json"),
+            offset: 0,
+            body: LIST,
+        })
+        .await
     }
+
     /// The referrers of a digest.
     ///
     /// # Errors
@@ -172,6 +251,162 @@ impl Upstream {
         digest: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<ListFetch, FetchError> {
-        todo!()
+        self.list(Ask {
+            kind: Kind::Referrers,
+            method: Method::GET,
+            repository,
+            rest: format!("referrers/{digest}"),
+            query: encode(artifact_type.map(|text| ("artifactType", text)).into_iter()),
+            accept: HeaderValue::from_static(media::OCI_INDEX),
+            offset: 0,
+            body: LIST,
+        })
+        .await
+    }
+
+    async fn list(&self, ask: Ask<'_>) -> Result<ListFetch, FetchError> {
+        let Answer { headers, body, .. } = self.ask_complete(&ask).await?;
+        let links = headers.get_all(LINK).iter();
+        Ok(ListFetch {
+            bytes: whole(body),
+            content_type: content_type(&headers),
+            next: link::next_page(links.filter_map(|value| value.to_str().ok())),
+            filters_applied: text(&headers, &FILTERS_APPLIED),
+        })
+    }
+
+    /// Asks for something that makes sense only as a whole: a 206, never asked for, is refused.
+    async fn ask_complete(&self, ask: &Ask<'_>) -> Result<Answer, FetchError> {
+        let answer = self.inner.ask(ask).await?;
+        if answer.status == StatusCode::OK {
+            Ok(answer)
+        } else {
+            Err(nonsense("status 206, though no range was asked for"))
+        }
     }
 }
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Upstream").field(&self.inner.name).finish()
+    }
+}
+
+fn manifest_ask<'a>(
+    repository: &'a Repository,
+    reference: &Reference,
+    accept: AcceptClass,
+    method: Method,
+    body: Wanted,
+) -> Result<Ask<'a>, FetchError> {
+    let accept = HeaderValue::try_from(accept.header())
+        .map_err(|_| nonsense("the accepted types fit no header"))?;
+    Ok(Ask {
+        kind: Kind::Manifest,
+        method,
+        repository,
+        rest: format!("manifests/{reference}"),
+        query: None,
+        accept,
+        offset: 0,
+        body,
+    })
+}
+
+fn blob_ask<'a>(
+    repository: &'a Repository,
+    digest: &Digest,
+    method: Method,
+    body: Wanted,
+) -> Ask<'a> {
+    Ask {
+        kind: Kind::Blob,
+        method,
+        repository,
+        rest: format!("blobs/{digest}"),
+        query: None,
+        accept: HeaderValue::from_static("*/*"),
+        offset: 0,
+        body,
+    }
+}
+
+/// The offset of the first byte of an answer, and the size of the whole blob.
+fn extent(
+    status: StatusCode,
+    headers: &HeaderMap,
+    asked: u64,
+) -> Result<(u64, Option<u64>), FetchError> {
+    // RFC 9110 section 14.2: a server may ignore Range.
+    if status == StatusCode::OK {
+        return Ok((0, content_length(headers)));
+    }
+    let (range, total) = headers
+        .get(CONTENT_RANGE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(parse_content_range)
+        .ok_or_else(|| nonsense("status 206 without a usable Content-Range"))?;
+    if asked == 0 || range.start != asked {
+        return Err(nonsense("another range than the one asked for"));
+    }
+    let length = range.end.saturating_sub(range.start);
+    if content_length(headers).is_some_and(|said| said != length) {
+        return Err(nonsense("Content-Length and Content-Range do not agree"));
+    }
+    Ok((asked, total))
+}
+
+fn nonsense(why: &str) -> FetchError {
+    FetchError::Protocol(why.to_owned())
+}
+
+fn whole(body: Body) -> Bytes {
+    match body {
+        Body::Whole(bytes) => bytes,
+        Body::Nothing | Body::Stream(_) => Bytes::new(),
+    }
+}
+
+fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(pairs);
+    Some(query.finish()).filter(|text| !text.is_empty())
+}
+
+fn content_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let essence = value.split(';').next()?.trim();
+    let fits = !essence.is_empty() && essence.len() <= HEADER_BYTES_MAX;
+    fits.then(|| essence.to_owned())
+}
+
+fn digest(headers: &HeaderMap) -> Option<Digest> {
+    text(headers, &CONTENT_DIGEST).and_then(|text| Digest::parse(&text).ok())
+}
+
+/// `Warning: 299 …` (dist-spec, "Warnings").
+fn warnings(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(WARNING).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .filter(|value| value.starts_with("299 ") && value.len() <= HEADER_BYTES_MAX)
+        .take(WARNINGS_MAX)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// A header's text, unless it is absurdly long.
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let value = headers.get(name)?.to_str().ok()?;
+    (value.len() <= HEADER_BYTES_MAX).then(|| value.to_owned())
+}
+
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+/// Values that are kept or passed on: digests, media types, warnings are far shorter.
+const HEADER_BYTES_MAX: usize = 1024;
+/// Warnings passed on from one manifest.
+const WARNINGS_MAX: usize = 8;
+/// Docker Hub's longest tag list, asked for without `n`, has some 100 000 tags of a few bytes.
+const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
+const LIST: Wanted = Wanted::Whole("a list", LIST_BYTES_MAX);

@@ -3,14 +3,40 @@
 //! An [`Upstream`] answers four questions (manifest, blob, tag list, referrers) with what the registry
 //! says, after tokens and redirects, within its time limits. It decides nothing about caching.
 
-mod error;
-mod fetch;
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `fetch` | the questions, and what their answers must look like |
+//! | `exchange` | one question: endpoints in order, one repeat, the challenge |
+//! | `auth`, `token`, `realm` | `Authorization`: challenges, tokens, which realms are trusted |
+//! | `redirect` | where an answer that lies elsewhere is fetched from |
+//! | `status` | what an answer that is no success means |
+//! | `body` | bytes as they arrive |
+//! | `client`, `tls` | connections |
+//! | `deadline` | the one time limit of a question |
+//!
+//! No error, log line or `Debug` text of this module holds a secret, a path or a query: a signed
+//! URL is a secret, too. Hosts and causes are named.
 
+mod auth;
+mod body;
+mod client;
+mod deadline;
+mod error;
+mod exchange;
+mod fetch;
+mod realm;
+mod redirect;
+mod status;
+mod tls;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+pub use body::BlobBody;
 pub use error::FetchError;
-pub use fetch::{
-    BlobBody, BlobFetch, ListFetch, ManifestFetch, ManifestHead, SetupError, Upstream,
-};
-// client.rs: the hyper-util legacy client over hyper-rustls; token.rs: tokens; fetch.rs: the operations.
+pub use fetch::{BlobFetch, ListFetch, ManifestFetch, ManifestHead, SetupError, Upstream};
 
 use std::path::PathBuf;
 use std::time::Duration;

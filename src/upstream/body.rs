@@ -1,0 +1,168 @@
+//! Bytes as they arrive from an upstream.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use http::Response;
+use http::header::CONTENT_LENGTH;
+use http_body_util::BodyExt;
+use hyper::body::{Frame, Incoming};
+use tokio::time::Instant;
+
+use super::FetchError;
+use super::client::{HttpClient, root_cause};
+use super::deadline::Deadline;
+use crate::oci::UpstreamName;
+use crate::telemetry::Metrics;
+
+/// The bytes of a blob as they arrive; counts upstream bytes in the metrics; enforces `idle_timeout`;
+/// an end before Content-Length is `Broken`.
+pub struct BlobBody {
+    incoming: Incoming,
+    idle_timeout: Duration,
+    /// `Content-Length`.
+    expected: Option<u64>,
+    received: u64,
+    /// Since when `next` has waited. It outlives a dropped `next` future, because a caller that waits
+    /// for something else, too, would otherwise start the idle time anew again and again.
+    waiting_since: Option<Instant>,
+    /// The body ended, well or not: nothing more comes.
+    ended: bool,
+    upstream: UpstreamName,
+    metrics: Metrics,
+}
+
+impl BlobBody {
+    /// The body of `response`, counted for the upstream of `client`.
+    pub(super) fn new(
+        client: &HttpClient,
+        response: Response<Incoming>,
+        idle_timeout: Duration,
+    ) -> Self {
+        Self {
+            idle_timeout,
+            expected: content_length(response.headers()),
+            received: 0,
+            waiting_since: None,
+            ended: false,
+            upstream: client.upstream().clone(),
+            metrics: client.metrics().clone(),
+            incoming: response.into_body(),
+        }
+    }
+
+    /// The next bytes, never empty; `None` at the clean end. May be dropped and called again: no byte is lost.
+    ///
+    /// # Errors
+    /// [`FetchError::Broken`], [`FetchError::Timeout`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
+        while !self.ended {
+            let since = *self.waiting_since.get_or_insert_with(Instant::now);
+            let idle = since + self.idle_timeout;
+            // Polls the body first: bytes that are there count, however late the caller comes.
+            let Ok(frame) = tokio::time::timeout_at(idle, self.incoming.frame()).await else {
+                self.ended = true;
+                return Err(FetchError::Timeout("more of a body"));
+            };
+            if let Some(bytes) = self.take(frame)? {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whatever has arrived already, without waiting: `None` when nothing is ready (or it ended).
+    pub fn try_next(&mut self) -> Option<Result<Bytes, FetchError>> {
+        while !self.ended {
+            let frame = self.incoming.frame().now_or_never()?;
+            if let Some(result) = self.take(frame).transpose() {
+                return Some(result);
+            }
+        }
+        None
+    }
+
+    /// Takes in what the connection gave: bytes, `None` for a frame without any, or the end.
+    fn take(
+        &mut self,
+        frame: Option<Result<Frame<Bytes>, hyper::Error>>,
+    ) -> Result<Option<Bytes>, FetchError> {
+        self.waiting_since = None;
+        let frame = match frame {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => {
+                self.ended = true;
+                return Err(FetchError::Broken(root_cause(&error)));
+            }
+            None => {
+                self.ended = true;
+                return self.check_end().map(|()| None);
+            }
+        };
+        // Trailers say nothing that is needed here.
+        let Ok(bytes) = frame.into_data() else {
+            return Ok(None);
+        };
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.received = self.received.saturating_add(count);
+        self.metrics.upstream_bytes(self.upstream.as_str(), count);
+        Ok(Some(bytes))
+    }
+
+    /// hyper reports a short body itself; this holds, should a version or protocol not do so.
+    fn check_end(&self) -> Result<(), FetchError> {
+        match self.expected {
+            Some(expected) if expected != self.received => Err(FetchError::Broken(format!(
+                "ended after {} of {expected} bytes",
+                self.received
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// All of it, when it is at most `limit` bytes and here by the deadline.
+    ///
+    /// # Errors
+    /// As `next`, and [`FetchError::TooLarge`] naming `what`.
+    pub(super) async fn whole(
+        mut self,
+        what: &'static str,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Bytes, FetchError> {
+        let too_large = FetchError::TooLarge { what, limit };
+        let fits = |length: u64| usize::try_from(length).is_ok_and(|length| length <= limit);
+        if self.expected.is_some_and(|length| !fits(length)) {
+            return Err(too_large);
+        }
+        let mut all = BytesMut::new();
+        while let Some(bytes) = deadline.run(what, self.next()).await?? {
+            if all.len().saturating_add(bytes.len()) > limit {
+                return Err(too_large);
+            }
+            all.extend_from_slice(&bytes);
+        }
+        Ok(all.freeze())
+    }
+}
+
+impl fmt::Debug for BlobBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BlobBody")
+    }
+}
+
+/// `Content-Length`, when there is exactly one sane value.
+pub(super) fn content_length(headers: &http::HeaderMap) -> Option<u64> {
+    let text = headers.get(CONTENT_LENGTH)?.to_str().ok()?;
+    // `parse` alone would take a leading `+`.
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}

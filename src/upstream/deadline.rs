@@ -1,0 +1,53 @@
+//! One time limit for everything a question needs before its answer begins.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::FetchError;
+
+/// The moment after which nobody waits any more. Copied, not renewed, by every step (token,
+/// redirect, repeat), so that steps cannot add up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Deadline(Instant);
+
+impl Deadline {
+    /// The deadline that lies `time` ahead.
+    pub(super) fn after(time: Duration) -> Self {
+        let now = Instant::now();
+        Self(now.checked_add(time).unwrap_or_else(|| now + FAR))
+    }
+
+    /// The earlier of this deadline and `time` from now.
+    pub(super) fn at_most(self, time: Duration) -> Self {
+        self.min(Self::after(time))
+    }
+
+    /// The deadline of the first of `parts` attempts that share the time left equally: an endpoint
+    /// that is silent must leave time for the next one.
+    pub(super) fn share(self, parts: usize) -> Self {
+        let left = self.0.saturating_duration_since(Instant::now());
+        let parts = u32::try_from(parts.max(1)).unwrap_or(u32::MAX);
+        Self::after(left / parts)
+    }
+
+    /// Whether it has passed.
+    pub(super) fn passed(self) -> bool {
+        self.0 <= Instant::now()
+    }
+
+    /// Waits for `future`, or fails with [`FetchError::Timeout`] naming `what`.
+    pub(super) async fn run<T>(
+        self,
+        what: &'static str,
+        future: impl Future<Output = T>,
+    ) -> Result<T, FetchError> {
+        tokio::time::timeout_at(self.0, future)
+            .await
+            .map_err(|_elapsed| FetchError::Timeout(what))
+    }
+}
+
+/// What stands for a time limit too long to add to a clock.
+const FAR: Duration = Duration::from_hours(24 * 365);

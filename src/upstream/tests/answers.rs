@@ -1,0 +1,205 @@
+//! Manifests, lists, and errors.
+
+use super::server::{Server, answer, pieces};
+use super::*;
+use crate::oci::AcceptClass;
+use crate::oci::manifest::{MANIFEST_BYTES_MAX, media};
+use crate::upstream::{FetchError, ManifestFetch};
+
+async fn pull(url: &str) -> Result<ManifestFetch, FetchError> {
+    let all = AcceptClass::ALL;
+    simple(url).manifest(&repository(), &latest(), all).await
+}
+
+#[tokio::test]
+async fn a_manifest_comes_with_what_its_headers_say() {
+    let digest = digest();
+    let text = digest.to_string();
+    let server = Server::start(move |_| {
+        let headers = [
+            ("content-type", media::OCI_INDEX),
+            ("docker-content-digest", text.as_str()),
+            ("warning", r#"299 - "soon gone""#),
+            ("warning", r#"199 - "not for us""#),
+        ];
+        answer(200, &headers, "{ }").into()
+    })
+    .await;
+    let prefixed = format!("{}/mirror/", server.url());
+    let fetch = pull(&prefixed).await.unwrap();
+    assert_eq!(fetch.bytes, "{ }");
+    assert_eq!(fetch.content_type.as_deref(), Some(media::OCI_INDEX));
+    assert_eq!(fetch.digest_header, Some(digest));
+    assert_eq!(fetch.warnings, [r#"299 - "soon gone""#]);
+    let seen = &server.seen()[0];
+    assert_eq!(seen.target, "/mirror/v2/library/app/manifests/latest");
+    let agent = concat!("roadstead/", env!("CARGO_PKG_VERSION"));
+    assert_eq!(seen.header("user-agent"), Some(agent));
+}
+
+#[tokio::test]
+async fn head_of_a_manifest() {
+    let digest = digest();
+    let text = digest.to_string();
+    let server = Server::start(move |request| match request.target.as_str() {
+        "/v2/library/app/manifests/latest" => {
+            let headers = [
+                ("docker-content-digest", text.as_str()),
+                ("content-length", "7"),
+            ];
+            answer(200, &headers, "").into()
+        }
+        _ => answer(405, &[], "").into(),
+    })
+    .await;
+    let upstream = simple(&server.url());
+    let all = AcceptClass::ALL;
+    let head = upstream
+        .manifest_head(&repository(), &latest(), all)
+        .await
+        .unwrap();
+    assert_eq!(
+        (head.digest, head.size, head.content_type),
+        (Some(digest), Some(7), None)
+    );
+    let other = Reference::Digest(digest);
+    let error = upstream
+        .manifest_head(&repository(), &other, all)
+        .await
+        .unwrap_err();
+    assert_eq!(error, FetchError::Status(405));
+}
+
+#[tokio::test]
+async fn a_manifest_over_the_bound_is_refused_said_or_not() {
+    let said = Server::start(|_| answer(200, &[], vec![b' '; MANIFEST_BYTES_MAX + 1]).into()).await;
+    static HALF: [u8; MANIFEST_BYTES_MAX / 2 + 1] = [b' '; MANIFEST_BYTES_MAX / 2 + 1];
+    let unsaid = Server::start(|_| pieces(&[], &[&HALF, &HALF], false).into()).await;
+    for server in [said, unsaid] {
+        let error = pull(&server.url()).await.unwrap_err();
+        let limit = MANIFEST_BYTES_MAX;
+        assert_eq!(
+            error,
+            FetchError::TooLarge {
+                what: "a manifest",
+                limit
+            }
+        );
+    }
+    let most = Server::start(|_| answer(200, &[], vec![b' '; MANIFEST_BYTES_MAX]).into()).await;
+    assert_eq!(
+        pull(&most.url()).await.unwrap().bytes.len(),
+        MANIFEST_BYTES_MAX
+    );
+}
+
+#[tokio::test]
+async fn statuses_become_errors() {
+    let unknown = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"x"}]}"#;
+    let code = Some("MANIFEST_UNKNOWN".to_owned());
+    let limited = |seconds: Option<u64>| FetchError::RateLimited {
+        retry_after: seconds.map(Duration::from_secs),
+    };
+    let date = "Wed, 21 Oct 2015 07:28:00 GMT";
+    let later = "Wed, 21 Oct 2015 07:28:09 GMT";
+    let cases: Vec<(u16, Vec<(&str, &str)>, &str, FetchError)> = vec![
+        (404, vec![], unknown, FetchError::NotFound { code }),
+        (404, vec![], "<html>", FetchError::NotFound { code: None }),
+        (401, vec![], "", FetchError::Unauthorized),
+        (403, vec![], "", FetchError::Denied),
+        (429, vec![], "", limited(None)),
+        (429, vec![("retry-after", "7")], "", limited(Some(7))),
+        (
+            429,
+            vec![("retry-after", later), ("date", date)],
+            "",
+            limited(Some(9)),
+        ),
+        (500, vec![], "", FetchError::Status(500)),
+        (418, vec![], "", FetchError::Status(418)),
+        (304, vec![], "", FetchError::Status(304)),
+    ];
+    for (status, headers, body, expected) in cases {
+        let headers: Vec<(&'static str, &'static str)> = headers;
+        let server = Server::start(move |_| answer(status, &headers, body).into()).await;
+        assert_eq!(pull(&server.url()).await.unwrap_err(), expected, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn lists_are_asked_for_with_their_query_and_give_the_next_page() {
+    let server = Server::start(|request| {
+        let link = (
+            "link",
+            r#"</v2/library/app/tags/list?n=2&last=b%2Bc>; rel="next""#,
+        );
+        let filters = ("oci-filters-applied", "artifactType");
+        match request.target.contains("/tags/") {
+            true => answer(200, &[link], r#"{"tags":[]}"#).into(),
+            false => answer(200, &[filters], "{}").into(),
+        }
+    })
+    .await;
+    let upstream = simple(&server.url());
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let query = [pair("n", "2"), pair("last", "a&b=c")];
+    let tags = upstream.tags(&repository(), &query).await.unwrap();
+    assert_eq!(tags.bytes, r#"{"tags":[]}"#);
+    let next = tags.next.unwrap().query;
+    assert_eq!(next, [pair("n", "2"), pair("last", "b+c")]);
+
+    upstream.tags(&repository(), &[]).await.unwrap();
+    let kind = Some("application/vnd.x+json");
+    let list = upstream
+        .referrers(&repository(), &digest(), kind)
+        .await
+        .unwrap();
+    assert_eq!(list.filters_applied.as_deref(), Some("artifactType"));
+
+    let seen = server.seen();
+    let targets: Vec<_> = seen.iter().map(|seen| seen.target.clone()).collect();
+    let referrers = format!(
+        "/v2/library/app/referrers/{}?artifactType=application%2Fvnd.x%2Bjson",
+        digest()
+    );
+    let expected = [
+        "/v2/library/app/tags/list?n=2&last=a%26b%3Dc",
+        "/v2/library/app/tags/list",
+        &referrers,
+    ];
+    assert_eq!(targets, expected);
+    assert_eq!(seen[2].header("accept"), Some(media::OCI_INDEX));
+}
+
+#[tokio::test]
+async fn requests_and_the_rate_limit_are_counted() {
+    let limit = ("ratelimit-remaining", "97;w=21600");
+    let server = Server::start(move |_| answer(404, &[limit], "").into()).await;
+    let metrics = metrics();
+    let upstream = Upstream::new(&config(&[&server.url()]), metrics.clone()).unwrap();
+    let all = AcceptClass::ALL;
+    let result = upstream.manifest(&repository(), &latest(), all).await;
+    assert!(result.is_err());
+    let text = metrics.render();
+    for line in [
+        format!(r#"roadstead_upstream_ratelimit_remaining{{upstream="{NAME}"}} 97"#),
+        format!(
+            r#"roadstead_upstream_requests_total{{kind="manifest",status="404",upstream="{NAME}"}} 1"#
+        ),
+    ] {
+        assert!(text.contains(&line), "{line} not in {text}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_is_named() {
+    assert!(Upstream::new(&config(&[]), metrics()).is_err());
+    assert!(Upstream::new(&config(&["ftp://x.example"]), metrics()).is_err());
+    let mut config = config(&["https://x.example"]);
+    config.endpoints[0].ca_file = Some("/does/not/exist.pem".into());
+    let error = Upstream::new(&config, metrics()).unwrap_err().to_string();
+    assert!(
+        error.starts_with("upstream test.example: ca_file /does/not/exist.pem: "),
+        "{error}"
+    );
+}

@@ -1,0 +1,316 @@
+//! Bearer tokens: fetched once for all who wait, kept until shortly before they expire.
+//!
+//! Source: distribution, docs/content/spec/auth/token.md and oauth.md.
+
+use std::fmt;
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::HeaderValue;
+use lru::LruCache;
+use tokio::time::Instant;
+
+use super::FetchError;
+use super::deadline::Deadline;
+
+/// What a token is good for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct TokenKey {
+    /// The endpoint that asked for it, by its place in the configuration.
+    pub(super) endpoint: usize,
+    /// The token server, as the challenge names it.
+    pub(super) realm: String,
+    /// The challenge's `service`.
+    pub(super) service: Option<String>,
+    /// The scope, as asked for.
+    pub(super) scope: String,
+}
+
+/// A token, ready to be sent.
+#[derive(Clone)]
+pub(super) struct Token {
+    /// `Bearer …`, marked sensitive.
+    header: HeaderValue,
+    /// Until when it is used; its end is a little later.
+    fresh_until: Instant,
+}
+
+impl Token {
+    /// The value of `Authorization`.
+    pub(super) fn header(&self) -> &HeaderValue {
+        &self.header
+    }
+
+    /// Reads a token server's answer to a request that was sent at `asked`.
+    ///
+    /// # Errors
+    /// [`FetchError::Token`].
+    pub(super) fn parse(body: &[u8], asked: Instant) -> Result<Self, FetchError> {
+        let wrong = |why: &str| FetchError::Token(why.to_owned());
+        let answer: serde_json::Value =
+            serde_json::from_slice(body).map_err(|_| wrong("the answer is not JSON"))?;
+        let text = ["token", "access_token"]
+            .into_iter()
+            .filter_map(|name| answer.get(name)?.as_str())
+            .find(|text| !text.is_empty())
+            .ok_or_else(|| wrong("the answer holds no token"))?;
+        // RFC 6750 section 2.1: b64token is a subset of this.
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(wrong("the token holds characters that no header may"));
+        }
+        let mut header = HeaderValue::try_from(format!("Bearer {text}"))
+            .map_err(|_| wrong("the token fits no header"))?;
+        header.set_sensitive(true);
+        let life = answer
+            .get("expires_in")
+            .and_then(serde_json::Value::as_u64)
+            .map_or(LIFE_MIN, Duration::from_secs)
+            .clamp(LIFE_MIN, LIFE_MAX);
+        let margin = (life / 5).min(MARGIN_MAX);
+        Ok(Self {
+            header,
+            fresh_until: asked + life.saturating_sub(margin),
+        })
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(***)")
+    }
+}
+
+/// The tokens of one upstream.
+pub(super) struct Tokens {
+    slots: Mutex<LruCache<TokenKey, Arc<Slot>>>,
+}
+
+/// One token and those who wait for it.
+#[derive(Default)]
+struct Slot {
+    /// How many fetches have ended. Whoever sees it change while waiting was there during a fetch, and
+    /// takes its result, be it good or bad.
+    ended: AtomicU64,
+    /// Locked while a fetch is under way. A fetch that is dropped unlocks it, and the next in line fetches.
+    state: tokio::sync::Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    token: Option<Token>,
+    /// How the last fetch failed: told to those who waited for it, and to nobody later.
+    failure: Option<FetchError>,
+}
+
+impl Tokens {
+    /// No tokens yet.
+    pub(super) fn new() -> Self {
+        Self {
+            slots: Mutex::new(LruCache::new(TOKENS_MAX)),
+        }
+    }
+
+    /// The token for `key`: a fresh one that is there, or else by `fetch`, of which at most one runs
+    /// for a key at a time.
+    ///
+    /// # Errors
+    /// Those of `fetch`, shared by all who waited for it; [`FetchError::Timeout`].
+    pub(super) async fn obtain(
+        &self,
+        key: &TokenKey,
+        deadline: Deadline,
+        fetch: impl Future<Output = Result<Token, FetchError>>,
+    ) -> Result<Token, FetchError> {
+        let slot = self.slot(key);
+        let seen = slot.ended.load(Ordering::Acquire);
+        let mut state = deadline.run("a token", slot.state.lock()).await?;
+        if let Some(token) = &state.token
+            && token.fresh_until > Instant::now()
+        {
+            return Ok(token.clone());
+        }
+        if let Some(failure) = &state.failure
+            && slot.ended.load(Ordering::Acquire) != seen
+        {
+            return Err(failure.clone());
+        }
+        let result = fetch.await;
+        *state = match &result {
+            Ok(token) => State {
+                token: Some(token.clone()),
+                failure: None,
+            },
+            // The time that ran out was this caller's: the others have their own.
+            Err(FetchError::Timeout(_)) => State::default(),
+            Err(failure) => State {
+                token: None,
+                failure: Some(failure.clone()),
+            },
+        };
+        slot.ended.fetch_add(1, Ordering::Release);
+        result
+    }
+
+    /// Forgets `token`, which the upstream refused; a newer one under the same key stays.
+    pub(super) fn refuse(&self, key: &TokenKey, token: &HeaderValue) {
+        let slot = self.slot(key);
+        // While it is locked, a new token is on its way already.
+        if let Ok(mut state) = slot.state.try_lock()
+            && state
+                .token
+                .as_ref()
+                .is_some_and(|kept| kept.header == *token)
+        {
+            state.token = None;
+        }
+    }
+
+    fn slot(&self, key: &TokenKey) -> Arc<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.get_or_insert_ref(key, Arc::default))
+    }
+}
+
+/// What a token lives when the server does not say, and the least that a server may say
+/// (token.md: "a token should never be returned with less than 60 seconds to live").
+const LIFE_MIN: Duration = Duration::from_mins(1);
+/// Longer lives are not believed; ECR's, the longest, are 12 hours.
+const LIFE_MAX: Duration = Duration::from_hours(24);
+/// A token is not used in the last fifth of its life, at most this long: clocks differ, and the
+/// request must arrive before the end.
+const MARGIN_MAX: Duration = Duration::from_secs(30);
+/// Tokens kept for one upstream, about one for each repository in use (a few KiB each).
+const TOKENS_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> TokenKey {
+        TokenKey {
+            endpoint: 0,
+            realm: "https://auth.example/token".to_owned(),
+            service: None,
+            scope: "repository:a:pull".to_owned(),
+        }
+    }
+
+    fn token(text: &str, life_secs: u64) -> Token {
+        let body = format!(r#"{{"token":"{text}","expires_in":{life_secs}}}"#);
+        Token::parse(body.as_bytes(), Instant::now()).unwrap()
+    }
+
+    fn later() -> Deadline {
+        Deadline::after(Duration::from_secs(5))
+    }
+
+    #[test]
+    fn answers_are_read_leniently_and_checked() {
+        let now = Instant::now();
+        let life = |body: &str| {
+            Token::parse(body.as_bytes(), now)
+                .map(|token| token.fresh_until.duration_since(now).as_secs())
+        };
+        assert_eq!(life(r#"{"token":"a"}"#), Ok(48));
+        assert_eq!(life(r#"{"access_token":"a","expires_in":300}"#), Ok(270));
+        assert_eq!(
+            life(r#"{"token":"","access_token":"a","expires_in":1}"#),
+            Ok(48)
+        );
+        assert_eq!(life(r#"{"token":"a","expires_in":null}"#), Ok(48));
+        assert_eq!(
+            life(r#"{"token":"a","expires_in":99999999999}"#),
+            Ok(24 * 3600 - 30)
+        );
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            "<html>",
+            r#"{"token":"a b"}"#,
+            r#"{"token":"a\r\nX: y"}"#,
+            r#"{"token":7}"#,
+        ] {
+            assert!(matches!(life(bad), Err(FetchError::Token(_))), "{bad}");
+        }
+        assert_eq!(token("abc.def", 60).header(), "Bearer abc.def");
+    }
+
+    #[test]
+    fn debug_shows_no_token() {
+        let token = token("s3cret", 60);
+        assert!(!format!("{token:?} {:?}", token.header()).contains("s3cret"));
+    }
+
+    #[tokio::test]
+    async fn a_token_is_kept_until_shortly_before_its_end() {
+        let tokens = Tokens::new();
+        let obtain = async |text: &'static str, age_secs| {
+            let age = Duration::from_secs(age_secs);
+            let asked = Instant::now().checked_sub(age).unwrap();
+            let body = format!(r#"{{"token":"{text}","expires_in":100}}"#);
+            let fetch = async { Token::parse(body.as_bytes(), asked) };
+            let token = tokens.obtain(&key(), later(), fetch).await.unwrap();
+            token.header().to_str().unwrap().to_owned()
+        };
+        // 100 s less a fifth: the first token is too old already when it is asked for again.
+        assert_eq!(obtain("one", 81).await, "Bearer one");
+        assert_eq!(obtain("two", 70).await, "Bearer two");
+        assert_eq!(obtain("three", 0).await, "Bearer two");
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_shared_by_those_who_waited_and_then_forgotten() {
+        let tokens = Tokens::new();
+        let fetches = AtomicU64::new(0);
+        let failing = || async {
+            fetches.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            Err(FetchError::Token("down".to_owned()))
+        };
+        let all = (0..20).map(|_| async { tokens.obtain(&key(), later(), failing()).await });
+        for result in futures_util::future::join_all(all).await {
+            assert_eq!(result.unwrap_err(), FetchError::Token("down".to_owned()));
+        }
+        assert_eq!(fetches.load(Ordering::Relaxed), 1);
+        let again = tokens
+            .obtain(&key(), later(), async { Ok(token("up", 60)) })
+            .await;
+        assert!(again.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_is_dropped_is_taken_over() {
+        let (tokens, key) = (Tokens::new(), key());
+        let mut stuck = Box::pin(tokens.obtain(&key, later(), std::future::pending()));
+        assert!(futures_util::poll!(&mut stuck).is_pending());
+        let mut next = Box::pin(tokens.obtain(&key, later(), async { Ok(token("b", 60)) }));
+        assert!(futures_util::poll!(&mut next).is_pending());
+        drop(stuck);
+        assert_eq!(next.await.unwrap().header(), "Bearer b");
+    }
+
+    #[tokio::test]
+    async fn only_the_refused_token_is_forgotten() {
+        let tokens = Tokens::new();
+        let old = tokens
+            .obtain(&key(), later(), async { Ok(token("old", 60)) })
+            .await
+            .unwrap();
+        tokens.refuse(&key(), old.header());
+        let new = tokens
+            .obtain(&key(), later(), async { Ok(token("new", 60)) })
+            .await
+            .unwrap();
+        assert_eq!(new.header(), "Bearer new");
+        tokens.refuse(&key(), old.header());
+        let kept = tokens
+            .obtain(&key(), later(), async { Ok(token("other", 60)) })
+            .await
+            .unwrap();
+        assert_eq!(kept.header(), "Bearer new");
+    }
+}
