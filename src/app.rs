@@ -55,11 +55,16 @@ impl App {
         let bound = Bound::bind(&config.server).await?;
         let (address, admin_address) = (bound.address(), bound.admin_address());
         let metrics = Metrics::new(config.upstreams.iter().map(|u| u.name.as_str()));
-        let upstreams = config.upstreams.iter().map(|u| Upstream::new(u, metrics.clone()));
+        let upstreams = config
+            .upstreams
+            .iter()
+            .map(|u| Upstream::new(u, metrics.clone()));
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
         let store = {
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
-            let opened = tokio::task::spawn_blocking(move || Store::open(&config.cache, clock, metrics)).await;
+            let opened =
+                tokio::task::spawn_blocking(move || Store::open(&config.cache, clock, metrics))
+                    .await;
             opened.map_err(|error| StartError::Internal(error.to_string()))??
         };
         let entries = config.upstreams.iter().map(|u| Entry {
@@ -85,7 +90,8 @@ impl App {
             stop_storing: CancellationToken::new(),
         };
         app.storing.spawn(store.run(app.stop_storing.clone()));
-        app.serving.spawn(bound.serve(mirror, metrics, clock, app.stop_serving.clone()));
+        app.serving
+            .spawn(bound.serve(mirror, metrics, clock, app.stop_serving.clone()));
         Ok(app)
     }
 

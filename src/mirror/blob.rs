@@ -28,12 +28,19 @@ impl Mirror {
             let stored = || inner.store.contains(digest).is_some();
             match inner.fills.seat(digest, source, stored)? {
                 Seat::Stored => {}
-                Seat::Join { fill, source: for_whom } => {
+                Seat::Join {
+                    fill,
+                    source: for_whom,
+                } => {
                     inner.ensure_linked(source, digest, ChildKind::Blob).await?;
                     match fill.started().await {
                         Ok(total) => {
                             let content = Content::Filling(fill);
-                            return Ok(BlobAnswer { total, outcome: Outcome::Collapsed, content });
+                            return Ok(BlobAnswer {
+                                total,
+                                outcome: Outcome::Collapsed,
+                                content,
+                            });
                         }
                         // Its repository or upstream may have failed where ours would not.
                         Err(_) if for_whom != *source => {}
@@ -43,10 +50,16 @@ impl Mirror {
                 Seat::Lead(lead) => {
                     let fill = lead.fill.clone();
                     let (mirror, source, digest) = (Arc::clone(inner), source.clone(), *digest);
-                    inner.tasks.spawn(async move { mirror.fetch(lead, source, digest).await });
+                    inner
+                        .tasks
+                        .spawn(async move { mirror.fetch(lead, source, digest).await });
                     let total = fill.started().await?;
                     let content = Content::Filling(fill);
-                    return Ok(BlobAnswer { total, outcome: Outcome::Miss, content });
+                    return Ok(BlobAnswer {
+                        total,
+                        outcome: Outcome::Miss,
+                        content,
+                    });
                 }
             }
         }
@@ -57,35 +70,60 @@ impl Mirror {
     ///
     /// # Errors
     /// [`MirrorError`].
-    pub async fn blob_head(&self, source: &Source, digest: &Digest) -> Result<BlobHead, MirrorError> {
+    pub async fn blob_head(
+        &self,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<BlobHead, MirrorError> {
         let inner = &self.inner;
         if let Some(size) = inner.store.contains(digest) {
             inner.ensure_linked(source, digest, ChildKind::Blob).await?;
-            return Ok(BlobHead { total: Some(size), outcome: Outcome::Hit });
+            return Ok(BlobHead {
+                total: Some(size),
+                outcome: Outcome::Hit,
+            });
         }
         if let Some(fill) = inner.fills.find(digest) {
             inner.ensure_linked(source, digest, ChildKind::Blob).await?;
             if let Ok(total) = fill.started().await {
-                return Ok(BlobHead { total, outcome: Outcome::Collapsed });
+                return Ok(BlobHead {
+                    total,
+                    outcome: Outcome::Collapsed,
+                });
             }
         }
         let total = inner.head_blob(source, digest).await?;
-        Ok(BlobHead { total, outcome: Outcome::Bypass })
+        Ok(BlobHead {
+            total,
+            outcome: Outcome::Bypass,
+        })
     }
 }
 
 impl Inner {
-    async fn stored_blob(self: &Arc<Self>, source: &Source, digest: &Digest) -> Result<Option<BlobAnswer>, MirrorError> {
+    async fn stored_blob(
+        self: &Arc<Self>,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<Option<BlobAnswer>, MirrorError> {
         let Some(blob) = self.store.blob(digest).await else {
             return Ok(None);
         };
         self.ensure_linked(source, digest, ChildKind::Blob).await?;
         let total = Some(blob.size());
-        Ok(Some(BlobAnswer { total, outcome: Outcome::Hit, content: Content::Stored(blob) }))
+        Ok(Some(BlobAnswer {
+            total,
+            outcome: Outcome::Hit,
+            content: Content::Stored(blob),
+        }))
     }
 
     /// Asks upstream whether the repository has a blob, and remembers it.
-    pub(super) async fn head_blob(&self, source: &Source, digest: &Digest) -> Result<Option<u64>, MirrorError> {
+    pub(super) async fn head_blob(
+        &self,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<Option<u64>, MirrorError> {
         let upstream = self.upstream(source)?;
         let size = upstream
             .blob_head(&source.repository, digest)

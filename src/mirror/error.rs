@@ -71,7 +71,9 @@ impl MirrorError {
             FetchError::Unauthorized => Self::Unauthorized,
             FetchError::Denied => Self::Denied,
             FetchError::RateLimited { retry_after } => Self::RateLimited { retry_after },
-            FetchError::TooLarge { .. } if what == Kind::Manifest => Self::ManifestInvalid(error.to_string()),
+            FetchError::TooLarge { .. } if what == Kind::Manifest => {
+                Self::ManifestInvalid(error.to_string())
+            }
             FetchError::Timeout(_) => Self::Timeout(error),
             FetchError::RangeNotSatisfiable
             | FetchError::Status(_)
@@ -96,7 +98,11 @@ impl MirrorError {
             | Self::Busy(_)
             | Self::ShuttingDown
             | Self::Store(_) => true,
-            Self::ManifestUnknown | Self::NameUnknown | Self::BlobUnknown | Self::Unauthorized | Self::Denied => false,
+            Self::ManifestUnknown
+            | Self::NameUnknown
+            | Self::BlobUnknown
+            | Self::Unauthorized
+            | Self::Denied => false,
         }
     }
 }

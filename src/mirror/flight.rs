@@ -45,7 +45,10 @@ pub(super) enum Seat {
     /// It has been stored meanwhile: look again.
     Stored,
     /// It is on its way, for the sake of `source`.
-    Join { fill: Fill<MirrorError>, source: Source },
+    Join {
+        fill: Fill<MirrorError>,
+        source: Source,
+    },
     /// Nobody fetches it: the caller must, or drop the lead, which tells all
     /// who joined that it failed.
     Lead(Lead),
@@ -78,7 +81,10 @@ impl Fills {
     ) -> Result<Seat, MirrorError> {
         let mut table = self.table();
         if let Some(entry) = table.get(digest).filter(|entry| !entry.fill.has_failed()) {
-            return Ok(Seat::Join { fill: entry.fill.clone(), source: entry.source.clone() });
+            return Ok(Seat::Join {
+                fill: entry.fill.clone(),
+                source: entry.source.clone(),
+            });
         }
         if stored() {
             return Ok(Seat::Stored);
@@ -88,15 +94,33 @@ impl Fills {
         }
         let (opening, fill) = store::fill(*digest);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        table.insert(*digest, Entry { id, source: source.clone(), fill: fill.clone() });
-        let place = Place { fills: Arc::clone(self), digest: *digest, id };
-        Ok(Seat::Lead(Lead { opening, fill, place }))
+        table.insert(
+            *digest,
+            Entry {
+                id,
+                source: source.clone(),
+                fill: fill.clone(),
+            },
+        );
+        let place = Place {
+            fills: Arc::clone(self),
+            digest: *digest,
+            id,
+        };
+        Ok(Seat::Lead(Lead {
+            opening,
+            fill,
+            place,
+        }))
     }
 
     /// The fill of `digest`, if it is on its way.
     pub(super) fn find(&self, digest: &Digest) -> Option<Fill<MirrorError>> {
         let table = self.table();
-        table.get(digest).filter(|e| !e.fill.has_failed()).map(|e| e.fill.clone())
+        table
+            .get(digest)
+            .filter(|e| !e.fill.has_failed())
+            .map(|e| e.fill.clone())
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<Digest, Entry>> {
@@ -109,7 +133,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.fills.table();
         // A failed fill's place may have been taken over by a new one.
-        if table.get(&self.digest).is_some_and(|entry| entry.id == self.id) {
+        if table
+            .get(&self.digest)
+            .is_some_and(|entry| entry.id == self.id)
+        {
             table.remove(&self.digest);
         }
     }
@@ -130,7 +157,9 @@ pub(super) struct Flights<K, V> {
 
 impl<K, V> Default for Flights<K, V> {
     fn default() -> Self {
-        Self { table: Mutex::default() }
+        Self {
+            table: Mutex::default(),
+        }
     }
 }
 
@@ -162,7 +191,10 @@ where
             } else {
                 let (sender, receiver) = watch::channel(None);
                 table.insert(key.clone(), receiver.clone());
-                let landing = Landing { flights: Arc::clone(self), key };
+                let landing = Landing {
+                    flights: Arc::clone(self),
+                    key,
+                };
                 let asking = ask();
                 tasks.spawn(async move {
                     let value = asking.await;
@@ -175,7 +207,10 @@ where
         };
         let landed = answer.wait_for(Option::is_some).await;
         let value = landed.ok().and_then(|value| value.clone());
-        Ok((value.ok_or(MirrorError::Busy("a request to upstream was given up"))?, role))
+        Ok((
+            value.ok_or(MirrorError::Busy("a request to upstream was given up"))?,
+            role,
+        ))
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<K, watch::Receiver<Option<V>>>> {
@@ -191,7 +226,11 @@ struct Landing<K: Eq + Hash, V> {
 
 impl<K: Eq + Hash, V> Drop for Landing<K, V> {
     fn drop(&mut self) {
-        let mut table = self.flights.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self
+            .flights
+            .table
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         table.remove(&self.key);
     }
 }
@@ -231,20 +270,35 @@ mod tests {
     async fn a_flight_that_panics_is_an_error_and_not_silence() {
         let flights = Arc::new(Flights::<u8, u32>::default());
         let tasks = TaskTracker::new();
-        let answer = flights.run(1, &tasks, || async { panic!("on purpose") }).await;
+        let answer = flights
+            .run(1, &tasks, || async { panic!("on purpose") })
+            .await;
         assert!(matches!(answer, Err(MirrorError::Busy(_))));
-        assert!(flights.run(1, &tasks, || async { 8 }).await.is_ok(), "the key is free again");
+        assert!(
+            flights.run(1, &tasks, || async { 8 }).await.is_ok(),
+            "the key is free again"
+        );
     }
 
     #[tokio::test]
     async fn a_dropped_lead_is_a_failure_and_frees_the_seat() {
         let fills = Arc::new(Fills::default());
         let digest = Digest::Sha256([1; 32]);
-        let Ok(Seat::Lead(lead)) = fills.seat(&digest, &source(), || false) else { panic!("no lead") };
-        let Ok(Seat::Join { fill, .. }) = fills.seat(&digest, &source(), || false) else { panic!("no join") };
+        let Ok(Seat::Lead(lead)) = fills.seat(&digest, &source(), || false) else {
+            panic!("no lead")
+        };
+        let Ok(Seat::Join { fill, .. }) = fills.seat(&digest, &source(), || false) else {
+            panic!("no join")
+        };
         drop(lead);
         assert!(fill.started().await.is_err());
-        assert!(matches!(fills.seat(&digest, &source(), || true), Ok(Seat::Stored)));
-        assert!(matches!(fills.seat(&digest, &source(), || false), Ok(Seat::Lead(_))));
+        assert!(matches!(
+            fills.seat(&digest, &source(), || true),
+            Ok(Seat::Stored)
+        ));
+        assert!(matches!(
+            fills.seat(&digest, &source(), || false),
+            Ok(Seat::Lead(_))
+        ));
     }
 }

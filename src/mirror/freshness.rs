@@ -39,7 +39,9 @@ pub(super) fn judge<'a>(
     // future: then it is asked again, not kept for ever.
     if record.checked <= now && now.since(record.checked) < policy.ttl {
         Verdict::Fresh(record)
-    } else if failed.is_some_and(|at| at <= now && now.since(at) < STALE_RETRY) && may_be_stale(record, policy, now) {
+    } else if failed.is_some_and(|at| at <= now && now.since(at) < STALE_RETRY)
+        && may_be_stale(record, policy, now)
+    {
         Verdict::StaleForNow(record)
     } else {
         Verdict::Revalidate(record)
@@ -70,7 +72,8 @@ fn may_be_stale(record: &TagRecord, policy: &Config, now: Timestamp) -> bool {
 /// one accepts.
 fn answer_for(records: &[TagRecord], class: AcceptClass) -> Option<&TagRecord> {
     let covers = |r: &&TagRecord| {
-        r.class == class || (r.class.bits() & class.bits() == class.bits() && class.allows(&r.media_type))
+        r.class == class
+            || (r.class.bits() & class.bits() == class.bits() && class.allows(&r.media_type))
     };
     records.iter().filter(covers).max_by_key(|r| r.checked)
 }
@@ -101,8 +104,19 @@ mod tests {
         }
     }
 
-    fn judged(records: &[TagRecord], class: AcceptClass, failed: Option<u64>, now: u64) -> &'static str {
-        match judge(records, class, &POLICY, failed.map(|s| Timestamp(s * 1000)), Timestamp(now * 1000)) {
+    fn judged(
+        records: &[TagRecord],
+        class: AcceptClass,
+        failed: Option<u64>,
+        now: u64,
+    ) -> &'static str {
+        match judge(
+            records,
+            class,
+            &POLICY,
+            failed.map(|s| Timestamp(s * 1000)),
+            Timestamp(now * 1000),
+        ) {
             Verdict::Fresh(_) => "fresh",
             Verdict::StaleForNow(_) => "stale",
             Verdict::Revalidate(_) => "revalidate",
@@ -118,7 +132,11 @@ mod tests {
         assert_eq!(judged(&known, all, None, 100), "fresh");
         assert_eq!(judged(&known, all, None, 159), "fresh");
         assert_eq!(judged(&known, all, None, 160), "revalidate");
-        assert_eq!(judged(&known, all, None, 99), "revalidate", "a clock set back");
+        assert_eq!(
+            judged(&known, all, None, 99),
+            "revalidate",
+            "a clock set back"
+        );
     }
 
     #[test]
@@ -127,7 +145,11 @@ mod tests {
         let known = [record(all, media::OCI_INDEX, 100)];
         assert_eq!(judged(&known, all, Some(200), 204), "stale");
         assert_eq!(judged(&known, all, Some(200), 205), "revalidate");
-        assert_eq!(judged(&known, all, Some(759), 760), "revalidate", "past stale_if_error");
+        assert_eq!(
+            judged(&known, all, Some(759), 760),
+            "revalidate",
+            "past stale_if_error"
+        );
     }
 
     #[test]
@@ -138,10 +160,20 @@ mod tests {
         let image_for_all = [record(all, media::OCI_MANIFEST, 100)];
         assert_eq!(judged(&image_for_all, image, None, 100), "fresh");
         let image_for_image = [record(image, media::OCI_MANIFEST, 100)];
-        assert_eq!(judged(&image_for_image, all, None, 100), "absent", "all may get an index");
+        assert_eq!(
+            judged(&image_for_image, all, None, 100),
+            "absent",
+            "all may get an index"
+        );
         let now = Timestamp(100_000);
-        assert!(fallback(&image_for_image, all, &POLICY, now).is_some(), "but better than nothing");
-        assert!(fallback(&index_for_all, image, &POLICY, now).is_none(), "this client cannot read it");
+        assert!(
+            fallback(&image_for_image, all, &POLICY, now).is_some(),
+            "but better than nothing"
+        );
+        assert!(
+            fallback(&index_for_all, image, &POLICY, now).is_none(),
+            "this client cannot read it"
+        );
     }
 
     proptest! {

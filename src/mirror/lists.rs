@@ -26,7 +26,11 @@ impl Mirror {
             return Ok(local_list("application/json", &body));
         }
         let query = NextPage::of(page).query;
-        let listed = self.inner.upstream(source)?.tags(&source.repository, &query).await;
+        let listed = self
+            .inner
+            .upstream(source)?
+            .tags(&source.repository, &query)
+            .await;
         let listed = listed.map_err(|error| MirrorError::of_fetch(Kind::Tags, error))?;
         Ok(proxied(listed, "application/json"))
     }
@@ -43,11 +47,16 @@ impl Mirror {
         artifact_type: Option<&str>,
     ) -> Result<ListAnswer, MirrorError> {
         let upstream = self.inner.upstream(source)?;
-        match upstream.referrers(&source.repository, digest, artifact_type).await {
+        match upstream
+            .referrers(&source.repository, digest, artifact_type)
+            .await
+        {
             Ok(listed) => Ok(proxied(listed, media::OCI_INDEX)),
             Err(error) => {
                 let error = MirrorError::of_fetch(Kind::Referrers, error);
-                self.inner.referrers_tag(source, digest, artifact_type, error).await
+                self.inner
+                    .referrers_tag(source, digest, artifact_type, error)
+                    .await
             }
         }
     }
@@ -64,7 +73,11 @@ impl Mirror {
             .collect();
         let full = names.len() == limit;
         let next = names.last().filter(|_| full).map(|last| {
-            NextPage::of(&Page { limit: Some(limit), last: Some(last.clone()) })
+            NextPage::of(&Page {
+                limit: Some(limit),
+                last: Some(last.clone()),
+                ..Page::default()
+            })
         });
         (names, next)
     }
@@ -79,16 +92,27 @@ impl Inner {
         error: MirrorError,
     ) -> Result<ListAnswer, MirrorError> {
         let text = format!("{}-{}", digest.algorithm().name(), digest.hex());
-        let Ok(tag) = Tag::parse(&text) else { return Err(error) };
-        let gone = matches!(error, MirrorError::ManifestUnknown | MirrorError::NameUnknown);
+        let Ok(tag) = Tag::parse(&text) else {
+            return Err(error);
+        };
+        let gone = matches!(
+            error,
+            MirrorError::ManifestUnknown | MirrorError::NameUnknown
+        );
         // An upstream that cannot be reached is not asked a second question, but what is known is told.
         if !gone && (!error.allows_stale() || self.store.tags(source, &tag).await.is_empty()) {
             return Err(error);
         }
-        let mirror = Mirror { inner: std::sync::Arc::clone(self) };
-        let found = mirror.manifest(source, &Reference::Tag(tag), AcceptClass::ALL).await;
+        let mirror = Mirror {
+            inner: std::sync::Arc::clone(self),
+        };
+        let found = mirror
+            .manifest(source, &Reference::Tag(tag), AcceptClass::ALL)
+            .await;
         let Ok(found) = found else { return Err(error) };
-        let Ok(mut index) = serde_json::from_slice::<Value>(&found.bytes) else { return Err(error) };
+        let Ok(mut index) = serde_json::from_slice::<Value>(&found.bytes) else {
+            return Err(error);
+        };
         let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
             return Err(error);
         };

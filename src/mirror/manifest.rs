@@ -67,9 +67,14 @@ impl Mirror {
 }
 
 impl Inner {
-    async fn by_digest(self: &Arc<Self>, source: &Source, digest: &Digest) -> Result<Kept, MirrorError> {
+    async fn by_digest(
+        self: &Arc<Self>,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<Kept, MirrorError> {
         if let Some(manifest) = self.local(digest).await {
-            self.ensure_linked(source, digest, ChildKind::Manifest).await?;
+            self.ensure_linked(source, digest, ChildKind::Manifest)
+                .await?;
             return Ok(Kept::hit(manifest));
         }
         let reference = Reference::Digest(*digest);
@@ -80,7 +85,12 @@ impl Inner {
         kept.map(|kept| kept.seen_by(role))
     }
 
-    async fn by_tag(self: &Arc<Self>, source: &Source, tag: &Tag, class: AcceptClass) -> Result<Kept, MirrorError> {
+    async fn by_tag(
+        self: &Arc<Self>,
+        source: &Source,
+        tag: &Tag,
+        class: AcceptClass,
+    ) -> Result<Kept, MirrorError> {
         let records = self.store.tags(source, tag).await;
         let failed = self.failed_tags.get(&(source.clone(), tag.clone()));
         match freshness::judge(&records, class, &self.config, failed, self.clock.now()) {
@@ -104,11 +114,18 @@ impl Inner {
     }
 
     /// Asks upstream what a tag names now; falls back on what it named.
-    async fn ask_tag(self: &Arc<Self>, source: &Source, tag: &Tag, class: AcceptClass) -> Result<Kept, MirrorError> {
+    async fn ask_tag(
+        self: &Arc<Self>,
+        source: &Source,
+        tag: &Tag,
+        class: AcceptClass,
+    ) -> Result<Kept, MirrorError> {
         let records = self.store.tags(source, tag).await;
         let now = self.clock.now();
         let known = match freshness::judge(&records, class, &self.config, None, now) {
-            Verdict::Fresh(record) | Verdict::StaleForNow(record) | Verdict::Revalidate(record) => Some(record),
+            Verdict::Fresh(record) | Verdict::StaleForNow(record) | Verdict::Revalidate(record) => {
+                Some(record)
+            }
             Verdict::Absent => None,
         };
         let fallback = freshness::fallback(&records, class, &self.config, now);
@@ -118,17 +135,26 @@ impl Inner {
         };
         match asked {
             Err(error) if error.allows_stale() => {
-                let Some(record) = fallback else { return Err(error) };
-                let Some(manifest) = self.local(&record.digest).await else { return Err(error) };
+                let Some(record) = fallback else {
+                    return Err(error);
+                };
+                let Some(manifest) = self.local(&record.digest).await else {
+                    return Err(error);
+                };
                 tracing::warn!(
                     upstream = %source.upstream, repository = %source.repository, %tag, digest = %record.digest, %error,
                     "upstream cannot say what a tag names; serving what it named before"
                 );
-                self.failed_tags.insert((source.clone(), tag.clone()), self.clock.now());
+                self.failed_tags
+                    .insert((source.clone(), tag.clone()), self.clock.now());
                 Ok(Kept::stale(manifest))
             }
             Err(error) => {
-                if matches!(error, MirrorError::ManifestUnknown | MirrorError::NameUnknown) && !records.is_empty() {
+                if matches!(
+                    error,
+                    MirrorError::ManifestUnknown | MirrorError::NameUnknown
+                ) && !records.is_empty()
+                {
                     tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, "upstream has deleted a tag");
                     self.store.forget_tag(source, tag).await;
                 }
@@ -150,7 +176,9 @@ impl Inner {
         known: &TagRecord,
     ) -> Result<Kept, MirrorError> {
         let reference = Reference::Tag(tag.clone());
-        let head = self.upstream(source)?.manifest_head(&source.repository, &reference, class);
+        let head = self
+            .upstream(source)?
+            .manifest_head(&source.repository, &reference, class);
         let head = tokio::time::timeout(REVALIDATE_WAIT, head).await;
         let digest = match head.unwrap_or(Err(FetchError::Timeout("a tag's digest"))) {
             Ok(head) => head.digest,
@@ -182,8 +210,15 @@ impl Inner {
         }
     }
 
-    async fn get_tag(&self, source: &Source, tag: &Tag, class: AcceptClass) -> Result<Kept, MirrorError> {
-        let kept = self.get(source, &Reference::Tag(tag.clone()), class).await?;
+    async fn get_tag(
+        &self,
+        source: &Source,
+        tag: &Tag,
+        class: AcceptClass,
+    ) -> Result<Kept, MirrorError> {
+        let kept = self
+            .get(source, &Reference::Tag(tag.clone()), class)
+            .await?;
         if kept.outcome != Outcome::Bypass {
             self.note_tag(source, tag, class, &kept.manifest).await;
         }
@@ -201,8 +236,16 @@ impl Inner {
     }
 
     /// Fetches a manifest and keeps it.
-    async fn get(&self, source: &Source, reference: &Reference, class: AcceptClass) -> Result<Kept, MirrorError> {
-        let fetched = self.upstream(source)?.manifest(&source.repository, reference, class).await;
+    async fn get(
+        &self,
+        source: &Source,
+        reference: &Reference,
+        class: AcceptClass,
+    ) -> Result<Kept, MirrorError> {
+        let fetched = self
+            .upstream(source)?
+            .manifest(&source.repository, reference, class)
+            .await;
         let fetched = fetched.map_err(|error| MirrorError::of_fetch(Kind::Manifest, error))?;
         let inspection = inspect(fetched.content_type.as_deref(), &fetched.bytes)
             .map_err(|error| MirrorError::ManifestInvalid(error.to_string()))?;
@@ -218,14 +261,26 @@ impl Inner {
         // The digest of signed schema 1 is not that of its bytes: it is passed on, and kept in memory alone.
         let passed_on = inspection.schema1_payload.is_some();
         if !passed_on {
-            let put = self.store.put(&digest, &manifest.media_type, manifest.bytes.clone());
+            let put = self
+                .store
+                .put(&digest, &manifest.media_type, manifest.bytes.clone());
             if let Err(error) = put.await {
                 tracing::warn!(%digest, %error, "a manifest is served but cannot be stored. Is the disk full or read-only?");
             }
         }
-        self.store.record_links(source, links(&manifest, &inspection)).await;
-        let outcome = if passed_on { Outcome::Bypass } else { Outcome::Miss };
-        Ok(Kept { manifest, outcome, warnings: fetched.warnings })
+        self.store
+            .record_links(source, links(&manifest, &inspection))
+            .await;
+        let outcome = if passed_on {
+            Outcome::Bypass
+        } else {
+            Outcome::Miss
+        };
+        Ok(Kept {
+            manifest,
+            outcome,
+            warnings: fetched.warnings,
+        })
     }
 
     /// A manifest from memory or disk. What does not hash to its name is
@@ -235,10 +290,17 @@ impl Inner {
             self.store.touch(digest);
             return Some(manifest);
         }
-        let bytes = self.store.blob(digest).await?.read_all(MANIFEST_BYTES_MAX).await?;
+        let bytes = self
+            .store
+            .blob(digest)
+            .await?
+            .read_all(MANIFEST_BYTES_MAX)
+            .await?;
         let found = Digest::of(digest.algorithm(), &bytes);
         if found != *digest {
-            self.store.damaged(digest, &format!("its content hashes to {found}")).await;
+            self.store
+                .damaged(digest, &format!("its content hashes to {found}"))
+                .await;
             return None;
         }
         let known = self.store.media_type(digest).await;
@@ -246,17 +308,27 @@ impl Inner {
             Some(media_type) => media_type,
             None => inspect(None, &bytes).ok()?.media_type,
         };
-        let manifest = Arc::new(Manifest { digest: *digest, media_type: media_type.into(), bytes });
+        let manifest = Arc::new(Manifest {
+            digest: *digest,
+            media_type: media_type.into(),
+            bytes,
+        });
         self.hot.insert(*digest, Arc::clone(&manifest));
         Some(manifest)
     }
 
     /// Asks upstream whether the repository has a manifest that is stored, and
     /// remembers it with all that the manifest names.
-    pub(super) async fn head_manifest_link(&self, source: &Source, digest: &Digest) -> Result<(), MirrorError> {
+    pub(super) async fn head_manifest_link(
+        &self,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<(), MirrorError> {
         let reference = Reference::Digest(*digest);
         let upstream = self.upstream(source)?;
-        let head = upstream.manifest_head(&source.repository, &reference, AcceptClass::ALL).await;
+        let head = upstream
+            .manifest_head(&source.repository, &reference, AcceptClass::ALL)
+            .await;
         head.map_err(|error| MirrorError::of_fetch(Kind::Manifest, error))?;
         match self.local(digest).await {
             Some(manifest) => self.relink(source, &manifest).await,
@@ -275,18 +347,28 @@ impl Inner {
         if !known.is_some_and(|link| link.covers(ChildKind::Manifest))
             && let Ok(inspection) = inspect(Some(&manifest.media_type), &manifest.bytes)
         {
-            self.store.record_links(source, links(manifest, &inspection)).await;
+            self.store
+                .record_links(source, links(manifest, &inspection))
+                .await;
         }
     }
 }
 
 impl Kept {
     fn hit(manifest: Arc<Manifest>) -> Self {
-        Self { manifest, outcome: Outcome::Hit, warnings: Vec::new() }
+        Self {
+            manifest,
+            outcome: Outcome::Hit,
+            warnings: Vec::new(),
+        }
     }
 
     fn stale(manifest: Arc<Manifest>) -> Self {
-        Self { manifest, outcome: Outcome::Stale, warnings: vec![WARNING_STALE.to_owned()] }
+        Self {
+            manifest,
+            outcome: Outcome::Stale,
+            warnings: vec![WARNING_STALE.to_owned()],
+        }
     }
 
     /// Whoever joined a fetch did not cause it.
@@ -313,7 +395,8 @@ fn digest_of(
     let computed = inspection
         .schema1_payload
         .unwrap_or_else(|| Digest::of(algorithm, &fetched.bytes));
-    match wanted.filter(|wanted| wanted.algorithm() == computed.algorithm() && *wanted != computed) {
+    match wanted.filter(|wanted| wanted.algorithm() == computed.algorithm() && *wanted != computed)
+    {
         Some(wanted) => Err(MirrorError::WrongContent {
             digest: wanted,
             why: format!("the bytes have the digest {computed}"),
@@ -327,5 +410,7 @@ fn links(manifest: &Manifest, inspection: &Inspection) -> Vec<(Digest, Link)> {
     let own = Link::of(ChildKind::Manifest, Some(manifest.bytes.len() as u64));
     let children = inspection.children.iter().filter(|child| !child.foreign);
     let children = children.map(|child| (child.digest, Link::of(child.kind, child.size)));
-    std::iter::once((manifest.digest, own)).chain(children).collect()
+    std::iter::once((manifest.digest, own))
+        .chain(children)
+        .collect()
 }

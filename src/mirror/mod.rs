@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
 pub use error::MirrorError;
 use flight::{Fills, Flights};
-use manifest::{Kept, ManifestKey, Manifest};
+use manifest::{Kept, Manifest, ManifestKey};
 
 use crate::clock::{Clock, Timestamp};
 pub use crate::oci::directory::Source;
@@ -109,8 +109,14 @@ impl Mirror {
     /// Puts a mirror together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let weigh = |_: &Digest, manifest: &Arc<Manifest>| u32::try_from(manifest.bytes.len()).unwrap_or(u32::MAX);
-        let upstreams = parts.upstreams.into_iter().map(|u| (u.name().clone(), u)).collect();
+        let weigh = |_: &Digest, manifest: &Arc<Manifest>| {
+            u32::try_from(manifest.bytes.len()).unwrap_or(u32::MAX)
+        };
+        let upstreams = parts
+            .upstreams
+            .into_iter()
+            .map(|u| (u.name().clone(), u))
+            .collect();
         Self {
             inner: Arc::new(Inner {
                 config: parts.config,
@@ -122,7 +128,10 @@ impl Mirror {
                 fills: Arc::default(),
                 manifests: Arc::default(),
                 heads: Arc::default(),
-                hot: Cache::builder().max_capacity(HOT_MANIFEST_BYTES).weigher(weigh).build(),
+                hot: Cache::builder()
+                    .max_capacity(HOT_MANIFEST_BYTES)
+                    .weigher(weigh)
+                    .build(),
                 failed_tags: Cache::new(FAILED_TAGS_MAX),
                 unattended: Arc::new(Semaphore::new(FILLS_UNATTENDED_MAX)),
                 tasks: TaskTracker::new(),
@@ -154,8 +163,14 @@ impl Mirror {
     pub async fn stop(&self) {
         self.inner.stop.cancel();
         self.inner.tasks.close();
-        if tokio::time::timeout(STOP_TIMEOUT, self.inner.tasks.wait()).await.is_err() {
-            tracing::warn!(tasks = self.inner.tasks.len(), "tasks did not end in time and are dropped");
+        if tokio::time::timeout(STOP_TIMEOUT, self.inner.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                tasks = self.inner.tasks.len(),
+                "tasks did not end in time and are dropped"
+            );
         }
     }
 }
@@ -163,12 +178,19 @@ impl Mirror {
 impl Inner {
     fn upstream(&self, source: &Source) -> Result<&Upstream, MirrorError> {
         // The directory and the upstreams come from one list, so it is always there.
-        self.upstreams.get(&source.upstream).ok_or(MirrorError::NameUnknown)
+        self.upstreams
+            .get(&source.upstream)
+            .ok_or(MirrorError::NameUnknown)
     }
 
     /// Makes sure that the repository is known to have the digest, asking
     /// upstream for a HEAD where no manifest has said so (invariant 10).
-    async fn ensure_linked(self: &Arc<Self>, source: &Source, digest: &Digest, kind: ChildKind) -> Result<(), MirrorError> {
+    async fn ensure_linked(
+        self: &Arc<Self>,
+        source: &Source,
+        digest: &Digest,
+        kind: ChildKind,
+    ) -> Result<(), MirrorError> {
         let link = self.store.link(source, digest).await;
         if link.is_some_and(|link| link.covers(kind)) {
             return Ok(());

@@ -28,7 +28,11 @@ impl Inner {
     /// Fetches a blob into its fill, whoever still reads it.
     pub(super) async fn fetch(self: Arc<Self>, lead: Lead, source: Source, digest: Digest) {
         // Freed when this function ends, after the fill has.
-        let Lead { opening, fill, place: _place } = lead;
+        let Lead {
+            opening,
+            fill,
+            place: _place,
+        } = lead;
         drop(fill);
         let link = self.store.link(&source, &digest).await;
         let expected = link.and_then(|link| link.size);
@@ -69,7 +73,10 @@ impl Inner {
                     upstream = %source.upstream, repository = %source.repository, %digest, %error,
                     "upstream sent wrong content; nothing of it is kept, and its readers are cut off"
                 );
-                MirrorError::WrongContent { digest, why: error.to_string() }
+                MirrorError::WrongContent {
+                    digest,
+                    why: error.to_string(),
+                }
             }
             VerifyError::Store(error) => error.into(),
         };
@@ -99,13 +106,19 @@ impl Inner {
             // An earlier run had it all, and was stopped before the commit.
             return Ok(partial.start(expected).await?);
         }
-        let fetched = self.upstream(source)?.blob(&source.repository, digest, have).await;
+        let fetched = self
+            .upstream(source)?
+            .blob(&source.repository, digest, have)
+            .await;
         let mut blob = fetched.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
         if let (Some(expected), Some(total)) = (expected, blob.total)
             && expected != total
         {
             let why = format!("upstream announces {total} bytes, the manifest says {expected}");
-            return Err(MirrorError::WrongContent { digest: *digest, why });
+            return Err(MirrorError::WrongContent {
+                digest: *digest,
+                why,
+            });
         }
         let total = expected.or(blob.total);
         partial.start(total).await?;
@@ -153,7 +166,10 @@ impl Inner {
             *unattended = None;
         } else if unattended.is_none() {
             let permit = Arc::clone(&self.unattended).try_acquire_owned();
-            *unattended = Some(permit.map_err(|_| MirrorError::Busy("too many downloads that nobody waits for"))?);
+            *unattended = Some(
+                permit
+                    .map_err(|_| MirrorError::Busy("too many downloads that nobody waits for"))?,
+            );
         }
         Ok(())
     }
@@ -166,7 +182,11 @@ async fn gather(body: &mut BlobBody) -> Result<Option<Batch>, MirrorError> {
         return Ok(None);
     };
     let mut bytes = first.len();
-    let mut batch = Batch { chunks: vec![first], bytes: 0, ended: None };
+    let mut batch = Batch {
+        chunks: vec![first],
+        bytes: 0,
+        ended: None,
+    };
     while bytes < WRITE_BYTES_MAX {
         match body.try_next() {
             Some(Ok(chunk)) => {

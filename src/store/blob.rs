@@ -69,7 +69,9 @@ impl Blob {
     /// All of it, if it is no larger than `limit`: for manifests. A file that
     /// cannot be read is set aside.
     pub async fn read_all(self, limit: usize) -> Option<Bytes> {
-        let size = usize::try_from(self.size).ok().filter(|size| *size <= limit)?;
+        let size = usize::try_from(self.size)
+            .ok()
+            .filter(|size| *size <= limit)?;
         let mut whole = Vec::with_capacity(size);
         let mut reader = self.reader(None);
         while let Some(bytes) = reader.next().await.ok()? {
@@ -91,7 +93,9 @@ impl StoredReader {
             return Ok(None);
         }
         let file = Arc::clone(&self.blob.file);
-        let limit = usize::try_from(end - start).unwrap_or(READ_BYTES).min(READ_BYTES);
+        let limit = usize::try_from(end - start)
+            .unwrap_or(READ_BYTES)
+            .min(READ_BYTES);
         let read = tokio::task::spawn_blocking(move || fs::read_at(&file, start, limit)).await;
         match read.map_err(std::io::Error::other).flatten() {
             Ok(bytes) => {

@@ -26,7 +26,9 @@ impl Coverage {
         let first = self.ranges.partition_point(|r| r.end < range.start);
         let last = self.ranges.partition_point(|r| r.start <= range.end);
         let touched = self.ranges.get(first..last).unwrap_or_default();
-        let start = touched.first().map_or(range.start, |r| r.start.min(range.start));
+        let start = touched
+            .first()
+            .map_or(range.start, |r| r.start.min(range.start));
         let end = touched.last().map_or(range.end, |r| r.end.max(range.end));
         self.ranges.splice(first..last, [start..end]);
     }

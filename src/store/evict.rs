@@ -69,7 +69,11 @@ impl Ledger {
     /// Takes in a blob found on disk at start-up; call in order of last use,
     /// oldest first.
     pub fn load(&mut self, digest: Digest, size: u64, noted: Timestamp) {
-        let entry = Entry { size, pins: 0, noted };
+        let entry = Entry {
+            size,
+            pins: 0,
+            noted,
+        };
         if let Some(old) = self.entries.put(digest, entry) {
             self.used -= old.size;
         }
@@ -121,7 +125,11 @@ impl Ledger {
     pub fn settle(&mut self, digest: Digest, reserved: u64, size: u64, now: Timestamp) {
         self.release(reserved);
         let pins = self.entries.peek(&digest).map_or(0, |e| e.pins);
-        let entry = Entry { size, pins, noted: now };
+        let entry = Entry {
+            size,
+            pins,
+            noted: now,
+        };
         if let Some(old) = self.entries.put(digest, entry) {
             self.used -= old.size;
         }
@@ -227,7 +235,13 @@ mod tests {
         let mut ledger = filled(100, &[40, 30, 30]);
         ledger.touch(&digest(0), Timestamp::default());
         let victims = ledger.admit(20).unwrap();
-        assert_eq!(victims, [Victim { digest: digest(1), size: 30 }]);
+        assert_eq!(
+            victims,
+            [Victim {
+                digest: digest(1),
+                size: 30
+            }]
+        );
         assert_eq!(ledger.bytes(), 90);
     }
 
@@ -238,7 +252,11 @@ mod tests {
         ledger.pin(&digest(1)).unwrap();
         assert_eq!(
             ledger.admit(40),
-            Err(NoRoom { wanted: 40, kept: 70, max: 100 })
+            Err(NoRoom {
+                wanted: 40,
+                kept: 70,
+                max: 100
+            })
         );
         assert_eq!(ledger.blobs(), 3, "a refusal evicts nothing");
         ledger.unpin(&digest(0));

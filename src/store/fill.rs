@@ -32,7 +32,10 @@ pub(super) const READ_BYTES: usize = 128 * 1024;
 /// Makes both sides of a fill. Nothing is on disk yet.
 #[must_use]
 pub fn fill<E: Clone>(digest: Digest) -> (Opening<E>, Fill<E>) {
-    let (sender, progress) = watch::channel(Progress { phase: Phase::Starting, total: None });
+    let (sender, progress) = watch::channel(Progress {
+        phase: Phase::Starting,
+        total: None,
+    });
     let shared = Arc::new(Shared {
         digest,
         file: OnceLock::new(),
@@ -40,7 +43,10 @@ pub fn fill<E: Clone>(digest: Digest) -> (Opening<E>, Fill<E>) {
         readers: AtomicUsize::new(0),
         pin: OnceLock::new(),
     });
-    let opening = Opening { sender, shared: Arc::clone(&shared) };
+    let opening = Opening {
+        sender,
+        shared: Arc::clone(&shared),
+    };
     (opening, Fill { shared, progress })
 }
 
@@ -127,7 +133,8 @@ enum Step {
 impl<E> Opening<E> {
     /// Ends the fill before it has begun.
     pub fn fail(self, why: E) {
-        self.sender.send_modify(|progress| progress.phase = Phase::Failed(why));
+        self.sender
+            .send_modify(|progress| progress.phase = Phase::Failed(why));
     }
 }
 
@@ -138,7 +145,9 @@ impl<E: Clone> Fill<E> {
     /// How the fill ended, if it never began.
     pub async fn started(&self) -> Result<Option<u64>, Ended<E>> {
         let mut progress = self.progress.clone();
-        let seen = progress.wait_for(|p| !matches!(p.phase, Phase::Starting)).await;
+        let seen = progress
+            .wait_for(|p| !matches!(p.phase, Phase::Starting))
+            .await;
         match seen {
             Ok(progress) => match &progress.phase {
                 Phase::Failed(why) => Err(Ended::Failed(why.clone())),
@@ -230,8 +239,11 @@ impl<E: Clone> Reader<E> {
         let Some(file) = self.attendance.0.file.get().cloned() else {
             return Err(Ended::Unreadable("no file is open".to_owned()));
         };
-        let limit = usize::try_from(range.end - range.start).unwrap_or(READ_BYTES).min(READ_BYTES);
-        let read = tokio::task::spawn_blocking(move || fs::read_at(&file, range.start, limit)).await;
+        let limit = usize::try_from(range.end - range.start)
+            .unwrap_or(READ_BYTES)
+            .min(READ_BYTES);
+        let read =
+            tokio::task::spawn_blocking(move || fs::read_at(&file, range.start, limit)).await;
         let bytes = match read {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(error)) => return Err(Ended::Unreadable(error.to_string())),

@@ -8,7 +8,10 @@
 //! VERSION                     of this layout
 //! ```
 
-#![expect(clippy::disallowed_methods, reason = "this file is where the rule sends them")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this file is where the rule sends them"
+)]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -60,10 +63,17 @@ impl Layout {
     /// # Errors
     /// The operating system's, or `InvalidData` for a layout of another version.
     pub fn open(root: &Path) -> io::Result<Self> {
-        for sub in ["blobs/sha256", "blobs/sha512", "fills/sha256", "fills/sha512"] {
+        for sub in [
+            "blobs/sha256",
+            "blobs/sha512",
+            "fills/sha256",
+            "fills/sha512",
+        ] {
             fs::create_dir_all(root.join(sub))?;
         }
-        let layout = Self { root: root.to_path_buf() };
+        let layout = Self {
+            root: root.to_path_buf(),
+        };
         let version = root.join("VERSION");
         match fs::read_to_string(&version) {
             Ok(text) if text.trim() == LAYOUT_VERSION => {}
@@ -71,7 +81,9 @@ impl Layout {
                 let found = text.trim().chars().take(20).collect::<String>();
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    format!("holds a store of layout version {found:?}, this program knows {LAYOUT_VERSION:?}"),
+                    format!(
+                        "holds a store of layout version {found:?}, this program knows {LAYOUT_VERSION:?}"
+                    ),
                 ));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -227,9 +239,9 @@ impl Layout {
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             for file in fs::read_dir(self.root.join("fills").join(algorithm.name()))? {
                 let path = file?.path();
-                let digest = path
-                    .file_stem()
-                    .and_then(|stem| Digest::parse(&format!("{}:{}", algorithm.name(), stem.to_str()?)).ok());
+                let digest = path.file_stem().and_then(|stem| {
+                    Digest::parse(&format!("{}:{}", algorithm.name(), stem.to_str()?)).ok()
+                });
                 let extension = path.extension().and_then(|e| e.to_str());
                 match (digest, extension) {
                     (Some(digest), Some("part")) if self.fill_path(&digest, "cov").exists() => {
@@ -266,7 +278,10 @@ impl Layout {
 
     fn fill_path(&self, digest: &Digest, extension: &str) -> PathBuf {
         let mut path = self.root.join("fills");
-        path.extend([digest.algorithm().name(), &format!("{}.{extension}", digest.hex())]);
+        path.extend([
+            digest.algorithm().name(),
+            &format!("{}.{extension}", digest.hex()),
+        ]);
         path
     }
 }
@@ -297,7 +312,12 @@ pub fn read_at(file: &File, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
 }
 
 fn found_blob(algorithm: Algorithm, file: &fs::DirEntry) -> Option<Found> {
-    let digest = Digest::parse(&format!("{}:{}", algorithm.name(), file.file_name().to_str()?)).ok()?;
+    let digest = Digest::parse(&format!(
+        "{}:{}",
+        algorithm.name(),
+        file.file_name().to_str()?
+    ))
+    .ok()?;
     let metadata = file.metadata().ok()?;
     let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
     metadata.is_file().then(|| Found {
@@ -313,7 +333,8 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    path.parent()
+        .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

@@ -71,7 +71,13 @@ pub(super) enum IndexError {
 }
 
 impl Table {
-    const ALL: [Self; 5] = [Self::MediaTypes, Self::Uses, Self::Links, Self::Tags, Self::Repositories];
+    const ALL: [Self; 5] = [
+        Self::MediaTypes,
+        Self::Uses,
+        Self::Links,
+        Self::Tags,
+        Self::Repositories,
+    ];
 
     const fn definition(self) -> Definition {
         TableDefinition::new(match self {
@@ -106,7 +112,11 @@ impl Index {
     pub(super) fn peek(&self, table: Table, key: &[u8]) -> Option<Option<Vec<u8>>> {
         let overlay = self.overlay();
         let key = (table, key.to_vec());
-        overlay.waiting.get(&key).or_else(|| overlay.writing.get(&key)).cloned()
+        overlay
+            .waiting
+            .get(&key)
+            .or_else(|| overlay.writing.get(&key))
+            .cloned()
     }
 
     /// The value of a key. Reads the file: not for async code.
@@ -115,7 +125,11 @@ impl Index {
             return known;
         }
         let read = || -> Result<_, redb::Error> {
-            let found = self.database.begin_read()?.open_table(table.definition())?.get(key)?;
+            let found = self
+                .database
+                .begin_read()?
+                .open_table(table.definition())?
+                .get(key)?;
             Ok(found.map(|value| value.value().to_vec()))
         };
         read().unwrap_or_else(|error| {
@@ -174,13 +188,19 @@ impl Index {
             Ok(()) => {
                 let dropped = std::mem::take(&mut overlay.dropped);
                 if dropped > 0 {
-                    tracing::warn!(dropped, "the index could not keep up; what was dropped will be asked of upstream again");
+                    tracing::warn!(
+                        dropped,
+                        "the index could not keep up; what was dropped will be asked of upstream again"
+                    );
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, entries = writing.len(), "cannot write the index; trying again. Is the disk full or read-only?");
                 for (key, value) in writing.iter() {
-                    overlay.waiting.entry(key.clone()).or_insert_with(|| value.clone());
+                    overlay
+                        .waiting
+                        .entry(key.clone())
+                        .or_insert_with(|| value.clone());
                 }
             }
         }
@@ -231,10 +251,18 @@ mod tests {
         index.change(Table::Tags, b"a".to_vec(), Some(b"1".to_vec()));
         assert_eq!(index.read(Table::Tags, b"a"), Some(b"1".to_vec()));
         index.flush();
-        assert_eq!(index.peek(Table::Tags, b"a"), None, "it is in the file alone now");
+        assert_eq!(
+            index.peek(Table::Tags, b"a"),
+            None,
+            "it is in the file alone now"
+        );
         assert_eq!(index.read(Table::Tags, b"a"), Some(b"1".to_vec()));
         index.change(Table::Tags, b"a".to_vec(), None);
-        assert_eq!(index.read(Table::Tags, b"a"), None, "a deletion hides the file's entry");
+        assert_eq!(
+            index.read(Table::Tags, b"a"),
+            None,
+            "a deletion hides the file's entry"
+        );
         assert_eq!(index.read(Table::Links, b"a"), None);
     }
 
@@ -246,8 +274,14 @@ mod tests {
             index.change(Table::Repositories, key.into(), Some(key.into()));
         }
         index.flush();
-        assert_eq!(index.scan(Table::Repositories, None, 2), [pair("a", "a"), pair("b", "b")]);
-        assert_eq!(index.scan(Table::Repositories, Some(b"b"), 9), [pair("c", "c"), pair("d", "d")]);
+        assert_eq!(
+            index.scan(Table::Repositories, None, 2),
+            [pair("a", "a"), pair("b", "b")]
+        );
+        assert_eq!(
+            index.scan(Table::Repositories, Some(b"b"), 9),
+            [pair("c", "c"), pair("d", "d")]
+        );
     }
 
     #[test]
@@ -259,6 +293,9 @@ mod tests {
         let garbage = dir.path().join("garbage.redb");
         #[expect(clippy::disallowed_methods, reason = "the test plays a damaged disk")]
         std::fs::write(&garbage, vec![7; 5000]).unwrap();
-        assert!(matches!(Index::open(&garbage), Err(IndexError::Unreadable(_))));
+        assert!(matches!(
+            Index::open(&garbage),
+            Err(IndexError::Unreadable(_))
+        ));
     }
 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use moka::sync::Cache;
 
+use super::Store;
 use super::index::{Index, Table};
 use super::records::{self, Link, TagRecord};
-use super::Store;
 use crate::clock::Timestamp;
 use crate::oci::directory::Source;
 use crate::oci::{Digest, Tag};
@@ -53,12 +53,14 @@ impl Known {
 
     pub(super) fn note_use(&self, digest: &Digest, now: Timestamp) {
         let value = now.0.to_be_bytes().to_vec();
-        self.index.change(Table::Uses, records::digest_key(digest), Some(value));
+        self.index
+            .change(Table::Uses, records::digest_key(digest), Some(value));
     }
 
     pub(super) fn note_media_type(&self, digest: &Digest, media_type: &str) {
         let value = media_type.as_bytes().to_vec();
-        self.index.change(Table::MediaTypes, records::digest_key(digest), Some(value));
+        self.index
+            .change(Table::MediaTypes, records::digest_key(digest), Some(value));
     }
 
     pub(super) fn forget_blob(&self, digest: &Digest) {
@@ -82,7 +84,9 @@ impl Known {
         if let Some(link) = self.links.get(&key) {
             return Some(link);
         }
-        let bytes = self.index.read(Table::Links, &records::link_key(source, digest))?;
+        let bytes = self
+            .index
+            .read(Table::Links, &records::link_key(source, digest))?;
         let link = Link::decode(&bytes)?;
         self.links.insert(key, link);
         Some(link)
@@ -94,7 +98,8 @@ impl Known {
             return tags;
         }
         let bytes = self.index.read(Table::Tags, &records::tag_key(source, tag));
-        let records: Option<Vec<TagRecord>> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let records: Option<Vec<TagRecord>> =
+            bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let tags: Tags = Arc::new(records.unwrap_or_default());
         self.tags.insert(key, Arc::clone(&tags));
         tags
@@ -115,7 +120,8 @@ impl Known {
         }
         if changed {
             let key = records::repository_key(source);
-            self.index.change(Table::Repositories, key, Some(Vec::new()));
+            self.index
+                .change(Table::Repositories, key, Some(Vec::new()));
         }
     }
 
@@ -126,9 +132,13 @@ impl Known {
         tags.sort_by_key(|record| std::cmp::Reverse(record.checked));
         tags.truncate(CLASSES_A_TAG_MAX);
         // A list of plain records always has a JSON form; without one the tag is asked again.
-        let value = (!tags.is_empty()).then(|| serde_json::to_vec(&tags).ok()).flatten();
-        self.tags.insert((source.clone(), tag.clone()), Arc::new(tags));
-        self.index.change(Table::Tags, records::tag_key(source, tag), value);
+        let value = (!tags.is_empty())
+            .then(|| serde_json::to_vec(&tags).ok())
+            .flatten();
+        self.tags
+            .insert((source.clone(), tag.clone()), Arc::new(tags));
+        self.index
+            .change(Table::Tags, records::tag_key(source, tag), value);
     }
 }
 
@@ -139,13 +149,16 @@ impl Store {
             return Some(link);
         }
         let (source, digest) = (source.clone(), *digest);
-        self.off_thread(move |known| known.read_link(&source, &digest)).await.flatten()
+        self.off_thread(move |known| known.read_link(&source, &digest))
+            .await
+            .flatten()
     }
 
     /// Records that a repository has these digests.
     pub async fn record_links(&self, source: &Source, links: Vec<(Digest, Link)>) {
         let source = source.clone();
-        self.off_thread(move |known| known.write_links(&source, &links)).await;
+        self.off_thread(move |known| known.write_links(&source, &links))
+            .await;
     }
 
     /// What a tag named, for each set of formats asked for.
@@ -154,7 +167,9 @@ impl Store {
         if let Some(tags) = self.inner.known.tags.get(&key) {
             return tags;
         }
-        self.off_thread(move |known| known.read_tags(&key.0, &key.1)).await.unwrap_or_default()
+        self.off_thread(move |known| known.read_tags(&key.0, &key.1))
+            .await
+            .unwrap_or_default()
     }
 
     /// Records what a tag names.
@@ -172,13 +187,16 @@ impl Store {
     /// Forgets a tag: upstream says that it is gone.
     pub async fn forget_tag(&self, source: &Source, tag: &Tag) {
         let (source, tag) = (source.clone(), tag.clone());
-        self.off_thread(move |known| known.write_tag(&source, &tag, Vec::clear)).await;
+        self.off_thread(move |known| known.write_tag(&source, &tag, Vec::clear))
+            .await;
     }
 
     /// The media type that a manifest was stored with.
     pub async fn media_type(&self, digest: &Digest) -> Option<String> {
         let key = records::digest_key(digest);
-        let bytes = self.off_thread(move |known| known.index.read(Table::MediaTypes, &key)).await;
+        let bytes = self
+            .off_thread(move |known| known.index.read(Table::MediaTypes, &key))
+            .await;
         String::from_utf8(bytes??).ok()
     }
 
@@ -190,16 +208,25 @@ impl Store {
         let scanned = self.off_thread(move |known| {
             // What waits to be written is part of the answer.
             known.flush();
-            known.index.scan(Table::Repositories, after.as_deref(), limit)
+            known
+                .index
+                .scan(Table::Repositories, after.as_deref(), limit)
         });
         let pairs = scanned.await.unwrap_or_default();
-        pairs.iter().filter_map(|(key, _)| records::decode_repository(key)).collect()
+        pairs
+            .iter()
+            .filter_map(|(key, _)| records::decode_repository(key))
+            .collect()
     }
 
     /// Runs something that may read the index's file, off the async threads.
-    async fn off_thread<T: Send + 'static>(&self, work: impl FnOnce(&Known) -> T + Send + 'static) -> Option<T> {
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Known) -> T + Send + 'static,
+    ) -> Option<T> {
         let store = self.clone();
         let done = tokio::task::spawn_blocking(move || work(&store.inner.known)).await;
-        done.inspect_err(|error| tracing::error!(%error, "the index was not asked")).ok()
+        done.inspect_err(|error| tracing::error!(%error, "the index was not asked"))
+            .ok()
     }
 }

@@ -120,8 +120,15 @@ impl Store {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(config: &Config, clock: Arc<dyn Clock>, metrics: Metrics) -> Result<Self, OpenError> {
-        let failed = |why: String| OpenError { dir: config.dir.clone(), why };
+    pub fn open(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Result<Self, OpenError> {
+        let failed = |why: String| OpenError {
+            dir: config.dir.clone(),
+            why,
+        };
         let layout = Layout::open(&config.dir).map_err(|error| failed(error.to_string()))?;
         let index = open_index(&layout).map_err(failed)?;
         let store = Self {
@@ -144,9 +151,12 @@ impl Store {
     pub async fn run(self, stop: CancellationToken) {
         let mut stopping = false;
         while !stopping {
-            stopping = tokio::time::timeout(FLUSH_EVERY, stop.cancelled()).await.is_ok();
+            stopping = tokio::time::timeout(FLUSH_EVERY, stop.cancelled())
+                .await
+                .is_ok();
             let store = self.clone();
-            if let Err(error) = tokio::task::spawn_blocking(move || store.inner.known.flush()).await {
+            if let Err(error) = tokio::task::spawn_blocking(move || store.inner.known.flush()).await
+            {
                 tracing::error!(%error, "the index was not written");
             }
         }
@@ -216,7 +226,8 @@ impl Store {
         expected: Option<u64>,
     ) -> Result<Partial<E>, Option<(fill::Opening<E>, StoreError)>> {
         let store = self.clone();
-        let opened = tokio::task::spawn_blocking(move || Partial::open(&store, opening, expected)).await;
+        let opened =
+            tokio::task::spawn_blocking(move || Partial::open(&store, opening, expected)).await;
         opened.map_err(|_| None)?.map_err(Some)
     }
 
@@ -224,7 +235,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn put(&self, digest: &Digest, media_type: &str, bytes: bytes::Bytes) -> Result<(), StoreError> {
+    pub async fn put(
+        &self,
+        digest: &Digest,
+        media_type: &str,
+        bytes: bytes::Bytes,
+    ) -> Result<(), StoreError> {
         self.inner.known.note_media_type(digest, media_type);
         if self.contains(digest).is_some() {
             return Ok(());
@@ -234,11 +250,14 @@ impl Store {
             let size = bytes.len() as u64;
             let unique = store.inner.unique.fetch_add(1, Ordering::Relaxed);
             store.reserve(size)?;
-            let publish = store.publish(&digest, size, size, |layout| layout.commit_bytes(&digest, &bytes, unique));
+            let publish = store.publish(&digest, size, size, |layout| {
+                layout.commit_bytes(&digest, &bytes, unique)
+            });
             publish.inspect_err(|_| store.release(size))?;
             Ok(())
         });
-        put.await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
+        put.await
+            .unwrap_or_else(|error| Err(io::Error::other(error).into()))
     }
 
     /// Whether the directory can be written.
@@ -299,7 +318,8 @@ impl Store {
             }
             Err(error) => {
                 tracing::warn!(digest = %victim.digest, %error, "cannot delete a blob; it stays. Is the disk read-only?");
-                self.ledger().load(victim.digest, victim.size, self.inner.clock.now());
+                self.ledger()
+                    .load(victim.digest, victim.size, self.inner.clock.now());
             }
         }
         self.report();
@@ -313,7 +333,10 @@ impl Store {
         };
         match file.metadata() {
             Ok(metadata) if metadata.len() == size => Ok(Arc::new(file)),
-            Ok(metadata) => Err(format!("the file has {} bytes instead of {size}", metadata.len())),
+            Ok(metadata) => Err(format!(
+                "the file has {} bytes instead of {size}",
+                metadata.len()
+            )),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -327,7 +350,12 @@ impl Store {
             .layout
             .blobs()?
             .into_iter()
-            .map(|blob| (uses.get(&blob.digest).copied().unwrap_or(blob.modified), blob))
+            .map(|blob| {
+                (
+                    uses.get(&blob.digest).copied().unwrap_or(blob.modified),
+                    blob,
+                )
+            })
             .collect();
         found.sort_by_key(|(used, blob)| (*used, blob.digest));
         let victims = {
@@ -342,14 +370,21 @@ impl Store {
             self.delete(victim, EvictReason::Size);
         }
         self.report();
-        tracing::info!(blobs = self.ledger().blobs(), bytes = self.ledger().bytes(), resumable = kept.len(), "store is open");
+        tracing::info!(
+            blobs = self.ledger().blobs(),
+            bytes = self.ledger().bytes(),
+            resumable = kept.len(),
+            "store is open"
+        );
         Ok(())
     }
 
     fn report(&self) {
         let ledger = self.ledger();
         let blobs = ledger.blobs() as u64;
-        self.inner.metrics.cache(ledger.bytes(), blobs, ledger.max());
+        self.inner
+            .metrics
+            .cache(ledger.bytes(), blobs, ledger.max());
     }
 
     fn layout(&self) -> &Layout {
@@ -358,15 +393,24 @@ impl Store {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // The ledger's methods do not panic half-way.
-        self.inner.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .ledger
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open_files(&self) -> MutexGuard<'_, LruCache<Digest, Arc<File>>> {
-        self.inner.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn files(&self) -> MutexGuard<'_, ()> {
-        self.inner.files.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -374,7 +418,11 @@ impl StoreError {
     /// The same error, saying what was being done to which blob.
     fn during(self, what: &'static str, digest: &Digest) -> Self {
         match self {
-            Self::Disk(source) => Self::Blob { what, digest: *digest, source },
+            Self::Disk(source) => Self::Blob {
+                what,
+                digest: *digest,
+                source,
+            },
             other @ (Self::NoRoom(_) | Self::Blob { .. }) => other,
         }
     }
@@ -386,7 +434,9 @@ fn open_index(layout: &Layout) -> Result<Index, String> {
         Ok(index) => Ok(index),
         Err(error @ IndexError::InUse) => Err(error.to_string()),
         Err(IndexError::Unreadable(error)) => {
-            let aside = layout.set_index_aside().map_err(|e| format!("index.redb: {error}; {e}"))?;
+            let aside = layout
+                .set_index_aside()
+                .map_err(|e| format!("index.redb: {error}; {e}"))?;
             tracing::warn!(
                 %error, kept = %aside.display(),
                 "the index cannot be read and is begun anew; blobs on disk stay, which repository has them is asked of upstream again"

@@ -98,7 +98,10 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
             .map_err(StoreError::from)
             .and_then(|room| Sink::open(room, &opening.shared));
         match prepared {
-            Ok(sink) => Ok(Self { sink: Arc::new(sink), sender: opening.sender }),
+            Ok(sink) => Ok(Self {
+                sink: Arc::new(sink),
+                sender: opening.sender,
+            }),
             Err(error) => Err((opening, error)),
         }
     }
@@ -129,7 +132,10 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
     pub async fn start(&self, total: Option<u64>) -> Result<(), StoreError> {
         if let Some(total) = total {
             let sink = Arc::clone(&self.sink);
-            blocking(self.digest(), "make room for", move || Ok(sink.room.grow_to(total)?)).await?;
+            blocking(self.digest(), "make room for", move || {
+                Ok(sink.room.grow_to(total)?)
+            })
+            .await?;
         }
         self.sender.send_modify(|progress| {
             progress.phase = Phase::Streaming;
@@ -199,7 +205,10 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         };
         let digest = sink.room.digest;
         let recorded = blocking(&digest, "record", move || {
-            sink.room.store.layout().record_part(&digest, &sink.file, &record)?;
+            sink.room
+                .store
+                .layout()
+                .record_part(&digest, &sink.file, &record)?;
             sink.room.keep();
             Ok(())
         });
@@ -213,10 +222,16 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         let covered = self.prefix();
         let expected = self.sender.borrow().total.unwrap_or(covered);
         if covered != expected || self.sink.shared.coverage().bytes() != expected {
-            return Err(VerifyError::Size { expected, got: covered });
+            return Err(VerifyError::Size {
+                expected,
+                got: covered,
+            });
         }
         let sink = Arc::clone(&self.sink);
-        let got = blocking(self.digest(), "read back", move || Ok(sink.hash_to(covered)?)).await?;
+        let got = blocking(self.digest(), "read back", move || {
+            Ok(sink.hash_to(covered)?)
+        })
+        .await?;
         if got == *self.digest() {
             Ok(expected)
         } else {
@@ -232,13 +247,19 @@ impl<E> Verified<E> {
     /// # Errors
     /// [`StoreError`]; readers are not disturbed, for what they read is right.
     pub async fn commit(self) -> Result<Blob, StoreError> {
-        let Self { sink, size, _sender } = self;
+        let Self {
+            sink,
+            size,
+            _sender,
+        } = self;
         let digest = sink.room.digest;
         blocking(&digest, "commit", move || {
             sink.file.sync_all()?;
             let store = &sink.room.store;
             let reserved = sink.room.hand_over();
-            let published = store.publish(&digest, reserved, size, |layout| layout.publish_part(&digest));
+            let published = store.publish(&digest, reserved, size, |layout| {
+                layout.publish_part(&digest)
+            });
             let pin = published.inspect_err(|_| sink.room.take_back(reserved))?;
             sink.room.keep();
             // Fails only if it was set: then the blob is pinned already.
@@ -253,14 +274,23 @@ impl Room {
     fn reserve(store: &Store, digest: Digest, expected: Option<u64>) -> Result<Self, NoRoom> {
         let bytes = expected.unwrap_or(0);
         store.reserve(bytes)?;
-        Ok(Self { store: store.clone(), digest, reserved: Mutex::new(bytes), discard: AtomicBool::new(true) })
+        Ok(Self {
+            store: store.clone(),
+            digest,
+            reserved: Mutex::new(bytes),
+            discard: AtomicBool::new(true),
+        })
     }
 
     /// Makes sure that `bytes` are reserved.
     fn grow_to(&self, bytes: u64) -> Result<(), NoRoom> {
         let mut reserved = self.reserved();
         if bytes > *reserved {
-            let step = (bytes - *reserved).max(if *reserved == 0 { 0 } else { RESERVE_STEP_BYTES.min(*reserved) });
+            let step = (bytes - *reserved).max(if *reserved == 0 {
+                0
+            } else {
+                RESERVE_STEP_BYTES.min(*reserved)
+            });
             self.store.reserve(step)?;
             *reserved += step;
         }
@@ -307,7 +337,10 @@ impl Sink {
             room,
             shared: Arc::clone(shared),
             file,
-            verifier: Mutex::new(Verifier { hasher: Hasher::new(digest.algorithm()), hashed: 0 }),
+            verifier: Mutex::new(Verifier {
+                hasher: Hasher::new(digest.algorithm()),
+                hashed: 0,
+            }),
         };
         let kept = record.map_or(0, |r| r.coverage.prefix());
         match sink.hash_to(kept) {
@@ -318,7 +351,10 @@ impl Sink {
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%digest, %error, "a partial download cannot be taken up; starting again");
-                *sink.verifier() = Verifier { hasher: Hasher::new(digest.algorithm()), hashed: 0 };
+                *sink.verifier() = Verifier {
+                    hasher: Hasher::new(digest.algorithm()),
+                    hashed: 0,
+                };
             }
         }
         Ok(sink)
@@ -357,7 +393,9 @@ impl Sink {
     fn catch_up(&self, verifier: &mut Verifier, end: u64) -> io::Result<()> {
         while verifier.hashed < end {
             let Range { start, end } = verifier.hashed..end;
-            let limit = usize::try_from(end - start).unwrap_or(READ_BYTES).min(READ_BYTES);
+            let limit = usize::try_from(end - start)
+                .unwrap_or(READ_BYTES)
+                .min(READ_BYTES);
             let bytes = fs::read_at(&self.file, start, limit)?;
             verifier.update(&bytes);
         }
@@ -379,7 +417,9 @@ impl Verifier {
 
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verifier").field("hashed", &self.hashed).finish_non_exhaustive()
+        f.debug_struct("Verifier")
+            .field("hashed", &self.hashed)
+            .finish_non_exhaustive()
     }
 }
 

@@ -180,9 +180,16 @@ mod tests {
         for digest in [Digest::Sha256([7; 32]), Digest::Sha512([9; 64])] {
             assert_eq!(decode_digest(&digest_key(&digest)), Some(digest));
         }
-        assert_eq!(decode_repository(&repository_key(&source())), Some(source()));
+        assert_eq!(
+            decode_repository(&repository_key(&source())),
+            Some(source())
+        );
         for size in [None, Some(0), Some(1 << 40)] {
-            let link = Link { manifest: false, blob: true, size };
+            let link = Link {
+                manifest: false,
+                blob: true,
+                size,
+            };
             assert_eq!(Link::decode(&link.encode()), Some(link));
         }
     }

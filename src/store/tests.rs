@@ -1,1 +1,364 @@
+//! Fills and the store together, on a real directory.
 
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::fill::HELD_BACK_BYTES;
+use super::*;
+use crate::clock::ManualClock;
+use crate::oci::Algorithm;
+
+const HELD: usize = HELD_BACK_BYTES as usize;
+
+fn open(dir: &Path, max_size: u64) -> Store {
+    let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
+    let config = Config {
+        dir: dir.to_path_buf(),
+        max_size,
+    };
+    Store::open(&config, clock, Metrics::new(std::iter::empty())).unwrap()
+}
+
+fn store() -> (TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 10_000_000);
+    (dir, store)
+}
+
+fn content(bytes: usize) -> (Digest, Bytes) {
+    let content: Vec<u8> = (0..bytes).map(|n| (n * 31 % 251) as u8).collect();
+    (Digest::of(Algorithm::Sha256, &content), content.into())
+}
+
+async fn begin(
+    store: &Store,
+    digest: Digest,
+    expected: Option<u64>,
+) -> (Partial<&'static str>, Fill<&'static str>) {
+    let (opening, fill) = fill(digest);
+    (store.begin(opening, expected).await.ok().unwrap(), fill)
+}
+
+async fn drain(reader: &mut Reader<&'static str>) -> Result<Vec<u8>, Ended<&'static str>> {
+    let mut all = Vec::new();
+    while let Some(bytes) = reader.next().await? {
+        all.extend_from_slice(&bytes);
+    }
+    Ok(all)
+}
+
+/// Reads until the reader would wait.
+async fn read_what_is_there(reader: &mut Reader<&'static str>) -> Vec<u8> {
+    let mut all = Vec::new();
+    let patience = Duration::from_millis(200);
+    while let Ok(Ok(Some(bytes))) = tokio::time::timeout(patience, reader.next()).await {
+        all.extend_from_slice(&bytes);
+    }
+    all
+}
+
+async fn stored(store: &Store, digest: &Digest) -> Option<Bytes> {
+    store.blob(digest).await?.read_all(usize::MAX).await
+}
+
+fn part_files(dir: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(dir.join("fills/sha256")).unwrap();
+    files
+        .map(|f| f.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn readers_follow_the_growing_file_and_get_the_tail_after_the_check() {
+    let (_dir, store) = store();
+    let (digest, bytes) = content(4 * HELD);
+    let (partial, fill) = begin(&store, digest, Some(bytes.len() as u64)).await;
+    partial.start(Some(bytes.len() as u64)).await.unwrap();
+    let (mut early, mut ranged) = (fill.reader(None), fill.reader(Some(10..20)));
+    partial
+        .write(0, vec![bytes.slice(..2 * HELD)])
+        .await
+        .unwrap();
+    assert_eq!(read_what_is_there(&mut early).await, &bytes[..2 * HELD]);
+    assert_eq!(
+        drain(&mut ranged).await.unwrap(),
+        &bytes[10..20],
+        "a range in the middle ends"
+    );
+    partial
+        .write(2 * HELD as u64, vec![bytes.slice(2 * HELD..)])
+        .await
+        .unwrap();
+    let more = read_what_is_there(&mut early).await;
+    assert_eq!(more, &bytes[2 * HELD..3 * HELD], "the tail is held back");
+    let mut late = fill.reader(Some(3 * HELD as u64..4 * HELD as u64));
+    assert_eq!(
+        read_what_is_there(&mut late).await,
+        b"",
+        "from a resumed download too"
+    );
+    let verified = partial.verify(|_| "wrong").await.unwrap();
+    assert_eq!(drain(&mut early).await.unwrap(), &bytes[3 * HELD..]);
+    assert_eq!(drain(&mut late).await.unwrap(), &bytes[3 * HELD..]);
+    assert_eq!(store.contains(&digest), None, "verified is not yet stored");
+    verified.commit().await.unwrap();
+    assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
+    assert_eq!(
+        drain(&mut fill.reader(None)).await.unwrap(),
+        bytes,
+        "a fill can be read after its end"
+    );
+}
+
+#[tokio::test]
+async fn ranges_may_arrive_in_any_order() {
+    let (_dir, store) = store();
+    let (digest, bytes) = content(300_000);
+    let (partial, fill) = begin(&store, digest, None).await;
+    partial.start(Some(300_000)).await.unwrap();
+    let mut ahead = fill.reader(Some(200_000..200_100));
+    for range in [200_000..300_000, 100_000..200_000, 0..100_000] {
+        partial
+            .write(range.start as u64, vec![bytes.slice(range)])
+            .await
+            .unwrap();
+    }
+    assert_eq!(drain(&mut ahead).await.unwrap(), &bytes[200_000..200_100]);
+    partial
+        .verify(|_| "wrong")
+        .await
+        .unwrap()
+        .commit()
+        .await
+        .unwrap();
+    assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn wrong_bytes_break_every_reader_and_leave_nothing() {
+    let (dir, store) = store();
+    let (digest, bytes) = content(3 * HELD);
+    let (partial, fill) = begin(&store, digest, None).await;
+    partial.start(Some(bytes.len() as u64)).await.unwrap();
+    let mut reader = fill.reader(None);
+    let mut wrong = bytes.to_vec();
+    wrong[5] ^= 1;
+    partial.write(0, vec![wrong.into()]).await.unwrap();
+    let told = partial.verify(|error| match error {
+        VerifyError::Digest { .. } => "digest",
+        VerifyError::Size { .. } | VerifyError::Store(_) => "other",
+    });
+    assert_eq!(told.await.err(), Some("digest"));
+    assert_eq!(drain(&mut reader).await, Err(Ended::Failed("digest")));
+    assert!(fill.has_failed());
+    assert_eq!(store.contains(&digest), None);
+    assert_eq!(part_files(dir.path()), [""; 0]);
+    assert_eq!(store.ledger().bytes(), 0, "the reservation is given back");
+}
+
+#[tokio::test]
+async fn too_few_bytes_are_a_wrong_size() {
+    let (_dir, store) = store();
+    let (digest, bytes) = content(1000);
+    let (partial, fill) = begin(&store, digest, Some(1000)).await;
+    partial.start(Some(1000)).await.unwrap();
+    partial.write(0, vec![bytes.slice(..999)]).await.unwrap();
+    assert_eq!(
+        partial
+            .verify(|e| {
+                if matches!(
+                    e,
+                    VerifyError::Size {
+                        expected: 1000,
+                        got: 999
+                    }
+                ) {
+                    "size"
+                } else {
+                    "other"
+                }
+            })
+            .await
+            .err(),
+        Some("size")
+    );
+    assert_eq!(fill.started().await, Err(Ended::Failed("size")));
+}
+
+#[tokio::test]
+async fn a_writer_that_vanishes_is_a_failure() {
+    let (dir, store) = store();
+    let (digest, bytes) = content(HELD * 2);
+    let (partial, fill) = begin(&store, digest, None).await;
+    partial.start(Some(bytes.len() as u64)).await.unwrap();
+    partial.write(0, vec![bytes]).await.unwrap();
+    let mut reader = fill.reader(None);
+    drop(partial);
+    assert_eq!(drain(&mut reader).await, Err(Ended::Vanished));
+    assert!(fill.has_failed());
+    assert_eq!(part_files(dir.path()), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_empty_blob_is_a_blob() {
+    let (_dir, store) = store();
+    let (digest, _) = content(0);
+    let (partial, fill) = begin(&store, digest, Some(0)).await;
+    partial.start(Some(0)).await.unwrap();
+    partial
+        .verify(|_| "wrong")
+        .await
+        .unwrap()
+        .commit()
+        .await
+        .unwrap();
+    assert_eq!(drain(&mut fill.reader(None)).await.unwrap(), b"");
+    assert_eq!(store.contains(&digest), Some(0));
+    assert_eq!(stored(&store, &digest).await.unwrap(), Bytes::new());
+}
+
+#[tokio::test]
+async fn a_size_nobody_announced_is_learned_at_the_end() {
+    let (_dir, store) = store();
+    let (digest, bytes) = content(HELD + 500);
+    let (partial, fill) = begin(&store, digest, None).await;
+    partial.start(None).await.unwrap();
+    let mut reader = fill.reader(None);
+    partial.write(0, vec![bytes.clone()]).await.unwrap();
+    assert_eq!(
+        read_what_is_there(&mut reader).await,
+        &bytes[..500],
+        "64 KiB are held back all the same"
+    );
+    partial
+        .verify(|_| "wrong")
+        .await
+        .unwrap()
+        .commit()
+        .await
+        .unwrap();
+    assert_eq!(drain(&mut reader).await.unwrap(), &bytes[500..]);
+    assert_eq!(store.ledger().bytes(), bytes.len() as u64);
+}
+
+#[tokio::test]
+async fn a_fill_left_off_is_taken_up_after_a_restart_and_hashed_again() {
+    let (dir, store) = store();
+    let (digest, bytes) = content(200_000);
+    let (partial, fill) = begin(&store, digest, Some(200_000)).await;
+    partial.start(Some(200_000)).await.unwrap();
+    partial
+        .write(0, vec![bytes.slice(..150_000)])
+        .await
+        .unwrap();
+    partial.suspend("stopping").await;
+    assert_eq!(fill.started().await, Err(Ended::Failed("stopping")));
+    drop((fill, store));
+    let store = open(dir.path(), 10_000_000);
+    let (partial, _fill) = begin(&store, digest, Some(200_000)).await;
+    assert_eq!(partial.prefix(), 150_000);
+    partial.start(Some(200_000)).await.unwrap();
+    partial
+        .write(150_000, vec![bytes.slice(150_000..)])
+        .await
+        .unwrap();
+    partial
+        .verify(|_| "wrong")
+        .await
+        .unwrap()
+        .commit()
+        .await
+        .unwrap();
+    assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn eviction_takes_the_oldest_and_never_an_open_blob() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 2500);
+    let mut digests = Vec::new();
+    for size in [1000, 1001] {
+        let (digest, bytes) = content(size);
+        store.put(&digest, "text/plain", bytes).await.unwrap();
+        digests.push(digest);
+    }
+    let held = store.blob(&digests[0]).await.unwrap();
+    let (third, bytes) = content(1002);
+    store
+        .put(&third, "text/plain", bytes.clone())
+        .await
+        .unwrap();
+    assert_eq!(store.contains(&digests[1]), None, "the second was not open");
+    let (fourth, more) = content(1003);
+    let second_reader = store.blob(&third).await.unwrap();
+    assert!(matches!(
+        store.put(&fourth, "text/plain", more.clone()).await,
+        Err(StoreError::NoRoom(_))
+    ));
+    assert_eq!(held.read_all(usize::MAX).await.unwrap(), content(1000).1);
+    drop(second_reader);
+    store
+        .put(&fourth, "text/plain", more.clone())
+        .await
+        .unwrap();
+    assert_eq!(stored(&store, &fourth).await.unwrap(), more);
+    assert!(store.ledger().bytes() <= 2500);
+}
+
+#[tokio::test]
+async fn a_restart_takes_what_is_on_disk_with_or_without_an_index() {
+    let (dir, store) = store();
+    let (digest, bytes) = content(5000);
+    store
+        .put(&digest, "text/plain", bytes.clone())
+        .await
+        .unwrap();
+    store.inner.known.flush();
+    drop(store);
+    std::fs::File::options()
+        .write(true)
+        .open(dir.path().join("index.redb"))
+        .unwrap()
+        .write_all_at(&[7; 4096], 0)
+        .unwrap();
+    let store = open(dir.path(), 10_000_000);
+    assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
+    assert_eq!(store.ledger().bytes(), 5000);
+    let config = Config {
+        dir: dir.path().to_path_buf(),
+        max_size: 1,
+    };
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp(0)));
+    let second = Store::open(&config, clock, Metrics::new(std::iter::empty()));
+    let refused = second.unwrap_err().to_string();
+    assert!(
+        refused.contains("another roadstead is using this directory"),
+        "{refused}"
+    );
+    assert_eq!(
+        stored(&store, &digest).await.unwrap(),
+        bytes,
+        "the second one touched nothing"
+    );
+}
+
+#[tokio::test]
+async fn a_blob_that_is_not_as_long_as_it_should_be_is_a_miss() {
+    let (dir, store) = store();
+    let (digest, bytes) = content(5000);
+    store.put(&digest, "text/plain", bytes).await.unwrap();
+    let hex = digest.hex();
+    let path = dir.path().join("blobs/sha256").join(&hex[..2]).join(&hex);
+    std::fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(10)
+        .unwrap();
+    assert!(store.blob(&digest).await.is_none());
+    assert_eq!(store.contains(&digest), None);
+    assert!(!path.exists(), "it is not found again at the next start");
+}
