@@ -165,11 +165,11 @@ fn children(format: Format, document: &Document) -> Vec<Child> {
         Format::Schema1 => (false, false, false, true),
         Format::Other => (true, true, true, true),
     };
-    let manifests = document.manifests.iter().filter(|_| index);
-    let blobs = document.config.iter().chain(&document.layers);
-    let blobs = blobs.filter(|_| image);
-    let blobs = blobs.chain(document.blobs.iter().filter(|_| artifact));
-    let blobs = blobs.chain(document.fs_layers.iter().filter(|_| schema1));
+    let manifests = document.manifests.iter().flatten().filter(|_| index);
+    let layers = document.layers.iter().flatten();
+    let blobs = document.config.iter().chain(layers).filter(|_| image);
+    let blobs = blobs.chain(document.blobs.iter().flatten().filter(|_| artifact));
+    let blobs = blobs.chain(document.fs_layers.iter().flatten().filter(|_| schema1));
     let mut seen = HashSet::new();
     manifests
         .map(|descriptor| (entry_kind(descriptor), descriptor))
@@ -179,7 +179,7 @@ fn children(format: Format, document: &Document) -> Vec<Child> {
         .collect()
 }
 
-/// Where an entry of an index is fetched from. BuildKit's cache exports are indexes of layers, and
+/// Where an entry of an index is fetched from. `BuildKit`'s cache exports are indexes of layers, and
 /// clients go by the media type (containerd, core/remotes/docker/fetcher.go).
 fn entry_kind(entry: &Descriptor) -> ChildKind {
     const BLOBS: [&str; 5] = [

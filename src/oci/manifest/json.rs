@@ -8,25 +8,21 @@ use crate::oci::Digest;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
-/// A manifest of any kind.
+/// A manifest of any kind. A list that is not there differs from an empty one: it shows the kind.
 #[derive(Default)]
 pub(super) struct Document {
     pub(super) media_type: Option<String>,
     pub(super) config: Option<Descriptor>,
-    pub(super) layers: Vec<Descriptor>,
-    pub(super) blobs: Vec<Descriptor>,
-    pub(super) manifests: Vec<Descriptor>,
-    pub(super) fs_layers: Vec<Descriptor>,
+    pub(super) layers: Option<Vec<Descriptor>>,
+    pub(super) blobs: Option<Vec<Descriptor>>,
+    pub(super) manifests: Option<Vec<Descriptor>>,
+    pub(super) fs_layers: Option<Vec<Descriptor>>,
     /// `signatures[0].protected` of a signed schema 1 manifest.
     pub(super) signature: Option<String>,
     /// Whether it has a list `errors`: then it is an error envelope.
     pub(super) has_errors: bool,
     schema_version: Option<u64>,
     has_config: bool,
-    has_layers: bool,
-    has_blobs: bool,
-    has_manifests: bool,
-    has_fs_layers: bool,
 }
 
 /// What stands in a manifest's lists, if its digest can be checked.
@@ -46,13 +42,13 @@ impl Document {
 
     /// The media type that the structure shows, for documents of which nothing says it.
     pub(super) fn structure(&self) -> Option<&'static str> {
-        if self.has_manifests {
+        if self.manifests.is_some() {
             Some(media::OCI_INDEX)
-        } else if self.has_config && self.has_layers {
+        } else if self.has_config && self.layers.is_some() {
             Some(media::OCI_MANIFEST)
-        } else if self.has_blobs {
+        } else if self.blobs.is_some() {
             Some(media::OCI_ARTIFACT)
-        } else if !self.has_fs_layers || self.schema_version != Some(1) {
+        } else if !self.is_schema1() {
             None
         } else if self.signature.is_some() {
             Some(media::DOCKER_SCHEMA1_SIGNED)
@@ -63,7 +59,7 @@ impl Document {
 
     /// Whether the structure is that of schema 1.
     pub(super) fn is_schema1(&self) -> bool {
-        self.has_fs_layers && self.schema_version == Some(1)
+        self.fs_layers.is_some() && self.schema_version == Some(1)
     }
 }
 
@@ -77,10 +73,10 @@ impl Members for Document {
                 self.has_config = config.is_some();
                 self.config = config.and_then(Parts::descriptor);
             }
-            "layers" => (self.has_layers, self.layers) = descriptors(map)?,
-            "blobs" => (self.has_blobs, self.blobs) = descriptors(map)?,
-            "manifests" => (self.has_manifests, self.manifests) = descriptors(map)?,
-            "fsLayers" => (self.has_fs_layers, self.fs_layers) = descriptors(map)?,
+            "layers" => self.layers = descriptors(map)?,
+            "blobs" => self.blobs = descriptors(map)?,
+            "manifests" => self.manifests = descriptors(map)?,
+            "fsLayers" => self.fs_layers = descriptors(map)?,
             "signatures" => {
                 let First(signature) = value::<First<Object<Signature>>, _>(map)?;
                 self.signature = signature
@@ -148,10 +144,9 @@ impl Members for Signature {
     }
 }
 
-/// The list under the current key: whether it is one, and the descriptors in it.
-fn descriptors<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(bool, Vec<Descriptor>), A::Error> {
-    let list = value::<List<Object<Parts>>, _>(map)?.0;
-    Ok((list.is_some(), list.unwrap_or_default()))
+/// The descriptors in the list under the current key; `None` when it is no list.
+fn descriptors<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<Vec<Descriptor>>, A::Error> {
+    value::<List<Object<Parts>>, _>(map).map(|list| list.0)
 }
 
 fn value<'de, T: Shape, A: MapAccess<'de>>(map: &mut A) -> Result<T, A::Error> {

@@ -242,9 +242,11 @@ fn pages_are_read() {
 
 #[test]
 fn an_upstreams_own_cursor_is_kept_within_bounds() {
-    let cursor = |query: &str| match route(&format!("/v2/a/tags/list?{query}")) {
-        Route::Tags { page, .. } => page.cursor,
-        other => panic!("{other:?} is no list of tags"),
+    let cursor = |query: &str| {
+        let Route::Tags { page, .. } = route(&format!("/v2/a/tags/list?{query}")) else {
+            panic!("{query:?} made it no list of tags")
+        };
+        page.cursor
     };
     assert_eq!(
         cursor("n=5&next_page=gAAA%3D&ns=quay.io"),
