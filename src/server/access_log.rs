@@ -264,4 +264,68 @@ fn shortened(text: &str, bytes_max: usize) -> &str {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+    use crate::server::testing::{Logs, exchange, metrics, request_head};
+
+    #[test]
+    fn a_request_dropped_without_an_answer_is_logged_and_not_counted() {
+        let (logs, metrics) = (Logs::collect(), metrics());
+        let before = metrics.render();
+        let ids = RequestIds::new(&ManualClock::new(Timestamp(0xab)));
+        let client = SocketAddr::from(([192, 0, 2, 1], 4711));
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(async {
+                drop(Exchange::begin(
+                    ids.next(),
+                    client,
+                    &request_head(),
+                    metrics.clone(),
+                ));
+            });
+        let lines = logs.access();
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0]["status"], 499);
+        assert_eq!(lines[0]["ended"], "cancelled");
+        assert_eq!(lines[0]["request_id"], "000000ab-1");
+        assert_eq!(lines[0]["client"], "192.0.2.1:4711");
+        assert_eq!(lines[0]["path"], "/v2/library/nginx/blobs/sha256:aa");
+        assert_eq!(metrics.render(), before);
+    }
+
+    #[test]
+    fn a_request_is_counted_once_and_its_first_byte_once() {
+        let metrics = metrics();
+        let mut exchange = exchange(&metrics);
+        exchange.sent(3);
+        exchange.sent(4);
+        exchange.completed();
+        drop(exchange);
+        let text = metrics.render();
+        for line in [
+            "roadstead_requests_total{kind=\"blob\",outcome=\"hit\",upstream=\"docker.io\"} 1",
+            "roadstead_first_byte_seconds_count{kind=\"blob\",outcome=\"hit\"} 1",
+            "roadstead_client_bytes_total{kind=\"blob\",upstream=\"docker.io\"} 7",
+        ] {
+            assert!(text.contains(line), "{line:?} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn ids_differ() {
+        let ids = RequestIds::new(&ManualClock::new(Timestamp(1 << 40)));
+        assert_ne!(ids.next().to_string(), ids.next().to_string());
+    }
+
+    #[test]
+    fn what_a_client_says_is_bounded_and_plain() {
+        let long = HeaderValue::from_str(&"x".repeat(5000)).unwrap();
+        assert_eq!(printable(&long).len(), USER_AGENT_LOGGED_BYTES_MAX);
+        let odd = HeaderValue::from_bytes(b"\xff\x9b31m").unwrap();
+        assert_eq!(printable(&odd), "(not plain text)");
+        assert_eq!(shortened("\u{e9}\u{e9}", 3), "\u{e9}");
+    }
+}

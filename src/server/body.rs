@@ -82,6 +82,21 @@ impl ByteStream {
         }
     }
 
+    /// For tests: the bytes and failures of a script, each after a pause in which hyper sends on what
+    /// it has.
+    #[cfg(test)]
+    pub(super) fn scripted(
+        steps: Vec<Result<Bytes, MirrorError>>,
+        length: Option<u64>,
+        metrics: &Metrics,
+    ) -> Self {
+        let paced = stream::iter(steps).then(|step| async {
+            tokio::task::yield_now().await;
+            step
+        });
+        Self::new(paced.boxed(), length, metrics)
+    }
+
     /// Waits for the first bytes, but not for long. Content of zero bytes is waited for to its end:
     /// its whole promise is in the head.
     ///

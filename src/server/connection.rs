@@ -154,4 +154,65 @@ fn builder(tasks: Tasks) -> Builder<Tasks> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::server::body::{Body, Content};
+    use crate::server::testing::{Server, exchange, metrics};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+    fn hello() -> Response<Body> {
+        let content = Content::Full(bytes::Bytes::from_static(b"hello"));
+        Response::new(Body::new(content, exchange(&metrics())))
+    }
+
+    async fn read_to(client: &mut TcpStream, end: &[u8]) {
+        let mut taken = Vec::new();
+        while !taken.ends_with(end) {
+            let read = client.read_buf(&mut taken).await.unwrap();
+            assert_ne!(read, 0, "closed after {:?}", String::from_utf8_lossy(&taken));
+        }
+    }
+
+    #[tokio::test]
+    async fn stop_closes_idle_and_silent_connections_at_once() {
+        let server = Server::bind().await;
+        let mut idle = server.connect(hello).await;
+        let mut silent = server.connect(hello).await;
+        for _ in 0..2 {
+            // Twice, so that it has been kept alive.
+            idle.write_all(GET).await.unwrap();
+            read_to(&mut idle, b"hello").await;
+        }
+        server.stop.cancel();
+        assert_eq!(server.tasks.drain(Duration::from_secs(10)).await, 0);
+        for client in [&mut idle, &mut silent] {
+            assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_drain_that_takes_too_long_drops_what_still_runs() {
+        let server = Server::bind().await;
+        server.tasks.spawn(std::future::pending());
+        server.tasks.spawn(std::future::ready(()));
+        assert_eq!(server.tasks.drain(Duration::from_millis(20)).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_panic_breaks_one_connection_only() {
+        let server = Server::bind().await;
+        let mut broken = server.connect(|| panic!("a bug, for the test")).await;
+        broken.write_all(GET).await.unwrap();
+        let mut answer = Vec::new();
+        // Reset or closed, but no answer and no hang.
+        drop(broken.read_to_end(&mut answer).await);
+        assert!(answer.is_empty());
+
+        let mut other = server.connect(hello).await;
+        other.write_all(GET).await.unwrap();
+        read_to(&mut other, b"hello").await;
+    }
+}

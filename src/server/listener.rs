@@ -86,7 +86,7 @@ mod tests {
                 "the second must wait for the first's permit"
             );
             drop(one);
-            accepted.recv().await.unwrap();
+            drop(accepted.recv().await.unwrap());
             stop.cancel();
         };
         tokio::join!(accepting, clients);

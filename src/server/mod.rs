@@ -35,6 +35,8 @@ mod handler;
 mod listener;
 mod reply;
 mod respond;
+#[cfg(test)]
+mod testing;
 mod tls;
 
 /// The most client connections at once; more wait in the backlog. Each costs a file descriptor and, read
