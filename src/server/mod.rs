@@ -1,12 +1,56 @@
-//! HTTP in. (skeleton)
+//! HTTP in: listeners, TLS, routing, bodies, the access log, the operator's listener.
+//!
+//! A connection is accepted in `listener`, secured by `tls`, watched by `client_stream` and served
+//! by hyper as `connection` sets it up. Each request goes through `handler`, which asks the mirror;
+//! what it says becomes a response in `reply`, and what it cannot say one in `respond`. The bytes leave
+//! through `body`, which at its end, however that comes, drops the request's `access_log::Exchange`
+//! and so writes its line.
+
 use crate::clock::Clock;
 use crate::mirror::Mirror;
 use crate::telemetry::Metrics;
+use admin::Admin;
+use connection::Tasks;
+use handler::Handler;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+
+mod access_log;
+mod admin;
+mod body;
+mod client_stream;
+mod conditions;
+mod connection;
+mod handler;
+mod listener;
+mod reply;
+mod respond;
+#[cfg(test)]
+mod testing;
+mod tls;
+
+/// The most client connections at once; more wait in the backlog. Each costs a file descriptor and, read
+/// slowly, up to some 128 KiB; a fleet's thousand nodes open a handful each.
+const CONNECTIONS_MAX: usize = 8192;
+
+/// The most admin connections at once: a few scrapers and probes.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// How long a client may take for its TLS handshake: a few round trips, even on a bad line.
+const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How long the admin listener's last answers may take once the drain is over.
+const ADMIN_DRAIN_MAX: Duration = Duration::from_secs(1);
 
 /// The listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +83,7 @@ pub enum BindError {
         /// The address asked for.
         address: SocketAddr,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The certificate or key cannot be used.
     #[error("cannot use {}: {why}", path.display())]
@@ -53,7 +97,31 @@ pub enum BindError {
 
 /// Bound listeners, not serving yet.
 #[derive(Debug)]
-pub struct Bound {}
+pub struct Bound {
+    clients: Endpoint,
+    admin: Endpoint,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    drain_timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Endpoint {
+    async fn bind(address: SocketAddr) -> Result<Self, BindError> {
+        let bound = async {
+            let listener = TcpListener::bind(address).await?;
+            let address = listener.local_addr()?;
+            io::Result::Ok(Self { listener, address })
+        };
+        bound
+            .await
+            .map_err(|source| BindError::Listen { address, source })
+    }
+}
 
 impl Bound {
     /// Binds both listeners and reads the certificate.
@@ -61,20 +129,30 @@ impl Bound {
     /// # Errors
     /// [`BindError`].
     pub async fn bind(config: &Config) -> Result<Self, BindError> {
-        todo!()
+        // The certificate first: nobody should connect to a listener that then goes away.
+        let tls = config.tls.as_ref().map(tls::load).transpose()?;
+        Ok(Self {
+            clients: Endpoint::bind(config.listen).await?,
+            admin: Endpoint::bind(config.admin_listen).await?,
+            tls,
+            drain_timeout: config.drain_timeout,
+        })
     }
+
     /// The client listener's real address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        todo!()
+        self.clients.address
     }
+
     /// The admin listener's real address.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
-        todo!()
+        self.admin.address
     }
+
     /// Serves until `stop` is cancelled; then takes no new connection, lets running requests and bodies
-    /// finish for `drain_timeout`, and returns.
+    /// finish for `drain_timeout`, and returns. The admin listener answers until the very end.
     pub async fn serve(
         self,
         mirror: Mirror,
@@ -82,6 +160,102 @@ impl Bound {
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) {
-        todo!()
+        let admin = Arc::new(Admin {
+            mirror: mirror.clone(),
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+        });
+        let handler = Arc::new(Handler::new(mirror, metrics, &*clock));
+        let tls = self.tls.map(TlsAcceptor::from);
+        let drained = CancellationToken::new();
+        let clients = async {
+            serve_clients(
+                self.clients.listener,
+                tls,
+                handler,
+                &stop,
+                self.drain_timeout,
+            )
+            .await;
+            drained.cancel();
+        };
+        tokio::join!(clients, serve_admin(self.admin.listener, admin, &drained));
     }
+}
+
+async fn serve_clients(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    handler: Arc<Handler>,
+    stop: &CancellationToken,
+    drain_timeout: Duration,
+) {
+    let tasks = Tasks::new();
+    let _killer = tasks.kill_on_drop();
+    listener::accept_until(stop, listener, CONNECTIONS_MAX, |stream, client, permit| {
+        let (tasks_inner, stop) = (tasks.clone(), stop.clone());
+        let (tls, handler) = (tls.clone(), Arc::clone(&handler));
+        tasks.spawn(async move {
+            serve_client(tasks_inner, stop, stream, client, tls, handler).await;
+            drop(permit);
+        });
+    })
+    .await;
+    tracing::info!("draining: no new connections");
+    match tasks.drain(drain_timeout).await {
+        0 => tracing::info!("drained"),
+        dropped => tracing::warn!(
+            dropped,
+            "requests were still running at the end of the drain"
+        ),
+    }
+}
+
+async fn serve_client(
+    tasks: Tasks,
+    stop: CancellationToken,
+    stream: TcpStream,
+    client: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    handler: Arc<Handler>,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let handler = Arc::clone(&handler);
+        async move {
+            let (request, _unread) = request.into_parts();
+            Ok::<_, Infallible>(handler.answer(request, client).await)
+        }
+    });
+    let Some(tls) = tls else {
+        return connection::serve(tasks, stop, stream, client, service).await;
+    };
+    match tokio::time::timeout(HANDSHAKE_WAIT_MAX, tls.accept(stream)).await {
+        Ok(Ok(stream)) => connection::serve(tasks, stop, stream, client, service).await,
+        Ok(Err(error)) => tracing::debug!(%client, %error, "TLS handshake failed"),
+        Err(_late) => tracing::debug!(%client, "TLS handshake took too long"),
+    }
+}
+
+async fn serve_admin(listener: TcpListener, admin: Arc<Admin>, drained: &CancellationToken) {
+    let tasks = Tasks::new();
+    let _killer = tasks.kill_on_drop();
+    listener::accept_until(
+        drained,
+        listener,
+        ADMIN_CONNECTIONS_MAX,
+        |stream, client, permit| {
+            let admin = Arc::clone(&admin);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (request, _unread) = request.into_parts();
+                std::future::ready(Ok::<_, Infallible>(admin.answer(&request)))
+            });
+            let (tasks_inner, stop) = (tasks.clone(), drained.clone());
+            tasks.spawn(async move {
+                connection::serve(tasks_inner, stop, stream, client, service).await;
+                drop(permit);
+            });
+        },
+    )
+    .await;
+    tasks.drain(ADMIN_DRAIN_MAX).await;
 }

@@ -1,0 +1,331 @@
+//! One request from its arrival to the end of its body: one access line, one count.
+
+use crate::clock::Clock;
+use crate::oci::{Reference, Repository, UpstreamName};
+use crate::telemetry::{Kind, Metrics, Outcome};
+use http::{HeaderValue, Method, StatusCode, Uri, header, request};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::time::Instant;
+
+/// So much of a path is logged: more than the longest valid one (a name of 255 characters, a
+/// sha512 digest and the words between), so that only nonsense is cut.
+const PATH_LOGGED_BYTES_MAX: usize = 512;
+
+/// So much of a `User-Agent` is logged; dockerd's, the longest known, is about 200 bytes.
+const USER_AGENT_LOGGED_BYTES_MAX: usize = 256;
+
+/// The status logged for a request whose client left before there was an answer: nginx's number
+/// for it, which log readers know.
+const STATUS_CLIENT_CLOSED: u16 = 499;
+
+/// Makes request ids.
+#[derive(Debug)]
+pub(super) struct RequestIds {
+    /// The low bits of the start time, so that ids of two runs do not meet in one log.
+    run: u32,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    /// Ids of the run that begins now.
+    pub(super) fn new(clock: &dyn Clock) -> Self {
+        let low_bits = clock.now().0 & u64::from(u32::MAX);
+        Self {
+            run: u32::try_from(low_bits).unwrap_or_default(),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    /// An id that no other request of this run has.
+    pub(super) fn next(&self) -> RequestId {
+        RequestId {
+            run: self.run,
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+/// The id of a request: `X-Request-Id`, and `request_id` in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RequestId {
+    run: u32,
+    number: u64,
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{:x}", self.run, self.number)
+    }
+}
+
+/// How a response ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Ended {
+    /// All of it was handed to the connection.
+    Complete,
+    /// The body broke off, and the connection with it.
+    Failed(String),
+    /// The client left, or the drain's time was over. What is not ended otherwise was cancelled.
+    Cancelled,
+}
+
+/// What is known of a request. Dropping it writes the access line: exactly one, however it ends.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    id: RequestId,
+    client: SocketAddr,
+    method: Method,
+    uri: Uri,
+    user_agent: Option<HeaderValue>,
+    started: Instant,
+    metrics: Metrics,
+    kind: Kind,
+    upstream: Option<UpstreamName>,
+    repository: Option<Repository>,
+    reference: Option<Reference>,
+    /// Set when the head of the response is known.
+    answer: Option<(StatusCode, Outcome)>,
+    first_byte: Option<Instant>,
+    bytes: u64,
+    ended: Ended,
+}
+
+impl Exchange {
+    /// A request has arrived.
+    pub(super) fn begin(
+        id: RequestId,
+        client: SocketAddr,
+        request: &request::Parts,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            id,
+            client,
+            method: request.method.clone(),
+            uri: request.uri.clone(),
+            user_agent: request.headers.get(header::USER_AGENT).cloned(),
+            started: Instant::now(),
+            metrics,
+            kind: Kind::Other,
+            upstream: None,
+            repository: None,
+            reference: None,
+            answer: None,
+            first_byte: None,
+            bytes: 0,
+            ended: Ended::Cancelled,
+        }
+    }
+
+    /// The id.
+    pub(super) fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// What kind of thing it asks for.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The upstream it goes to, once that is known.
+    pub(super) fn upstream(&self) -> Option<&UpstreamName> {
+        self.upstream.as_ref()
+    }
+
+    /// The request's path was understood.
+    pub(super) fn asks_for(&mut self, kind: Kind, reference: Option<Reference>) {
+        self.kind = kind;
+        self.reference = reference;
+    }
+
+    /// The upstream was found.
+    pub(super) fn goes_to(&mut self, upstream: &UpstreamName, repository: &Repository) {
+        self.upstream = Some(upstream.clone());
+        self.repository = Some(repository.clone());
+    }
+
+    /// The head of the response is known: the request is counted.
+    pub(super) fn answered(&mut self, status: StatusCode, outcome: Outcome) {
+        self.answer = Some((status, outcome));
+        self.metrics
+            .request(self.kind, self.upstream_label(), outcome);
+    }
+
+    /// Body bytes were handed to the connection.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.first_byte();
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.metrics
+            .client_bytes(self.kind, self.upstream_label(), bytes);
+    }
+
+    /// The response was handed over as a whole.
+    pub(super) fn completed(&mut self) {
+        // A response without a body has its head in place of a first byte.
+        self.first_byte();
+        self.ended = Ended::Complete;
+    }
+
+    /// The body broke off. The client sees a broken connection, and the log the reason.
+    pub(super) fn failed(&mut self, why: &dyn std::error::Error) {
+        tracing::error!(
+            request_id = %self.id,
+            upstream = self.upstream.as_ref().map(display),
+            repository = self.repository.as_ref().map(display),
+            reference = self.reference.as_ref().map(display),
+            bytes = self.bytes,
+            cause = %Chain(why),
+            "a body broke off"
+        );
+        self.ended = Ended::Failed(Chain(why).to_string());
+    }
+
+    fn first_byte(&mut self) {
+        if self.first_byte.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        self.first_byte = Some(now);
+        if let Some((_, outcome)) = self.answer {
+            let wait = now.duration_since(self.started);
+            self.metrics
+                .first_byte(self.kind, outcome, wait.as_secs_f64());
+        }
+    }
+
+    fn upstream_label(&self) -> &str {
+        self.upstream.as_ref().map_or("", UpstreamName::as_str)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let (ended, cause) = match &self.ended {
+            // A panic unwinds through here; nothing else may look like a client that left.
+            Ended::Cancelled if std::thread::panicking() => ("failed", Some("panic")),
+            Ended::Cancelled => ("cancelled", None),
+            Ended::Complete => ("complete", None),
+            Ended::Failed(why) => ("failed", Some(why.as_str())),
+        };
+        let status = self
+            .answer
+            .map_or(STATUS_CLIENT_CLOSED, |(status, _)| status.as_u16());
+        let ttfb = self.first_byte.map(|at| at.duration_since(self.started));
+        tracing::info!(
+            target: "roadstead::access",
+            request_id = %self.id,
+            client = %self.client,
+            method = %self.method,
+            path = shortened(self.uri.path(), PATH_LOGGED_BYTES_MAX),
+            upstream = self.upstream.as_ref().map(display),
+            repository = self.repository.as_ref().map(display),
+            reference = self.reference.as_ref().map(display),
+            status,
+            outcome = self.answer.map(|(_, outcome)| outcome.label()),
+            bytes = self.bytes,
+            ttfb_ms = ttfb.map(|wait| wait.as_secs_f64() * 1e3),
+            total_ms = self.started.elapsed().as_secs_f64() * 1e3,
+            ended,
+            cause,
+            user_agent = self.user_agent.as_ref().map(printable),
+            "request"
+        );
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(super) struct Chain<'a>(pub(super) &'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// The header's text when it is plain, visible ASCII: anything else could forge log lines.
+fn printable(value: &HeaderValue) -> &str {
+    value.to_str().map_or("(not plain text)", |text| {
+        shortened(text, USER_AGENT_LOGGED_BYTES_MAX)
+    })
+}
+
+fn shortened(text: &str, bytes_max: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes_max))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+    use crate::server::testing::{Logs, exchange, metrics, request_head};
+
+    #[test]
+    fn a_request_dropped_without_an_answer_is_logged_and_not_counted() {
+        let (logs, metrics) = (Logs::collect(), metrics());
+        let before = metrics.render();
+        let ids = RequestIds::new(&ManualClock::new(Timestamp(0xab)));
+        let client = SocketAddr::from(([192, 0, 2, 1], 4711));
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(async {
+                drop(Exchange::begin(
+                    ids.next(),
+                    client,
+                    &request_head(),
+                    metrics.clone(),
+                ));
+            });
+        let lines = logs.access();
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0]["status"], 499);
+        assert_eq!(lines[0]["ended"], "cancelled");
+        assert_eq!(lines[0]["request_id"], "000000ab-1");
+        assert_eq!(lines[0]["client"], "192.0.2.1:4711");
+        assert_eq!(lines[0]["path"], "/v2/library/nginx/blobs/sha256:aa");
+        assert_eq!(metrics.render(), before);
+    }
+
+    #[test]
+    fn a_request_is_counted_once_and_its_first_byte_once() {
+        let metrics = metrics();
+        let mut exchange = exchange(&metrics);
+        exchange.sent(3);
+        exchange.sent(4);
+        exchange.completed();
+        drop(exchange);
+        let text = metrics.render();
+        for line in [
+            "roadstead_requests_total{kind=\"blob\",outcome=\"hit\",upstream=\"docker.io\"} 1",
+            "roadstead_first_byte_seconds_count{kind=\"blob\",outcome=\"hit\"} 1",
+            "roadstead_client_bytes_total{kind=\"blob\",upstream=\"docker.io\"} 7",
+        ] {
+            assert!(text.contains(line), "{line:?} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn ids_differ() {
+        let ids = RequestIds::new(&ManualClock::new(Timestamp(1 << 40)));
+        assert_ne!(ids.next().to_string(), ids.next().to_string());
+    }
+
+    #[test]
+    fn what_a_client_says_is_bounded_and_plain() {
+        let long = HeaderValue::from_str(&"x".repeat(5000)).unwrap();
+        assert_eq!(printable(&long).len(), USER_AGENT_LOGGED_BYTES_MAX);
+        let odd = HeaderValue::from_bytes(b"\xff\x9b31m").unwrap();
+        assert_eq!(printable(&odd), "(not plain text)");
+        assert_eq!(shortened("\u{e9}\u{e9}", 3), "\u{e9}");
+    }
+}

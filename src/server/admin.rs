@@ -1,0 +1,66 @@
+//! The operator's listener: metrics and health.
+
+use crate::mirror::Mirror;
+use crate::telemetry::Metrics;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header, request};
+use http_body_util::Full;
+use tokio_util::sync::CancellationToken;
+
+/// The Prometheus text format.
+const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Answers the operator's tools.
+#[derive(Debug)]
+pub(super) struct Admin {
+    /// What is asked whether it is ready.
+    pub(super) mirror: Mirror,
+    /// What is shown.
+    pub(super) metrics: Metrics,
+    /// Cancelled when the drain begins.
+    pub(super) stop: CancellationToken,
+}
+
+impl Admin {
+    /// Answers one request. Its body, if it has one, is never read.
+    pub(super) fn answer(&self, request: &request::Parts) -> Response<Full<Bytes>> {
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            let allow = HeaderValue::from_static("GET, HEAD");
+            response.headers_mut().insert(header::ALLOW, allow);
+            return response;
+        }
+        match request.uri.path() {
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" if self.stop.is_cancelled() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+            }
+            "/readyz" => match self.mirror.ready() {
+                Ok(()) => text(StatusCode::OK, "ok\n"),
+                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            },
+            "/metrics" => with_type(StatusCode::OK, EXPOSITION, self.metrics.render()),
+            _ => text(StatusCode::NOT_FOUND, "not found\n"),
+        }
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    with_type(status, TEXT, body)
+}
+
+fn with_type(
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, content_type);
+    // Health and metrics are of the moment.
+    let no_store = HeaderValue::from_static("no-store");
+    headers.insert(header::CACHE_CONTROL, no_store);
+    response
+}

@@ -1,0 +1,264 @@
+//! What leaves: the one body type of all responses.
+//!
+//! A body is handed to hyper, which polls it as fast as the client takes its bytes and drops it at
+//! the end. An `Err` from it makes hyper break the connection (HTTP/1) or reset the stream (HTTP/2):
+//! that is how a client learns that what it has is not the whole.
+
+use super::access_log::Exchange;
+use crate::mirror::{BlobReader, MirrorError};
+use crate::telemetry::Metrics;
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use http_body::{Frame, SizeHint};
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+/// How long the head of a response may wait for the body's first bytes. With them at hand, a fill
+/// that fails at once is an error status, on which clients turn to their next mirror, and no
+/// broken body, on which they do not; but a merely slow upstream must not delay the head
+/// towards containerd's header timeout of 30 s.
+const FIRST_CHUNK_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// What a response has for a body.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// Nothing.
+    Empty,
+    /// Bytes at hand.
+    Full(Bytes),
+    /// Bytes that come as they are asked for.
+    Stream(ByteStream),
+}
+
+/// The bytes of a blob, or of a range of it.
+pub(super) struct ByteStream {
+    source: BoxStream<'static, Result<Bytes, MirrorError>>,
+    /// What [`ByteStream::prime`] took from the source.
+    first: Option<Bytes>,
+    /// What must still come; `None` when only the end will tell.
+    remaining: Option<u64>,
+    _counted: ReaderCount,
+}
+
+/// Why a body was broken off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    /// The mirror could not go on.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// The source ended before the length that was promised.
+    #[error("the content ended {missing} bytes too early")]
+    Short {
+        /// What was still to come.
+        missing: u64,
+    },
+    /// The source had more than the length that was promised.
+    #[error("the content is longer than was promised")]
+    Long,
+}
+
+impl ByteStream {
+    /// The bytes of `reader`, which must be `length` if that is known.
+    pub(super) fn of_blob(reader: BlobReader, length: Option<u64>, metrics: &Metrics) -> Self {
+        let source = stream::try_unfold(reader, |mut reader| async move {
+            Ok(reader.next().await?.map(|bytes| (bytes, reader)))
+        });
+        Self::new(source.boxed(), length, metrics)
+    }
+
+    fn new(
+        source: BoxStream<'static, Result<Bytes, MirrorError>>,
+        length: Option<u64>,
+        metrics: &Metrics,
+    ) -> Self {
+        Self {
+            source,
+            first: None,
+            remaining: length,
+            _counted: ReaderCount::begin(metrics),
+        }
+    }
+
+    /// For tests: the bytes and failures of a script, each after a pause in which hyper sends on what
+    /// it has.
+    #[cfg(test)]
+    pub(super) fn scripted(
+        steps: Vec<Result<Bytes, MirrorError>>,
+        length: Option<u64>,
+        metrics: &Metrics,
+    ) -> Self {
+        let paced = stream::iter(steps).then(|step| async {
+            tokio::task::yield_now().await;
+            step
+        });
+        Self::new(paced.boxed(), length, metrics)
+    }
+
+    /// Waits for the first bytes, but not for long. Content of zero bytes is waited for to its end:
+    /// its whole promise is in the head.
+    ///
+    /// # Errors
+    /// The first thing that came was a failure: nothing has been sent yet, so it can be answered.
+    pub(super) async fn prime(&mut self) -> Result<(), BodyError> {
+        if self.remaining == Some(0) {
+            return match self.source.next().await {
+                None => Ok(()),
+                Some(Ok(bytes)) if bytes.is_empty() => Ok(()),
+                Some(Ok(_)) => Err(BodyError::Long),
+                Some(Err(error)) => Err(error.into()),
+            };
+        }
+        // The stream keeps its own state, so giving up the wait loses nothing.
+        match tokio::time::timeout(FIRST_CHUNK_WAIT_MAX, self.source.next()).await {
+            Err(_slow) => Ok(()),
+            Ok(Some(Ok(bytes))) => {
+                self.first = Some(bytes);
+                Ok(())
+            }
+            Ok(Some(Err(error))) => Err(error.into()),
+            Ok(None) => {
+                // The end of content whose length was unknown: now it is known.
+                let missing = self.remaining.replace(0).unwrap_or(0);
+                if missing > 0 {
+                    return Err(BodyError::Short { missing });
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let bytes = match self.first.take() {
+            Some(first) => Some(first),
+            None => ready!(self.source.poll_next_unpin(context)).transpose()?,
+        };
+        let Some(bytes) = bytes else {
+            return Poll::Ready(match self.remaining {
+                Some(missing) if missing > 0 => Some(Err(BodyError::Short { missing })),
+                Some(_) | None => None,
+            });
+        };
+        if let Some(remaining) = &mut self.remaining {
+            let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            let Some(rest) = remaining.checked_sub(length) else {
+                return Poll::Ready(Some(Err(BodyError::Long)));
+            };
+            *remaining = rest;
+        }
+        Poll::Ready(Some(Ok(bytes)))
+    }
+}
+
+impl fmt::Debug for ByteStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByteStream")
+            .field("remaining", &self.remaining)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The body of a response, which writes the request's access line at its end.
+#[derive(Debug)]
+pub(super) struct Body {
+    content: Content,
+    /// Dropped with the body, however that happens: at its end, after an error, or with the connection.
+    exchange: Box<Exchange>,
+}
+
+impl Body {
+    /// A body with `content`. The request must have been answered ([`Exchange::answered`]).
+    pub(super) fn new(content: Content, exchange: Box<Exchange>) -> Self {
+        let mut body = Self { content, exchange };
+        if http_body::Body::is_end_stream(&body) {
+            // hyper does not poll such a body at all.
+            body.exchange.completed();
+        }
+        body
+    }
+
+    fn finish(&mut self) {
+        self.content = Content::Empty;
+        self.exchange.completed();
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        match &mut this.content {
+            Content::Empty => Poll::Ready(None),
+            Content::Full(bytes) => {
+                let bytes = mem::take(bytes);
+                this.exchange.sent(bytes.len());
+                this.finish();
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Content::Stream(stream) => match ready!(stream.poll_bytes(context)) {
+                None => {
+                    this.finish();
+                    Poll::Ready(None)
+                }
+                Some(Ok(bytes)) => {
+                    this.exchange.sent(bytes.len());
+                    if stream.remaining == Some(0) {
+                        this.finish();
+                    }
+                    Poll::Ready(Some(Ok(Frame::data(bytes))))
+                }
+                Some(Err(error)) => {
+                    this.exchange.failed(&error);
+                    this.content = Content::Empty;
+                    Poll::Ready(Some(Err(error)))
+                }
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Empty => true,
+            Content::Full(bytes) => bytes.is_empty(),
+            Content::Stream(stream) => stream.remaining == Some(0),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Full(bytes) => {
+                SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+            }
+            Content::Stream(stream) => stream
+                .remaining
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+/// One of the readers in flight, for as long as it lives.
+struct ReaderCount(Metrics);
+
+impl ReaderCount {
+    fn begin(metrics: &Metrics) -> Self {
+        metrics.readers_in_flight(1);
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for ReaderCount {
+    fn drop(&mut self) {
+        self.0.readers_in_flight(-1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! A client's connection with patience that ends.
+//!
+//! hyper bounds how long it waits for a request's head, but neither how long a new connection may
+//! stay silent before hyper knows its HTTP version, nor how long a client may leave a response
+//! unread: with a full socket hyper does not even poll the body, so the body cannot watch the time.
+//! Both are watched here, at the one place that every byte passes.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// A response of which the client takes no byte for this long is given up. containerd's own limit
+/// for a pull without progress is 5 minutes, so a client this slow has given up itself; a stalled
+/// reader keeps a blob pinned and a connection taken.
+pub(super) const CLIENT_STALL_MAX: Duration = Duration::from_mins(10);
+
+/// A new connection must say this much ([`FIRST_BYTES`]) within this time. It is hyper's own
+/// default for a request's head.
+pub(super) const FIRST_BYTES_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// The length of HTTP/2's connection preface (RFC 9113 section 3.4): after so many bytes hyper
+/// always knows the HTTP version, and its own time limits hold. A whole HTTP/1 request that is
+/// shorter (`GET / HTTP/1.0`) is answered at once and then has its connection closed early.
+const FIRST_BYTES: usize = 24;
+
+/// A connection that fails with [`io::ErrorKind::TimedOut`] when the client stands still.
+#[derive(Debug)]
+pub(super) struct ClientStream<T> {
+    inner: T,
+    /// Runs until the first bytes have come.
+    first_bytes: Option<FirstBytes>,
+    /// Armed while a write waits for the client.
+    stall: Pin<Box<Sleep>>,
+    stalled: bool,
+    stall_max: Duration,
+}
+
+#[derive(Debug)]
+struct FirstBytes {
+    missing: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl<T> ClientStream<T> {
+    /// Watches `inner`, a connection that was just made.
+    pub(super) fn new(inner: T) -> Self {
+        Self::with_limits(inner, FIRST_BYTES_WAIT_MAX, CLIENT_STALL_MAX)
+    }
+
+    fn with_limits(inner: T, first_bytes_max: Duration, stall_max: Duration) -> Self {
+        Self {
+            inner,
+            first_bytes: Some(FirstBytes {
+                missing: FIRST_BYTES,
+                deadline: Box::pin(tokio::time::sleep(first_bytes_max)),
+            }),
+            stall: Box::pin(tokio::time::sleep(stall_max)),
+            stalled: false,
+            stall_max,
+        }
+    }
+
+    /// Passes on what a write said, unless it has waited for the client for too long.
+    fn watch<R>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        if written.is_ready() {
+            self.stalled = false;
+            return written;
+        }
+        if !self.stalled {
+            self.stalled = true;
+            self.stall.as_mut().reset(Instant::now() + self.stall_max);
+        }
+        match self.stall.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(timed_out("the client reads nothing"))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for ClientStream<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.inner).poll_read(context, buffer);
+        let Some(first_bytes) = &mut this.first_bytes else {
+            return read;
+        };
+        if read.is_ready() {
+            let came = buffer.filled().len().saturating_sub(before);
+            first_bytes.missing = first_bytes.missing.saturating_sub(came);
+            if first_bytes.missing == 0 {
+                this.first_bytes = None;
+            }
+            return read;
+        }
+        match first_bytes.deadline.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(timed_out("the client says nothing"))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for ClientStream<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(context, buffer);
+        self.watch(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(context, buffers);
+        self.watch(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    // A TLS stream waits for the client here, since its writes only fill a buffer.
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.inner).poll_flush(context);
+        self.watch(context, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.inner).poll_shutdown(context);
+        self.watch(context, shut)
+    }
+}
+
+fn timed_out(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_is_given_up() {
+        let (_client, server) = duplex(64);
+        let started = Instant::now();
+        let error = ClientStream::new(server).read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(started.elapsed() >= FIRST_BYTES_WAIT_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_begins_a_preface_and_stops_is_given_up() {
+        let (mut client, server) = duplex(64);
+        client.write_all(b"PRI * HTTP/2").await.unwrap();
+        let mut taken = Vec::new();
+        let error = ClientStream::new(server)
+            .read_to_end(&mut taken)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_the_first_bytes_silence_is_hypers_business() {
+        let (mut client, server) = duplex(64);
+        client.write_all(&[b'a'; FIRST_BYTES]).await.unwrap();
+        let mut server = ClientStream::new(server);
+        server.read_exact(&mut [0; FIRST_BYTES]).await.unwrap();
+        let more = tokio::time::timeout(FIRST_BYTES_WAIT_MAX * 3, server.read_u8()).await;
+        assert!(more.is_err(), "the read must still wait: {more:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_given_up_and_a_slow_one_is_not() {
+        let (mut client, server) = duplex(16);
+        let mut server = ClientStream::new(server);
+        let slow_reader = async {
+            for _ in 0..3 {
+                tokio::time::sleep(CLIENT_STALL_MAX / 2).await;
+                client.read_exact(&mut [0; 16]).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(server.write_all(&[0; 64]), slow_reader);
+        written.expect("half the patience is enough each time");
+
+        let error = server.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,222 @@
+//! One request of a client: parsed, asked of the mirror, answered.
+
+use super::access_log::{Exchange, RequestIds};
+use super::body::{Body, ByteStream};
+use super::conditions;
+use super::reply::{self, Reply};
+use super::respond::Refusal;
+use crate::clock::Clock;
+use crate::mirror::{BlobHead, Mirror, Source};
+use crate::oci::route::{Route, Target};
+use crate::oci::{AcceptClass, Digest, Page, Reference};
+use crate::telemetry::{Kind, Metrics};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, header, request};
+use std::net::SocketAddr;
+
+const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// What `/` says to somebody who opened it in a browser.
+const GREETING: &[u8] = b"roadstead: a registry mirror. The API is under /v2/.\n";
+
+/// Answers clients.
+#[derive(Debug)]
+pub(super) struct Handler {
+    mirror: Mirror,
+    metrics: Metrics,
+    ids: RequestIds,
+}
+
+impl Handler {
+    /// A handler that asks `mirror`.
+    pub(super) fn new(mirror: Mirror, metrics: Metrics, clock: &dyn Clock) -> Self {
+        Self {
+            mirror,
+            metrics,
+            ids: RequestIds::new(clock),
+        }
+    }
+
+    /// Answers one request. Its body, if it has one, is never read.
+    pub(super) async fn answer(
+        &self,
+        request: request::Parts,
+        client: SocketAddr,
+    ) -> Response<Body> {
+        let mut exchange = Box::new(Exchange::begin(
+            self.ids.next(),
+            client,
+            &request,
+            self.metrics.clone(),
+        ));
+        let mut echo_ns = false;
+        let asked = self.dispatch(&request, &mut exchange, &mut echo_ns).await;
+        let reply = asked.unwrap_or_else(|refusal| {
+            refusal.log(exchange.id());
+            refusal.into_reply()
+        });
+        respond(&request, reply, exchange, echo_ns)
+    }
+
+    async fn dispatch(
+        &self,
+        request: &request::Parts,
+        exchange: &mut Exchange,
+        echo_ns: &mut bool,
+    ) -> Result<Reply, Refusal> {
+        let path = request.uri.path();
+        if path == "/" && matches!(request.method, Method::GET | Method::HEAD) {
+            let text = HeaderValue::from_static("text/plain; charset=utf-8");
+            return Ok(Reply::own(text, Bytes::from_static(GREETING)));
+        }
+        let target = Target::parse(&request.method, path, request.uri.query())?;
+        let ns = target.ns.as_deref();
+        *echo_ns = ns.is_some();
+        match target.route {
+            Route::Ping => Ok(Reply::own(reply::JSON, Bytes::from_static(b"{}"))),
+            Route::Catalog(page) => self.catalog(&page, path, ns).await,
+            Route::Manifest { path, reference } => {
+                exchange.asks_for(Kind::Manifest, Some(reference.clone()));
+                let source = self.resolve(request, ns, &path, exchange)?;
+                self.manifest(request, &source, &reference).await
+            }
+            Route::Blob { path, digest } => {
+                exchange.asks_for(Kind::Blob, Some(Reference::Digest(digest)));
+                let source = self.resolve(request, ns, &path, exchange)?;
+                self.blob(request, &source, &digest).await
+            }
+            Route::Tags { path: name, page } => {
+                exchange.asks_for(Kind::Tags, None);
+                let source = self.resolve(request, ns, &name, exchange)?;
+                let answer = self.mirror.tags(&source, &page).await?;
+                Ok(Reply::list(answer, path, ns))
+            }
+            Route::Referrers {
+                path: name,
+                digest,
+                artifact_type,
+            } => {
+                exchange.asks_for(Kind::Referrers, Some(Reference::Digest(digest)));
+                let source = self.resolve(request, ns, &name, exchange)?;
+                let asked = self
+                    .mirror
+                    .referrers(&source, &digest, artifact_type.as_deref());
+                Ok(Reply::list(asked.await?, path, ns))
+            }
+        }
+    }
+
+    fn resolve(
+        &self,
+        request: &request::Parts,
+        ns: Option<&str>,
+        path: &str,
+        exchange: &mut Exchange,
+    ) -> Result<Source, Refusal> {
+        let host = host(&request.uri, &request.headers);
+        let source = self.mirror.directory().resolve(ns, host, path)?;
+        exchange.goes_to(&source.upstream, &source.repository);
+        Ok(source)
+    }
+
+    async fn manifest(
+        &self,
+        request: &request::Parts,
+        source: &Source,
+        reference: &Reference,
+    ) -> Result<Reply, Refusal> {
+        let (accept, by_digest) = match reference {
+            Reference::Tag(_) => (accept_class(&request.headers), false),
+            Reference::Digest(_) => (AcceptClass::ALL, true),
+        };
+        // An answer that the client did not list is served all the same, as registries do: it may
+        // well understand it, and 406 is nothing that any client handles.
+        let answer = self.mirror.manifest(source, reference, accept).await?;
+        Ok(Reply::manifest(&request.headers, answer, by_digest))
+    }
+
+    async fn blob(
+        &self,
+        request: &request::Parts,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<Reply, Refusal> {
+        let headers = &request.headers;
+        // A client that has the blob needs no fill, only to hear that the repository has it too.
+        let head_will_do = request.method == Method::HEAD
+            || (headers.contains_key(header::IF_NONE_MATCH)
+                && conditions::client_has(headers, &digest.to_string()));
+        if head_will_do {
+            let head = self.mirror.blob_head(source, digest).await?;
+            return Ok(Reply::blob_head(headers, digest, head));
+        }
+        let answer = self.mirror.blob(source, digest).await?;
+        let head = BlobHead {
+            total: answer.total,
+            outcome: answer.outcome,
+        };
+        Reply::blob(headers, digest, head, |part, length| {
+            ByteStream::of_blob(answer.reader(part), length, &self.metrics)
+        })
+        .await
+    }
+
+    async fn catalog(&self, page: &Page, path: &str, ns: Option<&str>) -> Result<Reply, Refusal> {
+        let (repositories, next) = self.mirror.catalog(page).await?;
+        // As distribution answers (docs/spec/api.md, "Listing Repositories").
+        let body = serde_json::json!({ "repositories": repositories }).to_string();
+        let mut reply = Reply::own(reply::JSON, Bytes::from(body));
+        if let Some(next) = next {
+            reply.link(next, path, ns);
+        }
+        Ok(reply)
+    }
+}
+
+/// Puts a response together: what all of them have, the body, the end of the request's story.
+fn respond(
+    request: &request::Parts,
+    mut reply: Reply,
+    mut exchange: Box<Exchange>,
+    echo_ns: bool,
+) -> Response<Body> {
+    reply.answer_head(&request.method);
+    reply.add_cache_status(exchange.kind());
+    let headers = &mut reply.headers;
+    let path = request.uri.path();
+    if path == "/v2" || path.starts_with("/v2/") {
+        headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    }
+    // A client must not be told that a digest's text is a web page.
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    if let Ok(id) = HeaderValue::try_from(exchange.id().to_string()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    // Only the configured name is echoed, never the client's text (dist-spec, "Registry proxying").
+    let upstream = exchange.upstream().filter(|_| echo_ns);
+    if let Some(Ok(name)) = upstream.map(|name| HeaderValue::from_str(name.as_str())) {
+        headers.insert(OCI_NAMESPACE, name);
+    }
+    exchange.answered(reply.status, reply.outcome);
+    let mut response = Response::new(Body::new(reply.content, exchange));
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    response
+}
+
+fn accept_class(headers: &HeaderMap) -> AcceptClass {
+    let values = headers.get_all(header::ACCEPT).iter();
+    AcceptClass::from_headers(values.filter_map(|value| value.to_str().ok()))
+}
+
+/// The host a request was sent to: `:authority` of HTTP/2 and that of an absolute target go before the
+/// `Host` header (RFC 9112 section 3.2.2).
+fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    match uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => headers.get(header::HOST)?.to_str().ok(),
+    }
+}

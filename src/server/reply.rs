@@ -1,0 +1,214 @@
+//! Answers on their way out: the heads of responses.
+
+use super::body::{ByteStream, Content};
+use super::conditions::{self, Selection};
+use super::respond::Refusal;
+use crate::mirror::{BlobHead, ListAnswer, ManifestAnswer};
+use crate::oci::{Digest, link::NextPage};
+use crate::telemetry::{Kind, Outcome};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+
+/// Room for the headers of a usual response, so that the map is allocated once.
+pub(super) const HEADERS_USUAL: usize = 16;
+
+/// The type of all JSON that is roadstead's own.
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The type of blobs: what they hold is in the manifest's descriptors.
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// A digest's content never changes; a year is the longest that RFC 9111 caches honour.
+const FOREVER: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
+
+const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// A response, but for what all responses have in common.
+#[derive(Debug)]
+pub(super) struct Reply {
+    /// The status.
+    pub(super) status: StatusCode,
+    /// The headers; of `Content-Length` only what the content does not say itself.
+    pub(super) headers: HeaderMap,
+    /// The body.
+    pub(super) content: Content,
+    /// How it was found.
+    pub(super) outcome: Outcome,
+}
+
+impl Reply {
+    fn new(status: StatusCode, content: Content, outcome: Outcome) -> Self {
+        Self {
+            status,
+            headers: HeaderMap::with_capacity(HEADERS_USUAL),
+            content,
+            outcome,
+        }
+    }
+
+    /// Something that roadstead knows by itself.
+    pub(super) fn own(content_type: HeaderValue, body: Bytes) -> Self {
+        let mut reply = Self::new(StatusCode::OK, Content::Full(body), Outcome::Hit);
+        reply.headers.insert(header::CONTENT_TYPE, content_type);
+        reply
+    }
+
+    /// A manifest. `by_digest`: the request named it by its digest, so that the answer is for ever.
+    pub(super) fn manifest(request: &HeaderMap, answer: ManifestAnswer, by_digest: bool) -> Self {
+        let digest = answer.digest.to_string();
+        let mut reply = if conditions::client_has(request, &digest) {
+            Self::new(StatusCode::NOT_MODIFIED, Content::Empty, answer.outcome)
+        } else {
+            let mut reply = Self::new(StatusCode::OK, Content::Full(answer.bytes), answer.outcome);
+            // What upstream sends as a type was a header once, or comes from the manifest's JSON.
+            let media_type = HeaderValue::from_str(&answer.media_type).unwrap_or(OCTETS);
+            reply.headers.insert(header::CONTENT_TYPE, media_type);
+            reply
+        };
+        reply.identify(&digest, by_digest);
+        if !by_digest {
+            let accept = HeaderValue::from_static("Accept");
+            reply.headers.insert(header::VARY, accept);
+        }
+        reply.warn(&answer.warnings);
+        reply
+    }
+
+    /// The head of a blob, for HEAD and for a client that has the blob already.
+    pub(super) fn blob_head(request: &HeaderMap, digest: &Digest, head: BlobHead) -> Self {
+        let digest = digest.to_string();
+        if conditions::client_has(request, &digest) {
+            let mut reply = Self::new(StatusCode::NOT_MODIFIED, Content::Empty, head.outcome);
+            reply.identify(&digest, true);
+            return reply;
+        }
+        let mut reply = Self::new(StatusCode::OK, Content::Empty, head.outcome);
+        reply.describe_blob(&digest);
+        if let Some(total) = head.total {
+            let total = HeaderValue::from(total);
+            reply.headers.insert(header::CONTENT_LENGTH, total);
+        }
+        reply
+    }
+
+    /// A blob, or the part of it that the request selects. `open` is asked for the bytes of that part
+    /// (`None`: all) and told their number, if known.
+    ///
+    /// # Errors
+    /// The range does not exist, or the first bytes failed.
+    pub(super) async fn blob(
+        request: &HeaderMap,
+        digest: &Digest,
+        head: BlobHead,
+        open: impl FnOnce(Option<std::ops::Range<u64>>, Option<u64>) -> ByteStream,
+    ) -> Result<Self, Refusal> {
+        let digest = digest.to_string();
+        let (status, mut stream, content_range) =
+            match conditions::select(request, &digest, head.total) {
+                Selection::Whole => (StatusCode::OK, open(None, head.total), None),
+                Selection::Unsatisfiable => return Err(Refusal::range(head.total)),
+                Selection::Part(part) => {
+                    let last = part.end.saturating_sub(1);
+                    let total = head.total.unwrap_or(part.end);
+                    let value = format!("bytes {}-{last}/{total}", part.start);
+                    let length = part.end.saturating_sub(part.start);
+                    let stream = open(Some(part), Some(length));
+                    (StatusCode::PARTIAL_CONTENT, stream, Some(value))
+                }
+            };
+        stream.prime().await?;
+        let mut reply = Self::new(status, Content::Stream(stream), head.outcome);
+        reply.describe_blob(&digest);
+        if let Some(value) = content_range {
+            reply.set(header::CONTENT_RANGE, value);
+        }
+        Ok(reply)
+    }
+
+    /// A list. `path` is the client's own, for the link to the next page; `ns` likewise.
+    pub(super) fn list(answer: ListAnswer, path: &str, ns: Option<&str>) -> Self {
+        let mut reply = Self::new(StatusCode::OK, Content::Full(answer.bytes), answer.outcome);
+        let media_type = HeaderValue::from_str(&answer.media_type).unwrap_or(JSON);
+        reply.headers.insert(header::CONTENT_TYPE, media_type);
+        if let Some(filters) = answer.filters_applied {
+            reply.set(OCI_FILTERS_APPLIED, filters);
+        }
+        if let Some(next) = answer.next {
+            reply.link(next, path, ns);
+        }
+        reply.warn(&answer.warnings);
+        reply
+    }
+
+    /// Adds the link to the next page, which must come back to the same upstream.
+    pub(super) fn link(&mut self, mut next: NextPage, path: &str, ns: Option<&str>) {
+        // Upstream may be a mirror itself, and `ns` in its links speaks of its own upstreams.
+        next.query.retain(|(name, _)| name != "ns");
+        if let Some(ns) = ns {
+            next.query.push(("ns".to_owned(), ns.to_owned()));
+        }
+        self.set(header::LINK, next.header(path));
+    }
+
+    /// Says how it was found, if the request was a pull.
+    pub(super) fn add_cache_status(&mut self, kind: Kind) {
+        let pull = match kind {
+            Kind::Manifest | Kind::Blob | Kind::Tags | Kind::Referrers => true,
+            Kind::Other => false,
+        };
+        if pull {
+            let value = HeaderValue::from_static(self.outcome.cache_status());
+            self.headers.insert(CACHE_STATUS, value);
+        }
+    }
+
+    /// Leaves the body away, and its length in the head (RFC 9110 section 9.3.2).
+    pub(super) fn answer_head(&mut self, method: &Method) {
+        if *method != Method::HEAD {
+            return;
+        }
+        if let Content::Full(bytes) = &self.content {
+            let length = HeaderValue::from(bytes.len());
+            self.headers.insert(header::CONTENT_LENGTH, length);
+        }
+        self.content = Content::Empty;
+    }
+
+    fn describe_blob(&mut self, digest: &str) {
+        self.headers.insert(header::CONTENT_TYPE, OCTETS);
+        let bytes = HeaderValue::from_static("bytes");
+        self.headers.insert(header::ACCEPT_RANGES, bytes);
+        self.identify(digest, true);
+    }
+
+    fn identify(&mut self, digest: &str, forever: bool) {
+        self.set(DOCKER_CONTENT_DIGEST, digest.to_owned());
+        self.set(header::ETAG, format!("\"{digest}\""));
+        if forever {
+            self.headers.insert(header::CACHE_CONTROL, FOREVER);
+        }
+    }
+
+    fn warn(&mut self, warnings: &[String]) {
+        for warning in warnings {
+            if let Ok(value) = HeaderValue::from_str(warning) {
+                self.headers.append(header::WARNING, value);
+            }
+        }
+    }
+
+    /// Sets a header, unless its text cannot stand in one: then the answer goes without it.
+    fn set(&mut self, name: HeaderName, text: String) {
+        match HeaderValue::try_from(text) {
+            Ok(value) => {
+                self.headers.insert(name, value);
+            }
+            Err(error) => tracing::debug!(%name, %error, "header left out"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

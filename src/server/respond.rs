@@ -1,0 +1,235 @@
+//! Errors on their way out: the one place that turns them into HTTP.
+//!
+//! A client gets the spec's code and a fixed phrase; the cause goes to the log, with the request's id.
+
+use super::access_log::{Chain, RequestId};
+use super::body::{BodyError, Content};
+use super::reply::{self, Reply};
+use crate::mirror::MirrorError;
+use crate::oci::directory::ResolveError;
+use crate::oci::route::RouteError;
+use crate::oci::{ErrorCode, error};
+use crate::telemetry::Outcome;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use std::borrow::Cow;
+use std::error::Error;
+use std::time::Duration;
+
+/// The `Retry-After` of a 429 when upstream did not say: long enough that a fleet does not knock on
+/// a limit that is counted in minutes, short enough for a rate counted in seconds.
+const RETRY_AFTER_LIMITED: Duration = Duration::from_secs(10);
+
+/// The `Retry-After` of a 503: a place among the fills or a restart takes seconds.
+const RETRY_AFTER_BUSY: Duration = Duration::from_secs(2);
+
+/// Why a request is answered with an error.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    code: ErrorCode,
+    message: Cow<'static, str>,
+    extra: Extra,
+    /// For the log only.
+    cause: Option<String>,
+}
+
+/// The header that belongs to a status.
+#[derive(Debug)]
+enum Extra {
+    Nothing,
+    /// When to come back.
+    RetryAfter(Duration),
+    /// The methods that a resource has.
+    AllowReading,
+    /// How many bytes exist, if that is known.
+    Total(Option<u64>),
+}
+
+impl Refusal {
+    fn new(
+        status: StatusCode,
+        code: ErrorCode,
+        message: impl Into<Cow<'static, str>>,
+        cause: &dyn Error,
+    ) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            extra: Extra::Nothing,
+            cause: Some(Chain(cause).to_string()),
+        }
+    }
+
+    /// 416: `total` bytes exist, and none of those asked for.
+    pub(super) fn range(total: Option<u64>) -> Self {
+        Self {
+            status: StatusCode::RANGE_NOT_SATISFIABLE,
+            code: ErrorCode::RangeInvalid,
+            message: "the range asked for does not exist".into(),
+            extra: Extra::Total(total),
+            cause: None,
+        }
+    }
+
+    /// Logs it, faults of ours or of an upstream at error level and others at debug.
+    pub(super) fn log(&self, request_id: RequestId) {
+        let status = self.status.as_u16();
+        let code = self.code.as_str();
+        let cause = self.cause.as_deref().unwrap_or(&self.message);
+        if self.status.is_server_error() {
+            tracing::error!(%request_id, status, code, cause, "request failed");
+        } else {
+            tracing::debug!(%request_id, status, code, cause, "request refused");
+        }
+    }
+
+    /// The response: the spec's envelope.
+    pub(super) fn into_reply(self) -> Reply {
+        let mut headers = HeaderMap::with_capacity(reply::HEADERS_USUAL);
+        headers.insert(header::CONTENT_TYPE, reply::JSON);
+        if let Some((name, value)) = self.extra.header() {
+            headers.insert(name, value);
+        }
+        let body = error::envelope(self.code, &self.message, None);
+        Reply {
+            status: self.status,
+            headers,
+            content: Content::Full(Bytes::from(body)),
+            outcome: Outcome::Error,
+        }
+    }
+}
+
+impl Extra {
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            Self::Nothing | Self::Total(None) => None,
+            Self::RetryAfter(wait) => {
+                // Whole seconds, rounded up: earlier would be too early.
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                Some((header::RETRY_AFTER, HeaderValue::from(seconds.max(1))))
+            }
+            Self::AllowReading => Some((header::ALLOW, HeaderValue::from_static("GET, HEAD"))),
+            Self::Total(Some(total)) => HeaderValue::try_from(format!("bytes */{total}"))
+                .ok()
+                .map(|value| (header::CONTENT_RANGE, value)),
+        }
+    }
+}
+
+/// The mapping of everything that the mirror can fail with.
+///
+/// Upstream's refusals of our credentials (401, 403) become 403 DENIED and not 401: a 401 without
+/// a challenge is no HTTP (RFC 9110 section 15.5.2), and one with a challenge makes dockerd send its
+/// Docker Hub password here (moby#30880). Docker Hub answers 401 for repositories that do not
+/// exist, so the phrase leaves that open, as Hub's own does.
+impl From<MirrorError> for Refusal {
+    fn from(error: MirrorError) -> Self {
+        use ErrorCode as Code;
+        use MirrorError as E;
+        use StatusCode as Status;
+        let (status, code, message) = match &error {
+            E::ManifestUnknown => (
+                Status::NOT_FOUND,
+                Code::ManifestUnknown,
+                phrase::NO_MANIFEST,
+            ),
+            E::NameUnknown => (Status::NOT_FOUND, Code::NameUnknown, phrase::NO_NAME),
+            E::BlobUnknown => (Status::NOT_FOUND, Code::BlobUnknown, phrase::NO_BLOB),
+            E::Unauthorized => (Status::FORBIDDEN, Code::Denied, phrase::UNAUTHORIZED),
+            E::Denied => (Status::FORBIDDEN, Code::Denied, phrase::DENIED),
+            E::RateLimited { .. } => {
+                let status = Status::TOO_MANY_REQUESTS;
+                (status, Code::TooManyRequests, phrase::RATE_LIMITED)
+            }
+            E::Upstream(_) => (Status::BAD_GATEWAY, Code::Unknown, phrase::UPSTREAM),
+            E::Timeout(_) => (Status::GATEWAY_TIMEOUT, Code::Unknown, phrase::TIMEOUT),
+            E::WrongContent { .. } => (Status::BAD_GATEWAY, Code::Unknown, phrase::WRONG),
+            E::ManifestInvalid(_) => {
+                let status = Status::BAD_GATEWAY;
+                (status, Code::ManifestInvalid, phrase::MANIFEST_INVALID)
+            }
+            E::Busy(_) => (Status::SERVICE_UNAVAILABLE, Code::Unavailable, phrase::BUSY),
+            E::ShuttingDown => (
+                Status::SERVICE_UNAVAILABLE,
+                Code::Unavailable,
+                phrase::STOPPING,
+            ),
+            E::Store(_) => (Status::INTERNAL_SERVER_ERROR, Code::Unknown, phrase::STORE),
+        };
+        let mut refusal = Self::new(status, code, message, &error);
+        if let E::RateLimited { retry_after } = error {
+            refusal.extra = Extra::RetryAfter(retry_after.unwrap_or(RETRY_AFTER_LIMITED));
+        } else if status == Status::SERVICE_UNAVAILABLE {
+            refusal.extra = Extra::RetryAfter(RETRY_AFTER_BUSY);
+        }
+        refusal
+    }
+}
+
+/// What clients are told.
+mod phrase {
+    pub(super) const NO_MANIFEST: &str = "manifest unknown to upstream";
+    pub(super) const NO_NAME: &str = "repository unknown to upstream";
+    pub(super) const NO_BLOB: &str = "blob unknown to upstream";
+    pub(super) const UNAUTHORIZED: &str = "upstream refuses this mirror's credentials, \
+        or the repository is private or does not exist";
+    pub(super) const DENIED: &str = "upstream denies this mirror access to the repository";
+    pub(super) const RATE_LIMITED: &str = "upstream limits this mirror's requests";
+    pub(super) const UPSTREAM: &str = "upstream cannot be reached, or failed";
+    pub(super) const TIMEOUT: &str = "upstream did not answer in time";
+    pub(super) const WRONG: &str = "upstream sent content that does not match its digest";
+    pub(super) const MANIFEST_INVALID: &str = "upstream sent something that is no usable manifest";
+    pub(super) const BUSY: &str = "this mirror is too busy";
+    pub(super) const STOPPING: &str = "this mirror is shutting down";
+    pub(super) const STORE: &str = "this mirror's store failed";
+    pub(super) const SIZE: &str = "upstream sent content of another size than it promised";
+}
+
+impl From<RouteError> for Refusal {
+    fn from(error: RouteError) -> Self {
+        // Its texts are fixed phrases, but for the name of an unknown digest algorithm, which the
+        // grammar keeps harmless.
+        let status = match &error {
+            RouteError::NotFound => StatusCode::NOT_FOUND,
+            RouteError::Unsupported => StatusCode::METHOD_NOT_ALLOWED,
+            RouteError::Name(_) | RouteError::Page => StatusCode::BAD_REQUEST,
+        };
+        let mut refusal = Self::new(status, error.code(), error.to_string(), &error);
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            refusal.extra = Extra::AllowReading;
+        }
+        refusal
+    }
+}
+
+impl From<ResolveError> for Refusal {
+    fn from(error: ResolveError) -> Self {
+        let (status, code) = match &error {
+            ResolveError::Unknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+            ResolveError::Repository => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
+        };
+        // The text says which upstreams exist: clients print the message, never the detail.
+        Self::new(status, code, error.to_string(), &error)
+    }
+}
+
+/// A body that failed before its head was sent.
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Mirror(error) => error.into(),
+            BodyError::Short { .. } | BodyError::Long => Self::new(
+                StatusCode::BAD_GATEWAY,
+                ErrorCode::Unknown,
+                phrase::SIZE,
+                &error,
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+use super::*;
+use crate::oci::name::NameError;
+use crate::oci::{Algorithm, Digest};
+
+/// Status, code, and the text of a header of the reply.
+fn told(refusal: impl Into<Refusal>, name: HeaderName) -> (u16, String, Option<String>) {
+    let reply = refusal.into().into_reply();
+    let Content::Full(body) = &reply.content else {
+        panic!("an error without a body");
+    };
+    assert_eq!(reply.headers[header::CONTENT_TYPE], "application/json");
+    assert_eq!(reply.outcome, Outcome::Error);
+    let envelope: serde_json::Value = serde_json::from_slice(body).unwrap();
+    let code = envelope["errors"][0]["code"].as_str().unwrap().to_owned();
+    let value = reply.headers.get(name);
+    let value = value.map(|value| value.to_str().unwrap().to_owned());
+    (reply.status.as_u16(), code, value)
+}
+
+#[test]
+fn the_mirrors_errors() {
+    let retry = |seconds: f64| MirrorError::RateLimited {
+        retry_after: Some(Duration::from_secs_f64(seconds)),
+    };
+    let wrong = MirrorError::WrongContent {
+        digest: Digest::of(Algorithm::Sha256, b""),
+        why: String::new(),
+    };
+    let invalid = MirrorError::ManifestInvalid("too large".to_owned());
+    let unsaid = MirrorError::RateLimited { retry_after: None };
+    let store = MirrorError::Store("disk full at /secret/path".to_owned());
+    let cases = [
+        (MirrorError::ManifestUnknown, 404, "MANIFEST_UNKNOWN", None),
+        (MirrorError::NameUnknown, 404, "NAME_UNKNOWN", None),
+        (MirrorError::BlobUnknown, 404, "BLOB_UNKNOWN", None),
+        (MirrorError::Unauthorized, 403, "DENIED", None),
+        (MirrorError::Denied, 403, "DENIED", None),
+        (unsaid, 429, "TOOMANYREQUESTS", Some("10")),
+        (retry(0.5), 429, "TOOMANYREQUESTS", Some("1")),
+        (retry(7.2), 429, "TOOMANYREQUESTS", Some("8")),
+        (wrong, 502, "UNKNOWN", None),
+        (invalid, 502, "MANIFEST_INVALID", None),
+        (MirrorError::Busy("fills"), 503, "UNAVAILABLE", Some("2")),
+        (MirrorError::ShuttingDown, 503, "UNAVAILABLE", Some("2")),
+        (store, 500, "UNKNOWN", None),
+    ];
+    for (error, status, code, retry_after) in cases {
+        let name = error.to_string();
+        let told = told(error, header::RETRY_AFTER);
+        let expected = (status, code.to_owned(), retry_after.map(str::to_owned));
+        assert_eq!(told, expected, "{name}");
+    }
+}
+
+#[test]
+fn causes_stay_inside() {
+    let error = MirrorError::Store("disk full at /secret/path".to_owned());
+    let Content::Full(body) = Refusal::from(error).into_reply().content else {
+        panic!("an error without a body");
+    };
+    assert!(!String::from_utf8_lossy(&body).contains("secret"));
+}
+
+#[test]
+fn requests_that_lead_nowhere() {
+    let unknown = ResolveError::Unknown {
+        name: "evil.example".to_owned(),
+        known: "docker.io, ghcr.io".to_owned(),
+    };
+    let Content::Full(body) = Refusal::from(unknown.clone()).into_reply().content else {
+        panic!("an error without a body");
+    };
+    assert!(String::from_utf8_lossy(&body).contains("docker.io, ghcr.io"));
+
+    let cases: [(Refusal, u16, &str, Option<&str>); 6] = [
+        (unknown.into(), 404, "NAME_UNKNOWN", None),
+        (ResolveError::Repository.into(), 400, "NAME_INVALID", None),
+        (RouteError::NotFound.into(), 404, "UNSUPPORTED", None),
+        (RouteError::Unsupported.into(), 405, "UNSUPPORTED", Some("GET, HEAD")),
+        (RouteError::Name(NameError::Tag).into(), 400, "TAG_INVALID", None),
+        (RouteError::Page.into(), 400, "PAGINATION_NUMBER_INVALID", None),
+    ];
+    for (refusal, status, code, allow) in cases {
+        let (status_told, code_told, allow_told) = told(refusal, header::ALLOW);
+        assert_eq!(status_told, status, "{code}");
+        assert_eq!(allow_told.as_deref(), allow, "{code}");
+        if status != 404 {
+            assert_eq!(code_told, code);
+        }
+    }
+}
+
+#[test]
+fn a_body_that_fails_before_its_head_has_a_status() {
+    let mirror = BodyError::from(MirrorError::BlobUnknown);
+    assert_eq!(told(mirror, header::ALLOW).0, 404);
+    let short = BodyError::Short { missing: 1 };
+    assert_eq!(told(short, header::ALLOW).0, 502);
+}

@@ -1,0 +1,139 @@
+//! What the tests of this module share.
+
+use super::access_log::{Exchange, RequestIds};
+use super::body::Body;
+use super::connection::{self, Tasks};
+use crate::clock::{ManualClock, Timestamp};
+use crate::oci::{Repository, UpstreamName};
+use crate::telemetry::{Kind, Metrics, Outcome};
+use http::{Request, Response, StatusCode, request};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use std::convert::Infallible;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// Metrics of an instance with one upstream.
+pub(super) fn metrics() -> Metrics {
+    Metrics::new(["docker.io"].into_iter())
+}
+
+/// The head of a GET of some blob.
+pub(super) fn request_head() -> request::Parts {
+    let request = Request::get("/v2/library/nginx/blobs/sha256:aa")
+        .header("user-agent", "test/1")
+        .body(());
+    request.unwrap().into_parts().0
+}
+
+/// An answered request for a blob of docker.io.
+pub(super) fn exchange(metrics: &Metrics) -> Box<Exchange> {
+    let ids = RequestIds::new(&ManualClock::new(Timestamp(0xab)));
+    let client = SocketAddr::from(([192, 0, 2, 1], 4711));
+    let mut exchange = Exchange::begin(ids.next(), client, &request_head(), metrics.clone());
+    exchange.asks_for(Kind::Blob, None);
+    exchange.goes_to(
+        &UpstreamName::parse("docker.io").unwrap(),
+        &Repository::parse("library/nginx").unwrap(),
+    );
+    exchange.answered(StatusCode::OK, Outcome::Hit);
+    Box::new(exchange)
+}
+
+/// The log lines of this thread, for as long as it lives.
+pub(super) struct Logs {
+    written: Arc<Mutex<Vec<u8>>>,
+    _default: tracing::subscriber::DefaultGuard,
+}
+
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Logs {
+    /// Collects from now on.
+    pub(super) fn collect() -> Self {
+        let written = Arc::<Mutex<Vec<u8>>>::default();
+        let sink = Arc::clone(&written);
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .with_writer(move || Sink(Arc::clone(&sink)))
+            .finish();
+        Self {
+            written,
+            _default: tracing::subscriber::set_default(subscriber),
+        }
+    }
+
+    /// The fields of all access lines so far.
+    pub(super) fn access(&self) -> Vec<serde_json::Value> {
+        let written = String::from_utf8(self.written.lock().unwrap().clone()).unwrap();
+        written
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .filter(|line| line["target"] == "roadstead::access")
+            .map(|mut line| line["fields"].take())
+            .collect()
+    }
+}
+
+/// A server whose every answer is made by a function.
+pub(super) struct Server {
+    pub(super) tasks: Tasks,
+    pub(super) stop: CancellationToken,
+    listener: TcpListener,
+}
+
+impl Server {
+    pub(super) async fn bind() -> Self {
+        Self {
+            tasks: Tasks::new(),
+            stop: CancellationToken::new(),
+            listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        }
+    }
+
+    /// A connection on which every request is answered with `answer`.
+    pub(super) async fn connect(
+        &self,
+        answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
+    ) -> TcpStream {
+        let address = self.listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        let (stream, peer) = self.listener.accept().await.unwrap();
+        let service = service_fn(move |_: Request<Incoming>| {
+            std::future::ready(Ok::<_, Infallible>(answer()))
+        });
+        self.tasks.spawn(connection::serve(
+            self.tasks.clone(),
+            self.stop.clone(),
+            stream,
+            peer,
+            service,
+        ));
+        client
+    }
+}
+
+/// Everything that a server answers to `request` before it closes the connection.
+pub(super) async fn converse(mut client: TcpStream, request: &str) -> String {
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // A reset is an unclean end like any other: what came before it counts.
+    if let Err(error) = client.read_to_end(&mut answer).await {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    String::from_utf8(answer).unwrap()
+}
