@@ -1,0 +1,244 @@
+//! How the fake registry behaves: its manner (options), its faults (rules),
+//! and gates by which a test lets bytes through.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Method;
+use tokio::sync::Semaphore;
+
+use super::fake_log::Kind;
+
+/// Who may pull.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// Everybody.
+    #[default]
+    Open,
+    /// Whoever sends this user name and password with each request.
+    Basic { username: String, password: String },
+    /// Whoever has a token; the token server wants these credentials, if any.
+    Token {
+        credentials: Option<(String, String)>,
+        /// Seconds; left out of the answer when `None`.
+        expires_in: Option<u64>,
+        /// The token server; this registry's own `/token` when `None`.
+        realm: Option<String>,
+        /// `token` or `access_token`.
+        field: &'static str,
+    },
+}
+
+impl Auth {
+    /// A token for everybody.
+    pub fn anonymous_token() -> Self {
+        Self::Token {
+            credentials: None,
+            expires_in: Some(300),
+            realm: None,
+            field: "token",
+        }
+    }
+
+    /// A token for this user alone.
+    pub fn token_for(username: &str, password: &str) -> Self {
+        Self::Token {
+            credentials: Some((username.to_owned(), password.to_owned())),
+            expires_in: Some(300),
+            realm: None,
+            field: "token",
+        }
+    }
+
+    /// HTTP Basic for this user alone.
+    pub fn basic(username: &str, password: &str) -> Self {
+        Self::Basic {
+            username: username.to_owned(),
+            password: password.to_owned(),
+        }
+    }
+}
+
+/// How `Link` of a tag list is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkForm {
+    #[default]
+    Relative,
+    Absolute,
+}
+
+/// The registry's manner.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent habits that real registries have or lack"
+)]
+pub struct Options {
+    pub auth: Auth,
+    /// Blobs are ranged when asked for.
+    pub ranges: bool,
+    /// Bodies of blobs and manifests have a Content-Length; else they are chunked.
+    pub content_length: bool,
+    /// `Docker-Content-Digest` is sent.
+    pub digest_header: bool,
+    /// HEAD of a manifest works; else 405.
+    pub head: bool,
+    /// The referrers API exists; else 404.
+    pub referrers: bool,
+    /// `artifactType` is honoured, and `OCI-Filters-Applied` said.
+    pub filters: bool,
+    pub link: LinkForm,
+    /// Blobs are redirected to `<this>/cdn/<digest>`; empty: to this very server, relatively.
+    pub redirect_blobs: Option<String>,
+    /// Manifests are redirected to the same path under this base URL.
+    pub redirect_manifests: Option<String>,
+    /// A request with `Authorization` is answered 400, as S3 does with its signed URLs.
+    pub refuse_authorization: bool,
+    /// Body bytes in one piece.
+    pub chunk_bytes: usize,
+    /// Headers added to every answer.
+    pub extra_headers: Vec<(&'static str, String)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            auth: Auth::Open,
+            ranges: true,
+            content_length: true,
+            digest_header: true,
+            head: true,
+            referrers: true,
+            filters: true,
+            link: LinkForm::Relative,
+            redirect_blobs: None,
+            redirect_manifests: None,
+            refuse_authorization: false,
+            chunk_bytes: 64 * 1024,
+            extra_headers: Vec::new(),
+        }
+    }
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// This status, with the spec's error envelope.
+    Status(u16),
+    /// 429 with `Retry-After` in seconds.
+    RateLimited(u64),
+    /// 200 with something else than the content.
+    Instead {
+        content_type: &'static str,
+        body: &'static str,
+    },
+    /// No answer, ever.
+    Hang,
+    /// The answer waits for a permit (and gives it back: one permit lets all through).
+    Wait(Arc<Semaphore>),
+    /// The connection is dropped after this many bytes of the content.
+    Cut(usize),
+    /// The byte at this offset is another.
+    Flip(usize),
+    /// The content, with a matching Content-Length, is cut to this many bytes.
+    Short(usize),
+    /// So many zero bytes are added, with a matching Content-Length.
+    Long(usize),
+}
+
+/// Which requests a fault meets, and how often.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub kind: Kind,
+    pub method: Option<Method>,
+    pub reference: Option<String>,
+    pub times: usize,
+}
+
+impl Rule {
+    /// Every request of this kind.
+    pub fn all(kind: Kind) -> Self {
+        Self {
+            kind,
+            method: None,
+            reference: None,
+            times: usize::MAX,
+        }
+    }
+
+    /// GETs of a kind.
+    pub fn gets(kind: Kind) -> Self {
+        Self {
+            method: Some(Method::GET),
+            ..Self::all(kind)
+        }
+    }
+
+    /// HEADs of a kind.
+    pub fn heads(kind: Kind) -> Self {
+        Self {
+            method: Some(Method::HEAD),
+            ..Self::all(kind)
+        }
+    }
+
+    /// Only this tag or digest.
+    pub fn of(self, reference: &str) -> Self {
+        Self {
+            reference: Some(reference.to_owned()),
+            ..self
+        }
+    }
+
+    /// Only the next `times` requests.
+    pub fn times(self, times: usize) -> Self {
+        Self { times, ..self }
+    }
+
+    /// Whether this rule meets the request; a hit is counted.
+    pub fn meets(&mut self, method: &Method, kind: Kind, reference: &str) -> bool {
+        let met = self.times > 0
+            && self.kind == kind
+            && self.method.as_ref().is_none_or(|wanted| wanted == method)
+            && self
+                .reference
+                .as_ref()
+                .is_none_or(|wanted| wanted == reference);
+        if met && self.times != usize::MAX {
+            self.times -= 1;
+        }
+        met
+    }
+}
+
+/// Lets bytes of one content through, as many as the test says.
+#[derive(Clone, Debug)]
+pub struct Gate(pub Arc<Semaphore>);
+
+impl Gate {
+    /// A gate through which nothing passes yet.
+    pub fn closed() -> Self {
+        Self(Arc::new(Semaphore::new(0)))
+    }
+
+    /// Lets `bytes` more bytes through (over all transfers of this content together).
+    pub fn release(&self, bytes: usize) {
+        self.0.add_permits(bytes);
+    }
+
+    /// Lets everything through from now on.
+    pub fn open(&self) {
+        self.0.add_permits(1 << 50);
+    }
+
+    /// Waits for `bytes` to be let through.
+    pub async fn pass(&self, bytes: usize) {
+        let permits = u32::try_from(bytes).unwrap();
+        self.0.acquire_many(permits).await.unwrap().forget();
+    }
+}
+
+/// What stands in for the content in an `Instead` fault.
+pub fn instead(body: &'static str) -> Bytes {
+    Bytes::from_static(body.as_bytes())
+}

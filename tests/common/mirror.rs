@@ -1,0 +1,333 @@
+//! The mirror under test: `App::start` on a temporary directory and port 0.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use roadstead::app::{App, StartError};
+use roadstead::clock::{ManualClock, Timestamp};
+use roadstead::config::Config;
+use roadstead::oci::UpstreamName;
+use roadstead::telemetry::logging::LogFormat;
+use roadstead::{mirror, server, store, upstream};
+use tempfile::TempDir;
+
+use super::client::{Answer, Client, Streaming};
+use super::{FakeRegistry, WAIT_MAX};
+
+/// Tags are fresh this long in the tests.
+pub const TTL: Duration = Duration::from_secs(60);
+/// Past that they may be served this long when upstream cannot answer.
+pub const STALE_IF_ERROR: Duration = Duration::from_secs(3600);
+
+/// An upstream's configuration with short time limits.
+pub fn upstream_config(name: &str, url: &str) -> upstream::Config {
+    upstream::Config {
+        name: UpstreamName::parse(name).unwrap(),
+        endpoints: vec![upstream::EndpointConfig {
+            url: url.parse().unwrap(),
+            ca_file: None,
+        }],
+        default: false,
+        hosts: Vec::new(),
+        credentials: None,
+        connect_timeout: Duration::from_secs(1),
+        header_timeout: Duration::from_secs(3),
+        idle_timeout: Duration::from_secs(3),
+        parallel: 4,
+    }
+}
+
+/// Credentials for an upstream.
+pub fn credentials(username: &str, password: &str) -> upstream::Credentials {
+    upstream::Credentials {
+        username: username.to_owned(),
+        password: upstream::Secret::new(password.to_owned()),
+    }
+}
+
+/// A mirror to be.
+#[derive(Debug)]
+pub struct MirrorBuilder {
+    config: Config,
+    dir: Arc<TempDir>,
+}
+
+impl MirrorBuilder {
+    /// The default upstream is `docker.io`, answered by this registry.
+    pub fn of(registry: &FakeRegistry) -> Self {
+        Self::new().upstream("docker.io", registry, |upstream| upstream.default = true)
+    }
+
+    /// No upstream yet.
+    pub fn new() -> Self {
+        let dir = Arc::new(TempDir::new().unwrap());
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let config = Config {
+            server: server::Config {
+                listen: any,
+                admin_listen: any,
+                tls: None,
+                drain_timeout: Duration::from_secs(10),
+            },
+            cache: store::Config {
+                dir: dir.path().join("cache"),
+                max_size: 1 << 30,
+            },
+            tags: mirror::Config {
+                ttl: TTL,
+                stale_if_error: STALE_IF_ERROR,
+            },
+            upstreams: Vec::new(),
+            log_format: LogFormat::Text,
+        };
+        Self { config, dir }
+    }
+
+    /// Adds an upstream answered by this registry.
+    pub fn upstream(
+        self,
+        name: &str,
+        registry: &FakeRegistry,
+        change: impl FnOnce(&mut upstream::Config),
+    ) -> Self {
+        self.upstream_at(name, &registry.url(), change)
+    }
+
+    /// Adds an upstream at this URL.
+    pub fn upstream_at(
+        mut self,
+        name: &str,
+        url: &str,
+        change: impl FnOnce(&mut upstream::Config),
+    ) -> Self {
+        let mut upstream = upstream_config(name, url);
+        change(&mut upstream);
+        self.config.upstreams.push(upstream);
+        self
+    }
+
+    /// Changes anything else.
+    pub fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// A directory that lives as long as the mirror.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts it.
+    pub async fn start(self) -> Mirror {
+        self.try_start().await.unwrap()
+    }
+
+    /// Starts it, or says why not.
+    pub async fn try_start(self) -> Result<Mirror, StartError> {
+        let clock = Arc::new(ManualClock::new(Timestamp(1_790_000_000_000)));
+        Mirror::run(self.config, self.dir, clock).await
+    }
+}
+
+impl Default for MirrorBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A running mirror.
+#[derive(Debug)]
+pub struct Mirror {
+    app: App,
+    config: Config,
+    dir: Arc<TempDir>,
+    pub clock: Arc<ManualClock>,
+    pub client: Client,
+    pub admin: Client,
+}
+
+impl Mirror {
+    /// A mirror of one registry, as the default upstream `docker.io`.
+    pub async fn of(registry: &FakeRegistry) -> Self {
+        MirrorBuilder::of(registry).start().await
+    }
+
+    async fn run(
+        config: Config,
+        dir: Arc<TempDir>,
+        clock: Arc<ManualClock>,
+    ) -> Result<Self, StartError> {
+        let app = App::start(config.clone(), Arc::clone(&clock) as _).await?;
+        Ok(Self {
+            client: Client(app.address()),
+            admin: Client(app.admin_address()),
+            app,
+            config,
+            dir,
+            clock,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.client.0
+    }
+
+    /// `http://host:port`
+    pub fn url(&self) -> String {
+        format!("http://{}", self.client.0)
+    }
+
+    /// The store's directory.
+    pub fn store(&self) -> PathBuf {
+        self.config.cache.dir.clone()
+    }
+
+    /// The file of a committed blob (DESIGN section 5).
+    pub fn blob_path(&self, digest: &str) -> PathBuf {
+        let (algorithm, hex) = digest.split_once(':').unwrap();
+        let shard = &hex[..2];
+        self.store()
+            .join("blobs")
+            .join(algorithm)
+            .join(shard)
+            .join(hex)
+    }
+
+    /// Drains and stops.
+    pub async fn stop(self) {
+        self.app.stop().await;
+    }
+
+    /// Drains, stops, and starts again on the same directory and clock.
+    pub async fn restart(self) -> Self {
+        self.restart_after(|_| {}).await
+    }
+
+    /// Drains, stops, lets the test meddle with the store's directory, starts again.
+    pub async fn restart_after(self, meddle: impl FnOnce(&Path)) -> Self {
+        let Self {
+            app,
+            config,
+            dir,
+            clock,
+            ..
+        } = self;
+        app.stop().await;
+        meddle(&config.cache.dir);
+        Self::run(config, dir, clock).await.unwrap()
+    }
+
+    /// GET.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.client.get(path).await
+    }
+
+    /// GET with headers.
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.client.get_with(path, headers).await
+    }
+
+    /// HEAD.
+    pub async fn head(&self, path: &str) -> Answer {
+        self.client.head(path).await
+    }
+
+    /// GET, to be read piece by piece.
+    pub async fn open(&self, path: &str) -> Streaming {
+        self.client.open(path, &[]).await
+    }
+
+    /// What `/metrics` says now.
+    pub async fn metrics(&self) -> Samples {
+        let answer = self.admin.get("/metrics").await;
+        assert_eq!(answer.status, 200);
+        Samples::parse(&answer.text())
+    }
+
+    /// Waits until the metrics satisfy `wanted`. They are asked for again and again, since
+    /// nothing announces them; the wait has a generous end.
+    pub async fn wait_for_metrics(&self, what: &str, wanted: impl Fn(&Samples) -> bool) {
+        let deadline = tokio::time::Instant::now() + WAIT_MAX;
+        loop {
+            let samples = self.metrics().await;
+            if wanted(&samples) {
+                return;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "waited in vain for {what}; metrics: {samples:#?}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until no fill runs.
+    pub async fn wait_for_fills(&self) {
+        self.wait_for_metrics("fills to end", |samples| {
+            samples.sum("roadstead_fills_in_flight", &[]) == 0.0
+        })
+        .await;
+    }
+}
+
+/// Parsed metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Samples(pub Vec<Sample>);
+
+/// One line of `/metrics`.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub value: f64,
+}
+
+impl Samples {
+    /// Reads the text exposition.
+    pub fn parse(text: &str) -> Self {
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty());
+        Self(lines.map(Sample::parse).collect())
+    }
+
+    /// The sum over every sample of this name that has these labels.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let fits = |sample: &&Sample| {
+            sample.name == name
+                && labels
+                    .iter()
+                    .all(|(label, value)| sample.labels.get(*label).is_some_and(|v| v == value))
+        };
+        self.0.iter().filter(fits).map(|sample| sample.value).sum()
+    }
+
+    /// Whether a sample of this name exists.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|sample| sample.name == name)
+    }
+}
+
+impl Sample {
+    fn parse(line: &str) -> Self {
+        let (head, value) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = head.split_once('{').unwrap_or((head, "}"));
+        let labels = labels.strip_suffix('}').unwrap();
+        let pairs = labels
+            .split(',')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (label, value) = pair.split_once('=').unwrap();
+                (label.to_owned(), value.trim_matches('"').to_owned())
+            });
+        Self {
+            name: name.to_owned(),
+            labels: pairs.collect(),
+            value: value.parse().unwrap(),
+        }
+    }
+}
