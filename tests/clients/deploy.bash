@@ -1,0 +1,2 @@
+# shellcheck shell=bash
+deploy_cases() { :; }
