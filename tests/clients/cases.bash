@@ -169,7 +169,7 @@ parallel_pulls() {
     python3 "$here/check.py" requests "$log" "$work/expected/parallel.json" --first-line "$mark"
 }
 
-# What dockerd's and containerd's own users see when nothing is cached and upstream is down: an error, and soon.
+# What is not cached, with upstream down: an error, and soon.
 offline_unknown() {
     local from=$SECONDS status
     status=$(answer GET /v2/team/never-pulled/manifests/1)
@@ -178,13 +178,19 @@ offline_unknown() {
     ((SECONDS - from <= 12))
 }
 
+# SIGTERM has been answered by a clean end, and the same cache serves again without any upstream.
+restarted() {
+    [[ $1 == 0 ]]
+    curl -sSf --max-time 10 "http://${admin_address[roadstead]}/readyz"
+}
+
 # ---- TLS: a second roadstead with a certificate of our own authority
 
 make_certificates() {
     local directory=$work/tls
     mkdir -p "$directory"
     (
-        cd "$directory"
+        cd "$directory" || exit
         openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj '/CN=roadstead test authority' \
             -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.crt
         openssl req -newkey rsa:2048 -nodes -subj '/CN=roadstead' -keyout tls.key -out tls.csr
@@ -217,5 +223,5 @@ tls_alpn() {
     [[ $("${curl[@]}" --http2 "$url") == 2 ]]
     [[ $("${curl[@]}" --http1.1 "$url") == 1.1 ]]
     # Without the authority there is no trust.
-    ! curl -sS --max-time 10 -o /dev/null "$url"
+    if curl -sS --max-time 10 -o /dev/null "$url"; then return 1; fi
 }

@@ -70,6 +70,12 @@ def check_archive(options):
         same("layers", [hash_stream(tar.extractfile(name)) for name in entry["Layers"]], image["diff_ids"])
 
 
+def check_rootfs(options):
+    """A mounted image: the files of all its layers."""
+    for name, digest in load(options.expected, options.platform)["files"].items():
+        same(name, hash_file(options.path / name), digest)
+
+
 def blob_requests(log, first_line):
     lines = log.read_text(errors="replace").splitlines()[first_line:]
     return collections.Counter(match[1] for line in lines if (match := BLOB_GET.search(line)))
@@ -96,7 +102,14 @@ def check_inspect(options):
 
 
 def main():
-    checks = {"dir": check_dir, "store": check_store, "archive": check_archive, "inspect": check_inspect, "requests": check_requests}
+    checks = {
+        "archive": check_archive,
+        "dir": check_dir,
+        "inspect": check_inspect,
+        "requests": check_requests,
+        "rootfs": check_rootfs,
+        "store": check_store,
+    }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("check", choices=checks)
     parser.add_argument("path", type=pathlib.Path)

@@ -110,10 +110,14 @@ class Image:
 
     def __init__(self, seed, kind, architecture="amd64", layer_bytes=(2 * MIB, 64 * 1024, 900)):
         chance = random.Random(f"{seed}/{architecture}")
+        randoms = [chance.randbytes(size) for size in layer_bytes]
         tars = [
-            layer_tar(index, {"random": chance.randbytes(size), "name": f"{seed} {architecture} {index}\n".encode()})
-            for index, size in enumerate(layer_bytes)
+            layer_tar(index, {"random": data, "name": f"{seed} {architecture} {index}\n".encode()})
+            for index, data in enumerate(randoms)
         ]
+        self.files = {
+            f"layer-{index}/random": sha256(data) for index, data in enumerate(randoms)
+        }
         layer_type = {"docker": DOCKER_LAYER, "oci": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD}[kind]
         self.media_type = DOCKER_MANIFEST if kind == "docker" else OCI_MANIFEST
         config_type = DOCKER_CONFIG if kind == "docker" else OCI_CONFIG
@@ -149,6 +153,7 @@ class Image:
             "config": self.config["digest"],
             "layers": [layer["digest"] for layer in self.layers],
             "diff_ids": self.diff_ids,
+            "files": self.files,
         }
 
 
@@ -157,9 +162,9 @@ class Pusher:
         self.upstreams = upstreams
         self.out = out
 
-    def expect(self, name, upstream, repository, top, platforms, **more):
+    def expect(self, name, upstream, repository, top, platforms, tag="1", **more):
         """Says what `name` is; `top` is the digest that the tag names."""
-        value = {"upstream": upstream, "repository": repository, "tag": "1", "digest": top, "platforms": platforms, **more}
+        value = {"upstream": upstream, "repository": repository, "tag": tag, "digest": top, "platforms": platforms, **more}
         (self.out / f"{name}.json").write_text(json.dumps(value, indent=1))
 
     def single(self, name, upstream, repository, kind, layer_bytes=(2 * MIB, 64 * 1024, 900)):
@@ -211,7 +216,7 @@ class Pusher:
         registry.push_manifest(repository, fallback, OCI_INDEX, index)
         self.expect(name, upstream, repository, sha256(image.manifest), {"linux/amd64": image.expected()}, referrer=sha256(manifest))
         signature = {"manifest": sha256(manifest), "config": sha256(empty), "layers": [sha256(payload)], "diff_ids": []}
-        self.expect(f"{name}-signature", upstream, repository, sha256(manifest), {"linux/amd64": signature})
+        self.expect(f"{name}-signature", upstream, repository, sha256(manifest), {"linux/amd64": signature}, tag="signature")
 
 
 def main():

@@ -6,11 +6,14 @@
 readonly start_seconds_max=60
 readonly command_seconds_max=180
 readonly stop_seconds_max=30
+# A release build with every dependency, on two slow cores.
+readonly build_seconds_max=1800
 
 declare -A pids=()      # name -> pid of each process that this script has started
 declare -A results=()   # "client case" -> ok | FAIL | n/a
 declare -a order=()     # the keys of `results`, as they came
 declare -a notes=()     # why something is n/a
+stop_status=0           # how the process that `stop` stopped last has ended
 
 say() { printf '%s %s\n' "$(date +%T)" "$*"; }
 die() {
@@ -36,16 +39,17 @@ spawn() {
 
 running() { [[ -n ${pids[$1]:-} ]] && kill -0 "${pids[$1]}" 2>/dev/null; }
 
-# stop NAME: asks a process of ours to end, and makes it after a bound.
+# stop NAME: asks a process of ours to end, and makes it after a bound. Its exit code is in $stop_status.
 stop() {
     local name=$1 pid=${pids[$1]:-}
     [[ -n $pid ]] || return 0
     unset "pids[$name]"
-    kill -TERM "$pid" 2>/dev/null || return 0
+    stop_status=0
+    kill -TERM "$pid" 2>/dev/null || true
     local deadline=$((SECONDS + stop_seconds_max))
     while kill -0 "$pid" 2>/dev/null && ((SECONDS < deadline)); do sleep 0.1; done
     kill -KILL "$pid" 2>/dev/null || true
-    wait "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || stop_status=$?
 }
 
 # wait_for WHAT COMMAND…: until the command succeeds, within $start_seconds_max.
@@ -103,7 +107,9 @@ case_of() {
         set -euxo pipefail
         "$@"
     ) >"$log" 2>&1 </dev/null &
-    wait $! || rc=$?
+    pids[case]=$!
+    wait "${pids[case]}" || rc=$?
+    unset "pids[case]"
     if ((rc == 0)); then
         record "$client" "$name" ok
     elif ((rc == 77)); then

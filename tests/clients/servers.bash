@@ -16,10 +16,12 @@ write_registry_config() {
     cat >"$work/$name.yml" <<YAML
 version: 0.1
 log:
-  accesslog: {disabled: false}
+  accesslog:
+    disabled: false
   level: warn
 storage:
-  filesystem: {rootdirectory: $work/registry-$name}
+  filesystem:
+    rootdirectory: $work/registry-$name
 http:
   addr: 127.0.0.1:$port
 YAML
@@ -28,7 +30,9 @@ YAML
         htpasswd -Bbn "$private_user" "$private_password" >"$work/htpasswd"
         cat >>"$work/$name.yml" <<YAML
 auth:
-  htpasswd: {realm: test, path: $work/htpasswd}
+  htpasswd:
+    realm: test
+    path: $work/htpasswd
 YAML
     fi
 }
@@ -42,8 +46,9 @@ prepare_upstreams() {
 }
 
 start_upstreams() {
-    spawn anonymous docker-registry serve "$work/anonymous.yml"
-    spawn private docker-registry serve "$work/private.yml"
+    # docker-registry takes every REGISTRY_… variable for a piece of its configuration; this one is podman's.
+    spawn anonymous env -u REGISTRY_AUTH_FILE docker-registry serve "$work/anonymous.yml"
+    spawn private env -u REGISTRY_AUTH_FILE docker-registry serve "$work/private.yml"
     started anonymous curl -sSf --max-time 5 "http://127.0.0.1:${upstream_port[docker.io]}/v2/"
     started private curl -sSf --max-time 5 -u "$private_user:$private_password" \
         "http://127.0.0.1:${upstream_port[private.example]}/v2/"
