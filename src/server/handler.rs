@@ -164,7 +164,7 @@ impl Handler {
     }
 
     async fn catalog(&self, page: &Page, path: &str, ns: Option<&str>) -> Result<Reply, Refusal> {
-        let (repositories, next) = self.mirror.catalog(page).await?;
+        let (repositories, next) = self.mirror.catalog(page).await;
         // As distribution answers (docs/spec/api.md, "Listing Repositories").
         let body = serde_json::json!({ "repositories": repositories }).to_string();
         let mut reply = Reply::own(reply::JSON, Bytes::from(body));
