@@ -65,13 +65,17 @@ impl Auth {
             let mut challenges = self.challenges();
             challenges.get(&key).cloned()
         };
-        match known {
-            Some(challenge) => self
-                .answer(endpoint, repository, &challenge, deadline)
-                .await
-                .map(Some),
-            None => Ok(None),
+        let Some(challenge) = known else {
+            return Ok(None);
+        };
+        let answer = self
+            .answer(endpoint, repository, &challenge, deadline)
+            .await;
+        if answer.is_err() {
+            // Perhaps the token server has moved: the next request asks without, and is told.
+            self.challenges().pop(&key);
         }
+        answer.map(Some)
     }
 
     /// What to send after a 401 with these headers.
@@ -105,9 +109,10 @@ impl Auth {
     }
 
     /// The endpoint refused this: a token is not used again.
-    pub(super) fn refused(&self, authorization: &Authorization) {
+    pub(super) async fn refused(&self, authorization: &Authorization, deadline: Deadline) {
         if let Some(key) = &authorization.token {
-            self.tokens.refuse(key, &authorization.header);
+            let header = &authorization.header;
+            self.tokens.refuse(key, header, deadline).await;
         }
     }
 

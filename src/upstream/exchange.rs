@@ -136,7 +136,7 @@ impl Inner {
             return self.finish(endpoint, ask, landed, deadline).await;
         }
         if let Some(known) = &known {
-            auth.refused(known);
+            auth.refused(known, deadline).await;
         }
         let headers = landed.response.headers().clone();
         status::drain(&endpoint.client, landed.response, deadline).await;
@@ -145,7 +145,7 @@ impl Inner {
             .await?;
         let landed = endpoint.follow(ask, Some(&fresh), deadline).await?;
         if landed.wants_authorization() {
-            auth.refused(&fresh);
+            auth.refused(&fresh, deadline).await;
         }
         self.finish(endpoint, ask, landed, deadline).await
     }

@@ -14,7 +14,7 @@ use super::auth::Auth;
 use super::body::content_length;
 use super::client::HttpClient;
 use super::exchange::{Answer, Ask, Body, Endpoint, Inner, Wanted};
-use super::{BlobBody, FetchError};
+use super::{BlobBody, FetchError, realm};
 use crate::oci::link::{self, NextPage};
 use crate::oci::manifest::{MANIFEST_BYTES_MAX, media};
 use crate::oci::range::parse_content_range;
@@ -105,8 +105,10 @@ impl Upstream {
         }
         let mut endpoints = Vec::with_capacity(config.endpoints.len());
         for (index, endpoint) in config.endpoints.iter().enumerate() {
-            if !matches!(endpoint.url.scheme(), "http" | "https") || !endpoint.url.has_host() {
-                return Err(wrong("an endpoint is no http or https URL".to_owned()));
+            let base = endpoint.url.clone();
+            if !matches!(base.scheme(), "http" | "https") || realm::has_user_info(&base) {
+                let why = "an endpoint is no http or https URL without user info";
+                return Err(wrong(why.to_owned()));
             }
             let client = HttpClient::new(
                 config.name.clone(),
@@ -116,7 +118,7 @@ impl Upstream {
             );
             endpoints.push(Endpoint {
                 index,
-                base: endpoint.url.clone(),
+                base,
                 client: client.map_err(wrong)?,
             });
         }

@@ -155,10 +155,9 @@ impl Tokens {
     }
 
     /// Forgets `token`, which the upstream refused; a newer one under the same key stays.
-    pub(super) fn refuse(&self, key: &TokenKey, token: &HeaderValue) {
+    pub(super) async fn refuse(&self, key: &TokenKey, token: &HeaderValue, deadline: Deadline) {
         let slot = self.slot(key);
-        // While it is locked, a new token is on its way already.
-        if let Ok(mut state) = slot.state.try_lock()
+        if let Ok(mut state) = deadline.run("a token", slot.state.lock()).await
             && state
                 .token
                 .as_ref()
@@ -300,13 +299,13 @@ mod tests {
             .obtain(&key(), later(), async { Ok(token("old", 60)) })
             .await
             .unwrap();
-        tokens.refuse(&key(), old.header());
+        tokens.refuse(&key(), old.header(), later()).await;
         let new = tokens
             .obtain(&key(), later(), async { Ok(token("new", 60)) })
             .await
             .unwrap();
         assert_eq!(new.header(), "Bearer new");
-        tokens.refuse(&key(), old.header());
+        tokens.refuse(&key(), old.header(), later()).await;
         let kept = tokens
             .obtain(&key(), later(), async { Ok(token("other", 60)) })
             .await

@@ -70,11 +70,12 @@ async fn head_of_a_manifest() {
     assert_eq!(error, FetchError::Status(405));
 }
 
+static HALF: [u8; MANIFEST_BYTES_MAX / 2 + 1] = [b' '; MANIFEST_BYTES_MAX / 2 + 1];
+
 #[tokio::test]
 async fn a_manifest_over_the_bound_is_refused_said_or_not() {
     let said = Server::start(|_| answer(200, &[], vec![b' '; MANIFEST_BYTES_MAX + 1]).into()).await;
-    static HALF: [u8; MANIFEST_BYTES_MAX / 2 + 1] = [b' '; MANIFEST_BYTES_MAX / 2 + 1];
-    let unsaid = Server::start(|_| pieces(&[], &[&HALF, &HALF], false).into()).await;
+    let unsaid = Server::start(|_| pieces(&[&HALF, &HALF]).into()).await;
     for server in [said, unsaid] {
         let error = pull(&server.url()).await.unwrap_err();
         let limit = MANIFEST_BYTES_MAX;
@@ -93,6 +94,8 @@ async fn a_manifest_over_the_bound_is_refused_said_or_not() {
     );
 }
 
+type Headers = Vec<(&'static str, &'static str)>;
+
 #[tokio::test]
 async fn statuses_become_errors() {
     let unknown = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"x"}]}"#;
@@ -102,7 +105,7 @@ async fn statuses_become_errors() {
     };
     let date = "Wed, 21 Oct 2015 07:28:00 GMT";
     let later = "Wed, 21 Oct 2015 07:28:09 GMT";
-    let cases: Vec<(u16, Vec<(&str, &str)>, &str, FetchError)> = vec![
+    let cases: Vec<(u16, Headers, &str, FetchError)> = vec![
         (404, vec![], unknown, FetchError::NotFound { code }),
         (404, vec![], "<html>", FetchError::NotFound { code: None }),
         (401, vec![], "", FetchError::Unauthorized),
@@ -120,7 +123,6 @@ async fn statuses_become_errors() {
         (304, vec![], "", FetchError::Status(304)),
     ];
     for (status, headers, body, expected) in cases {
-        let headers: Vec<(&'static str, &'static str)> = headers;
         let server = Server::start(move |_| answer(status, &headers, body).into()).await;
         assert_eq!(pull(&server.url()).await.unwrap_err(), expected, "{status}");
     }
@@ -134,9 +136,10 @@ async fn lists_are_asked_for_with_their_query_and_give_the_next_page() {
             r#"</v2/library/app/tags/list?n=2&last=b%2Bc>; rel="next""#,
         );
         let filters = ("oci-filters-applied", "artifactType");
-        match request.target.contains("/tags/") {
-            true => answer(200, &[link], r#"{"tags":[]}"#).into(),
-            false => answer(200, &[filters], "{}").into(),
+        if request.target.contains("/tags/") {
+            answer(200, &[link], r#"{"tags":[]}"#).into()
+        } else {
+            answer(200, &[filters], "{}").into()
         }
     })
     .await;
@@ -194,7 +197,9 @@ async fn requests_and_the_rate_limit_are_counted() {
 #[test]
 fn a_wrong_setting_is_named() {
     assert!(Upstream::new(&config(&[]), metrics()).is_err());
-    assert!(Upstream::new(&config(&["ftp://x.example"]), metrics()).is_err());
+    for url in ["ftp://x.example", "https://u:p@x.example"] {
+        assert!(Upstream::new(&config(&[url]), metrics()).is_err());
+    }
     let mut config = config(&["https://x.example"]);
     config.endpoints[0].ca_file = Some("/does/not/exist.pem".into());
     let error = Upstream::new(&config, metrics()).unwrap_err().to_string();

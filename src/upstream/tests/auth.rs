@@ -241,3 +241,37 @@ async fn secrets_are_never_printed() {
         assert!(!text.contains(PASSWORD) && !text.contains("t1"), "{text}");
     }
 }
+
+#[tokio::test]
+async fn a_token_server_that_moved_is_found_again() {
+    // 0: at /old; 1: no token is good; 2: at /new, and /old is gone.
+    let stage = Arc::new(AtomicUsize::new(0));
+    let now = Arc::clone(&stage);
+    let server = Server::start(move |request| {
+        let stage = now.load(Ordering::SeqCst);
+        match (request.target.split('?').next().unwrap(), stage) {
+            ("/old", 0 | 1) => return answer(200, &[], r#"{"token":"old"}"#).into(),
+            ("/old", _) => return answer(404, &[], "").into(),
+            ("/new", _) => return answer(200, &[], r#"{"token":"new"}"#).into(),
+            _ => {}
+        }
+        let good = ["Bearer old", "Bearer none", "Bearer new"][stage];
+        if request.header("authorization") == Some(good) {
+            return answer(200, &[], "{}").into();
+        }
+        let host = request.header("host").unwrap();
+        let path = ["old", "old", "new"][stage];
+        let value = format!(r#"Bearer realm="http://{host}/{path}""#);
+        answer(401, &[("www-authenticate", &value)], "").into()
+    })
+    .await;
+    let upstream = simple(&server.url());
+    pull(&upstream).await.unwrap();
+    stage.store(1, Ordering::SeqCst);
+    assert_eq!(pull(&upstream).await.unwrap_err(), FetchError::Unauthorized);
+    stage.store(2, Ordering::SeqCst);
+    let error = pull(&upstream).await.unwrap_err();
+    assert_eq!(error, FetchError::Token("answered status 404".to_owned()));
+    pull(&upstream).await.unwrap();
+    assert_eq!(server.seen_at("/new").len(), 1);
+}

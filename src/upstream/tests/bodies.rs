@@ -66,7 +66,7 @@ async fn a_wrong_range_is_refused() {
 
 #[tokio::test]
 async fn no_length_is_no_total_and_a_clean_end() {
-    let server = Server::start(|_| pieces(&[], &[b"12", b"", b"345"], false).into()).await;
+    let server = Server::start(|_| pieces(&[b"12", b"", b"345"]).into()).await;
     let metrics = metrics();
     let upstream = Upstream::new(&config(&[&server.url()]), metrics.clone()).unwrap();
     let mut blob = upstream.blob(&repository(), &digest(), 0).await.unwrap();

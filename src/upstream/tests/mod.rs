@@ -70,3 +70,15 @@ fn latest() -> Reference {
 fn digest() -> Digest {
     Digest::of(Algorithm::Sha256, b"content")
 }
+
+#[test]
+fn questions_can_be_asked_from_any_thread_and_are_small() {
+    fn size<F: Future + Send>(future: &F) -> usize {
+        size_of_val(future)
+    }
+    let upstream = simple("https://x.example");
+    let (repository, digest) = (repository(), digest());
+    // clippy's bound for large futures: a caller would have to box them.
+    assert!(size(&upstream.blob(&repository, &digest, 0)) < 16_384);
+    assert!(size(&upstream.tags(&repository, &[])) < 16_384);
+}

@@ -205,20 +205,13 @@ pub(super) fn piecewise(
     build(status, headers, BodyExt::boxed(StreamBody::new(frames)))
 }
 
-/// An answer whose body is these pieces; then it ends, or breaks.
-pub(super) fn pieces(
-    headers: &[(&str, &str)],
-    pieces: &[&'static [u8]],
-    breaks: bool,
-) -> Response<Body> {
-    let (send, receive) = mpsc::channel(pieces.len() + 1);
+/// An answer without a length, whose body is these pieces.
+pub(super) fn pieces(pieces: &[&'static [u8]]) -> Response<Body> {
+    let (send, receive) = mpsc::channel(pieces.len());
     for piece in pieces {
         send.try_send(Ok(Bytes::from_static(piece))).unwrap();
     }
-    if breaks {
-        send.try_send(Err(io::Error::other("cut"))).unwrap();
-    }
-    piecewise(200, headers, receive)
+    piecewise(200, &[], receive)
 }
 
 fn build(status: u16, headers: &[(&str, &str)], body: Body) -> Response<Body> {
