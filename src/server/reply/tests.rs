@@ -24,8 +24,8 @@ fn request(name: HeaderName, value: &str) -> HeaderMap {
     HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
 }
 
-fn text(reply: &Reply, name: HeaderName) -> &str {
-    reply.headers[&name].to_str().unwrap()
+fn text(reply: &Reply, name: impl header::AsHeaderName) -> &str {
+    reply.headers.get(name).unwrap().to_str().unwrap()
 }
 
 async fn blob(request: &HeaderMap, total: Option<u64>) -> Result<Reply, Refusal> {
