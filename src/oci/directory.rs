@@ -1,10 +1,16 @@
 //! Which upstream a request means: the closed list of configured names.
 
-use super::{Repository, UpstreamName};
+use super::{Repository, UpstreamName, error::shorten, name::split_port};
+
+/// The upstream whose official images stand in a namespace that people leave out.
+const DOCKER_HUB: &str = "docker.io";
+/// That namespace.
+const DOCKER_HUB_NAMESPACE: &str = "library";
 
 /// The configured upstreams, as far as naming goes.
 #[derive(Clone, Debug)]
 pub struct Directory {
+    /// As configured, but for the `hosts`, which are held lower case.
     entries: Vec<Entry>,
 }
 
@@ -47,13 +53,20 @@ pub enum ResolveError {
 impl Directory {
     /// A directory of these entries (at most one default: config has checked it).
     #[must_use]
-    pub fn new(entries: Vec<Entry>) -> Self {
-        todo!()
+    pub fn new(mut entries: Vec<Entry>) -> Self {
+        for host in entries.iter_mut().flat_map(|entry| &mut entry.hosts) {
+            host.make_ascii_lowercase();
+        }
+        Self { entries }
     }
 
     /// Finds the upstream and repository of a request: `ns`, `Host`, first path component, default,
     /// in this order (first match wins). When the first path component looks like a registry's host
     /// (it has a `.` or `:`, or is `localhost`), more follows, and it is not configured: Unknown.
+    ///
+    /// A name given in `ns` decides alone: one that is not configured is Unknown, whatever the
+    /// `Host`. On docker.io a single component gets `library/`, in every style, as no other
+    /// repository there has but one.
     ///
     /// # Errors
     /// [`ResolveError`].
@@ -63,11 +76,262 @@ impl Directory {
         host: Option<&str>,
         path: &str,
     ) -> Result<Source, ResolveError> {
-        todo!()
+        if let Some(ns) = ns {
+            let entry = self.by_name(ns).ok_or_else(|| self.unknown(ns))?;
+            return entry.source(path);
+        }
+        if let Some(entry) = host.and_then(|host| self.by_host(host)) {
+            return entry.source(path);
+        }
+        let first = match path.split_once('/') {
+            Some((first, rest)) => {
+                if let Some(entry) = self.by_name(first) {
+                    return entry.source(rest);
+                }
+                if looks_like_host(first) {
+                    return Err(self.unknown(first));
+                }
+                first
+            }
+            None => path,
+        };
+        let default = self.entries.iter().find(|entry| entry.default);
+        default.ok_or_else(|| self.unknown(first))?.source(path)
     }
 
     /// The configured names, in order.
     pub fn names(&self) -> impl Iterator<Item = &UpstreamName> {
         self.entries.iter().map(|e| &e.name)
+    }
+
+    fn by_name(&self, name: &str) -> Option<&Entry> {
+        self.entries
+            .iter()
+            .find(|entry| entry.name.as_str().eq_ignore_ascii_case(name))
+    }
+
+    /// Entries with a port are the more exact ones, and go first.
+    fn by_host(&self, header: &str) -> Option<&Entry> {
+        let header = header.trim().to_ascii_lowercase();
+        let (host, _) = split_port(&header);
+        // The root's dot, which some resolvers' users write.
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let having = |wanted: &str| {
+            self.entries
+                .iter()
+                .find(|entry| entry.hosts.iter().any(|host| host == wanted))
+        };
+        having(&header).or_else(|| having(host))
+    }
+
+    fn unknown(&self, name: &str) -> ResolveError {
+        let known: Vec<&str> = self.names().map(UpstreamName::as_str).collect();
+        ResolveError::Unknown {
+            name: shorten(name),
+            known: known.join(", "),
+        }
+    }
+}
+
+impl Entry {
+    fn source(&self, path: &str) -> Result<Source, ResolveError> {
+        let parsed = if self.name.as_str() == DOCKER_HUB && !path.contains('/') {
+            Repository::parse(&format!("{DOCKER_HUB_NAMESPACE}/{path}"))
+        } else {
+            Repository::parse(path)
+        };
+        Ok(Source {
+            upstream: self.name.clone(),
+            repository: parsed.map_err(|_| ResolveError::Repository)?,
+        })
+    }
+}
+
+/// How the reference grammar tells a registry from a namespace (distribution/reference, normalize.go).
+fn looks_like_host(component: &str) -> bool {
+    component.contains(['.', ':']) || component.eq_ignore_ascii_case("localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry(name: &str, default: bool, hosts: &[&str]) -> Entry {
+        Entry {
+            name: UpstreamName::parse(name).unwrap(),
+            default,
+            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+        }
+    }
+
+    fn directory() -> Directory {
+        Directory::new(vec![
+            entry("docker.io", true, &[]),
+            entry("ghcr.io", false, &["GHCR.mirror.corp", "10.0.0.1"]),
+            entry("quay.io", false, &["ghcr.mirror.corp:8443", "[::1]:5000"]),
+            entry("localhost:5000", false, &["[::1]"]),
+            entry("harbor", false, &[]),
+        ])
+    }
+
+    /// `upstream repository`, or the error's text.
+    fn resolve(ns: Option<&str>, host: Option<&str>, path: &str) -> String {
+        match directory().resolve(ns, host, path) {
+            Ok(source) => format!("{} {}", source.upstream, source.repository),
+            Err(ResolveError::Unknown { name, .. }) => format!("unknown {name}"),
+            Err(ResolveError::Repository) => "invalid".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_first_match_wins() {
+        let mirror = Some("ghcr.mirror.corp");
+        for (ns, host, path, expected) in [
+            // ns
+            (
+                Some("quay.io"),
+                mirror,
+                "ghcr.io/a/b",
+                "quay.io ghcr.io/a/b",
+            ),
+            (
+                Some("Docker.IO"),
+                None,
+                "library/nginx",
+                "docker.io library/nginx",
+            ),
+            (Some("localhost:5000"), None, "a", "localhost:5000 a"),
+            (Some("localhost"), None, "a", "unknown localhost"),
+            (Some("localhost:5001"), None, "a", "unknown localhost:5001"),
+            (Some("evil.example"), mirror, "a/b", "unknown evil.example"),
+            (Some("docker.io:443"), None, "a/b", "unknown docker.io:443"),
+            (Some(""), None, "a/b", "unknown "),
+            // Host
+            (None, mirror, "quay.io/a", "ghcr.io quay.io/a"),
+            (None, mirror, "a", "ghcr.io a"),
+            // the first component
+            (
+                None,
+                Some("127.0.0.1:5000"),
+                "ghcr.io/org/app",
+                "ghcr.io org/app",
+            ),
+            (None, None, "GHCR.io/org/app", "ghcr.io org/app"),
+            (None, None, "localhost:5000/a", "localhost:5000 a"),
+            (None, None, "harbor/a", "harbor a"),
+            (None, None, "quay.io/ghcr.io/a", "quay.io ghcr.io/a"),
+            (None, None, "gcr.io/a/b", "unknown gcr.io"),
+            (None, None, "localhost/a", "unknown localhost"),
+            (None, None, "localhost:5001/a", "unknown localhost:5001"),
+            // the default
+            (None, None, "library/nginx", "docker.io library/nginx"),
+            (None, Some("ghcr.io"), "org/app", "docker.io org/app"),
+        ] {
+            assert_eq!(resolve(ns, host, path), expected, "{ns:?} {host:?} {path}");
+        }
+    }
+
+    #[test]
+    fn hosts_match_without_case_and_with_their_port() {
+        for (host, expected) in [
+            ("ghcr.mirror.corp", "ghcr.io"),
+            ("Ghcr.Mirror.Corp", "ghcr.io"),
+            ("ghcr.mirror.corp.", "ghcr.io"),
+            ("ghcr.mirror.corp:5000", "ghcr.io"),
+            ("ghcr.mirror.corp.:5000", "ghcr.io"),
+            ("10.0.0.1:80", "ghcr.io"),
+            ("ghcr.mirror.corp:8443", "quay.io"),
+            ("[::1]:5000", "quay.io"),
+            ("[::1]:5001", "localhost:5000"),
+            ("[::1]", "localhost:5000"),
+            ("[::2]:5000", "docker.io"),
+            ("mirror.corp", "docker.io"),
+            ("x.ghcr.mirror.corp", "docker.io"),
+            (":", "docker.io"),
+            ("]:", "docker.io"),
+            ("", "docker.io"),
+        ] {
+            let resolved = resolve(None, Some(host), "a/b");
+            assert_eq!(resolved, format!("{expected} a/b"), "{host:?}");
+        }
+    }
+
+    #[test]
+    fn a_single_component_of_docker_hub_gets_its_namespace() {
+        for (ns, path) in [
+            (Some("docker.io"), "nginx"),
+            (None, "docker.io/nginx"),
+            (None, "nginx"),
+            (None, "docker.io/library/nginx"),
+        ] {
+            assert_eq!(resolve(ns, None, path), "docker.io library/nginx");
+        }
+        assert_eq!(resolve(Some("quay.io"), None, "nginx"), "quay.io nginx");
+        assert_eq!(resolve(None, None, "quay.io/nginx"), "quay.io nginx");
+    }
+
+    #[test]
+    fn bad_repositories_are_refused_wherever_they_go() {
+        for (ns, path) in [
+            (Some("docker.io"), ""),
+            (Some("quay.io"), ""),
+            (None, "quay.io/"),
+            (None, "quay.io/../a"),
+            (None, "quay.io/A"),
+            (None, "a//b"),
+            (None, "/a"),
+            (None, ""),
+        ] {
+            assert_eq!(resolve(ns, None, path), "invalid", "{ns:?} {path:?}");
+        }
+    }
+
+    #[test]
+    fn errors_say_which_upstreams_exist_and_quote_little() {
+        let error = directory()
+            .resolve(Some(&"x".repeat(5000)), None, "a")
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "upstream \"{}\" is not configured here; \
+                 known upstreams: docker.io, ghcr.io, quay.io, localhost:5000, harbor",
+                "x".repeat(100)
+            )
+        );
+    }
+
+    #[test]
+    fn without_a_default_an_upstream_must_be_named() {
+        let directory = Directory::new(vec![entry("quay.io", false, &[])]);
+        assert_eq!(
+            directory.resolve(None, None, "org/app"),
+            Err(ResolveError::Unknown {
+                name: "org".to_owned(),
+                known: "quay.io".to_owned(),
+            })
+        );
+        assert!(directory.resolve(None, None, "quay.io/org/app").is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn only_configured_names_are_ever_resolved(
+            ns in prop::option::of("(docker|quay|ghcr|evil)\\.io|\\PC{0,12}"),
+            host in prop::option::of("(ghcr\\.mirror\\.corp|evil)(:[0-9]{1,5})?|\\PC{0,12}"),
+            path in "((docker|quay|evil)\\.io/)?[a-z]{1,4}(/[a-z]{1,4}){0,2}|\\PC{0,12}",
+        ) {
+            let directory = directory();
+            if let Ok(source) = directory.resolve(ns.as_deref(), host.as_deref(), &path) {
+                prop_assert!(directory.names().any(|name| *name == source.upstream));
+                // The text after the upstream's name is the repository, give or take `library/`.
+                let repository = source.repository.as_str();
+                prop_assert!(path.ends_with(repository.trim_start_matches("library/")));
+                if let Some(ns) = ns {
+                    prop_assert_eq!(source.upstream.as_str(), ns.to_ascii_lowercase());
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,11 @@
 //! What a manifest points at (image-spec manifest.md, image-index.md; Docker's schema 2; schema 1).
 
+mod json;
+mod schema1;
+
 use super::Digest;
+use json::{Descriptor, Document};
+use std::collections::HashSet;
 
 /// A manifest above this size is refused: a little more than containerd takes
 /// (`4*1048*1048`, containerd core/remotes/docker/resolver.go).
@@ -75,10 +80,133 @@ pub enum ManifestError {
 }
 
 /// Reads a manifest. An object with an unknown media type is passed with the descriptors found
-/// in the usual places (`config`, `layers`, `blobs`, `manifests`).
+/// in the usual places (`config`, `layers`, `blobs`, `manifests`). Members of an unexpected type are
+/// passed over: the client judges them, and the bytes are served as they came.
+///
+/// The caller bounds `bytes` by [`MANIFEST_BYTES_MAX`], which bounds the number of children.
 ///
 /// # Errors
 /// [`ManifestError`]: for example an HTML login page under status 200.
 pub fn inspect(content_type: Option<&str>, bytes: &[u8]) -> Result<Inspection, ManifestError> {
-    todo!()
+    let document = Document::parse(bytes).ok_or(ManifestError::NotJson)?;
+    let media_type = media_type(content_type, &document).ok_or(ManifestError::UnknownKind)?;
+    let format = Format::of(&media_type);
+    let is_schema1 = matches!(format, Format::Schema1)
+        || matches!(format, Format::Other) && document.is_schema1();
+    Ok(Inspection {
+        media_type,
+        children: children(format, &document),
+        schema1_payload: document
+            .signature
+            .as_deref()
+            .filter(|_| is_schema1)
+            .and_then(|protected| schema1::payload_digest(protected, bytes)),
+    })
 }
+
+/// What the media type says of where the descriptors are.
+#[derive(Clone, Copy)]
+enum Format {
+    Image,
+    Index,
+    Artifact,
+    Schema1,
+    Other,
+}
+
+impl Format {
+    fn of(media_type: &str) -> Self {
+        match media_type.to_ascii_lowercase().as_str() {
+            media::OCI_MANIFEST | media::DOCKER_MANIFEST => Self::Image,
+            media::OCI_INDEX | media::DOCKER_LIST => Self::Index,
+            media::OCI_ARTIFACT => Self::Artifact,
+            media::DOCKER_SCHEMA1 | media::DOCKER_SCHEMA1_SIGNED => Self::Schema1,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The media type to serve with; `None` when it is no manifest.
+fn media_type(content_type: Option<&str>, document: &Document) -> Option<String> {
+    let own = document.media_type.as_deref().filter(|t| !t.is_empty());
+    let shown = document.structure();
+    // Registries and their proxies have sent these under status 200.
+    if document.has_errors && shown.is_none() {
+        return None;
+    }
+    let said = content_type.unwrap_or_default();
+    let said = said.split(';').next().unwrap_or_default().trim();
+    let is_known = !matches!(Format::of(said), Format::Other);
+    // A vendor's type says what it is; any other (`application/foo`) must be borne out by the body.
+    let is_vendors = said.to_ascii_lowercase().starts_with("application/vnd.");
+    let says_something = !is_generic(said) && (own.is_some() || shown.is_some());
+    if is_known || is_vendors || says_something {
+        return Some(said.to_owned());
+    }
+    own.or(shown).map(str::to_owned)
+}
+
+/// Whether a content type says nothing of what the JSON is: what a server sends that does not know.
+fn is_generic(content_type: &str) -> bool {
+    let content_type = content_type.to_ascii_lowercase();
+    matches!(
+        content_type.as_str(),
+        "" | "application/json" | "application/octet-stream" | "binary/octet-stream"
+    ) || content_type.starts_with("text/")
+}
+
+/// The descriptors that the format has, each digest once, in the order of the document. A known
+/// format's other members do not count: a client would not follow them (CVE-2021-41190).
+fn children(format: Format, document: &Document) -> Vec<Child> {
+    let (image, index, artifact, schema1) = match format {
+        Format::Image => (true, false, false, false),
+        Format::Index => (false, true, false, false),
+        Format::Artifact => (false, false, true, false),
+        Format::Schema1 => (false, false, false, true),
+        Format::Other => (true, true, true, true),
+    };
+    let manifests = document.manifests.iter().flatten().filter(|_| index);
+    let layers = document.layers.iter().flatten();
+    let blobs = document.config.iter().chain(layers).filter(|_| image);
+    let blobs = blobs.chain(document.blobs.iter().flatten().filter(|_| artifact));
+    let blobs = blobs.chain(document.fs_layers.iter().flatten().filter(|_| schema1));
+    let mut seen = HashSet::new();
+    manifests
+        .map(|descriptor| (entry_kind(descriptor), descriptor))
+        .chain(blobs.map(|descriptor| (ChildKind::Blob, descriptor)))
+        .filter(|(_, descriptor)| seen.insert(descriptor.digest))
+        .map(|(kind, descriptor)| descriptor.child(kind))
+        .collect()
+}
+
+/// Where an entry of an index is fetched from. `BuildKit`'s cache exports are indexes of layers, and
+/// clients go by the media type (containerd, core/remotes/docker/fetcher.go).
+fn entry_kind(entry: &Descriptor) -> ChildKind {
+    const BLOBS: [&str; 5] = [
+        "application/vnd.oci.image.layer.",
+        "application/vnd.oci.image.config.",
+        "application/vnd.docker.image.rootfs.",
+        "application/vnd.docker.container.image.",
+        "application/vnd.buildkit.",
+    ];
+    let media_type = entry.media_type.as_deref().unwrap_or_default();
+    if BLOBS.iter().any(|prefix| media_type.starts_with(prefix)) {
+        return ChildKind::Blob;
+    }
+    ChildKind::Manifest
+}
+
+impl Descriptor {
+    fn child(&self, kind: ChildKind) -> Child {
+        Child {
+            kind,
+            digest: self.digest,
+            size: self.size,
+            media_type: self.media_type.clone(),
+            foreign: self.foreign,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,14 +2,35 @@
 
 use super::{Digest, ErrorCode, Reference, name::NameError};
 use http::Method;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use std::fmt;
 
-/// A page of a list: `?n=…&last=…`.
+/// The most query parameters of a paged list that are passed on beside `n` and `last`. A registry
+/// that pages by a cursor of its own (quay: `next_page`) needs one.
+const CURSORS_MAX: usize = 4;
+/// The longest of these, name and value together. Quay's is about 200 bytes.
+const CURSOR_BYTES_MAX: usize = 4096;
+
+/// What may stand as it is in a printed path: RFC 3986's unreserved characters, the separator, and
+/// the colon of digests and ports.
+pub(super) const PATH_ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/')
+    .remove(b':');
+
+/// A page of a list: `?n=…&last=…`. `Page::default()` is the first one, of the server's length.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// At most so many entries; `None` when the client does not say.
     pub limit: Option<usize>,
     /// Only entries after this one.
     pub last: Option<String>,
+    /// Any other parameters of the request, but `ns`: a cursor of the upstream's own making, which
+    /// the client copied from a `Link`. Without it, the client would be given the first page for ever.
+    pub cursor: Vec<(String, String)>,
 }
 
 /// What a request asks for. `path` is the name as the client wrote it (percent-decoded), which may
@@ -80,18 +101,196 @@ pub enum RouteError {
 
 impl RouteError {
     /// The error code of the spec.
+    ///
+    /// distribution's router has no route for a bad tag (its URL pattern holds the tag's grammar)
+    /// and answers 404 without an envelope; `TAG_INVALID` and `DIGEST_INVALID` are its codes for
+    /// these faults elsewhere (distribution, registry/api/errcode), and tell the client more.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
-        todo!()
+        match self {
+            // No repository stands at that path: the nearest of the codes that go with 404.
+            Self::NotFound => ErrorCode::NameUnknown,
+            Self::Unsupported => ErrorCode::Unsupported,
+            Self::Name(NameError::Tag) => ErrorCode::TagInvalid,
+            Self::Name(NameError::Digest(_)) => ErrorCode::DigestInvalid,
+            Self::Name(NameError::Repository | NameError::Upstream) => ErrorCode::NameInvalid,
+            Self::Page => ErrorCode::PaginationNumberInvalid,
+        }
     }
 }
 
 impl Target {
-    /// Parses a request's method, path (still percent-encoded) and query.
+    /// Parses a request's method, path (still percent-encoded) and query. Of a parameter given
+    /// twice the first counts; an empty one counts as absent, as in distribution.
     ///
     /// # Errors
     /// [`RouteError`].
     pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Self, RouteError> {
-        todo!()
+        let path = percent_decode_str(path)
+            .decode_utf8()
+            .map_err(|_| RouteError::NotFound)?;
+        let rest = match path.strip_prefix("/v2") {
+            Some("") => "",
+            Some(rest) => rest.strip_prefix('/').ok_or(RouteError::NotFound)?,
+            None => return Err(RouteError::NotFound),
+        };
+        if method != Method::GET && method != Method::HEAD {
+            return Err(RouteError::Unsupported);
+        }
+        let query = Query::parse(query.unwrap_or_default());
+        Ok(Self {
+            route: Route::parse(rest, &query)?,
+            ns: query.first("ns"),
+        })
     }
 }
+
+impl fmt::Display for Target {
+    /// Prints path and query such that [`Target::parse`] reads the same target.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.route.path())?;
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        if let Some(ns) = &self.ns {
+            query.append_pair("ns", ns);
+        }
+        match &self.route {
+            Route::Catalog(page) | Route::Tags { page, .. } => {
+                query.extend_pairs(page.query());
+            }
+            Route::Referrers {
+                artifact_type: Some(artifact_type),
+                ..
+            } => {
+                query.append_pair("artifactType", artifact_type);
+            }
+            Route::Ping | Route::Manifest { .. } | Route::Blob { .. } | Route::Referrers { .. } => {
+            }
+        }
+        match query.finish() {
+            query if query.is_empty() => Ok(()),
+            query => write!(f, "?{query}"),
+        }
+    }
+}
+
+impl Route {
+    /// The path of this route on this server, percent-encoded, without the query.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let (name, end) = match self {
+            Self::Ping => return "/v2/".to_owned(),
+            Self::Catalog(_) => return "/v2/_catalog".to_owned(),
+            Self::Manifest { path, reference } => (path, format!("manifests/{reference}")),
+            Self::Blob { path, digest } => (path, format!("blobs/{digest}")),
+            Self::Tags { path, .. } => (path, "tags/list".to_owned()),
+            Self::Referrers { path, digest, .. } => (path, format!("referrers/{digest}")),
+        };
+        format!("/v2/{}/{end}", utf8_percent_encode(name, PATH_ENCODED))
+    }
+
+    /// Finds the route of what stands after `/v2/`. A name may hold slashes, and words such as
+    /// `manifests`: what counts is the end of the path.
+    fn parse(rest: &str, query: &Query) -> Result<Self, RouteError> {
+        match rest {
+            "" => return Ok(Self::Ping),
+            "_catalog" => return query.page().map(Self::Catalog),
+            _ => {}
+        }
+        let (name, word, last) = split_end(rest).ok_or(RouteError::NotFound)?;
+        let path = name.to_owned();
+        Ok(match (word, last) {
+            ("manifests", reference) => Self::Manifest {
+                path,
+                reference: Reference::parse(reference)?,
+            },
+            // Where uploads begin: a push, whatever the method.
+            ("blobs", "uploads") => return Err(RouteError::Unsupported),
+            ("blobs", digest) => Self::Blob {
+                path,
+                digest: Digest::parse(digest).map_err(NameError::Digest)?,
+            },
+            ("tags", "list") => Self::Tags {
+                path,
+                page: query.page()?,
+            },
+            ("referrers", digest) => Self::Referrers {
+                path,
+                digest: Digest::parse(digest).map_err(NameError::Digest)?,
+                artifact_type: query.first("artifactType"),
+            },
+            _ if is_upload(name, word) => return Err(RouteError::Unsupported),
+            _ => return Err(RouteError::NotFound),
+        })
+    }
+}
+
+impl Page {
+    /// The parameters that ask for this page, not encoded.
+    pub(super) fn query(&self) -> Vec<(String, String)> {
+        let limit = self.limit.map(|n| ("n".to_owned(), n.to_string()));
+        let last = self.last.clone().map(|last| ("last".to_owned(), last));
+        let known = limit.into_iter().chain(last);
+        known.chain(self.cursor.iter().cloned()).collect()
+    }
+}
+
+/// `<name>/<word>/<last>`, none of the first two empty.
+fn split_end(rest: &str) -> Option<(&str, &str, &str)> {
+    let (rest, last) = rest.rsplit_once('/')?;
+    let (name, word) = rest.rsplit_once('/')?;
+    (!name.is_empty() && !word.is_empty()).then_some((name, word, last))
+}
+
+/// Whether `<name>/<word>/…` is `<repository>/blobs/uploads/<upload>`.
+fn is_upload(name: &str, word: &str) -> bool {
+    let repository = name.strip_suffix("/blobs").unwrap_or_default();
+    word == "uploads" && !repository.is_empty()
+}
+
+/// A query, decoded.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(query: &str) -> Self {
+        // The server bounds the request's head, and with it the number of parameters.
+        Self(
+            url::form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
+    }
+
+    fn first(&self, key: &str) -> Option<String> {
+        let (_, value) = self.0.iter().find(|(k, _)| k == key)?;
+        (!value.is_empty()).then(|| value.clone())
+    }
+
+    fn page(&self) -> Result<Page, RouteError> {
+        let limit = match self.first("n") {
+            // `str::parse` alone would take `+1`.
+            Some(n) if n.bytes().all(|b| b.is_ascii_digit()) => {
+                Some(n.parse().map_err(|_| RouteError::Page)?)
+            }
+            Some(_) => return Err(RouteError::Page),
+            None => None,
+        };
+        let is_cursor = |(key, value): &&(String, String)| {
+            !matches!(key.as_str(), "n" | "last" | "ns")
+                && key.len() + value.len() <= CURSOR_BYTES_MAX
+        };
+        Ok(Page {
+            limit,
+            last: self.first("last"),
+            cursor: self
+                .0
+                .iter()
+                .filter(is_cursor)
+                .take(CURSORS_MAX)
+                .cloned()
+                .collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,25 @@
 //! Prometheus metrics. Labels are closed enums or configured upstream names:
-//! never a repository, a tag or a digest.
+//! never a repository, a tag or a digest. A name that is not configured counts under the empty label.
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Seconds to the first byte: from a hit in memory (well under a millisecond) to containerd's limit
+/// for a response's head, 30 s.
+const FIRST_BYTE_BUCKETS: [f64; 15] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+/// The label of requests that name no upstream, or none that is configured.
+const NO_UPSTREAM: &str = "";
+/// The statuses of upstream requests that are shown as 0 from the start: what an alert is made of.
+const STATUSES_SHOWN: [&str; 6] = ["200", "401", "429", "timeout", "connect", "error"];
+const RATELIMIT_NAME: &str = "roadstead_upstream_ratelimit_remaining";
+const RATELIMIT_HELP: &str =
+    "Requests an upstream's rate limit still allows, as it last said; absent until it says so.";
 
 /// What kind of thing a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,80 +63,418 @@ pub enum EvictReason {
 /// All metrics of the process. Cheap to clone (an `Arc` inside).
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    inner: std::sync::Arc<Inner>,
+    inner: Arc<Inner>,
 }
+
 #[derive(Debug)]
-struct Inner {}
+struct Inner {
+    registry: Registry,
+    requests: IntCounterVec,
+    client_bytes: IntCounterVec,
+    upstream_bytes: IntCounterVec,
+    upstream_requests: IntCounterVec,
+    fills_in_flight: IntGauge,
+    readers_in_flight: IntGauge,
+    first_byte: ByKind<ByOutcome<Histogram>>,
+    cache_bytes: IntGauge,
+    cache_max_bytes: IntGauge,
+    cache_blobs: IntGauge,
+    evicted_size: IntCounter,
+    evicted_damaged: IntCounter,
+    ratelimit_remaining: IntGaugeVec,
+    /// The counters of each configured upstream, resolved once: every request needs some.
+    upstreams: HashMap<Box<str>, Upstream>,
+}
+
+/// The counters of one upstream.
+#[derive(Debug)]
+struct Upstream {
+    requests: ByKind<ByOutcome<IntCounter>>,
+    client_bytes: ByKind<IntCounter>,
+    bytes: IntCounter,
+}
+
+/// One value for each [`Kind`].
+#[derive(Debug)]
+struct ByKind<T>([T; Kind::ALL.len()]);
+
+impl<T> ByKind<T> {
+    fn new(value: impl FnMut(Kind) -> T) -> Self {
+        Self(Kind::ALL.map(value))
+    }
+    fn of(&self, kind: Kind) -> &T {
+        let [manifest, blob, tags, referrers, other] = &self.0;
+        match kind {
+            Kind::Manifest => manifest,
+            Kind::Blob => blob,
+            Kind::Tags => tags,
+            Kind::Referrers => referrers,
+            Kind::Other => other,
+        }
+    }
+}
+
+/// One value for each [`Outcome`].
+#[derive(Debug)]
+struct ByOutcome<T>([T; Outcome::ALL.len()]);
+
+impl<T> ByOutcome<T> {
+    fn new(value: impl FnMut(Outcome) -> T) -> Self {
+        Self(Outcome::ALL.map(value))
+    }
+    fn of(&self, outcome: Outcome) -> &T {
+        let [hit, miss, collapsed, stale, partial, bypass, error] = &self.0;
+        match outcome {
+            Outcome::Hit => hit,
+            Outcome::Miss => miss,
+            Outcome::Collapsed => collapsed,
+            Outcome::Stale => stale,
+            Outcome::Partial => partial,
+            Outcome::Bypass => bypass,
+            Outcome::Error => error,
+        }
+    }
+}
 
 impl Kind {
+    /// Every kind, in the order of the labels' documentation.
+    pub const ALL: [Self; 5] = [
+        Self::Manifest,
+        Self::Blob,
+        Self::Tags,
+        Self::Referrers,
+        Self::Other,
+    ];
+
     /// The label.
     #[must_use]
     pub fn label(self) -> &'static str {
-        todo!()
+        match self {
+            Self::Manifest => "manifest",
+            Self::Blob => "blob",
+            Self::Tags => "tags",
+            Self::Referrers => "referrers",
+            Self::Other => "other",
+        }
     }
 }
+
 impl Outcome {
+    /// Every outcome, in the order of the labels' documentation.
+    pub const ALL: [Self; 7] = [
+        Self::Hit,
+        Self::Miss,
+        Self::Collapsed,
+        Self::Stale,
+        Self::Partial,
+        Self::Bypass,
+        Self::Error,
+    ];
+
     /// The label.
     #[must_use]
     pub fn label(self) -> &'static str {
-        todo!()
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Collapsed => "collapsed",
+            Self::Stale => "stale",
+            Self::Partial => "partial",
+            Self::Bypass => "bypass",
+            Self::Error => "error",
+        }
     }
+
     /// The `Cache-Status` value (RFC 9211): `roadstead; hit`, `roadstead; fwd=miss; stored`,
     /// `roadstead; fwd=miss; collapsed`, `roadstead; fwd=stale`, `…partial`, `…bypass`; an error: `roadstead; fwd=miss`.
     #[must_use]
     pub fn cache_status(self) -> &'static str {
-        todo!()
+        match self {
+            Self::Hit => "roadstead; hit",
+            Self::Miss => "roadstead; fwd=miss; stored",
+            Self::Collapsed => "roadstead; fwd=miss; collapsed",
+            Self::Stale => "roadstead; fwd=stale",
+            Self::Partial => "roadstead; fwd=partial",
+            Self::Bypass => "roadstead; fwd=bypass",
+            Self::Error => "roadstead; fwd=miss",
+        }
     }
 }
+
+impl EvictReason {
+    /// The label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Size => "size",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
 impl Metrics {
     /// Fresh metrics; every label set of the configured upstreams that can be known is shown as 0 from the start.
     #[must_use]
     pub fn new<'a>(upstreams: impl Iterator<Item = &'a str>) -> Self {
-        todo!()
+        let set = Set(Registry::new());
+        let requests = set.counters(
+            "roadstead_requests_total",
+            "Requests answered, by what was asked for and how it was answered.",
+            &["kind", "upstream", "outcome"],
+        );
+        let client_bytes = set.counters(
+            "roadstead_client_bytes_total",
+            "Body bytes handed to clients.",
+            &["kind", "upstream"],
+        );
+        let upstream_bytes = set.counters(
+            "roadstead_upstream_bytes_total",
+            "Body bytes received from upstreams.",
+            &["upstream"],
+        );
+        let upstream_requests = set.counters(
+            "roadstead_upstream_requests_total",
+            "Requests to upstreams, by HTTP status, or timeout, connect or error where there was none.",
+            &["upstream", "kind", "status"],
+        );
+        let evicted = set.counters(
+            "roadstead_evicted_bytes_total",
+            "Bytes evicted from the cache, to make room (size) or because they were damaged.",
+            &["reason"],
+        );
+        let gauge = |name, help| set.gauges(name, help, &[]).with_label_values(&NO_LABELS);
+        let upstreams = upstreams
+            .map(|name| {
+                for kind in Kind::ALL {
+                    for status in STATUSES_SHOWN {
+                        upstream_requests.with_label_values(&[name, kind.label(), status]);
+                    }
+                }
+                let upstream = Upstream::new(name, &requests, &client_bytes, &upstream_bytes);
+                (name.into(), upstream)
+            })
+            .collect();
+        Self {
+            inner: Arc::new(Inner {
+                fills_in_flight: gauge(
+                    "roadstead_fills_in_flight",
+                    "Transfers of blobs from upstreams under way.",
+                ),
+                readers_in_flight: gauge("roadstead_readers_in_flight", "Client bodies under way."),
+                first_byte: set.first_byte(),
+                cache_bytes: gauge("roadstead_cache_bytes", "Bytes the cache takes on disk."),
+                cache_max_bytes: gauge(
+                    "roadstead_cache_max_bytes",
+                    "Bytes the cache may take on disk.",
+                ),
+                cache_blobs: gauge("roadstead_cache_blobs", "Whole blobs in the cache."),
+                evicted_size: evicted.with_label_values(&[EvictReason::Size.label()]),
+                evicted_damaged: evicted.with_label_values(&[EvictReason::Damaged.label()]),
+                ratelimit_remaining: set.gauges(RATELIMIT_NAME, RATELIMIT_HELP, &["upstream"]),
+                registry: set.0,
+                requests,
+                client_bytes,
+                upstream_bytes,
+                upstream_requests,
+                upstreams,
+            }),
+        }
     }
+
     /// A request was answered. `upstream` is `""` where none was named.
     pub fn request(&self, kind: Kind, upstream: &str, outcome: Outcome) {
-        todo!()
+        match self.inner.upstreams.get(upstream) {
+            Some(upstream) => upstream.requests.of(kind).of(outcome).inc(),
+            None => self
+                .inner
+                .requests
+                .with_label_values(&[kind.label(), NO_UPSTREAM, outcome.label()])
+                .inc(),
+        }
     }
+
     /// Time from the request's arrival to its first body byte (or its head when it has no body).
     pub fn first_byte(&self, kind: Kind, outcome: Outcome, seconds: f64) {
-        todo!()
+        self.inner.first_byte.of(kind).of(outcome).observe(seconds);
     }
+
     /// Body bytes were handed to a client.
     pub fn client_bytes(&self, kind: Kind, upstream: &str, bytes: u64) {
-        todo!()
+        match self.inner.upstreams.get(upstream) {
+            Some(upstream) => upstream.client_bytes.of(kind).inc_by(bytes),
+            None => self
+                .inner
+                .client_bytes
+                .with_label_values(&[kind.label(), NO_UPSTREAM])
+                .inc_by(bytes),
+        }
     }
+
     /// Body bytes came from an upstream.
     pub fn upstream_bytes(&self, upstream: &str, bytes: u64) {
-        todo!()
+        match self.inner.upstreams.get(upstream) {
+            Some(upstream) => upstream.bytes.inc_by(bytes),
+            None => self
+                .inner
+                .upstream_bytes
+                .with_label_values(&[NO_UPSTREAM])
+                .inc_by(bytes),
+        }
     }
+
     /// A request to an upstream was answered with `status` (an HTTP status, or `timeout`, `connect`, `error`).
+    /// Anything else counts as `error`.
     pub fn upstream_request(&self, upstream: &str, kind: Kind, status: &str) {
-        todo!()
+        let status = if is_status(status) { status } else { "error" };
+        self.inner
+            .upstream_requests
+            .with_label_values(&[self.upstream_label(upstream), kind.label(), status])
+            .inc();
     }
+
     /// What an upstream said of its limit.
     pub fn ratelimit_remaining(&self, upstream: &str, remaining: i64) {
-        todo!()
+        self.inner
+            .ratelimit_remaining
+            .with_label_values(&[self.upstream_label(upstream)])
+            .set(remaining);
     }
+
     /// A fill began (+1) or ended (-1).
     pub fn fills_in_flight(&self, change: i64) {
-        todo!()
+        self.inner.fills_in_flight.add(change);
     }
+
     /// A client's body began (+1) or ended (-1).
     pub fn readers_in_flight(&self, change: i64) {
-        todo!()
+        self.inner.readers_in_flight.add(change);
     }
+
     /// What the store holds.
     pub fn cache(&self, bytes: u64, blobs: u64, max_bytes: u64) {
-        todo!()
+        self.inner.cache_bytes.set(signed(bytes));
+        self.inner.cache_blobs.set(signed(blobs));
+        self.inner.cache_max_bytes.set(signed(max_bytes));
     }
+
     /// Bytes were evicted.
     pub fn evicted(&self, reason: EvictReason, bytes: u64) {
-        todo!()
+        match reason {
+            EvictReason::Size => &self.inner.evicted_size,
+            EvictReason::Damaged => &self.inner.evicted_damaged,
+        }
+        .inc_by(bytes);
     }
+
     /// The text exposition.
     #[must_use]
     pub fn render(&self) -> String {
-        todo!()
+        let families = self.inner.registry.gather();
+        let has_ratelimit = families
+            .iter()
+            .any(|family| family.name() == RATELIMIT_NAME);
+        let mut text = match TextEncoder::new().encode_to_string(&families) {
+            Ok(text) => text,
+            Err(error) => {
+                tracing::error!(%error, "the metrics cannot be written as text");
+                String::new()
+            }
+        };
+        if !has_ratelimit {
+            // 0 would mean that nothing is left. So there is no sample, but people see the name.
+            let lines = [
+                "# HELP ",
+                RATELIMIT_NAME,
+                " ",
+                RATELIMIT_HELP,
+                "\n",
+                "# TYPE ",
+                RATELIMIT_NAME,
+                " gauge\n",
+            ];
+            text.extend(lines);
+        }
+        text
+    }
+
+    /// The upstream's label: its name if it is configured.
+    fn upstream_label<'a>(&self, upstream: &'a str) -> &'a str {
+        if self.inner.upstreams.contains_key(upstream) {
+            upstream
+        } else {
+            NO_UPSTREAM
+        }
     }
 }
+
+impl Upstream {
+    fn new(
+        name: &str,
+        requests: &IntCounterVec,
+        client_bytes: &IntCounterVec,
+        upstream_bytes: &IntCounterVec,
+    ) -> Self {
+        Self {
+            requests: ByKind::new(|kind| {
+                ByOutcome::new(|outcome| {
+                    requests.with_label_values(&[kind.label(), name, outcome.label()])
+                })
+            }),
+            client_bytes: ByKind::new(|kind| client_bytes.with_label_values(&[kind.label(), name])),
+            bytes: upstream_bytes.with_label_values(&[name]),
+        }
+    }
+}
+
+/// Registers metrics as it makes them.
+struct Set(Registry);
+
+#[expect(
+    clippy::expect_used,
+    reason = "a metric fails to register only for its name or labels, which are constants here that a test registers"
+)]
+impl Set {
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        let counters = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid name");
+        self.register(Box::new(counters.clone()));
+        counters
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        let gauges = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid name");
+        self.register(Box::new(gauges.clone()));
+        gauges
+    }
+
+    fn first_byte(&self) -> ByKind<ByOutcome<Histogram>> {
+        let options = HistogramOpts::new(
+            "roadstead_first_byte_seconds",
+            "Time from a request's arrival to the first byte of its answer's body.",
+        )
+        .buckets(FIRST_BYTE_BUCKETS.to_vec());
+        let histograms = HistogramVec::new(options, &["kind", "outcome"]).expect("a valid name");
+        self.register(Box::new(histograms.clone()));
+        ByKind::new(|kind| {
+            ByOutcome::new(|outcome| histograms.with_label_values(&[kind.label(), outcome.label()]))
+        })
+    }
+
+    fn register(&self, collector: Box<dyn prometheus::core::Collector>) {
+        self.0.register(collector).expect("a name used once");
+    }
+}
+
+const NO_LABELS: [&str; 0] = [];
+
+/// An HTTP status, or what stands for one where there was none.
+fn is_status(text: &str) -> bool {
+    matches!(text, "timeout" | "connect" | "error")
+        || matches!(text.as_bytes(), [b'1'..=b'5', b'0'..=b'9', b'0'..=b'9'])
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,288 @@
+use super::*;
+use prometheus::proto::{LabelPair, Metric};
+use std::collections::{BTreeMap, BTreeSet};
+
+const UPSTREAMS: [&str; 2] = ["docker.io", "localhost:5000"];
+
+fn metrics() -> Metrics {
+    Metrics::new(UPSTREAMS.into_iter())
+}
+
+/// The value of one sample, by its text before the value.
+fn sample(metrics: &Metrics, series: &str) -> Option<f64> {
+    let text = metrics.render();
+    let prefix = format!("{series} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&prefix))?;
+    Some(line.parse().unwrap())
+}
+
+/// Uses every recording function with every value of the closed enums, and with names and statuses
+/// that are not of the closed sets.
+fn use_everything(metrics: &Metrics) {
+    for upstream in ["docker.io", "localhost:5000", "", "evil.example"] {
+        for kind in Kind::ALL {
+            for outcome in Outcome::ALL {
+                metrics.request(kind, upstream, outcome);
+                metrics.first_byte(kind, outcome, 0.02);
+            }
+            metrics.client_bytes(kind, upstream, 1);
+            for status in [
+                "200", "599", "timeout", "connect", "error", "999", "x", "20",
+            ] {
+                metrics.upstream_request(upstream, kind, status);
+            }
+        }
+        metrics.upstream_bytes(upstream, 1);
+        metrics.ratelimit_remaining(upstream, 7);
+    }
+    metrics.evicted(EvictReason::Size, 1);
+    metrics.evicted(EvictReason::Damaged, 1);
+    metrics.cache(1, 1, 1);
+    metrics.fills_in_flight(1);
+    metrics.readers_in_flight(1);
+}
+
+/// The contract: the names, types and labels that dashboards and alerts are built on.
+const CONTRACT: [(&str, &str, &[&str]); 12] = [
+    ("roadstead_cache_blobs", "gauge", &[]),
+    ("roadstead_cache_bytes", "gauge", &[]),
+    ("roadstead_cache_max_bytes", "gauge", &[]),
+    (
+        "roadstead_client_bytes_total",
+        "counter",
+        &["kind", "upstream"],
+    ),
+    ("roadstead_evicted_bytes_total", "counter", &["reason"]),
+    ("roadstead_fills_in_flight", "gauge", &[]),
+    (
+        "roadstead_first_byte_seconds",
+        "histogram",
+        &["kind", "outcome"],
+    ),
+    ("roadstead_readers_in_flight", "gauge", &[]),
+    (
+        "roadstead_requests_total",
+        "counter",
+        &["kind", "outcome", "upstream"],
+    ),
+    ("roadstead_upstream_bytes_total", "counter", &["upstream"]),
+    (
+        "roadstead_upstream_ratelimit_remaining",
+        "gauge",
+        &["upstream"],
+    ),
+    (
+        "roadstead_upstream_requests_total",
+        "counter",
+        &["kind", "status", "upstream"],
+    ),
+];
+
+#[test]
+fn names_types_and_labels_are_those_of_the_contract() {
+    let metrics = metrics();
+    use_everything(&metrics);
+    let families = metrics.inner.registry.gather();
+    let found: Vec<(&str, String, BTreeSet<&str>)> = families
+        .iter()
+        .map(|family| {
+            let pairs = family.get_metric().iter().flat_map(Metric::get_label);
+            (
+                family.name(),
+                format!("{:?}", family.get_field_type()).to_lowercase(),
+                pairs.map(LabelPair::name).collect(),
+            )
+        })
+        .collect();
+    let expected: Vec<(&str, String, BTreeSet<&str>)> = CONTRACT
+        .iter()
+        .map(|(name, kind, labels)| (*name, (*kind).to_owned(), labels.iter().copied().collect()))
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn every_label_value_is_from_a_closed_set() {
+    let metrics = metrics();
+    use_everything(&metrics);
+    let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for family in metrics.inner.registry.gather() {
+        for pair in family.get_metric().iter().flat_map(Metric::get_label) {
+            values
+                .entry(pair.name().to_owned())
+                .or_default()
+                .insert(pair.value().to_owned());
+        }
+    }
+    let set = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect();
+    let expected = BTreeMap::from([
+        (
+            "kind".to_owned(),
+            set(&["manifest", "blob", "tags", "referrers", "other"]),
+        ),
+        (
+            "outcome".to_owned(),
+            set(&[
+                "hit",
+                "miss",
+                "collapsed",
+                "stale",
+                "partial",
+                "bypass",
+                "error",
+            ]),
+        ),
+        ("reason".to_owned(), set(&["size", "damaged"])),
+        (
+            "status".to_owned(),
+            set(&["200", "401", "429", "599", "timeout", "connect", "error"]),
+        ),
+        (
+            "upstream".to_owned(),
+            set(&["", "docker.io", "localhost:5000"]),
+        ),
+    ]);
+    assert_eq!(values, expected);
+}
+
+#[test]
+fn every_name_is_shown_from_the_start() {
+    let text = metrics().render();
+    for (name, kind, _) in CONTRACT {
+        assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name}");
+        assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+    }
+    for series in [
+        r#"roadstead_requests_total{kind="blob",outcome="collapsed",upstream="localhost:5000"} 0"#,
+        r#"roadstead_client_bytes_total{kind="manifest",upstream="docker.io"} 0"#,
+        r#"roadstead_upstream_requests_total{kind="blob",status="timeout",upstream="docker.io"} 0"#,
+        r#"roadstead_first_byte_seconds_count{kind="tags",outcome="stale"} 0"#,
+        r#"roadstead_evicted_bytes_total{reason="damaged"} 0"#,
+        "roadstead_fills_in_flight 0",
+    ] {
+        assert!(text.contains(series), "{series}");
+    }
+    // What an upstream has not said is not 0.
+    assert!(!text.contains("ratelimit_remaining{"));
+}
+
+#[test]
+fn what_is_recorded_is_shown_under_its_labels() {
+    let metrics = metrics();
+    let clone = metrics.clone();
+    clone.request(Kind::Blob, "docker.io", Outcome::Stale);
+    clone.request(Kind::Blob, "evil.example", Outcome::Error);
+    clone.client_bytes(Kind::Blob, "docker.io", 5);
+    clone.client_bytes(Kind::Blob, "docker.io", 6);
+    clone.upstream_bytes("localhost:5000", 7);
+    clone.upstream_request("docker.io", Kind::Tags, "503");
+    clone.ratelimit_remaining("docker.io", 93);
+    clone.fills_in_flight(1);
+    clone.readers_in_flight(2);
+    clone.readers_in_flight(-1);
+    clone.cache(10, 2, u64::MAX);
+    clone.evicted(EvictReason::Damaged, 9);
+    for (series, value) in [
+        (
+            r#"roadstead_requests_total{kind="blob",outcome="stale",upstream="docker.io"}"#,
+            1.0,
+        ),
+        (
+            r#"roadstead_requests_total{kind="blob",outcome="error",upstream=""}"#,
+            1.0,
+        ),
+        (
+            r#"roadstead_client_bytes_total{kind="blob",upstream="docker.io"}"#,
+            11.0,
+        ),
+        (
+            r#"roadstead_upstream_bytes_total{upstream="localhost:5000"}"#,
+            7.0,
+        ),
+        (
+            r#"roadstead_upstream_requests_total{kind="tags",status="503",upstream="docker.io"}"#,
+            1.0,
+        ),
+        (
+            r#"roadstead_upstream_ratelimit_remaining{upstream="docker.io"}"#,
+            93.0,
+        ),
+        ("roadstead_fills_in_flight", 1.0),
+        ("roadstead_readers_in_flight", 1.0),
+        ("roadstead_cache_bytes", 10.0),
+        ("roadstead_cache_blobs", 2.0),
+        (r#"roadstead_evicted_bytes_total{reason="damaged"}"#, 9.0),
+        (r#"roadstead_evicted_bytes_total{reason="size"}"#, 0.0),
+    ] {
+        assert_eq!(sample(&metrics, series), Some(value), "{series}");
+    }
+    assert_eq!(
+        sample(&metrics, "roadstead_cache_max_bytes"),
+        Some(9_223_372_036_854_775_807.0)
+    );
+}
+
+#[test]
+fn every_kind_and_outcome_counts_in_its_own_place() {
+    for kind in Kind::ALL {
+        for outcome in Outcome::ALL {
+            let metrics = metrics();
+            metrics.request(kind, "docker.io", outcome);
+            metrics.first_byte(kind, outcome, 0.0004);
+            let (kind, outcome) = (kind.label(), outcome.label());
+            let labels = format!(r#"kind="{kind}",outcome="{outcome}""#);
+            let counted = format!(r#"roadstead_requests_total{{{labels},upstream="docker.io"}}"#);
+            assert_eq!(sample(&metrics, &counted), Some(1.0));
+            let observed =
+                format!(r#"roadstead_first_byte_seconds_bucket{{{labels},le="0.0005"}}"#);
+            assert_eq!(sample(&metrics, &observed), Some(1.0));
+        }
+    }
+}
+
+#[test]
+fn cache_status_is_a_valid_header_of_rfc_9211() {
+    for (outcome, expected) in [
+        (Outcome::Hit, "roadstead; hit"),
+        (Outcome::Miss, "roadstead; fwd=miss; stored"),
+        (Outcome::Collapsed, "roadstead; fwd=miss; collapsed"),
+        (Outcome::Stale, "roadstead; fwd=stale"),
+        (Outcome::Partial, "roadstead; fwd=partial"),
+        (Outcome::Bypass, "roadstead; fwd=bypass"),
+        (Outcome::Error, "roadstead; fwd=miss"),
+    ] {
+        assert_eq!(outcome.cache_status(), expected);
+    }
+}
+
+/// Run where Prometheus's checker is installed; elsewhere there is nothing to run.
+#[test]
+fn promtool_finds_no_fault() {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let fresh = metrics();
+    let used = metrics();
+    use_everything(&used);
+    for metrics in [fresh, used] {
+        let child = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(mut child) = child else {
+            eprintln!("promtool is not installed: skipped");
+            return;
+        };
+        let text = metrics.render();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && said.is_empty(), "{said}");
+    }
+}
