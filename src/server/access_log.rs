@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, header, request};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// So much of a path is logged: more than the longest valid one (a name of 255 characters, a
@@ -226,8 +227,8 @@ impl Drop for Exchange {
             status,
             outcome = self.answer.map(|(_, outcome)| outcome.label()),
             bytes = self.bytes,
-            ttfb_ms = ttfb.map(|wait| wait.as_secs_f64() * 1e3),
-            total_ms = self.started.elapsed().as_secs_f64() * 1e3,
+            ttfb_ms = ttfb.map(milliseconds),
+            total_ms = milliseconds(self.started.elapsed()),
             ended,
             cause,
             user_agent = self.user_agent.as_ref().map(printable),
@@ -249,6 +250,11 @@ impl fmt::Display for Chain<'_> {
         }
         Ok(())
     }
+}
+
+/// Milliseconds with three places: a hit takes fractions of one.
+fn milliseconds(wait: Duration) -> f64 {
+    (wait.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// The header's text when it is plain, visible ASCII: anything else could forge log lines.

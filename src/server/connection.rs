@@ -172,7 +172,12 @@ mod tests {
         let mut taken = Vec::new();
         while !taken.ends_with(end) {
             let read = client.read_buf(&mut taken).await.unwrap();
-            assert_ne!(read, 0, "closed after {:?}", String::from_utf8_lossy(&taken));
+            assert_ne!(
+                read,
+                0,
+                "closed after {:?}",
+                String::from_utf8_lossy(&taken)
+            );
         }
     }
 

@@ -12,13 +12,20 @@ use hyper::service::service_fn;
 use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-/// Metrics of an instance with one upstream.
+/// Metrics of an instance with one upstream. Every test that logs begins here.
 pub(super) fn metrics() -> Metrics {
+    // While nobody listens, tracing may remember of a log statement that nobody ever will, and a test on
+    // another thread then waits for its line in vain. So somebody listens from the start, to nothing.
+    static LISTENER: OnceLock<tracing::Dispatch> = OnceLock::new();
+    LISTENER.get_or_init(|| {
+        let nowhere = tracing_subscriber::fmt().with_writer(std::io::sink);
+        tracing::Dispatch::new(nowhere.finish())
+    });
     Metrics::new(["docker.io"].into_iter())
 }
 

@@ -24,8 +24,8 @@ fn request(name: HeaderName, value: &str) -> HeaderMap {
     HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
 }
 
-fn text(reply: &Reply, name: HeaderName) -> &str {
-    reply.headers[&name].to_str().unwrap()
+fn text(reply: &Reply, name: impl header::AsHeaderName) -> &str {
+    reply.headers.get(name).unwrap().to_str().unwrap()
 }
 
 async fn blob(request: &HeaderMap, total: Option<u64>) -> Result<Reply, Refusal> {
@@ -54,7 +54,10 @@ fn a_manifest_carries_its_identity() {
         text(&by_tag, header::CONTENT_TYPE),
         "application/vnd.oci.image.manifest.v1+json"
     );
-    assert_eq!(text(&by_tag, header::WARNING), "110 - \"Response is Stale\"");
+    assert_eq!(
+        text(&by_tag, header::WARNING),
+        "110 - \"Response is Stale\""
+    );
     assert_eq!(text(&by_tag, header::VARY), "Accept");
     assert!(!by_tag.headers.contains_key(header::CACHE_CONTROL));
 
@@ -121,7 +124,10 @@ fn a_list_links_to_the_clients_own_path_and_namespace() {
     let path = "/v2/ghcr.io/org/app/tags/list";
     let reply = Reply::list(answer.clone(), path, Some("ghcr.io"));
     let link = text(&reply, header::LINK);
-    assert!(link.starts_with(&format!("<{path}?last=v2&ns=ghcr.io>")), "{link}");
+    assert!(
+        link.starts_with(&format!("<{path}?last=v2&ns=ghcr.io>")),
+        "{link}"
+    );
     assert_eq!(text(&reply, OCI_FILTERS_APPLIED), "artifactType");
 
     let reply = Reply::list(answer, path, None);
@@ -147,8 +153,7 @@ async fn over_http1(make: impl Fn(&Metrics) -> Reply + Clone + Send + Sync + 'st
 
 #[tokio::test]
 async fn head_has_the_length_and_no_body() {
-    let answer =
-        over_http1(|_| Reply::manifest(&HeaderMap::new(), manifest(), true)).await;
+    let answer = over_http1(|_| Reply::manifest(&HeaderMap::new(), manifest(), true)).await;
     assert!(answer.contains("content-length: 7\r\n"), "{answer}");
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
 
@@ -157,8 +162,12 @@ async fn head_has_the_length_and_no_body() {
         outcome: Outcome::Hit,
     };
     let answer =
-        over_http1(move |_| Reply::blob_head(&HeaderMap::new(), &digest(), head(Some(1 << 40)))).await;
-    assert!(answer.contains("content-length: 1099511627776\r\n"), "{answer}");
+        over_http1(move |_| Reply::blob_head(&HeaderMap::new(), &digest(), head(Some(1 << 40))))
+            .await;
+    assert!(
+        answer.contains("content-length: 1099511627776\r\n"),
+        "{answer}"
+    );
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
 
     // containerd takes a missing length for "ask again with GET", but a wrong 0 for the truth.

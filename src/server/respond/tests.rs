@@ -76,9 +76,24 @@ fn requests_that_lead_nowhere() {
         (unknown.into(), 404, "NAME_UNKNOWN", None),
         (ResolveError::Repository.into(), 400, "NAME_INVALID", None),
         (RouteError::NotFound.into(), 404, "UNSUPPORTED", None),
-        (RouteError::Unsupported.into(), 405, "UNSUPPORTED", Some("GET, HEAD")),
-        (RouteError::Name(NameError::Tag).into(), 400, "TAG_INVALID", None),
-        (RouteError::Page.into(), 400, "PAGINATION_NUMBER_INVALID", None),
+        (
+            RouteError::Unsupported.into(),
+            405,
+            "UNSUPPORTED",
+            Some("GET, HEAD"),
+        ),
+        (
+            RouteError::Name(NameError::Tag).into(),
+            400,
+            "TAG_INVALID",
+            None,
+        ),
+        (
+            RouteError::Page.into(),
+            400,
+            "PAGINATION_NUMBER_INVALID",
+            None,
+        ),
     ];
     for (refusal, status, code, allow) in cases {
         let (status_told, code_told, allow_told) = told(refusal, header::ALLOW);
