@@ -1,6 +1,7 @@
 //! How the fake registry answers one request.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -122,7 +123,8 @@ fn refusal(shared: &Shared, options: &Options, record: &Record) -> Option<Respon
         }
         Auth::Token { realm, .. } => {
             let scope = format!("repository:{}:pull", record.repository);
-            let tokens = shared.tokens.lock().unwrap();
+            let trusted = Arc::clone(&shared.tokens.lock().unwrap());
+            let tokens = trusted.lock().unwrap();
             let granted = authorization
                 .strip_prefix("Bearer ")
                 .and_then(|token| tokens.get(token));
@@ -207,12 +209,10 @@ fn token(shared: &Shared, options: &Options, record: &Record) -> Response<Body> 
         return status_error(401, Kind::Token);
     }
     let scope = parameter(&record.query, "scope").unwrap_or_default();
-    let token = {
-        let issued = shared.log.counters().token_requests();
-        let token = format!("token-{issued}-{}", record.query.len());
-        shared.tokens.lock().unwrap().insert(token.clone(), scope);
-        token
-    };
+    let number = shared.tokens_issued.fetch_add(1, Ordering::Relaxed);
+    let token = format!("token-{number}");
+    let tokens = Arc::clone(&shared.tokens.lock().unwrap());
+    tokens.lock().unwrap().insert(token.clone(), scope);
     let mut body = json!({ field: token });
     if let Some(seconds) = expires_in {
         body["expires_in"] = json!(seconds);
