@@ -12,55 +12,12 @@
 
 mod common;
 
-use common::images::{self, Blob, DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, SCHEMA1_SIGNED};
-use common::{
-    Answer, Dialect, FakeRegistry, Image, Kind, LinkForm, Manifest, Mirror, MirrorBuilder,
-};
+use common::images::{self, DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, SCHEMA1_SIGNED};
+use common::{Answer, Dialect, FakeRegistry, Kind, Manifest, Mirror, World};
 use http::Method;
 
 const HIT: &str = "roadstead; hit";
 const MISS: &str = "roadstead; fwd=miss; stored";
-
-/// Two upstreams: `docker.io` (default) and `ghcr.io` (also under the host name `ghcr.mirror.corp`).
-struct World {
-    hub: FakeRegistry,
-    ghcr: FakeRegistry,
-    mirror: Mirror,
-    image: Image,
-    app: Image,
-}
-
-impl World {
-    async fn new() -> Self {
-        let hub = FakeRegistry::start().await;
-        let ghcr = FakeRegistry::start().await;
-        let image = images::image(1, &[5000, 70_000], Dialect::Docker);
-        let app = images::image(2, &[4000], Dialect::Oci);
-        hub.put_image("library/nginx", Some("1.27"), &image);
-        ghcr.put_image("org/app", Some("v1"), &app);
-        let mirror = MirrorBuilder::of(&hub)
-            .upstream("ghcr.io", &ghcr, |upstream| {
-                upstream.hosts = vec!["ghcr.mirror.corp".to_owned()];
-            })
-            .start()
-            .await;
-        Self {
-            hub,
-            ghcr,
-            mirror,
-            image,
-            app,
-        }
-    }
-
-    fn layer(&self) -> &Blob {
-        &self.image.layers[1]
-    }
-
-    fn upstream_requests(&self) -> usize {
-        self.hub.counters().records.len() + self.ghcr.counters().records.len()
-    }
-}
 
 /// What a row expects.
 struct Row<'a> {
@@ -75,7 +32,7 @@ struct Row<'a> {
     code: &'a str,
 }
 
-fn row<'a>(name: &'a str, path: impl Into<String>, status: u16) -> Row<'a> {
+fn row(name: &str, path: impl Into<String>, status: u16) -> Row<'_> {
     Row {
         name,
         method: Method::GET,
@@ -503,122 +460,6 @@ async fn clients_codings_and_credentials_stay_here() {
         assert_eq!(record.header("authorization"), "");
         assert_eq!(record.header("cookie"), "");
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tag_lists_page_on_this_server() {
-    let world = World::new().await;
-    for tag in ["a", "b", "c", "d"] {
-        world
-            .ghcr
-            .put_manifest("org/app", Some(tag), &world.app.manifest);
-    }
-    for link in [LinkForm::Relative, LinkForm::Absolute] {
-        world.ghcr.options(|options| options.link = link);
-        let mut path = "/v2/ghcr.io/org/app/tags/list?n=2".to_owned();
-        let mut seen = Vec::new();
-        loop {
-            let answer = world.mirror.get(&path).await;
-            assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-            let value: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-            let tags = value["tags"].as_array().unwrap();
-            seen.extend(tags.iter().map(|tag| tag.as_str().unwrap().to_owned()));
-            let link = answer.header("link").to_owned();
-            if link.is_empty() {
-                break;
-            }
-            assert!(link.ends_with(">; rel=\"next\""), "{link}");
-            path = link[1..link.find('>').unwrap()].to_owned();
-            assert!(path.starts_with("/v2/ghcr.io/org/app/tags/list?"), "{path}");
-        }
-        assert_eq!(seen, ["a", "b", "c", "d", "v1"]);
-    }
-    // With `ns` the next page must go the same way.
-    let by_ns = world
-        .mirror
-        .get("/v2/org/app/tags/list?n=2&ns=ghcr.io")
-        .await;
-    let link = by_ns.header("link");
-    let next = world.mirror.get(&link[1..link.find('>').unwrap()]).await;
-    assert!(next.text().contains("\"d\""), "{link} gave {}", next.text());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_empty_page_is_empty() {
-    let world = World::new().await;
-    let answer = world.mirror.get("/v2/library/nginx/tags/list?n=0").await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("link"), "");
-    let value: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(value["tags"].as_array().unwrap().len(), 0);
-    let whole = world.mirror.get("/v2/library/nginx/tags/list").await;
-    assert!(whole.text().contains("1.27"));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn catalog_lists_what_is_cached() {
-    let world = World::new().await;
-    let catalog = async || {
-        let answer = world.mirror.get("/v2/_catalog").await;
-        assert_eq!(answer.status, 200);
-        let value: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-        value["repositories"].to_string()
-    };
-    assert_eq!(catalog().await, "[]");
-    world.mirror.get("/v2/ghcr.io/org/app/manifests/v1").await;
-    world.mirror.get("/v2/library/nginx/manifests/1.27").await;
-    assert_eq!(
-        catalog().await,
-        r#"["docker.io/library/nginx","ghcr.io/org/app"]"#
-    );
-}
-
-/// goharbor/harbor#20808, #23024: referrers and signatures through the proxy, with an upstream
-/// that has the API and with one that has it not (Docker Hub).
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn referrers_come_by_api_or_by_tag() {
-    let world = World::new().await;
-    let subject = &world.image.manifest;
-    let sbom = images::artifact(subject, "application/sbom", &Blob::noise(5, 30));
-    let signature = images::artifact(subject, "application/signature", &Blob::noise(6, 30));
-    world.hub.put_image("library/nginx", None, &sbom);
-    world.hub.put_image("library/nginx", None, &signature);
-    let path = format!("/v2/library/nginx/referrers/{}", subject.digest);
-    let has = |answer: &Answer, image: &Image| answer.text().contains(&image.manifest.digest);
-
-    let all = row("all", &path, 200)
-        .gives("content-type", OCI_INDEX)
-        .check(&world.mirror)
-        .await;
-    assert!(has(&all, &sbom) && has(&all, &signature));
-    let filtered = format!("{path}?artifactType=application/sbom");
-    let some = row("some", &filtered, 200).check(&world.mirror).await;
-    assert!(has(&some, &sbom));
-    if some.header("oci-filters-applied") == "artifactType" {
-        assert!(!has(&some, &signature));
-    }
-
-    // Without the API: the tag `sha256-<hex>`; without the tag: none, as an empty index or 404.
-    world.hub.options(|options| options.referrers = false);
-    let other = images::image(7, &[100], Dialect::Oci);
-    let path = format!("/v2/library/nginx/referrers/{}", other.manifest.digest);
-    world.hub.put_image("library/nginx", None, &other);
-    let none = world.mirror.get(&path).await;
-    assert!(matches!(none.status, 200 | 404), "{}", none.status);
-    let late = images::artifact(&other.manifest, "application/sbom", &Blob::noise(8, 30));
-    let index = images::referrers_index(&[(&late, "application/sbom")]);
-    let third = images::image(9, &[100], Dialect::Oci);
-    world.hub.put_manifest(
-        "library/nginx",
-        Some(&third.manifest.digest.replace(':', "-")),
-        &index,
-    );
-    let path = format!("/v2/library/nginx/referrers/{}", third.manifest.digest);
-    let by_tag = row("by tag", path, 200)
-        .gives("content-type", OCI_INDEX)
-        .check(&world.mirror)
-        .await;
-    assert!(has(&by_tag, &late));
 }
 
 /// containerd refuses manifests above 4 MiB and a little; collecting more would only cost memory.

@@ -45,7 +45,7 @@ async fn running_bodies_finish_and_new_connections_are_refused() {
     let gate = registry.gate(&filling.digest);
     gate.release(MIB / 4);
     let mirror = MirrorBuilder::of(&registry)
-        .with(|config| config.server.drain_timeout = Duration::from_secs(60))
+        .with(|config| config.server.drain_timeout = Duration::from_mins(1))
         .start()
         .await;
     let path = |blob: &Blob| format!("/v2/app/blobs/{}", blob.digest);
@@ -77,7 +77,7 @@ async fn a_stuck_body_ends_at_the_bound() {
     let mirror = MirrorBuilder::new()
         .upstream("docker.io", &registry, |upstream| {
             upstream.default = true;
-            upstream.idle_timeout = Duration::from_secs(600);
+            upstream.idle_timeout = Duration::from_mins(10);
         })
         .with(|config| config.server.drain_timeout = Duration::from_secs(1))
         .start()

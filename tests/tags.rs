@@ -21,6 +21,7 @@ use http::Method;
 
 const TAG: &str = "/v2/app/manifests/v1";
 const SECOND: Duration = Duration::from_secs(1);
+const SHORT_OF_TTL: Duration = Duration::from_secs(59);
 
 struct World {
     registry: FakeRegistry,
@@ -75,7 +76,7 @@ impl World {
 async fn a_fresh_tag_is_answered_without_asking() {
     let world = world().await;
     world.move_tag();
-    world.mirror.clock.advance(TTL - SECOND);
+    world.mirror.clock.advance(SHORT_OF_TTL);
     let answer = world.mirror.get(TAG).await;
     answer.assert_bytes(200, &world.old.manifest.bytes);
     assert_eq!(answer.header("cache-status"), "roadstead; hit");
@@ -95,7 +96,7 @@ async fn an_unchanged_tag_is_revalidated_by_head() {
         .assert_bytes(200, &world.old.manifest.bytes);
     assert_eq!(world.asked(), (1, 0));
     // And it is fresh again.
-    world.mirror.clock.advance(TTL - SECOND);
+    world.mirror.clock.advance(SHORT_OF_TTL);
     world
         .mirror
         .get(TAG)
@@ -182,7 +183,7 @@ async fn stale_has_an_end() {
     world
         .registry
         .fault(Rule::all(Kind::Manifest), Fault::Status(503));
-    world.mirror.clock.advance(TTL + STALE_IF_ERROR - SECOND);
+    world.mirror.clock.advance(SHORT_OF_TTL + STALE_IF_ERROR);
     world.assert_stale(&world.mirror.get(TAG).await);
     world.mirror.clock.advance(SECOND * 3);
     let answer = world.mirror.get(TAG).await;
@@ -300,7 +301,7 @@ async fn a_whole_pull_asks_for_each_thing_once() {
     assert_eq!(counters.manifest_gets(&arm.manifest.digest), 0);
 }
 
-/// docker_registry2#83, quay PR#1310: the digest header is missing.
+/// `docker_registry2`#83, quay PR#1310: the digest header is missing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn upstream_without_digest_header_or_head() {
     for head in [true, false] {

@@ -190,7 +190,7 @@ async fn a_bad_certificate_or_key_is_named() {
             .with(|config| config.server.tls = Some(tls))
             .try_start()
             .await;
-        let text = refused.err().expect("it started").to_string();
+        let text = refused.expect_err("it started").to_string();
         assert!(text.contains(named), "{text}");
         assert!(!text.contains('\n'), "{text}");
     }

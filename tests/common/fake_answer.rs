@@ -182,8 +182,8 @@ async fn scripted(shared: &Arc<Shared>, options: &Options, record: &Record) -> R
             .body(full("{}"))
             .unwrap(),
         Kind::Token => token(shared, options, record),
-        Kind::Manifest => manifest(shared, options, record, fault),
-        Kind::Blob | Kind::Cdn => blob(shared, options, record, fault),
+        Kind::Manifest => manifest(shared, options, record, fault.as_ref()),
+        Kind::Blob | Kind::Cdn => blob(shared, options, record, fault.as_ref()),
         Kind::Tags => tags(shared, options, record),
         Kind::Referrers => referrers(shared, options, record),
         Kind::Other => status_error(404, Kind::Other),
@@ -235,7 +235,7 @@ fn manifest(
     shared: &Arc<Shared>,
     options: &Options,
     record: &Record,
-    fault: Option<Fault>,
+    fault: Option<&Fault>,
 ) -> Response<Body> {
     if record.method == Method::HEAD && !options.head {
         return status_error(405, Kind::Manifest);
@@ -279,7 +279,7 @@ fn blob(
     shared: &Arc<Shared>,
     options: &Options,
     record: &Record,
-    fault: Option<Fault>,
+    fault: Option<&Fault>,
 ) -> Response<Body> {
     let bytes = if record.kind == Kind::Cdn {
         let repositories = shared.repositories.lock().unwrap();
@@ -321,9 +321,9 @@ fn content(
     record: &Record,
     bytes: Bytes,
     mut builder: Builder,
-    fault: Option<Fault>,
+    fault: Option<&Fault>,
 ) -> Response<Body> {
-    let bytes = spoiled(bytes, fault.as_ref());
+    let bytes = spoiled(bytes, fault);
     let total = bytes.len();
     let mut start = 0;
     let mut end = total;
