@@ -1,6 +1,15 @@
 //! The tools of the other tests, tested: a scripted registry that lies to its
 //! users would make every other result worthless.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test says what it expects by failing, and owns its files and tasks"
+)]
+
 mod common;
 
 use std::sync::Arc;

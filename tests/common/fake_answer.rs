@@ -1,6 +1,7 @@
 //! How the fake registry answers one request.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -122,7 +123,8 @@ fn refusal(shared: &Shared, options: &Options, record: &Record) -> Option<Respon
         }
         Auth::Token { realm, .. } => {
             let scope = format!("repository:{}:pull", record.repository);
-            let tokens = shared.tokens.lock().unwrap();
+            let trusted = Arc::clone(&shared.tokens.lock().unwrap());
+            let tokens = trusted.lock().unwrap();
             let granted = authorization
                 .strip_prefix("Bearer ")
                 .and_then(|token| tokens.get(token));
@@ -180,8 +182,8 @@ async fn scripted(shared: &Arc<Shared>, options: &Options, record: &Record) -> R
             .body(full("{}"))
             .unwrap(),
         Kind::Token => token(shared, options, record),
-        Kind::Manifest => manifest(shared, options, record, fault),
-        Kind::Blob | Kind::Cdn => blob(shared, options, record, fault),
+        Kind::Manifest => manifest(shared, options, record, fault.as_ref()),
+        Kind::Blob | Kind::Cdn => blob(shared, options, record, fault.as_ref()),
         Kind::Tags => tags(shared, options, record),
         Kind::Referrers => referrers(shared, options, record),
         Kind::Other => status_error(404, Kind::Other),
@@ -207,12 +209,10 @@ fn token(shared: &Shared, options: &Options, record: &Record) -> Response<Body> 
         return status_error(401, Kind::Token);
     }
     let scope = parameter(&record.query, "scope").unwrap_or_default();
-    let token = {
-        let issued = shared.log.counters().token_requests();
-        let token = format!("token-{issued}-{}", record.query.len());
-        shared.tokens.lock().unwrap().insert(token.clone(), scope);
-        token
-    };
+    let number = shared.tokens_issued.fetch_add(1, Ordering::Relaxed);
+    let token = format!("token-{number}");
+    let tokens = Arc::clone(&shared.tokens.lock().unwrap());
+    tokens.lock().unwrap().insert(token.clone(), scope);
     let mut body = json!({ field: token });
     if let Some(seconds) = expires_in {
         body["expires_in"] = json!(seconds);
@@ -235,7 +235,7 @@ fn manifest(
     shared: &Arc<Shared>,
     options: &Options,
     record: &Record,
-    fault: Option<Fault>,
+    fault: Option<&Fault>,
 ) -> Response<Body> {
     if record.method == Method::HEAD && !options.head {
         return status_error(405, Kind::Manifest);
@@ -279,7 +279,7 @@ fn blob(
     shared: &Arc<Shared>,
     options: &Options,
     record: &Record,
-    fault: Option<Fault>,
+    fault: Option<&Fault>,
 ) -> Response<Body> {
     let bytes = if record.kind == Kind::Cdn {
         let repositories = shared.repositories.lock().unwrap();
@@ -321,9 +321,9 @@ fn content(
     record: &Record,
     bytes: Bytes,
     mut builder: Builder,
-    fault: Option<Fault>,
+    fault: Option<&Fault>,
 ) -> Response<Body> {
-    let bytes = spoiled(bytes, fault.as_ref());
+    let bytes = spoiled(bytes, fault);
     let total = bytes.len();
     let mut start = 0;
     let mut end = total;

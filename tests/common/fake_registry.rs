@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -33,6 +34,9 @@ pub struct Repository {
     pub tags: BTreeMap<String, Vec<String>>,
 }
 
+/// token → scope
+pub type Tokens = Arc<Mutex<HashMap<String, String>>>;
+
 /// What the connections share.
 #[derive(Debug)]
 pub struct Shared {
@@ -41,8 +45,9 @@ pub struct Shared {
     pub options: Mutex<Options>,
     pub rules: Mutex<Vec<(Rule, Fault)>>,
     pub gates: Mutex<HashMap<String, Gate>>,
-    /// token → scope
-    pub tokens: Mutex<HashMap<String, String>>,
+    /// The tokens that are good here: this server's own, or another's that it trusts.
+    pub tokens: Mutex<Tokens>,
+    pub tokens_issued: AtomicU64,
     pub log: Arc<Log>,
 }
 
@@ -80,6 +85,7 @@ impl FakeRegistry {
             rules: Mutex::default(),
             gates: Mutex::default(),
             tokens: Mutex::default(),
+            tokens_issued: AtomicU64::new(0),
             log: Arc::default(),
         });
         let state = Mutex::new(serve(listener, Arc::clone(&shared)));
@@ -142,7 +148,13 @@ impl FakeRegistry {
 
     /// No token issued so far is accepted any more.
     pub fn expire_tokens(&self) {
-        self.shared.tokens.lock().unwrap().clear();
+        self.shared.tokens.lock().unwrap().lock().unwrap().clear();
+    }
+
+    /// Accepts the tokens that another server issues, and no others.
+    pub fn trust_tokens_of(&self, other: &Self) {
+        let tokens = Arc::clone(&other.shared.tokens.lock().unwrap());
+        *self.shared.tokens.lock().unwrap() = tokens;
     }
 
     /// Puts a blob into a repository.

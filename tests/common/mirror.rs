@@ -18,9 +18,9 @@ use super::client::{Answer, Client, Streaming};
 use super::{FakeRegistry, WAIT_MAX};
 
 /// Tags are fresh this long in the tests.
-pub const TTL: Duration = Duration::from_secs(60);
+pub const TTL: Duration = Duration::from_mins(1);
 /// Past that they may be served this long when upstream cannot answer.
-pub const STALE_IF_ERROR: Duration = Duration::from_secs(3600);
+pub const STALE_IF_ERROR: Duration = Duration::from_hours(1);
 
 /// An upstream's configuration with short time limits.
 pub fn upstream_config(name: &str, url: &str) -> upstream::Config {

@@ -6,6 +6,7 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     reason = "every test file is its own crate and uses a part of these helpers"
 )]
 
@@ -16,6 +17,7 @@ pub mod fake_registry;
 pub mod fake_script;
 pub mod images;
 pub mod mirror;
+pub mod world;
 
 pub use client::{Answer, Client, Ending};
 pub use fake_log::{Kind, Record};
@@ -23,17 +25,16 @@ pub use fake_registry::FakeRegistry;
 pub use fake_script::{Auth, Fault, Gate, LinkForm, Rule};
 pub use images::{Blob, Dialect, Image, Manifest};
 pub use mirror::{Mirror, MirrorBuilder, Samples};
+pub use world::World;
 
 use std::time::Duration;
 
 /// No single wait of a test takes longer: past it the test fails with a name
 /// instead of hanging. Far above what a loaded two-core machine needs.
-pub const WAIT_MAX: Duration = Duration::from_secs(60);
+pub const WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// Awaits `future`, and fails the test, naming `what`, when it does not come.
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(WAIT_MAX, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited {WAIT_MAX:?} in vain for {what}"),
-    }
+    let outcome = tokio::time::timeout(WAIT_MAX, future).await;
+    outcome.unwrap_or_else(|elapsed| panic!("waited for {what}: {elapsed}"))
 }

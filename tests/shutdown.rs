@@ -1,0 +1,342 @@
+//! The end of a process, asked for or forced: what runs is finished, what
+//! cannot start says why.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test says what it expects by failing, and owns its files and tasks"
+)]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use common::images::{self, Blob};
+use common::{Client, Dialect, FakeRegistry, MirrorBuilder, within};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+const MIB: usize = 1 << 20;
+
+/// Waits until nobody listens there any more.
+async fn refused(address: std::net::SocketAddr) {
+    let trying = async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within("new connections to be refused", trying).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn running_bodies_finish_and_new_connections_are_refused() {
+    let registry = FakeRegistry::start().await;
+    let stored = Blob::noise(101, 16 * MIB);
+    let filling = Blob::noise(102, MIB);
+    registry.put_blob("app", &stored);
+    registry.put_blob("app", &filling);
+    let gate = registry.gate(&filling.digest);
+    gate.release(MIB / 4);
+    let mirror = MirrorBuilder::of(&registry)
+        .with(|config| config.server.drain_timeout = Duration::from_mins(1))
+        .start()
+        .await;
+    let path = |blob: &Blob| format!("/v2/app/blobs/{}", blob.digest);
+    mirror
+        .get(&path(&stored))
+        .await
+        .assert_bytes(200, &stored.bytes);
+    let mut hit = mirror.open(&path(&stored)).await;
+    hit.exactly(1000).await;
+    let mut miss = mirror.open(&path(&filling)).await;
+    miss.exactly(1000).await;
+    let address = mirror.address();
+    let stopping = tokio::spawn(mirror.stop());
+    refused(address).await;
+    assert!(!stopping.is_finished(), "it did not wait for the bodies");
+    gate.open();
+    hit.assert_rest_equals(&stored.bytes[1000..]).await;
+    miss.assert_rest_equals(&filling.bytes[1000..]).await;
+    within("the stop", stopping).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stuck_body_ends_at_the_bound() {
+    let registry = FakeRegistry::start().await;
+    let blob = Blob::noise(103, MIB);
+    registry.put_blob("app", &blob);
+    let gate = registry.gate(&blob.digest);
+    gate.release(MIB / 2);
+    let mirror = MirrorBuilder::new()
+        .upstream("docker.io", &registry, |upstream| {
+            upstream.default = true;
+            upstream.idle_timeout = Duration::from_mins(10);
+        })
+        .with(|config| config.server.drain_timeout = Duration::from_secs(1))
+        .start()
+        .await;
+    let mut reader = mirror.open(&format!("/v2/app/blobs/{}", blob.digest)).await;
+    reader.exactly(1000).await;
+    let started = Instant::now();
+    within("the stop", mirror.stop()).await;
+    assert!(
+        started.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(reader.rest().await.1, common::Ending::Broken);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_do_not_hold_up_the_stop() {
+    let registry = FakeRegistry::start().await;
+    let mirror = MirrorBuilder::of(&registry)
+        .with(|config| config.server.drain_timeout = Duration::from_secs(50))
+        .start()
+        .await;
+    let _silent = TcpStream::connect(mirror.address()).await.unwrap();
+    let _silent_admin = TcpStream::connect(mirror.admin.0).await.unwrap();
+    assert_eq!(mirror.get("/v2/").await.status, 200);
+    let started = Instant::now();
+    within("the stop", mirror.stop()).await;
+    assert!(
+        started.elapsed() < Duration::from_secs(25),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+/// The real program in a directory of its own; killed when dropped.
+struct Process {
+    child: Child,
+    dir: TempDir,
+}
+
+impl Process {
+    fn start(dir: TempDir, arguments: &[&str]) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
+            .args(arguments)
+            .current_dir(dir.path())
+            .env("HOME", dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { child, dir }
+    }
+
+    fn serve(upstream: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        let cache = dir.path().join("cache").display().to_string();
+        let upstream = format!("docker.io={upstream}");
+        let arguments = [
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+            "--cache-dir",
+            &cache,
+            "--upstream",
+            &upstream,
+            "--default-upstream",
+            "docker.io",
+        ];
+        Self::start(dir, &arguments)
+    }
+
+    /// The addresses in the ready line, and the rest of standard output.
+    fn ready(&mut self) -> (Client, Client, BufReader<ChildStdout>) {
+        let mut output = BufReader::new(self.child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let parse = |line: &str| {
+            let rest = line.strip_prefix("listening on http://")?;
+            let (address, admin) = rest.trim_end().split_once(" (admin http://")?;
+            let admin = admin.strip_suffix(')')?;
+            Some((Client(address.parse().ok()?), Client(admin.parse().ok()?)))
+        };
+        let (client, admin) = parse(&line).unwrap_or_else(|| panic!("ready line: {line:?}"));
+        (client, admin, output)
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).unwrap();
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        // The clock here is a thread's: there is no event for a child's end in std.
+        for _ in 0..3000 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the process did not end");
+    }
+
+    /// Exit status and standard error of a process that does not start.
+    fn fails(mut self) -> (i32, String) {
+        let status = self.wait();
+        let mut text = String::new();
+        let mut errors = self.child.stderr.take().unwrap();
+        errors.read_to_string(&mut text).unwrap();
+        (status.code().unwrap(), text)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Already gone in most tests.
+        let _gone: std::io::Result<()> = self.child.kill();
+        let _reaped: std::io::Result<ExitStatus> = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signals_end_the_program_with_success() {
+    let registry = FakeRegistry::start().await;
+    let image = images::image(104, &[100_000], Dialect::Oci);
+    registry.put_image("app", Some("v1"), &image);
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut process = Process::serve(&registry.url());
+        let (client, admin, mut output) = process.ready();
+        assert_eq!(admin.get("/readyz").await.status, 200);
+        let layer = &image.layers[0];
+        let path = format!("/v2/app/blobs/{}", layer.digest);
+        client.get(&path).await.assert_bytes(200, &layer.bytes);
+        process.signal(signal);
+        let status = process.wait();
+        assert_eq!(status.code(), Some(0), "after {signal:?}");
+        let mut more = String::new();
+        output.read_to_string(&mut more).unwrap();
+        assert_eq!(more, "", "standard output holds the ready line alone");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_lets_a_body_finish() {
+    let registry = FakeRegistry::start().await;
+    let blob = Blob::noise(105, MIB);
+    registry.put_blob("app", &blob);
+    let gate = registry.gate(&blob.digest);
+    gate.release(MIB / 2);
+    let mut process = Process::serve(&registry.url());
+    let (client, _, _output) = process.ready();
+    let mut reader = client
+        .open(&format!("/v2/app/blobs/{}", blob.digest), &[])
+        .await;
+    reader.exactly(1000).await;
+    process.signal(Signal::TERM);
+    refused(client.0).await;
+    gate.open();
+    reader.assert_rest_equals(&blob.bytes[1000..]).await;
+    drop(reader);
+    assert_eq!(process.wait().code(), Some(0));
+}
+
+/// One line says what is wrong; nobody has to read a backtrace.
+#[track_caller]
+fn assert_clear(text: &str, names: &str) {
+    assert!(text.contains(names), "{names:?} is not named in {text:?}");
+    assert!(!text.contains("panicked"), "{text}");
+    let lines = text.lines().filter(|line| line.contains(names)).count();
+    assert_eq!(lines, 1, "{text:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_in_use_is_one_clear_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for which in ["--listen", "--admin-listen"] {
+        let other = if which == "--listen" {
+            "--admin-listen"
+        } else {
+            "--listen"
+        };
+        let dir = TempDir::new().unwrap();
+        let cache = dir.path().join("cache").display().to_string();
+        let arguments = [
+            "serve",
+            which,
+            &address,
+            other,
+            "127.0.0.1:0",
+            "--cache-dir",
+            &cache,
+        ];
+        let (code, text) = Process::start(dir, &arguments).fails();
+        assert_eq!(code, 1, "{text}");
+        assert_clear(&text, &address);
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_one_clear_line() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    // Below a regular file nobody can write, root included.
+    let cache = file.join("cache").display().to_string();
+    let listen = "127.0.0.1:0";
+    let arguments = [
+        "serve",
+        "--listen",
+        listen,
+        "--admin-listen",
+        listen,
+        "--cache-dir",
+        &cache,
+    ];
+    let (code, text) = Process::start(dir, &arguments).fails();
+    assert_eq!(code, 1, "{text}");
+    assert_clear(&text, &file.display().to_string());
+}
+
+#[test]
+fn a_bad_configuration_is_exit_2_naming_key_and_line() {
+    for command in ["serve", "check"] {
+        let dir = TempDir::new().unwrap();
+        std::fs::write(
+            dir.path().join("bad.toml"),
+            "[cache]\nmax_size = \"1GB\"\nmax_sise = \"2GB\"\n",
+        )
+        .unwrap();
+        let (code, text) = Process::start(dir, &[command, "--config", "bad.toml"]).fails();
+        assert_eq!(code, 2, "{command}: {text}");
+        assert!(text.contains("max_sise"), "{command}: {text}");
+        assert!(text.contains('3'), "the line is named: {text}");
+        assert!(!text.contains("panicked"), "{text}");
+    }
+}
+
+/// Two mirrors on one directory would delete each other's files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_in_use_is_refused() {
+    let registry = FakeRegistry::start().await;
+    let mut first = Process::serve(&registry.url());
+    let _ready = first.ready();
+    let cache = first.dir.path().join("cache").display().to_string();
+    let listen = "127.0.0.1:0";
+    let arguments = [
+        "serve",
+        "--listen",
+        listen,
+        "--admin-listen",
+        listen,
+        "--cache-dir",
+        &cache,
+    ];
+    let (code, text) = Process::start(TempDir::new().unwrap(), &arguments).fails();
+    assert_eq!(code, 1, "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+}
