@@ -24,9 +24,9 @@ const MIB: usize = 1 << 20;
 async fn world(size: usize) -> (FakeRegistry, Mirror, Blob, String) {
     let registry = FakeRegistry::start().await;
     let blob = Blob::noise(11, size);
-    registry.put_blob("app", &blob);
+    registry.put_blob("team/app", &blob);
     let mirror = Mirror::of(&registry).await;
-    let path = format!("/v2/app/blobs/{}", blob.digest);
+    let path = format!("/v2/team/app/blobs/{}", blob.digest);
     (registry, mirror, blob, path)
 }
 
@@ -153,9 +153,9 @@ async fn a_digest_is_fetched_once_over_repositories_and_upstreams() {
     let first = FakeRegistry::start().await;
     let second = FakeRegistry::start().await;
     let blob = Blob::noise(12, MIB);
-    first.put_blob("one", &blob);
-    first.put_blob("two", &blob);
-    second.put_blob("three", &blob);
+    first.put_blob("team/one", &blob);
+    first.put_blob("team/two", &blob);
+    second.put_blob("team/three", &blob);
     let mirror = MirrorBuilder::of(&first)
         .upstream("ghcr.io", &second, |_| {})
         .start()
@@ -163,19 +163,19 @@ async fn a_digest_is_fetched_once_over_repositories_and_upstreams() {
     let gate = first.gate(&blob.digest);
     gate.release(MIB / 4);
     let path = |repository: &str| format!("/v2/{repository}/blobs/{}", blob.digest);
-    let mut leader = mirror.open(&path("one")).await;
+    let mut leader = mirror.open(&path("team/one")).await;
     leader.exactly(1000).await;
     // Another repository, and another upstream, while the fill runs: a HEAD each, no second GET.
-    let mut two = mirror.open(&path("two")).await;
+    let mut two = mirror.open(&path("team/two")).await;
     two.exactly(1000).await;
-    let mut three = mirror.open(&path("ghcr.io/three")).await;
+    let mut three = mirror.open(&path("ghcr.io/team/three")).await;
     three.exactly(1000).await;
     gate.open();
     for mut reader in [leader, two, three] {
         reader.assert_rest_equals(&blob.bytes[1000..]).await;
     }
     mirror.wait_for_fills().await;
-    for repository in ["one", "two", "ghcr.io/three"] {
+    for repository in ["team/one", "team/two", "ghcr.io/team/three"] {
         mirror
             .get(&path(repository))
             .await
@@ -200,14 +200,14 @@ async fn a_digest_is_fetched_once_over_repositories_and_upstreams() {
 async fn concurrent_pulls_of_a_tag_ask_once() {
     let registry = FakeRegistry::start().await;
     let image = images::image(3, &[1000], Dialect::Oci);
-    registry.put_image("app", Some("v1"), &image);
+    registry.put_image("team/app", Some("v1"), &image);
     let permit = Arc::new(Semaphore::new(0));
     registry.fault(Rule::all(Kind::Manifest), Fault::Wait(Arc::clone(&permit)));
     let mirror = Mirror::of(&registry).await;
     let mut readers = JoinSet::new();
     for _ in 0..50 {
         let client = mirror.client;
-        readers.spawn(async move { client.get("/v2/app/manifests/v1").await });
+        readers.spawn(async move { client.get("/v2/team/app/manifests/v1").await });
     }
     registry
         .wait_for("the manifest to be asked for", |counters| {

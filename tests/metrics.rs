@@ -222,7 +222,7 @@ async fn nothing_leaks() {
         .map(|seed| Blob::noise(900 + seed, 200_000))
         .collect();
     for (blob, at) in blobs.iter().zip(0..) {
-        world.registry.put_blob("app", blob);
+        world.registry.put_blob("team/app", blob);
         if at % 2 == 0 {
             let rule = Rule::all(Kind::Blob).of(&blob.digest);
             world.registry.fault(rule, Fault::Cut(at * 10_000));
@@ -233,7 +233,7 @@ async fn nothing_leaks() {
         for number in 0..4 {
             let (client, path) = (
                 world.mirror.client,
-                format!("/v2/app/blobs/{}", blob.digest),
+                format!("/v2/team/app/blobs/{}", blob.digest),
             );
             clients.spawn(async move {
                 if number == 0 {

@@ -30,13 +30,13 @@ struct World {
 async fn world(announced: bool) -> World {
     let registry = FakeRegistry::start().await;
     let image = images::image(21, &[SIZE], Dialect::Oci);
-    registry.put_image("app", Some("v1"), &image);
+    registry.put_image("team/app", Some("v1"), &image);
     let mirror = Mirror::of(&registry).await;
     if announced {
-        assert_eq!(mirror.get("/v2/app/manifests/v1").await.status, 200);
+        assert_eq!(mirror.get("/v2/team/app/manifests/v1").await.status, 200);
     }
     let blob = image.layers[0].clone();
-    let path = format!("/v2/app/blobs/{}", blob.digest);
+    let path = format!("/v2/team/app/blobs/{}", blob.digest);
     World {
         registry,
         mirror,
@@ -215,8 +215,9 @@ async fn error_statuses_are_answered_as_such_and_not_remembered() {
             .registry
             .fault(Rule::all(Kind::Blob), Fault::Status(status));
         let answer = world.mirror.get(&world.path).await;
-        let allowed =
-            answer.status == expected || (expected != 404 && matches!(answer.status, 502..=504));
+        // Our credentials being refused is not the client's to solve: 401 may become 403 or 502.
+        let allowed = answer.status == expected
+            || (expected != 404 && matches!(answer.status, 403 | 502..=504));
         assert!(allowed, "upstream's {status} became {}", answer.status);
         answer.code();
         world.registry.heal();
@@ -228,20 +229,20 @@ async fn error_statuses_are_answered_as_such_and_not_remembered() {
 async fn a_page_under_200_is_no_manifest() {
     let world = world(false).await;
     let image = images::image(22, &[100], Dialect::Oci);
-    world.registry.put_image("app", Some("v2"), &image);
+    world.registry.put_image("team/app", Some("v2"), &image);
     let html = Fault::Instead {
         content_type: "text/html",
         body: "<html>Please log in</html>",
     };
     world.registry.fault(Rule::all(Kind::Manifest), html);
-    let by_digest = format!("/v2/app/manifests/{}", image.manifest.digest);
-    for path in ["/v2/app/manifests/v2", by_digest.as_str()] {
+    let by_digest = format!("/v2/team/app/manifests/{}", image.manifest.digest);
+    for path in ["/v2/team/app/manifests/v2", by_digest.as_str()] {
         let answer = world.mirror.get(path).await;
         assert!(matches!(answer.status, 502 | 504), "{}", answer.status);
         answer.code();
     }
     world.registry.heal();
-    for path in ["/v2/app/manifests/v2", by_digest.as_str()] {
+    for path in ["/v2/team/app/manifests/v2", by_digest.as_str()] {
         world
             .mirror
             .get(path)
@@ -254,8 +255,8 @@ async fn a_page_under_200_is_no_manifest() {
 async fn a_wrong_manifest_is_refused() {
     let world = world(false).await;
     let image = images::image(23, &[100], Dialect::Oci);
-    world.registry.put_image("app", Some("v2"), &image);
-    let by_digest = format!("/v2/app/manifests/{}", image.manifest.digest);
+    world.registry.put_image("team/app", Some("v2"), &image);
+    let by_digest = format!("/v2/team/app/manifests/{}", image.manifest.digest);
     for fault in [
         Fault::Flip(20),
         Fault::Short(50),

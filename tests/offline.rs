@@ -38,9 +38,9 @@ async fn pulled() -> World {
     let image = images::image(71, &[1000, 200_000, 0], Dialect::Oci);
     let arm = images::image(72, &[1000], Dialect::Oci);
     let index = images::index(&[(&image, "amd64"), (&arm, "arm64")], Dialect::Oci);
-    registry.put_image("app", None, &image);
-    registry.put_image("app", None, &arm);
-    registry.put_manifest("app", Some("v1"), &index);
+    registry.put_image("team/app", None, &image);
+    registry.put_image("team/app", None, &arm);
+    registry.put_manifest("team/app", Some("v1"), &index);
     let mirror = Mirror::of(&registry).await;
     let world = World {
         registry,
@@ -58,16 +58,16 @@ impl World {
     async fn pull_whole(&self) {
         let mirror = &self.mirror;
         mirror
-            .get("/v2/app/manifests/v1")
+            .get("/v2/team/app/manifests/v1")
             .await
             .assert_bytes(200, &self.index.bytes);
-        assert_eq!(mirror.head("/v2/app/manifests/v1").await.status, 200);
+        assert_eq!(mirror.head("/v2/team/app/manifests/v1").await.status, 200);
         for manifest in [&self.index, &self.image.manifest] {
-            let path = format!("/v2/app/manifests/{}", manifest.digest);
+            let path = format!("/v2/team/app/manifests/{}", manifest.digest);
             mirror.get(&path).await.assert_bytes(200, &manifest.bytes);
         }
         for blob in self.image.blobs() {
-            let path = format!("/v2/app/blobs/{}", blob.digest);
+            let path = format!("/v2/team/app/blobs/{}", blob.digest);
             mirror.get(&path).await.assert_bytes(200, &blob.bytes);
             assert_eq!(mirror.head(&path).await.status, 200);
         }
@@ -96,7 +96,7 @@ async fn a_cached_image_is_served_without_upstream() {
     world.pull_whole().await;
     world.mirror.clock.advance(TTL * 10);
     world.pull_whole().await;
-    let stale = world.mirror.get("/v2/app/manifests/v1").await;
+    let stale = world.mirror.get("/v2/team/app/manifests/v1").await;
     assert_eq!(stale.header("cache-status"), "roadstead; fwd=stale");
 }
 
@@ -114,11 +114,11 @@ async fn it_starts_without_upstream_and_fails_fast() {
     assert_eq!(mirror.admin.get("/readyz").await.status, 200);
     let digest = images::sha256(b"x");
     for path in [
-        "/v2/app/manifests/v1".to_owned(),
-        format!("/v2/app/manifests/{digest}"),
-        format!("/v2/app/blobs/{digest}"),
-        "/v2/app/tags/list".to_owned(),
-        format!("/v2/app/referrers/{digest}"),
+        "/v2/team/app/manifests/v1".to_owned(),
+        format!("/v2/team/app/manifests/{digest}"),
+        format!("/v2/team/app/blobs/{digest}"),
+        "/v2/team/app/tags/list".to_owned(),
+        format!("/v2/team/app/referrers/{digest}"),
     ] {
         let started = Instant::now();
         let answer = mirror.get(&path).await;
@@ -141,17 +141,17 @@ async fn it_starts_without_upstream_and_fails_fast() {
 async fn an_upstream_that_never_answers_is_a_timeout() {
     let registry = FakeRegistry::start().await;
     let blob = Blob::noise(73, 1000);
-    registry.put_blob("app", &blob);
+    registry.put_blob("team/app", &blob);
     for kind in [Kind::Manifest, Kind::Blob, Kind::Tags, Kind::Referrers] {
         registry.fault(Rule::all(kind), Fault::Hang);
     }
     let mirror = Mirror::of(&registry).await;
     let digest = &blob.digest;
     let paths = [
-        "/v2/app/manifests/v1".to_owned(),
-        format!("/v2/app/blobs/{digest}"),
-        "/v2/app/tags/list".to_owned(),
-        format!("/v2/app/referrers/{digest}"),
+        "/v2/team/app/manifests/v1".to_owned(),
+        format!("/v2/team/app/blobs/{digest}"),
+        "/v2/team/app/tags/list".to_owned(),
+        format!("/v2/team/app/referrers/{digest}"),
     ];
     let asked = paths.iter().map(async |path| {
         let started = Instant::now();
@@ -169,7 +169,7 @@ async fn an_upstream_that_never_answers_is_a_timeout() {
     });
     futures_util::future::join_all(asked).await;
     registry.heal();
-    let path = format!("/v2/app/blobs/{digest}");
+    let path = format!("/v2/team/app/blobs/{digest}");
     mirror.get(&path).await.assert_bytes(200, &blob.bytes);
 }
 
@@ -178,11 +178,11 @@ async fn an_upstream_that_never_answers_is_a_timeout() {
 async fn an_upstream_that_stalls_in_a_blob_ends_it() {
     let registry = FakeRegistry::start().await;
     let blob = Blob::noise(74, 500_000);
-    registry.put_blob("app", &blob);
+    registry.put_blob("team/app", &blob);
     let gate = registry.gate(&blob.digest);
     gate.release(3 * 64 * 1024);
     let mirror = Mirror::of(&registry).await;
-    let path = format!("/v2/app/blobs/{}", blob.digest);
+    let path = format!("/v2/team/app/blobs/{}", blob.digest);
     mirror.get(&path).await.assert_no_clean_success();
     gate.open();
     mirror.wait_for_fills().await;
@@ -195,11 +195,11 @@ async fn upstreams_404_stays_404() {
     let world = pulled().await;
     let digest = images::sha256(b"nobody has this");
     for path in [
-        "/v2/app/manifests/none".to_owned(),
-        format!("/v2/app/manifests/{digest}"),
-        format!("/v2/app/blobs/{digest}"),
-        "/v2/nowhere/manifests/v1".to_owned(),
-        "/v2/nowhere/tags/list".to_owned(),
+        "/v2/team/app/manifests/none".to_owned(),
+        format!("/v2/team/app/manifests/{digest}"),
+        format!("/v2/team/app/blobs/{digest}"),
+        "/v2/team/nowhere/manifests/v1".to_owned(),
+        "/v2/team/nowhere/tags/list".to_owned(),
     ] {
         assert_eq!(world.mirror.get(&path).await.status, 404, "{path}");
         assert_eq!(world.mirror.head(&path).await.status, 404, "{path}");

@@ -18,9 +18,9 @@ const SIZE: usize = 200_000;
 
 async fn stored(blob: &Blob) -> (FakeRegistry, Mirror, String) {
     let registry = FakeRegistry::start().await;
-    registry.put_blob("app", blob);
+    registry.put_blob("team/app", blob);
     let mirror = Mirror::of(&registry).await;
-    let path = format!("/v2/app/blobs/{}", blob.digest);
+    let path = format!("/v2/team/app/blobs/{}", blob.digest);
     mirror.get(&path).await.assert_bytes(200, &blob.bytes);
     mirror.wait_for_fills().await;
     (registry, mirror, path)
@@ -125,8 +125,8 @@ async fn sha512_blobs_are_checked_and_ranged() {
         .await
         .assert_bytes(206, &blob.bytes[5..10]);
     let other = images::sha512(b"other content");
-    registry.put_bytes("app", &other, blob.bytes.clone());
-    let wrong = mirror.get(&format!("/v2/app/blobs/{other}")).await;
+    registry.put_bytes("team/app", &other, blob.bytes.clone());
+    let wrong = mirror.get(&format!("/v2/team/app/blobs/{other}")).await;
     wrong.assert_no_clean_success();
 }
 
@@ -154,10 +154,10 @@ async fn zero_length_blobs() {
 async fn a_range_of_a_blob_in_flight() {
     let registry = FakeRegistry::start().await;
     let blob = Blob::noise(34, 2_000_000);
-    registry.put_blob("app", &blob);
+    registry.put_blob("team/app", &blob);
     let gate = registry.gate(&blob.digest);
     let mirror = Mirror::of(&registry).await;
-    let path = format!("/v2/app/blobs/{}", blob.digest);
+    let path = format!("/v2/team/app/blobs/{}", blob.digest);
     gate.release(1_000_000);
     let mut leader = mirror.open(&path).await;
     leader.exactly(1000).await;
@@ -180,9 +180,9 @@ async fn a_range_of_a_blob_in_flight() {
 async fn a_range_of_a_cold_blob() {
     let registry = FakeRegistry::start().await;
     let blob = Blob::noise(35, SIZE);
-    registry.put_blob("app", &blob);
+    registry.put_blob("team/app", &blob);
     let mirror = Mirror::of(&registry).await;
-    let path = format!("/v2/app/blobs/{}", blob.digest);
+    let path = format!("/v2/team/app/blobs/{}", blob.digest);
     let answer = range(&mirror, &path, "bytes=1000-1999").await;
     answer.assert_bytes(206, &blob.bytes[1000..2000]);
     assert_eq!(

@@ -14,6 +14,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use common::images::{self, Blob};
@@ -40,15 +41,15 @@ async fn running_bodies_finish_and_new_connections_are_refused() {
     let registry = FakeRegistry::start().await;
     let stored = Blob::noise(101, 16 * MIB);
     let filling = Blob::noise(102, MIB);
-    registry.put_blob("app", &stored);
-    registry.put_blob("app", &filling);
+    registry.put_blob("team/app", &stored);
+    registry.put_blob("team/app", &filling);
     let gate = registry.gate(&filling.digest);
     gate.release(MIB / 4);
     let mirror = MirrorBuilder::of(&registry)
         .with(|config| config.server.drain_timeout = Duration::from_mins(1))
         .start()
         .await;
-    let path = |blob: &Blob| format!("/v2/app/blobs/{}", blob.digest);
+    let path = |blob: &Blob| format!("/v2/team/app/blobs/{}", blob.digest);
     mirror
         .get(&path(&stored))
         .await
@@ -71,7 +72,7 @@ async fn running_bodies_finish_and_new_connections_are_refused() {
 async fn a_stuck_body_ends_at_the_bound() {
     let registry = FakeRegistry::start().await;
     let blob = Blob::noise(103, MIB);
-    registry.put_blob("app", &blob);
+    registry.put_blob("team/app", &blob);
     let gate = registry.gate(&blob.digest);
     gate.release(MIB / 2);
     let mirror = MirrorBuilder::new()
@@ -82,7 +83,9 @@ async fn a_stuck_body_ends_at_the_bound() {
         .with(|config| config.server.drain_timeout = Duration::from_secs(1))
         .start()
         .await;
-    let mut reader = mirror.open(&format!("/v2/app/blobs/{}", blob.digest)).await;
+    let mut reader = mirror
+        .open(&format!("/v2/team/app/blobs/{}", blob.digest))
+        .await;
     reader.exactly(1000).await;
     let started = Instant::now();
     within("the stop", mirror.stop()).await;
@@ -156,8 +159,14 @@ impl Process {
     /// The addresses in the ready line, and the rest of standard output.
     fn ready(&mut self) -> (Client, Client, BufReader<ChildStdout>) {
         let mut output = BufReader::new(self.child.stdout.take().unwrap());
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            output.read_line(&mut line).unwrap();
+            sender.send((line, output)).unwrap();
+        });
+        let said = receiver.recv_timeout(common::WAIT_MAX);
+        let (line, output) = said.expect("no ready line");
         let parse = |line: &str| {
             let rest = line.strip_prefix("listening on http://")?;
             let (address, admin) = rest.trim_end().split_once(" (admin http://")?;
@@ -206,13 +215,13 @@ impl Drop for Process {
 async fn signals_end_the_program_with_success() {
     let registry = FakeRegistry::start().await;
     let image = images::image(104, &[100_000], Dialect::Oci);
-    registry.put_image("app", Some("v1"), &image);
+    registry.put_image("team/app", Some("v1"), &image);
     for signal in [Signal::TERM, Signal::INT] {
         let mut process = Process::serve(&registry.url());
         let (client, admin, mut output) = process.ready();
         assert_eq!(admin.get("/readyz").await.status, 200);
         let layer = &image.layers[0];
-        let path = format!("/v2/app/blobs/{}", layer.digest);
+        let path = format!("/v2/team/app/blobs/{}", layer.digest);
         client.get(&path).await.assert_bytes(200, &layer.bytes);
         process.signal(signal);
         let status = process.wait();
@@ -227,13 +236,13 @@ async fn signals_end_the_program_with_success() {
 async fn sigterm_lets_a_body_finish() {
     let registry = FakeRegistry::start().await;
     let blob = Blob::noise(105, MIB);
-    registry.put_blob("app", &blob);
+    registry.put_blob("team/app", &blob);
     let gate = registry.gate(&blob.digest);
     gate.release(MIB / 2);
     let mut process = Process::serve(&registry.url());
     let (client, _, _output) = process.ready();
     let mut reader = client
-        .open(&format!("/v2/app/blobs/{}", blob.digest), &[])
+        .open(&format!("/v2/team/app/blobs/{}", blob.digest), &[])
         .await;
     reader.exactly(1000).await;
     process.signal(Signal::TERM);

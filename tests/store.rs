@@ -19,13 +19,13 @@ use common::{FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule};
 const MIB: usize = 1 << 20;
 
 fn path(blob: &Blob) -> String {
-    format!("/v2/app/blobs/{}", blob.digest)
+    format!("/v2/team/app/blobs/{}", blob.digest)
 }
 
 async fn world(max_size: usize, blobs: &[Blob]) -> (FakeRegistry, Mirror) {
     let registry = FakeRegistry::start().await;
     for blob in blobs {
-        registry.put_blob("app", blob);
+        registry.put_blob("team/app", blob);
     }
     let mirror = MirrorBuilder::of(&registry)
         .with(|config| config.cache.max_size = max_size as u64)
@@ -177,7 +177,7 @@ async fn leftovers_of_fills_are_no_obstacle() {
 async fn a_fill_cut_off_by_a_restart_is_taken_up_or_begun_again() {
     let blob = Blob::noise(831, 2 * MIB);
     let registry = FakeRegistry::start().await;
-    registry.put_blob("app", &blob);
+    registry.put_blob("team/app", &blob);
     let mirror = MirrorBuilder::of(&registry)
         .with(|config| config.server.drain_timeout = Duration::from_millis(200))
         .start()

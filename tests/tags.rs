@@ -19,8 +19,10 @@ use common::mirror::{STALE_IF_ERROR, TTL};
 use common::{Answer, Dialect, FakeRegistry, Fault, Image, Kind, Mirror, MirrorBuilder, Rule};
 use http::Method;
 
-const TAG: &str = "/v2/app/manifests/v1";
+const TAG: &str = "/v2/team/app/manifests/v1";
 const SECOND: Duration = Duration::from_secs(1);
+/// Longer than a failed upstream is left alone, Retry-After included.
+const SPARED: Duration = Duration::from_mins(1);
 const SHORT_OF_TTL: Duration = Duration::from_secs(59);
 
 struct World {
@@ -35,7 +37,7 @@ async fn world() -> World {
     let registry = FakeRegistry::start().await;
     let old = images::image(41, &[1000], Dialect::Oci);
     let new = images::image(42, &[1000], Dialect::Oci);
-    registry.put_image("app", Some("v1"), &old);
+    registry.put_image("team/app", Some("v1"), &old);
     let mirror = Mirror::of(&registry).await;
     mirror.get(TAG).await.assert_bytes(200, &old.manifest.bytes);
     registry.reset();
@@ -57,7 +59,7 @@ impl World {
     }
 
     fn move_tag(&self) {
-        self.registry.put_image("app", Some("v1"), &self.new);
+        self.registry.put_image("team/app", Some("v1"), &self.new);
     }
 
     #[track_caller]
@@ -119,7 +121,7 @@ async fn a_moved_tag_is_followed() {
     );
     assert_eq!(world.asked(), (1, 1));
     // The old digest has no lifetime.
-    let old = format!("/v2/app/manifests/{}", world.old.manifest.digest);
+    let old = format!("/v2/team/app/manifests/{}", world.old.manifest.digest);
     world
         .mirror
         .get(&old)
@@ -145,15 +147,19 @@ async fn a_tag_is_served_stale_when_upstream_cannot_answer() {
             (200, "roadstead; fwd=stale")
         );
         world.registry.heal();
+        // An upstream that has just failed may be spared for a while.
+        world.mirror.clock.advance(SPARED);
     }
     world
         .registry
         .fault(Rule::all(Kind::Manifest), Fault::RateLimited(30));
     world.assert_stale(&world.mirror.get(TAG).await);
     world.registry.heal();
+    world.mirror.clock.advance(SPARED);
     world.registry.go_down().await;
     world.assert_stale(&world.mirror.get(TAG).await);
     world.registry.come_back();
+    world.mirror.clock.advance(SPARED);
     world
         .mirror
         .get(TAG)
@@ -189,7 +195,7 @@ async fn stale_has_an_end() {
     let answer = world.mirror.get(TAG).await;
     assert!(matches!(answer.status, 502..=504), "{}", answer.status);
     // The content is still there by its digest.
-    let digest = format!("/v2/app/manifests/{}", world.old.manifest.digest);
+    let digest = format!("/v2/team/app/manifests/{}", world.old.manifest.digest);
     world
         .mirror
         .get(&digest)
@@ -200,7 +206,7 @@ async fn stale_has_an_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_tag_is_gone_and_its_digest_stays() {
     let world = world().await;
-    world.registry.delete_tag("app", "v1");
+    world.registry.delete_tag("team/app", "v1");
     world.mirror.clock.advance(TTL + SECOND);
     let answer = world.mirror.get(TAG).await;
     assert_eq!(
@@ -208,7 +214,7 @@ async fn a_deleted_tag_is_gone_and_its_digest_stays() {
         (404, "MANIFEST_UNKNOWN")
     );
     // goharbor/harbor#22106: the cached image vanished with it.
-    let digest = format!("/v2/app/manifests/{}", world.old.manifest.digest);
+    let digest = format!("/v2/team/app/manifests/{}", world.old.manifest.digest);
     world
         .mirror
         .get(&digest)
@@ -236,7 +242,7 @@ async fn a_refused_tag_is_not_served_stale() {
 async fn what_head_promises_is_served_by_digest() {
     let registry = FakeRegistry::start().await;
     let image = images::image(43, &[1000], Dialect::Oci);
-    registry.put_image("app", Some("v1"), &image);
+    registry.put_image("team/app", Some("v1"), &image);
     let mirror = Mirror::of(&registry).await;
     let head = mirror.head(TAG).await;
     assert_eq!(head.status, 200);
@@ -247,7 +253,7 @@ async fn what_head_promises_is_served_by_digest() {
     let digest = head.header("docker-content-digest").to_owned();
     assert_eq!(digest, image.manifest.digest);
     registry.go_down().await;
-    let path = format!("/v2/app/manifests/{digest}");
+    let path = format!("/v2/team/app/manifests/{digest}");
     mirror
         .get(&path)
         .await
@@ -261,9 +267,9 @@ async fn a_whole_pull_asks_for_each_thing_once() {
     let amd = images::image(44, &[3000, 100_000], Dialect::Oci);
     let arm = images::image(45, &[2000], Dialect::Oci);
     let index = images::index(&[(&amd, "amd64"), (&arm, "arm64")], Dialect::Oci);
-    registry.put_image("app", None, &amd);
-    registry.put_image("app", None, &arm);
-    registry.put_manifest("app", Some("v1"), &index);
+    registry.put_image("team/app", None, &amd);
+    registry.put_image("team/app", None, &arm);
+    registry.put_manifest("team/app", Some("v1"), &index);
     let mirror = Mirror::of(&registry).await;
     for _ in 0..2 {
         assert_eq!(
@@ -272,11 +278,11 @@ async fn a_whole_pull_asks_for_each_thing_once() {
         );
         mirror.get(TAG).await.assert_bytes(200, &index.bytes);
         for manifest in [&index, &amd.manifest] {
-            let path = format!("/v2/app/manifests/{}", manifest.digest);
+            let path = format!("/v2/team/app/manifests/{}", manifest.digest);
             mirror.get(&path).await.assert_bytes(200, &manifest.bytes);
         }
         for blob in amd.blobs() {
-            let path = format!("/v2/app/blobs/{}", blob.digest);
+            let path = format!("/v2/team/app/blobs/{}", blob.digest);
             mirror.get(&path).await.assert_bytes(200, &blob.bytes);
         }
         mirror.wait_for_fills().await;
@@ -312,10 +318,10 @@ async fn upstream_without_digest_header_or_head() {
         });
         let old = images::image(46, &[1000], Dialect::Oci);
         let new = images::image(47, &[1000], Dialect::Oci);
-        registry.put_image("app", Some("v1"), &old);
+        registry.put_image("team/app", Some("v1"), &old);
         let mirror = Mirror::of(&registry).await;
         for image in [&old, &old, &new] {
-            registry.put_image("app", Some("v1"), image);
+            registry.put_image("team/app", Some("v1"), image);
             mirror.clock.advance(TTL + SECOND);
             let answer = mirror.head(TAG).await;
             assert_eq!(answer.status, 200);
@@ -338,7 +344,7 @@ async fn accept_classes_are_kept_apart() {
     let registry = FakeRegistry::start().await;
     let oci = images::image(48, &[1000], Dialect::Oci);
     let docker = images::image(48, &[1000], Dialect::Docker);
-    registry.put_variants("app", "v1", &[&oci.manifest, &docker.manifest]);
+    registry.put_variants("team/app", "v1", &[&oci.manifest, &docker.manifest]);
     let mirror = Mirror::of(&registry).await;
     for _ in 0..2 {
         for (media_type, image) in [(OCI_MANIFEST, &oci), (DOCKER_MANIFEST, &docker)] {
@@ -384,8 +390,8 @@ async fn freshness_survives_a_restart() {
 async fn a_ttl_of_nothing_asks_every_time() {
     let registry = FakeRegistry::start().await;
     let image = images::image(49, &[1000], Dialect::Oci);
-    registry.put_image("app", Some("v1"), &image);
-    registry.put_blob("app", &Blob::of("x"));
+    registry.put_image("team/app", Some("v1"), &image);
+    registry.put_blob("team/app", &Blob::of("x"));
     let mirror = MirrorBuilder::of(&registry)
         .with(|config| config.tags.ttl = Duration::ZERO)
         .start()

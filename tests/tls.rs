@@ -39,7 +39,7 @@ impl World {
     async fn new() -> Self {
         let registry = FakeRegistry::start().await;
         let blob = Blob::noise(111, 3_000_000);
-        registry.put_blob("app", &blob);
+        registry.put_blob("team/app", &blob);
         let made = rcgen::generate_simple_self_signed(vec!["mirror.test".to_owned()]).unwrap();
         let builder = MirrorBuilder::of(&registry);
         let tls = TlsConfig {
@@ -79,7 +79,7 @@ impl World {
     }
 
     fn request(&self) -> Request<Empty<Bytes>> {
-        let uri = format!("https://mirror.test/v2/app/blobs/{}", self.blob.digest);
+        let uri = format!("https://mirror.test/v2/team/app/blobs/{}", self.blob.digest);
         Request::get(uri)
             .header("Host", "mirror.test")
             .body(Empty::new())

@@ -16,12 +16,12 @@ use common::mirror::credentials;
 use common::{Auth, Dialect, FakeRegistry, Fault, Image, Kind, Mirror, MirrorBuilder, Rule};
 use tokio::task::JoinSet;
 
-const TAG: &str = "/v2/app/manifests/v1";
+const TAG: &str = "/v2/team/app/manifests/v1";
 
 async fn registry(auth: Auth) -> (FakeRegistry, Image) {
     let registry = FakeRegistry::start().await;
     let image = images::image(51, &[50_000; 3], Dialect::Oci);
-    registry.put_image("app", Some("v1"), &image);
+    registry.put_image("team/app", Some("v1"), &image);
     registry.options(|options| options.auth = auth);
     (registry, image)
 }
@@ -42,7 +42,7 @@ async fn pull(mirror: &Mirror, image: &Image) {
         .await
         .assert_bytes(200, &image.manifest.bytes);
     for blob in image.blobs() {
-        let path = format!("/v2/app/blobs/{}", blob.digest);
+        let path = format!("/v2/team/app/blobs/{}", blob.digest);
         mirror.get(&path).await.assert_bytes(200, &blob.bytes);
     }
 }
@@ -96,14 +96,14 @@ async fn one_token_fetch_serves_many_cold_blobs() {
     let (registry, _) = registry(Auth::anonymous_token()).await;
     let blobs: Vec<Blob> = (0..50).map(|seed| Blob::noise(500 + seed, 2000)).collect();
     for blob in &blobs {
-        registry.put_blob("app", blob);
+        registry.put_blob("team/app", blob);
     }
     let mirror = Mirror::of(&registry).await;
     let mut pulls = JoinSet::new();
     for blob in blobs {
         let client = mirror.client;
         pulls.spawn(async move {
-            let path = format!("/v2/app/blobs/{}", blob.digest);
+            let path = format!("/v2/team/app/blobs/{}", blob.digest);
             client.get(&path).await.assert_bytes(200, &blob.bytes);
         });
     }
@@ -124,7 +124,7 @@ async fn a_refused_token_is_renewed_once() {
         .assert_bytes(200, &image.manifest.bytes);
     registry.expire_tokens();
     let layer = &image.layers[0];
-    let path = format!("/v2/app/blobs/{}", layer.digest);
+    let path = format!("/v2/team/app/blobs/{}", layer.digest);
     mirror.get(&path).await.assert_bytes(200, &layer.bytes);
     assert_eq!(registry.counters().token_requests(), 2);
 }
@@ -187,7 +187,7 @@ async fn a_redirect_carries_no_credentials_to_another_host() {
         let (registry, image) = registry(auth).await;
         let cdn = FakeRegistry::start_on("127.0.0.2").await;
         cdn.options(|options| options.refuse_authorization = true);
-        cdn.put_image("app", None, &image);
+        cdn.put_image("team/app", None, &image);
         registry.options(|options| options.redirect_blobs = Some(cdn.url()));
         let mirror = with_credentials(&registry).await;
         pull(&mirror, &image).await;
@@ -211,7 +211,7 @@ async fn relative_redirects_and_redirected_manifests() {
 
     let (front, _) = self::registry(Auth::Open).await;
     let regional = FakeRegistry::start_on("127.0.0.2").await;
-    regional.put_image("app", Some("v1"), &image);
+    regional.put_image("team/app", Some("v1"), &image);
     front.options(|options| {
         options.redirect_manifests = Some(regional.url());
         options.redirect_blobs = Some(regional.url());
@@ -224,11 +224,11 @@ async fn relative_redirects_and_redirected_manifests() {
 async fn redirects_are_not_remembered_and_not_endless() {
     let (registry, image) = registry(Auth::Open).await;
     let cdn = FakeRegistry::start_on("127.0.0.2").await;
-    cdn.put_image("app", None, &image);
+    cdn.put_image("team/app", None, &image);
     registry.options(|options| options.redirect_blobs = Some(cdn.url()));
     let mirror = Mirror::of(&registry).await;
     let layer = &image.layers[0];
-    let path = format!("/v2/app/blobs/{}", layer.digest);
+    let path = format!("/v2/team/app/blobs/{}", layer.digest);
     cdn.fault(Rule::all(Kind::Cdn), Fault::Flip(0));
     mirror.get(&path).await.assert_no_clean_success();
     mirror.wait_for_fills().await;
@@ -240,7 +240,7 @@ async fn redirects_are_not_remembered_and_not_endless() {
     // Two hosts that send each other round and round.
     registry.options(|options| options.redirect_manifests = Some(cdn.url()));
     cdn.options(|options| options.redirect_manifests = Some(registry.url()));
-    let answer = mirror.get("/v2/app/manifests/other").await;
+    let answer = mirror.get("/v2/team/app/manifests/other").await;
     assert!((500..600).contains(&answer.status), "{}", answer.status);
     let asked = registry.counters().records.len() + cdn.counters().records.len();
     assert!(asked < 100, "{asked} requests");
@@ -262,7 +262,7 @@ async fn credentials_stay_with_their_upstream() {
         .start()
         .await;
     pull(&mirror, &image).await;
-    let path = "/v2/ghcr.io/app/manifests/v1";
+    let path = "/v2/ghcr.io/team/app/manifests/v1";
     mirror
         .get(path)
         .await
