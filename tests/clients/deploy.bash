@@ -134,14 +134,14 @@ image_chroot() {
 
 # As a container of the dockerd that is being tested, on the host's network (this dockerd has no bridge).
 image_container() {
-    local output rc=0 container="$work/container"
+    local output rc=0
     output=$(docker_cli run --rm --network host --read-only --cap-drop ALL --security-opt no-new-privileges \
         roadstead:test --version 2>&1) || rc=$?
     # 125 to 127 are docker's and runc's own failures, before our program has run.
     if ((rc >= 125 && rc <= 127)); then give_up "no container runs on this machine: ${output:0:300}"; fi
     ((rc == 0))
-    trap 'docker_cli kill "$(cat "$container")"; stop container' EXIT
-    start_mirror container docker -H "unix://$work/dockerd/docker.sock" run --rm --cidfile "$container" \
+    trap 'docker_cli stop "$(cat "$work/container")"; stop container' EXIT
+    start_mirror container docker -H "unix://$work/dockerd/docker.sock" run --rm --cidfile "$work/container" \
         --network host --add-host "$image_upstream:127.0.0.1" --read-only --cap-drop ALL \
         --security-opt no-new-privileges roadstead:test serve --config /etc/roadstead/config.toml \
         --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 \

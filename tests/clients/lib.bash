@@ -103,10 +103,12 @@ case_of() {
     export reason_file="$work/reason"
     rm -f "$reason_file"
     # In the background and waited for, because errexit is off inside anything that `||` or `if` looks at.
+    # The trace has a descriptor of its own, so that it is never taken for a command's own messages.
     (
+        BASH_XTRACEFD=9
         set -euxo pipefail
         "$@"
-    ) >"$log" 2>&1 </dev/null &
+    ) >"$log" 2>&1 9>&1 </dev/null &
     pids[case]=$!
     wait "${pids[case]}" || rc=$?
     unset "pids[case]"
