@@ -88,12 +88,9 @@ image_cases() {
 image_build() {
     local -a binary=()
     [[ -z ${ROADSTEAD_STATIC_BIN:-} ]] || binary=(--binary "$ROADSTEAD_STATIC_BIN")
-    # No client's time limit: this may be a whole release build. No proxy: the packages of a build come from outside.
-    # cargo and its home are the caller's.
-    env -u HTTP_PROXY -u HTTPS_PROXY -u http_proxy -u https_proxy \
-        PATH="$(dirname "${cargo:-/usr/bin/cargo}"):$PATH" HOME="$caller_home" \
-        DOCKER_HOST="unix://$work/dockerd/docker.sock" \
-        timeout --kill-after=10 "$build_seconds_max" "$root/deploy/image/build" --tag roadstead:test "${binary[@]}"
+    # Not a client's time limit and environment: this may be a whole release build, with the caller's cargo.
+    env PATH="$(dirname "${cargo:-/usr/bin/cargo}"):$PATH" DOCKER_CONFIG="$work/home/.docker" \
+        DOCKER_HOST="unix://$work/dockerd/docker.sock" timeout --kill-after=10 "$build_seconds_max" "$root/deploy/image/build" --tag roadstead:test "${binary[@]}"
     docker_cli image inspect roadstead:test >"$work/image.json"
     # One user without a name, one volume, one program.
     jq -e '.[0].Config | .User == "65532:65532" and .Entrypoint == ["/roadstead"]
@@ -141,7 +138,7 @@ image_container() {
     if ((rc >= 125 && rc <= 127)); then give_up "no container runs on this machine: ${output:0:300}"; fi
     ((rc == 0))
     trap 'docker_cli stop "$(cat "$work/container")"; stop container' EXIT
-    start_mirror container docker -H "unix://$work/dockerd/docker.sock" run --rm --cidfile "$work/container" \
+    start_mirror container env DOCKER_CONFIG="$work/home/.docker" docker -H "unix://$work/dockerd/docker.sock" run --rm --cidfile "$work/container" \
         --network host --add-host "$image_upstream:127.0.0.1" --read-only --cap-drop ALL \
         --security-opt no-new-privileges roadstead:test serve --config /etc/roadstead/config.toml \
         --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 \

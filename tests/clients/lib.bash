@@ -21,8 +21,8 @@ die() {
     exit 1
 }
 
-# Every command of a client runs under this, so that none can hang the run.
-bounded() { timeout --kill-after=10 "$command_seconds_max" "$@"; }
+# Every command of a client runs under this: none can hang the run, and none sees the user's own set-up.
+bounded() { timeout --kill-after=10 "$command_seconds_max" env "${client_environment[@]}" "$@"; }
 
 # A port that nothing listens on: the kernel picks it.
 free_port() {
