@@ -9,6 +9,7 @@ import hashlib
 import json
 import pathlib
 import re
+import subprocess
 import sys
 import tarfile
 import time
@@ -101,6 +102,41 @@ def check_inspect(options):
     same("architecture", "linux/" + value["Architecture"], options.platform)
 
 
+def syscall_sets():
+    """The sets that this systemd knows, each with its direct members, which may be sets again."""
+    listing = subprocess.run(
+        ["systemd-analyze", "--no-pager", "syscall-filter"], stdout=subprocess.PIPE, text=True, check=True, timeout=60
+    ).stdout
+    sets, members = {}, []
+    for line in re.sub("\x1b[^m]*m", "", listing).splitlines():
+        if line.startswith("@"):
+            members = sets.setdefault(line.strip(), [])
+        elif line.startswith(" ") and not line.strip().startswith("#"):
+            members.append(line.strip())
+    return sets
+
+
+def expand(name, sets):
+    return set().union(*(expand(member, sets) for member in sets[name])) if name.startswith("@") else {name}
+
+
+def check_syscalls(options):
+    """An strace of roadstead against a unit: SystemCallFilter and MemoryDenyWriteExecute."""
+    sets, allowed = syscall_sets(), set()
+    for line in options.expected.read_text().splitlines():
+        if line.startswith("SystemCallFilter="):
+            value = line.removeprefix("SystemCallFilter=")
+            named = set().union(*(expand(name, sets) for name in value.lstrip("~").split()))
+            allowed = allowed - named if value.startswith("~") else allowed | named
+    trace = options.path.read_text(errors="replace")
+    used = set(re.findall(r"^\d+ +(\w+)\(", trace, re.MULTILINE))
+    if "execve" not in used or "accept4" not in used:
+        fail(f"the trace is not that of a server: {sorted(used)}")
+    same("system calls that the unit forbids", sorted(used - allowed), [])
+    same("memory both writable and executable", re.findall(r".*PROT_WRITE\|PROT_EXEC.*", trace), [])
+    same("memory made executable", re.findall(r".*mprotect\(.*PROT_EXEC.*", trace), [])
+
+
 def main():
     checks = {
         "archive": check_archive,
@@ -109,11 +145,12 @@ def main():
         "requests": check_requests,
         "rootfs": check_rootfs,
         "store": check_store,
+        "syscalls": check_syscalls,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("check", choices=checks)
     parser.add_argument("path", type=pathlib.Path)
-    parser.add_argument("expected", type=pathlib.Path, nargs="?", help="for `requests`, without it: no blob request at all")
+    parser.add_argument("expected", type=pathlib.Path, nargs="?", help="an expectation (for `syscalls` a unit; for `requests` may be left out: no request)")
     parser.add_argument("--platform", default="linux/amd64")
     parser.add_argument("--first-line", type=int, default=0)
     options = parser.parse_args()

@@ -20,7 +20,7 @@ docker_cli() { bounded docker -H "unix://$work/dockerd/docker.sock" "$@"; }
 
 prepare_dockerd() {
     with_address daemon.json "$work/dockerd/daemon.json"
-    spawn dockerd dockerd --config-file="$work/dockerd/daemon.json" \
+    spawn dockerd env "${client_environment[@]}" dockerd --config-file="$work/dockerd/daemon.json" \
         --storage-driver=vfs --iptables=false --bridge=none \
         --data-root="$work/dockerd/data" --exec-root="$work/dockerd/exec" \
         --pidfile="$work/dockerd/pid" -H "unix://$work/dockerd/docker.sock"
@@ -64,7 +64,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
 address = "$work/containerd/containerd.sock"
 TOML
-    spawn containerd containerd --config "$work/containerd/config.toml"
+    spawn containerd env "${client_environment[@]}" containerd --config "$work/containerd/config.toml"
     started containerd ctr --address "$work/containerd/containerd.sock" version
 }
 
@@ -87,7 +87,7 @@ whole_containerd() {
 # ---- podman: registries.conf, mirrors with a path prefix
 
 podman_cli() {
-    CONTAINERS_REGISTRIES_CONF="$work/registries.conf" bounded podman --storage-driver vfs \
+    bounded env CONTAINERS_REGISTRIES_CONF="$work/registries.conf" podman --storage-driver vfs \
         --root "$work/podman/root" --runroot "$work/podman/runroot" --tmpdir "$work/podman/tmp" \
         --events-backend none --cgroup-manager cgroupfs "$@"
 }

@@ -3,6 +3,7 @@
 
 deploy_cases() {
     case_of systemd unit deploy_unit
+    case_of systemd syscalls deploy_syscalls
     case_of compose valid deploy_compose
     if prepare_prometheus; then
         case_of prometheus scrape deploy_prometheus
@@ -22,6 +23,20 @@ deploy_unit() {
     bounded systemd-analyze verify --man=no "$unit" 2>&1 | tee "$work/verify"
     [[ $(grep -cF roadstead.service "$work/verify") == 0 ]]
     bounded systemd-analyze security --no-pager --offline=true --threshold=20 "$unit"
+}
+
+# Where systemd does not run, as in a container, the service cannot be started; but its filter of system calls can be
+# held against what roadstead calls, from its start over a pull to its end.
+deploy_syscalls() {
+    write_mirror_config traced
+    trap 'stop traced' EXIT
+    # -D: roadstead is our child, and strace its companion, so that SIGTERM reaches roadstead.
+    start_mirror traced strace -D -f -qq -o "$work/trace" "$ROADSTEAD_BIN" serve --config "$work/traced.toml"
+    pull_through "${mirror_address[traced]}"
+    pull_through "${mirror_address[traced]}"
+    stop traced
+    [[ $stop_status == 0 ]]
+    python3 "$here/check.py" syscalls "$work/trace" "$root/deploy/systemd/roadstead.service"
 }
 
 deploy_compose() {
@@ -88,12 +103,9 @@ image_cases() {
 image_build() {
     local -a binary=()
     [[ -z ${ROADSTEAD_STATIC_BIN:-} ]] || binary=(--binary "$ROADSTEAD_STATIC_BIN")
-    # No client's time limit: this may be a whole release build. No proxy: the packages of a build come from outside.
-    # cargo and its home are the caller's.
-    env -u HTTP_PROXY -u HTTPS_PROXY -u http_proxy -u https_proxy \
-        PATH="$(dirname "${cargo:-/usr/bin/cargo}"):$PATH" HOME="$caller_home" \
-        DOCKER_HOST="unix://$work/dockerd/docker.sock" \
-        timeout --kill-after=10 "$build_seconds_max" "$root/deploy/image/build" --tag roadstead:test "${binary[@]}"
+    # Not a client's time limit and environment: this may be a whole release build, with the caller's cargo.
+    env PATH="$(dirname "${cargo:-/usr/bin/cargo}"):$PATH" DOCKER_CONFIG="$work/home/.docker" \
+        DOCKER_HOST="unix://$work/dockerd/docker.sock" timeout --kill-after=10 "$build_seconds_max" "$root/deploy/image/build" --tag roadstead:test "${binary[@]}"
     docker_cli image inspect roadstead:test >"$work/image.json"
     # One user without a name, one volume, one program.
     jq -e '.[0].Config | .User == "65532:65532" and .Entrypoint == ["/roadstead"]
@@ -134,14 +146,16 @@ image_chroot() {
 
 # As a container of the dockerd that is being tested, on the host's network (this dockerd has no bridge).
 image_container() {
-    local output rc=0 container="$work/container"
+    local output rc=0
     output=$(docker_cli run --rm --network host --read-only --cap-drop ALL --security-opt no-new-privileges \
-        roadstead:test --version 2>&1) || rc=$?
+        roadstead:test check --config /etc/roadstead/config.toml 2>&1) || rc=$?
     # 125 to 127 are docker's and runc's own failures, before our program has run.
     if ((rc >= 125 && rc <= 127)); then give_up "no container runs on this machine: ${output:0:300}"; fi
     ((rc == 0))
-    trap 'docker_cli kill "$(cat "$container")"; stop container' EXIT
-    start_mirror container docker -H "unix://$work/dockerd/docker.sock" run --rm --cidfile "$container" \
+    # The file names no upstreams, so the built-in ones are there.
+    grep -F registry-1.docker.io <<<"$output"
+    trap 'docker_cli stop "$(cat "$work/container")"; stop container' EXIT
+    start_mirror container env DOCKER_CONFIG="$work/home/.docker" docker -H "unix://$work/dockerd/docker.sock" run --rm --cidfile "$work/container" \
         --network host --add-host "$image_upstream:127.0.0.1" --read-only --cap-drop ALL \
         --security-opt no-new-privileges roadstead:test serve --config /etc/roadstead/config.toml \
         --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 \

@@ -21,8 +21,8 @@ die() {
     exit 1
 }
 
-# Every command of a client runs under this, so that none can hang the run.
-bounded() { timeout --kill-after=10 "$command_seconds_max" "$@"; }
+# Every command of a client runs under this: none can hang the run, and none sees the user's own set-up.
+bounded() { timeout --kill-after=10 "$command_seconds_max" env "${client_environment[@]}" "$@"; }
 
 # A port that nothing listens on: the kernel picks it.
 free_port() {
@@ -103,10 +103,12 @@ case_of() {
     export reason_file="$work/reason"
     rm -f "$reason_file"
     # In the background and waited for, because errexit is off inside anything that `||` or `if` looks at.
+    # The trace has a descriptor of its own, so that it is never taken for a command's own messages.
     (
+        BASH_XTRACEFD=9
         set -euxo pipefail
         "$@"
-    ) >"$log" 2>&1 </dev/null &
+    ) >"$log" 2>&1 9>&1 </dev/null &
     pids[case]=$!
     wait "${pids[case]}" || rc=$?
     unset "pids[case]"

@@ -46,9 +46,8 @@ prepare_upstreams() {
 }
 
 start_upstreams() {
-    # docker-registry takes every REGISTRY_… variable for a piece of its configuration; this one is podman's.
-    spawn anonymous env -u REGISTRY_AUTH_FILE docker-registry serve "$work/anonymous.yml"
-    spawn private env -u REGISTRY_AUTH_FILE docker-registry serve "$work/private.yml"
+    spawn anonymous docker-registry serve "$work/anonymous.yml"
+    spawn private docker-registry serve "$work/private.yml"
     started anonymous curl -sSf --max-time 5 "http://127.0.0.1:${upstream_port[docker.io]}/v2/"
     started private curl -sSf --max-time 5 -u "$private_user:$private_password" \
         "http://127.0.0.1:${upstream_port[private.example]}/v2/"
