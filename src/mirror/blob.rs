@@ -110,7 +110,21 @@ impl Inner {
             return Ok(None);
         };
         self.ensure_linked(source, digest, ChildKind::Blob).await?;
-        let total = Some(blob.size());
+        let size = blob.size();
+        let said = self
+            .store
+            .link(source, digest)
+            .await
+            .and_then(|link| link.size);
+        if said.is_some_and(|said| said != size) {
+            // One of the two is wrong, and only the digest can say which.
+            if !self.store.verify(&blob).await {
+                return Ok(None);
+            }
+            let link = Link::of(ChildKind::Blob, Some(size));
+            self.store.record_links(source, vec![(*digest, link)]).await;
+        }
+        let total = Some(size);
         Ok(Some(BlobAnswer {
             total,
             outcome: Outcome::Hit,

@@ -1,6 +1,7 @@
 //! A stored blob, open.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 
 use super::fill::READ_BYTES;
 use super::{Store, fs};
-use crate::oci::Digest;
+use crate::oci::{Digest, Hasher};
 
 /// Keeps a stored blob from being evicted. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -53,6 +54,12 @@ impl Blob {
         Self { size, file, pin }
     }
 
+    /// Which it is.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.pin.0.digest
+    }
+
     /// Its size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -64,6 +71,18 @@ impl Blob {
     pub fn reader(self, range: Option<Range<u64>>) -> StoredReader {
         let range = range.unwrap_or(0..self.size);
         StoredReader { blob: self, range }
+    }
+
+    /// The digest of what the file holds. Blocks: not for async code.
+    pub(super) fn hash(&self) -> io::Result<Digest> {
+        let mut hasher = Hasher::new(self.digest().algorithm());
+        let mut position = 0;
+        while position < self.size {
+            let bytes = fs::read_at(&self.file, position, READ_BYTES)?;
+            position += bytes.len() as u64;
+            hasher.update(&bytes);
+        }
+        Ok(hasher.finish())
     }
 
     /// All of it, if it is no larger than `limit`: for manifests. A file that
@@ -97,7 +116,7 @@ impl StoredReader {
             .unwrap_or(READ_BYTES)
             .min(READ_BYTES);
         let read = tokio::task::spawn_blocking(move || fs::read_at(&file, start, limit)).await;
-        match read.map_err(std::io::Error::other).flatten() {
+        match read.map_err(io::Error::other).flatten() {
             Ok(bytes) => {
                 self.range.start += bytes.len() as u64;
                 Ok(Some(bytes.into()))

@@ -142,15 +142,14 @@ impl Ledger {
         self.entries.peek(digest).map(|e| e.size)
     }
 
-    /// Marks a blob as used just now. True when the index should hear of it.
-    pub fn touch(&mut self, digest: &Digest, now: Timestamp) -> bool {
-        self.entries.get_mut(digest).is_some_and(|entry| {
-            let due = now.since(entry.noted) >= NOTE_EVERY;
-            if due {
-                entry.noted = now;
-            }
-            due
-        })
+    /// Marks a blob as used just now. Its size when the index should hear of it.
+    pub fn touch(&mut self, digest: &Digest, now: Timestamp) -> Option<u64> {
+        let entry = self.entries.get_mut(digest)?;
+        let due = now.since(entry.noted) >= NOTE_EVERY;
+        if due {
+            entry.noted = now;
+        }
+        due.then_some(entry.size)
     }
 
     /// Marks a blob as open: its size, if the store has it.

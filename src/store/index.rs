@@ -24,8 +24,8 @@ const CACHE_BYTES: usize = 16 * 1024 * 1024;
 pub(super) enum Table {
     /// digest → media type of a manifest.
     MediaTypes,
-    /// digest → last use.
-    Uses,
+    /// digest → size and last use.
+    Blobs,
     /// upstream, repository, digest → link.
     Links,
     /// upstream, repository, tag → what it named.
@@ -73,7 +73,7 @@ pub(super) enum IndexError {
 impl Table {
     const ALL: [Self; 5] = [
         Self::MediaTypes,
-        Self::Uses,
+        Self::Blobs,
         Self::Links,
         Self::Tags,
         Self::Repositories,
@@ -82,7 +82,7 @@ impl Table {
     const fn definition(self) -> Definition {
         TableDefinition::new(match self {
             Self::MediaTypes => "media_types",
-            Self::Uses => "uses",
+            Self::Blobs => "blobs",
             Self::Links => "links",
             Self::Tags => "tags",
             Self::Repositories => "repositories",

@@ -7,9 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use moka::sync::Cache;
 
 use super::Store;
-use super::index::{Index, Table};
-use super::records::{self, Link, TagRecord};
-use crate::clock::Timestamp;
+use super::index::{self, Index, Table};
+use super::records::{self, BlobRecord, Link, TagRecord};
 use crate::oci::directory::Source;
 use crate::oci::{Digest, Tag};
 
@@ -51,10 +50,12 @@ impl Known {
         self.index.flush();
     }
 
-    pub(super) fn note_use(&self, digest: &Digest, now: Timestamp) {
-        let value = now.0.to_be_bytes().to_vec();
-        self.index
-            .change(Table::Uses, records::digest_key(digest), Some(value));
+    pub(super) fn note_blob(&self, digest: &Digest, record: BlobRecord) {
+        self.index.change(
+            Table::Blobs,
+            records::digest_key(digest),
+            Some(record.encode()),
+        );
     }
 
     pub(super) fn note_media_type(&self, digest: &Digest, media_type: &str) {
@@ -65,16 +66,15 @@ impl Known {
 
     pub(super) fn forget_blob(&self, digest: &Digest) {
         let key = records::digest_key(digest);
-        self.index.change(Table::Uses, key.clone(), None);
+        self.index.change(Table::Blobs, key.clone(), None);
         self.index.change(Table::MediaTypes, key, None);
     }
 
-    /// The last use of every blob the index knows. Reads the file.
-    pub(super) fn uses(&self) -> HashMap<Digest, Timestamp> {
-        let pairs = self.index.scan(Table::Uses, None, usize::MAX);
-        let decode = |(key, value): (Vec<u8>, Vec<u8>)| {
-            let used = u64::from_be_bytes(value.try_into().ok()?);
-            Some((records::decode_digest(&key)?, Timestamp(used)))
+    /// What the index knows of every blob. Reads the file.
+    pub(super) fn blobs(&self) -> HashMap<Digest, BlobRecord> {
+        let pairs = self.index.scan(Table::Blobs, None, usize::MAX);
+        let decode = |(key, value): index::Pair| {
+            Some((records::decode_digest(&key)?, BlobRecord::decode(&value)?))
         };
         pairs.into_iter().filter_map(decode).collect()
     }

@@ -42,6 +42,7 @@ use fs::Layout;
 use index::{Index, IndexError};
 use known::Known;
 pub use partial::{Partial, Verified, VerifyError};
+use records::BlobRecord;
 pub use records::{Link, TagRecord};
 
 use crate::clock::{Clock, Timestamp};
@@ -171,8 +172,11 @@ impl Store {
     /// Marks a blob as used now.
     pub fn touch(&self, digest: &Digest) {
         let now = self.inner.clock.now();
-        if self.ledger().touch(digest, now) {
-            self.inner.known.note_use(digest, now);
+        let due = self.ledger().touch(digest, now);
+        if let Some(size) = due {
+            self.inner
+                .known
+                .note_blob(digest, BlobRecord { size, used: now });
         }
     }
 
@@ -182,7 +186,8 @@ impl Store {
         let size = self.ledger().pin(digest)?;
         let pin = Pin::of_pinned(self.clone(), *digest);
         self.touch(digest);
-        if let Some(file) = self.open_files().get(digest).cloned() {
+        let open = self.open_files().get(digest).cloned();
+        if let Some(file) = open {
             return Some(Blob::new(size, file, pin));
         }
         let (store, wanted) = (self.clone(), *digest);
@@ -200,6 +205,19 @@ impl Store {
         }
     }
 
+    /// Whether a stored blob still hashes to its name. One that does not is removed.
+    pub async fn verify(&self, blob: &Blob) -> bool {
+        let (digest, whole) = (*blob.digest(), blob.clone());
+        let hashed = tokio::task::spawn_blocking(move || whole.hash()).await;
+        let why = match hashed.map_err(io::Error::other).flatten() {
+            Ok(found) if found == digest => return true,
+            Ok(found) => format!("its content hashes to {found}"),
+            Err(error) => error.to_string(),
+        };
+        self.damaged(&digest, &why).await;
+        false
+    }
+
     /// A stored blob turned out to be unreadable: it is deleted and will be
     /// fetched again.
     pub async fn damaged(&self, digest: &Digest, why: &str) {
@@ -207,7 +225,9 @@ impl Store {
         let (store, digest) = (self.clone(), *digest);
         let removed = tokio::task::spawn_blocking(move || {
             let _files = store.files();
-            if let Some(size) = store.ledger().forget(&digest) {
+            // Not in the condition: its lock would be held for the whole block.
+            let forgotten = store.ledger().forget(&digest);
+            if let Some(size) = forgotten {
                 store.delete(&Victim { digest, size }, EvictReason::Damaged);
             }
         });
@@ -302,7 +322,9 @@ impl Store {
         }
         // A file of this name that was open before is another file now.
         self.open_files().pop(digest);
-        self.inner.known.note_use(digest, now);
+        self.inner
+            .known
+            .note_blob(digest, BlobRecord { size, used: now });
         self.report();
         Ok(Pin::of_pinned(self.clone(), *digest))
     }
@@ -341,22 +363,33 @@ impl Store {
         }
     }
 
-    /// Enters what is on disk, oldest use first, and keeps to the size.
+    /// Enters what is on disk, oldest use first, and keeps to the size. A file
+    /// that is not as long as it was when it was committed goes.
     fn load(&self) -> io::Result<()> {
         let kept = self.inner.layout.sweep_fills()?;
-        let uses = self.inner.known.uses();
-        let mut found: Vec<(Timestamp, fs::Found)> = self
-            .inner
-            .layout
-            .blobs()?
-            .into_iter()
-            .map(|blob| {
-                (
-                    uses.get(&blob.digest).copied().unwrap_or(blob.modified),
-                    blob,
-                )
-            })
-            .collect();
+        let records = self.inner.known.blobs();
+        let mut found: Vec<(Timestamp, fs::Found)> = Vec::new();
+        for blob in self.inner.layout.blobs()? {
+            match records.get(&blob.digest) {
+                Some(record) if record.size != blob.size => {
+                    tracing::warn!(
+                        digest = %blob.digest, bytes = blob.size, expected = record.size,
+                        "a stored blob has changed its length; it is removed and will be fetched again. Check the disk"
+                    );
+                    self.inner.layout.remove_blob(&blob.digest)?;
+                    self.inner.known.forget_blob(&blob.digest);
+                }
+                Some(record) => found.push((record.used, blob)),
+                None => {
+                    let record = BlobRecord {
+                        size: blob.size,
+                        used: blob.modified,
+                    };
+                    self.inner.known.note_blob(&blob.digest, record);
+                    found.push((blob.modified, blob));
+                }
+            }
+        }
         found.sort_by_key(|(used, blob)| (*used, blob.digest));
         let victims = {
             let mut ledger = self.ledger();
@@ -370,12 +403,11 @@ impl Store {
             self.delete(victim, EvictReason::Size);
         }
         self.report();
-        tracing::info!(
-            blobs = self.ledger().blobs(),
-            bytes = self.ledger().bytes(),
-            resumable = kept.len(),
-            "store is open"
-        );
+        let (blobs, bytes) = {
+            let ledger = self.ledger();
+            (ledger.blobs(), ledger.bytes())
+        };
+        tracing::info!(blobs, bytes, resumable = kept.len(), "store is open");
         Ok(())
     }
 

@@ -39,6 +39,29 @@ pub struct TagRecord {
     pub checked: Timestamp,
 }
 
+/// What is known of a stored blob beside its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BlobRecord {
+    /// Its size in bytes when it was committed.
+    pub(super) size: u64,
+    /// When it was last used, to the minute.
+    pub(super) used: Timestamp,
+}
+
+impl BlobRecord {
+    pub(super) fn encode(self) -> Vec<u8> {
+        [self.size.to_be_bytes(), self.used.0.to_be_bytes()].concat()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (size, used) = bytes.split_at_checked(8)?;
+        Some(Self {
+            size: u64::from_be_bytes(size.try_into().ok()?),
+            used: Timestamp(u64::from_be_bytes(used.try_into().ok()?)),
+        })
+    }
+}
+
 impl Link {
     /// A link of one kind.
     #[must_use]
@@ -192,12 +215,18 @@ mod tests {
             };
             assert_eq!(Link::decode(&link.encode()), Some(link));
         }
+        let record = BlobRecord {
+            size: 5,
+            used: Timestamp(1 << 40),
+        };
+        assert_eq!(BlobRecord::decode(&record.encode()), Some(record));
     }
 
     #[test]
     fn damaged_entries_are_no_entries() {
         assert_eq!(Link::decode(b""), None);
         assert_eq!(Link::decode(b"\x01\x02"), None);
+        assert_eq!(BlobRecord::decode(b"123456789"), None);
         assert_eq!(decode_digest(b"\x03aaaa"), None);
         assert_eq!(decode_repository(b"no separator"), None);
     }

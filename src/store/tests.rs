@@ -318,7 +318,7 @@ async fn a_restart_takes_what_is_on_disk_with_or_without_an_index() {
         .unwrap();
     store.inner.known.flush();
     drop(store);
-    std::fs::File::options()
+    File::options()
         .write(true)
         .open(dir.path().join("index.redb"))
         .unwrap()
@@ -352,7 +352,7 @@ async fn a_blob_that_is_not_as_long_as_it_should_be_is_a_miss() {
     store.put(&digest, "text/plain", bytes).await.unwrap();
     let hex = digest.hex();
     let path = dir.path().join("blobs/sha256").join(&hex[..2]).join(&hex);
-    std::fs::File::options()
+    File::options()
         .write(true)
         .open(&path)
         .unwrap()
