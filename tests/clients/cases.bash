@@ -118,12 +118,12 @@ contract_lists() {
 
 # The password is configured, and shown to nobody.
 contract_check() {
-    bounded "$ROADSTEAD_BIN" check --config "$work/roadstead.toml" >"$work/effective"
+    bounded "$BINARY" check --config "$work/roadstead.toml" >"$work/effective"
     grep -F private.example "$work/effective"
     [[ $(grep -cF "$private_password" "$work/effective") == 0 ]]
     sed 's/^ttl = /tll = /' "$work/roadstead.toml" >"$work/wrong.toml"
     local rc=0
-    bounded "$ROADSTEAD_BIN" check --config "$work/wrong.toml" >"$work/wrong" 2>&1 || rc=$?
+    bounded "$BINARY" check --config "$work/wrong.toml" >"$work/wrong" 2>&1 || rc=$?
     [[ $rc == 2 ]]
     grep -F tll "$work/wrong"
 }

@@ -17,8 +17,8 @@ deploy_cases() {
 # systemd's own reading of the unit, and its score of what the service could do; 20 is 2.0 of 10, "OK".
 deploy_unit() {
     local unit="$work/roadstead.service"
-    sed "s#^ExecStart=/usr/local/bin/roadstead #ExecStart=$ROADSTEAD_BIN #" "$root/deploy/systemd/roadstead.service" >"$unit"
-    grep -F "ExecStart=$ROADSTEAD_BIN serve" "$unit"
+    sed "s#^ExecStart=/usr/local/bin/roadstead #ExecStart=$BINARY #" "$root/deploy/systemd/roadstead.service" >"$unit"
+    grep -F "ExecStart=$BINARY serve" "$unit"
     # A warning (an unknown key, a missing file) is printed with exit code 0.
     bounded systemd-analyze verify --man=no "$unit" 2>&1 | tee "$work/verify"
     [[ $(grep -cF roadstead.service "$work/verify") == 0 ]]
@@ -31,7 +31,7 @@ deploy_syscalls() {
     write_mirror_config traced
     trap 'stop traced' EXIT
     # -D: roadstead is our child, and strace its companion, so that SIGTERM reaches roadstead.
-    start_mirror traced strace -D -f -qq -o "$work/trace" "$ROADSTEAD_BIN" serve --config "$work/traced.toml"
+    start_mirror traced strace -D -f -qq -o "$work/trace" "$BINARY" serve --config "$work/traced.toml"
     pull_through "${mirror_address[traced]}"
     pull_through "${mirror_address[traced]}"
     stop traced
@@ -102,7 +102,7 @@ image_cases() {
 
 image_build() {
     local -a binary=()
-    [[ -z ${ROADSTEAD_STATIC_BIN:-} ]] || binary=(--binary "$ROADSTEAD_STATIC_BIN")
+    [[ -z ${STATIC_BINARY:-} ]] || binary=(--binary "$STATIC_BINARY")
     # Not a client's time limit and environment: this may be a whole release build, with the caller's cargo.
     env PATH="$(dirname "${cargo:-/usr/bin/cargo}"):$PATH" DOCKER_CONFIG="$work/home/.docker" \
         DOCKER_HOST="unix://$work/dockerd/docker.sock" timeout --kill-after=10 "$build_seconds_max" "$root/deploy/image/build" --tag roadstead:test "${binary[@]}"
