@@ -44,7 +44,7 @@ pub enum MirrorError {
         /// What was wrong.
         why: String,
     },
-    /// The manifest is over the size bound, or no manifest: 502 (MANIFEST_INVALID).
+    /// The manifest is over the size bound, or no manifest: 502 (`MANIFEST_INVALID`).
     #[error("upstream's manifest is not usable: {0}")]
     ManifestInvalid(String),
     /// Too many fills or readers at once: 503.

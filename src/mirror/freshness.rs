@@ -87,8 +87,8 @@ mod tests {
     use crate::oci::manifest::media;
 
     const POLICY: Config = Config {
-        ttl: Duration::from_secs(60),
-        stale_if_error: Duration::from_secs(600),
+        ttl: Duration::from_mins(1),
+        stale_if_error: Duration::from_mins(10),
     };
 
     fn class(types: &str) -> AcceptClass {

@@ -330,12 +330,11 @@ impl Inner {
             .manifest_head(&source.repository, &reference, AcceptClass::ALL)
             .await;
         head.map_err(|error| MirrorError::of_fetch(Kind::Manifest, error))?;
-        match self.local(digest).await {
-            Some(manifest) => self.relink(source, &manifest).await,
-            None => {
-                let link = Link::of(ChildKind::Manifest, None);
-                self.store.record_links(source, vec![(*digest, link)]).await;
-            }
+        if let Some(manifest) = self.local(digest).await {
+            self.relink(source, &manifest).await;
+        } else {
+            let link = Link::of(ChildKind::Manifest, None);
+            self.store.record_links(source, vec![(*digest, link)]).await;
         }
         Ok(())
     }

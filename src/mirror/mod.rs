@@ -87,6 +87,9 @@ pub struct Parts {
     pub metrics: Metrics,
 }
 
+/// Questions to upstream that are under way.
+type Asked<K, V> = Arc<Flights<K, Result<V, MirrorError>>>;
+
 #[derive(Debug)]
 struct Inner {
     config: Config,
@@ -96,8 +99,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     fills: Arc<Fills>,
-    manifests: Arc<Flights<ManifestKey, Result<Kept, MirrorError>>>,
-    heads: Arc<Flights<(Source, Digest, bool), Result<(), MirrorError>>>,
+    manifests: Asked<ManifestKey, Kept>,
+    heads: Asked<(Source, Digest, bool), ()>,
     hot: Cache<Digest, Arc<Manifest>>,
     failed_tags: Cache<(Source, Tag), Timestamp>,
     unattended: Arc<Semaphore>,

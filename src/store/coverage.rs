@@ -30,7 +30,7 @@ impl Coverage {
             .first()
             .map_or(range.start, |r| r.start.min(range.start));
         let end = touched.last().map_or(range.end, |r| r.end.max(range.end));
-        self.ranges.splice(first..last, [start..end]);
+        self.ranges.splice(first..last, std::iter::once(start..end));
     }
 
     /// The end of the covered run that begins at or spans `offset`; `offset`

@@ -10,7 +10,7 @@ use crate::oci::Digest;
 
 /// Uses closer together than this are one for the index: order in memory is
 /// exact, and what is written only has to be good enough after a restart.
-const NOTE_EVERY: Duration = Duration::from_secs(60);
+const NOTE_EVERY: Duration = Duration::from_mins(1);
 
 /// What the store holds, in order of last use, and what it has promised.
 ///

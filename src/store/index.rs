@@ -35,7 +35,9 @@ pub(super) enum Table {
 }
 
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
-type Changes = HashMap<(Table, Vec<u8>), Option<Vec<u8>>>;
+/// A new value, or a deletion.
+type Change = Option<Vec<u8>>;
+type Changes = HashMap<(Table, Vec<u8>), Change>;
 
 /// A key and its value.
 pub(super) type Pair = (Vec<u8>, Vec<u8>);
@@ -96,9 +98,12 @@ impl Index {
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create(path)
-            .map_err(|error| match error {
-                redb::DatabaseError::DatabaseAlreadyOpen => IndexError::InUse,
-                other => IndexError::Unreadable(other.into()),
+            .map_err(|error| {
+                if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
+                    IndexError::InUse
+                } else {
+                    IndexError::Unreadable(error.into())
+                }
             })?;
         create_tables(&database).map_err(IndexError::Unreadable)?;
         Ok(Self {
@@ -108,8 +113,8 @@ impl Index {
         })
     }
 
-    /// The value of a key if it is in memory: `None` when only the file knows.
-    pub(super) fn peek(&self, table: Table, key: &[u8]) -> Option<Option<Vec<u8>>> {
+    /// The unwritten change of a key, if there is one.
+    fn unwritten(&self, table: Table, key: &[u8]) -> Option<Change> {
         let overlay = self.overlay();
         let key = (table, key.to_vec());
         overlay
@@ -121,7 +126,7 @@ impl Index {
 
     /// The value of a key. Reads the file: not for async code.
     pub(super) fn read(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
-        if let Some(known) = self.peek(table, key) {
+        if let Some(known) = self.unwritten(table, key) {
             return known;
         }
         let read = || -> Result<_, redb::Error> {
@@ -252,7 +257,7 @@ mod tests {
         assert_eq!(index.read(Table::Tags, b"a"), Some(b"1".to_vec()));
         index.flush();
         assert_eq!(
-            index.peek(Table::Tags, b"a"),
+            index.unwritten(Table::Tags, b"a"),
             None,
             "it is in the file alone now"
         );

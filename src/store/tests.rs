@@ -6,12 +6,11 @@ use std::path::Path;
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use super::fill::HELD_BACK_BYTES;
 use super::*;
 use crate::clock::ManualClock;
 use crate::oci::Algorithm;
 
-const HELD: usize = HELD_BACK_BYTES as usize;
+const HELD: usize = 64 * 1024;
 
 fn open(dir: &Path, max_size: u64) -> Store {
     let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
@@ -29,7 +28,7 @@ fn store() -> (TempDir, Store) {
 }
 
 fn content(bytes: usize) -> (Digest, Bytes) {
-    let content: Vec<u8> = (0..bytes).map(|n| (n * 31 % 251) as u8).collect();
+    let content: Vec<u8> = (0..251).cycle().step_by(31).take(bytes).collect();
     (Digest::of(Algorithm::Sha256, &content), content.into())
 }
 
