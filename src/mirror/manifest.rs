@@ -257,10 +257,11 @@ impl Inner {
             media_type: inspection.media_type.as_str().into(),
             bytes: fetched.bytes,
         });
-        self.hot.insert(digest, Arc::clone(&manifest));
-        // The digest of signed schema 1 is not that of its bytes: it is passed on, and kept in memory alone.
+        // The digest of signed schema 1 is not that of its bytes, so that its writer can choose it: what
+        // is kept under a digest serves all repositories, and such a manifest is passed on alone.
         let passed_on = inspection.schema1_payload.is_some();
         if !passed_on {
+            self.hot.insert(digest, Arc::clone(&manifest));
             let put = self
                 .store
                 .put(&digest, &manifest.media_type, manifest.bytes.clone());

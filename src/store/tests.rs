@@ -362,3 +362,12 @@ async fn a_blob_that_is_not_as_long_as_it_should_be_is_a_miss() {
     assert_eq!(store.contains(&digest), None);
     assert!(!path.exists(), "it is not found again at the next start");
 }
+
+/// Leaves off a fill of `bytes` after `kept` of them.
+async fn leave_off(store: &Store, digest: Digest, bytes: &Bytes, kept: usize) {
+    let total = bytes.len() as u64;
+    let (partial, _fill) = begin(store, digest, Some(total)).await;
+    partial.start(Some(total)).await.unwrap();
+    partial.write(0, vec![bytes.slice(..kept)]).await.unwrap();
+    partial.suspend("stopping").await;
+}

@@ -1,0 +1,65 @@
+//! What goes wrong seldom and must still not show: one repository's lies about
+//! another's content, leftovers of earlier runs, upstreams without HEAD, waits that add up.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test says what it expects by failing, and owns its files and tasks"
+)]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use common::images::{self, Blob, OCI_MANIFEST, SCHEMA1_SIGNED};
+use common::mirror::{STALE_IF_ERROR, TTL};
+use common::{Dialect, FakeRegistry, Fault, Kind, Manifest, Mirror, MirrorBuilder, Rule};
+use http::Method;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+/// containerd waits 30 s for the head of an answer.
+const CONTAINERD_WAIT: Duration = Duration::from_secs(30);
+
+/// A document that schema 1 knows by the digest of `manifest`, around whose bytes it is built.
+fn enveloped(manifest: &Manifest) -> Manifest {
+    let base64 = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    let text = std::str::from_utf8(&manifest.bytes).unwrap();
+    let (head, tail) = text.split_at(text.rfind("\n}").unwrap());
+    let protected = json!({"formatLength": head.len(), "formatTail": base64(tail)}).to_string();
+    let signature = json!([{"protected": base64(&protected), "signature": "x"}]);
+    Manifest {
+        digest: manifest.digest.clone(),
+        media_type: SCHEMA1_SIGNED.to_owned(),
+        bytes: format!("{head},\n\"signatures\": {signature}{tail}").into(),
+    }
+}
+
+/// The digest of signed schema 1 is not that of its bytes, so whoever writes one chooses the digest:
+/// what another repository has under that digest must not be touched by it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_1_envelope_does_not_pass_for_what_it_wraps() {
+    let (hub, evil) = (FakeRegistry::start().await, FakeRegistry::start().await);
+    let image = images::image(1, &[1000], Dialect::Oci);
+    hub.put_image("team/app", Some("v1"), &image);
+    evil.put_manifest("evil/app", Some("v1"), &enveloped(&image.manifest));
+    let mirror = MirrorBuilder::of(&hub)
+        .upstream("evil.example", &evil, |_| {})
+        .start()
+        .await;
+    let lie = mirror
+        .get("/v2/evil/app/manifests/v1?ns=evil.example")
+        .await;
+    assert_eq!(lie.header("docker-content-digest"), image.manifest.digest);
+    let answer = mirror
+        .get(&format!("/v2/team/app/manifests/{}", image.manifest.digest))
+        .await;
+    answer.assert_bytes(200, &image.manifest.bytes);
+    assert_eq!(answer.header("content-type"), OCI_MANIFEST);
+}
