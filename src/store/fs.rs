@@ -294,6 +294,14 @@ pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     file.write_all_at(bytes, offset)
 }
 
+/// Cuts off what lies beyond `length`.
+///
+/// # Errors
+/// The operating system's.
+pub fn cut(file: &File, length: u64) -> io::Result<()> {
+    file.set_len(length)
+}
+
 /// Reads at most `limit` bytes at `offset`, at least one; `UnexpectedEof` at the end of the file.
 ///
 /// # Errors

@@ -342,20 +342,24 @@ impl Sink {
                 hashed: 0,
             }),
         };
-        let kept = record.map_or(0, |r| r.coverage.prefix());
-        match sink.hash_to(kept) {
-            Ok(_) if kept > 0 => {
-                tracing::info!(%digest, bytes = kept, "taking up a download that an earlier run left off");
-                shared.coverage().insert(0..kept);
-            }
-            Ok(_) => {}
+        let recorded = record.map_or(0, |r| r.coverage.prefix());
+        let kept = match sink.hash_to(recorded) {
+            Ok(_) => recorded,
             Err(error) => {
                 tracing::warn!(%digest, %error, "a partial download cannot be taken up; starting again");
                 *sink.verifier() = Verifier {
                     hasher: Hasher::new(digest.algorithm()),
                     hashed: 0,
                 };
+                0
             }
+        };
+        // What is not taken up may not stay behind the blob's end: it would never be hashed.
+        fs::cut(&sink.file, kept)?;
+        if kept > 0 {
+            sink.room.grow_to(kept)?;
+            tracing::info!(%digest, bytes = kept, "taking up a download that an earlier run left off");
+            shared.coverage().insert(0..kept);
         }
         Ok(sink)
     }

@@ -371,3 +371,23 @@ async fn leave_off(store: &Store, digest: Digest, bytes: &Bytes, kept: usize) {
     partial.write(0, vec![bytes.slice(..kept)]).await.unwrap();
     partial.suspend("stopping").await;
 }
+
+#[tokio::test]
+async fn what_a_partial_file_has_beyond_its_record_is_cut_off() {
+    let (dir, store) = store();
+    let (digest, bytes) = content(200_000);
+    leave_off(&store, digest, &bytes, 150_000).await;
+    drop(store);
+    let part = dir.path().join("fills/sha256").join(digest.hex() + ".part");
+    let file = File::options().write(true).open(&part).unwrap();
+    file.write_all_at(&[7; 100_000], 150_000).unwrap();
+    let store = open(dir.path(), 10_000_000);
+    let (partial, _fill) = begin(&store, digest, None).await;
+    assert_eq!(store.ledger().bytes(), 150_000, "what is kept is reserved");
+    partial.start(Some(200_000)).await.unwrap();
+    let rest = bytes.slice(150_000..);
+    partial.write(150_000, vec![rest]).await.unwrap();
+    let verified = partial.verify(|_| "wrong").await.unwrap();
+    verified.commit().await.unwrap();
+    assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
+}
