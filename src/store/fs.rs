@@ -102,7 +102,8 @@ impl Layout {
     pub fn probe(&self) -> io::Result<()> {
         let probe = self.root.join("fills/.probe");
         File::create(&probe)?.write_all(b"probe")?;
-        fs::remove_file(&probe)
+        // Another probe at the same moment may have taken it away.
+        ignore_missing(fs::remove_file(&probe))
     }
 
     /// Where the index is.

@@ -391,3 +391,13 @@ async fn what_a_partial_file_has_beyond_its_record_is_cut_off() {
     verified.commit().await.unwrap();
     assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
 }
+
+#[test]
+fn two_probes_at_once_do_not_disturb_each_other() {
+    let (_dir, store) = store();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..300).for_each(|_| store.probe().unwrap()));
+        }
+    });
+}
