@@ -63,3 +63,31 @@ async fn a_schema_1_envelope_does_not_pass_for_what_it_wraps() {
     answer.assert_bytes(200, &image.manifest.bytes);
     assert_eq!(answer.header("content-type"), OCI_MANIFEST);
 }
+
+/// A partial file that has everything, or more than there is, is no reason to fail: upstream's 416 says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leftover_that_upstream_will_not_continue_is_begun_again() {
+    let blob = Blob::noise(3, 300_000);
+    for extra in [0, 10_000] {
+        let registry = FakeRegistry::start().await;
+        registry.put_blob("team/app", &blob);
+        let mirror = Mirror::of(&registry).await;
+        let hex = blob.digest.strip_prefix("sha256:").unwrap().to_owned();
+        let mut bytes = blob.bytes.to_vec();
+        bytes.resize(bytes.len() + extra, 7);
+        let mirror = mirror
+            .restart_after(|dir| {
+                let fills = dir.join("fills/sha256");
+                let record = json!({"total": null, "coverage": [[0, bytes.len()]]});
+                std::fs::write(fills.join(format!("{hex}.part")), &bytes).unwrap();
+                std::fs::write(fills.join(format!("{hex}.cov")), record.to_string()).unwrap();
+            })
+            .await;
+        let path = format!("/v2/team/app/blobs/{}", blob.digest);
+        mirror.get(&path).await.assert_bytes(200, &blob.bytes);
+        mirror.wait_for_fills().await;
+        mirror.get(&path).await.assert_bytes(200, &blob.bytes);
+        let file = std::fs::metadata(mirror.blob_path(&blob.digest)).unwrap();
+        assert_eq!(file.len(), blob.bytes.len() as u64);
+    }
+}

@@ -10,7 +10,7 @@ use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
 use crate::store::{Link, Partial, VerifyError};
 use crate::telemetry::Kind;
-use crate::upstream::BlobBody;
+use crate::upstream::{BlobBody, FetchError};
 use std::sync::Arc;
 
 /// How much is gathered, of what has arrived already, for one write.
@@ -106,10 +106,13 @@ impl Inner {
             // An earlier run had it all, and was stopped before the commit.
             return Ok(partial.start(expected).await?);
         }
-        let fetched = self
-            .upstream(source)?
-            .blob(&source.repository, digest, have)
-            .await;
+        let upstream = self.upstream(source)?;
+        let mut fetched = upstream.blob(&source.repository, digest, have).await;
+        if have > 0 && matches!(fetched, Err(FetchError::RangeNotSatisfiable)) {
+            // An earlier run had it all, or too much. Nobody reads yet, so it can be begun again.
+            partial.restart().await?;
+            fetched = upstream.blob(&source.repository, digest, 0).await;
+        }
         let mut blob = fetched.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
         if let (Some(expected), Some(total)) = (expected, blob.total)
             && expected != total
