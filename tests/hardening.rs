@@ -91,3 +91,64 @@ async fn a_leftover_that_upstream_will_not_continue_is_begun_again() {
         assert_eq!(file.len(), blob.bytes.len() as u64);
     }
 }
+
+/// Waits for other repositories' fills and for one's own do not add up past the bound.
+#[tokio::test(start_paused = true)]
+async fn a_blob_is_answered_or_refused_in_time() {
+    let registry = FakeRegistry::start().await;
+    let blob = Blob::noise(7, 1000);
+    for repository in ["team/one", "team/two"] {
+        registry.put_blob(repository, &blob);
+    }
+    registry.fault(Rule::gets(Kind::Blob), Fault::Hang);
+    let mirror = MirrorBuilder::new()
+        .upstream("docker.io", &registry, |upstream| {
+            upstream.default = true;
+            upstream.header_timeout = Duration::from_secs(20);
+        })
+        .start()
+        .await;
+    let client = mirror.client;
+    let path = |repository: &str| format!("/v2/{repository}/blobs/{}", blob.digest);
+    let first = path("team/one");
+    let leading = tokio::spawn(async move { client.get(&first).await });
+    registry
+        .wait_for("the first GET", |c| c.of(&Method::GET, Kind::Blob) == 1)
+        .await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let begun = Instant::now();
+    let answer = mirror.get(&path("team/two")).await;
+    assert!(matches!(answer.status, 502..=504), "{}", answer.status);
+    let took = begun.elapsed();
+    assert!(took < CONTAINERD_WAIT, "{took:?}");
+    assert!(leading.await.unwrap().status >= 500);
+}
+
+/// Only who could be given a stale answer stops waiting for a fresh one early.
+#[tokio::test(start_paused = true)]
+async fn a_slow_upstream_is_waited_for_when_there_is_nothing_else() {
+    let registry = FakeRegistry::start().await;
+    let image = images::image(8, &[1000], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &image);
+    let mirror = MirrorBuilder::new()
+        .upstream("docker.io", &registry, |upstream| {
+            upstream.default = true;
+            upstream.header_timeout = Duration::from_secs(20);
+        })
+        .start()
+        .await;
+    let path = "/v2/team/app/manifests/v1";
+    assert_eq!(mirror.get(path).await.status, 200);
+    mirror.clock.advance(TTL + STALE_IF_ERROR);
+    let permit = Arc::new(Semaphore::new(0));
+    registry.fault(Rule::all(Kind::Manifest), Fault::Wait(Arc::clone(&permit)));
+    let slowly = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        permit.add_permits(1);
+    });
+    mirror
+        .get(path)
+        .await
+        .assert_bytes(200, &image.manifest.bytes);
+    slowly.await.unwrap();
+}

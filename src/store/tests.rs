@@ -380,7 +380,7 @@ async fn what_a_partial_file_has_beyond_its_record_is_cut_off() {
     drop(store);
     let part = dir.path().join("fills/sha256").join(digest.hex() + ".part");
     let file = File::options().write(true).open(&part).unwrap();
-    file.write_all_at(&[7; 100_000], 150_000).unwrap();
+    file.write_all_at(&vec![7; 100_000], 150_000).unwrap();
     let store = open(dir.path(), 10_000_000);
     let (partial, _fill) = begin(&store, digest, None).await;
     assert_eq!(store.ledger().bytes(), 150_000, "what is kept is reserved");
