@@ -92,6 +92,27 @@ async fn a_leftover_that_upstream_will_not_continue_is_begun_again() {
     }
 }
 
+/// Some registries answer HEAD of a blob with 405; what one client gets, the next one gets too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_joins_the_same_repositorys_fill_needs_no_head() {
+    let registry = FakeRegistry::start().await;
+    let blob = Blob::noise(4, 300_000);
+    registry.put_blob("team/app", &blob);
+    let gate = registry.gate(&blob.digest);
+    gate.release(200_000);
+    let mirror = Mirror::of(&registry).await;
+    let path = format!("/v2/team/app/blobs/{}", blob.digest);
+    let mut first = mirror.open(&path).await;
+    first.exactly(1).await;
+    let mut second = mirror.open(&path).await;
+    assert_eq!(second.status, 200);
+    second.exactly(1).await;
+    gate.open();
+    first.assert_rest_equals(&blob.bytes[1..]).await;
+    second.assert_rest_equals(&blob.bytes[1..]).await;
+    assert_eq!(registry.counters().blob_heads(&blob.digest), 0);
+}
+
 /// Waits for other repositories' fills and for one's own do not add up past the bound.
 #[tokio::test(start_paused = true)]
 async fn a_blob_is_answered_or_refused_in_time() {

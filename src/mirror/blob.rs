@@ -53,7 +53,10 @@ impl Inner {
                     fill,
                     source: for_whom,
                 } => {
-                    self.ensure_linked(source, digest, ChildKind::Blob).await?;
+                    // What upstream sends for this repository needs no further proof that it is there.
+                    if for_whom != *source {
+                        self.ensure_linked(source, digest, ChildKind::Blob).await?;
+                    }
                     match fill.started().await {
                         Ok(total) => {
                             let content = Content::Filling(fill);
