@@ -113,6 +113,36 @@ async fn whoever_joins_the_same_repositorys_fill_needs_no_head() {
     assert_eq!(registry.counters().blob_heads(&blob.digest), 0);
 }
 
+/// Without HEAD, GET must tell whether a repository has what is cached.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_are_made_by_get_where_head_is_not_allowed() {
+    let registry = FakeRegistry::start().await;
+    let image = images::image(5, &[200_000], Dialect::Oci);
+    for repository in ["team/one", "team/two"] {
+        registry.put_image(repository, None, &image);
+    }
+    registry.put_blob("team/three", &Blob::of("something else"));
+    registry.fault(Rule::heads(Kind::Manifest), Fault::Status(405));
+    registry.fault(Rule::heads(Kind::Blob), Fault::Status(405));
+    let mirror = Mirror::of(&registry).await;
+    let layer = &image.layers[0];
+    for repository in ["team/one", "team/two"] {
+        // The blob first: no manifest has told of it.
+        let blob = format!("/v2/{repository}/blobs/{}", layer.digest);
+        mirror.get(&blob).await.assert_bytes(200, &layer.bytes);
+        mirror.wait_for_fills().await;
+        let manifest = format!("/v2/{repository}/manifests/{}", image.manifest.digest);
+        let answer = mirror.get(&manifest).await;
+        answer.assert_bytes(200, &image.manifest.bytes);
+    }
+    for path in [
+        format!("/v2/team/three/blobs/{}", layer.digest),
+        format!("/v2/team/three/manifests/{}", image.manifest.digest),
+    ] {
+        assert_eq!(mirror.get(&path).await.status, 404, "{path}");
+    }
+}
+
 /// Waits for other repositories' fills and for one's own do not add up past the bound.
 #[tokio::test(start_paused = true)]
 async fn a_blob_is_answered_or_refused_in_time() {

@@ -9,6 +9,7 @@ use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
 use crate::store::Link;
 use crate::telemetry::{Kind, Outcome};
+use crate::upstream::FetchError;
 
 /// How often a request looks again: when a blob was stored or evicted in
 /// between, or when the fill it joined failed for another repository's reasons.
@@ -155,10 +156,15 @@ impl Inner {
         digest: &Digest,
     ) -> Result<Option<u64>, MirrorError> {
         let upstream = self.upstream(source)?;
-        let size = upstream
-            .blob_head(&source.repository, digest)
-            .await
-            .map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
+        let size = match upstream.blob_head(&source.repository, digest).await {
+            // Without HEAD, the head of a GET must do; its body is left alone.
+            Err(FetchError::Status(405)) => {
+                let fetched = upstream.blob(&source.repository, digest, 0).await;
+                fetched.map(|blob| blob.total)
+            }
+            said => said,
+        };
+        let size = size.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
         let link = Link::of(ChildKind::Blob, size);
         self.store.record_links(source, vec![(*digest, link)]).await;
         Ok(size)

@@ -343,6 +343,11 @@ impl Inner {
         let head = upstream
             .manifest_head(&source.repository, &reference, AcceptClass::ALL)
             .await;
+        if matches!(head, Err(FetchError::Status(405))) {
+            // Without HEAD, GET must do: it records the links, too.
+            let fetched = self.get(source, &reference, AcceptClass::ALL).await;
+            return fetched.map(drop);
+        }
         head.map_err(|error| MirrorError::of_fetch(Kind::Manifest, error))?;
         match self.local(digest).await {
             Some(manifest) => self.relink(source, &manifest).await,
