@@ -143,6 +143,26 @@ async fn links_are_made_by_get_where_head_is_not_allowed() {
     }
 }
 
+/// A client that cannot read what the tag names is answered 404 by some registries: that does not
+/// make the tag gone for those who can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_404_for_other_formats_does_not_delete_a_tag() {
+    let registry = FakeRegistry::start().await;
+    let image = images::image(6, &[1000], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &image);
+    let mirror = Mirror::of(&registry).await;
+    let path = "/v2/team/app/manifests/v1";
+    let modern = [("Accept", OCI_MANIFEST)];
+    assert_eq!(mirror.get_with(path, &modern).await.status, 200);
+    registry.fault(Rule::all(Kind::Manifest), Fault::Status(404));
+    let old = [("Accept", images::DOCKER_MANIFEST)];
+    assert_eq!(mirror.get_with(path, &old).await.status, 404);
+    registry.go_down().await;
+    mirror.clock.advance(TTL);
+    let stale = mirror.get_with(path, &modern).await;
+    stale.assert_bytes(200, &image.manifest.bytes);
+}
+
 /// Waits for other repositories' fills and for one's own do not add up past the bound.
 #[tokio::test(start_paused = true)]
 async fn a_blob_is_answered_or_refused_in_time() {

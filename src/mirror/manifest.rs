@@ -168,7 +168,7 @@ impl Inner {
                 ) && !records.is_empty()
                 {
                     tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, "upstream has deleted a tag");
-                    self.store.forget_tag(source, tag).await;
+                    self.store.forget_tag(source, tag, class).await;
                 }
                 Err(error)
             }

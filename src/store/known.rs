@@ -10,7 +10,7 @@ use super::Store;
 use super::index::{self, Index, Table};
 use super::records::{self, BlobRecord, Link, TagRecord};
 use crate::oci::directory::Source;
-use crate::oci::{Digest, Tag};
+use crate::oci::{AcceptClass, Digest, Tag};
 
 /// Links kept in memory, at about 200 bytes each.
 const LINKS_IN_MEMORY: u64 = 50_000;
@@ -184,11 +184,16 @@ impl Store {
         .await;
     }
 
-    /// Forgets a tag: upstream says that it is gone.
-    pub async fn forget_tag(&self, source: &Source, tag: &Tag) {
+    /// Forgets what a tag named in the formats of `class`: upstream says that it is gone. Some
+    /// registries say so to whoever cannot read what is there, which is nothing about the others.
+    pub async fn forget_tag(&self, source: &Source, tag: &Tag, class: AcceptClass) {
         let (source, tag) = (source.clone(), tag.clone());
-        self.off_thread(move |known| known.write_tag(&source, &tag, Vec::clear))
-            .await;
+        self.off_thread(move |known| {
+            known.write_tag(&source, &tag, |tags| {
+                tags.retain(|record| record.class != class && !class.allows(&record.media_type));
+            });
+        })
+        .await;
     }
 
     /// The media type that a manifest was stored with.
