@@ -64,6 +64,36 @@ async fn a_schema_1_envelope_does_not_pass_for_what_it_wraps() {
     assert_eq!(answer.header("content-type"), OCI_MANIFEST);
 }
 
+/// One manifest with a wrong size in it must not keep the blob from all others for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_size_in_a_manifest_does_not_last() {
+    for wrong in [0_u64, 5, 400_000, 1 << 60] {
+        for content_length in [true, false] {
+            let registry = FakeRegistry::start().await;
+            registry.options(|options| options.content_length = content_length);
+            let image = images::image(2, &[300_000], Dialect::Oci);
+            let layer = &image.layers[0];
+            registry.put_image("team/app", Some("v1"), &image);
+            let liar = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST,
+                "config": {"mediaType": "a/b", "digest": image.config.digest, "size": 2},
+                "layers": [{"mediaType": "a/b", "digest": layer.digest, "size": wrong}]});
+            registry.put_manifest("team/app", Some("v2"), &Manifest::of(OCI_MANIFEST, &liar));
+            let mirror = Mirror::of(&registry).await;
+            for tag in ["v1", "v2"] {
+                let path = format!("/v2/team/app/manifests/{tag}");
+                assert_eq!(mirror.get(&path).await.status, 200);
+            }
+            let path = format!("/v2/team/app/blobs/{}", layer.digest);
+            // The first may fail: one of the two is wrong, and only the digest can say which.
+            mirror.get(&path).await;
+            mirror.wait_for_fills().await;
+            let again = mirror.get(&path).await;
+            assert_eq!(again.status, 200, "size {wrong}");
+            again.assert_bytes(200, &layer.bytes);
+        }
+    }
+}
+
 /// A partial file that has everything, or more than there is, is no reason to fail: upstream's 416 says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leftover_that_upstream_will_not_continue_is_begun_again() {

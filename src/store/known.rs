@@ -125,6 +125,17 @@ impl Known {
         }
     }
 
+    fn forget_size(&self, source: &Source, digest: &Digest) {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(link) = self.read_link(source, digest) else {
+            return;
+        };
+        let link = Link { size: None, ..link };
+        self.links.insert((source.clone(), *digest), link);
+        let key = records::link_key(source, digest);
+        self.index.change(Table::Links, key, Some(link.encode()));
+    }
+
     fn write_tag(&self, source: &Source, tag: &Tag, change: impl FnOnce(&mut Vec<TagRecord>)) {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut tags = self.read_tags(source, tag).to_vec();
@@ -158,6 +169,13 @@ impl Store {
     pub async fn record_links(&self, source: &Source, links: Vec<(Digest, Link)>) {
         let source = source.clone();
         self.off_thread(move |known| known.write_links(&source, &links))
+            .await;
+    }
+
+    /// Forgets the size that a repository is said to have a digest with: it turned out wrong.
+    pub async fn forget_size(&self, source: &Source, digest: &Digest) {
+        let (source, digest) = (source.clone(), *digest);
+        self.off_thread(move |known| known.forget_size(&source, &digest))
             .await;
     }
 
