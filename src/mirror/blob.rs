@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::answer::{BlobAnswer, BlobHead, Content};
 use super::flight::Seat;
-use super::{Inner, Mirror, MirrorError, Source};
+use super::{Inner, Mirror, MirrorError, Source, in_time};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
 use crate::store::Link;
 use crate::telemetry::{Kind, Outcome};
+use crate::upstream::FetchError;
 
 /// How often a request looks again: when a blob was stored or evicted in
 /// between, or when the fill it joined failed for another repository's reasons.
@@ -20,19 +21,43 @@ impl Mirror {
     /// # Errors
     /// [`MirrorError`].
     pub async fn blob(&self, source: &Source, digest: &Digest) -> Result<BlobAnswer, MirrorError> {
-        let inner = &self.inner;
+        in_time(self.inner.blob(source, digest)).await
+    }
+
+    /// What HEAD of a blob says.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub async fn blob_head(
+        &self,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<BlobHead, MirrorError> {
+        in_time(self.inner.blob_head(source, digest)).await
+    }
+}
+
+impl Inner {
+    async fn blob(
+        self: &Arc<Self>,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<BlobAnswer, MirrorError> {
         for _ in 0..ATTEMPTS_MAX {
-            if let Some(answer) = inner.stored_blob(source, digest).await? {
+            if let Some(answer) = self.stored_blob(source, digest).await? {
                 return Ok(answer);
             }
-            let stored = || inner.store.contains(digest).is_some();
-            match inner.fills.seat(digest, source, stored)? {
+            let stored = || self.store.contains(digest).is_some();
+            match self.fills.seat(digest, source, stored)? {
                 Seat::Stored => {}
                 Seat::Join {
                     fill,
                     source: for_whom,
                 } => {
-                    inner.ensure_linked(source, digest, ChildKind::Blob).await?;
+                    // What upstream sends for this repository needs no further proof that it is there.
+                    if for_whom != *source {
+                        self.ensure_linked(source, digest, ChildKind::Blob).await?;
+                    }
                     match fill.started().await {
                         Ok(total) => {
                             let content = Content::Filling(fill);
@@ -49,9 +74,8 @@ impl Mirror {
                 }
                 Seat::Lead(lead) => {
                     let fill = lead.fill.clone();
-                    let (mirror, source, digest) = (Arc::clone(inner), source.clone(), *digest);
-                    inner
-                        .tasks
+                    let (mirror, source, digest) = (Arc::clone(self), source.clone(), *digest);
+                    self.tasks
                         .spawn(async move { mirror.fetch(lead, source, digest).await });
                     let total = fill.started().await?;
                     let content = Content::Filling(fill);
@@ -66,25 +90,20 @@ impl Mirror {
         Err(MirrorError::Busy("the blob comes and goes"))
     }
 
-    /// What HEAD of a blob says.
-    ///
-    /// # Errors
-    /// [`MirrorError`].
-    pub async fn blob_head(
-        &self,
+    async fn blob_head(
+        self: &Arc<Self>,
         source: &Source,
         digest: &Digest,
     ) -> Result<BlobHead, MirrorError> {
-        let inner = &self.inner;
-        if let Some(size) = inner.store.contains(digest) {
-            inner.ensure_linked(source, digest, ChildKind::Blob).await?;
+        if let Some(size) = self.store.contains(digest) {
+            self.ensure_linked(source, digest, ChildKind::Blob).await?;
             return Ok(BlobHead {
                 total: Some(size),
                 outcome: Outcome::Hit,
             });
         }
-        if let Some(fill) = inner.fills.find(digest) {
-            inner.ensure_linked(source, digest, ChildKind::Blob).await?;
+        if let Some(fill) = self.fills.find(digest) {
+            self.ensure_linked(source, digest, ChildKind::Blob).await?;
             if let Ok(total) = fill.started().await {
                 return Ok(BlobHead {
                     total,
@@ -92,15 +111,13 @@ impl Mirror {
                 });
             }
         }
-        let total = inner.head_blob(source, digest).await?;
+        let total = self.head_blob(source, digest).await?;
         Ok(BlobHead {
             total,
             outcome: Outcome::Bypass,
         })
     }
-}
 
-impl Inner {
     async fn stored_blob(
         self: &Arc<Self>,
         source: &Source,
@@ -139,10 +156,15 @@ impl Inner {
         digest: &Digest,
     ) -> Result<Option<u64>, MirrorError> {
         let upstream = self.upstream(source)?;
-        let size = upstream
-            .blob_head(&source.repository, digest)
-            .await
-            .map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
+        let size = match upstream.blob_head(&source.repository, digest).await {
+            // Without HEAD, the head of a GET must do; its body is left alone.
+            Err(FetchError::Status(405)) => {
+                let fetched = upstream.blob(&source.repository, digest, 0).await;
+                fetched.map(|blob| blob.total)
+            }
+            said => said,
+        };
+        let size = size.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
         let link = Link::of(ChildKind::Blob, size);
         self.store.record_links(source, vec![(*digest, link)]).await;
         Ok(size)

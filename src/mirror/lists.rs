@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::answer::ListAnswer;
-use super::{Inner, Mirror, MirrorError, Source};
+use super::{Inner, Mirror, MirrorError, Source, in_time};
 use crate::oci::link::NextPage;
 use crate::oci::manifest::media;
 use crate::oci::{AcceptClass, Digest, Page, Reference, Repository, Tag, UpstreamName};
@@ -29,9 +29,12 @@ impl Mirror {
         let listed = self
             .inner
             .upstream(source)?
-            .tags(&source.repository, &query)
-            .await;
-        let listed = listed.map_err(|error| MirrorError::of_fetch(Kind::Tags, error))?;
+            .tags(&source.repository, &query);
+        let listed = async {
+            let listed = listed.await;
+            listed.map_err(|error| MirrorError::of_fetch(Kind::Tags, error))
+        };
+        let listed = in_time(listed).await?;
         Ok(proxied(listed, "application/json"))
     }
 
@@ -46,19 +49,8 @@ impl Mirror {
         digest: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<ListAnswer, MirrorError> {
-        let upstream = self.inner.upstream(source)?;
-        match upstream
-            .referrers(&source.repository, digest, artifact_type)
-            .await
-        {
-            Ok(listed) => Ok(proxied(listed, media::OCI_INDEX)),
-            Err(error) => {
-                let error = MirrorError::of_fetch(Kind::Referrers, error);
-                self.inner
-                    .referrers_tag(source, digest, artifact_type, error)
-                    .await
-            }
-        }
+        let asked = self.inner.referrers(source, digest, artifact_type);
+        in_time(asked).await
     }
 
     /// The repositories that something is cached of, as `upstream/repository`,
@@ -84,6 +76,24 @@ impl Mirror {
 }
 
 impl Inner {
+    async fn referrers(
+        self: &std::sync::Arc<Self>,
+        source: &Source,
+        digest: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<ListAnswer, MirrorError> {
+        let upstream = self.upstream(source)?;
+        let listed = upstream.referrers(&source.repository, digest, artifact_type);
+        match listed.await {
+            Ok(listed) => Ok(proxied(listed, media::OCI_INDEX)),
+            Err(error) => {
+                let error = MirrorError::of_fetch(Kind::Referrers, error);
+                self.referrers_tag(source, digest, artifact_type, error)
+                    .await
+            }
+        }
+    }
+
     async fn referrers_tag(
         self: &std::sync::Arc<Self>,
         source: &Source,

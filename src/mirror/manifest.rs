@@ -9,15 +9,19 @@ use bytes::Bytes;
 use super::answer::ManifestAnswer;
 use super::flight::Role;
 use super::freshness::{self, Verdict};
-use super::{Inner, Mirror, MirrorError, Source};
+use super::{ANSWER_WAIT_MAX, Inner, Mirror, MirrorError, Source, in_time};
 use crate::oci::manifest::{ChildKind, Inspection, MANIFEST_BYTES_MAX, inspect};
 use crate::oci::{AcceptClass, Algorithm, Digest, Reference, Tag};
 use crate::store::{Link, TagRecord};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, ManifestFetch};
 
-/// How long a client who could be given a stale answer waits for a fresh one.
+/// How long a client who could be given a stale answer waits for upstream to say what a tag names.
 const REVALIDATE_WAIT: Duration = Duration::from_secs(5);
+
+/// How long such a client waits in all, when what the tag names now must be fetched: so that the
+/// stale answer still comes within [`ANSWER_WAIT_MAX`].
+const STALE_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// RFC 7234 section 5.5.1.
 const WARNING_STALE: &str = "110 roadstead \"Response is Stale\"";
@@ -53,8 +57,8 @@ impl Mirror {
         accept: AcceptClass,
     ) -> Result<ManifestAnswer, MirrorError> {
         let kept = match reference {
-            Reference::Digest(digest) => self.inner.by_digest(source, digest).await?,
-            Reference::Tag(tag) => self.inner.by_tag(source, tag, accept).await?,
+            Reference::Digest(digest) => in_time(self.inner.by_digest(source, digest)).await?,
+            Reference::Tag(tag) => in_time(self.inner.by_tag(source, tag, accept)).await?,
         };
         Ok(ManifestAnswer {
             digest: kept.manifest.digest,
@@ -128,21 +132,29 @@ impl Inner {
             }
             Verdict::Absent => None,
         };
-        let fallback = freshness::fallback(&records, class, &self.config, now);
-        let asked = match known {
-            Some(record) => self.revalidate(source, tag, class, record).await,
-            None => self.get_tag(source, tag, class).await,
+        let stale = match freshness::fallback(&records, class, &self.config, now) {
+            Some(record) => self.local(&record.digest).await,
+            None => None,
         };
-        match asked {
+        // Who has nothing else waits as long as anybody may.
+        let (wait, head_wait) = match stale {
+            Some(_) => (STALE_WAIT_MAX, REVALIDATE_WAIT),
+            None => (ANSWER_WAIT_MAX, ANSWER_WAIT_MAX),
+        };
+        let asking = async {
+            match known {
+                Some(record) => self.revalidate(source, tag, class, record, head_wait).await,
+                None => self.get_tag(source, tag, class).await,
+            }
+        };
+        let asked = tokio::time::timeout(wait, asking).await;
+        match asked.unwrap_or(Err(MirrorError::Timeout(FetchError::Timeout("a tag")))) {
             Err(error) if error.allows_stale() => {
-                let Some(record) = fallback else {
-                    return Err(error);
-                };
-                let Some(manifest) = self.local(&record.digest).await else {
+                let Some(manifest) = stale else {
                     return Err(error);
                 };
                 tracing::warn!(
-                    upstream = %source.upstream, repository = %source.repository, %tag, digest = %record.digest, %error,
+                    upstream = %source.upstream, repository = %source.repository, %tag, digest = %manifest.digest, %error,
                     "upstream cannot say what a tag names; serving what it named before"
                 );
                 self.failed_tags
@@ -156,7 +168,7 @@ impl Inner {
                 ) && !records.is_empty()
                 {
                     tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, "upstream has deleted a tag");
-                    self.store.forget_tag(source, tag).await;
+                    self.store.forget_tag(source, tag, class).await;
                 }
                 Err(error)
             }
@@ -174,12 +186,13 @@ impl Inner {
         tag: &Tag,
         class: AcceptClass,
         known: &TagRecord,
+        head_wait: Duration,
     ) -> Result<Kept, MirrorError> {
         let reference = Reference::Tag(tag.clone());
         let head = self
             .upstream(source)?
             .manifest_head(&source.repository, &reference, class);
-        let head = tokio::time::timeout(REVALIDATE_WAIT, head).await;
+        let head = tokio::time::timeout(head_wait, head).await;
         let digest = match head.unwrap_or(Err(FetchError::Timeout("a tag's digest"))) {
             Ok(head) => head.digest,
             Err(FetchError::Status(405)) => None,
@@ -257,10 +270,11 @@ impl Inner {
             media_type: inspection.media_type.as_str().into(),
             bytes: fetched.bytes,
         });
-        self.hot.insert(digest, Arc::clone(&manifest));
-        // The digest of signed schema 1 is not that of its bytes: it is passed on, and kept in memory alone.
+        // The digest of signed schema 1 is not that of its bytes, so that its writer can choose it: what
+        // is kept under a digest serves all repositories, and such a manifest is passed on alone.
         let passed_on = inspection.schema1_payload.is_some();
         if !passed_on {
+            self.hot.insert(digest, Arc::clone(&manifest));
             let put = self
                 .store
                 .put(&digest, &manifest.media_type, manifest.bytes.clone());
@@ -329,6 +343,11 @@ impl Inner {
         let head = upstream
             .manifest_head(&source.repository, &reference, AcceptClass::ALL)
             .await;
+        if matches!(head, Err(FetchError::Status(405))) {
+            // Without HEAD, GET must do: it records the links, too.
+            let fetched = self.get(source, &reference, AcceptClass::ALL).await;
+            return fetched.map(drop);
+        }
         head.map_err(|error| MirrorError::of_fetch(Kind::Manifest, error))?;
         if let Some(manifest) = self.local(digest).await {
             self.relink(source, &manifest).await;

@@ -41,7 +41,7 @@ use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Directory, Tag, UpstreamName};
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::upstream::Upstream;
+use crate::upstream::{FetchError, Upstream};
 
 /// Manifests kept in memory, in bytes.
 const HOT_MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
@@ -51,6 +51,11 @@ const FILLS_UNATTENDED_MAX: usize = 32;
 
 /// Tags whose last revalidation failed, remembered for a few seconds each.
 const FAILED_TAGS_MAX: u64 = 10_000;
+
+/// A request is answered or refused within this time: steps that wait for upstream one after the
+/// other, each within its own limit, must not add up past containerd's 30 s (containerd,
+/// core/remotes/docker/registry.go). The head may wait 2 s more for the first bytes.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
 
 /// How long the mirror's own tasks may take to end after they were told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -176,6 +181,14 @@ impl Mirror {
             );
         }
     }
+}
+
+/// The answer, or a failure when it does not come in time. The work that it waits for goes on.
+async fn in_time<T>(
+    answer: impl Future<Output = Result<T, MirrorError>>,
+) -> Result<T, MirrorError> {
+    let answer = tokio::time::timeout(ANSWER_WAIT_MAX, answer).await;
+    answer.unwrap_or(Err(MirrorError::Timeout(FetchError::Timeout("an answer"))))
 }
 
 impl Inner {

@@ -8,9 +8,9 @@ use super::flight::Lead;
 use super::{Inner, MirrorError, Source};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
-use crate::store::{Link, Partial, VerifyError};
+use crate::store::{Link, Partial, StoreError, VerifyError};
 use crate::telemetry::Kind;
-use crate::upstream::BlobBody;
+use crate::upstream::{BlobBody, FetchError};
 use std::sync::Arc;
 
 /// How much is gathered, of what has arrived already, for one write.
@@ -40,6 +40,10 @@ impl Inner {
             Ok(partial) => partial,
             Err(Some((opening, error))) => {
                 tracing::error!(upstream = %source.upstream, repository = %source.repository, %digest, %error, "cannot store a blob");
+                if expected.is_some() && matches!(error, StoreError::NoRoom(_)) {
+                    // It may be the size that is wrong.
+                    self.store.forget_size(&source, &digest).await;
+                }
                 return opening.fail(error.into());
             }
             Err(None) => return,
@@ -52,20 +56,42 @@ impl Inner {
         };
         match transferred {
             None => partial.suspend(MirrorError::ShuttingDown).await,
-            Some(Ok(())) => self.finish(partial, &source).await,
+            Some(Ok(())) => {
+                if let Err(error) = self.finish(partial, &source).await {
+                    self.doubt(&source, &digest, expected, &error).await;
+                }
+            }
             Some(Err(error)) => {
                 tracing::warn!(
                     upstream = %source.upstream, repository = %source.repository, %digest, %error,
                     bytes = partial.prefix(), readers = partial.readers(),
                     "a blob was not fetched; its readers are cut off, and the next request tries again"
                 );
+                self.doubt(&source, &digest, expected, &error).await;
                 partial.fail(error);
             }
         }
         self.metrics.fills_in_flight(-1);
     }
 
-    async fn finish(&self, partial: Partial<MirrorError>, source: &Source) {
+    /// Upstream or the manifest that said the size is wrong: next time the digest alone shall tell.
+    async fn doubt(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        expected: Option<u64>,
+        error: &MirrorError,
+    ) {
+        if expected.is_some() && matches!(error, MirrorError::WrongContent { .. }) {
+            self.store.forget_size(source, digest).await;
+        }
+    }
+
+    async fn finish(
+        &self,
+        partial: Partial<MirrorError>,
+        source: &Source,
+    ) -> Result<(), MirrorError> {
         let digest = *partial.digest();
         let explain = |error: VerifyError| match error {
             VerifyError::Size { .. } | VerifyError::Digest { .. } => {
@@ -80,9 +106,7 @@ impl Inner {
             }
             VerifyError::Store(error) => error.into(),
         };
-        let Ok(verified) = partial.verify(explain).await else {
-            return;
-        };
+        let verified = partial.verify(explain).await?;
         match verified.commit().await {
             Ok(blob) => {
                 let link = Link::of(ChildKind::Blob, Some(blob.size()));
@@ -92,6 +116,7 @@ impl Inner {
                 tracing::error!(%digest, %error, "a blob was fetched and served, but cannot be kept. Is the disk full or read-only?");
             }
         }
+        Ok(())
     }
 
     async fn transfer(
@@ -106,10 +131,13 @@ impl Inner {
             // An earlier run had it all, and was stopped before the commit.
             return Ok(partial.start(expected).await?);
         }
-        let fetched = self
-            .upstream(source)?
-            .blob(&source.repository, digest, have)
-            .await;
+        let upstream = self.upstream(source)?;
+        let mut fetched = upstream.blob(&source.repository, digest, have).await;
+        if have > 0 && matches!(fetched, Err(FetchError::RangeNotSatisfiable)) {
+            // An earlier run had it all, or too much. Nobody reads yet, so it can be begun again.
+            partial.restart().await?;
+            fetched = upstream.blob(&source.repository, digest, 0).await;
+        }
         let mut blob = fetched.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
         if let (Some(expected), Some(total)) = (expected, blob.total)
             && expected != total

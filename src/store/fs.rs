@@ -102,7 +102,8 @@ impl Layout {
     pub fn probe(&self) -> io::Result<()> {
         let probe = self.root.join("fills/.probe");
         File::create(&probe)?.write_all(b"probe")?;
-        fs::remove_file(&probe)
+        // Another probe at the same moment may have taken it away.
+        ignore_missing(fs::remove_file(&probe))
     }
 
     /// Where the index is.
@@ -292,6 +293,14 @@ impl Layout {
 /// The operating system's.
 pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     file.write_all_at(bytes, offset)
+}
+
+/// Cuts off what lies beyond `length`.
+///
+/// # Errors
+/// The operating system's.
+pub fn cut(file: &File, length: u64) -> io::Result<()> {
+    file.set_len(length)
 }
 
 /// Reads at most `limit` bytes at `offset`, at least one; `UnexpectedEof` at the end of the file.

@@ -10,7 +10,7 @@ use super::Store;
 use super::index::{self, Index, Table};
 use super::records::{self, BlobRecord, Link, TagRecord};
 use crate::oci::directory::Source;
-use crate::oci::{Digest, Tag};
+use crate::oci::{AcceptClass, Digest, Tag};
 
 /// Links kept in memory, at about 200 bytes each.
 const LINKS_IN_MEMORY: u64 = 50_000;
@@ -125,6 +125,17 @@ impl Known {
         }
     }
 
+    fn forget_size(&self, source: &Source, digest: &Digest) {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(link) = self.read_link(source, digest) else {
+            return;
+        };
+        let link = Link { size: None, ..link };
+        self.links.insert((source.clone(), *digest), link);
+        let key = records::link_key(source, digest);
+        self.index.change(Table::Links, key, Some(link.encode()));
+    }
+
     fn write_tag(&self, source: &Source, tag: &Tag, change: impl FnOnce(&mut Vec<TagRecord>)) {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut tags = self.read_tags(source, tag).to_vec();
@@ -161,6 +172,13 @@ impl Store {
             .await;
     }
 
+    /// Forgets the size that a repository is said to have a digest with: it turned out wrong.
+    pub async fn forget_size(&self, source: &Source, digest: &Digest) {
+        let (source, digest) = (source.clone(), *digest);
+        self.off_thread(move |known| known.forget_size(&source, &digest))
+            .await;
+    }
+
     /// What a tag named, for each set of formats asked for.
     pub async fn tags(&self, source: &Source, tag: &Tag) -> Arc<Vec<TagRecord>> {
         let key = (source.clone(), tag.clone());
@@ -184,11 +202,16 @@ impl Store {
         .await;
     }
 
-    /// Forgets a tag: upstream says that it is gone.
-    pub async fn forget_tag(&self, source: &Source, tag: &Tag) {
+    /// Forgets what a tag named in the formats of `class`: upstream says that it is gone. Some
+    /// registries say so to whoever cannot read what is there, which is nothing about the others.
+    pub async fn forget_tag(&self, source: &Source, tag: &Tag, class: AcceptClass) {
         let (source, tag) = (source.clone(), tag.clone());
-        self.off_thread(move |known| known.write_tag(&source, &tag, Vec::clear))
-            .await;
+        self.off_thread(move |known| {
+            known.write_tag(&source, &tag, |tags| {
+                tags.retain(|record| record.class != class && !class.allows(&record.media_type));
+            });
+        })
+        .await;
     }
 
     /// The media type that a manifest was stored with.

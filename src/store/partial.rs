@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::coverage::Coverage;
 use super::fill::{Opening, Phase, Progress, READ_BYTES, Shared};
 use super::fs::FillRecord;
 use super::{Blob, NoRoom, Store, StoreError, fs};
@@ -142,6 +143,19 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
             progress.total = total;
         });
         Ok(())
+    }
+
+    /// Throws away what was taken up of an earlier run; only before [`Partial::start`].
+    ///
+    /// # Errors
+    /// [`StoreError`]; the fill should be failed then.
+    pub async fn restart(&self) -> Result<(), StoreError> {
+        let sink = Arc::clone(&self.sink);
+        blocking(self.digest(), "begin again", move || {
+            sink.restart()?;
+            Ok(())
+        })
+        .await
     }
 
     /// Writes bytes at `offset` and wakes the readers. Bytes past the total are
@@ -337,27 +351,31 @@ impl Sink {
             room,
             shared: Arc::clone(shared),
             file,
-            verifier: Mutex::new(Verifier {
-                hasher: Hasher::new(digest.algorithm()),
-                hashed: 0,
-            }),
+            verifier: Mutex::new(Verifier::new(&digest)),
         };
-        let kept = record.map_or(0, |r| r.coverage.prefix());
-        match sink.hash_to(kept) {
-            Ok(_) if kept > 0 => {
-                tracing::info!(%digest, bytes = kept, "taking up a download that an earlier run left off");
-                shared.coverage().insert(0..kept);
-            }
-            Ok(_) => {}
+        let recorded = record.map_or(0, |r| r.coverage.prefix());
+        let kept = match sink.hash_to(recorded) {
+            Ok(_) => recorded,
             Err(error) => {
                 tracing::warn!(%digest, %error, "a partial download cannot be taken up; starting again");
-                *sink.verifier() = Verifier {
-                    hasher: Hasher::new(digest.algorithm()),
-                    hashed: 0,
-                };
+                sink.restart()?;
+                0
             }
+        };
+        // What is not taken up may not stay behind the blob's end: it would never be hashed.
+        fs::cut(&sink.file, kept)?;
+        if kept > 0 {
+            sink.room.grow_to(kept)?;
+            tracing::info!(%digest, bytes = kept, "taking up a download that an earlier run left off");
+            shared.coverage().insert(0..kept);
         }
         Ok(sink)
+    }
+
+    fn restart(&self) -> io::Result<()> {
+        *self.verifier() = Verifier::new(&self.shared.digest);
+        *self.shared.coverage() = Coverage::default();
+        fs::cut(&self.file, 0)
     }
 
     fn write(&self, offset: u64, chunks: &[Bytes]) -> io::Result<()> {
@@ -409,6 +427,13 @@ impl Sink {
 }
 
 impl Verifier {
+    fn new(digest: &Digest) -> Self {
+        Self {
+            hasher: Hasher::new(digest.algorithm()),
+            hashed: 0,
+        }
+    }
+
     fn update(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
         self.hashed += bytes.len() as u64;

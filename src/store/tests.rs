@@ -361,3 +361,42 @@ async fn a_blob_that_is_not_as_long_as_it_should_be_is_a_miss() {
     assert_eq!(store.contains(&digest), None);
     assert!(!path.exists(), "it is not found again at the next start");
 }
+
+/// Leaves off a fill of `bytes` after `kept` of them.
+async fn leave_off(store: &Store, digest: Digest, bytes: &Bytes, kept: usize) {
+    let total = bytes.len() as u64;
+    let (partial, _fill) = begin(store, digest, Some(total)).await;
+    partial.start(Some(total)).await.unwrap();
+    partial.write(0, vec![bytes.slice(..kept)]).await.unwrap();
+    partial.suspend("stopping").await;
+}
+
+#[tokio::test]
+async fn what_a_partial_file_has_beyond_its_record_is_cut_off() {
+    let (dir, store) = store();
+    let (digest, bytes) = content(200_000);
+    leave_off(&store, digest, &bytes, 150_000).await;
+    drop(store);
+    let part = dir.path().join("fills/sha256").join(digest.hex() + ".part");
+    let file = File::options().write(true).open(&part).unwrap();
+    file.write_all_at(&vec![7; 100_000], 150_000).unwrap();
+    let store = open(dir.path(), 10_000_000);
+    let (partial, _fill) = begin(&store, digest, None).await;
+    assert_eq!(store.ledger().bytes(), 150_000, "what is kept is reserved");
+    partial.start(Some(200_000)).await.unwrap();
+    let rest = bytes.slice(150_000..);
+    partial.write(150_000, vec![rest]).await.unwrap();
+    let verified = partial.verify(|_| "wrong").await.unwrap();
+    verified.commit().await.unwrap();
+    assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
+}
+
+#[test]
+fn two_probes_at_once_do_not_disturb_each_other() {
+    let (_dir, store) = store();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..300).for_each(|_| store.probe().unwrap()));
+        }
+    });
+}
