@@ -23,6 +23,7 @@ mod records;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
@@ -108,6 +109,8 @@ struct Inner {
     /// name: so that a victim's deletion never takes its successor's file.
     files: Mutex<()>,
     open: Mutex<LruCache<Digest, Arc<File>>>,
+    /// The partial files that nobody writes now, and the bytes reserved for each.
+    left_off: Mutex<HashMap<Digest, u64>>,
     known: Known,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
@@ -138,6 +141,7 @@ impl Store {
                 ledger: Mutex::new(Ledger::new(config.max_size)),
                 files: Mutex::default(),
                 open: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
+                left_off: Mutex::default(),
                 known: Known::new(index),
                 metrics,
                 clock,
@@ -291,7 +295,11 @@ impl Store {
     /// The bytes reserved from now on; what must go for them goes now. Blocks.
     fn reserve(&self, bytes: u64) -> Result<(), NoRoom> {
         let _files = self.files();
-        let victims = self.ledger().admit(bytes)?;
+        let admitted = self.ledger().admit(bytes);
+        let victims = admitted.or_else(|_| {
+            self.discard_left_off();
+            self.ledger().admit(bytes)
+        })?;
         for victim in &victims {
             self.delete(victim, EvictReason::Size);
         }
@@ -402,6 +410,18 @@ impl Store {
         for victim in &victims {
             self.delete(victim, EvictReason::Size);
         }
+        for (digest, size) in &kept {
+            // Never at the cost of a stored blob.
+            let room = {
+                let ledger = self.ledger();
+                ledger.max().saturating_sub(ledger.bytes())
+            };
+            if *size <= room && self.ledger().admit(*size).is_ok() {
+                self.left_off().insert(*digest, *size);
+            } else {
+                self.inner.layout.remove_part(digest)?;
+            }
+        }
         self.report();
         let (blobs, bytes) = {
             let ledger = self.ledger();
@@ -427,6 +447,13 @@ impl Store {
         // The ledger's methods do not panic half-way.
         self.inner
             .ledger
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn left_off(&self) -> MutexGuard<'_, HashMap<Digest, u64>> {
+        self.inner
+            .left_off
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }

@@ -168,7 +168,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         let sink = Arc::clone(&self.sink);
         let sender = self.sender.clone();
         blocking(self.digest(), "write", move || {
-            sink.room.grow_to(offset + length)?;
+            sink.room.grow_for(offset + length)?;
             sink.write(offset, &chunks)?;
             sender.send_modify(|_| ());
             // After the readers were woken: hashing is not in their way.
@@ -218,12 +218,14 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
             coverage: sink.shared.coverage().clone(),
         };
         let digest = sink.room.digest;
+        let bytes = record.coverage.bytes();
         let recorded = blocking(&digest, "record", move || {
-            sink.room
-                .store
-                .layout()
-                .record_part(&digest, &sink.file, &record)?;
-            sink.room.keep();
+            if bytes > 0 {
+                let store = &sink.room.store;
+                store.layout().record_part(&digest, &sink.file, &record)?;
+                sink.room.keep();
+                store.leave_off(digest, sink.room.hand_over(), bytes);
+            }
             Ok(())
         });
         if let Err(error) = recorded.await {
@@ -286,29 +288,37 @@ impl<E> Verified<E> {
 
 impl Room {
     fn reserve(store: &Store, digest: Digest, expected: Option<u64>) -> Result<Self, NoRoom> {
-        let bytes = expected.unwrap_or(0);
-        store.reserve(bytes)?;
-        Ok(Self {
+        // From here on the file is this room's, and goes with it.
+        let room = Self {
             store: store.clone(),
             digest,
-            reserved: Mutex::new(bytes),
+            reserved: Mutex::new(store.take_up(&digest)),
             discard: AtomicBool::new(true),
-        })
+        };
+        room.grow_to(expected.unwrap_or(0))?;
+        Ok(room)
     }
 
     /// Makes sure that `bytes` are reserved.
     fn grow_to(&self, bytes: u64) -> Result<(), NoRoom> {
         let mut reserved = self.reserved();
-        if bytes > *reserved {
-            let step = (bytes - *reserved).max(if *reserved == 0 {
-                0
-            } else {
-                RESERVE_STEP_BYTES.min(*reserved)
-            });
-            self.store.reserve(step)?;
-            *reserved += step;
+        let more = bytes.saturating_sub(*reserved);
+        if more > 0 {
+            self.store.reserve(more)?;
+            *reserved = bytes;
         }
         Ok(())
+    }
+
+    /// The same for bytes that are about to be written, some steps ahead if there is room.
+    fn grow_for(&self, bytes: u64) -> Result<(), NoRoom> {
+        let reserved = *self.reserved();
+        if bytes <= reserved {
+            return Ok(());
+        }
+        let ahead = reserved.saturating_add(RESERVE_STEP_BYTES.min(reserved));
+        self.grow_to(bytes.max(ahead))
+            .or_else(|_| self.grow_to(bytes))
     }
 
     /// The file stays when this is dropped.
@@ -338,6 +348,33 @@ impl Drop for Room {
             tracing::warn!(digest = %self.digest, %error, "a partial file cannot be removed; it goes at the next start");
         }
         self.store.release(*self.reserved());
+    }
+}
+
+/// Partial files between two fills: they take room, and go when nothing else can.
+impl Store {
+    /// Keeps, of what was reserved for a fill, what its file takes.
+    fn leave_off(&self, digest: Digest, reserved: u64, bytes: u64) {
+        let kept = bytes.min(reserved);
+        self.left_off().insert(digest, kept);
+        self.release(reserved - kept);
+    }
+
+    /// What is reserved for a partial file; the caller answers for it now.
+    fn take_up(&self, digest: &Digest) -> u64 {
+        self.left_off().remove(digest).unwrap_or(0)
+    }
+
+    /// Removes all partial files that nobody writes. Blocks.
+    pub(super) fn discard_left_off(&self) {
+        // Locked to the end: a new fill of one of them begins when its file is gone.
+        let mut left_off = self.left_off();
+        for (digest, bytes) in left_off.drain() {
+            if let Err(error) = self.layout().remove_part(&digest) {
+                tracing::warn!(%digest, %error, "a partial file cannot be removed; it goes at the next start");
+            }
+            self.ledger().release(bytes);
+        }
     }
 }
 
