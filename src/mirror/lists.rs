@@ -34,7 +34,7 @@ impl Mirror {
             let listed = listed.await;
             listed.map_err(|error| MirrorError::of_fetch(Kind::Tags, error))
         };
-        let listed = in_time(listed).await?;
+        let listed = in_time(Box::pin(listed)).await?;
         Ok(proxied(listed, "application/json"))
     }
 
