@@ -1,7 +1,7 @@
 //! One request from its arrival to the end of its body: one access line, one count.
 
 use crate::clock::Clock;
-use crate::oci::{Reference, Repository, UpstreamName};
+use crate::oci::{ErrorCode, Reference, Repository, UpstreamName};
 use crate::telemetry::{Kind, Metrics, Outcome};
 use http::{HeaderValue, Method, StatusCode, Uri, header, request};
 use std::fmt;
@@ -88,6 +88,8 @@ pub(super) struct Exchange {
     reference: Option<Reference>,
     /// Set when the head of the response is known.
     answer: Option<(StatusCode, Outcome)>,
+    /// Why the answer is an error.
+    refused: Option<String>,
     first_byte: Option<Instant>,
     bytes: u64,
     ended: Ended,
@@ -114,6 +116,7 @@ impl Exchange {
             repository: None,
             reference: None,
             answer: None,
+            refused: None,
             first_byte: None,
             bytes: 0,
             ended: Ended::Cancelled,
@@ -145,6 +148,24 @@ impl Exchange {
     pub(super) fn goes_to(&mut self, upstream: &UpstreamName, repository: &Repository) {
         self.upstream = Some(upstream.clone());
         self.repository = Some(repository.clone());
+    }
+
+    /// The answer is an error. Faults of ours or of an upstream have an error line, which names what failed,
+    /// for it is read alone; all have the cause in the access line.
+    pub(super) fn refused(&mut self, status: StatusCode, code: ErrorCode, cause: &str) {
+        if status.is_server_error() {
+            tracing::error!(
+                request_id = %self.id,
+                upstream = self.upstream.as_ref().map(display),
+                repository = self.repository.as_ref().map(display),
+                reference = self.reference.as_ref().map(display),
+                status = status.as_u16(),
+                code = code.as_str(),
+                cause,
+                "request failed"
+            );
+        }
+        self.refused = Some(cause.to_owned());
     }
 
     /// The head of the response is known: the request is counted.
@@ -207,8 +228,8 @@ impl Drop for Exchange {
         let (ended, cause) = match &self.ended {
             // A panic unwinds through here; nothing else may look like a client that left.
             Ended::Cancelled if std::thread::panicking() => ("failed", Some("panic")),
-            Ended::Cancelled => ("cancelled", None),
-            Ended::Complete => ("complete", None),
+            Ended::Cancelled => ("cancelled", self.refused.as_deref()),
+            Ended::Complete => ("complete", self.refused.as_deref()),
             Ended::Failed(why) => ("failed", Some(why.as_str())),
         };
         let status = self
@@ -318,6 +339,30 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line:?} is not in {text}");
         }
+    }
+
+    #[test]
+    fn a_failure_names_what_failed_and_the_access_line_says_why() {
+        let (logs, metrics) = (Logs::collect(), metrics());
+        let mut exchange = exchange(&metrics);
+        exchange.refused(StatusCode::BAD_GATEWAY, ErrorCode::Unknown, "no such host");
+        drop(exchange);
+        let failed = &logs.lines("roadstead::server::access_log")[0];
+        assert_eq!(failed["upstream"], "docker.io");
+        assert_eq!(failed["repository"], "library/nginx");
+        assert_eq!(failed["status"], 502);
+        assert_eq!(failed["cause"], "no such host");
+        assert_eq!(logs.access()[0]["cause"], "no such host");
+    }
+
+    #[test]
+    fn a_refusal_has_one_line_and_it_says_why() {
+        let (logs, metrics) = (Logs::collect(), metrics());
+        let mut exchange = exchange(&metrics);
+        exchange.refused(StatusCode::FORBIDDEN, ErrorCode::Denied, "bad credentials");
+        drop(exchange);
+        assert!(logs.lines("roadstead::server::access_log").is_empty());
+        assert_eq!(logs.access()[0]["cause"], "bad credentials");
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Handler {
         let mut echo_ns = false;
         let asked = self.dispatch(&request, &mut exchange, &mut echo_ns).await;
         let reply = asked.unwrap_or_else(|refusal| {
-            refusal.log(exchange.id());
+            refusal.log(&mut exchange);
             refusal.into_reply()
         });
         respond(&request, reply, exchange, echo_ns)

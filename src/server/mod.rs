@@ -31,6 +31,7 @@ mod body;
 mod client_stream;
 mod conditions;
 mod connection;
+mod descriptors;
 mod handler;
 mod listener;
 mod reply;
@@ -40,7 +41,8 @@ mod testing;
 mod tls;
 
 /// The most client connections at once; more wait in the backlog. Each costs a file descriptor and, read
-/// slowly, up to some 128 KiB; a fleet's thousand nodes open a handful each.
+/// slowly, up to some 128 KiB; a fleet's thousand nodes open a handful each. A low limit on descriptors
+/// makes it less: [`descriptors::connections_max`].
 const CONNECTIONS_MAX: usize = 8192;
 
 /// The most admin connections at once: a few scrapers and probes.
@@ -124,11 +126,12 @@ impl Endpoint {
 }
 
 impl Bound {
-    /// Binds both listeners and reads the certificate.
+    /// Binds both listeners and reads the certificate. Raises the process's limit on open files, too.
     ///
     /// # Errors
     /// [`BindError`].
     pub async fn bind(config: &Config) -> Result<Self, BindError> {
+        descriptors::raise_limit();
         // The certificate first: nobody should connect to a listener that then goes away.
         let tls = config.tls.as_ref().map(tls::load).transpose()?;
         Ok(Self {
@@ -192,7 +195,8 @@ async fn serve_clients(
 ) {
     let tasks = Tasks::new();
     let _killer = tasks.kill_on_drop();
-    listener::accept_until(stop, listener, CONNECTIONS_MAX, |stream, client, permit| {
+    let connections_max = descriptors::connections_max(CONNECTIONS_MAX);
+    listener::accept_until(stop, listener, connections_max, |stream, client, permit| {
         let (tasks_inner, stop) = (tasks.clone(), stop.clone());
         let (tls, handler) = (tls.clone(), Arc::clone(&handler));
         tasks.spawn(async move {

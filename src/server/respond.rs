@@ -2,7 +2,7 @@
 //!
 //! A client gets the spec's code and a fixed phrase; the cause goes to the log, with the request's id.
 
-use super::access_log::{Chain, RequestId};
+use super::access_log::{Chain, Exchange};
 use super::body::{BodyError, Content};
 use super::reply::{self, Reply};
 use crate::mirror::MirrorError;
@@ -73,16 +73,10 @@ impl Refusal {
         }
     }
 
-    /// Logs it, faults of ours or of an upstream at error level and others at debug.
-    pub(super) fn log(&self, request_id: RequestId) {
-        let status = self.status.as_u16();
-        let code = self.code.as_str();
+    /// Tells the request's log lines why.
+    pub(super) fn log(&self, exchange: &mut Exchange) {
         let cause = self.cause.as_deref().unwrap_or(&self.message);
-        if self.status.is_server_error() {
-            tracing::error!(%request_id, status, code, cause, "request failed");
-        } else {
-            tracing::debug!(%request_id, status, code, cause, "request refused");
-        }
+        exchange.refused(self.status, self.code, cause);
     }
 
     /// The response: the spec's envelope.

@@ -86,11 +86,16 @@ impl Logs {
 
     /// The fields of all access lines so far.
     pub(super) fn access(&self) -> Vec<serde_json::Value> {
+        self.lines("roadstead::access")
+    }
+
+    /// The fields of all lines of this target so far.
+    pub(super) fn lines(&self, target: &str) -> Vec<serde_json::Value> {
         let written = String::from_utf8(self.written.lock().unwrap().clone()).unwrap();
         written
             .lines()
             .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
-            .filter(|line| line["target"] == "roadstead::access")
+            .filter(|line| line["target"] == target)
             .map(|mut line| line["fields"].take())
             .collect()
     }

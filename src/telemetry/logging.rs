@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The one variable that is not read by `config`: logging must work before the configuration does.
@@ -20,14 +19,21 @@ pub enum LogFormat {
     Json,
 }
 
+/// What is logged unless [`FILTER_VARIABLE`] says otherwise. What the HTTP and TLS libraries warn of is a client's
+/// business (a bad handshake, an idle connection that hyper closes) and would bury what is the operator's,
+/// and in their debug lines stand headers: they must be asked for by name, as in `hyper=debug`.
+const FILTER_DEFAULT: &str = "info,hyper=error,hyper_util=error,h2=error,rustls=error";
+
 /// Sends log lines to standard error, from `info` upwards unless [`FILTER_VARIABLE`] says otherwise.
 /// What is wrong in that variable is reported there and passed over. Only the first call in a process
 /// counts: tests start many servers in one.
 pub fn init(format: LogFormat) {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .with_env_var(FILTER_VARIABLE)
-        .from_env_lossy();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "logging must work before the configuration does"
+    )]
+    let asked = std::env::var(FILTER_VARIABLE).unwrap_or_default();
+    let filter = filter(&asked);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -44,9 +50,28 @@ pub fn init(format: LogFormat) {
     }
 }
 
+/// The default filter, and what was asked for on top of it: of two directives for one target the later counts.
+fn filter(asked: &str) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(format!("{FILTER_DEFAULT},{asked}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libraries_speak_only_when_asked_by_name() {
+        let has = |asked: &str, directive: &str| {
+            let filter = filter(asked).to_string();
+            filter.split(',').any(|each| each == directive)
+        };
+        for asked in ["", "debug", "roadstead=trace", "no such=level"] {
+            assert!(has(asked, "hyper=error"), "{asked}");
+        }
+        assert!(has("", "info"));
+        assert!(has("debug", "debug") && !has("debug", "info"));
+        assert!(has("hyper=debug", "hyper=debug") && !has("hyper=debug", "hyper=error"));
+    }
 
     #[test]
     fn a_second_set_up_is_passed_over() {
