@@ -105,7 +105,7 @@ pub fn inspect(content_type: Option<&str>, bytes: &[u8]) -> Result<Inspection, M
 }
 
 /// What the media type says of where the descriptors are.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Format {
     Image,
     Index,
@@ -137,6 +137,12 @@ fn media_type(content_type: Option<&str>, document: &Document) -> Option<String>
     let said = content_type.unwrap_or_default();
     let said = said.split(';').next().unwrap_or_default().trim();
     let is_known = !matches!(Format::of(said), Format::Other);
+    // Where the bytes say what they are, they decide: what is kept under a digest is served to
+    // every repository, and another upstream's header must not change how clients read it.
+    let decided = own.or(shown.filter(|shown| is_known && Format::of(said) != Format::of(shown)));
+    if let Some(decided) = decided.filter(|decided| Format::of(decided) != Format::Other) {
+        return Some(decided.to_owned());
+    }
     // A vendor's type says what it is; any other (`application/foo`) must be borne out by the body.
     let is_vendors = said.to_ascii_lowercase().starts_with("application/vnd.");
     let says_something = !is_generic(said) && (own.is_some() || shown.is_some());

@@ -58,6 +58,9 @@ pub(super) enum BodyError {
     /// The source had more than the length that was promised.
     #[error("the content is longer than was promised")]
     Long,
+    /// Content of no bytes whose end did not come.
+    #[error("the end of the empty content did not come in time")]
+    Late,
 }
 
 impl ByteStream {
@@ -104,7 +107,9 @@ impl ByteStream {
     /// The first thing that came was a failure: nothing has been sent yet, so it can be answered.
     pub(super) async fn prime(&mut self) -> Result<(), BodyError> {
         if self.remaining == Some(0) {
-            return match self.source.next().await {
+            // Nothing follows the head that could be broken off, so the end is awaited, but not for ever.
+            let ended = tokio::time::timeout(FIRST_CHUNK_WAIT_MAX, self.source.next()).await;
+            return match ended.map_err(|_slow| BodyError::Late)? {
                 None => Ok(()),
                 Some(Ok(bytes)) if bytes.is_empty() => Ok(()),
                 Some(Ok(_)) => Err(BodyError::Long),

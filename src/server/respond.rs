@@ -215,7 +215,7 @@ impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::Mirror(error) => error.into(),
-            BodyError::Short { .. } | BodyError::Long => Self::new(
+            BodyError::Short { .. } | BodyError::Long | BodyError::Late => Self::new(
                 StatusCode::BAD_GATEWAY,
                 ErrorCode::Unknown,
                 phrase::SIZE,

@@ -122,10 +122,9 @@ impl StoredReader {
                 Ok(Some(bytes.into()))
             }
             Err(error) => {
-                let why = error.to_string();
                 let pinned = &self.blob.pin.0;
-                pinned.store.damaged(&pinned.digest, &why).await;
-                Err(why)
+                pinned.store.unreadable(&pinned.digest, &error).await;
+                Err(error.to_string())
             }
         }
     }

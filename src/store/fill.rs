@@ -9,6 +9,7 @@
 //! fill as *vanished*, which readers take as a failure. The reading side is
 //! cheap to clone. Nothing here knows where bytes come from.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +30,11 @@ pub const HELD_BACK_BYTES: u64 = 64 * 1024;
 /// to the blocking pool does not show, small enough for a thousand readers.
 pub(super) const READ_BYTES: usize = 128 * 1024;
 
+/// How many of the bytes written last a fill keeps in memory: readers that keep
+/// up take them from there, without a copy or a hop to the blocking pool. One
+/// large write and a half, so that whoever was woken by a write still finds it.
+const RECENT_BYTES_MAX: usize = 1536 * 1024;
+
 /// Makes both sides of a fill. Nothing is on disk yet.
 #[must_use]
 pub fn fill<E: Clone>(digest: Digest) -> (Opening<E>, Fill<E>) {
@@ -40,6 +46,7 @@ pub fn fill<E: Clone>(digest: Digest) -> (Opening<E>, Fill<E>) {
         digest,
         file: OnceLock::new(),
         coverage: Mutex::default(),
+        recent: Mutex::default(),
         readers: AtomicUsize::new(0),
         pin: OnceLock::new(),
     });
@@ -58,9 +65,18 @@ pub(super) struct Shared {
     /// blob's file, because a rename does not move an open file.
     pub(super) file: OnceLock<Arc<File>>,
     pub(super) coverage: Mutex<Coverage>,
+    /// What was written last: bytes that are in the file, and covered.
+    recent: Mutex<Recent>,
     readers: AtomicUsize,
     /// Set at the commit: the blob stays open as long as anybody holds the fill.
     pub(super) pin: OnceLock<Pin>,
+}
+
+/// The chunks written last, with their offsets, oldest first.
+#[derive(Debug, Default)]
+struct Recent {
+    chunks: VecDeque<(u64, Bytes)>,
+    bytes: usize,
 }
 
 /// What is broadcast to every reader.
@@ -202,7 +218,15 @@ impl<E: Clone> Reader<E> {
             let closed = self.progress.has_changed().is_err();
             match self.step()? {
                 Step::End => return Ok(None),
-                Step::Read(range) => return self.read(range).await.map(Some),
+                Step::Read(range) => {
+                    let recent = self.attendance.0.recent(&range);
+                    let bytes = match recent {
+                        Some(bytes) => bytes,
+                        None => self.read(range).await?,
+                    };
+                    self.position += bytes.len() as u64;
+                    return Ok(Some(bytes));
+                }
                 Step::Wait if closed => return Err(Ended::Vanished),
                 // The error is seen as `closed` in the next round.
                 Step::Wait => drop(self.progress.changed().await),
@@ -235,7 +259,7 @@ impl<E: Clone> Reader<E> {
         })
     }
 
-    async fn read(&mut self, range: Range<u64>) -> Result<Bytes, Ended<E>> {
+    async fn read(&self, range: Range<u64>) -> Result<Bytes, Ended<E>> {
         let Some(file) = self.attendance.0.file.get().cloned() else {
             return Err(Ended::Unreadable("no file is open".to_owned()));
         };
@@ -249,7 +273,6 @@ impl<E: Clone> Reader<E> {
             Ok(Err(error)) => return Err(Ended::Unreadable(error.to_string())),
             Err(error) => return Err(Ended::Unreadable(error.to_string())),
         };
-        self.position += bytes.len() as u64;
         Ok(bytes.into())
     }
 }
@@ -262,6 +285,42 @@ impl Shared {
 
     pub(super) fn readers(&self) -> usize {
         self.readers.load(Ordering::Relaxed)
+    }
+
+    /// Keeps what was just written at `offset` for readers that keep up.
+    pub(super) fn remember(&self, offset: u64, chunks: &[Bytes]) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut at = offset;
+        for chunk in chunks {
+            recent.chunks.push_back((at, chunk.clone()));
+            recent.bytes += chunk.len();
+            at += chunk.len() as u64;
+        }
+        while recent.bytes > RECENT_BYTES_MAX
+            && let Some((_, oldest)) = recent.chunks.pop_front()
+        {
+            recent.bytes -= oldest.len();
+        }
+    }
+
+    /// Forgets what was kept: nobody writes any more, and readers use the file.
+    pub(super) fn forget_recent(&self) {
+        *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Recent::default();
+    }
+
+    /// The beginning of `range`, if it was written last.
+    fn recent(&self, range: &Range<u64>) -> Option<Bytes> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        // Newest first: readers that keep up want the end. Only what lies in
+        // order before it is passed over.
+        let holds = |(at, chunk): &&(u64, Bytes)| {
+            *at <= range.start && range.start - *at < chunk.len() as u64
+        };
+        let (at, chunk) = recent.chunks.iter().rev().find(holds)?;
+        // Both differences are less than the chunk's length.
+        let from = usize::try_from(range.start - at).ok()?;
+        let to = usize::try_from(range.end - at).map_or(chunk.len(), |to| to.min(chunk.len()));
+        Some(chunk.slice(from..to))
     }
 }
 

@@ -122,16 +122,12 @@ impl Layout {
         Ok(aside)
     }
 
-    /// Opens a committed blob; `None` when there is none.
+    /// Opens a committed blob.
     ///
     /// # Errors
-    /// The operating system's.
-    pub fn open_blob(&self, digest: &Digest) -> io::Result<Option<File>> {
-        match File::open(self.blob_path(digest)) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+    /// The operating system's; see [`means_damage`].
+    pub fn open_blob(&self, digest: &Digest) -> io::Result<File> {
+        File::open(self.blob_path(digest))
     }
 
     /// Deletes a committed blob; nothing when it is gone already.
@@ -285,6 +281,18 @@ impl Layout {
         ]);
         path
     }
+}
+
+/// Whether an error says that a file itself is bad, rather than that the
+/// system lacks something for now.
+#[must_use]
+pub fn means_damage(error: &io::Error) -> bool {
+    let kind = error.kind();
+    let bad_disk = rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::IO);
+    bad_disk
+        || kind == io::ErrorKind::NotFound
+        || kind == io::ErrorKind::UnexpectedEof
+        || kind == io::ErrorKind::InvalidData
 }
 
 /// Writes all of `bytes` at `offset`.

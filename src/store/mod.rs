@@ -196,14 +196,14 @@ impl Store {
         }
         let (store, wanted) = (self.clone(), *digest);
         let opened = tokio::task::spawn_blocking(move || store.open_checked(&wanted, size)).await;
-        match opened.unwrap_or_else(|error| Err(error.to_string())) {
+        match opened.map_err(io::Error::other).flatten() {
             Ok(file) => {
                 self.open_files().put(*digest, Arc::clone(&file));
                 Some(Blob::new(size, file, pin))
             }
-            Err(why) => {
+            Err(error) => {
                 drop(pin);
-                self.damaged(digest, &why).await;
+                self.unreadable(digest, &error).await;
                 None
             }
         }
@@ -216,10 +216,23 @@ impl Store {
         let why = match hashed.map_err(io::Error::other).flatten() {
             Ok(found) if found == digest => return true,
             Ok(found) => format!("its content hashes to {found}"),
-            Err(error) => error.to_string(),
+            Err(error) => {
+                self.unreadable(&digest, &error).await;
+                return false;
+            }
         };
         self.damaged(&digest, &why).await;
         false
+    }
+
+    /// A stored blob could not be read: it is removed if that is its own fault.
+    /// A lack of descriptors or memory passes, and is no reason to lose it.
+    async fn unreadable(&self, digest: &Digest, error: &io::Error) {
+        if fs::means_damage(error) {
+            self.damaged(digest, &error.to_string()).await;
+        } else {
+            tracing::warn!(%digest, %error, "a stored blob cannot be read now; it stays, and is tried again at the next request");
+        }
     }
 
     /// A stored blob turned out to be unreadable: it is deleted and will be
@@ -355,20 +368,14 @@ impl Store {
         self.report();
     }
 
-    fn open_checked(&self, digest: &Digest, size: u64) -> Result<Arc<File>, String> {
-        let file = match self.inner.layout.open_blob(digest) {
-            Ok(Some(file)) => file,
-            Ok(None) => return Err("the file is missing".to_owned()),
-            Err(error) => return Err(error.to_string()),
-        };
-        match file.metadata() {
-            Ok(metadata) if metadata.len() == size => Ok(Arc::new(file)),
-            Ok(metadata) => Err(format!(
-                "the file has {} bytes instead of {size}",
-                metadata.len()
-            )),
-            Err(error) => Err(error.to_string()),
+    fn open_checked(&self, digest: &Digest, size: u64) -> io::Result<Arc<File>> {
+        let file = self.inner.layout.open_blob(digest)?;
+        let length = file.metadata()?.len();
+        if length == size {
+            return Ok(Arc::new(file));
         }
+        let why = format!("the file has {length} bytes instead of {size}");
+        Err(io::Error::new(io::ErrorKind::InvalidData, why))
     }
 
     /// Enters what is on disk, oldest use first, and keeps to the size. A file

@@ -421,6 +421,7 @@ impl Sink {
             fs::write_at(&self.file, chunk, at)?;
             at += chunk.len() as u64;
         }
+        self.shared.remember(offset, chunks);
         self.shared.coverage().insert(offset..at);
         Ok(())
     }
@@ -460,6 +461,13 @@ impl Sink {
     fn verifier(&self) -> MutexGuard<'_, Verifier> {
         // A panic in hashing would leave a wrong state, which can only fail the digest check.
         self.verifier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // Readers may go on for hours; from here on they use the file.
+        self.shared.forget_recent();
     }
 }
 

@@ -137,6 +137,36 @@ async fn ranges_may_arrive_in_any_order() {
 }
 
 #[tokio::test]
+async fn readers_at_any_distance_behind_read_the_same() {
+    let (_dir, store) = store();
+    let (digest, bytes) = content(6_000_000);
+    let (partial, fill) = begin(&store, digest, None).await;
+    partial.start(Some(6_000_000)).await.unwrap();
+    let mut readers = Vec::new();
+    for start in (0..6_000_000).step_by(500_000) {
+        // More than is kept in memory, in chunks that readers never ask for.
+        let chunks = (start..start + 500_000).step_by(12_500);
+        let chunks = chunks.map(|at| bytes.slice(at..at + 12_500)).collect();
+        partial.write(start as u64, chunks).await.unwrap();
+        let mut reader = fill.reader(None);
+        let first = reader.next().await.unwrap().unwrap();
+        readers.push((reader, first.to_vec()));
+        let middle = start as u64 + 7..start as u64 + 30_000;
+        let expected = &bytes[start + 7..start + 30_000];
+        assert_eq!(
+            drain(&mut fill.reader(Some(middle))).await.unwrap(),
+            expected
+        );
+    }
+    let verified = partial.verify(|_| "wrong").await.unwrap();
+    verified.commit().await.unwrap();
+    for (mut reader, mut all) in readers {
+        all.extend(drain(&mut reader).await.unwrap());
+        assert_eq!(all, bytes);
+    }
+}
+
+#[tokio::test]
 async fn wrong_bytes_break_every_reader_and_leave_nothing() {
     let (dir, store) = store();
     let (digest, bytes) = content(3 * HELD);
@@ -442,4 +472,33 @@ fn two_probes_at_once_do_not_disturb_each_other() {
             scope.spawn(|| (0..300).for_each(|_| store.probe().unwrap()));
         }
     });
+}
+
+#[tokio::test]
+async fn a_blob_that_cannot_be_opened_for_now_is_kept() {
+    let (dir, store) = store();
+    let (digest, bytes) = content(5000);
+    store
+        .put(&digest, "text/plain", bytes.clone())
+        .await
+        .unwrap();
+    let hex = digest.hex();
+    let path = dir.path().join("blobs/sha256").join(&hex[..2]).join(&hex);
+    let aside = dir.path().join("aside");
+    // A circle of links fails as a lack of descriptors does: the file is not to blame.
+    move_file(&path, &aside);
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    assert!(store.blob(&digest).await.is_none());
+    assert_eq!(
+        store.contains(&digest),
+        Some(5000),
+        "it used to be deleted as damaged"
+    );
+    move_file(&aside, &path);
+    assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test plays a faulty disk")]
+fn move_file(from: &Path, to: &Path) {
+    std::fs::rename(from, to).unwrap();
 }

@@ -69,7 +69,9 @@ fn index() -> Value {
 #[test]
 fn an_image_names_its_config_and_layers_once_and_not_its_subject() {
     for content_type in [media::OCI_MANIFEST, media::DOCKER_MANIFEST] {
-        let inspection = read(Some(content_type), &image()).unwrap();
+        let mut document = image();
+        document["mediaType"] = json!(content_type);
+        let inspection = read(Some(content_type), &document).unwrap();
         assert_eq!(inspection.media_type, content_type);
         assert_eq!(inspection.children, image_children());
         assert_eq!(inspection.schema1_payload, None);
@@ -134,7 +136,7 @@ fn the_content_type_is_kept_and_its_parameters_are_not() {
             " Application/vnd.oci.image.Manifest.v1+json ;x=y",
             "Application/vnd.oci.image.Manifest.v1+json",
         ),
-        // The upstream's word against the body's: the upstream's.
+        // Docker's types without a `mediaType` in the body were pushed in places: the header is all there is.
         (media::DOCKER_MANIFEST, media::DOCKER_MANIFEST),
         (
             "application/vnd.example+json",
@@ -142,7 +144,9 @@ fn the_content_type_is_kept_and_its_parameters_are_not() {
         ),
         ("application/x-example", "application/x-example"),
     ] {
-        let inspection = read(Some(content_type), &image()).unwrap();
+        let mut document = image();
+        document.as_object_mut().unwrap().remove("mediaType");
+        let inspection = read(Some(content_type), &document).unwrap();
         assert_eq!(inspection.media_type, expected, "{content_type}");
         assert_eq!(inspection.children, image_children(), "{content_type}");
     }
@@ -241,15 +245,38 @@ fn an_unknown_vendors_document_is_passed_with_what_is_found() {
 }
 
 #[test]
-fn an_ambiguous_document_is_read_as_its_type_alone() {
+fn no_header_changes_what_the_bytes_say_they_are() {
+    // The same bytes may come from another upstream with another header; what is kept under their
+    // digest is served to all.
     let mut document = image();
     document["manifests"] = json!([descriptor(media::OCI_MANIFEST, "inner")]);
-    let kinds = |content_type| -> Vec<ChildKind> {
+    let own = document["mediaType"].clone();
+    for content_type in [
+        media::OCI_MANIFEST,
+        media::OCI_INDEX,
+        media::DOCKER_LIST,
+        "text/html",
+    ] {
         let inspection = read(Some(content_type), &document).unwrap();
-        inspection.children.iter().map(|child| child.kind).collect()
-    };
-    assert_eq!(kinds(media::OCI_MANIFEST), [ChildKind::Blob; 3]);
-    assert_eq!(kinds(media::OCI_INDEX), [ChildKind::Manifest]);
+        assert_eq!(inspection.media_type, own);
+        let kinds: Vec<_> = inspection.children.iter().map(|child| child.kind).collect();
+        assert_eq!(
+            kinds,
+            [ChildKind::Blob; 3],
+            "an ambiguous document is read as its type alone"
+        );
+    }
+    document.as_object_mut().unwrap().remove("mediaType");
+    for content_type in [media::OCI_MANIFEST, media::OCI_INDEX] {
+        let inspection = read(Some(content_type), &document).unwrap();
+        assert_eq!(
+            inspection.media_type,
+            media::OCI_INDEX,
+            "without a type its structure decides"
+        );
+        let kinds: Vec<_> = inspection.children.iter().map(|child| child.kind).collect();
+        assert_eq!(kinds, [ChildKind::Manifest]);
+    }
 }
 
 #[test]
