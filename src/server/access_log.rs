@@ -1,7 +1,7 @@
 //! One request from its arrival to the end of its body: one access line, one count.
 
 use crate::clock::Clock;
-use crate::oci::{ErrorCode, Reference, Repository, UpstreamName};
+use crate::oci::{Digest, ErrorCode, Reference, Repository, UpstreamName};
 use crate::telemetry::{Kind, Metrics, Outcome};
 use http::{HeaderValue, Method, StatusCode, Uri, header, request};
 use std::fmt;
@@ -86,6 +86,8 @@ pub(super) struct Exchange {
     upstream: Option<UpstreamName>,
     repository: Option<Repository>,
     reference: Option<Reference>,
+    /// What was asked for by digest, or what a tag named.
+    digest: Option<Digest>,
     /// Set when the head of the response is known.
     answer: Option<(StatusCode, Outcome)>,
     /// Why the answer is an error.
@@ -115,6 +117,7 @@ impl Exchange {
             upstream: None,
             repository: None,
             reference: None,
+            digest: None,
             answer: None,
             refused: None,
             first_byte: None,
@@ -141,7 +144,16 @@ impl Exchange {
     /// The request's path was understood.
     pub(super) fn asks_for(&mut self, kind: Kind, reference: Option<Reference>) {
         self.kind = kind;
+        self.digest = match reference {
+            Some(Reference::Digest(digest)) => Some(digest),
+            Some(Reference::Tag(_)) | None => None,
+        };
         self.reference = reference;
+    }
+
+    /// A tag was found to name this.
+    pub(super) fn found(&mut self, digest: &Digest) {
+        self.digest = Some(*digest);
     }
 
     /// The upstream was found.
@@ -245,6 +257,7 @@ impl Drop for Exchange {
             upstream = self.upstream.as_ref().map(display),
             repository = self.repository.as_ref().map(display),
             reference = self.reference.as_ref().map(display),
+            digest = self.digest.as_ref().map(display),
             status,
             outcome = self.answer.map(|(_, outcome)| outcome.label()),
             bytes = self.bytes,
@@ -321,6 +334,20 @@ mod tests {
         assert_eq!(lines[0]["client"], "192.0.2.1:4711");
         assert_eq!(lines[0]["path"], "/v2/library/nginx/blobs/sha256:aa");
         assert_eq!(metrics.render(), before);
+    }
+
+    #[test]
+    fn the_access_line_says_what_a_tag_named() {
+        let (logs, metrics) = (Logs::collect(), metrics());
+        let digest = Digest::Sha256([0xab; 32]);
+        let mut exchange = exchange(&metrics);
+        let tag = Reference::parse("v1").unwrap();
+        exchange.asks_for(Kind::Manifest, Some(tag));
+        exchange.found(&digest);
+        drop(exchange);
+        let lines = logs.access();
+        assert_eq!(lines[0]["reference"], "v1");
+        assert_eq!(lines[0]["digest"], digest.to_string());
     }
 
     #[test]

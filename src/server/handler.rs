@@ -80,7 +80,7 @@ impl Handler {
             Route::Manifest { path, reference } => {
                 exchange.asks_for(Kind::Manifest, Some(reference.clone()));
                 let source = self.resolve(request, ns, &path, exchange)?;
-                self.manifest(request, &source, &reference).await
+                self.manifest(request, &source, &reference, exchange).await
             }
             Route::Blob { path, digest } => {
                 exchange.asks_for(Kind::Blob, Some(Reference::Digest(digest)));
@@ -126,6 +126,7 @@ impl Handler {
         request: &request::Parts,
         source: &Source,
         reference: &Reference,
+        exchange: &mut Exchange,
     ) -> Result<Reply, Refusal> {
         let (accept, by_digest) = match reference {
             Reference::Tag(_) => (accept_class(&request.headers), false),
@@ -134,6 +135,7 @@ impl Handler {
         // An answer that the client did not list is served all the same, as registries do: it may
         // well understand it, and 406 is nothing that any client handles.
         let answer = self.mirror.manifest(source, reference, accept).await?;
+        exchange.found(&answer.digest);
         Ok(Reply::manifest(&request.headers, answer, by_digest))
     }
 
