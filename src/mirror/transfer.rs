@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// How much is gathered, of what has arrived already, for one write.
 const WRITE_BYTES_MAX: usize = 1024 * 1024;
 
+/// And in how many pieces: an upstream may send a byte at a time.
+const WRITE_CHUNKS_MAX: usize = 1024;
+
 /// A gathered write.
 struct Batch {
     chunks: Vec<Bytes>,
@@ -215,7 +218,7 @@ async fn gather(body: &mut BlobBody) -> Result<Option<Batch>, MirrorError> {
         bytes: 0,
         ended: None,
     };
-    while bytes < WRITE_BYTES_MAX {
+    while bytes < WRITE_BYTES_MAX && batch.chunks.len() < WRITE_CHUNKS_MAX {
         match body.try_next() {
             Some(Ok(chunk)) => {
                 bytes += chunk.len();

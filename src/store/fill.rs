@@ -35,6 +35,10 @@ pub(super) const READ_BYTES: usize = 128 * 1024;
 /// large write and a half, so that whoever was woken by a write still finds it.
 const RECENT_BYTES_MAX: usize = 1536 * 1024;
 
+/// And in how many pieces: an upstream may send a byte at a time, and each
+/// piece costs more than that to remember.
+const RECENT_CHUNKS_MAX: usize = 2048;
+
 /// Makes both sides of a fill. Nothing is on disk yet.
 #[must_use]
 pub fn fill<E: Clone>(digest: Digest) -> (Opening<E>, Fill<E>) {
@@ -296,7 +300,7 @@ impl Shared {
             recent.bytes += chunk.len();
             at += chunk.len() as u64;
         }
-        while recent.bytes > RECENT_BYTES_MAX
+        while (recent.bytes > RECENT_BYTES_MAX || recent.chunks.len() > RECENT_CHUNKS_MAX)
             && let Some((_, oldest)) = recent.chunks.pop_front()
         {
             recent.bytes -= oldest.len();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -114,7 +115,7 @@ impl Upstream {
                 config.name.clone(),
                 metrics.clone(),
                 endpoint.ca_file.as_deref(),
-                config.connect_timeout,
+                connect_share(config),
             );
             endpoints.push(Endpoint {
                 index,
@@ -403,6 +404,9 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (value.len() <= HEADER_BYTES_MAX).then(|| value.to_owned())
 }
 
+/// Endpoints that cannot be reached, all together, cost a pull no more than this: a client then goes on
+/// to the registry itself.
+const UNREACHABLE_WAIT_MAX: Duration = Duration::from_secs(10);
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// Values that are kept or passed on: digests, media types, warnings are far shorter.
@@ -412,3 +416,33 @@ const WARNINGS_MAX: usize = 8;
 /// Docker Hub's longest tag list, asked for without `n`, has some 100 000 tags of a few bytes.
 const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LIST: Wanted = Wanted::Whole("a list", LIST_BYTES_MAX);
+
+/// How long a connection to one endpoint may take: several that are unreachable, tried one after
+/// the other, together take no longer than one pull should wait to hear that.
+fn connect_share(config: &super::Config) -> Duration {
+    match u32::try_from(config.endpoints.len()) {
+        Ok(0 | 1) => config.connect_timeout,
+        Ok(endpoints) => config.connect_timeout.min(UNREACHABLE_WAIT_MAX / endpoints),
+        Err(_) => Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::tests::config;
+
+    #[test]
+    fn endpoints_that_cannot_be_reached_share_ten_seconds() {
+        let share = |endpoints: &[&str], seconds| {
+            let mut config = config(endpoints);
+            config.connect_timeout = Duration::from_secs(seconds);
+            connect_share(&config).as_millis()
+        };
+        let (a, b, c, d) = ("http://a", "http://b", "http://c", "http://d");
+        assert_eq!(share(&[a], 15), 15_000, "as configured");
+        assert_eq!(share(&[a, b], 5), 5_000);
+        assert_eq!(share(&[a, b, c, d], 5), 2_500, "four used to take 20 s");
+        assert_eq!(share(&[a, b, c, d], 1), 1_000);
+    }
+}

@@ -21,7 +21,7 @@ const NAME: &str = "test.example";
 /// Must never be seen anywhere but in `Authorization` and a token form.
 const PASSWORD: &str = "pa55-w0rd";
 
-fn config(endpoints: &[&str]) -> Config {
+pub(super) fn config(endpoints: &[&str]) -> Config {
     let endpoint = |url: &&str| EndpointConfig {
         url: Url::parse(url).unwrap(),
         ca_file: None,
