@@ -41,6 +41,11 @@ async fn begin(
     (store.begin(opening, expected).await.ok().unwrap(), fill)
 }
 
+async fn commit(partial: Partial<&'static str>) {
+    let verified = partial.verify(|_| "wrong").await.unwrap();
+    verified.commit().await.unwrap();
+}
+
 async fn drain(reader: &mut Reader<&'static str>) -> Result<Vec<u8>, Ended<&'static str>> {
     let mut all = Vec::new();
     while let Some(bytes) = reader.next().await? {
@@ -126,13 +131,7 @@ async fn ranges_may_arrive_in_any_order() {
             .unwrap();
     }
     assert_eq!(drain(&mut ahead).await.unwrap(), &bytes[200_000..200_100]);
-    partial
-        .verify(|_| "wrong")
-        .await
-        .unwrap()
-        .commit()
-        .await
-        .unwrap();
+    commit(partial).await;
     assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
 }
 
@@ -158,8 +157,7 @@ async fn readers_at_any_distance_behind_read_the_same() {
             expected
         );
     }
-    let verified = partial.verify(|_| "wrong").await.unwrap();
-    verified.commit().await.unwrap();
+    commit(partial).await;
     for (mut reader, mut all) in readers {
         all.extend(drain(&mut reader).await.unwrap());
         assert_eq!(all, bytes);
@@ -237,13 +235,7 @@ async fn an_empty_blob_is_a_blob() {
     let (digest, _) = content(0);
     let (partial, fill) = begin(&store, digest, Some(0)).await;
     partial.start(Some(0)).await.unwrap();
-    partial
-        .verify(|_| "wrong")
-        .await
-        .unwrap()
-        .commit()
-        .await
-        .unwrap();
+    commit(partial).await;
     assert_eq!(drain(&mut fill.reader(None)).await.unwrap(), b"");
     assert_eq!(store.contains(&digest), Some(0));
     assert_eq!(stored(&store, &digest).await.unwrap(), Bytes::new());
@@ -262,13 +254,7 @@ async fn a_size_nobody_announced_is_learned_at_the_end() {
         &bytes[..500],
         "64 KiB are held back all the same"
     );
-    partial
-        .verify(|_| "wrong")
-        .await
-        .unwrap()
-        .commit()
-        .await
-        .unwrap();
+    commit(partial).await;
     assert_eq!(drain(&mut reader).await.unwrap(), &bytes[500..]);
     assert_eq!(store.ledger().bytes(), bytes.len() as u64);
 }
@@ -294,13 +280,7 @@ async fn a_fill_left_off_is_taken_up_after_a_restart_and_hashed_again() {
         .write(150_000, vec![bytes.slice(150_000..)])
         .await
         .unwrap();
-    partial
-        .verify(|_| "wrong")
-        .await
-        .unwrap()
-        .commit()
-        .await
-        .unwrap();
+    commit(partial).await;
     assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
 }
 
@@ -419,8 +399,7 @@ async fn what_a_partial_file_has_beyond_its_record_is_cut_off() {
     partial.start(Some(200_000)).await.unwrap();
     let rest = bytes.slice(150_000..);
     partial.write(150_000, vec![rest]).await.unwrap();
-    let verified = partial.verify(|_| "wrong").await.unwrap();
-    verified.commit().await.unwrap();
+    commit(partial).await;
     assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
 }
 
