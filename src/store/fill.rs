@@ -204,12 +204,6 @@ impl<E: Clone> Fill<E> {
             attendance: Attendance(Arc::clone(&self.shared)),
         }
     }
-
-    /// How many readers there are.
-    #[must_use]
-    pub fn readers(&self) -> usize {
-        self.shared.readers.load(Ordering::Relaxed)
-    }
 }
 
 impl<E: Clone> Reader<E> {
