@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use roadstead::config::{Config, Overrides};
 use roadstead::telemetry::logging::LogFormat;
-use roadstead::upstream::Secret;
+use roadstead::upstream::{LoginConfig, Secret, Text};
 use tempfile::TempDir;
 
 const REFUSED: &str = include_str!("config/refused.txt");
@@ -68,6 +68,17 @@ fn environment(pairs: &[(&str, &str)]) -> Result<Config, String> {
 
 fn layers(pairs: &[(&str, &str)], flags: &Overrides) -> Result<Config, String> {
     Config::from_layers(flags, variables(pairs), &[]).map_err(|error| error.to_string())
+}
+
+fn literal(text: &str) -> Text {
+    Text::Literal(Secret::new(text.to_owned()))
+}
+
+fn login(username: &str, password: &str) -> LoginConfig {
+    LoginConfig::Password {
+        username: literal(username),
+        password: literal(password),
+    }
 }
 
 fn upstream<'c>(config: &'c Config, name: &str) -> &'c roadstead::upstream::Config {
@@ -158,7 +169,7 @@ fn nothing_said_means_the_defaults() {
             hub.connect_timeout,
             hub.header_timeout,
             hub.idle_timeout,
-            hub.parallel
+            hub.parallel.connections
         ),
         (
             Duration::from_secs(5),
@@ -273,11 +284,9 @@ fn every_key_can_be_set_by_the_environment() {
     let mcr = upstream(&config, "mcr.microsoft.com");
     assert_eq!(mcr.endpoints.len(), 2);
     assert_eq!(mcr.hosts, ["m1", "m2:5000"]);
-    let credentials = mcr.credentials.as_ref().unwrap();
-    assert_eq!(credentials.username, "12345");
-    assert_eq!(credentials.password, Secret::new("true".to_owned()));
+    assert_eq!(mcr.logins, [login("12345", "true")]);
     assert_eq!(
-        (mcr.header_timeout, mcr.parallel),
+        (mcr.header_timeout, mcr.parallel.connections),
         (Duration::from_secs(2), 7)
     );
 }
@@ -446,13 +455,9 @@ fn passwords_come_from_three_places_and_a_stronger_layer_wins() {
         let line = line.replace("SECRET", path.to_str().unwrap());
         let written = written.with("config.toml", &format!("{head}{line}\n"));
         let config = written.load(environment, Overrides::default()).unwrap();
-        upstream(&config, "a.io")
-            .credentials
-            .clone()
-            .unwrap()
-            .password
+        upstream(&config, "a.io").logins.clone()
     };
-    let secret = |text: &str| Secret::new(text.to_owned());
+    let secret = |text: &str| vec![login("u", text)];
     assert_eq!(with("password = \"direct\"", &[]), secret("direct"));
     assert_eq!(with("password_file = \"SECRET\"", &[]), secret("from file"));
     assert_eq!(
@@ -521,8 +526,10 @@ fn what_check_prints_is_the_same_configuration() {
         let printed = config.to_toml();
         assert!(!printed.contains("hunter2"), "{printed}");
         for upstream in &mut config.upstreams {
-            if let Some(credentials) = &mut upstream.credentials {
-                credentials.password = Secret::new("***".to_owned());
+            for login in &mut upstream.logins {
+                if let LoginConfig::Password { password, .. } = login {
+                    *password = literal("***");
+                }
             }
         }
         assert_eq!(file(&printed).unwrap(), config, "{printed}");

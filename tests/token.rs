@@ -30,7 +30,7 @@ async fn with_credentials(registry: &FakeRegistry) -> Mirror {
     MirrorBuilder::new()
         .upstream("docker.io", registry, |upstream| {
             upstream.default = true;
-            upstream.credentials = Some(credentials("robot", "s3cret"));
+            upstream.logins = vec![credentials("robot", "s3cret")];
         })
         .start()
         .await
@@ -254,10 +254,10 @@ async fn credentials_stay_with_their_upstream() {
     let mirror = MirrorBuilder::new()
         .upstream("docker.io", &first, |upstream| {
             upstream.default = true;
-            upstream.credentials = Some(credentials("robot", "s3cret"));
+            upstream.logins = vec![credentials("robot", "s3cret")];
         })
         .upstream("ghcr.io", &second, |upstream| {
-            upstream.credentials = Some(credentials("other", "hidden"));
+            upstream.logins = vec![credentials("other", "hidden")];
         })
         .start()
         .await;

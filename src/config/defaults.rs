@@ -18,14 +18,6 @@ pub(super) const MAX_SIZE: u64 = 50_000_000_000;
 pub(super) const TTL: Duration = Duration::from_mins(1);
 /// `tags.stale_if_error`: a month, in which an outage or a blocked registry is dealt with.
 pub(super) const STALE_IF_ERROR: Duration = Duration::from_hours(30 * 24);
-/// `upstream.*.connect_timeout`.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// `upstream.*.header_timeout`.
-pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
-/// `upstream.*.idle_timeout`.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// `upstream.*.parallel`.
-pub(super) const PARALLEL: usize = 4;
 /// The upstream that requests without a name mean, as they do in dockerd.
 pub(super) const DEFAULT_UPSTREAM: &str = "docker.io";
 

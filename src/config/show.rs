@@ -57,14 +57,18 @@ fn show_upstream(out: &mut String, upstream: &upstream::Config) {
     line(out, "default", &upstream.default.to_string());
     let hosts: Vec<_> = upstream.hosts.iter().map(|host| quoted(host)).collect();
     line(out, "hosts", &format!("[{}]", hosts.join(", ")));
-    if let Some(credentials) = &upstream.credentials {
-        line(out, "username", &quoted(&credentials.username));
+    if let Some(upstream::LoginConfig::Password {
+        username: upstream::Text::Literal(username),
+        ..
+    }) = upstream.logins.first()
+    {
+        line(out, "username", &quoted(username.expose()));
         line(out, "password", &quoted(MASK));
     }
     line(out, "connect_timeout", &duration(upstream.connect_timeout));
     line(out, "header_timeout", &duration(upstream.header_timeout));
     line(out, "idle_timeout", &duration(upstream.idle_timeout));
-    line(out, "parallel", &upstream.parallel.to_string());
+    line(out, "parallel", &upstream.parallel.connections.to_string());
 }
 
 fn endpoint(endpoint: &upstream::EndpointConfig) -> String {

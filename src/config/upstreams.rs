@@ -8,9 +8,10 @@ use std::path::Path;
 use super::error::{Problem, Shown};
 use super::layers::Environment;
 use super::raw::{ENDPOINT_KEYS, Leaf, Named, Origin, Upstream, Value};
-use super::{defaults, resolve_or, values};
+use super::{resolve_or, values};
 use crate::oci::UpstreamName;
-use crate::upstream::{Config, Credentials, EndpointConfig, Secret};
+use crate::upstream;
+use crate::upstream::{Config, EndpointConfig, LoginConfig, Parallel, Secret, Text};
 
 /// Resolves every upstream, and checks what concerns several of them.
 pub(super) fn resolve(
@@ -28,29 +29,31 @@ pub(super) fn resolve(
             resolve_or(leaf.as_ref(), &key(name), values::time_limit, default)
         };
         upstreams.push(Config {
-            name,
-            endpoints: endpoints(entry, &key("endpoints"))?,
             default: default == Some(at),
             hosts,
-            credentials: credentials(keys, &key, environment)?,
+            logins: credentials(keys, &key, environment)?.into_iter().collect(),
             connect_timeout: limit(
                 &keys.connect_timeout,
                 "connect_timeout",
-                defaults::CONNECT_TIMEOUT,
+                upstream::CONNECT_TIMEOUT,
             )?,
             header_timeout: resolve_or(
                 keys.header_timeout.as_ref(),
                 &key("header_timeout"),
                 values::header_timeout,
-                defaults::HEADER_TIMEOUT,
+                upstream::HEADER_TIMEOUT,
             )?,
-            idle_timeout: limit(&keys.idle_timeout, "idle_timeout", defaults::IDLE_TIMEOUT)?,
-            parallel: resolve_or(
-                keys.parallel.as_ref(),
-                &key("parallel"),
-                values::parallel,
-                defaults::PARALLEL,
-            )?,
+            idle_timeout: limit(&keys.idle_timeout, "idle_timeout", upstream::IDLE_TIMEOUT)?,
+            parallel: Parallel {
+                connections: resolve_or(
+                    keys.parallel.as_ref(),
+                    &key("parallel"),
+                    values::parallel,
+                    Parallel::default().connections,
+                )?,
+                ..Parallel::default()
+            },
+            ..Config::of(name, endpoints(entry, &key("endpoints"))?)
         });
     }
     Ok(upstreams)
@@ -160,7 +163,7 @@ fn endpoint(leaf: &Leaf, key: &str) -> Result<EndpointConfig, Problem> {
     let Value::Table(table) = &leaf.value else {
         let url = values::endpoint_url(&leaf.value);
         let url = url.map_err(|why| Problem::new(&leaf.origin, key, why))?;
-        return Ok(EndpointConfig { url, ca_file: None });
+        return Ok(EndpointConfig::at(url));
     };
     let (mut url, mut ca_file) = (None, None);
     for (name, leaf) in table {
@@ -181,7 +184,10 @@ fn endpoint(leaf: &Leaf, key: &str) -> Result<EndpointConfig, Problem> {
             "is missing in this endpoint",
         )
     })?;
-    Ok(EndpointConfig { url, ca_file })
+    Ok(EndpointConfig {
+        ca_file,
+        ..EndpointConfig::at(url)
+    })
 }
 
 /// The items of an array. Outside the file, where there are no arrays, text with commas.
@@ -212,7 +218,7 @@ fn credentials(
     keys: &Upstream,
     key: &impl Fn(&str) -> String,
     environment: &Environment,
-) -> Result<Option<Credentials>, Problem> {
+) -> Result<Option<LoginConfig>, Problem> {
     let mut source: Option<(&str, &Leaf)> = None;
     for (name, leaf) in [
         ("password", &keys.password),
@@ -252,7 +258,10 @@ fn credentials(
     let username = username.map_err(|why| Problem::new(&leaf.origin, key("username"), why))?;
     let password = password(name, &secret.value, environment);
     let password = password.map_err(|why| Problem::new(&secret.origin, key(name), why))?;
-    Ok(Some(Credentials { username, password }))
+    Ok(Some(LoginConfig::Password {
+        username: Text::Literal(Secret::new(username)),
+        password: Text::Literal(password),
+    }))
 }
 
 fn password(source: &str, value: &Value, environment: &Environment) -> Result<Secret, String> {

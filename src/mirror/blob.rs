@@ -9,7 +9,7 @@ use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
 use crate::store::Link;
 use crate::telemetry::{Kind, Outcome};
-use crate::upstream::FetchError;
+use crate::upstream::{BlobAsk, FetchError};
 
 /// How often a request looks again: when a blob was stored or evicted in
 /// between, or when the fill it joined failed for another repository's reasons.
@@ -159,7 +159,8 @@ impl Inner {
         let size = match upstream.blob_head(&source.repository, digest).await {
             // Without HEAD, the head of a GET must do; its body is left alone.
             Err(FetchError::Status(405)) => {
-                let fetched = upstream.blob(&source.repository, digest, 0).await;
+                let ask = BlobAsk::whole(&source.repository, digest);
+                let fetched = upstream.blob(&ask).await;
                 fetched.map(|blob| blob.total)
             }
             said => said,

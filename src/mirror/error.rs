@@ -81,7 +81,10 @@ impl MirrorError {
             | FetchError::Broken(_)
             | FetchError::TooLarge { .. }
             | FetchError::Protocol(_)
+            | FetchError::Loop(_)
+            | FetchError::Login(_)
             | FetchError::Token(_) => Self::Upstream(error),
+            FetchError::Busy => Self::Busy("all connections to upstream are in use"),
         }
     }
 

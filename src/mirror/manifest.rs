@@ -14,7 +14,7 @@ use crate::oci::manifest::{ChildKind, Inspection, MANIFEST_BYTES_MAX, inspect};
 use crate::oci::{AcceptClass, Algorithm, Digest, Reference, Tag};
 use crate::store::{Link, TagRecord};
 use crate::telemetry::{Kind, Outcome};
-use crate::upstream::{FetchError, ManifestFetch};
+use crate::upstream::{FetchError, ManifestFetch, Patience};
 
 /// How long a client who could be given a stale answer waits for upstream to say what a tag names.
 const REVALIDATE_WAIT: Duration = Duration::from_secs(5);
@@ -189,9 +189,12 @@ impl Inner {
         head_wait: Duration,
     ) -> Result<Kept, MirrorError> {
         let reference = Reference::Tag(tag.clone());
-        let head = self
-            .upstream(source)?
-            .manifest_head(&source.repository, &reference, class);
+        let head = self.upstream(source)?.manifest_head(
+            &source.repository,
+            &reference,
+            class,
+            Patience::Now,
+        );
         let head = tokio::time::timeout(head_wait, head).await;
         let digest = match head.unwrap_or(Err(FetchError::Timeout("a tag's digest"))) {
             Ok(head) => head.digest,
@@ -257,7 +260,7 @@ impl Inner {
     ) -> Result<Kept, MirrorError> {
         let fetched = self
             .upstream(source)?
-            .manifest(&source.repository, reference, class)
+            .manifest(&source.repository, reference, class, Patience::Wait)
             .await;
         let fetched = fetched.map_err(|error| MirrorError::of_fetch(Kind::Manifest, error))?;
         let inspection = inspect(fetched.content_type.as_deref(), &fetched.bytes)
@@ -341,7 +344,12 @@ impl Inner {
         let reference = Reference::Digest(*digest);
         let upstream = self.upstream(source)?;
         let head = upstream
-            .manifest_head(&source.repository, &reference, AcceptClass::ALL)
+            .manifest_head(
+                &source.repository,
+                &reference,
+                AcceptClass::ALL,
+                Patience::Wait,
+            )
             .await;
         if matches!(head, Err(FetchError::Status(405))) {
             // Without HEAD, GET must do: it records the links, too.

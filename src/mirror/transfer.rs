@@ -10,7 +10,7 @@ use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
 use crate::store::{Link, Partial, StoreError, VerifyError};
 use crate::telemetry::Kind;
-use crate::upstream::{BlobBody, FetchError};
+use crate::upstream::{BlobAsk, BlobBody, FetchError};
 use std::sync::Arc;
 
 /// How much is gathered, of what has arrived already, for one write.
@@ -109,7 +109,14 @@ impl Inner {
             }
             VerifyError::Store(error) => error.into(),
         };
-        let verified = partial.verify(explain).await?;
+        let verified = match partial.verify().await {
+            Ok(verified) => verified,
+            Err((partial, error)) => {
+                let why = explain(error);
+                partial.fail(why.clone());
+                return Err(why);
+            }
+        };
         match verified.commit().await {
             Ok(blob) => {
                 let link = Link::of(ChildKind::Blob, Some(blob.size()));
@@ -135,11 +142,16 @@ impl Inner {
             return Ok(partial.start(expected).await?);
         }
         let upstream = self.upstream(source)?;
-        let mut fetched = upstream.blob(&source.repository, digest, have).await;
+        let ask = BlobAsk {
+            start: have,
+            ..BlobAsk::whole(&source.repository, digest)
+        };
+        let mut fetched = upstream.blob(&ask).await;
         if have > 0 && matches!(fetched, Err(FetchError::RangeNotSatisfiable)) {
             // An earlier run had it all, or too much. Nobody reads yet, so it can be begun again.
             partial.restart().await?;
-            fetched = upstream.blob(&source.repository, digest, 0).await;
+            let ask = BlobAsk::whole(&source.repository, digest);
+            fetched = upstream.blob(&ask).await;
         }
         let mut blob = fetched.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
         if let (Some(expected), Some(total)) = (expected, blob.total)

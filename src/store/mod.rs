@@ -36,6 +36,7 @@ use lru::LruCache;
 use tokio_util::sync::CancellationToken;
 
 pub use blob::{Blob, Pin, StoredReader};
+pub use coverage::Coverage;
 pub use evict::NoRoom;
 use evict::{Ledger, Victim};
 pub use fill::{Ended, Fill, Reader, fill};

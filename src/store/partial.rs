@@ -177,12 +177,31 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         .await
     }
 
-    /// Checks size and digest. On success readers get the tail; on failure they
-    /// are told `explain(error)` and the file is gone.
+    /// Which bytes are there now.
+    #[must_use]
+    pub fn coverage(&self) -> Coverage {
+        self.sink.shared.coverage().clone()
+    }
+
+    /// After a failed [`Partial::verify`]: some of the bytes are wrong. Only `keep` still counts as
+    /// there; all else is to be written again, and readers wait for it. Where what is then written
+    /// differs from what was there before, readers who may have been given that are broken; the
+    /// others notice nothing.
     ///
     /// # Errors
-    /// What the readers were told.
-    pub async fn verify(self, explain: impl FnOnce(VerifyError) -> E) -> Result<Verified<E>, E> {
+    /// [`StoreError`]; the fill should be failed then.
+    #[expect(clippy::unused_async, reason = "replaced by the real thing")]
+    pub async fn doubt(&self, keep: Coverage) -> Result<(), StoreError> {
+        drop(keep);
+        Err(StoreError::from(io::Error::other("not yet")))
+    }
+
+    /// Checks size and digest. On success readers get the tail.
+    ///
+    /// # Errors
+    /// What is wrong, and the fill as it was: its readers wait, and are to be told by
+    /// [`Partial::fail`], or the bytes to be had again after [`Partial::doubt`].
+    pub async fn verify(self) -> Result<Verified<E>, (Self, VerifyError)> {
         match self.check().await {
             Ok(size) => {
                 self.sender.send_modify(|progress| {
@@ -195,11 +214,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
                     _sender: self.sender,
                 })
             }
-            Err(error) => {
-                let why = explain(error);
-                self.fail(why.clone());
-                Err(why)
-            }
+            Err(error) => Err((self, error)),
         }
     }
 

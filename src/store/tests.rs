@@ -42,7 +42,7 @@ async fn begin(
 }
 
 async fn commit(partial: Partial<&'static str>) {
-    let verified = partial.verify(|_| "wrong").await.unwrap();
+    let verified = partial.verify().await.map_err(|(_, error)| error).unwrap();
     verified.commit().await.unwrap();
 }
 
@@ -104,7 +104,7 @@ async fn readers_follow_the_growing_file_and_get_the_tail_after_the_check() {
         b"",
         "from a resumed download too"
     );
-    let verified = partial.verify(|_| "wrong").await.unwrap();
+    let verified = partial.verify().await.map_err(|(_, error)| error).unwrap();
     assert_eq!(drain(&mut early).await.unwrap(), &bytes[3 * HELD..]);
     assert_eq!(drain(&mut late).await.unwrap(), &bytes[3 * HELD..]);
     assert_eq!(store.contains(&digest), None, "verified is not yet stored");
@@ -174,11 +174,9 @@ async fn wrong_bytes_break_every_reader_and_leave_nothing() {
     let mut wrong = bytes.to_vec();
     wrong[5] ^= 1;
     partial.write(0, vec![wrong.into()]).await.unwrap();
-    let told = partial.verify(|error| match error {
-        VerifyError::Digest { .. } => "digest",
-        VerifyError::Size { .. } | VerifyError::Store(_) => "other",
-    });
-    assert_eq!(told.await.err(), Some("digest"));
+    let (partial, error) = partial.verify().await.unwrap_err();
+    assert!(matches!(error, VerifyError::Digest { .. }), "{error}");
+    partial.fail("digest");
     assert_eq!(drain(&mut reader).await, Err(Ended::Failed("digest")));
     assert!(fill.has_failed());
     assert_eq!(store.contains(&digest), None);
@@ -193,25 +191,16 @@ async fn too_few_bytes_are_a_wrong_size() {
     let (partial, fill) = begin(&store, digest, Some(1000)).await;
     partial.start(Some(1000)).await.unwrap();
     partial.write(0, vec![bytes.slice(..999)]).await.unwrap();
-    assert_eq!(
-        partial
-            .verify(|e| {
-                if matches!(
-                    e,
-                    VerifyError::Size {
-                        expected: 1000,
-                        got: 999
-                    }
-                ) {
-                    "size"
-                } else {
-                    "other"
-                }
-            })
-            .await
-            .err(),
-        Some("size")
+    let (partial, error) = partial.verify().await.unwrap_err();
+    let right = matches!(
+        error,
+        VerifyError::Size {
+            expected: 1000,
+            got: 999
+        }
     );
+    assert!(right, "{error}");
+    partial.fail("size");
     assert_eq!(fill.started().await, Err(Ended::Failed("size")));
 }
 

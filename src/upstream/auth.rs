@@ -18,17 +18,18 @@ use url::form_urlencoded;
 use super::body::BlobBody;
 use super::deadline::Deadline;
 use super::exchange::Endpoint;
+use super::login::{Login, Source};
 use super::token::{Token, TokenKey, Tokens};
 use super::{Credentials, FetchError, realm, status};
 use crate::oci::Repository;
 use crate::oci::challenge::{self, Challenge};
 use crate::telemetry::Kind;
 
-/// The credentials, challenges and tokens of one upstream.
+/// The login, challenges and tokens of one endpoint.
 pub(super) struct Auth {
-    credentials: Option<Credentials>,
-    /// What each endpoint asked for, by repository, so that later requests come with a token at once.
-    challenges: Mutex<LruCache<(usize, Repository), Arc<Challenge>>>,
+    source: Source,
+    /// What the endpoint asked for, by repository, so that later requests come with a token at once.
+    challenges: Mutex<LruCache<Repository, Arc<Challenge>>>,
     tokens: Tokens,
 }
 
@@ -42,9 +43,9 @@ pub(super) struct Authorization {
 
 impl Auth {
     /// Nothing learnt yet.
-    pub(super) fn new(credentials: Option<Credentials>) -> Self {
+    pub(super) fn new(source: Source) -> Self {
         Self {
-            credentials,
+            source,
             challenges: Mutex::new(LruCache::new(CHALLENGES_MAX)),
             tokens: Tokens::new(),
         }
@@ -60,10 +61,9 @@ impl Auth {
         repository: &Repository,
         deadline: Deadline,
     ) -> Result<Option<Authorization>, FetchError> {
-        let key = (endpoint.index, repository.clone());
         let known = {
             let mut challenges = self.challenges();
-            challenges.get(&key).cloned()
+            challenges.get(repository).cloned()
         };
         let Some(challenge) = known else {
             return Ok(None);
@@ -73,7 +73,7 @@ impl Auth {
             .await;
         if answer.is_err() {
             // Perhaps the token server has moved: the next request asks without, and is told.
-            self.challenges().pop(&key);
+            self.challenges().pop(repository);
         }
         answer.map(Some)
     }
@@ -104,7 +104,7 @@ impl Auth {
             .answer(endpoint, repository, &challenge, deadline)
             .await?;
         self.challenges()
-            .put((endpoint.index, repository.clone()), Arc::new(challenge));
+            .put(repository.clone(), Arc::new(challenge));
         Ok(answer)
     }
 
@@ -123,6 +123,7 @@ impl Auth {
         challenge: &Challenge,
         deadline: Deadline,
     ) -> Result<Authorization, FetchError> {
+        let login = self.source.login(deadline).await?;
         let (realm, service, scope) = match challenge {
             Challenge::Bearer {
                 realm,
@@ -131,7 +132,9 @@ impl Auth {
                 error: _,
             } => (realm, service, scope),
             Challenge::Basic => {
-                let credentials = self.credentials.as_ref().ok_or(FetchError::Unauthorized)?;
+                let Some(Login::Basic(credentials)) = login.as_deref() else {
+                    return Err(FetchError::Unauthorized);
+                };
                 return Ok(Authorization {
                     header: basic(credentials)?,
                     token: None,
@@ -139,15 +142,19 @@ impl Auth {
             }
         };
         let key = TokenKey {
-            endpoint: endpoint.index,
+            endpoint: endpoint.id.0,
             realm: realm.clone(),
             service: service.clone(),
             scope: scope
                 .clone()
                 .unwrap_or_else(|| format!("repository:{repository}:pull")),
         };
-        let url = realm::check(realm, &endpoint.base, self.credentials.is_some())?;
-        let fetch = self.fetch_token(endpoint, url, &key, deadline);
+        let url = realm::check(realm, &endpoint.base, login.is_some())?;
+        let credentials = match login.as_deref() {
+            Some(Login::Basic(credentials)) => Some(credentials),
+            Some(Login::Refresh(_) | Login::Bearer(_)) | None => None,
+        };
+        let fetch = fetch_token(endpoint, url, &key, credentials, deadline);
         let token = self.tokens.obtain(&key, deadline, fetch).await?;
         Ok(Authorization {
             header: token.header().clone(),
@@ -155,42 +162,38 @@ impl Auth {
         })
     }
 
-    /// Asks the token server: GET first, which every server knows (distribution, token.md), and which
-    /// is one request where containerd's POST before GET is often two. With credentials, a server that
-    /// does not know it (404, 405, 400) is asked by the `OAuth2` form (distribution, oauth.md).
-    /// Redirects are not followed: a password must not wander, and no token server needs them.
-    async fn fetch_token(
-        &self,
-        endpoint: &Endpoint,
-        realm: Url,
-        key: &TokenKey,
-        deadline: Deadline,
-    ) -> Result<Token, FetchError> {
-        let get = get_request(&realm, key, self.credentials.as_ref())?;
-        match (ask_server(endpoint, get, deadline).await, &self.credentials) {
-            (
-                Err(Refusal::Status(
-                    StatusCode::NOT_FOUND
-                    | StatusCode::METHOD_NOT_ALLOWED
-                    | StatusCode::BAD_REQUEST,
-                )),
-                Some(credentials),
-            ) => {
-                let post = post_request(&realm, key, credentials)?;
-                ask_server(endpoint, post, deadline).await
-            }
-            (result, _) => result,
-        }
-        .map_err(FetchError::from)
-    }
-
-    fn challenges(
-        &self,
-    ) -> std::sync::MutexGuard<'_, LruCache<(usize, Repository), Arc<Challenge>>> {
+    fn challenges(&self) -> std::sync::MutexGuard<'_, LruCache<Repository, Arc<Challenge>>> {
         self.challenges
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Asks the token server: GET first, which every server knows (distribution, token.md), and which
+/// is one request where containerd's POST before GET is often two. With credentials, a server that
+/// does not know it (404, 405, 400) is asked by the `OAuth2` form (distribution, oauth.md).
+/// Redirects are not followed: a password must not wander, and no token server needs them.
+async fn fetch_token(
+    endpoint: &Endpoint,
+    realm: Url,
+    key: &TokenKey,
+    credentials: Option<&Credentials>,
+    deadline: Deadline,
+) -> Result<Token, FetchError> {
+    let get = get_request(&realm, key, credentials)?;
+    match (ask_server(endpoint, get, deadline).await, credentials) {
+        (
+            Err(Refusal::Status(
+                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::BAD_REQUEST,
+            )),
+            Some(credentials),
+        ) => {
+            let post = post_request(&realm, key, credentials)?;
+            ask_server(endpoint, post, deadline).await
+        }
+        (result, _) => result,
+    }
+    .map_err(FetchError::from)
 }
 
 /// Why a token server gave no token.
@@ -219,7 +222,7 @@ async fn ask_server(
 ) -> Result<Token, Refusal> {
     let asked = Instant::now();
     let client = &endpoint.client;
-    let sent = client.send(Kind::Other, request, deadline).await;
+    let sent = client.send(Kind::Other, request, deadline, 0).await;
     let response = sent.map_err(Refusal::Error)?;
     let status = response.status();
     if status == StatusCode::TOO_MANY_REQUESTS {

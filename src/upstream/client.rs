@@ -18,12 +18,12 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
 use super::deadline::Deadline;
-use super::{FetchError, tls};
+use super::{EndpointConfig, FetchError, tls};
 use crate::oci::UpstreamName;
 use crate::telemetry::{Kind, Metrics};
 
 /// The client of one endpoint: a pool of connections, counted in the metrics. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct HttpClient {
     pool: Client<TimedConnector, Full<Bytes>>,
     upstream: UpstreamName,
@@ -31,17 +31,18 @@ pub(super) struct HttpClient {
 }
 
 impl HttpClient {
-    /// A client that trusts the system's roots and those in `ca_file`. Dials nothing.
+    /// The client of an endpoint, connecting as that is configured. Dials nothing.
     ///
     /// # Errors
-    /// One line naming the file that cannot be used.
+    /// One line naming the file or setting that cannot be used.
     pub(super) fn new(
         upstream: UpstreamName,
         metrics: Metrics,
-        ca_file: Option<&Path>,
+        endpoint: &EndpointConfig,
         connect_timeout: Duration,
+        _lanes: usize,
     ) -> Result<Self, String> {
-        let connector = connector(ca_file, connect_timeout)?;
+        let connector = connector(endpoint.ca_file.as_deref(), connect_timeout)?;
         let pool = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -71,6 +72,7 @@ impl HttpClient {
         kind: Kind,
         mut request: Request<Full<Bytes>>,
         deadline: Deadline,
+        _lane: usize,
     ) -> Result<Response<Incoming>, FetchError> {
         let host = request.uri().host().unwrap_or_default().to_owned();
         let headers = request.headers_mut();
@@ -216,6 +218,9 @@ fn label(error: &FetchError) -> &'static str {
         | FetchError::Broken(_)
         | FetchError::TooLarge { .. }
         | FetchError::Protocol(_)
+        | FetchError::Loop(_)
+        | FetchError::Login(_)
+        | FetchError::Busy
         | FetchError::Token(_) => "error",
     }
 }

@@ -50,6 +50,15 @@ pub enum FetchError {
     /// The answer makes no sense: a bad redirect, a wrong Content-Range, an encoding not asked for.
     #[error("upstream answered nonsense: {0}")]
     Protocol(String),
+    /// The endpoint leads back to this mirror.
+    #[error("{0} leads back to this mirror")]
+    Loop(String),
+    /// The credentials cannot be had; the text says why, without secrets.
+    #[error("credentials: {0}")]
+    Login(String),
+    /// No connection is free within `max_connections`.
+    #[error("all connections to upstream are in use")]
+    Busy,
     /// The token server failed; the text says how, without secrets.
     #[error("token server: {0}")]
     Token(String),
@@ -64,6 +73,8 @@ impl FetchError {
             | Self::Connect(_)
             | Self::Timeout(_)
             | Self::Broken(_)
+            | Self::Login(_)
+            | Self::Busy
             | Self::Token(_) => true,
             // RFC 9110: 408 asks for a repeat (section 15.5.9), 5xx is a fault of the server's.
             Self::Status(status) => *status == 408 || *status >= 500,
@@ -72,6 +83,7 @@ impl FetchError {
             | Self::Denied
             | Self::RangeNotSatisfiable
             | Self::TooLarge { .. }
+            | Self::Loop(_)
             | Self::Protocol(_) => false,
         }
     }

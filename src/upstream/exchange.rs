@@ -13,8 +13,9 @@ use super::auth::{Auth, Authorization};
 use super::body::BlobBody;
 use super::client::HttpClient;
 use super::deadline::Deadline;
-use super::{FetchError, redirect, status};
-use crate::oci::{Repository, UpstreamName};
+use super::health::Health;
+use super::{EndpointId, FetchError, Parallel, Patience, redirect, status};
+use crate::oci::{Digest, Repository, UpstreamName};
 use crate::telemetry::Kind;
 
 /// All that is known of an upstream.
@@ -23,16 +24,20 @@ pub(super) struct Inner {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) header_timeout: Duration,
     pub(super) idle_timeout: Duration,
-    pub(super) auth: Auth,
+    pub(super) health: Health,
+    pub(super) parallel: Parallel,
 }
 
 /// One base URL of an upstream, and the client for it and for where it redirects to.
 pub(super) struct Endpoint {
     /// Its place in the configuration.
-    pub(super) index: usize,
+    pub(super) id: EndpointId,
     /// Scheme, host, port and path prefix.
     pub(super) base: Url,
     pub(super) client: HttpClient,
+    /// Sent with every request to the endpoint itself.
+    pub(super) headers: HeaderMap,
+    pub(super) auth: Auth,
 }
 
 /// A question, as every endpoint can be asked it.
@@ -46,8 +51,18 @@ pub(super) struct Ask<'a> {
     /// Encoded, without `?`.
     pub(super) query: Option<String>,
     pub(super) accept: HeaderValue,
-    /// From which byte on.
-    pub(super) offset: u64,
+    /// The first byte, and the one after the last, where not all are wanted.
+    pub(super) range: Option<(u64, Option<u64>)>,
+    /// What to do while the upstream limits us.
+    pub(super) patience: Patience,
+    /// What the content must hash to, where that is known.
+    pub(super) digest: Option<&'a Digest>,
+    /// The endpoints to ask, in this order; empty: all, in the upstream's own order.
+    pub(super) endpoints: &'a [EndpointId],
+    /// Requests in different lanes do not share a connection.
+    pub(super) lane: usize,
+    /// Whether this is only worth a connection that is free now.
+    pub(super) extra: bool,
     /// What is done with the body.
     pub(super) body: Wanted,
 }
@@ -65,6 +80,7 @@ pub(super) enum Wanted {
 
 /// A success.
 pub(super) struct Answer {
+    pub(super) endpoint: EndpointId,
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
@@ -86,12 +102,19 @@ impl Inner {
     pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, FetchError> {
         let deadline = Deadline::after(self.header_timeout);
         let mut telling: Option<FetchError> = None;
-        for endpoint in &self.endpoints {
-            let share = deadline.share(self.endpoints.len().saturating_sub(endpoint.index));
+        let order = if ask.endpoints.is_empty() {
+            self.health.order(self.endpoints.len(), ask.digest)
+        } else {
+            ask.endpoints.to_vec()
+        };
+        let mut left = order.len();
+        for endpoint in order.iter().filter_map(|id| self.endpoints.get(id.0)) {
+            let share = deadline.share(left);
+            left = left.saturating_sub(1);
             match self.ask_endpoint(endpoint, ask, share).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
-                    tracing::debug!(upstream = %self.name, endpoint = endpoint.index, %error, "no answer");
+                    tracing::debug!(upstream = %self.name, endpoint = endpoint.id.0, %error, "no answer");
                     let elsewhere = another_may_answer(&error);
                     if telling
                         .as_ref()
@@ -129,7 +152,7 @@ impl Inner {
         ask: &Ask<'_>,
         deadline: Deadline,
     ) -> Result<Answer, FetchError> {
-        let auth = &self.auth;
+        let auth = &endpoint.auth;
         let known = auth.known(endpoint, ask.repository, deadline).await?;
         let landed = endpoint.follow(ask, known.as_ref(), deadline).await?;
         if !landed.wants_authorization() {
@@ -176,6 +199,7 @@ impl Inner {
             }
         };
         Ok(Answer {
+            endpoint: endpoint.id,
             status,
             headers,
             body,
@@ -210,8 +234,14 @@ impl Endpoint {
             let current = visited.last().unwrap_or(&self.base);
             let home = current.origin() == self.base.origin();
             let authorization = authorization.filter(|_| home);
-            let request = ask.request(current, authorization)?;
-            let response = self.client.send(ask.kind, request, deadline).await?;
+            let mut request = ask.request(current, authorization)?;
+            if home {
+                request.headers_mut().extend(self.headers.clone());
+            }
+            let response = self
+                .client
+                .send(ask.kind, request, deadline, ask.lane)
+                .await?;
             if home {
                 self.note_rate_limit(response.headers());
             }
@@ -262,10 +292,12 @@ impl Ask<'_> {
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         headers.insert(ACCEPT, self.accept.clone());
-        if self.offset > 0
-            && let Ok(range) = HeaderValue::try_from(format!("bytes={}-", self.offset))
-        {
-            headers.insert(RANGE, range);
+        if let Some((start, end)) = self.range {
+            // The last byte is named inclusively (RFC 9110 section 14.1.2).
+            let last = end.map_or(String::new(), |end| end.saturating_sub(1).to_string());
+            if let Ok(range) = HeaderValue::try_from(format!("bytes={start}-{last}")) {
+                headers.insert(RANGE, range);
+            }
         }
         if let Some(authorization) = authorization {
             headers.insert(AUTHORIZATION, authorization.header.clone());
@@ -288,6 +320,9 @@ fn another_may_answer(error: &FetchError) -> bool {
         | FetchError::Timeout(_)
         | FetchError::Broken(_)
         | FetchError::Protocol(_)
+        | FetchError::Loop(_)
+        | FetchError::Login(_)
+        | FetchError::Busy
         | FetchError::Token(_) => true,
     }
 }
@@ -304,6 +339,9 @@ fn rank(error: &FetchError) -> u8 {
         | FetchError::Timeout(_)
         | FetchError::Broken(_)
         | FetchError::Protocol(_)
+        | FetchError::Loop(_)
+        | FetchError::Login(_)
+        | FetchError::Busy
         | FetchError::Token(_) => 4,
     }
 }

@@ -15,16 +15,68 @@ use super::auth::Auth;
 use super::body::content_length;
 use super::client::HttpClient;
 use super::exchange::{Answer, Ask, Body, Endpoint, Inner, Wanted};
-use super::{BlobBody, FetchError, realm};
+use super::health::Health;
+use super::login::Source;
+use super::{BlobBody, FetchError, Parallel, realm};
 use crate::oci::link::{self, NextPage};
 use crate::oci::manifest::{MANIFEST_BYTES_MAX, media};
 use crate::oci::range::parse_content_range;
 use crate::oci::{AcceptClass, Digest, Reference, Repository, UpstreamName};
 use crate::telemetry::{Kind, Metrics};
 
+/// One of an upstream's endpoints, by its place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(pub(super) usize);
+
+/// What to do while an upstream limits our requests or fails for a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Wait and ask again, within `header_timeout`: there is nothing else to answer with.
+    Wait,
+    /// Fail at once.
+    Now,
+}
+
+/// Which bytes of which blob, from whom.
+#[derive(Clone, Copy, Debug)]
+pub struct BlobAsk<'a> {
+    /// The repository.
+    pub repository: &'a Repository,
+    /// The blob.
+    pub digest: &'a Digest,
+    /// The first byte.
+    pub start: u64,
+    /// The byte after the last one; `None`: to the blob's end. With `start` 0 and no end no Range is sent.
+    pub end: Option<u64>,
+    /// The endpoints to ask, in this order; empty: all, in the upstream's own order.
+    pub endpoints: &'a [EndpointId],
+    /// Requests in different lanes do not share a connection (one HTTP/2 connection has one flow window).
+    pub lane: usize,
+    /// Whether this is only worth a connection that is free now: [`FetchError::Busy`] where none is.
+    pub extra: bool,
+}
+
+impl<'a> BlobAsk<'a> {
+    /// All of it, from anybody.
+    #[must_use]
+    pub fn whole(repository: &'a Repository, digest: &'a Digest) -> Self {
+        Self {
+            repository,
+            digest,
+            start: 0,
+            end: None,
+            endpoints: &[],
+            lane: 0,
+            extra: false,
+        }
+    }
+}
+
 /// A manifest, whole.
 #[derive(Clone, Debug)]
 pub struct ManifestFetch {
+    /// Who gave it.
+    pub endpoint: EndpointId,
     /// The body, at most `MANIFEST_BYTES_MAX`.
     pub bytes: Bytes,
     /// `Content-Type` without parameters.
@@ -52,6 +104,13 @@ pub struct BlobFetch {
     /// The offset of the first byte that `body` yields: what was asked for when the upstream honours
     /// Range, 0 when it answered 200.
     pub offset: u64,
+    /// Whether the answer was a 206: the upstream honours Range.
+    pub ranged: bool,
+    /// Who gives it.
+    pub endpoint: EndpointId,
+    /// The strong `ETag` and the host that gave it: two answers of one host whose tags differ are not
+    /// parts of one content (RFC 9110 section 13.1.5).
+    pub validator: Option<(String, String)>,
     /// The size of the whole blob, when the upstream says it.
     pub total: Option<u64>,
     /// The bytes.
@@ -114,13 +173,23 @@ impl Upstream {
             let client = HttpClient::new(
                 config.name.clone(),
                 metrics.clone(),
-                endpoint.ca_file.as_deref(),
+                endpoint,
                 connect_share(config),
+                config.parallel.connections,
             );
+            let client = client.map_err(wrong)?;
+            let login = endpoint.logins.as_ref().unwrap_or(&config.logins).first();
+            let host = base.host_str().unwrap_or_default();
+            let login = match login {
+                Some(login) => Source::new(login, host, client.clone()).map_err(wrong)?,
+                None => Source::anonymous(),
+            };
             endpoints.push(Endpoint {
-                index,
+                id: EndpointId(index),
                 base,
-                client: client.map_err(wrong)?,
+                client,
+                headers: endpoint.headers.iter().cloned().collect(),
+                auth: Auth::new(login),
             });
         }
         Ok(Self {
@@ -129,7 +198,8 @@ impl Upstream {
                 endpoints,
                 header_timeout: config.header_timeout,
                 idle_timeout: config.idle_timeout,
-                auth: Auth::new(config.credentials.clone()),
+                health: Health::default(),
+                parallel: config.parallel,
             }),
         })
     }
@@ -138,6 +208,44 @@ impl Upstream {
     #[must_use]
     pub fn name(&self) -> &UpstreamName {
         &self.inner.name
+    }
+
+    /// How big blobs are fetched.
+    #[must_use]
+    pub fn parallel(&self) -> Parallel {
+        self.inner.parallel
+    }
+
+    /// The endpoints that a blob or manifest may be asked of, in the order of the moment: the configured
+    /// one or the fastest first, ill ones last, those that gave wrong bytes for this digest only where
+    /// there is no other. Never empty.
+    #[must_use]
+    pub fn endpoints_for(&self, digest: &Digest) -> Vec<EndpointId> {
+        let count = self.inner.endpoints.len();
+        self.inner.health.order(count, Some(digest))
+    }
+
+    /// The endpoint gave wrong bytes for `digest`: it is not asked for it again as long as there is another.
+    pub fn distrust(&self, endpoint: EndpointId, digest: &Digest) {
+        self.inner.health.distrust(endpoint, digest);
+    }
+
+    /// The endpoint does not honour Range, or lies about it: it is used on one connection from now on.
+    pub fn ignores_range(&self, endpoint: EndpointId) {
+        self.inner.health.ignores_range(endpoint);
+    }
+
+    /// Whether a Range may be tried at the endpoint.
+    #[must_use]
+    pub fn honours_range(&self, endpoint: EndpointId) -> bool {
+        self.inner.health.honours_range(endpoint)
+    }
+
+    /// The endpoint's host and port, for a log line.
+    #[must_use]
+    pub fn endpoint_host(&self, endpoint: EndpointId) -> &str {
+        let endpoint = self.inner.endpoints.get(endpoint.0);
+        endpoint.map_or("", |endpoint| endpoint.base.authority())
     }
 
     /// GET of a manifest.
@@ -149,11 +257,19 @@ impl Upstream {
         repository: &Repository,
         reference: &Reference,
         accept: AcceptClass,
+        patience: Patience,
     ) -> Result<ManifestFetch, FetchError> {
         let wanted = Wanted::Whole("a manifest", MANIFEST_BYTES_MAX);
-        let ask = manifest_ask(repository, reference, accept, Method::GET, wanted)?;
-        let Answer { headers, body, .. } = self.ask_complete(&ask).await?;
+        let mut ask = manifest_ask(repository, reference, accept, Method::GET, wanted)?;
+        ask.patience = patience;
+        let Answer {
+            endpoint,
+            headers,
+            body,
+            ..
+        } = self.ask_complete(&ask).await?;
         Ok(ManifestFetch {
+            endpoint,
             bytes: whole(body),
             content_type: content_type(&headers),
             digest_header: digest(&headers),
@@ -170,8 +286,10 @@ impl Upstream {
         repository: &Repository,
         reference: &Reference,
         accept: AcceptClass,
+        patience: Patience,
     ) -> Result<ManifestHead, FetchError> {
-        let ask = manifest_ask(repository, reference, accept, Method::HEAD, Wanted::Nothing)?;
+        let mut ask = manifest_ask(repository, reference, accept, Method::HEAD, Wanted::Nothing)?;
+        ask.patience = patience;
         let Answer { headers, .. } = self.ask_complete(&ask).await?;
         Ok(ManifestHead {
             digest: digest(&headers),
@@ -180,23 +298,27 @@ impl Upstream {
         })
     }
 
-    /// GET of a blob from `offset` on (`Range: bytes=offset-` when it is not 0).
+    /// GET of a blob, or of a part of it.
     ///
     /// # Errors
     /// [`FetchError`].
-    pub async fn blob(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-        offset: u64,
-    ) -> Result<BlobFetch, FetchError> {
+    pub async fn blob(&self, wanted: &BlobAsk<'_>) -> Result<BlobFetch, FetchError> {
+        let BlobAsk {
+            repository, digest, ..
+        } = *wanted;
         let mut ask = blob_ask(repository, digest, Method::GET, Wanted::Stream);
-        ask.offset = offset;
+        ask.range = Some((wanted.start, wanted.end)).filter(|range| *range != (0, None));
+        ask.endpoints = wanted.endpoints;
+        ask.lane = wanted.lane;
+        ask.extra = wanted.extra;
         let answer = self.inner.ask(&ask).await?;
-        let (offset, total) = extent(answer.status, &answer.headers, offset)?;
+        let (offset, total) = extent(answer.status, &answer.headers, ask.range)?;
         match answer.body {
             Body::Stream(body) => Ok(BlobFetch {
                 offset,
+                ranged: answer.status == StatusCode::PARTIAL_CONTENT,
+                endpoint: answer.endpoint,
+                validator: None,
                 total,
                 body,
             }),
@@ -238,7 +360,12 @@ impl Upstream {
                     .map(|(name, value)| (name.as_str(), value.as_str())),
             ),
             accept: HeaderValue::from_static("application/json"),
-            offset: 0,
+            range: None,
+            patience: Patience::Wait,
+            digest: None,
+            endpoints: &[],
+            lane: 0,
+            extra: false,
             body: LIST,
         })
         .await
@@ -261,7 +388,12 @@ impl Upstream {
             rest: format!("referrers/{digest}"),
             query: encode(artifact_type.map(|text| ("artifactType", text)).into_iter()),
             accept: HeaderValue::from_static(media::OCI_INDEX),
-            offset: 0,
+            range: None,
+            patience: Patience::Wait,
+            digest: None,
+            endpoints: &[],
+            lane: 0,
+            extra: false,
             body: LIST,
         })
         .await
@@ -297,7 +429,7 @@ impl fmt::Debug for Upstream {
 
 fn manifest_ask<'a>(
     repository: &'a Repository,
-    reference: &Reference,
+    reference: &'a Reference,
     accept: AcceptClass,
     method: Method,
     body: Wanted,
@@ -311,14 +443,22 @@ fn manifest_ask<'a>(
         rest: format!("manifests/{reference}"),
         query: None,
         accept,
-        offset: 0,
+        range: None,
+        patience: Patience::Wait,
+        digest: match reference {
+            Reference::Digest(digest) => Some(digest),
+            Reference::Tag(_) => None,
+        },
+        endpoints: &[],
+        lane: 0,
+        extra: false,
         body,
     })
 }
 
 fn blob_ask<'a>(
     repository: &'a Repository,
-    digest: &Digest,
+    digest: &'a Digest,
     method: Method,
     body: Wanted,
 ) -> Ask<'a> {
@@ -329,7 +469,12 @@ fn blob_ask<'a>(
         rest: format!("blobs/{digest}"),
         query: None,
         accept: HeaderValue::from_static("*/*"),
-        offset: 0,
+        range: None,
+        patience: Patience::Wait,
+        digest: Some(digest),
+        endpoints: &[],
+        lane: 0,
+        extra: false,
         body,
     }
 }
@@ -338,7 +483,7 @@ fn blob_ask<'a>(
 fn extent(
     status: StatusCode,
     headers: &HeaderMap,
-    asked: u64,
+    asked: Option<(u64, Option<u64>)>,
 ) -> Result<(u64, Option<u64>), FetchError> {
     // RFC 9110 section 14.2: a server may ignore Range.
     if status == StatusCode::OK {
@@ -349,14 +494,16 @@ fn extent(
         .and_then(|value| value.to_str().ok())
         .and_then(parse_content_range)
         .ok_or_else(|| nonsense("status 206 without a usable Content-Range"))?;
-    if asked == 0 || range.start != asked {
+    let Some((start, _)) = asked
+        .filter(|(start, end)| range.start == *start && end.is_none_or(|end| range.end <= end))
+    else {
         return Err(nonsense("another range than the one asked for"));
-    }
+    };
     let length = range.end.saturating_sub(range.start);
     if content_length(headers).is_some_and(|said| said != length) {
         return Err(nonsense("Content-Length and Content-Range do not agree"));
     }
-    Ok((asked, total))
+    Ok((start, total))
 }
 
 fn nonsense(why: &str) -> FetchError {

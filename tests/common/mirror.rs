@@ -24,27 +24,21 @@ pub const STALE_IF_ERROR: Duration = Duration::from_hours(1);
 
 /// An upstream's configuration with short time limits.
 pub fn upstream_config(name: &str, url: &str) -> upstream::Config {
+    let endpoint = upstream::EndpointConfig::at(url.parse().unwrap());
     upstream::Config {
-        name: UpstreamName::parse(name).unwrap(),
-        endpoints: vec![upstream::EndpointConfig {
-            url: url.parse().unwrap(),
-            ca_file: None,
-        }],
-        default: false,
-        hosts: Vec::new(),
-        credentials: None,
         connect_timeout: Duration::from_secs(1),
         header_timeout: Duration::from_secs(3),
         idle_timeout: Duration::from_secs(3),
-        parallel: 4,
+        ..upstream::Config::of(UpstreamName::parse(name).unwrap(), vec![endpoint])
     }
 }
 
 /// Credentials for an upstream.
-pub fn credentials(username: &str, password: &str) -> upstream::Credentials {
-    upstream::Credentials {
-        username: username.to_owned(),
-        password: upstream::Secret::new(password.to_owned()),
+pub fn credentials(username: &str, password: &str) -> upstream::LoginConfig {
+    let literal = |text: &str| upstream::Text::Literal(upstream::Secret::new(text.to_owned()));
+    upstream::LoginConfig::Password {
+        username: literal(username),
+        password: literal(password),
     }
 }
 

@@ -8,7 +8,9 @@ use crate::upstream::{FetchError, ManifestFetch};
 
 async fn pull(url: &str) -> Result<ManifestFetch, FetchError> {
     let all = AcceptClass::ALL;
-    simple(url).manifest(&repository(), &latest(), all).await
+    simple(url)
+        .manifest(&repository(), &latest(), all, Patience::Wait)
+        .await
 }
 
 #[tokio::test]
@@ -55,7 +57,7 @@ async fn head_of_a_manifest() {
     let upstream = simple(&server.url());
     let all = AcceptClass::ALL;
     let head = upstream
-        .manifest_head(&repository(), &latest(), all)
+        .manifest_head(&repository(), &latest(), all, Patience::Wait)
         .await
         .unwrap();
     assert_eq!(
@@ -64,7 +66,7 @@ async fn head_of_a_manifest() {
     );
     let other = Reference::Digest(digest);
     let error = upstream
-        .manifest_head(&repository(), &other, all)
+        .manifest_head(&repository(), &other, all, Patience::Wait)
         .await
         .unwrap_err();
     assert_eq!(error, FetchError::Status(405));
@@ -181,7 +183,9 @@ async fn requests_and_the_rate_limit_are_counted() {
     let metrics = metrics();
     let upstream = Upstream::new(&config(&[&server.url()]), metrics.clone()).unwrap();
     let all = AcceptClass::ALL;
-    let result = upstream.manifest(&repository(), &latest(), all).await;
+    let result = upstream
+        .manifest(&repository(), &latest(), all, Patience::Wait)
+        .await;
     assert!(result.is_err());
     let text = metrics.render();
     for line in [

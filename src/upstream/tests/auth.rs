@@ -44,12 +44,14 @@ fn challenge(request: &Seen, more: &str) -> http::Response<Body> {
 async fn pull(upstream: &Upstream) -> Result<ManifestFetch, FetchError> {
     let (repository, reference) = (repository(), latest());
     let all = AcceptClass::ALL;
-    upstream.manifest(&repository, &reference, all).await
+    upstream
+        .manifest(&repository, &reference, all, Patience::Wait)
+        .await
 }
 
 fn with_credentials(url: &str) -> Upstream {
     let mut config = config(&[url]);
-    config.credentials = Some(credentials());
+    config.logins = vec![credentials()];
     upstream(&config)
 }
 
@@ -230,7 +232,7 @@ async fn a_realm_at_a_metadata_address_is_not_asked() {
 async fn secrets_are_never_printed() {
     let server = registry(Arc::new(AtomicUsize::new(usize::MAX))).await;
     let mut config = config(&[&server.url()]);
-    config.credentials = Some(credentials());
+    config.logins = vec![credentials()];
     let upstream = upstream(&config);
     let error = pull(&upstream).await.unwrap_err();
     for text in [

@@ -15,7 +15,7 @@ async fn fetch(
     let headers = headers.to_vec();
     let server = Server::start(move |_| answer(status, &headers, "12345").into()).await;
     let upstream = simple(&server.url());
-    let result = upstream.blob(&repository(), &digest(), offset).await;
+    let result = blob(&upstream, offset).await;
     (result, server)
 }
 
@@ -69,7 +69,7 @@ async fn no_length_is_no_total_and_a_clean_end() {
     let server = Server::start(|_| pieces(&[b"12", b"", b"345"]).into()).await;
     let metrics = metrics();
     let upstream = Upstream::new(&config(&[&server.url()]), metrics.clone()).unwrap();
-    let mut blob = upstream.blob(&repository(), &digest(), 0).await.unwrap();
+    let mut blob = blob(&upstream, 0).await.unwrap();
     assert_eq!((blob.offset, blob.total), (0, None));
     let mut all = Vec::new();
     while let Some(bytes) = blob.body.next().await.unwrap() {
@@ -90,7 +90,7 @@ async fn what_has_arrived_is_had_without_waiting() {
         Server::start(move |_| piecewise(200, &[], receive.lock().unwrap().take().unwrap()).into())
             .await;
     let upstream = simple(&server.url());
-    let mut blob = upstream.blob(&repository(), &digest(), 0).await.unwrap();
+    let mut blob = blob(&upstream, 0).await.unwrap();
     assert!(blob.body.try_next().is_none());
     send.send(Ok(Bytes::from_static(b"12"))).await.unwrap();
     // Nothing is lost when a wait was given up in between.

@@ -15,7 +15,9 @@ use crate::upstream::{FetchError, ManifestFetch};
 
 async fn pull(upstream: &Upstream) -> Result<ManifestFetch, FetchError> {
     let all = AcceptClass::ALL;
-    upstream.manifest(&repository(), &latest(), all).await
+    upstream
+        .manifest(&repository(), &latest(), all, Patience::Wait)
+        .await
 }
 
 /// The URL of a port that nobody listens on.
@@ -98,7 +100,7 @@ async fn a_stalled_body_costs_the_idle_timeout() {
     let mut config = config(&[&server.url()]);
     config.idle_timeout = Duration::from_millis(200);
     let upstream = upstream(&config);
-    let mut fetch = upstream.blob(&repository(), &digest(), 0).await.unwrap();
+    let mut fetch = blob(&upstream, 0).await.unwrap();
     send.send(Ok(Bytes::from_static(b"12345"))).await.unwrap();
     assert_eq!(fetch.body.next().await.unwrap().unwrap(), "12345");
     // A caller that looks away again and again does not make the time begin anew.
@@ -125,7 +127,7 @@ async fn a_body_that_is_cut_is_broken() {
         })
         .await;
         let upstream = simple(&server.url());
-        let mut fetch = upstream.blob(&repository(), &digest(), 0).await.unwrap();
+        let mut fetch = blob(&upstream, 0).await.unwrap();
         send.send(Ok(Bytes::from_static(b"12345"))).await.unwrap();
         assert_eq!(fetch.body.next().await.unwrap().unwrap(), "12345");
         send.send(Err(std::io::Error::other("cut"))).await.unwrap();

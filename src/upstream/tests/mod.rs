@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{Config, Credentials, EndpointConfig, Secret, Upstream};
+use super::{
+    BlobAsk, BlobFetch, Config, EndpointConfig, FetchError, LoginConfig, Patience, Secret, Text,
+    Upstream,
+};
 use crate::oci::{Algorithm, Digest, Reference, Repository, Tag, UpstreamName};
 use crate::telemetry::Metrics;
 
@@ -22,28 +25,32 @@ const NAME: &str = "test.example";
 const PASSWORD: &str = "pa55-w0rd";
 
 pub(super) fn config(endpoints: &[&str]) -> Config {
-    let endpoint = |url: &&str| EndpointConfig {
-        url: Url::parse(url).unwrap(),
-        ca_file: None,
-    };
+    let endpoint = |url: &&str| EndpointConfig::at(Url::parse(url).unwrap());
+    let endpoints = endpoints.iter().map(endpoint).collect();
     Config {
-        name: UpstreamName::parse(NAME).unwrap(),
-        endpoints: endpoints.iter().map(endpoint).collect(),
-        default: false,
-        hosts: Vec::new(),
-        credentials: None,
         connect_timeout: Duration::from_secs(2),
         header_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(10),
-        parallel: 1,
+        ..Config::of(UpstreamName::parse(NAME).unwrap(), endpoints)
     }
 }
 
-fn credentials() -> Credentials {
-    Credentials {
-        username: "robot".to_owned(),
-        password: Secret::new(PASSWORD.to_owned()),
+fn credentials() -> LoginConfig {
+    let literal = |text: &str| Text::Literal(Secret::new(text.to_owned()));
+    LoginConfig::Password {
+        username: literal("robot"),
+        password: literal(PASSWORD),
     }
+}
+
+/// GET of the blob from `start` on.
+async fn blob(upstream: &Upstream, start: u64) -> Result<BlobFetch, FetchError> {
+    let (repository, digest) = (repository(), digest());
+    let ask = BlobAsk {
+        start,
+        ..BlobAsk::whole(&repository, &digest)
+    };
+    upstream.blob(&ask).await
 }
 
 fn metrics() -> Metrics {
@@ -79,6 +86,6 @@ fn questions_can_be_asked_from_any_thread_and_are_small() {
     let upstream = simple("https://x.example");
     let (repository, digest) = (repository(), digest());
     // clippy's bound for large futures: a caller would have to box them.
-    assert!(size(&upstream.blob(&repository, &digest, 0)) < 16_384);
+    assert!(size(&upstream.blob(&BlobAsk::whole(&repository, &digest))) < 16_384);
     assert!(size(&upstream.tags(&repository, &[])) < 16_384);
 }

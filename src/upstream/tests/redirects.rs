@@ -4,8 +4,8 @@ use super::server::{Server, answer};
 use super::*;
 use crate::upstream::FetchError;
 
-async fn blob(upstream: &Upstream) -> Result<Vec<u8>, FetchError> {
-    let mut fetch = upstream.blob(&repository(), &digest(), 0).await?;
+async fn content(upstream: &Upstream) -> Result<Vec<u8>, FetchError> {
+    let mut fetch = blob(upstream, 0).await?;
     let mut all = Vec::new();
     while let Some(bytes) = fetch.body.next().await? {
         all.extend_from_slice(&bytes);
@@ -30,7 +30,7 @@ async fn redirecting(target: String) -> Server {
 
 fn with_credentials(url: &str) -> Upstream {
     let mut config = config(&[url]);
-    config.credentials = Some(credentials());
+    config.logins = vec![credentials()];
     upstream(&config)
 }
 
@@ -39,14 +39,14 @@ async fn another_host_gets_no_authorization() {
     let cdn = Server::start(|_| answer(200, &[], "content").into()).await;
     let registry = redirecting(format!("{}/signed?sig=a%2Fb", cdn.url())).await;
     let upstream = with_credentials(&registry.url());
-    assert_eq!(blob(&upstream).await.unwrap(), b"content");
+    assert_eq!(content(&upstream).await.unwrap(), b"content");
     let seen = &cdn.seen()[0];
     assert_eq!(seen.target, "/signed?sig=a%2Fb");
     assert_eq!(seen.header("authorization"), None);
     assert_eq!(seen.header("accept-encoding"), Some("identity"));
 
     // The target is not remembered: the registry is asked again.
-    assert_eq!(blob(&upstream).await.unwrap(), b"content");
+    assert_eq!(content(&upstream).await.unwrap(), b"content");
     assert_eq!(registry.seen().len(), 3);
     assert_eq!(
         registry.connections(),
@@ -59,7 +59,7 @@ async fn another_host_gets_no_authorization() {
 async fn a_relative_redirect_stays_with_its_host_and_authorization() {
     let registry = redirecting("/other/place".to_owned()).await;
     let upstream = with_credentials(&registry.url());
-    assert_eq!(blob(&upstream).await.unwrap(), b"content");
+    assert_eq!(content(&upstream).await.unwrap(), b"content");
     let there = registry.seen_at("/other/place");
     assert_eq!(there.len(), 1);
     assert!(there[0].header("authorization").is_some());
@@ -70,7 +70,9 @@ async fn another_host_s_challenge_is_not_answered() {
     let challenge = ("www-authenticate", "Basic realm=\"x\"");
     let cdn = Server::start(move |_| answer(401, &[challenge], "").into()).await;
     let registry = redirecting(cdn.url()).await;
-    let error = blob(&with_credentials(&registry.url())).await.unwrap_err();
+    let error = content(&with_credentials(&registry.url()))
+        .await
+        .unwrap_err();
     assert_eq!(error, FetchError::Status(401));
     assert_eq!(cdn.seen().len(), 1);
 }
@@ -86,7 +88,7 @@ async fn circles_and_long_chains_end() {
         answer(302, &[("location", next)], "").into()
     })
     .await;
-    let error = blob(&simple(&circle.url())).await.unwrap_err();
+    let error = content(&simple(&circle.url())).await.unwrap_err();
     assert_eq!(
         error,
         FetchError::Protocol("bad redirect: in a circle".to_owned())
@@ -99,7 +101,7 @@ async fn circles_and_long_chains_end() {
         answer(302, &[("location", &next)], "").into()
     })
     .await;
-    let error = blob(&simple(&chain.url())).await.unwrap_err();
+    let error = content(&simple(&chain.url())).await.unwrap_err();
     assert_eq!(
         error,
         FetchError::Protocol("bad redirect: too many".to_owned())
@@ -115,7 +117,7 @@ async fn a_manifest_can_be_redirected_too() {
     let upstream = simple(&registry.url());
     let all = crate::oci::AcceptClass::ALL;
     let fetch = upstream
-        .manifest(&repository(), &latest(), all)
+        .manifest(&repository(), &latest(), all, Patience::Wait)
         .await
         .unwrap();
     assert_eq!(fetch.content_type.as_deref(), Some("a/b"));

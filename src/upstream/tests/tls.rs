@@ -34,7 +34,9 @@ async fn server(ca_file: &Path, protocols: &[&[u8]]) -> Server {
 
 async fn pull(upstream: &Upstream) -> Result<ManifestFetch, FetchError> {
     let all = AcceptClass::ALL;
-    upstream.manifest(&repository(), &latest(), all).await
+    upstream
+        .manifest(&repository(), &latest(), all, Patience::Wait)
+        .await
 }
 
 #[tokio::test]
@@ -54,7 +56,7 @@ async fn a_ca_file_is_trusted_and_alpn_chooses_the_protocol() {
         for _ in 0..2 {
             pull(&upstream).await.unwrap();
         }
-        let blob = upstream.blob(&repository(), &digest(), 0).await.unwrap();
+        let blob = blob(&upstream, 0).await.unwrap();
         assert_eq!(blob.total, Some(2));
         assert!(server.seen().iter().all(|seen| seen.version == version));
         assert_eq!(server.connections(), 1);

@@ -1,0 +1,211 @@
+//! What is configured of an upstream, resolved: plain values, nothing dialled or read yet.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use url::Url;
+
+use super::login::LoginConfig;
+use crate::oci::UpstreamName;
+
+/// A secret that cannot be printed: `Debug` shows `***`, there is no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+    /// The secret itself, for what is sent to whom it was meant for.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A user name and password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user name.
+    pub username: String,
+    /// The password or token.
+    pub password: Secret,
+}
+
+/// How connections to an endpoint, and to where it redirects, are made.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum ProxyConfig {
+    /// Straight.
+    #[default]
+    Direct,
+    /// As `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` said at start.
+    Environment(EnvironmentProxies),
+    /// Through this one.
+    Through(Proxy),
+}
+
+/// The proxies that the environment names; values as they were written.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct EnvironmentProxies {
+    /// For `http://` destinations.
+    pub http: Option<Secret>,
+    /// For `https://` destinations.
+    pub https: Option<Secret>,
+    /// For both, where the one above is missing.
+    pub all: Option<Secret>,
+    /// Hosts that are reached straight, in the usual syntax of `NO_PROXY`.
+    pub no: String,
+}
+
+/// One proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// `http://`, `https://` (HTTP CONNECT), `socks5://` or `socks5h://`; without user info.
+    pub url: Url,
+    /// What it wants to know, if anything.
+    pub credentials: Option<Credentials>,
+}
+
+/// One base URL of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointConfig {
+    /// `http://` or `https://`, no query, no fragment, no user info; a path prefix is allowed.
+    pub url: Url,
+    /// PEM file of further trusted roots for this endpoint.
+    pub ca_file: Option<PathBuf>,
+    /// PEM files of a certificate (with its chain) and its key, shown to the endpoint.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Any certificate is believed. Said loudly in the log.
+    pub insecure_skip_verify: bool,
+    /// How connections are made.
+    pub proxy: ProxyConfig,
+    /// Addresses that the endpoint's host name stands for; empty: it is looked up.
+    pub resolve: Vec<IpAddr>,
+    /// Sent with every request to the endpoint itself (never to where it redirects). Marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The pool of logins for this endpoint; `None`: the upstream's.
+    pub logins: Option<Vec<LoginConfig>>,
+}
+
+/// The certificate that roadstead shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// PEM: the certificate first, then its chain.
+    pub cert: PathBuf,
+    /// PEM: its private key.
+    pub key: PathBuf,
+}
+
+impl EndpointConfig {
+    /// An endpoint that needs nothing but its URL.
+    #[must_use]
+    pub fn at(url: Url) -> Self {
+        Self {
+            url,
+            ca_file: None,
+            client_certificate: None,
+            insecure_skip_verify: false,
+            proxy: ProxyConfig::Direct,
+            resolve: Vec::new(),
+            headers: Vec::new(),
+            logins: None,
+        }
+    }
+}
+
+/// Which endpoint is asked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// As they are written, the ill ones last.
+    #[default]
+    Ordered,
+    /// The one that has answered fastest, the ill ones last.
+    Fastest,
+}
+
+/// How big blobs are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parallel {
+    /// Connections for one blob, at least 1.
+    pub connections: usize,
+    /// Blobs up to this many bytes are fetched on one connection.
+    pub above: u64,
+    /// Bytes asked for in one request, at most.
+    pub segment_size: u64,
+}
+
+impl Default for Parallel {
+    fn default() -> Self {
+        Self {
+            connections: 4,
+            above: 16 * 1024 * 1024,
+            segment_size: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// One upstream, resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Its public name.
+    pub name: UpstreamName,
+    /// Base URLs in order of preference; at least one.
+    pub endpoints: Vec<EndpointConfig>,
+    /// Which of them is asked first.
+    pub strategy: Strategy,
+    /// Requests that name no upstream go here.
+    pub default: bool,
+    /// `Host` names that select it.
+    pub hosts: Vec<String>,
+    /// Who roadstead is to the endpoints that do not say it themselves: a pool, used in order, each when
+    /// those before it are limited or refused. Empty: anonymous.
+    pub logins: Vec<LoginConfig>,
+    /// Requests to it at the same time, each counted until its body ends.
+    pub max_connections: usize,
+    /// To a TCP and TLS connection.
+    pub connect_timeout: Duration,
+    /// To the first response header, retries, redirects and token included.
+    pub header_timeout: Duration,
+    /// No byte for this long: the connection is replaced.
+    pub idle_timeout: Duration,
+    /// How big blobs are fetched.
+    pub parallel: Parallel,
+}
+
+impl Config {
+    /// An upstream with these endpoints and defaults for the rest.
+    #[must_use]
+    pub fn of(name: UpstreamName, endpoints: Vec<EndpointConfig>) -> Self {
+        Self {
+            name,
+            endpoints,
+            strategy: Strategy::default(),
+            default: false,
+            hosts: Vec::new(),
+            logins: Vec::new(),
+            max_connections: MAX_CONNECTIONS,
+            connect_timeout: CONNECT_TIMEOUT,
+            header_timeout: HEADER_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            parallel: Parallel::default(),
+        }
+    }
+}
+
+/// `upstream.*.max_connections`: a node that starts asks for some dozens of layers at once; registries
+/// count connections of one address in hundreds.
+pub const MAX_CONNECTIONS: usize = 64;
+/// `upstream.*.connect_timeout`.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// `upstream.*.header_timeout`.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// `upstream.*.idle_timeout`.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
