@@ -28,6 +28,14 @@ use crate::telemetry::{Kind, Metrics};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointId(pub(super) usize);
 
+impl EndpointId {
+    /// The endpoint at this place of the configuration.
+    #[must_use]
+    pub const fn of(place: usize) -> Self {
+        Self(place)
+    }
+}
+
 /// What to do while an upstream limits our requests or fails for a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {

@@ -1,0 +1,117 @@
+//! How often a fill tries again, and how long it waits before that.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::time::Instant;
+
+/// Failures in a row that a fill survives.
+const RETRIES_MAX: u32 = 8;
+
+/// So many bytes that arrived earn one more retry: a blob of many gigabytes over a bad line breaks more
+/// often than a small one, and may.
+const RETRY_EARNED_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A fill to which nothing came for this long, whatever was tried, is given up. Clients give up a
+/// silent body after some minutes (containerd's `image_pull_progress_timeout`: 5).
+const STALLED_MAX: Duration = Duration::from_secs(60);
+
+/// The first wait; servers close idle connections at any time, which is over in a moment.
+const DELAY_MIN: Duration = Duration::from_millis(100);
+
+/// The longest wait: an upstream that restarts is back within seconds.
+const DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// One fill's retries.
+#[derive(Debug)]
+pub(super) struct Budget {
+    retries: u32,
+    earned: u64,
+    delays: ExponentialBackoff,
+    last_progress: Instant,
+}
+
+impl Budget {
+    pub(super) fn new() -> Self {
+        Self {
+            retries: RETRIES_MAX,
+            earned: 0,
+            delays: delays(),
+            last_progress: Instant::now(),
+        }
+    }
+
+    /// Bytes have arrived.
+    pub(super) fn progress(&mut self, bytes: u64) {
+        self.last_progress = Instant::now();
+        self.delays = delays();
+        self.earned += bytes;
+        while self.earned >= RETRY_EARNED_BYTES {
+            self.earned -= RETRY_EARNED_BYTES;
+            self.retries = (self.retries + 1).min(RETRIES_MAX);
+        }
+    }
+
+    /// Something failed: how long to wait before it is tried again, or `None` when it is not.
+    pub(super) fn spend(&mut self) -> Option<Duration> {
+        if self.last_progress.elapsed() > STALLED_MAX {
+            return None;
+        }
+        self.retries = self.retries.checked_sub(1)?;
+        Some(self.delays.next().unwrap_or(DELAY_MAX))
+    }
+}
+
+/// Each twice as long as the one before, with jitter: a fleet's fills must not knock in step.
+fn delays() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(DELAY_MIN)
+        .with_max_delay(DELAY_MAX)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fill_that_gets_nowhere_is_given_up_after_so_many_failures() {
+        let mut budget = Budget::new();
+        let waits: Vec<_> = std::iter::from_fn(|| budget.spend()).collect();
+        assert_eq!(waits.len(), 8);
+        assert!(
+            waits
+                .iter()
+                .all(|wait| *wait >= DELAY_MIN && *wait <= 2 * DELAY_MAX)
+        );
+        let sum: Duration = waits.iter().sum();
+        assert!(sum > Duration::from_secs(5), "the waits grow: {waits:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_arrives_earns_retries_but_never_more_than_at_first() {
+        let mut budget = Budget::new();
+        for _ in 0..8 {
+            budget.spend().unwrap();
+        }
+        budget.progress(RETRY_EARNED_BYTES - 1);
+        assert_eq!(budget.spend(), None);
+        budget.progress(1);
+        assert!(
+            budget.spend().unwrap() <= 2 * DELAY_MIN,
+            "and the wait is short again"
+        );
+        assert_eq!(budget.spend(), None);
+        budget.progress(1000 * RETRY_EARNED_BYTES);
+        assert_eq!(std::iter::from_fn(|| budget.spend()).count(), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_a_fill_however_few_failures_it_had() {
+        let mut budget = Budget::new();
+        tokio::time::advance(STALLED_MAX + Duration::from_secs(1)).await;
+        assert_eq!(budget.spend(), None);
+    }
+}

@@ -1,0 +1,384 @@
+//! One fill's work: its connections, what they write, when they try again.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::{BoxFuture, join_all};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::budget::Budget;
+use super::plan::{Plan, piece_size};
+use super::trust::Trust;
+use super::wrong_content;
+use crate::mirror::{Inner, MirrorError, Source};
+use crate::oci::Digest;
+use crate::store::{Coverage, Partial, VerifyError};
+use crate::telemetry::Kind;
+use crate::upstream::{EndpointId, FetchError, Upstream};
+
+/// Requests in a row that one of the further connections may lose before it is given up: the blob
+/// comes without it, too, only slower. An upstream that allows fewer connections than configured is
+/// not bothered with more.
+const LANE_FAILURES_MAX: u32 = 2;
+
+/// One fill's work.
+pub(super) struct Job<'a> {
+    pub(super) mirror: &'a Inner,
+    pub(super) upstream: &'a Upstream,
+    pub(super) source: &'a Source,
+    pub(super) digest: Digest,
+    pub(super) state: Mutex<State>,
+    /// Cancelled when the mirror stops or when the fill has failed. Then waits for upstream end, and
+    /// writes under way are finished: a file must not be written to by one who has lost it.
+    pub(super) over: CancellationToken,
+}
+
+pub(super) struct State {
+    /// The blob's size, from a manifest or from upstream.
+    pub(super) total: Option<u64>,
+    /// Whether the readers have been told that bytes will come.
+    pub(super) started: bool,
+    pub(super) plan: Plan,
+    pub(super) budget: Budget,
+    pub(super) trust: Trust,
+    /// Whose connections broke, how often.
+    pub(super) failures: HashMap<EndpointId, u32>,
+    /// The strong `ETag` that each host gave.
+    pub(super) validators: HashMap<(EndpointId, String), String>,
+    /// The one endpoint that is believed, after others were not.
+    pub(super) only: Option<EndpointId>,
+    /// Ranges are not used: everything is streamed from the start, and what is there is skipped.
+    pub(super) plain: bool,
+    pub(super) unattended: Option<OwnedSemaphorePermit>,
+}
+
+/// How an attempt to fetch a piece ended without all of it.
+pub(super) enum Failure {
+    /// The whole fill cannot be had.
+    Fatal(MirrorError),
+    /// The rest may come another time; so many bytes came.
+    Broken { error: FetchError, bytes: u64 },
+    /// The endpoint sends everything or nothing, and this connection is not the one to take everything.
+    NoRange,
+}
+
+impl From<MirrorError> for Failure {
+    fn from(error: MirrorError) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn new(
+        mirror: &'a Inner,
+        upstream: &'a Upstream,
+        source: &'a Source,
+        digest: Digest,
+        expected: Option<u64>,
+    ) -> Self {
+        Self {
+            mirror,
+            upstream,
+            source,
+            digest,
+            over: mirror.stop.child_token(),
+            state: Mutex::new(State {
+                total: expected,
+                started: false,
+                plan: Plan::new(&Coverage::default(), 0, 1),
+                budget: Budget::new(),
+                trust: Trust::default(),
+                failures: HashMap::new(),
+                validators: HashMap::new(),
+                only: None,
+                plain: false,
+                unattended: None,
+            }),
+        }
+    }
+
+    /// Fetches all that is missing. What is there then is not yet verified.
+    ///
+    /// # Errors
+    /// Why the blob cannot be had, after everything was tried.
+    pub(super) async fn fetch(&self, partial: &Partial<MirrorError>) -> Result<(), MirrorError> {
+        if !self.state().started {
+            self.state().trust.taken_up(&partial.coverage());
+        }
+        loop {
+            let total = self.state().total;
+            let Some(total) = total else {
+                self.stream(partial).await?;
+                if self.state().total.is_none() {
+                    return Ok(());
+                }
+                continue;
+            };
+            let have = partial.coverage();
+            if have.next_gap(0, total).is_none() {
+                // An earlier run may have had it all, and have been stopped before the commit.
+                return self.begin(partial, Some(total)).await;
+            }
+            let lanes = self.plan(&have, total);
+            let (open, gate) = watch::channel(false);
+            let others = (1..lanes).map(|lane| {
+                let gate = gate.clone();
+                Box::pin(self.further_lane(partial, lane, gate)) as BoxFuture<'_, _>
+            });
+            let first = Box::pin(self.first_lane(partial, open)) as BoxFuture<'_, _>;
+            let ended = join_all(std::iter::once(first).chain(others)).await;
+            // The first one's error ended the others.
+            let errors = ended.into_iter().filter_map(Result::err);
+            let telling = errors.min_by_key(|error| matches!(error, MirrorError::ShuttingDown));
+            if let Some(error) = telling {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Plans what is missing, and says on how many connections.
+    fn plan(&self, have: &Coverage, total: u64) -> usize {
+        let parallel = self.upstream.parallel();
+        let order = self.order(have.prefix() > 0);
+        let mut state = self.state();
+        let ranges = !state.plain
+            && order
+                .first()
+                .is_some_and(|endpoint| self.upstream.honours_range(*endpoint));
+        let several = ranges && total > parallel.above && parallel.connections > 1;
+        let (lanes, segment) = if several {
+            let segment = piece_size(total, parallel.connections, parallel.segment_size);
+            (parallel.connections, segment)
+        } else {
+            (1, u64::MAX)
+        };
+        state.plan = Plan::new(have, total, segment);
+        lanes
+    }
+
+    /// The connection that always is: it decides when the fill is given up.
+    async fn first_lane(
+        &self,
+        partial: &Partial<MirrorError>,
+        open: watch::Sender<bool>,
+    ) -> Result<(), MirrorError> {
+        while let Some(piece) = self.take(partial) {
+            match self.attempt(partial, 0, &piece, Some(&open)).await {
+                Ok(()) => {}
+                Err(Failure::Fatal(error)) => {
+                    self.over.cancel();
+                    return Err(error);
+                }
+                Err(Failure::NoRange) => {
+                    self.state().plain = true;
+                    self.give_back(partial, &piece);
+                }
+                Err(Failure::Broken { error, .. }) => {
+                    self.give_back(partial, &piece);
+                    let paused = self.pause(partial, error).await;
+                    paused.inspect_err(|_| self.over.cancel())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One more connection, worth having as long as it works.
+    async fn further_lane(
+        &self,
+        partial: &Partial<MirrorError>,
+        lane: usize,
+        mut gate: watch::Receiver<bool>,
+    ) -> Result<(), MirrorError> {
+        // Opened by the first answer to a Range; closed when there is none.
+        let opened = async { gate.wait_for(|open| *open).await.is_ok() };
+        if !self.unless_over(opened).await? {
+            return Ok(());
+        }
+        let mut failures = 0;
+        while failures < LANE_FAILURES_MAX && !self.state().plain {
+            let Some(piece) = self.take(partial) else {
+                return Ok(());
+            };
+            match self.attempt(partial, lane, &piece, None).await {
+                Ok(()) => failures = 0,
+                Err(Failure::Fatal(error)) => {
+                    self.over.cancel();
+                    return Err(error);
+                }
+                Err(
+                    Failure::NoRange
+                    | Failure::Broken {
+                        error: FetchError::Busy,
+                        ..
+                    },
+                ) => {
+                    self.give_back(partial, &piece);
+                    return Ok(());
+                }
+                Err(Failure::Broken { error, bytes }) => {
+                    tracing::debug!(digest = %self.digest, lane, %error, bytes, "one of several connections broke");
+                    self.give_back(partial, &piece);
+                    failures = if bytes > 0 { 0 } else { failures + 1 };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A blob of unknown size, on one connection.
+    async fn stream(&self, partial: &Partial<MirrorError>) -> Result<(), MirrorError> {
+        loop {
+            let piece = partial.prefix()..u64::MAX;
+            match self.attempt(partial, 0, &piece, None).await {
+                Ok(()) => return Ok(()),
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::NoRange) => self.state().plain = true,
+                Err(Failure::Broken { error, .. }) => self.pause(partial, error).await?,
+            }
+            if self.state().total.is_some() {
+                // Now it is known, and what is missing can be planned.
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits before the next attempt, or gives the fill up.
+    async fn pause(
+        &self,
+        partial: &Partial<MirrorError>,
+        error: FetchError,
+    ) -> Result<(), MirrorError> {
+        let wait = self.state().budget.spend();
+        let Some(wait) = wait else {
+            return Err(MirrorError::of_fetch(Kind::Blob, error));
+        };
+        tracing::info!(
+            upstream = %self.source.upstream, repository = %self.source.repository,
+            digest = %self.digest, bytes = partial.prefix(), %error, wait_ms = wait.as_millis(),
+            "a transfer broke off; going on with it"
+        );
+        self.unless_over(tokio::time::sleep(wait)).await
+    }
+
+    /// The next piece for a connection to fetch.
+    fn take(&self, partial: &Partial<MirrorError>) -> Option<Range<u64>> {
+        let mut state = self.state();
+        if state.plain {
+            let total = state.total?;
+            let gap = partial.coverage().next_gap(0, total)?;
+            return Some(gap.start..total);
+        }
+        state.plan.take()
+    }
+
+    /// What is missing of a piece can be taken again.
+    fn give_back(&self, partial: &Partial<MirrorError>, piece: &Range<u64>) {
+        let have = partial.coverage();
+        let mut at = piece.start;
+        let mut state = self.state();
+        while let Some(gap) = have.next_gap(at, piece.end) {
+            at = gap.end;
+            state.plan.give_back(gap);
+        }
+    }
+
+    /// The endpoints to ask now: those whose connections broke least often first.
+    pub(super) fn order(&self, needs_range: bool) -> Vec<EndpointId> {
+        let state = self.state();
+        if let Some(only) = state.only {
+            return vec![only];
+        }
+        let mut order = self.upstream.endpoints_for(&self.digest);
+        order.sort_by_key(|endpoint| {
+            let failures = state.failures.get(endpoint).copied().unwrap_or_default();
+            let unfit = needs_range && !self.upstream.honours_range(*endpoint);
+            (failures, unfit)
+        });
+        order
+    }
+
+    /// The bytes that are there are wrong: whom to believe now.
+    ///
+    /// # Errors
+    /// What the readers are told when there is nobody.
+    pub(super) async fn again(
+        &self,
+        partial: &Partial<MirrorError>,
+        error: VerifyError,
+    ) -> Result<(), MirrorError> {
+        let digest = self.digest;
+        let (upstream, repository) = (&self.source.upstream, &self.source.repository);
+        let again = match &error {
+            VerifyError::Size { .. } | VerifyError::Digest { .. } => {
+                let endpoints = self.upstream.endpoints_for(&digest);
+                self.state().trust.again(&endpoints)
+            }
+            VerifyError::Store(_) => None,
+        };
+        let Some(again) = again else {
+            tracing::error!(
+                %upstream, %repository, %digest, %error,
+                "upstream sent wrong content; nothing of it is kept, and its readers are cut off"
+            );
+            return Err(wrong_content(digest, error));
+        };
+        if let Some(wrong) = again.wrong {
+            self.upstream.distrust(wrong, &digest);
+        }
+        if again.plainly {
+            self.upstream.ignores_range(again.only);
+        }
+        tracing::error!(
+            %upstream, %repository, %digest, %error,
+            wrong = again.wrong.map(|id| self.upstream.endpoint_host(id)),
+            next = self.upstream.endpoint_host(again.only), without_ranges = again.plainly,
+            "upstream sent wrong content; fetching it again before anybody gets the end of it"
+        );
+        {
+            let mut state = self.state();
+            state.only = Some(again.only);
+            state.plain = again.plainly;
+        }
+        Ok(partial.doubt(again.keep).await?)
+    }
+
+    /// The digest is right: endpoints whose bytes had to be replaced are not asked for it again.
+    pub(super) fn was_right(&self) {
+        for endpoint in self.state().trust.convicted() {
+            self.upstream.distrust(endpoint, &self.digest);
+        }
+    }
+
+    /// A fill goes on without readers, but only so many of them.
+    pub(super) fn attend(&self, partial: &Partial<MirrorError>) -> Result<(), MirrorError> {
+        let mut state = self.state();
+        if partial.readers() > 0 {
+            state.unattended = None;
+        } else if state.unattended.is_none() {
+            let permit = Arc::clone(&self.mirror.unattended).try_acquire_owned();
+            let busy = MirrorError::Busy("too many downloads that nobody waits for");
+            state.unattended = Some(permit.map_err(|_| busy)?);
+        }
+        Ok(())
+    }
+
+    /// Waits for upstream, unless the fill is over.
+    pub(super) async fn unless_over<T>(
+        &self,
+        wait: impl Future<Output = T>,
+    ) -> Result<T, MirrorError> {
+        tokio::select! {
+            biased;
+            () = self.over.cancelled() => Err(MirrorError::ShuttingDown),
+            done = wait => Ok(done),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is small and leaves the state whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,134 @@
+//! The fetchers: from upstream into a fill, whatever happens on the way.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `job` | one fill's work: its connections, and when they try again |
+//! | `attempt` | one request: what is asked for, what may be answered, how it is written |
+//! | `body` | bytes as they come, gathered for writing |
+//! | `plan` | which bytes are to be fetched next (pure) |
+//! | `budget` | how often and after what wait something is tried again |
+//! | `trust` | whose bytes they are, and whom to believe when they are wrong (pure) |
+//!
+//! A big blob is fetched in pieces on several connections, the lowest offset first. A connection that
+//! breaks or stalls gives back what it has not fetched, and that is fetched by whoever is free, at the
+//! byte reached. Bytes that turn out wrong are fetched again from an endpoint that is believed more.
+
+mod attempt;
+mod body;
+mod budget;
+mod job;
+mod plan;
+mod trust;
+
+use std::sync::Arc;
+
+use super::flight::Lead;
+use super::{Inner, MirrorError, Source};
+use crate::oci::Digest;
+use crate::oci::manifest::ChildKind;
+use crate::store::{Link, Partial, StoreError, Verified, VerifyError};
+use job::Job;
+
+impl Inner {
+    /// Fetches a blob into its fill, whoever still reads it.
+    pub(super) async fn fetch(self: Arc<Self>, lead: Lead, source: Source, digest: Digest) {
+        // Freed when this function ends, after the fill has.
+        let Lead {
+            opening,
+            fill,
+            place: _place,
+        } = lead;
+        drop(fill);
+        let link = self.store.link(&source, &digest).await;
+        let expected = link.and_then(|link| link.size);
+        let partial = match self.store.begin(opening, expected).await {
+            Ok(partial) => partial,
+            Err(Some((opening, error))) => {
+                tracing::error!(upstream = %source.upstream, repository = %source.repository, %digest, %error, "cannot store a blob");
+                if expected.is_some() && matches!(error, StoreError::NoRoom(_)) {
+                    // It may be the size that is wrong.
+                    self.store.forget_size(&source, &digest).await;
+                }
+                return opening.fail(error.into());
+            }
+            Err(None) => return,
+        };
+        self.metrics.fills_in_flight(1);
+        self.fill(partial, &source, expected).await;
+        self.metrics.fills_in_flight(-1);
+    }
+
+    /// Fetches, checks and keeps; or tells the readers why not.
+    async fn fill(&self, partial: Partial<MirrorError>, source: &Source, expected: Option<u64>) {
+        let digest = *partial.digest();
+        let job = match self.upstream(source) {
+            Ok(upstream) => Job::new(self, upstream, source, digest, expected),
+            Err(error) => return partial.fail(error),
+        };
+        let mut partial = partial;
+        loop {
+            if let Err(error) = job.fetch(&partial).await {
+                if matches!(error, MirrorError::ShuttingDown) {
+                    return partial.suspend(error).await;
+                }
+                tracing::warn!(
+                    upstream = %source.upstream, repository = %source.repository, %digest, %error,
+                    bytes = partial.prefix(), readers = partial.readers(),
+                    "a blob was not fetched; its readers are cut off, and the next request tries again"
+                );
+                self.doubt_size(source, &digest, expected, &error).await;
+                return partial.fail(error);
+            }
+            match partial.verify().await {
+                Ok(verified) => {
+                    job.was_right();
+                    return self.keep(verified, source, digest).await;
+                }
+                Err((wrong, error)) => match job.again(&wrong, error).await {
+                    Ok(()) => partial = wrong,
+                    Err(error) => {
+                        self.doubt_size(source, &digest, expected, &error).await;
+                        return wrong.fail(error);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Makes a checked blob durable. Its readers have all of it already.
+    async fn keep(&self, verified: Verified<MirrorError>, source: &Source, digest: Digest) {
+        match verified.commit().await {
+            Ok(blob) => {
+                let link = Link::of(ChildKind::Blob, Some(blob.size()));
+                self.store.record_links(source, vec![(digest, link)]).await;
+            }
+            Err(error) => {
+                tracing::error!(%digest, %error, "a blob was fetched and served, but cannot be kept. Is the disk full or read-only?");
+            }
+        }
+    }
+
+    /// Upstream or the manifest that said the size is wrong: next time the digest alone shall tell.
+    async fn doubt_size(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        expected: Option<u64>,
+        error: &MirrorError,
+    ) {
+        if expected.is_some() && matches!(error, MirrorError::WrongContent { .. }) {
+            self.store.forget_size(source, digest).await;
+        }
+    }
+}
+
+/// What clients are told of bytes that are not what the digest promises.
+fn wrong_content(digest: Digest, error: VerifyError) -> MirrorError {
+    match error {
+        VerifyError::Size { .. } | VerifyError::Digest { .. } => MirrorError::WrongContent {
+            digest,
+            why: error.to_string(),
+        },
+        VerifyError::Store(error) => error.into(),
+    }
+}
