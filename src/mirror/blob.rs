@@ -9,7 +9,7 @@ use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
 use crate::store::Link;
 use crate::telemetry::{Kind, Outcome};
-use crate::upstream::{BlobAsk, FetchError};
+use crate::upstream::{BlobAsk, FetchError, carry};
 
 /// How often a request looks again: when a blob was stored or evicted in
 /// between, or when the fill it joined failed for another repository's reasons.
@@ -75,8 +75,9 @@ impl Inner {
                 Seat::Lead(lead) => {
                     let fill = lead.fill.clone();
                     let (mirror, source, digest) = (Arc::clone(self), source.clone(), *digest);
-                    self.tasks
-                        .spawn(async move { mirror.fetch(lead, source, digest).await });
+                    self.tasks.spawn(carry(
+                        async move { mirror.fetch(lead, source, digest).await },
+                    ));
                     let total = fill.started().await?;
                     let content = Content::Filling(fill);
                     return Ok(BlobAnswer {

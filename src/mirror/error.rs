@@ -3,7 +3,7 @@
 use crate::oci::Digest;
 use crate::store::{Ended, StoreError};
 use crate::telemetry::Kind;
-use crate::upstream::FetchError;
+use crate::upstream::{FetchError, Loop};
 use std::time::Duration;
 
 /// Why a request could not be answered. Cloneable: every waiter gets the same answer.
@@ -47,6 +47,9 @@ pub enum MirrorError {
     /// The manifest is over the size bound, or no manifest: 502 (`MANIFEST_INVALID`).
     #[error("upstream's manifest is not usable: {0}")]
     ManifestInvalid(String),
+    /// The request has passed through this mirror before: 508.
+    #[error(transparent)]
+    Loop(#[from] Loop),
     /// Too many fills or readers at once: 503.
     #[error("too busy: {0}")]
     Busy(&'static str),
@@ -81,9 +84,9 @@ impl MirrorError {
             | FetchError::Broken(_)
             | FetchError::TooLarge { .. }
             | FetchError::Protocol(_)
-            | FetchError::Loop(_)
             | FetchError::Login(_)
             | FetchError::Token(_) => Self::Upstream(error),
+            FetchError::Loop(_) => Self::Loop(Loop::Closed),
             FetchError::Busy => Self::Busy("all connections to upstream are in use"),
         }
     }
@@ -105,6 +108,7 @@ impl MirrorError {
             | Self::NameUnknown
             | Self::BlobUnknown
             | Self::Unauthorized
+            | Self::Loop(_)
             | Self::Denied => false,
         }
     }

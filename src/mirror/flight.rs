@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::{MirrorError, Source};
 use crate::oci::Digest;
 use crate::store::{self, Fill};
+use crate::upstream::carry;
 
 /// Fills at the same time: each has a file, a connection and up to a megabyte
 /// in memory.
@@ -196,12 +197,12 @@ where
                     key,
                 };
                 let asking = ask();
-                tasks.spawn(async move {
+                tasks.spawn(carry(async move {
                     let value = asking.await;
                     // Off the table first: whoever comes now asks anew.
                     drop(landing);
                     sender.send_replace(Some(value));
-                });
+                }));
                 (receiver, Role::Leader)
             }
         };

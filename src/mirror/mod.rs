@@ -41,7 +41,8 @@ use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Directory, Tag, UpstreamName};
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::upstream::{FetchError, Upstream};
+pub use crate::upstream::Via;
+use crate::upstream::{FetchError, Pseudonym, Upstream};
 
 /// Manifests kept in memory, in bytes.
 const HOT_MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
@@ -111,6 +112,7 @@ struct Inner {
     unattended: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    pseudonym: Pseudonym,
 }
 
 impl Mirror {
@@ -144,6 +146,7 @@ impl Mirror {
                 unattended: Arc::new(Semaphore::new(FILLS_UNATTENDED_MAX)),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
+                pseudonym: Pseudonym::random(),
             }),
         }
     }
@@ -152,6 +155,14 @@ impl Mirror {
     #[must_use]
     pub fn directory(&self) -> &Directory {
         &self.inner.directory
+    }
+
+    /// Adds this mirror to the `Via` that a request brought.
+    ///
+    /// # Errors
+    /// [`MirrorError::Loop`] when the request has been here before.
+    pub fn via<'a>(&self, values: impl Iterator<Item = &'a str>) -> Result<Via, MirrorError> {
+        Ok(self.inner.pseudonym.join(values)?)
     }
 
     /// Whether the store can be written: `/readyz`. Blocks for a moment.

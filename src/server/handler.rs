@@ -72,6 +72,22 @@ impl Handler {
             return Ok(Reply::own(text, Bytes::from_static(GREETING)));
         }
         let target = Target::parse(&request.method, path, request.uri.query())?;
+        let via = request.headers.get_all(header::VIA).iter();
+        let via = self
+            .mirror
+            .via(via.filter_map(|value| value.to_str().ok()))?;
+        via.scope(self.ask(request, target, exchange, echo_ns))
+            .await
+    }
+
+    async fn ask(
+        &self,
+        request: &request::Parts,
+        target: Target,
+        exchange: &mut Exchange,
+        echo_ns: &mut bool,
+    ) -> Result<Reply, Refusal> {
+        let path = request.uri.path();
         let ns = target.ns.as_deref();
         *echo_ns = ns.is_some();
         match target.route {

@@ -145,6 +145,7 @@ impl From<MirrorError> for Refusal {
                 let status = Status::BAD_GATEWAY;
                 (status, Code::ManifestInvalid, phrase::MANIFEST_INVALID)
             }
+            E::Loop(_) => (Status::LOOP_DETECTED, Code::Unknown, phrase::LOOP),
             E::Busy(_) => (Status::SERVICE_UNAVAILABLE, Code::Unavailable, phrase::BUSY),
             E::ShuttingDown => (
                 Status::SERVICE_UNAVAILABLE,
@@ -176,6 +177,8 @@ mod phrase {
     pub(super) const TIMEOUT: &str = "upstream did not answer in time";
     pub(super) const WRONG: &str = "upstream sent content that does not match its digest";
     pub(super) const MANIFEST_INVALID: &str = "upstream sent something that is no usable manifest";
+    pub(super) const LOOP: &str = "this mirror was asked by itself: one of its upstreams' endpoints, \
+        or those of a mirror behind it, leads back here";
     pub(super) const BUSY: &str = "this mirror is too busy";
     pub(super) const STOPPING: &str = "this mirror is shutting down";
     pub(super) const STORE: &str = "this mirror's store failed";

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT_ENCODING, HeaderValue, USER_AGENT, VIA};
 use http::{Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
 use super::deadline::Deadline;
-use super::{EndpointConfig, FetchError, tls};
+use super::{EndpointConfig, FetchError, Via, tls};
 use crate::oci::UpstreamName;
 use crate::telemetry::{Kind, Metrics};
 
@@ -79,6 +79,9 @@ impl HttpClient {
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         // An encoded body would neither have the digest nor the size that was asked for.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(via) = Via::current() {
+            headers.insert(VIA, via);
+        }
         let sent = deadline
             .run("the response header", self.pool.request(request))
             .await;

@@ -26,6 +26,7 @@ pub(super) struct Inner {
     pub(super) idle_timeout: Duration,
     pub(super) health: Health,
     pub(super) parallel: Parallel,
+    pub(super) retry_delay: Duration,
 }
 
 /// One base URL of an upstream, and the client for it and for where it redirects to.

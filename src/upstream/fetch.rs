@@ -208,6 +208,7 @@ impl Upstream {
                 idle_timeout: config.idle_timeout,
                 health: Health::default(),
                 parallel: config.parallel,
+                retry_delay: config.retry_delay,
             }),
         })
     }
@@ -216,6 +217,12 @@ impl Upstream {
     #[must_use]
     pub fn name(&self) -> &UpstreamName {
         &self.inner.name
+    }
+
+    /// The first wait before a transfer that broke off is gone on with.
+    #[must_use]
+    pub fn retry_delay(&self) -> Duration {
+        self.inner.retry_delay
     }
 
     /// How big blobs are fetched.

@@ -9,6 +9,7 @@
 //! | `fetch` | the questions, and what their answers must look like |
 //! | `exchange` | one question: endpoints in order, one repeat, the challenge |
 //! | `auth`, `token`, `realm` | `Authorization`: challenges, tokens, which realms are trusted |
+//! | `via` | which mirrors a question has passed through |
 //! | `redirect` | where an answer that lies elsewhere is fetched from |
 //! | `status` | what an answer that is no success means |
 //! | `body` | bytes as they arrive |
@@ -36,6 +37,7 @@ mod settings;
 mod status;
 mod tls;
 mod token;
+mod via;
 
 #[cfg(test)]
 mod tests;
@@ -49,5 +51,7 @@ pub use fetch::{
 pub use login::{CloudConfig, CloudUrls, LoginConfig, Text};
 pub use settings::{
     CONNECT_TIMEOUT, ClientCertificate, Config, Credentials, EndpointConfig, EnvironmentProxies,
-    HEADER_TIMEOUT, IDLE_TIMEOUT, MAX_CONNECTIONS, Parallel, Proxy, ProxyConfig, Secret, Strategy,
+    HEADER_TIMEOUT, IDLE_TIMEOUT, MAX_CONNECTIONS, Parallel, Proxy, ProxyConfig, RETRY_DELAY,
+    Secret, Strategy,
 };
+pub use via::{Loop, Pseudonym, Via, carry};

@@ -176,6 +176,9 @@ pub struct Config {
     pub header_timeout: Duration,
     /// No byte for this long: the connection is replaced.
     pub idle_timeout: Duration,
+    /// The first wait before a transfer that broke off is gone on with. Each further wait of a series is
+    /// twice as long as the one before, up to fifty times this, and all have jitter.
+    pub retry_delay: Duration,
     /// How big blobs are fetched.
     pub parallel: Parallel,
 }
@@ -195,6 +198,7 @@ impl Config {
             connect_timeout: CONNECT_TIMEOUT,
             header_timeout: HEADER_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
+            retry_delay: RETRY_DELAY,
             parallel: Parallel::default(),
         }
     }
@@ -207,5 +211,7 @@ pub const MAX_CONNECTIONS: usize = 64;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// `upstream.*.header_timeout`.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// `upstream.*.retry_delay`: servers close connections at any time, which is over in a moment.
+pub const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// `upstream.*.idle_timeout`.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);

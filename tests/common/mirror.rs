@@ -29,6 +29,7 @@ pub fn upstream_config(name: &str, url: &str) -> upstream::Config {
         connect_timeout: Duration::from_secs(1),
         header_timeout: Duration::from_secs(3),
         idle_timeout: Duration::from_secs(3),
+        retry_delay: Duration::from_millis(5),
         ..upstream::Config::of(UpstreamName::parse(name).unwrap(), vec![endpoint])
     }
 }

@@ -16,27 +16,28 @@ const RETRY_EARNED_BYTES: u64 = 16 * 1024 * 1024;
 /// silent body after some minutes (containerd's `image_pull_progress_timeout`: 5).
 const STALLED_MAX: Duration = Duration::from_secs(60);
 
-/// The first wait; servers close idle connections at any time, which is over in a moment.
-const DELAY_MIN: Duration = Duration::from_millis(100);
-
-/// The longest wait: an upstream that restarts is back within seconds.
-const DELAY_MAX: Duration = Duration::from_secs(5);
+/// The longest wait, in first ones: 5 s unless configured otherwise. An upstream that restarts is back
+/// within that.
+const DELAY_MAX: u32 = 50;
 
 /// One fill's retries.
 #[derive(Debug)]
 pub(super) struct Budget {
     retries: u32,
     earned: u64,
+    delay: Duration,
     delays: ExponentialBackoff,
     last_progress: Instant,
 }
 
 impl Budget {
-    pub(super) fn new() -> Self {
+    /// A fresh budget, whose first wait is `delay`.
+    pub(super) fn new(delay: Duration) -> Self {
         Self {
             retries: RETRIES_MAX,
             earned: 0,
-            delays: delays(),
+            delay,
+            delays: delays(delay),
             last_progress: Instant::now(),
         }
     }
@@ -44,7 +45,7 @@ impl Budget {
     /// Bytes have arrived.
     pub(super) fn progress(&mut self, bytes: u64) {
         self.last_progress = Instant::now();
-        self.delays = delays();
+        self.delays = delays(self.delay);
         self.earned += bytes;
         while self.earned >= RETRY_EARNED_BYTES {
             self.earned -= RETRY_EARNED_BYTES;
@@ -58,15 +59,15 @@ impl Budget {
             return None;
         }
         self.retries = self.retries.checked_sub(1)?;
-        Some(self.delays.next().unwrap_or(DELAY_MAX))
+        Some(self.delays.next().unwrap_or(self.delay * DELAY_MAX))
     }
 }
 
 /// Each twice as long as the one before, with jitter: a fleet's fills must not knock in step.
-fn delays() -> ExponentialBackoff {
+fn delays(first: Duration) -> ExponentialBackoff {
     ExponentialBuilder::default()
-        .with_min_delay(DELAY_MIN)
-        .with_max_delay(DELAY_MAX)
+        .with_min_delay(first)
+        .with_max_delay(first * DELAY_MAX)
         .with_jitter()
         .without_max_times()
         .build()
@@ -76,15 +77,17 @@ fn delays() -> ExponentialBackoff {
 mod tests {
     use super::*;
 
+    const FIRST: Duration = Duration::from_millis(100);
+
     #[tokio::test(start_paused = true)]
     async fn a_fill_that_gets_nowhere_is_given_up_after_so_many_failures() {
-        let mut budget = Budget::new();
+        let mut budget = Budget::new(FIRST);
         let waits: Vec<_> = std::iter::from_fn(|| budget.spend()).collect();
         assert_eq!(waits.len(), 8);
         assert!(
             waits
                 .iter()
-                .all(|wait| *wait >= DELAY_MIN && *wait <= 2 * DELAY_MAX)
+                .all(|wait| *wait >= FIRST && *wait <= 2 * 50 * FIRST)
         );
         let sum: Duration = waits.iter().sum();
         assert!(sum > Duration::from_secs(5), "the waits grow: {waits:?}");
@@ -92,7 +95,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_arrives_earns_retries_but_never_more_than_at_first() {
-        let mut budget = Budget::new();
+        let mut budget = Budget::new(FIRST);
         for _ in 0..8 {
             budget.spend().unwrap();
         }
@@ -100,7 +103,7 @@ mod tests {
         assert_eq!(budget.spend(), None);
         budget.progress(1);
         assert!(
-            budget.spend().unwrap() <= 2 * DELAY_MIN,
+            budget.spend().unwrap() <= 2 * FIRST,
             "and the wait is short again"
         );
         assert_eq!(budget.spend(), None);
@@ -110,7 +113,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_a_fill_however_few_failures_it_had() {
-        let mut budget = Budget::new();
+        let mut budget = Budget::new(FIRST);
         tokio::time::advance(STALLED_MAX + Duration::from_secs(1)).await;
         assert_eq!(budget.spend(), None);
     }

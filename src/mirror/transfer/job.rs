@@ -88,7 +88,7 @@ impl<'a> Job<'a> {
                 total: expected,
                 started: false,
                 plan: Plan::new(&Coverage::default(), 0, 1),
-                budget: Budget::new(),
+                budget: Budget::new(upstream.retry_delay()),
                 trust: Trust::default(),
                 failures: HashMap::new(),
                 validators: HashMap::new(),

@@ -1,0 +1,74 @@
+//! A mirror that would ask itself.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test says what it expects by failing, and owns its files and tasks"
+)]
+
+mod common;
+
+use common::{Dialect, FakeRegistry, Mirror, MirrorBuilder, images, within};
+
+const MANIFEST: &str = "/v2/team/app/manifests/v1";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_that_is_led_back_to_itself_says_so_at_once() {
+    let registry = FakeRegistry::start().await;
+    let mirror = Mirror::of(&registry).await;
+    registry.options(|options| options.redirect_manifests = Some(mirror.url()));
+    let answer = within("the loop to be refused", mirror.get(MANIFEST)).await;
+    assert_eq!(answer.status, 508, "{}", answer.text());
+    assert!(
+        answer.text().contains("leads back here"),
+        "{}",
+        answer.text()
+    );
+    let asked = registry.counters().records.len();
+    assert!(asked <= 2, "{asked} requests: they went round");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_mirrors_that_lead_to_each_other_say_so() {
+    let registry = FakeRegistry::start().await;
+    let first = Mirror::of(&registry).await;
+    let second = MirrorBuilder::new()
+        .upstream_at("docker.io", &first.url(), |upstream| {
+            upstream.default = true
+        })
+        .start()
+        .await;
+    registry.options(|options| options.redirect_manifests = Some(second.url()));
+    let answer = within("the loop to be refused", first.get(MANIFEST)).await;
+    assert_eq!(answer.status, 508, "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_of_mirrors_is_no_loop() {
+    let registry = FakeRegistry::start().await;
+    let image = images::image(5, &[200_000], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &image);
+    let second = Mirror::of(&registry).await;
+    let first = MirrorBuilder::new()
+        .upstream_at("docker.io", &second.url(), |upstream| {
+            upstream.default = true
+        })
+        .start()
+        .await;
+    first
+        .get(MANIFEST)
+        .await
+        .assert_bytes(200, &image.manifest.bytes);
+    let layer = &image.layers[0];
+    let path = format!("/v2/team/app/blobs/{}", layer.digest);
+    first.get(&path).await.assert_bytes(200, &layer.bytes);
+    let counters = registry.counters();
+    let names = |value: &str| value.matches("roadstead-").count();
+    assert!(
+        counters.records.iter().all(|r| names(r.header("via")) == 2),
+        "both are named"
+    );
+}
