@@ -120,6 +120,9 @@ impl From<Ended<Self>> for MirrorError {
             Ended::Failed(why) => why,
             Ended::Vanished => Self::Store("the download ended without a word".to_owned()),
             Ended::Unreadable(why) => Self::Store(why),
+            Ended::Altered => {
+                Self::Store("a part of the blob that was already sent was wrong".to_owned())
+            }
         }
     }
 }

@@ -68,6 +68,72 @@ impl Coverage {
         Some(start..end)
     }
 
+    /// Takes a range out; what is not covered already stays so.
+    pub fn remove(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let first = self.ranges.partition_point(|r| r.end <= range.start);
+        let last = self.ranges.partition_point(|r| r.start < range.end);
+        let touched = self.ranges.get(first..last).unwrap_or_default();
+        let before = touched.first().map(|r| r.start..range.start);
+        let after = touched.last().map(|r| range.end..r.end);
+        let left = before.into_iter().chain(after).filter(|r| !r.is_empty());
+        self.ranges.splice(first..last, left.collect::<Vec<_>>());
+    }
+
+    /// What of `range` is covered, in order.
+    pub fn within(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let first = self.ranges.partition_point(|r| r.end <= range.start);
+        let rest = self.ranges.get(first..).unwrap_or_default();
+        rest.iter()
+            .map(move |r| r.start.max(range.start)..r.end.min(range.end))
+            .take_while(|r| !r.is_empty())
+    }
+
+    /// Whether anything of `range` is covered.
+    #[must_use]
+    pub fn intersects(&self, range: Range<u64>) -> bool {
+        self.within(range).next().is_some()
+    }
+
+    /// What of `range` is not covered, in order.
+    pub fn gaps(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            let gap = self.next_gap(at, range.end)?;
+            at = gap.end;
+            Some(gap)
+        })
+    }
+
+    /// What both cover.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        let mut both = Self::default();
+        for range in self.ranges() {
+            // In order and apart already, so that nothing is to be merged.
+            both.ranges.extend(other.within(range));
+        }
+        both
+    }
+
+    /// The end of the last covered range; 0 when nothing is covered.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.ranges.last().map_or(0, |r| r.end)
+    }
+
+    /// Closes gaps until there are at most `ranges_max` ranges (but one, if any is covered): for
+    /// sets that may say too much, but may not take any amount of memory.
+    pub fn coarsen(&mut self, ranges_max: usize) {
+        while self.ranges.len() > ranges_max.max(1) {
+            let pairs = self.ranges.chunks(2);
+            let joined = pairs.filter_map(|pair| Some(pair.first()?.start..pair.last()?.end));
+            self.ranges = joined.collect();
+        }
+    }
+
     /// The covered ranges, sorted.
     pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
         self.ranges.iter().cloned()
@@ -126,16 +192,48 @@ mod tests {
         assert_eq!(of(&[(9, 3), (4, 4), (1, 2)]), of(&[(1, 2)]));
     }
 
+    #[test]
+    fn coarsening_says_too_much_and_never_too_little() {
+        let mut coverage = of(&[(0, 1), (4, 5), (8, 9), (20, 21), (30, 31)]);
+        coverage.coarsen(5);
+        assert_eq!(coverage.bytes(), 5, "it was small enough");
+        coverage.coarsen(3);
+        assert_eq!(coverage, of(&[(0, 5), (8, 21), (30, 31)]));
+        coverage.coarsen(0);
+        assert_eq!(coverage, of(&[(0, 31)]));
+    }
+
     proptest! {
         #[test]
-        fn behaves_as_a_set_of_offsets(pairs in prop::collection::vec((0_u64..64, 0_u64..64), 0..24)) {
+        fn behaves_as_a_set_of_offsets(pairs in prop::collection::vec((0_u64..64, 0_u64..64, any::<bool>()), 0..24),
+                                            other in prop::collection::vec((0_u64..64, 0_u64..64), 0..8),
+                                            part in (0_u64..64, 0_u64..64)) {
             let mut coverage = Coverage::default();
             let mut model = BTreeSet::new();
-            for (a, b) in pairs {
-                coverage.insert(a..b);
-                model.extend(a..b);
+            for (a, b, remove) in pairs {
+                if remove {
+                    coverage.remove(a..b);
+                    model.retain(|at| !(a..b).contains(at));
+                } else {
+                    coverage.insert(a..b);
+                    model.extend(a..b);
+                }
                 prop_assert_eq!(coverage.bytes(), model.len() as u64);
             }
+            prop_assert_eq!(coverage.end(), model.last().map_or(0, |last| last + 1));
+            let part = part.0..part.1;
+            let inside: Vec<u64> = coverage.within(part.clone()).flatten().collect();
+            let outside: Vec<u64> = coverage.gaps(part.clone()).flatten().collect();
+            let wanted = |covered| {
+                let model = &model;
+                part.clone().filter(move |at| model.contains(at) == covered).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(inside, wanted(true));
+            prop_assert_eq!(outside, wanted(false));
+            let other = of(&other);
+            let both: Vec<u64> = coverage.intersection(&other).ranges().flatten().collect();
+            let expected: Vec<u64> = model.iter().copied().filter(|at| other.run_end(*at) > *at).collect();
+            prop_assert_eq!(both, expected);
             for offset in 0..64 {
                 let mut end = offset;
                 while model.contains(&end) { end += 1; }

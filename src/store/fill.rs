@@ -9,17 +9,15 @@
 //! fill as *vanished*, which readers take as a failure. The reading side is
 //! cheap to clone. Nothing here knows where bytes come from.
 
-use std::collections::VecDeque;
-use std::fs::File;
+use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::coverage::Coverage;
-use super::{Pin, fs};
+use super::fs;
+use super::shared::{Altered, Shared, Span};
 use crate::oci::Digest;
 
 /// How much of the end of a blob is kept from its readers until the digest has
@@ -30,15 +28,6 @@ pub const HELD_BACK_BYTES: u64 = 64 * 1024;
 /// to the blocking pool does not show, small enough for a thousand readers.
 pub(super) const READ_BYTES: usize = 128 * 1024;
 
-/// How many of the bytes written last a fill keeps in memory: readers that keep
-/// up take them from there, without a copy or a hop to the blocking pool. One
-/// large write and a half, so that whoever was woken by a write still finds it.
-const RECENT_BYTES_MAX: usize = 1536 * 1024;
-
-/// And in how many pieces: an upstream may send a byte at a time, and each
-/// piece costs more than that to remember.
-const RECENT_CHUNKS_MAX: usize = 2048;
-
 /// Makes both sides of a fill. Nothing is on disk yet.
 #[must_use]
 pub fn fill<E: Clone>(digest: Digest) -> (Opening<E>, Fill<E>) {
@@ -46,41 +35,12 @@ pub fn fill<E: Clone>(digest: Digest) -> (Opening<E>, Fill<E>) {
         phase: Phase::Starting,
         total: None,
     });
-    let shared = Arc::new(Shared {
-        digest,
-        file: OnceLock::new(),
-        coverage: Mutex::default(),
-        recent: Mutex::default(),
-        readers: AtomicUsize::new(0),
-        pin: OnceLock::new(),
-    });
+    let shared = Arc::new(Shared::new(digest));
     let opening = Opening {
         sender,
         shared: Arc::clone(&shared),
     };
     (opening, Fill { shared, progress })
-}
-
-/// What both sides share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) digest: Digest,
-    /// Set once when the partial file is opened; after the commit it is the
-    /// blob's file, because a rename does not move an open file.
-    pub(super) file: OnceLock<Arc<File>>,
-    pub(super) coverage: Mutex<Coverage>,
-    /// What was written last: bytes that are in the file, and covered.
-    recent: Mutex<Recent>,
-    readers: AtomicUsize,
-    /// Set at the commit: the blob stays open as long as anybody holds the fill.
-    pub(super) pin: OnceLock<Pin>,
-}
-
-/// The chunks written last, with their offsets, oldest first.
-#[derive(Debug, Default)]
-struct Recent {
-    chunks: VecDeque<(u64, Bytes)>,
-    bytes: usize,
 }
 
 /// What is broadcast to every reader.
@@ -118,6 +78,8 @@ pub enum Ended<E> {
     Vanished,
     /// The local file could not be read.
     Unreadable(String),
+    /// A part that was handed out was wrong: the same part came differently later.
+    Altered,
 }
 
 /// The reading side of a fill. Cheap to clone.
@@ -131,7 +93,7 @@ pub struct Fill<E> {
 #[derive(Debug)]
 pub struct Reader<E> {
     progress: watch::Receiver<Progress<E>>,
-    position: u64,
+    span: Span,
     /// Where to stop; `None`: at the total, once that is known.
     end: Option<u64>,
     /// Whether the tail is kept from this reader until the digest is checked.
@@ -192,11 +154,11 @@ impl<E: Clone> Fill<E> {
     #[must_use]
     pub fn reader(&self, range: Option<Range<u64>>) -> Reader<E> {
         let total = self.progress.borrow().total;
-        let (position, end) = range.map_or((0, None), |r| (r.start, Some(r.end)));
-        self.shared.readers.fetch_add(1, Ordering::Relaxed);
+        let (start, end) = range.map_or((0, None), |r| (r.start, Some(r.end)));
+        self.shared.reader_comes();
         Reader {
             progress: self.progress.clone(),
-            position,
+            span: Span::new(start),
             end,
             // A range that reaches the end completes a download that was broken
             // off: it is held like a whole one.
@@ -217,13 +179,9 @@ impl<E: Clone> Reader<E> {
             match self.step()? {
                 Step::End => return Ok(None),
                 Step::Read(range) => {
-                    let recent = self.attendance.0.recent(&range);
-                    let bytes = match recent {
-                        Some(bytes) => bytes,
-                        None => self.read(range).await?,
-                    };
-                    self.position += bytes.len() as u64;
-                    return Ok(Some(bytes));
+                    if let Some(bytes) = self.take(range).await? {
+                        return Ok(Some(bytes));
+                    }
                 }
                 Step::Wait if closed => return Err(Ended::Vanished),
                 // The error is seen as `closed` in the next round.
@@ -239,7 +197,16 @@ impl<E: Clone> Reader<E> {
             Phase::Starting | Phase::Streaming => false,
             Phase::Verified => true,
         };
-        let covered = self.attendance.0.coverage().run_end(self.position);
+        // After the phase: once it is `Verified`, nothing is altered any more.
+        let covered = match self.attendance.0.look(&mut self.span) {
+            Ok(covered) => covered,
+            Err(Altered) => return Err(Ended::Altered),
+        };
+        let position = self.span.position();
+        if covered < position {
+            // Something that was handed out is in doubt. It will be there again, or altered.
+            return Ok(Step::Wait);
+        }
         let end = self.end.or(progress.total);
         let free = if verified || !self.held {
             covered
@@ -248,17 +215,23 @@ impl<E: Clone> Reader<E> {
             covered.min(known_end.saturating_sub(HELD_BACK_BYTES))
         };
         let limit = end.map_or(free, |end| free.min(end));
-        Ok(if limit > self.position {
-            Step::Read(self.position..limit)
-        } else if end == Some(self.position) && (verified || !self.held) {
+        Ok(if limit > position {
+            Step::Read(position..limit)
+        } else if end == Some(position) && (verified || !self.held) {
             Step::End
         } else {
             Step::Wait
         })
     }
 
-    async fn read(&self, range: Range<u64>) -> Result<Bytes, Ended<E>> {
-        let Some(file) = self.attendance.0.file.get().cloned() else {
+    /// Takes the beginning of `range`; `None` when a doubt came meanwhile.
+    async fn take(&mut self, range: Range<u64>) -> Result<Option<Bytes>, Ended<E>> {
+        let shared = &self.attendance.0;
+        let recent = shared.give_recent(&mut self.span, &range);
+        if recent.is_some() {
+            return Ok(recent);
+        }
+        let Some(file) = shared.file.get().cloned() else {
             return Err(Ended::Unreadable("no file is open".to_owned()));
         };
         let limit = usize::try_from(range.end - range.start)
@@ -266,64 +239,21 @@ impl<E: Clone> Reader<E> {
             .min(READ_BYTES);
         let read =
             tokio::task::spawn_blocking(move || fs::read_at(&file, range.start, limit)).await;
-        let bytes = match read {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(error)) => return Err(Ended::Unreadable(error.to_string())),
-            Err(error) => return Err(Ended::Unreadable(error.to_string())),
-        };
-        Ok(bytes.into())
-    }
-}
-
-impl Shared {
-    pub(super) fn coverage(&self) -> MutexGuard<'_, Coverage> {
-        // Coverage is changed by one call that cannot panic half-way.
-        self.coverage.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn readers(&self) -> usize {
-        self.readers.load(Ordering::Relaxed)
-    }
-
-    /// Keeps what was just written at `offset` for readers that keep up.
-    pub(super) fn remember(&self, offset: u64, chunks: &[Bytes]) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut at = offset;
-        for chunk in chunks {
-            recent.chunks.push_back((at, chunk.clone()));
-            recent.bytes += chunk.len();
-            at += chunk.len() as u64;
+        match read.map_err(io::Error::other).flatten() {
+            Ok(bytes) => Ok(shared
+                .give(&mut self.span, bytes.len())
+                .then(|| bytes.into())),
+            Err(error) if shared.is_current(&self.span) => {
+                Err(Ended::Unreadable(error.to_string()))
+            }
+            // It was doubted, and may have been cut off.
+            Err(_) => Ok(None),
         }
-        while (recent.bytes > RECENT_BYTES_MAX || recent.chunks.len() > RECENT_CHUNKS_MAX)
-            && let Some((_, oldest)) = recent.chunks.pop_front()
-        {
-            recent.bytes -= oldest.len();
-        }
-    }
-
-    /// Forgets what was kept: nobody writes any more, and readers use the file.
-    pub(super) fn forget_recent(&self) {
-        *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Recent::default();
-    }
-
-    /// The beginning of `range`, if it was written last.
-    fn recent(&self, range: &Range<u64>) -> Option<Bytes> {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        // Newest first: readers that keep up want the end. Only what lies in
-        // order before it is passed over.
-        let holds = |(at, chunk): &&(u64, Bytes)| {
-            *at <= range.start && range.start - *at < chunk.len() as u64
-        };
-        let (at, chunk) = recent.chunks.iter().rev().find(holds)?;
-        // Both differences are less than the chunk's length.
-        let from = usize::try_from(range.start - at).ok()?;
-        let to = usize::try_from(range.end - at).map_or(chunk.len(), |to| to.min(chunk.len()));
-        Some(chunk.slice(from..to))
     }
 }
 
 impl Drop for Attendance {
     fn drop(&mut self) {
-        self.0.readers.fetch_sub(1, Ordering::Relaxed);
+        self.0.reader_goes();
     }
 }

@@ -5,6 +5,9 @@
 //! | --- | --- |
 //! | `fill` | the reading side of a blob on its way: readers, what they may have |
 //! | `partial` | the writing side: `Partial → Verified →` stored |
+//! | `shared` | what both have between them: coverage, doubts, the bytes written last |
+//! | `sink` | where the writing side's bytes go: file and verifier |
+//! | `room` | a fill's reservation and its file's name; partial files left off |
 //! | `coverage` | which bytes are there (pure) |
 //! | `evict` | what is kept and what goes (pure) |
 //! | `blob` | a stored blob, open |
@@ -20,6 +23,9 @@ mod index;
 mod known;
 pub mod partial;
 mod records;
+mod room;
+mod shared;
+mod sink;
 #[cfg(test)]
 mod tests;
 
@@ -46,6 +52,7 @@ use known::Known;
 pub use partial::{Partial, Verified, VerifyError};
 use records::BlobRecord;
 pub use records::{Link, TagRecord};
+use room::Rooms;
 
 use crate::clock::{Clock, Timestamp};
 use crate::oci::Digest;
@@ -112,6 +119,8 @@ struct Inner {
     open: Mutex<LruCache<Digest, Arc<File>>>,
     /// The partial files that nobody writes now, and the bytes reserved for each.
     left_off: Mutex<HashMap<Digest, u64>>,
+    /// The partial files that somebody writes.
+    rooms: Rooms,
     known: Known,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
@@ -143,6 +152,7 @@ impl Store {
                 files: Mutex::default(),
                 open: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
                 left_off: Mutex::default(),
+                rooms: Rooms::default(),
                 known: Known::new(index),
                 metrics,
                 clock,

@@ -1,5 +1,8 @@
 //! Fills and the store together, on a real directory.
 
+mod doubt;
+mod parallel;
+
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 

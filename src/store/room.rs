@@ -1,0 +1,159 @@
+//! What a fill holds on the disk, and what is left of it between two fills.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{NoRoom, Store, StoreError};
+use crate::oci::Digest;
+
+/// While nobody has said how large a blob is, room is reserved in steps of this.
+const RESERVE_STEP_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How long a fill waits for the last write of the one before: far longer than a write takes on a
+/// disk that works, and short enough that its first client hears why it failed.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// What a fill holds on the disk: its file and its reservation.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) store: Store,
+    pub(super) digest: Digest,
+    reserved: Mutex<u64>,
+    /// Whether the file goes when this is dropped.
+    discard: AtomicBool,
+}
+
+/// The digests whose partial files are somebody's. A write goes on after whoever awaited it has
+/// gone, and its file with it: the next fill of the same digest must not begin before.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    taken: Mutex<HashSet<Digest>>,
+    left: Condvar,
+}
+
+impl Room {
+    /// Reserves `expected` bytes for a fill, and its file's name. Blocks.
+    pub(super) fn reserve(
+        store: &Store,
+        digest: Digest,
+        expected: Option<u64>,
+    ) -> Result<Self, StoreError> {
+        store.inner.rooms.enter(digest)?;
+        // From here on the file is this room's, and goes with it.
+        let room = Self {
+            store: store.clone(),
+            digest,
+            reserved: Mutex::new(store.take_up(&digest)),
+            discard: AtomicBool::new(true),
+        };
+        room.grow_to(expected.unwrap_or(0))?;
+        Ok(room)
+    }
+
+    /// Makes sure that `bytes` are reserved.
+    pub(super) fn grow_to(&self, bytes: u64) -> Result<(), NoRoom> {
+        let mut reserved = self.reserved();
+        let more = bytes.saturating_sub(*reserved);
+        if more > 0 {
+            self.store.reserve(more)?;
+            *reserved = bytes;
+        }
+        Ok(())
+    }
+
+    /// The same for bytes that are about to be written, some steps ahead if there is room.
+    pub(super) fn grow_for(&self, bytes: u64) -> Result<(), NoRoom> {
+        let reserved = *self.reserved();
+        if bytes <= reserved {
+            return Ok(());
+        }
+        let ahead = reserved.saturating_add(RESERVE_STEP_BYTES.min(reserved));
+        self.grow_to(bytes.max(ahead))
+            .or_else(|_| self.grow_to(bytes))
+    }
+
+    /// The file stays when this is dropped.
+    pub(super) fn keep(&self) {
+        self.discard.store(false, Ordering::Release);
+    }
+
+    /// Gives the reservation to somebody else.
+    pub(super) fn hand_over(&self) -> u64 {
+        std::mem::take(&mut self.reserved())
+    }
+
+    /// Has it again.
+    pub(super) fn take_back(&self, bytes: u64) {
+        *self.reserved() = bytes;
+    }
+
+    fn reserved(&self) -> MutexGuard<'_, u64> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if self.discard.load(Ordering::Acquire)
+            && let Err(error) = self.store.layout().remove_part(&self.digest)
+        {
+            tracing::warn!(digest = %self.digest, %error, "a partial file cannot be removed; it goes at the next start");
+        }
+        self.store.release(*self.reserved());
+        self.store.inner.rooms.leave(&self.digest);
+    }
+}
+
+impl Rooms {
+    fn enter(&self, digest: Digest) -> io::Result<()> {
+        let (mut taken, waited) = self
+            .left
+            .wait_timeout_while(self.taken(), ROOM_WAIT_MAX, |taken| taken.contains(&digest))
+            .unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            let why = "an earlier download of it does not let go of its file";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+        taken.insert(digest);
+        Ok(())
+    }
+
+    fn leave(&self, digest: &Digest) {
+        self.taken().remove(digest);
+        self.left.notify_all();
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Partial files between two fills: they take room, and go when nothing else can.
+impl Store {
+    /// Keeps, of what was reserved for a fill, what its file takes: its length, as after a restart.
+    pub(super) fn leave_off(&self, digest: Digest, reserved: u64, bytes: u64) {
+        let kept = bytes.min(reserved);
+        self.left_off().insert(digest, kept);
+        self.release(reserved - kept);
+    }
+
+    /// What is reserved for a partial file; the caller answers for it now.
+    fn take_up(&self, digest: &Digest) -> u64 {
+        self.left_off().remove(digest).unwrap_or(0)
+    }
+
+    /// Removes all partial files that nobody writes. Blocks.
+    pub(super) fn discard_left_off(&self) {
+        // Locked to the end: a new fill of one of them begins when its file is gone.
+        let mut left_off = self.left_off();
+        for (digest, bytes) in left_off.drain() {
+            if let Err(error) = self.layout().remove_part(&digest) {
+                tracing::warn!(%digest, %error, "a partial file cannot be removed; it goes at the next start");
+            }
+            self.ledger().release(bytes);
+        }
+    }
+}

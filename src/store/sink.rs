@@ -1,0 +1,301 @@
+//! Where the bytes of a fill go: its file, and the verifier. Everything here blocks, and is done on
+//! the blocking pool.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+};
+
+use bytes::Bytes;
+
+use super::coverage::Coverage;
+use super::fill::READ_BYTES;
+use super::fs::{self, FillRecord};
+use super::room::Room;
+use super::shared::{Claim, Shared};
+use super::{Store, StoreError};
+use crate::oci::{Digest, Hasher};
+
+/// How much of the file one write may read back for the verifier. Without a bound, the write that
+/// closes a gap would hash all that other connections have written behind it, and its own
+/// connection would stand still meanwhile. Four times what a write usually brings, so that the
+/// verifier gains on several connections.
+const CATCH_UP_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// In blocks of this size old bytes are compared with what is written over them.
+const COMPARED_BYTES: usize = 4 * 1024;
+
+/// The file of a fill, its room and its verifier.
+#[derive(Debug)]
+pub(super) struct Sink {
+    // Dropped first: when the name is free for the next fill, the file is gone.
+    pub(super) room: Room,
+    pub(super) shared: Arc<Shared>,
+    pub(super) file: Arc<File>,
+    verifier: Mutex<Verifier>,
+    /// Writes go on side by side; what changes the rules for them waits until they are done.
+    writers: RwLock<()>,
+    /// Changes when bytes that were asked to be written before are no longer wanted: whoever
+    /// awaited a write may be gone, and the write still to come.
+    turn: AtomicU64,
+}
+
+/// Hashes the contiguous prefix as it grows.
+struct Verifier {
+    hasher: Hasher,
+    hashed: u64,
+}
+
+impl Sink {
+    /// Opens the partial file, and takes up what an earlier run recorded of it.
+    pub(super) fn open(room: Room, shared: &Arc<Shared>) -> Result<Self, StoreError> {
+        let digest = shared.digest;
+        let record = room.store.layout().take_part_record(&digest);
+        let file = Arc::new(room.store.layout().open_part(&digest)?);
+        drop(shared.file.set(Arc::clone(&file)));
+        let sink = Self {
+            room,
+            shared: Arc::clone(shared),
+            file,
+            verifier: Mutex::new(Verifier::new(&digest)),
+            writers: RwLock::default(),
+            turn: AtomicU64::new(0),
+        };
+        let mut recorded = record.map_or_else(Coverage::default, |record| record.coverage);
+        // What the file has lost cannot be taken up.
+        recorded.remove(sink.file.metadata()?.len()..u64::MAX);
+        if let Err(error) = sink.hash_to(recorded.prefix()) {
+            tracing::warn!(%digest, %error, "a partial download cannot be taken up; starting again");
+            recorded = Coverage::default();
+            sink.verifier().reset(&digest);
+        }
+        // What is not taken up may not stay behind the blob's end: it would never be hashed.
+        fs::cut(&sink.file, recorded.end())?;
+        let bytes = recorded.bytes();
+        if bytes > 0 {
+            sink.room.grow_to(recorded.end())?;
+            tracing::info!(%digest, bytes, "taking up a download that an earlier run left off");
+            sink.shared.take_up(recorded);
+        }
+        Ok(sink)
+    }
+
+    /// Throws everything away.
+    pub(super) fn restart(&self) -> io::Result<()> {
+        let _alone = self.alone();
+        self.shared.lose_all();
+        self.verifier().reset(&self.shared.digest);
+        fs::cut(&self.file, 0)
+    }
+
+    /// The blob has `total` bytes: what is there of an earlier run behind them is not of this blob.
+    pub(super) fn clip(&self, total: u64) -> io::Result<()> {
+        let _alone = self.alone();
+        if self.shared.clip(total) {
+            self.verifier().reset(&self.shared.digest);
+            fs::cut(&self.file, total)?;
+        }
+        Ok(())
+    }
+
+    /// Only `keep` counts as there from now on.
+    pub(super) fn doubt(&self, keep: &Coverage) -> io::Result<()> {
+        let _alone = self.alone();
+        if !self.shared.doubt(keep) {
+            return Err(io::Error::other("its bytes were doubted too often"));
+        }
+        self.verifier().reset(&self.shared.digest);
+        Ok(())
+    }
+
+    /// Leaves the fill off, if there is anything to go on from: the file stays, with a record.
+    pub(super) fn leave_off(&self, total: Option<u64>) -> io::Result<()> {
+        let _alone = self.alone();
+        let coverage = self.shared.coverage();
+        let length = coverage.end();
+        if length == 0 {
+            return Ok(());
+        }
+        fs::cut(&self.file, length)?;
+        let (store, digest): (&Store, _) = (&self.room.store, self.room.digest);
+        let record = FillRecord { total, coverage };
+        store.layout().record_part(&digest, &self.file, &record)?;
+        self.room.keep();
+        store.leave_off(digest, self.room.hand_over(), length);
+        Ok(())
+    }
+
+    /// Names what is wanted now, for a [`Sink::write`] to come.
+    pub(super) fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Acquire)
+    }
+
+    /// Writes what nobody else has written or is writing, tells the readers by `wake`, and hashes
+    /// what it can. Nothing, if the turn has changed.
+    pub(super) fn write(
+        &self,
+        turn: u64,
+        offset: u64,
+        chunks: &[Bytes],
+        wake: impl FnOnce(),
+    ) -> Result<(), StoreError> {
+        let _among_others = self.among_others();
+        if turn != self.turn() {
+            return Ok(());
+        }
+        let length: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        self.room.grow_for(offset.saturating_add(length))?;
+        let claim = self.shared.claim(offset, chunks);
+        if let Err(error) = self.put(&claim) {
+            self.shared.give_up(&claim);
+            return Err(error.into());
+        }
+        self.shared.written(&claim);
+        wake();
+        // After the readers were woken: hashing is not in their way.
+        Ok(self.hash(&claim.pieces)?)
+    }
+
+    fn put(&self, claim: &Claim) -> io::Result<()> {
+        let differing = self.differing(claim)?;
+        // Before the file loses what it had: if the rest fails, nobody can compare any more.
+        self.shared.alter(&differing);
+        for (at, bytes) in &claim.pieces {
+            fs::write_at(&self.file, bytes, *at)?;
+        }
+        Ok(())
+    }
+
+    /// Where the claim's bytes are others than the old ones.
+    fn differing(&self, claim: &Claim) -> io::Result<Coverage> {
+        let mut differing = Coverage::default();
+        for (at, bytes) in &claim.pieces {
+            for range in claim.old.within(*at..*at + bytes.len() as u64) {
+                let from = usize::try_from(range.start - at).unwrap_or(usize::MAX);
+                let to = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+                let new = bytes.get(from..to).unwrap_or_default();
+                self.compare(range.start, new, &mut differing)?;
+            }
+        }
+        Ok(differing)
+    }
+
+    fn compare(&self, offset: u64, new: &[u8], differing: &mut Coverage) -> io::Result<()> {
+        let (mut at, mut left) = (offset, new);
+        while !left.is_empty() {
+            let old = fs::read_at(&self.file, at, left.len().min(READ_BYTES))?;
+            let (here, rest) = left.split_at(old.len().min(left.len()));
+            for (new, old) in here.chunks(COMPARED_BYTES).zip(old.chunks(COMPARED_BYTES)) {
+                let end = at + new.len() as u64;
+                if new != old {
+                    differing.insert(at..end);
+                }
+                at = end;
+            }
+            left = rest;
+        }
+        Ok(())
+    }
+
+    /// Takes in what was just written where it continues the hashed prefix, and some of what others
+    /// wrote. When another write is at it, that one goes on: nobody waits for the verifier.
+    fn hash(&self, pieces: &[(u64, Bytes)]) -> io::Result<()> {
+        let mut verifier = match self.verifier.try_lock() {
+            Ok(verifier) => verifier,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
+        for (at, bytes) in pieces {
+            if *at == verifier.hashed {
+                verifier.update(bytes);
+            }
+        }
+        let limit = verifier.hashed.saturating_add(CATCH_UP_BYTES_MAX);
+        loop {
+            // The prefix grows while others write.
+            let end = self.shared.prefix().min(limit);
+            if verifier.hashed >= end {
+                return Ok(());
+            }
+            self.read_back(&mut verifier, end)?;
+        }
+    }
+
+    /// The digest of the first `end` bytes.
+    pub(super) fn hash_to(&self, end: u64) -> io::Result<Digest> {
+        let mut verifier = self.verifier();
+        while verifier.hashed < end {
+            self.read_back(&mut verifier, end)?;
+        }
+        Ok(verifier.hasher.clone().finish())
+    }
+
+    /// Takes in some of what is there before `end`.
+    fn read_back(&self, verifier: &mut Verifier, end: u64) -> io::Result<()> {
+        let Range { start, end } = verifier.hashed..end;
+        let limit = usize::try_from(end - start)
+            .unwrap_or(READ_BYTES)
+            .min(READ_BYTES);
+        let bytes = fs::read_at(&self.file, start, limit)?;
+        verifier.update(&bytes);
+        Ok(())
+    }
+
+    /// How far the verifier has come.
+    #[cfg(test)]
+    pub(super) fn hashed(&self) -> u64 {
+        self.verifier().hashed
+    }
+
+    fn verifier(&self) -> MutexGuard<'_, Verifier> {
+        // A panic in hashing would leave a wrong state, which can only fail the digest check.
+        self.verifier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the writes that are under way; those to come that were asked for before are dropped.
+    fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        let alone = self.writers.write().unwrap_or_else(PoisonError::into_inner);
+        self.turn.fetch_add(1, Ordering::AcqRel);
+        alone
+    }
+
+    fn among_others(&self) -> RwLockReadGuard<'_, ()> {
+        self.writers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // Readers may go on for hours; from here on they use the file.
+        self.shared.forget_recent();
+    }
+}
+
+impl Verifier {
+    fn new(digest: &Digest) -> Self {
+        Self {
+            hasher: Hasher::new(digest.algorithm()),
+            hashed: 0,
+        }
+    }
+
+    fn reset(&mut self, digest: &Digest) {
+        *self = Self::new(digest);
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.hashed += bytes.len() as u64;
+    }
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier")
+            .field("hashed", &self.hashed)
+            .finish_non_exhaustive()
+    }
+}
