@@ -97,7 +97,7 @@ impl Service<Uri> for Connector {
 fn awaited(route: &Route) -> &'static str {
     match route {
         Route::Direct => "a connection",
-        Route::Forward(_) | Route::Tunnel(_) | Route::Socks(..) => "a connection through the proxy",
+        Route::Forward(_) | Route::Tunnel(_) | Route::Socks(..) => THROUGH_PROXY,
     }
 }
 
@@ -192,7 +192,7 @@ impl Shared {
     async fn reach_proxy(&self, server: &Server) -> Result<BoxStream, BoxError> {
         let failed = |error: BoxError| -> BoxError {
             if timed_out(error.as_ref()) {
-                FetchError::Timeout("a connection to the proxy").into()
+                FetchError::Timeout(THROUGH_PROXY).into()
             } else {
                 FetchError::Connect(format!("{server}: {}", root_cause(error.as_ref()))).into()
             }
@@ -302,6 +302,7 @@ impl Write for Link {
     }
 }
 
+const THROUGH_PROXY: &str = "a connection through the proxy";
 /// Keeps the entry of an idle connection alive in address translators on the way.
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 /// Addresses of one name that a SOCKS5 proxy is asked for, one after the other.

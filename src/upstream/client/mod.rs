@@ -313,3 +313,19 @@ const HTTP2_HEADER_BYTES_MAX: u32 = 64 * 1024;
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(15);
 /// How long the answer to such a ping may take.
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_lanes_there_are_their_windows_are_bounded_together() {
+        assert_eq!(lane_window(0), HTTP2_LANE_WINDOW_BYTES_MAX);
+        assert_eq!(lane_window(3), 8 * 1024 * 1024);
+        for lanes in 1..LANES_MAX {
+            let all = u64::from(lane_window(lanes)) * lanes as u64;
+            assert!(all <= u64::from(HTTP2_LANES_WINDOW_BYTES), "{lanes}");
+            assert!(lane_window(lanes) >= 1024 * 1024, "{lanes}");
+        }
+    }
+}

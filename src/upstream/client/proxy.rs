@@ -55,7 +55,7 @@ pub(super) struct Server {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) credentials: Option<Credentials>,
-    /// The same for HTTP (RFC 7617), marked sensitive.
+    /// The same for HTTP (RFC 7617), marked sensitive; none for SOCKS5.
     pub(super) authorization: Option<HeaderValue>,
 }
 
@@ -186,9 +186,18 @@ impl Server {
         };
         let host = proxy.url.host_str().filter(|host| !host.is_empty());
         let host = host.ok_or("a proxy needs a host")?.to_owned();
-        let authorization = match &proxy.credentials {
-            Some(credentials) => Some(basic(credentials)?),
-            None => None,
+        let authorization = match (kind, &proxy.credentials) {
+            (_, None) => None,
+            (Kind::Http | Kind::Https, Some(credentials)) => Some(basic(credentials)?),
+            (Kind::Socks5 | Kind::Socks5h, Some(credentials)) => {
+                let Credentials { username, password } = credentials;
+                if username.len().max(password.expose().len()) > SOCKS_LOGIN_BYTES_MAX {
+                    return Err(
+                        "SOCKS5 takes usernames and passwords of at most 255 bytes".to_owned()
+                    );
+                }
+                None
+            }
         };
         Ok(Self {
             kind,
@@ -274,6 +283,8 @@ fn is_at_or_below(host: &str, name: &str) -> bool {
 
 /// The port of SOCKS (RFC 1928 section 3).
 const SOCKS_PORT: u16 = 1080;
+/// RFC 1929: the length is said in one byte.
+const SOCKS_LOGIN_BYTES_MAX: usize = 255;
 /// The metadata service of Alibaba Cloud, not in the link-local range.
 const ALIBABA_METADATA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
 /// The metadata services of AWS and of Google over IPv6.

@@ -1,7 +1,7 @@
 //! HTTPS: certificates that are believed, and the one that is shown.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -10,6 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::PrivateKeyDer;
 use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::server::{Server, answer};
@@ -356,14 +357,29 @@ async fn fixed_addresses_stand_for_the_endpoints_name_alone() {
     assert_eq!(cdn.seen().len(), 1);
 }
 
+/// A listener that takes no more connections: whoever connects hears nothing.
+async fn silent(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(address).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let mut waiting = Vec::new();
+    let patience = Duration::from_millis(200);
+    while let Ok(stream) = tokio::time::timeout(patience, TcpStream::connect(address)).await {
+        waiting.push(stream.unwrap());
+        assert!(waiting.len() < 100, "the listener takes everybody");
+    }
+    (listener, waiting)
+}
+
 #[tokio::test]
 async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
     let server = Server::start(|_| answer(200, &[], "{}").into()).await;
-    // RFC 5737: nobody has this address; depending on the network it is silent or refused.
-    let config = resolved("http", &server, &[[192, 0, 2, 1], [127, 0, 0, 1]]);
+    let config = resolved("http", &server, &[[127, 0, 0, 2], [127, 0, 0, 1]]);
+    let port = config.endpoints[0].url.port().unwrap();
+    let _silent = silent(SocketAddr::from(([127, 0, 0, 2], port))).await;
     pull(&upstream(&config)).await.unwrap();
 
-    let config = resolved("http", &server, &[[127, 0, 0, 2], [127, 0, 0, 3]]);
+    let config = resolved("http", &server, &[[127, 0, 0, 3], [127, 0, 0, 4]]);
     let error = pull(&upstream(&config)).await.unwrap_err();
     assert_connect(&error, &[REGISTRY, "refused"]);
 }

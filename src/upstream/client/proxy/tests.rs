@@ -161,6 +161,11 @@ fn what_is_no_proxy_is_refused_without_its_secrets() {
         assert!(error.starts_with(expected), "{error}");
         assert!(!error.contains("secret"), "{error}");
     }
+    for (length, fits) in [(255, true), (256, false)] {
+        let value = format!("socks5://robot:{}@corp", "s".repeat(length));
+        let proxies = Proxies::new(&environment("", "", &value, ""), None);
+        assert_eq!(proxies.is_ok(), fits, "{length}");
+    }
     let error = Proxies::new(&through("ssh://corp"), None).unwrap_err();
     assert!(error.starts_with("a proxy is http://"), "{error}");
 }
