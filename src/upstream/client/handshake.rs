@@ -1,5 +1,5 @@
-//! What is said to a proxy before a connection goes through it: HTTP CONNECT (RFC 9110 section 9.3.6) and SOCKS5
-//! (RFC 1928, with the user names and passwords of RFC 1929).
+//! What is said to a proxy before a connection goes through it: HTTP CONNECT (RFC 9110 section 9.3.6)
+//! and SOCKS5 (RFC 1928, with the user names and passwords of RFC 1929).
 
 use std::fmt;
 use std::io;
@@ -128,8 +128,8 @@ async fn connect_status(stream: &mut (impl AsyncRead + Unpin)) -> Result<u16, Re
     }
 }
 
-/// Asks a SOCKS5 proxy for a connection. Afterwards `stream` is the connection to `target`. A name in `target` is
-/// resolved by the proxy.
+/// Asks a SOCKS5 proxy for a connection. Afterwards `stream` is the connection to `target`. A name in
+/// `target` is resolved by the proxy.
 ///
 /// # Errors
 /// [`Refusal`].

@@ -25,8 +25,8 @@ enum Hosts {
 
 impl NoProxy {
     /// Reads entries separated by commas or spaces: `*`; a domain, with or without `.` or `*.` in
-    /// front, which stands for itself and all below it; an address; a network (`10.0.0.0/8`). Domains and addresses
-    /// may have a port. What is none of these matches nothing.
+    /// front, which stands for itself and all below it; an address; a network (`10.0.0.0/8`). Domains and
+    /// addresses may have a port. What is none of these matches nothing.
     pub(super) fn parse(text: &str) -> Self {
         let entries = text.split(|c: char| c == ',' || c.is_whitespace());
         let entries = entries.filter(|entry| !entry.is_empty());

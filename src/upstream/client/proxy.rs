@@ -254,8 +254,8 @@ pub(super) fn host_and_port(uri: &Uri) -> (&str, u16) {
     (bare.unwrap_or(host), uri.port_u16().unwrap_or(default))
 }
 
-/// Whether a host is this machine. No proxy of the environment is asked for it, as with Go: the proxy would look
-/// at its own machine.
+/// Whether a host is this machine. No proxy of the environment is asked for it, as with Go: the proxy
+/// would look at its own machine.
 fn is_loopback(host: &str) -> bool {
     match host.parse::<IpAddr>() {
         Ok(address) => address.to_canonical().is_loopback(),

@@ -64,7 +64,7 @@ fn behind(endpoint: &str, proxy: ProxyConfig) -> Config {
     config
 }
 
-/// An HTTPS registry under a name that only a proxy knows, the authority behind its certificate, and its address.
+/// An HTTPS registry under a name that only a proxy knows, and its address.
 async fn registry(authority: &Authority, name: &str) -> (Server, SocketAddr) {
     let acceptor = authority.acceptor(name, &[b"h2", b"http/1.1"]);
     let server = Server::listen(Some(acceptor), |_| answer(200, &[], "{}").into()).await;
