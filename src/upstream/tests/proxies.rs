@@ -64,10 +64,18 @@ fn behind(endpoint: &str, proxy: ProxyConfig) -> Config {
     config
 }
 
-/// An HTTPS registry under a name that only a proxy knows, and its address.
+/// An HTTPS registry under a name that only a proxy knows, and its address. Under `/away/` its blobs
+/// lie elsewhere.
 async fn registry(authority: &Authority, name: &str) -> (Server, SocketAddr) {
     let acceptor = authority.acceptor(name, &[b"h2", b"http/1.1"]);
-    let server = Server::listen(Some(acceptor), |_| answer(200, &[], "{}").into()).await;
+    let server = Server::listen(Some(acceptor), |request| {
+        if request.target.starts_with("/away/") && request.target.contains("/blobs/") {
+            answer(307, &[("location", "https://cdn.invalid/x")], "").into()
+        } else {
+            answer(200, &[], "{}").into()
+        }
+    })
+    .await;
     let address = server.url().strip_prefix("https://").unwrap().parse();
     (server, address.unwrap())
 }
@@ -414,6 +422,11 @@ async fn a_proxy_is_told_fixed_addresses_in_order_and_tls_the_name() {
     pull(&upstream(&config)).await.unwrap();
     assert_eq!(proxy.seen(), ["10.0.0.1:5000"]);
     assert_eq!(server.seen().len(), 2);
+
+    // The addresses are the endpoint's alone.
+    config.endpoints[0].url.set_path("/away");
+    assert!(blob(&upstream(&config), 0).await.is_err(), "no cdn.invalid");
+    assert_eq!(proxy.seen()[1..], ["10.0.0.1:5000", "cdn.invalid:443"]);
 }
 
 #[tokio::test]
