@@ -1,41 +1,200 @@
-//! Which certificates an upstream is believed by.
+//! Which certificates are believed, and to whom ours is shown.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem, pem::PemObject};
 
-/// The TLS configuration for an endpoint: the system's roots, and those in `ca_file`.
-///
-/// # Errors
-/// One line naming the file.
-pub(super) fn config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
-    let mut roots = native_roots().clone();
-    if let Some(path) = ca_file {
-        add_file(&mut roots, path).map_err(|why| format!("ca_file {}: {why}", path.display()))?;
+use super::{ClientCertificate, EndpointConfig};
+
+/// The TLS configurations of one endpoint's connections.
+pub(super) struct TlsConfigs {
+    /// The endpoint itself, where it is treated unlike the others.
+    endpoint: Option<Special>,
+    /// Where it redirects, and the token servers.
+    others: Arc<ClientConfig>,
+    /// Proxies that are spoken to over TLS.
+    proxy: Arc<ClientConfig>,
+}
+
+struct Special {
+    host: String,
+    port: u16,
+    config: Arc<ClientConfig>,
+}
+
+impl TlsConfigs {
+    /// For an endpoint, as that is configured: the system's roots and those of its `ca_file` for all hosts; the
+    /// client certificate and `insecure_skip_verify` for its own host and port alone.
+    ///
+    /// # Errors
+    /// One line naming the file.
+    pub(super) fn new(endpoint: &EndpointConfig) -> Result<Self, String> {
+        let mut roots = native_roots().clone();
+        if let Some(path) = &endpoint.ca_file {
+            add_file(&mut roots, path)
+                .map_err(|why| format!("ca_file {}: {why}", path.display()))?;
+        }
+        let roots = Arc::new(roots);
+        let others = http(config(&roots, None, false)?);
+        let certificate = endpoint.client_certificate.as_ref();
+        let insecure = endpoint.insecure_skip_verify;
+        let special = if certificate.is_some() || insecure {
+            let url = &endpoint.url;
+            let host = url.host_str().unwrap_or_default();
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            Some(Special {
+                host: host.to_owned(),
+                port: url.port_or_known_default().unwrap_or(443),
+                config: http(config(&roots, certificate, insecure)?),
+            })
+        } else {
+            None
+        };
+        Ok(Self {
+            endpoint: special,
+            others,
+            // It is spoken to in HTTP/1.1, the only protocol that a server takes where none is offered.
+            proxy: Arc::new(config(&roots, None, false)?),
+        })
     }
+
+    /// The system's roots for everybody.
+    ///
+    /// # Errors
+    /// One line.
+    pub(super) fn system() -> Result<Self, String> {
+        let roots = Arc::new(native_roots().clone());
+        Ok(Self {
+            endpoint: None,
+            others: http(config(&roots, None, false)?),
+            proxy: Arc::new(config(&roots, None, false)?),
+        })
+    }
+
+    /// For connections to a host (an address without brackets) and port.
+    pub(super) fn for_host(&self, host: &str, port: u16) -> &Arc<ClientConfig> {
+        match &self.endpoint {
+            Some(own) if own.port == port && own.host.eq_ignore_ascii_case(host) => &own.config,
+            Some(_) | None => &self.others,
+        }
+    }
+
+    /// For connections to a proxy.
+    pub(super) fn for_proxy(&self) -> &Arc<ClientConfig> {
+        &self.proxy
+    }
+}
+
+/// Offers the protocols that the client speaks, the better one first.
+fn http(mut config: ClientConfig) -> Arc<ClientConfig> {
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+fn config(
+    roots: &Arc<RootCertStore>,
+    certificate: Option<&ClientCertificate>,
+    insecure: bool,
+) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| format!("TLS: {error}"))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
+        .map_err(|error| format!("TLS: {error}"))?;
+    let builder = if insecure {
+        let verifier = Arc::new(Anybody(provider));
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+    } else {
+        builder.with_root_certificates(Arc::clone(roots))
+    };
+    let Some(ClientCertificate { cert, key }) = certificate else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let wrong = |path: &Path, why: &str| format!("client certificate {}: {why}", path.display());
+    let chain = read_certificates(cert).map_err(|why| wrong(cert, &why))?;
+    let secret = read_key(key).map_err(|why| wrong(key, &why))?;
+    builder
+        .with_client_auth_cert(chain, secret)
+        .map_err(|error| wrong(cert, &format!("with key {}: {error}", key.display())))
 }
 
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())?;
-    let mut added = 0_usize;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| error.to_string())?;
+    for certificate in read_certificates(path)? {
         roots.add(certificate).map_err(|error| error.to_string())?;
-        added += 1;
-    }
-    if added == 0 {
-        return Err("no certificate in it".to_owned());
     }
     Ok(())
+}
+
+/// The certificates of a PEM file, at least one.
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let nothing = "no certificate in it";
+    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let found: Vec<_> = found.map_err(|error| unreadable(&error, nothing))?;
+    if found.is_empty() {
+        return Err(nothing.to_owned());
+    }
+    Ok(found)
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(path)
+        .map_err(|error| unreadable(&error, "no PEM private key in it"))
+}
+
+/// Why a PEM file cannot be used. What is wrong inside is not said: the text of such an error may quote the
+/// line that it stumbled over, which may be a key.
+fn unreadable(error: &pem::Error, nothing: &str) -> String {
+    if let pem::Error::Io(error) = error {
+        error.to_string()
+    } else {
+        nothing.to_owned()
+    }
+}
+
+/// Believes every certificate, but wants its owner at the other end.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// The system's roots, read once for all upstreams. A machine without a CA bundle still starts:

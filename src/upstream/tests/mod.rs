@@ -4,6 +4,8 @@ mod answers;
 mod auth;
 mod bodies;
 mod faults;
+mod proxies;
+mod proxy_server;
 mod redirects;
 mod server;
 mod tls;

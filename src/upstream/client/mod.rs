@@ -1,0 +1,334 @@
+//! Connections: the hyper client, its pools, its limits, and what its errors mean.
+
+mod connector;
+mod handshake;
+mod no_proxy;
+mod proxy;
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT, VIA};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{Client, Error as ClientError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::deadline::Deadline;
+use super::tls::TlsConfigs;
+use super::{EndpointConfig, FetchError, ProxyConfig, Via};
+use crate::oci::UpstreamName;
+use crate::telemetry::{Kind, Metrics};
+use connector::{Connector, Pinned};
+use proxy::{Proxies, Route, Server};
+
+/// The client of one endpoint: its connections, counted in the metrics. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct HttpClient {
+    /// The pool of lane 0, and those of the others.
+    pool: Pool,
+    more: Arc<[Pool]>,
+    proxies: Arc<Proxies>,
+    upstream: UpstreamName,
+    metrics: Metrics,
+}
+
+/// Connections that requests share.
+type Pool = Client<Connector, Full<Bytes>>;
+
+impl HttpClient {
+    /// The client of an endpoint, connecting as that is configured. Dials nothing. Requests in different
+    /// ones of `lanes` lanes never share a connection.
+    ///
+    /// # Errors
+    /// One line naming the file or setting that cannot be used.
+    pub(super) fn new(
+        upstream: UpstreamName,
+        metrics: Metrics,
+        endpoint: &EndpointConfig,
+        connect_timeout: Duration,
+        lanes: usize,
+    ) -> Result<Self, String> {
+        let tls = TlsConfigs::new(endpoint)?;
+        let host = endpoint.url.host_str().unwrap_or_default();
+        let pinned = (!endpoint.resolve.is_empty()).then(|| Pinned {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            addresses: endpoint.resolve.clone(),
+        });
+        let name = pinned.as_ref().map(|pinned| pinned.host.clone());
+        let proxies = Arc::new(Proxies::new(&endpoint.proxy, name)?);
+        if endpoint.insecure_skip_verify {
+            tracing::warn!(
+                %upstream,
+                endpoint = host,
+                "insecure_skip_verify: any certificate is believed, so whoever is on the way can read \
+                 the credentials and change what tags point at"
+            );
+        }
+        let connector = Connector::new(Arc::clone(&proxies), pinned, tls, connect_timeout);
+        Ok(Self::over(&connector, lanes, proxies, upstream, metrics))
+    }
+
+    /// A client for the APIs and metadata services of clouds: one lane, the system's roots, proxied as
+    /// `proxy` says, but never on the way to this machine, to link-local addresses, or to a metadata service.
+    ///
+    /// # Errors
+    /// One line naming the proxy that cannot be used.
+    pub(super) fn api(
+        upstream: UpstreamName,
+        metrics: Metrics,
+        proxy: &ProxyConfig,
+        connect_timeout: Duration,
+    ) -> Result<Self, String> {
+        let proxies = Arc::new(Proxies::for_apis(proxy)?);
+        let tls = TlsConfigs::system()?;
+        let connector = Connector::new(Arc::clone(&proxies), None, tls, connect_timeout);
+        Ok(Self::over(&connector, 1, proxies, upstream, metrics))
+    }
+
+    fn over(
+        connector: &Connector,
+        lanes: usize,
+        proxies: Arc<Proxies>,
+        upstream: UpstreamName,
+        metrics: Metrics,
+    ) -> Self {
+        let more = lanes.clamp(1, LANES_MAX) - 1;
+        let window = lane_window(more);
+        let pool = |window, idle| pool(connector.clone(), window, idle);
+        Self {
+            pool: pool(HTTP2_CONNECTION_WINDOW_BYTES, POOL_IDLE_PER_HOST_MAX),
+            more: (0..more)
+                .map(|_| pool(window, POOL_IDLE_PER_LANE_MAX))
+                .collect(),
+            proxies,
+            upstream,
+            metrics,
+        }
+    }
+
+    /// Sends one request in a lane, and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// [`FetchError::Connect`], [`FetchError::Timeout`], [`FetchError::Broken`],
+    /// [`FetchError::Protocol`], [`FetchError::TooLarge`].
+    pub(super) async fn send(
+        &self,
+        kind: Kind,
+        mut request: Request<Full<Bytes>>,
+        deadline: Deadline,
+        lane: usize,
+    ) -> Result<Response<Incoming>, FetchError> {
+        let host = request.uri().host().unwrap_or_default().to_owned();
+        let forwarder = match self.proxies.route(request.uri()) {
+            Route::Forward(server) => Some(server),
+            Route::Direct | Route::Tunnel(_) | Route::Socks(..) => None,
+        };
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        // An encoded body would neither have the digest nor the size that was asked for.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(via) = Via::current() {
+            headers.insert(VIA, via);
+        }
+        if let Some(value) = forwarder.as_ref().and_then(|it| it.authorization.as_ref()) {
+            headers.insert(PROXY_AUTHORIZATION, value.clone());
+        }
+        let sent = deadline
+            .run("the response header", self.lane(lane).request(request))
+            .await;
+        let result = match sent {
+            Ok(Ok(response)) => let_through(&host, forwarder.as_deref(), response),
+            Ok(Err(error)) => Err(meaning(&host, &error)),
+            Err(timeout) => Err(timeout),
+        };
+        let status = match &result {
+            Ok(response) => response.status().as_str().to_owned(),
+            Err(error) => label(error).to_owned(),
+        };
+        self.metrics
+            .upstream_request(self.upstream.as_str(), kind, &status);
+        result
+    }
+
+    fn lane(&self, lane: usize) -> &Pool {
+        let lane = lane % (self.more.len() + 1);
+        let other = lane.checked_sub(1).and_then(|index| self.more.get(index));
+        other.unwrap_or(&self.pool)
+    }
+
+    /// The metrics that this client counts in.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The upstream that this client belongs to.
+    pub(super) fn upstream(&self) -> &UpstreamName {
+        &self.upstream
+    }
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HttpClient").field(&self.upstream).finish()
+    }
+}
+
+fn pool(connector: Connector, window_bytes: u32, idle_max: usize) -> Pool {
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .pool_max_idle_per_host(idle_max)
+        .http1_max_buf_size(HTTP1_BUFFER_BYTES_MAX)
+        .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES.min(window_bytes))
+        .http2_initial_connection_window_size(window_bytes)
+        .http2_max_header_list_size(HTTP2_HEADER_BYTES_MAX)
+        .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
+        .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT)
+        .build(connector)
+}
+
+/// The window of a connection in each of so many lanes besides lane 0.
+fn lane_window(lanes: usize) -> u32 {
+    let lanes = u32::try_from(lanes.max(1)).unwrap_or(u32::MAX);
+    (HTTP2_LANES_WINDOW_BYTES / lanes).min(HTTP2_LANE_WINDOW_BYTES_MAX)
+}
+
+/// An answer, unless it is the forwarding proxy's own that it does not know us (RFC 9110 section 15.5.8).
+fn let_through(
+    host: &str,
+    forwarder: Option<&Server>,
+    response: Response<Incoming>,
+) -> Result<Response<Incoming>, FetchError> {
+    match forwarder {
+        Some(server) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            let advice = handshake::advice(server.authorization.is_some());
+            Err(FetchError::Connect(format!(
+                "{host}: {server} refused the request with status 407: {advice}"
+            )))
+        }
+        Some(_) | None => Ok(response),
+    }
+}
+
+/// What an error of hyper's means. Hosts are named, URLs are not.
+fn meaning(host: &str, error: &ClientError) -> FetchError {
+    if error.is_connect() {
+        let own = causes(error).find_map(|cause| cause.downcast_ref::<FetchError>());
+        return if let Some(FetchError::Timeout(what)) = own {
+            FetchError::Timeout(what)
+        } else if let Some(FetchError::Connect(why)) = own {
+            FetchError::Connect(format!("{host}: {why}"))
+        } else if timed_out(error) {
+            FetchError::Timeout("a connection")
+        } else {
+            FetchError::Connect(format!("{host}: {}", root_cause(error)))
+        };
+    }
+    match causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>()) {
+        Some(inner) if inner.is_parse_too_large() => FetchError::TooLarge {
+            what: "the response header",
+            limit: HTTP1_BUFFER_BYTES_MAX,
+        },
+        Some(inner) if inner.is_parse() => {
+            FetchError::Protocol(format!("{host}: {}", root_cause(error)))
+        }
+        Some(_) | None => FetchError::Broken(format!("{host}: {}", root_cause(error))),
+    }
+}
+
+/// Whether the operating system or the TCP connector gave up waiting.
+fn timed_out(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|cause| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut)
+    })
+}
+
+/// The text of the innermost cause: the outer ones say little more than "client error".
+pub(super) fn root_cause(error: &(dyn StdError + 'static)) -> String {
+    causes(error)
+        .last()
+        .map(ToString::to_string)
+        .unwrap_or_default()
+}
+
+/// An error and what it was caused by, outermost first.
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
+        (*error).source()
+    })
+}
+
+/// The `status` label of a request that got no answer.
+fn label(error: &FetchError) -> &'static str {
+    match error {
+        FetchError::Timeout(_) => "timeout",
+        FetchError::Connect(_) => "connect",
+        FetchError::NotFound { .. }
+        | FetchError::Unauthorized
+        | FetchError::Denied
+        | FetchError::RateLimited { .. }
+        | FetchError::RangeNotSatisfiable
+        | FetchError::Status(_)
+        | FetchError::Broken(_)
+        | FetchError::TooLarge { .. }
+        | FetchError::Protocol(_)
+        | FetchError::Loop(_)
+        | FetchError::Login(_)
+        | FetchError::Busy
+        | FetchError::Token(_) => "error",
+    }
+}
+
+/// What roadstead calls itself.
+const AGENT: &str = concat!("roadstead/", env!("CARGO_PKG_VERSION"));
+/// Below the 60 to 75 s after which common servers and load balancers close idle connections.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+/// Idle connections kept for one host: enough for a pull's layers, not a burden for a registry.
+const POOL_IDLE_PER_HOST_MAX: usize = 32;
+/// The same for the lanes after the first, which carry segments of big blobs alone.
+const POOL_IDLE_PER_LANE_MAX: usize = 8;
+/// More connections than this for one blob gain nothing; requests in lanes above share those below.
+const LANES_MAX: usize = 32;
+/// The largest response head, and the most of a body that is read ahead (hyper's own default).
+const HTTP1_BUFFER_BYTES_MAX: usize = 408 * 1024;
+/// A window bounds the rate at window / round trip: 4 MiB is 20 MB/s at 200 ms, for one blob.
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Several blobs of a pull share the connection of lane 0. This much is held for a host when all who
+/// read from it are slow, and [`HTTP2_LANES_WINDOW_BYTES`] in the other lanes.
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Two segments at full rate in each lane after the first.
+const HTTP2_LANE_WINDOW_BYTES_MAX: u32 = 2 * HTTP2_STREAM_WINDOW_BYTES;
+/// All lanes after the first together, for one host, however many there are.
+const HTTP2_LANES_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+/// Signed redirects and tokens make heads of several KiB; none comes near this.
+const HTTP2_HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// Finds HTTP/2 connections that died silently, on which every new request would wait in vain.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(15);
+/// How long the answer to such a ping may take.
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_lanes_there_are_their_windows_are_bounded_together() {
+        assert_eq!(lane_window(0), HTTP2_LANE_WINDOW_BYTES_MAX);
+        assert_eq!(lane_window(3), 8 * 1024 * 1024);
+        for lanes in 1..LANES_MAX {
+            let all = u64::from(lane_window(lanes)) * lanes as u64;
+            assert!(all <= u64::from(HTTP2_LANES_WINDOW_BYTES), "{lanes}");
+            assert!(lane_window(lanes) >= 1024 * 1024, "{lanes}");
+        }
+    }
+}
