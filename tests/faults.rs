@@ -1,0 +1,249 @@
+//! Random scripts of faults: whatever upstreams do, a client gets the exact bytes, an unclean end or an
+//! error status, and gets it within a bound.
+//!
+//! The seed is printed and can be set (`FAULT_SEED`), as can the number of pulls (`FAULT_PULLS`).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test says what it expects by failing, owns its files and tasks, and prints its seed"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::images::{Blob, Dialect, Image};
+use common::{Asked, Ending, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule, images};
+use roadstead::upstream::{EndpointConfig, Parallel};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Pulls when nothing else is said; the continuous integration asks for ten thousand.
+const PULLS: usize = 1200;
+/// Clients that want the same blob at once.
+const CLIENTS: usize = 4;
+/// Blobs under way at once.
+const WORKERS: usize = 8;
+const PIECE: usize = 48 * 1024;
+const SIZE_MAX: usize = 400 * 1024;
+/// Nobody waits longer than this: the retries of a fill with the short limits used here.
+const PULL_MAX: Duration = Duration::from_secs(100);
+/// What may be on its way when a connection is given up, for each fault.
+const LOST_PER_FAULT: usize = 256 * 1024;
+
+/// splitmix64 (Steele, Lea, Flood 2014): small, and good enough to choose faults.
+#[derive(Clone, Debug)]
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound.max(1) as u64).unwrap()
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// One way in which something goes wrong, and its name in the summary.
+fn fault(dice: &mut Dice, size: usize) -> (&'static str, Rule, Fault) {
+    let at = dice.below(size + 1);
+    let blob = Rule::gets(Kind::Blob);
+    let answer = |status, name: &'static str, value: &str| Fault::Answer {
+        status,
+        headers: vec![(name, value.to_owned())],
+        body: String::new(),
+    };
+    match dice.below(14) {
+        0 | 1 => ("cut", blob.asking(Asked::Containing(at)), Fault::Cut(at)),
+        2 => ("cut at an edge", blob, Fault::Cut(at / PIECE * PIECE)),
+        3 => ("cut in the tail", blob, Fault::Cut(size - dice.below(size.min(70_000) + 1))),
+        4 => ("stall", blob.asking(Asked::Containing(at)), Fault::Stall(at)),
+        5 => ("flip", blob.asking(Asked::Containing(at.min(size - 1))), Fault::Flip(at.min(size - 1))),
+        6 => ("ignore range", blob.ranged(), Fault::IgnoreRange),
+        7 => ("lie about range", blob.ranged(), Fault::LieRange),
+        8 => ("other range", blob.ranged(), Fault::OtherRange),
+        9 => ("range limit", blob.ranged(), Fault::RangeLimit(1 + dice.below(PIECE))),
+        10 => ("500", blob, Fault::Status(500)),
+        11 => ("429", blob, answer(429, "retry-after", "0")),
+        12 => ("short", blob, Fault::Short(at)),
+        _ => ("404", blob, Fault::Status(404)),
+    }
+}
+
+struct World {
+    registries: Vec<FakeRegistry>,
+    mirror: Mirror,
+}
+
+async fn world() -> World {
+    let registries = vec![FakeRegistry::start().await, FakeRegistry::start().await];
+    let mirror = MirrorBuilder::new()
+        .upstream("docker.io", &registries[0], |upstream| {
+            upstream.default = true;
+            upstream.header_timeout = Duration::from_secs(2);
+            upstream.idle_timeout = Duration::from_millis(400);
+            upstream.parallel = Parallel {
+                connections: 3,
+                above: PIECE as u64,
+                segment_size: PIECE as u64,
+            };
+            let url = registries[1].url().parse().unwrap();
+            upstream.endpoints.push(EndpointConfig::at(url));
+        })
+        .start()
+        .await;
+    World { registries, mirror }
+}
+
+/// What happened, counted.
+#[derive(Debug, Default)]
+struct Summary {
+    pulls: usize,
+    faults: BTreeMap<&'static str, usize>,
+    outcomes: BTreeMap<String, usize>,
+    blobs: usize,
+    bytes: u64,
+    upstream_bytes: u64,
+}
+
+impl Summary {
+    fn add(&mut self, other: Self) {
+        self.pulls += other.pulls;
+        self.blobs += other.blobs;
+        self.bytes += other.bytes;
+        self.upstream_bytes += other.upstream_bytes;
+        for (name, count) in other.faults {
+            *self.faults.entry(name).or_default() += count;
+        }
+        for (name, count) in other.outcomes {
+            *self.outcomes.entry(name).or_default() += count;
+        }
+    }
+}
+
+/// One script: a new image, a few faults on its layer, several clients at once.
+async fn script(world: Arc<World>, seed: u64) -> Summary {
+    let mut dice = Dice(seed);
+    let size = 1 + dice.below(SIZE_MAX);
+    let image = images::image(seed, &[size], Dialect::Oci);
+    let layer = image.layers[0].clone();
+    let repository = format!("team/app{seed:x}");
+    for registry in &world.registries {
+        registry.put_image(&repository, Some("v1"), &image);
+    }
+    let mut summary = Summary { blobs: 1, bytes: size as u64, ..Summary::default() };
+    let mut planned = 0;
+    for _ in 0..dice.below(5) {
+        let (name, rule, fault) = fault(&mut dice, size);
+        let times = 1 + dice.below(3);
+        planned += times;
+        *summary.faults.entry(name).or_default() += times;
+        let registry = &world.registries[dice.below(2)];
+        registry.fault(rule.of(&layer.digest).times(times), fault);
+    }
+    let known = !dice.one_in(4);
+    if known {
+        let manifest = world.mirror.get(&format!("/v2/{repository}/manifests/v1")).await;
+        assert_eq!(manifest.status, 200, "seed {seed:#x}: {}", manifest.text());
+    }
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (world, layer, dice) = (Arc::clone(&world), layer.clone(), Dice(dice.next()));
+        let path = format!("/v2/{repository}/blobs/{}", layer.digest);
+        clients.spawn(async move { pull(&world.mirror, &path, &layer, dice, seed).await });
+    }
+    while let Some(outcome) = clients.join_next().await {
+        summary.pulls += 1;
+        *summary.outcomes.entry(outcome.unwrap()).or_default() += 1;
+    }
+    check_cost(&world, &layer, planned, seed).await;
+    for registry in &world.registries {
+        summary.upstream_bytes += registry.counters().sent(&layer.digest);
+        registry.forget(&layer.digest);
+    }
+    summary
+}
+
+/// One client, and the name of what it got.
+async fn pull(mirror: &Mirror, path: &str, layer: &Blob, mut dice: Dice, seed: u64) -> String {
+    let begin = Instant::now();
+    let size = layer.bytes.len();
+    let (range, expected): (Option<String>, Bytes) = if dice.one_in(4) {
+        let from = dice.below(size);
+        let to = from + dice.below(size - from);
+        let text = format!("bytes={from}-{to}");
+        (Some(text), layer.bytes.slice(from..=to))
+    } else {
+        (None, layer.bytes.clone())
+    };
+    let headers: Vec<(&str, &str)> = range.iter().map(|r| ("range", r.as_str())).collect();
+    let asked = tokio::time::timeout(PULL_MAX, mirror.get_with(path, &headers));
+    let answer = asked.await.unwrap_or_else(|_| panic!("seed {seed:#x}: a hang"));
+    let what = format!("seed {seed:#x}, {range:?}, {size} bytes, after {:?}", begin.elapsed());
+    match (answer.status, answer.ending) {
+        (200 | 206, Ending::Clean) => {
+            let expected = if answer.status == 200 { &layer.bytes } else { &expected };
+            assert!(answer.body == *expected, "{what}: a clean end of wrong bytes");
+            "exact".to_owned()
+        }
+        (200 | 206, Ending::Broken) => "broken".to_owned(),
+        (status @ 400..600, _) => status.to_string(),
+        (status, _) => panic!("{what}: status {status}"),
+    }
+}
+
+/// Upstream sent each byte once, and what the faults cost.
+async fn check_cost(world: &World, layer: &Blob, planned: usize, seed: u64) {
+    let sent: u64 = world.registries.iter().map(|r| r.counters().sent(&layer.digest)).sum();
+    let left: usize = world.registries.iter().map(|r| r.faults_left(&layer.digest)).sum();
+    let met = planned - left;
+    let size = layer.bytes.len();
+    // A fault costs at most all that came before it; what a wrong byte costs is that of two endpoints.
+    let most = size + met * (2 * size + LOST_PER_FAULT);
+    assert!(sent as usize <= most, "seed {seed:#x}: {sent} bytes of {size} sent, {met} faults met");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_faults_never_end_in_a_clean_wrong_body() {
+    let number = |name: &str, default: u64| {
+        let text = std::env::var(name).ok();
+        text.map_or(default, |text| text.parse().expect("a whole number"))
+    };
+    let seed = number("FAULT_SEED", u64::from(std::process::id()));
+    let pulls = usize::try_from(number("FAULT_PULLS", PULLS as u64)).unwrap();
+    eprintln!("FAULT_SEED={seed} FAULT_PULLS={pulls}");
+    let world = Arc::new(world().await);
+    let mut dice = Dice(seed);
+    let mut total = Summary::default();
+    let mut running = JoinSet::new();
+    let mut begun = 0;
+    while begun < pulls || !running.is_empty() {
+        if begun < pulls && running.len() < WORKERS {
+            begun += CLIENTS;
+            running.spawn(script(Arc::clone(&world), dice.next()));
+        } else if let Some(done) = running.join_next().await {
+            total.add(done.unwrap());
+        }
+    }
+    eprintln!("{total:#?}");
+    assert_eq!(total.pulls, begun);
+    let exact = total.outcomes.get("exact").copied().unwrap_or_default();
+    assert!(exact * 2 > total.pulls, "most faults are survived: {total:?}");
+}
