@@ -17,6 +17,10 @@ pub enum Text {
 }
 
 /// One entry of a pool of logins.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are a few, made at the start"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoginConfig {
     /// A user name and password.
@@ -45,7 +49,7 @@ pub enum LoginConfig {
 /// Cloud registries whose passwords are temporary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloudConfig {
-    /// AWS ECR. Keys from the configuration, or else from the web identity (IRSA), or else from IMDSv2.
+    /// AWS ECR. Keys from the configuration, or else from the web identity (IRSA), or else from `IMDSv2`.
     Ecr {
         /// The region; `None`: from the registry's host name.
         region: Option<String>,

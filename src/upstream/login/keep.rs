@@ -196,9 +196,10 @@ impl<P: Provider> Keeper<P> {
                 }
             }
             Err(error) => {
-                let error = match error {
-                    FetchError::Login(text) => FetchError::Login(text),
-                    other => FetchError::Login(format!("{name}: {other}")),
+                let error = if matches!(error, FetchError::Login(_)) {
+                    error
+                } else {
+                    FetchError::Login(format!("{name}: {error}"))
                 };
                 if !failed_before {
                     let still = state.kept.is_some();

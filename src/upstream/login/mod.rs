@@ -74,11 +74,6 @@ impl Source {
         })
     }
 
-    /// Whether it is nobody in particular, now and ever.
-    pub(super) fn is_anonymous(&self) -> bool {
-        self.keeper.is_none()
-    }
-
     /// The login, fresh; `None` for nobody in particular.
     ///
     /// # Errors
@@ -108,6 +103,10 @@ struct Kind {
     ask: Ask,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each entry of a pool, behind an Arc"
+)]
 enum Ask {
     Password {
         username: Text,
@@ -119,7 +118,7 @@ enum Ask {
         registry: String,
     },
     Cloud {
-        config: Box<CloudConfig>,
+        config: CloudConfig,
         registry: String,
         api: HttpClient,
     },
@@ -162,7 +161,7 @@ impl Kind {
                     name: format!("the login from {service}"),
                     inputs,
                     ask: Ask::Cloud {
-                        config: Box::new(config.clone()),
+                        config: config.clone(),
                         registry,
                         api,
                     },

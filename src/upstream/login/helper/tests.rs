@@ -24,7 +24,7 @@ fn helper(command: Vec<OsString>) -> Helper {
     Helper {
         command,
         timeout: Duration::from_secs(20),
-        ttl: Duration::from_secs(900),
+        ttl: Duration::from_mins(15),
     }
 }
 
@@ -61,7 +61,7 @@ async fn the_registry_goes_in_and_the_login_comes_out() {
     let script = r#"printf '{"ServerURL":"x","Username":"%s","Secret":"%s"}' "$1" "$(cat)""#;
     let given = ask(script).await.unwrap();
     assert_eq!(given.login, Some(basic("get", "registry.example:5000")));
-    assert_eq!(given.good_for, Some(Duration::from_secs(900)));
+    assert_eq!(given.good_for, Some(Duration::from_mins(15)));
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn a_program_that_is_not_there_is_named_without_its_arguments() {
         error.to_string(),
         "credentials: give-login: cannot be started: entity not found"
     );
-    let error = super::Helper {
+    let error = Helper {
         command: Vec::new(),
         ..helper
     }

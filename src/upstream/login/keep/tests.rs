@@ -8,9 +8,12 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::upstream::{Credentials, Secret};
 
+/// The password and its life in seconds, or why there is none.
+type Next = Result<(&'static str, Option<u64>), &'static str>;
+
 /// Gives what the test has put in line; what is last in line again and again.
 struct Scripted {
-    line: Mutex<VecDeque<Result<(&'static str, Option<u64>), &'static str>>>,
+    script: Mutex<VecDeque<Next>>,
     fetches: AtomicUsize,
     /// A fetch ends when it gets one.
     permits: Semaphore,
@@ -21,10 +24,10 @@ impl Provider for Scripted {
     async fn fetch(&self) -> Result<Given, FetchError> {
         self.fetches.fetch_add(1, Ordering::SeqCst);
         self.permits.acquire().await.unwrap().forget();
-        let mut line = self.line.lock().unwrap();
-        let next = line.pop_front().unwrap();
-        if line.is_empty() {
-            line.push_back(next);
+        let mut script = self.script.lock().unwrap();
+        let next = script.pop_front().unwrap();
+        if script.is_empty() {
+            script.push_back(next);
         }
         let (password, life) = next.map_err(|why| FetchError::Login(why.to_owned()))?;
         Ok(Given {
@@ -49,15 +52,15 @@ fn basic(password: &str) -> Login {
     })
 }
 
-type Line = [Result<(&'static str, Option<u64>), &'static str>];
+type Script = [Next];
 
-fn keeper(line: &Line) -> Arc<Keeper<Scripted>> {
-    with_inputs(line, &[])
+fn keeper(script: &Script) -> Arc<Keeper<Scripted>> {
+    with_inputs(script, &[])
 }
 
-fn with_inputs(line: &Line, inputs: &[&Path]) -> Arc<Keeper<Scripted>> {
+fn with_inputs(script: &Script, inputs: &[&Path]) -> Arc<Keeper<Scripted>> {
     let provider = Scripted {
-        line: Mutex::new(line.iter().copied().collect()),
+        script: Mutex::new(script.iter().copied().collect()),
         fetches: AtomicUsize::new(0),
         permits: Semaphore::new(1000),
         inputs: inputs.iter().map(|path| path.to_path_buf()).collect(),
@@ -90,7 +93,7 @@ async fn password(keeper: &Arc<Keeper<Scripted>>) -> String {
     match login(keeper).await {
         Ok(login) => match &*login {
             Login::Basic(credentials) => credentials.password.expose().to_owned(),
-            other => panic!("{other:?}"),
+            other @ (Login::Refresh(_) | Login::Bearer(_)) => panic!("{other:?}"),
         },
         Err(error) => error.to_string(),
     }
@@ -214,13 +217,13 @@ async fn a_failure_is_told_for_ten_seconds_and_then_for_longer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_leaves_the_old_one_in_use_to_its_end() {
-    let line = [
+    let script = [
         Ok(("one", Some(100))),
         Err("down"),
         Err("down"),
         Ok(("two", Some(100))),
     ];
-    let keeper = keeper(&line);
+    let keeper = keeper(&script);
     password(&keeper).await;
     seconds(81).await;
     for fetches in [2, 2, 3] {
@@ -264,8 +267,8 @@ async fn what_was_refused_rests_for_a_minute() {
 #[tokio::test(start_paused = true)]
 async fn what_can_be_fetched_again_is_once_when_it_was_refused() {
     let life = Some(36_000);
-    let line = [Ok(("one", life)), Ok(("two", life)), Ok(("three", life))];
-    let keeper = keeper(&line);
+    let script = [Ok(("one", life)), Ok(("two", life)), Ok(("three", life))];
+    let keeper = keeper(&script);
     let one = login(&keeper).await.unwrap();
     keeper.refused(&one);
     let two = login(&keeper).await.unwrap();
@@ -317,13 +320,13 @@ async fn a_changed_file_makes_it_fetched_again_within_a_second() {
 async fn a_changed_file_ends_a_refusal_and_a_failure_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("secret");
-    let line = [
+    let script = [
         Err("no file"),
         Ok(("one", None)),
         Err("empty"),
         Ok(("two", None)),
     ];
-    let keeper = with_inputs(&line, &[&path]);
+    let keeper = with_inputs(&script, &[&path]);
     assert_eq!(password(&keeper).await, "credentials: no file");
     seconds(1).await;
     assert_eq!(password(&keeper).await, "credentials: no file");
