@@ -32,14 +32,16 @@ pub enum LoginConfig {
     },
     /// A Docker client's configuration: `auths`, `credsStore`, `credHelpers`. Read again when it changes.
     DockerConfig(PathBuf),
-    /// A program that speaks the `docker-credential` protocol (`get`: the registry on standard input,
+    /// A program that answers as a `docker-credential` helper does (the registry on standard input,
     /// `{"Username","Secret"}` on standard output), run again before what it gave expires.
     Exec {
-        /// The program and its arguments.
+        /// The program and its arguments, run as they are, without a shell. A helper of Docker's wants
+        /// `get` as its argument.
         command: Vec<String>,
         /// How long it may take.
         timeout: Duration,
-        /// How long what it gave is used.
+        /// How long what it gave is used, unless its answer holds `ExpiresIn` (seconds) or `ExpiresAt`
+        /// (RFC 3339).
         ttl: Duration,
     },
     /// A cloud's own way.

@@ -119,14 +119,15 @@ async fn talk(child: &mut Child, server: &str) -> std::io::Result<Option<(ExitSt
     Ok(Some((child.wait().await?, bytes)))
 }
 
-/// Kills the child's group. What cannot be killed has ended already.
+/// Kills the child's group, and waits a moment for the child, so that it leaves no zombie. What cannot be
+/// killed has ended already, or is stuck in the kernel: tokio waits for that one later.
 async fn kill(child: &mut Child) {
     // The id is there until the child has been waited for, so it cannot be another process's.
     let id = child.id().and_then(|id| i32::try_from(id).ok());
     if let Some(group) = id.and_then(Pid::from_raw) {
         kill_process_group(group, Signal::KILL).ok();
     }
-    child.kill().await.ok();
+    tokio::time::timeout(KILL_WAIT, child.kill()).await.ok();
 }
 
 /// What a helper writes on success. Go's readers take the names in any case; these are the ones in use.
@@ -206,6 +207,8 @@ const IDENTITY_TOKEN_USER: &str = "<token>";
 /// What a helper writes when it has no login for a registry (docker-credential-helpers,
 /// `credentials.NewErrCredentialsNotFound`: "credentials not found in native keychain").
 const NOT_FOUND: &str = "credentials not found";
+/// How long a killed program is waited for: it is gone at once, unless a disk holds it.
+const KILL_WAIT: Duration = Duration::from_secs(1);
 /// A login with a token in it is some KiB; ECR's are 4.
 const OUTPUT_BYTES_MAX: u64 = 64 * 1024;
 

@@ -208,7 +208,7 @@ async fn a_program_that_takes_too_long_is_killed_with_what_it_started() {
     let script = format!("exec 9>'{}'; sleep 1000; echo '{{}}'", fifo.display());
     let program = program(dir.path(), "give-login", &script);
     let helper = Helper {
-        timeout: Duration::from_secs(1),
+        timeout: Duration::from_secs(2),
         ..helper(vec![program])
     };
     let wait = tokio::task::spawn_blocking(move || std::fs::read(fifo).unwrap());
@@ -217,7 +217,7 @@ async fn a_program_that_takes_too_long_is_killed_with_what_it_started() {
     };
     assert_eq!(
         error.to_string(),
-        "credentials: give-login: gave nothing within 1s"
+        "credentials: give-login: gave nothing within 2s"
     );
     let bound = Duration::from_secs(20);
     let all_dead = tokio::time::timeout(bound, wait).await.unwrap();
