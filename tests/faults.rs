@@ -73,13 +73,29 @@ fn fault(dice: &mut Dice, size: usize) -> (&'static str, Rule, Fault) {
     match dice.below(14) {
         0 | 1 => ("cut", blob.asking(Asked::Containing(at)), Fault::Cut(at)),
         2 => ("cut at an edge", blob, Fault::Cut(at / PIECE * PIECE)),
-        3 => ("cut in the tail", blob, Fault::Cut(size - dice.below(size.min(70_000) + 1))),
-        4 => ("stall", blob.asking(Asked::Containing(at)), Fault::Stall(at)),
-        5 => ("flip", blob.asking(Asked::Containing(at.min(size - 1))), Fault::Flip(at.min(size - 1))),
+        3 => (
+            "cut in the tail",
+            blob,
+            Fault::Cut(size - dice.below(size.min(70_000) + 1)),
+        ),
+        4 => (
+            "stall",
+            blob.asking(Asked::Containing(at)),
+            Fault::Stall(at),
+        ),
+        5 => (
+            "flip",
+            blob.asking(Asked::Containing(at.min(size - 1))),
+            Fault::Flip(at.min(size - 1)),
+        ),
         6 => ("ignore range", blob.ranged(), Fault::IgnoreRange),
         7 => ("lie about range", blob.ranged(), Fault::LieRange),
         8 => ("other range", blob.ranged(), Fault::OtherRange),
-        9 => ("range limit", blob.ranged(), Fault::RangeLimit(1 + dice.below(PIECE))),
+        9 => (
+            "range limit",
+            blob.ranged(),
+            Fault::RangeLimit(1 + dice.below(PIECE)),
+        ),
         10 => ("500", blob, Fault::Status(500)),
         11 => ("429", blob, answer(429, "retry-after", "0")),
         12 => ("short", blob, Fault::Short(at)),
@@ -148,7 +164,11 @@ async fn script(world: Arc<World>, seed: u64) -> Summary {
     for registry in &world.registries {
         registry.put_image(&repository, Some("v1"), &image);
     }
-    let mut summary = Summary { blobs: 1, bytes: size as u64, ..Summary::default() };
+    let mut summary = Summary {
+        blobs: 1,
+        bytes: size as u64,
+        ..Summary::default()
+    };
     let mut planned = 0;
     for _ in 0..dice.below(5) {
         let (name, rule, fault) = fault(&mut dice, size);
@@ -160,7 +180,10 @@ async fn script(world: Arc<World>, seed: u64) -> Summary {
     }
     let known = !dice.one_in(4);
     if known {
-        let manifest = world.mirror.get(&format!("/v2/{repository}/manifests/v1")).await;
+        let manifest = world
+            .mirror
+            .get(&format!("/v2/{repository}/manifests/v1"))
+            .await;
         assert_eq!(manifest.status, 200, "seed {seed:#x}: {}", manifest.text());
     }
     let mut clients = JoinSet::new();
@@ -195,12 +218,24 @@ async fn pull(mirror: &Mirror, path: &str, layer: &Blob, mut dice: Dice, seed: u
     };
     let headers: Vec<(&str, &str)> = range.iter().map(|r| ("range", r.as_str())).collect();
     let asked = tokio::time::timeout(PULL_MAX, mirror.get_with(path, &headers));
-    let answer = asked.await.unwrap_or_else(|_| panic!("seed {seed:#x}: a hang"));
-    let what = format!("seed {seed:#x}, {range:?}, {size} bytes, after {:?}", begin.elapsed());
+    let answer = asked
+        .await
+        .unwrap_or_else(|_| panic!("seed {seed:#x}: a hang"));
+    let what = format!(
+        "seed {seed:#x}, {range:?}, {size} bytes, after {:?}",
+        begin.elapsed()
+    );
     match (answer.status, answer.ending) {
         (200 | 206, Ending::Clean) => {
-            let expected = if answer.status == 200 { &layer.bytes } else { &expected };
-            assert!(answer.body == *expected, "{what}: a clean end of wrong bytes");
+            let expected = if answer.status == 200 {
+                &layer.bytes
+            } else {
+                &expected
+            };
+            assert!(
+                answer.body == *expected,
+                "{what}: a clean end of wrong bytes"
+            );
             "exact".to_owned()
         }
         (200 | 206, Ending::Broken) => "broken".to_owned(),
@@ -211,13 +246,24 @@ async fn pull(mirror: &Mirror, path: &str, layer: &Blob, mut dice: Dice, seed: u
 
 /// Upstream sent each byte once, and what the faults cost.
 async fn check_cost(world: &World, layer: &Blob, planned: usize, seed: u64) {
-    let sent: u64 = world.registries.iter().map(|r| r.counters().sent(&layer.digest)).sum();
-    let left: usize = world.registries.iter().map(|r| r.faults_left(&layer.digest)).sum();
+    let sent: u64 = world
+        .registries
+        .iter()
+        .map(|r| r.counters().sent(&layer.digest))
+        .sum();
+    let left: usize = world
+        .registries
+        .iter()
+        .map(|r| r.faults_left(&layer.digest))
+        .sum();
     let met = planned - left;
     let size = layer.bytes.len();
     // A fault costs at most all that came before it; what a wrong byte costs is that of two endpoints.
     let most = size + met * (2 * size + LOST_PER_FAULT);
-    assert!(sent as usize <= most, "seed {seed:#x}: {sent} bytes of {size} sent, {met} faults met");
+    assert!(
+        sent as usize <= most,
+        "seed {seed:#x}: {sent} bytes of {size} sent, {met} faults met"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -245,5 +291,8 @@ async fn random_faults_never_end_in_a_clean_wrong_body() {
     eprintln!("{total:#?}");
     assert_eq!(total.pulls, begun);
     let exact = total.outcomes.get("exact").copied().unwrap_or_default();
-    assert!(exact * 2 > total.pulls, "most faults are survived: {total:?}");
+    assert!(
+        exact * 2 > total.pulls,
+        "most faults are survived: {total:?}"
+    );
 }

@@ -27,6 +27,9 @@ pub(super) struct TokenKey {
     pub(super) service: Option<String>,
     /// The scope, as asked for.
     pub(super) scope: String,
+    /// Counts the logins of the endpoint: what was given to one is not used once another has come; 0 for
+    /// nobody in particular.
+    pub(super) login: u64,
 }
 
 /// A token, ready to be sent.
@@ -57,13 +60,7 @@ impl Token {
             .filter_map(|name| answer.get(name)?.as_str())
             .find(|text| !text.is_empty())
             .ok_or_else(|| wrong("the answer holds no token"))?;
-        // RFC 6750 section 2.1: b64token is a subset of this.
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(wrong("the token holds characters that no header may"));
-        }
-        let mut header = HeaderValue::try_from(format!("Bearer {text}"))
-            .map_err(|_| wrong("the token fits no header"))?;
-        header.set_sensitive(true);
+        let header = bearer(text).map_err(|why| FetchError::Token(why.to_owned()))?;
         let life = answer
             .get("expires_in")
             .and_then(serde_json::Value::as_u64)
@@ -81,6 +78,21 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(***)")
     }
+}
+
+/// `Bearer …`, marked sensitive.
+///
+/// # Errors
+/// What is wrong with the token.
+pub(super) fn bearer(token: &str) -> Result<HeaderValue, &'static str> {
+    // RFC 6750 section 2.1: b64token is a subset of this.
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("the token holds characters that no header may");
+    }
+    let mut header =
+        HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| "the token fits no header")?;
+    header.set_sensitive(true);
+    Ok(header)
 }
 
 /// The tokens of one upstream.
@@ -194,6 +206,7 @@ mod tests {
             realm: "https://auth.example/token".to_owned(),
             service: None,
             scope: "repository:a:pull".to_owned(),
+            login: 0,
         }
     }
 

@@ -17,6 +17,10 @@ pub enum Text {
 }
 
 /// One entry of a pool of logins.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are a few, made at the start"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoginConfig {
     /// A user name and password.
@@ -28,14 +32,16 @@ pub enum LoginConfig {
     },
     /// A Docker client's configuration: `auths`, `credsStore`, `credHelpers`. Read again when it changes.
     DockerConfig(PathBuf),
-    /// A program that speaks the `docker-credential` protocol (`get`: the registry on standard input,
+    /// A program that answers as a `docker-credential` helper does (the registry on standard input,
     /// `{"Username","Secret"}` on standard output), run again before what it gave expires.
     Exec {
-        /// The program and its arguments.
+        /// The program and its arguments, run as they are, without a shell. A helper of Docker's wants
+        /// `get` as its argument.
         command: Vec<String>,
         /// How long it may take.
         timeout: Duration,
-        /// How long what it gave is used.
+        /// How long what it gave is used, unless its answer holds `ExpiresIn` (seconds) or `ExpiresAt`
+        /// (RFC 3339).
         ttl: Duration,
     },
     /// A cloud's own way.
@@ -45,7 +51,7 @@ pub enum LoginConfig {
 /// Cloud registries whose passwords are temporary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloudConfig {
-    /// AWS ECR. Keys from the configuration, or else from the web identity (IRSA), or else from IMDSv2.
+    /// AWS ECR. Keys from the configuration, or else from the web identity (IRSA), or else from `IMDSv2`.
     Ecr {
         /// The region; `None`: from the registry's host name.
         region: Option<String>,

@@ -4,6 +4,7 @@ mod answers;
 mod auth;
 mod bodies;
 mod faults;
+mod login;
 mod proxies;
 mod proxy_server;
 mod redirects;
