@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use roadstead::config::{Config, Overrides};
+use roadstead::mirror::{self, Failure, Policy, Revalidate, StaleOn, Ttl};
 use roadstead::telemetry::logging::LogFormat;
 use roadstead::upstream::{LoginConfig, Secret, Text};
 use tempfile::TempDir;
@@ -96,6 +97,13 @@ fn default_of(config: &Config) -> Option<&str> {
     first
 }
 
+fn ttl_of(config: &Config) -> Duration {
+    match config.tags.defaults.ttl {
+        Ttl::For(ttl) => ttl,
+        Ttl::Forever => Duration::MAX,
+    }
+}
+
 fn names(config: &Config) -> Vec<&str> {
     config
         .upstreams
@@ -141,8 +149,11 @@ fn nothing_said_means_the_defaults() {
     assert_eq!(config.server.tls, None);
     assert!(config.cache.dir.ends_with("roadstead"));
     assert_eq!(config.cache.max_size, 50_000_000_000);
-    assert_eq!(config.tags.ttl, Duration::from_mins(1));
-    assert_eq!(config.tags.stale_if_error, Duration::from_hours(30 * 24));
+    assert_eq!(config.tags, mirror::Config::of(Policy::default()));
+    assert_eq!(ttl_of(&config), Duration::from_mins(1));
+    let tags = config.tags.defaults;
+    assert_eq!(tags.stale_if_error, Duration::from_hours(30 * 24));
+    assert_eq!(tags.negative_ttl, Duration::from_secs(10));
     assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(
         names(&config),
@@ -192,12 +203,13 @@ fn flags_beat_the_environment_beats_the_file_beats_the_defaults() {
         };
         let config = written.load(environment, flags).unwrap();
         assert_eq!(
-            config.tags.ttl,
+            ttl_of(&config),
             Duration::from_secs(1),
             "what is not overridden stays"
         );
         assert_eq!(config.log_format, LogFormat::Json);
-        assert_eq!(config.tags.stale_if_error, Duration::from_hours(30 * 24));
+        let stale_if_error = config.tags.defaults.stale_if_error;
+        assert_eq!(stale_if_error, Duration::from_hours(30 * 24));
         config.cache.max_size
     };
     let two = [("ROADSTEAD_CACHE__MAX_SIZE", "2GB")];
@@ -249,6 +261,10 @@ fn every_key_can_be_set_by_the_environment() {
         ("ROADSTEAD_CACHE__MAX_SIZE", "4096"),
         ("ROADSTEAD_TAGS__TTL", "0s"),
         ("ROADSTEAD_TAGS__STALE_IF_ERROR", "1d"),
+        ("ROADSTEAD_TAGS__REVALIDATE", "background"),
+        ("ROADSTEAD_TAGS__STALE_ON", "429, denied"),
+        ("ROADSTEAD_TAGS__KEEP_DELETED", "true"),
+        ("ROADSTEAD_TAGS__NEGATIVE_TTL", "0s"),
         ("ROADSTEAD_LOG__FORMAT", "json"),
         (
             "ROADSTEAD_UPSTREAM__MCR_MICROSOFT_COM__ENDPOINTS",
@@ -274,7 +290,17 @@ fn every_key_can_be_set_by_the_environment() {
     assert_eq!(config.server.listen.port(), 1);
     assert_eq!(config.server.tls.as_ref().unwrap().key, Path::new("/k"));
     assert_eq!(config.cache.max_size, 4096);
-    assert_eq!(config.tags.ttl, Duration::ZERO);
+    let tags = Policy {
+        ttl: Ttl::For(Duration::ZERO),
+        revalidate: Revalidate::Background,
+        stale_if_error: Duration::from_hours(24),
+        stale_on: StaleOn::NOTHING
+            .with(Failure::RateLimited)
+            .with(Failure::Denied),
+        keep_deleted: true,
+        negative_ttl: Duration::ZERO,
+    };
+    assert_eq!(config.tags, mirror::Config::of(tags));
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(
         default_of(&config),
@@ -328,6 +354,21 @@ fn a_wrong_variable_is_named() {
             "ROADSTEAD_UPSTREAM__ELSEWHERE__USERNAME",
             "x",
             "ROADSTEAD_UPSTREAM__ELSEWHERE__USERNAME: no upstream of this name is configured",
+        ),
+        (
+            "ROADSTEAD_TAGS__RULE",
+            "docker.io/**",
+            "ROADSTEAD_TAGS__RULE: no key has this name",
+        ),
+        (
+            "ROADSTEAD_TAGS__RULE__TTL",
+            "1s",
+            "ROADSTEAD_TAGS__RULE__TTL: no key has this name",
+        ),
+        (
+            "ROADSTEAD_TAGS__STALE_ON",
+            "5xx,404",
+            "ROADSTEAD_TAGS__STALE_ON: tags.stale_on: \"404\" is none of \"unreachable\", \"5xx\", \"429\", \"denied\"",
         ),
         (
             "ROADSTEAD_TAGS__TTL",
@@ -486,7 +527,7 @@ fn the_first_file_that_exists_is_read() {
     let missing = first.dir.path().join("missing.toml");
     let ttl = |files: &[PathBuf]| {
         Config::from_layers(&Overrides::default(), Vec::new(), files)
-            .map(|config| config.tags.ttl.as_secs())
+            .map(|config| ttl_of(&config).as_secs())
     };
     assert_eq!(ttl(&[first.path(), second.path()]), Ok(1));
     assert_eq!(ttl(&[missing.clone(), second.path()]), Ok(2));
@@ -515,7 +556,10 @@ fn what_check_prints_is_the_same_configuration() {
         [server]\nlisten = \"[::1]:5000\"\nadmin_listen = \"localhost:0\"\ndrain_timeout = \"1500ms\"
         [server.tls]\ncert = '/a \"b\" \\c'\nkey = \"k\"
         [cache]\ndir = \"/d\"\nmax_size = 12345
-        [tags]\nttl = \"0s\"\nstale_if_error = \"400d\"
+        [tags]\nttl = \"0s\"\nstale_if_error = \"400d\"\nstale_on = []\nkeep_deleted = true
+        [[tags.rule]]\nmatch = \"Docker.io/library/*:latest\"\nttl = \"90s\"\nrevalidate = \"background\"
+        [[tags.rule]]\nmatch = \"**\"\nttl = \"forever\"\nstale_on = [\"denied\", \"5xx\"]
+        keep_deleted = false\nnegative_ttl = \"1500ms\"
         [log]\nformat = \"json\"
         [upstream.\"localhost:5000\"]
         endpoints = [\"http://a/prefix/\", { url = \"https://b\", ca_file = \"/ca.pem\" }]
@@ -534,6 +578,43 @@ fn what_check_prints_is_the_same_configuration() {
         }
         assert_eq!(file(&printed).unwrap(), config, "{printed}");
     }
+}
+
+/// What a rule leaves unsaid is as `[tags]` says, in whichever layer, and not as another rule says.
+#[test]
+fn a_tag_rule_fills_its_gaps_from_the_defaults() {
+    let written = Written::new(
+        "[[tags.rule]]\nmatch = \"ghcr.io/**\"\nttl = \"forever\"\nkeep_deleted = true\n\
+         [[tags.rule]]\nmatch = \"ghcr.io/org/app:v1\"\nstale_on = [\"denied\"]\n\
+         [tags]\nnegative_ttl = \"3s\"\nttl = \"5m\"\n",
+    );
+    let environment = [("ROADSTEAD_TAGS__TTL", "7s")];
+    let config = written.load(&environment, Overrides::default()).unwrap();
+    let defaults = Policy {
+        ttl: Ttl::For(Duration::from_secs(7)),
+        negative_ttl: Duration::from_secs(3),
+        ..Policy::default()
+    };
+    assert_eq!(config.tags.defaults, defaults);
+    let rules: Vec<_> = config
+        .tags
+        .rules
+        .iter()
+        .map(|rule| (rule.pattern.as_str(), rule.policy))
+        .collect();
+    let pinned = Policy {
+        ttl: Ttl::Forever,
+        keep_deleted: true,
+        ..defaults
+    };
+    let denied = Policy {
+        stale_on: StaleOn::NOTHING.with(Failure::Denied),
+        ..defaults
+    };
+    assert_eq!(
+        rules,
+        [("ghcr.io/**", pinned), ("ghcr.io/org/app:v1", denied)]
+    );
 }
 
 #[test]
@@ -570,9 +651,16 @@ fn the_example_has_every_key_and_no_other() {
 }
 
 fn collect(path: &str, value: &toml::Value, present: &mut BTreeSet<String>) {
-    let toml::Value::Table(table) = value else {
-        present.insert(path.to_owned());
-        return;
+    let table = match value {
+        toml::Value::Table(table) => table,
+        // An array of tables: its first shows every key.
+        toml::Value::Array(tables) if tables.iter().any(toml::Value::is_table) => {
+            tables[0].as_table().unwrap()
+        }
+        _ => {
+            present.insert(path.to_owned());
+            return;
+        }
     };
     for (key, value) in table {
         let key = if path == "upstream" { "*" } else { key };
