@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use roadstead::config::{Config, Overrides};
-use roadstead::mirror::{self, Failure, Policy, Revalidate, StaleOn, Ttl};
+use roadstead::mirror::{self, Policy, Ttl};
 use roadstead::telemetry::logging::LogFormat;
 use roadstead::upstream::{LoginConfig, Secret, Text};
 use tempfile::TempDir;
@@ -261,10 +261,6 @@ fn every_key_can_be_set_by_the_environment() {
         ("ROADSTEAD_CACHE__MAX_SIZE", "4096"),
         ("ROADSTEAD_TAGS__TTL", "0s"),
         ("ROADSTEAD_TAGS__STALE_IF_ERROR", "1d"),
-        ("ROADSTEAD_TAGS__REVALIDATE", "background"),
-        ("ROADSTEAD_TAGS__STALE_ON", "429, denied"),
-        ("ROADSTEAD_TAGS__KEEP_DELETED", "true"),
-        ("ROADSTEAD_TAGS__NEGATIVE_TTL", "0s"),
         ("ROADSTEAD_LOG__FORMAT", "json"),
         (
             "ROADSTEAD_UPSTREAM__MCR_MICROSOFT_COM__ENDPOINTS",
@@ -290,17 +286,7 @@ fn every_key_can_be_set_by_the_environment() {
     assert_eq!(config.server.listen.port(), 1);
     assert_eq!(config.server.tls.as_ref().unwrap().key, Path::new("/k"));
     assert_eq!(config.cache.max_size, 4096);
-    let tags = Policy {
-        ttl: Ttl::For(Duration::ZERO),
-        revalidate: Revalidate::Background,
-        stale_if_error: Duration::from_hours(24),
-        stale_on: StaleOn::NOTHING
-            .with(Failure::RateLimited)
-            .with(Failure::Denied),
-        keep_deleted: true,
-        negative_ttl: Duration::ZERO,
-    };
-    assert_eq!(config.tags, mirror::Config::of(tags));
+    assert_eq!(ttl_of(&config), Duration::ZERO);
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(
         default_of(&config),
@@ -354,21 +340,6 @@ fn a_wrong_variable_is_named() {
             "ROADSTEAD_UPSTREAM__ELSEWHERE__USERNAME",
             "x",
             "ROADSTEAD_UPSTREAM__ELSEWHERE__USERNAME: no upstream of this name is configured",
-        ),
-        (
-            "ROADSTEAD_TAGS__RULE",
-            "docker.io/**",
-            "ROADSTEAD_TAGS__RULE: no key has this name",
-        ),
-        (
-            "ROADSTEAD_TAGS__RULE__TTL",
-            "1s",
-            "ROADSTEAD_TAGS__RULE__TTL: no key has this name",
-        ),
-        (
-            "ROADSTEAD_TAGS__STALE_ON",
-            "5xx,404",
-            "ROADSTEAD_TAGS__STALE_ON: tags.stale_on: \"404\" is none of \"unreachable\", \"5xx\", \"429\", \"denied\"",
         ),
         (
             "ROADSTEAD_TAGS__TTL",
@@ -580,43 +551,6 @@ fn what_check_prints_is_the_same_configuration() {
     }
 }
 
-/// What a rule leaves unsaid is as `[tags]` says, in whichever layer, and not as another rule says.
-#[test]
-fn a_tag_rule_fills_its_gaps_from_the_defaults() {
-    let written = Written::new(
-        "[[tags.rule]]\nmatch = \"ghcr.io/**\"\nttl = \"forever\"\nkeep_deleted = true\n\
-         [[tags.rule]]\nmatch = \"ghcr.io/org/app:v1\"\nstale_on = [\"denied\"]\n\
-         [tags]\nnegative_ttl = \"3s\"\nttl = \"5m\"\n",
-    );
-    let environment = [("ROADSTEAD_TAGS__TTL", "7s")];
-    let config = written.load(&environment, Overrides::default()).unwrap();
-    let defaults = Policy {
-        ttl: Ttl::For(Duration::from_secs(7)),
-        negative_ttl: Duration::from_secs(3),
-        ..Policy::default()
-    };
-    assert_eq!(config.tags.defaults, defaults);
-    let rules: Vec<_> = config
-        .tags
-        .rules
-        .iter()
-        .map(|rule| (rule.pattern.as_str(), rule.policy))
-        .collect();
-    let pinned = Policy {
-        ttl: Ttl::Forever,
-        keep_deleted: true,
-        ..defaults
-    };
-    let denied = Policy {
-        stale_on: StaleOn::NOTHING.with(Failure::Denied),
-        ..defaults
-    };
-    assert_eq!(
-        rules,
-        [("ghcr.io/**", pinned), ("ghcr.io/org/app:v1", denied)]
-    );
-}
-
 #[test]
 fn the_example_has_the_defaults() {
     assert_eq!(file(EXAMPLE).unwrap(), environment(&[]).unwrap());
@@ -651,16 +585,12 @@ fn the_example_has_every_key_and_no_other() {
 }
 
 fn collect(path: &str, value: &toml::Value, present: &mut BTreeSet<String>) {
-    let table = match value {
-        toml::Value::Table(table) => table,
-        // An array of tables: its first shows every key.
-        toml::Value::Array(tables) if tables.iter().any(toml::Value::is_table) => {
-            tables[0].as_table().unwrap()
-        }
-        _ => {
-            present.insert(path.to_owned());
-            return;
-        }
+    // An array of tables: its first shows every key.
+    let first = value.as_array().and_then(|tables| tables.first());
+    let table = value.as_table().or(first.and_then(toml::Value::as_table));
+    let Some(table) = table else {
+        present.insert(path.to_owned());
+        return;
     };
     for (key, value) in table {
         let key = if path == "upstream" { "*" } else { key };

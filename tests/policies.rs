@@ -1,5 +1,5 @@
 //! What is done about a tag when upstream cannot, or will not, say what it names: every cell of
-//! failure and choice, pinned tags, revalidation in the background, and what is not there.
+//! failure and choice, rules, pinned tags, revalidation in the background.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,10 +20,8 @@ use common::mirror::{STALE_IF_ERROR, TTL};
 use common::{
     Answer, Dialect, FakeRegistry, Fault, Image, Kind, Mirror, MirrorBuilder, Rule, within,
 };
-use futures_util::future::join_all;
 use http::Method;
 use roadstead::mirror::{self, Failure, Pattern, Policy, Revalidate, StaleOn, Ttl};
-use roadstead::upstream::EndpointConfig;
 use tokio::sync::Semaphore;
 
 const TAG: &str = "/v2/team/app/manifests/v1";
@@ -414,265 +412,28 @@ async fn while_limited_the_old_answer_comes_at_once() {
     }
 }
 
-/// containerd shows the code; its callers heed Retry-After (RFC 6585 section 4).
+/// Who has an old answer is content with a quick failure; who asked for the same digest and has
+/// nothing is not: its question is asked again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn limited_with_nothing_left_is_429() {
-    let registry = FakeRegistry::start().await;
-    let image = images::image(64, &[1000], Dialect::Oci);
-    registry.put_image("team/app", Some("v1"), &image);
-    let mirror = Mirror::of(&registry).await;
-    for kind in [Kind::Manifest, Kind::Blob, Kind::Tags] {
-        registry.fault(Rule::all(kind), Fault::RateLimited(30));
-    }
-    let blob = format!("/v2/team/app/blobs/{}", image.layers[0].digest);
-    let tags = "/v2/team/app/tags/list".to_owned();
-    for path in [TAG.to_owned(), by_digest(&image), blob, tags] {
-        let answer = mirror.get(&path).await;
-        assert_eq!(answer.status, 429, "{path}: {}", answer.text());
-        assert_eq!(answer.code(), "TOOMANYREQUESTS");
-        assert_eq!(answer.header("content-type"), "application/json");
-        let seconds: u64 = answer.header("retry-after").parse().unwrap();
-        assert!((1..=30).contains(&seconds), "{path}: {seconds}");
-    }
-}
-
-/// Each GET of a manifest counts as a pull (Docker Hub, "Pull usage and limits").
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_manifest_that_is_here_is_never_asked_for() {
-    for head in [true, false] {
-        let registry = FakeRegistry::start().await;
-        let image = images::image(65, &[1000], Dialect::Oci);
-        registry.put_image("team/app", Some("v1"), &image);
-        let mirror = Mirror::of(&registry).await;
-        let digest = if head {
-            mirror.head(TAG).await
-        } else {
-            mirror.get(TAG).await
-        };
-        assert_eq!(
-            digest.header("docker-content-digest"),
-            image.manifest.digest
-        );
-        let bytes = &image.manifest.bytes;
-        mirror
-            .get(&by_digest(&image))
-            .await
-            .assert_bytes(200, bytes);
-        mirror.get(TAG).await.assert_bytes(200, bytes);
-        assert_eq!(asked(&registry), (0, 1), "by HEAD first: {head}");
-        // Another tag of the same image, and this one again, cost a HEAD each.
-        registry.put_manifest("team/app", Some("v1"), &image.manifest);
-        mirror.clock.advance(TTL + SECOND);
-        mirror.get(TAG).await.assert_bytes(200, bytes);
-        assert_eq!(asked(&registry), (1, 1));
-        // While upstream limits us, what is here by digest needs nobody.
-        registry.reset();
-        registry.fault(Rule::all(Kind::Manifest), Fault::RateLimited(30));
-        let mirror = mirror.restart().await;
-        let answer = mirror.get(&by_digest(&image)).await;
-        answer.assert_bytes(200, bytes);
-        assert_eq!(answer.header("cache-status"), "roadstead; hit");
-        assert!(registry.counters().records.is_empty());
-    }
-}
-
-/// A tag that moves to, or back to, an image that is here.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tag_that_moves_to_what_is_here_costs_a_head() {
+async fn a_hurried_question_that_fails_is_asked_again_for_who_has_nothing_else() {
     let world = world(|_| {}).await;
     world.move_tag();
-    let path = by_digest(&world.new);
+    let digest = world.new.manifest.digest.clone();
+    // A broken connection is tried once more by itself.
+    let twice = Rule::gets(Kind::Manifest).of(&digest).times(2);
+    world.registry.fault(twice, Fault::Cut(20));
+    let gate = world.registry.gate(&digest);
+    let (client, path) = (world.mirror.client, by_digest(&world.new));
+    let hurried = tokio::spawn(async move { client.get(TAG).await });
     world
-        .mirror
-        .get(&path)
-        .await
-        .assert_bytes(200, &world.new.manifest.bytes);
-    assert_eq!(world.asked(), (0, 1));
-    let answer = world.mirror.get(TAG).await;
-    answer.assert_bytes(200, &world.new.manifest.bytes);
-    assert_eq!(world.asked(), (1, 1));
-}
-
-/// A misspelt name in a DaemonSet: every node asks, again and again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_there_is_asked_for_once() {
-    let registry = FakeRegistry::start().await;
-    registry.options(|options| options.referrers = false);
-    let image = images::image(66, &[1000], Dialect::Oci);
-    let other = images::image(67, &[1000], Dialect::Oci);
-    registry.put_image("team/app", Some("v2"), &other);
-    let mirror = MirrorBuilder::of(&registry)
-        .with(|config| config.tags.defaults.negative_ttl = NEGATIVE_TTL)
-        .start()
+        .registry
+        .wait_for("the GET", |c| c.manifest_gets(&digest) > 0)
         .await;
-    let digest = &image.manifest.digest;
-    for (path, cost) in [
-        (TAG.to_owned(), 1),
-        (by_digest(&image), 1),
-        ("/v2/team/misspelt/tags/list?n=5".to_owned(), 1),
-        // The API, and the tag that stands in for it.
-        (format!("/v2/team/app/referrers/{digest}"), 2),
-    ] {
-        let requests = || registry.counters().records.len();
-        registry.reset();
-        let answers = join_all((0..50).map(|_| mirror.get(&path))).await;
-        mirror.clock.advance(NEGATIVE_TTL - SECOND);
-        let later = join_all((0..50).map(|_| mirror.get(&path))).await;
-        for answer in answers.iter().chain(&later) {
-            assert_eq!(answer.status, 404, "{path}");
-            assert_eq!(answer.code(), answers[0].code(), "{path}");
-        }
-        assert_eq!(requests(), cost, "{path}");
-        mirror.clock.advance(SECOND);
-        assert_eq!(mirror.get(&path).await.status, 404);
-        assert_eq!(requests(), 2 * cost, "{path}: it is believed no longer");
-    }
-    // HEAD and GET of a manifest are one question.
-    registry.reset();
-    mirror.clock.advance(NEGATIVE_TTL);
-    assert_eq!(mirror.head(TAG).await.status, 404);
-    assert_eq!(mirror.get(TAG).await.status, 404);
-    assert_eq!(asked(&registry), (0, 1));
-    // Then it is pushed.
-    registry.put_image("team/app", Some("v1"), &image);
-    mirror.clock.advance(NEGATIVE_TTL);
-    assert_eq!(mirror.get(TAG).await.status, 200);
-    assert_eq!(mirror.get(&by_digest(&image)).await.status, 200);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_there_can_be_asked_each_time() {
-    let registry = FakeRegistry::start().await;
-    let mirror = Mirror::of(&registry).await;
-    for asked_for in 1..=3 {
-        assert_eq!(mirror.get(TAG).await.status, 404);
-        assert_eq!(asked(&registry), (0, asked_for));
-    }
-}
-
-/// That we are refused may end any moment, with a login; so it is no answer to keep.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refusal_is_not_remembered() {
-    let registry = FakeRegistry::start().await;
-    let image = images::image(68, &[1000], Dialect::Oci);
-    registry.put_image("team/app", Some("v1"), &image);
-    let mirror = MirrorBuilder::of(&registry)
-        .with(|config| config.tags.defaults.negative_ttl = NEGATIVE_TTL)
-        .start()
-        .await;
-    for status in [401, 403] {
-        registry.fault(Rule::all(Kind::Manifest), Fault::Status(status));
-        assert_eq!(mirror.get(TAG).await.status, 403);
-        registry.heal();
-    }
-    assert_eq!(mirror.get(TAG).await.status, 200);
-}
-
-/// What an index names is there, although it was asked for just before it was pushed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_manifest_clears_what_it_names() {
-    let registry = FakeRegistry::start().await;
-    let child = images::image(69, &[1000], Dialect::Oci);
-    let index = images::index(&[(&child, "amd64")], Dialect::Oci);
-    let mirror = MirrorBuilder::of(&registry)
-        .with(|config| config.tags.defaults.negative_ttl = NEGATIVE_TTL)
-        .start()
-        .await;
-    assert_eq!(mirror.get(&by_digest(&child)).await.status, 404);
-    registry.put_image("team/app", None, &child);
-    registry.put_manifest("team/app", Some("v1"), &index);
-    assert_eq!(mirror.get(&by_digest(&child)).await.status, 404);
-    mirror.get(TAG).await.assert_bytes(200, &index.bytes);
-    let answer = mirror.get(&by_digest(&child)).await;
-    answer.assert_bytes(200, &child.manifest.bytes);
-}
-
-/// Lists are not cached, but who asks at the same time shares an answer.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lists_are_asked_once_for_all_who_ask_now() {
-    let registry = FakeRegistry::start().await;
-    let image = images::image(70, &[1000], Dialect::Oci);
-    registry.put_image("team/app", Some("v1"), &image);
-    let mirror = Mirror::of(&registry).await;
-    let referrers = format!("/v2/team/app/referrers/{}", image.manifest.digest);
-    for (kind, path) in [
-        (Kind::Tags, "/v2/team/app/tags/list"),
-        (Kind::Referrers, referrers.as_str()),
-    ] {
-        let gate = Arc::new(Semaphore::new(0));
-        registry.fault(Rule::all(kind), Fault::Wait(Arc::clone(&gate)));
-        let asking = join_all((0..20).map(|_| mirror.get(path)));
-        let release = async {
-            let requests = |m: &common::Samples| m.sum("roadstead_requests_total", &[]);
-            let before = requests(&mirror.metrics().await);
-            registry
-                .wait_for("a question", |c| c.of(&Method::GET, kind) > 0)
-                .await;
-            // One who gives up, after all the others are on their way, takes nothing from them.
-            let given_up = tokio::time::timeout(SECOND, mirror.get(path)).await;
-            assert!(given_up.is_err(), "{before}");
-            gate.add_permits(1);
-        };
-        let (answers, ()) = tokio::join!(asking, release);
-        let collapsed = |answer: &&Answer| {
-            assert_eq!(answer.status, 200, "{path}");
-            answer.header("cache-status").contains("collapsed")
-        };
-        let collapsed = answers.iter().filter(collapsed).count();
-        assert_eq!(collapsed, answers.len() - 1, "{path}");
-        assert_eq!(registry.counters().of(&Method::GET, kind), 1, "{path}");
-        assert_eq!(mirror.get(path).await.status, 200);
-        assert_eq!(registry.counters().of(&Method::GET, kind), 2, "not cached");
-    }
-}
-
-/// Two endpoints of one upstream, of which the first has this wrong with it.
-async fn endpoints(fault: Fault, image: &Image) -> (FakeRegistry, FakeRegistry, Mirror) {
-    let (bad, good) = (FakeRegistry::start().await, FakeRegistry::start().await);
-    for registry in [&bad, &good] {
-        registry.put_image("team/app", Some("v1"), image);
-    }
-    bad.fault(Rule::gets(Kind::Manifest), fault);
-    let mirror = MirrorBuilder::of(&bad)
-        .with(|config| {
-            let second = EndpointConfig::at(good.url().parse().unwrap());
-            config.upstreams[0].endpoints.push(second);
-        })
-        .start()
-        .await;
-    (bad, good, mirror)
-}
-
-/// The digest says that one endpoint lies, and another has what was asked for.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrong_bytes_of_one_endpoint_are_had_from_the_next() {
-    let page = Fault::Instead {
-        content_type: "text/html",
-        body: "<html>Please log in</html>",
-    };
-    for fault in [Fault::Flip(20), Fault::Short(50), page] {
-        let image = images::image(71, &[1000], Dialect::Oci);
-        let (bad, good, mirror) = endpoints(fault.clone(), &image).await;
-        let answer = mirror.get(&by_digest(&image)).await;
-        answer.assert_bytes(200, &image.manifest.bytes);
-        assert_eq!((asked(&bad), asked(&good)), ((0, 1), (0, 1)), "{fault:?}");
-        assert_eq!(mirror.get(&by_digest(&image)).await.status, 200);
-        assert_eq!((asked(&bad), asked(&good)), ((0, 1), (0, 1)), "{fault:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrong_bytes_of_every_endpoint_are_an_error() {
-    let image = images::image(72, &[1000], Dialect::Oci);
-    let (bad, good, mirror) = endpoints(Fault::Flip(20), &image).await;
-    good.fault(Rule::gets(Kind::Manifest), Fault::Flip(30));
-    assert_eq!(mirror.get(&by_digest(&image)).await.status, 502);
-    assert_eq!((asked(&bad), asked(&good)), ((0, 1), (0, 1)));
-    // The other one lacks it: that the first one lies is still the error, and not "unknown".
-    let image = images::image(73, &[1000], Dialect::Oci);
-    let (_bad, good, mirror) = endpoints(Fault::Flip(20), &image).await;
-    good.fault(Rule::gets(Kind::Manifest), Fault::Status(404));
-    assert_eq!(mirror.get(&by_digest(&image)).await.status, 502);
-    good.heal();
-    assert_eq!(mirror.get(&by_digest(&image)).await.status, 200);
+    let patient = tokio::spawn(async move { client.get(&path).await });
+    // Nothing announces that it has joined; if it has not, it asks for itself, and the test shows less.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    gate.open();
+    assert_stale(&hurried.await.unwrap(), "broken off");
+    let patient = within("the patient one", patient).await.unwrap();
+    patient.assert_bytes(200, &world.new.manifest.bytes);
 }

@@ -152,13 +152,12 @@ impl Inner {
         let links = links(&manifest, &inspection);
         for (digest, link) in &links {
             // The repository has what its manifest names, whatever it lacked a moment ago.
-            self.forget_unknown(
-                source,
-                match link.manifest {
-                    true => What::Manifest(Reference::Digest(*digest), AcceptClass::ALL),
-                    false => What::Blob(*digest),
-                },
-            );
+            let what = if link.manifest {
+                What::Manifest(Reference::Digest(*digest), AcceptClass::ALL)
+            } else {
+                What::Blob(*digest)
+            };
+            self.forget_unknown(source, what);
         }
         self.store.record_links(source, links).await;
         let outcome = if passed_on {

@@ -8,7 +8,9 @@ use futures_util::FutureExt;
 use super::freshness::{self, LastFailure, Verdict};
 use super::manifest::{Found, Kept, Manifest};
 use super::negative::What;
-use super::{ANSWER_WAIT_MAX, Failure, Inner, MirrorError, Policy, Revalidate, Source, Ttl};
+use super::{
+    ANSWER_WAIT_MAX, Failure, Inner, MirrorError, Policy, Revalidate, Source, StaleOn, Ttl,
+};
 use crate::oci::{AcceptClass, Reference, Tag};
 use crate::store::TagRecord;
 use crate::telemetry::{Kind, Outcome};
@@ -85,8 +87,8 @@ impl Inner {
             Verdict::StaleMeanwhile(record) => {
                 if let Some(manifest) = self.local(&record.digest).await {
                     // Its first poll begins the flight, or finds one under way; nobody waits for the end.
-                    let asking = self.join_tag(source, tag, class, Asker::Nobody);
-                    if let Some(Err(error)) = asking.now_or_never() {
+                    let flight = self.join_tag(source, tag, class, Asker::Nobody);
+                    if let Some(Err(error)) = flight.now_or_never() {
                         tracing::warn!(upstream = %source.upstream, repository = %source.repository, %tag, %error, "a tag cannot be revalidated in the background");
                     }
                     return Ok(Kept::stale(manifest));
@@ -106,10 +108,10 @@ impl Inner {
         asker: Asker,
     ) -> Result<Kept, MirrorError> {
         let key = (source.clone(), Reference::Tag(tag.clone()), class);
-        let (inner, asked, tag) = (Arc::clone(self), source.clone(), tag.clone());
+        let (inner, source, tag) = (Arc::clone(self), source.clone(), tag.clone());
         let ask = move || async move {
             Found {
-                kept: inner.ask_tag(&asked, &tag, class, asker).await,
+                kept: inner.ask_tag(&source, &tag, class, asker).await,
                 patience: Patience::Wait,
             }
         };
@@ -152,19 +154,10 @@ impl Inner {
             class,
             known,
         };
-        let limits = Limits::of(old.is_some() && in_time, asker);
-        let mut asked = self.ask_upstream(question, limits).await;
-        if let Err(error) = &asked
-            && limits.patience == Patience::Now
-            && asker == Asker::Client
-            && policy.demands_patience(error.failure())
-        {
-            // The old answer is none to this failure, so that upstream's is worth waiting for.
-            let limits = Limits::of(false, asker);
-            asked = self.ask_upstream(question, limits).await;
-        }
+        let has_old = old.is_some() && in_time && policy.stale_on != StaleOn::NOTHING;
+        let answer = self.ask_patiently(question, &policy, has_old, asker).await;
         let key = (source.clone(), tag.clone());
-        let error = match asked {
+        let error = match answer {
             Ok(kept) => {
                 self.failed_tags.invalidate(&key);
                 return Ok(kept);
@@ -190,6 +183,30 @@ impl Inner {
             self.failed_tags.insert(key, LastFailure::Refused);
         }
         Err(error)
+    }
+
+    /// Asks in a hurry who has an old answer, and once more with patience when that is none to the
+    /// failure.
+    async fn ask_patiently(
+        self: &Arc<Self>,
+        question: Question<'_>,
+        policy: &Policy,
+        has_old: bool,
+        asker: Asker,
+    ) -> Result<Kept, MirrorError> {
+        let answer = self
+            .ask_upstream(question, Limits::of(has_old, asker))
+            .await;
+        match answer {
+            Err(error)
+                if has_old
+                    && asker == Asker::Client
+                    && policy.demands_patience(error.failure()) =>
+            {
+                self.ask_upstream(question, Limits::of(false, asker)).await
+            }
+            answer => answer,
+        }
     }
 
     async fn ask_upstream(
