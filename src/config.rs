@@ -6,7 +6,7 @@
 //! 2. The environment: `ROADSTEAD_` and the key's path in upper case, joined by `__`, as in
 //!    `ROADSTEAD_CACHE__MAX_SIZE`. In an upstream's name whatever is not a letter or digit is `_`:
 //!    `ROADSTEAD_UPSTREAM__DOCKER_IO__USERNAME`; only configured upstreams can be named. Arrays are
-//!    written with commas. A variable that means no key is an error, but for `ROADSTEAD_LOG` (the log
+//!    written with commas; the tables of `[[tags.rule]]` cannot be written. A variable that means no key is an error, but for `ROADSTEAD_LOG` (the log
 //!    filter), those that a `password_env` names, and those that Kubernetes sets for a Service.
 //! 3. The file: `--config`, or else `./roadstead.toml`, or else `/etc/roadstead/config.toml`. One
 //!    with any `[upstream]` table replaces the built-in upstreams.
@@ -20,6 +20,7 @@ mod file;
 mod layers;
 mod raw;
 mod show;
+mod tags;
 mod upstreams;
 mod values;
 
@@ -41,7 +42,7 @@ pub struct Config {
     pub server: server::Config,
     /// The store.
     pub cache: store::Config,
-    /// Tag freshness.
+    /// What is done about which tag.
     pub tags: mirror::Config,
     /// The upstreams, in the order of the file; at least one, at most one of them the default.
     pub upstreams: Vec<upstream::Config>,
@@ -137,20 +138,7 @@ fn resolve(raw: &raw::File, environment: &Environment) -> Result<Config, Problem
                 defaults::MAX_SIZE,
             )?,
         },
-        tags: mirror::Config {
-            ttl: resolve_or(
-                raw.tags.ttl.as_ref(),
-                "tags.ttl",
-                values::duration,
-                defaults::TTL,
-            )?,
-            stale_if_error: resolve_or(
-                raw.tags.stale_if_error.as_ref(),
-                "tags.stale_if_error",
-                values::duration,
-                defaults::STALE_IF_ERROR,
-            )?,
-        },
+        tags: tags::resolve(&raw.tags)?,
         upstreams: upstreams::resolve(&raw.upstream.0, environment)?,
         log_format: resolve_or(
             raw.log.format.as_ref(),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use roadstead::config::{Config, Overrides};
+use roadstead::mirror::{self, Policy, Ttl};
 use roadstead::telemetry::logging::LogFormat;
 use roadstead::upstream::{LoginConfig, Secret, Text};
 use tempfile::TempDir;
@@ -96,6 +97,13 @@ fn default_of(config: &Config) -> Option<&str> {
     first
 }
 
+fn ttl_of(config: &Config) -> Duration {
+    match config.tags.defaults.ttl {
+        Ttl::For(ttl) => ttl,
+        Ttl::Forever => Duration::MAX,
+    }
+}
+
 fn names(config: &Config) -> Vec<&str> {
     config
         .upstreams
@@ -141,8 +149,11 @@ fn nothing_said_means_the_defaults() {
     assert_eq!(config.server.tls, None);
     assert!(config.cache.dir.ends_with("roadstead"));
     assert_eq!(config.cache.max_size, 50_000_000_000);
-    assert_eq!(config.tags.ttl, Duration::from_mins(1));
-    assert_eq!(config.tags.stale_if_error, Duration::from_hours(30 * 24));
+    assert_eq!(config.tags, mirror::Config::of(Policy::default()));
+    assert_eq!(ttl_of(&config), Duration::from_mins(1));
+    let tags = config.tags.defaults;
+    assert_eq!(tags.stale_if_error, Duration::from_hours(30 * 24));
+    assert_eq!(tags.negative_ttl, Duration::from_secs(10));
     assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(
         names(&config),
@@ -192,12 +203,13 @@ fn flags_beat_the_environment_beats_the_file_beats_the_defaults() {
         };
         let config = written.load(environment, flags).unwrap();
         assert_eq!(
-            config.tags.ttl,
+            ttl_of(&config),
             Duration::from_secs(1),
             "what is not overridden stays"
         );
         assert_eq!(config.log_format, LogFormat::Json);
-        assert_eq!(config.tags.stale_if_error, Duration::from_hours(30 * 24));
+        let stale_if_error = config.tags.defaults.stale_if_error;
+        assert_eq!(stale_if_error, Duration::from_hours(30 * 24));
         config.cache.max_size
     };
     let two = [("ROADSTEAD_CACHE__MAX_SIZE", "2GB")];
@@ -274,7 +286,7 @@ fn every_key_can_be_set_by_the_environment() {
     assert_eq!(config.server.listen.port(), 1);
     assert_eq!(config.server.tls.as_ref().unwrap().key, Path::new("/k"));
     assert_eq!(config.cache.max_size, 4096);
-    assert_eq!(config.tags.ttl, Duration::ZERO);
+    assert_eq!(ttl_of(&config), Duration::ZERO);
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(
         default_of(&config),
@@ -486,7 +498,7 @@ fn the_first_file_that_exists_is_read() {
     let missing = first.dir.path().join("missing.toml");
     let ttl = |files: &[PathBuf]| {
         Config::from_layers(&Overrides::default(), Vec::new(), files)
-            .map(|config| config.tags.ttl.as_secs())
+            .map(|config| ttl_of(&config).as_secs())
     };
     assert_eq!(ttl(&[first.path(), second.path()]), Ok(1));
     assert_eq!(ttl(&[missing.clone(), second.path()]), Ok(2));
@@ -515,7 +527,10 @@ fn what_check_prints_is_the_same_configuration() {
         [server]\nlisten = \"[::1]:5000\"\nadmin_listen = \"localhost:0\"\ndrain_timeout = \"1500ms\"
         [server.tls]\ncert = '/a \"b\" \\c'\nkey = \"k\"
         [cache]\ndir = \"/d\"\nmax_size = 12345
-        [tags]\nttl = \"0s\"\nstale_if_error = \"400d\"
+        [tags]\nttl = \"0s\"\nstale_if_error = \"400d\"\nstale_on = []\nkeep_deleted = true
+        [[tags.rule]]\nmatch = \"Docker.io/library/*:latest\"\nttl = \"90s\"\nrevalidate = \"background\"
+        [[tags.rule]]\nmatch = \"**\"\nttl = \"forever\"\nstale_on = [\"denied\", \"5xx\"]
+        keep_deleted = false\nnegative_ttl = \"1500ms\"
         [log]\nformat = \"json\"
         [upstream.\"localhost:5000\"]
         endpoints = [\"http://a/prefix/\", { url = \"https://b\", ca_file = \"/ca.pem\" }]
@@ -570,7 +585,10 @@ fn the_example_has_every_key_and_no_other() {
 }
 
 fn collect(path: &str, value: &toml::Value, present: &mut BTreeSet<String>) {
-    let toml::Value::Table(table) = value else {
+    // An array of tables: its first shows every key.
+    let first = value.as_array().and_then(|tables| tables.first());
+    let table = value.as_table().or(first.and_then(toml::Value::as_table));
+    let Some(table) = table else {
         present.insert(path.to_owned());
         return;
     };

@@ -18,6 +18,7 @@ use common::images::{self, Blob, DOCKER_MANIFEST, OCI_MANIFEST};
 use common::mirror::{STALE_IF_ERROR, TTL};
 use common::{Answer, Dialect, FakeRegistry, Fault, Image, Kind, Mirror, MirrorBuilder, Rule};
 use http::Method;
+use roadstead::mirror::Ttl;
 
 const TAG: &str = "/v2/team/app/manifests/v1";
 const SECOND: Duration = Duration::from_secs(1);
@@ -393,7 +394,7 @@ async fn a_ttl_of_nothing_asks_every_time() {
     registry.put_image("team/app", Some("v1"), &image);
     registry.put_blob("team/app", &Blob::of("x"));
     let mirror = MirrorBuilder::of(&registry)
-        .with(|config| config.tags.ttl = Duration::ZERO)
+        .with(|config| config.tags.defaults.ttl = Ttl::For(Duration::ZERO))
         .start()
         .await;
     for _ in 0..3 {

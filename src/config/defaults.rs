@@ -14,10 +14,6 @@ pub(super) const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr:
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// `cache.max_size`: some hundreds of images, and room on any node's disk.
 pub(super) const MAX_SIZE: u64 = 50_000_000_000;
-/// `tags.ttl`.
-pub(super) const TTL: Duration = Duration::from_mins(1);
-/// `tags.stale_if_error`: a month, in which an outage or a blocked registry is dealt with.
-pub(super) const STALE_IF_ERROR: Duration = Duration::from_hours(30 * 24);
 /// The upstream that requests without a name mean, as they do in dockerd.
 pub(super) const DEFAULT_UPSTREAM: &str = "docker.io";
 

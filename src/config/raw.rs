@@ -58,7 +58,9 @@ table! {
 }
 table! {
     /// `[tags]`.
-    Tags { ttl, stale_if_error }
+    Tags {
+        ttl, revalidate, stale_if_error, stale_on, keep_deleted, negative_ttl,
+    } with rule: Option<Leaf>
 }
 table! {
     /// `[log]`.
@@ -71,6 +73,17 @@ table! {
         connect_timeout, header_timeout, idle_timeout, parallel,
     }
 }
+
+/// The keys of a `[[tags.rule]]`: those of `[tags]`, and which tags it is about.
+pub(super) const RULE_KEYS: &[&str] = &[
+    "match",
+    "ttl",
+    "revalidate",
+    "stale_if_error",
+    "stale_on",
+    "keep_deleted",
+    "negative_ttl",
+];
 
 /// The keys of an endpoint that is written as a table.
 pub(super) const ENDPOINT_KEYS: &[&str] = &["url", "ca_file"];
@@ -122,11 +135,12 @@ pub(super) enum Value {
 impl File {
     /// Every key that exists, with `*` for the name of an upstream.
     pub(super) fn known_keys() -> Vec<String> {
-        let tables: [(&str, &[&str]); 6] = [
+        let tables: [(&str, &[&str]); 7] = [
             ("server", Server::KEYS),
             ("server.tls", Tls::KEYS),
             ("cache", Cache::KEYS),
             ("tags", Tags::KEYS),
+            ("tags.rule", RULE_KEYS),
             ("log", Log::KEYS),
             ("upstream.*", Upstream::KEYS),
         ];

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::Config;
+use super::{Config, tags};
 use crate::telemetry::logging::LogFormat;
-use crate::upstream;
+use crate::{mirror, upstream};
 
 /// The text of `roadstead check`.
 pub(super) fn to_toml(config: &Config) -> String {
@@ -32,12 +32,12 @@ pub(super) fn to_toml(config: &Config) -> String {
     );
     line(&mut out, "max_size", &size(config.cache.max_size));
     table(&mut out, "tags");
-    line(&mut out, "ttl", &duration(config.tags.ttl));
-    line(
-        &mut out,
-        "stale_if_error",
-        &duration(config.tags.stale_if_error),
-    );
+    show_policy(&mut out, &config.tags.defaults);
+    for rule in &config.tags.rules {
+        table(&mut out, "[tags.rule]");
+        line(&mut out, "match", &quoted(rule.pattern.as_str()));
+        show_policy(&mut out, &rule.policy);
+    }
     table(&mut out, "log");
     let format = match config.log_format {
         LogFormat::Text => "text",
@@ -48,6 +48,26 @@ pub(super) fn to_toml(config: &Config) -> String {
         show_upstream(&mut out, upstream);
     }
     out
+}
+
+fn show_policy(out: &mut String, policy: &mirror::Policy) {
+    let ttl = match policy.ttl {
+        mirror::Ttl::For(ttl) => duration(ttl),
+        mirror::Ttl::Forever => quoted(tags::FOREVER),
+    };
+    line(out, "ttl", &ttl);
+    let revalidate = match policy.revalidate {
+        mirror::Revalidate::Blocking => tags::BLOCKING,
+        mirror::Revalidate::Background => tags::BACKGROUND,
+    };
+    line(out, "revalidate", &quoted(revalidate));
+    line(out, "stale_if_error", &duration(policy.stale_if_error));
+    let causes = tags::FAILURES.iter();
+    let causes = causes.filter(|(_, failure)| policy.stale_on.contains(*failure));
+    let causes: Vec<_> = causes.map(|(name, _)| quoted(name)).collect();
+    line(out, "stale_on", &format!("[{}]", causes.join(", ")));
+    line(out, "keep_deleted", &policy.keep_deleted.to_string());
+    line(out, "negative_ttl", &duration(policy.negative_ttl));
 }
 
 fn show_upstream(out: &mut String, upstream: &upstream::Config) {

@@ -1,5 +1,6 @@
 //! What a client can be told. The server maps this to HTTP in one place.
 
+use super::Failure;
 use crate::oci::Digest;
 use crate::store::{Ended, StoreError};
 use crate::telemetry::Kind;
@@ -91,26 +92,31 @@ impl MirrorError {
         }
     }
 
-    /// Whether upstream could not answer, so that a stale tag is better than
-    /// nothing. That it refuses us, or says that the tag is gone, is an answer.
+    /// Why upstream did not say what a tag names, which a tag's policy is asked about.
     #[must_use]
-    pub(super) fn allows_stale(&self) -> bool {
+    pub(super) fn failure(&self) -> Failure {
         match self {
-            Self::RateLimited { .. }
-            | Self::Upstream(_)
+            Self::ManifestUnknown | Self::NameUnknown | Self::BlobUnknown => Failure::Deleted,
+            Self::Unauthorized | Self::Denied => Failure::Denied,
+            Self::RateLimited { .. } => Failure::RateLimited,
+            Self::Upstream(FetchError::Status(500..)) => Failure::ServerError,
+            // What stands between us and an answer, on either side; a status that makes no sense here
+            // is no answer either.
+            Self::Upstream(_)
             | Self::Timeout(_)
             | Self::WrongContent { .. }
             | Self::ManifestInvalid(_)
             | Self::Busy(_)
             | Self::ShuttingDown
-            | Self::Store(_) => true,
-            Self::ManifestUnknown
-            | Self::NameUnknown
-            | Self::BlobUnknown
-            | Self::Unauthorized
             | Self::Loop(_)
-            | Self::Denied => false,
+            | Self::Store(_) => Failure::Unreachable,
         }
+    }
+
+    /// Whether upstream says that there is no such thing.
+    #[must_use]
+    pub(super) fn is_unknown(&self) -> bool {
+        self.failure() == Failure::Deleted
     }
 }
 
@@ -130,5 +136,38 @@ impl From<Ended<Self>> for MirrorError {
 impl From<StoreError> for MirrorError {
     fn from(error: StoreError) -> Self {
         Self::Store(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_of_upstream_is_one_kind_of_failure() {
+        let text = || "x".to_owned();
+        for (error, expected) in [
+            (FetchError::Connect(text()), Failure::Unreachable),
+            (FetchError::Timeout("x"), Failure::Unreachable),
+            (FetchError::Broken(text()), Failure::Unreachable),
+            (FetchError::Protocol(text()), Failure::Unreachable),
+            (FetchError::Loop(text()), Failure::Unreachable),
+            (FetchError::Login(text()), Failure::Unreachable),
+            (FetchError::Token(text()), Failure::Unreachable),
+            (FetchError::Busy, Failure::Unreachable),
+            (FetchError::Status(418), Failure::Unreachable),
+            (FetchError::Status(500), Failure::ServerError),
+            (FetchError::Status(599), Failure::ServerError),
+            (
+                FetchError::RateLimited { retry_after: None },
+                Failure::RateLimited,
+            ),
+            (FetchError::Unauthorized, Failure::Denied),
+            (FetchError::Denied, Failure::Denied),
+            (FetchError::NotFound { code: None }, Failure::Deleted),
+        ] {
+            let failure = MirrorError::of_fetch(Kind::Manifest, error.clone()).failure();
+            assert_eq!(failure, expected, "{error:?}");
+        }
     }
 }

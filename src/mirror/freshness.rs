@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Config;
+use super::{Policy, Revalidate, Ttl};
 use crate::clock::Timestamp;
 use crate::oci::AcceptClass;
 use crate::store::TagRecord;
@@ -11,6 +11,15 @@ use crate::store::TagRecord;
 /// without asking again: a fleet's pulls must not each wait for a dead upstream.
 const STALE_RETRY: Duration = Duration::from_secs(5);
 
+/// How the last question about a tag ended, if not well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastFailure {
+    /// The old answer was served for it, at this time.
+    ServedStale(Timestamp),
+    /// It is no reason to serve the old answer.
+    Refused,
+}
+
 /// What to do about a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict<'a> {
@@ -18,6 +27,8 @@ pub(super) enum Verdict<'a> {
     Fresh(&'a TagRecord),
     /// Serve it as stale without asking: upstream failed a moment ago.
     StaleForNow(&'a TagRecord),
+    /// Serve it as stale, and ask upstream meanwhile.
+    StaleMeanwhile(&'a TagRecord),
     /// Ask upstream whether it still names the same digest.
     Revalidate(&'a TagRecord),
     /// Nothing is known: ask.
@@ -28,23 +39,35 @@ pub(super) enum Verdict<'a> {
 pub(super) fn judge<'a>(
     records: &'a [TagRecord],
     class: AcceptClass,
-    policy: &Config,
-    failed: Option<Timestamp>,
+    policy: &Policy,
+    failed: Option<LastFailure>,
     now: Timestamp,
 ) -> Verdict<'a> {
     let Some(record) = answer_for(records, class) else {
         return Verdict::Absent;
     };
+    let ttl = match policy.ttl {
+        Ttl::Forever => return Verdict::Fresh(record),
+        Ttl::For(ttl) => ttl,
+    };
     // A clock that was set back makes a record look as if it came from the
     // future: then it is asked again, not kept for ever.
-    if record.checked <= now && now.since(record.checked) < policy.ttl {
-        Verdict::Fresh(record)
-    } else if failed.is_some_and(|at| at <= now && now.since(at) < STALE_RETRY)
-        && may_be_stale(record, policy, now)
-    {
-        Verdict::StaleForNow(record)
-    } else {
-        Verdict::Revalidate(record)
+    if record.checked <= now && now.since(record.checked) < ttl {
+        return Verdict::Fresh(record);
+    }
+    if !may_be_stale(record, policy, now) {
+        return Verdict::Revalidate(record);
+    }
+    match failed {
+        Some(LastFailure::ServedStale(at)) if at <= now && now.since(at) < STALE_RETRY => {
+            Verdict::StaleForNow(record)
+        }
+        // Nobody is told any more what upstream would not tell.
+        Some(LastFailure::Refused) => Verdict::Revalidate(record),
+        Some(LastFailure::ServedStale(_)) | None => match policy.revalidate {
+            Revalidate::Blocking => Verdict::Revalidate(record),
+            Revalidate::Background => Verdict::StaleMeanwhile(record),
+        },
     }
 }
 
@@ -53,18 +76,24 @@ pub(super) fn judge<'a>(
 pub(super) fn fallback<'a>(
     records: &'a [TagRecord],
     class: AcceptClass,
-    policy: &Config,
+    policy: &Policy,
     now: Timestamp,
 ) -> Option<&'a TagRecord> {
-    let readable = records.iter().filter(|r| class.allows(&r.media_type));
-    let newest = || readable.clone().max_by_key(|r| r.checked);
-    answer_for(records, class)
-        .or_else(newest)
-        .filter(|record| may_be_stale(record, policy, now))
+    last_known(records, class).filter(|record| may_be_stale(record, policy, now))
 }
 
-fn may_be_stale(record: &TagRecord, policy: &Config, now: Timestamp) -> bool {
-    now.since(record.checked) < policy.ttl.saturating_add(policy.stale_if_error)
+/// What the tag last named for this client, however long ago.
+pub(super) fn last_known(records: &[TagRecord], class: AcceptClass) -> Option<&TagRecord> {
+    let readable = records.iter().filter(|r| class.allows(&r.media_type));
+    let newest = || readable.clone().max_by_key(|r| r.checked);
+    answer_for(records, class).or_else(newest)
+}
+
+fn may_be_stale(record: &TagRecord, policy: &Policy, now: Timestamp) -> bool {
+    match policy.ttl {
+        Ttl::Forever => true,
+        Ttl::For(ttl) => now.since(record.checked) < ttl.saturating_add(policy.stale_if_error),
+    }
 }
 
 /// The newest answer that upstream would have given to `class` too: one for the
@@ -82,13 +111,18 @@ fn answer_for(records: &[TagRecord], class: AcceptClass) -> Option<&TagRecord> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::StaleOn;
     use super::*;
     use crate::oci::Digest;
     use crate::oci::manifest::media;
 
-    const POLICY: Config = Config {
-        ttl: Duration::from_mins(1),
+    const POLICY: Policy = Policy {
+        ttl: Ttl::For(Duration::from_mins(1)),
+        revalidate: Revalidate::Blocking,
         stale_if_error: Duration::from_mins(10),
+        stale_on: StaleOn::NOTHING,
+        keep_deleted: false,
+        negative_ttl: Duration::ZERO,
     };
 
     fn class(types: &str) -> AcceptClass {
@@ -110,15 +144,21 @@ mod tests {
         failed: Option<u64>,
         now: u64,
     ) -> &'static str {
-        match judge(
-            records,
-            class,
-            &POLICY,
-            failed.map(|s| Timestamp(s * 1000)),
-            Timestamp(now * 1000),
-        ) {
+        let failed = failed.map(|s| LastFailure::ServedStale(Timestamp(s * 1000)));
+        judged_by(&POLICY, records, class, failed, now)
+    }
+
+    fn judged_by(
+        policy: &Policy,
+        records: &[TagRecord],
+        class: AcceptClass,
+        failed: Option<LastFailure>,
+        now: u64,
+    ) -> &'static str {
+        match judge(records, class, policy, failed, Timestamp(now * 1000)) {
             Verdict::Fresh(_) => "fresh",
             Verdict::StaleForNow(_) => "stale",
+            Verdict::StaleMeanwhile(_) => "stale meanwhile",
             Verdict::Revalidate(_) => "revalidate",
             Verdict::Absent => "absent",
         }
@@ -150,6 +190,43 @@ mod tests {
             "revalidate",
             "past stale_if_error"
         );
+    }
+
+    #[test]
+    fn in_the_background_the_old_answer_comes_first_while_it_may() {
+        let all = class("*/*");
+        let known = [record(all, media::OCI_INDEX, 100)];
+        let policy = Policy {
+            revalidate: Revalidate::Background,
+            ..POLICY
+        };
+        let judged = |failed, now| judged_by(&policy, &known, all, failed, now);
+        assert_eq!(judged(None, 159), "fresh");
+        assert_eq!(judged(None, 160), "stale meanwhile");
+        assert_eq!(judged(None, 759), "stale meanwhile");
+        assert_eq!(judged(None, 760), "revalidate", "past stale_if_error");
+        let served = Some(LastFailure::ServedStale(Timestamp(200_000)));
+        assert_eq!(judged(served, 204), "stale", "it failed a moment ago");
+        assert_eq!(judged(served, 205), "stale meanwhile");
+        let refused = Some(LastFailure::Refused);
+        assert_eq!(judged(refused, 205), "revalidate");
+        assert_eq!(judged_by(&policy, &[], all, None, 200), "absent");
+    }
+
+    #[test]
+    fn a_pinned_tag_is_fresh_for_ever() {
+        let all = class("*/*");
+        let known = [record(all, media::OCI_INDEX, 100)];
+        let policy = Policy {
+            ttl: Ttl::Forever,
+            stale_if_error: Duration::ZERO,
+            ..POLICY
+        };
+        for now in [0, 100, 1_000_000_000] {
+            assert_eq!(judged_by(&policy, &known, all, None, now), "fresh");
+        }
+        let image = class(media::OCI_MANIFEST);
+        assert_eq!(judged_by(&policy, &known, image, None, 100), "absent");
     }
 
     #[test]

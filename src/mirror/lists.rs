@@ -1,10 +1,14 @@
 //! Lists: tags and referrers, asked of upstream each time, and the catalog of
 //! what is here.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::answer::ListAnswer;
-use super::{Inner, Mirror, MirrorError, Source, in_time};
+use super::flight::Role;
+use super::negative::{List, What};
+use super::{Failure, Inner, Mirror, MirrorError, Source, in_time};
 use crate::oci::link::NextPage;
 use crate::oci::manifest::media;
 use crate::oci::{AcceptClass, Digest, Page, Reference, Repository, Tag, UpstreamName};
@@ -25,16 +29,8 @@ impl Mirror {
             let body = json!({ "name": source.repository.as_str(), "tags": [] });
             return Ok(local_list("application/json", &body));
         }
-        let query = NextPage::of(page).query;
-        let listed = self
-            .inner
-            .upstream(source)?
-            .tags(&source.repository, &query);
-        let listed = async {
-            let listed = listed.await;
-            listed.map_err(|error| MirrorError::of_fetch(Kind::Tags, error))
-        };
-        let listed = in_time(Box::pin(listed)).await?;
+        let list = List::Tags(NextPage::of(page).query);
+        let listed = in_time(self.inner.list(source, list)).await?;
         Ok(proxied(listed, "application/json"))
     }
 
@@ -76,18 +72,46 @@ impl Mirror {
 }
 
 impl Inner {
+    /// A list, asked of upstream once for all who want it now.
+    async fn list(
+        self: &Arc<Self>,
+        source: &Source,
+        list: List,
+    ) -> Result<(ListFetch, Role), MirrorError> {
+        let (inner, asked, wanted) = (Arc::clone(self), source.clone(), list.clone());
+        let ask = move || async move {
+            let what = What::List(wanted.clone());
+            let ask = inner.ask_list(&asked, &wanted);
+            inner.unless_unknown(&asked, what, ask).await
+        };
+        let key = (source.clone(), list);
+        let (listed, role) = self.lists.run(key, &self.tasks, ask).await?;
+        listed.map(|listed| (listed, role))
+    }
+
+    async fn ask_list(&self, source: &Source, list: &List) -> Result<ListFetch, MirrorError> {
+        let (upstream, repository) = (self.upstream(source)?, &source.repository);
+        let (kind, listed) = match list {
+            List::Tags(query) => (Kind::Tags, upstream.tags(repository, query).await),
+            List::Referrers(digest, artifact_type) => {
+                let artifact_type = artifact_type.as_deref();
+                let listed = upstream.referrers(repository, digest, artifact_type);
+                (Kind::Referrers, listed.await)
+            }
+        };
+        listed.map_err(|error| MirrorError::of_fetch(kind, error))
+    }
+
     async fn referrers(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         source: &Source,
         digest: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<ListAnswer, MirrorError> {
-        let upstream = self.upstream(source)?;
-        let listed = upstream.referrers(&source.repository, digest, artifact_type);
-        match listed.await {
+        let list = List::Referrers(*digest, artifact_type.map(str::to_owned));
+        match self.list(source, list).await {
             Ok(listed) => Ok(proxied(listed, media::OCI_INDEX)),
             Err(error) => {
-                let error = MirrorError::of_fetch(Kind::Referrers, error);
                 self.referrers_tag(source, digest, artifact_type, error)
                     .await
             }
@@ -95,7 +119,7 @@ impl Inner {
     }
 
     async fn referrers_tag(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         source: &Source,
         digest: &Digest,
         artifact_type: Option<&str>,
@@ -105,16 +129,15 @@ impl Inner {
         let Ok(tag) = Tag::parse(&text) else {
             return Err(error);
         };
-        let gone = matches!(
-            error,
-            MirrorError::ManifestUnknown | MirrorError::NameUnknown
-        );
         // An upstream that cannot be reached is not asked a second question, but what is known is told.
-        if !gone && (!error.allows_stale() || self.store.tags(source, &tag).await.is_empty()) {
+        let failure = error.failure();
+        let tells_old = self.config.of_tag(source, &tag).serves_stale(failure);
+        let gone = failure == Failure::Deleted;
+        if !gone && (!tells_old || self.store.tags(source, &tag).await.is_empty()) {
             return Err(error);
         }
         let mirror = Mirror {
-            inner: std::sync::Arc::clone(self),
+            inner: Arc::clone(self),
         };
         let found = mirror
             .manifest(source, &Reference::Tag(tag), AcceptClass::ALL)
@@ -138,13 +161,16 @@ impl Inner {
     }
 }
 
-fn proxied(listed: ListFetch, media_type: &str) -> ListAnswer {
+fn proxied((listed, role): (ListFetch, Role), media_type: &str) -> ListAnswer {
     ListAnswer {
         media_type: listed.content_type.unwrap_or_else(|| media_type.to_owned()),
         bytes: listed.bytes,
         next: listed.next,
         filters_applied: listed.filters_applied,
-        outcome: Outcome::Bypass,
+        outcome: match role {
+            Role::Leader => Outcome::Bypass,
+            Role::Follower => Outcome::Collapsed,
+        },
         warnings: Vec::new(),
     }
 }

@@ -2,29 +2,29 @@
 //! their media type, kept hot in memory.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::answer::ManifestAnswer;
 use super::flight::Role;
-use super::freshness::{self, Verdict};
-use super::{ANSWER_WAIT_MAX, Inner, Mirror, MirrorError, Source, in_time};
+use super::negative::What;
+use super::{Inner, Mirror, MirrorError, Source, in_time};
 use crate::oci::manifest::{ChildKind, Inspection, MANIFEST_BYTES_MAX, inspect};
-use crate::oci::{AcceptClass, Algorithm, Digest, Reference, Tag};
-use crate::store::{Link, TagRecord};
+use crate::oci::{AcceptClass, Algorithm, Digest, Reference};
+use crate::store::Link;
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, ManifestFetch, Patience};
 
-/// How long a client who could be given a stale answer waits for upstream to say what a tag names.
-const REVALIDATE_WAIT: Duration = Duration::from_secs(5);
-
-/// How long such a client waits in all, when what the tag names now must be fetched: so that the
-/// stale answer still comes within [`ANSWER_WAIT_MAX`].
-const STALE_WAIT_MAX: Duration = Duration::from_secs(20);
-
 /// RFC 7234 section 5.5.1.
 const WARNING_STALE: &str = "110 roadstead \"Response is Stale\"";
+
+/// What a flight for a manifest ended with.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) kept: Result<Kept, MirrorError>,
+    /// How it was asked: who has more patience need not be content with a failure.
+    pub(super) patience: Patience,
+}
 
 /// What is asked once at a time: repository, reference, accepted formats.
 pub(super) type ManifestKey = (Source, Reference, AcceptClass);
@@ -57,7 +57,9 @@ impl Mirror {
         accept: AcceptClass,
     ) -> Result<ManifestAnswer, MirrorError> {
         let kept = match reference {
-            Reference::Digest(digest) => in_time(self.inner.by_digest(source, digest)).await?,
+            Reference::Digest(digest) => {
+                in_time(self.inner.by_digest(source, digest, Patience::Wait)).await?
+            }
             Reference::Tag(tag) => in_time(self.inner.by_tag(source, tag, accept)).await?,
         };
         Ok(ManifestAnswer {
@@ -71,203 +73,65 @@ impl Mirror {
 }
 
 impl Inner {
-    async fn by_digest(
+    /// A manifest that is stored, or that upstream is asked for.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub(super) async fn by_digest(
         self: &Arc<Self>,
         source: &Source,
         digest: &Digest,
+        patience: Patience,
     ) -> Result<Kept, MirrorError> {
         if let Some(manifest) = self.local(digest).await {
             self.ensure_linked(source, digest, ChildKind::Manifest)
                 .await?;
             return Ok(Kept::hit(manifest));
         }
+        let (found, role) = self.join_digest(source, digest, patience).await?;
+        let hasty = found.patience == Patience::Now && patience == Patience::Wait;
+        let (found, role) = match &found.kept {
+            // It was asked for somebody who would rather have something else soon.
+            Err(error) if hasty && role == Role::Follower && !error.is_unknown() => {
+                self.join_digest(source, digest, patience).await?
+            }
+            Ok(_) | Err(_) => (found, role),
+        };
+        found.kept.map(|kept| kept.seen_by(role))
+    }
+
+    /// The answer of the one question for a digest that is under way, or that begins now.
+    async fn join_digest(
+        self: &Arc<Self>,
+        source: &Source,
+        digest: &Digest,
+        patience: Patience,
+    ) -> Result<(Found, Role), MirrorError> {
         let reference = Reference::Digest(*digest);
         let key = (source.clone(), reference.clone(), AcceptClass::ALL);
         let (inner, asked) = (Arc::clone(self), source.clone());
-        let ask = move || async move { inner.get(&asked, &reference, AcceptClass::ALL).await };
-        let (kept, role) = self.manifests.run(key, &self.tasks, ask).await?;
-        kept.map(|kept| kept.seen_by(role))
-    }
-
-    async fn by_tag(
-        self: &Arc<Self>,
-        source: &Source,
-        tag: &Tag,
-        class: AcceptClass,
-    ) -> Result<Kept, MirrorError> {
-        let records = self.store.tags(source, tag).await;
-        let failed = self.failed_tags.get(&(source.clone(), tag.clone()));
-        match freshness::judge(&records, class, &self.config, failed, self.clock.now()) {
-            Verdict::Fresh(record) => {
-                if let Some(manifest) = self.local(&record.digest).await {
-                    return Ok(Kept::hit(manifest));
-                }
-            }
-            Verdict::StaleForNow(record) => {
-                if let Some(manifest) = self.local(&record.digest).await {
-                    return Ok(Kept::stale(manifest));
-                }
-            }
-            Verdict::Revalidate(_) | Verdict::Absent => {}
-        }
-        let key = (source.clone(), Reference::Tag(tag.clone()), class);
-        let (inner, asked, tag) = (Arc::clone(self), source.clone(), tag.clone());
-        let ask = move || async move { inner.ask_tag(&asked, &tag, class).await };
-        let (kept, role) = self.manifests.run(key, &self.tasks, ask).await?;
-        kept.map(|kept| kept.seen_by(role))
-    }
-
-    /// Asks upstream what a tag names now; falls back on what it named.
-    async fn ask_tag(
-        self: &Arc<Self>,
-        source: &Source,
-        tag: &Tag,
-        class: AcceptClass,
-    ) -> Result<Kept, MirrorError> {
-        let records = self.store.tags(source, tag).await;
-        let now = self.clock.now();
-        let known = match freshness::judge(&records, class, &self.config, None, now) {
-            Verdict::Fresh(record) | Verdict::StaleForNow(record) | Verdict::Revalidate(record) => {
-                Some(record)
-            }
-            Verdict::Absent => None,
+        let ask = move || async move {
+            let what = What::Manifest(reference.clone(), AcceptClass::ALL);
+            let get = inner.get(&asked, &reference, AcceptClass::ALL, patience);
+            let kept = inner.unless_unknown(&asked, what, get).await;
+            Found { kept, patience }
         };
-        let stale = match freshness::fallback(&records, class, &self.config, now) {
-            Some(record) => self.local(&record.digest).await,
-            None => None,
-        };
-        // Who has nothing else waits as long as anybody may.
-        let (wait, head_wait) = match stale {
-            Some(_) => (STALE_WAIT_MAX, REVALIDATE_WAIT),
-            None => (ANSWER_WAIT_MAX, ANSWER_WAIT_MAX),
-        };
-        let asking = async {
-            match known {
-                Some(record) => self.revalidate(source, tag, class, record, head_wait).await,
-                None => self.get_tag(source, tag, class).await,
-            }
-        };
-        let asked = tokio::time::timeout(wait, asking).await;
-        match asked.unwrap_or(Err(MirrorError::Timeout(FetchError::Timeout("a tag")))) {
-            Err(error) if error.allows_stale() => {
-                let Some(manifest) = stale else {
-                    return Err(error);
-                };
-                tracing::warn!(
-                    upstream = %source.upstream, repository = %source.repository, %tag, digest = %manifest.digest, %error,
-                    "upstream cannot say what a tag names; serving what it named before"
-                );
-                self.failed_tags
-                    .insert((source.clone(), tag.clone()), self.clock.now());
-                Ok(Kept::stale(manifest))
-            }
-            Err(error) => {
-                if matches!(
-                    error,
-                    MirrorError::ManifestUnknown | MirrorError::NameUnknown
-                ) && !records.is_empty()
-                {
-                    tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, "upstream has deleted a tag");
-                    self.store.forget_tag(source, tag, class).await;
-                }
-                Err(error)
-            }
-            Ok(kept) => {
-                self.failed_tags.invalidate(&(source.clone(), tag.clone()));
-                Ok(kept)
-            }
-        }
-    }
-
-    /// Asks with HEAD, which costs no quota, whether a tag still names `known`.
-    async fn revalidate(
-        self: &Arc<Self>,
-        source: &Source,
-        tag: &Tag,
-        class: AcceptClass,
-        known: &TagRecord,
-        head_wait: Duration,
-    ) -> Result<Kept, MirrorError> {
-        let reference = Reference::Tag(tag.clone());
-        let head = self.upstream(source)?.manifest_head(
-            &source.repository,
-            &reference,
-            class,
-            Patience::Now,
-        );
-        let head = tokio::time::timeout(head_wait, head).await;
-        let digest = match head.unwrap_or(Err(FetchError::Timeout("a tag's digest"))) {
-            Ok(head) => head.digest,
-            Err(FetchError::Status(405)) => None,
-            Err(error) => return Err(MirrorError::of_fetch(Kind::Manifest, error)),
-        };
-        // An upstream that does not say the digest must be asked for the manifest itself.
-        let Some(digest) = digest else {
-            return self.get_tag(source, tag, class).await;
-        };
-        let found = match self.local(&digest).await {
-            Some(manifest) => {
-                self.relink(source, &manifest).await;
-                Ok(Kept::hit(manifest))
-            }
-            None => self.by_digest(source, &digest).await,
-        };
-        match found {
-            Ok(kept) => {
-                if digest != known.digest {
-                    tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, old = %known.digest, new = %digest, "a tag has moved");
-                }
-                self.note_tag(source, tag, class, &kept.manifest).await;
-                Ok(kept)
-            }
-            // What HEAD named is no stored manifest but one converted for this client (schema 1).
-            Err(MirrorError::ManifestUnknown) => self.get_tag(source, tag, class).await,
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn get_tag(
-        &self,
-        source: &Source,
-        tag: &Tag,
-        class: AcceptClass,
-    ) -> Result<Kept, MirrorError> {
-        let kept = self
-            .get(source, &Reference::Tag(tag.clone()), class)
-            .await?;
-        if kept.outcome != Outcome::Bypass {
-            self.note_tag(source, tag, class, &kept.manifest).await;
-        }
-        Ok(kept)
-    }
-
-    async fn note_tag(&self, source: &Source, tag: &Tag, class: AcceptClass, manifest: &Manifest) {
-        let record = TagRecord {
-            class,
-            digest: manifest.digest,
-            media_type: manifest.media_type.to_string(),
-            checked: self.clock.now(),
-        };
-        self.store.record_tag(source, tag, record).await;
+        self.manifests.run(key, &self.tasks, ask).await
     }
 
     /// Fetches a manifest and keeps it.
-    async fn get(
+    pub(super) async fn get(
         &self,
         source: &Source,
         reference: &Reference,
         class: AcceptClass,
+        patience: Patience,
     ) -> Result<Kept, MirrorError> {
-        let fetched = self
-            .upstream(source)?
-            .manifest(&source.repository, reference, class, Patience::Wait)
-            .await;
-        let fetched = fetched.map_err(|error| MirrorError::of_fetch(Kind::Manifest, error))?;
-        let inspection = inspect(fetched.content_type.as_deref(), &fetched.bytes)
-            .map_err(|error| MirrorError::ManifestInvalid(error.to_string()))?;
-        let digest = digest_of(reference, &fetched, &inspection).inspect_err(|error| {
-            tracing::error!(upstream = %source.upstream, repository = %source.repository, %reference, %error, "upstream sent a wrong manifest; it is not kept");
-        })?;
+        let Checked {
+            fetched,
+            inspection,
+            digest,
+        } = self.download(source, reference, class, patience).await?;
         let manifest = Arc::new(Manifest {
             digest,
             media_type: inspection.media_type.as_str().into(),
@@ -285,9 +149,17 @@ impl Inner {
                 tracing::warn!(%digest, %error, "a manifest is served but cannot be stored. Is the disk full or read-only?");
             }
         }
-        self.store
-            .record_links(source, links(&manifest, &inspection))
-            .await;
+        let links = links(&manifest, &inspection);
+        for (digest, link) in &links {
+            // The repository has what its manifest names, whatever it lacked a moment ago.
+            let what = if link.manifest {
+                What::Manifest(Reference::Digest(*digest), AcceptClass::ALL)
+            } else {
+                What::Blob(*digest)
+            };
+            self.forget_unknown(source, what);
+        }
+        self.store.record_links(source, links).await;
         let outcome = if passed_on {
             Outcome::Bypass
         } else {
@@ -300,9 +172,59 @@ impl Inner {
         })
     }
 
+    /// Fetches a manifest and checks it. Of several endpoints one may give wrong bytes for a digest: it is
+    /// left out from then on, and the others are asked.
+    async fn download(
+        &self,
+        source: &Source,
+        reference: &Reference,
+        class: AcceptClass,
+        patience: Patience,
+    ) -> Result<Checked, MirrorError> {
+        let upstream = self.upstream(source)?;
+        let mut wrong: Option<MirrorError> = None;
+        let mut distrusted = Vec::new();
+        loop {
+            let asked = upstream.manifest(&source.repository, reference, class, patience);
+            let fetched = match asked.await {
+                Ok(fetched) => fetched,
+                // That one endpoint lies tells more than that the others are silent, or lack it.
+                Err(error) => {
+                    let error = MirrorError::of_fetch(Kind::Manifest, error);
+                    return Err(wrong.unwrap_or(error));
+                }
+            };
+            let endpoint = fetched.endpoint;
+            let error = match Checked::new(reference, fetched) {
+                Ok(checked) => return Ok(checked),
+                Err(error) => error,
+            };
+            if !matches!(error, MirrorError::WrongContent { .. }) {
+                return Err(error);
+            }
+            tracing::error!(
+                upstream = %source.upstream, repository = %source.repository, %reference,
+                endpoint = upstream.endpoint_host(endpoint), %error,
+                "an endpoint sent a wrong manifest; it is not kept"
+            );
+            let Reference::Digest(digest) = reference else {
+                return Err(error);
+            };
+            upstream.distrust(endpoint, digest);
+            // Each turn needs an endpoint that was not asked before.
+            let known = distrusted.contains(&endpoint);
+            distrusted.push(endpoint);
+            let others = upstream.endpoints_for(digest);
+            if known || others.iter().all(|id| distrusted.contains(id)) {
+                return Err(error);
+            }
+            wrong = Some(error);
+        }
+    }
+
     /// A manifest from memory or disk. What does not hash to its name is
     /// removed, and fetched again by whoever wants it.
-    async fn local(&self, digest: &Digest) -> Option<Arc<Manifest>> {
+    pub(super) async fn local(&self, digest: &Digest) -> Option<Arc<Manifest>> {
         if let Some(manifest) = self.hot.get(digest) {
             self.store.touch(digest);
             return Some(manifest);
@@ -342,18 +264,25 @@ impl Inner {
         digest: &Digest,
     ) -> Result<(), MirrorError> {
         let reference = Reference::Digest(*digest);
+        let what = What::Manifest(reference.clone(), AcceptClass::ALL);
+        let ask = self.ask_manifest_link(source, digest, &reference);
+        self.unless_unknown(source, what, ask).await
+    }
+
+    async fn ask_manifest_link(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        reference: &Reference,
+    ) -> Result<(), MirrorError> {
+        let (class, patience) = (AcceptClass::ALL, Patience::Wait);
         let upstream = self.upstream(source)?;
         let head = upstream
-            .manifest_head(
-                &source.repository,
-                &reference,
-                AcceptClass::ALL,
-                Patience::Wait,
-            )
+            .manifest_head(&source.repository, reference, class, patience)
             .await;
         if matches!(head, Err(FetchError::Status(405))) {
             // Without HEAD, GET must do: it records the links, too.
-            let fetched = self.get(source, &reference, AcceptClass::ALL).await;
+            let fetched = self.get(source, reference, class, patience).await;
             return fetched.map(drop);
         }
         head.map_err(|error| MirrorError::of_fetch(Kind::Manifest, error))?;
@@ -368,7 +297,7 @@ impl Inner {
 
     /// Records the links of a stored manifest that upstream has just confirmed
     /// for this repository, unless they are known.
-    async fn relink(&self, source: &Source, manifest: &Manifest) {
+    pub(super) async fn relink(&self, source: &Source, manifest: &Manifest) {
         let known = self.store.link(source, &manifest.digest).await;
         if !known.is_some_and(|link| link.covers(ChildKind::Manifest))
             && let Ok(inspection) = inspect(Some(&manifest.media_type), &manifest.bytes)
@@ -381,7 +310,7 @@ impl Inner {
 }
 
 impl Kept {
-    fn hit(manifest: Arc<Manifest>) -> Self {
+    pub(super) fn hit(manifest: Arc<Manifest>) -> Self {
         Self {
             manifest,
             outcome: Outcome::Hit,
@@ -389,7 +318,7 @@ impl Kept {
         }
     }
 
-    fn stale(manifest: Arc<Manifest>) -> Self {
+    pub(super) fn stale(manifest: Arc<Manifest>) -> Self {
         Self {
             manifest,
             outcome: Outcome::Stale,
@@ -398,7 +327,7 @@ impl Kept {
     }
 
     /// Whoever joined a fetch did not cause it.
-    fn seen_by(mut self, role: Role) -> Self {
+    pub(super) fn seen_by(mut self, role: Role) -> Self {
         if role == Role::Follower && self.outcome == Outcome::Miss {
             self.outcome = Outcome::Collapsed;
         }
@@ -406,28 +335,50 @@ impl Kept {
     }
 }
 
-/// The digest of what was fetched, computed from its bytes; it must be the one
-/// asked for, and not contradict the one upstream announced.
-fn digest_of(
-    reference: &Reference,
-    fetched: &ManifestFetch,
-    inspection: &Inspection,
-) -> Result<Digest, MirrorError> {
-    let (wanted, algorithm) = match reference {
-        Reference::Digest(digest) => (Some(*digest), digest.algorithm()),
-        // Only sha256 is compared with the header: an upstream may announce another algorithm.
-        Reference::Tag(_) => (fetched.digest_header, Algorithm::Sha256),
-    };
-    let computed = inspection
-        .schema1_payload
-        .unwrap_or_else(|| Digest::of(algorithm, &fetched.bytes));
-    match wanted.filter(|wanted| wanted.algorithm() == computed.algorithm() && *wanted != computed)
-    {
-        Some(wanted) => Err(MirrorError::WrongContent {
-            digest: wanted,
+/// A manifest that is what was asked for, as far as can be told.
+struct Checked {
+    fetched: ManifestFetch,
+    inspection: Inspection,
+    digest: Digest,
+}
+
+impl Checked {
+    /// The digest is computed from the bytes; it must be the one asked for, and not contradict the one
+    /// that upstream announced.
+    fn new(reference: &Reference, fetched: ManifestFetch) -> Result<Self, MirrorError> {
+        let (wanted, algorithm) = match reference {
+            Reference::Digest(digest) => (Some(*digest), digest.algorithm()),
+            // Only sha256 is compared with the header: an upstream may announce another algorithm.
+            Reference::Tag(_) => (fetched.digest_header, Algorithm::Sha256),
+        };
+        let computed = Digest::of(algorithm, &fetched.bytes);
+        let differs =
+            |computed: Digest| wanted.filter(|w| w.algorithm() == algorithm && *w != computed);
+        let wrong = |digest: Digest, computed: Digest| MirrorError::WrongContent {
+            digest,
             why: format!("the bytes have the digest {computed}"),
-        }),
-        None => Ok(computed),
+        };
+        let inspection = match inspect(fetched.content_type.as_deref(), &fetched.bytes) {
+            Ok(inspection) => inspection,
+            Err(error) => {
+                // A page under 200 is no manifest; asked for by digest, it is one endpoint's fault.
+                return Err(match (reference, differs(computed)) {
+                    (Reference::Digest(_), Some(digest)) => wrong(digest, computed),
+                    (Reference::Digest(_) | Reference::Tag(_), _) => {
+                        MirrorError::ManifestInvalid(error.to_string())
+                    }
+                });
+            }
+        };
+        let digest = inspection.schema1_payload.unwrap_or(computed);
+        match differs(digest) {
+            Some(wanted) => Err(wrong(wanted, digest)),
+            None => Ok(Self {
+                fetched,
+                inspection,
+                digest,
+            }),
+        }
     }
 }
 

@@ -4,8 +4,11 @@
 //! | --- | --- |
 //! | `blob` | blobs: stored, joined, or fetched by a fill |
 //! | `transfer` | the fetcher: from an upstream's answer into a fill |
-//! | `manifest` | manifests by digest and by tag |
+//! | `manifest` | manifests by digest |
+//! | `tag` | manifests by tag |
+//! | `policy` | what is done about which tag (pure) |
 //! | `freshness` | whether a tag may be served (pure) |
+//! | `negative` | what upstream said a moment ago that there is not |
 //! | `lists` | tag lists, referrers, the catalog |
 //! | `flight` | one piece of work for all who ask at once |
 //!
@@ -19,6 +22,9 @@ mod flight;
 mod freshness;
 mod lists;
 mod manifest;
+mod negative;
+mod policy;
+mod tag;
 mod transfer;
 
 use std::collections::HashMap;
@@ -33,16 +39,19 @@ use tokio_util::task::TaskTracker;
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
 pub use error::MirrorError;
 use flight::{Fills, Flights};
-use manifest::{Kept, Manifest, ManifestKey};
+use freshness::LastFailure;
+use manifest::{Found, Manifest, ManifestKey};
+use negative::{List, Negative};
+pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 pub use crate::oci::directory::Source;
 use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Directory, Tag, UpstreamName};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 pub use crate::upstream::Via;
-use crate::upstream::{FetchError, Pseudonym, Upstream};
+use crate::upstream::{FetchError, ListFetch, Pseudonym, Upstream};
 
 /// Manifests kept in memory, in bytes.
 const HOT_MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
@@ -50,7 +59,7 @@ const HOT_MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
 /// Fills that go on although nobody reads them any more.
 const FILLS_UNATTENDED_MAX: usize = 32;
 
-/// Tags whose last revalidation failed, remembered for a few seconds each.
+/// Tags whose last revalidation failed.
 const FAILED_TAGS_MAX: u64 = 10_000;
 
 /// A request is answered or refused within this time: steps that wait for upstream one after the
@@ -61,15 +70,6 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
 /// How long the mirror's own tasks may take to end after they were told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long tags are fresh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// A tag is fresh this long.
-    pub ttl: Duration,
-    /// How long past that it may be served when upstream cannot answer.
-    pub stale_if_error: Duration,
-}
-
 /// The mirror. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Mirror {
@@ -79,7 +79,7 @@ pub struct Mirror {
 /// What a mirror is made of.
 #[derive(Debug)]
 pub struct Parts {
-    /// How long tags are fresh.
+    /// What is done about which tag.
     pub config: Config,
     /// Which upstream a request means.
     pub directory: Directory,
@@ -105,10 +105,12 @@ struct Inner {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     fills: Arc<Fills>,
-    manifests: Asked<ManifestKey, Kept>,
+    manifests: Arc<Flights<ManifestKey, Found>>,
+    lists: Asked<(Source, List), ListFetch>,
     heads: Asked<(Source, Digest, bool), ()>,
     hot: Cache<Digest, Arc<Manifest>>,
-    failed_tags: Cache<(Source, Tag), Timestamp>,
+    failed_tags: Cache<(Source, Tag), LastFailure>,
+    negative: Negative,
     unattended: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -137,12 +139,14 @@ impl Mirror {
                 metrics: parts.metrics,
                 fills: Arc::default(),
                 manifests: Arc::default(),
+                lists: Arc::default(),
                 heads: Arc::default(),
                 hot: Cache::builder()
                     .max_capacity(HOT_MANIFEST_BYTES)
                     .weigher(weigh)
                     .build(),
                 failed_tags: Cache::new(FAILED_TAGS_MAX),
+                negative: Negative::default(),
                 unattended: Arc::new(Semaphore::new(FILLS_UNATTENDED_MAX)),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),

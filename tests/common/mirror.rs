@@ -21,6 +21,9 @@ use super::{FakeRegistry, WAIT_MAX};
 pub const TTL: Duration = Duration::from_mins(1);
 /// Past that they may be served this long when upstream cannot answer.
 pub const STALE_IF_ERROR: Duration = Duration::from_hours(1);
+/// What is not there is asked again each time, so that a test need not move the clock between a
+/// failure and its repair; `tests/policies.rs` is about what happens otherwise.
+pub const NEGATIVE_TTL: Duration = Duration::ZERO;
 
 /// An upstream's configuration with short time limits.
 pub fn upstream_config(name: &str, url: &str) -> upstream::Config {
@@ -71,10 +74,12 @@ impl MirrorBuilder {
                 dir: dir.path().join("cache"),
                 max_size: 1 << 30,
             },
-            tags: mirror::Config {
-                ttl: TTL,
+            tags: mirror::Config::of(mirror::Policy {
+                ttl: mirror::Ttl::For(TTL),
                 stale_if_error: STALE_IF_ERROR,
-            },
+                negative_ttl: NEGATIVE_TTL,
+                ..mirror::Policy::default()
+            }),
             upstreams: Vec::new(),
             log_format: LogFormat::Text,
         };

@@ -1,0 +1,372 @@
+//! What is done about a tag: how long it is believed, and what happens when upstream cannot, or will
+//! not, say what it names. One policy for all, and rules for the tags that a pattern means. Pure.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Source;
+use crate::oci::Tag;
+
+/// The longest pattern: longer than the longest name there is (a host name of 253 characters, a
+/// repository of 255, a tag of 128, and what stands between them), so that a match costs little.
+const PATTERN_CHARS_MAX: usize = 640;
+
+/// The policies of all tags.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// What holds where no rule says otherwise.
+    pub defaults: Policy,
+    /// The first one that means a tag decides about it, as a whole.
+    pub rules: Vec<Rule>,
+}
+
+/// The policy of the tags that a pattern means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Which tags.
+    pub pattern: Pattern,
+    /// What is done about them.
+    pub policy: Policy,
+}
+
+/// What is done about a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// How long it is believed.
+    pub ttl: Ttl,
+    /// Whether a client waits while upstream is asked about a tag that is no longer fresh.
+    pub revalidate: Revalidate,
+    /// How long past its `ttl` the old answer may be served.
+    pub stale_if_error: Duration,
+    /// Which failures the old answer is served for.
+    pub stale_on: StaleOn,
+    /// Whether a tag that upstream has deleted is served on as what it last named.
+    pub keep_deleted: bool,
+    /// How long upstream's "there is no such thing" is believed; zero: not at all.
+    pub negative_ttl: Duration,
+}
+
+/// How long a tag is believed without asking upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// This long.
+    For(Duration),
+    /// Once known, upstream is never asked again what it names: the tag is pinned.
+    Forever,
+}
+
+/// What happens to the client who asks for a tag that is known but no longer fresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revalidate {
+    /// It waits for upstream's answer.
+    Blocking,
+    /// It gets the old answer at once, and upstream is asked for the sake of the next one.
+    Background,
+}
+
+/// Why upstream did not say what a tag names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It could not be asked, did not answer in time or in full, or answered nonsense; or something
+    /// of ours failed that is needed to ask.
+    Unreachable,
+    /// It answered 5xx.
+    ServerError,
+    /// It limits us: 429.
+    RateLimited,
+    /// It refuses us: 401 or 403.
+    Denied,
+    /// It says that there is no such tag: 404.
+    Deleted,
+}
+
+/// A set of failures for which the old answer is served. [`Failure::Deleted`] is never among them:
+/// `keep_deleted` decides about that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaleOn(u8);
+
+/// Which tags a rule means: `docker.io/library/*:latest`.
+///
+/// Matched against the upstream's name, `/`, the repository, `:` and the tag. `*` stands for any
+/// characters within a path component or the tag, `**` for any number of whole components, none
+/// included. A pattern without a tag means every tag.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pattern {
+    text: String,
+    path: Vec<Step>,
+    /// `None`: every tag.
+    tag: Option<Glob>,
+}
+
+/// Why a text is no pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// It is longer than any name.
+    #[error("is longer than {PATTERN_CHARS_MAX} characters")]
+    TooLong,
+    /// `//`, or a slash or colon with nothing beside it.
+    #[error("has an empty part")]
+    Empty,
+    /// `**` beside other characters, or in the tag.
+    #[error("has a ** that does not stand alone between slashes")]
+    Stars,
+    /// A character that no upstream, repository or tag has.
+    #[error("has a character that no name has there: {0:?}")]
+    Character(char),
+    /// An upstream without a repository.
+    #[error("names no repository; write an upstream's name, a slash and the repository, or **")]
+    NoRepository,
+}
+
+/// What one component of a path must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    /// `**`.
+    Any,
+    /// One component.
+    One(Glob),
+}
+
+/// A text with `*`: the pieces between the stars.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Glob(Vec<String>);
+
+impl Config {
+    /// One policy for all tags.
+    #[must_use]
+    pub fn of(defaults: Policy) -> Self {
+        Self {
+            defaults,
+            rules: Vec::new(),
+        }
+    }
+
+    /// What is done about a tag.
+    pub(super) fn of_tag(&self, source: &Source, tag: &Tag) -> Policy {
+        self.first(source, |pattern| {
+            pattern
+                .tag
+                .as_ref()
+                .is_none_or(|glob| glob.matches(tag.as_str()))
+        })
+    }
+
+    /// What is done about whatever a repository has beside its tags: that of the first rule that
+    /// means all its tags.
+    pub(super) fn of_repository(&self, source: &Source) -> Policy {
+        self.first(source, |pattern| pattern.tag.is_none())
+    }
+
+    fn first(&self, source: &Source, means_tag: impl Fn(&Pattern) -> bool) -> Policy {
+        if self.rules.is_empty() {
+            return self.defaults;
+        }
+        let path: Vec<&str> = std::iter::once(source.upstream.as_str())
+            .chain(source.repository.as_str().split('/'))
+            .collect();
+        let means = |rule: &&Rule| means_tag(&rule.pattern) && rule.pattern.means_path(&path);
+        let rule = self.rules.iter().find(means);
+        rule.map_or(self.defaults, |rule| rule.policy)
+    }
+}
+
+impl Policy {
+    /// Whether what a tag last named is served when this is why upstream did not say.
+    #[must_use]
+    pub fn serves_stale(&self, failure: Failure) -> bool {
+        match failure {
+            Failure::Deleted => self.keep_deleted,
+            Failure::Unreachable
+            | Failure::ServerError
+            | Failure::RateLimited
+            | Failure::Denied => self.stale_on.contains(failure),
+        }
+    }
+}
+
+impl Default for Policy {
+    /// A minute, so that a tag that has moved is soon followed; a month past that, in which an outage or
+    /// a blocked registry is dealt with; ten seconds for what is not there, in which a whole cluster
+    /// asks for a misspelt name and nobody waits for a push.
+    fn default() -> Self {
+        Self {
+            ttl: Ttl::For(Duration::from_mins(1)),
+            revalidate: Revalidate::Blocking,
+            stale_if_error: Duration::from_hours(30 * 24),
+            stale_on: StaleOn::default(),
+            keep_deleted: false,
+            negative_ttl: Duration::from_secs(10),
+        }
+    }
+}
+
+impl StaleOn {
+    /// None.
+    pub const NOTHING: Self = Self(0);
+
+    /// The set with this failure added.
+    #[must_use]
+    pub fn with(self, failure: Failure) -> Self {
+        Self(self.0 | bit(failure))
+    }
+
+    /// Whether this failure is among them.
+    #[must_use]
+    pub fn contains(self, failure: Failure) -> bool {
+        self.0 & bit(failure) != 0
+    }
+}
+
+impl Default for StaleOn {
+    /// Whatever is no answer. That upstream refuses us is one.
+    fn default() -> Self {
+        Self::NOTHING
+            .with(Failure::Unreachable)
+            .with(Failure::ServerError)
+            .with(Failure::RateLimited)
+    }
+}
+
+fn bit(failure: Failure) -> u8 {
+    match failure {
+        Failure::Unreachable => 1,
+        Failure::ServerError => 2,
+        Failure::RateLimited => 4,
+        Failure::Denied => 8,
+        Failure::Deleted => 0,
+    }
+}
+
+impl Pattern {
+    /// Parses a pattern. Upstreams' names have no case.
+    ///
+    /// # Errors
+    /// [`PatternError`].
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        if text.len() > PATTERN_CHARS_MAX {
+            return Err(PatternError::TooLong);
+        }
+        // Behind a slash a colon begins the tag; before the first one it may be an upstream's port.
+        let (path, tag) = match text.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+            Some(_) | None => (text, None),
+        };
+        let mut steps = Vec::new();
+        for (at, component) in path.split('/').enumerate() {
+            let is_upstream = at == 0;
+            steps.push(match component {
+                "**" => Step::Any,
+                _ if is_upstream => Step::One(Glob::parse(
+                    &component.to_ascii_lowercase(),
+                    is_upstream_char,
+                )?),
+                _ => Step::One(Glob::parse(component, is_repository_char)?),
+            });
+        }
+        if steps.len() < 2 && !steps.contains(&Step::Any) {
+            return Err(PatternError::NoRepository);
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            path: steps,
+            tag: match tag {
+                Some("*") | None => None,
+                Some(tag) => Some(Glob::parse(tag, is_tag_char)?),
+            },
+        })
+    }
+
+    /// The pattern as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it means this upstream and repository. Where a step does not fit, the last `**` takes
+    /// one component more: at most components times steps comparisons.
+    fn means_path(&self, path: &[&str]) -> bool {
+        let (mut step, mut at) = (0, 0);
+        let mut last_any = None;
+        while let Some(component) = path.get(at) {
+            match self.path.get(step) {
+                Some(Step::Any) => {
+                    step += 1;
+                    last_any = Some((step, at));
+                }
+                Some(Step::One(glob)) if glob.matches(component) => {
+                    step += 1;
+                    at += 1;
+                }
+                Some(Step::One(_)) | None => {
+                    let Some((after, from)) = last_any else {
+                        return false;
+                    };
+                    step = after;
+                    at = from + 1;
+                    last_any = Some((after, at));
+                }
+            }
+        }
+        self.path.iter().skip(step).all(|step| *step == Step::Any)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, f)
+    }
+}
+
+impl Glob {
+    fn parse(text: &str, allowed: fn(char) -> bool) -> Result<Self, PatternError> {
+        if text.is_empty() {
+            return Err(PatternError::Empty);
+        }
+        if text.contains("**") {
+            return Err(PatternError::Stars);
+        }
+        if let Some(other) = text.chars().find(|c| *c != '*' && !allowed(*c)) {
+            return Err(PatternError::Character(other));
+        }
+        Ok(Self(text.split('*').map(str::to_owned).collect()))
+    }
+
+    /// Each piece is taken where it first fits, which leaves most for those behind it: no turning back,
+    /// and a time linear in the text's length.
+    fn matches(&self, text: &str) -> bool {
+        let Some((first, rest)) = self.0.split_first() else {
+            return false;
+        };
+        let Some(mut text) = text.strip_prefix(first.as_str()) else {
+            return false;
+        };
+        let Some((last, middle)) = rest.split_last() else {
+            return text.is_empty();
+        };
+        for piece in middle {
+            let Some((_, behind)) = text.split_once(piece.as_str()) else {
+                return false;
+            };
+            text = behind;
+        }
+        text.ends_with(last.as_str())
+    }
+}
+
+/// What an upstream's name may have in it: a host name or address and a port.
+fn is_upstream_char(c: char) -> bool {
+    is_repository_char(c) || matches!(c, ':' | '[' | ']')
+}
+
+/// What a repository's component may have in it (dist-spec, "Pulling manifests").
+fn is_repository_char(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-')
+}
+
+/// What a tag may have in it (dist-spec, "Pulling manifests").
+fn is_tag_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+//! Manifests by tag: what a tag names, asked of upstream as its policy says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::freshness::{self, LastFailure, Verdict};
+use super::manifest::{Found, Kept, Manifest};
+use super::negative::What;
+use super::{
+    ANSWER_WAIT_MAX, Failure, Inner, MirrorError, Policy, Revalidate, Source, StaleOn, Ttl,
+};
+use crate::oci::{AcceptClass, Reference, Tag};
+use crate::store::TagRecord;
+use crate::telemetry::{Kind, Outcome};
+use crate::upstream::{FetchError, Patience};
+
+/// How long a client who could be given a stale answer waits for upstream to say what a tag names.
+const REVALIDATE_WAIT: Duration = Duration::from_secs(5);
+
+/// How long such a client waits in all, when what the tag names now must be fetched: so that the
+/// stale answer still comes within [`ANSWER_WAIT_MAX`].
+const STALE_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// For whom upstream is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// A client that waits.
+    Client,
+    /// The next client: this one has been answered.
+    Nobody,
+}
+
+/// What is asked of upstream.
+#[derive(Clone, Copy, Debug)]
+struct Question<'a> {
+    source: &'a Source,
+    tag: &'a Tag,
+    class: AcceptClass,
+    /// What the tag named, if that is known for clients of this class.
+    known: Option<&'a TagRecord>,
+}
+
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    patience: Patience,
+    /// To the answer to HEAD.
+    head: Duration,
+    /// In all.
+    all: Duration,
+}
+
+impl Inner {
+    /// What a tag names: as known, as upstream says, or as it was.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub(super) async fn by_tag(
+        self: &Arc<Self>,
+        source: &Source,
+        tag: &Tag,
+        class: AcceptClass,
+    ) -> Result<Kept, MirrorError> {
+        let policy = self.config.of_tag(source, tag);
+        let records = self.store.tags(source, tag).await;
+        let failed = self.failed_tags.get(&(source.clone(), tag.clone()));
+        match freshness::judge(&records, class, &policy, failed, self.clock.now()) {
+            Verdict::Fresh(record) => {
+                if let Some(manifest) = self.local(&record.digest).await {
+                    return Ok(Kept::hit(manifest));
+                }
+                // The manifest was evicted, but what the tag names is known.
+                let found = self.by_digest(source, &record.digest, Patience::Wait).await;
+                let pinned = policy.ttl == Ttl::Forever;
+                match found {
+                    Err(error) if error.is_unknown() && !pinned => {}
+                    Ok(_) | Err(_) => return found,
+                }
+            }
+            Verdict::StaleForNow(record) => {
+                if let Some(manifest) = self.local(&record.digest).await {
+                    return Ok(Kept::stale(manifest));
+                }
+            }
+            Verdict::StaleMeanwhile(record) => {
+                if let Some(manifest) = self.local(&record.digest).await {
+                    // Its first poll begins the flight, or finds one under way; nobody waits for the end.
+                    let flight = self.join_tag(source, tag, class, Asker::Nobody);
+                    if let Some(Err(error)) = flight.now_or_never() {
+                        tracing::warn!(upstream = %source.upstream, repository = %source.repository, %tag, %error, "a tag cannot be revalidated in the background");
+                    }
+                    return Ok(Kept::stale(manifest));
+                }
+            }
+            Verdict::Revalidate(_) | Verdict::Absent => {}
+        }
+        self.join_tag(source, tag, class, Asker::Client).await
+    }
+
+    /// The answer of the one question about a tag that is under way, or that begins now.
+    async fn join_tag(
+        self: &Arc<Self>,
+        source: &Source,
+        tag: &Tag,
+        class: AcceptClass,
+        asker: Asker,
+    ) -> Result<Kept, MirrorError> {
+        let key = (source.clone(), Reference::Tag(tag.clone()), class);
+        let (inner, source, tag) = (Arc::clone(self), source.clone(), tag.clone());
+        let ask = move || async move {
+            Found {
+                kept: inner.ask_tag(&source, &tag, class, asker).await,
+                patience: Patience::Wait,
+            }
+        };
+        let (found, role) = self.manifests.run(key, &self.tasks, ask).await?;
+        found.kept.map(|kept| kept.seen_by(role))
+    }
+
+    /// Asks upstream what a tag names now; falls back on what it named.
+    async fn ask_tag(
+        self: &Arc<Self>,
+        source: &Source,
+        tag: &Tag,
+        class: AcceptClass,
+        asker: Asker,
+    ) -> Result<Kept, MirrorError> {
+        let policy = self.config.of_tag(source, tag);
+        let records = self.store.tags(source, tag).await;
+        let now = self.clock.now();
+        let known = match freshness::judge(&records, class, &policy, None, now) {
+            // The flight before this one may have landed just now.
+            Verdict::Fresh(record) => {
+                if let Some(manifest) = self.local(&record.digest).await {
+                    return Ok(Kept::hit(manifest));
+                }
+                Some(record)
+            }
+            Verdict::StaleForNow(record)
+            | Verdict::StaleMeanwhile(record)
+            | Verdict::Revalidate(record) => Some(record),
+            Verdict::Absent => None,
+        };
+        let old = match freshness::last_known(&records, class) {
+            Some(record) => self.local(&record.digest).await,
+            None => None,
+        };
+        let in_time = freshness::fallback(&records, class, &policy, now).is_some();
+        let question = Question {
+            source,
+            tag,
+            class,
+            known,
+        };
+        let has_old = old.is_some() && in_time && policy.stale_on != StaleOn::NOTHING;
+        let answer = self.ask_patiently(question, &policy, has_old, asker).await;
+        let key = (source.clone(), tag.clone());
+        let error = match answer {
+            Ok(kept) => {
+                self.failed_tags.invalidate(&key);
+                return Ok(kept);
+            }
+            Err(error) => error,
+        };
+        // That a tag is deleted is an answer, and has nothing to do with how long upstream may be silent.
+        let usable = policy.serves_stale(error.failure()) && (in_time || error.is_unknown());
+        if let Some(manifest) = old.filter(|_| usable) {
+            tracing::warn!(
+                upstream = %source.upstream, repository = %source.repository, %tag, digest = %manifest.digest, %error,
+                "upstream does not say what a tag names; serving what it named before"
+            );
+            let failed = LastFailure::ServedStale(self.clock.now());
+            self.failed_tags.insert(key, failed);
+            return Ok(Kept::stale(manifest));
+        }
+        if error.is_unknown() && !records.is_empty() && !policy.keep_deleted {
+            tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, "upstream has deleted a tag");
+            self.store.forget_tag(source, tag, class).await;
+        } else if policy.revalidate == Revalidate::Background {
+            // Without this, everybody would be given the old answer in advance of the next failure.
+            self.failed_tags.insert(key, LastFailure::Refused);
+        }
+        Err(error)
+    }
+
+    /// Asks in a hurry who has an old answer, and once more with patience when that is none to the
+    /// failure.
+    async fn ask_patiently(
+        self: &Arc<Self>,
+        question: Question<'_>,
+        policy: &Policy,
+        has_old: bool,
+        asker: Asker,
+    ) -> Result<Kept, MirrorError> {
+        let answer = self
+            .ask_upstream(question, Limits::of(has_old, asker))
+            .await;
+        match answer {
+            Err(error)
+                if has_old
+                    && asker == Asker::Client
+                    && policy.demands_patience(error.failure()) =>
+            {
+                self.ask_upstream(question, Limits::of(false, asker)).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn ask_upstream(
+        self: &Arc<Self>,
+        question: Question<'_>,
+        limits: Limits,
+    ) -> Result<Kept, MirrorError> {
+        let Question {
+            source, tag, class, ..
+        } = question;
+        let asking = async {
+            match question.known {
+                Some(known) => self.revalidate(question, known, limits).await,
+                None => self.get_tag(question, limits.patience).await,
+            }
+        };
+        let what = What::Manifest(Reference::Tag(tag.clone()), class);
+        let asking = Box::pin(self.unless_unknown(source, what, asking));
+        let asked = tokio::time::timeout(limits.all, asking).await;
+        asked.unwrap_or(Err(MirrorError::Timeout(FetchError::Timeout("a tag"))))
+    }
+
+    /// Asks with HEAD, which costs no quota, whether a tag still names `known`.
+    async fn revalidate(
+        self: &Arc<Self>,
+        question: Question<'_>,
+        known: &TagRecord,
+        limits: Limits,
+    ) -> Result<Kept, MirrorError> {
+        let Question {
+            source, tag, class, ..
+        } = question;
+        let reference = Reference::Tag(tag.clone());
+        let upstream = self.upstream(source)?;
+        let head = upstream.manifest_head(&source.repository, &reference, class, limits.patience);
+        let head = tokio::time::timeout(limits.head, head).await;
+        let digest = match head.unwrap_or(Err(FetchError::Timeout("a tag's digest"))) {
+            Ok(head) => head.digest,
+            Err(FetchError::Status(405)) => None,
+            Err(error) => return Err(MirrorError::of_fetch(Kind::Manifest, error)),
+        };
+        // An upstream that does not say the digest must be asked for the manifest itself.
+        let Some(digest) = digest else {
+            return self.get_tag(question, limits.patience).await;
+        };
+        let found = match self.local(&digest).await {
+            Some(manifest) => {
+                self.relink(source, &manifest).await;
+                Ok(Kept::hit(manifest))
+            }
+            None => self.by_digest(source, &digest, limits.patience).await,
+        };
+        match found {
+            Ok(kept) => {
+                if digest != known.digest {
+                    tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, old = %known.digest, new = %digest, "a tag has moved");
+                }
+                self.note_tag(question, &kept.manifest).await;
+                Ok(kept)
+            }
+            // What HEAD named is no stored manifest but one converted for this client (schema 1).
+            Err(MirrorError::ManifestUnknown) => self.get_tag(question, limits.patience).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn get_tag(
+        &self,
+        question: Question<'_>,
+        patience: Patience,
+    ) -> Result<Kept, MirrorError> {
+        let Question {
+            source, tag, class, ..
+        } = question;
+        let reference = Reference::Tag(tag.clone());
+        let kept = self.get(source, &reference, class, patience).await?;
+        if kept.outcome != Outcome::Bypass {
+            self.note_tag(question, &kept.manifest).await;
+        }
+        Ok(kept)
+    }
+
+    async fn note_tag(&self, question: Question<'_>, manifest: &Manifest) {
+        let record = TagRecord {
+            class: question.class,
+            digest: manifest.digest,
+            media_type: manifest.media_type.to_string(),
+            checked: self.clock.now(),
+        };
+        self.store
+            .record_tag(question.source, question.tag, record)
+            .await;
+    }
+}
+
+impl Policy {
+    /// Whether this is a failure that passes, and that the old answer is not served for.
+    fn demands_patience(&self, failure: Failure) -> bool {
+        let passes = match failure {
+            Failure::Unreachable | Failure::ServerError | Failure::RateLimited => true,
+            Failure::Denied | Failure::Deleted => false,
+        };
+        passes && !self.serves_stale(failure)
+    }
+}
+
+impl Limits {
+    /// Who has nothing else waits as long as anybody may.
+    fn of(has_old: bool, asker: Asker) -> Self {
+        let patience = if has_old {
+            Patience::Now
+        } else {
+            Patience::Wait
+        };
+        let (head, all) = match (has_old, asker) {
+            (true, Asker::Client) => (REVALIDATE_WAIT, STALE_WAIT_MAX),
+            (false, Asker::Client) | (_, Asker::Nobody) => (ANSWER_WAIT_MAX, ANSWER_WAIT_MAX),
+        };
+        Self {
+            patience,
+            head,
+            all,
+        }
+    }
+}

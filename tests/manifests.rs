@@ -1,0 +1,166 @@
+//! What manifests cost upstream, which limits them, and what happens when one endpoint lies.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test says what it expects by failing, and owns its files and tasks"
+)]
+
+mod common;
+use std::time::Duration;
+
+use common::images;
+use common::mirror::TTL;
+use common::{Dialect, FakeRegistry, Fault, Image, Kind, Mirror, MirrorBuilder, Rule};
+use http::Method;
+use roadstead::upstream::EndpointConfig;
+
+const TAG: &str = "/v2/team/app/manifests/v1";
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Manifests asked for, by HEAD and by GET.
+fn asked(registry: &FakeRegistry) -> (usize, usize) {
+    let counters = registry.counters();
+    (
+        counters.of(&Method::HEAD, Kind::Manifest),
+        counters.of(&Method::GET, Kind::Manifest),
+    )
+}
+
+fn by_digest(image: &Image) -> String {
+    format!("/v2/team/app/manifests/{}", image.manifest.digest)
+}
+
+/// containerd shows the code; its callers heed Retry-After (RFC 6585 section 4).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limited_with_nothing_left_is_429() {
+    let registry = FakeRegistry::start().await;
+    let image = images::image(64, &[1000], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &image);
+    let mirror = Mirror::of(&registry).await;
+    for kind in [Kind::Manifest, Kind::Blob, Kind::Tags] {
+        registry.fault(Rule::all(kind), Fault::RateLimited(30));
+    }
+    let blob = format!("/v2/team/app/blobs/{}", image.layers[0].digest);
+    let tags = "/v2/team/app/tags/list".to_owned();
+    for path in [TAG.to_owned(), by_digest(&image), blob, tags] {
+        let answer = mirror.get(&path).await;
+        assert_eq!(answer.status, 429, "{path}: {}", answer.text());
+        assert_eq!(answer.code(), "TOOMANYREQUESTS");
+        assert_eq!(answer.header("content-type"), "application/json");
+        let seconds: u64 = answer.header("retry-after").parse().unwrap();
+        assert!((1..=30).contains(&seconds), "{path}: {seconds}");
+    }
+}
+
+/// Each GET of a manifest counts as a pull (Docker Hub, "Pull usage and limits").
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_that_is_here_is_never_asked_for() {
+    for head in [true, false] {
+        let registry = FakeRegistry::start().await;
+        let image = images::image(65, &[1000], Dialect::Oci);
+        registry.put_image("team/app", Some("v1"), &image);
+        let mirror = Mirror::of(&registry).await;
+        let digest = if head {
+            mirror.head(TAG).await
+        } else {
+            mirror.get(TAG).await
+        };
+        assert_eq!(
+            digest.header("docker-content-digest"),
+            image.manifest.digest
+        );
+        let bytes = &image.manifest.bytes;
+        mirror
+            .get(&by_digest(&image))
+            .await
+            .assert_bytes(200, bytes);
+        mirror.get(TAG).await.assert_bytes(200, bytes);
+        assert_eq!(asked(&registry), (0, 1), "by HEAD first: {head}");
+        // Past its time the tag costs a HEAD, which names what is here.
+        mirror.clock.advance(TTL + SECOND);
+        mirror.get(TAG).await.assert_bytes(200, bytes);
+        assert_eq!(asked(&registry), (1, 1));
+        // While upstream limits us, what is here by digest needs nobody.
+        registry.reset();
+        registry.fault(Rule::all(Kind::Manifest), Fault::RateLimited(30));
+        let mirror = mirror.restart().await;
+        let answer = mirror.get(&by_digest(&image)).await;
+        answer.assert_bytes(200, bytes);
+        assert_eq!(answer.header("cache-status"), "roadstead; hit");
+        assert!(registry.counters().records.is_empty());
+    }
+}
+
+/// A tag that moves to, or back to, an image that is here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_that_moves_to_what_is_here_costs_a_head() {
+    let registry = FakeRegistry::start().await;
+    let old = images::image(61, &[1000], Dialect::Oci);
+    let new = images::image(62, &[1000], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &old);
+    registry.put_image("team/app", None, &new);
+    let mirror = Mirror::of(&registry).await;
+    mirror.get(TAG).await.assert_bytes(200, &old.manifest.bytes);
+    let answer = mirror.get(&by_digest(&new)).await;
+    answer.assert_bytes(200, &new.manifest.bytes);
+    assert_eq!(asked(&registry), (0, 2));
+    registry.put_image("team/app", Some("v1"), &new);
+    mirror.clock.advance(TTL + SECOND);
+    mirror.get(TAG).await.assert_bytes(200, &new.manifest.bytes);
+    assert_eq!(asked(&registry), (1, 2));
+}
+
+/// Two endpoints of one upstream, of which the first has this wrong with it.
+async fn endpoints(fault: Fault, image: &Image) -> (FakeRegistry, FakeRegistry, Mirror) {
+    let (bad, good) = (FakeRegistry::start().await, FakeRegistry::start().await);
+    for registry in [&bad, &good] {
+        registry.put_image("team/app", Some("v1"), image);
+    }
+    bad.fault(Rule::gets(Kind::Manifest), fault);
+    let mirror = MirrorBuilder::of(&bad)
+        .with(|config| {
+            let second = EndpointConfig::at(good.url().parse().unwrap());
+            config.upstreams[0].endpoints.push(second);
+        })
+        .start()
+        .await;
+    (bad, good, mirror)
+}
+
+/// The digest says that one endpoint lies, and another has what was asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_bytes_of_one_endpoint_are_had_from_the_next() {
+    let page = Fault::Instead {
+        content_type: "text/html",
+        body: "<html>Please log in</html>",
+    };
+    for fault in [Fault::Flip(20), Fault::Short(50), page] {
+        let image = images::image(71, &[1000], Dialect::Oci);
+        let (bad, good, mirror) = endpoints(fault.clone(), &image).await;
+        let answer = mirror.get(&by_digest(&image)).await;
+        answer.assert_bytes(200, &image.manifest.bytes);
+        assert_eq!((asked(&bad), asked(&good)), ((0, 1), (0, 1)), "{fault:?}");
+        assert_eq!(mirror.get(&by_digest(&image)).await.status, 200);
+        assert_eq!((asked(&bad), asked(&good)), ((0, 1), (0, 1)), "{fault:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_bytes_of_every_endpoint_are_an_error() {
+    let image = images::image(72, &[1000], Dialect::Oci);
+    let (bad, good, mirror) = endpoints(Fault::Flip(20), &image).await;
+    good.fault(Rule::gets(Kind::Manifest), Fault::Flip(30));
+    assert_eq!(mirror.get(&by_digest(&image)).await.status, 502);
+    assert_eq!((asked(&bad), asked(&good)), ((0, 1), (0, 1)));
+    // The other one lacks it: that the first one lies is still the error, and not "unknown".
+    let image = images::image(73, &[1000], Dialect::Oci);
+    let (_bad, good, mirror) = endpoints(Fault::Flip(20), &image).await;
+    good.fault(Rule::gets(Kind::Manifest), Fault::Status(404));
+    assert_eq!(mirror.get(&by_digest(&image)).await.status, 502);
+    good.heal();
+    assert_eq!(mirror.get(&by_digest(&image)).await.status, 200);
+}
