@@ -167,3 +167,39 @@ async fn lists_are_asked_once_for_all_who_ask_now() {
         assert_eq!(registry.counters().of(&Method::GET, kind), 2, "not cached");
     }
 }
+
+/// A blob that is not there, by GET and by HEAD, until a manifest says that it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_that_is_not_there_is_asked_for_once() {
+    let image = images::image(74, &[1000], Dialect::Oci);
+    let path = format!("/v2/team/app/blobs/{}", image.layers[0].digest);
+    for head in [true, false] {
+        let registry = FakeRegistry::start().await;
+        let mirror = MirrorBuilder::of(&registry)
+            .with(|config| config.tags.defaults.negative_ttl = NEGATIVE_TTL)
+            .start()
+            .await;
+        let first = if head {
+            mirror.head(&path).await
+        } else {
+            mirror.get(&path).await
+        };
+        assert_eq!(first.status, 404);
+        for answer in join_all((0..50).map(|_| mirror.get(&path))).await {
+            assert_eq!(
+                (answer.status, answer.code().as_str()),
+                (404, "BLOB_UNKNOWN")
+            );
+        }
+        assert_eq!(mirror.head(&path).await.status, 404);
+        assert_eq!(
+            registry.counters().records.len(),
+            1,
+            "by HEAD first: {head}"
+        );
+        registry.put_image("team/app", Some("v1"), &image);
+        assert_eq!(mirror.get(TAG).await.status, 200);
+        let answer = mirror.get(&path).await;
+        answer.assert_bytes(200, &image.layers[0].bytes);
+    }
+}

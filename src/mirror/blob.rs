@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::answer::{BlobAnswer, BlobHead, Content};
 use super::flight::Seat;
+use super::negative::What;
 use super::{Inner, Mirror, MirrorError, Source, in_time};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
@@ -47,6 +48,7 @@ impl Inner {
             if let Some(answer) = self.stored_blob(source, digest).await? {
                 return Ok(answer);
             }
+            self.check_unknown(source, &What::Blob(*digest))?;
             let stored = || self.store.contains(digest).is_some();
             match self.fills.seat(digest, source, stored)? {
                 Seat::Stored => {}
@@ -74,11 +76,14 @@ impl Inner {
                 }
                 Seat::Lead(lead) => {
                     let fill = lead.fill.clone();
-                    let (mirror, source, digest) = (Arc::clone(self), source.clone(), *digest);
+                    let (mirror, asked, wanted) = (Arc::clone(self), source.clone(), *digest);
                     self.tasks.spawn(carry(
-                        async move { mirror.fetch(lead, source, digest).await },
+                        async move { mirror.fetch(lead, asked, wanted).await },
                     ));
-                    let total = fill.started().await?;
+                    let started = fill.started().await.map_err(MirrorError::from);
+                    let total = started.inspect_err(|error| {
+                        self.note_unknown(source, What::Blob(*digest), error);
+                    })?;
                     let content = Content::Filling(fill);
                     return Ok(BlobAnswer {
                         total,
@@ -152,6 +157,15 @@ impl Inner {
 
     /// Asks upstream whether the repository has a blob, and remembers it.
     pub(super) async fn head_blob(
+        &self,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<Option<u64>, MirrorError> {
+        let ask = self.ask_blob_head(source, digest);
+        self.unless_unknown(source, What::Blob(*digest), ask).await
+    }
+
+    async fn ask_blob_head(
         &self,
         source: &Source,
         digest: &Digest,
