@@ -5,7 +5,7 @@ mod auth;
 mod bodies;
 mod faults;
 mod redirects;
-mod server;
+pub(super) mod server;
 mod tls;
 
 use std::time::Duration;
