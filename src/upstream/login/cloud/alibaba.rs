@@ -1,7 +1,7 @@
 //! Alibaba Cloud Container Registry, Personal and Enterprise.
 //!
 //! Sources: Container Registry, API reference of 2016-06-07 (Personal) and of 2018-12-01 (Enterprise),
-//! "GetAuthorizationToken"; Elastic Compute Service, "Access instance metadata".
+//! "`GetAuthorizationToken`"; Elastic Compute Service, "Access instance metadata".
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,11 @@ use crate::upstream::login::{CloudUrls, Text};
 
 /// What is configured.
 pub(super) struct Alibaba<'a> {
-    pub(super) region: Option<&'a str>,
-    pub(super) instance_id: Option<&'a str>,
-    pub(super) keys: Option<&'a (Text, Text)>,
-    pub(super) session_token: Option<&'a Text>,
-    pub(super) role: Option<&'a str>,
+    pub(super) region: &'a Option<String>,
+    pub(super) instance_id: &'a Option<String>,
+    pub(super) keys: &'a Option<(Text, Text)>,
+    pub(super) session_token: &'a Option<Text>,
+    pub(super) role: &'a Option<String>,
     pub(super) urls: &'a CloudUrls,
 }
 
@@ -35,13 +35,17 @@ impl Alibaba<'_> {
         registry: &str,
         caller: Caller<'_>,
     ) -> Result<Fetched, FetchError> {
-        let region = self.region.or_else(|| region_of(registry)).ok_or_else(|| {
-            let why = "Alibaba ACR: the registry's host names no region: configure it";
-            FetchError::Login(why.to_owned())
-        })?;
+        let region = self
+            .region
+            .as_deref()
+            .or_else(|| region_of(registry))
+            .ok_or_else(|| {
+                let why = "Alibaba ACR: the registry's host names no region: configure it";
+                FetchError::Login(why.to_owned())
+            })?;
         let api = format!("https://cr.{}.aliyuncs.com", input::region(region)?);
         let keys = self.keys(caller).await?;
-        match self.instance_id {
+        match self.instance_id.as_deref() {
             Some(instance) => self.enterprise(instance, &api, &keys, caller).await,
             None => self.personal(&api, &keys, caller).await,
         }
@@ -49,7 +53,7 @@ impl Alibaba<'_> {
 
     async fn keys(&self, caller: Caller<'_>) -> Result<Keys, FetchError> {
         if let Some(keys) = self.keys {
-            return Keys::configured(keys, self.session_token, caller).await;
+            return Keys::configured(keys, self.session_token.as_ref(), caller).await;
         }
         let metadata = Metadata {
             service: "Alibaba metadata",
@@ -63,7 +67,7 @@ impl Alibaba<'_> {
                 "x-aliyun-ecs-metadata-token",
             ),
         };
-        metadata.keys(self.role, caller).await
+        metadata.keys(self.role.as_deref(), caller).await
     }
 
     /// `GET /tokens`, signed as ROA.

@@ -61,11 +61,12 @@ pub(super) struct Roa<'a> {
 
 /// The value of `Authorization`.
 pub(super) fn roa_authorization(keys: &Keys, roa: &Roa<'_>) -> String {
-    let acs: String = roa
+    let acs: Vec<String> = roa
         .acs
         .iter()
         .map(|(name, value)| format!("{name}:{value}\n"))
         .collect();
+    let acs = acs.concat();
     let to_sign = format!(
         "{}\n{}\n{}\n{}\n{}\n{acs}{}",
         roa.method, roa.accept, roa.content_md5, roa.content_type, roa.date, roa.resource

@@ -21,9 +21,9 @@ use crate::upstream::{FetchError, Secret};
 
 /// What is configured.
 pub(super) struct Azure<'a> {
-    pub(super) tenant: Option<&'a str>,
-    pub(super) client_id: Option<&'a str>,
-    pub(super) client_secret: Option<&'a Text>,
+    pub(super) tenant: &'a Option<String>,
+    pub(super) client_id: &'a Option<String>,
+    pub(super) client_secret: &'a Option<Text>,
     pub(super) urls: &'a CloudUrls,
 }
 
@@ -49,12 +49,12 @@ impl Azure<'_> {
             ("service", input::host(registry)),
             ("access_token", access_token),
         ];
-        form.extend(self.tenant.map(|tenant| ("tenant", tenant)));
+        form.extend(self.tenant.as_deref().map(|tenant| ("tenant", tenant)));
         let answer = caller.send(Call::form("Azure ACR", url, &form)).await?;
         let answer = answer.json()?;
         let refresh_token = answer.text("/refresh_token")?;
         let good_for = life(refresh_token, caller.now())
-            .ok_or_else(|| answer.wrong("the token has expired already: is the clock right?"))?;
+            .ok_or_else(|| answer.wrong("the token has expired already (or the clock is wrong)"))?;
         Ok(Fetched {
             login: basic(NOBODY, refresh_token),
             good_for,
@@ -67,7 +67,8 @@ impl Azure<'_> {
         secret: &Text,
         caller: Caller<'_>,
     ) -> Result<Json, FetchError> {
-        let (Some(tenant), Some(client_id)) = (self.tenant, self.client_id) else {
+        let (Some(tenant), Some(client_id)) = (self.tenant.as_deref(), self.client_id.as_deref())
+        else {
             let why = "Azure: a client secret needs a tenant and a client id";
             return Err(FetchError::Login(why.to_owned()));
         };
@@ -102,7 +103,7 @@ impl Azure<'_> {
             }
         }
         let call = Call::new("Azure metadata", Method::GET, url).with("metadata", "true");
-        caller.send_quickly(call).await?.json()
+        caller.send(call).await?.json()
     }
 }
 

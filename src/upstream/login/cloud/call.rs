@@ -42,7 +42,8 @@ impl Caller<'_> {
         self.send_within(call, self.deadline).await
     }
 
-    /// Sends a request to a metadata service, which answers at once or not at all.
+    /// Sends a request for what a metadata service knows itself, and answers at once or not at all.
+    /// (Google's and Azure's fetch tokens from elsewhere, and may take seconds.)
     ///
     /// # Errors
     /// As [`Caller::send`].
@@ -287,7 +288,7 @@ impl Json {
 
     fn check_life(&self, left: Duration) -> Result<Duration, FetchError> {
         if left.is_zero() {
-            return Err(self.wrong("what it gave has expired already: is the clock right?"));
+            return Err(self.wrong("what it gave has expired already (or the clock is wrong)"));
         }
         Ok(left.min(LIFE_MAX))
     }
@@ -410,8 +411,8 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const WORD_BYTES_MAX: usize = 1024;
 /// The deadline bounds it anyhow; this ends a stuck answer before that.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A metadata service is on the same machine. Where there is none, nobody refuses the connection, and
-/// the whole time of a request would be spent on it.
+/// A metadata service is next to the machine. Where answers to it are lost on the way, as in a container
+/// that is one hop too far away, the whole time of a request would be spent on it.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 /// A longer life is not believed. ECR's 12 hours are the longest here.
 const LIFE_MAX: Duration = Duration::from_hours(24);

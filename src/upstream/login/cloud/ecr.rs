@@ -1,7 +1,7 @@
 //! AWS Elastic Container Registry, private and public.
 //!
-//! Sources: Amazon ECR API reference, "GetAuthorizationToken"; Amazon ECR Public API reference, the
-//! same; AWS STS API reference, "AssumeRoleWithWebIdentity"; Amazon EC2 user guide, "Use the Instance
+//! Sources: Amazon ECR API reference, "`GetAuthorizationToken`"; Amazon ECR Public API reference, the
+//! same; AWS STS API reference, "`AssumeRoleWithWebIdentity`"; Amazon EC2 user guide, "Use the Instance
 //! Metadata Service".
 
 use std::path::PathBuf;
@@ -18,10 +18,10 @@ use crate::upstream::{FetchError, Secret};
 
 /// What is configured.
 pub(super) struct Ecr<'a> {
-    pub(super) region: Option<&'a str>,
-    pub(super) keys: Option<&'a (Text, Text)>,
-    pub(super) session_token: Option<&'a Text>,
-    pub(super) web_identity: Option<&'a (String, PathBuf)>,
+    pub(super) region: &'a Option<String>,
+    pub(super) keys: &'a Option<(Text, Text)>,
+    pub(super) session_token: &'a Option<Text>,
+    pub(super) web_identity: &'a Option<(String, PathBuf)>,
     pub(super) urls: &'a CloudUrls,
 }
 
@@ -35,7 +35,7 @@ impl Ecr<'_> {
         registry: &str,
         caller: Caller<'_>,
     ) -> Result<Fetched, FetchError> {
-        let place = Place::of(self.region, registry)?;
+        let place = Place::of(self.region.as_deref(), registry)?;
         let keys = self.keys(&place, caller).await?;
         let answer = self.authorization_token(&place, &keys, caller).await?;
         let data = place.data;
@@ -59,7 +59,7 @@ impl Ecr<'_> {
     /// machine's role.
     async fn keys(&self, place: &Place<'_>, caller: Caller<'_>) -> Result<Keys, FetchError> {
         if let Some(keys) = self.keys {
-            return Keys::configured(keys, self.session_token, caller).await;
+            return Keys::configured(keys, self.session_token.as_ref(), caller).await;
         }
         if let Some((role, token_file)) = self.web_identity {
             let token = input::file(token_file, caller).await?;

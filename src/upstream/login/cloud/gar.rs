@@ -5,7 +5,7 @@
 //! Engine, "Authenticate workloads using service accounts"; "Using OAuth 2.0 for Server to Server
 //! Applications".
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http::Method;
 use serde::Deserialize;
@@ -17,30 +17,33 @@ use super::{Fetched, basic, input, jwt};
 use crate::upstream::login::CloudUrls;
 use crate::upstream::{FetchError, Secret};
 
-/// A login to any of Google's registries.
-///
-/// # Errors
-/// [`FetchError::Login`], [`FetchError::Timeout`].
-pub(super) async fn login(
-    key_file: Option<&Path>,
-    urls: &CloudUrls,
-    caller: Caller<'_>,
-) -> Result<Fetched, FetchError> {
-    let answer = match key_file {
-        Some(path) => exchange(path, urls.identity.as_ref(), caller).await?,
-        None => {
+/// What is configured.
+pub(super) struct Gar<'a> {
+    pub(super) key_file: &'a Option<PathBuf>,
+    pub(super) urls: &'a CloudUrls,
+}
+
+impl Gar<'_> {
+    /// A login to any of Google's registries.
+    ///
+    /// # Errors
+    /// [`FetchError::Login`], [`FetchError::Timeout`].
+    pub(super) async fn login(&self, caller: Caller<'_>) -> Result<Fetched, FetchError> {
+        let answer = if let Some(path) = self.key_file {
+            exchange(path, self.urls.identity.as_ref(), caller).await?
+        } else {
             let usual = "http://metadata.google.internal";
-            let url = service_url(urls.metadata.as_ref(), usual, METADATA_PATH)?;
+            let url = service_url(self.urls.metadata.as_ref(), usual, METADATA_PATH)?;
             let call = Call::new("Google metadata", Method::GET, url);
             let call = call.with("metadata-flavor", "Google");
-            caller.send_quickly(call).await?
-        }
-    };
-    let answer = answer.json()?;
-    Ok(Fetched {
-        login: basic("oauth2accesstoken", answer.text("/access_token")?),
-        good_for: answer.life("/expires_in")?,
-    })
+            caller.send(call).await?
+        };
+        let answer = answer.json()?;
+        Ok(Fetched {
+            login: basic("oauth2accesstoken", answer.text("/access_token")?),
+            good_for: answer.life("/expires_in")?,
+        })
+    }
 }
 
 /// A service account's key, as Google's console gives it.

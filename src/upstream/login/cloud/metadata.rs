@@ -44,12 +44,11 @@ impl Metadata<'_> {
         caller: Caller<'_>,
     ) -> Result<Keys, FetchError> {
         let session = self.session(caller).await?;
-        let role = match role {
-            Some(role) => role.to_owned(),
-            None => {
-                let answer = self.ask(self.roles, session.as_ref(), caller).await?;
-                answer.word()?.to_owned()
-            }
+        let role = if let Some(role) = role {
+            role.to_owned()
+        } else {
+            let answer = self.ask(self.roles, session.as_ref(), caller).await?;
+            answer.word()?.to_owned()
         };
         // `Url::set_path` encodes what may not be in a path, but would follow dots and slashes.
         if role.starts_with('.') || role.contains('/') {

@@ -72,73 +72,82 @@ async fn ask(
     registry: &str,
     caller: Caller<'_>,
 ) -> Result<Fetched, FetchError> {
-    match config {
-        CloudConfig::Ecr {
-            region,
-            keys,
-            session_token,
-            web_identity,
-            urls,
-        } => {
-            let ecr = ecr::Ecr {
-                region: region.as_deref(),
-                keys: keys.as_ref(),
-                session_token: session_token.as_ref(),
-                web_identity: web_identity.as_ref(),
+    match Cloud::of(config) {
+        Cloud::Ecr(ecr) => ecr.login(registry, caller).await,
+        Cloud::Gar(gar) => gar.login(caller).await,
+        Cloud::AzureAcr(azure) => azure.login(registry, caller).await,
+        Cloud::AlibabaAcr(alibaba) => alibaba.login(registry, caller).await,
+        Cloud::Tcr(tcr) => tcr.login(caller).await,
+    }
+}
+
+/// A cloud and what is configured of it.
+enum Cloud<'a> {
+    Ecr(ecr::Ecr<'a>),
+    Gar(gar::Gar<'a>),
+    AzureAcr(azure::Azure<'a>),
+    AlibabaAcr(alibaba::Alibaba<'a>),
+    Tcr(tcr::Tcr<'a>),
+}
+
+impl<'a> Cloud<'a> {
+    fn of(config: &'a CloudConfig) -> Self {
+        match config {
+            CloudConfig::Ecr {
+                region,
+                keys,
+                session_token,
+                web_identity,
                 urls,
-            };
-            ecr.login(registry, caller).await
-        }
-        CloudConfig::Gar { key_file, urls } => gar::login(key_file.as_deref(), urls, caller).await,
-        CloudConfig::AzureAcr {
-            tenant,
-            client_id,
-            client_secret,
-            urls,
-        } => {
-            let azure = azure::Azure {
-                tenant: tenant.as_deref(),
-                client_id: client_id.as_deref(),
-                client_secret: client_secret.as_ref(),
+            } => Self::Ecr(ecr::Ecr {
+                region,
+                keys,
+                session_token,
+                web_identity,
                 urls,
-            };
-            azure.login(registry, caller).await
-        }
-        CloudConfig::AlibabaAcr {
-            region,
-            instance_id,
-            keys,
-            session_token,
-            role,
-            urls,
-        } => {
-            let alibaba = alibaba::Alibaba {
-                region: region.as_deref(),
-                instance_id: instance_id.as_deref(),
-                keys: keys.as_ref(),
-                session_token: session_token.as_ref(),
-                role: role.as_deref(),
+            }),
+            CloudConfig::Gar { key_file, urls } => Self::Gar(gar::Gar { key_file, urls }),
+            CloudConfig::AzureAcr {
+                tenant,
+                client_id,
+                client_secret,
                 urls,
-            };
-            alibaba.login(registry, caller).await
-        }
-        CloudConfig::Tcr {
-            region,
-            instance_id,
-            keys,
-            session_token,
-            role,
-            urls,
-        } => {
-            let tcr = tcr::Tcr {
+            } => Self::AzureAcr(azure::Azure {
+                tenant,
+                client_id,
+                client_secret,
+                urls,
+            }),
+            CloudConfig::AlibabaAcr {
                 region,
                 instance_id,
-                keys: keys.as_ref(),
-                session_token: session_token.as_ref(),
-                role: role.as_deref(),
+                keys,
+                session_token,
+                role,
                 urls,
-            };
-            tcr.login(caller).await
+            } => Self::AlibabaAcr(alibaba::Alibaba {
+                region,
+                instance_id,
+                keys,
+                session_token,
+                role,
+                urls,
+            }),
+            CloudConfig::Tcr {
+                region,
+                instance_id,
+                keys,
+                session_token,
+                role,
+                urls,
+            } => Self::Tcr(tcr::Tcr {
+                region,
+                instance_id,
+                keys,
+                session_token,
+                role,
+                urls,
+            }),
         }
     }
 }

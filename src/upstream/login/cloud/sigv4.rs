@@ -33,10 +33,11 @@ pub(super) fn authorization(
     headers.sort_unstable();
     let signed: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
     let signed = signed.join(";");
-    let lines: String = headers
+    let lines: Vec<String> = headers
         .iter()
         .map(|(name, value)| format!("{name}:{}\n", value.trim()))
         .collect();
+    let lines = lines.concat();
     let hash = mac::sha256_hex(request.body);
     let canonical = format!("{}\n/\n\n{lines}\n{signed}\n{hash}", request.method);
 

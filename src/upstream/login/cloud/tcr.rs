@@ -16,9 +16,9 @@ use crate::upstream::login::{CloudUrls, Text};
 pub(super) struct Tcr<'a> {
     pub(super) region: &'a str,
     pub(super) instance_id: &'a str,
-    pub(super) keys: Option<&'a (Text, Text)>,
-    pub(super) session_token: Option<&'a Text>,
-    pub(super) role: Option<&'a str>,
+    pub(super) keys: &'a Option<(Text, Text)>,
+    pub(super) session_token: &'a Option<Text>,
+    pub(super) role: &'a Option<String>,
     pub(super) urls: &'a CloudUrls,
 }
 
@@ -44,7 +44,7 @@ impl Tcr<'_> {
 
     async fn keys(&self, caller: Caller<'_>) -> Result<Keys, FetchError> {
         if let Some(keys) = self.keys {
-            return Keys::configured(keys, self.session_token, caller).await;
+            return Keys::configured(keys, self.session_token.as_ref(), caller).await;
         }
         let metadata = Metadata {
             service: "Tencent metadata",
@@ -54,7 +54,7 @@ impl Tcr<'_> {
             fields: ["TmpSecretId", "TmpSecretKey", "Token"],
             session: Session::None,
         };
-        metadata.keys(self.role, caller).await
+        metadata.keys(self.role.as_deref(), caller).await
     }
 
     async fn instance_token(&self, keys: &Keys, caller: Caller<'_>) -> Result<Json, FetchError> {

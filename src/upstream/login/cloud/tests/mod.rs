@@ -48,8 +48,8 @@ fn literal(text: &str) -> Text {
 }
 
 /// The configuration of static keys.
-fn static_keys() -> Option<(Text, Text)> {
-    Some((literal(KEY_ID), literal(KEY_SECRET)))
+fn static_keys() -> (Text, Text) {
+    (literal(KEY_ID), literal(KEY_SECRET))
 }
 
 /// All services are at this server.
