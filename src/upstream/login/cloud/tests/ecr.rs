@@ -1,4 +1,4 @@
-//! AWS: ECR, STS and IMDSv2.
+//! AWS: ECR, STS and the metadata service (`IMDSv2`).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -173,7 +173,7 @@ async fn a_web_identity_assumes_its_role() {
     check_signature(ecr, &keys, "eu-west-1", "ecr");
 }
 
-/// IMDSv2, and ECR behind it.
+/// `IMDSv2`, and ECR behind it.
 async fn machine() -> Server {
     const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
     Server::start(|request| {

@@ -71,10 +71,7 @@ async fn ask_within(
     registry: &str,
     time: Duration,
 ) -> Result<Fetched, FetchError> {
-    let name = UpstreamName::parse(NAME).unwrap();
-    let endpoint = EndpointConfig::at(Url::parse("https://registry.example").unwrap());
-    let metrics = Metrics::new(std::iter::once(NAME));
-    let api = HttpClient::new(name, metrics, &endpoint, Duration::from_secs(2), 1).unwrap();
+    let api = client();
     let clock = ManualClock::new(NOW);
     let caller = Caller {
         api: &api,
@@ -82,6 +79,13 @@ async fn ask_within(
         clock: &clock,
     };
     super::ask(config, registry, caller).await
+}
+
+fn client() -> HttpClient {
+    let name = UpstreamName::parse(NAME).unwrap();
+    let endpoint = EndpointConfig::at(Url::parse("https://registry.example").unwrap());
+    let metrics = Metrics::new(std::iter::once(NAME));
+    HttpClient::new(name, metrics, &endpoint, Duration::from_secs(2), 1).unwrap()
 }
 
 /// What the errors say, after a check that they hold no secret.

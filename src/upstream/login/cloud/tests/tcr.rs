@@ -1,7 +1,8 @@
 //! Tencent: TCR's API, and the metadata service.
 
 use super::*;
-use crate::upstream::login::cloud::tc3;
+use crate::clock::{Clock, SystemClock};
+use crate::upstream::login::cloud::{fetch, tc3};
 
 const REGISTRY: &str = "acme.tencentcloudcr.com";
 const TOKEN: &str = r#"{"Response":{"Username":"100012","Token":"t3mp","ExpTime":1440941760000,
@@ -47,6 +48,26 @@ async fn static_keys_sign_the_request() {
     assert_eq!(fetched.good_for, Duration::from_hours(1));
     let keys = keys(KEY_ID, KEY_SECRET, None);
     check_request(&server.seen()[0], &keys, "s3ss10n");
+}
+
+#[tokio::test]
+async fn the_systems_clock_signs() {
+    // The year 2096.
+    let token = TOKEN.replace("1440941760000", "4000000000000");
+    let server = Server::start(move |_| ok(token.clone())).await;
+    let config = config(Some(static_keys()), None, &server);
+    let before = SystemClock.now().0 / 1000;
+    let deadline = Deadline::after(Duration::from_secs(10));
+    let fetched = fetch(&config, REGISTRY, &client(), deadline).await.unwrap();
+    assert_eq!(pair(&fetched), ("100012", "t3mp"));
+    // No longer life is believed.
+    assert_eq!(fetched.good_for, Duration::from_hours(24));
+    let signed: u64 = server.seen()[0]
+        .header("x-tc-timestamp")
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((before..=SystemClock.now().0 / 1000).contains(&signed));
 }
 
 #[tokio::test]
