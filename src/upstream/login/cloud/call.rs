@@ -171,8 +171,7 @@ impl Call {
     }
 }
 
-/// The body of a success.
-#[derive(Debug)]
+/// The body of a success. It holds keys and passwords: neither it nor what is read from it is printed.
 pub(super) struct Answer {
     /// The service and its host.
     service: String,
