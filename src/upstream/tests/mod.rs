@@ -8,7 +8,7 @@ mod login;
 mod proxies;
 mod proxy_server;
 mod redirects;
-mod server;
+pub(super) mod server;
 mod tls;
 
 use std::time::Duration;

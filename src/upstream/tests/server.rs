@@ -19,27 +19,27 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-pub(super) type Body = BoxBody<Bytes, io::Error>;
+pub(in crate::upstream) type Body = BoxBody<Bytes, io::Error>;
 
 /// A request as the server saw it.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
-    pub(super) method: Method,
+pub(in crate::upstream) struct Seen {
+    pub(in crate::upstream) method: Method,
     /// Path and query.
-    pub(super) target: String,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-    pub(super) version: http::Version,
+    pub(in crate::upstream) target: String,
+    pub(in crate::upstream) headers: HeaderMap,
+    pub(in crate::upstream) body: Bytes,
+    pub(in crate::upstream) version: http::Version,
 }
 
 impl Seen {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(in crate::upstream) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 }
 
 /// What the script says.
-pub(super) enum Reply {
+pub(in crate::upstream) enum Reply {
     /// This.
     Give(Response<Body>),
     /// This, once the semaphore has a permit.
@@ -59,7 +59,7 @@ impl From<Response<Body>> for Reply {
 type Script = dyn Fn(&Seen) -> Reply + Send + Sync;
 
 /// A running server; dropping it ends it and its connections.
-pub(super) struct Server {
+pub(in crate::upstream) struct Server {
     address: SocketAddr,
     scheme: &'static str,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -68,11 +68,13 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) async fn start(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+    pub(in crate::upstream) async fn start(
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         Self::listen(None, script).await
     }
 
-    pub(super) async fn listen(
+    pub(in crate::upstream) async fn listen(
         tls: Option<TlsAcceptor>,
         script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
@@ -99,24 +101,24 @@ impl Server {
         }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(in crate::upstream) fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
     }
 
     /// All requests so far.
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    pub(in crate::upstream) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
     /// The requests so far whose target begins so.
-    pub(super) fn seen_at(&self, prefix: &str) -> Vec<Seen> {
+    pub(in crate::upstream) fn seen_at(&self, prefix: &str) -> Vec<Seen> {
         let mut seen = self.seen();
         seen.retain(|request| request.target.starts_with(prefix));
         seen
     }
 
     /// How many connections were made.
-    pub(super) fn connections(&self) -> usize {
+    pub(in crate::upstream) fn connections(&self) -> usize {
         *self.connections.lock().unwrap()
     }
 }
@@ -182,7 +184,7 @@ where
 }
 
 /// An answer with headers and a whole body.
-pub(super) fn answer(
+pub(in crate::upstream) fn answer(
     status: u16,
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
@@ -193,7 +195,7 @@ pub(super) fn answer(
 
 /// An answer whose body comes from a channel: the test sends pieces when it likes, or an error to break
 /// the connection.
-pub(super) fn piecewise(
+pub(in crate::upstream) fn piecewise(
     status: u16,
     headers: &[(&str, &str)],
     pieces: mpsc::Receiver<Result<Bytes, io::Error>>,
@@ -206,7 +208,7 @@ pub(super) fn piecewise(
 }
 
 /// An answer without a length, whose body is these pieces.
-pub(super) fn pieces(pieces: &[&'static [u8]]) -> Response<Body> {
+pub(in crate::upstream) fn pieces(pieces: &[&'static [u8]]) -> Response<Body> {
     let (send, receive) = mpsc::channel(pieces.len());
     for piece in pieces {
         send.try_send(Ok(Bytes::from_static(piece))).unwrap();
