@@ -171,7 +171,7 @@ async fn faults_can_meet_certain_ranges_alone() {
     let (registry, client, blob) = registry().await;
     let get = Rule::gets(Kind::Blob);
     registry.fault(get.clone().whole(), Fault::Status(500));
-    registry.fault(get.clone().from_offset(1000), Fault::Status(501));
+    registry.fault(get.clone().starting_at(1000), Fault::Status(501));
     registry.fault(get.containing(5000), Fault::Status(502));
     assert_eq!(client.get(&path(&blob)).await.status, 500);
     let expected = [

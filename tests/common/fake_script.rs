@@ -267,7 +267,7 @@ impl Rule {
     }
 
     /// Only requests for bytes from this offset on.
-    pub fn from_offset(self, offset: usize) -> Self {
+    pub fn starting_at(self, offset: usize) -> Self {
         self.asking(Asked::From(offset))
     }
 
