@@ -13,9 +13,12 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::images::{self, Blob, DOCKER_MANIFEST, OCI_MANIFEST};
-use common::{Auth, Client, Dialect, Ending, FakeRegistry, Fault, Kind, LinkForm, Rule, Samples};
+use common::{
+    Answer, Auth, Client, Dialect, Ending, FakeRegistry, Fault, Kind, LinkForm, Rule, Samples,
+};
 use http::Method;
 use tokio::sync::Semaphore;
 
@@ -84,6 +87,144 @@ async fn spoils_bodies_as_told() {
         .get(&path(&blob))
         .await
         .assert_bytes(200, &blob.bytes);
+}
+
+/// A GET of some bytes of the blob.
+async fn part(client: &Client, blob: &Blob, range: &str) -> Answer {
+    client.get_with(&path(blob), &[("Range", range)]).await
+}
+
+#[tokio::test]
+async fn cuts_only_the_ranges_that_come_to_the_offset() {
+    let (registry, client, blob) = registry().await;
+    registry.fault(Rule::gets(Kind::Blob), Fault::Cut(150_000));
+    let cut = part(&client, &blob, "bytes=100000-199999").await;
+    assert_eq!((cut.status, cut.ending), (206, Ending::Broken));
+    assert_eq!(cut.body, blob.bytes[100_000..150_000]);
+    let before = part(&client, &blob, "bytes=100000-149998").await;
+    before.assert_bytes(206, &blob.bytes[100_000..149_999]);
+    let behind = part(&client, &blob, "bytes=150001-").await;
+    behind.assert_bytes(206, &blob.bytes[150_001..]);
+    let at_once = part(&client, &blob, "bytes=150000-").await;
+    assert_eq!((at_once.body.len(), at_once.ending), (0, Ending::Broken));
+    assert_eq!(registry.counters().sent(&blob.digest), 249_998);
+    let asked = [
+        Some((100_000, Some(200_000))),
+        Some((100_000, Some(149_999))),
+        Some((150_001, None)),
+        Some((150_000, None)),
+    ];
+    assert_eq!(registry.counters().blob_ranges(&blob.digest), asked);
+}
+
+#[tokio::test]
+async fn stalls_without_an_end() {
+    let (registry, client, blob) = registry().await;
+    registry.fault(Rule::gets(Kind::Blob), Fault::Stall(150_000));
+    let mut whole = client.open(&path(&blob), &[]).await;
+    assert_eq!(whole.exactly(150_000).await, blob.bytes[..150_000]);
+    let range = [("Range", "bytes=140000-")];
+    let mut ranged = client.open(&path(&blob), &range).await;
+    assert_eq!(ranged.exactly(10_000).await, blob.bytes[140_000..150_000]);
+    let patience = Duration::from_millis(200);
+    for stalled in [&mut whole, &mut ranged] {
+        let more = tokio::time::timeout(patience, stalled.piece()).await;
+        assert!(more.is_err(), "neither bytes nor an end: {more:?}");
+    }
+}
+
+#[tokio::test]
+async fn treats_ranges_as_told() {
+    let (registry, client, blob) = registry().await;
+    let range = "bytes=1000-1999";
+    let next = |fault| registry.fault(Rule::gets(Kind::Blob).ranged().times(1), fault);
+    next(Fault::IgnoreRange);
+    client
+        .get(&path(&blob))
+        .await
+        .assert_bytes(200, &blob.bytes);
+    let ignored = part(&client, &blob, range).await;
+    ignored.assert_bytes(200, &blob.bytes);
+    assert_eq!(ignored.header("content-range"), "");
+    next(Fault::LieRange);
+    let lie = part(&client, &blob, range).await;
+    lie.assert_bytes(206, &blob.bytes[..1000]);
+    assert_eq!(lie.header("content-range"), "bytes 1000-1999/300000");
+    next(Fault::OtherRange);
+    let other = part(&client, &blob, range).await;
+    other.assert_bytes(206, &blob.bytes[1001..2001]);
+    assert_eq!(other.header("content-range"), "bytes 1001-2000/300000");
+    next(Fault::OtherRange);
+    let other = part(&client, &blob, "bytes=299000-").await;
+    other.assert_bytes(206, &blob.bytes[298_999..299_999]);
+    next(Fault::RangeLimit(10));
+    let limited = part(&client, &blob, range).await;
+    limited.assert_bytes(206, &blob.bytes[1000..1010]);
+    assert_eq!(limited.header("content-range"), "bytes 1000-1009/300000");
+    part(&client, &blob, range)
+        .await
+        .assert_bytes(206, &blob.bytes[1000..2000]);
+}
+
+#[tokio::test]
+async fn faults_can_meet_certain_ranges_alone() {
+    let (registry, client, blob) = registry().await;
+    let get = Rule::gets(Kind::Blob);
+    registry.fault(get.clone().whole(), Fault::Status(500));
+    registry.fault(get.clone().starting_at(1000), Fault::Status(501));
+    registry.fault(get.containing(5000), Fault::Status(502));
+    assert_eq!(client.get(&path(&blob)).await.status, 500);
+    let expected = [
+        ("bytes=0-", 502),
+        ("bytes=0-4999", 206),
+        ("bytes=1000-1000", 501),
+        ("bytes=1001-5000", 502),
+        ("bytes=5001-", 206),
+    ];
+    for (range, status) in expected {
+        assert_eq!(part(&client, &blob, range).await.status, status, "{range}");
+    }
+}
+
+#[tokio::test]
+async fn says_and_wants_the_headers_it_is_told_to() {
+    let (registry, client, blob) = registry().await;
+    let answer = Fault::Answer {
+        status: 403,
+        headers: vec![
+            ("Retry-After", "12".to_owned()),
+            ("X-Limit", "1".to_owned()),
+        ],
+        body: "slow down".to_owned(),
+    };
+    registry.fault(Rule::gets(Kind::Blob).times(1), answer);
+    let said = client.get(&path(&blob)).await;
+    said.assert_bytes(403, b"slow down");
+    assert_eq!(
+        (said.header("retry-after"), said.header("x-limit")),
+        ("12", "1")
+    );
+
+    registry.options(|options| options.etag = Some("\"one\"".to_owned()));
+    let headers = |validator| [("Range", "bytes=0-9"), ("If-Range", validator)];
+    let same = client.get_with(&path(&blob), &headers("\"one\"")).await;
+    same.assert_bytes(206, &blob.bytes[..10]);
+    assert_eq!(same.header("etag"), "\"one\"");
+    let changed = client.get_with(&path(&blob), &headers("\"two\"")).await;
+    changed.assert_bytes(200, &blob.bytes);
+
+    registry.options(|options| {
+        options.required_headers = vec![("Via", None), ("X-Key", Some("secret".to_owned()))];
+    });
+    let statuses: [(&[(&str, &str)], u16); 4] = [
+        (&[], 400),
+        (&[("Via", "1.1 somebody")], 400),
+        (&[("Via", "1.1 somebody"), ("X-Key", "other")], 400),
+        (&[("Via", "1.1 somebody"), ("X-Key", "secret")], 200),
+    ];
+    for (headers, status) in statuses {
+        assert_eq!(client.get_with(&path(&blob), headers).await.status, status);
+    }
 }
 
 #[tokio::test]

@@ -51,10 +51,16 @@ async fn commit(partial: Partial<&'static str>) {
 
 async fn drain(reader: &mut Reader<&'static str>) -> Result<Vec<u8>, Ended<&'static str>> {
     let mut all = Vec::new();
-    while let Some(bytes) = reader.next().await? {
+    while let Some(bytes) = soon(reader.next()).await? {
         all.extend_from_slice(&bytes);
     }
     Ok(all)
+}
+
+/// A wait that comes to an end, also when the test fails.
+async fn soon<F: Future>(waiting: F) -> F::Output {
+    let patience = Duration::from_secs(30);
+    tokio::time::timeout(patience, waiting).await.unwrap()
 }
 
 /// Reads until the reader would wait.

@@ -1,5 +1,6 @@
 //! How the fake registry answers one request.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +10,7 @@ use http::{HeaderMap, Method, Request, Response, header, response::Builder};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use super::super::fake_body::{Body, Sending, full};
+use super::super::fake_body::{Body, Sending, Stop, full};
 use super::super::fake_log::{Kind, Record};
 use super::super::fake_script::{Auth, Fault, LinkForm, Options, instead};
 use super::super::images::{Manifest, OCI_INDEX};
@@ -106,6 +107,13 @@ fn status_error(status: u16, kind: Kind) -> Response<Body> {
 
 /// 401, or the 400 of a signed URL, where one is due.
 fn refusal(shared: &Shared, options: &Options, record: &Record) -> Option<Response<Body>> {
+    for (name, value) in &options.required_headers {
+        let found = record.headers.get(*name);
+        let fits = found.is_some_and(|found| value.as_ref().is_none_or(|wanted| found == wanted));
+        if !fits {
+            return Some(error(400, "HEADER_REQUIRED"));
+        }
+    }
     let authorization = record.header("authorization");
     if options.refuse_authorization && !authorization.is_empty() {
         return Some(error(400, "InvalidArgument"));
@@ -152,10 +160,9 @@ fn basic(username: &str, password: &str) -> String {
 async fn scripted(shared: &Arc<Shared>, options: &Options, record: &Record) -> Response<Body> {
     let fault = {
         let mut rules = shared.rules.lock().unwrap();
-        rules.iter_mut().find_map(|(rule, fault)| {
-            rule.meets(&record.method, record.kind, &record.reference)
-                .then(|| fault.clone())
-        })
+        rules
+            .iter_mut()
+            .find_map(|(rule, fault)| rule.meets(record).then(|| fault.clone()))
     };
     match &fault {
         Some(Fault::Hang) => std::future::pending::<()>().await,
@@ -174,7 +181,30 @@ async fn scripted(shared: &Arc<Shared>, options: &Options, record: &Record) -> R
                 .body(full(instead(body)))
                 .unwrap();
         }
-        Some(Fault::Cut(_) | Fault::Flip(_) | Fault::Short(_) | Fault::Long(_)) | None => {}
+        Some(Fault::Answer {
+            status,
+            headers,
+            body,
+        }) => {
+            let start = Response::builder().status(*status);
+            let builder = headers
+                .iter()
+                .fold(start, |builder, (name, value)| builder.header(*name, value));
+            return builder.body(full(body.clone())).unwrap();
+        }
+        // These spoil the content: see `content`.
+        Some(
+            Fault::Cut(_)
+            | Fault::Stall(_)
+            | Fault::Flip(_)
+            | Fault::Short(_)
+            | Fault::Long(_)
+            | Fault::IgnoreRange
+            | Fault::LieRange
+            | Fault::OtherRange
+            | Fault::RangeLimit(_),
+        )
+        | None => {}
     }
     match record.kind {
         Kind::Ping => Response::builder()
@@ -325,44 +355,87 @@ fn content(
 ) -> Response<Body> {
     let bytes = spoiled(bytes, fault);
     let total = bytes.len();
-    let mut start = 0;
-    let mut end = total;
+    let mut sent = 0..total;
+    if let Some(etag) = options
+        .etag
+        .as_ref()
+        .filter(|_| record.kind != Kind::Manifest)
+    {
+        builder = builder.header(header::ETAG, etag);
+    }
     if record.kind != Kind::Manifest && options.ranges {
         builder = builder.header(header::ACCEPT_RANGES, "bytes");
-        if let Some(asked) = record.header("range").strip_prefix("bytes=") {
-            let (from, to) = asked.split_once('-').unwrap();
-            start = from.parse().unwrap();
-            end = to
-                .parse::<usize>()
-                .map_or(total, |last| (last + 1).min(total));
+        if let Some((start, end)) = range_to_honour(options, record, fault) {
             if start >= total {
                 let response = status_error(416, Kind::Blob);
                 return with(response, "Content-Range", &format!("bytes */{total}"));
             }
-            let said = format!("bytes {start}-{}/{total}", end - 1);
+            let asked = start..end.map_or(total, |end| end.min(total));
+            let said;
+            (said, sent) = ranges(asked, total, fault);
+            let said = format!("bytes {}-{}/{total}", said.start, said.end - 1);
             builder = builder.status(206).header(header::CONTENT_RANGE, said);
         }
     }
     if options.content_length || record.method == Method::HEAD {
-        builder = builder.header(header::CONTENT_LENGTH, end - start);
+        builder = builder.header(header::CONTENT_LENGTH, sent.len());
     }
     if record.method == Method::HEAD {
         return builder.body(full("")).unwrap();
     }
-    let cut = match fault {
-        Some(Fault::Cut(at)) => Some(at.saturating_sub(start)),
+    let stop = match fault {
+        Some(Fault::Cut(at)) => Some((*at, Stop::Cut)),
+        Some(Fault::Stall(at)) => Some((*at, Stop::Stall)),
         _ => None,
     };
     let gate = shared.gates.lock().unwrap().get(&record.reference).cloned();
     let sending = Sending {
-        content: bytes.slice(start..end),
+        stop: stop
+            .filter(|(at, _)| (sent.start..=sent.end).contains(at))
+            .map(|(at, stop)| (at - sent.start, stop)),
+        content: bytes.slice(sent),
         chunk_bytes: options.chunk_bytes,
-        cut,
         gate,
         log: Arc::clone(&shared.log),
         reference: record.reference.clone(),
     };
     builder.body(sending.body()).unwrap()
+}
+
+/// The Range, unless it does not count.
+fn range_to_honour(
+    options: &Options,
+    record: &Record,
+    fault: Option<&Fault>,
+) -> Option<(usize, Option<usize>)> {
+    let validator = record.header("if-range");
+    let void = !validator.is_empty() && Some(validator) != options.etag.as_deref();
+    let ignored = matches!(fault, Some(Fault::IgnoreRange));
+    record.range().filter(|_| !void && !ignored)
+}
+
+/// Which range is said to be sent, and which is.
+fn ranges(
+    asked: Range<usize>,
+    total: usize,
+    fault: Option<&Fault>,
+) -> (Range<usize>, Range<usize>) {
+    match fault {
+        Some(Fault::LieRange) => (asked.clone(), 0..asked.len()),
+        Some(Fault::OtherRange) => {
+            let other = if asked.end < total {
+                asked.start + 1..asked.end + 1
+            } else {
+                asked.start.saturating_sub(1)..asked.end - 1
+            };
+            (other.clone(), other)
+        }
+        Some(Fault::RangeLimit(limit)) => {
+            let some = asked.start..asked.end.min(asked.start + limit);
+            (some.clone(), some)
+        }
+        _ => (asked.clone(), asked),
+    }
 }
 
 fn spoiled(bytes: Bytes, fault: Option<&Fault>) -> Bytes {

@@ -28,13 +28,22 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
         .boxed_unsync()
 }
 
+/// How a body does not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The connection is dropped.
+    Cut,
+    /// It stays open.
+    Stall,
+}
+
 /// A body that is sent piece by piece.
 #[derive(Debug)]
 pub struct Sending {
     pub content: Bytes,
     pub chunk_bytes: usize,
-    /// Drop the connection after this many bytes of `content`.
-    pub cut: Option<usize>,
+    /// Do not go on after this many bytes of `content`.
+    pub stop: Option<(usize, Stop)>,
     pub gate: Option<Gate>,
     pub log: Arc<Log>,
     /// The tag or digest to count under.
@@ -54,11 +63,16 @@ impl Sending {
     }
 
     async fn piece(&self, at: usize) -> Option<io::Result<Bytes>> {
-        let end = self
-            .cut
-            .map_or(self.content.len(), |cut| cut.min(self.content.len()));
-        if self.cut.is_some() && at >= end && at != usize::MAX {
-            tokio::time::sleep(CUT_LINGER).await;
+        let length = self.content.len();
+        let end = self.stop.map_or(length, |(stop, _)| stop.min(length));
+        if let Some((_, stop)) = self.stop
+            && at >= end
+            && at != usize::MAX
+        {
+            match stop {
+                Stop::Cut => tokio::time::sleep(CUT_LINGER).await,
+                Stop::Stall => std::future::pending().await,
+            }
             return Some(Err(io::Error::other("cut by the test's script")));
         }
         if at >= end {

@@ -46,6 +46,18 @@ impl Record {
             .get(name)
             .map_or("", |value| value.to_str().unwrap_or("(not text)"))
     }
+
+    /// The Range: the first byte, and the byte after the last where one is named.
+    pub fn range(&self) -> Option<(usize, Option<usize>)> {
+        let (from, to) = self
+            .header("range")
+            .strip_prefix("bytes=")?
+            .split_once('-')?;
+        Some((
+            from.parse().ok()?,
+            to.parse().ok().map(|last: usize| last + 1),
+        ))
+    }
 }
 
 /// A look at everything that has happened so far.
@@ -74,6 +86,17 @@ impl Counters {
                 && matches!(record.kind, Kind::Blob | Kind::Cdn)
                 && record.reference == digest
         })
+    }
+
+    /// What the GETs of one blob asked for, in order: the first byte, and the byte after the last
+    /// where one was named; `None` for all of it.
+    pub fn blob_ranges(&self, digest: &str) -> Vec<Option<(usize, Option<usize>)>> {
+        let gets = self.records.iter().filter(|record| {
+            record.method == Method::GET
+                && matches!(record.kind, Kind::Blob | Kind::Cdn)
+                && record.reference == digest
+        });
+        gets.map(Record::range).collect()
     }
 
     /// HEADs of one blob.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Method;
 use tokio::sync::Semaphore;
 
-use super::fake_log::Kind;
+use super::fake_log::{Kind, Record};
 
 /// Who may pull.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,6 +92,11 @@ pub struct Options {
     pub redirect_blobs: Option<String>,
     /// Manifests are redirected to the same path under this base URL.
     pub redirect_manifests: Option<String>,
+    /// `ETag` of blobs. An `If-Range` that names another makes the Range void.
+    pub etag: Option<String>,
+    /// A request without one of these headers, or with another value where one is given, is
+    /// answered 400.
+    pub required_headers: Vec<(&'static str, Option<String>)>,
     /// A request with `Authorization` is answered 400, as S3 does with its signed URLs.
     pub refuse_authorization: bool,
     /// Body bytes in one piece.
@@ -113,6 +118,8 @@ impl Default for Options {
             link: LinkForm::Relative,
             redirect_blobs: None,
             redirect_manifests: None,
+            etag: None,
+            required_headers: Vec::new(),
             refuse_authorization: false,
             chunk_bytes: 64 * 1024,
             extra_headers: Vec::new(),
@@ -136,8 +143,25 @@ pub enum Fault {
     Hang,
     /// The answer waits for a permit (and gives it back: one permit lets all through).
     Wait(Arc<Semaphore>),
-    /// The connection is dropped after this many bytes of the content.
+    /// The connection is dropped when it comes to this offset of the content; one whose range
+    /// begins behind it or ends before it is not.
     Cut(usize),
+    /// The same, but nothing is dropped: there are no more bytes, and no end.
+    Stall(usize),
+    /// A Range is answered with 200 and the whole content.
+    IgnoreRange,
+    /// A Range is answered with the Content-Range asked for, but the content's first bytes.
+    LieRange,
+    /// A Range is answered with another, a byte beside it: Content-Range and bytes agree.
+    OtherRange,
+    /// A Range is answered with at most this many bytes of it, with a true Content-Range.
+    RangeLimit(usize),
+    /// Whatever a test wants to say instead.
+    Answer {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: String,
+    },
     /// The byte at this offset is another.
     Flip(usize),
     /// The content, with a matching Content-Length, is cut to this many bytes.
@@ -146,12 +170,43 @@ pub enum Fault {
     Long(usize),
 }
 
+/// Which bytes a request must ask for, that a rule meets it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asked {
+    /// Any.
+    #[default]
+    Anything,
+    /// All: there is no Range.
+    Whole,
+    /// There is a Range.
+    Range,
+    /// They begin at this offset. Without a Range they begin at 0.
+    From(usize),
+    /// They contain the one at this offset.
+    Containing(usize),
+}
+
+impl Asked {
+    fn fits(self, record: &Record) -> bool {
+        let range = record.range();
+        let (start, end) = range.unwrap_or((0, None));
+        match self {
+            Self::Anything => true,
+            Self::Whole => range.is_none(),
+            Self::Range => range.is_some(),
+            Self::From(offset) => start == offset,
+            Self::Containing(offset) => start <= offset && end.is_none_or(|end| offset < end),
+        }
+    }
+}
+
 /// Which requests a fault meets, and how often.
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub kind: Kind,
     pub method: Option<Method>,
     pub reference: Option<String>,
+    pub asked: Asked,
     pub times: usize,
 }
 
@@ -162,6 +217,7 @@ impl Rule {
             kind,
             method: None,
             reference: None,
+            asked: Asked::Anything,
             times: usize::MAX,
         }
     }
@@ -195,15 +251,40 @@ impl Rule {
         Self { times, ..self }
     }
 
+    /// Only requests for these bytes.
+    pub fn asking(self, asked: Asked) -> Self {
+        Self { asked, ..self }
+    }
+
+    /// Only requests with a Range.
+    pub fn ranged(self) -> Self {
+        self.asking(Asked::Range)
+    }
+
+    /// Only requests without a Range.
+    pub fn whole(self) -> Self {
+        self.asking(Asked::Whole)
+    }
+
+    /// Only requests for bytes from this offset on.
+    pub fn starting_at(self, offset: usize) -> Self {
+        self.asking(Asked::From(offset))
+    }
+
+    /// Only requests for bytes among which is the one at this offset.
+    pub fn containing(self, offset: usize) -> Self {
+        self.asking(Asked::Containing(offset))
+    }
+
     /// Whether this rule meets the request; a hit is counted.
-    pub fn meets(&mut self, method: &Method, kind: Kind, reference: &str) -> bool {
+    pub fn meets(&mut self, record: &Record) -> bool {
+        let wants_method = |wanted: &Method| *wanted == record.method;
+        let wants_reference = |wanted: &String| *wanted == record.reference;
         let met = self.times > 0
-            && self.kind == kind
-            && self.method.as_ref().is_none_or(|wanted| wanted == method)
-            && self
-                .reference
-                .as_ref()
-                .is_none_or(|wanted| wanted == reference);
+            && self.kind == record.kind
+            && self.method.as_ref().is_none_or(wants_method)
+            && self.reference.as_ref().is_none_or(wants_reference)
+            && self.asked.fits(record);
         if met && self.times != usize::MAX {
             self.times -= 1;
         }

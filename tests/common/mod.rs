@@ -22,7 +22,7 @@ pub mod world;
 pub use client::{Answer, Client, Ending};
 pub use fake_log::{Kind, Record};
 pub use fake_registry::FakeRegistry;
-pub use fake_script::{Auth, Fault, Gate, LinkForm, Rule};
+pub use fake_script::{Asked, Auth, Fault, Gate, LinkForm, Rule};
 pub use images::{Blob, Dialect, Image, Manifest};
 pub use mirror::{Mirror, MirrorBuilder, Samples};
 pub use world::World;

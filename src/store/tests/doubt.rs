@@ -67,7 +67,7 @@ impl World {
         let mut short = self.fill.reader(Some(start as u64..end as u64));
         let mut all = Vec::new();
         while all.len() < end - start {
-            all.extend(short.next().await.unwrap().unwrap());
+            all.extend(soon(short.next()).await.unwrap().unwrap());
         }
         (short, all)
     }
@@ -77,7 +77,7 @@ impl World {
 async fn read(reader: &mut Reader<&'static str>, bytes: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while all.len() < bytes {
-        all.extend(reader.next().await.unwrap().unwrap());
+        all.extend(soon(reader.next()).await.unwrap().unwrap());
     }
     all
 }
@@ -125,10 +125,14 @@ async fn differing_bytes_break_those_who_had_them_and_nobody_else() {
         assert!(told.is_err(), "nobody knows yet: {told:?}");
     }
     world.write(&world.right, 100_000..TOTAL).await;
-    assert_eq!(behind.next().await, Err(Ended::Altered));
-    assert_eq!(behind.next().await, Err(Ended::Altered), "and stays so");
-    assert_eq!(has_it.next().await, Err(Ended::Altered));
-    assert_eq!(has_others.next().await, Ok(None));
+    assert_eq!(soon(behind.next()).await, Err(Ended::Altered));
+    assert_eq!(
+        soon(behind.next()).await,
+        Err(Ended::Altered),
+        "and stays so"
+    );
+    assert_eq!(soon(has_it.next()).await, Err(Ended::Altered));
+    assert_eq!(soon(has_others.next()).await, Ok(None));
     let mut after = world.fill.reader(Some(149_990..150_010));
     assert_eq!(
         drain(&mut after).await.unwrap(),
@@ -139,7 +143,7 @@ async fn differing_bytes_break_those_who_had_them_and_nobody_else() {
     all.extend(drain(&mut before).await.unwrap());
     assert_eq!(all, world.right);
     assert_eq!(
-        behind.next().await,
+        soon(behind.next()).await,
         Err(Ended::Altered),
         "after the end, too"
     );
@@ -186,12 +190,16 @@ async fn a_reader_that_slept_through_several_doubts_is_told() {
     world.doubt_all().await;
     world.write(&world.right, 0..TOTAL).await;
     assert_eq!(
-        had_first.next().await,
+        soon(had_first.next()).await,
         Err(Ended::Altered),
         "two doubts ago"
     );
-    assert_eq!(had_both.next().await, Err(Ended::Altered), "by the last");
-    assert_eq!(had_neither.next().await, Ok(None));
+    assert_eq!(
+        soon(had_both.next()).await,
+        Err(Ended::Altered),
+        "by the last"
+    );
+    assert_eq!(soon(had_neither.next()).await, Ok(None));
     commit(world.partial).await;
     let stored = stored(&world.store, &world.digest).await.unwrap();
     assert_eq!(stored, world.right);
@@ -218,11 +226,11 @@ async fn a_restart_breaks_whoever_had_read() {
     leave_off(&store, digest, &bytes, 150_000).await;
     let (partial, fill) = begin(&store, digest, None).await;
     let mut early = fill.reader(Some(0..10));
-    assert_eq!(early.next().await.unwrap().unwrap(), bytes[..10]);
+    assert_eq!(soon(early.next()).await.unwrap().unwrap(), bytes[..10]);
     let mut fresh = fill.reader(None);
     partial.restart().await.unwrap();
     assert_eq!(partial.prefix(), 0);
-    assert_eq!(early.next().await, Err(Ended::Altered));
+    assert_eq!(soon(early.next()).await, Err(Ended::Altered));
     partial.start(Some(200_000)).await.unwrap();
     partial.write(0, vec![bytes.clone()]).await.unwrap();
     commit(partial).await;
@@ -250,7 +258,7 @@ async fn tell_apart(seed: u64) {
         readers.spawn(async move {
             let mut all = Vec::new();
             loop {
-                match reader.next().await {
+                match soon(reader.next()).await {
                     Ok(Some(bytes)) => all.extend_from_slice(&bytes),
                     Ok(None) => return (range, Some(all)),
                     Err(Ended::Altered) => return (range, None),

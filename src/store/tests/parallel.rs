@@ -70,7 +70,7 @@ async fn pull_in_parallel(seed: u64) {
         let expected = bytes.slice(start..end);
         readers.spawn(async move {
             let mut all = Vec::new();
-            while let Some(piece) = reader.next().await.unwrap() {
+            while let Some(piece) = soon(reader.next()).await.unwrap() {
                 all.extend_from_slice(&piece);
                 for _ in 0..if slow { 50 } else { 0 } {
                     tokio::task::yield_now().await;
@@ -265,6 +265,47 @@ fn what_is_written_far_ahead_does_not_push_out_what_readers_ask_for() {
         None,
         "the file has it"
     );
+}
+
+#[test]
+fn what_is_being_written_is_nobody_elses_to_write() {
+    let (digest, bytes) = content(100);
+    let shared = Shared::new(digest);
+    let claim = |range: Range<usize>| {
+        let chunks = [bytes.slice(range.clone())];
+        shared.claim(range.start as u64, &chunks)
+    };
+    let first = claim(20..60);
+    let second = claim(0..100);
+    let expected = vec![(0, bytes.slice(..20)), (60, bytes.slice(60..))];
+    assert_eq!(second.pieces, expected);
+    shared.written(&second);
+    let covered = vec![(0, 20), (60, 100)];
+    assert_eq!(
+        shared.coverage(),
+        Coverage::from(covered),
+        "not the other's"
+    );
+    assert!(claim(0..100).pieces.is_empty());
+    shared.give_up(&first);
+    assert_eq!(claim(0..100).pieces, vec![(20, bytes.slice(20..60))]);
+}
+
+#[test]
+fn what_was_read_while_a_doubt_came_is_not_given() {
+    let (digest, bytes) = content(100);
+    let shared = Shared::new(digest);
+    shared.written(&shared.claim(0, std::slice::from_ref(&bytes)));
+    let mut span = Span::new(0);
+    assert_eq!(shared.look(&mut span), Ok(100));
+    assert!(shared.doubt(&Coverage::default()));
+    shared.written(&shared.claim(0, &[Bytes::from(vec![7; 100])]));
+    assert!(!shared.give(&mut span, 100), "it may be a mix of both");
+    assert_eq!(shared.give_recent(&mut span, &(0..100)), None);
+    assert_eq!(span.position(), 0);
+    assert_eq!(shared.look(&mut span), Ok(100));
+    assert!(shared.give(&mut span, 100));
+    assert_eq!(span.position(), 100);
 }
 
 #[test]
