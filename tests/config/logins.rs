@@ -143,7 +143,10 @@ fn entries_of_a_pool_are_of_every_kind() {
         timeout: Duration::from_secs(timeout),
         ttl: Duration::from_secs(ttl),
     };
-    let urls = CloudUrls::default();
+    let gar = CloudConfig::Gar {
+        key_file: Some("SECRET".into()),
+        urls: CloudUrls::default(),
+    };
     let cases = [
         ("{ username = \"u\", password = \"p\" }", login("u", "p")),
         (
@@ -156,8 +159,27 @@ fn entries_of_a_pool_are_of_every_kind() {
             exec(&["p"], 2, 3600),
         ),
         (
-            "{ provider = \"ecr\", region = \"r\", access_key_id = \"i\", secret_access_key = \"s\", session_token = \"t\", api_url = \"https://api\" }",
-            LoginConfig::Cloud(CloudConfig::Ecr {
+            "{ provider = \"gar\", key_file = \"SECRET\" }",
+            LoginConfig::Cloud(gar),
+        ),
+    ];
+    let tables: Vec<_> = cases.iter().map(|(table, _)| *table).collect();
+    let expected: Vec<_> = cases.iter().map(|(_, login)| login.clone()).collect();
+    let pool = format!("credentials = [{}]", tables.join(", "));
+    assert_eq!(logins(&pool, &[]).unwrap(), expected);
+    for (table, expected) in cases {
+        let alone = logins(&format!("credentials = {table}"), &[]);
+        assert_eq!(alone, Ok(vec![expected]), "{table}");
+    }
+}
+
+#[test]
+fn clouds_have_their_keys() {
+    let urls = CloudUrls::default();
+    for (table, expected) in [
+        (
+            "provider = \"ecr\", region = \"r\", access_key_id = \"i\", secret_access_key = \"s\", session_token = \"t\", api_url = \"https://api\"",
+            CloudConfig::Ecr {
                 region: Some("r".to_owned()),
                 keys: Some((literal("i"), literal("s"))),
                 session_token: Some(literal("t")),
@@ -166,121 +188,91 @@ fn entries_of_a_pool_are_of_every_kind() {
                     api: Some("https://api".parse().unwrap()),
                     ..CloudUrls::default()
                 },
-            }),
+            },
         ),
         (
-            "{ provider = \"gar\", key_file = \"SECRET\" }",
-            LoginConfig::Cloud(CloudConfig::Gar {
-                key_file: Some("SECRET".into()),
-                urls: urls.clone(),
-            }),
-        ),
-        (
-            "{ provider = \"acr-azure\", client_id = \"c\" }",
-            LoginConfig::Cloud(CloudConfig::AzureAcr {
+            "provider = \"acr-azure\", client_id = \"c\"",
+            CloudConfig::AzureAcr {
                 tenant: None,
                 client_id: Some("c".to_owned()),
                 client_secret: None,
                 urls: urls.clone(),
-            }),
+            },
         ),
         (
-            "{ provider = \"acr-alibaba\", instance_id = \"cri-1\", ram_role = \"r\" }",
-            LoginConfig::Cloud(CloudConfig::AlibabaAcr {
+            "provider = \"acr-alibaba\", instance_id = \"cri-1\", ram_role = \"r\"",
+            CloudConfig::AlibabaAcr {
                 region: None,
                 instance_id: Some("cri-1".to_owned()),
                 keys: None,
                 session_token: None,
                 role: Some("r".to_owned()),
                 urls: urls.clone(),
-            }),
+            },
         ),
         (
-            "{ provider = \"tcr\", region = \"r\", instance_id = \"tcr-1\", secret_id = \"i\", secret_key_env = \"KEY\" }",
-            LoginConfig::Cloud(CloudConfig::Tcr {
+            "provider = \"tcr\", region = \"r\", instance_id = \"tcr-1\", secret_id = \"i\", secret_key_env = \"KEY\"",
+            CloudConfig::Tcr {
                 region: "r".to_owned(),
                 instance_id: "tcr-1".to_owned(),
                 keys: Some((literal("i"), literal("k"))),
                 session_token: None,
                 role: None,
                 urls,
-            }),
+            },
         ),
-    ];
-    let tables: Vec<_> = cases.iter().map(|(table, _)| *table).collect();
-    let expected: Vec<_> = cases.iter().map(|(_, login)| login.clone()).collect();
-    let variables = [("KEY", "k")];
-    let pool = format!("credentials = [{}]", tables.join(", "));
-    assert_eq!(logins(&pool, &variables).unwrap(), expected);
-    for (table, expected) in cases {
-        let alone = logins(&format!("credentials = {table}"), &variables);
-        assert_eq!(alone, Ok(vec![expected]), "{table}");
+    ] {
+        let logins = logins(&format!("credentials = {{ {table} }}"), &[("KEY", "k")]);
+        assert_eq!(logins, Ok(vec![LoginConfig::Cloud(expected)]), "{table}");
     }
 }
 
+fn ecr(
+    region: Option<&str>,
+    keys: Option<(&str, &str)>,
+    token: Option<&str>,
+    role: Option<&str>,
+) -> Result<Vec<LoginConfig>, String> {
+    Ok(vec![LoginConfig::Cloud(CloudConfig::Ecr {
+        region: region.map(str::to_owned),
+        keys: keys.map(|(id, key)| (literal(id), literal(key))),
+        session_token: token.map(literal),
+        web_identity: role.map(|role| (role.to_owned(), "SECRET".into())),
+        urls: CloudUrls::default(),
+    })])
+}
+
+const ECR: &str = "credentials = { provider = \"ecr\" }";
+const KEYS_OF_ENVIRONMENT: &[(&str, &str)] = &[
+    ("AWS_ACCESS_KEY_ID", "i"),
+    ("AWS_SECRET_ACCESS_KEY", "s"),
+    ("AWS_SESSION_TOKEN", "t"),
+    ("AWS_REGION", "r"),
+    ("AWS_DEFAULT_REGION", "not this"),
+    ("AWS_ROLE_ARN", "not this"),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", "/nonexistent"),
+];
+const ROLE_OF_ENVIRONMENT: &[(&str, &str)] = &[
+    ("AWS_ROLE_ARN", "arn"),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", "SECRET"),
+    ("AWS_DEFAULT_REGION", "r"),
+];
+
 #[test]
 fn ecr_takes_what_the_environment_gives_where_the_file_says_nothing() {
-    let ecr = |region: Option<&str>,
-               keys: Option<(&str, &str)>,
-               token: Option<&str>,
-               role: Option<&str>| {
-        vec![LoginConfig::Cloud(CloudConfig::Ecr {
-            region: region.map(str::to_owned),
-            keys: keys.map(|(id, key)| (literal(id), literal(key))),
-            session_token: token.map(literal),
-            web_identity: role.map(|role| (role.to_owned(), "SECRET".into())),
-            urls: CloudUrls::default(),
-        })]
-    };
-    let line = "credentials = { provider = \"ecr\" }";
-    let keys = [
-        ("AWS_ACCESS_KEY_ID", "i"),
-        ("AWS_SECRET_ACCESS_KEY", "s"),
-        ("AWS_SESSION_TOKEN", "t"),
-        ("AWS_REGION", "r"),
-        ("AWS_DEFAULT_REGION", "not this"),
-        ("AWS_ROLE_ARN", "not this"),
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", "/nonexistent"),
-    ];
-    let role = [
-        ("AWS_ROLE_ARN", "arn"),
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", "SECRET"),
-        ("AWS_DEFAULT_REGION", "r"),
-    ];
-    assert_eq!(
-        logins(line, &[]),
-        Ok(ecr(None, None, None, None)),
-        "the machine's role"
-    );
+    let (keys, role) = (KEYS_OF_ENVIRONMENT, ROLE_OF_ENVIRONMENT);
+    let nothing = ecr(None, None, None, None);
+    assert_eq!(logins(ECR, &[]), nothing, "the machine's role");
     let of_keys = ecr(Some("r"), Some(("i", "s")), Some("t"), None);
-    assert_eq!(logins(line, &keys), Ok(of_keys));
-    assert_eq!(
-        logins(line, &role),
-        Ok(ecr(Some("r"), None, None, Some("arn")))
-    );
-    let own =
-        "credentials = { provider = \"ecr\", access_key_id = \"a\", secret_access_key = \"b\" }";
+    assert_eq!(logins(ECR, keys), of_keys);
+    let of_role = ecr(Some("r"), None, None, Some("arn"));
+    assert_eq!(logins(ECR, role), of_role);
+    let own = "access_key_id = \"a\", secret_access_key = \"b\"";
+    let own = format!("credentials = {{ provider = \"ecr\", {own} }}");
     let of_own = ecr(Some("r"), Some(("a", "b")), None, None);
-    assert_eq!(
-        logins(own, &keys),
-        Ok(of_own),
-        "and no session token of other keys"
-    );
+    assert_eq!(logins(&own, keys), of_own, "no session token of other keys");
     let own = "credentials = { provider = \"ecr\", role_arn = \"mine\" }";
-    assert_eq!(
-        logins(own, &role),
-        Ok(ecr(Some("r"), None, None, Some("mine")))
-    );
-    // Where roadstead runs is not where the registry is.
-    for host in [
-        "https://1.dkr.ecr.eu-west-1.amazonaws.com",
-        "https://public.ecr.aws",
-    ] {
-        assert_eq!(
-            at(host, line, &role),
-            Ok(ecr(None, None, None, Some("arn")))
-        );
-    }
+    assert_eq!(logins(own, role), ecr(Some("r"), None, None, Some("mine")));
     for (given, expected) in [
         (&keys[..1], "AWS_ACCESS_KEY_ID: needs AWS_SECRET_ACCESS_KEY"),
         (
@@ -292,7 +284,18 @@ fn ecr_takes_what_the_environment_gives_where_the_file_says_nothing() {
             "AWS_WEB_IDENTITY_TOKEN_FILE: \"/nonexistent\" cannot be read: No such file or directory (os error 2)",
         ),
     ] {
-        assert_eq!(logins(line, given).unwrap_err(), expected);
+        assert_eq!(logins(ECR, given).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn where_roadstead_runs_is_not_where_the_registry_is() {
+    for host in [
+        "https://1.dkr.ecr.eu-west-1.amazonaws.com",
+        "https://public.ecr.aws",
+    ] {
+        let of_role = ecr(None, None, None, Some("arn"));
+        assert_eq!(at(host, ECR, ROLE_OF_ENVIRONMENT), of_role);
     }
 }
 

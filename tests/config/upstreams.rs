@@ -4,12 +4,13 @@ use std::path::Path;
 
 use roadstead::config::{Config, Overrides};
 use roadstead::upstream::{
-    CloudConfig, Credentials, EndpointConfig, LoginConfig, Proxy, ProxyConfig, Secret, Text,
+    CloudConfig, Credentials, EndpointConfig, LoginConfig, Parallel, Proxy, ProxyConfig, Secret,
+    Strategy, Text,
 };
 
-use super::{EXAMPLE, Written, file, literal, login, upstream};
+use super::{EXAMPLE, Written, environment, file, literal, login, upstream};
 
-/// The only endpoint of an upstream with these keys after its `endpoints`.
+/// The first endpoint of an upstream with these keys after its `endpoints`.
 fn endpoint(text: &str, environment: &[(&str, &str)]) -> EndpointConfig {
     let written = Written::new(&format!("[upstream.\"a.io\"]\n{text}\n"));
     let config = written.load(environment, Overrides::default()).unwrap();
@@ -62,6 +63,37 @@ fn an_endpoint_has_its_own_options() {
         &[],
     );
     assert_eq!(nobody.logins, Some(Vec::new()), "and not the upstream's");
+}
+
+#[test]
+fn the_environment_sets_every_option_of_an_upstream() {
+    let variables = [
+        ("PARALLEL_ABOVE", "8MiB"),
+        ("SEGMENT_SIZE", "2MiB"),
+        ("PARALLEL", "7"),
+        ("MAX_CONNECTIONS", "9"),
+        ("STRATEGY", "fastest"),
+        ("PROXY", "http://proxy:3128"),
+        ("USERNAME_ENV", "USER"),
+        ("PASSWORD_ENV", "TOKEN"),
+    ]
+    .map(|(key, value)| (format!("ROADSTEAD_UPSTREAM__GHCR_IO__{key}"), value));
+    let mut variables: Vec<_> = variables
+        .iter()
+        .map(|(key, value)| (&**key, *value))
+        .collect();
+    variables.extend([("USER", "u"), ("TOKEN", "t")]);
+    let config = environment(&variables).unwrap();
+    let ghcr = upstream(&config, "ghcr.io");
+    let parallel = Parallel {
+        connections: 7,
+        above: 8 << 20,
+        segment_size: 2 << 20,
+    };
+    assert_eq!((ghcr.parallel, ghcr.max_connections), (parallel, 9));
+    assert_eq!(ghcr.strategy, Strategy::Fastest);
+    assert_eq!(ghcr.endpoints[0].proxy, through("http://proxy:3128", None));
+    assert_eq!(ghcr.logins, [login("u", "t")]);
 }
 
 #[test]

@@ -139,41 +139,43 @@ fn login(login: &LoginConfig) -> Pairs {
 }
 
 fn cloud(cloud: &CloudConfig) -> Pairs {
-    let mut pairs = Pairs::new();
-    let text = |key, text: &Option<String>| Some((key, quoted(text.as_ref()?)));
-    match cloud {
+    let given = |key, value: Option<&String>| value.map(|value| (key, quoted(value)));
+    let (provider, mut pairs, of) = match cloud {
         CloudConfig::Ecr {
             region,
             keys,
             session_token,
             web_identity,
-            urls: _,
+            urls,
         } => {
-            pairs.push(("provider", quoted("ecr")));
-            pairs.extend(text("region", region));
-            pairs.extend(access(AWS, keys.as_ref(), session_token.as_ref()));
+            let mut pairs = access(AWS, keys.as_ref(), session_token.as_ref());
+            pairs.extend(given("region", region.as_ref()));
             if let Some((role, file)) = web_identity {
                 pairs.push(("role_arn", quoted(role)));
                 let file = quoted(&file.to_string_lossy());
                 pairs.push(("web_identity_token_file", file));
             }
+            ("ecr", pairs, urls)
         }
-        CloudConfig::Gar { key_file, urls: _ } => {
-            pairs.push(("provider", quoted("gar")));
-            let file = key_file.as_ref();
-            pairs.extend(file.map(|file| ("key_file", quoted(&file.to_string_lossy()))));
+        CloudConfig::Gar { key_file, urls } => {
+            let file = key_file.as_ref().map(|file| file.to_string_lossy());
+            let pairs = file.map(|file| ("key_file", quoted(&file)));
+            ("gar", pairs.into_iter().collect(), urls)
         }
         CloudConfig::AzureAcr {
             tenant,
             client_id,
             client_secret,
-            urls: _,
+            urls,
         } => {
-            pairs.push(("provider", quoted("acr-azure")));
-            pairs.extend(text("tenant_id", tenant));
-            pairs.extend(text("client_id", client_id));
-            let given = client_secret.as_ref();
-            pairs.extend(given.map(|it| secret("client_secret", "client_secret_file", it)));
+            let own = client_secret.as_ref();
+            let own = own.map(|own| secret("client_secret", "client_secret_file", own));
+            let ids = [
+                given("tenant_id", tenant.as_ref()),
+                given("client_id", client_id.as_ref()),
+            ];
+            let pairs = ids.into_iter().chain([own]).flatten();
+            ("acr-azure", pairs.collect(), urls)
         }
         CloudConfig::AlibabaAcr {
             region,
@@ -181,13 +183,13 @@ fn cloud(cloud: &CloudConfig) -> Pairs {
             keys,
             session_token,
             role,
-            urls: _,
+            urls,
         } => {
-            pairs.push(("provider", quoted("acr-alibaba")));
-            pairs.extend(text("region", region));
-            pairs.extend(text("instance_id", instance_id));
-            pairs.extend(access(ALIBABA, keys.as_ref(), session_token.as_ref()));
-            pairs.extend(text("ram_role", role));
+            let mut pairs = access(ALIBABA, keys.as_ref(), session_token.as_ref());
+            pairs.extend(given("region", region.as_ref()));
+            pairs.extend(given("instance_id", instance_id.as_ref()));
+            pairs.extend(given("ram_role", role.as_ref()));
+            ("acr-alibaba", pairs, urls)
         }
         CloudConfig::Tcr {
             region,
@@ -195,21 +197,17 @@ fn cloud(cloud: &CloudConfig) -> Pairs {
             keys,
             session_token,
             role,
-            urls: _,
+            urls,
         } => {
-            pairs.push(("provider", quoted("tcr")));
-            pairs.push(("region", quoted(region)));
-            pairs.push(("instance_id", quoted(instance_id)));
-            pairs.extend(access(TENCENT, keys.as_ref(), session_token.as_ref()));
-            pairs.extend(text("cam_role", role));
+            let mut pairs = access(TENCENT, keys.as_ref(), session_token.as_ref());
+            pairs.extend(given("region", Some(region)));
+            pairs.extend(given("instance_id", Some(instance_id)));
+            pairs.extend(given("cam_role", role.as_ref()));
+            ("tcr", pairs, urls)
         }
-    }
-    let (CloudConfig::Ecr { urls, .. }
-    | CloudConfig::Gar { urls, .. }
-    | CloudConfig::AzureAcr { urls, .. }
-    | CloudConfig::AlibabaAcr { urls, .. }
-    | CloudConfig::Tcr { urls, .. }) = cloud;
-    pairs.extend(self::urls(urls));
+    };
+    pairs.insert(0, ("provider", quoted(provider)));
+    pairs.extend(urls(of));
     pairs
 }
 

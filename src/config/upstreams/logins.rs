@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::cloud;
-use super::keys::{Keys, file, sources};
+use super::keys::{Keys, file};
 use crate::config::error::Problem;
 use crate::config::raw::{Leaf, Value};
 use crate::config::{defaults, values};
@@ -94,10 +94,8 @@ fn exec(keys: &Keys<'_>, leaf: &Leaf) -> Result<LoginConfig, Problem> {
     })
 }
 
-fn password_keys() -> [String; 6] {
-    let [a, b, c] = sources("username");
-    let [d, e, f] = sources("password");
-    [a, b, c, d, e, f]
+fn password_keys() -> Vec<String> {
+    PASSWORD_KEYS.iter().map(|key| (*key).to_owned()).collect()
 }
 
 fn one(key: &str) -> [String; 1] {
