@@ -232,14 +232,14 @@ fn ecr(
     keys: Option<(&str, &str)>,
     token: Option<&str>,
     role: Option<&str>,
-) -> Result<Vec<LoginConfig>, String> {
-    Ok(vec![LoginConfig::Cloud(CloudConfig::Ecr {
+) -> Vec<LoginConfig> {
+    vec![LoginConfig::Cloud(CloudConfig::Ecr {
         region: region.map(str::to_owned),
         keys: keys.map(|(id, key)| (literal(id), literal(key))),
         session_token: token.map(literal),
         web_identity: role.map(|role| (role.to_owned(), "SECRET".into())),
         urls: CloudUrls::default(),
-    })])
+    })]
 }
 
 const ECR: &str = "credentials = { provider = \"ecr\" }";
@@ -262,17 +262,24 @@ const ROLE_OF_ENVIRONMENT: &[(&str, &str)] = &[
 fn ecr_takes_what_the_environment_gives_where_the_file_says_nothing() {
     let (keys, role) = (KEYS_OF_ENVIRONMENT, ROLE_OF_ENVIRONMENT);
     let nothing = ecr(None, None, None, None);
-    assert_eq!(logins(ECR, &[]), nothing, "the machine's role");
+    assert_eq!(logins(ECR, &[]).unwrap(), nothing, "the machine's role");
     let of_keys = ecr(Some("r"), Some(("i", "s")), Some("t"), None);
-    assert_eq!(logins(ECR, keys), of_keys);
+    assert_eq!(logins(ECR, keys).unwrap(), of_keys);
     let of_role = ecr(Some("r"), None, None, Some("arn"));
-    assert_eq!(logins(ECR, role), of_role);
+    assert_eq!(logins(ECR, role).unwrap(), of_role);
     let own = "access_key_id = \"a\", secret_access_key = \"b\"";
     let own = format!("credentials = {{ provider = \"ecr\", {own} }}");
     let of_own = ecr(Some("r"), Some(("a", "b")), None, None);
-    assert_eq!(logins(&own, keys), of_own, "no session token of other keys");
+    assert_eq!(
+        logins(&own, keys).unwrap(),
+        of_own,
+        "no session token of other keys"
+    );
     let own = "credentials = { provider = \"ecr\", role_arn = \"mine\" }";
-    assert_eq!(logins(own, role), ecr(Some("r"), None, None, Some("mine")));
+    assert_eq!(
+        logins(own, role).unwrap(),
+        ecr(Some("r"), None, None, Some("mine"))
+    );
     for (given, expected) in [
         (&keys[..1], "AWS_ACCESS_KEY_ID: needs AWS_SECRET_ACCESS_KEY"),
         (
@@ -295,7 +302,7 @@ fn where_roadstead_runs_is_not_where_the_registry_is() {
         "https://public.ecr.aws",
     ] {
         let of_role = ecr(None, None, None, Some("arn"));
-        assert_eq!(at(host, ECR, ROLE_OF_ENVIRONMENT), of_role);
+        assert_eq!(at(host, ECR, ROLE_OF_ENVIRONMENT).unwrap(), of_role);
     }
 }
 

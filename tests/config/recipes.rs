@@ -29,8 +29,8 @@ fn with_files(text: &str, file: &str) -> String {
     let mut parts = text.split("\"/");
     let mut whole = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let (_, rest) = part.split_once('"').expect("a path that ends");
-        whole.push_str(&format!("\"{file}\"{rest}"));
+        let (_, rest) = part.split_once('"').unwrap();
+        whole.extend(["\"", file, "\"", rest]);
     }
     whole
 }

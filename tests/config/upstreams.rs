@@ -14,7 +14,11 @@ use super::{EXAMPLE, Written, environment, file, literal, login, upstream};
 fn endpoint(text: &str, environment: &[(&str, &str)]) -> EndpointConfig {
     let written = Written::new(&format!("[upstream.\"a.io\"]\n{text}\n"));
     let config = written.load(environment, Overrides::default()).unwrap();
-    upstream(&config, "a.io").endpoints[0].clone()
+    upstream(&config, "a.io")
+        .endpoints
+        .first()
+        .cloned()
+        .unwrap()
 }
 
 fn through(url: &str, user: Option<(&str, &str)>) -> ProxyConfig {
@@ -275,7 +279,9 @@ fn mask_login(login: &mut LoginConfig) {
     };
     match login {
         LoginConfig::Password { password, .. } => mask(password),
-        LoginConfig::DockerConfig(_) | LoginConfig::Exec { .. } => {}
+        LoginConfig::DockerConfig(_)
+        | LoginConfig::Exec { .. }
+        | LoginConfig::Cloud(CloudConfig::Gar { .. }) => {}
         LoginConfig::Cloud(
             CloudConfig::Ecr {
                 keys,
@@ -293,12 +299,13 @@ fn mask_login(login: &mut LoginConfig) {
                 ..
             },
         ) => {
-            keys.iter_mut().for_each(|(_, key)| mask(key));
+            if let Some((_, key)) = keys {
+                mask(key);
+            }
             session_token.iter_mut().for_each(mask);
         }
         LoginConfig::Cloud(CloudConfig::AzureAcr { client_secret, .. }) => {
             client_secret.iter_mut().for_each(mask);
         }
-        LoginConfig::Cloud(CloudConfig::Gar { .. }) => {}
     }
 }

@@ -168,14 +168,12 @@ fn cloud(cloud: &CloudConfig) -> Pairs {
             client_secret,
             urls,
         } => {
+            let mut pairs = Pairs::new();
+            pairs.extend(given("tenant_id", tenant.as_ref()));
+            pairs.extend(given("client_id", client_id.as_ref()));
             let own = client_secret.as_ref();
-            let own = own.map(|own| secret("client_secret", "client_secret_file", own));
-            let ids = [
-                given("tenant_id", tenant.as_ref()),
-                given("client_id", client_id.as_ref()),
-            ];
-            let pairs = ids.into_iter().chain([own]).flatten();
-            ("acr-azure", pairs.collect(), urls)
+            pairs.extend(own.map(|own| secret("client_secret", "client_secret_file", own)));
+            ("acr-azure", pairs, urls)
         }
         CloudConfig::AlibabaAcr {
             region,
