@@ -29,18 +29,20 @@ impl Environment {
         Ok(text.to_owned())
     }
 
-    /// The text of a variable that other programs read too, such as `HTTPS_PROXY`. An empty one
-    /// counts as not set.
+    /// The text of a variable that other programs read too, such as `HTTPS_PROXY`. A blank one counts
+    /// as not set.
     ///
     /// # Errors
     /// That it is not text.
     pub(super) fn vendors(&self, name: &str) -> Result<Option<String>, Problem> {
-        if self.0.get(name).is_none_or(|value| value.is_empty()) {
+        if !self.0.contains_key(name) {
             return Ok(None);
         }
-        let text = self.text(name);
         let origin = Origin::Environment(name.to_owned());
-        text.map(Some).map_err(|why| Problem::new(&origin, "", why))
+        let text = self.text(name);
+        let text = text.map_err(|why| Problem::new(&origin, "", why))?;
+        let text = text.trim();
+        Ok((!text.is_empty()).then(|| text.to_owned()))
     }
 
     /// Our variables, without the prefix.

@@ -111,6 +111,24 @@ fn user_names_do_too() {
 }
 
 #[test]
+fn an_empty_or_endless_password_file_is_refused() {
+    let with = |content: &str| {
+        let text = "[upstream.\"a.io\"]\nendpoints = [\"https://a\"]\nusername = \"u\"\n";
+        let written = Written::new("").with("secret", content);
+        let path = written.dir.path().join("secret");
+        let written = written.with("config.toml", &format!("{text}password_file = {path:?}\n"));
+        written.load(&[], Overrides::default()).unwrap_err()
+    };
+    let why = with("\n");
+    assert!(
+        why.ends_with("password_file: the password is empty"),
+        "{why}"
+    );
+    let why = with(&"x".repeat(64 * 1024 + 1));
+    assert!(why.ends_with("it is larger than 65536 bytes"), "{why}");
+}
+
+#[test]
 fn a_user_of_the_environment_replaces_a_pool_of_the_file() {
     let pool = "credentials = [{ username = \"a\", password = \"1\" }, { username = \"b\", password_env = \"ROADSTEAD_B\" }]";
     let b = ("ROADSTEAD_B", "2");

@@ -156,7 +156,7 @@ fn the_environments_proxies_are_used_unless_something_else_is_said() {
         ("HTTP_PROXY", "http://upper"),
         ("http_proxy", "lower:3128"),
         ("HTTPS_PROXY", "http://u:hunter2@secure:1"),
-        ("ALL_PROXY", ""),
+        ("ALL_PROXY", " "),
         ("NO_PROXY", ".corp,10.0.0.0/8"),
     ];
     let plain = "endpoints = [\"https://a\"]";
@@ -166,7 +166,7 @@ fn the_environments_proxies_are_used_unless_something_else_is_said() {
     let secret = |text: &str| Some(Secret::new(text.to_owned()));
     assert_eq!(proxies.http, secret("lower:3128"), "as curl has it");
     assert_eq!(proxies.https, secret("http://u:hunter2@secure:1"));
-    assert_eq!(proxies.all, None, "an empty variable says nothing");
+    assert_eq!(proxies.all, None, "a blank variable says nothing");
     assert_eq!(proxies.no, ".corp,10.0.0.0/8");
     let direct = format!("{plain}\nproxy = \"direct\"");
     assert_eq!(endpoint(&direct, &variables).proxy, ProxyConfig::Direct);
@@ -220,7 +220,7 @@ fn what_check_prints_is_the_same_configuration() {
         endpoints = [\"http://a/prefix/\", { url = \"https://b\", ca_file = \"/ca.pem\" },
           { url = \"https://c\", client_cert = \"/c\", client_key = \"/k\", insecure_skip_verify = true,
             proxy = \"direct\", resolve = \"::1\", headers = { X-B = \"hunter2\", \"x-a\" = \"hunter2\" },
-            docker_config = \"/dev/null\" },
+            docker_config = \"SECRET\" },
           { url = \"https://d\", credentials = [] },
           { url = \"https://e\", proxy = \"http://f\", credentials = { exec = [\"p\", \"\"], ttl = \"1h\" } }]
         default = false\nhosts = [\"M.corp\"]\nusername = 'u\"x'\npassword = \"hunter2\"
@@ -240,7 +240,7 @@ fn what_check_prints_is_the_same_configuration() {
           { provider = \"acr-alibaba\", ram_role = \"role\" },
           { provider = \"tcr\", region = \"r\", instance_id = \"i\", secret_id = \"SID\", secret_key = \"hunter2\" },
           { provider = \"tcr\", region = \"r\", instance_id = \"i\", cam_role = \"role\" }]
-        [upstream.\"c.io\"]\nendpoints = [\"https://c\"]\ncredentials = { docker_config = \"/dev/null\" }\n";
+        [upstream.\"c.io\"]\nendpoints = [\"https://c\"]\ncredentials = { docker_config = \"SECRET\" }\n";
     let files = Written::new("").with("secret", "from a file");
     let path = files.dir.path().join("secret");
     let full = full.replace("SECRET", path.to_str().unwrap());

@@ -212,7 +212,7 @@ pub(super) fn sources(base: &str) -> [String; 3] {
 /// A small file's text, without the line end that editors put behind it.
 fn read_file(path: &Path) -> Result<String, String> {
     let mut text = String::new();
-    let file = File::open(path).map_err(|why| why.to_string())?;
+    let file = open(path)?;
     let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
     if read.map_err(|why| why.to_string())? as u64 > FILE_BYTES_MAX {
         return Err(format!("it is larger than {FILE_BYTES_MAX} bytes"));
@@ -229,14 +229,20 @@ pub(super) fn file(value: &Value) -> Result<PathBuf, String> {
 
 /// Whether a file can be opened.
 pub(super) fn can_be_read(path: &Path) -> Result<(), String> {
-    let found = File::open(path).and_then(|file| file.metadata());
-    let why = match found {
-        Ok(found) if found.is_dir() => "it is a directory".to_owned(),
-        Ok(_) => return Ok(()),
-        Err(why) => why.to_string(),
-    };
-    let path = path.to_string_lossy();
-    Err(format!("{} cannot be read: {why}", Shown(&path)))
+    let shown = path.to_string_lossy();
+    match open(path) {
+        Ok(_) => Ok(()),
+        Err(why) => Err(format!("{} cannot be read: {why}", Shown(&shown))),
+    }
+}
+
+fn open(path: &Path) -> Result<File, String> {
+    // Opening a pipe waits for somebody who writes to it, and what is read again cannot be one.
+    let found = std::fs::metadata(path).map_err(|why| why.to_string())?;
+    if !found.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
+    File::open(path).map_err(|why| why.to_string())
 }
 
 /// Tokens of cloud registries take a few KiB; what is larger is the wrong file.
