@@ -299,14 +299,21 @@ fn ecr_takes_what_the_environment_gives_where_the_file_says_nothing() {
         ecr(Some("r"), None, None, Some("mine"))
     );
     for (given, expected) in [
-        (&keys[..1], "AWS_ACCESS_KEY_ID: needs AWS_SECRET_ACCESS_KEY"),
+        (
+            &keys[..1],
+            "AWS_ACCESS_KEY_ID: upstream.\"a.io\".credentials: needs AWS_SECRET_ACCESS_KEY",
+        ),
         (
             &keys[1..2],
-            "AWS_SECRET_ACCESS_KEY: needs AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY: upstream.\"a.io\".credentials: needs AWS_ACCESS_KEY_ID",
+        ),
+        (
+            &keys[5..6],
+            "AWS_ROLE_ARN: upstream.\"a.io\".credentials: needs AWS_WEB_IDENTITY_TOKEN_FILE",
         ),
         (
             &keys[5..],
-            "AWS_WEB_IDENTITY_TOKEN_FILE: \"/nonexistent\" cannot be read: No such file or directory (os error 2)",
+            "AWS_WEB_IDENTITY_TOKEN_FILE: upstream.\"a.io\".credentials: \"/nonexistent\" cannot be read: No such file or directory (os error 2)",
         ),
     ] {
         assert_eq!(logins(ECR, given).unwrap_err(), expected);

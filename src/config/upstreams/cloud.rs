@@ -181,13 +181,18 @@ fn urls(keys: &Keys<'_>) -> Result<CloudUrls, Problem> {
     })
 }
 
+/// Half of a web identity.
 fn half(keys: &Keys<'_>, given: &str, missing: &str) -> Problem {
-    let why = format!("needs {missing}");
     match keys.leaf(given) {
-        Some(leaf) => keys.problem(given, leaf, why),
-        // It came from the environment.
-        None => keys.incomplete(missing, "is missing; the environment gives only half of it"),
+        Some(leaf) => keys.problem(given, leaf, format!("needs {missing}")),
+        None => of_variable(keys, "AWS_ROLE_ARN", "needs AWS_WEB_IDENTITY_TOKEN_FILE"),
     }
+}
+
+/// What is wrong with a variable of a vendor's tools.
+fn of_variable(keys: &Keys<'_>, name: &str, why: impl Into<String>) -> Problem {
+    let origin = Origin::Environment(name.to_owned());
+    Problem::new(&origin, keys.path(), why)
 }
 
 /// A variable of a vendor's tools. An empty one counts as not set.
@@ -196,10 +201,7 @@ fn variable(keys: &Keys<'_>, name: &str) -> Result<Option<String>, Problem> {
 }
 
 fn variables(keys: &Keys<'_>, id: &str, secret: &str) -> Result<Option<(Text, Text)>, Problem> {
-    let missing = |given: &str, missing: &str| {
-        let origin = Origin::Environment(given.to_owned());
-        Problem::new(&origin, "", format!("needs {missing}"))
-    };
+    let missing = |given: &str, missing: &str| of_variable(keys, given, format!("needs {missing}"));
     match (variable(keys, id)?, variable(keys, secret)?) {
         (None, None) => Ok(None),
         (Some(_), None) => Err(missing(id, secret)),
@@ -212,8 +214,7 @@ fn file_variable(keys: &Keys<'_>, name: &str) -> Result<Option<PathBuf>, Problem
     let Some(path) = variable(keys, name)?.map(PathBuf::from) else {
         return Ok(None);
     };
-    let origin = Origin::Environment(name.to_owned());
-    can_be_read(&path).map_err(|why| Problem::new(&origin, "", why))?;
+    can_be_read(&path).map_err(|why| of_variable(keys, name, why))?;
     Ok(Some(path))
 }
 

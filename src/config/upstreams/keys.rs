@@ -69,6 +69,11 @@ impl<'a> Keys<'a> {
         })
     }
 
+    /// The table's own path.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The path of a key.
     pub(super) fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.path)
