@@ -7,12 +7,13 @@
 //!    `ROADSTEAD_CACHE__MAX_SIZE`. In an upstream's name whatever is not a letter or digit is `_`:
 //!    `ROADSTEAD_UPSTREAM__DOCKER_IO__USERNAME`; only configured upstreams can be named. Arrays are
 //!    written with commas. A variable that means no key is an error, but for `ROADSTEAD_LOG` (the log
-//!    filter), those that a `password_env` or another `*_env` key names, and those that Kubernetes sets
-//!    for a Service. What other programs use (`HTTPS_PROXY`, `AWS_REGION`, …) is looked at where a key
-//!    says so.
+//!    filter), those that a `password_env` names, and those that Kubernetes sets for a Service.
 //! 3. The file: `--config`, or else `./roadstead.toml`, or else `/etc/roadstead/config.toml`. One
 //!    with any `[upstream]` table replaces the built-in upstreams.
 //! 4. The defaults.
+//!
+//! Every `*_env` key names a variable as `password_env` does. Variables of other programs
+//! (`HTTPS_PROXY`, `AWS_REGION`, …) are no layer: `upstreams` looks at them where a key says so.
 //!
 //! Every error is one line that names the place, the key and the reason.
 

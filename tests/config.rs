@@ -495,6 +495,33 @@ fn the_first_file_that_exists_is_read() {
 }
 
 #[test]
+fn what_check_prints_is_the_same_configuration() {
+    let full = "
+        [server]\nlisten = \"[::1]:5000\"\nadmin_listen = \"localhost:0\"\ndrain_timeout = \"1500ms\"
+        [server.tls]\ncert = '/a \"b\" \\c'\nkey = \"k\"
+        [cache]\ndir = \"/d\"\nmax_size = 12345
+        [tags]\nttl = \"0s\"\nstale_if_error = \"400d\"
+        [log]\nformat = \"json\"
+        [upstream.\"localhost:5000\"]
+        endpoints = [\"http://a/prefix/\", { url = \"https://b\", ca_file = \"/ca.pem\" }]
+        default = false\nhosts = [\"M.corp\"]\nusername = 'u\"x'\npassword = \"hunter2\"
+        connect_timeout = \"90s\"\nheader_timeout = \"1s\"\nidle_timeout = \"2h\"\nparallel = 64\n";
+    for text in [full, "", EXAMPLE] {
+        let mut config = file(text).unwrap();
+        let printed = config.to_toml();
+        assert!(!printed.contains("hunter2"), "{printed}");
+        for upstream in &mut config.upstreams {
+            for login in &mut upstream.logins {
+                if let LoginConfig::Password { password, .. } = login {
+                    *password = literal("***");
+                }
+            }
+        }
+        assert_eq!(file(&printed).unwrap(), config, "{printed}");
+    }
+}
+
+#[test]
 fn the_example_has_the_defaults() {
     assert_eq!(file(EXAMPLE).unwrap(), environment(&[]).unwrap());
 }

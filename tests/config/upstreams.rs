@@ -8,7 +8,7 @@ use roadstead::upstream::{
     Strategy, Text,
 };
 
-use super::{EXAMPLE, Written, environment, file, literal, login, upstream};
+use super::{Written, environment, file, literal, login, upstream};
 
 /// The first endpoint of an upstream with these keys after its `endpoints`.
 fn endpoint(text: &str, environment: &[(&str, &str)]) -> EndpointConfig {
@@ -209,13 +209,8 @@ fn a_malformed_proxy_of_the_environment_is_named_and_its_password_is_not() {
 }
 
 #[test]
-fn what_check_prints_is_the_same_configuration() {
+fn what_check_prints_of_upstreams_is_the_same() {
     let full = "
-        [server]\nlisten = \"[::1]:5000\"\nadmin_listen = \"localhost:0\"\ndrain_timeout = \"1500ms\"
-        [server.tls]\ncert = '/a \"b\" \\c'\nkey = \"k\"
-        [cache]\ndir = \"/d\"\nmax_size = 12345
-        [tags]\nttl = \"0s\"\nstale_if_error = \"400d\"
-        [log]\nformat = \"json\"
         [upstream.\"localhost:5000\"]
         endpoints = [\"http://a/prefix/\", { url = \"https://b\", ca_file = \"/ca.pem\" },
           { url = \"https://c\", client_cert = \"/c\", client_key = \"/k\", insecure_skip_verify = true,
@@ -244,13 +239,11 @@ fn what_check_prints_is_the_same_configuration() {
     let files = Written::new("").with("secret", "from a file");
     let path = files.dir.path().join("secret");
     let full = full.replace("SECRET", path.to_str().unwrap());
-    for text in [&full, "", EXAMPLE] {
-        let mut config = file(text).unwrap();
-        let printed = config.to_toml();
-        assert!(!printed.contains("hunter2"), "{printed}");
-        mask(&mut config);
-        assert_eq!(file(&printed).unwrap(), config, "{printed}");
-    }
+    let mut config = file(&full).unwrap();
+    let printed = config.to_toml();
+    assert!(!printed.contains("hunter2"), "{printed}");
+    mask(&mut config);
+    assert_eq!(file(&printed).unwrap(), config, "{printed}");
 }
 
 /// Replaces every secret by what stands for it.
