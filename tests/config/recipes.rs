@@ -1,10 +1,20 @@
-//! The recipes of `docs/upstreams.md` are configurations.
+//! The documentation: the recipes of `docs/upstreams.md` are configurations, and the README has every key.
 
-use roadstead::config::Overrides;
+use roadstead::config::{Config, Overrides};
 
 use super::Written;
 
 const PAGE: &str = include_str!("../../docs/upstreams.md");
+const README: &str = include_str!("../../README.md");
+
+#[test]
+fn the_readme_has_every_key() {
+    for key in Config::known_keys() {
+        let nested = key.matches('.').count() > 2 || key.starts_with("tags.rule.");
+        let key = key.replace("upstream.*.", "upstream.\"NAME\".");
+        assert!(nested || README.contains(&format!("`{key}`")), "{key}");
+    }
+}
 
 #[test]
 fn every_recipe_can_be_used_as_it_stands() {

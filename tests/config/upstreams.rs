@@ -8,7 +8,7 @@ use roadstead::upstream::{
     Strategy, Text,
 };
 
-use super::{Written, environment, file, literal, login, upstream};
+use super::{Written, default_of, environment, file, layers, literal, login, upstream};
 
 /// The first endpoint of an upstream with these keys after its `endpoints`.
 fn endpoint(text: &str, environment: &[(&str, &str)]) -> EndpointConfig {
@@ -29,6 +29,30 @@ fn through(url: &str, user: Option<(&str, &str)>) -> ProxyConfig {
             password: Secret::new(password.to_owned()),
         }),
     })
+}
+
+#[test]
+fn an_only_upstream_is_the_default_unless_it_says_no() {
+    let only = "[upstream.\"a.io\"]\nendpoints = [\"http://a\"]\n";
+    assert_eq!(default_of(&file(only).unwrap()), Some("a.io"));
+    assert_eq!(
+        default_of(&file(&format!("{only}default = false\n")).unwrap()),
+        None
+    );
+    let flags = |list: &[&str]| Overrides {
+        upstream: list.iter().map(|&text| text.to_owned()).collect(),
+        ..Overrides::default()
+    };
+    let default = |list: &[&str]| {
+        let config = layers(&[], &flags(list)).unwrap();
+        default_of(&config).map(str::to_owned)
+    };
+    assert_eq!(default(&["a.io=http://a"]).as_deref(), Some("a.io"));
+    assert_eq!(
+        default(&["a.io=http://a", "docker.io=http://d"]).as_deref(),
+        Some("docker.io")
+    );
+    assert_eq!(default(&["a.io=http://a", "b.io=http://b"]), None);
 }
 
 #[test]
