@@ -12,6 +12,9 @@
 //!    with any `[upstream]` table replaces the built-in upstreams.
 //! 4. The defaults.
 //!
+//! Every `*_env` key names a variable as `password_env` does. Variables of other programs
+//! (`HTTPS_PROXY`, `AWS_REGION`, …) are no layer: `upstreams` looks at them where a key says so.
+//!
 //! Every error is one line that names the place, the key and the reason.
 
 mod defaults;

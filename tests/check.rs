@@ -63,6 +63,34 @@ fn check_prints_the_configuration_with_masked_secrets() {
 }
 
 #[test]
+fn check_knows_the_proxies_of_the_environment_and_masks_what_is_secret() {
+    let written = written(
+        "config.toml",
+        "[upstream.\"a.io\"]\nendpoints = [{ url = \"https://a\", headers = { X-Key = \"hunter2\" } }]\n\
+         proxy = \"http://robot:hunter2@proxy:3128\"\n[upstream.\"b.io\"]\nendpoints = [\"https://b\"]\n",
+    );
+    let path = written.path().join("config.toml");
+    let arguments = ["check", "--config", path.to_str().unwrap()];
+    let output = program(&arguments, &[("HTTPS_PROXY", "http://u:hunter2@p:1")]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "headers = { \"x-key\" = \"***\" }",
+        "proxy = { url = \"http://proxy:3128\", username = \"robot\", password = \"***\" }",
+        "proxy = \"environment\"",
+    ] {
+        assert!(printed.contains(line), "{line} in:\n{printed}");
+    }
+    assert!(!printed.contains("hunter2"), "{printed}");
+    let output = program(&arguments, &[("HTTPS_PROXY", "ftp://u:hunter2@p:1")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "error: HTTPS_PROXY: \"ftp://***@p:1\" is not an http, https, socks5 or socks5h URL\n"
+    );
+}
+
+#[test]
 fn check_and_serve_exit_2_with_one_line_on_a_bad_configuration() {
     let written = written("config.toml", "[cache]\nmax_size = \"lots\"\n");
     let path = written.path().join("config.toml");

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::images::{Blob, Dialect, Image};
+use common::images::{Blob, Dialect};
 use common::{Asked, Ending, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule, images};
 use roadstead::upstream::{EndpointConfig, Parallel};
 use tokio::task::JoinSet;

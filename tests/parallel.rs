@@ -11,8 +11,9 @@
 
 mod common;
 
+use common::fake_log::Counters;
 use common::images::{self, Blob};
-use common::{Counters, Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule};
+use common::{Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule};
 use http::Method;
 use roadstead::upstream::{self, EndpointConfig, Parallel};
 
@@ -161,7 +162,7 @@ async fn a_piece_cut_at_any_interesting_byte_is_gone_on_with() {
     for at in edges {
         let world = world(1).await;
         let rule = Rule::gets(Kind::Blob).of(&world.blob.digest).times(1);
-        world.registry().fault(rule.holding(at), Fault::Cut(at));
+        world.registry().fault(rule.containing(at), Fault::Cut(at));
         world.pull(&format!("cut at {at}")).await;
         // What was on its way when the connection was cut may come twice.
         assert!(

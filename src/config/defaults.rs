@@ -16,6 +16,11 @@ pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const MAX_SIZE: u64 = 50_000_000_000;
 /// The upstream that requests without a name mean, as they do in dockerd.
 pub(super) const DEFAULT_UPSTREAM: &str = "docker.io";
+/// `timeout` of an `exec` login: a helper that asks a cloud takes a second or two, and a client waits
+/// for at most 25 s.
+pub(super) const EXEC_TIMEOUT: Duration = Duration::from_secs(10);
+/// `ttl` of an `exec` login: the shortest-lived tokens of registries live five minutes.
+pub(super) const EXEC_TTL: Duration = Duration::from_mins(5);
 
 /// `cache.dir`: `roadstead` in the platform's cache directory, or in `/var/cache` for a user without
 /// a home, as a service often is.

@@ -143,13 +143,19 @@ fn key_near(text: &str, offset: usize) -> String {
 fn first_line_like(source: &Source, offset: usize) -> Option<Origin> {
     let key = key_near(&source.text, offset);
     let mut start = 0;
+    let mut first = None;
     for line in source.text.split_inclusive('\n') {
         if start + line.len() > offset {
-            return None;
+            return first;
         }
-        let names_something = header(line).is_some() || line.contains('=');
-        if names_something && key_near(&source.text, start) == key {
-            return Some(Origin::File(start));
+        if line.trim_start().starts_with("[[") {
+            // Another table of the same name, whose keys are not those of the one before.
+            first = None;
+        } else {
+            let names_something = header(line).is_some() || line.contains('=');
+            if first.is_none() && names_something && key_near(&source.text, start) == key {
+                first = Some(Origin::File(start));
+            }
         }
         start += line.len();
     }
@@ -165,7 +171,8 @@ fn line_at(text: &str, start: usize) -> &str {
 fn header(line: &str) -> Option<&str> {
     let inner = line.trim().strip_prefix('[')?;
     let (name, _) = inner.split_once(']')?;
-    Some(name.trim())
+    // The second bracket is that of a table in an array.
+    Some(name.trim_start_matches('[').trim())
 }
 
 /// A file of ten thousand upstreams is far below this; what is above it is not a configuration.

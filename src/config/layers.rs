@@ -29,6 +29,22 @@ impl Environment {
         Ok(text.to_owned())
     }
 
+    /// The text of a variable that other programs read too, such as `HTTPS_PROXY`. A blank one counts
+    /// as not set.
+    ///
+    /// # Errors
+    /// That it is not text.
+    pub(super) fn vendors(&self, name: &str) -> Result<Option<String>, Problem> {
+        if !self.0.contains_key(name) {
+            return Ok(None);
+        }
+        let origin = Origin::Environment(name.to_owned());
+        let text = self.text(name);
+        let text = text.map_err(|why| Problem::new(&origin, "", why))?;
+        let text = text.trim();
+        Ok((!text.is_empty()).then(|| text.to_owned()))
+    }
+
     /// Our variables, without the prefix.
     fn ours(&self) -> impl Iterator<Item = (&str, &str)> {
         let names = self.0.keys().map(String::as_str);
@@ -65,10 +81,10 @@ fn lay_environment(file: &mut File, environment: &Environment) -> Result<(), Pro
         let text = text.map_err(|why| Problem::new(&origin, "", why))?;
         put(slot, Leaf::text(text, origin));
     }
-    // Only now, when the environment may have set `password_env`, is it known what that names.
+    // Only now, when the environment may have set a `password_env`, is it known what that names.
     for (origin, key, variable) in unknown {
         let text = environment.text(variable).unwrap_or_default();
-        if !is_password_env(file, key) && !is_somebody_elses(key, &text) {
+        if !is_named(file, key) && !is_somebody_elses(key, &text) {
             return Err(Problem::new(&origin, "", "no key has this name"));
         }
     }
@@ -95,6 +111,10 @@ fn slot_of_variable<'f>(
     };
     if !Upstream::KEYS.contains(&key.as_str()) {
         return Ok(None);
+    }
+    if key == "credentials" {
+        let why = "credentials can only be set in a file; a variable can set username and password";
+        return Err(Problem::new(origin, "", why));
     }
     let named = |entry: &Named| variable_of(&entry.name) == upstream;
     let matching: Vec<String> = file
@@ -133,12 +153,27 @@ fn variable_of(name: &str) -> String {
     name.chars().map(upper).collect()
 }
 
-/// Whether a `password_env` names this variable.
-fn is_password_env(file: &File, key: &str) -> bool {
+/// Whether a `password_env` or another key of that kind names this variable.
+fn is_named(file: &File, key: &str) -> bool {
     file.upstream.0.iter().any(|entry| {
-        let named = entry.keys.password_env.as_ref().map(|leaf| &leaf.value);
-        matches!(named, Some(Value::Text(name)) if name.strip_prefix(PREFIX) == Some(key))
+        let keys = Upstream::KEYS.iter();
+        let mut given = keys.filter_map(|name| Some((*name, entry.keys.leaf(name)?)));
+        given.any(|(name, leaf)| names(name, &leaf.value, key))
     })
+}
+
+/// Whether a value, or one inside of it, names this variable. Tables are not nested deeper than the
+/// parser allows.
+fn names(name: &str, value: &Value, key: &str) -> bool {
+    match value {
+        Value::Text(text) => name.ends_with("_env") && text.strip_prefix(PREFIX) == Some(key),
+        Value::List(items) => items.iter().any(|item| names(name, &item.value, key)),
+        Value::Table(table) => {
+            let mut entries = table.iter();
+            entries.any(|(name, leaf)| names(name, &leaf.value, key))
+        }
+        Value::Integer(_) | Value::Boolean(_) | Value::Other => false,
+    }
 }
 
 /// Whether a variable that looks like ours is not: the log filter, or one that Kubernetes sets in

@@ -29,6 +29,15 @@ macro_rules! table {
                     _ => None,
                 }
             }
+
+            /// A key's value.
+            #[allow(dead_code, reason = "only the upstreams are read by the names of their keys")]
+            pub(super) fn leaf(&self, key: &str) -> Option<&Leaf> {
+                match key {
+                    $(stringify!($key) => self.$key.as_ref(),)+
+                    _ => None,
+                }
+            }
         }
     };
 }
@@ -69,8 +78,11 @@ table! {
 table! {
     /// `[upstream."NAME"]`.
     Upstream {
-        endpoints, default, hosts, username, password, password_file, password_env,
-        connect_timeout, header_timeout, idle_timeout, parallel,
+        endpoints, default, hosts, strategy, proxy,
+        username, username_file, username_env, password, password_file, password_env,
+        docker_config, credentials,
+        max_connections, connect_timeout, header_timeout, idle_timeout,
+        parallel, parallel_above, segment_size,
     }
 }
 
@@ -84,9 +96,6 @@ pub(super) const RULE_KEYS: &[&str] = &[
     "keep_deleted",
     "negative_ttl",
 ];
-
-/// The keys of an endpoint that is written as a table.
-pub(super) const ENDPOINT_KEYS: &[&str] = &["url", "ca_file"];
 
 /// The upstreams, in the order of the file.
 #[derive(Clone, Default)]
@@ -147,6 +156,7 @@ impl File {
         tables
             .iter()
             .flat_map(|(table, keys)| keys.iter().map(move |key| format!("{table}.{key}")))
+            .chain(super::upstreams::known_keys())
             .collect()
     }
 
@@ -243,6 +253,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
         while let Some(entry) = entries.next_entry::<String, Leaf>()? {
             table.push(entry);
         }
+        // The parser sorts by name; the order of the file is what the user sees.
+        table.sort_by(|(_, a), (_, b)| a.origin.cmp(&b.origin));
         Ok(Value::Table(table))
     }
 }

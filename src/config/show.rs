@@ -1,11 +1,13 @@
 //! The effective configuration as TOML that can be read back, with secrets masked.
 
+mod upstreams;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{Config, tags};
+use crate::mirror;
 use crate::telemetry::logging::LogFormat;
-use crate::{mirror, upstream};
 
 /// The text of `roadstead check`.
 pub(super) fn to_toml(config: &Config) -> String {
@@ -45,7 +47,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     };
     line(&mut out, "format", &quoted(format));
     for upstream in &config.upstreams {
-        show_upstream(&mut out, upstream);
+        upstreams::show(&mut out, upstream);
     }
     out
 }
@@ -68,41 +70,6 @@ fn show_policy(out: &mut String, policy: &mirror::Policy) {
     line(out, "stale_on", &format!("[{}]", causes.join(", ")));
     line(out, "keep_deleted", &policy.keep_deleted.to_string());
     line(out, "negative_ttl", &duration(policy.negative_ttl));
-}
-
-fn show_upstream(out: &mut String, upstream: &upstream::Config) {
-    table(out, &format!("upstream.{}", quoted(upstream.name.as_str())));
-    let endpoints: Vec<_> = upstream.endpoints.iter().map(endpoint).collect();
-    line(out, "endpoints", &format!("[{}]", endpoints.join(", ")));
-    line(out, "default", &upstream.default.to_string());
-    let hosts: Vec<_> = upstream.hosts.iter().map(|host| quoted(host)).collect();
-    line(out, "hosts", &format!("[{}]", hosts.join(", ")));
-    if let Some(upstream::LoginConfig::Password {
-        username: upstream::Text::Literal(username),
-        ..
-    }) = upstream.logins.first()
-    {
-        line(out, "username", &quoted(username.expose()));
-        line(out, "password", &quoted(MASK));
-    }
-    line(out, "connect_timeout", &duration(upstream.connect_timeout));
-    line(out, "header_timeout", &duration(upstream.header_timeout));
-    line(out, "idle_timeout", &duration(upstream.idle_timeout));
-    line(out, "parallel", &upstream.parallel.connections.to_string());
-}
-
-fn endpoint(endpoint: &upstream::EndpointConfig) -> String {
-    let url = endpoint.url.as_str();
-    // The parser gives a bare host the path `/`, which nobody writes.
-    let bare = endpoint.url.path() == "/";
-    let url = quoted(if bare { url.trim_end_matches('/') } else { url });
-    match &endpoint.ca_file {
-        Some(file) => format!(
-            "{{ url = {url}, ca_file = {} }}",
-            quoted(&file.to_string_lossy())
-        ),
-        None => url,
-    }
 }
 
 fn table(out: &mut String, name: &str) {

@@ -1,17 +1,21 @@
 //! From written upstreams to resolved ones.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+mod cloud;
+mod endpoint;
+mod keys;
+mod logins;
+mod proxy;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use self::keys::Keys;
 use super::error::{Problem, Shown};
 use super::layers::Environment;
-use super::raw::{ENDPOINT_KEYS, Leaf, Named, Origin, Upstream, Value};
-use super::{resolve_or, values};
+use super::raw::{Leaf, Named, Origin, Value};
+use super::values;
 use crate::oci::UpstreamName;
-use crate::upstream;
-use crate::upstream::{Config, EndpointConfig, LoginConfig, Parallel, Secret, Text};
+use crate::upstream::{Config, Parallel};
 
 /// Resolves every upstream, and checks what concerns several of them.
 pub(super) fn resolve(
@@ -23,40 +27,68 @@ pub(super) fn resolve(
     let default = default(entries)?;
     let mut upstreams = Vec::with_capacity(entries.len());
     for (at, ((entry, name), hosts)) in entries.iter().zip(names).zip(hosts).enumerate() {
-        let key = |key: &str| format!("upstream.{:?}.{key}", entry.name);
-        let keys = &entry.keys;
-        let limit = |leaf: &Option<Leaf>, name: &str, default| {
-            resolve_or(leaf.as_ref(), &key(name), values::time_limit, default)
-        };
+        let keys = Keys::of_upstream(entry, environment);
         upstreams.push(Config {
             default: default == Some(at),
             hosts,
-            logins: credentials(keys, &key, environment)?.into_iter().collect(),
-            connect_timeout: limit(
-                &keys.connect_timeout,
-                "connect_timeout",
-                upstream::CONNECT_TIMEOUT,
-            )?,
-            header_timeout: resolve_or(
-                keys.header_timeout.as_ref(),
-                &key("header_timeout"),
-                values::header_timeout,
-                upstream::HEADER_TIMEOUT,
-            )?,
-            idle_timeout: limit(&keys.idle_timeout, "idle_timeout", upstream::IDLE_TIMEOUT)?,
-            parallel: Parallel {
-                connections: resolve_or(
-                    keys.parallel.as_ref(),
-                    &key("parallel"),
-                    values::parallel,
-                    Parallel::default().connections,
-                )?,
-                ..Parallel::default()
-            },
-            ..Config::of(name, endpoints(entry, &key("endpoints"))?)
+            ..upstream(&keys, name, &entry.name)?
         });
     }
     Ok(upstreams)
+}
+
+/// What concerns one upstream alone; `written` is its name in the file's spelling.
+fn upstream(keys: &Keys<'_>, name: UpstreamName, written: &str) -> Result<Config, Problem> {
+    let usual = match proxy::proxy(keys)? {
+        Some(proxy) => proxy,
+        None => proxy::environment(keys.environment)?,
+    };
+    let mut config = Config::of(name, endpoint::endpoints(keys, written, &usual)?);
+    let served = config.endpoints.iter().filter(|one| one.logins.is_none());
+    let hosts: Vec<&str> = served.filter_map(|one| one.url.host_str()).collect();
+    let logins = logins::logins(keys, &hosts)?;
+    config.logins = logins.unwrap_or_default();
+    let set = |slot: &mut Duration, given: Option<Duration>| *slot = given.unwrap_or(*slot);
+    let limit = |name| keys.value(name, values::time_limit);
+    set(&mut config.connect_timeout, limit("connect_timeout")?);
+    let header_timeout = keys.value("header_timeout", values::header_timeout)?;
+    set(&mut config.header_timeout, header_timeout);
+    set(&mut config.idle_timeout, limit("idle_timeout")?);
+    let strategy = keys.value("strategy", values::strategy)?;
+    config.strategy = strategy.unwrap_or_default();
+    let max_connections = keys.value("max_connections", values::max_connections)?;
+    config.max_connections = max_connections.unwrap_or(config.max_connections);
+    let usual = Parallel::default();
+    config.parallel = Parallel {
+        connections: keys
+            .value("parallel", values::parallel)?
+            .unwrap_or(usual.connections),
+        above: keys
+            .value("parallel_above", values::size)?
+            .unwrap_or(usual.above),
+        segment_size: keys
+            .value("segment_size", values::segment_size)?
+            .unwrap_or(usual.segment_size),
+    };
+    Ok(config)
+}
+
+/// The keys of the tables inside an upstream, each with its path.
+pub(super) fn known_keys() -> Vec<String> {
+    let under = |table: &str, keys: &[&str]| {
+        let path = |key: &&str| format!("upstream.*.{table}.{key}");
+        keys.iter().map(path).collect::<Vec<_>>()
+    };
+    let mut known = under("endpoints", &endpoint::known_keys());
+    known.extend(under("credentials", logins::PASSWORD_KEYS));
+    known.extend(under("credentials", &["docker_config"]));
+    known.extend(under("credentials", logins::EXEC_KEYS));
+    for (_, keys) in cloud::PROVIDERS {
+        known.extend(under("credentials", keys));
+    }
+    known.sort();
+    known.dedup();
+    known
 }
 
 /// The names, each once: TOML refuses the same spelling twice, but names have no case.
@@ -142,54 +174,6 @@ fn default(entries: &[Named]) -> Result<Option<usize>, Problem> {
     Ok(chosen.map(|(at, _)| at).or(only.then_some(0)))
 }
 
-fn endpoints(entry: &Named, key: &str) -> Result<Vec<EndpointConfig>, Problem> {
-    let Some(leaf) = &entry.keys.endpoints else {
-        let why = format!("is missing; write endpoints = [\"https://{}\"]", entry.name);
-        return Err(Problem::new(&entry.origin, key, why));
-    };
-    let items = items(Some(leaf), key)?;
-    if items.is_empty() {
-        return Err(Problem::new(
-            &leaf.origin,
-            key,
-            "must name at least one URL",
-        ));
-    }
-    items.iter().map(|item| endpoint(item, key)).collect()
-}
-
-/// One endpoint: a URL, or a table of a URL and its options.
-fn endpoint(leaf: &Leaf, key: &str) -> Result<EndpointConfig, Problem> {
-    let Value::Table(table) = &leaf.value else {
-        let url = values::endpoint_url(&leaf.value);
-        let url = url.map_err(|why| Problem::new(&leaf.origin, key, why))?;
-        return Ok(EndpointConfig::at(url));
-    };
-    let (mut url, mut ca_file) = (None, None);
-    for (name, leaf) in table {
-        let problem = |why: String| Problem::new(&leaf.origin, format!("{key}.{name}"), why);
-        match name.as_str() {
-            "url" => url = Some(values::endpoint_url(&leaf.value).map_err(problem)?),
-            "ca_file" => ca_file = Some(values::path(&leaf.value).map_err(problem)?),
-            _ => {
-                let known = ENDPOINT_KEYS.join("`, `");
-                return Err(problem(format!("unknown key, expected one of `{known}`")));
-            }
-        }
-    }
-    let url = url.ok_or_else(|| {
-        Problem::new(
-            &leaf.origin,
-            format!("{key}.url"),
-            "is missing in this endpoint",
-        )
-    })?;
-    Ok(EndpointConfig {
-        ca_file,
-        ..EndpointConfig::at(url)
-    })
-}
-
 /// The items of an array. Outside the file, where there are no arrays, text with commas.
 fn items(leaf: Option<&Leaf>, key: &str) -> Result<Vec<Leaf>, Problem> {
     let Some(leaf) = leaf else {
@@ -211,87 +195,3 @@ fn items(leaf: Option<&Leaf>, key: &str) -> Result<Vec<Leaf>, Problem> {
         )),
     }
 }
-
-/// User name and password: both or neither, and one source for the password. A source in a stronger
-/// layer wins over another in a weaker one.
-fn credentials(
-    keys: &Upstream,
-    key: &impl Fn(&str) -> String,
-    environment: &Environment,
-) -> Result<Option<LoginConfig>, Problem> {
-    let mut source: Option<(&str, &Leaf)> = None;
-    for (name, leaf) in [
-        ("password", &keys.password),
-        ("password_file", &keys.password_file),
-        ("password_env", &keys.password_env),
-    ] {
-        let Some(leaf) = leaf else {
-            continue;
-        };
-        match source {
-            Some((_, other)) if other.origin.layer() > leaf.origin.layer() => {}
-            Some((first, other)) if other.origin.layer() == leaf.origin.layer() => {
-                let why = format!("{first} is given too; only one of them can be");
-                return Err(Problem::new(&leaf.origin, key(name), why).and(&other.origin));
-            }
-            Some(_) | None => source = Some((name, leaf)),
-        }
-    }
-    let (leaf, (name, secret)) = match (&keys.username, source) {
-        (None, None) => return Ok(None),
-        (Some(leaf), None) => {
-            let why = "needs a password, password_file or password_env";
-            return Err(Problem::new(&leaf.origin, key("username"), why));
-        }
-        (None, Some((name, leaf))) => {
-            return Err(Problem::new(&leaf.origin, key(name), "needs a username"));
-        }
-        (Some(leaf), Some(source)) => (leaf, source),
-    };
-    let username = values::text(&leaf.value).and_then(|name| {
-        // Basic authentication ends the user name at the first colon (RFC 7617 section 2).
-        if name.contains(':') {
-            return Err("must not contain a colon".to_owned());
-        }
-        Ok(name)
-    });
-    let username = username.map_err(|why| Problem::new(&leaf.origin, key("username"), why))?;
-    let password = password(name, &secret.value, environment);
-    let password = password.map_err(|why| Problem::new(&secret.origin, key(name), why))?;
-    Ok(Some(LoginConfig::Password {
-        username: Text::Literal(Secret::new(username)),
-        password: Text::Literal(password),
-    }))
-}
-
-fn password(source: &str, value: &Value, environment: &Environment) -> Result<Secret, String> {
-    let text = values::text(value)?;
-    let password = match source {
-        "password_file" => read_password(Path::new(&text))
-            .map_err(|why| format!("{} cannot be read: {why}", Shown(&text)))?,
-        "password_env" => environment
-            .text(&text)
-            .map_err(|why| format!("the environment variable {} {why}", Shown(&text)))?,
-        _ => text,
-    };
-    if password.is_empty() {
-        return Err("the password is empty".to_owned());
-    }
-    Ok(Secret::new(password))
-}
-
-/// A password's file, without the line end that editors put behind it.
-fn read_password(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    let file = File::open(path).map_err(|why| why.to_string())?;
-    let read = file
-        .take(PASSWORD_FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text);
-    if read.map_err(|why| why.to_string())? as u64 > PASSWORD_FILE_BYTES_MAX {
-        return Err(format!("it is larger than {PASSWORD_FILE_BYTES_MAX} bytes"));
-    }
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-/// Tokens of cloud registries take a few KiB; what is larger is the wrong file.
-const PASSWORD_FILE_BYTES_MAX: u64 = 64 * 1024;

@@ -9,7 +9,8 @@ use bytesize::ByteSize;
 use url::Url;
 
 use super::error::Shown;
-use super::raw::Value;
+use super::raw::{Leaf, Value};
+use crate::upstream::Strategy;
 
 /// Any text but the empty one.
 pub(super) fn text(value: &Value) -> Result<String, String> {
@@ -39,16 +40,74 @@ pub(super) fn boolean(value: &Value) -> Result<bool, String> {
     }
 }
 
-/// A number of connections.
+/// Connections for one blob.
 pub(super) fn parallel(value: &Value) -> Result<usize, String> {
+    number(value, PARALLEL_MAX)
+}
+
+/// Requests to one upstream at the same time.
+pub(super) fn max_connections(value: &Value) -> Result<usize, String> {
+    number(value, CONNECTIONS_MAX)
+}
+
+fn number(value: &Value, max: usize) -> Result<usize, String> {
     let number = match value {
         Value::Integer(number) => usize::try_from(*number).ok(),
         Value::Text(text) => text.parse().ok(),
         Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other => None,
     };
-    match number {
-        Some(number @ 1..=PARALLEL_MAX) => Ok(number),
-        _ => Err(format!("must be a whole number from 1 to {PARALLEL_MAX}")),
+    number
+        .filter(|number| (1..=max).contains(number))
+        .ok_or_else(|| format!("must be a whole number from 1 to {max}"))
+}
+
+/// Which endpoint is asked first.
+pub(super) fn strategy(value: &Value) -> Result<Strategy, String> {
+    match value {
+        Value::Text(text) if text == "ordered" => Ok(Strategy::Ordered),
+        Value::Text(text) if text == "fastest" => Ok(Strategy::Fastest),
+        Value::Text(_)
+        | Value::Integer(_)
+        | Value::Boolean(_)
+        | Value::List(_)
+        | Value::Table(_)
+        | Value::Other => Err("must be \"ordered\" or \"fastest\"".to_owned()),
+    }
+}
+
+/// A program and its arguments.
+pub(super) fn command(value: &Value) -> Result<Vec<String>, String> {
+    let wrong = || "must be an array of a program and its arguments, like [\"program\"]".to_owned();
+    let Value::List(items) = value else {
+        return Err(wrong());
+    };
+    let word = |item: &Leaf| match &item.value {
+        Value::Text(word) => Ok(word.clone()),
+        Value::Integer(_) | Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other => {
+            Err(wrong())
+        }
+    };
+    let words: Vec<String> = items.iter().map(word).collect::<Result<_, _>>()?;
+    match words.first() {
+        Some(program) if !program.is_empty() => Ok(words),
+        Some(_) | None => Err(wrong()),
+    }
+}
+
+/// An IP address.
+pub(super) fn ip_address(value: &Value) -> Result<IpAddr, String> {
+    let text = text(value)?;
+    text.parse()
+        .map_err(|_| format!("{} is not an IP address", Shown(&text)))
+}
+
+/// Bytes of one request of several for a blob.
+pub(super) fn segment_size(value: &Value) -> Result<u64, String> {
+    match size(value)? {
+        size if size < SEGMENT_SIZE_MIN => {
+            Err("must be at least 1MiB: smaller requests cost more than they give".to_owned())
+        }
+        size => Ok(size),
     }
 }
 
@@ -144,6 +203,16 @@ pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
 
 /// The base URL of a registry.
 pub(super) fn endpoint_url(value: &Value) -> Result<Url, String> {
+    url(value, "; use username and password_file")
+}
+
+/// The base URL of a cloud's service.
+pub(super) fn service_url(value: &Value) -> Result<Url, String> {
+    url(value, "")
+}
+
+/// An HTTP URL; `instead` says where a user name belongs.
+fn url(value: &Value, instead: &str) -> Result<Url, String> {
     let text = text(value)?;
     let shown = Shown(&text);
     let not_http = || format!("{shown} is not an http:// or https:// URL");
@@ -154,7 +223,7 @@ pub(super) fn endpoint_url(value: &Value) -> Result<Url, String> {
     let url = Url::parse(&text).map_err(|why| format!("{}: {why}", not_http()))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(format!(
-            "{shown} must not hold a user name or password; use username and password_file"
+            "{shown} must not hold a user name or password{instead}"
         ));
     }
     if url.query().is_some() || url.fragment().is_some() {
@@ -165,6 +234,12 @@ pub(super) fn endpoint_url(value: &Value) -> Result<Url, String> {
 
 /// Registries throttle or ban a client long before this many connections help.
 const PARALLEL_MAX: usize = 64;
+
+/// Far above what a registry lets one address have.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// Below this, asking takes longer than the bytes do.
+const SEGMENT_SIZE_MIN: u64 = 1024 * 1024;
 
 /// File offsets are signed, and so are TOML's numbers.
 const SIZE_MAX: u64 = i64::MAX.unsigned_abs();

@@ -182,6 +182,15 @@ impl Log {
         *self.counters.lock().unwrap() = Counters::default();
     }
 
+    /// Forgets what is known of one tag or digest.
+    pub fn forget(&self, reference: &str) {
+        let mut counters = self.counters.lock().unwrap();
+        counters.sent.remove(reference);
+        counters
+            .records
+            .retain(|record| record.reference != reference);
+    }
+
     /// Waits until `wanted` holds.
     pub async fn wait_for(&self, what: &str, wanted: impl Fn(&Counters) -> bool) {
         let mut changes = self.changed.subscribe();

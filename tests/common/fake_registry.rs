@@ -133,6 +133,25 @@ impl FakeRegistry {
         self.shared.rules.lock().unwrap().push((rule, fault));
     }
 
+    /// How many requests for this tag or digest would still go wrong.
+    pub fn faults_left(&self, reference: &str) -> usize {
+        let rules = self.shared.rules.lock().unwrap();
+        let own = rules
+            .iter()
+            .filter(|(rule, _)| rule.reference.as_deref() == Some(reference));
+        own.map(|(rule, _)| rule.times).sum()
+    }
+
+    /// Forgets the content, the faults and the log of one blob, which no test asks for again.
+    pub fn forget(&self, reference: &str) {
+        self.shared.log.forget(reference);
+        let mut rules = self.shared.rules.lock().unwrap();
+        rules.retain(|(rule, _)| rule.reference.as_deref() != Some(reference));
+        drop(rules);
+        let mut repositories = self.shared.repositories.lock().unwrap();
+        repositories.retain(|_, repository| !repository.blobs.contains_key(reference));
+    }
+
     /// Everything goes right again.
     pub fn heal(&self) {
         self.shared.rules.lock().unwrap().clear();
