@@ -2,11 +2,12 @@
 //! never a repository, a tag or a digest. A name that is not configured counts under the empty label.
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::time::Instant;
 
 /// Seconds to the first byte: from a hit in memory (well under a millisecond) to containerd's limit
 /// for a response's head, 30 s.
@@ -17,9 +18,21 @@ const FIRST_BYTE_BUCKETS: [f64; 15] = [
 const NO_UPSTREAM: &str = "";
 /// The statuses of upstream requests that are shown as 0 from the start: what an alert is made of.
 const STATUSES_SHOWN: [&str; 6] = ["200", "401", "429", "timeout", "connect", "error"];
-const RATELIMIT_NAME: &str = "roadstead_upstream_ratelimit_remaining";
-const RATELIMIT_HELP: &str =
-    "Requests an upstream's rate limit still allows, as it last said; absent until it says so.";
+/// Families without a sample until there is something to say, for 0 would mean something else: people see
+/// their names all the same.
+const SHOWN_EMPTY: [(&str, &str); 3] = [REMAINING, LIMIT, ENDPOINT_UP];
+const REMAINING: (&str, &str) = (
+    "roadstead_upstream_ratelimit_remaining",
+    "Requests an upstream's rate limit still allows, as it last said; absent until it says so.",
+);
+const LIMIT: (&str, &str) = (
+    "roadstead_upstream_ratelimit_limit",
+    "Requests an upstream's rate limit allows in its window, as it last said; absent until it says so.",
+);
+const ENDPOINT_UP: (&str, &str) = (
+    "roadstead_upstream_endpoint_up",
+    "1 while an endpoint is asked; 0 while it is not, because it kept failing (its breaker is open).",
+);
 
 /// What kind of thing a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,6 +95,12 @@ struct Inner {
     evicted_size: IntCounter,
     evicted_damaged: IntCounter,
     ratelimit_remaining: IntGaugeVec,
+    ratelimit_limit: IntGaugeVec,
+    endpoint_up: IntGaugeVec,
+    limited: IntGaugeVec,
+    retry_after: GaugeVec,
+    retries: IntCounterVec,
+    failovers: IntCounterVec,
     /// The counters of each configured upstream, resolved once: every request needs some.
     upstreams: HashMap<Box<str>, Upstream>,
 }
@@ -92,6 +111,8 @@ struct Upstream {
     requests: ByKind<ByOutcome<IntCounter>>,
     client_bytes: ByKind<IntCounter>,
     bytes: IntCounter,
+    /// Every login of every endpoint is limited until then.
+    limited_until: Mutex<Option<Instant>>,
 }
 
 /// One value for each [`Kind`].
@@ -242,6 +263,16 @@ impl Metrics {
             "Bytes evicted from the cache, to make room (size) or because they were damaged.",
             &["reason"],
         );
+        let retries = set.counters(
+            "roadstead_upstream_retries_total",
+            "Requests to upstreams that were sent again: connections that broke, failures of a moment, limits that ended.",
+            &["upstream"],
+        );
+        let failovers = set.counters(
+            "roadstead_upstream_failovers_total",
+            "Questions put to the next endpoint of an upstream because one failed.",
+            &["upstream"],
+        );
         let gauge = |name, help| set.gauges(name, help, &[]).with_label_values(&NO_LABELS);
         let upstreams = upstreams
             .map(|name| {
@@ -250,6 +281,8 @@ impl Metrics {
                         upstream_requests.with_label_values(&[name, kind.label(), status]);
                     }
                 }
+                retries.with_label_values(&[name]);
+                failovers.with_label_values(&[name]);
                 let upstream = Upstream::new(name, &requests, &client_bytes, &upstream_bytes);
                 (name.into(), upstream)
             })
@@ -270,7 +303,21 @@ impl Metrics {
                 cache_blobs: gauge("roadstead_cache_blobs", "Whole blobs in the cache."),
                 evicted_size: evicted.with_label_values(&[EvictReason::Size.label()]),
                 evicted_damaged: evicted.with_label_values(&[EvictReason::Damaged.label()]),
-                ratelimit_remaining: set.gauges(RATELIMIT_NAME, RATELIMIT_HELP, &["upstream"]),
+                ratelimit_remaining: set.gauges(REMAINING.0, REMAINING.1, &["upstream"]),
+                ratelimit_limit: set.gauges(LIMIT.0, LIMIT.1, &["upstream"]),
+                endpoint_up: set.gauges(ENDPOINT_UP.0, ENDPOINT_UP.1, &["upstream", "endpoint"]),
+                limited: set.gauges(
+                    "roadstead_upstream_limited",
+                    "1 while every login of every endpoint of an upstream is rate limited.",
+                    &["upstream"],
+                ),
+                retry_after: set.seconds(
+                    "roadstead_upstream_retry_after_seconds",
+                    "Time until a rate limited upstream is asked again; 0 when it is not limited.",
+                    &["upstream"],
+                ),
+                retries,
+                failovers,
                 registry: set.0,
                 requests,
                 client_bytes,
@@ -340,6 +387,45 @@ impl Metrics {
             .set(remaining);
     }
 
+    /// What an upstream said that its limit is.
+    pub fn ratelimit_limit(&self, upstream: &str, limit: i64) {
+        self.inner
+            .ratelimit_limit
+            .with_label_values(&[self.upstream_label(upstream)])
+            .set(limit);
+    }
+
+    /// Every login of every endpoint of the upstream is limited until then; `None`: not so. The time passes
+    /// by itself.
+    pub fn upstream_limited(&self, upstream: &str, until: Option<Instant>) {
+        if let Some(upstream) = self.inner.upstreams.get(upstream) {
+            let limited = &upstream.limited_until;
+            *limited.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        }
+    }
+
+    /// Whether an endpoint is asked. `endpoint` is the host and port of a configured endpoint.
+    pub fn endpoint_up(&self, upstream: &str, endpoint: &str, up: bool) {
+        if self.inner.upstreams.contains_key(upstream) {
+            self.inner
+                .endpoint_up
+                .with_label_values(&[upstream, endpoint])
+                .set(i64::from(up));
+        }
+    }
+
+    /// A request to an upstream was sent again.
+    pub fn upstream_retry(&self, upstream: &str) {
+        let upstream = self.upstream_label(upstream);
+        self.inner.retries.with_label_values(&[upstream]).inc();
+    }
+
+    /// A question was put to the next endpoint, because one failed.
+    pub fn upstream_failover(&self, upstream: &str) {
+        let upstream = self.upstream_label(upstream);
+        self.inner.failovers.with_label_values(&[upstream]).inc();
+    }
+
     /// A fill began (+1) or ended (-1).
     pub fn fills_in_flight(&self, change: i64) {
         self.inner.fills_in_flight.add(change);
@@ -369,10 +455,8 @@ impl Metrics {
     /// The text exposition.
     #[must_use]
     pub fn render(&self) -> String {
+        self.count_down();
         let families = self.inner.registry.gather();
-        let has_ratelimit = families
-            .iter()
-            .any(|family| family.name() == RATELIMIT_NAME);
         let mut text = match TextEncoder::new().encode_to_string(&families) {
             Ok(text) => text,
             Err(error) => {
@@ -380,21 +464,33 @@ impl Metrics {
                 String::new()
             }
         };
-        if !has_ratelimit {
-            // 0 would mean that nothing is left. So there is no sample, but people see the name.
-            let lines = [
-                "# HELP ",
-                RATELIMIT_NAME,
-                " ",
-                RATELIMIT_HELP,
-                "\n",
-                "# TYPE ",
-                RATELIMIT_NAME,
-                " gauge\n",
-            ];
-            text.extend(lines);
+        for (name, help) in SHOWN_EMPTY {
+            if !families.iter().any(|family| family.name() == name) {
+                let lines = [
+                    "# HELP ", name, " ", help, "\n", "# TYPE ", name, " gauge\n",
+                ];
+                text.extend(lines);
+            }
         }
         text
+    }
+
+    /// Brings the gauges up to date that change as time passes.
+    fn count_down(&self) {
+        let now = Instant::now();
+        for (name, upstream) in &self.inner.upstreams {
+            let until = *upstream
+                .limited_until
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let left = until.map(|until| until.saturating_duration_since(now));
+            let left = left.unwrap_or_default();
+            let labels = [name.as_ref()];
+            let limited = self.inner.limited.with_label_values(&labels);
+            limited.set(i64::from(!left.is_zero()));
+            let retry_after = self.inner.retry_after.with_label_values(&labels);
+            retry_after.set(left.as_secs_f64());
+        }
     }
 
     /// The upstream's label: its name if it is configured.
@@ -422,6 +518,7 @@ impl Upstream {
             }),
             client_bytes: ByKind::new(|kind| client_bytes.with_label_values(&[kind.label(), name])),
             bytes: upstream_bytes.with_label_values(&[name]),
+            limited_until: Mutex::new(None),
         }
     }
 }
@@ -442,6 +539,12 @@ impl Set {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         let gauges = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid name");
+        self.register(Box::new(gauges.clone()));
+        gauges
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        let gauges = GaugeVec::new(Opts::new(name, help), labels).expect("a valid name");
         self.register(Box::new(gauges.clone()));
         gauges
     }

@@ -9,7 +9,7 @@ use crate::upstream::{FetchError, ManifestFetch};
 async fn pull(url: &str) -> Result<ManifestFetch, FetchError> {
     let all = AcceptClass::ALL;
     simple(url)
-        .manifest(&repository(), &latest(), all, Patience::Wait)
+        .manifest(&repository(), &latest(), all, Patience::Now)
         .await
 }
 
@@ -112,7 +112,9 @@ async fn statuses_become_errors() {
         (404, vec![], "<html>", FetchError::NotFound { code: None }),
         (401, vec![], "", FetchError::Unauthorized),
         (403, vec![], "", FetchError::Denied),
-        (429, vec![], "", limited(None)),
+        (429, vec![], "", limited(Some(1))),
+        (503, vec![("retry-after", "7")], "", limited(Some(7))),
+        (503, vec![], "", FetchError::Status(503)),
         (429, vec![("retry-after", "7")], "", limited(Some(7))),
         (
             429,
@@ -123,9 +125,14 @@ async fn statuses_become_errors() {
         (500, vec![], "", FetchError::Status(500)),
         (418, vec![], "", FetchError::Status(418)),
         (304, vec![], "", FetchError::Status(304)),
+        (508, vec![], "", FetchError::Loop(String::new())),
     ];
     for (status, headers, body, expected) in cases {
         let server = Server::start(move |_| answer(status, &headers, body).into()).await;
+        let expected = match expected {
+            FetchError::Loop(_) => FetchError::Loop(server.url().replace("http://", "")),
+            other => other,
+        };
         assert_eq!(pull(&server.url()).await.unwrap_err(), expected, "{status}");
     }
 }
