@@ -1,13 +1,16 @@
 //! Prometheus metrics. Labels are closed enums or configured upstream names:
 //! never a repository, a tag or a digest. A name that is not configured counts under the empty label.
 
+mod trouble;
+
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
+use trouble::Trouble;
 
 /// Seconds to the first byte: from a hit in memory (well under a millisecond) to containerd's limit
 /// for a response's head, 30 s.
@@ -18,22 +21,6 @@ const FIRST_BYTE_BUCKETS: [f64; 15] = [
 const NO_UPSTREAM: &str = "";
 /// The statuses of upstream requests that are shown as 0 from the start: what an alert is made of.
 const STATUSES_SHOWN: [&str; 6] = ["200", "401", "429", "timeout", "connect", "error"];
-/// Families without a sample until there is something to say, for 0 would mean something else: people see
-/// their names all the same.
-const SHOWN_EMPTY: [(&str, &str); 3] = [REMAINING, LIMIT, ENDPOINT_UP];
-const REMAINING: (&str, &str) = (
-    "roadstead_upstream_ratelimit_remaining",
-    "Requests an upstream's rate limit still allows, as it last said; absent until it says so.",
-);
-const LIMIT: (&str, &str) = (
-    "roadstead_upstream_ratelimit_limit",
-    "Requests an upstream's rate limit allows in its window, as it last said; absent until it says so.",
-);
-const ENDPOINT_UP: (&str, &str) = (
-    "roadstead_upstream_endpoint_up",
-    "1 while an endpoint is asked; 0 while it is not, because it kept failing (its breaker is open).",
-);
-
 /// What kind of thing a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are the protocol's")]
@@ -94,13 +81,7 @@ struct Inner {
     cache_blobs: IntGauge,
     evicted_size: IntCounter,
     evicted_damaged: IntCounter,
-    ratelimit_remaining: IntGaugeVec,
-    ratelimit_limit: IntGaugeVec,
-    endpoint_up: IntGaugeVec,
-    limited: IntGaugeVec,
-    retry_after: GaugeVec,
-    retries: IntCounterVec,
-    failovers: IntCounterVec,
+    trouble: Trouble,
     /// The counters of each configured upstream, resolved once: every request needs some.
     upstreams: HashMap<Box<str>, Upstream>,
 }
@@ -263,16 +244,7 @@ impl Metrics {
             "Bytes evicted from the cache, to make room (size) or because they were damaged.",
             &["reason"],
         );
-        let retries = set.counters(
-            "roadstead_upstream_retries_total",
-            "Requests to upstreams that were sent again: connections that broke, failures of a moment, limits that ended.",
-            &["upstream"],
-        );
-        let failovers = set.counters(
-            "roadstead_upstream_failovers_total",
-            "Questions put to the next endpoint of an upstream because one failed.",
-            &["upstream"],
-        );
+        let trouble = Trouble::new(&set);
         let gauge = |name, help| set.gauges(name, help, &[]).with_label_values(&NO_LABELS);
         let upstreams = upstreams
             .map(|name| {
@@ -281,8 +253,7 @@ impl Metrics {
                         upstream_requests.with_label_values(&[name, kind.label(), status]);
                     }
                 }
-                retries.with_label_values(&[name]);
-                failovers.with_label_values(&[name]);
+                trouble.show(name);
                 let upstream = Upstream::new(name, &requests, &client_bytes, &upstream_bytes);
                 (name.into(), upstream)
             })
@@ -303,21 +274,7 @@ impl Metrics {
                 cache_blobs: gauge("roadstead_cache_blobs", "Whole blobs in the cache."),
                 evicted_size: evicted.with_label_values(&[EvictReason::Size.label()]),
                 evicted_damaged: evicted.with_label_values(&[EvictReason::Damaged.label()]),
-                ratelimit_remaining: set.gauges(REMAINING.0, REMAINING.1, &["upstream"]),
-                ratelimit_limit: set.gauges(LIMIT.0, LIMIT.1, &["upstream"]),
-                endpoint_up: set.gauges(ENDPOINT_UP.0, ENDPOINT_UP.1, &["upstream", "endpoint"]),
-                limited: set.gauges(
-                    "roadstead_upstream_limited",
-                    "1 while every login of every endpoint of an upstream is rate limited.",
-                    &["upstream"],
-                ),
-                retry_after: set.seconds(
-                    "roadstead_upstream_retry_after_seconds",
-                    "Time until a rate limited upstream is asked again; 0 when it is not limited.",
-                    &["upstream"],
-                ),
-                retries,
-                failovers,
+                trouble,
                 registry: set.0,
                 requests,
                 client_bytes,
@@ -379,53 +336,6 @@ impl Metrics {
             .inc();
     }
 
-    /// What an upstream said of its limit.
-    pub fn ratelimit_remaining(&self, upstream: &str, remaining: i64) {
-        self.inner
-            .ratelimit_remaining
-            .with_label_values(&[self.upstream_label(upstream)])
-            .set(remaining);
-    }
-
-    /// What an upstream said that its limit is.
-    pub fn ratelimit_limit(&self, upstream: &str, limit: i64) {
-        self.inner
-            .ratelimit_limit
-            .with_label_values(&[self.upstream_label(upstream)])
-            .set(limit);
-    }
-
-    /// Every login of every endpoint of the upstream is limited until then; `None`: not so. The time passes
-    /// by itself.
-    pub fn upstream_limited(&self, upstream: &str, until: Option<Instant>) {
-        if let Some(upstream) = self.inner.upstreams.get(upstream) {
-            let limited = &upstream.limited_until;
-            *limited.lock().unwrap_or_else(PoisonError::into_inner) = until;
-        }
-    }
-
-    /// Whether an endpoint is asked. `endpoint` is the host and port of a configured endpoint.
-    pub fn endpoint_up(&self, upstream: &str, endpoint: &str, up: bool) {
-        if self.inner.upstreams.contains_key(upstream) {
-            self.inner
-                .endpoint_up
-                .with_label_values(&[upstream, endpoint])
-                .set(i64::from(up));
-        }
-    }
-
-    /// A request to an upstream was sent again.
-    pub fn upstream_retry(&self, upstream: &str) {
-        let upstream = self.upstream_label(upstream);
-        self.inner.retries.with_label_values(&[upstream]).inc();
-    }
-
-    /// A question was put to the next endpoint, because one failed.
-    pub fn upstream_failover(&self, upstream: &str) {
-        let upstream = self.upstream_label(upstream);
-        self.inner.failovers.with_label_values(&[upstream]).inc();
-    }
-
     /// A fill began (+1) or ended (-1).
     pub fn fills_in_flight(&self, change: i64) {
         self.inner.fills_in_flight.add(change);
@@ -464,7 +374,7 @@ impl Metrics {
                 String::new()
             }
         };
-        for (name, help) in SHOWN_EMPTY {
+        for (name, help) in trouble::SHOWN_EMPTY {
             if !families.iter().any(|family| family.name() == name) {
                 let lines = [
                     "# HELP ", name, " ", help, "\n", "# TYPE ", name, " gauge\n",
@@ -473,24 +383,6 @@ impl Metrics {
             }
         }
         text
-    }
-
-    /// Brings the gauges up to date that change as time passes.
-    fn count_down(&self) {
-        let now = Instant::now();
-        for (name, upstream) in &self.inner.upstreams {
-            let until = *upstream
-                .limited_until
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let left = until.map(|until| until.saturating_duration_since(now));
-            let left = left.unwrap_or_default();
-            let labels = [name.as_ref()];
-            let limited = self.inner.limited.with_label_values(&labels);
-            limited.set(i64::from(!left.is_zero()));
-            let retry_after = self.inner.retry_after.with_label_values(&labels);
-            retry_after.set(left.as_secs_f64());
-        }
     }
 
     /// The upstream's label: its name if it is configured.

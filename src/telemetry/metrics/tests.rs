@@ -36,7 +36,7 @@ fn use_everything(metrics: &Metrics) {
         metrics.upstream_bytes(upstream, 1);
         metrics.ratelimit_remaining(upstream, 7);
         metrics.ratelimit_limit(upstream, 100);
-        metrics.upstream_limited(upstream, Some(Instant::now() + Duration::from_secs(60)));
+        metrics.upstream_limited(upstream, Some(Instant::now() + Duration::from_mins(1)));
         metrics.endpoint_up(upstream, "mirror.example:8443", false);
         metrics.upstream_retry(upstream);
         metrics.upstream_failover(upstream);

@@ -79,12 +79,13 @@ fn quick(config: &Config, timings: Timings) -> (Upstream, Metrics) {
     (upstream, metrics)
 }
 
-/// The value of a metric of the upstream.
-fn value(metrics: &Metrics, name: &str) -> f64 {
+/// The value of a metric of the upstream, without a fraction.
+fn value(metrics: &Metrics, name: &str) -> u64 {
     let text = metrics.render();
     let series = format!("{name}{{upstream=\"{NAME}\"}} ");
     let value = text.lines().find_map(|line| line.strip_prefix(&series));
-    value.unwrap().parse().unwrap()
+    let whole = value.unwrap().split('.').next().unwrap();
+    whole.parse().unwrap()
 }
 
 fn metrics() -> Metrics {
