@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::exchange::{Answer, Ask, Body, Endpoint, Inner, Wanted};
-use super::health::Need;
+use super::health::{Need, Pass};
 use super::watch::Followed;
 use super::{EndpointId, FetchError, Patience};
 
@@ -58,17 +58,30 @@ impl Inner {
             for endpoint in endpoints {
                 let share = deadline.share(left);
                 left = left.saturating_sub(1);
-                match self.ask_endpoint(endpoint, ask, share).await {
+                let pass = match self.watch.health.admit(endpoint.id, Instant::now()) {
+                    Ok(pass) => pass,
+                    Err(error) => {
+                        failures.add_unasked(error);
+                        continue;
+                    }
+                };
+                match self.ask_endpoint(endpoint, pass, ask, share).await {
                     Ok(answer) => return Ok(self.hand_over(answer, permit)),
                     Err(error) => {
                         tracing::debug!(upstream = %self.name, endpoint = endpoint.id.0, %error, "no answer");
-                        let elsewhere = another_may_answer(&error) && !deadline.passed();
-                        if elsewhere && left > 0 && !absent(&error) {
-                            self.watch.failover();
-                        }
+                        let elsewhere = left > 0 && another_may_answer(&error);
+                        let failover = elsewhere && !absent(&error);
                         failures.add(error);
                         if !elsewhere {
                             break;
+                        }
+                        if deadline.passed() {
+                            // The others may have it.
+                            failures.add_unasked(FetchError::Timeout("an endpoint"));
+                            break;
+                        }
+                        if failover {
+                            self.watch.failover();
                         }
                     }
                 }
@@ -138,14 +151,14 @@ impl Inner {
         answer
     }
 
-    /// Asks one endpoint, if its breaker allows, and keeps in mind how it did.
+    /// Asks one endpoint, and keeps in mind how it did.
     async fn ask_endpoint(
         &self,
         endpoint: &Endpoint,
+        pass: Pass<'_>,
         ask: &Ask<'_>,
         deadline: Deadline,
     ) -> Result<Answer, FetchError> {
-        let pass = self.watch.health.admit(endpoint.id, Instant::now())?;
         let result = self.ask_accounts(endpoint, ask, deadline).await;
         let change = match &result {
             Ok(_) => pass.answered(!matches!(ask.body, Wanted::Stream)),
@@ -188,7 +201,12 @@ impl Inner {
                         retry_after: retry_after.or(Some(wait)),
                     }
                 }
-                Err(error) => error,
+                Err(error) => {
+                    if matches!(error, FetchError::NotFound { .. }) {
+                        account.limit.answered();
+                    }
+                    error
+                }
             };
             let another = another_account_may(&error);
             failures.add(error);
@@ -233,7 +251,7 @@ struct Failures {
     limited: Option<Duration>,
     /// One failed as servers do for a moment.
     momentary: bool,
-    /// One failed as they do for longer, or was not even asked.
+    /// One failed as they do for longer.
     lasting: bool,
 }
 
@@ -256,9 +274,8 @@ impl Failures {
         self.keep(error);
     }
 
-    /// An error of an endpoint that was not asked.
+    /// Why an endpoint was not asked. It takes no time to leave it out once more.
     fn add_unasked(&mut self, error: FetchError) {
-        self.lasting = true;
         self.keep(error);
     }
 

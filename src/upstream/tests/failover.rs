@@ -170,3 +170,26 @@ async fn repeats_end_with_the_header_timeout() {
     assert!(begin.elapsed() < Duration::from_millis(400), "no use");
     assert_eq!(ill.seen().len(), 1);
 }
+
+#[tokio::test]
+async fn an_endpoint_that_is_left_alone_does_not_keep_another_from_a_second_try() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::clone(&count);
+    let moody = Server::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0..5 => answer(404, &[], "").into(),
+        5 => answer(503, &[], "").into(),
+        _ => answer(200, &[], "{}").into(),
+    })
+    .await;
+    let timings = Timings {
+        round_pause: Duration::from_millis(20),
+        breaker_first: Duration::from_mins(1),
+        ..Timings::default()
+    };
+    let (upstream, _) = quick(&config(&[&nobody().await, &moody.url()]), timings);
+    for _ in 0..5 {
+        pull(&upstream, Patience::Wait).await.unwrap_err();
+    }
+    pull(&upstream, Patience::Wait).await.unwrap();
+    assert_eq!(count.load(Ordering::SeqCst), 7);
+}
