@@ -29,13 +29,12 @@ impl Inner {
                 Ok(answer) => return Ok(answer),
                 Err(failures) => failures,
             };
-            let wait = match failures.again() {
-                Again::No => None,
-                Again::Limited(left) => {
-                    Some(left.saturating_add(jitter.next().unwrap_or_default()))
-                }
-                Again::Moment => pauses.next(),
+            let moment = failures.for_a_moment().then(|| pauses.next()).flatten();
+            let limited = || {
+                let left = failures.limited_for()?;
+                Some(left.saturating_add(jitter.next().unwrap_or_default()))
             };
+            let wait = moment.or_else(limited);
             let wait = wait.filter(|wait| patient && *wait < deadline.left());
             let Some(wait) = wait else {
                 return Err(failures.told());
@@ -255,20 +254,11 @@ struct Failures {
     lasting: bool,
 }
 
-/// Whether asking everybody again may help.
-enum Again {
-    No,
-    /// When this time has passed.
-    Limited(Duration),
-    /// After a moment.
-    Moment,
-}
-
 impl Failures {
     fn add(&mut self, error: FetchError) {
         if momentary(&error) {
             self.momentary = true;
-        } else if !absent(&error) {
+        } else if !absent(&error) && !matches!(error, FetchError::RateLimited { .. }) {
             self.lasting = true;
         }
         self.keep(error);
@@ -297,12 +287,15 @@ impl Failures {
         }
     }
 
-    fn again(&self) -> Again {
-        match (&self.told, self.limited) {
-            (Some(FetchError::RateLimited { .. }), Some(left)) => Again::Limited(left),
-            _ if self.momentary && !self.lasting => Again::Moment,
-            _ => Again::No,
-        }
+    /// Whether asking again may help after a moment: those that are limited are left out then.
+    fn for_a_moment(&self) -> bool {
+        self.momentary && !self.lasting
+    }
+
+    /// How long it is until asking again may help, because a limit ends.
+    fn limited_for(&self) -> Option<Duration> {
+        let limited = matches!(self.told, Some(FetchError::RateLimited { .. }));
+        self.limited.filter(|_| limited)
     }
 
     fn told(self) -> FetchError {

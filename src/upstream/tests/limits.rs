@@ -157,6 +157,20 @@ async fn the_next_endpoint_is_asked_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_long_limit_does_not_keep_another_endpoint_from_a_second_try() {
+    let limited = limiting(429, &[("retry-after", "60")], "").await;
+    let count = AtomicUsize::new(0);
+    let moody = Server::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => answer(503, &[], "").into(),
+        _ => answer(200, &[], "{}").into(),
+    })
+    .await;
+    let (upstream, _) = quick(&config(&[&limited.url(), &moody.url()]), short());
+    pull(&upstream, Patience::Wait).await.unwrap();
+    assert_eq!((limited.seen().len(), moody.seen().len()), (1, 2));
+}
+
+#[tokio::test]
 async fn of_several_limits_the_shortest_is_told() {
     let long = limiting(429, &[("retry-after", "60")], "").await;
     let short = limiting(429, &[("retry-after", "30")], "").await;
