@@ -1,12 +1,16 @@
 //! Prometheus metrics. Labels are closed enums or configured upstream names:
 //! never a repository, a tag or a digest. A name that is not configured counts under the empty label.
 
+mod trouble;
+
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use tokio::time::Instant;
+use trouble::Trouble;
 
 /// Seconds to the first byte: from a hit in memory (well under a millisecond) to containerd's limit
 /// for a response's head, 30 s.
@@ -17,10 +21,6 @@ const FIRST_BYTE_BUCKETS: [f64; 15] = [
 const NO_UPSTREAM: &str = "";
 /// The statuses of upstream requests that are shown as 0 from the start: what an alert is made of.
 const STATUSES_SHOWN: [&str; 6] = ["200", "401", "429", "timeout", "connect", "error"];
-const RATELIMIT_NAME: &str = "roadstead_upstream_ratelimit_remaining";
-const RATELIMIT_HELP: &str =
-    "Requests an upstream's rate limit still allows, as it last said; absent until it says so.";
-
 /// What kind of thing a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are the protocol's")]
@@ -81,7 +81,7 @@ struct Inner {
     cache_blobs: IntGauge,
     evicted_size: IntCounter,
     evicted_damaged: IntCounter,
-    ratelimit_remaining: IntGaugeVec,
+    trouble: Trouble,
     /// The counters of each configured upstream, resolved once: every request needs some.
     upstreams: HashMap<Box<str>, Upstream>,
 }
@@ -92,6 +92,8 @@ struct Upstream {
     requests: ByKind<ByOutcome<IntCounter>>,
     client_bytes: ByKind<IntCounter>,
     bytes: IntCounter,
+    /// Every login of every endpoint is limited until then.
+    limited_until: Mutex<Option<Instant>>,
 }
 
 /// One value for each [`Kind`].
@@ -242,6 +244,7 @@ impl Metrics {
             "Bytes evicted from the cache, to make room (size) or because they were damaged.",
             &["reason"],
         );
+        let trouble = Trouble::new(&set);
         let gauge = |name, help| set.gauges(name, help, &[]).with_label_values(&NO_LABELS);
         let upstreams = upstreams
             .map(|name| {
@@ -250,6 +253,7 @@ impl Metrics {
                         upstream_requests.with_label_values(&[name, kind.label(), status]);
                     }
                 }
+                trouble.show(name);
                 let upstream = Upstream::new(name, &requests, &client_bytes, &upstream_bytes);
                 (name.into(), upstream)
             })
@@ -270,7 +274,7 @@ impl Metrics {
                 cache_blobs: gauge("roadstead_cache_blobs", "Whole blobs in the cache."),
                 evicted_size: evicted.with_label_values(&[EvictReason::Size.label()]),
                 evicted_damaged: evicted.with_label_values(&[EvictReason::Damaged.label()]),
-                ratelimit_remaining: set.gauges(RATELIMIT_NAME, RATELIMIT_HELP, &["upstream"]),
+                trouble,
                 registry: set.0,
                 requests,
                 client_bytes,
@@ -332,14 +336,6 @@ impl Metrics {
             .inc();
     }
 
-    /// What an upstream said of its limit.
-    pub fn ratelimit_remaining(&self, upstream: &str, remaining: i64) {
-        self.inner
-            .ratelimit_remaining
-            .with_label_values(&[self.upstream_label(upstream)])
-            .set(remaining);
-    }
-
     /// A fill began (+1) or ended (-1).
     pub fn fills_in_flight(&self, change: i64) {
         self.inner.fills_in_flight.add(change);
@@ -369,10 +365,8 @@ impl Metrics {
     /// The text exposition.
     #[must_use]
     pub fn render(&self) -> String {
+        self.count_down();
         let families = self.inner.registry.gather();
-        let has_ratelimit = families
-            .iter()
-            .any(|family| family.name() == RATELIMIT_NAME);
         let mut text = match TextEncoder::new().encode_to_string(&families) {
             Ok(text) => text,
             Err(error) => {
@@ -380,19 +374,13 @@ impl Metrics {
                 String::new()
             }
         };
-        if !has_ratelimit {
-            // 0 would mean that nothing is left. So there is no sample, but people see the name.
-            let lines = [
-                "# HELP ",
-                RATELIMIT_NAME,
-                " ",
-                RATELIMIT_HELP,
-                "\n",
-                "# TYPE ",
-                RATELIMIT_NAME,
-                " gauge\n",
-            ];
-            text.extend(lines);
+        for (name, help) in trouble::SHOWN_EMPTY {
+            if !families.iter().any(|family| family.name() == name) {
+                let lines = [
+                    "# HELP ", name, " ", help, "\n", "# TYPE ", name, " gauge\n",
+                ];
+                text.extend(lines);
+            }
         }
         text
     }
@@ -422,6 +410,7 @@ impl Upstream {
             }),
             client_bytes: ByKind::new(|kind| client_bytes.with_label_values(&[kind.label(), name])),
             bytes: upstream_bytes.with_label_values(&[name]),
+            limited_until: Mutex::new(None),
         }
     }
 }
@@ -442,6 +431,12 @@ impl Set {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         let gauges = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid name");
+        self.register(Box::new(gauges.clone()));
+        gauges
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        let gauges = GaugeVec::new(Opts::new(name, help), labels).expect("a valid name");
         self.register(Box::new(gauges.clone()));
         gauges
     }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::FetchError;
 use super::client::{HttpClient, root_cause};
 use super::deadline::Deadline;
+use super::watch::Followed;
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
 
@@ -30,6 +31,8 @@ pub struct BlobBody {
     waiting_since: Option<Instant>,
     /// The body ended, well or not: nothing more comes.
     ended: bool,
+    /// Whom its end is reported to; gone once it is.
+    followed: Option<Followed>,
     upstream: UpstreamName,
     metrics: Metrics,
 }
@@ -47,10 +50,16 @@ impl BlobBody {
             received: 0,
             waiting_since: None,
             ended: false,
+            followed: None,
             upstream: client.upstream().clone(),
             metrics: client.metrics().clone(),
             incoming: response.into_body(),
         }
+    }
+
+    /// Reports how it ends. One that is dropped before is no failure: nobody wanted the rest.
+    pub(super) fn follow(&mut self, followed: Followed) {
+        self.followed = Some(followed);
     }
 
     /// The next bytes, never empty; `None` at the clean end. May be dropped and called again: no byte is lost.
@@ -63,8 +72,7 @@ impl BlobBody {
             let idle = since + self.idle_timeout;
             // Polls the body first: bytes that are there count, however late the caller comes.
             let Ok(frame) = tokio::time::timeout_at(idle, self.incoming.frame()).await else {
-                self.ended = true;
-                return Err(FetchError::Timeout("more of a body"));
+                return Err(self.failed(FetchError::Timeout("more of a body")));
             };
             if let Some(bytes) = self.take(frame)? {
                 return Ok(Some(bytes));
@@ -93,12 +101,17 @@ impl BlobBody {
         let frame = match frame {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
-                self.ended = true;
-                return Err(FetchError::Broken(root_cause(&error)));
+                return Err(self.failed(FetchError::Broken(root_cause(&error))));
             }
             None => {
+                if let Err(error) = self.check_end() {
+                    return Err(self.failed(error));
+                }
                 self.ended = true;
-                return self.check_end().map(|()| None);
+                if let Some(followed) = self.followed.take() {
+                    followed.ended(self.received);
+                }
+                return Ok(None);
             }
         };
         // Trailers say nothing that is needed here.
@@ -111,7 +124,21 @@ impl BlobBody {
         let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.received = self.received.saturating_add(count);
         self.metrics.upstream_bytes(self.upstream.as_str(), count);
+        // Those who know the length need not ask for the end.
+        if self.expected == Some(self.received)
+            && let Some(followed) = self.followed.take()
+        {
+            followed.ended(self.received);
+        }
         Ok(Some(bytes))
+    }
+
+    fn failed(&mut self, error: FetchError) -> FetchError {
+        self.ended = true;
+        if let Some(followed) = self.followed.take() {
+            followed.failed(&error);
+        }
+        error
     }
 
     /// hyper reports a short body itself; this holds, should a version or protocol not do so.

@@ -27,9 +27,13 @@ impl Deadline {
     /// The deadline of the first of `parts` attempts that share the time left equally: an endpoint
     /// that is silent must leave time for the next one.
     pub(super) fn share(self, parts: usize) -> Self {
-        let left = self.0.saturating_duration_since(Instant::now());
         let parts = u32::try_from(parts.max(1)).unwrap_or(u32::MAX);
-        Self::after(left / parts)
+        Self::after(self.left() / parts)
+    }
+
+    /// The time left.
+    pub(super) fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
     }
 
     /// Whether it has passed.

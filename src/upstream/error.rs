@@ -18,10 +18,10 @@ pub enum FetchError {
     /// 403.
     #[error("upstream denies access")]
     Denied,
-    /// 429.
+    /// 429, or 503 with `Retry-After`: now, or before, so that it was not asked.
     #[error("upstream limits our requests")]
     RateLimited {
-        /// `Retry-After`, if said.
+        /// How long it is until asking makes sense: what was said, or else a guess.
         retry_after: Option<Duration>,
     },
     /// 416: the offset asked for does not exist.

@@ -1,5 +1,8 @@
-//! One question to an upstream: its endpoints in order, one repeat, the challenge, the redirects.
+//! One question to one endpoint: one repeat, the challenge, the redirects. Which endpoint is asked, as
+//! whom, and how often, is the business of `rounds`.
 
+use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,13 +10,17 @@ use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use url::Url;
 
 use super::auth::{Auth, Authorization};
 use super::body::BlobBody;
 use super::client::HttpClient;
 use super::deadline::Deadline;
-use super::health::Health;
+use super::limits::{Limit, Said};
+use super::timings::Timings;
+use super::watch::Watch;
 use super::{EndpointId, FetchError, Parallel, Patience, redirect, status};
 use crate::oci::{Digest, Repository, UpstreamName};
 use crate::telemetry::Kind;
@@ -24,9 +31,13 @@ pub(super) struct Inner {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) header_timeout: Duration,
     pub(super) idle_timeout: Duration,
-    pub(super) health: Health,
     pub(super) parallel: Parallel,
     pub(super) retry_delay: Duration,
+    pub(super) timings: Timings,
+    /// The health of the endpoints, and who hears of it.
+    pub(super) watch: Arc<Watch>,
+    /// `max_connections`.
+    pub(super) permits: Arc<Semaphore>,
 }
 
 /// One base URL of an upstream, and the client for it and for where it redirects to.
@@ -38,7 +49,14 @@ pub(super) struct Endpoint {
     pub(super) client: HttpClient,
     /// Sent with every request to the endpoint itself.
     pub(super) headers: HeaderMap,
+    /// Who roadstead may be to it; at least one, be it nobody in particular.
+    pub(super) accounts: Vec<Account>,
+}
+
+/// One login at one endpoint.
+pub(super) struct Account {
     pub(super) auth: Auth,
+    pub(super) limit: Limit,
 }
 
 /// A question, as every endpoint can be asked it.
@@ -82,6 +100,8 @@ pub(super) enum Wanted {
 /// A success.
 pub(super) struct Answer {
     pub(super) endpoint: EndpointId,
+    /// Host and port of who gave it, after redirects.
+    pub(super) host: String,
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
@@ -95,53 +115,20 @@ pub(super) enum Body {
 }
 
 impl Inner {
-    /// Asks the endpoints in order, within `header_timeout` in all.
-    ///
-    /// # Errors
-    /// The most telling error of all endpoints: a "no such content" of one is an answer, and counts more
-    /// than the silence of another.
-    pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, FetchError> {
-        let deadline = Deadline::after(self.header_timeout);
-        let mut telling: Option<FetchError> = None;
-        let order = if ask.endpoints.is_empty() {
-            self.health.order(self.endpoints.len(), ask.digest)
-        } else {
-            ask.endpoints.to_vec()
-        };
-        let mut left = order.len();
-        for endpoint in order.iter().filter_map(|id| self.endpoints.get(id.0)) {
-            let share = deadline.share(left);
-            left = left.saturating_sub(1);
-            match self.ask_endpoint(endpoint, ask, share).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => {
-                    tracing::debug!(upstream = %self.name, endpoint = endpoint.id.0, %error, "no answer");
-                    let elsewhere = another_may_answer(&error);
-                    if telling
-                        .as_ref()
-                        .is_none_or(|kept| rank(&error) < rank(kept))
-                    {
-                        telling = Some(error);
-                    }
-                    if !elsewhere || deadline.passed() {
-                        break;
-                    }
-                }
-            }
-        }
-        Err(telling.unwrap_or_else(|| FetchError::Connect("no endpoint".to_owned())))
-    }
-
-    /// Asks one endpoint; once more, when the connection broke before an answer was there. Servers
-    /// close idle connections at any time, which is no sign that they are ill.
-    async fn ask_endpoint(
+    /// Asks one endpoint as one account; once more, when the connection broke before an answer was there.
+    /// Servers close idle connections at any time, which is no sign that they are ill.
+    pub(super) async fn ask_account(
         &self,
         endpoint: &Endpoint,
+        account: &Account,
         ask: &Ask<'_>,
         deadline: Deadline,
     ) -> Result<Answer, FetchError> {
-        match self.authorized(endpoint, ask, deadline).await {
-            Err(FetchError::Broken(_)) => self.authorized(endpoint, ask, deadline).await,
+        match self.authorized(endpoint, account, ask, deadline).await {
+            Err(FetchError::Broken(_)) => {
+                self.watch.retry();
+                self.authorized(endpoint, account, ask, deadline).await
+            }
             result => result,
         }
     }
@@ -150,12 +137,15 @@ impl Inner {
     async fn authorized(
         &self,
         endpoint: &Endpoint,
+        account: &Account,
         ask: &Ask<'_>,
         deadline: Deadline,
     ) -> Result<Answer, FetchError> {
-        let auth = &endpoint.auth;
+        let auth = &account.auth;
         let known = auth.known(endpoint, ask.repository, deadline).await?;
-        let landed = endpoint.follow(ask, known.as_ref(), deadline).await?;
+        let landed = endpoint
+            .follow(account, ask, known.as_ref(), deadline)
+            .await?;
         if !landed.wants_authorization() {
             return self.finish(endpoint, ask, landed, deadline).await;
         }
@@ -167,7 +157,9 @@ impl Inner {
         let fresh = auth
             .challenged(endpoint, ask.repository, &headers, deadline)
             .await?;
-        let landed = endpoint.follow(ask, Some(&fresh), deadline).await?;
+        let landed = endpoint
+            .follow(account, ask, Some(&fresh), deadline)
+            .await?;
         if landed.wants_authorization() {
             auth.refused(&fresh, deadline).await;
         }
@@ -182,13 +174,25 @@ impl Inner {
         landed: Landed,
         deadline: Deadline,
     ) -> Result<Answer, FetchError> {
-        let Landed { response, home } = landed;
+        let Landed {
+            response,
+            home,
+            host,
+            took,
+        } = landed;
         let client = &endpoint.client;
         let status = response.status();
+        if home && status == StatusCode::LOOP_DETECTED {
+            // The other side says that it is us who asked (RFC 5842 section 7.2).
+            status::drain(client, response, deadline).await;
+            return Err(FetchError::Loop(host));
+        }
         if !matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
             return Err(status::refusal(client, response, home, deadline).await);
         }
         status::check_encoding(response.headers())?;
+        let health = &self.watch.health;
+        health.head(endpoint.id, took, Instant::now());
         let headers = response.headers().clone();
         let idle = self.idle_timeout;
         let body = match ask.body {
@@ -201,6 +205,7 @@ impl Inner {
         };
         Ok(Answer {
             endpoint: endpoint.id,
+            host,
             status,
             headers,
             body,
@@ -213,6 +218,10 @@ struct Landed {
     response: Response<Incoming>,
     /// Whether the endpoint itself gave it.
     home: bool,
+    /// Host and port of who gave it.
+    host: String,
+    /// The time from the first request to its head.
+    took: Duration,
 }
 
 impl Landed {
@@ -226,10 +235,12 @@ impl Endpoint {
     /// Sends the question and goes where the answers point.
     async fn follow(
         &self,
+        account: &Account,
         ask: &Ask<'_>,
         authorization: Option<&Authorization>,
         deadline: Deadline,
     ) -> Result<Landed, FetchError> {
+        let began = Instant::now();
         let mut visited = vec![self.url(ask)];
         loop {
             let current = visited.last().unwrap_or(&self.base);
@@ -244,11 +255,18 @@ impl Endpoint {
                 .send(ask.kind, request, deadline, ask.lane)
                 .await?;
             if home {
-                self.note_rate_limit(response.headers());
+                self.note_rate_limit(account, response.headers());
             }
             let (status, headers) = (response.status(), response.headers());
             match redirect::target(status, headers, &visited, &self.base)? {
-                None => return Ok(Landed { response, home }),
+                None => {
+                    return Ok(Landed {
+                        home,
+                        host: current.authority().to_owned(),
+                        took: began.elapsed(),
+                        response,
+                    });
+                }
                 Some(next) => {
                     status::drain(&self.client, response, deadline).await;
                     visited.push(next);
@@ -266,16 +284,51 @@ impl Endpoint {
         url
     }
 
-    /// `ratelimit-remaining: 100;w=21600` (Docker Hub, "Pull usage and limits").
-    fn note_rate_limit(&self, headers: &HeaderMap) {
-        let remaining = headers
-            .get("ratelimit-remaining")
-            .and_then(|value| value.to_str().ok())
-            .and_then(|text| text.split(';').next()?.trim().parse().ok());
-        if let Some(remaining) = remaining {
-            let client = &self.client;
-            let upstream = client.upstream().as_str();
-            client.metrics().ratelimit_remaining(upstream, remaining);
+    /// Whether any account may be used now; if not, how long it is until one may.
+    pub(super) fn limited(&self, now: Instant) -> Option<Duration> {
+        let until = self.limited_until(now)?;
+        Some(until.saturating_duration_since(now))
+    }
+
+    /// When the first account is not limited any more, if all are.
+    pub(super) fn limited_until(&self, now: Instant) -> Option<Instant> {
+        let accounts = self.accounts.iter();
+        let all: Option<Vec<_>> = accounts.map(|account| account.limit.until(now)).collect();
+        all?.into_iter().min()
+    }
+
+    /// How long it is until some account that is limited now is not, if there is one.
+    pub(super) fn shortest_limit(&self, now: Instant) -> Option<Duration> {
+        let accounts = self.accounts.iter();
+        let until = accounts
+            .filter_map(|account| account.limit.until(now))
+            .min();
+        until.map(|until| until.saturating_duration_since(now))
+    }
+
+    /// The accounts that are not limited, in the order in which they should be used: the one with most
+    /// left first, and as they are written where nobody has said how much. One that has not been used
+    /// has all of its allowance.
+    pub(super) fn usable(&self, now: Instant) -> Vec<&Account> {
+        let accounts = self.accounts.iter();
+        let mut usable: Vec<_> = accounts
+            .filter(|account| account.limit.until(now).is_none())
+            .map(|account| (account.limit.remaining(now), account))
+            .collect();
+        usable.sort_by_key(|(remaining, _)| Reverse(remaining.unwrap_or(u64::MAX)));
+        usable.into_iter().map(|(_, account)| account).collect()
+    }
+
+    fn note_rate_limit(&self, account: &Account, headers: &HeaderMap) {
+        let said = Said::read(headers);
+        account.limit.note(&said, Instant::now());
+        let (upstream, metrics) = (self.client.upstream().as_str(), self.client.metrics());
+        let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        if let Some(limit) = said.limit {
+            metrics.ratelimit_limit(upstream, signed(limit));
+        }
+        if let Some(remaining) = said.remaining {
+            metrics.ratelimit_remaining(upstream, signed(remaining));
         }
     }
 }
@@ -304,45 +357,5 @@ impl Ask<'_> {
             headers.insert(AUTHORIZATION, authorization.header.clone());
         }
         Ok(request)
-    }
-}
-
-/// Whether the next endpoint is worth asking after this error.
-fn another_may_answer(error: &FetchError) -> bool {
-    match error {
-        // The content itself does not fit, and it is the same everywhere.
-        FetchError::RangeNotSatisfiable | FetchError::TooLarge { .. } => false,
-        FetchError::NotFound { .. }
-        | FetchError::Unauthorized
-        | FetchError::Denied
-        | FetchError::RateLimited { .. }
-        | FetchError::Status(_)
-        | FetchError::Connect(_)
-        | FetchError::Timeout(_)
-        | FetchError::Broken(_)
-        | FetchError::Protocol(_)
-        | FetchError::Loop(_)
-        | FetchError::Login(_)
-        | FetchError::Busy
-        | FetchError::Token(_) => true,
-    }
-}
-
-/// Which of several endpoints' errors is told: the lowest, and the first of equals.
-fn rank(error: &FetchError) -> u8 {
-    match error {
-        FetchError::RangeNotSatisfiable | FetchError::TooLarge { .. } => 0,
-        FetchError::NotFound { .. } => 1,
-        FetchError::Unauthorized | FetchError::Denied => 2,
-        FetchError::RateLimited { .. } => 3,
-        FetchError::Status(_)
-        | FetchError::Connect(_)
-        | FetchError::Timeout(_)
-        | FetchError::Broken(_)
-        | FetchError::Protocol(_)
-        | FetchError::Loop(_)
-        | FetchError::Login(_)
-        | FetchError::Busy
-        | FetchError::Token(_) => 4,
     }
 }

@@ -6,23 +6,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK, WARNING,
+    CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LINK, WARNING,
 };
 use http::{Method, StatusCode};
+use tokio::time::Instant;
 use url::form_urlencoded;
 
-use super::auth::Auth;
 use super::body::content_length;
-use super::client::HttpClient;
-use super::exchange::{Answer, Ask, Body, Endpoint, Inner, Wanted};
-use super::health::Health;
-use super::login::Source;
-use super::{BlobBody, FetchError, Parallel, realm};
+use super::exchange::{Answer, Ask, Body, Inner, Wanted};
+use super::health::{Health, Need};
+use super::{BlobBody, FetchError, Parallel};
 use crate::oci::link::{self, NextPage};
 use crate::oci::manifest::{MANIFEST_BYTES_MAX, media};
 use crate::oci::range::parse_content_range;
 use crate::oci::{AcceptClass, Digest, Reference, Repository, UpstreamName};
-use crate::telemetry::{Kind, Metrics};
+use crate::telemetry::Kind;
 
 /// One of an upstream's endpoints, by its place in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -141,78 +139,10 @@ pub struct ListFetch {
 /// One upstream. Cheap to clone.
 #[derive(Clone)]
 pub struct Upstream {
-    inner: Arc<Inner>,
-}
-
-/// Why an upstream cannot be set up: one line naming the file or setting.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("upstream {name}: {why}")]
-pub struct SetupError {
-    /// The upstream.
-    pub name: UpstreamName,
-    /// What is wrong.
-    pub why: String,
+    pub(super) inner: Arc<Inner>,
 }
 
 impl Upstream {
-    /// Sets up the client of an upstream: reads its CA files, makes its pools. Dials nothing.
-    ///
-    /// # Errors
-    /// [`SetupError`].
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a handle that is kept, like every module's"
-    )]
-    pub fn new(config: &super::Config, metrics: Metrics) -> Result<Self, SetupError> {
-        let wrong = |why: String| SetupError {
-            name: config.name.clone(),
-            why,
-        };
-        if config.endpoints.is_empty() {
-            return Err(wrong("it has no endpoint".to_owned()));
-        }
-        let mut endpoints = Vec::with_capacity(config.endpoints.len());
-        for (index, endpoint) in config.endpoints.iter().enumerate() {
-            let base = endpoint.url.clone();
-            if !matches!(base.scheme(), "http" | "https") || realm::has_user_info(&base) {
-                let why = "an endpoint is no http or https URL without user info";
-                return Err(wrong(why.to_owned()));
-            }
-            let client = HttpClient::new(
-                config.name.clone(),
-                metrics.clone(),
-                endpoint,
-                connect_share(config),
-                config.parallel.connections,
-            );
-            let client = client.map_err(wrong)?;
-            let login = endpoint.logins.as_ref().unwrap_or(&config.logins).first();
-            let host = base.host_str().unwrap_or_default();
-            let login = match login {
-                Some(login) => Source::new(login, host, client.clone()).map_err(wrong)?,
-                None => Source::anonymous(),
-            };
-            endpoints.push(Endpoint {
-                id: EndpointId(index),
-                base,
-                client,
-                headers: endpoint.headers.iter().cloned().collect(),
-                auth: Auth::new(login),
-            });
-        }
-        Ok(Self {
-            inner: Arc::new(Inner {
-                name: config.name.clone(),
-                endpoints,
-                header_timeout: config.header_timeout,
-                idle_timeout: config.idle_timeout,
-                health: Health::default(),
-                parallel: config.parallel,
-                retry_delay: config.retry_delay,
-            }),
-        })
-    }
-
     /// Its public name.
     #[must_use]
     pub fn name(&self) -> &UpstreamName {
@@ -236,31 +166,38 @@ impl Upstream {
     /// there is no other. Never empty.
     #[must_use]
     pub fn endpoints_for(&self, digest: &Digest) -> Vec<EndpointId> {
-        let count = self.inner.endpoints.len();
-        self.inner.health.order(count, Some(digest))
+        let need = Need {
+            digest: Some(digest),
+            bytes: true,
+            explore: false,
+        };
+        self.health().order(need, Instant::now())
     }
 
     /// The endpoint gave wrong bytes for `digest`: it is not asked for it again as long as there is another.
     pub fn distrust(&self, endpoint: EndpointId, digest: &Digest) {
-        self.inner.health.distrust(endpoint, digest);
+        self.health().distrust(endpoint, digest, Instant::now());
     }
 
     /// The endpoint does not honour Range, or lies about it: it is used on one connection from now on.
     pub fn ignores_range(&self, endpoint: EndpointId) {
-        self.inner.health.ignores_range(endpoint);
+        self.health().ignores_range(endpoint, Instant::now());
     }
 
     /// Whether a Range may be tried at the endpoint.
     #[must_use]
     pub fn honours_range(&self, endpoint: EndpointId) -> bool {
-        self.inner.health.honours_range(endpoint)
+        self.health().honours_range(endpoint, Instant::now())
     }
 
     /// The endpoint's host and port, for a log line.
     #[must_use]
     pub fn endpoint_host(&self, endpoint: EndpointId) -> &str {
-        let endpoint = self.inner.endpoints.get(endpoint.0);
-        endpoint.map_or("", |endpoint| endpoint.base.authority())
+        self.inner.watch.host(endpoint)
+    }
+
+    fn health(&self) -> &Health {
+        &self.inner.watch.health
     }
 
     /// GET of a manifest.
@@ -327,14 +264,15 @@ impl Upstream {
         ask.lane = wanted.lane;
         ask.extra = wanted.extra;
         let answer = self.inner.ask(&ask).await?;
-        let (offset, total) = extent(answer.status, &answer.headers, ask.range)?;
+        let extent = extent(answer.status, &answer.headers, ask.range)?;
+        let validator = etag(&answer.headers).map(|tag| (tag, answer.host));
         match answer.body {
             Body::Stream(body) => Ok(BlobFetch {
-                offset,
-                ranged: answer.status == StatusCode::PARTIAL_CONTENT,
+                offset: extent.offset,
+                ranged: extent.ranged,
                 endpoint: answer.endpoint,
-                validator: None,
-                total,
+                validator,
+                total: extent.total,
                 body,
             }),
             Body::Nothing | Body::Whole(_) => Err(nonsense("no body")),
@@ -494,15 +432,28 @@ fn blob_ask<'a>(
     }
 }
 
-/// The offset of the first byte of an answer, and the size of the whole blob.
+/// What part of a blob an answer holds.
+struct Extent {
+    /// Of the first byte.
+    offset: u64,
+    /// The size of the whole blob.
+    total: Option<u64>,
+    /// Whether it is the part that was asked for. A 200 to a Range is the whole.
+    ranged: bool,
+}
+
 fn extent(
     status: StatusCode,
     headers: &HeaderMap,
     asked: Option<(u64, Option<u64>)>,
-) -> Result<(u64, Option<u64>), FetchError> {
+) -> Result<Extent, FetchError> {
     // RFC 9110 section 14.2: a server may ignore Range.
     if status == StatusCode::OK {
-        return Ok((0, content_length(headers)));
+        return Ok(Extent {
+            offset: 0,
+            total: content_length(headers),
+            ranged: false,
+        });
     }
     let (range, total) = headers
         .get(CONTENT_RANGE)
@@ -518,7 +469,11 @@ fn extent(
     if content_length(headers).is_some_and(|said| said != length) {
         return Err(nonsense("Content-Length and Content-Range do not agree"));
     }
-    Ok((start, total))
+    Ok(Extent {
+        offset: start,
+        total,
+        ranged: true,
+    })
 }
 
 fn nonsense(why: &str) -> FetchError {
@@ -560,15 +515,17 @@ fn warnings(headers: &HeaderMap) -> Vec<String> {
         .collect()
 }
 
+/// A strong entity tag (RFC 9110 section 8.8.3). A weak one says nothing of bytes.
+fn etag(headers: &HeaderMap) -> Option<String> {
+    text(headers, &ETAG).filter(|tag| tag.len() > 2 && tag.starts_with('"') && tag.ends_with('"'))
+}
+
 /// A header's text, unless it is absurdly long.
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let value = headers.get(name)?.to_str().ok()?;
     (value.len() <= HEADER_BYTES_MAX).then(|| value.to_owned())
 }
 
-/// Endpoints that cannot be reached, all together, cost a pull no more than this: a client then goes on
-/// to the registry itself.
-const UNREACHABLE_WAIT_MAX: Duration = Duration::from_secs(10);
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// Values that are kept or passed on: digests, media types, warnings are far shorter.
@@ -578,33 +535,3 @@ const WARNINGS_MAX: usize = 8;
 /// Docker Hub's longest tag list, asked for without `n`, has some 100 000 tags of a few bytes.
 const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LIST: Wanted = Wanted::Whole("a list", LIST_BYTES_MAX);
-
-/// How long a connection to one endpoint may take: several that are unreachable, tried one after
-/// the other, together take no longer than one pull should wait to hear that.
-fn connect_share(config: &super::Config) -> Duration {
-    match u32::try_from(config.endpoints.len()) {
-        Ok(0 | 1) => config.connect_timeout,
-        Ok(endpoints) => config.connect_timeout.min(UNREACHABLE_WAIT_MAX / endpoints),
-        Err(_) => Duration::ZERO,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::upstream::tests::config;
-
-    #[test]
-    fn endpoints_that_cannot_be_reached_share_ten_seconds() {
-        let share = |endpoints: &[&str], seconds| {
-            let mut config = config(endpoints);
-            config.connect_timeout = Duration::from_secs(seconds);
-            connect_share(&config).as_millis()
-        };
-        let (a, b, c, d) = ("http://a", "http://b", "http://c", "http://d");
-        assert_eq!(share(&[a], 15), 15_000, "as configured");
-        assert_eq!(share(&[a, b], 5), 5_000);
-        assert_eq!(share(&[a, b, c, d], 5), 2_500, "four used to take 20 s");
-        assert_eq!(share(&[a, b, c, d], 1), 1_000);
-    }
-}

@@ -2,18 +2,22 @@
 //!
 //! An [`Upstream`] answers four questions (manifest, blob, tag list, referrers) with what the registry
 //! says, after tokens and redirects, within its time limits. It decides nothing about caching.
-
 //!
 //! | file | what it does |
 //! | --- | --- |
 //! | `fetch` | the questions, and what their answers must look like |
-//! | `exchange` | one question: endpoints in order, one repeat, the challenge |
+//! | `rounds` | whom a question is put to: endpoints in order, logins, repeats; which error is told |
+//! | `exchange` | one question to one endpoint: one repeat, the challenge |
 //! | `auth`, `token`, `realm` | `Authorization`: challenges, tokens, which realms are trusted |
 //! | `via` | which mirrors a question has passed through |
 //! | `redirect` | where an answer that lies elsewhere is fetched from |
 //! | `status` | what an answer that is no success means |
 //! | `body` | bytes as they arrive |
-//! | `health` | which endpoints are well, and which limit us |
+//! | `health` | which endpoints are well, fast, and trusted for a digest |
+//! | `limits` | rate limits, and which login they leave to be used |
+//! | `watch` | who hears of what happens: health, log, metrics |
+//! | `timings` | times that nobody configures |
+//! | `setup` | an upstream from its configuration |
 //! | `login/` | user names, passwords and tokens, and how they are kept fresh |
 //! | `client`, `tls` | connections |
 //! | `settings` | what is configured |
@@ -30,14 +34,19 @@ mod error;
 mod exchange;
 mod fetch;
 mod health;
+mod limits;
 mod login;
 mod realm;
 mod redirect;
+mod rounds;
 mod settings;
+mod setup;
 mod status;
+mod timings;
 mod tls;
 mod token;
 mod via;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -45,8 +54,7 @@ mod tests;
 pub use body::BlobBody;
 pub use error::FetchError;
 pub use fetch::{
-    BlobAsk, BlobFetch, EndpointId, ListFetch, ManifestFetch, ManifestHead, Patience, SetupError,
-    Upstream,
+    BlobAsk, BlobFetch, EndpointId, ListFetch, ManifestFetch, ManifestHead, Patience, Upstream,
 };
 pub use login::{CloudConfig, CloudUrls, LoginConfig, Text};
 pub use settings::{
@@ -54,4 +62,5 @@ pub use settings::{
     HEADER_TIMEOUT, IDLE_TIMEOUT, MAX_CONNECTIONS, Parallel, Proxy, ProxyConfig, RETRY_DELAY,
     Secret, Strategy,
 };
+pub use setup::SetupError;
 pub use via::{Loop, Pseudonym, Via, carry};

@@ -6,10 +6,10 @@ use http::header::{CONTENT_ENCODING, DATE, HeaderMap, RETRY_AFTER};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::FetchError;
 use super::body::BlobBody;
 use super::client::HttpClient;
 use super::deadline::Deadline;
+use super::{FetchError, limits};
 use crate::clock::{Clock, SystemClock};
 
 /// Turns an answer that is no success into an error. Its body is read, within a bound, for the error
@@ -24,16 +24,23 @@ pub(super) async fn refusal(
     deadline: Deadline,
 ) -> FetchError {
     let status = response.status();
-    let retry_after = retry_after(response.headers());
+    let said = retry_after(response.headers());
     let readable = check_encoding(response.headers()).is_ok();
     let body = drain(client, response, deadline).await;
+    let body = if readable { &*body } else { &[] };
     match status {
         StatusCode::NOT_FOUND => FetchError::NotFound {
-            code: if readable { error_code(&body) } else { None },
+            code: error_code(body),
         },
         StatusCode::UNAUTHORIZED if home => FetchError::Unauthorized,
         StatusCode::FORBIDDEN if home => FetchError::Denied,
-        StatusCode::TOO_MANY_REQUESTS => FetchError::RateLimited { retry_after },
+        StatusCode::TOO_MANY_REQUESTS => FetchError::RateLimited {
+            retry_after: said.or_else(|| retry_after_text(body)),
+        },
+        // Overloaded, and it says for how long (RFC 9110 section 15.6.4): asking earlier is no use.
+        StatusCode::SERVICE_UNAVAILABLE if said.is_some() => {
+            FetchError::RateLimited { retry_after: said }
+        }
         StatusCode::RANGE_NOT_SATISFIABLE => FetchError::RangeNotSatisfiable,
         other => FetchError::Status(other.as_u16()),
     }
@@ -98,6 +105,21 @@ fn error_code(body: &[u8]) -> Option<String> {
     (fits && code.bytes().all(sane)).then(|| code.to_owned())
 }
 
+/// The wait that an error's text names (GHCR).
+pub(super) fn retry_after_text(body: &[u8]) -> Option<Duration> {
+    // As JSON the text may hold `\u00b5`; some proxies give the bare text.
+    let message = serde_json::from_slice::<serde_json::Value>(body)
+        .ok()
+        .and_then(|envelope| {
+            let message = envelope.get("errors")?.get(0)?.get("message")?;
+            message.as_str().map(str::to_owned)
+        });
+    match message {
+        Some(message) => limits::retry_after_in(&message),
+        None => limits::retry_after_in(std::str::from_utf8(body).ok()?),
+    }
+}
+
 /// An envelope is a few hundred bytes; HTML error pages are larger, and only read past.
 const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 /// How long an unneeded body may hold up the answer.
@@ -105,7 +127,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest code in the specification has 25 characters.
 const ERROR_CODE_BYTES_MAX: usize = 64;
 /// A longer wait is not believed. Docker Hub's window is 6 hours.
-const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 use super::*;
 use prometheus::proto::{LabelPair, Metric};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 const UPSTREAMS: [&str; 2] = ["docker.io", "localhost:5000"];
 
@@ -34,6 +35,11 @@ fn use_everything(metrics: &Metrics) {
         }
         metrics.upstream_bytes(upstream, 1);
         metrics.ratelimit_remaining(upstream, 7);
+        metrics.ratelimit_limit(upstream, 100);
+        metrics.upstream_limited(upstream, Some(Instant::now() + Duration::from_mins(1)));
+        metrics.endpoint_up(upstream, "mirror.example:8443", false);
+        metrics.upstream_retry(upstream);
+        metrics.upstream_failover(upstream);
     }
     metrics.evicted(EvictReason::Size, 1);
     metrics.evicted(EvictReason::Damaged, 1);
@@ -43,7 +49,7 @@ fn use_everything(metrics: &Metrics) {
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 12] = [
+const CONTRACT: [(&str, &str, &[&str]); 18] = [
     ("roadstead_cache_blobs", "gauge", &[]),
     ("roadstead_cache_bytes", "gauge", &[]),
     ("roadstead_cache_max_bytes", "gauge", &[]),
@@ -67,6 +73,18 @@ const CONTRACT: [(&str, &str, &[&str]); 12] = [
     ),
     ("roadstead_upstream_bytes_total", "counter", &["upstream"]),
     (
+        "roadstead_upstream_endpoint_up",
+        "gauge",
+        &["endpoint", "upstream"],
+    ),
+    (
+        "roadstead_upstream_failovers_total",
+        "counter",
+        &["upstream"],
+    ),
+    ("roadstead_upstream_limited", "gauge", &["upstream"]),
+    ("roadstead_upstream_ratelimit_limit", "gauge", &["upstream"]),
+    (
         "roadstead_upstream_ratelimit_remaining",
         "gauge",
         &["upstream"],
@@ -76,12 +94,20 @@ const CONTRACT: [(&str, &str, &[&str]); 12] = [
         "counter",
         &["kind", "status", "upstream"],
     ),
+    ("roadstead_upstream_retries_total", "counter", &["upstream"]),
+    (
+        "roadstead_upstream_retry_after_seconds",
+        "gauge",
+        &["upstream"],
+    ),
 ];
 
 #[test]
 fn names_types_and_labels_are_those_of_the_contract() {
     let metrics = metrics();
     use_everything(&metrics);
+    // Rendering makes those that change as time passes.
+    assert!(!metrics.render().is_empty());
     let families = metrics.inner.registry.gather();
     let found: Vec<(&str, String, BTreeSet<&str>)> = families
         .iter()
@@ -116,6 +142,7 @@ fn every_label_value_is_from_a_closed_set() {
     }
     let set = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect();
     let expected = BTreeMap::from([
+        ("endpoint".to_owned(), set(&["mirror.example:8443"])),
         (
             "kind".to_owned(),
             set(&["manifest", "blob", "tags", "referrers", "other"]),
@@ -159,6 +186,10 @@ fn every_name_is_shown_from_the_start() {
         r#"roadstead_first_byte_seconds_count{kind="tags",outcome="stale"} 0"#,
         r#"roadstead_evicted_bytes_total{reason="damaged"} 0"#,
         "roadstead_fills_in_flight 0",
+        r#"roadstead_upstream_limited{upstream="docker.io"} 0"#,
+        r#"roadstead_upstream_retry_after_seconds{upstream="docker.io"} 0"#,
+        r#"roadstead_upstream_retries_total{upstream="docker.io"} 0"#,
+        r#"roadstead_upstream_failovers_total{upstream="localhost:5000"} 0"#,
     ] {
         assert!(text.contains(series), "{series}");
     }
@@ -220,6 +251,42 @@ fn what_is_recorded_is_shown_under_its_labels() {
         sample(&metrics, "roadstead_cache_max_bytes"),
         Some(9_223_372_036_854_775_807.0)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_ends_by_itself() {
+    let metrics = metrics();
+    let seen = || {
+        let of = |name: &str| sample(&metrics, &format!(r#"{name}{{upstream="docker.io"}}"#));
+        let limited = of("roadstead_upstream_limited").unwrap();
+        let left = of("roadstead_upstream_retry_after_seconds").unwrap();
+        (limited, left)
+    };
+    let until = Instant::now() + Duration::from_secs(30);
+    metrics.upstream_limited("docker.io", Some(until));
+    assert_eq!(seen(), (1.0, 30.0));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert_eq!(seen(), (1.0, 10.0));
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(seen(), (0.0, 0.0));
+}
+
+#[test]
+fn an_endpoint_is_shown_up_or_down_for_configured_upstreams_only() {
+    let metrics = metrics();
+    metrics.endpoint_up("docker.io", "a.example", true);
+    metrics.endpoint_up("docker.io", "b.example:5000", false);
+    metrics.endpoint_up("evil.example", "c.example", true);
+    let up = |endpoint: &str| {
+        let labels = format!(r#"endpoint="{endpoint}",upstream="docker.io""#);
+        sample(
+            &metrics,
+            &format!("roadstead_upstream_endpoint_up{{{labels}}}"),
+        )
+    };
+    assert_eq!(up("a.example"), Some(1.0));
+    assert_eq!(up("b.example:5000"), Some(0.0));
+    assert!(!metrics.render().contains("c.example"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::upstream::{FetchError, ManifestFetch};
 async fn pull(url: &str) -> Result<ManifestFetch, FetchError> {
     let all = AcceptClass::ALL;
     simple(url)
-        .manifest(&repository(), &latest(), all, Patience::Wait)
+        .manifest(&repository(), &latest(), all, Patience::Now)
         .await
 }
 
@@ -112,7 +112,9 @@ async fn statuses_become_errors() {
         (404, vec![], "<html>", FetchError::NotFound { code: None }),
         (401, vec![], "", FetchError::Unauthorized),
         (403, vec![], "", FetchError::Denied),
-        (429, vec![], "", limited(None)),
+        (429, vec![], "", limited(Some(1))),
+        (503, vec![("retry-after", "7")], "", limited(Some(7))),
+        (503, vec![], "", FetchError::Status(503)),
         (429, vec![("retry-after", "7")], "", limited(Some(7))),
         (
             429,
@@ -128,6 +130,14 @@ async fn statuses_become_errors() {
         let server = Server::start(move |_| answer(status, &headers, body).into()).await;
         assert_eq!(pull(&server.url()).await.unwrap_err(), expected, "{status}");
     }
+}
+
+#[tokio::test]
+async fn who_says_that_we_asked_ourselves_is_named() {
+    let server = Server::start(|_| answer(508, &[], "").into()).await;
+    let host = server.url().replace("http://", "");
+    let error = pull(&server.url()).await.unwrap_err();
+    assert_eq!(error, FetchError::Loop(host));
 }
 
 #[tokio::test]

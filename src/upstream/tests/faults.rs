@@ -10,26 +10,15 @@ use tokio::time::Instant;
 
 use super::server::{Reply, Server, answer, piecewise};
 use super::*;
-use crate::oci::AcceptClass;
-use crate::upstream::{FetchError, ManifestFetch};
 
-async fn pull(upstream: &Upstream) -> Result<ManifestFetch, FetchError> {
-    let all = AcceptClass::ALL;
-    upstream
-        .manifest(&repository(), &latest(), all, Patience::Wait)
-        .await
-}
-
-/// The URL of a port that nobody listens on.
-async fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+async fn get(upstream: &Upstream) -> Result<ManifestFetch, FetchError> {
+    pull(upstream, Patience::Now).await
 }
 
 #[tokio::test]
 async fn a_refused_connection_fails_at_once() {
     let begin = Instant::now();
-    let error = pull(&simple(&nobody().await)).await.unwrap_err();
+    let error = get(&simple(&nobody().await)).await.unwrap_err();
     let FetchError::Connect(why) = &error else {
         panic!("{error:?}")
     };
@@ -43,7 +32,7 @@ async fn a_silent_server_costs_the_header_timeout_and_no_more() {
     let mut config = config(&[&server.url()]);
     config.header_timeout = Duration::from_millis(200);
     let begin = Instant::now();
-    let error = pull(&upstream(&config)).await.unwrap_err();
+    let error = get(&upstream(&config)).await.unwrap_err();
     assert_eq!(error, FetchError::Timeout("the response header"));
     let waited = begin.elapsed();
     assert!(waited >= Duration::from_millis(200) && waited < Duration::from_secs(2));
@@ -70,7 +59,7 @@ async fn redirects_and_tokens_do_not_renew_the_header_timeout() {
     let mut config = config(&[&server.url()]);
     config.header_timeout = Duration::from_millis(400);
     let begin = Instant::now();
-    let error = pull(&upstream(&config)).await.unwrap_err();
+    let error = get(&upstream(&config)).await.unwrap_err();
     assert_eq!(error, FetchError::Timeout("the response header"));
     assert!(begin.elapsed() < Duration::from_secs(1));
 }
@@ -83,7 +72,7 @@ async fn a_tls_handshake_that_hangs_costs_the_connect_timeout() {
     let mut config = config(&[&url]);
     config.connect_timeout = Duration::from_millis(200);
     let begin = Instant::now();
-    let error = pull(&upstream(&config)).await.unwrap_err();
+    let error = get(&upstream(&config)).await.unwrap_err();
     assert_eq!(error, FetchError::Timeout("a connection"));
     assert!(begin.elapsed() < Duration::from_secs(2));
 }
@@ -144,10 +133,10 @@ async fn a_connection_closed_without_an_answer_is_tried_once_more() {
         _ => answer(200, &[], "{}").into(),
     })
     .await;
-    pull(&simple(&server.url())).await.unwrap();
+    get(&simple(&server.url())).await.unwrap();
 
     let server = Server::start(|_| Reply::Close).await;
-    let error = pull(&simple(&server.url())).await.unwrap_err();
+    let error = get(&simple(&server.url())).await.unwrap_err();
     assert!(matches!(error, FetchError::Broken(_)), "{error}");
     assert_eq!(server.seen().len(), 2);
 }
@@ -162,24 +151,8 @@ async fn the_next_endpoint_answers_for_one_that_cannot() {
     for first in [silent.url(), ill.url(), empty.url(), nobody] {
         let mut config = config(&[&first, &good.url()]);
         config.header_timeout = Duration::from_secs(2);
-        let result = pull(&upstream(&config)).await;
+        let result = get(&upstream(&config)).await;
         assert!(result.is_ok(), "{first}: {result:?}");
     }
     assert_eq!(good.seen().len(), 4);
-}
-
-#[tokio::test]
-async fn of_several_errors_an_answer_is_told() {
-    let ill = Server::start(|_| answer(503, &[], "").into()).await;
-    let empty = Server::start(|_| answer(404, &[], "").into()).await;
-    let not_found = FetchError::NotFound { code: None };
-    let cases = [
-        ([ill.url(), empty.url()], not_found.clone()),
-        ([empty.url(), ill.url()], not_found),
-        ([ill.url(), nobody().await], FetchError::Status(503)),
-    ];
-    for (endpoints, expected) in cases {
-        let config = config(&[&endpoints[0], &endpoints[1]]);
-        assert_eq!(pull(&upstream(&config)).await.unwrap_err(), expected);
-    }
 }

@@ -3,7 +3,11 @@
 mod answers;
 mod auth;
 mod bodies;
+mod breaker;
+mod connections;
+mod failover;
 mod faults;
+mod limits;
 mod login;
 mod proxies;
 mod proxy_server;
@@ -15,11 +19,12 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::timings::Timings;
 use super::{
-    BlobAsk, BlobFetch, Config, EndpointConfig, FetchError, LoginConfig, Patience, Secret, Text,
-    Upstream,
+    BlobAsk, BlobFetch, Config, EndpointConfig, FetchError, LoginConfig, ManifestFetch, Patience,
+    Secret, Text, Upstream,
 };
-use crate::oci::{Algorithm, Digest, Reference, Repository, Tag, UpstreamName};
+use crate::oci::{AcceptClass, Algorithm, Digest, Reference, Repository, Tag, UpstreamName};
 use crate::telemetry::Metrics;
 
 /// The name under which the metrics count.
@@ -54,6 +59,36 @@ async fn blob(upstream: &Upstream, start: u64) -> Result<BlobFetch, FetchError> 
         ..BlobAsk::whole(&repository, &digest)
     };
     upstream.blob(&ask).await
+}
+
+/// The manifest of `latest`.
+async fn pull(upstream: &Upstream, patience: Patience) -> Result<ManifestFetch, FetchError> {
+    let all = AcceptClass::ALL;
+    upstream
+        .manifest(&repository(), &latest(), all, patience)
+        .await
+}
+
+/// The URL of a port that nobody listens on.
+async fn nobody() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+/// An upstream with quick times, and its metrics.
+fn quick(config: &Config, timings: Timings) -> (Upstream, Metrics) {
+    let metrics = metrics();
+    let upstream = Upstream::with_timings(config, metrics.clone(), timings).unwrap();
+    (upstream, metrics)
+}
+
+/// The value of a metric of the upstream, without a fraction.
+fn value(metrics: &Metrics, name: &str) -> u64 {
+    let text = metrics.render();
+    let series = format!("{name}{{upstream=\"{NAME}\"}} ");
+    let value = text.lines().find_map(|line| line.strip_prefix(&series));
+    let whole = value.unwrap().split('.').next().unwrap();
+    whole.parse().unwrap()
 }
 
 fn metrics() -> Metrics {

@@ -115,7 +115,7 @@ async fn a_manifest_can_be_redirected_too() {
     let target = format!("{}/v2/x/manifests/latest", region.url());
     let registry = Server::start(move |_| answer(307, &[("location", &target)], "").into()).await;
     let upstream = simple(&registry.url());
-    let all = crate::oci::AcceptClass::ALL;
+    let all = AcceptClass::ALL;
     let fetch = upstream
         .manifest(&repository(), &latest(), all, Patience::Wait)
         .await

@@ -1,0 +1,201 @@
+//! Rate limits: what registries say of them, and until when a login is not used because of one.
+//!
+//! Sources: Docker Hub, "Pull usage and limits" (`ratelimit-limit`, `ratelimit-remaining`,
+//! `docker-ratelimit-source`); RFC 9110 section 10.2.3 (`Retry-After`); GHCR's answers, whose message says
+//! `retry-after: 880.092µs, allowed: 44000/minute`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backon::ExponentialBackoff;
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::status::RETRY_AFTER_MAX;
+use super::timings::Timings;
+
+/// What an endpoint's rate limit does to one login.
+#[derive(Debug)]
+pub(super) struct Limit {
+    timings: Timings,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    until: Option<Instant>,
+    /// What is left of the allowance, and until when that says something.
+    remaining: Option<(u64, Instant)>,
+    source: Option<String>,
+    /// How long the login is left alone when nobody says how long, and at least.
+    guesses: ExponentialBackoff,
+    floors: ExponentialBackoff,
+    /// Whether the last answer was a 429: the next one waits longer.
+    again: bool,
+}
+
+/// What the headers of an answer say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    /// Requests allowed in a window.
+    pub(super) limit: Option<u64>,
+    /// Those that are left.
+    pub(super) remaining: Option<u64>,
+    /// The length of the window.
+    pub(super) window: Option<Duration>,
+    /// Whom the limit counts: an address, or an account's id.
+    pub(super) source: Option<String>,
+}
+
+impl Said {
+    /// Reads the headers; what makes no sense is as if it were not there.
+    pub(super) fn read(headers: &HeaderMap) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let limit = text("ratelimit-limit").and_then(counted);
+        let remaining = text("ratelimit-remaining").and_then(counted);
+        let window = |(_, window): (u64, Option<Duration>)| window;
+        Self {
+            limit: limit.map(|(count, _)| count),
+            remaining: remaining.map(|(count, _)| count),
+            window: remaining.and_then(window).or(limit.and_then(window)),
+            source: text("docker-ratelimit-source")
+                .filter(|source| source.len() <= SOURCE_BYTES_MAX)
+                .map(str::to_owned),
+        }
+    }
+}
+
+impl Limit {
+    /// Nothing is known yet.
+    pub(super) fn new(timings: Timings) -> Self {
+        Self {
+            timings,
+            state: Mutex::new(State {
+                until: None,
+                remaining: None,
+                source: None,
+                guesses: timings.limited_guesses(),
+                floors: timings.limited_floors(),
+                again: false,
+            }),
+        }
+    }
+
+    /// Takes in what an answer says of the allowance. That nothing remains is no limit yet: at Docker Hub
+    /// only GETs of manifests count, and only a 429 says that one was refused.
+    pub(super) fn note(&self, said: &Said, now: Instant) {
+        if let Some(remaining) = said.remaining {
+            let window = said.window.unwrap_or(WINDOW).min(RETRY_AFTER_MAX);
+            self.state().remaining = Some((remaining, now + window));
+        }
+        if said.source.is_some() {
+            self.state().source.clone_from(&said.source);
+        }
+    }
+
+    /// The login was limited. Gives how long it is not used: as long as was said, or a guess that doubles;
+    /// and whether that is news.
+    pub(super) fn limited(&self, retry_after: Option<Duration>, now: Instant) -> (Duration, bool) {
+        let mut state = self.state();
+        state.again = true;
+        // Questions that were under way together are one refusal, not many.
+        let known = state.until.filter(|until| now < *until);
+        let floor = match known {
+            Some(_) => Duration::ZERO,
+            None => state.floors.next().unwrap_or(self.timings.limited_first),
+        };
+        let wait = match (retry_after, known) {
+            (Some(wait), _) => wait.clamp(floor, RETRY_AFTER_MAX),
+            (None, Some(until)) => until.saturating_duration_since(now),
+            (None, None) => (state.guesses.next()).unwrap_or(self.timings.limited_longest),
+        };
+        state.until = state.until.max(Some(now + wait));
+        (wait, known.is_none())
+    }
+
+    /// The login was used, and not limited.
+    pub(super) fn answered(&self) {
+        let mut state = self.state();
+        if std::mem::take(&mut state.again) {
+            state.guesses = self.timings.limited_guesses();
+            state.floors = self.timings.limited_floors();
+        }
+    }
+
+    /// Until when the login is not used, if it is limited.
+    pub(super) fn until(&self, now: Instant) -> Option<Instant> {
+        self.state().until.filter(|until| now < *until)
+    }
+
+    /// How many requests are known to be left.
+    pub(super) fn remaining(&self, now: Instant) -> Option<u64> {
+        let (remaining, until) = self.state().remaining?;
+        (now < until).then_some(remaining)
+    }
+
+    /// Whom the limit counts, if the registry says.
+    pub(super) fn source(&self) -> Option<String> {
+        self.state().source.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `100;w=21600`: a count, and the seconds of its window.
+fn counted(text: &str) -> Option<(u64, Option<Duration>)> {
+    let mut parts = text.split(';').map(str::trim);
+    let count = parts.next()?.parse().ok()?;
+    let window = parts
+        .filter_map(|part| part.strip_prefix("w="))
+        .find_map(|seconds| seconds.parse().ok())
+        .map(Duration::from_secs);
+    Some((count, window))
+}
+
+/// The wait that the text of an error names: `…retry-after: 880.092µs, allowed: 44000/minute`.
+pub(super) fn retry_after_in(text: &str) -> Option<Duration> {
+    let begin = text.to_ascii_lowercase().find(RETRY_AFTER_TEXT)?;
+    let rest = text.get(begin + RETRY_AFTER_TEXT.len()..)?.trim_start();
+    let end = rest.find(|c: char| c == ',' || c == '"' || c.is_whitespace());
+    go_duration(rest.get(..end.unwrap_or(rest.len()))?).map(|wait| wait.min(RETRY_AFTER_MAX))
+}
+
+/// A duration as Go prints and reads it (`time.ParseDuration`): `1h2m3.5s`, `880.092µs`. None is negative.
+fn go_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at_checked(number_end)?;
+        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.');
+        let (unit, next) = after.split_at_checked(unit_end.unwrap_or(after.len()))?;
+        let seconds = match unit {
+            "ns" => 1e-9,
+            // The micro sign and the Greek letter.
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        total = total.checked_add(part)?;
+        rest = next;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+const RETRY_AFTER_TEXT: &str = "retry-after:";
+/// How long a remaining count is believed when no window is named: Docker Hub's is 6 hours.
+const WINDOW: Duration = Duration::from_hours(6);
+/// An address or a UUID.
+const SOURCE_BYTES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,428 @@
+//! Whom a question is put to: the endpoints in order, each as one account after the other, and all of
+//! them once more where that may help.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::deadline::Deadline;
+use super::exchange::{Answer, Ask, Body, Endpoint, Inner, Wanted};
+use super::health::{Need, Pass};
+use super::watch::Followed;
+use super::{EndpointId, FetchError, Patience};
+
+impl Inner {
+    /// Asks the endpoints in order, within `header_timeout` in all: waiting for a connection, tokens,
+    /// redirects and repeats included.
+    ///
+    /// # Errors
+    /// The most telling error of all endpoints, see [`rank`].
+    pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, FetchError> {
+        let deadline = Deadline::after(self.header_timeout);
+        let patient = ask.patience == Patience::Wait && !ask.extra;
+        let mut pauses = self.timings.round_pauses().take(ROUNDS_MAX - 1);
+        let mut jitter = self.timings.limited_jitter();
+        loop {
+            let failures = match self.round(ask, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(failures) => failures,
+            };
+            let moment = failures.for_a_moment().then(|| pauses.next()).flatten();
+            let limited = || {
+                let left = failures.limited_for()?;
+                Some(left.saturating_add(jitter.next().unwrap_or_default()))
+            };
+            let wait = moment.or_else(limited);
+            let wait = wait.filter(|wait| patient && *wait < deadline.left());
+            let Some(wait) = wait else {
+                return Err(failures.told());
+            };
+            tokio::time::sleep(wait).await;
+            self.watch.retry();
+        }
+    }
+
+    /// Asks every endpoint once that may be asked now.
+    async fn round(&self, ask: &Ask<'_>, deadline: Deadline) -> Result<Answer, Failures> {
+        let mut failures = Failures::default();
+        let (endpoints, refused) = self.askable(ask, Instant::now());
+        if !endpoints.is_empty() {
+            let permit = match self.permit(ask, deadline).await {
+                Ok(permit) => permit,
+                Err(busy) => return Err(failures.and(busy)),
+            };
+            let mut left = endpoints.len();
+            for endpoint in endpoints {
+                let share = deadline.share(left);
+                left = left.saturating_sub(1);
+                let pass = match self.watch.health.admit(endpoint.id, Instant::now()) {
+                    Ok(pass) => pass,
+                    Err(error) => {
+                        failures.add_unasked(error);
+                        continue;
+                    }
+                };
+                match self.ask_endpoint(endpoint, pass, ask, share).await {
+                    Ok(answer) => return Ok(self.hand_over(answer, permit)),
+                    Err(error) => {
+                        tracing::debug!(upstream = %self.name, endpoint = endpoint.id.0, %error, "no answer");
+                        let elsewhere = left > 0 && another_may_answer(&error);
+                        let failover = elsewhere && !absent(&error);
+                        failures.add(error);
+                        if !elsewhere {
+                            break;
+                        }
+                        if deadline.passed() {
+                            // The others may have it.
+                            failures.add_unasked(FetchError::Timeout("an endpoint"));
+                            break;
+                        }
+                        if failover {
+                            self.watch.failover();
+                        }
+                    }
+                }
+            }
+        }
+        for error in refused {
+            failures.add_unasked(error);
+        }
+        Err(failures)
+    }
+
+    /// The endpoints to ask, in order, and why the others are not asked. Of those that were not to be
+    /// asked (`ask.endpoints`) the ill ones are among the latter: they may have what the asked ones have not.
+    fn askable(&self, ask: &Ask<'_>, now: Instant) -> (Vec<&Endpoint>, Vec<FetchError>) {
+        let health = &self.watch.health;
+        let order = if ask.endpoints.is_empty() {
+            health.order(ask.need(), now)
+        } else {
+            ask.endpoints.to_vec()
+        };
+        let (mut endpoints, mut refused) = (Vec::new(), Vec::new());
+        for endpoint in order.iter().filter_map(|id| self.endpoints.get(id.0)) {
+            if let Some(error) = health.refusal(endpoint.id, now) {
+                refused.push(error);
+            } else if let Some(left) = endpoint.limited(now) {
+                let retry_after = Some(left);
+                refused.push(FetchError::RateLimited { retry_after });
+            } else {
+                endpoints.push(endpoint);
+            }
+        }
+        let others = (0..self.endpoints.len()).map(EndpointId);
+        let others = others.filter(|id| !order.contains(id));
+        refused.extend(others.filter_map(|id| health.refusal(id, now)));
+        (endpoints, refused)
+    }
+
+    /// One of `max_connections`.
+    ///
+    /// # Errors
+    /// [`FetchError::Busy`].
+    async fn permit(
+        &self,
+        ask: &Ask<'_>,
+        deadline: Deadline,
+    ) -> Result<OwnedSemaphorePermit, FetchError> {
+        let permits = Arc::clone(&self.permits);
+        if ask.extra {
+            return permits.try_acquire_owned().map_err(|_| FetchError::Busy);
+        }
+        match deadline.run("a connection", permits.acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(FetchError::Busy),
+        }
+    }
+
+    /// Gives the permit to a body that is still to come.
+    fn hand_over(&self, mut answer: Answer, permit: OwnedSemaphorePermit) -> Answer {
+        if let Body::Stream(body) = &mut answer.body {
+            body.follow(Followed {
+                watch: Arc::clone(&self.watch),
+                endpoint: answer.endpoint,
+                began: Instant::now(),
+                permit,
+            });
+        }
+        answer
+    }
+
+    /// Asks one endpoint, and keeps in mind how it did.
+    async fn ask_endpoint(
+        &self,
+        endpoint: &Endpoint,
+        pass: Pass<'_>,
+        ask: &Ask<'_>,
+        deadline: Deadline,
+    ) -> Result<Answer, FetchError> {
+        let result = self.ask_accounts(endpoint, ask, deadline).await;
+        let change = match &result {
+            Ok(_) => pass.answered(!matches!(ask.body, Wanted::Stream)),
+            Err(error) => match verdict(error) {
+                Verdict::Well => pass.answered(true),
+                Verdict::Ill => pass.failed(error, Instant::now()),
+                Verdict::Unknown => None,
+            },
+        };
+        let why = result.as_ref().err().map(ToString::to_string);
+        self.watch
+            .changed(endpoint.id, change, why.as_deref().unwrap_or_default());
+        result
+    }
+
+    /// Asks one endpoint as one account after the other, while they are limited or refused.
+    async fn ask_accounts(
+        &self,
+        endpoint: &Endpoint,
+        ask: &Ask<'_>,
+        deadline: Deadline,
+    ) -> Result<Answer, FetchError> {
+        let mut failures = Failures::default();
+        let now = Instant::now();
+        let limited_before = endpoint.shortest_limit(now);
+        for account in endpoint.usable(now) {
+            let result = self.ask_account(endpoint, account, ask, deadline).await;
+            let error = match result {
+                Ok(answer) => {
+                    account.limit.answered();
+                    return Ok(answer);
+                }
+                Err(FetchError::RateLimited { retry_after }) => {
+                    let now = Instant::now();
+                    let (wait, news) = account.limit.limited(retry_after, now);
+                    let news = news.then(|| (wait, account.limit.source()));
+                    self.watch
+                        .limited(endpoint.id, news, self.limited_until(now));
+                    FetchError::RateLimited {
+                        retry_after: retry_after.or(Some(wait)),
+                    }
+                }
+                Err(error) => {
+                    if matches!(error, FetchError::NotFound { .. }) {
+                        account.limit.answered();
+                    }
+                    error
+                }
+            };
+            let another = another_account_may(&error);
+            failures.add(error);
+            if !another || deadline.passed() {
+                return Err(failures.told());
+            }
+        }
+        // Those that were limited before might have been given it.
+        if limited_before.is_some() {
+            failures.add(FetchError::RateLimited {
+                retry_after: limited_before,
+            });
+        }
+        Err(failures.told())
+    }
+
+    /// When the first account of all endpoints is not limited any more, if all are.
+    fn limited_until(&self, now: Instant) -> Option<Instant> {
+        let endpoints = self.endpoints.iter();
+        let all: Option<Vec<_>> = endpoints
+            .map(|endpoint| endpoint.limited_until(now))
+            .collect();
+        all?.into_iter().min()
+    }
+}
+
+impl Ask<'_> {
+    fn need(&self) -> Need<'_> {
+        Need {
+            digest: self.digest,
+            bytes: matches!(self.body, Wanted::Stream),
+            explore: true,
+        }
+    }
+}
+
+/// The errors of one round.
+#[derive(Debug, Default)]
+struct Failures {
+    told: Option<FetchError>,
+    /// The shortest time that is left of a limit.
+    limited: Option<Duration>,
+    /// One failed as servers do for a moment.
+    momentary: bool,
+    /// One failed as they do for longer.
+    lasting: bool,
+}
+
+impl Failures {
+    fn add(&mut self, error: FetchError) {
+        if momentary(&error) {
+            self.momentary = true;
+        } else if !absent(&error) && !matches!(error, FetchError::RateLimited { .. }) {
+            self.lasting = true;
+        }
+        self.keep(error);
+    }
+
+    /// Why an endpoint was not asked. It takes no time to leave it out once more.
+    fn add_unasked(&mut self, error: FetchError) {
+        self.keep(error);
+    }
+
+    fn and(mut self, error: FetchError) -> Self {
+        self.add(error);
+        self
+    }
+
+    fn keep(&mut self, error: FetchError) {
+        if let FetchError::RateLimited {
+            retry_after: Some(left),
+        } = error
+        {
+            self.limited = Some(self.limited.map_or(left, |least| least.min(left)));
+        }
+        let kept = self.told.as_ref();
+        if kept.is_none_or(|kept| rank(&error) < rank(kept)) {
+            self.told = Some(error);
+        }
+    }
+
+    /// Whether asking again may help after a moment: those that are limited are left out then.
+    fn for_a_moment(&self) -> bool {
+        self.momentary && !self.lasting
+    }
+
+    /// How long it is until asking again may help, because a limit ends.
+    fn limited_for(&self) -> Option<Duration> {
+        let limited = matches!(self.told, Some(FetchError::RateLimited { .. }));
+        self.limited.filter(|_| limited)
+    }
+
+    fn told(self) -> FetchError {
+        match self.told {
+            Some(FetchError::RateLimited { .. }) => FetchError::RateLimited {
+                retry_after: self.limited,
+            },
+            Some(error) => error,
+            None => FetchError::Connect("no endpoint".to_owned()),
+        }
+    }
+}
+
+/// What an error says of the endpoint's health.
+enum Verdict {
+    /// It answered.
+    Well,
+    Ill,
+    Unknown,
+}
+
+fn verdict(error: &FetchError) -> Verdict {
+    match error {
+        FetchError::Connect(_)
+        | FetchError::Timeout(_)
+        | FetchError::Broken(_)
+        | FetchError::Protocol(_) => Verdict::Ill,
+        FetchError::Status(status) if *status == 408 || *status >= 500 => Verdict::Ill,
+        FetchError::NotFound { .. }
+        | FetchError::Unauthorized
+        | FetchError::Denied
+        | FetchError::RateLimited { .. }
+        | FetchError::RangeNotSatisfiable
+        | FetchError::TooLarge { .. }
+        | FetchError::Status(_) => Verdict::Well,
+        // Not the endpoint's doing, or nothing that time mends.
+        FetchError::Loop(_) | FetchError::Login(_) | FetchError::Busy | FetchError::Token(_) => {
+            Verdict::Unknown
+        }
+    }
+}
+
+/// Whether a server fails like this for a moment. A port that refuses, and silence, last longer.
+fn momentary(error: &FetchError) -> bool {
+    match error {
+        FetchError::Broken(_) => true,
+        FetchError::Status(status) => *status == 408 || *status >= 500,
+        FetchError::NotFound { .. }
+        | FetchError::Unauthorized
+        | FetchError::Denied
+        | FetchError::RateLimited { .. }
+        | FetchError::RangeNotSatisfiable
+        | FetchError::Connect(_)
+        | FetchError::Timeout(_)
+        | FetchError::TooLarge { .. }
+        | FetchError::Protocol(_)
+        | FetchError::Loop(_)
+        | FetchError::Login(_)
+        | FetchError::Busy
+        | FetchError::Token(_) => false,
+    }
+}
+
+/// Whether the endpoint says that there is nothing for us.
+fn absent(error: &FetchError) -> bool {
+    matches!(
+        error,
+        FetchError::NotFound { .. } | FetchError::Unauthorized | FetchError::Denied
+    )
+}
+
+/// Whether the same endpoint may answer another account.
+fn another_account_may(error: &FetchError) -> bool {
+    matches!(
+        error,
+        FetchError::RateLimited { .. }
+            | FetchError::Unauthorized
+            | FetchError::Denied
+            | FetchError::Login(_)
+    )
+}
+
+/// Whether the next endpoint is worth asking after this error.
+fn another_may_answer(error: &FetchError) -> bool {
+    match error {
+        // The content itself does not fit, and it is the same everywhere.
+        FetchError::RangeNotSatisfiable | FetchError::TooLarge { .. } => false,
+        FetchError::NotFound { .. }
+        | FetchError::Unauthorized
+        | FetchError::Denied
+        | FetchError::RateLimited { .. }
+        | FetchError::Status(_)
+        | FetchError::Connect(_)
+        | FetchError::Timeout(_)
+        | FetchError::Broken(_)
+        | FetchError::Protocol(_)
+        | FetchError::Loop(_)
+        | FetchError::Login(_)
+        | FetchError::Busy
+        | FetchError::Token(_) => true,
+    }
+}
+
+/// Which of several errors is told: the lowest, and the first of equals.
+///
+/// That the content does not fit is the same everywhere. A limit is told before other failures, because
+/// it says when to come back. An endpoint that could not answer may have what another has not: so a 404
+/// is told only when every endpoint has said so, or has refused us. Of those, the 404 counts more: a
+/// registry that wants a login often does so for names that do not exist, too.
+fn rank(error: &FetchError) -> u8 {
+    match error {
+        FetchError::RangeNotSatisfiable | FetchError::TooLarge { .. } => 0,
+        FetchError::RateLimited { .. } => 1,
+        FetchError::Status(_)
+        | FetchError::Connect(_)
+        | FetchError::Timeout(_)
+        | FetchError::Broken(_)
+        | FetchError::Protocol(_)
+        | FetchError::Loop(_)
+        | FetchError::Login(_)
+        | FetchError::Busy
+        | FetchError::Token(_) => 2,
+        FetchError::NotFound { .. } => 3,
+        FetchError::Unauthorized | FetchError::Denied => 4,
+    }
+}
+
+/// How often everybody is asked, at most, when all fail for a moment: a third time helps in few cases,
+/// a fourth hardly ever, and each is load on a server that has enough.
+const ROUNDS_MAX: usize = 3;

@@ -1,0 +1,165 @@
+//! An upstream is set up from what is configured. Nothing is dialled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::auth::Auth;
+use super::client::HttpClient;
+use super::exchange::{Account, Endpoint, Inner};
+use super::health::Health;
+use super::limits::Limit;
+use super::login::Source;
+use super::timings::Timings;
+use super::watch::Watch;
+use super::{Config, EndpointConfig, EndpointId, Upstream, realm};
+use crate::oci::UpstreamName;
+use crate::telemetry::Metrics;
+
+/// Why an upstream cannot be set up: one line naming the file or setting.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("upstream {name}: {why}")]
+pub struct SetupError {
+    /// The upstream.
+    pub name: UpstreamName,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl Upstream {
+    /// Sets up the client of an upstream: reads its CA files, makes its pools. Dials nothing.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn new(config: &Config, metrics: Metrics) -> Result<Self, SetupError> {
+        Self::with_timings(config, metrics, Timings::default())
+    }
+
+    /// As `new`, with other times than those that nobody configures.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub(super) fn with_timings(
+        config: &Config,
+        metrics: Metrics,
+        timings: Timings,
+    ) -> Result<Self, SetupError> {
+        let wrong = |why: String| SetupError {
+            name: config.name.clone(),
+            why,
+        };
+        if config.endpoints.is_empty() {
+            return Err(wrong("it has no endpoint".to_owned()));
+        }
+        let endpoints = config.endpoints.iter().enumerate();
+        let endpoints: Result<Vec<_>, _> = endpoints
+            .map(|(index, endpoint)| {
+                Endpoint::new(EndpointId(index), endpoint, config, &metrics, timings)
+            })
+            .collect();
+        let endpoints = endpoints.map_err(wrong)?;
+        let hosts = endpoints.iter().map(|endpoint| endpoint.base.authority());
+        let hosts = hosts.map(str::to_owned).collect();
+        let health = Health::new(endpoints.len(), config.strategy, timings);
+        let connections = config.max_connections.clamp(1, Semaphore::MAX_PERMITS);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                name: config.name.clone(),
+                endpoints,
+                header_timeout: config.header_timeout,
+                idle_timeout: config.idle_timeout,
+                parallel: config.parallel,
+                retry_delay: config.retry_delay,
+                timings,
+                watch: Arc::new(Watch::new(config.name.clone(), hosts, health, metrics)),
+                permits: Arc::new(Semaphore::new(connections)),
+            }),
+        })
+    }
+}
+
+impl Endpoint {
+    /// # Errors
+    /// One line naming what is wrong.
+    fn new(
+        id: EndpointId,
+        endpoint: &EndpointConfig,
+        config: &Config,
+        metrics: &Metrics,
+        timings: Timings,
+    ) -> Result<Self, String> {
+        let base = endpoint.url.clone();
+        if !matches!(base.scheme(), "http" | "https") || realm::has_user_info(&base) {
+            return Err("an endpoint is no http or https URL without user info".to_owned());
+        }
+        let client = HttpClient::new(
+            config.name.clone(),
+            metrics.clone(),
+            endpoint,
+            connect_share(config),
+            config.parallel.connections,
+        )?;
+        // Clouds' services are reached without what belongs to the endpoint alone.
+        let api = HttpClient::api(
+            config.name.clone(),
+            metrics.clone(),
+            &endpoint.proxy,
+            connect_share(config),
+        )?;
+        // Made for each endpoint: what a login is depends on the host that it is for.
+        let logins = endpoint.logins.as_ref().unwrap_or(&config.logins).iter();
+        let sources: Result<Vec<_>, _> = logins
+            .map(|login| Source::new(login, base.authority(), api.clone()))
+            .collect();
+        let mut sources = sources?;
+        if sources.is_empty() {
+            sources.push(Source::anonymous());
+        }
+        let accounts = sources.into_iter().map(|source| Account {
+            auth: Auth::new(source),
+            limit: Limit::new(timings),
+        });
+        Ok(Self {
+            id,
+            base,
+            client,
+            headers: endpoint.headers.iter().cloned().collect(),
+            accounts: accounts.collect(),
+        })
+    }
+}
+
+/// How long a connection to one endpoint may take: several that are unreachable, tried one after
+/// the other, together take no longer than one pull should wait to hear that.
+fn connect_share(config: &Config) -> Duration {
+    match u32::try_from(config.endpoints.len()) {
+        Ok(0 | 1) => config.connect_timeout,
+        Ok(endpoints) => config.connect_timeout.min(UNREACHABLE_WAIT_MAX / endpoints),
+        Err(_) => Duration::ZERO,
+    }
+}
+
+/// Endpoints that cannot be reached, all together, cost a pull no more than this: a client then goes on
+/// to the registry itself.
+const UNREACHABLE_WAIT_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::tests::config;
+
+    #[test]
+    fn endpoints_that_cannot_be_reached_share_ten_seconds() {
+        let share = |endpoints: &[&str], seconds| {
+            let mut config = config(endpoints);
+            config.connect_timeout = Duration::from_secs(seconds);
+            connect_share(&config).as_millis()
+        };
+        let (a, b, c, d) = ("http://a", "http://b", "http://c", "http://d");
+        assert_eq!(share(&[a], 15), 15_000, "as configured");
+        assert_eq!(share(&[a, b], 5), 5_000);
+        assert_eq!(share(&[a, b, c, d], 5), 2_500, "four used to take 20 s");
+        assert_eq!(share(&[a, b, c, d], 1), 1_000);
+    }
+}

@@ -1,0 +1,145 @@
+//! What happens at the endpoints of an upstream, told to those whom it concerns: their health, the log,
+//! the metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::health::{Change, Health};
+use super::{EndpointId, FetchError};
+use crate::oci::UpstreamName;
+use crate::telemetry::Metrics;
+
+/// One for each upstream.
+#[derive(Debug)]
+pub(super) struct Watch {
+    upstream: UpstreamName,
+    /// Host and port of each endpoint, for log and metrics.
+    hosts: Vec<String>,
+    metrics: Metrics,
+    pub(super) health: Health,
+}
+
+impl Watch {
+    /// Nothing has happened yet.
+    pub(super) fn new(
+        upstream: UpstreamName,
+        hosts: Vec<String>,
+        health: Health,
+        metrics: Metrics,
+    ) -> Self {
+        for host in &hosts {
+            metrics.endpoint_up(upstream.as_str(), host, true);
+        }
+        Self {
+            upstream,
+            hosts,
+            metrics,
+            health,
+        }
+    }
+
+    /// Host and port of an endpoint.
+    pub(super) fn host(&self, endpoint: EndpointId) -> &str {
+        self.hosts.get(endpoint.0).map_or("", String::as_str)
+    }
+
+    /// The same question is asked again.
+    pub(super) fn retry(&self) {
+        self.metrics.upstream_retry(self.upstream.as_str());
+    }
+
+    /// The next endpoint is asked instead of one that failed.
+    pub(super) fn failover(&self) {
+        self.metrics.upstream_failover(self.upstream.as_str());
+    }
+
+    /// Tells people of a breaker: once when it opens, once when it closes.
+    pub(super) fn changed(&self, endpoint: EndpointId, change: Option<Change>, error: &str) {
+        let (upstream, host) = (&self.upstream, self.host(endpoint));
+        match change {
+            None => {}
+            Some(Change::Opened(pause)) => {
+                self.metrics.endpoint_up(upstream.as_str(), host, false);
+                let pause = pause.as_secs_f64();
+                tracing::warn!(
+                    %upstream, endpoint = host, error,
+                    "endpoint keeps failing: not asked for {pause:.1} s, then tried with one request at a time"
+                );
+            }
+            Some(Change::StaysOpen(pause)) => {
+                let pause = pause.as_secs_f64();
+                tracing::debug!(%upstream, endpoint = host, error, "endpoint still fails: not asked for {pause:.1} s");
+            }
+            Some(Change::Closed) => {
+                self.metrics.endpoint_up(upstream.as_str(), host, true);
+                tracing::info!(%upstream, endpoint = host, "endpoint answers again: asked as before");
+            }
+        }
+    }
+
+    /// A login is limited at an endpoint. `news`: for how long, where that was not known, and whom the
+    /// limit counts. `until`: when the first login of all endpoints is not limited, if they all are.
+    pub(super) fn limited(
+        &self,
+        endpoint: EndpointId,
+        news: Option<(Duration, Option<String>)>,
+        until: Option<Instant>,
+    ) {
+        let (upstream, host) = (&self.upstream, self.host(endpoint));
+        self.metrics.upstream_limited(upstream.as_str(), until);
+        let Some((wait, source)) = news else {
+            return;
+        };
+        let (wait, counted) = (wait.as_secs_f64(), source.as_deref().unwrap_or("unknown"));
+        let others = if until.is_some() {
+            "no other login or endpoint is left"
+        } else {
+            "others are used"
+        };
+        if wait < WORTH_A_LINE_SECS {
+            tracing::debug!(%upstream, endpoint = host, counted, "rate limited for {wait:.3} s");
+            return;
+        }
+        tracing::info!(
+            %upstream, endpoint = host, counted,
+            "rate limited: this login is not used for {wait:.1} s; {others}"
+        );
+    }
+}
+
+/// What a streamed body reports to, and what it holds.
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub(super) watch: Arc<Watch>,
+    pub(super) endpoint: EndpointId,
+    /// When its head had come.
+    pub(super) began: Instant,
+    /// One of the upstream's `max_connections`.
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+impl Followed {
+    /// The body ended well, after so many bytes. The permit is free from now on.
+    pub(super) fn ended(self, bytes: u64) {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.began);
+        let health = &self.watch.health;
+        health.body_ended(self.endpoint, bytes, took, now);
+        drop(self.permit);
+    }
+
+    /// The body broke.
+    pub(super) fn failed(self, error: &FetchError) {
+        let health = &self.watch.health;
+        let change = health.body_failed(self.endpoint, error, self.began, Instant::now());
+        self.watch
+            .changed(self.endpoint, change, &error.to_string());
+        drop(self.permit);
+    }
+}
+
+/// Shorter limits come by the dozen a minute (GHCR), and nobody notices.
+const WORTH_A_LINE_SECS: f64 = 1.0;
