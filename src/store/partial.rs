@@ -18,8 +18,8 @@ use crate::oci::Digest;
 /// reservation, and ends the fill as vanished.
 #[derive(Debug)]
 pub struct Partial<E> {
-    // Declared first: the file is gone before readers hear of the end, so that
-    // a new fill of the same digest never meets the old one's file.
+    // Declared first: the file is gone before readers hear of the end, unless a
+    // write that nobody awaits still has it: the next fill waits for that.
     sink: Arc<Sink>,
     sender: watch::Sender<Progress<E>>,
 }
@@ -202,7 +202,8 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         }
     }
 
-    /// Ends the fill: the file is removed, then the readers are told.
+    /// Ends the fill: the file is removed, then the readers are told. A write that nobody awaits any
+    /// more keeps the file until it is done.
     pub fn fail(self, why: E) {
         let Self { sink, sender } = self;
         drop(sink);
