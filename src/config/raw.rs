@@ -81,7 +81,7 @@ table! {
         endpoints, default, hosts, strategy, proxy,
         username, username_file, username_env, password, password_file, password_env,
         docker_config, credentials,
-        max_connections, connect_timeout, header_timeout, idle_timeout,
+        max_connections, connect_timeout, header_timeout, idle_timeout, retry_delay,
         parallel, parallel_above, segment_size,
     }
 }

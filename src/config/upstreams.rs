@@ -54,6 +54,10 @@ fn upstream(keys: &Keys<'_>, name: UpstreamName, written: &str) -> Result<Config
     let header_timeout = keys.value("header_timeout", values::header_timeout)?;
     set(&mut config.header_timeout, header_timeout);
     set(&mut config.idle_timeout, limit("idle_timeout")?);
+    set(
+        &mut config.retry_delay,
+        keys.value("retry_delay", values::retry_delay)?,
+    );
     let strategy = keys.value("strategy", values::strategy)?;
     config.strategy = strategy.unwrap_or_default();
     let max_connections = keys.value("max_connections", values::max_connections)?;

@@ -167,6 +167,18 @@ pub(super) fn time_limit(value: &Value) -> Result<Duration, String> {
     }
 }
 
+/// A wait that can be doubled several times and still make sense.
+pub(super) fn retry_delay(value: &Value) -> Result<Duration, String> {
+    let delay = time_limit(value)?;
+    if delay > RETRY_DELAY_MAX {
+        let most = RETRY_DELAY_MAX.as_secs();
+        return Err(format!(
+            "must be at most {most}s: it is doubled with each retry"
+        ));
+    }
+    Ok(delay)
+}
+
 /// The limit to the first response header, which has a limit itself.
 pub(super) fn header_timeout(value: &Value) -> Result<Duration, String> {
     let limit = time_limit(value)?;
@@ -231,6 +243,9 @@ fn url(value: &Value, instead: &str) -> Result<Url, String> {
     }
     Ok(url)
 }
+
+/// Some minutes at the fiftyfold, after which nobody waits any more.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
 
 /// Registries throttle or ban a client long before this many connections help.
 const PARALLEL_MAX: usize = 64;

@@ -264,7 +264,9 @@ impl Upstream {
         ask.lane = wanted.lane;
         ask.extra = wanted.extra;
         let answer = self.inner.ask(&ask).await?;
-        let extent = extent(answer.status, &answer.headers, ask.range)?;
+        let extent = extent(answer.status, &answer.headers, ask.range);
+        // Who answers a Range with nonsense may still serve the whole.
+        let extent = extent.inspect_err(|_| self.ignores_range(answer.endpoint))?;
         let validator = etag(&answer.headers).map(|tag| (tag, answer.host));
         match answer.body {
             Body::Stream(body) => Ok(BlobFetch {

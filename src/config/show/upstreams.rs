@@ -42,6 +42,7 @@ pub(super) fn show(out: &mut String, upstream: &Config) {
     line(out, "connect_timeout", &duration(upstream.connect_timeout));
     line(out, "header_timeout", &duration(upstream.header_timeout));
     line(out, "idle_timeout", &duration(upstream.idle_timeout));
+    line(out, "retry_delay", &duration(upstream.retry_delay));
     line(out, "parallel", &parallel.connections.to_string());
     line(out, "parallel_above", &size(parallel.above));
     line(out, "segment_size", &size(parallel.segment_size));
