@@ -136,7 +136,7 @@ impl BlobBody {
     fn failed(&mut self, error: FetchError) -> FetchError {
         self.ended = true;
         if let Some(followed) = self.followed.take() {
-            followed.failed(&error);
+            followed.failed(&error, self.received);
         }
         error
     }

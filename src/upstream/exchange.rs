@@ -18,7 +18,7 @@ use super::auth::{Auth, Authorization};
 use super::body::BlobBody;
 use super::client::HttpClient;
 use super::deadline::Deadline;
-use super::limits::{Limit, Said};
+use super::limits::{Cost, Limit, Said};
 use super::timings::Timings;
 use super::watch::Watch;
 use super::{EndpointId, FetchError, Parallel, Patience, redirect, status};
@@ -182,7 +182,7 @@ impl Inner {
         } = landed;
         let client = &endpoint.client;
         let status = response.status();
-        if home && status == StatusCode::LOOP_DETECTED {
+        if status == StatusCode::LOOP_DETECTED {
             // The other side says that it is us who asked (RFC 5842 section 7.2).
             status::drain(client, response, deadline).await;
             return Err(FetchError::Loop(host));
@@ -285,23 +285,25 @@ impl Endpoint {
     }
 
     /// Whether any account may be used now; if not, how long it is until one may.
-    pub(super) fn limited(&self, now: Instant) -> Option<Duration> {
-        let until = self.limited_until(now)?;
+    pub(super) fn limited(&self, cost: Cost, now: Instant) -> Option<Duration> {
+        let until = self.limited_until(cost, now)?;
         Some(until.saturating_duration_since(now))
     }
 
     /// When the first account is not limited any more, if all are.
-    pub(super) fn limited_until(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn limited_until(&self, cost: Cost, now: Instant) -> Option<Instant> {
         let accounts = self.accounts.iter();
-        let all: Option<Vec<_>> = accounts.map(|account| account.limit.until(now)).collect();
+        let all: Option<Vec<_>> = accounts
+            .map(|account| account.limit.until(cost, now))
+            .collect();
         all?.into_iter().min()
     }
 
     /// How long it is until some account that is limited now is not, if there is one.
-    pub(super) fn shortest_limit(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn shortest_limit(&self, cost: Cost, now: Instant) -> Option<Duration> {
         let accounts = self.accounts.iter();
         let until = accounts
-            .filter_map(|account| account.limit.until(now))
+            .filter_map(|account| account.limit.until(cost, now))
             .min();
         until.map(|until| until.saturating_duration_since(now))
     }
@@ -309,10 +311,10 @@ impl Endpoint {
     /// The accounts that are not limited, in the order in which they should be used: the one with most
     /// left first, and as they are written where nobody has said how much. One that has not been used
     /// has all of its allowance.
-    pub(super) fn usable(&self, now: Instant) -> Vec<&Account> {
+    pub(super) fn usable(&self, cost: Cost, now: Instant) -> Vec<&Account> {
         let accounts = self.accounts.iter();
         let mut usable: Vec<_> = accounts
-            .filter(|account| account.limit.until(now).is_none())
+            .filter(|account| account.limit.until(cost, now).is_none())
             .map(|account| (account.limit.remaining(now), account))
             .collect();
         usable.sort_by_key(|(remaining, _)| Reverse(remaining.unwrap_or(u64::MAX)));
@@ -334,6 +336,15 @@ impl Endpoint {
 }
 
 impl Ask<'_> {
+    /// What an answer to it counts.
+    pub(super) fn cost(&self) -> Cost {
+        if self.kind == Kind::Manifest && self.method == Method::GET {
+            Cost::Pull
+        } else {
+            Cost::Nothing
+        }
+    }
+
     fn request(
         &self,
         url: &Url,

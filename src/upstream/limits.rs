@@ -21,9 +21,22 @@ pub(super) struct Limit {
     state: Mutex<State>,
 }
 
+/// What a request costs. A registry that counts pulls (Docker Hub: GETs of manifests) refuses those when
+/// the allowance is used up, and goes on to give blobs and HEADs, which count nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cost {
+    /// GET of a manifest.
+    Pull,
+    /// Anything else. Who is refused that is refused everything.
+    Nothing,
+}
+
 #[derive(Debug)]
 struct State {
+    /// Until when nothing is asked.
     until: Option<Instant>,
+    /// Until when no pull is.
+    pulls_until: Option<Instant>,
     /// What is left of the allowance, and until when that says something.
     remaining: Option<(u64, Instant)>,
     source: Option<String>,
@@ -72,6 +85,7 @@ impl Limit {
             timings,
             state: Mutex::new(State {
                 until: None,
+                pulls_until: None,
                 remaining: None,
                 source: None,
                 guesses: timings.limited_guesses(),
@@ -95,11 +109,16 @@ impl Limit {
 
     /// The login was limited. Gives how long it is not used: as long as was said, or a guess that doubles;
     /// and whether that is news.
-    pub(super) fn limited(&self, retry_after: Option<Duration>, now: Instant) -> (Duration, bool) {
+    pub(super) fn limited(
+        &self,
+        cost: Cost,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) -> (Duration, bool) {
         let mut state = self.state();
         state.again = true;
         // Questions that were under way together are one refusal, not many.
-        let known = state.until.filter(|until| now < *until);
+        let known = state.until(cost).filter(|until| now < *until);
         let floor = match known {
             Some(_) => Duration::ZERO,
             None => state.floors.next().unwrap_or(self.timings.limited_first),
@@ -109,7 +128,11 @@ impl Limit {
             (None, Some(until)) => until.saturating_duration_since(now),
             (None, None) => (state.guesses.next()).unwrap_or(self.timings.limited_longest),
         };
-        state.until = state.until.max(Some(now + wait));
+        let until = match cost {
+            Cost::Pull => &mut state.pulls_until,
+            Cost::Nothing => &mut state.until,
+        };
+        *until = (*until).max(Some(now + wait));
         (wait, known.is_none())
     }
 
@@ -122,9 +145,9 @@ impl Limit {
         }
     }
 
-    /// Until when the login is not used, if it is limited.
-    pub(super) fn until(&self, now: Instant) -> Option<Instant> {
-        self.state().until.filter(|until| now < *until)
+    /// Until when the login is not used for what costs so much, if it is limited.
+    pub(super) fn until(&self, cost: Cost, now: Instant) -> Option<Instant> {
+        self.state().until(cost).filter(|until| now < *until)
     }
 
     /// How many requests are known to be left.
@@ -140,6 +163,15 @@ impl Limit {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn until(&self, cost: Cost) -> Option<Instant> {
+        match cost {
+            Cost::Pull => self.until.max(self.pulls_until),
+            Cost::Nothing => self.until,
+        }
     }
 }
 

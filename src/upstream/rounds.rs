@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::deadline::Deadline;
 use super::exchange::{Answer, Ask, Body, Endpoint, Inner, Wanted};
 use super::health::{Need, Pass};
+use super::limits::Cost;
 use super::watch::Followed;
 use super::{EndpointId, FetchError, Patience};
 
@@ -105,7 +106,7 @@ impl Inner {
         for endpoint in order.iter().filter_map(|id| self.endpoints.get(id.0)) {
             if let Some(error) = health.refusal(endpoint.id, now) {
                 refused.push(error);
-            } else if let Some(left) = endpoint.limited(now) {
+            } else if let Some(left) = endpoint.limited(ask.cost(), now) {
                 let retry_after = Some(left);
                 refused.push(FetchError::RateLimited { retry_after });
             } else {
@@ -182,8 +183,8 @@ impl Inner {
     ) -> Result<Answer, FetchError> {
         let mut failures = Failures::default();
         let now = Instant::now();
-        let limited_before = endpoint.shortest_limit(now);
-        for account in endpoint.usable(now) {
+        let limited_before = endpoint.shortest_limit(ask.cost(), now);
+        for account in endpoint.usable(ask.cost(), now) {
             let result = self.ask_account(endpoint, account, ask, deadline).await;
             let error = match result {
                 Ok(answer) => {
@@ -192,7 +193,7 @@ impl Inner {
                 }
                 Err(FetchError::RateLimited { retry_after }) => {
                     let now = Instant::now();
-                    let (wait, news) = account.limit.limited(retry_after, now);
+                    let (wait, news) = account.limit.limited(ask.cost(), retry_after, now);
                     let news = news.then(|| (wait, account.limit.source()));
                     self.watch
                         .limited(endpoint.id, news, self.limited_until(now));
@@ -222,11 +223,11 @@ impl Inner {
         Err(failures.told())
     }
 
-    /// When the first account of all endpoints is not limited any more, if all are.
+    /// When the first account of all endpoints may pull again, if none may now.
     fn limited_until(&self, now: Instant) -> Option<Instant> {
         let endpoints = self.endpoints.iter();
         let all: Option<Vec<_>> = endpoints
-            .map(|endpoint| endpoint.limited_until(now))
+            .map(|endpoint| endpoint.limited_until(Cost::Pull, now))
             .collect();
         all?.into_iter().min()
     }

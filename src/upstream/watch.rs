@@ -131,8 +131,12 @@ impl Followed {
         drop(self.permit);
     }
 
-    /// The body broke.
-    pub(super) fn failed(self, error: &FetchError) {
+    /// The body broke after so many bytes. One that had come so far is the blob's or the line's trouble: a
+    /// single blob that always breaks must not keep an upstream from being asked for others.
+    pub(super) fn failed(self, error: &FetchError, bytes: u64) {
+        if bytes >= GIVES_BYTES_MIN {
+            return;
+        }
         let health = &self.watch.health;
         let change = health.body_failed(self.endpoint, error, self.began, Instant::now());
         self.watch
@@ -141,5 +145,7 @@ impl Followed {
     }
 }
 
+/// Who gives so many bytes of a body is there.
+const GIVES_BYTES_MIN: u64 = 64 * 1024;
 /// Shorter limits come by the dozen a minute (GHCR), and nobody notices.
 const WORTH_A_LINE_SECS: f64 = 1.0;

@@ -236,6 +236,20 @@ impl Mirror {
         self.client.head(path).await
     }
 
+    /// GET of what upstream has again: a limit or a breaker may spare it for some seconds yet, so it is
+    /// asked for until it is not refused.
+    pub async fn get_when_spared_no_more(&self, path: &str) -> Answer {
+        let deadline = tokio::time::Instant::now() + WAIT_MAX;
+        loop {
+            let answer = self.get(path).await;
+            let refused = matches!(answer.status, 429 | 502 | 503 | 504);
+            if !refused || tokio::time::Instant::now() > deadline {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// GET, to be read piece by piece.
     pub async fn open(&self, path: &str) -> Streaming {
         self.client.open(path, &[]).await

@@ -56,6 +56,10 @@ impl Trust {
     pub(super) fn again(&mut self, endpoints: &[EndpointId]) -> Option<Again> {
         let gave = std::mem::take(&mut self.gave);
         let ranged = std::mem::take(&mut self.ranged);
+        if gave.is_empty() {
+            // Nobody was asked: it is the size that is wrong.
+            return None;
+        }
         let givers: Vec<EndpointId> = gave.keys().flatten().copied().collect();
         if let ([only], 1) = (givers.as_slice(), gave.len()) {
             self.refuted.push(*only);

@@ -86,15 +86,18 @@ fn go_durations() {
 #[test]
 fn a_limit_is_kept_as_long_as_said() {
     let (limit, now) = (Limit::new(Timings::default()), Instant::now());
-    assert_eq!(limit.until(now), None);
+    assert_eq!(limit.until(Cost::Pull, now), None);
     let wait = Duration::from_secs(7);
-    assert_eq!(limit.limited(Some(wait), now), (wait, true));
-    assert_eq!(limit.until(now), Some(now + wait));
+    assert_eq!(limit.limited(Cost::Pull, Some(wait), now), (wait, true));
+    assert_eq!(limit.until(Cost::Pull, now), Some(now + wait));
     // What was under way does not make it shorter, and is no news.
     let shorter = Duration::from_secs(3);
-    assert_eq!(limit.limited(Some(shorter), now), (shorter, false));
-    assert_eq!(limit.until(now), Some(now + wait));
-    assert_eq!(limit.until(now + wait), None);
+    assert_eq!(
+        limit.limited(Cost::Pull, Some(shorter), now),
+        (shorter, false)
+    );
+    assert_eq!(limit.until(Cost::Pull, now), Some(now + wait));
+    assert_eq!(limit.until(Cost::Pull, now + wait), None);
 }
 
 #[test]
@@ -102,13 +105,16 @@ fn without_a_word_the_guess_doubles_until_an_answer_comes() {
     let (limit, mut now) = (Limit::new(Timings::default()), Instant::now());
     for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
         let guess = Duration::from_secs(seconds);
-        assert_eq!(limit.limited(None, now), (guess, true));
+        assert_eq!(limit.limited(Cost::Pull, None, now), (guess, true));
         // Questions that were under way together are one refusal.
-        assert_eq!(limit.limited(None, now), (guess, false));
+        assert_eq!(limit.limited(Cost::Pull, None, now), (guess, false));
         now += guess;
     }
     limit.answered();
-    assert_eq!(limit.limited(None, now).0, Duration::from_secs(1));
+    assert_eq!(
+        limit.limited(Cost::Pull, None, now).0,
+        Duration::from_secs(1)
+    );
 }
 
 #[test]
@@ -116,7 +122,7 @@ fn a_wait_that_is_absurdly_short_grows_while_it_does_not_help() {
     let (limit, mut now) = (Limit::new(Timings::default()), Instant::now());
     let said = Some(Duration::from_micros(880));
     for millis in [50, 100, 200, 400, 800, 1000, 1000] {
-        let (wait, _) = limit.limited(said, now);
+        let (wait, _) = limit.limited(Cost::Pull, said, now);
         assert_eq!(wait.as_millis(), millis);
         now += wait;
     }
@@ -129,6 +135,18 @@ fn what_remains_is_known_for_its_window_and_is_no_limit() {
     let said = headers(&[("ratelimit-remaining", "0;w=60")]);
     limit.note(&Said::read(&said), now);
     assert_eq!(limit.remaining(now), Some(0));
-    assert_eq!(limit.until(now), None);
+    assert_eq!(limit.until(Cost::Pull, now), None);
     assert_eq!(limit.remaining(now + Duration::from_mins(1)), None);
+}
+
+#[test]
+fn a_limit_of_pulls_leaves_the_rest_and_a_limit_of_the_rest_leaves_nothing() {
+    let (limit, now) = (Limit::new(Timings::default()), Instant::now());
+    let wait = Duration::from_secs(60);
+    limit.limited(Cost::Pull, Some(wait), now);
+    assert_eq!(limit.until(Cost::Pull, now), Some(now + wait));
+    assert_eq!(limit.until(Cost::Nothing, now), None);
+    limit.limited(Cost::Nothing, Some(2 * wait), now);
+    assert_eq!(limit.until(Cost::Nothing, now), Some(now + 2 * wait));
+    assert_eq!(limit.until(Cost::Pull, now), Some(now + 2 * wait));
 }
