@@ -88,6 +88,7 @@ async fn a_wrong_size_in_a_manifest_does_not_last() {
             // The first may fail: one of the two is wrong, and only the digest can say which.
             mirror.get(&path).await;
             mirror.wait_for_fills().await;
+            println!("size {wrong}, content_length {content_length}");
             let again = mirror.get(&path).await;
             assert_eq!(again.status, 200, "size {wrong}");
             again.assert_bytes(200, &layer.bytes);

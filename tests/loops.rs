@@ -37,7 +37,7 @@ async fn two_mirrors_that_lead_to_each_other_say_so() {
     let first = Mirror::of(&registry).await;
     let second = MirrorBuilder::new()
         .upstream_at("docker.io", &first.url(), |upstream| {
-            upstream.default = true
+            upstream.default = true;
         })
         .start()
         .await;
@@ -54,7 +54,7 @@ async fn a_chain_of_mirrors_is_no_loop() {
     let second = Mirror::of(&registry).await;
     let first = MirrorBuilder::new()
         .upstream_at("docker.io", &second.url(), |upstream| {
-            upstream.default = true
+            upstream.default = true;
         })
         .start()
         .await;

@@ -26,7 +26,8 @@ impl Inner {
         let mut pauses = self.timings.round_pauses().take(ROUNDS_MAX - 1);
         let mut jitter = self.timings.limited_jitter();
         loop {
-            let failures = match self.round(ask, deadline).await {
+            // Boxed: whoever waits for an upstream should not make every request that may have to large.
+            let failures = match Box::pin(self.round(ask, deadline)).await {
                 Ok(answer) => return Ok(answer),
                 Err(failures) => failures,
             };

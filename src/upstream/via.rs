@@ -129,6 +129,10 @@ mod tests {
     }
 
     #[tokio::test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test awaits what it spawns itself"
+    )]
     async fn spawned_work_belongs_to_the_request_that_caused_it() {
         assert!(Via::current().is_none());
         let via = Pseudonym::random().join(std::iter::empty()).unwrap();

@@ -124,7 +124,7 @@ pub fn image(seed: u64, layer_sizes: &[usize], dialect: Dialect) -> Image {
     let layers = layer_sizes
         .iter()
         .zip(1_u64..)
-        .map(|(&size, number)| Blob::noise(seed * 1000 + number, size))
+        .map(|(&size, number)| Blob::noise(seed.wrapping_mul(1000).wrapping_add(number), size))
         .collect();
     image_of(seed, layers, dialect)
 }

@@ -10,7 +10,7 @@ use super::trust::Trust;
 use crate::mirror::MirrorError;
 use crate::store::Partial;
 use crate::telemetry::Kind;
-use crate::upstream::{BlobAsk, BlobFetch, FetchError};
+use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError};
 
 /// A range that ends early, after fewer bytes than this, counts as broken.
 const RANGE_BYTES_MIN: u64 = 64 * 1024;
@@ -38,12 +38,12 @@ impl Job<'_> {
         }
         let total = fetched.total;
         self.begin(partial, total).await?;
-        if !fetched.ranged && piece.start > 0 {
+        if by_range && !fetched.ranged {
             self.upstream.ignores_range(fetched.endpoint);
-        }
-        if !fetched.ranged {
             self.state().plain = true;
-        } else if let Some(open) = open {
+        } else if fetched.ranged
+            && let Some(open) = open
+        {
             open.send_replace(true);
         }
         let reached = self.pump(partial, piece, &mut fetched).await;
@@ -114,24 +114,14 @@ impl Job<'_> {
 
     /// Whether an answer can be a part of what is there.
     fn check(&self, fetched: &BlobFetch) -> Result<(), Failure> {
-        let mut state = self.state();
-        if let (Some(expected), Some(total)) = (state.total, fetched.total)
+        let expected = self.state().total;
+        if let (Some(expected), Some(total)) = (expected, fetched.total)
             && expected != total
         {
-            let digest = self.digest;
-            self.upstream.distrust(fetched.endpoint, &digest);
             let why = format!("upstream announces {total} bytes, the manifest says {expected}");
-            let others = self.upstream.endpoints_for(&digest);
-            if state.only.is_some() || others.contains(&fetched.endpoint) {
-                return Err(MirrorError::WrongContent { digest, why }.into());
-            }
-            drop(state);
-            tracing::warn!(upstream = %self.source.upstream, endpoint = self.upstream.endpoint_host(fetched.endpoint), %digest, %why, "asking another endpoint");
-            return Err(Failure::Broken {
-                error: FetchError::Protocol(why),
-                bytes: 0,
-            });
+            return Err(self.other_size(fetched.endpoint, why));
         }
+        let mut state = self.state();
         if let Some((tag, host)) = &fetched.validator {
             let key = (fetched.endpoint, host.clone());
             let before = state.validators.insert(key, tag.clone());
@@ -141,6 +131,22 @@ impl Job<'_> {
             }
         }
         Ok(())
+    }
+
+    /// An endpoint has something of another size: is there one that has what is wanted?
+    fn other_size(&self, endpoint: EndpointId, why: String) -> Failure {
+        let digest = self.digest;
+        self.upstream.distrust(endpoint, &digest);
+        let others = self.upstream.endpoints_for(&digest);
+        if self.state().only.is_some() || others.contains(&endpoint) {
+            return MirrorError::WrongContent { digest, why }.into();
+        }
+        let host = self.upstream.endpoint_host(endpoint);
+        tracing::warn!(upstream = %self.source.upstream, endpoint = host, %digest, %why, "asking another endpoint");
+        Failure::Broken {
+            error: FetchError::Protocol(why),
+            bytes: 0,
+        }
     }
 
     /// Tells the readers, once, that bytes will come.
@@ -201,6 +207,12 @@ impl Job<'_> {
         }
         if position < stop && total.is_some() && (came < RANGE_BYTES_MIN || !fetched.ranged) {
             let why = format!("ended at byte {position} of {stop}");
+            let end = (fetched.endpoint, position);
+            let unannounced = !fetched.ranged && fetched.total.is_none();
+            if unannounced && self.state().short_end.replace(end) == Some(end) {
+                // Not a connection that broke: the same end, twice.
+                return Err(self.other_size(fetched.endpoint, why));
+            }
             return broken(FetchError::Broken(why), came);
         }
         if position < stop && fetched.ranged && total.is_some() {

@@ -14,7 +14,7 @@ const RETRY_EARNED_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A fill to which nothing came for this long, whatever was tried, is given up. Clients give up a
 /// silent body after some minutes (containerd's `image_pull_progress_timeout`: 5).
-const STALLED_MAX: Duration = Duration::from_secs(60);
+const STALLED_MAX: Duration = Duration::from_mins(1);
 
 /// The longest wait, in first ones: 5 s unless configured otherwise. An upstream that restarts is back
 /// within that.

@@ -49,6 +49,9 @@ pub(super) struct State {
     pub(super) validators: HashMap<(EndpointId, String), String>,
     /// The one endpoint that is believed, after others were not.
     pub(super) only: Option<EndpointId>,
+    /// Where a body last ended cleanly, of an endpoint that did not announce its size, before the size
+    /// that a manifest says was reached.
+    pub(super) short_end: Option<(EndpointId, u64)>,
     /// Ranges are not used: everything is streamed from the start, and what is there is skipped.
     pub(super) plain: bool,
     pub(super) unattended: Option<OwnedSemaphorePermit>,
@@ -93,6 +96,7 @@ impl<'a> Job<'a> {
                 failures: HashMap::new(),
                 validators: HashMap::new(),
                 only: None,
+                short_end: None,
                 plain: false,
                 unattended: None,
             }),

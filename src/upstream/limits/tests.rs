@@ -142,7 +142,7 @@ fn what_remains_is_known_for_its_window_and_is_no_limit() {
 #[test]
 fn a_limit_of_pulls_leaves_the_rest_and_a_limit_of_the_rest_leaves_nothing() {
     let (limit, now) = (Limit::new(Timings::default()), Instant::now());
-    let wait = Duration::from_secs(60);
+    let wait = Duration::from_mins(1);
     limit.limited(Cost::Pull, Some(wait), now);
     assert_eq!(limit.until(Cost::Pull, now), Some(now + wait));
     assert_eq!(limit.until(Cost::Nothing, now), None);
