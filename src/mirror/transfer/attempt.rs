@@ -15,6 +15,11 @@ use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError};
 /// A range that ends early, after fewer bytes than this, counts as broken.
 const RANGE_BYTES_MIN: u64 = 64 * 1024;
 
+/// Whether a piece is less than the whole.
+fn needs_range(piece: &Range<u64>, total: Option<u64>) -> bool {
+    piece.start > 0 || piece.end < total.unwrap_or(u64::MAX)
+}
+
 impl Job<'_> {
     /// Asks for a piece and writes what comes.
     pub(super) async fn attempt(
@@ -24,7 +29,10 @@ impl Job<'_> {
         piece: &Range<u64>,
         open: Option<&watch::Sender<bool>>,
     ) -> Result<(), Failure> {
-        let (answer, by_range) = self.unless_over(self.ask(lane, piece)).await?;
+        let asked = self.unless_over(self.ask(lane, piece)).await?;
+        let Some((answer, by_range)) = asked else {
+            return Err(Failure::NoRange);
+        };
         let mut fetched = match answer {
             Ok(fetched) => fetched,
             // A range that nobody can make sense of: without Range it may be better.
@@ -38,13 +46,14 @@ impl Job<'_> {
         }
         let total = fetched.total;
         self.begin(partial, total).await?;
-        if by_range && !fetched.ranged {
+        if fetched.ranged {
+            open.inspect(|open| drop(open.send_replace(true)));
+        } else if by_range {
             self.upstream.ignores_range(fetched.endpoint);
+        }
+        if !fetched.ranged && needs_range(piece, self.state().total) {
+            // It comes from the start, so it might as well come to the end.
             self.state().plain = true;
-        } else if fetched.ranged
-            && let Some(open) = open
-        {
-            open.send_replace(true);
         }
         let reached = self.pump(partial, piece, &mut fetched).await;
         if let Err(Failure::Broken { .. }) = &reached {
@@ -54,16 +63,21 @@ impl Job<'_> {
     }
 
     /// The request for a piece, and whether it was one for a range: where ranges are of no use all of
-    /// the blob is asked for.
-    async fn ask(&self, lane: usize, piece: &Range<u64>) -> (Result<BlobFetch, FetchError>, bool) {
+    /// the blob is asked for. `None`: that is not for this connection to do.
+    async fn ask(
+        &self,
+        lane: usize,
+        piece: &Range<u64>,
+    ) -> Option<(Result<BlobFetch, FetchError>, bool)> {
         let total = self.state().total;
-        let to_the_end = piece.end >= total.unwrap_or(u64::MAX);
-        let needs_range = piece.start > 0 || !to_the_end;
-        let endpoints = self.order(needs_range);
+        let endpoints = self.order(needs_range(piece, total));
         let plain = self.state().plain
             || endpoints
                 .first()
                 .is_some_and(|endpoint| !self.upstream.honours_range(*endpoint));
+        if plain && lane > 0 {
+            return None;
+        }
         let whole = BlobAsk {
             endpoints: &endpoints,
             lane,
@@ -75,12 +89,12 @@ impl Job<'_> {
         } else {
             BlobAsk {
                 start: piece.start,
-                end: Some(piece.end).filter(|_| !to_the_end),
+                end: Some(piece.end).filter(|end| *end < total.unwrap_or(u64::MAX)),
                 ..whole
             }
         };
         let by_range = ask.start > 0 || ask.end.is_some();
-        (self.upstream.blob(&ask).await, by_range)
+        Some((self.upstream.blob(&ask).await, by_range))
     }
 
     /// What a request that was not answered with bytes means for the fill.
