@@ -37,6 +37,10 @@ impl Job<'_> {
             Ok(fetched) => fetched,
             // A range that nobody can make sense of: without Range it may be better.
             Err(FetchError::Protocol(_)) if by_range => return Err(Failure::NoRange),
+            // Nor does the endpoint have one that there should be: of the whole it says how long it is.
+            Err(FetchError::RangeNotSatisfiable) if by_range && self.state().total.is_some() => {
+                return Err(Failure::NoRange);
+            }
             Err(error) => return self.refused(partial, piece, error).await,
         };
         self.check(&fetched)?;
