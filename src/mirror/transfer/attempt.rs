@@ -51,7 +51,9 @@ impl Job<'_> {
         let total = fetched.total;
         self.begin(partial, total).await?;
         if fetched.ranged {
-            open.inspect(|open| drop(open.send_replace(true)));
+            if let Some(open) = open {
+                open.send_replace(true);
+            }
         } else if by_range {
             self.upstream.ignores_range(fetched.endpoint);
         }
