@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
-use super::plan::{Plan, piece_size};
+use super::plan::{Pieces, Plan};
 use super::trust::Trust;
 use super::wrong_content;
 use crate::mirror::{Inner, MirrorError, Source};
@@ -90,7 +90,7 @@ impl<'a> Job<'a> {
             state: Mutex::new(State {
                 total: expected,
                 started: false,
-                plan: Plan::new(&Coverage::default(), 0, 1),
+                plan: Plan::new(&Coverage::default(), 0, Pieces::WHOLE),
                 budget: Budget::new(upstream.retry_delay()),
                 trust: Trust::default(),
                 failures: HashMap::new(),
@@ -152,13 +152,16 @@ impl<'a> Job<'a> {
                 .first()
                 .is_some_and(|endpoint| self.upstream.honours_range(*endpoint));
         let several = ranges && total > parallel.above && parallel.connections > 1;
-        let (lanes, segment) = if several {
-            let segment = piece_size(total, parallel.connections, parallel.segment_size);
-            (parallel.connections, segment)
+        let (lanes, pieces) = if several {
+            let pieces = Pieces {
+                connections: u64::try_from(parallel.connections).unwrap_or(u64::MAX),
+                segment: parallel.segment_size,
+            };
+            (parallel.connections, pieces)
         } else {
-            (1, u64::MAX)
+            (1, Pieces::WHOLE)
         };
-        state.plan = Plan::new(have, total, segment);
+        state.plan = Plan::new(have, total, pieces);
         lanes
     }
 

@@ -9,29 +9,52 @@ use crate::store::Coverage;
 pub(super) struct Plan {
     /// Sorted, apart from each other, none empty.
     missing: Vec<Range<u64>>,
+    /// Who fetches, and how much at once.
+    pieces: Pieces,
+}
+
+/// How a blob is divided among connections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pieces {
+    pub(super) connections: u64,
     /// The most that one request asks for.
-    segment: u64,
+    pub(super) segment: u64,
+}
+
+impl Pieces {
+    /// All that is missing in a row, at once.
+    pub(super) const WHOLE: Self = Self {
+        connections: 1,
+        segment: u64::MAX,
+    };
+
+    /// The size of the next piece when so much is missing: a connection's share, so that all have
+    /// something to do; smaller and smaller towards the end, so that nobody waits long for the slowest
+    /// connection, nor for the hash of what came out of turn.
+    fn next(self, missing: u64) -> u64 {
+        let share = missing.div_ceil(self.connections.max(1));
+        share.max(PIECE_BYTES_MIN).min(self.segment).max(1)
+    }
 }
 
 impl Plan {
-    /// What is missing of a blob of `total` bytes, to be given out in pieces of at most `segment`.
-    pub(super) fn new(have: &Coverage, total: u64, segment: u64) -> Self {
+    /// What is missing of a blob of `total` bytes.
+    pub(super) fn new(have: &Coverage, total: u64, pieces: Pieces) -> Self {
         let mut missing = Vec::new();
         let mut at = 0;
         while let Some(gap) = have.next_gap(at, total) {
             at = gap.end;
             missing.push(gap);
         }
-        Self {
-            missing,
-            segment: segment.max(1),
-        }
+        Self { missing, pieces }
     }
 
     /// The lowest piece. Readers go from the front to the back, so what they need next comes first.
     pub(super) fn take(&mut self) -> Option<Range<u64>> {
+        let missing = self.missing.iter().map(|gap| gap.end - gap.start).sum();
         let lowest = self.missing.first_mut()?;
-        let end = lowest.start.saturating_add(self.segment).min(lowest.end);
+        let size = self.pieces.next(missing);
+        let end = lowest.start.saturating_add(size).min(lowest.end);
         let piece = lowest.start..end;
         if end == lowest.end {
             self.missing.remove(0);
@@ -61,17 +84,8 @@ impl Plan {
     }
 }
 
-/// The size of the pieces of a blob, so that each of `connections` has something to do.
-pub(super) fn piece_size(total: u64, connections: usize, segment_size: u64) -> u64 {
-    let connections = u64::try_from(connections).unwrap_or(1).max(1);
-    total
-        .div_ceil(connections)
-        .max(PIECE_BYTES_MIN)
-        .min(segment_size)
-}
-
 /// A smaller piece costs more in requests than another connection gains.
-const PIECE_BYTES_MIN: u64 = 1024 * 1024;
+const PIECE_BYTES_MIN: u64 = 2 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -81,10 +95,17 @@ mod tests {
 
     use super::*;
 
+    fn pieces(connections: u64, segment: u64) -> Pieces {
+        Pieces {
+            connections,
+            segment,
+        }
+    }
+
     #[test]
     fn pieces_come_lowest_first_and_come_back_whole() {
         let have = Coverage::from(vec![(0, 10), (30, 40)]);
-        let mut plan = Plan::new(&have, 100, 15);
+        let mut plan = Plan::new(&have, 100, pieces(4, 15));
         assert_eq!(plan.take(), Some(10..25));
         assert_eq!(plan.take(), Some(25..30));
         assert_eq!(plan.take(), Some(40..55));
@@ -97,12 +118,25 @@ mod tests {
     }
 
     #[test]
-    fn every_connection_gets_a_piece_and_none_gets_a_tiny_one() {
+    fn every_connection_gets_a_piece_and_the_last_ones_are_small() {
         let mib = 1024 * 1024;
-        assert_eq!(piece_size(20 * mib, 4, 16 * mib), 5 * mib);
-        assert_eq!(piece_size(1024 * mib, 4, 16 * mib), 16 * mib);
-        assert_eq!(piece_size(2 * mib, 64, 16 * mib), mib);
-        assert_eq!(piece_size(2 * mib, 0, 16 * mib), 2 * mib);
+        let sizes = |total, connections, segment| {
+            let nothing = Coverage::default();
+            let mut plan = Plan::new(&nothing, total, pieces(connections, segment));
+            std::iter::from_fn(move || plan.take())
+                .map(|piece| piece.end - piece.start)
+                .collect::<Vec<_>>()
+        };
+        let of_20 = sizes(20 * mib, 4, 16 * mib);
+        assert_eq!(of_20[0], 5 * mib);
+        assert!(of_20.is_sorted_by(|a, b| a >= b), "{of_20:?}");
+        assert!(of_20.iter().rev().skip(1).all(|size| *size >= 2 * mib));
+        assert_eq!(of_20.iter().sum::<u64>(), 20 * mib);
+        let of_256 = sizes(256 * mib, 4, 16 * mib);
+        assert_eq!(of_256[..12], [16 * mib; 12]);
+        assert!(of_256.len() < 24, "{}", of_256.len());
+        assert_eq!(sizes(4 * mib, 4, mib), [mib; 4]);
+        assert_eq!(sizes(2 * mib, 0, 16 * mib), [2 * mib]);
     }
 
     proptest! {
@@ -114,7 +148,7 @@ mod tests {
             kept in prop::collection::vec(0_u64..60, 0..40),
         ) {
             let coverage = Coverage::from(have);
-            let mut plan = Plan::new(&coverage, total, segment);
+            let mut plan = Plan::new(&coverage, total, pieces(4, segment));
             let mut fetched = BTreeSet::new();
             let mut kept = kept.into_iter();
             while let Some(piece) = plan.take() {
