@@ -46,7 +46,11 @@ fn one_connection(upstream: &mut upstream::Config) {
 
 /// A mirror; whether it has seen the manifest, and so knows the layer's size, is for the test to say.
 async fn world(change: fn(&mut upstream::Config), known: bool) -> World {
-    let image = images::image(37, &[SIZE], Dialect::Oci);
+    world_of(SIZE, change, known).await
+}
+
+async fn world_of(size: usize, change: fn(&mut upstream::Config), known: bool) -> World {
+    let image = images::image(37, &[size], Dialect::Oci);
     let registry = FakeRegistry::start().await;
     registry.put_image("team/app", Some("v1"), &image);
     let mirror = MirrorBuilder::new()
@@ -229,4 +233,48 @@ async fn a_redirected_transfer_is_gone_on_with_at_the_registry() {
     let of = |kind| counters.count(|record| record.kind == kind);
     assert_eq!(of(Kind::Blob), of(Kind::Cdn), "each time a new URL");
     assert!(of(Kind::Cdn) >= 2);
+}
+
+/// Some proxies end every connection after half a minute.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_breaks_again_and_again_brings_a_long_blob_all_the_same() {
+    let size = 24 * MIB;
+    let world = world_of(size, one_connection, true).await;
+    let each = MIB + 200 * 1024;
+    let cuts = size / each;
+    for at in (1..=cuts).map(|cut| cut * each) {
+        let rule = Rule::gets(Kind::Blob).times(1).containing(at);
+        world.fault(rule, Fault::Cut(at));
+    }
+    world.pull(&format!("{cuts} breaks")).await;
+    assert_eq!(world.registry.faults_left(&world.blob.digest), 0);
+    assert!(
+        world.sent() <= size + cuts * 64 * 1024,
+        "{} bytes",
+        world.sent()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_fetched_before_an_outage_is_not_fetched_again_after_it() {
+    let world = world(one_connection, true).await;
+    let at = SIZE / 2;
+    world.fault(Rule::gets(Kind::Blob).times(1), Fault::Cut(at));
+    world.fault(Rule::gets(Kind::Blob), Fault::Status(403));
+    let answer = world.mirror.get(&world.path).await;
+    answer.assert_no_clean_success();
+    world.mirror.wait_for_fills().await;
+    world.registry.heal();
+    world.pull("after the outage").await;
+    assert!(world.sent() <= SIZE + 64 * 1024, "{}", world.sent());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_refuses_ranges_by_an_error_is_asked_for_the_whole() {
+    for status in [400, 403, 405, 416, 500, 501] {
+        let world = world(pieces, true).await;
+        world.fault(Rule::gets(Kind::Blob).ranged(), Fault::Status(status));
+        world.pull(&format!("{status} to a range")).await;
+        assert_eq!(world.sent(), SIZE);
+    }
 }

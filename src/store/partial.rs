@@ -2,6 +2,7 @@
 //! types, so that only what was verified can be committed.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 
 use super::coverage::Coverage;
 use super::fill::{Opening, Phase, Progress};
+use super::fs;
 use super::room::Room;
 use super::sink::Sink;
 use super::{Blob, Store, StoreError};
@@ -134,15 +136,19 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
 
     /// Writes bytes at `offset` and wakes the readers. Several may write at once, anywhere if the
     /// total is known, else in order only. What is there already, or is just being written by
-    /// another, stays as it is: whoever came first is believed. Bytes past the total are an error of
-    /// the caller's source and are refused.
+    /// another, stays as it is: whoever came first is believed. What was written, then, is returned.
+    /// Bytes past the total are an error of the caller's source and are refused.
     ///
     /// A write that nobody awaits any more may still take place, but not after a
     /// [`Partial::doubt`], [`Partial::restart`] or [`Partial::suspend`].
     ///
     /// # Errors
     /// [`StoreError`]; the fill should be failed then.
-    pub async fn write(&self, offset: u64, chunks: Vec<Bytes>) -> Result<(), StoreError> {
+    pub async fn write(
+        &self,
+        offset: u64,
+        chunks: Vec<Bytes>,
+    ) -> Result<Vec<Range<u64>>, StoreError> {
         let length: u64 = chunks.iter().map(|c| c.len() as u64).sum();
         let end = offset.checked_add(length);
         let total = self.sender.borrow().total.unwrap_or(u64::MAX);
@@ -260,6 +266,8 @@ impl<E> Verified<E> {
         } = self;
         let digest = sink.room.digest;
         blocking(&digest, "commit", move || {
+            // Wrong bytes that were there before may have been more.
+            fs::cut(&sink.file, size)?;
             sink.file.sync_all()?;
             let store = &sink.room.store;
             let reserved = sink.room.hand_over();

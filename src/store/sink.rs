@@ -134,17 +134,17 @@ impl Sink {
     }
 
     /// Writes what nobody else has written or is writing, tells the readers by `wake`, and hashes
-    /// what it can. Nothing, if the turn has changed.
+    /// what it can; says what was written. Nothing, if the turn has changed.
     pub(super) fn write(
         &self,
         turn: u64,
         offset: u64,
         chunks: &[Bytes],
         wake: impl FnOnce(),
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Range<u64>>, StoreError> {
         let _among_others = self.among_others();
         if turn != self.turn() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let length: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         self.room.grow_for(offset.saturating_add(length))?;
@@ -156,7 +156,9 @@ impl Sink {
         self.shared.written(&claim);
         wake();
         // After the readers were woken: hashing is not in their way.
-        Ok(self.hash(&claim.pieces)?)
+        self.hash(&claim.pieces)?;
+        let range = |(at, bytes): &(u64, Bytes)| *at..*at + bytes.len() as u64;
+        Ok(claim.pieces.iter().map(range).collect())
     }
 
     fn put(&self, claim: &Claim) -> io::Result<()> {

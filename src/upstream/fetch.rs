@@ -196,6 +196,11 @@ impl Upstream {
         self.inner.watch.host(endpoint)
     }
 
+    /// Counts a blob's transfer that broke off and is gone on with.
+    pub fn resumes(&self) {
+        self.inner.watch.retry();
+    }
+
     fn health(&self) -> &Health {
         &self.inner.watch.health
     }

@@ -29,37 +29,41 @@ impl Job<'_> {
         piece: &Range<u64>,
         open: Option<&watch::Sender<bool>>,
     ) -> Result<(), Failure> {
-        let asked = self.unless_over(self.ask(lane, piece)).await?;
-        let Some((answer, by_range)) = asked else {
-            return Err(Failure::NoRange);
+        let total = self.state().total;
+        let endpoints = self.order(needs_range(piece, total));
+        let Some(first) = endpoints.first().copied() else {
+            let why = "no endpoint".to_owned();
+            return Err(MirrorError::of_fetch(Kind::Blob, FetchError::Protocol(why)).into());
         };
-        let mut fetched = match answer {
+        let plain = {
+            let state = self.state();
+            !self.ranges(&state, first)
+        };
+        if plain && lane > 0 {
+            return Err(Failure::NoRange);
+        }
+        let ask = self.question(lane, piece, &endpoints, plain);
+        let by_range = ask.start > 0 || ask.end.is_some();
+        let mut fetched = match self.unless_over(self.upstream.blob(&ask)).await? {
             Ok(fetched) => fetched,
-            // A range that nobody can make sense of: without Range it may be better.
-            Err(FetchError::Protocol(_)) if by_range => return Err(Failure::NoRange),
-            // Nor does the endpoint have one that there should be: of the whole it says how long it is.
-            Err(FetchError::RangeNotSatisfiable) if by_range && self.state().total.is_some() => {
+            Err(error) if by_range && self.only_the_range(&error) => {
+                self.state().plain.push(first);
                 return Err(Failure::NoRange);
             }
             Err(error) => return self.refused(partial, piece, error).await,
         };
         self.check(&fetched)?;
-        if !fetched.ranged && lane > 0 {
+        if by_range && !fetched.ranged {
             self.upstream.ignores_range(fetched.endpoint);
-            return Err(Failure::NoRange);
-        }
-        let total = fetched.total;
-        self.begin(partial, total).await?;
-        if fetched.ranged {
-            if let Some(open) = open {
-                open.send_replace(true);
+            if lane > 0 {
+                return Err(Failure::NoRange);
             }
-        } else if by_range {
-            self.upstream.ignores_range(fetched.endpoint);
         }
-        if !fetched.ranged && needs_range(piece, self.state().total) {
-            // It comes from the start, so it might as well come to the end.
-            self.state().plain = true;
+        self.begin(partial, &fetched).await?;
+        if fetched.ranged
+            && let Some(open) = open
+        {
+            open.send_replace(true);
         }
         let reached = self.pump(partial, piece, &mut fetched).await;
         if let Err(Failure::Broken { .. }) = &reached {
@@ -68,39 +72,47 @@ impl Job<'_> {
         reached
     }
 
-    /// The request for a piece, and whether it was one for a range: where ranges are of no use all of
-    /// the blob is asked for. `None`: that is not for this connection to do.
-    async fn ask(
-        &self,
+    /// The request for a piece: where ranges are of no use all of the blob is asked for.
+    fn question<'a>(
+        &'a self,
         lane: usize,
         piece: &Range<u64>,
-    ) -> Option<(Result<BlobFetch, FetchError>, bool)> {
-        let total = self.state().total;
-        let endpoints = self.order(needs_range(piece, total));
-        let plain = self.state().plain
-            || endpoints
-                .first()
-                .is_some_and(|endpoint| !self.upstream.honours_range(*endpoint));
-        if plain && lane > 0 {
-            return None;
-        }
+        endpoints: &'a [EndpointId],
+        plain: bool,
+    ) -> BlobAsk<'a> {
+        let total = self.state().total.unwrap_or(u64::MAX);
         let whole = BlobAsk {
-            endpoints: &endpoints,
+            endpoints,
             lane,
             extra: lane > 0,
             ..BlobAsk::whole(&self.source.repository, &self.digest)
         };
-        let ask = if plain {
-            whole
-        } else {
-            BlobAsk {
-                start: piece.start,
-                end: Some(piece.end).filter(|end| *end < total.unwrap_or(u64::MAX)),
-                ..whole
-            }
+        if plain {
+            return whole;
+        }
+        BlobAsk {
+            start: piece.start,
+            end: Some(piece.end).filter(|end| *end < total),
+            ..whole
+        }
+    }
+
+    /// Whether an error in answer to a range may be due to that: the whole may be had all the same.
+    fn only_the_range(&self, error: &FetchError) -> bool {
+        let (known, started) = {
+            let state = self.state();
+            (state.total.is_some(), state.started)
         };
-        let by_range = ask.start > 0 || ask.end.is_some();
-        Some((self.upstream.blob(&ask).await, by_range))
+        let unwanted = matches!(
+            error,
+            FetchError::Protocol(_)
+                | FetchError::Denied
+                | FetchError::Status(400 | 405 | 416 | 501)
+        );
+        // Of the whole the endpoint says how long it is.
+        unwanted
+            || known && matches!(error, FetchError::RangeNotSatisfiable)
+            || !started && matches!(error, FetchError::Status(500..))
     }
 
     /// What a request that was not answered with bytes means for the fill.
@@ -138,8 +150,15 @@ impl Job<'_> {
         if let (Some(expected), Some(total)) = (expected, fetched.total)
             && expected != total
         {
-            let why = format!("upstream announces {total} bytes, the manifest says {expected}");
-            return Err(self.other_size(fetched.endpoint, why));
+            let before = self.state().announced_by;
+            let Some(before) = before.filter(|before| *before != fetched.endpoint) else {
+                let why = format!("upstream announces {total} bytes, {expected} are expected");
+                return Err(self.other_size(fetched.endpoint, why));
+            };
+            // No manifest says who is right. If the digest has, the other one is not believed any more.
+            let (digest, host) = (self.digest, self.upstream.endpoint_host(before));
+            let why = format!("{total} bytes are announced, and {expected} were by {host}");
+            return Err(MirrorError::WrongContent { digest, why }.into());
         }
         let mut state = self.state();
         if let Some((tag, host)) = &fetched.validator {
@@ -170,14 +189,25 @@ impl Job<'_> {
     }
 
     /// Tells the readers, once, that bytes will come.
-    pub(super) async fn begin(
+    async fn begin(
         &self,
         partial: &Partial<MirrorError>,
-        total: Option<u64>,
+        fetched: &BlobFetch,
     ) -> Result<(), MirrorError> {
+        {
+            let mut state = self.state();
+            if state.total.is_none() && fetched.total.is_some() {
+                state.total = fetched.total;
+                state.announced_by = Some(fetched.endpoint);
+            }
+        }
+        self.start(partial).await
+    }
+
+    /// The same, of a fill for which nothing needs to be asked.
+    pub(super) async fn start(&self, partial: &Partial<MirrorError>) -> Result<(), MirrorError> {
         let total = {
             let mut state = self.state();
-            state.total = state.total.or(total);
             if std::mem::replace(&mut state.started, true) {
                 return Ok(());
             }
@@ -210,9 +240,8 @@ impl Job<'_> {
                 Err(error) => return broken(error, came),
             };
             if position + batch.bytes > stop && !fetched.ranged {
-                self.upstream.distrust(fetched.endpoint, &self.digest);
-                let (digest, why) = (self.digest, format!("more than {stop} bytes came"));
-                return Err(MirrorError::WrongContent { digest, why }.into());
+                let why = format!("more than {stop} bytes came");
+                return Err(self.other_size(fetched.endpoint, why));
             }
             let before = position;
             position = (position + batch.bytes).min(stop);
@@ -256,12 +285,13 @@ impl Job<'_> {
             at = gap.end;
             let from = gap.start - range.start;
             let chunks = part(&batch.chunks, from..gap.end - range.start);
-            partial.write(gap.start, chunks).await?;
+            // Another connection may have brought some of it meanwhile: that is not this endpoint's.
+            let written = partial.write(gap.start, chunks).await?;
             let mut state = self.state();
-            state
-                .trust
-                .note(fetched.endpoint, gap.clone(), fetched.ranged);
-            state.budget.progress(gap.end - gap.start);
+            for range in written {
+                state.budget.progress(range.end - range.start);
+                state.trust.note(fetched.endpoint, range, fetched.ranged);
+            }
         }
         Ok(batch.ended)
     }

@@ -5,12 +5,13 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
-/// Failures in a row that a fill survives.
+/// Failures that a fill survives with little to show between them.
 const RETRIES_MAX: u32 = 8;
 
 /// So many bytes that arrived earn one more retry: a blob of many gigabytes over a bad line breaks more
-/// often than a small one, and may.
-const RETRY_EARNED_BYTES: u64 = 16 * 1024 * 1024;
+/// often than a small one, and may. Some proxies end every connection after half a minute: what a slow
+/// line brings in that time must be enough.
+pub(super) const RETRY_EARNED_BYTES: u64 = 1024 * 1024;
 
 /// A fill to which nothing came for this long, whatever was tried, is given up. Clients give up a
 /// silent body after some minutes (containerd's `image_pull_progress_timeout`: 5).
@@ -53,13 +54,16 @@ impl Budget {
         }
     }
 
-    /// Something failed: how long to wait before it is tried again, or `None` when it is not.
-    pub(super) fn spend(&mut self) -> Option<Duration> {
-        if self.last_progress.elapsed() > STALLED_MAX {
+    /// Something failed: how long to wait before it is tried again, or `None` when it is not. Upstream
+    /// may have said how long it wants not to be asked.
+    pub(super) fn spend(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
+        let delay = self.delays.next().unwrap_or(self.delay * DELAY_MAX);
+        let wait = delay.saturating_add(retry_after.unwrap_or_default());
+        if self.last_progress.elapsed().saturating_add(wait) > STALLED_MAX {
             return None;
         }
         self.retries = self.retries.checked_sub(1)?;
-        Some(self.delays.next().unwrap_or(self.delay * DELAY_MAX))
+        Some(wait)
     }
 }
 
@@ -82,7 +86,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_fill_that_gets_nowhere_is_given_up_after_so_many_failures() {
         let mut budget = Budget::new(FIRST);
-        let waits: Vec<_> = std::iter::from_fn(|| budget.spend()).collect();
+        let waits: Vec<_> = std::iter::from_fn(|| budget.spend(None)).collect();
         assert_eq!(waits.len(), 8);
         assert!(
             waits
@@ -97,24 +101,33 @@ mod tests {
     async fn what_arrives_earns_retries_but_never_more_than_at_first() {
         let mut budget = Budget::new(FIRST);
         for _ in 0..8 {
-            budget.spend().unwrap();
+            budget.spend(None).unwrap();
         }
         budget.progress(RETRY_EARNED_BYTES - 1);
-        assert_eq!(budget.spend(), None);
+        assert_eq!(budget.spend(None), None);
         budget.progress(1);
         assert!(
-            budget.spend().unwrap() <= 2 * FIRST,
+            budget.spend(None).unwrap() <= 2 * FIRST,
             "and the wait is short again"
         );
-        assert_eq!(budget.spend(), None);
+        assert_eq!(budget.spend(None), None);
         budget.progress(1000 * RETRY_EARNED_BYTES);
-        assert_eq!(std::iter::from_fn(|| budget.spend()).count(), 8);
+        assert_eq!(std::iter::from_fn(|| budget.spend(None)).count(), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_upstream_wants_is_waited_for_if_it_is_not_too_long() {
+        let mut budget = Budget::new(FIRST);
+        let forty = Duration::from_secs(40);
+        let wait = budget.spend(Some(forty)).unwrap();
+        assert!(wait >= forty && wait < forty + 3 * FIRST, "{wait:?}");
+        assert_eq!(budget.spend(Some(Duration::from_mins(1))), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_a_fill_however_few_failures_it_had() {
         let mut budget = Budget::new(FIRST);
         tokio::time::advance(STALLED_MAX + Duration::from_secs(1)).await;
-        assert_eq!(budget.spend(), None);
+        assert_eq!(budget.spend(None), None);
     }
 }

@@ -8,9 +8,9 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::budget::Budget;
+use super::budget::{Budget, RETRY_EARNED_BYTES};
 use super::plan::{Pieces, Plan};
-use super::trust::Trust;
+use super::trust::{Again, Trust};
 use super::wrong_content;
 use crate::mirror::{Inner, MirrorError, Source};
 use crate::oci::Digest;
@@ -23,6 +23,10 @@ use crate::upstream::{EndpointId, FetchError, Upstream};
 /// not bothered with more.
 const LANE_FAILURES_MAX: u32 = 2;
 
+/// An endpoint without ranges begins at the first byte again: so many broken connections of one that has
+/// them are rather put up with.
+const UNFIT_WEIGHT: u32 = 3;
+
 /// One fill's work.
 pub(super) struct Job<'a> {
     pub(super) mirror: &'a Inner,
@@ -30,9 +34,6 @@ pub(super) struct Job<'a> {
     pub(super) source: &'a Source,
     pub(super) digest: Digest,
     pub(super) state: Mutex<State>,
-    /// Cancelled when the mirror stops or when the fill has failed. Then waits for upstream end, and
-    /// writes under way are finished: a file must not be written to by one who has lost it.
-    pub(super) over: CancellationToken,
 }
 
 pub(super) struct State {
@@ -52,8 +53,14 @@ pub(super) struct State {
     /// Where a body last ended cleanly, of an endpoint that did not announce its size, before the size
     /// that a manifest says was reached.
     pub(super) short_end: Option<(EndpointId, u64)>,
-    /// Ranges are not used: everything is streamed from the start, and what is there is skipped.
-    pub(super) plain: bool,
+    /// Of these endpoints ranges are not asked for: everything is streamed from the start, and what is
+    /// there is skipped.
+    pub(super) plain: Vec<EndpointId>,
+    /// The endpoint that announced the total, where no manifest had.
+    pub(super) announced_by: Option<EndpointId>,
+    /// Cancelled when the mirror stops or when the connections are to end. Then waits for upstream end,
+    /// and writes under way are finished: a file must not be written to by one who has lost it.
+    pub(super) over: CancellationToken,
     pub(super) unattended: Option<OwnedSemaphorePermit>,
 }
 
@@ -86,7 +93,6 @@ impl<'a> Job<'a> {
             upstream,
             source,
             digest,
-            over: mirror.stop.child_token(),
             state: Mutex::new(State {
                 total: expected,
                 started: false,
@@ -97,7 +103,9 @@ impl<'a> Job<'a> {
                 validators: HashMap::new(),
                 only: None,
                 short_end: None,
-                plain: false,
+                plain: Vec::new(),
+                announced_by: None,
+                over: mirror.stop.child_token(),
                 unattended: None,
             }),
         }
@@ -123,7 +131,7 @@ impl<'a> Job<'a> {
             let have = partial.coverage();
             if have.next_gap(0, total).is_none() {
                 // An earlier run may have had it all, and have been stopped before the commit.
-                return self.begin(partial, Some(total)).await;
+                return self.start(partial).await;
             }
             let lanes = self.plan(&have, total);
             let (open, gate) = watch::channel(false);
@@ -147,10 +155,9 @@ impl<'a> Job<'a> {
         let parallel = self.upstream.parallel();
         let order = self.order(have.prefix() > 0);
         let mut state = self.state();
-        let ranges = !state.plain
-            && order
-                .first()
-                .is_some_and(|endpoint| self.upstream.honours_range(*endpoint));
+        let ranges = order
+            .first()
+            .is_some_and(|endpoint| self.ranges(&state, *endpoint));
         let several = ranges && total > parallel.above && parallel.connections > 1;
         let (lanes, pieces) = if several {
             let pieces = Pieces {
@@ -175,17 +182,14 @@ impl<'a> Job<'a> {
             match self.attempt(partial, 0, &piece, Some(&open)).await {
                 Ok(()) => {}
                 Err(Failure::Fatal(error)) => {
-                    self.over.cancel();
+                    self.state().over.cancel();
                     return Err(error);
                 }
-                Err(Failure::NoRange) => {
-                    self.state().plain = true;
-                    self.give_back(partial, &piece);
-                }
+                Err(Failure::NoRange) => self.give_back(partial, &piece),
                 Err(Failure::Broken { error, .. }) => {
                     self.give_back(partial, &piece);
                     let paused = self.pause(partial, error).await;
-                    paused.inspect_err(|_| self.over.cancel())?;
+                    paused.inspect_err(|_| self.state().over.cancel())?;
                 }
             }
         }
@@ -205,14 +209,14 @@ impl<'a> Job<'a> {
             return Ok(());
         }
         let mut failures = 0;
-        while failures < LANE_FAILURES_MAX && !self.state().plain {
+        while failures < LANE_FAILURES_MAX {
             let Some(piece) = self.take(partial) else {
                 return Ok(());
             };
             match self.attempt(partial, lane, &piece, None).await {
                 Ok(()) => failures = 0,
                 Err(Failure::Fatal(error)) => {
-                    self.over.cancel();
+                    self.state().over.cancel();
                     return Err(error);
                 }
                 Err(
@@ -228,7 +232,10 @@ impl<'a> Job<'a> {
                 Err(Failure::Broken { error, bytes }) => {
                     tracing::debug!(digest = %self.digest, lane, %error, bytes, "one of several connections broke");
                     self.give_back(partial, &piece);
-                    failures = if bytes > 0 { 0 } else { failures + 1 };
+                    let worth_it = bytes >= RETRY_EARNED_BYTES;
+                    failures = if worth_it { 0 } else { failures + 1 };
+                    let wait = tokio::time::sleep(self.upstream.retry_delay());
+                    self.unless_over(wait).await?;
                 }
             }
         }
@@ -242,7 +249,8 @@ impl<'a> Job<'a> {
             match self.attempt(partial, 0, &piece, None).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Fatal(error)) => return Err(error),
-                Err(Failure::NoRange) => self.state().plain = true,
+                // It is remembered of whom.
+                Err(Failure::NoRange) => {}
                 Err(Failure::Broken { error, .. }) => self.pause(partial, error).await?,
             }
             if self.state().total.is_some() {
@@ -258,7 +266,12 @@ impl<'a> Job<'a> {
         partial: &Partial<MirrorError>,
         error: FetchError,
     ) -> Result<(), MirrorError> {
-        let wait = self.state().budget.spend();
+        let retry_after = if let FetchError::RateLimited { retry_after } = &error {
+            *retry_after
+        } else {
+            None
+        };
+        let wait = self.state().budget.spend(retry_after);
         let Some(wait) = wait else {
             return Err(MirrorError::of_fetch(Kind::Blob, error));
         };
@@ -267,13 +280,18 @@ impl<'a> Job<'a> {
             digest = %self.digest, bytes = partial.prefix(), %error, wait_ms = wait.as_millis(),
             "a transfer broke off; going on with it"
         );
+        self.upstream.resumes();
         self.unless_over(tokio::time::sleep(wait)).await
     }
 
     /// The next piece for a connection to fetch.
     fn take(&self, partial: &Partial<MirrorError>) -> Option<Range<u64>> {
+        let order = self.order(true);
         let mut state = self.state();
-        if state.plain {
+        let ranges = order
+            .first()
+            .is_some_and(|endpoint| self.ranges(&state, *endpoint));
+        if !ranges {
             let total = state.total?;
             let gap = partial.coverage().next_gap(0, total)?;
             return Some(gap.start..total);
@@ -301,10 +319,15 @@ impl<'a> Job<'a> {
         let mut order = self.upstream.endpoints_for(&self.digest);
         order.sort_by_key(|endpoint| {
             let failures = state.failures.get(endpoint).copied().unwrap_or_default();
-            let unfit = needs_range && !self.upstream.honours_range(*endpoint);
-            (failures, unfit)
+            let unfit = needs_range && !self.ranges(&state, *endpoint);
+            failures.saturating_add(if unfit { UNFIT_WEIGHT } else { 0 })
         });
         order
+    }
+
+    /// Whether ranges may be asked for at an endpoint.
+    pub(super) fn ranges(&self, state: &State, endpoint: EndpointId) -> bool {
+        !state.plain.contains(&endpoint) && self.upstream.honours_range(endpoint)
     }
 
     /// The bytes that are there are wrong: whom to believe now.
@@ -332,24 +355,68 @@ impl<'a> Job<'a> {
             );
             return Err(wrong_content(digest, error));
         };
-        if let Some(wrong) = again.wrong {
-            self.upstream.distrust(wrong, &digest);
-        }
-        if again.plainly {
-            self.upstream.ignores_range(again.only);
-        }
         tracing::error!(
             %upstream, %repository, %digest, %error,
             wrong = again.wrong.map(|id| self.upstream.endpoint_host(id)),
             next = self.upstream.endpoint_host(again.only), without_ranges = again.plainly,
             "upstream sent wrong content; fetching it again before anybody gets the end of it"
         );
+        self.believe(partial, again).await
+    }
+
+    /// The one endpoint that was believed could not give the rest: another one may give everything.
+    ///
+    /// # Errors
+    /// The same error, when there is none.
+    pub(super) async fn without_the_believed(
+        &self,
+        partial: &Partial<MirrorError>,
+        error: MirrorError,
+    ) -> Result<(), MirrorError> {
+        let Some(only) = self.state().only else {
+            return Err(error);
+        };
+        let endpoints = self.upstream.endpoints_for(&self.digest);
+        let Some(again) = self.state().trust.deserted(only, &endpoints) else {
+            return Err(error);
+        };
+        tracing::warn!(
+            upstream = %self.source.upstream, repository = %self.source.repository,
+            digest = %self.digest, %error, endpoint = self.upstream.endpoint_host(only),
+            next = self.upstream.endpoint_host(again.only),
+            "the endpoint that was believed about a blob does not go on with it; asking another for all of it"
+        );
+        self.believe(partial, again).await
+    }
+
+    /// From now on only one endpoint is asked, with a budget of its own.
+    async fn believe(
+        &self,
+        partial: &Partial<MirrorError>,
+        again: Again,
+    ) -> Result<(), MirrorError> {
+        if let Some(wrong) = again.wrong {
+            self.upstream.distrust(wrong, &self.digest);
+        }
+        if again.plainly {
+            self.upstream.ignores_range(again.only);
+        }
         {
             let mut state = self.state();
             state.only = Some(again.only);
-            state.plain = again.plainly;
+            state.over = self.mirror.stop.child_token();
+            state.budget = Budget::new(self.upstream.retry_delay());
+            state.plain.retain(|id| *id != again.only);
+            if again.plainly {
+                state.plain.push(again.only);
+            }
         }
         Ok(partial.doubt(again.keep).await?)
+    }
+
+    /// Whether any of what is there may be wrong.
+    pub(super) fn in_doubt(&self) -> bool {
+        self.state().only.is_some()
     }
 
     /// The digest is right: endpoints whose bytes had to be replaced are not asked for it again.
@@ -377,9 +444,10 @@ impl<'a> Job<'a> {
         &self,
         wait: impl Future<Output = T>,
     ) -> Result<T, MirrorError> {
+        let over = self.state().over.clone();
         tokio::select! {
             biased;
-            () = self.over.cancelled() => Err(MirrorError::ShuttingDown),
+            () = over.cancelled() => Err(MirrorError::ShuttingDown),
             done = wait => Ok(done),
         }
     }

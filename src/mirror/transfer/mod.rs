@@ -71,12 +71,19 @@ impl Inner {
                 if matches!(error, MirrorError::ShuttingDown) {
                     return partial.suspend(error).await;
                 }
+                let Err(error) = job.without_the_believed(&partial, error).await else {
+                    continue;
+                };
                 tracing::warn!(
                     upstream = %source.upstream, repository = %source.repository, %digest, %error,
                     bytes = partial.prefix(), readers = partial.readers(),
                     "a blob was not fetched; its readers are cut off, and the next request tries again"
                 );
                 self.doubt_size(source, &digest, expected, &error).await;
+                if passing(&error) && !job.in_doubt() {
+                    // The next request goes on where this one ended.
+                    return partial.suspend(error).await;
+                }
                 return partial.fail(error);
             }
             match partial.verify().await {
@@ -120,6 +127,19 @@ impl Inner {
             self.store.forget_size(source, digest).await;
         }
     }
+}
+
+/// Whether what was fetched before it is as good as before.
+const fn passing(error: &MirrorError) -> bool {
+    matches!(
+        error,
+        MirrorError::Upstream(_)
+            | MirrorError::Timeout(_)
+            | MirrorError::RateLimited { .. }
+            | MirrorError::Busy(_)
+            | MirrorError::Unauthorized
+            | MirrorError::Denied
+    )
 }
 
 /// What clients are told of bytes that are not what the digest promises.

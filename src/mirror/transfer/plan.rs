@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(of_20.iter().sum::<u64>(), 20 * mib);
         let of_256 = sizes(256 * mib, 4, 16 * mib);
         assert_eq!(of_256[..12], [16 * mib; 12]);
-        assert!(of_256.len() < 24, "{}", of_256.len());
+        assert!(of_256.len() < 32, "{}", of_256.len());
         assert_eq!(sizes(4 * mib, 4, mib), [mib; 4]);
         assert_eq!(sizes(2 * mib, 0, 16 * mib), [2 * mib]);
     }

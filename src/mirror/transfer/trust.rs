@@ -14,8 +14,8 @@ pub(super) struct Trust {
     ranged: bool,
     /// Endpoints whose bytes, without any others, were wrong.
     refuted: Vec<EndpointId>,
-    /// Whether an endpoint was asked for everything on one connection because its ranges may lie.
-    asked_plainly: bool,
+    /// Of these, those who were asked for ranges: it may be that which they do not do well.
+    ranged_wrongly: Vec<EndpointId>,
     /// Endpoints whose bytes were replaced: if the whole is right then, they were wrong.
     replaced: Vec<EndpointId>,
 }
@@ -52,7 +52,8 @@ impl Trust {
     ///
     /// Where several gave bytes, it cannot be told who was wrong: the one who gave most is believed
     /// first, and gives the rest too. One who alone gave everything is refuted; unless it was asked
-    /// for ranges, which it may not honour though it says so: then it is asked once for the whole.
+    /// for ranges, which it may not honour though it says so: then it is asked once for the whole,
+    /// when nobody else is left.
     pub(super) fn again(&mut self, endpoints: &[EndpointId]) -> Option<Again> {
         let gave = std::mem::take(&mut self.gave);
         let ranged = std::mem::take(&mut self.ranged);
@@ -63,25 +64,10 @@ impl Trust {
         let givers: Vec<EndpointId> = gave.keys().flatten().copied().collect();
         if let ([only], 1) = (givers.as_slice(), gave.len()) {
             self.refuted.push(*only);
-            let next = endpoints.iter().find(|id| !self.refuted.contains(id));
-            if let Some(next) = next {
-                return Some(Again {
-                    only: *next,
-                    keep: Coverage::default(),
-                    plainly: false,
-                    wrong: Some(*only),
-                });
+            if ranged {
+                self.ranged_wrongly.push(*only);
             }
-            if !ranged || self.asked_plainly {
-                return None;
-            }
-            self.asked_plainly = true;
-            return Some(Again {
-                only: *only,
-                keep: Coverage::default(),
-                plainly: true,
-                wrong: None,
-            });
+            return self.next(endpoints, Some(*only));
         }
         let believed = gave
             .iter()
@@ -104,6 +90,39 @@ impl Trust {
             keep,
             plainly: false,
             wrong: None,
+        })
+    }
+
+    /// Whoever was believed alone cannot be asked any more: whom to believe now.
+    pub(super) fn deserted(&mut self, only: EndpointId, endpoints: &[EndpointId]) -> Option<Again> {
+        self.refuted.push(only);
+        self.gave.clear();
+        self.ranged = false;
+        self.next(endpoints, None)
+    }
+
+    /// One who was not yet wrong; or one whose ranges were, without them.
+    fn next(&mut self, endpoints: &[EndpointId], wrong: Option<EndpointId>) -> Option<Again> {
+        let keep = Coverage::default();
+        let next = endpoints.iter().find(|id| !self.refuted.contains(id));
+        if let Some(next) = next {
+            return Some(Again {
+                only: *next,
+                keep,
+                plainly: false,
+                wrong,
+            });
+        }
+        if self.ranged_wrongly.is_empty() {
+            return None;
+        }
+        let only = self.ranged_wrongly.remove(0);
+        Some(Again {
+            only,
+            keep,
+            plainly: true,
+            // If it was the ranges, its content is not wrong.
+            wrong: wrong.filter(|wrong| *wrong != only),
         })
     }
 
@@ -148,6 +167,33 @@ mod tests {
     }
 
     #[test]
+    fn everybody_whose_ranges_were_wrong_is_asked_without() {
+        let mut trust = Trust::default();
+        trust.note(A, 0..100, true);
+        assert_eq!(trust.again(&[A, B]).unwrap().only, B);
+        trust.note(B, 0..100, true);
+        let again = trust.again(&[A, B]).unwrap();
+        assert!(again.plainly && again.only == A && again.wrong == Some(B));
+        trust.note(A, 0..100, false);
+        let again = trust.again(&[A, B]).unwrap();
+        assert!(again.plainly && again.only == B && again.wrong == Some(A));
+        trust.note(B, 0..100, false);
+        assert_eq!(trust.again(&[A, B]), None);
+    }
+
+    #[test]
+    fn who_was_believed_and_is_gone_leaves_it_to_the_others() {
+        let mut trust = Trust::default();
+        trust.note(A, 0..70, true);
+        trust.note(B, 70..100, true);
+        assert_eq!(trust.again(&[A, B]).unwrap().only, A);
+        let again = trust.deserted(A, &[A, B]).unwrap();
+        assert_eq!((again.only, again.wrong), (B, None));
+        assert_eq!(again.keep, Coverage::default());
+        assert_eq!(trust.deserted(B, &[A, B]), None);
+    }
+
+    #[test]
     fn of_several_the_one_who_gave_most_is_believed_first() {
         let mut trust = Trust::default();
         trust.note(A, 0..30, true);
@@ -162,8 +208,12 @@ mod tests {
         assert_eq!(again.wrong, Some(B));
         trust.note(A, 0..100, true);
         assert_eq!(trust.convicted().count(), 0, "A was right after all");
-        assert!(trust.again(&[A, B]).unwrap().plainly);
-        trust.note(A, 0..100, false);
+        // Or it was the ranges of both.
+        for endpoint in [B, A] {
+            let again = trust.again(&[A, B]).unwrap();
+            assert!(again.plainly && again.only == endpoint);
+            trust.note(endpoint, 0..100, false);
+        }
         assert_eq!(trust.again(&[A, B]), None);
     }
 
