@@ -6,7 +6,11 @@
 //! A *breaker* keeps an endpoint from being asked in vain: after some failures in a row it opens, and
 //! nobody asks for a while; then one question is let through (*half-open*), which closes it again or
 //! opens it for twice as long.
+//!
+//! Some failures are told in answer to a question (5xx, nonsense): they may be that question's own. Of
+//! each [`Resource`] one counts, so that a single one that always fails closes nothing else.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,10 +46,14 @@ struct Record {
     breaker: Breaker,
     /// In a row, up to now.
     failures: u32,
+    /// What failed by an answer since the endpoint was well, the oldest first.
+    failed: VecDeque<Resource>,
     /// When the last failure in mid-body was counted.
     body_failed: Option<Instant>,
     /// How long the breaker stays open, each time longer, until the endpoint is well again.
     pauses: ExponentialBackoff,
+    /// The last of them.
+    pause: Duration,
     /// Seconds from a request to the head of its answer.
     latency: Average,
     /// Seconds for each byte of a body.
@@ -79,6 +87,10 @@ pub(super) enum Change {
     /// The endpoint is well again.
     Closed,
 }
+
+/// What a question is about, whatever its method: a hash of its repository and path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Resource(pub(super) u64);
 
 /// What is asked for, as far as the order of the endpoints goes.
 #[derive(Clone, Copy, Debug)]
@@ -223,7 +235,8 @@ impl Health {
             return None;
         }
         record.body_failed = Some(now);
-        record.failed(error, false, self.timings, now)
+        // It came in the middle of an answer, which says nothing of what was asked.
+        record.failed(error, None, false, self.timings, now)
     }
 
     /// The head of an answer came after this time.
@@ -277,12 +290,18 @@ impl Pass<'_> {
         closed
     }
 
-    /// The endpoint failed.
-    pub(super) fn failed(mut self, error: &FetchError, now: Instant) -> Option<Change> {
+    /// The endpoint failed, asked for `resource`.
+    pub(super) fn failed(
+        mut self,
+        error: &FetchError,
+        resource: Resource,
+        now: Instant,
+    ) -> Option<Change> {
         let probe = std::mem::take(&mut self.probe);
         let mut state = self.health.state();
         let record = state.endpoints.get_mut(self.endpoint.0)?;
-        record.failed(error, probe, self.health.timings, now)
+        let told = told_in_answer(error).then_some(resource);
+        record.failed(error, told, probe, self.health.timings, now)
     }
 }
 
@@ -334,8 +353,10 @@ impl Record {
         Self {
             breaker: Breaker::Closed,
             failures: 0,
+            failed: VecDeque::new(),
             body_failed: None,
             pauses: timings.breaker_pauses(),
+            pause: timings.breaker_first,
             latency: Average::default(),
             pace: Average::default(),
             rangeless_until: None,
@@ -358,14 +379,17 @@ impl Record {
     fn well(&mut self, timings: Timings) {
         if self.failures > 0 {
             self.failures = 0;
+            self.failed.clear();
             self.pauses = timings.breaker_pauses();
         }
     }
 
-    /// `probe`: the failure is that of the one question let through.
+    /// `told`: what was asked for, where the failure may be its own. `probe`: the failure is that of the
+    /// one question let through.
     fn failed(
         &mut self,
         error: &FetchError,
+        told: Option<Resource>,
         probe: bool,
         timings: Timings,
         now: Instant,
@@ -374,14 +398,20 @@ impl Record {
             (Breaker::HalfOpen { .. }, true) => {}
             // It was asked before the breaker opened: nothing new.
             (Breaker::HalfOpen { .. } | Breaker::Open { .. }, _) => return None,
-            (Breaker::Closed, _) => {
-                self.failures = self.failures.saturating_add(1);
-                if self.failures < timings.breaker_failures {
-                    return None;
-                }
+            (Breaker::Closed, _) => {}
+        }
+        let news = told.is_none_or(|resource| self.is_first_of(resource));
+        if !probe {
+            self.failures = self.failures.saturating_add(u32::from(news));
+            if !news || self.failures < timings.breaker_failures {
+                return None;
             }
         }
-        let pause = self.pauses.next().unwrap_or(timings.breaker_longest);
+        // That what failed before fails again does not say that the rest will take longer.
+        if news {
+            self.pause = self.pauses.next().unwrap_or(timings.breaker_longest);
+        }
+        let pause = self.pause;
         self.breaker = Breaker::Open {
             until: now + pause,
             last: error.clone(),
@@ -391,6 +421,18 @@ impl Record {
         } else {
             Change::Opened(pause)
         })
+    }
+
+    /// Keeps in mind that `resource` failed; whether it had not yet.
+    fn is_first_of(&mut self, resource: Resource) -> bool {
+        if self.failed.contains(&resource) {
+            return false;
+        }
+        if self.failed.len() >= FAILED_MAX {
+            self.failed.pop_front();
+        }
+        self.failed.push_back(resource);
+        true
     }
 
     /// How long an answer takes, if that is known: a failure makes an endpoint look slower, and a
@@ -444,12 +486,35 @@ fn not_asked(last: &FetchError, wait: Duration) -> FetchError {
     }
 }
 
+/// Whether the failure is an answer to the question, and may be about what was asked alone.
+fn told_in_answer(error: &FetchError) -> bool {
+    match error {
+        FetchError::Status(status) => *status >= 500,
+        FetchError::Protocol(_) => true,
+        FetchError::NotFound { .. }
+        | FetchError::Unauthorized
+        | FetchError::Denied
+        | FetchError::RateLimited { .. }
+        | FetchError::RangeNotSatisfiable
+        | FetchError::Connect(_)
+        | FetchError::Timeout(_)
+        | FetchError::Broken(_)
+        | FetchError::TooLarge { .. }
+        | FetchError::Loop(_)
+        | FetchError::Login(_)
+        | FetchError::Busy
+        | FetchError::Token(_) => false,
+    }
+}
+
 /// How much the newest value counts in a moving average.
 const NEW_WEIGHT: f64 = 0.3;
 /// What latency and throughput are compared for: a layer of middling size.
 const TYPICAL_BLOB_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
 /// The time of a smaller body is that of the round trips, not of the line.
 const MEASURED_BYTES_MIN: u64 = 256 * 1024;
+/// Failed resources that are remembered of an endpoint: more than open its breaker, and few to look through.
+const FAILED_MAX: usize = 32;
 /// Pairs of endpoint and digest that are remembered: wrong bytes are rare (some 100 bytes each).
 const DISTRUSTED_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 

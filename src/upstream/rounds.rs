@@ -1,6 +1,7 @@
 //! Whom a question is put to: the endpoints in order, each as one account after the other, and all of
 //! them once more where that may help.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::exchange::{Answer, Ask, Body, Endpoint, Inner, Wanted};
-use super::health::{Need, Pass};
+use super::health::{Need, Pass, Resource};
 use super::limits::Cost;
 use super::watch::Followed;
 use super::{EndpointId, FetchError, Patience};
@@ -165,7 +166,7 @@ impl Inner {
             Ok(_) => pass.answered(!matches!(ask.body, Wanted::Stream)),
             Err(error) => match verdict(error) {
                 Verdict::Well => pass.answered(true),
-                Verdict::Ill => pass.failed(error, Instant::now()),
+                Verdict::Ill => pass.failed(error, ask.resource(), Instant::now()),
                 Verdict::Unknown => None,
             },
         };
@@ -235,6 +236,12 @@ impl Inner {
 }
 
 impl Ask<'_> {
+    fn resource(&self) -> Resource {
+        let mut hasher = DefaultHasher::new();
+        (self.repository.as_str(), self.rest.as_str()).hash(&mut hasher);
+        Resource(hasher.finish())
+    }
+
     fn need(&self) -> Need<'_> {
         Need {
             digest: self.digest,

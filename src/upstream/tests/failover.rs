@@ -64,8 +64,8 @@ async fn of_several_errors_the_most_telling_is_told() {
 async fn a_404_does_not_speak_for_an_endpoint_that_is_left_alone() {
     let (ill, absent) = (status(500).await, status(404).await);
     let (upstream, _) = quick(&config(&[&ill.url(), &absent.url()]), Timings::default());
-    for _ in 0..8 {
-        let error = pull(&upstream, Patience::Now).await.unwrap_err();
+    for number in 0..8 {
+        let error = pull_of(&upstream, number, Patience::Now).await.unwrap_err();
         assert_eq!(error, FetchError::Status(500));
     }
     assert_eq!((ill.seen().len(), absent.seen().len()), (5, 8));
