@@ -33,13 +33,20 @@ pub(super) enum Cost {
 
 #[derive(Debug)]
 struct State {
-    /// Until when nothing is asked.
-    until: Option<Instant>,
-    /// Until when no pull is.
-    pulls_until: Option<Instant>,
+    /// What keeps everything from being asked.
+    all: Refusals,
+    /// What keeps pulls from being asked.
+    pulls: Refusals,
     /// What is left of the allowance, and until when that says something.
     remaining: Option<(u64, Instant)>,
     source: Option<String>,
+}
+
+/// The refusals of what costs the same.
+#[derive(Debug)]
+struct Refusals {
+    /// Until when nothing is asked.
+    until: Option<Instant>,
     /// How long the login is left alone when nobody says how long, and at least.
     guesses: ExponentialBackoff,
     floors: ExponentialBackoff,
@@ -84,13 +91,10 @@ impl Limit {
         Self {
             timings,
             state: Mutex::new(State {
-                until: None,
-                pulls_until: None,
+                all: Refusals::none(timings),
+                pulls: Refusals::none(timings),
                 remaining: None,
                 source: None,
-                guesses: timings.limited_guesses(),
-                floors: timings.limited_floors(),
-                again: false,
             }),
         }
     }
@@ -116,32 +120,33 @@ impl Limit {
         now: Instant,
     ) -> (Duration, bool) {
         let mut state = self.state();
-        state.again = true;
         // Questions that were under way together are one refusal, not many.
         let known = state.until(cost).filter(|until| now < *until);
+        let refusals = match cost {
+            Cost::Pull => &mut state.pulls,
+            Cost::Nothing => &mut state.all,
+        };
+        refusals.again = true;
         let floor = match known {
             Some(_) => Duration::ZERO,
-            None => state.floors.next().unwrap_or(self.timings.limited_first),
+            None => (refusals.floors.next()).unwrap_or(self.timings.limited_first),
         };
         let wait = match (retry_after, known) {
             (Some(wait), _) => wait.clamp(floor, RETRY_AFTER_MAX),
             (None, Some(until)) => until.saturating_duration_since(now),
-            (None, None) => (state.guesses.next()).unwrap_or(self.timings.limited_longest),
+            (None, None) => (refusals.guesses.next()).unwrap_or(self.timings.limited_longest),
         };
-        let until = match cost {
-            Cost::Pull => &mut state.pulls_until,
-            Cost::Nothing => &mut state.until,
-        };
-        *until = (*until).max(Some(now + wait));
+        refusals.until = refusals.until.max(Some(now + wait));
         (wait, known.is_none())
     }
 
-    /// The login was used, and not limited.
-    pub(super) fn answered(&self) {
+    /// The login was used for what costs so much, and not limited. That a blob is given says nothing of
+    /// manifests.
+    pub(super) fn answered(&self, cost: Cost) {
         let mut state = self.state();
-        if std::mem::take(&mut state.again) {
-            state.guesses = self.timings.limited_guesses();
-            state.floors = self.timings.limited_floors();
+        state.all.answered(self.timings);
+        if cost == Cost::Pull {
+            state.pulls.answered(self.timings);
         }
     }
 
@@ -169,8 +174,26 @@ impl Limit {
 impl State {
     fn until(&self, cost: Cost) -> Option<Instant> {
         match cost {
-            Cost::Pull => self.until.max(self.pulls_until),
-            Cost::Nothing => self.until,
+            Cost::Pull => self.all.until.max(self.pulls.until),
+            Cost::Nothing => self.all.until,
+        }
+    }
+}
+
+impl Refusals {
+    fn none(timings: Timings) -> Self {
+        Self {
+            until: None,
+            guesses: timings.limited_guesses(),
+            floors: timings.limited_floors(),
+            again: false,
+        }
+    }
+
+    fn answered(&mut self, timings: Timings) {
+        if std::mem::take(&mut self.again) {
+            self.guesses = timings.limited_guesses();
+            self.floors = timings.limited_floors();
         }
     }
 }

@@ -190,7 +190,7 @@ impl Inner {
             let result = self.ask_account(endpoint, account, ask, deadline).await;
             let error = match result {
                 Ok(answer) => {
-                    account.limit.answered();
+                    account.limit.answered(ask.cost());
                     return Ok(answer);
                 }
                 Err(FetchError::RateLimited { retry_after }) => {
@@ -205,7 +205,7 @@ impl Inner {
                 }
                 Err(error) => {
                     if matches!(error, FetchError::NotFound { .. }) {
-                        account.limit.answered();
+                        account.limit.answered(ask.cost());
                     }
                     error
                 }

@@ -110,7 +110,7 @@ fn without_a_word_the_guess_doubles_until_an_answer_comes() {
         assert_eq!(limit.limited(Cost::Pull, None, now), (guess, false));
         now += guess;
     }
-    limit.answered();
+    limit.answered(Cost::Pull);
     assert_eq!(
         limit.limited(Cost::Pull, None, now).0,
         Duration::from_secs(1)
@@ -149,4 +149,24 @@ fn a_limit_of_pulls_leaves_the_rest_and_a_limit_of_the_rest_leaves_nothing() {
     limit.limited(Cost::Nothing, Some(2 * wait), now);
     assert_eq!(limit.until(Cost::Nothing, now), Some(now + 2 * wait));
     assert_eq!(limit.until(Cost::Pull, now), Some(now + 2 * wait));
+}
+
+#[test]
+fn blobs_that_are_given_do_not_shorten_the_wait_for_pulls() {
+    let (limit, mut now) = (Limit::new(Timings::default()), Instant::now());
+    for seconds in [1, 2, 4, 8] {
+        let (wait, _) = limit.limited(Cost::Pull, None, now);
+        assert_eq!(wait, Duration::from_secs(seconds));
+        limit.answered(Cost::Nothing);
+        now += wait;
+    }
+    // Who is given a pull is given everything.
+    limit.limited(Cost::Nothing, None, now);
+    limit.answered(Cost::Pull);
+    now += Duration::from_mins(1);
+    for cost in [Cost::Nothing, Cost::Pull] {
+        let (wait, _) = limit.limited(cost, None, now);
+        assert_eq!(wait, Duration::from_secs(1), "{cost:?}");
+        now += wait;
+    }
 }
