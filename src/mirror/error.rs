@@ -74,12 +74,15 @@ impl MirrorError {
             },
             FetchError::Unauthorized => Self::Unauthorized,
             FetchError::Denied => Self::Denied,
+            // A host that was redirected to limits us.
+            FetchError::Status(429) => Self::RateLimited { retry_after: None },
             FetchError::RateLimited { retry_after } => Self::RateLimited { retry_after },
             FetchError::TooLarge { .. } if what == Kind::Manifest => {
                 Self::ManifestInvalid(error.to_string())
             }
             FetchError::Timeout(_) => Self::Timeout(error),
             FetchError::RangeNotSatisfiable
+            | FetchError::Unavailable { .. }
             | FetchError::Status(_)
             | FetchError::Connect(_)
             | FetchError::Broken(_)
@@ -99,7 +102,9 @@ impl MirrorError {
             Self::ManifestUnknown | Self::NameUnknown | Self::BlobUnknown => Failure::Deleted,
             Self::Unauthorized | Self::Denied => Failure::Denied,
             Self::RateLimited { .. } => Failure::RateLimited,
-            Self::Upstream(FetchError::Status(500..)) => Failure::ServerError,
+            Self::Upstream(FetchError::Status(500..) | FetchError::Unavailable { .. }) => {
+                Failure::ServerError
+            }
             // What stands between us and an answer, on either side; a status that makes no sense here
             // is no answer either.
             Self::Upstream(_)
@@ -158,6 +163,13 @@ mod tests {
             (FetchError::Status(418), Failure::Unreachable),
             (FetchError::Status(500), Failure::ServerError),
             (FetchError::Status(599), Failure::ServerError),
+            (
+                FetchError::Unavailable {
+                    retry_after: Duration::from_secs(9),
+                },
+                Failure::ServerError,
+            ),
+            (FetchError::Status(429), Failure::RateLimited),
             (
                 FetchError::RateLimited { retry_after: None },
                 Failure::RateLimited,

@@ -60,6 +60,18 @@ struct Record {
     pace: Average,
     /// Until when no Range is tried.
     rangeless_until: Option<Instant>,
+    rest: Option<Rest>,
+}
+
+/// The endpoint asked to be left alone: 503 with `Retry-After`.
+#[derive(Debug)]
+struct Rest {
+    until: Instant,
+    /// What was asked for.
+    resource: Resource,
+    /// Whether nothing is asked. Where the last rest began with the same resource it may be that one's
+    /// own trouble, and only it is left alone.
+    everything: bool,
 }
 
 #[derive(Debug)]
@@ -86,6 +98,8 @@ pub(super) enum Change {
     StaysOpen(Duration),
     /// The endpoint is well again.
     Closed,
+    /// The endpoint asked to be left alone for so long.
+    Rests(Duration),
 }
 
 /// What a question is about, whatever its method: a hash of its repository and path.
@@ -146,7 +160,7 @@ impl Health {
         };
         let open = |id: &EndpointId| {
             let record = state.endpoints.get(id.0);
-            record.is_none_or(|record| record.refusal(now).is_some())
+            record.is_none_or(|record| record.refusal(None, now).is_some())
         };
         let well: Vec<_> = trusted.iter().copied().filter(|id| !open(id)).collect();
         // With nobody else, one that gave wrong bytes may give the right ones now: the digest tells.
@@ -172,8 +186,8 @@ impl Health {
         let mut state = self.state();
         let mut probe = false;
         if let Some(record) = state.endpoints.get_mut(endpoint.0) {
-            if let Some((last, wait)) = record.refusal(now) {
-                return Err(not_asked(last, wait));
+            if let Some(error) = record.refusal(None, now) {
+                return Err(error);
             }
             if let Breaker::Open { last, .. } = &record.breaker {
                 let last = last.clone();
@@ -189,13 +203,16 @@ impl Health {
         })
     }
 
-    /// Why a question would not be let through now, if so. Takes no probe's place.
-    pub(super) fn refusal(&self, endpoint: EndpointId, now: Instant) -> Option<FetchError> {
+    /// Why a question about `resource` would not be let through now, if so. Takes no probe's place.
+    pub(super) fn refusal(
+        &self,
+        endpoint: EndpointId,
+        resource: Resource,
+        now: Instant,
+    ) -> Option<FetchError> {
         let state = self.state();
         let record = state.endpoints.get(endpoint.0)?;
-        record
-            .refusal(now)
-            .map(|(last, wait)| not_asked(last, wait))
+        record.refusal(Some(resource), now)
     }
 
     /// A body ended well, after so many bytes in so long.
@@ -301,7 +318,10 @@ impl Pass<'_> {
         let mut state = self.health.state();
         let record = state.endpoints.get_mut(self.endpoint.0)?;
         let told = told_in_answer(error).then_some(resource);
-        record.failed(error, told, probe, self.health.timings, now)
+        let rests = record.rest(error, resource, now);
+        record
+            .failed(error, told, probe, self.health.timings, now)
+            .or(rests)
     }
 }
 
@@ -360,20 +380,45 @@ impl Record {
             latency: Average::default(),
             pace: Average::default(),
             rangeless_until: None,
+            rest: None,
         }
     }
 
-    /// Why no question is let through, and for how long.
-    fn refusal(&self, now: Instant) -> Option<(&FetchError, Duration)> {
-        match &self.breaker {
+    /// Why no question is let through; none about `resource`, where that is given.
+    fn refusal(&self, resource: Option<Resource>, now: Instant) -> Option<FetchError> {
+        let open = match &self.breaker {
             Breaker::Closed => None,
             Breaker::Open { until, last } => {
                 let wait = until.saturating_duration_since(now);
-                (wait > Duration::ZERO).then_some((last, wait))
+                (wait > Duration::ZERO).then(|| not_asked(last, wait))
             }
             // The probe's answer decides, whenever it comes.
-            Breaker::HalfOpen { last } => Some((last, Duration::ZERO)),
-        }
+            Breaker::HalfOpen { last } => Some(not_asked(last, Duration::ZERO)),
+        };
+        let rests = || {
+            let rest = self.rest.as_ref().filter(|rest| now < rest.until)?;
+            (rest.everything || resource == Some(rest.resource)).then(|| FetchError::Unavailable {
+                retry_after: rest.until.saturating_duration_since(now),
+            })
+        };
+        open.or_else(rests)
+    }
+
+    /// Leaves the endpoint alone, where it asks for that; gives for how long, where that is news.
+    fn rest(&mut self, error: &FetchError, resource: Resource, now: Instant) -> Option<Change> {
+        let FetchError::Unavailable { retry_after } = error else {
+            return None;
+        };
+        let last = self.rest.as_ref();
+        let closed = last.is_some_and(|last| last.everything && now < last.until);
+        let same = last.is_some_and(|last| last.resource == resource);
+        let everything = closed || !same;
+        self.rest = Some(Rest {
+            until: now + *retry_after,
+            resource,
+            everything,
+        });
+        (everything && !closed).then_some(Change::Rests(*retry_after))
     }
 
     fn well(&mut self, timings: Timings) {
@@ -471,6 +516,7 @@ fn not_asked(last: &FetchError, wait: Duration) -> FetchError {
         FetchError::Connect(why) => FetchError::Connect(told(why)),
         FetchError::Broken(why) => FetchError::Broken(told(why)),
         FetchError::Protocol(why) => FetchError::Protocol(told(why)),
+        FetchError::Unavailable { .. } => FetchError::Unavailable { retry_after: wait },
         FetchError::NotFound { .. }
         | FetchError::Unauthorized
         | FetchError::Denied
@@ -490,7 +536,7 @@ fn not_asked(last: &FetchError, wait: Duration) -> FetchError {
 fn told_in_answer(error: &FetchError) -> bool {
     match error {
         FetchError::Status(status) => *status >= 500,
-        FetchError::Protocol(_) => true,
+        FetchError::Protocol(_) | FetchError::Unavailable { .. } => true,
         FetchError::NotFound { .. }
         | FetchError::Unauthorized
         | FetchError::Denied

@@ -31,6 +31,15 @@ pub(super) enum Cost {
     Nothing,
 }
 
+/// The right to use a login once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It is not limited.
+    Usual,
+    /// It is limited for long, and this request is to find out whether that still holds.
+    Probe,
+}
+
 #[derive(Debug)]
 struct State {
     /// What keeps everything from being asked.
@@ -47,6 +56,8 @@ struct State {
 struct Refusals {
     /// Until when nothing is asked.
     until: Option<Instant>,
+    /// When one request is let through before that: then, if the limit is a long one.
+    probe: Option<Instant>,
     /// How long the login is left alone when nobody says how long, and at least.
     guesses: ExponentialBackoff,
     floors: ExponentialBackoff,
@@ -136,18 +147,34 @@ impl Limit {
             (None, Some(until)) => until.saturating_duration_since(now),
             (None, None) => (refusals.guesses.next()).unwrap_or(self.timings.limited_longest),
         };
-        refusals.until = refusals.until.max(Some(now + wait));
+        refusals.close(now + wait, now);
         (wait, known.is_none())
     }
 
-    /// The login was used for what costs so much, and not limited. That a blob is given says nothing of
-    /// manifests.
-    pub(super) fn answered(&self, cost: Cost) {
+    /// Lets a request use the login; not, where it is limited, but for one every few minutes of a long limit.
+    pub(super) fn take(&self, cost: Cost, now: Instant) -> Option<Turn> {
         let mut state = self.state();
-        state.all.answered(self.timings);
-        if cost == Cost::Pull {
-            state.pulls.answered(self.timings);
+        if state.until(cost).is_some_and(|until| now < until) {
+            return None;
         }
+        let mut turn = Turn::Usual;
+        for refusals in state.of(cost) {
+            if refusals.until.is_some_and(|until| now < until) {
+                refusals.probe = Some(now + PROBE_EVERY);
+                turn = Turn::Probe;
+            }
+        }
+        Some(turn)
+    }
+
+    /// The login was used for what costs so much, and not limited. That a blob is given says nothing of
+    /// manifests. Gives whether a limit is over by that.
+    pub(super) fn answered(&self, cost: Cost, turn: Turn) -> bool {
+        let mut state = self.state();
+        for refusals in state.of(cost) {
+            refusals.answered(turn, self.timings);
+        }
+        turn == Turn::Probe
     }
 
     /// Until when the login is not used for what costs so much, if it is limited.
@@ -174,9 +201,15 @@ impl Limit {
 impl State {
     fn until(&self, cost: Cost) -> Option<Instant> {
         match cost {
-            Cost::Pull => self.all.until.max(self.pulls.until),
-            Cost::Nothing => self.all.until,
+            Cost::Pull => self.all.opens().max(self.pulls.opens()),
+            Cost::Nothing => self.all.opens(),
         }
+    }
+
+    /// What keeps something that costs so much from being asked.
+    fn of(&mut self, cost: Cost) -> impl Iterator<Item = &mut Refusals> {
+        let pulls = (cost == Cost::Pull).then_some(&mut self.pulls);
+        std::iter::once(&mut self.all).chain(pulls)
     }
 }
 
@@ -184,18 +217,47 @@ impl Refusals {
     fn none(timings: Timings) -> Self {
         Self {
             until: None,
+            probe: None,
             guesses: timings.limited_guesses(),
             floors: timings.limited_floors(),
             again: false,
         }
     }
 
-    fn answered(&mut self, timings: Timings) {
+    /// When the next request is let through.
+    fn opens(&self) -> Option<Instant> {
+        let until = self.until?;
+        Some(self.probe.map_or(until, |probe| probe.min(until)))
+    }
+
+    fn close(&mut self, until: Instant, now: Instant) {
+        if self.until.is_none_or(|old| old <= now) {
+            // What is left of an old limit.
+            self.probe = None;
+        }
+        self.until = self.until.max(Some(until));
+        if is_probed(until.saturating_duration_since(now))
+            && self.probe.is_none_or(|probe| probe <= now)
+        {
+            self.probe = Some(now + PROBE_EVERY);
+        }
+    }
+
+    fn answered(&mut self, turn: Turn, timings: Timings) {
+        if turn == Turn::Probe {
+            self.until = None;
+            self.probe = None;
+        }
         if std::mem::take(&mut self.again) {
             self.guesses = timings.limited_guesses();
             self.floors = timings.limited_floors();
         }
     }
+}
+
+/// Whether a limit is so long that it is looked at now and then whether it still holds.
+pub(super) fn is_probed(wait: Duration) -> bool {
+    wait > PROBED_ABOVE
 }
 
 /// `100;w=21600`: a count, and the seconds of its window.
@@ -246,6 +308,11 @@ fn go_duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
+/// What is said of so long a time is a bound rather than the truth: Docker Hub's window slides, and an
+/// account may be given more meanwhile.
+const PROBED_ABOVE: Duration = Duration::from_mins(15);
+/// One request in so long does no harm to who limits us, and is as long as one notices being left out.
+const PROBE_EVERY: Duration = Duration::from_mins(5);
 const RETRY_AFTER_TEXT: &str = "retry-after:";
 /// How long a remaining count is believed when no window is named: Docker Hub's is 6 hours.
 const WINDOW: Duration = Duration::from_hours(6);

@@ -9,9 +9,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
-use super::exchange::{Answer, Ask, Body, Endpoint, Inner, Wanted};
+use super::exchange::{Account, Answer, Ask, Body, Endpoint, Inner, Wanted};
 use super::health::{Need, Pass, Resource};
-use super::limits::Cost;
+use super::limits::{Cost, Turn};
 use super::watch::Followed;
 use super::{EndpointId, FetchError, Patience};
 
@@ -33,11 +33,11 @@ impl Inner {
                 Err(failures) => failures,
             };
             let moment = failures.for_a_moment().then(|| pauses.next()).flatten();
-            let limited = || {
-                let left = failures.limited_for()?;
+            let over = || {
+                let left = failures.over_in(&mut pauses)?;
                 Some(left.saturating_add(jitter.next().unwrap_or_default()))
             };
-            let wait = moment.or_else(limited);
+            let wait = moment.or_else(over);
             let wait = wait.filter(|wait| patient && *wait < deadline.left());
             let Some(wait) = wait else {
                 return Err(failures.told());
@@ -106,7 +106,7 @@ impl Inner {
         };
         let (mut endpoints, mut refused) = (Vec::new(), Vec::new());
         for endpoint in order.iter().filter_map(|id| self.endpoints.get(id.0)) {
-            if let Some(error) = health.refusal(endpoint.id, now) {
+            if let Some(error) = health.refusal(endpoint.id, ask.resource(), now) {
                 refused.push(error);
             } else if let Some(left) = endpoint.limited(ask.cost(), now) {
                 let retry_after = Some(left);
@@ -117,7 +117,7 @@ impl Inner {
         }
         let others = (0..self.endpoints.len()).map(EndpointId);
         let others = others.filter(|id| !order.contains(id));
-        refused.extend(others.filter_map(|id| health.refusal(id, now)));
+        refused.extend(others.filter_map(|id| health.refusal(id, ask.resource(), now)));
         (endpoints, refused)
     }
 
@@ -187,10 +187,14 @@ impl Inner {
         let now = Instant::now();
         let limited_before = endpoint.shortest_limit(ask.cost(), now);
         for account in endpoint.usable(ask.cost(), now) {
+            // Another request may have taken the turn.
+            let Some(turn) = account.limit.take(ask.cost(), Instant::now()) else {
+                continue;
+            };
             let result = self.ask_account(endpoint, account, ask, deadline).await;
             let error = match result {
                 Ok(answer) => {
-                    account.limit.answered(ask.cost());
+                    self.not_limited(account, ask, turn);
                     return Ok(answer);
                 }
                 Err(FetchError::RateLimited { retry_after }) => {
@@ -199,13 +203,16 @@ impl Inner {
                     let news = news.then(|| (wait, account.limit.source()));
                     self.watch
                         .limited(endpoint.id, news, self.limited_until(now));
+                    // A long limit may turn out to be over before.
+                    let left = account.limit.until(ask.cost(), now);
+                    let left = left.map_or(wait, |left| left.saturating_duration_since(now));
                     FetchError::RateLimited {
-                        retry_after: retry_after.or(Some(wait)),
+                        retry_after: Some(retry_after.unwrap_or(wait).min(left)),
                     }
                 }
                 Err(error) => {
                     if matches!(error, FetchError::NotFound { .. }) {
-                        account.limit.answered(ask.cost());
+                        self.not_limited(account, ask, turn);
                     }
                     error
                 }
@@ -217,12 +224,22 @@ impl Inner {
             }
         }
         // Those that were limited before might have been given it.
-        if limited_before.is_some() {
-            failures.add(FetchError::RateLimited {
-                retry_after: limited_before,
-            });
+        if let Some(left) = endpoint
+            .shortest_limit(ask.cost(), Instant::now())
+            .or(limited_before)
+            .filter(|_| limited_before.is_some() || failures.told.is_none())
+        {
+            let retry_after = Some(left);
+            failures.add(FetchError::RateLimited { retry_after });
         }
         Err(failures.told())
+    }
+
+    /// The account was given an answer.
+    fn not_limited(&self, account: &Account, ask: &Ask<'_>, turn: Turn) {
+        if account.limit.answered(ask.cost(), turn) {
+            self.watch.limited_until(self.limited_until(Instant::now()));
+        }
     }
 
     /// When the first account of all endpoints may pull again, if none may now.
@@ -257,6 +274,8 @@ struct Failures {
     told: Option<FetchError>,
     /// The shortest time that is left of a limit.
     limited: Option<Duration>,
+    /// The shortest time for which an endpoint asked to be left alone.
+    rests: Option<Duration>,
     /// One failed as servers do for a moment.
     momentary: bool,
     /// One failed as they do for longer.
@@ -267,7 +286,7 @@ impl Failures {
     fn add(&mut self, error: FetchError) {
         if momentary(&error) {
             self.momentary = true;
-        } else if !absent(&error) && !matches!(error, FetchError::RateLimited { .. }) {
+        } else if !absent(&error) && !says_when(&error) {
             self.lasting = true;
         }
         self.keep(error);
@@ -290,6 +309,9 @@ impl Failures {
         {
             self.limited = Some(self.limited.map_or(left, |least| least.min(left)));
         }
+        if let FetchError::Unavailable { retry_after: left } = error {
+            self.rests = Some(self.rests.map_or(left, |least| least.min(left)));
+        }
         let kept = self.told.as_ref();
         if kept.is_none_or(|kept| rank(&error) < rank(kept)) {
             self.told = Some(error);
@@ -299,6 +321,14 @@ impl Failures {
     /// Whether asking again may help after a moment: those that are limited are left out then.
     fn for_a_moment(&self) -> bool {
         self.momentary && !self.lasting
+    }
+
+    /// How long it is until asking again may help, because a limit ends, or an endpoint's rest. The latter
+    /// is waited for as often as failures of a moment are.
+    fn over_in(&self, mut pauses: impl Iterator<Item = Duration>) -> Option<Duration> {
+        let rests = || self.rests.filter(|_| !self.lasting);
+        let again = || rests().filter(|_| pauses.next().is_some());
+        self.limited_for().or_else(again)
     }
 
     /// How long it is until asking again may help, because a limit ends.
@@ -332,6 +362,7 @@ fn verdict(error: &FetchError) -> Verdict {
         | FetchError::Timeout(_)
         | FetchError::Broken(_)
         | FetchError::Protocol(_) => Verdict::Ill,
+        FetchError::Unavailable { .. } => Verdict::Ill,
         FetchError::Status(status) if *status == 408 || *status >= 500 => Verdict::Ill,
         FetchError::NotFound { .. }
         | FetchError::Unauthorized
@@ -351,11 +382,12 @@ fn verdict(error: &FetchError) -> Verdict {
 fn momentary(error: &FetchError) -> bool {
     match error {
         FetchError::Broken(_) => true,
-        FetchError::Status(status) => *status == 408 || *status >= 500,
+        FetchError::Status(status) => matches!(status, 408 | 429 | 500..),
         FetchError::NotFound { .. }
         | FetchError::Unauthorized
         | FetchError::Denied
         | FetchError::RateLimited { .. }
+        | FetchError::Unavailable { .. }
         | FetchError::RangeNotSatisfiable
         | FetchError::Connect(_)
         | FetchError::Timeout(_)
@@ -373,6 +405,14 @@ fn absent(error: &FetchError) -> bool {
     matches!(
         error,
         FetchError::NotFound { .. } | FetchError::Unauthorized | FetchError::Denied
+    )
+}
+
+/// Whether the error says when to come back.
+fn says_when(error: &FetchError) -> bool {
+    matches!(
+        error,
+        FetchError::RateLimited { .. } | FetchError::Unavailable { .. }
     )
 }
 
@@ -396,6 +436,7 @@ fn another_may_answer(error: &FetchError) -> bool {
         | FetchError::Unauthorized
         | FetchError::Denied
         | FetchError::RateLimited { .. }
+        | FetchError::Unavailable { .. }
         | FetchError::Status(_)
         | FetchError::Connect(_)
         | FetchError::Timeout(_)
@@ -418,7 +459,8 @@ fn rank(error: &FetchError) -> u8 {
     match error {
         FetchError::RangeNotSatisfiable | FetchError::TooLarge { .. } => 0,
         FetchError::RateLimited { .. } => 1,
-        FetchError::Status(_)
+        FetchError::Unavailable { .. }
+        | FetchError::Status(_)
         | FetchError::Connect(_)
         | FetchError::Timeout(_)
         | FetchError::Broken(_)

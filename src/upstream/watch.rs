@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::health::{Change, Health};
-use super::{EndpointId, FetchError};
+use super::{EndpointId, FetchError, limits};
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
 
@@ -73,11 +73,21 @@ impl Watch {
                 let pause = pause.as_secs_f64();
                 tracing::debug!(%upstream, endpoint = host, error, "endpoint still fails: not asked for {pause:.1} s");
             }
+            Some(Change::Rests(wait)) => {
+                let wait = wait.as_secs_f64();
+                tracing::info!(%upstream, endpoint = host, "endpoint is overloaded, as it says: not asked for {wait:.0} s");
+            }
             Some(Change::Closed) => {
                 self.metrics.endpoint_up(upstream.as_str(), host, true);
                 tracing::info!(%upstream, endpoint = host, "endpoint answers again: asked as before");
             }
         }
+    }
+
+    /// When the first login of all endpoints is not limited, if they all are.
+    pub(super) fn limited_until(&self, until: Option<Instant>) {
+        let upstream = self.upstream.as_str();
+        self.metrics.upstream_limited(upstream, until);
     }
 
     /// A login is limited at an endpoint. `news`: for how long, where that was not known, and whom the
@@ -89,23 +99,30 @@ impl Watch {
         until: Option<Instant>,
     ) {
         let (upstream, host) = (&self.upstream, self.host(endpoint));
-        self.metrics.upstream_limited(upstream.as_str(), until);
+        self.limited_until(until);
         let Some((wait, source)) = news else {
             return;
         };
-        let (wait, counted) = (wait.as_secs_f64(), source.as_deref().unwrap_or("unknown"));
+        let counted = source.as_deref().unwrap_or("unknown");
         let others = if until.is_some() {
             "no other login or endpoint is left"
         } else {
             "others are used"
         };
-        if wait < WORTH_A_LINE_SECS {
+        if wait < WORTH_A_LINE {
+            let wait = wait.as_secs_f64();
             tracing::debug!(%upstream, endpoint = host, counted, "rate limited for {wait:.3} s");
             return;
         }
+        let but = if limits::is_probed(wait) {
+            ", but for one request every few minutes"
+        } else {
+            ""
+        };
+        let wait = wait.as_secs_f64();
         tracing::info!(
             %upstream, endpoint = host, counted,
-            "rate limited: this login is not used for {wait:.1} s; {others}"
+            "rate limited: this login is not used for {wait:.1} s{but}; {others}"
         );
     }
 }
@@ -148,4 +165,4 @@ impl Followed {
 /// Who gives so many bytes of a body is there.
 const GIVES_BYTES_MIN: u64 = 64 * 1024;
 /// Shorter limits come by the dozen a minute (GHCR), and nobody notices.
-const WORTH_A_LINE_SECS: f64 = 1.0;
+const WORTH_A_LINE: Duration = Duration::from_secs(1);

@@ -285,6 +285,7 @@ fn label(error: &FetchError) -> &'static str {
         | FetchError::Loop(_)
         | FetchError::Login(_)
         | FetchError::Busy
+        | FetchError::Unavailable { .. }
         | FetchError::Token(_) => "error",
     }
 }

@@ -284,3 +284,25 @@ fn a_probe_that_fails_as_what_it_asks_for_did_before_does_not_double_the_pause()
     };
     assert!(longer >= seconds(1.0), "{longer:?}");
 }
+
+#[test]
+fn a_rest_is_for_everything_and_at_the_same_resource_again_for_that_alone() {
+    let (health, now) = (health(2, Strategy::Ordered), Instant::now());
+    let wait = seconds(30.0);
+    let busy = |resource, now| {
+        let pass = health.admit(A, now).unwrap();
+        let error = FetchError::Unavailable { retry_after: wait };
+        pass.failed(&error, Resource(resource), now)
+    };
+    let rests = |resource, now| health.refusal(A, Resource(resource), now).is_some();
+    assert_eq!(busy(1, now), Some(Change::Rests(wait)));
+    assert!(rests(1, now) && rests(2, now));
+    assert_eq!(health.order(ANYTHING, now), [B]);
+    let again = now + wait;
+    assert!(!rests(1, again) && !rests(2, again));
+    assert_eq!(busy(1, again), None);
+    assert!(rests(1, again) && !rests(2, again));
+    assert_eq!(health.order(ANYTHING, again), [A, B]);
+    assert_eq!(busy(2, again), Some(Change::Rests(wait)));
+    assert!(rests(1, again) && rests(2, again));
+}
