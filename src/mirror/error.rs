@@ -19,7 +19,7 @@ pub enum MirrorError {
     /// Upstream says that the blob does not exist.
     #[error("blob unknown to upstream")]
     BlobUnknown,
-    /// Upstream refuses our credentials (401).
+    /// Upstream refuses our credentials (401), or has done so less than a minute ago.
     #[error("upstream refuses our credentials")]
     Unauthorized,
     /// Upstream denies access (403).
@@ -72,7 +72,8 @@ impl MirrorError {
                 (_, Kind::Blob) => Self::BlobUnknown,
                 (_, Kind::Manifest | Kind::Referrers) => Self::ManifestUnknown,
             },
-            FetchError::Unauthorized => Self::Unauthorized,
+            // As it was when they were refused: that nobody asks for a minute is not upstream's silence.
+            FetchError::Unauthorized | FetchError::LoginRefused(_) => Self::Unauthorized,
             FetchError::Denied => Self::Denied,
             // A host that was redirected to limits us.
             FetchError::Status(429) => Self::RateLimited { retry_after: None },
@@ -175,6 +176,7 @@ mod tests {
                 Failure::RateLimited,
             ),
             (FetchError::Unauthorized, Failure::Denied),
+            (FetchError::LoginRefused(text()), Failure::Denied),
             (FetchError::Denied, Failure::Denied),
             (FetchError::NotFound { code: None }, Failure::Deleted),
         ] {

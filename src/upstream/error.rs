@@ -62,6 +62,10 @@ pub enum FetchError {
     /// The credentials cannot be had; the text says why, without secrets.
     #[error("credentials: {0}")]
     Login(String),
+    /// The credentials were refused less than a minute ago, and are not tried again yet; the text says
+    /// which, without secrets.
+    #[error("credentials: {0}")]
+    LoginRefused(String),
     /// No connection is free within `max_connections`.
     #[error("all connections to upstream are in use")]
     Busy,
@@ -89,6 +93,7 @@ impl FetchError {
             Self::NotFound { .. }
             | Self::Unauthorized
             | Self::Denied
+            | Self::LoginRefused(_)
             | Self::RangeNotSatisfiable
             | Self::TooLarge { .. }
             | Self::Loop(_)

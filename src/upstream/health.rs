@@ -527,6 +527,7 @@ fn not_asked(last: &FetchError, wait: Duration) -> FetchError {
         | FetchError::TooLarge { .. }
         | FetchError::Loop(_)
         | FetchError::Login(_)
+        | FetchError::LoginRefused(_)
         | FetchError::Busy
         | FetchError::Token(_) => last.clone(),
     }
@@ -548,6 +549,7 @@ fn told_in_answer(error: &FetchError) -> bool {
         | FetchError::TooLarge { .. }
         | FetchError::Loop(_)
         | FetchError::Login(_)
+        | FetchError::LoginRefused(_)
         | FetchError::Busy
         | FetchError::Token(_) => false,
     }

@@ -372,9 +372,11 @@ fn verdict(error: &FetchError) -> Verdict {
         | FetchError::TooLarge { .. }
         | FetchError::Status(_) => Verdict::Well,
         // Not the endpoint's doing, or nothing that time mends.
-        FetchError::Loop(_) | FetchError::Login(_) | FetchError::Busy | FetchError::Token(_) => {
-            Verdict::Unknown
-        }
+        FetchError::Loop(_)
+        | FetchError::Login(_)
+        | FetchError::LoginRefused(_)
+        | FetchError::Busy
+        | FetchError::Token(_) => Verdict::Unknown,
     }
 }
 
@@ -395,6 +397,7 @@ fn momentary(error: &FetchError) -> bool {
         | FetchError::Protocol(_)
         | FetchError::Loop(_)
         | FetchError::Login(_)
+        | FetchError::LoginRefused(_)
         | FetchError::Busy
         | FetchError::Token(_) => false,
     }
@@ -404,7 +407,10 @@ fn momentary(error: &FetchError) -> bool {
 fn absent(error: &FetchError) -> bool {
     matches!(
         error,
-        FetchError::NotFound { .. } | FetchError::Unauthorized | FetchError::Denied
+        FetchError::NotFound { .. }
+            | FetchError::Unauthorized
+            | FetchError::Denied
+            | FetchError::LoginRefused(_)
     )
 }
 
@@ -424,6 +430,7 @@ fn another_account_may(error: &FetchError) -> bool {
             | FetchError::Unauthorized
             | FetchError::Denied
             | FetchError::Login(_)
+            | FetchError::LoginRefused(_)
     )
 }
 
@@ -444,6 +451,7 @@ fn another_may_answer(error: &FetchError) -> bool {
         | FetchError::Protocol(_)
         | FetchError::Loop(_)
         | FetchError::Login(_)
+        | FetchError::LoginRefused(_)
         | FetchError::Busy
         | FetchError::Token(_) => true,
     }
@@ -470,7 +478,7 @@ fn rank(error: &FetchError) -> u8 {
         | FetchError::Busy
         | FetchError::Token(_) => 2,
         FetchError::NotFound { .. } => 3,
-        FetchError::Unauthorized | FetchError::Denied => 4,
+        FetchError::Unauthorized | FetchError::Denied | FetchError::LoginRefused(_) => 4,
     }
 }
 

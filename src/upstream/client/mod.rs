@@ -286,6 +286,7 @@ fn label(error: &FetchError) -> &'static str {
         | FetchError::Login(_)
         | FetchError::Busy
         | FetchError::Unavailable { .. }
+        | FetchError::LoginRefused(_)
         | FetchError::Token(_) => "error",
     }
 }

@@ -339,7 +339,7 @@ impl State {
             }
             Some(_) => {
                 let text = format!("the registry refused {name} less than a minute ago");
-                (Step::Fail(FetchError::Login(text)), fetch)
+                (Step::Fail(FetchError::LoginRefused(text)), fetch)
             }
         }
     }
