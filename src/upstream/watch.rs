@@ -1,7 +1,7 @@
 //! What happens at the endpoints of an upstream, told to those whom it concerns: their health, the log,
 //! the metrics.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -20,6 +20,8 @@ pub(super) struct Watch {
     hosts: Vec<String>,
     metrics: Metrics,
     pub(super) health: Health,
+    /// When people were told of a loop that costs only time.
+    loop_told: Mutex<Option<Instant>>,
 }
 
 impl Watch {
@@ -38,6 +40,7 @@ impl Watch {
             hosts,
             metrics,
             health,
+            loop_told: Mutex::default(),
         }
     }
 
@@ -54,6 +57,33 @@ impl Watch {
     /// The next endpoint is asked instead of one that failed.
     pub(super) fn failover(&self) {
         self.metrics.upstream_failover(self.upstream.as_str());
+    }
+
+    /// An endpoint did not give what it was asked for. `elsewhere`: the next one is asked.
+    pub(super) fn no_answer(&self, endpoint: EndpointId, error: &FetchError, elsewhere: bool) {
+        let (upstream, host) = (&self.upstream, self.host(endpoint));
+        let now = Instant::now();
+        if matches!(error, FetchError::Loop(_)) && elsewhere && self.loop_is_news(now) {
+            tracing::warn!(
+                %upstream, endpoint = host, %error,
+                "endpoint leads in a circle, and is asked in vain each time: the next one is asked. Is it configured rightly?"
+            );
+        } else {
+            tracing::debug!(%upstream, endpoint = host, %error, "no answer");
+        }
+    }
+
+    /// Whether no loop was told of lately.
+    fn loop_is_news(&self, now: Instant) -> bool {
+        let mut told = self
+            .loop_told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let news = told.is_none_or(|at| at + LOOP_LINE_EVERY <= now);
+        if news {
+            *told = Some(now);
+        }
+        news
     }
 
     /// Tells people of a breaker: once when it opens, once when it closes.
@@ -162,6 +192,8 @@ impl Followed {
     }
 }
 
+/// A loop is met by each request, and does not change by itself.
+const LOOP_LINE_EVERY: Duration = Duration::from_mins(1);
 /// Who gives so many bytes of a body is there.
 const GIVES_BYTES_MIN: u64 = 64 * 1024;
 /// Shorter limits come by the dozen a minute (GHCR), and nobody notices.

@@ -47,14 +47,17 @@ async fn of_several_errors_the_most_telling_is_told() {
     assert_eq!(told(&[&absent, &absent]).await, not_found);
     assert_eq!(told(&[&denied, &absent, &wants]).await, not_found);
     assert_eq!(told(&[&absent, &ill]).await, FetchError::Status(503));
-    assert_eq!(told(&[&ill, &absent]).await, FetchError::Status(503));
+    // Or when it is the origin's, the last one's, which has everything.
+    for other in [&ill, &nobody, &limited, &wants] {
+        assert_eq!(told(&[other, &absent]).await, not_found);
+    }
     let connect = told(&[&absent, &nobody]).await;
     assert!(matches!(connect, FetchError::Connect(_)), "{connect}");
     // The first of equals.
     assert_eq!(told(&[&ill, &nobody]).await, FetchError::Status(503));
     assert_eq!(told(&[&wants, &denied]).await, FetchError::Unauthorized);
     // A limit says when to come back.
-    for others in [[&ill, &limited], [&limited, &absent], [&nobody, &limited]] {
+    for others in [[&ill, &limited], [&absent, &limited], [&nobody, &limited]] {
         let error = told(&[others[0], others[1]]).await;
         assert!(matches!(error, FetchError::RateLimited { .. }), "{error}");
     }
@@ -63,7 +66,7 @@ async fn of_several_errors_the_most_telling_is_told() {
 #[tokio::test]
 async fn a_404_does_not_speak_for_an_endpoint_that_is_left_alone() {
     let (ill, absent) = (status(500).await, status(404).await);
-    let (upstream, _) = quick(&config(&[&ill.url(), &absent.url()]), Timings::default());
+    let (upstream, _) = quick(&config(&[&absent.url(), &ill.url()]), Timings::default());
     for number in 0..8 {
         let error = pull_of(&upstream, number, Patience::Now).await.unwrap_err();
         assert_eq!(error, FetchError::Status(500));
@@ -94,6 +97,24 @@ async fn named_endpoints_are_asked_in_their_order_and_no_others() {
     upstream.blob(&ask).await.unwrap_err();
     let seen = [a, b, c].map(|server| server.seen().len());
     assert_eq!(seen, [1, 0, 1]);
+}
+
+#[tokio::test]
+async fn who_lacks_it_is_not_asked_again_in_the_same_question() {
+    let (absent, ill) = (status(404).await, status(503).await);
+    let timings = Timings {
+        round_pause: Duration::from_millis(10),
+        ..Timings::default()
+    };
+    let (upstream, _) = quick(&config(&[&absent.url(), &ill.url()]), timings);
+    let error = pull(&upstream, Patience::Wait).await.unwrap_err();
+    assert_eq!(error, FetchError::Status(503));
+    assert_eq!((absent.seen().len(), ill.seen().len()), (1, 3));
+    // What the origin lacks is settled at once.
+    let (upstream, _) = quick(&config(&[&ill.url(), &absent.url()]), timings);
+    let error = pull(&upstream, Patience::Wait).await.unwrap_err();
+    assert_eq!(error, FetchError::NotFound { code: None });
+    assert_eq!((absent.seen().len(), ill.seen().len()), (2, 4));
 }
 
 #[tokio::test]
