@@ -169,7 +169,7 @@ impl Inner {
 
     /// Gives the permit to a body that is still to come.
     fn hand_over(&self, mut answer: Answer, permit: OwnedSemaphorePermit) -> Answer {
-        if let Body::Stream(body) = &mut answer.body {
+        if let Body::Stream(body, _) = &mut answer.body {
             body.follow(Followed {
                 watch: Arc::clone(&self.watch),
                 endpoint: answer.endpoint,
@@ -191,6 +191,8 @@ impl Inner {
         let result = self.ask_accounts(endpoint, ask, deadline).await;
         let change = match &result {
             Ok(_) => pass.answered(!matches!(ask.body, Wanted::Stream)),
+            // Ranges are not what it can do; that is kept in mind elsewhere.
+            Err(FetchError::Protocol(_)) if ask.range.is_some() => pass.answered(false),
             Err(error) => match verdict(error) {
                 Verdict::Well => pass.answered(true),
                 Verdict::Ill => pass.failed(error, ask.resource(), Instant::now()),
