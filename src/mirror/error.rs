@@ -91,7 +91,7 @@ impl MirrorError {
             | FetchError::Protocol(_)
             | FetchError::Login(_)
             | FetchError::Token(_) => Self::Upstream(error),
-            FetchError::Loop(_) => Self::Loop(Loop::Closed),
+            FetchError::Loop(host) => Self::Loop(Loop::Told(host)),
             FetchError::Busy => Self::Busy("all connections to upstream are in use"),
         }
     }

@@ -56,8 +56,8 @@ pub enum FetchError {
     /// The answer makes no sense: a bad redirect, a wrong Content-Range, an encoding not asked for.
     #[error("upstream answered nonsense: {0}")]
     Protocol(String),
-    /// The endpoint leads back to this mirror.
-    #[error("{0} leads back to this mirror")]
+    /// 508: the host that is named says that the request has been there before.
+    #[error("{0} answered status 508: it says that the request has been there before")]
     Loop(String),
     /// The credentials cannot be had; the text says why, without secrets.
     #[error("credentials: {0}")]

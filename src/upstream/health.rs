@@ -440,10 +440,9 @@ impl Record {
         now: Instant,
     ) -> Option<Change> {
         match (&self.breaker, probe) {
-            (Breaker::HalfOpen { .. }, true) => {}
+            (Breaker::HalfOpen { .. }, true) | (Breaker::Closed, _) => {}
             // It was asked before the breaker opened: nothing new.
             (Breaker::HalfOpen { .. } | Breaker::Open { .. }, _) => return None,
-            (Breaker::Closed, _) => {}
         }
         let news = told.is_none_or(|resource| self.is_first_of(resource));
         if !probe {

@@ -231,7 +231,7 @@ impl Inner {
                     let (wait, news) = account.limit.limited(ask.cost(), retry_after, now);
                     let news = news.then(|| (wait, account.limit.source()));
                     self.watch
-                        .limited(endpoint.id, news, self.limited_until(now));
+                        .limited(endpoint.id, ask.cost(), news, self.limited_until(now));
                     // A long limit may turn out to be over before.
                     let left = account.limit.until(ask.cost(), now);
                     let left = left.map_or(wait, |left| left.saturating_duration_since(now));
@@ -414,8 +414,8 @@ fn verdict(error: &FetchError) -> Verdict {
         FetchError::Connect(_)
         | FetchError::Timeout(_)
         | FetchError::Broken(_)
-        | FetchError::Protocol(_) => Verdict::Ill,
-        FetchError::Unavailable { .. } => Verdict::Ill,
+        | FetchError::Protocol(_)
+        | FetchError::Unavailable { .. } => Verdict::Ill,
         FetchError::Status(status) if *status == 408 || *status >= 500 => Verdict::Ill,
         FetchError::NotFound { .. }
         | FetchError::Unauthorized

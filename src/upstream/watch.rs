@@ -8,7 +8,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::health::{Change, Health};
-use super::{EndpointId, FetchError, limits};
+use super::limits::{self, Cost};
+use super::{EndpointId, FetchError};
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
 
@@ -120,11 +121,12 @@ impl Watch {
         self.metrics.upstream_limited(upstream, until);
     }
 
-    /// A login is limited at an endpoint. `news`: for how long, where that was not known, and whom the
+    /// A login is limited at an endpoint, for what costs so much. `news`: for how long, where that was not known, and whom the
     /// limit counts. `until`: when the first login of all endpoints is not limited, if they all are.
     pub(super) fn limited(
         &self,
         endpoint: EndpointId,
+        cost: Cost,
         news: Option<(Duration, Option<String>)>,
         until: Option<Instant>,
     ) {
@@ -144,6 +146,10 @@ impl Watch {
             tracing::debug!(%upstream, endpoint = host, counted, "rate limited for {wait:.3} s");
             return;
         }
+        let what = match cost {
+            Cost::Pull => " for manifests",
+            Cost::Nothing => "",
+        };
         let but = if limits::is_probed(wait) {
             ", but for one request every few minutes"
         } else {
@@ -152,7 +158,7 @@ impl Watch {
         let wait = wait.as_secs_f64();
         tracing::info!(
             %upstream, endpoint = host, counted,
-            "rate limited: this login is not used for {wait:.1} s{but}; {others}"
+            "rate limited: this login is not used{what} for {wait:.1} s{but}; {others}"
         );
     }
 }
