@@ -172,7 +172,7 @@ async fn a_login_that_was_refused_is_denied_while_it_is_left_alone_too() {
     registry.options(|options| options.auth = Auth::token_for("robot", "s3cret"));
     let mirror = MirrorBuilder::of(&registry)
         .with(|config| {
-            config.upstreams[0].logins = vec![common::mirror::credentials("robot", "s3cret")]
+            config.upstreams[0].logins = vec![common::mirror::credentials("robot", "s3cret")];
         })
         .start()
         .await;
