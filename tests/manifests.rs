@@ -164,3 +164,23 @@ async fn wrong_bytes_of_every_endpoint_are_an_error() {
     good.heal();
     assert_eq!(mirror.get(&by_digest(&image)).await.status, 200);
 }
+
+/// A tag has no digest to check it by, but what is no manifest, or not what the header says, is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_that_one_endpoint_gives_as_nonsense_is_had_from_the_next() {
+    let page = Fault::Instead {
+        content_type: "text/html",
+        body: "<html>Please log in</html>",
+    };
+    let text = Fault::Instead {
+        content_type: "application/json",
+        body: "{\"error\":\"slow down\"}",
+    };
+    for fault in [Fault::Flip(20), Fault::Short(50), page, text] {
+        let image = images::image(74, &[1000], Dialect::Oci);
+        let (bad, good, mirror) = endpoints(fault.clone(), &image).await;
+        let answer = mirror.get("/v2/team/app/manifests/v1").await;
+        answer.assert_bytes(200, &image.manifest.bytes);
+        assert_eq!((asked(&bad).1, asked(&good).1), (1, 1), "{fault:?}");
+    }
+}

@@ -18,7 +18,7 @@ use std::time::Duration;
 use common::images;
 use common::mirror::{STALE_IF_ERROR, TTL};
 use common::{
-    Answer, Dialect, FakeRegistry, Fault, Image, Kind, Mirror, MirrorBuilder, Rule, within,
+    Answer, Auth, Dialect, FakeRegistry, Fault, Image, Kind, Mirror, MirrorBuilder, Rule, within,
 };
 use http::Method;
 use roadstead::mirror::{self, Failure, Pattern, Policy, Revalidate, StaleOn, Ttl};
@@ -162,6 +162,32 @@ const TABLE: &[(Trouble, Failure, &[u16])] = &[
     (Trouble::Status(403), Failure::Denied, &[403]),
     (Trouble::Deleted, Failure::Deleted, &[404]),
 ];
+
+/// The minute in which a login that was refused is not tried is no silence of upstream's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_was_refused_is_denied_while_it_is_left_alone_too() {
+    let registry = FakeRegistry::start().await;
+    let image = images::image(63, &[1000], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &image);
+    registry.options(|options| options.auth = Auth::token_for("robot", "s3cret"));
+    let mirror = MirrorBuilder::of(&registry)
+        .with(|config| {
+            config.upstreams[0].logins = vec![common::mirror::credentials("robot", "s3cret")];
+        })
+        .start()
+        .await;
+    mirror
+        .get(TAG)
+        .await
+        .assert_bytes(200, &image.manifest.bytes);
+    registry.options(|options| options.auth = Auth::token_for("robot", "changed"));
+    registry.expire_tokens();
+    for turn in 0..3 {
+        mirror.clock.advance(TTL + SECOND);
+        let answer = mirror.get(TAG).await;
+        assert_eq!(answer.status, 403, "{turn}: {}", answer.text());
+    }
+}
 
 /// A policy that serves the old answer for this failure alone, or for all but this one.
 fn choosing(policy: &mut Policy, failure: Failure, alone: bool) {

@@ -19,7 +19,7 @@ pub enum MirrorError {
     /// Upstream says that the blob does not exist.
     #[error("blob unknown to upstream")]
     BlobUnknown,
-    /// Upstream refuses our credentials (401).
+    /// Upstream refuses our credentials (401), or has done so less than a minute ago.
     #[error("upstream refuses our credentials")]
     Unauthorized,
     /// Upstream denies access (403).
@@ -72,14 +72,18 @@ impl MirrorError {
                 (_, Kind::Blob) => Self::BlobUnknown,
                 (_, Kind::Manifest | Kind::Referrers) => Self::ManifestUnknown,
             },
-            FetchError::Unauthorized => Self::Unauthorized,
+            // As it was when they were refused: that nobody asks for a minute is not upstream's silence.
+            FetchError::Unauthorized | FetchError::LoginRefused(_) => Self::Unauthorized,
             FetchError::Denied => Self::Denied,
+            // A host that was redirected to limits us.
+            FetchError::Status(429) => Self::RateLimited { retry_after: None },
             FetchError::RateLimited { retry_after } => Self::RateLimited { retry_after },
             FetchError::TooLarge { .. } if what == Kind::Manifest => {
                 Self::ManifestInvalid(error.to_string())
             }
             FetchError::Timeout(_) => Self::Timeout(error),
             FetchError::RangeNotSatisfiable
+            | FetchError::Unavailable { .. }
             | FetchError::Status(_)
             | FetchError::Connect(_)
             | FetchError::Broken(_)
@@ -87,7 +91,7 @@ impl MirrorError {
             | FetchError::Protocol(_)
             | FetchError::Login(_)
             | FetchError::Token(_) => Self::Upstream(error),
-            FetchError::Loop(_) => Self::Loop(Loop::Closed),
+            FetchError::Loop(host) => Self::Loop(Loop::Told(host)),
             FetchError::Busy => Self::Busy("all connections to upstream are in use"),
         }
     }
@@ -99,7 +103,9 @@ impl MirrorError {
             Self::ManifestUnknown | Self::NameUnknown | Self::BlobUnknown => Failure::Deleted,
             Self::Unauthorized | Self::Denied => Failure::Denied,
             Self::RateLimited { .. } => Failure::RateLimited,
-            Self::Upstream(FetchError::Status(500..)) => Failure::ServerError,
+            Self::Upstream(FetchError::Status(500..) | FetchError::Unavailable { .. }) => {
+                Failure::ServerError
+            }
             // What stands between us and an answer, on either side; a status that makes no sense here
             // is no answer either.
             Self::Upstream(_)
@@ -159,10 +165,18 @@ mod tests {
             (FetchError::Status(500), Failure::ServerError),
             (FetchError::Status(599), Failure::ServerError),
             (
+                FetchError::Unavailable {
+                    retry_after: Duration::from_secs(9),
+                },
+                Failure::ServerError,
+            ),
+            (FetchError::Status(429), Failure::RateLimited),
+            (
                 FetchError::RateLimited { retry_after: None },
                 Failure::RateLimited,
             ),
             (FetchError::Unauthorized, Failure::Denied),
+            (FetchError::LoginRefused(text()), Failure::Denied),
             (FetchError::Denied, Failure::Denied),
             (FetchError::NotFound { code: None }, Failure::Deleted),
         ] {

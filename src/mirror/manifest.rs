@@ -172,8 +172,8 @@ impl Inner {
         })
     }
 
-    /// Fetches a manifest and checks it. Of several endpoints one may give wrong bytes for a digest: it is
-    /// left out from then on, and the others are asked.
+    /// Fetches a manifest and checks it. Of several endpoints one may give wrong bytes, or no manifest: the
+    /// others are asked then, and for a digest it is left out from then on.
     async fn download(
         &self,
         source: &Source,
@@ -182,10 +182,11 @@ impl Inner {
         patience: Patience,
     ) -> Result<Checked, MirrorError> {
         let upstream = self.upstream(source)?;
+        let repository = &source.repository;
         let mut wrong: Option<MirrorError> = None;
-        let mut distrusted = Vec::new();
+        let (mut wrong_ones, mut endpoints) = (Vec::new(), Vec::new());
         loop {
-            let asked = upstream.manifest(&source.repository, reference, class, patience);
+            let asked = upstream.manifest_from(repository, reference, class, patience, &endpoints);
             let fetched = match asked.await {
                 Ok(fetched) => fetched,
                 // That one endpoint lies tells more than that the others are silent, or lack it.
@@ -199,23 +200,30 @@ impl Inner {
                 Ok(checked) => return Ok(checked),
                 Err(error) => error,
             };
-            if !matches!(error, MirrorError::WrongContent { .. }) {
+            // What hashes to the digest and is no manifest is the same everywhere.
+            let may_differ = match reference {
+                Reference::Digest(_) => matches!(error, MirrorError::WrongContent { .. }),
+                Reference::Tag(_) => true,
+            };
+            if !may_differ {
                 return Err(error);
             }
             tracing::error!(
-                upstream = %source.upstream, repository = %source.repository, %reference,
+                upstream = %source.upstream, %repository, %reference,
                 endpoint = upstream.endpoint_host(endpoint), %error,
                 "an endpoint sent a wrong manifest; it is not kept"
             );
-            let Reference::Digest(digest) = reference else {
-                return Err(error);
+            wrong_ones.push(endpoint);
+            endpoints = match reference {
+                Reference::Digest(digest) => {
+                    upstream.distrust(endpoint, digest);
+                    upstream.endpoints_for(digest)
+                }
+                Reference::Tag(_) => upstream.endpoints(),
             };
-            upstream.distrust(endpoint, digest);
             // Each turn needs an endpoint that was not asked before.
-            let known = distrusted.contains(&endpoint);
-            distrusted.push(endpoint);
-            let others = upstream.endpoints_for(digest);
-            if known || others.iter().all(|id| distrusted.contains(id)) {
+            endpoints.retain(|id| !wrong_ones.contains(id));
+            if endpoints.is_empty() {
                 return Err(error);
             }
             wrong = Some(error);

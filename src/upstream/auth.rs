@@ -103,7 +103,7 @@ impl Auth {
             .await;
         match &answer {
             // What the endpoint wants is known; only the login cannot be had.
-            Ok(_) | Err(FetchError::Login(_)) => {}
+            Ok(_) | Err(FetchError::Login(_) | FetchError::LoginRefused(_)) => {}
             // Perhaps the token server has moved: the next request asks without, and is told.
             Err(_) => drop(self.challenges().pop(repository)),
         }
@@ -136,7 +136,10 @@ impl Auth {
         let answer = self
             .answer(endpoint, repository, &challenge, deadline)
             .await;
-        if matches!(answer, Ok(_) | Err(FetchError::Login(_))) {
+        if matches!(
+            answer,
+            Ok(_) | Err(FetchError::Login(_) | FetchError::LoginRefused(_))
+        ) {
             self.challenges()
                 .put(repository.clone(), Arc::new(challenge));
         }

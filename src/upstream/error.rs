@@ -18,11 +18,17 @@ pub enum FetchError {
     /// 403.
     #[error("upstream denies access")]
     Denied,
-    /// 429, or 503 with `Retry-After`: now, or before, so that it was not asked.
+    /// 429: now, or before, so that it was not asked.
     #[error("upstream limits our requests")]
     RateLimited {
         /// How long it is until asking makes sense: what was said, or else a guess.
         retry_after: Option<Duration>,
+    },
+    /// 503 with `Retry-After`: now, or before, so that it was not asked.
+    #[error("upstream answered status 503, and to come back in {:.0} s", retry_after.as_secs_f64().ceil())]
+    Unavailable {
+        /// How long it is until asking makes sense.
+        retry_after: Duration,
     },
     /// 416: the offset asked for does not exist.
     #[error("upstream does not have the range asked for")]
@@ -50,12 +56,16 @@ pub enum FetchError {
     /// The answer makes no sense: a bad redirect, a wrong Content-Range, an encoding not asked for.
     #[error("upstream answered nonsense: {0}")]
     Protocol(String),
-    /// The endpoint leads back to this mirror.
-    #[error("{0} leads back to this mirror")]
+    /// 508: the host that is named says that the request has been there before.
+    #[error("{0} answered status 508: it says that the request has been there before")]
     Loop(String),
     /// The credentials cannot be had; the text says why, without secrets.
     #[error("credentials: {0}")]
     Login(String),
+    /// The credentials were refused less than a minute ago, and are not tried again yet; the text says
+    /// which, without secrets.
+    #[error("credentials: {0}")]
+    LoginRefused(String),
     /// No connection is free within `max_connections`.
     #[error("all connections to upstream are in use")]
     Busy,
@@ -70,17 +80,20 @@ impl FetchError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::RateLimited { .. }
+            | Self::Unavailable { .. }
             | Self::Connect(_)
             | Self::Timeout(_)
             | Self::Broken(_)
             | Self::Login(_)
             | Self::Busy
             | Self::Token(_) => true,
-            // RFC 9110: 408 asks for a repeat (section 15.5.9), 5xx is a fault of the server's.
-            Self::Status(status) => *status == 408 || *status >= 500,
+            // RFC 9110: 408 asks for a repeat (section 15.5.9), 5xx is a fault of the server's. 429 comes
+            // from a host that was redirected to, and may have passed, or that host be another, in a moment.
+            Self::Status(status) => matches!(status, 408 | 429 | 500..),
             Self::NotFound { .. }
             | Self::Unauthorized
             | Self::Denied
+            | Self::LoginRefused(_)
             | Self::RangeNotSatisfiable
             | Self::TooLarge { .. }
             | Self::Loop(_)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -18,6 +18,8 @@ use super::auth::{Auth, Authorization};
 use super::body::BlobBody;
 use super::client::HttpClient;
 use super::deadline::Deadline;
+use super::extent::{Extent, extent, nonsense};
+use super::fetch::CONTENT_DIGEST;
 use super::limits::{Cost, Limit, Said};
 use super::timings::Timings;
 use super::watch::Watch;
@@ -102,7 +104,6 @@ pub(super) struct Answer {
     pub(super) endpoint: EndpointId,
     /// Host and port of who gave it, after redirects.
     pub(super) host: String,
-    pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
 }
@@ -111,7 +112,7 @@ pub(super) struct Answer {
 pub(super) enum Body {
     Nothing,
     Whole(Bytes),
-    Stream(BlobBody),
+    Stream(BlobBody, Extent),
 }
 
 impl Inner {
@@ -191,13 +192,25 @@ impl Inner {
             return Err(status::refusal(client, response, home, deadline).await);
         }
         status::check_encoding(response.headers())?;
+        if let Some(what) = ask.page_instead_of(response.headers()) {
+            status::drain(client, response, deadline).await;
+            return Err(nonsense(&format!("a web page instead of {what}")));
+        }
         let health = &self.watch.health;
         health.head(endpoint.id, took, Instant::now());
         let headers = response.headers().clone();
         let idle = self.idle_timeout;
         let body = match ask.body {
+            Wanted::Stream => {
+                // Who answers a Range with nonsense may still serve the whole.
+                let extent = extent(status, &headers, ask.range)
+                    .inspect_err(|_| health.ignores_range(endpoint.id, Instant::now()))?;
+                Body::Stream(BlobBody::new(client, response, idle), extent)
+            }
+            Wanted::Nothing | Wanted::Whole(..) if status != StatusCode::OK => {
+                return Err(nonsense("status 206, though no range was asked for"));
+            }
             Wanted::Nothing => Body::Nothing,
-            Wanted::Stream => Body::Stream(BlobBody::new(client, response, idle)),
             Wanted::Whole(what, limit) => {
                 let body = BlobBody::new(client, response, idle);
                 Body::Whole(body.whole(what, limit, deadline).await?)
@@ -206,7 +219,6 @@ impl Inner {
         Ok(Answer {
             endpoint: endpoint.id,
             host,
-            status,
             headers,
             body,
         })
@@ -343,6 +355,21 @@ impl Ask<'_> {
         } else {
             Cost::Nothing
         }
+    }
+
+    /// What a web page came instead of: who has bought a registry's name, or wants a guest to log in to
+    /// the network, answers everything with one, and status 200. A blob may be of any type; and who gives
+    /// the digest of a manifest knows what it is, whatever it calls it.
+    fn page_instead_of(&self, headers: &HeaderMap) -> Option<&'static str> {
+        let what = match self.kind {
+            Kind::Manifest => "a manifest",
+            Kind::Tags | Kind::Referrers => "a list",
+            Kind::Blob | Kind::Other => return None,
+        };
+        let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        let essence = value.split(';').next()?.trim();
+        let page = essence.eq_ignore_ascii_case("text/html");
+        (page && !headers.contains_key(CONTENT_DIGEST)).then_some(what)
     }
 
     fn request(

@@ -5,20 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LINK, WARNING,
-};
-use http::{Method, StatusCode};
+use http::Method;
+use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LINK, WARNING};
 use tokio::time::Instant;
 use url::form_urlencoded;
 
 use super::body::content_length;
 use super::exchange::{Answer, Ask, Body, Inner, Wanted};
+use super::extent::nonsense;
 use super::health::{Health, Need};
 use super::{BlobBody, FetchError, Parallel};
 use crate::oci::link::{self, NextPage};
 use crate::oci::manifest::{MANIFEST_BYTES_MAX, media};
-use crate::oci::range::parse_content_range;
 use crate::oci::{AcceptClass, Digest, Reference, Repository, UpstreamName};
 use crate::telemetry::Kind;
 
@@ -162,8 +160,8 @@ impl Upstream {
     }
 
     /// The endpoints that a blob or manifest may be asked of, in the order of the moment: the configured
-    /// one or the fastest first, ill ones last, those that gave wrong bytes for this digest only where
-    /// there is no other. Never empty.
+    /// one or the fastest first; those whose breaker is open, or that gave wrong bytes for this digest, only
+    /// where there is no other. Never empty.
     #[must_use]
     pub fn endpoints_for(&self, digest: &Digest) -> Vec<EndpointId> {
         let need = Need {
@@ -205,7 +203,19 @@ impl Upstream {
         &self.inner.watch.health
     }
 
-    /// GET of a manifest.
+    /// The endpoints that a tag may be asked of, in the order of the moment, without those whose breaker is
+    /// open while there are others. Never empty.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<EndpointId> {
+        let need = Need {
+            digest: None,
+            bytes: false,
+            explore: false,
+        };
+        self.health().order(need, Instant::now())
+    }
+
+    /// GET of a manifest, from any endpoint.
     ///
     /// # Errors
     /// [`FetchError`].
@@ -216,15 +226,32 @@ impl Upstream {
         accept: AcceptClass,
         patience: Patience,
     ) -> Result<ManifestFetch, FetchError> {
+        self.manifest_from(repository, reference, accept, patience, &[])
+            .await
+    }
+
+    /// GET of a manifest from these endpoints, in this order; none: from any.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn manifest_from(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        accept: AcceptClass,
+        patience: Patience,
+        endpoints: &[EndpointId],
+    ) -> Result<ManifestFetch, FetchError> {
         let wanted = Wanted::Whole("a manifest", MANIFEST_BYTES_MAX);
         let mut ask = manifest_ask(repository, reference, accept, Method::GET, wanted)?;
         ask.patience = patience;
+        ask.endpoints = endpoints;
         let Answer {
             endpoint,
             headers,
             body,
             ..
-        } = self.ask_complete(&ask).await?;
+        } = self.inner.ask(&ask).await?;
         Ok(ManifestFetch {
             endpoint,
             bytes: whole(body),
@@ -247,7 +274,7 @@ impl Upstream {
     ) -> Result<ManifestHead, FetchError> {
         let mut ask = manifest_ask(repository, reference, accept, Method::HEAD, Wanted::Nothing)?;
         ask.patience = patience;
-        let Answer { headers, .. } = self.ask_complete(&ask).await?;
+        let Answer { headers, .. } = self.inner.ask(&ask).await?;
         Ok(ManifestHead {
             digest: digest(&headers),
             content_type: content_type(&headers),
@@ -269,12 +296,9 @@ impl Upstream {
         ask.lane = wanted.lane;
         ask.extra = wanted.extra;
         let answer = self.inner.ask(&ask).await?;
-        let extent = extent(answer.status, &answer.headers, ask.range);
-        // Who answers a Range with nonsense may still serve the whole.
-        let extent = extent.inspect_err(|_| self.ignores_range(answer.endpoint))?;
         let validator = etag(&answer.headers).map(|tag| (tag, answer.host));
         match answer.body {
-            Body::Stream(body) => Ok(BlobFetch {
+            Body::Stream(body, extent) => Ok(BlobFetch {
                 offset: extent.offset,
                 ranged: extent.ranged,
                 endpoint: answer.endpoint,
@@ -296,7 +320,7 @@ impl Upstream {
         digest: &Digest,
     ) -> Result<Option<u64>, FetchError> {
         let ask = blob_ask(repository, digest, Method::HEAD, Wanted::Nothing);
-        let answer = self.ask_complete(&ask).await?;
+        let answer = self.inner.ask(&ask).await?;
         Ok(content_length(&answer.headers))
     }
 
@@ -360,7 +384,7 @@ impl Upstream {
     }
 
     async fn list(&self, ask: Ask<'_>) -> Result<ListFetch, FetchError> {
-        let Answer { headers, body, .. } = self.ask_complete(&ask).await?;
+        let Answer { headers, body, .. } = self.inner.ask(&ask).await?;
         let links = headers.get_all(LINK).iter();
         Ok(ListFetch {
             bytes: whole(body),
@@ -368,16 +392,6 @@ impl Upstream {
             next: link::next_page(links.filter_map(|value| value.to_str().ok())),
             filters_applied: text(&headers, &FILTERS_APPLIED),
         })
-    }
-
-    /// Asks for something that makes sense only as a whole: a 206, never asked for, is refused.
-    async fn ask_complete(&self, ask: &Ask<'_>) -> Result<Answer, FetchError> {
-        let answer = self.inner.ask(ask).await?;
-        if answer.status == StatusCode::OK {
-            Ok(answer)
-        } else {
-            Err(nonsense("status 206, though no range was asked for"))
-        }
     }
 }
 
@@ -439,58 +453,10 @@ fn blob_ask<'a>(
     }
 }
 
-/// What part of a blob an answer holds.
-struct Extent {
-    /// Of the first byte.
-    offset: u64,
-    /// The size of the whole blob.
-    total: Option<u64>,
-    /// Whether it is the part that was asked for. A 200 to a Range is the whole.
-    ranged: bool,
-}
-
-fn extent(
-    status: StatusCode,
-    headers: &HeaderMap,
-    asked: Option<(u64, Option<u64>)>,
-) -> Result<Extent, FetchError> {
-    // RFC 9110 section 14.2: a server may ignore Range.
-    if status == StatusCode::OK {
-        return Ok(Extent {
-            offset: 0,
-            total: content_length(headers),
-            ranged: false,
-        });
-    }
-    let (range, total) = headers
-        .get(CONTENT_RANGE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(parse_content_range)
-        .ok_or_else(|| nonsense("status 206 without a usable Content-Range"))?;
-    let Some((start, _)) = asked
-        .filter(|(start, end)| range.start == *start && end.is_none_or(|end| range.end <= end))
-    else {
-        return Err(nonsense("another range than the one asked for"));
-    };
-    let length = range.end.saturating_sub(range.start);
-    if content_length(headers).is_some_and(|said| said != length) {
-        return Err(nonsense("Content-Length and Content-Range do not agree"));
-    }
-    Ok(Extent {
-        offset: start,
-        total,
-        ranged: true,
-    })
-}
-
-fn nonsense(why: &str) -> FetchError {
-    FetchError::Protocol(why.to_owned())
-}
-
 fn whole(body: Body) -> Bytes {
     match body {
         Body::Whole(bytes) => bytes,
-        Body::Nothing | Body::Stream(_) => Bytes::new(),
+        Body::Nothing | Body::Stream(..) => Bytes::new(),
     }
 }
 
@@ -533,7 +499,7 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (value.len() <= HEADER_BYTES_MAX).then(|| value.to_owned())
 }
 
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// Values that are kept or passed on: digests, media types, warnings are far shorter.
 const HEADER_BYTES_MAX: usize = 1024;

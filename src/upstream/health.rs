@@ -6,7 +6,11 @@
 //! A *breaker* keeps an endpoint from being asked in vain: after some failures in a row it opens, and
 //! nobody asks for a while; then one question is let through (*half-open*), which closes it again or
 //! opens it for twice as long.
+//!
+//! Some failures are told in answer to a question (5xx, nonsense): they may be that question's own. Of
+//! each [`Resource`] one counts, so that a single one that always fails closes nothing else.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,16 +46,32 @@ struct Record {
     breaker: Breaker,
     /// In a row, up to now.
     failures: u32,
+    /// What failed by an answer since the endpoint was well, the oldest first.
+    failed: VecDeque<Resource>,
     /// When the last failure in mid-body was counted.
     body_failed: Option<Instant>,
     /// How long the breaker stays open, each time longer, until the endpoint is well again.
     pauses: ExponentialBackoff,
+    /// The last of them.
+    pause: Duration,
     /// Seconds from a request to the head of its answer.
     latency: Average,
     /// Seconds for each byte of a body.
     pace: Average,
     /// Until when no Range is tried.
     rangeless_until: Option<Instant>,
+    rest: Option<Rest>,
+}
+
+/// The endpoint asked to be left alone: 503 with `Retry-After`.
+#[derive(Debug)]
+struct Rest {
+    until: Instant,
+    /// What was asked for.
+    resource: Resource,
+    /// Whether nothing is asked. Where the last rest began with the same resource it may be that one's
+    /// own trouble, and only it is left alone.
+    everything: bool,
 }
 
 #[derive(Debug)]
@@ -78,7 +98,13 @@ pub(super) enum Change {
     StaysOpen(Duration),
     /// The endpoint is well again.
     Closed,
+    /// The endpoint asked to be left alone for so long.
+    Rests(Duration),
 }
+
+/// What a question is about, whatever its method: a hash of its repository and path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Resource(pub(super) u64);
 
 /// What is asked for, as far as the order of the endpoints goes.
 #[derive(Clone, Copy, Debug)]
@@ -134,7 +160,7 @@ impl Health {
         };
         let open = |id: &EndpointId| {
             let record = state.endpoints.get(id.0);
-            record.is_none_or(|record| record.refusal(now).is_some())
+            record.is_none_or(|record| record.refusal(None, now).is_some())
         };
         let well: Vec<_> = trusted.iter().copied().filter(|id| !open(id)).collect();
         // With nobody else, one that gave wrong bytes may give the right ones now: the digest tells.
@@ -160,8 +186,8 @@ impl Health {
         let mut state = self.state();
         let mut probe = false;
         if let Some(record) = state.endpoints.get_mut(endpoint.0) {
-            if let Some((last, wait)) = record.refusal(now) {
-                return Err(not_asked(last, wait));
+            if let Some(error) = record.refusal(None, now) {
+                return Err(error);
             }
             if let Breaker::Open { last, .. } = &record.breaker {
                 let last = last.clone();
@@ -177,13 +203,16 @@ impl Health {
         })
     }
 
-    /// Why a question would not be let through now, if so. Takes no probe's place.
-    pub(super) fn refusal(&self, endpoint: EndpointId, now: Instant) -> Option<FetchError> {
+    /// Why a question about `resource` would not be let through now, if so. Takes no probe's place.
+    pub(super) fn refusal(
+        &self,
+        endpoint: EndpointId,
+        resource: Resource,
+        now: Instant,
+    ) -> Option<FetchError> {
         let state = self.state();
         let record = state.endpoints.get(endpoint.0)?;
-        record
-            .refusal(now)
-            .map(|(last, wait)| not_asked(last, wait))
+        record.refusal(Some(resource), now)
     }
 
     /// A body ended well, after so many bytes in so long.
@@ -223,7 +252,8 @@ impl Health {
             return None;
         }
         record.body_failed = Some(now);
-        record.failed(error, false, self.timings, now)
+        // It came in the middle of an answer, which says nothing of what was asked.
+        record.failed(error, None, false, self.timings, now)
     }
 
     /// The head of an answer came after this time.
@@ -277,12 +307,21 @@ impl Pass<'_> {
         closed
     }
 
-    /// The endpoint failed.
-    pub(super) fn failed(mut self, error: &FetchError, now: Instant) -> Option<Change> {
+    /// The endpoint failed, asked for `resource`.
+    pub(super) fn failed(
+        mut self,
+        error: &FetchError,
+        resource: Resource,
+        now: Instant,
+    ) -> Option<Change> {
         let probe = std::mem::take(&mut self.probe);
         let mut state = self.health.state();
         let record = state.endpoints.get_mut(self.endpoint.0)?;
-        record.failed(error, probe, self.health.timings, now)
+        let told = told_in_answer(error).then_some(resource);
+        let rests = record.rest(error, resource, now);
+        record
+            .failed(error, told, probe, self.health.timings, now)
+            .or(rests)
     }
 }
 
@@ -334,54 +373,89 @@ impl Record {
         Self {
             breaker: Breaker::Closed,
             failures: 0,
+            failed: VecDeque::new(),
             body_failed: None,
             pauses: timings.breaker_pauses(),
+            pause: timings.breaker_first,
             latency: Average::default(),
             pace: Average::default(),
             rangeless_until: None,
+            rest: None,
         }
     }
 
-    /// Why no question is let through, and for how long.
-    fn refusal(&self, now: Instant) -> Option<(&FetchError, Duration)> {
-        match &self.breaker {
+    /// Why no question is let through; none about `resource`, where that is given.
+    fn refusal(&self, resource: Option<Resource>, now: Instant) -> Option<FetchError> {
+        let open = match &self.breaker {
             Breaker::Closed => None,
             Breaker::Open { until, last } => {
                 let wait = until.saturating_duration_since(now);
-                (wait > Duration::ZERO).then_some((last, wait))
+                (wait > Duration::ZERO).then(|| not_asked(last, wait))
             }
             // The probe's answer decides, whenever it comes.
-            Breaker::HalfOpen { last } => Some((last, Duration::ZERO)),
-        }
+            Breaker::HalfOpen { last } => Some(not_asked(last, Duration::ZERO)),
+        };
+        let rests = || {
+            let rest = self.rest.as_ref().filter(|rest| now < rest.until)?;
+            (rest.everything || resource == Some(rest.resource)).then(|| FetchError::Unavailable {
+                retry_after: rest.until.saturating_duration_since(now),
+            })
+        };
+        open.or_else(rests)
+    }
+
+    /// Leaves the endpoint alone, where it asks for that; gives for how long, where that is news.
+    fn rest(&mut self, error: &FetchError, resource: Resource, now: Instant) -> Option<Change> {
+        let FetchError::Unavailable { retry_after } = error else {
+            return None;
+        };
+        let last = self.rest.as_ref();
+        let closed = last.is_some_and(|last| last.everything && now < last.until);
+        let same = last.is_some_and(|last| last.resource == resource);
+        let everything = closed || !same;
+        self.rest = Some(Rest {
+            until: now + *retry_after,
+            resource,
+            everything,
+        });
+        (everything && !closed).then_some(Change::Rests(*retry_after))
     }
 
     fn well(&mut self, timings: Timings) {
         if self.failures > 0 {
             self.failures = 0;
+            self.failed.clear();
             self.pauses = timings.breaker_pauses();
         }
     }
 
-    /// `probe`: the failure is that of the one question let through.
+    /// `told`: what was asked for, where the failure may be its own. `probe`: the failure is that of the
+    /// one question let through.
     fn failed(
         &mut self,
         error: &FetchError,
+        told: Option<Resource>,
         probe: bool,
         timings: Timings,
         now: Instant,
     ) -> Option<Change> {
         match (&self.breaker, probe) {
-            (Breaker::HalfOpen { .. }, true) => {}
+            (Breaker::HalfOpen { .. }, true) | (Breaker::Closed, _) => {}
             // It was asked before the breaker opened: nothing new.
             (Breaker::HalfOpen { .. } | Breaker::Open { .. }, _) => return None,
-            (Breaker::Closed, _) => {
-                self.failures = self.failures.saturating_add(1);
-                if self.failures < timings.breaker_failures {
-                    return None;
-                }
+        }
+        let news = told.is_none_or(|resource| self.is_first_of(resource));
+        if !probe {
+            self.failures = self.failures.saturating_add(u32::from(news));
+            if !news || self.failures < timings.breaker_failures {
+                return None;
             }
         }
-        let pause = self.pauses.next().unwrap_or(timings.breaker_longest);
+        // That what failed before fails again does not say that the rest will take longer.
+        if news {
+            self.pause = self.pauses.next().unwrap_or(timings.breaker_longest);
+        }
+        let pause = self.pause;
         self.breaker = Breaker::Open {
             until: now + pause,
             last: error.clone(),
@@ -391,6 +465,18 @@ impl Record {
         } else {
             Change::Opened(pause)
         })
+    }
+
+    /// Keeps in mind that `resource` failed; whether it had not yet.
+    fn is_first_of(&mut self, resource: Resource) -> bool {
+        if self.failed.contains(&resource) {
+            return false;
+        }
+        if self.failed.len() >= FAILED_MAX {
+            self.failed.pop_front();
+        }
+        self.failed.push_back(resource);
+        true
     }
 
     /// How long an answer takes, if that is known: a failure makes an endpoint look slower, and a
@@ -429,6 +515,7 @@ fn not_asked(last: &FetchError, wait: Duration) -> FetchError {
         FetchError::Connect(why) => FetchError::Connect(told(why)),
         FetchError::Broken(why) => FetchError::Broken(told(why)),
         FetchError::Protocol(why) => FetchError::Protocol(told(why)),
+        FetchError::Unavailable { .. } => FetchError::Unavailable { retry_after: wait },
         FetchError::NotFound { .. }
         | FetchError::Unauthorized
         | FetchError::Denied
@@ -439,8 +526,31 @@ fn not_asked(last: &FetchError, wait: Duration) -> FetchError {
         | FetchError::TooLarge { .. }
         | FetchError::Loop(_)
         | FetchError::Login(_)
+        | FetchError::LoginRefused(_)
         | FetchError::Busy
         | FetchError::Token(_) => last.clone(),
+    }
+}
+
+/// Whether the failure is an answer to the question, and may be about what was asked alone.
+fn told_in_answer(error: &FetchError) -> bool {
+    match error {
+        FetchError::Status(status) => *status >= 500,
+        FetchError::Protocol(_) | FetchError::Unavailable { .. } => true,
+        FetchError::NotFound { .. }
+        | FetchError::Unauthorized
+        | FetchError::Denied
+        | FetchError::RateLimited { .. }
+        | FetchError::RangeNotSatisfiable
+        | FetchError::Connect(_)
+        | FetchError::Timeout(_)
+        | FetchError::Broken(_)
+        | FetchError::TooLarge { .. }
+        | FetchError::Loop(_)
+        | FetchError::Login(_)
+        | FetchError::LoginRefused(_)
+        | FetchError::Busy
+        | FetchError::Token(_) => false,
     }
 }
 
@@ -450,6 +560,8 @@ const NEW_WEIGHT: f64 = 0.3;
 const TYPICAL_BLOB_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
 /// The time of a smaller body is that of the round trips, not of the line.
 const MEASURED_BYTES_MIN: u64 = 256 * 1024;
+/// Failed resources that are remembered of an endpoint: more than open its breaker, and few to look through.
+const FAILED_MAX: usize = 32;
 /// Pairs of endpoint and digest that are remembered: wrong bytes are rare (some 100 bytes each).
 const DISTRUSTED_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 

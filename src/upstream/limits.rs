@@ -31,15 +31,33 @@ pub(super) enum Cost {
     Nothing,
 }
 
+/// The right to use a login once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It is not limited.
+    Usual,
+    /// It is limited for long, and this request is to find out whether that still holds.
+    Probe,
+}
+
 #[derive(Debug)]
 struct State {
-    /// Until when nothing is asked.
-    until: Option<Instant>,
-    /// Until when no pull is.
-    pulls_until: Option<Instant>,
+    /// What keeps everything from being asked.
+    all: Refusals,
+    /// What keeps pulls from being asked.
+    pulls: Refusals,
     /// What is left of the allowance, and until when that says something.
     remaining: Option<(u64, Instant)>,
     source: Option<String>,
+}
+
+/// The refusals of what costs the same.
+#[derive(Debug)]
+struct Refusals {
+    /// Until when nothing is asked.
+    until: Option<Instant>,
+    /// When one request is let through before that: then, if the limit is a long one.
+    probe: Option<Instant>,
     /// How long the login is left alone when nobody says how long, and at least.
     guesses: ExponentialBackoff,
     floors: ExponentialBackoff,
@@ -84,13 +102,10 @@ impl Limit {
         Self {
             timings,
             state: Mutex::new(State {
-                until: None,
-                pulls_until: None,
+                all: Refusals::none(timings),
+                pulls: Refusals::none(timings),
                 remaining: None,
                 source: None,
-                guesses: timings.limited_guesses(),
-                floors: timings.limited_floors(),
-                again: false,
             }),
         }
     }
@@ -116,33 +131,50 @@ impl Limit {
         now: Instant,
     ) -> (Duration, bool) {
         let mut state = self.state();
-        state.again = true;
         // Questions that were under way together are one refusal, not many.
         let known = state.until(cost).filter(|until| now < *until);
+        let refusals = match cost {
+            Cost::Pull => &mut state.pulls,
+            Cost::Nothing => &mut state.all,
+        };
+        refusals.again = true;
         let floor = match known {
             Some(_) => Duration::ZERO,
-            None => state.floors.next().unwrap_or(self.timings.limited_first),
+            None => (refusals.floors.next()).unwrap_or(self.timings.limited_first),
         };
         let wait = match (retry_after, known) {
             (Some(wait), _) => wait.clamp(floor, RETRY_AFTER_MAX),
             (None, Some(until)) => until.saturating_duration_since(now),
-            (None, None) => (state.guesses.next()).unwrap_or(self.timings.limited_longest),
+            (None, None) => (refusals.guesses.next()).unwrap_or(self.timings.limited_longest),
         };
-        let until = match cost {
-            Cost::Pull => &mut state.pulls_until,
-            Cost::Nothing => &mut state.until,
-        };
-        *until = (*until).max(Some(now + wait));
+        refusals.close(now + wait, now);
         (wait, known.is_none())
     }
 
-    /// The login was used, and not limited.
-    pub(super) fn answered(&self) {
+    /// Lets a request use the login; not, where it is limited, but for one every few minutes of a long limit.
+    pub(super) fn take(&self, cost: Cost, now: Instant) -> Option<Turn> {
         let mut state = self.state();
-        if std::mem::take(&mut state.again) {
-            state.guesses = self.timings.limited_guesses();
-            state.floors = self.timings.limited_floors();
+        if state.until(cost).is_some_and(|until| now < until) {
+            return None;
         }
+        let mut turn = Turn::Usual;
+        for refusals in state.of(cost) {
+            if refusals.until.is_some_and(|until| now < until) {
+                refusals.probe = Some(now + PROBE_EVERY);
+                turn = Turn::Probe;
+            }
+        }
+        Some(turn)
+    }
+
+    /// The login was used for what costs so much, and not limited. That a blob is given says nothing of
+    /// manifests. Gives whether a limit is over by that.
+    pub(super) fn answered(&self, cost: Cost, turn: Turn) -> bool {
+        let mut state = self.state();
+        for refusals in state.of(cost) {
+            refusals.answered(turn, self.timings);
+        }
+        turn == Turn::Probe
     }
 
     /// Until when the login is not used for what costs so much, if it is limited.
@@ -169,10 +201,63 @@ impl Limit {
 impl State {
     fn until(&self, cost: Cost) -> Option<Instant> {
         match cost {
-            Cost::Pull => self.until.max(self.pulls_until),
-            Cost::Nothing => self.until,
+            Cost::Pull => self.all.opens().max(self.pulls.opens()),
+            Cost::Nothing => self.all.opens(),
         }
     }
+
+    /// What keeps something that costs so much from being asked.
+    fn of(&mut self, cost: Cost) -> impl Iterator<Item = &mut Refusals> {
+        let pulls = (cost == Cost::Pull).then_some(&mut self.pulls);
+        std::iter::once(&mut self.all).chain(pulls)
+    }
+}
+
+impl Refusals {
+    fn none(timings: Timings) -> Self {
+        Self {
+            until: None,
+            probe: None,
+            guesses: timings.limited_guesses(),
+            floors: timings.limited_floors(),
+            again: false,
+        }
+    }
+
+    /// When the next request is let through.
+    fn opens(&self) -> Option<Instant> {
+        let until = self.until?;
+        Some(self.probe.map_or(until, |probe| probe.min(until)))
+    }
+
+    fn close(&mut self, until: Instant, now: Instant) {
+        if self.until.is_none_or(|old| old <= now) {
+            // What is left of an old limit.
+            self.probe = None;
+        }
+        self.until = self.until.max(Some(until));
+        if is_probed(until.saturating_duration_since(now))
+            && self.probe.is_none_or(|probe| probe <= now)
+        {
+            self.probe = Some(now + PROBE_EVERY);
+        }
+    }
+
+    fn answered(&mut self, turn: Turn, timings: Timings) {
+        if turn == Turn::Probe {
+            self.until = None;
+            self.probe = None;
+        }
+        if std::mem::take(&mut self.again) {
+            self.guesses = timings.limited_guesses();
+            self.floors = timings.limited_floors();
+        }
+    }
+}
+
+/// Whether a limit is so long that it is looked at now and then whether it still holds.
+pub(super) fn is_probed(wait: Duration) -> bool {
+    wait > PROBED_ABOVE
 }
 
 /// `100;w=21600`: a count, and the seconds of its window.
@@ -223,6 +308,11 @@ fn go_duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
+/// What is said of so long a time is a bound rather than the truth: Docker Hub's window slides, and an
+/// account may be given more meanwhile.
+const PROBED_ABOVE: Duration = Duration::from_mins(15);
+/// One request in so long does no harm to who limits us, and is as long as one notices being left out.
+const PROBE_EVERY: Duration = Duration::from_mins(5);
 const RETRY_AFTER_TEXT: &str = "retry-after:";
 /// How long a remaining count is believed when no window is named: Docker Hub's is 6 hours.
 const WINDOW: Duration = Duration::from_hours(6);

@@ -8,6 +8,7 @@
 //! | `fetch` | the questions, and what their answers must look like |
 //! | `rounds` | whom a question is put to: endpoints in order, logins, repeats; which error is told |
 //! | `exchange` | one question to one endpoint: one repeat, the challenge |
+//! | `extent` | which part of a blob an answer holds |
 //! | `auth`, `token`, `realm` | `Authorization`: challenges, tokens, which realms are trusted |
 //! | `via` | which mirrors a question has passed through |
 //! | `redirect` | where an answer that lies elsewhere is fetched from |
@@ -32,6 +33,7 @@ mod client;
 mod deadline;
 mod error;
 mod exchange;
+mod extent;
 mod fetch;
 mod health;
 mod limits;

@@ -1,6 +1,7 @@
 //! Whom a question is put to: the endpoints in order, each as one account after the other, and all of
 //! them once more where that may help.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
-use super::exchange::{Answer, Ask, Body, Endpoint, Inner, Wanted};
-use super::health::{Need, Pass};
-use super::limits::Cost;
+use super::exchange::{Account, Answer, Ask, Body, Endpoint, Inner, Wanted};
+use super::health::{Need, Pass, Resource};
+use super::limits::{Cost, Turn};
 use super::watch::Followed;
 use super::{EndpointId, FetchError, Patience};
 
@@ -25,19 +26,21 @@ impl Inner {
         let patient = ask.patience == Patience::Wait && !ask.extra;
         let mut pauses = self.timings.round_pauses().take(ROUNDS_MAX - 1);
         let mut jitter = self.timings.limited_jitter();
+        let mut lacking = Vec::new();
         loop {
             // Boxed: whoever waits for an upstream should not make every request that may have to large.
-            let failures = match Box::pin(self.round(ask, deadline)).await {
+            let failures = match Box::pin(self.round(ask, &mut lacking, deadline)).await {
                 Ok(answer) => return Ok(answer),
                 Err(failures) => failures,
             };
             let moment = failures.for_a_moment().then(|| pauses.next()).flatten();
-            let limited = || {
-                let left = failures.limited_for()?;
+            let over = || {
+                let left = failures.over_in(&mut pauses)?;
                 Some(left.saturating_add(jitter.next().unwrap_or_default()))
             };
-            let wait = moment.or_else(limited);
-            let wait = wait.filter(|wait| patient && *wait < deadline.left());
+            let wait = moment.or_else(over);
+            let wait =
+                wait.filter(|wait| patient && *wait < deadline.left() && !failures.settled());
             let Some(wait) = wait else {
                 return Err(failures.told());
             };
@@ -46,14 +49,20 @@ impl Inner {
         }
     }
 
-    /// Asks every endpoint once that may be asked now.
-    async fn round(&self, ask: &Ask<'_>, deadline: Deadline) -> Result<Answer, Failures> {
+    /// Asks every endpoint once that may be asked now, and has not said in an earlier round that it lacks
+    /// what is asked for (`lacking`).
+    async fn round(
+        &self,
+        ask: &Ask<'_>,
+        lacking: &mut Vec<(EndpointId, FetchError)>,
+        deadline: Deadline,
+    ) -> Result<Answer, Failures> {
         let mut failures = Failures::default();
-        let (endpoints, refused) = self.askable(ask, Instant::now());
+        let (endpoints, refused) = self.askable(ask, lacking, Instant::now());
         if !endpoints.is_empty() {
             let permit = match self.permit(ask, deadline).await {
                 Ok(permit) => permit,
-                Err(busy) => return Err(failures.and(busy)),
+                Err(busy) => return Err(failures.and(busy.into())),
             };
             let mut left = endpoints.len();
             for endpoint in endpoints {
@@ -62,23 +71,26 @@ impl Inner {
                 let pass = match self.watch.health.admit(endpoint.id, Instant::now()) {
                     Ok(pass) => pass,
                     Err(error) => {
-                        failures.add_unasked(error);
+                        failures.add_unasked(self.by(endpoint.id, error));
                         continue;
                     }
                 };
                 match self.ask_endpoint(endpoint, pass, ask, share).await {
                     Ok(answer) => return Ok(self.hand_over(answer, permit)),
                     Err(error) => {
-                        tracing::debug!(upstream = %self.name, endpoint = endpoint.id.0, %error, "no answer");
                         let elsewhere = left > 0 && another_may_answer(&error);
                         let failover = elsewhere && !absent(&error);
-                        failures.add(error);
+                        self.watch.no_answer(endpoint.id, &error, elsewhere);
+                        if matches!(error, FetchError::NotFound { .. }) {
+                            lacking.push((endpoint.id, error.clone()));
+                        }
+                        failures.add(self.by(endpoint.id, error));
                         if !elsewhere {
                             break;
                         }
                         if deadline.passed() {
                             // The others may have it.
-                            failures.add_unasked(FetchError::Timeout("an endpoint"));
+                            failures.add_unasked(FetchError::Timeout("an endpoint").into());
                             break;
                         }
                         if failover {
@@ -88,15 +100,20 @@ impl Inner {
                 }
             }
         }
-        for error in refused {
-            failures.add_unasked(error);
+        for (endpoint, error) in refused {
+            failures.add_unasked(self.by(endpoint, error));
         }
         Err(failures)
     }
 
     /// The endpoints to ask, in order, and why the others are not asked. Of those that were not to be
     /// asked (`ask.endpoints`) the ill ones are among the latter: they may have what the asked ones have not.
-    fn askable(&self, ask: &Ask<'_>, now: Instant) -> (Vec<&Endpoint>, Vec<FetchError>) {
+    fn askable(
+        &self,
+        ask: &Ask<'_>,
+        lacking: &[(EndpointId, FetchError)],
+        now: Instant,
+    ) -> (Vec<&Endpoint>, Vec<(EndpointId, FetchError)>) {
         let health = &self.watch.health;
         let order = if ask.endpoints.is_empty() {
             health.order(ask.need(), now)
@@ -105,19 +122,30 @@ impl Inner {
         };
         let (mut endpoints, mut refused) = (Vec::new(), Vec::new());
         for endpoint in order.iter().filter_map(|id| self.endpoints.get(id.0)) {
-            if let Some(error) = health.refusal(endpoint.id, now) {
-                refused.push(error);
+            if let Some(lacks) = lacking.iter().find(|(id, _)| *id == endpoint.id) {
+                refused.push(lacks.clone());
+            } else if let Some(error) = health.refusal(endpoint.id, ask.resource(), now) {
+                refused.push((endpoint.id, error));
             } else if let Some(left) = endpoint.limited(ask.cost(), now) {
                 let retry_after = Some(left);
-                refused.push(FetchError::RateLimited { retry_after });
+                refused.push((endpoint.id, FetchError::RateLimited { retry_after }));
             } else {
                 endpoints.push(endpoint);
             }
         }
         let others = (0..self.endpoints.len()).map(EndpointId);
         let others = others.filter(|id| !order.contains(id));
-        refused.extend(others.filter_map(|id| health.refusal(id, now)));
+        refused.extend(others.filter_map(|id| {
+            let error = health.refusal(id, ask.resource(), now)?;
+            Some((id, error))
+        }));
         (endpoints, refused)
+    }
+
+    /// An error of this endpoint's. The last one that is configured is the origin.
+    fn by(&self, endpoint: EndpointId, error: FetchError) -> Failure {
+        let origin = endpoint.0 + 1 == self.endpoints.len();
+        Failure { error, origin }
     }
 
     /// One of `max_connections`.
@@ -141,7 +169,7 @@ impl Inner {
 
     /// Gives the permit to a body that is still to come.
     fn hand_over(&self, mut answer: Answer, permit: OwnedSemaphorePermit) -> Answer {
-        if let Body::Stream(body) = &mut answer.body {
+        if let Body::Stream(body, _) = &mut answer.body {
             body.follow(Followed {
                 watch: Arc::clone(&self.watch),
                 endpoint: answer.endpoint,
@@ -163,9 +191,11 @@ impl Inner {
         let result = self.ask_accounts(endpoint, ask, deadline).await;
         let change = match &result {
             Ok(_) => pass.answered(!matches!(ask.body, Wanted::Stream)),
+            // Ranges are not what it can do; that is kept in mind elsewhere.
+            Err(FetchError::Protocol(_)) if ask.range.is_some() => pass.answered(false),
             Err(error) => match verdict(error) {
                 Verdict::Well => pass.answered(true),
-                Verdict::Ill => pass.failed(error, Instant::now()),
+                Verdict::Ill => pass.failed(error, ask.resource(), Instant::now()),
                 Verdict::Unknown => None,
             },
         };
@@ -186,10 +216,14 @@ impl Inner {
         let now = Instant::now();
         let limited_before = endpoint.shortest_limit(ask.cost(), now);
         for account in endpoint.usable(ask.cost(), now) {
+            // Another request may have taken the turn.
+            let Some(turn) = account.limit.take(ask.cost(), Instant::now()) else {
+                continue;
+            };
             let result = self.ask_account(endpoint, account, ask, deadline).await;
             let error = match result {
                 Ok(answer) => {
-                    account.limit.answered();
+                    self.not_limited(account, ask, turn);
                     return Ok(answer);
                 }
                 Err(FetchError::RateLimited { retry_after }) => {
@@ -197,31 +231,44 @@ impl Inner {
                     let (wait, news) = account.limit.limited(ask.cost(), retry_after, now);
                     let news = news.then(|| (wait, account.limit.source()));
                     self.watch
-                        .limited(endpoint.id, news, self.limited_until(now));
+                        .limited(endpoint.id, ask.cost(), news, self.limited_until(now));
+                    // A long limit may turn out to be over before.
+                    let left = account.limit.until(ask.cost(), now);
+                    let left = left.map_or(wait, |left| left.saturating_duration_since(now));
                     FetchError::RateLimited {
-                        retry_after: retry_after.or(Some(wait)),
+                        retry_after: Some(retry_after.unwrap_or(wait).min(left)),
                     }
                 }
                 Err(error) => {
                     if matches!(error, FetchError::NotFound { .. }) {
-                        account.limit.answered();
+                        self.not_limited(account, ask, turn);
                     }
                     error
                 }
             };
             let another = another_account_may(&error);
-            failures.add(error);
+            failures.add(error.into());
             if !another || deadline.passed() {
                 return Err(failures.told());
             }
         }
         // Those that were limited before might have been given it.
-        if limited_before.is_some() {
-            failures.add(FetchError::RateLimited {
-                retry_after: limited_before,
-            });
+        if let Some(left) = endpoint
+            .shortest_limit(ask.cost(), Instant::now())
+            .or(limited_before)
+            .filter(|_| limited_before.is_some() || failures.told.is_none())
+        {
+            let retry_after = Some(left);
+            failures.add(FetchError::RateLimited { retry_after }.into());
         }
         Err(failures.told())
+    }
+
+    /// The account was given an answer.
+    fn not_limited(&self, account: &Account, ask: &Ask<'_>, turn: Turn) {
+        if account.limit.answered(ask.cost(), turn) {
+            self.watch.limited_until(self.limited_until(Instant::now()));
+        }
     }
 
     /// When the first account of all endpoints may pull again, if none may now.
@@ -235,6 +282,12 @@ impl Inner {
 }
 
 impl Ask<'_> {
+    fn resource(&self) -> Resource {
+        let mut hasher = DefaultHasher::new();
+        (self.repository.as_str(), self.rest.as_str()).hash(&mut hasher);
+        Resource(hasher.finish())
+    }
+
     fn need(&self) -> Need<'_> {
         Need {
             digest: self.digest,
@@ -244,12 +297,30 @@ impl Ask<'_> {
     }
 }
 
+/// Why an endpoint did not answer.
+#[derive(Debug)]
+struct Failure {
+    error: FetchError,
+    /// Whether the endpoint is the origin, which has everything there is.
+    origin: bool,
+}
+
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        let origin = false;
+        Self { error, origin }
+    }
+}
+
 /// The errors of one round.
 #[derive(Debug, Default)]
 struct Failures {
-    told: Option<FetchError>,
+    /// The most telling one, and its rank.
+    told: Option<(u8, FetchError)>,
     /// The shortest time that is left of a limit.
     limited: Option<Duration>,
+    /// The shortest time for which an endpoint asked to be left alone.
+    rests: Option<Duration>,
     /// One failed as servers do for a moment.
     momentary: bool,
     /// One failed as they do for longer.
@@ -257,36 +328,47 @@ struct Failures {
 }
 
 impl Failures {
-    fn add(&mut self, error: FetchError) {
-        if momentary(&error) {
+    fn add(&mut self, failure: Failure) {
+        let error = &failure.error;
+        if momentary(error) {
             self.momentary = true;
-        } else if !absent(&error) && !matches!(error, FetchError::RateLimited { .. }) {
+        } else if !absent(error) && !says_when(error) {
             self.lasting = true;
         }
-        self.keep(error);
+        self.keep(failure);
     }
 
     /// Why an endpoint was not asked. It takes no time to leave it out once more.
-    fn add_unasked(&mut self, error: FetchError) {
-        self.keep(error);
+    fn add_unasked(&mut self, failure: Failure) {
+        self.keep(failure);
     }
 
-    fn and(mut self, error: FetchError) -> Self {
-        self.add(error);
+    fn and(mut self, failure: Failure) -> Self {
+        self.add(failure);
         self
     }
 
-    fn keep(&mut self, error: FetchError) {
+    fn keep(&mut self, failure: Failure) {
+        let rank = rank(&failure);
+        let error = failure.error;
         if let FetchError::RateLimited {
             retry_after: Some(left),
         } = error
         {
             self.limited = Some(self.limited.map_or(left, |least| least.min(left)));
         }
-        let kept = self.told.as_ref();
-        if kept.is_none_or(|kept| rank(&error) < rank(kept)) {
-            self.told = Some(error);
+        if let FetchError::Unavailable { retry_after: left } = error {
+            self.rests = Some(self.rests.map_or(left, |least| least.min(left)));
         }
+        let kept = self.told.as_ref();
+        if kept.is_none_or(|(kept, _)| rank < *kept) {
+            self.told = Some((rank, error));
+        }
+    }
+
+    /// Whether nobody else's answer would change what is told: the origin lacks it.
+    fn settled(&self) -> bool {
+        matches!(self.told, Some((RANK_ORIGIN_LACKS, _)))
     }
 
     /// Whether asking again may help after a moment: those that are limited are left out then.
@@ -294,18 +376,26 @@ impl Failures {
         self.momentary && !self.lasting
     }
 
+    /// How long it is until asking again may help, because a limit ends, or an endpoint's rest. The latter
+    /// is waited for as often as failures of a moment are.
+    fn over_in(&self, mut pauses: impl Iterator<Item = Duration>) -> Option<Duration> {
+        let rests = || self.rests.filter(|_| !self.lasting);
+        let again = || rests().filter(|_| pauses.next().is_some());
+        self.limited_for().or_else(again)
+    }
+
     /// How long it is until asking again may help, because a limit ends.
     fn limited_for(&self) -> Option<Duration> {
-        let limited = matches!(self.told, Some(FetchError::RateLimited { .. }));
+        let limited = matches!(self.told, Some((_, FetchError::RateLimited { .. })));
         self.limited.filter(|_| limited)
     }
 
     fn told(self) -> FetchError {
         match self.told {
-            Some(FetchError::RateLimited { .. }) => FetchError::RateLimited {
+            Some((_, FetchError::RateLimited { .. })) => FetchError::RateLimited {
                 retry_after: self.limited,
             },
-            Some(error) => error,
+            Some((_, error)) => error,
             None => FetchError::Connect("no endpoint".to_owned()),
         }
     }
@@ -324,7 +414,8 @@ fn verdict(error: &FetchError) -> Verdict {
         FetchError::Connect(_)
         | FetchError::Timeout(_)
         | FetchError::Broken(_)
-        | FetchError::Protocol(_) => Verdict::Ill,
+        | FetchError::Protocol(_)
+        | FetchError::Unavailable { .. } => Verdict::Ill,
         FetchError::Status(status) if *status == 408 || *status >= 500 => Verdict::Ill,
         FetchError::NotFound { .. }
         | FetchError::Unauthorized
@@ -334,9 +425,11 @@ fn verdict(error: &FetchError) -> Verdict {
         | FetchError::TooLarge { .. }
         | FetchError::Status(_) => Verdict::Well,
         // Not the endpoint's doing, or nothing that time mends.
-        FetchError::Loop(_) | FetchError::Login(_) | FetchError::Busy | FetchError::Token(_) => {
-            Verdict::Unknown
-        }
+        FetchError::Loop(_)
+        | FetchError::Login(_)
+        | FetchError::LoginRefused(_)
+        | FetchError::Busy
+        | FetchError::Token(_) => Verdict::Unknown,
     }
 }
 
@@ -344,11 +437,12 @@ fn verdict(error: &FetchError) -> Verdict {
 fn momentary(error: &FetchError) -> bool {
     match error {
         FetchError::Broken(_) => true,
-        FetchError::Status(status) => *status == 408 || *status >= 500,
+        FetchError::Status(status) => matches!(status, 408 | 429 | 500..),
         FetchError::NotFound { .. }
         | FetchError::Unauthorized
         | FetchError::Denied
         | FetchError::RateLimited { .. }
+        | FetchError::Unavailable { .. }
         | FetchError::RangeNotSatisfiable
         | FetchError::Connect(_)
         | FetchError::Timeout(_)
@@ -356,6 +450,7 @@ fn momentary(error: &FetchError) -> bool {
         | FetchError::Protocol(_)
         | FetchError::Loop(_)
         | FetchError::Login(_)
+        | FetchError::LoginRefused(_)
         | FetchError::Busy
         | FetchError::Token(_) => false,
     }
@@ -365,7 +460,18 @@ fn momentary(error: &FetchError) -> bool {
 fn absent(error: &FetchError) -> bool {
     matches!(
         error,
-        FetchError::NotFound { .. } | FetchError::Unauthorized | FetchError::Denied
+        FetchError::NotFound { .. }
+            | FetchError::Unauthorized
+            | FetchError::Denied
+            | FetchError::LoginRefused(_)
+    )
+}
+
+/// Whether the error says when to come back.
+fn says_when(error: &FetchError) -> bool {
+    matches!(
+        error,
+        FetchError::RateLimited { .. } | FetchError::Unavailable { .. }
     )
 }
 
@@ -377,6 +483,7 @@ fn another_account_may(error: &FetchError) -> bool {
             | FetchError::Unauthorized
             | FetchError::Denied
             | FetchError::Login(_)
+            | FetchError::LoginRefused(_)
     )
 }
 
@@ -389,6 +496,7 @@ fn another_may_answer(error: &FetchError) -> bool {
         | FetchError::Unauthorized
         | FetchError::Denied
         | FetchError::RateLimited { .. }
+        | FetchError::Unavailable { .. }
         | FetchError::Status(_)
         | FetchError::Connect(_)
         | FetchError::Timeout(_)
@@ -396,6 +504,7 @@ fn another_may_answer(error: &FetchError) -> bool {
         | FetchError::Protocol(_)
         | FetchError::Loop(_)
         | FetchError::Login(_)
+        | FetchError::LoginRefused(_)
         | FetchError::Busy
         | FetchError::Token(_) => true,
     }
@@ -405,13 +514,16 @@ fn another_may_answer(error: &FetchError) -> bool {
 ///
 /// That the content does not fit is the same everywhere. A limit is told before other failures, because
 /// it says when to come back. An endpoint that could not answer may have what another has not: so a 404
-/// is told only when every endpoint has said so, or has refused us. Of those, the 404 counts more: a
-/// registry that wants a login often does so for names that do not exist, too.
-fn rank(error: &FetchError) -> u8 {
-    match error {
+/// is told only when every endpoint has said so, or has refused us, or when the origin says so, which has
+/// everything: clients that look for signatures and the like need the 404. Of refusals, the 404 counts more:
+/// a registry that wants a login often does so for names that do not exist, too.
+fn rank(failure: &Failure) -> u8 {
+    match &failure.error {
+        FetchError::NotFound { .. } if failure.origin => RANK_ORIGIN_LACKS,
         FetchError::RangeNotSatisfiable | FetchError::TooLarge { .. } => 0,
-        FetchError::RateLimited { .. } => 1,
-        FetchError::Status(_)
+        FetchError::RateLimited { .. } => 2,
+        FetchError::Unavailable { .. }
+        | FetchError::Status(_)
         | FetchError::Connect(_)
         | FetchError::Timeout(_)
         | FetchError::Broken(_)
@@ -419,11 +531,14 @@ fn rank(error: &FetchError) -> u8 {
         | FetchError::Loop(_)
         | FetchError::Login(_)
         | FetchError::Busy
-        | FetchError::Token(_) => 2,
-        FetchError::NotFound { .. } => 3,
-        FetchError::Unauthorized | FetchError::Denied => 4,
+        | FetchError::Token(_) => 3,
+        FetchError::NotFound { .. } => 4,
+        FetchError::Unauthorized | FetchError::Denied | FetchError::LoginRefused(_) => 5,
     }
 }
+
+/// That of the origin's 404.
+const RANK_ORIGIN_LACKS: u8 = 1;
 
 /// How often everybody is asked, at most, when all fail for a moment: a third time helps in few cases,
 /// a fourth hardly ever, and each is load on a server that has enough.

@@ -124,10 +124,10 @@ impl EndpointConfig {
 /// Which endpoint is asked first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Strategy {
-    /// As they are written, the ill ones last.
+    /// The one that is written first. Those whose breaker is open are left out while there are others.
     #[default]
     Ordered,
-    /// The one that has answered fastest, the ill ones last.
+    /// The one that has answered fastest; of ill ones as above.
     Fastest,
 }
 
@@ -165,8 +165,9 @@ pub struct Config {
     pub default: bool,
     /// `Host` names that select it.
     pub hosts: Vec<String>,
-    /// Who roadstead is to the endpoints that do not say it themselves: a pool, used in order, each when
-    /// those before it are limited or refused. Empty: anonymous.
+    /// Who roadstead is to the endpoints that do not say it themselves: a pool. The one with most left of
+    /// its rate limit comes first, where the registry says what is left, and else they come as they are
+    /// written; each is used when those before it are limited or refused. Empty: anonymous.
     pub logins: Vec<LoginConfig>,
     /// Requests to it at the same time, each counted until its body ends.
     pub max_connections: usize,

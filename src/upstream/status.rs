@@ -16,7 +16,8 @@ use crate::clock::{Clock, SystemClock};
 /// code alone and so that the connection can be used again; it is never content.
 ///
 /// `home`: the endpoint itself answered, not a host that it redirected to. What another host says of
-/// permissions is about a signature that expired, not about us.
+/// permissions is about a signature that expired, not about us; that it is busy says nothing of the
+/// endpoint, nor of a login there.
 pub(super) async fn refusal(
     client: &HttpClient,
     response: Response<Incoming>,
@@ -34,13 +35,16 @@ pub(super) async fn refusal(
         },
         StatusCode::UNAUTHORIZED if home => FetchError::Unauthorized,
         StatusCode::FORBIDDEN if home => FetchError::Denied,
-        StatusCode::TOO_MANY_REQUESTS => FetchError::RateLimited {
+        StatusCode::TOO_MANY_REQUESTS if home => FetchError::RateLimited {
             retry_after: said.or_else(|| retry_after_text(body)),
         },
         // Overloaded, and it says for how long (RFC 9110 section 15.6.4): asking earlier is no use.
-        StatusCode::SERVICE_UNAVAILABLE if said.is_some() => {
-            FetchError::RateLimited { retry_after: said }
-        }
+        StatusCode::SERVICE_UNAVAILABLE if home => match said {
+            Some(wait) if wait > Duration::ZERO => FetchError::Unavailable {
+                retry_after: wait.min(UNAVAILABLE_MAX),
+            },
+            Some(_) | None => FetchError::Status(status.as_u16()),
+        },
         StatusCode::RANGE_NOT_SATISFIABLE => FetchError::RangeNotSatisfiable,
         other => FetchError::Status(other.as_u16()),
     }
@@ -126,6 +130,9 @@ const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest code in the specification has 25 characters.
 const ERROR_CODE_BYTES_MAX: usize = 64;
+/// An overloaded server is left alone no longer than this, whatever it says: a page of a balancer that
+/// is being worked on often says a day, and comes while one of many servers is away.
+const UNAVAILABLE_MAX: Duration = Duration::from_mins(1);
 /// A longer wait is not believed. Docker Hub's window is 6 hours.
 pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 

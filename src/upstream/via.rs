@@ -19,11 +19,16 @@ tokio::task_local! {
 pub struct Via(HeaderValue);
 
 /// A request that this mirror has itself sent, or that has passed through too many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Loop {
     /// It has been here before.
     #[error("the request has been here before: an endpoint of this mirror leads back to it")]
     Closed,
+    /// Upstream says so (508): the host that did.
+    #[error(
+        "upstream answered 508: {0} says that the request has been there before, and leads in a circle"
+    )]
+    Told(String),
     /// Nobody chains so many mirrors.
     #[error("the request has passed through more than {HOPS_MAX} proxies")]
     TooLong,

@@ -1,13 +1,14 @@
 //! What happens at the endpoints of an upstream, told to those whom it concerns: their health, the log,
 //! the metrics.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::health::{Change, Health};
+use super::limits::{self, Cost};
 use super::{EndpointId, FetchError};
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
@@ -20,6 +21,8 @@ pub(super) struct Watch {
     hosts: Vec<String>,
     metrics: Metrics,
     pub(super) health: Health,
+    /// When people were told of a loop that costs only time.
+    loop_told: Mutex<Option<Instant>>,
 }
 
 impl Watch {
@@ -38,6 +41,7 @@ impl Watch {
             hosts,
             metrics,
             health,
+            loop_told: Mutex::default(),
         }
     }
 
@@ -54,6 +58,33 @@ impl Watch {
     /// The next endpoint is asked instead of one that failed.
     pub(super) fn failover(&self) {
         self.metrics.upstream_failover(self.upstream.as_str());
+    }
+
+    /// An endpoint did not give what it was asked for. `elsewhere`: the next one is asked.
+    pub(super) fn no_answer(&self, endpoint: EndpointId, error: &FetchError, elsewhere: bool) {
+        let (upstream, host) = (&self.upstream, self.host(endpoint));
+        let now = Instant::now();
+        if matches!(error, FetchError::Loop(_)) && elsewhere && self.loop_is_news(now) {
+            tracing::warn!(
+                %upstream, endpoint = host, %error,
+                "endpoint leads in a circle, and is asked in vain each time: the next one is asked. Is it configured rightly?"
+            );
+        } else {
+            tracing::debug!(%upstream, endpoint = host, %error, "no answer");
+        }
+    }
+
+    /// Whether no loop was told of lately.
+    fn loop_is_news(&self, now: Instant) -> bool {
+        let mut told = self
+            .loop_told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let news = told.is_none_or(|at| at + LOOP_LINE_EVERY <= now);
+        if news {
+            *told = Some(now);
+        }
+        news
     }
 
     /// Tells people of a breaker: once when it opens, once when it closes.
@@ -73,6 +104,10 @@ impl Watch {
                 let pause = pause.as_secs_f64();
                 tracing::debug!(%upstream, endpoint = host, error, "endpoint still fails: not asked for {pause:.1} s");
             }
+            Some(Change::Rests(wait)) => {
+                let wait = wait.as_secs_f64();
+                tracing::info!(%upstream, endpoint = host, "endpoint is overloaded, as it says: not asked for {wait:.0} s");
+            }
             Some(Change::Closed) => {
                 self.metrics.endpoint_up(upstream.as_str(), host, true);
                 tracing::info!(%upstream, endpoint = host, "endpoint answers again: asked as before");
@@ -80,32 +115,50 @@ impl Watch {
         }
     }
 
-    /// A login is limited at an endpoint. `news`: for how long, where that was not known, and whom the
+    /// When the first login of all endpoints is not limited, if they all are.
+    pub(super) fn limited_until(&self, until: Option<Instant>) {
+        let upstream = self.upstream.as_str();
+        self.metrics.upstream_limited(upstream, until);
+    }
+
+    /// A login is limited at an endpoint, for what costs so much. `news`: for how long, where that was not known, and whom the
     /// limit counts. `until`: when the first login of all endpoints is not limited, if they all are.
     pub(super) fn limited(
         &self,
         endpoint: EndpointId,
+        cost: Cost,
         news: Option<(Duration, Option<String>)>,
         until: Option<Instant>,
     ) {
         let (upstream, host) = (&self.upstream, self.host(endpoint));
-        self.metrics.upstream_limited(upstream.as_str(), until);
+        self.limited_until(until);
         let Some((wait, source)) = news else {
             return;
         };
-        let (wait, counted) = (wait.as_secs_f64(), source.as_deref().unwrap_or("unknown"));
+        let counted = source.as_deref().unwrap_or("unknown");
         let others = if until.is_some() {
             "no other login or endpoint is left"
         } else {
             "others are used"
         };
-        if wait < WORTH_A_LINE_SECS {
+        if wait < WORTH_A_LINE {
+            let wait = wait.as_secs_f64();
             tracing::debug!(%upstream, endpoint = host, counted, "rate limited for {wait:.3} s");
             return;
         }
+        let what = match cost {
+            Cost::Pull => " for manifests",
+            Cost::Nothing => "",
+        };
+        let but = if limits::is_probed(wait) {
+            ", but for one request every few minutes"
+        } else {
+            ""
+        };
+        let wait = wait.as_secs_f64();
         tracing::info!(
             %upstream, endpoint = host, counted,
-            "rate limited: this login is not used for {wait:.1} s; {others}"
+            "rate limited: this login is not used{what} for {wait:.1} s{but}; {others}"
         );
     }
 }
@@ -145,7 +198,9 @@ impl Followed {
     }
 }
 
+/// A loop is met by each request, and does not change by itself.
+const LOOP_LINE_EVERY: Duration = Duration::from_mins(1);
 /// Who gives so many bytes of a body is there.
 const GIVES_BYTES_MIN: u64 = 64 * 1024;
 /// Shorter limits come by the dozen a minute (GHCR), and nobody notices.
-const WORTH_A_LINE_SECS: f64 = 1.0;
+const WORTH_A_LINE: Duration = Duration::from_secs(1);

@@ -285,6 +285,8 @@ fn label(error: &FetchError) -> &'static str {
         | FetchError::Loop(_)
         | FetchError::Login(_)
         | FetchError::Busy
+        | FetchError::Unavailable { .. }
+        | FetchError::LoginRefused(_)
         | FetchError::Token(_) => "error",
     }
 }

@@ -24,7 +24,7 @@ fn refused() -> FetchError {
 
 fn fail(health: &Health, endpoint: EndpointId, now: Instant) -> Option<Change> {
     let pass = health.admit(endpoint, now).unwrap();
-    pass.failed(&refused(), now)
+    pass.failed(&refused(), Resource(0), now)
 }
 
 /// Fails until the breaker opens; gives for how long.
@@ -92,7 +92,7 @@ fn questions_asked_before_the_breaker_opened_change_nothing() {
     let [good, bad] = before;
     assert_eq!(good.answered(true), None);
     assert!(health.admit(A, now).is_err());
-    assert_eq!(bad.failed(&refused(), now), None);
+    assert_eq!(bad.failed(&refused(), Resource(0), now), None);
     assert!(health.admit(A, now + pause).is_ok());
 }
 
@@ -241,4 +241,68 @@ fn throughput_counts_where_bodies_are_long() {
     assert_eq!(health.order(ANYTHING, now), [A, B]);
     fail(&health, A, now);
     assert_eq!(health.order(ANYTHING, now), [B, A]);
+}
+
+/// The endpoint answers 500 to a question about the resource.
+fn ill(health: &Health, resource: u64, now: Instant) -> Option<Change> {
+    let pass = health.admit(A, now).unwrap();
+    pass.failed(&FetchError::Status(500), Resource(resource), now)
+}
+
+#[test]
+fn a_resource_that_always_fails_counts_once_until_the_endpoint_is_well() {
+    let (health, now) = (health(1, Strategy::Ordered), Instant::now());
+    for _ in 0..20 {
+        assert_eq!(ill(&health, 1, now), None);
+        assert_eq!(ill(&health, 2, now), None);
+    }
+    assert_eq!(ill(&health, 3, now), None);
+    // Connections that fail say that it is the endpoint.
+    assert_eq!(fail(&health, A, now), None);
+    assert!(matches!(
+        fail(&health, A, now),
+        Some(Change::Opened(pause)) if pause <= seconds(1.0)
+    ));
+}
+
+#[test]
+fn a_probe_that_fails_as_what_it_asks_for_did_before_does_not_double_the_pause() {
+    let (health, mut now) = (health(1, Strategy::Ordered), Instant::now());
+    for resource in 1..5 {
+        assert_eq!(ill(&health, resource, now), None);
+    }
+    let Some(Change::Opened(pause)) = ill(&health, 5, now) else {
+        panic!("open")
+    };
+    for _ in 0..8 {
+        now += pause;
+        assert_eq!(ill(&health, 2, now), Some(Change::StaysOpen(pause)));
+    }
+    now += pause;
+    let Some(Change::StaysOpen(longer)) = ill(&health, 6, now) else {
+        panic!("open")
+    };
+    assert!(longer >= seconds(1.0), "{longer:?}");
+}
+
+#[test]
+fn a_rest_is_for_everything_and_at_the_same_resource_again_for_that_alone() {
+    let (health, now) = (health(2, Strategy::Ordered), Instant::now());
+    let wait = seconds(30.0);
+    let busy = |resource, now| {
+        let pass = health.admit(A, now).unwrap();
+        let error = FetchError::Unavailable { retry_after: wait };
+        pass.failed(&error, Resource(resource), now)
+    };
+    let rests = |resource, now| health.refusal(A, Resource(resource), now).is_some();
+    assert_eq!(busy(1, now), Some(Change::Rests(wait)));
+    assert!(rests(1, now) && rests(2, now));
+    assert_eq!(health.order(ANYTHING, now), [B]);
+    let again = now + wait;
+    assert!(!rests(1, again) && !rests(2, again));
+    assert_eq!(busy(1, again), None);
+    assert!(rests(1, again) && !rests(2, again));
+    assert_eq!(health.order(ANYTHING, again), [A, B]);
+    assert_eq!(busy(2, again), Some(Change::Rests(wait)));
+    assert!(rests(1, again) && rests(2, again));
 }

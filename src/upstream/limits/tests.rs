@@ -110,7 +110,7 @@ fn without_a_word_the_guess_doubles_until_an_answer_comes() {
         assert_eq!(limit.limited(Cost::Pull, None, now), (guess, false));
         now += guess;
     }
-    limit.answered();
+    limit.answered(Cost::Pull, Turn::Usual);
     assert_eq!(
         limit.limited(Cost::Pull, None, now).0,
         Duration::from_secs(1)
@@ -149,4 +149,56 @@ fn a_limit_of_pulls_leaves_the_rest_and_a_limit_of_the_rest_leaves_nothing() {
     limit.limited(Cost::Nothing, Some(2 * wait), now);
     assert_eq!(limit.until(Cost::Nothing, now), Some(now + 2 * wait));
     assert_eq!(limit.until(Cost::Pull, now), Some(now + 2 * wait));
+}
+
+#[test]
+fn blobs_that_are_given_do_not_shorten_the_wait_for_pulls() {
+    let (limit, mut now) = (Limit::new(Timings::default()), Instant::now());
+    for seconds in [1, 2, 4, 8] {
+        let (wait, _) = limit.limited(Cost::Pull, None, now);
+        assert_eq!(wait, Duration::from_secs(seconds));
+        limit.answered(Cost::Nothing, Turn::Usual);
+        now += wait;
+    }
+    // Who is given a pull is given everything.
+    limit.limited(Cost::Nothing, None, now);
+    limit.answered(Cost::Pull, Turn::Usual);
+    now += Duration::from_mins(1);
+    for cost in [Cost::Nothing, Cost::Pull] {
+        let (wait, _) = limit.limited(cost, None, now);
+        assert_eq!(wait, Duration::from_secs(1), "{cost:?}");
+        now += wait;
+    }
+}
+
+#[test]
+fn a_long_limit_is_probed_by_one_request_every_few_minutes() {
+    let (limit, mut now) = (Limit::new(Timings::default()), Instant::now());
+    let day = Duration::from_hours(24);
+    limit.limited(Cost::Pull, Some(day), now);
+    for _ in 0..3 {
+        assert_eq!(limit.take(Cost::Pull, now), None);
+        assert_eq!(limit.take(Cost::Nothing, now), Some(Turn::Usual));
+        assert_eq!(limit.until(Cost::Pull, now), Some(now + PROBE_EVERY));
+        now += PROBE_EVERY;
+        assert_eq!(limit.take(Cost::Pull, now), Some(Turn::Probe));
+        assert_eq!(limit.take(Cost::Pull, now), None, "one at a time");
+        // It is no news.
+        assert!(!limit.limited(Cost::Pull, Some(day), now).1);
+    }
+    // An answer to what was asked before says nothing, that to the probe opens.
+    limit.answered(Cost::Pull, Turn::Usual);
+    assert_eq!(limit.take(Cost::Pull, now), None);
+    now += PROBE_EVERY;
+    let turn = limit.take(Cost::Pull, now).unwrap();
+    assert!(limit.answered(Cost::Pull, turn));
+    for _ in 0..3 {
+        assert_eq!(limit.take(Cost::Pull, now), Some(Turn::Usual));
+    }
+    // A shorter one is kept to its end, whatever was left of the long one.
+    limit.limited(Cost::Pull, Some(PROBED_ABOVE), now);
+    assert_eq!(limit.until(Cost::Pull, now), Some(now + PROBED_ABOVE));
+    assert_eq!(limit.take(Cost::Pull, now + PROBE_EVERY), None);
+    let after = now + PROBED_ABOVE;
+    assert_eq!(limit.take(Cost::Pull, after), Some(Turn::Usual));
 }

@@ -98,7 +98,7 @@ impl<P: Provider> Keeper<P> {
         }
         tracing::warn!(
             upstream = %self.upstream,
-            "{} was refused: it is not used for a minute unless it changes",
+            "login refused: {} will not be used for a minute, unless it changes",
             self.provider.name(),
         );
         state.refusal = Some(Refusal {
@@ -339,7 +339,7 @@ impl State {
             }
             Some(_) => {
                 let text = format!("the registry refused {name} less than a minute ago");
-                (Step::Fail(FetchError::Login(text)), fetch)
+                (Step::Fail(FetchError::LoginRefused(text)), fetch)
             }
         }
     }

@@ -77,8 +77,8 @@ impl Source {
     /// The login, fresh; `None` for nobody in particular.
     ///
     /// # Errors
-    /// [`FetchError::Login`] when it cannot be had, or was refused less than a minute ago and has not
-    /// changed since; [`FetchError::Timeout`].
+    /// [`FetchError::Login`] when it cannot be had, [`FetchError::LoginRefused`] when it was refused less
+    /// than a minute ago and has not changed since; [`FetchError::Timeout`].
     pub(super) async fn login(&self, deadline: Deadline) -> Result<Option<Arc<Login>>, FetchError> {
         match &self.keeper {
             Some(keeper) => keeper.login(deadline).await,

@@ -105,6 +105,9 @@ async fn statuses_become_errors() {
     let limited = |seconds: Option<u64>| FetchError::RateLimited {
         retry_after: seconds.map(Duration::from_secs),
     };
+    let unavailable = |seconds| FetchError::Unavailable {
+        retry_after: Duration::from_secs(seconds),
+    };
     let date = "Wed, 21 Oct 2015 07:28:00 GMT";
     let later = "Wed, 21 Oct 2015 07:28:09 GMT";
     let cases: Vec<(u16, Headers, &str, FetchError)> = vec![
@@ -113,7 +116,9 @@ async fn statuses_become_errors() {
         (401, vec![], "", FetchError::Unauthorized),
         (403, vec![], "", FetchError::Denied),
         (429, vec![], "", limited(Some(1))),
-        (503, vec![("retry-after", "7")], "", limited(Some(7))),
+        (503, vec![("retry-after", "7")], "", unavailable(7)),
+        (503, vec![("retry-after", "86400")], "", unavailable(60)),
+        (503, vec![("retry-after", "0")], "", FetchError::Status(503)),
         (503, vec![], "", FetchError::Status(503)),
         (429, vec![("retry-after", "7")], "", limited(Some(7))),
         (

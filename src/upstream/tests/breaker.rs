@@ -63,9 +63,9 @@ async fn five_failures_open_it_one_question_probes_and_an_answer_closes_it() {
     let ill = Arc::new(AtomicBool::new(true));
     let server = patient(&ill, 500).await;
     let (upstream, metrics) = quick(&config(&[&server.url()]), timings());
-    for _ in 0..5 {
+    for number in 0..5 {
         assert!(up(&metrics, &server));
-        let error = pull(&upstream, Patience::Now).await.unwrap_err();
+        let error = pull_of(&upstream, number, Patience::Now).await.unwrap_err();
         assert_eq!(error, FetchError::Status(500));
     }
     assert!(!up(&metrics, &server));
@@ -95,6 +95,26 @@ async fn five_failures_open_it_one_question_probes_and_an_answer_closes_it() {
 }
 
 #[tokio::test]
+async fn what_always_fails_does_not_keep_others_from_being_asked() {
+    let server = Server::start(|request| {
+        let bad = request.target.ends_with("/latest");
+        answer(if bad { 500 } else { 200 }, &[], "{}").into()
+    })
+    .await;
+    let timings = Timings {
+        round_pause: Duration::from_millis(10),
+        ..Timings::default()
+    };
+    let (upstream, metrics) = quick(&config(&[&server.url()]), timings);
+    for patience in [Patience::Now, Patience::Wait, Patience::Wait] {
+        pull(&upstream, patience).await.unwrap_err();
+    }
+    assert_eq!(server.seen().len(), 7);
+    assert!(up(&metrics, &server));
+    pull_of(&upstream, 1, Patience::Now).await.unwrap();
+}
+
+#[tokio::test]
 async fn one_probe_at_a_time() {
     let (asked, answers) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
     let (count, gate) = (Arc::clone(&asked), Arc::clone(&answers));
@@ -104,8 +124,8 @@ async fn one_probe_at_a_time() {
     })
     .await;
     let (upstream, _) = quick(&config(&[&server.url()]), timings());
-    for _ in 0..5 {
-        pull(&upstream, Patience::Now).await.unwrap_err();
+    for number in 0..5 {
+        pull_of(&upstream, number, Patience::Now).await.unwrap_err();
     }
     let probe = async {
         let begin = Instant::now();
@@ -136,8 +156,8 @@ async fn the_next_endpoint_answers_meanwhile_and_the_ill_one_is_not_bothered() {
     let good = Server::start(|_| answer(200, &[], "{}").into()).await;
     let slow = Timings::default();
     let (upstream, metrics) = quick(&config(&[&ill.url(), &good.url()]), slow);
-    for _ in 0..12 {
-        pull(&upstream, Patience::Now).await.unwrap();
+    for number in 0..12 {
+        pull_of(&upstream, number, Patience::Now).await.unwrap();
     }
     assert_eq!((ill.seen().len(), good.seen().len()), (5, 12));
     assert_eq!(value(&metrics, "roadstead_upstream_failovers_total"), 5);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::server::{Reply, Server, answer};
 use super::*;
+use crate::upstream::EndpointId;
 
 async fn status(status: u16) -> Server {
     Server::start(move |_| answer(status, &[], "").into()).await
@@ -47,14 +48,17 @@ async fn of_several_errors_the_most_telling_is_told() {
     assert_eq!(told(&[&absent, &absent]).await, not_found);
     assert_eq!(told(&[&denied, &absent, &wants]).await, not_found);
     assert_eq!(told(&[&absent, &ill]).await, FetchError::Status(503));
-    assert_eq!(told(&[&ill, &absent]).await, FetchError::Status(503));
+    // Or when it is the origin's, the last one's, which has everything.
+    for other in [&ill, &nobody, &limited, &wants] {
+        assert_eq!(told(&[other, &absent]).await, not_found);
+    }
     let connect = told(&[&absent, &nobody]).await;
     assert!(matches!(connect, FetchError::Connect(_)), "{connect}");
     // The first of equals.
     assert_eq!(told(&[&ill, &nobody]).await, FetchError::Status(503));
     assert_eq!(told(&[&wants, &denied]).await, FetchError::Unauthorized);
     // A limit says when to come back.
-    for others in [[&ill, &limited], [&limited, &absent], [&nobody, &limited]] {
+    for others in [[&ill, &limited], [&absent, &limited], [&nobody, &limited]] {
         let error = told(&[others[0], others[1]]).await;
         assert!(matches!(error, FetchError::RateLimited { .. }), "{error}");
     }
@@ -63,9 +67,9 @@ async fn of_several_errors_the_most_telling_is_told() {
 #[tokio::test]
 async fn a_404_does_not_speak_for_an_endpoint_that_is_left_alone() {
     let (ill, absent) = (status(500).await, status(404).await);
-    let (upstream, _) = quick(&config(&[&ill.url(), &absent.url()]), Timings::default());
-    for _ in 0..8 {
-        let error = pull(&upstream, Patience::Now).await.unwrap_err();
+    let (upstream, _) = quick(&config(&[&absent.url(), &ill.url()]), Timings::default());
+    for number in 0..8 {
+        let error = pull_of(&upstream, number, Patience::Now).await.unwrap_err();
         assert_eq!(error, FetchError::Status(500));
     }
     assert_eq!((ill.seen().len(), absent.seen().len()), (5, 8));
@@ -94,6 +98,24 @@ async fn named_endpoints_are_asked_in_their_order_and_no_others() {
     upstream.blob(&ask).await.unwrap_err();
     let seen = [a, b, c].map(|server| server.seen().len());
     assert_eq!(seen, [1, 0, 1]);
+}
+
+#[tokio::test]
+async fn who_lacks_it_is_not_asked_again_in_the_same_question() {
+    let (absent, ill) = (status(404).await, status(503).await);
+    let timings = Timings {
+        round_pause: Duration::from_millis(10),
+        ..Timings::default()
+    };
+    let (upstream, _) = quick(&config(&[&absent.url(), &ill.url()]), timings);
+    let error = pull(&upstream, Patience::Wait).await.unwrap_err();
+    assert_eq!(error, FetchError::Status(503));
+    assert_eq!((absent.seen().len(), ill.seen().len()), (1, 3));
+    // What the origin lacks is settled at once.
+    let (upstream, _) = quick(&config(&[&ill.url(), &absent.url()]), timings);
+    let error = pull(&upstream, Patience::Wait).await.unwrap_err();
+    assert_eq!(error, FetchError::NotFound { code: None });
+    assert_eq!((absent.seen().len(), ill.seen().len()), (2, 4));
 }
 
 #[tokio::test]
@@ -192,4 +214,78 @@ async fn an_endpoint_that_is_left_alone_does_not_keep_another_from_a_second_try(
     }
     pull(&upstream, Patience::Wait).await.unwrap();
     assert_eq!(count.load(Ordering::SeqCst), 7);
+}
+
+#[tokio::test]
+async fn a_web_page_is_no_answer_and_the_next_endpoint_is_asked() {
+    let html = [("content-type", "text/html; charset=utf-8")];
+    let portal = Server::start(move |_| answer(200, &html, "<html>").into()).await;
+    let good = Server::start(|_| answer(200, &[], "{}").into()).await;
+    let upstream = upstream(&config(&[&portal.url(), &good.url()]));
+    let (repository, digest) = (repository(), digest());
+    let all = AcceptClass::ALL;
+    pull(&upstream, Patience::Now).await.unwrap();
+    let latest = latest();
+    let head = upstream.manifest_head(&repository, &latest, all, Patience::Now);
+    head.await.unwrap();
+    upstream.tags(&repository, &[]).await.unwrap();
+    let referrers = upstream.referrers(&repository, &digest, None);
+    referrers.await.unwrap();
+    assert_eq!((portal.seen().len(), good.seen().len()), (4, 4));
+    for number in 0..3 {
+        pull_of(&upstream, number, Patience::Now).await.unwrap();
+    }
+    // Five different things: its breaker is open.
+    assert_eq!(portal.seen().len(), 6);
+    // Alone it is an error that says so.
+    let error = told(&[&portal.url()]).await.to_string();
+    assert!(
+        error.contains("a web page instead of a manifest"),
+        "{error}"
+    );
+    // A blob may be one, and a registry that names the digest is one.
+    let simple = simple(&portal.url());
+    blob(&simple, 0).await.unwrap();
+    let header = digest.to_string();
+    let odd = Server::start(move |_| {
+        let headers = [html[0], ("docker-content-digest", header.as_str())];
+        answer(200, &headers, "{}").into()
+    })
+    .await;
+    pull(&super::simple(&odd.url()), Patience::Now)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn who_gives_another_part_than_was_asked_for_is_asked_past() {
+    let wrong = Server::start(|_| {
+        let headers = [("content-range", "bytes 0-3/10")];
+        answer(206, &headers, "1234").into()
+    })
+    .await;
+    let good = Server::start(|request| {
+        if request.header("range").is_some() {
+            let headers = [("content-range", "bytes 4-9/10")];
+            answer(206, &headers, "567890").into()
+        } else {
+            answer(200, &[], "1234567890").into()
+        }
+    })
+    .await;
+    let upstream = upstream(&config(&[&wrong.url(), &good.url()]));
+    for start in [0, 4] {
+        let fetch = blob(&upstream, start).await.unwrap();
+        assert_eq!(upstream.endpoint_host(fetch.endpoint), host(&good));
+        assert_eq!((fetch.offset, fetch.total), (start, Some(10)));
+        assert!(!upstream.honours_range(EndpointId::of(0)));
+    }
+    assert_eq!(wrong.seen().len(), 2);
+    // With nobody else it is what it was.
+    let alone = simple(&wrong.url());
+    for _ in 0..8 {
+        let error = blob(&alone, 4).await.unwrap_err();
+        assert!(matches!(error, FetchError::Protocol(_)), "{error:?}");
+    }
+    assert_eq!(wrong.seen().len(), 10, "that says nothing of the rest");
 }

@@ -37,13 +37,12 @@ async fn each_form_of_a_limit_is_honoured() {
         ("ratelimit-remaining", "0;w=21600"),
         ("docker-ratelimit-source", "192.0.2.1"),
     ];
-    let cases: [(u16, Headers, &str, u64); 6] = [
+    let cases: [(u16, Headers, &str, u64); 5] = [
         (429, &[("retry-after", "120")], "", 120),
         (429, date, "", 30),
         (429, &[], ghcr, 20),
         (429, &[], "retry-after: 2m, allowed: 1/minute", 120),
         (429, hub, "{}", 40),
-        (503, &[("retry-after", "9")], "", 9),
     ];
     let timings = Timings {
         limited_first: Duration::from_secs(40),
@@ -306,4 +305,80 @@ async fn a_limit_of_the_token_server_is_one_too() {
     }
     assert_eq!(server.seen().len(), 2);
     assert_eq!(value(&metrics, "roadstead_upstream_limited"), 1);
+}
+
+#[tokio::test]
+async fn a_503_that_says_when_is_left_alone_until_then_and_is_no_limit() {
+    let server = limiting(503, &[("retry-after", "86400")], "").await;
+    let good = Server::start(|_| answer(200, &[], "{}").into()).await;
+    let (upstream, metrics) = quick(&config(&[&server.url()]), Timings::default());
+    for number in 0..3 {
+        let error = pull_of(&upstream, number, Patience::Wait)
+            .await
+            .unwrap_err();
+        let FetchError::Unavailable { retry_after } = error else {
+            panic!("{error:?}")
+        };
+        assert!(retry_after > Duration::from_secs(50) && retry_after <= Duration::from_mins(1));
+    }
+    assert_eq!(server.seen().len(), 1);
+    assert_eq!(value(&metrics, "roadstead_upstream_limited"), 0);
+    let (upstream, _) = quick(&config(&[&server.url(), &good.url()]), Timings::default());
+    for number in 0..3 {
+        pull_of(&upstream, number, Patience::Now).await.unwrap();
+    }
+    assert_eq!((server.seen().len(), good.seen().len()), (2, 3));
+}
+
+#[tokio::test]
+async fn who_can_wait_waits_for_the_end_of_a_rest_that_comes_soon() {
+    let count = AtomicUsize::new(0);
+    let server = Server::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => answer(503, &[("retry-after", "1")], "").into(),
+        _ => answer(200, &[], "{}").into(),
+    })
+    .await;
+    let (upstream, _) = quick(&config(&[&server.url()]), short());
+    let begin = Instant::now();
+    pull(&upstream, Patience::Wait).await.unwrap();
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_very_long_limit_is_told_as_the_time_until_somebody_looks() {
+    let server = limiting(429, &[("retry-after", "86400")], "").await;
+    let (upstream, _) = quick(&config(&[&server.url()]), Timings::default());
+    for _ in 0..2 {
+        let error = pull(&upstream, Patience::Now).await.unwrap_err();
+        let left = retry_after(&error);
+        assert!(left > Duration::from_secs(290) && left <= Duration::from_mins(5));
+    }
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_host_that_is_redirected_to_limits_is_no_limit_of_the_login() {
+    for status in [429, 503] {
+        let elsewhere = limiting(status, &[("retry-after", "600")], "").await;
+        let target = elsewhere.url();
+        let server = Server::start(move |request| {
+            if request.target.contains("/blobs/") {
+                answer(307, &[("location", &target)], "").into()
+            } else {
+                answer(200, &[], "{}").into()
+            }
+        })
+        .await;
+        let timings = Timings {
+            round_pause: Duration::from_millis(10),
+            ..Timings::default()
+        };
+        let (upstream, metrics) = quick(&config(&[&server.url()]), timings);
+        let error = blob(&upstream, 0).await.unwrap_err();
+        assert_eq!(error, FetchError::Status(status));
+        assert_eq!(elsewhere.seen().len(), 3, "it may pass in a moment");
+        assert_eq!(value(&metrics, "roadstead_upstream_limited"), 0);
+        pull(&upstream, Patience::Now).await.unwrap();
+    }
 }

@@ -231,6 +231,7 @@ async fn a_token_server_is_not_asked_with_what_it_refused_a_minute_ago() {
     assert_eq!(pull(&upstream).await.unwrap_err(), FetchError::Unauthorized);
     for repository in ["library/app", "library/other", "library/app"] {
         let error = pull_from(&upstream, repository).await.unwrap_err();
+        assert!(matches!(error, FetchError::LoginRefused(_)), "{error:?}");
         assert_eq!(error.to_string(), REFUSED);
     }
     assert_eq!(server.seen_at("/token").len(), 1);

@@ -69,6 +69,18 @@ async fn pull(upstream: &Upstream, patience: Patience) -> Result<ManifestFetch, 
         .await
 }
 
+/// The manifest of a tag of its own for each number: an endpoint that fails for one thing alone is not
+/// taken for ill.
+async fn pull_of(
+    upstream: &Upstream,
+    number: usize,
+    patience: Patience,
+) -> Result<ManifestFetch, FetchError> {
+    let tag = Reference::Tag(Tag::parse(&format!("v{number}")).unwrap());
+    let all = AcceptClass::ALL;
+    upstream.manifest(&repository(), &tag, all, patience).await
+}
+
 /// The URL of a port that nobody listens on.
 async fn nobody() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
