@@ -260,7 +260,7 @@ async fn what_was_fetched_before_an_outage_is_not_fetched_again_after_it() {
     let world = world(one_connection, true).await;
     let at = SIZE / 2;
     world.fault(Rule::gets(Kind::Blob).times(1), Fault::Cut(at));
-    world.fault(Rule::gets(Kind::Blob), Fault::Status(403));
+    world.fault(Rule::gets(Kind::Blob), Fault::Status(500));
     let answer = world.mirror.get(&world.path).await;
     answer.assert_no_clean_success();
     world.mirror.wait_for_fills().await;

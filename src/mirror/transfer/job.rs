@@ -268,6 +268,8 @@ impl<'a> Job<'a> {
     ) -> Result<(), MirrorError> {
         let retry_after = if let FetchError::RateLimited { retry_after } = &error {
             *retry_after
+        } else if let FetchError::Unavailable { retry_after } = &error {
+            Some(*retry_after)
         } else {
             None
         };
