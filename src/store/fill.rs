@@ -9,6 +9,7 @@
 //! fill as *vanished*, which readers take as a failure. The reading side is
 //! cheap to clone. Nothing here knows where bytes come from.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -168,7 +169,75 @@ impl<E: Clone> Fill<E> {
     }
 }
 
+/// What a reader was given, when it goes on without the fill.
+#[derive(Debug)]
+pub struct Handed {
+    /// Where its range begins.
+    pub start: u64,
+    /// The next byte that it is to be given.
+    pub position: u64,
+    /// The end of its range; `None`: the blob's.
+    pub end: Option<u64>,
+    /// The size of the blob, if it is known.
+    pub total: Option<u64>,
+    /// The file that has what it was given, open also after it was deleted.
+    pub file: Option<Arc<File>>,
+}
+
+impl Handed {
+    /// Of nothing yet; `range` is to be given (everything when `None`).
+    #[must_use]
+    pub fn nothing(range: Option<Range<u64>>) -> Self {
+        let (start, end) = range.map_or((0, None), |range| (range.start, Some(range.end)));
+        Self {
+            start,
+            position: start,
+            end,
+            total: None,
+            file: None,
+        }
+    }
+}
+
+/// Reads the first `end` bytes of a file, so much at a time. Blocks.
+///
+/// # Errors
+/// The operating system's; `UnexpectedEof` when there are fewer.
+pub fn read_prefix(
+    file: &File,
+    end: u64,
+    step: usize,
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let mut at = 0;
+    while at < end {
+        let limit = usize::try_from(end - at).unwrap_or(step).min(step);
+        let bytes = fs::read_at(file, at, limit)?;
+        each(&bytes);
+        at += bytes.len() as u64;
+    }
+    Ok(())
+}
+
 impl<E: Clone> Reader<E> {
+    /// What it was given, so that somebody else can give it the rest.
+    ///
+    /// # Errors
+    /// [`Ended::Altered`]: something of that was wrong.
+    pub fn hand_over(&mut self) -> Result<Handed, Ended<E>> {
+        let shared = &self.attendance.0;
+        shared
+            .look(&mut self.span)
+            .map_err(|Altered| Ended::Altered)?;
+        Ok(Handed {
+            start: self.span.start(),
+            position: self.span.position(),
+            end: self.end,
+            total: self.progress.borrow().total,
+            file: shared.file.get().cloned(),
+        })
+    }
+
     /// The next bytes, as soon as there are any; `None` at the end.
     ///
     /// # Errors

@@ -47,7 +47,7 @@ pub use blob::{Blob, Pin, StoredReader};
 pub use coverage::Coverage;
 pub use evict::NoRoom;
 use evict::{Ledger, Victim};
-pub use fill::{Ended, Fill, Reader, fill};
+pub use fill::{Ended, Fill, HELD_BACK_BYTES, Handed, Reader, fill, read_prefix};
 use fs::Layout;
 use index::{Index, IndexError};
 use known::Known;
@@ -503,6 +503,12 @@ impl Store {
 }
 
 impl StoreError {
+    /// Whether it is room that is missing, rather than a disk that works.
+    #[must_use]
+    pub fn is_room(&self) -> bool {
+        matches!(self, Self::NoRoom(_) | Self::NotFree { .. })
+    }
+
     /// The same error, saying what was being done to which blob.
     fn during(self, what: &'static str, digest: &Digest) -> Self {
         match self {
