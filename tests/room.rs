@@ -127,8 +127,8 @@ async fn a_range_is_asked_of_upstream_as_a_range() {
             ("bytes=5000000-", 5_000_000..BIG),
             ("bytes=-10", BIG - 10..BIG),
         ] {
-            let answer = world.mirror.get_with(&world.path, &[("Range", asked)]);
-            let answer = answer.await;
+            let range = [("Range", asked)];
+            let answer = world.mirror.get_with(&world.path, &range).await;
             answer.assert_bytes(206, &world.blob.bytes[expected.clone()]);
             assert_eq!(answer.header("cache-status"), BYPASS);
             let (first, last) = (expected.start, expected.end - 1);
@@ -144,10 +144,9 @@ async fn a_range_is_asked_of_upstream_as_a_range() {
                 Some((BIG - 10, None))
             ]
         );
-        let beyond = world
-            .mirror
-            .get_with(&world.path, &[("Range", "bytes=6000000-")]);
-        assert_eq!(beyond.await.status, 416);
+        let range = [("Range", "bytes=6000000-")];
+        let beyond = world.mirror.get_with(&world.path, &range).await;
+        assert_eq!(beyond.status, 416);
     }
 }
 
@@ -163,8 +162,9 @@ async fn wrong_bytes_never_end_cleanly() {
         ] {
             let what = format!("{fault:?}, content length {content_length}");
             let world = world(true).await;
-            let options = |options: &mut common::Options| options.content_length = content_length;
-            world.registry.options(options);
+            world
+                .registry
+                .options(|options| options.content_length = content_length);
             let long = matches!(fault, Fault::Long(_));
             world.registry.fault(Rule::gets(Kind::Blob), fault);
             let answer = world.mirror.get(&world.path).await;

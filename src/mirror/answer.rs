@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -110,6 +111,16 @@ impl BlobAnswer {
 }
 
 impl BlobReader {
+    /// How long it is worth waiting for the first bytes before the head is sent: of a blob that passes
+    /// through, upstream has not answered yet.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        match &self.0 {
+            Reading::Stored(_) | Reading::Filling(..) => Duration::ZERO,
+            Reading::Passing(pass) => pass.patience(),
+        }
+    }
+
     /// The next bytes; `None` at the clean end.
     ///
     /// # Errors

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::answer::{BlobAnswer, BlobHead, Content, Filling};
 use super::flight::Seat;
 use super::negative::What;
-use super::{Inner, Mirror, MirrorError, Source, in_time};
+use super::{ANSWER_WAIT_MAX, Inner, Mirror, MirrorError, Source, in_time};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
 use crate::store::{Ended, Fill, Link};
@@ -44,6 +46,7 @@ impl Inner {
         source: &Source,
         digest: &Digest,
     ) -> Result<BlobAnswer, MirrorError> {
+        let answer_by = Instant::now() + ANSWER_WAIT_MAX;
         for _ in 0..ATTEMPTS_MAX {
             if let Some(answer) = self.stored_blob(source, digest).await? {
                 return Ok(answer);
@@ -70,7 +73,7 @@ impl Inner {
                             });
                         }
                         Err(Ended::Failed(MirrorError::NotStored { .. })) => {
-                            return self.bypass(source, digest).await;
+                            return self.bypass(source, digest, answer_by).await;
                         }
                         // Its repository or upstream may have failed where ours would not.
                         Err(_) if for_whom != *source => {}
@@ -85,7 +88,7 @@ impl Inner {
                     ));
                     let started = fill.started().await.map_err(MirrorError::from);
                     if let Err(MirrorError::NotStored { .. }) = started {
-                        return self.bypass(source, digest).await;
+                        return self.bypass(source, digest, answer_by).await;
                     }
                     let total = started.inspect_err(|error| {
                         self.note_unknown(source, What::Blob(*digest), error);

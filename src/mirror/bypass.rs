@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
 
 use super::answer::{BlobAnswer, Content};
 use super::transfer::Budget;
@@ -49,22 +50,29 @@ pub(super) struct Passage {
     digest: Digest,
     total: Option<u64>,
     via: Option<Via>,
+    /// Until then the client can be answered with an error.
+    answer_by: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
 /// The client's side of a pass. Dropping it ends the pass.
 #[derive(Debug)]
-pub(super) struct Pass(mpsc::Receiver<Message>);
+pub(super) struct Pass {
+    messages: mpsc::Receiver<Message>,
+    answer_by: Instant,
+}
 
 /// Bytes, the clean end, or why there is none.
 type Message = Result<Option<Bytes>, MirrorError>;
 
 impl Inner {
-    /// A blob past the store.
+    /// A blob past the store. Whether upstream gives it is known with the first bytes; the client can
+    /// be told so until `answer_by`.
     pub(super) async fn bypass(
         self: &Arc<Self>,
         source: &Source,
         digest: &Digest,
+        answer_by: Instant,
     ) -> Result<BlobAnswer, MirrorError> {
         let permit = self.permit_pass()?;
         let link = self.store.link(source, digest).await;
@@ -81,6 +89,7 @@ impl Inner {
                 digest: *digest,
                 total,
                 via: Via::of_this_request(),
+                answer_by,
                 _permit: permit,
             }),
         })
@@ -101,6 +110,7 @@ impl Inner {
             digest,
             total: handed.total,
             via,
+            answer_by: Instant::now(),
             _permit: permit,
         };
         Ok(passage.begin(handed))
@@ -153,12 +163,17 @@ impl Passage {
     fn begin(self, handed: Handed) -> Pass {
         let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
         let tasks = self.mirror.tasks.clone();
+        let answer_by = self.answer_by;
         let end = handed.end.or(self.total);
         let whole = handed.start == 0 && end == self.total;
         let carrier = Carrier {
             check: whole.then(|| Hasher::new(self.digest.algorithm())),
             // Who gave the fill its bytes is not known here.
-            from: (handed.position > 0).then_some(None),
+            giver: if handed.position > 0 {
+                Giver::Several
+            } else {
+                Giver::Nobody
+            },
             end,
             position: handed.position,
             given: handed.position,
@@ -171,15 +186,26 @@ impl Passage {
             Some(via) => tasks.spawn(via.scope(carrier.run(handed.file))),
             None => tasks.spawn(carrier.run(handed.file)),
         };
-        Pass(receiver)
+        Pass {
+            messages: receiver,
+            answer_by,
+        }
     }
 }
 
 impl Pass {
+    /// How long upstream's answer may be waited for.
+    pub(super) fn patience(&self) -> Duration {
+        self.answer_by.saturating_duration_since(Instant::now())
+    }
+
     /// The next bytes; `None` at the clean end.
     pub(super) async fn next(&mut self) -> Message {
         let vanished = || MirrorError::Store("a transfer ended without a word".to_owned());
-        self.0.recv().await.unwrap_or_else(|| Err(vanished()))
+        self.messages
+            .recv()
+            .await
+            .unwrap_or_else(|| Err(vanished()))
     }
 }
 
@@ -189,8 +215,7 @@ struct Carrier {
     sender: mpsc::Sender<Message>,
     /// Of all bytes before `position`, when the whole is passed.
     check: Option<Hasher>,
-    /// The one who gave all that came; `Some(None)`: several did.
-    from: Option<Option<EndpointId>>,
+    giver: Giver,
     end: Option<u64>,
     /// The next byte to come.
     position: u64,
@@ -198,6 +223,14 @@ struct Carrier {
     given: u64,
     /// What lies between.
     held: VecDeque<Bytes>,
+}
+
+/// Who gave the bytes of a pass.
+#[derive(Clone, Copy)]
+enum Giver {
+    Nobody,
+    One(EndpointId),
+    Several,
 }
 
 /// How a request of a pass ended without all that was asked for.
@@ -255,19 +288,18 @@ impl Carrier {
     /// What the client has already of a fill is hashed again, from the file that the fill had.
     async fn take_up(&mut self, prefix: Option<Arc<File>>) -> Result<(), MirrorError> {
         let position = self.position;
-        let Some(mut hasher) = self.check.take_if(|_| position > 0) else {
+        let Some(mut check) = self.check.take_if(|_| position > 0) else {
             return Ok(());
         };
-        let hashed = tokio::task::spawn_blocking(move || {
+        let work = tokio::task::spawn_blocking(move || {
             let file = prefix.ok_or_else(|| io::Error::other("no file was open"))?;
             read_prefix(&file, position, PREFIX_READ_BYTES, |bytes| {
-                hasher.update(bytes)
+                check.update(bytes);
             })?;
-            Ok(hasher)
+            Ok(check)
         });
-        let hashed = hashed.await.map_err(io::Error::other).flatten();
-        let hasher = hashed.map_err(|error: io::Error| MirrorError::Store(error.to_string()))?;
-        self.check = Some(hasher);
+        let hashed = work.await.map_err(io::Error::other).flatten();
+        self.check = Some(hashed.map_err(|error| MirrorError::Store(error.to_string()))?);
         Ok(())
     }
 
@@ -297,9 +329,10 @@ impl Carrier {
             Err(error) => return Err(Failure::Broken(error)),
         };
         self.check_size(&fetched).await?;
-        self.from = match self.from {
-            None => Some(Some(fetched.endpoint)),
-            Some(before) => Some(before.filter(|before| *before == fetched.endpoint)),
+        self.giver = match self.giver {
+            Giver::Nobody => Giver::One(fetched.endpoint),
+            Giver::One(before) if before == fetched.endpoint => self.giver,
+            Giver::One(_) | Giver::Several => Giver::Several,
         };
         self.pump(&mut fetched).await
     }
@@ -401,7 +434,7 @@ impl Carrier {
                     "upstream sent wrong content, which passed through without its end; its client is cut off"
                 );
                 // Of several nobody can tell who was wrong.
-                if let Some(Some(endpoint)) = self.from {
+                if let Giver::One(endpoint) = self.giver {
                     mirror.upstream(source)?.distrust(endpoint, digest);
                 }
                 return Err(MirrorError::WrongContent {
