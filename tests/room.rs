@@ -23,7 +23,7 @@ use roadstead::store::{Amount, Measure, Meter, Space};
 
 const MIB: usize = 1 << 20;
 /// Room for some manifests, and for the index, but not for `BIG`.
-const SMALL_STORE: u64 = 4 << 20;
+const SMALL_STORE: u32 = 4 << 20;
 const BIG: usize = 5 * MIB;
 /// What is held back of a whole blob until its digest is right.
 const TAIL: usize = 64 * 1024;
@@ -46,7 +46,7 @@ async fn world_with(announced: bool, change: impl FnOnce(&mut roadstead::config:
     let image = images::image(900, &[BIG], Dialect::Oci);
     registry.put_image("team/app", Some("v1"), &image);
     let mirror = MirrorBuilder::of(&registry)
-        .with(|config| config.cache.max_size = Amount::Bytes(SMALL_STORE))
+        .with(|config| config.cache.max_size = Amount::Bytes(SMALL_STORE.into()))
         .with(change)
         .start()
         .await;
@@ -75,7 +75,7 @@ impl World {
         assert_eq!(parts.count(), 0, "a partial file is left");
         let samples = self.mirror.metrics().await;
         let bytes = samples.sum("roadstead_cache_bytes", &[]);
-        assert!(bytes < SMALL_STORE as f64, "{bytes}");
+        assert!(bytes < f64::from(SMALL_STORE), "{bytes}");
     }
 }
 

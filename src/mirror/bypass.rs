@@ -6,8 +6,6 @@
 //! word**: there is nothing to check it by.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,7 +19,7 @@ use super::transfer::Budget;
 use super::{Inner, MirrorError, Source};
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Hasher};
-use crate::store::{HELD_BACK_BYTES, Handed, read_prefix};
+use crate::store::{HELD_BACK_BYTES, Handed};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, Via};
 
@@ -34,9 +32,6 @@ const CHUNKS_WAITING_MAX: usize = 4;
 
 /// How often it is said that blobs cannot be stored.
 const SAID_EVERY: Duration = Duration::from_mins(1);
-
-/// How much of a prefix is read back at once.
-const PREFIX_READ_BYTES: usize = 1024 * 1024;
 
 /// Says now and then, and not for each request, that blobs cannot be stored.
 #[derive(Debug, Default)]
@@ -183,8 +178,8 @@ impl Passage {
         };
         // A reader is polled by the connection, which belongs to no request.
         match carrier.passage.via.clone() {
-            Some(via) => tasks.spawn(via.scope(carrier.run(handed.file))),
-            None => tasks.spawn(carrier.run(handed.file)),
+            Some(via) => tasks.spawn(via.scope(carrier.run(handed))),
+            None => tasks.spawn(carrier.run(handed)),
         };
         Pass {
             messages: receiver,
@@ -248,21 +243,25 @@ impl From<MirrorError> for Failure {
 }
 
 impl Carrier {
-    async fn run(mut self, prefix: Option<Arc<File>>) {
+    async fn run(mut self, handed: Handed) {
         let sender = self.sender.clone();
         let stop = self.passage.mirror.stop.clone();
         let ended = tokio::select! {
             biased;
             () = sender.closed() => return,
             () = stop.cancelled() => Err(MirrorError::ShuttingDown),
-            ended = self.all(prefix) => ended,
+            ended = self.all(handed) => ended,
         };
         // Fails when the client has just gone.
         drop(sender.send(ended.map(|()| None)).await);
     }
 
-    async fn all(&mut self, prefix: Option<Arc<File>>) -> Result<(), MirrorError> {
-        self.take_up(prefix).await?;
+    async fn all(&mut self, handed: Handed) -> Result<(), MirrorError> {
+        if let Some(check) = self.check.take() {
+            // What the client has already of a fill is in the file that the fill had.
+            let hashed = handed.hash(check).await;
+            self.check = Some(hashed.map_err(|error| MirrorError::Store(error.to_string()))?);
+        }
         let mirror = Arc::clone(&self.passage.mirror);
         let upstream = mirror.upstream(&self.passage.source)?;
         let mut budget = Budget::new(upstream.retry_delay());
@@ -283,24 +282,6 @@ impl Carrier {
             tokio::time::sleep(wait).await;
         }
         self.finish().await
-    }
-
-    /// What the client has already of a fill is hashed again, from the file that the fill had.
-    async fn take_up(&mut self, prefix: Option<Arc<File>>) -> Result<(), MirrorError> {
-        let position = self.position;
-        let Some(mut check) = self.check.take_if(|_| position > 0) else {
-            return Ok(());
-        };
-        let work = tokio::task::spawn_blocking(move || {
-            let file = prefix.ok_or_else(|| io::Error::other("no file was open"))?;
-            read_prefix(&file, position, PREFIX_READ_BYTES, |bytes| {
-                check.update(bytes);
-            })?;
-            Ok(check)
-        });
-        let hashed = work.await.map_err(io::Error::other).flatten();
-        self.check = Some(hashed.map_err(|error| MirrorError::Store(error.to_string()))?);
-        Ok(())
     }
 
     /// One request, from where the pass is.

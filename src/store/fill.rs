@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::fs;
 use super::shared::{Altered, Shared, Span};
-use crate::oci::Digest;
+use crate::oci::{Digest, Hasher};
 
 /// How much of the end of a blob is kept from its readers until the digest has
 /// been checked: so no client can have received a complete wrong blob.
@@ -181,7 +181,7 @@ pub struct Handed {
     /// The size of the blob, if it is known.
     pub total: Option<u64>,
     /// The file that has what it was given, open also after it was deleted.
-    pub file: Option<Arc<File>>,
+    pub(super) file: Option<Arc<File>>,
 }
 
 impl Handed {
@@ -197,26 +197,29 @@ impl Handed {
             file: None,
         }
     }
-}
 
-/// Reads the first `end` bytes of a file, so much at a time. Blocks.
-///
-/// # Errors
-/// The operating system's; `UnexpectedEof` when there are fewer.
-pub fn read_prefix(
-    file: &File,
-    end: u64,
-    step: usize,
-    mut each: impl FnMut(&[u8]),
-) -> io::Result<()> {
-    let mut at = 0;
-    while at < end {
-        let limit = usize::try_from(end - at).unwrap_or(step).min(step);
-        let bytes = fs::read_at(file, at, limit)?;
-        each(&bytes);
-        at += bytes.len() as u64;
+    /// Takes into `hasher` all bytes before [`Handed::position`], as the file has them.
+    ///
+    /// # Errors
+    /// The operating system's; `UnexpectedEof` when there are fewer.
+    pub async fn hash(self, mut hasher: Hasher) -> io::Result<Hasher> {
+        if self.position == 0 {
+            return Ok(hasher);
+        }
+        let work = tokio::task::spawn_blocking(move || {
+            let none = || io::Error::other("no file was open");
+            let file = self.file.ok_or_else(none)?;
+            let mut at = 0;
+            while at < self.position {
+                let left = usize::try_from(self.position - at).unwrap_or(READ_BYTES);
+                let bytes = fs::read_at(&file, at, left.min(READ_BYTES))?;
+                hasher.update(&bytes);
+                at += bytes.len() as u64;
+            }
+            Ok(hasher)
+        });
+        work.await.map_err(io::Error::other).flatten()
     }
-    Ok(())
 }
 
 impl<E: Clone> Reader<E> {

@@ -47,7 +47,7 @@ pub use blob::{Blob, Pin, StoredReader};
 pub use coverage::Coverage;
 pub use evict::NoRoom;
 use evict::{Ledger, Victim};
-pub use fill::{Ended, Fill, HELD_BACK_BYTES, Handed, Reader, fill, read_prefix};
+pub use fill::{Ended, Fill, HELD_BACK_BYTES, Handed, Reader, fill};
 use fs::Layout;
 use index::{Index, IndexError};
 use known::Known;
