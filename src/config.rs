@@ -69,7 +69,7 @@ pub struct Overrides {
     /// Where the cache is kept
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,
-    /// What the cache may take on disk, e.g. 200GB
+    /// What the cache may take on disk, e.g. 200GB, or 80% of the file system
     #[arg(long, value_name = "SIZE")]
     pub cache_size: Option<String>,
     /// An upstream registry and its endpoints, instead of those of the file; may be repeated
@@ -127,20 +127,7 @@ impl Config {
 fn resolve(raw: &raw::File, environment: &Environment) -> Result<Config, Problem> {
     Ok(Config {
         server: resolve_server(&raw.server)?,
-        cache: store::Config {
-            dir: resolve_or(
-                raw.cache.dir.as_ref(),
-                "cache.dir",
-                values::path,
-                defaults::cache_dir(),
-            )?,
-            max_size: resolve_or(
-                raw.cache.max_size.as_ref(),
-                "cache.max_size",
-                values::size,
-                defaults::MAX_SIZE,
-            )?,
-        },
+        cache: resolve_cache(&raw.cache)?,
         tags: tags::resolve(&raw.tags)?,
         upstreams: upstreams::resolve(&raw.upstream.0, environment)?,
         log_format: resolve_or(
@@ -182,6 +169,30 @@ fn resolve_server(raw: &raw::Server) -> Result<server::Config, Problem> {
             values::duration,
             defaults::DRAIN_TIMEOUT,
         )?,
+    })
+}
+
+fn resolve_cache(raw: &raw::Cache) -> Result<store::Config, Problem> {
+    Ok(store::Config {
+        dir: resolve_or(
+            raw.dir.as_ref(),
+            "cache.dir",
+            values::path,
+            defaults::cache_dir(),
+        )?,
+        max_size: resolve_or(
+            raw.max_size.as_ref(),
+            "cache.max_size",
+            values::max_size,
+            defaults::MAX_SIZE,
+        )?,
+        min_free: resolve_or(
+            raw.min_free.as_ref(),
+            "cache.min_free",
+            values::min_free,
+            defaults::MIN_FREE,
+        )?,
+        meter: store::Meter::default(),
     })
 }
 

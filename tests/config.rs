@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use roadstead::config::{Config, Overrides};
 use roadstead::mirror::{self, Policy, Ttl};
+use roadstead::store::Amount;
 use roadstead::telemetry::logging::LogFormat;
 use roadstead::upstream::{LoginConfig, Secret, Text};
 use tempfile::TempDir;
@@ -155,7 +156,8 @@ fn nothing_said_means_the_defaults() {
     assert_eq!(config.server.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.server.tls, None);
     assert!(config.cache.dir.ends_with("roadstead"));
-    assert_eq!(config.cache.max_size, 50_000_000_000);
+    assert_eq!(config.cache.max_size, Amount::Bytes(50_000_000_000));
+    assert_eq!(config.cache.min_free, Amount::Percent(1));
     assert_eq!(config.tags, mirror::Config::of(Policy::default()));
     assert_eq!(ttl_of(&config), Duration::from_mins(1));
     let tags = config.tags.defaults;
@@ -220,10 +222,10 @@ fn flags_beat_the_environment_beats_the_file_beats_the_defaults() {
         config.cache.max_size
     };
     let two = [("ROADSTEAD_CACHE__MAX_SIZE", "2GB")];
-    assert_eq!(size(&[], None), 1_000_000_000);
-    assert_eq!(size(&two, None), 2_000_000_000);
-    assert_eq!(size(&two, Some("3GB")), 3_000_000_000);
-    assert_eq!(size(&[], Some("3GB")), 3_000_000_000);
+    assert_eq!(size(&[], None), Amount::Bytes(1_000_000_000));
+    assert_eq!(size(&two, None), Amount::Bytes(2_000_000_000));
+    assert_eq!(size(&two, Some("80%")), Amount::Percent(80));
+    assert_eq!(size(&[], Some("3GB")), Amount::Bytes(3_000_000_000));
 }
 
 #[test]
@@ -246,7 +248,7 @@ fn every_flag_has_its_effect() {
     assert_eq!(config.server.listen.to_string(), "0.0.0.0:0");
     assert_eq!(config.server.admin_listen.to_string(), "127.0.0.1:0");
     assert_eq!(config.cache.dir, Path::new("/c"));
-    assert_eq!(config.cache.max_size, 1 << 20);
+    assert_eq!(config.cache.max_size, Amount::Bytes(1 << 20));
     assert_eq!(names(&config), ["a.io", "b.io"]);
     assert_eq!(default_of(&config), Some("b.io"));
     assert_eq!(
@@ -292,7 +294,7 @@ fn every_key_can_be_set_by_the_environment() {
     .unwrap();
     assert_eq!(config.server.listen.port(), 1);
     assert_eq!(config.server.tls.as_ref().unwrap().key, Path::new("/k"));
-    assert_eq!(config.cache.max_size, 4096);
+    assert_eq!(config.cache.max_size, Amount::Bytes(4096));
     assert_eq!(ttl_of(&config), Duration::ZERO);
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(
@@ -486,7 +488,7 @@ fn what_check_prints_is_the_same_configuration() {
     let full = "
         [server]\nlisten = \"[::1]:5000\"\nadmin_listen = \"localhost:0\"\ndrain_timeout = \"1500ms\"
         [server.tls]\ncert = '/a \"b\" \\c'\nkey = \"k\"
-        [cache]\ndir = \"/d\"\nmax_size = 12345
+        [cache]\ndir = \"/d\"\nmax_size = 12345\nmin_free = \"3%\"
         [tags]\nttl = \"0s\"\nstale_if_error = \"400d\"\nstale_on = []\nkeep_deleted = true
         [[tags.rule]]\nmatch = \"Docker.io/library/*:latest\"\nttl = \"90s\"\nrevalidate = \"background\"
         [[tags.rule]]\nmatch = \"**\"\nttl = \"forever\"\nstale_on = [\"denied\", \"5xx\"]

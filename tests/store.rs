@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use common::images::Blob;
 use common::{FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule};
+use roadstead::store::Amount;
 
 const MIB: usize = 1 << 20;
 
@@ -28,7 +29,7 @@ async fn world(max_size: usize, blobs: &[Blob]) -> (FakeRegistry, Mirror) {
         registry.put_blob("team/app", blob);
     }
     let mirror = MirrorBuilder::of(&registry)
-        .with(|config| config.cache.max_size = max_size as u64)
+        .with(|config| config.cache.max_size = Amount::Bytes(max_size as u64))
         .start()
         .await;
     (registry, mirror)

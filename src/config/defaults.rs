@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::raw::{Leaf, Named, Origin, Upstream, Upstreams, Value};
+use crate::store::Amount;
 
 /// `server.listen`: nobody but this machine, until somebody decides otherwise.
 pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
@@ -13,7 +14,10 @@ pub(super) const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr:
 /// `server.drain_timeout`: Kubernetes kills a pod 30 s after SIGTERM, `docker stop` sooner.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// `cache.max_size`: some hundreds of images, and room on any node's disk.
-pub(super) const MAX_SIZE: u64 = 50_000_000_000;
+pub(super) const MAX_SIZE: Amount = Amount::Bytes(50_000_000_000);
+/// `cache.min_free`: a cache must not be what fills a disk. A part and no number of bytes, so that it fits a disk
+/// of 64 MB and one of 20 TB, and a small one, so that a disk of the cache's own is used.
+pub(super) const MIN_FREE: Amount = Amount::Percent(1);
 /// The upstream that requests without a name mean, as they do in dockerd.
 pub(super) const DEFAULT_UPSTREAM: &str = "docker.io";
 /// `timeout` of an `exec` login: a helper that asks a cloud takes a second or two, and a client waits

@@ -63,7 +63,7 @@ table! {
 }
 table! {
     /// `[cache]`.
-    Cache { dir, max_size }
+    Cache { dir, max_size, min_free }
 }
 table! {
     /// `[tags]`.

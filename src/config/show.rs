@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Config, tags};
 use crate::mirror;
+use crate::store::Amount;
 use crate::telemetry::logging::LogFormat;
 
 /// The text of `roadstead check`.
@@ -32,7 +33,8 @@ pub(super) fn to_toml(config: &Config) -> String {
         "dir",
         &quoted(&config.cache.dir.to_string_lossy()),
     );
-    line(&mut out, "max_size", &size(config.cache.max_size));
+    line(&mut out, "max_size", &amount(config.cache.max_size));
+    line(&mut out, "min_free", &amount(config.cache.min_free));
     table(&mut out, "tags");
     show_policy(&mut out, &config.tags.defaults);
     for rule in &config.tags.rules {
@@ -84,6 +86,13 @@ fn line(out: &mut String, key: &str, value: &str) {
 
 fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
+}
+
+fn amount(amount: Amount) -> String {
+    match amount {
+        Amount::Bytes(bytes) => size(bytes),
+        Amount::Percent(percent) => quoted(&format!("{percent}%")),
+    }
 }
 
 /// In the largest unit that says it exactly.

@@ -2,6 +2,7 @@
 //! why, not where.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use url::Url;
 
 use super::error::Shown;
 use super::raw::{Leaf, Value};
+use crate::store::Amount;
 use crate::upstream::Strategy;
 
 /// Any text but the empty one.
@@ -128,6 +130,46 @@ pub(super) fn size(value: &Value) -> Result<u64, String> {
             "{written} is not a size like \"100GB\", \"64MiB\" or a number of bytes"
         )),
     }
+}
+
+/// What the store may take: a size, or a part of the file system.
+pub(super) fn max_size(value: &Value) -> Result<Amount, String> {
+    amount(value, 1..=100)
+}
+
+/// What the store leaves free: likewise, or nothing.
+pub(super) fn min_free(value: &Value) -> Result<Amount, String> {
+    match value {
+        Value::Integer(0) => Ok(Amount::Bytes(0)),
+        Value::Text(text) if size_of_text(text) == Some(0) => Ok(Amount::Bytes(0)),
+        Value::Text(_)
+        | Value::Integer(_)
+        | Value::Boolean(_)
+        | Value::List(_)
+        | Value::Table(_)
+        | Value::Other => amount(value, 0..=99),
+    }
+}
+
+/// A number of bytes, or whole percents of the file system.
+fn amount(value: &Value, percents: RangeInclusive<u8>) -> Result<Amount, String> {
+    let Value::Text(text) = value else {
+        return size(value).map(Amount::Bytes);
+    };
+    let Some(number) = text.trim().strip_suffix('%') else {
+        return size(value).map(Amount::Bytes);
+    };
+    // `parse` alone would take a leading `+`.
+    let digits = number.trim_end();
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let percent = digits.parse::<u8>().ok();
+    percent
+        .filter(|percent| plain && percents.contains(percent))
+        .map(Amount::Percent)
+        .ok_or_else(|| {
+            let (text, least, most) = (Shown(text), percents.start(), percents.end());
+            format!("{text} is not a whole percentage from {least}% to {most}%")
+        })
 }
 
 fn size_of_text(text: &str) -> Option<u64> {
@@ -319,6 +361,31 @@ mod tests {
         ] {
             assert!(size(&value).is_err());
         }
+    }
+
+    #[test]
+    fn parts_of_the_file_system() {
+        for (text, percent) in [("80%", 80), ("1%", 1), ("100%", 100), (" 7 % ", 7)] {
+            assert_eq!(
+                max_size(&written(text)),
+                Ok(Amount::Percent(percent)),
+                "{text}"
+            );
+        }
+        for text in [
+            "0%", "101%", "-1%", "+5%", "1.5%", "%", "x%", "80%%", "80% GB", "300%",
+        ] {
+            assert!(max_size(&written(text)).is_err(), "{text}");
+        }
+        assert_eq!(max_size(&written("4KiB")), Ok(Amount::Bytes(4096)));
+        assert_eq!(min_free(&written("0%")), Ok(Amount::Percent(0)));
+        assert_eq!(min_free(&written("10%")), Ok(Amount::Percent(10)));
+        for nothing in [Value::Integer(0), written("0"), written("0GB")] {
+            assert_eq!(min_free(&nothing), Ok(Amount::Bytes(0)));
+            assert!(max_size(&nothing).is_err());
+        }
+        let why = min_free(&written("100%")).unwrap_err();
+        assert!(why.contains("from 0% to 99%"), "{why}");
     }
 
     #[test]

@@ -2,14 +2,17 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::MirrorError;
+use super::bypass::{Pass, Passage};
+use super::{Inner, MirrorError, Source};
 use crate::oci::Digest;
 use crate::oci::link::NextPage;
-use crate::store::{Blob, Fill, Reader, StoredReader};
+use crate::store::{Blob, Ended, Fill, Reader, StoredReader};
 use crate::telemetry::Outcome;
+use crate::upstream::Via;
 
 /// A manifest to serve.
 #[derive(Clone, Debug)]
@@ -39,7 +42,19 @@ pub struct BlobAnswer {
 #[derive(Debug)]
 pub(super) enum Content {
     Stored(Blob),
-    Filling(Fill<MirrorError>),
+    Filling(Filling),
+    Passing(Passage),
+}
+
+/// A fill, and for whom it is read: if it turns out that the blob cannot be stored, this one goes on
+/// without it.
+#[derive(Clone, Debug)]
+pub(super) struct Filling {
+    pub(super) fill: Fill<MirrorError>,
+    pub(super) mirror: Arc<Inner>,
+    pub(super) source: Source,
+    pub(super) digest: Digest,
+    pub(super) via: Option<Via>,
 }
 
 /// The bytes of a blob, as fast as the client takes them. Dropping it is the
@@ -50,7 +65,8 @@ pub struct BlobReader(Reading);
 #[derive(Debug)]
 enum Reading {
     Stored(StoredReader),
-    Filling(Reader<MirrorError>),
+    Filling(Reader<MirrorError>, Box<Filling>),
+    Passing(Pass),
 }
 
 /// What HEAD of a blob says.
@@ -86,20 +102,48 @@ impl BlobAnswer {
     pub fn reader(self, range: Option<Range<u64>>) -> BlobReader {
         BlobReader(match self.content {
             Content::Stored(blob) => Reading::Stored(blob.reader(range)),
-            Content::Filling(fill) => Reading::Filling(fill.reader(range)),
+            Content::Filling(filling) => {
+                Reading::Filling(filling.fill.reader(range), Box::new(filling))
+            }
+            Content::Passing(passage) => Reading::Passing(passage.open(range)),
         })
     }
 }
 
 impl BlobReader {
+    /// How long it is worth waiting for the first bytes before the head is sent: of a blob that passes
+    /// through, upstream has not answered yet.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        match &self.0 {
+            Reading::Stored(_) | Reading::Filling(..) => Duration::ZERO,
+            Reading::Passing(pass) => pass.patience(),
+        }
+    }
+
     /// The next bytes; `None` at the clean end.
     ///
     /// # Errors
     /// The connection must then be broken, never ended cleanly.
     pub async fn next(&mut self) -> Result<Option<Bytes>, MirrorError> {
-        match &mut self.0 {
-            Reading::Stored(reader) => reader.next().await.map_err(MirrorError::Store),
-            Reading::Filling(reader) => Ok(reader.next().await?),
+        loop {
+            let pass = match &mut self.0 {
+                Reading::Stored(reader) => {
+                    return reader.next().await.map_err(MirrorError::Store);
+                }
+                Reading::Passing(pass) => return pass.next().await,
+                Reading::Filling(reader, filling) => match reader.next().await {
+                    Ok(bytes) => return Ok(bytes),
+                    Err(Ended::Failed(MirrorError::NotStored { .. })) => {
+                        let handed = reader.hand_over()?;
+                        let (source, digest) = (filling.source.clone(), filling.digest);
+                        let via = filling.via.clone();
+                        filling.mirror.pass_on(source, digest, via, handed)?
+                    }
+                    Err(ended) => return Err(ended.into()),
+                },
+            };
+            self.0 = Reading::Passing(pass);
         }
     }
 }

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use super::answer::{BlobAnswer, BlobHead, Content};
+use tokio::time::Instant;
+
+use super::answer::{BlobAnswer, BlobHead, Content, Filling};
 use super::flight::Seat;
 use super::negative::What;
-use super::{Inner, Mirror, MirrorError, Source, in_time};
+use super::{ANSWER_WAIT_MAX, Inner, Mirror, MirrorError, Source, in_time};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
-use crate::store::Link;
+use crate::store::{Ended, Fill, Link};
 use crate::telemetry::{Kind, Outcome};
-use crate::upstream::{BlobAsk, FetchError, carry};
+use crate::upstream::{BlobAsk, FetchError, Via, carry};
 
 /// How often a request looks again: when a blob was stored or evicted in
 /// between, or when the fill it joined failed for another repository's reasons.
@@ -44,6 +46,7 @@ impl Inner {
         source: &Source,
         digest: &Digest,
     ) -> Result<BlobAnswer, MirrorError> {
+        let answer_by = Instant::now() + ANSWER_WAIT_MAX;
         for _ in 0..ATTEMPTS_MAX {
             if let Some(answer) = self.stored_blob(source, digest).await? {
                 return Ok(answer);
@@ -62,12 +65,15 @@ impl Inner {
                     }
                     match fill.started().await {
                         Ok(total) => {
-                            let content = Content::Filling(fill);
+                            let content = self.filling(fill, source, digest);
                             return Ok(BlobAnswer {
                                 total,
                                 outcome: Outcome::Collapsed,
                                 content,
                             });
+                        }
+                        Err(Ended::Failed(MirrorError::NotStored { .. })) => {
+                            return self.bypass(source, digest, answer_by).await;
                         }
                         // Its repository or upstream may have failed where ours would not.
                         Err(_) if for_whom != *source => {}
@@ -81,10 +87,13 @@ impl Inner {
                         async move { mirror.fetch(lead, asked, wanted).await },
                     ));
                     let started = fill.started().await.map_err(MirrorError::from);
+                    if let Err(MirrorError::NotStored { .. }) = started {
+                        return self.bypass(source, digest, answer_by).await;
+                    }
                     let total = started.inspect_err(|error| {
                         self.note_unknown(source, What::Blob(*digest), error);
                     })?;
-                    let content = Content::Filling(fill);
+                    let content = self.filling(fill, source, digest);
                     return Ok(BlobAnswer {
                         total,
                         outcome: Outcome::Miss,
@@ -94,6 +103,21 @@ impl Inner {
             }
         }
         Err(MirrorError::Busy("the blob comes and goes"))
+    }
+
+    fn filling(
+        self: &Arc<Self>,
+        fill: Fill<MirrorError>,
+        source: &Source,
+        digest: &Digest,
+    ) -> Content {
+        Content::Filling(Filling {
+            fill,
+            mirror: Arc::clone(self),
+            source: source.clone(),
+            digest: *digest,
+            via: Via::of_this_request(),
+        })
     }
 
     async fn blob_head(

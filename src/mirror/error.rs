@@ -57,6 +57,15 @@ pub enum MirrorError {
     /// The mirror is shutting down: 503.
     #[error("shutting down")]
     ShuttingDown,
+    /// The blob cannot be kept, for want of room or of a disk that works: it is passed through, so that
+    /// clients hear of it only where that is impossible: 500.
+    #[error("the blob cannot be stored: {why}")]
+    NotStored {
+        /// What the store said.
+        why: String,
+        /// Whether room is what is missing.
+        room: bool,
+    },
     /// The local disk or index failed: 500.
     #[error("store failed: {0}")]
     Store(String),
@@ -115,6 +124,7 @@ impl MirrorError {
             | Self::Busy(_)
             | Self::ShuttingDown
             | Self::Loop(_)
+            | Self::NotStored { .. }
             | Self::Store(_) => Failure::Unreachable,
         }
     }
@@ -141,7 +151,10 @@ impl From<Ended<Self>> for MirrorError {
 
 impl From<StoreError> for MirrorError {
     fn from(error: StoreError) -> Self {
-        Self::Store(error.to_string())
+        Self::NotStored {
+            why: error.to_string(),
+            room: error.is_room(),
+        }
     }
 }
 

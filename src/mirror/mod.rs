@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `blob` | blobs: stored, joined, or fetched by a fill |
+//! | `bypass` | blobs that cannot be stored: straight from upstream to the client |
 //! | `transfer` | the fetcher: from an upstream's answer into a fill |
 //! | `manifest` | manifests by digest |
 //! | `tag` | manifests by tag |
@@ -17,6 +18,7 @@
 
 mod answer;
 mod blob;
+mod bypass;
 mod error;
 mod flight;
 mod freshness;
@@ -37,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
+use bypass::{PASSES_MAX, Seldom};
 pub use error::MirrorError;
 use flight::{Fills, Flights};
 use freshness::LastFailure;
@@ -112,6 +115,8 @@ struct Inner {
     failed_tags: Cache<(Source, Tag), LastFailure>,
     negative: Negative,
     unattended: Arc<Semaphore>,
+    passes: Arc<Semaphore>,
+    not_stored: Seldom,
     tasks: TaskTracker,
     stop: CancellationToken,
     pseudonym: Pseudonym,
@@ -148,6 +153,8 @@ impl Mirror {
                 failed_tags: Cache::new(FAILED_TAGS_MAX),
                 negative: Negative::default(),
                 unattended: Arc::new(Semaphore::new(FILLS_UNATTENDED_MAX)),
+                passes: Arc::new(Semaphore::new(PASSES_MAX)),
+                not_stored: Seldom::default(),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
                 pseudonym: Pseudonym::random(),

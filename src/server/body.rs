@@ -40,6 +40,8 @@ pub(super) struct ByteStream {
     first: Option<Bytes>,
     /// What must still come; `None` when only the end will tell.
     remaining: Option<u64>,
+    /// How long the first bytes are waited for.
+    patience: Duration,
     _counted: ReaderCount,
 }
 
@@ -66,10 +68,14 @@ pub(super) enum BodyError {
 impl ByteStream {
     /// The bytes of `reader`, which must be `length` if that is known.
     pub(super) fn of_blob(reader: BlobReader, length: Option<u64>, metrics: &Metrics) -> Self {
+        let patience = reader.patience().max(FIRST_CHUNK_WAIT_MAX);
         let source = stream::try_unfold(reader, |mut reader| async move {
             Ok(reader.next().await?.map(|bytes| (bytes, reader)))
         });
-        Self::new(source.boxed(), length, metrics)
+        Self {
+            patience,
+            ..Self::new(source.boxed(), length, metrics)
+        }
     }
 
     fn new(
@@ -81,6 +87,7 @@ impl ByteStream {
             source,
             first: None,
             remaining: length,
+            patience: FIRST_CHUNK_WAIT_MAX,
             _counted: ReaderCount::begin(metrics),
         }
     }
@@ -108,7 +115,7 @@ impl ByteStream {
     pub(super) async fn prime(&mut self) -> Result<(), BodyError> {
         if self.remaining == Some(0) {
             // Nothing follows the head that could be broken off, so the end is awaited, but not for ever.
-            let ended = tokio::time::timeout(FIRST_CHUNK_WAIT_MAX, self.source.next()).await;
+            let ended = tokio::time::timeout(self.patience, self.source.next()).await;
             return match ended.map_err(|_slow| BodyError::Late)? {
                 None => Ok(()),
                 Some(Ok(bytes)) if bytes.is_empty() => Ok(()),
@@ -117,7 +124,7 @@ impl ByteStream {
             };
         }
         // The stream keeps its own state, so giving up the wait loses nothing.
-        match tokio::time::timeout(FIRST_CHUNK_WAIT_MAX, self.source.next()).await {
+        match tokio::time::timeout(self.patience, self.source.next()).await {
             Err(_slow) => Ok(()),
             Ok(Some(Ok(bytes))) => {
                 self.first = Some(bytes);

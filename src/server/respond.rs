@@ -152,7 +152,10 @@ impl From<MirrorError> for Refusal {
                 Code::Unavailable,
                 phrase::STOPPING,
             ),
-            E::Store(_) => (Status::INTERNAL_SERVER_ERROR, Code::Unknown, phrase::STORE),
+            E::NotStored { .. } | E::Store(_) => {
+                let status = Status::INTERNAL_SERVER_ERROR;
+                (status, Code::Unknown, phrase::STORE)
+            }
         };
         let mut refusal = Self::new(status, code, message, &error);
         if let E::RateLimited { retry_after } = error {

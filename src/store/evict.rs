@@ -211,6 +211,23 @@ impl Ledger {
     }
 }
 
+/// For what makes room before it is needed, and for a file system that is short of it.
+impl Ledger {
+    /// What must go so that `need` bytes come free, or as much of it as there is; nothing when that
+    /// is less than `least`.
+    pub fn free(&mut self, need: u64, least: u64) -> Vec<Victim> {
+        let victims = self.victims(need);
+        let freed: u64 = victims.iter().map(|v| v.size).sum();
+        if freed < least {
+            return Vec::new();
+        }
+        for victim in &victims {
+            self.forget(&victim.digest);
+        }
+        victims
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -281,6 +298,18 @@ mod tests {
         let mut ledger = filled(50, &[40, 30, 30]);
         let gone: Vec<_> = ledger.shrink().iter().map(|v| v.digest).collect();
         assert_eq!(gone, [digest(0), digest(1)]);
+        assert_eq!(ledger.bytes(), 30);
+    }
+
+    #[test]
+    fn bytes_come_free_or_nothing_goes() {
+        let mut ledger = filled(200, &[40, 30, 30]);
+        ledger.pin(&digest(2)).unwrap();
+        assert_eq!(ledger.free(80, 80), [], "two of them have only 70");
+        assert_eq!(ledger.bytes(), 100);
+        let gone: Vec<_> = ledger.free(41, 41).iter().map(|v| v.digest).collect();
+        assert_eq!(gone, [digest(0), digest(1)]);
+        assert_eq!(ledger.free(5, 0), [], "what is open stays");
         assert_eq!(ledger.bytes(), 30);
     }
 

@@ -9,6 +9,7 @@
 //! fill as *vanished*, which readers take as a failure. The reading side is
 //! cheap to clone. Nothing here knows where bytes come from.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 
 use super::fs;
 use super::shared::{Altered, Shared, Span};
-use crate::oci::Digest;
+use crate::oci::{Digest, Hasher};
 
 /// How much of the end of a blob is kept from its readers until the digest has
 /// been checked: so no client can have received a complete wrong blob.
@@ -168,7 +169,78 @@ impl<E: Clone> Fill<E> {
     }
 }
 
+/// What a reader was given, when it goes on without the fill.
+#[derive(Debug)]
+pub struct Handed {
+    /// Where its range begins.
+    pub start: u64,
+    /// The next byte that it is to be given.
+    pub position: u64,
+    /// The end of its range; `None`: the blob's.
+    pub end: Option<u64>,
+    /// The size of the blob, if it is known.
+    pub total: Option<u64>,
+    /// The file that has what it was given, open also after it was deleted.
+    pub(super) file: Option<Arc<File>>,
+}
+
+impl Handed {
+    /// Of nothing yet; `range` is to be given (everything when `None`).
+    #[must_use]
+    pub fn nothing(range: Option<Range<u64>>) -> Self {
+        let (start, end) = range.map_or((0, None), |range| (range.start, Some(range.end)));
+        Self {
+            start,
+            position: start,
+            end,
+            total: None,
+            file: None,
+        }
+    }
+
+    /// Takes into `hasher` all bytes before [`Handed::position`], as the file has them.
+    ///
+    /// # Errors
+    /// The operating system's; `UnexpectedEof` when there are fewer.
+    pub async fn hash(self, mut hasher: Hasher) -> io::Result<Hasher> {
+        if self.position == 0 {
+            return Ok(hasher);
+        }
+        let work = tokio::task::spawn_blocking(move || {
+            let none = || io::Error::other("no file was open");
+            let file = self.file.ok_or_else(none)?;
+            let mut at = 0;
+            while at < self.position {
+                let left = usize::try_from(self.position - at).unwrap_or(READ_BYTES);
+                let bytes = fs::read_at(&file, at, left.min(READ_BYTES))?;
+                hasher.update(&bytes);
+                at += bytes.len() as u64;
+            }
+            Ok(hasher)
+        });
+        work.await.map_err(io::Error::other).flatten()
+    }
+}
+
 impl<E: Clone> Reader<E> {
+    /// What it was given, so that somebody else can give it the rest.
+    ///
+    /// # Errors
+    /// [`Ended::Altered`]: something of that was wrong.
+    pub fn hand_over(&mut self) -> Result<Handed, Ended<E>> {
+        let shared = &self.attendance.0;
+        shared
+            .look(&mut self.span)
+            .map_err(|Altered| Ended::Altered)?;
+        Ok(Handed {
+            start: self.span.start(),
+            position: self.span.position(),
+            end: self.end,
+            total: self.progress.borrow().total,
+            file: shared.file.get().cloned(),
+        })
+    }
+
     /// The next bytes, as soon as there are any; `None` at the end.
     ///
     /// # Errors

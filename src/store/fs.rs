@@ -15,12 +15,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
+use super::Space;
 use super::coverage::Coverage;
 use crate::clock::Timestamp;
 use crate::oci::{Algorithm, Digest};
@@ -30,6 +31,9 @@ const LAYOUT_VERSION: &str = "1";
 
 /// A coverage record above this size is not ours.
 const COVERAGE_RECORD_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The unit in which files are said to take space, whatever the file system's blocks are (stat(2)).
+const BLOCK_BYTES: u64 = 512;
 
 /// The directory of a store.
 #[derive(Clone, Debug)]
@@ -112,12 +116,30 @@ impl Layout {
         self.root.join("index.redb")
     }
 
+    /// What the index takes on disk, one that was set aside included, in bytes. Its file may be longer:
+    /// redb makes it larger ahead of time, and the file system gives space to what is written.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn index_bytes(&self) -> io::Result<u64> {
+        let taken = |path: &Path| match fs::metadata(path) {
+            Ok(metadata) => Ok(metadata.blocks().saturating_mul(BLOCK_BYTES)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        };
+        Ok(taken(&self.index_path())?.saturating_add(taken(&self.index_aside())?))
+    }
+
+    fn index_aside(&self) -> PathBuf {
+        self.root.join("index.redb.unreadable")
+    }
+
     /// Moves an index that cannot be read out of the way; returns where it went.
     ///
     /// # Errors
     /// The operating system's.
     pub fn set_index_aside(&self) -> io::Result<PathBuf> {
-        let aside = self.root.join("index.redb.unreadable");
+        let aside = self.index_aside();
         fs::rename(self.index_path(), &aside)?;
         Ok(aside)
     }
@@ -293,6 +315,18 @@ pub fn means_damage(error: &io::Error) -> bool {
         || kind == io::ErrorKind::NotFound
         || kind == io::ErrorKind::UnexpectedEof
         || kind == io::ErrorKind::InvalidData
+}
+
+/// What the file system of `dir` has.
+///
+/// # Errors
+/// The operating system's.
+pub fn space(dir: &Path) -> io::Result<Space> {
+    let said = rustix::fs::statvfs(dir)?;
+    Ok(Space {
+        total: said.f_blocks.saturating_mul(said.f_frsize),
+        free: said.f_bavail.saturating_mul(said.f_frsize),
+    })
 }
 
 /// Writes all of `bytes` at `offset`.

@@ -8,6 +8,7 @@
 //! | `shared` | what both have between them: coverage, doubts, the bytes written last |
 //! | `sink` | where the writing side's bytes go: file and verifier |
 //! | `room` | a fill's reservation and its file's name; partial files left off |
+//! | `space` | how much may be taken: reserving, making room, room for the index |
 //! | `coverage` | which bytes are there (pure) |
 //! | `evict` | what is kept and what goes (pure) |
 //! | `blob` | a stored blob, open |
@@ -26,6 +27,7 @@ mod records;
 mod room;
 mod shared;
 mod sink;
+mod space;
 #[cfg(test)]
 mod tests;
 
@@ -45,7 +47,7 @@ pub use blob::{Blob, Pin, StoredReader};
 pub use coverage::Coverage;
 pub use evict::NoRoom;
 use evict::{Ledger, Victim};
-pub use fill::{Ended, Fill, Reader, fill};
+pub use fill::{Ended, Fill, HELD_BACK_BYTES, Handed, Reader, fill};
 use fs::Layout;
 use index::{Index, IndexError};
 use known::Known;
@@ -53,6 +55,8 @@ pub use partial::{Partial, Verified, VerifyError};
 use records::BlobRecord;
 pub use records::{Link, TagRecord};
 use room::Rooms;
+use space::Bounds;
+pub use space::{Amount, Measure, Meter, Space};
 
 use crate::clock::{Clock, Timestamp};
 use crate::oci::Digest;
@@ -70,8 +74,12 @@ const FLUSH_EVERY: Duration = Duration::from_millis(500);
 pub struct Config {
     /// The directory; made if missing.
     pub dir: PathBuf,
-    /// What the store may take on disk, in bytes.
-    pub max_size: u64,
+    /// What the store may take on disk: blobs, partial files and the index.
+    pub max_size: Amount,
+    /// What it leaves free of the file system, whoever fills that; nothing: it does not look.
+    pub min_free: Amount,
+    /// Who is asked how much is free.
+    pub meter: Meter,
 }
 
 /// Why a store cannot be opened: one line that names the directory.
@@ -86,8 +94,20 @@ pub struct OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Everything evictable would not make enough room.
-    #[error(transparent)]
+    #[error("{0} (cache.max_size)")]
     NoRoom(#[from] NoRoom),
+    /// Not enough would be left free on the file system.
+    #[error(
+        "{wanted} bytes do not fit: {free} bytes are free on the file system, and {keep} shall stay free (cache.min_free)"
+    )]
+    NotFree {
+        /// What was asked for.
+        wanted: u64,
+        /// What is free.
+        free: u64,
+        /// What shall stay so.
+        keep: u64,
+    },
     /// The disk failed.
     #[error("{0}")]
     Disk(#[from] io::Error),
@@ -113,6 +133,7 @@ pub struct Store {
 struct Inner {
     layout: Layout,
     ledger: Mutex<Ledger>,
+    bounds: Bounds,
     /// Held while a victim is named and deleted, and while a blob gets its
     /// name: so that a victim's deletion never takes its successor's file.
     files: Mutex<()>,
@@ -145,10 +166,15 @@ impl Store {
         };
         let layout = Layout::open(&config.dir).map_err(|error| failed(error.to_string()))?;
         let index = open_index(&layout).map_err(failed)?;
+        let bounds = layout
+            .index_bytes()
+            .and_then(|bytes| Bounds::new(config, bytes))
+            .map_err(|error| failed(format!("cannot see how large it is: {error}")))?;
         let store = Self {
             inner: Arc::new(Inner {
                 layout,
-                ledger: Mutex::new(Ledger::new(config.max_size)),
+                ledger: Mutex::new(Ledger::new(bounds.for_blobs())),
+                bounds,
                 files: Mutex::default(),
                 open: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
                 left_off: Mutex::default(),
@@ -163,7 +189,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Writes changes of the index now and then, until `stop`; then a last time.
+    /// Writes changes of the index and makes room ahead, now and then, until `stop`; then a last time.
     pub async fn run(self, stop: CancellationToken) {
         let mut stopping = false;
         while !stopping {
@@ -171,8 +197,12 @@ impl Store {
                 .await
                 .is_ok();
             let store = self.clone();
-            if let Err(error) = tokio::task::spawn_blocking(move || store.inner.known.flush()).await
-            {
+            let kept = tokio::task::spawn_blocking(move || {
+                store.inner.known.flush();
+                store.account_for_index();
+                store.trim();
+            });
+            if let Err(error) = kept.await {
                 tracing::error!(%error, "the index was not written");
             }
         }
@@ -301,6 +331,7 @@ impl Store {
             let publish = store.publish(&digest, size, size, |layout| {
                 layout.commit_bytes(&digest, &bytes, unique)
             });
+            store.inner.bounds.unwritten_changes(size, 0);
             publish.inspect_err(|_| store.release(size))?;
             Ok(())
         });
@@ -314,26 +345,6 @@ impl Store {
     /// The operating system's.
     pub fn probe(&self) -> io::Result<()> {
         self.inner.layout.probe()
-    }
-
-    /// The bytes reserved from now on; what must go for them goes now. Blocks.
-    fn reserve(&self, bytes: u64) -> Result<(), NoRoom> {
-        let _files = self.files();
-        let admitted = self.ledger().admit(bytes);
-        let victims = admitted.or_else(|_| {
-            self.discard_left_off();
-            self.ledger().admit(bytes)
-        })?;
-        for victim in &victims {
-            self.delete(victim, EvictReason::Size);
-        }
-        self.report();
-        Ok(())
-    }
-
-    fn release(&self, bytes: u64) {
-        self.ledger().release(bytes);
-        self.report();
     }
 
     /// Gives content its final name and enters it in the ledger, pinned. Blocks.
@@ -452,9 +463,9 @@ impl Store {
     fn report(&self) {
         let ledger = self.ledger();
         let blobs = ledger.blobs() as u64;
-        self.inner
-            .metrics
-            .cache(ledger.bytes(), blobs, ledger.max());
+        let bounds = &self.inner.bounds;
+        let bytes = ledger.bytes().saturating_add(bounds.index_bytes());
+        self.inner.metrics.cache(bytes, blobs, bounds.max());
     }
 
     fn layout(&self) -> &Layout {
@@ -492,6 +503,12 @@ impl Store {
 }
 
 impl StoreError {
+    /// Whether it is room that is missing, rather than a disk that works.
+    #[must_use]
+    pub fn is_room(&self) -> bool {
+        matches!(self, Self::NoRoom(_) | Self::NotFree { .. })
+    }
+
     /// The same error, saying what was being done to which blob.
     fn during(self, what: &'static str, digest: &Digest) -> Self {
         match self {
@@ -500,7 +517,7 @@ impl StoreError {
                 digest: *digest,
                 source,
             },
-            other @ (Self::NoRoom(_) | Self::Blob { .. }) => other,
+            other @ (Self::NoRoom(_) | Self::NotFree { .. } | Self::Blob { .. }) => other,
         }
     }
 }

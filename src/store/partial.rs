@@ -110,7 +110,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
                 if first {
                     sink.clip(total)?;
                 }
-                Ok(sink.room.grow_to(total)?)
+                sink.room.grow_to(total)
             })
             .await?;
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{NoRoom, Store, StoreError};
+use super::{Store, StoreError};
 use crate::oci::Digest;
 
 /// While nobody has said how large a blob is, room is reserved in steps of this.
@@ -21,9 +21,16 @@ const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Room {
     pub(super) store: Store,
     pub(super) digest: Digest,
-    reserved: Mutex<u64>,
+    held: Mutex<Held>,
     /// Whether the file goes when this is dropped.
     discard: AtomicBool,
+}
+
+/// What of a reservation the file takes already.
+#[derive(Debug)]
+struct Held {
+    reserved: u64,
+    written: u64,
 }
 
 /// The digests whose partial files are somebody's. A write goes on after whoever awaited it has
@@ -46,7 +53,7 @@ impl Room {
         let room = Self {
             store: store.clone(),
             digest,
-            reserved: Mutex::new(store.take_up(&digest)),
+            held: Mutex::new(Held::of_file(store.take_up(&digest))),
             discard: AtomicBool::new(true),
         };
         room.grow_to(expected.unwrap_or(0))?;
@@ -54,25 +61,35 @@ impl Room {
     }
 
     /// Makes sure that `bytes` are reserved.
-    pub(super) fn grow_to(&self, bytes: u64) -> Result<(), NoRoom> {
-        let mut reserved = self.reserved();
-        let more = bytes.saturating_sub(*reserved);
+    pub(super) fn grow_to(&self, bytes: u64) -> Result<(), StoreError> {
+        let mut held = self.held();
+        let more = bytes.saturating_sub(held.reserved);
         if more > 0 {
             self.store.reserve(more)?;
-            *reserved = bytes;
+            held.reserved = bytes;
         }
         Ok(())
     }
 
     /// The same for bytes that are about to be written, some steps ahead if there is room.
-    pub(super) fn grow_for(&self, bytes: u64) -> Result<(), NoRoom> {
-        let reserved = *self.reserved();
+    pub(super) fn grow_for(&self, bytes: u64) -> Result<(), StoreError> {
+        let reserved = self.held().reserved;
         if bytes <= reserved {
             return Ok(());
         }
         let ahead = reserved.saturating_add(RESERVE_STEP_BYTES.min(reserved));
         self.grow_to(bytes.max(ahead))
             .or_else(|_| self.grow_to(bytes))
+    }
+
+    /// So many bytes are in the file that were not before.
+    pub(super) fn wrote(&self, bytes: u64) {
+        self.change(|held| held.written = held.written.saturating_add(bytes));
+    }
+
+    /// The file has so many bytes.
+    pub(super) fn holds(&self, bytes: u64) {
+        self.change(|held| held.written = bytes);
     }
 
     /// The file stays when this is dropped.
@@ -82,16 +99,40 @@ impl Room {
 
     /// Gives the reservation to somebody else.
     pub(super) fn hand_over(&self) -> u64 {
-        std::mem::take(&mut self.reserved())
+        self.change(|held| std::mem::take(&mut held.reserved))
     }
 
     /// Has it again.
     pub(super) fn take_back(&self, bytes: u64) {
-        *self.reserved() = bytes;
+        self.change(|held| held.reserved = bytes);
     }
 
-    fn reserved(&self) -> MutexGuard<'_, u64> {
-        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Changes what is held, and what the store counts as reserved and not written with it.
+    fn change<T>(&self, change: impl FnOnce(&mut Held) -> T) -> T {
+        let mut held = self.held();
+        let before = held.unwritten();
+        let changed = change(&mut held);
+        let bounds = &self.store.inner.bounds;
+        bounds.unwritten_changes(before, held.unwritten());
+        changed
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// What an earlier fill left: its file takes it all.
+    fn of_file(bytes: u64) -> Self {
+        Self {
+            reserved: bytes,
+            written: bytes,
+        }
+    }
+
+    fn unwritten(&self) -> u64 {
+        self.reserved.saturating_sub(self.written)
     }
 }
 
@@ -102,7 +143,8 @@ impl Drop for Room {
         {
             tracing::warn!(digest = %self.digest, %error, "a partial file cannot be removed; it goes at the next start");
         }
-        self.store.release(*self.reserved());
+        let reserved = self.hand_over();
+        self.store.release(reserved);
         self.store.inner.rooms.leave(&self.digest);
     }
 }
@@ -145,15 +187,18 @@ impl Store {
         self.left_off().remove(digest).unwrap_or(0)
     }
 
-    /// Removes all partial files that nobody writes. Blocks.
-    pub(super) fn discard_left_off(&self) {
+    /// Removes all partial files that nobody writes; says how many bytes came free. Blocks.
+    pub(super) fn discard_left_off(&self) -> u64 {
         // Locked to the end: a new fill of one of them begins when its file is gone.
         let mut left_off = self.left_off();
+        let mut freed = 0;
         for (digest, bytes) in left_off.drain() {
             if let Err(error) = self.layout().remove_part(&digest) {
                 tracing::warn!(%digest, %error, "a partial file cannot be removed; it goes at the next start");
             }
             self.ledger().release(bytes);
+            freed += bytes;
         }
+        freed
     }
 }

@@ -347,6 +347,11 @@ impl Span {
         }
     }
 
+    /// Where it began.
+    pub(super) fn start(&self) -> u64 {
+        self.start
+    }
+
     /// Where it goes on.
     pub(super) fn position(&self) -> u64 {
         self.position

@@ -75,6 +75,7 @@ impl Sink {
         // What is not taken up may not stay behind the blob's end: it would never be hashed.
         fs::cut(&sink.file, recorded.end())?;
         let bytes = recorded.bytes();
+        sink.room.holds(bytes);
         if bytes > 0 {
             sink.room.grow_to(recorded.end())?;
             tracing::info!(%digest, bytes, "taking up a download that an earlier run left off");
@@ -88,7 +89,9 @@ impl Sink {
         let _alone = self.alone();
         self.shared.lose_all();
         self.verifier().reset(&self.shared.digest);
-        fs::cut(&self.file, 0)
+        fs::cut(&self.file, 0)?;
+        self.room.holds(0);
+        Ok(())
     }
 
     /// The blob has `total` bytes: what is there of an earlier run behind them is not of this blob.
@@ -97,6 +100,7 @@ impl Sink {
         if self.shared.clip(total) {
             self.verifier().reset(&self.shared.digest);
             fs::cut(&self.file, total)?;
+            self.room.holds(self.shared.coverage().bytes());
         }
         Ok(())
     }
@@ -154,6 +158,12 @@ impl Sink {
             return Err(error.into());
         }
         self.shared.written(&claim);
+        let bytes: u64 = claim
+            .pieces
+            .iter()
+            .map(|(_, bytes)| bytes.len() as u64)
+            .sum();
+        self.room.wrote(bytes.saturating_sub(claim.old.bytes()));
         wake();
         // After the readers were woken: hashing is not in their way.
         self.hash(&claim.pieces)?;

@@ -2,6 +2,7 @@
 
 mod doubt;
 mod parallel;
+mod room;
 
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -15,13 +16,24 @@ use crate::oci::Algorithm;
 
 const HELD: usize = 64 * 1024;
 
+/// `max_size` is for blobs and partial files alone.
+fn config(dir: &Path, max_size: u64) -> Config {
+    Config {
+        dir: dir.to_path_buf(),
+        max_size: Amount::Bytes(max_size + space::INDEX_STEP_BYTES),
+        min_free: Amount::Bytes(0),
+        meter: Meter::default(),
+    }
+}
+
 fn open(dir: &Path, max_size: u64) -> Store {
     let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
-    let config = Config {
-        dir: dir.to_path_buf(),
-        max_size,
-    };
-    Store::open(&config, clock, Metrics::new(std::iter::empty())).unwrap()
+    Store::open(
+        &config(dir, max_size),
+        clock,
+        Metrics::new(std::iter::empty()),
+    )
+    .unwrap()
 }
 
 fn store() -> (TempDir, Store) {
@@ -334,10 +346,7 @@ async fn a_restart_takes_what_is_on_disk_with_or_without_an_index() {
     let store = open(dir.path(), 10_000_000);
     assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
     assert_eq!(store.ledger().bytes(), 5000);
-    let config = Config {
-        dir: dir.path().to_path_buf(),
-        max_size: 1,
-    };
+    let config = config(dir.path(), 1);
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp(0)));
     let second = Store::open(&config, clock, Metrics::new(std::iter::empty()));
     let refused = second.unwrap_err().to_string();

@@ -80,6 +80,12 @@ impl Via {
         VIA.scope(self, work).await
     }
 
+    /// That of the request that this work belongs to, for work that goes on when others poll it.
+    #[must_use]
+    pub fn of_this_request() -> Option<Self> {
+        VIA.try_with(Clone::clone).ok()
+    }
+
     /// The header's value for what is sent now; `None` for what no request has caused.
     pub(super) fn current() -> Option<HeaderValue> {
         VIA.try_with(|via| via.0.clone()).ok()

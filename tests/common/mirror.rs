@@ -72,7 +72,9 @@ impl MirrorBuilder {
             },
             cache: store::Config {
                 dir: dir.path().join("cache"),
-                max_size: 1 << 30,
+                max_size: store::Amount::Bytes(1 << 30),
+                min_free: store::Amount::Bytes(0),
+                meter: store::Meter::default(),
             },
             tags: mirror::Config::of(mirror::Policy {
                 ttl: mirror::Ttl::For(TTL),

@@ -23,7 +23,7 @@ const DELAY_MAX: u32 = 50;
 
 /// One fill's retries.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(in crate::mirror) struct Budget {
     retries: u32,
     earned: u64,
     delay: Duration,
@@ -33,7 +33,7 @@ pub(super) struct Budget {
 
 impl Budget {
     /// A fresh budget, whose first wait is `delay`.
-    pub(super) fn new(delay: Duration) -> Self {
+    pub(in crate::mirror) fn new(delay: Duration) -> Self {
         Self {
             retries: RETRIES_MAX,
             earned: 0,
@@ -44,7 +44,7 @@ impl Budget {
     }
 
     /// Bytes have arrived.
-    pub(super) fn progress(&mut self, bytes: u64) {
+    pub(in crate::mirror) fn progress(&mut self, bytes: u64) {
         self.last_progress = Instant::now();
         self.delays = delays(self.delay);
         self.earned += bytes;
@@ -56,7 +56,7 @@ impl Budget {
 
     /// Something failed: how long to wait before it is tried again, or `None` when it is not. Upstream
     /// may have said how long it wants not to be asked.
-    pub(super) fn spend(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
+    pub(in crate::mirror) fn spend(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
         let delay = self.delays.next().unwrap_or(self.delay * DELAY_MAX);
         let wait = delay.saturating_add(retry_after.unwrap_or_default());
         if self.last_progress.elapsed().saturating_add(wait) > STALLED_MAX {

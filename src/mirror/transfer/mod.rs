@@ -26,7 +26,8 @@ use super::flight::Lead;
 use super::{Inner, MirrorError, Source};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
-use crate::store::{Link, Partial, StoreError, Verified, VerifyError};
+use crate::store::{Link, Partial, Verified, VerifyError};
+pub(super) use budget::Budget;
 use job::Job;
 
 impl Inner {
@@ -44,12 +45,9 @@ impl Inner {
         let partial = match self.store.begin(opening, expected).await {
             Ok(partial) => partial,
             Err(Some((opening, error))) => {
-                tracing::error!(upstream = %source.upstream, repository = %source.repository, %digest, %error, "cannot store a blob");
-                if expected.is_some() && matches!(error, StoreError::NoRoom(_)) {
-                    // It may be the size that is wrong.
-                    self.store.forget_size(&source, &digest).await;
-                }
-                return opening.fail(error.into());
+                let error = error.into();
+                self.note_not_stored(&source, &digest, &error);
+                return opening.fail(error);
             }
             Err(None) => return,
         };
@@ -70,6 +68,11 @@ impl Inner {
             if let Err(error) = job.fetch(&partial).await {
                 if matches!(error, MirrorError::ShuttingDown) {
                     return partial.suspend(error).await;
+                }
+                if matches!(error, MirrorError::NotStored { .. }) {
+                    // Its readers go on without it.
+                    self.note_not_stored(source, &digest, &error);
+                    return partial.fail(error);
                 }
                 let Err(error) = job.without_the_believed(&partial, error).await else {
                     continue;

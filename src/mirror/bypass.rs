@@ -1,0 +1,457 @@
+//! Blobs that cannot be stored: straight from upstream to one client.
+//!
+//! A blob may be larger than the cache, or the disk may be full, read-only or failing. Its clients get
+//! it all the same, each by a *pass* of its own. A pass of the whole is hashed as it goes, and its end is
+//! held back until the digest is right, like that of a fill. **A part of a blob is passed on upstream's
+//! word**: there is nothing to check it by.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
+
+use super::answer::{BlobAnswer, Content};
+use super::transfer::Budget;
+use super::{Inner, MirrorError, Source};
+use crate::clock::Timestamp;
+use crate::oci::{Digest, Hasher};
+use crate::store::{HELD_BACK_BYTES, Handed};
+use crate::telemetry::{Kind, Outcome};
+use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, Via};
+
+/// Passes at the same time. Each is a connection to upstream of its own and up to some hundred KiB in
+/// memory: a fleet that pulls through a full disk must not become a flood.
+pub(super) const PASSES_MAX: usize = 128;
+
+/// Pieces of a pass that wait for its client.
+const CHUNKS_WAITING_MAX: usize = 4;
+
+/// How often it is said that blobs cannot be stored.
+const SAID_EVERY: Duration = Duration::from_mins(1);
+
+/// Says now and then, and not for each request, that blobs cannot be stored.
+#[derive(Debug, Default)]
+pub(super) struct Seldom(Mutex<(Option<Timestamp>, u64)>);
+
+/// A blob that is about to be passed through.
+#[derive(Debug)]
+pub(super) struct Passage {
+    mirror: Arc<Inner>,
+    source: Source,
+    digest: Digest,
+    total: Option<u64>,
+    via: Option<Via>,
+    /// Until then the client can be answered with an error.
+    answer_by: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The client's side of a pass. Dropping it ends the pass.
+#[derive(Debug)]
+pub(super) struct Pass {
+    messages: mpsc::Receiver<Message>,
+    answer_by: Instant,
+}
+
+/// Bytes, the clean end, or why there is none.
+type Message = Result<Option<Bytes>, MirrorError>;
+
+impl Inner {
+    /// A blob past the store. Whether upstream gives it is known with the first bytes; the client can
+    /// be told so until `answer_by`.
+    pub(super) async fn bypass(
+        self: &Arc<Self>,
+        source: &Source,
+        digest: &Digest,
+        answer_by: Instant,
+    ) -> Result<BlobAnswer, MirrorError> {
+        let permit = self.permit_pass()?;
+        let link = self.store.link(source, digest).await;
+        let total = match link.and_then(|link| link.size) {
+            Some(size) => Some(size),
+            None => self.head_blob(source, digest).await?,
+        };
+        Ok(BlobAnswer {
+            total,
+            outcome: Outcome::Bypass,
+            content: Content::Passing(Passage {
+                mirror: Arc::clone(self),
+                source: source.clone(),
+                digest: *digest,
+                total,
+                via: Via::of_this_request(),
+                answer_by,
+                _permit: permit,
+            }),
+        })
+    }
+
+    /// Goes on past the store with what a reader was given of a fill that could not be stored.
+    pub(super) fn pass_on(
+        self: &Arc<Self>,
+        source: Source,
+        digest: Digest,
+        via: Option<Via>,
+        handed: Handed,
+    ) -> Result<Pass, MirrorError> {
+        let permit = self.permit_pass()?;
+        let passage = Passage {
+            mirror: Arc::clone(self),
+            source,
+            digest,
+            total: handed.total,
+            via,
+            answer_by: Instant::now(),
+            _permit: permit,
+        };
+        Ok(passage.begin(handed))
+    }
+
+    fn permit_pass(&self) -> Result<OwnedSemaphorePermit, MirrorError> {
+        let permit = Arc::clone(&self.passes).try_acquire_owned();
+        permit.map_err(|_| MirrorError::Busy("too many blobs that cannot be stored"))
+    }
+
+    /// Says, not too often, that a blob cannot be stored.
+    pub(super) fn note_not_stored(&self, source: &Source, digest: &Digest, error: &MirrorError) {
+        let Some(others) = self.not_stored.due(self.clock.now()) else {
+            return;
+        };
+        let advice = if matches!(error, MirrorError::NotStored { room: true, .. }) {
+            "raise cache.max_size, or make room on the disk"
+        } else {
+            "is the disk full, read-only or failing?"
+        };
+        tracing::error!(
+            upstream = %source.upstream, repository = %source.repository, %digest, %error,
+            others_since_last_told = others, advice,
+            "a blob cannot be stored; each client gets it straight from upstream"
+        );
+    }
+}
+
+impl Seldom {
+    /// Whether it is time to say it again: then, how often it was not said.
+    fn due(&self, now: Timestamp) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, others) = &mut *state;
+        if last.is_some_and(|last| now.since(last) < SAID_EVERY) {
+            *others += 1;
+            return None;
+        }
+        *last = Some(now);
+        Some(std::mem::take(others))
+    }
+}
+
+impl Passage {
+    /// Begins to pass `range` (everything when `None`).
+    pub(super) fn open(self, range: Option<Range<u64>>) -> Pass {
+        let handed = Handed::nothing(range);
+        self.begin(handed)
+    }
+
+    fn begin(self, handed: Handed) -> Pass {
+        let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
+        let tasks = self.mirror.tasks.clone();
+        let answer_by = self.answer_by;
+        let end = handed.end.or(self.total);
+        let whole = handed.start == 0 && end == self.total;
+        let carrier = Carrier {
+            check: whole.then(|| Hasher::new(self.digest.algorithm())),
+            // Who gave the fill its bytes is not known here.
+            giver: if handed.position > 0 {
+                Giver::Several
+            } else {
+                Giver::Nobody
+            },
+            end,
+            position: handed.position,
+            given: handed.position,
+            held: VecDeque::new(),
+            passage: self,
+            sender,
+        };
+        // A reader is polled by the connection, which belongs to no request.
+        match carrier.passage.via.clone() {
+            Some(via) => tasks.spawn(via.scope(carrier.run(handed))),
+            None => tasks.spawn(carrier.run(handed)),
+        };
+        Pass {
+            messages: receiver,
+            answer_by,
+        }
+    }
+}
+
+impl Pass {
+    /// How long upstream's answer may be waited for.
+    pub(super) fn patience(&self) -> Duration {
+        self.answer_by.saturating_duration_since(Instant::now())
+    }
+
+    /// The next bytes; `None` at the clean end.
+    pub(super) async fn next(&mut self) -> Message {
+        let vanished = || MirrorError::Store("a transfer ended without a word".to_owned());
+        self.messages
+            .recv()
+            .await
+            .unwrap_or_else(|| Err(vanished()))
+    }
+}
+
+/// The work of a pass.
+struct Carrier {
+    passage: Passage,
+    sender: mpsc::Sender<Message>,
+    /// Of all bytes before `position`, when the whole is passed.
+    check: Option<Hasher>,
+    giver: Giver,
+    end: Option<u64>,
+    /// The next byte to come.
+    position: u64,
+    /// The next byte to be given.
+    given: u64,
+    /// What lies between.
+    held: VecDeque<Bytes>,
+}
+
+/// Who gave the bytes of a pass.
+#[derive(Clone, Copy)]
+enum Giver {
+    Nobody,
+    One(EndpointId),
+    Several,
+}
+
+/// How a request of a pass ended without all that was asked for.
+enum Failure {
+    /// It makes no sense to go on, or nobody wants it.
+    Fatal(MirrorError),
+    /// The rest may come another time.
+    Broken(FetchError),
+}
+
+impl From<MirrorError> for Failure {
+    fn from(error: MirrorError) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+impl Carrier {
+    async fn run(mut self, handed: Handed) {
+        let sender = self.sender.clone();
+        let stop = self.passage.mirror.stop.clone();
+        let ended = tokio::select! {
+            biased;
+            () = sender.closed() => return,
+            () = stop.cancelled() => Err(MirrorError::ShuttingDown),
+            ended = self.all(handed) => ended,
+        };
+        // Fails when the client has just gone.
+        drop(sender.send(ended.map(|()| None)).await);
+    }
+
+    async fn all(&mut self, handed: Handed) -> Result<(), MirrorError> {
+        if let Some(check) = self.check.take() {
+            // What the client has already of a fill is in the file that the fill had.
+            let hashed = handed.hash(check).await;
+            self.check = Some(hashed.map_err(|error| MirrorError::Store(error.to_string()))?);
+        }
+        let mirror = Arc::clone(&self.passage.mirror);
+        let upstream = mirror.upstream(&self.passage.source)?;
+        let mut budget = Budget::new(upstream.retry_delay());
+        while self.end.is_none_or(|end| self.position < end) {
+            let before = self.position;
+            let error = match self.once().await {
+                Ok(()) => break,
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::Broken(error)) => error,
+            };
+            if self.position > before {
+                budget.progress(self.position - before);
+            }
+            let Some(wait) = budget.spend(retry_after(&error)) else {
+                return Err(MirrorError::of_fetch(Kind::Blob, error));
+            };
+            upstream.resumes();
+            tokio::time::sleep(wait).await;
+        }
+        self.finish().await
+    }
+
+    /// One request, from where the pass is.
+    async fn once(&mut self) -> Result<(), Failure> {
+        let mirror = Arc::clone(&self.passage.mirror);
+        let upstream = mirror.upstream(&self.passage.source)?;
+        let digest = self.passage.digest;
+        let endpoints = upstream.endpoints_for(&digest);
+        let total = self.passage.total;
+        let ask = BlobAsk {
+            start: self.position,
+            end: self.end.filter(|end| total != Some(*end)),
+            endpoints: &endpoints,
+            ..BlobAsk::whole(&self.passage.source.repository, &digest)
+        };
+        let mut fetched = match upstream.blob(&ask).await {
+            Ok(fetched) => fetched,
+            // The connection before broke exactly at the end, which nobody had announced.
+            Err(FetchError::RangeNotSatisfiable) if self.end.is_none() && self.position > 0 => {
+                return Ok(());
+            }
+            // The question itself was repeated as often as makes sense.
+            Err(error) if self.given == 0 && self.position == 0 => {
+                return Err(MirrorError::of_fetch(Kind::Blob, error).into());
+            }
+            Err(error) => return Err(Failure::Broken(error)),
+        };
+        self.check_size(&fetched).await?;
+        self.giver = match self.giver {
+            Giver::Nobody => Giver::One(fetched.endpoint),
+            Giver::One(before) if before == fetched.endpoint => self.giver,
+            Giver::One(_) | Giver::Several => Giver::Several,
+        };
+        self.pump(&mut fetched).await
+    }
+
+    /// Upstream and whoever said the size before must agree: clients have been told.
+    async fn check_size(&self, fetched: &BlobFetch) -> Result<(), MirrorError> {
+        let Passage {
+            mirror,
+            source,
+            digest,
+            total,
+            ..
+        } = &self.passage;
+        match (*total, fetched.total) {
+            (Some(expected), Some(got)) if expected != got => {
+                // It may be the manifest that is wrong.
+                mirror.store.forget_size(source, digest).await;
+                Err(MirrorError::WrongContent {
+                    digest: *digest,
+                    why: format!("upstream announces {got} bytes, {expected} are expected"),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes what comes of one answer.
+    async fn pump(&mut self, fetched: &mut BlobFetch) -> Result<(), Failure> {
+        let end = self.end.unwrap_or(u64::MAX);
+        let mut at = fetched.offset;
+        while self.position < end {
+            let Some(bytes) = fetched.body.next().await.map_err(Failure::Broken)? else {
+                break;
+            };
+            let next = at.saturating_add(bytes.len() as u64);
+            // Who ignores Range sends what the client has, too.
+            let wanted = self.position.max(at)..end.min(next);
+            if !wanted.is_empty() {
+                let from = usize::try_from(wanted.start - at).unwrap_or(usize::MAX);
+                let to = usize::try_from(wanted.end - at).unwrap_or(usize::MAX);
+                let part = bytes.slice(from.min(bytes.len())..to.min(bytes.len()));
+                self.take(part).await?;
+            }
+            at = next;
+        }
+        match self.end {
+            Some(end) if self.position < end => {
+                let why = format!("ended at byte {} of {end}", self.position);
+                Err(Failure::Broken(FetchError::Broken(why)))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Takes in bytes, and gives the client what may be given.
+    async fn take(&mut self, bytes: Bytes) -> Result<(), MirrorError> {
+        self.position += bytes.len() as u64;
+        if let Some(check) = &mut self.check {
+            check.update(&bytes);
+        }
+        self.held.push_back(bytes);
+        let free = match (&self.check, self.end) {
+            (None, _) => self.position,
+            (Some(_), end) => end.unwrap_or(self.position).saturating_sub(HELD_BACK_BYTES),
+        };
+        self.give(free.min(self.position)).await
+    }
+
+    /// Gives the client what is held up to there.
+    async fn give(&mut self, end: u64) -> Result<(), MirrorError> {
+        while self.given < end
+            && let Some(mut bytes) = self.held.pop_front()
+        {
+            let room = usize::try_from(end - self.given).unwrap_or(usize::MAX);
+            if bytes.len() > room {
+                self.held.push_front(bytes.split_off(room));
+            }
+            self.given += bytes.len() as u64;
+            // It waits for a client that is slow, and the one that has gone ends the pass.
+            let sent = self.sender.send(Ok(Some(bytes))).await;
+            sent.map_err(|_gone| MirrorError::Busy("nobody waits for it"))?;
+        }
+        Ok(())
+    }
+
+    /// All is there: if it is right, the client gets the end.
+    async fn finish(&mut self) -> Result<(), MirrorError> {
+        let Passage {
+            mirror,
+            source,
+            digest,
+            ..
+        } = &self.passage;
+        if let Some(check) = self.check.take() {
+            let got = check.finish();
+            if got != *digest {
+                tracing::error!(
+                    upstream = %source.upstream, repository = %source.repository, %digest, %got,
+                    "upstream sent wrong content, which passed through without its end; its client is cut off"
+                );
+                // Of several nobody can tell who was wrong.
+                if let Giver::One(endpoint) = self.giver {
+                    mirror.upstream(source)?.distrust(endpoint, digest);
+                }
+                return Err(MirrorError::WrongContent {
+                    digest: *digest,
+                    why: format!("the bytes have the digest {got}"),
+                });
+            }
+        }
+        self.give(self.position).await
+    }
+}
+
+/// When upstream wants to be asked again.
+fn retry_after(error: &FetchError) -> Option<Duration> {
+    if let FetchError::RateLimited { retry_after } = error {
+        *retry_after
+    } else if let FetchError::Unavailable { retry_after } = error {
+        Some(*retry_after)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_said_once_a_minute_and_how_often_it_was_not() {
+        let seldom = Seldom::default();
+        let at = |seconds: u64| Timestamp(seconds * 1000);
+        assert_eq!(seldom.due(at(100)), Some(0));
+        assert_eq!(seldom.due(at(101)), None);
+        assert_eq!(seldom.due(at(159)), None);
+        assert_eq!(seldom.due(at(160)), Some(2));
+        assert_eq!(seldom.due(at(161)), None);
+        assert_eq!(seldom.due(at(300)), Some(1));
+    }
+}
