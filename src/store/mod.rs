@@ -54,7 +54,7 @@ use records::BlobRecord;
 pub use records::{Link, TagRecord};
 use room::Rooms;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::oci::Digest;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::EvictReason;
@@ -188,10 +188,11 @@ impl Store {
     pub fn touch(&self, digest: &Digest) {
         let now = self.inner.clock.now();
         let due = self.ledger().touch(digest, now);
-        if let Some(size) = due {
+        if let Some(evict::Noted { size, uses }) = due {
+            let used = now;
             self.inner
                 .known
-                .note_blob(digest, BlobRecord { size, used: now });
+                .note_blob(digest, BlobRecord { size, used, uses });
         }
     }
 
@@ -354,9 +355,10 @@ impl Store {
         }
         // A file of this name that was open before is another file now.
         self.open_files().pop(digest);
+        let (used, uses) = (now, 1);
         self.inner
             .known
-            .note_blob(digest, BlobRecord { size, used: now });
+            .note_blob(digest, BlobRecord { size, used, uses });
         self.report();
         Ok(Pin::of_pinned(self.clone(), *digest))
     }
@@ -373,7 +375,7 @@ impl Store {
             Err(error) => {
                 tracing::warn!(digest = %victim.digest, %error, "cannot delete a blob; it stays. Is the disk read-only?");
                 self.ledger()
-                    .load(victim.digest, victim.size, self.inner.clock.now());
+                    .load(victim.digest, victim.size, self.inner.clock.now(), 1);
             }
         }
         self.report();
@@ -394,7 +396,7 @@ impl Store {
     fn load(&self) -> io::Result<()> {
         let kept = self.inner.layout.sweep_fills()?;
         let records = self.inner.known.blobs();
-        let mut found: Vec<(Timestamp, fs::Found)> = Vec::new();
+        let mut found: Vec<(BlobRecord, fs::Found)> = Vec::new();
         for blob in self.inner.layout.blobs()? {
             match records.get(&blob.digest) {
                 Some(record) if record.size != blob.size => {
@@ -405,22 +407,23 @@ impl Store {
                     self.inner.layout.remove_blob(&blob.digest)?;
                     self.inner.known.forget_blob(&blob.digest);
                 }
-                Some(record) => found.push((record.used, blob)),
+                Some(record) => found.push((*record, blob)),
                 None => {
                     let record = BlobRecord {
                         size: blob.size,
                         used: blob.modified,
+                        uses: 1,
                     };
                     self.inner.known.note_blob(&blob.digest, record);
-                    found.push((blob.modified, blob));
+                    found.push((record, blob));
                 }
             }
         }
-        found.sort_by_key(|(used, blob)| (*used, blob.digest));
+        found.sort_by_key(|(record, blob)| (record.used, blob.digest));
         let victims = {
             let mut ledger = self.ledger();
-            for (used, blob) in &found {
-                ledger.load(blob.digest, blob.size, *used);
+            for (record, blob) in &found {
+                ledger.load(blob.digest, blob.size, record.used, record.uses);
             }
             ledger.shrink()
         };
