@@ -11,7 +11,7 @@ use crate::oci::Digest;
 const NONE: u32 = u32::MAX;
 
 /// The place of a blob. Good until the blob is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place(u32);
 
 /// What is known of a stored blob.
@@ -49,6 +49,9 @@ struct Slot {
     newer: u32,
     older: u32,
 }
+
+/// A million blobs are to fit, with all else, into 150 MB.
+const _: () = assert!(size_of::<Slot>() <= 72);
 
 /// A digest that takes no more room than the usual one needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,10 +207,7 @@ impl Blobs {
         let place = self.find(digest)?;
         self.unlink(place.0);
         let hash = self.hash(digest);
-        if let Ok(found) = self
-            .by_digest
-            .find_entry(hash, |index| *index == place.0)
-        {
+        if let Ok(found) = self.by_digest.find_entry(hash, |index| *index == place.0) {
             found.remove();
         }
         let free = self.free;

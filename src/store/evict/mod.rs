@@ -96,10 +96,7 @@ impl<P: Policy> Ledger<P> {
     /// # Errors
     /// [`NoRoom`]; then nothing was evicted.
     pub fn admit(&mut self, bytes: u64) -> Result<Vec<Victim>, NoRoom> {
-        let need = self
-            .bytes()
-            .saturating_add(bytes)
-            .saturating_sub(self.max);
+        let need = self.bytes().saturating_add(bytes).saturating_sub(self.max);
         let victims = self.victims(need);
         let freed: u64 = victims.iter().map(|v| v.size).sum();
         if freed < need {

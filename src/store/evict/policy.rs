@@ -1,5 +1,7 @@
 //! Which blob goes first.
 
+use std::cmp::Reverse;
+
 use super::blobs::{Blobs, Place};
 use crate::clock::Timestamp;
 
@@ -52,8 +54,8 @@ pub fn cheapest<V: Ord>(
 }
 
 /// The policy kept: the blob goes first whose idle time, divided by its uses, is longest. One used
-/// in eight different minutes may lie idle eight times as long as one that was used once, so that
-/// a scan of everything pushes out what was scanned before it, and little else.
+/// in ten different minutes may lie idle ten times as long as one that was used once, so that a
+/// scan of everything pushes out what was scanned before it, and little else.
 ///
 /// Blobs of as many uses are a list in order of last use; the longest idle of each list are
 /// compared. All that it goes by is in the index: a restart changes nothing.
@@ -62,7 +64,7 @@ pub struct IdleByUses;
 
 /// More uses than this count no more. What was once pulled all the time must go within a bounded
 /// time when it is no longer pulled; `docs/eviction.md` compares.
-const USES_MAX: u8 = 8;
+const USES_MAX: u8 = 16;
 
 impl Policy for IdleByUses {
     const LISTS: u16 = USES_MAX as u16;
@@ -80,17 +82,17 @@ impl Policy for IdleByUses {
         cheapest(blobs, need, |place| {
             let entry = blobs.entry(place)?;
             // A millisecond more: of those used just now, the one used least goes first.
-            let idle = now.0.saturating_sub(entry.used.0).saturating_add(1);
-            let weighed = u64::from(USES_MAX_FACTOR) * idle / (u64::from(list_of(entry.uses)) + 1);
-            Some(std::cmp::Reverse(weighed))
+            let idle = u128::from(now.0.saturating_sub(entry.used.0)) + 1;
+            let uses = u128::from(list_of(entry.uses)) + 1;
+            Some(Reverse(idle * u128::from(DIVISIBLE) / uses))
         })
     }
 
     fn evicted(&mut self, _: &Blobs, _: Place) {}
 }
 
-/// Divisible by all that it is divided by, so that nothing is lost by rounding.
-const USES_MAX_FACTOR: u16 = 840;
+/// The least common multiple of 1 to [`USES_MAX`]: nothing is lost when an idle time is divided.
+const DIVISIBLE: u32 = 720_720;
 
 fn list_of(uses: u8) -> u16 {
     u16::from(uses.clamp(1, USES_MAX)) - 1
