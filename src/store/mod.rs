@@ -189,10 +189,12 @@ impl Store {
         let now = self.inner.clock.now();
         let due = self.ledger().touch(digest, now);
         if let Some(evict::Noted { size, uses }) = due {
-            let used = now;
-            self.inner
-                .known
-                .note_blob(digest, BlobRecord { size, used, uses });
+            let record = BlobRecord {
+                size,
+                used: now,
+                uses,
+            };
+            self.inner.known.note_blob(digest, record);
         }
     }
 
@@ -355,10 +357,12 @@ impl Store {
         }
         // A file of this name that was open before is another file now.
         self.open_files().pop(digest);
-        let (used, uses) = (now, 1);
-        self.inner
-            .known
-            .note_blob(digest, BlobRecord { size, used, uses });
+        let record = BlobRecord {
+            size,
+            used: now,
+            uses: 1,
+        };
+        self.inner.known.note_blob(digest, record);
         self.report();
         Ok(Pin::of_pinned(self.clone(), *digest))
     }

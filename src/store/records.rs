@@ -62,15 +62,15 @@ impl BlobRecord {
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (size, rest) = bytes.split_at_checked(8)?;
         let (used, rest) = rest.split_at_checked(8)?;
-        let uses = match rest {
+        let count = match rest {
             [] => 1,
-            [uses] => *uses,
+            [count] => *count,
             _ => return None,
         };
         Some(Self {
             size: u64::from_be_bytes(size.try_into().ok()?),
             used: Timestamp(u64::from_be_bytes(used.try_into().ok()?)),
-            uses,
+            uses: count,
         })
     }
 }

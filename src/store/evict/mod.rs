@@ -199,12 +199,12 @@ impl<P: Policy> Ledger<P> {
     }
 
     /// Enters a blob, or one of the same name anew: who reads it goes on reading.
-    fn enter(&mut self, digest: &Digest, size: u64, used: Timestamp, uses: u8) {
-        self.now = self.now.max(used);
+    fn enter(&mut self, digest: &Digest, size: u64, last: Timestamp, uses: u8) {
+        self.now = self.now.max(last);
         let old = self.blobs.remove(digest);
         let entry = Entry {
             size,
-            used,
+            used: last,
             uses: old.map_or(uses, |old| old.uses.max(uses)),
             pins: old.map_or(0, |old| old.pins),
             list: 0,
