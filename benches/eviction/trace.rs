@@ -177,8 +177,8 @@ impl World {
         let mut sum = 0.0;
         for rank in 1..=shape.repositories {
             #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
-            let share = (rank as f64).powf(-0.9);
-            sum += share;
+            let part = (rank as f64).powf(-0.9);
+            sum += part;
             world.popularity.push(sum);
             let family = world.random.index(60);
             let large = world.random.chance(0.03);
@@ -242,7 +242,7 @@ impl World {
             let mut built = self.own_blobs(false);
             let family = self.random.index(60);
             built.extend(self.shared(family));
-            for again in 0..1 + self.random.below(2) {
+            for again in 0..=self.random.below(2) {
                 self.ask(&built, at + again * 20 * MINUTE_MS);
             }
         }
@@ -310,7 +310,7 @@ impl World {
         let all = self.popularity.last().copied().unwrap_or_default();
         let at = self.random.unit() * all;
         let rank = self.popularity.partition_point(|sum| *sum <= at);
-        // The most popular are not the first: families and tools are spread.
+        // Rounding may lead one past the end.
         rank.min(self.popularity.len() - 1)
     }
 }
