@@ -54,8 +54,8 @@ pub fn cheapest<V: Ord>(
 }
 
 /// The policy kept: the blob goes first whose idle time, divided by its uses, is longest. One used
-/// in ten different minutes may lie idle ten times as long as one that was used once, so that a
-/// scan of everything pushes out what was scanned before it, and little else.
+/// in ten different minutes may lie idle ten times as long as one that was used once: a scan of
+/// everything must be ten times as large to push it out.
 ///
 /// Blobs of as many uses are a list in order of last use; the longest idle of each list are
 /// compared. All that it goes by is in the index: a restart changes nothing.
