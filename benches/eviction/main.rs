@@ -7,7 +7,7 @@
 //! cargo test --bench eviction                         short traces, and what must hold of all of them
 //! ```
 //!
-//! The same seed gives the same table, on any machine. docs/eviction.md tells what is compared and
+//! The same seed gives the same table. docs/eviction.md tells what is compared and
 //! what came of it.
 
 #![allow(
