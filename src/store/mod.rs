@@ -58,7 +58,7 @@ use room::Rooms;
 use space::Bounds;
 pub use space::{Amount, Measure, Meter, Space};
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::oci::Digest;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::EvictReason;
@@ -218,10 +218,13 @@ impl Store {
     pub fn touch(&self, digest: &Digest) {
         let now = self.inner.clock.now();
         let due = self.ledger().touch(digest, now);
-        if let Some(size) = due {
-            self.inner
-                .known
-                .note_blob(digest, BlobRecord { size, used: now });
+        if let Some(evict::Noted { size, uses }) = due {
+            let record = BlobRecord {
+                size,
+                used: now,
+                uses,
+            };
+            self.inner.known.note_blob(digest, record);
         }
     }
 
@@ -365,9 +368,12 @@ impl Store {
         }
         // A file of this name that was open before is another file now.
         self.open_files().pop(digest);
-        self.inner
-            .known
-            .note_blob(digest, BlobRecord { size, used: now });
+        let record = BlobRecord {
+            size,
+            used: now,
+            uses: 1,
+        };
+        self.inner.known.note_blob(digest, record);
         self.report();
         Ok(Pin::of_pinned(self.clone(), *digest))
     }
@@ -384,7 +390,7 @@ impl Store {
             Err(error) => {
                 tracing::warn!(digest = %victim.digest, %error, "cannot delete a blob; it stays. Is the disk read-only?");
                 self.ledger()
-                    .load(victim.digest, victim.size, self.inner.clock.now());
+                    .load(victim.digest, victim.size, self.inner.clock.now(), 1);
             }
         }
         self.report();
@@ -405,7 +411,7 @@ impl Store {
     fn load(&self) -> io::Result<()> {
         let kept = self.inner.layout.sweep_fills()?;
         let records = self.inner.known.blobs();
-        let mut found: Vec<(Timestamp, fs::Found)> = Vec::new();
+        let mut found: Vec<(BlobRecord, fs::Found)> = Vec::new();
         for blob in self.inner.layout.blobs()? {
             match records.get(&blob.digest) {
                 Some(record) if record.size != blob.size => {
@@ -416,22 +422,23 @@ impl Store {
                     self.inner.layout.remove_blob(&blob.digest)?;
                     self.inner.known.forget_blob(&blob.digest);
                 }
-                Some(record) => found.push((record.used, blob)),
+                Some(record) => found.push((*record, blob)),
                 None => {
                     let record = BlobRecord {
                         size: blob.size,
                         used: blob.modified,
+                        uses: 1,
                     };
                     self.inner.known.note_blob(&blob.digest, record);
-                    found.push((blob.modified, blob));
+                    found.push((record, blob));
                 }
             }
         }
-        found.sort_by_key(|(used, blob)| (*used, blob.digest));
+        found.sort_by_key(|(record, blob)| (record.used, blob.digest));
         let victims = {
             let mut ledger = self.ledger();
-            for (used, blob) in &found {
-                ledger.load(blob.digest, blob.size, *used);
+            for (record, blob) in &found {
+                ledger.load(blob.digest, blob.size, record.used, record.uses);
             }
             ledger.shrink()
         };

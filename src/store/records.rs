@@ -46,18 +46,31 @@ pub(super) struct BlobRecord {
     pub(super) size: u64,
     /// When it was last used, to the minute.
     pub(super) used: Timestamp,
+    /// In how many different minutes it was used; stays at 255.
+    pub(super) uses: u8,
 }
 
 impl BlobRecord {
     pub(super) fn encode(self) -> Vec<u8> {
-        [self.size.to_be_bytes(), self.used.0.to_be_bytes()].concat()
+        let mut bytes = [self.size.to_be_bytes(), self.used.0.to_be_bytes()].concat();
+        bytes.push(self.uses);
+        bytes
     }
 
+    /// The record's length is its version: the count was added last, and what was written
+    /// before has one use.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (size, used) = bytes.split_at_checked(8)?;
+        let (size, rest) = bytes.split_at_checked(8)?;
+        let (used, rest) = rest.split_at_checked(8)?;
+        let count = match rest {
+            [] => 1,
+            [count] => *count,
+            _ => return None,
+        };
         Some(Self {
             size: u64::from_be_bytes(size.try_into().ok()?),
             used: Timestamp(u64::from_be_bytes(used.try_into().ok()?)),
+            uses: count,
         })
     }
 }
@@ -218,8 +231,20 @@ mod tests {
         let record = BlobRecord {
             size: 5,
             used: Timestamp(1 << 40),
+            uses: 7,
         };
         assert_eq!(BlobRecord::decode(&record.encode()), Some(record));
+    }
+
+    #[test]
+    fn a_record_from_before_uses_were_counted_has_one() {
+        let old = [5_u64.to_be_bytes(), (1_u64 << 40).to_be_bytes()].concat();
+        let record = BlobRecord {
+            size: 5,
+            used: Timestamp(1 << 40),
+            uses: 1,
+        };
+        assert_eq!(BlobRecord::decode(&old), Some(record));
     }
 
     #[test]
@@ -227,6 +252,7 @@ mod tests {
         assert_eq!(Link::decode(b""), None);
         assert_eq!(Link::decode(b"\x01\x02"), None);
         assert_eq!(BlobRecord::decode(b"123456789"), None);
+        assert_eq!(BlobRecord::decode(b"123456781234567812"), None);
         assert_eq!(decode_digest(b"\x03aaaa"), None);
         assert_eq!(decode_repository(b"no separator"), None);
     }

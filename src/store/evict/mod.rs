@@ -1,0 +1,248 @@
+//! What is kept and what goes: the ledger of sizes. Pure: it names victims,
+//! the store deletes them.
+//!
+//! `blobs` holds the entries in lists, `policy` says which goes first. `benches/eviction` replays
+//! access logs through this very code; docs/eviction.md has what came of it.
+
+pub mod blobs;
+pub mod policy;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::oci::Digest;
+pub use blobs::{Blobs, Entry, Place};
+pub use policy::{IdleByUses, Policy};
+
+/// Uses closer together than this are one, for the count and for the index: a client's ranges and
+/// a fleet's rollout are one use of a blob, and order in memory is exact within a list anyway.
+const NOTE_EVERY: Duration = Duration::from_mins(1);
+
+/// What the store holds, in the order of a policy, and what it has promised.
+///
+/// `used + reserved <= max` holds after every call. A reservation is made
+/// before the first byte of a fill and is settled into an entry or released.
+#[derive(Debug)]
+pub struct Ledger<P = IdleByUses> {
+    blobs: Blobs,
+    policy: P,
+    reserved: u64,
+    max: u64,
+    /// The latest time that anything was used at: what "now" is for an eviction.
+    now: Timestamp,
+}
+
+/// What the index should know of a blob's use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// The blob's size in bytes.
+    pub size: u64,
+    /// In how many different minutes it was used, this one included; stays at 255.
+    pub uses: u8,
+}
+
+/// A blob that must be deleted now. The ledger has forgotten it already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Victim {
+    /// Which.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// The bytes cannot be had, even if everything evictable went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{wanted} bytes do not fit: of {max} bytes {kept} are in use by open blobs and fills")]
+pub struct NoRoom {
+    /// What was asked for.
+    pub wanted: u64,
+    /// What cannot be freed now.
+    pub kept: u64,
+    /// The size of the store.
+    pub max: u64,
+}
+
+impl Ledger {
+    /// An empty ledger for a store of `max` bytes.
+    #[must_use]
+    pub fn new(max: u64) -> Self {
+        Self::with_policy(max, IdleByUses)
+    }
+}
+
+impl<P: Policy> Ledger<P> {
+    /// The same with another policy: for comparisons.
+    #[must_use]
+    pub fn with_policy(max: u64, policy: P) -> Self {
+        Self {
+            blobs: Blobs::new(P::LISTS),
+            policy,
+            reserved: 0,
+            max,
+            now: Timestamp::default(),
+        }
+    }
+
+    /// Takes in a blob found on disk at start-up; call in order of last use,
+    /// oldest first. `uses` is what the index has, 1 where it does not say.
+    pub fn load(&mut self, digest: Digest, size: u64, noted: Timestamp, uses: u8) {
+        self.enter(&digest, size, noted, uses);
+    }
+
+    /// Reserves `bytes`, naming what must be deleted for it.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; then nothing was evicted.
+    pub fn admit(&mut self, bytes: u64) -> Result<Vec<Victim>, NoRoom> {
+        let need = self.bytes().saturating_add(bytes).saturating_sub(self.max);
+        let victims = self.victims(need);
+        let freed: u64 = victims.iter().map(|v| v.size).sum();
+        if freed < need {
+            return Err(NoRoom {
+                wanted: bytes,
+                kept: self.bytes() - freed,
+                max: self.max,
+            });
+        }
+        self.evict(&victims);
+        self.reserved += bytes;
+        Ok(victims)
+    }
+
+    /// For what makes room before it is needed, and for a file system that is short of it: what must
+    /// go so that `need` bytes come free, or as much of it as there is; nothing when that is less
+    /// than `least`.
+    pub fn free(&mut self, need: u64, least: u64) -> Vec<Victim> {
+        let victims = self.victims(need);
+        let freed: u64 = victims.iter().map(|v| v.size).sum();
+        if freed < least {
+            return Vec::new();
+        }
+        self.evict(&victims);
+        victims
+    }
+
+    /// What must go at start-up when the store has been made smaller.
+    pub fn shrink(&mut self) -> Vec<Victim> {
+        let over = self.bytes().saturating_sub(self.max);
+        let victims = self.victims(over);
+        self.evict(&victims);
+        victims
+    }
+
+    /// Gives back a reservation.
+    pub fn release(&mut self, bytes: u64) {
+        self.reserved = self.reserved.saturating_sub(bytes);
+    }
+
+    /// Turns a reservation into a stored blob of `size` (at most `reserved`) bytes.
+    pub fn settle(&mut self, digest: Digest, reserved: u64, size: u64, now: Timestamp) {
+        self.release(reserved);
+        self.enter(&digest, size, now, 1);
+    }
+
+    /// The size of a blob, if the store has it.
+    #[must_use]
+    pub fn size(&self, digest: &Digest) -> Option<u64> {
+        self.entry(digest).map(|entry| entry.size)
+    }
+
+    /// Marks a blob as used just now. What the index should hear of it, if anything.
+    pub fn touch(&mut self, digest: &Digest, now: Timestamp) -> Option<Noted> {
+        self.now = self.now.max(now);
+        let place = self.blobs.find(digest)?;
+        let last = self.blobs.entry(place)?.used;
+        let due = now.since(last) >= NOTE_EVERY;
+        if due {
+            self.blobs.count(place, now);
+        }
+        self.policy.used(&mut self.blobs, place, due);
+        let entry = self.blobs.entry(place)?;
+        due.then_some(Noted {
+            size: entry.size,
+            uses: entry.uses,
+        })
+    }
+
+    /// Marks a blob as open: its size, if the store has it.
+    pub fn pin(&mut self, digest: &Digest) -> Option<u64> {
+        let place = self.blobs.find(digest)?;
+        self.blobs.change(place, |entry| entry.pins += 1);
+        self.policy.used(&mut self.blobs, place, false);
+        self.blobs.entry(place).map(|entry| entry.size)
+    }
+
+    /// Undoes one [`Ledger::pin`].
+    pub fn unpin(&mut self, digest: &Digest) {
+        if let Some(place) = self.blobs.find(digest) {
+            self.blobs
+                .change(place, |entry| entry.pins = entry.pins.saturating_sub(1));
+        }
+    }
+
+    /// Forgets a blob, whoever reads it: it is gone or damaged. Its size.
+    pub fn forget(&mut self, digest: &Digest) -> Option<u64> {
+        self.blobs.remove(digest).map(|entry| entry.size)
+    }
+
+    /// What is known of a blob, if the store has it.
+    #[must_use]
+    pub fn entry(&self, digest: &Digest) -> Option<&Entry> {
+        self.blobs.entry(self.blobs.find(digest)?)
+    }
+
+    /// Bytes stored and promised.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.blobs.bytes().saturating_add(self.reserved)
+    }
+
+    /// How many blobs are stored.
+    #[must_use]
+    pub fn blobs(&self) -> usize {
+        self.blobs.len()
+    }
+
+    /// The size of the store.
+    #[must_use]
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// Enters a blob, or one of the same name anew: who reads it goes on reading.
+    fn enter(&mut self, digest: &Digest, size: u64, last: Timestamp, uses: u8) {
+        self.now = self.now.max(last);
+        let old = self.blobs.remove(digest);
+        let entry = Entry {
+            size,
+            used: last,
+            uses: old.map_or(uses, |old| old.uses.max(uses)),
+            pins: old.map_or(0, |old| old.pins),
+            list: 0,
+        };
+        let place = self.blobs.insert(digest, entry);
+        self.policy.entered(&mut self.blobs, place);
+    }
+
+    /// The blobs that the policy gives up and nobody reads, until `need` bytes are found.
+    fn victims(&mut self, need: u64) -> Vec<Victim> {
+        let places = self.policy.victims(&mut self.blobs, need, self.now);
+        let named = places.into_iter().filter_map(|place| {
+            let size = self.blobs.entry(place)?.size;
+            let digest = self.blobs.digest(place)?;
+            Some(Victim { digest, size })
+        });
+        named.collect()
+    }
+
+    fn evict(&mut self, victims: &[Victim]) {
+        for victim in victims {
+            if let Some(place) = self.blobs.find(&victim.digest) {
+                self.policy.evicted(&self.blobs, place);
+            }
+            self.forget(&victim.digest);
+        }
+    }
+}

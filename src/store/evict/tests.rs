@@ -1,0 +1,240 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn digest(n: u8) -> Digest {
+    Digest::Sha256([n; 32])
+}
+
+fn filled(max: u64, sizes: &[u64]) -> Ledger {
+    let mut ledger = Ledger::new(max);
+    for (n, size) in (0_u8..).zip(sizes) {
+        ledger.load(digest(n), *size, Timestamp::default(), 1);
+    }
+    ledger
+}
+
+#[test]
+fn the_least_recently_used_goes_first() {
+    let mut ledger = filled(100, &[40, 30, 30]);
+    ledger.touch(&digest(0), Timestamp::default());
+    let victims = ledger.admit(20).unwrap();
+    assert_eq!(
+        victims,
+        [Victim {
+            digest: digest(1),
+            size: 30
+        }]
+    );
+    assert_eq!(ledger.bytes(), 90);
+}
+
+#[test]
+fn an_open_blob_is_never_a_victim() {
+    let mut ledger = filled(100, &[40, 30, 30]);
+    ledger.pin(&digest(0)).unwrap();
+    ledger.pin(&digest(1)).unwrap();
+    assert_eq!(
+        ledger.admit(40),
+        Err(NoRoom {
+            wanted: 40,
+            kept: 70,
+            max: 100
+        })
+    );
+    assert_eq!(ledger.blobs(), 3, "a refusal evicts nothing");
+    ledger.unpin(&digest(0));
+    let victims = ledger.admit(40).unwrap();
+    let gone: Vec<_> = victims.iter().map(|v| v.digest).collect();
+    assert_eq!(gone, [digest(2), digest(0)], "opening is a use");
+}
+
+#[test]
+fn a_reservation_counts_until_it_is_settled_or_released() {
+    let mut ledger = Ledger::new(100);
+    ledger.admit(80).unwrap();
+    assert!(ledger.admit(30).is_err());
+    ledger.settle(digest(1), 80, 10, Timestamp::default());
+    assert_eq!(ledger.bytes(), 10);
+    ledger.admit(90).unwrap();
+    ledger.release(90);
+    assert_eq!(ledger.bytes(), 10);
+}
+
+#[test]
+fn a_smaller_store_sheds_at_start() {
+    let mut ledger = filled(50, &[40, 30, 30]);
+    let gone: Vec<_> = ledger.shrink().iter().map(|v| v.digest).collect();
+    assert_eq!(gone, [digest(0), digest(1)]);
+    assert_eq!(ledger.bytes(), 30);
+}
+
+#[test]
+fn bytes_come_free_or_nothing_goes() {
+    let mut ledger = filled(200, &[40, 30, 30]);
+    ledger.pin(&digest(2)).unwrap();
+    assert_eq!(ledger.free(80, 80), [], "two of them have only 70");
+    assert_eq!(ledger.bytes(), 100);
+    let gone: Vec<_> = ledger.free(41, 41).iter().map(|v| v.digest).collect();
+    assert_eq!(gone, [digest(0), digest(1)]);
+    assert_eq!(ledger.free(5, 0), [], "what is open stays");
+    assert_eq!(ledger.bytes(), 30);
+}
+
+#[test]
+fn what_was_used_four_times_stays_four_times_as_long() {
+    let minute = |n: u64| Timestamp(n * 60_000);
+    let mut ledger = Ledger::new(100);
+    ledger.load(digest(0), 30, minute(0), 1);
+    for again in [1, 2, 3] {
+        ledger.touch(&digest(0), minute(again * 10));
+    }
+    // A scan that turns the store over in two minutes: least recent use alone would evict the
+    // blob for the third.
+    for n in 1..6_u8 {
+        let victims = ledger.admit(35).unwrap();
+        assert!(victims.iter().all(|victim| victim.digest != digest(0)));
+        ledger.settle(digest(n), 35, 35, minute(30 + u64::from(n)));
+    }
+    assert_eq!(ledger.admit(35).unwrap()[0].digest, digest(0), "no longer");
+}
+
+#[test]
+fn uses_within_a_minute_are_one() {
+    let mut ledger = filled(100, &[40]);
+    for second in 1..60 {
+        assert_eq!(ledger.touch(&digest(0), Timestamp(second * 1000)), None);
+    }
+    let noted = ledger.touch(&digest(0), Timestamp(60_000));
+    assert_eq!(noted, Some(Noted { size: 40, uses: 2 }));
+    for minute in 2..400 {
+        ledger.touch(&digest(0), Timestamp(minute * 60_000));
+    }
+    assert_eq!(ledger.entry(&digest(0)).unwrap().uses, u8::MAX);
+}
+
+#[test]
+fn a_blob_that_comes_anew_keeps_its_readers() {
+    let mut ledger = filled(100, &[40]);
+    ledger.pin(&digest(0)).unwrap();
+    ledger.admit(50).unwrap();
+    ledger.settle(digest(0), 50, 50, Timestamp::default());
+    assert_eq!((ledger.bytes(), ledger.blobs()), (50, 1));
+    assert!(ledger.admit(60).is_err(), "it is still read");
+}
+
+/// What is done to a ledger in the properties: which step, with which blob, how many bytes, how
+/// much later.
+type Step = (u8, u8, u64, u64);
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec((0_u8..7, 0_u8..16, 0_u64..60, 0_u64..200_000), 0..200)
+}
+
+/// Does a step. What was evicted by it; `None` where nothing was stored.
+fn apply<P: Policy>(ledger: &mut Ledger<P>, step: Step, now: Timestamp) -> Option<Vec<Victim>> {
+    let (step, n, bytes, _) = step;
+    let digest = digest(n);
+    match step {
+        0 | 1 => {
+            let victims = ledger.admit(bytes).ok()?;
+            ledger.settle(digest, bytes, bytes, now);
+            return Some(victims);
+        }
+        2 => {
+            ledger.pin(&digest);
+        }
+        3 => ledger.unpin(&digest),
+        4 => {
+            ledger.forget(&digest);
+        }
+        _ => {
+            ledger.touch(&digest, now);
+        }
+    }
+    None
+}
+
+/// Runs the steps over a ledger and a plain model of it side by side.
+fn agrees_with_a_model<P: Policy>(policy: P, steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut ledger = Ledger::with_policy(100, policy);
+    let mut model = std::collections::HashMap::<Digest, (u64, u32)>::new();
+    let mut now = Timestamp::default();
+    for step in steps {
+        now = Timestamp(now.0 + step.3);
+        let stored = apply(&mut ledger, *step, now);
+        for victim in stored.iter().flatten() {
+            let gone = model.remove(&victim.digest);
+            prop_assert_eq!(gone, Some((victim.size, 0)), "stored, and nobody reads it");
+        }
+        let digest = digest(step.1);
+        match step.0 {
+            0 | 1 if stored.is_some() => model.entry(digest).or_default().0 = step.2,
+            2 | 3 => {
+                if let Some((_, pins)) = model.get_mut(&digest) {
+                    *pins = if step.0 == 2 {
+                        *pins + 1
+                    } else {
+                        pins.saturating_sub(1)
+                    };
+                }
+            }
+            4 => {
+                model.remove(&digest);
+            }
+            _ => {}
+        }
+        let sum: u64 = model.values().map(|(size, _)| size).sum();
+        prop_assert!(ledger.bytes() <= ledger.max());
+        prop_assert_eq!((ledger.bytes(), ledger.blobs()), (sum, model.len()));
+        for (digest, (size, pins)) in &model {
+            let entry = ledger.entry(digest).unwrap();
+            prop_assert_eq!((entry.size, entry.pins), (*size, *pins));
+        }
+        // The lists hold each blob once, and their bytes are those of their blobs.
+        let lists = (0..ledger.blobs.lists()).map(|list| ledger.blobs.list_bytes(list));
+        prop_assert_eq!(lists.sum::<u64>(), sum);
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn bound_pins_and_accounting_hold(steps in steps()) {
+        agrees_with_a_model(IdleByUses, &steps)?;
+        agrees_with_a_model(policy::LeastRecent, &steps)?;
+    }
+
+    #[test]
+    fn the_same_uses_have_the_same_victims(steps in steps()) {
+        let (mut one, mut other) = (Ledger::new(100), Ledger::new(100));
+        let mut now = Timestamp::default();
+        for step in steps {
+            now = Timestamp(now.0 + step.3);
+            prop_assert_eq!(apply(&mut one, step, now), apply(&mut other, step, now));
+        }
+    }
+
+    /// Of what the index has, a new ledger makes the same choice, where uses are a minute apart.
+    #[test]
+    fn a_restart_changes_no_choice(uses in prop::collection::vec(0_u8..8, 1..60)) {
+        let mut ledger = Ledger::new(80);
+        let mut index = std::collections::HashMap::new();
+        for n in 0..8 {
+            ledger.load(digest(n), 10, Timestamp(u64::from(n)), 1);
+            index.insert(digest(n), (Timestamp(u64::from(n)), 1));
+        }
+        for (n, at) in uses.into_iter().zip(1..) {
+            let now = Timestamp(at * 120_000);
+            let noted = ledger.touch(&digest(n), now).unwrap();
+            index.insert(digest(n), (now, noted.uses));
+        }
+        let mut records: Vec<_> = index.into_iter().collect();
+        records.sort_by_key(|(_, (used, _))| *used);
+        let mut again = Ledger::new(80);
+        for (digest, (used, uses)) in records {
+            again.load(digest, 10, used, uses);
+        }
+        prop_assert_eq!(ledger.admit(80), again.admit(80));
+    }
+}
