@@ -1,0 +1,3 @@
+//! Warming.
+pub mod platform;
+pub mod sources;
