@@ -33,7 +33,9 @@ pub enum ImageNameError {
     #[error("the registry is not a host name with an optional port")]
     Registry,
     /// The name is not one that a repository can have.
-    #[error("the repository's name is not valid (lower-case letters, digits, and . _ - between them)")]
+    #[error(
+        "the repository's name is not valid (lower-case letters, digits, and . _ - between them)"
+    )]
     Repository,
     /// The part after the colon is not a tag.
     #[error("the tag is not valid (letters, digits, and . _ -; at most 128)")]
@@ -155,7 +157,10 @@ mod tests {
             ("ghcr.io:x/app", ImageNameError::Registry),
             ("ghcr.io/", ImageNameError::Repository),
             ("nginx@", ImageNameError::Digest(DigestError::Malformed)),
-            ("nginx@sha256:00", ImageNameError::Digest(DigestError::Malformed)),
+            (
+                "nginx@sha256:00",
+                ImageNameError::Digest(DigestError::Malformed),
+            ),
         ] {
             assert_eq!(ImageName::parse(text), Err(error), "{text}");
         }

@@ -57,6 +57,7 @@ impl Platform {
             ("armhf", _) | ("arm", "" | "7") => ("arm", "v7".to_owned()),
             ("armel", _) => ("arm", "v6".to_owned()),
             ("arm", "5" | "6" | "8") => ("arm", format!("v{variant}")),
+            ("loongarch64", _) => ("loong64", variant),
             ("powerpc64", _) if cfg!(target_endian = "little") => ("ppc64le", variant),
             (other, _) => (other, variant.clone()),
         };
@@ -68,7 +69,7 @@ impl Platform {
     }
 
     /// How well an image for `offered` runs here; `None` when it does not. Higher is better: the very
-    /// variant, and then the nearest older one (an ARMv7 runs what was built for v6).
+    /// variant, and then the nearest older one (`arm/v7` runs what was built for v6).
     fn fit(&self, offered: &Self) -> Option<u32> {
         if self.os != offered.os || self.architecture != offered.architecture {
             return None;
@@ -186,8 +187,7 @@ mod tests {
 
     fn choose(wanted: &[&str], offered: &[&str]) -> (Vec<usize>, Vec<String>) {
         let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-        let offered: Vec<Option<Platform>> =
-            offered.iter().map(|text| text.parse().ok()).collect();
+        let offered: Vec<Option<Platform>> = offered.iter().map(|text| text.parse().ok()).collect();
         let (taken, unmet) = Wanted::parse(&wanted).unwrap().choose(&offered);
         (taken, unmet.iter().map(ToString::to_string).collect())
     }
@@ -207,18 +207,34 @@ mod tests {
         ] {
             assert_eq!(platform(text).to_string(), shown);
         }
-        for bad in ["", "linux", "linux/", "/amd64", "a/b/c/d", "linux amd64", "l/a,b"] {
+        for bad in [
+            "",
+            "linux",
+            "linux/",
+            "/amd64",
+            "a/b/c/d",
+            "linux amd64",
+            "l/a,b",
+        ] {
             assert_eq!(bad.parse::<Platform>(), Err(PlatformError(bad.to_owned())));
         }
     }
 
     #[test]
     fn the_best_variant_is_taken() {
-        let arms = ["linux/arm/v5", "linux/arm/v7", "linux/arm/v6", "linux/arm64"];
+        let arms = [
+            "linux/arm/v5",
+            "linux/arm/v7",
+            "linux/arm/v6",
+            "linux/arm64",
+        ];
         assert_eq!(choose(&["linux/arm"], &arms), (vec![1], vec![]));
         assert_eq!(choose(&["linux/arm/v6"], &arms), (vec![2], vec![]));
         assert_eq!(choose(&["linux/arm64"], &arms), (vec![3], vec![]));
-        assert_eq!(choose(&["linux/arm/v6"], &arms[1..2]), (vec![], vec!["linux/arm/v6".to_owned()]));
+        assert_eq!(
+            choose(&["linux/arm/v6"], &arms[1..2]),
+            (vec![], vec!["linux/arm/v6".to_owned()])
+        );
         let plain = ["linux/amd64", "linux/amd64/v3"];
         assert_eq!(choose(&["linux/amd64"], &plain), (vec![0], vec![]));
         assert_eq!(choose(&["linux/amd64/v4"], &plain), (vec![1], vec![]));
@@ -233,7 +249,10 @@ mod tests {
             (vec![1], vec!["linux/s390x".to_owned()])
         );
         // An entry that does not say is taken along.
-        assert_eq!(choose(&["linux/amd64"], &["linux/amd64", "?"]), (vec![0, 1], vec![]));
+        assert_eq!(
+            choose(&["linux/amd64"], &["linux/amd64", "?"]),
+            (vec![0, 1], vec![])
+        );
     }
 
     #[test]

@@ -47,7 +47,7 @@ struct Fault {
 ///
 /// # Errors
 /// [`SourceError`]: it cannot be read, makes no sense, or names no image.
-pub fn read(path: &Path, variables: Variables<'_>) -> Result<Images, SourceError> {
+pub(super) fn read(path: &Path, variables: Variables<'_>) -> Result<Images, SourceError> {
     let is_input = path.as_os_str() == "-";
     let file = if is_input {
         "standard input".to_owned()
@@ -113,7 +113,9 @@ fn parse_yaml(
             Value::Map(_) => kubernetes::images(&document, images)?,
             Value::List(items) => add_items(&document, items, images)?,
             Value::Text(_) | Value::Other => {
-                let line = text.lines().nth(usize::try_from(first_line - 1).unwrap_or(0));
+                let line = text
+                    .lines()
+                    .nth(usize::try_from(first_line - 1).unwrap_or(0));
                 let why = format!(
                     "{:?} is neither one image in a line, nor YAML of Kubernetes or compose",
                     uncommented(line.unwrap_or_default())

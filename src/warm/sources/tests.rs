@@ -88,7 +88,8 @@ items:
             "docker.io/library/debug:latest",
         ]
     );
-    let json = r#"{"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"image": "nginx"}]}}"#;
+    let json =
+        r#"{"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"image": "nginx"}]}}"#;
     assert_eq!(names(json), ["docker.io/library/nginx:latest"]);
 }
 
@@ -98,16 +99,22 @@ fn faults_in_yaml_name_the_line() {
     assert_eq!(line, Some(5), "{why}");
     assert!(why.starts_with("image \"UPPER:x\": "), "{why}");
     let (line, why) = fault("kind: Pod\nspec:\n  containers:\n  - image: 3\n");
-    assert_eq!((line, why.as_str()), (Some(4), "an image's name must be a text"));
+    assert_eq!(
+        (line, why.as_str()),
+        (Some(4), "an image's name must be a text")
+    );
     let (line, why) = fault("kind: Pod\nspec: [a\nb: {\n");
     assert!(line.is_some(), "{why}");
     assert!(!why.contains('\n'), "{why}");
-    assert_eq!(fault("kind: ConfigMap\ndata: {}\n"), (None, "names no image".to_owned()));
+    assert_eq!(
+        fault("kind: ConfigMap\ndata: {}\n"),
+        (None, "names no image".to_owned())
+    );
     // A cascade of aliases that would be a billion values.
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..10 {
         let of = vec![format!("*a{}", level - 1); 10].join(", ");
-        bomb.push_str(&format!("a{level}: &a{level} [{of}]\n"));
+        bomb += &format!("a{level}: &a{level} [{of}]\n");
     }
     fault(&bomb);
 }
@@ -170,5 +177,8 @@ fn errors_name_the_file() {
     let none = &|_: &str| None;
     let error = read(Path::new("/nowhere/list.txt"), none).unwrap_err();
     let text = error.to_string();
-    assert!(text.starts_with("/nowhere/list.txt: cannot be read: "), "{text}");
+    assert!(
+        text.starts_with("/nowhere/list.txt: cannot be read: "),
+        "{text}"
+    );
 }

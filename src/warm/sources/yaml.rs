@@ -33,8 +33,6 @@ pub(super) enum Value {
 pub(super) fn parse(text: &str) -> Result<Vec<Node>, Fault> {
     serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| {
         let line = error.location().map(|location| location.line());
-        let options = serde_saphyr::RenderOptions::default();
-        let _ = options;
         let why = error.without_snippet().to_string();
         Fault::new(line, why.lines().next().unwrap_or("is no YAML"))
     })
@@ -84,9 +82,10 @@ impl Node {
             Value::Text(text) if text.trim().is_empty() => Ok(None),
             Value::Text(text) => Ok(Some(text.trim())),
             Value::Null => Ok(None),
-            Value::List(_) | Value::Map(_) | Value::Other => {
-                Err(Fault::new(Some(self.line), "an image's name must be a text"))
-            }
+            Value::List(_) | Value::Map(_) | Value::Other => Err(Fault::new(
+                Some(self.line),
+                "an image's name must be a text",
+            )),
         }
     }
 }
