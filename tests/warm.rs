@@ -11,12 +11,15 @@ mod common;
 
 use std::process::{Output, Stdio};
 
-use common::images::{image, image_of, index};
-use common::{Blob, Dialect, FakeRegistry, Fault, Kind, Mirror, Rule, World, within};
+use common::images::{Manifest, OCI_INDEX, OCI_MANIFEST, image, image_of, index};
+use common::{
+    Blob, Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule, World, within,
+};
 use http::Method;
 use roadstead::oci::ImageName;
+use roadstead::server::TlsConfig;
 use roadstead::warm::{self, Job, Outcome, Wanted};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
@@ -204,6 +207,73 @@ async fn only_the_wanted_platforms_are_fetched() {
         ["platform linux/s390x: the image has no such platform, only linux/amd64, linux/arm64"]
     );
     assert_eq!(outcome.images[0].platforms, ["linux/amd64"]);
+}
+
+#[tokio::test]
+async fn a_mirror_with_a_certificate_is_warmed_if_that_is_believed() {
+    let hub = FakeRegistry::start().await;
+    let one = image(1, &[3_000_000], Dialect::Oci);
+    hub.put_image("library/one", Some("1"), &one);
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let builder = MirrorBuilder::of(&hub);
+    let tls = TlsConfig {
+        cert: builder.dir().join("tls.crt"),
+        key: builder.dir().join("tls.key"),
+    };
+    let certificate = tls.cert.clone();
+    std::fs::write(&tls.cert, made.cert.pem()).unwrap();
+    std::fs::write(&tls.key, made.signing_key.serialize_pem()).unwrap();
+    let mirror = builder
+        .with(|config| config.server.tls = Some(tls))
+        .start()
+        .await;
+    let mut job = Job {
+        server: format!("https://{}", mirror.address()).parse().unwrap(),
+        ..job(&mirror, &["one:1"], &[])
+    };
+    let error = within("a refusal", warm::run(&job)).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+    job.ca_file = Some(certificate);
+    let outcome = run(&job).await;
+    assert_eq!(missing(&outcome), [""; 0]);
+    assert_eq!(outcome.summary.blobs.fetched, 2);
+}
+
+#[tokio::test]
+async fn attestations_and_foreign_layers_that_nobody_has_are_not_missing() {
+    let hub = FakeRegistry::start().await;
+    let own = image(1, &[1000], Dialect::Oci);
+    let gone = Blob::noise(5, 10);
+    let config = &own.config;
+    let layers = json!([
+        {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": own.layers[0].digest, "size": 1000},
+        {"mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar",
+         "digest": gone.digest, "size": 10, "urls": ["https://vendor.example/layer"]},
+    ]);
+    let manifest = Manifest::of(
+        OCI_MANIFEST,
+        &json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": layers,
+                "config": {"mediaType": "application/vnd.oci.image.config.v1+json",
+                           "digest": config.digest, "size": config.bytes.len()}}),
+    );
+    let list = Manifest::of(
+        OCI_INDEX,
+        &json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [
+            {"mediaType": OCI_MANIFEST, "digest": manifest.digest, "size": manifest.bytes.len(),
+             "platform": {"os": "linux", "architecture": "amd64"}},
+            {"mediaType": OCI_MANIFEST, "digest": Blob::noise(6, 10).digest, "size": 10,
+             "platform": {"os": "unknown", "architecture": "unknown"},
+             "annotations": {"vnd.docker.reference.type": "attestation-manifest"}},
+        ]}),
+    );
+    hub.put_image("library/own", None, &own);
+    hub.put_manifest("library/own", None, &manifest);
+    hub.put_manifest("library/own", Some("1"), &list);
+    let mirror = Mirror::of(&hub).await;
+    let outcome = run(&job(&mirror, &["own:1"], &["all"])).await;
+    assert_eq!(missing(&outcome), [""; 0]);
+    assert_eq!(outcome.summary.blobs.all(), 2);
+    assert_eq!(outcome.images[0].manifests.all(), 2);
 }
 
 #[tokio::test]

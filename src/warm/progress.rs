@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -32,8 +33,9 @@ pub(super) struct Reporter {
 #[derive(Debug)]
 struct Bars {
     all: MultiProgress,
-    /// Images that are done, below the others.
+    /// Images that are done, and the bytes of all, below the others.
     overall: ProgressBar,
+    bytes: AtomicU64,
 }
 
 /// Shows one image. Dropping it takes its bar away.
@@ -91,11 +93,23 @@ impl Bars {
         let overall = ProgressBar::new(images as u64).with_style(style(OVERALL));
         let overall = all.add(overall);
         overall.enable_steady_tick(TICK);
-        Self { all, overall }
+        Self {
+            all,
+            overall,
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    fn advance(&self, bytes: i64) {
+        // Wraps around to less where the number is negative.
+        let change = bytes.cast_unsigned();
+        let before = self.bytes.fetch_add(change, Ordering::Relaxed);
+        let now = size(before.wrapping_add(change));
+        self.overall.set_message(now.to_string());
     }
 
     fn image(&self, name: &ImageName) -> ProgressBar {
-        let bar = ProgressBar::new(0).with_style(style(IMAGE));
+        let bar = ProgressBar::no_length().with_style(style(BEGINNING));
         let bar = self.all.insert_before(&self.overall, bar);
         bar.set_message(shorten(&name.to_string()));
         bar.enable_steady_tick(TICK);
@@ -108,12 +122,16 @@ impl ImageProgress<'_> {
     pub(super) fn expect(&self, bytes: u64) {
         if let Some(bar) = &self.bar {
             bar.set_length(bytes);
+            bar.set_style(style(IMAGE));
         }
     }
 
     /// So many bytes came, or (negative) count no more.
     pub(super) fn advance(&self, bytes: i64) {
         let Some(bar) = &self.bar else { return };
+        if let Some(bars) = &self.reporter.bars {
+            bars.advance(bytes);
+        }
         if bytes < 0 {
             bar.dec(bytes.unsigned_abs());
         } else {
@@ -241,7 +259,9 @@ fn style(template: &str) -> ProgressStyle {
 const NAME_CHARS_MAX: usize = 40;
 const IMAGE: &str =
     "{msg:40} [{bar:20}] {decimal_bytes:>9}/{decimal_total_bytes:9} {decimal_bytes_per_sec}";
-const OVERALL: &str = "{spinner} {pos} of {len} images, {elapsed}";
+/// While its manifests are asked for.
+const BEGINNING: &str = "{msg:40} {spinner}";
+const OVERALL: &str = "{pos:>25} of {len:4} images [{bar:20}] {msg:>9} {spinner} {elapsed}";
 /// Shows that something is alive, while no byte comes.
 const TICK: Duration = Duration::from_millis(200);
 

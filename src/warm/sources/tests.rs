@@ -1,4 +1,5 @@
 use super::*;
+use std::fmt::Write as _;
 
 fn parsed(text: &str) -> Result<Images, Fault> {
     parse(text, &|name| (name == "TAG").then(|| "1.27".to_owned()))
@@ -114,7 +115,7 @@ fn faults_in_yaml_name_the_line() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..10 {
         let of = vec![format!("*a{}", level - 1); 10].join(", ");
-        bomb += &format!("a{level}: &a{level} [{of}]\n");
+        writeln!(bomb, "a{level}: &a{level} [{of}]").unwrap();
     }
     fault(&bomb);
 }
