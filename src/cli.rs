@@ -1,21 +1,26 @@
 //! The command line.
 //!
-//! Exit codes: 0 when all went well, 1 when roadstead could not start, 2 when the command line or the
-//! configuration is wrong, 130 or 143 when a second signal cut the drain short.
+//! Exit codes: 0 when all went well, 1 when roadstead could not start or `warm` left something missing,
+//! 2 when the command line or the configuration is wrong, 130 or 143 when a second signal cut the drain
+//! short.
 
-use std::ffi::OsString;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use url::Url;
 
 use crate::app::App;
 use crate::clock::SystemClock;
 use crate::config::{Config, Overrides};
 use crate::telemetry::logging;
+use crate::warm;
 
 /// Runs the program with these arguments, the first of which is its own name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -27,18 +32,21 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE));
         }
     };
-    let (Command::Serve(overrides) | Command::Check(overrides)) = &arguments.command;
-    let config = match Config::load(overrides) {
-        Ok(config) => config,
-        Err(error) => return fail(EXIT_USAGE, &error),
+    let load = |overrides: &Overrides| Config::load(overrides).map_err(|error| error.to_string());
+    let outcome = match arguments.command {
+        Command::Serve(overrides) => load(&overrides).map(serve),
+        Command::Check(overrides) => load(&overrides).map(|config| check(&config)),
+        Command::Warm(arguments) => match &arguments.server {
+            Some(server) => Ok(server.clone()),
+            None => load(&Overrides {
+                config: arguments.config.clone(),
+                ..Overrides::default()
+            })
+            .and_then(|config| server_url(&config)),
+        }
+        .map(|server| warm(&arguments, server)),
     };
-    match arguments.command {
-        Command::Serve(_) => serve(config),
-        Command::Check(_) => match say(&config.to_toml()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(EXIT_START, &format!("cannot write: {error}")),
-        },
-    }
+    outcome.unwrap_or_else(|error| fail(EXIT_USAGE, &error))
 }
 
 /// A pull-through caching mirror for OCI and Docker registries.
@@ -55,6 +63,59 @@ enum Command {
     Serve(Overrides),
     /// Print the effective configuration, secrets masked; exit 2 if it has an error
     Check(Overrides),
+    /// Pull images through a running mirror, so that they are in its cache
+    Warm(Box<warm::Arguments>),
+}
+
+fn check(config: &Config) -> ExitCode {
+    match say(&config.to_toml()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(EXIT_START, &format!("cannot write: {error}")),
+    }
+}
+
+/// Where the mirror of this configuration is reached from this machine.
+fn server_url(config: &Config) -> Result<Url, String> {
+    let mut address = config.server.listen;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let url = format!("{}://{address}", config.server.scheme());
+    // A link-local address with its zone is none.
+    url.parse()
+        .map_err(|error| format!("{url} is no URL ({error}): name the server with --server"))
+}
+
+fn warm(arguments: &warm::Arguments, server: Url) -> ExitCode {
+    // As compose does: what the environment says comes before a default.
+    let environment: HashMap<OsString, OsString> = std::env::vars_os().collect();
+    let variable = |name: &str| {
+        let value = environment.get(OsStr::new(name))?;
+        value.to_str().map(str::to_owned)
+    };
+    let (job, notes) = match arguments.job(server, &variable) {
+        Ok(job) => job,
+        Err(error) => return fail(EXIT_USAGE, &error),
+    };
+    for note in notes {
+        // The images are what counts.
+        writeln!(io::stderr(), "note: {note}").ok();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(EXIT_START, &format!("cannot start threads: {error}")),
+    };
+    match runtime.block_on(Box::pin(warm::run(&job))) {
+        Ok(outcome) if outcome.summary.complete == outcome.summary.images => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(EXIT_MISSING),
+        Err(error) => fail(EXIT_MISSING, &error),
+    }
 }
 
 fn serve(config: Config) -> ExitCode {
@@ -78,11 +139,7 @@ async fn serve_until_signal(config: Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(EXIT_START, &format!("cannot handle signals: {error}")),
     };
-    let scheme = if config.server.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
+    let scheme = config.server.scheme();
     let started = tokio::select! {
         started = Box::pin(App::start(config, Arc::new(SystemClock))) => started,
         name = signals.next() => {
@@ -175,6 +232,8 @@ fn fail(code: u8, error: &dyn Display) -> ExitCode {
 
 /// It could not start.
 const EXIT_START: u8 = 1;
+/// Not all that was to be warmed is in the cache.
+const EXIT_MISSING: u8 = 1;
 /// The command line or the configuration is wrong.
 const EXIT_USAGE: u8 = 2;
 

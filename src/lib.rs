@@ -14,6 +14,7 @@
 //! | [`mirror`] | the decisions: hit or miss, fresh or stale, who joins which fill | `store`, `upstream`, `oci` |
 //! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `oci` |
 //! | [`config`] | one file, the environment and flags, resolved into each module's own configuration | all `Config`s |
+//! | [`warm`] | the command that pulls images through a running mirror | `upstream`, `oci` |
 //! | [`app`] | puts the parts together, runs them, drains them | all |
 //! | [`telemetry`], [`clock`] | metrics, logs and time, used by all | nothing |
 //!
@@ -53,3 +54,4 @@ pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;
+pub mod warm;

@@ -53,7 +53,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("cli", &["app", "config", "clock", "telemetry", "oci"]),
+    // It is a client: nothing of the server's, but the way to dial.
+    ("warm", &["oci", "upstream"]),
+    (
+        "cli",
+        &["app", "config", "warm", "clock", "telemetry", "oci"],
+    ),
 ];
 
 /// Words that a module must not contain.

@@ -67,6 +67,17 @@ pub struct Config {
     pub drain_timeout: Duration,
 }
 
+impl Config {
+    /// The scheme of the URL at which clients reach `listen`.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        match self.tls {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+}
+
 /// A certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {

@@ -21,6 +21,7 @@
 //! | `setup` | an upstream from its configuration |
 //! | `login/` | user names, passwords and tokens, and how they are kept fresh |
 //! | `client`, `tls` | connections |
+//! | `plain` | a client of a roadstead that runs, for its commands |
 //! | `settings` | what is configured |
 //! | `deadline` | the one time limit of a question |
 //!
@@ -38,6 +39,7 @@ mod fetch;
 mod health;
 mod limits;
 mod login;
+mod plain;
 mod realm;
 mod redirect;
 mod rounds;
@@ -59,6 +61,7 @@ pub use fetch::{
     BlobAsk, BlobFetch, EndpointId, ListFetch, ManifestFetch, ManifestHead, Patience, Upstream,
 };
 pub use login::{CloudConfig, CloudUrls, LoginConfig, Text};
+pub use plain::PlainClient;
 pub use settings::{
     CONNECT_TIMEOUT, ClientCertificate, Config, Credentials, EndpointConfig, EnvironmentProxies,
     HEADER_TIMEOUT, IDLE_TIMEOUT, MAX_CONNECTIONS, Parallel, Proxy, ProxyConfig, RETRY_DELAY,

@@ -1,0 +1,85 @@
+//! A client of one server, without the rounds, logins and limits that an upstream has: for commands
+//! that speak to a roadstead which runs.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, HeaderValue};
+use http::{Request, Response, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use url::Url;
+
+use super::client::HttpClient;
+use super::deadline::Deadline;
+use super::{EndpointConfig, FetchError};
+use crate::oci::UpstreamName;
+use crate::telemetry::{Kind, Metrics};
+
+/// A client of one server. It follows no redirect, sends no credentials, and goes through no proxy.
+pub struct PlainClient {
+    http: HttpClient,
+    base: Url,
+}
+
+impl PlainClient {
+    /// A client of the server at this URL. Certificates are checked against the system's roots and those
+    /// in `ca_file`. Dials nothing.
+    ///
+    /// # Errors
+    /// One line: the URL is not of HTTP, or the file cannot be used.
+    pub fn new(base: &Url, ca_file: Option<PathBuf>) -> Result<Self, String> {
+        let authority = match (base.scheme(), base.host_str(), base.port()) {
+            ("http" | "https", Some(host), Some(port)) => format!("{host}:{port}"),
+            ("http" | "https", Some(host), None) => host.to_owned(),
+            _ => return Err(format!("{base} is not an http or https URL")),
+        };
+        let name = UpstreamName::parse(&authority).map_err(|error| error.to_string())?;
+        let mut endpoint = EndpointConfig::at(base.clone());
+        endpoint.ca_file = ca_file;
+        // Its counts are read by nobody.
+        let metrics = Metrics::new(std::iter::empty());
+        let http = HttpClient::new(name, metrics, &endpoint, CONNECT_TIMEOUT, 1)?;
+        Ok(Self {
+            http,
+            base: base.clone(),
+        })
+    }
+
+    /// GET of a path and query below the server's URL; the answer's head must come within `patience`.
+    ///
+    /// # Errors
+    /// No answer came; an answer of any status is none of them.
+    pub async fn get(
+        &self,
+        target: &str,
+        accept: Option<&str>,
+        patience: Duration,
+    ) -> Result<Response<Incoming>, FetchError> {
+        let nonsense = |error: &dyn fmt::Display| FetchError::Protocol(error.to_string());
+        let base = self.base.as_str().trim_end_matches('/');
+        let uri: Uri = format!("{base}{target}")
+            .parse()
+            .map_err(|error| nonsense(&error))?;
+        let mut request = Request::get(uri)
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| nonsense(&error))?;
+        if let Some(accept) = accept {
+            let accept = HeaderValue::from_str(accept).map_err(|error| nonsense(&error))?;
+            request.headers_mut().insert(ACCEPT, accept);
+        }
+        let deadline = Deadline::after(patience);
+        self.http.send(Kind::Other, request, deadline, 0).await
+    }
+}
+
+impl fmt::Debug for PlainClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PlainClient").field(&self.http).finish()
+    }
+}
+
+/// The server is near; a syn that is lost twice is made up for after 3 s.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

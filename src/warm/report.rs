@@ -1,0 +1,103 @@
+//! What came of a run.
+
+use serde::Serialize;
+
+use super::server::Found;
+use crate::oci::ImageName;
+
+/// Things and their bytes, told apart by where they were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// How many the mirror had to fetch.
+    pub fetched: u64,
+    /// Their bytes.
+    pub fetched_bytes: u64,
+    /// How many it had already.
+    pub there: u64,
+    /// Their bytes.
+    pub there_bytes: u64,
+}
+
+/// Something that is not in the cache, or whose presence could not be seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// What it is: a manifest, a blob, a platform.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+/// What came of one image.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ImageReport {
+    /// Its name in full.
+    pub image: String,
+    /// The digest that its tag names now, if it could be had.
+    pub digest: Option<String>,
+    /// The platforms that were fetched; none for an image that is for one alone.
+    pub platforms: Vec<String>,
+    /// Its manifests.
+    pub manifests: Count,
+    /// Its blobs, those that it shares with other images included.
+    pub blobs: Count,
+    /// How long it took.
+    pub seconds: f64,
+    /// What is missing; none for an image that can be pulled.
+    pub missing: Vec<Missing>,
+}
+
+/// What came of all.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// How many images were asked for.
+    pub images: usize,
+    /// How many of them are in the cache with all their parts.
+    pub complete: usize,
+    /// Their blobs, shared ones counted once.
+    pub blobs: Count,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Count {
+    pub(super) fn add(&mut self, found: Found, bytes: u64) {
+        let (number, sum) = match found {
+            Found::There => (&mut self.there, &mut self.there_bytes),
+            Found::Fetched => (&mut self.fetched, &mut self.fetched_bytes),
+        };
+        *number += 1;
+        *sum += bytes;
+    }
+
+    /// How many, wherever they were.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.fetched + self.there
+    }
+
+    /// Their bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.fetched_bytes + self.there_bytes
+    }
+}
+
+impl ImageReport {
+    pub(super) fn of(name: &ImageName) -> Self {
+        Self {
+            image: name.to_string(),
+            digest: None,
+            platforms: Vec::new(),
+            manifests: Count::default(),
+            blobs: Count::default(),
+            seconds: 0.0,
+            missing: Vec::new(),
+        }
+    }
+
+    /// Whether it can be pulled from the cache.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+}
