@@ -210,7 +210,7 @@ async fn script(world: Arc<World>, seed: u64) -> Summary {
         summary.pulls += 1;
         *summary.outcomes.entry(outcome.unwrap()).or_default() += 1;
     }
-    summary.faults_met = check_cost(&world, &layer, planned, seed);
+    summary.faults_met = check_cost(&world, &layer, planned, known, seed);
     for registry in &world.registries {
         summary.upstream_bytes += registry.counters().sent(&layer.digest);
         registry.forget(&layer.digest);
@@ -266,7 +266,7 @@ async fn pull(
 }
 
 /// Upstream sent each byte once, and what the faults cost: of so many.
-fn check_cost(world: &World, layer: &Blob, planned: usize, seed: u64) -> usize {
+fn check_cost(world: &World, layer: &Blob, planned: usize, known: bool, seed: u64) -> usize {
     let sent: u64 = world
         .registries
         .iter()
@@ -279,8 +279,11 @@ fn check_cost(world: &World, layer: &Blob, planned: usize, seed: u64) -> usize {
         .sum();
     let met = planned - left;
     let size = layer.bytes.len();
-    let of_one = if world.honest {
+    let of_one = if world.honest && known {
         LOST_PER_FAULT
+    } else if world.honest {
+        // All on one connection, which may have had much of it on its way.
+        size
     } else {
         // Wrong bytes cost those of two endpoints, and without ranges each beginning is one from the start.
         2 * size + LOST_PER_FAULT

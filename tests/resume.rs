@@ -248,11 +248,10 @@ async fn a_line_that_breaks_again_and_again_brings_a_long_blob_all_the_same() {
     }
     world.pull(&format!("{cuts} breaks")).await;
     assert_eq!(world.registry.faults_left(&world.blob.digest), 0);
-    assert!(
-        world.sent() <= size + cuts * 64 * 1024,
-        "{} bytes",
-        world.sent()
-    );
+    let starts = world.starts();
+    assert!(starts.is_sorted(), "{starts:?}");
+    // Each connection may still have held something of its piece when it was dropped.
+    assert!(world.sent() <= 2 * size, "{} bytes", world.sent());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -266,7 +265,11 @@ async fn what_was_fetched_before_an_outage_is_not_fetched_again_after_it() {
     world.mirror.wait_for_fills().await;
     world.registry.heal();
     world.pull("after the outage").await;
-    assert!(world.sent() <= SIZE + 64 * 1024, "{}", world.sent());
+    let starts = world.starts();
+    let resumed = starts.last().copied().unwrap_or_default();
+    assert!(resumed > 0 && resumed <= at, "{starts:?}");
+    // What the connection still held when it was dropped is sent twice.
+    assert!(world.sent() <= SIZE + (at - resumed), "{}", world.sent());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
