@@ -1,5 +1,6 @@
 //! Blobs: from the store, from a fill that is under way, or by a new fill.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -19,12 +20,17 @@ use crate::upstream::{BlobAsk, FetchError, Via, carry};
 const ATTEMPTS_MAX: usize = 4;
 
 impl Mirror {
-    /// A blob.
+    /// A blob, of which `wanted` will be read first, if it is not to be read from its beginning.
     ///
     /// # Errors
     /// [`MirrorError`].
-    pub async fn blob(&self, source: &Source, digest: &Digest) -> Result<BlobAnswer, MirrorError> {
-        in_time(self.inner.blob(source, digest)).await
+    pub async fn blob(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        wanted: Option<Range<u64>>,
+    ) -> Result<BlobAnswer, MirrorError> {
+        in_time(self.inner.blob(source, digest, wanted)).await
     }
 
     /// What HEAD of a blob says.
@@ -45,6 +51,7 @@ impl Inner {
         self: &Arc<Self>,
         source: &Source,
         digest: &Digest,
+        wanted: Option<Range<u64>>,
     ) -> Result<BlobAnswer, MirrorError> {
         let answer_by = Instant::now() + ANSWER_WAIT_MAX;
         for _ in 0..ATTEMPTS_MAX {
@@ -82,10 +89,10 @@ impl Inner {
                 }
                 Seat::Lead(lead) => {
                     let fill = lead.fill.clone();
-                    let (mirror, asked, wanted) = (Arc::clone(self), source.clone(), *digest);
-                    self.tasks.spawn(carry(
-                        async move { mirror.fetch(lead, asked, wanted).await },
-                    ));
+                    let (mirror, asked, digest_asked) = (Arc::clone(self), source.clone(), *digest);
+                    self.tasks.spawn(carry(async move {
+                        mirror.fetch(lead, asked, digest_asked, wanted).await;
+                    }));
                     let started = fill.started().await.map_err(MirrorError::from);
                     if let Err(MirrorError::NotStored { .. }) = started {
                         return self.bypass(source, digest, answer_by).await;

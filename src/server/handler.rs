@@ -170,7 +170,8 @@ impl Handler {
             let head = self.mirror.blob_head(source, digest).await?;
             return Ok(Reply::blob_head(headers, digest, head));
         }
-        let answer = self.mirror.blob(source, digest).await?;
+        let wanted = conditions::wanted_first(headers);
+        let answer = self.mirror.blob(source, digest, wanted).await?;
         let head = BlobHead {
             total: answer.total,
             outcome: answer.outcome,

@@ -104,7 +104,7 @@ pub struct Reader<E> {
 
 /// Counts a reader while it lives.
 #[derive(Debug)]
-struct Attendance(Arc<Shared>);
+struct Attendance(Arc<Shared>, u64);
 
 /// What a reader can do now.
 enum Step {
@@ -156,7 +156,7 @@ impl<E: Clone> Fill<E> {
     pub fn reader(&self, range: Option<Range<u64>>) -> Reader<E> {
         let total = self.progress.borrow().total;
         let (start, end) = range.map_or((0, None), |r| (r.start, Some(r.end)));
-        self.shared.reader_comes();
+        let number = self.shared.reader_comes();
         Reader {
             progress: self.progress.clone(),
             span: Span::new(start),
@@ -164,7 +164,7 @@ impl<E: Clone> Fill<E> {
             // A range that reaches the end completes a download that was broken
             // off: it is held like a whole one.
             held: end.is_none() || end == total,
-            attendance: Attendance(Arc::clone(&self.shared)),
+            attendance: Attendance(Arc::clone(&self.shared), number),
         }
     }
 }
@@ -252,12 +252,16 @@ impl<E: Clone> Reader<E> {
                 Step::End => return Ok(None),
                 Step::Read(range) => {
                     if let Some(bytes) = self.take(range).await? {
+                        self.attendance.0.want_nothing(self.attendance.1);
                         return Ok(Some(bytes));
                     }
                 }
                 Step::Wait if closed => return Err(Ended::Vanished),
-                // The error is seen as `closed` in the next round.
-                Step::Wait => drop(self.progress.changed().await),
+                Step::Wait => {
+                    self.attendance.want(self.span.position(), self.end);
+                    // The error is seen as `closed` in the next round.
+                    drop(self.progress.changed().await);
+                }
             }
         }
     }
@@ -324,8 +328,14 @@ impl<E: Clone> Reader<E> {
     }
 }
 
+impl Attendance {
+    fn want(&self, position: u64, end: Option<u64>) {
+        self.0.want(self.1, position..end.unwrap_or(u64::MAX));
+    }
+}
+
 impl Drop for Attendance {
     fn drop(&mut self) {
-        self.0.reader_goes();
+        self.0.reader_goes(self.1);
     }
 }

@@ -97,6 +97,18 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         self.sink.shared.readers()
     }
 
+    /// What the readers that have to wait are waiting for, lowest first; the end is `u64::MAX` for
+    /// who reads on to the blob's end.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<Range<u64>> {
+        self.sink.shared.wanted()
+    }
+
+    /// Waits until a reader waits for something that it did not wait for before.
+    pub async fn want_changes(&self) {
+        self.sink.shared.want_changes().await;
+    }
+
     /// The source has answered: readers may start. When the total is known, room for all of it is
     /// reserved, and what an earlier run left behind it is dropped.
     ///

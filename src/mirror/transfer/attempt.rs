@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::body::{Batch, gather, part};
 use super::job::{Failure, Job};
+use super::plan::Piece;
 use super::trust::Trust;
 use crate::mirror::MirrorError;
 use crate::store::Partial;
@@ -26,11 +27,11 @@ impl Job<'_> {
         &self,
         partial: &Partial<MirrorError>,
         lane: usize,
-        piece: &Range<u64>,
+        piece: &Piece,
         open: Option<&watch::Sender<bool>>,
     ) -> Result<(), Failure> {
         let total = self.state().total;
-        let endpoints = self.order(needs_range(piece, total));
+        let endpoints = self.order(needs_range(&piece.range, total));
         let Some(first) = endpoints.first().copied() else {
             let why = "no endpoint".to_owned();
             return Err(MirrorError::of_fetch(Kind::Blob, FetchError::Protocol(why)).into());
@@ -76,7 +77,7 @@ impl Job<'_> {
     fn question<'a>(
         &'a self,
         lane: usize,
-        piece: &Range<u64>,
+        piece: &Piece,
         endpoints: &'a [EndpointId],
         plain: bool,
     ) -> BlobAsk<'a> {
@@ -91,8 +92,8 @@ impl Job<'_> {
             return whole;
         }
         BlobAsk {
-            start: piece.start,
-            end: Some(piece.end).filter(|end| *end < total),
+            start: piece.range.start,
+            end: Some(piece.range.end).filter(|end| *end < total),
             ..whole
         }
     }
@@ -119,14 +120,17 @@ impl Job<'_> {
     async fn refused(
         &self,
         partial: &Partial<MirrorError>,
-        piece: &Range<u64>,
+        piece: &Piece,
         error: FetchError,
     ) -> Result<(), Failure> {
         let (started, total) = {
             let state = self.state();
             (state.started, state.total)
         };
-        if matches!(error, FetchError::RangeNotSatisfiable) && piece.start > 0 && total.is_none() {
+        if matches!(error, FetchError::RangeNotSatisfiable)
+            && piece.range.start > 0
+            && total.is_none()
+        {
             if started {
                 // The connection broke exactly at the end, which nobody had announced.
                 return Ok(());
@@ -134,7 +138,8 @@ impl Job<'_> {
             // An earlier run had it all, or too much. Nobody reads yet, so it can be begun again.
             partial.restart().await.map_err(MirrorError::from)?;
             self.state().trust = Trust::default();
-            return Box::pin(self.attempt(partial, 0, &(0..u64::MAX), None)).await;
+            let all = Piece::unplanned(0..u64::MAX);
+            return Box::pin(self.attempt(partial, 0, &all, None)).await;
         }
         if started {
             Err(Failure::Broken { error, bytes: 0 })
@@ -220,31 +225,28 @@ impl Job<'_> {
     async fn pump(
         &self,
         partial: &Partial<MirrorError>,
-        piece: &Range<u64>,
+        piece: &Piece,
         fetched: &mut BlobFetch,
     ) -> Result<(), Failure> {
         let total = self.state().total;
-        // Who sends everything is listened to until the end.
-        let stop = if fetched.ranged {
-            piece.end.min(total.unwrap_or(u64::MAX))
-        } else {
-            total.unwrap_or(u64::MAX)
-        };
         let mut position = fetched.offset;
         let mut came = 0;
         let broken = |error, bytes| Err(Failure::Broken { error, bytes });
-        while position < stop || (!fetched.ranged && total.is_some()) {
+        let mut stop = self.stop(piece, fetched, position);
+        // Who sends everything is listened to until the end.
+        while position < stop || (!fetched.ranged && total == Some(stop)) {
             let batch = match self.unless_over(gather(&mut fetched.body)).await? {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break,
                 Err(error) => return broken(error, came),
             };
-            if position + batch.bytes > stop && !fetched.ranged {
+            stop = self.stop(piece, fetched, position);
+            if position + batch.bytes > stop && !fetched.ranged && total == Some(stop) {
                 let why = format!("more than {stop} bytes came");
                 return Err(self.other_size(fetched.endpoint, why));
             }
             let before = position;
-            position = (position + batch.bytes).min(stop);
+            position = (position + batch.bytes).min(stop).max(before);
             let ended = self
                 .write(partial, before..position, batch, fetched)
                 .await?;
@@ -253,6 +255,7 @@ impl Job<'_> {
                 return broken(error, came);
             }
             self.attend(partial)?;
+            stop = self.stop(piece, fetched, position);
         }
         if position < stop && total.is_some() && (came < RANGE_BYTES_MIN || !fetched.ranged) {
             let why = format!("ended at byte {position} of {stop}");
@@ -264,11 +267,20 @@ impl Job<'_> {
             }
             return broken(FetchError::Broken(why), came);
         }
-        if position < stop && fetched.ranged && total.is_some() {
-            // Some servers give less than the range asked for: the rest is asked for again.
-            self.state().plan.give_back(position..stop);
-        }
+        // Some servers give less than the range asked for: the rest is asked for again.
         Ok(())
+    }
+
+    /// Where a body that has come to `position` is of no more use.
+    fn stop(&self, piece: &Piece, fetched: &BlobFetch, position: u64) -> u64 {
+        let mut state = self.state();
+        let total = state.total.unwrap_or(u64::MAX);
+        let end = state.plan.advance(piece, position).min(total);
+        if !fetched.ranged && needs_range(&piece.range, state.total) {
+            // It was to be a part, and is everything.
+            return total;
+        }
+        end
     }
 
     /// Writes what is missing of a batch.

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{BoxFuture, join, join_all};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, RETRY_EARNED_BYTES};
-use super::plan::{Pieces, Plan};
+use super::plan::{Piece, Pieces, Plan};
+use super::scout::scouts;
 use super::trust::{Again, Trust};
 use super::wrong_content;
 use crate::mirror::{Inner, MirrorError, Source};
@@ -27,6 +28,14 @@ const LANE_FAILURES_MAX: u32 = 2;
 /// them are rather put up with.
 const UNFIT_WEIGHT: u32 = 3;
 
+/// So much is asked for at the place where the first reader wants to begin, while it is not known how
+/// much there is. Then the rest can be planned.
+const FIRST_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// A reader that waits for what comes after at most this many bytes waits for those: a request would
+/// not be there before them.
+const NEAR_BYTES: u64 = 512 * 1024;
+
 /// One fill's work.
 pub(super) struct Job<'a> {
     pub(super) mirror: &'a Inner,
@@ -41,6 +50,8 @@ pub(super) struct State {
     pub(super) total: Option<u64>,
     /// Whether the readers have been told that bytes will come.
     pub(super) started: bool,
+    /// What the reader wants for whom the fill was begun, if that is not the beginning.
+    pub(super) first: Option<Range<u64>>,
     pub(super) plan: Plan,
     pub(super) budget: Budget,
     pub(super) trust: Trust,
@@ -87,6 +98,7 @@ impl<'a> Job<'a> {
         source: &'a Source,
         digest: Digest,
         expected: Option<u64>,
+        first: Option<Range<u64>>,
     ) -> Self {
         Self {
             mirror,
@@ -96,6 +108,7 @@ impl<'a> Job<'a> {
             state: Mutex::new(State {
                 total: expected,
                 started: false,
+                first: first.filter(|range| range.start > 0),
                 plan: Plan::new(&Coverage::default(), 0, Pieces::WHOLE),
                 budget: Budget::new(upstream.retry_delay()),
                 trust: Trust::default(),
@@ -140,7 +153,12 @@ impl<'a> Job<'a> {
                 Box::pin(self.further_lane(partial, lane, gate)) as BoxFuture<'_, _>
             });
             let first = Box::pin(self.first_lane(partial, open)) as BoxFuture<'_, _>;
-            let ended = join_all(std::iter::once(first).chain(others)).await;
+            let all = join_all(std::iter::once(first).chain(others));
+            let done = CancellationToken::new();
+            let all = async { (all.await, done.cancel()).0 };
+            let scouts = Box::pin(scouts(self, partial, lanes, &done)) as BoxFuture<'_, _>;
+            let (mut ended, scouted) = join(all, scouts).await;
+            ended.push(scouted);
             // The first one's error ended the others.
             let errors = ended.into_iter().filter_map(Result::err);
             let telling = errors.min_by_key(|error| matches!(error, MirrorError::ShuttingDown));
@@ -179,15 +197,16 @@ impl<'a> Job<'a> {
         open: watch::Sender<bool>,
     ) -> Result<(), MirrorError> {
         while let Some(piece) = self.take(partial) {
-            match self.attempt(partial, 0, &piece, Some(&open)).await {
-                Ok(()) => {}
+            let reached = self.attempt(partial, 0, &piece, Some(&open)).await;
+            self.done(partial, &piece);
+            match reached {
+                // It is remembered of whom ranges are no use.
+                Ok(()) | Err(Failure::NoRange) => {}
                 Err(Failure::Fatal(error)) => {
                     self.state().over.cancel();
                     return Err(error);
                 }
-                Err(Failure::NoRange) => self.give_back(partial, &piece),
                 Err(Failure::Broken { error, .. }) => {
-                    self.give_back(partial, &piece);
                     let paused = self.pause(partial, error).await;
                     paused.inspect_err(|_| self.state().over.cancel())?;
                 }
@@ -213,7 +232,9 @@ impl<'a> Job<'a> {
             let Some(piece) = self.take(partial) else {
                 return Ok(());
             };
-            match self.attempt(partial, lane, &piece, None).await {
+            let reached = self.attempt(partial, lane, &piece, None).await;
+            self.done(partial, &piece);
+            match reached {
                 Ok(()) => failures = 0,
                 Err(Failure::Fatal(error)) => {
                     self.state().over.cancel();
@@ -225,17 +246,12 @@ impl<'a> Job<'a> {
                         error: FetchError::Busy,
                         ..
                     },
-                ) => {
-                    self.give_back(partial, &piece);
-                    return Ok(());
-                }
+                ) => return Ok(()),
                 Err(Failure::Broken { error, bytes }) => {
                     tracing::debug!(digest = %self.digest, lane, %error, bytes, "one of several connections broke");
-                    self.give_back(partial, &piece);
                     let worth_it = bytes >= RETRY_EARNED_BYTES;
                     failures = if worth_it { 0 } else { failures + 1 };
-                    let wait = tokio::time::sleep(self.upstream.retry_delay());
-                    self.unless_over(wait).await?;
+                    self.rest().await?;
                 }
             }
         }
@@ -245,8 +261,15 @@ impl<'a> Job<'a> {
     /// A blob of unknown size, on one connection.
     async fn stream(&self, partial: &Partial<MirrorError>) -> Result<(), MirrorError> {
         loop {
-            let piece = partial.prefix()..u64::MAX;
+            let first = self.state().first.take();
+            let first = first.map(|range| {
+                let enough = range.start.saturating_add(FIRST_BYTES_MAX);
+                range.start..range.end.min(enough)
+            });
+            let piece = Piece::unplanned(first.unwrap_or(partial.prefix()..u64::MAX));
             match self.attempt(partial, 0, &piece, None).await {
+                // Upstream does not say how much there is, and does not send all of it.
+                Ok(()) if piece.range.end < u64::MAX => {}
                 Ok(()) => return Ok(()),
                 Err(Failure::Fatal(error)) => return Err(error),
                 // It is remembered of whom.
@@ -287,7 +310,7 @@ impl<'a> Job<'a> {
     }
 
     /// The next piece for a connection to fetch.
-    fn take(&self, partial: &Partial<MirrorError>) -> Option<Range<u64>> {
+    fn take(&self, partial: &Partial<MirrorError>) -> Option<Piece> {
         let order = self.order(true);
         let mut state = self.state();
         let ranges = order
@@ -296,20 +319,34 @@ impl<'a> Job<'a> {
         if !ranges {
             let total = state.total?;
             let gap = partial.coverage().next_gap(0, total)?;
-            return Some(gap.start..total);
+            return Some(Piece::unplanned(gap.start..total));
+        }
+        if let Some(first) = state.first.take()
+            && let Some(piece) = state.plan.take_at(first, 0)
+        {
+            return Some(piece);
         }
         state.plan.take()
     }
 
-    /// What is missing of a piece can be taken again.
-    fn give_back(&self, partial: &Partial<MirrorError>, piece: &Range<u64>) {
-        let have = partial.coverage();
-        let mut at = piece.start;
+    /// The piece for a connection of their own of readers that wait far from where others are.
+    pub(super) fn take_wanted(&self, partial: &Partial<MirrorError>) -> Option<Piece> {
+        let order = self.order(true);
         let mut state = self.state();
-        while let Some(gap) = have.next_gap(at, piece.end) {
-            at = gap.end;
-            state.plan.give_back(gap);
+        let first = *order.first()?;
+        if !self.ranges(&state, first) || !state.started {
+            return None;
         }
+        let total = state.total?;
+        let wanted = partial.wanted().into_iter();
+        let mut wanted = wanted.map(|range| range.start..range.end.min(total));
+        wanted.find_map(|range| state.plan.take_at(range, NEAR_BYTES))
+    }
+
+    /// A piece is not fetched any more: what is missing of it can be taken again.
+    pub(super) fn done(&self, partial: &Partial<MirrorError>, piece: &Piece) {
+        let have = partial.coverage();
+        self.state().plan.done(piece, &have);
     }
 
     /// The endpoints to ask now: those whose connections broke least often first.
@@ -452,6 +489,23 @@ impl<'a> Job<'a> {
             () = over.cancelled() => Err(MirrorError::ShuttingDown),
             done = wait => Ok(done),
         }
+    }
+
+    /// Ends all connections.
+    pub(super) fn end(&self) {
+        self.state().over.cancel();
+    }
+
+    /// Waits for that.
+    pub(super) async fn ended(&self) {
+        let over = self.state().over.clone();
+        over.cancelled().await;
+    }
+
+    /// Waits before an attempt that is worth it only if it is not in the way of others.
+    pub(super) async fn rest(&self) -> Result<(), MirrorError> {
+        self.unless_over(tokio::time::sleep(self.upstream.retry_delay()))
+            .await
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -6,6 +6,7 @@
 //! | `attempt` | one request: what is asked for, what may be answered, how it is written |
 //! | `body` | bytes as they come, gathered for writing |
 //! | `plan` | which bytes are to be fetched next (pure) |
+//! | `scout` | connections for readers that wait elsewhere |
 //! | `budget` | how often and after what wait something is tried again |
 //! | `trust` | whose bytes they are, and whom to believe when they are wrong (pure) |
 //!
@@ -18,8 +19,10 @@ mod body;
 mod budget;
 mod job;
 mod plan;
+mod scout;
 mod trust;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::flight::Lead;
@@ -31,8 +34,14 @@ pub(super) use budget::Budget;
 use job::Job;
 
 impl Inner {
-    /// Fetches a blob into its fill, whoever still reads it.
-    pub(super) async fn fetch(self: Arc<Self>, lead: Lead, source: Source, digest: Digest) {
+    /// Fetches a blob into its fill, whoever still reads it. What is wanted first comes first.
+    pub(super) async fn fetch(
+        self: Arc<Self>,
+        lead: Lead,
+        source: Source,
+        digest: Digest,
+        first: Option<Range<u64>>,
+    ) {
         // Freed when this function ends, after the fill has.
         let Lead {
             opening,
@@ -52,15 +61,21 @@ impl Inner {
             Err(None) => return,
         };
         self.metrics.fills_in_flight(1);
-        self.fill(partial, &source, expected).await;
+        self.fill(partial, &source, expected, first).await;
         self.metrics.fills_in_flight(-1);
     }
 
     /// Fetches, checks and keeps; or tells the readers why not.
-    async fn fill(&self, partial: Partial<MirrorError>, source: &Source, expected: Option<u64>) {
+    async fn fill(
+        &self,
+        partial: Partial<MirrorError>,
+        source: &Source,
+        expected: Option<u64>,
+        first: Option<Range<u64>>,
+    ) {
         let digest = *partial.digest();
         let job = match self.upstream(source) {
-            Ok(upstream) => Job::new(self, upstream, source, digest, expected),
+            Ok(upstream) => Job::new(self, upstream, source, digest, expected, first),
             Err(error) => return partial.fail(error),
         };
         let mut partial = partial;

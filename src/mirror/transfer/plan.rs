@@ -1,16 +1,35 @@
-//! Who fetches which bytes: the missing ranges of a blob, given out lowest first. Pure.
+//! Who fetches which bytes: the missing ranges of a blob, given out lowest first, or where a reader
+//! waits. Pure.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::store::Coverage;
 
-/// The bytes that nobody has and nobody fetches.
+/// The bytes that nobody has, and who fetches which.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// Sorted, apart from each other, none empty.
+    /// What nobody fetches. Sorted, apart from each other, none empty.
     missing: Vec<Range<u64>>,
-    /// Who fetches, and how much at once.
+    /// What is being fetched: from the next byte on. Apart from each other and from `missing`.
+    active: BTreeMap<u64, Range<u64>>,
+    next: u64,
     pieces: Pieces,
+}
+
+/// A piece to fetch. Its end may come nearer while it is fetched.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    id: Option<u64>,
+    /// As it was given out.
+    pub(super) range: Range<u64>,
+}
+
+impl Piece {
+    /// One that no plan gave out.
+    pub(super) const fn unplanned(range: Range<u64>) -> Self {
+        Self { id: None, range }
+    }
 }
 
 /// How a blob is divided among connections.
@@ -40,32 +59,90 @@ impl Pieces {
 impl Plan {
     /// What is missing of a blob of `total` bytes.
     pub(super) fn new(have: &Coverage, total: u64, pieces: Pieces) -> Self {
-        let mut missing = Vec::new();
-        let mut at = 0;
-        while let Some(gap) = have.next_gap(at, total) {
-            at = gap.end;
-            missing.push(gap);
+        Self {
+            missing: have.gaps(0..total).collect(),
+            active: BTreeMap::new(),
+            next: 0,
+            pieces,
         }
-        Self { missing, pieces }
     }
 
     /// The lowest piece. Readers go from the front to the back, so what they need next comes first.
-    pub(super) fn take(&mut self) -> Option<Range<u64>> {
+    pub(super) fn take(&mut self) -> Option<Piece> {
         let missing = self.missing.iter().map(|gap| gap.end - gap.start).sum();
-        let lowest = self.missing.first_mut()?;
         let size = self.pieces.next(missing);
-        let end = lowest.start.saturating_add(size).min(lowest.end);
-        let piece = lowest.start..end;
-        if end == lowest.end {
-            self.missing.remove(0);
-        } else {
-            lowest.start = end;
-        }
-        Some(piece)
+        let start = self.missing.first()?.start;
+        Some(self.give(start..start.saturating_add(size)))
     }
 
-    /// Takes back what was not fetched of a piece.
-    pub(super) fn give_back(&mut self, rest: Range<u64>) {
+    /// A piece that begins where a reader waits, and ends where it wants no more. `None` when the byte
+    /// is there, or comes soon: somebody fetches it, or what is at most `near` bytes before it.
+    ///
+    /// Where somebody is on the way to it from further away, that one's piece ends there now.
+    pub(super) fn take_at(&mut self, wanted: Range<u64>, near: u64) -> Option<Piece> {
+        let at = wanted.start;
+        if wanted.is_empty() {
+            return None;
+        }
+        let holder = self.active.values_mut().find(|range| range.contains(&at));
+        if let Some(range) = holder {
+            if at - range.start <= near {
+                return None;
+            }
+            let rest = at..range.end;
+            range.end = at;
+            self.insert(rest);
+        }
+        let end = wanted.end.min(at.saturating_add(self.pieces.segment));
+        let missing = self.missing.iter().any(|gap| gap.contains(&at));
+        missing.then(|| self.give(at..end))
+    }
+
+    /// Somebody has come to `position` of a piece: where it ends now.
+    pub(super) fn advance(&mut self, piece: &Piece, position: u64) -> u64 {
+        let Some(range) = piece.id.and_then(|id| self.active.get_mut(&id)) else {
+            return piece.range.end;
+        };
+        range.start = position.clamp(range.start, range.end);
+        range.end
+    }
+
+    /// Nobody fetches a piece any more: what is missing of it can be taken again.
+    pub(super) fn done(&mut self, piece: &Piece, have: &Coverage) {
+        let Some(id) = piece.id else { return };
+        let Some(range) = self.active.remove(&id) else {
+            return;
+        };
+        let start = piece.range.start.min(range.start);
+        for gap in have.gaps(start..range.end).collect::<Vec<_>>() {
+            self.insert(gap);
+        }
+    }
+
+    /// Gives out the beginning of `range`, whose first byte is missing, up to the end of the gap.
+    fn give(&mut self, range: Range<u64>) -> Piece {
+        let mut given = range.start..range.start;
+        let gaps = std::mem::take(&mut self.missing);
+        for gap in gaps {
+            if !gap.contains(&range.start) {
+                self.missing.push(gap);
+                continue;
+            }
+            given.end = range.end.min(gap.end);
+            let parts = [gap.start..given.start, given.end..gap.end];
+            self.missing
+                .extend(parts.into_iter().filter(|part| !part.is_empty()));
+        }
+        let id = self.next;
+        self.next += 1;
+        self.active.insert(id, given.clone());
+        Piece {
+            id: Some(id),
+            range: given,
+        }
+    }
+
+    fn insert(&mut self, rest: Range<u64>) {
         if rest.is_empty() {
             return;
         }
@@ -102,19 +179,31 @@ mod tests {
         }
     }
 
+    fn covers(ranges: &[(u64, u64)]) -> Coverage {
+        Coverage::from(ranges.to_vec())
+    }
+
     #[test]
     fn pieces_come_lowest_first_and_come_back_whole() {
-        let have = Coverage::from(vec![(0, 10), (30, 40)]);
+        let have = covers(&[(0, 10), (30, 40)]);
         let mut plan = Plan::new(&have, 100, pieces(4, 15));
-        assert_eq!(plan.take(), Some(10..25));
-        assert_eq!(plan.take(), Some(25..30));
-        assert_eq!(plan.take(), Some(40..55));
-        plan.give_back(12..25);
-        plan.give_back(25..30);
-        assert_eq!(plan.take(), Some(12..27), "what came back is whole again");
-        plan.give_back(27..27);
-        assert_eq!(plan.take(), Some(27..30));
-        assert_eq!(plan.take(), Some(55..70));
+        let first = plan.take().unwrap();
+        let second = plan.take().unwrap();
+        let third = plan.take().unwrap();
+        assert_eq!(first.range, 10..25);
+        assert_eq!(second.range, 25..30);
+        assert_eq!(third.range, 40..55);
+        let have = covers(&[(0, 12), (30, 55)]);
+        plan.done(&first, &have);
+        plan.done(&second, &have);
+        plan.done(&third, &have);
+        assert_eq!(
+            plan.take().unwrap().range,
+            12..27,
+            "what came back is whole again"
+        );
+        assert_eq!(plan.take().unwrap().range, 27..30);
+        assert_eq!(plan.take().unwrap().range, 55..70);
     }
 
     #[test]
@@ -124,7 +213,7 @@ mod tests {
             let nothing = Coverage::default();
             let mut plan = Plan::new(&nothing, total, pieces(connections, segment));
             std::iter::from_fn(move || plan.take())
-                .map(|piece| piece.end - piece.start)
+                .map(|piece| piece.range.end - piece.range.start)
                 .collect::<Vec<_>>()
         };
         let of_20 = sizes(20 * mib, 4, 16 * mib);
@@ -139,28 +228,60 @@ mod tests {
         assert_eq!(sizes(2 * mib, 0, 16 * mib), [2 * mib]);
     }
 
+    #[test]
+    fn where_a_reader_waits_a_piece_begins() {
+        let nothing = Coverage::default();
+        let mut plan = Plan::new(&nothing, 1000, Pieces::WHOLE);
+        let first = plan.take().unwrap();
+        assert_eq!(first.range, 0..1000);
+        assert_eq!(plan.advance(&first, 50), 1000);
+        assert_eq!(plan.take_at(60..70, 10), None, "it comes soon");
+        let scout = plan.take_at(600..700, 10).unwrap();
+        assert_eq!(scout.range, 600..700);
+        assert_eq!(plan.take_at(600..700, 10), None, "somebody fetches it");
+        assert_eq!(plan.advance(&first, 80), 600, "the first one stops there");
+        plan.done(&first, &covers(&[(0, 600)]));
+        assert_eq!(plan.take().unwrap().range, 700..1000);
+        plan.done(&scout, &covers(&[(0, 600), (600, 650)]));
+        assert_eq!(plan.take().unwrap().range, 650..700);
+        assert_eq!(plan.take(), None);
+        assert_eq!(plan.take_at(10..20, 5), None, "it is there");
+    }
+
     proptest! {
         #[test]
         fn every_missing_byte_is_given_out_once(
             have in prop::collection::vec((0_u64..200, 0_u64..200), 0..8),
             total in 0_u64..200,
             segment in 1_u64..50,
-            kept in prop::collection::vec(0_u64..60, 0..40),
+            steps in prop::collection::vec((0_u64..60, prop::option::of(0_u64..200)), 0..60),
         ) {
-            let coverage = Coverage::from(have);
+            let mut coverage = Coverage::from(have);
+            coverage.remove(total..u64::MAX);
+            let at_first = coverage.clone();
             let mut plan = Plan::new(&coverage, total, pieces(4, segment));
             let mut fetched = BTreeSet::new();
-            let mut kept = kept.into_iter();
-            while let Some(piece) = plan.take() {
-                prop_assert!(piece.end - piece.start <= segment);
-                // Some connections break after a few bytes; later ones do not.
-                let done = kept.next().map_or(piece.end, |k| piece.end.min(piece.start + k));
-                for byte in piece.start..done {
-                    prop_assert!(fetched.insert(byte), "{byte} was fetched twice");
+            let mut steps = steps.into_iter();
+            let mut under_way: Vec<Piece> = Vec::new();
+            loop {
+                let (kept, wanted) = steps.next().unwrap_or((u64::MAX, None));
+                let piece = wanted.and_then(|at| plan.take_at(at..total, 7)).or_else(|| plan.take());
+                under_way.extend(piece);
+                // The oldest gets on, and some break after a few bytes.
+                if under_way.len() > 3 || wanted.is_none() {
+                    if under_way.is_empty() { break; }
+                    let piece = under_way.remove(0);
+                    let end = plan.advance(&piece, piece.range.start);
+                    let done = end.min(piece.range.start.saturating_add(kept));
+                    for byte in piece.range.start..done {
+                        prop_assert!(fetched.insert(byte), "{byte} was fetched twice");
+                    }
+                    coverage.insert(piece.range.start..done);
+                    plan.advance(&piece, done);
+                    plan.done(&piece, &coverage);
                 }
-                plan.give_back(done..piece.end);
             }
-            let missing: BTreeSet<u64> = (0..total).filter(|b| coverage.run_end(*b) == *b).collect();
+            let missing: BTreeSet<u64> = (0..total).filter(|b| at_first.run_end(*b) == *b).collect();
             prop_assert_eq!(fetched, missing);
         }
     }

@@ -1,0 +1,104 @@
+//! Connections of their own for readers that wait far from where the others are: those of a Range of a
+//! blob that is not there yet, as lazily pulling clients ask for many of.
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+use super::job::{Failure, Job};
+use super::plan::Piece;
+use crate::mirror::MirrorError;
+use crate::store::Partial;
+use crate::upstream::FetchError;
+
+/// Scouts of one fill at once. More readers than that at different places wait for each other.
+const SCOUTS_MAX: usize = 8;
+
+/// Scouts that may fail one after the other before no more are sent: the others fetch everything in the
+/// end.
+const FAILURES_MAX: usize = 4;
+
+/// Readers that wait are looked at again after so long, for what they wait for may have been dropped by
+/// whoever was on the way to it.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Sends scouts until `done` and the last one is back.
+///
+/// # Errors
+/// Those for which the fill is to be given up.
+pub(super) async fn scouts(
+    job: &Job<'_>,
+    partial: &Partial<MirrorError>,
+    lanes: usize,
+    done: &CancellationToken,
+) -> Result<(), MirrorError> {
+    let mut under_way: FuturesUnordered<BoxFuture<'_, (usize, Result<Step, MirrorError>)>> =
+        FuturesUnordered::new();
+    let mut free: Vec<usize> = (lanes..lanes + SCOUTS_MAX).collect();
+    let mut failures = 0;
+    loop {
+        while failures < FAILURES_MAX
+            && let Some(lane) = free.pop()
+        {
+            let Some(piece) = job.take_wanted(partial) else {
+                free.push(lane);
+                break;
+            };
+            let scout = async move { (lane, scout(job, partial, lane, piece).await) };
+            under_way.push(Box::pin(scout));
+        }
+        tokio::select! {
+            biased;
+            Some((lane, back)) = under_way.next() => {
+                free.push(lane);
+                match back? {
+                    Step::Came => failures = 0,
+                    Step::Busy => {}
+                    Step::Failed => failures += 1,
+                }
+            }
+            () = done.cancelled(), if under_way.is_empty() => return Ok(()),
+            () = job.ended(), if under_way.is_empty() => return Ok(()),
+            () = partial.want_changes() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// How a scout came back.
+enum Step {
+    Came,
+    /// There was no connection for it.
+    Busy,
+    Failed,
+}
+
+async fn scout(
+    job: &Job<'_>,
+    partial: &Partial<MirrorError>,
+    lane: usize,
+    piece: Piece,
+) -> Result<Step, MirrorError> {
+    let reached = job.attempt(partial, lane, &piece, None).await;
+    job.done(partial, &piece);
+    let step = match reached {
+        Ok(()) => return Ok(Step::Came),
+        Err(Failure::Fatal(error)) => {
+            job.end();
+            return Err(error);
+        }
+        Err(Failure::Broken {
+            error: FetchError::Busy,
+            ..
+        }) => Step::Busy,
+        Err(Failure::NoRange) => Step::Failed,
+        Err(Failure::Broken { error, bytes }) => {
+            tracing::debug!(lane, %error, bytes, "a connection for a reader of a range broke");
+            Step::Failed
+        }
+    };
+    job.rest().await?;
+    Ok(step)
+}

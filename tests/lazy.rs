@@ -1,0 +1,217 @@
+//! Clients that pull lazily: ranges of blobs that are not there yet.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test says what it expects by failing, and owns its files and tasks"
+)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::images::{self, Blob};
+use common::{Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule};
+use roadstead::upstream::{self, Parallel};
+use tokio::task::JoinSet;
+
+const MIB: usize = 1 << 20;
+const SIZE: usize = 12 * MIB;
+
+struct World {
+    registry: FakeRegistry,
+    mirror: Mirror,
+    blob: Blob,
+    path: String,
+}
+
+/// The defaults: a blob of this size comes on one connection.
+fn one(upstream: &mut upstream::Config) {
+    upstream.default = true;
+}
+
+fn several(upstream: &mut upstream::Config) {
+    one(upstream);
+    upstream.parallel = Parallel {
+        connections: 3,
+        above: MIB as u64,
+        segment_size: 2 * MIB as u64,
+    };
+}
+
+async fn world(change: fn(&mut upstream::Config), known: bool) -> World {
+    let image = images::image(43, &[SIZE], Dialect::Oci);
+    let registry = FakeRegistry::start().await;
+    registry.put_image("team/app", Some("v1"), &image);
+    let mirror = MirrorBuilder::new()
+        .upstream("docker.io", &registry, change)
+        .start()
+        .await;
+    if known {
+        let manifest = mirror.get("/v2/team/app/manifests/v1").await;
+        manifest.assert_bytes(200, &image.manifest.bytes);
+        registry.reset();
+    }
+    let blob = image.layers[0].clone();
+    let path = format!("/v2/team/app/blobs/{}", blob.digest);
+    World {
+        registry,
+        mirror,
+        blob,
+        path,
+    }
+}
+
+impl World {
+    async fn range(&self, from: usize, to: usize) {
+        let range = format!("bytes={from}-{}", to - 1);
+        let answer = self.mirror.get_with(&self.path, &[("range", &range)]).await;
+        assert_eq!(answer.status, 206, "{range}: {}", answer.text());
+        assert_eq!(
+            answer.header("content-range"),
+            format!("bytes {from}-{}/{SIZE}", to - 1)
+        );
+        answer.assert_bytes(206, &self.blob.bytes[from..to]);
+    }
+
+    fn sent(&self) -> usize {
+        usize::try_from(self.registry.counters().sent(&self.blob.digest)).unwrap()
+    }
+
+    async fn whole(&self) {
+        self.mirror.wait_for_fills().await;
+        assert!(self.mirror.blob_path(&self.blob.digest).exists());
+        let before = self.sent();
+        self.mirror
+            .get(&self.path)
+            .await
+            .assert_bytes(200, &self.blob.bytes);
+        assert_eq!(self.sent(), before, "it was all there");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_request_asks_for_what_the_client_wants() {
+    for change in [one as fn(&mut upstream::Config), several] {
+        for known in [true, false] {
+            let world = world(change, known).await;
+            world.range(9 * MIB, 9 * MIB + 100_000).await;
+            let asked = world.registry.counters().blob_ranges(&world.blob.digest);
+            assert_eq!(asked[0].unwrap().0, 9 * MIB, "{asked:?}");
+            world.whole().await;
+            assert!(world.sent() <= SIZE + 64 * 1024, "{} bytes", world.sent());
+        }
+    }
+}
+
+/// Nothing but what they want comes from upstream before they have it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_elsewhere_do_not_wait_for_what_lies_between() {
+    for change in [one as fn(&mut upstream::Config), several] {
+        let world = world(change, true).await;
+        let gate = world.registry.gate(&world.blob.digest);
+        gate.release(256 * 1024);
+        let mut first = world.mirror.open(&world.path).await;
+        assert_eq!(
+            first.exactly(64 * 1024).await,
+            world.blob.bytes[..64 * 1024]
+        );
+        let from = 11 * MIB;
+        let asked = |c: &common::fake_log::Counters| {
+            let ranges = c.blob_ranges(&world.blob.digest);
+            ranges.iter().flatten().any(|(start, _)| *start == from)
+        };
+        let reader = world.range(from, from + 128 * 1024);
+        let opened = async {
+            let what = "a request for where the second reader is";
+            world.registry.wait_for(what, asked).await;
+            gate.open();
+        };
+        tokio::join!(reader, opened);
+        first
+            .assert_rest_equals(&world.blob.bytes[64 * 1024..])
+            .await;
+        world.whole().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_readers_at_scattered_offsets_cost_each_byte_once() {
+    for change in [one as fn(&mut upstream::Config), several] {
+        let world = Arc::new(world(change, true).await);
+        let mut readers = JoinSet::new();
+        for number in 0..48 {
+            let world = Arc::clone(&world);
+            readers.spawn(async move {
+                let from = number * 5_000_011 % (SIZE - 200_000);
+                world.range(from, from + 150_000).await;
+            });
+        }
+        while let Some(done) = readers.join_next().await {
+            done.unwrap();
+        }
+        world.whole().await;
+        // A connection that stops where another one begins has something on its way: what fits into
+        // the buffers of this machine's sockets.
+        assert!(world.sent() <= 2 * SIZE, "{} bytes", world.sent());
+    }
+}
+
+/// containerd opens ranges side by side and closes what it does not need.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn early_closes_change_nothing() {
+    let world = world(several, true).await;
+    for from in [3 * MIB, 10 * MIB, 6 * MIB] {
+        let range = format!("bytes={from}-");
+        let mut reader = world
+            .mirror
+            .client
+            .open(&world.path, &[("range", &range)])
+            .await;
+        reader.exactly(1000).await;
+        drop(reader);
+    }
+    world.whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_without_ranges_serves_them_all_the_same() {
+    let world = world(several, false).await;
+    world.registry.options(|options| options.ranges = false);
+    world.range(9 * MIB, 9 * MIB + 100_000).await;
+    world.whole().await;
+    assert_eq!(world.sent(), SIZE);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_of_a_scout_cost_the_reader_nothing() {
+    let world = world(one, true).await;
+    let far = 9 * MIB;
+    let rule = Rule::gets(Kind::Blob).of(&world.blob.digest);
+    world.registry.fault(
+        rule.clone().times(1).starting_at(far),
+        Fault::Cut(far + 50_000),
+    );
+    world
+        .registry
+        .fault(rule.times(1).starting_at(0), Fault::Cut(MIB));
+    tokio::join!(world.range(0, 2 * MIB), world.range(far, far + 100_000));
+    world.whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_behind_the_end_does_not_exist() {
+    for known in [true, false] {
+        let world = world(one, known).await;
+        let range = format!("bytes={SIZE}-");
+        let answer = world
+            .mirror
+            .get_with(&world.path, &[("range", &range)])
+            .await;
+        assert_eq!(answer.status, 416, "known {known}");
+        assert_eq!(answer.header("content-range"), format!("bytes */{SIZE}"));
+    }
+}
