@@ -132,7 +132,7 @@ impl Inner {
         source: &Source,
         digest: &Digest,
     ) -> Result<BlobHead, MirrorError> {
-        if let Some(size) = self.store.contains(digest) {
+        if let Some(size) = self.store.find(digest).await {
             self.ensure_linked(source, digest, ChildKind::Blob).await?;
             return Ok(BlobHead {
                 total: Some(size),

@@ -3,8 +3,10 @@
 //! ```text
 //! blobs/<alg>/<aa>/<hex>      committed: hashed in full before it got this name
 //! fills/<alg>/<hex>.part      partial, and
-//! fills/<alg>/<hex>.cov       which ranges of it are there (written when a fill is left off)
+//! fills/<alg>/<hex>.cov       which ranges of it are durably there
 //! index.redb                  what can be rebuilt or asked again
+//! journal.0, journal.1        which blobs the index has not caught up with
+//! LOCK                        held by the one process that writes here; has its number
 //! VERSION                     of this layout
 //! ```
 
@@ -13,18 +15,24 @@
     reason = "this file is where the rule sends them"
 )]
 
+mod found;
+mod journal;
+mod lock;
+
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
+pub use found::{Found, Shard};
+pub use journal::Journal;
+pub use lock::Lock;
 use serde::{Deserialize, Serialize};
 
 use super::Space;
 use super::coverage::Coverage;
-use crate::clock::Timestamp;
-use crate::oci::{Algorithm, Digest};
+use crate::oci::Digest;
 
 /// The version of the layout, as it stands in `VERSION`.
 const LAYOUT_VERSION: &str = "1";
@@ -41,18 +49,7 @@ pub struct Layout {
     root: PathBuf,
 }
 
-/// A committed blob found on disk.
-#[derive(Clone, Copy, Debug)]
-pub struct Found {
-    /// Which.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-    /// When its file was last changed: stands in for the last use where the index does not know it.
-    pub modified: Timestamp,
-}
-
-/// What is recorded beside a partial file that is left off.
+/// What is recorded beside a partial file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FillRecord {
     /// The size of the whole blob, if it was known.
@@ -95,8 +92,21 @@ impl Layout {
             }
             Err(error) => return Err(error),
         }
+        // Directories that an earlier process made and did not live to make durable, and those made
+        // just now: from here on only the new ones of `publish` are to be seen to.
+        for sub in ["blobs/sha256", "blobs/sha512", "blobs", "fills", ""] {
+            File::open(root.join(sub))?.sync_all()?;
+        }
         layout.probe()?;
         Ok(layout)
+    }
+
+    /// The journal, and what an earlier process noted there.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn journal(&self) -> io::Result<(Journal, BTreeSet<Digest>)> {
+        Journal::open(&self.root)
     }
 
     /// Proves that a file can be made here.
@@ -192,15 +202,21 @@ impl Layout {
         write_durably(&self.fill_path(digest, "cov"), &serde_json::to_vec(record)?)
     }
 
-    /// Takes the record of a partial file off the disk; `None` when there is no usable one.
-    /// It is deleted, because the file moves on from here.
+    /// The record of a partial file; `None` when there is no usable one.
     #[must_use]
-    pub fn take_part_record(&self, digest: &Digest) -> Option<FillRecord> {
+    pub fn part_record(&self, digest: &Digest) -> Option<FillRecord> {
         let path = self.fill_path(digest, "cov");
         let usable = fs::metadata(&path).is_ok_and(|m| m.len() <= COVERAGE_RECORD_BYTES_MAX);
         let record = usable.then(|| fs::read(&path).ok()).flatten();
-        ignore_missing(fs::remove_file(&path)).ok()?;
         serde_json::from_slice(&record?).ok()
+    }
+
+    /// Deletes the record of a partial file: what it promises is about to be untrue.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn forget_part_record(&self, digest: &Digest) -> io::Result<()> {
+        ignore_missing(fs::remove_file(self.fill_path(digest, "cov")))
     }
 
     /// Gives a partial file, verified and made durable, its final name.
@@ -208,7 +224,11 @@ impl Layout {
     /// # Errors
     /// The operating system's; the blob is not committed then.
     pub fn publish_part(&self, digest: &Digest) -> io::Result<()> {
-        self.publish(&self.fill_path(digest, "part"), digest)
+        self.publish(&self.fill_path(digest, "part"), digest)?;
+        // After the rename: a crash in between leaves a record without a file, which is swept at the
+        // next start. The other way round it would be a whole blob without a record.
+        drop(self.forget_part_record(digest));
+        Ok(())
     }
 
     /// Writes and commits small content whose digest has been computed from these bytes.
@@ -227,51 +247,6 @@ impl Layout {
             drop(fs::remove_file(&temporary));
         }
         published
-    }
-
-    /// Every committed blob, in no order. Files with other names are left alone and skipped.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn blobs(&self) -> io::Result<Vec<Found>> {
-        let mut found = Vec::new();
-        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            for shard in fs::read_dir(self.root.join("blobs").join(algorithm.name()))? {
-                let shard = shard?;
-                if shard.file_type()?.is_dir() {
-                    for file in fs::read_dir(shard.path())? {
-                        found.extend(found_blob(algorithm, &file?));
-                    }
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// Deletes what an earlier run left in `fills/`, but for partial files that
-    /// have a record: they can be taken up again. Returns the digests and sizes of those.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn sweep_fills(&self) -> io::Result<Vec<(Digest, u64)>> {
-        let mut kept = Vec::new();
-        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            for file in fs::read_dir(self.root.join("fills").join(algorithm.name()))? {
-                let path = file?.path();
-                let digest = path.file_stem().and_then(|stem| {
-                    Digest::parse(&format!("{}:{}", algorithm.name(), stem.to_str()?)).ok()
-                });
-                let extension = path.extension().and_then(|e| e.to_str());
-                match (digest, extension) {
-                    (Some(digest), Some("part")) if self.fill_path(&digest, "cov").exists() => {
-                        kept.push((digest, fs::metadata(&path)?.len()));
-                    }
-                    (Some(digest), Some("cov")) if self.fill_path(&digest, "part").exists() => {}
-                    _ => ignore_missing(fs::remove_file(&path))?,
-                }
-            }
-        }
-        Ok(kept)
     }
 
     fn publish(&self, from: &Path, digest: &Digest) -> io::Result<()> {
@@ -360,22 +335,6 @@ pub fn read_at(file: &File, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-fn found_blob(algorithm: Algorithm, file: &fs::DirEntry) -> Option<Found> {
-    let digest = Digest::parse(&format!(
-        "{}:{}",
-        algorithm.name(),
-        file.file_name().to_str()?
-    ))
-    .ok()?;
-    let metadata = file.metadata().ok()?;
-    let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    metadata.is_file().then(|| Found {
-        digest,
-        size: metadata.len(),
-        modified: Timestamp::default().plus(modified),
-    })
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redb::{Database, ReadableDatabase as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition};
 
 /// More unwritten changes than this mean that the disk does not keep up; later
 /// ones are dropped until it does. About 20 MB.
@@ -114,7 +114,7 @@ impl Index {
     }
 
     /// The unwritten change of a key, if there is one.
-    fn unwritten(&self, table: Table, key: &[u8]) -> Option<Change> {
+    pub(super) fn unwritten(&self, table: Table, key: &[u8]) -> Option<Change> {
         let overlay = self.overlay();
         let key = (table, key.to_vec());
         overlay
@@ -165,6 +165,31 @@ impl Index {
         })
     }
 
+    /// How many entries a table has in the file, as far as it can be read. Not for async code.
+    pub(super) fn entries(&self, table: Table) -> u64 {
+        let count = || -> Result<u64, redb::Error> {
+            let opened = self.database.begin_read()?.open_table(table.definition())?;
+            Ok(opened.len()?)
+        };
+        count().unwrap_or_default()
+    }
+
+    /// Gives every entry of a table in the file to `each`, in order; false if it cannot be read to the
+    /// end. Not for async code.
+    pub(super) fn each(&self, table: Table, mut each: impl FnMut(&[u8], &[u8])) -> bool {
+        let mut read = || -> Result<(), redb::Error> {
+            let opened = self.database.begin_read()?.open_table(table.definition())?;
+            for pair in opened.range::<&[u8]>(..)? {
+                let (key, value) = pair?;
+                each(key.value(), value.value());
+            }
+            Ok(())
+        };
+        read()
+            .inspect_err(|error| tracing::warn!(%error, "cannot read the index to its end"))
+            .is_ok()
+    }
+
     /// Changes an entry (`None` deletes it). Returns at once.
     pub(super) fn change(&self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
         let mut overlay = self.overlay();
@@ -175,13 +200,13 @@ impl Index {
         overlay.waiting.insert((table, key), value);
     }
 
-    /// Writes what is waiting, durably. Not for async code.
-    pub(super) fn flush(&self) {
+    /// Writes what is waiting, durably; whether that worked. Not for async code.
+    pub(super) fn flush(&self) -> bool {
         let _flushing = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let writing = {
             let mut overlay = self.overlay();
             if overlay.waiting.is_empty() {
-                return;
+                return true;
             }
             overlay.writing = Arc::new(std::mem::take(&mut overlay.waiting));
             Arc::clone(&overlay.writing)
@@ -198,6 +223,7 @@ impl Index {
                         "the index could not keep up; what was dropped will be asked of upstream again"
                     );
                 }
+                true
             }
             Err(error) => {
                 tracing::warn!(%error, entries = writing.len(), "cannot write the index; trying again. Is the disk full or read-only?");
@@ -207,12 +233,14 @@ impl Index {
                         .entry(key.clone())
                         .or_insert_with(|| value.clone());
                 }
+                false
             }
         }
     }
 
     fn write(&self, changes: &Changes) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_quick_repair(true);
         for table in Table::ALL {
             let mut opened = transaction.open_table(table.definition())?;
             for ((_, key), value) in changes.iter().filter(|((of, _), _)| *of == table) {
@@ -233,7 +261,10 @@ impl Index {
 }
 
 fn create_tables(database: &Database) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
+    let mut transaction = database.begin_write()?;
+    // Every commit says which pages are free: else a start after a crash would read the whole file,
+    // and not be ready for seconds.
+    transaction.set_quick_repair(true);
     for table in Table::ALL {
         transaction.open_table(table.definition())?;
     }

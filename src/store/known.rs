@@ -1,14 +1,13 @@
 //! What is known beside the bytes: links, tags, media types, last uses. Hot
 //! entries are in memory, all of them in the index.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moka::sync::Cache;
 
 use super::Store;
-use super::index::{self, Index, Table};
-use super::records::{self, BlobRecord, Link, TagRecord};
+use super::index::{Index, Pair, Table};
+use super::records::{self, BlobRecord, Link, LinkRecord, TagRecord};
 use crate::oci::directory::Source;
 use crate::oci::{AcceptClass, Digest, Tag};
 
@@ -30,7 +29,7 @@ type Tags = Arc<Vec<TagRecord>>;
 #[derive(Debug)]
 pub(super) struct Known {
     index: Index,
-    links: Cache<(Source, Digest), Link>,
+    links: Cache<(Source, Digest), LinkRecord>,
     tags: Cache<(Source, Tag), Tags>,
     /// Held while a link or tag is read, changed and written back.
     change: Mutex<()>,
@@ -46,8 +45,9 @@ impl Known {
         }
     }
 
-    pub(super) fn flush(&self) {
-        self.index.flush();
+    /// Writes what is waiting; whether all of it is in the file.
+    pub(super) fn flush(&self) -> bool {
+        self.index.flush()
     }
 
     pub(super) fn note_blob(&self, digest: &Digest, record: BlobRecord) {
@@ -70,16 +70,32 @@ impl Known {
         self.index.change(Table::MediaTypes, key, None);
     }
 
-    /// What the index knows of every blob. Reads the file.
-    pub(super) fn blobs(&self) -> HashMap<Digest, BlobRecord> {
-        let pairs = self.index.scan(Table::Blobs, None, usize::MAX);
-        let decode = |(key, value): index::Pair| {
-            Some((records::decode_digest(&key)?, BlobRecord::decode(&value)?))
-        };
-        pairs.into_iter().filter_map(decode).collect()
+    /// How many blobs the index's file knows of. Reads the file.
+    pub(super) fn blobs(&self) -> u64 {
+        self.index.entries(Table::Blobs)
     }
 
-    fn read_link(&self, source: &Source, digest: &Digest) -> Option<Link> {
+    /// What the index's file knows of every blob, one after the other; false if it could not be read
+    /// to the end. Reads the file.
+    pub(super) fn each_blob(&self, mut each: impl FnMut(Digest, BlobRecord)) -> bool {
+        self.index.each(Table::Blobs, |key, value| {
+            if let (Some(digest), Some(record)) =
+                (records::decode_digest(key), BlobRecord::decode(value))
+            {
+                each(digest, record);
+            }
+        })
+    }
+
+    /// What the index knows of a blob. Reads the file.
+    pub(super) fn blob(&self, digest: &Digest) -> Option<BlobRecord> {
+        let value = self
+            .index
+            .read(Table::Blobs, &records::digest_key(digest))?;
+        BlobRecord::decode(&value)
+    }
+
+    fn read_link(&self, source: &Source, digest: &Digest) -> Option<LinkRecord> {
         let key = (source.clone(), *digest);
         if let Some(link) = self.links.get(&key) {
             return Some(link);
@@ -87,9 +103,15 @@ impl Known {
         let bytes = self
             .index
             .read(Table::Links, &records::link_key(source, digest))?;
-        let link = Link::decode(&bytes)?;
+        let link = LinkRecord::decode(&bytes)?;
         self.links.insert(key, link);
         Some(link)
+    }
+
+    fn write_link(&self, source: &Source, digest: &Digest, record: LinkRecord) {
+        self.links.insert((source.clone(), *digest), record);
+        let key = records::link_key(source, digest);
+        self.index.change(Table::Links, key, Some(record.encode()));
     }
 
     fn read_tags(&self, source: &Source, tag: &Tag) -> Tags {
@@ -105,16 +127,16 @@ impl Known {
         tags
     }
 
-    fn write_links(&self, source: &Source, links: &[(Digest, Link)]) {
+    /// Records links as upstream told them on `day`.
+    fn write_links(&self, source: &Source, links: &[(Digest, Link)], day: u32) {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = false;
         for (digest, link) in links {
             let old = self.read_link(source, digest);
-            let new = old.unwrap_or_default().union(*link);
+            let link = old.map(|old| old.link).unwrap_or_default().union(*link);
+            let new = LinkRecord { link, day };
             if old != Some(new) {
-                self.links.insert((source.clone(), *digest), new);
-                let key = records::link_key(source, digest);
-                self.index.change(Table::Links, key, Some(new.encode()));
+                self.write_link(source, digest, new);
                 changed = true;
             }
         }
@@ -127,13 +149,54 @@ impl Known {
 
     fn forget_size(&self, source: &Source, digest: &Digest) {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(link) = self.read_link(source, digest) else {
-            return;
-        };
-        let link = Link { size: None, ..link };
-        self.links.insert((source.clone(), *digest), link);
-        let key = records::link_key(source, digest);
-        self.index.change(Table::Links, key, Some(link.encode()));
+        if let Some(mut record) = self.read_link(source, digest) {
+            record.link.size = None;
+            self.write_link(source, digest, record);
+        }
+    }
+
+    /// Entries of a table behind `after`, as they are in the file.
+    pub(super) fn page(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Vec<Pair> {
+        self.index.scan(table, after, limit)
+    }
+
+    /// Whether any link or tag of a repository is known.
+    pub(super) fn has_any(&self, repository_key: &[u8]) -> bool {
+        let prefix = records::entries_prefix(repository_key);
+        [Table::Links, Table::Tags].into_iter().any(|table| {
+            let first = self.index.scan(table, Some(&prefix), 1);
+            first
+                .first()
+                .is_some_and(|(key, _)| key.starts_with(&prefix))
+        })
+    }
+
+    /// Forgets entries that are still as they were when they were read; how many.
+    pub(super) fn forget_entries(&self, table: Table, entries: &[Pair]) -> usize {
+        let mut forgotten = 0;
+        for (key, value) in entries {
+            let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+            // A repository's entry is written anew with each link of it.
+            if self.index.unwritten(table, key).is_some()
+                || self.index.read(table, key).as_ref() != Some(value)
+            {
+                continue;
+            }
+            self.index.change(table, key.clone(), None);
+            let source = records::decode_source(key);
+            if let (Table::Links, Some(source), Some(digest)) =
+                (table, &source, records::decode_link_digest(key))
+            {
+                self.links.invalidate(&(source.clone(), digest));
+            }
+            if let (Table::Tags, Some(source), Some(tag)) =
+                (table, source, records::decode_tag(key))
+            {
+                self.tags.invalidate(&(source, tag));
+            }
+            forgotten += 1;
+        }
+        forgotten
     }
 
     fn write_tag(&self, source: &Source, tag: &Tag, change: impl FnOnce(&mut Vec<TagRecord>)) {
@@ -156,19 +219,21 @@ impl Known {
 impl Store {
     /// The knowledge that a repository has a digest.
     pub async fn link(&self, source: &Source, digest: &Digest) -> Option<Link> {
-        if let Some(link) = self.inner.known.links.get(&(source.clone(), *digest)) {
-            return Some(link);
+        if let Some(record) = self.inner.known.links.get(&(source.clone(), *digest)) {
+            return Some(record.link);
         }
         let (source, digest) = (source.clone(), *digest);
         self.off_thread(move |known| known.read_link(&source, &digest))
             .await
             .flatten()
+            .map(|record| record.link)
     }
 
     /// Records that a repository has these digests.
     pub async fn record_links(&self, source: &Source, links: Vec<(Digest, Link)>) {
         let source = source.clone();
-        self.off_thread(move |known| known.write_links(&source, &links))
+        let day = records::day(self.inner.clock.now());
+        self.off_thread(move |known| known.write_links(&source, &links, day))
             .await;
     }
 

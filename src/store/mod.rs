@@ -7,24 +7,31 @@
 //! | `partial` | the writing side: `Partial → Verified →` stored |
 //! | `shared` | what both have between them: coverage, doubts, the bytes written last |
 //! | `sink` | where the writing side's bytes go: file and verifier |
+//! | `record` | how far a fill has come, beside its file |
 //! | `room` | a fill's reservation and its file's name; partial files left off |
 //! | `space` | how much may be taken: reserving, making room, room for the index |
 //! | `coverage` | which bytes are there (pure) |
 //! | `evict` | what is kept and what goes (pure) |
 //! | `blob` | a stored blob, open |
+//! | `load`, `scan` | the start, and the look through all files after it |
 //! | `fs` | the files: the only code that makes, renames or deletes any |
 //! | `index`, `records` | links, tags, media types, last uses |
+//! | `known`, `expire` | the store's questions to the index; what it forgets |
 
 mod blob;
 pub mod coverage;
 pub mod evict;
+mod expire;
 pub mod fill;
 pub mod fs;
 mod index;
 mod known;
+mod load;
 pub mod partial;
+mod record;
 mod records;
 mod room;
+mod scan;
 mod shared;
 mod sink;
 mod space;
@@ -48,13 +55,13 @@ pub use coverage::Coverage;
 pub use evict::NoRoom;
 use evict::{Ledger, Victim};
 pub use fill::{Ended, Fill, HELD_BACK_BYTES, Handed, Reader, fill};
-use fs::Layout;
-use index::{Index, IndexError};
+use fs::{Journal, Layout, Lock};
 use known::Known;
 pub use partial::{Partial, Verified, VerifyError};
 use records::BlobRecord;
 pub use records::{Link, TagRecord};
 use room::Rooms;
+use scan::Scan;
 use space::Bounds;
 pub use space::{Amount, Measure, Meter, Space};
 
@@ -136,6 +143,7 @@ struct Inner {
     bounds: Bounds,
     /// Held while a victim is named and deleted, and while a blob gets its
     /// name: so that a victim's deletion never takes its successor's file.
+    /// Taken before the locks of `scan`'s room and of `ledger`, in this order.
     files: Mutex<()>,
     open: Mutex<LruCache<Digest, Arc<File>>>,
     /// The partial files that nobody writes now, and the bytes reserved for each.
@@ -143,15 +151,21 @@ struct Inner {
     /// The partial files that somebody writes.
     rooms: Rooms,
     known: Known,
+    /// Which blobs the index has not caught up with; written to by whoever holds `files`.
+    journal: Journal,
+    scan: Scan,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
     /// Tells temporary files apart.
     unique: AtomicU64,
+    /// Declared last: the directory is somebody else's when nothing here uses it any more.
+    _lock: Lock,
 }
 
 impl Store {
-    /// Opens or makes a store: takes what is on disk, rebuilds the index if it
-    /// cannot be read. Blocks: not for async code.
+    /// Opens or makes a store, which no other process may have open: takes what the index knows to be
+    /// on disk; what it does not know is found by [`Store::run`] or [`Store::scan_all`]. Blocks: not
+    /// for async code.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -164,8 +178,12 @@ impl Store {
             dir: config.dir.clone(),
             why,
         };
+        let lock = Lock::take(&config.dir).map_err(|error| failed(error.to_string()))?;
         let layout = Layout::open(&config.dir).map_err(|error| failed(error.to_string()))?;
-        let index = open_index(&layout).map_err(failed)?;
+        let index = load::open_index(&layout).map_err(failed)?;
+        let (journal, noted) = layout
+            .journal()
+            .map_err(|error| failed(format!("journal: {error}")))?;
         let bounds = layout
             .index_bytes()
             .and_then(|bytes| Bounds::new(config, bytes))
@@ -180,17 +198,32 @@ impl Store {
                 left_off: Mutex::default(),
                 rooms: Rooms::default(),
                 known: Known::new(index),
+                journal,
+                scan: Scan::default(),
                 metrics,
                 clock,
                 unique: AtomicU64::new(0),
+                _lock: lock,
             }),
         };
-        store.load().map_err(|error| failed(error.to_string()))?;
+        store
+            .load(&noted)
+            .map_err(|error| failed(error.to_string()))?;
         Ok(store)
     }
 
-    /// Writes changes of the index and makes room ahead, now and then, until `stop`; then a last time.
+    /// Looks through the files once; writes changes of the index and makes room ahead, now and then,
+    /// until `stop`, then a last time.
     pub async fn run(self, stop: CancellationToken) {
+        let look = async {
+            self.scan(&stop).await;
+            // Only now it is known what is stored.
+            self.expire(&stop).await;
+        };
+        tokio::join!(look, self.keep(&stop));
+    }
+
+    async fn keep(&self, stop: &CancellationToken) {
         let mut stopping = false;
         while !stopping {
             stopping = tokio::time::timeout(FLUSH_EVERY, stop.cancelled())
@@ -198,7 +231,7 @@ impl Store {
                 .is_ok();
             let store = self.clone();
             let kept = tokio::task::spawn_blocking(move || {
-                store.inner.known.flush();
+                store.write_index();
                 store.account_for_index();
                 store.trim();
             });
@@ -208,7 +241,21 @@ impl Store {
         }
     }
 
-    /// The size of a blob, if it is stored.
+    /// Writes the index, and lets go of what the journal noted for it. Blocks.
+    fn write_index(&self) {
+        {
+            // Nobody has noted a change there and not yet told the index of it.
+            let _files = self.files();
+            self.inner.journal.turn();
+        }
+        if self.inner.known.flush()
+            && let Err(error) = self.inner.journal.caught_up()
+        {
+            tracing::warn!(%error, "cannot empty the journal; it is tried again");
+        }
+    }
+
+    /// The size of a blob, if it is known to be stored; [`Store::find`] also looks.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> Option<u64> {
         self.ledger().size(digest)
@@ -231,6 +278,7 @@ impl Store {
     /// Opens a stored blob and pins it. A file that is missing or not as long
     /// as it should be is a miss: it is forgotten, with a warning.
     pub async fn blob(&self, digest: &Digest) -> Option<Blob> {
+        self.find(digest).await?;
         let size = self.ledger().pin(digest)?;
         let pin = Pin::of_pinned(self.clone(), *digest);
         self.touch(digest);
@@ -289,7 +337,7 @@ impl Store {
             // Not in the condition: its lock would be held for the whole block.
             let forgotten = store.ledger().forget(&digest);
             if let Some(size) = forgotten {
-                store.delete(&Victim { digest, size }, EvictReason::Damaged);
+                store.delete_all(&[Victim { digest, size }], EvictReason::Damaged);
             }
         });
         if let Err(error) = removed.await {
@@ -359,6 +407,7 @@ impl Store {
         name: impl FnOnce(&Layout) -> io::Result<()>,
     ) -> io::Result<Pin> {
         let _files = self.files();
+        self.note([digest], None);
         name(&self.inner.layout)?;
         let now = self.inner.clock.now();
         {
@@ -379,6 +428,27 @@ impl Store {
     }
 
     /// Deletes what the ledger has forgotten; the caller holds `files`.
+    fn delete_all(&self, victims: &[Victim], reason: EvictReason) {
+        let digests = || victims.iter().map(|victim| &victim.digest);
+        let shards = digests().map(|digest| self.layout().shard_path(digest));
+        self.note(digests(), shards);
+        for victim in victims {
+            self.delete(victim, reason);
+        }
+    }
+
+    /// Notes which files are about to come or go; the caller holds `files`. Nothing waits for a disk
+    /// that does not take it: the look through all files at the next start finds out.
+    fn note<'a>(
+        &self,
+        digests: impl IntoIterator<Item = &'a Digest>,
+        shrinking: impl IntoIterator<Item = PathBuf>,
+    ) {
+        if let Err(error) = self.inner.journal.note(digests, shrinking) {
+            tracing::debug!(%error, "cannot note in the journal what comes or goes");
+        }
+    }
+
     fn delete(&self, victim: &Victim, reason: EvictReason) {
         self.open_files().pop(&victim.digest);
         match self.inner.layout.remove_blob(&victim.digest) {
@@ -406,72 +476,13 @@ impl Store {
         Err(io::Error::new(io::ErrorKind::InvalidData, why))
     }
 
-    /// Enters what is on disk, oldest use first, and keeps to the size. A file
-    /// that is not as long as it was when it was committed goes.
-    fn load(&self) -> io::Result<()> {
-        let kept = self.inner.layout.sweep_fills()?;
-        let records = self.inner.known.blobs();
-        let mut found: Vec<(BlobRecord, fs::Found)> = Vec::new();
-        for blob in self.inner.layout.blobs()? {
-            match records.get(&blob.digest) {
-                Some(record) if record.size != blob.size => {
-                    tracing::warn!(
-                        digest = %blob.digest, bytes = blob.size, expected = record.size,
-                        "a stored blob has changed its length; it is removed and will be fetched again. Check the disk"
-                    );
-                    self.inner.layout.remove_blob(&blob.digest)?;
-                    self.inner.known.forget_blob(&blob.digest);
-                }
-                Some(record) => found.push((*record, blob)),
-                None => {
-                    let record = BlobRecord {
-                        size: blob.size,
-                        used: blob.modified,
-                        uses: 1,
-                    };
-                    self.inner.known.note_blob(&blob.digest, record);
-                    found.push((record, blob));
-                }
-            }
-        }
-        found.sort_by_key(|(record, blob)| (record.used, blob.digest));
-        let victims = {
-            let mut ledger = self.ledger();
-            for (record, blob) in &found {
-                ledger.load(blob.digest, blob.size, record.used, record.uses);
-            }
-            ledger.shrink()
-        };
-        let _files = self.files();
-        for victim in &victims {
-            self.delete(victim, EvictReason::Size);
-        }
-        for (digest, size) in &kept {
-            // Never at the cost of a stored blob.
-            let room = {
-                let ledger = self.ledger();
-                ledger.max().saturating_sub(ledger.bytes())
-            };
-            if *size <= room && self.ledger().admit(*size).is_ok() {
-                self.left_off().insert(*digest, *size);
-            } else {
-                self.inner.layout.remove_part(digest)?;
-            }
-        }
-        self.report();
-        let (blobs, bytes) = {
-            let ledger = self.ledger();
-            (ledger.blobs(), ledger.bytes())
-        };
-        tracing::info!(blobs, bytes, resumable = kept.len(), "store is open");
-        Ok(())
-    }
-
     fn report(&self) {
+        let hidden = self.inner.scan.hidden_bytes();
         let ledger = self.ledger();
         let blobs = ledger.blobs() as u64;
         let bounds = &self.inner.bounds;
-        let bytes = ledger.bytes().saturating_add(bounds.index_bytes());
+        let bytes = ledger.bytes().saturating_sub(hidden);
+        let bytes = bytes.saturating_add(bounds.index_bytes());
         self.inner.metrics.cache(bytes, blobs, bounds.max());
     }
 
@@ -525,24 +536,6 @@ impl StoreError {
                 source,
             },
             other @ (Self::NoRoom(_) | Self::NotFree { .. } | Self::Blob { .. }) => other,
-        }
-    }
-}
-
-/// Opens the index; one that cannot be read is set aside and begun anew.
-fn open_index(layout: &Layout) -> Result<Index, String> {
-    match Index::open(&layout.index_path()) {
-        Ok(index) => Ok(index),
-        Err(error @ IndexError::InUse) => Err(error.to_string()),
-        Err(IndexError::Unreadable(error)) => {
-            let aside = layout
-                .set_index_aside()
-                .map_err(|e| format!("index.redb: {error}; {e}"))?;
-            tracing::warn!(
-                %error, kept = %aside.display(),
-                "the index cannot be read and is begun anew; blobs on disk stay, which repository has them is asked of upstream again"
-            );
-            Index::open(&layout.index_path()).map_err(|e| format!("index.redb: {e}"))
         }
     }
 }

@@ -10,6 +10,8 @@ use crate::oci::{AcceptClass, Algorithm, Digest, Repository, Tag, UpstreamName};
 /// Stands for "unknown" where a size is stored.
 const SIZE_UNKNOWN: u64 = u64::MAX;
 
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
 /// Separates the parts of a key: no name can contain it.
 const SEPARATOR: u8 = 0;
 
@@ -22,6 +24,14 @@ pub struct Link {
     pub blob: bool,
     /// Its size in bytes, if a descriptor or upstream said it.
     pub size: Option<u64>,
+}
+
+/// A link as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkRecord {
+    pub(super) link: Link,
+    /// The day on which upstream last said so, counted from the Unix epoch.
+    pub(super) day: u32,
 }
 
 /// What a tag named when it was last asked for.
@@ -104,22 +114,40 @@ impl Link {
             size: other.size.or(self.size),
         }
     }
+}
 
+impl LinkRecord {
     pub(super) fn encode(self) -> Vec<u8> {
-        let mut bytes = vec![u8::from(self.manifest) | u8::from(self.blob) << 1];
-        bytes.extend(self.size.unwrap_or(SIZE_UNKNOWN).to_be_bytes());
+        let link = self.link;
+        let mut bytes = vec![u8::from(link.manifest) | u8::from(link.blob) << 1];
+        bytes.extend(link.size.unwrap_or(SIZE_UNKNOWN).to_be_bytes());
+        bytes.extend(self.day.to_be_bytes());
         bytes
     }
 
+    /// The record's length is its version: the day was added last, and what was written before is of
+    /// long ago.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (flags, size) = bytes.split_first()?;
+        let (flags, rest) = bytes.split_first()?;
+        let (size, rest) = rest.split_at_checked(8)?;
         let size = u64::from_be_bytes(size.try_into().ok()?);
-        Some(Self {
+        let day = if rest.is_empty() {
+            0
+        } else {
+            u32::from_be_bytes(rest.try_into().ok()?)
+        };
+        let link = Link {
             manifest: flags & 1 != 0,
             blob: flags & 2 != 0,
             size: (size != SIZE_UNKNOWN).then_some(size),
-        })
+        };
+        Some(Self { link, day })
     }
+}
+
+/// The day of a moment, counted from the Unix epoch.
+pub(super) fn day(moment: Timestamp) -> u32 {
+    u32::try_from(moment.0 / DAY_MS).unwrap_or(u32::MAX)
 }
 
 pub(super) fn digest_key(digest: &Digest) -> Vec<u8> {
@@ -161,6 +189,32 @@ pub(super) fn link_key(source: &Source, digest: &Digest) -> Vec<u8> {
     key.push(SEPARATOR);
     key.extend(digest_key(digest));
     key
+}
+
+/// Which digest a link is to.
+pub(super) fn decode_link_digest(key: &[u8]) -> Option<Digest> {
+    let mut parts = key.splitn(3, |byte| *byte == SEPARATOR);
+    decode_digest(parts.nth(2)?)
+}
+
+/// Which repository a link or a tag is of.
+pub(super) fn decode_source(key: &[u8]) -> Option<Source> {
+    let mut separators = (0..)
+        .zip(key)
+        .filter(|(_, byte)| **byte == SEPARATOR)
+        .map(|(at, _)| at);
+    decode_repository(key.get(..separators.nth(1)?)?)
+}
+
+/// Which tag an entry is of.
+pub(super) fn decode_tag(key: &[u8]) -> Option<Tag> {
+    let mut parts = key.splitn(3, |byte| *byte == SEPARATOR);
+    Tag::parse(std::str::from_utf8(parts.nth(2)?).ok()?).ok()
+}
+
+/// What the keys of a repository's links and tags begin with.
+pub(super) fn entries_prefix(repository_key: &[u8]) -> Vec<u8> {
+    [repository_key, &[SEPARATOR]].concat()
 }
 
 pub(super) fn tag_key(source: &Source, tag: &Tag) -> Vec<u8> {
@@ -226,8 +280,20 @@ mod tests {
                 blob: true,
                 size,
             };
-            assert_eq!(Link::decode(&link.encode()), Some(link));
+            let record = LinkRecord { link, day: 20_000 };
+            assert_eq!(LinkRecord::decode(&record.encode()), Some(record));
+            // As they were before they had a day.
+            let old = LinkRecord { link, day: 0 };
+            assert_eq!(LinkRecord::decode(&record.encode()[..9]), Some(old));
         }
+        // Zeros are in digests too.
+        let digest = Digest::Sha256([0; 32]);
+        let key = link_key(&source(), &digest);
+        assert_eq!(decode_link_digest(&key), Some(digest));
+        assert_eq!(decode_source(&key), Some(source()));
+        let key = tag_key(&source(), &Tag::parse("v1").unwrap());
+        assert_eq!(decode_tag(&key), Tag::parse("v1").ok());
+        assert_eq!(decode_source(&key), Some(source()));
         let record = BlobRecord {
             size: 5,
             used: Timestamp(1 << 40),
@@ -249,8 +315,8 @@ mod tests {
 
     #[test]
     fn damaged_entries_are_no_entries() {
-        assert_eq!(Link::decode(b""), None);
-        assert_eq!(Link::decode(b"\x01\x02"), None);
+        assert_eq!(LinkRecord::decode(b""), None);
+        assert_eq!(LinkRecord::decode(b"\x01\x02"), None);
         assert_eq!(BlobRecord::decode(b"123456789"), None);
         assert_eq!(BlobRecord::decode(b"123456781234567812"), None);
         assert_eq!(decode_digest(b"\x03aaaa"), None);

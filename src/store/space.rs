@@ -164,6 +164,13 @@ impl Bounds {
         self.index_bytes.load(Ordering::Relaxed)
     }
 
+    /// What the file system has of anybody's, at least all that is the store's; no bound where it
+    /// cannot be asked.
+    pub(super) fn taken_on_disk(&self) -> u64 {
+        let space = self.meter.space(&self.dir);
+        space.map_or(u64::MAX, |space| space.total.saturating_sub(space.free))
+    }
+
     /// What was reserved and not written was `before`, and is `after` now.
     pub(super) fn unwritten_changes(&self, before: u64, after: u64) {
         if after >= before {
@@ -311,8 +318,8 @@ impl Store {
     }
 
     fn evict(&self, victims: &[Victim]) {
-        for victim in victims {
-            self.delete(victim, EvictReason::Size);
+        if !victims.is_empty() {
+            self.delete_all(victims, EvictReason::Size);
         }
     }
 }

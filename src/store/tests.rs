@@ -1,5 +1,6 @@
 //! Fills and the store together, on a real directory.
 
+mod crash;
 mod doubt;
 mod parallel;
 mod room;
@@ -351,7 +352,10 @@ async fn a_restart_takes_what_is_on_disk_with_or_without_an_index() {
     let second = Store::open(&config, clock, Metrics::new(std::iter::empty()));
     let refused = second.unwrap_err().to_string();
     assert!(
-        refused.contains("another roadstead is using this directory"),
+        refused.contains(&format!(
+            "another roadstead (process {}) is using",
+            std::process::id()
+        )),
         "{refused}"
     );
     assert_eq!(

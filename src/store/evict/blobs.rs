@@ -1,5 +1,6 @@
 //! The stored blobs in lists: what a [`Policy`](super::Policy) orders.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
@@ -10,9 +11,20 @@ use crate::oci::Digest;
 /// Stands for "none" where a blob's place is stored: four bytes instead of eight, a million times.
 const NONE: u32 = u32::MAX;
 
+/// Stands for "in no list" in a slot that holds nothing.
+const NO_LIST: u16 = u16::MAX;
+
 /// The place of a blob. Good until the blob is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place(u32);
+
+impl Place {
+    /// A number below that of the most blobs there ever were at once.
+    #[must_use]
+    pub fn number(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// What is known of a stored blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +41,16 @@ pub struct Entry {
     pub list: u16,
 }
 
-/// Blobs by digest, each in one of several lists, newest first. All is O(1), 72 bytes a blob and
-/// five for the table.
+/// Blobs by digest, each in one of several lists, newest first. All is O(1), 64 bytes a blob and
+/// five to ten for the table.
 #[derive(Debug)]
 pub struct Blobs {
     slots: Vec<Slot>,
     /// The first of the slots that hold nothing, chained by `older`.
     free: u32,
     by_digest: HashTable<u32>,
+    /// The digests that are longer than a slot's, by slot: hardly anybody has any.
+    wide: HashMap<u32, Box<[u8; 64]>>,
     hasher: RandomState,
     lists: Vec<List>,
     used: u64,
@@ -44,21 +58,15 @@ pub struct Blobs {
 
 #[derive(Debug)]
 struct Slot {
-    key: Key,
+    /// The digest, or the first half of one that is wide.
+    key: [u8; 32],
     entry: Entry,
     newer: u32,
     older: u32,
 }
 
 /// A million blobs are to fit, with all else, into 150 MB.
-const _: () = assert!(size_of::<Slot>() <= 72);
-
-/// A digest that takes no more room than the usual one needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Key {
-    Sha256([u8; 32]),
-    Sha512(Box<[u8; 64]>),
-}
+const _: () = assert!(size_of::<Slot>() <= 64);
 
 #[derive(Clone, Copy, Debug)]
 struct List {
@@ -80,10 +88,22 @@ impl Blobs {
             slots: Vec::new(),
             free: NONE,
             by_digest: HashTable::new(),
+            wide: HashMap::new(),
             hasher: RandomState::new(),
             lists: vec![empty; usize::from(lists)],
             used: 0,
         }
+    }
+
+    /// Has room for so many more, at once: growing step by step would hash all again each time.
+    pub(super) fn reserve(&mut self, more: usize) {
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        self.by_digest.reserve(more, |other| {
+            slots
+                .get(*other as usize)
+                .map_or(0, |slot| hasher.hash_one(slot.key))
+        });
+        self.slots.reserve(more);
     }
 
     /// How many there are.
@@ -119,11 +139,9 @@ impl Blobs {
     /// Where a blob is.
     #[must_use]
     pub fn find(&self, digest: &Digest) -> Option<Place> {
-        let found = self.by_digest.find(self.hash(digest), |index| {
-            self.slots
-                .get(*index as usize)
-                .is_some_and(|slot| slot.key.is(digest))
-        });
+        let found = self
+            .by_digest
+            .find(self.hash(digest), |index| self.is(*index, digest));
         found.map(|index| Place(*index))
     }
 
@@ -136,7 +154,10 @@ impl Blobs {
     /// Which blob it is.
     #[must_use]
     pub fn digest(&self, place: Place) -> Option<Digest> {
-        self.slot(place.0).map(|slot| slot.key.digest())
+        if let Some(wide) = self.wide.get(&place.0) {
+            return Some(Digest::Sha512(**wide));
+        }
+        self.slot(place.0).map(|slot| Digest::Sha256(slot.key))
     }
 
     /// The blob that was put into a list first.
@@ -167,6 +188,35 @@ impl Blobs {
         None
     }
 
+    /// All places in use, in the order of their last counted use, and of digests where that is the
+    /// same. Takes 16 bytes a blob meanwhile.
+    pub(super) fn by_last_use(&self) -> impl Iterator<Item = Place> + use<> {
+        let mut order: Vec<(u64, u32)> = (0..)
+            .zip(&self.slots)
+            .filter(|(_, slot)| slot.entry.list != NO_LIST)
+            .map(|(index, slot)| (slot.entry.used.0, index))
+            .collect();
+        order.sort_unstable_by(|(used, index), (other_used, other)| {
+            let key = |index: &u32| self.slot(*index).map(|slot| &slot.key);
+            used.cmp(other_used)
+                .then_with(|| key(index).cmp(&key(other)))
+        });
+        order.into_iter().map(|(_, index)| Place(index))
+    }
+
+    /// The places in use among `count` from `first` on; nothing past the last one.
+    pub(super) fn places(&self, first: usize, count: usize) -> Option<Vec<Place>> {
+        let end = first.saturating_add(count).min(self.slots.len());
+        let slots = self
+            .slots
+            .get(first..end)
+            .filter(|slots| !slots.is_empty())?;
+        let numbered = slots.iter().zip(first..);
+        let used = numbered.filter(|(slot, _)| slot.entry.list != NO_LIST);
+        let places = used.filter_map(|(_, index)| u32::try_from(index).ok().map(Place));
+        Some(places.collect())
+    }
+
     /// Makes a blob the newest of a list.
     pub fn put(&mut self, place: Place, list: u16) {
         self.unlink(place.0);
@@ -176,7 +226,7 @@ impl Blobs {
     /// Takes in a blob that is not there yet, as the newest of the list it names.
     pub(super) fn insert(&mut self, digest: &Digest, entry: Entry) -> Place {
         let slot = Slot {
-            key: Key::of(digest),
+            key: first_half(digest),
             entry,
             newer: NONE,
             older: NONE,
@@ -191,11 +241,14 @@ impl Blobs {
             // Four thousand million blobs are more than any file system holds.
             u32::try_from(self.slots.len() - 1).unwrap_or(NONE)
         };
+        if let Digest::Sha512(bytes) = digest {
+            self.wide.insert(index, Box::new(*bytes));
+        }
         let (hash, slots, hasher) = (self.hash(digest), &self.slots, &self.hasher);
         self.by_digest.insert_unique(hash, index, |other| {
             slots
                 .get(*other as usize)
-                .map_or(0, |slot| hasher.hash_one(slot.key.bytes()))
+                .map_or(0, |slot| hasher.hash_one(slot.key))
         });
         self.used += entry.size;
         self.link(index, entry.list);
@@ -212,10 +265,13 @@ impl Blobs {
         }
         let free = self.free;
         let slot = self.slots.get_mut(place.0 as usize)?;
+        let entry = slot.entry;
         slot.older = free;
+        slot.entry.list = NO_LIST;
         self.free = place.0;
-        self.used -= slot.entry.size;
-        Some(slot.entry)
+        self.used -= entry.size;
+        self.wide.remove(&place.0);
+        Some(entry)
     }
 
     /// Changes what a policy does not order by.
@@ -240,7 +296,18 @@ impl Blobs {
     }
 
     fn hash(&self, digest: &Digest) -> u64 {
-        self.hasher.hash_one(digest.bytes())
+        self.hasher.hash_one(first_half(digest))
+    }
+
+    /// Whether a slot is that of a digest.
+    fn is(&self, index: u32, digest: &Digest) -> bool {
+        let same_half = |slot: &Slot| slot.key == first_half(digest);
+        let wide = self.wide.get(&index);
+        self.slot(index).is_some_and(same_half)
+            && match digest {
+                Digest::Sha256(_) => wide.is_none(),
+                Digest::Sha512(bytes) => wide.is_some_and(|wide| **wide == *bytes),
+            }
     }
 
     fn link(&mut self, index: u32, list: u16) {
@@ -281,30 +348,14 @@ impl Blobs {
     }
 }
 
-impl Key {
-    fn of(digest: &Digest) -> Self {
-        match digest {
-            Digest::Sha256(bytes) => Self::Sha256(*bytes),
-            Digest::Sha512(bytes) => Self::Sha512(Box::new(*bytes)),
+/// What a slot has of a digest, and what it is found by.
+fn first_half(digest: &Digest) -> [u8; 32] {
+    match digest {
+        Digest::Sha256(bytes) => *bytes,
+        Digest::Sha512(bytes) => {
+            let mut half = [0; 32];
+            half.copy_from_slice(bytes.first_chunk::<32>().unwrap_or(&[0; 32]));
+            half
         }
-    }
-
-    fn digest(&self) -> Digest {
-        match self {
-            Self::Sha256(bytes) => Digest::Sha256(*bytes),
-            Self::Sha512(bytes) => Digest::Sha512(**bytes),
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Sha256(bytes) => bytes,
-            Self::Sha512(bytes) => bytes.as_slice(),
-        }
-    }
-
-    /// The algorithms' digests differ in length.
-    fn is(&self, digest: &Digest) -> bool {
-        self.bytes() == digest.bytes()
     }
 }

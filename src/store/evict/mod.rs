@@ -85,10 +85,40 @@ impl<P: Policy> Ledger<P> {
         }
     }
 
-    /// Takes in a blob found on disk at start-up; call in order of last use,
-    /// oldest first. `uses` is what the index has, 1 where it does not say.
+    /// Takes in a blob found on disk; call in order of last use, oldest first, or
+    /// [`Ledger::arrange`] afterwards. `uses` is what the index has, 1 where it does not say.
     pub fn load(&mut self, digest: Digest, size: u64, noted: Timestamp, uses: u8) {
         self.enter(&digest, size, noted, uses);
+    }
+
+    /// Has room for so many more blobs, which are about to be loaded.
+    pub fn expect(&mut self, blobs: usize) {
+        self.blobs.reserve(blobs);
+    }
+
+    /// Puts all blobs into the order of their last counted use: for those loaded in another one.
+    pub fn arrange(&mut self) {
+        for place in self.blobs.by_last_use() {
+            self.policy.entered(&mut self.blobs, place);
+        }
+    }
+
+    /// Where a blob is, if the store has it; good until it is removed.
+    #[must_use]
+    pub fn place(&self, digest: &Digest) -> Option<Place> {
+        self.blobs.find(digest)
+    }
+
+    /// The blobs in `count` places from the `first` on, with their places, to go through all of
+    /// them in steps; nothing past the last place.
+    #[must_use]
+    pub fn step(&self, first: usize, count: usize) -> Option<Vec<(Place, Digest)>> {
+        let places = self.blobs.places(first, count)?.into_iter();
+        Some(
+            places
+                .filter_map(|place| Some((place, self.blobs.digest(place)?)))
+                .collect(),
+        )
     }
 
     /// Reserves `bytes`, naming what must be deleted for it.

@@ -30,6 +30,47 @@ fn the_least_recently_used_goes_first() {
 }
 
 #[test]
+fn what_was_loaded_in_any_order_goes_in_that_of_last_use() {
+    let mut ledger = Ledger::new(100);
+    for (n, used) in [(1, 30), (2, 10), (3, 20), (4, 20)] {
+        ledger.load(digest(n), 10, Timestamp(used), 1);
+    }
+    ledger.arrange();
+    let gone: Vec<_> = ledger.free(40, 0).iter().map(|v| v.digest).collect();
+    assert_eq!(gone, [digest(2), digest(3), digest(4), digest(1)]);
+}
+
+#[test]
+fn digests_that_begin_alike_are_told_apart() {
+    let mut other = [7; 64];
+    other[63] = 8;
+    let alike = [digest(7), Digest::Sha512([7; 64]), Digest::Sha512(other)];
+    let mut ledger = Ledger::new(1000);
+    for round in 0..2 {
+        for (size, digest) in (1..).zip(alike) {
+            assert_eq!(ledger.size(&digest), None, "round {round}");
+            ledger.load(digest, size, Timestamp(size), 1);
+        }
+        assert_eq!(ledger.bytes(), 6);
+        let places = ledger.step(0, 9).unwrap();
+        assert_eq!(places.len(), 3);
+        assert!(places.iter().all(|(_, digest)| alike.contains(digest)));
+        assert_eq!(ledger.step(9, 9), None);
+        // What is left in the places of those that are gone is nobody's.
+        for (size, digest) in (1..).zip(alike) {
+            assert_eq!(ledger.forget(&digest), Some(size));
+        }
+        assert_eq!(ledger.step(0, 9), Some(Vec::new()));
+        ledger.load(digest(1), 9, Timestamp(9), 1);
+        ledger.load(digest(2), 9, Timestamp(9), 1);
+        ledger.load(digest(3), 9, Timestamp(9), 1);
+        for n in 1..=3 {
+            assert_eq!(ledger.forget(&digest(n)), Some(9));
+        }
+    }
+}
+
+#[test]
 fn an_open_blob_is_never_a_victim() {
     let mut ledger = filled(100, &[40, 30, 30]);
     ledger.pin(&digest(0)).unwrap();

@@ -1,0 +1,150 @@
+//! What is found on the disk: committed blobs, and what is left of fills.
+
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use super::{Layout, cut, ignore_missing};
+use crate::clock::Timestamp;
+use crate::oci::{Algorithm, Digest};
+
+/// A committed blob found on disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Which.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When its file was last changed: stands in for the last use where the index does not know it.
+    pub modified: Timestamp,
+}
+
+/// A directory of committed blobs: those whose digests begin alike.
+#[derive(Clone, Debug)]
+pub struct Shard {
+    algorithm: Algorithm,
+    path: PathBuf,
+}
+
+impl Shard {
+    /// The digests that its files are named by, in no order. Files with other names are left alone
+    /// and skipped, and so are those that are in the wrong directory: nobody would look there.
+    ///
+    /// # Errors
+    /// The operating system's, at the beginning or on the way.
+    pub fn digests(&self) -> io::Result<impl Iterator<Item = io::Result<Digest>>> {
+        let (algorithm, shard) = (self.algorithm, self.path.file_name().map(ToOwned::to_owned));
+        let named = move |name: &str| {
+            let digest = Digest::parse(&format!("{}:{name}", algorithm.name())).ok()?;
+            let right = shard.as_deref()?.to_str()? == name.get(..2)?;
+            right.then_some(digest)
+        };
+        Ok(
+            fs::read_dir(&self.path)?.filter_map(move |entry| match entry {
+                Ok(entry) => named(entry.file_name().to_str()?).map(Ok),
+                Err(error) => Some(Err(error)),
+            }),
+        )
+    }
+}
+
+impl Layout {
+    /// All directories that have committed blobs; none in a new store.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn shards(&self) -> io::Result<Vec<Shard>> {
+        let mut shards = Vec::new();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            for entry in fs::read_dir(self.root.join("blobs").join(algorithm.name()))? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    let path = entry.path();
+                    shards.push(Shard { algorithm, path });
+                }
+            }
+        }
+        Ok(shards)
+    }
+
+    /// The directory that a blob is in.
+    #[must_use]
+    pub fn shard_path(&self, digest: &Digest) -> PathBuf {
+        let mut path = self.blob_path(digest);
+        path.pop();
+        path
+    }
+
+    /// Looks for a committed blob.
+    ///
+    /// # Errors
+    /// The operating system's, other than that there is none.
+    pub fn find_blob(&self, digest: &Digest) -> io::Result<Option<Found>> {
+        let metadata = match fs::symlink_metadata(self.blob_path(digest)) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let modified = metadata.modified().ok();
+        let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Ok(metadata.is_file().then(|| Found {
+            digest: *digest,
+            size: metadata.len(),
+            modified: Timestamp::default().plus(modified.unwrap_or_default()),
+        }))
+    }
+
+    /// Deletes what an earlier process left in `fills/`, but for partial files of which a record says
+    /// what they have: they can be taken up again, and are cut to that. Returns the digests and
+    /// lengths of those. What cannot be deleted stays, with a warning.
+    ///
+    /// # Errors
+    /// The operating system's, where the directory cannot be read.
+    pub fn sweep_fills(&self) -> io::Result<Vec<(Digest, u64)>> {
+        let mut kept = HashMap::new();
+        let mut files = Vec::new();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            for file in fs::read_dir(self.root.join("fills").join(algorithm.name()))? {
+                let path = file?.path();
+                let digest = path.file_stem().and_then(|stem| {
+                    Digest::parse(&format!("{}:{}", algorithm.name(), stem.to_str()?)).ok()
+                });
+                let extension = path.extension().and_then(|e| e.to_str());
+                if extension == Some("part")
+                    && let Some(digest) = digest
+                    && let Some(length) = self.cut_to_record(&digest, &path)
+                {
+                    kept.insert(digest, length);
+                }
+                files.push((path, digest));
+            }
+        }
+        for (path, digest) in files {
+            let extension = path.extension().and_then(|e| e.to_str());
+            let of_a_fill = matches!(extension, Some("part" | "cov"));
+            if of_a_fill && digest.is_some_and(|digest| kept.contains_key(&digest)) {
+                continue;
+            }
+            if let Err(error) = ignore_missing(fs::remove_file(&path)) {
+                tracing::warn!(path = %path.display(), %error, "cannot delete what an earlier run left");
+            }
+        }
+        Ok(kept.into_iter().collect())
+    }
+
+    /// Cuts a partial file to what its record says; its length then, or nothing if there is nothing
+    /// to go on from.
+    fn cut_to_record(&self, digest: &Digest, path: &Path) -> Option<u64> {
+        let mut coverage = self.part_record(digest)?.coverage;
+        let file = OpenOptions::new().write(true).open(path).ok()?;
+        coverage.remove(file.metadata().ok()?.len()..u64::MAX);
+        let length = coverage.end();
+        if length == 0 {
+            return None;
+        }
+        cut(&file, length).ok()?;
+        Some(length)
+    }
+}

@@ -1,0 +1,89 @@
+//! One process to a directory.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+/// A process number and some white space.
+const PID_BYTES_MAX: u64 = 32;
+
+/// The right to write to a directory, as long as this lives. The operating system takes it back from a
+/// process that is killed.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the right to `root`, made if missing, and leaves this process's number there for whoever
+    /// comes too late. On a file system that has no locks there is none (the index's own is left).
+    ///
+    /// # Errors
+    /// The operating system's; `ResourceBusy` names who has it.
+    pub fn take(root: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(root)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(root.join("LOCK"))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let why = format!(
+                    "another roadstead{} is using this directory",
+                    process_in(&mut file)
+                );
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+            }
+            Err(error @ (Errno::NOTSUP | Errno::NOSYS | Errno::NOLCK)) => {
+                tracing::warn!(%error, dir = %root.display(), "the file system has no locks: make sure that no other process uses the cache directory");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// ` (process 1234)`, or nothing: in another container the number may be there and mean nothing here.
+fn process_in(file: &mut File) -> String {
+    let mut text = String::new();
+    let read = file.take(PID_BYTES_MAX).read_to_string(&mut text);
+    match (read, text.trim().parse::<u32>()) {
+        (Ok(_), Ok(pid)) => format!(" (process {pid})"),
+        (Ok(_) | Err(_), _) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_the_first_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("cache");
+        let first = Lock::take(&root).unwrap();
+        let refused = Lock::take(&root).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+        let who = format!(
+            "another roadstead (process {}) is using this directory",
+            std::process::id()
+        );
+        assert_eq!(refused.to_string(), who);
+        drop(first);
+        std::fs::write(root.join("LOCK"), "99999999999999 who knows").unwrap();
+        let third = Lock::take(&root).unwrap();
+        std::fs::write(root.join("LOCK"), "").unwrap();
+        let refused = Lock::take(&root).unwrap_err().to_string();
+        assert_eq!(refused, "another roadstead is using this directory");
+        drop(third);
+    }
+}

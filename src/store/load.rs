@@ -1,0 +1,145 @@
+//! The start: what the index knows is taken as it is, so that a store of a million blobs is open in a
+//! moment. Only files that came or went in the last moments before a crash are looked at, which the
+//! journal names. The rest is for [`super::scan`], while clients are served.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::fs::Layout;
+use super::index::{Index, IndexError};
+use super::records::BlobRecord;
+use super::{Store, scan};
+use crate::oci::Digest;
+use crate::telemetry::metrics::EvictReason;
+
+/// How long a start looks through the files itself when the index does not know them: most stores
+/// are through then, and the rest goes on while clients are served.
+const SCAN_AT_OPEN_MAX: Duration = Duration::from_secs(1);
+
+/// How long a start deletes files itself when the store has been made smaller; the rest goes in the
+/// background and when room is needed.
+const SHRINK_AT_OPEN_MAX: Duration = Duration::from_secs(1);
+
+/// For more blobs than this no room is made ahead: a number in a damaged file may say anything.
+const EXPECTED_BLOBS_MAX: u64 = 1 << 24;
+
+impl Store {
+    /// Enters what is known to be on disk, in the order of last use, and keeps to the size.
+    pub(super) fn load(&self, journal: &BTreeSet<Digest>) -> io::Result<()> {
+        let kept = self.layout().sweep_fills()?;
+        let mut known = 0_usize;
+        let complete = {
+            let mut ledger = self.ledger();
+            let expected = self.inner.known.blobs().min(EXPECTED_BLOBS_MAX);
+            ledger.expect(usize::try_from(expected).unwrap_or_default());
+            let complete = self.inner.known.each_blob(|digest, record| {
+                known += 1;
+                if !journal.contains(&digest) {
+                    ledger.load(digest, record.size, record.used, record.uses);
+                }
+            });
+            ledger.arrange();
+            complete
+        };
+        for digest in journal {
+            self.look_at(digest)?;
+        }
+        self.shrink();
+        self.enter_left_off(&kept)?;
+        let shards = self.layout().shards()?;
+        let lost = !complete || (known == 0 && !shards.is_empty());
+        self.inner.scan.begin(shards);
+        if lost {
+            self.assume_full();
+            self.scan_until(Instant::now() + SCAN_AT_OPEN_MAX);
+        }
+        self.report();
+        let (blobs, bytes) = {
+            let ledger = self.ledger();
+            (ledger.blobs(), ledger.bytes())
+        };
+        let resumable = self.left_off().len();
+        tracing::info!(blobs, bytes, resumable, "store is open");
+        Ok(())
+    }
+
+    /// Finds out what became of a file that came or went just before the last process ended.
+    fn look_at(&self, digest: &Digest) -> io::Result<()> {
+        let known = &self.inner.known;
+        let record = known.blob(digest);
+        match (self.layout().find_blob(digest)?, record) {
+            (None, Some(_)) => known.forget_blob(digest),
+            (None, None) => {}
+            (Some(found), record) if record.is_none_or(|known| known.size == found.size) => {
+                let record = record.unwrap_or(BlobRecord {
+                    size: found.size,
+                    used: found.modified,
+                    uses: 1,
+                });
+                known.note_blob(digest, record);
+                self.ledger()
+                    .load(*digest, record.size, record.used, record.uses);
+            }
+            (Some(found), _) => {
+                tracing::warn!(%digest, bytes = found.size, "a stored blob has changed its length; it is removed and will be fetched again. Check the disk");
+                self.layout().remove_blob(digest)?;
+                known.forget_blob(digest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps to a size that has been made smaller.
+    fn shrink(&self) {
+        let end = Instant::now() + SHRINK_AT_OPEN_MAX;
+        while Instant::now() < end {
+            let over = {
+                let ledger = self.ledger();
+                ledger.bytes().saturating_sub(ledger.max())
+            };
+            let _files = self.files();
+            let victims = self.ledger().free(over.min(scan::SHRINK_STEP_BYTES), 0);
+            if victims.is_empty() {
+                return;
+            }
+            self.delete_all(&victims, EvictReason::Size);
+        }
+    }
+
+    /// Takes partial files into account: never at the cost of a stored blob.
+    fn enter_left_off(&self, kept: &[(Digest, u64)]) -> io::Result<()> {
+        for (digest, size) in kept {
+            let room = {
+                let ledger = self.ledger();
+                ledger.max().saturating_sub(ledger.bytes())
+            };
+            if *size <= room && self.ledger().admit(*size).is_ok() {
+                self.left_off().insert(*digest, *size);
+            } else {
+                self.layout().remove_part(digest)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens the index; one that cannot be read is set aside and begun anew.
+pub(super) fn open_index(layout: &Layout) -> Result<Index, String> {
+    match Index::open(&layout.index_path()) {
+        Ok(index) => Ok(index),
+        Err(error @ IndexError::InUse) => Err(error.to_string()),
+        Err(IndexError::Unreadable(error)) => {
+            let aside = layout
+                .set_index_aside()
+                .map_err(|e| format!("index.redb: {error}; {e}"))?;
+            tracing::warn!(
+                %error, kept = %aside.display(),
+                "the index cannot be read and is begun anew; blobs on disk stay, which repository has them is asked of upstream again"
+            );
+            Index::open(&layout.index_path()).map_err(|e| format!("index.redb: {e}"))
+        }
+    }
+}
