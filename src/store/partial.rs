@@ -168,14 +168,21 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         let sink = Arc::clone(&self.sink);
         let sender = self.sender.clone();
         let turn = sink.turn();
-        blocking(self.digest(), "write", move || {
+        let written = blocking(self.digest(), "write", move || {
             if !fits {
                 let why = format!("{length} bytes at {offset} do not fit in {total}");
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, why).into());
             }
             sink.write(turn, offset, &chunks, || sender.send_modify(|_| ()))
         })
-        .await
+        .await;
+        if self.sink.recorder.due() {
+            let sink = Arc::clone(&self.sink);
+            let total = self.sender.borrow().total;
+            // Nobody waits for the disk here; the file stays this fill's until it is done.
+            drop(tokio::task::spawn_blocking(move || sink.record(total)));
+        }
+        written
     }
 
     /// Which bytes are there now.
@@ -279,6 +286,7 @@ impl<E> Verified<E> {
         let digest = sink.room.digest;
         blocking(&digest, "commit", move || {
             // Wrong bytes that were there before may have been more.
+            sink.close_record();
             fs::cut(&sink.file, size)?;
             sink.file.sync_all()?;
             let store = &sink.room.store;

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::coverage::Coverage;
 use super::fill::READ_BYTES;
 use super::fs::{self, FillRecord};
+use super::record::Recorder;
 use super::room::Room;
 use super::shared::{Claim, Shared};
 use super::{Store, StoreError};
@@ -41,6 +42,7 @@ pub(super) struct Sink {
     /// Changes when bytes that were asked to be written before are no longer wanted: whoever
     /// awaited a write may be gone, and the write still to come.
     turn: AtomicU64,
+    pub(super) recorder: Recorder,
 }
 
 /// Hashes the contiguous prefix as it grows.
@@ -53,7 +55,7 @@ impl Sink {
     /// Opens the partial file, and takes up what an earlier run recorded of it.
     pub(super) fn open(room: Room, shared: &Arc<Shared>) -> Result<Self, StoreError> {
         let digest = shared.digest;
-        let record = room.store.layout().take_part_record(&digest);
+        let record = room.store.layout().part_record(&digest);
         let file = Arc::new(room.store.layout().open_part(&digest)?);
         drop(shared.file.set(Arc::clone(&file)));
         let sink = Self {
@@ -63,14 +65,20 @@ impl Sink {
             verifier: Mutex::new(Verifier::new(&digest)),
             writers: RwLock::default(),
             turn: AtomicU64::new(0),
+            recorder: Recorder::default(),
         };
-        let mut recorded = record.map_or_else(Coverage::default, |record| record.coverage);
+        let promised = record.map_or_else(Coverage::default, |record| record.coverage);
+        let mut recorded = promised.clone();
         // What the file has lost cannot be taken up.
         recorded.remove(sink.file.metadata()?.len()..u64::MAX);
         if let Err(error) = sink.hash_to(recorded.prefix()) {
             tracing::warn!(%digest, %error, "a partial download cannot be taken up; starting again");
             recorded = Coverage::default();
             sink.verifier().reset(&digest);
+        }
+        // The record stays as long as it is true: the next crash may come at once.
+        if recorded != promised || recorded.bytes() == 0 {
+            sink.unrecord()?;
         }
         // What is not taken up may not stay behind the blob's end: it would never be hashed.
         fs::cut(&sink.file, recorded.end())?;
@@ -87,6 +95,7 @@ impl Sink {
     /// Throws everything away.
     pub(super) fn restart(&self) -> io::Result<()> {
         let _alone = self.alone();
+        self.unrecord()?;
         self.shared.lose_all();
         self.verifier().reset(&self.shared.digest);
         fs::cut(&self.file, 0)?;
@@ -98,6 +107,7 @@ impl Sink {
     pub(super) fn clip(&self, total: u64) -> io::Result<()> {
         let _alone = self.alone();
         if self.shared.clip(total) {
+            self.unrecord()?;
             self.verifier().reset(&self.shared.digest);
             fs::cut(&self.file, total)?;
             self.room.holds(self.shared.coverage().bytes());
@@ -108,6 +118,7 @@ impl Sink {
     /// Only `keep` counts as there from now on.
     pub(super) fn doubt(&self, keep: &Coverage) -> io::Result<()> {
         let _alone = self.alone();
+        self.unrecord()?;
         if !self.shared.doubt(keep) {
             return Err(io::Error::other("its bytes were doubted too often"));
         }
@@ -118,6 +129,7 @@ impl Sink {
     /// Leaves the fill off, if there is anything to go on from: the file stays, with a record.
     pub(super) fn leave_off(&self, total: Option<u64>) -> io::Result<()> {
         let _alone = self.alone();
+        self.close_record();
         let coverage = self.shared.coverage();
         let length = coverage.end();
         if length == 0 {
@@ -164,6 +176,7 @@ impl Sink {
             .map(|(_, bytes)| bytes.len() as u64)
             .sum();
         self.room.wrote(bytes.saturating_sub(claim.old.bytes()));
+        self.recorder.wrote(bytes);
         wake();
         // After the readers were woken: hashing is not in their way.
         self.hash(&claim.pieces)?;

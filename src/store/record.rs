@@ -1,0 +1,113 @@
+//! How far a fill has come, recorded beside its file now and then, so that a process that is killed
+//! loses little of it.
+//!
+//! The record never promises what the disk has not got: the coverage is taken first, then the file is
+//! made durable, then the record replaces the one before it. What a fill has covered does not change
+//! until a doubt, and before that the record goes.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::fs::FillRecord;
+use super::sink::Sink;
+
+/// A record is due when so many bytes have come since the last one: what a crash may cost a fill on a
+/// fast line, and some tens of milliseconds of a disk's time.
+const RECORD_EACH_BYTES: u64 = 64 * 1024 * 1024;
+
+/// And when any have come and the last one is so old: what a crash may cost a fill on a slow line.
+/// Each one makes the disk write at once what it would have written some seconds later anyway.
+const RECORD_EACH: Duration = Duration::from_secs(2);
+
+/// When a fill was last recorded.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    /// Bytes written since.
+    unrecorded: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    at: Instant,
+    /// There is nothing more to record.
+    closed: bool,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            unrecorded: AtomicU64::new(0),
+            state: Mutex::new(State {
+                at: Instant::now(),
+                closed: false,
+            }),
+        }
+    }
+}
+
+impl Recorder {
+    /// So many bytes more are in the file.
+    pub(super) fn wrote(&self, bytes: u64) {
+        self.unrecorded.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether it is time for a record; true is said once for each. Does not wait.
+    pub(super) fn due(&self) -> bool {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            // One is being made.
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let bytes = self.unrecorded.load(Ordering::Relaxed);
+        let due = bytes >= RECORD_EACH_BYTES || (bytes > 0 && state.at.elapsed() >= RECORD_EACH);
+        if !due || state.closed {
+            return false;
+        }
+        state.at = Instant::now();
+        self.unrecorded.store(0, Ordering::Relaxed);
+        true
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Everything here blocks.
+impl Sink {
+    /// Records how far the fill has come; `total` if it is known. A disk that does not take it has an
+    /// older record, or none.
+    pub(super) fn record(&self, total: Option<u64>) {
+        let state = self.recorder.state();
+        if state.closed {
+            return;
+        }
+        let coverage = self.shared.coverage();
+        let record = FillRecord { total, coverage };
+        let digest = self.room.digest;
+        let layout = self.room.store.layout();
+        if let Err(error) = layout.record_part(&digest, &self.file, &record) {
+            tracing::debug!(%digest, %error, "how far a download has come is not recorded");
+        }
+    }
+
+    /// What the record promises is about to be untrue: it goes.
+    pub(super) fn unrecord(&self) -> io::Result<()> {
+        let _state = self.recorder.state();
+        self.room
+            .store
+            .layout()
+            .forget_part_record(&self.room.digest)
+    }
+
+    /// Nothing is recorded from here on but by whoever calls this.
+    pub(super) fn close_record(&self) {
+        self.recorder.state().closed = true;
+    }
+}
