@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::fs;
 use super::shared::{Altered, Shared, Span};
+use super::wants::Want;
 use crate::oci::{Digest, Hasher};
 
 /// How much of the end of a blob is kept from its readers until the digest has
@@ -99,12 +100,13 @@ pub struct Reader<E> {
     end: Option<u64>,
     /// Whether the tail is kept from this reader until the digest is checked.
     held: bool,
+    want: Want,
     attendance: Attendance,
 }
 
 /// Counts a reader while it lives.
 #[derive(Debug)]
-struct Attendance(Arc<Shared>, u64);
+struct Attendance(Arc<Shared>);
 
 /// What a reader can do now.
 enum Step {
@@ -156,7 +158,7 @@ impl<E: Clone> Fill<E> {
     pub fn reader(&self, range: Option<Range<u64>>) -> Reader<E> {
         let total = self.progress.borrow().total;
         let (start, end) = range.map_or((0, None), |r| (r.start, Some(r.end)));
-        let number = self.shared.reader_comes();
+        self.shared.reader_comes();
         Reader {
             progress: self.progress.clone(),
             span: Span::new(start),
@@ -164,7 +166,8 @@ impl<E: Clone> Fill<E> {
             // A range that reaches the end completes a download that was broken
             // off: it is held like a whole one.
             held: end.is_none() || end == total,
-            attendance: Attendance(Arc::clone(&self.shared), number),
+            want: Want::new(Arc::clone(&self.shared.wants)),
+            attendance: Attendance(Arc::clone(&self.shared)),
         }
     }
 }
@@ -252,13 +255,14 @@ impl<E: Clone> Reader<E> {
                 Step::End => return Ok(None),
                 Step::Read(range) => {
                     if let Some(bytes) = self.take(range).await? {
-                        self.attendance.0.want_nothing(self.attendance.1);
+                        self.want.done();
                         return Ok(Some(bytes));
                     }
                 }
                 Step::Wait if closed => return Err(Ended::Vanished),
                 Step::Wait => {
-                    self.attendance.want(self.span.position(), self.end);
+                    let end = self.end.unwrap_or(u64::MAX);
+                    self.want.wait(self.span.position()..end);
                     // The error is seen as `closed` in the next round.
                     drop(self.progress.changed().await);
                 }
@@ -328,14 +332,8 @@ impl<E: Clone> Reader<E> {
     }
 }
 
-impl Attendance {
-    fn want(&self, position: u64, end: Option<u64>) {
-        self.0.want(self.1, position..end.unwrap_or(u64::MAX));
-    }
-}
-
 impl Drop for Attendance {
     fn drop(&mut self) {
-        self.0.reader_goes(self.1);
+        self.0.reader_goes();
     }
 }

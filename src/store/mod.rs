@@ -6,6 +6,7 @@
 //! | `fill` | the reading side of a blob on its way: readers, what they may have |
 //! | `partial` | the writing side: `Partial → Verified →` stored |
 //! | `shared` | what both have between them: coverage, doubts, the bytes written last |
+//! | `wants` | what readers that wait are waiting for |
 //! | `sink` | where the writing side's bytes go: file and verifier |
 //! | `room` | a fill's reservation and its file's name; partial files left off |
 //! | `space` | how much may be taken: reserving, making room, room for the index |
@@ -30,6 +31,7 @@ mod sink;
 mod space;
 #[cfg(test)]
 mod tests;
+mod wants;
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -101,12 +101,12 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
     /// who reads on to the blob's end.
     #[must_use]
     pub fn wanted(&self) -> Vec<Range<u64>> {
-        self.sink.shared.wanted()
+        self.sink.shared.wants.all()
     }
 
     /// Waits until a reader waits for something that it did not wait for before.
     pub async fn want_changes(&self) {
-        self.sink.shared.want_changes().await;
+        self.sink.shared.wants.changed().await;
     }
 
     /// The source has answered: readers may start. When the total is known, room for all of it is
