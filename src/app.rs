@@ -74,6 +74,7 @@ impl App {
         });
         let mirror = Mirror::new(Parts {
             config: config.tags,
+            fill_on_range: config.fill_on_range,
             directory: Directory::new(entries.collect()),
             upstreams,
             store: store.clone(),

@@ -45,6 +45,8 @@ pub struct Config {
     pub server: server::Config,
     /// The store.
     pub cache: store::Config,
+    /// What comes of a blob of which a part was asked for.
+    pub fill_on_range: mirror::FillOnRange,
     /// What is done about which tag.
     pub tags: mirror::Config,
     /// The upstreams, in the order of the file; at least one, at most one of them the default.
@@ -128,6 +130,12 @@ fn resolve(raw: &raw::File, environment: &Environment) -> Result<Config, Problem
     Ok(Config {
         server: resolve_server(&raw.server)?,
         cache: resolve_cache(&raw.cache)?,
+        fill_on_range: resolve_or(
+            raw.cache.fill_on_range.as_ref(),
+            "cache.fill_on_range",
+            values::fill_on_range,
+            mirror::FillOnRange::default(),
+        )?,
         tags: tags::resolve(&raw.tags)?,
         upstreams: upstreams::resolve(&raw.upstream.0, environment)?,
         log_format: resolve_or(

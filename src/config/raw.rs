@@ -63,7 +63,7 @@ table! {
 }
 table! {
     /// `[cache]`.
-    Cache { dir, max_size, min_free }
+    Cache { dir, max_size, min_free, fill_on_range }
 }
 table! {
     /// `[tags]`.

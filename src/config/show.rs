@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{Config, tags};
-use crate::mirror;
+use crate::mirror::{self, FillOnRange};
 use crate::store::Amount;
 use crate::telemetry::logging::LogFormat;
 
@@ -35,6 +35,12 @@ pub(super) fn to_toml(config: &Config) -> String {
     );
     line(&mut out, "max_size", &amount(config.cache.max_size));
     line(&mut out, "min_free", &amount(config.cache.min_free));
+    let fill_on_range = match config.fill_on_range {
+        FillOnRange::Always => quoted("always"),
+        FillOnRange::Never => quoted("never"),
+        FillOnRange::Over(percent) => quoted(&format!("over {percent}%")),
+    };
+    line(&mut out, "fill_on_range", &fill_on_range);
     table(&mut out, "tags");
     show_policy(&mut out, &config.tags.defaults);
     for rule in &config.tags.rules {

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::error::Shown;
 use super::raw::{Leaf, Value};
+use crate::mirror::FillOnRange;
 use crate::store::Amount;
 use crate::upstream::Strategy;
 
@@ -151,20 +152,41 @@ pub(super) fn min_free(value: &Value) -> Result<Amount, String> {
     }
 }
 
+/// What comes of a blob of which a part was asked for.
+pub(super) fn fill_on_range(value: &Value) -> Result<FillOnRange, String> {
+    const MEANT: &str = "must be \"always\", \"never\" or like \"over 25%\"";
+    let Value::Text(text) = value else {
+        return Err(MEANT.to_owned());
+    };
+    let words: Vec<_> = text.split_whitespace().collect();
+    match *words.as_slice() {
+        ["always"] => Ok(FillOnRange::Always),
+        ["never"] => Ok(FillOnRange::Never),
+        ["over", part] => percent(part, &(0..=99))
+            .map(FillOnRange::Over)
+            .ok_or_else(|| format!("{} is not a whole percentage from 0% to 99%", Shown(part))),
+        _ => Err(format!("{} {MEANT}", Shown(text))),
+    }
+}
+
+/// Whole percents.
+fn percent(text: &str, allowed: &RangeInclusive<u8>) -> Option<u8> {
+    // `parse` alone would take a leading `+`.
+    let digits = text.trim().strip_suffix('%')?.trim_end();
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let percent = digits.parse::<u8>().ok();
+    percent.filter(|percent| plain && allowed.contains(percent))
+}
+
 /// A number of bytes, or whole percents of the file system.
 fn amount(value: &Value, percents: RangeInclusive<u8>) -> Result<Amount, String> {
     let Value::Text(text) = value else {
         return size(value).map(Amount::Bytes);
     };
-    let Some(number) = text.trim().strip_suffix('%') else {
+    if !text.trim().ends_with('%') {
         return size(value).map(Amount::Bytes);
-    };
-    // `parse` alone would take a leading `+`.
-    let digits = number.trim_end();
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    let percent = digits.parse::<u8>().ok();
-    percent
-        .filter(|percent| plain && percents.contains(percent))
+    }
+    percent(text, &percents)
         .map(Amount::Percent)
         .ok_or_else(|| {
             let (text, least, most) = (Shown(text), percents.start(), percents.end());

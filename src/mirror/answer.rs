@@ -55,6 +55,8 @@ pub(super) struct Filling {
     pub(super) source: Source,
     pub(super) digest: Digest,
     pub(super) via: Option<Via>,
+    /// Whether the client reads a part, and no more.
+    pub(super) part: bool,
 }
 
 /// The bytes of a blob, as fast as the client takes them. Dropping it is the
@@ -102,11 +104,18 @@ impl BlobAnswer {
     pub fn reader(self, range: Option<Range<u64>>) -> BlobReader {
         BlobReader(match self.content {
             Content::Stored(blob) => Reading::Stored(blob.reader(range)),
-            Content::Filling(filling) => {
-                Reading::Filling(filling.fill.reader(range), Box::new(filling))
-            }
+            Content::Filling(filling) => Reading::Filling(filling.reader(range), Box::new(filling)),
             Content::Passing(passage) => Reading::Passing(passage.open(range)),
         })
+    }
+}
+
+impl Filling {
+    fn reader(&self, range: Option<Range<u64>>) -> Reader<MirrorError> {
+        match range {
+            Some(range) if self.part && range.start > 0 => self.fill.part_reader(range),
+            range => self.fill.reader(range),
+        }
     }
 }
 

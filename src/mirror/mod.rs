@@ -46,6 +46,7 @@ use freshness::LastFailure;
 use manifest::{Found, Manifest, ManifestKey};
 use negative::{List, Negative};
 pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
+pub use transfer::FillOnRange;
 
 use crate::clock::Clock;
 pub use crate::oci::directory::Source;
@@ -84,6 +85,8 @@ pub struct Mirror {
 pub struct Parts {
     /// What is done about which tag.
     pub config: Config,
+    /// What comes of a blob of which a part was asked for.
+    pub fill_on_range: FillOnRange,
     /// Which upstream a request means.
     pub directory: Directory,
     /// The upstreams: one for each name in the directory.
@@ -102,6 +105,7 @@ type Asked<K, V> = Arc<Flights<K, Result<V, MirrorError>>>;
 #[derive(Debug)]
 struct Inner {
     config: Config,
+    fill_on_range: FillOnRange,
     directory: Directory,
     upstreams: HashMap<UpstreamName, Upstream>,
     store: Store,
@@ -137,6 +141,7 @@ impl Mirror {
         Self {
             inner: Arc::new(Inner {
                 config: parts.config,
+                fill_on_range: parts.fill_on_range,
                 directory: parts.directory,
                 upstreams,
                 store: parts.store,

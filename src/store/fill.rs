@@ -153,19 +153,31 @@ impl<E: Clone> Fill<E> {
         }
     }
 
-    /// A reader of `range`, of everything when `None`.
+    /// A reader of `range`, of everything when `None`. One that reaches the end completes a download,
+    /// be it one that was broken off: the end is held back.
     #[must_use]
     pub fn reader(&self, range: Option<Range<u64>>) -> Reader<E> {
         let total = self.progress.borrow().total;
         let (start, end) = range.map_or((0, None), |r| (r.start, Some(r.end)));
+        self.read(start, end, end.is_none() || end == total)
+    }
+
+    /// A reader of a part, wherever it ends: it completes nothing, and nothing is held back from it.
+    #[must_use]
+    pub fn part_reader(&self, range: Range<u64>) -> Reader<E> {
+        self.read(range.start, Some(range.end), false)
+    }
+
+    fn read(&self, start: u64, end: Option<u64>, held: bool) -> Reader<E> {
         self.shared.reader_comes();
+        if held {
+            self.shared.wants.everything();
+        }
         Reader {
             progress: self.progress.clone(),
             span: Span::new(start),
             end,
-            // A range that reaches the end completes a download that was broken
-            // off: it is held like a whole one.
-            held: end.is_none() || end == total,
+            held,
             want: Want::new(Arc::clone(&self.shared.wants)),
             attendance: Attendance(Arc::clone(&self.shared)),
         }

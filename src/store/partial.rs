@@ -104,6 +104,18 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         self.sink.shared.wants.all()
     }
 
+    /// Whether a reader came who needs the whole blob.
+    #[must_use]
+    pub fn whole_is_wanted(&self) -> bool {
+        self.sink.shared.wants.is_everything()
+    }
+
+    /// Whether nobody holds the fill but one, who keeps it to be found by others.
+    #[must_use]
+    pub fn is_left_alone(&self) -> bool {
+        self.sender.receiver_count() <= 1
+    }
+
     /// Waits until a reader waits for something that it did not wait for before.
     pub async fn want_changes(&self) {
         self.sink.shared.wants.changed().await;

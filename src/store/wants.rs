@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -12,6 +13,8 @@ use tokio::sync::Notify;
 pub(super) struct Wants {
     /// By first byte: up to where the furthest of them reads, and how many they are.
     by_start: Mutex<BTreeMap<u64, (u64, usize)>>,
+    /// Somebody has come who needs the whole blob.
+    everything: AtomicBool,
     /// A byte is waited for that nobody waited for before.
     changed: Notify,
 }
@@ -31,6 +34,16 @@ impl Wants {
             .iter()
             .map(|(start, (end, _))| *start..*end)
             .collect()
+    }
+
+    /// Somebody needs all of the blob, and be it to get the end of it.
+    pub(super) fn everything(&self) {
+        self.everything.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anybody ever did.
+    pub(super) fn is_everything(&self) -> bool {
+        self.everything.load(Ordering::Relaxed)
     }
 
     /// Waits until something new is waited for.

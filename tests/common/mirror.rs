@@ -82,6 +82,7 @@ impl MirrorBuilder {
                 negative_ttl: NEGATIVE_TTL,
                 ..mirror::Policy::default()
             }),
+            fill_on_range: mirror::FillOnRange::default(),
             upstreams: Vec::new(),
             log_format: LogFormat::Text,
         };
