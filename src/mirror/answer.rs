@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::bypass::{Pass, Passage};
 use super::{Inner, MirrorError, Source};
-use crate::oci::Digest;
 use crate::oci::link::NextPage;
+use crate::oci::{ByteRange, Digest};
 use crate::store::{Blob, Ended, Fill, Reader, StoredReader};
 use crate::telemetry::Outcome;
 use crate::upstream::Via;
@@ -55,8 +55,10 @@ pub(super) struct Filling {
     pub(super) source: Source,
     pub(super) digest: Digest,
     pub(super) via: Option<Via>,
-    /// Whether the client reads a part, and no more.
-    pub(super) part: bool,
+    /// The range that the client asks for.
+    pub(super) asked: Option<ByteRange>,
+    /// Whether a manifest has said how large the blob is.
+    pub(super) size_is_known: bool,
 }
 
 /// The bytes of a blob, as fast as the client takes them. Dropping it is the
@@ -113,9 +115,20 @@ impl BlobAnswer {
 impl Filling {
     fn reader(&self, range: Option<Range<u64>>) -> Reader<MirrorError> {
         match range {
-            Some(range) if self.part && range.start > 0 => self.fill.part_reader(range),
+            Some(range) if self.is_a_part(&range) => self.fill.part_reader(range),
             range => self.fill.reader(range),
         }
+    }
+
+    /// Whether the client knows where what it reads ends, and completes nothing with it: it depends
+    /// on nobody's word for the blob's size, nor on the digest.
+    fn is_a_part(&self, range: &Range<u64>) -> bool {
+        let knows_end = match self.asked {
+            None | Some(ByteRange::From(_)) => false,
+            Some(ByteRange::Between(_, last)) => last.checked_add(1) == Some(range.end),
+            Some(ByteRange::Suffix(_)) => self.size_is_known,
+        };
+        knows_end && range.start > 0
     }
 }
 

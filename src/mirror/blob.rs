@@ -71,7 +71,7 @@ impl Inner {
                     }
                     match fill.started().await {
                         Ok(total) => {
-                            let content = self.filling(fill, source, digest, asked);
+                            let content = self.filling(fill, source, digest, asked).await;
                             return Ok(BlobAnswer {
                                 total,
                                 outcome: Outcome::Collapsed,
@@ -100,7 +100,7 @@ impl Inner {
                     let total = started.inspect_err(|error| {
                         self.note_unknown(source, What::Blob(*digest), error);
                     })?;
-                    let content = self.filling(fill, source, digest, asked);
+                    let content = self.filling(fill, source, digest, asked).await;
                     return Ok(BlobAnswer {
                         total,
                         outcome: Outcome::Miss,
@@ -112,20 +112,29 @@ impl Inner {
         Err(MirrorError::Busy("the blob comes and goes"))
     }
 
-    fn filling(
+    async fn filling(
         self: &Arc<Self>,
         fill: Fill<MirrorError>,
         source: &Source,
         digest: &Digest,
         asked: Option<ByteRange>,
     ) -> Content {
+        let size_is_known = match asked {
+            Some(ByteRange::Suffix(_)) => {
+                let link = self.store.link(source, digest).await;
+                link.is_some_and(|link| link.size.is_some())
+            }
+            // Nothing depends on it.
+            Some(ByteRange::From(_) | ByteRange::Between(..)) | None => false,
+        };
         Content::Filling(Filling {
             fill,
             mirror: Arc::clone(self),
             source: source.clone(),
             digest: *digest,
             via: Via::of_this_request(),
-            part: asked.is_some_and(|asked| !asked.completes()),
+            asked,
+            size_is_known,
         })
     }
 

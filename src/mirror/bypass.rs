@@ -320,24 +320,27 @@ impl Carrier {
 
     /// Upstream and whoever said the size before must agree: clients have been told.
     async fn check_size(&self, fetched: &BlobFetch) -> Result<(), MirrorError> {
+        match (self.passage.total, fetched.total) {
+            // It may be the manifest that is wrong.
+            (Some(expected), Some(got)) if expected != got => {
+                let why = format!("upstream announces {got} bytes, {expected} are expected");
+                Err(self.other_size(why).await)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The next client shall be told another size, or none.
+    async fn other_size(&self, why: String) -> MirrorError {
         let Passage {
             mirror,
             source,
             digest,
-            total,
             ..
         } = &self.passage;
-        match (*total, fetched.total) {
-            (Some(expected), Some(got)) if expected != got => {
-                // It may be the manifest that is wrong.
-                mirror.store.forget_size(source, digest).await;
-                Err(MirrorError::WrongContent {
-                    digest: *digest,
-                    why: format!("upstream announces {got} bytes, {expected} are expected"),
-                })
-            }
-            _ => Ok(()),
-        }
+        mirror.store.forget_size(source, digest).await;
+        let digest = *digest;
+        MirrorError::WrongContent { digest, why }
     }
 
     /// Takes what comes of one answer.
@@ -362,6 +365,10 @@ impl Carrier {
         match self.end {
             Some(end) if self.position < end => {
                 let why = format!("ended at byte {} of {end}", self.position);
+                if fetched.total.is_none() && !fetched.ranged {
+                    // It ended as it was meant to: it may be the manifest that is wrong.
+                    return Err(self.other_size(why).await.into());
+                }
                 Err(Failure::Broken(FetchError::Broken(why)))
             }
             Some(_) | None => Ok(()),

@@ -35,6 +35,8 @@ pub(super) struct Manifest {
     pub(super) digest: Digest,
     pub(super) media_type: Arc<str>,
     pub(super) bytes: Bytes,
+    /// What it names: whoever is given it will ask for that.
+    pub(super) children: Arc<[Digest]>,
 }
 
 /// A manifest and how it was found: what a flight shares.
@@ -62,6 +64,7 @@ impl Mirror {
             }
             Reference::Tag(tag) => in_time(self.inner.by_tag(source, tag, accept)).await?,
         };
+        self.inner.store.expect(&kept.manifest.children);
         Ok(ManifestAnswer {
             digest: kept.manifest.digest,
             media_type: Arc::clone(&kept.manifest.media_type),
@@ -136,6 +139,7 @@ impl Inner {
             digest,
             media_type: inspection.media_type.as_str().into(),
             bytes: fetched.bytes,
+            children: children(&inspection),
         });
         // The digest of signed schema 1 is not that of its bytes, so that its writer can choose it: what
         // is kept under a digest serves all repositories, and such a manifest is passed on alone.
@@ -251,14 +255,17 @@ impl Inner {
             return None;
         }
         let known = self.store.media_type(digest).await;
+        let inspection = inspect(known.as_deref(), &bytes);
+        let children = inspection.as_ref().map(children).unwrap_or_default();
         let media_type = match known {
             Some(media_type) => media_type,
-            None => inspect(None, &bytes).ok()?.media_type,
+            None => inspection.ok()?.media_type,
         };
         let manifest = Arc::new(Manifest {
             digest: *digest,
             media_type: media_type.into(),
             bytes,
+            children,
         });
         self.hot.insert(*digest, Arc::clone(&manifest));
         Some(manifest)
@@ -388,6 +395,12 @@ impl Checked {
             }),
         }
     }
+}
+
+/// What a manifest names.
+fn children(inspection: &Inspection) -> Arc<[Digest]> {
+    let children = inspection.children.iter().filter(|child| !child.foreign);
+    children.map(|child| child.digest).collect()
 }
 
 /// What a repository is known to have because it has this manifest.

@@ -230,6 +230,16 @@ impl Store {
         }
     }
 
+    /// These are likely to be asked for in a moment: those of them that are stored are not evicted for
+    /// some minutes.
+    pub fn expect(&self, digests: &[Digest]) {
+        let now = self.inner.clock.now();
+        let mut ledger = self.ledger();
+        for digest in digests {
+            ledger.expect(digest, now);
+        }
+    }
+
     /// Opens a stored blob and pins it. A file that is missing or not as long
     /// as it should be is a miss: it is forgotten, with a warning.
     pub async fn blob(&self, digest: &Digest) -> Option<Blob> {

@@ -5,6 +5,7 @@
 //! access logs through this very code; docs/eviction.md has what came of it.
 
 pub mod blobs;
+mod expected;
 pub mod policy;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 pub use blobs::{Blobs, Entry, Place};
+use expected::Expected;
 pub use policy::{IdleByUses, Policy};
 
 /// Uses closer together than this are one, for the count and for the index: a client's ranges and
@@ -28,6 +30,8 @@ const NOTE_EVERY: Duration = Duration::from_mins(1);
 pub struct Ledger<P = IdleByUses> {
     blobs: Blobs,
     policy: P,
+    /// Each of these is pinned once for it.
+    expected: Expected,
     reserved: u64,
     max: u64,
     /// The latest time that anything was used at: what "now" is for an eviction.
@@ -79,6 +83,7 @@ impl<P: Policy> Ledger<P> {
         Self {
             blobs: Blobs::new(P::LISTS),
             policy,
+            expected: Expected::default(),
             reserved: 0,
             max,
             now: Timestamp::default(),
@@ -174,6 +179,29 @@ impl<P: Policy> Ledger<P> {
         self.blobs.entry(place).map(|entry| entry.size)
     }
 
+    /// A manifest was given to somebody who may now ask for what it names: for some minutes this is no
+    /// victim.
+    pub fn expect(&mut self, digest: &Digest, now: Timestamp) {
+        self.now = self.now.max(now);
+        self.end_expectations();
+        let Some(size) = self.size(digest) else {
+            return;
+        };
+        let (gone, is_new) = self.expected.add(digest, size, self.max, now);
+        for digest in gone {
+            self.unpin(&digest);
+        }
+        if is_new && let Some(place) = self.blobs.find(digest) {
+            self.blobs.change(place, |entry| entry.pins += 1);
+        }
+    }
+
+    fn end_expectations(&mut self) {
+        for digest in self.expected.expire(self.now) {
+            self.unpin(&digest);
+        }
+    }
+
     /// Undoes one [`Ledger::pin`].
     pub fn unpin(&mut self, digest: &Digest) {
         if let Some(place) = self.blobs.find(digest) {
@@ -184,6 +212,7 @@ impl<P: Policy> Ledger<P> {
 
     /// Forgets a blob, whoever reads it: it is gone or damaged. Its size.
     pub fn forget(&mut self, digest: &Digest) -> Option<u64> {
+        self.expected.forget(digest);
         self.blobs.remove(digest).map(|entry| entry.size)
     }
 
@@ -228,6 +257,7 @@ impl<P: Policy> Ledger<P> {
 
     /// The blobs that the policy gives up and nobody reads, until `need` bytes are found.
     fn victims(&mut self, need: u64) -> Vec<Victim> {
+        self.end_expectations();
         let places = self.policy.victims(&mut self.blobs, need, self.now);
         let named = places.into_iter().filter_map(|place| {
             let size = self.blobs.entry(place)?.size;

@@ -82,6 +82,27 @@ fn bytes_come_free_or_nothing_goes() {
 }
 
 #[test]
+fn what_a_manifest_names_stays_while_it_is_being_pulled() {
+    let mut ledger = filled(100, &[40, 30, 30]);
+    let later = |seconds| Timestamp::default().plus(Duration::from_secs(seconds));
+    ledger.expect(&digest(0), later(0));
+    ledger.expect(&digest(9), later(0));
+    assert_eq!(ledger.admit(30).unwrap()[0].digest, digest(1));
+    assert_eq!(ledger.admit(30).unwrap()[0].digest, digest(2));
+    let refused = ledger.admit(10).unwrap_err();
+    assert_eq!(refused.kept, 100, "it is not given up for what comes next");
+    // Its reader comes and goes.
+    ledger.pin(&digest(0)).unwrap();
+    ledger.unpin(&digest(0));
+    assert!(
+        ledger.admit(10).is_err(),
+        "others may have been told of it too"
+    );
+    ledger.expect(&digest(9), later(301));
+    assert_eq!(ledger.admit(10).unwrap()[0].digest, digest(0));
+}
+
+#[test]
 fn what_was_used_four_times_stays_four_times_as_long() {
     let minute = |n: u64| Timestamp(n * 60_000);
     let mut ledger = Ledger::new(100);
