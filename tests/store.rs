@@ -77,7 +77,7 @@ async fn the_store_keeps_to_its_size() {
 async fn the_least_recently_used_goes_first() {
     let blobs = blobs(6, 3 * MIB / 2);
     // The index takes 2 or 4 MiB, and some room is made ahead: four or five of the six fit.
-    let (registry, mirror) = world(11 * MIB, &blobs).await;
+    let (registry, mirror) = world(21 * MIB / 2, &blobs).await;
     for blob in &blobs[..3] {
         pull(&mirror, blob).await;
     }
