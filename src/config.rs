@@ -193,6 +193,7 @@ fn resolve_cache(raw: &raw::Cache) -> Result<store::Config, Problem> {
             defaults::MIN_FREE,
         )?,
         meter: store::Meter::default(),
+        injection: store::Injection::default(),
     })
 }
 

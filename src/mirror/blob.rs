@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::answer::{BlobAnswer, BlobHead, Content, Filling};
+use super::answer::{Asker, BlobAnswer, BlobHead, Content};
 use super::flight::Seat;
 use super::negative::What;
 use super::{ANSWER_WAIT_MAX, Inner, Mirror, MirrorError, Source, in_time};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
-use crate::store::{Ended, Fill, Link};
+use crate::store::{Ended, Link};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{BlobAsk, FetchError, Via, carry};
 
@@ -72,7 +72,7 @@ impl Inner {
                     }
                     match fill.started().await {
                         Ok(total) => {
-                            let content = self.filling(fill, source, digest);
+                            let content = Content::Filling(fill, self.asker(source, digest));
                             return Ok(BlobAnswer {
                                 total,
                                 outcome: Outcome::Collapsed,
@@ -100,7 +100,7 @@ impl Inner {
                     let total = started.inspect_err(|error| {
                         self.note_unknown(source, What::Blob(*digest), error);
                     })?;
-                    let content = self.filling(fill, source, digest);
+                    let content = Content::Filling(fill, self.asker(source, digest));
                     return Ok(BlobAnswer {
                         total,
                         outcome: Outcome::Miss,
@@ -112,19 +112,13 @@ impl Inner {
         Err(MirrorError::Busy("the blob comes and goes"))
     }
 
-    fn filling(
-        self: &Arc<Self>,
-        fill: Fill<MirrorError>,
-        source: &Source,
-        digest: &Digest,
-    ) -> Content {
-        Content::Filling(Filling {
-            fill,
+    fn asker(self: &Arc<Self>, source: &Source, digest: &Digest) -> Asker {
+        Asker {
             mirror: Arc::clone(self),
             source: source.clone(),
             digest: *digest,
             via: Via::of_this_request(),
-        })
+        }
     }
 
     async fn blob_head(
@@ -182,7 +176,7 @@ impl Inner {
         Ok(Some(BlobAnswer {
             total,
             outcome: Outcome::Hit,
-            content: Content::Stored(blob),
+            content: Content::Stored(blob, self.asker(source, digest)),
         }))
     }
 

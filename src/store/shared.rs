@@ -7,7 +7,6 @@
 //! afterwards, has read them right.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -17,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::Pin;
 use super::coverage::Coverage;
+use super::disk::DiskFile;
 use crate::oci::Digest;
 
 /// How many of the bytes written last a fill keeps in memory: readers that keep
@@ -46,7 +46,7 @@ pub(super) struct Shared {
     pub(super) digest: Digest,
     /// Set once when the partial file is opened; after the commit it is the
     /// blob's file, because a rename does not move an open file.
-    pub(super) file: OnceLock<Arc<File>>,
+    pub(super) file: OnceLock<Arc<DiskFile>>,
     state: Mutex<State>,
     readers: AtomicUsize,
     /// What the readers that wait are waiting for, by reader.
