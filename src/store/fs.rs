@@ -235,7 +235,12 @@ impl Layout {
         } else {
             Op::ReadIndex
         };
-        self.disk.run(op, &path, open)
+        let made = to_write && !path.exists();
+        let file = self.disk.run(op, &path, open)?;
+        if made {
+            self.sync_directory(&self.root)?;
+        }
+        Ok(file)
     }
 
     /// The index's file for redb, whose operations go through the disk.

@@ -1,5 +1,6 @@
 //! Fills and the store together, on a real directory.
 
+mod disk;
 mod doubt;
 mod parallel;
 mod room;
