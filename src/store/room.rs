@@ -57,6 +57,8 @@ impl Room {
             held: Mutex::new(Held::of_file(store.take_up(&digest))),
             discard: AtomicBool::new(true),
         };
+        // The fill before may have left its file there because it could not be deleted.
+        store.refuse_if_failing()?;
         room.grow_to(expected.unwrap_or(0))?;
         Ok(room)
     }
