@@ -125,16 +125,16 @@ impl Layout {
     /// # Errors
     /// The operating system's.
     pub(super) fn make_directories(&self) -> io::Result<()> {
-        let mut made = false;
+        let mut were_missing = false;
         for directory in DIRECTORIES {
             let path = self.root.join(directory);
             if !path.is_dir() {
                 let make = || fs::create_dir_all(&path);
                 self.disk.run(Op::Create, &path, make)?;
-                made = true;
+                were_missing = true;
             }
         }
-        if made {
+        if were_missing {
             for directory in ["", "blobs", "fills"] {
                 self.sync_directory(&self.root.join(directory))?;
             }

@@ -324,8 +324,8 @@ mod tests {
         assert!(health.is_in_trouble(Part::Files));
         assert!(health.trouble().unwrap().contains("durable"));
         for seconds in [1, 2, 4, 8, 16, 30, 30] {
-            let just_before = Duration::from_secs(seconds) - Duration::from_millis(1);
-            tokio::time::advance(just_before).await;
+            let just_before = seconds * 1000 - 1;
+            tokio::time::advance(Duration::from_millis(just_before)).await;
             assert!(!health.retry_is_due(Part::Files), "{seconds}");
             tokio::time::advance(Duration::from_millis(1)).await;
             assert!(health.retry_is_due(Part::Files), "{seconds}");

@@ -274,8 +274,8 @@ impl Index {
             return health.works(Part::Index);
         };
         for (key, value) in writing.iter() {
-            let waiting = overlay.waiting.entry(key.clone());
-            waiting.or_insert_with(|| value.clone());
+            let newer = overlay.waiting.entry(key.clone());
+            newer.or_insert_with(|| value.clone());
         }
         drop(overlay);
         self.give_up(error.to_string());
@@ -380,9 +380,12 @@ fn open(layout: &Layout) -> Result<Database, IndexError> {
         let file = FileBackend::new(file)?;
         builder().create_with_backend(layout.on_disk(file))
     });
-    let database = opened.map_err(|error| match error {
-        DatabaseError::DatabaseAlreadyOpen => IndexError::InUse,
-        error => sort(error.into()),
+    let database = opened.map_err(|error| {
+        if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+            IndexError::InUse
+        } else {
+            sort(error.into())
+        }
     })?;
     create_tables(&database).map_err(sort)?;
     Ok(database)
@@ -413,9 +416,10 @@ fn builder() -> redb::Builder {
 
 /// Whether it is the disk that keeps the index from being opened, or the index.
 fn sort(error: redb::Error) -> IndexError {
-    match error {
-        redb::Error::Io(io) if health::is_of_the_disk(&io) => IndexError::Disk(io.into()),
-        error => IndexError::Unreadable(error),
+    if matches!(&error, redb::Error::Io(io) if health::is_of_the_disk(io)) {
+        IndexError::Disk(error)
+    } else {
+        IndexError::Unreadable(error)
     }
 }
 

@@ -148,12 +148,16 @@ impl StorageBackend for Copy {
             let Some(to) = out.get_mut(part.here.clone()) else {
                 continue;
             };
-            match over.blocks.get(&part.block) {
-                Some(block) => to.copy_from_slice(block.get(part.there).unwrap_or_default()),
-                None => {
-                    let block = self.beneath(part.block, over.beneath)?;
-                    to.copy_from_slice(block.get(part.there).unwrap_or_default());
-                }
+            let from_file;
+            let block = if let Some(block) = over.blocks.get(&part.block) {
+                block
+            } else {
+                from_file = self.beneath(part.block, over.beneath)?;
+                &from_file
+            };
+            // Both have the part's length.
+            if let Some(from) = block.get(part.there) {
+                to.copy_from_slice(from);
             }
         }
         Ok(())

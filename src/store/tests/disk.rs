@@ -2,7 +2,8 @@
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "these tests own their files, and play the disk"
+    clippy::cast_possible_truncation,
+    reason = "these tests own their files, which are small, and play the disk"
 )]
 
 mod faulty;
@@ -65,7 +66,7 @@ async fn try_fill(
     let total = bytes.len() as u64;
     let (opening, fill) = fill::<&'static str>(*digest);
     let mut reader = fill.reader(None);
-    let mut partial = match store.begin(opening, Some(total)).await {
+    let partial = match store.begin(opening, Some(total)).await {
         Ok(partial) => partial,
         Err(failed) => {
             failed.unwrap().0.fail("not begun");
@@ -96,18 +97,15 @@ async fn try_fill(
         partial.suspend("left off").await;
         return false;
     }
-    let verified = loop {
-        match partial.verify().await {
-            Ok(verified) => break verified,
-            Err((wrong, VerifyError::Digest { got })) => {
-                panic!("a part that was taken up was wrong: {got}, {wrong:?}")
-            }
-            Err((unread, _)) => {
-                partial = unread;
-                partial.fail("not read back");
-                assert!(drain(&mut reader).await.is_err());
-                return false;
-            }
+    let verified = match partial.verify().await {
+        Ok(verified) => verified,
+        Err((wrong, VerifyError::Digest { got })) => {
+            panic!("a part that was taken up was wrong: {got}, {wrong:?}")
+        }
+        Err((unread, _)) => {
+            unread.fail("not read back");
+            assert!(drain(&mut reader).await.is_err());
+            return false;
         }
     };
     let committed = verified.commit().await.is_ok();
@@ -118,10 +116,15 @@ async fn try_fill(
     committed
 }
 
+async fn try_whole(store: &Store, blob: &(Digest, Bytes)) -> bool {
+    let whole = 0..blob.1.len();
+    try_fill(store, blob, std::slice::from_ref(&whole), false).await
+}
+
 /// The scripted work: all that a store does. What it says it did is noted.
 async fn work(dir: &Path, disk: Option<&Arc<FaultyDisk>>, promised: &mut Promised) {
-    let [a, b, c, d, e, _] = &*BLOBS;
-    for (digest, bytes) in [a, b, c, d, e] {
+    let [small, scattered, paused, long_paused, last, _] = &*BLOBS;
+    for (digest, bytes) in [small, scattered, paused, long_paused, last] {
         promised.contents.insert(*digest, bytes.clone());
     }
     let note = |promised: &mut Promised, digest: Digest, done: bool| {
@@ -131,25 +134,25 @@ async fn work(dir: &Path, disk: Option<&Arc<FaultyDisk>>, promised: &mut Promise
         }
     };
     if let Ok(store) = try_open(dir, disk) {
-        let put = store.put(&a.0, "text/plain", a.1.clone()).await;
-        note(promised, a.0, put.is_ok());
+        let put = store.put(&small.0, "text/plain", small.1.clone()).await;
+        note(promised, small.0, put.is_ok());
         let parts = [100_000..200_000, 0..60_000, 60_000..100_000];
-        let done = try_fill(&store, b, &parts, false).await;
-        note(promised, b.0, done);
+        let done = try_fill(&store, scattered, &parts, false).await;
+        note(promised, scattered.0, done);
         store.keep_up(false);
-        try_fill(&store, c, &[0..80_000, 120_000..130_000], true).await;
-        try_fill(&store, d, &[0..350_000], true).await;
-        let done = try_fill(&store, c, &[0..150_000], false).await;
-        note(promised, c.0, done);
+        try_fill(&store, paused, &[0..80_000, 120_000..130_000], true).await;
+        try_fill(&store, long_paused, &[0..200_000, 200_000..350_000], true).await;
+        let done = try_whole(&store, paused).await;
+        note(promised, paused.0, done);
         read(&store, promised).await;
         store.keep_up(true);
     }
     if let Ok(store) = try_open(dir, disk) {
         read(&store, promised).await;
-        let done = try_fill(&store, d, &[0..350_000], false).await;
-        note(promised, d.0, done);
-        let done = try_fill(&store, e, &[0..350_001], false).await;
-        note(promised, e.0, done);
+        let done = try_whole(&store, long_paused).await;
+        note(promised, long_paused.0, done);
+        let done = try_whole(&store, last).await;
+        note(promised, last.0, done);
         store.keep_up(false);
         read(&store, promised).await;
         store.keep_up(true);
@@ -218,7 +221,7 @@ async fn comes_back(dir: &Path, disk: &Arc<FaultyDisk>, promised: &Promised) {
     }
     assert_eq!(store.trouble(), None);
     let fresh = &BLOBS[5];
-    assert!(try_fill(&store, fresh, &[0..70_000], false).await);
+    assert!(try_whole(&store, fresh).await);
     assert_eq!(stored(&store, &fresh.0).await.unwrap(), fresh.1);
     read(&store, promised).await;
     let link = (Digest::Sha256([7; 32]), Link::default());
@@ -338,11 +341,8 @@ async fn check_after_power_loss(
     // What was left off is taken up, and right.
     for (digest, bytes) in &promised.contents {
         if store.contains(digest).is_none() {
-            let whole = [0..bytes.len()];
-            assert!(
-                try_fill(&store, &(*digest, bytes.clone()), &whole, false).await,
-                "{what}"
-            );
+            let blob = (*digest, bytes.clone());
+            assert!(try_whole(&store, &blob).await, "{what}");
         }
     }
     assert_eq!(store.trouble(), None, "{what}");

@@ -12,9 +12,9 @@ pub(super) enum Plan {
     /// None: they are counted.
     Count,
     /// The n-th alone. A write is cut in half.
-    Nth(usize, rustix::io::Errno),
+    Nth(usize, Errno),
     /// The n-th and all after it, until the disk is healed.
-    From(usize, rustix::io::Errno),
+    From(usize, Errno),
     /// Before the n-th the power is lost: all fail from there on, and what is left is kept.
     PowerLoss(usize),
 }
@@ -120,7 +120,7 @@ impl Faults for FaultyDisk {
                     let mut durable = self.durable.as_ref().unwrap().lock().unwrap();
                     durable.lose_power();
                 }
-                Err(io::Error::from(rustix::io::Errno::IO).into())
+                Err(io::Error::from(Errno::IO).into())
             }
             Plan::Count | Plan::Nth(..) | Plan::From(..) | Plan::PowerLoss(_) => Ok(()),
         }
