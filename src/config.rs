@@ -201,6 +201,7 @@ fn resolve_cache(raw: &raw::Cache) -> Result<store::Config, Problem> {
             defaults::MIN_FREE,
         )?,
         meter: store::Meter::default(),
+        injection: store::Injection::default(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::answer::{BlobAnswer, BlobHead, Content, Filling};
+use super::answer::{Asker, BlobAnswer, BlobHead, Content, Filling};
 use super::flight::Seat;
 use super::negative::What;
 use super::{ANSWER_WAIT_MAX, Inner, Mirror, MirrorError, Source, in_time};
@@ -129,13 +129,19 @@ impl Inner {
         };
         Content::Filling(Filling {
             fill,
+            asked,
+            size_is_known,
+            asker: self.asker(source, digest),
+        })
+    }
+
+    fn asker(self: &Arc<Self>, source: &Source, digest: &Digest) -> Asker {
+        Asker {
             mirror: Arc::clone(self),
             source: source.clone(),
             digest: *digest,
             via: Via::of_this_request(),
-            asked,
-            size_is_known,
-        })
+        }
     }
 
     async fn blob_head(
@@ -193,7 +199,7 @@ impl Inner {
         Ok(Some(BlobAnswer {
             total,
             outcome: Outcome::Hit,
-            content: Content::Stored(blob),
+            content: Content::Stored(blob, self.asker(source, digest)),
         }))
     }
 

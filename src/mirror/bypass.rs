@@ -116,12 +116,20 @@ impl Inner {
         permit.map_err(|_| MirrorError::Busy("too many blobs that cannot be stored"))
     }
 
-    /// Says, not too often, that a blob cannot be stored.
+    /// Says, not too often, that something cannot be stored. Of a disk that fails the store has told, once.
     pub(super) fn note_not_stored(&self, source: &Source, digest: &Digest, error: &MirrorError) {
+        let room = matches!(error, MirrorError::NotStored { room: true, .. });
+        if !room && self.store.trouble().is_some() {
+            tracing::debug!(
+                upstream = %source.upstream, repository = %source.repository, %digest, %error,
+                "not stored, because the disk fails"
+            );
+            return;
+        }
         let Some(others) = self.not_stored.due(self.clock.now()) else {
             return;
         };
-        let advice = if matches!(error, MirrorError::NotStored { room: true, .. }) {
+        let advice = if room {
             "raise cache.max_size, or make room on the disk"
         } else {
             "is the disk full, read-only or failing?"
@@ -129,7 +137,7 @@ impl Inner {
         tracing::error!(
             upstream = %source.upstream, repository = %source.repository, %digest, %error,
             others_since_last_told = others, advice,
-            "a blob cannot be stored; each client gets it straight from upstream"
+            "a blob or manifest cannot be stored; each client gets it straight from upstream"
         );
     }
 }

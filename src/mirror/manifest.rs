@@ -150,7 +150,7 @@ impl Inner {
                 .store
                 .put(&digest, &manifest.media_type, manifest.bytes.clone());
             if let Err(error) = put.await {
-                tracing::warn!(%digest, %error, "a manifest is served but cannot be stored. Is the disk full or read-only?");
+                self.note_not_stored(source, &digest, &error.into());
             }
         }
         let links = links(&manifest, &inspection);

@@ -80,6 +80,18 @@ pub struct Mirror {
     inner: Arc<Inner>,
 }
 
+/// How ready a mirror is for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// All is well.
+    Ready,
+    /// The store's disk or index fails, in one line: clients are served all the same, from what can be
+    /// read and from upstream.
+    Degraded(String),
+    /// It is shutting down.
+    Stopping,
+}
+
 /// What a mirror is made of.
 #[derive(Debug)]
 pub struct Parts {
@@ -181,16 +193,14 @@ impl Mirror {
         Ok(self.inner.pseudonym.join(values)?)
     }
 
-    /// Whether the store can be written: `/readyz`. Blocks for a moment.
-    ///
-    /// # Errors
-    /// Why not, in one line.
-    pub fn ready(&self) -> Result<(), String> {
+    /// Whether clients are served, and how well: `/readyz`. Waits for nothing.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
         if self.inner.stop.is_cancelled() {
-            return Err("shutting down".to_owned());
+            return Readiness::Stopping;
         }
-        let probed = self.inner.store.probe();
-        probed.map_err(|error| format!("the cache directory cannot be written: {error}"))
+        let trouble = self.inner.store.trouble();
+        trouble.map_or(Readiness::Ready, Readiness::Degraded)
     }
 
     /// Ends the mirror's own tasks; fills under way are left so that a later

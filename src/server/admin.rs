@@ -1,6 +1,6 @@
 //! The operator's listener: metrics and health.
 
-use crate::mirror::Mirror;
+use crate::mirror::{Mirror, Readiness};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header, request};
@@ -36,9 +36,12 @@ impl Admin {
             "/readyz" if self.stop.is_cancelled() => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
             }
-            "/readyz" => match self.mirror.ready() {
-                Ok(()) => text(StatusCode::OK, "ok\n"),
-                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            // With a disk that fails every client still gets its bytes. A 503 would have a balancer or an
+            // orchestrator take away a mirror that serves, and on a disk that all of them share, every one.
+            "/readyz" => match self.mirror.readiness() {
+                Readiness::Ready => text(StatusCode::OK, "ok\n"),
+                Readiness::Degraded(why) => text(StatusCode::OK, format!("degraded: {why}\n")),
+                Readiness::Stopping => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             },
             "/metrics" => with_type(StatusCode::OK, EXPOSITION, self.metrics.render()),
             _ => text(StatusCode::NOT_FOUND, "not found\n"),

@@ -9,7 +9,6 @@
 //! fill as *vanished*, which readers take as a failure. The reading side is
 //! cheap to clone. Nothing here knows where bytes come from.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::fs;
+use super::disk::DiskFile;
 use super::shared::{Altered, Shared, Span};
 use super::wants::Want;
 use crate::oci::{Digest, Hasher};
@@ -196,7 +195,7 @@ pub struct Handed {
     /// The size of the blob, if it is known.
     pub total: Option<u64>,
     /// The file that has what it was given, open also after it was deleted.
-    pub(super) file: Option<Arc<File>>,
+    pub(super) file: Option<Arc<DiskFile>>,
 }
 
 impl Handed {
@@ -227,7 +226,7 @@ impl Handed {
             let mut at = 0;
             while at < self.position {
                 let left = usize::try_from(self.position - at).unwrap_or(READ_BYTES);
-                let bytes = fs::read_at(&file, at, left.min(READ_BYTES))?;
+                let bytes = file.read_at(at, left.min(READ_BYTES))?;
                 hasher.update(&bytes);
                 at += bytes.len() as u64;
             }
@@ -329,8 +328,7 @@ impl<E: Clone> Reader<E> {
         let limit = usize::try_from(range.end - range.start)
             .unwrap_or(READ_BYTES)
             .min(READ_BYTES);
-        let read =
-            tokio::task::spawn_blocking(move || fs::read_at(&file, range.start, limit)).await;
+        let read = tokio::task::spawn_blocking(move || file.read_at(range.start, limit)).await;
         match read.map_err(io::Error::other).flatten() {
             Ok(bytes) => Ok(shared
                 .give(&mut self.span, bytes.len())

@@ -13,16 +13,22 @@
 //! | `coverage` | which bytes are there (pure) |
 //! | `evict` | what is kept and what goes (pure) |
 //! | `blob` | a stored blob, open |
+//! | `damaged` | blobs that cannot be read, set aside |
+//! | `disk`, `health`, `mend` | every operation on the disk; whether it works; how it is tried again |
 //! | `fs` | the files: the only code that makes, renames or deletes any |
 //! | `index`, `records` | links, tags, media types, last uses |
 
 mod blob;
 pub mod coverage;
+mod damaged;
+mod disk;
 pub mod evict;
 pub mod fill;
-pub mod fs;
+mod fs;
+mod health;
 mod index;
 mod known;
+mod mend;
 pub mod partial;
 mod records;
 mod room;
@@ -34,7 +40,6 @@ mod tests;
 mod wants;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -47,10 +52,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use blob::{Blob, Pin, StoredReader};
 pub use coverage::Coverage;
+use damaged::Aside;
+use disk::{Disk, DiskFile};
+pub use disk::{DiskOp, Fault, Faults, Injection};
 pub use evict::NoRoom;
 use evict::{Ledger, Victim};
 pub use fill::{Ended, Fill, HELD_BACK_BYTES, Handed, Reader, fill};
 use fs::Layout;
+use health::Health;
 use index::{Index, IndexError};
 use known::Known;
 pub use partial::{Partial, Verified, VerifyError};
@@ -82,6 +91,8 @@ pub struct Config {
     pub min_free: Amount,
     /// Who is asked how much is free.
     pub meter: Meter,
+    /// Who makes operations on the disk fail.
+    pub injection: Injection,
 }
 
 /// Why a store cannot be opened: one line that names the directory.
@@ -110,6 +121,9 @@ pub enum StoreError {
         /// What shall stay so.
         keep: u64,
     },
+    /// The disk failed a moment ago, and is not tried for each request.
+    #[error("{0}")]
+    Failing(String),
     /// The disk failed.
     #[error("{0}")]
     Disk(#[from] io::Error),
@@ -133,17 +147,19 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
-    layout: Layout,
+    layout: Arc<Layout>,
     ledger: Mutex<Ledger>,
     bounds: Bounds,
     /// Held while a victim is named and deleted, and while a blob gets its
     /// name: so that a victim's deletion never takes its successor's file.
     files: Mutex<()>,
-    open: Mutex<LruCache<Digest, Arc<File>>>,
+    open: Mutex<LruCache<Digest, Arc<DiskFile>>>,
     /// The partial files that nobody writes now, and the bytes reserved for each.
     left_off: Mutex<HashMap<Digest, u64>>,
     /// The partial files that somebody writes.
     rooms: Rooms,
+    /// The blobs that could not be read.
+    aside: Mutex<Aside>,
     known: Known,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
@@ -166,7 +182,10 @@ impl Store {
             dir: config.dir.clone(),
             why,
         };
-        let layout = Layout::open(&config.dir).map_err(|error| failed(error.to_string()))?;
+        let health = Arc::new(Health::new(metrics.clone()));
+        let disk = Disk::new(config.injection.clone(), health);
+        let layout = Layout::open(&config.dir, disk).map_err(|error| failed(error.to_string()))?;
+        let layout = Arc::new(layout);
         let index = open_index(&layout).map_err(failed)?;
         let bounds = layout
             .index_bytes()
@@ -181,6 +200,7 @@ impl Store {
                 open: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
                 left_off: Mutex::default(),
                 rooms: Rooms::default(),
+                aside: Mutex::default(),
                 known: Known::new(index),
                 metrics,
                 clock,
@@ -191,7 +211,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Writes changes of the index and makes room ahead, now and then, until `stop`; then a last time.
+    /// Writes changes of the index, makes room ahead and tries a disk that fails again, now and then,
+    /// until `stop`; then a last time.
     pub async fn run(self, stop: CancellationToken) {
         let mut stopping = false;
         while !stopping {
@@ -199,13 +220,9 @@ impl Store {
                 .await
                 .is_ok();
             let store = self.clone();
-            let kept = tokio::task::spawn_blocking(move || {
-                store.inner.known.flush();
-                store.account_for_index();
-                store.trim();
-            });
+            let kept = tokio::task::spawn_blocking(move || store.keep_up(stopping));
             if let Err(error) = kept.await {
-                tracing::error!(%error, "the index was not written");
+                tracing::error!(%error, "the store was not kept up");
             }
         }
     }
@@ -259,7 +276,7 @@ impl Store {
             }
             Err(error) => {
                 drop(pin);
-                self.unreadable(digest, &error).await;
+                self.unreadable(digest, &error, None).await;
                 None
             }
         }
@@ -273,40 +290,12 @@ impl Store {
             Ok(found) if found == digest => return true,
             Ok(found) => format!("its content hashes to {found}"),
             Err(error) => {
-                self.unreadable(&digest, &error).await;
+                self.unreadable(&digest, &error, Some(blob.file())).await;
                 return false;
             }
         };
         self.damaged(&digest, &why).await;
         false
-    }
-
-    /// A stored blob could not be read: it is removed if that is its own fault.
-    /// A lack of descriptors or memory passes, and is no reason to lose it.
-    async fn unreadable(&self, digest: &Digest, error: &io::Error) {
-        if fs::means_damage(error) {
-            self.damaged(digest, &error.to_string()).await;
-        } else {
-            tracing::warn!(%digest, %error, "a stored blob cannot be read now; it stays, and is tried again at the next request");
-        }
-    }
-
-    /// A stored blob turned out to be unreadable: it is deleted and will be
-    /// fetched again.
-    pub async fn damaged(&self, digest: &Digest, why: &str) {
-        tracing::warn!(%digest, why, "a stored blob is damaged; it is removed and will be fetched again. Check the disk");
-        let (store, digest) = (self.clone(), *digest);
-        let removed = tokio::task::spawn_blocking(move || {
-            let _files = store.files();
-            // Not in the condition: its lock would be held for the whole block.
-            let forgotten = store.ledger().forget(&digest);
-            if let Some(size) = forgotten {
-                store.delete(&Victim { digest, size }, EvictReason::Damaged);
-            }
-        });
-        if let Err(error) = removed.await {
-            tracing::error!(%error, "a damaged blob was not removed");
-        }
     }
 
     /// Opens the partial file of a fill, reserving `expected` bytes if known.
@@ -338,6 +327,7 @@ impl Store {
         if self.contains(digest).is_some() {
             return Ok(());
         }
+        self.refuse_if_failing()?;
         let (store, digest) = (self.clone(), *digest);
         let put = tokio::task::spawn_blocking(move || {
             let size = bytes.len() as u64;
@@ -352,14 +342,6 @@ impl Store {
         });
         put.await
             .unwrap_or_else(|error| Err(io::Error::other(error).into()))
-    }
-
-    /// Whether the directory can be written.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn probe(&self) -> io::Result<()> {
-        self.inner.layout.probe()
     }
 
     /// Gives content its final name and enters it in the ledger, pinned. Blocks.
@@ -400,7 +382,7 @@ impl Store {
                 self.inner.metrics.evicted(reason, victim.size);
             }
             Err(error) => {
-                tracing::warn!(digest = %victim.digest, %error, "cannot delete a blob; it stays. Is the disk read-only?");
+                tracing::debug!(digest = %victim.digest, %error, "cannot delete a blob; it stays");
                 self.ledger()
                     .load(victim.digest, victim.size, self.inner.clock.now(), 1);
             }
@@ -408,9 +390,9 @@ impl Store {
         self.report();
     }
 
-    fn open_checked(&self, digest: &Digest, size: u64) -> io::Result<Arc<File>> {
+    fn open_checked(&self, digest: &Digest, size: u64) -> io::Result<Arc<DiskFile>> {
         let file = self.inner.layout.open_blob(digest)?;
-        let length = file.metadata()?.len();
+        let length = file.length()?;
         if length == size {
             return Ok(Arc::new(file));
         }
@@ -431,8 +413,8 @@ impl Store {
                         digest = %blob.digest, bytes = blob.size, expected = record.size,
                         "a stored blob has changed its length; it is removed and will be fetched again. Check the disk"
                     );
-                    self.inner.layout.remove_blob(&blob.digest)?;
                     self.inner.known.forget_blob(&blob.digest);
+                    self.set_aside(&blob.digest);
                 }
                 Some(record) => found.push((*record, blob)),
                 None => {
@@ -467,9 +449,10 @@ impl Store {
             if *size <= room && self.ledger().admit(*size).is_ok() {
                 self.left_off().insert(*digest, *size);
             } else {
-                self.inner.layout.remove_part(digest)?;
+                self.inner.layout.remove_part(digest);
             }
         }
+        self.load_aside()?;
         self.report();
         let (blobs, bytes) = {
             let ledger = self.ledger();
@@ -483,7 +466,8 @@ impl Store {
         let ledger = self.ledger();
         let blobs = ledger.blobs() as u64;
         let bounds = &self.inner.bounds;
-        let bytes = ledger.bytes().saturating_add(bounds.index_bytes());
+        let beside = bounds.index_bytes() + self.inner.layout.stray_bytes();
+        let bytes = ledger.bytes().saturating_add(beside);
         self.inner.metrics.cache(bytes, blobs, bounds.max());
     }
 
@@ -506,7 +490,7 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open_files(&self) -> MutexGuard<'_, LruCache<Digest, Arc<File>>> {
+    fn open_files(&self) -> MutexGuard<'_, LruCache<Digest, Arc<DiskFile>>> {
         self.inner
             .open
             .lock()
@@ -536,25 +520,27 @@ impl StoreError {
                 digest: *digest,
                 source,
             },
-            other @ (Self::NoRoom(_) | Self::NotFree { .. } | Self::Blob { .. }) => other,
+            other @ (Self::NoRoom(_)
+            | Self::NotFree { .. }
+            | Self::Failing(_)
+            | Self::Blob { .. }) => other,
         }
     }
 }
 
 /// Opens the index; one that cannot be read is set aside and begun anew.
-fn open_index(layout: &Layout) -> Result<Index, String> {
-    match Index::open(&layout.index_path()) {
+fn open_index(layout: &Arc<Layout>) -> Result<Index, String> {
+    match Index::open(layout) {
         Ok(index) => Ok(index),
         Err(error @ IndexError::InUse) => Err(error.to_string()),
-        Err(IndexError::Unreadable(error)) => {
-            let aside = layout
-                .set_index_aside()
-                .map_err(|e| format!("index.redb: {error}; {e}"))?;
-            tracing::warn!(
-                %error, kept = %aside.display(),
-                "the index cannot be read and is begun anew; blobs on disk stay, which repository has them is asked of upstream again"
-            );
-            Index::open(&layout.index_path()).map_err(|e| format!("index.redb: {e}"))
+        Err(error @ (IndexError::Unreadable(_) | IndexError::Disk(_))) => {
+            match index::set_aside(layout, &error.to_string()) {
+                Ok(()) => Index::open(layout).map_err(|e| format!("index.redb: {e}")),
+                Err(e) if health::is_of_the_disk(&e) => {
+                    Ok(Index::without(layout, format!("{error}; {e}")))
+                }
+                Err(e) => Err(format!("index.redb: {error}; {e}")),
+            }
         }
     }
 }

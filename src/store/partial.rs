@@ -10,7 +10,6 @@ use tokio::sync::watch;
 
 use super::coverage::Coverage;
 use super::fill::{Opening, Phase, Progress};
-use super::fs;
 use super::room::Room;
 use super::sink::Sink;
 use super::{Blob, Store, StoreError};
@@ -291,8 +290,8 @@ impl<E> Verified<E> {
         let digest = sink.room.digest;
         blocking(&digest, "commit", move || {
             // Wrong bytes that were there before may have been more.
-            fs::cut(&sink.file, size)?;
-            sink.file.sync_all()?;
+            sink.file.cut(size)?;
+            sink.file.sync()?;
             let store = &sink.room.store;
             let reserved = sink.room.hand_over();
             let published = store.publish(&digest, reserved, size, |layout| {

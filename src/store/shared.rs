@@ -7,7 +7,6 @@
 //! afterwards, has read them right.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,6 +15,7 @@ use bytes::Bytes;
 
 use super::Pin;
 use super::coverage::Coverage;
+use super::disk::DiskFile;
 use super::wants::Wants;
 use crate::oci::Digest;
 
@@ -46,7 +46,7 @@ pub(super) struct Shared {
     pub(super) digest: Digest,
     /// Set once when the partial file is opened; after the commit it is the
     /// blob's file, because a rename does not move an open file.
-    pub(super) file: OnceLock<Arc<File>>,
+    pub(super) file: OnceLock<Arc<DiskFile>>,
     state: Mutex<State>,
     readers: AtomicUsize,
     pub(super) wants: Arc<Wants>,

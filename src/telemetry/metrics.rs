@@ -1,8 +1,11 @@
 //! Prometheus metrics. Labels are closed enums or configured upstream names:
 //! never a repository, a tag or a digest. A name that is not configured counts under the empty label.
 
+mod disk;
 mod trouble;
 
+use disk::Disk;
+pub use disk::DiskOp;
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -81,6 +84,7 @@ struct Inner {
     cache_blobs: IntGauge,
     evicted_size: IntCounter,
     evicted_damaged: IntCounter,
+    disk: Disk,
     trouble: Trouble,
     /// The counters of each configured upstream, resolved once: every request needs some.
     upstreams: HashMap<Box<str>, Upstream>,
@@ -244,6 +248,7 @@ impl Metrics {
             "Bytes evicted from the cache, to make room (size) or because they were damaged.",
             &["reason"],
         );
+        let disk = Disk::new(&set);
         let trouble = Trouble::new(&set);
         let gauge = |name, help| set.gauges(name, help, &[]).with_label_values(&NO_LABELS);
         let upstreams = upstreams
@@ -274,6 +279,7 @@ impl Metrics {
                 cache_blobs: gauge("roadstead_cache_blobs", "Whole blobs in the cache."),
                 evicted_size: evicted.with_label_values(&[EvictReason::Size.label()]),
                 evicted_damaged: evicted.with_label_values(&[EvictReason::Damaged.label()]),
+                disk,
                 trouble,
                 registry: set.0,
                 requests,

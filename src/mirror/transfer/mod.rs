@@ -141,7 +141,7 @@ impl Inner {
                 self.store.record_links(source, vec![(digest, link)]).await;
             }
             Err(error) => {
-                tracing::error!(%digest, %error, "a blob was fetched and served, but cannot be kept. Is the disk full or read-only?");
+                self.note_not_stored(source, &digest, &error.into());
             }
         }
     }
