@@ -193,6 +193,12 @@ fn resolve_cache(raw: &raw::Cache) -> Result<store::Config, Problem> {
             defaults::MIN_FREE,
         )?,
         meter: store::Meter::default(),
+        scrub: resolve_or(
+            raw.scrub.as_ref(),
+            "cache.scrub",
+            values::scrub,
+            defaults::SCRUB,
+        )?,
     })
 }
 

@@ -63,7 +63,7 @@ table! {
 }
 table! {
     /// `[cache]`.
-    Cache { dir, max_size, min_free }
+    Cache { dir, max_size, min_free, scrub }
 }
 table! {
     /// `[tags]`.

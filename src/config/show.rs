@@ -5,7 +5,7 @@ mod upstreams;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Config, tags};
+use super::{Config, tags, values};
 use crate::mirror;
 use crate::store::Amount;
 use crate::telemetry::logging::LogFormat;
@@ -35,6 +35,9 @@ pub(super) fn to_toml(config: &Config) -> String {
     );
     line(&mut out, "max_size", &amount(config.cache.max_size));
     line(&mut out, "min_free", &amount(config.cache.min_free));
+    let scrub = config.cache.scrub.map(duration);
+    let off = || quoted(values::OFF);
+    line(&mut out, "scrub", &scrub.unwrap_or_else(off));
     table(&mut out, "tags");
     show_policy(&mut out, &config.tags.defaults);
     for rule in &config.tags.rules {

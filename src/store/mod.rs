@@ -12,6 +12,8 @@
 //! | `coverage` | which bytes are there (pure) |
 //! | `evict` | what is kept and what goes (pure) |
 //! | `blob` | a stored blob, open |
+//! | `scrub` | hashing what is stored: the background's round, and one blob |
+//! | `survey` | what is known of all blobs: in order, of whom, named by which tags |
 //! | `fs` | the files: the only code that makes, renames or deletes any |
 //! | `index`, `records` | links, tags, media types, last uses |
 
@@ -25,9 +27,11 @@ mod known;
 pub mod partial;
 mod records;
 mod room;
+pub mod scrub;
 mod shared;
 mod sink;
 mod space;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -53,10 +57,12 @@ use index::{Index, IndexError};
 use known::Known;
 pub use partial::{Partial, Verified, VerifyError};
 use records::BlobRecord;
-pub use records::{Link, TagRecord};
+pub use records::{Link, Origin, TagRecord};
 use room::Rooms;
+pub use scrub::{Checked, Pace};
 use space::Bounds;
 pub use space::{Amount, Measure, Meter, Space};
+pub use survey::SurveyError;
 
 use crate::clock::Clock;
 use crate::oci::Digest;
@@ -80,6 +86,8 @@ pub struct Config {
     pub min_free: Amount,
     /// Who is asked how much is free.
     pub meter: Meter,
+    /// In which time all that is stored is hashed again; `None`: it is not.
+    pub scrub: Option<Duration>,
 }
 
 /// Why a store cannot be opened: one line that names the directory.

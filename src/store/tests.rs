@@ -23,6 +23,7 @@ fn config(dir: &Path, max_size: u64) -> Config {
         max_size: Amount::Bytes(max_size + space::INDEX_STEP_BYTES),
         min_free: Amount::Bytes(0),
         meter: Meter::default(),
+        scrub: None,
     }
 }
 

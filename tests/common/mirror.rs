@@ -75,6 +75,7 @@ impl MirrorBuilder {
                 max_size: store::Amount::Bytes(1 << 30),
                 min_free: store::Amount::Bytes(0),
                 meter: store::Meter::default(),
+                scrub: None,
             },
             tags: mirror::Config::of(mirror::Policy {
                 ttl: mirror::Ttl::For(TTL),
