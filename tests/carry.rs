@@ -150,8 +150,14 @@ async fn an_export_goes_on_where_it_was_and_an_archive_is_always_the_same() {
     assert!(error.contains(&layer) && error.contains("404"), "{error}");
     assert!(!path.join("index.json").exists(), "it is no layout yet");
     let archive = dir.path().join("a.tar");
-    try_export(&world.mirror, &["nginx:1.27"], &archive, "all").await.unwrap_err();
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left of it");
+    try_export(&world.mirror, &["nginx:1.27"], &archive, "all")
+        .await
+        .unwrap_err();
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "nothing is left of it"
+    );
 
     world.hub.heal();
     let exported = export(&world.mirror, &["nginx:1.27"], &path).await;
@@ -166,7 +172,8 @@ async fn an_export_goes_on_where_it_was_and_an_archive_is_always_the_same() {
     assert_eq!(exported.there, 3);
     assert_eq!(fs::read(&file).unwrap(), world.layer().bytes);
     export(&world.mirror, &names[1..], &path).await;
-    let images: Value = serde_json::from_slice(&fs::read(path.join("index.json")).unwrap()).unwrap();
+    let images: Value =
+        serde_json::from_slice(&fs::read(path.join("index.json")).unwrap()).unwrap();
     assert_eq!(images["manifests"].as_array().unwrap().len(), 2);
 
     let other = dir.path().join("b.tar");
@@ -193,14 +200,24 @@ async fn of_an_index_the_wanted_platforms_are_carried() {
     assert_eq!(hub.counters().blob_gets(&amd.layers[0].digest), 0);
     let error = try_export(&mirror, &["tool:1"], &path, "linux/s390x").await;
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("no platform linux/s390x, only linux/amd64, linux/arm64"), "{error}");
+    assert!(
+        error.contains("no platform linux/s390x, only linux/amd64, linux/arm64"),
+        "{error}"
+    );
 
     let far = secluded().await;
     import(&far, &path).await;
     let accept = [("accept", list.media_type.as_str())];
     let answer = far.get_with("/v2/library/tool/manifests/1", &accept).await;
     answer.assert_bytes(200, &list.bytes);
-    assert_pulls(&far, "library/tool", "docker.io", &arm.manifest.digest, &arm).await;
+    assert_pulls(
+        &far,
+        "library/tool",
+        "docker.io",
+        &arm.manifest.digest,
+        &arm,
+    )
+    .await;
     let absent = format!("/v2/library/tool/manifests/{}", amd.manifest.digest);
     assert_eq!(far.get(&absent).await.status, 502);
 }
@@ -276,7 +293,10 @@ async fn layouts_of_other_tools_are_imported_under_a_given_name() {
     assert!(error.to_string().contains("write IMAGE=REF"), "{error}");
     let none = [("app:1", Some("v2"))];
     let error = try_import(&far, whole.dir.path(), &none).await.unwrap_err();
-    assert!(error.to_string().contains("no image called \"v2\""), "{error}");
+    assert!(
+        error.to_string().contains("no image called \"v2\""),
+        "{error}"
+    );
     for (path, naming, tag) in [
         (whole.dir.path().to_path_buf(), ("app:1", None), "1"),
         (whole.archive(), ("app:2", Some("v1")), "2"),
@@ -287,78 +307,88 @@ async fn layouts_of_other_tools_are_imported_under_a_given_name() {
     }
     // A full name in either annotation will do.
     whole.write_index(&json!({"io.containerd.image.name": "ghcr.io/a/b:3"}));
-    assert_eq!(import(&far, whole.dir.path()).await, [("ghcr.io/a/b:3".to_owned(), 0)]);
+    assert_eq!(
+        import(&far, whole.dir.path()).await,
+        [("ghcr.io/a/b:3".to_owned(), 0)]
+    );
     assert_pulls(&far, "a/b", "ghcr.io", "3", &whole.image).await;
     let unknown = [("registry.example/a:1", None)];
     let puts = try_import(&far, whole.dir.path(), &unknown).await.unwrap();
     let failed = puts[0].failed.as_ref().unwrap().to_string();
-    assert!(failed.contains("registry.example is not configured"), "{failed}");
+    assert!(
+        failed.contains("registry.example is not configured"),
+        "{failed}"
+    );
 }
 
 /// Does something bad to a layout, and says which file it was.
 type Harm = fn(&Spoilt) -> String;
 
+const HARMED_FILES: [(&str, Harm); 4] = [
+    ("no file oci-layout", |it| {
+        fs::remove_file(it.path("oci-layout")).unwrap();
+        String::new()
+    }),
+    ("version \"2.0.0\"", |it| {
+        it.write("oci-layout", br#"{"imageLayoutVersion": "2.0.0"}"#);
+        "oci-layout".to_owned()
+    }),
+    ("docker save", |it| {
+        fs::remove_file(it.path("oci-layout")).unwrap();
+        it.write("manifest.json", b"[]");
+        String::new()
+    }),
+    ("index.json", |it| {
+        it.write("index.json", b"{\"schemaVersion\": 2, \"manifests\": [");
+        String::new()
+    }),
+];
+
+const HARMED_BLOBS: [(&str, Harm); 7] = [
+    ("is missing", |it| {
+        let blob = Spoilt::blob(&it.image.layers[1].digest);
+        fs::remove_file(it.path(&blob)).unwrap();
+        blob
+    }),
+    ("is missing", |it| {
+        let blob = Spoilt::blob(&it.image.manifest.digest);
+        fs::remove_file(it.path(&blob)).unwrap();
+        blob
+    }),
+    ("the bytes have the digest sha256:", |it| {
+        let blob = Spoilt::blob(&it.image.layers[0].digest);
+        it.write(&blob, &common::images::noise(9, 1500));
+        blob
+    }),
+    ("the bytes have the digest sha256:", |it| {
+        let blob = Spoilt::blob(&it.image.manifest.digest);
+        let mut bytes = it.image.manifest.bytes.to_vec();
+        bytes[5] ^= 1;
+        it.write(&blob, &bytes);
+        blob
+    }),
+    ("has 20 bytes, and should have 1500", |it| {
+        let blob = Spoilt::blob(&it.image.layers[0].digest);
+        it.write(&blob, &[0; 20]);
+        blob
+    }),
+    ("is no plain file", |it| {
+        let blob = Spoilt::blob(&it.image.layers[0].digest);
+        fs::remove_file(it.path(&blob)).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", it.path(&blob)).unwrap();
+        blob
+    }),
+    ("not a digest", |it| {
+        let index = json!({"schemaVersion": 2, "manifests": [
+                {"mediaType": "m", "digest": "../../../etc/passwd", "size": 5}]});
+        it.write("index.json", index.to_string().as_bytes());
+        String::new()
+    }),
+];
+
 #[tokio::test]
 async fn what_is_wrong_with_a_layout_is_said_and_nothing_of_the_image_is_served() {
-    let harms: [(&str, Harm); 11] = [
-        ("no file oci-layout", |it| {
-            fs::remove_file(it.path("oci-layout")).unwrap();
-            String::new()
-        }),
-        ("version \"2.0.0\"", |it| {
-            it.write("oci-layout", br#"{"imageLayoutVersion": "2.0.0"}"#);
-            "oci-layout".to_owned()
-        }),
-        ("docker save", |it| {
-            fs::remove_file(it.path("oci-layout")).unwrap();
-            it.write("manifest.json", b"[]");
-            String::new()
-        }),
-        ("index.json", |it| {
-            it.write("index.json", b"{\"schemaVersion\": 2, \"manifests\": [");
-            String::new()
-        }),
-        ("is missing", |it| {
-            let blob = Spoilt::blob(&it.image.layers[1].digest);
-            fs::remove_file(it.path(&blob)).unwrap();
-            blob
-        }),
-        ("is missing", |it| {
-            let blob = Spoilt::blob(&it.image.manifest.digest);
-            fs::remove_file(it.path(&blob)).unwrap();
-            blob
-        }),
-        ("the bytes have the digest sha256:", |it| {
-            let blob = Spoilt::blob(&it.image.layers[0].digest);
-            it.write(&blob, &common::images::noise(9, 1500));
-            blob
-        }),
-        ("the bytes have the digest sha256:", |it| {
-            let blob = Spoilt::blob(&it.image.manifest.digest);
-            let mut bytes = it.image.manifest.bytes.to_vec();
-            bytes[5] ^= 1;
-            it.write(&blob, &bytes);
-            blob
-        }),
-        ("has 20 bytes, and should have 1500", |it| {
-            let blob = Spoilt::blob(&it.image.layers[0].digest);
-            it.write(&blob, &[0; 20]);
-            blob
-        }),
-        ("is no plain file", |it| {
-            let blob = Spoilt::blob(&it.image.layers[0].digest);
-            fs::remove_file(it.path(&blob)).unwrap();
-            std::os::unix::fs::symlink("/etc/passwd", it.path(&blob)).unwrap();
-            blob
-        }),
-        ("not a digest", |it| {
-            let index = json!({"schemaVersion": 2, "manifests": [
-                {"mediaType": "m", "digest": "../../../etc/passwd", "size": 5}]});
-            it.write("index.json", index.to_string().as_bytes());
-            String::new()
-        }),
-    ];
-    for (words, harm) in harms {
+    for (words, harm) in HARMED_FILES.into_iter().chain(HARMED_BLOBS) {
         // A new one each time: what the one before has is not asked of the layout.
         let far = secluded().await;
         let spoilt = Spoilt::new();
@@ -368,7 +398,10 @@ async fn what_is_wrong_with_a_layout_is_said_and_nothing_of_the_image_is_served(
             Err(error) => Some(error.to_string()),
         };
         let said = said.unwrap_or_else(|| panic!("imported in spite of: {words}"));
-        assert!(said.contains(words) && said.contains(&file), "{words}: {said}");
+        assert!(
+            said.contains(words) && said.contains(&file),
+            "{words}: {said}"
+        );
         let accept = [("accept", spoilt.image.manifest.media_type.as_str())];
         let answer = far.get_with("/v2/library/app/manifests/1", &accept).await;
         assert_eq!(answer.status, 502, "{words}: no tag");
@@ -410,11 +443,23 @@ async fn broken_archives_are_refused_by_the_name_of_the_entry() {
         [header.as_bytes().as_slice(), &whole].concat()
     };
     let file = tar::EntryType::Regular;
-    refused(&evil("../../etc/cron.d/x", file, 0), "leads out of the archive").await;
+    refused(
+        &evil("../../etc/cron.d/x", file, 0),
+        "leads out of the archive",
+    )
+    .await;
     refused(&evil("/etc/cron.d/x", file, 0), "leads out of the archive").await;
     let link = tar::EntryType::Symlink;
-    refused(&evil("blobs/sha256/aa", link, 0), "blobs/sha256/aa: is no plain file").await;
-    refused(&evil("blobs/sha256/bb", file, 1 << 50), "blobs/sha256/bb: is said to have").await;
+    refused(
+        &evil("blobs/sha256/aa", link, 0),
+        "blobs/sha256/aa: is no plain file",
+    )
+    .await;
+    refused(
+        &evil("blobs/sha256/bb", file, 1 << 50),
+        "blobs/sha256/bb: is said to have",
+    )
+    .await;
     assert!(!spoilt.path("etc").exists());
 }
 
@@ -441,13 +486,44 @@ async fn the_server_believes_no_bytes_and_gives_no_name_to_half_an_image() {
 
     let digest = &world.image.manifest.digest;
     let accept = [("accept", world.image.manifest.media_type.as_str())];
-    world.mirror.get_with("/v2/library/nginx/manifests/1.27", &accept).await;
+    world
+        .mirror
+        .get_with("/v2/library/nginx/manifests/1.27", &accept)
+        .await;
     let path = format!("/api/v1/import/images?name=nginx:own&digest={digest}");
     let answer = admin.ask(Method::POST, &path, &header).await;
     assert_eq!(answer.status, 409, "{}", answer.text());
     let said: Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(said["missing"].as_array().unwrap().len(), 3);
     world.hub.go_down().await;
-    let answer = world.mirror.get_with("/v2/library/nginx/manifests/own", &accept).await;
+    let answer = world
+        .mirror
+        .get_with("/v2/library/nginx/manifests/own", &accept)
+        .await;
     assert_ne!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn a_cache_without_room_says_so() {
+    let hub = FakeRegistry::start().await;
+    let large = image(5, &[1000, 12_000_000], Dialect::Oci);
+    hub.put_image("library/large", Some("1"), &large);
+    let mirror = Mirror::of(&hub).await;
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("large.tar");
+    export(&mirror, &["large:1"], &path).await;
+    let small = MirrorBuilder::of(&hub).with(|config| {
+        config.cache.max_size = roadstead::store::Amount::Bytes(8_000_000);
+    });
+    let small = small.start().await;
+    let puts = try_import(&small, &path, &[]).await.unwrap();
+    let failed = puts[0].failed.as_ref().unwrap().to_string();
+    assert!(
+        failed.contains("507") && failed.contains("max_size"),
+        "{failed}"
+    );
+    assert!(
+        failed.contains(&large.layers[1].digest["sha256:".len()..]),
+        "{failed}"
+    );
 }

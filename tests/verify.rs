@@ -319,8 +319,9 @@ async fn a_restart_goes_on_with_the_scrub_where_it_was() {
         }
     }
     let read = |wanted: u64| {
+        let wanted = f64::from(u32::try_from(wanted).unwrap());
         move |samples: &common::Samples| {
-            (samples.sum("roadstead_scrub_bytes_total", &[]) - wanted as f64).abs() < 0.5
+            (samples.sum("roadstead_scrub_bytes_total", &[]) - wanted).abs() < 0.5
         }
     };
     mirror.clock.advance(MONTH / 2);

@@ -234,13 +234,13 @@ async fn write(
         match from {
             From::Here(bytes) => {
                 let written = file.write(&bytes);
-                let finished = written.and_then(|()| file.finish().map_err(|(_, why)| why));
+                let finished = written.and_then(|()| file.finish());
                 finished.map_err(|why| CarryError::of(&path, why))?;
                 reporter.advance(size);
             }
             From::Image(name) => {
                 reporter.doing(name.to_string());
-                mirror.blob(&name, &digest, file, reporter).await?;
+                mirror.blob(&name, &digest, &mut file, reporter).await?;
             }
         }
     }

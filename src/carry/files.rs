@@ -19,6 +19,9 @@ use crate::oci::{Digest, Hasher};
 /// The unit of a tar archive (POSIX.1-2017, pax).
 const RECORD_BYTES: u64 = 512;
 
+/// Two records of zeros.
+const END: [u8; 1024] = [0; 1024];
+
 /// The name of an entry that holds the name of the next one.
 const LONG_NAME: &str = "././@LongLink";
 
@@ -174,8 +177,7 @@ impl Target {
                 mut file,
             } => {
                 let mut close = || {
-                    // Two records of zeros end an archive.
-                    file.write_all(&[0; 2 * RECORD_BYTES as usize])?;
+                    file.write_all(&END)?;
                     file.sync_all()?;
                     fs::rename(&part, &path)
                 };
@@ -215,22 +217,21 @@ impl BlobFile {
         Ok(())
     }
 
-    /// All of it has come: it is what it should be, or is not kept.
-    pub(super) fn finish(mut self) -> Result<(), (Self, String)> {
+    /// All of it has come: it is what it should be, or has to be written again.
+    pub(super) fn finish(&mut self) -> Result<(), String> {
         if self.written != self.size {
-            let why = format!("{} bytes came of {}", self.written, self.size);
-            return Err((self, why));
+            return Err(format!("{} bytes came of {}", self.written, self.size));
         }
         let empty = Hasher::new(self.digest.algorithm());
         let found = std::mem::replace(&mut self.hasher, empty).finish();
         if found != self.digest {
-            return Err((self, format!("the bytes have the digest {found}")));
+            return Err(format!("the bytes have the digest {found}"));
         }
         let closed = match &self.names {
             Some((part, path)) => self.file.sync_all().and_then(|()| fs::rename(part, path)),
             None => pad(&mut self.file, self.size),
         };
-        closed.map_err(|error| (self, error.to_string()))
+        closed.map_err(|error| error.to_string())
     }
 }
 
@@ -317,8 +318,10 @@ mod tests {
             let blob = layout.blob(&digest).unwrap().unwrap();
             assert_eq!(blob.read_all(1000).unwrap(), content);
         }
-        let tar = std::process::Command::new("tar").arg("tf").arg(&path);
-        let Ok(listed) = { tar }.output() else { return };
+        let mut tar = std::process::Command::new("tar");
+        let Ok(listed) = tar.arg("tf").arg(&path).output() else {
+            return;
+        };
         assert!(listed.status.success(), "tar itself reads it");
         assert_eq!(String::from_utf8(listed.stdout).unwrap().lines().count(), 8);
     }
@@ -330,7 +333,7 @@ mod tests {
         let digest = Digest::of(Algorithm::Sha256, b"right");
         let mut blob = target.blob(&digest, 5).unwrap();
         blob.write(b"wrong").unwrap();
-        let (_, why) = blob.finish().unwrap_err();
+        let why = blob.finish().unwrap_err();
         assert!(why.contains("sha256:"), "{why}");
         assert!(!target.has(&digest, 5).unwrap());
         let mut blob = target.blob(&digest, 5).unwrap();

@@ -129,7 +129,7 @@ impl Mirror {
         &self,
         name: &ImageName,
         digest: &Digest,
-        mut file: BlobFile,
+        file: &mut BlobFile,
         reporter: &Reporter,
     ) -> Result<(), CarryError> {
         let route = Route::Blob {
@@ -142,10 +142,7 @@ impl Mirror {
         loop {
             let failure = match self.blob_once(&target, file, reporter).await {
                 Ok(()) => return Ok(()),
-                Err((back, failure)) => {
-                    file = back;
-                    failure
-                }
+                Err(failure) => failure,
             };
             let wait = waits.next().filter(|_| failure.passes);
             let Some(wait) = wait else {
@@ -160,23 +157,17 @@ impl Mirror {
     async fn blob_once(
         &self,
         target: &str,
-        mut file: BlobFile,
+        file: &mut BlobFile,
         reporter: &Reporter,
-    ) -> Result<(), (BlobFile, Failure)> {
-        let mut body = match self.get(target, None).await {
-            Ok(answer) => answer.into_body(),
-            Err(failure) => return Err((file, failure)),
-        };
+    ) -> Result<(), Failure> {
+        let mut body = self.get(target, None).await?.into_body();
         let mut shown = 0;
         let failure = loop {
             let data = match next(&mut body).await {
                 Ok(Some(data)) => data,
                 Ok(None) => match file.finish() {
                     Ok(()) => return Ok(()),
-                    Err((back, why)) => {
-                        file = back;
-                        break Failure { why, passes: true };
-                    }
+                    Err(why) => break Failure { why, passes: true },
                 },
                 Err(failure) => break failure,
             };
@@ -188,7 +179,7 @@ impl Mirror {
             }
         };
         reporter.take_back(shown);
-        Err((file, failure))
+        Err(failure)
     }
 
     async fn get(&self, target: &str, accept: Option<&str>) -> Result<Response<Incoming>, Failure> {

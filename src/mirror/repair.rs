@@ -106,11 +106,12 @@ impl Inner {
                     self.store.record_links(source, vec![(*digest, link)]).await;
                     return Ok(());
                 }
-                Seat::Join { fill, .. } => match fill.over().await {
-                    Ok(()) => return self.is_stored(digest),
-                    // That was for another repository's sake, and may have failed for its reasons.
-                    Err(_) => {}
-                },
+                Seat::Join { fill, .. } => {
+                    // It is for another repository's sake, and may fail for its reasons.
+                    if fill.over().await.is_ok() {
+                        return self.is_stored(digest);
+                    }
+                }
                 Seat::Lead(lead) => {
                     let fill = lead.fill.clone();
                     // Somebody waits for it, though not for its bytes.

@@ -23,13 +23,24 @@ struct Refusal<'a> {
     error: &'a str,
 }
 
+/// An answer that is an error, in a box because it is large.
+#[derive(Debug)]
+pub(super) struct Refused(pub(super) Box<Response<AdminBody>>);
+
+impl Refused {
+    /// Why not, in words.
+    pub(super) fn new(status: StatusCode, why: &str) -> Self {
+        Self(Box::new(refusal(status, why)))
+    }
+}
+
 /// The refusal of a request that changes something and may be a browser's.
-pub(super) fn unless_deliberate(headers: &HeaderMap) -> Result<(), Box<Response<AdminBody>>> {
+pub(super) fn unless_deliberate(headers: &HeaderMap) -> Result<(), Refused> {
     if headers.get(DELIBERATE).is_some_and(|value| value == "1") {
         return Ok(());
     }
     let why = "what changes something needs the header X-Roadstead-Admin: 1";
-    Err(Box::new(refusal(StatusCode::FORBIDDEN, why)))
+    Err(Refused::new(StatusCode::FORBIDDEN, why))
 }
 
 /// An error, as JSON.

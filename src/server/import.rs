@@ -8,12 +8,14 @@
 //! | `POST images?name=NAME&digest=DIGEST` | gives what was brought its name, if all of it is there: 200, or 409 and what is missing |
 
 use futures_util::StreamExt as _;
+use std::time::Duration;
+
 use http::{Method, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyDataStream, BodyExt as _, Limited};
 use hyper::body::{Body as _, Incoming};
 use serde_json::json;
 
-use super::admin_answer::{AdminBody, json, refusal, unless_deliberate};
+use super::admin_answer::{AdminBody, Refused, json, refusal, unless_deliberate};
 use crate::mirror::{ImportError, Imported, Mirror};
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::{Digest, ImageName};
@@ -21,7 +23,10 @@ use crate::oci::{Digest, ImageName};
 /// What the paths begin with.
 pub(super) const PREFIX: &str = "/api/v1/import/";
 
-type Answer = Result<Response<AdminBody>, Box<Response<AdminBody>>>;
+/// How long a manifest may take to come: far longer than a few megabytes do.
+const MANIFEST_WAIT_MAX: Duration = Duration::from_mins(1);
+
+type Answer = Result<Response<AdminBody>, Refused>;
 
 /// Answers a request for one of the paths.
 pub(super) async fn answer(mirror: &Mirror, request: Request<Incoming>) -> Response<AdminBody> {
@@ -32,15 +37,15 @@ pub(super) async fn answer(mirror: &Mirror, request: Request<Incoming>) -> Respo
         Some(("blobs", digest)) if head.method == Method::GET => is_there(mirror, digest),
         Some(("blobs", digest)) => Box::pin(blob(mirror, &head, body, digest)).await,
         Some(("manifests", digest)) => Box::pin(manifest(mirror, &head, body, digest)).await,
-        Some(_) | None => Err(refused(StatusCode::NOT_FOUND, "there is no such path")),
+        Some(_) | None => Err(Refused::new(StatusCode::NOT_FOUND, "there is no such path")),
     };
-    answered.unwrap_or_else(|refused| *refused)
+    answered.unwrap_or_else(|refused| *refused.0)
 }
 
 fn is_there(mirror: &Mirror, digest: &str) -> Answer {
     match mirror.import_has(&parse(digest)?) {
         Some(size) => Ok(json(StatusCode::OK, &json!({ "size": size }))),
-        None => Err(refused(StatusCode::NOT_FOUND, "it is not there")),
+        None => Err(Refused::new(StatusCode::NOT_FOUND, "it is not there")),
     }
 }
 
@@ -49,7 +54,7 @@ async fn blob(mirror: &Mirror, head: &request::Parts, body: Incoming, digest: &s
     let digest = parse(digest)?;
     let Some(size) = body.size_hint().exact() else {
         let why = "a blob's length must be announced";
-        return Err(refused(StatusCode::LENGTH_REQUIRED, why));
+        return Err(Refused::new(StatusCode::LENGTH_REQUIRED, why));
     };
     let body = BodyDataStream::new(body);
     let body = body.map(|data| data.map_err(|error| format!("the body broke off: {error}")));
@@ -59,8 +64,11 @@ async fn blob(mirror: &Mirror, head: &request::Parts, body: Incoming, digest: &s
 async fn manifest(mirror: &Mirror, head: &request::Parts, body: Incoming, digest: &str) -> Answer {
     expect(head, &Method::PUT)?;
     let digest = parse(digest)?;
-    let body = Limited::new(body, MANIFEST_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| refused(StatusCode::BAD_REQUEST, &error.to_string()))?;
+    let body = Limited::new(body, MANIFEST_BYTES_MAX).collect();
+    let body = tokio::time::timeout(MANIFEST_WAIT_MAX, body).await;
+    let body =
+        body.map_err(|_elapsed| Refused::new(StatusCode::REQUEST_TIMEOUT, "it did not come"))?;
+    let body = body.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, &error.to_string()))?;
     let content_type = head.headers.get(header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
     let taken = mirror.import_manifest(&digest, content_type, body.to_bytes());
@@ -75,7 +83,7 @@ async fn image(mirror: &Mirror, head: &request::Parts) -> Answer {
         match &*key {
             "name" => {
                 let parsed = ImageName::parse(&value).map_err(|error| {
-                    refused(
+                    Refused::new(
                         StatusCode::BAD_REQUEST,
                         &format!("image {value:?}: {error}"),
                     )
@@ -85,16 +93,16 @@ async fn image(mirror: &Mirror, head: &request::Parts) -> Answer {
             "digest" => digest = Some(parse(&value)?),
             _ => {
                 let why = format!("{key:?} means nothing here");
-                return Err(refused(StatusCode::BAD_REQUEST, &why));
+                return Err(Refused::new(StatusCode::BAD_REQUEST, &why));
             }
         }
     }
     let (Some(name), Some(digest)) = (name, digest) else {
         let why = "name and digest are needed";
-        return Err(refused(StatusCode::BAD_REQUEST, why));
+        return Err(Refused::new(StatusCode::BAD_REQUEST, why));
     };
     let image = mirror.import_image(&name, &digest).await;
-    let image = image.map_err(|error| Box::new(failure(&error)))?;
+    let image = image.map_err(|error| Refused(Box::new(failure(&error))))?;
     let said = json!({
         "image": name.to_string(), "digest": digest.to_string(),
         "manifests": image.manifests, "blobs": image.blobs, "absent": image.absent,
@@ -106,7 +114,7 @@ fn answer_to(imported: Result<Imported, ImportError>) -> Answer {
     match imported {
         Ok(Imported::Stored) => Ok(json(StatusCode::CREATED, &json!({ "stored": true }))),
         Ok(Imported::There) => Ok(json(StatusCode::OK, &json!({ "stored": false }))),
-        Err(error) => Err(Box::new(failure(&error))),
+        Err(error) => Err(Refused(Box::new(failure(&error)))),
     }
 }
 
@@ -129,19 +137,15 @@ fn failure(error: &ImportError) -> Response<AdminBody> {
     refusal(status, &why)
 }
 
-fn expect(head: &request::Parts, method: &Method) -> Result<(), Box<Response<AdminBody>>> {
+fn expect(head: &request::Parts, method: &Method) -> Result<(), Refused> {
     if head.method != *method {
         let why = format!("only {method}");
-        return Err(refused(StatusCode::METHOD_NOT_ALLOWED, &why));
+        return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, &why));
     }
     unless_deliberate(&head.headers)
 }
 
-fn parse(digest: &str) -> Result<Digest, Box<Response<AdminBody>>> {
+fn parse(digest: &str) -> Result<Digest, Refused> {
     Digest::parse(digest)
-        .map_err(|error| refused(StatusCode::BAD_REQUEST, &format!("{digest:?}: {error}")))
-}
-
-fn refused(status: StatusCode, why: &str) -> Box<Response<AdminBody>> {
-    Box::new(refusal(status, why))
+        .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, &format!("{digest:?}: {error}")))
 }

@@ -12,7 +12,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::sync::mpsc;
 
-use super::admin_answer::{AdminBody, refusal, unless_deliberate};
+use super::admin_answer::{AdminBody, Refused, unless_deliberate};
 use crate::mirror::{Mirror, VERIFY_IMAGES_MAX, VerifyEvent};
 use crate::oci::ImageName;
 
@@ -26,19 +26,18 @@ const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(10);
 pub(super) fn answer(mirror: &Mirror, request: &request::Parts) -> Response<AdminBody> {
     match begin(mirror, request) {
         Ok(events) => lines(events),
-        Err(refused) => *refused,
+        Err(refused) => *refused.0,
     }
 }
 
 fn begin(
     mirror: &Mirror,
     request: &request::Parts,
-) -> Result<mpsc::Receiver<VerifyEvent>, Box<Response<AdminBody>>> {
-    let refuse = |status, why: &str| Box::new(refusal(status, why));
+) -> Result<mpsc::Receiver<VerifyEvent>, Refused> {
     if request.method != Method::POST {
-        let mut refused = refuse(StatusCode::METHOD_NOT_ALLOWED, "only POST");
+        let mut refused = Refused::new(StatusCode::METHOD_NOT_ALLOWED, "only POST");
         let allow = HeaderValue::from_static("POST");
-        refused.headers_mut().insert(header::ALLOW, allow);
+        refused.0.headers_mut().insert(header::ALLOW, allow);
         return Err(refused);
     }
     unless_deliberate(&request.headers)?;
@@ -60,10 +59,10 @@ fn begin(
             },
             _ => format!("{key}={value} means nothing here"),
         };
-        return Err(refuse(StatusCode::BAD_REQUEST, &why));
+        return Err(Refused::new(StatusCode::BAD_REQUEST, &why));
     }
     let begun = mirror.verify(images, repair);
-    begun.map_err(|busy| refuse(StatusCode::CONFLICT, &busy.to_string()))
+    begun.map_err(|busy| Refused::new(StatusCode::CONFLICT, &busy.to_string()))
 }
 
 /// A line for each event. When the client goes, the run ends.

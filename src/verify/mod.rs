@@ -137,6 +137,13 @@ impl Outcome {
 pub async fn run(job: &Job) -> Result<Outcome, VerifyError> {
     let mut events = Events::begin(job).await?;
     let reporter = Reporter::new(job.output);
+    if let (Events::Own(_), Some(config)) = (&events, &job.config) {
+        reporter.note(&format!(
+            "note: nobody answers at {}, so {} is looked at directly",
+            job.admin,
+            config.cache.dir.display()
+        ));
+    }
     let mut findings = Vec::new();
     let ended = loop {
         match events.next().await {

@@ -34,6 +34,12 @@ impl Reporter {
         Self { output, bar }
     }
 
+    pub(super) fn note(&self, text: &str) {
+        if self.output != Output::Silent {
+            writeln!(io::stderr(), "{text}").ok();
+        }
+    }
+
     pub(super) fn progress(&self, progress: &VerifyProgress) {
         if let Some(bar) = &self.bar {
             bar.set_length(progress.of_bytes.max(progress.bytes));
