@@ -26,6 +26,9 @@ pub(super) const PREFIX: &str = "/api/v1/import/";
 /// How long a manifest may take to come: far longer than a few megabytes do.
 const MANIFEST_WAIT_MAX: Duration = Duration::from_mins(1);
 
+/// How long the rest of a refused blob is taken and thrown away: from this machine, some gigabytes.
+const LINGER_MAX: Duration = Duration::from_secs(10);
+
 type Answer = Result<Response<AdminBody>, Refused>;
 
 /// Answers a request for one of the paths.
@@ -57,8 +60,12 @@ async fn blob(mirror: &Mirror, head: &request::Parts, body: Incoming, digest: &s
         return Err(Refused::new(StatusCode::LENGTH_REQUIRED, why));
     };
     let body = BodyDataStream::new(body);
-    let body = body.map(|data| data.map_err(|error| format!("the body broke off: {error}")));
-    answer_to(Box::pin(mirror.import_blob(&digest, size, body)).await)
+    let mut body = body.map(|data| data.map_err(|error| format!("the body broke off: {error}")));
+    let taken = Box::pin(mirror.import_blob(&digest, size, &mut body)).await;
+    // A client that is still sending would find its connection closed, and not the answer.
+    let rest = async { while let Some(Ok(_)) = body.next().await {} };
+    tokio::time::timeout(LINGER_MAX, rest).await.ok();
+    answer_to(taken)
 }
 
 async fn manifest(mirror: &Mirror, head: &request::Parts, body: Incoming, digest: &str) -> Answer {

@@ -49,7 +49,7 @@ fn use_everything(metrics: &Metrics) {
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 18] = [
+const CONTRACT: [(&str, &str, &[&str]); 20] = [
     ("roadstead_cache_blobs", "gauge", &[]),
     ("roadstead_cache_bytes", "gauge", &[]),
     ("roadstead_cache_max_bytes", "gauge", &[]),
@@ -71,6 +71,8 @@ const CONTRACT: [(&str, &str, &[&str]); 18] = [
         "counter",
         &["kind", "outcome", "upstream"],
     ),
+    ("roadstead_scrub_bytes_total", "counter", &[]),
+    ("roadstead_scrub_damaged_total", "counter", &[]),
     ("roadstead_upstream_bytes_total", "counter", &["upstream"]),
     (
         "roadstead_upstream_endpoint_up",
