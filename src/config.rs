@@ -202,6 +202,12 @@ fn resolve_cache(raw: &raw::Cache) -> Result<store::Config, Problem> {
         )?,
         meter: store::Meter::default(),
         injection: store::Injection::default(),
+        scrub: resolve_or(
+            raw.scrub.as_ref(),
+            "cache.scrub",
+            values::scrub,
+            defaults::SCRUB,
+        )?,
     })
 }
 

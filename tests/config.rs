@@ -159,6 +159,7 @@ fn nothing_said_means_the_defaults() {
     assert_eq!(config.cache.max_size, Amount::Bytes(50_000_000_000));
     assert_eq!(config.cache.min_free, Amount::Percent(1));
     assert_eq!(config.fill_on_range, mirror::FillOnRange::Always);
+    assert_eq!(config.cache.scrub, Some(Duration::from_hours(30 * 24)));
     assert_eq!(config.tags, mirror::Config::of(Policy::default()));
     assert_eq!(ttl_of(&config), Duration::from_mins(1));
     let tags = config.tags.defaults;
@@ -489,7 +490,7 @@ fn what_check_prints_is_the_same_configuration() {
     let full = "
         [server]\nlisten = \"[::1]:5000\"\nadmin_listen = \"localhost:0\"\ndrain_timeout = \"1500ms\"
         [server.tls]\ncert = '/a \"b\" \\c'\nkey = \"k\"
-        [cache]\ndir = \"/d\"\nmax_size = 12345\nmin_free = \"3%\"\nfill_on_range = \"over 25%\"
+        [cache]\ndir = \"/d\"\nmax_size = 12345\nmin_free = \"3%\"\nfill_on_range = \"over 25%\"\nscrub = \"off\"
         [tags]\nttl = \"0s\"\nstale_if_error = \"400d\"\nstale_on = []\nkeep_deleted = true
         [[tags.rule]]\nmatch = \"Docker.io/library/*:latest\"\nttl = \"90s\"\nrevalidate = \"background\"
         [[tags.rule]]\nmatch = \"**\"\nttl = \"forever\"\nstale_on = [\"denied\", \"5xx\"]

@@ -63,7 +63,7 @@ table! {
 }
 table! {
     /// `[cache]`.
-    Cache { dir, max_size, min_free, fill_on_range }
+    Cache { dir, max_size, min_free, fill_on_range, scrub }
 }
 table! {
     /// `[tags]`.

@@ -5,7 +5,7 @@ mod upstreams;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Config, tags};
+use super::{Config, tags, values};
 use crate::mirror::{self, FillOnRange};
 use crate::store::Amount;
 use crate::telemetry::logging::LogFormat;
@@ -41,6 +41,9 @@ pub(super) fn to_toml(config: &Config) -> String {
         FillOnRange::Over(percent) => quoted(&format!("over {percent}%")),
     };
     line(&mut out, "fill_on_range", &fill_on_range);
+    let scrub = config.cache.scrub.map(duration);
+    let off = || quoted(values::OFF);
+    line(&mut out, "scrub", &scrub.unwrap_or_else(off));
     table(&mut out, "tags");
     show_policy(&mut out, &config.tags.defaults);
     for rule in &config.tags.rules {

@@ -223,6 +223,21 @@ pub(super) fn duration(value: &Value) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// In which time the store is hashed again; `off`: it is not.
+pub(super) fn scrub(value: &Value) -> Result<Option<Duration>, String> {
+    if matches!(value, Value::Text(text) if text.trim() == OFF) {
+        return Ok(None);
+    }
+    let period = duration(value).map_err(|why| format!("{why}, or \"{OFF}\""))?;
+    if period < SCRUB_MIN {
+        return Err(format!(
+            "must be at least {}h, or \"{OFF}\"",
+            SCRUB_MIN.as_secs() / 3600
+        ));
+    }
+    Ok(Some(period))
+}
+
 /// A time limit: zero would let nothing through.
 pub(super) fn time_limit(value: &Value) -> Result<Duration, String> {
     match duration(value)? {
@@ -329,6 +344,11 @@ const DURATION_MAX: Duration = Duration::from_hours(100 * 366 * 24);
 /// Under containerd's `ResponseHeaderTimeout` of 30 s, with time left to answer (invariant 9).
 const HEADER_TIMEOUT_MAX: Duration = Duration::from_secs(25);
 
+/// What turns something off that has a length of time.
+pub(super) const OFF: &str = "off";
+/// The shortest time for a scrub of the whole store: no disk should do nothing else.
+const SCRUB_MIN: Duration = Duration::from_hours(1);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,6 +448,21 @@ mod tests {
         }
         assert_eq!(duration(&written("250ms")), Ok(Duration::from_millis(250)));
         assert_eq!(duration(&Value::Integer(0)), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_scrub_has_a_time_or_is_off() {
+        assert_eq!(scrub(&written("off")), Ok(None));
+        let month = Duration::from_hours(30 * 24);
+        assert_eq!(scrub(&written("30d")), Ok(Some(month)));
+        for (text, words) in [
+            ("30m", "at least 1h"),
+            ("0s", "\"off\""),
+            ("never", "or \"off\""),
+        ] {
+            let why = scrub(&written(text)).unwrap_err();
+            assert!(why.contains(words), "{text}: {why}");
+        }
     }
 
     #[test]

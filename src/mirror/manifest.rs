@@ -404,7 +404,7 @@ fn children(inspection: &Inspection) -> Arc<[Digest]> {
 }
 
 /// What a repository is known to have because it has this manifest.
-fn links(manifest: &Manifest, inspection: &Inspection) -> Vec<(Digest, Link)> {
+pub(super) fn links(manifest: &Manifest, inspection: &Inspection) -> Vec<(Digest, Link)> {
     let own = Link::of(ChildKind::Manifest, Some(manifest.bytes.len() as u64));
     let children = inspection.children.iter().filter(|child| !child.foreign);
     let children = children.map(|child| (child.digest, Link::of(child.kind, child.size)));

@@ -11,6 +11,9 @@
 //! | `freshness` | whether a tag may be served (pure) |
 //! | `negative` | what upstream said a moment ago that there is not |
 //! | `lists` | tag lists, referrers, the catalog |
+//! | `verify` | whether what is stored is what it should be |
+//! | `repair` | what is damaged, fetched again |
+//! | `import` | images that an operator brings |
 //! | `flight` | one piece of work for all who ask at once |
 //!
 //! Work that goes upstream runs on the mirror's own tasks: the client who
@@ -22,12 +25,15 @@ mod bypass;
 mod error;
 mod flight;
 mod freshness;
+mod import;
 mod lists;
 mod manifest;
 mod negative;
 mod policy;
+mod repair;
 mod tag;
 mod transfer;
+mod verify;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,10 +49,14 @@ use bypass::{PASSES_MAX, Seldom};
 pub use error::MirrorError;
 use flight::{Fills, Flights};
 use freshness::LastFailure;
+pub use import::{IMPORTS_MAX, ImportError, Imported, ImportedImage};
 use manifest::{Found, Manifest, ManifestKey};
 use negative::{List, Negative};
 pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
 pub use transfer::FillOnRange;
+pub use verify::{
+    Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
+};
 
 use crate::clock::Clock;
 pub use crate::oci::directory::Source;
@@ -133,6 +143,10 @@ struct Inner {
     unattended: Arc<Semaphore>,
     passes: Arc<Semaphore>,
     not_stored: Seldom,
+    /// A permit for the one run of `verify`.
+    verifying: Arc<Semaphore>,
+    /// A permit for each upload of an import.
+    importing: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
     pseudonym: Pseudonym,
@@ -172,6 +186,8 @@ impl Mirror {
                 unattended: Arc::new(Semaphore::new(FILLS_UNATTENDED_MAX)),
                 passes: Arc::new(Semaphore::new(PASSES_MAX)),
                 not_stored: Seldom::default(),
+                verifying: Arc::new(Semaphore::new(1)),
+                importing: Arc::new(Semaphore::new(IMPORTS_MAX)),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
                 pseudonym: Pseudonym::random(),

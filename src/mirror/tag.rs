@@ -12,7 +12,7 @@ use super::{
     ANSWER_WAIT_MAX, Failure, Inner, MirrorError, Policy, Revalidate, Source, StaleOn, Ttl,
 };
 use crate::oci::{AcceptClass, Reference, Tag};
-use crate::store::TagRecord;
+use crate::store::{Origin, TagRecord};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, Patience};
 
@@ -295,6 +295,7 @@ impl Inner {
             digest: manifest.digest,
             media_type: manifest.media_type.to_string(),
             checked: self.clock.now(),
+            origin: Origin::Upstream,
         };
         self.store
             .record_tag(question.source, question.tag, record)

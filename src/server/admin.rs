@@ -1,10 +1,13 @@
 //! The operator's listener: metrics and health.
 
+use super::admin_answer::{AdminBody, full};
+use super::{import, verify};
 use crate::mirror::{Mirror, Readiness};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
 /// The Prometheus text format.
@@ -23,8 +26,21 @@ pub(super) struct Admin {
 }
 
 impl Admin {
-    /// Answers one request. Its body, if it has one, is never read.
-    pub(super) fn answer(&self, request: &request::Parts) -> Response<Full<Bytes>> {
+    /// Answers one request.
+    pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<AdminBody> {
+        let path = request.uri().path();
+        if path.starts_with(import::PREFIX) {
+            return Box::pin(import::answer(&self.mirror, request)).await;
+        }
+        let (head, _unread) = request.into_parts();
+        if head.uri.path() == verify::PATH {
+            return verify::answer(&self.mirror, &head);
+        }
+        full(self.answer(&head))
+    }
+
+    /// Answers a question. Its body, if it has one, is never read.
+    fn answer(&self, request: &request::Parts) -> Response<Full<Bytes>> {
         if !matches!(request.method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
             let allow = HeaderValue::from_static("GET, HEAD");

@@ -27,18 +27,21 @@ use tokio_util::sync::CancellationToken;
 
 mod access_log;
 mod admin;
+mod admin_answer;
 mod body;
 mod client_stream;
 mod conditions;
 mod connection;
 mod descriptors;
 mod handler;
+mod import;
 mod listener;
 mod reply;
 mod respond;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod verify;
 
 /// The most client connections at once; more wait in the backlog. Each costs a file descriptor and, read
 /// slowly, up to some 128 KiB; a fleet's thousand nodes open a handful each. A low limit on descriptors
@@ -261,8 +264,8 @@ async fn serve_admin(listener: TcpListener, admin: Arc<Admin>, drained: &Cancell
         |stream, client, permit| {
             let admin = Arc::clone(&admin);
             let service = service_fn(move |request: Request<Incoming>| {
-                let (request, _unread) = request.into_parts();
-                std::future::ready(Ok::<_, Infallible>(admin.answer(&request)))
+                let admin = Arc::clone(&admin);
+                async move { Ok::<_, Infallible>(admin.serve(request).await) }
             });
             let (tasks_inner, stop) = (tasks.clone(), drained.clone());
             tasks.spawn(async move {

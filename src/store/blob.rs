@@ -96,6 +96,16 @@ impl Blob {
         Ok(hasher.finish())
     }
 
+    /// All of its `size` bytes. Blocks: not for async code.
+    pub(super) fn bytes(&self, size: usize) -> io::Result<Vec<u8>> {
+        let mut whole = Vec::with_capacity(size);
+        while whole.len() < size {
+            let left = size - whole.len();
+            whole.extend(self.file.read_at(whole.len() as u64, left)?);
+        }
+        Ok(whole)
+    }
+
     /// All of it, if it is no larger than `limit`: for manifests. A file that
     /// cannot be read is set aside.
     pub async fn read_all(self, limit: usize) -> Option<Bytes> {

@@ -154,6 +154,16 @@ impl DiskFile {
         self.disk.run(DiskOp::Read, &self.path, read)
     }
 
+    /// Reads in another way.
+    pub(super) fn read_by<T>(&self, read: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
+        self.disk.run(DiskOp::Read, &self.path, || read(&self.file))
+    }
+
+    /// The file, for what neither reads nor changes it.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Writes all of `bytes` at `offset`.
     pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let write = |bytes: &[u8]| self.file.write_all_at(bytes, offset);

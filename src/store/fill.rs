@@ -141,6 +141,28 @@ impl<E: Clone> Fill<E> {
         }
     }
 
+    /// Waits for its end: then the blob is stored, or could not be kept.
+    ///
+    /// # Errors
+    /// How the fill ended, if that was no whole blob.
+    pub async fn over(&self) -> Result<(), Ended<E>> {
+        let mut progress = self.progress.clone();
+        loop {
+            if let Phase::Failed(why) = &progress.borrow_and_update().phase {
+                return Err(Ended::Failed(why.clone()));
+            }
+            // The writer keeps the channel until the commit is through.
+            if progress.changed().await.is_err() {
+                break;
+            }
+        }
+        match &progress.borrow().phase {
+            Phase::Verified => Ok(()),
+            Phase::Failed(why) => Err(Ended::Failed(why.clone())),
+            Phase::Starting | Phase::Streaming => Err(Ended::Vanished),
+        }
+    }
+
     /// Whether it has ended in failure: a new fill may take its place.
     #[must_use]
     pub fn has_failed(&self) -> bool {

@@ -6,6 +6,7 @@
 //! fills/<alg>/<hex>.cov       which ranges of it are there (written when a fill is left off)
 //! damaged/<alg>-<hex>         could not be read: kept, some of them, so that bad sectors are not used again
 //! index.redb                  what can be rebuilt or asked again
+//! scrub.json                  how far the scrub has come
 //! VERSION                     of this layout
 //! ```
 
@@ -38,6 +39,9 @@ const LAYOUT_VERSION: &str = "1";
 
 /// A coverage record above this size is not ours.
 const COVERAGE_RECORD_BYTES_MAX: u64 = 1024 * 1024;
+
+/// A note above this size is not ours: it has a digest and three numbers.
+const SCRUB_NOTE_BYTES_MAX: u64 = 4096;
 
 /// The unit in which files are said to take space, whatever the file system's blocks are (stat(2)).
 const BLOCK_BYTES: u64 = 512;
@@ -257,6 +261,22 @@ impl Layout {
     #[must_use]
     pub(super) fn health(&self) -> &Health {
         self.disk.health()
+    }
+
+    /// What the scrub noted last; `None` when there is nothing usable.
+    #[must_use]
+    pub(super) fn scrub_note(&self) -> Option<Vec<u8>> {
+        let path = self.root.join("scrub.json");
+        let usable = fs::metadata(&path).is_ok_and(|m| m.len() <= SCRUB_NOTE_BYTES_MAX);
+        usable.then(|| fs::read(&path).ok()).flatten()
+    }
+
+    /// Notes how far the scrub has come.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(super) fn note_scrub(&self, note: &[u8]) -> io::Result<()> {
+        self.write_durably(&self.root.join("scrub.json"), note)
     }
 
     /// Opens a committed blob.

@@ -199,28 +199,38 @@ impl Index {
 
     /// The entries of a table whose keys lie after `after`, at most `limit`. Reads the file: not for async code.
     pub(super) fn scan(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Vec<Pair> {
-        let read = || -> Result<Vec<Pair>, redb::Error> {
-            let mut pairs = Vec::new();
-            let opened = self.opened();
-            let Some(database) = opened.database() else {
-                return Ok(pairs);
-            };
-            let opened = database.begin_read()?.open_table(table.definition())?;
-            for pair in opened.range(after.unwrap_or_default()..)? {
-                if pairs.len() >= limit {
-                    break;
-                }
-                let (key, value) = pair?;
-                if Some(key.value()) != after {
-                    pairs.push((key.value().to_vec(), value.value().to_vec()));
-                }
-            }
-            Ok(pairs)
-        };
-        read().unwrap_or_else(|error| {
+        self.page(table, after, limit).unwrap_or_else(|error| {
             self.cannot_read(&error);
             Vec::new()
         })
+    }
+
+    /// The same, for who must know whether that is all.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub(super) fn page(
+        &self,
+        table: Table,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, redb::Error> {
+        let mut pairs = Vec::new();
+        let opened = self.opened();
+        let Some(database) = opened.database() else {
+            return Ok(pairs);
+        };
+        let opened = database.begin_read()?.open_table(table.definition())?;
+        for pair in opened.range(after.unwrap_or_default()..)? {
+            if pairs.len() >= limit {
+                break;
+            }
+            let (key, value) = pair?;
+            if Some(key.value()) != after {
+                pairs.push((key.value().to_vec(), value.value().to_vec()));
+            }
+        }
+        Ok(pairs)
     }
 
     /// Changes an entry (`None` deletes it). Returns at once.

@@ -29,7 +29,7 @@ type Tags = Arc<Vec<TagRecord>>;
 /// The index with its hot entries.
 #[derive(Debug)]
 pub(super) struct Known {
-    index: Index,
+    pub(super) index: Index,
     links: Cache<(Source, Digest), Link>,
     tags: Cache<(Source, Tag), Tags>,
     /// Held while a link or tag is read, changed and written back.
@@ -243,7 +243,7 @@ impl Store {
     }
 
     /// Runs something that may read the index's file, off the async threads.
-    async fn off_thread<T: Send + 'static>(
+    pub(super) async fn off_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Known) -> T + Send + 'static,
     ) -> Option<T> {

@@ -15,6 +15,8 @@
 //! | `blob` | a stored blob, open |
 //! | `damaged` | blobs that cannot be read, set aside |
 //! | `disk`, `health`, `mend` | every operation on the disk; whether it works; how it is tried again |
+//! | `scrub` | hashing what is stored: the background's round, and one blob |
+//! | `survey` | what is known of all blobs: in order, of whom, named by which tags |
 //! | `fs` | the files: the only code that makes, renames or deletes any |
 //! | `index`, `records` | links, tags, media types, last uses |
 
@@ -32,9 +34,11 @@ mod mend;
 pub mod partial;
 mod records;
 mod room;
+pub mod scrub;
 mod shared;
 mod sink;
 mod space;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod wants;
@@ -64,10 +68,12 @@ use index::{Index, IndexError};
 use known::Known;
 pub use partial::{Partial, Verified, VerifyError};
 use records::BlobRecord;
-pub use records::{Link, TagRecord};
+pub use records::{Link, Origin, TagRecord};
 use room::Rooms;
+pub use scrub::{Checked, Pace};
 use space::Bounds;
 pub use space::{Amount, Measure, Meter, Space};
+pub use survey::SurveyError;
 
 use crate::clock::Clock;
 use crate::oci::Digest;
@@ -93,6 +99,8 @@ pub struct Config {
     pub meter: Meter,
     /// Who makes operations on the disk fail.
     pub injection: Injection,
+    /// In which time all that is stored is hashed again; `None`: it is not.
+    pub scrub: Option<Duration>,
 }
 
 /// Why a store cannot be opened: one line that names the directory.

@@ -1,5 +1,7 @@
 //! What the index's keys and values mean.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
@@ -12,6 +14,9 @@ const SIZE_UNKNOWN: u64 = u64::MAX;
 
 /// Separates the parts of a key: no name can contain it.
 const SEPARATOR: u8 = 0;
+
+/// How long the keys of digests are: a byte for the algorithm, and the digest.
+const DIGEST_KEY_BYTES: [usize; 2] = [1 + 32, 1 + 64];
 
 /// The knowledge that a repository has a digest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +42,27 @@ pub struct TagRecord {
     pub media_type: String,
     /// When upstream last said so.
     pub checked: Timestamp,
+    /// Who said so.
+    #[serde(default, skip_serializing_if = "Origin::is_upstream")]
+    pub origin: Origin,
+}
+
+/// Where what a tag names is known from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Upstream was asked.
+    #[default]
+    Upstream,
+    /// The operator imported it: there may be no upstream to ask.
+    Import,
+}
+
+impl Origin {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_upstream(&self) -> bool {
+        *self == Self::Upstream
+    }
 }
 
 /// What is known of a stored blob beside its name.
@@ -163,9 +189,27 @@ pub(super) fn link_key(source: &Source, digest: &Digest) -> Vec<u8> {
     key
 }
 
-pub(super) fn tag_key(source: &Source, tag: &Tag) -> Vec<u8> {
+/// The source and the digest of a link's key, if the digest is one of these.
+pub(super) fn split_link_key(
+    key: &[u8],
+    wanted: &HashMap<Vec<u8>, Digest>,
+) -> Option<(Source, Digest)> {
+    DIGEST_KEY_BYTES.into_iter().find_map(|length| {
+        let (rest, digest) = key.split_at_checked(key.len().checked_sub(length)?)?;
+        let digest = *wanted.get(digest)?;
+        let source = decode_repository(rest.strip_suffix(&[SEPARATOR])?)?;
+        Some((source, digest))
+    })
+}
+
+pub(super) fn tag_prefix(source: &Source) -> Vec<u8> {
     let mut key = repository_key(source);
     key.push(SEPARATOR);
+    key
+}
+
+pub(super) fn tag_key(source: &Source, tag: &Tag) -> Vec<u8> {
+    let mut key = tag_prefix(source);
     key.extend(tag.as_str().as_bytes());
     key
 }
@@ -245,6 +289,30 @@ mod tests {
             uses: 1,
         };
         assert_eq!(BlobRecord::decode(&old), Some(record));
+    }
+
+    #[test]
+    fn a_links_key_is_taken_apart() {
+        let digests = [Digest::Sha256([0; 32]), Digest::Sha512([2; 64])];
+        let wanted: HashMap<_, _> = digests.iter().map(|d| (digest_key(d), *d)).collect();
+        for digest in digests {
+            let key = link_key(&source(), &digest);
+            assert_eq!(split_link_key(&key, &wanted), Some((source(), digest)));
+        }
+        let other = link_key(&source(), &Digest::Sha256([5; 32]));
+        assert_eq!(split_link_key(&other, &wanted), None);
+        assert_eq!(split_link_key(b"short", &wanted), None);
+    }
+
+    #[test]
+    fn a_record_of_before_imports_is_upstreams() {
+        let old = format!(
+            r#"{{"class":1,"digest":"{}","media_type":"m","checked":5}}"#,
+            Digest::Sha256([1; 32])
+        );
+        let record: TagRecord = serde_json::from_str(&old).unwrap();
+        assert_eq!(record.origin, Origin::Upstream);
+        assert_eq!(serde_json::to_string(&record).unwrap(), old);
     }
 
     #[test]

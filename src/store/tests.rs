@@ -26,6 +26,7 @@ fn config(dir: &Path, max_size: u64) -> Config {
         min_free: Amount::Bytes(0),
         meter: Meter::default(),
         injection: Injection::default(),
+        scrub: None,
     }
 }
 

@@ -2,6 +2,7 @@
 //! never a repository, a tag or a digest. A name that is not configured counts under the empty label.
 
 mod disk;
+mod scrub;
 mod trouble;
 
 use disk::Disk;
@@ -10,6 +11,7 @@ use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use scrub::Scrub;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
@@ -85,6 +87,7 @@ struct Inner {
     evicted_size: IntCounter,
     evicted_damaged: IntCounter,
     disk: Disk,
+    scrub: Scrub,
     trouble: Trouble,
     /// The counters of each configured upstream, resolved once: every request needs some.
     upstreams: HashMap<Box<str>, Upstream>,
@@ -280,6 +283,7 @@ impl Metrics {
                 evicted_size: evicted.with_label_values(&[EvictReason::Size.label()]),
                 evicted_damaged: evicted.with_label_values(&[EvictReason::Damaged.label()]),
                 disk,
+                scrub: Scrub::new(&set),
                 trouble,
                 registry: set.0,
                 requests,
@@ -352,6 +356,12 @@ impl Metrics {
         self.inner.readers_in_flight.add(change);
     }
 
+    /// Whether clients are being given bytes, or bytes are being fetched for them.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.inner.readers_in_flight.get() > 0 || self.inner.fills_in_flight.get() > 0
+    }
+
     /// What the store holds.
     pub fn cache(&self, bytes: u64, blobs: u64, max_bytes: u64) {
         self.inner.cache_bytes.set(signed(bytes));
@@ -380,7 +390,7 @@ impl Metrics {
                 String::new()
             }
         };
-        for (name, help) in trouble::SHOWN_EMPTY {
+        for (name, help) in trouble::SHOWN_EMPTY.into_iter().chain([scrub::COMPLETED]) {
             if !families.iter().any(|family| family.name() == name) {
                 let lines = [
                     "# HELP ", name, " ", help, "\n", "# TYPE ", name, " gauge\n",

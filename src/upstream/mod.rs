@@ -28,6 +28,7 @@
 //! No error, log line or `Debug` text of this module holds a secret, a path or a query: a signed
 //! URL is a secret, too. Hosts and causes are named.
 
+mod admin_client;
 mod auth;
 mod body;
 mod client;
@@ -55,6 +56,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use admin_client::{AdminClient, AdminError, Payload};
 pub use body::BlobBody;
 pub use error::FetchError;
 pub use fetch::{

@@ -76,6 +76,7 @@ impl MirrorBuilder {
                 min_free: store::Amount::Bytes(0),
                 meter: store::Meter::default(),
                 injection: store::Injection::default(),
+                scrub: None,
             },
             tags: mirror::Config::of(mirror::Policy {
                 ttl: mirror::Ttl::For(TTL),

@@ -53,7 +53,7 @@ fn use_everything(metrics: &Metrics) {
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 20] = [
+const CONTRACT: [(&str, &str, &[&str]); 22] = [
     ("roadstead_cache_blobs", "gauge", &[]),
     ("roadstead_cache_bytes", "gauge", &[]),
     ("roadstead_cache_max_bytes", "gauge", &[]),
@@ -75,6 +75,8 @@ const CONTRACT: [(&str, &str, &[&str]); 20] = [
         "counter",
         &["kind", "outcome", "upstream"],
     ),
+    ("roadstead_scrub_bytes_total", "counter", &[]),
+    ("roadstead_scrub_damaged_total", "counter", &[]),
     ("roadstead_store_degraded", "gauge", &[]),
     ("roadstead_store_errors_total", "counter", &["op"]),
     ("roadstead_upstream_bytes_total", "counter", &["upstream"]),
