@@ -55,9 +55,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     // It is a client: nothing of the server's, but the way to dial.
     ("warm", &["oci", "upstream"]),
+    // A client of a server that runs, or, where none does, of the store itself.
+    (
+        "admin",
+        &[
+            "config",
+            "server",
+            "mirror",
+            "store",
+            "upstream",
+            "oci",
+            "clock",
+            "telemetry",
+        ],
+    ),
     (
         "cli",
-        &["app", "config", "warm", "clock", "telemetry", "oci"],
+        &["app", "admin", "config", "warm", "clock", "telemetry", "oci"],
     ),
 ];
 

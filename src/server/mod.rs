@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::mirror::Mirror;
 use crate::telemetry::Metrics;
 use admin::Admin;
+pub use admin::AdminApi;
 use connection::Tasks;
 use handler::Handler;
 use http::Request;

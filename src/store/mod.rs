@@ -14,6 +14,9 @@
 //! | `blob` | a stored blob, open |
 //! | `fs` | the files: the only code that makes, renames or deletes any |
 //! | `index`, `records` | links, tags, media types, last uses |
+//! | `known` | the same with its hot entries; `known/catalog` pages of it |
+//! | `pins` | the images that are never evicted |
+//! | `look` | what an operator sees and removes |
 
 mod blob;
 pub mod coverage;
@@ -22,7 +25,9 @@ pub mod fill;
 pub mod fs;
 mod index;
 mod known;
+mod look;
 pub mod partial;
+mod pins;
 mod records;
 mod room;
 mod shared;
@@ -47,11 +52,15 @@ pub use blob::{Blob, Pin, StoredReader};
 pub use coverage::Coverage;
 pub use evict::NoRoom;
 use evict::{Ledger, Victim};
-pub use fill::{Ended, Fill, HELD_BACK_BYTES, Handed, Reader, fill};
+pub use fill::{Ended, Fill, FillState, HELD_BACK_BYTES, Handed, Reader, fill};
 use fs::Layout;
 use index::{Index, IndexError};
 use known::Known;
+pub use known::{LinkEntry, TagEntry};
+pub use look::{Figures, Held, Removal};
 pub use partial::{Partial, Verified, VerifyError};
+use pins::Pins;
+pub use pins::{Pinned, PinError};
 use records::BlobRecord;
 pub use records::{Link, TagRecord};
 use room::Rooms;
@@ -143,6 +152,7 @@ struct Inner {
     /// The partial files that somebody writes.
     rooms: Rooms,
     known: Known,
+    pins: Pins,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
     /// Tells temporary files apart.
@@ -180,11 +190,14 @@ impl Store {
                 left_off: Mutex::default(),
                 rooms: Rooms::default(),
                 known: Known::new(index),
+                pins: Pins::default(),
                 metrics,
                 clock,
                 unique: AtomicU64::new(0),
             }),
         };
+        // Before any blob has a chance to be a victim.
+        store.load_pins();
         store.load().map_err(|error| failed(error.to_string()))?;
         Ok(store)
     }
@@ -201,6 +214,7 @@ impl Store {
                 store.inner.known.flush();
                 store.account_for_index();
                 store.trim();
+                store.watch_pins();
             });
             if let Err(error) = kept.await {
                 tracing::error!(%error, "the index was not written");

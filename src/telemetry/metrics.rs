@@ -1,6 +1,7 @@
 //! Prometheus metrics. Labels are closed enums or configured upstream names:
 //! never a repository, a tag or a digest. A name that is not configured counts under the empty label.
 
+mod totals;
 mod trouble;
 
 use prometheus::{
@@ -10,6 +11,7 @@ use prometheus::{
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
+pub use totals::Totals;
 use trouble::Trouble;
 
 /// Seconds to the first byte: from a hit in memory (well under a millisecond) to containerd's limit
@@ -58,6 +60,8 @@ pub enum EvictReason {
     Size,
     /// The content was damaged.
     Damaged,
+    /// An operator removed it.
+    Removed,
 }
 
 /// All metrics of the process. Cheap to clone (an `Arc` inside).
@@ -81,6 +85,7 @@ struct Inner {
     cache_blobs: IntGauge,
     evicted_size: IntCounter,
     evicted_damaged: IntCounter,
+    evicted_removed: IntCounter,
     trouble: Trouble,
     /// The counters of each configured upstream, resolved once: every request needs some.
     upstreams: HashMap<Box<str>, Upstream>,
@@ -210,6 +215,7 @@ impl EvictReason {
         match self {
             Self::Size => "size",
             Self::Damaged => "damaged",
+            Self::Removed => "removed",
         }
     }
 }
@@ -241,7 +247,7 @@ impl Metrics {
         );
         let evicted = set.counters(
             "roadstead_evicted_bytes_total",
-            "Bytes evicted from the cache, to make room (size) or because they were damaged.",
+            "Bytes evicted from the cache, to make room (size), because they were damaged, or because an operator removed them.",
             &["reason"],
         );
         let trouble = Trouble::new(&set);
@@ -274,6 +280,7 @@ impl Metrics {
                 cache_blobs: gauge("roadstead_cache_blobs", "Whole blobs in the cache."),
                 evicted_size: evicted.with_label_values(&[EvictReason::Size.label()]),
                 evicted_damaged: evicted.with_label_values(&[EvictReason::Damaged.label()]),
+                evicted_removed: evicted.with_label_values(&[EvictReason::Removed.label()]),
                 trouble,
                 registry: set.0,
                 requests,
@@ -358,6 +365,7 @@ impl Metrics {
         match reason {
             EvictReason::Size => &self.inner.evicted_size,
             EvictReason::Damaged => &self.inner.evicted_damaged,
+            EvictReason::Removed => &self.inner.evicted_removed,
         }
         .inc_by(bytes);
     }

@@ -1,5 +1,9 @@
 //! The operator's listener: metrics and health.
 
+mod api;
+
+pub use api::AdminApi;
+
 use crate::mirror::Mirror;
 use crate::telemetry::Metrics;
 use bytes::Bytes;
