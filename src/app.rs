@@ -89,6 +89,7 @@ impl App {
             storing: TaskTracker::new(),
             stop_storing: CancellationToken::new(),
         };
+        mirror.watch_pins();
         app.storing.spawn(store.run(app.stop_storing.clone()));
         app.serving
             .spawn(bound.serve(mirror, metrics, clock, app.stop_serving.clone()));

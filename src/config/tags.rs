@@ -49,7 +49,11 @@ pub(super) fn resolve(raw: &Tags) -> Result<Config, Problem> {
         }
         rules.push(rule);
     }
-    Ok(Config { defaults, rules })
+    Ok(Config {
+        defaults,
+        rules,
+        pins: Vec::new(),
+    })
 }
 
 fn written_rules(leaf: Option<&Leaf>) -> Result<&[Leaf], Problem> {

@@ -11,6 +11,7 @@
 //! | `freshness` | whether a tag may be served (pure) |
 //! | `negative` | what upstream said a moment ago that there is not |
 //! | `lists` | tag lists, referrers, the catalog |
+//! | `inspect/` | what an operator sees and removes |
 //! | `flight` | one piece of work for all who ask at once |
 //!
 //! Work that goes upstream runs on the mirror's own tasks: the client who
@@ -22,6 +23,7 @@ mod bypass;
 mod error;
 mod flight;
 mod freshness;
+pub mod inspect;
 mod lists;
 mod manifest;
 mod negative;
@@ -43,11 +45,12 @@ use bypass::{PASSES_MAX, Seldom};
 pub use error::MirrorError;
 use flight::{Fills, Flights};
 use freshness::LastFailure;
+use inspect::{LastUsage, PinWatch};
 use manifest::{Found, Manifest, ManifestKey};
 use negative::{List, Negative};
 pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 pub use crate::oci::directory::Source;
 use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Directory, Tag, UpstreamName};
@@ -120,6 +123,12 @@ struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     pseudonym: Pseudonym,
+    /// When this was made.
+    started: Timestamp,
+    pin_watch: PinWatch,
+    usage: LastUsage,
+    /// Held while an operator removes something.
+    removing: tokio::sync::Mutex<()>,
 }
 
 impl Mirror {
@@ -140,6 +149,7 @@ impl Mirror {
                 directory: parts.directory,
                 upstreams,
                 store: parts.store,
+                started: parts.clock.now(),
                 clock: parts.clock,
                 metrics: parts.metrics,
                 fills: Arc::default(),
@@ -158,6 +168,9 @@ impl Mirror {
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
                 pseudonym: Pseudonym::random(),
+                pin_watch: PinWatch::default(),
+                usage: LastUsage::default(),
+                removing: tokio::sync::Mutex::default(),
             }),
         }
     }

@@ -79,6 +79,18 @@ impl Store {
         }
     }
 
+    /// The same, for async code.
+    pub async fn figures_async(&self) -> Figures {
+        let store = self.clone();
+        let asked = tokio::task::spawn_blocking(move || store.figures());
+        asked.await.unwrap_or_default()
+    }
+
+    /// Notes the media type of a stored manifest that the index does not know.
+    pub fn note_media_type(&self, digest: &Digest, media_type: &str) {
+        self.inner.known.note_media_type(digest, media_type);
+    }
+
     /// What is known of a blob, if it is stored.
     #[must_use]
     pub fn held(&self, digest: &Digest) -> Option<Held> {
