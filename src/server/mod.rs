@@ -175,11 +175,8 @@ impl Bound {
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) {
-        let admin = Arc::new(Admin {
-            mirror: mirror.clone(),
-            metrics: metrics.clone(),
-            stop: stop.clone(),
-        });
+        let admin = Admin::new(mirror.clone(), metrics.clone(), stop.clone());
+        let admin = Arc::new(admin);
         let handler = Arc::new(Handler::new(mirror, metrics, &*clock));
         let tls = self.tls.map(TlsAcceptor::from);
         let drained = CancellationToken::new();
@@ -262,8 +259,11 @@ async fn serve_admin(listener: TcpListener, admin: Arc<Admin>, drained: &Cancell
         |stream, client, permit| {
             let admin = Arc::clone(&admin);
             let service = service_fn(move |request: Request<Incoming>| {
-                let (request, _unread) = request.into_parts();
-                std::future::ready(Ok::<_, Infallible>(admin.answer(&request)))
+                let admin = Arc::clone(&admin);
+                async move {
+                    let (request, _unread) = request.into_parts();
+                    Ok::<_, Infallible>(admin.answer(&request).await)
+                }
             });
             let (tasks_inner, stop) = (tasks.clone(), drained.clone());
             tasks.spawn(async move {

@@ -12,10 +12,10 @@ use crate::oci::{Digest, Reference};
 
 /// Pinned images: what somebody wrote down by hand, or a rule that means the images of a platform, not
 /// all that there are.
-pub const PINS_MAX: usize = 10_000;
+const PINS_MAX: usize = 10_000;
 
 /// What one image may have: an index of 60 platforms with 127 layers each.
-pub const PIN_DIGESTS_MAX: usize = 8_192;
+const PIN_DIGESTS_MAX: usize = 8_192;
 
 /// What all pinned images may have together: about 30 MB of memory.
 const KEPT_DIGESTS_MAX: usize = 200_000;

@@ -213,7 +213,6 @@ impl Inner {
                 stale.extend(gone.filter(|digest| self.store.contains(digest).is_none()));
             }
             if stale.is_empty() {
-                // A page of links to what is stored is followed by further ones, unless it was the last.
                 return;
             }
             self.keep_known_links(source, &mut stale).await;

@@ -160,7 +160,7 @@ struct Tally {
 impl Mirror {
     /// Who takes how much: of one upstream or all, at most `limit` repositories.
     pub async fn usage(&self, upstream: Option<&UpstreamName>, limit: usize) -> Usage {
-        let usage = self.inner.look_at_usage().await;
+        let usage = self.inner.look_at_usage(Duration::ZERO).await;
         let mut usage = Usage::clone(&usage);
         if let Some(wanted) = upstream {
             let wanted = wanted.as_str();
@@ -175,19 +175,20 @@ impl Mirror {
 
     /// The same, at most [`RECENT`] old.
     pub(super) async fn recent_usage(&self) -> Arc<Usage> {
-        let now = self.inner.clock.now();
-        let last = self.inner.usage.0.lock().await.clone();
-        match last {
-            Some((at, usage)) if at <= now && now.since(at) < RECENT => usage,
-            Some(_) | None => self.inner.look_at_usage().await,
-        }
+        self.inner.look_at_usage(RECENT).await
     }
 }
 
 impl Inner {
-    /// Goes through the index; one asker at a time.
-    async fn look_at_usage(&self) -> Arc<Usage> {
+    /// Goes through the index, one asker at a time, unless somebody did within `age`.
+    async fn look_at_usage(&self, age: Duration) -> Arc<Usage> {
         let mut last = self.usage.0.lock().await;
+        if let Some((at, usage)) = &*last
+            && *at <= self.clock.now()
+            && self.clock.now().since(*at) < age
+        {
+            return Arc::clone(usage);
+        }
         self.store.settle_index().await;
         let mut tally = Tally::default();
         let mut after: Option<Digest> = None;

@@ -1,6 +1,7 @@
-//! The operator's listener: metrics and health.
+//! The operator's listener: metrics, health, and the admin API.
 
 mod api;
+mod guard;
 
 pub use api::AdminApi;
 
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The Prometheus text format.
 const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Answers the operator's tools.
@@ -20,6 +22,8 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 pub(super) struct Admin {
     /// What is asked whether it is ready.
     pub(super) mirror: Mirror,
+    /// What is asked everything else.
+    pub(super) api: AdminApi,
     /// What is shown.
     pub(super) metrics: Metrics,
     /// Cancelled when the drain begins.
@@ -27,8 +31,32 @@ pub(super) struct Admin {
 }
 
 impl Admin {
+    /// A listener's answers.
+    pub(super) fn new(mirror: Mirror, metrics: Metrics, stop: CancellationToken) -> Self {
+        Self {
+            api: AdminApi::of_server(mirror.clone()),
+            mirror,
+            metrics,
+            stop,
+        }
+    }
+
     /// Answers one request. Its body, if it has one, is never read.
-    pub(super) fn answer(&self, request: &request::Parts) -> Response<Full<Bytes>> {
+    pub(super) async fn answer(&self, request: &request::Parts) -> Response<Full<Bytes>> {
+        if !request.uri.path().starts_with(api::PREFIX) {
+            return self.tell(request);
+        }
+        if let Some(why) = guard::refusal(request) {
+            return with_type(StatusCode::FORBIDDEN, JSON, api::error_body(why));
+        }
+        let target = request.uri.path_and_query();
+        let target = target.map_or("/", http::uri::PathAndQuery::as_str);
+        let (status, body) = self.api.answer(&request.method, target).await;
+        with_type(status, JSON, body)
+    }
+
+    /// What a scraper or a probe asks.
+    fn tell(&self, request: &request::Parts) -> Response<Full<Bytes>> {
         if !matches!(request.method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
             let allow = HeaderValue::from_static("GET, HEAD");

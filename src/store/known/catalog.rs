@@ -10,6 +10,9 @@ use crate::store::records::{self, BlobRecord, Link, TagRecord};
 /// Entries read at once: some hundred kilobytes.
 const PAGE_ENTRIES_MAX: usize = 4096;
 
+/// Links forgotten before they are written: a part of what may wait.
+const FORGOTTEN_AT_ONCE_MAX: usize = 10_000;
+
 /// A link and its place in the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkEntry {
@@ -43,11 +46,19 @@ impl Known {
 
     /// Forgets that a repository has these digests.
     fn forget_links(&self, source: &Source, digests: &[Digest]) {
-        let _change = self.change();
-        for digest in digests {
-            self.links.invalidate(&(source.clone(), *digest));
-            let key = records::link_key(source, digest);
-            self.index.change(Table::Links, key, None);
+        for some in digests.chunks(FORGOTTEN_AT_ONCE_MAX) {
+            {
+                let _change = self.change();
+                for digest in some {
+                    self.links.invalidate(&(source.clone(), *digest));
+                    let key = records::link_key(source, digest);
+                    self.index.change(Table::Links, key, None);
+                }
+            }
+            if digests.len() > FORGOTTEN_AT_ONCE_MAX {
+                // Or the changes that wait to be written would be too many.
+                self.index.flush();
+            }
         }
     }
 
