@@ -12,6 +12,9 @@ use crate::store::{LinkEntry, Removal};
 /// Blobs of a repository that are looked for in the others at a time: some 20 MB.
 const BATCH_MAX: usize = 100_000;
 
+/// Blobs removed before that is written to the index: a part of what may wait there.
+const SAVED_EVERY: usize = 10_000;
+
 /// What came of removing an image, or would.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
@@ -188,7 +191,10 @@ impl Inner {
 
     /// Removes blobs, and counts what stays for being read or pinned.
     pub(super) async fn remove_blobs(&self, blobs: &BTreeSet<Digest>, removed: &mut Removed) {
-        for digest in blobs {
+        for (at, digest) in blobs.iter().enumerate() {
+            if at % SAVED_EVERY == SAVED_EVERY - 1 {
+                self.store.settle_index().await;
+            }
             let removal = if removed.dry_run {
                 match self.store.held(digest) {
                     None => Removal::Absent,
@@ -288,6 +294,7 @@ impl Inner {
             };
             found = true;
             after = Some(last.tag.clone());
+            self.store.settle_index().await;
             for entry in tags {
                 if pinned.contains(&Reference::Tag(entry.tag.clone())) {
                     continue;
