@@ -35,6 +35,10 @@ pub(super) fn to_toml(config: &Config) -> String {
     );
     line(&mut out, "max_size", &amount(config.cache.max_size));
     line(&mut out, "min_free", &amount(config.cache.min_free));
+    for pin in &config.tags.pins {
+        table(&mut out, "[cache.pin]");
+        line(&mut out, "match", &quoted(pin.as_str()));
+    }
     table(&mut out, "tags");
     show_policy(&mut out, &config.tags.defaults);
     for rule in &config.tags.rules {
