@@ -71,7 +71,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["app", "admin", "config", "warm", "clock", "telemetry", "oci"],
+        &[
+            "app",
+            "admin",
+            "config",
+            "warm",
+            "clock",
+            "telemetry",
+            "oci",
+        ],
     ),
 ];
 

@@ -28,7 +28,11 @@ pub(super) async fn remove(
         screen.say_json(&removed);
         return Ok(());
     }
-    let would = if removed.dry_run { "would free" } else { "freed" };
+    let would = if removed.dry_run {
+        "would free"
+    } else {
+        "freed"
+    };
     let tags = match removed.forgotten_tags.len() {
         0 => String::new(),
         tags => format!(", {} forgotten", plural(tags as u64, "tag")),
@@ -56,7 +60,11 @@ pub(super) async fn collect(
         screen.say_json(&collected);
         return Ok(());
     }
-    let would = if collected.dry_run { "would free" } else { "freed" };
+    let would = if collected.dry_run {
+        "would free"
+    } else {
+        "freed"
+    };
     screen.say(&format!(
         "{would} {}: {} that no manifest refers to{}",
         size(collected.freed_bytes),
@@ -99,8 +107,19 @@ pub(super) async fn pin(reached: &Reached, image: &str, screen: Screen) -> Resul
 }
 
 /// Undoes it.
-pub(super) async fn unpin(reached: &Reached, image: &str, screen: Screen) -> Result<(), ReachError> {
-    changed_pin(reached, Method::DELETE, image, "not pinned any more", screen).await
+pub(super) async fn unpin(
+    reached: &Reached,
+    image: &str,
+    screen: Screen,
+) -> Result<(), ReachError> {
+    changed_pin(
+        reached,
+        Method::DELETE,
+        image,
+        "not pinned any more",
+        screen,
+    )
+    .await
 }
 
 async fn changed_pin(

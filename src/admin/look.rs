@@ -29,10 +29,20 @@ pub(super) async fn status(reached: &Reached, screen: Screen) -> Result<(), Reac
         Some(seconds) => format!("up {}", span(Duration::from_secs(seconds))),
         None => "no server runs".to_owned(),
     };
-    let tone = if status.health == "ok" { Tone::Plain } else { Tone::Bad };
+    let tone = if status.health == "ok" {
+        Tone::Plain
+    } else {
+        Tone::Bad
+    };
     let health = screen.paint(&clean(&status.health), tone);
-    let version = screen.paint(&format!("roadstead {}", clean(&status.version)), Tone::Strong);
-    screen.say(&format!("{version} ({}), {state}: {health}", reached.name()));
+    let version = screen.paint(
+        &format!("roadstead {}", clean(&status.version)),
+        Tone::Strong,
+    );
+    screen.say(&format!(
+        "{version} ({}), {state}: {health}",
+        reached.name()
+    ));
     show_cache(&status, screen);
     if status.running {
         show_traffic(&status, screen);
@@ -95,7 +105,9 @@ fn show_upstreams(status: &Status, screen: Screen) {
     screen.say("");
     let mut table = Table::new(
         screen,
-        &["UPSTREAM", ">PULLS", ">HITS", ">FETCHED", "ENDPOINT", "STATE", ">LATENCY", ">LEFT"],
+        &[
+            "UPSTREAM", ">PULLS", ">HITS", ">FETCHED", "ENDPOINT", "STATE", ">LATENCY", ">LEFT",
+        ],
     );
     for upstream in &status.upstreams {
         for (at, endpoint) in upstream.endpoints.iter().enumerate() {
@@ -155,7 +167,9 @@ fn show_fills(status: &Status, screen: Screen) {
         &["FILL", "REPOSITORY", ">BYTES", ">OF", ">DONE", ">READERS"],
     );
     for fill in &status.fills {
-        let done = fill.total_bytes.and_then(|total| part(fill.covered_bytes, total));
+        let done = fill
+            .total_bytes
+            .and_then(|total| part(fill.covered_bytes, total));
         table.row(vec![
             short(&fill.digest).into(),
             fill.repository.as_str().into(),
@@ -174,7 +188,16 @@ pub(super) async fn list(
     screen: Screen,
 ) -> Result<(), ReachError> {
     let wanted = arguments.wanted.as_deref().unwrap_or_default();
-    let head = ["IMAGE", "DIGEST", "PLATFORMS", ">SIZE", ">STORED", "USED", "CHECKED", ""];
+    let head = [
+        "IMAGE",
+        "DIGEST",
+        "PLATFORMS",
+        ">SIZE",
+        ">STORED",
+        "USED",
+        "CHECKED",
+        "",
+    ];
     let mut table = Table::new(screen, &head);
     let mut after: Option<String> = None;
     let mut count = 0_u64;
@@ -261,17 +284,36 @@ pub(super) async fn usage(
         parameters.push(("upstream", one));
     }
     let mut usage: Usage = ask(reached, Method::GET, &target("/api/v1/usage", &parameters)).await?;
-    let wanted = |name: &String| arguments.upstreams.is_empty() || arguments.upstreams.contains(name);
+    let wanted =
+        |name: &String| arguments.upstreams.is_empty() || arguments.upstreams.contains(name);
     usage.upstreams.retain(|it| wanted(&it.upstream));
     usage.repositories.retain(|it| wanted(&it.upstream));
     if screen.json {
         screen.say_json(&usage);
         return Ok(());
     }
-    let mut table = Table::new(screen, &[">BYTES", ">ALONE", ">SHARED", ">BLOBS", "UPSTREAM/REPOSITORY"]);
+    let mut table = Table::new(
+        screen,
+        &[
+            ">BYTES",
+            ">ALONE",
+            ">SHARED",
+            ">BLOBS",
+            "UPSTREAM/REPOSITORY",
+        ],
+    );
     for upstream in &usage.upstreams {
-        let bytes = [upstream.bytes, upstream.exclusive_bytes, upstream.shared_bytes];
-        table.row(usage_row(bytes, upstream.blobs, &upstream.upstream, Tone::Strong));
+        let bytes = [
+            upstream.bytes,
+            upstream.exclusive_bytes,
+            upstream.shared_bytes,
+        ];
+        table.row(usage_row(
+            bytes,
+            upstream.blobs,
+            &upstream.upstream,
+            Tone::Strong,
+        ));
         let own = usage.repositories.iter();
         for it in own.filter(|it| it.upstream == upstream.upstream) {
             let name = format!("  {}/{}", it.upstream, it.repository);
@@ -281,7 +323,10 @@ pub(super) async fn usage(
     }
     drop(table);
     if usage.repositories_left_off > 0 {
-        screen.say(&format!("and {} more repositories", usage.repositories_left_off));
+        screen.say(&format!(
+            "and {} more repositories",
+            usage.repositories_left_off
+        ));
     }
     show_totals(&usage, screen);
     Ok(())
@@ -310,7 +355,10 @@ fn show_totals(usage: &Usage, screen: Screen) {
         table.row(vec![size(bytes).into(), what.into()]);
     }
     let sum = format!("in all, {}", plural(totals.blobs, "blob"));
-    table.row(vec![size(totals.used_bytes).into(), Cell::toned(sum, Tone::Strong)]);
+    table.row(vec![
+        size(totals.used_bytes).into(),
+        Cell::toned(sum, Tone::Strong),
+    ]);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]

@@ -66,7 +66,9 @@ pub async fn run(
         Command::Status(_) => look::status(&reached, screen).await.map_err(Into::into),
         Command::Ls(it) => look::list(&reached, it, screen).await.map_err(Into::into),
         Command::Du(it) => look::usage(&reached, it, screen).await.map_err(Into::into),
-        Command::Gc(it) => change::collect(&reached, it, screen).await.map_err(Into::into),
+        Command::Gc(it) => change::collect(&reached, it, screen)
+            .await
+            .map_err(Into::into),
         Command::Pin(it) if it.images.is_empty() => {
             change::pins(&reached, screen).await.map_err(Into::into)
         }

@@ -190,7 +190,9 @@ impl Place {
             // Nobody who wants to see a directory that is not there wants it to be made.
             if !cache.dir.is_dir() {
                 let dir = cache.dir.display();
-                return Err(ReachError::Directory(format!("there is no directory {dir}")));
+                return Err(ReachError::Directory(format!(
+                    "there is no directory {dir}"
+                )));
             }
             cache.max_size = store::Amount::Bytes(u64::MAX);
             cache.min_free = store::Amount::Bytes(0);

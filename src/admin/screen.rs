@@ -237,11 +237,20 @@ mod tests {
     fn times_and_sizes_are_readable() {
         let of = |seconds| span(Duration::from_secs(seconds));
         assert_eq!(span(Duration::from_millis(12)), "12 ms");
-        assert_eq!((of(59), of(60), of(3661)), ("59 s".into(), "1 min".into(), "1 h 1 min".into()));
-        assert_eq!((of(86_400 * 3 + 60), of(86_400 + 7200)), ("3 d".into(), "1 d 2 h".into()));
+        assert_eq!(
+            (of(59), of(60), of(3661)),
+            ("59 s".into(), "1 min".into(), "1 h 1 min".into())
+        );
+        assert_eq!(
+            (of(86_400 * 3 + 60), of(86_400 + 7200)),
+            ("3 d".into(), "1 d 2 h".into())
+        );
         assert_eq!((size(0), size(1_500_000)), ("0 B".into(), "1.5 MB".into()));
         assert_eq!(percent(Some(0.5)), "50.0%");
-        assert_eq!((plural(1, "blob"), plural(0, "blob")), ("1 blob".into(), "0 blobs".into()));
+        assert_eq!(
+            (plural(1, "blob"), plural(0, "blob")),
+            ("1 blob".into(), "0 blobs".into())
+        );
         assert_eq!(short("sha256:0123456789abcdef"), "0123456789ab");
     }
 

@@ -29,7 +29,10 @@ pub(super) async fn inspect(
         let until = match tag.fresh_until {
             None => "fresh for ever".to_owned(),
             Some(until) if until.0 > screen.now => {
-                format!("fresh for {}", screen.ago(Some(until)).trim_start_matches("in "))
+                format!(
+                    "fresh for {}",
+                    screen.ago(Some(until)).trim_start_matches("in ")
+                )
             }
             Some(until) => format!("stale since {}", screen.ago(Some(until))),
         };
@@ -61,10 +64,9 @@ fn show(node: &Node, depth: usize, screen: Screen) {
     };
     let state = match node.presence {
         Presence::Stored => "stored".to_owned(),
-        Presence::Partial => screen.paint(
-            &format!("{} there", size(node.stored_bytes)),
-            Tone::Weak,
-        ),
+        Presence::Partial => {
+            screen.paint(&format!("{} there", size(node.stored_bytes)), Tone::Weak)
+        }
         Presence::Absent if node.foreign => "kept by its maker".to_owned(),
         Presence::Absent => screen.paint("not there", Tone::Bad),
     };

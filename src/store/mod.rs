@@ -60,7 +60,7 @@ pub use known::{LinkEntry, TagEntry};
 pub use look::{Figures, Held, Removal};
 pub use partial::{Partial, Verified, VerifyError};
 use pins::Pins;
-pub use pins::{Pinned, PinError};
+pub use pins::{PinError, Pinned};
 use records::BlobRecord;
 pub use records::{Link, TagRecord};
 use room::Rooms;

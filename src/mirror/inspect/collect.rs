@@ -66,7 +66,9 @@ impl Inner {
             let mut garbage: BTreeMap<[u8; 32], Digest> = BTreeMap::new();
             while garbage.len() < PASS_BLOBS_MAX {
                 let blobs = self.store.blob_page(after.as_ref()).await;
-                let Some((digest, _)) = blobs.last() else { break };
+                let Some((digest, _)) = blobs.last() else {
+                    break;
+                };
                 after = Some(*digest);
                 garbage.extend(blobs.iter().map(|(digest, _)| (key(digest), *digest)));
             }

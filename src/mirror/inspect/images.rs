@@ -228,7 +228,9 @@ impl Inner {
                 if part_of_tagged.is_none() {
                     part_of_tagged = Some(self.part_of_tagged(source).await);
                 }
-                let is_part = part_of_tagged.as_ref().is_some_and(|it| it.contains(&digest));
+                let is_part = part_of_tagged
+                    .as_ref()
+                    .is_some_and(|it| it.contains(&digest));
                 // Who asks for it by its digest wants to see it.
                 if is_part && !matches!(page.filter, Filter::Image(_)) {
                     continue;

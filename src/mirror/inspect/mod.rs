@@ -40,7 +40,7 @@ pub use remove::{Kept, Removed};
 pub use status::{CacheStatus, EndpointStatus, FillStatus, Status, Traffic, UpstreamStatus};
 pub use tree::{Inspected, Node, NodeKind, Presence, TagFreshness};
 pub(super) use usage::LastUsage;
-pub use usage::{Dedup, RepositoryUsage, Usage, UsageTotals, UpstreamUsage};
+pub use usage::{Dedup, RepositoryUsage, UpstreamUsage, Usage, UsageTotals};
 
 use super::{Inner, Source};
 use crate::clock::Timestamp;

@@ -158,7 +158,10 @@ mod tests {
             ("docker.io/", upstream("docker.io")),
             ("localhost:5000", upstream("localhost:5000")),
             ("nginx", path("docker.io", "library/nginx")),
-            ("docker.io/library/nginx", path("docker.io", "library/nginx")),
+            (
+                "docker.io/library/nginx",
+                path("docker.io", "library/nginx"),
+            ),
             ("ghcr.io/org", path("ghcr.io", "org")),
             ("localhost:5000/app", path("localhost:5000", "app")),
             ("nginx:1.27", image("nginx:1.27")),

@@ -241,7 +241,9 @@ impl Inner {
     async fn renew(&self, old: Pinned) {
         let roots = self.roots(&old.source, &old.reference).await;
         let closure = self.closure(&roots).await;
-        let moved = roots.iter().any(|root| old.digests.binary_search(root).is_err());
+        let moved = roots
+            .iter()
+            .any(|root| old.digests.binary_search(root).is_err());
         if roots.is_empty() || (!closure.roots_seen && !moved) {
             return;
         }

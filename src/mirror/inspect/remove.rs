@@ -80,7 +80,9 @@ impl Mirror {
         };
         let own: BTreeSet<Digest> = inner.closure(&roots).await.parts.into_keys().collect();
         let mut exclusive = own.clone();
-        inner.keep_other_images(&source, &own, &tags, &mut exclusive).await;
+        inner
+            .keep_other_images(&source, &own, &tags, &mut exclusive)
+            .await;
         let links: Vec<Digest> = exclusive.iter().copied().collect();
         inner.keep_other_repositories(&source, &mut exclusive).await;
         let mut removed = Removed {
@@ -89,7 +91,10 @@ impl Mirror {
             forgotten_tags: tags.iter().map(ToString::to_string).collect(),
             ..Removed::default()
         };
-        for (_, size) in inner.store.stored(&own.difference(&exclusive).copied().collect::<Vec<_>>()) {
+        for (_, size) in inner
+            .store
+            .stored(&own.difference(&exclusive).copied().collect::<Vec<_>>())
+        {
             removed.kept.shared_blobs += 1;
             removed.kept.shared_bytes += size;
         }

@@ -144,9 +144,8 @@ impl Mirror {
     /// [`InspectError`]: the operating system does not answer.
     pub async fn status(&self, running: bool) -> Result<Status, InspectError> {
         let asked = self.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            (asked.inner.store.figures(), asked.ready())
-        });
+        let looked =
+            tokio::task::spawn_blocking(move || (asked.inner.store.figures(), asked.ready()));
         let (figures, ready) = looked
             .await
             .map_err(|error| InspectError::Conflict(error.to_string()))?;
@@ -181,7 +180,11 @@ impl Inner {
             .map(|(name, upstream)| UpstreamStatus {
                 name: name.to_string(),
                 traffic: Traffic::of(self.metrics.totals(name.as_str())),
-                endpoints: upstream.report().into_iter().map(EndpointStatus::of).collect(),
+                endpoints: upstream
+                    .report()
+                    .into_iter()
+                    .map(EndpointStatus::of)
+                    .collect(),
             })
             .collect();
         statuses.sort_by(|a, b| a.name.cmp(&b.name));

@@ -196,9 +196,15 @@ impl Inner {
             let mut pass: HashMap<Key, Owners> = HashMap::new();
             while pass.len() < PASS_BLOBS_MAX {
                 let blobs = self.store.blob_page(after.as_ref()).await;
-                let Some((digest, _)) = blobs.last() else { break };
+                let Some((digest, _)) = blobs.last() else {
+                    break;
+                };
                 after = Some(*digest);
-                pass.extend(blobs.iter().map(|(digest, size)| (key(digest), Owners::none(*size))));
+                pass.extend(
+                    blobs
+                        .iter()
+                        .map(|(digest, size)| (key(digest), Owners::none(*size))),
+                );
             }
             if pass.is_empty() {
                 break;
@@ -311,13 +317,16 @@ impl Tally {
         totals.index_bytes = index;
         let linked_once = totals.exclusive_bytes + totals.shared_bytes;
         totals.used_bytes = linked_once + totals.unlinked_bytes + reserved + index;
-        let upstreams = self.upstreams.into_iter().map(|(name, sums)| UpstreamUsage {
-            upstream: name.to_string(),
-            blobs: sums.blobs,
-            bytes: sums.bytes,
-            exclusive_bytes: sums.exclusive,
-            shared_bytes: sums.bytes - sums.exclusive,
-        });
+        let upstreams = self
+            .upstreams
+            .into_iter()
+            .map(|(name, sums)| UpstreamUsage {
+                upstream: name.to_string(),
+                blobs: sums.blobs,
+                bytes: sums.bytes,
+                exclusive_bytes: sums.exclusive,
+                shared_bytes: sums.bytes - sums.exclusive,
+            });
         let repositories = self.repositories.into_iter();
         let repositories = repositories.map(|(source, sums)| RepositoryUsage {
             upstream: source.upstream.to_string(),
@@ -388,7 +397,11 @@ mod tests {
         let totals = usage.totals;
         assert_eq!(totals.blobs, 4);
         assert_eq!(
-            (totals.exclusive_bytes, totals.shared_bytes, totals.unlinked_bytes),
+            (
+                totals.exclusive_bytes,
+                totals.shared_bytes,
+                totals.unlinked_bytes
+            ),
             (100, 23, 7)
         );
         assert_eq!(totals.used_bytes, 6130);
@@ -399,6 +412,9 @@ mod tests {
         assert_eq!((a.blobs, a.bytes, a.exclusive_bytes), (3, 123, 120));
         let b = &usage.upstreams[1];
         assert_eq!((b.bytes, b.exclusive_bytes), (3, 0));
-        assert_eq!((usage.dedup.linked_bytes, usage.dedup.stored_bytes), (146, 123));
+        assert_eq!(
+            (usage.dedup.linked_bytes, usage.dedup.stored_bytes),
+            (146, 123)
+        );
     }
 }

@@ -234,9 +234,8 @@ fn bad(why: String) -> Refusal {
 
 fn json(value: &impl Serialize) -> Answer {
     let body = serde_json::to_vec(value);
-    let failed = |error: serde_json::Error| {
-        Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-    };
+    let failed =
+        |error: serde_json::Error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
     body.map(Bytes::from).map_err(failed)
 }
 

@@ -77,12 +77,25 @@ mod tests {
 
     #[test]
     fn tools_pass() {
-        for host in ["127.0.0.1:5001", "localhost", "LOCALHOST:1", "[::1]:5001", "10.0.0.7"] {
-            assert_eq!(refusal(&parts(Method::GET, &[("host", host)])), None, "{host}");
+        for host in [
+            "127.0.0.1:5001",
+            "localhost",
+            "LOCALHOST:1",
+            "[::1]:5001",
+            "10.0.0.7",
+        ] {
+            assert_eq!(
+                refusal(&parts(Method::GET, &[("host", host)])),
+                None,
+                "{host}"
+            );
             let changing = [("host", host), (ADMIN_HEADER, "1")];
             assert_eq!(refusal(&parts(Method::DELETE, &changing)), None);
         }
-        let json = [("host", "[::1]"), ("content-type", "application/json; charset=utf-8")];
+        let json = [
+            ("host", "[::1]"),
+            ("content-type", "application/json; charset=utf-8"),
+        ];
         assert_eq!(refusal(&parts(Method::POST, &json)), None);
         let typed = [("host", "localhost"), ("sec-fetch-site", "none")];
         assert_eq!(refusal(&parts(Method::GET, &typed)), None);
@@ -94,19 +107,37 @@ mod tests {
             assert!(refusal(&parts(method, headers)).is_some(), "{headers:?}");
         };
         for site in ["cross-site", "same-site", "nonsense"] {
-            refused(Method::GET, &[("host", "localhost"), ("sec-fetch-site", site)]);
+            refused(
+                Method::GET,
+                &[("host", "localhost"), ("sec-fetch-site", site)],
+            );
         }
         for origin in ["https://evil.example", "null", "http://localhost:5001"] {
             refused(Method::GET, &[("host", "localhost"), ("origin", origin)]);
         }
-        for host in ["evil.example:5001", "localhost.evil.example", "", "[evil]", "1.2.3.4.evil.example"] {
+        for host in [
+            "evil.example:5001",
+            "localhost.evil.example",
+            "",
+            "[evil]",
+            "1.2.3.4.evil.example",
+        ] {
             refused(Method::GET, &[("host", host)]);
         }
         refused(Method::GET, &[]);
         refused(Method::POST, &[("host", "localhost")]);
-        refused(Method::DELETE, &[("host", "localhost"), (ADMIN_HEADER, "0")]);
+        refused(
+            Method::DELETE,
+            &[("host", "localhost"), (ADMIN_HEADER, "0")],
+        );
         let form = "application/x-www-form-urlencoded";
-        refused(Method::POST, &[("host", "localhost"), ("content-type", form)]);
-        refused(Method::POST, &[("host", "localhost"), ("content-type", "text/plain")]);
+        refused(
+            Method::POST,
+            &[("host", "localhost"), ("content-type", form)],
+        );
+        refused(
+            Method::POST,
+            &[("host", "localhost"), ("content-type", "text/plain")],
+        );
     }
 }

@@ -57,7 +57,9 @@ pub struct Victim {
 
 /// The bytes cannot be had, even if everything evictable went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{wanted} bytes do not fit: of {max} bytes {kept} are in use by open blobs, fills and pinned images")]
+#[error(
+    "{wanted} bytes do not fit: of {max} bytes {kept} are in use by open blobs, fills and pinned images"
+)]
 pub struct NoRoom {
     /// What was asked for.
     pub wanted: u64,
