@@ -56,7 +56,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             })
             .and_then(|config| {
                 let place = Place::new(config, common.admin.clone());
-                place.map_err(|error| error.to_string())
+                let place = place.map_err(|error| error.to_string())?;
+                Ok(match common.cache_dir {
+                    Some(_) => place.in_directory(),
+                    None => place,
+                })
             })
             .map(|place| operate(&command, &place))
         }

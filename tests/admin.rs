@@ -211,6 +211,15 @@ async fn status_shows_transfers_under_way() {
     reader.rest().await;
 }
 
+#[track_caller]
+fn assert_whole(listed: &Value, image: &Image) {
+    assert_eq!(listed["platforms"][0]["platform"], "linux/amd64");
+    assert_eq!(listed["presence"], "stored");
+    assert_eq!(listed["stored_bytes"], bytes_of(image));
+    assert_eq!(listed["size_bytes"], bytes_of(image));
+    assert_eq!(listed["checked_at"], "2026-09-21T14:13:20Z");
+}
+
 #[tokio::test]
 async fn images_are_listed_page_by_page_with_tags_and_without() {
     let Shared {
@@ -268,12 +277,7 @@ async fn images_are_listed_page_by_page_with_tags_and_without() {
         }
         assert_eq!(found, expected, "in pages of {limit}");
     }
-    let listed = &whole["images"][1];
-    assert_eq!(listed["platforms"][0]["platform"], "linux/amd64");
-    assert_eq!(listed["presence"], "stored");
-    assert_eq!(listed["stored_bytes"], bytes_of(&two));
-    assert_eq!(listed["size_bytes"], bytes_of(&two));
-    assert_eq!(listed["checked_at"], "2026-09-21T14:13:20Z");
+    assert_whole(&whole["images"][1], &two);
     for (filter, count) in [
         ("docker.io", 3),
         ("ghcr.io/org", 1),

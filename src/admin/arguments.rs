@@ -29,15 +29,15 @@ pub enum Command {
 /// Where the cache is, and how it is shown.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
-    /// The admin listener of the running roadstead [default: the configuration's server.admin_listen; if
-    /// nobody answers there, the cache directory is opened]
+    /// The admin listener of the running roadstead [default: that of the configuration; where nobody
+    /// answers, the cache directory is opened]
     #[arg(long, value_name = "URL")]
     pub admin: Option<Url>,
     /// The configuration file, to find server and directory
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where the cache is kept, for when no server runs
-    #[arg(long, value_name = "DIR")]
+    /// Open this cache directory and ask no server: none may be using it
+    #[arg(long, value_name = "DIR", conflicts_with = "admin")]
     pub cache_dir: Option<String>,
     /// Print JSON: an object, or one on each line
     #[arg(long)]

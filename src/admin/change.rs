@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::arguments::{Collect, Remove};
 use super::reach::{ReachError, Reached};
-use super::screen::{Cell, Screen, Table, clean, plural, size};
+use super::screen::{Cell, Screen, Table, clean, plural, say, say_json, size};
 use super::{ask, target};
 use crate::mirror::inspect::{Collected, Kept, PinEntry, Removed};
 
@@ -25,7 +25,7 @@ pub(super) async fn remove(
     let target = target("/api/v1/images", &parameters);
     let removed: Removed = ask(reached, Method::DELETE, &target).await?;
     if screen.json {
-        screen.say_json(&removed);
+        say_json(&removed);
         return Ok(());
     }
     let would = if removed.dry_run {
@@ -37,7 +37,7 @@ pub(super) async fn remove(
         0 => String::new(),
         tags => format!(", {} forgotten", plural(tags as u64, "tag")),
     };
-    screen.say(&format!(
+    say(&format!(
         "{}: {would} {} ({}{tags}){}",
         clean(&removed.image),
         size(removed.freed_bytes),
@@ -57,7 +57,7 @@ pub(super) async fn collect(
     let target = target("/api/v1/gc", &[("dry_run", flag)]);
     let collected: Collected = ask(reached, Method::POST, &target).await?;
     if screen.json {
-        screen.say_json(&collected);
+        say_json(&collected);
         return Ok(());
     }
     let would = if collected.dry_run {
@@ -65,13 +65,13 @@ pub(super) async fn collect(
     } else {
         "freed"
     };
-    screen.say(&format!(
+    say(&format!(
         "{would} {}: {} that no manifest refers to{}",
         size(collected.freed_bytes),
         plural(collected.removed_blobs, "blob"),
         kept(&collected.kept, "that were used a moment ago"),
     ));
-    screen.say(&format!(
+    say(&format!(
         "stale records: {}, {}, {}, {}",
         plural(collected.stale_tags, "tag"),
         plural(collected.stale_links, "link"),
@@ -132,10 +132,10 @@ async fn changed_pin(
     let target = target("/api/v1/pins", &[("image", image)]);
     let pin: PinEntry = ask(reached, method, &target).await?;
     if screen.json {
-        screen.say_json(&pin);
+        say_json(&pin);
         return Ok(());
     }
-    screen.say(&format!(
+    say(&format!(
         "{}: {what}; {} of {} stored, {}",
         clean(&pin.image),
         pin.stored_blobs,
@@ -156,7 +156,7 @@ pub(super) async fn pins(reached: &Reached, screen: Screen) -> Result<(), ReachE
     let mut table = Table::new(screen, &head);
     for pin in &pins {
         if screen.json {
-            screen.say_json(pin);
+            say_json(pin);
             continue;
         }
         let row: Vec<Cell> = vec![

@@ -6,7 +6,9 @@ use http::Method;
 
 use super::arguments::{List, Usage as UsageArguments};
 use super::reach::{ReachError, Reached};
-use super::screen::{Cell, Screen, Table, Tone, clean, percent, plural, short, size, span};
+use super::screen::{
+    Cell, Screen, Table, Tone, clean, percent, plural, say, say_json, short, size, span,
+};
 use super::{ask, target};
 use crate::mirror::inspect::{
     EndpointStatus, ImageEntry, ImagePage, PlatformState, Presence, Status, Usage,
@@ -22,7 +24,7 @@ const REPOSITORIES: &str = "10000";
 pub(super) async fn status(reached: &Reached, screen: Screen) -> Result<(), ReachError> {
     let status: Status = ask(reached, Method::GET, "/api/v1/status").await?;
     if screen.json {
-        screen.say_json(&status);
+        say_json(&status);
         return Ok(());
     }
     let state = match status.uptime_seconds {
@@ -39,20 +41,20 @@ pub(super) async fn status(reached: &Reached, screen: Screen) -> Result<(), Reac
         &format!("roadstead {}", clean(&status.version)),
         Tone::Strong,
     );
-    screen.say(&format!(
+    say(&format!(
         "{version} ({}), {state}: {health}",
         reached.name()
     ));
-    show_cache(&status, screen);
+    show_cache(&status);
     if status.running {
-        show_traffic(&status, screen);
+        show_traffic(&status);
         show_upstreams(&status, screen);
         show_fills(&status, screen);
     }
     Ok(())
 }
 
-fn show_cache(status: &Status, screen: Screen) {
+fn show_cache(status: &Status) {
     let cache = &status.cache;
     let used = match cache.max_bytes {
         Some(max) => format!(
@@ -65,8 +67,8 @@ fn show_cache(status: &Status, screen: Screen) {
     };
     let free = cache.free_bytes.map(size);
     let free = free.map_or_else(String::new, |free| format!("; {free} free on the disk"));
-    screen.say(&format!("cache   {used}{free}"));
-    screen.say(&format!(
+    say(&format!("cache   {used}{free}"));
+    say(&format!(
         "        {}, {}; pinned {}; partial and reserved {}; index {}",
         plural(cache.blobs, "blob"),
         size(cache.blob_bytes),
@@ -76,7 +78,7 @@ fn show_cache(status: &Status, screen: Screen) {
     ));
     let dedup = &status.dedup;
     if let Some(ratio) = dedup.ratio {
-        screen.say(&format!(
+        say(&format!(
             "dedup   {ratio:.2}: {} of repositories in {}",
             size(dedup.linked_bytes),
             size(dedup.stored_bytes)
@@ -84,15 +86,15 @@ fn show_cache(status: &Status, screen: Screen) {
     }
 }
 
-fn show_traffic(status: &Status, screen: Screen) {
+fn show_traffic(status: &Status) {
     let traffic = &status.traffic;
-    screen.say(&format!(
+    say(&format!(
         "hits    {} of {}; {}",
         percent(traffic.hit_ratio),
         plural(traffic.pulls, "pull"),
         plural(traffic.errors, "error"),
     ));
-    screen.say(&format!(
+    say(&format!(
         "bytes   {} to clients, {} from upstreams; saved {} ({})",
         size(traffic.client_bytes),
         size(traffic.upstream_bytes),
@@ -102,7 +104,7 @@ fn show_traffic(status: &Status, screen: Screen) {
 }
 
 fn show_upstreams(status: &Status, screen: Screen) {
-    screen.say("");
+    say("");
     let mut table = Table::new(
         screen,
         &[
@@ -161,7 +163,7 @@ fn show_fills(status: &Status, screen: Screen) {
     if status.fills.is_empty() {
         return;
     }
-    screen.say("");
+    say("");
     let mut table = Table::new(
         screen,
         &["FILL", "REPOSITORY", ">BYTES", ">OF", ">DONE", ">READERS"],
@@ -211,7 +213,7 @@ pub(super) async fn list(
         for image in &page.images {
             count += 1;
             if screen.json {
-                screen.say_json(image);
+                say_json(image);
             } else {
                 table.row(image_row(image, screen));
             }
@@ -289,7 +291,7 @@ pub(super) async fn usage(
     usage.upstreams.retain(|it| wanted(&it.upstream));
     usage.repositories.retain(|it| wanted(&it.upstream));
     if screen.json {
-        screen.say_json(&usage);
+        say_json(&usage);
         return Ok(());
     }
     let mut table = Table::new(
@@ -323,7 +325,7 @@ pub(super) async fn usage(
     }
     drop(table);
     if usage.repositories_left_off > 0 {
-        screen.say(&format!(
+        say(&format!(
             "and {} more repositories",
             usage.repositories_left_off
         ));
@@ -342,7 +344,7 @@ fn usage_row(bytes: [u64; 3], blobs: u64, name: &str, tone: Tone) -> Vec<Cell> {
 fn show_totals(usage: &Usage, screen: Screen) {
     let totals = &usage.totals;
     if !usage.upstreams.is_empty() {
-        screen.say("");
+        say("");
     }
     let mut table = Table::new(screen, &[">BYTES", "THE WHOLE CACHE"]);
     for (bytes, what) in [

@@ -91,7 +91,7 @@ async fn each(
     let mut failed = 0;
     for (at, image) in images.iter().enumerate() {
         if at > 0 && matches!(command, Command::Inspect(_)) && !screen.json {
-            screen.say("");
+            screen::say("");
         }
         let done = match command {
             Command::Inspect(_) => tree::inspect(reached, image, screen).await,

@@ -4,6 +4,7 @@
 //! API (docs/admin.md), whoever answers. What needs the store itself, and no server can do for it, opens
 //! the directory with [`Place::open`], which fails while a server has it.
 //!
+//! 0. With `--cache-dir` nobody is asked: that directory is opened.
 //! 1. The server at the admin address (`--admin`, or else the configuration's `server.admin_listen`) is
 //!    asked. If anybody answers there, that is it.
 //! 2. If nobody does, and `--admin` was not given, the cache directory is opened. A server that has it is
@@ -40,6 +41,8 @@ pub struct Place {
     pub admin: Url,
     /// Whether the user named it: then the directory is no other choice.
     pub named: bool,
+    /// Whether the user named the directory: then no server is asked.
+    pub directory: bool,
     /// The configuration, for the directory and what is done about tags.
     pub config: Config,
 }
@@ -48,7 +51,7 @@ pub struct Place {
 #[derive(Debug)]
 pub enum Reached {
     /// A server that runs.
-    Server(Client),
+    Server(Box<Client>),
     /// This process.
     Directory(Box<Opened>),
 }
@@ -140,8 +143,18 @@ impl Place {
         Ok(Self {
             admin,
             named,
+            directory: false,
             config,
         })
+    }
+
+    /// The directory of this configuration, whether a server runs or not.
+    #[must_use]
+    pub fn in_directory(self) -> Self {
+        Self {
+            directory: true,
+            ..self
+        }
     }
 
     /// The server, if one answers, or else the directory, for looking.
@@ -149,8 +162,12 @@ impl Place {
     /// # Errors
     /// [`ReachError`].
     pub async fn reach(&self) -> Result<Reached, ReachError> {
+        if self.directory {
+            let opened = self.open(Purpose::Look).await?;
+            return Ok(Reached::Directory(Box::new(opened)));
+        }
         let why = match self.server().await {
-            Ok(client) => return Ok(Reached::Server(client)),
+            Ok(client) => return Ok(Reached::Server(Box::new(client))),
             Err(why) => why,
         };
         let admin = self.admin.to_string();

@@ -1,6 +1,5 @@
 //! What the user sees: tables on a terminal and in pipes, JSON for scripts.
 
-use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
@@ -58,19 +57,6 @@ pub(super) struct Table {
 }
 
 impl Screen {
-    /// A line.
-    pub(super) fn say(&self, line: &str) {
-        // Whoever reads our output may have gone.
-        writeln!(io::stdout(), "{line}").ok();
-    }
-
-    /// An object on a line.
-    pub(super) fn say_json(&self, value: &impl Serialize) {
-        if let Ok(line) = serde_json::to_string(value) {
-            self.say(&line);
-        }
-    }
-
     /// A text that stands out.
     pub(super) fn paint(&self, text: &str, tone: Tone) -> String {
         let code = match tone {
@@ -150,7 +136,7 @@ impl Table {
                     line.push_str("  ");
                 }
             }
-            self.screen.say(&line);
+            say(&line);
         }
     }
 }
@@ -179,6 +165,19 @@ impl Cell {
 impl<T: AsRef<str>> From<T> for Cell {
     fn from(text: T) -> Self {
         Self::toned(text, Tone::Plain)
+    }
+}
+
+/// A line.
+pub(super) fn say(line: &str) {
+    // Whoever reads our output may have gone.
+    writeln!(io::stdout(), "{line}").ok();
+}
+
+/// An object on a line.
+pub(super) fn say_json(value: &impl Serialize) {
+    if let Ok(line) = serde_json::to_string(value) {
+        say(&line);
     }
 }
 
@@ -221,7 +220,7 @@ pub(super) fn span(time: Duration) -> String {
 }
 
 /// `1 blob`, `2 blobs`.
-pub(super) fn plural(number: impl Display + PartialEq<u64>, noun: &str) -> String {
+pub(super) fn plural(number: u64, noun: &str) -> String {
     if number == 1 {
         format!("{number} {noun}")
     } else {

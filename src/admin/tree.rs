@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::reach::{ReachError, Reached};
-use super::screen::{Screen, Tone, clean, short, size};
+use super::screen::{Screen, Tone, clean, say, say_json, short, size};
 use super::{ask, target};
 use crate::mirror::inspect::{ConfigFacts, Inspected, Node, NodeKind, Presence};
 
@@ -19,12 +19,12 @@ pub(super) async fn inspect(
     let target = target("/api/v1/inspect", &[("image", image)]);
     let image: Inspected = ask(reached, Method::GET, &target).await?;
     if screen.json {
-        screen.say_json(&image);
+        say_json(&image);
         return Ok(());
     }
     let pinned = if image.pinned { "  (pinned)" } else { "" };
     let name = screen.paint(&clean(&image.image), Tone::Strong);
-    screen.say(&format!("{name}{pinned}"));
+    say(&format!("{name}{pinned}"));
     for tag in &image.tags {
         let until = match tag.fresh_until {
             None => "fresh for ever".to_owned(),
@@ -43,7 +43,7 @@ pub(super) async fn inspect(
             }
             Some(_) => ", too old to be served".to_owned(),
         };
-        screen.say(&format!(
+        say(&format!(
             "tag     {} said {}; {until}{stale}",
             short(&tag.digest),
             screen.ago(Some(tag.checked_at)),
@@ -76,21 +76,21 @@ fn show(node: &Node, depth: usize, screen: Screen) {
     let media_type = clean(node.media_type.as_deref().unwrap_or("-"));
     let indent = "  ".repeat(depth);
     let kind = format!("{indent}{kind}");
-    screen.say(&format!(
+    say(&format!(
         "{kind:<16}{}  {bytes:>9}  {state}{platform}  {media_type}",
         short(&node.digest)
     ));
     if let Some(config) = &node.config {
-        show_config(config, &" ".repeat(indent.len() + 4), screen);
+        show_config(config, &" ".repeat(indent.len() + 4));
     }
     for part in &node.parts {
         show(part, depth + 1, screen);
     }
 }
 
-fn show_config(config: &ConfigFacts, indent: &str, screen: Screen) {
+fn show_config(config: &ConfigFacts, indent: &str) {
     let line = |name: &str, value: &str| {
-        screen.say(&format!("{indent}{name:<12}{}", clean(value)));
+        say(&format!("{indent}{name:<12}{}", clean(value)));
     };
     if let Some(created) = &config.created {
         line("created", created);

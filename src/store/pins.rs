@@ -77,9 +77,10 @@ impl Store {
     /// Takes in the pins of an earlier run. Blocks.
     pub(super) fn load_pins(&self) {
         for (key, value) in self.inner.known.read_pins(PINS_MAX) {
-            match decode(&key, &value) {
-                Some(pinned) => self.note_pin(key, pinned),
-                None => tracing::warn!("a pin in the index cannot be read; it is left out"),
+            if let Some(pinned) = decode(&key, &value) {
+                self.note_pin(&mut self.inner.pins.state(), key, pinned);
+            } else {
+                tracing::warn!("a pin in the index cannot be read; it is left out");
             }
         }
     }
@@ -113,48 +114,55 @@ impl Store {
     ///
     /// # Errors
     /// [`PinError`]; then it is as before.
-    pub fn pin(&self, mut pinned: Pinned) -> Result<(), PinError> {
+    pub fn pin(&self, pinned: Pinned) -> Result<(), PinError> {
+        self.write_pin(pinned, false)
+    }
+
+    /// Says anew what belongs to an image, if it is pinned still.
+    ///
+    /// # Errors
+    /// [`PinError`]; then it is as before.
+    pub fn renew_pin(&self, pinned: Pinned) -> Result<(), PinError> {
+        self.write_pin(pinned, true)
+    }
+
+    fn write_pin(&self, mut pinned: Pinned, only_if_there: bool) -> Result<(), PinError> {
         pinned.digests.sort_unstable();
         pinned.digests.dedup();
         pinned.digests.truncate(PIN_DIGESTS_MAX);
         let key = records::pin_key(&pinned.source, &pinned.reference);
-        {
-            let state = self.inner.pins.state();
-            if let Some(old) = state.images.get(&key) {
-                pinned.by_rule &= old.by_rule;
-                pinned.since = old.since;
-                if *old == pinned {
-                    return Ok(());
-                }
-            } else if state.images.len() >= PINS_MAX {
-                return Err(PinError::TooMany);
+        let mut state = self.inner.pins.state();
+        if let Some(old) = state.images.get(&key) {
+            pinned.by_rule &= old.by_rule;
+            pinned.since = old.since;
+            if *old == pinned {
+                return Ok(());
             }
-            if state.counts.len() + pinned.digests.len() > KEPT_DIGESTS_MAX {
-                return Err(PinError::TooLarge);
-            }
+        } else if only_if_there {
+            return Ok(());
+        } else if state.images.len() >= PINS_MAX {
+            return Err(PinError::TooMany);
         }
-        self.inner
-            .known
-            .write_pin(key.clone(), Some(encode(&pinned)));
-        self.note_pin(key, pinned);
+        if state.counts.len() + pinned.digests.len() > KEPT_DIGESTS_MAX {
+            return Err(PinError::TooLarge);
+        }
+        let value = encode(&pinned);
+        self.inner.known.write_pin(key.clone(), Some(value));
+        self.note_pin(&mut state, key, pinned);
         Ok(())
     }
 
-    /// Undoes [`Store::pin`]; whether there was one.
-    #[must_use]
-    pub fn unpin(&self, source: &Source, reference: &Reference) -> bool {
+    /// Undoes [`Store::pin`].
+    pub fn unpin(&self, source: &Source, reference: &Reference) {
         let key = records::pin_key(source, reference);
         let mut state = self.inner.pins.state();
-        let Some(old) = state.images.remove(&key) else {
-            return false;
-        };
-        self.let_go(&mut state, &old.digests);
-        self.inner.known.write_pin(key, None);
-        true
+        if let Some(old) = state.images.remove(&key) {
+            self.let_go(&mut state, &old.digests);
+            self.inner.known.write_pin(key, None);
+        }
     }
 
-    fn note_pin(&self, key: Vec<u8>, pinned: Pinned) {
-        let mut state = self.inner.pins.state();
+    fn note_pin(&self, state: &mut State, key: Vec<u8>, pinned: Pinned) {
         let fresh: Vec<Digest> = pinned
             .digests
             .iter()
@@ -167,11 +175,13 @@ impl Store {
             .collect();
         for some in fresh.chunks(CHANGED_AT_ONCE_MAX) {
             let mut ledger = self.ledger();
-            some.iter().for_each(|digest| ledger.keep(digest));
+            for digest in some {
+                ledger.keep(digest);
+            }
         }
         // Only now: what both have must not be evictable in between.
         if let Some(old) = state.images.insert(key, pinned) {
-            self.let_go(&mut state, &old.digests);
+            self.let_go(state, &old.digests);
         }
     }
 
@@ -189,7 +199,9 @@ impl Store {
         }
         for some in free.chunks(CHANGED_AT_ONCE_MAX) {
             let mut ledger = self.ledger();
-            some.iter().for_each(|digest| ledger.let_go(digest));
+            for digest in some {
+                ledger.let_go(digest);
+            }
         }
     }
 

@@ -52,7 +52,7 @@ async fn pinned_images_outlive_evictions_and_restarts() {
         (&json!(4), &json!(bytes_of(&kept)))
     );
     mirror.clock.advance(Duration::from_mins(5));
-    crowd(&hub, &mirror, 100..108).await;
+    crowd(&hub, &mirror, 100..106).await;
     let is_there = |mirror: &Mirror, image: &Image| {
         image
             .blobs()
@@ -68,7 +68,7 @@ async fn pinned_images_outlive_evictions_and_restarts() {
     assert!(is_there(&mirror, &kept) && is_there(&mirror, &ruled));
 
     let mirror = mirror.restart().await;
-    crowd(&hub, &mirror, 110..118).await;
+    crowd(&hub, &mirror, 110..116).await;
     assert!(is_there(&mirror, &kept) && is_there(&mirror, &ruled));
     let pins = get(&mirror, "/api/v1/pins").await;
     let told: Vec<_> = pins["pins"]
@@ -92,7 +92,7 @@ async fn pinned_images_outlive_evictions_and_restarts() {
     let (status, body) = ask(&mirror, Method::DELETE, "/api/v1/pins?image=ruled:lts").await;
     assert_eq!(status, 409, "{body}");
     change(&mirror, Method::DELETE, "/api/v1/pins?image=kept:1").await;
-    crowd(&hub, &mirror, 120..128).await;
+    crowd(&hub, &mirror, 120..126).await;
     assert!(!is_there(&mirror, &kept) && is_there(&mirror, &ruled));
 }
 

@@ -51,8 +51,8 @@ struct Config {
     variant: Option<String>,
     #[serde(default)]
     created: Option<String>,
-    #[serde(default)]
-    config: Option<Execution>,
+    #[serde(default, rename = "config")]
+    execution: Option<Execution>,
 }
 
 #[derive(Default, Deserialize)]
@@ -94,7 +94,7 @@ impl ConfigFacts {
     /// Reads a config; `None` for what is none (an artifact's).
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let config: Config = serde_json::from_slice(bytes).ok()?;
-        let own = config.config.unwrap_or_default();
+        let own = config.execution.unwrap_or_default();
         let said = |text: Option<String>| text.filter(|text| !text.is_empty());
         Some(Self {
             os: said(config.os)?,

@@ -3,7 +3,7 @@
 //! repository was fetched or its tag was revalidated; a task of the mirror does that, so that no pull
 //! waits for it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -96,15 +96,19 @@ impl Mirror {
             )));
         }
         let told = self.inner.pin_entry(&pinned);
-        let _ = self.inner.store.unpin(&source, &reference);
+        self.inner.store.unpin(&source, &reference);
         Ok(told)
     }
 
     /// The pinned images, sorted by name.
-    #[must_use]
-    pub fn pins(&self) -> Vec<PinEntry> {
-        let pins = self.inner.store.pins();
-        pins.iter().map(|it| self.inner.pin_entry(it)).collect()
+    pub async fn pins(&self) -> Vec<PinEntry> {
+        let inner = Arc::clone(&self.inner);
+        // A hundred thousand look-ups, at most.
+        let looking = tokio::task::spawn_blocking(move || {
+            let pins = inner.store.pins();
+            pins.iter().map(|it| inner.pin_entry(it)).collect()
+        });
+        looking.await.unwrap_or_default()
     }
 
     /// From now on the rules of the configuration are followed: what is there already is pinned in the
@@ -118,7 +122,7 @@ impl Mirror {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let Some(mut news) = receiver else { return };
-        let inner = std::sync::Arc::clone(&self.inner);
+        let inner = Arc::clone(&self.inner);
         let stop = inner.stop.clone();
         self.inner.tasks.spawn(async move {
             let work = async {
@@ -162,7 +166,7 @@ impl Inner {
         for pinned in self.store.pins() {
             let rule = self.pin_rule(&pinned.source, tag_of(&pinned.reference));
             if pinned.by_rule && rule.is_none() {
-                let _ = self.store.unpin(&pinned.source, &pinned.reference);
+                self.store.unpin(&pinned.source, &pinned.reference);
             } else {
                 self.renew(pinned).await;
             }
@@ -250,7 +254,7 @@ impl Inner {
         let by_rule = old.by_rule;
         let pinned = self.pinned(old.source, old.reference, closure, by_rule);
         let image = full_name(&pinned.source, &pinned.reference);
-        if let Err(error) = self.store.pin(pinned) {
+        if let Err(error) = self.store.renew_pin(pinned) {
             tracing::warn!(%image, %error, "a pinned image has changed, and stays pinned as it was");
         }
     }

@@ -165,7 +165,7 @@ impl Mirror {
             health: ready.err().unwrap_or_else(|| "ok".to_owned()),
             cache: CacheStatus::of(figures, running),
             traffic: Traffic::of(sum),
-            dedup: self.recent_usage().await.dedup,
+            dedup: self.recent_dedup().await,
             upstreams,
             fills: inner.fill_statuses(),
         })

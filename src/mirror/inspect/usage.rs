@@ -26,6 +26,9 @@ const REPOSITORIES_MAX: usize = 100_000;
 /// How old the figures may be that `status` shows: it is asked often, and they take a look at all links.
 const RECENT: Duration = Duration::from_mins(1);
 
+/// How long `status` waits for them.
+const DEDUP_WAIT_MAX: Duration = Duration::from_secs(2);
+
 /// Who takes how much.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
@@ -173,9 +176,23 @@ impl Mirror {
         usage
     }
 
-    /// The same, at most [`RECENT`] old.
-    pub(super) async fn recent_usage(&self) -> Arc<Usage> {
-        self.inner.look_at_usage(RECENT).await
+    /// What is saved by keeping content once, at most [`RECENT`] old. In a store so large that it takes
+    /// long to find out, nothing now, and more to who asks again.
+    pub(super) async fn recent_dedup(&self) -> Dedup {
+        let inner = Arc::clone(&self.inner);
+        // It goes on when nobody waits any more.
+        let looking = self.inner.tasks.spawn(async move {
+            tokio::select! {
+                usage = inner.look_at_usage(RECENT) => Some(usage.dedup),
+                () = inner.stop.cancelled() => None,
+            }
+        });
+        let looked = tokio::time::timeout(DEDUP_WAIT_MAX, looking).await;
+        looked
+            .ok()
+            .and_then(Result::ok)
+            .flatten()
+            .unwrap_or_default()
     }
 }
 
@@ -220,7 +237,9 @@ impl Inner {
                     }
                 }
             }
-            pass.into_values().for_each(|owners| tally.blob(&owners));
+            for owners in pass.into_values() {
+                tally.blob(&owners);
+            }
         }
         let figures = self.store.figures_async().await;
         let now = self.clock.now();

@@ -84,7 +84,7 @@ impl AdminApi {
             ("/api/v1/usage", &Method::GET | &Method::HEAD) => self.usage(query).await,
             ("/api/v1/inspect", &Method::GET | &Method::HEAD) => self.inspect(query).await,
             ("/api/v1/gc", &Method::POST) => self.collect(query).await,
-            ("/api/v1/pins", &Method::GET | &Method::HEAD) => self.pins(&query),
+            ("/api/v1/pins", &Method::GET | &Method::HEAD) => self.pins(query).await,
             ("/api/v1/pins", &Method::PUT) => self.pin(query).await,
             ("/api/v1/pins", &Method::DELETE) => self.unpin(query),
             (
@@ -145,10 +145,10 @@ impl AdminApi {
         json(&self.mirror.collect_garbage(dry_run).await)
     }
 
-    fn pins(&self, query: &Query) -> Answer {
+    async fn pins(&self, query: Query) -> Answer {
         query.end()?;
         json(&Pins {
-            pins: self.mirror.pins(),
+            pins: self.mirror.pins().await,
         })
     }
 
