@@ -136,7 +136,7 @@ impl Table {
                     line.push_str("  ");
                 }
             }
-            say(&line);
+            say(line.trim_end());
         }
     }
 }
