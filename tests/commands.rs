@@ -239,6 +239,16 @@ async fn without_a_server_the_directory_is_opened_and_with_one_it_is_not() {
     );
     assert!(told.contains("cannot use the cache directory"), "{told}");
 
+    // Who names the directory means that one, and not what another server has.
+    let cache = world.mirror.store().display().to_string();
+    let output = program(&["ls", "--cache-dir", &cache]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = errors(&output);
+    assert!(
+        told.starts_with("error: cannot use the cache directory"),
+        "{told}"
+    );
+
     let (image, app) = (world.image.clone(), world.app.clone());
     let (layer, gone) = (image.layers[1].digest.clone(), app.layers[0].digest.clone());
     let mirror = world.mirror.restart_after(move |_| {
