@@ -35,7 +35,13 @@ pub struct TagEntry {
 
 impl Known {
     /// The entries whose keys begin with `prefix` and lie after `after`. Reads the file.
-    fn page(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Pair> {
+    fn page_below(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Vec<Pair> {
         let from = after.filter(|after| *after >= prefix).unwrap_or(prefix);
         let from = (!from.is_empty()).then_some(from);
         let mut pairs = self.index.scan(table, from, limit.min(PAGE_ENTRIES_MAX));
@@ -67,7 +73,7 @@ impl Known {
         let _change = self.change();
         self.index.flush();
         let prefix = records::repository_prefix(source);
-        let has = |table| !self.page(table, &prefix, None, 1).is_empty();
+        let has = |table| !self.page_below(table, &prefix, None, 1).is_empty();
         if has(Table::Links) || has(Table::Tags) {
             return false;
         }
@@ -213,8 +219,10 @@ impl Store {
     }
 
     async fn page(&self, table: Table, prefix: Vec<u8>, after: Option<Vec<u8>>) -> Vec<Pair> {
-        self.off_thread(move |known| known.page(table, &prefix, after.as_deref(), PAGE_ENTRIES_MAX))
-            .await
-            .unwrap_or_default()
+        self.off_thread(move |known| {
+            known.page_below(table, &prefix, after.as_deref(), PAGE_ENTRIES_MAX)
+        })
+        .await
+        .unwrap_or_default()
     }
 }
