@@ -121,6 +121,7 @@ impl App {
             storing: TaskTracker::new(),
             stop_storing: CancellationToken::new(),
         };
+        mirror.watch_pins();
         if let Some(period) = scrub {
             let scrubbing = mirror
                 .clone()

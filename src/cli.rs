@@ -1,14 +1,15 @@
 //! The command line.
 //!
-//! Exit codes: 0 when all went well, 1 when roadstead could not start, `warm`, `export` or `import` left
-//! something missing, or `verify` found something that stays wrong,
-//! 2 when the command line or the configuration is wrong, 130 or 143 when a second signal cut the drain
+//! Exit codes: 0 when all went well; 1 when roadstead could not start, `warm`, `export` or `import` left
+//! something missing, `verify` found something that stays wrong, or an operator's command could not be done
+//! (what it names is not there, nobody has the cache); 2 when the command line or the configuration is
+//! wrong; 130 or 143 when a second signal cut the drain
 //! short.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,8 +19,10 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use url::Url;
 
+use crate::admin::reach::Place;
+use crate::admin::{self, CommandError, Screen};
 use crate::app::App;
-use crate::clock::SystemClock;
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, Overrides};
 use crate::telemetry::logging;
 use crate::{carry, verify, warm};
@@ -58,6 +61,23 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             None => load_file(arguments.config.as_ref()).and_then(|config| admin_url(&config)),
         }
         .map(|admin| import(&arguments, admin)),
+        Command::Admin(command) => {
+            let common = command.common();
+            load(&Overrides {
+                config: common.config.clone(),
+                cache_dir: common.cache_dir.clone(),
+                ..Overrides::default()
+            })
+            .and_then(|config| {
+                let place = Place::new(config, common.admin.clone());
+                let place = place.map_err(|error| error.to_string())?;
+                Ok(match common.cache_dir {
+                    Some(_) => place.in_directory(),
+                    None => place,
+                })
+            })
+            .map(|place| operate(&command, &place))
+        }
     };
     outcome.unwrap_or_else(|error| fail(EXIT_USAGE, &error))
 }
@@ -84,6 +104,8 @@ enum Command {
     Export(Box<carry::ExportArguments>),
     /// Put the images of an OCI layout into a running mirror
     Import(Box<carry::ImportArguments>),
+    #[command(flatten)]
+    Admin(admin::Command),
 }
 
 fn check(config: &Config) -> ExitCode {
@@ -211,6 +233,36 @@ fn warm(arguments: &warm::Arguments, server: Url) -> ExitCode {
     }
 }
 
+/// An operator's command.
+fn operate(command: &admin::Command, place: &Place) -> ExitCode {
+    // Whoever opens a damaged store must hear of it; standard output is for the answer.
+    logging::init_quiet();
+    let screen = Screen {
+        json: command.common().json,
+        // https://no-color.org: set and not empty.
+        colours: io::stdout().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        now: SystemClock.now(),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(EXIT_START, &format!("cannot start threads: {error}")),
+    };
+    let warn = |error: &dyn Display| {
+        fail(EXIT_FAILED, error);
+    };
+    match runtime.block_on(Box::pin(admin::run(command, place, screen, &warn))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ CommandError::Usage(_)) => fail(EXIT_USAGE, &error),
+        Err(error @ (CommandError::Failed(_) | CommandError::Some { .. })) => {
+            fail(EXIT_FAILED, &error)
+        }
+    }
+}
+
 fn serve(config: Config) -> ExitCode {
     logging::init(config.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -327,6 +379,8 @@ fn fail(code: u8, error: &dyn Display) -> ExitCode {
 const EXIT_START: u8 = 1;
 /// Not all that was to be warmed, carried or verified is there and well.
 const EXIT_MISSING: u8 = 1;
+/// An operator's command was not done, or not all of it.
+const EXIT_FAILED: u8 = 1;
 /// The command line or the configuration is wrong.
 const EXIT_USAGE: u8 = 2;
 

@@ -6,7 +6,7 @@
 //! 2. The environment: `ROADSTEAD_` and the key's path in upper case, joined by `__`, as in
 //!    `ROADSTEAD_CACHE__MAX_SIZE`. In an upstream's name whatever is not a letter or digit is `_`:
 //!    `ROADSTEAD_UPSTREAM__DOCKER_IO__USERNAME`; only configured upstreams can be named. Arrays are
-//!    written with commas; the tables of `[[tags.rule]]` cannot be written. A variable that means no key is an error, but for `ROADSTEAD_LOG` (the log
+//!    written with commas; the tables of `[[tags.rule]]` and `[[cache.pin]]` cannot be written. A variable that means no key is an error, but for `ROADSTEAD_LOG` (the log
 //!    filter), those that a `password_env` names, and those that Kubernetes sets for a Service.
 //! 3. The file: `--config`, or else `./roadstead.toml`, or else `/etc/roadstead/config.toml`. One
 //!    with any `[upstream]` table replaces the built-in upstreams.
@@ -21,6 +21,7 @@ mod defaults;
 mod error;
 mod file;
 mod layers;
+mod pins;
 mod raw;
 mod show;
 mod tags;
@@ -136,7 +137,10 @@ fn resolve(raw: &raw::File, environment: &Environment) -> Result<Config, Problem
             values::fill_on_range,
             mirror::FillOnRange::default(),
         )?,
-        tags: tags::resolve(&raw.tags)?,
+        tags: mirror::Config {
+            pins: pins::resolve(raw.cache.pin.as_ref())?,
+            ..tags::resolve(&raw.tags)?
+        },
         upstreams: upstreams::resolve(&raw.upstream.0, environment)?,
         log_format: resolve_or(
             raw.log.format.as_ref(),

@@ -46,6 +46,7 @@
 //! 10. A cached blob is served in a repository only where a link says that the
 //!     repository has it (a cheap upstream HEAD makes the link).
 
+pub mod admin;
 pub mod app;
 pub mod carry;
 pub mod cli;

@@ -491,6 +491,8 @@ fn what_check_prints_is_the_same_configuration() {
         [server]\nlisten = \"[::1]:5000\"\nadmin_listen = \"localhost:0\"\ndrain_timeout = \"1500ms\"
         [server.tls]\ncert = '/a \"b\" \\c'\nkey = \"k\"
         [cache]\ndir = \"/d\"\nmax_size = 12345\nmin_free = \"3%\"\nfill_on_range = \"over 25%\"\nscrub = \"off\"
+        [[cache.pin]]\nmatch = \"registry.k8s.io/pause*\"
+        [[cache.pin]]\nmatch = \"**:lts\"
         [tags]\nttl = \"0s\"\nstale_if_error = \"400d\"\nstale_on = []\nkeep_deleted = true
         [[tags.rule]]\nmatch = \"Docker.io/library/*:latest\"\nttl = \"90s\"\nrevalidate = \"background\"
         [[tags.rule]]\nmatch = \"**\"\nttl = \"forever\"\nstale_on = [\"denied\", \"5xx\"]
@@ -561,7 +563,7 @@ fn collect(path: &str, value: &toml::Value, present: &mut BTreeSet<String>) {
     }
     if let toml::Value::Array(items) = value {
         // Rules are nothing but their keys.
-        if path != "tags.rule" {
+        if !["tags.rule", "cache.pin"].contains(&path) {
             present.insert(path.to_owned());
         }
         let tables = items.iter().filter(|item| item.is_table());

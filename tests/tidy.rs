@@ -62,10 +62,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "verify",
         &["app", "config", "mirror", "oci", "upstream", "clock"],
     ),
+    // A client of a server that runs, or, where none does, of the store itself.
+    (
+        "admin",
+        &[
+            "config",
+            "server",
+            "mirror",
+            "store",
+            "upstream",
+            "oci",
+            "clock",
+            "telemetry",
+        ],
+    ),
     (
         "cli",
         &[
             "app",
+            "admin",
             "config",
             "warm",
             "carry",

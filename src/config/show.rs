@@ -44,6 +44,10 @@ pub(super) fn to_toml(config: &Config) -> String {
     let scrub = config.cache.scrub.map(duration);
     let off = || quoted(values::OFF);
     line(&mut out, "scrub", &scrub.unwrap_or_else(off));
+    for pin in &config.tags.pins {
+        table(&mut out, "[cache.pin]");
+        line(&mut out, "match", &quoted(pin.as_str()));
+    }
     table(&mut out, "tags");
     show_policy(&mut out, &config.tags.defaults);
     for rule in &config.tags.rules {

@@ -135,6 +135,15 @@ impl Fills {
         given_up
     }
 
+    /// All of them: what is fetched, for which repository.
+    pub(super) fn list(&self) -> Vec<(Digest, Source, Fill<MirrorError>)> {
+        let table = self.table();
+        let under_way = table.iter().filter(|(_, entry)| !entry.fill.has_failed());
+        under_way
+            .map(|(digest, entry)| (*digest, entry.source.clone(), entry.fill.clone()))
+            .collect()
+    }
+
     fn table(&self) -> MutexGuard<'_, HashMap<Digest, Entry>> {
         // Each change is one insert or remove.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::answer::ManifestAnswer;
 use super::flight::Role;
+use super::inspect::PinNews;
 use super::negative::What;
 use super::{Inner, Mirror, MirrorError, Source, in_time};
 use crate::oci::manifest::{ChildKind, Inspection, MANIFEST_BYTES_MAX, inspect};
@@ -164,6 +165,9 @@ impl Inner {
             self.forget_unknown(source, what);
         }
         self.store.record_links(source, links).await;
+        if let Reference::Digest(digest) = reference {
+            self.tell_pins(PinNews::Manifest(source.clone(), *digest));
+        }
         let outcome = if passed_on {
             Outcome::Bypass
         } else {
@@ -320,6 +324,7 @@ impl Inner {
             self.store
                 .record_links(source, links(manifest, &inspection))
                 .await;
+            self.tell_pins(PinNews::Manifest(source.clone(), manifest.digest));
         }
     }
 }

@@ -14,6 +14,7 @@
 //! | `verify` | whether what is stored is what it should be |
 //! | `repair` | what is damaged, fetched again |
 //! | `import` | images that an operator brings |
+//! | `inspect/` | what an operator sees and removes |
 //! | `flight` | one piece of work for all who ask at once |
 //!
 //! Work that goes upstream runs on the mirror's own tasks: the client who
@@ -26,6 +27,7 @@ mod error;
 mod flight;
 mod freshness;
 mod import;
+pub mod inspect;
 mod lists;
 mod manifest;
 mod negative;
@@ -50,6 +52,7 @@ pub use error::MirrorError;
 use flight::{Fills, Flights};
 use freshness::LastFailure;
 pub use import::{IMPORTS_MAX, ImportError, Imported, ImportedImage};
+use inspect::{LastUsage, PinWatch};
 use manifest::{Found, Manifest, ManifestKey};
 use negative::{List, Negative};
 pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
@@ -58,7 +61,7 @@ pub use verify::{
     Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
 };
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 pub use crate::oci::directory::Source;
 use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Directory, Tag, UpstreamName};
@@ -150,6 +153,12 @@ struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     pseudonym: Pseudonym,
+    /// When this was made.
+    started: Timestamp,
+    pin_watch: PinWatch,
+    usage: LastUsage,
+    /// Held while an operator removes something.
+    removing: tokio::sync::Mutex<()>,
 }
 
 impl Mirror {
@@ -171,6 +180,7 @@ impl Mirror {
                 directory: parts.directory,
                 upstreams,
                 store: parts.store,
+                started: parts.clock.now(),
                 clock: parts.clock,
                 metrics: parts.metrics,
                 fills: Arc::default(),
@@ -191,6 +201,9 @@ impl Mirror {
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
                 pseudonym: Pseudonym::random(),
+                pin_watch: PinWatch::default(),
+                usage: LastUsage::default(),
+                removing: tokio::sync::Mutex::default(),
             }),
         }
     }

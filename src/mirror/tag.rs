@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::freshness::{self, LastFailure, Verdict};
+use super::inspect::PinNews;
 use super::manifest::{Found, Kept, Manifest};
 use super::negative::What;
 use super::{
@@ -300,6 +301,8 @@ impl Inner {
         self.store
             .record_tag(question.source, question.tag, record)
             .await;
+        let (source, tag) = (question.source.clone(), question.tag.clone());
+        self.tell_pins(PinNews::Tag(source, tag));
     }
 }
 

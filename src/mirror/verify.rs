@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::repair::SOURCES_MAX;
 use super::{Inner, Mirror, Source};
 use crate::oci::manifest::{Child, ChildKind, MANIFEST_BYTES_MAX, inspect};
-use crate::oci::{Digest, ImageName, Reference};
+use crate::oci::{Digest, ImageName};
 use crate::store::{Checked, Pace, SurveyError};
 
 /// Images that one run looks at: what fits into a request's head.
@@ -226,7 +226,11 @@ impl Run {
         let mut seen = HashSet::new();
         let mut queue = VecDeque::new();
         for (image, name) in images.iter().enumerate() {
-            let roots = self.inner.roots(name).await;
+            let source = Source {
+                upstream: name.upstream.clone(),
+                repository: name.repository.clone(),
+            };
+            let roots = self.inner.roots(&source, &name.reference).await;
             if roots.is_empty() {
                 self.unknown(name).await;
             }
@@ -397,27 +401,6 @@ impl Run {
 
 /// What is known of images, without changing or using anything.
 impl Inner {
-    /// The manifests that an image's name means.
-    async fn roots(&self, name: &ImageName) -> Vec<Digest> {
-        let source = Source {
-            upstream: name.upstream.clone(),
-            repository: name.repository.clone(),
-        };
-        match &name.reference {
-            Reference::Tag(tag) => {
-                let records = self.store.tags(&source, tag).await;
-                let mut digests: Vec<Digest> = records.iter().map(|it| it.digest).collect();
-                digests.sort_unstable();
-                digests.dedup();
-                digests
-            }
-            Reference::Digest(digest) => {
-                let link = self.store.link(&source, digest).await;
-                link.map(|_| *digest).into_iter().collect()
-            }
-        }
-    }
-
     /// What a stored manifest leads to; nothing where it is none, or does not hash to its name.
     pub(super) async fn children(&self, digest: &Digest) -> Vec<Child> {
         let Some(bytes) = self.store.peek(digest, MANIFEST_BYTES_MAX).await else {

@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::mirror::Mirror;
 use crate::telemetry::Metrics;
 use admin::Admin;
+pub use admin::AdminApi;
 use connection::Tasks;
 use handler::Handler;
 use http::Request;
@@ -177,11 +178,8 @@ impl Bound {
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) {
-        let admin = Arc::new(Admin {
-            mirror: mirror.clone(),
-            metrics: metrics.clone(),
-            stop: stop.clone(),
-        });
+        let admin = Admin::new(mirror.clone(), metrics.clone(), stop.clone());
+        let admin = Arc::new(admin);
         let handler = Arc::new(Handler::new(mirror, metrics, &*clock));
         let tls = self.tls.map(TlsAcceptor::from);
         let drained = CancellationToken::new();

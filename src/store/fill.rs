@@ -83,6 +83,17 @@ pub enum Ended<E> {
     Altered,
 }
 
+/// How far a fill is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FillState {
+    /// The size of the blob in bytes, once it is known.
+    pub total: Option<u64>,
+    /// How many of them are there.
+    pub covered: u64,
+    /// Who reads it.
+    pub readers: usize,
+}
+
 /// The reading side of a fill. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Fill<E> {
@@ -171,6 +182,16 @@ impl<E: Clone> Fill<E> {
             Phase::Failed(_) => true,
             Phase::Starting | Phase::Streaming => self.progress.has_changed().is_err(),
             Phase::Verified => false,
+        }
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn state(&self) -> FillState {
+        FillState {
+            total: self.progress.borrow().total,
+            covered: self.shared.coverage().bytes(),
+            readers: self.shared.readers(),
         }
     }
 

@@ -48,6 +48,8 @@ pub(super) enum Table {
     Tags,
     /// upstream, repository → nothing.
     Repositories,
+    /// upstream, repository, tag or digest → what a pinned image has.
+    Pins,
 }
 
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -105,12 +107,13 @@ pub(super) enum IndexError {
 }
 
 impl Table {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::MediaTypes,
         Self::Blobs,
         Self::Links,
         Self::Tags,
         Self::Repositories,
+        Self::Pins,
     ];
 
     const fn definition(self) -> Definition {
@@ -120,6 +123,7 @@ impl Table {
             Self::Links => "links",
             Self::Tags => "tags",
             Self::Repositories => "repositories",
+            Self::Pins => "pins",
         })
     }
 }

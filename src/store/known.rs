@@ -1,10 +1,14 @@
 //! What is known beside the bytes: links, tags, media types, last uses. Hot
 //! entries are in memory, all of them in the index.
 
+mod catalog;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moka::sync::Cache;
+
+pub use catalog::{LinkEntry, TagEntry};
 
 use super::Store;
 use super::index::{self, Index, Table};

@@ -33,6 +33,7 @@ impl Store {
         }
         self.inner.known.flush();
         self.account_for_index();
+        self.watch_pins();
         if !health.is_in_trouble(Part::Files) {
             self.trim();
             if health.look_is_due() {

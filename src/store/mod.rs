@@ -19,6 +19,9 @@
 //! | `survey` | what is known of all blobs: in order, of whom, named by which tags |
 //! | `fs` | the files: the only code that makes, renames or deletes any |
 //! | `index`, `records` | links, tags, media types, last uses |
+//! | `known` | the same with its hot entries; `known/catalog` pages of it |
+//! | `pins` | the images that are never evicted |
+//! | `look` | what an operator sees and removes |
 
 mod blob;
 pub mod coverage;
@@ -30,8 +33,10 @@ mod fs;
 mod health;
 mod index;
 mod known;
+mod look;
 mod mend;
 pub mod partial;
+mod pins;
 mod records;
 mod room;
 pub mod scrub;
@@ -61,12 +66,16 @@ use disk::{Disk, DiskFile};
 pub use disk::{DiskOp, Fault, Faults, Injection};
 pub use evict::NoRoom;
 use evict::{Ledger, Victim};
-pub use fill::{Ended, Fill, HELD_BACK_BYTES, Handed, Reader, fill};
+pub use fill::{Ended, Fill, FillState, HELD_BACK_BYTES, Handed, Reader, fill};
 use fs::Layout;
 use health::Health;
 use index::{Index, IndexError};
 use known::Known;
+pub use known::{LinkEntry, TagEntry};
+pub use look::{Figures, Held, Removal};
 pub use partial::{Partial, Verified, VerifyError};
+use pins::Pins;
+pub use pins::{PinError, Pinned};
 use records::BlobRecord;
 pub use records::{Link, Origin, TagRecord};
 use room::Rooms;
@@ -169,6 +178,7 @@ struct Inner {
     /// The blobs that could not be read.
     aside: Mutex<Aside>,
     known: Known,
+    pins: Pins,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
     /// Tells temporary files apart.
@@ -210,11 +220,14 @@ impl Store {
                 rooms: Rooms::default(),
                 aside: Mutex::default(),
                 known: Known::new(index),
+                pins: Pins::default(),
                 metrics,
                 clock,
                 unique: AtomicU64::new(0),
             }),
         };
+        // Before any blob has a chance to be a victim.
+        store.load_pins();
         store.load().map_err(|error| failed(error.to_string()))?;
         Ok(store)
     }

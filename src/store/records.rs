@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::oci::directory::Source;
 use crate::oci::manifest::ChildKind;
-use crate::oci::{AcceptClass, Algorithm, Digest, Repository, Tag, UpstreamName};
+use crate::oci::{AcceptClass, Algorithm, Digest, Reference, Repository, Tag, UpstreamName};
 
 /// Stands for "unknown" where a size is stored.
 const SIZE_UNKNOWN: u64 = u64::MAX;
@@ -214,6 +214,53 @@ pub(super) fn tag_key(source: &Source, tag: &Tag) -> Vec<u8> {
     key
 }
 
+pub(super) fn decode_link_key(key: &[u8]) -> Option<(Source, Digest)> {
+    let (source, rest) = split_repository(key)?;
+    Some((source, decode_digest(rest)?))
+}
+
+pub(super) fn decode_tag_key(key: &[u8]) -> Option<(Source, Tag)> {
+    let (source, rest) = split_repository(key)?;
+    let text = std::str::from_utf8(rest).ok()?;
+    Some((source, Tag::parse(text).ok()?))
+}
+
+/// The key of what a tag or digest of a repository is pinned as.
+pub(super) fn pin_key(source: &Source, reference: &Reference) -> Vec<u8> {
+    let mut key = repository_key(source);
+    key.push(SEPARATOR);
+    key.extend(reference.to_string().as_bytes());
+    key
+}
+
+pub(super) fn decode_pin_key(key: &[u8]) -> Option<(Source, Reference)> {
+    let (source, rest) = split_repository(key)?;
+    let text = std::str::from_utf8(rest).ok()?;
+    Some((source, Reference::parse(text).ok()?))
+}
+
+/// What all keys of a repository's links, tags or pins begin with.
+pub(super) fn repository_prefix(source: &Source) -> Vec<u8> {
+    let mut key = repository_key(source);
+    key.push(SEPARATOR);
+    key
+}
+
+/// What all keys of an upstream's repositories begin with.
+pub(super) fn upstream_prefix(upstream: &UpstreamName) -> Vec<u8> {
+    let mut key = upstream.as_str().as_bytes().to_vec();
+    key.push(SEPARATOR);
+    key
+}
+
+/// The repository that a longer key begins with, and what follows it.
+fn split_repository(key: &[u8]) -> Option<(Source, &[u8])> {
+    let mut separators = key.iter().enumerate().filter(|(_, b)| **b == SEPARATOR);
+    let (second, _) = separators.nth(1)?;
+    let (repository, rest) = key.split_at_checked(second)?;
+    Some((decode_repository(repository)?, rest.get(1..)?))
+}
+
 mod class_bits {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -264,6 +311,18 @@ mod tests {
             decode_repository(&repository_key(&source())),
             Some(source())
         );
+        // A digest may have the byte that separates.
+        let digest = Digest::Sha256([0; 32]);
+        let key = link_key(&source(), &digest);
+        assert_eq!(decode_link_key(&key), Some((source(), digest)));
+        let tag = Tag::parse("v1").unwrap();
+        let key = tag_key(&source(), &tag);
+        assert_eq!(decode_tag_key(&key), Some((source(), tag.clone())));
+        for reference in [Reference::Tag(tag), Reference::Digest(digest)] {
+            let key = pin_key(&source(), &reference);
+            assert_eq!(decode_pin_key(&key), Some((source(), reference)));
+            assert!(key.starts_with(&repository_prefix(&source())));
+        }
         for size in [None, Some(0), Some(1 << 40)] {
             let link = Link {
                 manifest: false,

@@ -3,6 +3,7 @@
 
 mod disk;
 mod scrub;
+mod totals;
 mod trouble;
 
 use disk::Disk;
@@ -15,6 +16,7 @@ use scrub::Scrub;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
+pub use totals::Totals;
 use trouble::Trouble;
 
 /// Seconds to the first byte: from a hit in memory (well under a millisecond) to containerd's limit
@@ -63,6 +65,8 @@ pub enum EvictReason {
     Size,
     /// The content was damaged.
     Damaged,
+    /// An operator removed it.
+    Removed,
 }
 
 /// All metrics of the process. Cheap to clone (an `Arc` inside).
@@ -88,6 +92,7 @@ struct Inner {
     evicted_damaged: IntCounter,
     disk: Disk,
     scrub: Scrub,
+    evicted_removed: IntCounter,
     trouble: Trouble,
     /// The counters of each configured upstream, resolved once: every request needs some.
     upstreams: HashMap<Box<str>, Upstream>,
@@ -217,6 +222,7 @@ impl EvictReason {
         match self {
             Self::Size => "size",
             Self::Damaged => "damaged",
+            Self::Removed => "removed",
         }
     }
 }
@@ -248,7 +254,7 @@ impl Metrics {
         );
         let evicted = set.counters(
             "roadstead_evicted_bytes_total",
-            "Bytes evicted from the cache, to make room (size) or because they were damaged.",
+            "Bytes evicted from the cache, to make room (size), because they were damaged, or because an operator removed them.",
             &["reason"],
         );
         let disk = Disk::new(&set);
@@ -284,6 +290,7 @@ impl Metrics {
                 evicted_damaged: evicted.with_label_values(&[EvictReason::Damaged.label()]),
                 disk,
                 scrub: Scrub::new(&set),
+                evicted_removed: evicted.with_label_values(&[EvictReason::Removed.label()]),
                 trouble,
                 registry: set.0,
                 requests,
@@ -374,6 +381,7 @@ impl Metrics {
         match reason {
             EvictReason::Size => &self.inner.evicted_size,
             EvictReason::Damaged => &self.inner.evicted_damaged,
+            EvictReason::Removed => &self.inner.evicted_removed,
         }
         .inc_by(bytes);
     }

@@ -21,6 +21,7 @@
 //! | `setup` | an upstream from its configuration |
 //! | `login/` | user names, passwords and tokens, and how they are kept fresh |
 //! | `client`, `tls` | connections |
+//! | `report` | how the endpoints are, for people |
 //! | `plain` | a client of a roadstead that runs, for its commands |
 //! | `settings` | what is configured |
 //! | `deadline` | the one time limit of a question |
@@ -43,6 +44,7 @@ mod login;
 mod plain;
 mod realm;
 mod redirect;
+mod report;
 mod rounds;
 mod settings;
 mod setup;
@@ -64,6 +66,7 @@ pub use fetch::{
 };
 pub use login::{CloudConfig, CloudUrls, LoginConfig, Text};
 pub use plain::PlainClient;
+pub use report::EndpointReport;
 pub use settings::{
     CONNECT_TIMEOUT, ClientCertificate, Config, Credentials, EndpointConfig, EnvironmentProxies,
     HEADER_TIMEOUT, IDLE_TIMEOUT, MAX_CONNECTIONS, Parallel, Proxy, ProxyConfig, RETRY_DELAY,

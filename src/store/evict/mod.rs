@@ -10,6 +10,7 @@ pub mod policy;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -32,6 +33,8 @@ pub struct Ledger<P = IdleByUses> {
     policy: P,
     /// Each of these is pinned once for it.
     expected: Expected,
+    /// What is no victim, whether it is stored or not: what belongs to pinned images.
+    kept: HashSet<Digest>,
     reserved: u64,
     max: u64,
     /// The latest time that anything was used at: what "now" is for an eviction.
@@ -58,7 +61,9 @@ pub struct Victim {
 
 /// The bytes cannot be had, even if everything evictable went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{wanted} bytes do not fit: of {max} bytes {kept} are in use by open blobs and fills")]
+#[error(
+    "{wanted} bytes do not fit: of {max} bytes {kept} are in use by open blobs, fills and pinned images"
+)]
 pub struct NoRoom {
     /// What was asked for.
     pub wanted: u64,
@@ -84,6 +89,7 @@ impl<P: Policy> Ledger<P> {
             blobs: Blobs::new(P::LISTS),
             policy,
             expected: Expected::default(),
+            kept: HashSet::new(),
             reserved: 0,
             max,
             now: Timestamp::default(),
@@ -163,7 +169,7 @@ impl<P: Policy> Ledger<P> {
         if due {
             self.blobs.count(place, now);
         }
-        self.policy.used(&mut self.blobs, place, due);
+        self.used(place, due);
         let entry = self.blobs.entry(place)?;
         due.then_some(Noted {
             size: entry.size,
@@ -175,7 +181,7 @@ impl<P: Policy> Ledger<P> {
     pub fn pin(&mut self, digest: &Digest) -> Option<u64> {
         let place = self.blobs.find(digest)?;
         self.blobs.change(place, |entry| entry.pins += 1);
-        self.policy.used(&mut self.blobs, place, false);
+        self.used(place, false);
         self.blobs.entry(place).map(|entry| entry.size)
     }
 
@@ -208,6 +214,41 @@ impl<P: Policy> Ledger<P> {
             self.blobs
                 .change(place, |entry| entry.pins = entry.pins.saturating_sub(1));
         }
+    }
+
+    /// From now on a blob is no victim, whether it is stored now or comes later.
+    pub fn keep(&mut self, digest: &Digest) {
+        self.kept.insert(*digest);
+        if let Some(place) = self.blobs.find(digest) {
+            self.blobs.put(place, self.blobs.kept_list());
+        }
+    }
+
+    /// Undoes [`Ledger::keep`].
+    pub fn let_go(&mut self, digest: &Digest) {
+        if self.kept.remove(digest)
+            && let Some(place) = self.blobs.find(digest)
+        {
+            self.policy.entered(&mut self.blobs, place);
+        }
+    }
+
+    /// Whether a blob is kept.
+    #[must_use]
+    pub fn keeps(&self, digest: &Digest) -> bool {
+        self.kept.contains(digest)
+    }
+
+    /// The bytes of the stored blobs that are kept.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.blobs.list_bytes(self.blobs.kept_list())
+    }
+
+    /// The bytes of the stored blobs.
+    #[must_use]
+    pub fn blob_bytes(&self) -> u64 {
+        self.blobs.bytes()
     }
 
     /// Forgets a blob, whoever reads it: it is gone or damaged. Its size.
@@ -252,7 +293,19 @@ impl<P: Policy> Ledger<P> {
             list: 0,
         };
         let place = self.blobs.insert(digest, entry);
-        self.policy.entered(&mut self.blobs, place);
+        if self.kept.contains(digest) {
+            self.blobs.put(place, self.blobs.kept_list());
+        } else {
+            self.policy.entered(&mut self.blobs, place);
+        }
+    }
+
+    /// Tells the policy of a use, unless the blob is none of its.
+    fn used(&mut self, place: Place, counted: bool) {
+        let list = self.blobs.entry(place).map(|entry| entry.list);
+        if list != Some(self.blobs.kept_list()) {
+            self.policy.used(&mut self.blobs, place, counted);
+        }
     }
 
     /// The blobs that the policy gives up and nobody reads, until `need` bytes are found.

@@ -1,4 +1,9 @@
-//! The operator's listener: metrics and health.
+//! The operator's listener: metrics, health, and the admin API.
+
+mod api;
+mod guard;
+
+pub use api::AdminApi;
 
 use super::admin_answer::{AdminBody, full};
 use super::{import, verify};
@@ -12,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The Prometheus text format.
 const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Answers the operator's tools.
@@ -19,6 +25,8 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 pub(super) struct Admin {
     /// What is asked whether it is ready.
     pub(super) mirror: Mirror,
+    /// What is asked everything else.
+    pub(super) api: AdminApi,
     /// What is shown.
     pub(super) metrics: Metrics,
     /// Cancelled when the drain begins.
@@ -26,21 +34,42 @@ pub(super) struct Admin {
 }
 
 impl Admin {
-    /// Answers one request.
-    pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<AdminBody> {
-        let path = request.uri().path();
-        if path.starts_with(import::PREFIX) {
-            return Box::pin(import::answer(&self.mirror, request)).await;
+    /// A listener's answers.
+    pub(super) fn new(mirror: Mirror, metrics: Metrics, stop: CancellationToken) -> Self {
+        Self {
+            api: AdminApi::of_server(mirror.clone()),
+            mirror,
+            metrics,
+            stop,
         }
-        let (head, _unread) = request.into_parts();
-        if head.uri.path() == verify::PATH {
-            return verify::answer(&self.mirror, &head);
-        }
-        full(self.answer(&head))
     }
 
-    /// Answers a question. Its body, if it has one, is never read.
-    fn answer(&self, request: &request::Parts) -> Response<Full<Bytes>> {
+    /// Answers one request. Its body is read where something is imported, and nowhere else.
+    pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<AdminBody> {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
+        if !path.starts_with(api::PREFIX) {
+            return full(self.tell(&head));
+        }
+        if let Some(why) = guard::refusal(&head) {
+            let refusal = with_type(StatusCode::FORBIDDEN, JSON, api::error_body(why));
+            return full(refusal);
+        }
+        if path.starts_with(import::PREFIX) {
+            let request = Request::from_parts(head, body);
+            return Box::pin(import::answer(&self.mirror, request)).await;
+        }
+        if path == verify::PATH {
+            return verify::answer(&self.mirror, &head);
+        }
+        let target = head.uri.path_and_query();
+        let target = target.map_or("/", http::uri::PathAndQuery::as_str);
+        let (status, body) = self.api.answer(&head.method, target).await;
+        full(with_type(status, JSON, body))
+    }
+
+    /// What a scraper or a probe asks.
+    fn tell(&self, request: &request::Parts) -> Response<Full<Bytes>> {
         if !matches!(request.method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
             let allow = HeaderValue::from_static("GET, HEAD");
