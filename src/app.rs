@@ -16,6 +16,58 @@ use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::{SetupError, Upstream};
 
+/// A mirror on its directory that serves nobody: what runs, without the listeners.
+#[derive(Debug)]
+pub struct Unserved {
+    /// The mirror.
+    pub mirror: Mirror,
+    /// Its store.
+    pub store: Store,
+    /// What both count.
+    pub metrics: Metrics,
+}
+
+impl Unserved {
+    /// Opens the store, and puts the mirror together. No upstream is dialled.
+    ///
+    /// # Errors
+    /// [`StartError`]: another process has the directory, for example.
+    pub async fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let metrics = Metrics::new(config.upstreams.iter().map(|u| u.name.as_str()));
+        let upstreams = config
+            .upstreams
+            .iter()
+            .map(|u| Upstream::new(u, metrics.clone()));
+        let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
+        let store = {
+            let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
+            let opened =
+                tokio::task::spawn_blocking(move || Store::open(&config.cache, clock, metrics))
+                    .await;
+            opened.map_err(|error| StartError::Internal(error.to_string()))??
+        };
+        let entries = config.upstreams.iter().map(|u| Entry {
+            name: u.name.clone(),
+            default: u.default,
+            hosts: u.hosts.clone(),
+        });
+        let mirror = Mirror::new(Parts {
+            config: config.tags,
+            fill_on_range: config.fill_on_range,
+            directory: Directory::new(entries.collect()),
+            upstreams,
+            store: store.clone(),
+            clock,
+            metrics: metrics.clone(),
+        });
+        Ok(Self {
+            mirror,
+            store,
+            metrics,
+        })
+    }
+}
+
 /// A running roadstead.
 #[derive(Debug)]
 pub struct App {
@@ -54,32 +106,12 @@ impl App {
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let bound = Bound::bind(&config.server).await?;
         let (address, admin_address) = (bound.address(), bound.admin_address());
-        let metrics = Metrics::new(config.upstreams.iter().map(|u| u.name.as_str()));
-        let upstreams = config
-            .upstreams
-            .iter()
-            .map(|u| Upstream::new(u, metrics.clone()));
-        let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
-        let store = {
-            let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
-            let opened =
-                tokio::task::spawn_blocking(move || Store::open(&config.cache, clock, metrics))
-                    .await;
-            opened.map_err(|error| StartError::Internal(error.to_string()))??
-        };
-        let entries = config.upstreams.iter().map(|u| Entry {
-            name: u.name.clone(),
-            default: u.default,
-            hosts: u.hosts.clone(),
-        });
-        let mirror = Mirror::new(Parts {
-            config: config.tags,
-            directory: Directory::new(entries.collect()),
-            upstreams,
-            store: store.clone(),
-            clock: Arc::clone(&clock),
-            metrics: metrics.clone(),
-        });
+        let scrub = config.cache.scrub;
+        let Unserved {
+            mirror,
+            store,
+            metrics,
+        } = Unserved::open(config, Arc::clone(&clock)).await?;
         let app = Self {
             address,
             admin_address,
@@ -89,6 +121,13 @@ impl App {
             storing: TaskTracker::new(),
             stop_storing: CancellationToken::new(),
         };
+        mirror.watch_pins();
+        if let Some(period) = scrub {
+            let scrubbing = mirror
+                .clone()
+                .scrub(store.clone(), period, app.stop_storing.clone());
+            app.storing.spawn(scrubbing);
+        }
         app.storing.spawn(store.run(app.stop_storing.clone()));
         app.serving
             .spawn(bound.serve(mirror, metrics, clock, app.stop_serving.clone()));

@@ -1,14 +1,17 @@
 //! The command line.
 //!
-//! Exit codes: 0 when all went well, 1 when roadstead could not start or `warm` left something missing,
-//! 2 when the command line or the configuration is wrong, 130 or 143 when a second signal cut the drain
+//! Exit codes: 0 when all went well; 1 when roadstead could not start, `warm`, `export` or `import` left
+//! something missing, `verify` found something that stays wrong, or an operator's command could not be done
+//! (what it names is not there, nobody has the cache); 2 when the command line or the configuration is
+//! wrong; 130 or 143 when a second signal cut the drain
 //! short.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,11 +19,13 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use url::Url;
 
+use crate::admin::reach::Place;
+use crate::admin::{self, CommandError, Screen};
 use crate::app::App;
-use crate::clock::SystemClock;
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, Overrides};
 use crate::telemetry::logging;
-use crate::warm;
+use crate::{carry, verify, warm};
 
 /// Runs the program with these arguments, the first of which is its own name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -45,6 +50,34 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             .and_then(|config| server_url(&config)),
         }
         .map(|server| warm(&arguments, server)),
+        Command::Verify(arguments) => verify(&arguments),
+        Command::Export(arguments) => match &arguments.server {
+            Some(server) => Ok(server.clone()),
+            None => load_file(arguments.config.as_ref()).and_then(|config| server_url(&config)),
+        }
+        .map(|server| export(&arguments, server)),
+        Command::Import(arguments) => match &arguments.admin {
+            Some(admin) => Ok(admin.clone()),
+            None => load_file(arguments.config.as_ref()).and_then(|config| admin_url(&config)),
+        }
+        .map(|admin| import(&arguments, admin)),
+        Command::Admin(command) => {
+            let common = command.common();
+            load(&Overrides {
+                config: common.config.clone(),
+                cache_dir: common.cache_dir.clone(),
+                ..Overrides::default()
+            })
+            .and_then(|config| {
+                let place = Place::new(config, common.admin.clone());
+                let place = place.map_err(|error| error.to_string())?;
+                Ok(match common.cache_dir {
+                    Some(_) => place.in_directory(),
+                    None => place,
+                })
+            })
+            .map(|place| operate(&command, &place))
+        }
     };
     outcome.unwrap_or_else(|error| fail(EXIT_USAGE, &error))
 }
@@ -65,6 +98,14 @@ enum Command {
     Check(Overrides),
     /// Pull images through a running mirror, so that they are in its cache
     Warm(Box<warm::Arguments>),
+    /// Hash what is stored, and say what is damaged or missing; exit 1 if anything is, and stays so
+    Verify(Box<verify::Arguments>),
+    /// Write images as an OCI layout, to be carried to where no registry is reached
+    Export(Box<carry::ExportArguments>),
+    /// Put the images of an OCI layout into a running mirror
+    Import(Box<carry::ImportArguments>),
+    #[command(flatten)]
+    Admin(admin::Command),
 }
 
 fn check(config: &Config) -> ExitCode {
@@ -74,19 +115,93 @@ fn check(config: &Config) -> ExitCode {
     }
 }
 
+/// The configuration for a command that has no flags of `serve`.
+fn load_file(file: Option<&PathBuf>) -> Result<Config, String> {
+    let overrides = Overrides {
+        config: file.cloned(),
+        ..Overrides::default()
+    };
+    Config::load(&overrides).map_err(|error| error.to_string())
+}
+
 /// Where the mirror of this configuration is reached from this machine.
 fn server_url(config: &Config) -> Result<Url, String> {
-    let mut address = config.server.listen;
+    url_of(config.server.scheme(), config.server.listen, "--server")
+}
+
+/// Where its operator reaches it.
+fn admin_url(config: &Config) -> Result<Url, String> {
+    url_of("http", config.server.admin_listen, "--admin")
+}
+
+fn url_of(scheme: &str, mut address: SocketAddr, flag: &str) -> Result<Url, String> {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
             SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
             SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         });
     }
-    let url = format!("{}://{address}", config.server.scheme());
+    let url = format!("{scheme}://{address}");
     // A link-local address with its zone is none.
     url.parse()
-        .map_err(|error| format!("{url} is no URL ({error}): name the server with --server"))
+        .map_err(|error| format!("{url} is no URL ({error}): name the server with {flag}"))
+}
+
+fn verify(arguments: &verify::Arguments) -> Result<ExitCode, String> {
+    // With an address that the user has named, no directory is opened instead.
+    let (admin, config) = if let Some(admin) = &arguments.admin {
+        (admin.clone(), None)
+    } else {
+        let config = load_file(arguments.config.as_ref())?;
+        (admin_url(&config)?, Some(config))
+    };
+    let job = arguments.job(admin, config);
+    let job = job.map_err(|error| error.to_string())?;
+    Ok(run_async(async {
+        match Box::pin(verify::run(&job)).await {
+            Ok(outcome) if outcome.is_well() => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::from(EXIT_MISSING),
+            Err(error) => fail(EXIT_MISSING, &error),
+        }
+    }))
+}
+
+fn export(arguments: &carry::ExportArguments, server: Url) -> ExitCode {
+    let job = match arguments.job(server) {
+        Ok(job) => job,
+        Err(error) => return fail(EXIT_USAGE, &error),
+    };
+    run_async(async {
+        match Box::pin(carry::export(&job)).await {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(error) => fail(EXIT_MISSING, &error),
+        }
+    })
+}
+
+fn import(arguments: &carry::ImportArguments, admin: Url) -> ExitCode {
+    let job = match arguments.job(admin) {
+        Ok(job) => job,
+        Err(error) => return fail(EXIT_USAGE, &error),
+    };
+    run_async(async {
+        match Box::pin(carry::import(&job)).await {
+            Ok(puts) if puts.iter().all(|put| put.failed.is_none()) => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::from(EXIT_MISSING),
+            Err(error) => fail(EXIT_MISSING, &error),
+        }
+    })
+}
+
+/// Runs a command.
+fn run_async(work: impl Future<Output = ExitCode>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => fail(EXIT_START, &format!("cannot start threads: {error}")),
+    }
 }
 
 fn warm(arguments: &warm::Arguments, server: Url) -> ExitCode {
@@ -115,6 +230,36 @@ fn warm(arguments: &warm::Arguments, server: Url) -> ExitCode {
         Ok(outcome) if outcome.summary.complete == outcome.summary.images => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(EXIT_MISSING),
         Err(error) => fail(EXIT_MISSING, &error),
+    }
+}
+
+/// An operator's command.
+fn operate(command: &admin::Command, place: &Place) -> ExitCode {
+    // Whoever opens a damaged store must hear of it; standard output is for the answer.
+    logging::init_quiet();
+    let screen = Screen {
+        json: command.common().json,
+        // https://no-color.org: set and not empty.
+        colours: io::stdout().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        now: SystemClock.now(),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(EXIT_START, &format!("cannot start threads: {error}")),
+    };
+    let warn = |error: &dyn Display| {
+        fail(EXIT_FAILED, error);
+    };
+    match runtime.block_on(Box::pin(admin::run(command, place, screen, &warn))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ CommandError::Usage(_)) => fail(EXIT_USAGE, &error),
+        Err(error @ (CommandError::Failed(_) | CommandError::Some { .. })) => {
+            fail(EXIT_FAILED, &error)
+        }
     }
 }
 
@@ -232,8 +377,10 @@ fn fail(code: u8, error: &dyn Display) -> ExitCode {
 
 /// It could not start.
 const EXIT_START: u8 = 1;
-/// Not all that was to be warmed is in the cache.
+/// Not all that was to be warmed, carried or verified is there and well.
 const EXIT_MISSING: u8 = 1;
+/// An operator's command was not done, or not all of it.
+const EXIT_FAILED: u8 = 1;
 /// The command line or the configuration is wrong.
 const EXIT_USAGE: u8 = 2;
 

@@ -6,7 +6,7 @@
 //! 2. The environment: `ROADSTEAD_` and the key's path in upper case, joined by `__`, as in
 //!    `ROADSTEAD_CACHE__MAX_SIZE`. In an upstream's name whatever is not a letter or digit is `_`:
 //!    `ROADSTEAD_UPSTREAM__DOCKER_IO__USERNAME`; only configured upstreams can be named. Arrays are
-//!    written with commas; the tables of `[[tags.rule]]` cannot be written. A variable that means no key is an error, but for `ROADSTEAD_LOG` (the log
+//!    written with commas; the tables of `[[tags.rule]]` and `[[cache.pin]]` cannot be written. A variable that means no key is an error, but for `ROADSTEAD_LOG` (the log
 //!    filter), those that a `password_env` names, and those that Kubernetes sets for a Service.
 //! 3. The file: `--config`, or else `./roadstead.toml`, or else `/etc/roadstead/config.toml`. One
 //!    with any `[upstream]` table replaces the built-in upstreams.
@@ -21,6 +21,7 @@ mod defaults;
 mod error;
 mod file;
 mod layers;
+mod pins;
 mod raw;
 mod show;
 mod tags;
@@ -45,6 +46,8 @@ pub struct Config {
     pub server: server::Config,
     /// The store.
     pub cache: store::Config,
+    /// What comes of a blob of which a part was asked for.
+    pub fill_on_range: mirror::FillOnRange,
     /// What is done about which tag.
     pub tags: mirror::Config,
     /// The upstreams, in the order of the file; at least one, at most one of them the default.
@@ -128,7 +131,16 @@ fn resolve(raw: &raw::File, environment: &Environment) -> Result<Config, Problem
     Ok(Config {
         server: resolve_server(&raw.server)?,
         cache: resolve_cache(&raw.cache)?,
-        tags: tags::resolve(&raw.tags)?,
+        fill_on_range: resolve_or(
+            raw.cache.fill_on_range.as_ref(),
+            "cache.fill_on_range",
+            values::fill_on_range,
+            mirror::FillOnRange::default(),
+        )?,
+        tags: mirror::Config {
+            pins: pins::resolve(raw.cache.pin.as_ref())?,
+            ..tags::resolve(&raw.tags)?
+        },
         upstreams: upstreams::resolve(&raw.upstream.0, environment)?,
         log_format: resolve_or(
             raw.log.format.as_ref(),
@@ -193,6 +205,13 @@ fn resolve_cache(raw: &raw::Cache) -> Result<store::Config, Problem> {
             defaults::MIN_FREE,
         )?,
         meter: store::Meter::default(),
+        injection: store::Injection::default(),
+        scrub: resolve_or(
+            raw.scrub.as_ref(),
+            "cache.scrub",
+            values::scrub,
+            defaults::SCRUB,
+        )?,
     })
 }
 

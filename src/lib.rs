@@ -15,6 +15,8 @@
 //! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `oci` |
 //! | [`config`] | one file, the environment and flags, resolved into each module's own configuration | all `Config`s |
 //! | [`warm`] | the command that pulls images through a running mirror | `upstream`, `oci` |
+//! | [`verify`] | the command that has everything hashed, through a server or on its directory | `app`, `config`, `mirror`, `upstream`, `oci` |
+//! | [`carry`] | the commands `export` and `import`: images out of a running mirror and into one | `warm`, `upstream`, `oci` |
 //! | [`app`] | puts the parts together, runs them, drains them | all |
 //! | [`telemetry`], [`clock`] | metrics, logs and time, used by all | nothing |
 //!
@@ -44,7 +46,9 @@
 //! 10. A cached blob is served in a repository only where a link says that the
 //!     repository has it (a cheap upstream HEAD makes the link).
 
+pub mod admin;
 pub mod app;
+pub mod carry;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -54,4 +58,5 @@ pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;
+pub mod verify;
 pub mod warm;

@@ -158,6 +158,8 @@ fn nothing_said_means_the_defaults() {
     assert!(config.cache.dir.ends_with("roadstead"));
     assert_eq!(config.cache.max_size, Amount::Bytes(50_000_000_000));
     assert_eq!(config.cache.min_free, Amount::Percent(1));
+    assert_eq!(config.fill_on_range, mirror::FillOnRange::Always);
+    assert_eq!(config.cache.scrub, Some(Duration::from_hours(30 * 24)));
     assert_eq!(config.tags, mirror::Config::of(Policy::default()));
     assert_eq!(ttl_of(&config), Duration::from_mins(1));
     let tags = config.tags.defaults;
@@ -488,7 +490,9 @@ fn what_check_prints_is_the_same_configuration() {
     let full = "
         [server]\nlisten = \"[::1]:5000\"\nadmin_listen = \"localhost:0\"\ndrain_timeout = \"1500ms\"
         [server.tls]\ncert = '/a \"b\" \\c'\nkey = \"k\"
-        [cache]\ndir = \"/d\"\nmax_size = 12345\nmin_free = \"3%\"
+        [cache]\ndir = \"/d\"\nmax_size = 12345\nmin_free = \"3%\"\nfill_on_range = \"over 25%\"\nscrub = \"off\"
+        [[cache.pin]]\nmatch = \"registry.k8s.io/pause*\"
+        [[cache.pin]]\nmatch = \"**:lts\"
         [tags]\nttl = \"0s\"\nstale_if_error = \"400d\"\nstale_on = []\nkeep_deleted = true
         [[tags.rule]]\nmatch = \"Docker.io/library/*:latest\"\nttl = \"90s\"\nrevalidate = \"background\"
         [[tags.rule]]\nmatch = \"**\"\nttl = \"forever\"\nstale_on = [\"denied\", \"5xx\"]
@@ -559,7 +563,7 @@ fn collect(path: &str, value: &toml::Value, present: &mut BTreeSet<String>) {
     }
     if let toml::Value::Array(items) = value {
         // Rules are nothing but their keys.
-        if path != "tags.rule" {
+        if !["tags.rule", "cache.pin"].contains(&path) {
             present.insert(path.to_owned());
         }
         let tables = items.iter().filter(|item| item.is_table());

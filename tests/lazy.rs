@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use common::images::{self, Blob};
 use common::{Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule};
+use roadstead::mirror::FillOnRange;
 use roadstead::upstream::{self, Parallel};
 use tokio::task::JoinSet;
 
@@ -43,11 +44,20 @@ fn several(upstream: &mut upstream::Config) {
 }
 
 async fn world(change: fn(&mut upstream::Config), known: bool) -> World {
+    world_with(change, known, FillOnRange::Always).await
+}
+
+async fn world_with(
+    change: fn(&mut upstream::Config),
+    known: bool,
+    fill_on_range: FillOnRange,
+) -> World {
     let image = images::image(43, &[SIZE], Dialect::Oci);
     let registry = FakeRegistry::start().await;
     registry.put_image("team/app", Some("v1"), &image);
     let mirror = MirrorBuilder::new()
         .upstream("docker.io", &registry, change)
+        .with(|config| config.fill_on_range = fill_on_range)
         .start()
         .await;
     if known {
@@ -214,4 +224,95 @@ async fn a_range_behind_the_end_does_not_exist() {
         assert_eq!(answer.status, 416, "known {known}");
         assert_eq!(answer.header("content-range"), format!("bytes */{SIZE}"));
     }
+}
+
+/// What was read is kept, and nothing else fetched; who wants the whole gets it for the price of the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn never_more_than_is_read() {
+    for known in [true, false] {
+        let world = world_with(several, known, FillOnRange::Never).await;
+        let blob = world.mirror.blob_path(&world.blob.digest);
+        world.range(5 * MIB, 5 * MIB + 100_000).await;
+        world.range(2 * MIB, 2 * MIB + 50_000).await;
+        world.range(0, 10_000).await;
+        world.mirror.wait_for_fills().await;
+        assert!(!blob.exists());
+        assert_eq!(world.sent(), 160_000, "known {known}");
+        // Left off, and taken up again.
+        world.range(5 * MIB + 20_000, 5 * MIB + 60_000).await;
+        world.range(2 * MIB + 1, 2 * MIB + 50_000).await;
+        assert_eq!(world.sent(), 160_000, "known {known}");
+        let whole = world.mirror.get(&world.path).await;
+        whole.assert_bytes(200, &world.blob.bytes);
+        world.whole().await;
+        assert_eq!(world.sent(), SIZE, "known {known}");
+    }
+}
+
+/// Formats for lazy pulls have their table of contents at the end: it is read first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_alone_may_be_read() {
+    let world = world_with(several, true, FillOnRange::Never).await;
+    world.range(SIZE - 51, SIZE).await;
+    let last = world
+        .mirror
+        .get_with(&world.path, &[("range", "bytes=-5000")])
+        .await;
+    last.assert_bytes(206, &world.blob.bytes[SIZE - 5000..]);
+    assert!(world.sent() <= 5051, "{}", world.sent());
+    // Who goes on with a download has to wait for the whole, as the digest does.
+    let from = format!("bytes={}-", SIZE - 100_000);
+    let rest = world
+        .mirror
+        .get_with(&world.path, &[("range", &from)])
+        .await;
+    rest.assert_bytes(206, &world.blob.bytes[SIZE - 100_000..]);
+    world.whole().await;
+    assert_eq!(world.sent(), SIZE);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rest_comes_once_enough_is_there() {
+    let world = world_with(several, true, FillOnRange::Over(25)).await;
+    let blob = world.mirror.blob_path(&world.blob.digest);
+    world.range(6 * MIB, 8 * MIB).await;
+    world.mirror.wait_for_fills().await;
+    assert!(!blob.exists());
+    assert_eq!(world.sent(), 2 * MIB);
+    world.range(MIB, 2 * MIB + 100).await;
+    world.whole().await;
+    assert_eq!(world.sent(), SIZE);
+}
+
+/// Parts cannot be had: everything is fetched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_ranges_there_are_no_parts() {
+    for known in [true, false] {
+        let world = world_with(one, known, FillOnRange::Never).await;
+        world.registry.options(|options| options.ranges = false);
+        world.range(9 * MIB, 9 * MIB + 100_000).await;
+        world.whole().await;
+        assert_eq!(world.sent(), SIZE, "known {known}");
+    }
+}
+
+/// One connection is all that there may be, and it breaks, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_come_in_spite_of_faults() {
+    fn narrow(upstream: &mut upstream::Config) {
+        one(upstream);
+        upstream.max_connections = 1;
+    }
+    let world = world_with(narrow, true, FillOnRange::Never).await;
+    let far = 9 * MIB;
+    let rule = Rule::gets(Kind::Blob).of(&world.blob.digest);
+    world.registry.fault(
+        rule.clone().times(2).starting_at(far),
+        Fault::Cut(far + 50_000),
+    );
+    tokio::join!(
+        world.range(far, far + 100_000),
+        world.range(MIB, MIB + 100_000)
+    );
+    world.mirror.wait_for_fills().await;
 }

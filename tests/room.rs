@@ -306,3 +306,58 @@ impl World {
         assert!(!self.mirror.blob_path(&self.blob.digest).exists());
     }
 }
+
+/// Half of an image is there, and its manifest has just been given out: what comes next does not push the
+/// rest out before its client asks for it. Some minutes later it may go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_under_way_keeps_what_it_has_not_read_yet() {
+    let registry = FakeRegistry::start().await;
+    let pulled = images::image(910, &[2 * MIB, 2 * MIB], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &pulled);
+    let others: Vec<_> = (0..4)
+        .map(|n| images::image(920 + n, &[3 * MIB], Dialect::Oci))
+        .collect();
+    for (n, other) in others.iter().enumerate() {
+        registry.put_image(&format!("team/other{n}"), Some("v1"), other);
+    }
+    let mirror = MirrorBuilder::of(&registry)
+        .with(|config| config.cache.max_size = Amount::Bytes(12 << 20))
+        .start()
+        .await;
+    let read = |repository: String, blob: Blob| {
+        let client = mirror.client;
+        async move {
+            let path = format!("/v2/{repository}/blobs/{}", blob.digest);
+            client.get(&path).await.assert_bytes(200, &blob.bytes);
+        }
+    };
+    for layer in &pulled.layers {
+        read("team/app".to_owned(), layer.clone()).await;
+    }
+    mirror.wait_for_fills().await;
+    // Another node begins to pull, and takes the first layer.
+    assert_eq!(mirror.get("/v2/team/app/manifests/v1").await.status, 200);
+    mirror.clock.advance(Duration::from_mins(2));
+    for (n, other) in others.iter().enumerate() {
+        read(format!("team/other{n}"), other.layers[0].clone()).await;
+        mirror.wait_for_fills().await;
+    }
+    for layer in &pulled.layers {
+        read("team/app".to_owned(), layer.clone()).await;
+        assert_eq!(registry.counters().blob_gets(&layer.digest), 1);
+    }
+    mirror.clock.advance(Duration::from_mins(6));
+    for turn in 0..3 {
+        for (n, other) in others.iter().enumerate() {
+            mirror.clock.advance(Duration::from_mins(2));
+            read(format!("team/other{n}"), other.layers[0].clone()).await;
+            mirror.wait_for_fills().await;
+        }
+        println!("turn {turn}");
+    }
+    let kept = pulled
+        .layers
+        .iter()
+        .filter(|layer| mirror.blob_path(&layer.digest).exists());
+    assert_eq!(kept.count(), 0, "they are as good as any others now");
+}

@@ -18,6 +18,9 @@ pub(super) const MAX_SIZE: Amount = Amount::Bytes(50_000_000_000);
 /// `cache.min_free`: a cache must not be what fills a disk. A part and no number of bytes, so that it fits a disk
 /// of 64 MB and one of 20 TB, and a small one, so that a disk of the cache's own is used.
 pub(super) const MIN_FREE: Amount = Amount::Percent(1);
+/// `cache.scrub`: a sector that goes bad is found before its copy elsewhere is likely to, and a terabyte in a
+/// month is 400 kB a second, which no disk notices.
+pub(super) const SCRUB: Option<Duration> = Some(Duration::from_hours(30 * 24));
 /// The upstream that requests without a name mean, as they do in dockerd.
 pub(super) const DEFAULT_UPSTREAM: &str = "docker.io";
 /// `timeout` of an `exec` login: a helper that asks a cloud takes a second or two, and a client waits

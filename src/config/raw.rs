@@ -63,7 +63,7 @@ table! {
 }
 table! {
     /// `[cache]`.
-    Cache { dir, max_size, min_free }
+    Cache { dir, max_size, min_free, fill_on_range, scrub } with pin: Option<Leaf>
 }
 table! {
     /// `[tags]`.
@@ -96,6 +96,9 @@ pub(super) const RULE_KEYS: &[&str] = &[
     "keep_deleted",
     "negative_ttl",
 ];
+
+/// The keys of a `[[cache.pin]]`.
+pub(super) const PIN_KEYS: &[&str] = &["match"];
 
 /// The upstreams, in the order of the file.
 #[derive(Clone, Default)]
@@ -144,10 +147,11 @@ pub(super) enum Value {
 impl File {
     /// Every key that exists, with `*` for the name of an upstream.
     pub(super) fn known_keys() -> Vec<String> {
-        let tables: [(&str, &[&str]); 7] = [
+        let tables: [(&str, &[&str]); 8] = [
             ("server", Server::KEYS),
             ("server.tls", Tls::KEYS),
             ("cache", Cache::KEYS),
+            ("cache.pin", PIN_KEYS),
             ("tags", Tags::KEYS),
             ("tags.rule", RULE_KEYS),
             ("log", Log::KEYS),

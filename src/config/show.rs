@@ -5,8 +5,8 @@ mod upstreams;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Config, tags};
-use crate::mirror;
+use super::{Config, tags, values};
+use crate::mirror::{self, FillOnRange};
 use crate::store::Amount;
 use crate::telemetry::logging::LogFormat;
 
@@ -35,6 +35,19 @@ pub(super) fn to_toml(config: &Config) -> String {
     );
     line(&mut out, "max_size", &amount(config.cache.max_size));
     line(&mut out, "min_free", &amount(config.cache.min_free));
+    let fill_on_range = match config.fill_on_range {
+        FillOnRange::Always => quoted("always"),
+        FillOnRange::Never => quoted("never"),
+        FillOnRange::Over(percent) => quoted(&format!("over {percent}%")),
+    };
+    line(&mut out, "fill_on_range", &fill_on_range);
+    let scrub = config.cache.scrub.map(duration);
+    let off = || quoted(values::OFF);
+    line(&mut out, "scrub", &scrub.unwrap_or_else(off));
+    for pin in &config.tags.pins {
+        table(&mut out, "[cache.pin]");
+        line(&mut out, "match", &quoted(pin.as_str()));
+    }
     table(&mut out, "tags");
     show_policy(&mut out, &config.tags.defaults);
     for rule in &config.tags.rules {

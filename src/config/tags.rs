@@ -26,7 +26,7 @@ pub(super) const FAILURES: &[(&str, Failure)] = &[
 /// every pull of a tag.
 const RULES_MAX: usize = 1000;
 
-/// Resolves `[tags]` and its rules. What a rule does not say is as `[tags]` says.
+/// Resolves `[tags]` and its rules. What a rule does not say is as `[tags]` says. Pins are not here.
 pub(super) fn resolve(raw: &Tags) -> Result<Config, Problem> {
     let keys = |name: &str| match name {
         "ttl" => raw.ttl.as_ref(),
@@ -49,7 +49,11 @@ pub(super) fn resolve(raw: &Tags) -> Result<Config, Problem> {
         }
         rules.push(rule);
     }
-    Ok(Config { defaults, rules })
+    Ok(Config {
+        defaults,
+        rules,
+        pins: Vec::new(),
+    })
 }
 
 fn written_rules(leaf: Option<&Leaf>) -> Result<&[Leaf], Problem> {
@@ -127,7 +131,7 @@ fn policy<'a>(
     })
 }
 
-fn pattern(value: &Value) -> Result<Pattern, String> {
+pub(super) fn pattern(value: &Value) -> Result<Pattern, String> {
     let text = values::text(value)?;
     Pattern::parse(&text).map_err(|why| format!("{} {why}", Shown(&text)))
 }

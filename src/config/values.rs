@@ -11,6 +11,7 @@ use url::Url;
 
 use super::error::Shown;
 use super::raw::{Leaf, Value};
+use crate::mirror::FillOnRange;
 use crate::store::Amount;
 use crate::upstream::Strategy;
 
@@ -151,20 +152,41 @@ pub(super) fn min_free(value: &Value) -> Result<Amount, String> {
     }
 }
 
+/// What comes of a blob of which a part was asked for.
+pub(super) fn fill_on_range(value: &Value) -> Result<FillOnRange, String> {
+    const MEANT: &str = "must be \"always\", \"never\" or like \"over 25%\"";
+    let Value::Text(text) = value else {
+        return Err(MEANT.to_owned());
+    };
+    let words: Vec<_> = text.split_whitespace().collect();
+    match *words.as_slice() {
+        ["always"] => Ok(FillOnRange::Always),
+        ["never"] => Ok(FillOnRange::Never),
+        ["over", part] => percent(part, &(0..=99))
+            .map(FillOnRange::Over)
+            .ok_or_else(|| format!("{} is not a whole percentage from 0% to 99%", Shown(part))),
+        _ => Err(format!("{} {MEANT}", Shown(text))),
+    }
+}
+
+/// Whole percents.
+fn percent(text: &str, allowed: &RangeInclusive<u8>) -> Option<u8> {
+    // `parse` alone would take a leading `+`.
+    let digits = text.trim().strip_suffix('%')?.trim_end();
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let percent = digits.parse::<u8>().ok();
+    percent.filter(|percent| plain && allowed.contains(percent))
+}
+
 /// A number of bytes, or whole percents of the file system.
 fn amount(value: &Value, percents: RangeInclusive<u8>) -> Result<Amount, String> {
     let Value::Text(text) = value else {
         return size(value).map(Amount::Bytes);
     };
-    let Some(number) = text.trim().strip_suffix('%') else {
+    if !text.trim().ends_with('%') {
         return size(value).map(Amount::Bytes);
-    };
-    // `parse` alone would take a leading `+`.
-    let digits = number.trim_end();
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    let percent = digits.parse::<u8>().ok();
-    percent
-        .filter(|percent| plain && percents.contains(percent))
+    }
+    percent(text, &percents)
         .map(Amount::Percent)
         .ok_or_else(|| {
             let (text, least, most) = (Shown(text), percents.start(), percents.end());
@@ -199,6 +221,21 @@ pub(super) fn duration(value: &Value) -> Result<Duration, String> {
         return Err(format!("{} is more than a hundred years", Shown(text)));
     }
     Ok(duration)
+}
+
+/// In which time the store is hashed again; `off`: it is not.
+pub(super) fn scrub(value: &Value) -> Result<Option<Duration>, String> {
+    if matches!(value, Value::Text(text) if text.trim() == OFF) {
+        return Ok(None);
+    }
+    let period = duration(value).map_err(|why| format!("{why}, or \"{OFF}\""))?;
+    if period < SCRUB_MIN {
+        return Err(format!(
+            "must be at least {}h, or \"{OFF}\"",
+            SCRUB_MIN.as_secs() / 3600
+        ));
+    }
+    Ok(Some(period))
 }
 
 /// A time limit: zero would let nothing through.
@@ -307,6 +344,11 @@ const DURATION_MAX: Duration = Duration::from_hours(100 * 366 * 24);
 /// Under containerd's `ResponseHeaderTimeout` of 30 s, with time left to answer (invariant 9).
 const HEADER_TIMEOUT_MAX: Duration = Duration::from_secs(25);
 
+/// What turns something off that has a length of time.
+pub(super) const OFF: &str = "off";
+/// The shortest time for a scrub of the whole store: no disk should do nothing else.
+const SCRUB_MIN: Duration = Duration::from_hours(1);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -406,6 +448,21 @@ mod tests {
         }
         assert_eq!(duration(&written("250ms")), Ok(Duration::from_millis(250)));
         assert_eq!(duration(&Value::Integer(0)), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_scrub_has_a_time_or_is_off() {
+        assert_eq!(scrub(&written("off")), Ok(None));
+        let month = Duration::from_hours(30 * 24);
+        assert_eq!(scrub(&written("30d")), Ok(Some(month)));
+        for (text, words) in [
+            ("30m", "at least 1h"),
+            ("0s", "\"off\""),
+            ("never", "or \"off\""),
+        ] {
+            let why = scrub(&written(text)).unwrap_err();
+            assert!(why.contains(words), "{text}: {why}");
+        }
     }
 
     #[test]

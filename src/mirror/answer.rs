@@ -8,9 +8,9 @@ use bytes::Bytes;
 
 use super::bypass::{Pass, Passage};
 use super::{Inner, MirrorError, Source};
-use crate::oci::Digest;
 use crate::oci::link::NextPage;
-use crate::store::{Blob, Ended, Fill, Reader, StoredReader};
+use crate::oci::{ByteRange, Digest};
+use crate::store::{Blob, Ended, Fill, Handed, Reader, StoredReader};
 use crate::telemetry::Outcome;
 use crate::upstream::Via;
 
@@ -41,20 +41,30 @@ pub struct BlobAnswer {
 
 #[derive(Debug)]
 pub(super) enum Content {
-    Stored(Blob),
+    Stored(Blob, Asker),
     Filling(Filling),
     Passing(Passage),
 }
 
-/// A fill, and for whom it is read: if it turns out that the blob cannot be stored, this one goes on
-/// without it.
+/// For whom a blob or a fill is read: if it turns out that the store cannot give it, this one goes on
+/// without.
 #[derive(Clone, Debug)]
-pub(super) struct Filling {
-    pub(super) fill: Fill<MirrorError>,
+pub(super) struct Asker {
     pub(super) mirror: Arc<Inner>,
     pub(super) source: Source,
     pub(super) digest: Digest,
     pub(super) via: Option<Via>,
+}
+
+/// A fill that is to be read.
+#[derive(Debug)]
+pub(super) struct Filling {
+    pub(super) fill: Fill<MirrorError>,
+    /// The range that the client asks for.
+    pub(super) asked: Option<ByteRange>,
+    /// Whether a manifest has said how large the blob is.
+    pub(super) size_is_known: bool,
+    pub(super) asker: Asker,
 }
 
 /// The bytes of a blob, as fast as the client takes them. Dropping it is the
@@ -64,8 +74,8 @@ pub struct BlobReader(Reading);
 
 #[derive(Debug)]
 enum Reading {
-    Stored(StoredReader),
-    Filling(Reader<MirrorError>, Box<Filling>),
+    Stored(StoredReader, Box<Asker>),
+    Filling(Reader<MirrorError>, Box<Asker>),
     Passing(Pass),
 }
 
@@ -101,12 +111,41 @@ impl BlobAnswer {
     #[must_use]
     pub fn reader(self, range: Option<Range<u64>>) -> BlobReader {
         BlobReader(match self.content {
-            Content::Stored(blob) => Reading::Stored(blob.reader(range)),
+            Content::Stored(blob, asker) => Reading::Stored(blob.reader(range), Box::new(asker)),
             Content::Filling(filling) => {
-                Reading::Filling(filling.fill.reader(range), Box::new(filling))
+                let reader = filling.reader(range);
+                Reading::Filling(reader, Box::new(filling.asker))
             }
             Content::Passing(passage) => Reading::Passing(passage.open(range)),
         })
+    }
+}
+
+impl Filling {
+    fn reader(&self, range: Option<Range<u64>>) -> Reader<MirrorError> {
+        match range {
+            Some(range) if self.is_a_part(&range) => self.fill.part_reader(range),
+            range => self.fill.reader(range),
+        }
+    }
+
+    /// Whether the client knows where what it reads ends, and completes nothing with it: it depends
+    /// on nobody's word for the blob's size, nor on the digest.
+    fn is_a_part(&self, range: &Range<u64>) -> bool {
+        let knows_end = match self.asked {
+            None | Some(ByteRange::From(_)) => false,
+            Some(ByteRange::Between(_, last)) => last.checked_add(1) == Some(range.end),
+            Some(ByteRange::Suffix(_)) => self.size_is_known,
+        };
+        knows_end && range.start > 0
+    }
+}
+
+impl Asker {
+    /// Goes on past the store.
+    fn pass_on(&self, handed: Handed) -> Result<Pass, MirrorError> {
+        let (source, via) = (self.source.clone(), self.via.clone());
+        self.mirror.pass_on(source, self.digest, via, handed)
     }
 }
 
@@ -116,7 +155,7 @@ impl BlobReader {
     #[must_use]
     pub fn patience(&self) -> Duration {
         match &self.0 {
-            Reading::Stored(_) | Reading::Filling(..) => Duration::ZERO,
+            Reading::Stored(..) | Reading::Filling(..) => Duration::ZERO,
             Reading::Passing(pass) => pass.patience(),
         }
     }
@@ -128,17 +167,21 @@ impl BlobReader {
     pub async fn next(&mut self) -> Result<Option<Bytes>, MirrorError> {
         loop {
             let pass = match &mut self.0 {
-                Reading::Stored(reader) => {
-                    return reader.next().await.map_err(MirrorError::Store);
-                }
                 Reading::Passing(pass) => return pass.next().await,
-                Reading::Filling(reader, filling) => match reader.next().await {
+                Reading::Stored(reader, asker) => match reader.next().await {
                     Ok(bytes) => return Ok(bytes),
-                    Err(Ended::Failed(MirrorError::NotStored { .. })) => {
-                        let handed = reader.hand_over()?;
-                        let (source, digest) = (filling.source.clone(), filling.digest);
-                        let via = filling.via.clone();
-                        filling.mirror.pass_on(source, digest, via, handed)?
+                    // The store has set it aside, or will try again. What was given of it is hashed
+                    // once more, with what comes now.
+                    Err(why) => {
+                        let handed = reader.hand_over();
+                        let pass = asker.pass_on(handed);
+                        pass.map_err(|_busy| MirrorError::Store(why))?
+                    }
+                },
+                Reading::Filling(reader, asker) => match reader.next().await {
+                    Ok(bytes) => return Ok(bytes),
+                    Err(Ended::Failed(MirrorError::NotStored { .. }) | Ended::Unreadable(_)) => {
+                        asker.pass_on(reader.hand_over()?)?
                     }
                     Err(ended) => return Err(ended.into()),
                 },

@@ -1,16 +1,15 @@
 //! Blobs: from the store, from a fill that is under way, or by a new fill.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::answer::{BlobAnswer, BlobHead, Content, Filling};
+use super::answer::{Asker, BlobAnswer, BlobHead, Content, Filling};
 use super::flight::Seat;
 use super::negative::What;
 use super::{ANSWER_WAIT_MAX, Inner, Mirror, MirrorError, Source, in_time};
-use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
+use crate::oci::{ByteRange, Digest};
 use crate::store::{Ended, Fill, Link};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{BlobAsk, FetchError, Via, carry};
@@ -20,7 +19,7 @@ use crate::upstream::{BlobAsk, FetchError, Via, carry};
 const ATTEMPTS_MAX: usize = 4;
 
 impl Mirror {
-    /// A blob, of which `wanted` will be read first, if it is not to be read from its beginning.
+    /// A blob, of which the client asks for this range, or for all.
     ///
     /// # Errors
     /// [`MirrorError`].
@@ -28,9 +27,9 @@ impl Mirror {
         &self,
         source: &Source,
         digest: &Digest,
-        wanted: Option<Range<u64>>,
+        asked: Option<ByteRange>,
     ) -> Result<BlobAnswer, MirrorError> {
-        in_time(self.inner.blob(source, digest, wanted)).await
+        in_time(self.inner.blob(source, digest, asked)).await
     }
 
     /// What HEAD of a blob says.
@@ -51,7 +50,7 @@ impl Inner {
         self: &Arc<Self>,
         source: &Source,
         digest: &Digest,
-        wanted: Option<Range<u64>>,
+        asked: Option<ByteRange>,
     ) -> Result<BlobAnswer, MirrorError> {
         let answer_by = Instant::now() + ANSWER_WAIT_MAX;
         for _ in 0..ATTEMPTS_MAX {
@@ -72,7 +71,7 @@ impl Inner {
                     }
                     match fill.started().await {
                         Ok(total) => {
-                            let content = self.filling(fill, source, digest);
+                            let content = self.filling(fill, source, digest, asked).await;
                             return Ok(BlobAnswer {
                                 total,
                                 outcome: Outcome::Collapsed,
@@ -89,9 +88,10 @@ impl Inner {
                 }
                 Seat::Lead(lead) => {
                     let fill = lead.fill.clone();
-                    let (mirror, asked, digest_asked) = (Arc::clone(self), source.clone(), *digest);
+                    let (mirror, source_asked, wanted) =
+                        (Arc::clone(self), source.clone(), *digest);
                     self.tasks.spawn(carry(async move {
-                        mirror.fetch(lead, asked, digest_asked, wanted).await;
+                        mirror.fetch(lead, source_asked, wanted, asked).await;
                     }));
                     let started = fill.started().await.map_err(MirrorError::from);
                     if let Err(MirrorError::NotStored { .. }) = started {
@@ -100,7 +100,7 @@ impl Inner {
                     let total = started.inspect_err(|error| {
                         self.note_unknown(source, What::Blob(*digest), error);
                     })?;
-                    let content = self.filling(fill, source, digest);
+                    let content = self.filling(fill, source, digest, asked).await;
                     return Ok(BlobAnswer {
                         total,
                         outcome: Outcome::Miss,
@@ -112,19 +112,36 @@ impl Inner {
         Err(MirrorError::Busy("the blob comes and goes"))
     }
 
-    fn filling(
+    async fn filling(
         self: &Arc<Self>,
         fill: Fill<MirrorError>,
         source: &Source,
         digest: &Digest,
+        asked: Option<ByteRange>,
     ) -> Content {
+        let size_is_known = match asked {
+            Some(ByteRange::Suffix(_)) => {
+                let link = self.store.link(source, digest).await;
+                link.is_some_and(|link| link.size.is_some())
+            }
+            // Nothing depends on it.
+            Some(ByteRange::From(_) | ByteRange::Between(..)) | None => false,
+        };
         Content::Filling(Filling {
             fill,
+            asked,
+            size_is_known,
+            asker: self.asker(source, digest),
+        })
+    }
+
+    fn asker(self: &Arc<Self>, source: &Source, digest: &Digest) -> Asker {
+        Asker {
             mirror: Arc::clone(self),
             source: source.clone(),
             digest: *digest,
             via: Via::of_this_request(),
-        })
+        }
     }
 
     async fn blob_head(
@@ -182,7 +199,7 @@ impl Inner {
         Ok(Some(BlobAnswer {
             total,
             outcome: Outcome::Hit,
-            content: Content::Stored(blob),
+            content: Content::Stored(blob, self.asker(source, digest)),
         }))
     }
 

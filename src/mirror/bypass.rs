@@ -116,12 +116,20 @@ impl Inner {
         permit.map_err(|_| MirrorError::Busy("too many blobs that cannot be stored"))
     }
 
-    /// Says, not too often, that a blob cannot be stored.
+    /// Says, not too often, that something cannot be stored. Of a disk that fails the store has told, once.
     pub(super) fn note_not_stored(&self, source: &Source, digest: &Digest, error: &MirrorError) {
+        let room = matches!(error, MirrorError::NotStored { room: true, .. });
+        if !room && self.store.trouble().is_some() {
+            tracing::debug!(
+                upstream = %source.upstream, repository = %source.repository, %digest, %error,
+                "not stored, because the disk fails"
+            );
+            return;
+        }
         let Some(others) = self.not_stored.due(self.clock.now()) else {
             return;
         };
-        let advice = if matches!(error, MirrorError::NotStored { room: true, .. }) {
+        let advice = if room {
             "raise cache.max_size, or make room on the disk"
         } else {
             "is the disk full, read-only or failing?"
@@ -129,7 +137,7 @@ impl Inner {
         tracing::error!(
             upstream = %source.upstream, repository = %source.repository, %digest, %error,
             others_since_last_told = others, advice,
-            "a blob cannot be stored; each client gets it straight from upstream"
+            "a blob or manifest cannot be stored; each client gets it straight from upstream"
         );
     }
 }
@@ -320,24 +328,27 @@ impl Carrier {
 
     /// Upstream and whoever said the size before must agree: clients have been told.
     async fn check_size(&self, fetched: &BlobFetch) -> Result<(), MirrorError> {
+        match (self.passage.total, fetched.total) {
+            // It may be the manifest that is wrong.
+            (Some(expected), Some(got)) if expected != got => {
+                let why = format!("upstream announces {got} bytes, {expected} are expected");
+                Err(self.other_size(why).await)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The next client shall be told another size, or none.
+    async fn other_size(&self, why: String) -> MirrorError {
         let Passage {
             mirror,
             source,
             digest,
-            total,
             ..
         } = &self.passage;
-        match (*total, fetched.total) {
-            (Some(expected), Some(got)) if expected != got => {
-                // It may be the manifest that is wrong.
-                mirror.store.forget_size(source, digest).await;
-                Err(MirrorError::WrongContent {
-                    digest: *digest,
-                    why: format!("upstream announces {got} bytes, {expected} are expected"),
-                })
-            }
-            _ => Ok(()),
-        }
+        mirror.store.forget_size(source, digest).await;
+        let digest = *digest;
+        MirrorError::WrongContent { digest, why }
     }
 
     /// Takes what comes of one answer.
@@ -362,6 +373,10 @@ impl Carrier {
         match self.end {
             Some(end) if self.position < end => {
                 let why = format!("ended at byte {} of {end}", self.position);
+                if fetched.total.is_none() && !fetched.ranged {
+                    // It ended as it was meant to: it may be the manifest that is wrong.
+                    return Err(self.other_size(why).await.into());
+                }
                 Err(Failure::Broken(FetchError::Broken(why)))
             }
             Some(_) | None => Ok(()),

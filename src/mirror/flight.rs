@@ -124,6 +124,26 @@ impl Fills {
             .map(|e| e.fill.clone())
     }
 
+    /// Takes a fill that nobody follows off the table; whoever asks for its blob next begins a new one.
+    /// `alone` says whether that is so, while nobody can find it.
+    pub(super) fn give_up(&self, digest: &Digest, alone: impl FnOnce() -> bool) -> bool {
+        let mut table = self.table();
+        let given_up = alone();
+        if given_up {
+            table.remove(digest);
+        }
+        given_up
+    }
+
+    /// All of them: what is fetched, for which repository.
+    pub(super) fn list(&self) -> Vec<(Digest, Source, Fill<MirrorError>)> {
+        let table = self.table();
+        let under_way = table.iter().filter(|(_, entry)| !entry.fill.has_failed());
+        under_way
+            .map(|(digest, entry)| (*digest, entry.source.clone(), entry.fill.clone()))
+            .collect()
+    }
+
     fn table(&self) -> MutexGuard<'_, HashMap<Digest, Entry>> {
         // Each change is one insert or remove.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)

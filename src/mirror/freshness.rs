@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Policy, Revalidate, Ttl};
 use crate::clock::Timestamp;
 use crate::oci::AcceptClass;
-use crate::store::TagRecord;
+use crate::store::{Origin, TagRecord};
 
 /// After upstream could not answer, a stale tag is served for this long
 /// without asking again: a fleet's pulls must not each wait for a dead upstream.
@@ -90,6 +90,10 @@ pub(super) fn last_known(records: &[TagRecord], class: AcceptClass) -> Option<&T
 }
 
 fn may_be_stale(record: &TagRecord, policy: &Policy, now: Timestamp) -> bool {
+    // What was imported is carried to where upstream may never be reached: there its time does not run out.
+    if record.origin == Origin::Import {
+        return true;
+    }
     match policy.ttl {
         Ttl::Forever => true,
         Ttl::For(ttl) => now.since(record.checked) < ttl.saturating_add(policy.stale_if_error),
@@ -135,6 +139,7 @@ mod tests {
             digest: Digest::Sha256([1; 32]),
             media_type: media_type.to_owned(),
             checked: Timestamp(checked * 1000),
+            origin: Origin::Upstream,
         }
     }
 
@@ -227,6 +232,24 @@ mod tests {
         }
         let image = class(media::OCI_MANIFEST);
         assert_eq!(judged_by(&policy, &known, image, None, 100), "absent");
+    }
+
+    #[test]
+    fn an_imported_tag_is_asked_for_when_its_ttl_is_over_and_serves_for_ever_if_nobody_answers() {
+        let all = class("*/*");
+        let mut imported = record(all, media::OCI_INDEX, 100);
+        imported.origin = Origin::Import;
+        let known = [imported];
+        assert_eq!(judged(&known, all, None, 159), "fresh");
+        assert_eq!(judged(&known, all, None, 160), "revalidate");
+        let years_later = 1_000_000_000;
+        assert_eq!(judged(&known, all, None, years_later), "revalidate");
+        let now = Timestamp(years_later * 1000);
+        assert!(fallback(&known, all, &POLICY, now).is_some());
+        assert_eq!(
+            judged(&known, all, Some(years_later - 1), years_later),
+            "stale"
+        );
     }
 
     #[test]

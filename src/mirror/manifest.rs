@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::answer::ManifestAnswer;
 use super::flight::Role;
+use super::inspect::PinNews;
 use super::negative::What;
 use super::{Inner, Mirror, MirrorError, Source, in_time};
 use crate::oci::manifest::{ChildKind, Inspection, MANIFEST_BYTES_MAX, inspect};
@@ -35,6 +36,8 @@ pub(super) struct Manifest {
     pub(super) digest: Digest,
     pub(super) media_type: Arc<str>,
     pub(super) bytes: Bytes,
+    /// What it names: whoever is given it will ask for that.
+    pub(super) children: Arc<[Digest]>,
 }
 
 /// A manifest and how it was found: what a flight shares.
@@ -62,6 +65,7 @@ impl Mirror {
             }
             Reference::Tag(tag) => in_time(self.inner.by_tag(source, tag, accept)).await?,
         };
+        self.inner.store.expect(&kept.manifest.children);
         Ok(ManifestAnswer {
             digest: kept.manifest.digest,
             media_type: Arc::clone(&kept.manifest.media_type),
@@ -136,6 +140,7 @@ impl Inner {
             digest,
             media_type: inspection.media_type.as_str().into(),
             bytes: fetched.bytes,
+            children: children(&inspection),
         });
         // The digest of signed schema 1 is not that of its bytes, so that its writer can choose it: what
         // is kept under a digest serves all repositories, and such a manifest is passed on alone.
@@ -146,7 +151,7 @@ impl Inner {
                 .store
                 .put(&digest, &manifest.media_type, manifest.bytes.clone());
             if let Err(error) = put.await {
-                tracing::warn!(%digest, %error, "a manifest is served but cannot be stored. Is the disk full or read-only?");
+                self.note_not_stored(source, &digest, &error.into());
             }
         }
         let links = links(&manifest, &inspection);
@@ -160,6 +165,9 @@ impl Inner {
             self.forget_unknown(source, what);
         }
         self.store.record_links(source, links).await;
+        if let Reference::Digest(digest) = reference {
+            self.tell_pins(PinNews::Manifest(source.clone(), *digest));
+        }
         let outcome = if passed_on {
             Outcome::Bypass
         } else {
@@ -251,14 +259,17 @@ impl Inner {
             return None;
         }
         let known = self.store.media_type(digest).await;
+        let inspection = inspect(known.as_deref(), &bytes);
+        let children = inspection.as_ref().map(children).unwrap_or_default();
         let media_type = match known {
             Some(media_type) => media_type,
-            None => inspect(None, &bytes).ok()?.media_type,
+            None => inspection.ok()?.media_type,
         };
         let manifest = Arc::new(Manifest {
             digest: *digest,
             media_type: media_type.into(),
             bytes,
+            children,
         });
         self.hot.insert(*digest, Arc::clone(&manifest));
         Some(manifest)
@@ -313,6 +324,7 @@ impl Inner {
             self.store
                 .record_links(source, links(manifest, &inspection))
                 .await;
+            self.tell_pins(PinNews::Manifest(source.clone(), manifest.digest));
         }
     }
 }
@@ -390,8 +402,14 @@ impl Checked {
     }
 }
 
+/// What a manifest names.
+fn children(inspection: &Inspection) -> Arc<[Digest]> {
+    let children = inspection.children.iter().filter(|child| !child.foreign);
+    children.map(|child| child.digest).collect()
+}
+
 /// What a repository is known to have because it has this manifest.
-fn links(manifest: &Manifest, inspection: &Inspection) -> Vec<(Digest, Link)> {
+pub(super) fn links(manifest: &Manifest, inspection: &Inspection) -> Vec<(Digest, Link)> {
     let own = Link::of(ChildKind::Manifest, Some(manifest.bytes.len() as u64));
     let children = inspection.children.iter().filter(|child| !child.foreign);
     let children = children.map(|child| (child.digest, Link::of(child.kind, child.size)));

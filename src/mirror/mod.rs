@@ -11,6 +11,10 @@
 //! | `freshness` | whether a tag may be served (pure) |
 //! | `negative` | what upstream said a moment ago that there is not |
 //! | `lists` | tag lists, referrers, the catalog |
+//! | `verify` | whether what is stored is what it should be |
+//! | `repair` | what is damaged, fetched again |
+//! | `import` | images that an operator brings |
+//! | `inspect/` | what an operator sees and removes |
 //! | `flight` | one piece of work for all who ask at once |
 //!
 //! Work that goes upstream runs on the mirror's own tasks: the client who
@@ -22,12 +26,16 @@ mod bypass;
 mod error;
 mod flight;
 mod freshness;
+mod import;
+pub mod inspect;
 mod lists;
 mod manifest;
 mod negative;
 mod policy;
+mod repair;
 mod tag;
 mod transfer;
+mod verify;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,11 +51,17 @@ use bypass::{PASSES_MAX, Seldom};
 pub use error::MirrorError;
 use flight::{Fills, Flights};
 use freshness::LastFailure;
+pub use import::{IMPORTS_MAX, ImportError, Imported, ImportedImage};
+use inspect::{LastUsage, PinWatch};
 use manifest::{Found, Manifest, ManifestKey};
 use negative::{List, Negative};
 pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
+pub use transfer::FillOnRange;
+pub use verify::{
+    Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
+};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 pub use crate::oci::directory::Source;
 use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Directory, Tag, UpstreamName};
@@ -79,11 +93,25 @@ pub struct Mirror {
     inner: Arc<Inner>,
 }
 
+/// How ready a mirror is for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// All is well.
+    Ready,
+    /// The store's disk or index fails, in one line: clients are served all the same, from what can be
+    /// read and from upstream.
+    Degraded(String),
+    /// It is shutting down.
+    Stopping,
+}
+
 /// What a mirror is made of.
 #[derive(Debug)]
 pub struct Parts {
     /// What is done about which tag.
     pub config: Config,
+    /// What comes of a blob of which a part was asked for.
+    pub fill_on_range: FillOnRange,
     /// Which upstream a request means.
     pub directory: Directory,
     /// The upstreams: one for each name in the directory.
@@ -102,6 +130,7 @@ type Asked<K, V> = Arc<Flights<K, Result<V, MirrorError>>>;
 #[derive(Debug)]
 struct Inner {
     config: Config,
+    fill_on_range: FillOnRange,
     directory: Directory,
     upstreams: HashMap<UpstreamName, Upstream>,
     store: Store,
@@ -117,9 +146,19 @@ struct Inner {
     unattended: Arc<Semaphore>,
     passes: Arc<Semaphore>,
     not_stored: Seldom,
+    /// A permit for the one run of `verify`.
+    verifying: Arc<Semaphore>,
+    /// A permit for each upload of an import.
+    importing: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
     pseudonym: Pseudonym,
+    /// When this was made.
+    started: Timestamp,
+    pin_watch: PinWatch,
+    usage: LastUsage,
+    /// Held while an operator removes something.
+    removing: tokio::sync::Mutex<()>,
 }
 
 impl Mirror {
@@ -137,9 +176,11 @@ impl Mirror {
         Self {
             inner: Arc::new(Inner {
                 config: parts.config,
+                fill_on_range: parts.fill_on_range,
                 directory: parts.directory,
                 upstreams,
                 store: parts.store,
+                started: parts.clock.now(),
                 clock: parts.clock,
                 metrics: parts.metrics,
                 fills: Arc::default(),
@@ -155,9 +196,14 @@ impl Mirror {
                 unattended: Arc::new(Semaphore::new(FILLS_UNATTENDED_MAX)),
                 passes: Arc::new(Semaphore::new(PASSES_MAX)),
                 not_stored: Seldom::default(),
+                verifying: Arc::new(Semaphore::new(1)),
+                importing: Arc::new(Semaphore::new(IMPORTS_MAX)),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
                 pseudonym: Pseudonym::random(),
+                pin_watch: PinWatch::default(),
+                usage: LastUsage::default(),
+                removing: tokio::sync::Mutex::default(),
             }),
         }
     }
@@ -176,16 +222,14 @@ impl Mirror {
         Ok(self.inner.pseudonym.join(values)?)
     }
 
-    /// Whether the store can be written: `/readyz`. Blocks for a moment.
-    ///
-    /// # Errors
-    /// Why not, in one line.
-    pub fn ready(&self) -> Result<(), String> {
+    /// Whether clients are served, and how well: `/readyz`. Waits for nothing.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
         if self.inner.stop.is_cancelled() {
-            return Err("shutting down".to_owned());
+            return Readiness::Stopping;
         }
-        let probed = self.inner.store.probe();
-        probed.map_err(|error| format!("the cache directory cannot be written: {error}"))
+        let trouble = self.inner.store.trouble();
+        trouble.map_or(Readiness::Ready, Readiness::Degraded)
     }
 
     /// Ends the mirror's own tasks; fills under way are left so that a later

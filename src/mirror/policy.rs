@@ -18,6 +18,8 @@ pub struct Config {
     pub defaults: Policy,
     /// The first one that means a tag decides about it, as a whole.
     pub rules: Vec<Rule>,
+    /// The images that are never evicted.
+    pub pins: Vec<Pattern>,
 }
 
 /// The policy of the tags that a pattern means.
@@ -138,6 +140,7 @@ impl Config {
         Self {
             defaults,
             rules: Vec::new(),
+            pins: Vec::new(),
         }
     }
 
@@ -161,9 +164,7 @@ impl Config {
         if self.rules.is_empty() {
             return self.defaults;
         }
-        let path: Vec<&str> = std::iter::once(source.upstream.as_str())
-            .chain(source.repository.as_str().split('/'))
-            .collect();
+        let path = path_of(source);
         let means = |rule: &&Rule| means_tag(&rule.pattern) && rule.pattern.means_path(&path);
         let rule = self.rules.iter().find(means);
         rule.map_or(self.defaults, |rule| rule.policy)
@@ -282,6 +283,16 @@ impl Pattern {
         &self.text
     }
 
+    /// Whether it means this tag; without one, everything that the repository has.
+    pub(super) fn means(&self, source: &Source, tag: Option<&Tag>) -> bool {
+        let means_tag = match (&self.tag, tag) {
+            (None, _) => true,
+            (Some(glob), Some(tag)) => glob.matches(tag.as_str()),
+            (Some(_), None) => false,
+        };
+        means_tag && self.means_path(&path_of(source))
+    }
+
     /// Whether it means this upstream and repository. Where a step does not fit, the last `**` takes
     /// one component more: at most components times steps comparisons.
     fn means_path(&self, path: &[&str]) -> bool {
@@ -309,6 +320,13 @@ impl Pattern {
         }
         self.path.iter().skip(step).all(|step| *step == Step::Any)
     }
+}
+
+/// The components that a pattern's are compared with.
+fn path_of(source: &Source) -> Vec<&str> {
+    std::iter::once(source.upstream.as_str())
+        .chain(source.repository.as_str().split('/'))
+        .collect()
 }
 
 impl fmt::Debug for Pattern {

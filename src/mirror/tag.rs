@@ -6,13 +6,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::freshness::{self, LastFailure, Verdict};
+use super::inspect::PinNews;
 use super::manifest::{Found, Kept, Manifest};
 use super::negative::What;
 use super::{
     ANSWER_WAIT_MAX, Failure, Inner, MirrorError, Policy, Revalidate, Source, StaleOn, Ttl,
 };
 use crate::oci::{AcceptClass, Reference, Tag};
-use crate::store::TagRecord;
+use crate::store::{Origin, TagRecord};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, Patience};
 
@@ -295,10 +296,13 @@ impl Inner {
             digest: manifest.digest,
             media_type: manifest.media_type.to_string(),
             checked: self.clock.now(),
+            origin: Origin::Upstream,
         };
         self.store
             .record_tag(question.source, question.tag, record)
             .await;
+        let (source, tag) = (question.source.clone(), question.tag.clone());
+        self.tell_pins(PinNews::Tag(source, tag));
     }
 }
 

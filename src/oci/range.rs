@@ -46,6 +46,13 @@ impl ByteRange {
         }
     }
 
+    /// Whether all that comes after its beginning is asked for, as those do who go on with a download
+    /// that broke off. Who reads here and there names an end, or asks for so many of the last bytes.
+    #[must_use]
+    pub const fn completes(self) -> bool {
+        matches!(self, Self::From(_))
+    }
+
     /// The bytes meant in content of `total` bytes (never empty).
     ///
     /// # Errors

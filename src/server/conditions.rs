@@ -50,15 +50,10 @@ pub(super) fn select(headers: &HeaderMap, digest: &str, total: Option<u64>) -> S
     }
 }
 
-/// What a request with a `Range` will read, as far as that can be told before it is known how long the
-/// content is; the end is `u64::MAX` where none is named.
-pub(super) fn wanted_first(headers: &HeaderMap) -> Option<Range<u64>> {
+/// The range that a request has, whatever comes of it when it is known how long the content is.
+pub(super) fn asked_range(headers: &HeaderMap) -> Option<ByteRange> {
     let range = headers.get(header::RANGE)?.to_str().ok()?;
-    match ByteRange::parse(range)? {
-        ByteRange::From(first) => Some(first..u64::MAX),
-        ByteRange::Between(first, last) => Some(first..last.saturating_add(1)),
-        ByteRange::Suffix(_) => None,
-    }
+    ByteRange::parse(range)
 }
 
 /// Whether this strong entity tag is the digest's. Some clients leave the quotes away, and

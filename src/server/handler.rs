@@ -170,8 +170,8 @@ impl Handler {
             let head = self.mirror.blob_head(source, digest).await?;
             return Ok(Reply::blob_head(headers, digest, head));
         }
-        let wanted = conditions::wanted_first(headers);
-        let answer = self.mirror.blob(source, digest, wanted).await?;
+        let asked = conditions::asked_range(headers);
+        let answer = self.mirror.blob(source, digest, asked).await?;
         let head = BlobHead {
             total: answer.total,
             outcome: answer.outcome,

@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::mirror::Mirror;
 use crate::telemetry::Metrics;
 use admin::Admin;
+pub use admin::AdminApi;
 use connection::Tasks;
 use handler::Handler;
 use http::Request;
@@ -27,18 +28,21 @@ use tokio_util::sync::CancellationToken;
 
 mod access_log;
 mod admin;
+mod admin_answer;
 mod body;
 mod client_stream;
 mod conditions;
 mod connection;
 mod descriptors;
 mod handler;
+mod import;
 mod listener;
 mod reply;
 mod respond;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod verify;
 
 /// The most client connections at once; more wait in the backlog. Each costs a file descriptor and, read
 /// slowly, up to some 128 KiB; a fleet's thousand nodes open a handful each. A low limit on descriptors
@@ -174,11 +178,8 @@ impl Bound {
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) {
-        let admin = Arc::new(Admin {
-            mirror: mirror.clone(),
-            metrics: metrics.clone(),
-            stop: stop.clone(),
-        });
+        let admin = Admin::new(mirror.clone(), metrics.clone(), stop.clone());
+        let admin = Arc::new(admin);
         let handler = Arc::new(Handler::new(mirror, metrics, &*clock));
         let tls = self.tls.map(TlsAcceptor::from);
         let drained = CancellationToken::new();
@@ -261,8 +262,8 @@ async fn serve_admin(listener: TcpListener, admin: Arc<Admin>, drained: &Cancell
         |stream, client, permit| {
             let admin = Arc::clone(&admin);
             let service = service_fn(move |request: Request<Incoming>| {
-                let (request, _unread) = request.into_parts();
-                std::future::ready(Ok::<_, Infallible>(admin.answer(&request)))
+                let admin = Arc::clone(&admin);
+                async move { Ok::<_, Infallible>(admin.serve(request).await) }
             });
             let (tasks_inner, stop) = (tasks.clone(), drained.clone());
             tasks.spawn(async move {

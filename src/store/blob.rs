@@ -1,14 +1,14 @@
 //! A stored blob, open.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::fill::READ_BYTES;
-use super::{Store, fs};
+use super::Store;
+use super::disk::DiskFile;
+use super::fill::{Handed, READ_BYTES};
 use crate::oci::{Digest, Hasher};
 
 /// Keeps a stored blob from being evicted. Cheap to clone.
@@ -25,7 +25,7 @@ struct Pinned {
 #[derive(Clone, Debug)]
 pub struct Blob {
     size: u64,
-    file: Arc<File>,
+    file: Arc<DiskFile>,
     pin: Pin,
 }
 
@@ -33,6 +33,9 @@ pub struct Blob {
 #[derive(Debug)]
 pub struct StoredReader {
     blob: Blob,
+    /// Where the range began.
+    start: u64,
+    /// What is left of it.
     range: Range<u64>,
 }
 
@@ -50,7 +53,7 @@ impl Drop for Pinned {
 }
 
 impl Blob {
-    pub(super) fn new(size: u64, file: Arc<File>, pin: Pin) -> Self {
+    pub(super) fn new(size: u64, file: Arc<DiskFile>, pin: Pin) -> Self {
         Self { size, file, pin }
     }
 
@@ -70,7 +73,15 @@ impl Blob {
     #[must_use]
     pub fn reader(self, range: Option<Range<u64>>) -> StoredReader {
         let range = range.unwrap_or(0..self.size);
-        StoredReader { blob: self, range }
+        StoredReader {
+            blob: self,
+            start: range.start,
+            range,
+        }
+    }
+
+    pub(super) fn file(&self) -> &Arc<DiskFile> {
+        &self.file
     }
 
     /// The digest of what the file holds. Blocks: not for async code.
@@ -78,11 +89,21 @@ impl Blob {
         let mut hasher = Hasher::new(self.digest().algorithm());
         let mut position = 0;
         while position < self.size {
-            let bytes = fs::read_at(&self.file, position, READ_BYTES)?;
+            let bytes = self.file.read_at(position, READ_BYTES)?;
             position += bytes.len() as u64;
             hasher.update(&bytes);
         }
         Ok(hasher.finish())
+    }
+
+    /// All of its `size` bytes. Blocks: not for async code.
+    pub(super) fn bytes(&self, size: usize) -> io::Result<Vec<u8>> {
+        let mut whole = Vec::with_capacity(size);
+        while whole.len() < size {
+            let left = size - whole.len();
+            whole.extend(self.file.read_at(whole.len() as u64, left)?);
+        }
+        Ok(whole)
     }
 
     /// All of it, if it is no larger than `limit`: for manifests. A file that
@@ -101,11 +122,23 @@ impl Blob {
 }
 
 impl StoredReader {
+    /// What it was given, so that somebody else can give it the rest.
+    #[must_use]
+    pub fn hand_over(&self) -> Handed {
+        Handed {
+            start: self.start,
+            position: self.range.start,
+            end: Some(self.range.end),
+            total: Some(self.blob.size),
+            file: Some(Arc::clone(&self.blob.file)),
+        }
+    }
+
     /// The next bytes; `None` at the end.
     ///
     /// # Errors
-    /// The file cannot be read, or is shorter than it was: says why. The blob
-    /// has been set aside then, and the client's connection must be broken.
+    /// The file cannot be read, or is shorter than it was: says why. The blob has been set aside then.
+    /// The client's connection must be broken, unless the rest is had elsewhere.
     pub async fn next(&mut self) -> Result<Option<Bytes>, String> {
         let Range { start, end } = self.range.clone();
         if start >= end {
@@ -115,7 +148,7 @@ impl StoredReader {
         let limit = usize::try_from(end - start)
             .unwrap_or(READ_BYTES)
             .min(READ_BYTES);
-        let read = tokio::task::spawn_blocking(move || fs::read_at(&file, start, limit)).await;
+        let read = tokio::task::spawn_blocking(move || file.read_at(start, limit)).await;
         match read.map_err(io::Error::other).flatten() {
             Ok(bytes) => {
                 self.range.start += bytes.len() as u64;
@@ -123,7 +156,11 @@ impl StoredReader {
             }
             Err(error) => {
                 let pinned = &self.blob.pin.0;
-                pinned.store.unreadable(&pinned.digest, &error).await;
+                let unreadable =
+                    pinned
+                        .store
+                        .unreadable(&pinned.digest, &error, Some(&self.blob.file));
+                unreadable.await;
                 Err(error.to_string())
             }
         }

@@ -101,7 +101,7 @@ impl Store {
             // Written with the manifest, and deleted with it, but for some crash.
             Table::MediaTypes => !records::decode_digest(key).is_some_and(stored),
             Table::Repositories => !self.inner.known.has_any(key),
-            Table::Blobs => false,
+            Table::Blobs | Table::Pins => false,
         }
     }
 }

@@ -9,7 +9,6 @@
 //! fill as *vanished*, which readers take as a failure. The reading side is
 //! cheap to clone. Nothing here knows where bytes come from.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,8 +16,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::fs;
+use super::disk::DiskFile;
 use super::shared::{Altered, Shared, Span};
+use super::wants::Want;
 use crate::oci::{Digest, Hasher};
 
 /// How much of the end of a blob is kept from its readers until the digest has
@@ -83,6 +83,17 @@ pub enum Ended<E> {
     Altered,
 }
 
+/// How far a fill is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FillState {
+    /// The size of the blob in bytes, once it is known.
+    pub total: Option<u64>,
+    /// How many of them are there.
+    pub covered: u64,
+    /// Who reads it.
+    pub readers: usize,
+}
+
 /// The reading side of a fill. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Fill<E> {
@@ -99,12 +110,13 @@ pub struct Reader<E> {
     end: Option<u64>,
     /// Whether the tail is kept from this reader until the digest is checked.
     held: bool,
+    want: Want,
     attendance: Attendance,
 }
 
 /// Counts a reader while it lives.
 #[derive(Debug)]
-struct Attendance(Arc<Shared>, u64);
+struct Attendance(Arc<Shared>);
 
 /// What a reader can do now.
 enum Step {
@@ -140,6 +152,28 @@ impl<E: Clone> Fill<E> {
         }
     }
 
+    /// Waits for its end: then the blob is stored, or could not be kept.
+    ///
+    /// # Errors
+    /// How the fill ended, if that was no whole blob.
+    pub async fn over(&self) -> Result<(), Ended<E>> {
+        let mut progress = self.progress.clone();
+        loop {
+            if let Phase::Failed(why) = &progress.borrow_and_update().phase {
+                return Err(Ended::Failed(why.clone()));
+            }
+            // The writer keeps the channel until the commit is through.
+            if progress.changed().await.is_err() {
+                break;
+            }
+        }
+        match &progress.borrow().phase {
+            Phase::Verified => Ok(()),
+            Phase::Failed(why) => Err(Ended::Failed(why.clone())),
+            Phase::Starting | Phase::Streaming => Err(Ended::Vanished),
+        }
+    }
+
     /// Whether it has ended in failure: a new fill may take its place.
     #[must_use]
     pub fn has_failed(&self) -> bool {
@@ -151,20 +185,43 @@ impl<E: Clone> Fill<E> {
         }
     }
 
-    /// A reader of `range`, of everything when `None`.
+    /// How far it is.
+    #[must_use]
+    pub fn state(&self) -> FillState {
+        FillState {
+            total: self.progress.borrow().total,
+            covered: self.shared.coverage().bytes(),
+            readers: self.shared.readers(),
+        }
+    }
+
+    /// A reader of `range`, of everything when `None`. One that reaches the end completes a download,
+    /// be it one that was broken off: the end is held back.
     #[must_use]
     pub fn reader(&self, range: Option<Range<u64>>) -> Reader<E> {
         let total = self.progress.borrow().total;
         let (start, end) = range.map_or((0, None), |r| (r.start, Some(r.end)));
-        let number = self.shared.reader_comes();
+        self.read(start, end, end.is_none() || end == total)
+    }
+
+    /// A reader of a part, wherever it ends: it completes nothing, and nothing is held back from it.
+    #[must_use]
+    pub fn part_reader(&self, range: Range<u64>) -> Reader<E> {
+        self.read(range.start, Some(range.end), false)
+    }
+
+    fn read(&self, start: u64, end: Option<u64>, held: bool) -> Reader<E> {
+        self.shared.reader_comes();
+        if held {
+            self.shared.wants.everything();
+        }
         Reader {
             progress: self.progress.clone(),
             span: Span::new(start),
             end,
-            // A range that reaches the end completes a download that was broken
-            // off: it is held like a whole one.
-            held: end.is_none() || end == total,
-            attendance: Attendance(Arc::clone(&self.shared), number),
+            held,
+            want: Want::new(Arc::clone(&self.shared.wants)),
+            attendance: Attendance(Arc::clone(&self.shared)),
         }
     }
 }
@@ -181,7 +238,7 @@ pub struct Handed {
     /// The size of the blob, if it is known.
     pub total: Option<u64>,
     /// The file that has what it was given, open also after it was deleted.
-    pub(super) file: Option<Arc<File>>,
+    pub(super) file: Option<Arc<DiskFile>>,
 }
 
 impl Handed {
@@ -212,7 +269,7 @@ impl Handed {
             let mut at = 0;
             while at < self.position {
                 let left = usize::try_from(self.position - at).unwrap_or(READ_BYTES);
-                let bytes = fs::read_at(&file, at, left.min(READ_BYTES))?;
+                let bytes = file.read_at(at, left.min(READ_BYTES))?;
                 hasher.update(&bytes);
                 at += bytes.len() as u64;
             }
@@ -252,13 +309,14 @@ impl<E: Clone> Reader<E> {
                 Step::End => return Ok(None),
                 Step::Read(range) => {
                     if let Some(bytes) = self.take(range).await? {
-                        self.attendance.0.want_nothing(self.attendance.1);
+                        self.want.done();
                         return Ok(Some(bytes));
                     }
                 }
                 Step::Wait if closed => return Err(Ended::Vanished),
                 Step::Wait => {
-                    self.attendance.want(self.span.position(), self.end);
+                    let end = self.end.unwrap_or(u64::MAX);
+                    self.want.wait(self.span.position()..end);
                     // The error is seen as `closed` in the next round.
                     drop(self.progress.changed().await);
                 }
@@ -313,8 +371,7 @@ impl<E: Clone> Reader<E> {
         let limit = usize::try_from(range.end - range.start)
             .unwrap_or(READ_BYTES)
             .min(READ_BYTES);
-        let read =
-            tokio::task::spawn_blocking(move || fs::read_at(&file, range.start, limit)).await;
+        let read = tokio::task::spawn_blocking(move || file.read_at(range.start, limit)).await;
         match read.map_err(io::Error::other).flatten() {
             Ok(bytes) => Ok(shared
                 .give(&mut self.span, bytes.len())
@@ -328,14 +385,8 @@ impl<E: Clone> Reader<E> {
     }
 }
 
-impl Attendance {
-    fn want(&self, position: u64, end: Option<u64>) {
-        self.0.want(self.1, position..end.unwrap_or(u64::MAX));
-    }
-}
-
 impl Drop for Attendance {
     fn drop(&mut self) {
-        self.0.reader_goes(self.1);
+        self.0.reader_goes();
     }
 }

@@ -4,8 +4,10 @@
 //! blobs/<alg>/<aa>/<hex>      committed: hashed in full before it got this name
 //! fills/<alg>/<hex>.part      partial, and
 //! fills/<alg>/<hex>.cov       which ranges of it are durably there
+//! damaged/<alg>-<hex>         could not be read: kept, some of them, so that bad sectors are not used again
 //! index.redb                  what can be rebuilt or asked again
 //! journal.0, journal.1        which blobs the index has not caught up with
+//! scrub.json                  how far the scrub has come
 //! LOCK                        held by the one process that writes here; has its number
 //! VERSION                     of this layout
 //! ```
@@ -19,19 +21,24 @@ mod found;
 mod journal;
 mod lock;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use found::{Found, Shard};
-pub use journal::Journal;
-pub use lock::Lock;
+pub(super) use found::Shard;
+pub(super) use journal::Journal;
+pub(super) use lock::Lock;
+use redb::backends::FileBackend;
 use serde::{Deserialize, Serialize};
 
 use super::Space;
 use super::coverage::Coverage;
+use super::disk::{Disk, DiskFile, DiskOp as Op};
+use super::health::{self, Health};
+use super::index::OnDisk;
 use crate::oci::Digest;
 
 /// The version of the layout, as it stands in `VERSION`.
@@ -40,43 +47,57 @@ const LAYOUT_VERSION: &str = "1";
 /// A coverage record above this size is not ours.
 const COVERAGE_RECORD_BYTES_MAX: u64 = 1024 * 1024;
 
+/// A note above this size is not ours: it has a digest and three numbers.
+const SCRUB_NOTE_BYTES_MAX: u64 = 4096;
+
 /// The unit in which files are said to take space, whatever the file system's blocks are (stat(2)).
 const BLOCK_BYTES: u64 = 512;
 
+/// The directories that a store consists of.
+const DIRECTORIES: [&str; 7] = [
+    "blobs",
+    "blobs/sha256",
+    "blobs/sha512",
+    "fills",
+    "fills/sha256",
+    "fills/sha512",
+    "damaged",
+];
+
 /// The directory of a store.
-#[derive(Clone, Debug)]
-pub struct Layout {
+#[derive(Debug)]
+pub(super) struct Layout {
     root: PathBuf,
+    disk: Disk,
+    /// Files that should have been deleted and could not be, with their sizes.
+    strays: Mutex<HashMap<PathBuf, u64>>,
 }
 
 /// What is recorded beside a partial file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FillRecord {
+pub(super) struct FillRecord {
     /// The size of the whole blob, if it was known.
-    pub total: Option<u64>,
+    pub(super) total: Option<u64>,
     /// The ranges that are durably in the file.
-    pub coverage: Coverage,
+    pub(super) coverage: Coverage,
 }
 
 impl Layout {
-    /// Makes the directories and proves that they can be written.
+    /// Makes the directories and sees whether they can be written. A disk that is full, read-only or
+    /// fails is no error where there is a store: its blobs can be served, and its health knows.
     ///
     /// # Errors
     /// The operating system's, or `InvalidData` for a layout of another version.
-    pub fn open(root: &Path) -> io::Result<Self> {
-        for sub in [
-            "blobs/sha256",
-            "blobs/sha512",
-            "fills/sha256",
-            "fills/sha512",
-        ] {
-            fs::create_dir_all(root.join(sub))?;
-        }
+    pub(super) fn open(root: &Path, disk: Disk) -> io::Result<Self> {
         let layout = Self {
             root: root.to_path_buf(),
+            disk,
+            strays: Mutex::default(),
         };
+        layout.make_directories()?;
         let version = root.join("VERSION");
-        match fs::read_to_string(&version) {
+        let read = || fs::read_to_string(&version);
+        match layout.disk.run(Op::Read, &version, read) {
             Ok(text) if text.trim() == LAYOUT_VERSION => {}
             Ok(text) => {
                 let found = text.trim().chars().take(20).collect::<String>();
@@ -88,16 +109,22 @@ impl Layout {
                 ));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_durably(&version, format!("{LAYOUT_VERSION}\n").as_bytes())?;
+                layout.write_durably(&version, format!("{LAYOUT_VERSION}\n").as_bytes())?;
             }
             Err(error) => return Err(error),
         }
         // Directories that an earlier process made and did not live to make durable, and those made
         // just now: from here on only the new ones of `publish` are to be seen to.
-        for sub in ["blobs/sha256", "blobs/sha512", "blobs", "fills", ""] {
-            File::open(root.join(sub))?.sync_all()?;
+        let synced = || -> io::Result<()> {
+            for sub in ["blobs/sha256", "blobs/sha512", "blobs", "fills", ""] {
+                layout.sync_directory(&root.join(sub))?;
+            }
+            layout.probe(1, false)
+        };
+        match synced() {
+            Err(error) if health::is_of_the_disk(&error) => {}
+            probed => probed?,
         }
-        layout.probe()?;
         Ok(layout)
     }
 
@@ -105,24 +132,75 @@ impl Layout {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn journal(&self) -> io::Result<(Journal, BTreeSet<Digest>)> {
-        Journal::open(&self.root)
+    pub(super) fn journal(&self) -> io::Result<(Journal, BTreeSet<Digest>)> {
+        Journal::open(&self.root, &self.disk)
     }
 
-    /// Proves that a file can be made here.
+    /// Makes the directories that are missing.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn probe(&self) -> io::Result<()> {
-        let probe = self.root.join("fills/.probe");
-        File::create(&probe)?.write_all(b"probe")?;
-        // Another probe at the same moment may have taken it away.
-        ignore_missing(fs::remove_file(&probe))
+    pub(super) fn make_directories(&self) -> io::Result<()> {
+        let mut were_missing = false;
+        for directory in DIRECTORIES {
+            let path = self.root.join(directory);
+            if !path.is_dir() {
+                let make = || fs::create_dir_all(&path);
+                self.disk.run(Op::Create, &path, make)?;
+                were_missing = true;
+            }
+        }
+        if were_missing {
+            for directory in ["", "blobs", "fills"] {
+                self.sync_directory(&self.root.join(directory))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does with a file of `bytes` bytes what is done with each blob; nothing of it stays. Only if it is
+    /// to be `durable`, the disk is waited for.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(super) fn probe(&self, bytes: usize, durable: bool) -> io::Result<()> {
+        let (probe, named) = (
+            self.root.join("fills/.probe"),
+            self.root.join("fills/.probed"),
+        );
+        let mut done = self.write_new(&probe, &vec![0; bytes], durable);
+        if durable && done.is_ok() {
+            done = self.rename(&probe, &named);
+            done = done.and_then(|()| self.sync_directory(&self.root.join("fills")));
+        }
+        let removed = self.remove(&probe).and(self.remove(&named));
+        done.and(removed)
+    }
+
+    /// Deletes what could not be deleted before; says whether nothing of it is left.
+    pub(super) fn sweep_strays(&self) -> bool {
+        let strays: Vec<PathBuf> = self.strays().keys().cloned().collect();
+        for stray in strays {
+            if self.remove(&stray).is_ok() {
+                self.strays().remove(&stray);
+            }
+        }
+        self.strays().is_empty()
+    }
+
+    /// What the files take that should have been deleted and could not be.
+    #[must_use]
+    pub(super) fn stray_bytes(&self) -> u64 {
+        self.strays().values().sum()
+    }
+
+    fn strays(&self) -> MutexGuard<'_, HashMap<PathBuf, u64>> {
+        self.strays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the index is.
     #[must_use]
-    pub fn index_path(&self) -> PathBuf {
+    pub(super) fn index_path(&self) -> PathBuf {
         self.root.join("index.redb")
     }
 
@@ -131,7 +209,7 @@ impl Layout {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn index_bytes(&self) -> io::Result<u64> {
+    pub(super) fn index_bytes(&self) -> io::Result<u64> {
         let taken = |path: &Path| match fs::metadata(path) {
             Ok(metadata) => Ok(metadata.blocks().saturating_mul(BLOCK_BYTES)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
@@ -148,48 +226,162 @@ impl Layout {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn set_index_aside(&self) -> io::Result<PathBuf> {
+    pub(super) fn set_index_aside(&self) -> io::Result<PathBuf> {
         let aside = self.index_aside();
-        fs::rename(self.index_path(), &aside)?;
+        self.rename(&self.index_path(), &aside)?;
         Ok(aside)
+    }
+
+    /// Opens the index's file, or makes it; to be read alone, it must be there.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(super) fn open_index(&self, to_write: bool) -> io::Result<File> {
+        let path = self.index_path();
+        let open = || {
+            OpenOptions::new()
+                .read(true)
+                .write(to_write)
+                .create(to_write)
+                .truncate(false)
+                .open(&path)
+        };
+        let op = if to_write {
+            Op::WriteIndex
+        } else {
+            Op::ReadIndex
+        };
+        let made = to_write && !path.exists();
+        let file = self.disk.run(op, &path, open)?;
+        if made {
+            self.sync_directory(&self.root)?;
+        }
+        Ok(file)
+    }
+
+    /// The index's file for redb, whose operations go through the disk.
+    #[must_use]
+    pub(super) fn on_disk(&self, file: FileBackend) -> OnDisk {
+        OnDisk {
+            file,
+            path: self.index_path(),
+            disk: self.disk.clone(),
+        }
+    }
+
+    /// How the disk does.
+    #[must_use]
+    pub(super) fn health(&self) -> &Health {
+        self.disk.health()
+    }
+
+    /// What the scrub noted last; `None` when there is nothing usable.
+    #[must_use]
+    pub(super) fn scrub_note(&self) -> Option<Vec<u8>> {
+        let path = self.root.join("scrub.json");
+        let usable = fs::metadata(&path).is_ok_and(|m| m.len() <= SCRUB_NOTE_BYTES_MAX);
+        usable.then(|| fs::read(&path).ok()).flatten()
+    }
+
+    /// Notes how far the scrub has come.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(super) fn note_scrub(&self, note: &[u8]) -> io::Result<()> {
+        self.write_durably(&self.root.join("scrub.json"), note)
     }
 
     /// Opens a committed blob.
     ///
     /// # Errors
     /// The operating system's; see [`means_damage`].
-    pub fn open_blob(&self, digest: &Digest) -> io::Result<File> {
-        File::open(self.blob_path(digest))
+    pub(super) fn open_blob(&self, digest: &Digest) -> io::Result<DiskFile> {
+        let path = self.blob_path(digest);
+        let file = self.disk.run(Op::Read, &path, || File::open(&path))?;
+        Ok(self.disk.file(file, path))
     }
 
     /// Deletes a committed blob; nothing when it is gone already.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn remove_blob(&self, digest: &Digest) -> io::Result<()> {
-        ignore_missing(fs::remove_file(self.blob_path(digest)))
+    pub(super) fn remove_blob(&self, digest: &Digest) -> io::Result<()> {
+        self.remove(&self.blob_path(digest))
+    }
+
+    /// The same of a blob that is not one any more. If that cannot be, it is done later.
+    pub(super) fn give_up_blob(&self, digest: &Digest) {
+        self.remove_or_remember(&self.blob_path(digest));
+    }
+
+    /// Whether a committed blob is this file, and not one that has taken its place.
+    #[must_use]
+    pub(super) fn is_blob(&self, digest: &Digest, file: &DiskFile) -> bool {
+        let here = fs::metadata(self.blob_path(digest));
+        here.is_ok_and(|here| file.is_inode(here.dev(), here.ino()))
+    }
+
+    /// Takes a committed blob that cannot be read out of the way. Returns what it takes there.
+    ///
+    /// # Errors
+    /// The operating system's; `NotFound` when it is gone already.
+    pub(super) fn set_blob_aside(&self, digest: &Digest) -> io::Result<u64> {
+        let (path, aside) = (self.blob_path(digest), self.damaged_path(digest));
+        let bytes = fs::metadata(&path)?.len();
+        self.rename(&path, &aside)?;
+        Ok(bytes)
+    }
+
+    /// The blobs that were set aside, with their sizes.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(super) fn damaged(&self) -> io::Result<Vec<(Digest, u64)>> {
+        let mut found = Vec::new();
+        for file in fs::read_dir(self.root.join("damaged"))? {
+            let file = file?;
+            let name = file
+                .file_name()
+                .to_str()
+                .map(|name| name.replacen('-', ":", 1));
+            let digest = name.and_then(|name| Digest::parse(&name).ok());
+            match digest {
+                Some(digest) => found.push((digest, file.metadata()?.len())),
+                None => self.remove_or_remember(&file.path()),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Deletes a blob that was set aside. If that cannot be, it is done later.
+    pub(super) fn remove_damaged(&self, digest: &Digest) {
+        self.remove_or_remember(&self.damaged_path(digest));
     }
 
     /// Makes (or takes up) the partial file of a fill.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn open_part(&self, digest: &Digest) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(self.fill_path(digest, "part"))
+    pub(super) fn open_part(&self, digest: &Digest) -> io::Result<DiskFile> {
+        let path = self.fill_path(digest, "part");
+        // It is somebody's again.
+        self.strays().remove(&path);
+        let open = || {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+        };
+        let file = self.disk.run(Op::Create, &path, open)?;
+        Ok(self.disk.file(file, path))
     }
 
-    /// Deletes a partial file and its record.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn remove_part(&self, digest: &Digest) -> io::Result<()> {
-        ignore_missing(fs::remove_file(self.fill_path(digest, "cov")))?;
-        ignore_missing(fs::remove_file(self.fill_path(digest, "part")))
+    /// Deletes a partial file and its record. If that cannot be, it is done later.
+    pub(super) fn remove_part(&self, digest: &Digest) {
+        self.remove_or_remember(&self.fill_path(digest, "cov"));
+        self.remove_or_remember(&self.fill_path(digest, "part"));
     }
 
     /// Records how far a partial file has come. The file is made durable first,
@@ -197,37 +389,53 @@ impl Layout {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn record_part(&self, digest: &Digest, part: &File, record: &FillRecord) -> io::Result<()> {
-        part.sync_data()?;
-        write_durably(&self.fill_path(digest, "cov"), &serde_json::to_vec(record)?)
+    pub(super) fn record_part(
+        &self,
+        digest: &Digest,
+        part: &DiskFile,
+        record: &FillRecord,
+    ) -> io::Result<()> {
+        part.sync()?;
+        self.write_durably(&self.fill_path(digest, "cov"), &serde_json::to_vec(record)?)
     }
 
     /// The record of a partial file; `None` when there is no usable one.
     #[must_use]
-    pub fn part_record(&self, digest: &Digest) -> Option<FillRecord> {
+    pub(super) fn part_record(&self, digest: &Digest) -> Option<FillRecord> {
         let path = self.fill_path(digest, "cov");
-        let usable = fs::metadata(&path).is_ok_and(|m| m.len() <= COVERAGE_RECORD_BYTES_MAX);
-        let record = usable.then(|| fs::read(&path).ok()).flatten();
-        serde_json::from_slice(&record?).ok()
+        let read = || {
+            let usable = fs::metadata(&path)?.len() <= COVERAGE_RECORD_BYTES_MAX;
+            if usable {
+                fs::read(&path)
+            } else {
+                Ok(Vec::new())
+            }
+        };
+        // That there is none is no error of the disk.
+        if !path.exists() {
+            return None;
+        }
+        let record = self.disk.run(Op::Read, &path, read).ok()?;
+        serde_json::from_slice(&record).ok()
     }
 
     /// Deletes the record of a partial file: what it promises is about to be untrue.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn forget_part_record(&self, digest: &Digest) -> io::Result<()> {
-        ignore_missing(fs::remove_file(self.fill_path(digest, "cov")))
+    pub(super) fn forget_part_record(&self, digest: &Digest) -> io::Result<()> {
+        self.remove(&self.fill_path(digest, "cov"))
     }
 
     /// Gives a partial file, verified and made durable, its final name.
     ///
     /// # Errors
     /// The operating system's; the blob is not committed then.
-    pub fn publish_part(&self, digest: &Digest) -> io::Result<()> {
+    pub(super) fn publish_part(&self, digest: &Digest) -> io::Result<()> {
         self.publish(&self.fill_path(digest, "part"), digest)?;
         // After the rename: a crash in between leaves a record without a file, which is swept at the
         // next start. The other way round it would be a whole blob without a record.
-        drop(self.forget_part_record(digest));
+        self.remove_or_remember(&self.fill_path(digest, "cov"));
         Ok(())
     }
 
@@ -235,31 +443,91 @@ impl Layout {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn commit_bytes(&self, digest: &Digest, bytes: &[u8], unique: u64) -> io::Result<()> {
+    pub(super) fn commit_bytes(
+        &self,
+        digest: &Digest,
+        bytes: &[u8],
+        unique: u64,
+    ) -> io::Result<()> {
         let temporary = self.fill_path(digest, &format!("{unique}.tmp"));
-        let written = File::create(&temporary).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
+        let written = self.write_new(&temporary, bytes, true);
         let published = written.and_then(|()| self.publish(&temporary, digest));
         if published.is_err() {
-            // The first error is the one to tell; a leftover is swept at the next start.
-            drop(fs::remove_file(&temporary));
+            // The first error is the one to tell.
+            self.remove_or_remember(&temporary);
         }
         published
     }
 
+    /// Gives a file that is durable the name of its digest. If it has that name, and the name cannot be
+    /// made durable, it loses it again; where that is impossible too, the blob counts as committed, for
+    /// it is there and whole.
     fn publish(&self, from: &Path, digest: &Digest) -> io::Result<()> {
         let to = self.blob_path(digest);
         let shard = to.parent().unwrap_or(&self.root);
         if !shard.exists() {
-            fs::create_dir_all(shard)?;
+            let make = || fs::create_dir_all(shard);
+            self.disk.run(Op::Create, shard, make)?;
             if let Some(above) = shard.parent() {
-                File::open(above)?.sync_all()?;
+                self.sync_directory(above)?;
             }
         }
-        fs::rename(from, &to)?;
-        File::open(shard)?.sync_all()
+        self.rename(from, &to)?;
+        self.strays().remove(&to);
+        let synced = self.sync_directory(shard);
+        if synced.is_err() && self.remove(&to).is_err() {
+            return Ok(());
+        }
+        synced
+    }
+
+    fn write_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let temporary = path.with_extension("new");
+        let written = self.write_new(&temporary, bytes, true);
+        let named = written.and_then(|()| self.rename(&temporary, path));
+        if named.is_err() {
+            self.remove_or_remember(&temporary);
+        }
+        named?;
+        path.parent().map_or(Ok(()), |dir| self.sync_directory(dir))
+    }
+
+    fn write_new(&self, path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+        let mut file = self.disk.run(Op::Create, path, || File::create(path))?;
+        let write = |bytes: &[u8]| file.write_all(bytes);
+        self.disk.write(Op::Write, path, bytes, write)?;
+        if durable {
+            self.disk.run(Op::Sync, path, || file.sync_all())?;
+        }
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.run(Op::Rename, to, || fs::rename(from, to))
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        let sync = || File::open(path)?.sync_all();
+        self.disk.run(Op::SyncDirectory, path, sync)
+    }
+
+    /// Deletes a file; nothing when it is gone already.
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let remove = || ignore_missing(fs::remove_file(path));
+        self.disk.run(Op::Remove, path, remove)
+    }
+
+    /// The same, and if it cannot be done now, it is done later.
+    fn remove_or_remember(&self, path: &Path) {
+        if self.remove(path).is_err() {
+            let bytes = fs::metadata(path).map_or(0, |metadata| metadata.len());
+            self.strays().insert(path.to_path_buf(), bytes);
+        }
+    }
+
+    fn damaged_path(&self, digest: &Digest) -> PathBuf {
+        let name = format!("{}-{}", digest.algorithm().name(), digest.hex());
+        self.root.join("damaged").join(name)
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -283,7 +551,7 @@ impl Layout {
 /// Whether an error says that a file itself is bad, rather than that the
 /// system lacks something for now.
 #[must_use]
-pub fn means_damage(error: &io::Error) -> bool {
+pub(super) fn means_damage(error: &io::Error) -> bool {
     let kind = error.kind();
     let bad_disk = rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::IO);
     bad_disk
@@ -296,55 +564,12 @@ pub fn means_damage(error: &io::Error) -> bool {
 ///
 /// # Errors
 /// The operating system's.
-pub fn space(dir: &Path) -> io::Result<Space> {
+pub(super) fn space(dir: &Path) -> io::Result<Space> {
     let said = rustix::fs::statvfs(dir)?;
     Ok(Space {
         total: said.f_blocks.saturating_mul(said.f_frsize),
         free: said.f_bavail.saturating_mul(said.f_frsize),
     })
-}
-
-/// Writes all of `bytes` at `offset`.
-///
-/// # Errors
-/// The operating system's.
-pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    file.write_all_at(bytes, offset)
-}
-
-/// Cuts off what lies beyond `length`.
-///
-/// # Errors
-/// The operating system's.
-pub fn cut(file: &File, length: u64) -> io::Result<()> {
-    file.set_len(length)
-}
-
-/// Reads at most `limit` bytes at `offset`, at least one; `UnexpectedEof` at the end of the file.
-///
-/// # Errors
-/// The operating system's.
-pub fn read_at(file: &File, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
-    let mut buffer = Vec::with_capacity(limit);
-    loop {
-        // Reads into the vector's spare room: no time is spent on zeroing it first.
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut buffer), offset) {
-            Ok(0) if limit > 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => return Ok(buffer),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    path.parent()
-        .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

@@ -5,16 +5,35 @@
 //! their names, media types by looking into them, links and tags by asking.
 //! So nobody waits for a write. Changes are visible at once in the overlay and
 //! are written together, twice a second.
+//!
+//! redb gives up a file for good when an operation on it fails. It is opened again then, at growing
+//! intervals, and until that succeeds a copy of it is read that cannot be written.
+
+mod backend;
 
 use std::collections::HashMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition};
+use redb::backends::FileBackend;
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTableMetadata as _, StorageError,
+    TableDefinition,
+};
+
+use self::backend::Copy;
+pub(super) use self::backend::OnDisk;
+use super::fs::Layout;
+use super::health::{self, Part};
 
 /// More unwritten changes than this mean that the disk does not keep up; later
 /// ones are dropped until it does. About 20 MB.
 const OVERLAY_ENTRIES_MAX: usize = 100_000;
+
+/// So often in a row an index that could be read once cannot be opened again, for other reasons than a disk
+/// that is full or read-only: then it is damaged, and begun anew.
+const REOPENED_IN_VAIN_MAX: u32 = 5;
 
 /// What redb may keep of the file in memory.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
@@ -32,6 +51,8 @@ pub(super) enum Table {
     Tags,
     /// upstream, repository → nothing.
     Repositories,
+    /// upstream, repository, tag or digest → what a pinned image has.
+    Pins,
 }
 
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -45,10 +66,23 @@ pub(super) type Pair = (Vec<u8>, Vec<u8>);
 /// The index of a store.
 #[derive(Debug)]
 pub(super) struct Index {
-    database: Database,
+    layout: Arc<Layout>,
+    database: RwLock<Opened>,
+    /// Set when the database could not be read: it has given up then.
+    unreadable: AtomicBool,
     overlay: Mutex<Overlay>,
-    /// Held through a write, so that `Overlay::writing` is that of one write.
-    flushing: Mutex<()>,
+    /// Held through a write, so that `Overlay::writing` is that of one write. How often in a row it was
+    /// opened again in vain.
+    flushing: Mutex<u32>,
+}
+
+/// What there is of the index's file.
+#[derive(Debug)]
+enum Opened {
+    Database(Database),
+    /// It cannot be written, and can be read all the same.
+    Copy(Database),
+    Nothing,
 }
 
 #[derive(Debug, Default)]
@@ -70,15 +104,19 @@ pub(super) enum IndexError {
     /// It is damaged or of another format.
     #[error("{0}")]
     Unreadable(redb::Error),
+    /// The disk is full, read-only or fails.
+    #[error("{0}")]
+    Disk(redb::Error),
 }
 
 impl Table {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::MediaTypes,
         Self::Blobs,
         Self::Links,
         Self::Tags,
         Self::Repositories,
+        Self::Pins,
     ];
 
     const fn definition(self) -> Definition {
@@ -88,29 +126,44 @@ impl Table {
             Self::Links => "links",
             Self::Tags => "tags",
             Self::Repositories => "repositories",
+            Self::Pins => "pins",
         })
     }
 }
 
 impl Index {
-    /// Opens or makes the index, and makes sure that every table can be read.
-    pub(super) fn open(path: &Path) -> Result<Self, IndexError> {
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| {
-                if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
-                    IndexError::InUse
-                } else {
-                    IndexError::Unreadable(error.into())
+    /// Opens or makes the index, and makes sure that every table can be read. On a disk that is full or
+    /// read-only it goes on with what can be read.
+    pub(super) fn open(layout: &Arc<Layout>) -> Result<Self, IndexError> {
+        let opened = match open(layout) {
+            Ok(database) => Opened::Database(database),
+            Err(IndexError::Disk(error)) => {
+                let copy = open_copy(layout);
+                if is_damage(&error) && copy.database().is_none() {
+                    return Err(IndexError::Unreadable(error));
                 }
-            })?;
-        create_tables(&database).map_err(IndexError::Unreadable)?;
-        Ok(Self {
-            database,
+                layout.health().index_failed(error.to_string());
+                copy
+            }
+            Err(error @ (IndexError::InUse | IndexError::Unreadable(_))) => return Err(error),
+        };
+        Ok(Self::of(layout, opened))
+    }
+
+    /// Goes on without the file, which can neither be read nor moved out of the way now.
+    pub(super) fn without(layout: &Arc<Layout>, why: String) -> Self {
+        layout.health().index_failed(why);
+        Self::of(layout, Opened::Nothing)
+    }
+
+    fn of(layout: &Arc<Layout>, opened: Opened) -> Self {
+        Self {
+            layout: Arc::clone(layout),
+            database: RwLock::new(opened),
+            unreadable: AtomicBool::new(false),
             overlay: Mutex::default(),
-            flushing: Mutex::default(),
-        })
+            flushing: Mutex::new(0),
+        }
     }
 
     /// The unwritten change of a key, if there is one.
@@ -130,45 +183,71 @@ impl Index {
             return known;
         }
         let read = || -> Result<_, redb::Error> {
-            let found = self
-                .database
-                .begin_read()?
-                .open_table(table.definition())?
-                .get(key)?;
+            let opened = self.opened();
+            let Some(database) = opened.database() else {
+                return Ok(None);
+            };
+            let reading = database.begin_read()?;
+            let found = reading.open_table(table.definition())?.get(key)?;
             Ok(found.map(|value| value.value().to_vec()))
         };
         read().unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot read the index; going on as if the entry were not there");
+            self.cannot_read(&error);
             None
         })
     }
 
+    /// Says it once: it is opened again soon.
+    fn cannot_read(&self, error: &redb::Error) {
+        if !self.unreadable.swap(true, Ordering::AcqRel) {
+            tracing::warn!(%error, "cannot read the index; going on as if what is wanted were not there");
+        }
+    }
+
     /// The entries of a table whose keys lie after `after`, at most `limit`. Reads the file: not for async code.
     pub(super) fn scan(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Vec<Pair> {
-        let read = || -> Result<Vec<Pair>, redb::Error> {
-            let opened = self.database.begin_read()?.open_table(table.definition())?;
-            let mut pairs = Vec::new();
-            for pair in opened.range(after.unwrap_or_default()..)? {
-                if pairs.len() >= limit {
-                    break;
-                }
-                let (key, value) = pair?;
-                if Some(key.value()) != after {
-                    pairs.push((key.value().to_vec(), value.value().to_vec()));
-                }
-            }
-            Ok(pairs)
-        };
-        read().unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot read the index; the list is not complete");
+        self.page(table, after, limit).unwrap_or_else(|error| {
+            self.cannot_read(&error);
             Vec::new()
         })
+    }
+
+    /// The same, for who must know whether that is all.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub(super) fn page(
+        &self,
+        table: Table,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, redb::Error> {
+        let mut pairs = Vec::new();
+        let opened = self.opened();
+        let Some(database) = opened.database() else {
+            return Ok(pairs);
+        };
+        let opened = database.begin_read()?.open_table(table.definition())?;
+        for pair in opened.range(after.unwrap_or_default()..)? {
+            if pairs.len() >= limit {
+                break;
+            }
+            let (key, value) = pair?;
+            if Some(key.value()) != after {
+                pairs.push((key.value().to_vec(), value.value().to_vec()));
+            }
+        }
+        Ok(pairs)
     }
 
     /// How many entries a table has in the file, as far as it can be read. Not for async code.
     pub(super) fn entries(&self, table: Table) -> u64 {
         let count = || -> Result<u64, redb::Error> {
-            let opened = self.database.begin_read()?.open_table(table.definition())?;
+            let opened = self.opened();
+            let Some(database) = opened.database() else {
+                return Ok(0);
+            };
+            let opened = database.begin_read()?.open_table(table.definition())?;
             Ok(opened.len()?)
         };
         count().unwrap_or_default()
@@ -177,17 +256,22 @@ impl Index {
     /// Gives every entry of a table in the file to `each`, in order; false if it cannot be read to the
     /// end. Not for async code.
     pub(super) fn each(&self, table: Table, mut each: impl FnMut(&[u8], &[u8])) -> bool {
-        let mut read = || -> Result<(), redb::Error> {
-            let opened = self.database.begin_read()?.open_table(table.definition())?;
+        let mut read = || -> Result<bool, redb::Error> {
+            let opened = self.opened();
+            let Some(database) = opened.database() else {
+                return Ok(false);
+            };
+            let opened = database.begin_read()?.open_table(table.definition())?;
             for pair in opened.range::<&[u8]>(..)? {
                 let (key, value) = pair?;
                 each(key.value(), value.value());
             }
-            Ok(())
+            Ok(true)
         };
-        read()
-            .inspect_err(|error| tracing::warn!(%error, "cannot read the index to its end"))
-            .is_ok()
+        read().unwrap_or_else(|error| {
+            self.cannot_read(&error);
+            false
+        })
     }
 
     /// Changes an entry (`None` deletes it). Returns at once.
@@ -200,46 +284,103 @@ impl Index {
         overlay.waiting.insert((table, key), value);
     }
 
-    /// Writes what is waiting, durably; whether that worked. Not for async code.
+    /// Writes what is waiting, durably; whether all of it is in the file. After a failure nothing happens
+    /// until it is due to be tried again. Not for async code.
     pub(super) fn flush(&self) -> bool {
-        let _flushing = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_vain = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let health = self.layout.health();
+        if self.unreadable.load(Ordering::Acquire) && !health.is_in_trouble(Part::Index) {
+            self.give_up("it cannot be read".to_owned());
+        }
+        if health.is_in_trouble(Part::Index) {
+            if !health.retry_is_due(Part::Index) {
+                return false;
+            }
+            if let Err(error) = self.reopen(&mut in_vain) {
+                health.index_failed(error);
+                return false;
+            }
+        }
         let writing = {
             let mut overlay = self.overlay();
-            if overlay.waiting.is_empty() {
-                return true;
-            }
             overlay.writing = Arc::new(std::mem::take(&mut overlay.waiting));
             Arc::clone(&overlay.writing)
         };
-        let written = self.write(&writing);
+        let written = if writing.is_empty() && !health.is_in_trouble(Part::Index) {
+            Ok(())
+        } else {
+            self.write(&writing)
+        };
         let mut overlay = self.overlay();
         overlay.writing = Arc::default();
-        match written {
-            Ok(()) => {
-                let dropped = std::mem::take(&mut overlay.dropped);
-                if dropped > 0 {
-                    tracing::warn!(
-                        dropped,
-                        "the index could not keep up; what was dropped will be asked of upstream again"
-                    );
-                }
-                true
+        let Err(error) = written else {
+            let dropped = std::mem::take(&mut overlay.dropped);
+            if dropped > 0 {
+                tracing::warn!(
+                    dropped,
+                    "the index could not keep up; what was dropped will be asked of upstream again"
+                );
             }
-            Err(error) => {
-                tracing::warn!(%error, entries = writing.len(), "cannot write the index; trying again. Is the disk full or read-only?");
-                for (key, value) in writing.iter() {
-                    overlay
-                        .waiting
-                        .entry(key.clone())
-                        .or_insert_with(|| value.clone());
-                }
-                false
-            }
+            drop(overlay);
+            *in_vain = 0;
+            health.works(Part::Index);
+            return dropped == 0;
+        };
+        for (key, value) in writing.iter() {
+            let newer = overlay.waiting.entry(key.clone());
+            newer.or_insert_with(|| value.clone());
         }
+        drop(overlay);
+        self.give_up(error.to_string());
+        false
+    }
+
+    /// The database has failed: from now on a copy of it is read.
+    fn give_up(&self, why: String) {
+        self.layout.health().index_failed(why);
+        let mut opened = self.opened_to_change();
+        // First, because it has the file locked.
+        *opened = Opened::Nothing;
+        *opened = open_copy(&self.layout);
+        self.unreadable.store(false, Ordering::Release);
+    }
+
+    /// Opens the file again. If it cannot be read any more, a new one is begun.
+    fn reopen(&self, in_vain: &mut u32) -> Result<(), String> {
+        let mut opened = self.opened_to_change();
+        *opened = Opened::Nothing;
+        let error = match open(&self.layout) {
+            Ok(database) => {
+                *opened = Opened::Database(database);
+                self.unreadable.store(false, Ordering::Release);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        *opened = open_copy(&self.layout);
+        let damaged = match &error {
+            IndexError::Unreadable(_) => true,
+            IndexError::Disk(error) => is_damage(error) && opened.database().is_none(),
+            IndexError::InUse => false,
+        };
+        *in_vain = if damaged { *in_vain + 1 } else { 0 };
+        if *in_vain >= REOPENED_IN_VAIN_MAX {
+            *in_vain = 0;
+            *opened = Opened::Nothing;
+            set_aside(&self.layout, &error.to_string()).map_err(|error| error.to_string())?;
+            let anew = open(&self.layout).map_err(|error| error.to_string())?;
+            *opened = Opened::Database(anew);
+            return Ok(());
+        }
+        Err(error.to_string())
     }
 
     fn write(&self, changes: &Changes) -> Result<(), redb::Error> {
-        let mut transaction = self.database.begin_write()?;
+        let opened = self.opened();
+        let Opened::Database(database) = &*opened else {
+            return Err(io::Error::other("it is not open").into());
+        };
+        let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
         for table in Table::ALL {
             let mut opened = transaction.open_table(table.definition())?;
@@ -254,9 +395,95 @@ impl Index {
         Ok(())
     }
 
+    fn opened(&self) -> RwLockReadGuard<'_, Opened> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opened_to_change(&self) -> RwLockWriteGuard<'_, Opened> {
+        let opened = self.database.write();
+        opened.unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn overlay(&self) -> MutexGuard<'_, Overlay> {
         // Each change is one insert: a panic elsewhere leaves nothing half done.
         self.overlay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Opened {
+    fn database(&self) -> Option<&Database> {
+        match self {
+            Self::Database(database) | Self::Copy(database) => Some(database),
+            Self::Nothing => None,
+        }
+    }
+}
+
+/// Moves an index that cannot be read out of the way, and begins a new one.
+pub(super) fn set_aside(layout: &Layout, why: &str) -> io::Result<()> {
+    let aside = layout.set_index_aside()?;
+    tracing::warn!(
+        error = why, kept = %aside.display(),
+        "the index cannot be read and is begun anew; blobs on disk stay, which repository has them is asked of upstream again"
+    );
+    Ok(())
+}
+
+fn open(layout: &Layout) -> Result<Database, IndexError> {
+    let file = layout.open_index(true).map_err(StorageError::Io);
+    let opened = file.map_err(DatabaseError::Storage).and_then(|file| {
+        let file = FileBackend::new(file)?;
+        builder().create_with_backend(layout.on_disk(file))
+    });
+    let database = opened.map_err(|error| {
+        if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+            IndexError::InUse
+        } else {
+            sort(error.into())
+        }
+    })?;
+    create_tables(&database).map_err(sort)?;
+    Ok(database)
+}
+
+/// What can be read of a file that cannot be written. That it cannot be either is no news.
+fn open_copy(layout: &Layout) -> Opened {
+    let open = || -> Result<Database, redb::Error> {
+        let file = FileBackend::new(layout.open_index(false)?)?;
+        let database = builder().create_with_backend(Copy::of(layout.on_disk(file))?)?;
+        create_tables(&database)?;
+        Ok(database)
+    };
+    match open() {
+        Ok(database) => Opened::Copy(database),
+        Err(error) => {
+            tracing::debug!(%error, "the index cannot be read either");
+            Opened::Nothing
+        }
+    }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// Whether it is the disk that keeps the index from being opened, or the index.
+fn sort(error: redb::Error) -> IndexError {
+    if matches!(&error, redb::Error::Io(io) if health::is_of_the_disk(io)) {
+        IndexError::Disk(error)
+    } else {
+        IndexError::Unreadable(error)
+    }
+}
+
+/// Whether an error may come from bad sectors of the file, if that cannot be read either.
+fn is_damage(error: &redb::Error) -> bool {
+    if let redb::Error::Io(error) = error {
+        super::fs::means_damage(error)
+    } else {
+        true
     }
 }
 
@@ -274,7 +501,18 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::disk::{Disk, Injection};
+    use super::super::health::Health;
     use super::*;
+    use crate::telemetry::Metrics;
+
+    fn layout(dir: &Path) -> Arc<Layout> {
+        let health = Health::new(Metrics::new(std::iter::empty()));
+        let disk = Disk::new(Injection::default(), Arc::new(health));
+        Arc::new(Layout::open(dir, disk).unwrap())
+    }
 
     fn pair(key: &str, value: &str) -> Pair {
         (key.into(), value.into())
@@ -283,7 +521,7 @@ mod tests {
     #[test]
     fn a_change_is_seen_before_and_after_it_is_written() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(&dir.path().join("index.redb")).unwrap();
+        let index = Index::open(&layout(dir.path())).unwrap();
         index.change(Table::Tags, b"a".to_vec(), Some(b"1".to_vec()));
         assert_eq!(index.read(Table::Tags, b"a"), Some(b"1".to_vec()));
         index.flush();
@@ -305,7 +543,7 @@ mod tests {
     #[test]
     fn a_scan_goes_on_after_a_key() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(&dir.path().join("index.redb")).unwrap();
+        let index = Index::open(&layout(dir.path())).unwrap();
         for key in ["c", "a", "b", "d"] {
             index.change(Table::Repositories, key.into(), Some(key.into()));
         }
@@ -323,14 +561,14 @@ mod tests {
     #[test]
     fn a_second_process_is_told_apart_from_damage() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("index.redb");
-        let _index = Index::open(&path).unwrap();
-        assert!(matches!(Index::open(&path), Err(IndexError::InUse)));
-        let garbage = dir.path().join("garbage.redb");
+        let layout = layout(dir.path());
+        let index = Index::open(&layout).unwrap();
+        assert!(matches!(Index::open(&layout), Err(IndexError::InUse)));
+        drop(index);
         #[expect(clippy::disallowed_methods, reason = "the test plays a damaged disk")]
-        std::fs::write(&garbage, vec![7; 5000]).unwrap();
+        std::fs::write(layout.index_path(), vec![7; 5000]).unwrap();
         assert!(matches!(
-            Index::open(&garbage),
+            Index::open(&layout),
             Err(IndexError::Unreadable(_))
         ));
     }

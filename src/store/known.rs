@@ -1,9 +1,13 @@
 //! What is known beside the bytes: links, tags, media types, last uses. Hot
 //! entries are in memory, all of them in the index.
 
+mod catalog;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moka::sync::Cache;
+
+pub use catalog::{LinkEntry, TagEntry};
 
 use super::Store;
 use super::index::{Index, Pair, Table};
@@ -28,7 +32,7 @@ type Tags = Arc<Vec<TagRecord>>;
 /// The index with its hot entries.
 #[derive(Debug)]
 pub(super) struct Known {
-    index: Index,
+    pub(super) index: Index,
     links: Cache<(Source, Digest), LinkRecord>,
     tags: Cache<(Source, Tag), Tags>,
     /// Held while a link or tag is read, changed and written back.
@@ -308,7 +312,7 @@ impl Store {
     }
 
     /// Runs something that may read the index's file, off the async threads.
-    async fn off_thread<T: Send + 'static>(
+    pub(super) async fn off_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Known) -> T + Send + 'static,
     ) -> Option<T> {

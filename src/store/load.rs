@@ -4,14 +4,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::fs::Layout;
-use super::index::{Index, IndexError};
+use super::index::{self, Index, IndexError};
 use super::records::BlobRecord;
-use super::{Store, scan};
+use super::{Store, health, scan};
 use crate::oci::Digest;
 use crate::telemetry::metrics::EvictReason;
 
@@ -34,7 +35,7 @@ impl Store {
         let complete = {
             let mut ledger = self.ledger();
             let expected = self.inner.known.blobs().min(EXPECTED_BLOBS_MAX);
-            ledger.expect(usize::try_from(expected).unwrap_or_default());
+            ledger.make_room_for(usize::try_from(expected).unwrap_or_default());
             let complete = self.inner.known.each_blob(|digest, record| {
                 known += 1;
                 if !journal.contains(&digest) {
@@ -48,7 +49,8 @@ impl Store {
             self.look_at(digest)?;
         }
         self.shrink();
-        self.enter_left_off(&kept)?;
+        self.enter_left_off(&kept);
+        self.load_aside()?;
         let shards = self.layout().shards()?;
         let lost = !complete || (known == 0 && !shards.is_empty());
         self.inner.scan.begin(shards);
@@ -85,8 +87,8 @@ impl Store {
             }
             (Some(found), _) => {
                 tracing::warn!(%digest, bytes = found.size, "a stored blob has changed its length; it is removed and will be fetched again. Check the disk");
-                self.layout().remove_blob(digest)?;
                 known.forget_blob(digest);
+                self.set_aside(digest);
             }
         }
         Ok(())
@@ -110,7 +112,7 @@ impl Store {
     }
 
     /// Takes partial files into account: never at the cost of a stored blob.
-    fn enter_left_off(&self, kept: &[(Digest, u64)]) -> io::Result<()> {
+    fn enter_left_off(&self, kept: &[(Digest, u64)]) {
         for (digest, size) in kept {
             let room = {
                 let ledger = self.ledger();
@@ -119,27 +121,25 @@ impl Store {
             if *size <= room && self.ledger().admit(*size).is_ok() {
                 self.left_off().insert(*digest, *size);
             } else {
-                self.layout().remove_part(digest)?;
+                self.layout().remove_part(digest);
             }
         }
-        Ok(())
     }
 }
 
 /// Opens the index; one that cannot be read is set aside and begun anew.
-pub(super) fn open_index(layout: &Layout) -> Result<Index, String> {
-    match Index::open(&layout.index_path()) {
+pub(super) fn open_index(layout: &Arc<Layout>) -> Result<Index, String> {
+    match Index::open(layout) {
         Ok(index) => Ok(index),
         Err(error @ IndexError::InUse) => Err(error.to_string()),
-        Err(IndexError::Unreadable(error)) => {
-            let aside = layout
-                .set_index_aside()
-                .map_err(|e| format!("index.redb: {error}; {e}"))?;
-            tracing::warn!(
-                %error, kept = %aside.display(),
-                "the index cannot be read and is begun anew; blobs on disk stay, which repository has them is asked of upstream again"
-            );
-            Index::open(&layout.index_path()).map_err(|e| format!("index.redb: {e}"))
+        Err(error @ (IndexError::Unreadable(_) | IndexError::Disk(_))) => {
+            match index::set_aside(layout, &error.to_string()) {
+                Ok(()) => Index::open(layout).map_err(|e| format!("index.redb: {e}")),
+                Err(e) if health::is_of_the_disk(&e) => {
+                    Ok(Index::without(layout, format!("{error}; {e}")))
+                }
+                Err(e) => Err(format!("index.redb: {error}; {e}")),
+            }
         }
     }
 }

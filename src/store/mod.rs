@@ -6,6 +6,7 @@
 //! | `fill` | the reading side of a blob on its way: readers, what they may have |
 //! | `partial` | the writing side: `Partial → Verified →` stored |
 //! | `shared` | what both have between them: coverage, doubts, the bytes written last |
+//! | `wants` | what readers that wait are waiting for |
 //! | `sink` | where the writing side's bytes go: file and verifier |
 //! | `record` | how far a fill has come, beside its file |
 //! | `room` | a fill's reservation and its file's name; partial files left off |
@@ -13,33 +14,47 @@
 //! | `coverage` | which bytes are there (pure) |
 //! | `evict` | what is kept and what goes (pure) |
 //! | `blob` | a stored blob, open |
+//! | `damaged` | blobs that cannot be read, set aside |
+//! | `disk`, `health`, `mend` | every operation on the disk; whether it works; how it is tried again |
+//! | `scrub` | hashing what is stored: the background's round, and one blob |
+//! | `survey` | what is known of all blobs: in order, of whom, named by which tags |
 //! | `load`, `scan` | the start, and the look through all files after it |
 //! | `fs` | the files: the only code that makes, renames or deletes any |
 //! | `index`, `records` | links, tags, media types, last uses |
-//! | `known`, `expire` | the store's questions to the index; what it forgets |
+//! | `known`, `expire` | the store's questions to the index; what it forgets; `known/catalog` pages of it |
+//! | `pins` | the images that are never evicted |
+//! | `look` | what an operator sees and removes |
 
 mod blob;
 pub mod coverage;
+mod damaged;
+mod disk;
 pub mod evict;
 mod expire;
 pub mod fill;
-pub mod fs;
+mod fs;
+mod health;
 mod index;
 mod known;
 mod load;
+mod look;
+mod mend;
 pub mod partial;
+mod pins;
 mod record;
 mod records;
 mod room;
 mod scan;
+pub mod scrub;
 mod shared;
 mod sink;
 mod space;
+mod survey;
 #[cfg(test)]
 mod tests;
+mod wants;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -52,18 +67,28 @@ use tokio_util::sync::CancellationToken;
 
 pub use blob::{Blob, Pin, StoredReader};
 pub use coverage::Coverage;
+use damaged::Aside;
+use disk::{Disk, DiskFile};
+pub use disk::{DiskOp, Fault, Faults, Injection};
 pub use evict::NoRoom;
 use evict::{Ledger, Victim};
-pub use fill::{Ended, Fill, HELD_BACK_BYTES, Handed, Reader, fill};
+pub use fill::{Ended, Fill, FillState, HELD_BACK_BYTES, Handed, Reader, fill};
 use fs::{Journal, Layout, Lock};
+use health::Health;
 use known::Known;
+pub use known::{LinkEntry, TagEntry};
+pub use look::{Figures, Held, Removal};
 pub use partial::{Partial, Verified, VerifyError};
+use pins::Pins;
+pub use pins::{PinError, Pinned};
 use records::BlobRecord;
-pub use records::{Link, TagRecord};
+pub use records::{Link, Origin, TagRecord};
 use room::Rooms;
 use scan::Scan;
+pub use scrub::{Checked, Pace};
 use space::Bounds;
 pub use space::{Amount, Measure, Meter, Space};
+pub use survey::SurveyError;
 
 use crate::clock::Clock;
 use crate::oci::Digest;
@@ -87,6 +112,10 @@ pub struct Config {
     pub min_free: Amount,
     /// Who is asked how much is free.
     pub meter: Meter,
+    /// Who makes operations on the disk fail.
+    pub injection: Injection,
+    /// In which time all that is stored is hashed again; `None`: it is not.
+    pub scrub: Option<Duration>,
 }
 
 /// Why a store cannot be opened: one line that names the directory.
@@ -115,6 +144,9 @@ pub enum StoreError {
         /// What shall stay so.
         keep: u64,
     },
+    /// The disk failed a moment ago, and is not tried for each request.
+    #[error("{0}")]
+    Failing(String),
     /// The disk failed.
     #[error("{0}")]
     Disk(#[from] io::Error),
@@ -138,22 +170,25 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
-    layout: Layout,
+    layout: Arc<Layout>,
     ledger: Mutex<Ledger>,
     bounds: Bounds,
     /// Held while a victim is named and deleted, and while a blob gets its
     /// name: so that a victim's deletion never takes its successor's file.
     /// Taken before the locks of `scan`'s room and of `ledger`, in this order.
     files: Mutex<()>,
-    open: Mutex<LruCache<Digest, Arc<File>>>,
+    open: Mutex<LruCache<Digest, Arc<DiskFile>>>,
     /// The partial files that nobody writes now, and the bytes reserved for each.
     left_off: Mutex<HashMap<Digest, u64>>,
     /// The partial files that somebody writes.
     rooms: Rooms,
+    /// The blobs that could not be read.
+    aside: Mutex<Aside>,
     known: Known,
     /// Which blobs the index has not caught up with; written to by whoever holds `files`.
     journal: Journal,
     scan: Scan,
+    pins: Pins,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
     /// Tells temporary files apart.
@@ -179,7 +214,10 @@ impl Store {
             why,
         };
         let lock = Lock::take(&config.dir).map_err(|error| failed(error.to_string()))?;
-        let layout = Layout::open(&config.dir).map_err(|error| failed(error.to_string()))?;
+        let health = Arc::new(Health::new(metrics.clone()));
+        let disk = Disk::new(config.injection.clone(), health);
+        let layout = Layout::open(&config.dir, disk).map_err(|error| failed(error.to_string()))?;
+        let layout = Arc::new(layout);
         let index = load::open_index(&layout).map_err(failed)?;
         let (journal, noted) = layout
             .journal()
@@ -197,23 +235,27 @@ impl Store {
                 open: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
                 left_off: Mutex::default(),
                 rooms: Rooms::default(),
+                aside: Mutex::default(),
                 known: Known::new(index),
                 journal,
                 scan: Scan::default(),
+                pins: Pins::default(),
                 metrics,
                 clock,
                 unique: AtomicU64::new(0),
                 _lock: lock,
             }),
         };
+        // Before any blob has a chance to be a victim.
+        store.load_pins();
         store
             .load(&noted)
             .map_err(|error| failed(error.to_string()))?;
         Ok(store)
     }
 
-    /// Looks through the files once; writes changes of the index and makes room ahead, now and then,
-    /// until `stop`, then a last time.
+    /// Looks through the files once; writes changes of the index, makes room ahead and tries a disk that
+    /// fails again, now and then, until `stop`, then a last time.
     pub async fn run(self, stop: CancellationToken) {
         let look = async {
             self.scan(&stop).await;
@@ -230,13 +272,9 @@ impl Store {
                 .await
                 .is_ok();
             let store = self.clone();
-            let kept = tokio::task::spawn_blocking(move || {
-                store.write_index();
-                store.account_for_index();
-                store.trim();
-            });
+            let kept = tokio::task::spawn_blocking(move || store.keep_up(stopping));
             if let Err(error) = kept.await {
-                tracing::error!(%error, "the index was not written");
+                tracing::error!(%error, "the store was not kept up");
             }
         }
     }
@@ -275,6 +313,16 @@ impl Store {
         }
     }
 
+    /// These are likely to be asked for in a moment: those of them that are stored are not evicted for
+    /// some minutes.
+    pub fn expect(&self, digests: &[Digest]) {
+        let now = self.inner.clock.now();
+        let mut ledger = self.ledger();
+        for digest in digests {
+            ledger.expect(digest, now);
+        }
+    }
+
     /// Opens a stored blob and pins it. A file that is missing or not as long
     /// as it should be is a miss: it is forgotten, with a warning.
     pub async fn blob(&self, digest: &Digest) -> Option<Blob> {
@@ -295,7 +343,7 @@ impl Store {
             }
             Err(error) => {
                 drop(pin);
-                self.unreadable(digest, &error).await;
+                self.unreadable(digest, &error, None).await;
                 None
             }
         }
@@ -309,40 +357,12 @@ impl Store {
             Ok(found) if found == digest => return true,
             Ok(found) => format!("its content hashes to {found}"),
             Err(error) => {
-                self.unreadable(&digest, &error).await;
+                self.unreadable(&digest, &error, Some(blob.file())).await;
                 return false;
             }
         };
         self.damaged(&digest, &why).await;
         false
-    }
-
-    /// A stored blob could not be read: it is removed if that is its own fault.
-    /// A lack of descriptors or memory passes, and is no reason to lose it.
-    async fn unreadable(&self, digest: &Digest, error: &io::Error) {
-        if fs::means_damage(error) {
-            self.damaged(digest, &error.to_string()).await;
-        } else {
-            tracing::warn!(%digest, %error, "a stored blob cannot be read now; it stays, and is tried again at the next request");
-        }
-    }
-
-    /// A stored blob turned out to be unreadable: it is deleted and will be
-    /// fetched again.
-    pub async fn damaged(&self, digest: &Digest, why: &str) {
-        tracing::warn!(%digest, why, "a stored blob is damaged; it is removed and will be fetched again. Check the disk");
-        let (store, digest) = (self.clone(), *digest);
-        let removed = tokio::task::spawn_blocking(move || {
-            let _files = store.files();
-            // Not in the condition: its lock would be held for the whole block.
-            let forgotten = store.ledger().forget(&digest);
-            if let Some(size) = forgotten {
-                store.delete_all(&[Victim { digest, size }], EvictReason::Damaged);
-            }
-        });
-        if let Err(error) = removed.await {
-            tracing::error!(%error, "a damaged blob was not removed");
-        }
     }
 
     /// Opens the partial file of a fill, reserving `expected` bytes if known.
@@ -374,6 +394,7 @@ impl Store {
         if self.contains(digest).is_some() {
             return Ok(());
         }
+        self.refuse_if_failing()?;
         let (store, digest) = (self.clone(), *digest);
         let put = tokio::task::spawn_blocking(move || {
             let size = bytes.len() as u64;
@@ -388,14 +409,6 @@ impl Store {
         });
         put.await
             .unwrap_or_else(|error| Err(io::Error::other(error).into()))
-    }
-
-    /// Whether the directory can be written.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn probe(&self) -> io::Result<()> {
-        self.inner.layout.probe()
     }
 
     /// Gives content its final name and enters it in the ledger, pinned. Blocks.
@@ -458,7 +471,7 @@ impl Store {
                 self.inner.metrics.evicted(reason, victim.size);
             }
             Err(error) => {
-                tracing::warn!(digest = %victim.digest, %error, "cannot delete a blob; it stays. Is the disk read-only?");
+                tracing::debug!(digest = %victim.digest, %error, "cannot delete a blob; it stays");
                 self.ledger()
                     .load(victim.digest, victim.size, self.inner.clock.now(), 1);
             }
@@ -466,9 +479,9 @@ impl Store {
         self.report();
     }
 
-    fn open_checked(&self, digest: &Digest, size: u64) -> io::Result<Arc<File>> {
+    fn open_checked(&self, digest: &Digest, size: u64) -> io::Result<Arc<DiskFile>> {
         let file = self.inner.layout.open_blob(digest)?;
-        let length = file.metadata()?.len();
+        let length = file.length()?;
         if length == size {
             return Ok(Arc::new(file));
         }
@@ -481,8 +494,9 @@ impl Store {
         let ledger = self.ledger();
         let blobs = ledger.blobs() as u64;
         let bounds = &self.inner.bounds;
+        let beside = bounds.index_bytes() + self.inner.layout.stray_bytes();
         let bytes = ledger.bytes().saturating_sub(hidden);
-        let bytes = bytes.saturating_add(bounds.index_bytes());
+        let bytes = bytes.saturating_add(beside);
         self.inner.metrics.cache(bytes, blobs, bounds.max());
     }
 
@@ -505,7 +519,7 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open_files(&self) -> MutexGuard<'_, LruCache<Digest, Arc<File>>> {
+    fn open_files(&self) -> MutexGuard<'_, LruCache<Digest, Arc<DiskFile>>> {
         self.inner
             .open
             .lock()
@@ -535,7 +549,10 @@ impl StoreError {
                 digest: *digest,
                 source,
             },
-            other @ (Self::NoRoom(_) | Self::NotFree { .. } | Self::Blob { .. }) => other,
+            other @ (Self::NoRoom(_)
+            | Self::NotFree { .. }
+            | Self::Failing(_)
+            | Self::Blob { .. }) => other,
         }
     }
 }

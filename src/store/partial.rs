@@ -10,7 +10,6 @@ use tokio::sync::watch;
 
 use super::coverage::Coverage;
 use super::fill::{Opening, Phase, Progress};
-use super::fs;
 use super::room::Room;
 use super::sink::Sink;
 use super::{Blob, Store, StoreError};
@@ -101,12 +100,24 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
     /// who reads on to the blob's end.
     #[must_use]
     pub fn wanted(&self) -> Vec<Range<u64>> {
-        self.sink.shared.wanted()
+        self.sink.shared.wants.all()
+    }
+
+    /// Whether a reader came who needs the whole blob.
+    #[must_use]
+    pub fn whole_is_wanted(&self) -> bool {
+        self.sink.shared.wants.is_everything()
+    }
+
+    /// Whether nobody holds the fill but one, who keeps it to be found by others.
+    #[must_use]
+    pub fn is_left_alone(&self) -> bool {
+        self.sender.receiver_count() <= 1
     }
 
     /// Waits until a reader waits for something that it did not wait for before.
     pub async fn want_changes(&self) {
-        self.sink.shared.want_changes().await;
+        self.sink.shared.wants.changed().await;
     }
 
     /// The source has answered: readers may start. When the total is known, room for all of it is
@@ -287,8 +298,8 @@ impl<E> Verified<E> {
         blocking(&digest, "commit", move || {
             // Wrong bytes that were there before may have been more.
             sink.close_record();
-            fs::cut(&sink.file, size)?;
-            sink.file.sync_all()?;
+            sink.file.cut(size)?;
+            sink.file.sync()?;
             let store = &sink.room.store;
             let reserved = sink.room.hand_over();
             let published = store.publish(&digest, reserved, size, |layout| {

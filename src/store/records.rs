@@ -1,11 +1,13 @@
 //! What the index's keys and values mean.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::oci::directory::Source;
 use crate::oci::manifest::ChildKind;
-use crate::oci::{AcceptClass, Algorithm, Digest, Repository, Tag, UpstreamName};
+use crate::oci::{AcceptClass, Algorithm, Digest, Reference, Repository, Tag, UpstreamName};
 
 /// Stands for "unknown" where a size is stored.
 const SIZE_UNKNOWN: u64 = u64::MAX;
@@ -14,6 +16,9 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Separates the parts of a key: no name can contain it.
 const SEPARATOR: u8 = 0;
+
+/// How long the keys of digests are: a byte for the algorithm, and the digest.
+const DIGEST_KEY_BYTES: [usize; 2] = [1 + 32, 1 + 64];
 
 /// The knowledge that a repository has a digest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +52,27 @@ pub struct TagRecord {
     pub media_type: String,
     /// When upstream last said so.
     pub checked: Timestamp,
+    /// Who said so.
+    #[serde(default, skip_serializing_if = "Origin::is_upstream")]
+    pub origin: Origin,
+}
+
+/// Where what a tag names is known from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Upstream was asked.
+    #[default]
+    Upstream,
+    /// The operator imported it: there may be no upstream to ask.
+    Import,
+}
+
+impl Origin {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_upstream(&self) -> bool {
+        *self == Self::Upstream
+    }
 }
 
 /// What is known of a stored blob beside its name.
@@ -217,11 +243,76 @@ pub(super) fn entries_prefix(repository_key: &[u8]) -> Vec<u8> {
     [repository_key, &[SEPARATOR]].concat()
 }
 
-pub(super) fn tag_key(source: &Source, tag: &Tag) -> Vec<u8> {
+/// The source and the digest of a link's key, if the digest is one of these.
+pub(super) fn split_link_key(
+    key: &[u8],
+    wanted: &HashMap<Vec<u8>, Digest>,
+) -> Option<(Source, Digest)> {
+    DIGEST_KEY_BYTES.into_iter().find_map(|length| {
+        let (rest, digest) = key.split_at_checked(key.len().checked_sub(length)?)?;
+        let digest = *wanted.get(digest)?;
+        let source = decode_repository(rest.strip_suffix(&[SEPARATOR])?)?;
+        Some((source, digest))
+    })
+}
+
+pub(super) fn tag_prefix(source: &Source) -> Vec<u8> {
     let mut key = repository_key(source);
     key.push(SEPARATOR);
+    key
+}
+
+pub(super) fn tag_key(source: &Source, tag: &Tag) -> Vec<u8> {
+    let mut key = tag_prefix(source);
     key.extend(tag.as_str().as_bytes());
     key
+}
+
+pub(super) fn decode_link_key(key: &[u8]) -> Option<(Source, Digest)> {
+    let (source, rest) = split_repository(key)?;
+    Some((source, decode_digest(rest)?))
+}
+
+pub(super) fn decode_tag_key(key: &[u8]) -> Option<(Source, Tag)> {
+    let (source, rest) = split_repository(key)?;
+    let text = std::str::from_utf8(rest).ok()?;
+    Some((source, Tag::parse(text).ok()?))
+}
+
+/// The key of what a tag or digest of a repository is pinned as.
+pub(super) fn pin_key(source: &Source, reference: &Reference) -> Vec<u8> {
+    let mut key = repository_key(source);
+    key.push(SEPARATOR);
+    key.extend(reference.to_string().as_bytes());
+    key
+}
+
+pub(super) fn decode_pin_key(key: &[u8]) -> Option<(Source, Reference)> {
+    let (source, rest) = split_repository(key)?;
+    let text = std::str::from_utf8(rest).ok()?;
+    Some((source, Reference::parse(text).ok()?))
+}
+
+/// What all keys of a repository's links, tags or pins begin with.
+pub(super) fn repository_prefix(source: &Source) -> Vec<u8> {
+    let mut key = repository_key(source);
+    key.push(SEPARATOR);
+    key
+}
+
+/// What all keys of an upstream's repositories begin with.
+pub(super) fn upstream_prefix(upstream: &UpstreamName) -> Vec<u8> {
+    let mut key = upstream.as_str().as_bytes().to_vec();
+    key.push(SEPARATOR);
+    key
+}
+
+/// The repository that a longer key begins with, and what follows it.
+fn split_repository(key: &[u8]) -> Option<(Source, &[u8])> {
+    let mut separators = key.iter().enumerate().filter(|(_, b)| **b == SEPARATOR);
+    let (second, _) = separators.nth(1)?;
+    let (repository, rest) = key.split_at_checked(second)?;
+    Some((decode_repository(repository)?, rest.get(1..)?))
 }
 
 mod class_bits {
@@ -274,6 +365,18 @@ mod tests {
             decode_repository(&repository_key(&source())),
             Some(source())
         );
+        // A digest may have the byte that separates.
+        let digest = Digest::Sha256([0; 32]);
+        let key = link_key(&source(), &digest);
+        assert_eq!(decode_link_key(&key), Some((source(), digest)));
+        let tag = Tag::parse("v1").unwrap();
+        let key = tag_key(&source(), &tag);
+        assert_eq!(decode_tag_key(&key), Some((source(), tag.clone())));
+        for reference in [Reference::Tag(tag), Reference::Digest(digest)] {
+            let key = pin_key(&source(), &reference);
+            assert_eq!(decode_pin_key(&key), Some((source(), reference)));
+            assert!(key.starts_with(&repository_prefix(&source())));
+        }
         for size in [None, Some(0), Some(1 << 40)] {
             let link = Link {
                 manifest: false,
@@ -311,6 +414,30 @@ mod tests {
             uses: 1,
         };
         assert_eq!(BlobRecord::decode(&old), Some(record));
+    }
+
+    #[test]
+    fn a_links_key_is_taken_apart() {
+        let digests = [Digest::Sha256([0; 32]), Digest::Sha512([2; 64])];
+        let wanted: HashMap<_, _> = digests.iter().map(|d| (digest_key(d), *d)).collect();
+        for digest in digests {
+            let key = link_key(&source(), &digest);
+            assert_eq!(split_link_key(&key, &wanted), Some((source(), digest)));
+        }
+        let other = link_key(&source(), &Digest::Sha256([5; 32]));
+        assert_eq!(split_link_key(&other, &wanted), None);
+        assert_eq!(split_link_key(b"short", &wanted), None);
+    }
+
+    #[test]
+    fn a_record_of_before_imports_is_upstreams() {
+        let old = format!(
+            r#"{{"class":1,"digest":"{}","media_type":"m","checked":5}}"#,
+            Digest::Sha256([1; 32])
+        );
+        let record: TagRecord = serde_json::from_str(&old).unwrap();
+        assert_eq!(record.origin, Origin::Upstream);
+        assert_eq!(serde_json::to_string(&record).unwrap(), old);
     }
 
     #[test]

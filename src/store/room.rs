@@ -48,6 +48,7 @@ impl Room {
         digest: Digest,
         expected: Option<u64>,
     ) -> Result<Self, StoreError> {
+        store.refuse_if_failing()?;
         store.inner.rooms.enter(digest)?;
         // From here on the file is this room's, and goes with it.
         let room = Self {
@@ -56,6 +57,8 @@ impl Room {
             held: Mutex::new(Held::of_file(store.take_up(&digest))),
             discard: AtomicBool::new(true),
         };
+        // The fill before may have left its file there because it could not be deleted.
+        store.refuse_if_failing()?;
         room.grow_to(expected.unwrap_or(0))?;
         Ok(room)
     }
@@ -138,10 +141,8 @@ impl Held {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        if self.discard.load(Ordering::Acquire)
-            && let Err(error) = self.store.layout().remove_part(&self.digest)
-        {
-            tracing::warn!(digest = %self.digest, %error, "a partial file cannot be removed; it goes at the next start");
+        if self.discard.load(Ordering::Acquire) {
+            self.store.layout().remove_part(&self.digest);
         }
         let reserved = self.hand_over();
         self.store.release(reserved);
@@ -193,9 +194,7 @@ impl Store {
         let mut left_off = self.left_off();
         let mut freed = 0;
         for (digest, bytes) in left_off.drain() {
-            if let Err(error) = self.layout().remove_part(&digest) {
-                tracing::warn!(%digest, %error, "a partial file cannot be removed; it goes at the next start");
-            }
+            self.layout().remove_part(&digest);
             self.ledger().release(bytes);
             freed += bytes;
         }

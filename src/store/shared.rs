@@ -6,17 +6,17 @@
 //! else's to write. So whoever read bytes that were covered, and finds the round unchanged
 //! afterwards, has read them right.
 
-use std::collections::{HashMap, VecDeque};
-use std::fs::File;
+use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 
 use super::Pin;
 use super::coverage::Coverage;
+use super::disk::DiskFile;
+use super::wants::Wants;
 use crate::oci::Digest;
 
 /// How many of the bytes written last a fill keeps in memory: readers that keep
@@ -46,15 +46,10 @@ pub(super) struct Shared {
     pub(super) digest: Digest,
     /// Set once when the partial file is opened; after the commit it is the
     /// blob's file, because a rename does not move an open file.
-    pub(super) file: OnceLock<Arc<File>>,
+    pub(super) file: OnceLock<Arc<DiskFile>>,
     state: Mutex<State>,
     readers: AtomicUsize,
-    /// What the readers that wait are waiting for, by reader.
-    wants: Mutex<HashMap<u64, Range<u64>>>,
-    /// Tells readers apart.
-    next_reader: AtomicU64,
-    /// A reader waits for something that it did not wait for before.
-    wanted: Notify,
+    pub(super) wants: Arc<Wants>,
     /// Set at the commit: the blob stays open as long as anybody holds the fill.
     pub(super) pin: OnceLock<Pin>,
 }
@@ -117,9 +112,7 @@ impl Shared {
                 recent: Recent::default(),
             }),
             readers: AtomicUsize::new(0),
-            wants: Mutex::default(),
-            next_reader: AtomicU64::new(0),
-            wanted: Notify::new(),
+            wants: Arc::default(),
             pin: OnceLock::new(),
         }
     }
@@ -138,44 +131,12 @@ impl Shared {
         self.readers.load(Ordering::Relaxed)
     }
 
-    /// A reader comes; its number among them.
-    pub(super) fn reader_comes(&self) -> u64 {
+    pub(super) fn reader_comes(&self) {
         self.readers.fetch_add(1, Ordering::Relaxed);
-        self.next_reader.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn reader_goes(&self, reader: u64) {
+    pub(super) fn reader_goes(&self) {
         self.readers.fetch_sub(1, Ordering::Relaxed);
-        self.wants().remove(&reader);
-    }
-
-    /// A reader waits for these bytes, beginning with the first.
-    pub(super) fn want(&self, reader: u64, range: Range<u64>) {
-        let before = self.wants().insert(reader, range.clone());
-        if before.is_none_or(|before| before.start != range.start) {
-            self.wanted.notify_one();
-        }
-    }
-
-    /// A reader waits no more.
-    pub(super) fn want_nothing(&self, reader: u64) {
-        self.wants().remove(&reader);
-    }
-
-    /// What is waited for, those with the lowest first byte first.
-    pub(super) fn wanted(&self) -> Vec<Range<u64>> {
-        let mut wanted: Vec<_> = self.wants().values().cloned().collect();
-        wanted.sort_by_key(|range| range.start);
-        wanted
-    }
-
-    /// Waits until a reader waits for something new.
-    pub(super) async fn want_changes(&self) {
-        self.wanted.notified().await;
-    }
-
-    fn wants(&self) -> MutexGuard<'_, HashMap<u64, Range<u64>>> {
-        self.wants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets what was written last: nobody writes any more, and readers use the file.

@@ -1,7 +1,6 @@
 //! Where the bytes of a fill go: its file, and the verifier. Everything here blocks, and is done on
 //! the blocking pool.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +11,9 @@ use std::sync::{
 use bytes::Bytes;
 
 use super::coverage::Coverage;
+use super::disk::DiskFile;
 use super::fill::READ_BYTES;
-use super::fs::{self, FillRecord};
+use super::fs::FillRecord;
 use super::record::Recorder;
 use super::room::Room;
 use super::shared::{Claim, Shared};
@@ -35,7 +35,7 @@ pub(super) struct Sink {
     // Dropped first: when the name is free for the next fill, the file is gone.
     pub(super) room: Room,
     pub(super) shared: Arc<Shared>,
-    pub(super) file: Arc<File>,
+    pub(super) file: Arc<DiskFile>,
     verifier: Mutex<Verifier>,
     /// Writes go on side by side; what changes the rules for them waits until they are done.
     writers: RwLock<()>,
@@ -70,7 +70,7 @@ impl Sink {
         let promised = record.map_or_else(Coverage::default, |record| record.coverage);
         let mut recorded = promised.clone();
         // What the file has lost cannot be taken up.
-        recorded.remove(sink.file.metadata()?.len()..u64::MAX);
+        recorded.remove(sink.file.length()?..u64::MAX);
         if let Err(error) = sink.hash_to(recorded.prefix()) {
             tracing::warn!(%digest, %error, "a partial download cannot be taken up; starting again");
             recorded = Coverage::default();
@@ -81,7 +81,7 @@ impl Sink {
             sink.unrecord()?;
         }
         // What is not taken up may not stay behind the blob's end: it would never be hashed.
-        fs::cut(&sink.file, recorded.end())?;
+        sink.file.cut(recorded.end())?;
         let bytes = recorded.bytes();
         sink.room.holds(bytes);
         if bytes > 0 {
@@ -98,7 +98,7 @@ impl Sink {
         self.unrecord()?;
         self.shared.lose_all();
         self.verifier().reset(&self.shared.digest);
-        fs::cut(&self.file, 0)?;
+        self.file.cut(0)?;
         self.room.holds(0);
         Ok(())
     }
@@ -109,7 +109,7 @@ impl Sink {
         if self.shared.clip(total) {
             self.unrecord()?;
             self.verifier().reset(&self.shared.digest);
-            fs::cut(&self.file, total)?;
+            self.file.cut(total)?;
             self.room.holds(self.shared.coverage().bytes());
         }
         Ok(())
@@ -135,7 +135,7 @@ impl Sink {
         if length == 0 {
             return Ok(());
         }
-        fs::cut(&self.file, length)?;
+        self.file.cut(length)?;
         let (store, digest): (&Store, _) = (&self.room.store, self.room.digest);
         let record = FillRecord { total, coverage };
         store.layout().record_part(&digest, &self.file, &record)?;
@@ -189,7 +189,7 @@ impl Sink {
         // Before the file loses what it had: if the rest fails, nobody can compare any more.
         self.shared.alter(&differing);
         for (at, bytes) in &claim.pieces {
-            fs::write_at(&self.file, bytes, *at)?;
+            self.file.write_at(bytes, *at)?;
         }
         Ok(())
     }
@@ -211,7 +211,7 @@ impl Sink {
     fn compare(&self, offset: u64, new: &[u8], differing: &mut Coverage) -> io::Result<()> {
         let (mut at, mut left) = (offset, new);
         while !left.is_empty() {
-            let old = fs::read_at(&self.file, at, left.len().min(READ_BYTES))?;
+            let old = self.file.read_at(at, left.len().min(READ_BYTES))?;
             let (here, rest) = left.split_at(old.len().min(left.len()));
             for (new, old) in here.chunks(COMPARED_BYTES).zip(old.chunks(COMPARED_BYTES)) {
                 let end = at + new.len() as u64;
@@ -264,7 +264,7 @@ impl Sink {
         let limit = usize::try_from(end - start)
             .unwrap_or(READ_BYTES)
             .min(READ_BYTES);
-        let bytes = fs::read_at(&self.file, start, limit)?;
+        let bytes = self.file.read_at(start, limit)?;
         verifier.update(&bytes);
         Ok(())
     }

@@ -180,6 +180,11 @@ impl Bounds {
         }
     }
 
+    /// Whether `bytes` more would leave the file system what it shall have.
+    pub(super) fn leaves_free(&self, bytes: u64) -> bool {
+        self.shortage(bytes).is_none()
+    }
+
     /// How many bytes must come free before `bytes` more may be written; and what is free.
     fn shortage(&self, bytes: u64) -> Option<Shortage> {
         if self.min_free.is_nothing() {
@@ -219,10 +224,15 @@ impl Store {
             if bytes > refused.max {
                 return Err(refused);
             }
-            self.discard_left_off();
+            self.discard_spare();
             self.ledger().admit(bytes)
         })?;
         self.evict(&victims);
+        // What could not be deleted is still there.
+        if let Err(failing) = self.refuse_if_failing() {
+            self.ledger().release(bytes);
+            return Err(failing);
+        }
         self.inner.bounds.unwritten_changes(0, bytes);
         self.report();
         Ok(())
@@ -247,7 +257,7 @@ impl Store {
                 self.evict(&victims);
                 return Ok(());
             }
-            let short = short.saturating_sub(self.discard_left_off());
+            let short = short.saturating_sub(self.discard_spare());
             let victims = self.ledger().free(short, short);
             self.evict(&victims);
             if short == 0 || !victims.is_empty() {
@@ -315,6 +325,12 @@ impl Store {
         if before != bytes {
             self.report();
         }
+    }
+
+    /// Deletes what nobody asks for, before a request is refused: downloads that were left off, and
+    /// damaged blobs. Says how many bytes came free.
+    fn discard_spare(&self) -> u64 {
+        self.discard_left_off() + self.discard_aside()
     }
 
     fn evict(&self, victims: &[Victim]) {

@@ -1,10 +1,12 @@
 //! Fills and the store together, on a real directory.
 
 mod crash;
+mod disk;
 mod doubt;
 mod parallel;
 mod room;
 
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -24,6 +26,8 @@ fn config(dir: &Path, max_size: u64) -> Config {
         max_size: Amount::Bytes(max_size + space::INDEX_STEP_BYTES),
         min_free: Amount::Bytes(0),
         meter: Meter::default(),
+        injection: Injection::default(),
+        scrub: None,
     }
 }
 
@@ -452,16 +456,6 @@ async fn partial_files_left_off_count_and_make_room() {
         [""; 0],
         "a smaller store keeps none"
     );
-}
-
-#[test]
-fn two_probes_at_once_do_not_disturb_each_other() {
-    let (_dir, store) = store();
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| (0..300).for_each(|_| store.probe().unwrap()));
-        }
-    });
 }
 
 #[tokio::test]

@@ -24,16 +24,28 @@ pub enum LogFormat {
 /// and in their debug lines stand headers: they must be asked for by name, as in `hyper=debug`.
 const FILTER_DEFAULT: &str = "info,hyper=error,hyper_util=error,h2=error,rustls=error";
 
+/// What a command logs: its answer is what the user waits for.
+const FILTER_QUIET: &str = "warn,hyper=error,hyper_util=error,h2=error,rustls=error";
+
 /// Sends log lines to standard error, from `info` upwards unless [`FILTER_VARIABLE`] says otherwise.
 /// What is wrong in that variable is reported there and passed over. Only the first call in a process
 /// counts: tests start many servers in one.
 pub fn init(format: LogFormat) {
+    start(format, FILTER_DEFAULT);
+}
+
+/// The same for a command that answers somebody who waits: from `warn` upwards.
+pub fn init_quiet() {
+    start(LogFormat::Text, FILTER_QUIET);
+}
+
+fn start(format: LogFormat, default: &str) {
     #[expect(
         clippy::disallowed_methods,
         reason = "logging must work before the configuration does"
     )]
     let asked = std::env::var(FILTER_VARIABLE).unwrap_or_default();
-    let filter = filter(&asked);
+    let filter = filter(default, &asked);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -51,8 +63,8 @@ pub fn init(format: LogFormat) {
 }
 
 /// The default filter, and what was asked for on top of it: of two directives for one target the later counts.
-fn filter(asked: &str) -> EnvFilter {
-    EnvFilter::builder().parse_lossy(format!("{FILTER_DEFAULT},{asked}"))
+fn filter(default: &str, asked: &str) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(format!("{default},{asked}"))
 }
 
 #[cfg(test)]
@@ -62,7 +74,7 @@ mod tests {
     #[test]
     fn libraries_speak_only_when_asked_by_name() {
         let has = |asked: &str, directive: &str| {
-            let filter = filter(asked).to_string();
+            let filter = filter(FILTER_DEFAULT, asked).to_string();
             filter.split(',').any(|each| each == directive)
         };
         for asked in ["", "debug", "roadstead=trace", "no such=level"] {

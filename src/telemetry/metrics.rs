@@ -1,15 +1,22 @@
 //! Prometheus metrics. Labels are closed enums or configured upstream names:
 //! never a repository, a tag or a digest. A name that is not configured counts under the empty label.
 
+mod disk;
+mod scrub;
+mod totals;
 mod trouble;
 
+use disk::Disk;
+pub use disk::DiskOp;
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use scrub::Scrub;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
+pub use totals::Totals;
 use trouble::Trouble;
 
 /// Seconds to the first byte: from a hit in memory (well under a millisecond) to containerd's limit
@@ -58,6 +65,8 @@ pub enum EvictReason {
     Size,
     /// The content was damaged.
     Damaged,
+    /// An operator removed it.
+    Removed,
 }
 
 /// All metrics of the process. Cheap to clone (an `Arc` inside).
@@ -81,6 +90,9 @@ struct Inner {
     cache_blobs: IntGauge,
     evicted_size: IntCounter,
     evicted_damaged: IntCounter,
+    disk: Disk,
+    scrub: Scrub,
+    evicted_removed: IntCounter,
     trouble: Trouble,
     /// The counters of each configured upstream, resolved once: every request needs some.
     upstreams: HashMap<Box<str>, Upstream>,
@@ -210,6 +222,7 @@ impl EvictReason {
         match self {
             Self::Size => "size",
             Self::Damaged => "damaged",
+            Self::Removed => "removed",
         }
     }
 }
@@ -241,9 +254,10 @@ impl Metrics {
         );
         let evicted = set.counters(
             "roadstead_evicted_bytes_total",
-            "Bytes evicted from the cache, to make room (size) or because they were damaged.",
+            "Bytes evicted from the cache, to make room (size), because they were damaged, or because an operator removed them.",
             &["reason"],
         );
+        let disk = Disk::new(&set);
         let trouble = Trouble::new(&set);
         let gauge = |name, help| set.gauges(name, help, &[]).with_label_values(&NO_LABELS);
         let upstreams = upstreams
@@ -274,6 +288,9 @@ impl Metrics {
                 cache_blobs: gauge("roadstead_cache_blobs", "Whole blobs in the cache."),
                 evicted_size: evicted.with_label_values(&[EvictReason::Size.label()]),
                 evicted_damaged: evicted.with_label_values(&[EvictReason::Damaged.label()]),
+                disk,
+                scrub: Scrub::new(&set),
+                evicted_removed: evicted.with_label_values(&[EvictReason::Removed.label()]),
                 trouble,
                 registry: set.0,
                 requests,
@@ -346,6 +363,12 @@ impl Metrics {
         self.inner.readers_in_flight.add(change);
     }
 
+    /// Whether clients are being given bytes, or bytes are being fetched for them.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.inner.readers_in_flight.get() > 0 || self.inner.fills_in_flight.get() > 0
+    }
+
     /// What the store holds.
     pub fn cache(&self, bytes: u64, blobs: u64, max_bytes: u64) {
         self.inner.cache_bytes.set(signed(bytes));
@@ -358,6 +381,7 @@ impl Metrics {
         match reason {
             EvictReason::Size => &self.inner.evicted_size,
             EvictReason::Damaged => &self.inner.evicted_damaged,
+            EvictReason::Removed => &self.inner.evicted_removed,
         }
         .inc_by(bytes);
     }
@@ -374,7 +398,7 @@ impl Metrics {
                 String::new()
             }
         };
-        for (name, help) in trouble::SHOWN_EMPTY {
+        for (name, help) in trouble::SHOWN_EMPTY.into_iter().chain([scrub::COMPLETED]) {
             if !families.iter().any(|family| family.name() == name) {
                 let lines = [
                     "# HELP ", name, " ", help, "\n", "# TYPE ", name, " gauge\n",

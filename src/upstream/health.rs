@@ -10,6 +10,8 @@
 //! Some failures are told in answer to a question (5xx, nonsense): they may be that question's own. Of
 //! each [`Resource`] one counts, so that a single one that always fails closes nothing else.
 
+mod report;
+
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -21,6 +21,7 @@
 //! | `setup` | an upstream from its configuration |
 //! | `login/` | user names, passwords and tokens, and how they are kept fresh |
 //! | `client`, `tls` | connections |
+//! | `report` | how the endpoints are, for people |
 //! | `plain` | a client of a roadstead that runs, for its commands |
 //! | `settings` | what is configured |
 //! | `deadline` | the one time limit of a question |
@@ -28,6 +29,7 @@
 //! No error, log line or `Debug` text of this module holds a secret, a path or a query: a signed
 //! URL is a secret, too. Hosts and causes are named.
 
+mod admin_client;
 mod auth;
 mod body;
 mod client;
@@ -42,6 +44,7 @@ mod login;
 mod plain;
 mod realm;
 mod redirect;
+mod report;
 mod rounds;
 mod settings;
 mod setup;
@@ -55,6 +58,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use admin_client::{AdminClient, AdminError, Payload};
 pub use body::BlobBody;
 pub use error::FetchError;
 pub use fetch::{
@@ -62,6 +66,7 @@ pub use fetch::{
 };
 pub use login::{CloudConfig, CloudUrls, LoginConfig, Text};
 pub use plain::PlainClient;
+pub use report::EndpointReport;
 pub use settings::{
     CONNECT_TIMEOUT, ClientCertificate, Config, Credentials, EndpointConfig, EnvironmentProxies,
     HEADER_TIMEOUT, IDLE_TIMEOUT, MAX_CONNECTIONS, Parallel, Proxy, ProxyConfig, RETRY_DELAY,

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HeaderValue};
-use http::{Request, Response, Uri};
+use http::header::{ACCEPT, HeaderName, HeaderValue};
+use http::{Method, Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use url::Url;
@@ -58,18 +58,35 @@ impl PlainClient {
         accept: Option<&str>,
         patience: Duration,
     ) -> Result<Response<Incoming>, FetchError> {
+        let accept = accept.map(HeaderValue::from_str).transpose();
+        let accept = accept.map_err(|error| FetchError::Protocol(error.to_string()))?;
+        let headers: Vec<_> = accept.map(|accept| (ACCEPT, accept)).into_iter().collect();
+        self.send(Method::GET, target, &headers, patience).await
+    }
+
+    /// A request without a body, with these headers, for a path and query below the server's URL; the
+    /// answer's head must come within `patience`.
+    ///
+    /// # Errors
+    /// No answer came; an answer of any status is none of them.
+    pub async fn send(
+        &self,
+        method: Method,
+        target: &str,
+        headers: &[(HeaderName, HeaderValue)],
+        patience: Duration,
+    ) -> Result<Response<Incoming>, FetchError> {
         let nonsense = |error: &dyn fmt::Display| FetchError::Protocol(error.to_string());
         let base = self.base.as_str().trim_end_matches('/');
         let uri: Uri = format!("{base}{target}")
             .parse()
             .map_err(|error| nonsense(&error))?;
-        let mut request = Request::get(uri)
+        let mut request = Request::builder()
+            .method(method)
+            .uri(uri)
             .body(Full::new(Bytes::new()))
             .map_err(|error| nonsense(&error))?;
-        if let Some(accept) = accept {
-            let accept = HeaderValue::from_str(accept).map_err(|error| nonsense(&error))?;
-            request.headers_mut().insert(ACCEPT, accept);
-        }
+        request.headers_mut().extend(headers.iter().cloned());
         let deadline = Deadline::after(patience);
         self.http.send(Kind::Other, request, deadline, 0).await
     }

@@ -8,15 +8,15 @@ use crate::oci::manifest::{Child, ChildKind, ManifestError, inspect};
 
 /// What has to be there, besides the manifest itself, for an image to be pulled.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Contents {
+pub(crate) struct Contents {
     /// Further manifests, with their platforms.
-    pub(super) manifests: Vec<(Digest, Option<Platform>)>,
+    pub(crate) manifests: Vec<(Digest, Option<Platform>)>,
     /// Config and layers.
-    pub(super) blobs: Vec<Child>,
+    pub(crate) blobs: Vec<Child>,
     /// Platforms that are wanted and not there.
-    pub(super) unmet: Vec<Platform>,
+    pub(crate) unmet: Vec<Platform>,
     /// The platforms that are there, where any is unmet.
-    pub(super) offered: Vec<Platform>,
+    pub(crate) offered: Vec<Platform>,
 }
 
 /// The members of an index that say which entries are for whom.
@@ -46,7 +46,7 @@ impl Contents {
     ///
     /// # Errors
     /// It is no manifest.
-    pub(super) fn of(
+    pub(crate) fn of(
         content_type: Option<&str>,
         bytes: &[u8],
         wanted: &Wanted,

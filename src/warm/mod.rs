@@ -36,6 +36,7 @@ use progress::Reporter;
 use server::Server;
 
 pub use arguments::{Arguments, UsageError};
+pub(crate) use contents::Contents;
 pub use platform::{Platform, PlatformError, Wanted};
 pub use progress::Output;
 pub use report::{Count, ImageReport, Missing, Summary};

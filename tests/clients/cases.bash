@@ -225,3 +225,71 @@ tls_alpn() {
     # Without the authority there is no trust.
     if curl -sS --max-time 10 -o /dev/null "$url"; then return 1; fi
 }
+
+# ---- carrying images: out of the mirror, into another one that reaches no upstream
+
+readonly carried=(docker.io/team/platforms-skopeo:1 docker.io/team/parallel:1 docker.io/team/artifact:1)
+
+# write_far_config: a mirror whose upstreams are not there.
+write_far_config() {
+    write_mirror_config far
+    sed -i 's#^endpoints = .*#endpoints = ["http://127.0.0.1:9"]#' "$work/far.toml"
+}
+
+# What roadstead exports, skopeo reads, from a directory and from an archive.
+carry_export() {
+    local target transport name
+    for target in carried carried.tar; do
+        bounded "$BINARY" export "${carried[@]}" --platform all -o "$work/$target" \
+            --server "http://${mirror_address[roadstead]}"
+        transport=oci
+        [[ $target != *.tar ]] || transport=oci-archive
+        for name in parallel artifact; do
+            rm -rf "$work/skopeo"
+            bounded skopeo copy "$transport:$work/$target:docker.io/team/$name:1" "dir:$work/skopeo"
+            python3 "$here/check.py" dir "$work/skopeo" "$work/expected/$name.json" --platform linux/amd64
+        done
+        for name in amd64 arm64; do
+            rm -rf "$work/skopeo"
+            bounded skopeo --override-arch "$name" copy \
+                "$transport:$work/$target:docker.io/team/platforms-skopeo:1" "dir:$work/skopeo"
+            python3 "$here/check.py" dir "$work/skopeo" "$work/expected/platforms-skopeo.json" --platform "linux/$name"
+        done
+    done
+    # An image of Docker's format, alone in its layout: skopeo takes no name for such a one.
+    bounded "$BINARY" export layers-skopeo:1 -o "$work/docker.tar" --server "http://${mirror_address[roadstead]}"
+    rm -rf "$work/skopeo"
+    bounded skopeo copy "oci-archive:$work/docker.tar" "dir:$work/skopeo"
+    python3 "$here/check.py" dir "$work/skopeo" "$work/expected/layers-skopeo.json" --platform linux/amd64
+}
+
+# far_has EXPECTED NAME PLATFORM: the image can be pulled from the mirror over there.
+far_has() {
+    rm -rf "$work/skopeo"
+    bounded skopeo --override-arch "${3#*/}" copy --src-tls-verify=false \
+        "docker://${mirror_address[far]}/$2" "dir:$work/skopeo"
+    python3 "$here/check.py" dir "$work/skopeo" "$work/expected/$1.json" --platform "$3"
+}
+
+# What roadstead exports, another roadstead serves.
+carry_import() {
+    local admin="http://${admin_address[far]}"
+    bounded "$BINARY" import "$work/carried.tar" --admin "$admin"
+    bounded "$BINARY" import "$work/docker.tar" --admin "$admin"
+    far_has parallel docker.io/team/parallel:1 linux/amd64
+    far_has platforms-skopeo docker.io/team/platforms-skopeo:1 linux/amd64
+    far_has platforms-skopeo docker.io/team/platforms-skopeo:1 linux/arm64
+    far_has layers-skopeo docker.io/library/layers-skopeo:1 linux/amd64
+    bounded "$BINARY" verify --admin "$admin"
+}
+
+# What skopeo writes, roadstead imports, under a name of its own or the one in the layout.
+carry_skopeo() {
+    local admin="http://${admin_address[far]}" from="docker://${mirror_address[roadstead]}/docker.io/team/parallel:1"
+    bounded skopeo copy --src-tls-verify=false "$from" "oci:$work/written:own"
+    bounded skopeo copy --src-tls-verify=false "$from" "oci-archive:$work/written.tar:private.example/moved/app:2"
+    bounded "$BINARY" import "$work/written" private.example/given/app:1=own --admin "$admin"
+    bounded "$BINARY" import "$work/written.tar" --admin "$admin"
+    far_has parallel private.example/given/app:1 linux/amd64
+    far_has parallel private.example/moved/app:2 linux/amd64
+}

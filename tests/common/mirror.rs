@@ -75,6 +75,8 @@ impl MirrorBuilder {
                 max_size: store::Amount::Bytes(1 << 30),
                 min_free: store::Amount::Bytes(0),
                 meter: store::Meter::default(),
+                injection: store::Injection::default(),
+                scrub: None,
             },
             tags: mirror::Config::of(mirror::Policy {
                 ttl: mirror::Ttl::For(TTL),
@@ -82,6 +84,7 @@ impl MirrorBuilder {
                 negative_ttl: NEGATIVE_TTL,
                 ..mirror::Policy::default()
             }),
+            fill_on_range: mirror::FillOnRange::default(),
             upstreams: Vec::new(),
             log_format: LogFormat::Text,
         };

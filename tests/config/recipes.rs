@@ -10,7 +10,10 @@ const README: &str = include_str!("../../README.md");
 #[test]
 fn the_readme_has_every_key() {
     for key in Config::known_keys() {
-        let nested = key.matches('.').count() > 2 || key.starts_with("tags.rule.");
+        let nested = key.matches('.').count() > 2
+            || ["tags.rule.", "cache.pin."]
+                .iter()
+                .any(|it| key.starts_with(it));
         let key = key.replace("upstream.*.", "upstream.\"NAME\".");
         assert!(nested || README.contains(&format!("`{key}`")), "{key}");
     }

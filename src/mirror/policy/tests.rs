@@ -39,6 +39,7 @@ fn numbered(patterns: &[&str]) -> Config {
     Config {
         defaults,
         rules: (1..).zip(patterns).map(rule).collect(),
+        pins: Vec::new(),
     }
 }
 

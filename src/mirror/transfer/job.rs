@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, RETRY_EARNED_BYTES};
+use super::lazy::{FillOnRange, First, Parts};
 use super::plan::{Piece, Pieces, Plan};
 use super::scout::scouts;
 use super::trust::{Again, Trust};
@@ -50,8 +51,10 @@ pub(super) struct State {
     pub(super) total: Option<u64>,
     /// Whether the readers have been told that bytes will come.
     pub(super) started: bool,
-    /// What the reader wants for whom the fill was begun, if that is not the beginning.
+    /// What the reader wants for whom the fill was begun, if that is less than everything.
     pub(super) first: Option<Range<u64>>,
+    /// Whether all of the blob is to be fetched, whatever is read of it.
+    pub(super) everything: bool,
     pub(super) plan: Plan,
     pub(super) budget: Budget,
     pub(super) trust: Trust,
@@ -73,6 +76,17 @@ pub(super) struct State {
     /// and writes under way are finished: a file must not be written to by one who has lost it.
     pub(super) over: CancellationToken,
     pub(super) unattended: Option<OwnedSemaphorePermit>,
+}
+
+/// How far a fill has come.
+pub(super) enum Fetched {
+    /// All of it is there.
+    Whole,
+    /// Nobody reads it any more, nobody can find it, and the rest was not wanted.
+    LeftOff {
+        /// The size of the blob.
+        total: u64,
+    },
 }
 
 /// How an attempt to fetch a piece ended without all of it.
@@ -98,7 +112,7 @@ impl<'a> Job<'a> {
         source: &'a Source,
         digest: Digest,
         expected: Option<u64>,
-        first: Option<Range<u64>>,
+        first: First,
     ) -> Self {
         Self {
             mirror,
@@ -108,7 +122,8 @@ impl<'a> Job<'a> {
             state: Mutex::new(State {
                 total: expected,
                 started: false,
-                first: first.filter(|range| range.start > 0),
+                everything: first.everything,
+                first: first.part,
                 plan: Plan::new(&Coverage::default(), 0, Pieces::WHOLE),
                 budget: Budget::new(upstream.retry_delay()),
                 trust: Trust::default(),
@@ -128,7 +143,10 @@ impl<'a> Job<'a> {
     ///
     /// # Errors
     /// Why the blob cannot be had, after everything was tried.
-    pub(super) async fn fetch(&self, partial: &Partial<MirrorError>) -> Result<(), MirrorError> {
+    pub(super) async fn fetch(
+        &self,
+        partial: &Partial<MirrorError>,
+    ) -> Result<Fetched, MirrorError> {
         if !self.state().started {
             self.state().trust.taken_up(&partial.coverage());
         }
@@ -137,14 +155,21 @@ impl<'a> Job<'a> {
             let Some(total) = total else {
                 self.stream(partial).await?;
                 if self.state().total.is_none() {
-                    return Ok(());
+                    return Ok(Fetched::Whole);
                 }
                 continue;
             };
             let have = partial.coverage();
             if have.next_gap(0, total).is_none() {
                 // An earlier run may have had it all, and have been stopped before the commit.
-                return self.start(partial).await;
+                self.start(partial).await?;
+                return Ok(Fetched::Whole);
+            }
+            if !self.everything(partial, total) {
+                match self.parts(partial, total).await? {
+                    Parts::Everything => continue,
+                    Parts::LeftOff => return Ok(Fetched::LeftOff { total }),
+                }
             }
             let lanes = self.plan(&have, total);
             let (open, gate) = watch::channel(false);
@@ -183,6 +208,18 @@ impl<'a> Job<'a> {
                 segment: parallel.segment_size,
             };
             (parallel.connections, pieces)
+        } else if ranges && state.first.is_some() {
+            // Those who read here and there begin pieces of their own: what is asked for ahead of them
+            // is then on its way twice.
+            let segment = parallel.segment_size;
+            let connections = 1;
+            (
+                1,
+                Pieces {
+                    connections,
+                    segment,
+                },
+            )
         } else {
             (1, Pieces::WHOLE)
         };
@@ -262,10 +299,7 @@ impl<'a> Job<'a> {
     async fn stream(&self, partial: &Partial<MirrorError>) -> Result<(), MirrorError> {
         loop {
             let first = self.state().first.take();
-            let first = first.map(|range| {
-                let enough = range.start.saturating_add(FIRST_BYTES_MAX);
-                range.start..range.end.min(enough)
-            });
+            let first = first.and_then(|range| self.first_piece(range));
             let piece = Piece::unplanned(first.unwrap_or(partial.prefix()..u64::MAX));
             match self.attempt(partial, 0, &piece, None).await {
                 // Upstream does not say how much there is, and does not send all of it.
@@ -283,8 +317,18 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// What to ask for first, of a blob of unknown size, for a reader of this range; `None`: all of it.
+    fn first_piece(&self, range: Range<u64>) -> Option<Range<u64>> {
+        let all = matches!(self.mirror.fill_on_range, FillOnRange::Always);
+        if all && range.start == 0 {
+            return None;
+        }
+        let enough = range.start.saturating_add(FIRST_BYTES_MAX);
+        Some(range.start..range.end.min(enough))
+    }
+
     /// Waits before the next attempt, or gives the fill up.
-    async fn pause(
+    pub(super) async fn pause(
         &self,
         partial: &Partial<MirrorError>,
         error: FetchError,
@@ -321,8 +365,8 @@ impl<'a> Job<'a> {
             let gap = partial.coverage().next_gap(0, total)?;
             return Some(Piece::unplanned(gap.start..total));
         }
-        if let Some(first) = state.first.take()
-            && let Some(piece) = state.plan.take_at(first, 0)
+        if let Some(first) = state.first.take().filter(|range| range.start > 0)
+            && let Some(piece) = state.plan.take_at(first, &partial.coverage(), 0)
         {
             return Some(piece);
         }
@@ -338,9 +382,10 @@ impl<'a> Job<'a> {
             return None;
         }
         let total = state.total?;
+        let have = partial.coverage();
         let wanted = partial.wanted().into_iter();
         let mut wanted = wanted.map(|range| range.start..range.end.min(total));
-        wanted.find_map(|range| state.plan.take_at(range, NEAR_BYTES))
+        wanted.find_map(|range| state.plan.take_at(range, &have, NEAR_BYTES))
     }
 
     /// A piece is not fetched any more: what is missing of it can be taken again.
@@ -362,6 +407,15 @@ impl<'a> Job<'a> {
             failures.saturating_add(if unfit { UNFIT_WEIGHT } else { 0 })
         });
         order
+    }
+
+    /// Whether ranges may be asked for at the endpoint that is asked next.
+    pub(super) fn may_ask_for_ranges(&self) -> bool {
+        let order = self.order(true);
+        let state = self.state();
+        order
+            .first()
+            .is_some_and(|endpoint| self.ranges(&state, *endpoint))
     }
 
     /// Whether ranges may be asked for at an endpoint.

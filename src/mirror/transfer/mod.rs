@@ -5,6 +5,7 @@
 //! | `job` | one fill's work: its connections, and when they try again |
 //! | `attempt` | one request: what is asked for, what may be answered, how it is written |
 //! | `body` | bytes as they come, gathered for writing |
+//! | `lazy` | fills of which only parts are read |
 //! | `plan` | which bytes are to be fetched next (pure) |
 //! | `scout` | connections for readers that wait elsewhere |
 //! | `budget` | how often and after what wait something is tried again |
@@ -18,29 +19,31 @@ mod attempt;
 mod body;
 mod budget;
 mod job;
+mod lazy;
 mod plan;
 mod scout;
 mod trust;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::flight::Lead;
 use super::{Inner, MirrorError, Source};
-use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
+use crate::oci::{ByteRange, Digest};
 use crate::store::{Link, Partial, Verified, VerifyError};
 pub(super) use budget::Budget;
-use job::Job;
+use job::{Fetched, Job};
+pub use lazy::FillOnRange;
+use lazy::First;
 
 impl Inner {
-    /// Fetches a blob into its fill, whoever still reads it. What is wanted first comes first.
+    /// Fetches a blob into its fill, whoever still reads it. What is asked for first comes first.
     pub(super) async fn fetch(
         self: Arc<Self>,
         lead: Lead,
         source: Source,
         digest: Digest,
-        first: Option<Range<u64>>,
+        asked: Option<ByteRange>,
     ) {
         // Freed when this function ends, after the fill has.
         let Lead {
@@ -61,7 +64,8 @@ impl Inner {
             Err(None) => return,
         };
         self.metrics.fills_in_flight(1);
-        self.fill(partial, &source, expected, first).await;
+        self.fill(partial, &source, expected, First::of(asked, expected))
+            .await;
         self.metrics.fills_in_flight(-1);
     }
 
@@ -71,7 +75,7 @@ impl Inner {
         partial: Partial<MirrorError>,
         source: &Source,
         expected: Option<u64>,
-        first: Option<Range<u64>>,
+        first: First,
     ) {
         let digest = *partial.digest();
         let job = match self.upstream(source) {
@@ -80,7 +84,16 @@ impl Inner {
         };
         let mut partial = partial;
         loop {
-            if let Err(error) = job.fetch(&partial).await {
+            let fetched = job.fetch(&partial).await;
+            if let Ok(Fetched::LeftOff { total }) = fetched {
+                // Or the next one to read a part would have to ask for the size first.
+                let link = Link::of(ChildKind::Blob, Some(total));
+                self.store.record_links(source, vec![(digest, link)]).await;
+                tracing::debug!(%digest, bytes = partial.coverage().bytes(), "left off");
+                let why = MirrorError::Busy("a download of which only parts were read has ended");
+                return partial.suspend(why).await;
+            }
+            if let Err(error) = fetched {
                 if matches!(error, MirrorError::ShuttingDown) {
                     return partial.suspend(error).await;
                 }
@@ -128,7 +141,7 @@ impl Inner {
                 self.store.record_links(source, vec![(digest, link)]).await;
             }
             Err(error) => {
-                tracing::error!(%digest, %error, "a blob was fetched and served, but cannot be kept. Is the disk full or read-only?");
+                self.note_not_stored(source, &digest, &error.into());
             }
         }
     }

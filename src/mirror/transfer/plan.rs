@@ -78,15 +78,21 @@ impl Plan {
     /// A piece that begins where a reader waits, and ends where it wants no more. `None` when the byte
     /// is there, or comes soon: somebody fetches it, or what is at most `near` bytes before it.
     ///
-    /// Where somebody is on the way to it from further away, that one's piece ends there now.
-    pub(super) fn take_at(&mut self, wanted: Range<u64>, near: u64) -> Option<Piece> {
+    /// Where somebody is on the way to it from further away, that one's piece ends there now. How far
+    /// everybody is, `have` knows before they say so.
+    pub(super) fn take_at(
+        &mut self,
+        wanted: Range<u64>,
+        have: &Coverage,
+        near: u64,
+    ) -> Option<Piece> {
         let at = wanted.start;
         if wanted.is_empty() {
             return None;
         }
         let holder = self.active.values_mut().find(|range| range.contains(&at));
         if let Some(range) = holder {
-            if at - range.start <= near {
+            if at.saturating_sub(have.run_end(range.start)) <= near {
                 return None;
             }
             let rest = at..range.end;
@@ -235,17 +241,24 @@ mod tests {
         let first = plan.take().unwrap();
         assert_eq!(first.range, 0..1000);
         assert_eq!(plan.advance(&first, 50), 1000);
-        assert_eq!(plan.take_at(60..70, 10), None, "it comes soon");
-        let scout = plan.take_at(600..700, 10).unwrap();
+        assert_eq!(plan.take_at(60..70, &nothing, 10), None, "it comes soon");
+        let there = covers(&[(0, 590)]);
+        let soon = plan.take_at(600..700, &there, 10);
+        assert_eq!(soon, None, "it comes soon, though nobody has said so");
+        let scout = plan.take_at(600..700, &nothing, 10).unwrap();
         assert_eq!(scout.range, 600..700);
-        assert_eq!(plan.take_at(600..700, 10), None, "somebody fetches it");
+        assert_eq!(
+            plan.take_at(600..700, &nothing, 10),
+            None,
+            "somebody fetches it"
+        );
         assert_eq!(plan.advance(&first, 80), 600, "the first one stops there");
         plan.done(&first, &covers(&[(0, 600)]));
         assert_eq!(plan.take().unwrap().range, 700..1000);
         plan.done(&scout, &covers(&[(0, 600), (600, 650)]));
         assert_eq!(plan.take().unwrap().range, 650..700);
         assert_eq!(plan.take(), None);
-        assert_eq!(plan.take_at(10..20, 5), None, "it is there");
+        assert_eq!(plan.take_at(10..20, &nothing, 5), None, "it is there");
     }
 
     proptest! {
@@ -265,7 +278,7 @@ mod tests {
             let mut under_way: Vec<Piece> = Vec::new();
             loop {
                 let (kept, wanted) = steps.next().unwrap_or((u64::MAX, None));
-                let piece = wanted.and_then(|at| plan.take_at(at..total, 7)).or_else(|| plan.take());
+                let piece = wanted.and_then(|at| plan.take_at(at..total, &coverage, 7)).or_else(|| plan.take());
                 under_way.extend(piece);
                 // The oldest gets on, and some break after a few bytes.
                 if under_way.len() > 3 || wanted.is_none() {

@@ -24,7 +24,7 @@ const FAILURES_MAX: usize = 4;
 /// whoever was on the way to it.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Sends scouts until `done` and the last one is back.
+/// Sends scouts until `done`, and waits for the last one to come back.
 ///
 /// # Errors
 /// Those for which the fill is to be given up.
@@ -39,7 +39,11 @@ pub(super) async fn scouts(
     let mut free: Vec<usize> = (lanes..lanes + SCOUTS_MAX).collect();
     let mut failures = 0;
     loop {
+        if failures >= FAILURES_MAX {
+            job.fetch_everything();
+        }
         while failures < FAILURES_MAX
+            && !done.is_cancelled()
             && let Some(lane) = free.pop()
         {
             let Some(piece) = job.take_wanted(partial) else {
@@ -55,7 +59,8 @@ pub(super) async fn scouts(
                 free.push(lane);
                 match back? {
                     Step::Came => failures = 0,
-                    Step::Busy => {}
+                    // Whoever fetches everything waits for its turn, and tries longer.
+                    Step::Busy => job.fetch_everything(),
                     Step::Failed => failures += 1,
                 }
             }

@@ -76,7 +76,7 @@ struct List {
 }
 
 impl Blobs {
-    /// No blobs, in this many lists.
+    /// No blobs, in this many lists and the one of those that are kept.
     #[must_use]
     pub fn new(lists: u16) -> Self {
         let empty = List {
@@ -90,7 +90,7 @@ impl Blobs {
             by_digest: HashTable::new(),
             wide: HashMap::new(),
             hasher: RandomState::new(),
-            lists: vec![empty; usize::from(lists)],
+            lists: vec![empty; usize::from(lists) + 1],
             used: 0,
         }
     }
@@ -130,10 +130,17 @@ impl Blobs {
         self.lists.get(usize::from(list)).map_or(0, |l| l.bytes)
     }
 
-    /// How many lists there are.
+    /// How many lists there are for a policy.
     #[must_use]
     pub fn lists(&self) -> u16 {
-        u16::try_from(self.lists.len()).unwrap_or(u16::MAX)
+        u16::try_from(self.lists.len() - 1).unwrap_or(u16::MAX)
+    }
+
+    /// The list behind those of the policy: blobs that are kept whatever happens. No policy looks into
+    /// it, so that they cost an eviction nothing, however many they are.
+    #[must_use]
+    pub fn kept_list(&self) -> u16 {
+        self.lists()
     }
 
     /// Where a blob is.

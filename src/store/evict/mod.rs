@@ -5,15 +5,18 @@
 //! access logs through this very code; docs/eviction.md has what came of it.
 
 pub mod blobs;
+mod expected;
 pub mod policy;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 pub use blobs::{Blobs, Entry, Place};
+use expected::Expected;
 pub use policy::{IdleByUses, Policy};
 
 /// Uses closer together than this are one, for the count and for the index: a client's ranges and
@@ -28,6 +31,10 @@ const NOTE_EVERY: Duration = Duration::from_mins(1);
 pub struct Ledger<P = IdleByUses> {
     blobs: Blobs,
     policy: P,
+    /// Each of these is pinned once for it.
+    expected: Expected,
+    /// What is no victim, whether it is stored or not: what belongs to pinned images.
+    kept: HashSet<Digest>,
     reserved: u64,
     max: u64,
     /// The latest time that anything was used at: what "now" is for an eviction.
@@ -54,7 +61,9 @@ pub struct Victim {
 
 /// The bytes cannot be had, even if everything evictable went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{wanted} bytes do not fit: of {max} bytes {kept} are in use by open blobs and fills")]
+#[error(
+    "{wanted} bytes do not fit: of {max} bytes {kept} are in use by open blobs, fills and pinned images"
+)]
 pub struct NoRoom {
     /// What was asked for.
     pub wanted: u64,
@@ -79,6 +88,8 @@ impl<P: Policy> Ledger<P> {
         Self {
             blobs: Blobs::new(P::LISTS),
             policy,
+            expected: Expected::default(),
+            kept: HashSet::new(),
             reserved: 0,
             max,
             now: Timestamp::default(),
@@ -92,7 +103,7 @@ impl<P: Policy> Ledger<P> {
     }
 
     /// Has room for so many more blobs, which are about to be loaded.
-    pub fn expect(&mut self, blobs: usize) {
+    pub fn make_room_for(&mut self, blobs: usize) {
         self.blobs.reserve(blobs);
     }
 
@@ -188,7 +199,7 @@ impl<P: Policy> Ledger<P> {
         if due {
             self.blobs.count(place, now);
         }
-        self.policy.used(&mut self.blobs, place, due);
+        self.used(place, due);
         let entry = self.blobs.entry(place)?;
         due.then_some(Noted {
             size: entry.size,
@@ -200,8 +211,31 @@ impl<P: Policy> Ledger<P> {
     pub fn pin(&mut self, digest: &Digest) -> Option<u64> {
         let place = self.blobs.find(digest)?;
         self.blobs.change(place, |entry| entry.pins += 1);
-        self.policy.used(&mut self.blobs, place, false);
+        self.used(place, false);
         self.blobs.entry(place).map(|entry| entry.size)
+    }
+
+    /// A manifest was given to somebody who may now ask for what it names: for some minutes this is no
+    /// victim.
+    pub fn expect(&mut self, digest: &Digest, now: Timestamp) {
+        self.now = self.now.max(now);
+        self.end_expectations();
+        let Some(size) = self.size(digest) else {
+            return;
+        };
+        let (gone, is_new) = self.expected.add(digest, size, self.max, now);
+        for digest in gone {
+            self.unpin(&digest);
+        }
+        if is_new && let Some(place) = self.blobs.find(digest) {
+            self.blobs.change(place, |entry| entry.pins += 1);
+        }
+    }
+
+    fn end_expectations(&mut self) {
+        for digest in self.expected.expire(self.now) {
+            self.unpin(&digest);
+        }
     }
 
     /// Undoes one [`Ledger::pin`].
@@ -212,8 +246,44 @@ impl<P: Policy> Ledger<P> {
         }
     }
 
+    /// From now on a blob is no victim, whether it is stored now or comes later.
+    pub fn keep(&mut self, digest: &Digest) {
+        self.kept.insert(*digest);
+        if let Some(place) = self.blobs.find(digest) {
+            self.blobs.put(place, self.blobs.kept_list());
+        }
+    }
+
+    /// Undoes [`Ledger::keep`].
+    pub fn let_go(&mut self, digest: &Digest) {
+        if self.kept.remove(digest)
+            && let Some(place) = self.blobs.find(digest)
+        {
+            self.policy.entered(&mut self.blobs, place);
+        }
+    }
+
+    /// Whether a blob is kept.
+    #[must_use]
+    pub fn keeps(&self, digest: &Digest) -> bool {
+        self.kept.contains(digest)
+    }
+
+    /// The bytes of the stored blobs that are kept.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.blobs.list_bytes(self.blobs.kept_list())
+    }
+
+    /// The bytes of the stored blobs.
+    #[must_use]
+    pub fn blob_bytes(&self) -> u64 {
+        self.blobs.bytes()
+    }
+
     /// Forgets a blob, whoever reads it: it is gone or damaged. Its size.
     pub fn forget(&mut self, digest: &Digest) -> Option<u64> {
+        self.expected.forget(digest);
         self.blobs.remove(digest).map(|entry| entry.size)
     }
 
@@ -253,11 +323,24 @@ impl<P: Policy> Ledger<P> {
             list: 0,
         };
         let place = self.blobs.insert(digest, entry);
-        self.policy.entered(&mut self.blobs, place);
+        if self.kept.contains(digest) {
+            self.blobs.put(place, self.blobs.kept_list());
+        } else {
+            self.policy.entered(&mut self.blobs, place);
+        }
+    }
+
+    /// Tells the policy of a use, unless the blob is none of its.
+    fn used(&mut self, place: Place, counted: bool) {
+        let list = self.blobs.entry(place).map(|entry| entry.list);
+        if list != Some(self.blobs.kept_list()) {
+            self.policy.used(&mut self.blobs, place, counted);
+        }
     }
 
     /// The blobs that the policy gives up and nobody reads, until `need` bytes are found.
     fn victims(&mut self, need: u64) -> Vec<Victim> {
+        self.end_expectations();
         let places = self.policy.victims(&mut self.blobs, need, self.now);
         let named = places.into_iter().filter_map(|place| {
             let size = self.blobs.entry(place)?.size;

@@ -123,6 +123,27 @@ fn bytes_come_free_or_nothing_goes() {
 }
 
 #[test]
+fn what_a_manifest_names_stays_while_it_is_being_pulled() {
+    let mut ledger = filled(100, &[40, 30, 30]);
+    let later = |seconds| Timestamp::default().plus(Duration::from_secs(seconds));
+    ledger.expect(&digest(0), later(0));
+    ledger.expect(&digest(9), later(0));
+    assert_eq!(ledger.admit(30).unwrap()[0].digest, digest(1));
+    assert_eq!(ledger.admit(30).unwrap()[0].digest, digest(2));
+    let refused = ledger.admit(10).unwrap_err();
+    assert_eq!(refused.kept, 100, "it is not given up for what comes next");
+    // Its reader comes and goes.
+    ledger.pin(&digest(0)).unwrap();
+    ledger.unpin(&digest(0));
+    assert!(
+        ledger.admit(10).is_err(),
+        "others may have been told of it too"
+    );
+    ledger.expect(&digest(9), later(301));
+    assert_eq!(ledger.admit(10).unwrap()[0].digest, digest(0));
+}
+
+#[test]
 fn what_was_used_four_times_stays_four_times_as_long() {
     let minute = |n: u64| Timestamp(n * 60_000);
     let mut ledger = Ledger::new(100);
@@ -164,12 +185,29 @@ fn a_blob_that_comes_anew_keeps_its_readers() {
     assert!(ledger.admit(60).is_err(), "it is still read");
 }
 
+#[test]
+fn what_is_kept_stays_and_comes_under_the_policy_when_it_is_let_go() {
+    let mut ledger = filled(100, &[40, 30, 30]);
+    ledger.keep(&digest(0));
+    ledger.keep(&digest(3));
+    ledger.touch(&digest(0), Timestamp(600_000));
+    assert!(ledger.admit(61).is_err());
+    let gone: Vec<_> = ledger.admit(60).unwrap().iter().map(|v| v.digest).collect();
+    assert_eq!(gone, [digest(1), digest(2)]);
+    // What was not there when it was named.
+    ledger.settle(digest(3), 60, 60, Timestamp::default());
+    assert_eq!(ledger.kept_bytes(), 100);
+    assert!(ledger.admit(1).is_err());
+    ledger.let_go(&digest(3));
+    assert_eq!(ledger.admit(1).unwrap()[0].digest, digest(3));
+}
+
 /// What is done to a ledger in the properties: which step, with which blob, how many bytes, how
 /// much later.
 type Step = (u8, u8, u64, u64);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec((0_u8..7, 0_u8..16, 0_u64..60, 0_u64..200_000), 0..200)
+    prop::collection::vec((0_u8..9, 0_u8..16, 0_u64..60, 0_u64..200_000), 0..200)
 }
 
 /// Does a step. What was evicted by it; `None` where nothing was stored.
@@ -189,6 +227,8 @@ fn apply<P: Policy>(ledger: &mut Ledger<P>, step: Step, now: Timestamp) -> Optio
         4 => {
             ledger.forget(&digest);
         }
+        5 => ledger.keep(&digest),
+        6 => ledger.let_go(&digest),
         _ => {
             ledger.touch(&digest, now);
         }
@@ -200,11 +240,13 @@ fn apply<P: Policy>(ledger: &mut Ledger<P>, step: Step, now: Timestamp) -> Optio
 fn agrees_with_a_model<P: Policy>(policy: P, steps: &[Step]) -> Result<(), TestCaseError> {
     let mut ledger = Ledger::with_policy(100, policy);
     let mut model = std::collections::HashMap::<Digest, (u64, u32)>::new();
+    let mut kept = HashSet::new();
     let mut now = Timestamp::default();
     for step in steps {
         now = Timestamp(now.0 + step.3);
         let stored = apply(&mut ledger, *step, now);
         for victim in stored.iter().flatten() {
+            prop_assert!(!kept.contains(&victim.digest), "it is kept");
             let gone = model.remove(&victim.digest);
             prop_assert_eq!(gone, Some((victim.size, 0)), "stored, and nobody reads it");
         }
@@ -223,6 +265,12 @@ fn agrees_with_a_model<P: Policy>(policy: P, steps: &[Step]) -> Result<(), TestC
             4 => {
                 model.remove(&digest);
             }
+            5 => {
+                kept.insert(digest);
+            }
+            6 => {
+                kept.remove(&digest);
+            }
             _ => {}
         }
         let sum: u64 = model.values().map(|(size, _)| size).sum();
@@ -233,8 +281,13 @@ fn agrees_with_a_model<P: Policy>(policy: P, steps: &[Step]) -> Result<(), TestC
             prop_assert_eq!((entry.size, entry.pins), (*size, *pins));
         }
         // The lists hold each blob once, and their bytes are those of their blobs.
-        let lists = (0..ledger.blobs.lists()).map(|list| ledger.blobs.list_bytes(list));
+        let lists = (0..=ledger.blobs.kept_list()).map(|list| ledger.blobs.list_bytes(list));
         prop_assert_eq!(lists.sum::<u64>(), sum);
+        let pinned = model.iter().filter(|(digest, _)| kept.contains(*digest));
+        prop_assert_eq!(
+            ledger.kept_bytes(),
+            pinned.map(|(_, (size, _))| size).sum::<u64>()
+        );
     }
     Ok(())
 }

@@ -6,24 +6,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::{Layout, cut, ignore_missing};
+use super::super::disk::DiskOp as Op;
+use super::Layout;
 use crate::clock::Timestamp;
 use crate::oci::{Algorithm, Digest};
 
 /// A committed blob found on disk.
 #[derive(Clone, Copy, Debug)]
-pub struct Found {
-    /// Which.
-    pub digest: Digest,
+pub(in crate::store) struct Found {
     /// Its size in bytes.
-    pub size: u64,
+    pub(in crate::store) size: u64,
     /// When its file was last changed: stands in for the last use where the index does not know it.
-    pub modified: Timestamp,
+    pub(in crate::store) modified: Timestamp,
 }
 
 /// A directory of committed blobs: those whose digests begin alike.
 #[derive(Clone, Debug)]
-pub struct Shard {
+pub(in crate::store) struct Shard {
     algorithm: Algorithm,
     path: PathBuf,
 }
@@ -34,7 +33,7 @@ impl Shard {
     ///
     /// # Errors
     /// The operating system's, at the beginning or on the way.
-    pub fn digests(&self) -> io::Result<impl Iterator<Item = io::Result<Digest>>> {
+    pub(in crate::store) fn digests(&self) -> io::Result<impl Iterator<Item = io::Result<Digest>>> {
         let (algorithm, shard) = (self.algorithm, self.path.file_name().map(ToOwned::to_owned));
         let named = move |name: &str| {
             let digest = Digest::parse(&format!("{}:{name}", algorithm.name())).ok()?;
@@ -55,10 +54,11 @@ impl Layout {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn shards(&self) -> io::Result<Vec<Shard>> {
+    pub(in crate::store) fn shards(&self) -> io::Result<Vec<Shard>> {
         let mut shards = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            for entry in fs::read_dir(self.root.join("blobs").join(algorithm.name()))? {
+            let blobs = self.root.join("blobs").join(algorithm.name());
+            for entry in self.disk.run(Op::Read, &blobs, || fs::read_dir(&blobs))? {
                 let entry = entry?;
                 if entry.file_type()?.is_dir() {
                     let path = entry.path();
@@ -71,7 +71,7 @@ impl Layout {
 
     /// The directory that a blob is in.
     #[must_use]
-    pub fn shard_path(&self, digest: &Digest) -> PathBuf {
+    pub(in crate::store) fn shard_path(&self, digest: &Digest) -> PathBuf {
         let mut path = self.blob_path(digest);
         path.pop();
         path
@@ -81,16 +81,18 @@ impl Layout {
     ///
     /// # Errors
     /// The operating system's, other than that there is none.
-    pub fn find_blob(&self, digest: &Digest) -> io::Result<Option<Found>> {
-        let metadata = match fs::symlink_metadata(self.blob_path(digest)) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+    pub(in crate::store) fn find_blob(&self, digest: &Digest) -> io::Result<Option<Found>> {
+        let path = self.blob_path(digest);
+        let look = || match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            looked => looked.map(Some),
+        };
+        let Some(metadata) = self.disk.run(Op::Read, &path, look)? else {
+            return Ok(None);
         };
         let modified = metadata.modified().ok();
         let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         Ok(metadata.is_file().then(|| Found {
-            digest: *digest,
             size: metadata.len(),
             modified: Timestamp::default().plus(modified.unwrap_or_default()),
         }))
@@ -98,15 +100,16 @@ impl Layout {
 
     /// Deletes what an earlier process left in `fills/`, but for partial files of which a record says
     /// what they have: they can be taken up again, and are cut to that. Returns the digests and
-    /// lengths of those. What cannot be deleted stays, with a warning.
+    /// lengths of those. What cannot be deleted is deleted later.
     ///
     /// # Errors
     /// The operating system's, where the directory cannot be read.
-    pub fn sweep_fills(&self) -> io::Result<Vec<(Digest, u64)>> {
+    pub(in crate::store) fn sweep_fills(&self) -> io::Result<Vec<(Digest, u64)>> {
         let mut kept = HashMap::new();
-        let mut files = Vec::new();
+        let mut found = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            for file in fs::read_dir(self.root.join("fills").join(algorithm.name()))? {
+            let fills = self.root.join("fills").join(algorithm.name());
+            for file in self.disk.run(Op::Read, &fills, || fs::read_dir(&fills))? {
                 let path = file?.path();
                 let digest = path.file_stem().and_then(|stem| {
                     Digest::parse(&format!("{}:{}", algorithm.name(), stem.to_str()?)).ok()
@@ -118,18 +121,16 @@ impl Layout {
                 {
                     kept.insert(digest, length);
                 }
-                files.push((path, digest));
+                found.push((path, digest));
             }
         }
-        for (path, digest) in files {
+        for (path, digest) in found {
             let extension = path.extension().and_then(|e| e.to_str());
             let of_a_fill = matches!(extension, Some("part" | "cov"));
             if of_a_fill && digest.is_some_and(|digest| kept.contains_key(&digest)) {
                 continue;
             }
-            if let Err(error) = ignore_missing(fs::remove_file(&path)) {
-                tracing::warn!(path = %path.display(), %error, "cannot delete what an earlier run left");
-            }
+            self.remove_or_remember(&path);
         }
         Ok(kept.into_iter().collect())
     }
@@ -138,13 +139,18 @@ impl Layout {
     /// to go on from.
     fn cut_to_record(&self, digest: &Digest, path: &Path) -> Option<u64> {
         let mut coverage = self.part_record(digest)?.coverage;
-        let file = OpenOptions::new().write(true).open(path).ok()?;
-        coverage.remove(file.metadata().ok()?.len()..u64::MAX);
+        let bytes = fs::metadata(path).ok()?.len();
+        coverage.remove(bytes..u64::MAX);
         let length = coverage.end();
         if length == 0 {
             return None;
         }
-        cut(&file, length).ok()?;
+        if length < bytes {
+            let open = || OpenOptions::new().write(true).open(path);
+            let file = self.disk.run(Op::Write, path, open).ok()?;
+            let cut = || file.set_len(length);
+            self.disk.run(Op::Truncate, path, cut).ok()?;
+        }
         Some(length)
     }
 }

@@ -11,6 +11,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::super::disk::{Disk, DiskOp as Op};
 use crate::oci::Digest;
 
 const NAMES: [&str; 2] = ["journal.0", "journal.1"];
@@ -24,8 +25,9 @@ const READ_BYTES_MAX: u64 = 40 * 1024 * 1024;
 
 /// The journal of a store.
 #[derive(Debug)]
-pub struct Journal {
+pub(in crate::store) struct Journal {
     pages: Mutex<Pages>,
+    disk: Disk,
 }
 
 #[derive(Debug)]
@@ -36,7 +38,9 @@ struct Pages {
 
 #[derive(Debug)]
 struct Page {
-    file: File,
+    path: PathBuf,
+    /// Open to be written to; not yet, where the disk was read-only.
+    file: Option<File>,
     lines: usize,
     /// The directories that lost a file.
     shrunk: HashSet<PathBuf>,
@@ -48,15 +52,16 @@ impl Journal {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn open(root: &Path) -> io::Result<(Self, BTreeSet<Digest>)> {
+    pub(in crate::store) fn open(root: &Path, disk: &Disk) -> io::Result<(Self, BTreeSet<Digest>)> {
         let mut noted = BTreeSet::new();
-        let [first, second] = NAMES.map(|name| Page::open(&root.join(name), &mut noted));
+        let [first, second] = NAMES.map(|name| Page::open(root.join(name), disk, &mut noted));
         let pages = Pages {
             current: 0,
             pages: [first?, second?],
         };
         let journal = Self {
             pages: Mutex::new(pages),
+            disk: disk.clone(),
         };
         Ok((journal, noted))
     }
@@ -67,7 +72,7 @@ impl Journal {
     ///
     /// # Errors
     /// The operating system's: then only a look through all files finds out what became of these.
-    pub fn note<'a>(
+    pub(in crate::store) fn note<'a>(
         &self,
         digests: impl IntoIterator<Item = &'a Digest>,
         shrinking: impl IntoIterator<Item = PathBuf>,
@@ -87,12 +92,15 @@ impl Journal {
             text.push('\n');
             page.lines += 1;
         }
-        page.file.write_all(text.as_bytes())?;
-        page.file.sync_data()
+        let path = page.path.clone();
+        let file = page.file(&self.disk)?;
+        let write = |bytes: &[u8]| file.write_all(bytes);
+        self.disk.write(Op::Write, &path, text.as_bytes(), write)?;
+        self.disk.run(Op::Sync, &path, || file.sync_data())
     }
 
     /// What is noted from now on waits for the write of the index after next.
-    pub fn turn(&self) {
+    pub(in crate::store) fn turn(&self) {
         let mut pages = self.pages();
         let other = 1 - pages.current;
         // Else the write before failed, and what waited for it still does.
@@ -105,20 +113,24 @@ impl Journal {
     ///
     /// # Errors
     /// The operating system's; nothing is lost then but time.
-    pub fn caught_up(&self) -> io::Result<()> {
+    pub(in crate::store) fn caught_up(&self) -> io::Result<()> {
         let mut pages = self.pages();
         let other = 1 - pages.current;
         let Some(page) = pages.pages.get_mut(other).filter(|page| page.lines > 0) else {
             return Ok(());
         };
         // A deleted file that a power loss brings back would be unknown for a while.
-        for dir in page.shrunk.drain() {
-            match File::open(&dir).and_then(|dir| dir.sync_all()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
+        for dir in &page.shrunk {
+            let sync = || match File::open(dir).and_then(|dir| dir.sync_all()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            };
+            self.disk.run(Op::SyncDirectory, dir, sync)?;
         }
-        page.file.set_len(0)?;
+        page.shrunk.clear();
+        let path = page.path.clone();
+        let file = page.file(&self.disk)?;
+        self.disk.run(Op::Truncate, &path, || file.set_len(0))?;
         page.lines = 0;
         Ok(())
     }
@@ -136,42 +148,70 @@ impl Pages {
 }
 
 impl Page {
-    fn open(path: &Path, noted: &mut BTreeSet<Digest>) -> io::Result<Self> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)?;
+    fn open(path: PathBuf, disk: &Disk, noted: &mut BTreeSet<Digest>) -> io::Result<Self> {
         let mut bytes = Vec::new();
-        (&mut file).take(READ_BYTES_MAX).read_to_end(&mut bytes)?;
+        let read = || match File::open(&path) {
+            Ok(file) => file.take(READ_BYTES_MAX).read_to_end(&mut bytes).map(drop),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        };
+        disk.run(Op::Read, &path, read)?;
         let before = noted.len();
         // What is no digest was not finished, and so what it was noted for was not begun.
         let text = String::from_utf8_lossy(&bytes);
         noted.extend(text.lines().filter_map(|line| Digest::parse(line).ok()));
         Ok(Self {
-            file,
+            path,
+            file: None,
             lines: noted.len() - before,
             shrunk: HashSet::new(),
         })
+    }
+
+    /// The file, made if it is missing.
+    fn file(&mut self, disk: &Disk) -> io::Result<&mut File> {
+        let file = if let Some(file) = self.file.take() {
+            file
+        } else {
+            let open = || {
+                OpenOptions::new()
+                    .append(true)
+                    .create(true)
+                    .open(&self.path)
+            };
+            disk.run(Op::Create, &self.path, open)?
+        };
+        Ok(self.file.insert(file))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::super::disk::Injection;
+    use super::super::super::health::Health;
     use super::*;
+    use crate::telemetry::Metrics;
 
     fn digest(n: u8) -> Digest {
         Digest::Sha256([n; 32])
     }
 
+    fn open(root: &Path) -> (Journal, BTreeSet<Digest>) {
+        let health = Health::new(Metrics::new(std::iter::empty()));
+        let disk = Disk::new(Injection::default(), Arc::new(health));
+        Journal::open(root, &disk).unwrap()
+    }
+
     fn noted(root: &Path) -> Vec<Digest> {
-        Journal::open(root).unwrap().1.into_iter().collect()
+        open(root).1.into_iter().collect()
     }
 
     #[test]
     fn what_the_index_has_not_caught_up_with_is_found_again() {
         let dir = tempfile::tempdir().unwrap();
-        let (journal, found) = Journal::open(dir.path()).unwrap();
+        let (journal, found) = open(dir.path());
         assert!(found.is_empty());
         journal.note([&digest(1), &digest(2)], None).unwrap();
         journal.turn();
@@ -187,7 +227,7 @@ mod tests {
     #[test]
     fn a_write_of_the_index_that_failed_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
-        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let (journal, _) = open(dir.path());
         journal.note([&digest(1)], None).unwrap();
         journal.turn();
         journal.note([&digest(2)], None).unwrap();
@@ -201,14 +241,14 @@ mod tests {
     #[test]
     fn an_unfinished_line_costs_nothing_but_itself() {
         let dir = tempfile::tempdir().unwrap();
-        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let (journal, _) = open(dir.path());
         journal.note([&digest(1)], None).unwrap();
         let mut file = File::options()
             .append(true)
             .open(dir.path().join(NAMES[0]))
             .unwrap();
         file.write_all(b"sha256:0202\xff").unwrap();
-        let (journal, found) = Journal::open(dir.path()).unwrap();
+        let (journal, found) = open(dir.path());
         assert_eq!(found.into_iter().collect::<Vec<_>>(), [digest(1)]);
         journal.note([&digest(3)], None).unwrap();
         assert_eq!(noted(dir.path()), [digest(1), digest(3)]);
@@ -217,11 +257,11 @@ mod tests {
     #[test]
     fn what_was_found_at_the_start_stays_until_the_index_has_it() {
         let dir = tempfile::tempdir().unwrap();
-        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let (journal, _) = open(dir.path());
         journal.note([&digest(1)], None).unwrap();
         journal.turn();
         journal.note([&digest(2)], None).unwrap();
-        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let (journal, _) = open(dir.path());
         // Both files have something: no turn, until one is empty.
         for left in [vec![digest(1)], vec![]] {
             journal.turn();

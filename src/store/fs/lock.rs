@@ -7,30 +7,42 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::super::health;
+
 /// A process number and some white space.
 const PID_BYTES_MAX: u64 = 32;
 
 /// The right to write to a directory, as long as this lives. The operating system takes it back from a
 /// process that is killed.
 #[derive(Debug)]
-pub struct Lock {
-    _file: File,
+pub(in crate::store) struct Lock {
+    _file: Option<File>,
 }
 
 impl Lock {
     /// Takes the right to `root`, made if missing, and leaves this process's number there for whoever
-    /// comes too late. On a file system that has no locks there is none (the index's own is left).
+    /// comes too late. On a file system that has no locks there is none (the index's own is left), and
+    /// none either on one that is read-only and has no such file yet.
     ///
     /// # Errors
     /// The operating system's; `ResourceBusy` names who has it.
-    pub fn take(root: &Path) -> io::Result<Self> {
+    pub(in crate::store) fn take(root: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(root)?;
-        let mut file = OpenOptions::new()
+        let path = root.join("LOCK");
+        let opened = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .open(root.join("LOCK"))?;
+            .open(&path);
+        let mut file = match opened {
+            // Whoever has it all the same is seen, and a store that is there can be served.
+            Err(error) if health::is_of_the_disk(&error) => match File::open(&path) {
+                Ok(file) => file,
+                Err(_) => return Ok(Self { _file: None }),
+            },
+            opened => opened?,
+        };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -45,11 +57,18 @@ impl Lock {
             }
             Err(error) => return Err(error.into()),
         }
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", std::process::id())?;
-        Ok(Self { _file: file })
+        if let Err(error) = sign(&mut file) {
+            tracing::debug!(%error, "this process's number is not in the lock file");
+        }
+        Ok(Self { _file: Some(file) })
     }
+}
+
+/// Leaves this process's number. A full disk may have no room for it.
+fn sign(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
 }
 
 /// ` (process 1234)`, or nothing: in another container the number may be there and mean nothing here.

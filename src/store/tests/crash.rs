@@ -287,6 +287,7 @@ async fn what_is_known_of_content_that_is_not_stored_is_forgotten() {
             .record_links(&source(name), vec![(digest, link)])
             .await;
         let record = TagRecord {
+            origin: Origin::default(),
             class: crate::oci::AcceptClass::from_bits(1),
             digest,
             media_type: "text/plain".to_owned(),

@@ -43,13 +43,17 @@ fn use_everything(metrics: &Metrics) {
     }
     metrics.evicted(EvictReason::Size, 1);
     metrics.evicted(EvictReason::Damaged, 1);
+    for op in DiskOp::ALL {
+        metrics.store_error(op);
+    }
+    metrics.store_degraded(true);
     metrics.cache(1, 1, 1);
     metrics.fills_in_flight(1);
     metrics.readers_in_flight(1);
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 18] = [
+const CONTRACT: [(&str, &str, &[&str]); 22] = [
     ("roadstead_cache_blobs", "gauge", &[]),
     ("roadstead_cache_bytes", "gauge", &[]),
     ("roadstead_cache_max_bytes", "gauge", &[]),
@@ -71,6 +75,10 @@ const CONTRACT: [(&str, &str, &[&str]); 18] = [
         "counter",
         &["kind", "outcome", "upstream"],
     ),
+    ("roadstead_scrub_bytes_total", "counter", &[]),
+    ("roadstead_scrub_damaged_total", "counter", &[]),
+    ("roadstead_store_degraded", "gauge", &[]),
+    ("roadstead_store_errors_total", "counter", &["op"]),
     ("roadstead_upstream_bytes_total", "counter", &["upstream"]),
     (
         "roadstead_upstream_endpoint_up",
@@ -148,6 +156,10 @@ fn every_label_value_is_from_a_closed_set() {
             set(&["manifest", "blob", "tags", "referrers", "other"]),
         ),
         (
+            "op".to_owned(),
+            DiskOp::ALL.map(|op| op.label().to_owned()).into(),
+        ),
+        (
             "outcome".to_owned(),
             set(&[
                 "hit",
@@ -159,7 +171,7 @@ fn every_label_value_is_from_a_closed_set() {
                 "error",
             ]),
         ),
-        ("reason".to_owned(), set(&["size", "damaged"])),
+        ("reason".to_owned(), set(&["size", "damaged", "removed"])),
         (
             "status".to_owned(),
             set(&["200", "401", "429", "599", "timeout", "connect", "error"]),
@@ -186,6 +198,8 @@ fn every_name_is_shown_from_the_start() {
         r#"roadstead_first_byte_seconds_count{kind="tags",outcome="stale"} 0"#,
         r#"roadstead_evicted_bytes_total{reason="damaged"} 0"#,
         "roadstead_fills_in_flight 0",
+        "roadstead_store_degraded 0",
+        r#"roadstead_store_errors_total{op="sync_index"} 0"#,
         r#"roadstead_upstream_limited{upstream="docker.io"} 0"#,
         r#"roadstead_upstream_retry_after_seconds{upstream="docker.io"} 0"#,
         r#"roadstead_upstream_retries_total{upstream="docker.io"} 0"#,

@@ -1,0 +1,379 @@
+//! Who holds the store: a server that runs, or nobody, and then it is opened here.
+//!
+//! A command asks [`Place::reach`] once and then [`Reached::ask`]s: the questions are those of the admin
+//! API (docs/admin.md), whoever answers. What needs the store itself, and no server can do for it, opens
+//! the directory with [`Place::open`], which fails while a server has it.
+//!
+//! 0. With `--cache-dir` nobody is asked: that directory is opened.
+//! 1. The server at the admin address (`--admin`, or else the configuration's `server.admin_listen`) is
+//!    asked. If anybody answers there, that is it.
+//! 2. If nobody does, and `--admin` was not given, the cache directory is opened. A server that has it is
+//!    noticed by its lock: an error that says so, never a second writer.
+//!
+//! Opened for looking, the store evicts nothing, whatever the configuration's size is: whoever looks with
+//! the wrong configuration must not lose a cache.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http_body_util::BodyExt as _;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::mirror::{Mirror, Parts};
+use crate::oci::Directory;
+use crate::server::AdminApi;
+use crate::store::{self, OpenError, Store};
+use crate::telemetry::Metrics;
+use crate::upstream::{FetchError, PlainClient};
+
+/// Where to look for the store.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The admin listener of a server that may run.
+    pub admin: Url,
+    /// Whether the user named it: then the directory is no other choice.
+    pub named: bool,
+    /// Whether the user named the directory: then no server is asked.
+    pub directory: bool,
+    /// The configuration, for the directory and what is done about tags.
+    pub config: Config,
+}
+
+/// Who has the store.
+#[derive(Debug)]
+pub enum Reached {
+    /// A server that runs.
+    Server(Box<Client>),
+    /// This process.
+    Directory(Box<Opened>),
+}
+
+/// The admin API of a server that runs.
+#[derive(Debug)]
+pub struct Client {
+    http: PlainClient,
+    admin: Url,
+}
+
+/// A store that this process has opened. [`Opened::close`] it: what was changed is written then.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    /// A mirror without upstreams on it: for its questions.
+    pub mirror: Mirror,
+    api: AdminApi,
+}
+
+/// What the directory is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To see what is there, and to remove what is named: nothing else goes.
+    Look,
+    /// To store more: the configuration's size is kept to, as by a server.
+    Store,
+}
+
+/// Why a question has no answer: one line.
+#[derive(Debug, thiserror::Error)]
+pub enum ReachError {
+    /// The address of the admin listener is none that can be asked.
+    #[error("{0}")]
+    Address(String),
+    /// Nobody answers, and the directory is somebody else's.
+    #[error(
+        "no roadstead answers at {admin} ({why}), and without one: {open}. If a roadstead has it, name its admin listener with --admin"
+    )]
+    Nobody {
+        /// The admin address.
+        admin: String,
+        /// Why nobody answers.
+        why: String,
+        /// Why the directory cannot be opened.
+        open: String,
+    },
+    /// Nobody answers where the user said.
+    #[error("no roadstead answers at {admin}: {why}")]
+    NotThere {
+        /// The admin address.
+        admin: String,
+        /// The cause.
+        why: String,
+    },
+    /// The directory cannot be opened.
+    #[error("{0}")]
+    Directory(String),
+    /// The question was refused: the server's own words.
+    #[error("{message}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What is wrong, and what to do.
+        message: String,
+    },
+    /// The answer makes no sense.
+    #[error("the answer of {from} makes no sense: {why}. Is it a roadstead of this version?")]
+    Nonsense {
+        /// Who answered.
+        from: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl Place {
+    /// Where the store of this configuration is; `admin` is what the user named.
+    ///
+    /// # Errors
+    /// [`ReachError::Address`].
+    pub fn new(config: Config, admin: Option<Url>) -> Result<Self, ReachError> {
+        let named = admin.is_some();
+        let admin = match admin {
+            Some(admin) => admin,
+            None => admin_url(config.server.admin_listen)?,
+        };
+        Ok(Self {
+            admin,
+            named,
+            directory: false,
+            config,
+        })
+    }
+
+    /// The directory of this configuration, whether a server runs or not.
+    #[must_use]
+    pub fn in_directory(self) -> Self {
+        Self {
+            directory: true,
+            ..self
+        }
+    }
+
+    /// The server, if one answers, or else the directory, for looking.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn reach(&self) -> Result<Reached, ReachError> {
+        if self.directory {
+            let opened = self.open(Purpose::Look).await?;
+            return Ok(Reached::Directory(Box::new(opened)));
+        }
+        let why = match self.server().await {
+            Ok(client) => return Ok(Reached::Server(Box::new(client))),
+            Err(why) => why,
+        };
+        let admin = self.admin.to_string();
+        if self.named {
+            return Err(ReachError::NotThere { admin, why });
+        }
+        match self.open(Purpose::Look).await {
+            Ok(opened) => Ok(Reached::Directory(Box::new(opened))),
+            Err(open) => Err(ReachError::Nobody {
+                admin,
+                why,
+                open: open.to_string(),
+            }),
+        }
+    }
+
+    /// The server that answers at the admin address.
+    async fn server(&self) -> Result<Client, String> {
+        let http = PlainClient::new(&self.admin, None)?;
+        // Whoever answers is there, whatever he says; what he says is seen to when he is asked.
+        match http.get("/healthz", None, ANSWER_WAIT_MAX).await {
+            Ok(_) => Ok(Client {
+                http,
+                admin: self.admin.clone(),
+            }),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Opens the cache directory, which must exist. Fails while another process has it.
+    ///
+    /// # Errors
+    /// [`ReachError::Directory`].
+    pub async fn open(&self, purpose: Purpose) -> Result<Opened, ReachError> {
+        let mut cache = self.config.cache.clone();
+        if purpose == Purpose::Look {
+            // Nobody who wants to see a directory that is not there wants it to be made.
+            if !cache.dir.is_dir() {
+                let dir = cache.dir.display();
+                return Err(ReachError::Directory(format!(
+                    "there is no directory {dir}"
+                )));
+            }
+            cache.max_size = store::Amount::Bytes(u64::MAX);
+            cache.min_free = store::Amount::Bytes(0);
+        }
+        let metrics = Metrics::new(std::iter::empty());
+        let opening = {
+            let metrics = metrics.clone();
+            tokio::task::spawn_blocking(move || {
+                let store = Store::open(&cache, Arc::new(SystemClock), metrics)?;
+                // Nobody runs it: what the index does not know is found now.
+                store.scan_all();
+                Ok::<_, OpenError>(store)
+            })
+        };
+        let failed = |error: &dyn fmt::Display| ReachError::Directory(error.to_string());
+        let store = opening
+            .await
+            .map_err(|error| failed(&error))?
+            .map_err(|error| failed(&error))?;
+        let mirror = Mirror::new(Parts {
+            config: self.config.tags.clone(),
+            fill_on_range: self.config.fill_on_range,
+            directory: Directory::new(Vec::new()),
+            upstreams: Vec::new(),
+            store: store.clone(),
+            clock: Arc::new(SystemClock),
+            metrics,
+        });
+        Ok(Opened {
+            store,
+            api: AdminApi::without_server(mirror.clone()),
+            mirror,
+        })
+    }
+}
+
+impl Reached {
+    /// Asks the admin API, `target` being a path and query; the answer's JSON, whole.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn ask(&self, method: Method, target: &str) -> Result<Bytes, ReachError> {
+        let (status, body) = match self {
+            Self::Server(client) => client.ask(method, target).await?,
+            Self::Directory(opened) => opened.api.answer(&method, target).await,
+        };
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(refusal(status, &body))
+    }
+
+    /// The same, read as what it should be.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn ask_for<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+    ) -> Result<T, ReachError> {
+        let body = self.ask(method, target).await?;
+        serde_json::from_slice(&body).map_err(|error| ReachError::Nonsense {
+            from: self.name(),
+            why: error.to_string(),
+        })
+    }
+
+    /// Whether a server answers.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        matches!(self, Self::Server(_))
+    }
+
+    /// Who answers, for people.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Server(client) => client.admin.to_string(),
+            Self::Directory(_) => "the cache directory".to_owned(),
+        }
+    }
+
+    /// Ends it: what was changed in a directory is written.
+    pub async fn close(self) {
+        match self {
+            Self::Server(_) => {}
+            Self::Directory(opened) => opened.close().await,
+        }
+    }
+}
+
+impl Client {
+    async fn ask(&self, method: Method, target: &str) -> Result<(StatusCode, Bytes), ReachError> {
+        let gone = |error: FetchError| ReachError::NotThere {
+            admin: self.admin.to_string(),
+            why: error.to_string(),
+        };
+        let headers = [(ADMIN_HEADER, HeaderValue::from_static("1"))];
+        let answer = self
+            .http
+            .send(method, target, &headers, ANSWER_WAIT_MAX)
+            .await
+            .map_err(gone)?;
+        let (head, body) = answer.into_parts();
+        let nonsense = |error: &dyn fmt::Display| ReachError::Nonsense {
+            from: self.admin.to_string(),
+            why: error.to_string(),
+        };
+        let body = http_body_util::Limited::new(body, ANSWER_BYTES_MAX);
+        let whole = tokio::time::timeout(BODY_WAIT_MAX, body.collect())
+            .await
+            .map_err(|error| nonsense(&error))?
+            .map_err(|error| nonsense(&error))?;
+        Ok((head.status, whole.to_bytes()))
+    }
+}
+
+impl Opened {
+    /// Writes what was changed, and lets the directory go.
+    pub async fn close(self) {
+        self.mirror.stop().await;
+        self.store.settle_index().await;
+    }
+}
+
+/// What an answer that is no success says.
+fn refusal(status: StatusCode, body: &[u8]) -> ReachError {
+    #[derive(Deserialize)]
+    struct Told {
+        error: String,
+    }
+    let told = serde_json::from_slice(body).map(|told: Told| told.error);
+    ReachError::Refused {
+        status: status.as_u16(),
+        message: told.unwrap_or_else(|_| format!("the server answered {status}")),
+    }
+}
+
+/// Where the admin listener of this machine's server is reached.
+fn admin_url(mut address: SocketAddr) -> Result<Url, ReachError> {
+    if address.port() == 0 {
+        let why = "server.admin_listen has port 0, which is another one each time: name the admin listener with --admin";
+        return Err(ReachError::Address(why.to_owned()));
+    }
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let url = format!("http://{address}");
+    url.parse().map_err(|error| {
+        ReachError::Address(format!(
+            "{url} is no URL ({error}): name the admin listener with --admin"
+        ))
+    })
+}
+
+/// What requests that change something must have: no form of a web page can send it.
+pub const ADMIN_HEADER: HeaderName = HeaderName::from_static("x-roadstead-admin");
+/// Going through an index of millions of entries, or all manifests, takes minutes on a slow disk.
+const ANSWER_WAIT_MAX: Duration = Duration::from_mins(30);
+/// The body is in the server's memory by then.
+const BODY_WAIT_MAX: Duration = Duration::from_mins(1);
+/// Pages are far smaller; a list of ten thousand repositories is not.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -1,0 +1,373 @@
+//! Images that an operator brings, where no upstream can be asked: blobs and manifests first, then the name.
+//!
+//! What is brought is believed no more than what an upstream sends: bytes are hashed before they are kept.
+//! Until the name is given nothing of it is served anywhere, for no repository is known to have it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+
+use super::flight::{Lead, Seat};
+use super::manifest::{Manifest, links};
+use super::{Inner, Mirror, MirrorError, Source};
+use crate::oci::manifest::{ChildKind, inspect};
+use crate::oci::{AcceptClass, Digest, ImageName, Reference, Repository, UpstreamName};
+use crate::store::{Link, Origin, Partial, StoreError, TagRecord};
+
+/// Blobs that are brought at the same time: one client brings one after the other.
+pub const IMPORTS_MAX: usize = 4;
+
+/// Manifests of one image: an index has some ten, and as many attestations.
+const MANIFESTS_MAX: usize = 1000;
+
+/// Missing parts that are named; whoever brings them then is told of the next.
+const MISSING_MAX: usize = 1000;
+
+/// What is gathered before it is written.
+const WRITE_BYTES: usize = 512 * 1024;
+
+/// Nothing more comes from somebody who has been silent for so long.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How often it is tried, when others begin to fetch the same blob and fail.
+const ATTEMPTS_MAX: usize = 4;
+
+/// Where something was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Imported {
+    /// It has been stored now.
+    Stored,
+    /// It was there before; nothing of the body was read.
+    There,
+}
+
+/// An image that can be pulled now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImportedImage {
+    /// Its manifests that are there.
+    pub manifests: usize,
+    /// Its blobs.
+    pub blobs: usize,
+    /// Manifests that its indexes name and that were not brought, such as those of other platforms.
+    pub absent: usize,
+}
+
+/// Why something is not imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// Too much is being brought already.
+    #[error("{IMPORTS_MAX} blobs are being imported already; try again")]
+    Busy,
+    /// The name's upstream is not configured.
+    #[error("upstream {0} is not configured here, so that nobody could pull the image")]
+    Upstream(UpstreamName),
+    /// The bytes are not what the digest says.
+    #[error("{digest}: {why}")]
+    Wrong {
+        /// What it was said to be.
+        digest: Digest,
+        /// What it is.
+        why: String,
+    },
+    /// The body did not come as announced.
+    #[error("{digest}: {why}")]
+    Broken {
+        /// What was to come.
+        digest: Digest,
+        /// What came.
+        why: String,
+    },
+    /// Parts of an image are not there; at most [`MISSING_MAX`] are named.
+    #[error("{} parts of the image are not there, the first of them {}", .0.len(), .0.first().map(Digest::to_string).unwrap_or_default())]
+    Incomplete(Vec<Digest>),
+    /// An image has too many parts.
+    #[error("the image has more than {MANIFESTS_MAX} manifests")]
+    TooMany,
+    /// It cannot be kept.
+    #[error("it cannot be stored: {why}")]
+    NotStored {
+        /// What the store said.
+        why: String,
+        /// Whether room is what is missing.
+        room: bool,
+    },
+}
+
+impl Mirror {
+    /// The size of a blob or manifest that need not be brought.
+    #[must_use]
+    pub fn import_has(&self, digest: &Digest) -> Option<u64> {
+        self.inner.store.contains(digest)
+    }
+
+    /// Takes a blob of `size` bytes.
+    ///
+    /// # Errors
+    /// [`ImportError`]; nothing is kept then.
+    pub async fn import_blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        body: impl Stream<Item = Result<Bytes, String>> + Send + Unpin,
+    ) -> Result<Imported, ImportError> {
+        let inner = &self.inner;
+        let _permit = inner
+            .importing
+            .try_acquire()
+            .map_err(|_| ImportError::Busy)?;
+        let nobody = nobodys().ok_or(ImportError::Busy)?;
+        for _ in 0..ATTEMPTS_MAX {
+            let stored = || inner.store.contains(digest).is_some();
+            let seat = inner.fills.seat(digest, &nobody, stored);
+            match seat.map_err(|_| ImportError::Busy)? {
+                Seat::Stored => return Ok(Imported::There),
+                // Upstream may be faster, or dead: then it is our turn.
+                Seat::Join { fill, .. } => drop(fill.over().await),
+                Seat::Lead(lead) => return inner.receive(lead, digest, size, body).await,
+            }
+        }
+        Err(ImportError::Busy)
+    }
+
+    /// Takes a manifest.
+    ///
+    /// # Errors
+    /// [`ImportError`].
+    pub async fn import_manifest(
+        &self,
+        digest: &Digest,
+        content_type: Option<&str>,
+        bytes: Bytes,
+    ) -> Result<Imported, ImportError> {
+        let wrong = |why: String| ImportError::Wrong {
+            digest: *digest,
+            why,
+        };
+        let found = Digest::of(digest.algorithm(), &bytes);
+        if found != *digest {
+            return Err(wrong(format!("the bytes have the digest {found}")));
+        }
+        let inspection = inspect(content_type, &bytes).map_err(|error| wrong(error.to_string()))?;
+        // Its digest in a registry is another one.
+        if inspection.schema1_payload.is_some() {
+            return Err(wrong(
+                "a signed schema 1 manifest cannot be imported".to_owned(),
+            ));
+        }
+        let was_there = self.inner.store.contains(digest).is_some();
+        let put = self.inner.store.put(digest, &inspection.media_type, bytes);
+        put.await?;
+        Ok(if was_there {
+            Imported::There
+        } else {
+            Imported::Stored
+        })
+    }
+
+    /// Gives an image its name: from now on it can be pulled. All of it must be there, but for manifests that an
+    /// index names, of which one will do.
+    ///
+    /// # Errors
+    /// [`ImportError`]; what the name meant before it means on.
+    pub async fn import_image(
+        &self,
+        name: &ImageName,
+        digest: &Digest,
+    ) -> Result<ImportedImage, ImportError> {
+        let inner = &self.inner;
+        if !inner.upstreams.contains_key(&name.upstream) {
+            return Err(ImportError::Upstream(name.upstream.clone()));
+        }
+        let walk = inner.walk(digest).await?;
+        let Some(root) = walk.root.filter(|_| walk.missing.is_empty()) else {
+            return Err(ImportError::Incomplete(walk.missing));
+        };
+        let source = Source {
+            upstream: name.upstream.clone(),
+            repository: name.repository.clone(),
+        };
+        inner.store.record_links(&source, walk.links).await;
+        if let Reference::Tag(tag) = &name.reference {
+            let record = TagRecord {
+                class: AcceptClass::ALL,
+                digest: *digest,
+                media_type: root.media_type.to_string(),
+                checked: inner.clock.now(),
+                origin: Origin::Import,
+            };
+            inner.store.record_tag(&source, tag, record).await;
+            inner.failed_tags.invalidate(&(source, tag.clone()));
+        }
+        tracing::info!(image = %name, %digest, manifests = walk.image.manifests, blobs = walk.image.blobs, "an image was imported");
+        Ok(walk.image)
+    }
+}
+
+/// What an image consists of, as far as it is there.
+#[derive(Default)]
+struct Walk {
+    root: Option<Arc<Manifest>>,
+    image: ImportedImage,
+    links: Vec<(Digest, Link)>,
+    missing: Vec<Digest>,
+}
+
+impl Inner {
+    async fn receive(
+        &self,
+        lead: Lead,
+        digest: &Digest,
+        size: u64,
+        body: impl Stream<Item = Result<Bytes, String>> + Send + Unpin,
+    ) -> Result<Imported, ImportError> {
+        // Given up when this function ends, after the fill has.
+        let Lead {
+            opening,
+            fill,
+            place: _place,
+        } = lead;
+        drop(fill);
+        let partial = match self.store.begin(opening, Some(size)).await {
+            Ok(partial) => partial,
+            Err(Some((opening, error))) => {
+                opening.fail(BROKE_OFF);
+                return Err(error.into());
+            }
+            Err(None) => return Err(ImportError::Busy),
+        };
+        if let Err(error) = fill_from(&partial, size, body).await {
+            partial.fail(BROKE_OFF);
+            return Err(error);
+        }
+        match partial.verify().await {
+            Ok(verified) => {
+                verified.commit().await?;
+                Ok(Imported::Stored)
+            }
+            Err((partial, error)) => {
+                partial.fail(BROKE_OFF);
+                Err(ImportError::Wrong {
+                    digest: *digest,
+                    why: error.to_string(),
+                })
+            }
+        }
+    }
+
+    async fn walk(&self, digest: &Digest) -> Result<Walk, ImportError> {
+        let mut walk = Walk::default();
+        let mut seen = HashSet::from([*digest]);
+        let mut left = Vec::new();
+        match self.local(digest).await {
+            Some(root) => {
+                walk.root = Some(Arc::clone(&root));
+                left.push(root);
+            }
+            None => walk.missing.push(*digest),
+        }
+        while let Some(manifest) = left.pop() {
+            if walk.image.manifests >= MANIFESTS_MAX {
+                return Err(ImportError::TooMany);
+            }
+            walk.image.manifests += 1;
+            let inspection = inspect(Some(&manifest.media_type), &manifest.bytes);
+            let inspection = inspection.map_err(|error| ImportError::Wrong {
+                digest: manifest.digest,
+                why: error.to_string(),
+            })?;
+            walk.links.extend(links(&manifest, &inspection));
+            let (mut there, mut absent) = (0_usize, Vec::new());
+            for child in inspection.children.iter().filter(|it| !it.foreign) {
+                if !seen.insert(child.digest) {
+                    there += 1;
+                    continue;
+                }
+                match (child.kind, self.store.contains(&child.digest)) {
+                    (ChildKind::Blob, Some(_)) => {
+                        self.store.touch(&child.digest);
+                        walk.image.blobs += 1;
+                    }
+                    (ChildKind::Blob, None) => walk.missing.push(child.digest),
+                    (ChildKind::Manifest, _) => match self.local(&child.digest).await {
+                        Some(manifest) => {
+                            there += 1;
+                            left.push(manifest);
+                        }
+                        None => absent.push(child.digest),
+                    },
+                }
+            }
+            walk.image.absent += absent.len();
+            if there == 0 {
+                walk.missing.append(&mut absent);
+            }
+        }
+        walk.missing.truncate(MISSING_MAX);
+        Ok(walk)
+    }
+}
+
+async fn fill_from(
+    partial: &Partial<MirrorError>,
+    size: u64,
+    mut body: impl Stream<Item = Result<Bytes, String>> + Send + Unpin,
+) -> Result<(), ImportError> {
+    let broken = |why: String| ImportError::Broken {
+        digest: *partial.digest(),
+        why,
+    };
+    // What an earlier fetch left is not what is brought now.
+    partial.restart().await?;
+    partial.start(Some(size)).await?;
+    let (mut at, mut chunks, mut gathered) = (0_u64, Vec::new(), 0_usize);
+    loop {
+        let next = tokio::time::timeout(IDLE_TIMEOUT, body.next()).await;
+        let next = next.map_err(|_elapsed| broken("nothing came for a minute".to_owned()))?;
+        let ended = next.is_none();
+        if let Some(data) = next {
+            let data = data.map_err(broken)?;
+            gathered += data.len();
+            if at + gathered as u64 > size {
+                return Err(broken(format!("more than {size} bytes came")));
+            }
+            chunks.push(data);
+        }
+        if gathered >= WRITE_BYTES || (ended && gathered > 0) {
+            let written = gathered as u64;
+            partial.write(at, std::mem::take(&mut chunks)).await?;
+            at += written;
+            gathered = 0;
+        }
+        if ended {
+            break;
+        }
+    }
+    if at != size {
+        return Err(broken(format!("{at} bytes came of {size}")));
+    }
+    Ok(())
+}
+
+/// The repository for whose sake an import is: one that no upstream has (RFC 2606 section 2), so that whoever
+/// joins must be known to have the blob himself.
+fn nobodys() -> Option<Source> {
+    Some(Source {
+        upstream: UpstreamName::parse("import.invalid").ok()?,
+        repository: Repository::parse("import").ok()?,
+    })
+}
+
+/// What those are told who wait for a blob that was being brought: they ask upstream then.
+const BROKE_OFF: MirrorError = MirrorError::Busy("an import of the blob broke off");
+
+impl From<StoreError> for ImportError {
+    fn from(error: StoreError) -> Self {
+        Self::NotStored {
+            room: error.is_room(),
+            why: error.to_string(),
+        }
+    }
+}

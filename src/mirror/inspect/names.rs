@@ -1,0 +1,190 @@
+//! What a question is about.
+
+use std::fmt;
+
+use super::{InspectError, Source};
+use crate::oci::image::ImageNameError;
+use crate::oci::{ImageName, Reference, Repository, UpstreamName};
+
+/// Which images a list is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// All of them.
+    All,
+    /// Those of an upstream.
+    Upstream(UpstreamName),
+    /// Those of a repository, and of those below this path.
+    Path {
+        /// The upstream.
+        upstream: UpstreamName,
+        /// A repository's name, or the first components of some.
+        path: Repository,
+    },
+    /// One image.
+    Image(ImageName),
+}
+
+/// Why a text names nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?}: {why}")]
+pub struct NameError {
+    text: String,
+    why: ImageNameError,
+}
+
+impl Filter {
+    /// Reads `UPSTREAM[/REPO[:TAG]]`, or a familiar name (`nginx` is Docker Hub's).
+    ///
+    /// # Errors
+    /// [`NameError`].
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        let text = text.trim_end_matches('/');
+        if text.is_empty() {
+            return Ok(Self::All);
+        }
+        let is_host = |text: &str| text == "localhost" || text.contains(['.', ':']);
+        let has_tag = text
+            .rsplit_once('/')
+            .map_or(text, |(_, last)| last)
+            .contains([':', '@']);
+        if !text.contains(['/', '@'])
+            && is_host(text)
+            && let Ok(upstream) = UpstreamName::parse(text)
+            // `nginx:1.27` is an image, `localhost:5000` a registry.
+            && (!has_tag || text.rsplit_once(':').is_some_and(|(host, _)| is_host(host)))
+        {
+            return Ok(Self::Upstream(upstream));
+        }
+        let name = ImageName::parse(text).map_err(|why| NameError {
+            text: text.to_owned(),
+            why,
+        })?;
+        if has_tag {
+            return Ok(Self::Image(name));
+        }
+        Ok(Self::Path {
+            upstream: name.upstream,
+            path: name.repository,
+        })
+    }
+
+    /// The upstream that it is about, if about one.
+    pub(super) fn upstream(&self) -> Option<&UpstreamName> {
+        match self {
+            Self::All => None,
+            Self::Upstream(upstream) | Self::Path { upstream, .. } => Some(upstream),
+            Self::Image(name) => Some(&name.upstream),
+        }
+    }
+
+    /// Whether it may mean images of this repository.
+    pub(super) fn means(&self, source: &Source) -> bool {
+        match self {
+            Self::All => true,
+            Self::Upstream(upstream) => *upstream == source.upstream,
+            Self::Path { upstream, path } => {
+                *upstream == source.upstream && is_below(source.repository.as_str(), path.as_str())
+            }
+            Self::Image(name) => {
+                name.repository == source.repository && name.upstream == source.upstream
+            }
+        }
+    }
+
+    /// Whether it means this image of a repository that it may mean.
+    pub(super) fn means_reference(&self, reference: &Reference) -> bool {
+        match self {
+            Self::All | Self::Upstream(_) | Self::Path { .. } => true,
+            Self::Image(name) => name.reference == *reference,
+        }
+    }
+}
+
+/// Whether a repository is `path`, or lies below it. What is written as `docker.io/grafana` was taken for
+/// the official image of that name, and may mean the namespace as well.
+fn is_below(repository: &str, path: &str) -> bool {
+    let below = |path: &str| {
+        repository
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    below(path) || path.strip_prefix("library/").is_some_and(below)
+}
+
+/// An image's repository and reference.
+pub(super) fn parse_image(text: &str) -> Result<(Source, Reference), InspectError> {
+    let name = ImageName::parse(text)
+        .map_err(|why| InspectError::Bad(format!("image {text:?}: {why}")))?;
+    let source = Source {
+        upstream: name.upstream,
+        repository: name.repository,
+    };
+    Ok((source, name.reference))
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("the cache"),
+            Self::Upstream(upstream) => upstream.fmt(f),
+            Self::Path { upstream, path } => write!(f, "{upstream}/{path}"),
+            Self::Image(name) => name.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(upstream: &str, repository: &str) -> Source {
+        Source {
+            upstream: UpstreamName::parse(upstream).unwrap(),
+            repository: Repository::parse(repository).unwrap(),
+        }
+    }
+
+    #[test]
+    fn upstreams_paths_and_images_are_told_apart() {
+        let upstream = |text: &str| Filter::Upstream(UpstreamName::parse(text).unwrap());
+        let path = |host: &str, path: &str| Filter::Path {
+            upstream: UpstreamName::parse(host).unwrap(),
+            path: Repository::parse(path).unwrap(),
+        };
+        let image = |text: &str| Filter::Image(ImageName::parse(text).unwrap());
+        for (text, expected) in [
+            ("", Filter::All),
+            ("docker.io", upstream("docker.io")),
+            ("docker.io/", upstream("docker.io")),
+            ("localhost:5000", upstream("localhost:5000")),
+            ("nginx", path("docker.io", "library/nginx")),
+            (
+                "docker.io/library/nginx",
+                path("docker.io", "library/nginx"),
+            ),
+            ("ghcr.io/org", path("ghcr.io", "org")),
+            ("localhost:5000/app", path("localhost:5000", "app")),
+            ("nginx:1.27", image("nginx:1.27")),
+            ("ghcr.io/org/app:v1", image("ghcr.io/org/app:v1")),
+        ] {
+            assert_eq!(Filter::parse(text), Ok(expected), "{text}");
+        }
+        assert!(Filter::parse("UPPER case").is_err());
+    }
+
+    #[test]
+    fn a_path_means_what_lies_below_it() {
+        let filter = |text| Filter::parse(text).unwrap();
+        let nginx = source("docker.io", "library/nginx");
+        let grafana = source("docker.io", "grafana/grafana");
+        assert!(filter("nginx").means(&nginx) && !filter("nginx").means(&grafana));
+        assert!(filter("docker.io/grafana").means(&grafana));
+        assert!(filter("docker.io/library").means(&nginx));
+        assert!(!filter("docker.io/library/ngin").means(&nginx));
+        assert!(!filter("ghcr.io/library/nginx").means(&nginx));
+        assert!(filter("nginx:1").means(&nginx));
+        let tag = |text| Reference::parse(text).unwrap();
+        assert!(filter("nginx:1").means_reference(&tag("1")));
+        assert!(!filter("nginx:1").means_reference(&tag("2")));
+    }
+}

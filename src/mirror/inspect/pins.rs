@@ -1,0 +1,296 @@
+//! Which images are never evicted: those that somebody pinned by hand, and those that a `[[cache.pin]]`
+//! of the configuration means. What belongs to one is looked up anew whenever a manifest of its
+//! repository was fetched or its tag was revalidated; a task of the mirror does that, so that no pull
+//! waits for it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::{Closure, InspectError, When, full_name, names, tree};
+use crate::mirror::{Inner, Mirror, Source};
+use crate::oci::{Digest, Reference, Tag};
+use crate::store::Pinned;
+
+/// News that wait to be looked at. More are dropped: the next revalidation brings them again.
+const NEWS_MAX: usize = 4096;
+
+/// A pinned image, as the list of them has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinEntry {
+    /// Its name in full.
+    pub image: String,
+    /// Since when it is pinned.
+    pub since: When,
+    /// Whether a rule of the configuration says so, rather than somebody by hand.
+    pub by_rule: bool,
+    /// Manifests and blobs that belong to it, as far as they are known.
+    pub blobs: u64,
+    /// How many of them are stored.
+    pub stored_blobs: u64,
+    /// The bytes of those.
+    pub stored_bytes: u64,
+}
+
+/// What may change what is pinned.
+#[derive(Debug)]
+pub(in crate::mirror) enum PinNews {
+    /// Upstream said what a tag names.
+    Tag(Source, Tag),
+    /// A manifest was fetched, or found to be in the repository too.
+    Manifest(Source, Digest),
+}
+
+/// Where news go, and, until the mirror's task takes it, where they come out.
+#[derive(Debug)]
+pub(in crate::mirror) struct PinWatch {
+    sender: mpsc::Sender<PinNews>,
+    receiver: Mutex<Option<mpsc::Receiver<PinNews>>>,
+}
+
+impl Default for PinWatch {
+    fn default() -> Self {
+        let (sender, receiver) = mpsc::channel(NEWS_MAX);
+        Self {
+            sender,
+            receiver: Mutex::new(Some(receiver)),
+        }
+    }
+}
+
+impl Mirror {
+    /// Pins an image that is known here.
+    ///
+    /// # Errors
+    /// [`InspectError`].
+    pub async fn pin_image(&self, name: &str) -> Result<PinEntry, InspectError> {
+        let (source, reference) = names::parse_image(name)?;
+        let roots = self.inner.roots(&source, &reference).await;
+        if roots.is_empty() {
+            return Err(tree::not_known(&full_name(&source, &reference)));
+        }
+        let closure = self.inner.closure(&roots).await;
+        let pinned = self.inner.pinned(source, reference, closure, false);
+        let told = self.inner.pin_entry(&pinned);
+        let kept = self.inner.store.pin(pinned);
+        kept.map_err(|error| InspectError::Conflict(error.to_string()))?;
+        Ok(told)
+    }
+
+    /// Undoes that.
+    ///
+    /// # Errors
+    /// [`InspectError::NotFound`]: it is not pinned.
+    /// [`InspectError::Conflict`]: a rule of the configuration pins it.
+    pub fn unpin_image(&self, name: &str) -> Result<PinEntry, InspectError> {
+        let (source, reference) = names::parse_image(name)?;
+        let image = full_name(&source, &reference);
+        let Some(pinned) = self.inner.store.pin_of(&source, &reference) else {
+            return Err(InspectError::NotFound(format!("{image} is not pinned")));
+        };
+        let tag = tag_of(&reference);
+        if let Some(rule) = self.inner.pin_rule(&source, tag) {
+            return Err(InspectError::Conflict(format!(
+                "{image} is pinned by the configuration: [[cache.pin]] match = \"{rule}\""
+            )));
+        }
+        let told = self.inner.pin_entry(&pinned);
+        self.inner.store.unpin(&source, &reference);
+        Ok(told)
+    }
+
+    /// The pinned images, sorted by name.
+    pub async fn pins(&self) -> Vec<PinEntry> {
+        let inner = Arc::clone(&self.inner);
+        // A hundred thousand look-ups, at most.
+        let looking = tokio::task::spawn_blocking(move || {
+            let pins = inner.store.pins();
+            pins.iter().map(|it| inner.pin_entry(it)).collect()
+        });
+        looking.await.unwrap_or_default()
+    }
+
+    /// From now on the rules of the configuration are followed: what is there already is pinned in the
+    /// background, and what comes as it comes. Once for each mirror.
+    pub fn watch_pins(&self) {
+        let receiver = self
+            .inner
+            .pin_watch
+            .receiver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(mut news) = receiver else { return };
+        let inner = Arc::clone(&self.inner);
+        let stop = inner.stop.clone();
+        self.inner.tasks.spawn(async move {
+            let work = async {
+                inner.pin_what_is_there().await;
+                while let Some(news) = news.recv().await {
+                    inner.follow(news).await;
+                }
+            };
+            tokio::select! {
+                () = work => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}
+
+impl Inner {
+    /// Something happened that may change what is pinned.
+    pub(in crate::mirror) fn tell_pins(&self, news: PinNews) {
+        let (source, tag) = match &news {
+            PinNews::Tag(source, tag) => (source, Some(tag)),
+            PinNews::Manifest(source, _) => (source, None),
+        };
+        // Almost nothing is pinned: that is found out without a copy.
+        if self.pin_rule(source, tag).is_none() && self.store.pins_of(source).is_empty() {
+            return;
+        }
+        if let Err(error) = self.pin_watch.sender.try_send(news) {
+            tracing::debug!(%error, "pins are looked at again at the next revalidation");
+        }
+    }
+
+    /// The rule that pins a tag; without a tag, what pins the whole repository.
+    fn pin_rule(&self, source: &Source, tag: Option<&Tag>) -> Option<&str> {
+        let mut rules = self.config.pins.iter();
+        let rule = rules.find(|pattern| pattern.means(source, tag));
+        rule.map(crate::mirror::Pattern::as_str)
+    }
+
+    async fn pin_what_is_there(&self) {
+        for pinned in self.store.pins() {
+            let rule = self.pin_rule(&pinned.source, tag_of(&pinned.reference));
+            if pinned.by_rule && rule.is_none() {
+                self.store.unpin(&pinned.source, &pinned.reference);
+            } else {
+                self.renew(pinned).await;
+            }
+        }
+        if self.config.pins.is_empty() {
+            return;
+        }
+        self.store.settle_index().await;
+        let mut at: Option<Source> = None;
+        loop {
+            let sources = self.store.repository_page(None, at.as_ref()).await;
+            let Some(last) = sources.last() else { return };
+            at = Some(last.clone());
+            for source in &sources {
+                let mut after: Option<Tag> = None;
+                loop {
+                    let tags = self.store.tag_page(source, after.as_ref()).await;
+                    let Some(last) = tags.last() else { break };
+                    after = Some(last.tag.clone());
+                    for entry in &tags {
+                        self.follow_tag(source, &entry.tag).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn follow(&self, news: PinNews) {
+        match news {
+            PinNews::Tag(source, tag) => self.follow_tag(&source, &tag).await,
+            PinNews::Manifest(source, digest) => self.follow_manifest(&source, &digest).await,
+        }
+    }
+
+    async fn follow_tag(&self, source: &Source, tag: &Tag) {
+        let reference = Reference::Tag(tag.clone());
+        if let Some(pinned) = self.store.pin_of(source, &reference) {
+            self.renew(pinned).await;
+        } else if self.pin_rule(source, Some(tag)).is_some() {
+            self.pin_by_rule(source, reference).await;
+        }
+    }
+
+    /// A manifest of an image that is pinned brings its layers along. What is pulled by its digest alone
+    /// is an image of its own, where a rule means the whole repository.
+    async fn follow_manifest(&self, source: &Source, digest: &Digest) {
+        let mut is_part = false;
+        for pinned in self.store.pins_of(source) {
+            if pinned.digests.binary_search(digest).is_ok() {
+                is_part = true;
+                self.renew(pinned).await;
+            }
+        }
+        if !is_part && self.pin_rule(source, None).is_some() {
+            self.pin_by_rule(source, Reference::Digest(*digest)).await;
+        }
+    }
+
+    async fn pin_by_rule(&self, source: &Source, reference: Reference) {
+        let roots = self.roots(source, &reference).await;
+        if roots.is_empty() {
+            return;
+        }
+        let closure = self.closure(&roots).await;
+        let image = full_name(source, &reference);
+        let pinned = self.pinned(source.clone(), reference, closure, true);
+        if let Err(error) = self.store.pin(pinned) {
+            tracing::warn!(%image, %error, "an image that a [[cache.pin]] means is not pinned");
+        } else {
+            tracing::debug!(%image, "pinned by a rule");
+        }
+    }
+
+    /// Looks up anew what belongs to a pinned image. One whose manifests cannot be read now, or whose tag
+    /// upstream has deleted, keeps what it has.
+    async fn renew(&self, old: Pinned) {
+        let roots = self.roots(&old.source, &old.reference).await;
+        let closure = self.closure(&roots).await;
+        let moved = roots
+            .iter()
+            .any(|root| old.digests.binary_search(root).is_err());
+        if roots.is_empty() || (!closure.roots_seen && !moved) {
+            return;
+        }
+        let by_rule = old.by_rule;
+        let pinned = self.pinned(old.source, old.reference, closure, by_rule);
+        let image = full_name(&pinned.source, &pinned.reference);
+        if let Err(error) = self.store.renew_pin(pinned) {
+            tracing::warn!(%image, %error, "a pinned image has changed, and stays pinned as it was");
+        }
+    }
+
+    fn pinned(
+        &self,
+        source: Source,
+        reference: Reference,
+        closure: Closure,
+        by_rule: bool,
+    ) -> Pinned {
+        Pinned {
+            source,
+            reference,
+            since: self.clock.now(),
+            by_rule,
+            digests: closure.parts.into_keys().collect(),
+        }
+    }
+
+    fn pin_entry(&self, pinned: &Pinned) -> PinEntry {
+        let stored = self.store.stored(&pinned.digests);
+        PinEntry {
+            image: full_name(&pinned.source, &pinned.reference),
+            since: When(pinned.since),
+            by_rule: pinned.by_rule,
+            blobs: pinned.digests.len() as u64,
+            stored_blobs: stored.len() as u64,
+            stored_bytes: stored.iter().map(|(_, size)| size).sum(),
+        }
+    }
+}
+
+fn tag_of(reference: &Reference) -> Option<&Tag> {
+    match reference {
+        Reference::Tag(tag) => Some(tag),
+        Reference::Digest(_) => None,
+    }
+}

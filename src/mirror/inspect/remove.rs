@@ -1,0 +1,314 @@
+//! Removing images by hand: a tag or digest is forgotten, and what no other image has goes.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{InspectError, full_name, names, tree};
+use crate::mirror::{Inner, Mirror, Source};
+use crate::oci::{Digest, Reference, Tag};
+use crate::store::{LinkEntry, Removal};
+
+/// Blobs of a repository that are looked for in the others at a time: some 20 MB.
+const BATCH_MAX: usize = 100_000;
+
+/// Blobs removed before that is written to the index: a part of what may wait there.
+const SAVED_EVERY: usize = 10_000;
+
+/// What came of removing an image, or would.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// The image, or the repository.
+    pub image: String,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// The tags that are forgotten.
+    pub forgotten_tags: Vec<String>,
+    /// Blobs and manifests that are gone.
+    pub removed_blobs: u64,
+    /// The bytes that came free.
+    pub freed_bytes: u64,
+    /// What stays, and why.
+    pub kept: Kept,
+}
+
+/// Blobs of a removed image that stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Those that other images have.
+    pub shared_blobs: u64,
+    /// Their bytes.
+    pub shared_bytes: u64,
+    /// Those that somebody reads now.
+    pub open_blobs: u64,
+    /// Those of pinned images.
+    pub pinned_blobs: u64,
+}
+
+impl Mirror {
+    /// Removes an image, or with `all` the repository that it is in. With `dry_run` it is only said what
+    /// would go.
+    ///
+    /// # Errors
+    /// [`InspectError`].
+    pub async fn remove_image(
+        &self,
+        name: &str,
+        all: bool,
+        dry_run: bool,
+    ) -> Result<Removed, InspectError> {
+        let (source, reference) = names::parse_image(name)?;
+        let inner = &self.inner;
+        let _one_at_a_time = inner.removing.lock().await;
+        inner.store.settle_index().await;
+        if all {
+            return inner.remove_repository(&source, dry_run).await;
+        }
+        let image = full_name(&source, &reference);
+        if inner.store.pin_of(&source, &reference).is_some() {
+            return Err(InspectError::Conflict(format!(
+                "{image} is pinned; unpin it first"
+            )));
+        }
+        let roots = inner.roots(&source, &reference).await;
+        if roots.is_empty() {
+            return Err(tree::not_known(&image));
+        }
+        let tags = match &reference {
+            Reference::Tag(tag) => vec![tag.clone()],
+            Reference::Digest(digest) => inner.tags_naming(&source, digest).await,
+        };
+        let own: BTreeSet<Digest> = inner.closure(&roots).await.parts.into_keys().collect();
+        let mut exclusive = own.clone();
+        inner
+            .keep_other_images(&source, &own, &tags, &mut exclusive)
+            .await;
+        let links: Vec<Digest> = exclusive.iter().copied().collect();
+        inner.keep_other_repositories(&source, &mut exclusive).await;
+        let mut removed = Removed {
+            image,
+            dry_run,
+            forgotten_tags: tags.iter().map(ToString::to_string).collect(),
+            ..Removed::default()
+        };
+        for (_, size) in inner
+            .store
+            .stored(&own.difference(&exclusive).copied().collect::<Vec<_>>())
+        {
+            removed.kept.shared_blobs += 1;
+            removed.kept.shared_bytes += size;
+        }
+        if !dry_run {
+            for tag in &tags {
+                inner.forget_name(&source, tag).await;
+            }
+        }
+        inner.remove_blobs(&exclusive, &mut removed).await;
+        if !dry_run {
+            // What stays for being read or pinned is still the repository's.
+            let gone: Vec<Digest> = links
+                .into_iter()
+                .filter(|digest| inner.store.held(digest).is_none_or(|held| !held.pinned))
+                .collect();
+            inner.store.forget_links(&source, gone).await;
+            inner.store.forget_if_empty(&source).await;
+        }
+        Ok(removed)
+    }
+}
+
+impl Inner {
+    /// Forgets what a tag names, here and in what is remembered of its failures.
+    async fn forget_name(&self, source: &Source, tag: &Tag) {
+        self.store.drop_tag(source, tag).await;
+        self.failed_tags.invalidate(&(source.clone(), tag.clone()));
+    }
+
+    /// The tags of a repository that name a digest.
+    async fn tags_naming(&self, source: &Source, digest: &Digest) -> Vec<Tag> {
+        let mut found = Vec::new();
+        let mut after: Option<Tag> = None;
+        loop {
+            let tags = self.store.tag_page(source, after.as_ref()).await;
+            let Some(last) = tags.last() else {
+                return found;
+            };
+            after = Some(last.tag.clone());
+            let names = tags
+                .into_iter()
+                .filter(|entry| entry.records.iter().any(|record| record.digest == *digest));
+            found.extend(names.map(|entry| entry.tag));
+        }
+    }
+
+    /// Takes out of `exclusive` what the repository's other images have: what its other tags name, and
+    /// manifests that are no part of the image (`own`).
+    async fn keep_other_images(
+        &self,
+        source: &Source,
+        own: &BTreeSet<Digest>,
+        removed_tags: &[Tag],
+        exclusive: &mut BTreeSet<Digest>,
+    ) {
+        let mut after: Option<Tag> = None;
+        while !exclusive.is_empty() {
+            let tags = self.store.tag_page(source, after.as_ref()).await;
+            let Some(last) = tags.last() else { break };
+            after = Some(last.tag.clone());
+            for entry in tags.iter().filter(|it| !removed_tags.contains(&it.tag)) {
+                for record in &entry.records {
+                    self.keep_parts_of(&record.digest, exclusive).await;
+                }
+            }
+        }
+        let mut after: Option<LinkEntry> = None;
+        while !exclusive.is_empty() {
+            let links = self.store.link_page(Some(source), after.as_ref()).await;
+            let Some(last) = links.last() else { break };
+            after = Some(last.clone());
+            let others = links
+                .iter()
+                .filter(|entry| entry.link.manifest && !own.contains(&entry.digest));
+            for entry in others {
+                self.keep_parts_of(&entry.digest, exclusive).await;
+            }
+        }
+    }
+
+    async fn keep_parts_of(&self, digest: &Digest, exclusive: &mut BTreeSet<Digest>) {
+        for part in self.closure(&[*digest]).await.parts.keys() {
+            exclusive.remove(part);
+        }
+    }
+
+    /// Takes out of `exclusive` what other repositories have.
+    async fn keep_other_repositories(&self, source: &Source, exclusive: &mut BTreeSet<Digest>) {
+        let mut after: Option<LinkEntry> = None;
+        while !exclusive.is_empty() {
+            let links = self.store.link_page(None, after.as_ref()).await;
+            let Some(last) = links.last() else { break };
+            after = Some(last.clone());
+            for entry in links.iter().filter(|entry| entry.source != *source) {
+                exclusive.remove(&entry.digest);
+            }
+        }
+    }
+
+    /// Removes blobs, and counts what stays for being read or pinned.
+    pub(super) async fn remove_blobs(&self, blobs: &BTreeSet<Digest>, removed: &mut Removed) {
+        for (at, digest) in blobs.iter().enumerate() {
+            if at % SAVED_EVERY == SAVED_EVERY - 1 {
+                self.store.settle_index().await;
+            }
+            let removal = if removed.dry_run {
+                match self.store.held(digest) {
+                    None => Removal::Absent,
+                    Some(held) if held.open => Removal::Open,
+                    Some(held) if held.pinned => Removal::Pinned,
+                    Some(held) => Removal::Removed(held.size),
+                }
+            } else {
+                self.hot.invalidate(digest);
+                self.store.remove(digest).await
+            };
+            match removal {
+                Removal::Absent => {}
+                Removal::Open => removed.kept.open_blobs += 1,
+                Removal::Pinned => removed.kept.pinned_blobs += 1,
+                Removal::Removed(size) => {
+                    removed.removed_blobs += 1;
+                    removed.freed_bytes += size;
+                }
+            }
+        }
+    }
+
+    async fn remove_repository(
+        &self,
+        source: &Source,
+        dry_run: bool,
+    ) -> Result<Removed, InspectError> {
+        let image = format!("{}/{}", source.upstream, source.repository);
+        let pinned: Vec<Reference> = self
+            .store
+            .pins_of(source)
+            .into_iter()
+            .map(|pinned| pinned.reference)
+            .collect();
+        let mut removed = Removed {
+            image: image.clone(),
+            dry_run,
+            ..Removed::default()
+        };
+        let mut found = self.forget_tags(source, &pinned, &mut removed).await;
+        let mut after: Option<LinkEntry> = None;
+        loop {
+            let mut batch = BTreeSet::new();
+            while batch.len() < BATCH_MAX {
+                let links = self.store.link_page(Some(source), after.as_ref()).await;
+                let Some(last) = links.last() else { break };
+                after = Some(last.clone());
+                batch.extend(links.iter().map(|entry| entry.digest));
+            }
+            if batch.is_empty() {
+                break;
+            }
+            found = true;
+            let own: Vec<Digest> = batch.iter().copied().collect();
+            self.keep_other_repositories(source, &mut batch).await;
+            let shared = own.iter().filter(|digest| !batch.contains(digest));
+            let shared: Vec<Digest> = shared.copied().collect();
+            for (_, size) in self.store.stored(&shared) {
+                removed.kept.shared_blobs += 1;
+                removed.kept.shared_bytes += size;
+            }
+            self.remove_blobs(&batch, &mut removed).await;
+            if !dry_run {
+                let stays = |digest: &Digest| {
+                    let held = self.store.held(digest);
+                    held.is_some_and(|held| held.pinned)
+                };
+                let gone = own.into_iter().filter(|digest| !stays(digest)).collect();
+                self.store.forget_links(source, gone).await;
+            }
+        }
+        if !found {
+            return Err(InspectError::NotFound(format!(
+                "nothing of {image} is in the cache"
+            )));
+        }
+        if !dry_run {
+            self.store.forget_if_empty(source).await;
+        }
+        Ok(removed)
+    }
+
+    /// Forgets the tags of a repository that are not pinned. Whether there was any.
+    async fn forget_tags(
+        &self,
+        source: &Source,
+        pinned: &[Reference],
+        removed: &mut Removed,
+    ) -> bool {
+        let mut found = false;
+        let mut after: Option<Tag> = None;
+        loop {
+            let tags = self.store.tag_page(source, after.as_ref()).await;
+            let Some(last) = tags.last() else {
+                return found;
+            };
+            found = true;
+            after = Some(last.tag.clone());
+            self.store.settle_index().await;
+            for entry in tags {
+                if pinned.contains(&Reference::Tag(entry.tag.clone())) {
+                    continue;
+                }
+                if !removed.dry_run {
+                    self.forget_name(source, &entry.tag).await;
+                }
+                removed.forgotten_tags.push(entry.tag.to_string());
+            }
+        }
+    }
+}

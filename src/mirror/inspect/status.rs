@@ -1,0 +1,274 @@
+//! How the process is: sizes, hits, upstreams, transfers.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::usage::Dedup;
+use super::{InspectError, When};
+use crate::mirror::{Inner, Mirror, Readiness};
+use crate::store::{Figures, FillState};
+use crate::telemetry::metrics::Totals;
+use crate::upstream::EndpointReport;
+
+/// How the process is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of roadstead.
+    pub version: String,
+    /// Whether a server runs; without one there are no upstreams, transfers and traffic.
+    pub running: bool,
+    /// Since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<When>,
+    /// For how long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uptime_seconds: Option<u64>,
+    /// Whether it can do all that it is for; `ok` or why not.
+    pub health: String,
+    /// What the store takes.
+    pub cache: CacheStatus,
+    /// What was asked for and moved since the start.
+    pub traffic: Traffic,
+    /// What is saved by keeping content once. At most a minute old.
+    pub dedup: Dedup,
+    /// The upstreams, in the order of their names.
+    pub upstreams: Vec<UpstreamStatus>,
+    /// Blobs on their way.
+    pub fills: Vec<FillStatus>,
+}
+
+/// What the store takes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// All of it, as `roadstead_cache_bytes`.
+    pub used_bytes: u64,
+    /// What it may take; absent without a server, which alone keeps to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+    /// Stored blobs and manifests.
+    pub blobs: u64,
+    /// Their bytes.
+    pub blob_bytes: u64,
+    /// The bytes of those that belong to pinned images.
+    pub pinned_bytes: u64,
+    /// Partial files, and what is reserved for transfers and the index.
+    pub reserved_bytes: u64,
+    /// The index.
+    pub index_bytes: u64,
+    /// What the file system has free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+}
+
+/// What was asked for and moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Requests for manifests and blobs, errors left out.
+    pub pulls: u64,
+    /// Those that needed no transfer of their own.
+    pub hits: u64,
+    /// `hits` of `pulls`; absent before the first one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hit_ratio: Option<f64>,
+    /// Requests that were answered with an error.
+    pub errors: u64,
+    /// Bytes handed to clients.
+    pub client_bytes: u64,
+    /// Bytes fetched from upstream.
+    pub upstream_bytes: u64,
+    /// What clients got beyond what was fetched.
+    pub saved_bytes: u64,
+    /// `saved_bytes` of `client_bytes`; absent before the first one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub byte_hit_ratio: Option<f64>,
+}
+
+/// How an upstream is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    /// Its name.
+    pub name: String,
+    /// What was asked of it and moved.
+    pub traffic: Traffic,
+    /// Its endpoints, in the order of the configuration.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// How an endpoint is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// Its host and port.
+    pub host: String,
+    /// Whether it is asked.
+    pub up: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// For how long it is not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_in_seconds: Option<f64>,
+    /// The failure for which it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// How long its answers took to begin, in the last minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_seconds: Option<f64>,
+    /// For how long all its logins are limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limited_for_seconds: Option<f64>,
+    /// How many pulls are left, where it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remaining_pulls: Option<u64>,
+}
+
+/// A blob on its way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FillStatus {
+    /// The blob.
+    pub digest: String,
+    /// The repository for which it was begun.
+    pub repository: String,
+    /// How many of its bytes are there.
+    pub covered_bytes: u64,
+    /// Its size, once that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    /// How many clients read it.
+    pub readers: usize,
+}
+
+impl Mirror {
+    /// How the process is.
+    ///
+    /// # Errors
+    /// [`InspectError`]: the operating system does not answer.
+    pub async fn status(&self, running: bool) -> Result<Status, InspectError> {
+        let asked = self.clone();
+        let looked =
+            tokio::task::spawn_blocking(move || (asked.inner.store.figures(), asked.readiness()));
+        let (figures, ready) = looked
+            .await
+            .map_err(|error| InspectError::Conflict(error.to_string()))?;
+        let inner = &self.inner;
+        let upstreams = inner.upstream_statuses();
+        let sum = inner
+            .upstreams
+            .keys()
+            .map(|name| inner.metrics.totals(name.as_str()))
+            .fold(Totals::default(), Totals::plus);
+        let now = inner.clock.now();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            running,
+            started_at: running.then_some(When(inner.started)),
+            uptime_seconds: running.then(|| now.since(inner.started).as_secs()),
+            health: match ready {
+                Readiness::Ready => "ok".to_owned(),
+                Readiness::Degraded(why) => format!("degraded: {why}"),
+                Readiness::Stopping => "shutting down".to_owned(),
+            },
+            cache: CacheStatus::of(figures, running),
+            traffic: Traffic::of(sum),
+            dedup: self.recent_dedup().await,
+            upstreams,
+            fills: inner.fill_statuses(),
+        })
+    }
+}
+
+impl Inner {
+    fn upstream_statuses(&self) -> Vec<UpstreamStatus> {
+        let mut statuses: Vec<UpstreamStatus> = self
+            .upstreams
+            .iter()
+            .map(|(name, upstream)| UpstreamStatus {
+                name: name.to_string(),
+                traffic: Traffic::of(self.metrics.totals(name.as_str())),
+                endpoints: upstream
+                    .report()
+                    .into_iter()
+                    .map(EndpointStatus::of)
+                    .collect(),
+            })
+            .collect();
+        statuses.sort_by(|a, b| a.name.cmp(&b.name));
+        statuses
+    }
+
+    fn fill_statuses(&self) -> Vec<FillStatus> {
+        let mut fills: Vec<FillStatus> = self
+            .fills
+            .list()
+            .into_iter()
+            .map(|(digest, source, fill)| {
+                let FillState {
+                    total,
+                    covered,
+                    readers,
+                } = fill.state();
+                FillStatus {
+                    digest: digest.to_string(),
+                    repository: format!("{}/{}", source.upstream, source.repository),
+                    covered_bytes: covered,
+                    total_bytes: total,
+                    readers,
+                }
+            })
+            .collect();
+        fills.sort_by(|a, b| (&a.repository, &a.digest).cmp(&(&b.repository, &b.digest)));
+        fills
+    }
+}
+
+impl CacheStatus {
+    fn of(figures: Figures, running: bool) -> Self {
+        Self {
+            used_bytes: figures.used,
+            max_bytes: running.then_some(figures.max),
+            blobs: figures.blobs,
+            blob_bytes: figures.blob_bytes,
+            pinned_bytes: figures.pinned,
+            reserved_bytes: figures.reserved,
+            index_bytes: figures.index,
+            free_bytes: figures.free,
+        }
+    }
+}
+
+impl Traffic {
+    fn of(totals: Totals) -> Self {
+        let saved = totals.client_bytes.saturating_sub(totals.upstream_bytes);
+        Self {
+            pulls: totals.pulls,
+            hits: totals.hits,
+            hit_ratio: ratio(totals.hits, totals.pulls),
+            errors: totals.errors,
+            client_bytes: totals.client_bytes,
+            upstream_bytes: totals.upstream_bytes,
+            saved_bytes: saved,
+            byte_hit_ratio: ratio(saved, totals.client_bytes),
+        }
+    }
+}
+
+/// A part of a whole, unless that is nothing.
+#[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+pub(super) fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+impl EndpointStatus {
+    fn of(report: EndpointReport) -> Self {
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+        Self {
+            host: report.host,
+            up: report.up,
+            failures: report.failures,
+            asked_in_seconds: seconds(report.asked_in),
+            why: report.why,
+            latency_seconds: seconds(report.latency),
+            limited_for_seconds: seconds(report.limited_for),
+            remaining_pulls: report.remaining,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Getting back what was set aside: by the links that say who has it.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::flight::Seat;
+use super::{Inner, Mirror, MirrorError, Source};
+use crate::oci::Digest;
+use crate::oci::manifest::ChildKind;
+use crate::store::{Link, Store};
+use crate::upstream::Patience;
+
+/// Repositories that are asked for one blob: a base layer may be linked to a thousand.
+pub(super) const SOURCES_MAX: usize = 16;
+
+/// Blobs whose links are looked for at once, each time through the whole table of them.
+const BATCH_MAX: usize = 64;
+
+/// How often a repair looks again when the blob was stored, or a fill was begun, in between.
+const ATTEMPTS_MAX: usize = 4;
+
+impl Mirror {
+    /// Goes through the store for ever (if `cache.scrub` says so), and fetches again, one after the other, what
+    /// turned out damaged, until `stop`.
+    pub async fn scrub(self, store: Store, period: std::time::Duration, stop: CancellationToken) {
+        let (found, damaged) = mpsc::channel(BATCH_MAX);
+        let scrubbing = store.scrub(period, found, stop.clone());
+        let repairing = stop.run_until_cancelled(self.inner.repair_all(damaged));
+        tokio::join!(scrubbing, repairing);
+    }
+}
+
+impl Inner {
+    async fn repair_all(self: &Arc<Self>, mut damaged: mpsc::Receiver<Digest>) {
+        let mut batch = Vec::new();
+        while damaged.recv_many(&mut batch, BATCH_MAX).await > 0 {
+            let mut sources = self.store.sources_of(&batch, SOURCES_MAX).await;
+            for digest in batch.drain(..) {
+                let sources = sources.remove(&digest).unwrap_or_default();
+                match self.repair(&digest, &sources).await {
+                    Ok(()) => tracing::info!(%digest, "a damaged blob has been fetched again"),
+                    Err(why) => {
+                        tracing::warn!(%digest, why, "a damaged blob cannot be fetched again now; the next request for it tries");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gets a blob or manifest that is not stored from any of these repositories whose upstream is
+    /// configured.
+    ///
+    /// # Errors
+    /// What the last one that was asked said, on one line.
+    pub(super) async fn repair(
+        self: &Arc<Self>,
+        digest: &Digest,
+        sources: &[Source],
+    ) -> Result<(), String> {
+        let mut why = "no repository of a configured upstream is known to have it".to_owned();
+        let known = |source: &&Source| self.upstreams.contains_key(&source.upstream);
+        for source in sources.iter().filter(known) {
+            let link = self.store.link(source, digest).await.unwrap_or_default();
+            let asked = if link.covers(ChildKind::Manifest) {
+                self.repair_manifest(source, digest).await
+            } else {
+                self.repair_blob(source, digest).await
+            };
+            match asked {
+                Ok(()) => return Ok(()),
+                Err(error) => why = format!("{}/{}: {error}", source.upstream, source.repository),
+            }
+        }
+        Err(why)
+    }
+
+    async fn repair_manifest(
+        self: &Arc<Self>,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<(), MirrorError> {
+        // What is in memory was checked when it came there.
+        match self.hot.get(digest) {
+            Some(manifest) => {
+                let bytes = manifest.bytes.clone();
+                self.store.put(digest, &manifest.media_type, bytes).await?;
+            }
+            None => drop(self.by_digest(source, digest, Patience::Wait).await?),
+        }
+        self.is_stored(digest)
+    }
+
+    async fn repair_blob(
+        self: &Arc<Self>,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<(), MirrorError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let stored = || self.store.contains(digest).is_some();
+            match self.fills.seat(digest, source, stored)? {
+                Seat::Stored => {
+                    // It is there for whoever else has asked for it; that this repository has it was known.
+                    let link = Link::of(ChildKind::Blob, None);
+                    self.store.record_links(source, vec![(*digest, link)]).await;
+                    return Ok(());
+                }
+                Seat::Join { fill, .. } => {
+                    // It is for another repository's sake, and may fail for its reasons.
+                    if fill.over().await.is_ok() {
+                        return self.is_stored(digest);
+                    }
+                }
+                Seat::Lead(lead) => {
+                    let fill = lead.fill.clone();
+                    // Somebody waits for it, though not for its bytes.
+                    let _reader = fill.reader(None);
+                    let (mirror, source, digest_asked) =
+                        (Arc::clone(self), source.clone(), *digest);
+                    self.tasks.spawn(async move {
+                        mirror.fetch(lead, source, digest_asked, None).await;
+                    });
+                    fill.over().await?;
+                    return self.is_stored(digest);
+                }
+            }
+        }
+        Err(MirrorError::Busy("the blob comes and goes"))
+    }
+
+    fn is_stored(&self, digest: &Digest) -> Result<(), MirrorError> {
+        match self.store.contains(digest) {
+            Some(_) => Ok(()),
+            None => Err(MirrorError::Store(
+                "it was fetched, and cannot be kept".to_owned(),
+            )),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Fills of which only parts are read, as by clients that pull lazily: whether the rest is fetched too,
+//! and when such a fill is left off.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use futures_util::future::join;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::job::{Failure, Job};
+use super::plan::{Pieces, Plan};
+use super::scout::scouts;
+use crate::mirror::MirrorError;
+use crate::oci::ByteRange;
+use crate::store::Partial;
+
+/// What comes of a blob of which a part was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FillOnRange {
+    /// The rest is fetched too, behind it.
+    #[default]
+    Always,
+    /// Only what is read is fetched.
+    Never,
+    /// The rest is fetched once more than this part of it is there, in percent.
+    Over(u8),
+}
+
+/// What the reader wants for whom a fill is begun.
+pub(super) struct First {
+    /// Which bytes, if not all of them; the end is `u64::MAX` where none is named.
+    pub(super) part: Option<Range<u64>>,
+    /// Whether it takes the whole blob to give it those.
+    pub(super) everything: bool,
+}
+
+impl First {
+    /// What a request wants that asks for this range of a blob of which a manifest has said the size, or
+    /// not.
+    pub(super) fn of(asked: Option<ByteRange>, total: Option<u64>) -> Self {
+        let part = match (asked, total) {
+            (Some(asked), Some(total)) => asked.resolve(total).ok(),
+            (Some(ByteRange::From(first)), None) => Some(first..u64::MAX),
+            (Some(ByteRange::Between(first, last)), None) => Some(first..last.saturating_add(1)),
+            (Some(ByteRange::Suffix(_)) | None, None) | (None, Some(_)) => None,
+        };
+        let part = part.filter(|part| part.start > 0 || part.end < total.unwrap_or(u64::MAX));
+        let everything = part.is_none() || asked.is_some_and(ByteRange::completes);
+        Self { part, everything }
+    }
+}
+
+/// A fill that nobody reads, and of which only parts were wanted, is kept open for so long: whoever reads
+/// here and there comes again soon, and each new beginning hashes what is there once more.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether it is time for something else.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How the fetching of parts ended.
+pub(super) enum Parts {
+    /// Now all that is missing is to be fetched, or nothing is missing.
+    Everything,
+    /// Nobody reads any more, and nobody can find the fill.
+    LeftOff,
+}
+
+impl Job<'_> {
+    /// Whether all of the blob is to be fetched, and not only what is read.
+    pub(super) fn everything(&self, partial: &Partial<MirrorError>, total: u64) -> bool {
+        let chosen = self.state().everything;
+        // Nobody can be sure of a part of an endpoint's bytes, or have it at all.
+        let must = chosen || self.in_doubt() || !self.may_ask_for_ranges();
+        must || partial.whole_is_wanted()
+            || match self.mirror.fill_on_range {
+                FillOnRange::Always => true,
+                FillOnRange::Never => false,
+                FillOnRange::Over(percent) => {
+                    let there = u128::from(partial.coverage().bytes()) * 100;
+                    there > u128::from(total) * u128::from(percent)
+                }
+            }
+    }
+
+    /// From now on everything is fetched: with fewer connections and more patience.
+    pub(super) fn fetch_everything(&self) {
+        self.state().everything = true;
+    }
+
+    /// Fetches what is read, and nothing else, as long as that is right.
+    ///
+    /// # Errors
+    /// Those for which the fill is to be given up.
+    pub(super) async fn parts(
+        &self,
+        partial: &Partial<MirrorError>,
+        total: u64,
+    ) -> Result<Parts, MirrorError> {
+        self.state().plan = Plan::new(&partial.coverage(), total, Pieces::WHOLE);
+        if !self.state().started {
+            self.first_part(partial, total).await?;
+        }
+        let done = CancellationToken::new();
+        let watched = async {
+            let outcome = self.watch(partial, total).await;
+            done.cancel();
+            outcome
+        };
+        let (outcome, scouted) = join(watched, scouts(self, partial, 1, &done)).await;
+        scouted?;
+        outcome
+    }
+
+    /// The part for which the fill was begun: its readers wait to hear that there is anything.
+    async fn first_part(
+        &self,
+        partial: &Partial<MirrorError>,
+        total: u64,
+    ) -> Result<(), MirrorError> {
+        while !self.state().started && !self.everything(partial, total) {
+            let piece = {
+                let have = partial.coverage();
+                let mut state = self.state();
+                let first = state.first.clone().unwrap_or(0..total);
+                state.plan.take_at(clipped(first, total), &have, 0)
+            };
+            // It is there, of an earlier run: then there is nothing to ask.
+            let Some(piece) = piece else {
+                return self.start(partial).await;
+            };
+            let reached = self.attempt(partial, 0, &piece, None).await;
+            self.done(partial, &piece);
+            match reached {
+                Ok(()) => {}
+                Err(Failure::NoRange) => self.fetch_everything(),
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::Broken { error, .. }) => self.pause(partial, error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until everything is to be fetched, all is there, or nobody has read for a while.
+    async fn watch(
+        &self,
+        partial: &Partial<MirrorError>,
+        total: u64,
+    ) -> Result<Parts, MirrorError> {
+        let mut read_at = Instant::now();
+        loop {
+            let whole = partial.coverage().next_gap(0, total).is_none();
+            if whole || self.everything(partial, total) {
+                return Ok(Parts::Everything);
+            }
+            if partial.readers() > 0 {
+                read_at = Instant::now();
+            } else if read_at.elapsed() >= LINGER
+                && (self.mirror.fills).give_up(&self.digest, || partial.is_left_alone())
+            {
+                return Ok(Parts::LeftOff);
+            }
+            self.unless_over(tokio::time::sleep(LOOK_EVERY)).await?;
+        }
+    }
+}
+
+fn clipped(range: Range<u64>, total: u64) -> Range<u64> {
+    range.start.min(total.saturating_sub(1))..range.end.min(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_fill_is_begun_for() {
+        let max = u64::MAX;
+        let cases = [
+            (None, Some(100), None, true),
+            (None, None, None, true),
+            (Some(ByteRange::From(0)), Some(100), None, true),
+            (Some(ByteRange::From(7)), Some(100), Some(7..100), true),
+            (Some(ByteRange::From(7)), None, Some(7..max), true),
+            (Some(ByteRange::From(100)), Some(100), None, true),
+            (Some(ByteRange::Between(0, 99)), Some(100), None, true),
+            (
+                Some(ByteRange::Between(0, 9)),
+                Some(100),
+                Some(0..10),
+                false,
+            ),
+            (Some(ByteRange::Between(0, 9)), None, Some(0..10), false),
+            (
+                Some(ByteRange::Between(90, 200)),
+                Some(100),
+                Some(90..100),
+                false,
+            ),
+            (Some(ByteRange::Suffix(5)), Some(100), Some(95..100), false),
+            (Some(ByteRange::Suffix(200)), Some(100), None, true),
+            (Some(ByteRange::Suffix(5)), None, None, true),
+        ];
+        for (asked, total, part, everything) in cases {
+            let first = First::of(asked, total);
+            assert_eq!(first.part, part, "{asked:?} of {total:?}");
+            assert_eq!(first.everything, everything, "{asked:?} of {total:?}");
+        }
+    }
+}

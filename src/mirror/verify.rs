@@ -1,0 +1,469 @@
+//! Looking at everything that is stored, or at what some images need: is it what its name says?
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
+
+use super::repair::SOURCES_MAX;
+use super::{Inner, Mirror, Source};
+use crate::oci::manifest::{Child, ChildKind, MANIFEST_BYTES_MAX, inspect};
+use crate::oci::{Digest, ImageName};
+use crate::store::{Checked, Pace, SurveyError};
+
+/// Images that one run looks at: what fits into a request's head.
+pub const VERIFY_IMAGES_MAX: usize = 1000;
+
+/// Images named beside a finding.
+const USERS_MAX: usize = 20;
+
+/// Manifests that are read to find out who uses a blob.
+const USERS_LOOKED_AT_MAX: usize = 10_000;
+
+/// How deep indexes stand in indexes.
+const LEVELS_MAX: usize = 4;
+
+/// Things that are looked at for the sake of images: far more than a thousand images have.
+const THINGS_MAX: usize = 1_000_000;
+
+/// Digests that are asked of the index at once.
+const PAGE: usize = 256;
+
+/// Lines that wait for whoever reads them; then the work waits.
+const EVENTS_AHEAD: usize = 16;
+
+/// How often it is told how far the work has come.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// What is told of a run, in this order: any number of the first two, then one of the last two. A run that ends
+/// without one of those was cut short.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyEvent {
+    /// How far it has come.
+    Progress(VerifyProgress),
+    /// Something that is not as it should be.
+    Finding(Finding),
+    /// All has been looked at.
+    Summary(VerifySummary),
+    /// It cannot go on: why.
+    Failed(String),
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyProgress {
+    /// Blobs looked at.
+    pub blobs: u64,
+    /// Of so many, as far as is known.
+    pub of_blobs: u64,
+    /// Bytes hashed.
+    pub bytes: u64,
+    /// Of so many, as far as is known.
+    pub of_bytes: u64,
+}
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The content is not what the digest says, or the disk cannot read it.
+    Damaged,
+    /// The file is longer or shorter than it was.
+    WrongSize,
+    /// An image needs it, or the store should have it, and it is not there.
+    Missing,
+    /// Nothing is known of an image of this name.
+    Unknown,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What is wrong.
+    pub fault: Fault,
+    /// With what; absent where an image is unknown.
+    pub digest: Option<String>,
+    /// In words.
+    pub why: String,
+    /// The images that need it, as far as is known, or the repositories that have it.
+    pub images: Vec<String>,
+    /// Whether it is right again; absent where that was not asked for.
+    pub repaired: Option<bool>,
+    /// Why it is not.
+    pub unrepaired: Option<String>,
+}
+
+/// What came of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VerifySummary {
+    /// Blobs looked at.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What was found.
+    pub findings: u64,
+    /// What of that is right again.
+    pub repaired: u64,
+    /// How many could not be read for reasons that are not their own, and were passed over.
+    pub unreadable: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Why no run begins: another one is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the store is being verified already")]
+pub struct VerifyBusy;
+
+impl Mirror {
+    /// Hashes all that is stored, or what `images` need. What is found is reported; with `repair` it is also set
+    /// aside and fetched again, else nothing is changed. Dropping the receiver ends the run.
+    ///
+    /// # Errors
+    /// [`VerifyBusy`].
+    pub fn verify(
+        &self,
+        images: Vec<ImageName>,
+        repair: bool,
+    ) -> Result<mpsc::Receiver<VerifyEvent>, VerifyBusy> {
+        let permit = Arc::clone(&self.inner.verifying);
+        let permit = permit.try_acquire_owned().map_err(|_| VerifyBusy)?;
+        let (events, receiver) = mpsc::channel(EVENTS_AHEAD);
+        let mut run = Run {
+            inner: Arc::clone(&self.inner),
+            repair,
+            events: events.clone(),
+            begin: Instant::now(),
+            told: Instant::now(),
+            bytes: AtomicU64::new(0),
+            progress: VerifyProgress::default(),
+            summary: VerifySummary::default(),
+            _permit: permit,
+        };
+        let stop = self.inner.stop.clone();
+        self.inner.tasks.spawn(async move {
+            let work = async {
+                if images.is_empty() {
+                    run.everything().await
+                } else {
+                    run.images(&images).await
+                }
+            };
+            let ended = tokio::select! {
+                ended = work => ended,
+                () = events.closed() => return,
+                () = stop.cancelled() => Err("the server is stopping".to_owned()),
+            };
+            let last = match ended {
+                Ok(()) => VerifyEvent::Summary(run.summarise()),
+                Err(why) => VerifyEvent::Failed(why),
+            };
+            // Nobody to tell is no reason to do anything else.
+            events.send(last).await.ok();
+        });
+        Ok(receiver)
+    }
+}
+
+/// One run.
+struct Run {
+    inner: Arc<Inner>,
+    repair: bool,
+    events: mpsc::Sender<VerifyEvent>,
+    begin: Instant,
+    /// When progress was last told.
+    told: Instant,
+    /// Bytes hashed so far.
+    bytes: AtomicU64,
+    progress: VerifyProgress,
+    summary: VerifySummary,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Something that an image needs.
+struct Needed {
+    digest: Digest,
+    /// Where it is in the list of images.
+    image: usize,
+    depth: usize,
+    /// Whether it must be there: an index names platforms that nobody has pulled.
+    required: bool,
+}
+
+impl Run {
+    async fn everything(&mut self) -> Result<(), String> {
+        let (blobs, bytes) = self.inner.store.totals();
+        self.progress.of_blobs = blobs;
+        self.progress.of_bytes = bytes;
+        let mut after = None;
+        loop {
+            let page = self.inner.store.stored_after(after, PAGE).await;
+            let page = page.map_err(|error: SurveyError| error.to_string())?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = Some(*last);
+            for digest in page {
+                // What is not there any more was evicted a moment ago.
+                let Some((fault, why)) = self.look_at(&digest).await else {
+                    continue;
+                };
+                let sources = self.inner.store.sources_of(&[digest], SOURCES_MAX).await;
+                let sources = sources.into_values().next().unwrap_or_default();
+                let images = self.inner.users(&digest, &sources).await;
+                self.found(fault, digest, why, images, &sources).await;
+            }
+        }
+    }
+
+    async fn images(&mut self, images: &[ImageName]) -> Result<(), String> {
+        let mut blobs: Vec<(Child, usize)> = Vec::new();
+        let mut seen = HashSet::new();
+        let mut queue = VecDeque::new();
+        for (image, name) in images.iter().enumerate() {
+            let source = Source {
+                upstream: name.upstream.clone(),
+                repository: name.repository.clone(),
+            };
+            let roots = self.inner.roots(&source, &name.reference).await;
+            if roots.is_empty() {
+                self.unknown(name).await;
+            }
+            queue.extend(roots.into_iter().map(|digest| Needed {
+                digest,
+                image,
+                depth: 0,
+                required: true,
+            }));
+        }
+        while let Some(needed) = queue.pop_front() {
+            if !seen.insert(needed.digest) || seen.len() > THINGS_MAX {
+                continue;
+            }
+            let Some(name) = images.get(needed.image) else {
+                continue;
+            };
+            self.progress.of_blobs += 1;
+            self.manifest(&needed, name).await;
+            for child in self.inner.children(&needed.digest).await {
+                match child.kind {
+                    ChildKind::Manifest if needed.depth < LEVELS_MAX => queue.push_back(Needed {
+                        digest: child.digest,
+                        image: needed.image,
+                        depth: needed.depth + 1,
+                        required: false,
+                    }),
+                    ChildKind::Blob if !child.foreign => blobs.push((child, needed.image)),
+                    ChildKind::Manifest | ChildKind::Blob => {}
+                }
+            }
+        }
+        blobs.retain(|(blob, _)| seen.insert(blob.digest));
+        self.progress.of_blobs += blobs.len() as u64;
+        self.progress.of_bytes += blobs.iter().filter_map(|(blob, _)| blob.size).sum::<u64>();
+        for (blob, image) in blobs {
+            if let Some(name) = images.get(image) {
+                self.needed(&blob.digest, name, true).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn manifest(&mut self, needed: &Needed, name: &ImageName) {
+        self.needed(&needed.digest, name, needed.required).await;
+    }
+
+    /// Looks at something that an image needs.
+    async fn needed(&mut self, digest: &Digest, name: &ImageName, required: bool) {
+        let found = if self.inner.store.contains(digest).is_some() {
+            self.look_at(digest).await
+        } else if required {
+            self.progress.blobs += 1;
+            Some((Fault::Missing, "it is not in the cache".to_owned()))
+        } else {
+            self.progress.blobs += 1;
+            None
+        };
+        if let Some((fault, why)) = found {
+            let own = Source {
+                upstream: name.upstream.clone(),
+                repository: name.repository.clone(),
+            };
+            let images = vec![name.to_string()];
+            self.found(fault, *digest, why, images, &[own]).await;
+        }
+    }
+
+    /// Hashes something, and says what is wrong with it.
+    async fn look_at(&mut self, digest: &Digest) -> Option<(Fault, String)> {
+        let checked = {
+            let (bytes, inner) = (&self.bytes, &self.inner);
+            let read = |more| {
+                bytes.fetch_add(more, Ordering::Relaxed);
+            };
+            let check = inner.store.check(digest, Pace::Full, &read);
+            tokio::pin!(check);
+            loop {
+                tokio::select! {
+                    checked = &mut check => break checked,
+                    () = tokio::time::sleep(PROGRESS_EVERY) => {}
+                }
+                let progress = VerifyProgress {
+                    bytes: bytes.load(Ordering::Relaxed),
+                    ..self.progress
+                };
+                // Who does not listen is noticed elsewhere.
+                self.events.try_send(VerifyEvent::Progress(progress)).ok();
+            }
+        };
+        self.progress.blobs += 1;
+        self.progress.bytes = self.bytes.load(Ordering::Relaxed);
+        if self.told.elapsed() >= PROGRESS_EVERY {
+            self.told = Instant::now();
+            self.tell(VerifyEvent::Progress(self.progress)).await;
+        }
+        let fault = match &checked {
+            Checked::Sound(_) | Checked::Absent => return None,
+            Checked::Unreadable(why) => {
+                tracing::warn!(%digest, why, "a stored blob cannot be read now, and was not verified");
+                self.summary.unreadable += 1;
+                return None;
+            }
+            Checked::Missing => Fault::Missing,
+            Checked::WrongSize { .. } => Fault::WrongSize,
+            Checked::Damaged(_) => Fault::Damaged,
+        };
+        Some((fault, checked.fault().unwrap_or_default()))
+    }
+
+    /// Tells of something, after it was repaired if that is wanted.
+    async fn found(
+        &mut self,
+        fault: Fault,
+        digest: Digest,
+        why: String,
+        images: Vec<String>,
+        sources: &[Source],
+    ) {
+        let mut finding = Finding {
+            fault,
+            digest: Some(digest.to_string()),
+            why,
+            images,
+            repaired: None,
+            unrepaired: None,
+        };
+        if self.repair {
+            if self.inner.store.contains(&digest).is_some() {
+                self.inner.store.damaged(&digest, &finding.why).await;
+            }
+            let repaired = self.inner.repair(&digest, sources).await;
+            finding.repaired = Some(repaired.is_ok());
+            finding.unrepaired = repaired.err();
+        }
+        self.summary.findings += 1;
+        self.summary.repaired += u64::from(finding.repaired == Some(true));
+        self.tell(VerifyEvent::Finding(finding)).await;
+    }
+
+    async fn unknown(&mut self, name: &ImageName) {
+        self.summary.findings += 1;
+        let finding = Finding {
+            fault: Fault::Unknown,
+            digest: None,
+            why: "no such image is in the cache".to_owned(),
+            images: vec![name.to_string()],
+            repaired: self.repair.then_some(false),
+            unrepaired: self.repair.then(|| "warm fetches it".to_owned()),
+        };
+        self.tell(VerifyEvent::Finding(finding)).await;
+    }
+
+    async fn tell(&self, event: VerifyEvent) {
+        // When nobody listens any more the run is ended from outside.
+        self.events.send(event).await.ok();
+    }
+
+    fn summarise(&self) -> VerifySummary {
+        VerifySummary {
+            blobs: self.progress.blobs,
+            bytes: self.bytes.load(Ordering::Relaxed),
+            seconds: self.begin.elapsed().as_secs_f64(),
+            ..self.summary
+        }
+    }
+}
+
+/// What is known of images, without changing or using anything.
+impl Inner {
+    /// What a stored manifest leads to; nothing where it is none, or does not hash to its name.
+    pub(super) async fn children(&self, digest: &Digest) -> Vec<Child> {
+        let Some(bytes) = self.store.peek(digest, MANIFEST_BYTES_MAX).await else {
+            return Vec::new();
+        };
+        if Digest::of(digest.algorithm(), &bytes) != *digest {
+            return Vec::new();
+        }
+        let media_type = self.store.media_type(digest).await;
+        inspect(media_type.as_deref(), &bytes).map_or_else(|_| Vec::new(), |it| it.children)
+    }
+
+    /// The images of these repositories that lead to a digest; the repository where no tag does.
+    async fn users(&self, digest: &Digest, sources: &[Source]) -> Vec<String> {
+        let mut users = Vec::new();
+        // A manifest is looked at once, though many tags and repositories name it.
+        let mut leads: HashMap<Digest, bool> = HashMap::new();
+        for source in sources {
+            let repository = format!("{}/{}", source.upstream, source.repository);
+            let before = users.len();
+            for (tag, records) in self.store.tags_of(source).await {
+                if users.len() >= USERS_MAX || leads.len() >= USERS_LOOKED_AT_MAX {
+                    break;
+                }
+                let mut leading = false;
+                for record in records {
+                    leading |= self.leads(&record.digest, digest, &mut leads).await;
+                }
+                if leading {
+                    users.push(format!("{repository}:{tag}"));
+                }
+            }
+            if users.len() == before && users.len() < USERS_MAX {
+                users.push(repository);
+            }
+        }
+        users
+    }
+
+    async fn leads(&self, from: &Digest, to: &Digest, leads: &mut HashMap<Digest, bool>) -> bool {
+        if from == to {
+            return true;
+        }
+        if let Some(known) = leads.get(from) {
+            return *known;
+        }
+        let (mut level, mut found) = (vec![*from], false);
+        for _ in 0..LEVELS_MAX {
+            let mut next = Vec::new();
+            for digest in level {
+                for child in self.children(&digest).await {
+                    found |= child.digest == *to;
+                    if child.kind == ChildKind::Manifest {
+                        next.push(child.digest);
+                    }
+                }
+            }
+            if found {
+                break;
+            }
+            level = next;
+        }
+        leads.insert(*from, found);
+        found
+    }
+}

@@ -1,0 +1,143 @@
+//! Who may ask the admin API. It has no login: whoever reaches the listener, which is on loopback unless
+//! the configuration says otherwise, may. A web page in a browser on the same machine reaches it, too,
+//! and must not: neither by a form or script of another site, nor by a name of its own that it has
+//! resolved to this address (DNS rebinding).
+
+use http::{HeaderMap, Method, header, request};
+use std::net::{IpAddr, Ipv6Addr};
+
+/// What requests that change something must have, unless their content type is JSON: a form can send
+/// neither, and a script of another site not without asking first (fetch.spec.whatwg.org, "CORS-safelisted
+/// request-header").
+pub(super) const ADMIN_HEADER: &str = "x-roadstead-admin";
+
+/// Why a request is refused; none: it may pass.
+pub(super) fn refusal(request: &request::Parts) -> Option<&'static str> {
+    let headers = &request.headers;
+    if headers.contains_key(header::ORIGIN) || is_of_another_site(headers) {
+        return Some("the admin API does not answer web pages; ask it with roadstead or curl");
+    }
+    let host = match request.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => headers.get(header::HOST).and_then(|it| it.to_str().ok()),
+    };
+    if !host.is_some_and(is_address) {
+        return Some("ask the admin API by an IP address or as localhost, not by another name");
+    }
+    let changes = !matches!(request.method, Method::GET | Method::HEAD);
+    if changes && !has_admin_header(headers) && !is_json(headers) {
+        return Some("a request that changes something needs the header X-Roadstead-Admin: 1");
+    }
+    None
+}
+
+/// Whether a browser says that another site caused the request (W3C Fetch Metadata). `none`: the user
+/// typed the address.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    headers
+        .get("sec-fetch-site")
+        .is_some_and(|site| !matches!(site.as_bytes(), b"none" | b"same-origin"))
+}
+
+fn has_admin_header(headers: &HeaderMap) -> bool {
+    headers
+        .get(ADMIN_HEADER)
+        .is_some_and(|value| value.as_bytes() == b"1")
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let content_type = content_type.and_then(|it| it.to_str().ok());
+    let essence = content_type.map(|it| it.split(';').next().unwrap_or(it).trim());
+    essence.is_some_and(|it| it.eq_ignore_ascii_case("application/json"))
+}
+
+/// Whether a host with or without a port is one that no name server can give away.
+fn is_address(host: &str) -> bool {
+    if let Some(rest) = host.strip_prefix('[') {
+        let (address, _port) = rest.split_once(']').unwrap_or_default();
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn parts(method: Method, headers: &[(&str, &str)]) -> request::Parts {
+        let mut builder = Request::builder().method(method).uri("/api/v1/status");
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn tools_pass() {
+        for host in [
+            "127.0.0.1:5001",
+            "localhost",
+            "LOCALHOST:1",
+            "[::1]:5001",
+            "10.0.0.7",
+        ] {
+            assert_eq!(
+                refusal(&parts(Method::GET, &[("host", host)])),
+                None,
+                "{host}"
+            );
+            let changing = [("host", host), (ADMIN_HEADER, "1")];
+            assert_eq!(refusal(&parts(Method::DELETE, &changing)), None);
+        }
+        let json = [
+            ("host", "[::1]"),
+            ("content-type", "application/json; charset=utf-8"),
+        ];
+        assert_eq!(refusal(&parts(Method::POST, &json)), None);
+        let typed = [("host", "localhost"), ("sec-fetch-site", "none")];
+        assert_eq!(refusal(&parts(Method::GET, &typed)), None);
+    }
+
+    #[test]
+    fn web_pages_do_not() {
+        let refused = |method: Method, headers: &[(&str, &str)]| {
+            assert!(refusal(&parts(method, headers)).is_some(), "{headers:?}");
+        };
+        for site in ["cross-site", "same-site", "nonsense"] {
+            refused(
+                Method::GET,
+                &[("host", "localhost"), ("sec-fetch-site", site)],
+            );
+        }
+        for origin in ["https://evil.example", "null", "http://localhost:5001"] {
+            refused(Method::GET, &[("host", "localhost"), ("origin", origin)]);
+        }
+        for host in [
+            "evil.example:5001",
+            "localhost.evil.example",
+            "",
+            "[evil]",
+            "1.2.3.4.evil.example",
+        ] {
+            refused(Method::GET, &[("host", host)]);
+        }
+        refused(Method::GET, &[]);
+        refused(Method::POST, &[("host", "localhost")]);
+        refused(
+            Method::DELETE,
+            &[("host", "localhost"), (ADMIN_HEADER, "0")],
+        );
+        let form = "application/x-www-form-urlencoded";
+        refused(
+            Method::POST,
+            &[("host", "localhost"), ("content-type", form)],
+        );
+        refused(
+            Method::POST,
+            &[("host", "localhost"), ("content-type", "text/plain")],
+        );
+    }
+}

@@ -1,0 +1,65 @@
+//! What the answers of the admin API have in common.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use serde::Serialize;
+
+/// The body of an answer: at hand, or coming.
+pub(super) type AdminBody = UnsyncBoxBody<Bytes, Infallible>;
+
+/// What a request that changes something must bring. A page in a browser cannot send it to another site
+/// without being asked first (CORS preflight), which is always refused here.
+const DELIBERATE: HeaderName = HeaderName::from_static("x-roadstead-admin");
+
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// An error, for whoever reads it.
+#[derive(Serialize)]
+struct Refusal<'a> {
+    error: &'a str,
+}
+
+/// An answer that is an error, in a box because it is large.
+#[derive(Debug)]
+pub(super) struct Refused(pub(super) Box<Response<AdminBody>>);
+
+impl Refused {
+    /// Why not, in words.
+    pub(super) fn new(status: StatusCode, why: &str) -> Self {
+        Self(Box::new(refusal(status, why)))
+    }
+}
+
+/// The refusal of a request that changes something and may be a browser's.
+pub(super) fn unless_deliberate(headers: &HeaderMap) -> Result<(), Refused> {
+    if headers.get(DELIBERATE).is_some_and(|value| value == "1") {
+        return Ok(());
+    }
+    let why = "what changes something needs the header X-Roadstead-Admin: 1";
+    Err(Refused::new(StatusCode::FORBIDDEN, why))
+}
+
+/// An error, as JSON.
+pub(super) fn refusal(status: StatusCode, error: &str) -> Response<AdminBody> {
+    json(status, &Refusal { error })
+}
+
+/// Anything, as JSON.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<AdminBody> {
+    let text = serde_json::to_vec(value).unwrap_or_default();
+    let mut response = full(Response::new(Full::new(Bytes::from(text))));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, JSON);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// An answer whose body is at hand.
+pub(super) fn full(response: Response<Full<Bytes>>) -> Response<AdminBody> {
+    response.map(BodyExt::boxed_unsync)
+}

@@ -1,0 +1,197 @@
+//! The way to the disk. Each operation of the store goes through here: where tests make it fail, and where
+//! the store learns that its disk does.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::health::Health;
+pub use crate::telemetry::metrics::DiskOp;
+
+/// Decides which operations fail: for tests. Without one nothing is asked.
+pub trait Faults: Send + Sync + std::fmt::Debug {
+    /// Asked before each operation on `path`.
+    ///
+    /// # Errors
+    /// How it is to fail.
+    fn before(&self, op: DiskOp, path: &Path) -> Result<(), Fault>;
+
+    /// An operation on `path` succeeded.
+    fn after(&self, _op: DiskOp, _path: &Path) {}
+}
+
+/// How an operation is to fail.
+#[derive(Debug)]
+pub struct Fault {
+    /// What it fails with.
+    pub error: io::Error,
+    /// How many bytes of a write reach the file before that.
+    pub written: usize,
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self { error, written: 0 }
+    }
+}
+
+/// Who decides which operations fail: nobody, unless a test says otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct Injection(Option<Arc<dyn Faults>>);
+
+impl Injection {
+    /// These.
+    #[must_use]
+    pub fn of(faults: Arc<dyn Faults>) -> Self {
+        Self(Some(faults))
+    }
+}
+
+impl PartialEq for Injection {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+}
+
+impl Eq for Injection {}
+
+/// The disk of a store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Disk {
+    injection: Injection,
+    health: Arc<Health>,
+}
+
+/// An open file of the store.
+#[derive(Debug)]
+pub(super) struct DiskFile {
+    file: File,
+    /// The name that it was opened under.
+    path: PathBuf,
+    disk: Disk,
+}
+
+impl Disk {
+    pub(super) fn new(injection: Injection, health: Arc<Health>) -> Self {
+        Self { injection, health }
+    }
+
+    /// How it does.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Does one operation on `path`. If it fails, its health is told.
+    pub(super) fn run<T>(
+        &self,
+        op: DiskOp,
+        path: &Path,
+        work: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        let done = match &self.injection.0 {
+            None => work(),
+            Some(faults) => match faults.before(op, path) {
+                Ok(()) => work().inspect(|_| faults.after(op, path)),
+                Err(fault) => Err(fault.error),
+            },
+        };
+        done.inspect_err(|error| self.health.failed(op, error))
+    }
+
+    /// The same for a write of `bytes`, of which a test may let some through.
+    pub(super) fn write(
+        &self,
+        op: DiskOp,
+        path: &Path,
+        bytes: &[u8],
+        work: impl FnOnce(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let done = match &self.injection.0 {
+            None => work(bytes),
+            Some(faults) => match faults.before(op, path) {
+                Ok(()) => work(bytes).inspect(|()| faults.after(op, path)),
+                Err(fault) => {
+                    let some = bytes.get(..fault.written).unwrap_or(bytes);
+                    work(some).and(Err(fault.error))
+                }
+            },
+        };
+        done.inspect_err(|error| self.health.failed(op, error))
+    }
+
+    /// An open file, under the name that it was opened with.
+    pub(super) fn file(&self, file: File, path: PathBuf) -> DiskFile {
+        DiskFile {
+            file,
+            path,
+            disk: self.clone(),
+        }
+    }
+}
+
+impl DiskFile {
+    /// How many bytes it has.
+    pub(super) fn length(&self) -> io::Result<u64> {
+        let ask = || Ok(self.file.metadata()?.len());
+        self.disk.run(DiskOp::Read, &self.path, ask)
+    }
+
+    /// Whether it is this one of its file system's files.
+    pub(super) fn is_inode(&self, device: u64, inode: u64) -> bool {
+        let own = self.file.metadata();
+        own.is_ok_and(|own| own.dev() == device && own.ino() == inode)
+    }
+
+    /// Reads at most `limit` bytes at `offset`, at least one; `UnexpectedEof` at the end of the file.
+    pub(super) fn read_at(&self, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
+        let read = || read_at(&self.file, offset, limit);
+        self.disk.run(DiskOp::Read, &self.path, read)
+    }
+
+    /// Reads in another way.
+    pub(super) fn read_by<T>(&self, read: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
+        self.disk.run(DiskOp::Read, &self.path, || read(&self.file))
+    }
+
+    /// The file, for what neither reads nor changes it.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let write = |bytes: &[u8]| self.file.write_all_at(bytes, offset);
+        self.disk.write(DiskOp::Write, &self.path, bytes, write)
+    }
+
+    /// Cuts off what lies beyond `length`.
+    pub(super) fn cut(&self, length: u64) -> io::Result<()> {
+        let cut = || self.file.set_len(length);
+        self.disk.run(DiskOp::Truncate, &self.path, cut)
+    }
+
+    /// Makes what was written durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let sync = || self.file.sync_all();
+        self.disk.run(DiskOp::Sync, &self.path, sync)
+    }
+}
+
+fn read_at(file: &File, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = Vec::with_capacity(limit);
+    loop {
+        // Reads into the vector's spare room: no time is spent on zeroing it first.
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut buffer), offset) {
+            Ok(0) if limit > 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => return Ok(buffer),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

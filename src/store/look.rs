@@ -1,0 +1,157 @@
+//! What an operator sees of the store, and what he removes. Nothing here counts as a use.
+
+use super::evict::Victim;
+use super::{Store, fs};
+use crate::clock::Timestamp;
+use crate::oci::Digest;
+use crate::telemetry::metrics::EvictReason;
+
+/// What the store takes, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// All of it: blobs, room reserved for transfers, partial files, the index.
+    pub used: u64,
+    /// What it may take.
+    pub max: u64,
+    /// The stored blobs.
+    pub blob_bytes: u64,
+    /// How many there are.
+    pub blobs: u64,
+    /// The blobs of pinned images.
+    pub pinned: u64,
+    /// Partial files, and what is reserved for them and the index.
+    pub reserved: u64,
+    /// The index.
+    pub index: u64,
+    /// What the file system has free, if it says.
+    pub free: Option<u64>,
+}
+
+/// What is known of a stored blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was last used, to the minute.
+    pub used: Timestamp,
+    /// In how many different minutes; stays at 255.
+    pub uses: u8,
+    /// Whether somebody reads it.
+    pub open: bool,
+    /// Whether it belongs to a pinned image.
+    pub pinned: bool,
+}
+
+/// What came of removing a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone: so many bytes.
+    Removed(u64),
+    /// Somebody reads it; it stays.
+    Open,
+    /// It belongs to a pinned image; it stays.
+    Pinned,
+    /// It is not stored.
+    Absent,
+}
+
+impl Store {
+    /// What the store takes now. Asks the operating system: not for async code.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let bounds = &self.inner.bounds;
+        let index = bounds.index_bytes();
+        let free = fs::space(&self.inner.layout.index_path()).ok();
+        let ledger = self.ledger();
+        Figures {
+            used: ledger.bytes().saturating_add(index),
+            max: bounds.max(),
+            blob_bytes: ledger.blob_bytes(),
+            blobs: ledger.blobs() as u64,
+            pinned: ledger.kept_bytes(),
+            reserved: ledger.bytes().saturating_sub(ledger.blob_bytes()),
+            index,
+            free: free.map(|space| space.free),
+        }
+    }
+
+    /// The same, for async code.
+    pub async fn figures_async(&self) -> Figures {
+        let store = self.clone();
+        let asked = tokio::task::spawn_blocking(move || store.figures());
+        asked.await.unwrap_or_default()
+    }
+
+    /// Notes the media type of a stored manifest that the index does not know.
+    pub fn note_media_type(&self, digest: &Digest, media_type: &str) {
+        self.inner.known.note_media_type(digest, media_type);
+    }
+
+    /// What is known of a blob, if it is stored.
+    #[must_use]
+    pub fn held(&self, digest: &Digest) -> Option<Held> {
+        let ledger = self.ledger();
+        let entry = ledger.entry(digest)?;
+        Some(Held {
+            size: entry.size,
+            used: entry.used,
+            uses: entry.uses,
+            open: entry.pins > 0,
+            pinned: ledger.keeps(digest),
+        })
+    }
+
+    /// Those of these blobs that are stored, with their sizes. The caller bounds how many he asks for:
+    /// requests wait meanwhile.
+    #[must_use]
+    pub fn stored(&self, digests: &[Digest]) -> Vec<(Digest, u64)> {
+        let mut stored = Vec::with_capacity(digests.len());
+        for some in digests.chunks(ASKED_AT_ONCE_MAX) {
+            let ledger = self.ledger();
+            stored.extend(
+                some.iter()
+                    .filter_map(|digest| Some((*digest, ledger.size(digest)?))),
+            );
+        }
+        stored
+    }
+
+    /// The length of the partial file that an earlier transfer left, if nobody writes it now.
+    #[must_use]
+    pub fn left_off_bytes(&self, digest: &Digest) -> Option<u64> {
+        self.left_off().get(digest).copied()
+    }
+
+    /// Removes a stored blob, unless somebody reads it or it belongs to a pinned image.
+    pub async fn remove(&self, digest: &Digest) -> Removal {
+        let (store, digest) = (self.clone(), *digest);
+        let removed = tokio::task::spawn_blocking(move || store.remove_now(&digest)).await;
+        removed.unwrap_or(Removal::Absent)
+    }
+
+    fn remove_now(&self, digest: &Digest) -> Removal {
+        let _files = self.files();
+        let size = {
+            let mut ledger = self.ledger();
+            match ledger.entry(digest) {
+                None => return Removal::Absent,
+                Some(entry) if entry.pins > 0 => return Removal::Open,
+                Some(_) if ledger.keeps(digest) => return Removal::Pinned,
+                Some(_) => ledger.forget(digest).unwrap_or(0),
+            }
+        };
+        let victim = Victim {
+            digest: *digest,
+            size,
+        };
+        self.delete_all(&[victim], EvictReason::Removed);
+        // What could not be deleted is there again.
+        match self.contains(digest) {
+            Some(_) => Removal::Open,
+            None => Removal::Removed(size),
+        }
+    }
+}
+
+/// Blobs looked up under one lock of the ledger: some 20 µs.
+const ASKED_AT_ONCE_MAX: usize = 256;

@@ -1,0 +1,92 @@
+//! Sums over the metrics of one upstream, for who looks at the process instead of scraping it.
+
+use super::{Kind, Metrics, Outcome};
+
+/// What was asked for and moved since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Requests for manifests and blobs that were answered, errors left out.
+    pub pulls: u64,
+    /// Those of them answered from the store (fresh or stale), or from a transfer that was under way
+    /// already.
+    pub hits: u64,
+    /// Requests of any kind that were answered with an error.
+    pub errors: u64,
+    /// Body bytes handed to clients.
+    pub client_bytes: u64,
+    /// Body bytes received from upstream.
+    pub upstream_bytes: u64,
+}
+
+impl Totals {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            pulls: self.pulls.saturating_add(other.pulls),
+            hits: self.hits.saturating_add(other.hits),
+            errors: self.errors.saturating_add(other.errors),
+            client_bytes: self.client_bytes.saturating_add(other.client_bytes),
+            upstream_bytes: self.upstream_bytes.saturating_add(other.upstream_bytes),
+        }
+    }
+}
+
+impl Metrics {
+    /// What was asked of one upstream, and moved; nothing for one that is not configured.
+    #[must_use]
+    pub fn totals(&self, upstream: &str) -> Totals {
+        let Some(counters) = self.inner.upstreams.get(upstream) else {
+            return Totals::default();
+        };
+        let mut totals = Totals {
+            upstream_bytes: counters.bytes.get(),
+            ..Totals::default()
+        };
+        for kind in Kind::ALL {
+            totals.client_bytes += counters.client_bytes.of(kind).get();
+            let pulled = matches!(kind, Kind::Manifest | Kind::Blob);
+            for outcome in Outcome::ALL {
+                let count = counters.requests.of(kind).of(outcome).get();
+                let (pull, hit) = match outcome {
+                    Outcome::Hit | Outcome::Stale | Outcome::Collapsed => (pulled, pulled),
+                    Outcome::Miss | Outcome::Partial | Outcome::Bypass => (pulled, false),
+                    Outcome::Error => {
+                        totals.errors += count;
+                        (false, false)
+                    }
+                };
+                totals.pulls += if pull { count } else { 0 };
+                totals.hits += if hit { count } else { 0 };
+            }
+        }
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pulls_are_told_from_lists_and_errors() {
+        let metrics = Metrics::new(["docker.io"].into_iter());
+        for outcome in Outcome::ALL {
+            metrics.request(Kind::Blob, "docker.io", outcome);
+        }
+        metrics.request(Kind::Tags, "docker.io", Outcome::Bypass);
+        metrics.client_bytes(Kind::Blob, "docker.io", 7);
+        metrics.upstream_bytes("docker.io", 5);
+        let totals = metrics.totals("docker.io");
+        let expected = Totals {
+            pulls: 6,
+            hits: 3,
+            errors: 1,
+            client_bytes: 7,
+            upstream_bytes: 5,
+        };
+        assert_eq!(totals, expected);
+        assert_eq!(totals.plus(totals).hits, 6);
+        assert_eq!(metrics.totals("ghcr.io"), Totals::default());
+    }
+}

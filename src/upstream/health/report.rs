@@ -1,0 +1,49 @@
+//! How an endpoint is, for people.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Breaker, Health};
+use crate::upstream::EndpointId;
+
+/// How one endpoint is.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::upstream) struct Shape {
+    /// Whether questions are put to it.
+    pub(in crate::upstream) up: bool,
+    /// Failures in a row.
+    pub(in crate::upstream) failures: u32,
+    /// For how long it is not asked.
+    pub(in crate::upstream) asked_in: Option<Duration>,
+    /// The failure that closed it.
+    pub(in crate::upstream) why: Option<String>,
+    /// How long its answers take to begin, lately.
+    pub(in crate::upstream) latency: Option<Duration>,
+}
+
+impl Health {
+    /// How an endpoint is now.
+    pub(in crate::upstream) fn shape(&self, endpoint: EndpointId, now: Instant) -> Option<Shape> {
+        let state = self.state();
+        let record = state.endpoints.get(endpoint.0)?;
+        let (up, until, why) = match &record.breaker {
+            Breaker::Closed => (true, None, None),
+            Breaker::Open { until, last } => (false, Some(*until), Some(last.to_string())),
+            Breaker::HalfOpen { last } => (false, None, Some(last.to_string())),
+        };
+        let rests = record
+            .rest
+            .as_ref()
+            .filter(|rest| rest.everything && now < rest.until);
+        let until = until.max(rests.map(|rest| rest.until));
+        let latency = record.latency.value(now, self.timings.measured);
+        Some(Shape {
+            up: up && rests.is_none(),
+            failures: record.failures,
+            asked_in: until.map(|until| until.saturating_duration_since(now)),
+            why,
+            latency: latency.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        })
+    }
+}

@@ -1,0 +1,58 @@
+//! How an upstream's endpoints are, for people.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Upstream;
+use super::limits::Cost;
+
+/// How one endpoint is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointReport {
+    /// Its host and port.
+    pub host: String,
+    /// Whether questions are put to it.
+    pub up: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// For how long it is not asked, if it is not.
+    pub asked_in: Option<Duration>,
+    /// The failure for which it is not.
+    pub why: Option<String>,
+    /// How long its answers took to begin, in the last minutes.
+    pub latency: Option<Duration>,
+    /// For how long every login's pulls are limited.
+    pub limited_for: Option<Duration>,
+    /// How many pulls are left to all logins together, where the registry says.
+    pub remaining: Option<u64>,
+}
+
+impl Upstream {
+    /// How the endpoints are now, in the order of the configuration.
+    #[must_use]
+    pub fn report(&self) -> Vec<EndpointReport> {
+        let now = Instant::now();
+        let endpoints = self.inner.endpoints.iter();
+        endpoints
+            .filter_map(|endpoint| {
+                let shape = self.inner.watch.health.shape(endpoint.id, now)?;
+                let limits = || endpoint.accounts.iter().map(|account| &account.limit);
+                let until: Option<Vec<Instant>> =
+                    limits().map(|limit| limit.until(Cost::Pull, now)).collect();
+                let first = until.and_then(|until| until.into_iter().min());
+                let remaining: Vec<u64> = limits().filter_map(|it| it.remaining(now)).collect();
+                Some(EndpointReport {
+                    host: self.inner.watch.host(endpoint.id).to_owned(),
+                    up: shape.up,
+                    failures: shape.failures,
+                    asked_in: shape.asked_in,
+                    why: shape.why,
+                    latency: shape.latency,
+                    limited_for: first.map(|until| until.saturating_duration_since(now)),
+                    remaining: (!remaining.is_empty()).then(|| remaining.iter().sum()),
+                })
+            })
+            .collect()
+    }
+}

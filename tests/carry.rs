@@ -1,0 +1,529 @@
+//! Images carried by hand: out of one mirror, into another that reaches no upstream.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test says what it expects by failing, and owns its files"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::images::{image, index};
+use common::{Blob, Dialect, FakeRegistry, Image, Kind, Mirror, MirrorBuilder, World, within};
+use http::Method;
+use roadstead::carry::{self, ExportJob, Exported, ImportJob, Naming, Output, Put};
+use roadstead::oci::ImageName;
+use roadstead::warm::Wanted;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn name(text: &str) -> ImageName {
+    ImageName::parse(text).unwrap()
+}
+
+async fn try_export(
+    mirror: &Mirror,
+    names: &[&str],
+    target: &Path,
+    platform: &str,
+) -> Result<Exported, carry::CarryError> {
+    let job = ExportJob {
+        images: names.iter().map(|it| name(it)).collect(),
+        target: target.to_path_buf(),
+        wanted: Wanted::parse(&[platform.to_owned()]).unwrap(),
+        server: mirror.url().parse().unwrap(),
+        ca_file: None,
+        output: Output::Silent,
+    };
+    within("an export", carry::export(&job)).await
+}
+
+async fn export(mirror: &Mirror, names: &[&str], target: &Path) -> Exported {
+    try_export(mirror, names, target, "all").await.unwrap()
+}
+
+async fn try_import(
+    mirror: &Mirror,
+    layout: &Path,
+    namings: &[(&str, Option<&str>)],
+) -> Result<Vec<Put>, carry::CarryError> {
+    let namings = namings.iter().map(|(text, reference)| Naming {
+        name: name(text),
+        reference: reference.map(str::to_owned),
+    });
+    let job = ImportJob {
+        layout: layout.to_path_buf(),
+        images: namings.collect(),
+        admin: format!("http://{}", mirror.admin.0).parse().unwrap(),
+        output: Output::Silent,
+    };
+    within("an import", carry::import(&job)).await
+}
+
+/// Imports, and says what was brought.
+async fn import(mirror: &Mirror, layout: &Path) -> Vec<(String, usize)> {
+    let puts = try_import(mirror, layout, &[]).await.unwrap();
+    let told = puts.into_iter().map(|put| {
+        assert_eq!(put.failed, None);
+        (put.name.to_string(), put.brought)
+    });
+    told.collect()
+}
+
+/// A mirror of `docker.io` and `ghcr.io`, neither of which is there.
+async fn secluded() -> Mirror {
+    let (held, address) = common::fake_registry::refused_port().unwrap();
+    // Never listens: it only keeps the port from somebody who would.
+    std::mem::forget(held);
+    let url = format!("http://{address}");
+    MirrorBuilder::new()
+        .upstream_at("docker.io", &url, |upstream| upstream.default = true)
+        .upstream_at("ghcr.io", &url, |_| ())
+        .start()
+        .await
+}
+
+async fn assert_pulls(mirror: &Mirror, repository: &str, ns: &str, tag: &str, image: &Image) {
+    let accept = [("accept", image.manifest.media_type.as_str())];
+    for reference in [tag, &image.manifest.digest] {
+        let path = format!("/v2/{repository}/manifests/{reference}?ns={ns}");
+        let answer = mirror.get_with(&path, &accept).await;
+        answer.assert_bytes(200, &image.manifest.bytes);
+        assert_eq!(answer.header("content-type"), image.manifest.media_type);
+    }
+    for blob in image.blobs() {
+        let path = format!("/v2/{repository}/blobs/{}?ns={ns}", blob.digest);
+        mirror.get(&path).await.assert_bytes(200, &blob.bytes);
+    }
+}
+
+#[tokio::test]
+async fn what_is_exported_is_served_where_nothing_else_is_reached() {
+    let world = World::new().await;
+    let dir = TempDir::new().unwrap();
+    let names = ["nginx:1.27", "ghcr.io/org/app:v1"];
+    for target in ["layout", "layout.tar"] {
+        let path = dir.path().join(target);
+        let exported = export(&world.mirror, &names, &path).await;
+        assert_eq!((exported.things, exported.there), (7, 0));
+        let far = secluded().await;
+        let brought = import(&far, &path).await;
+        let expected = [
+            ("docker.io/library/nginx:1.27".to_owned(), 4),
+            ("ghcr.io/org/app:v1".to_owned(), 3),
+        ];
+        assert_eq!(brought, expected);
+        assert_pulls(&far, "library/nginx", "docker.io", "1.27", &world.image).await;
+        assert_pulls(&far, "org/app", "ghcr.io", "v1", &world.app).await;
+        // Another repository does not have them for that.
+        let elsewhere = format!("/v2/library/other/blobs/{}", world.layer().digest);
+        assert_ne!(far.get(&elsewhere).await.status, 200);
+        // Years later, and started anew: what was imported does not expire.
+        far.clock.advance(Duration::from_hours(3 * 365 * 24));
+        let far = far.restart().await;
+        assert_pulls(&far, "library/nginx", "docker.io", "1.27", &world.image).await;
+        let again = import(&far, &path).await;
+        assert!(again.iter().all(|(_, brought)| *brought == 0), "{again:?}");
+    }
+    for blob in world.image.blobs() {
+        assert_eq!(world.hub.counters().blob_gets(&blob.digest), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_export_goes_on_where_it_was_and_an_archive_is_always_the_same() {
+    let world = World::new().await;
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("layout");
+    let layer = world.layer().digest.clone();
+    let refused = common::Rule::all(Kind::Blob).of(&layer);
+    world.hub.fault(refused, common::Fault::Status(404));
+    let error = try_export(&world.mirror, &["nginx:1.27"], &path, "all").await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains(&layer) && error.contains("404"), "{error}");
+    assert!(!path.join("index.json").exists(), "it is no layout yet");
+    let archive = dir.path().join("a.tar");
+    try_export(&world.mirror, &["nginx:1.27"], &archive, "all")
+        .await
+        .unwrap_err();
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "nothing is left of it"
+    );
+
+    world.hub.heal();
+    let exported = export(&world.mirror, &["nginx:1.27"], &path).await;
+    assert!((1..4).contains(&exported.there), "{exported:?}");
+    // What has been damaged meanwhile is written again, and another image stands beside the first.
+    let file = path.join("blobs/sha256").join(&layer["sha256:".len()..]);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[7] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let names = ["nginx:1.27", "ghcr.io/org/app:v1"];
+    let exported = export(&world.mirror, &names[..1], &path).await;
+    assert_eq!(exported.there, 3);
+    assert_eq!(fs::read(&file).unwrap(), world.layer().bytes);
+    export(&world.mirror, &names[1..], &path).await;
+    let images: Value =
+        serde_json::from_slice(&fs::read(path.join("index.json")).unwrap()).unwrap();
+    assert_eq!(images["manifests"].as_array().unwrap().len(), 2);
+
+    let other = dir.path().join("b.tar");
+    export(&world.mirror, &names, &archive).await;
+    export(&world.mirror, &[names[1], names[0]], &other).await;
+    assert!(fs::read(&archive).unwrap() == fs::read(&other).unwrap());
+}
+
+#[tokio::test]
+async fn of_an_index_the_wanted_platforms_are_carried() {
+    let hub = FakeRegistry::start().await;
+    let amd = image(1, &[1000], Dialect::Oci);
+    let arm = image(2, &[2000], Dialect::Oci);
+    for image in [&amd, &arm] {
+        hub.put_image("library/tool", None, image);
+    }
+    let list = index(&[(&amd, "amd64"), (&arm, "arm64")], Dialect::Oci);
+    hub.put_manifest("library/tool", Some("1"), &list);
+    let mirror = Mirror::of(&hub).await;
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("one.tar");
+    let exported = try_export(&mirror, &["tool:1"], &path, "linux/arm64").await;
+    assert_eq!(exported.unwrap().things, 4);
+    assert_eq!(hub.counters().blob_gets(&amd.layers[0].digest), 0);
+    let error = try_export(&mirror, &["tool:1"], &path, "linux/s390x").await;
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("no platform linux/s390x, only linux/amd64, linux/arm64"),
+        "{error}"
+    );
+
+    let far = secluded().await;
+    import(&far, &path).await;
+    let accept = [("accept", list.media_type.as_str())];
+    let answer = far.get_with("/v2/library/tool/manifests/1", &accept).await;
+    answer.assert_bytes(200, &list.bytes);
+    assert_pulls(
+        &far,
+        "library/tool",
+        "docker.io",
+        &arm.manifest.digest,
+        &arm,
+    )
+    .await;
+    let absent = format!("/v2/library/tool/manifests/{}", amd.manifest.digest);
+    assert_eq!(far.get(&absent).await.status, 502);
+}
+
+/// A layout in a directory, to be spoilt.
+struct Spoilt {
+    dir: TempDir,
+    image: Image,
+}
+
+impl Spoilt {
+    /// A whole one, as other tools write them: the name is a tag alone.
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let image = image(7, &[1500, 3000], Dialect::Oci);
+        let spoilt = Self { dir, image };
+        fs::create_dir_all(spoilt.path("blobs/sha256")).unwrap();
+        spoilt.write("oci-layout", br#"{"imageLayoutVersion": "1.0.0"}"#);
+        spoilt.write_index(&json!({"org.opencontainers.image.ref.name": "v1"}));
+        for blob in spoilt.image.blobs() {
+            spoilt.write(&Self::blob(&blob.digest), &blob.bytes);
+        }
+        let manifest = &spoilt.image.manifest;
+        spoilt.write(&Self::blob(&manifest.digest), &manifest.bytes);
+        spoilt
+    }
+
+    fn blob(digest: &str) -> String {
+        format!("blobs/sha256/{}", &digest["sha256:".len()..])
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    fn write_index(&self, annotations: &Value) {
+        let manifest = &self.image.manifest;
+        let index = json!({"schemaVersion": 2, "manifests": [{
+            "mediaType": manifest.media_type, "digest": manifest.digest,
+            "size": manifest.bytes.len(), "annotations": annotations}]});
+        self.write("index.json", index.to_string().as_bytes());
+    }
+
+    /// An archive of it, as `tar` makes them.
+    fn archive(&self) -> PathBuf {
+        let path = self.dir.path().join("archive.tar");
+        let mut builder = tar::Builder::new(fs::File::create(&path).unwrap());
+        for name in ["oci-layout", "index.json", "blobs"] {
+            let from = self.path(name);
+            let inside = format!("./{name}");
+            if from.is_dir() {
+                builder.append_dir_all(inside, from).unwrap();
+            } else {
+                builder.append_path_with_name(from, inside).unwrap();
+            }
+        }
+        builder.finish().unwrap();
+        path
+    }
+}
+
+const NAMED: [(&str, Option<&str>); 1] = [("app:1", None)];
+
+#[tokio::test]
+async fn layouts_of_other_tools_are_imported_under_a_given_name() {
+    let whole = Spoilt::new();
+    let far = secluded().await;
+    let error = try_import(&far, whole.dir.path(), &[]).await.unwrap_err();
+    assert!(error.to_string().contains("write IMAGE=REF"), "{error}");
+    let none = [("app:1", Some("v2"))];
+    let error = try_import(&far, whole.dir.path(), &none).await.unwrap_err();
+    assert!(
+        error.to_string().contains("no image called \"v2\""),
+        "{error}"
+    );
+    for (path, naming, tag) in [
+        (whole.dir.path().to_path_buf(), ("app:1", None), "1"),
+        (whole.archive(), ("app:2", Some("v1")), "2"),
+    ] {
+        let puts = try_import(&far, &path, &[naming]).await.unwrap();
+        assert_eq!(puts[0].failed, None);
+        assert_pulls(&far, "library/app", "docker.io", tag, &whole.image).await;
+    }
+    // A full name in either annotation will do.
+    whole.write_index(&json!({"io.containerd.image.name": "ghcr.io/a/b:3"}));
+    assert_eq!(
+        import(&far, whole.dir.path()).await,
+        [("ghcr.io/a/b:3".to_owned(), 0)]
+    );
+    assert_pulls(&far, "a/b", "ghcr.io", "3", &whole.image).await;
+    let unknown = [("registry.example/a:1", None)];
+    let puts = try_import(&far, whole.dir.path(), &unknown).await.unwrap();
+    let failed = puts[0].failed.as_ref().unwrap().to_string();
+    assert!(
+        failed.contains("registry.example is not configured"),
+        "{failed}"
+    );
+}
+
+/// Does something bad to a layout, and says which file it was.
+type Harm = fn(&Spoilt) -> String;
+
+const HARMED_FILES: [(&str, Harm); 4] = [
+    ("no file oci-layout", |it| {
+        fs::remove_file(it.path("oci-layout")).unwrap();
+        String::new()
+    }),
+    ("version \"2.0.0\"", |it| {
+        it.write("oci-layout", br#"{"imageLayoutVersion": "2.0.0"}"#);
+        "oci-layout".to_owned()
+    }),
+    ("docker save", |it| {
+        fs::remove_file(it.path("oci-layout")).unwrap();
+        it.write("manifest.json", b"[]");
+        String::new()
+    }),
+    ("index.json", |it| {
+        it.write("index.json", b"{\"schemaVersion\": 2, \"manifests\": [");
+        String::new()
+    }),
+];
+
+const HARMED_BLOBS: [(&str, Harm); 7] = [
+    ("is missing", |it| {
+        let blob = Spoilt::blob(&it.image.layers[1].digest);
+        fs::remove_file(it.path(&blob)).unwrap();
+        blob
+    }),
+    ("is missing", |it| {
+        let blob = Spoilt::blob(&it.image.manifest.digest);
+        fs::remove_file(it.path(&blob)).unwrap();
+        blob
+    }),
+    ("the bytes have the digest sha256:", |it| {
+        let blob = Spoilt::blob(&it.image.layers[0].digest);
+        it.write(&blob, &common::images::noise(9, 1500));
+        blob
+    }),
+    ("the bytes have the digest sha256:", |it| {
+        let blob = Spoilt::blob(&it.image.manifest.digest);
+        let mut bytes = it.image.manifest.bytes.to_vec();
+        bytes[5] ^= 1;
+        it.write(&blob, &bytes);
+        blob
+    }),
+    ("has 20 bytes, and should have 1500", |it| {
+        let blob = Spoilt::blob(&it.image.layers[0].digest);
+        it.write(&blob, &[0; 20]);
+        blob
+    }),
+    ("is no plain file", |it| {
+        let blob = Spoilt::blob(&it.image.layers[0].digest);
+        fs::remove_file(it.path(&blob)).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", it.path(&blob)).unwrap();
+        blob
+    }),
+    ("not a digest", |it| {
+        let index = json!({"schemaVersion": 2, "manifests": [
+                {"mediaType": "m", "digest": "../../../etc/passwd", "size": 5}]});
+        it.write("index.json", index.to_string().as_bytes());
+        String::new()
+    }),
+];
+
+#[tokio::test]
+async fn what_is_wrong_with_a_layout_is_said_and_nothing_of_the_image_is_served() {
+    for (words, harm) in HARMED_FILES.into_iter().chain(HARMED_BLOBS) {
+        // A new one each time: what the one before has is not asked of the layout.
+        let far = secluded().await;
+        let spoilt = Spoilt::new();
+        let file = harm(&spoilt);
+        let said = match try_import(&far, spoilt.dir.path(), &NAMED).await {
+            Ok(puts) => puts[0].failed.as_ref().map(ToString::to_string),
+            Err(error) => Some(error.to_string()),
+        };
+        let said = said.unwrap_or_else(|| panic!("imported in spite of: {words}"));
+        assert!(
+            said.contains(words) && said.contains(&file),
+            "{words}: {said}"
+        );
+        let accept = [("accept", spoilt.image.manifest.media_type.as_str())];
+        let answer = far.get_with("/v2/library/app/manifests/1", &accept).await;
+        assert_eq!(answer.status, 502, "{words}: no tag");
+    }
+}
+
+#[tokio::test]
+async fn broken_archives_are_refused_by_the_name_of_the_entry() {
+    let spoilt = Spoilt::new();
+    let whole = fs::read(spoilt.archive()).unwrap();
+    let far = secluded().await;
+    let refused = async |bytes: &[u8], words: &str| {
+        let path = spoilt.path("broken.tar");
+        fs::write(&path, bytes).unwrap();
+        let said = match try_import(&far, &path, &NAMED).await {
+            Ok(puts) => puts[0].failed.clone().map(|it| it.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        let said = said.unwrap_or_else(|| panic!("imported in spite of: {words}"));
+        assert!(said.contains(words), "{words}: {said}");
+    };
+    refused(b"", "it is empty").await;
+    refused(&[0x1f, 0x8b, 8, 0, 1, 2, 3], "compressed").await;
+    refused(&common::images::noise(3, 5000), "no tar archive").await;
+    // Cut within the last file, behind which there is nothing but two records of zeros.
+    let cut = whole.len() - 1024 - 700;
+    refused(&whole[..cut], "it was cut short").await;
+    let evil = |entry: &str, kind: tar::EntryType, size: u64| {
+        let mut header = tar::Header::new_gnu();
+        // Set by hand: the crate would not write such a name.
+        header.as_gnu_mut().unwrap().name[..entry.len()].copy_from_slice(entry.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_mode(0o644);
+        if kind.is_symlink() {
+            header.set_link_name("/etc/passwd").unwrap();
+        }
+        header.set_cksum();
+        [header.as_bytes().as_slice(), &whole].concat()
+    };
+    let file = tar::EntryType::Regular;
+    refused(
+        &evil("../../etc/cron.d/x", file, 0),
+        "leads out of the archive",
+    )
+    .await;
+    refused(&evil("/etc/cron.d/x", file, 0), "leads out of the archive").await;
+    let link = tar::EntryType::Symlink;
+    refused(
+        &evil("blobs/sha256/aa", link, 0),
+        "blobs/sha256/aa: is no plain file",
+    )
+    .await;
+    refused(
+        &evil("blobs/sha256/bb", file, 1 << 50),
+        "blobs/sha256/bb: is said to have",
+    )
+    .await;
+    assert!(!spoilt.path("etc").exists());
+}
+
+#[tokio::test]
+async fn the_server_believes_no_bytes_and_gives_no_name_to_half_an_image() {
+    let world = World::new().await;
+    let admin = world.mirror.admin;
+    let header = [("x-roadstead-admin", "1")];
+    let blob = Blob::noise(77, 0);
+    let path = format!("/api/v1/import/blobs/{}", blob.digest);
+    assert_eq!(admin.ask(Method::PUT, &path, &[]).await.status, 403);
+    assert_eq!(admin.get(&path).await.status, 404);
+    assert_eq!(admin.ask(Method::PUT, &path, &header).await.status, 201);
+    assert_eq!(admin.ask(Method::PUT, &path, &header).await.status, 200);
+    assert_eq!(admin.get(&path).await.status, 200);
+    let wrong = format!("/api/v1/import/blobs/{}", Blob::noise(78, 5).digest);
+    let answer = admin.ask(Method::PUT, &wrong, &header).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert_eq!(admin.get(&wrong).await.status, 404);
+
+    // What a repository has is not known by the blob alone.
+    let pull = format!("/v2/library/nginx/blobs/{}", blob.digest);
+    assert_eq!(world.mirror.get(&pull).await.status, 404);
+
+    let digest = &world.image.manifest.digest;
+    let accept = [("accept", world.image.manifest.media_type.as_str())];
+    world
+        .mirror
+        .get_with("/v2/library/nginx/manifests/1.27", &accept)
+        .await;
+    let path = format!("/api/v1/import/images?name=nginx:own&digest={digest}");
+    let answer = admin.ask(Method::POST, &path, &header).await;
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    let said: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(said["missing"].as_array().unwrap().len(), 3);
+    world.hub.go_down().await;
+    let answer = world
+        .mirror
+        .get_with("/v2/library/nginx/manifests/own", &accept)
+        .await;
+    assert_ne!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn a_cache_without_room_says_so() {
+    let hub = FakeRegistry::start().await;
+    let large = image(5, &[1000, 12_000_000], Dialect::Oci);
+    hub.put_image("library/large", Some("1"), &large);
+    let mirror = Mirror::of(&hub).await;
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("large.tar");
+    export(&mirror, &["large:1"], &path).await;
+    let small = MirrorBuilder::of(&hub).with(|config| {
+        config.cache.max_size = roadstead::store::Amount::Bytes(8_000_000);
+    });
+    let small = small.start().await;
+    let puts = try_import(&small, &path, &[]).await.unwrap();
+    let failed = puts[0].failed.as_ref().unwrap().to_string();
+    assert!(
+        failed.contains("507") && failed.contains("max_size"),
+        "{failed}"
+    );
+    assert!(
+        failed.contains(&large.layers[1].digest["sha256:".len()..]),
+        "{failed}"
+    );
+}
