@@ -118,7 +118,7 @@ async fn world(honest: bool) -> World {
         .upstream("docker.io", &registries[0], |upstream| {
             upstream.default = true;
             upstream.header_timeout = Duration::from_secs(2);
-            upstream.idle_timeout = Duration::from_millis(400);
+            upstream.idle_timeout = Duration::from_millis(800);
             upstream.parallel = Parallel {
                 connections: 3,
                 above: PIECE as u64,

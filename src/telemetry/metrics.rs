@@ -257,7 +257,6 @@ impl Metrics {
             "Bytes evicted from the cache, to make room (size), because they were damaged, or because an operator removed them.",
             &["reason"],
         );
-        let disk = Disk::new(&set);
         let trouble = Trouble::new(&set);
         let gauge = |name, help| set.gauges(name, help, &[]).with_label_values(&NO_LABELS);
         let upstreams = upstreams
@@ -288,7 +287,7 @@ impl Metrics {
                 cache_blobs: gauge("roadstead_cache_blobs", "Whole blobs in the cache."),
                 evicted_size: evicted.with_label_values(&[EvictReason::Size.label()]),
                 evicted_damaged: evicted.with_label_values(&[EvictReason::Damaged.label()]),
-                disk,
+                disk: Disk::new(&set),
                 scrub: Scrub::new(&set),
                 evicted_removed: evicted.with_label_values(&[EvictReason::Removed.label()]),
                 trouble,

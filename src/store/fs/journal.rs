@@ -179,7 +179,13 @@ impl Page {
                     .create(true)
                     .open(&self.path)
             };
-            disk.run(Op::Create, &self.path, open)?
+            let file = disk.run(Op::Create, &self.path, open)?;
+            if let Some(root) = self.path.parent() {
+                // Its name must be there as long as what it notes.
+                let sync = || File::open(root)?.sync_all();
+                disk.run(Op::SyncDirectory, root, sync)?;
+            }
+            file
         };
         Ok(self.file.insert(file))
     }
