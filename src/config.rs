@@ -130,7 +130,7 @@ impl Config {
 fn resolve(raw: &raw::File, environment: &Environment) -> Result<Config, Problem> {
     Ok(Config {
         server: resolve_server(&raw.server)?,
-        cache: resolve_cache(&raw.cache)?,
+        cache: resolve_cache(&raw.cache, &raw.upstream.0)?,
         fill_on_range: resolve_or(
             raw.cache.fill_on_range.as_ref(),
             "cache.fill_on_range",
@@ -184,7 +184,7 @@ fn resolve_server(raw: &raw::Server) -> Result<server::Config, Problem> {
     })
 }
 
-fn resolve_cache(raw: &raw::Cache) -> Result<store::Config, Problem> {
+fn resolve_cache(raw: &raw::Cache, upstreams: &[raw::Named]) -> Result<store::Config, Problem> {
     Ok(store::Config {
         dir: resolve_or(
             raw.dir.as_ref(),
@@ -204,6 +204,8 @@ fn resolve_cache(raw: &raw::Cache) -> Result<store::Config, Problem> {
             values::min_free,
             defaults::MIN_FREE,
         )?,
+        max_age: resolve_or(raw.max_age.as_ref(), "cache.max_age", values::max_age, None)?,
+        shares: upstreams::shares(upstreams)?,
         meter: store::Meter::default(),
         injection: store::Injection::default(),
         scrub: resolve_or(

@@ -56,6 +56,8 @@ pub(crate) fn start(dir: &Path, count: usize, ended: Ended, lost: bool) -> Start
         .arg(dir)
         .current_dir(dir)
         .env("ROADSTEAD_LOG", "info")
+        // The files are not what their names say.
+        .env("ROADSTEAD_CACHE__SCRUB", "off")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -63,7 +63,7 @@ table! {
 }
 table! {
     /// `[cache]`.
-    Cache { dir, max_size, min_free, fill_on_range, scrub } with pin: Option<Leaf>
+    Cache { dir, max_size, min_free, max_age, fill_on_range, scrub } with pin: Option<Leaf>
 }
 table! {
     /// `[tags]`.
@@ -82,7 +82,7 @@ table! {
         username, username_file, username_env, password, password_file, password_env,
         docker_config, credentials,
         max_connections, connect_timeout, header_timeout, idle_timeout, retry_delay,
-        parallel, parallel_above, segment_size,
+        parallel, parallel_above, segment_size, max_size, max_age,
     }
 }
 

@@ -35,6 +35,9 @@ pub(super) fn to_toml(config: &Config) -> String {
     );
     line(&mut out, "max_size", &amount(config.cache.max_size));
     line(&mut out, "min_free", &amount(config.cache.min_free));
+    let max_age = config.cache.max_age.map(duration);
+    let off = || quoted(values::OFF);
+    line(&mut out, "max_age", &max_age.unwrap_or_else(off));
     let fill_on_range = match config.fill_on_range {
         FillOnRange::Always => quoted("always"),
         FillOnRange::Never => quoted("never"),
@@ -42,7 +45,6 @@ pub(super) fn to_toml(config: &Config) -> String {
     };
     line(&mut out, "fill_on_range", &fill_on_range);
     let scrub = config.cache.scrub.map(duration);
-    let off = || quoted(values::OFF);
     line(&mut out, "scrub", &scrub.unwrap_or_else(off));
     for pin in &config.tags.pins {
         table(&mut out, "[cache.pin]");
@@ -63,6 +65,15 @@ pub(super) fn to_toml(config: &Config) -> String {
     line(&mut out, "format", &quoted(format));
     for upstream in &config.upstreams {
         upstreams::show(&mut out, upstream);
+        let shares = config.cache.shares.iter();
+        for share in shares.filter(|share| share.upstream == upstream.name) {
+            if let Some(bytes) = share.max_size {
+                line(&mut out, "max_size", &size(bytes));
+            }
+            if let Some(age) = share.max_age {
+                line(&mut out, "max_age", &duration(age));
+            }
+        }
     }
     out
 }

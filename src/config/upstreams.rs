@@ -15,6 +15,7 @@ use super::layers::Environment;
 use super::raw::{Leaf, Named, Origin, Value};
 use super::values;
 use crate::oci::UpstreamName;
+use crate::store::Share;
 use crate::upstream::{Config, Parallel};
 
 /// Resolves every upstream, and checks what concerns several of them.
@@ -75,6 +76,37 @@ fn upstream(keys: &Keys<'_>, name: UpstreamName, written: &str) -> Result<Config
             .unwrap_or(usual.segment_size),
     };
     Ok(config)
+}
+
+/// What upstreams may have of the store, those that have a say in it.
+pub(super) fn shares(entries: &[Named]) -> Result<Vec<Share>, Problem> {
+    let mut shares = Vec::new();
+    for (entry, upstream) in entries.iter().zip(names(entries)?) {
+        let problem = |key: &str, leaf: &Leaf, why| {
+            Problem::new(
+                &leaf.origin,
+                format!("upstream.{:?}.{key}", entry.name),
+                why,
+            )
+        };
+        let max_size =
+            entry.keys.max_size.as_ref().map(|leaf| {
+                values::size(&leaf.value).map_err(|why| problem("max_size", leaf, why))
+            });
+        let max_age =
+            entry.keys.max_age.as_ref().map(|leaf| {
+                values::max_age(&leaf.value).map_err(|why| problem("max_age", leaf, why))
+            });
+        let (max_size, max_age) = (max_size.transpose()?, max_age.transpose()?.flatten());
+        if max_size.is_some() || max_age.is_some() {
+            shares.push(Share {
+                upstream,
+                max_size,
+                max_age,
+            });
+        }
+    }
+    Ok(shares)
 }
 
 /// The keys of the tables inside an upstream, each with its path.

@@ -152,6 +152,25 @@ pub(super) fn min_free(value: &Value) -> Result<Amount, String> {
     }
 }
 
+/// How long what nobody uses is kept; `None`: as long as there is room.
+pub(super) fn max_age(value: &Value) -> Result<Option<Duration>, String> {
+    match value {
+        Value::Text(text) if text == OFF => Ok(None),
+        Value::Text(_)
+        | Value::Integer(_)
+        | Value::Boolean(_)
+        | Value::List(_)
+        | Value::Table(_)
+        | Value::Other => match duration(value).map_err(|why| format!("{why}, or \"{OFF}\""))? {
+            age if age < MAX_AGE_MIN => Err(format!("must be at least 1h, or \"{OFF}\"")),
+            age => Ok(Some(age)),
+        },
+    }
+}
+
+/// A use is noted to the minute, and a pull takes some of them.
+const MAX_AGE_MIN: Duration = Duration::from_hours(1);
+
 /// What comes of a blob of which a part was asked for.
 pub(super) fn fill_on_range(value: &Value) -> Result<FillOnRange, String> {
     const MEANT: &str = "must be \"always\", \"never\" or like \"over 25%\"";

@@ -154,6 +154,7 @@ impl Inner {
                 self.note_not_stored(source, &digest, &error.into());
             }
         }
+        self.store.belongs(&digest, &source.upstream);
         let links = links(&manifest, &inspection);
         for (digest, link) in &links {
             // The repository has what its manifest names, whatever it lacked a moment ago.

@@ -39,7 +39,13 @@ impl Store {
             let complete = self.inner.known.each_blob(|digest, record| {
                 known += 1;
                 if !journal.contains(&digest) {
-                    ledger.load(digest, record.size, record.used, record.uses);
+                    let BlobRecord {
+                        size,
+                        used,
+                        uses,
+                        owner,
+                    } = record;
+                    ledger.load_of(digest, size, used, uses, owner);
                 }
             });
             ledger.arrange();
@@ -80,10 +86,16 @@ impl Store {
                     size: found.size,
                     used: found.modified,
                     uses: 1,
+                    owner: 0,
                 });
                 known.note_blob(digest, record);
-                self.ledger()
-                    .load(*digest, record.size, record.used, record.uses);
+                let BlobRecord {
+                    size,
+                    used,
+                    uses,
+                    owner,
+                } = record;
+                self.ledger().load_of(*digest, size, used, uses, owner);
             }
             (Some(found), _) => {
                 tracing::warn!(%digest, bytes = found.size, "a stored blob has changed its length; it is removed and will be fetched again. Check the disk");

@@ -36,6 +36,7 @@ impl Store {
         self.watch_pins();
         if !health.is_in_trouble(Part::Files) {
             self.trim();
+            self.keep_shares();
             if health.look_is_due() {
                 // Its health hears how it went.
                 drop(self.layout().probe(1, false));

@@ -23,6 +23,7 @@
 //! | `index`, `records` | links, tags, media types, last uses |
 //! | `known`, `expire` | the store's questions to the index; what it forgets; `known/catalog` pages of it |
 //! | `pins` | the images that are never evicted |
+//! | `share` | what an upstream may have, and what nobody uses any more |
 //! | `look` | what an operator sees and removes |
 
 mod blob;
@@ -46,6 +47,7 @@ mod records;
 mod room;
 mod scan;
 pub mod scrub;
+mod share;
 mod shared;
 mod sink;
 mod space;
@@ -86,6 +88,8 @@ pub use records::{Link, Origin, TagRecord};
 use room::Rooms;
 use scan::Scan;
 pub use scrub::{Checked, Pace};
+use share::Ages;
+pub use share::Share;
 use space::Bounds;
 pub use space::{Amount, Measure, Meter, Space};
 pub use survey::SurveyError;
@@ -114,6 +118,10 @@ pub struct Config {
     pub meter: Meter,
     /// Who makes operations on the disk fail.
     pub injection: Injection,
+    /// How long blobs are kept that nobody uses; `None`: as long as there is room.
+    pub max_age: Option<Duration>,
+    /// What some upstreams may have of it.
+    pub shares: Vec<Share>,
     /// In which time all that is stored is hashed again; `None`: it is not.
     pub scrub: Option<Duration>,
 }
@@ -185,6 +193,10 @@ struct Inner {
     /// The blobs that could not be read.
     aside: Mutex<Aside>,
     known: Known,
+    shares: Vec<Share>,
+    ages: Ages,
+    /// When it was last looked for blobs that nobody uses any more, in milliseconds.
+    aged_at: AtomicU64,
     /// Which blobs the index has not caught up with; written to by whoever holds `files`.
     journal: Journal,
     scan: Scan,
@@ -237,6 +249,9 @@ impl Store {
                 rooms: Rooms::default(),
                 aside: Mutex::default(),
                 known: Known::new(index),
+                shares: config.shares.clone(),
+                ages: Ages::of_config(config),
+                aged_at: AtomicU64::new(0),
                 journal,
                 scan: Scan::default(),
                 pins: Pins::default(),
@@ -303,11 +318,12 @@ impl Store {
     pub fn touch(&self, digest: &Digest) {
         let now = self.inner.clock.now();
         let due = self.ledger().touch(digest, now);
-        if let Some(evict::Noted { size, uses }) = due {
+        if let Some(evict::Noted { size, uses, owner }) = due {
             let record = BlobRecord {
                 size,
                 used: now,
                 uses,
+                owner,
             };
             self.inner.known.note_blob(digest, record);
         }
@@ -434,6 +450,7 @@ impl Store {
             size,
             used: now,
             uses: 1,
+            owner: 0,
         };
         self.inner.known.note_blob(digest, record);
         self.report();

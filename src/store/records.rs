@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::evict::OwnerId;
 use crate::clock::Timestamp;
 use crate::oci::directory::Source;
 use crate::oci::manifest::ChildKind;
@@ -84,29 +85,33 @@ pub(super) struct BlobRecord {
     pub(super) used: Timestamp,
     /// In how many different minutes it was used; stays at 255.
     pub(super) uses: u8,
+    /// Whose it is; 0: nobody's.
+    pub(super) owner: OwnerId,
 }
 
 impl BlobRecord {
     pub(super) fn encode(self) -> Vec<u8> {
         let mut bytes = [self.size.to_be_bytes(), self.used.0.to_be_bytes()].concat();
         bytes.push(self.uses);
+        bytes.extend(self.owner.to_be_bytes());
         bytes
     }
 
-    /// The record's length is its version: the count was added last, and what was written
-    /// before has one use.
+    /// The record's length is its version: the count was added, and then the owner. What was written
+    /// before has one use, and is nobody's.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (size, rest) = bytes.split_at_checked(8)?;
         let (used, rest) = rest.split_at_checked(8)?;
-        let count = match rest {
-            [] => 1,
-            [count] => *count,
-            _ => return None,
+        let (count, owner) = match rest {
+            [] => (1, 0),
+            [count] => (*count, 0),
+            [count, owner @ ..] => (*count, OwnerId::from_be_bytes(owner.try_into().ok()?)),
         };
         Some(Self {
             size: u64::from_be_bytes(size.try_into().ok()?),
             used: Timestamp(u64::from_be_bytes(used.try_into().ok()?)),
             uses: count,
+            owner,
         })
     }
 }
@@ -401,6 +406,7 @@ mod tests {
             size: 5,
             used: Timestamp(1 << 40),
             uses: 7,
+            owner: 77,
         };
         assert_eq!(BlobRecord::decode(&record.encode()), Some(record));
     }
@@ -412,8 +418,11 @@ mod tests {
             size: 5,
             used: Timestamp(1 << 40),
             uses: 1,
+            owner: 0,
         };
         assert_eq!(BlobRecord::decode(&old), Some(record));
+        let counted = [old.as_slice(), &[1]].concat();
+        assert_eq!(BlobRecord::decode(&counted), Some(record));
     }
 
     #[test]

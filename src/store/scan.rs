@@ -257,6 +257,7 @@ impl Store {
             size: found.size,
             used: found.modified,
             uses: 1,
+            owner: 0,
         };
         {
             let mut hidden = self.inner.scan.hidden();

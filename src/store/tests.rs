@@ -28,6 +28,8 @@ fn config(dir: &Path, max_size: u64) -> Config {
         meter: Meter::default(),
         injection: Injection::default(),
         scrub: None,
+        max_age: None,
+        shares: Vec::new(),
     }
 }
 

@@ -67,6 +67,8 @@ pub enum EvictReason {
     Damaged,
     /// An operator removed it.
     Removed,
+    /// Nobody used it for longer than it is kept.
+    Age,
 }
 
 /// All metrics of the process. Cheap to clone (an `Arc` inside).
@@ -93,6 +95,7 @@ struct Inner {
     disk: Disk,
     scrub: Scrub,
     evicted_removed: IntCounter,
+    evicted_age: IntCounter,
     trouble: Trouble,
     /// The counters of each configured upstream, resolved once: every request needs some.
     upstreams: HashMap<Box<str>, Upstream>,
@@ -223,6 +226,7 @@ impl EvictReason {
             Self::Size => "size",
             Self::Damaged => "damaged",
             Self::Removed => "removed",
+            Self::Age => "age",
         }
     }
 }
@@ -254,9 +258,10 @@ impl Metrics {
         );
         let evicted = set.counters(
             "roadstead_evicted_bytes_total",
-            "Bytes evicted from the cache, to make room (size), because they were damaged, or because an operator removed them.",
+            "Bytes evicted from the cache, to make room (size), because they were damaged, because an operator removed them, or because nobody used them (age).",
             &["reason"],
         );
+        let evicted = |reason: EvictReason| evicted.with_label_values(&[reason.label()]);
         let trouble = Trouble::new(&set);
         let gauge = |name, help| set.gauges(name, help, &[]).with_label_values(&NO_LABELS);
         let upstreams = upstreams
@@ -285,11 +290,12 @@ impl Metrics {
                     "Bytes the cache may take on disk.",
                 ),
                 cache_blobs: gauge("roadstead_cache_blobs", "Whole blobs in the cache."),
-                evicted_size: evicted.with_label_values(&[EvictReason::Size.label()]),
-                evicted_damaged: evicted.with_label_values(&[EvictReason::Damaged.label()]),
+                evicted_size: evicted(EvictReason::Size),
+                evicted_damaged: evicted(EvictReason::Damaged),
                 disk: Disk::new(&set),
                 scrub: Scrub::new(&set),
-                evicted_removed: evicted.with_label_values(&[EvictReason::Removed.label()]),
+                evicted_removed: evicted(EvictReason::Removed),
+                evicted_age: evicted(EvictReason::Age),
                 trouble,
                 registry: set.0,
                 requests,
@@ -381,6 +387,7 @@ impl Metrics {
             EvictReason::Size => &self.inner.evicted_size,
             EvictReason::Damaged => &self.inner.evicted_damaged,
             EvictReason::Removed => &self.inner.evicted_removed,
+            EvictReason::Age => &self.inner.evicted_age,
         }
         .inc_by(bytes);
     }

@@ -77,6 +77,8 @@ impl MirrorBuilder {
                 meter: store::Meter::default(),
                 injection: store::Injection::default(),
                 scrub: None,
+                max_age: None,
+                shares: Vec::new(),
             },
             tags: mirror::Config::of(mirror::Policy {
                 ttl: mirror::Ttl::For(TTL),

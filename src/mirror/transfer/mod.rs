@@ -137,6 +137,7 @@ impl Inner {
     async fn keep(&self, verified: Verified<MirrorError>, source: &Source, digest: Digest) {
         match verified.commit().await {
             Ok(blob) => {
+                self.store.belongs(&digest, &source.upstream);
                 let link = Link::of(ChildKind::Blob, Some(blob.size()));
                 self.store.record_links(source, vec![(digest, link)]).await;
             }

@@ -39,6 +39,8 @@ pub struct Entry {
     pub pins: u32,
     /// The list it is in.
     pub list: u16,
+    /// Whose it is, in one byte; 0: nobody's.
+    pub owner: u8,
 }
 
 /// Blobs by digest, each in one of several lists, newest first. All is O(1), 64 bytes a blob and
@@ -54,6 +56,8 @@ pub struct Blobs {
     hasher: RandomState,
     lists: Vec<List>,
     used: u64,
+    /// Only these are evictable for the moment.
+    only: Option<u8>,
 }
 
 #[derive(Debug)]
@@ -92,6 +96,7 @@ impl Blobs {
             hasher: RandomState::new(),
             lists: vec![empty; usize::from(lists) + 1],
             used: 0,
+            only: None,
         }
     }
 
@@ -181,13 +186,19 @@ impl Blobs {
         (newer != NONE).then_some(Place(newer))
     }
 
+    /// Only blobs of this owner are evictable from now on; of all, when `None`.
+    pub(super) fn restrict(&mut self, owner: Option<u8>) {
+        self.only = owner;
+    }
+
     /// The oldest of a list, from `place` on towards the newer, that may go: nobody reads it, and
     /// its going frees something.
     #[must_use]
     pub fn evictable(&self, mut place: Option<Place>) -> Option<Place> {
         while let Some(at) = place {
             let entry = self.entry(at)?;
-            if entry.pins == 0 && entry.size > 0 {
+            let meant = self.only.is_none_or(|owner| owner == entry.owner);
+            if meant && entry.pins == 0 && entry.size > 0 {
                 return Some(at);
             }
             place = self.newer(at);

@@ -6,6 +6,7 @@
 
 pub mod blobs;
 mod expected;
+mod owners;
 pub mod policy;
 #[cfg(test)]
 mod tests;
@@ -13,10 +14,13 @@ mod tests;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::share::Ages;
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 pub use blobs::{Blobs, Entry, Place};
 use expected::Expected;
+pub use owners::OwnerId;
+use owners::Owners;
 pub use policy::{IdleByUses, Policy};
 
 /// Uses closer together than this are one, for the count and for the index: a client's ranges and
@@ -35,6 +39,7 @@ pub struct Ledger<P = IdleByUses> {
     expected: Expected,
     /// What is no victim, whether it is stored or not: what belongs to pinned images.
     kept: HashSet<Digest>,
+    owners: Owners,
     reserved: u64,
     max: u64,
     /// The latest time that anything was used at: what "now" is for an eviction.
@@ -48,6 +53,8 @@ pub struct Noted {
     pub size: u64,
     /// In how many different minutes it was used, this one included; stays at 255.
     pub uses: u8,
+    /// Whose it is.
+    pub owner: OwnerId,
 }
 
 /// A blob that must be deleted now. The ledger has forgotten it already.
@@ -90,6 +97,7 @@ impl<P: Policy> Ledger<P> {
             policy,
             expected: Expected::default(),
             kept: HashSet::new(),
+            owners: Owners::default(),
             reserved: 0,
             max,
             now: Timestamp::default(),
@@ -99,7 +107,20 @@ impl<P: Policy> Ledger<P> {
     /// Takes in a blob found on disk; call in order of last use, oldest first, or
     /// [`Ledger::arrange`] afterwards. `uses` is what the index has, 1 where it does not say.
     pub fn load(&mut self, digest: Digest, size: u64, noted: Timestamp, uses: u8) {
-        self.enter(&digest, size, noted, uses);
+        self.load_of(digest, size, noted, uses, 0);
+    }
+
+    /// The same, of an upstream; 0 where that is not known.
+    pub fn load_of(
+        &mut self,
+        digest: Digest,
+        size: u64,
+        noted: Timestamp,
+        uses: u8,
+        owner: OwnerId,
+    ) {
+        let owner = self.owners.short(owner);
+        self.enter(&digest, size, noted, uses, owner);
     }
 
     /// Has room for so many more blobs, which are about to be loaded.
@@ -181,7 +202,7 @@ impl<P: Policy> Ledger<P> {
     /// Turns a reservation into a stored blob of `size` (at most `reserved`) bytes.
     pub fn settle(&mut self, digest: Digest, reserved: u64, size: u64, now: Timestamp) {
         self.release(reserved);
-        self.enter(&digest, size, now, 1);
+        self.enter(&digest, size, now, 1, 0);
     }
 
     /// The size of a blob, if the store has it.
@@ -204,6 +225,7 @@ impl<P: Policy> Ledger<P> {
         due.then_some(Noted {
             size: entry.size,
             uses: entry.uses,
+            owner: self.owners.id(entry.owner),
         })
     }
 
@@ -284,7 +306,77 @@ impl<P: Policy> Ledger<P> {
     /// Forgets a blob, whoever reads it: it is gone or damaged. Its size.
     pub fn forget(&mut self, digest: &Digest) -> Option<u64> {
         self.expected.forget(digest);
-        self.blobs.remove(digest).map(|entry| entry.size)
+        let gone = self.blobs.remove(digest)?;
+        self.owners.take(gone.owner, gone.size);
+        Some(gone.size)
+    }
+
+    /// A blob is an upstream's, if it is nobody's yet: then when it was used last, and what the index
+    /// should hear of it.
+    pub fn belongs(&mut self, digest: &Digest, owner: OwnerId) -> Option<(Timestamp, Noted)> {
+        let place = self.blobs.find(digest)?;
+        let entry = *self.blobs.entry(place)?;
+        if entry.owner != 0 {
+            return None;
+        }
+        let short = self.owners.short(owner);
+        self.owners.take(0, entry.size);
+        self.owners.add(short, entry.size);
+        self.blobs.change(place, |entry| entry.owner = short);
+        let noted = Noted {
+            size: entry.size,
+            uses: entry.uses,
+            owner,
+        };
+        Some((entry.used, noted))
+    }
+
+    /// What the blobs of an upstream take, in bytes.
+    pub fn bytes_of(&mut self, owner: OwnerId) -> u64 {
+        let short = self.owners.short(owner);
+        self.owners.bytes(short)
+    }
+
+    /// What must go of an upstream's blobs so that `need` bytes come free, or as much of it as may.
+    /// Goes through all blobs until that is found.
+    pub fn free_of(&mut self, owner: OwnerId, need: u64) -> Vec<Victim> {
+        let short = self.owners.short(owner);
+        self.blobs.restrict(Some(short));
+        let victims = self.free(need, 0);
+        self.blobs.restrict(None);
+        victims
+    }
+
+    /// At most `count` blobs that nobody has used for longer than they are kept: they must go.
+    pub fn aged(&mut self, ages: &Ages, now: Timestamp, count: usize) -> Vec<Victim> {
+        let Some(least) = ages.least() else {
+            return Vec::new();
+        };
+        self.end_expectations();
+        let mut victims = Vec::new();
+        for list in 0..self.blobs.lists() {
+            // From the one that was used longest ago on: those behind were used later.
+            let mut next = self.blobs.evictable(self.blobs.oldest(list));
+            while let Some(place) = next
+                && let Some(entry) = self.blobs.entry(place)
+                && victims.len() < count
+            {
+                let idle = now.since(entry.used);
+                if idle < least {
+                    break;
+                }
+                let kept = ages.of(self.owners.id(entry.owner));
+                if kept.is_some_and(|kept| idle >= kept)
+                    && let Some(digest) = self.blobs.digest(place)
+                {
+                    let size = entry.size;
+                    victims.push(Victim { digest, size });
+                }
+                next = self.blobs.evictable(self.blobs.newer(place));
+            }
+        }
+        self.evict(&victims);
+        victims
     }
 
     /// What is known of a blob, if the store has it.
@@ -312,15 +404,21 @@ impl<P: Policy> Ledger<P> {
     }
 
     /// Enters a blob, or one of the same name anew: who reads it goes on reading.
-    fn enter(&mut self, digest: &Digest, size: u64, last: Timestamp, uses: u8) {
+    fn enter(&mut self, digest: &Digest, size: u64, last: Timestamp, uses: u8, owner: u8) {
         self.now = self.now.max(last);
         let old = self.blobs.remove(digest);
+        if let Some(old) = old {
+            self.owners.take(old.owner, old.size);
+        }
+        let owner = old.map_or(0, |old| old.owner).max(owner);
+        self.owners.add(owner, size);
         let entry = Entry {
             size,
             used: last,
             uses: old.map_or(uses, |old| old.uses.max(uses)),
             pins: old.map_or(0, |old| old.pins),
             list: 0,
+            owner,
         };
         let place = self.blobs.insert(digest, entry);
         if self.kept.contains(digest) {

@@ -332,3 +332,54 @@ proptest! {
         prop_assert_eq!(ledger.admit(80), again.admit(80));
     }
 }
+
+#[test]
+fn an_upstream_is_cut_down_by_its_own_blobs() {
+    let mut ledger = filled(1000, &[40, 30, 20, 10]);
+    for n in [1, 3] {
+        ledger.belongs(&digest(n), 7).unwrap();
+    }
+    ledger.belongs(&digest(0), 8).unwrap();
+    assert_eq!(ledger.belongs(&digest(0), 7), None, "it is the first one's");
+    assert_eq!((ledger.bytes_of(7), ledger.bytes_of(8)), (40, 40));
+    let gone: Vec<_> = ledger.free_of(7, 5).iter().map(|v| v.digest).collect();
+    assert_eq!(gone, [digest(1)], "not the oldest of all");
+    assert_eq!(ledger.bytes_of(7), 10);
+    ledger.forget(&digest(3));
+    assert_eq!((ledger.bytes_of(7), ledger.free_of(7, 1).len()), (0, 0));
+    assert_eq!(
+        ledger.admit(995).unwrap().len(),
+        2,
+        "all are evictable again"
+    );
+    // A restart brings it back; one that is found anew stays whose it was.
+    ledger.load_of(digest(5), 3, Timestamp::default(), 1, 9);
+    ledger.load(digest(5), 3, Timestamp::default(), 1);
+    assert_eq!(ledger.bytes_of(9), 3);
+}
+
+#[test]
+fn what_nobody_uses_goes_when_it_is_time() {
+    let day = |n: u64| Timestamp::default().plus(Duration::from_hours(24 * n));
+    let days = |n: u64| Duration::from_hours(24 * n);
+    let mut ledger = Ledger::new(1000);
+    for (n, used) in (0_u8..).zip([1, 1, 5, 9]) {
+        ledger.load(digest(n), 10, day(used), 1);
+    }
+    ledger.belongs(&digest(1), 7).unwrap();
+    let ages = Ages {
+        usual: Some(days(6)),
+        special: vec![(7, days(3))],
+    };
+    let mut aged = |now: u64, count| -> Vec<Digest> {
+        let victims = ledger.aged(&ages, day(now), count);
+        victims.iter().map(|victim| victim.digest).collect()
+    };
+    assert_eq!(aged(3, 9), []);
+    assert_eq!(aged(4, 9), [digest(1)], "of that upstream sooner");
+    assert_eq!(aged(20, 1), [digest(0)], "no more than asked for");
+    assert_eq!(aged(12, 9), [digest(2)]);
+    ledger.pin(&digest(3)).unwrap();
+    assert_eq!(ledger.aged(&ages, day(99), 9), [], "somebody reads it");
+    assert_eq!(ledger.bytes(), 10);
+}

@@ -171,7 +171,10 @@ fn every_label_value_is_from_a_closed_set() {
                 "error",
             ]),
         ),
-        ("reason".to_owned(), set(&["size", "damaged", "removed"])),
+        (
+            "reason".to_owned(),
+            set(&["size", "damaged", "removed", "age"]),
+        ),
         (
             "status".to_owned(),
             set(&["200", "401", "429", "599", "timeout", "connect", "error"]),
