@@ -490,7 +490,7 @@ fn what_check_prints_is_the_same_configuration() {
     let full = "
         [server]\nlisten = \"[::1]:5000\"\nadmin_listen = \"localhost:0\"\ndrain_timeout = \"1500ms\"
         [server.tls]\ncert = '/a \"b\" \\c'\nkey = \"k\"
-        [cache]\ndir = \"/d\"\nmax_size = 12345\nmin_free = \"3%\"\nfill_on_range = \"over 25%\"\nscrub = \"off\"
+        [cache]\ndir = \"/d\"\nmax_size = 12345\nmin_free = \"3%\"\nmax_age = \"90d\"\nfill_on_range = \"over 25%\"\nscrub = \"off\"
         [[cache.pin]]\nmatch = \"registry.k8s.io/pause*\"
         [[cache.pin]]\nmatch = \"**:lts\"
         [tags]\nttl = \"0s\"\nstale_if_error = \"400d\"\nstale_on = []\nkeep_deleted = true
@@ -501,7 +501,8 @@ fn what_check_prints_is_the_same_configuration() {
         [upstream.\"localhost:5000\"]
         endpoints = [\"http://a/prefix/\", { url = \"https://b\", ca_file = \"/ca.pem\" }]
         default = false\nhosts = [\"M.corp\"]\nusername = 'u\"x'\npassword = \"hunter2\"
-        connect_timeout = \"90s\"\nheader_timeout = \"1s\"\nidle_timeout = \"2h\"\nparallel = 64\n";
+        connect_timeout = \"90s\"\nheader_timeout = \"1s\"\nidle_timeout = \"2h\"\nparallel = 64
+        max_size = \"5GB\"\nmax_age = \"7d\"\n";
     for text in [full, "", EXAMPLE] {
         let mut config = file(text).unwrap();
         let printed = config.to_toml();

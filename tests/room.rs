@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use common::images::{self, Blob};
 use common::{Dialect, Ending, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule};
-use roadstead::store::{Amount, Measure, Meter, Space};
+use roadstead::oci::UpstreamName;
+use roadstead::store::{Amount, Measure, Meter, Share, Space};
 
 const MIB: usize = 1 << 20;
 /// Room for some manifests, and for the index, but not for `BIG`.
@@ -360,4 +361,72 @@ async fn a_pull_under_way_keeps_what_it_has_not_read_yet() {
         .iter()
         .filter(|layer| mirror.blob_path(&layer.digest).exists());
     assert_eq!(kept.count(), 0, "they are as good as any others now");
+}
+
+/// One upstream may have less than all, and what nobody pulls goes after a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_keeps_to_its_share() {
+    let registries = [FakeRegistry::start().await, FakeRegistry::start().await];
+    let blobs: Vec<Vec<Blob>> = (0..2)
+        .map(|upstream| {
+            let seed = 950 + upstream * 10;
+            (seed..seed + 4).map(|n| Blob::noise(n, MIB)).collect()
+        })
+        .collect();
+    for (registry, blobs) in registries.iter().zip(&blobs) {
+        for blob in blobs {
+            registry.put_blob("team/app", blob);
+        }
+    }
+    let [first, second] = ["docker.io", "ghcr.io"];
+    let mirror = MirrorBuilder::of(&registries[0])
+        .upstream(second, &registries[1], |_| {})
+        .with(|config| {
+            config.cache.max_age = Some(Duration::from_hours(48));
+            config.cache.shares = vec![Share {
+                upstream: UpstreamName::parse(second).unwrap(),
+                max_size: Some(5 * MIB as u64 / 2),
+                max_age: Some(Duration::from_hours(24)),
+            }];
+        })
+        .start()
+        .await;
+    let pull = |upstream: &str, blob: &Blob| {
+        let path = format!("/v2/team/app/blobs/{}?ns={upstream}", blob.digest);
+        let (client, blob) = (mirror.client, blob.clone());
+        async move { client.get(&path).await.assert_bytes(200, &blob.bytes) }
+    };
+    for (upstream, blobs) in [first, second].iter().zip(&blobs) {
+        for blob in blobs {
+            pull(upstream, blob).await;
+            mirror.wait_for_fills().await;
+        }
+    }
+    let there = |upstream: usize| {
+        let blobs = blobs[upstream].iter();
+        let there = blobs.map(|blob| mirror.blob_path(&blob.digest).exists());
+        there.collect::<Vec<_>>()
+    };
+    let until = |what: &'static str, done: &dyn Fn() -> bool| {
+        let begin = std::time::Instant::now();
+        while !done() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{what}");
+            std::thread::yield_now();
+        }
+    };
+    until("a share is kept to", &|| {
+        there(1) == [false, false, false, true]
+    });
+    assert_eq!(there(0), [true; 4], "the other upstream has no bound");
+    mirror.clock.advance(Duration::from_hours(25));
+    until("it goes after a day", &|| there(1) == [false; 4]);
+    assert_eq!(there(0), [true; 4]);
+    pull(first, &blobs[0][2]).await;
+    mirror.clock.advance(Duration::from_hours(24));
+    until("the others after two", &|| {
+        there(0) == [false, false, true, false]
+    });
+    let samples = mirror.metrics().await;
+    let aged = samples.sum("roadstead_evicted_bytes_total", &[("reason", "age")]);
+    assert!(aged >= 4.0 * 1_048_576.0, "{aged}");
 }

@@ -168,7 +168,14 @@ fn uses_within_a_minute_are_one() {
         assert_eq!(ledger.touch(&digest(0), Timestamp(second * 1000)), None);
     }
     let noted = ledger.touch(&digest(0), Timestamp(60_000));
-    assert_eq!(noted, Some(Noted { size: 40, uses: 2 }));
+    assert_eq!(
+        noted,
+        Some(Noted {
+            size: 40,
+            uses: 2,
+            owner: 0
+        })
+    );
     for minute in 2..400 {
         ledger.touch(&digest(0), Timestamp(minute * 60_000));
     }
@@ -371,14 +378,14 @@ fn what_nobody_uses_goes_when_it_is_time() {
         usual: Some(days(6)),
         special: vec![(7, days(3))],
     };
-    let mut aged = |now: u64, count| -> Vec<Digest> {
+    let mut gone = |now: u64, count| -> Vec<Digest> {
         let victims = ledger.aged(&ages, day(now), count);
         victims.iter().map(|victim| victim.digest).collect()
     };
-    assert_eq!(aged(3, 9), []);
-    assert_eq!(aged(4, 9), [digest(1)], "of that upstream sooner");
-    assert_eq!(aged(20, 1), [digest(0)], "no more than asked for");
-    assert_eq!(aged(12, 9), [digest(2)]);
+    assert_eq!(gone(3, 9), []);
+    assert_eq!(gone(4, 9), [digest(1)], "of that upstream sooner");
+    assert_eq!(gone(20, 1), [digest(0)], "no more than asked for");
+    assert_eq!(gone(12, 9), [digest(2)]);
     ledger.pin(&digest(3)).unwrap();
     assert_eq!(ledger.aged(&ages, day(99), 9), [], "somebody reads it");
     assert_eq!(ledger.bytes(), 10);
