@@ -236,7 +236,10 @@ async fn without_a_server_the_directory_is_opened_unless_another_has_it() {
     };
     let error = within("a refusal", verify::run(&job)).await.unwrap_err();
     let error = error.to_string();
-    assert!(error.contains("another roadstead is using"), "{error}");
+    assert!(
+        error.contains("another roadstead") && error.contains("is using this directory"),
+        "{error}"
+    );
     let layer = &image.layers[1];
     let path = mirror.blob_path(&layer.digest);
     mirror.stop().await;

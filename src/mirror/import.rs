@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 
 use super::flight::{Lead, Seat};
+use super::inspect::PinNews;
 use super::manifest::{Manifest, links};
 use super::{Inner, Mirror, MirrorError, Source};
 use crate::oci::manifest::{ChildKind, inspect};
@@ -125,7 +126,11 @@ impl Mirror {
             match seat.map_err(|_| ImportError::Busy)? {
                 Seat::Stored => return Ok(Imported::There),
                 // Upstream may be faster, or dead: then it is our turn.
-                Seat::Join { fill, .. } => drop(fill.over().await),
+                Seat::Join { fill, .. } => {
+                    // Somebody needs all of it: else it might never be over.
+                    let _reader = fill.reader(None);
+                    drop(fill.over().await);
+                }
                 Seat::Lead(lead) => return inner.receive(lead, digest, size, body).await,
             }
         }
@@ -189,6 +194,8 @@ impl Mirror {
             upstream: name.upstream.clone(),
             repository: name.repository.clone(),
         };
+        let named: Vec<Digest> = walk.links.iter().map(|(digest, _)| *digest).collect();
+        inner.store.expect(&named);
         inner.store.record_links(&source, walk.links).await;
         if let Reference::Tag(tag) = &name.reference {
             let record = TagRecord {
@@ -199,7 +206,10 @@ impl Mirror {
                 origin: Origin::Import,
             };
             inner.store.record_tag(&source, tag, record).await;
-            inner.failed_tags.invalidate(&(source, tag.clone()));
+            inner.failed_tags.invalidate(&(source.clone(), tag.clone()));
+            inner.tell_pins(PinNews::Tag(source, tag.clone()));
+        } else {
+            inner.tell_pins(PinNews::Manifest(source, *digest));
         }
         tracing::info!(image = %name, %digest, manifests = walk.image.manifests, blobs = walk.image.blobs, "an image was imported");
         Ok(walk.image)

@@ -108,6 +108,7 @@ impl Inner {
                 }
                 Seat::Join { fill, .. } => {
                     // It is for another repository's sake, and may fail for its reasons.
+                    let _reader = fill.reader(None);
                     if fill.over().await.is_ok() {
                         return self.is_stored(digest);
                     }

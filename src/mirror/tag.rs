@@ -172,6 +172,9 @@ impl Inner {
                 upstream = %source.upstream, repository = %source.repository, %tag, digest = %manifest.digest, %error,
                 "upstream does not say what a tag names; serving what it named before"
             );
+            if error.is_unknown() {
+                self.tell_pins(PinNews::Deleted(source.clone(), tag.clone()));
+            }
             let failed = LastFailure::ServedStale(self.clock.now());
             self.failed_tags.insert(key, failed);
             return Ok(Kept::stale(manifest));

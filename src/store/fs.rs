@@ -314,11 +314,12 @@ impl Layout {
         self.remove_or_remember(&self.blob_path(digest));
     }
 
-    /// Whether a committed blob is this file, and not one that has taken its place.
+    /// Whether a committed blob is this file, and not one that has taken its place; also where that
+    /// cannot be told.
     #[must_use]
     pub(super) fn is_blob(&self, digest: &Digest, file: &DiskFile) -> bool {
         let here = fs::metadata(self.blob_path(digest));
-        here.is_ok_and(|here| file.is_inode(here.dev(), here.ino()))
+        here.map_or(true, |here| file.is_inode(here.dev(), here.ino()))
     }
 
     /// Takes a committed blob that cannot be read out of the way. Returns what it takes there.

@@ -225,7 +225,7 @@ impl Index {
         let mut pairs = Vec::new();
         let opened = self.opened();
         let Some(database) = opened.database() else {
-            return Ok(pairs);
+            return Err(io::Error::other("it is not open").into());
         };
         let opened = database.begin_read()?.open_table(table.definition())?;
         for pair in opened.range(after.unwrap_or_default()..)? {
@@ -272,6 +272,12 @@ impl Index {
             self.cannot_read(&error);
             false
         })
+    }
+
+    /// Whether what is read from it is all that was written.
+    pub(super) fn is_sound(&self) -> bool {
+        let failed = self.unreadable.load(Ordering::Acquire);
+        !failed && matches!(&*self.opened(), Opened::Database(_))
     }
 
     /// Changes an entry (`None` deletes it). Returns at once.
@@ -370,6 +376,13 @@ impl Index {
             set_aside(&self.layout, &error.to_string()).map_err(|error| error.to_string())?;
             let anew = open(&self.layout).map_err(|error| error.to_string())?;
             *opened = Opened::Database(anew);
+            drop(opened);
+            // The next start looks for the blobs that it does not know.
+            self.change(
+                Table::Blobs,
+                super::known::INCOMPLETE.to_vec(),
+                Some(Vec::new()),
+            );
             return Ok(());
         }
         Err(error.to_string())

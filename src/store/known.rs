@@ -27,6 +27,10 @@ const CLASSES_A_TAG_MAX: usize = 8;
 /// Repositories listed in one scan of the catalog.
 pub(super) const CATALOG_SCAN_MAX: usize = 10_000;
 
+/// The key, among the blobs, of the note that they are not all: an earlier index was lost, and the files
+/// have not been looked through since. It is no digest's.
+pub(super) const INCOMPLETE: &[u8] = &[0];
+
 type Tags = Arc<Vec<TagRecord>>;
 
 /// The index with its hot entries.
@@ -77,6 +81,17 @@ impl Known {
     /// How many blobs the index's file knows of. Reads the file.
     pub(super) fn blobs(&self) -> u64 {
         self.index.entries(Table::Blobs)
+    }
+
+    /// Notes that the index does not know all blobs, or that it does now.
+    pub(super) fn note_incomplete(&self, incomplete: bool) {
+        self.index
+            .change(Table::Blobs, INCOMPLETE.to_vec(), incomplete.then(Vec::new));
+    }
+
+    /// Whether that is noted. Reads the file.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.index.read(Table::Blobs, INCOMPLETE).is_some()
     }
 
     /// What the index's file knows of every blob, one after the other; false if it could not be read

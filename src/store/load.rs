@@ -58,9 +58,11 @@ impl Store {
         self.enter_left_off(&kept);
         self.load_aside()?;
         let shards = self.layout().shards()?;
-        let lost = !complete || (known == 0 && !shards.is_empty());
+        let lost =
+            !complete || (known == 0 && !shards.is_empty()) || self.inner.known.is_incomplete();
         self.inner.scan.begin(shards);
         if lost {
+            self.inner.known.note_incomplete(true);
             self.assume_full();
             self.scan_until(Instant::now() + SCAN_AT_OPEN_MAX);
         }

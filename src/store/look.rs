@@ -135,7 +135,7 @@ impl Store {
             let mut ledger = self.ledger();
             match ledger.entry(digest) {
                 None => return Removal::Absent,
-                Some(entry) if entry.pins > 0 => return Removal::Open,
+                Some(_) if ledger.is_open(digest) => return Removal::Open,
                 Some(_) if ledger.keeps(digest) => return Removal::Pinned,
                 Some(_) => ledger.forget(digest).unwrap_or(0),
             }

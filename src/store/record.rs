@@ -50,6 +50,12 @@ impl Default for Recorder {
     }
 }
 
+/// Nothing is recorded meanwhile.
+#[must_use]
+pub(super) struct Unrecorded<'a>(
+    #[expect(dead_code, reason = "it is a lock")] MutexGuard<'a, State>,
+);
+
 impl Recorder {
     /// So many bytes more are in the file.
     pub(super) fn wrote(&self, bytes: u64) {
@@ -97,13 +103,13 @@ impl Sink {
         }
     }
 
-    /// What the record promises is about to be untrue: it goes.
-    pub(super) fn unrecord(&self) -> io::Result<()> {
-        let _state = self.recorder.state();
-        self.room
-            .store
-            .layout()
-            .forget_part_record(&self.room.digest)
+    /// What the record promises is about to be untrue: it goes, and no other comes as long as the
+    /// caller keeps what is returned.
+    pub(super) fn unrecord(&self) -> io::Result<Unrecorded<'_>> {
+        let state = self.recorder.state();
+        let layout = self.room.store.layout();
+        layout.forget_part_record(&self.room.digest)?;
+        Ok(Unrecorded(state))
     }
 
     /// Nothing is recorded from here on but by whoever calls this.

@@ -67,6 +67,11 @@ impl Scan {
         self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether all files have been looked through.
+    pub(super) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
     /// What is reserved for files that are not known yet, in bytes.
     pub(super) fn hidden_bytes(&self) -> u64 {
         *self.hidden()
@@ -229,6 +234,7 @@ impl Store {
         }
         let hidden = std::mem::take(&mut *self.inner.scan.hidden());
         self.ledger().release(hidden);
+        self.inner.known.note_incomplete(false);
         self.inner.scan.done.store(true, Ordering::Release);
         self.report();
         let (adopted, missing) = (pass.adopted, pass.missing);

@@ -135,7 +135,7 @@ impl Store {
         pace: Pace,
         read: &(dyn Fn(u64) + Send + Sync),
     ) -> Checked {
-        let Some(size) = self.ledger().pin(digest) else {
+        let Some(size) = self.ledger().hold(digest) else {
             return Checked::Absent;
         };
         let _pin = Pin::of_pinned(self.clone(), *digest);
@@ -180,7 +180,7 @@ impl Store {
     /// A small blob as it is on disk, unless it is larger than `limit` or cannot be read. Neither counts as a
     /// use nor changes anything.
     pub async fn peek(&self, digest: &Digest, limit: usize) -> Option<bytes::Bytes> {
-        let size = self.ledger().pin(digest)?;
+        let size = self.ledger().hold(digest)?;
         let pin = Pin::of_pinned(self.clone(), *digest);
         let size_in_memory = usize::try_from(size).ok().filter(|size| *size <= limit)?;
         let (store, wanted) = (self.clone(), *digest);

@@ -78,7 +78,7 @@ impl Sink {
         }
         // The record stays as long as it is true: the next crash may come at once.
         if recorded != promised || recorded.bytes() == 0 {
-            sink.unrecord()?;
+            drop(sink.unrecord()?);
         }
         // What is not taken up may not stay behind the blob's end: it would never be hashed.
         sink.file.cut(recorded.end())?;
@@ -95,7 +95,7 @@ impl Sink {
     /// Throws everything away.
     pub(super) fn restart(&self) -> io::Result<()> {
         let _alone = self.alone();
-        self.unrecord()?;
+        let _unrecorded = self.unrecord()?;
         self.shared.lose_all();
         self.verifier().reset(&self.shared.digest);
         self.file.cut(0)?;
@@ -107,7 +107,7 @@ impl Sink {
     pub(super) fn clip(&self, total: u64) -> io::Result<()> {
         let _alone = self.alone();
         if self.shared.clip(total) {
-            self.unrecord()?;
+            let _unrecorded = self.unrecord()?;
             self.verifier().reset(&self.shared.digest);
             self.file.cut(total)?;
             self.room.holds(self.shared.coverage().bytes());
@@ -118,7 +118,7 @@ impl Sink {
     /// Only `keep` counts as there from now on.
     pub(super) fn doubt(&self, keep: &Coverage) -> io::Result<()> {
         let _alone = self.alone();
-        self.unrecord()?;
+        let _unrecorded = self.unrecord()?;
         if !self.shared.doubt(keep) {
             return Err(io::Error::other("its bytes were doubted too often"));
         }

@@ -276,8 +276,10 @@ impl Store {
     pub(super) fn trim(&self) {
         let short = self.inner.bounds.shortage(0).map_or(0, |lack| lack.short);
         let over = {
+            // What a look for files has reserved for those it may find is no reason to delete any.
+            let hidden = self.inner.scan.hidden_bytes();
             let ledger = self.ledger();
-            over_marks(ledger.bytes(), ledger.max())
+            over_marks(ledger.bytes().saturating_sub(hidden), ledger.max())
         };
         let mut need = short.max(over);
         while need > 0 {

@@ -35,13 +35,16 @@ impl Store {
         let after = after.map(|digest| records::digest_key(&digest));
         let page = self.off_thread(move |known| {
             // What waits to be written is part of the answer.
-            known.flush();
-            known.index.page(Table::Blobs, after.as_deref(), limit)
+            if !known.flush() {
+                return Err("it cannot be written".to_owned());
+            }
+            let page = known.index.page(Table::Blobs, after.as_deref(), limit);
+            page.map_err(|error| error.to_string())
         });
         let page = page
             .await
-            .unwrap_or_else(|| Ok(Vec::new()))
-            .map_err(|error| SurveyError(error.to_string()))?;
+            .unwrap_or_else(|| Err("it was not asked".to_owned()));
+        let page = page.map_err(SurveyError)?;
         Ok(page
             .iter()
             .filter_map(|(key, _)| records::decode_digest(key))

@@ -285,10 +285,7 @@ impl Metrics {
                 readers_in_flight: gauge("roadstead_readers_in_flight", "Client bodies under way."),
                 first_byte: set.first_byte(),
                 cache_bytes: gauge("roadstead_cache_bytes", "Bytes the cache takes on disk."),
-                cache_max_bytes: gauge(
-                    "roadstead_cache_max_bytes",
-                    "Bytes the cache may take on disk.",
-                ),
+                cache_max_bytes: gauge("roadstead_cache_max_bytes", "Bytes it may take on disk."),
                 cache_blobs: gauge("roadstead_cache_blobs", "Whole blobs in the cache."),
                 evicted_size: evicted(EvictReason::Size),
                 evicted_damaged: evicted(EvictReason::Damaged),

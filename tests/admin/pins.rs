@@ -159,3 +159,37 @@ async fn when_pins_take_everything_other_blobs_pass_through() {
             .all(|blob| mirror.blob_path(&blob.digest).exists())
     );
 }
+
+/// What upstream has deleted and is served all the same cannot be fetched again.
+#[tokio::test]
+async fn a_deleted_tag_that_is_kept_is_pinned() {
+    let hub = FakeRegistry::start().await;
+    let kept = image(3, &[MIB, MIB], Dialect::Oci);
+    hub.put_image("library/kept", Some("1"), &kept);
+    let mirror = MirrorBuilder::of(&hub)
+        .with(|config| {
+            config.cache.max_size = Amount::Bytes(16 << 20);
+            config.tags.defaults.keep_deleted = true;
+        })
+        .start()
+        .await;
+    pull(&mirror, "docker.io", "library/kept", "1", &kept).await;
+    hub.delete_tag("library/kept", "1");
+    mirror.clock.advance(Duration::from_hours(1));
+    let stale = mirror.get("/v2/library/kept/manifests/1").await;
+    stale.assert_bytes(200, &kept.manifest.bytes);
+    let pinned = async {
+        loop {
+            let pins = get(&mirror, "/api/v1/pins").await;
+            if pins["pins"][0]["stored_bytes"] == json!(bytes_of(&kept)) {
+                return pins["pins"][0]["by_rule"] == json!(false);
+            }
+        }
+    };
+    let pinned = tokio::time::timeout(Duration::from_secs(20), pinned).await;
+    assert_eq!(
+        pinned,
+        Ok(true),
+        "by hand, as it were: roadstead unpin undoes it"
+    );
+}

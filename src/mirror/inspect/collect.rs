@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::InspectError;
 use super::remove::Removed;
 use super::usage::{PASS_BLOBS_MAX, key};
 use super::{Kept, Source};
@@ -41,25 +42,54 @@ pub struct Collected {
     pub kept: Kept,
 }
 
+/// How long a question waits for the look through all files: that of most stores takes less than a second.
+const SCAN_LOOKS_MAX: u32 = 100;
+const SCAN_LOOK_EACH: Duration = Duration::from_millis(50);
+
 impl Mirror {
     /// Removes what no known manifest refers to, and stale records. With `dry_run` it is only said what
     /// would go.
-    pub async fn collect_garbage(&self, dry_run: bool) -> Collected {
+    ///
+    /// # Errors
+    /// [`InspectError::Conflict`]: what is needed cannot be told now.
+    pub async fn collect_garbage(&self, dry_run: bool) -> Result<Collected, InspectError> {
         let inner = &self.inner;
         let _one_at_a_time = inner.removing.lock().await;
         inner.store.settle_index().await;
+        inner.know_all().await?;
         let mut collected = Collected {
             dry_run,
             ..Collected::default()
         };
-        inner.collect_blobs(&mut collected).await;
+        inner.collect_blobs(&mut collected).await?;
+        inner.must_know_all()?;
         inner.collect_records(&mut collected).await;
-        collected
+        Ok(collected)
     }
 }
 
 impl Inner {
-    async fn collect_blobs(&self, collected: &mut Collected) {
+    /// Waits for the look through all files, which a start begins with, and refuses if that takes long.
+    pub(super) async fn know_all(&self) -> Result<(), InspectError> {
+        for _ in 0..SCAN_LOOKS_MAX {
+            if self.store.knows_all() {
+                break;
+            }
+            tokio::time::sleep(SCAN_LOOK_EACH).await;
+        }
+        self.must_know_all()
+    }
+
+    /// Refuses to remove anything while the index does not say all.
+    pub(super) fn must_know_all(&self) -> Result<(), InspectError> {
+        if self.store.knows_all() {
+            return Ok(());
+        }
+        let why = "the index cannot be read, or the files are still being looked through after the start: what is needed cannot be told now; try again later";
+        Err(InspectError::Conflict(why.to_owned()))
+    }
+
+    async fn collect_blobs(&self, collected: &mut Collected) -> Result<(), InspectError> {
         let now = self.clock.now();
         let mut after: Option<Digest> = None;
         loop {
@@ -73,10 +103,10 @@ impl Inner {
                 garbage.extend(blobs.iter().map(|(digest, _)| (key(digest), *digest)));
             }
             if garbage.is_empty() {
-                return;
+                return Ok(());
             }
             for _ in 0..ROUNDS_MAX {
-                self.keep_what_manifests_name(&mut garbage).await;
+                self.keep_what_manifests_name(&mut garbage).await?;
                 if !self.finds_manifests(&garbage).await {
                     break;
                 }
@@ -94,6 +124,7 @@ impl Inner {
                 dry_run: collected.dry_run,
                 ..Removed::default()
             };
+            self.must_know_all()?;
             self.remove_blobs(&blobs, &mut removed).await;
             collected.removed_blobs += removed.removed_blobs;
             collected.freed_bytes += removed.freed_bytes;
@@ -103,21 +134,31 @@ impl Inner {
     }
 
     /// Takes the stored manifests out of what may go, and what they name.
-    async fn keep_what_manifests_name(&self, garbage: &mut BTreeMap<[u8; 32], Digest>) {
+    async fn keep_what_manifests_name(
+        &self,
+        garbage: &mut BTreeMap<[u8; 32], Digest>,
+    ) -> Result<(), InspectError> {
         let mut after: Option<Digest> = None;
         loop {
             let manifests = self.store.manifest_page(after.as_ref()).await;
-            let Some(last) = manifests.last() else { return };
+            let Some(last) = manifests.last() else {
+                // It may be the end because it cannot be read on.
+                return self.must_know_all();
+            };
             after = Some(*last);
             for digest in manifests {
                 if self.store.contains(&digest).is_none() {
                     continue;
                 }
                 garbage.remove(&key(&digest));
-                if let Some(seen) = self.look(&digest).await {
-                    for child in seen.children {
-                        garbage.remove(&key(&child.digest));
-                    }
+                let Some(seen) = self.look(&digest).await else {
+                    let why = format!(
+                        "the manifest {digest} cannot be read: what it needs cannot be told; try roadstead verify --repair"
+                    );
+                    return Err(InspectError::Conflict(why));
+                };
+                for child in seen.children {
+                    garbage.remove(&key(&child.digest));
                 }
             }
         }

@@ -40,6 +40,8 @@ pub(in crate::mirror) enum PinNews {
     Tag(Source, Tag),
     /// A manifest was fetched, or found to be in the repository too.
     Manifest(Source, Digest),
+    /// Upstream has deleted a tag that is kept all the same.
+    Deleted(Source, Tag),
 }
 
 /// Where news go, and, until the mirror's task takes it, where they come out.
@@ -145,6 +147,13 @@ impl Inner {
         let (source, tag) = match &news {
             PinNews::Tag(source, tag) => (source, Some(tag)),
             PinNews::Manifest(source, _) => (source, None),
+            PinNews::Deleted(source, tag) => {
+                let reference = Reference::Tag(tag.clone());
+                if self.store.pin_of(source, &reference).is_none() {
+                    drop(self.pin_watch.sender.try_send(news));
+                }
+                return;
+            }
         };
         // Almost nothing is pinned: that is found out without a copy.
         if self.pin_rule(source, tag).is_none() && self.store.pins_of(source).is_empty() {
@@ -198,6 +207,30 @@ impl Inner {
         match news {
             PinNews::Tag(source, tag) => self.follow_tag(&source, &tag).await,
             PinNews::Manifest(source, digest) => self.follow_manifest(&source, &digest).await,
+            PinNews::Deleted(source, tag) => self.keep_deleted(source, tag).await,
+        }
+    }
+
+    /// What upstream does not have any more cannot be fetched again once it is evicted: its manifest
+    /// would name what nobody can get.
+    async fn keep_deleted(&self, source: Source, tag: Tag) {
+        let reference = Reference::Tag(tag);
+        let roots = self.roots(&source, &reference).await;
+        if roots.is_empty() || self.store.pin_of(&source, &reference).is_some() {
+            return;
+        }
+        let closure = self.closure(&roots).await;
+        let image = full_name(&source, &reference);
+        match self
+            .store
+            .pin(self.pinned(source, reference, closure, false))
+        {
+            Ok(()) => {
+                tracing::info!(%image, "upstream has deleted this tag, and it is kept (tags.keep_deleted): what is stored of it is pinned now; roadstead unpin lets go of it");
+            }
+            Err(error) => {
+                tracing::warn!(%image, %error, "upstream has deleted this tag, and it is kept, but cannot be pinned: what is evicted of it cannot be fetched again");
+            }
         }
     }
 

@@ -61,6 +61,7 @@ impl Mirror {
         let inner = &self.inner;
         let _one_at_a_time = inner.removing.lock().await;
         inner.store.settle_index().await;
+        inner.know_all().await?;
         if all {
             return inner.remove_repository(&source, dry_run).await;
         }
@@ -85,6 +86,7 @@ impl Mirror {
             .await;
         let links: Vec<Digest> = exclusive.iter().copied().collect();
         inner.keep_other_repositories(&source, &mut exclusive).await;
+        inner.must_know_all()?;
         let mut removed = Removed {
             image,
             dry_run,

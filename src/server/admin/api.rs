@@ -142,7 +142,7 @@ impl AdminApi {
     async fn collect(&self, mut query: Query) -> Answer {
         let dry_run = query.flag("dry_run")?;
         query.end()?;
-        json(&self.mirror.collect_garbage(dry_run).await)
+        json(&self.mirror.collect_garbage(dry_run).await?)
     }
 
     async fn pins(&self, query: Query) -> Answer {

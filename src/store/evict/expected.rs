@@ -81,6 +81,11 @@ impl Expected {
         gone
     }
 
+    /// Whether it is expected.
+    pub(super) fn contains(&self, digest: &Digest) -> bool {
+        self.waits.contains_key(digest)
+    }
+
     /// It is expected no more; whether it was.
     pub(super) fn forget(&mut self, digest: &Digest) -> bool {
         let gone = self.waits.remove(digest);

@@ -131,7 +131,11 @@ impl<P: Policy> Ledger<P> {
     /// Puts all blobs into the order of their last counted use: for those loaded in another one.
     pub fn arrange(&mut self) {
         for place in self.blobs.by_last_use() {
-            self.policy.entered(&mut self.blobs, place);
+            // What is pinned is in no order.
+            let list = self.blobs.entry(place).map(|entry| entry.list);
+            if list != Some(self.blobs.kept_list()) {
+                self.policy.entered(&mut self.blobs, place);
+            }
         }
     }
 
@@ -235,6 +239,20 @@ impl<P: Policy> Ledger<P> {
         self.blobs.change(place, |entry| entry.pins += 1);
         self.used(place, false);
         self.blobs.entry(place).map(|entry| entry.size)
+    }
+
+    /// The same for who looks without using it: the order of use stays as it is.
+    pub fn hold(&mut self, digest: &Digest) -> Option<u64> {
+        let place = self.blobs.find(digest)?;
+        self.blobs.change(place, |entry| entry.pins += 1);
+        self.blobs.entry(place).map(|entry| entry.size)
+    }
+
+    /// Whether somebody reads a blob, rather than being expected to.
+    #[must_use]
+    pub fn is_open(&self, digest: &Digest) -> bool {
+        let pins = self.entry(digest).map_or(0, |entry| entry.pins);
+        pins > u32::from(self.expected.contains(digest))
     }
 
     /// A manifest was given to somebody who may now ask for what it names: for some minutes this is no

@@ -390,3 +390,30 @@ fn what_nobody_uses_goes_when_it_is_time() {
     assert_eq!(ledger.aged(&ages, day(99), 9), [], "somebody reads it");
     assert_eq!(ledger.bytes(), 10);
 }
+
+#[test]
+fn who_looks_without_using_changes_no_order() {
+    let mut ledger = filled(100, &[40, 30, 30]);
+    ledger.hold(&digest(0)).unwrap();
+    assert_eq!(ledger.admit(20).unwrap()[0].digest, digest(1), "it is open");
+    ledger.unpin(&digest(0));
+    assert_eq!(
+        ledger.admit(20).unwrap()[0].digest,
+        digest(0),
+        "it is still the oldest"
+    );
+}
+
+#[test]
+fn what_is_pinned_stays_so_when_all_are_put_in_order() {
+    let mut ledger = Ledger::new(100);
+    ledger.keep(&digest(0));
+    for n in 0..3 {
+        ledger.load(digest(n), 30, Timestamp::default(), 1);
+    }
+    ledger.arrange();
+    assert_eq!(ledger.admit(40).unwrap().len(), 1);
+    assert_eq!(ledger.admit(30).unwrap().len(), 1);
+    assert!(ledger.admit(30).is_err());
+    assert!(ledger.size(&digest(0)).is_some());
+}

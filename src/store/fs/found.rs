@@ -83,6 +83,10 @@ impl Layout {
     /// The operating system's, other than that there is none.
     pub(in crate::store) fn find_blob(&self, digest: &Digest) -> io::Result<Option<Found>> {
         let path = self.blob_path(digest);
+        if self.strays().contains_key(&path) {
+            // It should have been deleted.
+            return Ok(None);
+        }
         let look = || match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             looked => looked.map(Some),

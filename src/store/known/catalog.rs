@@ -110,6 +110,13 @@ impl Store {
         self.off_thread(Known::flush).await;
     }
 
+    /// Whether the pages have all there is: not while the index fails, or while the files are looked
+    /// through after it was lost. What nobody seems to need may be needed then.
+    #[must_use]
+    pub fn knows_all(&self) -> bool {
+        self.inner.scan.is_done() && self.inner.known.index.is_sound()
+    }
+
     /// The repositories of an upstream (of all, when `None`) after `after`, sorted; empty at the end.
     pub async fn repository_page(
         &self,
