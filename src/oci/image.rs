@@ -94,7 +94,14 @@ impl fmt::Display for ImageName {
             repository,
             reference,
         } = self;
-        write!(f, "{upstream}/{repository}{separator}{reference}")
+        let registry = upstream.as_str();
+        if is_registry(registry) {
+            write!(f, "{registry}")?;
+        } else {
+            // A registry of one label, which a capital letter alone tells from a namespace of Docker Hub's.
+            write!(f, "{}", registry.to_ascii_uppercase())?;
+        }
+        write!(f, "/{repository}{separator}{reference}")
     }
 }
 
@@ -133,7 +140,7 @@ mod tests {
             ("localhost:5000/app:v1", "localhost:5000/app:v1"),
             ("ghcr.io/org/team/app", "ghcr.io/org/team/app:latest"),
             ("GHCR.io/org/app", "ghcr.io/org/app:latest"),
-            ("Registry/org/app", "registry/org/app:latest"),
+            ("Registry/org/app", "REGISTRY/org/app:latest"),
             ("[::1]:5000/app", "[::1]:5000/app:latest"),
         ] {
             assert_eq!(ImageName::parse(text).unwrap().to_string(), full, "{text}");

@@ -45,7 +45,7 @@ pub use usage::{Dedup, RepositoryUsage, UpstreamUsage, Usage, UsageTotals};
 use super::{Inner, Source};
 use crate::clock::Timestamp;
 use crate::oci::manifest::{Child, ChildKind, MANIFEST_BYTES_MAX, inspect};
-use crate::oci::{Digest, Reference};
+use crate::oci::{Digest, ImageName, Reference};
 
 /// What an image may have that is looked at: an index of 60 platforms with 127 layers each.
 const PARTS_MAX: usize = 8_192;
@@ -167,15 +167,17 @@ impl Closure {
 
 /// An image's name in full.
 fn full_name(source: &Source, reference: &Reference) -> String {
-    let separator = match reference {
-        Reference::Tag(_) => ':',
-        Reference::Digest(_) => '@',
-    };
     let Source {
         upstream,
         repository,
-    } = source;
-    format!("{upstream}/{repository}{separator}{reference}")
+    } = source.clone();
+    let reference = reference.clone();
+    let name = ImageName {
+        upstream,
+        repository,
+        reference,
+    };
+    name.to_string()
 }
 
 impl fmt::Display for When {
