@@ -43,11 +43,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(overrides) => load(&overrides).map(|config| check(&config)),
         Command::Warm(arguments) => match &arguments.server {
             Some(server) => Ok(server.clone()),
-            None => load(&Overrides {
-                config: arguments.config.clone(),
-                ..Overrides::default()
-            })
-            .and_then(|config| server_url(&config)),
+            None => load_file(arguments.config.as_ref()).and_then(|config| server_url(&config)),
         }
         .map(|server| warm(&arguments, server)),
         Command::Verify(arguments) => verify(&arguments),

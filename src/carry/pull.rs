@@ -1,9 +1,7 @@
 //! Requests to the mirror that is exported from: what `warm` asks, but the bytes are kept.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use http::{Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -12,10 +10,11 @@ use url::Url;
 use super::CarryError;
 use super::files::BlobFile;
 use super::progress::Reporter;
-use crate::oci::manifest::{MANIFEST_BYTES_MAX, media};
-use crate::oci::route::{Route, Target};
-use crate::oci::{AcceptClass, Algorithm, Digest, ImageName, Reference};
+use crate::oci::manifest::MANIFEST_BYTES_MAX;
+use crate::oci::route::Route;
+use crate::oci::{Algorithm, Digest, ImageName, Reference};
 use crate::upstream::PlainClient;
+use crate::warm::server::{ERROR_BYTES_MAX, HEADER_TIMEOUT, IDLE_TIMEOUT, accept, target, waits};
 
 /// The mirror.
 pub(super) struct Mirror {
@@ -65,7 +64,7 @@ impl Mirror {
         };
         let target = target(name, route);
         let what = format!("{name}: manifest {reference}");
-        let mut waits = waits();
+        let mut waits = waits(RETRIES);
         loop {
             let failure = match self.manifest_once(&target, reference).await {
                 Ok(manifest) => return Ok(manifest),
@@ -84,14 +83,7 @@ impl Mirror {
         target: &str,
         reference: &Reference,
     ) -> Result<Manifest, Failure> {
-        let formats = [
-            media::OCI_INDEX,
-            media::DOCKER_LIST,
-            media::OCI_MANIFEST,
-            media::DOCKER_MANIFEST,
-        ];
-        let accept = AcceptClass::from_headers(formats.into_iter()).header();
-        let answer = self.get(target, Some(&accept)).await?;
+        let answer = self.get(target, Some(&accept())).await?;
         let text = |name: &str| {
             let value = answer.headers().get(name)?.to_str().ok()?;
             Some(value.to_owned())
@@ -138,7 +130,7 @@ impl Mirror {
         };
         let target = target(name, route);
         let what = format!("{name}: blob {digest}");
-        let mut waits = waits();
+        let mut waits = waits(RETRIES);
         loop {
             let failure = match self.blob_once(&target, file, reporter).await {
                 Ok(()) => return Ok(()),
@@ -234,30 +226,5 @@ async fn next(body: &mut Incoming) -> Result<Option<bytes::Bytes>, Failure> {
     }
 }
 
-/// Path and query; `ns` names the upstream whatever the server's name is.
-fn target(name: &ImageName, route: Route) -> String {
-    let ns = Some(name.upstream.to_string());
-    Target { route, ns }.to_string()
-}
-
-fn waits() -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::new()
-        .with_min_delay(WAIT_FIRST)
-        .with_max_delay(WAIT_MAX)
-        .with_max_times(RETRIES)
-        .with_jitter()
-        .build()
-}
-
-/// The server answers within 25 s, or says that it cannot; this is for one that is overloaded.
-const HEADER_TIMEOUT: Duration = Duration::from_mins(1);
-/// The server breaks a transfer off after 60 s without a byte; nothing comes from one that has not by now.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
-/// The first wait before something is asked again.
-const WAIT_FIRST: Duration = Duration::from_millis(500);
-/// The longest wait.
-const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Waits of half a minute in all; the server repeats its own questions to upstreams, too.
 const RETRIES: usize = 6;
-/// Error envelopes have some hundred bytes.
-const ERROR_BYTES_MAX: usize = 16 * 1024;

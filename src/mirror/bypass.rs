@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::answer::{BlobAnswer, Content};
-use super::transfer::Budget;
+use super::transfer::{Budget, retry_after};
 use super::{Inner, MirrorError, Source};
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Hasher};
@@ -440,17 +440,6 @@ impl Carrier {
             }
         }
         self.give(self.position).await
-    }
-}
-
-/// When upstream wants to be asked again.
-fn retry_after(error: &FetchError) -> Option<Duration> {
-    if let FetchError::RateLimited { retry_after } = error {
-        *retry_after
-    } else if let FetchError::Unavailable { retry_after } = error {
-        Some(*retry_after)
-    } else {
-        None
     }
 }
 

@@ -34,9 +34,14 @@ impl Refused {
     }
 }
 
+/// Whether a request brings it.
+pub(super) fn is_deliberate(headers: &HeaderMap) -> bool {
+    headers.get(DELIBERATE).is_some_and(|value| value == "1")
+}
+
 /// The refusal of a request that changes something and may be a browser's.
 pub(super) fn unless_deliberate(headers: &HeaderMap) -> Result<(), Refused> {
-    if headers.get(DELIBERATE).is_some_and(|value| value == "1") {
+    if is_deliberate(headers) {
         return Ok(());
     }
     let why = "what changes something needs the header X-Roadstead-Admin: 1";

@@ -89,7 +89,7 @@ impl Store {
         let stored = |digest| self.contains(&digest).is_some();
         match table {
             Table::Links => {
-                let digest = records::decode_link_digest(key);
+                let digest = records::decode_link_key(key).map(|(_, digest)| digest);
                 let day = LinkRecord::decode(value).map_or(0, |record| record.day);
                 is_old(day, now) && !digest.is_some_and(stored)
             }

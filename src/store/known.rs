@@ -202,16 +202,16 @@ impl Known {
                 continue;
             }
             self.index.change(table, key.clone(), None);
-            let source = records::decode_source(key);
-            if let (Table::Links, Some(source), Some(digest)) =
-                (table, &source, records::decode_link_digest(key))
-            {
-                self.links.invalidate(&(source.clone(), digest));
-            }
-            if let (Table::Tags, Some(source), Some(tag)) =
-                (table, source, records::decode_tag(key))
-            {
-                self.tags.invalidate(&(source, tag));
+            match table {
+                Table::Links => {
+                    let link = records::decode_link_key(key);
+                    link.inspect(|link| self.links.invalidate(link));
+                }
+                Table::Tags => {
+                    let tag = records::decode_tag_key(key);
+                    tag.inspect(|tag| self.tags.invalidate(tag));
+                }
+                Table::MediaTypes | Table::Blobs | Table::Repositories | Table::Pins => {}
             }
             forgotten += 1;
         }

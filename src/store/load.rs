@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::fs::Layout;
 use super::index::{self, Index, IndexError};
 use super::records::BlobRecord;
-use super::{Store, health, scan};
+use super::{Store, health, space};
 use crate::oci::Digest;
 use crate::telemetry::metrics::EvictReason;
 
@@ -117,7 +117,7 @@ impl Store {
                 ledger.bytes().saturating_sub(ledger.max())
             };
             let _files = self.files();
-            let victims = self.ledger().free(over.min(scan::SHRINK_STEP_BYTES), 0);
+            let victims = self.ledger().free(over.min(space::STEP_BYTES), 0);
             if victims.is_empty() {
                 return;
             }

@@ -342,8 +342,14 @@ impl Store {
     /// Opens a stored blob and pins it. A file that is missing or not as long
     /// as it should be is a miss: it is forgotten, with a warning.
     pub async fn blob(&self, digest: &Digest) -> Option<Blob> {
-        self.find(digest).await?;
-        let size = self.ledger().pin(digest)?;
+        let pinned = self.ledger().pin(digest);
+        let size = if let Some(size) = pinned {
+            size
+        } else {
+            // An index that was lost may not know it yet.
+            self.find(digest).await?;
+            self.ledger().pin(digest)?
+        };
         let pin = Pin::of_pinned(self.clone(), *digest);
         self.touch(digest);
         let open = self.open_files().get(digest).cloned();

@@ -222,27 +222,6 @@ pub(super) fn link_key(source: &Source, digest: &Digest) -> Vec<u8> {
     key
 }
 
-/// Which digest a link is to.
-pub(super) fn decode_link_digest(key: &[u8]) -> Option<Digest> {
-    let mut parts = key.splitn(3, |byte| *byte == SEPARATOR);
-    decode_digest(parts.nth(2)?)
-}
-
-/// Which repository a link or a tag is of.
-pub(super) fn decode_source(key: &[u8]) -> Option<Source> {
-    let mut separators = (0..)
-        .zip(key)
-        .filter(|(_, byte)| **byte == SEPARATOR)
-        .map(|(at, _)| at);
-    decode_repository(key.get(..separators.nth(1)?)?)
-}
-
-/// Which tag an entry is of.
-pub(super) fn decode_tag(key: &[u8]) -> Option<Tag> {
-    let mut parts = key.splitn(3, |byte| *byte == SEPARATOR);
-    Tag::parse(std::str::from_utf8(parts.nth(2)?).ok()?).ok()
-}
-
 /// What the keys of a repository's links and tags begin with.
 pub(super) fn entries_prefix(repository_key: &[u8]) -> Vec<u8> {
     [repository_key, &[SEPARATOR]].concat()
@@ -261,14 +240,8 @@ pub(super) fn split_link_key(
     })
 }
 
-pub(super) fn tag_prefix(source: &Source) -> Vec<u8> {
-    let mut key = repository_key(source);
-    key.push(SEPARATOR);
-    key
-}
-
 pub(super) fn tag_key(source: &Source, tag: &Tag) -> Vec<u8> {
-    let mut key = tag_prefix(source);
+    let mut key = repository_prefix(source);
     key.extend(tag.as_str().as_bytes());
     key
 }
@@ -300,9 +273,7 @@ pub(super) fn decode_pin_key(key: &[u8]) -> Option<(Source, Reference)> {
 
 /// What all keys of a repository's links, tags or pins begin with.
 pub(super) fn repository_prefix(source: &Source) -> Vec<u8> {
-    let mut key = repository_key(source);
-    key.push(SEPARATOR);
-    key
+    entries_prefix(&repository_key(source))
 }
 
 /// What all keys of an upstream's repositories begin with.
@@ -397,11 +368,12 @@ mod tests {
         // Zeros are in digests too.
         let digest = Digest::Sha256([0; 32]);
         let key = link_key(&source(), &digest);
-        assert_eq!(decode_link_digest(&key), Some(digest));
-        assert_eq!(decode_source(&key), Some(source()));
+        assert_eq!(decode_link_key(&key), Some((source(), digest)));
         let key = tag_key(&source(), &Tag::parse("v1").unwrap());
-        assert_eq!(decode_tag(&key), Tag::parse("v1").ok());
-        assert_eq!(decode_source(&key), Some(source()));
+        assert_eq!(
+            decode_tag_key(&key),
+            Some((source(), Tag::parse("v1").unwrap()))
+        );
         let record = BlobRecord {
             size: 5,
             used: Timestamp(1 << 40),

@@ -28,9 +28,6 @@ const ADOPTED_WRITE_EACH: usize = 20_000;
 /// disk at most.
 const REST_MIN: Duration = Duration::from_millis(1);
 
-/// So much is evicted under one lock when the store has been made smaller.
-pub(super) const SHRINK_STEP_BYTES: u64 = 64 * 1024 * 1024;
-
 /// The look through all files.
 #[derive(Debug, Default)]
 pub(super) struct Scan {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Store;
-use super::evict::{OwnerId, Victim};
+use super::evict::OwnerId;
 use super::records::BlobRecord;
 use crate::oci::{Algorithm, Digest, UpstreamName};
 use crate::telemetry::metrics::EvictReason;
@@ -13,10 +13,7 @@ use crate::telemetry::metrics::EvictReason;
 /// An upstream that has too much goes down to this part of what it may have, in percent.
 const LOW_PERCENT: u64 = 95;
 
-/// So much is evicted under one lock: requests come in between.
-const STEP_BYTES: u64 = 64 * 1024 * 1024;
-
-/// And so many blobs that nobody has used for too long.
+/// So many blobs that nobody has used for too long are evicted under one lock: requests come in between.
 const STEP_BLOBS: usize = 256;
 
 /// How often it is looked for those.
@@ -100,10 +97,8 @@ impl Store {
             if victims.is_empty() {
                 return;
             }
+            // One that the disk does not let go of is entered again as used now.
             self.delete_all(&victims, EvictReason::Age);
-            if self.is_stuck(&victims) {
-                return;
-            }
         }
     }
 
@@ -112,26 +107,8 @@ impl Store {
         if has <= most {
             return;
         }
-        let mut over = has - most / 100 * LOW_PERCENT;
-        while over > 0 {
-            let _files = self.files();
-            let victims = self.ledger().free_of(owner, over.min(STEP_BYTES));
-            if victims.is_empty() {
-                return;
-            }
-            self.delete_all(&victims, EvictReason::Size);
-            if self.is_stuck(&victims) {
-                return;
-            }
-            let freed: u64 = victims.iter().map(|victim| victim.size).sum();
-            over = over.saturating_sub(freed);
-        }
-    }
-
-    /// Whether the disk does not let go of them.
-    fn is_stuck(&self, victims: &[Victim]) -> bool {
-        let ledger = self.ledger();
-        victims.iter().all(|one| ledger.size(&one.digest).is_some())
+        let over = has - most / 100 * LOW_PERCENT;
+        self.free_in_steps(over, |ledger, bytes| ledger.free_of(owner, bytes));
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::evict::Victim;
+use super::evict::{Ledger, Victim};
 use super::{Store, StoreError, fs};
 use crate::telemetry::metrics::EvictReason;
 
@@ -18,7 +18,7 @@ const HIGH_PERCENT: u8 = 95;
 const LOW_PERCENT: u8 = 90;
 
 /// So much is evicted under one lock: requests that need room themselves come in between.
-const TRIM_STEP_BYTES: u64 = 64 * 1024 * 1024;
+pub(super) const STEP_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Room for the index is taken in steps of this, always one step ahead of what it takes on disk: half
 /// a second's changes fit in it many times.
@@ -281,10 +281,19 @@ impl Store {
             let ledger = self.ledger();
             over_marks(ledger.bytes().saturating_sub(hidden), ledger.max())
         };
-        let mut need = short.max(over);
+        self.free_in_steps(short.max(over), |ledger, bytes| ledger.free(bytes, 0));
+    }
+
+    /// Evicts `need` bytes of what `choose` names for some of them, as far as it names any. Requests that
+    /// need room come in between. Blocks.
+    pub(super) fn free_in_steps(
+        &self,
+        mut need: u64,
+        choose: impl Fn(&mut Ledger, u64) -> Vec<Victim>,
+    ) {
         while need > 0 {
             let _files = self.files();
-            let victims = self.ledger().free(need.min(TRIM_STEP_BYTES), 0);
+            let victims = choose(&mut self.ledger(), need.min(STEP_BYTES));
             if victims.is_empty() {
                 return;
             }

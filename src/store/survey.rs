@@ -91,7 +91,7 @@ impl Store {
 
     /// What the tags of a repository name, in the order of the tags.
     pub async fn tags_of(&self, source: &Source) -> Vec<(Tag, Vec<TagRecord>)> {
-        let prefix = records::tag_prefix(source);
+        let prefix = records::repository_prefix(source);
         let page = self.off_thread(move |known| {
             known.flush();
             let mut page = known.index.scan(Table::Tags, Some(&prefix), TAGS_MAX);

@@ -20,7 +20,7 @@ mod fill;
 mod platform;
 mod progress;
 mod report;
-mod server;
+pub(crate) mod server;
 mod sources;
 
 use std::path::PathBuf;

@@ -213,13 +213,13 @@ impl GetError {
 }
 
 /// Path and query; `ns` names the upstream whatever the server's name is.
-fn target(image: &ImageName, route: Route) -> String {
+pub(crate) fn target(image: &ImageName, route: Route) -> String {
     let ns = Some(image.upstream.to_string());
     Target { route, ns }.to_string()
 }
 
 /// The formats that containerd, podman and docker name: tags are kept for each set of them.
-fn accept() -> String {
+pub(crate) fn accept() -> String {
     let formats = [
         media::OCI_INDEX,
         media::DOCKER_LIST,
@@ -321,7 +321,7 @@ fn signed(bytes: u64) -> i64 {
 }
 
 /// Each twice as long as the one before, with jitter.
-fn waits(retries: usize) -> ExponentialBackoff {
+pub(crate) fn waits(retries: usize) -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_min_delay(WAIT_FIRST)
         .with_max_delay(WAIT_MAX)
@@ -331,9 +331,9 @@ fn waits(retries: usize) -> ExponentialBackoff {
 }
 
 /// The server answers within 25 s, or says that it cannot; this is for one that is overloaded.
-const HEADER_TIMEOUT: Duration = Duration::from_mins(1);
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_mins(1);
 /// The server breaks a transfer off after 60 s without a byte; nothing comes from one that has not by now.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
 /// The first wait before something is asked again.
 const WAIT_FIRST: Duration = Duration::from_millis(500);
 /// The longest wait of our own choice.
@@ -341,7 +341,7 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// A limit that lasts longer is told instead of waited for; the shortest ones of registries are for a minute.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(2);
 /// Error envelopes have some hundred bytes.
-const ERROR_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const ERROR_BYTES_MAX: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

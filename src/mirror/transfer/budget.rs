@@ -5,6 +5,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
+use crate::upstream::FetchError;
+
 /// Failures that a fill survives with little to show between them.
 const RETRIES_MAX: u32 = 8;
 
@@ -64,6 +66,17 @@ impl Budget {
         }
         self.retries = self.retries.checked_sub(1)?;
         Some(wait)
+    }
+}
+
+/// When upstream wants to be asked again.
+pub(in crate::mirror) fn retry_after(error: &FetchError) -> Option<Duration> {
+    if let FetchError::RateLimited { retry_after } = error {
+        *retry_after
+    } else if let FetchError::Unavailable { retry_after } = error {
+        Some(*retry_after)
+    } else {
+        None
     }
 }
 

@@ -8,7 +8,7 @@ use futures_util::future::{BoxFuture, join, join_all};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::budget::{Budget, RETRY_EARNED_BYTES};
+use super::budget::{Budget, RETRY_EARNED_BYTES, retry_after};
 use super::lazy::{FillOnRange, First, Parts};
 use super::plan::{Piece, Pieces, Plan};
 use super::scout::scouts;
@@ -333,14 +333,7 @@ impl<'a> Job<'a> {
         partial: &Partial<MirrorError>,
         error: FetchError,
     ) -> Result<(), MirrorError> {
-        let retry_after = if let FetchError::RateLimited { retry_after } = &error {
-            *retry_after
-        } else if let FetchError::Unavailable { retry_after } = &error {
-            Some(*retry_after)
-        } else {
-            None
-        };
-        let wait = self.state().budget.spend(retry_after);
+        let wait = self.state().budget.spend(retry_after(&error));
         let Some(wait) = wait else {
             return Err(MirrorError::of_fetch(Kind::Blob, error));
         };

@@ -31,7 +31,7 @@ use super::{Inner, MirrorError, Source};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
 use crate::store::{Link, Partial, Verified, VerifyError};
-pub(super) use budget::Budget;
+pub(super) use budget::{Budget, retry_after};
 use job::{Fetched, Job};
 pub use lazy::FillOnRange;
 use lazy::First;

@@ -3,13 +3,9 @@
 //! and must not: neither by a form or script of another site, nor by a name of its own that it has
 //! resolved to this address (DNS rebinding).
 
+use super::super::admin_answer::is_deliberate;
 use http::{HeaderMap, Method, header, request};
 use std::net::{IpAddr, Ipv6Addr};
-
-/// What requests that change something must have, unless their content type is JSON: a form can send
-/// neither, and a script of another site not without asking first (fetch.spec.whatwg.org, "CORS-safelisted
-/// request-header").
-pub(super) const ADMIN_HEADER: &str = "x-roadstead-admin";
 
 /// Why a request is refused; none: it may pass.
 pub(super) fn refusal(request: &request::Parts) -> Option<&'static str> {
@@ -24,8 +20,10 @@ pub(super) fn refusal(request: &request::Parts) -> Option<&'static str> {
     if !host.is_some_and(is_address) {
         return Some("ask the admin API by an IP address or as localhost, not by another name");
     }
+    // A form can send neither that header nor JSON, and a script of another site not without asking first
+    // (fetch.spec.whatwg.org, "CORS-safelisted request-header").
     let changes = !matches!(request.method, Method::GET | Method::HEAD);
-    if changes && !has_admin_header(headers) && !is_json(headers) {
+    if changes && !is_deliberate(headers) && !is_json(headers) {
         return Some("a request that changes something needs the header X-Roadstead-Admin: 1");
     }
     None
@@ -37,12 +35,6 @@ fn is_of_another_site(headers: &HeaderMap) -> bool {
     headers
         .get("sec-fetch-site")
         .is_some_and(|site| !matches!(site.as_bytes(), b"none" | b"same-origin"))
-}
-
-fn has_admin_header(headers: &HeaderMap) -> bool {
-    headers
-        .get(ADMIN_HEADER)
-        .is_some_and(|value| value.as_bytes() == b"1")
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -66,6 +58,8 @@ fn is_address(host: &str) -> bool {
 mod tests {
     use super::*;
     use http::Request;
+
+    const ADMIN_HEADER: &str = "x-roadstead-admin";
 
     fn parts(method: Method, headers: &[(&str, &str)]) -> request::Parts {
         let mut builder = Request::builder().method(method).uri("/api/v1/status");
