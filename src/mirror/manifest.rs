@@ -246,17 +246,13 @@ impl Inner {
             self.store.touch(digest);
             return Some(manifest);
         }
-        let bytes = self
-            .store
-            .blob(digest)
-            .await?
-            .read_all(MANIFEST_BYTES_MAX)
-            .await?;
+        let blob = self.store.blob(digest).await?;
+        let looked_at = blob.looked_at();
+        let bytes = blob.read_all(MANIFEST_BYTES_MAX).await?;
         let found = Digest::of(digest.algorithm(), &bytes);
         if found != *digest {
-            self.store
-                .damaged(digest, &format!("its content hashes to {found}"))
-                .await;
+            let why = format!("its content hashes to {found}");
+            self.store.damaged(digest, &why, looked_at).await;
             return None;
         }
         let known = self.store.media_type(digest).await;

@@ -13,7 +13,7 @@ use super::repair::SOURCES_MAX;
 use super::{Inner, Mirror, Source};
 use crate::oci::manifest::{Child, ChildKind, MANIFEST_BYTES_MAX, inspect};
 use crate::oci::{Digest, ImageName};
-use crate::store::{Checked, Pace, SurveyError};
+use crate::store::{Checked, LookedAt, Pace, SurveyError};
 
 /// Images that one run looks at: what fits into a request's head.
 pub const VERIFY_IMAGES_MAX: usize = 1000;
@@ -185,6 +185,13 @@ struct Run {
     _permit: OwnedSemaphorePermit,
 }
 
+/// Something that is wrong, and in which file.
+struct Trouble {
+    fault: Fault,
+    why: String,
+    looked_at: LookedAt,
+}
+
 /// Something that an image needs.
 struct Needed {
     digest: Digest,
@@ -210,13 +217,13 @@ impl Run {
             after = Some(*last);
             for digest in page {
                 // What is not there any more was evicted a moment ago.
-                let Some((fault, why)) = self.look_at(&digest).await else {
+                let Some(trouble) = self.look_at(&digest).await else {
                     continue;
                 };
                 let sources = self.inner.store.sources_of(&[digest], SOURCES_MAX).await;
                 let sources = sources.into_values().next().unwrap_or_default();
                 let images = self.inner.users(&digest, &sources).await;
-                self.found(fault, digest, why, images, &sources).await;
+                self.found(trouble, digest, images, &sources).await;
             }
         }
     }
@@ -284,24 +291,28 @@ impl Run {
             self.look_at(digest).await
         } else if required {
             self.progress.blobs += 1;
-            Some((Fault::Missing, "it is not in the cache".to_owned()))
+            Some(Trouble {
+                fault: Fault::Missing,
+                why: "it is not in the cache".to_owned(),
+                looked_at: LookedAt::default(),
+            })
         } else {
             self.progress.blobs += 1;
             None
         };
-        if let Some((fault, why)) = found {
+        if let Some(trouble) = found {
             let own = Source {
                 upstream: name.upstream.clone(),
                 repository: name.repository.clone(),
             };
             let images = vec![name.to_string()];
-            self.found(fault, *digest, why, images, &[own]).await;
+            self.found(trouble, *digest, images, &[own]).await;
         }
     }
 
     /// Hashes something, and says what is wrong with it.
-    async fn look_at(&mut self, digest: &Digest) -> Option<(Fault, String)> {
-        let checked = {
+    async fn look_at(&mut self, digest: &Digest) -> Option<Trouble> {
+        let (checked, looked_at) = {
             let (bytes, inner) = (&self.bytes, &self.inner);
             let read = |more| {
                 bytes.fetch_add(more, Ordering::Relaxed);
@@ -338,29 +349,35 @@ impl Run {
             Checked::WrongSize { .. } => Fault::WrongSize,
             Checked::Damaged(_) => Fault::Damaged,
         };
-        Some((fault, checked.fault().unwrap_or_default()))
+        Some(Trouble {
+            fault,
+            why: checked.fault().unwrap_or_default(),
+            looked_at,
+        })
     }
 
     /// Tells of something, after it was repaired if that is wanted.
     async fn found(
         &mut self,
-        fault: Fault,
+        trouble: Trouble,
         digest: Digest,
-        why: String,
         images: Vec<String>,
         sources: &[Source],
     ) {
         let mut finding = Finding {
-            fault,
+            fault: trouble.fault,
             digest: Some(digest.to_string()),
-            why,
+            why: trouble.why,
             images,
             repaired: None,
             unrepaired: None,
         };
         if self.repair {
             if self.inner.store.contains(&digest).is_some() {
-                self.inner.store.damaged(&digest, &finding.why).await;
+                let store = &self.inner.store;
+                store
+                    .damaged(&digest, &finding.why, trouble.looked_at)
+                    .await;
             }
             let repaired = self.inner.repair(&digest, sources).await;
             finding.repaired = Some(repaired.is_ok());

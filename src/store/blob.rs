@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Store;
 use super::disk::DiskFile;
 use super::fill::{Handed, READ_BYTES};
+use super::{LookedAt, Store};
 use crate::oci::{Digest, Hasher};
 
 /// Keeps a stored blob from being evicted. Cheap to clone.
@@ -80,8 +80,10 @@ impl Blob {
         }
     }
 
-    pub(super) fn file(&self) -> &Arc<DiskFile> {
-        &self.file
+    /// Its file, for who finds out that it is damaged.
+    #[must_use]
+    pub fn looked_at(&self) -> LookedAt {
+        LookedAt(Some(Arc::clone(&self.file)))
     }
 
     /// The digest of what the file holds. Blocks: not for async code.
@@ -159,7 +161,7 @@ impl StoredReader {
                 let unreadable =
                     pinned
                         .store
-                        .unreadable(&pinned.digest, &error, Some(&self.blob.file));
+                        .unreadable(&pinned.digest, &error, self.blob.looked_at());
                 unreadable.await;
                 Err(error.to_string())
             }

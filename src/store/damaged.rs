@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::disk::DiskFile;
 use super::{Store, fs};
@@ -23,34 +23,38 @@ const ASIDE_PERCENT_MAX: u64 = 5;
 #[derive(Debug, Default)]
 pub(super) struct Aside(VecDeque<(Digest, u64)>);
 
+/// The file that somebody looked at. What is wrong with it says nothing of one that has taken its place since.
+#[derive(Clone, Debug, Default)]
+pub struct LookedAt(pub(super) Option<Arc<DiskFile>>);
+
 impl Store {
     /// A stored blob turned out to be unreadable, or is not what it was: it is set aside, and fetched
-    /// again by whoever asks next.
-    pub async fn damaged(&self, digest: &Digest, why: &str) {
-        self.lose(digest, why, None).await;
+    /// again by whoever asks next. Not if another file has taken the place of the one that was looked at.
+    pub async fn damaged(&self, digest: &Digest, why: &str, looked_at: LookedAt) {
+        self.lose(digest, why, looked_at).await;
     }
 
-    /// A stored blob could not be read, from `file` if it could be opened: it is set aside if that is its
+    /// A stored blob could not be read, from `looked_at` if it could be opened: it is set aside if that is its
     /// own fault. A lack of descriptors or memory passes, and is no reason to lose it.
-    pub(super) async fn unreadable(
-        &self,
-        digest: &Digest,
-        error: &io::Error,
-        file: Option<&std::sync::Arc<DiskFile>>,
-    ) {
+    pub(super) async fn unreadable(&self, digest: &Digest, error: &io::Error, looked_at: LookedAt) {
         if fs::means_damage(error) {
-            self.lose(digest, &error.to_string(), file.cloned()).await;
+            self.lose(digest, &error.to_string(), looked_at).await;
         } else {
             tracing::warn!(%digest, %error, "a stored blob cannot be read now; it stays, and is tried again at the next request");
         }
     }
 
-    async fn lose(&self, digest: &Digest, why: &str, file: Option<std::sync::Arc<DiskFile>>) {
+    async fn lose(&self, digest: &Digest, why: &str, looked_at: LookedAt) {
         let (store, digest, why) = (self.clone(), *digest, why.to_owned());
         let lost = tokio::task::spawn_blocking(move || {
             let _files = store.files();
             // Another reader may have found out before, and the blob been fetched again since.
-            let replaced = file.is_some_and(|file| !store.layout().is_blob(&digest, &file));
+            let size = store.ledger().size(&digest);
+            let replaced = match (looked_at.0, size) {
+                (Some(file), _) => !store.layout().is_blob(&digest, &file),
+                (None, Some(size)) => store.open_checked(&digest, size).is_ok(),
+                (None, None) => true,
+            };
             if replaced {
                 return;
             }

@@ -70,6 +70,7 @@ use tokio_util::sync::CancellationToken;
 pub use blob::{Blob, Pin, StoredReader};
 pub use coverage::Coverage;
 use damaged::Aside;
+pub use damaged::LookedAt;
 use disk::{Disk, DiskFile};
 pub use disk::{DiskOp, Fault, Faults, Injection};
 pub use evict::NoRoom;
@@ -365,7 +366,7 @@ impl Store {
             }
             Err(error) => {
                 drop(pin);
-                self.unreadable(digest, &error, None).await;
+                self.unreadable(digest, &error, LookedAt::default()).await;
                 None
             }
         }
@@ -379,11 +380,11 @@ impl Store {
             Ok(found) if found == digest => return true,
             Ok(found) => format!("its content hashes to {found}"),
             Err(error) => {
-                self.unreadable(&digest, &error, Some(blob.file())).await;
+                self.unreadable(&digest, &error, blob.looked_at()).await;
                 return false;
             }
         };
-        self.damaged(&digest, &why).await;
+        self.damaged(&digest, &why, blob.looked_at()).await;
         false
     }
 

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::DiskFile;
-use super::{Blob, Pin, Store, fs};
+use super::{Blob, LookedAt, Pin, Store, fs};
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Hasher};
 
@@ -127,16 +127,16 @@ impl Checked {
 }
 
 impl Store {
-    /// Hashes a stored blob. Neither counts as a use nor changes anything. `read` hears of bytes as they
-    /// are read.
+    /// Hashes a stored blob, and says which file it was, if it could be opened. Neither counts as a use nor
+    /// changes anything. `read` hears of bytes as they are read.
     pub async fn check(
         &self,
         digest: &Digest,
         pace: Pace,
         read: &(dyn Fn(u64) + Send + Sync),
-    ) -> Checked {
+    ) -> (Checked, LookedAt) {
         let Some(size) = self.ledger().hold(digest) else {
-            return Checked::Absent;
+            return (Checked::Absent, LookedAt::default());
         };
         let _pin = Pin::of_pinned(self.clone(), *digest);
         let (store, wanted) = (self.clone(), *digest);
@@ -145,36 +145,43 @@ impl Store {
             let length = file.length()?;
             Ok((file, length))
         });
-        let (file, length) = match opened.await {
-            Ok(opened) => opened,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Checked::Missing,
-            Err(error) => return Checked::of_error(&error),
+        let (file, found) = match opened.await {
+            Ok((file, length)) => (Arc::new(file), length),
+            Err(error) => return (Checked::of_opening(&error), LookedAt::default()),
         };
-        if length != size {
-            let (found, expected) = (length, size);
-            return Checked::WrongSize { found, expected };
+        let looked_at = LookedAt(Some(Arc::clone(&file)));
+        if found != size {
+            let expected = size;
+            return (Checked::WrongSize { found, expected }, looked_at);
         }
-        let mut hashing = Hashing::new(file, digest, size);
+        let hashing = Hashing::new(file, digest, size);
+        let checked = match self.hash(hashing, pace, read).await {
+            Ok(found) if found == *digest => Checked::Sound(size),
+            Ok(found) => Checked::Damaged(format!("its content hashes to {found}")),
+            Err(error) => Checked::of_error(&error),
+        };
+        (checked, looked_at)
+    }
+
+    async fn hash(
+        &self,
+        mut hashing: Hashing,
+        pace: Pace,
+        read: &(dyn Fn(u64) + Send + Sync),
+    ) -> io::Result<Digest> {
+        let size = hashing.size;
         while hashing.at < size {
             let before = hashing.at;
             let step = blocking(move || {
                 hashing.step()?;
                 Ok(hashing)
             });
-            hashing = match step.await {
-                Ok(hashing) => hashing,
-                Err(error) => return Checked::of_error(&error),
-            };
+            hashing = step.await?;
             let bytes = hashing.at - before;
             read(bytes);
             self.pause(pace, bytes).await;
         }
-        let found = hashing.hasher.finish();
-        if found == *digest {
-            Checked::Sound(size)
-        } else {
-            Checked::Damaged(format!("its content hashes to {found}"))
-        }
+        Ok(hashing.hasher.finish())
     }
 
     /// A small blob as it is on disk, unless it is larger than `limit` or cannot be read. Neither counts as a
@@ -240,6 +247,13 @@ impl Store {
 }
 
 impl Checked {
+    fn of_opening(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::NotFound {
+            return Self::Missing;
+        }
+        Self::of_error(error)
+    }
+
     fn of_error(error: &io::Error) -> Self {
         if fs::means_damage(error) {
             Self::Damaged(format!("it cannot be read: {error}"))
@@ -318,7 +332,7 @@ impl Scrub {
         let metrics = &self.store.inner.metrics;
         let pace = Pace::Gentle(self.burst());
         let read = |bytes| metrics.scrubbed(bytes);
-        let checked = self.store.check(&digest, pace, &read).await;
+        let (checked, looked_at) = self.store.check(&digest, pace, &read).await;
         let size = self.store.contains(&digest).unwrap_or_default();
         self.progress.bytes = self.progress.bytes.saturating_add(size);
         if let Checked::Unreadable(why) = &checked {
@@ -326,7 +340,7 @@ impl Scrub {
         }
         let Some(why) = checked.fault() else { return };
         metrics.scrub_damaged();
-        self.store.damaged(&digest, &why).await;
+        self.store.damaged(&digest, &why, looked_at).await;
         // A full channel means that the disk is failing as a whole; what is asked for is fetched again anyway.
         if self.found.try_send(digest).is_err() {
             tracing::debug!(%digest, "not fetched again until somebody asks for it");
@@ -362,7 +376,7 @@ impl Scrub {
 
 /// A blob that is being hashed.
 struct Hashing {
-    file: DiskFile,
+    file: Arc<DiskFile>,
     hasher: Hasher,
     buffer: Vec<u8>,
     at: u64,
@@ -370,7 +384,7 @@ struct Hashing {
 }
 
 impl Hashing {
-    fn new(file: DiskFile, digest: &Digest, size: u64) -> Self {
+    fn new(file: Arc<DiskFile>, digest: &Digest, size: u64) -> Self {
         // Without reading ahead, so that what was in memory before can be told from what this has brought
         // there. That the file is read once keeps its pages from pushing out others (since Linux 6.3).
         // Where the kernel will not hear of it, nothing is lost.

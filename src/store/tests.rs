@@ -1,6 +1,7 @@
 //! Fills and the store together, on a real directory.
 
 mod crash;
+mod damaged;
 mod disk;
 mod doubt;
 mod parallel;

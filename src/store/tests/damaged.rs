@@ -1,0 +1,50 @@
+//! Blobs that turned out damaged.
+
+use super::super::scrub::{Checked, Pace};
+use super::*;
+
+/// A stored blob, and where its file is.
+async fn with_blob() -> (TempDir, Store, Digest, Bytes, PathBuf) {
+    let (dir, store) = store();
+    let (digest, bytes) = content(1000);
+    store.put(&digest, "text", bytes.clone()).await.unwrap();
+    let hex = digest.hex();
+    let path = dir.path().join("blobs/sha256").join(&hex[..2]).join(&hex);
+    (dir, store, digest, bytes, path)
+}
+
+async fn check(store: &Store, digest: &Digest) -> (Checked, LookedAt) {
+    store.check(digest, Pace::Full, &|_| {}).await
+}
+
+#[tokio::test]
+async fn a_fresh_copy_is_not_blamed_for_the_damaged_one_before_it() {
+    let (_dir, store, digest, bytes, path) = with_blob().await;
+    std::fs::write(&path, vec![b'?'; bytes.len()]).unwrap();
+    // Two look at it at the same time.
+    let (first, one) = check(&store, &digest).await;
+    let (second, other) = check(&store, &digest).await;
+    assert!(matches!(first, Checked::Damaged(_)), "{first:?}");
+    assert_eq!(first, second);
+    store.damaged(&digest, "one found it", one).await;
+    assert_eq!(store.contains(&digest), None);
+    store.put(&digest, "text", bytes.clone()).await.unwrap();
+    store.damaged(&digest, "the other found it", other).await;
+    assert_eq!(stored(&store, &digest).await, Some(bytes));
+}
+
+#[tokio::test]
+async fn a_file_that_was_missing_and_is_there_again_stays() {
+    let (_dir, store, digest, bytes, path) = with_blob().await;
+    let away = path.with_extension("away");
+    std::fs::rename(&path, &away).unwrap();
+    let (checked, looked_at) = check(&store, &digest).await;
+    assert_eq!(checked, Checked::Missing);
+    std::fs::rename(&away, &path).unwrap();
+    store.damaged(&digest, "gone", looked_at.clone()).await;
+    assert_eq!(stored(&store, &digest).await, Some(bytes));
+    // Nor is one that is gone kept for want of a file that was looked at.
+    std::fs::remove_file(&path).unwrap();
+    store.damaged(&digest, "gone", looked_at).await;
+    assert_eq!(store.contains(&digest), None);
+}
