@@ -94,8 +94,12 @@ impl Layout {
             disk,
             strays: Mutex::default(),
         };
-        layout.make_directories()?;
         let version = root.join("VERSION");
+        match layout.make_directories() {
+            // A store that an earlier version made may lack one.
+            Err(error) if health::is_of_the_disk(&error) && version.exists() => {}
+            made => made?,
+        }
         let read = || fs::read_to_string(&version);
         match layout.disk.run(Op::Read, &version, read) {
             Ok(text) if text.trim() == LAYOUT_VERSION => {}
@@ -339,7 +343,11 @@ impl Layout {
     /// The operating system's.
     pub(super) fn damaged(&self) -> io::Result<Vec<(Digest, u64)>> {
         let mut found = Vec::new();
-        for file in fs::read_dir(self.root.join("damaged"))? {
+        let files = match fs::read_dir(self.root.join("damaged")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            files => files?,
+        };
+        for file in files {
             let file = file?;
             let name = file
                 .file_name()
@@ -469,9 +477,14 @@ impl Layout {
         if !shard.exists() {
             let make = || fs::create_dir_all(shard);
             self.disk.run(Op::Create, shard, make)?;
-            if let Some(above) = shard.parent() {
-                self.sync_directory(above)?;
+            let synced = shard
+                .parent()
+                .map_or(Ok(()), |dir| self.sync_directory(dir));
+            if synced.is_err() {
+                // Whoever comes next would take its name for durable.
+                drop(fs::remove_dir(shard));
             }
+            synced?;
         }
         self.rename(from, &to)?;
         self.strays().remove(&to);

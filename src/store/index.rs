@@ -10,6 +10,8 @@
 //! intervals, and until that succeeds a copy of it is read that cannot be written.
 
 mod backend;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io;
@@ -30,6 +32,10 @@ use super::health::{self, Part};
 /// More unwritten changes than this mean that the disk does not keep up; later
 /// ones are dropped until it does. About 20 MB.
 const OVERLAY_ENTRIES_MAX: usize = 100_000;
+
+/// The same for which blobs there are, which cannot be asked of anybody: about 80 MB, some hours of a
+/// busy mirror whose index fails. Beyond it the next start looks for them.
+const OVERLAY_BLOBS_MAX: usize = 4 * OVERLAY_ENTRIES_MAX;
 
 /// So often in a row an index that could be read once cannot be opened again, for other reasons than a disk
 /// that is full or read-only: then it is damaged, and begun anew.
@@ -282,12 +288,29 @@ impl Index {
 
     /// Changes an entry (`None` deletes it). Returns at once.
     pub(super) fn change(&self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
+        let most = match table {
+            Table::Blobs => OVERLAY_BLOBS_MAX,
+            Table::MediaTypes | Table::Links | Table::Tags | Table::Repositories | Table::Pins => {
+                OVERLAY_ENTRIES_MAX
+            }
+        };
+        self.change_within(most, table, key, value);
+    }
+
+    fn change_within(&self, most: usize, table: Table, key: Vec<u8>, value: Change) {
         let mut overlay = self.overlay();
-        if overlay.waiting.len() >= OVERLAY_ENTRIES_MAX {
-            overlay.dropped += 1;
+        let waiting = overlay.waiting.len();
+        let key = (table, key);
+        // One that replaces another needs no more room, and is not to be hidden by it.
+        if waiting < most || overlay.waiting.contains_key(&key) {
+            overlay.waiting.insert(key, value);
             return;
         }
-        overlay.waiting.insert((table, key), value);
+        overlay.dropped += 1;
+        if table == Table::Blobs {
+            let incomplete = (table, super::known::INCOMPLETE.to_vec());
+            overlay.waiting.insert(incomplete, Some(Vec::new()));
+        }
     }
 
     /// Writes what is waiting, durably; whether all of it is in the file. After a failure nothing happens
@@ -510,79 +533,4 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
     }
     transaction.commit()?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::super::disk::{Disk, Injection};
-    use super::super::health::Health;
-    use super::*;
-    use crate::telemetry::Metrics;
-
-    fn layout(dir: &Path) -> Arc<Layout> {
-        let health = Health::new(Metrics::new(std::iter::empty()));
-        let disk = Disk::new(Injection::default(), Arc::new(health));
-        Arc::new(Layout::open(dir, disk).unwrap())
-    }
-
-    fn pair(key: &str, value: &str) -> Pair {
-        (key.into(), value.into())
-    }
-
-    #[test]
-    fn a_change_is_seen_before_and_after_it_is_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(&layout(dir.path())).unwrap();
-        index.change(Table::Tags, b"a".to_vec(), Some(b"1".to_vec()));
-        assert_eq!(index.read(Table::Tags, b"a"), Some(b"1".to_vec()));
-        index.flush();
-        assert_eq!(
-            index.unwritten(Table::Tags, b"a"),
-            None,
-            "it is in the file alone now"
-        );
-        assert_eq!(index.read(Table::Tags, b"a"), Some(b"1".to_vec()));
-        index.change(Table::Tags, b"a".to_vec(), None);
-        assert_eq!(
-            index.read(Table::Tags, b"a"),
-            None,
-            "a deletion hides the file's entry"
-        );
-        assert_eq!(index.read(Table::Links, b"a"), None);
-    }
-
-    #[test]
-    fn a_scan_goes_on_after_a_key() {
-        let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(&layout(dir.path())).unwrap();
-        for key in ["c", "a", "b", "d"] {
-            index.change(Table::Repositories, key.into(), Some(key.into()));
-        }
-        index.flush();
-        assert_eq!(
-            index.scan(Table::Repositories, None, 2),
-            [pair("a", "a"), pair("b", "b")]
-        );
-        assert_eq!(
-            index.scan(Table::Repositories, Some(b"b"), 9),
-            [pair("c", "c"), pair("d", "d")]
-        );
-    }
-
-    #[test]
-    fn a_second_process_is_told_apart_from_damage() {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = layout(dir.path());
-        let index = Index::open(&layout).unwrap();
-        assert!(matches!(Index::open(&layout), Err(IndexError::InUse)));
-        drop(index);
-        #[expect(clippy::disallowed_methods, reason = "the test plays a damaged disk")]
-        std::fs::write(layout.index_path(), vec![7; 5000]).unwrap();
-        assert!(matches!(
-            Index::open(&layout),
-            Err(IndexError::Unreadable(_))
-        ));
-    }
 }

@@ -30,7 +30,7 @@ const EXPECTED_BLOBS_MAX: u64 = 1 << 24;
 impl Store {
     /// Enters what is known to be on disk, in the order of last use, and keeps to the size.
     pub(super) fn load(&self, journal: &BTreeSet<Digest>) -> io::Result<()> {
-        let kept = self.layout().sweep_fills()?;
+        let kept = or_nothing("downloads that were left off", self.layout().sweep_fills())?;
         let mut known = 0_usize;
         let complete = {
             let mut ledger = self.ledger();
@@ -51,15 +51,19 @@ impl Store {
             ledger.arrange();
             complete
         };
+        let mut sure = true;
         for digest in journal {
-            self.look_at(digest)?;
+            sure &= or_nothing("a stored blob", self.look_at(digest).map(Some))?.is_some();
         }
         self.shrink();
         self.enter_left_off(&kept);
-        self.load_aside()?;
+        or_nothing("blobs that were set aside", self.load_aside())?;
+        // Without these it would seem that nothing is there.
         let shards = self.layout().shards()?;
-        let lost =
-            !complete || (known == 0 && !shards.is_empty()) || self.inner.known.is_incomplete();
+        let lost = !complete
+            || !sure
+            || (known == 0 && !shards.is_empty())
+            || self.inner.known.is_incomplete();
         self.inner.scan.begin(shards);
         if lost {
             self.inner.known.note_incomplete(true);
@@ -138,6 +142,18 @@ impl Store {
                 self.layout().remove_part(digest);
             }
         }
+    }
+}
+
+/// What was found; nothing, where the disk cannot say now what is there. That is no reason not to serve
+/// what it can say, and a look through all files is made after each start.
+fn or_nothing<T: Default>(what: &str, found: io::Result<T>) -> io::Result<T> {
+    match found {
+        Err(error) if health::is_of_the_disk(&error) => {
+            tracing::warn!(%error, "cannot look for {what}; going on without. Check the disk");
+            Ok(T::default())
+        }
+        found => found,
     }
 }
 

@@ -62,14 +62,17 @@ impl Store {
         let bounds = &self.inner.bounds;
         let index = bounds.index_bytes();
         let free = fs::space(&self.inner.layout.index_path()).ok();
+        // What a look for files has reserved for those it may find is taken by nothing yet.
+        let hidden = self.inner.scan.hidden_bytes();
         let ledger = self.ledger();
+        let (held, blob_bytes) = (ledger.bytes().saturating_sub(hidden), ledger.blob_bytes());
         Figures {
-            used: ledger.bytes().saturating_add(index),
+            used: held.saturating_add(index),
             max: bounds.max(),
-            blob_bytes: ledger.blob_bytes(),
+            blob_bytes,
             blobs: ledger.blobs() as u64,
             pinned: ledger.kept_bytes(),
-            reserved: ledger.bytes().saturating_sub(ledger.blob_bytes()),
+            reserved: held.saturating_sub(blob_bytes),
             index,
             free: free.map(|space| space.free),
         }

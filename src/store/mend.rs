@@ -41,6 +41,10 @@ impl Store {
                 // Its health hears how it went.
                 drop(self.layout().probe(1, false));
             }
+            if self.layout().stray_bytes() > 0 {
+                self.layout().sweep_strays();
+                self.report();
+            }
         } else if health.retry_is_due(Part::Files) {
             // Where the disk is full, deleting is what helps.
             self.trim();

@@ -69,7 +69,11 @@ impl Room {
         let more = bytes.saturating_sub(held.reserved);
         if more > 0 {
             self.store.reserve(more)?;
+            let before = held.unwritten();
             held.reserved = bytes;
+            // Some of it may be in the file already, if an earlier fill has left more than was reserved.
+            let new = held.unwritten().saturating_sub(before);
+            self.store.inner.bounds.unwritten_changes(more, new);
         }
         Ok(())
     }

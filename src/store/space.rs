@@ -325,6 +325,8 @@ impl Store {
                 Ok(()) => {
                     // Most of it is written; the rest is small.
                     bounds.unwritten_changes(more, 0);
+                    // It counts by itself, like the room that it had at the start.
+                    self.ledger().give_away(more);
                     *room += more;
                 }
                 Err(error) => {

@@ -6,6 +6,7 @@ mod disk;
 mod doubt;
 mod parallel;
 mod room;
+mod start;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

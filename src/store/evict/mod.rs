@@ -203,6 +203,12 @@ impl<P: Policy> Ledger<P> {
         self.reserved = self.reserved.saturating_sub(bytes);
     }
 
+    /// A reservation is for something else from now on, and no longer a part of this.
+    pub fn give_away(&mut self, reserved: u64) {
+        self.release(reserved);
+        self.max = self.max.saturating_sub(reserved);
+    }
+
     /// Turns a reservation into a stored blob of `size` (at most `reserved`) bytes.
     pub fn settle(&mut self, digest: Digest, reserved: u64, size: u64, now: Timestamp) {
         self.release(reserved);

@@ -109,24 +109,30 @@ impl Journal {
         }
     }
 
-    /// The index has caught up with what was noted before the last turn.
+    /// The index has caught up with what was noted before the last turn. To be called by whoever calls
+    /// [`Journal::turn`], after it.
     ///
     /// # Errors
     /// The operating system's; nothing is lost then but time.
     pub(in crate::store) fn caught_up(&self) -> io::Result<()> {
-        let mut pages = self.pages();
-        let other = 1 - pages.current;
-        let Some(page) = pages.pages.get_mut(other).filter(|page| page.lines > 0) else {
-            return Ok(());
+        let shrunk = match self.pages().waiting() {
+            Some(page) => page.shrunk.clone(),
+            None => return Ok(()),
         };
-        // A deleted file that a power loss brings back would be unknown for a while.
-        for dir in &page.shrunk {
+        // A deleted file that a power loss brings back would be unknown for a while. Not under the lock:
+        // whoever commits or evicts a blob now need not wait for these.
+        for dir in &shrunk {
             let sync = || match File::open(dir).and_then(|dir| dir.sync_all()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 Ok(()) | Err(_) => Ok(()),
             };
             self.disk.run(Op::SyncDirectory, dir, sync)?;
         }
+        let mut pages = self.pages();
+        // Nobody writes to it before the next turn.
+        let Some(page) = pages.waiting() else {
+            return Ok(());
+        };
         page.shrunk.clear();
         let path = page.path.clone();
         let file = page.file(&self.disk)?;
@@ -144,6 +150,12 @@ impl Journal {
 impl Pages {
     fn current(&mut self) -> Option<&mut Page> {
         self.pages.get_mut(self.current)
+    }
+
+    /// The one that waits for the index, if anything is in it.
+    fn waiting(&mut self) -> Option<&mut Page> {
+        let other = 1 - self.current;
+        self.pages.get_mut(other).filter(|page| page.lines > 0)
     }
 }
 

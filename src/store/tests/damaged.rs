@@ -20,7 +20,8 @@ async fn check(store: &Store, digest: &Digest) -> (Checked, LookedAt) {
 #[tokio::test]
 async fn a_fresh_copy_is_not_blamed_for_the_damaged_one_before_it() {
     let (_dir, store, digest, bytes, path) = with_blob().await;
-    std::fs::write(&path, vec![b'?'; bytes.len()]).unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&vec![b'?'; bytes.len()], 0).unwrap();
     // Two look at it at the same time.
     let (first, one) = check(&store, &digest).await;
     let (second, other) = check(&store, &digest).await;
@@ -37,14 +38,14 @@ async fn a_fresh_copy_is_not_blamed_for_the_damaged_one_before_it() {
 async fn a_file_that_was_missing_and_is_there_again_stays() {
     let (_dir, store, digest, bytes, path) = with_blob().await;
     let away = path.with_extension("away");
-    std::fs::rename(&path, &away).unwrap();
+    move_file(&path, &away);
     let (checked, looked_at) = check(&store, &digest).await;
     assert_eq!(checked, Checked::Missing);
-    std::fs::rename(&away, &path).unwrap();
+    move_file(&away, &path);
     store.damaged(&digest, "gone", looked_at.clone()).await;
     assert_eq!(stored(&store, &digest).await, Some(bytes));
     // Nor is one that is gone kept for want of a file that was looked at.
-    std::fs::remove_file(&path).unwrap();
+    move_file(&path, &away);
     store.damaged(&digest, "gone", looked_at).await;
     assert_eq!(store.contains(&digest), None);
 }

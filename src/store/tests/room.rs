@@ -78,6 +78,24 @@ async fn what_shall_stay_free_stays_free() {
 }
 
 #[tokio::test]
+async fn what_was_left_off_is_not_promised_a_second_time() {
+    let (_dir, store, said) = on_a_disk_with(10_500_000);
+    let (digest, bytes) = content(300_000);
+    let (partial, _fill) = begin(&store, digest, None).await;
+    partial.start(Some(400_000)).await.unwrap();
+    partial.write(0, vec![bytes]).await.unwrap();
+    partial.suspend("later").await;
+    said.free.store(10_400_000, Ordering::Relaxed);
+    // As if it had been left by somebody who had no room for it.
+    let reserved = store.left_off().remove(&digest).unwrap();
+    store.release(reserved);
+    let (partial, _fill) = begin(&store, digest, None).await;
+    assert_eq!(partial.prefix(), 300_000);
+    partial.fail("given up");
+    store.reserve(300_000).unwrap();
+}
+
+#[tokio::test]
 async fn eviction_comes_before_refusal_and_only_where_it_helps() {
     let (_dir, store, said) = on_a_disk_with(20_000_000);
     let (old, new) = (put(&store, 1, 300_000).await, put(&store, 2, 300_000).await);
@@ -158,7 +176,7 @@ async fn a_part_of_the_file_system_is_a_size() {
 async fn the_index_is_part_of_the_size() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 10_000_000);
-    let before = store.ledger().bytes();
+    let before = store.ledger().max();
     let kept = put(&store, 1, 9_900_000).await;
     // Some megabytes of media types, each under a digest of its own.
     for seed in 0..20_000_u32 {
@@ -167,8 +185,14 @@ async fn the_index_is_part_of_the_size() {
     }
     store.inner.known.flush();
     store.account_for_index();
-    let room = store.ledger().bytes() - before;
+    let room = before - store.ledger().max();
     let file = store.layout().index_bytes().unwrap();
     assert!(room + space::INDEX_STEP_BYTES > file, "{room} for {file}");
     assert_eq!(store.contains(&kept), None, "it made room for the index");
+    let figures = store.figures();
+    assert_eq!(
+        (figures.used, figures.reserved),
+        (file, 0),
+        "it counts once"
+    );
 }

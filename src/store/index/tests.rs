@@ -1,0 +1,95 @@
+//! The index by itself.
+
+use std::path::Path;
+
+use super::super::disk::{Disk, Injection};
+use super::super::health::Health;
+use super::*;
+use crate::telemetry::Metrics;
+
+fn layout(dir: &Path) -> Arc<Layout> {
+    let health = Health::new(Metrics::new(std::iter::empty()));
+    let disk = Disk::new(Injection::default(), Arc::new(health));
+    Arc::new(Layout::open(dir, disk).unwrap())
+}
+
+fn pair(key: &str, value: &str) -> Pair {
+    (key.into(), value.into())
+}
+
+#[test]
+fn a_change_is_seen_before_and_after_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(&layout(dir.path())).unwrap();
+    index.change(Table::Tags, b"a".to_vec(), Some(b"1".to_vec()));
+    assert_eq!(index.read(Table::Tags, b"a"), Some(b"1".to_vec()));
+    index.flush();
+    assert_eq!(
+        index.unwritten(Table::Tags, b"a"),
+        None,
+        "it is in the file alone now"
+    );
+    assert_eq!(index.read(Table::Tags, b"a"), Some(b"1".to_vec()));
+    index.change(Table::Tags, b"a".to_vec(), None);
+    assert_eq!(
+        index.read(Table::Tags, b"a"),
+        None,
+        "a deletion hides the file's entry"
+    );
+    assert_eq!(index.read(Table::Links, b"a"), None);
+}
+
+#[test]
+fn what_does_not_fit_in_memory_is_dropped_and_of_blobs_that_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(&layout(dir.path())).unwrap();
+    let change = |table, key: &str, value: &str| {
+        index.change_within(2, table, key.into(), Some(value.into()));
+    };
+    change(Table::Tags, "a", "1");
+    change(Table::Tags, "b", "1");
+    change(Table::Tags, "c", "1");
+    change(Table::Tags, "a", "2");
+    assert_eq!(index.read(Table::Tags, b"a"), Some(b"2".to_vec()));
+    assert_eq!(index.read(Table::Tags, b"c"), None);
+    let incomplete = super::super::known::INCOMPLETE;
+    assert_eq!(index.read(Table::Blobs, incomplete), None);
+    change(Table::Blobs, "blob", "1");
+    assert_eq!(index.read(Table::Blobs, b"blob"), None);
+    assert!(!index.flush(), "not all of it is in the file");
+    assert!(index.flush());
+    assert!(index.read(Table::Blobs, incomplete).is_some());
+}
+
+#[test]
+fn a_scan_goes_on_after_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(&layout(dir.path())).unwrap();
+    for key in ["c", "a", "b", "d"] {
+        index.change(Table::Repositories, key.into(), Some(key.into()));
+    }
+    index.flush();
+    assert_eq!(
+        index.scan(Table::Repositories, None, 2),
+        [pair("a", "a"), pair("b", "b")]
+    );
+    assert_eq!(
+        index.scan(Table::Repositories, Some(b"b"), 9),
+        [pair("c", "c"), pair("d", "d")]
+    );
+}
+
+#[test]
+fn a_second_process_is_told_apart_from_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = layout(dir.path());
+    let index = Index::open(&layout).unwrap();
+    assert!(matches!(Index::open(&layout), Err(IndexError::InUse)));
+    drop(index);
+    #[expect(clippy::disallowed_methods, reason = "the test plays a damaged disk")]
+    std::fs::write(layout.index_path(), vec![7; 5000]).unwrap();
+    assert!(matches!(
+        Index::open(&layout),
+        Err(IndexError::Unreadable(_))
+    ));
+}
