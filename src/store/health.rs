@@ -110,8 +110,8 @@ impl Health {
         let mut state = self.state();
         let course = state.of(part);
         if let Some(trouble) = &mut course.trouble {
+            // What it began with tells more than what came of it.
             trouble.errors += 1;
-            trouble.why = why;
             return;
         }
         let wait = match course.before {
@@ -148,18 +148,18 @@ impl Health {
         };
         course.before = Some((trouble.wait, now));
         let seconds = now.duration_since(trouble.since).as_secs_f32();
-        let (errors, last_error) = (trouble.errors, trouble.why);
+        let (errors, error) = (trouble.errors, trouble.why);
         match part {
             Part::Files => tracing::warn!(
                 seconds,
                 errors,
-                last_error,
+                %error,
                 "the cache directory can be written again"
             ),
             Part::Index => tracing::warn!(
                 seconds,
                 errors,
-                last_error,
+                %error,
                 "the index of the cache is written again"
             ),
         }
