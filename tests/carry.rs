@@ -504,6 +504,40 @@ async fn the_server_believes_no_bytes_and_gives_no_name_to_half_an_image() {
 }
 
 #[tokio::test]
+async fn an_image_is_whole_that_is_imported_while_another_one_of_its_repository_is_removed() {
+    // The layer that both have used to go with the one, or was no longer known as the repository's.
+    let hub = FakeRegistry::start().await;
+    let (old, new) = (
+        image(1, &[3000, 9000], Dialect::Oci),
+        image(1, &[3000, 9000, 50], Dialect::Oci),
+    );
+    assert_eq!(old.layers[1].digest, new.layers[1].digest);
+    hub.put_image("library/app", Some("old"), &old);
+    hub.put_image("library/app", Some("new"), &new);
+    let mirror = Mirror::of(&hub).await;
+    let dir = TempDir::new().unwrap();
+    let (first, second) = (dir.path().join("old.tar"), dir.path().join("new.tar"));
+    export(&mirror, &["app:old"], &first).await;
+    export(&mirror, &["app:new"], &second).await;
+    let far = secluded().await;
+    let remove = async |image: &str| {
+        let path = format!("/api/v1/images?image={image}");
+        let header = [("x-roadstead-admin", "1")];
+        far.admin.ask(Method::DELETE, &path, &header).await
+    };
+    for round in 0..ROUNDS {
+        import(&far, &first).await;
+        let (_, removed) = tokio::join!(import(&far, &second), remove("app:old"));
+        assert_eq!(removed.status, 200, "{round}: {}", removed.text());
+        assert_pulls(&far, "library/app", "docker.io", "new", &new).await;
+        assert_eq!(remove("app:new").await.status, 200);
+    }
+}
+
+/// In each of them a removal and an import meet, somewhere.
+const ROUNDS: usize = 20;
+
+#[tokio::test]
 async fn a_cache_without_room_says_so() {
     let hub = FakeRegistry::start().await;
     let large = image(5, &[1000, 12_000_000], Dialect::Oci);

@@ -25,7 +25,7 @@ pub(super) struct Admin {
 pub(super) enum Named {
     /// It can be pulled; so many manifests that its index names were not brought.
     Done { absent: u64 },
-    /// Parts have gone again: they were evicted.
+    /// Parts have gone again: they were evicted, or an operator has removed what had them.
     Incomplete(String),
 }
 
@@ -102,8 +102,12 @@ impl Admin {
         target: &str,
         payload: Payload,
     ) -> Result<(StatusCode, Value), CarryError> {
-        // Of a blob the answer comes when all of it is on the server's disk.
-        let patience = (method != Method::PUT).then_some(ANSWER_WAIT);
+        let patience = match method {
+            // Of a blob the answer comes when all of it is on the server's disk.
+            Method::PUT => None,
+            Method::POST => Some(NAMING_WAIT),
+            _ => Some(ANSWER_WAIT),
+        };
         let answer = self.client.send(method, target, payload, patience).await;
         let answer = answer.map_err(|error| CarryError(error.to_string()))?;
         let status = answer.status();
@@ -152,5 +156,7 @@ fn pieces(
 
 /// A question is answered at once.
 const ANSWER_WAIT: Duration = Duration::from_mins(1);
+/// An image gets its name when an operator's removal that is under way is over: `gc` takes minutes on a slow disk.
+const NAMING_WAIT: Duration = Duration::from_mins(30);
 /// An image that lacks a thousand parts is told so in some 75 kB.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;

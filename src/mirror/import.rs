@@ -173,7 +173,8 @@ impl Mirror {
     }
 
     /// Gives an image its name: from now on it can be pulled. All of it must be there, but for manifests that an
-    /// index names, of which one will do.
+    /// index names, of which one will do. An operator's removal that is under way is waited for: it does not know
+    /// yet that the image needs what it is about to remove, and the image lacks what it has removed.
     ///
     /// # Errors
     /// [`ImportError`]; what the name meant before it means on.
@@ -186,6 +187,8 @@ impl Mirror {
         if !inner.upstreams.contains_key(&name.upstream) {
             return Err(ImportError::Upstream(name.upstream.clone()));
         }
+        // Until the links and the tag are recorded: by them the next removal knows what is needed.
+        let _no_removal = inner.removing.lock().await;
         let walk = inner.walk(digest).await?;
         let Some(root) = walk.root.filter(|_| walk.missing.is_empty()) else {
             return Err(ImportError::Incomplete(walk.missing));
@@ -267,11 +270,17 @@ impl Inner {
         }
     }
 
+    /// A manifest that is on disk: one that is in memory alone is gone after the next start.
+    async fn stored_manifest(&self, digest: &Digest) -> Option<Arc<Manifest>> {
+        self.store.contains(digest)?;
+        self.local(digest).await
+    }
+
     async fn walk(&self, digest: &Digest) -> Result<Walk, ImportError> {
         let mut walk = Walk::default();
         let mut seen = HashSet::from([*digest]);
         let mut left = Vec::new();
-        match self.local(digest).await {
+        match self.stored_manifest(digest).await {
             Some(root) => {
                 walk.root = Some(Arc::clone(&root));
                 left.push(root);
@@ -301,7 +310,7 @@ impl Inner {
                         walk.image.blobs += 1;
                     }
                     (ChildKind::Blob, None) => walk.missing.push(child.digest),
-                    (ChildKind::Manifest, _) => match self.local(&child.digest).await {
+                    (ChildKind::Manifest, _) => match self.stored_manifest(&child.digest).await {
                         Some(manifest) => {
                             there += 1;
                             left.push(manifest);
@@ -381,3 +390,6 @@ impl From<StoreError> for ImportError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
