@@ -45,6 +45,8 @@ pub struct Place {
     pub directory: bool,
     /// The configuration, for the directory and what is done about tags.
     pub config: Config,
+    /// How long a server may take to say that it is there.
+    sign_of_life: Duration,
 }
 
 /// Who has the store.
@@ -145,6 +147,7 @@ impl Place {
             named,
             directory: false,
             config,
+            sign_of_life: SIGN_OF_LIFE_MAX,
         })
     }
 
@@ -188,7 +191,7 @@ impl Place {
     async fn server(&self) -> Result<Client, String> {
         let http = PlainClient::new(&self.admin, None)?;
         // Whoever answers is there, whatever he says; what he says is seen to when he is asked.
-        match http.get("/healthz", None, ANSWER_WAIT_MAX).await {
+        match http.get("/healthz", None, self.sign_of_life).await {
             Ok(_) => Ok(Client {
                 http,
                 admin: self.admin.clone(),
@@ -371,9 +374,45 @@ fn admin_url(mut address: SocketAddr) -> Result<Url, ReachError> {
 
 /// What requests that change something must have: no form of a web page can send it.
 pub const ADMIN_HEADER: HeaderName = HeaderName::from_static("x-roadstead-admin");
+/// Whether a roadstead is there: it answers that from memory, at once. Who is connected to and says nothing is
+/// something else, or has stopped; ten seconds are for a machine that is busy.
+const SIGN_OF_LIFE_MAX: Duration = Duration::from_secs(10);
 /// Going through an index of millions of entries, or all manifests, takes minutes on a slow disk.
 const ANSWER_WAIT_MAX: Duration = Duration::from_mins(30);
 /// The body is in the server's memory by then.
 const BODY_WAIT_MAX: Duration = Duration::from_mins(1);
 /// Pages are far smaller; a list of ten thousand repositories is not.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn who_takes_a_connection_and_says_nothing_is_no_server() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin: Url = format!("http://{}", silent.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let none = tempfile::tempdir().unwrap();
+        let flags = Overrides {
+            cache_dir: Some(none.path().join("none").display().to_string()),
+            ..Overrides::default()
+        };
+        let config = Config::from_layers(&flags, [], &[]).unwrap();
+        let mut place = Place::new(config, Some(admin)).unwrap();
+        assert_eq!(place.sign_of_life, Duration::from_secs(10));
+        place.sign_of_life = Duration::from_millis(50);
+        // Bounded: it used to be half an hour.
+        let reached = tokio::time::timeout(Duration::from_secs(20), place.reach());
+        let error = reached.await.unwrap().unwrap_err();
+        assert!(matches!(&error, ReachError::NotThere { .. }), "{error}");
+        // Not named by the user, the directory is the next to be looked at.
+        place.named = false;
+        let reached = tokio::time::timeout(Duration::from_secs(20), place.reach());
+        let error = reached.await.unwrap().unwrap_err().to_string();
+        assert!(error.contains("there is no directory"), "{error}");
+    }
+}
