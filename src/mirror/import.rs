@@ -99,9 +99,8 @@ pub enum ImportError {
 
 impl Mirror {
     /// The size of a blob or manifest that need not be brought.
-    #[must_use]
-    pub fn import_has(&self, digest: &Digest) -> Option<u64> {
-        self.inner.store.contains(digest)
+    pub async fn import_has(&self, digest: &Digest) -> Option<u64> {
+        self.inner.store.find(digest).await
     }
 
     /// Takes a blob of `size` bytes.
@@ -120,6 +119,8 @@ impl Mirror {
             .try_acquire()
             .map_err(|_| ImportError::Busy)?;
         let nobody = nobodys().ok_or(ImportError::Busy)?;
+        // A lost index may not know it yet; from here on it does.
+        inner.store.find(digest).await;
         for _ in 0..ATTEMPTS_MAX {
             let stored = || inner.store.contains(digest).is_some();
             let seat = inner.fills.seat(digest, &nobody, stored);
@@ -162,7 +163,7 @@ impl Mirror {
                 "a signed schema 1 manifest cannot be imported".to_owned(),
             ));
         }
-        let was_there = self.inner.store.contains(digest).is_some();
+        let was_there = self.inner.store.find(digest).await.is_some();
         let put = self.inner.store.put(digest, &inspection.media_type, bytes);
         put.await?;
         Ok(if was_there {
@@ -272,7 +273,7 @@ impl Inner {
 
     /// A manifest that is on disk: one that is in memory alone is gone after the next start.
     async fn stored_manifest(&self, digest: &Digest) -> Option<Arc<Manifest>> {
-        self.store.contains(digest)?;
+        self.store.find(digest).await?;
         self.local(digest).await
     }
 
@@ -304,13 +305,13 @@ impl Inner {
                     there += 1;
                     continue;
                 }
-                match (child.kind, self.store.contains(&child.digest)) {
-                    (ChildKind::Blob, Some(_)) => {
+                match child.kind {
+                    ChildKind::Blob if self.store.find(&child.digest).await.is_some() => {
                         self.store.touch(&child.digest);
                         walk.image.blobs += 1;
                     }
-                    (ChildKind::Blob, None) => walk.missing.push(child.digest),
-                    (ChildKind::Manifest, _) => match self.stored_manifest(&child.digest).await {
+                    ChildKind::Blob => walk.missing.push(child.digest),
+                    ChildKind::Manifest => match self.stored_manifest(&child.digest).await {
                         Some(manifest) => {
                             there += 1;
                             left.push(manifest);

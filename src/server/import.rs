@@ -37,7 +37,7 @@ pub(super) async fn answer(mirror: &Mirror, request: Request<Incoming>) -> Respo
     let path = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
     let answered = match path.split_once('/') {
         _ if path == "images" => image(mirror, &head).await,
-        Some(("blobs", digest)) if head.method == Method::GET => is_there(mirror, digest),
+        Some(("blobs", digest)) if head.method == Method::GET => is_there(mirror, digest).await,
         Some(("blobs", digest)) => Box::pin(blob(mirror, &head, body, digest)).await,
         Some(("manifests", digest)) => Box::pin(manifest(mirror, &head, body, digest)).await,
         Some(_) | None => Err(Refused::new(StatusCode::NOT_FOUND, "there is no such path")),
@@ -45,8 +45,8 @@ pub(super) async fn answer(mirror: &Mirror, request: Request<Incoming>) -> Respo
     answered.unwrap_or_else(|refused| *refused.0)
 }
 
-fn is_there(mirror: &Mirror, digest: &str) -> Answer {
-    match mirror.import_has(&parse(digest)?) {
+async fn is_there(mirror: &Mirror, digest: &str) -> Answer {
+    match mirror.import_has(&parse(digest)?).await {
         Some(size) => Ok(json(StatusCode::OK, &json!({ "size": size }))),
         None => Err(Refused::new(StatusCode::NOT_FOUND, "it is not there")),
     }

@@ -14,7 +14,7 @@ use crate::upstream::{self, EndpointConfig, Upstream};
 
 /// A mirror of `docker.io`, which is not there, and an image that is not imported yet.
 struct Bench {
-    _dir: TempDir,
+    dir: TempDir,
     store: Store,
     mirror: Mirror,
     blobs: Vec<(Digest, Bytes)>,
@@ -63,7 +63,7 @@ impl Bench {
             "config": described(&blobs[0]), "layers": layers});
         Self {
             manifest: hashed(manifest.to_string()),
-            _dir: dir,
+            dir,
             store,
             mirror,
             blobs,
@@ -88,6 +88,20 @@ impl Bench {
 
     fn name() -> ImageName {
         ImageName::parse("app:1").unwrap()
+    }
+
+    /// Puts a file where a lost index would have had it.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "behind the store's back: that is what is tested"
+    )]
+    fn leave(&self, digest: &Digest, bytes: &Bytes) {
+        let text = digest.to_string();
+        let (algorithm, hex) = text.split_once(':').unwrap();
+        let shard = self.dir.path().join("blobs").join(algorithm);
+        let shard = shard.join(&hex[..2]);
+        std::fs::create_dir_all(&shard).unwrap();
+        std::fs::write(shard.join(hex), bytes).unwrap();
     }
 }
 
@@ -141,6 +155,26 @@ async fn a_manifest_that_is_in_memory_only_is_missed() {
         Err(ImportError::Incomplete(missing)) => assert_eq!(missing, [root]),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn files_that_a_lost_index_does_not_know_need_not_be_brought() {
+    let bench = Bench::new();
+    for (digest, bytes) in bench.blobs.iter().chain([&bench.manifest]) {
+        bench.leave(digest, bytes);
+        assert_eq!(bench.store.contains(digest), None, "nobody has looked yet");
+    }
+    // Each in its own way: by the question, by what is brought all the same, by the walk.
+    let (digest, bytes) = &bench.blobs[0];
+    let size = bench.mirror.import_has(digest).await;
+    assert_eq!(size, Some(bytes.len() as u64));
+    let (digest, bytes) = &bench.blobs[1];
+    assert_eq!(bench.bring(digest, bytes).await, Imported::There);
+    let (digest, bytes) = &bench.manifest;
+    let brought = bench.mirror.import_manifest(digest, None, bytes.clone());
+    assert_eq!(brought.await.unwrap(), Imported::There);
+    let image = bench.mirror.import_image(&Bench::name(), digest).await;
+    assert_eq!(image.unwrap().blobs, 3);
 }
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
