@@ -54,17 +54,22 @@ async fn try_import(
     layout: &Path,
     namings: &[(&str, Option<&str>)],
 ) -> Result<Vec<Put>, carry::CarryError> {
+    let job = import_job(mirror, layout, namings);
+    within("an import", carry::import(&job)).await
+}
+
+fn import_job(mirror: &Mirror, layout: &Path, namings: &[(&str, Option<&str>)]) -> ImportJob {
     let namings = namings.iter().map(|(text, reference)| Naming {
         name: name(text),
         reference: reference.map(str::to_owned),
     });
-    let job = ImportJob {
+    ImportJob {
         layout: layout.to_path_buf(),
         images: namings.collect(),
+        pin: false,
         admin: format!("http://{}", mirror.admin.0).parse().unwrap(),
         output: Output::Silent,
-    };
-    within("an import", carry::import(&job)).await
+    }
 }
 
 /// Imports, and says what was brought.
@@ -532,6 +537,56 @@ async fn an_image_is_whole_that_is_imported_while_another_one_of_its_repository_
         assert_pulls(&far, "library/app", "docker.io", "new", &new).await;
         assert_eq!(remove("app:new").await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn imported_images_are_pinned_where_that_is_wanted() {
+    let world = World::new().await;
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("images.tar");
+    export(&world.mirror, &["nginx:1.27", "ghcr.io/org/app:v1"], &path).await;
+    let far = secluded().await;
+    let pins = async |mirror: &Mirror| {
+        let answer = mirror.admin.get("/api/v1/pins").await;
+        let said: Value = serde_json::from_slice(&answer.body).unwrap();
+        let pins = said["pins"].as_array().unwrap().clone();
+        let told = pins.iter().map(|pin| {
+            assert_eq!(pin["blobs"], pin["stored_blobs"], "{pin}");
+            assert_eq!(pin["by_rule"], false, "{pin}");
+            (
+                pin["image"].as_str().unwrap().to_owned(),
+                pin["blobs"].as_u64().unwrap(),
+            )
+        });
+        told.collect::<Vec<_>>()
+    };
+    import(&far, &path).await;
+    assert_eq!(pins(&far).await, []);
+    // What is there already is pinned as well as what is brought.
+    let names = [("nginx:1.27", None), ("ghcr.io/org/app:v1", None)];
+    for names in [&names[..1], &names[..]] {
+        let mut job = import_job(&far, &path, names);
+        job.pin = true;
+        let puts = within("an import", carry::import(&job)).await.unwrap();
+        assert!(puts.iter().all(|put| put.failed.is_none()), "{puts:?}");
+        assert_eq!(pins(&far).await.len(), names.len());
+    }
+    let expected = [
+        ("docker.io/library/nginx:1.27".to_owned(), 4),
+        ("ghcr.io/org/app:v1".to_owned(), 3),
+    ];
+    let far = far.restart().await;
+    assert_eq!(pins(&far).await, expected);
+    let header = [("x-roadstead-admin", "1")];
+    let remove = "/api/v1/images?image=nginx:1.27";
+    let answer = far.admin.ask(Method::DELETE, remove, &header).await;
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    let unclear = format!(
+        "/api/v1/import/images?name=nginx:2&digest={}&pin=maybe",
+        world.image.manifest.digest
+    );
+    let answer = far.admin.ask(Method::POST, &unclear, &header).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
 }
 
 /// In each of them a removal and an import meet, somewhere.

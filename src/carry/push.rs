@@ -73,17 +73,20 @@ impl Admin {
         created(status, &said)
     }
 
-    /// Gives what was brought its name.
+    /// Gives what was brought its name, and pins it if that is wanted.
     pub(super) async fn image(
         &self,
         name: &ImageName,
         digest: &Digest,
+        pin: bool,
     ) -> Result<Named, CarryError> {
-        let query = url::form_urlencoded::Serializer::new(String::new())
-            .append_pair("name", &name.to_string())
-            .append_pair("digest", &digest.to_string())
-            .finish();
-        let target = format!("/api/v1/import/images?{query}");
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("name", &name.to_string());
+        query.append_pair("digest", &digest.to_string());
+        if pin {
+            query.append_pair("pin", "true");
+        }
+        let target = format!("/api/v1/import/images?{}", query.finish());
         let (status, said) = self.ask(Method::POST, &target, Payload::none()).await?;
         match status {
             StatusCode::OK => {
@@ -91,7 +94,9 @@ impl Admin {
                 let absent = absent.unwrap_or_default();
                 Ok(Named::Done { absent })
             }
-            StatusCode::CONFLICT => Ok(Named::Incomplete(refused(status, &said).to_string())),
+            StatusCode::CONFLICT if said.get("missing").is_some() => {
+                Ok(Named::Incomplete(refused(status, &said).to_string()))
+            }
             _ => Err(refused(status, &said)),
         }
     }

@@ -87,6 +87,9 @@ pub enum ImportError {
     /// An image has too many parts.
     #[error("the image has more than {MANIFESTS_MAX} manifests")]
     TooMany,
+    /// It can be pulled now, but is not pinned.
+    #[error("it is imported, but not pinned: {0}")]
+    NotPinned(String),
     /// It cannot be kept.
     #[error("it cannot be stored: {why}")]
     NotStored {
@@ -175,14 +178,16 @@ impl Mirror {
 
     /// Gives an image its name: from now on it can be pulled. All of it must be there, but for manifests that an
     /// index names, of which one will do. An operator's removal that is under way is waited for: it does not know
-    /// yet that the image needs what it is about to remove, and the image lacks what it has removed.
+    /// yet that the image needs what it is about to remove, and the image lacks what it has removed. With `pin` it is
+    /// pinned as well, as by [`Mirror::pin_image`].
     ///
     /// # Errors
-    /// [`ImportError`]; what the name meant before it means on.
+    /// [`ImportError`]; what the name meant before it means on, but for [`ImportError::NotPinned`].
     pub async fn import_image(
         &self,
         name: &ImageName,
         digest: &Digest,
+        pin: bool,
     ) -> Result<ImportedImage, ImportError> {
         let inner = &self.inner;
         if !inner.upstreams.contains_key(&name.upstream) {
@@ -216,6 +221,10 @@ impl Mirror {
             inner.tell_pins(PinNews::Manifest(source, *digest));
         }
         tracing::info!(image = %name, %digest, manifests = walk.image.manifests, blobs = walk.image.blobs, "an image was imported");
+        if pin {
+            let pinned = self.pin_image(&name.to_string()).await;
+            pinned.map_err(|error| ImportError::NotPinned(error.to_string()))?;
+        }
         Ok(walk.image)
     }
 }

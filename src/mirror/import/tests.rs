@@ -112,7 +112,7 @@ async fn a_name_is_given_before_an_operators_removal_or_after_it_and_then_what_w
     bench.bring_all().await;
     let (name, root) = (Bench::name(), bench.manifest.0);
     let removing = bench.mirror.inner.removing.lock().await;
-    let mut naming = pin!(bench.mirror.import_image(&name, &root));
+    let mut naming = pin!(bench.mirror.import_image(&name, &root, false));
     // All that it could wait for besides comes off the disk.
     let waited = tokio::time::timeout(Duration::from_millis(200), &mut naming).await;
     assert!(
@@ -138,7 +138,11 @@ async fn a_name_is_given_before_an_operators_removal_or_after_it_and_then_what_w
     };
     assert!(bench.store.tags(&source, &tag).await.is_empty());
     bench.bring(&gone, &bench.blobs[1].1).await;
-    let image = bench.mirror.import_image(&name, &root).await.unwrap();
+    let image = bench
+        .mirror
+        .import_image(&name, &root, false)
+        .await
+        .unwrap();
     assert_eq!((image.manifests, image.blobs), (1, 3));
     assert!(bench.mirror.inner.removing.lock().now_or_never().is_some());
 }
@@ -150,7 +154,10 @@ async fn a_manifest_that_is_in_memory_only_is_missed() {
     let root = bench.manifest.0;
     assert!(bench.mirror.inner.local(&root).await.is_some());
     bench.store.remove(&root).await;
-    let named = bench.mirror.import_image(&Bench::name(), &root).await;
+    let named = bench
+        .mirror
+        .import_image(&Bench::name(), &root, false)
+        .await;
     match named {
         Err(ImportError::Incomplete(missing)) => assert_eq!(missing, [root]),
         other => panic!("{other:?}"),
@@ -173,7 +180,10 @@ async fn files_that_a_lost_index_does_not_know_need_not_be_brought() {
     let (digest, bytes) = &bench.manifest;
     let brought = bench.mirror.import_manifest(digest, None, bytes.clone());
     assert_eq!(brought.await.unwrap(), Imported::There);
-    let image = bench.mirror.import_image(&Bench::name(), digest).await;
+    let image = bench
+        .mirror
+        .import_image(&Bench::name(), digest, false)
+        .await;
     assert_eq!(image.unwrap().blobs, 3);
 }
 
