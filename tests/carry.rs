@@ -530,10 +530,29 @@ async fn an_image_is_whole_that_is_imported_while_another_one_of_its_repository_
         let header = [("x-roadstead-admin", "1")];
         far.admin.ask(Method::DELETE, &path, &header).await
     };
+    let digest = &new.manifest.digest;
+    let path = format!("/api/v1/import/images?name=app:new&digest={digest}");
+    let give_name = async || {
+        let header = [("x-roadstead-admin", "1")];
+        far.admin.ask(Method::POST, &path, &header).await.status
+    };
     for round in 0..ROUNDS {
         import(&far, &first).await;
-        let (_, removed) = tokio::join!(import(&far, &second), remove("app:old"));
+        // All of it is brought, and cannot have this name.
+        let nobodys = [("registry.example/app:new", None)];
+        let puts = try_import(&far, &second, &nobodys).await.unwrap();
+        assert!(puts[0].failed.is_some());
+        let (named, removed) = if round % 2 == 0 {
+            tokio::join!(give_name(), remove("app:old"))
+        } else {
+            let (removed, named) = tokio::join!(remove("app:old"), give_name());
+            (named, removed)
+        };
         assert_eq!(removed.status, 200, "{round}: {}", removed.text());
+        if named != 200 {
+            assert_eq!(named, 409, "{round}");
+            import(&far, &second).await;
+        }
         assert_pulls(&far, "library/app", "docker.io", "new", &new).await;
         assert_eq!(remove("app:new").await.status, 200);
     }
@@ -589,7 +608,7 @@ async fn imported_images_are_pinned_where_that_is_wanted() {
     assert_eq!(answer.status, 400, "{}", answer.text());
 }
 
-/// In each of them a removal and an import meet, somewhere.
+/// In each of them a removal and an import meet, each time a little differently.
 const ROUNDS: usize = 20;
 
 #[tokio::test]
