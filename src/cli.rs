@@ -10,7 +10,6 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use url::Url;
 
-use crate::admin::reach::Place;
+use crate::admin::reach::{Place, ReachError, admin_url, server_url};
 use crate::admin::{self, CommandError, Screen};
 use crate::app::App;
 use crate::clock::{Clock as _, SystemClock};
@@ -43,18 +42,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(overrides) => load(&overrides).map(|config| check(&config)),
         Command::Warm(arguments) => match &arguments.server {
             Some(server) => Ok(server.clone()),
-            None => load_file(arguments.config.as_ref()).and_then(|config| server_url(&config)),
+            None => found(arguments.config.as_ref(), server_url),
         }
         .map(|server| warm(&arguments, server)),
         Command::Verify(arguments) => verify(&arguments),
         Command::Export(arguments) => match &arguments.server {
             Some(server) => Ok(server.clone()),
-            None => load_file(arguments.config.as_ref()).and_then(|config| server_url(&config)),
+            None => found(arguments.config.as_ref(), server_url),
         }
         .map(|server| export(&arguments, server)),
         Command::Import(arguments) => match &arguments.admin {
             Some(admin) => Ok(admin.clone()),
-            None => load_file(arguments.config.as_ref()).and_then(|config| admin_url(&config)),
+            None => found(arguments.config.as_ref(), admin_url),
         }
         .map(|admin| import(&arguments, admin)),
         Command::Admin(command) => {
@@ -120,27 +119,12 @@ fn load_file(file: Option<&PathBuf>) -> Result<Config, String> {
     Config::load(&overrides).map_err(|error| error.to_string())
 }
 
-/// Where the mirror of this configuration is reached from this machine.
-fn server_url(config: &Config) -> Result<Url, String> {
-    url_of(config.server.scheme(), config.server.listen, "--server")
-}
-
-/// Where its operator reaches it.
-fn admin_url(config: &Config) -> Result<Url, String> {
-    url_of("http", config.server.admin_listen, "--admin")
-}
-
-fn url_of(scheme: &str, mut address: SocketAddr, flag: &str) -> Result<Url, String> {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    let url = format!("{scheme}://{address}");
-    // A link-local address with its zone is none.
-    url.parse()
-        .map_err(|error| format!("{url} is no URL ({error}): name the server with {flag}"))
+/// The address of the running server that the configuration has.
+fn found(
+    file: Option<&PathBuf>,
+    address: impl FnOnce(&Config) -> Result<Url, ReachError>,
+) -> Result<Url, String> {
+    address(&load_file(file)?).map_err(|error| error.to_string())
 }
 
 fn verify(arguments: &verify::Arguments) -> Result<ExitCode, String> {
@@ -149,7 +133,8 @@ fn verify(arguments: &verify::Arguments) -> Result<ExitCode, String> {
         (admin.clone(), None)
     } else {
         let config = load_file(arguments.config.as_ref())?;
-        (admin_url(&config)?, Some(config))
+        let admin = admin_url(&config).map_err(|error| error.to_string())?;
+        (admin, Some(config))
     };
     let job = arguments.job(admin, config);
     let job = job.map_err(|error| error.to_string())?;

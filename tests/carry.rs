@@ -11,8 +11,11 @@
 
 mod common;
 
+#[path = "carry/layouts.rs"]
+mod layouts;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use common::images::{image, index};
@@ -21,7 +24,7 @@ use http::Method;
 use roadstead::carry::{self, ExportJob, Exported, ImportJob, Naming, Output, Put};
 use roadstead::oci::ImageName;
 use roadstead::warm::Wanted;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 fn name(text: &str) -> ImageName {
@@ -54,17 +57,22 @@ async fn try_import(
     layout: &Path,
     namings: &[(&str, Option<&str>)],
 ) -> Result<Vec<Put>, carry::CarryError> {
+    let job = import_job(mirror, layout, namings);
+    within("an import", carry::import(&job)).await
+}
+
+fn import_job(mirror: &Mirror, layout: &Path, namings: &[(&str, Option<&str>)]) -> ImportJob {
     let namings = namings.iter().map(|(text, reference)| Naming {
         name: name(text),
         reference: reference.map(str::to_owned),
     });
-    let job = ImportJob {
+    ImportJob {
         layout: layout.to_path_buf(),
         images: namings.collect(),
+        pin: false,
         admin: format!("http://{}", mirror.admin.0).parse().unwrap(),
         output: Output::Silent,
-    };
-    within("an import", carry::import(&job)).await
+    }
 }
 
 /// Imports, and says what was brought.
@@ -222,247 +230,6 @@ async fn of_an_index_the_wanted_platforms_are_carried() {
     assert_eq!(far.get(&absent).await.status, 502);
 }
 
-/// A layout in a directory, to be spoilt.
-struct Spoilt {
-    dir: TempDir,
-    image: Image,
-}
-
-impl Spoilt {
-    /// A whole one, as other tools write them: the name is a tag alone.
-    fn new() -> Self {
-        let dir = TempDir::new().unwrap();
-        let image = image(7, &[1500, 3000], Dialect::Oci);
-        let spoilt = Self { dir, image };
-        fs::create_dir_all(spoilt.path("blobs/sha256")).unwrap();
-        spoilt.write("oci-layout", br#"{"imageLayoutVersion": "1.0.0"}"#);
-        spoilt.write_index(&json!({"org.opencontainers.image.ref.name": "v1"}));
-        for blob in spoilt.image.blobs() {
-            spoilt.write(&Self::blob(&blob.digest), &blob.bytes);
-        }
-        let manifest = &spoilt.image.manifest;
-        spoilt.write(&Self::blob(&manifest.digest), &manifest.bytes);
-        spoilt
-    }
-
-    fn blob(digest: &str) -> String {
-        format!("blobs/sha256/{}", &digest["sha256:".len()..])
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) {
-        fs::write(self.path(name), bytes).unwrap();
-    }
-
-    fn write_index(&self, annotations: &Value) {
-        let manifest = &self.image.manifest;
-        let index = json!({"schemaVersion": 2, "manifests": [{
-            "mediaType": manifest.media_type, "digest": manifest.digest,
-            "size": manifest.bytes.len(), "annotations": annotations}]});
-        self.write("index.json", index.to_string().as_bytes());
-    }
-
-    /// An archive of it, as `tar` makes them.
-    fn archive(&self) -> PathBuf {
-        let path = self.dir.path().join("archive.tar");
-        let mut builder = tar::Builder::new(fs::File::create(&path).unwrap());
-        for name in ["oci-layout", "index.json", "blobs"] {
-            let from = self.path(name);
-            let inside = format!("./{name}");
-            if from.is_dir() {
-                builder.append_dir_all(inside, from).unwrap();
-            } else {
-                builder.append_path_with_name(from, inside).unwrap();
-            }
-        }
-        builder.finish().unwrap();
-        path
-    }
-}
-
-const NAMED: [(&str, Option<&str>); 1] = [("app:1", None)];
-
-#[tokio::test]
-async fn layouts_of_other_tools_are_imported_under_a_given_name() {
-    let whole = Spoilt::new();
-    let far = secluded().await;
-    let error = try_import(&far, whole.dir.path(), &[]).await.unwrap_err();
-    assert!(error.to_string().contains("write IMAGE=REF"), "{error}");
-    let none = [("app:1", Some("v2"))];
-    let error = try_import(&far, whole.dir.path(), &none).await.unwrap_err();
-    assert!(
-        error.to_string().contains("no image called \"v2\""),
-        "{error}"
-    );
-    for (path, naming, tag) in [
-        (whole.dir.path().to_path_buf(), ("app:1", None), "1"),
-        (whole.archive(), ("app:2", Some("v1")), "2"),
-    ] {
-        let puts = try_import(&far, &path, &[naming]).await.unwrap();
-        assert_eq!(puts[0].failed, None);
-        assert_pulls(&far, "library/app", "docker.io", tag, &whole.image).await;
-    }
-    // A full name in either annotation will do.
-    whole.write_index(&json!({"io.containerd.image.name": "ghcr.io/a/b:3"}));
-    assert_eq!(
-        import(&far, whole.dir.path()).await,
-        [("ghcr.io/a/b:3".to_owned(), 0)]
-    );
-    assert_pulls(&far, "a/b", "ghcr.io", "3", &whole.image).await;
-    let unknown = [("registry.example/a:1", None)];
-    let puts = try_import(&far, whole.dir.path(), &unknown).await.unwrap();
-    let failed = puts[0].failed.as_ref().unwrap().to_string();
-    assert!(
-        failed.contains("registry.example is not configured"),
-        "{failed}"
-    );
-}
-
-/// Does something bad to a layout, and says which file it was.
-type Harm = fn(&Spoilt) -> String;
-
-const HARMED_FILES: [(&str, Harm); 4] = [
-    ("no file oci-layout", |it| {
-        fs::remove_file(it.path("oci-layout")).unwrap();
-        String::new()
-    }),
-    ("version \"2.0.0\"", |it| {
-        it.write("oci-layout", br#"{"imageLayoutVersion": "2.0.0"}"#);
-        "oci-layout".to_owned()
-    }),
-    ("docker save", |it| {
-        fs::remove_file(it.path("oci-layout")).unwrap();
-        it.write("manifest.json", b"[]");
-        String::new()
-    }),
-    ("index.json", |it| {
-        it.write("index.json", b"{\"schemaVersion\": 2, \"manifests\": [");
-        String::new()
-    }),
-];
-
-const HARMED_BLOBS: [(&str, Harm); 7] = [
-    ("is missing", |it| {
-        let blob = Spoilt::blob(&it.image.layers[1].digest);
-        fs::remove_file(it.path(&blob)).unwrap();
-        blob
-    }),
-    ("is missing", |it| {
-        let blob = Spoilt::blob(&it.image.manifest.digest);
-        fs::remove_file(it.path(&blob)).unwrap();
-        blob
-    }),
-    ("the bytes have the digest sha256:", |it| {
-        let blob = Spoilt::blob(&it.image.layers[0].digest);
-        it.write(&blob, &common::images::noise(9, 1500));
-        blob
-    }),
-    ("the bytes have the digest sha256:", |it| {
-        let blob = Spoilt::blob(&it.image.manifest.digest);
-        let mut bytes = it.image.manifest.bytes.to_vec();
-        bytes[5] ^= 1;
-        it.write(&blob, &bytes);
-        blob
-    }),
-    ("has 20 bytes, and should have 1500", |it| {
-        let blob = Spoilt::blob(&it.image.layers[0].digest);
-        it.write(&blob, &[0; 20]);
-        blob
-    }),
-    ("is no plain file", |it| {
-        let blob = Spoilt::blob(&it.image.layers[0].digest);
-        fs::remove_file(it.path(&blob)).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", it.path(&blob)).unwrap();
-        blob
-    }),
-    ("not a digest", |it| {
-        let index = json!({"schemaVersion": 2, "manifests": [
-                {"mediaType": "m", "digest": "../../../etc/passwd", "size": 5}]});
-        it.write("index.json", index.to_string().as_bytes());
-        String::new()
-    }),
-];
-
-#[tokio::test]
-async fn what_is_wrong_with_a_layout_is_said_and_nothing_of_the_image_is_served() {
-    for (words, harm) in HARMED_FILES.into_iter().chain(HARMED_BLOBS) {
-        // A new one each time: what the one before has is not asked of the layout.
-        let far = secluded().await;
-        let spoilt = Spoilt::new();
-        let file = harm(&spoilt);
-        let said = match try_import(&far, spoilt.dir.path(), &NAMED).await {
-            Ok(puts) => puts[0].failed.as_ref().map(ToString::to_string),
-            Err(error) => Some(error.to_string()),
-        };
-        let said = said.unwrap_or_else(|| panic!("imported in spite of: {words}"));
-        assert!(
-            said.contains(words) && said.contains(&file),
-            "{words}: {said}"
-        );
-        let accept = [("accept", spoilt.image.manifest.media_type.as_str())];
-        let answer = far.get_with("/v2/library/app/manifests/1", &accept).await;
-        assert_eq!(answer.status, 502, "{words}: no tag");
-    }
-}
-
-#[tokio::test]
-async fn broken_archives_are_refused_by_the_name_of_the_entry() {
-    let spoilt = Spoilt::new();
-    let whole = fs::read(spoilt.archive()).unwrap();
-    let far = secluded().await;
-    let refused = async |bytes: &[u8], words: &str| {
-        let path = spoilt.path("broken.tar");
-        fs::write(&path, bytes).unwrap();
-        let said = match try_import(&far, &path, &NAMED).await {
-            Ok(puts) => puts[0].failed.clone().map(|it| it.to_string()),
-            Err(error) => Some(error.to_string()),
-        };
-        let said = said.unwrap_or_else(|| panic!("imported in spite of: {words}"));
-        assert!(said.contains(words), "{words}: {said}");
-    };
-    refused(b"", "it is empty").await;
-    refused(&[0x1f, 0x8b, 8, 0, 1, 2, 3], "compressed").await;
-    refused(&common::images::noise(3, 5000), "no tar archive").await;
-    // Cut within the last file, behind which there is nothing but two records of zeros.
-    let cut = whole.len() - 1024 - 700;
-    refused(&whole[..cut], "it was cut short").await;
-    let evil = |entry: &str, kind: tar::EntryType, size: u64| {
-        let mut header = tar::Header::new_gnu();
-        // Set by hand: the crate would not write such a name.
-        header.as_gnu_mut().unwrap().name[..entry.len()].copy_from_slice(entry.as_bytes());
-        header.set_entry_type(kind);
-        header.set_size(size);
-        header.set_mode(0o644);
-        if kind.is_symlink() {
-            header.set_link_name("/etc/passwd").unwrap();
-        }
-        header.set_cksum();
-        [header.as_bytes().as_slice(), &whole].concat()
-    };
-    let file = tar::EntryType::Regular;
-    refused(
-        &evil("../../etc/cron.d/x", file, 0),
-        "leads out of the archive",
-    )
-    .await;
-    refused(&evil("/etc/cron.d/x", file, 0), "leads out of the archive").await;
-    let link = tar::EntryType::Symlink;
-    refused(
-        &evil("blobs/sha256/aa", link, 0),
-        "blobs/sha256/aa: is no plain file",
-    )
-    .await;
-    refused(
-        &evil("blobs/sha256/bb", file, 1 << 50),
-        "blobs/sha256/bb: is said to have",
-    )
-    .await;
-    assert!(!spoilt.path("etc").exists());
-}
-
 #[tokio::test]
 async fn the_server_believes_no_bytes_and_gives_no_name_to_half_an_image() {
     let world = World::new().await;
@@ -502,6 +269,109 @@ async fn the_server_believes_no_bytes_and_gives_no_name_to_half_an_image() {
         .await;
     assert_ne!(answer.status, 200);
 }
+
+#[tokio::test]
+async fn an_image_is_whole_that_is_imported_while_another_one_of_its_repository_is_removed() {
+    // The layer that both have used to go with the one, or was no longer known as the repository's.
+    let hub = FakeRegistry::start().await;
+    let (old, new) = (
+        image(1, &[3000, 9000], Dialect::Oci),
+        image(1, &[3000, 9000, 50], Dialect::Oci),
+    );
+    assert_eq!(old.layers[1].digest, new.layers[1].digest);
+    hub.put_image("library/app", Some("old"), &old);
+    hub.put_image("library/app", Some("new"), &new);
+    let mirror = Mirror::of(&hub).await;
+    let dir = TempDir::new().unwrap();
+    let (first, second) = (dir.path().join("old.tar"), dir.path().join("new.tar"));
+    export(&mirror, &["app:old"], &first).await;
+    export(&mirror, &["app:new"], &second).await;
+    let far = secluded().await;
+    let remove = async |image: &str| {
+        let path = format!("/api/v1/images?image={image}");
+        let header = [("x-roadstead-admin", "1")];
+        far.admin.ask(Method::DELETE, &path, &header).await
+    };
+    let digest = &new.manifest.digest;
+    let path = format!("/api/v1/import/images?name=app:new&digest={digest}");
+    let give_name = async || {
+        let header = [("x-roadstead-admin", "1")];
+        far.admin.ask(Method::POST, &path, &header).await.status
+    };
+    for round in 0..ROUNDS {
+        import(&far, &first).await;
+        // All of it is brought, and cannot have this name.
+        let nobodys = [("registry.example/app:new", None)];
+        let puts = try_import(&far, &second, &nobodys).await.unwrap();
+        assert!(puts[0].failed.is_some());
+        let (named, removed) = if round % 2 == 0 {
+            tokio::join!(give_name(), remove("app:old"))
+        } else {
+            let (removed, named) = tokio::join!(remove("app:old"), give_name());
+            (named, removed)
+        };
+        assert_eq!(removed.status, 200, "{round}: {}", removed.text());
+        if named != 200 {
+            assert_eq!(named, 409, "{round}");
+            import(&far, &second).await;
+        }
+        assert_pulls(&far, "library/app", "docker.io", "new", &new).await;
+        assert_eq!(remove("app:new").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn imported_images_are_pinned_where_that_is_wanted() {
+    let world = World::new().await;
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("images.tar");
+    export(&world.mirror, &["nginx:1.27", "ghcr.io/org/app:v1"], &path).await;
+    let far = secluded().await;
+    let pins = async |mirror: &Mirror| {
+        let answer = mirror.admin.get("/api/v1/pins").await;
+        let said: Value = serde_json::from_slice(&answer.body).unwrap();
+        let pins = said["pins"].as_array().unwrap().clone();
+        let told = pins.iter().map(|pin| {
+            assert_eq!(pin["blobs"], pin["stored_blobs"], "{pin}");
+            assert_eq!(pin["by_rule"], false, "{pin}");
+            (
+                pin["image"].as_str().unwrap().to_owned(),
+                pin["blobs"].as_u64().unwrap(),
+            )
+        });
+        told.collect::<Vec<_>>()
+    };
+    import(&far, &path).await;
+    assert_eq!(pins(&far).await, []);
+    // What is there already is pinned as well as what is brought.
+    let names = [("nginx:1.27", None), ("ghcr.io/org/app:v1", None)];
+    for names in [&names[..1], &names[..]] {
+        let mut job = import_job(&far, &path, names);
+        job.pin = true;
+        let puts = within("an import", carry::import(&job)).await.unwrap();
+        assert!(puts.iter().all(|put| put.failed.is_none()), "{puts:?}");
+        assert_eq!(pins(&far).await.len(), names.len());
+    }
+    let expected = [
+        ("docker.io/library/nginx:1.27".to_owned(), 4),
+        ("ghcr.io/org/app:v1".to_owned(), 3),
+    ];
+    let far = far.restart().await;
+    assert_eq!(pins(&far).await, expected);
+    let header = [("x-roadstead-admin", "1")];
+    let remove = "/api/v1/images?image=nginx:1.27";
+    let answer = far.admin.ask(Method::DELETE, remove, &header).await;
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    let unclear = format!(
+        "/api/v1/import/images?name=nginx:2&digest={}&pin=maybe",
+        world.image.manifest.digest
+    );
+    let answer = far.admin.ask(Method::POST, &unclear, &header).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+}
+
+/// In each of them a removal and an import meet, each time a little differently.
+const ROUNDS: usize = 20;
 
 #[tokio::test]
 async fn a_cache_without_room_says_so() {

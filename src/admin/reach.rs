@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -32,7 +32,7 @@ use crate::oci::Directory;
 use crate::server::AdminApi;
 use crate::store::{self, OpenError, Store};
 use crate::telemetry::Metrics;
-use crate::upstream::{FetchError, PlainClient};
+use crate::upstream::{AdminClient, AdminError, Payload};
 
 /// Where to look for the store.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub struct Place {
     pub directory: bool,
     /// The configuration, for the directory and what is done about tags.
     pub config: Config,
+    /// How long a server may take to say that it is there.
+    sign_of_life: Duration,
 }
 
 /// Who has the store.
@@ -59,7 +61,7 @@ pub enum Reached {
 /// The admin API of a server that runs.
 #[derive(Debug)]
 pub struct Client {
-    http: PlainClient,
+    http: AdminClient,
     admin: Url,
 }
 
@@ -138,13 +140,18 @@ impl Place {
         let named = admin.is_some();
         let admin = match admin {
             Some(admin) => admin,
-            None => admin_url(config.server.admin_listen)?,
+            None if config.server.admin_listen.port() == 0 => {
+                let why = "server.admin_listen has port 0, which is another one each time: name the admin listener with --admin";
+                return Err(ReachError::Address(why.to_owned()));
+            }
+            None => admin_url(&config)?,
         };
         Ok(Self {
             admin,
             named,
             directory: false,
             config,
+            sign_of_life: SIGN_OF_LIFE_MAX,
         })
     }
 
@@ -166,9 +173,10 @@ impl Place {
             let opened = self.open(Purpose::Look).await?;
             return Ok(Reached::Directory(Box::new(opened)));
         }
-        let why = match self.server().await {
+        let http = AdminClient::new(&self.admin).map_err(ReachError::Address)?;
+        let why = match self.server(http).await {
             Ok(client) => return Ok(Reached::Server(Box::new(client))),
-            Err(why) => why,
+            Err(why) => why.cause(),
         };
         let admin = self.admin.to_string();
         if self.named {
@@ -185,16 +193,13 @@ impl Place {
     }
 
     /// The server that answers at the admin address.
-    async fn server(&self) -> Result<Client, String> {
-        let http = PlainClient::new(&self.admin, None)?;
+    async fn server(&self, http: AdminClient) -> Result<Client, AdminError> {
+        let patience = Some(self.sign_of_life);
+        let asked = http.send(Method::GET, "/healthz", Payload::none(), patience);
         // Whoever answers is there, whatever he says; what he says is seen to when he is asked.
-        match http.get("/healthz", None, ANSWER_WAIT_MAX).await {
-            Ok(_) => Ok(Client {
-                http,
-                admin: self.admin.clone(),
-            }),
-            Err(error) => Err(error.to_string()),
-        }
+        drop(asked.await?);
+        let admin = self.admin.clone();
+        Ok(Client { http, admin })
     }
 
     /// Opens the cache directory, which must exist. Fails while another process has it.
@@ -304,16 +309,13 @@ impl Reached {
 
 impl Client {
     async fn ask(&self, method: Method, target: &str) -> Result<(StatusCode, Bytes), ReachError> {
-        let gone = |error: FetchError| ReachError::NotThere {
+        let gone = |error: AdminError| ReachError::NotThere {
             admin: self.admin.to_string(),
-            why: error.to_string(),
+            why: error.cause(),
         };
-        let headers = [(ADMIN_HEADER, HeaderValue::from_static("1"))];
-        let answer = self
-            .http
-            .send(method, target, &headers, ANSWER_WAIT_MAX)
-            .await
-            .map_err(gone)?;
+        let patience = Some(ANSWER_WAIT_MAX);
+        let asked = self.http.send(method, target, Payload::none(), patience);
+        let answer = asked.await.map_err(gone)?;
         let (head, body) = answer.into_parts();
         let nonsense = |error: &dyn fmt::Display| ReachError::Nonsense {
             from: self.admin.to_string(),
@@ -349,31 +351,77 @@ fn refusal(status: StatusCode, body: &[u8]) -> ReachError {
     }
 }
 
-/// Where the admin listener of this machine's server is reached.
-fn admin_url(mut address: SocketAddr) -> Result<Url, ReachError> {
-    if address.port() == 0 {
-        let why = "server.admin_listen has port 0, which is another one each time: name the admin listener with --admin";
-        return Err(ReachError::Address(why.to_owned()));
-    }
+/// Where the mirror of this configuration is reached from this machine: its registry port.
+///
+/// # Errors
+/// [`ReachError::Address`].
+pub fn server_url(config: &Config) -> Result<Url, ReachError> {
+    url_of(config.server.scheme(), config.server.listen, "--server")
+}
+
+/// Where its operator reaches it: the admin listener.
+///
+/// # Errors
+/// [`ReachError::Address`].
+pub fn admin_url(config: &Config) -> Result<Url, ReachError> {
+    url_of("http", config.server.admin_listen, "--admin")
+}
+
+fn url_of(scheme: &str, mut address: SocketAddr, flag: &str) -> Result<Url, ReachError> {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
             SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
             SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         });
     }
-    let url = format!("http://{address}");
+    let url = format!("{scheme}://{address}");
+    // A link-local address with its zone is none.
     url.parse().map_err(|error| {
         ReachError::Address(format!(
-            "{url} is no URL ({error}): name the admin listener with --admin"
+            "{url} is no URL ({error}): name the server with {flag}"
         ))
     })
 }
 
-/// What requests that change something must have: no form of a web page can send it.
-pub const ADMIN_HEADER: HeaderName = HeaderName::from_static("x-roadstead-admin");
+/// Whether a roadstead is there: it answers that from memory, at once. Who is connected to and says nothing is
+/// something else, or has stopped; ten seconds are for a machine that is busy.
+const SIGN_OF_LIFE_MAX: Duration = Duration::from_secs(10);
 /// Going through an index of millions of entries, or all manifests, takes minutes on a slow disk.
 const ANSWER_WAIT_MAX: Duration = Duration::from_mins(30);
 /// The body is in the server's memory by then.
 const BODY_WAIT_MAX: Duration = Duration::from_mins(1);
 /// Pages are far smaller; a list of ten thousand repositories is not.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn who_takes_a_connection_and_says_nothing_is_no_server() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin: Url = format!("http://{}", silent.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let none = tempfile::tempdir().unwrap();
+        let flags = Overrides {
+            cache_dir: Some(none.path().join("none").display().to_string()),
+            ..Overrides::default()
+        };
+        let config = Config::from_layers(&flags, [], &[]).unwrap();
+        let mut place = Place::new(config, Some(admin)).unwrap();
+        assert_eq!(place.sign_of_life, Duration::from_secs(10));
+        place.sign_of_life = Duration::from_millis(50);
+        // Bounded: it used to be half an hour.
+        let reached = tokio::time::timeout(Duration::from_secs(20), place.reach());
+        let error = reached.await.unwrap().unwrap_err();
+        assert!(matches!(&error, ReachError::NotThere { .. }), "{error}");
+        // Not named by the user, the directory is the next to be looked at.
+        place.named = false;
+        let reached = tokio::time::timeout(Duration::from_secs(20), place.reach());
+        let error = reached.await.unwrap().unwrap_err().to_string();
+        assert!(error.contains("there is no directory"), "{error}");
+    }
+}

@@ -42,6 +42,9 @@ pub struct ImportArguments {
     /// knows by this name, IMAGE=REF for the one that it calls REF [default: all, by their names in the layout]
     #[arg(value_name = "IMAGE[=REF]")]
     pub images: Vec<String>,
+    /// Pin the images, as `roadstead pin` does: they are never evicted
+    #[arg(long)]
+    pub pin: bool,
     /// The admin address of the running roadstead [default: the configuration's `server.admin_listen`]
     #[arg(long, value_name = "URL")]
     pub admin: Option<Url>,
@@ -111,6 +114,7 @@ impl ImportArguments {
                 .iter()
                 .map(naming)
                 .collect::<Result<_, UsageError>>()?,
+            pin: self.pin,
             admin,
             output: Output::Human,
         })

@@ -28,6 +28,8 @@ pub struct ImportJob {
     pub layout: PathBuf,
     /// Which images of it, under which names; all, under their own, when there are none.
     pub images: Vec<Naming>,
+    /// Whether they are pinned as well.
+    pub pin: bool,
     /// The URL of the server's admin listener.
     pub admin: Url,
     /// How it is shown.
@@ -76,6 +78,7 @@ pub async fn import(job: &ImportJob) -> Result<Vec<Put>, CarryError> {
     let run = Run {
         layout,
         admin: Admin::new(&job.admin)?,
+        pin: job.pin,
         reporter,
     };
     let mut puts = Vec::new();
@@ -148,6 +151,7 @@ fn choose<'a>(
 struct Run {
     layout: Layout,
     admin: Admin,
+    pin: bool,
     reporter: Arc<Reporter>,
 }
 
@@ -219,7 +223,7 @@ impl Run {
             let sent = self.admin.manifest(&digest, &media_type, bytes).await;
             sent.map_err(|error| self.layout.fault(&blob_path(&digest), error))?;
         }
-        self.admin.image(name, &root).await
+        self.admin.image(name, &root, self.pin).await
     }
 
     /// What an image consists of. Manifests are checked here, because they are followed; blobs by the server.
@@ -286,9 +290,12 @@ impl Run {
             failed,
         } = put;
         match failed {
-            None => self
-                .reporter
-                .line(&format!("ok  {name} {digest}: {brought} files brought")),
+            None => {
+                let pinned = if self.pin { ", pinned" } else { "" };
+                self.reporter.line(&format!(
+                    "ok  {name} {digest}: {brought} files brought{pinned}"
+                ));
+            }
             Some(error) => self.reporter.note(&format!("FAILED  {name}: {error}")),
         }
     }

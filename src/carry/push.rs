@@ -25,7 +25,7 @@ pub(super) struct Admin {
 pub(super) enum Named {
     /// It can be pulled; so many manifests that its index names were not brought.
     Done { absent: u64 },
-    /// Parts have gone again: they were evicted.
+    /// Parts have gone again: they were evicted, or an operator has removed what had them.
     Incomplete(String),
 }
 
@@ -73,17 +73,20 @@ impl Admin {
         created(status, &said)
     }
 
-    /// Gives what was brought its name.
+    /// Gives what was brought its name, and pins it if that is wanted.
     pub(super) async fn image(
         &self,
         name: &ImageName,
         digest: &Digest,
+        pin: bool,
     ) -> Result<Named, CarryError> {
-        let query = url::form_urlencoded::Serializer::new(String::new())
-            .append_pair("name", &name.to_string())
-            .append_pair("digest", &digest.to_string())
-            .finish();
-        let target = format!("/api/v1/import/images?{query}");
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("name", &name.to_string());
+        query.append_pair("digest", &digest.to_string());
+        if pin {
+            query.append_pair("pin", "true");
+        }
+        let target = format!("/api/v1/import/images?{}", query.finish());
         let (status, said) = self.ask(Method::POST, &target, Payload::none()).await?;
         match status {
             StatusCode::OK => {
@@ -91,7 +94,9 @@ impl Admin {
                 let absent = absent.unwrap_or_default();
                 Ok(Named::Done { absent })
             }
-            StatusCode::CONFLICT => Ok(Named::Incomplete(refused(status, &said).to_string())),
+            StatusCode::CONFLICT if said.get("missing").is_some() => {
+                Ok(Named::Incomplete(refused(status, &said).to_string()))
+            }
             _ => Err(refused(status, &said)),
         }
     }
@@ -102,8 +107,12 @@ impl Admin {
         target: &str,
         payload: Payload,
     ) -> Result<(StatusCode, Value), CarryError> {
-        // Of a blob the answer comes when all of it is on the server's disk.
-        let patience = (method != Method::PUT).then_some(ANSWER_WAIT);
+        let patience = match method {
+            // Of a blob the answer comes when all of it is on the server's disk.
+            Method::PUT => None,
+            Method::POST => Some(NAMING_WAIT),
+            _ => Some(ANSWER_WAIT),
+        };
         let answer = self.client.send(method, target, payload, patience).await;
         let answer = answer.map_err(|error| CarryError(error.to_string()))?;
         let status = answer.status();
@@ -152,5 +161,7 @@ fn pieces(
 
 /// A question is answered at once.
 const ANSWER_WAIT: Duration = Duration::from_mins(1);
+/// An image gets its name when an operator's removal that is under way is over: `gc` takes minutes on a slow disk.
+const NAMING_WAIT: Duration = Duration::from_mins(30);
 /// An image that lacks a thousand parts is told so in some 75 kB.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;

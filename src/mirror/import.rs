@@ -87,6 +87,9 @@ pub enum ImportError {
     /// An image has too many parts.
     #[error("the image has more than {MANIFESTS_MAX} manifests")]
     TooMany,
+    /// It can be pulled now, but is not pinned.
+    #[error("it is imported, but not pinned: {0}")]
+    NotPinned(String),
     /// It cannot be kept.
     #[error("it cannot be stored: {why}")]
     NotStored {
@@ -99,9 +102,8 @@ pub enum ImportError {
 
 impl Mirror {
     /// The size of a blob or manifest that need not be brought.
-    #[must_use]
-    pub fn import_has(&self, digest: &Digest) -> Option<u64> {
-        self.inner.store.contains(digest)
+    pub async fn import_has(&self, digest: &Digest) -> Option<u64> {
+        self.inner.store.find(digest).await
     }
 
     /// Takes a blob of `size` bytes.
@@ -120,6 +122,8 @@ impl Mirror {
             .try_acquire()
             .map_err(|_| ImportError::Busy)?;
         let nobody = nobodys().ok_or(ImportError::Busy)?;
+        // A lost index may not know it yet; from here on it does.
+        inner.store.find(digest).await;
         for _ in 0..ATTEMPTS_MAX {
             let stored = || inner.store.contains(digest).is_some();
             let seat = inner.fills.seat(digest, &nobody, stored);
@@ -162,7 +166,7 @@ impl Mirror {
                 "a signed schema 1 manifest cannot be imported".to_owned(),
             ));
         }
-        let was_there = self.inner.store.contains(digest).is_some();
+        let was_there = self.inner.store.find(digest).await.is_some();
         let put = self.inner.store.put(digest, &inspection.media_type, bytes);
         put.await?;
         Ok(if was_there {
@@ -173,19 +177,24 @@ impl Mirror {
     }
 
     /// Gives an image its name: from now on it can be pulled. All of it must be there, but for manifests that an
-    /// index names, of which one will do.
+    /// index names, of which one will do. An operator's removal that is under way is waited for: it does not know
+    /// yet that the image needs what it is about to remove, and the image lacks what it has removed. With `pin` it is
+    /// pinned as well, as by [`Mirror::pin_image`].
     ///
     /// # Errors
-    /// [`ImportError`]; what the name meant before it means on.
+    /// [`ImportError`]; what the name meant before it means on, but for [`ImportError::NotPinned`].
     pub async fn import_image(
         &self,
         name: &ImageName,
         digest: &Digest,
+        pin: bool,
     ) -> Result<ImportedImage, ImportError> {
         let inner = &self.inner;
         if !inner.upstreams.contains_key(&name.upstream) {
             return Err(ImportError::Upstream(name.upstream.clone()));
         }
+        // Until the links and the tag are recorded: by them the next removal knows what is needed.
+        let _no_removal = inner.removing.lock().await;
         let walk = inner.walk(digest).await?;
         let Some(root) = walk.root.filter(|_| walk.missing.is_empty()) else {
             return Err(ImportError::Incomplete(walk.missing));
@@ -212,6 +221,10 @@ impl Mirror {
             inner.tell_pins(PinNews::Manifest(source, *digest));
         }
         tracing::info!(image = %name, %digest, manifests = walk.image.manifests, blobs = walk.image.blobs, "an image was imported");
+        if pin {
+            let pinned = self.pin_image(&name.to_string()).await;
+            pinned.map_err(|error| ImportError::NotPinned(error.to_string()))?;
+        }
         Ok(walk.image)
     }
 }
@@ -267,11 +280,17 @@ impl Inner {
         }
     }
 
+    /// A manifest that is on disk: one that is in memory alone is gone after the next start.
+    async fn stored_manifest(&self, digest: &Digest) -> Option<Arc<Manifest>> {
+        self.store.find(digest).await?;
+        self.local(digest).await
+    }
+
     async fn walk(&self, digest: &Digest) -> Result<Walk, ImportError> {
         let mut walk = Walk::default();
         let mut seen = HashSet::from([*digest]);
         let mut left = Vec::new();
-        match self.local(digest).await {
+        match self.stored_manifest(digest).await {
             Some(root) => {
                 walk.root = Some(Arc::clone(&root));
                 left.push(root);
@@ -295,13 +314,13 @@ impl Inner {
                     there += 1;
                     continue;
                 }
-                match (child.kind, self.store.contains(&child.digest)) {
-                    (ChildKind::Blob, Some(_)) => {
+                match child.kind {
+                    ChildKind::Blob if self.store.find(&child.digest).await.is_some() => {
                         self.store.touch(&child.digest);
                         walk.image.blobs += 1;
                     }
-                    (ChildKind::Blob, None) => walk.missing.push(child.digest),
-                    (ChildKind::Manifest, _) => match self.local(&child.digest).await {
+                    ChildKind::Blob => walk.missing.push(child.digest),
+                    ChildKind::Manifest => match self.stored_manifest(&child.digest).await {
                         Some(manifest) => {
                             there += 1;
                             left.push(manifest);
@@ -381,3 +400,6 @@ impl From<StoreError> for ImportError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 //! | `GET blobs/DIGEST` | whether a blob or manifest is there already: 200 or 404 |
 //! | `PUT blobs/DIGEST` | a blob, its length announced: 201, or 200 when it was there |
 //! | `PUT manifests/DIGEST` | a manifest or index, with its `Content-Type`: likewise |
-//! | `POST images?name=NAME&digest=DIGEST` | gives what was brought its name, if all of it is there: 200, or 409 and what is missing |
+//! | `POST images?name=NAME&digest=DIGEST` | gives what was brought its name, if all of it is there: 200, or 409 and what is missing; with `&pin=true` it is pinned as well |
 
 use futures_util::StreamExt as _;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub(super) async fn answer(mirror: &Mirror, request: Request<Incoming>) -> Respo
     let path = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
     let answered = match path.split_once('/') {
         _ if path == "images" => image(mirror, &head).await,
-        Some(("blobs", digest)) if head.method == Method::GET => is_there(mirror, digest),
+        Some(("blobs", digest)) if head.method == Method::GET => is_there(mirror, digest).await,
         Some(("blobs", digest)) => Box::pin(blob(mirror, &head, body, digest)).await,
         Some(("manifests", digest)) => Box::pin(manifest(mirror, &head, body, digest)).await,
         Some(_) | None => Err(Refused::new(StatusCode::NOT_FOUND, "there is no such path")),
@@ -45,8 +45,8 @@ pub(super) async fn answer(mirror: &Mirror, request: Request<Incoming>) -> Respo
     answered.unwrap_or_else(|refused| *refused.0)
 }
 
-fn is_there(mirror: &Mirror, digest: &str) -> Answer {
-    match mirror.import_has(&parse(digest)?) {
+async fn is_there(mirror: &Mirror, digest: &str) -> Answer {
+    match mirror.import_has(&parse(digest)?).await {
         Some(size) => Ok(json(StatusCode::OK, &json!({ "size": size }))),
         None => Err(Refused::new(StatusCode::NOT_FOUND, "it is not there")),
     }
@@ -84,7 +84,7 @@ async fn manifest(mirror: &Mirror, head: &request::Parts, body: Incoming, digest
 
 async fn image(mirror: &Mirror, head: &request::Parts) -> Answer {
     expect(head, &Method::POST)?;
-    let (mut name, mut digest) = (None, None);
+    let (mut name, mut digest, mut pin) = (None, None, false);
     let query = head.uri.query().unwrap_or_default();
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         match &*key {
@@ -98,6 +98,7 @@ async fn image(mirror: &Mirror, head: &request::Parts) -> Answer {
                 name = Some(parsed);
             }
             "digest" => digest = Some(parse(&value)?),
+            "pin" => pin = flag(&key, &value)?,
             _ => {
                 let why = format!("{key:?} means nothing here");
                 return Err(Refused::new(StatusCode::BAD_REQUEST, &why));
@@ -108,11 +109,11 @@ async fn image(mirror: &Mirror, head: &request::Parts) -> Answer {
         let why = "name and digest are needed";
         return Err(Refused::new(StatusCode::BAD_REQUEST, why));
     };
-    let image = mirror.import_image(&name, &digest).await;
+    let image = mirror.import_image(&name, &digest, pin).await;
     let image = image.map_err(|error| Refused(Box::new(failure(&error))))?;
     let said = json!({
         "image": name.to_string(), "digest": digest.to_string(),
-        "manifests": image.manifests, "blobs": image.blobs, "absent": image.absent,
+        "manifests": image.manifests, "blobs": image.blobs, "absent": image.absent, "pinned": pin,
     });
     Ok(json(StatusCode::OK, &said))
 }
@@ -138,6 +139,7 @@ fn failure(error: &ImportError) -> Response<AdminBody> {
             let said = json!({ "error": why, "missing": missing });
             return json(StatusCode::CONFLICT, &said);
         }
+        ImportError::NotPinned(_) => StatusCode::CONFLICT,
         ImportError::NotStored { room: true, .. } => StatusCode::INSUFFICIENT_STORAGE,
         ImportError::NotStored { room: false, .. } => StatusCode::INTERNAL_SERVER_ERROR,
     };
@@ -150,6 +152,18 @@ fn expect(head: &request::Parts, method: &Method) -> Result<(), Refused> {
         return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, &why));
     }
     unless_deliberate(&head.headers)
+}
+
+/// As the rest of the admin API reads them.
+fn flag(name: &str, value: &str) -> Result<bool, Refused> {
+    match value {
+        "false" | "0" => Ok(false),
+        "true" | "1" | "" => Ok(true),
+        _ => Err(Refused::new(
+            StatusCode::BAD_REQUEST,
+            &format!("{name} must be true or false"),
+        )),
+    }
 }
 
 fn parse(digest: &str) -> Result<Digest, Refused> {

@@ -19,6 +19,10 @@ use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+/// What a request that changes something must bring, so that no page in a browser can send it; the server has
+/// the same in `server::admin_answer`, which no client may use.
+const ADMIN_HEADER: HeaderName = HeaderName::from_static("x-roadstead-admin");
+
 /// A client of one admin listener.
 #[derive(Debug)]
 pub struct AdminClient {
@@ -46,6 +50,17 @@ pub enum AdminError {
         /// Why.
         why: String,
     },
+}
+
+impl AdminError {
+    /// The cause alone, for a message that says already who was asked.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        match self {
+            Self::NotThere { source, .. } => source.to_string(),
+            Self::Broken { why, .. } => why.clone(),
+        }
+    }
 }
 
 /// What a request carries.
@@ -145,7 +160,7 @@ impl AdminClient {
             .method(method)
             .uri(target)
             .header(HOST, &self.authority)
-            .header(DELIBERATE, "1")
+            .header(ADMIN_HEADER, "1")
             .header(CONTENT_LENGTH, payload.length);
         if let Some(content_type) = payload.content_type {
             request = request.header(CONTENT_TYPE, content_type);
@@ -183,7 +198,5 @@ fn describe(error: &hyper::Error) -> String {
     }
 }
 
-/// What a request that changes something must bring, so that no page in a browser can send it.
-const DELIBERATE: HeaderName = HeaderName::from_static("x-roadstead-admin");
 /// The server is near; a syn that is lost twice is made up for after 3 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,13 +1,15 @@
 //! A client of one server, without the rounds, logins and limits that an upstream has: for commands
-//! that speak to a roadstead which runs.
+//! that pull from the registry port of a roadstead which runs. Its admin listener has a client of its own
+//! (`admin_client`): uploads need bodies that are read as they are sent, and a connection that nobody has let go
+//! of meanwhile, for they cannot be sent twice.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HeaderName, HeaderValue};
-use http::{Method, Request, Response, Uri};
+use http::header::{ACCEPT, HeaderValue};
+use http::{Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use url::Url;
@@ -58,35 +60,19 @@ impl PlainClient {
         accept: Option<&str>,
         patience: Duration,
     ) -> Result<Response<Incoming>, FetchError> {
-        let accept = accept.map(HeaderValue::from_str).transpose();
-        let accept = accept.map_err(|error| FetchError::Protocol(error.to_string()))?;
-        let headers: Vec<_> = accept.map(|accept| (ACCEPT, accept)).into_iter().collect();
-        self.send(Method::GET, target, &headers, patience).await
-    }
-
-    /// A request without a body, with these headers, for a path and query below the server's URL; the
-    /// answer's head must come within `patience`.
-    ///
-    /// # Errors
-    /// No answer came; an answer of any status is none of them.
-    pub async fn send(
-        &self,
-        method: Method,
-        target: &str,
-        headers: &[(HeaderName, HeaderValue)],
-        patience: Duration,
-    ) -> Result<Response<Incoming>, FetchError> {
         let nonsense = |error: &dyn fmt::Display| FetchError::Protocol(error.to_string());
         let base = self.base.as_str().trim_end_matches('/');
         let uri: Uri = format!("{base}{target}")
             .parse()
             .map_err(|error| nonsense(&error))?;
         let mut request = Request::builder()
-            .method(method)
             .uri(uri)
             .body(Full::new(Bytes::new()))
             .map_err(|error| nonsense(&error))?;
-        request.headers_mut().extend(headers.iter().cloned());
+        if let Some(accept) = accept {
+            let accept = HeaderValue::from_str(accept).map_err(|error| nonsense(&error))?;
+            request.headers_mut().insert(ACCEPT, accept);
+        }
         let deadline = Deadline::after(patience);
         self.http.send(Kind::Other, request, deadline, 0).await
     }
