@@ -148,6 +148,7 @@ impl Mirror {
         let stop = self.inner.stop.clone();
         self.inner.tasks.spawn(async move {
             let work = async {
+                run.look_through().await?;
                 if images.is_empty() {
                     run.everything().await
                 } else {
@@ -196,6 +197,17 @@ struct Needed {
 }
 
 impl Run {
+    /// Has all files looked through first, if the start is not through with them: what the index does not know
+    /// yet is verified too, wherever it stands in the order.
+    async fn look_through(&self) -> Result<(), String> {
+        if self.inner.store.knows_all() {
+            return Ok(());
+        }
+        let store = self.inner.store.clone();
+        let looked = tokio::task::spawn_blocking(move || store.scan_all()).await;
+        looked.map_err(|error| format!("the files were not looked through: {error}"))
+    }
+
     async fn everything(&mut self) -> Result<(), String> {
         let (blobs, bytes) = self.inner.store.totals();
         self.progress.of_blobs = blobs;
