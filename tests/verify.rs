@@ -260,51 +260,55 @@ async fn without_a_server_the_directory_is_opened_unless_another_has_it() {
     assert!(error.to_string().contains("nobody answers"), "{error}");
 }
 
-/// An index of indexes, each of which names the next one a hundred times: a hundred million ways to the end.
+/// Three levels of thirty indexes each, every one of which names all those of the next level: 27,000 ways to
+/// the end.
 #[tokio::test]
 async fn what_is_named_many_times_is_looked_at_once() {
     let hub = FakeRegistry::start().await;
     let image = images::image(1, &[3000, 40_000], Dialect::Oci);
     let other = images::image(2, &[2000], Dialect::Oci);
-    hub.put_image("library/a", Some("a"), &other);
+    hub.put_image("library/a", Some("other"), &other);
     hub.put_image("library/a", Some("z"), &image);
     let mirror = Mirror::of(&hub).await;
-    let mut inner = other.manifest.clone();
-    let mut levels = Vec::new();
-    for _ in 0..4 {
-        let named = images::Image {
-            manifest: inner,
-            ..other.clone()
-        };
-        inner = images::index(&[(&named, "amd64"); 100], Dialect::Oci);
-        levels.push(inner.clone());
+    let mut level = vec![other.clone()];
+    for (number, tag) in [(30, None), (30, None), (30, None), (1, Some("many"))] {
+        let named = std::mem::take(&mut level);
+        for variant in 0..number {
+            // Told apart by what they name beside.
+            let beside = images::image(100 + variant, &[1], Dialect::Oci);
+            let mut platforms: Vec<_> = named.iter().map(|it| (it, "amd64")).collect();
+            platforms.push((&beside, "arm64"));
+            let manifest = images::index(&platforms, Dialect::Oci);
+            hub.put_manifest("library/a", tag, &manifest);
+            let reference = tag.unwrap_or(&manifest.digest);
+            let path = format!("/v2/library/a/manifests/{reference}");
+            let accept = [("accept", manifest.media_type.as_str())];
+            let answer = mirror.get_with(&path, &accept).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            level.push(Image {
+                manifest,
+                ..other.clone()
+            });
+        }
     }
-    for (number, level) in levels.iter().enumerate() {
-        let tag = format!("m{number}");
-        hub.put_manifest("library/a", Some(&tag), level);
-        let path = format!("/v2/library/a/manifests/{tag}");
-        let accept = [("accept", level.media_type.as_str())];
-        let answer = mirror.get_with(&path, &accept).await;
-        answer.assert_bytes(200, &level.bytes);
-    }
-    pull(&mirror, "library/a", "a", &other).await;
+    pull(&mirror, "library/a", "other", &other).await;
     pull(&mirror, "library/a", "z", &image).await;
     // The tags before that of its image are looked at first.
     flip(&mirror.blob_path(&image.layers[1].digest));
     let outcome = run(&job(&mirror, &[], false)).await;
     assert_eq!(outcome.findings.len(), 1, "{outcome:?}");
     assert_eq!(outcome.findings[0].images, ["docker.io/library/a:z"]);
-    let outcome = run(&job(&mirror, &["library/a:m3", "library/a:m2"], false)).await;
+    let outcome = run(&job(&mirror, &["library/a:many"], false)).await;
     assert!(outcome.is_well(), "{outcome:?}");
-    assert_eq!(outcome.summary.blobs, 4 + 3, "the indexes and an image");
+    // Beside the image and the indexes those that were never pulled.
+    assert_eq!(outcome.summary.blobs, 3 + 91 + 30);
 
     flip(&mirror.blob_path(&other.layers[0].digest));
     let outcome = run(&job(&mirror, &[], false)).await;
     let layer = other.layers[0].digest.as_str();
     let mut findings = outcome.findings.iter();
     let finding = findings.find(|it| it.digest.as_deref() == Some(layer));
-    let tags = ["a", "m0", "m1", "m2", "m3"].map(|tag| format!("docker.io/library/a:{tag}"));
-    assert_eq!(finding.unwrap().images, tags);
+    assert_eq!(finding.unwrap().images, ["docker.io/library/a:other"]);
 }
 
 /// A mirror that has pulled an image and has stopped, and what verifies its directory without a server.
