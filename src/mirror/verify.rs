@@ -201,9 +201,6 @@ impl Run {
     /// Has all files looked through first, if the start is not through with them: what the index does not know
     /// yet is verified too, wherever it stands in the order.
     async fn look_through(&self) -> Result<(), String> {
-        if self.inner.store.knows_all() {
-            return Ok(());
-        }
         let store = self.inner.store.clone();
         let looked = tokio::task::spawn_blocking(move || store.scan_all()).await;
         looked.map_err(|error| format!("the files were not looked through: {error}"))
