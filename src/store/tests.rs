@@ -3,6 +3,7 @@
 mod crash;
 mod disk;
 mod doubt;
+mod lost;
 mod parallel;
 mod room;
 
