@@ -13,10 +13,15 @@ mod common;
 
 use std::sync::Arc;
 
+use common::client::Streaming;
 use common::images::{self, Blob};
-use common::{Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule};
+use common::{Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule, within};
+use roadstead::carry::{self, ExportJob, ImportJob};
 use roadstead::mirror::FillOnRange;
+use roadstead::oci::ImageName;
 use roadstead::upstream::{self, Parallel};
+use roadstead::verify;
+use roadstead::warm::Wanted;
 use tokio::task::JoinSet;
 
 const MIB: usize = 1 << 20;
@@ -315,4 +320,69 @@ async fn parts_come_in_spite_of_faults() {
         world.range(MIB, MIB + 100_000)
     );
     world.mirror.wait_for_fills().await;
+}
+
+impl World {
+    /// A client that asks for most of the blob, and does not go on reading.
+    async fn held_open(&self) -> Streaming {
+        let range = format!("bytes=0-{}", 11 * MIB);
+        let headers = [("range", range.as_str())];
+        let mut reader = self.mirror.client.open(&self.path, &headers).await;
+        reader.exactly(1000).await;
+        reader
+    }
+
+    fn admin(&self) -> url::Url {
+        format!("http://{}", self.mirror.admin.0).parse().unwrap()
+    }
+}
+
+fn app() -> ImageName {
+    ImageName::parse("team/app:v1").unwrap()
+}
+
+/// Only parts of the blob are fetched as long as nobody wants all of it: an import does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_does_not_wait_for_who_reads_a_part() {
+    let world = world_with(one, true, FillOnRange::Never).await;
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("layout");
+    let other = Mirror::of(&world.registry).await;
+    let job = ExportJob {
+        images: vec![app()],
+        target: target.clone(),
+        wanted: Wanted::parse(&["all".to_owned()]).unwrap(),
+        server: other.url().parse().unwrap(),
+        ca_file: None,
+        output: carry::Output::Silent,
+    };
+    carry::export(&job).await.unwrap();
+    let _reader = world.held_open().await;
+    let job = ImportJob {
+        layout: target,
+        images: Vec::new(),
+        admin: world.admin(),
+        output: carry::Output::Silent,
+    };
+    // It comes to an end, and so does the fill that it waited for.
+    within("the import", carry::import(&job)).await.unwrap();
+    assert!(world.mirror.blob_path(&world.blob.digest).exists());
+}
+
+/// So does a repair.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_does_not_wait_for_who_reads_a_part() {
+    let world = world_with(one, true, FillOnRange::Never).await;
+    let _reader = world.held_open().await;
+    let job = verify::Job {
+        images: vec![app()],
+        repair: true,
+        admin: world.admin(),
+        config: None,
+        output: verify::Output::Silent,
+    };
+    let outcome = within("the repair", verify::run(&job)).await.unwrap();
+    assert!(outcome.is_well(), "{outcome:?}");
+    assert_eq!(outcome.summary.repaired, 2, "the configuration too");
+    assert!(world.mirror.blob_path(&world.blob.digest).exists());
 }

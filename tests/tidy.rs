@@ -60,7 +60,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A client too, and where no server runs a mirror without listeners.
     (
         "verify",
-        &["app", "config", "mirror", "oci", "upstream", "clock"],
+        &[
+            "app", "config", "mirror", "oci", "store", "upstream", "clock",
+        ],
     ),
     // A client of a server that runs, or, where none does, of the store itself.
     (

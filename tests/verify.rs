@@ -19,7 +19,8 @@ use common::{Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, World, images,
 use http::Method;
 use roadstead::config::Config;
 use roadstead::mirror::{Fault, Finding};
-use roadstead::oci::ImageName;
+use roadstead::oci::{ImageName, UpstreamName};
+use roadstead::store::{Amount, Share};
 use roadstead::verify::{self, Job, Outcome, Output};
 
 fn job(mirror: &Mirror, names: &[&str], repair: bool) -> Job {
@@ -257,6 +258,120 @@ async fn without_a_server_the_directory_is_opened_unless_another_has_it() {
     };
     let error = within("a refusal", verify::run(&job)).await.unwrap_err();
     assert!(error.to_string().contains("nobody answers"), "{error}");
+}
+
+/// Three levels of thirty indexes each, every one of which names all those of the next level: 27,000 ways to
+/// the end.
+#[tokio::test]
+async fn what_is_named_many_times_is_looked_at_once() {
+    let hub = FakeRegistry::start().await;
+    let image = images::image(1, &[3000, 40_000], Dialect::Oci);
+    let other = images::image(2, &[2000], Dialect::Oci);
+    hub.put_image("library/a", Some("other"), &other);
+    hub.put_image("library/a", Some("z"), &image);
+    let mirror = Mirror::of(&hub).await;
+    let mut level = vec![other.clone()];
+    for (number, tag) in [(30, None), (30, None), (30, None), (1, Some("many"))] {
+        let named = std::mem::take(&mut level);
+        for variant in 0..number {
+            // Told apart by what they name beside.
+            let beside = images::image(100 + variant, &[1], Dialect::Oci);
+            let mut platforms: Vec<_> = named.iter().map(|it| (it, "amd64")).collect();
+            platforms.push((&beside, "arm64"));
+            let manifest = images::index(&platforms, Dialect::Oci);
+            hub.put_manifest("library/a", tag, &manifest);
+            let reference = tag.unwrap_or(&manifest.digest);
+            let path = format!("/v2/library/a/manifests/{reference}");
+            let accept = [("accept", manifest.media_type.as_str())];
+            let answer = mirror.get_with(&path, &accept).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            level.push(Image {
+                manifest,
+                ..other.clone()
+            });
+        }
+    }
+    pull(&mirror, "library/a", "other", &other).await;
+    pull(&mirror, "library/a", "z", &image).await;
+    // The tags before that of its image are looked at first.
+    flip(&mirror.blob_path(&image.layers[1].digest));
+    let outcome = run(&job(&mirror, &[], false)).await;
+    assert_eq!(outcome.findings.len(), 1, "{outcome:?}");
+    assert_eq!(outcome.findings[0].images, ["docker.io/library/a:z"]);
+    let outcome = run(&job(&mirror, &["library/a:many"], false)).await;
+    assert!(outcome.is_well(), "{outcome:?}");
+    // Beside the image and the indexes those that were never pulled.
+    assert_eq!(outcome.summary.blobs, 3 + 91 + 30);
+
+    flip(&mirror.blob_path(&other.layers[0].digest));
+    let outcome = run(&job(&mirror, &[], false)).await;
+    let layer = other.layers[0].digest.as_str();
+    let mut findings = outcome.findings.iter();
+    let finding = findings.find(|it| it.digest.as_deref() == Some(layer));
+    assert_eq!(finding.unwrap().images, ["docker.io/library/a:other"]);
+}
+
+/// A mirror that has pulled an image and has stopped, and what verifies its directory without a server.
+/// Nobody gets its admin address as long as the socket is there.
+async fn stopped(dir: &Path, image: &Image, repair: bool) -> (Job, tokio::net::TcpSocket) {
+    let hub = FakeRegistry::start().await;
+    hub.put_image("library/a", Some("1"), image);
+    let (mirror, config) = lasting(dir, &hub).await;
+    pull(&mirror, "library/a", "1", image).await;
+    let (held, nobody) = common::fake_registry::refused_port().unwrap();
+    let job = Job {
+        admin: format!("http://{nobody}").parse().unwrap(),
+        config: Some(config),
+        ..job(&mirror, &[], repair)
+    };
+    mirror.stop().await;
+    (job, held)
+}
+
+/// Who looks with the wrong configuration must not lose a cache.
+#[tokio::test]
+async fn without_a_server_a_look_evicts_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = images::image(1, &[3000, 40_000], Dialect::Oci);
+    let bounds: [fn(&mut roadstead::store::Config); 4] = [
+        |cache| cache.max_size = Amount::Bytes(10_000),
+        |cache| cache.min_free = Amount::Percent(100),
+        |cache| cache.max_age = Some(Duration::from_secs(1)),
+        |cache| {
+            cache.shares = vec![Share {
+                upstream: UpstreamName::parse("docker.io").unwrap(),
+                max_size: Some(1),
+                max_age: Some(Duration::from_secs(1)),
+            }];
+        },
+    ];
+    let (mut job, _held) = stopped(dir.path(), &image, false).await;
+    let config = job.config.clone().unwrap();
+    for (number, bound) in bounds.into_iter().enumerate() {
+        let mut config = config.clone();
+        bound(&mut config.cache);
+        job.config = Some(config);
+        for _ in 0..2 {
+            let outcome = run(&job).await;
+            assert!(outcome.is_well(), "bound {number}: {outcome:?}");
+            assert_eq!(outcome.summary.blobs, 4, "bound {number}");
+        }
+    }
+}
+
+/// What the index has not heard of is looked at too, wherever it stands in the order.
+#[tokio::test]
+async fn without_a_server_the_files_are_looked_through_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = images::image(1, &[3000, 40_000], Dialect::Oci);
+    let (job, _held) = stopped(dir.path(), &image, false).await;
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let shard = dir.path().join("cache/blobs/sha256/00");
+    std::fs::create_dir_all(&shard).unwrap();
+    std::fs::write(shard.join("0".repeat(64)), "no such content").unwrap();
+    let outcome = run(&job).await;
+    assert_eq!(found(&outcome), [(Fault::Damaged, digest)]);
+    assert_eq!(outcome.summary.blobs, 5);
 }
 
 const MONTH: Duration = Duration::from_hours(30 * 24);

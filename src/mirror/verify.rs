@@ -21,13 +21,14 @@ pub const VERIFY_IMAGES_MAX: usize = 1000;
 /// Images named beside a finding.
 const USERS_MAX: usize = 20;
 
-/// Manifests that are read to find out who uses a blob.
+/// Manifests that are read to find out who uses a blob, each of them once: some seconds' work on a slow disk.
 const USERS_LOOKED_AT_MAX: usize = 10_000;
 
 /// How deep indexes stand in indexes.
 const LEVELS_MAX: usize = 4;
 
-/// Things that are looked at for the sake of images: far more than a thousand images have.
+/// Things that are looked at for the sake of images: far more than a thousand images have. Each takes some 100
+/// bytes of memory.
 const THINGS_MAX: usize = 1_000_000;
 
 /// Digests that are asked of the index at once.
@@ -148,6 +149,7 @@ impl Mirror {
         let stop = self.inner.stop.clone();
         self.inner.tasks.spawn(async move {
             let work = async {
+                run.look_through().await?;
                 if images.is_empty() {
                     run.everything().await
                 } else {
@@ -203,6 +205,14 @@ struct Needed {
 }
 
 impl Run {
+    /// Has all files looked through first, if the start is not through with them: what the index does not know
+    /// yet is verified too, wherever it stands in the order.
+    async fn look_through(&self) -> Result<(), String> {
+        let store = self.inner.store.clone();
+        let looked = tokio::task::spawn_blocking(move || store.scan_all()).await;
+        looked.map_err(|error| format!("the files were not looked through: {error}"))
+    }
+
     async fn everything(&mut self) -> Result<(), String> {
         let (blobs, bytes) = self.inner.store.totals();
         self.progress.of_blobs = blobs;
@@ -230,7 +240,8 @@ impl Run {
 
     async fn images(&mut self, images: &[ImageName]) -> Result<(), String> {
         let mut blobs: Vec<(Child, usize)> = Vec::new();
-        let mut seen = HashSet::new();
+        // An index may name a thing a thousand times, and so may the indexes in it.
+        let mut seen = Seen::default();
         let mut queue = VecDeque::new();
         for (image, name) in images.iter().enumerate() {
             let source = Source {
@@ -241,36 +252,42 @@ impl Run {
             if roots.is_empty() {
                 self.unknown(name).await;
             }
-            queue.extend(roots.into_iter().map(|digest| Needed {
-                digest,
-                image,
-                depth: 0,
-                required: true,
-            }));
+            for digest in roots {
+                if seen.is_new(digest)? {
+                    queue.push_back(Needed {
+                        digest,
+                        image,
+                        depth: 0,
+                        required: true,
+                    });
+                }
+            }
         }
         while let Some(needed) = queue.pop_front() {
-            if !seen.insert(needed.digest) || seen.len() > THINGS_MAX {
-                continue;
-            }
             let Some(name) = images.get(needed.image) else {
                 continue;
             };
             self.progress.of_blobs += 1;
             self.manifest(&needed, name).await;
             for child in self.inner.children(&needed.digest).await {
+                let wanted = match child.kind {
+                    ChildKind::Manifest => needed.depth < LEVELS_MAX,
+                    ChildKind::Blob => !child.foreign,
+                };
+                if !wanted || !seen.is_new(child.digest)? {
+                    continue;
+                }
                 match child.kind {
-                    ChildKind::Manifest if needed.depth < LEVELS_MAX => queue.push_back(Needed {
+                    ChildKind::Manifest => queue.push_back(Needed {
                         digest: child.digest,
                         image: needed.image,
                         depth: needed.depth + 1,
                         required: false,
                     }),
-                    ChildKind::Blob if !child.foreign => blobs.push((child, needed.image)),
-                    ChildKind::Manifest | ChildKind::Blob => {}
+                    ChildKind::Blob => blobs.push((child, needed.image)),
                 }
             }
         }
-        blobs.retain(|(blob, _)| seen.insert(blob.digest));
         self.progress.of_blobs += blobs.len() as u64;
         self.progress.of_bytes += blobs.iter().filter_map(|(blob, _)| blob.size).sum::<u64>();
         for (blob, image) in blobs {
@@ -433,18 +450,17 @@ impl Inner {
     /// The images of these repositories that lead to a digest; the repository where no tag does.
     async fn users(&self, digest: &Digest, sources: &[Source]) -> Vec<String> {
         let mut users = Vec::new();
-        // A manifest is looked at once, though many tags and repositories name it.
-        let mut leads: HashMap<Digest, bool> = HashMap::new();
+        let mut leads = Leads::to(*digest);
         for source in sources {
             let repository = format!("{}/{}", source.upstream, source.repository);
             let before = users.len();
             for (tag, records) in self.store.tags_of(source).await {
-                if users.len() >= USERS_MAX || leads.len() >= USERS_LOOKED_AT_MAX {
+                if users.len() >= USERS_MAX || leads.are_enough() {
                     break;
                 }
                 let mut leading = false;
                 for record in records {
-                    leading |= self.leads(&record.digest, digest, &mut leads).await;
+                    leading |= leads.begin_at(self, record.digest).await;
                 }
                 if leading {
                     users.push(format!("{repository}:{tag}"));
@@ -456,31 +472,82 @@ impl Inner {
         }
         users
     }
+}
 
-    async fn leads(&self, from: &Digest, to: &Digest, leads: &mut HashMap<Digest, bool>) -> bool {
-        if from == to {
-            return true;
+/// Digests that were met.
+#[derive(Default)]
+struct Seen(HashSet<Digest>);
+
+impl Seen {
+    /// Whether it was not met before; an error when there are too many.
+    fn is_new(&mut self, digest: Digest) -> Result<bool, String> {
+        let is_new = self.0.insert(digest);
+        if self.0.len() > THINGS_MAX {
+            return Err(format!(
+                "these images need more than {THINGS_MAX} things; name fewer"
+            ));
         }
-        if let Some(known) = leads.get(from) {
-            return *known;
+        Ok(is_new)
+    }
+}
+
+/// Which manifests lead to a digest. What is found out is kept, for many tags, repositories and indexes name the
+/// same.
+struct Leads {
+    to: Digest,
+    known: HashMap<Digest, bool>,
+    /// Manifests read so far.
+    read: usize,
+}
+
+impl Leads {
+    fn to(to: Digest) -> Self {
+        Self {
+            to,
+            known: HashMap::from([(to, true)]),
+            read: 0,
         }
-        let (mut level, mut found) = (vec![*from], false);
+    }
+
+    /// Whether no more are read: what is not known by now stays so.
+    fn are_enough(&self) -> bool {
+        self.read >= USERS_LOOKED_AT_MAX
+    }
+
+    /// Whether this manifest leads there, as far as is known.
+    async fn begin_at(&mut self, inner: &Inner, from: Digest) -> bool {
+        let mut seen = HashSet::from([from]);
+        let mut level = vec![from];
         for _ in 0..LEVELS_MAX {
             let mut next = Vec::new();
             for digest in level {
-                for child in self.children(&digest).await {
-                    found |= child.digest == *to;
-                    if child.kind == ChildKind::Manifest {
-                        next.push(child.digest);
+                let leading = match self.known.get(&digest) {
+                    Some(known) => *known,
+                    None if self.are_enough() => false,
+                    None => {
+                        self.read += 1;
+                        let children = inner.children(&digest).await;
+                        let nested = children.iter().filter(|it| it.kind == ChildKind::Manifest);
+                        let nested = nested.map(|child| child.digest);
+                        next.extend(nested.filter(|digest| seen.insert(*digest)));
+                        children.iter().any(|child| child.digest == self.to)
                     }
+                };
+                if leading {
+                    // Of the others on the way here it is not known yet.
+                    self.known.extend([(digest, true), (from, true)]);
+                    return true;
                 }
-            }
-            if found {
-                break;
             }
             level = next;
         }
-        leads.insert(*from, found);
-        found
+        if level.is_empty() {
+            let looked_at = seen.into_iter().map(|digest| (digest, false));
+            self.known.extend(looked_at);
+        } else {
+            // What stands deeper was not read: of the others it is not known.
+            self.known.insert(from, false);
+        }
+        false
     }
 }

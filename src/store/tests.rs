@@ -4,6 +4,7 @@ mod crash;
 mod damaged;
 mod disk;
 mod doubt;
+mod lost;
 mod parallel;
 mod room;
 mod start;

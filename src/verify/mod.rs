@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::mirror::{Finding, VERIFY_IMAGES_MAX, VerifyEvent, VerifySummary};
 use crate::oci::ImageName;
 use crate::oci::image::ImageNameError;
+use crate::store::Amount;
 use report::Reporter;
 use source::Events;
 
@@ -121,6 +122,21 @@ impl Arguments {
     }
 }
 
+impl Job {
+    /// The same, but that a directory opened for it loses nothing, whatever the configuration's bounds are: who
+    /// looks with the wrong ones must not lose a cache.
+    fn only_looking(&self) -> Self {
+        let mut job = self.clone();
+        if let Some(config) = &mut job.config {
+            config.cache.max_size = Amount::Bytes(u64::MAX);
+            config.cache.min_free = Amount::Bytes(0);
+            config.cache.max_age = None;
+            config.cache.shares = Vec::new();
+        }
+        job
+    }
+}
+
 impl Outcome {
     /// Whether all that was looked at is right now.
     #[must_use]
@@ -135,7 +151,12 @@ impl Outcome {
 /// # Errors
 /// [`VerifyError`]: not everything was looked at.
 pub async fn run(job: &Job) -> Result<Outcome, VerifyError> {
-    let mut events = Events::begin(job).await?;
+    // What is repaired is stored again, and then the bounds are kept to, as by a server.
+    let mut events = if job.repair {
+        Events::begin(job).await?
+    } else {
+        Events::begin(&job.only_looking()).await?
+    };
     let reporter = Reporter::new(job.output);
     if let (Events::Own(_), Some(config)) = (&events, &job.config) {
         reporter.note(&format!(
