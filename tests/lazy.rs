@@ -361,11 +361,13 @@ async fn an_import_does_not_wait_for_who_reads_a_part() {
     let job = ImportJob {
         layout: target,
         images: Vec::new(),
+        pin: false,
         admin: world.admin(),
         output: carry::Output::Silent,
     };
     // It comes to an end, and so does the fill that it waited for.
-    within("the import", carry::import(&job)).await.unwrap();
+    let puts = within("the import", carry::import(&job)).await.unwrap();
+    assert_eq!(puts[0].failed, None);
     assert!(world.mirror.blob_path(&world.blob.digest).exists());
 }
 

@@ -183,6 +183,7 @@ async fn import(mirror: &Mirror, layout: &Path) {
     let job = ImportJob {
         layout: layout.to_path_buf(),
         images: Vec::new(),
+        pin: false,
         admin: format!("http://{}", mirror.admin.0).parse().unwrap(),
         output: Output::Silent,
     };

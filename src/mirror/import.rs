@@ -134,6 +134,10 @@ impl Mirror {
                     // Somebody needs all of it: else it might never be over.
                     let _reader = fill.reader(None);
                     drop(fill.over().await);
+                    // It may be some moments until its seat is free.
+                    if inner.store.contains(digest).is_some() {
+                        return Ok(Imported::There);
+                    }
                 }
                 Seat::Lead(lead) => return inner.receive(lead, digest, size, body).await,
             }

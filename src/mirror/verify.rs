@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::repair::SOURCES_MAX;
 use super::{Inner, Mirror, Source};
-use crate::oci::manifest::{Child, ChildKind, MANIFEST_BYTES_MAX, inspect};
+use crate::oci::manifest::{Child, ChildKind};
 use crate::oci::{Digest, ImageName};
 use crate::store::{Checked, LookedAt, Pace, SurveyError};
 
@@ -437,14 +437,8 @@ impl Run {
 impl Inner {
     /// What a stored manifest leads to; nothing where it is none, or does not hash to its name.
     pub(super) async fn children(&self, digest: &Digest) -> Vec<Child> {
-        let Some(bytes) = self.store.peek(digest, MANIFEST_BYTES_MAX).await else {
-            return Vec::new();
-        };
-        if Digest::of(digest.algorithm(), &bytes) != *digest {
-            return Vec::new();
-        }
-        let media_type = self.store.media_type(digest).await;
-        inspect(media_type.as_deref(), &bytes).map_or_else(|_| Vec::new(), |it| it.children)
+        let seen = self.look(digest).await;
+        seen.map_or_else(Vec::new, |seen| seen.children)
     }
 
     /// The images of these repositories that lead to a digest; the repository where no tag does.

@@ -15,7 +15,8 @@ mod tests;
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use redb::backends::FileBackend;
@@ -76,6 +77,8 @@ pub(super) struct Index {
     database: RwLock<Opened>,
     /// Set when the database could not be read: it has given up then.
     unreadable: AtomicBool,
+    /// How often it turned out damaged when it was read, though it can be opened.
+    damages: AtomicU32,
     overlay: Mutex<Overlay>,
     /// Held through a write, so that `Overlay::writing` is that of one write. How often in a row it was
     /// opened again in vain.
@@ -167,6 +170,7 @@ impl Index {
             layout: Arc::clone(layout),
             database: RwLock::new(opened),
             unreadable: AtomicBool::new(false),
+            damages: AtomicU32::new(0),
             overlay: Mutex::default(),
             flushing: Mutex::new(0),
         }
@@ -188,7 +192,7 @@ impl Index {
         if let Some(known) = self.unwritten(table, key) {
             return known;
         }
-        let read = || -> Result<_, redb::Error> {
+        let read = || {
             let opened = self.opened();
             let Some(database) = opened.database() else {
                 return Ok(None);
@@ -197,7 +201,7 @@ impl Index {
             let found = reading.open_table(table.definition())?.get(key)?;
             Ok(found.map(|value| value.value().to_vec()))
         };
-        read().unwrap_or_else(|error| {
+        unless_panicking(read).unwrap_or_else(|error| {
             self.cannot_read(&error);
             None
         })
@@ -206,6 +210,9 @@ impl Index {
     /// Says it once: it is opened again soon.
     fn cannot_read(&self, error: &redb::Error) {
         if !self.unreadable.swap(true, Ordering::AcqRel) {
+            if is_damage(error) {
+                self.damages.fetch_add(1, Ordering::AcqRel);
+            }
             tracing::warn!(%error, "cannot read the index; going on as if what is wanted were not there");
         }
     }
@@ -228,22 +235,24 @@ impl Index {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Pair>, redb::Error> {
-        let mut pairs = Vec::new();
-        let opened = self.opened();
-        let Some(database) = opened.database() else {
-            return Err(io::Error::other("it is not open").into());
-        };
-        let opened = database.begin_read()?.open_table(table.definition())?;
-        for pair in opened.range(after.unwrap_or_default()..)? {
-            if pairs.len() >= limit {
-                break;
+        unless_panicking(|| {
+            let mut pairs = Vec::new();
+            let opened = self.opened();
+            let Some(database) = opened.database() else {
+                return Err(io::Error::other("it is not open").into());
+            };
+            let opened = database.begin_read()?.open_table(table.definition())?;
+            for pair in opened.range(after.unwrap_or_default()..)? {
+                if pairs.len() >= limit {
+                    break;
+                }
+                let (key, value) = pair?;
+                if Some(key.value()) != after {
+                    pairs.push((key.value().to_vec(), value.value().to_vec()));
+                }
             }
-            let (key, value) = pair?;
-            if Some(key.value()) != after {
-                pairs.push((key.value().to_vec(), value.value().to_vec()));
-            }
-        }
-        Ok(pairs)
+            Ok(pairs)
+        })
     }
 
     /// How many entries a table has in the file, as far as it can be read. Not for async code.
@@ -256,13 +265,13 @@ impl Index {
             let opened = database.begin_read()?.open_table(table.definition())?;
             Ok(opened.len()?)
         };
-        count().unwrap_or_default()
+        unless_panicking(count).unwrap_or_default()
     }
 
     /// Gives every entry of a table in the file to `each`, in order; false if it cannot be read to the
     /// end. Not for async code.
     pub(super) fn each(&self, table: Table, mut each: impl FnMut(&[u8], &[u8])) -> bool {
-        let mut read = || -> Result<bool, redb::Error> {
+        let read = || {
             let opened = self.opened();
             let Some(database) = opened.database() else {
                 return Ok(false);
@@ -274,7 +283,7 @@ impl Index {
             }
             Ok(true)
         };
-        read().unwrap_or_else(|error| {
+        unless_panicking(read).unwrap_or_else(|error| {
             self.cannot_read(&error);
             false
         })
@@ -338,7 +347,7 @@ impl Index {
         let written = if writing.is_empty() && !health.is_in_trouble(Part::Index) {
             Ok(())
         } else {
-            self.write(&writing)
+            unless_panicking(|| self.write(&writing))
         };
         let mut overlay = self.overlay();
         overlay.writing = Arc::default();
@@ -369,7 +378,7 @@ impl Index {
         self.layout.health().index_failed(why);
         let mut opened = self.opened_to_change();
         // First, because it has the file locked.
-        *opened = Opened::Nothing;
+        opened.close();
         *opened = open_copy(&self.layout);
         self.unreadable.store(false, Ordering::Release);
     }
@@ -377,8 +386,13 @@ impl Index {
     /// Opens the file again. If it cannot be read any more, a new one is begun.
     fn reopen(&self, in_vain: &mut u32) -> Result<(), String> {
         let mut opened = self.opened_to_change();
-        *opened = Opened::Nothing;
+        opened.close();
+        let worn = self.damages.load(Ordering::Acquire) >= REOPENED_IN_VAIN_MAX;
         let error = match open(&self.layout) {
+            Ok(database) if worn => {
+                drop(database);
+                IndexError::Unreadable(io::Error::from(io::ErrorKind::InvalidData).into())
+            }
             Ok(database) => {
                 *opened = Opened::Database(database);
                 self.unreadable.store(false, Ordering::Release);
@@ -393,9 +407,10 @@ impl Index {
             IndexError::InUse => false,
         };
         *in_vain = if damaged { *in_vain + 1 } else { 0 };
-        if *in_vain >= REOPENED_IN_VAIN_MAX {
+        if worn || *in_vain >= REOPENED_IN_VAIN_MAX {
             *in_vain = 0;
-            *opened = Opened::Nothing;
+            self.damages.store(0, Ordering::Release);
+            opened.close();
             set_aside(&self.layout, &error.to_string()).map_err(|error| error.to_string())?;
             let anew = open(&self.layout).map_err(|error| error.to_string())?;
             *opened = Opened::Database(anew);
@@ -447,12 +462,31 @@ impl Index {
 }
 
 impl Opened {
+    fn close(&mut self) {
+        let opened = std::mem::replace(self, Self::Nothing);
+        // What it cannot write at its end any more is lost anyway.
+        drop(unless_panicking(|| {
+            drop(opened);
+            Ok::<(), redb::Error>(())
+        }));
+    }
+
     fn database(&self) -> Option<&Database> {
         match self {
             Self::Database(database) | Self::Copy(database) => Some(database),
             Self::Nothing => None,
         }
     }
+}
+
+/// A database whose file is damaged may panic where it relies on what it once wrote. That is an error of the
+/// file like any other: nothing of the database is used again after it.
+fn unless_panicking<T, E: From<redb::Error>>(ask: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    // Whatever it left half done is closed, and read anew from the file.
+    catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| {
+        let why = io::Error::new(io::ErrorKind::InvalidData, "the database panicked");
+        Err(redb::Error::Io(why).into())
+    })
 }
 
 /// Moves an index that cannot be read out of the way, and begins a new one.
@@ -466,6 +500,10 @@ pub(super) fn set_aside(layout: &Layout, why: &str) -> io::Result<()> {
 }
 
 fn open(layout: &Layout) -> Result<Database, IndexError> {
+    unless_panicking(|| open_file(layout))
+}
+
+fn open_file(layout: &Layout) -> Result<Database, IndexError> {
     let file = layout.open_index(true).map_err(StorageError::Io);
     let opened = file.map_err(DatabaseError::Storage).and_then(|file| {
         let file = FileBackend::new(file)?;
@@ -475,10 +513,10 @@ fn open(layout: &Layout) -> Result<Database, IndexError> {
         if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
             IndexError::InUse
         } else {
-            sort(error.into())
+            redb::Error::from(error).into()
         }
     })?;
-    create_tables(&database).map_err(sort)?;
+    create_tables(&database)?;
     Ok(database)
 }
 
@@ -490,7 +528,7 @@ fn open_copy(layout: &Layout) -> Opened {
         create_tables(&database)?;
         Ok(database)
     };
-    match open() {
+    match unless_panicking(open) {
         Ok(database) => Opened::Copy(database),
         Err(error) => {
             tracing::debug!(%error, "the index cannot be read either");
@@ -505,12 +543,14 @@ fn builder() -> redb::Builder {
     builder
 }
 
-/// Whether it is the disk that keeps the index from being opened, or the index.
-fn sort(error: redb::Error) -> IndexError {
-    if matches!(&error, redb::Error::Io(io) if health::is_of_the_disk(io)) {
-        IndexError::Disk(error)
-    } else {
-        IndexError::Unreadable(error)
+impl From<redb::Error> for IndexError {
+    /// Tells whether it is the disk that keeps the index from being opened, or the index.
+    fn from(error: redb::Error) -> Self {
+        if matches!(&error, redb::Error::Io(io) if health::is_of_the_disk(io)) {
+            Self::Disk(error)
+        } else {
+            Self::Unreadable(error)
+        }
     }
 }
 

@@ -12,6 +12,10 @@ use crate::oci::Digest;
 /// While nobody has said how large a blob is, room is reserved in steps of this.
 const RESERVE_STEP_BYTES: u64 = 16 * 1024 * 1024;
 
+/// A file of less is deleted in some microseconds; of more, it takes the disk a while to free its blocks,
+/// and whoever drops a fill may be an async task.
+const DROPPED_HERE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
 /// How long a fill waits for the last write of the one before: far longer than a write takes on a
 /// disk that works, and short enough that its first client hears why it failed.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -145,12 +149,22 @@ impl Held {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        if self.discard.load(Ordering::Acquire) {
-            self.store.layout().remove_part(&self.digest);
-        }
+        let discard = self.discard.load(Ordering::Acquire);
+        let large = self.held().written > DROPPED_HERE_BYTES_MAX;
         let reserved = self.hand_over();
-        self.store.release(reserved);
-        self.store.inner.rooms.leave(&self.digest);
+        let (store, digest) = (self.store.clone(), self.digest);
+        let leave = move || {
+            if discard {
+                store.layout().remove_part(&digest);
+            }
+            store.release(reserved);
+            store.inner.rooms.leave(&digest);
+        };
+        match tokio::runtime::Handle::try_current() {
+            // What a runtime that ends does not do any more, the next start does.
+            Ok(runtime) if discard && large => drop(runtime.spawn_blocking(leave)),
+            Ok(_) | Err(_) => leave(),
+        }
     }
 }
 

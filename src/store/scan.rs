@@ -28,6 +28,9 @@ const ADOPTED_WRITE_EACH: usize = 20_000;
 /// disk at most.
 const REST_MIN: Duration = Duration::from_millis(1);
 
+/// When a disk could not tell of all files, they are looked through again after this.
+const AGAIN_AFTER: Duration = Duration::from_mins(10);
+
 /// The look through all files.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
@@ -41,6 +44,8 @@ pub(super) struct Scan {
 #[derive(Debug, Default)]
 struct Pass {
     shards: Vec<Shard>,
+    /// Of which not all could be looked at: they are looked through again.
+    failed: Vec<Shard>,
     /// The blobs whose files were seen, by the numbers of their places.
     seen: Vec<u64>,
     /// Where it goes on with the entries, when it is through with the files.
@@ -107,8 +112,17 @@ impl Store {
         self.contains(digest)
     }
 
-    /// Looks through the files, resting in between, until `stop`.
+    /// Looks through the files until all of them have been looked at, or `stop`.
     pub(super) async fn scan(&self, stop: &CancellationToken) {
+        self.scan_once(stop).await;
+        while !self.inner.scan.is_done() && !stop.is_cancelled() {
+            drop(tokio::time::timeout(AGAIN_AFTER, stop.cancelled()).await);
+            self.scan_once(stop).await;
+        }
+    }
+
+    /// Looks through them once, resting in between.
+    async fn scan_once(&self, stop: &CancellationToken) {
         let mut more = true;
         while more && !stop.is_cancelled() {
             let began = Instant::now();
@@ -150,30 +164,34 @@ impl Store {
 
     /// Does some of it; whether there is more. Blocks.
     fn scan_step(&self) -> bool {
-        if self.inner.scan.done.load(Ordering::Acquire) {
+        let mut pass = self.inner.scan.pass();
+        // Asked under the lock: another may just have come to the end.
+        if self.inner.scan.is_done() {
             return false;
         }
-        let mut pass = self.inner.scan.pass();
         if let Some(shard) = pass.shards.pop() {
             if let Err(error) = self.scan_shard(&shard, &mut pass) {
-                tracing::warn!(?shard, %error, "cannot look through a directory of stored blobs");
+                tracing::warn!(?shard, %error, "cannot look at all files in a directory of stored blobs; it is tried again. Check the disk");
+                pass.failed.push(shard);
             }
             return true;
         }
         if self.scan_entries(&mut pass) {
             return true;
         }
-        self.end_scan(&pass);
+        self.end_scan(&mut pass);
         false
     }
 
+    /// Goes on where it can; the first error, if there was one.
     fn scan_shard(&self, shard: &Shard, pass: &mut Pass) -> io::Result<()> {
         let mut digests = shard.digests()?;
+        let mut failed = Ok(());
         loop {
             let step = digests.by_ref().take(STEP);
             let named = step.collect::<io::Result<Vec<Digest>>>()?;
             if named.is_empty() {
-                return Ok(());
+                return failed;
             }
             let mut unknown = Vec::new();
             {
@@ -186,7 +204,10 @@ impl Store {
                 }
             }
             for digest in unknown {
-                pass.adopted += usize::from(self.adopt(&digest)?);
+                match self.adopt(&digest) {
+                    Ok(adopted) => pass.adopted += usize::from(adopted),
+                    Err(error) => failed = failed.and(Err(error)),
+                }
                 if let Some(place) = self.ledger().place(&digest) {
                     pass.see(place.number());
                 }
@@ -225,16 +246,24 @@ impl Store {
         true
     }
 
-    fn end_scan(&self, pass: &Pass) {
+    fn end_scan(&self, pass: &mut Pass) {
         if pass.adopted > 0 {
             self.ledger().arrange();
         }
         let hidden = std::mem::take(&mut *self.inner.scan.hidden());
         self.ledger().release(hidden);
-        self.inner.known.note_incomplete(false);
-        self.inner.scan.done.store(true, Ordering::Release);
+        if pass.failed.is_empty() {
+            self.inner.known.note_incomplete(false);
+            self.inner.scan.done.store(true, Ordering::Release);
+        }
         self.report();
-        let (adopted, missing) = (pass.adopted, pass.missing);
+        let Pass {
+            adopted, missing, ..
+        } = *pass;
+        *pass = Pass {
+            shards: std::mem::take(&mut pass.failed),
+            ..Pass::default()
+        };
         if adopted + missing > 0 {
             tracing::warn!(
                 adopted,

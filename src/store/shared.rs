@@ -16,6 +16,7 @@ use bytes::Bytes;
 use super::Pin;
 use super::coverage::Coverage;
 use super::disk::DiskFile;
+use super::record::Unrecorded;
 use super::wants::Wants;
 use crate::oci::Digest;
 
@@ -275,9 +276,9 @@ impl Shared {
     }
 
     /// Begins a new round in which only `keep` of what was covered still is; false after too many.
-    /// Nobody writes meanwhile.
+    /// Nobody writes meanwhile, and no record promises what is doubted.
     #[must_use]
-    pub(super) fn doubt(&self, keep: &Coverage) -> bool {
+    pub(super) fn doubt(&self, keep: &Coverage, _unrecorded: &Unrecorded<'_>) -> bool {
         let mut guard = self.state();
         let state = &mut *guard;
         if state.altered.len() > DOUBTS_MAX {
@@ -294,7 +295,7 @@ impl Shared {
     }
 
     /// Begins a new round with nothing: the file is about to lose its bytes.
-    pub(super) fn lose_all(&self) {
+    pub(super) fn lose_all(&self, _unrecorded: &Unrecorded<'_>) {
         let mut guard = self.state();
         let state = &mut *guard;
         let mut altered = std::mem::take(&mut state.old);

@@ -95,8 +95,8 @@ impl Sink {
     /// Throws everything away.
     pub(super) fn restart(&self) -> io::Result<()> {
         let _alone = self.alone();
-        let _unrecorded = self.unrecord()?;
-        self.shared.lose_all();
+        let unrecorded = self.unrecord()?;
+        self.shared.lose_all(&unrecorded);
         self.verifier().reset(&self.shared.digest);
         self.file.cut(0)?;
         self.room.holds(0);
@@ -118,8 +118,8 @@ impl Sink {
     /// Only `keep` counts as there from now on.
     pub(super) fn doubt(&self, keep: &Coverage) -> io::Result<()> {
         let _alone = self.alone();
-        let _unrecorded = self.unrecord()?;
-        if !self.shared.doubt(keep) {
+        let unrecorded = self.unrecord()?;
+        if !self.shared.doubt(keep, &unrecorded) {
             return Err(io::Error::other("its bytes were doubted too often"));
         }
         self.verifier().reset(&self.shared.digest);

@@ -62,7 +62,7 @@ impl Mirror {
             ..Collected::default()
         };
         inner.collect_blobs(&mut collected).await?;
-        inner.must_know_all()?;
+        inner.must_know_all().await?;
         inner.collect_records(&mut collected).await;
         Ok(collected)
     }
@@ -72,17 +72,17 @@ impl Inner {
     /// Waits for the look through all files, which a start begins with, and refuses if that takes long.
     pub(super) async fn know_all(&self) -> Result<(), InspectError> {
         for _ in 0..SCAN_LOOKS_MAX {
-            if self.store.knows_all() {
+            if self.store.knows_all().await {
                 break;
             }
             tokio::time::sleep(SCAN_LOOK_EACH).await;
         }
-        self.must_know_all()
+        self.must_know_all().await
     }
 
     /// Refuses to remove anything while the index does not say all.
-    pub(super) fn must_know_all(&self) -> Result<(), InspectError> {
-        if self.store.knows_all() {
+    pub(super) async fn must_know_all(&self) -> Result<(), InspectError> {
+        if self.store.knows_all().await {
             return Ok(());
         }
         let why = "the index cannot be read, or the files are still being looked through after the start: what is needed cannot be told now; try again later";
@@ -124,7 +124,7 @@ impl Inner {
                 dry_run: collected.dry_run,
                 ..Removed::default()
             };
-            self.must_know_all()?;
+            self.must_know_all().await?;
             self.remove_blobs(&blobs, &mut removed).await;
             collected.removed_blobs += removed.removed_blobs;
             collected.freed_bytes += removed.freed_bytes;
@@ -143,7 +143,7 @@ impl Inner {
             let manifests = self.store.manifest_page(after.as_ref()).await;
             let Some(last) = manifests.last() else {
                 // It may be the end because it cannot be read on.
-                return self.must_know_all();
+                return self.must_know_all().await;
             };
             after = Some(*last);
             for digest in manifests {

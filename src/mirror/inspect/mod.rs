@@ -70,10 +70,10 @@ pub enum InspectError {
 
 /// A manifest that is stored.
 #[derive(Clone, Debug)]
-struct Seen {
+pub(super) struct Seen {
     media_type: String,
     bytes: bytes::Bytes,
-    children: Vec<Child>,
+    pub(super) children: Vec<Child>,
 }
 
 /// What belongs to some manifests: themselves, what they name, and what that names.
@@ -87,7 +87,7 @@ struct Closure {
 
 impl Inner {
     /// A stored manifest, if it is one and whole.
-    async fn look(&self, digest: &Digest) -> Option<Seen> {
+    pub(super) async fn look(&self, digest: &Digest) -> Option<Seen> {
         let (media_type, bytes) = match self.hot.get(digest) {
             Some(manifest) if self.store.contains(digest).is_some() => {
                 let media_type = manifest.media_type.to_string();

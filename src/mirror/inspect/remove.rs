@@ -86,7 +86,7 @@ impl Mirror {
             .await;
         let links: Vec<Digest> = exclusive.iter().copied().collect();
         inner.keep_other_repositories(&source, &mut exclusive).await;
-        inner.must_know_all()?;
+        inner.must_know_all().await?;
         let mut removed = Removed {
             image,
             dry_run,

@@ -1,5 +1,6 @@
 //! The index by itself.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::super::disk::{Disk, Injection};
@@ -92,4 +93,42 @@ fn a_second_process_is_told_apart_from_damage() {
         Index::open(&layout),
         Err(IndexError::Unreadable(_))
     ));
+}
+
+#[test]
+fn an_index_that_can_be_opened_and_not_read_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = layout(dir.path());
+    let index = Index::open(&layout).unwrap();
+    for n in 0..6_000_u32 {
+        index.change(Table::Links, n.to_be_bytes().to_vec(), Some(vec![1; 4000]));
+    }
+    assert!(index.flush());
+    let file = std::fs::File::options()
+        .write(true)
+        .open(layout.index_path());
+    let file = file.unwrap();
+    let bytes = file.metadata().unwrap().len();
+    // The header stays, so that it can be opened.
+    for page in 2..bytes / 4096 {
+        file.write_all_at(&[0xa5; 4096], page * 4096).unwrap();
+    }
+    let all = |index: &Index| {
+        let mut found = 0;
+        index.each(Table::Links, |_, _| found += 1).then_some(found)
+    };
+    let mut looks = 0;
+    while all(&index) != Some(0) {
+        looks += 1;
+        assert!(looks < 100, "it is never begun anew");
+        layout.health().hurry(Part::Index);
+        index.flush();
+    }
+    assert!(looks > 0, "nothing was damaged");
+    index.change(Table::Tags, b"a".to_vec(), Some(b"1".to_vec()));
+    layout.health().hurry(Part::Index);
+    assert!(index.flush());
+    assert!(index.is_sound());
+    let incomplete = super::super::known::INCOMPLETE;
+    assert!(index.read(Table::Blobs, incomplete).is_some());
 }

@@ -112,9 +112,10 @@ impl Store {
 
     /// Whether the pages have all there is: not while the index fails, or while the files are looked
     /// through after it was lost. What nobody seems to need may be needed then.
-    #[must_use]
-    pub fn knows_all(&self) -> bool {
-        self.inner.scan.is_done() && self.inner.known.index.is_sound()
+    pub async fn knows_all(&self) -> bool {
+        // An index that is being opened again holds up whoever asks.
+        let sound = self.off_thread(|known| known.index.is_sound()).await;
+        self.inner.scan.is_done() && sound == Some(true)
     }
 
     /// The repositories of an upstream (of all, when `None`) after `after`, sorted; empty at the end.

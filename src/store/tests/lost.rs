@@ -101,18 +101,18 @@ async fn an_index_that_cannot_be_read_does_not_say_that_nothing_is_there() {
         let digest = put(&store, 1, 1000).await;
         write_all(&store);
         store.scan_all();
-        assert!(store.knows_all());
+        assert!(store.knows_all().await);
         assert_eq!(store.stored_after(None, 9).await.unwrap(), [digest]);
         disk.turn(true);
         // A change that cannot be written: the database gives up.
         put(&store, 2, 1000).await;
         store.write_index();
-        assert!(!store.knows_all(), "error {errno}");
+        assert!(!store.knows_all().await, "error {errno}");
         let asked = store.stored_after(None, 9).await;
         assert!(asked.is_err(), "error {errno}: {asked:?}");
         let page = store.inner.known.index.page(Table::Blobs, None, 9);
         assert!(page.is_err(), "error {errno}: {page:?}");
-        assert!(!store.knows_all(), "nor is it forgotten");
+        assert!(!store.knows_all().await, "nor is it forgotten");
     }
 }
 
@@ -133,7 +133,7 @@ async fn a_second_start_amid_the_look_begins_it_anew() {
     disk.turn(true);
     let store = open_on(dir.path(), 4000, &disk);
     assert_eq!(store.ledger().blobs(), 1, "and more are not known yet");
-    assert!(!store.knows_all());
+    assert!(!store.knows_all().await);
     store.trim();
     assert_eq!(
         store.ledger().blobs(),
@@ -153,6 +153,35 @@ async fn a_second_start_amid_the_look_begins_it_anew() {
         !store.inner.known.is_incomplete(),
         "the look is over, once and for all"
     );
+}
+
+/// A disk that cannot tell of one file, after the index was lost: the others are found all the same, and nobody
+/// takes those for all. When it can, that one is found too.
+#[tokio::test]
+async fn a_file_that_cannot_be_looked_at_is_not_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut digests = Vec::new();
+    let store = open(dir.path(), 10_000_000);
+    for seed in 1..=4 {
+        digests.push(put(&store, seed, 900).await);
+    }
+    drop(store);
+    for file in ["index.redb", "journal.0", "journal.1"] {
+        std::fs::remove_file(dir.path().join(file)).ok();
+    }
+    let bad: &'static str = digests[2].hex().leak();
+    let disk = Bad::new(&[DiskOp::Read], bad, Some(BAD));
+    disk.turn(true);
+    let store = open_on(dir.path(), 10_000_000, &disk);
+    store.scan_all();
+    assert_eq!(store.ledger().blobs(), 3);
+    assert!(!store.knows_all().await);
+    assert!(store.inner.known.is_incomplete());
+    disk.turn(false);
+    assert_eq!(store.find(&digests[2]).await, Some(900), "it is looked for");
+    store.scan_all();
+    assert!(store.knows_all().await);
+    assert!(!store.inner.known.is_incomplete());
 }
 
 /// An index that turns out damaged while it is in use is begun anew; the next start looks for all that the
@@ -195,7 +224,8 @@ async fn a_damaged_file_that_stays_is_not_taken_in_again() {
     let digest = put(&store, 1, 1000).await;
     std::fs::write(path_of(dir.path(), &digest), vec![9; 1000]).unwrap();
     disk.turn(true);
-    store.damaged(&digest, "as the test says").await;
+    let (_, looked_at) = store.check(&digest, Pace::Full, &|_| {}).await;
+    store.damaged(&digest, "as the test says", looked_at).await;
     assert!(path_of(dir.path(), &digest).exists());
     assert_eq!(store.find(&digest).await, None);
     store.scan_all();
@@ -227,7 +257,7 @@ async fn who_only_looks_changes_nothing_about_what_goes_first() {
         digests.push(put(&store, seed, 1000).await);
     }
     let read = |_| {};
-    let checked = store.check(&digests[0], Pace::Full, &read).await;
+    let (checked, _) = store.check(&digests[0], Pace::Full, &read).await;
     assert_eq!(checked, Checked::Sound(1000));
     put(&store, 4, 1000).await;
     assert_eq!(store.contains(&digests[0]), None, "hashing is no use");

@@ -293,12 +293,14 @@ fn what_is_being_written_is_nobody_elses_to_write() {
 
 #[test]
 fn what_was_read_while_a_doubt_came_is_not_given() {
+    let (_dir, store) = store();
     let (digest, bytes) = content(100);
-    let shared = Shared::new(digest);
+    let sink = sink(&store, digest);
+    let shared = &sink.shared;
     shared.written(&shared.claim(0, std::slice::from_ref(&bytes)));
     let mut span = Span::new(0);
     assert_eq!(shared.look(&mut span), Ok(100));
-    assert!(shared.doubt(&Coverage::default()));
+    sink.doubt(&Coverage::default()).unwrap();
     shared.written(&shared.claim(0, &[Bytes::from(vec![7; 100])]));
     assert!(!shared.give(&mut span, 100), "it may be a mix of both");
     assert_eq!(shared.give_recent(&mut span, &(0..100)), None);
