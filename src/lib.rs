@@ -60,3 +60,4 @@ pub mod telemetry;
 pub mod upstream;
 pub mod verify;
 pub mod warm;
+pub mod words;

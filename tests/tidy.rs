@@ -21,6 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("oci", &[]),
     ("clock", &[]),
     ("telemetry", &[]),
+    ("words", &[]),
     ("store", &["oci", "clock", "telemetry"]),
     ("upstream", &["oci", "clock", "telemetry"]),
     (
@@ -54,14 +55,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // It is a client: nothing of the server's, but the way to dial.
-    ("warm", &["oci", "upstream"]),
+    ("warm", &["oci", "upstream", "words"]),
     // Likewise; what an image leads to is as for `warm`.
-    ("carry", &["oci", "upstream", "warm"]),
+    ("carry", &["oci", "upstream", "warm", "words"]),
     // A client too, and where no server runs a mirror without listeners.
     (
         "verify",
         &[
-            "app", "config", "mirror", "oci", "store", "upstream", "clock",
+            "app", "config", "mirror", "oci", "store", "upstream", "clock", "words",
         ],
     ),
     // A client of a server that runs, or, where none does, of the store itself.
@@ -75,6 +76,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "upstream",
             "oci",
             "clock",
+            "words",
             "telemetry",
         ],
     ),

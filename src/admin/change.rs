@@ -5,9 +5,10 @@ use serde::Deserialize;
 
 use super::arguments::{Collect, Remove};
 use super::reach::{ReachError, Reached};
-use super::screen::{Cell, Screen, Table, clean, plural, say, say_json, size};
+use super::screen::{Cell, Screen, Table, clean, say, say_json};
 use super::{ask, target};
 use crate::mirror::inspect::{Collected, Kept, PinEntry, Removed};
+use crate::words::{plural, size};
 
 /// Removes an image, or its whole repository.
 pub(super) async fn remove(

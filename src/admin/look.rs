@@ -6,13 +6,12 @@ use http::Method;
 
 use super::arguments::{List, Usage as UsageArguments};
 use super::reach::{ReachError, Reached};
-use super::screen::{
-    Cell, Screen, Table, Tone, clean, percent, plural, say, say_json, short, size, span,
-};
+use super::screen::{Cell, Screen, Table, Tone, clean, percent, say, say_json, short, span};
 use super::{ask, target};
 use crate::mirror::inspect::{
     EndpointStatus, ImageEntry, ImagePage, PlatformState, Presence, Status, Usage,
 };
+use crate::words::{plural, size};
 
 /// Images asked for at a time.
 const PAGE: &str = "200";

@@ -3,7 +3,6 @@
 use std::io::{self, Write as _};
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
@@ -186,11 +185,6 @@ pub(super) fn clean(text: &str) -> String {
     text.replace(|c: char| c.is_control(), "\u{fffd}")
 }
 
-/// A number of bytes, for people.
-pub(super) fn size(bytes: u64) -> String {
-    ByteSize(bytes).display().si().to_string()
-}
-
 /// A part of a whole.
 pub(super) fn percent(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.1}%", ratio * 100.0))
@@ -219,15 +213,6 @@ pub(super) fn span(time: Duration) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
-/// `1 blob`, `2 blobs`.
-pub(super) fn plural(number: u64, noun: &str) -> String {
-    if number == 1 {
-        format!("{number} {noun}")
-    } else {
-        format!("{number} {noun}s")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,12 +229,7 @@ mod tests {
             (of(86_400 * 3 + 60), of(86_400 + 7200)),
             ("3 d".into(), "1 d 2 h".into())
         );
-        assert_eq!((size(0), size(1_500_000)), ("0 B".into(), "1.5 MB".into()));
         assert_eq!(percent(Some(0.5)), "50.0%");
-        assert_eq!(
-            (plural(1, "blob"), plural(0, "blob")),
-            ("1 blob".into(), "0 blobs".into())
-        );
         assert_eq!(short("sha256:0123456789abcdef"), "0123456789ab");
     }
 

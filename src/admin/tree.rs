@@ -3,9 +3,10 @@
 use http::Method;
 
 use super::reach::{ReachError, Reached};
-use super::screen::{Screen, Tone, clean, say, say_json, short, size};
+use super::screen::{Screen, Tone, clean, say, say_json, short};
 use super::{ask, target};
 use crate::mirror::inspect::{ConfigFacts, Inspected, Node, NodeKind, Presence};
+use crate::words::size;
 
 /// Labels shown; the JSON has all.
 const LABELS_MAX: usize = 20;

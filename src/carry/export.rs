@@ -9,11 +9,12 @@ use url::Url;
 use super::CarryError;
 use super::files::Target;
 use super::layout::{Descriptor, Index, blob_path};
-use super::progress::{Output, Reporter, size};
+use super::progress::{Output, Reporter};
 use super::pull::{Manifest, Mirror};
 use crate::oci::manifest::{Child, ChildKind, inspect};
 use crate::oci::{Digest, ImageName, Reference};
 use crate::warm::{Contents, Wanted};
+use crate::words::{plural, size};
 
 /// An index, and the images in it, are two; an index of indexes is the most that anybody publishes.
 const LEVELS_MAX: usize = 4;
@@ -83,10 +84,10 @@ pub async fn export(job: &ExportJob) -> Result<Exported, CarryError> {
         Ok((index, exported)) => {
             target.finish(&index)?;
             reporter.line(&format!(
-                "{} images in {}: {} files, {}, {} of them there already",
-                job.images.len(),
+                "{} in {}: {}, {}, {} of them there already",
+                plural(job.images.len() as u64, "image"),
                 job.target.display(),
-                exported.things,
+                plural(exported.things as u64, "file"),
                 size(exported.bytes),
                 exported.there,
             ));

@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// How it is shown.
@@ -93,11 +92,6 @@ impl Drop for Reporter {
             bar.finish_and_clear();
         }
     }
-}
-
-/// A number of bytes, for people.
-pub(super) fn size(bytes: u64) -> String {
-    ByteSize(bytes).display().si().to_string()
 }
 
 const BAR: &str =

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::Output;
 use crate::mirror::{Fault, Finding, VerifyProgress, VerifySummary};
+use crate::words::{plural, size};
 
 /// Shows a run.
 pub(super) struct Reporter {
@@ -103,11 +103,8 @@ fn words(finding: &Finding) -> String {
 }
 
 fn summary_line(summary: &VerifySummary) -> String {
-    let blobs = match summary.blobs {
-        1 => "1 blob".to_owned(),
-        blobs => format!("{blobs} blobs"),
-    };
-    let bytes = ByteSize(summary.bytes).display().si();
+    let blobs = plural(summary.blobs, "blob");
+    let bytes = size(summary.bytes);
     let state = match (summary.findings, summary.repaired) {
         (0, _) => "all well".to_owned(),
         (findings, 0) => format!("{findings} NOT well"),

@@ -1,16 +1,15 @@
 //! What the user sees: bars on a terminal, lines elsewhere, JSON for scripts.
 
-use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::report::{Count, ImageReport, Summary};
 use crate::oci::ImageName;
+use crate::words::{plural, size};
 
 /// How a run is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +104,7 @@ impl Bars {
         let change = bytes.cast_unsigned();
         let before = self.bytes.fetch_add(change, Ordering::Relaxed);
         let now = size(before.wrapping_add(change));
-        self.overall.set_message(now.to_string());
+        self.overall.set_message(now);
     }
 
     fn image(&self, name: &ImageName) -> ProgressBar {
@@ -210,17 +209,6 @@ fn blobs(count: &Count) -> String {
         size(count.there_bytes)
     );
     format!("{all}, {bytes}: {fetched}, {there}")
-}
-
-fn plural(number: u64, noun: &str) -> String {
-    match number {
-        1 => format!("1 {noun}"),
-        number => format!("{number} {noun}s"),
-    }
-}
-
-fn size(bytes: u64) -> impl Display {
-    ByteSize(bytes).display().si()
 }
 
 #[derive(Serialize)]
