@@ -150,6 +150,16 @@ impl Asker {
 }
 
 impl BlobReader {
+    /// Gives what is stored as windows of its file, where that is possible, which only the kernel may look into:
+    /// for a socket without TLS.
+    #[must_use]
+    pub fn in_windows(self) -> Self {
+        Self(match self.0 {
+            Reading::Stored(reader, asker) => Reading::Stored(reader.in_windows(), asker),
+            other @ (Reading::Filling(..) | Reading::Passing(_)) => other,
+        })
+    }
+
     /// How long it is worth waiting for the first bytes before the head is sent: of a blob that passes
     /// through, upstream has not answered yet.
     #[must_use]

@@ -94,6 +94,8 @@ pub(super) struct Exchange {
     refused: Option<String>,
     first_byte: Option<Instant>,
     bytes: u64,
+    /// Whether nobody but the kernel looks into the body's bytes on their way out.
+    pub(super) untouched: bool,
     ended: Ended,
 }
 
@@ -122,6 +124,7 @@ impl Exchange {
             refused: None,
             first_byte: None,
             bytes: 0,
+            untouched: false,
             ended: Ended::Cancelled,
         }
     }

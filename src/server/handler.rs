@@ -11,7 +11,7 @@ use crate::oci::route::{Route, Target};
 use crate::oci::{AcceptClass, Digest, Page, Reference};
 use crate::telemetry::{Kind, Metrics};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version, header, request};
 use std::net::SocketAddr;
 
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
@@ -39,11 +39,12 @@ impl Handler {
         }
     }
 
-    /// Answers one request. Its body, if it has one, is never read.
+    /// Answers one request. Its body, if it has one, is never read. `is_plain`: the connection has no TLS.
     pub(super) async fn answer(
         &self,
         request: request::Parts,
         client: SocketAddr,
+        is_plain: bool,
     ) -> Response<Body> {
         let mut exchange = Box::new(Exchange::begin(
             self.ids.next(),
@@ -52,6 +53,8 @@ impl Handler {
             self.metrics.clone(),
         ));
         let mut echo_ns = false;
+        // HTTP/2 cuts bodies into frames, which it may copy.
+        exchange.untouched = is_plain && request.version < Version::HTTP_2;
         let asked = self.dispatch(&request, &mut exchange, &mut echo_ns).await;
         let reply = asked.unwrap_or_else(|refusal| {
             refusal.log(&mut exchange);
@@ -101,7 +104,8 @@ impl Handler {
             Route::Blob { path, digest } => {
                 exchange.asks_for(Kind::Blob, Some(Reference::Digest(digest)));
                 let source = self.resolve(request, ns, &path, exchange)?;
-                self.blob(request, &source, &digest).await
+                self.blob(request, &source, &digest, exchange.untouched)
+                    .await
             }
             Route::Tags { path: name, page } => {
                 exchange.asks_for(Kind::Tags, None);
@@ -160,6 +164,7 @@ impl Handler {
         request: &request::Parts,
         source: &Source,
         digest: &Digest,
+        untouched: bool,
     ) -> Result<Reply, Refusal> {
         let headers = &request.headers;
         // A client that has the blob needs no fill, only to hear that the repository has it too.
@@ -177,7 +182,11 @@ impl Handler {
             outcome: answer.outcome,
         };
         Reply::blob(headers, digest, head, |part, length| {
-            ByteStream::of_blob(answer.reader(part), length, &self.metrics)
+            let mut reader = answer.reader(part);
+            if untouched {
+                reader = reader.in_windows();
+            }
+            ByteStream::of_blob(reader, length, &self.metrics)
         })
         .await
     }

@@ -235,11 +235,12 @@ async fn serve_client(
     tls: Option<TlsAcceptor>,
     handler: Arc<Handler>,
 ) {
+    let is_plain = tls.is_none();
     let service = service_fn(move |request: Request<Incoming>| {
         let handler = Arc::clone(&handler);
         async move {
             let (request, _unread) = request.into_parts();
-            Ok::<_, Infallible>(handler.answer(request, client).await)
+            Ok::<_, Infallible>(handler.answer(request, client, is_plain).await)
         }
     });
     let Some(tls) = tls else {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::disk::DiskFile;
 use super::fill::{Handed, READ_BYTES};
-use super::{LookedAt, Store};
+use super::{LookedAt, Store, map};
 use crate::oci::{Digest, Hasher};
 
 /// Keeps a stored blob from being evicted. Cheap to clone.
@@ -37,6 +37,8 @@ pub struct StoredReader {
     start: u64,
     /// What is left of it.
     range: Range<u64>,
+    /// How large the next window is, if it is read in windows.
+    window: Option<u64>,
 }
 
 impl Pin {
@@ -77,6 +79,7 @@ impl Blob {
             blob: self,
             start: range.start,
             range,
+            window: None,
         }
     }
 
@@ -124,6 +127,13 @@ impl Blob {
 }
 
 impl StoredReader {
+    /// Gives its bytes as windows of the file, which only the kernel may look into: for a socket without TLS.
+    #[must_use]
+    pub fn in_windows(self) -> Self {
+        let window = Some(map::FIRST_WINDOW_BYTES);
+        Self { window, ..self }
+    }
+
     /// What it was given, so that somebody else can give it the rest.
     #[must_use]
     pub fn hand_over(&self) -> Handed {
@@ -147,14 +157,20 @@ impl StoredReader {
             return Ok(None);
         }
         let file = Arc::clone(&self.blob.file);
-        let limit = usize::try_from(end - start)
-            .unwrap_or(READ_BYTES)
-            .min(READ_BYTES);
-        let read = tokio::task::spawn_blocking(move || file.read_at(start, limit)).await;
+        let read = if let Some(window) = self.window {
+            self.window = Some(map::WINDOW_BYTES);
+            let end = end.min(start.saturating_add(window));
+            tokio::task::spawn_blocking(move || file.window(start..end)).await
+        } else {
+            let limit = usize::try_from(end - start)
+                .unwrap_or(READ_BYTES)
+                .min(READ_BYTES);
+            tokio::task::spawn_blocking(move || file.read_at(start, limit).map(Bytes::from)).await
+        };
         match read.map_err(io::Error::other).flatten() {
             Ok(bytes) => {
                 self.range.start += bytes.len() as u64;
-                Ok(Some(bytes.into()))
+                Ok(Some(bytes))
             }
             Err(error) => {
                 let pinned = &self.blob.pin.0;

@@ -3,11 +3,16 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::fill::READ_BYTES;
 use super::health::Health;
+use super::map;
 pub use crate::telemetry::metrics::DiskOp;
 
 /// Decides which operations fail: for tests. Without one nothing is asked.
@@ -151,6 +156,19 @@ impl DiskFile {
     /// Reads at most `limit` bytes at `offset`, at least one; `UnexpectedEof` at the end of the file.
     pub(super) fn read_at(&self, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
         let read = || read_at(&self.file, offset, limit);
+        self.disk.run(DiskOp::Read, &self.path, read)
+    }
+
+    /// A part of it, which lies within it, as memory: for the kernel's eyes alone ([`map::window`]). Where that
+    /// cannot be, the first of it, read.
+    pub(super) fn window(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let limit = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(READ_BYTES);
+        let read = || {
+            map::window(&self.file, range.clone()).or_else(|_| {
+                // It says what is wrong, if anything is.
+                read_at(&self.file, range.start, limit.min(READ_BYTES)).map(Bytes::from)
+            })
+        };
         self.disk.run(DiskOp::Read, &self.path, read)
     }
 

@@ -39,6 +39,7 @@ mod index;
 mod known;
 mod load;
 mod look;
+mod map;
 mod mend;
 pub mod partial;
 mod pins;
