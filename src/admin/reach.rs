@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::mirror::{Mirror, Parts};
 use crate::oci::Directory;
 use crate::server::AdminApi;
-use crate::store::{self, OpenError, Store};
+use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::{AdminClient, AdminError, Payload};
 
@@ -216,8 +216,7 @@ impl Place {
                     "there is no directory {dir}"
                 )));
             }
-            cache.max_size = store::Amount::Bytes(u64::MAX);
-            cache.min_free = store::Amount::Bytes(0);
+            cache = cache.unbounded();
         }
         let metrics = Metrics::new(std::iter::empty());
         let opening = {

@@ -39,6 +39,15 @@ pub(super) fn is_deliberate(headers: &HeaderMap) -> bool {
     headers.get(DELIBERATE).is_some_and(|value| value == "1")
 }
 
+/// What the value of a parameter says that is given or not; none: it says neither.
+pub(super) fn flag(value: &str) -> Option<bool> {
+    match value {
+        "false" | "0" => Some(false),
+        "true" | "1" | "" => Some(true),
+        _ => None,
+    }
+}
+
 /// The refusal of a request that changes something and may be a browser's.
 pub(super) fn unless_deliberate(headers: &HeaderMap) -> Result<(), Refused> {
     if is_deliberate(headers) {

@@ -15,7 +15,7 @@ use http_body_util::{BodyDataStream, BodyExt as _, Limited};
 use hyper::body::{Body as _, Incoming};
 use serde_json::json;
 
-use super::admin_answer::{AdminBody, Refused, json, refusal, unless_deliberate};
+use super::admin_answer::{AdminBody, Refused, flag, json, refusal, unless_deliberate};
 use crate::mirror::{ImportError, Imported, Mirror};
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::{Digest, ImageName};
@@ -98,7 +98,10 @@ async fn image(mirror: &Mirror, head: &request::Parts) -> Answer {
                 name = Some(parsed);
             }
             "digest" => digest = Some(parse(&value)?),
-            "pin" => pin = flag(&key, &value)?,
+            "pin" => {
+                let why = "pin must be true or false";
+                pin = flag(&value).ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, why))?;
+            }
             _ => {
                 let why = format!("{key:?} means nothing here");
                 return Err(Refused::new(StatusCode::BAD_REQUEST, &why));
@@ -152,18 +155,6 @@ fn expect(head: &request::Parts, method: &Method) -> Result<(), Refused> {
         return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, &why));
     }
     unless_deliberate(&head.headers)
-}
-
-/// As the rest of the admin API reads them.
-fn flag(name: &str, value: &str) -> Result<bool, Refused> {
-    match value {
-        "false" | "0" => Ok(false),
-        "true" | "1" | "" => Ok(true),
-        _ => Err(Refused::new(
-            StatusCode::BAD_REQUEST,
-            &format!("{name} must be true or false"),
-        )),
-    }
 }
 
 fn parse(digest: &str) -> Result<Digest, Refused> {

@@ -31,20 +31,6 @@ impl Store {
     /// A stored blob turned out to be unreadable, or is not what it was: it is set aside, and fetched
     /// again by whoever asks next. Not if another file has taken the place of the one that was looked at.
     pub async fn damaged(&self, digest: &Digest, why: &str, looked_at: LookedAt) {
-        self.lose(digest, why, looked_at).await;
-    }
-
-    /// A stored blob could not be read, from `looked_at` if it could be opened: it is set aside if that is its
-    /// own fault. A lack of descriptors or memory passes, and is no reason to lose it.
-    pub(super) async fn unreadable(&self, digest: &Digest, error: &io::Error, looked_at: LookedAt) {
-        if fs::means_damage(error) {
-            self.lose(digest, &error.to_string(), looked_at).await;
-        } else {
-            tracing::warn!(%digest, %error, "a stored blob cannot be read now; it stays, and is tried again at the next request");
-        }
-    }
-
-    async fn lose(&self, digest: &Digest, why: &str, looked_at: LookedAt) {
         let (store, digest, why) = (self.clone(), *digest, why.to_owned());
         let lost = tokio::task::spawn_blocking(move || {
             let _files = store.files();
@@ -73,6 +59,16 @@ impl Store {
         });
         if let Err(error) = lost.await {
             tracing::error!(%error, "a damaged blob was not set aside");
+        }
+    }
+
+    /// A stored blob could not be read, from `looked_at` if it could be opened: it is set aside if that is its
+    /// own fault. A lack of descriptors or memory passes, and is no reason to lose it.
+    pub(super) async fn unreadable(&self, digest: &Digest, error: &io::Error, looked_at: LookedAt) {
+        if fs::means_damage(error) {
+            self.damaged(digest, &error.to_string(), looked_at).await;
+        } else {
+            tracing::warn!(%digest, %error, "a stored blob cannot be read now; it stays, and is tried again at the next request");
         }
     }
 

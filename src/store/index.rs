@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use redb::backends::FileBackend;
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTableMetadata as _, StorageError,
-    TableDefinition,
+    Database, DatabaseError, ReadOnlyTable, ReadableDatabase as _, ReadableTableMetadata as _,
+    StorageError, TableDefinition,
 };
 
 use self::backend::Copy;
@@ -62,6 +62,7 @@ pub(super) enum Table {
     Pins,
 }
 
+type Entries = ReadOnlyTable<&'static [u8], &'static [u8]>;
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 /// A new value, or a deletion.
 type Change = Option<Vec<u8>>;
@@ -192,18 +193,27 @@ impl Index {
         if let Some(known) = self.unwritten(table, key) {
             return known;
         }
-        let read = || {
+        let read = |entries: &Entries| Ok(entries.get(key)?.map(|value| value.value().to_vec()));
+        let read = self.ask(table, read).unwrap_or_else(|error| {
+            self.cannot_read(&error);
+            None
+        });
+        read.flatten()
+    }
+
+    /// What the file says of a table; nothing where it is not open.
+    fn ask<T>(
+        &self,
+        table: Table,
+        ask: impl FnOnce(&Entries) -> Result<T, redb::Error>,
+    ) -> Result<Option<T>, redb::Error> {
+        unless_panicking(|| {
             let opened = self.opened();
             let Some(database) = opened.database() else {
                 return Ok(None);
             };
-            let reading = database.begin_read()?;
-            let found = reading.open_table(table.definition())?.get(key)?;
-            Ok(found.map(|value| value.value().to_vec()))
-        };
-        unless_panicking(read).unwrap_or_else(|error| {
-            self.cannot_read(&error);
-            None
+            let entries = database.begin_read()?.open_table(table.definition())?;
+            ask(&entries).map(Some)
         })
     }
 
@@ -235,14 +245,9 @@ impl Index {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Pair>, redb::Error> {
-        unless_panicking(|| {
+        let page = self.ask(table, |entries| {
             let mut pairs = Vec::new();
-            let opened = self.opened();
-            let Some(database) = opened.database() else {
-                return Err(io::Error::other("it is not open").into());
-            };
-            let opened = database.begin_read()?.open_table(table.definition())?;
-            for pair in opened.range(after.unwrap_or_default()..)? {
+            for pair in entries.range(after.unwrap_or_default()..)? {
                 if pairs.len() >= limit {
                     break;
                 }
@@ -252,41 +257,31 @@ impl Index {
                 }
             }
             Ok(pairs)
-        })
+        })?;
+        page.ok_or_else(|| io::Error::other("it is not open").into())
     }
 
     /// How many entries a table has in the file, as far as it can be read. Not for async code.
     pub(super) fn entries(&self, table: Table) -> u64 {
-        let count = || -> Result<u64, redb::Error> {
-            let opened = self.opened();
-            let Some(database) = opened.database() else {
-                return Ok(0);
-            };
-            let opened = database.begin_read()?.open_table(table.definition())?;
-            Ok(opened.len()?)
-        };
-        unless_panicking(count).unwrap_or_default()
+        let count = self.ask(table, |entries| Ok(entries.len()?));
+        count.ok().flatten().unwrap_or_default()
     }
 
     /// Gives every entry of a table in the file to `each`, in order; false if it cannot be read to the
     /// end. Not for async code.
     pub(super) fn each(&self, table: Table, mut each: impl FnMut(&[u8], &[u8])) -> bool {
-        let read = || {
-            let opened = self.opened();
-            let Some(database) = opened.database() else {
-                return Ok(false);
-            };
-            let opened = database.begin_read()?.open_table(table.definition())?;
-            for pair in opened.range::<&[u8]>(..)? {
+        let read = self.ask(table, |entries| {
+            for pair in entries.range::<&[u8]>(..)? {
                 let (key, value) = pair?;
                 each(key.value(), value.value());
             }
-            Ok(true)
-        };
-        unless_panicking(read).unwrap_or_else(|error| {
+            Ok(())
+        });
+        read.unwrap_or_else(|error| {
             self.cannot_read(&error);
-            false
+            None
         })
+        .is_some()
     }
 
     /// Whether what is read from it is all that was written.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::evict::{Ledger, Victim};
-use super::{Store, StoreError, fs};
+use super::{Config, Store, StoreError, fs};
 use crate::telemetry::metrics::EvictReason;
 
 /// Above this part of its size, in percent, the store makes room in the background.
@@ -48,6 +48,21 @@ impl Amount {
 
     fn is_nothing(self) -> bool {
         matches!(self, Self::Bytes(0) | Self::Percent(0))
+    }
+}
+
+impl Config {
+    /// The same, but that nothing goes to keep to a bound: for who only looks, perhaps with the configuration of
+    /// another store, which must not cost this one its blobs.
+    #[must_use]
+    pub fn unbounded(self) -> Self {
+        Self {
+            max_size: Amount::Bytes(u64::MAX),
+            min_free: Amount::Bytes(0),
+            max_age: None,
+            shares: Vec::new(),
+            ..self
+        }
     }
 }
 
@@ -121,7 +136,7 @@ impl Bounds {
     ///
     /// # Errors
     /// `max_size` is a part of a file system that cannot be measured.
-    pub(super) fn new(config: &super::Config, index_bytes: u64) -> io::Result<Self> {
+    pub(super) fn new(config: &Config, index_bytes: u64) -> io::Result<Self> {
         let max = match config.max_size {
             Amount::Bytes(bytes) => bytes,
             part @ Amount::Percent(_) => part.of(config.meter.space(&config.dir)?.total),

@@ -57,6 +57,20 @@ fn content(bytes: usize) -> (Digest, Bytes) {
     (Digest::of(Algorithm::Sha256, &content), content.into())
 }
 
+/// A blob of its own for each `seed`.
+async fn put(store: &Store, seed: u8, bytes: usize) -> Digest {
+    let content = Bytes::from(vec![seed; bytes]);
+    let digest = Digest::of(Algorithm::Sha256, &content);
+    store.put(&digest, "text/plain", content).await.unwrap();
+    digest
+}
+
+/// Where a stored blob is.
+fn path_of(dir: &Path, digest: &Digest) -> PathBuf {
+    let hex = digest.hex();
+    dir.join("blobs/sha256").join(&hex[..2]).join(hex)
+}
+
 async fn begin(
     store: &Store,
     digest: Digest,
@@ -379,8 +393,7 @@ async fn a_blob_that_is_not_as_long_as_it_should_be_is_a_miss() {
     let (dir, store) = store();
     let (digest, bytes) = content(5000);
     store.put(&digest, "text/plain", bytes).await.unwrap();
-    let hex = digest.hex();
-    let path = dir.path().join("blobs/sha256").join(&hex[..2]).join(&hex);
+    let path = path_of(dir.path(), &digest);
     File::options()
         .write(true)
         .open(&path)
@@ -471,8 +484,7 @@ async fn a_blob_that_cannot_be_opened_for_now_is_kept() {
         .put(&digest, "text/plain", bytes.clone())
         .await
         .unwrap();
-    let hex = digest.hex();
-    let path = dir.path().join("blobs/sha256").join(&hex[..2]).join(&hex);
+    let path = path_of(dir.path(), &digest);
     let aside = dir.path().join("aside");
     // A circle of links fails as a lack of descriptors does: the file is not to blame.
     move_file(&path, &aside);

@@ -13,7 +13,6 @@ use crate::config::Config;
 use crate::mirror::{Finding, VERIFY_IMAGES_MAX, VerifyEvent, VerifySummary};
 use crate::oci::ImageName;
 use crate::oci::image::ImageNameError;
-use crate::store::Amount;
 use report::Reporter;
 use source::Events;
 
@@ -123,15 +122,11 @@ impl Arguments {
 }
 
 impl Job {
-    /// The same, but that a directory opened for it loses nothing, whatever the configuration's bounds are: who
-    /// looks with the wrong ones must not lose a cache.
+    /// The same, but that a directory opened for it loses nothing.
     fn only_looking(&self) -> Self {
         let mut job = self.clone();
         if let Some(config) = &mut job.config {
-            config.cache.max_size = Amount::Bytes(u64::MAX);
-            config.cache.min_free = Amount::Bytes(0);
-            config.cache.max_age = None;
-            config.cache.shares = Vec::new();
+            config.cache = config.cache.clone().unbounded();
         }
         job
     }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use url::form_urlencoded;
 
+use super::super::admin_answer::flag;
 use crate::mirror::Mirror;
 use crate::mirror::inspect::{Filter, InspectError};
 use crate::oci::UpstreamName;
@@ -201,11 +202,8 @@ impl Query {
     }
 
     fn flag(&mut self, name: &str) -> Result<bool, Refusal> {
-        match self.take(name).as_deref() {
-            None | Some("false" | "0") => Ok(false),
-            Some("true" | "1" | "") => Ok(true),
-            Some(_) => Err(bad(format!("{name} must be true or false"))),
-        }
+        let flag = self.take(name).map_or(Some(false), |value| flag(&value));
+        flag.ok_or_else(|| bad(format!("{name} must be true or false")))
     }
 
     /// All that was asked has been understood.

@@ -11,13 +11,6 @@ use crate::oci::directory::Source;
 use crate::oci::manifest::ChildKind;
 use crate::oci::{Repository, Tag, UpstreamName};
 
-async fn put(store: &Store, seed: u8, bytes: usize) -> Digest {
-    let content = Bytes::from(vec![seed; bytes]);
-    let digest = Digest::of(Algorithm::Sha256, &content);
-    store.put(&digest, "text/plain", content).await.unwrap();
-    digest
-}
-
 /// What the files of a store take, blobs and partial ones.
 fn on_disk(dir: &Path) -> u64 {
     let mut bytes = 0;
@@ -30,11 +23,6 @@ fn on_disk(dir: &Path) -> u64 {
         }
     }
     bytes
-}
-
-fn path_of(dir: &Path, digest: &Digest) -> PathBuf {
-    let hex = digest.hex();
-    dir.join("blobs/sha256").join(&hex[..2]).join(hex)
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -8,8 +8,7 @@ async fn with_blob() -> (TempDir, Store, Digest, Bytes, PathBuf) {
     let (dir, store) = store();
     let (digest, bytes) = content(1000);
     store.put(&digest, "text", bytes.clone()).await.unwrap();
-    let hex = digest.hex();
-    let path = dir.path().join("blobs/sha256").join(&hex[..2]).join(&hex);
+    let path = path_of(dir.path(), &digest);
     (dir, store, digest, bytes, path)
 }
 

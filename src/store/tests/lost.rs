@@ -74,22 +74,10 @@ fn open_on(dir: &Path, max_size: u64, disk: &Arc<Bad>) -> Store {
     Store::open(&config, clock, Metrics::new(std::iter::empty())).unwrap()
 }
 
-async fn put(store: &Store, seed: u8, bytes: usize) -> Digest {
-    let content = Bytes::from(vec![seed; bytes]);
-    let digest = Digest::of(Algorithm::Sha256, &content);
-    store.put(&digest, "text/plain", content).await.unwrap();
-    digest
-}
-
 /// Writes the index and lets go of what the journal noted.
 fn write_all(store: &Store) {
     store.write_index();
     store.write_index();
-}
-
-fn path_of(dir: &Path, digest: &Digest) -> PathBuf {
-    let hex = digest.hex();
-    dir.join("blobs/sha256").join(&hex[..2]).join(hex)
 }
 
 #[tokio::test]

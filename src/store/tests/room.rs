@@ -37,14 +37,6 @@ fn on_a_disk_with(free: u64) -> (TempDir, Store, Arc<Said>) {
     (dir, store, said)
 }
 
-/// A blob of its own for each `seed`.
-async fn put(store: &Store, seed: u8, bytes: usize) -> Digest {
-    let content = Bytes::from(vec![seed; bytes]);
-    let digest = Digest::of(Algorithm::Sha256, &content);
-    store.put(&digest, "text/plain", content).await.unwrap();
-    digest
-}
-
 async fn refused(store: &Store, expected: Option<u64>) -> String {
     let (opening, _fill) = fill::<&'static str>(content(1).0);
     let refused = store.begin(opening, expected).await;
