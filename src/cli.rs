@@ -253,9 +253,11 @@ fn serve(config: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(EXIT_START, &format!("cannot start threads: {error}")),
     };
+    logging::write_access_lines_directly();
     let code = runtime.block_on(serve_until_signal(config));
     // What still runs after a second signal must not hold up the exit.
     runtime.shutdown_background();
+    logging::flush();
     code
 }
 

@@ -97,14 +97,19 @@ impl Digest {
     /// The lower-case hex after the colon.
     #[must_use]
     pub fn hex(&self) -> String {
+        self.with_hex(str::to_owned)
+    }
+
+    /// Gives the hex to `take` without an allocation: every answer has it several times.
+    fn with_hex<T>(&self, take: impl FnOnce(&str) -> T) -> T {
+        let mut hex = [0; 2 * 64];
         let bytes = self.bytes();
-        let mut hex = String::with_capacity(2 * bytes.len());
-        for byte in bytes {
-            for nibble in [byte >> 4, byte & 0xf] {
-                hex.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-            }
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(bytes) {
+            pair.copy_from_slice(HEX.get(usize::from(*byte)).unwrap_or(b"00"));
         }
-        hex
+        // Nothing but the digits below, and at most 64 bytes.
+        let digits = hex.get(..2 * bytes.len()).unwrap_or_default();
+        take(str::from_utf8(digits).unwrap_or_default())
     }
 
     /// Computes the digest of `content`.
@@ -118,7 +123,9 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm().name(), self.hex())
+        f.write_str(self.algorithm().name())?;
+        f.write_str(":")?;
+        self.with_hex(|hex| f.write_str(hex))
     }
 }
 impl fmt::Debug for Digest {
@@ -177,6 +184,21 @@ impl fmt::Debug for Hasher {
         f.write_str("Hasher")
     }
 }
+
+/// Each byte in lower-case hex.
+const HEX: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        #[expect(clippy::indexing_slicing, reason = "the compiler has run it")]
+        {
+            table[byte] = [digits[byte >> 4], digits[byte & 0xf]];
+        }
+        byte += 1;
+    }
+    table
+};
 
 /// Exactly `N` bytes of lower-case hex.
 fn decode_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {

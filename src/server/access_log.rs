@@ -1,11 +1,14 @@
 //! One request from its arrival to the end of its body: one access line, one count.
 
 use crate::clock::Clock;
+use crate::mirror::Windows;
 use crate::oci::{Digest, ErrorCode, Reference, Repository, UpstreamName};
-use crate::telemetry::{Kind, Metrics, Outcome};
+use crate::telemetry::access::{self, AccessLine};
+use crate::telemetry::{Kind, Metrics, Outcome, logging};
 use http::{HeaderValue, Method, StatusCode, Uri, header, request};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -72,11 +75,21 @@ enum Ended {
     Cancelled,
 }
 
+/// A client's address, as text: one for all requests of its connection.
+#[derive(Clone, Debug)]
+pub(super) struct Client(Arc<str>);
+
+impl From<SocketAddr> for Client {
+    fn from(address: SocketAddr) -> Self {
+        Self(address.to_string().into())
+    }
+}
+
 /// What is known of a request. Dropping it writes the access line: exactly one, however it ends.
 #[derive(Debug)]
 pub(super) struct Exchange {
     id: RequestId,
-    client: SocketAddr,
+    client: Client,
     method: Method,
     uri: Uri,
     user_agent: Option<HeaderValue>,
@@ -94,8 +107,8 @@ pub(super) struct Exchange {
     refused: Option<String>,
     first_byte: Option<Instant>,
     bytes: u64,
-    /// Whether nobody but the kernel looks into the body's bytes on their way out.
-    pub(super) untouched: bool,
+    /// Where windows go, if nobody but the kernel looks into the body's bytes on their way out.
+    pub(super) windows: Option<Windows>,
     ended: Ended,
 }
 
@@ -103,7 +116,7 @@ impl Exchange {
     /// A request has arrived.
     pub(super) fn begin(
         id: RequestId,
-        client: SocketAddr,
+        client: Client,
         request: &request::Parts,
         metrics: Metrics,
     ) -> Self {
@@ -124,7 +137,7 @@ impl Exchange {
             refused: None,
             first_byte: None,
             bytes: 0,
-            untouched: false,
+            windows: None,
             ended: Ended::Cancelled,
         }
     }
@@ -251,12 +264,38 @@ impl Drop for Exchange {
             .answer
             .map_or(STATUS_CLIENT_CLOSED, |(status, _)| status.as_u16());
         let ttfb = self.first_byte.map(|at| at.duration_since(self.started));
+        if !tracing::enabled!(target: access::TARGET, tracing::Level::INFO) {
+            return;
+        }
+        let total = self.started.elapsed();
+        let user_agent = self.user_agent.as_ref().map(printable);
+        let line = AccessLine {
+            request_id: &self.id,
+            client: &self.client.0,
+            method: self.method.as_str(),
+            path: shortened(self.uri.path(), PATH_LOGGED_BYTES_MAX),
+            upstream: self.upstream.as_ref().map(UpstreamName::as_str),
+            repository: self.repository.as_ref().map(Repository::as_str),
+            reference: shown(self.reference.as_ref()),
+            digest: shown(self.digest.as_ref()),
+            status,
+            outcome: self.answer.map(|(_, outcome)| outcome.label()),
+            bytes: self.bytes,
+            ttfb,
+            total,
+            ended,
+            cause,
+            user_agent,
+        };
+        if logging::access(&line) {
+            return;
+        }
         tracing::info!(
-            target: "roadstead::access",
+            target: access::TARGET,
             request_id = %self.id,
-            client = %self.client,
+            client = %line.client,
             method = %self.method,
-            path = shortened(self.uri.path(), PATH_LOGGED_BYTES_MAX),
+            path = line.path,
             upstream = self.upstream.as_ref().map(display),
             repository = self.repository.as_ref().map(display),
             reference = self.reference.as_ref().map(display),
@@ -265,10 +304,10 @@ impl Drop for Exchange {
             outcome = self.answer.map(|(_, outcome)| outcome.label()),
             bytes = self.bytes,
             ttfb_ms = ttfb.map(milliseconds),
-            total_ms = milliseconds(self.started.elapsed()),
+            total_ms = milliseconds(total),
             ended,
             cause,
-            user_agent = self.user_agent.as_ref().map(printable),
+            user_agent,
             "request"
         );
     }
@@ -301,6 +340,10 @@ fn printable(value: &HeaderValue) -> &str {
     })
 }
 
+fn shown<T: fmt::Display>(value: Option<&T>) -> Option<&dyn fmt::Display> {
+    value.map(|value| value as &dyn fmt::Display)
+}
+
 fn shortened(text: &str, bytes_max: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes_max))
         .unwrap_or_default()
@@ -324,7 +367,7 @@ mod tests {
             .block_on(async {
                 drop(Exchange::begin(
                     ids.next(),
-                    client,
+                    client.into(),
                     &request_head(),
                     metrics.clone(),
                 ));

@@ -1,6 +1,6 @@
 //! Serving connections: hyper's settings, and the end of them all.
 
-use super::client_stream::ClientStream;
+use super::client_stream::{ClientStream, Socket};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -13,7 +13,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -102,11 +101,11 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 pub(super) async fn serve<T, S, B>(
     tasks: Tasks,
     stop: CancellationToken,
-    stream: T,
+    stream: ClientStream<T>,
     client: SocketAddr,
     service: S,
 ) where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: Socket + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S::Future: Send + 'static,
     B: http_body::Body + Send + 'static,
@@ -114,7 +113,7 @@ pub(super) async fn serve<T, S, B>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let builder = builder(tasks);
-    let stream = TokioIo::new(ClientStream::new(stream));
+    let stream = TokioIo::new(stream);
     let mut connection = pin!(builder.serve_connection(stream, service));
     let served = tokio::select! {
         served = connection.as_mut() => served,

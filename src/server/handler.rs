@@ -1,22 +1,26 @@
 //! One request of a client: parsed, asked of the mirror, answered.
 
-use super::access_log::{Exchange, RequestIds};
-use super::body::{Body, ByteStream};
+use super::access_log::{Client, Exchange, RequestIds};
+use super::body::{Body, ByteStream, Content};
 use super::conditions;
 use super::reply::{self, Reply};
 use super::respond::Refusal;
 use crate::clock::Clock;
-use crate::mirror::{BlobHead, Mirror, Source};
+use crate::mirror::{BlobAnswer, BlobHead, Mirror, Source, Windows};
 use crate::oci::route::{Route, Target};
 use crate::oci::{AcceptClass, Digest, Page, Reference};
 use crate::telemetry::{Kind, Metrics};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version, header, request};
-use std::net::SocketAddr;
+use std::ops::Range;
 
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// What is read at once and answered whole, rather than as a stream: most images' configs, and the footers that lazy
+/// clients begin with.
+const AT_HAND_BYTES_MAX: u64 = 32 * 1024;
 
 /// What `/` says to somebody who opened it in a browser.
 const GREETING: &[u8] = b"roadstead: a registry mirror. The API is under /v2/.\n";
@@ -39,12 +43,13 @@ impl Handler {
         }
     }
 
-    /// Answers one request. Its body, if it has one, is never read. `is_plain`: the connection has no TLS.
+    /// Answers one request. Its body, if it has one, is never read. `windows`: those of the connection, if it has
+    /// no TLS.
     pub(super) async fn answer(
         &self,
         request: request::Parts,
-        client: SocketAddr,
-        is_plain: bool,
+        client: Client,
+        windows: Option<Windows>,
     ) -> Response<Body> {
         let mut exchange = Box::new(Exchange::begin(
             self.ids.next(),
@@ -54,7 +59,7 @@ impl Handler {
         ));
         let mut echo_ns = false;
         // HTTP/2 cuts bodies into frames, which it may copy.
-        exchange.untouched = is_plain && request.version < Version::HTTP_2;
+        exchange.windows = windows.filter(|_| request.version < Version::HTTP_2);
         let asked = self.dispatch(&request, &mut exchange, &mut echo_ns).await;
         let reply = asked.unwrap_or_else(|refusal| {
             refusal.log(&mut exchange);
@@ -95,7 +100,7 @@ impl Handler {
         *echo_ns = ns.is_some();
         match target.route {
             Route::Ping => Ok(Reply::own(reply::JSON, Bytes::from_static(b"{}"))),
-            Route::Catalog(page) => self.catalog(&page, path, ns).await,
+            Route::Catalog(page) => Box::pin(self.catalog(&page, path, ns)).await,
             Route::Manifest { path, reference } => {
                 exchange.asks_for(Kind::Manifest, Some(reference.clone()));
                 let source = self.resolve(request, ns, &path, exchange)?;
@@ -104,13 +109,12 @@ impl Handler {
             Route::Blob { path, digest } => {
                 exchange.asks_for(Kind::Blob, Some(Reference::Digest(digest)));
                 let source = self.resolve(request, ns, &path, exchange)?;
-                self.blob(request, &source, &digest, exchange.untouched)
-                    .await
+                self.blob(request, &source, &digest, exchange).await
             }
             Route::Tags { path: name, page } => {
                 exchange.asks_for(Kind::Tags, None);
                 let source = self.resolve(request, ns, &name, exchange)?;
-                let answer = self.mirror.tags(&source, &page).await?;
+                let answer = Box::pin(self.mirror.tags(&source, &page)).await?;
                 Ok(Reply::list(answer, path, ns))
             }
             Route::Referrers {
@@ -123,7 +127,7 @@ impl Handler {
                 let asked = self
                     .mirror
                     .referrers(&source, &digest, artifact_type.as_deref());
-                Ok(Reply::list(asked.await?, path, ns))
+                Ok(Reply::list(Box::pin(asked).await?, path, ns))
             }
         }
     }
@@ -164,7 +168,7 @@ impl Handler {
         request: &request::Parts,
         source: &Source,
         digest: &Digest,
-        untouched: bool,
+        exchange: &mut Exchange,
     ) -> Result<Reply, Refusal> {
         let headers = &request.headers;
         // A client that has the blob needs no fill, only to hear that the repository has it too.
@@ -182,11 +186,14 @@ impl Handler {
             outcome: answer.outcome,
         };
         Reply::blob(headers, digest, head, |part, length| {
-            let mut reader = answer.reader(part);
-            if untouched {
-                reader = reader.in_windows();
+            if let Some(bytes) = at_hand(&answer, part.as_ref()) {
+                return Content::Full(bytes);
             }
-            ByteStream::of_blob(reader, length, &self.metrics)
+            let mut reader = answer.reader(part);
+            if let Some(windows) = exchange.windows.take() {
+                reader = reader.in_windows(windows);
+            }
+            Content::Stream(ByteStream::of_blob(reader, length, &self.metrics))
         })
         .await
     }
@@ -201,6 +208,15 @@ impl Handler {
         }
         Ok(reply)
     }
+}
+
+/// What a client asks for of a blob, if it is little and at hand.
+fn at_hand(answer: &BlobAnswer, part: Option<&Range<u64>>) -> Option<Bytes> {
+    let part = part.cloned().or_else(|| Some(0..answer.total?))?;
+    let length = part.end.saturating_sub(part.start);
+    (1..=AT_HAND_BYTES_MAX)
+        .contains(&length)
+        .then(|| answer.at_hand(part))?
 }
 
 /// Puts a response together: what all of them have, the body, the end of the request's story.

@@ -7,10 +7,12 @@
 //! and so writes its line.
 
 use crate::clock::Clock;
-use crate::mirror::Mirror;
+use crate::mirror::{Mirror, Windows};
 use crate::telemetry::Metrics;
+use access_log::Client;
 use admin::Admin;
 pub use admin::AdminApi;
+use client_stream::ClientStream;
 use connection::Tasks;
 use handler::Handler;
 use http::Request;
@@ -235,19 +237,26 @@ async fn serve_client(
     tls: Option<TlsAcceptor>,
     handler: Arc<Handler>,
 ) {
-    let is_plain = tls.is_none();
+    let windows = tls.is_none().then(Windows::default);
+    let given = windows.clone();
+    let name = Client::from(client);
     let service = service_fn(move |request: Request<Incoming>| {
         let handler = Arc::clone(&handler);
+        let (windows, name) = (given.clone(), name.clone());
         async move {
             let (request, _unread) = request.into_parts();
-            Ok::<_, Infallible>(handler.answer(request, client, is_plain).await)
+            Ok::<_, Infallible>(handler.answer(request, name, windows).await)
         }
     });
     let Some(tls) = tls else {
+        let stream = ClientStream::plain(stream, windows);
         return connection::serve(tasks, stop, stream, client, service).await;
     };
     match tokio::time::timeout(HANDSHAKE_WAIT_MAX, tls.accept(stream)).await {
-        Ok(Ok(stream)) => connection::serve(tasks, stop, stream, client, service).await,
+        Ok(Ok(stream)) => {
+            let stream = ClientStream::new(stream);
+            connection::serve(tasks, stop, stream, client, service).await;
+        }
         Ok(Err(error)) => tracing::debug!(%client, %error, "TLS handshake failed"),
         Err(_late) => tracing::debug!(%client, "TLS handshake took too long"),
     }
@@ -268,6 +277,7 @@ async fn serve_admin(listener: TcpListener, admin: Arc<Admin>, drained: &Cancell
             });
             let (tasks_inner, stop) = (tasks.clone(), drained.clone());
             tasks.spawn(async move {
+                let stream = ClientStream::new(stream);
                 connection::serve(tasks_inner, stop, stream, client, service).await;
                 drop(permit);
             });

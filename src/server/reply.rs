@@ -1,6 +1,6 @@
 //! Answers on their way out: the heads of responses.
 
-use super::body::{ByteStream, Content};
+use super::body::Content;
 use super::conditions::{self, Selection};
 use super::respond::Refusal;
 use crate::mirror::{BlobHead, ListAnswer, ManifestAnswer};
@@ -102,10 +102,10 @@ impl Reply {
         request: &HeaderMap,
         digest: &Digest,
         head: BlobHead,
-        open: impl FnOnce(Option<std::ops::Range<u64>>, Option<u64>) -> ByteStream,
+        open: impl FnOnce(Option<std::ops::Range<u64>>, Option<u64>) -> Content,
     ) -> Result<Self, Refusal> {
         let digest = digest.to_string();
-        let (status, mut stream, content_range) =
+        let (status, mut content, content_range) =
             match conditions::select(request, &digest, head.total) {
                 Selection::Whole => (StatusCode::OK, open(None, head.total), None),
                 Selection::Unsatisfiable => return Err(Refusal::range(head.total)),
@@ -114,12 +114,14 @@ impl Reply {
                     let total = head.total.unwrap_or(part.end);
                     let value = format!("bytes {}-{last}/{total}", part.start);
                     let length = part.end.saturating_sub(part.start);
-                    let stream = open(Some(part), Some(length));
-                    (StatusCode::PARTIAL_CONTENT, stream, Some(value))
+                    let content = open(Some(part), Some(length));
+                    (StatusCode::PARTIAL_CONTENT, content, Some(value))
                 }
             };
-        stream.prime().await?;
-        let mut reply = Self::new(status, Content::Stream(stream), head.outcome);
+        if let Content::Stream(stream) = &mut content {
+            stream.prime().await?;
+        }
+        let mut reply = Self::new(status, content, head.outcome);
         reply.describe_blob(&digest);
         if let Some(value) = content_range {
             reply.set(header::CONTENT_RANGE, value);
@@ -184,8 +186,14 @@ impl Reply {
     }
 
     fn identify(&mut self, digest: &str, forever: bool) {
-        self.set(DOCKER_CONTENT_DIGEST, digest.to_owned());
-        self.set(header::ETAG, format!("\"{digest}\""));
+        // One text for both: the entity tag is the digest in quotes.
+        let tag = Bytes::from(format!("\"{digest}\""));
+        let bare = tag.slice(1..tag.len() - 1);
+        for (name, text) in [(DOCKER_CONTENT_DIGEST, bare), (header::ETAG, tag)] {
+            if let Ok(value) = HeaderValue::from_maybe_shared(text) {
+                self.headers.insert(name, value);
+            }
+        }
         if forever {
             self.headers.insert(header::CACHE_CONTROL, FOREVER);
         }

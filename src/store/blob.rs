@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use super::disk::DiskFile;
 use super::fill::{Handed, READ_BYTES};
-use super::{LookedAt, Store, map};
+use super::windows::{FIRST_WINDOW_BYTES, WINDOW_BYTES, Windows};
+use super::{LookedAt, Store};
 use crate::oci::{Digest, Hasher};
 
 /// Keeps a stored blob from being evicted. Cheap to clone.
@@ -37,8 +38,10 @@ pub struct StoredReader {
     start: u64,
     /// What is left of it.
     range: Range<u64>,
-    /// How large the next window is, if it is read in windows.
-    window: Option<u64>,
+    /// Where its windows go, if it is read in windows.
+    windows: Option<Windows>,
+    /// Nothing has been read yet.
+    fresh: bool,
 }
 
 impl Pin {
@@ -79,7 +82,8 @@ impl Blob {
             blob: self,
             start: range.start,
             range,
-            window: None,
+            windows: None,
+            fresh: true,
         }
     }
 
@@ -99,6 +103,14 @@ impl Blob {
             hasher.update(&bytes);
         }
         Ok(hasher.finish())
+    }
+
+    /// These bytes, if the kernel has them in memory: waits for no disk. `None`: read them otherwise.
+    #[must_use]
+    pub fn cached(&self, range: Range<u64>) -> Option<Bytes> {
+        let length = usize::try_from(range.end.saturating_sub(range.start)).ok()?;
+        let read = self.file.read_cached(range.start, length).ok().flatten()?;
+        (read.len() == length).then(|| read.into())
     }
 
     /// All of its `size` bytes. Blocks: not for async code.
@@ -129,9 +141,9 @@ impl Blob {
 impl StoredReader {
     /// Gives its bytes as windows of the file, which only the kernel may look into: for a socket without TLS.
     #[must_use]
-    pub fn in_windows(self) -> Self {
-        let window = Some(map::FIRST_WINDOW_BYTES);
-        Self { window, ..self }
+    pub fn in_windows(self, windows: Windows) -> Self {
+        let windows = Some(windows);
+        Self { windows, ..self }
     }
 
     /// What it was given, so that somebody else can give it the rest.
@@ -152,23 +164,16 @@ impl StoredReader {
     /// The file cannot be read, or is shorter than it was: says why. The blob has been set aside then.
     /// The client's connection must be broken, unless the rest is had elsewhere.
     pub async fn next(&mut self) -> Result<Option<Bytes>, String> {
-        let Range { start, end } = self.range.clone();
-        if start >= end {
+        if self.range.is_empty() {
             return Ok(None);
         }
-        let file = Arc::clone(&self.blob.file);
-        let read = if let Some(window) = self.window {
-            self.window = Some(map::WINDOW_BYTES);
-            let end = end.min(start.saturating_add(window));
-            tokio::task::spawn_blocking(move || file.window(start..end)).await
-        } else {
-            let limit = usize::try_from(end - start)
-                .unwrap_or(READ_BYTES)
-                .min(READ_BYTES);
-            tokio::task::spawn_blocking(move || file.read_at(start, limit).map(Bytes::from)).await
+        let read = match self.windows.clone() {
+            Some(windows) => self.window(&windows).await,
+            None => self.read().await,
         };
-        match read.map_err(io::Error::other).flatten() {
+        match read {
             Ok(bytes) => {
+                self.fresh = false;
                 self.range.start += bytes.len() as u64;
                 Ok(Some(bytes))
             }
@@ -181,6 +186,46 @@ impl StoredReader {
                 unreadable.await;
                 Err(error.to_string())
             }
+        }
+    }
+    /// The next bytes, copied.
+    async fn read(&self) -> io::Result<Bytes> {
+        let Range { start, end } = self.range.clone();
+        let limit = usize::try_from(end.saturating_sub(start));
+        let limit = limit.unwrap_or(READ_BYTES).min(READ_BYTES);
+        let file = &self.blob.file;
+        if let Some(bytes) = file.read_cached(start, limit)? {
+            return Ok(bytes.into());
+        }
+        let file = Arc::clone(file);
+        let read = tokio::task::spawn_blocking(move || file.read_at(start, limit)).await;
+        Ok(read.map_err(io::Error::other)??.into())
+    }
+
+    /// The next bytes, as a window.
+    async fn window(&self, windows: &Windows) -> io::Result<Bytes> {
+        let Range { start, end } = self.range.clone();
+        let within = |bytes: u64| start..end.min(start.saturating_add(bytes));
+        let file = &self.blob.file;
+        let window = match file.window_cached(&within(WINDOW_BYTES))? {
+            Some(bytes) => Some(bytes),
+            None => {
+                let length = if self.fresh {
+                    FIRST_WINDOW_BYTES
+                } else {
+                    WINDOW_BYTES
+                };
+                let (file, range) = (Arc::clone(file), within(length));
+                let brought = tokio::task::spawn_blocking(move || file.window(&range)).await;
+                brought.map_err(io::Error::other)??
+            }
+        };
+        match window {
+            Some(bytes) => {
+                windows.remember(bytes.clone(), Arc::clone(file), start);
+                Ok(bytes)
+            }
+            None => self.read().await,
         }
     }
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::io::{Errno, ReadWriteFlags};
 
-use super::fill::READ_BYTES;
 use super::health::Health;
 use super::map;
 pub use crate::telemetry::metrics::DiskOp;
@@ -159,17 +159,32 @@ impl DiskFile {
         self.disk.run(DiskOp::Read, &self.path, read)
     }
 
-    /// A part of it, which lies within it, as memory: for the kernel's eyes alone ([`map::window`]). Where that
-    /// cannot be, the first of it, read.
-    pub(super) fn window(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let limit = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(READ_BYTES);
-        let read = || {
-            map::window(&self.file, range.clone()).or_else(|_| {
-                // It says what is wrong, if anything is.
-                read_at(&self.file, range.start, limit.min(READ_BYTES)).map(Bytes::from)
-            })
-        };
+    /// The same, if the kernel has them in memory: waits for no disk. `None`: it does not, or cannot tell.
+    pub(super) fn read_cached(&self, offset: u64, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        let read = || read_cached(&self.file, offset, limit);
         self.disk.run(DiskOp::Read, &self.path, read)
+    }
+
+    /// A part of it, which lies within it, as memory that is for the kernel's eyes alone ([`map::bytes`]), and that
+    /// the kernel has now. `None`: it cannot be mapped, or not be waited for; a read will tell why.
+    pub(super) fn window(&self, range: &Range<u64>) -> io::Result<Option<Bytes>> {
+        let bring = || {
+            let map = map::map(&self.file, range)?;
+            map::bring(&map)?;
+            io::Result::Ok(map::bytes(map))
+        };
+        self.disk.run(DiskOp::Read, &self.path, || Ok(bring().ok()))
+    }
+
+    /// The same, if the kernel has it in memory already: waits for no disk.
+    pub(super) fn window_cached(&self, range: &Range<u64>) -> io::Result<Option<Bytes>> {
+        self.disk.run(DiskOp::Read, &self.path, || {
+            let cached = map::is_cached(&self.file, range);
+            Ok(cached
+                .then(|| map::map(&self.file, range).ok())
+                .flatten()
+                .map(map::bytes))
+        })
     }
 
     /// Reads in another way.
@@ -208,8 +223,25 @@ fn read_at(file: &File, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
         match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut buffer), offset) {
             Ok(0) if limit > 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) => return Ok(buffer),
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+fn read_cached(file: &File, offset: u64, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut buffer = vec![0; limit];
+    let mut slices = [io::IoSliceMut::new(&mut buffer)];
+    match rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+        Ok(0) if limit > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(read) => {
+            buffer.truncate(read);
+            Ok(Some(buffer))
+        }
+        // It would wait, or the file system knows no such reads.
+        Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
     }
 }

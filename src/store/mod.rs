@@ -14,6 +14,7 @@
 //! | `coverage` | which bytes are there (pure) |
 //! | `evict` | what is kept and what goes (pure) |
 //! | `blob` | a stored blob, open |
+//! | `map`, `windows` | parts of a stored blob's file, which the kernel sends without a copy |
 //! | `damaged` | blobs that cannot be read, set aside |
 //! | `disk`, `health`, `mend` | every operation on the disk; whether it works; how it is tried again |
 //! | `scrub` | hashing what is stored: the background's round, and one blob |
@@ -56,6 +57,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod wants;
+mod windows;
 
 use std::collections::HashMap;
 use std::io;
@@ -95,6 +97,7 @@ pub use share::Share;
 use space::Bounds;
 pub use space::{Amount, Measure, Meter, Space};
 pub use survey::SurveyError;
+pub use windows::Windows;
 
 use crate::clock::Clock;
 use crate::oci::Digest;
@@ -344,6 +347,9 @@ impl Store {
     /// Opens a stored blob and pins it. A file that is missing or not as long
     /// as it should be is a miss: it is forgotten, with a warning.
     pub async fn blob(&self, digest: &Digest) -> Option<Blob> {
+        if let Some(blob) = self.open_blob(digest) {
+            return Some(blob);
+        }
         let pinned = self.ledger().pin(digest);
         let size = if let Some(size) = pinned {
             size
@@ -354,10 +360,6 @@ impl Store {
         };
         let pin = Pin::of_pinned(self.clone(), *digest);
         self.touch(digest);
-        let open = self.open_files().get(digest).cloned();
-        if let Some(file) = open {
-            return Some(Blob::new(size, file, pin));
-        }
         let (store, wanted) = (self.clone(), *digest);
         let opened = tokio::task::spawn_blocking(move || store.open_checked(&wanted, size)).await;
         match opened.map_err(io::Error::other).flatten() {
@@ -371,6 +373,16 @@ impl Store {
                 None
             }
         }
+    }
+
+    /// The same, if its file is open already: waits for nothing.
+    #[must_use]
+    pub fn open_blob(&self, digest: &Digest) -> Option<Blob> {
+        let file = self.open_files().get(digest).cloned()?;
+        let size = self.ledger().pin(digest)?;
+        let pin = Pin::of_pinned(self.clone(), *digest);
+        self.touch(digest);
+        Some(Blob::new(size, file, pin))
     }
 
     /// Whether a stored blob still hashes to its name. One that does not is removed.
