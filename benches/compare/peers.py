@@ -28,6 +28,8 @@ class Spec:
     program: str
     # Keys of roadstead's upstream, in TOML.
     upstream_keys: str = ""
+    # And of its cache.
+    cache_keys: str = ""
 
     def version(self):
         argument = {"nginx": "-v"}.get(self.kind, "--version")
@@ -147,7 +149,7 @@ class World:
         (directory / "admin").write_text(f"http://127.0.0.1:{admin}")
         config.write_text(
             f"[server]\nlisten = '127.0.0.1:{port}'\nadmin_listen = '127.0.0.1:{admin}'\n{tls}"
-            f"[cache]\ndir = '{directory / 'cache'}'\nmax_size = '{max_gb}GB'\nscrub = 'off'\n[tags]\nttl = '1h'\n"
+            f"[cache]\ndir = '{directory / 'cache'}'\nmax_size = '{max_gb}GB'\n{spec.cache_keys}\n[tags]\nttl = '1h'\n"
             f"[upstream.'docker.io']\nendpoints = ['{remote}']\n{spec.upstream_keys}\n")
         return [spec.program, "serve", "--config", config]
 
