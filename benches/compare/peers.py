@@ -57,7 +57,7 @@ class World:
 
     def __init__(self, work, program, more, options):
         self.work, self.options = work, options
-        self.running, self.numbers = [], 0
+        self.running, self.numbers, self.series = [], 0, {}
         self.specs = [Spec("roadstead", "roadstead", str(program)), Spec("nginx", "nginx", "nginx"),
                       Spec("distribution", "distribution", "docker-registry"), *more]
         self.certificate()
