@@ -68,6 +68,7 @@ class Fairness(Case):
             for path in (self.image.by_digest, self.image.config_path, *(blob.path for blob in self.image.blobs)):
                 check(peer.url + path, digest_of(path))
             peer.settle()
+            self.fast(peer)
             alone, small_alone = self.fast(peer), small(peer, self.image, self.seconds)
             blob = self.image.blobs[0]
             slow = readers.Job(peer.url, kind="bodies", connections=self.count, path=blob.path, size=blob.size, rate=SLOW_RATE,

@@ -12,7 +12,7 @@ import urllib.request
 import origin
 from case import Bar, Case, Measure, check, digest_of
 from cases_fanout import know
-from cases_warm import wrk
+from cases_warm import in_turn, wrk
 
 SAMPLE = 2000
 SCAN_SECONDS_MAX = 300
@@ -118,9 +118,7 @@ class Hits(Case):
         know(peer, self.image)
         check(peer.url + self.image.by_digest, digest_of(self.image.by_digest))
         paths = self.linked(peer, count)
-        lines = ",\n".join(f'"{path}"' for path in paths)
-        script.write_text(f"local paths = {{\n{lines}\n}}\nlocal at = 0\n"
-                          "request = function()\n  at = at % #paths + 1\n  return wrk.format('GET', paths[at])\nend\n")
+        in_turn(script, paths)
         peer.settle()
         for _ in range(self.rounds_each):
             figures = {}

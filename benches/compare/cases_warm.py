@@ -3,10 +3,11 @@
 import re
 import subprocess
 import time
+import urllib.request
 
 import images
 import readers
-from case import GB, Bar, Case, Measure, check, curl, digest_of, finish, get
+from case import GB, MIB, Bar, Case, Measure, check, curl, digest_of, finish, get
 
 
 def is_warm(world, peers, *flags):
@@ -86,6 +87,48 @@ class Small(Case):
         return {"cpu_us_per_request": round(cpu / requests * 1e6, 2), "requests_per_s": round(requests / seconds)}
 
 
+class Many(Small):
+    """So many that hardly any is the one just asked for."""
+
+    measures, drawn, bars = Small.measures, Small.drawn, (
+        Bar("cpu_us_per_request", 0.85, "CPU per request of nginx's", of_peer="nginx", named=False),)
+    connections = 64
+
+    def __init__(self, name, title):
+        self.name, self.title = name, title
+        self.text = f"{self.connections} kept connections ask for one after another (wrk, one thread)."
+
+    def prepare(self, world):
+        super().prepare(world)
+        self.paths = world.many
+        self.script = world.work / "many.lua"
+        in_turn(self.script, self.paths)
+        for peer in world.plain:
+            for path in self.paths:
+                fetched(peer, path)
+
+    def measure(self, world, peer, number):
+        seconds = 1 if world.options.quick else 3
+        before = peer.cpu()
+        requests = wrk(peer, seconds, self.connections, "/", "-s", str(self.script))
+        cpu = peer.cpu() - before
+        return {"cpu_us_per_request": round(cpu / requests * 1e6, 2), "requests_per_s": round(requests / seconds)}
+
+
+def fetched(peer, path):
+    """One small blob, every byte checked."""
+    with urllib.request.urlopen(peer.url + path, timeout=60) as answer:
+        if images.sha256(answer.read(MIB)) != digest_of(path):
+            raise SystemExit(f"{peer.name}: wrong bytes for {path}")
+
+
+def in_turn(script, paths):
+    """Writes a script for wrk that asks for one after the other."""
+    lines = ",\n".join(f'"{path}"' for path in paths)
+    script.write_text(f"local paths = {{\n{lines}\n}}\nlocal at = 0\n"
+                      "request = function()\n  at = at % #paths + 1\n  return wrk.format('GET', paths[at])\nend\n")
+
+
 def wrk(peer, seconds, connections, path, *more):
     """Requests that were answered."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-H", f"Accept: {images.MANIFEST}", *more,
@@ -111,5 +154,6 @@ ALL = [
     Small("tag", "Manifest by a fresh tag"),
     Small("manifest", "Manifest by digest"),
     Small("config", "Config blob by digest"),
+    Many("small-many", f"Config blobs, any of {images.MANY:,}"),
     Small("manifest", "HEAD of a manifest by digest", "HEAD"),
 ]

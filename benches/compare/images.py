@@ -12,6 +12,7 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 REPOSITORY = "library/big"
 TAG = "v1"
 MIB = 1024 * 1024
+MANY = 1000
 
 
 def sha256(data):
@@ -28,6 +29,16 @@ def push_blob(origin, data):
     location = urllib.parse.urljoin(start, send("POST", start, b"", "application/octet-stream").headers["Location"])
     separator = "&" if "?" in location else "?"
     send("PUT", f"{location}{separator}digest={sha256(data)}", data, "application/octet-stream").close()
+
+
+def push_many(origin):
+    """Paths of small blobs."""
+    paths = []
+    for number in range(MANY):
+        data = json.dumps({"architecture": "amd64", "os": "linux", "number": number, "filling": "x" * 3000}).encode()
+        push_blob(origin, data)
+        paths.append(f"/v2/{REPOSITORY}/blobs/{sha256(data)}")
+    return paths
 
 
 def push(origin, layer_mib):

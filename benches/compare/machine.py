@@ -33,7 +33,7 @@ def facts():
 
 def versions(specs):
     """Of the peers, and of the clients."""
-    said = {spec.name: spec.version() for spec in specs}
+    said = {spec.name: spec.version().removeprefix("nginx version: ") for spec in specs}
     said["wrk"] = re.sub(r"\s*(\[.*|Copyright.*)$", "", first_line("wrk", "-v"))
     said["curl"] = " ".join(first_line("curl", "--version").split()[:2])
     said["OpenSSL"] = first_line("openssl", "version").partition(" (")[0]

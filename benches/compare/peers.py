@@ -1,6 +1,7 @@
 """The mirrors that are compared: how each kind is configured, and the registry that they mirror."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -70,6 +71,11 @@ class World:
             self._registry = self.spawn(Spec("origin", "distribution", "docker-registry"), None)
             self.image = images.push(self._registry.url, 32 if self.options.quick else 256)
         return self._registry
+
+    @functools.cached_property
+    def many(self):
+        """Paths of many small blobs there."""
+        return images.push_many(self.registry.url)
 
     @property
     def made(self):

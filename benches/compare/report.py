@@ -18,7 +18,7 @@ One command repeats all of this; it installs what it needs on Debian:
 
 Everything runs on one machine, over loopback: the origin, the mirrors, and their clients, who all share its cores. Peers are
 measured in turn, another one first in each round, with the same bytes, the same clients and the same certificate; each has
-its access log on, into a file. All are configured as anybody would: nginx with two workers or as many as there are cores,
+its access log on, into a file. All are configured as anybody would: nginx with `worker_processes auto`,
 `sendfile`, `proxy_cache` and `proxy_cache_lock`; distribution as a pull-through cache; roadstead on its defaults. CPU is user and
 kernel time of all processes of the peer, as the operating system counts it. A wrong status or length of any answer ends the run, and
 in each case at least one body of each peer is hashed.

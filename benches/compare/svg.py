@@ -37,6 +37,17 @@ def number(value):
     return f"{value:,.{digits}f}"
 
 
+def tick(value):
+    return f"{value:,.6g}"
+
+
+def round_steps(high):
+    """From 0 to not above, four to ten of them."""
+    power = 10 ** math.floor(math.log10(high))
+    step = next(power * part for part in (0.1, 0.2, 0.5, 1, 2) if high / (power * part) <= 10)
+    return [step * count for count in range(int(high / step) + 1)]
+
+
 def text(x, y, said, anchor="start", kind=""):
     named = f' class="{kind}"' if kind else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{named}>{html.escape(said)}</text>'
@@ -65,7 +76,7 @@ def bars(title, panels):
         for step in range(5):
             x = LEFT + reach * step / 4
             parts.append(line(x, y, x, foot, "axis" if step == 0 else "grid"))
-            parts.append(text(x, foot + 14, number(scale * step / 4), "middle", "quiet"))
+            parts.append(text(x, foot + 14, tick(scale * step / 4), "middle", "quiet"))
         for name, median, least, most in entries:
             parts.append(text(LEFT - 8, y + 15, name, "end"))
             ends = [LEFT + reach * value / scale for value in (median, least, most)]
@@ -84,7 +95,7 @@ def bars(title, panels):
 def lines(title, x_title, y_title, series, x_log=False, zero=True, points=True):
     """A line for each name: [(x, median, least, most)]."""
     height, top, bottom, left = 380, 40, 56, 80
-    right, names = WIDTH - 24, list(series)
+    right, names = WIDTH - 40, list(series)
     everything = [point for found in series.values() for point in found]
     place = math.log10 if x_log else float
     xs = sorted({point[0] for point in everything})
@@ -100,13 +111,13 @@ def lines(title, x_title, y_title, series, x_log=False, zero=True, points=True):
         value = top_value * step / 4
         y = at(xs[-1], value)[1]
         parts.append(line(left, y, right, y, "axis" if step == 0 else "grid"))
-        parts.append(text(left - 8, y + 4, number(value), "end", "quiet"))
-    ticks = xs if len(xs) <= 8 else [high * step / 5 for step in range(6)]
+        parts.append(text(left - 8, y + 4, tick(value), "end", "quiet"))
+    ticks = xs if len(xs) <= 8 else round_steps(high)
     last = -100
     for x in ticks:
         where = at(x, 0)[0]
         if where - last >= 44:
-            parts.append(text(where, height - bottom + 18, f"{x:,.0f}", "middle", "quiet"))
+            parts.append(text(where, height - bottom + 18, tick(x), "middle", "quiet"))
             parts.append(line(where, height - bottom, where, height - bottom + 4, "axis"))
             last = where
     parts.append(text((left + right) / 2, height - 14, x_title, "middle"))
