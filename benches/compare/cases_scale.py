@@ -35,8 +35,8 @@ class Hits(Case):
     measures = {"manifest_cpu_us": Measure("manifest by digest", "µs of CPU"),
                 "blob_cpu_us": Measure(f"blobs of 1 KiB by digest, any of {SAMPLE}", "µs of CPU")}
     drawn = ("manifest_cpu_us", "blob_cpu_us")
-    bars = (Bar("manifest_cpu_us", 1.2, "manifest: the dearest point of the cheapest", how="spread", named=False),
-            Bar("blob_cpu_us", 1.2, "blob: the dearest point of the cheapest", how="spread", named=False))
+    bars = (Bar("manifest_cpu_us", 1.2, "a manifest: the dearest point, of the cheapest", how="spread", named=False),
+            Bar("blob_cpu_us", 1.2, "a blob: the dearest point, of the cheapest", how="spread", named=False))
 
     def peers(self, world):
         return [spec for spec in world.specs if spec.kind == "roadstead"]
