@@ -76,7 +76,7 @@ class Small(Case):
         is_warm(world, world.plain)
 
     def measure(self, world, peer, number):
-        seconds = 1 if world.options.quick else 3
+        seconds = 1 if world.options.quick else 2
         before = peer.cpu()
         if self.method == "GET":
             requests = wrk(peer, seconds, self.connections, world.image[self.what])
@@ -108,7 +108,7 @@ class Many(Small):
                 fetched(peer, path)
 
     def measure(self, world, peer, number):
-        seconds = 1 if world.options.quick else 3
+        seconds = 1 if world.options.quick else 2
         before = peer.cpu()
         requests = wrk(peer, seconds, self.connections, "/", "-s", str(self.script))
         cpu = peer.cpu() - before

@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import time
 
 import images
 import origin
@@ -57,7 +58,7 @@ class World:
     """The registries with their images, and the mirrors of them."""
 
     def __init__(self, work, program, more, options):
-        self.work, self.options = work, options
+        self.work, self.options, self.began = work, options, time.monotonic()
         self.running, self.numbers, self.series = [], 0, {}
         self.specs = [Spec("roadstead", "roadstead", str(program)), Spec("nginx", "nginx", "nginx"),
                       Spec("distribution", "distribution", "docker-registry"), *more]

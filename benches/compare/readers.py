@@ -27,7 +27,9 @@ PIECE = 1 << 20
 HEAD_BYTES_MAX = 64 * 1024
 # A reader with a rate has no bigger a window than this, so that what it did not take is still with the server.
 PACED_BUFFER_BYTES = 128 * 1024
+# How often it takes what it may: seldom for those who take little, so that this client costs the machine little.
 TICK_SECONDS = 0.05
+TICK_BYTES_MIN = 25_000
 
 
 class Wrong(Exception):
@@ -255,12 +257,13 @@ def at_once(readers, buffer, until):
 
 def paced(readers, buffer, until):
     waiting = readers
+    tick = max(TICK_SECONDS, TICK_BYTES_MIN / readers[0].rate)
     while waiting:
         began = time.monotonic()
         if began > until or select.select([sys.stdin], [], [], 0)[0]:
             return
         waiting = [reader for reader in waiting if step_paced(reader, buffer)]
-        time.sleep(max(0.005, TICK_SECONDS - (time.monotonic() - began)))
+        time.sleep(max(0.005, tick - (time.monotonic() - began)))
 
 
 def step_paced(reader, buffer):

@@ -48,6 +48,14 @@ class Rows:
     def ratios(self, ours, theirs):
         return [ours[number] / theirs[number] for number in ours if theirs.get(number)]
 
+    def by_point(self, case):
+        """The rows of a curve, by peer and x."""
+        found = {}
+        for row in self.rows:
+            if row["case"] == case:
+                found.setdefault((row["peer"], row["x"]), []).append(row)
+        return found.values()
+
     def curve(self, case, peer, measure):
         """[(x, median, least, most)]"""
         found = {}
@@ -223,7 +231,11 @@ def save(directory, shown, case, name, drawn):
 
 
 def case_text(rows, case, text, shown):
-    parts = [f"### {case.title} (`{case.name}`)", text]
+    rounds = max((row["round"] for row in rows.rows if row["case"] == case.name), default=0)
+    if case.x:
+        rounds = max(len(group) for group in rows.by_point(case.name)) if rounds else 0
+    said = f"{rounds} rounds." if rounds != 1 else "One round."
+    parts = [f"### {case.title} (`{case.name}`)", f"{text} {said}"]
     parts.append(curve_table(rows, case) if case.x else case_table(rows, case))
     for row in rows.impossible:
         if row["case"] == case.name:
@@ -242,7 +254,7 @@ def write(results, cases, out):
     if results["quick"]:
         parts.append("**This is of a `--quick` run: small and short, to try the command. No figure in it means anything.**")
     parts += [bars_text(rows), losses(rows), "## Machine and versions\n\n" + table(["what", "which"], facts),
-              HOW.rstrip("\n") + f"\n\nThis run: {results['rounds']} rounds (fewer where a case says so in its figures), "
+              HOW.rstrip("\n") + f"\n\nThis run: {results['rounds']} rounds (fewer where a case takes long), "
               f"{results['minutes']} minutes.", "## The cases"]
     parts += [case_text(rows, case, results["texts"][case.name], shown.get(case.name, [])) for case in rows.cases]
     (out / "benchmarks.md").write_text("\n\n".join(parts) + "\n")
