@@ -21,6 +21,12 @@ def small(peer, image, seconds):
     return [round(latencies[min(len(latencies) - 1, len(latencies) * part // 100)] * 1e3, 2) for part in (50, 99)]
 
 
+def checked(peer, *paths):
+    """Has each fetched, and every byte checked."""
+    for path in paths:
+        check(peer.url + path, digest_of(path))
+
+
 class Fairness(Case):
     """A thousand slow readers, and one that is not."""
 
@@ -52,8 +58,8 @@ class Fairness(Case):
         world.made.add(self.image)
         self.text = (f"{self.count} readers take 100 KB/s each of one cached blob. One fast reader takes another blob of "
                      f"{size // MIB} MiB, {self.repeats} times; then {SMALL_CONNECTIONS} connections ask for a manifest and a "
-                     "config blob every 10 ms. The slow readers' client runs on the same cores and takes its part of them; "
-                     "so on few cores the fast one cannot keep all of its throughput, whatever the server: nginx's line says how much.")
+                     "config blob every 10 ms. The slow readers' client runs on the same cores and takes its part of them; so "
+                     "on few cores the fast one cannot keep all of its throughput, whatever the server.")
 
     def fast(self, peer):
         blob, seconds = self.image.blobs[1], 0.0
@@ -66,8 +72,7 @@ class Fairness(Case):
         slow = None
         try:
             know(peer, self.image)
-            for path in (self.image.by_digest, self.image.config_path, *(blob.path for blob in self.image.blobs)):
-                check(peer.url + path, digest_of(path))
+            checked(peer, self.image.by_digest, self.image.config_path, *(blob.path for blob in self.image.blobs))
             peer.settle()
             self.fast(peer)
             alone, small_alone = self.fast(peer), small(peer, self.image, self.seconds)
@@ -128,8 +133,7 @@ class SlowFiles(Case):
         disk, jobs = None, []
         try:
             know(peer, self.image)
-            for path in (self.image.by_digest, self.image.config_path, *(blob.path for blob in self.image.blobs)):
-                check(peer.url + path, digest_of(path))
+            checked(peer, self.image.by_digest, self.image.config_path, *(blob.path for blob in self.image.blobs))
             peer.settle()
             peer.end()
             files = self.files(peer)
@@ -139,8 +143,7 @@ class SlowFiles(Case):
             if disk.problem is not None:
                 raise Impossible(f"no slow disk can be mounted here: {' '.join(disk.problem)}")
             peer.start()
-            for path in (self.image.by_digest, self.image.config_path):
-                check(peer.url + path, digest_of(path))
+            checked(peer, self.image.by_digest, self.image.config_path)
             quiet = small(peer, self.image, self.seconds)
             for blob in self.image.blobs:
                 jobs.append(readers.Job(peer.url, kind="bodies", connections=1, path=blob.path, size=blob.size,

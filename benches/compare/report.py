@@ -20,8 +20,8 @@ Everything runs on one machine, over loopback: the origin, the mirrors, and thei
 measured in turn, another one first in each round, with the same bytes, the same clients and the same certificate; each has
 its access log on, into a file. All are configured as anybody would: nginx with `worker_processes auto`,
 `sendfile`, `proxy_cache` and `proxy_cache_lock`; distribution as a pull-through cache; roadstead on its defaults. CPU is user and
-kernel time of all processes of the peer, as the operating system counts it. A wrong status or length of any answer ends the run, and
-in each case at least one body of each peer is hashed.
+kernel time of all processes of the peer, as the operating system counts it. A wrong status or length of any answer ends
+the run, and in each case at least one body of each peer is hashed (but for `/v2/`, and the made-up store of `scale-hits`).
 
 A *ratio* is roadstead's figure divided by the peer's of the same round: median (least to most). Where less is better, below 1 is
 ahead. The bars are those of the project's plan; those in *italics* are our reading of what it says in words.
@@ -167,7 +167,8 @@ def case_table(rows, case):
             ratios = [] if peer == "roadstead" else rows.ratios(ours, values)
             lines.append([unit_of(measure) if first else "", peer, spread(values.values()), spread(ratios) if ratios else ""])
             first = False
-    return table(["measure", "peer", "median (least to most)", "roadstead's, as a ratio"], lines) if lines else "Nothing was measured."
+    head = ["measure", "peer", "median (least to most)", "roadstead's, as a ratio"]
+    return table(head, lines) if lines else "Nothing was measured."
 
 
 def curve_table(rows, case):
@@ -230,12 +231,15 @@ def save(directory, shown, case, name, drawn):
     shown.setdefault(case.name, []).append(name)
 
 
+def count_of(rounds):
+    return "one round" if rounds == 1 else f"{rounds} rounds"
+
+
 def case_text(rows, case, text, shown):
     rounds = max((row["round"] for row in rows.rows if row["case"] == case.name), default=0)
     if case.x:
         rounds = max(len(group) for group in rows.by_point(case.name)) if rounds else 0
-    said = f"{rounds} rounds." if rounds != 1 else "One round."
-    parts = [f"### {case.title} (`{case.name}`)", f"{text} {said}"]
+    parts = [f"### {case.title} (`{case.name}`)", f"{text} {count_of(rounds).capitalize()}."]
     parts.append(curve_table(rows, case) if case.x else case_table(rows, case))
     for row in rows.impossible:
         if row["case"] == case.name:
@@ -254,7 +258,7 @@ def write(results, cases, out):
     if results["quick"]:
         parts.append("**This is of a `--quick` run: small and short, to try the command. No figure in it means anything.**")
     parts += [bars_text(rows), losses(rows), "## Machine and versions\n\n" + table(["what", "which"], facts),
-              HOW.rstrip("\n") + f"\n\nThis run: {results['rounds']} rounds (fewer where a case takes long), "
-              f"{results['minutes']} minutes.", "## The cases"]
+              HOW.rstrip("\n") + f"\n\nThis run: {count_of(results['rounds'])}, fewer where a case "
+              f"takes long; {results['minutes']} minutes.", "## The cases"]
     parts += [case_text(rows, case, results["texts"][case.name], shown.get(case.name, [])) for case in rows.cases]
     (out / "benchmarks.md").write_text("\n\n".join(parts) + "\n")

@@ -15,7 +15,9 @@ text { font: 13px system-ui, sans-serif; fill: #24292f }
 .grid { stroke: #8c959f; stroke-width: 1; opacity: .3 }
 .whisker { stroke: #24292f; stroke-width: 1.5; fill: none }
 .quiet { fill: #57606a; font-size: 12px }
+.page { fill: #ffffff }
 @media (prefers-color-scheme: dark) {
+  .page { fill: #0d1117 }
   text { fill: #e6edf3 } .quiet { fill: #9da7b1 } .whisker { stroke: #e6edf3 }
 }
 </style>"""
@@ -58,9 +60,11 @@ def line(x1, y1, x2, y2, kind):
 
 
 def document(width, height, parts, title):
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" width="{width}" '
-            f'height="{height:.0f}" role="img" aria-label="{html.escape(title, quote=True)}">\n<title>{html.escape(title)}</title>\n'
-            + STYLE + "\n" + "\n".join(parts) + "\n</svg>\n")
+    """On a page of its own colour, for whoever shows it without asking for light or dark."""
+    size = f'width="{width}" height="{height:.0f}"'
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" {size} role="img">\n'
+            f'<title>{html.escape(title)}</title>\n{STYLE}\n<rect {size} rx="6" class="page"/>\n'
+            + "\n".join(parts) + "\n</svg>\n")
 
 
 def bars(title, panels):
