@@ -45,9 +45,10 @@ class Fairness(Case):
     }
     drawn = ("fast_kept", "small_alone_p99_ms", "small_beside_p99_ms")
     bars = (
-        Bar("fast_kept", 0.9, "what the fast reader keeps of its throughput, of what it keeps with nginx", of_peer="nginx",
-            at_least=True, named=False),
-        Bar("small_beside_p99_ms", 1.1, "p99 of small answers beside the slow readers, of nginx's", of_peer="nginx", named=False),
+        Bar("fast_kept", 0.9, "what the fast reader keeps of its throughput, of what it keeps with nginx",
+            of_peer="nginx", at_least=True, named=False),
+        Bar("small_beside_p99_ms", 1.1, "p99 of small answers beside the slow readers, of nginx's", of_peer="nginx",
+            named=False),
     )
 
     def prepare(self, world):
@@ -56,10 +57,11 @@ class Fairness(Case):
         size = (64 if quick else 256) * MIB
         self.image = origin.Image("fairness", [origin.Blob(5, size), origin.Blob(6, size)])
         world.made.add(self.image)
-        self.text = (f"{self.count} readers take 100 KB/s each of one cached blob. One fast reader takes another blob of "
-                     f"{size // MIB} MiB, {self.repeats} times; then {SMALL_CONNECTIONS} connections ask for a manifest and a "
-                     "config blob every 10 ms. The slow readers' client runs on the same cores and takes its part of them; so "
-                     "on few cores the fast one cannot keep all of its throughput, whatever the server.")
+        self.text = (
+            f"{self.count} readers take 100 KB/s each of one cached blob. One fast reader takes another blob of "
+            f"{size // MIB} MiB, {self.repeats} times; then {SMALL_CONNECTIONS} connections ask for a manifest and a config "
+            "blob every 10 ms. The slow readers' client runs on the same cores and takes its part of them; so on few cores "
+            "the fast one cannot keep all of its throughput, whatever the server.")
 
     def fast(self, peer):
         blob, seconds = self.image.blobs[1], 0.0
@@ -77,8 +79,8 @@ class Fairness(Case):
             self.fast(peer)
             alone, small_alone = self.fast(peer), small(peer, self.image, self.seconds)
             blob = self.image.blobs[0]
-            slow = readers.Job(peer.url, kind="bodies", connections=self.count, path=blob.path, size=blob.size, rate=SLOW_RATE,
-                               seconds=60).ready()
+            slow = readers.Job(peer.url, kind="bodies", connections=self.count, path=blob.path, size=blob.size,
+                               rate=SLOW_RATE, seconds=60).ready()
             beside, small_beside = self.fast(peer), small(peer, self.image, self.seconds)
             if not slow.running():
                 raise SystemExit(f"{peer.name}: the slow readers ended before their time: {''.join(slow.errors)[-500:]}")
@@ -116,11 +118,11 @@ class SlowFiles(Case):
         size = 16 * MIB
         self.image = origin.Image("slow-disk", [origin.Blob(20 + number, size) for number in range(self.readers)])
         world.made.add(self.image)
-        self.text = (f"{self.readers} cached blobs of {size // MIB} MiB, each under a FUSE file system that lets every read of "
-                     f"up to 128 KiB wait {self.delay_ms} ms, with nothing of them in memory; a reader of each, while "
-                     f"{SMALL_CONNECTIONS} connections ask for a manifest and a config blob every 10 ms. nginx reads with "
-                     "`sendfile` in its two workers, without `aio threads`, as most people run it. Device mapper and "
-                     "io.max are not needed for this.")
+        self.text = (
+            f"{self.readers} cached blobs of {size // MIB} MiB, each under a FUSE file system that lets every read of up to "
+            f"128 KiB wait {self.delay_ms} ms, with nothing of them in memory; a reader of each, while {SMALL_CONNECTIONS} "
+            "connections ask for a manifest and a config blob every 10 ms (distribution asks upstream for the manifest). "
+            "nginx reads with `sendfile` in its workers, without `aio threads`, which is its default.")
 
     def files(self, peer):
         """Where the peer keeps the big blobs, whatever it calls them."""

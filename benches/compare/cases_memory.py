@@ -43,8 +43,9 @@ class Memory(Case):
         size = (64 if quick else 256) * MIB
         self.image = origin.Image("memory", [origin.Blob(4, size)])
         world.made.add(self.image)
-        self.text = (f"{self.count} readers at once, each at 1 MB/s for {self.seconds} s, of one blob of {size // MIB} MiB, "
-                     f"first cold (the origin gives 100 MB/s to each connection), then warm. {HOW}")
+        self.text = (
+            f"{self.count} readers at once, each at 1 MB/s for {self.seconds} s, of one blob of {size // MIB} MiB, first cold "
+            f"(the origin gives 100 MB/s to each connection), then warm. {HOW}")
 
     def crowd(self, peer):
         blob = self.image.blobs[0]
@@ -106,12 +107,13 @@ class Big(Case):
         size = world.options.big_gb << 30
         free = shutil.disk_usage(world.work).free
         if size * 5 // 4 > free:
-            raise SystemExit(f"memory-big: {world.options.big_gb} GiB do not fit the disk, where {free >> 30} GiB are free; "
-                             "a smaller one: --big-gb")
+            raise SystemExit(f"memory-big: {world.options.big_gb} GiB do not fit the disk, where {free >> 30} GiB are "
+                             "free; a smaller one: --big-gb")
         self.image = origin.Image("big", [origin.Blob(origin.BIG_SEED, size)])
         world.made.add(self.image)
-        self.text = (f"One reader, one cold blob of {world.options.big_gb} GiB, an origin without a limit; every byte that the "
-                     f"reader gets is hashed, as all mirrors but nginx do too. {HOW}")
+        self.text = (
+            f"One reader, one cold blob of {world.options.big_gb} GiB, an origin without a limit; every byte that the reader "
+            f"gets is hashed, as all mirrors but nginx do too. {HOW}")
 
     def measure(self, world, spec, number):
         blob = self.image.blobs[0]
@@ -127,8 +129,8 @@ class Big(Case):
         finally:
             world.drop(peer)
         world.series.setdefault(self.name, {})[spec.name] = [sample[:2] for sample in sampler.samples]
-        return {"anonymous_mb": round(sampler.peak(), 1), "growth_mb": round(sampler.growth(), 1), "wall_s": round(wall, 1),
-                "cpu_s": round(cpu, 2)}
+        return {"anonymous_mb": round(sampler.peak(), 1), "growth_mb": round(sampler.growth(), 1),
+                "wall_s": round(wall, 1), "cpu_s": round(cpu, 2)}
 
 
 ALL = [Memory(), Big()]

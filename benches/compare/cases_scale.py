@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import struct
 import time
@@ -48,9 +49,10 @@ class Hits(Case):
         self.image = origin.Image("scale", [origin.Blob(9, 1 << 20)])
         world.made.add(self.image)
         self.store, self.stored, self.peer_of = None, 0, {}
-        self.text = (f"64 kept connections, wrk. The store is made of empty files of 1 KiB under digests, which roadstead takes "
-                     f"into its index at the start; {SAMPLE} of them, any, are asked for in turn, so that no single one is hot. "
-                     "Only roadstead: what the others' hits cost is above.")
+        self.text = (
+            "64 kept connections, wrk. The store is made of empty files of 1 KiB under digests, which roadstead takes into "
+            f"its index at the start; {SAMPLE} of them, any, are asked for in turn, so that no single one is hot (roadstead "
+            "keeps fewer files open). Only roadstead: what the others' hits cost is above.")
 
     def grow(self, count):
         """Adds blobs to the store, up to so many."""
@@ -72,7 +74,7 @@ class Hits(Case):
         admin = (self.store / "admin").read_text()
         while time.monotonic() < deadline:
             text = urllib.request.urlopen(f"{admin}/metrics", timeout=30).read().decode()
-            known = next((float(line.split()[1]) for line in text.splitlines() if line.startswith("roadstead_cache_blobs ")), 0)
+            known = float(re.search(r"^roadstead_cache_blobs (\S+)$", text, re.M)[1])
             if known >= count:
                 return peer
             time.sleep(0.2)

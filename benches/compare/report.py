@@ -16,15 +16,16 @@ One command repeats all of this; it installs what it needs on Debian:
     benches/compare/run --case warm --rounds 9 --out /tmp/out
     BINARY=./target/release/roadstead benches/compare/run --peer old=./roadstead-before
 
-Everything runs on one machine, over loopback: the origin, the mirrors, and their clients, who all share its cores. Peers are
-measured in turn, another one first in each round, with the same bytes, the same clients and the same certificate; each has
-its access log on, into a file. All are configured as anybody would: nginx with `worker_processes auto`,
-`sendfile`, `proxy_cache` and `proxy_cache_lock`; distribution as a pull-through cache; roadstead on its defaults. CPU is user and
-kernel time of all processes of the peer, as the operating system counts it. A wrong status or length of any answer ends
-the run, and in each case at least one body of each peer is hashed (but for `/v2/`, and the made-up store of `scale-hits`).
+Everything runs on one machine, over loopback: the origin, the mirrors, and their clients, who all share its cores.
+Peers are measured in turn, another one first in each round, with the same bytes, the same clients and the same
+certificate; each has its access log on, into a file. All are configured as anybody would: nginx with `worker_processes
+auto`, `sendfile`, `proxy_cache` and `proxy_cache_lock`; distribution as a pull-through cache; roadstead on its defaults.
+CPU is user and kernel time of all processes of the peer, as the operating system counts it. A wrong status or length of
+any answer ends the run, and in each case at least one body of each peer is hashed (but for `/v2/`, and the made-up store
+of `scale-hits`).
 
-A *ratio* is roadstead's figure divided by the peer's of the same round: median (least to most). Where less is better, below 1 is
-ahead. The bars are those of the project's plan; those in *italics* are our reading of what it says in words.
+A *ratio* is roadstead's figure divided by the peer's of the same round: median (least to most). Where less is better,
+below 1 is ahead. The bars are those of the project's plan; those in *italics* are our reading of what it says in words.
 """
 
 
