@@ -131,8 +131,8 @@ def in_turn(script, paths):
 
 def wrk(peer, seconds, connections, path, *more):
     """Requests that were answered."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-H", f"Accept: {images.MANIFEST}", *more,
-               peer.url + path]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s",
+               "-H", f"Accept: {images.MANIFEST}", *more, peer.url + path]
     said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
     if "Non-2xx" in said or "Socket errors" in said:
         raise SystemExit(f"wrong answers of {peer.name}: {said}")
