@@ -6,6 +6,8 @@ import math
 WIDTH = 760
 LEFT, RIGHT = 190, 150
 ROW, GAP, TITLE = 22, 16, 26
+# A bar so many times as long as the next is cut off.
+CUT_RATIO = 8
 COLOURS = {"roadstead": "#2f7ed8", "nginx": "#2e9e5b", "distribution": "#e0812b", "zot": "#b5528c"}
 MORE_COLOURS = ("#7a6bd1", "#c2a21f", "#4bb3b8", "#c75146")
 STYLE = """<style>
@@ -74,7 +76,7 @@ def bars(title, panels):
     for heading, entries in panels:
         parts.append(text(8, y + 14, heading, kind="title"))
         y += TITLE
-        scale = axis_max(max(entry[3] for entry in entries))
+        scale = axis_max(shown_max([entry[3] for entry in entries]))
         reach = WIDTH - LEFT - RIGHT
         foot = y + ROW * len(entries)
         for step in range(5):
@@ -83,16 +85,18 @@ def bars(title, panels):
             parts.append(text(x, foot + 14, tick(scale * step / 4), "middle", "quiet"))
         for name, median, least, most in entries:
             parts.append(text(LEFT - 8, y + 15, name, "end"))
-            ends = [LEFT + reach * value / scale for value in (median, least, most)]
+            ends = [LEFT + reach * min(1.04, value / scale) for value in (median, least, most)]
             parts.append(f'<rect x="{LEFT}" y="{y + 4}" width="{max(1, ends[0] - LEFT):.1f}" height="{ROW - 8}" '
                          f'fill="{colour(name, names)}"/>')
-            if most > least:
+            if median > scale:
+                parts.append(f'<path d="M{ends[0] - 14:.1f} {y + 2} l6 18 h4 l-6 -18 z" class="page"/>')
+            elif most > least:
                 parts.append(line(ends[1], y + 11, ends[2], y + 11, "whisker"))
                 parts += [line(end, y + 7, end, y + 15, "whisker") for end in ends[1:]]
             parts.append(text(max(ends) + 8, y + 15, number(median)))
             y += ROW
         y += 18 + GAP
-    parts.append(text(8, y + 4, "Bars are medians of the rounds, whiskers the least and the most.", kind="quiet"))
+    parts.append(text(8, y + 4, "Bars are medians of the rounds, whiskers the least and the most; a bar that is cut is too long for its axis.", kind="quiet"))
     return document(WIDTH, y + 14, parts, title)
 
 
@@ -141,6 +145,14 @@ def lines(title, x_title, y_title, series, x_log=False, zero=True, points=True):
         parts.append(text(legend + 18, top - 3, name))
         legend += 40 + 8 * len(name)
     return document(WIDTH, height, parts, title)
+
+
+def shown_max(values):
+    """The most that an axis is made for: one that would dwarf all others is cut off."""
+    ordered = sorted(values)
+    while len(ordered) > 1 and ordered[-1] > CUT_RATIO * ordered[-2] > 0:
+        ordered.pop()
+    return ordered[-1]
 
 
 def axis_max(value):
