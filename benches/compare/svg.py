@@ -96,7 +96,8 @@ def bars(title, panels):
             parts.append(text(max(ends) + 8, y + 15, number(median)))
             y += ROW
         y += 18 + GAP
-    parts.append(text(8, y + 4, "Bars are medians of the rounds, whiskers the least and the most; a bar that is cut is too long for its axis.", kind="quiet"))
+    foot = "Bars are medians of the rounds, whiskers the least and the most; a bar that is cut is too long for its axis."
+    parts.append(text(8, y + 4, foot, kind="quiet"))
     return document(WIDTH, y + 14, parts, title)
 
 
