@@ -12,7 +12,8 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 REPOSITORY = "library/big"
 TAG = "v1"
 MIB = 1024 * 1024
-LAYER_MIB = 256
+# More than roadstead keeps open.
+MANY = 600
 
 
 def sha256(data):
@@ -31,10 +32,20 @@ def push_blob(origin, data):
     send("PUT", f"{location}{separator}digest={sha256(data)}", data, "application/octet-stream").close()
 
 
-def push(origin):
+def push_many(origin):
+    """Paths of small blobs."""
+    paths = []
+    for number in range(MANY):
+        data = json.dumps({"architecture": "amd64", "os": "linux", "number": number, "filling": "x" * 3000}).encode()
+        push_blob(origin, data)
+        paths.append(f"/v2/{REPOSITORY}/blobs/{sha256(data)}")
+    return paths
+
+
+def push(origin, layer_mib):
     """Paths of what was pushed, by what it is; and the sizes."""
     chance = random.Random("roadstead")
-    layer = b"".join(chance.randbytes(MIB) for _ in range(LAYER_MIB))
+    layer = b"".join(chance.randbytes(MIB) for _ in range(layer_mib))
     config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
     for data in (config, layer):
         push_blob(origin, data)
