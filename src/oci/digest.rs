@@ -100,16 +100,23 @@ impl Digest {
         self.with_hex(str::to_owned)
     }
 
+    /// Appends its text.
+    pub fn push_to(&self, text: &mut String) {
+        text.push_str(self.algorithm().name());
+        text.push(':');
+        self.with_hex(|hex| text.push_str(hex));
+    }
+
     /// Gives the hex to `take` without an allocation: every answer has it several times.
     fn with_hex<T>(&self, take: impl FnOnce(&str) -> T) -> T {
-        let mut hex = [0; 2 * 64];
+        let mut hex = [[0; 2]; 64];
         let bytes = self.bytes();
-        for (pair, byte) in hex.chunks_exact_mut(2).zip(bytes) {
-            pair.copy_from_slice(HEX.get(usize::from(*byte)).unwrap_or(b"00"));
+        for (pair, byte) in hex.iter_mut().zip(bytes) {
+            *pair = HEX.get(usize::from(*byte)).copied().unwrap_or_default();
         }
         // Nothing but the digits below, and at most 64 bytes.
-        let digits = hex.get(..2 * bytes.len()).unwrap_or_default();
-        take(str::from_utf8(digits).unwrap_or_default())
+        let digits = hex.get(..bytes.len()).unwrap_or_default();
+        take(str::from_utf8(digits.as_flattened()).unwrap_or_default())
     }
 
     /// Computes the digest of `content`.
@@ -200,6 +207,24 @@ const HEX: [[u8; 2]; 256] = {
     table
 };
 
+/// What each character stands for in lower-case hex, or [`NO_DIGIT`].
+const NIBBLES: [u8; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut table = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < digits.len() {
+        #[expect(clippy::indexing_slicing, reason = "the compiler has run it")]
+        #[expect(clippy::cast_possible_truncation, reason = "at most 15")]
+        {
+            table[digits[value] as usize] = value as u8;
+        }
+        value += 1;
+    }
+    table
+};
+
+const NO_DIGIT: u8 = 0xff;
+
 /// Exactly `N` bytes of lower-case hex.
 fn decode_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
     if hex.len() != 2 * N {
@@ -214,11 +239,8 @@ fn decode_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
 }
 
 fn nibble(character: u8) -> Option<u8> {
-    match character {
-        b'0'..=b'9' => Some(character - b'0'),
-        b'a'..=b'f' => Some(character - b'a' + 10),
-        _ => None,
-    }
+    let value = NIBBLES.get(usize::from(character)).copied()?;
+    (value != NO_DIGIT).then_some(value)
 }
 
 /// `algorithm ::= component ([+._-] component)*`, `component ::= [a-z0-9]+`.

@@ -58,9 +58,43 @@ pub(super) struct RequestId {
     number: u64,
 }
 
+impl RequestId {
+    /// The run in 8 hex digits, a dash, the number in as many as it needs.
+    pub(super) fn with_text<T>(self, take: impl FnOnce(&str) -> T) -> T {
+        let mut text = *b"00000000-0000000000000000";
+        let (run, number) = text.split_at_mut(9);
+        let mut rest = u64::from(self.run);
+        for digit in run.iter_mut().take(8).rev() {
+            *digit = hex_digit(rest);
+            rest >>= 4;
+        }
+        let mut rest = self.number;
+        let mut used = 0;
+        for digit in number.iter_mut().rev() {
+            *digit = hex_digit(rest);
+            rest >>= 4;
+            used += 1;
+            if rest == 0 {
+                break;
+            }
+        }
+        let unused = number.len() - used;
+        number.copy_within(unused.., 0);
+        let text = text.get(..9 + used).unwrap_or_default();
+        // Hex digits and a dash.
+        take(str::from_utf8(text).unwrap_or_default())
+    }
+}
+
+/// The lowest digit.
+fn hex_digit(number: u64) -> u8 {
+    let digit = b"0123456789abcdef".get((number & 0xf) as usize);
+    digit.copied().unwrap_or_default()
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}-{:x}", self.run, self.number)
+        self.with_text(|text| f.write_str(text))
     }
 }
 
@@ -436,6 +470,18 @@ mod tests {
         drop(exchange);
         assert!(logs.lines("roadstead::server::access_log").is_empty());
         assert_eq!(logs.access()[0]["cause"], "bad credentials");
+    }
+
+    #[test]
+    fn an_id_is_the_run_and_a_number() {
+        for (run, number, expected) in [
+            (0xab, 1, "000000ab-1"),
+            (u32::MAX, u64::MAX, "ffffffff-ffffffffffffffff"),
+            (0x1234_5678, 0x10, "12345678-10"),
+            (0, 0, "00000000-0"),
+        ] {
+            assert_eq!(RequestId { run, number }.to_string(), expected);
+        }
     }
 
     #[test]

@@ -21,9 +21,6 @@ use tokio_util::task::TaskTracker;
 /// it does keeps a request from running into a closing connection.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(100);
 
-/// The most headers of a request; clients send about ten.
-const HEADERS_MAX: usize = 64;
-
 /// The largest head of a request, and the most of a response that is buffered for a slow reader: a
 /// thousand of them must not cost more than some 100 MiB. Larger chunks go out as they are, uncopied.
 const BUFFER_BYTES_MAX: usize = 128 * 1024;
@@ -134,7 +131,7 @@ fn builder(tasks: Tasks) -> Builder<Tasks> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WAIT_MAX)
-        .max_headers(HEADERS_MAX)
+        // At most 100 headers, which is hyper's own bound: one that is set costs an allocation a request.
         .max_buf_size(BUFFER_BYTES_MAX)
         .keep_alive(true)
         // A client that has closed its side is gone: no registry client half-closes.

@@ -193,7 +193,12 @@ impl Handler {
             if let Some(windows) = exchange.windows.take() {
                 reader = reader.in_windows(windows);
             }
-            Content::Stream(ByteStream::of_blob(reader, length, &self.metrics))
+            let stream = ByteStream::of_blob(reader, length, &self.metrics);
+            Content::Stream(if request.version == Version::HTTP_2 {
+                stream.in_frames()
+            } else {
+                stream
+            })
         })
         .await
     }
@@ -236,7 +241,7 @@ fn respond(
     // A client must not be told that a digest's text is a web page.
     let nosniff = HeaderValue::from_static("nosniff");
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    if let Ok(id) = HeaderValue::try_from(exchange.id().to_string()) {
+    if let Ok(id) = exchange.id().with_text(HeaderValue::from_str) {
         headers.insert(REQUEST_ID, id);
     }
     // Only the configured name is echoed, never the client's text (dist-spec, "Registry proxying").

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::fmt::{self, Display, Write as _};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::logging::LogFormat;
 
@@ -60,51 +60,39 @@ impl AccessLine<'_> {
         }
         LINE.with_borrow_mut(|line| {
             line.clear();
-            // Writing to a string does not fail.
-            let written = match format {
+            match format {
                 LogFormat::Text => self.text(line, at),
                 LogFormat::Json => self.json(line, at),
-            };
-            if written.is_ok() {
-                take(line.as_bytes());
             }
+            take(line.as_bytes());
         });
     }
 
-    fn text(&self, line: &mut String, at: SystemTime) -> fmt::Result {
-        write!(
-            line,
-            "{}  INFO {TARGET}: request",
-            humantime::format_rfc3339_micros(at)
-        )?;
+    fn text(&self, line: &mut String, at: SystemTime) {
+        time(line, at);
+        line.push_str("  INFO ");
+        line.push_str(TARGET);
+        line.push_str(": request");
         self.each(|name, value| {
             line.push(' ');
             line.push_str(name);
             line.push('=');
             match value {
-                Value::Shown(value) => write!(line, "{value}"),
-                Value::Plain(text) => line.write_str(text),
-                Value::Text(text) if is_harmless(text) => {
-                    line.push('"');
-                    line.push_str(text);
-                    line.push('"');
-                    Ok(())
-                }
-                Value::Text(text) => write!(line, "{text:?}"),
-                Value::Number(number) => write!(line, "{number}"),
+                Value::Shown(value) => show(line, value),
+                Value::Plain(text) => line.push_str(text),
+                Value::Text(text) if is_harmless(text) => quote(line, text),
+                Value::Text(text) => show(line, &format_args!("{text:?}")),
+                Value::Number(number) => line.push_str(itoa::Buffer::new().format(number)),
                 Value::Milliseconds(wait) => milliseconds(line, wait),
             }
-        })?;
+        });
         line.push('\n');
-        Ok(())
     }
 
-    fn json(&self, line: &mut String, at: SystemTime) -> fmt::Result {
-        write!(
-            line,
-            r#"{{"timestamp":"{}","level":"INFO","message":"request""#,
-            humantime::format_rfc3339_micros(at)
-        )?;
+    fn json(&self, line: &mut String, at: SystemTime) {
+        line.push_str("{\"timestamp\":\"");
+        time(line, at);
+        line.push_str("\",\"level\":\"INFO\",\"message\":\"request\"");
         self.each(|name, value| {
             line.push_str(",\"");
             line.push_str(name);
@@ -112,65 +100,100 @@ impl AccessLine<'_> {
             match value {
                 // Names of upstreams, repositories, tags, digests and addresses, whose grammars have neither
                 // quotes nor backslashes.
-                Value::Shown(value) => write!(line, "\"{value}\""),
-                Value::Plain(text) => write!(line, "\"{text}\""),
-                Value::Text(text) if is_harmless(text) => {
+                Value::Shown(value) => {
                     line.push('"');
-                    line.push_str(text);
+                    show(line, value);
                     line.push('"');
-                    Ok(())
                 }
+                Value::Plain(text) => quote(line, text),
+                Value::Text(text) if is_harmless(text) => quote(line, text),
+                // Text always has a JSON form.
                 Value::Text(text) => {
-                    let quoted = serde_json::to_string(text).map_err(|_| fmt::Error)?;
-                    line.push_str(&quoted);
-                    Ok(())
+                    line.push_str(&serde_json::to_string(text).unwrap_or_default());
                 }
-                Value::Number(number) => write!(line, "{number}"),
+                Value::Number(number) => line.push_str(itoa::Buffer::new().format(number)),
                 Value::Milliseconds(wait) => milliseconds(line, wait),
             }
-        })?;
-        writeln!(line, r#","target":"{TARGET}"}}"#)
+        });
+        line.push_str(",\"target\":\"");
+        line.push_str(TARGET);
+        line.push_str("\"}\n");
     }
 
     /// All that there is, in the order of the library's line.
-    fn each(&self, mut say: impl FnMut(&str, Value<'_>) -> fmt::Result) -> fmt::Result {
-        say("request_id", Value::Shown(self.request_id))?;
-        say("client", Value::Plain(self.client))?;
-        say("method", Value::Plain(self.method))?;
-        say("path", Value::Text(self.path))?;
-        for (name, value) in [("upstream", self.upstream), ("repository", self.repository)] {
-            if let Some(text) = value {
-                say(name, Value::Plain(text))?;
-            }
-        }
-        for (name, value) in [("reference", self.reference), ("digest", self.digest)] {
+    fn each(&self, mut say: impl FnMut(&str, Value<'_>)) {
+        say("request_id", Value::Shown(self.request_id));
+        say("client", Value::Plain(self.client));
+        say("method", Value::Plain(self.method));
+        say("path", Value::Text(self.path));
+        let mut say_some = |name: &str, value: Option<Value<'_>>| {
             if let Some(value) = value {
-                say(name, Value::Shown(value))?;
+                say(name, value);
             }
-        }
-        say("status", Value::Number(self.status.into()))?;
-        if let Some(outcome) = self.outcome {
-            say("outcome", Value::Text(outcome))?;
-        }
-        say("bytes", Value::Number(self.bytes))?;
-        if let Some(ttfb) = self.ttfb {
-            say("ttfb_ms", Value::Milliseconds(ttfb))?;
-        }
-        say("total_ms", Value::Milliseconds(self.total))?;
-        say("ended", Value::Text(self.ended))?;
-        for (name, value) in [("cause", self.cause), ("user_agent", self.user_agent)] {
-            if let Some(value) = value {
-                say(name, Value::Text(value))?;
-            }
-        }
-        Ok(())
+        };
+        say_some("upstream", self.upstream.map(Value::Plain));
+        say_some("repository", self.repository.map(Value::Plain));
+        say_some("reference", self.reference.map(Value::Shown));
+        say_some("digest", self.digest.map(Value::Shown));
+        say_some("status", Some(Value::Number(self.status.into())));
+        say_some("outcome", self.outcome.map(Value::Text));
+        say_some("bytes", Some(Value::Number(self.bytes)));
+        say_some("ttfb_ms", self.ttfb.map(Value::Milliseconds));
+        say_some("total_ms", Some(Value::Milliseconds(self.total)));
+        say_some("ended", Some(Value::Text(self.ended)));
+        say_some("cause", self.cause.map(Value::Text));
+        say_some("user_agent", self.user_agent.map(Value::Text));
     }
 }
 
+fn show(line: &mut String, value: &dyn Display) {
+    // Writing to a string does not fail.
+    let _written = write!(line, "{value}").is_ok();
+}
+
+fn quote(line: &mut String, text: &str) {
+    line.push('"');
+    line.push_str(text);
+    line.push('"');
+}
+
 /// Milliseconds with three places: a hit takes fractions of one.
-fn milliseconds(line: &mut String, wait: Duration) -> fmt::Result {
-    let micros = wait.as_micros();
-    write!(line, "{}.{:03}", micros / 1000, micros % 1000)
+fn milliseconds(line: &mut String, wait: Duration) {
+    let micros = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+    line.push_str(itoa::Buffer::new().format(micros / 1000));
+    line.push('.');
+    padded(line, micros % 1000, 3);
+}
+
+/// The time, as RFC 3339 has it, to the microsecond.
+fn time(line: &mut String, at: SystemTime) {
+    thread_local! {
+        /// What the seconds were last, and how they are written.
+        static SECONDS: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+    }
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    SECONDS.with_borrow_mut(|(seconds, text)| {
+        if *seconds != since.as_secs() {
+            *seconds = since.as_secs();
+            let whole = UNIX_EPOCH + Duration::from_secs(*seconds);
+            *text = humantime::format_rfc3339_seconds(whole).to_string();
+            text.pop();
+        }
+        line.push_str(text);
+    });
+    line.push('.');
+    padded(line, since.subsec_micros().into(), 6);
+    line.push('Z');
+}
+
+/// A number with zeros before it.
+fn padded(line: &mut String, number: u64, places: usize) {
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(number);
+    for _ in digits.len()..places {
+        line.push('0');
+    }
+    line.push_str(digits);
 }
 
 /// Whether text stands between quotes as it is, for people and in JSON.
@@ -182,7 +205,6 @@ fn is_harmless(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::UNIX_EPOCH;
 
     const LINE: AccessLine<'static> = AccessLine {
         request_id: &"ab-1",
