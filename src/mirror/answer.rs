@@ -159,13 +159,14 @@ impl Asker {
 }
 
 impl BlobReader {
-    /// Gives what is stored as windows of its file, where that is possible, which only the kernel may look into:
-    /// for a socket without TLS.
+    /// Gives what is stored, or on its way there, as windows of its file, where that is possible, which only the
+    /// kernel may look into: for a socket without TLS.
     #[must_use]
     pub fn in_windows(self, windows: Windows) -> Self {
         Self(match self.0 {
             Reading::Stored(reader, asker) => Reading::Stored(reader.in_windows(windows), asker),
-            other @ (Reading::Filling(..) | Reading::Passing(_)) => other,
+            Reading::Filling(reader, asker) => Reading::Filling(reader.in_windows(windows), asker),
+            passing @ Reading::Passing(_) => passing,
         })
     }
 

@@ -217,6 +217,12 @@ impl Mirror {
         &self.inner.directory
     }
 
+    /// How many files of stored blobs are kept open.
+    #[must_use]
+    pub fn open_files_max(&self) -> usize {
+        self.inner.store.open_files_max()
+    }
+
     /// Adds this mirror to the `Via` that a request brought.
     ///
     /// # Errors

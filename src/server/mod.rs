@@ -182,6 +182,8 @@ impl Bound {
     ) {
         let admin = Admin::new(mirror.clone(), metrics.clone(), stop.clone());
         let admin = Arc::new(admin);
+        let connections_max =
+            descriptors::connections_max(CONNECTIONS_MAX, mirror.open_files_max());
         let handler = Arc::new(Handler::new(mirror, metrics, &*clock));
         let tls = self.tls.map(TlsAcceptor::from);
         let drained = CancellationToken::new();
@@ -190,6 +192,7 @@ impl Bound {
                 self.clients.listener,
                 tls,
                 handler,
+                connections_max,
                 &stop,
                 self.drain_timeout,
             )
@@ -204,12 +207,12 @@ async fn serve_clients(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     handler: Arc<Handler>,
+    connections_max: usize,
     stop: &CancellationToken,
     drain_timeout: Duration,
 ) {
     let tasks = Tasks::new();
     let _killer = tasks.kill_on_drop();
-    let connections_max = descriptors::connections_max(CONNECTIONS_MAX);
     listener::accept_until(stop, listener, connections_max, |stream, client, permit| {
         let (tasks_inner, stop) = (tasks.clone(), stop.clone());
         let (tls, handler) = (tls.clone(), Arc::clone(&handler));

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::disk::DiskFile;
 use super::fill::{Handed, READ_BYTES};
-use super::windows::{FIRST_WINDOW_BYTES, WINDOW_BYTES, Windows};
+use super::windows::{self, Ahead, FIRST_WINDOW_BYTES, Kept, WINDOW_BYTES, Windows};
 use super::{LookedAt, Store};
 use crate::oci::{Digest, Hasher};
 
@@ -42,6 +42,8 @@ pub struct StoredReader {
     windows: Option<Windows>,
     /// Nothing has been read yet.
     fresh: bool,
+    /// The next window, if the disk must be waited for and has been asked already.
+    ahead: Option<Ahead>,
 }
 
 impl Pin {
@@ -84,6 +86,7 @@ impl Blob {
             range,
             windows: None,
             fresh: true,
+            ahead: None,
         }
     }
 
@@ -188,6 +191,7 @@ impl StoredReader {
             }
         }
     }
+
     /// The next bytes, copied.
     async fn read(&self) -> io::Result<Bytes> {
         let Range { start, end } = self.range.clone();
@@ -203,29 +207,33 @@ impl StoredReader {
     }
 
     /// The next bytes, as a window.
-    async fn window(&self, windows: &Windows) -> io::Result<Bytes> {
+    async fn window(&mut self, windows: &Windows) -> io::Result<Bytes> {
         let Range { start, end } = self.range.clone();
-        let within = |bytes: u64| start..end.min(start.saturating_add(bytes));
+        let within = |start: u64, bytes: u64| start..end.min(start.saturating_add(bytes));
         let file = &self.blob.file;
-        let window = match file.window_cached(&within(WINDOW_BYTES))? {
-            Some(bytes) => Some(bytes),
-            None => {
-                let length = if self.fresh {
-                    FIRST_WINDOW_BYTES
-                } else {
-                    WINDOW_BYTES
-                };
-                let (file, range) = (Arc::clone(file), within(length));
-                let brought = tokio::task::spawn_blocking(move || file.window(&range)).await;
-                brought.map_err(io::Error::other)??
-            }
+        let (window, from_disk) = if let Some(ahead) = self.ahead.take() {
+            (ahead.window().await?, true)
+        } else if let Some(bytes) = file.window_cached(&within(start, WINDOW_BYTES))? {
+            (Some(bytes), false)
+        } else {
+            let length = if self.fresh {
+                FIRST_WINDOW_BYTES
+            } else {
+                WINDOW_BYTES
+            };
+            (windows::bring(file, within(start, length)).await?, true)
         };
-        match window {
-            Some(bytes) => {
-                windows.remember(bytes.clone(), Arc::clone(file), start);
-                Ok(bytes)
-            }
-            None => self.read().await,
+        let Some(bytes) = window else {
+            return self.read().await;
+        };
+        let next = within(start + bytes.len() as u64, WINDOW_BYTES);
+        if from_disk && !next.is_empty() {
+            self.ahead = Ahead::begin(file, next);
         }
+        let kept = Kept::Blob {
+            _pin: self.blob.pin.clone(),
+        };
+        windows.remember(bytes.clone(), Arc::clone(file), start, kept);
+        Ok(bytes)
     }
 }

@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::io::{Errno, ReadWriteFlags};
+use tokio::sync::Semaphore;
 
 use super::health::Health;
 use super::map;
+use super::windows::BROUGHT_AT_ONCE_MAX;
 pub use crate::telemetry::metrics::DiskOp;
 
 /// Decides which operations fail: for tests. Without one nothing is asked.
@@ -71,6 +73,7 @@ impl Eq for Injection {}
 pub(super) struct Disk {
     injection: Injection,
     health: Arc<Health>,
+    bringing: Arc<Semaphore>,
 }
 
 /// An open file of the store.
@@ -84,7 +87,11 @@ pub(super) struct DiskFile {
 
 impl Disk {
     pub(super) fn new(injection: Injection, health: Arc<Health>) -> Self {
-        Self { injection, health }
+        Self {
+            injection,
+            health,
+            bringing: Arc::new(Semaphore::new(BROUGHT_AT_ONCE_MAX)),
+        }
     }
 
     /// How it does.
@@ -169,9 +176,8 @@ impl DiskFile {
     /// the kernel has now. `None`: it cannot be mapped, or not be waited for; a read will tell why.
     pub(super) fn window(&self, range: &Range<u64>) -> io::Result<Option<Bytes>> {
         let bring = || {
-            let map = map::map(&self.file, range)?;
-            map::bring(&map)?;
-            io::Result::Ok(map::bytes(map))
+            map::bring(&self.file, range)?;
+            map::map(&self.file, range).map(map::bytes)
         };
         self.disk.run(DiskOp::Read, &self.path, || Ok(bring().ok()))
     }
@@ -190,6 +196,11 @@ impl DiskFile {
     /// Reads in another way.
     pub(super) fn read_by<T>(&self, read: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
         self.disk.run(DiskOp::Read, &self.path, || read(&self.file))
+    }
+
+    /// Who may wait for windows of this disk's files now.
+    pub(super) fn bringing(&self) -> &Arc<Semaphore> {
+        &self.disk.bringing
     }
 
     /// The file, for what neither reads nor changes it.

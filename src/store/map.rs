@@ -1,4 +1,4 @@
-//! Parts of a stored blob's file as memory, and whether the kernel has them in memory.
+//! Parts of files as memory, and whether the kernel has them in memory.
 //!
 //! All `unsafe` of this program is here.
 #![allow(
@@ -8,14 +8,19 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 
 use bytes::Bytes;
 use memmap2::{Advice, Mmap, MmapOptions};
+use rustix::fs::Advice as Advise;
+use rustix::io::{Errno, ReadWriteFlags};
 
-/// A part of a file, which must be one that nobody writes to: a committed blob. Nothing of it is read yet: see
-/// [`is_cached`] and [`bring`].
+/// A part of a file of the store. Nothing of it is read yet: see [`is_cached`] and [`bring`].
+///
+/// **Nobody may look into it but the kernel.** The file may be one that is still being written: then the bytes may
+/// change, and the file may be cut off.
 ///
 /// # Errors
 /// The operating system's: the file system cannot be mapped.
@@ -24,22 +29,41 @@ pub(super) fn map(file: &File, range: &Range<u64>) -> io::Result<Mmap> {
     let length = length.map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut options = MmapOptions::new();
     options.offset(range.start).len(length);
-    // SAFETY: the bytes of a mapping must not change, nor the file become shorter, while they are borrowed. A blob
-    // is committed under its name when all of it has been written, and from then on this program only opens it for
-    // reading, renames or deletes it, of which a mapping notices nothing. Somebody else who writes to the file in
-    // the cache directory, which is ours alone, changes bytes that no code of ours looks at: the kernel sends them.
+    // SAFETY: a mapping is a `&[u8]` to whoever borrows it, so its bytes must not change, nor the file become shorter,
+    // while code relies on them. None does: the mapping leaves this file as the `Bytes` of `bytes`, whose address and
+    // length alone are used (`Windows`), until it is handed to the kernel, by `sendfile` from the file or as the
+    // buffer of a `writev`; the kernel reads by itself, sees whatever the file has then, and answers with an error
+    // where it has nothing. The HTTP library in between slices, counts and queues bytes, and copies only what it
+    // flattens, which is chosen per connection (`writev(true)`, and no windows for TLS and HTTP/2). So it is sound
+    // for a partial file, which is written to and may be cut off, as for a committed one. That what the kernel sends
+    // is also the right bytes is another matter: see `windows.rs`.
     unsafe { options.map(file) }
 }
 
-/// Reads all of a mapping from the disk into the kernel's cache, and waits for it: so that disk errors and waits
+/// Reads a part of a file from the disk into the kernel's cache, and waits for it: so that disk errors and waits
 /// happen here, and not on whatever thread sends the bytes. Blocks.
 ///
 /// # Errors
 /// The operating system's: the file is shorter, the disk cannot read it, or the kernel is older than Linux 5.14
 /// (`madvise(2)`, `MADV_POPULATE_READ`).
-pub(super) fn bring(map: &Mmap) -> io::Result<()> {
+pub(super) fn bring(file: &File, range: &Range<u64>) -> io::Result<()> {
+    let map = map(file, range)?;
+    // All of it is asked for before any is waited for. Only advice: where it is not taken, reads are one after the
+    // other.
+    let mut at = range.start;
+    while let Some(length) = NonZeroU64::new(range.end.saturating_sub(at).min(ASKED_BYTES)) {
+        if rustix::fs::fadvise(file, at, Some(length), Advise::WillNeed).is_err() {
+            break;
+        }
+        at += length.get();
+    }
+    // Through a mapping of its own, since one that has been looked through is slow to undo.
     map.advise(Advice::PopulateRead)
 }
+
+/// How much is asked for at once: of more, Linux reads only as much as its readahead (128 KiB) or the device's
+/// largest request is (`mm/readahead.c`, `force_page_cache_ra`).
+const ASKED_BYTES: u64 = 128 * 1024;
 
 /// The mapping as bytes, which are for the kernel's eyes alone: where the file turns out shorter, or the disk
 /// fails when the kernel has dropped some of it from its cache since, the kernel says so by an error (`EFAULT`), but
@@ -67,7 +91,24 @@ pub(super) fn is_cached(file: &File, range: &Range<u64>) -> bool {
             0_u32,
         )
     };
-    done == 0 && said.pages >= pages(range)
+    // What is still on its way from the disk counts among the pages, too. What was asked for last comes last, or
+    // nearly so.
+    done == 0
+        && said.pages >= pages(range)
+        && [range.start, range.end.saturating_sub(1)]
+            .iter()
+            .all(|at| has_come(file, *at))
+}
+
+/// Whether a byte, of which the kernel has the page, can be read without waiting. Yes where that cannot be asked.
+fn has_come(file: &File, at: u64) -> bool {
+    let mut byte = [0];
+    let mut slices = [io::IoSliceMut::new(&mut byte)];
+    match rustix::io::preadv2(file, &mut slices, at, ReadWriteFlags::NOWAIT) {
+        Ok(read) => read > 0,
+        Err(Errno::OPNOTSUPP) => true,
+        Err(_) => false,
+    }
 }
 
 /// The number of the system call, the same on every architecture (Linux, `scripts/syscall.tbl`).
@@ -118,9 +159,9 @@ mod tests {
             5000..299_999,
             299_999..300_000,
         ] {
-            let map = map(&file, &(range.start as u64..range.end as u64)).unwrap();
-            bring(&map).unwrap();
-            assert_eq!(bytes(map), content[range]);
+            let part = range.start as u64..range.end as u64;
+            bring(&file, &part).unwrap();
+            assert_eq!(bytes(map(&file, &part).unwrap()), content[range]);
         }
     }
 
@@ -129,8 +170,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[1; 5000]).unwrap();
         for range in [0..50_000, 8192..9000, 0..u64::MAX] {
-            let brought = map(&file, &range).and_then(|map| bring(&map));
-            assert!(brought.is_err(), "{range:?}");
+            assert!(bring(&file, &range).is_err(), "{range:?}");
             assert!(!is_cached(&file, &range), "{range:?}");
         }
     }
@@ -138,7 +178,7 @@ mod tests {
     #[test]
     fn what_was_just_written_is_in_memory() {
         let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&[1; 100_000]).unwrap();
+        file.write_all(&vec![1; 100_000]).unwrap();
         let can_tell = is_cached(&file, &(0..1));
         // An older kernel says no to all.
         for range in [0..100_000, 4095..4097, 99_999..100_000] {

@@ -14,7 +14,8 @@
 //! | `coverage` | which bytes are there (pure) |
 //! | `evict` | what is kept and what goes (pure) |
 //! | `blob` | a stored blob, open |
-//! | `map`, `windows` | parts of a stored blob's file, which the kernel sends without a copy |
+//! | `open` | the files that are kept open |
+//! | `map`, `windows` | parts of files, which the kernel sends without a copy |
 //! | `damaged` | blobs that cannot be read, set aside |
 //! | `disk`, `health`, `mend` | every operation on the disk; whether it works; how it is tried again |
 //! | `scrub` | hashing what is stored: the background's round, and one blob |
@@ -42,6 +43,7 @@ mod load;
 mod look;
 mod map;
 mod mend;
+mod open;
 pub mod partial;
 mod pins;
 mod record;
@@ -61,7 +63,6 @@ mod windows;
 
 use std::collections::HashMap;
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -84,6 +85,7 @@ use health::Health;
 use known::Known;
 pub use known::{LinkEntry, TagEntry};
 pub use look::{Figures, Held, Removal};
+use open::OpenFiles;
 pub use partial::{Partial, Verified, VerifyError};
 use pins::Pins;
 pub use pins::{PinError, Pinned};
@@ -103,9 +105,6 @@ use crate::clock::Clock;
 use crate::oci::Digest;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::EvictReason;
-
-/// Open files kept for the next request of the same blob. Each costs a descriptor.
-const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("512 is not zero");
 
 /// How long a change of the index may wait to be written.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
@@ -190,7 +189,7 @@ struct Inner {
     /// name: so that a victim's deletion never takes its successor's file.
     /// Taken before the locks of `scan`'s room and of `ledger`, in this order.
     files: Mutex<()>,
-    open: Mutex<LruCache<Digest, Arc<DiskFile>>>,
+    open: OpenFiles,
     /// The partial files that nobody writes now, and the bytes reserved for each.
     left_off: Mutex<HashMap<Digest, u64>>,
     /// The partial files that somebody writes.
@@ -249,7 +248,7 @@ impl Store {
                 ledger: Mutex::new(Ledger::new(bounds.for_blobs())),
                 bounds,
                 files: Mutex::default(),
-                open: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
+                open: OpenFiles::new(),
                 left_off: Mutex::default(),
                 rooms: Rooms::default(),
                 aside: Mutex::default(),
@@ -311,6 +310,12 @@ impl Store {
         {
             tracing::warn!(%error, "cannot empty the journal; it is tried again");
         }
+    }
+
+    /// How many files of blobs are kept open.
+    #[must_use]
+    pub fn open_files_max(&self) -> usize {
+        self.inner.open.max()
     }
 
     /// The size of a blob, if it is known to be stored; [`Store::find`] also looks.
@@ -557,10 +562,7 @@ impl Store {
     }
 
     fn open_files(&self) -> MutexGuard<'_, LruCache<Digest, Arc<DiskFile>>> {
-        self.inner
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.open.lock()
     }
 
     fn files(&self) -> MutexGuard<'_, ()> {
