@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 use super::health::Health;
@@ -241,12 +241,12 @@ fn read_at(file: &File, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
 }
 
 fn read_cached(file: &File, offset: u64, limit: usize) -> io::Result<Option<Vec<u8>>> {
-    let mut buffer = vec![0; limit];
-    let mut slices = [io::IoSliceMut::new(&mut buffer)];
-    match rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+    let mut buffer = Vec::with_capacity(limit);
+    match map::read_now(file, offset, &mut buffer) {
         Ok(0) if limit > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(read) => {
-            buffer.truncate(read);
+        Ok(_) => {
+            // The allocator may have given more room than was asked for.
+            buffer.truncate(limit);
             Ok(Some(buffer))
         }
         // It would wait, or the file system knows no such reads.

@@ -3,7 +3,7 @@
 //! All `unsafe` of this program is here.
 #![allow(
     unsafe_code,
-    reason = "a mapping of a file, and a system call that no library has yet, cannot be had without"
+    reason = "a mapping of a file, and system calls that no library has in a safe form, cannot be had without"
 )]
 
 use std::fs::File;
@@ -111,6 +111,40 @@ fn has_come(file: &File, at: u64) -> bool {
     }
 }
 
+/// Reads at `offset` into the room that `buffer` has left, if that waits for no disk (`preadv2(2)`, `RWF_NOWAIT`); says
+/// how much.
+///
+/// # Errors
+/// The operating system's: `EAGAIN` where it would wait, `EOPNOTSUPP` where the file system cannot tell.
+pub(super) fn read_now(file: &File, offset: u64, buffer: &mut Vec<u8>) -> Result<usize, Errno> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| Errno::INVAL)?;
+    let room = buffer.spare_capacity_mut();
+    let room_bytes = room.len();
+    let slice = libc::iovec {
+        iov_base: room.as_mut_ptr().cast(),
+        iov_len: room_bytes,
+    };
+    // SAFETY: the one slice is memory that belongs to the vector, is as long as is said, and is borrowed from it for
+    // as long as the call takes.
+    let read = unsafe {
+        libc::preadv2(
+            file.as_raw_fd(),
+            &raw const slice,
+            1,
+            offset,
+            libc::RWF_NOWAIT,
+        )
+    };
+    let Ok(read) = usize::try_from(read) else {
+        let error = io::Error::last_os_error();
+        return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    };
+    let length = buffer.len() + read.min(room_bytes);
+    // SAFETY: the kernel has written so many bytes at the beginning of the room, and they are within the capacity.
+    unsafe { buffer.set_len(length) };
+    Ok(read)
+}
+
 /// The number of the system call, the same on every architecture (Linux, `scripts/syscall.tbl`).
 const CACHESTAT: libc::c_long = 451;
 
@@ -184,6 +218,29 @@ mod tests {
         for range in [0..100_000, 4095..4097, 99_999..100_000] {
             assert_eq!(is_cached(&file, &range), can_tell, "{range:?}");
         }
+    }
+
+    #[test]
+    fn what_can_be_read_now_is_added_to_what_is_there() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let mut buffer = Vec::with_capacity(8);
+        buffer.extend_from_slice(b"ab");
+        match read_now(&file, 3, &mut buffer) {
+            Ok(read) => {
+                assert_eq!(read, buffer.len() - 2);
+                assert_eq!(buffer, b"ab3456789"[..buffer.len()]);
+                assert!(buffer.len() > 2);
+            }
+            // Of a file system that knows no such reads.
+            Err(error) => assert!(matches!(error, Errno::OPNOTSUPP | Errno::AGAIN), "{error}"),
+        }
+        assert_eq!(
+            read_now(&file, 10, &mut Vec::with_capacity(1)).unwrap_or(0),
+            0
+        );
+        let mut full = Vec::new();
+        assert_eq!(read_now(&file, 0, &mut full).unwrap_or(0), 0);
     }
 
     #[test]
