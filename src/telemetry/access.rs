@@ -12,7 +12,7 @@ pub const TARGET: &str = "roadstead::access";
 
 /// What an access line says; `None` is left away.
 #[derive(Clone, Copy)]
-#[expect(missing_docs, reason = "the names are those of docs/logs.md")]
+#[expect(missing_docs, reason = "the names are those of docs/operations.md")]
 pub struct AccessLine<'a> {
     pub request_id: &'a dyn Display,
     pub client: &'a str,
