@@ -26,6 +26,7 @@
 mod common;
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,14 +34,18 @@ use common::images::{self, Blob};
 use common::{Dialect, FakeRegistry, Mirror, MirrorBuilder, within};
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput};
+use futures_util::FutureExt;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use roadstead::clock::SystemClock;
 use roadstead::oci::Digest;
 use roadstead::oci::digest::Algorithm;
 use roadstead::oci::route::Target;
+use roadstead::store::Store;
 use roadstead::store::coverage::Coverage;
+use roadstead::telemetry::Metrics;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
@@ -49,6 +54,8 @@ use tokio::task::JoinSet;
 const MIB: usize = 1 << 20;
 const READERS: usize = 32;
 const REPOSITORY: &str = "team/app";
+/// Fewer than a store keeps open files of, so that each is a hit of those.
+const LOOKED_UP: u64 = 256;
 /// The machine that the targets are written for has two.
 const SERVER_THREADS: usize = 2;
 
@@ -61,6 +68,7 @@ fn main() {
     let mut micro = criterion(Cpu::of(Whose::ThisThread));
     route_parse(&mut micro);
     coverage_insert(&mut micro);
+    cache_lookup(&mut micro);
     hash(&mut micro);
     micro.final_summary();
 }
@@ -204,6 +212,43 @@ fn coverage_insert(criterion: &mut Criterion<Cpu>) {
         group.bench_function(name, |bencher| bencher.iter(insert_all));
     }
     group.finish();
+}
+
+/// From a digest to its stored blob, as every hit begins: found, pinned, marked as used, its file open already. And
+/// what it takes to see that a blob is not stored.
+fn cache_lookup(criterion: &mut Criterion<Cpu>) {
+    let bench = Bench::new();
+    let mut config = None;
+    let directory = MirrorBuilder::new().with(|all| config = Some(all.cache.clone()));
+    let metrics = Metrics::new(std::iter::empty());
+    let store = Store::open(&config.unwrap(), Arc::new(SystemClock), metrics).unwrap();
+    let put = |seed| {
+        let content = images::noise(seed, 1000);
+        let digest = Digest::of(Algorithm::Sha256, &content);
+        let put = store.put(&digest, "application/octet-stream", content);
+        bench.clients.block_on(put).unwrap();
+        assert!(bench.clients.block_on(store.blob(&digest)).is_some());
+        digest
+    };
+    let stored: Vec<Digest> = (0..LOOKED_UP).map(put).collect();
+    let missing = Digest::of(Algorithm::Sha256, b"not there");
+    assert_eq!(store.contains(&missing), None);
+    let mut wanted = stored.iter().cycle();
+    let mut group = criterion.benchmark_group("micro/cache_lookup");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("hit", |bencher| {
+        bencher.iter(|| {
+            let looked_up = store.blob(black_box(wanted.next().unwrap()));
+            // Nothing is waited for, and so no runtime is measured.
+            looked_up.now_or_never().flatten().unwrap()
+        });
+    });
+    group.bench_function("miss", |bencher| {
+        bencher.iter(|| store.contains(black_box(&missing)));
+    });
+    group.finish();
+    drop(store);
+    drop(directory);
 }
 
 /// Every fetched byte is hashed once: this is the floor of a fill.

@@ -1,10 +1,9 @@
 //! The command line.
 //!
 //! Exit codes: 0 when all went well; 1 when roadstead could not start, `warm`, `export` or `import` left
-//! something missing, `verify` found something that stays wrong, or an operator's command could not be done
-//! (what it names is not there, nobody has the cache); 2 when the command line or the configuration is
-//! wrong; 130 or 143 when a second signal cut the drain
-//! short.
+//! something missing, a pull of `bench` failed, `verify` found something that stays wrong, or an operator's
+//! command could not be done (what it names is not there, nobody has the cache); 2 when the command line or the
+//! configuration is wrong; 130 or 143 when a second signal cut the drain short.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -24,7 +23,7 @@ use crate::app::App;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, Overrides};
 use crate::telemetry::logging;
-use crate::{carry, verify, warm};
+use crate::{bench, carry, verify, warm};
 
 /// Runs the program with these arguments, the first of which is its own name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -56,6 +55,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             None => found(arguments.config.as_ref(), admin_url),
         }
         .map(|admin| import(&arguments, admin)),
+        Command::Bench(arguments) => Ok(bench(&arguments)),
         Command::Admin(command) => {
             let common = command.common();
             load(&Overrides {
@@ -99,6 +99,9 @@ enum Command {
     Export(Box<carry::ExportArguments>),
     /// Put the images of an OCI layout into a running mirror
     Import(Box<carry::ImportArguments>),
+    /// Pull an image many times at once from any registry, or from two in turn, and tell what it took; exit 1
+    /// if a pull failed
+    Bench(Box<bench::Arguments>),
     #[command(flatten)]
     Admin(admin::Command),
 }
@@ -168,6 +171,20 @@ fn import(arguments: &carry::ImportArguments, admin: Url) -> ExitCode {
     run_async(async {
         match Box::pin(carry::import(&job)).await {
             Ok(puts) if puts.iter().all(|put| put.failed.is_none()) => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::from(EXIT_MISSING),
+            Err(error) => fail(EXIT_MISSING, &error),
+        }
+    })
+}
+
+fn bench(arguments: &bench::Arguments) -> ExitCode {
+    let job = match arguments.job() {
+        Ok(job) => job,
+        Err(error) => return fail(EXIT_USAGE, &error),
+    };
+    run_async(async {
+        match Box::pin(bench::run(&job)).await {
+            Ok(report) if report.is_complete() => ExitCode::SUCCESS,
             Ok(_) => ExitCode::from(EXIT_MISSING),
             Err(error) => fail(EXIT_MISSING, &error),
         }
@@ -253,9 +270,11 @@ fn serve(config: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(EXIT_START, &format!("cannot start threads: {error}")),
     };
+    logging::write_access_lines_directly();
     let code = runtime.block_on(serve_until_signal(config));
     // What still runs after a second signal must not hold up the exit.
     runtime.shutdown_background();
+    logging::flush();
     code
 }
 
@@ -358,7 +377,7 @@ fn fail(code: u8, error: &dyn Display) -> ExitCode {
 
 /// It could not start.
 const EXIT_START: u8 = 1;
-/// Not all that was to be warmed, carried or verified is there and well.
+/// Not all that was to be warmed, carried, measured or verified is there and well.
 const EXIT_MISSING: u8 = 1;
 /// An operator's command was not done, or not all of it.
 const EXIT_FAILED: u8 = 1;

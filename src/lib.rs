@@ -17,6 +17,7 @@
 //! | [`warm`] | the command that pulls images through a running mirror | `upstream`, `oci` |
 //! | [`verify`] | the command that has everything hashed, through a server or on its directory | `app`, `config`, `mirror`, `upstream`, `oci` |
 //! | [`carry`] | the commands `export` and `import`: images out of a running mirror and into one | `warm`, `upstream`, `oci` |
+//! | [`bench`] | the command that pulls an image many times at once, to measure registries | `warm`, `upstream`, `oci` |
 //! | [`app`] | puts the parts together, runs them, drains them | all |
 //! | [`telemetry`], [`clock`] | metrics, logs and time, used by all | nothing |
 //!
@@ -48,6 +49,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod bench;
 pub mod carry;
 pub mod cli;
 pub mod clock;

@@ -1,6 +1,8 @@
 //! What the operator sees: metrics and logs.
 
+pub mod access;
 pub mod logging;
 pub mod metrics;
+mod sink;
 
 pub use metrics::{Kind, Metrics, Outcome};

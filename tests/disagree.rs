@@ -161,3 +161,25 @@ async fn a_resume_prefers_whoever_has_ranges() {
     assert!(world.sent(0) >= SIZE - MIB);
     assert!(world.sent(1) <= MIB, "{}", world.sent(1));
 }
+
+/// What a client takes late is what the file has then: bytes that were replaced meanwhile. It may not have the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_client_gets_no_clean_mix() {
+    for at in [10, 2 * MIB, SIZE - 10] {
+        let world = world(1, true).await;
+        world.fault(0, Rule::gets(Kind::Blob), Fault::Flip(at));
+        let mut slow = world.mirror.open(&world.path).await;
+        let first = slow.exactly(100).await;
+        world.mirror.wait_for_fills().await;
+        let stored = std::fs::read(world.mirror.blob_path(&world.blob.digest)).unwrap();
+        assert!(stored == world.blob.bytes, "the other endpoint is right");
+        let (rest, ending) = slow.rest().await;
+        let all = [first, rest].concat();
+        if ending == common::Ending::Clean {
+            assert!(all == world.blob.bytes, "{at}: a clean wrong end");
+        } else {
+            assert!(all.len() <= SIZE - 64 * 1024, "{at}: it has the end");
+        }
+        world.pull("afterwards").await;
+    }
+}

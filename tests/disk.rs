@@ -115,8 +115,12 @@ struct World {
 
 /// A mirror that knows an image of three layers, and has none of them.
 async fn world() -> World {
+    world_of(&[4 * MIB, MIB, MIB / 2]).await
+}
+
+async fn world_of(layers: &[usize]) -> World {
     let registry = FakeRegistry::start().await;
-    let image = images::image(700, &[4 * MIB, MIB, MIB / 2], Dialect::Oci);
+    let image = images::image(700, layers, Dialect::Oci);
     registry.put_image("team/app", Some("v1"), &image);
     let disk = Arc::new(Disk::default());
     let injection = Injection::of(Arc::clone(&disk) as Arc<dyn Faults>);
@@ -316,7 +320,8 @@ async fn an_index_that_cannot_be_committed_is_written_later() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stored_blob_that_cannot_be_read_on_is_set_aside_and_its_client_served() {
     for ranged in [false, true] {
-        let world = world().await;
+        // More than can be given at once, twice.
+        let world = world_of(&[9 * MIB]).await;
         world.get(0, STORED).await;
         let blob = world.layer(0).clone();
         // One sector, or the whole disk: what was given is hashed once more with what comes from

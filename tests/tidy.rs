@@ -58,6 +58,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("warm", &["oci", "upstream", "words"]),
     // Likewise; what an image leads to is as for `warm`.
     ("carry", &["oci", "upstream", "warm", "words"]),
+    // A client of any registry; its platforms and what a manifest leads to are as for `warm`.
+    ("bench", &["oci", "upstream", "warm", "telemetry", "words"]),
     // A client too, and where no server runs a mirror without listeners.
     (
         "verify",
@@ -88,6 +90,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             "warm",
             "carry",
+            "bench",
             "verify",
             "clock",
             "telemetry",

@@ -10,7 +10,7 @@ use super::bypass::{Pass, Passage};
 use super::{Inner, MirrorError, Source};
 use crate::oci::link::NextPage;
 use crate::oci::{ByteRange, Digest};
-use crate::store::{Blob, Ended, Fill, Handed, Reader, StoredReader};
+use crate::store::{Blob, Ended, Fill, Handed, Reader, StoredReader, Windows};
 use crate::telemetry::Outcome;
 use crate::upstream::Via;
 
@@ -106,6 +106,15 @@ pub struct ListAnswer {
 }
 
 impl BlobAnswer {
+    /// These bytes of it, if they can be had without waiting.
+    #[must_use]
+    pub fn at_hand(&self, range: Range<u64>) -> Option<Bytes> {
+        match &self.content {
+            Content::Stored(blob, _) => blob.cached(range),
+            Content::Filling(_) | Content::Passing(_) => None,
+        }
+    }
+
     /// A reader of `range` (of everything when `None`), which must lie within
     /// `total`.
     #[must_use]
@@ -150,6 +159,17 @@ impl Asker {
 }
 
 impl BlobReader {
+    /// Gives what is stored, or on its way there, as windows of its file, where that is possible, which only the
+    /// kernel may look into: for a socket without TLS.
+    #[must_use]
+    pub fn in_windows(self, windows: Windows) -> Self {
+        Self(match self.0 {
+            Reading::Stored(reader, asker) => Reading::Stored(reader.in_windows(windows), asker),
+            Reading::Filling(reader, asker) => Reading::Filling(reader.in_windows(windows), asker),
+            passing @ Reading::Passing(_) => passing,
+        })
+    }
+
     /// How long it is worth waiting for the first bytes before the head is sent: of a blob that passes
     /// through, upstream has not answered yet.
     #[must_use]

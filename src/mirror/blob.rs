@@ -29,7 +29,11 @@ impl Mirror {
         digest: &Digest,
         asked: Option<ByteRange>,
     ) -> Result<BlobAnswer, MirrorError> {
-        in_time(self.inner.blob(source, digest, asked)).await
+        if let Some(answer) = self.inner.blob_at_hand(source, digest) {
+            return Ok(answer);
+        }
+        // In a box: hits shall not carry the long way's future about.
+        Box::pin(in_time(self.inner.blob(source, digest, asked))).await
     }
 
     /// What HEAD of a blob says.
@@ -41,7 +45,10 @@ impl Mirror {
         source: &Source,
         digest: &Digest,
     ) -> Result<BlobHead, MirrorError> {
-        in_time(self.inner.blob_head(source, digest)).await
+        if let Some(head) = self.inner.blob_head_at_hand(source, digest) {
+            return Ok(head);
+        }
+        Box::pin(in_time(self.inner.blob_head(source, digest))).await
     }
 }
 
@@ -135,7 +142,7 @@ impl Inner {
         })
     }
 
-    fn asker(self: &Arc<Self>, source: &Source, digest: &Digest) -> Asker {
+    pub(super) fn asker(self: &Arc<Self>, source: &Source, digest: &Digest) -> Asker {
         Asker {
             mirror: Arc::clone(self),
             source: source.clone(),

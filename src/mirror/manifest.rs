@@ -2,6 +2,8 @@
 //! their media type, kept hot in memory.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -10,6 +12,7 @@ use super::flight::Role;
 use super::inspect::PinNews;
 use super::negative::What;
 use super::{Inner, Mirror, MirrorError, Source, in_time};
+use crate::clock::Timestamp;
 use crate::oci::manifest::{ChildKind, Inspection, MANIFEST_BYTES_MAX, inspect};
 use crate::oci::{AcceptClass, Algorithm, Digest, Reference};
 use crate::store::Link;
@@ -18,6 +21,9 @@ use crate::upstream::{FetchError, ManifestFetch, Patience};
 
 /// RFC 7234 section 5.5.1.
 const WARNING_STALE: &str = "110 roadstead \"Response is Stale\"";
+
+/// How often the store is told of what a manifest names. What it hears holds for minutes.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// What a flight for a manifest ended with.
 #[derive(Clone, Debug)]
@@ -38,6 +44,24 @@ pub(super) struct Manifest {
     pub(super) bytes: Bytes,
     /// What it names: whoever is given it will ask for that.
     pub(super) children: Arc<[Digest]>,
+    /// When the store was last told so.
+    pub(super) told: Told,
+}
+
+/// When something was last said, so that it is not said too often.
+#[derive(Debug, Default)]
+pub(super) struct Told(AtomicU64);
+
+impl Told {
+    /// Whether it is time to say it again; then it counts as said.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        let last = Timestamp(self.0.load(Ordering::Relaxed));
+        let due = now < last || now.since(last) >= TELL_EVERY;
+        if due {
+            self.0.store(now.0, Ordering::Relaxed);
+        }
+        due
+    }
 }
 
 /// A manifest and how it was found: what a flight shares.
@@ -59,13 +83,25 @@ impl Mirror {
         reference: &Reference,
         accept: AcceptClass,
     ) -> Result<ManifestAnswer, MirrorError> {
-        let kept = match reference {
-            Reference::Digest(digest) => {
-                in_time(self.inner.by_digest(source, digest, Patience::Wait)).await?
+        let kept = match (
+            self.inner.manifest_at_hand(source, reference, accept),
+            reference,
+        ) {
+            (Some(kept), _) => kept,
+            // In boxes: hits shall not carry the long way's future about.
+            (None, Reference::Digest(digest)) => {
+                Box::pin(in_time(self.inner.by_digest(
+                    source,
+                    digest,
+                    Patience::Wait,
+                )))
+                .await?
             }
-            Reference::Tag(tag) => in_time(self.inner.by_tag(source, tag, accept)).await?,
+            (None, Reference::Tag(tag)) => {
+                Box::pin(in_time(self.inner.by_tag(source, tag, accept))).await?
+            }
         };
-        self.inner.store.expect(&kept.manifest.children);
+        self.inner.expect_children(&kept.manifest);
         Ok(ManifestAnswer {
             digest: kept.manifest.digest,
             media_type: Arc::clone(&kept.manifest.media_type),
@@ -141,6 +177,7 @@ impl Inner {
             media_type: inspection.media_type.as_str().into(),
             bytes: fetched.bytes,
             children: children(&inspection),
+            told: Told::default(),
         });
         // The digest of signed schema 1 is not that of its bytes, so that its writer can choose it: what
         // is kept under a digest serves all repositories, and such a manifest is passed on alone.
@@ -267,6 +304,7 @@ impl Inner {
             media_type: media_type.into(),
             bytes,
             children,
+            told: Told::default(),
         });
         self.hot.insert(*digest, Arc::clone(&manifest));
         Some(manifest)

@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `blob` | blobs: stored, joined, or fetched by a fill |
+//! | `at_hand` | hits that wait for nothing |
 //! | `bypass` | blobs that cannot be stored: straight from upstream to the client |
 //! | `transfer` | the fetcher: from an upstream's answer into a fill |
 //! | `manifest` | manifests by digest |
@@ -21,6 +22,7 @@
 //! caused it may hang up.
 
 mod answer;
+mod at_hand;
 mod blob;
 mod bypass;
 mod error;
@@ -66,6 +68,7 @@ pub use crate::oci::directory::Source;
 use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Directory, Tag, UpstreamName};
 use crate::store::Store;
+pub use crate::store::Windows;
 use crate::telemetry::Metrics;
 pub use crate::upstream::Via;
 use crate::upstream::{FetchError, ListFetch, Pseudonym, Upstream};
@@ -212,6 +215,12 @@ impl Mirror {
     #[must_use]
     pub fn directory(&self) -> &Directory {
         &self.inner.directory
+    }
+
+    /// How many files of stored blobs are kept open.
+    #[must_use]
+    pub fn open_files_max(&self) -> usize {
+        self.inner.store.open_files_max()
     }
 
     /// Adds this mirror to the `Via` that a request brought.

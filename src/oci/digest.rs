@@ -97,14 +97,26 @@ impl Digest {
     /// The lower-case hex after the colon.
     #[must_use]
     pub fn hex(&self) -> String {
+        self.with_hex(str::to_owned)
+    }
+
+    /// Appends its text.
+    pub fn push_to(&self, text: &mut String) {
+        text.push_str(self.algorithm().name());
+        text.push(':');
+        self.with_hex(|hex| text.push_str(hex));
+    }
+
+    /// Gives the hex to `take` without an allocation: every answer has it several times.
+    fn with_hex<T>(&self, take: impl FnOnce(&str) -> T) -> T {
+        let mut hex = [[0; 2]; 64];
         let bytes = self.bytes();
-        let mut hex = String::with_capacity(2 * bytes.len());
-        for byte in bytes {
-            for nibble in [byte >> 4, byte & 0xf] {
-                hex.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-            }
+        for (pair, byte) in hex.iter_mut().zip(bytes) {
+            *pair = HEX.get(usize::from(*byte)).copied().unwrap_or_default();
         }
-        hex
+        // Nothing but the digits below, and at most 64 bytes.
+        let digits = hex.get(..bytes.len()).unwrap_or_default();
+        take(str::from_utf8(digits.as_flattened()).unwrap_or_default())
     }
 
     /// Computes the digest of `content`.
@@ -118,7 +130,9 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm().name(), self.hex())
+        f.write_str(self.algorithm().name())?;
+        f.write_str(":")?;
+        self.with_hex(|hex| f.write_str(hex))
     }
 }
 impl fmt::Debug for Digest {
@@ -178,6 +192,39 @@ impl fmt::Debug for Hasher {
     }
 }
 
+/// Each byte in lower-case hex.
+const HEX: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        #[expect(clippy::indexing_slicing, reason = "the compiler has run it")]
+        {
+            table[byte] = [digits[byte >> 4], digits[byte & 0xf]];
+        }
+        byte += 1;
+    }
+    table
+};
+
+/// What each character stands for in lower-case hex, or [`NO_DIGIT`].
+const NIBBLES: [u8; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut table = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < digits.len() {
+        #[expect(clippy::indexing_slicing, reason = "the compiler has run it")]
+        #[expect(clippy::cast_possible_truncation, reason = "at most 15")]
+        {
+            table[digits[value] as usize] = value as u8;
+        }
+        value += 1;
+    }
+    table
+};
+
+const NO_DIGIT: u8 = 0xff;
+
 /// Exactly `N` bytes of lower-case hex.
 fn decode_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
     if hex.len() != 2 * N {
@@ -192,11 +239,8 @@ fn decode_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
 }
 
 fn nibble(character: u8) -> Option<u8> {
-    match character {
-        b'0'..=b'9' => Some(character - b'0'),
-        b'a'..=b'f' => Some(character - b'a' + 10),
-        _ => None,
-    }
+    let value = NIBBLES.get(usize::from(character)).copied()?;
+    (value != NO_DIGIT).then_some(value)
 }
 
 /// `algorithm ::= component ([+._-] component)*`, `component ::= [a-z0-9]+`.

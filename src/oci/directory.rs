@@ -112,6 +112,9 @@ impl Directory {
 
     /// Entries with a port are the more exact ones, and go first.
     fn by_host(&self, header: &str) -> Option<&Entry> {
+        if self.entries.iter().all(|entry| entry.hosts.is_empty()) {
+            return None;
+        }
         let header = header.trim().to_ascii_lowercase();
         let (host, _) = split_port(&header);
         // The root's dot, which some resolvers' users write.

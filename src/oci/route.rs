@@ -126,9 +126,13 @@ impl Target {
     /// # Errors
     /// [`RouteError`].
     pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Self, RouteError> {
-        let path = percent_decode_str(path)
-            .decode_utf8()
-            .map_err(|_| RouteError::NotFound)?;
+        let path = if path.contains('%') {
+            percent_decode_str(path)
+                .decode_utf8()
+                .map_err(|_| RouteError::NotFound)?
+        } else {
+            path.into()
+        };
         let rest = match path.strip_prefix("/v2") {
             Some("") => "",
             Some(rest) => rest.strip_prefix('/').ok_or(RouteError::NotFound)?,
@@ -252,6 +256,9 @@ struct Query(Vec<(String, String)>);
 
 impl Query {
     fn parse(query: &str) -> Self {
+        if query.is_empty() {
+            return Self(Vec::new());
+        }
         // The server bounds the request's head, and with it the number of parameters.
         Self(
             url::form_urlencoded::parse(query.as_bytes())

@@ -1,11 +1,14 @@
 //! One request from its arrival to the end of its body: one access line, one count.
 
 use crate::clock::Clock;
+use crate::mirror::Windows;
 use crate::oci::{Digest, ErrorCode, Reference, Repository, UpstreamName};
-use crate::telemetry::{Kind, Metrics, Outcome};
+use crate::telemetry::access::{self, AccessLine};
+use crate::telemetry::{Kind, Metrics, Outcome, logging};
 use http::{HeaderValue, Method, StatusCode, Uri, header, request};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -55,9 +58,43 @@ pub(super) struct RequestId {
     number: u64,
 }
 
+impl RequestId {
+    /// The run in 8 hex digits, a dash, the number in as many as it needs.
+    pub(super) fn with_text<T>(self, take: impl FnOnce(&str) -> T) -> T {
+        let mut text = *b"00000000-0000000000000000";
+        let (run, number) = text.split_at_mut(9);
+        let mut rest = u64::from(self.run);
+        for digit in run.iter_mut().take(8).rev() {
+            *digit = hex_digit(rest);
+            rest >>= 4;
+        }
+        let mut rest = self.number;
+        let mut used = 0;
+        for digit in number.iter_mut().rev() {
+            *digit = hex_digit(rest);
+            rest >>= 4;
+            used += 1;
+            if rest == 0 {
+                break;
+            }
+        }
+        let unused = number.len() - used;
+        number.copy_within(unused.., 0);
+        let text = text.get(..9 + used).unwrap_or_default();
+        // Hex digits and a dash.
+        take(str::from_utf8(text).unwrap_or_default())
+    }
+}
+
+/// The lowest digit.
+fn hex_digit(number: u64) -> u8 {
+    let digit = b"0123456789abcdef".get((number & 0xf) as usize);
+    digit.copied().unwrap_or_default()
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}-{:x}", self.run, self.number)
+        self.with_text(|text| f.write_str(text))
     }
 }
 
@@ -72,11 +109,21 @@ enum Ended {
     Cancelled,
 }
 
+/// A client's address, as text: one for all requests of its connection.
+#[derive(Clone, Debug)]
+pub(super) struct Client(Arc<str>);
+
+impl From<SocketAddr> for Client {
+    fn from(address: SocketAddr) -> Self {
+        Self(address.to_string().into())
+    }
+}
+
 /// What is known of a request. Dropping it writes the access line: exactly one, however it ends.
 #[derive(Debug)]
 pub(super) struct Exchange {
     id: RequestId,
-    client: SocketAddr,
+    client: Client,
     method: Method,
     uri: Uri,
     user_agent: Option<HeaderValue>,
@@ -94,6 +141,8 @@ pub(super) struct Exchange {
     refused: Option<String>,
     first_byte: Option<Instant>,
     bytes: u64,
+    /// Where windows go, if nobody but the kernel looks into the body's bytes on their way out.
+    pub(super) windows: Option<Windows>,
     ended: Ended,
 }
 
@@ -101,7 +150,7 @@ impl Exchange {
     /// A request has arrived.
     pub(super) fn begin(
         id: RequestId,
-        client: SocketAddr,
+        client: Client,
         request: &request::Parts,
         metrics: Metrics,
     ) -> Self {
@@ -122,6 +171,7 @@ impl Exchange {
             refused: None,
             first_byte: None,
             bytes: 0,
+            windows: None,
             ended: Ended::Cancelled,
         }
     }
@@ -248,12 +298,38 @@ impl Drop for Exchange {
             .answer
             .map_or(STATUS_CLIENT_CLOSED, |(status, _)| status.as_u16());
         let ttfb = self.first_byte.map(|at| at.duration_since(self.started));
+        if !tracing::enabled!(target: access::TARGET, tracing::Level::INFO) {
+            return;
+        }
+        let total = self.started.elapsed();
+        let user_agent = self.user_agent.as_ref().map(printable);
+        let line = AccessLine {
+            request_id: &self.id,
+            client: &self.client.0,
+            method: self.method.as_str(),
+            path: shortened(self.uri.path(), PATH_LOGGED_BYTES_MAX),
+            upstream: self.upstream.as_ref().map(UpstreamName::as_str),
+            repository: self.repository.as_ref().map(Repository::as_str),
+            reference: shown(self.reference.as_ref()),
+            digest: shown(self.digest.as_ref()),
+            status,
+            outcome: self.answer.map(|(_, outcome)| outcome.label()),
+            bytes: self.bytes,
+            ttfb,
+            total,
+            ended,
+            cause,
+            user_agent,
+        };
+        if logging::access(&line) {
+            return;
+        }
         tracing::info!(
-            target: "roadstead::access",
+            target: access::TARGET,
             request_id = %self.id,
-            client = %self.client,
+            client = %line.client,
             method = %self.method,
-            path = shortened(self.uri.path(), PATH_LOGGED_BYTES_MAX),
+            path = line.path,
             upstream = self.upstream.as_ref().map(display),
             repository = self.repository.as_ref().map(display),
             reference = self.reference.as_ref().map(display),
@@ -262,10 +338,10 @@ impl Drop for Exchange {
             outcome = self.answer.map(|(_, outcome)| outcome.label()),
             bytes = self.bytes,
             ttfb_ms = ttfb.map(milliseconds),
-            total_ms = milliseconds(self.started.elapsed()),
+            total_ms = milliseconds(total),
             ended,
             cause,
-            user_agent = self.user_agent.as_ref().map(printable),
+            user_agent,
             "request"
         );
     }
@@ -298,6 +374,10 @@ fn printable(value: &HeaderValue) -> &str {
     })
 }
 
+fn shown<T: fmt::Display>(value: Option<&T>) -> Option<&dyn fmt::Display> {
+    value.map(|value| value as &dyn fmt::Display)
+}
+
 fn shortened(text: &str, bytes_max: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes_max))
         .unwrap_or_default()
@@ -321,7 +401,7 @@ mod tests {
             .block_on(async {
                 drop(Exchange::begin(
                     ids.next(),
-                    client,
+                    client.into(),
                     &request_head(),
                     metrics.clone(),
                 ));
@@ -390,6 +470,18 @@ mod tests {
         drop(exchange);
         assert!(logs.lines("roadstead::server::access_log").is_empty());
         assert_eq!(logs.access()[0]["cause"], "bad credentials");
+    }
+
+    #[test]
+    fn an_id_is_the_run_and_a_number() {
+        for (run, number, expected) in [
+            (0xab, 1, "000000ab-1"),
+            (u32::MAX, u64::MAX, "ffffffff-ffffffffffffffff"),
+            (0x1234_5678, 0x10, "12345678-10"),
+            (0, 0, "00000000-0"),
+        ] {
+            assert_eq!(RequestId { run, number }.to_string(), expected);
+        }
     }
 
     #[test]

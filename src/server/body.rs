@@ -22,6 +22,11 @@ use std::time::Duration;
 /// towards containerd's header timeout of 30 s.
 const FIRST_CHUNK_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// What HTTP/2 and TLS take at once: clients take frames of 16 KiB (RFC 9113 section 6.5.2, `SETTINGS_MAX_FRAME_SIZE`),
+/// and a record of TLS holds as much (RFC 8446 section 5.1), with the 9 bytes of the frame's own head. One byte more
+/// would be a record by itself.
+const FRAME_BYTES: usize = 16 * 1024 - 9;
+
 /// What a response has for a body.
 #[derive(Debug)]
 pub(super) enum Content {
@@ -36,8 +41,10 @@ pub(super) enum Content {
 /// The bytes of a blob, or of a range of it.
 pub(super) struct ByteStream {
     source: BoxStream<'static, Result<Bytes, MirrorError>>,
-    /// What [`ByteStream::prime`] took from the source.
-    first: Option<Bytes>,
+    /// What was taken from the source and not given yet.
+    taken: Option<Bytes>,
+    /// The most that is given at once.
+    piece_max: usize,
     /// What must still come; `None` when only the end will tell.
     remaining: Option<u64>,
     /// How long the first bytes are waited for.
@@ -78,6 +85,12 @@ impl ByteStream {
         }
     }
 
+    /// Gives pieces that are one frame of HTTP/2 each, in one record of TLS.
+    pub(super) fn in_frames(self) -> Self {
+        let piece_max = FRAME_BYTES;
+        Self { piece_max, ..self }
+    }
+
     fn new(
         source: BoxStream<'static, Result<Bytes, MirrorError>>,
         length: Option<u64>,
@@ -85,7 +98,8 @@ impl ByteStream {
     ) -> Self {
         Self {
             source,
-            first: None,
+            taken: None,
+            piece_max: usize::MAX,
             remaining: length,
             patience: FIRST_CHUNK_WAIT_MAX,
             _counted: ReaderCount::begin(metrics),
@@ -127,7 +141,7 @@ impl ByteStream {
         match tokio::time::timeout(self.patience, self.source.next()).await {
             Err(_slow) => Ok(()),
             Ok(Some(Ok(bytes))) => {
-                self.first = Some(bytes);
+                self.taken = Some(bytes);
                 Ok(())
             }
             Ok(Some(Err(error))) => Err(error.into()),
@@ -143,22 +157,30 @@ impl ByteStream {
     }
 
     fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        let bytes = match self.first.take() {
-            Some(first) => Some(first),
+        let bytes = match self.taken.take() {
+            Some(taken) => Some(taken),
             None => ready!(self.source.poll_next_unpin(context)).transpose()?,
         };
-        let Some(bytes) = bytes else {
+        let Some(mut bytes) = bytes else {
             return Poll::Ready(match self.remaining {
                 Some(missing) if missing > 0 => Some(Err(BodyError::Short { missing })),
                 Some(_) | None => None,
             });
         };
         if let Some(remaining) = &mut self.remaining {
+            // Before any of it is given: a piece could be the promised end.
             let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             let Some(rest) = remaining.checked_sub(length) else {
                 return Poll::Ready(Some(Err(BodyError::Long)));
             };
             *remaining = rest;
+        }
+        if bytes.len() > self.piece_max {
+            let rest = bytes.split_off(self.piece_max);
+            if let Some(remaining) = &mut self.remaining {
+                *remaining += u64::try_from(rest.len()).unwrap_or_default();
+            }
+            self.taken = Some(rest);
         }
         Poll::Ready(Some(Ok(bytes)))
     }

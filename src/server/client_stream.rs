@@ -5,12 +5,15 @@
 //! unread: with a full socket hyper does not even poll the body, so the body cannot watch the time.
 //! Both are watched here, at the one place that every byte passes.
 
+use crate::mirror::Windows;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+use tokio_rustls::server::TlsStream;
 
 /// A response of which the client takes no byte for this long is given up. containerd's own limit
 /// for a pull without progress is 5 minutes, so a client this slow has given up itself; a stalled
@@ -36,6 +39,51 @@ pub(super) struct ClientStream<T> {
     stall: Pin<Box<Sleep>>,
     stalled: bool,
     stall_max: Duration,
+    /// The parts of files among what is written.
+    windows: Option<Windows>,
+}
+
+/// What a client's bytes come and go through.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
+    /// Sends the beginning of `bytes` from the file that they are a window of. `None`: it must be written as all
+    /// else, because they are not, or because this is not the kernel's socket.
+    fn poll_send(
+        &mut self,
+        _context: &mut Context<'_>,
+        _windows: &Windows,
+        _bytes: &[u8],
+    ) -> Poll<Option<io::Result<usize>>> {
+        Poll::Ready(None)
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {}
+
+impl Socket for TcpStream {
+    fn poll_send(
+        &mut self,
+        context: &mut Context<'_>,
+        windows: &Windows,
+        bytes: &[u8],
+    ) -> Poll<Option<io::Result<usize>>> {
+        loop {
+            if let Err(error) = ready!(self.poll_write_ready(context)) {
+                return Poll::Ready(Some(Err(error)));
+            }
+            let mut is_window = true;
+            let sent = self.try_io(Interest::WRITABLE, || {
+                windows.send(bytes, &*self).unwrap_or_else(|| {
+                    is_window = false;
+                    Ok(0)
+                })
+            });
+            match sent {
+                // It looked writable from earlier: now it is waited for.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(is_window.then_some(sent)),
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -50,6 +98,14 @@ impl<T> ClientStream<T> {
         Self::with_limits(inner, FIRST_BYTES_WAIT_MAX, CLIENT_STALL_MAX)
     }
 
+    /// The same for a connection without TLS: of what is written to it, `windows` are sent from their files.
+    pub(super) fn plain(inner: T, windows: Option<Windows>) -> Self {
+        Self {
+            windows,
+            ..Self::new(inner)
+        }
+    }
+
     fn with_limits(inner: T, first_bytes_max: Duration, stall_max: Duration) -> Self {
         Self {
             inner,
@@ -60,6 +116,7 @@ impl<T> ClientStream<T> {
             stall: Box::pin(tokio::time::sleep(stall_max)),
             stalled: false,
             stall_max,
+            windows: None,
         }
     }
 
@@ -111,7 +168,34 @@ impl<T: AsyncRead + Unpin> AsyncRead for ClientStream<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for ClientStream<T> {
+impl<T: Socket> ClientStream<T> {
+    /// Writes what comes first of `buffers`: a window from its file, or all up to the first window.
+    fn poll_write_some(
+        &mut self,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut buffers = buffers;
+        if let Some(windows) = &self.windows {
+            // An empty write would look like one that the client refused.
+            let first = buffers.iter().position(|buffer| !buffer.is_empty());
+            buffers = buffers.get(first.unwrap_or_default()..).unwrap_or_default();
+            let window = buffers.iter().position(|buffer| windows.hold(buffer));
+            match (window, buffers) {
+                (Some(0), [window, ..]) => {
+                    if let Some(sent) = ready!(self.inner.poll_send(context, windows, window)) {
+                        return Poll::Ready(sent);
+                    }
+                }
+                (Some(before), _) => buffers = buffers.get(..before).unwrap_or_default(),
+                (None, _) => {}
+            }
+        }
+        Pin::new(&mut self.inner).poll_write_vectored(context, buffers)
+    }
+}
+
+impl<T: Socket> AsyncWrite for ClientStream<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -126,7 +210,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for ClientStream<T> {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write_vectored(context, buffers);
+        let written = self.poll_write_some(context, buffers);
         self.watch(context, written)
     }
 
@@ -151,55 +235,4 @@ fn timed_out(why: &'static str) -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_says_nothing_is_given_up() {
-        let (_client, server) = duplex(64);
-        let started = Instant::now();
-        let error = ClientStream::new(server).read_u8().await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(started.elapsed() >= FIRST_BYTES_WAIT_MAX);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_begins_a_preface_and_stops_is_given_up() {
-        let (mut client, server) = duplex(64);
-        client.write_all(b"PRI * HTTP/2").await.unwrap();
-        let mut taken = Vec::new();
-        let error = ClientStream::new(server)
-            .read_to_end(&mut taken)
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn after_the_first_bytes_silence_is_hypers_business() {
-        let (mut client, server) = duplex(64);
-        client.write_all(&[b'a'; FIRST_BYTES]).await.unwrap();
-        let mut server = ClientStream::new(server);
-        server.read_exact(&mut [0; FIRST_BYTES]).await.unwrap();
-        let more = tokio::time::timeout(FIRST_BYTES_WAIT_MAX * 3, server.read_u8()).await;
-        assert!(more.is_err(), "the read must still wait: {more:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_reads_nothing_is_given_up_and_a_slow_one_is_not() {
-        let (mut client, server) = duplex(16);
-        let mut server = ClientStream::new(server);
-        let slow_reader = async {
-            for _ in 0..3 {
-                tokio::time::sleep(CLIENT_STALL_MAX / 2).await;
-                client.read_exact(&mut [0; 16]).await.unwrap();
-            }
-        };
-        let (written, ()) = tokio::join!(server.write_all(&[0; 64]), slow_reader);
-        written.expect("half the patience is enough each time");
-
-        let error = server.write_all(&[0; 64]).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! Serving connections: hyper's settings, and the end of them all.
 
-use super::client_stream::ClientStream;
+use super::client_stream::{ClientStream, Socket};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -13,7 +13,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,9 +20,6 @@ use tokio_util::task::TaskTracker;
 /// all container clients use, closes idle connections after 90 seconds at the latest: waiting longer than
 /// it does keeps a request from running into a closing connection.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(100);
-
-/// The most headers of a request; clients send about ten.
-const HEADERS_MAX: usize = 64;
 
 /// The largest head of a request, and the most of a response that is buffered for a slow reader: a
 /// thousand of them must not cost more than some 100 MiB. Larger chunks go out as they are, uncopied.
@@ -102,11 +98,11 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 pub(super) async fn serve<T, S, B>(
     tasks: Tasks,
     stop: CancellationToken,
-    stream: T,
+    stream: ClientStream<T>,
     client: SocketAddr,
     service: S,
 ) where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: Socket + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S::Future: Send + 'static,
     B: http_body::Body + Send + 'static,
@@ -114,7 +110,7 @@ pub(super) async fn serve<T, S, B>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let builder = builder(tasks);
-    let stream = TokioIo::new(ClientStream::new(stream));
+    let stream = TokioIo::new(stream);
     let mut connection = pin!(builder.serve_connection(stream, service));
     let served = tokio::select! {
         served = connection.as_mut() => served,
@@ -135,7 +131,7 @@ fn builder(tasks: Tasks) -> Builder<Tasks> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WAIT_MAX)
-        .max_headers(HEADERS_MAX)
+        // At most 100 headers, which is hyper's own bound: one that is set costs an allocation a request.
         .max_buf_size(BUFFER_BYTES_MAX)
         .keep_alive(true)
         // A client that has closed its side is gone: no registry client half-closes.

@@ -19,10 +19,17 @@ pub(super) fn raise_limit() {
     }
 }
 
-/// How many client connections there may be: at most `wanted`, and fewer when the limit on open files is low.
-pub(super) fn connections_max(wanted: usize) -> usize {
+/// How many client connections there may be: at most `wanted`, and fewer when the limit on open files is low. Says
+/// in the log what the limit allows, these and the `open_files` that the store keeps.
+pub(super) fn connections_max(wanted: usize, open_files: usize) -> usize {
     let limit = getrlimit(Resource::Nofile).current;
     let connections = within(wanted, limit);
+    tracing::info!(
+        limit,
+        connections,
+        open_files,
+        "file descriptors: the limit, and the most client connections and open blobs at once"
+    );
     if connections < wanted {
         tracing::warn!(
             limit,

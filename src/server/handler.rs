@@ -1,22 +1,26 @@
 //! One request of a client: parsed, asked of the mirror, answered.
 
-use super::access_log::{Exchange, RequestIds};
-use super::body::{Body, ByteStream};
+use super::access_log::{Client, Exchange, RequestIds};
+use super::body::{Body, ByteStream, Content};
 use super::conditions;
 use super::reply::{self, Reply};
 use super::respond::Refusal;
 use crate::clock::Clock;
-use crate::mirror::{BlobHead, Mirror, Source};
+use crate::mirror::{BlobAnswer, BlobHead, Mirror, Source, Windows};
 use crate::oci::route::{Route, Target};
 use crate::oci::{AcceptClass, Digest, Page, Reference};
 use crate::telemetry::{Kind, Metrics};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, header, request};
-use std::net::SocketAddr;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version, header, request};
+use std::ops::Range;
 
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// What is read at once and answered whole, rather than as a stream: most images' configs, and the footers that lazy
+/// clients begin with.
+const AT_HAND_BYTES_MAX: u64 = 32 * 1024;
 
 /// What `/` says to somebody who opened it in a browser.
 const GREETING: &[u8] = b"roadstead: a registry mirror. The API is under /v2/.\n";
@@ -39,11 +43,13 @@ impl Handler {
         }
     }
 
-    /// Answers one request. Its body, if it has one, is never read.
+    /// Answers one request. Its body, if it has one, is never read. `windows`: those of the connection, if it has
+    /// no TLS.
     pub(super) async fn answer(
         &self,
         request: request::Parts,
-        client: SocketAddr,
+        client: Client,
+        windows: Option<Windows>,
     ) -> Response<Body> {
         let mut exchange = Box::new(Exchange::begin(
             self.ids.next(),
@@ -52,6 +58,8 @@ impl Handler {
             self.metrics.clone(),
         ));
         let mut echo_ns = false;
+        // HTTP/2 cuts bodies into frames, which it may copy.
+        exchange.windows = windows.filter(|_| request.version < Version::HTTP_2);
         let asked = self.dispatch(&request, &mut exchange, &mut echo_ns).await;
         let reply = asked.unwrap_or_else(|refusal| {
             refusal.log(&mut exchange);
@@ -92,7 +100,7 @@ impl Handler {
         *echo_ns = ns.is_some();
         match target.route {
             Route::Ping => Ok(Reply::own(reply::JSON, Bytes::from_static(b"{}"))),
-            Route::Catalog(page) => self.catalog(&page, path, ns).await,
+            Route::Catalog(page) => Box::pin(self.catalog(&page, path, ns)).await,
             Route::Manifest { path, reference } => {
                 exchange.asks_for(Kind::Manifest, Some(reference.clone()));
                 let source = self.resolve(request, ns, &path, exchange)?;
@@ -101,12 +109,12 @@ impl Handler {
             Route::Blob { path, digest } => {
                 exchange.asks_for(Kind::Blob, Some(Reference::Digest(digest)));
                 let source = self.resolve(request, ns, &path, exchange)?;
-                self.blob(request, &source, &digest).await
+                self.blob(request, &source, &digest, exchange).await
             }
             Route::Tags { path: name, page } => {
                 exchange.asks_for(Kind::Tags, None);
                 let source = self.resolve(request, ns, &name, exchange)?;
-                let answer = self.mirror.tags(&source, &page).await?;
+                let answer = Box::pin(self.mirror.tags(&source, &page)).await?;
                 Ok(Reply::list(answer, path, ns))
             }
             Route::Referrers {
@@ -119,7 +127,7 @@ impl Handler {
                 let asked = self
                     .mirror
                     .referrers(&source, &digest, artifact_type.as_deref());
-                Ok(Reply::list(asked.await?, path, ns))
+                Ok(Reply::list(Box::pin(asked).await?, path, ns))
             }
         }
     }
@@ -160,6 +168,7 @@ impl Handler {
         request: &request::Parts,
         source: &Source,
         digest: &Digest,
+        exchange: &mut Exchange,
     ) -> Result<Reply, Refusal> {
         let headers = &request.headers;
         // A client that has the blob needs no fill, only to hear that the repository has it too.
@@ -177,7 +186,19 @@ impl Handler {
             outcome: answer.outcome,
         };
         Reply::blob(headers, digest, head, |part, length| {
-            ByteStream::of_blob(answer.reader(part), length, &self.metrics)
+            if let Some(bytes) = at_hand(&answer, part.as_ref()) {
+                return Content::Full(bytes);
+            }
+            let mut reader = answer.reader(part);
+            if let Some(windows) = exchange.windows.take() {
+                reader = reader.in_windows(windows);
+            }
+            let stream = ByteStream::of_blob(reader, length, &self.metrics);
+            Content::Stream(if request.version == Version::HTTP_2 {
+                stream.in_frames()
+            } else {
+                stream
+            })
         })
         .await
     }
@@ -192,6 +213,15 @@ impl Handler {
         }
         Ok(reply)
     }
+}
+
+/// What a client asks for of a blob, if it is little and at hand.
+fn at_hand(answer: &BlobAnswer, part: Option<&Range<u64>>) -> Option<Bytes> {
+    let part = part.cloned().or_else(|| Some(0..answer.total?))?;
+    let length = part.end.saturating_sub(part.start);
+    (1..=AT_HAND_BYTES_MAX)
+        .contains(&length)
+        .then(|| answer.at_hand(part))?
 }
 
 /// Puts a response together: what all of them have, the body, the end of the request's story.
@@ -211,7 +241,7 @@ fn respond(
     // A client must not be told that a digest's text is a web page.
     let nosniff = HeaderValue::from_static("nosniff");
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    if let Ok(id) = HeaderValue::try_from(exchange.id().to_string()) {
+    if let Ok(id) = exchange.id().with_text(HeaderValue::from_str) {
         headers.insert(REQUEST_ID, id);
     }
     // Only the configured name is echoed, never the client's text (dist-spec, "Registry proxying").

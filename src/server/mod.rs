@@ -7,10 +7,12 @@
 //! and so writes its line.
 
 use crate::clock::Clock;
-use crate::mirror::Mirror;
+use crate::mirror::{Mirror, Windows};
 use crate::telemetry::Metrics;
+use access_log::Client;
 use admin::Admin;
 pub use admin::AdminApi;
+use client_stream::ClientStream;
 use connection::Tasks;
 use handler::Handler;
 use http::Request;
@@ -180,6 +182,8 @@ impl Bound {
     ) {
         let admin = Admin::new(mirror.clone(), metrics.clone(), stop.clone());
         let admin = Arc::new(admin);
+        let connections_max =
+            descriptors::connections_max(CONNECTIONS_MAX, mirror.open_files_max());
         let handler = Arc::new(Handler::new(mirror, metrics, &*clock));
         let tls = self.tls.map(TlsAcceptor::from);
         let drained = CancellationToken::new();
@@ -188,6 +192,7 @@ impl Bound {
                 self.clients.listener,
                 tls,
                 handler,
+                connections_max,
                 &stop,
                 self.drain_timeout,
             )
@@ -202,12 +207,12 @@ async fn serve_clients(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     handler: Arc<Handler>,
+    connections_max: usize,
     stop: &CancellationToken,
     drain_timeout: Duration,
 ) {
     let tasks = Tasks::new();
     let _killer = tasks.kill_on_drop();
-    let connections_max = descriptors::connections_max(CONNECTIONS_MAX);
     listener::accept_until(stop, listener, connections_max, |stream, client, permit| {
         let (tasks_inner, stop) = (tasks.clone(), stop.clone());
         let (tls, handler) = (tls.clone(), Arc::clone(&handler));
@@ -235,18 +240,26 @@ async fn serve_client(
     tls: Option<TlsAcceptor>,
     handler: Arc<Handler>,
 ) {
+    let windows = tls.is_none().then(Windows::default);
+    let given = windows.clone();
+    let name = Client::from(client);
     let service = service_fn(move |request: Request<Incoming>| {
         let handler = Arc::clone(&handler);
+        let (windows, name) = (given.clone(), name.clone());
         async move {
             let (request, _unread) = request.into_parts();
-            Ok::<_, Infallible>(handler.answer(request, client).await)
+            Ok::<_, Infallible>(handler.answer(request, name, windows).await)
         }
     });
     let Some(tls) = tls else {
+        let stream = ClientStream::plain(stream, windows);
         return connection::serve(tasks, stop, stream, client, service).await;
     };
     match tokio::time::timeout(HANDSHAKE_WAIT_MAX, tls.accept(stream)).await {
-        Ok(Ok(stream)) => connection::serve(tasks, stop, stream, client, service).await,
+        Ok(Ok(stream)) => {
+            let stream = ClientStream::new(stream);
+            connection::serve(tasks, stop, stream, client, service).await;
+        }
         Ok(Err(error)) => tracing::debug!(%client, %error, "TLS handshake failed"),
         Err(_late) => tracing::debug!(%client, "TLS handshake took too long"),
     }
@@ -267,6 +280,7 @@ async fn serve_admin(listener: TcpListener, admin: Arc<Admin>, drained: &Cancell
             });
             let (tasks_inner, stop) = (tasks.clone(), drained.clone());
             tasks.spawn(async move {
+                let stream = ClientStream::new(stream);
                 connection::serve(tasks_inner, stop, stream, client, service).await;
                 drop(permit);
             });

@@ -1,6 +1,6 @@
 //! Answers on their way out: the heads of responses.
 
-use super::body::{ByteStream, Content};
+use super::body::Content;
 use super::conditions::{self, Selection};
 use super::respond::Refusal;
 use crate::mirror::{BlobHead, ListAnswer, ManifestAnswer};
@@ -38,6 +38,31 @@ pub(super) struct Reply {
     pub(super) outcome: Outcome,
 }
 
+/// A digest in quotes: the entity tag, and without them `Docker-Content-Digest`.
+struct Tagged(Bytes);
+
+impl Tagged {
+    fn new(digest: &Digest) -> Self {
+        // `sha512:` and its 128 digits fit, and so nothing is allocated twice.
+        let mut text = String::with_capacity(160);
+        text.push('"');
+        digest.push_to(&mut text);
+        text.push('"');
+        Self(text.into())
+    }
+
+    fn digest(&self) -> &str {
+        let text = str::from_utf8(&self.0).unwrap_or_default();
+        text.trim_matches('"')
+    }
+
+    /// Whether the client has the content already.
+    fn is_had(&self, request: &HeaderMap) -> bool {
+        request.contains_key(header::IF_NONE_MATCH)
+            && conditions::client_has(request, self.digest())
+    }
+}
+
 impl Reply {
     fn new(status: StatusCode, content: Content, outcome: Outcome) -> Self {
         Self {
@@ -57,8 +82,8 @@ impl Reply {
 
     /// A manifest. `by_digest`: the request named it by its digest, so that the answer is for ever.
     pub(super) fn manifest(request: &HeaderMap, answer: ManifestAnswer, by_digest: bool) -> Self {
-        let digest = answer.digest.to_string();
-        let mut reply = if conditions::client_has(request, &digest) {
+        let tag = Tagged::new(&answer.digest);
+        let mut reply = if tag.is_had(request) {
             Self::new(StatusCode::NOT_MODIFIED, Content::Empty, answer.outcome)
         } else {
             let mut reply = Self::new(StatusCode::OK, Content::Full(answer.bytes), answer.outcome);
@@ -67,7 +92,7 @@ impl Reply {
             reply.headers.insert(header::CONTENT_TYPE, media_type);
             reply
         };
-        reply.identify(&digest, by_digest);
+        reply.identify(tag, by_digest);
         if !by_digest {
             let accept = HeaderValue::from_static("Accept");
             reply.headers.insert(header::VARY, accept);
@@ -78,14 +103,14 @@ impl Reply {
 
     /// The head of a blob, for HEAD and for a client that has the blob already.
     pub(super) fn blob_head(request: &HeaderMap, digest: &Digest, head: BlobHead) -> Self {
-        let digest = digest.to_string();
-        if conditions::client_has(request, &digest) {
+        let tag = Tagged::new(digest);
+        if tag.is_had(request) {
             let mut reply = Self::new(StatusCode::NOT_MODIFIED, Content::Empty, head.outcome);
-            reply.identify(&digest, true);
+            reply.identify(tag, true);
             return reply;
         }
         let mut reply = Self::new(StatusCode::OK, Content::Empty, head.outcome);
-        reply.describe_blob(&digest);
+        reply.describe_blob(tag);
         if let Some(total) = head.total {
             let total = HeaderValue::from(total);
             reply.headers.insert(header::CONTENT_LENGTH, total);
@@ -102,11 +127,11 @@ impl Reply {
         request: &HeaderMap,
         digest: &Digest,
         head: BlobHead,
-        open: impl FnOnce(Option<std::ops::Range<u64>>, Option<u64>) -> ByteStream,
+        open: impl FnOnce(Option<std::ops::Range<u64>>, Option<u64>) -> Content,
     ) -> Result<Self, Refusal> {
-        let digest = digest.to_string();
-        let (status, mut stream, content_range) =
-            match conditions::select(request, &digest, head.total) {
+        let tag = Tagged::new(digest);
+        let (status, mut content, content_range) =
+            match conditions::select(request, tag.digest(), head.total) {
                 Selection::Whole => (StatusCode::OK, open(None, head.total), None),
                 Selection::Unsatisfiable => return Err(Refusal::range(head.total)),
                 Selection::Part(part) => {
@@ -114,13 +139,15 @@ impl Reply {
                     let total = head.total.unwrap_or(part.end);
                     let value = format!("bytes {}-{last}/{total}", part.start);
                     let length = part.end.saturating_sub(part.start);
-                    let stream = open(Some(part), Some(length));
-                    (StatusCode::PARTIAL_CONTENT, stream, Some(value))
+                    let content = open(Some(part), Some(length));
+                    (StatusCode::PARTIAL_CONTENT, content, Some(value))
                 }
             };
-        stream.prime().await?;
-        let mut reply = Self::new(status, Content::Stream(stream), head.outcome);
-        reply.describe_blob(&digest);
+        if let Content::Stream(stream) = &mut content {
+            stream.prime().await?;
+        }
+        let mut reply = Self::new(status, content, head.outcome);
+        reply.describe_blob(tag);
         if let Some(value) = content_range {
             reply.set(header::CONTENT_RANGE, value);
         }
@@ -176,16 +203,20 @@ impl Reply {
         self.content = Content::Empty;
     }
 
-    fn describe_blob(&mut self, digest: &str) {
+    fn describe_blob(&mut self, tag: Tagged) {
         self.headers.insert(header::CONTENT_TYPE, OCTETS);
         let bytes = HeaderValue::from_static("bytes");
         self.headers.insert(header::ACCEPT_RANGES, bytes);
-        self.identify(digest, true);
+        self.identify(tag, true);
     }
 
-    fn identify(&mut self, digest: &str, forever: bool) {
-        self.set(DOCKER_CONTENT_DIGEST, digest.to_owned());
-        self.set(header::ETAG, format!("\"{digest}\""));
+    fn identify(&mut self, tag: Tagged, forever: bool) {
+        let bare = tag.0.slice(1..tag.0.len().saturating_sub(1));
+        for (name, text) in [(DOCKER_CONTENT_DIGEST, bare), (header::ETAG, tag.0)] {
+            if let Ok(value) = HeaderValue::from_maybe_shared(text) {
+                self.headers.insert(name, value);
+            }
+        }
         if forever {
             self.headers.insert(header::CACHE_CONTROL, FOREVER);
         }

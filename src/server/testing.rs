@@ -2,6 +2,7 @@
 
 use super::access_log::{Exchange, RequestIds};
 use super::body::Body;
+use super::client_stream::ClientStream;
 use super::connection::{self, Tasks};
 use crate::clock::{ManualClock, Timestamp};
 use crate::oci::{Repository, UpstreamName};
@@ -41,7 +42,7 @@ pub(super) fn request_head() -> request::Parts {
 pub(super) fn exchange(metrics: &Metrics) -> Box<Exchange> {
     let ids = RequestIds::new(&ManualClock::new(Timestamp(0xab)));
     let client = SocketAddr::from(([192, 0, 2, 1], 4711));
-    let mut exchange = Exchange::begin(ids.next(), client, &request_head(), metrics.clone());
+    let mut exchange = Exchange::begin(ids.next(), client.into(), &request_head(), metrics.clone());
     exchange.asks_for(Kind::Blob, None);
     exchange.goes_to(
         &UpstreamName::parse("docker.io").unwrap(),
@@ -131,7 +132,7 @@ impl Server {
         self.tasks.spawn(connection::serve(
             self.tasks.clone(),
             self.stop.clone(),
-            stream,
+            ClientStream::new(stream),
             peer,
             service,
         ));

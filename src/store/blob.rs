@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::disk::DiskFile;
 use super::fill::{Handed, READ_BYTES};
+use super::windows::{self, Ahead, FIRST_WINDOW_BYTES, Kept, WINDOW_BYTES, Windows};
 use super::{LookedAt, Store};
 use crate::oci::{Digest, Hasher};
 
@@ -37,6 +38,12 @@ pub struct StoredReader {
     start: u64,
     /// What is left of it.
     range: Range<u64>,
+    /// Where its windows go, if it is read in windows.
+    windows: Option<Windows>,
+    /// Nothing has been read yet.
+    fresh: bool,
+    /// The next window, if the disk must be waited for and has been asked already.
+    ahead: Option<Ahead>,
 }
 
 impl Pin {
@@ -77,6 +84,9 @@ impl Blob {
             blob: self,
             start: range.start,
             range,
+            windows: None,
+            fresh: true,
+            ahead: None,
         }
     }
 
@@ -96,6 +106,14 @@ impl Blob {
             hasher.update(&bytes);
         }
         Ok(hasher.finish())
+    }
+
+    /// These bytes, if the kernel has them in memory: waits for no disk. `None`: read them otherwise.
+    #[must_use]
+    pub fn cached(&self, range: Range<u64>) -> Option<Bytes> {
+        let length = usize::try_from(range.end.saturating_sub(range.start)).ok()?;
+        let read = self.file.read_cached(range.start, length).ok().flatten()?;
+        (read.len() == length).then(|| read.into())
     }
 
     /// All of its `size` bytes. Blocks: not for async code.
@@ -124,6 +142,13 @@ impl Blob {
 }
 
 impl StoredReader {
+    /// Gives its bytes as windows of the file, which only the kernel may look into: for a socket without TLS.
+    #[must_use]
+    pub fn in_windows(self, windows: Windows) -> Self {
+        let windows = Some(windows);
+        Self { windows, ..self }
+    }
+
     /// What it was given, so that somebody else can give it the rest.
     #[must_use]
     pub fn hand_over(&self) -> Handed {
@@ -142,19 +167,18 @@ impl StoredReader {
     /// The file cannot be read, or is shorter than it was: says why. The blob has been set aside then.
     /// The client's connection must be broken, unless the rest is had elsewhere.
     pub async fn next(&mut self) -> Result<Option<Bytes>, String> {
-        let Range { start, end } = self.range.clone();
-        if start >= end {
+        if self.range.is_empty() {
             return Ok(None);
         }
-        let file = Arc::clone(&self.blob.file);
-        let limit = usize::try_from(end - start)
-            .unwrap_or(READ_BYTES)
-            .min(READ_BYTES);
-        let read = tokio::task::spawn_blocking(move || file.read_at(start, limit)).await;
-        match read.map_err(io::Error::other).flatten() {
+        let read = match self.windows.clone() {
+            Some(windows) => self.window(&windows).await,
+            None => self.read().await,
+        };
+        match read {
             Ok(bytes) => {
+                self.fresh = false;
                 self.range.start += bytes.len() as u64;
-                Ok(Some(bytes.into()))
+                Ok(Some(bytes))
             }
             Err(error) => {
                 let pinned = &self.blob.pin.0;
@@ -166,5 +190,50 @@ impl StoredReader {
                 Err(error.to_string())
             }
         }
+    }
+
+    /// The next bytes, copied.
+    async fn read(&self) -> io::Result<Bytes> {
+        let Range { start, end } = self.range.clone();
+        let limit = usize::try_from(end.saturating_sub(start));
+        let limit = limit.unwrap_or(READ_BYTES).min(READ_BYTES);
+        let file = &self.blob.file;
+        if let Some(bytes) = file.read_cached(start, limit)? {
+            return Ok(bytes.into());
+        }
+        let file = Arc::clone(file);
+        let read = tokio::task::spawn_blocking(move || file.read_at(start, limit)).await;
+        Ok(read.map_err(io::Error::other)??.into())
+    }
+
+    /// The next bytes, as a window.
+    async fn window(&mut self, windows: &Windows) -> io::Result<Bytes> {
+        let Range { start, end } = self.range.clone();
+        let within = |start: u64, bytes: u64| start..end.min(start.saturating_add(bytes));
+        let file = &self.blob.file;
+        let (window, from_disk) = if let Some(ahead) = self.ahead.take() {
+            (ahead.window().await?, true)
+        } else if let Some(bytes) = file.window_cached(&within(start, WINDOW_BYTES))? {
+            (Some(bytes), false)
+        } else {
+            let length = if self.fresh {
+                FIRST_WINDOW_BYTES
+            } else {
+                WINDOW_BYTES
+            };
+            (windows::bring(file, within(start, length)).await?, true)
+        };
+        let Some(bytes) = window else {
+            return self.read().await;
+        };
+        let next = within(start + bytes.len() as u64, WINDOW_BYTES);
+        if from_disk && !next.is_empty() {
+            self.ahead = Ahead::begin(file, next);
+        }
+        let kept = Kept::Blob {
+            _pin: self.blob.pin.clone(),
+        };
+        windows.remember(bytes.clone(), Arc::clone(file), start, kept);
+        Ok(bytes)
     }
 }

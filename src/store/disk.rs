@@ -3,11 +3,18 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+use rustix::io::Errno;
+use tokio::sync::Semaphore;
+
 use super::health::Health;
+use super::map;
+use super::windows::BROUGHT_AT_ONCE_MAX;
 pub use crate::telemetry::metrics::DiskOp;
 
 /// Decides which operations fail: for tests. Without one nothing is asked.
@@ -66,6 +73,7 @@ impl Eq for Injection {}
 pub(super) struct Disk {
     injection: Injection,
     health: Arc<Health>,
+    bringing: Arc<Semaphore>,
 }
 
 /// An open file of the store.
@@ -79,7 +87,11 @@ pub(super) struct DiskFile {
 
 impl Disk {
     pub(super) fn new(injection: Injection, health: Arc<Health>) -> Self {
-        Self { injection, health }
+        Self {
+            injection,
+            health,
+            bringing: Arc::new(Semaphore::new(BROUGHT_AT_ONCE_MAX)),
+        }
     }
 
     /// How it does.
@@ -154,9 +166,41 @@ impl DiskFile {
         self.disk.run(DiskOp::Read, &self.path, read)
     }
 
+    /// The same, if the kernel has them in memory: waits for no disk. `None`: it does not, or cannot tell.
+    pub(super) fn read_cached(&self, offset: u64, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        let read = || read_cached(&self.file, offset, limit);
+        self.disk.run(DiskOp::Read, &self.path, read)
+    }
+
+    /// A part of it, which lies within it, as memory that is for the kernel's eyes alone ([`map::bytes`]), and that
+    /// the kernel has now. `None`: it cannot be mapped, or not be waited for; a read will tell why.
+    pub(super) fn window(&self, range: &Range<u64>) -> io::Result<Option<Bytes>> {
+        let bring = || {
+            map::bring(&self.file, range)?;
+            map::map(&self.file, range).map(map::bytes)
+        };
+        self.disk.run(DiskOp::Read, &self.path, || Ok(bring().ok()))
+    }
+
+    /// The same, if the kernel has it in memory already: waits for no disk.
+    pub(super) fn window_cached(&self, range: &Range<u64>) -> io::Result<Option<Bytes>> {
+        self.disk.run(DiskOp::Read, &self.path, || {
+            let cached = map::is_cached(&self.file, range);
+            Ok(cached
+                .then(|| map::map(&self.file, range).ok())
+                .flatten()
+                .map(map::bytes))
+        })
+    }
+
     /// Reads in another way.
     pub(super) fn read_by<T>(&self, read: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
         self.disk.run(DiskOp::Read, &self.path, || read(&self.file))
+    }
+
+    /// Who may wait for windows of this disk's files now.
+    pub(super) fn bringing(&self) -> &Arc<Semaphore> {
+        &self.disk.bringing
     }
 
     /// The file, for what neither reads nor changes it.
@@ -190,8 +234,25 @@ fn read_at(file: &File, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
         match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut buffer), offset) {
             Ok(0) if limit > 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) => return Ok(buffer),
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+fn read_cached(file: &File, offset: u64, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut buffer = Vec::with_capacity(limit);
+    match map::read_now(file, offset, &mut buffer) {
+        Ok(0) if limit > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(_) => {
+            // The allocator may have given more room than was asked for.
+            buffer.truncate(limit);
+            Ok(Some(buffer))
+        }
+        // It would wait, or the file system knows no such reads.
+        Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
     }
 }

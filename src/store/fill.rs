@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::disk::DiskFile;
 use super::shared::{Altered, Shared, Span};
 use super::wants::Want;
+use super::windows::{self, Kept, WINDOW_BYTES, WINDOW_BYTES_MIN, Windows};
 use crate::oci::{Digest, Hasher};
 
 /// How much of the end of a blob is kept from its readers until the digest has
@@ -110,6 +111,8 @@ pub struct Reader<E> {
     end: Option<u64>,
     /// Whether the tail is kept from this reader until the digest is checked.
     held: bool,
+    /// Where its windows go, if it is given any.
+    windows: Option<Windows>,
     want: Want,
     attendance: Attendance,
 }
@@ -120,7 +123,11 @@ struct Attendance(Arc<Shared>);
 
 /// What a reader can do now.
 enum Step {
-    Read(Range<u64>),
+    Read {
+        range: Range<u64>,
+        /// Whether it may be given before it has left: see [`Reader::take`].
+        early: bool,
+    },
     End,
     Wait,
 }
@@ -220,6 +227,7 @@ impl<E: Clone> Fill<E> {
             span: Span::new(start),
             end,
             held,
+            windows: None,
             want: Want::new(Arc::clone(&self.shared.wants)),
             attendance: Attendance(Arc::clone(&self.shared)),
         }
@@ -280,6 +288,13 @@ impl Handed {
 }
 
 impl<E: Clone> Reader<E> {
+    /// Gives what is worth it as windows of the file, which only the kernel may look into: for a socket without TLS.
+    #[must_use]
+    pub fn in_windows(self, windows: Windows) -> Self {
+        let windows = Some(windows);
+        Self { windows, ..self }
+    }
+
     /// What it was given, so that somebody else can give it the rest.
     ///
     /// # Errors
@@ -307,12 +322,14 @@ impl<E: Clone> Reader<E> {
             let closed = self.progress.has_changed().is_err();
             match self.step()? {
                 Step::End => return Ok(None),
-                Step::Read(range) => {
-                    if let Some(bytes) = self.take(range).await? {
+                Step::Read { range, early } => match self.take(range, early).await {
+                    Ok(Some(bytes)) => {
                         self.want.done();
                         return Ok(Some(bytes));
                     }
-                }
+                    Ok(None) => {}
+                    Err(error) => return Err(self.unreadable(&error).await),
+                },
                 Step::Wait if closed => return Err(Ended::Vanished),
                 Step::Wait => {
                     let end = self.end.unwrap_or(u64::MAX);
@@ -350,7 +367,10 @@ impl<E: Clone> Reader<E> {
         };
         let limit = end.map_or(free, |end| free.min(end));
         Ok(if limit > position {
-            Step::Read(position..limit)
+            Step::Read {
+                range: position..limit,
+                early: verified || self.held,
+            }
         } else if end == Some(position) && (verified || !self.held) {
             Step::End
         } else {
@@ -359,15 +379,30 @@ impl<E: Clone> Reader<E> {
     }
 
     /// Takes the beginning of `range`; `None` when a doubt came meanwhile.
-    async fn take(&mut self, range: Range<u64>) -> Result<Option<Bytes>, Ended<E>> {
+    ///
+    /// `early` allows a window, whose bytes leave later than they are given, as the file has them then. That is right
+    /// for two kinds of readers. After `Verified` nothing is altered: the file is never written to again, not even
+    /// if the commit fails (another fill of this digest begins with another file: `Layout::open_part`). Before that,
+    /// for one from whom the tail is **held back**: a byte given in one round can only become another in a later
+    /// one, which notes that before it writes; the tail is given only after `Verified`, and in the same step only if
+    /// none of that was noted; then the file has had the same there all the time. Else the reader is broken, and the
+    /// client knows that it lacks the tail. A reader of a **part** gets all of it before anything is verified, and
+    /// the client takes it for good: it must be given what was there at one time, which is a copy.
+    async fn take(&mut self, range: Range<u64>, early: bool) -> io::Result<Option<Bytes>> {
+        // Few bytes are cheaper to copy; of many, those in memory too (one copy, to the socket, is three times the
+        // price of none), and a slow client does not keep them there.
+        let worth = early && range.end - range.start >= WINDOW_BYTES_MIN;
+        if let Some(windows) = self.windows.clone().filter(|_| worth)
+            && let Some(taken) = self.window(&windows, &range).await?
+        {
+            return Ok(taken);
+        }
         let shared = &self.attendance.0;
         let recent = shared.give_recent(&mut self.span, &range);
         if recent.is_some() {
             return Ok(recent);
         }
-        let Some(file) = shared.file.get().cloned() else {
-            return Err(Ended::Unreadable("no file is open".to_owned()));
-        };
+        let file = self.file()?;
         let limit = usize::try_from(range.end - range.start)
             .unwrap_or(READ_BYTES)
             .min(READ_BYTES);
@@ -376,11 +411,57 @@ impl<E: Clone> Reader<E> {
             Ok(bytes) => Ok(shared
                 .give(&mut self.span, bytes.len())
                 .then(|| bytes.into())),
-            Err(error) if shared.is_current(&self.span) => {
-                Err(Ended::Unreadable(error.to_string()))
-            }
+            Err(error) if shared.is_current(&self.span) => Err(error),
             // It was doubted, and may have been cut off.
             Err(_) => Ok(None),
+        }
+    }
+
+    /// The same as a window; nothing, if there can be none.
+    async fn window(
+        &mut self,
+        windows: &Windows,
+        range: &Range<u64>,
+    ) -> io::Result<Option<Option<Bytes>>> {
+        let Range { start, end } = range.clone();
+        let range = start..end.min(start.saturating_add(WINDOW_BYTES));
+        let file = self.file()?;
+        let shared = &self.attendance.0;
+        // What was written a moment ago is in memory.
+        let window = match file.window_cached(&range)? {
+            Some(bytes) => Some(bytes),
+            None => windows::bring(&file, range).await?,
+        };
+        let Some(bytes) = window else {
+            return Ok(None);
+        };
+        if !shared.give(&mut self.span, bytes.len()) {
+            return Ok(Some(None));
+        }
+        let kept = Kept::Fill {
+            _shared: Arc::clone(shared),
+        };
+        windows.remember(bytes.clone(), file, start, kept);
+        Ok(Some(Some(bytes)))
+    }
+
+    fn file(&self) -> io::Result<Arc<DiskFile>> {
+        let file = self.attendance.0.file.get().cloned();
+        file.ok_or_else(|| io::Error::other("no file is open"))
+    }
+
+    /// The local file could not be read. Somebody else may give the rest, and takes it from the file what was given
+    /// before: that must not change any more, so the fill's end is waited for.
+    async fn unreadable(&mut self, error: &io::Error) -> Ended<E> {
+        loop {
+            let closed = self.progress.has_changed().is_err();
+            match &self.progress.borrow_and_update().phase {
+                Phase::Failed(why) => return Ended::Failed(why.clone()),
+                Phase::Starting | Phase::Streaming if closed => return Ended::Vanished,
+                Phase::Starting | Phase::Streaming => {}
+                Phase::Verified => return Ended::Unreadable(error.to_string()),
+            }
+            drop(self.progress.changed().await);
         }
     }
 }

@@ -367,12 +367,16 @@ impl Layout {
         self.remove_or_remember(&self.damaged_path(digest));
     }
 
-    /// Makes (or takes up) the partial file of a fill.
+    /// Makes the partial file of a fill, or takes up the one that is there. Who reads another (see
+    /// [`super::fill::Reader`]) keeps it unchanged.
     ///
     /// # Errors
     /// The operating system's.
-    pub(super) fn open_part(&self, digest: &Digest) -> io::Result<DiskFile> {
+    pub(super) fn open_part(&self, digest: &Digest, take_up: bool) -> io::Result<DiskFile> {
         let path = self.fill_path(digest, "part");
+        if !take_up {
+            self.remove(&path)?;
+        }
         // It is somebody's again.
         self.strays().remove(&path);
         let open = || {

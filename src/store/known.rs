@@ -238,14 +238,21 @@ impl Known {
 impl Store {
     /// The knowledge that a repository has a digest.
     pub async fn link(&self, source: &Source, digest: &Digest) -> Option<Link> {
-        if let Some(record) = self.inner.known.links.get(&(source.clone(), *digest)) {
-            return Some(record.link);
+        if let Some(link) = self.link_in_memory(source, digest) {
+            return Some(link);
         }
         let (source, digest) = (source.clone(), *digest);
         self.off_thread(move |known| known.read_link(&source, &digest))
             .await
             .flatten()
             .map(|record| record.link)
+    }
+
+    /// The same, as far as it is in memory.
+    #[must_use]
+    pub fn link_in_memory(&self, source: &Source, digest: &Digest) -> Option<Link> {
+        let record = self.inner.known.links.get(&(source.clone(), *digest))?;
+        Some(record.link)
     }
 
     /// Records that a repository has these digests.
@@ -265,13 +272,20 @@ impl Store {
 
     /// What a tag named, for each set of formats asked for.
     pub async fn tags(&self, source: &Source, tag: &Tag) -> Arc<Vec<TagRecord>> {
-        let key = (source.clone(), tag.clone());
-        if let Some(tags) = self.inner.known.tags.get(&key) {
+        if let Some(tags) = self.tags_in_memory(source, tag) {
             return tags;
         }
+        let key = (source.clone(), tag.clone());
         self.off_thread(move |known| known.read_tags(&key.0, &key.1))
             .await
             .unwrap_or_default()
+    }
+
+    /// The same, as far as it is in memory.
+    #[must_use]
+    pub fn tags_in_memory(&self, source: &Source, tag: &Tag) -> Option<Arc<Vec<TagRecord>>> {
+        let key = (source.clone(), tag.clone());
+        self.inner.known.tags.get(&key)
     }
 
     /// Records what a tag names.

@@ -14,6 +14,8 @@
 //! | `coverage` | which bytes are there (pure) |
 //! | `evict` | what is kept and what goes (pure) |
 //! | `blob` | a stored blob, open |
+//! | `open` | the files that are kept open |
+//! | `map`, `windows` | parts of files, which the kernel sends without a copy |
 //! | `damaged` | blobs that cannot be read, set aside |
 //! | `disk`, `health`, `mend` | every operation on the disk; whether it works; how it is tried again |
 //! | `scrub` | hashing what is stored: the background's round, and one blob |
@@ -39,7 +41,9 @@ mod index;
 mod known;
 mod load;
 mod look;
+mod map;
 mod mend;
+mod open;
 pub mod partial;
 mod pins;
 mod record;
@@ -55,10 +59,10 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod wants;
+mod windows;
 
 use std::collections::HashMap;
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,6 +85,7 @@ use health::Health;
 use known::Known;
 pub use known::{LinkEntry, TagEntry};
 pub use look::{Figures, Held, Removal};
+use open::OpenFiles;
 pub use partial::{Partial, Verified, VerifyError};
 use pins::Pins;
 pub use pins::{PinError, Pinned};
@@ -94,14 +99,12 @@ pub use share::Share;
 use space::Bounds;
 pub use space::{Amount, Measure, Meter, Space};
 pub use survey::SurveyError;
+pub use windows::Windows;
 
 use crate::clock::Clock;
 use crate::oci::Digest;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::EvictReason;
-
-/// Open files kept for the next request of the same blob. Each costs a descriptor.
-const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("512 is not zero");
 
 /// How long a change of the index may wait to be written.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
@@ -186,7 +189,7 @@ struct Inner {
     /// name: so that a victim's deletion never takes its successor's file.
     /// Taken before the locks of `scan`'s room and of `ledger`, in this order.
     files: Mutex<()>,
-    open: Mutex<LruCache<Digest, Arc<DiskFile>>>,
+    open: OpenFiles,
     /// The partial files that nobody writes now, and the bytes reserved for each.
     left_off: Mutex<HashMap<Digest, u64>>,
     /// The partial files that somebody writes.
@@ -245,7 +248,7 @@ impl Store {
                 ledger: Mutex::new(Ledger::new(bounds.for_blobs())),
                 bounds,
                 files: Mutex::default(),
-                open: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
+                open: OpenFiles::new(),
                 left_off: Mutex::default(),
                 rooms: Rooms::default(),
                 aside: Mutex::default(),
@@ -309,6 +312,12 @@ impl Store {
         }
     }
 
+    /// How many files of blobs are kept open.
+    #[must_use]
+    pub fn open_files_max(&self) -> usize {
+        self.inner.open.max()
+    }
+
     /// The size of a blob, if it is known to be stored; [`Store::find`] also looks.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> Option<u64> {
@@ -343,6 +352,9 @@ impl Store {
     /// Opens a stored blob and pins it. A file that is missing or not as long
     /// as it should be is a miss: it is forgotten, with a warning.
     pub async fn blob(&self, digest: &Digest) -> Option<Blob> {
+        if let Some(blob) = self.open_blob(digest) {
+            return Some(blob);
+        }
         let pinned = self.ledger().pin(digest);
         let size = if let Some(size) = pinned {
             size
@@ -353,10 +365,6 @@ impl Store {
         };
         let pin = Pin::of_pinned(self.clone(), *digest);
         self.touch(digest);
-        let open = self.open_files().get(digest).cloned();
-        if let Some(file) = open {
-            return Some(Blob::new(size, file, pin));
-        }
         let (store, wanted) = (self.clone(), *digest);
         let opened = tokio::task::spawn_blocking(move || store.open_checked(&wanted, size)).await;
         match opened.map_err(io::Error::other).flatten() {
@@ -370,6 +378,16 @@ impl Store {
                 None
             }
         }
+    }
+
+    /// The same, if its file is open already: waits for nothing.
+    #[must_use]
+    pub fn open_blob(&self, digest: &Digest) -> Option<Blob> {
+        let file = self.open_files().get(digest).cloned()?;
+        let size = self.ledger().pin(digest)?;
+        let pin = Pin::of_pinned(self.clone(), *digest);
+        self.touch(digest);
+        Some(Blob::new(size, file, pin))
     }
 
     /// Whether a stored blob still hashes to its name. One that does not is removed.
@@ -544,10 +562,7 @@ impl Store {
     }
 
     fn open_files(&self) -> MutexGuard<'_, LruCache<Digest, Arc<DiskFile>>> {
-        self.inner
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.open.lock()
     }
 
     fn files(&self) -> MutexGuard<'_, ()> {

@@ -56,7 +56,7 @@ impl Sink {
     pub(super) fn open(room: Room, shared: &Arc<Shared>) -> Result<Self, StoreError> {
         let digest = shared.digest;
         let record = room.store.layout().part_record(&digest);
-        let file = Arc::new(room.store.layout().open_part(&digest)?);
+        let file = Arc::new(room.store.layout().open_part(&digest, record.is_some())?);
         drop(shared.file.set(Arc::clone(&file)));
         let sink = Self {
             room,

@@ -5,9 +5,10 @@ mod damaged;
 mod disk;
 mod doubt;
 mod lost;
-mod parallel;
+pub(super) mod parallel;
 mod room;
 mod start;
+mod windows;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

@@ -1,6 +1,11 @@
 //! Log set-up.
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::access::AccessLine;
+use super::sink::Sink;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -39,6 +44,46 @@ pub fn init_quiet() {
     start(LogFormat::Text, FILTER_QUIET);
 }
 
+/// Where lines go when nobody watches them on a terminal.
+static SINK: OnceLock<(LogFormat, Sink)> = OnceLock::new();
+
+/// Whether access lines go there by a shorter way.
+static DIRECT: AtomicBool = AtomicBool::new(false);
+
+/// From now on access lines are written without the log library, unless they go to a terminal. For the program that
+/// has called [`init`] and serves: who collects lines through the library would miss these.
+pub fn write_access_lines_directly() {
+    let Some((_, sink)) = SINK.get() else { return };
+    let thread = std::thread::Builder::new().name("log".to_owned());
+    match thread.spawn(|| sink.run()) {
+        Ok(_runs_to_the_end) => DIRECT.store(true, Ordering::Relaxed),
+        Err(error) => tracing::warn!(%error, "no thread for the log; lines are written one by one"),
+    }
+}
+
+/// Writes out the lines that wait.
+pub fn flush() {
+    if let Some((_, sink)) = SINK.get() {
+        sink.flush();
+    }
+}
+
+/// Writes an access line; false if that is the log library's business. Whether anybody wants to read it has been
+/// asked before.
+#[must_use]
+pub fn access(line: &AccessLine<'_>) -> bool {
+    let Some((format, sink)) = SINK.get().filter(|_| DIRECT.load(Ordering::Relaxed)) else {
+        return false;
+    };
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a line has the time of all other lines, which is the system's"
+    )]
+    let now = std::time::SystemTime::now();
+    line.render(*format, now, |line| sink.push(line));
+    true
+}
+
 fn start(format: LogFormat, default: &str) {
     #[expect(
         clippy::disallowed_methods,
@@ -46,16 +91,17 @@ fn start(format: LogFormat, default: &str) {
     )]
     let asked = std::env::var(FILTER_VARIABLE).unwrap_or_default();
     let filter = filter(default, &asked);
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let result = match format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .finish()
-            .try_init(),
-        // Fields beside the message and the level, where log collectors look for them.
-        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    let result = if format == LogFormat::Text && std::io::stderr().is_terminal() {
+        builder.with_writer(std::io::stderr).finish().try_init()
+    } else {
+        let (_, sink) = SINK.get_or_init(|| (format, Sink::default()));
+        let builder = builder.with_writer(sink).with_ansi(false);
+        match format {
+            LogFormat::Text => builder.finish().try_init(),
+            // Fields beside the message and the level, where log collectors look for them.
+            LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+        }
     };
     if result.is_err() {
         tracing::debug!("logging is set up already");

@@ -134,7 +134,6 @@ impl Inner {
         }
     }
 
-    /// Asks with what the endpoint wanted last time; once more, when it wants something else.
     async fn authorized(
         &self,
         endpoint: &Endpoint,
@@ -142,28 +141,7 @@ impl Inner {
         ask: &Ask<'_>,
         deadline: Deadline,
     ) -> Result<Answer, FetchError> {
-        let auth = &account.auth;
-        let known = auth.known(endpoint, ask.repository, deadline).await?;
-        let landed = endpoint
-            .follow(account, ask, known.as_ref(), deadline)
-            .await?;
-        if !landed.wants_authorization() {
-            return self.finish(endpoint, ask, landed, deadline).await;
-        }
-        if let Some(known) = &known {
-            auth.refused(known, deadline).await;
-        }
-        let headers = landed.response.headers().clone();
-        status::drain(&endpoint.client, landed.response, deadline).await;
-        let fresh = auth
-            .challenged(endpoint, ask.repository, &headers, deadline)
-            .await?;
-        let landed = endpoint
-            .follow(account, ask, Some(&fresh), deadline)
-            .await?;
-        if landed.wants_authorization() {
-            auth.refused(&fresh, deadline).await;
-        }
+        let landed = endpoint.authorized(account, ask, deadline).await?;
         self.finish(endpoint, ask, landed, deadline).await
     }
 
@@ -226,10 +204,10 @@ impl Inner {
 }
 
 /// The answer at the end of the redirects.
-struct Landed {
-    response: Response<Incoming>,
+pub(super) struct Landed {
+    pub(super) response: Response<Incoming>,
     /// Whether the endpoint itself gave it.
-    home: bool,
+    pub(super) home: bool,
     /// Host and port of who gave it.
     host: String,
     /// The time from the first request to its head.
@@ -244,6 +222,34 @@ impl Landed {
 }
 
 impl Endpoint {
+    /// Asks with what the endpoint wanted last time; once more, when it wants something else.
+    pub(super) async fn authorized(
+        &self,
+        account: &Account,
+        ask: &Ask<'_>,
+        deadline: Deadline,
+    ) -> Result<Landed, FetchError> {
+        let auth = &account.auth;
+        let known = auth.known(self, ask.repository, deadline).await?;
+        let landed = self.follow(account, ask, known.as_ref(), deadline).await?;
+        if !landed.wants_authorization() {
+            return Ok(landed);
+        }
+        if let Some(known) = &known {
+            auth.refused(known, deadline).await;
+        }
+        let headers = landed.response.headers().clone();
+        status::drain(&self.client, landed.response, deadline).await;
+        let fresh = auth
+            .challenged(self, ask.repository, &headers, deadline)
+            .await?;
+        let landed = self.follow(account, ask, Some(&fresh), deadline).await?;
+        if landed.wants_authorization() {
+            auth.refused(&fresh, deadline).await;
+        }
+        Ok(landed)
+    }
+
     /// Sends the question and goes where the answers point.
     async fn follow(
         &self,

@@ -401,7 +401,7 @@ impl fmt::Debug for Upstream {
     }
 }
 
-fn manifest_ask<'a>(
+pub(super) fn manifest_ask<'a>(
     repository: &'a Repository,
     reference: &'a Reference,
     accept: AcceptClass,
@@ -430,7 +430,7 @@ fn manifest_ask<'a>(
     })
 }
 
-fn blob_ask<'a>(
+pub(super) fn blob_ask<'a>(
     repository: &'a Repository,
     digest: &'a Digest,
     method: Method,
@@ -466,14 +466,14 @@ fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String>
     Some(query.finish()).filter(|text| !text.is_empty())
 }
 
-fn content_type(headers: &HeaderMap) -> Option<String> {
+pub(super) fn content_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     let essence = value.split(';').next()?.trim();
     let fits = !essence.is_empty() && essence.len() <= HEADER_BYTES_MAX;
     fits.then(|| essence.to_owned())
 }
 
-fn digest(headers: &HeaderMap) -> Option<Digest> {
+pub(super) fn digest(headers: &HeaderMap) -> Option<Digest> {
     text(headers, &CONTENT_DIGEST).and_then(|text| Digest::parse(&text).ok())
 }
 

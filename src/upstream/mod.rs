@@ -23,6 +23,7 @@
 //! | `client`, `tls` | connections |
 //! | `report` | how the endpoints are, for people |
 //! | `plain` | a client of a roadstead that runs, for its commands |
+//! | `puller` | a client of any registry, as those who pull have it: for `bench` |
 //! | `settings` | what is configured |
 //! | `deadline` | the one time limit of a question |
 //!
@@ -42,6 +43,7 @@ mod health;
 mod limits;
 mod login;
 mod plain;
+mod puller;
 mod realm;
 mod redirect;
 mod report;
@@ -66,6 +68,7 @@ pub use fetch::{
 };
 pub use login::{CloudConfig, CloudUrls, LoginConfig, Text};
 pub use plain::PlainClient;
+pub use puller::{PulledManifest, Puller};
 pub use report::EndpointReport;
 pub use settings::{
     CONNECT_TIMEOUT, ClientCertificate, Config, Credentials, EndpointConfig, EnvironmentProxies,

@@ -36,14 +36,24 @@ pub enum Loop {
 
 /// What a mirror calls itself in `Via`: different for each one that runs.
 #[derive(Clone, Debug)]
-pub struct Pseudonym(Arc<str>);
+pub struct Pseudonym {
+    name: Arc<str>,
+    /// What a request gets that brought nothing.
+    alone: HeaderValue,
+}
 
 impl Pseudonym {
     /// A name that nobody else has.
     #[must_use]
     pub fn random() -> Self {
         // The keys of `RandomState` are random, and so is the hash of nothing.
-        Self(format!("roadstead-{:016x}", RandomState::new().hash_one(0)).into())
+        let name = format!("roadstead-{:016x}", RandomState::new().hash_one(0));
+        let alone = HeaderValue::try_from(format!("1.1 {name}"));
+        Self {
+            // Letters, digits and a dash: it always fits.
+            alone: alone.unwrap_or(HeaderValue::from_static("1.1 roadstead")),
+            name: name.into(),
+        }
     }
 
     /// Adds this mirror to what a request brought.
@@ -55,18 +65,21 @@ impl Pseudonym {
         let mut hops = 0_usize;
         for hop in values.flat_map(|value| value.split(',')).map(str::trim) {
             // `1.1 name (comment)`, perhaps with the protocol's name before the version.
-            if hop.split_whitespace().nth(1) == Some(&self.0) {
+            if hop.split_whitespace().nth(1) == Some(&self.name) {
                 return Err(Loop::Closed);
             }
             hops += 1;
             all.push_str(hop);
             all.push_str(", ");
         }
+        if hops == 0 {
+            return Ok(Via(self.alone.clone()));
+        }
         if hops > HOPS_MAX || all.len() > BYTES_MAX {
             return Err(Loop::TooLong);
         }
         all.push_str("1.1 ");
-        all.push_str(&self.0);
+        all.push_str(&self.name);
         // It came out of headers, and so it fits into one.
         HeaderValue::try_from(all)
             .map(Via)

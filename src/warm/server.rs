@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::oci::manifest::{MANIFEST_BYTES_MAX, media};
 use crate::oci::route::{Route, Target};
-use crate::oci::{Digest, ImageName, Reference};
+use crate::oci::{AcceptClass, Digest, ImageName, Reference};
 use crate::upstream::{FetchError, PlainClient};
 
 /// The server, and how it is asked.
@@ -220,13 +220,18 @@ pub(crate) fn target(image: &ImageName, route: Route) -> String {
 
 /// The formats that containerd, podman and docker name: tags are kept for each set of them.
 pub(crate) fn accept() -> String {
+    accept_class().header()
+}
+
+/// The set of these formats.
+pub(crate) fn accept_class() -> AcceptClass {
     let formats = [
         media::OCI_INDEX,
         media::DOCKER_LIST,
         media::OCI_MANIFEST,
         media::DOCKER_MANIFEST,
     ];
-    crate::oci::AcceptClass::from_headers(formats.into_iter()).header()
+    AcceptClass::from_headers(formats.into_iter())
 }
 
 /// Reads a body to its end.

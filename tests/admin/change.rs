@@ -58,8 +58,8 @@ async fn removing_a_tag_frees_what_no_other_image_has() {
 #[tokio::test]
 async fn what_somebody_reads_is_not_removed() {
     let world = World::new().await;
-    // Larger than what lies in the sockets.
-    let big = image(7, &[4 * MIB], Dialect::Oci);
+    // Larger than what lies in the sockets, which hold more of a file than of copies.
+    let big = image(7, &[32 * MIB], Dialect::Oci);
     world.hub.put_image("library/big", Some("1"), &big);
     pull(&world.mirror, "docker.io", "library/big", "1", &big).await;
     let layer = &big.layers[0];

@@ -211,3 +211,36 @@ async fn a_slow_first_chunk_delays_the_head_only_so_long_and_is_not_lost() {
     let body = Body::new(Content::Stream(stream), exchange(&metrics));
     assert_eq!(body.collect().await.unwrap().to_bytes(), "late");
 }
+
+async fn in_frames(steps: Vec<Vec<u8>>, length: Option<u64>) -> (Vec<u8>, Vec<usize>, bool) {
+    let metrics = metrics();
+    let steps = steps.into_iter().map(|bytes| Ok(Bytes::from(bytes)));
+    let stream = ByteStream::scripted(steps.collect(), length, &metrics).in_frames();
+    let mut body = Body::new(Content::Stream(stream), exchange(&metrics));
+    let (mut all, mut sizes) = (Vec::new(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return (all, sizes, false);
+        };
+        let data = frame.into_data().unwrap();
+        sizes.push(data.len());
+        all.extend_from_slice(&data);
+    }
+    (all, sizes, true)
+}
+
+#[tokio::test]
+async fn for_http2_all_comes_in_frames_that_fit_into_a_record() {
+    let content: Vec<u8> = (0..=250).cycle().take(2 * FRAME_BYTES + 1).collect();
+    let steps = vec![content.clone(), vec![7; 3]];
+    let whole: Vec<u8> = steps.concat();
+    let length = Some(whole.len() as u64);
+    let expected = vec![FRAME_BYTES, FRAME_BYTES, 1, 3];
+    for length in [length, None] {
+        let got = in_frames(steps.clone(), length).await;
+        assert_eq!(got, (whole.clone(), expected.clone(), true));
+    }
+    // What is longer than was promised is broken off before the promised end.
+    let (all, _, ended_well) = in_frames(vec![content], Some(FRAME_BYTES as u64)).await;
+    assert!(!ended_well && all.is_empty(), "{} bytes", all.len());
+}

@@ -1,6 +1,6 @@
 use super::*;
 use crate::oci::Algorithm;
-use crate::server::body::Body;
+use crate::server::body::{Body, ByteStream, Content};
 use crate::server::testing::{Server, converse, exchange, metrics};
 use crate::telemetry::Metrics;
 use http::Response;
@@ -38,7 +38,11 @@ async fn blob(request: &HeaderMap, total: Option<u64>) -> Result<Reply, Refusal>
         let part = part.map_or(0..7, |part| {
             usize::try_from(part.start).unwrap()..usize::try_from(part.end).unwrap()
         });
-        ByteStream::scripted(vec![Ok(whole.slice(part))], length, &metrics())
+        Content::Stream(ByteStream::scripted(
+            vec![Ok(whole.slice(part))],
+            length,
+            &metrics(),
+        ))
     })
     .await
 }

@@ -1,5 +1,10 @@
 //! Bytes that turned out wrong and are written again while readers follow.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the test plays a disk that does not delete"
+)]
+
 use tokio::task::JoinSet;
 
 use super::super::coverage::Coverage;
@@ -10,7 +15,7 @@ const TOTAL: usize = 300_000;
 
 /// A fill of [`TOTAL`] bytes that has started.
 struct World {
-    _dir: TempDir,
+    dir: TempDir,
     store: Store,
     digest: Digest,
     right: Bytes,
@@ -25,7 +30,7 @@ impl World {
         let (partial, fill) = begin(&store, digest, None).await;
         partial.start(Some(TOTAL as u64)).await.unwrap();
         Self {
-            _dir: dir,
+            dir,
             store,
             digest,
             right,
@@ -237,8 +242,25 @@ async fn a_restart_breaks_whoever_had_read() {
     assert_eq!(drain(&mut fresh).await.unwrap(), bytes);
 }
 
-/// Readers of whole and part, while one endpoint after another turns out to be wrong.
-async fn tell_apart(seed: u64) {
+/// Reads to the end and keeps what was given as it was given. `None`: it was broken.
+async fn keep(mut reader: Reader<&'static str>, pauses: usize) -> Option<Vec<Bytes>> {
+    let mut all = Vec::new();
+    loop {
+        match soon(reader.next()).await {
+            Ok(Some(bytes)) => all.push(bytes),
+            Ok(None) => return Some(all),
+            Err(Ended::Altered) => return None,
+            Err(ended) => panic!("{ended:?}"),
+        }
+        for _ in 0..pauses {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Readers of whole and part, while one endpoint after another turns out to be wrong. Nothing leaves before
+/// all is over, with `windows` as with others: so slow can a client be.
+async fn tell_apart(seed: u64, windows: bool) {
     let mut random = Random::new(seed);
     let mut world = World::new().await;
     let mut versions: Vec<Bytes> = (0..=random.below(4))
@@ -254,27 +276,19 @@ async fn tell_apart(seed: u64) {
         let end = start + random.below(TOTAL - start);
         let range = (number >= 2).then_some(start as u64..end as u64);
         let mut reader = world.fill.reader(range.clone());
+        if windows {
+            reader = reader.in_windows(Windows::default());
+        }
         let pauses = random.below(200);
-        readers.spawn(async move {
-            let mut all = Vec::new();
-            loop {
-                match soon(reader.next()).await {
-                    Ok(Some(bytes)) => all.extend_from_slice(&bytes),
-                    Ok(None) => return (range, Some(all)),
-                    Err(Ended::Altered) => return (range, None),
-                    Err(ended) => panic!("{ended:?}"),
-                }
-                for _ in 0..pauses {
-                    tokio::task::yield_now().await;
-                }
-            }
-        });
+        readers.spawn(async move { (range, keep(reader, pauses).await) });
     }
     for (number, version) in versions.iter().enumerate() {
-        let mut parts: Vec<usize> = (0..TOTAL).step_by(10_000).collect();
-        (0..random.below(10)).for_each(|_| parts.swap(random.below(30), random.below(30)));
+        let step = if windows { 50_000 } else { 10_000 };
+        let mut parts: Vec<usize> = (0..TOTAL).step_by(step).collect();
+        let count = parts.len();
+        (0..random.below(10)).for_each(|_| parts.swap(random.below(count), random.below(count)));
         for pair in parts.chunks(2) {
-            let write = |at: usize| world.write(version, at..at + 10_000);
+            let write = |at: usize| world.write(version, at..at + step);
             tokio::join!(write(pair[0]), write(pair[1]));
         }
         if number + 1 < versions.len() && *version != world.right {
@@ -284,7 +298,9 @@ async fn tell_apart(seed: u64) {
     }
     commit(world.partial).await;
     for (range, read) in readers.join_all().await {
-        let Some(all) = read else { continue };
+        let Some(all) = read.map(|pieces| pieces.concat()) else {
+            continue;
+        };
         let Some(range) = range else {
             assert!(all == world.right, "seed {seed}: a clean wrong end");
             continue;
@@ -299,6 +315,79 @@ async fn tell_apart(seed: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_gets_a_clean_mix() {
     for seed in 0..20 {
-        tell_apart(seed).await;
+        tell_apart(seed, false).await;
+        tell_apart(seed, true).await;
     }
+}
+
+/// What a window shows is what a client gets that takes it late: so it must be broken, and before it has the end.
+#[tokio::test]
+async fn a_window_that_comes_out_different_breaks_its_reader() {
+    let world = World::new().await;
+    let wrong = world.wrong(&[10, 150_000]);
+    world.write(&wrong, 0..200_000).await;
+    let windows = Windows::default();
+    let mut reader = world.fill.reader(None).in_windows(windows.clone());
+    let window = soon(reader.next()).await.unwrap().unwrap();
+    assert!(windows.hold(&window), "it is not copied");
+    assert!(window == wrong[..200_000]);
+    world.write(&wrong, 200_000..TOTAL).await;
+    let world = world.fail_verify().await;
+    world.doubt_all().await;
+    world.write(&world.right, 0..TOTAL).await;
+    assert!(window == world.right[..200_000], "late is too late");
+    assert_eq!(soon(reader.next()).await, Err(Ended::Altered));
+    commit(world.partial).await;
+    assert_eq!(soon(reader.next()).await, Err(Ended::Altered));
+    let mut after = world.fill.reader(Some(0..100_000)).in_windows(windows);
+    let part = soon(after.next()).await.unwrap().unwrap();
+    assert!(part == world.right[..100_000], "a part of what was checked");
+}
+
+/// A part is taken for good before anything is checked: it is what was there at one time.
+#[tokio::test]
+async fn a_part_stays_as_it_was_given() {
+    let world = World::new().await;
+    let wrong = world.wrong(&[10, 150_000, 290_000]);
+    world.write(&wrong, 0..TOTAL).await;
+    let windows = Windows::default();
+    let mut parts = [
+        world.fill.reader(Some(0..200_000)),
+        world.fill.part_reader(100_000..TOTAL as u64),
+    ]
+    .map(|reader| reader.in_windows(windows.clone()));
+    let mut given = Vec::new();
+    for reader in &mut parts {
+        given.push(soon(reader.next()).await.unwrap().unwrap());
+    }
+    let world = world.fail_verify().await;
+    world.doubt_all().await;
+    world.write(&world.right, 0..TOTAL).await;
+    commit(world.partial).await;
+    assert!(given.iter().all(|bytes| !windows.hold(bytes)));
+    assert!(wrong.starts_with(&given[0]));
+    assert!(wrong[100_000..].starts_with(&given[1]));
+}
+
+/// Whoever has a window of a whole blob that could not be kept is not given bytes of the next attempt.
+#[tokio::test]
+async fn the_file_of_a_fill_that_is_over_is_never_written_again() {
+    let world = World::new().await;
+    world.write(&world.right, 0..TOTAL).await;
+    let mut reader = world.fill.reader(None).in_windows(Windows::default());
+    let verified = world.partial.verify().await.map_err(|(_, error)| error);
+    let verified = verified.unwrap();
+    let window = soon(reader.next()).await.unwrap().unwrap();
+    // As if it could not be deleted.
+    let part = world.dir.path().join("fills/sha256");
+    let path = part.join(format!("{}.part", world.digest.hex()));
+    let kept = part.join("kept");
+    std::fs::hard_link(&path, &kept).unwrap();
+    drop(verified);
+    std::fs::rename(&kept, &path).unwrap();
+    let (partial, _fill) = begin(&world.store, world.digest, None).await;
+    partial.start(Some(TOTAL as u64)).await.unwrap();
+    let zeros = Bytes::from(vec![0; TOTAL]);
+    partial.write(0, vec![zeros]).await.unwrap();
+    assert!(window == world.right[..window.len()]);
 }

@@ -1,5 +1,8 @@
 //! Sums over the metrics of one upstream, for who looks at the process instead of scraping it.
 
+use prometheus::core::Collector as _;
+use prometheus::proto::MetricFamily;
+
 use super::{Kind, Metrics, Outcome};
 
 /// What was asked for and moved since the start.
@@ -62,6 +65,26 @@ impl Metrics {
         }
         totals
     }
+
+    /// All requests that were sent to anybody so far, for tokens and along redirects too, answered or not.
+    #[must_use]
+    pub fn requests_sent(&self) -> u64 {
+        let families = self.inner.upstream_requests.collect();
+        let counters = families.iter().flat_map(MetricFamily::get_metric);
+        counters
+            .map(|metric| whole(metric.get_counter().get_value()))
+            .sum()
+    }
+}
+
+/// The client library keeps even counters of whole numbers as floats.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a count is whole and not negative, and far below 2^53"
+)]
+fn whole(count: f64) -> u64 {
+    count as u64
 }
 
 #[cfg(test)]
@@ -77,6 +100,10 @@ mod tests {
         metrics.request(Kind::Tags, "docker.io", Outcome::Bypass);
         metrics.client_bytes(Kind::Blob, "docker.io", 7);
         metrics.upstream_bytes("docker.io", 5);
+        metrics.upstream_request("docker.io", Kind::Blob, "200");
+        metrics.upstream_request("docker.io", Kind::Blob, "timeout");
+        metrics.upstream_request("elsewhere", Kind::Other, "401");
+        assert_eq!(metrics.requests_sent(), 3);
         let totals = metrics.totals("docker.io");
         let expected = Totals {
             pulls: 6,

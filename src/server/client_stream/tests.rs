@@ -1,0 +1,217 @@
+use super::*;
+use crate::clock::{ManualClock, Timestamp};
+use crate::oci::{Algorithm, Digest};
+use crate::store::{self, Store};
+use crate::telemetry::Metrics;
+use bytes::{Buf, Bytes};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::TcpListener;
+
+impl Socket for DuplexStream {}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_given_up() {
+    let (_client, server) = duplex(64);
+    let started = Instant::now();
+    let error = ClientStream::new(server).read_u8().await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert!(started.elapsed() >= FIRST_BYTES_WAIT_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_begins_a_preface_and_stops_is_given_up() {
+    let (mut client, server) = duplex(64);
+    client.write_all(b"PRI * HTTP/2").await.unwrap();
+    let mut taken = Vec::new();
+    let error = ClientStream::new(server)
+        .read_to_end(&mut taken)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_first_bytes_silence_is_hypers_business() {
+    let (mut client, server) = duplex(64);
+    client.write_all(&[b'a'; FIRST_BYTES]).await.unwrap();
+    let mut server = ClientStream::new(server);
+    server.read_exact(&mut [0; FIRST_BYTES]).await.unwrap();
+    let more = tokio::time::timeout(FIRST_BYTES_WAIT_MAX * 3, server.read_u8()).await;
+    assert!(more.is_err(), "the read must still wait: {more:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_is_given_up_and_a_slow_one_is_not() {
+    let (mut client, server) = duplex(16);
+    let mut server = ClientStream::new(server);
+    let slow_reader = async {
+        for _ in 0..3 {
+            tokio::time::sleep(CLIENT_STALL_MAX / 2).await;
+            client.read_exact(&mut [0; 16]).await.unwrap();
+        }
+    };
+    let (written, ()) = tokio::join!(server.write_all(&[0; 64]), slow_reader);
+    written.expect("half the patience is enough each time");
+
+    let error = server.write_all(&[0; 64]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+/// A store with one blob, and who is given windows of it.
+struct Source {
+    _dir: TempDir,
+    store: Store,
+    digest: Digest,
+    content: Bytes,
+    windows: Windows,
+}
+
+async fn source() -> Source {
+    let dir = tempfile::tempdir().unwrap();
+    let config = store::Config {
+        dir: dir.path().to_path_buf(),
+        max_size: store::Amount::Bytes(100_000_000),
+        min_free: store::Amount::Bytes(0),
+        meter: store::Meter::default(),
+        injection: store::Injection::default(),
+        scrub: None,
+        max_age: None,
+        shares: Vec::new(),
+    };
+    let clock = Arc::new(ManualClock::new(Timestamp(1)));
+    let store = Store::open(&config, clock, Metrics::new(std::iter::empty())).unwrap();
+    let content: Vec<u8> = (0..251_u8).cycle().step_by(31).take(9_000_000).collect();
+    let (digest, content) = (
+        Digest::of(Algorithm::Sha256, &content),
+        Bytes::from(content),
+    );
+    store.put(&digest, "", content.clone()).await.unwrap();
+    Source {
+        _dir: dir,
+        store,
+        digest,
+        content,
+        windows: Windows::default(),
+    }
+}
+
+impl Source {
+    /// A part of the blob, in as many windows as it takes.
+    async fn window(&self, from: usize, to: usize) -> Vec<Bytes> {
+        let blob = self.store.blob(&self.digest).await.unwrap();
+        let reader = blob.reader(Some(from as u64..to as u64));
+        let mut reader = reader.in_windows(self.windows.clone());
+        let mut given = Vec::new();
+        while let Some(bytes) = reader.next().await.unwrap() {
+            assert!(self.windows.hold(&bytes), "it is no window");
+            given.push(bytes);
+        }
+        given
+    }
+
+    /// The mirror's side of a connection, and the client's.
+    async fn connect(&self) -> (ClientStream<TcpStream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, server) = tokio::join!(client, listener.accept());
+        let windows = Some(self.windows.clone());
+        (
+            ClientStream::plain(server.unwrap().0, windows),
+            client.unwrap(),
+        )
+    }
+}
+
+/// As hyper does: several at once, and what was not taken again.
+async fn write_all(stream: &mut ClientStream<TcpStream>, mut queue: VecDeque<Bytes>) {
+    while !queue.is_empty() {
+        let slices: Vec<_> = queue
+            .iter()
+            .map(|it| io::IoSlice::new(it))
+            .take(16)
+            .collect();
+        let mut written = stream.write_vectored(&slices).await.unwrap();
+        assert_ne!(written, 0, "that would end the connection");
+        while let Some(first) = queue.front_mut() {
+            let part = first.len().min(written);
+            first.advance(part);
+            written -= part;
+            if !first.is_empty() {
+                break;
+            }
+            queue.pop_front();
+        }
+    }
+}
+
+fn below(seed: &mut u64, limit: usize) -> usize {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    usize::try_from(*seed >> 33).unwrap() % limit
+}
+
+#[tokio::test]
+async fn heads_windows_and_what_comes_after_arrive_in_order() {
+    let source = source().await;
+    let (mut server, mut client) = source.connect().await;
+    let mut queue = VecDeque::from([Bytes::from_static(b"head")]);
+    queue.extend(source.window(0, 5_000_000).await);
+    queue.push_back(Bytes::from_static(b"tail"));
+    let expected = [b"head", &source.content[..5_000_000], b"tail"].concat();
+    let mut all = Vec::new();
+    let write = async {
+        write_all(&mut server, queue).await;
+        server.shutdown().await.unwrap();
+    };
+    let ((), came) = tokio::join!(write, client.read_to_end(&mut all));
+    came.unwrap();
+    assert!(all == expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_written_arrives_in_order() {
+    let source = source().await;
+    let mut readers = tokio::task::JoinSet::new();
+    for seed in 0..30 {
+        let mut random = seed;
+        let (mut server, mut client) = source.connect().await;
+        let mut expected = Vec::new();
+        readers.spawn(async move {
+            let mut all = Vec::new();
+            client.read_to_end(&mut all).await.map(|_| all)
+        });
+        for _ in 0..below(&mut random, 6) {
+            let mut queue = VecDeque::new();
+            for _ in 0..below(&mut random, 14) {
+                let start = below(&mut random, source.content.len());
+                let length = below(&mut random, source.content.len() - start).min(700_000);
+                let part = source.content.slice(start..start + length);
+                expected.extend_from_slice(&part);
+                if below(&mut random, 3) == 0 {
+                    queue.push_back(part);
+                    continue;
+                }
+                for mut window in source.window(start, start + length).await {
+                    let cut = below(&mut random, window.len());
+                    queue.extend([window.split_to(cut), window]);
+                }
+            }
+            write_all(&mut server, queue.into_iter().collect()).await;
+        }
+        server.shutdown().await.unwrap();
+        let all = readers.join_next().await.unwrap().unwrap().unwrap();
+        assert!(all == expected, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_sent_is_no_window_any_more() {
+    let source = source().await;
+    let (mut server, mut client) = source.connect().await;
+    let given = source.window(0, 100_000).await;
+    write_all(&mut server, given.clone().into()).await;
+    assert!(given.iter().all(|window| !source.windows.hold(window)));
+    client.read_exact(&mut vec![0; 100_000]).await.unwrap();
+}
