@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::answer::{BlobAnswer, BlobHead, Content};
+use super::answer::{BlobAnswer, BlobHead};
 use super::freshness::{self, Verdict};
 use super::manifest::{Kept, Manifest};
 use super::{Inner, Source};
@@ -40,9 +40,7 @@ impl Inner {
                 }
             }
         };
-        let manifest = self.hot.get(&digest)?;
-        self.store.touch(&digest);
-        Some(Kept::hit(manifest))
+        self.in_memory(&digest).map(Kept::hit)
     }
 
     /// A stored blob whose file is open.
@@ -53,15 +51,9 @@ impl Inner {
     ) -> Option<BlobAnswer> {
         let link = self.link_at_hand(source, digest, ChildKind::Blob)?;
         let blob = self.store.open_blob(digest)?;
-        let size = blob.size();
-        if link.size.is_some_and(|said| said != size) {
-            return None;
-        }
-        Some(BlobAnswer {
-            total: Some(size),
-            outcome: Outcome::Hit,
-            content: Content::Stored(blob, self.asker(source, digest)),
-        })
+        // Where they differ, the digest must say which is wrong: the long way.
+        let agrees = link.size.is_none_or(|said| said == blob.size());
+        agrees.then(|| self.answer_stored(blob, source))
     }
 
     /// What HEAD says of a stored blob.

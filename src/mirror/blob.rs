@@ -10,7 +10,7 @@ use super::negative::What;
 use super::{ANSWER_WAIT_MAX, Inner, Mirror, MirrorError, Source, in_time};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
-use crate::store::{Ended, Fill, Link};
+use crate::store::{Blob, Ended, Fill, Link};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{BlobAsk, FetchError, Via, carry};
 
@@ -142,7 +142,7 @@ impl Inner {
         })
     }
 
-    pub(super) fn asker(self: &Arc<Self>, source: &Source, digest: &Digest) -> Asker {
+    fn asker(self: &Arc<Self>, source: &Source, digest: &Digest) -> Asker {
         Asker {
             mirror: Arc::clone(self),
             source: source.clone(),
@@ -202,12 +202,16 @@ impl Inner {
             let link = Link::of(ChildKind::Blob, Some(size));
             self.store.record_links(source, vec![(*digest, link)]).await;
         }
-        let total = Some(size);
-        Ok(Some(BlobAnswer {
-            total,
+        Ok(Some(self.answer_stored(blob, source)))
+    }
+
+    pub(super) fn answer_stored(self: &Arc<Self>, blob: Blob, source: &Source) -> BlobAnswer {
+        let asker = self.asker(source, blob.digest());
+        BlobAnswer {
+            total: Some(blob.size()),
             outcome: Outcome::Hit,
-            content: Content::Stored(blob, self.asker(source, digest)),
-        }))
+            content: Content::Stored(blob, asker),
+        }
     }
 
     /// Asks upstream whether the repository has a blob, and remembers it.

@@ -83,23 +83,10 @@ impl Mirror {
         reference: &Reference,
         accept: AcceptClass,
     ) -> Result<ManifestAnswer, MirrorError> {
-        let kept = match (
-            self.inner.manifest_at_hand(source, reference, accept),
-            reference,
-        ) {
-            (Some(kept), _) => kept,
-            // In boxes: hits shall not carry the long way's future about.
-            (None, Reference::Digest(digest)) => {
-                Box::pin(in_time(self.inner.by_digest(
-                    source,
-                    digest,
-                    Patience::Wait,
-                )))
-                .await?
-            }
-            (None, Reference::Tag(tag)) => {
-                Box::pin(in_time(self.inner.by_tag(source, tag, accept))).await?
-            }
+        let kept = match self.inner.manifest_at_hand(source, reference, accept) {
+            Some(kept) => kept,
+            // In a box: hits shall not carry the long way's future about.
+            None => Box::pin(in_time(self.inner.by_reference(source, reference, accept))).await?,
         };
         self.inner.expect_children(&kept.manifest);
         Ok(ManifestAnswer {
@@ -113,6 +100,18 @@ impl Mirror {
 }
 
 impl Inner {
+    async fn by_reference(
+        self: &Arc<Self>,
+        source: &Source,
+        reference: &Reference,
+        accept: AcceptClass,
+    ) -> Result<Kept, MirrorError> {
+        match reference {
+            Reference::Digest(digest) => self.by_digest(source, digest, Patience::Wait).await,
+            Reference::Tag(tag) => self.by_tag(source, tag, accept).await,
+        }
+    }
+
     /// A manifest that is stored, or that upstream is asked for.
     ///
     /// # Errors
@@ -276,11 +275,17 @@ impl Inner {
         }
     }
 
+    /// A manifest from memory, which counts as a use of it.
+    pub(super) fn in_memory(&self, digest: &Digest) -> Option<Arc<Manifest>> {
+        let manifest = self.hot.get(digest)?;
+        self.store.touch(digest);
+        Some(manifest)
+    }
+
     /// A manifest from memory or disk. What does not hash to its name is
     /// removed, and fetched again by whoever wants it.
     pub(super) async fn local(&self, digest: &Digest) -> Option<Arc<Manifest>> {
-        if let Some(manifest) = self.hot.get(digest) {
-            self.store.touch(digest);
+        if let Some(manifest) = self.in_memory(digest) {
             return Some(manifest);
         }
         let blob = self.store.blob(digest).await?;

@@ -100,11 +100,14 @@ impl Digest {
         self.with_hex(str::to_owned)
     }
 
-    /// Appends its text.
-    pub fn push_to(&self, text: &mut String) {
-        text.push_str(self.algorithm().name());
-        text.push(':');
-        self.with_hex(|hex| text.push_str(hex));
+    /// Writes its text.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_to(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        out.write_str(self.algorithm().name())?;
+        out.write_str(":")?;
+        self.with_hex(|hex| out.write_str(hex))
     }
 
     /// Gives the hex to `take` without an allocation: every answer has it several times.
@@ -130,9 +133,7 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.algorithm().name())?;
-        f.write_str(":")?;
-        self.with_hex(|hex| f.write_str(hex))
+        self.write_to(f)
     }
 }
 impl fmt::Debug for Digest {

@@ -46,7 +46,8 @@ impl Tagged {
         // `sha512:` and its 128 digits fit, and so nothing is allocated twice.
         let mut text = String::with_capacity(160);
         text.push('"');
-        digest.push_to(&mut text);
+        // Writing to a string does not fail.
+        let _written = digest.write_to(&mut text).is_ok();
         text.push('"');
         Self(text.into())
     }

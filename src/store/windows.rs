@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use rustix::io::Errno;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::blob::Pin;
@@ -79,23 +80,23 @@ pub(super) struct Ahead(JoinHandle<io::Result<Option<Bytes>>>);
 /// The disk's.
 pub(super) async fn bring(file: &Arc<DiskFile>, range: Range<u64>) -> io::Result<Option<Bytes>> {
     let permit = Arc::clone(file.bringing()).acquire_owned().await;
-    let file = Arc::clone(file);
-    let brought = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        file.window(&range)
-    });
-    brought.await.map_err(io::Error::other)?
+    let permit = permit.map_err(io::Error::other)?;
+    Ahead::with(permit, file, range).window().await
 }
 
 impl Ahead {
     /// Begins to bring a part of a file, unless so many do that its turn would not be now.
     pub(super) fn begin(file: &Arc<DiskFile>, range: Range<u64>) -> Option<Self> {
         let permit = Arc::clone(file.bringing()).try_acquire_owned().ok()?;
+        Some(Self::with(permit, file, range))
+    }
+
+    fn with(permit: OwnedSemaphorePermit, file: &Arc<DiskFile>, range: Range<u64>) -> Self {
         let file = Arc::clone(file);
-        Some(Self(tokio::task::spawn_blocking(move || {
+        Self(tokio::task::spawn_blocking(move || {
             let _permit = permit;
             file.window(&range)
-        })))
+        }))
     }
 
     /// Waits for it. As [`bring`].
