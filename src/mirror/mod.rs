@@ -143,7 +143,7 @@ struct Inner {
     manifests: Arc<Flights<ManifestKey, Found>>,
     lists: Asked<(Source, List), ListFetch>,
     heads: Asked<(Source, Digest, bool), ()>,
-    hot: Cache<Digest, Arc<Manifest>>,
+    hot: Cache<Digest, Arc<Manifest>, foldhash::fast::RandomState>,
     failed_tags: Cache<(Source, Tag), LastFailure>,
     negative: Negative,
     unattended: Arc<Semaphore>,
@@ -193,7 +193,8 @@ impl Mirror {
                 hot: Cache::builder()
                     .max_capacity(HOT_MANIFEST_BYTES)
                     .weigher(weigh)
-                    .build(),
+                    // It is asked for every hit.
+                    .build_with_hasher(foldhash::fast::RandomState::default()),
                 failed_tags: Cache::new(FAILED_TAGS_MAX),
                 negative: Negative::default(),
                 unattended: Arc::new(Semaphore::new(FILLS_UNATTENDED_MAX)),

@@ -298,7 +298,7 @@ impl Drop for Exchange {
             .answer
             .map_or(STATUS_CLIENT_CLOSED, |(status, _)| status.as_u16());
         let ttfb = self.first_byte.map(|at| at.duration_since(self.started));
-        if !tracing::enabled!(target: access::TARGET, tracing::Level::INFO) {
+        if !logging::wants_access_lines() {
             return;
         }
         let total = self.started.elapsed();

@@ -214,7 +214,8 @@ async fn serve_clients(
     let tasks = Tasks::new();
     let _killer = tasks.kill_on_drop();
     listener::accept_until(stop, listener, connections_max, |stream, client, permit| {
-        let (tasks_inner, stop) = (tasks.clone(), stop.clone());
+        // A token of its own, as in `Tasks::spawn`.
+        let (tasks_inner, stop) = (tasks.clone(), stop.child_token());
         let (tls, handler) = (tls.clone(), Arc::clone(&handler));
         tasks.spawn(async move {
             serve_client(tasks_inner, stop, stream, client, tls, handler).await;
@@ -241,14 +242,15 @@ async fn serve_client(
     handler: Arc<Handler>,
 ) {
     let windows = tls.is_none().then(Windows::default);
-    let given = windows.clone();
-    let name = Client::from(client);
+    // What all requests of this connection share, under one count of references, which is the connection's own.
+    let shared = Arc::new((handler, Client::from(client), windows.clone()));
     let service = service_fn(move |request: Request<Incoming>| {
-        let handler = Arc::clone(&handler);
-        let (windows, name) = (given.clone(), name.clone());
+        let shared = Arc::clone(&shared);
         async move {
+            let (handler, client, windows) = &*shared;
             let (request, _unread) = request.into_parts();
-            Ok::<_, Infallible>(handler.answer(request, name, windows).await)
+            let answer = handler.answer(request, client.clone(), windows.clone());
+            Ok::<_, Infallible>(answer.await)
         }
     });
     let Some(tls) = tls else {

@@ -3,8 +3,10 @@
 
 mod catalog;
 
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::fast::RandomState;
 use moka::sync::Cache;
 
 pub use catalog::{LinkEntry, TagEntry};
@@ -37,18 +39,28 @@ type Tags = Arc<Vec<TagRecord>>;
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) index: Index,
-    links: Cache<(Source, Digest), LinkRecord>,
-    tags: Cache<(Source, Tag), Tags>,
+    links: Cache<(Source, Digest), LinkRecord, RandomState>,
+    tags: Cache<(Source, Tag), Tags, RandomState>,
     /// Held while a link or tag is read, changed and written back.
     change: Mutex<()>,
+}
+
+/// A cache whose hash function costs little: it is asked for every hit.
+fn hashed<K, V>(entries_max: u64) -> Cache<K, V, RandomState>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    let builder = Cache::builder().max_capacity(entries_max);
+    builder.build_with_hasher(RandomState::default())
 }
 
 impl Known {
     pub(super) fn new(index: Index) -> Self {
         Self {
             index,
-            links: Cache::new(LINKS_IN_MEMORY),
-            tags: Cache::new(TAGS_IN_MEMORY),
+            links: hashed(LINKS_IN_MEMORY),
+            tags: hashed(TAGS_IN_MEMORY),
             change: Mutex::default(),
         }
     }

@@ -72,9 +72,23 @@ pub(super) fn bytes(map: Mmap) -> Bytes {
     Bytes::from_owner(map)
 }
 
-/// Whether the kernel has all of these bytes of a file in memory, so that sending them waits for no disk. No, too,
-/// where it cannot tell: before Linux 6.5 (`cachestat(2)`), or when the file is somebody else's.
+/// Whether the kernel has all of these bytes of a file in memory, so that sending them waits for no disk. Where it has
+/// no `cachestat(2)` (before Linux 6.5), or refuses it (containers and services have filters of system calls that are
+/// older), some bytes stand for all. No, where it cannot tell at all.
 pub(super) fn is_cached(file: &File, range: &Range<u64>) -> bool {
+    match cached_pages(file, range) {
+        // What is still on its way from the disk counts among the pages, too. What was asked for last comes last, or
+        // nearly so.
+        Some(cached) => {
+            let ends = [range.start, range.end.saturating_sub(1)];
+            cached >= pages(range) && ends.iter().all(|at| has_come(file, *at) != Some(false))
+        }
+        None => is_cached_here_and_there(file, range),
+    }
+}
+
+/// How many pages of these bytes the kernel has in memory, or is about to have. `None`: it does not say.
+fn cached_pages(file: &File, range: &Range<u64>) -> Option<u64> {
     let asked = CachestatRange {
         start: range.start,
         length: range.end.saturating_sub(range.start),
@@ -91,23 +105,28 @@ pub(super) fn is_cached(file: &File, range: &Range<u64>) -> bool {
             0_u32,
         )
     };
-    // What is still on its way from the disk counts among the pages, too. What was asked for last comes last, or
-    // nearly so.
-    done == 0
-        && said.pages >= pages(range)
-        && [range.start, range.end.saturating_sub(1)]
-            .iter()
-            .all(|at| has_come(file, *at))
+    (done == 0).then_some(said.pages)
 }
 
-/// Whether a byte, of which the kernel has the page, can be read without waiting. Yes where that cannot be asked.
-fn has_come(file: &File, at: u64) -> bool {
+/// Whether the kernel has one byte in each [`PROBE_BYTES`], and the last.
+fn is_cached_here_and_there(file: &File, range: &Range<u64>) -> bool {
+    let probes = range.clone().step_by(PROBE_BYTES);
+    let mut probes = probes.chain(range.end.checked_sub(1));
+    probes.all(|at| has_come(file, at) == Some(true))
+}
+
+/// Pages come and go by many at once, as they are read ahead: a page that is missing alone is rare, and costs whoever
+/// sends it one read of the disk.
+const PROBE_BYTES: usize = 64 * 1024;
+
+/// Whether a byte can be read without waiting. `None`: that cannot be asked.
+fn has_come(file: &File, at: u64) -> Option<bool> {
     let mut byte = [0];
     let mut slices = [io::IoSliceMut::new(&mut byte)];
     match rustix::io::preadv2(file, &mut slices, at, ReadWriteFlags::NOWAIT) {
-        Ok(read) => read > 0,
-        Err(Errno::OPNOTSUPP) => true,
-        Err(_) => false,
+        Ok(read) => Some(read > 0),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => None,
+        Err(_) => Some(false),
     }
 }
 
@@ -206,6 +225,7 @@ mod tests {
         for range in [0..50_000, 8192..9000, 0..u64::MAX] {
             assert!(bring(&file, &range).is_err(), "{range:?}");
             assert!(!is_cached(&file, &range), "{range:?}");
+            assert!(!is_cached_here_and_there(&file, &range), "{range:?}");
         }
     }
 
@@ -213,10 +233,12 @@ mod tests {
     fn what_was_just_written_is_in_memory() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&vec![1; 100_000]).unwrap();
-        let can_tell = is_cached(&file, &(0..1));
-        // An older kernel says no to all.
+        // Of some file systems no kernel can tell.
+        let can_tell = has_come(&file, 0) == Some(true);
         for range in [0..100_000, 4095..4097, 99_999..100_000] {
-            assert_eq!(is_cached(&file, &range), can_tell, "{range:?}");
+            assert!(is_cached(&file, &range) || !can_tell, "{range:?}");
+            let probed = is_cached_here_and_there(&file, &range);
+            assert_eq!(probed, can_tell, "{range:?}");
         }
     }
 

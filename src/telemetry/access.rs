@@ -41,6 +41,21 @@ impl fmt::Debug for AccessLine<'_> {
     }
 }
 
+/// A name with what stands around it, so that it is written in one go.
+struct Name {
+    text: &'static str,
+    json: &'static str,
+}
+
+macro_rules! named {
+    ($name:literal) => {
+        Name {
+            text: concat!(" ", $name, "="),
+            json: concat!(",\"", $name, "\":"),
+        }
+    };
+}
+
 /// One value.
 enum Value<'a> {
     /// What needs no quotes where a person reads it.
@@ -74,9 +89,7 @@ impl AccessLine<'_> {
         line.push_str(TARGET);
         line.push_str(": request");
         self.each(|name, value| {
-            line.push(' ');
-            line.push_str(name);
-            line.push('=');
+            line.push_str(name.text);
             match value {
                 Value::Shown(value) => show(line, value),
                 Value::Plain(text) => line.push_str(text),
@@ -94,9 +107,7 @@ impl AccessLine<'_> {
         time(line, at);
         line.push_str("\",\"level\":\"INFO\",\"message\":\"request\"");
         self.each(|name, value| {
-            line.push_str(",\"");
-            line.push_str(name);
-            line.push_str("\":");
+            line.push_str(name.json);
             match value {
                 // Names of upstreams, repositories, tags, digests and addresses, whose grammars have neither
                 // quotes nor backslashes.
@@ -121,28 +132,28 @@ impl AccessLine<'_> {
     }
 
     /// All that there is, in the order of the library's line.
-    fn each(&self, mut say: impl FnMut(&str, Value<'_>)) {
-        say("request_id", Value::Shown(self.request_id));
-        say("client", Value::Plain(self.client));
-        say("method", Value::Plain(self.method));
-        say("path", Value::Text(self.path));
-        let mut say_some = |name: &str, value: Option<Value<'_>>| {
+    fn each(&self, mut say: impl FnMut(&Name, Value<'_>)) {
+        say(&named!("request_id"), Value::Shown(self.request_id));
+        say(&named!("client"), Value::Plain(self.client));
+        say(&named!("method"), Value::Plain(self.method));
+        say(&named!("path"), Value::Text(self.path));
+        let mut say_some = |name: &Name, value: Option<Value<'_>>| {
             if let Some(value) = value {
                 say(name, value);
             }
         };
-        say_some("upstream", self.upstream.map(Value::Plain));
-        say_some("repository", self.repository.map(Value::Plain));
-        say_some("reference", self.reference.map(Value::Shown));
-        say_some("digest", self.digest.map(Value::Shown));
-        say_some("status", Some(Value::Number(self.status.into())));
-        say_some("outcome", self.outcome.map(Value::Text));
-        say_some("bytes", Some(Value::Number(self.bytes)));
-        say_some("ttfb_ms", self.ttfb.map(Value::Milliseconds));
-        say_some("total_ms", Some(Value::Milliseconds(self.total)));
-        say_some("ended", Some(Value::Text(self.ended)));
-        say_some("cause", self.cause.map(Value::Text));
-        say_some("user_agent", self.user_agent.map(Value::Text));
+        say_some(&named!("upstream"), self.upstream.map(Value::Plain));
+        say_some(&named!("repository"), self.repository.map(Value::Plain));
+        say_some(&named!("reference"), self.reference.map(Value::Shown));
+        say_some(&named!("digest"), self.digest.map(Value::Shown));
+        say_some(&named!("status"), Some(Value::Number(self.status.into())));
+        say_some(&named!("outcome"), self.outcome.map(Value::Text));
+        say_some(&named!("bytes"), Some(Value::Number(self.bytes)));
+        say_some(&named!("ttfb_ms"), self.ttfb.map(Value::Milliseconds));
+        say_some(&named!("total_ms"), Some(Value::Milliseconds(self.total)));
+        say_some(&named!("ended"), Some(Value::Text(self.ended)));
+        say_some(&named!("cause"), self.cause.map(Value::Text));
+        say_some(&named!("user_agent"), self.user_agent.map(Value::Text));
     }
 }
 
@@ -198,8 +209,9 @@ fn padded(line: &mut String, number: u64, places: usize) {
 
 /// Whether text stands between quotes as it is, for people and in JSON.
 fn is_harmless(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
+    // Counted to the end, so that many bytes are looked at in one go.
+    let harmless = |byte: &u8| matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~');
+    text.bytes().filter(harmless).count() == text.len()
 }
 
 #[cfg(test)]

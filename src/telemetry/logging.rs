@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::access::AccessLine;
+use super::access::{self, AccessLine};
 use super::sink::Sink;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -53,7 +53,9 @@ static DIRECT: AtomicBool = AtomicBool::new(false);
 /// From now on access lines are written without the log library, unless they go to a terminal. For the program that
 /// has called [`init`] and serves: who collects lines through the library would miss these.
 pub fn write_access_lines_directly() {
-    let Some((_, sink)) = SINK.get() else { return };
+    let Some((_, sink)) = SINK.get().filter(|_| wants_access_lines()) else {
+        return;
+    };
     let thread = std::thread::Builder::new().name("log".to_owned());
     match thread.spawn(|| sink.run()) {
         Ok(_runs_to_the_end) => DIRECT.store(true, Ordering::Relaxed),
@@ -66,6 +68,14 @@ pub fn flush() {
     if let Some((_, sink)) = SINK.get() {
         sink.flush();
     }
+}
+
+/// Whether anybody wants to read access lines.
+#[must_use]
+pub fn wants_access_lines() -> bool {
+    // Where they are written directly, this was asked when that began: the filter does not change.
+    DIRECT.load(Ordering::Relaxed)
+        || tracing::enabled!(target: access::TARGET, tracing::Level::INFO)
 }
 
 /// Writes an access line; false if that is the log library's business. Whether anybody wants to read it has been

@@ -120,19 +120,30 @@ def expand(name, sets):
     return set().union(*(expand(member, sets) for member in sets[name])) if name.startswith("@") else {name}
 
 
-def check_syscalls(options):
-    """An strace of roadstead against a unit: SystemCallFilter and MemoryDenyWriteExecute."""
+# What is tried first and done without where it is refused: cachestat, newer than strace and systemd of Debian 12. That it
+# can be done without is shown by a run in which it is refused (confine.py).
+DISPENSABLE = {"cachestat", "syscall_0x1c3"}
+
+
+def allowed_syscalls(unit):
+    """What a unit's SystemCallFilter lets through."""
     sets, allowed = syscall_sets(), set()
-    for line in options.expected.read_text().splitlines():
+    for line in unit.read_text().splitlines():
         if line.startswith("SystemCallFilter="):
             value = line.removeprefix("SystemCallFilter=")
             named = set().union(*(expand(name, sets) for name in value.lstrip("~").split()))
             allowed = allowed - named if value.startswith("~") else allowed | named
+    return allowed
+
+
+def check_syscalls(options):
+    """An strace of roadstead against a unit: SystemCallFilter and MemoryDenyWriteExecute."""
     trace = options.path.read_text(errors="replace")
     used = set(re.findall(r"^\d+ +(\w+)\(", trace, re.MULTILINE))
     if "execve" not in used or "accept4" not in used:
         fail(f"the trace is not that of a server: {sorted(used)}")
-    same("system calls that the unit forbids", sorted(used - allowed), [])
+    forbidden = used - allowed_syscalls(options.expected) - DISPENSABLE
+    same("system calls that the unit forbids", sorted(forbidden), [])
     same("memory both writable and executable", re.findall(r".*PROT_WRITE\|PROT_EXEC.*", trace), [])
     same("memory made executable", re.findall(r".*mprotect\(.*PROT_EXEC.*", trace), [])
 

@@ -4,6 +4,7 @@
 deploy_cases() {
     case_of systemd unit deploy_unit
     case_of systemd syscalls deploy_syscalls
+    case_of systemd confined deploy_confined
     case_of compose valid deploy_compose
     if prepare_prometheus; then
         case_of prometheus scrape deploy_prometheus
@@ -37,6 +38,21 @@ deploy_syscalls() {
     stop traced
     [[ $stop_status == 0 ]]
     python3 "$here/check.py" syscalls "$work/trace" "$root/deploy/systemd/roadstead.service"
+}
+
+# The other way about: what the unit forbids is refused to it, and it serves all the same. By Debian's own Python, for
+# which Debian's package is.
+deploy_confined() {
+    write_mirror_config confined
+    trap 'stop confined' EXIT
+    start_mirror confined /usr/bin/python3 "$here/confine.py" "$root/deploy/systemd/roadstead.service" \
+        "$BINARY" serve --config "$work/confined.toml"
+    # It is under a filter (proc(5), `Seccomp`).
+    grep -E '^Seccomp:[[:space:]]+2$' "/proc/${pids[confined]}/status"
+    pull_through "${mirror_address[confined]}"
+    pull_through "${mirror_address[confined]}"
+    stop confined
+    [[ $stop_status == 0 ]]
 }
 
 deploy_compose() {
