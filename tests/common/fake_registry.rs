@@ -263,6 +263,8 @@ fn serve(listener: TcpListener, shared: Arc<Shared>) -> State {
 async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
     loop {
         let stream = tokio::select! {
+            // What has gone down takes no call more, as of a client that tries again at once.
+            biased;
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted.unwrap().0,
         };
@@ -270,6 +272,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
         let stop = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = connection => {}
             }
