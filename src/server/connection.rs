@@ -56,8 +56,7 @@ impl Tasks {
 
     /// Runs `task` until it ends or the drain is over. A panic in it ends it alone.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        // A token of its own: it is asked at every turn, and one for all would go from core to core.
-        let kill = self.kill.child_token();
+        let kill = self.kill.clone();
         self.tracker.spawn(async move {
             tokio::select! {
                 () = kill.cancelled() => {}

@@ -214,8 +214,7 @@ async fn serve_clients(
     let tasks = Tasks::new();
     let _killer = tasks.kill_on_drop();
     listener::accept_until(stop, listener, connections_max, |stream, client, permit| {
-        // A token of its own, as in `Tasks::spawn`.
-        let (tasks_inner, stop) = (tasks.clone(), stop.child_token());
+        let (tasks_inner, stop) = (tasks.clone(), stop.clone());
         let (tls, handler) = (tls.clone(), Arc::clone(&handler));
         tasks.spawn(async move {
             serve_client(tasks_inner, stop, stream, client, tls, handler).await;
