@@ -6,6 +6,7 @@ import origin
 import readers
 from case import GB, MIB, Bar, Case, Impossible, Measure, check, digest_of
 from cases_fanout import know
+from process import sockets_mb
 from slowdisk import SlowDisk
 
 SLOW_RATE = 100_000
@@ -42,6 +43,7 @@ class Fairness(Case):
         "small_beside_p50_ms": Measure("small answers, median, beside the slow ones", "ms"),
         "small_beside_p99_ms": Measure("small answers, p99, beside the slow ones", "ms"),
         "slow_got": Measure("of 100 KB/s each, what the slow ones got", "×", less=False),
+        "kernel_mb": Measure("memory of all TCP connections", "MB"),
     }
     drawn = ("fast_kept", "small_alone_p99_ms", "small_beside_p99_ms")
     bars = (
@@ -60,8 +62,9 @@ class Fairness(Case):
         self.text = (
             f"{self.count} readers take 100 KB/s each of one cached blob. One fast reader takes another blob of "
             f"{size // MIB} MiB, {self.repeats} times; then {SMALL_CONNECTIONS} connections ask for a manifest and a config "
-            "blob every 10 ms. The slow readers' client runs on the same cores and takes its part of them; so on few cores "
-            "the fast one cannot keep all of its throughput, whatever the server.")
+            "blob every 10 ms. The memory is what /proc/net/sockstat says then, both ends of each connection. The slow readers' "
+            "client runs on the same cores and takes its part of them; so on few cores the fast one cannot keep all of its "
+            "throughput, whatever the server.")
 
     def fast(self, peer):
         blob, seconds = self.image.blobs[1], 0.0
@@ -81,7 +84,7 @@ class Fairness(Case):
             blob = self.image.blobs[0]
             slow = readers.Job(peer.url, kind="bodies", connections=self.count, path=blob.path, size=blob.size,
                                rate=SLOW_RATE, seconds=60).ready()
-            beside, small_beside = self.fast(peer), small(peer, self.image, self.seconds)
+            beside, small_beside, kernel = self.fast(peer), small(peer, self.image, self.seconds), sockets_mb()
             if not slow.running():
                 raise SystemExit(f"{peer.name}: the slow readers ended before their time: {''.join(slow.errors)[-500:]}")
             said = slow.finish()
@@ -93,6 +96,7 @@ class Fairness(Case):
                 "fast_kept": round(beside / alone, 3),
                 "small_alone_p50_ms": small_alone[0], "small_alone_p99_ms": small_alone[1],
                 "small_beside_p50_ms": small_beside[0], "small_beside_p99_ms": small_beside[1],
+                "kernel_mb": round(kernel),
                 "slow_got": round(said["bytes"] / (self.count * SLOW_RATE * said["wall_s"]), 3)}
 
 

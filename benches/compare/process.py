@@ -66,6 +66,15 @@ def memory(pids):
     return anonymous * 1024 / MB, resident * 1024 / MB
 
 
+def sockets_mb():
+    """What the kernel counts as taken by the TCP connections of the whole machine, clients' ends included."""
+    for line in pathlib.Path("/proc/net/sockstat").read_text().splitlines():
+        fields = line.split()
+        if fields[0] == "TCP:":
+            return int(fields[fields.index("mem") + 1]) * os.sysconf("SC_PAGE_SIZE") / MB
+    raise SystemExit("/proc/net/sockstat says nothing of TCP")
+
+
 class Peer:
     """A mirror that runs, or can be started again where it was."""
 

@@ -3,9 +3,12 @@
 //! hyper bounds how long it waits for a request's head, but neither how long a new connection may
 //! stay silent before hyper knows its HTTP version, nor how long a client may leave a response
 //! unread: with a full socket hyper does not even poll the body, so the body cannot watch the time.
-//! Both are watched here, at the one place that every byte passes.
+//! Both are watched here, at the one place that every byte passes; and so is how fast the client takes
+//! what it is sent ([`pace`]).
 
 use crate::mirror::Windows;
+use pace::{Pace, UNSENT_BYTES_MAX};
+use socket2::SockRef;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,6 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
+
+mod pace;
 
 /// A response of which the client takes no byte for this long is given up. containerd's own limit
 /// for a pull without progress is 5 minutes, so a client this slow has given up itself; a stalled
@@ -39,6 +44,7 @@ pub(super) struct ClientStream<T> {
     stall: Pin<Box<Sleep>>,
     stalled: bool,
     stall_max: Duration,
+    pace: Pace,
     /// The parts of files among what is written.
     windows: Option<Windows>,
 }
@@ -55,11 +61,25 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
     ) -> Poll<Option<io::Result<usize>>> {
         Poll::Ready(None)
     }
+
+    /// Bounds how much the kernel holds of what it has not sent.
+    fn set_unsent_max(&self, bytes: u32);
 }
 
-impl Socket for TlsStream<TcpStream> {}
+impl Socket for TlsStream<TcpStream> {
+    fn set_unsent_max(&self, bytes: u32) {
+        self.get_ref().0.set_unsent_max(bytes);
+    }
+}
 
 impl Socket for TcpStream {
+    fn set_unsent_max(&self, bytes: u32) {
+        // Without it all works as well, but for what slow clients cost the others.
+        if let Err(error) = SockRef::from(self).set_tcp_notsent_lowat(bytes) {
+            tracing::debug!(%error, "cannot set TCP_NOTSENT_LOWAT");
+        }
+    }
+
     fn poll_send(
         &mut self,
         context: &mut Context<'_>,
@@ -92,7 +112,7 @@ struct FirstBytes {
     deadline: Pin<Box<Sleep>>,
 }
 
-impl<T> ClientStream<T> {
+impl<T: Socket> ClientStream<T> {
     /// Watches `inner`, a connection that was just made.
     pub(super) fn new(inner: T) -> Self {
         Self::with_limits(inner, FIRST_BYTES_WAIT_MAX, CLIENT_STALL_MAX)
@@ -107,6 +127,7 @@ impl<T> ClientStream<T> {
     }
 
     fn with_limits(inner: T, first_bytes_max: Duration, stall_max: Duration) -> Self {
+        inner.set_unsent_max(UNSENT_BYTES_MAX);
         Self {
             inner,
             first_bytes: Some(FirstBytes {
@@ -116,7 +137,17 @@ impl<T> ClientStream<T> {
             stall: Box::pin(tokio::time::sleep(stall_max)),
             stalled: false,
             stall_max,
+            pace: Pace::new(Instant::now()),
             windows: None,
+        }
+    }
+
+    /// Notes what a write said that the kernel has taken.
+    fn took(&mut self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written
+            && let Some(unsent_max) = self.pace.took(*bytes, Instant::now)
+        {
+            self.inner.set_unsent_max(unsent_max);
         }
     }
 
@@ -202,6 +233,7 @@ impl<T: Socket> AsyncWrite for ClientStream<T> {
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(context, buffer);
+        self.took(&written);
         self.watch(context, written)
     }
 
@@ -211,6 +243,7 @@ impl<T: Socket> AsyncWrite for ClientStream<T> {
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = self.poll_write_some(context, buffers);
+        self.took(&written);
         self.watch(context, written)
     }
 

@@ -5,12 +5,15 @@ use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
-impl Socket for DuplexStream {}
+impl Socket for DuplexStream {
+    fn set_unsent_max(&self, _bytes: u32) {}
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_says_nothing_is_given_up() {
@@ -59,6 +62,9 @@ async fn a_client_that_reads_nothing_is_given_up_and_a_slow_one_is_not() {
     let error = server.write_all(&[0; 64]).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
 }
+
+/// What the client's kernel has room for, which says nothing of what the server's takes.
+const CLIENT_BUFFER_BYTES: u32 = 64 * 1024;
 
 /// A store with one blob, and who is given windows of it.
 struct Source {
@@ -115,7 +121,9 @@ impl Source {
     /// The mirror's side of a connection, and the client's.
     async fn connect(&self) -> (ClientStream<TcpStream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let client = TcpSocket::new_v4().unwrap();
+        client.set_recv_buffer_size(CLIENT_BUFFER_BYTES).unwrap();
+        let client = client.connect(listener.local_addr().unwrap());
         let (client, server) = tokio::join!(client, listener.accept());
         let windows = Some(self.windows.clone());
         (
@@ -214,4 +222,64 @@ async fn what_was_sent_is_no_window_any_more() {
     write_all(&mut server, given.clone().into()).await;
     assert!(given.iter().all(|window| !source.windows.hold(window)));
     client.read_exact(&mut vec![0; 100_000]).await.unwrap();
+}
+
+/// How much is written to a client that takes nothing.
+async fn taken_by_the_kernel(server: &mut ClientStream<TcpStream>, parts: &[Bytes]) -> usize {
+    let mut taken = 0;
+    for part in parts {
+        let mut rest = part.clone();
+        while !rest.is_empty() {
+            let slices = [io::IoSlice::new(&rest)];
+            let written = poll_fn(|context| {
+                Poll::Ready(Pin::new(&mut *server).poll_write_vectored(context, &slices))
+            });
+            // The runtime has to have looked at the socket again before one can tell that it is full.
+            tokio::task::yield_now().await;
+            match written.await {
+                Poll::Ready(written) => rest.advance(written.unwrap()),
+                Poll::Pending => return taken + part.len() - rest.len(),
+            }
+        }
+        taken += part.len();
+    }
+    panic!("the kernel has taken all of it, {taken} bytes");
+}
+
+#[tokio::test]
+async fn the_kernel_holds_little_for_a_client_that_takes_nothing() {
+    let source = source().await;
+    let windows = source.window(0, source.content.len()).await;
+    for parts in [windows, vec![source.content.clone()]] {
+        let (mut server, _client) = source.connect().await;
+        let taken = taken_by_the_kernel(&mut server, &parts).await;
+        assert!((64 << 10..1 << 20).contains(&taken), "{taken} bytes");
+    }
+}
+
+#[tokio::test]
+async fn the_kernel_holds_what_it_finds_right_for_a_fast_client() {
+    let source = source().await;
+    let (mut server, mut client) = source.connect().await;
+    let unsent_max = |server: &ClientStream<TcpStream>| {
+        let socket = SockRef::from(&server.inner);
+        socket.tcp_notsent_lowat().unwrap()
+    };
+    assert_eq!(unsent_max(&server), UNSENT_BYTES_MAX);
+    let write = async {
+        // Some 4 MiB will go through within 100 ms, even on a machine that does much else.
+        for _ in 0..100 {
+            server.write_all(&source.content).await.unwrap();
+            if unsent_max(&server) == pace::UNSENT_BY_SYSTEM {
+                break;
+            }
+        }
+        assert_eq!(unsent_max(&server), pace::UNSENT_BY_SYSTEM);
+        server.shutdown().await.unwrap();
+    };
+    let read = async {
+        let mut some = vec![0; 1 << 20];
+        while client.read(&mut some).await.unwrap() > 0 {}
+    };
+    tokio::join!(write, read);
 }
