@@ -139,6 +139,35 @@ async fn http_2_pulls_blobs_over_one_connection() {
     connection.abort();
 }
 
+/// Requests that come, wait and are given up in any order on one connection, which is one task of the server's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_2_streams_that_are_given_up_hold_up_no_other() {
+    let world = World::new().await;
+    let stream = world.connect(&[b"h2"]).await;
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let connection = tokio::spawn(connection);
+    let pulls = (0..60).map(async |number: u32| {
+        let mut sender = sender.clone();
+        let response = within("an answer", sender.send_request(world.request()))
+            .await
+            .unwrap();
+        if number % 3 == 0 {
+            return world.assert_blob(response).await;
+        }
+        let mut body = response.into_body();
+        for _ in 0..number % 5 {
+            within("a frame", body.frame()).await.unwrap().unwrap();
+        }
+    });
+    within("all of them", futures_util::future::join_all(pulls)).await;
+    let response = within("an answer", sender.clone().send_request(world.request()));
+    world.assert_blob(response.await.unwrap()).await;
+    connection.abort();
+}
+
 /// A client that speaks plain HTTP to the TLS port, or nothing at all, harms nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_at_the_tls_port_harm_nobody() {

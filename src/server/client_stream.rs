@@ -16,7 +16,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
-use tokio_rustls::server::TlsStream;
 
 mod pace;
 
@@ -64,12 +63,6 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
 
     /// Bounds how much the kernel holds of what it has not sent.
     fn set_unsent_max(&self, bytes: u32);
-}
-
-impl Socket for TlsStream<TcpStream> {
-    fn set_unsent_max(&self, bytes: u32) {
-        self.get_ref().0.set_unsent_max(bytes);
-    }
 }
 
 impl Socket for TcpStream {

@@ -1,18 +1,22 @@
 //! Serving connections: hyper's settings, and the end of them all.
 
-use super::client_stream::{ClientStream, Socket};
+use super::streams::{NewStreams, Streams};
+use futures_util::FutureExt;
+use futures_util::future::FusedFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::rt::Executor;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -86,47 +90,52 @@ impl Tasks {
     }
 }
 
-/// HTTP/2 requests are tasks of their own: on the same tracker, so that the drain knows them.
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
-    fn execute(&self, task: F) {
-        self.spawn(task);
-    }
+/// For a stream that hyper flushes itself.
+pub(super) fn flushed(_: &mut Context<'_>) -> Poll<io::Result<()>> {
+    Poll::Ready(Ok(()))
 }
 
 /// Speaks HTTP/1.1 or HTTP/2, whichever the client begins with, on `stream` until the client or
-/// `stop` ends it; after `stop` the requests under way are still finished.
+/// `stop` ends it; after `stop` the requests under way are still finished. `flush` comes whenever hyper has nothing
+/// more to write for now.
 pub(super) async fn serve<T, S, B>(
-    tasks: Tasks,
     stop: CancellationToken,
-    stream: ClientStream<T>,
+    stream: T,
+    flush: impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,
     client: SocketAddr,
     service: S,
 ) where
-    T: Socket + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S::Future: Send + 'static,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let builder = builder(tasks);
-    let stream = TokioIo::new(stream);
-    let mut connection = pin!(builder.serve_connection(stream, service));
-    let served = tokio::select! {
-        served = connection.as_mut() => served,
-        () = stop.cancelled() => {
+    let mut streams = Streams::default();
+    let builder = builder(streams.executor());
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut stopped = pin!(stop.cancelled().fuse());
+    let served = poll_fn(|context| {
+        if !stopped.is_terminated() && stopped.as_mut().poll(context).is_ready() {
             connection.as_mut().graceful_shutdown();
-            connection.await
         }
-    };
-    if let Err(error) = served {
+        let served = streams.poll_with(context, |context| connection.as_mut().poll(context));
+        if let Poll::Ready(Err(error)) = flush(context)
+            && served.is_pending()
+        {
+            return Poll::Ready(Err(error.into()));
+        }
+        served
+    });
+    if let Err(error) = served.await {
         // Clients leave in the middle as a matter of course; the access log tells how far they got.
         tracing::debug!(%client, error, "connection ended early");
     }
 }
 
-fn builder(tasks: Tasks) -> Builder<Tasks> {
-    let mut builder = Builder::new(tasks);
+fn builder(streams: NewStreams) -> Builder<NewStreams> {
+    let mut builder = Builder::new(streams);
     builder
         .http1()
         .timer(TokioTimer::new())

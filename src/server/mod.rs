@@ -1,10 +1,10 @@
 //! HTTP in: listeners, TLS, routing, bodies, the access log, the operator's listener.
 //!
-//! A connection is accepted in `listener`, secured by `tls`, watched by `client_stream` and served
-//! by hyper as `connection` sets it up. Each request goes through `handler`, which asks the mirror;
-//! what it says becomes a response in `reply`, and what it cannot say one in `respond`. The bytes leave
-//! through `body`, which at its end, however that comes, drops the request's `access_log::Exchange`
-//! and so writes its line.
+//! A connection is accepted in `listener`, secured by `tls` and `tls_stream`, watched by `client_stream` and served
+//! by hyper as `connection` sets it up, which runs an HTTP/2 connection's `streams` too. Each request goes through
+//! `handler`, which asks the mirror; what it says becomes a response in `reply`, and what it cannot say one in
+//! `respond`. The bytes leave through `body`, which at its end, however that comes, drops the request's
+//! `access_log::Exchange` and so writes its line.
 
 use crate::clock::Clock;
 use crate::mirror::{Mirror, Windows};
@@ -23,7 +23,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
+use tls_stream::RecordStream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -38,12 +40,15 @@ mod connection;
 mod descriptors;
 mod handler;
 mod import;
+mod late_flush;
 mod listener;
 mod reply;
 mod respond;
+mod streams;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod tls_stream;
 mod verify;
 
 /// The most client connections at once; more wait in the backlog. Each costs a file descriptor and, read
@@ -214,10 +219,10 @@ async fn serve_clients(
     let tasks = Tasks::new();
     let _killer = tasks.kill_on_drop();
     listener::accept_until(stop, listener, connections_max, |stream, client, permit| {
-        let (tasks_inner, stop) = (tasks.clone(), stop.clone());
+        let stop = stop.clone();
         let (tls, handler) = (tls.clone(), Arc::clone(&handler));
         tasks.spawn(async move {
-            serve_client(tasks_inner, stop, stream, client, tls, handler).await;
+            serve_client(stop, stream, client, tls, handler).await;
             drop(permit);
         });
     })
@@ -227,13 +232,12 @@ async fn serve_clients(
         0 => tracing::info!("drained"),
         dropped => tracing::warn!(
             dropped,
-            "requests were still running at the end of the drain"
+            "connections were still busy at the end of the drain"
         ),
     }
 }
 
 async fn serve_client(
-    tasks: Tasks,
     stop: CancellationToken,
     stream: TcpStream,
     client: SocketAddr,
@@ -254,12 +258,15 @@ async fn serve_client(
     });
     let Some(tls) = tls else {
         let stream = ClientStream::plain(stream, windows);
-        return connection::serve(tasks, stop, stream, client, service).await;
+        return connection::serve(stop, stream, connection::flushed, client, service).await;
     };
     match tokio::time::timeout(HANDSHAKE_WAIT_MAX, tls.accept(stream)).await {
         Ok(Ok(stream)) => {
-            let stream = ClientStream::new(stream);
-            connection::serve(tasks, stop, stream, client, service).await;
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
+            let stream = ClientStream::new(RecordStream::new(stream));
+            let (stream, flusher) = late_flush::new(stream, is_http2);
+            let flush = |context: &mut Context<'_>| flusher.poll_flush(context);
+            connection::serve(stop, stream, flush, client, service).await;
         }
         Ok(Err(error)) => tracing::debug!(%client, %error, "TLS handshake failed"),
         Err(_late) => tracing::debug!(%client, "TLS handshake took too long"),
@@ -279,10 +286,11 @@ async fn serve_admin(listener: TcpListener, admin: Arc<Admin>, drained: &Cancell
                 let admin = Arc::clone(&admin);
                 async move { Ok::<_, Infallible>(admin.serve(request).await) }
             });
-            let (tasks_inner, stop) = (tasks.clone(), drained.clone());
+            let stop = drained.clone();
             tasks.spawn(async move {
                 let stream = ClientStream::new(stream);
-                connection::serve(tasks_inner, stop, stream, client, service).await;
+                let flush = connection::flushed;
+                connection::serve(stop, stream, flush, client, service).await;
                 drop(permit);
             });
         },

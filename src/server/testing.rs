@@ -130,9 +130,9 @@ impl Server {
             std::future::ready(Ok::<_, Infallible>(answer()))
         });
         self.tasks.spawn(connection::serve(
-            self.tasks.clone(),
             self.stop.clone(),
             ClientStream::new(stream),
+            connection::flushed,
             peer,
             service,
         ));

@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// the wrong file.
 const PEM_BYTES_MAX: u64 = 1024 * 1024;
 
+/// What HTTP/2 is called when client and server agree on a protocol (RFC 9113 section 3.2).
+pub(super) const HTTP2: &[u8] = b"h2";
+
 /// Reads the certificate chain and its key.
 ///
 /// # Errors
@@ -28,7 +31,7 @@ pub(super) fn load(config: &TlsConfig) -> Result<Arc<ServerConfig>, BindError> {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|error| mismatch(config, &error))?;
-    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    server.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(server))
 }
 

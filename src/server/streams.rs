@@ -1,0 +1,219 @@
+//! The requests of one HTTP/2 connection, run by its own task.
+//!
+//! As tasks of their own they would move from core to core: a body's pieces are made by one and sent by the other, and
+//! each wakes the other for every 128 KiB, which costs more than both do in between. Nothing here computes for long, so
+//! that nothing is lost. And what one of them has for another, in either direction, is taken up at once, instead of
+//! after a turn through the scheduler, which wakes another core to see whether that could help.
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use hyper::rt::Executor;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+/// So often requests and connection are polled in turn before other tasks have theirs.
+const ROUNDS_MAX: usize = 8;
+
+type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Takes requests from hyper, which bounds how many there are at once.
+#[derive(Clone, Default)]
+pub(super) struct NewStreams(Arc<Mutex<Vec<Stream>>>);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for NewStreams {
+    fn execute(&self, stream: F) {
+        let mut new = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        new.push(Box::pin(stream));
+    }
+}
+
+/// A connection's requests.
+#[derive(Default)]
+pub(super) struct Streams {
+    new: NewStreams,
+    running: FuturesUnordered<Stream>,
+    wakes: Arc<Wakes>,
+}
+
+impl Streams {
+    /// Where new ones come in.
+    pub(super) fn executor(&self) -> NewStreams {
+        self.new.clone()
+    }
+
+    /// Polls `connection` and its requests until none of them has anything for another.
+    pub(super) fn poll_with<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        mut connection: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        if self.running.is_empty() {
+            // As it always is over HTTP/1.1.
+            let served = connection(context);
+            if served.is_ready() || !self.take_new() {
+                return served;
+            }
+        }
+        self.wakes.begin(context.waker());
+        let ours = Waker::from(Arc::clone(&self.wakes));
+        let mut inner = Context::from_waker(&ours);
+        for _ in 0..ROUNDS_MAX {
+            self.wakes.clear();
+            while let Poll::Ready(Some(())) = self.running.poll_next_unpin(&mut inner) {}
+            let served = connection(&mut inner);
+            if served.is_ready() {
+                return served;
+            }
+            if self.take_new() {
+                self.wakes.wake_by_ref();
+            }
+            if !self.wakes.any() {
+                break;
+            }
+        }
+        self.wakes.end();
+        Poll::Pending
+    }
+
+    /// Whether there was any.
+    fn take_new(&mut self) -> bool {
+        let mut new = self.new.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let were_new = !new.is_empty();
+        self.running.extend(new.drain(..));
+        were_new
+    }
+}
+
+/// Who was woken while it was polled anyway.
+#[derive(Debug, Default)]
+struct Wakes {
+    any: AtomicBool,
+    is_polled: AtomicBool,
+    task: Mutex<Option<Waker>>,
+}
+
+impl Wakes {
+    fn begin(&self, task: &Waker) {
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.clone());
+        self.is_polled.store(true, Ordering::SeqCst);
+    }
+
+    fn clear(&self) {
+        self.any.store(false, Ordering::SeqCst);
+    }
+
+    fn any(&self) -> bool {
+        self.any.load(Ordering::SeqCst)
+    }
+
+    /// From now on the task is woken. That it is no longer polled is said before it is looked whether anybody was
+    /// woken, and by those who wake the other way round: so one of both sees it.
+    fn end(&self) {
+        self.is_polled.store(false, Ordering::SeqCst);
+        if self.any() {
+            self.wake_task();
+        }
+    }
+
+    /// The waker stays: who was given ours keeps it, and may wake again, for as long as the connection lives.
+    fn wake_task(&self) {
+        if let Some(task) = &*self.task.lock().unwrap_or_else(PoisonError::into_inner) {
+            task.wake_by_ref();
+        }
+    }
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.any.store(true, Ordering::SeqCst);
+        if !self.is_polled.load(Ordering::SeqCst) {
+            self.wake_task();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+    use tokio::sync::mpsc;
+    use tokio_util::task::TaskTracker;
+
+    const STREAMS: usize = 100;
+
+    /// Serves until so many streams are done.
+    async fn serve(mut streams: Streams, done: Arc<AtomicUsize>, count: usize) {
+        let connection = |_: &mut Context<'_>| {
+            if done.load(Ordering::SeqCst) == count {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        };
+        let served = poll_fn(|context| streams.poll_with(context, connection));
+        let served = tokio::time::timeout(Duration::from_mins(1), served);
+        served.await.expect("somebody was not woken");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_is_woken_goes_on_and_is_heard_of() {
+        let (streams, done) = (Streams::default(), Arc::new(AtomicUsize::new(0)));
+        let executor = streams.executor();
+        let others = TaskTracker::new();
+        for _ in 0..STREAMS {
+            // Woken by another thread while it is polled, and while it is not.
+            let (sender, mut receiver) = mpsc::channel(1);
+            others.spawn(async move { while sender.send(()).await.is_ok() {} });
+            let done = Arc::clone(&done);
+            executor.execute(async move {
+                for _ in 0..1_000 {
+                    receiver.recv().await.unwrap();
+                }
+                done.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        // The connection is woken by the last stream that ends, whichever that is.
+        let last = Arc::clone(&done);
+        executor.execute(poll_fn(move |context| {
+            if last.load(Ordering::SeqCst) == STREAMS {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }));
+        serve(streams, done, STREAMS).await;
+        others.close();
+        others.wait().await;
+    }
+
+    #[tokio::test]
+    async fn requests_that_come_one_after_the_other_are_all_served() {
+        let (mut streams, done) = (Streams::default(), Arc::new(AtomicUsize::new(0)));
+        let (executor, mut came) = (streams.executor(), 0);
+        let served = poll_fn(|context| {
+            streams.poll_with(context, |_| {
+                // One more with each poll, as many as there are, without another word.
+                if came == done.load(Ordering::SeqCst) && came < STREAMS {
+                    came += 1;
+                    let done = Arc::clone(&done);
+                    executor.execute(async move {
+                        done.fetch_add(1, Ordering::SeqCst);
+                    });
+                    return Poll::Pending;
+                }
+                Poll::Ready(())
+            })
+        });
+        let served = tokio::time::timeout(Duration::from_secs(10), served);
+        served.await.expect("one of them was forgotten");
+        assert_eq!(done.load(Ordering::SeqCst), STREAMS);
+    }
+}
