@@ -154,7 +154,7 @@ async fn http_2_streams_that_are_given_up_hold_up_no_other() {
         let response = within("an answer", sender.send_request(world.request()))
             .await
             .unwrap();
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             return world.assert_blob(response).await;
         }
         let mut body = response.into_body();
