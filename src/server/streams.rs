@@ -5,12 +5,14 @@
 //! that nothing is lost. And what one of them has for another, in either direction, is taken up at once, instead of
 //! after a turn through the scheduler, which wakes another core to see whether that could help.
 
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper::rt::Executor;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 /// So often requests and connection are polled in turn before other tasks have theirs.
@@ -19,28 +21,44 @@ const ROUNDS_MAX: usize = 8;
 type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Takes requests from hyper, which bounds how many there are at once.
-#[derive(Clone, Default)]
-pub(super) struct NewStreams(Arc<Mutex<Vec<Stream>>>);
+///
+/// What it takes has hyper's clone of it inside: it must not be what keeps that alive, or those that come when the
+/// connection ends would be there for ever.
+#[derive(Clone)]
+pub(super) struct NewStreams(Weak<Mutex<Vec<Stream>>>);
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for NewStreams {
     fn execute(&self, stream: F) {
-        let mut new = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        new.push(Box::pin(stream));
+        let Some(new) = self.0.upgrade() else {
+            return; // The connection is over.
+        };
+        // A panic ends this request alone, as it would a task.
+        #[expect(
+            clippy::redundant_async_block,
+            reason = "it drops the request while the thread panics, which the access line then tells"
+        )]
+        let stream = AssertUnwindSafe(async move { stream.await }).catch_unwind();
+        let stream = Box::pin(stream.map(drop));
+        new.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(stream);
     }
 }
 
 /// A connection's requests.
 #[derive(Default)]
 pub(super) struct Streams {
-    new: NewStreams,
+    new: Arc<Mutex<Vec<Stream>>>,
     running: FuturesUnordered<Stream>,
     wakes: Arc<Wakes>,
+    /// Whether there has been any, which over HTTP/1.1 there never is.
+    are_used: bool,
 }
 
 impl Streams {
     /// Where new ones come in.
     pub(super) fn executor(&self) -> NewStreams {
-        self.new.clone()
+        NewStreams(Arc::downgrade(&self.new))
     }
 
     /// Polls `connection` and its requests until none of them has anything for another.
@@ -49,8 +67,7 @@ impl Streams {
         context: &mut Context<'_>,
         mut connection: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        if self.running.is_empty() {
-            // As it always is over HTTP/1.1.
+        if !self.are_used {
             let served = connection(context);
             if served.is_ready() || !self.take_new() {
                 return served;
@@ -79,9 +96,10 @@ impl Streams {
 
     /// Whether there was any.
     fn take_new(&mut self) -> bool {
-        let mut new = self.new.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
         let were_new = !new.is_empty();
         self.running.extend(new.drain(..));
+        self.are_used |= were_new;
         were_new
     }
 }
@@ -100,8 +118,9 @@ impl Wakes {
         self.is_polled.store(true, Ordering::SeqCst);
     }
 
+    /// Reads what it overwrites, and so sees all that was done before that wake.
     fn clear(&self) {
-        self.any.store(false, Ordering::SeqCst);
+        self.any.swap(false, Ordering::SeqCst);
     }
 
     fn any(&self) -> bool {
@@ -131,7 +150,7 @@ impl Wake for Wakes {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.any.store(true, Ordering::SeqCst);
+        self.any.swap(true, Ordering::SeqCst);
         if !self.is_polled.load(Ordering::SeqCst) {
             self.wake_task();
         }
@@ -215,5 +234,39 @@ mod tests {
         let served = tokio::time::timeout(Duration::from_secs(10), served);
         served.await.expect("one of them was forgotten");
         assert_eq!(done.load(Ordering::SeqCst), STREAMS);
+    }
+
+    #[tokio::test]
+    async fn what_comes_as_the_connection_ends_goes_with_it() {
+        let mut streams = Streams::default();
+        let (executor, held) = (streams.executor(), Arc::new(()));
+        poll_fn(|context| {
+            streams.poll_with(context, |_| {
+                // As hyper's do.
+                let holds = (executor.clone(), Arc::clone(&held));
+                executor.execute(async move {
+                    std::future::pending::<()>().await;
+                    drop(holds);
+                });
+                Poll::Ready(())
+            })
+        })
+        .await;
+        drop(streams);
+        assert_eq!(Arc::strong_count(&held), 1);
+        executor.execute(async move { drop(held) });
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_one_request_alone() {
+        let (streams, done) = (Streams::default(), Arc::new(AtomicUsize::new(0)));
+        let executor = streams.executor();
+        executor.execute(async { panic!("a bug, for the test") });
+        let other = Arc::clone(&done);
+        executor.execute(async move {
+            tokio::task::yield_now().await;
+            other.fetch_add(1, Ordering::SeqCst);
+        });
+        serve(streams, done, 1).await;
     }
 }

@@ -227,7 +227,8 @@ impl StoredReader {
             return self.read().await;
         };
         let next = within(start + bytes.len() as u64, WINDOW_BYTES);
-        if from_disk && !next.is_empty() {
+        // One page that was missing does not send all that follow through the blocking pool.
+        if from_disk && !next.is_empty() && !file.is_cached(&next) {
             self.ahead = Ahead::begin(file, next);
         }
         let kept = Kept::Blob {

@@ -193,6 +193,11 @@ impl DiskFile {
         })
     }
 
+    /// Whether [`DiskFile::window_cached`] would give this part now.
+    pub(super) fn is_cached(&self, range: &Range<u64>) -> bool {
+        map::is_cached(&self.file, range)
+    }
+
     /// Reads in another way.
     pub(super) fn read_by<T>(&self, read: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
         self.disk.run(DiskOp::Read, &self.path, || read(&self.file))

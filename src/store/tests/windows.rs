@@ -2,6 +2,7 @@
 
 use super::super::windows::{FIRST_WINDOW_BYTES, WINDOW_BYTES, WINDOW_BYTES_MIN};
 use super::*;
+use std::io::{Read, Seek, SeekFrom};
 
 /// Gives up what the kernel has of a file in memory; a file system that is memory keeps it.
 fn cool(path: &Path) {
@@ -33,6 +34,33 @@ async fn a_cold_blob_comes_in_windows_the_first_of_them_small() {
         let middle = lengths.get(1..lengths.len() - 1).unwrap_or_default();
         assert!(middle.iter().all(|it| *it == WINDOW_BYTES), "{lengths:?}");
         assert!(given.concat() == bytes[range]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_memory_behind_what_is_not_is_not_brought() {
+    let (dir, store) = store();
+    let (digest, bytes) = content(9_500_000);
+    store.put(&digest, "", bytes).await.unwrap();
+    let path = path_of(dir.path(), &digest);
+    let disk_file = store.blob(&digest).await.unwrap().looked_at().0.unwrap();
+    let next = FIRST_WINDOW_BYTES..FIRST_WINDOW_BYTES + WINDOW_BYTES;
+    // The kernel may drop at any time what the test has just read.
+    for _ in 0..20 {
+        cool(&path);
+        let mut file = File::open(&path).unwrap();
+        file.seek(SeekFrom::Start(FIRST_WINDOW_BYTES)).unwrap();
+        file.read_to_end(&mut Vec::new()).unwrap();
+        let blob = store.blob(&digest).await.unwrap();
+        let mut reader = blob.reader(None).in_windows(Windows::default());
+        let first = soon(reader.next()).await.unwrap().unwrap();
+        let brought = disk_file.bringing().available_permits();
+        if disk_file.is_cached(&next) {
+            let from_disk = first.len() as u64 == FIRST_WINDOW_BYTES;
+            println!("{} bytes first, from the disk: {from_disk}", first.len());
+            assert_eq!(brought, super::super::windows::BROUGHT_AT_ONCE_MAX);
+            return;
+        }
     }
 }
 
