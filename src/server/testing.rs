@@ -52,6 +52,17 @@ pub(super) fn exchange(metrics: &Metrics) -> Box<Exchange> {
     Box::new(exchange)
 }
 
+/// So many bytes that nothing repeats soon.
+pub(super) fn content(length: usize) -> Vec<u8> {
+    (0..251_u8).cycle().step_by(31).take(length).collect()
+}
+
+/// The next number below `limit` of the sequence that `seed` begins.
+pub(super) fn below(seed: &mut u64, limit: usize) -> usize {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    usize::try_from(*seed >> 33).unwrap() % limit
+}
+
 /// The log lines of this thread, for as long as it lives.
 pub(super) struct Logs {
     written: Arc<Mutex<Vec<u8>>>,

@@ -2,7 +2,7 @@
 //!
 //! `tokio_rustls` passes on what a write has become before it takes another. HTTP/2 writes frame by frame, 16 KiB each:
 //! a system call, and a segment on the network, for every record. Here records are sent when there are 64 KiB of them,
-//! or when the writer flushes, as hyper does whenever it has nothing more to write.
+//! or when the writer flushes, which `late_flush` has HTTP/2 do only when there is nothing more to write.
 
 use super::client_stream::Socket;
 use std::io::{self, IoSlice, Write};
@@ -125,6 +125,7 @@ impl AsyncWrite for RecordStream {
 mod tests {
     use super::*;
     use crate::server::late_flush;
+    use crate::server::testing::{below, content};
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
     use rustls::{ClientConfig, RootCertStore, ServerConfig};
     use socket2::SockRef;
@@ -163,15 +164,6 @@ mod tests {
             TlsAcceptor::from(Arc::new(accepting)).accept(called)
         );
         (RecordStream::new(server.unwrap()), client.unwrap())
-    }
-
-    fn below(seed: &mut u64, limit: usize) -> usize {
-        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        usize::try_from(*seed >> 33).unwrap() % limit
-    }
-
-    fn content(length: usize) -> Vec<u8> {
-        (0..251_u8).cycle().step_by(31).take(length).collect()
     }
 
     #[tokio::test]

@@ -185,8 +185,8 @@ impl DiskFile {
     /// The same, if the kernel has it in memory already: waits for no disk.
     pub(super) fn window_cached(&self, range: &Range<u64>) -> io::Result<Option<Bytes>> {
         self.disk.run(DiskOp::Read, &self.path, || {
-            let cached = map::is_cached(&self.file, range);
-            Ok(cached
+            Ok(self
+                .is_cached(range)
                 .then(|| map::map(&self.file, range).ok())
                 .flatten()
                 .map(map::bytes))

@@ -1,6 +1,7 @@
 use super::*;
 use crate::clock::{ManualClock, Timestamp};
 use crate::oci::{Algorithm, Digest};
+use crate::server::testing::{below, content};
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 use bytes::{Buf, Bytes};
@@ -89,7 +90,7 @@ async fn source() -> Source {
     };
     let clock = Arc::new(ManualClock::new(Timestamp(1)));
     let store = Store::open(&config, clock, Metrics::new(std::iter::empty())).unwrap();
-    let content: Vec<u8> = (0..251_u8).cycle().step_by(31).take(9_000_000).collect();
+    let content = content(9_000_000);
     let (digest, content) = (
         Digest::of(Algorithm::Sha256, &content),
         Bytes::from(content),
@@ -153,11 +154,6 @@ async fn write_all(stream: &mut ClientStream<TcpStream>, mut queue: VecDeque<Byt
             queue.pop_front();
         }
     }
-}
-
-fn below(seed: &mut u64, limit: usize) -> usize {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-    usize::try_from(*seed >> 33).unwrap() % limit
 }
 
 #[tokio::test]
