@@ -2,75 +2,29 @@
 //! never a repository, a tag or a digest. A name that is not configured counts under the empty label.
 
 mod disk;
+mod labels;
 mod scrub;
+mod set;
 mod totals;
 mod trouble;
 
 use disk::Disk;
 pub use disk::DiskOp;
-use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use labels::{ByKind, ByOutcome};
+pub use labels::{EvictReason, Kind, Outcome};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 use scrub::Scrub;
+use set::{NO_LABELS, Set};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 pub use totals::Totals;
 use trouble::Trouble;
 
-/// Seconds to the first byte: from a hit in memory (well under a millisecond) to containerd's limit
-/// for a response's head, 30 s.
-const FIRST_BYTE_BUCKETS: [f64; 15] = [
-    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-];
 /// The label of requests that name no upstream, or none that is configured.
 const NO_UPSTREAM: &str = "";
 /// The statuses of upstream requests that are shown as 0 from the start: what an alert is made of.
 const STATUSES_SHOWN: [&str; 6] = ["200", "401", "429", "timeout", "connect", "error"];
-/// What kind of thing a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names are the protocol's")]
-pub enum Kind {
-    Manifest,
-    Blob,
-    Tags,
-    Referrers,
-    Other,
-}
-
-/// How a request was answered: `Cache-Status` and the metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// From the store, fresh.
-    Hit,
-    /// Fetched from upstream for this request, and stored.
-    Miss,
-    /// Joined a fetch already under way.
-    Collapsed,
-    /// From the store, past its freshness, because upstream could not answer.
-    Stale,
-    /// Partly from the store.
-    Partial,
-    /// Passed through without being stored.
-    Bypass,
-    /// An error was answered.
-    Error,
-}
-
-/// Why bytes were evicted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EvictReason {
-    /// To make room.
-    Size,
-    /// The content was damaged.
-    Damaged,
-    /// An operator removed it.
-    Removed,
-    /// Nobody used it for longer than it is kept.
-    Age,
-}
-
 /// All metrics of the process. Cheap to clone (an `Arc` inside).
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -109,126 +63,6 @@ struct Upstream {
     bytes: IntCounter,
     /// Every login of every endpoint is limited until then.
     limited_until: Mutex<Option<Instant>>,
-}
-
-/// One value for each [`Kind`].
-#[derive(Debug)]
-struct ByKind<T>([T; Kind::ALL.len()]);
-
-impl<T> ByKind<T> {
-    fn new(value: impl FnMut(Kind) -> T) -> Self {
-        Self(Kind::ALL.map(value))
-    }
-    fn of(&self, kind: Kind) -> &T {
-        let [manifest, blob, tags, referrers, other] = &self.0;
-        match kind {
-            Kind::Manifest => manifest,
-            Kind::Blob => blob,
-            Kind::Tags => tags,
-            Kind::Referrers => referrers,
-            Kind::Other => other,
-        }
-    }
-}
-
-/// One value for each [`Outcome`].
-#[derive(Debug)]
-struct ByOutcome<T>([T; Outcome::ALL.len()]);
-
-impl<T> ByOutcome<T> {
-    fn new(value: impl FnMut(Outcome) -> T) -> Self {
-        Self(Outcome::ALL.map(value))
-    }
-    fn of(&self, outcome: Outcome) -> &T {
-        let [hit, miss, collapsed, stale, partial, bypass, error] = &self.0;
-        match outcome {
-            Outcome::Hit => hit,
-            Outcome::Miss => miss,
-            Outcome::Collapsed => collapsed,
-            Outcome::Stale => stale,
-            Outcome::Partial => partial,
-            Outcome::Bypass => bypass,
-            Outcome::Error => error,
-        }
-    }
-}
-
-impl Kind {
-    /// Every kind, in the order of the labels' documentation.
-    pub const ALL: [Self; 5] = [
-        Self::Manifest,
-        Self::Blob,
-        Self::Tags,
-        Self::Referrers,
-        Self::Other,
-    ];
-
-    /// The label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Manifest => "manifest",
-            Self::Blob => "blob",
-            Self::Tags => "tags",
-            Self::Referrers => "referrers",
-            Self::Other => "other",
-        }
-    }
-}
-
-impl Outcome {
-    /// Every outcome, in the order of the labels' documentation.
-    pub const ALL: [Self; 7] = [
-        Self::Hit,
-        Self::Miss,
-        Self::Collapsed,
-        Self::Stale,
-        Self::Partial,
-        Self::Bypass,
-        Self::Error,
-    ];
-
-    /// The label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Miss => "miss",
-            Self::Collapsed => "collapsed",
-            Self::Stale => "stale",
-            Self::Partial => "partial",
-            Self::Bypass => "bypass",
-            Self::Error => "error",
-        }
-    }
-
-    /// The `Cache-Status` value (RFC 9211): `roadstead; hit`, `roadstead; fwd=miss; stored`,
-    /// `roadstead; fwd=miss; collapsed`, `roadstead; fwd=stale`, `…partial`, `…bypass`; an error: `roadstead; fwd=miss`.
-    #[must_use]
-    pub fn cache_status(self) -> &'static str {
-        match self {
-            Self::Hit => "roadstead; hit",
-            Self::Miss => "roadstead; fwd=miss; stored",
-            Self::Collapsed => "roadstead; fwd=miss; collapsed",
-            Self::Stale => "roadstead; fwd=stale",
-            Self::Partial => "roadstead; fwd=partial",
-            Self::Bypass => "roadstead; fwd=bypass",
-            Self::Error => "roadstead; fwd=miss",
-        }
-    }
-}
-
-impl EvictReason {
-    /// The label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Size => "size",
-            Self::Damaged => "damaged",
-            Self::Removed => "removed",
-            Self::Age => "age",
-        }
-    }
 }
 
 impl Metrics {
@@ -441,52 +275,6 @@ impl Upstream {
         }
     }
 }
-
-/// Registers metrics as it makes them.
-struct Set(Registry);
-
-#[expect(
-    clippy::expect_used,
-    reason = "a metric fails to register only for its name or labels, which are constants here that a test registers"
-)]
-impl Set {
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        let counters = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid name");
-        self.register(Box::new(counters.clone()));
-        counters
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        let gauges = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid name");
-        self.register(Box::new(gauges.clone()));
-        gauges
-    }
-
-    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        let gauges = GaugeVec::new(Opts::new(name, help), labels).expect("a valid name");
-        self.register(Box::new(gauges.clone()));
-        gauges
-    }
-
-    fn first_byte(&self) -> ByKind<ByOutcome<Histogram>> {
-        let options = HistogramOpts::new(
-            "roadstead_first_byte_seconds",
-            "Time from a request's arrival to the first byte of its answer's body.",
-        )
-        .buckets(FIRST_BYTE_BUCKETS.to_vec());
-        let histograms = HistogramVec::new(options, &["kind", "outcome"]).expect("a valid name");
-        self.register(Box::new(histograms.clone()));
-        ByKind::new(|kind| {
-            ByOutcome::new(|outcome| histograms.with_label_values(&[kind.label(), outcome.label()]))
-        })
-    }
-
-    fn register(&self, collector: Box<dyn prometheus::core::Collector>) {
-        self.0.register(collector).expect("a name used once");
-    }
-}
-
-const NO_LABELS: [&str; 0] = [];
 
 /// An HTTP status, or what stands for one where there was none.
 fn is_status(text: &str) -> bool {
