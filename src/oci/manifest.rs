@@ -77,6 +77,9 @@ pub enum ManifestError {
     /// Neither its content type nor its structure says what it is.
     #[error("not a manifest of a known kind")]
     UnknownKind,
+    /// Its `mediaType` or `artifactType` is too long for one, or has other characters (RFC 6838, section 4.2).
+    #[error("it has a media type that is none by RFC 6838")]
+    ImpossibleType,
 }
 
 /// Reads a manifest. An object with an unknown media type is passed with the descriptors found
@@ -89,6 +92,9 @@ pub enum ManifestError {
 /// [`ManifestError`]: for example an HTML login page under status 200.
 pub fn inspect(content_type: Option<&str>, bytes: &[u8]) -> Result<Inspection, ManifestError> {
     let document = Document::parse(bytes).ok_or(ManifestError::NotJson)?;
+    if document.has_impossible_type {
+        return Err(ManifestError::ImpossibleType);
+    }
     let media_type = media_type(content_type, &document).ok_or(ManifestError::UnknownKind)?;
     let format = Format::of(&media_type);
     let is_schema1 = matches!(format, Format::Schema1)

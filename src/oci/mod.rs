@@ -13,6 +13,7 @@ pub mod error;
 pub mod image;
 pub mod link;
 pub mod manifest;
+pub mod media_type;
 pub mod name;
 pub mod range;
 pub mod route;

@@ -15,7 +15,7 @@ use super::Store;
 use super::index::{Index, Pair, Table};
 use super::records::{self, BlobRecord, Link, LinkRecord, TagRecord};
 use crate::oci::directory::Source;
-use crate::oci::{AcceptClass, Digest, Tag};
+use crate::oci::{AcceptClass, Digest, Tag, media_type};
 
 /// Links kept in memory, at about 200 bytes each.
 const LINKS_IN_MEMORY: u64 = 50_000;
@@ -330,7 +330,9 @@ impl Store {
         let bytes = self
             .off_thread(move |known| known.index.read(Table::MediaTypes, &key))
             .await;
-        String::from_utf8(bytes??).ok()
+        let text = String::from_utf8(bytes??).ok()?;
+        // Versions before took any text for one.
+        media_type::essence(&text).map(str::to_owned)
     }
 
     /// The repositories that something is known of, sorted by upstream and name,

@@ -17,7 +17,7 @@ use super::health::{Health, Need};
 use super::{BlobBody, FetchError, Parallel};
 use crate::oci::link::{self, NextPage};
 use crate::oci::manifest::{MANIFEST_BYTES_MAX, media};
-use crate::oci::{AcceptClass, Digest, Reference, Repository, UpstreamName};
+use crate::oci::{AcceptClass, Digest, Reference, Repository, UpstreamName, media_type};
 use crate::telemetry::Kind;
 
 /// One of an upstream's endpoints, by its place in the configuration.
@@ -468,9 +468,7 @@ fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String>
 
 pub(super) fn content_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    let essence = value.split(';').next()?.trim();
-    let fits = !essence.is_empty() && essence.len() <= HEADER_BYTES_MAX;
-    fits.then(|| essence.to_owned())
+    media_type::essence(value).map(str::to_owned)
 }
 
 pub(super) fn digest(headers: &HeaderMap) -> Option<Digest> {

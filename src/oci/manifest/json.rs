@@ -4,7 +4,7 @@
 //! a hostile document of some megabytes costs no more memory than its descriptors.
 
 use super::media;
-use crate::oci::Digest;
+use crate::oci::{Digest, media_type};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
@@ -12,6 +12,8 @@ use std::fmt;
 #[derive(Default)]
 pub(super) struct Document {
     pub(super) media_type: Option<String>,
+    /// Whether it says that it, or what it is an artifact of, has a type that cannot be one.
+    pub(super) has_impossible_type: bool,
     pub(super) config: Option<Descriptor>,
     pub(super) layers: Option<Vec<Descriptor>>,
     pub(super) blobs: Option<Vec<Descriptor>>,
@@ -66,7 +68,18 @@ impl Document {
 impl Members for Document {
     fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "mediaType" => self.media_type = value::<Text, _>(map)?.0,
+            "mediaType" => {
+                self.media_type = None;
+                match value::<MediaType, _>(map)? {
+                    MediaType::Type(media_type) => self.media_type = Some(media_type),
+                    MediaType::Impossible => self.has_impossible_type = true,
+                    MediaType::Unsaid => {}
+                }
+            }
+            "artifactType" => {
+                let artifact_type = value::<MediaType, _>(map)?;
+                self.has_impossible_type |= matches!(artifact_type, MediaType::Impossible);
+            }
             "schemaVersion" => self.schema_version = value::<Number, _>(map)?.0,
             "config" => {
                 let config = value::<Object<Parts>, _>(map)?.0;
@@ -117,7 +130,13 @@ impl Members for Parts {
             "digest" => self.digest = value::<Text, _>(map)?.0,
             "blobSum" => self.blob_sum = value::<Text, _>(map)?.0,
             "size" => self.size = value::<Number, _>(map)?.0,
-            "mediaType" => self.media_type = value::<Text, _>(map)?.0,
+            // Here it only hints where to fetch from. What cannot be one says nothing, and is not kept.
+            "mediaType" => {
+                self.media_type = match value::<MediaType, _>(map)? {
+                    MediaType::Type(media_type) => Some(media_type),
+                    MediaType::Impossible | MediaType::Unsaid => None,
+                };
+            }
             "urls" => {
                 let First(url) = value::<First<Text>, _>(map)?;
                 self.foreign = url.is_some();
@@ -189,6 +208,25 @@ struct Text(Option<String>);
 impl Shape for Text {
     fn text(&mut self, text: &str) {
         self.0 = Some(text.to_owned());
+    }
+}
+
+/// A media type, without parameters. An empty one is as none.
+#[derive(Default)]
+enum MediaType {
+    #[default]
+    Unsaid,
+    Type(String),
+    /// A text that is none by its length or characters.
+    Impossible,
+}
+impl Shape for MediaType {
+    fn text(&mut self, text: &str) {
+        *self = match media_type::essence(text) {
+            _ if text.is_empty() => Self::Unsaid,
+            Some(essence) => Self::Type(essence.to_owned()),
+            None => Self::Impossible,
+        };
     }
 }
 

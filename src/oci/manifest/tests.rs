@@ -306,6 +306,39 @@ fn members_of_an_unexpected_type_are_passed_over() {
 }
 
 #[test]
+fn a_media_type_is_one_by_the_rfc_or_the_manifest_is_none() {
+    // It is kept for each manifest and tag, and sent as a header: once, one of 4 MB was.
+    let long = format!("application/{}", "x".repeat(4_000_000));
+    let escapes = "application/\u{1b}]0;owned\u{7}";
+    for (impossible, key) in [
+        (long.as_str(), "mediaType"),
+        (long.as_str(), "artifactType"),
+        (escapes, "mediaType"),
+        (escapes, "artifactType"),
+        ("a/b\r\nset-cookie: c", "mediaType"),
+        ("manifest", "mediaType"),
+    ] {
+        let mut document = image();
+        document[key] = json!(impossible);
+        for content_type in [Some(media::OCI_MANIFEST), None] {
+            let result = read(content_type, &document);
+            assert_eq!(result, Err(ManifestError::ImpossibleType), "{key}");
+        }
+    }
+    let mut document = image();
+    document["mediaType"] = json!(format!("{}; charset=utf-8", media::OCI_MANIFEST));
+    let inspection = read(None, &document).unwrap();
+    assert_eq!(inspection.media_type, media::OCI_MANIFEST);
+    // In a descriptor it is a hint, of which nothing is kept that cannot be one.
+    let mut document = image();
+    document["layers"][0]["mediaType"] = json!(long);
+    document["layers"][1]["mediaType"] = json!(escapes);
+    let children = read(None, &document).unwrap().children;
+    let types: Vec<_> = children.iter().map(|c| c.media_type.as_deref()).collect();
+    assert_eq!(types, [Some(CONFIG), None, None]);
+}
+
+#[test]
 fn deep_nesting_is_an_error_or_skipped_and_no_overflow() {
     let deep = "[".repeat(1_000_000);
     assert_eq!(inspect(None, deep.as_bytes()), Err(ManifestError::NotJson));
@@ -465,6 +498,11 @@ proptest! {
             prop_assert_eq!(result, Err(ManifestError::NotJson));
             return Ok(());
         };
+        if result == Err(ManifestError::ImpossibleType) {
+            let says = |key: &str| members.get(key).is_some_and(Value::is_string);
+            prop_assert!(says("mediaType") || says("artifactType"));
+            return Ok(());
+        }
         if !members.contains_key("errors") {
             let digests: Vec<Digest> = result.unwrap().children.iter().map(|c| c.digest).collect();
             let unique: HashSet<&Digest> = digests.iter().collect();
