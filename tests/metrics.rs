@@ -13,7 +13,8 @@
 mod common;
 
 use common::images::{self, Blob};
-use common::{Dialect, FakeRegistry, Fault, Image, Kind, Mirror, Rule};
+use common::{Dialect, FakeRegistry, Fault, Image, Kind, Mirror, MirrorBuilder, Rule};
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 struct World {
@@ -115,6 +116,10 @@ async fn labels_are_closed() {
         "stale",
         "partial",
         "bypass",
+        "not_found",
+        "denied",
+        "limited",
+        "rejected",
         "error",
     ];
     for sample in world.mirror.metrics().await.0 {
@@ -156,7 +161,10 @@ async fn values_move() {
         .mirror
         .wait_for_metrics("two pulls to be counted", |samples| {
             samples.sum("roadstead_client_bytes_total", blob) >= both
-                && samples.sum("roadstead_requests_total", &outcome("manifest", "error")) >= 1.0
+                && samples.sum(
+                    "roadstead_requests_total",
+                    &outcome("manifest", "not_found"),
+                ) >= 1.0
         })
         .await;
     let samples = world.mirror.metrics().await;
@@ -169,7 +177,8 @@ async fn values_move() {
     assert_eq!(requests("blob", "hit"), "1");
     assert_eq!(requests("manifest", "miss"), "1");
     assert_eq!(requests("manifest", "hit"), "1");
-    assert_eq!(requests("manifest", "error"), "1");
+    assert_eq!(requests("manifest", "not_found"), "1");
+    assert_eq!(requests("manifest", "error"), "0", "a misspelt name");
     assert_eq!(
         samples
             .sum("roadstead_client_bytes_total", blob)
@@ -193,6 +202,99 @@ async fn values_move() {
     assert_eq!(count.to_string(), "1");
     assert!(samples.sum("roadstead_cache_bytes", &[]) >= 300_000.0);
     assert!(samples.sum("roadstead_cache_blobs", &[]) >= 1.0);
+}
+
+/// A misspelt name, a private repository and a limit are nobody's failure, and woke people as if they were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_asks_wrongly_is_no_error() {
+    let registry = FakeRegistry::start().await;
+    let image = images::image(92, &[300_000], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &image);
+    let mirror = MirrorBuilder::of(&registry)
+        .with(|config| config.tags.defaults.negative_ttl = Duration::from_secs(60))
+        .start()
+        .await;
+    let blob = format!("/v2/team/app/blobs/{}", image.layers[0].digest);
+    assert_eq!(mirror.get(&blob).await.status, 200);
+    mirror.wait_for_fills().await;
+    let tag = |name: &str| format!("/v2/team/app/manifests/{name}");
+    let missing = format!("/v2/team/app/blobs/sha256:{}", "0".repeat(64));
+    let found = [
+        (tag("none"), 404, "fwd=miss; fwd-status=404"),
+        (tag("none"), 404, "hit; detail=negative"),
+        (missing.clone(), 404, "fwd=miss; fwd-status=404"),
+        (missing, 404, "hit; detail=negative"),
+        (
+            "/v2/x/y/manifests/v1?ns=evil.example".to_owned(),
+            404,
+            "hit; detail=negative",
+        ),
+    ];
+    for (path, status, said) in &found {
+        let answer = mirror.get(path).await;
+        let expected = format!("roadstead; {said}");
+        assert_eq!(
+            (answer.status, answer.header("cache-status")),
+            (*status, &*expected),
+            "{path}"
+        );
+    }
+    assert_eq!(
+        mirror
+            .get_with(&blob, &[("Range", "bytes=300000-")])
+            .await
+            .status,
+        416
+    );
+    let upstream = [
+        (401, 403, "denied"),
+        (403, 403, "denied"),
+        (429, 429, "limited"),
+        (500, 502, "error"),
+    ];
+    for (status, told, outcome) in upstream {
+        registry.fault(Rule::all(Kind::Manifest), Fault::Status(status));
+        let before = outcomes(&mirror, "manifest", outcome).await;
+        let answer = mirror.get(&tag(&format!("t{status}"))).await;
+        assert_eq!(answer.status, told);
+        let expected = format!("roadstead; fwd=miss; fwd-status={status}");
+        assert_eq!(answer.header("cache-status"), expected);
+        let after = outcomes(&mirror, "manifest", outcome).await;
+        assert_eq!(after - before, 1, "{status} is {outcome}");
+        registry.heal();
+    }
+    for (kind, outcome, count) in [
+        ("manifest", "not_found", 2),
+        ("manifest", "denied", 2),
+        ("manifest", "limited", 1),
+        ("manifest", "error", 1),
+        ("blob", "not_found", 2),
+        ("blob", "rejected", 1),
+        ("blob", "error", 0),
+    ] {
+        assert_eq!(
+            outcomes(&mirror, kind, outcome).await,
+            count,
+            "{kind} {outcome}"
+        );
+    }
+    let status = mirror.admin.get("/api/v1/status").await.text();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let traffic = &status["traffic"];
+    assert_eq!(traffic["not_found"], 4);
+    assert_eq!(traffic["refused"], 4);
+    assert_eq!(traffic["errors"], 1);
+}
+
+async fn outcomes(mirror: &Mirror, kind: &str, outcome: &str) -> u64 {
+    let labels = [
+        ("kind", kind),
+        ("upstream", "docker.io"),
+        ("outcome", outcome),
+    ];
+    let samples = mirror.metrics().await;
+    let count = samples.sum("roadstead_requests_total", &labels);
+    count.to_string().parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

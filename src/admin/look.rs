@@ -88,9 +88,11 @@ fn show_cache(status: &Status) {
 fn show_traffic(status: &Status) {
     let traffic = &status.traffic;
     say(&format!(
-        "hits    {} of {}; {}",
+        "hits    {} of {}; {} not found, {} refused, {}",
         percent(traffic.hit_ratio),
         plural(traffic.pulls, "pull"),
+        traffic.not_found,
+        traffic.refused,
         plural(traffic.errors, "error"),
     ));
     say(&format!(

@@ -107,10 +107,15 @@ impl Inner {
                     let total = started.inspect_err(|error| {
                         self.note_unknown(source, What::Blob(*digest), error);
                     })?;
+                    let outcome = if fill.was_taken_up() {
+                        Outcome::Partial
+                    } else {
+                        Outcome::Miss
+                    };
                     let content = self.filling(fill, source, digest, asked).await;
                     return Ok(BlobAnswer {
                         total,
-                        outcome: Outcome::Miss,
+                        outcome,
                         content,
                     });
                 }

@@ -19,6 +19,9 @@ pub enum MirrorError {
     /// Upstream says that the blob does not exist.
     #[error("blob unknown to upstream")]
     BlobUnknown,
+    /// Upstream said so a moment ago, and was not asked again.
+    #[error(transparent)]
+    Remembered(Box<Self>),
     /// Upstream refuses our credentials (401), or has done so less than a minute ago.
     #[error("upstream refuses our credentials")]
     Unauthorized,
@@ -110,6 +113,7 @@ impl MirrorError {
     pub(super) fn failure(&self) -> Failure {
         match self {
             Self::ManifestUnknown | Self::NameUnknown | Self::BlobUnknown => Failure::Deleted,
+            Self::Remembered(said) => said.failure(),
             Self::Unauthorized | Self::Denied => Failure::Denied,
             Self::RateLimited { .. } => Failure::RateLimited,
             Self::Upstream(FetchError::Status(500..) | FetchError::Unavailable { .. }) => {
@@ -126,6 +130,29 @@ impl MirrorError {
             | Self::Loop(_)
             | Self::NotStored { .. }
             | Self::Store(_) => Failure::Unreachable,
+        }
+    }
+
+    /// The status with which upstream refused, if it was asked and that is why.
+    #[must_use]
+    pub fn upstream_status(&self) -> Option<u16> {
+        match self {
+            Self::ManifestUnknown | Self::NameUnknown | Self::BlobUnknown => Some(404),
+            Self::Unauthorized => Some(401),
+            Self::Denied => Some(403),
+            Self::RateLimited { .. } => Some(429),
+            Self::Upstream(FetchError::Status(status)) => Some(*status),
+            Self::Upstream(FetchError::Unavailable { .. }) => Some(503),
+            Self::Remembered(_)
+            | Self::Upstream(_)
+            | Self::Timeout(_)
+            | Self::WrongContent { .. }
+            | Self::ManifestInvalid(_)
+            | Self::Busy(_)
+            | Self::ShuttingDown
+            | Self::Loop(_)
+            | Self::NotStored { .. }
+            | Self::Store(_) => None,
         }
     }
 

@@ -98,7 +98,7 @@ impl Inner {
         let now = self.clock.now();
         // A clock that was set back makes an answer look as if it came from the future: it is asked again.
         if at <= now && now.since(at) < self.negative_ttl(source, what) {
-            return Err(error);
+            return Err(MirrorError::Remembered(Box::new(error)));
         }
         self.negative.answers.invalidate(&key);
         Ok(())

@@ -23,7 +23,7 @@ const FOREVER: HeaderValue = HeaderValue::from_static("max-age=31536000, immutab
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// A response, but for what all responses have in common.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ impl Reply {
         let (status, mut content, content_range) =
             match conditions::select(request, tag.digest(), head.total) {
                 Selection::Whole => (StatusCode::OK, open(None, head.total), None),
-                Selection::Unsatisfiable => return Err(Refusal::range(head.total)),
+                Selection::Unsatisfiable => return Err(Refusal::range(head.total, head.outcome)),
                 Selection::Part(part) => {
                     let last = part.end.saturating_sub(1);
                     let total = head.total.unwrap_or(part.end);
@@ -186,7 +186,9 @@ impl Reply {
             Kind::Manifest | Kind::Blob | Kind::Tags | Kind::Referrers => true,
             Kind::Other => false,
         };
-        if pull {
+        if !pull {
+            self.headers.remove(CACHE_STATUS);
+        } else if !self.headers.contains_key(CACHE_STATUS) {
             let value = HeaderValue::from_static(self.outcome.cache_status());
             self.headers.insert(CACHE_STATUS, value);
         }

@@ -30,8 +30,20 @@ pub(super) struct Refusal {
     code: ErrorCode,
     message: Cow<'static, str>,
     extra: Extra,
+    found: Found,
     /// For the log only.
     cause: Option<String>,
+}
+
+/// What `Cache-Status` says of an answer that is no success.
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    /// Upstream was asked, and said this if anything.
+    Forwarded(Option<u16>),
+    /// What upstream said a moment ago, or what this mirror knows by itself.
+    Remembered,
+    /// As of the success that it would have been.
+    As(Outcome),
 }
 
 /// The header that belongs to a status.
@@ -58,17 +70,19 @@ impl Refusal {
             code,
             message: message.into(),
             extra: Extra::Nothing,
+            found: Found::Forwarded(None),
             cause: Some(Chain(cause).to_string()),
         }
     }
 
-    /// 416: `total` bytes exist, and none of those asked for.
-    pub(super) fn range(total: Option<u64>) -> Self {
+    /// 416: `total` bytes exist, and none of those asked for. `found`: how the blob was.
+    pub(super) fn range(total: Option<u64>, found: Outcome) -> Self {
         Self {
             status: StatusCode::RANGE_NOT_SATISFIABLE,
             code: ErrorCode::RangeInvalid,
             message: "the range asked for does not exist".into(),
             extra: Extra::Total(total),
+            found: Found::As(found),
             cause: None,
         }
     }
@@ -86,12 +100,39 @@ impl Refusal {
         if let Some((name, value)) = self.extra.header() {
             headers.insert(name, value);
         }
+        headers.insert(reply::CACHE_STATUS, self.found.cache_status());
         let body = error::envelope(self.code, &self.message, None);
         Reply {
             status: self.status,
             headers,
             content: Content::Full(Bytes::from(body)),
-            outcome: Outcome::Error,
+            outcome: outcome(self.status),
+        }
+    }
+}
+
+/// How an answer with such a status counts.
+fn outcome(status: StatusCode) -> Outcome {
+    match status {
+        StatusCode::NOT_FOUND => Outcome::NotFound,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Denied,
+        StatusCode::TOO_MANY_REQUESTS => Outcome::Limited,
+        status if status.is_client_error() => Outcome::Rejected,
+        _ => Outcome::Error,
+    }
+}
+
+impl Found {
+    fn cache_status(self) -> HeaderValue {
+        match self {
+            Self::Forwarded(None) => HeaderValue::from_static("roadstead; fwd=miss"),
+            Self::Forwarded(Some(status)) => {
+                let text = format!("roadstead; fwd=miss; fwd-status={status}");
+                HeaderValue::try_from(text)
+                    .unwrap_or(HeaderValue::from_static("roadstead; fwd=miss"))
+            }
+            Self::Remembered => HeaderValue::from_static("roadstead; hit; detail=negative"),
+            Self::As(outcome) => HeaderValue::from_static(outcome.cache_status()),
         }
     }
 }
@@ -124,6 +165,13 @@ impl From<MirrorError> for Refusal {
         use ErrorCode as Code;
         use MirrorError as E;
         use StatusCode as Status;
+        let (error, found) = match error {
+            E::Remembered(said) => (*said, Found::Remembered),
+            error => {
+                let found = Found::Forwarded(error.upstream_status());
+                (error, found)
+            }
+        };
         let (status, code, message) = match &error {
             E::ManifestUnknown => (
                 Status::NOT_FOUND,
@@ -152,12 +200,14 @@ impl From<MirrorError> for Refusal {
                 Code::Unavailable,
                 phrase::STOPPING,
             ),
-            E::NotStored { .. } | E::Store(_) => {
+            // What is remembered is what upstream said, and not that it was remembered.
+            E::Remembered(_) | E::NotStored { .. } | E::Store(_) => {
                 let status = Status::INTERNAL_SERVER_ERROR;
                 (status, Code::Unknown, phrase::STORE)
             }
         };
         let mut refusal = Self::new(status, code, message, &error);
+        refusal.found = found;
         if let E::RateLimited { retry_after } = error {
             refusal.extra = Extra::RetryAfter(retry_after.unwrap_or(RETRY_AFTER_LIMITED));
         } else if status == Status::SERVICE_UNAVAILABLE {
@@ -212,7 +262,9 @@ impl From<ResolveError> for Refusal {
             ResolveError::Repository => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
         };
         // The text says which upstreams exist: clients print the message, never the detail.
-        Self::new(status, code, error.to_string(), &error)
+        let mut refusal = Self::new(status, code, error.to_string(), &error);
+        refusal.found = Found::Remembered;
+        refusal
     }
 }
 

@@ -12,6 +12,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -190,6 +191,12 @@ impl<E: Clone> Fill<E> {
             Phase::Starting | Phase::Streaming => self.progress.has_changed().is_err(),
             Phase::Verified => false,
         }
+    }
+
+    /// Whether it went on with what an earlier transfer left. Known once it has started.
+    #[must_use]
+    pub fn was_taken_up(&self) -> bool {
+        self.shared.taken_up.load(Ordering::Relaxed)
     }
 
     /// How far it is.

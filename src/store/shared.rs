@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -51,6 +51,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     readers: AtomicUsize,
     pub(super) wants: Arc<Wants>,
+    /// Whether it went on with what an earlier transfer left.
+    pub(super) taken_up: AtomicBool,
     /// Set at the commit: the blob stays open as long as anybody holds the fill.
     pub(super) pin: OnceLock<Pin>,
 }
@@ -114,6 +116,7 @@ impl Shared {
             }),
             readers: AtomicUsize::new(0),
             wants: Arc::default(),
+            taken_up: AtomicBool::new(false),
             pin: OnceLock::new(),
         }
     }

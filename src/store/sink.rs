@@ -88,6 +88,7 @@ impl Sink {
             sink.room.grow_to(recorded.end())?;
             tracing::info!(%digest, bytes, "taking up a download that an earlier run left off");
             sink.shared.take_up(recorded);
+            sink.shared.taken_up.store(true, Ordering::Relaxed);
         }
         Ok(sink)
     }

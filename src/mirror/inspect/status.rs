@@ -64,14 +64,20 @@ pub struct CacheStatus {
 /// What was asked for and moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Traffic {
-    /// Requests for manifests and blobs, errors left out.
+    /// Requests for manifests and blobs that were answered with them.
     pub pulls: u64,
     /// Those that needed no transfer of their own.
     pub hits: u64,
     /// `hits` of `pulls`; absent before the first one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hit_ratio: Option<f64>,
-    /// Requests that were answered with an error.
+    /// Requests for what does not exist (404).
+    #[serde(default)]
+    pub not_found: u64,
+    /// Requests that were refused (any other 4xx): upstream denies it or limits us, or they make no sense.
+    #[serde(default)]
+    pub refused: u64,
+    /// Requests in which upstream or this mirror failed (5xx).
     pub errors: u64,
     /// Bytes handed to clients.
     pub client_bytes: u64,
@@ -242,6 +248,8 @@ impl Traffic {
             pulls: totals.pulls,
             hits: totals.hits,
             hit_ratio: ratio(totals.hits, totals.pulls),
+            not_found: totals.not_found,
+            refused: totals.refused,
             errors: totals.errors,
             client_bytes: totals.client_bytes,
             upstream_bytes: totals.upstream_bytes,

@@ -1,6 +1,7 @@
 use super::*;
 use crate::oci::name::NameError;
 use crate::oci::{Algorithm, Digest};
+use crate::upstream::FetchError;
 
 /// Status, code, and the text of a header of the reply.
 fn told(refusal: impl Into<Refusal>, name: HeaderName) -> (u16, String, Option<String>) {
@@ -9,7 +10,14 @@ fn told(refusal: impl Into<Refusal>, name: HeaderName) -> (u16, String, Option<S
         panic!("an error without a body");
     };
     assert_eq!(reply.headers[header::CONTENT_TYPE], "application/json");
-    assert_eq!(reply.outcome, Outcome::Error);
+    let expected = match reply.status.as_u16() {
+        404 => Outcome::NotFound,
+        403 => Outcome::Denied,
+        429 => Outcome::Limited,
+        400..=499 => Outcome::Rejected,
+        _ => Outcome::Error,
+    };
+    assert_eq!(reply.outcome, expected);
     let envelope: serde_json::Value = serde_json::from_slice(body).unwrap();
     let code = envelope["errors"][0]["code"].as_str().unwrap().to_owned();
     let value = reply.headers.get(name);
@@ -50,6 +58,34 @@ fn the_mirrors_errors() {
         let expected = (status, code.to_owned(), retry_after.map(str::to_owned));
         assert_eq!(told, expected, "{name}");
     }
+}
+
+#[test]
+fn cache_status_says_what_upstream_said() {
+    let told = |error: MirrorError| {
+        let reply = Refusal::from(error).into_reply();
+        let value = reply.headers[reply::CACHE_STATUS].to_str().unwrap();
+        (reply.status.as_u16(), value.to_owned())
+    };
+    let remembered = MirrorError::Remembered(Box::new(MirrorError::BlobUnknown));
+    let status = |status| MirrorError::Upstream(FetchError::Status(status));
+    let broken = MirrorError::Upstream(FetchError::Broken("x".to_owned()));
+    for (error, expected) in [
+        (
+            MirrorError::ManifestUnknown,
+            (404, "fwd=miss; fwd-status=404"),
+        ),
+        (MirrorError::Unauthorized, (403, "fwd=miss; fwd-status=401")),
+        (status(500), (502, "fwd=miss; fwd-status=500")),
+        (broken, (502, "fwd=miss")),
+        (remembered, (404, "hit; detail=negative")),
+    ] {
+        let (status, value) = expected;
+        assert_eq!(told(error), (status, format!("roadstead; {value}")));
+    }
+    let range = Refusal::range(Some(5), Outcome::Hit).into_reply();
+    assert_eq!(range.headers[reply::CACHE_STATUS], "roadstead; hit");
+    assert_eq!(range.outcome, Outcome::Rejected);
 }
 
 #[test]

@@ -22,11 +22,19 @@ pub enum Outcome {
     Collapsed,
     /// From the store, past its freshness, because upstream could not answer.
     Stale,
-    /// Partly from the store.
+    /// In part from what an earlier transfer left.
     Partial,
     /// Passed through without being stored.
     Bypass,
-    /// An error was answered.
+    /// There is no such thing: upstream says so, or did a moment ago (404).
+    NotFound,
+    /// Upstream denies it to us (401, 403).
+    Denied,
+    /// Upstream limits us, or we the client (429).
+    Limited,
+    /// The request makes no sense (any other 4xx).
+    Rejected,
+    /// Upstream or this mirror failed (5xx).
     Error,
 }
 
@@ -68,13 +76,17 @@ impl Kind {
 
 impl Outcome {
     /// Every outcome, in the order of the labels' documentation.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Hit,
         Self::Miss,
         Self::Collapsed,
         Self::Stale,
         Self::Partial,
         Self::Bypass,
+        Self::NotFound,
+        Self::Denied,
+        Self::Limited,
+        Self::Rejected,
         Self::Error,
     ];
 
@@ -88,12 +100,17 @@ impl Outcome {
             Self::Stale => "stale",
             Self::Partial => "partial",
             Self::Bypass => "bypass",
+            Self::NotFound => "not_found",
+            Self::Denied => "denied",
+            Self::Limited => "limited",
+            Self::Rejected => "rejected",
             Self::Error => "error",
         }
     }
 
     /// The `Cache-Status` value (RFC 9211): `roadstead; hit`, `roadstead; fwd=miss; stored`,
-    /// `roadstead; fwd=miss; collapsed`, `roadstead; fwd=stale`, `…partial`, `…bypass`; an error: `roadstead; fwd=miss`.
+    /// `roadstead; fwd=miss; collapsed`, `roadstead; fwd=stale`, `…partial`, `…bypass`. Of what is no success that is all
+    /// that an outcome can say: who answers may know more.
     #[must_use]
     pub fn cache_status(self) -> &'static str {
         match self {
@@ -103,7 +120,9 @@ impl Outcome {
             Self::Stale => "roadstead; fwd=stale",
             Self::Partial => "roadstead; fwd=partial",
             Self::Bypass => "roadstead; fwd=bypass",
-            Self::Error => "roadstead; fwd=miss",
+            Self::NotFound | Self::Denied | Self::Limited | Self::Rejected | Self::Error => {
+                "roadstead; fwd=miss"
+            }
         }
     }
 }
@@ -150,7 +169,19 @@ impl<T> ByOutcome<T> {
         Self(Outcome::ALL.map(value))
     }
     pub(super) fn of(&self, outcome: Outcome) -> &T {
-        let [hit, miss, collapsed, stale, partial, bypass, error] = &self.0;
+        let [
+            hit,
+            miss,
+            collapsed,
+            stale,
+            partial,
+            bypass,
+            not_found,
+            denied,
+            limited,
+            rejected,
+            error,
+        ] = &self.0;
         match outcome {
             Outcome::Hit => hit,
             Outcome::Miss => miss,
@@ -158,6 +189,10 @@ impl<T> ByOutcome<T> {
             Outcome::Stale => stale,
             Outcome::Partial => partial,
             Outcome::Bypass => bypass,
+            Outcome::NotFound => not_found,
+            Outcome::Denied => denied,
+            Outcome::Limited => limited,
+            Outcome::Rejected => rejected,
             Outcome::Error => error,
         }
     }

@@ -168,6 +168,10 @@ fn every_label_value_is_from_a_closed_set() {
                 "stale",
                 "partial",
                 "bypass",
+                "not_found",
+                "denied",
+                "limited",
+                "rejected",
                 "error",
             ]),
         ),
@@ -333,6 +337,10 @@ fn cache_status_is_a_valid_header_of_rfc_9211() {
         (Outcome::Stale, "roadstead; fwd=stale"),
         (Outcome::Partial, "roadstead; fwd=partial"),
         (Outcome::Bypass, "roadstead; fwd=bypass"),
+        (Outcome::NotFound, "roadstead; fwd=miss"),
+        (Outcome::Denied, "roadstead; fwd=miss"),
+        (Outcome::Limited, "roadstead; fwd=miss"),
+        (Outcome::Rejected, "roadstead; fwd=miss"),
         (Outcome::Error, "roadstead; fwd=miss"),
     ] {
         assert_eq!(outcome.cache_status(), expected);

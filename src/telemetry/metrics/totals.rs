@@ -8,12 +8,16 @@ use super::{Kind, Metrics, Outcome};
 /// What was asked for and moved since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Requests for manifests and blobs that were answered, errors left out.
+    /// Requests for manifests and blobs that were answered with them.
     pub pulls: u64,
     /// Those of them answered from the store (fresh or stale), or from a transfer that was under way
     /// already.
     pub hits: u64,
-    /// Requests of any kind that were answered with an error.
+    /// Requests of any kind for what does not exist.
+    pub not_found: u64,
+    /// Requests of any kind that were refused: upstream denies it or limits us, or they make no sense.
+    pub refused: u64,
+    /// Requests of any kind in which upstream or this mirror failed.
     pub errors: u64,
     /// Body bytes handed to clients.
     pub client_bytes: u64,
@@ -28,6 +32,8 @@ impl Totals {
         Self {
             pulls: self.pulls.saturating_add(other.pulls),
             hits: self.hits.saturating_add(other.hits),
+            not_found: self.not_found.saturating_add(other.not_found),
+            refused: self.refused.saturating_add(other.refused),
             errors: self.errors.saturating_add(other.errors),
             client_bytes: self.client_bytes.saturating_add(other.client_bytes),
             upstream_bytes: self.upstream_bytes.saturating_add(other.upstream_bytes),
@@ -54,6 +60,14 @@ impl Metrics {
                 let (pull, hit) = match outcome {
                     Outcome::Hit | Outcome::Stale | Outcome::Collapsed => (pulled, pulled),
                     Outcome::Miss | Outcome::Partial | Outcome::Bypass => (pulled, false),
+                    Outcome::NotFound => {
+                        totals.not_found += count;
+                        (false, false)
+                    }
+                    Outcome::Denied | Outcome::Limited | Outcome::Rejected => {
+                        totals.refused += count;
+                        (false, false)
+                    }
                     Outcome::Error => {
                         totals.errors += count;
                         (false, false)
@@ -108,6 +122,8 @@ mod tests {
         let expected = Totals {
             pulls: 6,
             hits: 3,
+            not_found: 1,
+            refused: 3,
             errors: 1,
             client_bytes: 7,
             upstream_bytes: 5,
