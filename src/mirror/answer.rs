@@ -12,7 +12,7 @@ use crate::oci::link::NextPage;
 use crate::oci::{ByteRange, Digest};
 use crate::store::{Blob, Ended, Fill, Handed, Reader, StoredReader, Windows};
 use crate::telemetry::Outcome;
-use crate::upstream::Via;
+use crate::upstream::OnBehalf;
 
 /// A manifest to serve.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ pub(super) struct Asker {
     pub(super) mirror: Arc<Inner>,
     pub(super) source: Source,
     pub(super) digest: Digest,
-    pub(super) via: Option<Via>,
+    pub(super) behalf: OnBehalf,
 }
 
 /// A fill that is to be read.
@@ -153,8 +153,8 @@ impl Filling {
 impl Asker {
     /// Goes on past the store.
     fn pass_on(&self, handed: Handed) -> Result<Pass, MirrorError> {
-        let (source, via) = (self.source.clone(), self.via.clone());
-        self.mirror.pass_on(source, self.digest, via, handed)
+        let (source, behalf) = (self.source.clone(), self.behalf.clone());
+        self.mirror.pass_on(source, self.digest, behalf, handed)
     }
 }
 

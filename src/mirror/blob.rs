@@ -12,7 +12,7 @@ use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
 use crate::store::{Blob, Ended, Fill, Link};
 use crate::telemetry::{Kind, Outcome};
-use crate::upstream::{BlobAsk, FetchError, Via, carry};
+use crate::upstream::{BlobAsk, FetchError, OnBehalf, carry};
 
 /// How often a request looks again: when a blob was stored or evicted in
 /// between, or when the fill it joined failed for another repository's reasons.
@@ -152,7 +152,7 @@ impl Inner {
             mirror: Arc::clone(self),
             source: source.clone(),
             digest: *digest,
-            via: Via::of_this_request(),
+            behalf: OnBehalf::current(),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::clock::Timestamp;
 use crate::oci::{Digest, Hasher};
 use crate::store::{HELD_BACK_BYTES, Handed};
 use crate::telemetry::{Kind, Outcome};
-use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, Via};
+use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, OnBehalf};
 
 /// Passes at the same time. Each is a connection to upstream of its own and up to some hundred KiB in
 /// memory: a fleet that pulls through a full disk must not become a flood.
@@ -44,7 +44,7 @@ pub(super) struct Passage {
     source: Source,
     digest: Digest,
     total: Option<u64>,
-    via: Option<Via>,
+    behalf: OnBehalf,
     /// Until then the client can be answered with an error.
     answer_by: Instant,
     _permit: OwnedSemaphorePermit,
@@ -83,7 +83,7 @@ impl Inner {
                 source: source.clone(),
                 digest: *digest,
                 total,
-                via: Via::of_this_request(),
+                behalf: OnBehalf::current(),
                 answer_by,
                 _permit: permit,
             }),
@@ -95,7 +95,7 @@ impl Inner {
         self: &Arc<Self>,
         source: Source,
         digest: Digest,
-        via: Option<Via>,
+        behalf: OnBehalf,
         handed: Handed,
     ) -> Result<Pass, MirrorError> {
         let permit = self.permit_pass()?;
@@ -104,7 +104,7 @@ impl Inner {
             source,
             digest,
             total: handed.total,
-            via,
+            behalf,
             answer_by: Instant::now(),
             _permit: permit,
         };
@@ -185,10 +185,8 @@ impl Passage {
             sender,
         };
         // A reader is polled by the connection, which belongs to no request.
-        match carrier.passage.via.clone() {
-            Some(via) => tasks.spawn(via.scope(carrier.run(handed))),
-            None => tasks.spawn(carrier.run(handed)),
-        };
+        let behalf = carrier.passage.behalf.clone();
+        tasks.spawn(behalf.scope(carrier.run(handed)));
         Pass {
             messages: receiver,
             answer_by,

@@ -70,7 +70,7 @@ use crate::oci::{Digest, Directory, Tag, UpstreamName};
 use crate::store::Store;
 pub use crate::store::Windows;
 use crate::telemetry::Metrics;
-pub use crate::upstream::Via;
+pub use crate::upstream::{ClientId, OnBehalf};
 use crate::upstream::{FetchError, ListFetch, Pseudonym, Upstream};
 
 /// Manifests kept in memory, in bytes.
@@ -224,12 +224,16 @@ impl Mirror {
         self.inner.store.open_files_max()
     }
 
-    /// Adds this mirror to the `Via` that a request brought.
+    /// For whom a request is answered that a client sent with these values of `Via`.
     ///
     /// # Errors
     /// [`MirrorError::Loop`] when the request has been here before.
-    pub fn via<'a>(&self, values: impl Iterator<Item = &'a str>) -> Result<Via, MirrorError> {
-        Ok(self.inner.pseudonym.join(values)?)
+    pub fn on_behalf<'a>(
+        &self,
+        client: ClientId,
+        via: impl Iterator<Item = &'a str>,
+    ) -> Result<OnBehalf, MirrorError> {
+        Ok(OnBehalf::of(client, self.inner.pseudonym.join(via)?))
     }
 
     /// Whether clients are served, and how well: `/readyz`. Waits for nothing.

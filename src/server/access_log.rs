@@ -1,7 +1,7 @@
 //! One request from its arrival to the end of its body: one access line, one count.
 
 use crate::clock::Clock;
-use crate::mirror::Windows;
+use crate::mirror::{ClientId, Windows};
 use crate::oci::{Digest, ErrorCode, Reference, Repository, UpstreamName};
 use crate::telemetry::access::{self, AccessLine};
 use crate::telemetry::{Kind, Metrics, Outcome, logging};
@@ -109,13 +109,22 @@ enum Ended {
     Cancelled,
 }
 
-/// A client's address, as text: one for all requests of its connection.
+/// A client's address, and which of its connections this is: one for all requests of a connection.
 #[derive(Clone, Debug)]
-pub(super) struct Client(Arc<str>);
+pub(super) struct Client {
+    text: Arc<str>,
+    id: ClientId,
+}
 
+/// Each connection has a number of its own.
 impl From<SocketAddr> for Client {
     fn from(address: SocketAddr) -> Self {
-        Self(address.to_string().into())
+        static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+        let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        Self {
+            text: address.to_string().into(),
+            id: ClientId::new(address.ip(), connection),
+        }
     }
 }
 
@@ -179,6 +188,11 @@ impl Exchange {
     /// The id.
     pub(super) fn id(&self) -> RequestId {
         self.id
+    }
+
+    /// Who asks.
+    pub(super) fn client_id(&self) -> ClientId {
+        self.client.id
     }
 
     /// What kind of thing it asks for.
@@ -305,7 +319,7 @@ impl Drop for Exchange {
         let user_agent = self.user_agent.as_ref().map(printable);
         let line = AccessLine {
             request_id: &self.id,
-            client: &self.client.0,
+            client: &self.client.text,
             method: self.method.as_str(),
             path: shortened(self.uri.path(), PATH_LOGGED_BYTES_MAX),
             upstream: self.upstream.as_ref().map(UpstreamName::as_str),

@@ -81,10 +81,12 @@ impl Handler {
         }
         let target = Target::parse(&request.method, path, request.uri.query())?;
         let via = request.headers.get_all(header::VIA).iter();
-        let via = self
-            .mirror
-            .via(via.filter_map(|value| value.to_str().ok()))?;
-        via.scope(self.ask(request, target, exchange, echo_ns))
+        let behalf = self.mirror.on_behalf(
+            exchange.client_id(),
+            via.filter_map(|value| value.to_str().ok()),
+        )?;
+        behalf
+            .scope(self.ask(request, target, exchange, echo_ns))
             .await
     }
 

@@ -11,6 +11,7 @@
 //! | `extent` | which part of a blob an answer holds |
 //! | `auth`, `token`, `realm` | `Authorization`: challenges, tokens, which realms are trusted |
 //! | `via` | which mirrors a question has passed through |
+//! | `behalf`, `work` | for which clients a question is asked |
 //! | `redirect` | where an answer that lies elsewhere is fetched from |
 //! | `status` | what an answer that is no success means |
 //! | `body` | bytes as they arrive |
@@ -32,6 +33,7 @@
 
 mod admin_client;
 mod auth;
+mod behalf;
 mod body;
 mod client;
 mod deadline;
@@ -56,11 +58,13 @@ mod tls;
 mod token;
 mod via;
 mod watch;
+mod work;
 
 #[cfg(test)]
 mod tests;
 
 pub use admin_client::{AdminClient, AdminError, Payload};
+pub use behalf::{Address, ClientId, OnBehalf, carry};
 pub use body::BlobBody;
 pub use error::FetchError;
 pub use fetch::{
@@ -76,4 +80,5 @@ pub use settings::{
     Secret, Strategy,
 };
 pub use setup::SetupError;
-pub use via::{Loop, Pseudonym, Via, carry};
+pub use via::{Loop, Pseudonym, Via};
+pub use work::Work;

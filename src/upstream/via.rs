@@ -1,22 +1,24 @@
 //! `Via` (RFC 9110 section 7.6.3): which mirrors a question has passed through, so that one that comes
 //! back is refused and not asked for ever.
 //!
-//! The value belongs to a client's request and is needed where that, perhaps after several tasks,
-//! becomes a request to an upstream. It travels as a task-local: [`Via::scope`] sets it, [`carry`]
-//! takes it along to a spawned task, and the client adds it to what it sends.
+//! What an upstream is asked serves all who ask the same at that time, and what is cached serves later ones. So a request
+//! is not forwarded but made anew, and says of the way that brought its first client here only what finds loops: the
+//! mirrors of this kind that it came through last, by their pseudonyms, and this one. What else a client writes into
+//! `Via`, and how much of it, is its own affair.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use http::HeaderValue;
 
-tokio::task_local! {
-    static VIA: Via;
-}
-
 /// The mirrors that a request has passed through, this one included.
 #[derive(Clone, Debug)]
-pub struct Via(HeaderValue);
+pub struct Via {
+    header: HeaderValue,
+    /// Whether it names others.
+    others: bool,
+}
 
 /// A request that this mirror has itself sent, or that has passed through too many.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +49,7 @@ impl Pseudonym {
     #[must_use]
     pub fn random() -> Self {
         // The keys of `RandomState` are random, and so is the hash of nothing.
-        let name = format!("roadstead-{:016x}", RandomState::new().hash_one(0));
+        let name = format!("{PREFIX}{:016x}", RandomState::new().hash_one(0));
         let alone = HeaderValue::try_from(format!("1.1 {name}"));
         Self {
             // Letters, digits and a dash: it always fits.
@@ -59,79 +61,93 @@ impl Pseudonym {
     /// Adds this mirror to what a request brought.
     ///
     /// # Errors
-    /// [`Loop`].
+    /// [`Loop`], which is this request's alone.
     pub fn join<'a>(&self, values: impl Iterator<Item = &'a str>) -> Result<Via, Loop> {
-        let mut all = String::new();
-        let mut hops = 0_usize;
+        let (mut hops, mut bytes) = (0_usize, 0_usize);
+        let mut mirrors = VecDeque::new();
         for hop in values.flat_map(|value| value.split(',')).map(str::trim) {
+            hops += 1;
+            bytes += hop.len();
             // `1.1 name (comment)`, perhaps with the protocol's name before the version.
-            if hop.split_whitespace().nth(1) == Some(&self.name) {
+            let Some(name) = hop.split_whitespace().nth(1) else {
+                continue;
+            };
+            if name == &*self.name {
                 return Err(Loop::Closed);
             }
-            hops += 1;
-            all.push_str(hop);
-            all.push_str(", ");
+            if is_pseudonym(name) {
+                if mirrors.len() == MIRRORS_PASSED_ON_MAX {
+                    mirrors.pop_front();
+                }
+                mirrors.push_back(name);
+            }
         }
-        if hops == 0 {
-            return Ok(Via(self.alone.clone()));
-        }
-        if hops > HOPS_MAX || all.len() > BYTES_MAX {
+        if hops > HOPS_MAX || bytes > BYTES_MAX {
             return Err(Loop::TooLong);
         }
-        all.push_str("1.1 ");
-        all.push_str(&self.name);
-        // It came out of headers, and so it fits into one.
-        HeaderValue::try_from(all)
-            .map(Via)
-            .map_err(|_| Loop::TooLong)
+        if mirrors.is_empty() {
+            return Ok(Via {
+                header: self.alone.clone(),
+                others: false,
+            });
+        }
+        mirrors.push_back(&*self.name);
+        let all: Vec<_> = mirrors.iter().map(|name| format!("1.1 {name}")).collect();
+        // Letters, digits, dashes and commas: it always fits.
+        let header = HeaderValue::try_from(all.join(", ")).map_err(|_| Loop::TooLong)?;
+        let others = true;
+        Ok(Via { header, others })
     }
+}
+
+/// Whether a mirror of this kind may call itself so.
+fn is_pseudonym(name: &str) -> bool {
+    let digits = name.strip_prefix(PREFIX);
+    digits.is_some_and(|digits| {
+        digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 impl Via {
-    /// Runs `work` as a part of the request that this belongs to.
-    pub async fn scope<T>(self, work: impl Future<Output = T>) -> T {
-        VIA.scope(self, work).await
+    /// What is sent.
+    pub(super) fn header(&self) -> &HeaderValue {
+        &self.header
     }
 
-    /// That of the request that this work belongs to, for work that goes on when others poll it.
-    #[must_use]
-    pub fn of_this_request() -> Option<Self> {
-        VIA.try_with(Clone::clone).ok()
-    }
-
-    /// The header's value for what is sent now; `None` for what no request has caused.
-    pub(super) fn current() -> Option<HeaderValue> {
-        VIA.try_with(|via| via.0.clone()).ok()
+    /// Whether the request came through other mirrors.
+    pub(super) fn came_through_others(&self) -> bool {
+        self.others
     }
 }
 
-/// Takes the present request's `Via` along with work that is about to be spawned.
-pub fn carry<F: Future>(work: F) -> impl Future<Output = F::Output> {
-    let via = VIA.try_with(Clone::clone).ok();
-    async move {
-        match via {
-            Some(via) => VIA.scope(via, work).await,
-            None => work.await,
-        }
-    }
-}
-
+/// What every pseudonym begins with.
+const PREFIX: &str = "roadstead-";
 /// Two or three mirrors in a row make sense; longer chains are loops that other proxies hide.
 const HOPS_MAX: usize = 16;
 /// More is no list of 16 names.
 const BYTES_MAX: usize = 2048;
+/// A loop of so many mirrors is still found; and other proxies between them may each add a hop before the next one
+/// counts [`HOPS_MAX`].
+const MIRRORS_PASSED_ON_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn sent(via: &Via) -> &str {
+        via.header.to_str().unwrap()
+    }
+
     #[test]
     fn a_request_that_comes_back_is_known() {
         let (here, there) = (Pseudonym::random(), Pseudonym::random());
         let first = here.join(std::iter::empty()).unwrap();
-        let sent = first.0.to_str().unwrap().to_owned();
-        let passed_on = there.join(["1.0 squid (x)", &sent].into_iter()).unwrap();
-        let back = passed_on.0.to_str().unwrap();
+        assert!(!first.came_through_others());
+        let passed_on = there
+            .join(["1.0 squid (x)", sent(&first)].into_iter())
+            .unwrap();
+        assert!(passed_on.came_through_others());
+        let back = sent(&passed_on);
         assert_eq!(here.join(std::iter::once(back)).unwrap_err(), Loop::Closed);
         assert_eq!(there.join(std::iter::once(back)).unwrap_err(), Loop::Closed);
         assert!(Pseudonym::random().join(std::iter::once(back)).is_ok());
@@ -152,22 +168,42 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "a test awaits what it spawns itself"
-    )]
-    async fn spawned_work_belongs_to_the_request_that_caused_it() {
-        assert!(Via::current().is_none());
-        let via = Pseudonym::random().join(std::iter::empty()).unwrap();
-        let expected = via.0.clone();
-        let seen = via.scope(async { tokio::spawn(carry(async { Via::current() })).await });
-        assert_eq!(seen.await.unwrap(), Some(expected));
-        assert!(
-            tokio::spawn(carry(async { Via::current() }))
-                .await
-                .unwrap()
-                .is_none()
+    #[test]
+    fn the_next_mirror_hears_of_mirrors_alone_and_never_of_too_many() {
+        let here = Pseudonym::random();
+        let alone = here.join(std::iter::empty()).unwrap();
+        let odd = [
+            "1.1 squid.example",
+            "1.0 roadstead-short",
+            "HTTP/1.1 fred (x)",
+            "",
+            "x",
+        ];
+        let joined = here.join(odd.into_iter()).unwrap();
+        assert_eq!(
+            sent(&joined),
+            sent(&alone),
+            "what a client makes up is not sent"
+        );
+
+        let mut brought = String::new();
+        for _ in 0..HOPS_MAX {
+            let name = Pseudonym::random().name;
+            brought = format!(
+                "{brought}{}1.1 {name}",
+                if brought.is_empty() { "" } else { ", " }
+            );
+        }
+        let there = Pseudonym::random();
+        let first = here.join(std::iter::once(brought.as_str())).unwrap();
+        let second = there.join(std::iter::once(sent(&first))).unwrap();
+        let hops = sent(&second).split(',').count();
+        assert_eq!(hops, MIRRORS_PASSED_ON_MAX + 1);
+        let back = here.join(std::iter::once(sent(&second)));
+        assert_eq!(
+            back.unwrap_err(),
+            Loop::Closed,
+            "however long it was before"
         );
     }
 }

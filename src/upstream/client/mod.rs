@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::deadline::Deadline;
 use super::tls::TlsConfigs;
-use super::{EndpointConfig, FetchError, ProxyConfig, Via};
+use super::{EndpointConfig, FetchError, OnBehalf, ProxyConfig};
 use crate::oci::UpstreamName;
 use crate::telemetry::{Kind, Metrics};
 use connector::{Connector, Pinned};
@@ -133,7 +133,7 @@ impl HttpClient {
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         // An encoded body would neither have the digest nor the size that was asked for.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if let Some(via) = Via::current() {
+        if let Some(via) = OnBehalf::via() {
             headers.insert(VIA, via);
         }
         if let Some(value) = forwarder.as_ref().and_then(|it| it.authorization.as_ref()) {
