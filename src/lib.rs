@@ -46,6 +46,8 @@
 //!    header timeout.
 //! 10. A cached blob is served in a repository only where a link says that the
 //!     repository has it (a cheap upstream HEAD makes the link).
+//! 16. Nothing of one upstream that is unverified (bytes, size, type,
+//!     existence, slowness) reaches another upstream's clients.
 
 pub mod admin;
 pub mod app;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use common::images::{self, Blob, OCI_MANIFEST, SCHEMA1_SIGNED};
-use common::mirror::{STALE_IF_ERROR, TTL};
+use common::mirror::{STALE_IF_ERROR, TTL, part_path};
 use common::{Dialect, FakeRegistry, Fault, Kind, Manifest, Mirror, MirrorBuilder, Rule};
 use http::Method;
 use serde_json::json;
@@ -104,15 +104,14 @@ async fn a_leftover_that_upstream_will_not_continue_is_begun_again() {
         let registry = FakeRegistry::start().await;
         registry.put_blob("team/app", &blob);
         let mirror = Mirror::of(&registry).await;
-        let hex = blob.digest.strip_prefix("sha256:").unwrap().to_owned();
         let mut bytes = blob.bytes.to_vec();
         bytes.resize(bytes.len() + extra, 7);
         let mirror = mirror
             .restart_after(|dir| {
-                let fills = dir.join("fills/sha256");
+                let part = part_path(dir, "docker.io", &blob.digest);
                 let record = json!({"total": null, "coverage": [[0, bytes.len()]]});
-                std::fs::write(fills.join(format!("{hex}.part")), &bytes).unwrap();
-                std::fs::write(fills.join(format!("{hex}.cov")), record.to_string()).unwrap();
+                std::fs::write(&part, &bytes).unwrap();
+                std::fs::write(part.with_extension("cov"), record.to_string()).unwrap();
             })
             .await;
         let path = format!("/v2/team/app/blobs/{}", blob.digest);

@@ -14,6 +14,7 @@ mod common;
 use std::time::Duration;
 
 use common::images::Blob;
+use common::mirror::part_path;
 use common::{FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule};
 use roadstead::store::Amount;
 
@@ -155,13 +156,13 @@ async fn a_restart_keeps_what_was_committed() {
 async fn leftovers_of_fills_are_no_obstacle() {
     let blob = Blob::noise(830, 500_000);
     let (_registry, mirror) = world(1 << 30, std::slice::from_ref(&blob)).await;
-    let hex = blob.digest.strip_prefix("sha256:").unwrap().to_owned();
     let mirror = mirror
         .restart_after(|dir| {
             let fills = dir.join("fills/sha256");
             std::fs::create_dir_all(&fills).unwrap();
-            std::fs::write(fills.join(format!("{hex}.part")), vec![7; 700_000]).unwrap();
-            std::fs::write(fills.join(format!("{hex}.cov")), "rubbish").unwrap();
+            let part = part_path(dir, "docker.io", &blob.digest);
+            std::fs::write(&part, vec![7; 700_000]).unwrap();
+            std::fs::write(part.with_extension("cov"), "rubbish").unwrap();
             std::fs::write(fills.join("rubbish"), "rubbish").unwrap();
             std::fs::create_dir_all(dir.join("blobs/sha256/zz/deep")).unwrap();
             std::fs::write(dir.join("blobs/sha256/zz/rubbish"), "rubbish").unwrap();

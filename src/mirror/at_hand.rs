@@ -51,7 +51,7 @@ impl Inner {
     ) -> Option<BlobAnswer> {
         let link = self.link_at_hand(source, digest, ChildKind::Blob)?;
         let blob = self.store.open_blob(digest)?;
-        // Where they differ, the digest must say which is wrong: the long way.
+        // Where they differ the link is corrected: the long way.
         let agrees = link.size.is_none_or(|said| said == blob.size());
         agrees.then(|| self.answer_stored(blob, source))
     }
@@ -74,6 +74,6 @@ impl Inner {
 
     fn link_at_hand(&self, source: &Source, digest: &Digest, kind: ChildKind) -> Option<Link> {
         let link = self.store.link_in_memory(source, digest)?;
-        link.covers(kind).then_some(link)
+        self.is_good(source, digest, &link, kind).then_some(link)
     }
 }

@@ -74,7 +74,7 @@ impl Inner {
                 } => {
                     // What upstream sends for this repository needs no further proof that it is there.
                     if for_whom != *source {
-                        self.ensure_linked(source, digest, ChildKind::Blob).await?;
+                        self.ensure_named(source, digest, ChildKind::Blob).await?;
                     }
                     match fill.started().await {
                         Ok(total) => {
@@ -168,8 +168,8 @@ impl Inner {
                 outcome: Outcome::Hit,
             });
         }
-        if let Some(fill) = self.fills.find(digest) {
-            self.ensure_linked(source, digest, ChildKind::Blob).await?;
+        if let Some(fill) = self.fills.find(&source.upstream, digest) {
+            self.ensure_named(source, digest, ChildKind::Blob).await?;
             if let Ok(total) = fill.started().await {
                 return Ok(BlobHead {
                     total,
@@ -194,16 +194,10 @@ impl Inner {
         };
         self.ensure_linked(source, digest, ChildKind::Blob).await?;
         let size = blob.size();
-        let said = self
-            .store
-            .link(source, digest)
-            .await
-            .and_then(|link| link.size);
-        if said.is_some_and(|said| said != size) {
-            // One of the two is wrong, and only the digest can say which.
-            if !self.store.verify(&blob).await {
-                return Ok(None);
-            }
+        let link = self.store.link(source, digest).await;
+        if link.is_some_and(|link| link.size.is_some_and(|said| said != size)) {
+            // What is stored was hashed in full when it came: a manifest that says another size is wrong.
+            tracing::debug!(upstream = %source.upstream, repository = %source.repository, %digest, bytes = size, "a manifest says another size of what is stored");
             let link = Link::of(ChildKind::Blob, Some(size));
             self.store.record_links(source, vec![(*digest, link)]).await;
         }
@@ -245,7 +239,7 @@ impl Inner {
             said => said,
         };
         let size = size.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
-        let link = Link::of(ChildKind::Blob, size);
+        let link = Link::of(ChildKind::Blob, size).given();
         self.store.record_links(source, vec![(*digest, link)]).await;
         Ok(size)
     }

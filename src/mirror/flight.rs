@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::{MirrorError, Source};
-use crate::oci::Digest;
-use crate::store::{self, Fill};
+use crate::oci::{Digest, UpstreamName};
+use crate::store::{self, Fill, FillKey};
 use crate::upstream::carry;
 
 /// Fills at the same time: each has a file, a connection and up to a megabyte
@@ -26,10 +26,10 @@ const FLIGHTS_MAX: usize = 4096;
 
 type Opening = store::fill::Opening<MirrorError>;
 
-/// The fills under way, by digest.
+/// The fills under way: what has not been checked is one upstream's alone.
 #[derive(Debug, Default)]
 pub(super) struct Fills {
-    table: Mutex<HashMap<Digest, Entry>>,
+    table: Mutex<HashMap<FillKey, Entry>>,
     next: AtomicU64,
 }
 
@@ -67,12 +67,12 @@ pub(super) struct Lead {
 #[derive(Debug)]
 pub(super) struct Place {
     fills: Arc<Fills>,
-    digest: Digest,
+    key: FillKey,
     id: u64,
 }
 
 impl Fills {
-    /// A place in the one fill of `digest`. `stored` is asked while nobody can
+    /// A place in the one fill of `digest` from the source's upstream. `stored` is asked while nobody can
     /// begin or end a fill, so that a blob just committed is not fetched again.
     pub(super) fn seat(
         self: &Arc<Self>,
@@ -80,8 +80,9 @@ impl Fills {
         source: &Source,
         stored: impl FnOnce() -> bool,
     ) -> Result<Seat, MirrorError> {
+        let key = FillKey::new(&source.upstream, *digest);
         let mut table = self.table();
-        if let Some(entry) = table.get(digest).filter(|entry| !entry.fill.has_failed()) {
+        if let Some(entry) = table.get(&key).filter(|entry| !entry.fill.has_failed()) {
             return Ok(Seat::Join {
                 fill: entry.fill.clone(),
                 source: entry.source.clone(),
@@ -93,10 +94,10 @@ impl Fills {
         if table.len() >= FILLS_MAX {
             return Err(MirrorError::Busy("too many blobs are being fetched"));
         }
-        let (opening, fill) = store::fill(*digest);
+        let (opening, fill) = store::fill(key);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         table.insert(
-            *digest,
+            key,
             Entry {
                 id,
                 source: source.clone(),
@@ -105,7 +106,7 @@ impl Fills {
         );
         let place = Place {
             fills: Arc::clone(self),
-            digest: *digest,
+            key,
             id,
         };
         Ok(Seat::Lead(Lead {
@@ -115,22 +116,27 @@ impl Fills {
         }))
     }
 
-    /// The fill of `digest`, if it is on its way.
-    pub(super) fn find(&self, digest: &Digest) -> Option<Fill<MirrorError>> {
+    /// The fill of `digest` from this upstream, if it is on its way.
+    pub(super) fn find(
+        &self,
+        upstream: &UpstreamName,
+        digest: &Digest,
+    ) -> Option<Fill<MirrorError>> {
+        let key = FillKey::new(upstream, *digest);
         let table = self.table();
         table
-            .get(digest)
+            .get(&key)
             .filter(|e| !e.fill.has_failed())
             .map(|e| e.fill.clone())
     }
 
     /// Takes a fill that nobody follows off the table; whoever asks for its blob next begins a new one.
     /// `alone` says whether that is so, while nobody can find it.
-    pub(super) fn give_up(&self, digest: &Digest, alone: impl FnOnce() -> bool) -> bool {
+    pub(super) fn give_up(&self, key: &FillKey, alone: impl FnOnce() -> bool) -> bool {
         let mut table = self.table();
         let given_up = alone();
         if given_up {
-            table.remove(digest);
+            table.remove(key);
         }
         given_up
     }
@@ -140,11 +146,11 @@ impl Fills {
         let table = self.table();
         let under_way = table.iter().filter(|(_, entry)| !entry.fill.has_failed());
         under_way
-            .map(|(digest, entry)| (*digest, entry.source.clone(), entry.fill.clone()))
+            .map(|(key, entry)| (*key.digest(), entry.source.clone(), entry.fill.clone()))
             .collect()
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<Digest, Entry>> {
+    fn table(&self) -> MutexGuard<'_, HashMap<FillKey, Entry>> {
         // Each change is one insert or remove.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,10 +161,10 @@ impl Drop for Place {
         let mut table = self.fills.table();
         // A failed fill's place may have been taken over by a new one.
         if table
-            .get(&self.digest)
+            .get(&self.key)
             .is_some_and(|entry| entry.id == self.id)
         {
-            table.remove(&self.digest);
+            table.remove(&self.key);
         }
     }
 }
@@ -261,7 +267,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::oci::{Repository, UpstreamName};
+    use crate::oci::Repository;
 
     fn source() -> Source {
         Source {

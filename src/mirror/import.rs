@@ -209,7 +209,13 @@ impl Mirror {
         };
         let named: Vec<Digest> = walk.links.iter().map(|(digest, _)| *digest).collect();
         inner.store.expect(&named);
-        inner.store.record_links(&source, walk.links).await;
+        // What is there is the repository's by the operator's word; what is not is only named.
+        let brought = |(digest, link): (Digest, Link)| match inner.store.contains(&digest) {
+            Some(_) => (digest, link.given()),
+            None => (digest, link),
+        };
+        let links = walk.links.into_iter().map(brought).collect();
+        inner.store.record_links(&source, links).await;
         if let Reference::Tag(tag) = &name.reference {
             let record = TagRecord {
                 class: AcceptClass::ALL,

@@ -15,7 +15,7 @@ use super::{Inner, Mirror, MirrorError, Source, in_time};
 use crate::clock::Timestamp;
 use crate::oci::manifest::{ChildKind, Inspection, MANIFEST_BYTES_MAX, inspect};
 use crate::oci::{AcceptClass, Algorithm, Digest, Reference};
-use crate::store::Link;
+use crate::store::{Link, Word};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, ManifestFetch, Patience};
 
@@ -189,8 +189,8 @@ impl Inner {
             if let Err(error) = put.await {
                 self.note_not_stored(source, &digest, &error.into());
             }
+            self.store.belongs(&digest, &source.upstream);
         }
-        self.store.belongs(&digest, &source.upstream);
         let links = links(&manifest, &inspection);
         for (digest, link) in &links {
             // The repository has what its manifest names, whatever it lacked a moment ago.
@@ -339,8 +339,10 @@ impl Inner {
         let head = upstream
             .manifest_head(&source.repository, reference, class, patience)
             .await;
-        if matches!(head, Err(FetchError::Status(405))) {
-            // Without HEAD, GET must do: it records the links, too.
+        let other = |said: Digest| said.algorithm() == digest.algorithm() && said != *digest;
+        let of_another = matches!(&head, Ok(head) if head.digest.is_some_and(other));
+        if of_another || matches!(head, Err(FetchError::Status(405))) {
+            // Without HEAD, or where it is no word about this digest, GET must do: it records the links, too.
             let fetched = self.get(source, reference, class, patience).await;
             return fetched.map(drop);
         }
@@ -348,7 +350,7 @@ impl Inner {
         if let Some(manifest) = self.local(digest).await {
             self.relink(source, &manifest).await;
         } else {
-            let link = Link::of(ChildKind::Manifest, None);
+            let link = Link::of(ChildKind::Manifest, None).given();
             self.store.record_links(source, vec![(*digest, link)]).await;
         }
         Ok(())
@@ -358,7 +360,8 @@ impl Inner {
     /// for this repository, unless they are known.
     pub(super) async fn relink(&self, source: &Source, manifest: &Manifest) {
         let known = self.store.link(source, &manifest.digest).await;
-        if !known.is_some_and(|link| link.covers(ChildKind::Manifest))
+        let given = |link: Link| link.covers(ChildKind::Manifest) && link.word == Word::Given;
+        if !known.is_some_and(given)
             && let Ok(inspection) = inspect(Some(&manifest.media_type), &manifest.bytes)
         {
             self.store
@@ -448,9 +451,15 @@ fn children(inspection: &Inspection) -> Arc<[Digest]> {
     children.map(|child| child.digest).collect()
 }
 
-/// What a repository is known to have because it has this manifest.
+/// What a repository is known to have because upstream says that it has this manifest.
 pub(super) fn links(manifest: &Manifest, inspection: &Inspection) -> Vec<(Digest, Link)> {
-    let own = Link::of(ChildKind::Manifest, Some(manifest.bytes.len() as u64));
+    let named = Link::of(ChildKind::Manifest, Some(manifest.bytes.len() as u64));
+    let own = if inspection.schema1_payload.is_some() {
+        // These bytes do not hash to it: what does may be somebody else's.
+        named
+    } else {
+        named.given()
+    };
     let children = inspection.children.iter().filter(|child| !child.foreign);
     let children = children.map(|child| (child.digest, Link::of(child.kind, child.size)));
     std::iter::once((manifest.digest, own))

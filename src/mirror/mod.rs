@@ -67,8 +67,8 @@ use crate::clock::{Clock, Timestamp};
 pub use crate::oci::directory::Source;
 use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Directory, Tag, UpstreamName};
-use crate::store::Store;
 pub use crate::store::Windows;
+use crate::store::{Link, Store};
 use crate::telemetry::Metrics;
 pub use crate::upstream::{ClientId, OnBehalf};
 use crate::upstream::{FetchError, ListFetch, Pseudonym, Upstream};
@@ -279,9 +279,25 @@ impl Inner {
             .ok_or(MirrorError::NameUnknown)
     }
 
-    /// Makes sure that the repository is known to have the digest, asking
-    /// upstream for a HEAD where no manifest has said so (invariant 10).
+    /// Makes sure that the repository has the digest that is stored, by its
+    /// upstream's word: a HEAD asks for that where it has not said so yet, as
+    /// where a manifest names what came from another upstream (invariants 10
+    /// and 16).
     async fn ensure_linked(
+        self: &Arc<Self>,
+        source: &Source,
+        digest: &Digest,
+        kind: ChildKind,
+    ) -> Result<(), MirrorError> {
+        let link = self.store.link(source, digest).await;
+        if link.is_some_and(|link| self.is_good(source, digest, &link, kind)) {
+            return Ok(());
+        }
+        self.ask_link(source, digest, kind).await
+    }
+
+    /// The same for what its upstream is sending for another of its repositories.
+    async fn ensure_named(
         self: &Arc<Self>,
         source: &Source,
         digest: &Digest,
@@ -291,6 +307,21 @@ impl Inner {
         if link.is_some_and(|link| link.covers(kind)) {
             return Ok(());
         }
+        self.ask_link(source, digest, kind).await
+    }
+
+    /// Whether a link is reason enough to serve what is stored.
+    fn is_good(&self, source: &Source, digest: &Digest, link: &Link, kind: ChildKind) -> bool {
+        link.covers(kind) && self.store.vouches(source, digest, link)
+    }
+
+    /// Asks upstream, once at a time, whether a repository has a digest.
+    async fn ask_link(
+        self: &Arc<Self>,
+        source: &Source,
+        digest: &Digest,
+        kind: ChildKind,
+    ) -> Result<(), MirrorError> {
         let key = (source.clone(), *digest, kind == ChildKind::Manifest);
         let (inner, asked, wanted) = (Arc::clone(self), source.clone(), *digest);
         let ask = move || async move {

@@ -12,8 +12,9 @@ use super::negative::What;
 use super::{
     ANSWER_WAIT_MAX, Failure, Inner, MirrorError, Policy, Revalidate, Source, StaleOn, Ttl,
 };
+use crate::oci::manifest::ChildKind;
 use crate::oci::{AcceptClass, Reference, Tag};
-use crate::store::{Origin, TagRecord};
+use crate::store::{Link, Origin, TagRecord};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, Patience};
 
@@ -256,12 +257,16 @@ impl Inner {
         let Some(digest) = digest else {
             return self.get_tag(question, limits.patience).await;
         };
+        // It may name what has come from another upstream alone: that is asked for by its digest then.
+        let named = Link::of(ChildKind::Manifest, None);
+        let named = named.union(self.store.link(source, &digest).await.unwrap_or_default());
+        let ours = self.store.vouches(source, &digest, &named);
         let found = match self.local(&digest).await {
-            Some(manifest) => {
+            Some(manifest) if ours => {
                 self.relink(source, &manifest).await;
                 Ok(Kept::hit(manifest))
             }
-            None => self.by_digest(source, &digest, limits.patience).await,
+            Some(_) | None => self.by_digest(source, &digest, limits.patience).await,
         };
         match found {
             Ok(kept) => {

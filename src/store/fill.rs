@@ -9,6 +9,8 @@
 //! fill as *vanished*, which readers take as a failure. The reading side is
 //! cheap to clone. Nothing here knows where bytes come from.
 
+mod key;
+
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +23,8 @@ use super::disk::DiskFile;
 use super::shared::{Altered, Shared, Span};
 use super::wants::Want;
 use super::windows::{self, Kept, WINDOW_BYTES, WINDOW_BYTES_MIN, Windows};
-use crate::oci::{Digest, Hasher};
+use crate::oci::Hasher;
+pub use key::FillKey;
 
 /// How much of the end of a blob is kept from its readers until the digest has
 /// been checked: so no client can have received a complete wrong blob.
@@ -33,12 +36,12 @@ pub(super) const READ_BYTES: usize = 128 * 1024;
 
 /// Makes both sides of a fill. Nothing is on disk yet.
 #[must_use]
-pub fn fill<E: Clone>(digest: Digest) -> (Opening<E>, Fill<E>) {
+pub fn fill<E: Clone>(key: FillKey) -> (Opening<E>, Fill<E>) {
     let (sender, progress) = watch::channel(Progress {
         phase: Phase::Starting,
         total: None,
     });
-    let shared = Arc::new(Shared::new(digest));
+    let shared = Arc::new(Shared::new(key));
     let opening = Opening {
         sender,
         shared: Arc::clone(&shared),

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! blobs/<alg>/<aa>/<hex>      committed: hashed in full before it got this name
-//! fills/<alg>/<hex>.part      partial, and
-//! fills/<alg>/<hex>.cov       which ranges of it are durably there
+//! fills/<alg>/<hex>@<u>.part  partial, from the upstream whose name's hash begins so, and
+//! fills/<alg>/<hex>@<u>.cov   which ranges of it are durably there
 //! damaged/<alg>-<hex>         could not be read: kept, some of them, so that bad sectors are not used again
 //! index.redb                  what can be rebuilt or asked again
 //! journal.0, journal.1        which blobs the index has not caught up with
@@ -20,6 +20,7 @@
 mod found;
 mod journal;
 mod lock;
+mod part;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
@@ -31,11 +32,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(super) use found::Shard;
 pub(super) use journal::Journal;
 pub(super) use lock::Lock;
+pub(super) use part::FillRecord;
 use redb::backends::FileBackend;
-use serde::{Deserialize, Serialize};
 
 use super::Space;
-use super::coverage::Coverage;
 use super::disk::{Disk, DiskFile, DiskOp as Op};
 use super::health::{self, Health};
 use super::index::OnDisk;
@@ -43,9 +43,6 @@ use crate::oci::Digest;
 
 /// The version of the layout, as it stands in `VERSION`.
 const LAYOUT_VERSION: &str = "1";
-
-/// A coverage record above this size is not ours.
-const COVERAGE_RECORD_BYTES_MAX: u64 = 1024 * 1024;
 
 /// A note above this size is not ours: it has a digest and three numbers.
 const SCRUB_NOTE_BYTES_MAX: u64 = 4096;
@@ -71,15 +68,6 @@ pub(super) struct Layout {
     disk: Disk,
     /// Files that should have been deleted and could not be, with their sizes.
     strays: Mutex<HashMap<PathBuf, u64>>,
-}
-
-/// What is recorded beside a partial file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct FillRecord {
-    /// The size of the whole blob, if it was known.
-    pub(super) total: Option<u64>,
-    /// The ranges that are durably in the file.
-    pub(super) coverage: Coverage,
 }
 
 impl Layout {
@@ -367,91 +355,6 @@ impl Layout {
         self.remove_or_remember(&self.damaged_path(digest));
     }
 
-    /// Makes the partial file of a fill, or takes up the one that is there. Who reads another (see
-    /// [`super::fill::Reader`]) keeps it unchanged.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub(super) fn open_part(&self, digest: &Digest, take_up: bool) -> io::Result<DiskFile> {
-        let path = self.fill_path(digest, "part");
-        if !take_up {
-            self.remove(&path)?;
-        }
-        // It is somebody's again.
-        self.strays().remove(&path);
-        let open = || {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&path)
-        };
-        let file = self.disk.run(Op::Create, &path, open)?;
-        Ok(self.disk.file(file, path))
-    }
-
-    /// Deletes a partial file and its record. If that cannot be, it is done later.
-    pub(super) fn remove_part(&self, digest: &Digest) {
-        self.remove_or_remember(&self.fill_path(digest, "cov"));
-        self.remove_or_remember(&self.fill_path(digest, "part"));
-    }
-
-    /// Records how far a partial file has come. The file is made durable first,
-    /// so that the record never promises more than the disk has.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub(super) fn record_part(
-        &self,
-        digest: &Digest,
-        part: &DiskFile,
-        record: &FillRecord,
-    ) -> io::Result<()> {
-        part.sync()?;
-        self.write_durably(&self.fill_path(digest, "cov"), &serde_json::to_vec(record)?)
-    }
-
-    /// The record of a partial file; `None` when there is no usable one.
-    #[must_use]
-    pub(super) fn part_record(&self, digest: &Digest) -> Option<FillRecord> {
-        let path = self.fill_path(digest, "cov");
-        let read = || {
-            let usable = fs::metadata(&path)?.len() <= COVERAGE_RECORD_BYTES_MAX;
-            if usable {
-                fs::read(&path)
-            } else {
-                Ok(Vec::new())
-            }
-        };
-        // That there is none is no error of the disk.
-        if !path.exists() {
-            return None;
-        }
-        let record = self.disk.run(Op::Read, &path, read).ok()?;
-        serde_json::from_slice(&record).ok()
-    }
-
-    /// Deletes the record of a partial file: what it promises is about to be untrue.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub(super) fn forget_part_record(&self, digest: &Digest) -> io::Result<()> {
-        self.remove(&self.fill_path(digest, "cov"))
-    }
-
-    /// Gives a partial file, verified and made durable, its final name.
-    ///
-    /// # Errors
-    /// The operating system's; the blob is not committed then.
-    pub(super) fn publish_part(&self, digest: &Digest) -> io::Result<()> {
-        self.publish(&self.fill_path(digest, "part"), digest)?;
-        // After the rename: a crash in between leaves a record without a file, which is swept at the
-        // next start. The other way round it would be a whole blob without a record.
-        self.remove_or_remember(&self.fill_path(digest, "cov"));
-        Ok(())
-    }
-
     /// Writes and commits small content whose digest has been computed from these bytes.
     ///
     /// # Errors
@@ -462,7 +365,10 @@ impl Layout {
         bytes: &[u8],
         unique: u64,
     ) -> io::Result<()> {
-        let temporary = self.fill_path(digest, &format!("{unique}.tmp"));
+        let algorithm = digest.algorithm().name();
+        let temporary = self
+            .fills(algorithm)
+            .join(format!("{}.{unique}.tmp", digest.hex()));
         let written = self.write_new(&temporary, bytes, true);
         let published = written.and_then(|()| self.publish(&temporary, digest));
         if published.is_err() {
@@ -556,13 +462,8 @@ impl Layout {
         path
     }
 
-    fn fill_path(&self, digest: &Digest, extension: &str) -> PathBuf {
-        let mut path = self.root.join("fills");
-        path.extend([
-            digest.algorithm().name(),
-            &format!("{}.{extension}", digest.hex()),
-        ]);
-        path
+    fn fills(&self, algorithm: &str) -> PathBuf {
+        self.root.join("fills").join(algorithm)
     }
 }
 

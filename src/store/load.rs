@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::fs::Layout;
 use super::index::{self, Index, IndexError};
 use super::records::BlobRecord;
-use super::{Store, health, space};
+use super::{FillKey, Store, health, space};
 use crate::oci::Digest;
 use crate::telemetry::metrics::EvictReason;
 
@@ -130,16 +130,16 @@ impl Store {
     }
 
     /// Takes partial files into account: never at the cost of a stored blob.
-    fn enter_left_off(&self, kept: &[(Digest, u64)]) {
-        for (digest, size) in kept {
+    fn enter_left_off(&self, kept: &[(FillKey, u64)]) {
+        for (key, size) in kept {
             let room = {
                 let ledger = self.ledger();
                 ledger.max().saturating_sub(ledger.bytes())
             };
             if *size <= room && self.ledger().admit(*size).is_ok() {
-                self.left_off().insert(*digest, *size);
+                self.left_off().insert(*key, *size);
             } else {
-                self.layout().remove_part(digest);
+                self.layout().remove_part(key);
             }
         }
     }

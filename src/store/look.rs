@@ -1,7 +1,7 @@
 //! What an operator sees of the store, and what he removes. Nothing here counts as a use.
 
 use super::evict::Victim;
-use super::{Store, fs};
+use super::{FillKey, Store, fs};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 use crate::telemetry::metrics::EvictReason;
@@ -121,8 +121,8 @@ impl Store {
 
     /// The length of the partial file that an earlier transfer left, if nobody writes it now.
     #[must_use]
-    pub fn left_off_bytes(&self, digest: &Digest) -> Option<u64> {
-        self.left_off().get(digest).copied()
+    pub fn left_off_bytes(&self, key: &FillKey) -> Option<u64> {
+        self.left_off().get(key).copied()
     }
 
     /// Removes a stored blob, unless somebody reads it or it belongs to a pinned image.

@@ -9,6 +9,7 @@
 //! | `wants` | what readers that wait are waiting for |
 //! | `sink` | where the writing side's bytes go: file and verifier |
 //! | `record` | how far a fill has come, beside its file |
+//! | `publish` | content gets its final name, once |
 //! | `room` | a fill's reservation and its file's name; partial files left off |
 //! | `space` | how much may be taken: reserving, making room, room for the index |
 //! | `coverage` | which bytes are there (pure) |
@@ -46,6 +47,7 @@ mod mend;
 mod open;
 pub mod partial;
 mod pins;
+mod publish;
 mod record;
 mod records;
 mod room;
@@ -79,7 +81,7 @@ use disk::{Disk, DiskFile};
 pub use disk::{DiskOp, Fault, Faults, Injection};
 pub use evict::NoRoom;
 use evict::{Ledger, Victim};
-pub use fill::{Ended, Fill, FillState, HELD_BACK_BYTES, Handed, Reader, fill};
+pub use fill::{Ended, Fill, FillKey, FillState, HELD_BACK_BYTES, Handed, Reader, fill};
 use fs::{Journal, Layout, Lock};
 use health::Health;
 use known::Known;
@@ -90,7 +92,7 @@ pub use partial::{Partial, Verified, VerifyError};
 use pins::Pins;
 pub use pins::{PinError, Pinned};
 use records::BlobRecord;
-pub use records::{Link, Origin, TagRecord};
+pub use records::{Link, Origin, TagRecord, Word};
 use room::Rooms;
 use scan::Scan;
 pub use scrub::{Checked, Pace};
@@ -191,7 +193,7 @@ struct Inner {
     files: Mutex<()>,
     open: OpenFiles,
     /// The partial files that nobody writes now, and the bytes reserved for each.
-    left_off: Mutex<HashMap<Digest, u64>>,
+    left_off: Mutex<HashMap<FillKey, u64>>,
     /// The partial files that somebody writes.
     rooms: Rooms,
     /// The blobs that could not be read.
@@ -441,7 +443,7 @@ impl Store {
             let size = bytes.len() as u64;
             let unique = store.inner.unique.fetch_add(1, Ordering::Relaxed);
             store.reserve(size)?;
-            let publish = store.publish(&digest, size, size, |layout| {
+            let publish = store.publish(&digest, size, size, 0, |layout| {
                 layout.commit_bytes(&digest, &bytes, unique)
             });
             store.inner.bounds.unwritten_changes(size, 0);
@@ -450,36 +452,6 @@ impl Store {
         });
         put.await
             .unwrap_or_else(|error| Err(io::Error::other(error).into()))
-    }
-
-    /// Gives content its final name and enters it in the ledger, pinned. Blocks.
-    fn publish(
-        &self,
-        digest: &Digest,
-        reserved: u64,
-        size: u64,
-        name: impl FnOnce(&Layout) -> io::Result<()>,
-    ) -> io::Result<Pin> {
-        let _files = self.files();
-        self.note([digest], None);
-        name(&self.inner.layout)?;
-        let now = self.inner.clock.now();
-        {
-            let mut ledger = self.ledger();
-            ledger.settle(*digest, reserved, size, now);
-            ledger.pin(digest);
-        }
-        // A file of this name that was open before is another file now.
-        self.open_files().pop(digest);
-        let record = BlobRecord {
-            size,
-            used: now,
-            uses: 1,
-            owner: 0,
-        };
-        self.inner.known.note_blob(digest, record);
-        self.report();
-        Ok(Pin::of_pinned(self.clone(), *digest))
     }
 
     /// Deletes what the ledger has forgotten; the caller holds `files`.
@@ -554,7 +526,7 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn left_off(&self) -> MutexGuard<'_, HashMap<Digest, u64>> {
+    fn left_off(&self) -> MutexGuard<'_, HashMap<FillKey, u64>> {
         self.inner
             .left_off
             .lock()

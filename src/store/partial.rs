@@ -10,9 +10,10 @@ use tokio::sync::watch;
 
 use super::coverage::Coverage;
 use super::fill::{Opening, Phase, Progress};
+use super::publish::Published;
 use super::room::Room;
 use super::sink::Sink;
-use super::{Blob, Store, StoreError};
+use super::{Blob, FillKey, Store, StoreError};
 use crate::oci::Digest;
 
 /// A fill with an open file. Dropping it removes the file, gives back the
@@ -65,8 +66,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         opening: Opening<E>,
         expected: Option<u64>,
     ) -> Result<Self, (Opening<E>, StoreError)> {
-        let digest = opening.shared.digest;
-        let prepared = Room::reserve(store, digest, expected)
+        let prepared = Room::reserve(store, opening.shared.key, expected)
             .and_then(|room| Sink::open(room, &opening.shared));
         match prepared {
             Ok(sink) => Ok(Self {
@@ -77,10 +77,16 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         }
     }
 
+    /// Which fill it is.
+    #[must_use]
+    pub fn key(&self) -> &FillKey {
+        &self.sink.room.key
+    }
+
     /// The blob.
     #[must_use]
     pub fn digest(&self) -> &Digest {
-        &self.sink.room.digest
+        self.sink.room.key.digest()
     }
 
     /// How many bytes are there from offset 0 without a gap: where one
@@ -249,7 +255,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
     /// Leaves the fill off so that a later run can take it up, and tells the readers.
     pub async fn suspend(self, why: E) {
         let Self { sink, sender } = self;
-        let digest = sink.room.digest;
+        let digest = *sink.room.key.digest();
         let total = sender.borrow().total;
         // The sink is dropped there, before the readers hear of the end.
         let recorded = blocking(&digest, "record", move || Ok(sink.leave_off(total)?));
@@ -283,8 +289,15 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
 }
 
 impl<E> Verified<E> {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Makes the blob durable under its digest: fsync, rename, fsync of the
-    /// directory; then it counts as stored.
+    /// directory; then it counts as stored. If it has been stored meanwhile,
+    /// from another upstream, that file stays and this one goes.
     ///
     /// # Errors
     /// [`StoreError`]; readers are not disturbed, for what they read is right.
@@ -294,7 +307,7 @@ impl<E> Verified<E> {
             size,
             _sender,
         } = self;
-        let digest = sink.room.digest;
+        let (key, digest) = (sink.room.key, *sink.room.key.digest());
         blocking(&digest, "commit", move || {
             // Wrong bytes that were there before may have been more.
             sink.close_record();
@@ -302,11 +315,20 @@ impl<E> Verified<E> {
             sink.file.sync()?;
             let store = &sink.room.store;
             let reserved = sink.room.hand_over();
-            let published = store.publish(&digest, reserved, size, |layout| {
-                layout.publish_part(&digest)
+            let published = store.publish(&digest, reserved, size, key.owner(), |layout| {
+                layout.publish_part(&key)
             });
-            let pin = published.inspect_err(|_| sink.room.take_back(reserved))?;
-            sink.room.keep();
+            let pin = match published.inspect_err(|_| sink.room.take_back(reserved))? {
+                Published::Now(pin) => {
+                    sink.room.keep();
+                    pin
+                }
+                // Its file goes with the room, and what it takes with the last who reads it.
+                Published::Before(pin, spare) => {
+                    drop(sink.shared.spare.set(spare));
+                    pin
+                }
+            };
             // Fails only if it was set: then the blob is pinned already.
             drop(sink.shared.pin.set(pin.clone()));
             Ok(Blob::new(size, Arc::clone(&sink.file), pin))

@@ -96,10 +96,10 @@ impl Sink {
         }
         let coverage = self.shared.coverage();
         let record = FillRecord { total, coverage };
-        let digest = self.room.digest;
+        let key = self.room.key;
         let layout = self.room.store.layout();
-        if let Err(error) = layout.record_part(&digest, &self.file, &record) {
-            tracing::debug!(%digest, %error, "how far a download has come is not recorded");
+        if let Err(error) = layout.record_part(&key, &self.file, &record) {
+            tracing::debug!(digest = %key.digest(), %error, "how far a download has come is not recorded");
         }
     }
 
@@ -108,7 +108,7 @@ impl Sink {
     pub(super) fn unrecord(&self) -> io::Result<Unrecorded<'_>> {
         let state = self.recorder.state();
         let layout = self.room.store.layout();
-        layout.forget_part_record(&self.room.digest)?;
+        layout.forget_part_record(&self.room.key)?;
         Ok(Unrecorded(state))
     }
 

@@ -13,6 +13,10 @@ use crate::oci::{AcceptClass, Algorithm, Digest, Reference, Repository, Tag, Ups
 /// Stands for "unknown" where a size is stored.
 const SIZE_UNKNOWN: u64 = u64::MAX;
 
+/// The bits of a link's record that say on whose word it is.
+const GIVEN: u8 = 4;
+const NAMED: u8 = 8;
+
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Separates the parts of a key: no name can contain it.
@@ -20,6 +24,20 @@ const SEPARATOR: u8 = 0;
 
 /// How long the keys of digests are: a byte for the algorithm, and the digest.
 const DIGEST_KEY_BYTES: [usize; 2] = [1 + 32, 1 + 64];
+
+/// On whose word a repository has a digest; the weakest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Word {
+    /// A manifest of the repository names it. That is its upstream's word for what this upstream has sent itself,
+    /// and for nothing else: who writes a manifest can name what he pleases.
+    #[default]
+    Named,
+    /// A version that did not tell the other two apart recorded it, or an import did with such a version.
+    Before,
+    /// Its upstream has sent it for this repository, or has confirmed that the repository has it; or an operator
+    /// has brought it.
+    Given,
+}
 
 /// The knowledge that a repository has a digest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +48,8 @@ pub struct Link {
     pub blob: bool,
     /// Its size in bytes, if a descriptor or upstream said it.
     pub size: Option<u64>,
+    /// On whose word.
+    pub word: Word,
 }
 
 /// A link as it is stored.
@@ -117,14 +137,22 @@ impl BlobRecord {
 }
 
 impl Link {
-    /// A link of one kind.
+    /// A link of one kind, as a manifest names it.
     #[must_use]
     pub fn of(kind: ChildKind, size: Option<u64>) -> Self {
         Self {
             manifest: kind == ChildKind::Manifest,
             blob: kind == ChildKind::Blob,
             size,
+            word: Word::Named,
         }
+    }
+
+    /// The same on upstream's own word, or an operator's.
+    #[must_use]
+    pub fn given(self) -> Self {
+        let word = Word::Given;
+        Self { word, ..self }
     }
 
     /// Whether it covers a request of this kind.
@@ -143,6 +171,7 @@ impl Link {
             manifest: self.manifest || other.manifest,
             blob: self.blob || other.blob,
             size: other.size.or(self.size),
+            word: self.word.max(other.word),
         }
     }
 }
@@ -150,7 +179,13 @@ impl Link {
 impl LinkRecord {
     pub(super) fn encode(self) -> Vec<u8> {
         let link = self.link;
-        let mut bytes = vec![u8::from(link.manifest) | u8::from(link.blob) << 1];
+        // Versions that do not know the other two bits pass them over.
+        let word = match link.word {
+            Word::Before => 0,
+            Word::Given => GIVEN,
+            Word::Named => NAMED,
+        };
+        let mut bytes = vec![u8::from(link.manifest) | u8::from(link.blob) << 1 | word];
         bytes.extend(link.size.unwrap_or(SIZE_UNKNOWN).to_be_bytes());
         bytes.extend(self.day.to_be_bytes());
         bytes
@@ -171,6 +206,13 @@ impl LinkRecord {
             manifest: flags & 1 != 0,
             blob: flags & 2 != 0,
             size: (size != SIZE_UNKNOWN).then_some(size),
+            word: if flags & GIVEN != 0 {
+                Word::Given
+            } else if flags & NAMED != 0 {
+                Word::Named
+            } else {
+                Word::Before
+            },
         };
         Some(Self { link, day })
     }
@@ -353,14 +395,22 @@ mod tests {
             assert_eq!(decode_pin_key(&key), Some((source(), reference)));
             assert!(key.starts_with(&repository_prefix(&source())));
         }
-        for size in [None, Some(0), Some(1 << 40)] {
+        for (size, word) in [
+            (None, Word::Named),
+            (Some(0), Word::Given),
+            (Some(1 << 40), Word::Before),
+        ] {
             let link = Link {
                 manifest: false,
                 blob: true,
                 size,
+                word,
             };
             let record = LinkRecord { link, day: 20_000 };
             assert_eq!(LinkRecord::decode(&record.encode()), Some(record));
+            // What the version before reads of it.
+            assert_eq!(record.encode()[0] & 3, 2);
+            assert_eq!(record.encode().len(), 13);
             // As they were before they had a day.
             let old = LinkRecord { link, day: 0 };
             assert_eq!(LinkRecord::decode(&record.encode()[..9]), Some(old));
@@ -437,5 +487,9 @@ mod tests {
         let both = manifest.union(Link::of(ChildKind::Blob, None));
         assert!(both.covers(ChildKind::Manifest) && both.covers(ChildKind::Blob));
         assert_eq!(both.size, Some(5));
+        let given = Link::of(ChildKind::Blob, None).given();
+        for union in [manifest.union(given), given.union(manifest)] {
+            assert_eq!(union.word, Word::Given);
+        }
     }
 }

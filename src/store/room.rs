@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Store, StoreError};
-use crate::oci::Digest;
+use super::{FillKey, Store, StoreError};
 
 /// While nobody has said how large a blob is, room is reserved in steps of this.
 const RESERVE_STEP_BYTES: u64 = 16 * 1024 * 1024;
@@ -24,7 +23,7 @@ const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Room {
     pub(super) store: Store,
-    pub(super) digest: Digest,
+    pub(super) key: FillKey,
     held: Mutex<Held>,
     /// Whether the file goes when this is dropped.
     discard: AtomicBool,
@@ -37,11 +36,11 @@ struct Held {
     written: u64,
 }
 
-/// The digests whose partial files are somebody's. A write goes on after whoever awaited it has
-/// gone, and its file with it: the next fill of the same digest must not begin before.
+/// The fills whose partial files are somebody's. A write goes on after whoever awaited it has
+/// gone, and its file with it: the next one of the same blob from the same upstream must not begin before.
 #[derive(Debug, Default)]
 pub(super) struct Rooms {
-    taken: Mutex<HashSet<Digest>>,
+    taken: Mutex<HashSet<FillKey>>,
     left: Condvar,
 }
 
@@ -49,16 +48,16 @@ impl Room {
     /// Reserves `expected` bytes for a fill, and its file's name. Blocks.
     pub(super) fn reserve(
         store: &Store,
-        digest: Digest,
+        key: FillKey,
         expected: Option<u64>,
     ) -> Result<Self, StoreError> {
         store.refuse_if_failing()?;
-        store.inner.rooms.enter(digest)?;
+        store.inner.rooms.enter(key)?;
         // From here on the file is this room's, and goes with it.
         let room = Self {
             store: store.clone(),
-            digest,
-            held: Mutex::new(Held::of_file(store.take_up(&digest))),
+            key,
+            held: Mutex::new(Held::of_file(store.take_up(&key))),
             discard: AtomicBool::new(true),
         };
         // The fill before may have left its file there because it could not be deleted.
@@ -152,13 +151,13 @@ impl Drop for Room {
         let discard = self.discard.load(Ordering::Acquire);
         let large = self.held().written > DROPPED_HERE_BYTES_MAX;
         let reserved = self.hand_over();
-        let (store, digest) = (self.store.clone(), self.digest);
+        let (store, key) = (self.store.clone(), self.key);
         let leave = move || {
             if discard {
-                store.layout().remove_part(&digest);
+                store.layout().remove_part(&key);
             }
             store.release(reserved);
-            store.inner.rooms.leave(&digest);
+            store.inner.rooms.leave(&key);
         };
         match tokio::runtime::Handle::try_current() {
             // What a runtime that ends does not do any more, the next start does.
@@ -169,25 +168,25 @@ impl Drop for Room {
 }
 
 impl Rooms {
-    fn enter(&self, digest: Digest) -> io::Result<()> {
+    fn enter(&self, key: FillKey) -> io::Result<()> {
         let (mut taken, waited) = self
             .left
-            .wait_timeout_while(self.taken(), ROOM_WAIT_MAX, |taken| taken.contains(&digest))
+            .wait_timeout_while(self.taken(), ROOM_WAIT_MAX, |taken| taken.contains(&key))
             .unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() {
             let why = "an earlier download of it does not let go of its file";
             return Err(io::Error::new(io::ErrorKind::TimedOut, why));
         }
-        taken.insert(digest);
+        taken.insert(key);
         Ok(())
     }
 
-    fn leave(&self, digest: &Digest) {
-        self.taken().remove(digest);
+    fn leave(&self, key: &FillKey) {
+        self.taken().remove(key);
         self.left.notify_all();
     }
 
-    fn taken(&self) -> MutexGuard<'_, HashSet<Digest>> {
+    fn taken(&self) -> MutexGuard<'_, HashSet<FillKey>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -195,15 +194,15 @@ impl Rooms {
 /// Partial files between two fills: they take room, and go when nothing else can.
 impl Store {
     /// Keeps, of what was reserved for a fill, what its file takes: its length, as after a restart.
-    pub(super) fn leave_off(&self, digest: Digest, reserved: u64, bytes: u64) {
+    pub(super) fn leave_off(&self, key: FillKey, reserved: u64, bytes: u64) {
         let kept = bytes.min(reserved);
-        self.left_off().insert(digest, kept);
+        self.left_off().insert(key, kept);
         self.release(reserved - kept);
     }
 
     /// What is reserved for a partial file; the caller answers for it now.
-    fn take_up(&self, digest: &Digest) -> u64 {
-        self.left_off().remove(digest).unwrap_or(0)
+    fn take_up(&self, key: &FillKey) -> u64 {
+        self.left_off().remove(key).unwrap_or(0)
     }
 
     /// Removes all partial files that nobody writes; says how many bytes came free. Blocks.
@@ -211,8 +210,8 @@ impl Store {
         // Locked to the end: a new fill of one of them begins when its file is gone.
         let mut left_off = self.left_off();
         let mut freed = 0;
-        for (digest, bytes) in left_off.drain() {
-            self.layout().remove_part(&digest);
+        for (key, bytes) in left_off.drain() {
+            self.layout().remove_part(&key);
             self.ledger().release(bytes);
             freed += bytes;
         }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::Store;
 use super::evict::OwnerId;
 use super::records::BlobRecord;
+use super::{Link, Word};
+use crate::oci::directory::Source;
 use crate::oci::{Algorithm, Digest, UpstreamName};
 use crate::telemetry::metrics::EvictReason;
 
@@ -77,6 +79,20 @@ impl Store {
         }
     }
 
+    /// Whether a link is reason enough to give its repository what is stored: its upstream must have said that the
+    /// repository has it, or have sent it itself and named it there. Nobody knows of old links which of the two they
+    /// are: they are good for what is nobody's (imports are), or this upstream's.
+    #[must_use]
+    pub fn vouches(&self, source: &Source, digest: &Digest, link: &Link) -> bool {
+        if link.word == Word::Given {
+            return true;
+        }
+        let owner = self.ledger().owner(digest);
+        owner.is_some_and(|owner| {
+            owner == owner_id(&source.upstream) || (link.word == Word::Before && owner == 0)
+        })
+    }
+
     /// Evicts what upstreams have too much of, and what nobody has used for too long. Blocks.
     pub(super) fn keep_shares(&self) {
         for share in &self.inner.shares {
@@ -116,7 +132,6 @@ impl Store {
 /// run, whatever the configuration.
 pub(super) fn owner_id(upstream: &UpstreamName) -> OwnerId {
     let name = Digest::of(Algorithm::Sha256, upstream.as_str().as_bytes());
-    let hex = name.hex();
-    let part = hex.get(..8).unwrap_or_default();
-    u32::from_str_radix(part, 16).unwrap_or_default().max(1)
+    let part = name.bytes().first_chunk().copied().unwrap_or_default();
+    OwnerId::from_be_bytes(part).max(1)
 }

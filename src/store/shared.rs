@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
-use super::Pin;
 use super::coverage::Coverage;
 use super::disk::DiskFile;
+use super::publish::Spare;
 use super::record::Unrecorded;
 use super::wants::Wants;
-use crate::oci::Digest;
+use super::{FillKey, Pin};
 
 /// How many of the bytes written last a fill keeps in memory: readers that keep
 /// up take them from there, without a copy or a hop to the blocking pool. One
@@ -44,7 +44,7 @@ const ALTERED_RANGES_MAX: usize = 4096;
 /// What both sides share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) digest: Digest,
+    pub(super) key: FillKey,
     /// Set once when the partial file is opened; after the commit it is the
     /// blob's file, because a rename does not move an open file.
     pub(super) file: OnceLock<Arc<DiskFile>>,
@@ -55,6 +55,8 @@ pub(super) struct Shared {
     pub(super) taken_up: AtomicBool,
     /// Set at the commit: the blob stays open as long as anybody holds the fill.
     pub(super) pin: OnceLock<Pin>,
+    /// Set at the commit of a blob that was stored already: the room that its own file takes until nobody has it.
+    pub(super) spare: OnceLock<Spare>,
 }
 
 #[derive(Debug)]
@@ -103,9 +105,9 @@ pub(super) struct Claim {
 }
 
 impl Shared {
-    pub(super) fn new(digest: Digest) -> Self {
+    pub(super) fn new(key: FillKey) -> Self {
         Self {
-            digest,
+            key,
             file: OnceLock::new(),
             state: Mutex::new(State {
                 coverage: Coverage::default(),
@@ -118,6 +120,7 @@ impl Shared {
             wants: Arc::default(),
             taken_up: AtomicBool::new(false),
             pin: OnceLock::new(),
+            spare: OnceLock::new(),
         }
     }
 

@@ -54,9 +54,9 @@ struct Verifier {
 impl Sink {
     /// Opens the partial file, and takes up what an earlier run recorded of it.
     pub(super) fn open(room: Room, shared: &Arc<Shared>) -> Result<Self, StoreError> {
-        let digest = shared.digest;
-        let record = room.store.layout().part_record(&digest);
-        let file = Arc::new(room.store.layout().open_part(&digest, record.is_some())?);
+        let (key, digest) = (shared.key, *shared.key.digest());
+        let record = room.store.layout().part_record(&key);
+        let file = Arc::new(room.store.layout().open_part(&key, record.is_some())?);
         drop(shared.file.set(Arc::clone(&file)));
         let sink = Self {
             room,
@@ -98,7 +98,7 @@ impl Sink {
         let _alone = self.alone();
         let unrecorded = self.unrecord()?;
         self.shared.lose_all(&unrecorded);
-        self.verifier().reset(&self.shared.digest);
+        self.verifier().reset(self.shared.key.digest());
         self.file.cut(0)?;
         self.room.holds(0);
         Ok(())
@@ -109,7 +109,7 @@ impl Sink {
         let _alone = self.alone();
         if self.shared.clip(total) {
             let _unrecorded = self.unrecord()?;
-            self.verifier().reset(&self.shared.digest);
+            self.verifier().reset(self.shared.key.digest());
             self.file.cut(total)?;
             self.room.holds(self.shared.coverage().bytes());
         }
@@ -123,7 +123,7 @@ impl Sink {
         if !self.shared.doubt(keep, &unrecorded) {
             return Err(io::Error::other("its bytes were doubted too often"));
         }
-        self.verifier().reset(&self.shared.digest);
+        self.verifier().reset(self.shared.key.digest());
         Ok(())
     }
 
@@ -137,11 +137,11 @@ impl Sink {
             return Ok(());
         }
         self.file.cut(length)?;
-        let (store, digest): (&Store, _) = (&self.room.store, self.room.digest);
+        let (store, key): (&Store, _) = (&self.room.store, self.room.key);
         let record = FillRecord { total, coverage };
-        store.layout().record_part(&digest, &self.file, &record)?;
+        store.layout().record_part(&key, &self.file, &record)?;
         self.room.keep();
-        store.leave_off(digest, self.room.hand_over(), length);
+        store.leave_off(key, self.room.hand_over(), length);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod lost;
 pub(super) mod parallel;
 mod room;
 mod start;
+mod upstreams;
 mod windows;
 
 use std::fs::File;
@@ -19,7 +20,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::{ManualClock, Timestamp};
-use crate::oci::Algorithm;
+use crate::oci::{Algorithm, UpstreamName};
 
 const HELD: usize = 64 * 1024;
 
@@ -72,12 +73,27 @@ fn path_of(dir: &Path, digest: &Digest) -> PathBuf {
     dir.join("blobs/sha256").join(&hex[..2]).join(hex)
 }
 
+/// The fill of a blob from the one upstream of most tests.
+fn key(digest: Digest) -> FillKey {
+    key_of("docker.io", digest)
+}
+
+fn key_of(upstream: &str, digest: Digest) -> FillKey {
+    FillKey::new(&UpstreamName::parse(upstream).unwrap(), digest)
+}
+
+/// Where its partial file is.
+fn part_path(dir: &Path, digest: Digest) -> PathBuf {
+    let stem = key(digest).stem();
+    dir.join("fills/sha256").join(stem + ".part")
+}
+
 async fn begin(
     store: &Store,
     digest: Digest,
     expected: Option<u64>,
 ) -> (Partial<&'static str>, Fill<&'static str>) {
-    let (opening, fill) = fill(digest);
+    let (opening, fill) = fill(key(digest));
     (store.begin(opening, expected).await.ok().unwrap(), fill)
 }
 
@@ -421,7 +437,7 @@ async fn what_a_partial_file_has_beyond_its_record_is_cut_off() {
     let (digest, bytes) = content(200_000);
     leave_off(&store, digest, &bytes, 150_000).await;
     drop(store);
-    let part = dir.path().join("fills/sha256").join(digest.hex() + ".part");
+    let part = part_path(dir.path(), digest);
     let file = File::options().write(true).open(&part).unwrap();
     file.write_all_at(&vec![7; 100_000], 150_000).unwrap();
     let store = open(dir.path(), 10_000_000);

@@ -37,6 +37,15 @@ pub fn upstream_config(name: &str, url: &str) -> upstream::Config {
     }
 }
 
+/// Where the partial file is of what this upstream has sent of a blob.
+pub fn part_path(store: &Path, upstream: &str, digest: &str) -> PathBuf {
+    let (algorithm, hex) = digest.split_once(':').unwrap();
+    let upstream = super::images::sha256(upstream.as_bytes());
+    let upstream = &upstream["sha256:".len()..][..32];
+    let fills = store.join("fills").join(algorithm);
+    fills.join(format!("{hex}@{upstream}.part"))
+}
+
 /// Credentials for an upstream.
 pub fn credentials(username: &str, password: &str) -> upstream::LoginConfig {
     let literal = |text: &str| upstream::Text::Literal(upstream::Secret::new(text.to_owned()));

@@ -137,7 +137,15 @@ pub fn records(store: &Path) -> u64 {
 
 pub fn has_part(store: &Path, digest: &str) -> bool {
     let hex = digest.strip_prefix("sha256:").unwrap();
-    store.join(format!("fills/sha256/{hex}.part")).exists()
+    // The name goes on with the upstream's.
+    files(&store.join("fills/sha256")).iter().any(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let of_it = name.is_some_and(|name| name.starts_with(hex));
+        of_it
+            && path
+                .extension()
+                .is_some_and(|extension| extension == "part")
+    })
 }
 
 /// A metric that is a whole number.

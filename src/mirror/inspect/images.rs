@@ -192,7 +192,9 @@ impl Inner {
     ) -> Option<ImageEntry> {
         // Clients that accept little may have been told another digest; the newest answer is the image.
         let newest = entry.records.iter().max_by_key(|record| record.checked)?;
-        let node = self.tree(&newest.digest, &mut PARTS_MAX.clone()).await;
+        let node = self
+            .tree(source, &newest.digest, &mut PARTS_MAX.clone())
+            .await;
         let mut image = self.entry(source, reference, &node);
         image.tag = Some(entry.tag.to_string());
         image.checked_at = Some(When(newest.checked));
@@ -235,7 +237,7 @@ impl Inner {
                 if is_part && !matches!(page.filter, Filter::Image(_)) {
                     continue;
                 }
-                let node = self.tree(&digest, &mut PARTS_MAX.clone()).await;
+                let node = self.tree(source, &digest, &mut PARTS_MAX.clone()).await;
                 page.images.push(self.entry(source, &reference, &node));
             }
         }

@@ -10,7 +10,7 @@ use super::{InspectError, PARTS_MAX, Seen, When, full_name, names};
 use crate::mirror::{Inner, Mirror, Source, Ttl};
 use crate::oci::manifest::{Child, ChildKind};
 use crate::oci::{Digest, Reference};
-use crate::store::TagRecord;
+use crate::store::{FillKey, TagRecord};
 
 /// Indexes in indexes that are followed: no client makes use of even one.
 const DEPTH_MAX: usize = 4;
@@ -124,7 +124,7 @@ impl Mirror {
         let mut left = PARTS_MAX;
         let mut manifests = Vec::new();
         for root in roots {
-            manifests.push(inner.tree(&root, &mut left).await);
+            manifests.push(inner.tree(&source, &root, &mut left).await);
         }
         Ok(Inspected {
             pinned: inner.store.pin_of(&source, &reference).is_some(),
@@ -166,9 +166,10 @@ impl Inner {
     }
 
     /// A manifest with all that it leads to; at most `left` parts.
-    pub(super) async fn tree(&self, root: &Digest, left: &mut usize) -> Node {
-        let mut node = self.node(root, NodeKind::Manifest, None);
-        self.fill_in(&mut node, root, None, DEPTH_MAX, left).await;
+    pub(super) async fn tree(&self, source: &Source, root: &Digest, left: &mut usize) -> Node {
+        let mut node = self.node(source, root, NodeKind::Manifest, None);
+        self.fill_in(&mut node, source, root, None, DEPTH_MAX, left)
+            .await;
         node
     }
 
@@ -176,6 +177,7 @@ impl Inner {
     async fn fill_in(
         &self,
         node: &mut Node,
+        source: &Source,
         digest: &Digest,
         platform: Option<String>,
         depth: usize,
@@ -204,14 +206,14 @@ impl Inner {
             };
             *left = rest;
             let kind = kind_of(&child);
-            let mut part = self.node(&child.digest, kind, child.size);
+            let mut part = self.node(source, &child.digest, kind, child.size);
             part.media_type = child.media_type;
             part.foreign = child.foreign;
             match kind {
                 NodeKind::Manifest if depth > 0 => {
                     let platform = platforms.get(&child.digest).cloned().flatten();
                     let (part, digest) = (&mut part, &child.digest);
-                    let deeper = self.fill_in(part, digest, platform, depth - 1, left);
+                    let deeper = self.fill_in(part, source, digest, platform, depth - 1, left);
                     Box::pin(deeper).await;
                 }
                 NodeKind::Config => part.config = self.config_facts(&child.digest).await,
@@ -230,11 +232,11 @@ impl Inner {
         ConfigFacts::parse(&bytes)
     }
 
-    fn node(&self, digest: &Digest, kind: NodeKind, size: Option<u64>) -> Node {
+    fn node(&self, source: &Source, digest: &Digest, kind: NodeKind, size: Option<u64>) -> Node {
         let held = self.store.held(digest);
         let (presence, stored_bytes, size_bytes) = match held {
             Some(held) => (Presence::Stored, held.size, Some(held.size)),
-            None => match self.partly(digest) {
+            None => match self.partly(source, digest) {
                 Some((bytes, total)) => (Presence::Partial, bytes, size.or(total)),
                 None => (Presence::Absent, 0, size),
             },
@@ -254,13 +256,17 @@ impl Inner {
         }
     }
 
-    /// The bytes that are there of a blob which is not stored, and its size, if that is known.
-    fn partly(&self, digest: &Digest) -> Option<(u64, Option<u64>)> {
-        if let Some(fill) = self.fills.find(digest) {
+    /// The bytes that its upstream has sent of a blob which is not stored, and its size, if that is known.
+    fn partly(&self, source: &Source, digest: &Digest) -> Option<(u64, Option<u64>)> {
+        if let Some(fill) = self.fills.find(&source.upstream, digest) {
             let state = fill.state();
             return Some((state.covered, state.total));
         }
-        Some((self.store.left_off_bytes(digest)?, None))
+        Some((
+            self.store
+                .left_off_bytes(&FillKey::new(&source.upstream, *digest))?,
+            None,
+        ))
     }
 }
 

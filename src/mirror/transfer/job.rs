@@ -512,8 +512,13 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// A fill goes on without readers, but only so many of them.
+    /// A fill goes on without readers, but only so many of them, and not when another upstream's was faster.
     pub(super) fn attend(&self, partial: &Partial<MirrorError>) -> Result<(), MirrorError> {
+        if self.mirror.store.contains(&self.digest).is_some()
+            && (self.mirror.fills).give_up(partial.key(), || partial.is_left_alone())
+        {
+            return Err(MirrorError::Busy("it is stored, and nobody waits for it"));
+        }
         let mut state = self.state();
         if partial.readers() > 0 {
             state.unattended = None;

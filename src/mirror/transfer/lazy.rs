@@ -156,7 +156,7 @@ impl Job<'_> {
             if partial.readers() > 0 {
                 read_at = Instant::now();
             } else if read_at.elapsed() >= LINGER
-                && (self.mirror.fills).give_up(&self.digest, || partial.is_left_alone())
+                && (self.mirror.fills).give_up(partial.key(), || partial.is_left_alone())
             {
                 return Ok(Parts::LeftOff);
             }

@@ -87,13 +87,17 @@ impl Inner {
             let fetched = job.fetch(&partial).await;
             if let Ok(Fetched::LeftOff { total }) = fetched {
                 // Or the next one to read a part would have to ask for the size first.
-                let link = Link::of(ChildKind::Blob, Some(total));
+                let link = Link::of(ChildKind::Blob, Some(total)).given();
                 self.store.record_links(source, vec![(digest, link)]).await;
                 tracing::debug!(%digest, bytes = partial.coverage().bytes(), "left off");
                 let why = MirrorError::Busy("a download of which only parts were read has ended");
                 return partial.suspend(why).await;
             }
             if let Err(error) = fetched {
+                if self.store.contains(&digest).is_some() && partial.is_left_alone() {
+                    tracing::debug!(upstream = %source.upstream, %digest, %error, "not fetched to the end: another upstream's transfer was faster");
+                    return partial.fail(error);
+                }
                 if matches!(error, MirrorError::ShuttingDown) {
                     return partial.suspend(error).await;
                 }
@@ -135,15 +139,11 @@ impl Inner {
 
     /// Makes a checked blob durable. Its readers have all of it already.
     async fn keep(&self, verified: Verified<MirrorError>, source: &Source, digest: Digest) {
-        match verified.commit().await {
-            Ok(blob) => {
-                self.store.belongs(&digest, &source.upstream);
-                let link = Link::of(ChildKind::Blob, Some(blob.size()));
-                self.store.record_links(source, vec![(digest, link)]).await;
-            }
-            Err(error) => {
-                self.note_not_stored(source, &digest, &error.into());
-            }
+        // First: who finds it stored needs the link.
+        let link = Link::of(ChildKind::Blob, Some(verified.size())).given();
+        self.store.record_links(source, vec![(digest, link)]).await;
+        if let Err(error) = verified.commit().await {
+            self.note_not_stored(source, &digest, &error.into());
         }
     }
 

@@ -355,6 +355,12 @@ impl<P: Policy> Ledger<P> {
         Some((entry.used, noted))
     }
 
+    /// Whose a blob is, if the store has it.
+    #[must_use]
+    pub fn owner(&self, digest: &Digest) -> Option<OwnerId> {
+        self.entry(digest).map(|entry| self.owners.id(entry.owner))
+    }
+
     /// What the blobs of an upstream take, in bytes.
     pub fn bytes_of(&mut self, owner: OwnerId) -> u64 {
         let short = self.owners.short(owner);

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use super::super::FillKey;
 use super::super::disk::DiskOp as Op;
 use super::Layout;
 use crate::clock::Timestamp;
@@ -103,35 +104,34 @@ impl Layout {
     }
 
     /// Deletes what an earlier process left in `fills/`, but for partial files of which a record says
-    /// what they have: they can be taken up again, and are cut to that. Returns the digests and
-    /// lengths of those. What cannot be deleted is deleted later.
+    /// what they have: they can be taken up again, and are cut to that. Returns those
+    /// fills, and the lengths of their files. What cannot be deleted is deleted later.
     ///
     /// # Errors
     /// The operating system's, where the directory cannot be read.
-    pub(in crate::store) fn sweep_fills(&self) -> io::Result<Vec<(Digest, u64)>> {
+    pub(in crate::store) fn sweep_fills(&self) -> io::Result<Vec<(FillKey, u64)>> {
         let mut kept = HashMap::new();
         let mut found = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             let fills = self.root.join("fills").join(algorithm.name());
             for file in self.disk.run(Op::Read, &fills, || fs::read_dir(&fills))? {
                 let path = file?.path();
-                let digest = path.file_stem().and_then(|stem| {
-                    Digest::parse(&format!("{}:{}", algorithm.name(), stem.to_str()?)).ok()
-                });
+                let stem = path.file_stem().and_then(|stem| stem.to_str());
+                let key = stem.and_then(|stem| FillKey::parse_stem(algorithm, stem));
                 let extension = path.extension().and_then(|e| e.to_str());
                 if extension == Some("part")
-                    && let Some(digest) = digest
-                    && let Some(length) = self.cut_to_record(&digest, &path)
+                    && let Some(key) = key
+                    && let Some(length) = self.cut_to_record(&key, &path)
                 {
-                    kept.insert(digest, length);
+                    kept.insert(key, length);
                 }
-                found.push((path, digest));
+                found.push((path, key));
             }
         }
-        for (path, digest) in found {
+        for (path, key) in found {
             let extension = path.extension().and_then(|e| e.to_str());
             let of_a_fill = matches!(extension, Some("part" | "cov"));
-            if of_a_fill && digest.is_some_and(|digest| kept.contains_key(&digest)) {
+            if of_a_fill && key.is_some_and(|key| kept.contains_key(&key)) {
                 continue;
             }
             self.remove_or_remember(&path);
@@ -141,8 +141,8 @@ impl Layout {
 
     /// Cuts a partial file to what its record says; its length then, or nothing if there is nothing
     /// to go on from.
-    fn cut_to_record(&self, digest: &Digest, path: &Path) -> Option<u64> {
-        let mut coverage = self.part_record(digest)?.coverage;
+    fn cut_to_record(&self, key: &FillKey, path: &Path) -> Option<u64> {
+        let mut coverage = self.part_record(key)?.coverage;
         let bytes = fs::metadata(path).ok()?.len();
         coverage.remove(bytes..u64::MAX);
         let length = coverage.end();

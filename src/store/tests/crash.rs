@@ -241,6 +241,7 @@ async fn leftovers_go_and_what_is_no_file_is_no_obstacle() {
     let fills = dir.path().join("fills/sha256");
     let hex = digest.hex();
     let write = |name: String, bytes: &[u8]| std::fs::write(fills.join(name), bytes).unwrap();
+    let stem = key(digest).stem();
     write(format!("{hex}.7.tmp"), &bytes);
     write(format!("{hex}.new"), b"{}");
     write(
@@ -248,8 +249,11 @@ async fn leftovers_go_and_what_is_no_file_is_no_obstacle() {
         b"{\"total\":5,\"coverage\":[[0,5]]}",
     );
     write(format!("{}.part", "cd".repeat(32)), &bytes);
+    write(format!("{stem}.part"), &bytes);
+    write(format!("{stem}.cov"), b"{\"total\":null,\"coverage\":[]}");
+    // Of versions that did not tell upstreams apart.
     write(format!("{hex}.part"), &bytes);
-    write(format!("{hex}.cov"), b"{\"total\":null,\"coverage\":[]}");
+    write(format!("{hex}.cov"), b"{\"total\":5,\"coverage\":[[0,5]]}");
     std::fs::create_dir(fills.join("a-directory")).unwrap();
     let store = open(dir.path(), 10_000_000);
     assert_eq!(part_files(dir.path()), ["a-directory"]);

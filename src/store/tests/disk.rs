@@ -64,7 +64,7 @@ async fn try_fill(
     leave_off: bool,
 ) -> bool {
     let total = bytes.len() as u64;
-    let (opening, fill) = fill::<&'static str>(*digest);
+    let (opening, fill) = fill::<&'static str>(key(*digest));
     let mut reader = fill.reader(None);
     let partial = match store.begin(opening, Some(total)).await {
         Ok(partial) => partial,
@@ -226,7 +226,7 @@ async fn comes_back(dir: &Path, disk: &Arc<FaultyDisk>, promised: &Promised) {
     read(&store, promised).await;
     let link = (Digest::Sha256([7; 32]), Link::default());
     let source = crate::oci::directory::Source {
-        upstream: crate::oci::UpstreamName::parse("docker.io").unwrap(),
+        upstream: UpstreamName::parse("docker.io").unwrap(),
         repository: crate::oci::Repository::parse("a/b").unwrap(),
     };
     store.record_links(&source, vec![link]).await;

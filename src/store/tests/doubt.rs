@@ -379,9 +379,8 @@ async fn the_file_of_a_fill_that_is_over_is_never_written_again() {
     let verified = verified.unwrap();
     let window = soon(reader.next()).await.unwrap().unwrap();
     // As if it could not be deleted.
-    let part = world.dir.path().join("fills/sha256");
-    let path = part.join(format!("{}.part", world.digest.hex()));
-    let kept = part.join("kept");
+    let path = part_path(world.dir.path(), world.digest);
+    let kept = path.with_file_name("kept");
     std::fs::hard_link(&path, &kept).unwrap();
     drop(verified);
     std::fs::rename(&kept, &path).unwrap();

@@ -198,7 +198,7 @@ async fn what_was_left_off_past_the_total_or_the_file_is_not_taken_up() {
         .unwrap();
     partial.suspend("stopping").await;
     drop(store);
-    let part = dir.path().join("fills/sha256").join(digest.hex() + ".part");
+    let part = part_path(dir.path(), digest);
     File::options()
         .write(true)
         .open(&part)
@@ -215,8 +215,8 @@ async fn what_was_left_off_past_the_total_or_the_file_is_not_taken_up() {
 }
 
 fn sink(store: &Store, digest: Digest) -> Arc<Sink> {
-    let room = Room::reserve(store, digest, None).unwrap();
-    let shared = Arc::new(Shared::new(digest));
+    let room = Room::reserve(store, key(digest), None).unwrap();
+    let shared = Arc::new(Shared::new(key(digest)));
     Arc::new(Sink::open(room, &shared).unwrap())
 }
 
@@ -244,7 +244,7 @@ fn one_write_reads_back_only_so_much_for_the_verifier() {
 #[test]
 fn what_is_written_far_ahead_does_not_push_out_what_readers_ask_for() {
     let (digest, bytes) = content(100_000);
-    let shared = Shared::new(digest);
+    let shared = Shared::new(key(digest));
     let write = |offset: u64| {
         let claim = shared.claim(offset, std::slice::from_ref(&bytes));
         shared.written(&claim);
@@ -270,7 +270,7 @@ fn what_is_written_far_ahead_does_not_push_out_what_readers_ask_for() {
 #[test]
 fn what_is_being_written_is_nobody_elses_to_write() {
     let (digest, bytes) = content(100);
-    let shared = Shared::new(digest);
+    let shared = Shared::new(key(digest));
     let claim = |range: Range<usize>| {
         let chunks = [bytes.slice(range.clone())];
         shared.claim(range.start as u64, &chunks)

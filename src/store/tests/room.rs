@@ -38,7 +38,7 @@ fn on_a_disk_with(free: u64) -> (TempDir, Store, Arc<Said>) {
 }
 
 async fn refused(store: &Store, expected: Option<u64>) -> String {
-    let (opening, _fill) = fill::<&'static str>(content(1).0);
+    let (opening, _fill) = fill::<&'static str>(key(content(1).0));
     let refused = store.begin(opening, expected).await;
     refused.err().unwrap().unwrap().1.to_string()
 }
@@ -79,7 +79,7 @@ async fn what_was_left_off_is_not_promised_a_second_time() {
     partial.suspend("later").await;
     said.free.store(10_400_000, Ordering::Relaxed);
     // As if it had been left by somebody who had no room for it.
-    let reserved = store.left_off().remove(&digest).unwrap();
+    let reserved = store.left_off().remove(&key(digest)).unwrap();
     store.release(reserved);
     let (partial, _fill) = begin(&store, digest, None).await;
     assert_eq!(partial.prefix(), 300_000);

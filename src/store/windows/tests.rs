@@ -3,7 +3,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Weak;
 
 use super::*;
-use crate::oci::{Algorithm, Digest};
+use crate::oci::{Algorithm, Digest, UpstreamName};
+use crate::store::FillKey;
 use crate::store::disk::{Disk, Injection};
 use crate::store::health::Health;
 use crate::store::tests::parallel::Random;
@@ -33,6 +34,13 @@ fn world() -> World {
     }
 }
 
+/// What two sides of a fill have between them.
+fn shared() -> Arc<Shared> {
+    let upstream = UpstreamName::parse("docker.io").unwrap();
+    let digest = Digest::of(Algorithm::Sha256, b"a blob");
+    Arc::new(Shared::new(FillKey::new(&upstream, digest)))
+}
+
 impl World {
     fn map(&self, range: Range<usize>) -> Bytes {
         let range = range.start as u64..range.end as u64;
@@ -41,10 +49,7 @@ impl World {
 
     fn give(&self, range: Range<usize>) -> Bytes {
         let bytes = self.map(range.clone());
-        let digest = Digest::of(Algorithm::Sha256, b"a blob");
-        let kept = Kept::Fill {
-            _shared: Arc::new(Shared::new(digest)),
-        };
+        let kept = Kept::Fill { _shared: shared() };
         let file = Arc::clone(&self.file);
         self.windows
             .remember(bytes.clone(), file, range.start as u64, kept);
@@ -182,7 +187,7 @@ fn an_address_means_one_window_as_long_as_it_is_known() {
 fn a_window_keeps_its_blob_until_it_has_been_sent() {
     let world = world();
     let (server, mut client) = sockets();
-    let shared = Arc::new(Shared::new(Digest::of(Algorithm::Sha256, b"a blob")));
+    let shared = shared();
     let kept: Weak<Shared> = Arc::downgrade(&shared);
     let window = world.map(0..1000);
     let file = Arc::clone(&world.file);
