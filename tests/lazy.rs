@@ -122,6 +122,103 @@ async fn the_first_request_asks_for_what_the_client_wants() {
     }
 }
 
+/// Clients that pull parts of zstd:chunked layers: only what they name comes from upstream before they have it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_ranges_of_a_cold_blob() {
+    let asked = [
+        (100_usize, 70_000_usize),
+        (4 * MIB, 4 * MIB + 100),
+        (8 * MIB, 8 * MIB + 300_000),
+    ];
+    let specs: Vec<String> = asked
+        .iter()
+        .map(|(from, to)| format!("{from}-{}", to - 1))
+        .collect();
+    let header = format!("bytes={}", specs.join(","));
+    let expected: Vec<_> = asked.iter().map(|(from, to)| *from..*to).collect();
+    let wanted: usize = expected.iter().map(ExactSizeIterator::len).sum();
+    for known in [true, false] {
+        let world = world_with(one, known, FillOnRange::Never).await;
+        let answer = world
+            .mirror
+            .get_with(&world.path, &[("range", &header)])
+            .await;
+        assert_eq!(common::parts::of(&answer, &world.blob.bytes), expected);
+        let sent = world.sent();
+        assert!(
+            sent <= wanted + 64 * 1024,
+            "{sent} bytes for {wanted}; known: {known}"
+        );
+        // Once more, of what is there now.
+        let answer = world
+            .mirror
+            .get_with(&world.path, &[("range", &header)])
+            .await;
+        assert_eq!(common::parts::of(&answer, &world.blob.bytes), expected);
+        assert_eq!(world.sent(), sent);
+    }
+    // The default: the rest comes behind it, and nobody waits for that.
+    for change in [one as fn(&mut upstream::Config), several] {
+        let world = world(change, true).await;
+        let gate = world.registry.gate(&world.blob.digest);
+        gate.release(wanted + MIB);
+        let answer = world
+            .mirror
+            .get_with(&world.path, &[("range", &header)])
+            .await;
+        assert_eq!(common::parts::of(&answer, &world.blob.bytes), expected);
+        gate.open();
+        world.whole().await;
+    }
+}
+
+/// Many small parts, as of a layer of which much is there: fetched side by side, and not one after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_ranges_of_a_cold_blob() {
+    let world = world_with(one, true, FillOnRange::Never).await;
+    let expected: Vec<_> = (0..200).map(|at| at * 60_000..at * 60_000 + 500).collect();
+    let specs: Vec<String> = expected
+        .iter()
+        .map(|part| format!("{}-{}", part.start, part.end - 1))
+        .collect();
+    let header = format!("bytes={}", specs.join(","));
+    let answer = world
+        .mirror
+        .get_with(&world.path, &[("range", &header)])
+        .await;
+    assert_eq!(common::parts::of(&answer, &world.blob.bytes), expected);
+    // Backwards, by a client that merges nothing.
+    let specs: Vec<String> = specs.into_iter().rev().collect();
+    let header = format!("bytes={}", specs.join(","));
+    let answer = world
+        .mirror
+        .get_with(&world.path, &[("range", &header)])
+        .await;
+    let backwards: Vec<_> = expected.into_iter().rev().collect();
+    assert_eq!(common::parts::of(&answer, &world.blob.bytes), backwards);
+}
+
+/// Several ranges that are all of the blob are a download: its end is not given before the digest is right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ranges_that_are_all_of_a_wrong_blob_do_not_end_well() {
+    let world = world(one, true).await;
+    world.registry.fault(
+        Rule::all(Kind::Blob).of(&world.blob.digest),
+        Fault::Flip(5_000_000),
+    );
+    for header in [
+        "bytes=0-99,100-",
+        "bytes=6000000-,0-5999999",
+        "bytes=0-1,2-12582911",
+    ] {
+        let answer = world
+            .mirror
+            .get_with(&world.path, &[("range", header)])
+            .await;
+        answer.assert_no_clean_success();
+    }
+}
+
 /// Nothing but what they want comes from upstream before they have it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_elsewhere_do_not_wait_for_what_lies_between() {

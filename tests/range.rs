@@ -12,7 +12,9 @@
 mod common;
 
 use common::images::{self, Blob};
-use common::{Answer, FakeRegistry, Mirror};
+use common::{Answer, FakeRegistry, Mirror, MirrorBuilder};
+use roadstead::store::Amount;
+use std::ops::Range;
 
 const SIZE: usize = 200_000;
 
@@ -24,6 +26,11 @@ async fn stored(blob: &Blob) -> (FakeRegistry, Mirror, String) {
     mirror.get(&path).await.assert_bytes(200, &blob.bytes);
     mirror.wait_for_fills().await;
     (registry, mirror, path)
+}
+
+/// The ranges of the parts of an answer, whose bytes must be those of `content`, and its framing to the byte.
+fn parts(answer: &Answer, content: &[u8]) -> Vec<Range<usize>> {
+    common::parts::of(answer, content)
 }
 
 async fn range(mirror: &Mirror, path: &str, range: &str) -> Answer {
@@ -78,18 +85,117 @@ async fn ranges_of_a_stored_blob() {
         );
     }
     // RFC 9110 section 14.2: what is not understood is ignored.
-    for asked in [
-        "bytes=5-2",
-        "lines=1-2",
-        "bytes=a-b",
-        "bytes=0-1,5-9",
-        "bytes",
-    ] {
+    for asked in ["bytes=5-2", "lines=1-2", "bytes=a-b", "bytes"] {
         range(&mirror, &path, asked)
             .await
             .assert_bytes(200, &blob.bytes);
     }
     assert_eq!(registry.counters().blob_gets(&blob.digest), 1);
+}
+
+/// podman, CRI-O and bootc ask so for the parts that they lack of a zstd:chunked layer, and used to get all of it. They
+/// count the parts: each range that they name must be one, in their order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_ranges_of_a_stored_blob() {
+    let blob = Blob::noise(37, SIZE);
+    let (registry, mirror, path) = stored(&blob).await;
+    let cases: [(&str, Vec<Range<usize>>); 8] = [
+        ("bytes=0-1,5-9", vec![0..2, 5..10]),
+        ("bytes=5-9, 0-1", vec![5..10, 0..2]),
+        ("bytes=0-99,100-199", vec![0..100, 100..200]),
+        ("bytes=-500,0-0", vec![SIZE - 500..SIZE, 0..1]),
+        ("bytes=10-19,199990-", vec![10..20, SIZE - 10..SIZE]),
+        (
+            "bytes=0-99,199999-200005,300000-",
+            vec![0..100, SIZE - 1..SIZE],
+        ),
+        ("bytes=50-99,0-9,60-120,100-150", vec![50..151, 0..10]),
+        // Each byte once, be it all of them.
+        ("bytes=0-99999,100000-", vec![0..100_000, 100_000..SIZE]),
+    ];
+    for (asked, expected) in cases {
+        let answer = range(&mirror, &path, asked).await;
+        assert_eq!(parts(&answer, &blob.bytes), expected, "{asked}");
+        assert_eq!(answer.header("docker-content-digest"), blob.digest);
+        assert_eq!(answer.header("cache-status"), "roadstead; hit");
+        assert_eq!(answer.header("accept-ranges"), "bytes");
+    }
+    // Where one part is left, it is told as such.
+    for (asked, part) in [
+        ("bytes=0-9,5-14", 0..15),
+        ("bytes=0-9,400000-", 0..10),
+        ("bytes=7-7,7-7,7-7", 7..8),
+    ] {
+        let answer = range(&mirror, &path, asked).await;
+        answer.assert_bytes(206, &blob.bytes[part.clone()]);
+        let said = format!("bytes {}-{}/{SIZE}", part.start, part.end - 1);
+        assert_eq!(answer.header("content-range"), said, "{asked}");
+    }
+    let answer = range(&mirror, &path, "bytes=200000-,-0,300000-300001").await;
+    assert_eq!(answer.status, 416);
+    assert_eq!(answer.header("content-range"), format!("bytes */{SIZE}"));
+    // One that is wrong makes all of it meaningless; so does one more than anybody sends.
+    let many = |count: usize| {
+        let ranges: Vec<String> = (0..count).map(|at| format!("{0}-{0}", at * 3)).collect();
+        format!("bytes={}", ranges.join(","))
+    };
+    for asked in ["bytes=0-1,5-2", "bytes=0-1,x", "lines=0-1,5-6", &many(1025)] {
+        range(&mirror, &path, asked)
+            .await
+            .assert_bytes(200, &blob.bytes);
+    }
+    let answer = range(&mirror, &path, &many(1024)).await;
+    let found = parts(&answer, &blob.bytes);
+    assert_eq!(found.len(), 1024);
+    assert_eq!(found[1023], 3069..3070);
+    // The validators go before.
+    let headers = [("Range", "bytes=0-1,5-9"), ("If-Range", "\"other\"")];
+    let answer = mirror.get_with(&path, &headers).await;
+    answer.assert_bytes(200, &blob.bytes);
+    let etag = format!("\"{}\"", blob.digest);
+    let headers = [("Range", "bytes=0-1,5-9"), ("If-Range", &etag)];
+    let answer = mirror.get_with(&path, &headers).await;
+    assert_eq!(parts(&answer, &blob.bytes), [0..2, 5..10]);
+    let headers = [("Range", "bytes=0-1,5-9"), ("If-None-Match", &etag)];
+    assert_eq!(mirror.get_with(&path, &headers).await.status, 304);
+    let headers = [("Range", "bytes=0-1,5-9")];
+    let answer = mirror.client.ask(http::Method::HEAD, &path, &headers).await;
+    assert_eq!(
+        (answer.status, answer.header("content-length")),
+        (200, "200000")
+    );
+    assert_eq!(registry.counters().blob_gets(&blob.digest), 1);
+}
+
+/// A boundary that whoever made the content could know would let it pretend to be other parts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_boundary_is_not_used_twice() {
+    let blob = Blob::noise(38, SIZE);
+    let (_registry, mirror, path) = stored(&blob).await;
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let answer = range(&mirror, &path, "bytes=0-1,5-9").await;
+        assert!(seen.insert(answer.header("content-type").to_owned()));
+    }
+}
+
+/// A blob that cannot be stored is passed on, and so are parts of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_ranges_of_a_blob_that_cannot_be_stored() {
+    let registry = FakeRegistry::start().await;
+    let blob = Blob::noise(39, 3_000_000);
+    registry.put_blob("team/app", &blob);
+    let mirror = MirrorBuilder::of(&registry)
+        .with(|config| config.cache.max_size = Amount::Bytes(1_000_000))
+        .start()
+        .await;
+    let path = format!("/v2/team/app/blobs/{}", blob.digest);
+    let answer = range(&mirror, &path, "bytes=100-199,2000000-2000099,-50").await;
+    assert_eq!(answer.header("cache-status"), "roadstead; fwd=bypass");
+    let expected = [100..200, 2_000_000..2_000_100, 2_999_950..3_000_000];
+    assert_eq!(parts(&answer, &blob.bytes), expected);
+    let sent = registry.counters().sent(&blob.digest);
+    assert!(sent < 1_000_000, "{sent} bytes for 250");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

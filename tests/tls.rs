@@ -139,6 +139,44 @@ async fn http_2_pulls_blobs_over_one_connection() {
     connection.abort();
 }
 
+/// The longest list of ranges that clients send is over what HTTP/2 libraries take for a head unless told otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_2_takes_a_thousand_ranges() {
+    let world = World::new().await;
+    let stream = world.connect(&[b"h2"]).await;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let connection = tokio::spawn(connection);
+    let ranges: Vec<String> = (0..1024)
+        .map(|at| format!("{:020}-{:020}", at * 3, at * 3))
+        .collect();
+    let mut request = world.request();
+    let value = format!("bytes={}", ranges.join(",")).parse().unwrap();
+    request.headers_mut().insert("range", value);
+    let response = within("an answer", sender.send_request(request))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 206);
+    let length: usize = response.headers()["content-length"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let body = within("a body", response.into_body().collect())
+        .await
+        .unwrap()
+        .to_bytes();
+    assert_eq!(body.len(), length);
+    let parts = body
+        .windows(13)
+        .filter(|bytes| bytes == b"Content-Range")
+        .count();
+    assert_eq!(parts, 1024);
+    connection.abort();
+}
+
 /// Requests that come, wait and are given up in any order on one connection, which is one task of the server's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_2_streams_that_are_given_up_hold_up_no_other() {

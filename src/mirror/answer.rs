@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::bypass::{Pass, Passage};
+use super::parts::PartReaders;
 use super::{Inner, MirrorError, Source};
 use crate::oci::link::NextPage;
-use crate::oci::{ByteRange, Digest};
+use crate::oci::{ByteRange, Digest, Part};
 use crate::store::{Blob, Ended, Fill, Handed, Reader, StoredReader, Windows};
 use crate::telemetry::Outcome;
 use crate::upstream::OnBehalf;
@@ -39,7 +40,7 @@ pub struct BlobAnswer {
     pub(super) content: Content,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Content {
     Stored(Blob, Asker),
     Filling(Filling),
@@ -57,7 +58,7 @@ pub(super) struct Asker {
 }
 
 /// A fill that is to be read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Filling {
     pub(super) fill: Fill<MirrorError>,
     /// The range that the client asks for.
@@ -115,17 +116,35 @@ impl BlobAnswer {
         }
     }
 
+    /// Whether its bytes were checked before: what comes of it can be given without holding anything back.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        matches!(self.content, Content::Stored(..))
+    }
+
+    /// Readers of these parts, one after the other. They must lie within `total`.
+    #[must_use]
+    pub fn parts(self, parts: Vec<Part>) -> PartReaders {
+        PartReaders::new(self.content, parts)
+    }
+
     /// A reader of `range` (of everything when `None`), which must lie within
     /// `total`.
     #[must_use]
     pub fn reader(self, range: Option<Range<u64>>) -> BlobReader {
-        BlobReader(match self.content {
-            Content::Stored(blob, asker) => Reading::Stored(blob.reader(range), Box::new(asker)),
-            Content::Filling(filling) => {
+        self.content.reader(range)
+    }
+}
+
+impl Content {
+    pub(super) fn reader(self, range: Option<Range<u64>>) -> BlobReader {
+        BlobReader(match self {
+            Self::Stored(blob, asker) => Reading::Stored(blob.reader(range), Box::new(asker)),
+            Self::Filling(filling) => {
                 let reader = filling.reader(range);
                 Reading::Filling(reader, Box::new(filling.asker))
             }
-            Content::Passing(passage) => Reading::Passing(passage.open(range)),
+            Self::Passing(passage) => Reading::Passing(passage.open(range)),
         })
     }
 }
@@ -168,6 +187,14 @@ impl BlobReader {
             Reading::Filling(reader, asker) => Reading::Filling(reader.in_windows(windows), asker),
             passing @ Reading::Passing(_) => passing,
         })
+    }
+
+    /// Tells the transfer, if there is one, that these bytes will be read in a moment.
+    pub(super) fn announce(&mut self) {
+        match &mut self.0 {
+            Reading::Filling(reader, _) => reader.announce(),
+            Reading::Stored(..) | Reading::Passing(_) => {}
+        }
     }
 
     /// How long it is worth waiting for the first bytes before the head is sent: of a blob that passes

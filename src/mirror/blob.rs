@@ -132,12 +132,13 @@ impl Inner {
         asked: Option<ByteRange>,
     ) -> Content {
         let size_is_known = match asked {
-            Some(ByteRange::Suffix(_)) => {
+            // It may be the first of several.
+            Some(_) => {
                 let link = self.store.link(source, digest).await;
                 link.is_some_and(|link| link.size.is_some())
             }
             // Nothing depends on it.
-            Some(ByteRange::From(_) | ByteRange::Between(..)) | None => false,
+            None => false,
         };
         Content::Filling(Filling {
             fill,

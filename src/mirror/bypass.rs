@@ -38,7 +38,7 @@ const SAID_EVERY: Duration = Duration::from_mins(1);
 pub(super) struct Seldom(Mutex<(Option<Timestamp>, u64)>);
 
 /// A blob that is about to be passed through.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Passage {
     mirror: Arc<Inner>,
     source: Source,
@@ -47,7 +47,7 @@ pub(super) struct Passage {
     behalf: OnBehalf,
     /// Until then the client can be answered with an error.
     answer_by: Instant,
-    _permit: OwnedSemaphorePermit,
+    _permit: Arc<OwnedSemaphorePermit>,
 }
 
 /// The client's side of a pass. Dropping it ends the pass.
@@ -111,9 +111,11 @@ impl Inner {
         Ok(passage.begin(handed))
     }
 
-    fn permit_pass(&self) -> Result<OwnedSemaphorePermit, MirrorError> {
+    fn permit_pass(&self) -> Result<Arc<OwnedSemaphorePermit>, MirrorError> {
         let permit = Arc::clone(&self.passes).try_acquire_owned();
-        permit.map_err(|_| MirrorError::Busy("too many blobs that cannot be stored"))
+        permit
+            .map(Arc::new)
+            .map_err(|_| MirrorError::Busy("too many blobs that cannot be stored"))
     }
 
     /// Says, not too often, that something cannot be stored. Of a disk that fails the store has told, once.

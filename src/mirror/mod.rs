@@ -33,6 +33,7 @@ pub mod inspect;
 mod lists;
 mod manifest;
 mod negative;
+mod parts;
 mod policy;
 mod repair;
 mod tag;
@@ -57,6 +58,7 @@ pub use import::{IMPORTS_MAX, ImportError, Imported, ImportedImage};
 use inspect::{LastUsage, PinWatch};
 use manifest::{Found, Manifest, ManifestKey};
 use negative::{List, Negative};
+pub use parts::PartReaders;
 pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
 pub use transfer::FillOnRange;
 pub use verify::{

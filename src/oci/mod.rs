@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod media_type;
 pub mod name;
 pub mod range;
+pub mod ranges;
 pub mod route;
 
 pub use accept::AcceptClass;
@@ -25,4 +26,5 @@ pub use error::ErrorCode;
 pub use image::ImageName;
 pub use name::{Reference, Repository, Tag, UpstreamName};
 pub use range::{ByteRange, Unsatisfiable};
+pub use ranges::{ByteRanges, Part};
 pub use route::{Page, Route};

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-/// One range of bytes as a client asks for it. Several ranges in one request are not supported
-/// and are ignored, as RFC 9110 section 14.2 allows.
+/// One range of bytes as a client asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteRange {
     /// `bytes=a-`
@@ -20,22 +19,31 @@ pub enum ByteRange {
 pub struct Unsatisfiable;
 
 impl ByteRange {
-    /// Parses a `Range` header; `None` when it must be ignored (another unit, several ranges, not
-    /// a range at all). A number above `u64::MAX` is read as `u64::MAX`: it is past the end of any
+    /// Parses a `Range` header with one range; `None` for anything else. A number above `u64::MAX` is read as `u64::MAX`: it is past the end of any
     /// content, and stays so.
     #[must_use]
     pub fn parse(header: &str) -> Option<Self> {
+        let mut specs = Self::each(header)?;
+        let spec = specs.next()?;
+        if specs.next().is_some() {
+            return None;
+        }
+        Self::parse_one(spec)
+    }
+
+    /// The ranges of a `Range` header, not parsed; `None` if their unit is another than bytes.
+    pub(super) fn each(header: &str) -> Option<impl Iterator<Item = &str>> {
         let (unit, set) = header.split_once('=')?;
         // Range units compare without case (RFC 9110, section 14.1).
         if !unit.trim().eq_ignore_ascii_case("bytes") {
             return None;
         }
         // A list may hold empty elements, which do not count (RFC 9110, section 5.6.1.2).
-        let mut specs = set.split(',').map(str::trim).filter(|s| !s.is_empty());
-        let spec = specs.next()?;
-        if specs.next().is_some() {
-            return None;
-        }
+        Some(set.split(',').map(str::trim).filter(|s| !s.is_empty()))
+    }
+
+    /// Parses one range of a set.
+    pub(super) fn parse_one(spec: &str) -> Option<Self> {
         match spec.split_once('-')? {
             ("", last) => number(last).map(Self::Suffix),
             (first, "") => number(first).map(Self::From),

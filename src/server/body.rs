@@ -5,6 +5,7 @@
 //! that is how a client learns that what it has is not the whole.
 
 use super::access_log::Exchange;
+use super::multipart::Multipart;
 use crate::mirror::{BlobReader, MirrorError};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
@@ -83,6 +84,14 @@ impl ByteStream {
             patience,
             ..Self::new(source.boxed(), length, metrics)
         }
+    }
+
+    /// Several parts of a blob in their frame, which are `length` bytes.
+    pub(super) fn of_parts(body: Multipart, length: Option<u64>, metrics: &Metrics) -> Self {
+        let source = stream::try_unfold(body, |mut body| async move {
+            Ok(body.next().await?.map(|bytes| (bytes, body)))
+        });
+        Self::new(source.boxed(), length, metrics)
     }
 
     /// Gives pieces that are one frame of HTTP/2 each, in one record of TLS.

@@ -1,9 +1,8 @@
 //! Conditional and range requests (RFC 9110 sections 13 and 14). The only validator is the digest,
 //! as a strong entity tag.
 
-use crate::oci::ByteRange;
+use crate::oci::{ByteRanges, Part};
 use http::{HeaderMap, header};
-use std::ops::Range;
 
 /// Which part of some content a GET is to be answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,7 +10,9 @@ pub(super) enum Selection {
     /// All of it: 200.
     Whole,
     /// These bytes: 206.
-    Part(Range<u64>),
+    Part(Part),
+    /// These, each in its own part of the body: 206 with `multipart/byteranges`.
+    Parts(Vec<Part>),
     /// None of what was asked for exists: 416.
     Unsatisfiable,
 }
@@ -41,19 +42,26 @@ pub(super) fn select(headers: &HeaderMap, digest: &str, total: Option<u64>) -> S
             return Selection::Whole;
         }
     }
-    match range.to_str().ok().and_then(ByteRange::parse) {
-        None => Selection::Whole,
-        Some(range) => match range.resolve(total) {
-            Ok(part) => Selection::Part(part),
-            Err(_) => Selection::Unsatisfiable,
+    let Some(ranges) = range.to_str().ok().and_then(ByteRanges::parse) else {
+        return Selection::Whole;
+    };
+    match ranges.resolve(total) {
+        Ok(mut parts) => match parts.pop() {
+            Some(only) if parts.is_empty() => Selection::Part(only),
+            Some(last) => {
+                parts.push(last);
+                Selection::Parts(parts)
+            }
+            None => Selection::Unsatisfiable,
         },
+        Err(_) => Selection::Unsatisfiable,
     }
 }
 
-/// The range that a request has, whatever comes of it when it is known how long the content is.
-pub(super) fn asked_range(headers: &HeaderMap) -> Option<ByteRange> {
+/// The ranges that a request has, whatever comes of them when it is known how long the content is.
+pub(super) fn asked_ranges(headers: &HeaderMap) -> Option<ByteRanges> {
     let range = headers.get(header::RANGE)?.to_str().ok()?;
-    ByteRange::parse(range)
+    ByteRanges::parse(range)
 }
 
 /// Whether this strong entity tag is the digest's. Some clients leave the quotes away, and
@@ -69,7 +77,13 @@ fn is_tag(tag: &str, digest: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::ByteRange;
     use http::HeaderValue;
+    use std::ops::Range;
+
+    fn part(range: Range<u64>, asked: ByteRange) -> Selection {
+        Selection::Part(Part { range, asked })
+    }
 
     const DIGEST: &str = "sha256:aa";
 
@@ -102,12 +116,14 @@ mod tests {
     #[test]
     fn ranges_of_a_known_total() {
         let cases = [
-            ("bytes=0-9", Selection::Part(0..10)),
-            ("bytes=90-", Selection::Part(90..100)),
-            ("bytes=-5", Selection::Part(95..100)),
-            ("bytes=90-1000", Selection::Part(90..100)),
+            ("bytes=0-9", part(0..10, ByteRange::Between(0, 9))),
+            ("bytes=90-", part(90..100, ByteRange::From(90))),
+            ("bytes=-5", part(95..100, ByteRange::Suffix(5))),
+            ("bytes=90-1000", part(90..100, ByteRange::Between(90, 1000))),
             ("bytes=100-", Selection::Unsatisfiable),
-            ("bytes=0-1,5-6", Selection::Whole),
+            ("bytes=100-,200-", Selection::Unsatisfiable),
+            ("bytes=0-1,200-", part(0..2, ByteRange::Between(0, 1))),
+            ("bytes=0-1,5-2", Selection::Whole),
             ("items=0-1", Selection::Whole),
         ];
         for (range, expected) in cases {
@@ -129,7 +145,7 @@ mod tests {
     #[test]
     fn if_range_holds_only_for_the_same_strong_tag() {
         let cases = [
-            ("\"sha256:aa\"", Selection::Part(5..100)),
+            ("\"sha256:aa\"", part(5..100, ByteRange::From(5))),
             ("\"sha256:bb\"", Selection::Whole),
             ("W/\"sha256:aa\"", Selection::Whole),
             ("Wed, 21 Oct 2015 07:28:00 GMT", Selection::Whole),

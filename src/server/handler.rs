@@ -3,7 +3,8 @@
 use super::access_log::{Client, Exchange, RequestIds};
 use super::body::{Body, ByteStream, Content};
 use super::conditions;
-use super::reply::{self, Reply};
+use super::multipart::Multipart;
+use super::reply::{self, Reply, Wanted};
 use super::respond::Refusal;
 use crate::clock::Clock;
 use crate::mirror::{BlobAnswer, BlobHead, Mirror, Source, Windows};
@@ -181,26 +182,37 @@ impl Handler {
             let head = self.mirror.blob_head(source, digest).await?;
             return Ok(Reply::blob_head(headers, digest, head));
         }
-        let asked = conditions::asked_range(headers);
-        let answer = self.mirror.blob(source, digest, asked).await?;
+        let asked = conditions::asked_ranges(headers);
+        let first = asked.and_then(|asked| asked.first());
+        let answer = self.mirror.blob(source, digest, first).await?;
         let head = BlobHead {
             total: answer.total,
             outcome: answer.outcome,
         };
-        Reply::blob(headers, digest, head, |part, length| {
+        let is_stored = answer.is_stored();
+        Reply::blob(headers, digest, head, is_stored, |wanted, length| {
+            let windows = exchange.windows.take();
+            let part = match wanted {
+                Wanted::Whole => None,
+                Wanted::Part(part) => Some(part),
+                Wanted::Parts(frame, parts) => {
+                    let readers = answer.parts(parts.clone());
+                    let body = Multipart::new(frame, &parts, readers, windows);
+                    let stream = ByteStream::of_parts(body, length, &self.metrics);
+                    return in_frames(stream, request.version);
+                }
+            };
             if let Some(bytes) = at_hand(&answer, part.as_ref()) {
                 return Content::Full(bytes);
             }
             let mut reader = answer.reader(part);
-            if let Some(windows) = exchange.windows.take() {
+            if let Some(windows) = windows {
                 reader = reader.in_windows(windows);
             }
-            let stream = ByteStream::of_blob(reader, length, &self.metrics);
-            Content::Stream(if request.version == Version::HTTP_2 {
-                stream.in_frames()
-            } else {
-                stream
-            })
+            in_frames(
+                ByteStream::of_blob(reader, length, &self.metrics),
+                request.version,
+            )
         })
         .await
     }
@@ -224,6 +236,15 @@ fn at_hand(answer: &BlobAnswer, part: Option<&Range<u64>>) -> Option<Bytes> {
     (1..=AT_HAND_BYTES_MAX)
         .contains(&length)
         .then(|| answer.at_hand(part))?
+}
+
+/// The stream as the version of HTTP sends it best.
+fn in_frames(stream: ByteStream, version: Version) -> Content {
+    Content::Stream(if version == Version::HTTP_2 {
+        stream.in_frames()
+    } else {
+        stream
+    })
 }
 
 /// Puts a response together: what all of them have, the body, the end of the request's story.

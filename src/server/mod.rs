@@ -42,6 +42,7 @@ mod handler;
 mod import;
 mod late_flush;
 mod listener;
+mod multipart;
 mod reply;
 mod respond;
 mod streams;

@@ -2,12 +2,14 @@
 
 use super::body::Content;
 use super::conditions::{self, Selection};
+use super::multipart::Frame;
 use super::respond::Refusal;
 use crate::mirror::{BlobHead, ListAnswer, ManifestAnswer};
-use crate::oci::{Digest, link::NextPage};
+use crate::oci::{Digest, Part, link::NextPage};
 use crate::telemetry::{Kind, Outcome};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use std::ops::Range;
 
 /// Room for the headers of a usual response, so that the map is allocated once.
 pub(super) const HEADERS_USUAL: usize = 16;
@@ -36,6 +38,17 @@ pub(super) struct Reply {
     pub(super) content: Content,
     /// How it was found.
     pub(super) outcome: Outcome,
+}
+
+/// What of a blob a reply needs.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    /// All of it.
+    Whole,
+    /// These bytes.
+    Part(Range<u64>),
+    /// These parts, in this frame.
+    Parts(Frame, Vec<Part>),
 }
 
 /// A digest in quotes: the entity tag, and without them `Docker-Content-Digest`.
@@ -119,8 +132,8 @@ impl Reply {
         reply
     }
 
-    /// A blob, or the part of it that the request selects. `open` is asked for the bytes of that part
-    /// (`None`: all) and told their number, if known.
+    /// A blob, or the part or parts of it that the request selects. `open` is asked for the bytes of that, and told
+    /// their number, if known.
     ///
     /// # Errors
     /// The range does not exist, or the first bytes failed.
@@ -128,29 +141,45 @@ impl Reply {
         request: &HeaderMap,
         digest: &Digest,
         head: BlobHead,
-        open: impl FnOnce(Option<std::ops::Range<u64>>, Option<u64>) -> Content,
+        is_stored: bool,
+        open: impl FnOnce(Wanted, Option<u64>) -> Content,
     ) -> Result<Self, Refusal> {
         let tag = Tagged::new(digest);
-        let (status, mut content, content_range) =
-            match conditions::select(request, tag.digest(), head.total) {
-                Selection::Whole => (StatusCode::OK, open(None, head.total), None),
-                Selection::Unsatisfiable => return Err(Refusal::range(head.total, head.outcome)),
-                Selection::Part(part) => {
-                    let last = part.end.saturating_sub(1);
-                    let total = head.total.unwrap_or(part.end);
-                    let value = format!("bytes {}-{last}/{total}", part.start);
-                    let length = part.end.saturating_sub(part.start);
-                    let content = open(Some(part), Some(length));
-                    (StatusCode::PARTIAL_CONTENT, content, Some(value))
-                }
-            };
+        let mut selection = conditions::select(request, tag.digest(), head.total);
+        if let Selection::Parts(parts) = &selection
+            && !is_stored
+            && Some(parts.iter().map(Part::length).sum()) == head.total
+        {
+            // Whoever gets all of it must not get the end of it before the digest has been checked.
+            selection = Selection::Whole;
+        }
+        let (status, mut content, described) = match selection {
+            Selection::Whole => (StatusCode::OK, open(Wanted::Whole, head.total), None),
+            Selection::Unsatisfiable => return Err(Refusal::range(head.total, head.outcome)),
+            Selection::Part(Part { range, .. }) => {
+                let last = range.end.saturating_sub(1);
+                let total = head.total.unwrap_or(range.end);
+                let value = format!("bytes {}-{last}/{total}", range.start);
+                let length = range.end.saturating_sub(range.start);
+                let content = open(Wanted::Part(range), Some(length));
+                let described = Some((header::CONTENT_RANGE, value));
+                (StatusCode::PARTIAL_CONTENT, content, described)
+            }
+            Selection::Parts(parts) => {
+                let frame = Frame::new(head.total.unwrap_or_default());
+                let described = Some((header::CONTENT_TYPE, frame.content_type()));
+                let length = frame.length(&parts);
+                let content = open(Wanted::Parts(frame, parts), Some(length));
+                (StatusCode::PARTIAL_CONTENT, content, described)
+            }
+        };
         if let Content::Stream(stream) = &mut content {
             stream.prime().await?;
         }
         let mut reply = Self::new(status, content, head.outcome);
         reply.describe_blob(tag);
-        if let Some(value) = content_range {
-            reply.set(header::CONTENT_RANGE, value);
+        if let Some((name, value)) = described {
+            reply.set(name, value);
         }
         Ok(reply)
     }

@@ -323,6 +323,21 @@ impl<E: Clone> Reader<E> {
         })
     }
 
+    /// Says that it will wait for its bytes, before it does.
+    pub fn announce(&mut self) {
+        let position = self.span.position();
+        let end = self.end.unwrap_or(u64::MAX);
+        if self
+            .attendance
+            .0
+            .coverage()
+            .next_gap(position, end)
+            .is_some()
+        {
+            self.want.wait(position..end);
+        }
+    }
+
     /// The next bytes, as soon as there are any; `None` at the end.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ pub mod fake_registry;
 pub mod fake_script;
 pub mod images;
 pub mod mirror;
+pub mod parts;
 pub mod world;
 
 pub use client::{Answer, Client, Ending};

@@ -33,7 +33,12 @@ async fn blob(request: &HeaderMap, total: Option<u64>) -> Result<Reply, Refusal>
         total,
         outcome: Outcome::Miss,
     };
-    Reply::blob(request, &digest(), head, |part, length| {
+    Reply::blob(request, &digest(), head, true, |wanted, length| {
+        let part = match wanted {
+            Wanted::Whole => None,
+            Wanted::Part(part) => Some(part),
+            Wanted::Parts(_, parts) => panic!("several parts: {parts:?}"),
+        };
         let whole = Bytes::from_static(b"content");
         let part = part.map_or(0..7, |part| {
             usize::try_from(part.start).unwrap()..usize::try_from(part.end).unwrap()
