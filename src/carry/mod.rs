@@ -28,6 +28,9 @@ pub use export::{ExportJob, Exported, export};
 pub use import::{ImportJob, Naming, Put, import};
 pub use progress::Output;
 
+use crate::oci::Digest;
+use std::path::Path;
+
 /// Why an export or import did not come to its end: one line that names the file, image or blob.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -38,4 +41,19 @@ impl CarryError {
     fn of(what: impl std::fmt::Display, why: impl std::fmt::Display) -> Self {
         Self(format!("{what}: {why}"))
     }
+}
+
+/// The digests of the images that a layout holds, of a directory or a tar archive that anybody may have written: what
+/// an import reads before it asks a server for anything.
+///
+/// # Errors
+/// [`CarryError`]: it is no layout, or its index names what is no digest.
+pub fn layout_digests(path: &Path) -> Result<Vec<Digest>, CarryError> {
+    let layout = reading::Layout::open(path)?;
+    let images = layout.index()?.manifests;
+    let digest = |image: layout::Descriptor| {
+        let parsed = Digest::parse(&image.digest);
+        parsed.map_err(|error| layout.fault(layout::INDEX, error))
+    };
+    images.into_iter().map(digest).collect()
 }

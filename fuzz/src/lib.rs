@@ -1,0 +1,172 @@
+//! One function for each fuzz target: it takes any bytes, and panics where a property does not hold.
+//!
+//! `tests/fuzz_corpus.rs` compiles this file too, and runs the corpus through it.
+
+use roadstead::carry;
+use roadstead::config::{Config, Overrides};
+use roadstead::oci::directory::{Directory, Entry};
+use roadstead::oci::range::parse_content_range;
+use roadstead::oci::route::Target;
+use roadstead::oci::{AcceptClass, ByteRange, ImageName, UpstreamName, challenge, link, manifest};
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+
+/// A request target: `METHOD PATH[?QUERY]`, and the `Host` header on the next line.
+pub fn route(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let (request, host) = text.split_once('\n').unwrap_or((text, ""));
+    let (method, target) = request.split_once(' ').unwrap_or(("GET", request));
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let Ok(method) = http::Method::from_bytes(method.as_bytes()) else {
+        return;
+    };
+    // What clients may name instead of a registry.
+    drop(ImageName::parse(target));
+    let Ok(parsed) = Target::parse(&method, path, query) else {
+        return;
+    };
+    let printed = parsed.route.path();
+    assert!(printed.starts_with("/v2/"), "{printed}");
+    let again = Target::parse(&method, &printed, query);
+    assert_eq!(
+        again.map(|again| again.route),
+        Ok(parsed.route),
+        "{printed} means another route"
+    );
+    directory(path, parsed.ns.as_deref(), host);
+}
+
+/// Whatever a client writes, only configured names are upstreams.
+fn directory(path: &str, ns: Option<&str>, host: &str) {
+    let names = ["docker.io", "ghcr.io", "localhost:5000"];
+    let entries = names.iter().filter_map(|name| {
+        Some(Entry {
+            name: UpstreamName::parse(name).ok()?,
+            hosts: vec![format!("mirror.{name}")],
+            default: *name == "docker.io",
+        })
+    });
+    let directory = Directory::new(entries.collect());
+    if let Ok(source) = directory.resolve(ns, Some(host), path.trim_start_matches("/v2/")) {
+        assert!(names.contains(&source.upstream.as_str()));
+    }
+}
+
+/// A `Range` header, and a `Content-Range` header.
+pub fn range(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Some(range) = ByteRange::parse(text) {
+        for total in [0, 1, 1000, u64::MAX] {
+            if let Ok(bytes) = range.resolve(total) {
+                assert!(bytes.start < bytes.end && bytes.end <= total, "{bytes:?}");
+            }
+        }
+    }
+    if let Some((bytes, total)) = parse_content_range(text) {
+        assert!(bytes.start < bytes.end);
+        assert!(total.is_none_or(|total| bytes.end <= total));
+    }
+}
+
+/// `WWW-Authenticate` headers, one a line; and `Accept` headers.
+pub fn challenge(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    for challenge in challenge::parse(text.lines()) {
+        if let challenge::Challenge::Bearer { realm, .. } = challenge {
+            assert!(!realm.is_empty());
+        }
+    }
+    let class = AcceptClass::from_headers(text.lines());
+    let again = AcceptClass::from_headers(std::iter::once(class.header().as_str()));
+    assert_eq!(class, again, "an Accept header means another class");
+}
+
+/// A `Content-Type`, and after a line feed a manifest.
+pub fn manifest(data: &[u8]) {
+    let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+    let (head, body) = data.split_at(end);
+    let content_type = std::str::from_utf8(head).ok().filter(|it| !it.is_empty());
+    let body = body.strip_prefix(b"\n").unwrap_or(body);
+    if let Ok(inspection) = manifest::inspect(content_type, body) {
+        let header = http::HeaderValue::from_str(&inspection.media_type);
+        assert!(header.is_ok(), "{:?} is no header", inspection.media_type);
+        let mut digests: Vec<_> = inspection.children.iter().map(|it| it.digest).collect();
+        let all = digests.len();
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), all, "a digest is named twice");
+    }
+}
+
+/// `Link` headers, one a line.
+pub fn link(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Some(next) = link::next_page(text.lines()) {
+        let header = next.header("/v2/library/app/tags/list");
+        assert!(http::HeaderValue::from_str(&header).is_ok(), "{header:?}");
+        let again = link::next_page(std::iter::once(header.as_str()));
+        assert_eq!(again, Some(next), "{header} leads elsewhere");
+    }
+}
+
+/// A configuration file. A configuration that is accepted prints as one that is accepted.
+pub fn configuration(data: &[u8]) {
+    let Some(path) = as_file(data) else { return };
+    let read = |path: PathBuf| {
+        let flags = Overrides {
+            config: Some(path),
+            ..Overrides::default()
+        };
+        Config::from_layers(&flags, [], &[])
+    };
+    match read(path.path()) {
+        Ok(config) => {
+            let printed = config.to_toml();
+            let Some(again) = as_file(printed.as_bytes()) else {
+                return;
+            };
+            // Masked secrets may make no sense to whoever reads them again; nothing else may be lost.
+            if !printed.contains("***") {
+                assert_eq!(read(again.path()).as_ref(), Ok(&config), "{printed}");
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// An archive that is to be imported.
+pub fn import_archive(data: &[u8]) {
+    let Some(path) = as_file(data) else { return };
+    match carry::layout_digests(&path.path()) {
+        Ok(digests) => assert!(digests.len() <= data.len()),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// A file in memory, with a path.
+struct InMemory(std::fs::File);
+
+impl InMemory {
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+}
+
+fn as_file(data: &[u8]) -> Option<InMemory> {
+    let descriptor = rustix::fs::memfd_create("fuzz", rustix::fs::MemfdFlags::CLOEXEC).ok()?;
+    let mut file = std::fs::File::from(descriptor);
+    file.write_all(data).ok()?;
+    Some(InMemory(file))
+}
