@@ -8,6 +8,7 @@
     reason = "a test says what it expects by failing"
 )]
 
+#[allow(unreachable_pub, reason = "the fuzz crate exports them")]
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
