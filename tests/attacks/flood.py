@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 
-from lab import Http2, Mirror, Registry, Witness, get, image
+from lab import Http2, Mirror, Registry, Witness, digest, get, image
 
 # A client beside an attack may wait twice as long as without it; below this many milliseconds the two cores that all
 # of this shares are what is measured.
@@ -35,22 +35,37 @@ async def good_and_slow(binary, delay, extra=""):
     return good, slow, mirror, known
 
 
+def unheard(registry, count):
+    """Small blobs that no mirror has yet."""
+    for number in range(count):
+        data = f"{number} of {id(registry)}".encode() * 20
+        registry.blobs[digest(data)] = data
+        registry.only[digest(data)] = {"team/app"}
+        yield digest(data)
+
+
+def mixed(paths, cold):
+    return [path for blob in cold for path in (*paths, blob)]
+
+
 async def reset_flood(mirror, paths, seconds, source=GREEDY, connections=1):
     """Asks and resets, as fast as one may."""
     clients = [await Http2(source=source).open(mirror.port) for _ in range(connections)]
     end, number = time.monotonic() + seconds, 0
     while time.monotonic() < end:
-        for client in clients:
+        for at, client in enumerate(clients):
             if client.gone:
-                continue
-            for _ in range(50):
+                client.close()
+                clients[at] = client = await Http2(source=source).open(mirror.port)
+            # Reset when they are under way: what is reset at once is never begun.
+            streams = []
+            for _ in range(100):
                 number += 1
-                client.cancel(client.get(paths[number % len(paths)].format(number)))
-            try:
-                await client.writer.drain()
-            except OSError:
-                client.gone = True
-        await asyncio.sleep(0.005)
+                streams.append(client.get(paths[number % len(paths)].format(number)))
+            await asyncio.sleep(0.03)
+            for stream in streams:
+                client.cancel(stream)
+        await asyncio.sleep(0.002)
     for client in clients:
         client.close()
     return number
@@ -81,15 +96,17 @@ async def a4(binary):
         "5000 GETs of tags": (30, lambda m: get_flood(m, "/v2/b.test/team/app/manifests/y{0}", 5000)),
     }
     for name, (delay, flood) in floods.items():
-        _, slow, mirror, known = await good_and_slow(binary, delay)
+        good, slow, mirror, known = await good_and_slow(binary, delay)
         try:
-            # Hits, and things that a.test must be asked for.
+            # Hits, and things that a.test must be asked for: tags, and blobs that nobody has had.
+            cold = [f"/v2/a.test/team/app/blobs/{name}" for name in unheard(good, 600)]
             paths = [*known, "/v2/a.test/team/app/manifests/w{0}", "/v2/a.test/team/app/manifests/v{0}"]
-            alone = await Witness(mirror.port, paths, 2).result()
+            alone = await Witness(mirror.port, mixed(paths, cold[:200]), 2).result()
             rss = mirror.rss()
             attack = asyncio.create_task(flood(mirror))
             await asyncio.sleep(2)
-            during = await Witness(mirror.port, [path.replace("/w{0}", "/u{0}").replace("/v{0}", "/t{0}") for path in paths], 4).result()
+            paths = [path.replace("/w{0}", "/u{0}").replace("/v{0}", "/t{0}") for path in paths]
+            during = await Witness(mirror.port, mixed(paths, cold[200:]), 4).result()
             value, ok = beside(alone, during)
             await attack
             grown = (mirror.rss() - rss) / 1e6
