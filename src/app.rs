@@ -14,7 +14,7 @@ use crate::oci::directory::Entry;
 use crate::server::{BindError, Bound};
 use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
-use crate::upstream::{SetupError, Upstream};
+use crate::upstream::{OwnListeners, SetupError, Upstream};
 
 /// A mirror on its directory that serves nobody: what runs, without the listeners.
 #[derive(Debug)]
@@ -33,11 +33,20 @@ impl Unserved {
     /// # Errors
     /// [`StartError`]: another process has the directory, for example.
     pub async fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        Self::open_beside(config, clock, &OwnListeners::default()).await
+    }
+
+    /// The same in a process that listens at `own`: no upstream may lead there.
+    async fn open_beside(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        own: &OwnListeners,
+    ) -> Result<Self, StartError> {
         let metrics = Metrics::new(config.upstreams.iter().map(|u| u.name.as_str()));
         let upstreams = config
             .upstreams
             .iter()
-            .map(|u| Upstream::new(u, metrics.clone()));
+            .map(|u| Upstream::beside(u, metrics.clone(), own));
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
         let store = {
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
@@ -106,12 +115,14 @@ impl App {
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let bound = Bound::bind(&config.server).await?;
         let (address, admin_address) = (bound.address(), bound.admin_address());
+        let own = OwnListeners::default();
+        own.are(vec![address, admin_address]);
         let scrub = config.cache.scrub;
         let Unserved {
             mirror,
             store,
             metrics,
-        } = Unserved::open(config, Arc::clone(&clock)).await?;
+        } = Unserved::open_beside(config, Arc::clone(&clock), &own).await?;
         let app = Self {
             address,
             admin_address,

@@ -11,7 +11,7 @@
 
 mod common;
 
-use common::{Dialect, FakeRegistry, Mirror, MirrorBuilder, images, within};
+use common::{Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule, images, within};
 
 const MANIFEST: &str = "/v2/team/app/manifests/v1";
 
@@ -71,4 +71,46 @@ async fn a_chain_of_mirrors_is_no_loop() {
         counters.records.iter().all(|r| names(r.header("via")) == 2),
         "both are named"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_redirect_makes_a_client_read_the_admin_listener() {
+    let registry = FakeRegistry::start().await;
+    let mirror = Mirror::of(&registry).await;
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let port = mirror.admin.0.port();
+    for host in ["127.0.0.1", "localhost", "0.0.0.0", "2130706433"] {
+        registry.heal();
+        registry.fault(
+            Rule::all(Kind::Tags),
+            away(&format!("http://{host}:{port}/api/v1/status")),
+        );
+        let away = || away(&format!("http://{host}:{port}/metrics"));
+        for kind in [Kind::Referrers, Kind::Manifest, Kind::Blob] {
+            registry.fault(Rule::all(kind), away());
+        }
+        for path in [
+            "/v2/team/app/tags/list".to_owned(),
+            format!("/v2/team/app/referrers/{digest}"),
+            "/v2/team/app/manifests/v1".to_owned(),
+            format!("/v2/team/app/manifests/{digest}"),
+            format!("/v2/team/app/blobs/{digest}"),
+        ] {
+            let answer = within("the loop to be refused", mirror.get(&path)).await;
+            assert_eq!(answer.status, 508, "{host} {path}: {}", answer.text());
+            assert!(
+                !answer.text().contains("roadstead_"),
+                "{path}: {}",
+                answer.text()
+            );
+        }
+    }
+}
+
+fn away(target: &str) -> Fault {
+    Fault::Answer {
+        status: 307,
+        headers: vec![("Location", target.to_owned())],
+        body: String::new(),
+    }
 }

@@ -120,7 +120,10 @@ impl Cause {
             FetchError::Connect(_) | FetchError::Busy => Self::Connect,
             FetchError::Timeout(_) => Self::Timeout,
             FetchError::Broken(_) => Self::Cut,
-            FetchError::TooLarge { .. } | FetchError::Protocol(_) => Self::Nonsense,
+            FetchError::TooLarge { .. }
+            | FetchError::Protocol(_)
+            | FetchError::Inside(_)
+            | FetchError::Ourselves(_) => Self::Nonsense,
             FetchError::Login(_) | FetchError::LoginRefused(_) => Self::Credentials,
             FetchError::Token(_) => Self::Token,
         }

@@ -101,9 +101,11 @@ impl MirrorError {
             | FetchError::Broken(_)
             | FetchError::TooLarge { .. }
             | FetchError::Protocol(_)
+            | FetchError::Inside(_)
             | FetchError::Login(_)
             | FetchError::Token(_) => Self::Upstream(error),
             FetchError::Loop(host) => Self::Loop(Loop::Told(host)),
+            FetchError::Ourselves(host) => Self::Loop(Loop::Ourselves(host)),
             FetchError::Busy => Self::Busy("all connections to upstream are in use"),
         }
     }
@@ -198,6 +200,8 @@ mod tests {
             (FetchError::Broken(text()), Failure::Unreachable),
             (FetchError::Protocol(text()), Failure::Unreachable),
             (FetchError::Loop(text()), Failure::Unreachable),
+            (FetchError::Inside(text()), Failure::Unreachable),
+            (FetchError::Ourselves(text()), Failure::Unreachable),
             (FetchError::Login(text()), Failure::Unreachable),
             (FetchError::Token(text()), Failure::Unreachable),
             (FetchError::Busy, Failure::Unreachable),

@@ -3,7 +3,6 @@
 
 mod disk;
 mod labels;
-mod log;
 mod scrub;
 mod set;
 mod totals;
@@ -13,7 +12,6 @@ use disk::Disk;
 pub use disk::DiskOp;
 use labels::{ByKind, ByOutcome};
 pub use labels::{EvictReason, Kind, Outcome};
-use log::Log;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 use scrub::Scrub;
 use set::{NO_LABELS, Set};
@@ -26,7 +24,7 @@ use trouble::Trouble;
 /// The label of requests that name no upstream, or none that is configured.
 const NO_UPSTREAM: &str = "";
 /// The statuses of upstream requests that are shown as 0 from the start: what an alert is made of.
-const STATUSES_SHOWN: [&str; 6] = ["200", "401", "429", "timeout", "connect", "error"];
+const STATUSES_SHOWN: [&str; 7] = ["200", "401", "429", "timeout", "connect", "error", "lost"];
 /// All metrics of the process. Cheap to clone (an `Arc` inside).
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -49,7 +47,6 @@ struct Inner {
     evicted_size: IntCounter,
     evicted_damaged: IntCounter,
     disk: Disk,
-    log: Log,
     scrub: Scrub,
     evicted_removed: IntCounter,
     evicted_age: IntCounter,
@@ -127,7 +124,6 @@ impl Metrics {
                 evicted_size: evicted(EvictReason::Size),
                 evicted_damaged: evicted(EvictReason::Damaged),
                 disk: Disk::new(&set),
-                log: Log::new(&set),
                 scrub: Scrub::new(&set),
                 evicted_removed: evicted(EvictReason::Removed),
                 evicted_age: evicted(EvictReason::Age),
@@ -231,7 +227,6 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         self.count_down();
-        self.inner.log.catch_up();
         let families = self.inner.registry.gather();
         let mut text = match TextEncoder::new().encode_to_string(&families) {
             Ok(text) => text,
@@ -283,7 +278,7 @@ impl Upstream {
 
 /// An HTTP status, or what stands for one where there was none.
 fn is_status(text: &str) -> bool {
-    matches!(text, "timeout" | "connect" | "error")
+    matches!(text, "timeout" | "connect" | "error" | "lost")
         || matches!(text.as_bytes(), [b'1'..=b'5', b'0'..=b'9', b'0'..=b'9'])
 }
 

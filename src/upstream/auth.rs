@@ -2,28 +2,18 @@
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use http::{Method, Request, StatusCode, Uri};
-use http_body_util::Full;
+use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use lru::LruCache;
-use tokio::time::Instant;
-use url::Url;
-use url::form_urlencoded;
 
-use super::body::BlobBody;
 use super::deadline::Deadline;
 use super::exchange::Endpoint;
 use super::login::{Login, Source};
-use super::token::{self, Token, TokenKey, Tokens};
-use super::{Credentials, FetchError, Secret, realm, status};
+use super::token::{self, TokenKey, Tokens};
+use super::token_server::{basic, fetch_token};
+use super::{FetchError, realm};
 use crate::oci::Repository;
 use crate::oci::challenge::{self, Challenge};
-use crate::telemetry::Kind;
 
 /// The login, challenges and tokens of one endpoint.
 pub(super) struct Auth {
@@ -66,8 +56,54 @@ struct Current {
 struct TokenAsk<'a> {
     realm: &'a str,
     service: Option<&'a str>,
-    /// As the challenge has it, or the usual one.
-    scope: String,
+    scope: Scope,
+}
+
+/// What is asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Scope {
+    /// At least pull on the repository, whatever the challenge says.
+    wanted: String,
+    /// The challenge's own, where it is less than that: a registry may know the repository by another name, and
+    /// its token server none but that.
+    own: Option<String>,
+}
+
+impl Scope {
+    fn of(asked: Option<&str>, repository: &Repository) -> Self {
+        let usual = format!("repository:{repository}:pull");
+        match asked.map(str::trim).filter(|asked| !asked.is_empty()) {
+            None => Self {
+                wanted: usual,
+                own: None,
+            },
+            Some(asked) if asked.split(' ').any(|one| is_pull(one, repository)) => Self {
+                wanted: asked.to_owned(),
+                own: None,
+            },
+            Some(asked) => Self {
+                wanted: format!("{asked} {usual}"),
+                own: Some(asked.to_owned()),
+            },
+        }
+    }
+}
+
+/// Whether a scope (`type[(class)]:name:action[,action…]`; distribution, scope.md) covers pulls from the
+/// repository. A name may hold a colon, after a host.
+fn is_pull(scope: &str, repository: &Repository) -> bool {
+    let parts = scope.split_once(':').and_then(|(kind, rest)| {
+        let (name, actions) = rest.rsplit_once(':')?;
+        Some((kind, name, actions))
+    });
+    parts.is_some_and(|(kind, name, actions)| {
+        let kind = kind.split('(').next().unwrap_or_default();
+        kind == "repository"
+            && name == repository.as_str()
+            && actions
+                .split(',')
+                .any(|action| matches!(action, "pull" | "*"))
+    })
 }
 
 impl Auth {
@@ -123,19 +159,30 @@ impl Auth {
         deadline: Deadline,
     ) -> Result<Authorization, FetchError> {
         let values = headers.get_all(WWW_AUTHENTICATE).iter();
-        let mut challenges = challenge::parse(values.filter_map(|value| value.to_str().ok()));
+        // A quoted text may hold bytes that are not ASCII (RFC 9110 section 5.6.4).
+        let values: Vec<_> = values
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+            .collect();
+        let mut challenges = challenge::parse(values.iter().map(AsRef::as_ref));
         // A token is good for one repository and a few minutes, the password for everything.
         challenges.sort_by_key(|challenge| match challenge {
             Challenge::Bearer { .. } => 0,
             Challenge::Basic => 1,
         });
-        let challenge = challenges
-            .into_iter()
-            .next()
-            .ok_or(FetchError::Unauthorized)?;
-        let answer = self
+        let mut challenges = challenges.into_iter();
+        let mut challenge = challenges.next().ok_or(FetchError::Unauthorized)?;
+        let mut answer = self
             .answer(endpoint, repository, &challenge, deadline)
             .await;
+        // A realm that cannot be used; another challenge may do.
+        while let Err(FetchError::Protocol(_) | FetchError::Inside(_)) = &answer
+            && let Some(next) = challenges.next()
+        {
+            challenge = next;
+            answer = self
+                .answer(endpoint, repository, &challenge, deadline)
+                .await;
+        }
         if matches!(
             answer,
             Ok(_) | Err(FetchError::Login(_) | FetchError::LoginRefused(_))
@@ -187,11 +234,10 @@ impl Auth {
                 scope,
                 error: _,
             } => {
-                let usual = || format!("repository:{repository}:pull");
                 let ask = TokenAsk {
                     realm,
                     service: service.as_deref(),
-                    scope: scope.clone().unwrap_or_else(usual),
+                    scope: Scope::of(scope.as_deref(), repository),
                 };
                 self.bearer(endpoint, &ask, login, deadline).await
             }
@@ -247,16 +293,24 @@ impl Auth {
                 made_of: Made::GivenToken,
             });
         }
-        let key = TokenKey {
+        let mut key = TokenKey {
             endpoint: endpoint.id.0,
             realm: ask.realm.to_owned(),
             service: ask.service.map(str::to_owned),
-            scope: ask.scope.clone(),
+            scope: ask.scope.wanted.clone(),
             login: self.number(login),
         };
         let url = realm::check(ask.realm, &endpoint.base, login.is_some())?;
-        let fetch = fetch_token(endpoint, url, &key, login_value, deadline);
-        let token = self.tokens.obtain(&key, deadline, fetch).await?;
+        let fetch = fetch_token(endpoint, &url, &key, login_value, deadline);
+        let mut token = self.tokens.obtain(&key, deadline, fetch).await;
+        if let (Err(error), Some(own)) = (&token, &ask.scope.own)
+            && refuses_scope(error)
+        {
+            key.scope.clone_from(own);
+            let fetch = fetch_token(endpoint, &url, &key, login_value, deadline);
+            token = self.tokens.obtain(&key, deadline, fetch).await;
+        }
+        let token = token?;
         {
             let mut current = self.current();
             current.granted |= current.number == key.login;
@@ -300,192 +354,58 @@ impl Auth {
     }
 }
 
-/// Asks the token server: GET first, which every server knows (distribution, token.md), and which
-/// is one request where containerd's POST before GET is often two. With a password, a server that
-/// does not know it (404, 405, 400) is asked by the `OAuth2` form (distribution, oauth.md), which is
-/// the only way for a refresh token.
-/// Redirects are not followed: a password must not wander, and no token server needs them.
-async fn fetch_token(
-    endpoint: &Endpoint,
-    realm: Url,
-    key: &TokenKey,
-    login: Option<&Login>,
-    deadline: Deadline,
-) -> Result<Token, FetchError> {
-    let credentials = match login {
-        Some(Login::Refresh(token)) => {
-            let form = refresh_form(key, token);
-            let post = post_request(&realm, form)?;
-            return Ok(ask_server(endpoint, post, deadline).await?);
-        }
-        Some(Login::Basic(credentials)) => Some(credentials),
-        Some(Login::Bearer(_)) | None => None,
-    };
-    let get = get_request(&realm, key, credentials)?;
-    match (ask_server(endpoint, get, deadline).await, credentials) {
-        (
-            Err(Refusal::Status(
-                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::BAD_REQUEST,
-            )),
-            Some(credentials),
-        ) => {
-            let post = post_request(&realm, password_form(key, credentials))?;
-            ask_server(endpoint, post, deadline).await
-        }
-        (result, _) => result,
-    }
-    .map_err(FetchError::from)
-}
-
-/// Why a token server gave no token.
-enum Refusal {
-    /// It answered with this status.
-    Status(StatusCode),
-    /// Anything else.
-    Error(FetchError),
-}
-
-impl From<Refusal> for FetchError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Status(StatusCode::UNAUTHORIZED) => Self::Unauthorized,
-            Refusal::Status(StatusCode::FORBIDDEN) => Self::Denied,
-            Refusal::Status(status) => Self::Token(format!("answered status {}", status.as_u16())),
-            Refusal::Error(error) => error,
-        }
-    }
-}
-
-async fn ask_server(
-    endpoint: &Endpoint,
-    request: Request<Full<Bytes>>,
-    deadline: Deadline,
-) -> Result<Token, Refusal> {
-    let asked = Instant::now();
-    let form = request.method() == Method::POST;
-    let client = &endpoint.client;
-    let sent = client.send(Kind::Other, request, deadline, 0).await;
-    let response = sent.map_err(Refusal::Error)?;
-    let status = response.status();
-    if status == StatusCode::TOO_MANY_REQUESTS {
-        let retry_after = status::retry_after(response.headers());
-        return Err(Refusal::Error(FetchError::RateLimited { retry_after }));
-    }
-    if status != StatusCode::OK && !(form && status == StatusCode::BAD_REQUEST) {
-        return Err(Refusal::Status(status));
-    }
-    status::check_encoding(response.headers()).map_err(Refusal::Error)?;
-    let body = BlobBody::new(client, response, TOKEN_IDLE_TIMEOUT)
-        .whole("the token server's answer", TOKEN_BODY_BYTES_MAX, deadline)
-        .await;
-    if status == StatusCode::BAD_REQUEST {
-        let invalid = body.is_ok_and(|body| is_invalid_grant(&body));
-        let meant = if invalid {
-            StatusCode::UNAUTHORIZED
-        } else {
-            status
-        };
-        return Err(Refusal::Status(meant));
-    }
-    let body = body.map_err(Refusal::Error)?;
-    Token::parse(&body, asked).map_err(Refusal::Error)
-}
-
-/// RFC 6749 section 5.2: this is how a refresh token or password that is no good is answered, by 400.
-fn is_invalid_grant(body: &[u8]) -> bool {
-    let answer: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let error = answer
-        .as_ref()
-        .and_then(|answer| answer.get("error")?.as_str());
-    error == Some("invalid_grant")
-}
-
-/// `GET realm?service=…&scope=…` with the credentials, if any (token.md, "Requesting a token").
-fn get_request(
-    realm: &Url,
-    key: &TokenKey,
-    credentials: Option<&Credentials>,
-) -> Result<Request<Full<Bytes>>, FetchError> {
-    let mut url = realm.clone();
-    {
-        let mut query = url.query_pairs_mut();
-        if let Some(service) = &key.service {
-            query.append_pair("service", service);
-        }
-        // Each scope on its own: some servers do not split them.
-        for scope in key.scope.split(' ').filter(|scope| !scope.is_empty()) {
-            query.append_pair("scope", scope);
-        }
-        if let Some(credentials) = credentials {
-            query.append_pair("account", &credentials.username);
-        }
-    }
-    let mut request = token_request(Method::GET, &url, Bytes::new())?;
-    if let Some(credentials) = credentials {
-        let headers = request.headers_mut();
-        headers.insert(AUTHORIZATION, basic(credentials)?);
-    }
-    Ok(request)
-}
-
-/// `grant_type=password` (oauth.md, "Getting a token").
-fn password_form(key: &TokenKey, credentials: &Credentials) -> String {
-    form_urlencoded::Serializer::new(String::new())
-        .append_pair("grant_type", "password")
-        .append_pair("client_id", "roadstead")
-        .append_pair("service", key.service.as_deref().unwrap_or_default())
-        .append_pair("scope", &key.scope)
-        .append_pair("username", &credentials.username)
-        .append_pair("password", credentials.password.expose())
-        .finish()
-}
-
-/// `grant_type=refresh_token` (oauth.md, "Refreshing a token").
-fn refresh_form(key: &TokenKey, token: &Secret) -> String {
-    form_urlencoded::Serializer::new(String::new())
-        .append_pair("grant_type", "refresh_token")
-        .append_pair("client_id", "roadstead")
-        .append_pair("service", key.service.as_deref().unwrap_or_default())
-        .append_pair("scope", &key.scope)
-        .append_pair("refresh_token", token.expose())
-        .finish()
-}
-
-fn post_request(realm: &Url, form: String) -> Result<Request<Full<Bytes>>, FetchError> {
-    let mut request = token_request(Method::POST, realm, Bytes::from(form))?;
-    let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
-    request.headers_mut().insert(CONTENT_TYPE, form_type);
-    Ok(request)
-}
-
-fn token_request(
-    method: Method,
-    url: &Url,
-    body: Bytes,
-) -> Result<Request<Full<Bytes>>, FetchError> {
-    let uri = Uri::try_from(url.as_str())
-        .map_err(|_| FetchError::Protocol("token realm refused: not a URI".to_owned()))?;
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = method;
-    *request.uri_mut() = uri;
-    let json = HeaderValue::from_static("application/json");
-    request.headers_mut().insert(ACCEPT, json);
-    Ok(request)
-}
-
-/// RFC 7617.
-fn basic(credentials: &Credentials) -> Result<HeaderValue, FetchError> {
-    let pair = format!("{}:{}", credentials.username, credentials.password.expose());
-    let text = format!("Basic {}", BASE64.encode(pair));
-    let mut header = HeaderValue::try_from(text)
-        .map_err(|_| FetchError::Protocol("the credentials fit no header".to_owned()))?;
-    header.set_sensitive(true);
-    Ok(header)
+/// Whether a token server may have meant the scope.
+fn refuses_scope(error: &FetchError) -> bool {
+    matches!(
+        error,
+        FetchError::Unauthorized | FetchError::Denied | FetchError::Token(_)
+    )
 }
 
 /// Challenges remembered for one upstream, about one for each repository in use (some 100 bytes each).
 const CHALLENGES_MAX: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
-/// A token is a few KiB; ECR's are 4, those with many groups in them up to 20.
-const TOKEN_BODY_BYTES_MAX: usize = 64 * 1024;
-/// The request's deadline bounds it anyhow; this ends a stuck answer before that.
-const TOKEN_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_least_pull_on_the_repository_is_asked_for() {
+        let repository = Repository::parse("a/b").unwrap();
+        let usual = "repository:a/b:pull";
+        let wanted = |asked: Option<&str>| Scope::of(asked, &repository);
+        for (asked, wanted_text) in [
+            (None, usual),
+            (Some(""), usual),
+            (Some(" "), usual),
+            (Some(usual), usual),
+            (Some("repository:a/b:pull,push"), "repository:a/b:pull,push"),
+            (Some("repository(plugin):a/b:*"), "repository(plugin):a/b:*"),
+            (
+                Some("registry:catalog:* repository:a/b:push,pull"),
+                "registry:catalog:* repository:a/b:push,pull",
+            ),
+        ] {
+            let scope = wanted(asked);
+            assert_eq!(
+                (scope.wanted.as_str(), scope.own),
+                (wanted_text, None),
+                "{asked:?}"
+            );
+        }
+        for less in [
+            "repository:a/b:push",
+            "repository:a/b:",
+            "repository:x:pull",
+            "repository:a/bb:pull",
+            "repository:a/b:pullx",
+            "a/b:pull",
+            "pull",
+            "registry:a/b:pull",
+        ] {
+            let scope = wanted(Some(less));
+            assert_eq!(scope.wanted, format!("{less} {usual}"));
+            assert_eq!(scope.own.as_deref(), Some(less));
+        }
+    }
+}

@@ -59,6 +59,14 @@ pub enum FetchError {
     /// 508: the host that is named says that the request has been there before.
     #[error("{0} answered status 508: it says that the request has been there before")]
     Loop(String),
+    /// A redirect or token server lies where it is not followed; the text names host and address.
+    #[error(
+        "it leads to {0}: what no digest checks is not fetched there, unless `redirect_networks` of the endpoint names it"
+    )]
+    Inside(String),
+    /// What was to be dialled is one of our own listeners; the text names it.
+    #[error("{0} is this mirror itself")]
+    Ourselves(String),
     /// The credentials cannot be had; the text says why, without secrets.
     #[error("credentials: {0}")]
     Login(String),
@@ -97,6 +105,8 @@ impl FetchError {
             | Self::RangeNotSatisfiable
             | Self::TooLarge { .. }
             | Self::Loop(_)
+            | Self::Inside(_)
+            | Self::Ourselves(_)
             | Self::Protocol(_) => false,
         }
     }

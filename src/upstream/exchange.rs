@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
@@ -16,7 +16,7 @@ use url::Url;
 
 use super::auth::{Auth, Authorization};
 use super::body::BlobBody;
-use super::client::HttpClient;
+use super::client::{HttpClient, Way};
 use super::deadline::Deadline;
 use super::extent::{Extent, extent, nonsense};
 use super::fetch::CONTENT_DIGEST;
@@ -262,16 +262,14 @@ impl Endpoint {
         let mut visited = vec![self.url(ask)];
         loop {
             let current = visited.last().unwrap_or(&self.base);
-            let home = current.origin() == self.base.origin();
+            let home = self.is_home(current);
             let authorization = authorization.filter(|_| home);
             let mut request = ask.request(current, authorization)?;
             if home {
                 request.headers_mut().extend(self.headers.clone());
             }
-            let response = self
-                .client
-                .send(ask.kind, request, deadline, ask.lane)
-                .await?;
+            let way = ask.way(home);
+            let response = self.client.send(ask.kind, request, deadline, way).await?;
             if home {
                 self.note_rate_limit(account, response.headers());
             }
@@ -300,6 +298,17 @@ impl Endpoint {
         url.set_path(&format!("{prefix}/v2/{}/{}", ask.repository, ask.rest));
         url.set_query(ask.query.as_deref());
         url
+    }
+
+    /// The same question is asked again.
+    pub(super) fn count_retry(&self) {
+        let metrics = self.client.metrics();
+        metrics.upstream_retry(self.client.upstream().as_str());
+    }
+
+    /// Whether a URL is of the endpoint's own scheme, host and port.
+    pub(super) fn is_home(&self, url: &Url) -> bool {
+        url.origin() == self.base.origin()
     }
 
     /// Whether any account may be used now; if not, how long it is until one may.
@@ -363,6 +372,16 @@ impl Ask<'_> {
         }
     }
 
+    /// What its digest checks may come from anywhere. A head is checked by nothing.
+    fn way(&self, home: bool) -> Way {
+        let checked = self.digest.is_some() && self.method == Method::GET;
+        if home || checked {
+            Way::Lane(self.lane)
+        } else {
+            Way::Unchecked
+        }
+    }
+
     /// What a web page came instead of: who has bought a registry's name, or wants a guest to log in to
     /// the network, answers everything with one, and status 200. A blob may be of any type; and who gives
     /// the digest of a manifest knows what it is, whatever it calls it.
@@ -383,8 +402,7 @@ impl Ask<'_> {
         url: &Url,
         authorization: Option<&Authorization>,
     ) -> Result<Request<Full<Bytes>>, FetchError> {
-        let uri = Uri::try_from(url.as_str())
-            .map_err(|_| FetchError::Protocol("bad redirect: not a URI".to_owned()))?;
+        let uri = redirect::uri(url)?;
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;

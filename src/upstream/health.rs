@@ -527,6 +527,8 @@ fn not_asked(last: &FetchError, wait: Duration) -> FetchError {
         | FetchError::Timeout(_)
         | FetchError::TooLarge { .. }
         | FetchError::Loop(_)
+        | FetchError::Inside(_)
+        | FetchError::Ourselves(_)
         | FetchError::Login(_)
         | FetchError::LoginRefused(_)
         | FetchError::Busy
@@ -549,6 +551,8 @@ fn told_in_answer(error: &FetchError) -> bool {
         | FetchError::Broken(_)
         | FetchError::TooLarge { .. }
         | FetchError::Loop(_)
+        | FetchError::Inside(_)
+        | FetchError::Ourselves(_)
         | FetchError::Login(_)
         | FetchError::LoginRefused(_)
         | FetchError::Busy

@@ -9,7 +9,7 @@
 //! | `rounds` | whom a question is put to: endpoints in order, logins, repeats; which error is told |
 //! | `exchange` | one question to one endpoint: one repeat, the challenge |
 //! | `extent` | which part of a blob an answer holds |
-//! | `auth`, `token`, `realm` | `Authorization`: challenges, tokens, which realms are trusted |
+//! | `auth`, `token`, `token_server`, `realm` | `Authorization`: challenges, tokens, which realms are trusted |
 //! | `via` | which mirrors a question has passed through |
 //! | `behalf`, `work` | for which clients a question is asked |
 //! | `redirect` | where an answer that lies elsewhere is fetched from |
@@ -22,6 +22,7 @@
 //! | `setup` | an upstream from its configuration |
 //! | `login/` | user names, passwords and tokens, and how they are kept fresh |
 //! | `client`, `tls` | connections |
+//! | `place` | where an address lies: on this machine, inside, at a metadata service |
 //! | `report` | how the endpoints are, for people |
 //! | `plain` | a client of a roadstead that runs, for its commands |
 //! | `puller` | a client of any registry, as those who pull have it: for `bench` |
@@ -44,6 +45,7 @@ mod fetch;
 mod health;
 mod limits;
 mod login;
+mod place;
 mod plain;
 mod puller;
 mod realm;
@@ -56,6 +58,7 @@ mod status;
 mod timings;
 mod tls;
 mod token;
+mod token_server;
 mod via;
 mod watch;
 mod work;
@@ -71,6 +74,7 @@ pub use fetch::{
     BlobAsk, BlobFetch, EndpointId, ListFetch, ManifestFetch, ManifestHead, Patience, Upstream,
 };
 pub use login::{CloudConfig, CloudUrls, LoginConfig, Text};
+pub use place::{Network, OwnListeners};
 pub use plain::PlainClient;
 pub use puller::{PulledManifest, Puller};
 pub use report::EndpointReport;

@@ -14,9 +14,9 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use url::Url;
 
-use super::client::HttpClient;
+use super::client::{HttpClient, Way};
 use super::deadline::Deadline;
-use super::{EndpointConfig, FetchError};
+use super::{EndpointConfig, FetchError, OwnListeners};
 use crate::oci::UpstreamName;
 use crate::telemetry::{Kind, Metrics};
 
@@ -43,7 +43,8 @@ impl PlainClient {
         endpoint.ca_file = ca_file;
         // Its counts are read by nobody.
         let metrics = Metrics::new(std::iter::empty());
-        let http = HttpClient::new(name, metrics, &endpoint, CONNECT_TIMEOUT, 1)?;
+        let nobody = OwnListeners::default();
+        let http = HttpClient::new(name, metrics, &endpoint, CONNECT_TIMEOUT, 1, nobody)?;
         Ok(Self {
             http,
             base: base.clone(),
@@ -74,7 +75,9 @@ impl PlainClient {
             request.headers_mut().insert(ACCEPT, accept);
         }
         let deadline = Deadline::after(patience);
-        self.http.send(Kind::Other, request, deadline, 0).await
+        self.http
+            .send(Kind::Other, request, deadline, Way::Lane(0))
+            .await
     }
 }
 

@@ -19,7 +19,7 @@ use super::fetch::{blob_ask, content_type, digest, manifest_ask};
 use super::limits::Limit;
 use super::login::{LoginConfig, Source};
 use super::timings::Timings;
-use super::{EndpointConfig, EndpointId, FetchError, ProxyConfig, realm, status};
+use super::{EndpointConfig, EndpointId, FetchError, OwnListeners, ProxyConfig, realm, status};
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::{AcceptClass, Digest, Reference, Repository, UpstreamName};
 use crate::telemetry::Metrics;
@@ -65,7 +65,13 @@ impl Puller {
         let source = match login {
             Some(login) => {
                 let proxy = ProxyConfig::Direct;
-                let api = HttpClient::api(name.clone(), metrics.clone(), &proxy, CONNECT_TIMEOUT)?;
+                let api = HttpClient::api(
+                    name.clone(),
+                    metrics.clone(),
+                    &proxy,
+                    CONNECT_TIMEOUT,
+                    nobody(),
+                )?;
                 Source::new(login, config.url.authority(), api)?
             }
             None => Source::anonymous(),
@@ -190,7 +196,7 @@ fn endpoint(
     source: &Source,
     metrics: Metrics,
 ) -> Result<Endpoint, String> {
-    let client = HttpClient::new(name.clone(), metrics, config, CONNECT_TIMEOUT, 1)?;
+    let client = HttpClient::new(name.clone(), metrics, config, CONNECT_TIMEOUT, 1, nobody())?;
     let account = Account {
         auth: Auth::new(source.clone()),
         limit: Limit::new(Timings::default()),
@@ -202,6 +208,11 @@ fn endpoint(
         headers: config.headers.iter().cloned().collect(),
         accounts: vec![account],
     })
+}
+
+/// A command listens nowhere.
+fn nobody() -> OwnListeners {
+    OwnListeners::default()
 }
 
 /// That of Go's HTTP transport, which clients of registries have: with hundreds of clients at once a server's

@@ -2,10 +2,12 @@
 //!
 //! `Authorization` never leaves the endpoint's own scheme, host and port (dist-spec, "Pulling blobs";
 //! S3 answers 400 to a second kind of authorization). Targets are signed URLs that expire: they are
-//! used once, never kept, and never named in an error.
+//! used once, never kept, and never named in an error. Where they lie is looked at when they are dialled
+//! (`client/gate`).
 
 use http::header::LOCATION;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Uri};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode, utf8_percent_encode};
 use url::Url;
 
 use super::{FetchError, realm};
@@ -28,11 +30,10 @@ pub(super) fn target(
     }
     let wrong = |why: &str| FetchError::Protocol(format!("bad redirect: {why}"));
     let current = visited.last().unwrap_or(endpoint);
-    let location = headers
-        .get(LOCATION)
-        .and_then(|value| value.to_str().ok())
-        .ok_or_else(|| wrong("no Location"))?;
-    let mut next = current.join(location).map_err(|_| wrong("not a URL"))?;
+    let location = headers.get(LOCATION).ok_or_else(|| wrong("no Location"))?;
+    // What is not ASCII is sent as it is written, byte by byte, as curl and Go's clients do.
+    let location = percent_encode(location.as_bytes(), NOT_ASCII).to_string();
+    let mut next = current.join(&location).map_err(|_| wrong("not a URL"))?;
     next.set_fragment(None);
     match next.scheme() {
         "https" => {}
@@ -44,9 +45,6 @@ pub(super) fn target(
     if realm::has_user_info(&next) {
         return Err(wrong("it holds user info"));
     }
-    if !realm::redirect_allowed(&next, endpoint) {
-        return Err(wrong("to a link-local address"));
-    }
     if visited.contains(&next) {
         return Err(wrong("in a circle"));
     }
@@ -56,16 +54,43 @@ pub(super) fn target(
     Ok(Some(next))
 }
 
+/// A URL as it is sent: some characters that a URL may hold, a request may not.
+///
+/// # Errors
+/// [`FetchError::Protocol`].
+pub(super) fn uri(url: &Url) -> Result<Uri, FetchError> {
+    Uri::try_from(url.as_str())
+        .or_else(|_| Uri::try_from(utf8_percent_encode(url.as_str(), UNSENDABLE).to_string()))
+        .map_err(|_| FetchError::Protocol("bad redirect: not a URI".to_owned()))
+}
+
+/// No more than this: all else is encoded already where it must be, or means something. The bytes above ASCII
+/// are always encoded.
+const NOT_ASCII: &AsciiSet = &AsciiSet::EMPTY;
+/// What RFC 3986 leaves to no URI, less the brackets of an address.
+const UNSENDABLE: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::HeaderValue;
 
-    fn follow(endpoint: &str, location: &str) -> Result<Option<String>, FetchError> {
+    fn follow(endpoint: &str, location: impl AsRef<[u8]>) -> Result<Option<String>, FetchError> {
+        let location = location.as_ref();
         let endpoint = Url::parse(endpoint).unwrap();
         let visited = [endpoint.join("/v2/a/blobs/x?y=1").unwrap()];
         let mut headers = HeaderMap::new();
-        headers.insert(LOCATION, HeaderValue::from_str(location).unwrap());
+        headers.insert(LOCATION, HeaderValue::from_bytes(location).unwrap());
         let next = target(StatusCode::FOUND, &headers, &visited, &endpoint)?;
         Ok(next.map(String::from))
     }
@@ -94,12 +119,42 @@ mod tests {
     }
 
     #[test]
+    fn what_no_url_may_hold_is_encoded_and_followed() {
+        let cases: [(&[u8], &str); 6] = [
+            ("/b/é?c=ü".as_bytes(), "/b/%C3%A9?c=%C3%BC"),
+            // Latin-1, as it is
+            (b"/b/\xe9", "/b/%E9"),
+            (b"/a b?c d", "/a%20b?c%20d"),
+            (b"/%C3%A9/%2F", "/%C3%A9/%2F"),
+            (b"/a|b^c?d|e^f{g}`h", "/a|b^c?d|e^f{g}`h"),
+            (
+                "https://bücher.example/ä".as_bytes(),
+                "https://xn--bcher-kva.example/%C3%A4",
+            ),
+        ];
+        for (location, next) in cases {
+            let followed = follow("https://r.example", location).unwrap().unwrap();
+            let followed = followed
+                .strip_prefix("https://r.example")
+                .unwrap_or(&followed);
+            assert_eq!(followed, next, "{}", String::from_utf8_lossy(location));
+        }
+        // Whatever printable character there is, it can be asked for.
+        for character in ' '..='~' {
+            for location in [format!("/a{character}b"), format!("/a?b{character}c")] {
+                let next = follow("https://r.example", &location).unwrap().unwrap();
+                let uri = uri(&Url::parse(&next).unwrap());
+                assert!(uri.is_ok(), "{location}: {next}");
+            }
+        }
+    }
+
+    #[test]
     fn bad_targets_are_refused_without_naming_them() {
         for bad in [
             "http://cdn.example/secret",
             "ftp://cdn.example/secret",
             "https://u:secret@cdn.example/",
-            "https://169.254.169.254/secret",
             "https://[/secret",
             "/v2/a/blobs/x?y=1",
         ] {

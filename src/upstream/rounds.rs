@@ -423,9 +423,12 @@ fn verdict(error: &FetchError) -> Verdict {
         | FetchError::RateLimited { .. }
         | FetchError::RangeNotSatisfiable
         | FetchError::TooLarge { .. }
+        // It answered, and it is our own rule that the answer is not followed.
+        | FetchError::Inside(_)
         | FetchError::Status(_) => Verdict::Well,
         // Not the endpoint's doing, or nothing that time mends.
         FetchError::Loop(_)
+        | FetchError::Ourselves(_)
         | FetchError::Login(_)
         | FetchError::LoginRefused(_)
         | FetchError::Busy
@@ -449,6 +452,8 @@ fn momentary(error: &FetchError) -> bool {
         | FetchError::TooLarge { .. }
         | FetchError::Protocol(_)
         | FetchError::Loop(_)
+        | FetchError::Inside(_)
+        | FetchError::Ourselves(_)
         | FetchError::Login(_)
         | FetchError::LoginRefused(_)
         | FetchError::Busy
@@ -503,6 +508,8 @@ fn another_may_answer(error: &FetchError) -> bool {
         | FetchError::Broken(_)
         | FetchError::Protocol(_)
         | FetchError::Loop(_)
+        | FetchError::Inside(_)
+        | FetchError::Ourselves(_)
         | FetchError::Login(_)
         | FetchError::LoginRefused(_)
         | FetchError::Busy
@@ -529,6 +536,8 @@ fn rank(failure: &Failure) -> u8 {
         | FetchError::Broken(_)
         | FetchError::Protocol(_)
         | FetchError::Loop(_)
+        | FetchError::Inside(_)
+        | FetchError::Ourselves(_)
         | FetchError::Login(_)
         | FetchError::Busy
         | FetchError::Token(_) => 3,

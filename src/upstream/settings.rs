@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::login::LoginConfig;
+use super::place::Network;
 use crate::oci::UpstreamName;
 
 /// A secret that cannot be printed: `Debug` shows `***`, there is no `Display`.
@@ -89,6 +90,8 @@ pub struct EndpointConfig {
     pub proxy: ProxyConfig,
     /// Addresses that the endpoint's host name stands for; empty: it is looked up.
     pub resolve: Vec<IpAddr>,
+    /// Where its redirects and token servers may lie besides, for what no digest checks.
+    pub redirect_networks: Vec<Network>,
     /// Sent with every request to the endpoint itself (never to where it redirects). Marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The pool of logins for this endpoint; `None`: the upstream's.
@@ -115,6 +118,7 @@ impl EndpointConfig {
             insecure_skip_verify: false,
             proxy: ProxyConfig::Direct,
             resolve: Vec::new(),
+            redirect_networks: Vec::new(),
             headers: Vec::new(),
             logins: None,
         }

@@ -13,7 +13,7 @@ use super::limits::Limit;
 use super::login::Source;
 use super::timings::Timings;
 use super::watch::Watch;
-use super::{Config, EndpointConfig, EndpointId, Upstream, realm};
+use super::{Config, EndpointConfig, EndpointId, OwnListeners, Upstream, realm};
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
 
@@ -33,17 +33,39 @@ impl Upstream {
     /// # Errors
     /// [`SetupError`].
     pub fn new(config: &Config, metrics: Metrics) -> Result<Self, SetupError> {
-        Self::with_timings(config, metrics, Timings::default())
+        Self::beside(config, metrics, &OwnListeners::default())
+    }
+
+    /// As `new`, for a process that listens at `own`, which is never dialled.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn beside(
+        config: &Config,
+        metrics: Metrics,
+        own: &OwnListeners,
+    ) -> Result<Self, SetupError> {
+        Self::with(config, metrics, Timings::default(), own)
     }
 
     /// As `new`, with other times than those that nobody configures.
     ///
     /// # Errors
     /// [`SetupError`].
+    #[cfg(test)]
     pub(super) fn with_timings(
         config: &Config,
         metrics: Metrics,
         timings: Timings,
+    ) -> Result<Self, SetupError> {
+        Self::with(config, metrics, timings, &OwnListeners::default())
+    }
+
+    fn with(
+        config: &Config,
+        metrics: Metrics,
+        timings: Timings,
+        own: &OwnListeners,
     ) -> Result<Self, SetupError> {
         let wrong = |why: String| SetupError {
             name: config.name.clone(),
@@ -55,7 +77,7 @@ impl Upstream {
         let endpoints = config.endpoints.iter().enumerate();
         let endpoints: Result<Vec<_>, _> = endpoints
             .map(|(index, endpoint)| {
-                Endpoint::new(EndpointId(index), endpoint, config, &metrics, timings)
+                Endpoint::new(EndpointId(index), endpoint, config, &metrics, timings, own)
             })
             .collect();
         let endpoints = endpoints.map_err(wrong)?;
@@ -88,6 +110,7 @@ impl Endpoint {
         config: &Config,
         metrics: &Metrics,
         timings: Timings,
+        own: &OwnListeners,
     ) -> Result<Self, String> {
         let base = endpoint.url.clone();
         if !matches!(base.scheme(), "http" | "https") || realm::has_user_info(&base) {
@@ -99,6 +122,7 @@ impl Endpoint {
             endpoint,
             connect_share(config),
             config.parallel.connections,
+            own.clone(),
         )?;
         // Clouds' services are reached without what belongs to the endpoint alone.
         let api = HttpClient::api(
@@ -106,6 +130,7 @@ impl Endpoint {
             metrics.clone(),
             &endpoint.proxy,
             connect_share(config),
+            own.clone(),
         )?;
         // Made for each endpoint: what a login is depends on the host that it is for.
         let logins = endpoint.logins.as_ref().unwrap_or(&config.logins).iter();

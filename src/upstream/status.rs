@@ -1,6 +1,6 @@
 //! What an answer that is no success means.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{CONTENT_ENCODING, DATE, HeaderMap, RETRY_AFTER};
 use http::{Response, StatusCode};
@@ -92,12 +92,16 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         return Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
     }
     let then = httpdate::parse_http_date(text).ok()?;
-    let date = headers.get(DATE).and_then(|value| value.to_str().ok());
-    let now = date
-        .and_then(|text| httpdate::parse_http_date(text).ok())
+    let now = date(headers)
         .unwrap_or_else(|| std::time::UNIX_EPOCH + Duration::from_millis(SystemClock.now().0));
     let wait = then.duration_since(now).unwrap_or_default();
     Some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// When the answer was made, by its own clock.
+pub(super) fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    let text = headers.get(DATE)?.to_str().ok()?;
+    httpdate::parse_http_date(text).ok()
 }
 
 /// The code of the first error in the spec's envelope (dist-spec, "Error codes").

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem, pem::PemObject};
 
@@ -34,12 +36,16 @@ impl TlsConfigs {
     /// One line naming the file.
     pub(super) fn new(endpoint: &EndpointConfig) -> Result<Self, String> {
         let mut roots = native_roots().clone();
-        if let Some(path) = &endpoint.ca_file {
-            add_file(&mut roots, path)
-                .map_err(|why| format!("ca_file {}: {why}", path.display()))?;
-        }
-        let roots = Arc::new(roots);
-        let others = http(config(&roots, None, false)?);
+        let named = match &endpoint.ca_file {
+            Some(path) => add_file(&mut roots, path)
+                .map_err(|why| format!("ca_file {}: {why}", path.display()))?,
+            None => Vec::new(),
+        };
+        let trust = Trust {
+            roots: Arc::new(roots),
+            named,
+        };
+        let others = http(config(&trust, None, false)?);
         let certificate = endpoint.client_certificate.as_ref();
         let insecure = endpoint.insecure_skip_verify;
         let special = if certificate.is_some() || insecure {
@@ -49,7 +55,7 @@ impl TlsConfigs {
             Some(Special {
                 host: host.to_owned(),
                 port: url.port_or_known_default().unwrap_or(443),
-                config: http(config(&roots, certificate, insecure)?),
+                config: http(config(&trust, certificate, insecure)?),
             })
         } else {
             None
@@ -58,7 +64,7 @@ impl TlsConfigs {
             endpoint: special,
             others,
             // It is spoken to in HTTP/1.1, the only protocol that a server takes where none is offered.
-            proxy: Arc::new(config(&roots, None, false)?),
+            proxy: Arc::new(config(&trust, None, false)?),
         })
     }
 
@@ -67,11 +73,14 @@ impl TlsConfigs {
     /// # Errors
     /// One line.
     pub(super) fn system() -> Result<Self, String> {
-        let roots = Arc::new(native_roots().clone());
+        let trust = Trust {
+            roots: Arc::new(native_roots().clone()),
+            named: Vec::new(),
+        };
         Ok(Self {
             endpoint: None,
-            others: http(config(&roots, None, false)?),
-            proxy: Arc::new(config(&roots, None, false)?),
+            others: http(config(&trust, None, false)?),
+            proxy: Arc::new(config(&trust, None, false)?),
         })
     }
 
@@ -95,8 +104,15 @@ fn http(mut config: ClientConfig) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
+/// Whom a connection believes.
+struct Trust {
+    roots: Arc<RootCertStore>,
+    /// The certificates of a `ca_file`, each of which may be a server's own.
+    named: Vec<CertificateDer<'static>>,
+}
+
 fn config(
-    roots: &Arc<RootCertStore>,
+    trust: &Trust,
     certificate: Option<&ClientCertificate>,
     insecure: bool,
 ) -> Result<ClientConfig, String> {
@@ -105,12 +121,21 @@ fn config(
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("TLS: {error}"))?;
     let builder = if insecure {
-        let verifier = Arc::new(Anybody(provider));
+        let verifier = Arc::new(Anybody(Arc::clone(&provider)));
         builder
             .dangerous()
             .with_custom_certificate_verifier(verifier)
+    } else if trust.named.is_empty() {
+        builder.with_root_certificates(Arc::clone(&trust.roots))
     } else {
-        builder.with_root_certificates(Arc::clone(roots))
+        let roots = Arc::clone(&trust.roots);
+        let usual = WebPkiServerVerifier::builder_with_provider(roots, provider)
+            .build()
+            .map_err(|error| format!("TLS: {error}"))?;
+        let named = trust.named.clone();
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(OrItself { usual, named }))
     };
     let Some(ClientCertificate { cert, key }) = certificate else {
         return Ok(builder.with_no_client_auth());
@@ -123,11 +148,22 @@ fn config(
         .map_err(|error| wrong(cert, &format!("with key {}: {error}", key.display())))
 }
 
-fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
-    for certificate in read_certificates(path)? {
-        roots.add(certificate).map_err(|error| error.to_string())?;
+/// Adds the certificates of a file to the roots, and says which they are.
+fn add_file(
+    roots: &mut RootCertStore,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = read_certificates(path)?;
+    for (index, certificate) in certificates.iter().enumerate() {
+        let place = index + 1;
+        let added = roots.add(certificate.clone());
+        added.map_err(|error| format!("certificate {place} of {}: {error}", certificates.len()))?;
     }
-    Ok(())
+    if PrivateKeyDer::from_pem_file(path).is_ok() {
+        let file = path.display();
+        tracing::warn!(%file, "ca_file: it holds a private key, which does not belong there; it is not used");
+    }
+    Ok(certificates)
 }
 
 /// The certificates of a PEM file, at least one.
@@ -154,6 +190,82 @@ fn unreadable(error: &pem::Error, nothing: &str) -> String {
     } else {
         nothing.to_owned()
     }
+}
+
+/// Believes what the roots have signed, and the very certificates that are named: a server's own, signed by itself,
+/// is no authority's and is refused as a root, whether it says that it is one or not (RFC 5280 section 4.2.1.9).
+#[derive(Debug)]
+struct OrItself {
+    usual: Arc<WebPkiServerVerifier>,
+    named: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for OrItself {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let usual = self.usual.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
+        match usual {
+            // Its time is looked at before what it may be used for, so that only the name is left to check.
+            Err(error) if self.named.contains(end_entity) && !is_of_time(&error) => {
+                let certificate = ParsedCertificate::try_from(end_entity)?;
+                verify_server_name(&certificate, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            result => result,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.usual.supported_verify_schemes()
+    }
+}
+
+/// Whether a certificate is not good at this time, or not any more.
+fn is_of_time(error: &rustls::Error) -> bool {
+    use rustls::CertificateError as E;
+    let rustls::Error::InvalidCertificate(why) = error else {
+        return false;
+    };
+    matches!(
+        why,
+        E::Expired
+            | E::ExpiredContext { .. }
+            | E::NotValidYet
+            | E::NotValidYetContext { .. }
+            | E::Revoked
+    )
 }
 
 /// Believes every certificate, but wants its owner at the other end.

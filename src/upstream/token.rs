@@ -7,7 +7,7 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 use lru::LruCache;
@@ -47,11 +47,16 @@ impl Token {
         &self.header
     }
 
-    /// Reads a token server's answer to a request that was sent at `asked`.
+    /// Reads a token server's answer to a request that was sent at `asked`; `date` is when it was given, by the
+    /// server's own clock.
     ///
     /// # Errors
     /// [`FetchError::Token`].
-    pub(super) fn parse(body: &[u8], asked: Instant) -> Result<Self, FetchError> {
+    pub(super) fn parse(
+        body: &[u8],
+        asked: Instant,
+        date: Option<SystemTime>,
+    ) -> Result<Self, FetchError> {
         let wrong = |why: &str| FetchError::Token(why.to_owned());
         let answer: serde_json::Value =
             serde_json::from_slice(body).map_err(|_| wrong("the answer is not JSON"))?;
@@ -63,15 +68,33 @@ impl Token {
         let header = bearer(text).map_err(|why| FetchError::Token(why.to_owned()))?;
         let life = answer
             .get("expires_in")
-            .and_then(serde_json::Value::as_u64)
-            .map_or(LIFE_MIN, Duration::from_secs)
+            .and_then(seconds)
+            .unwrap_or(LIFE_MIN)
             .clamp(LIFE_MIN, LIFE_MAX);
+        // Servers give the same token to several who ask: its life began with the first.
+        let age = issued(&answer).and_then(|issued| date?.duration_since(issued).ok());
+        let life = life.saturating_sub(age.unwrap_or_default());
         let margin = (life / 5).min(MARGIN_MAX);
         Ok(Self {
             header,
             fresh_until: asked + life.saturating_sub(margin),
         })
     }
+}
+
+/// A number of seconds, as some write it: as a number, with a fraction, or as text.
+fn seconds(value: &serde_json::Value) -> Option<Duration> {
+    let number = match value.as_str() {
+        Some(text) => text.trim().parse().ok()?,
+        None => value.as_f64()?,
+    };
+    // Negative ones are none; the largest are cut where a life is.
+    Duration::try_from_secs_f64(number.min(LIFE_MAX.as_secs_f64())).ok()
+}
+
+/// `issued_at` (RFC 3339).
+fn issued(answer: &serde_json::Value) -> Option<SystemTime> {
+    humantime::parse_rfc3339_weak(answer.get("issued_at")?.as_str()?).ok()
 }
 
 impl fmt::Debug for Token {
@@ -212,7 +235,7 @@ mod tests {
 
     fn token(text: &str, life_secs: u64) -> Token {
         let body = format!(r#"{{"token":"{text}","expires_in":{life_secs}}}"#);
-        Token::parse(body.as_bytes(), Instant::now()).unwrap()
+        Token::parse(body.as_bytes(), Instant::now(), None).unwrap()
     }
 
     fn later() -> Deadline {
@@ -223,7 +246,7 @@ mod tests {
     fn answers_are_read_leniently_and_checked() {
         let now = Instant::now();
         let life = |body: &str| {
-            Token::parse(body.as_bytes(), now)
+            Token::parse(body.as_bytes(), now, None)
                 .map(|token| token.fresh_until.duration_since(now).as_secs())
         };
         assert_eq!(life(r#"{"token":"a"}"#), Ok(48));
@@ -237,6 +260,18 @@ mod tests {
             life(r#"{"token":"a","expires_in":99999999999}"#),
             Ok(24 * 3600 - 30)
         );
+        for (expires, left) in [
+            ("\"300\"", 270),
+            ("300.5", 270),
+            ("0", 48),
+            ("-5", 48),
+            ("1e300", 24 * 3600 - 30),
+            ("\"soon\"", 48),
+            ("[]", 48),
+        ] {
+            let body = format!(r#"{{"token":"a","expires_in":{expires}}}"#);
+            assert_eq!(life(&body), Ok(left), "{expires}");
+        }
         for bad in [
             "",
             "[]",
@@ -252,6 +287,25 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_was_issued_before_ends_before() {
+        let now = Instant::now();
+        let date = |text| humantime::parse_rfc3339_weak(text).ok();
+        let left = |issued: &str, at| {
+            let body = format!(r#"{{"token":"a","expires_in":300,"issued_at":"{issued}"}}"#);
+            let token = Token::parse(body.as_bytes(), now, at).unwrap();
+            token.fresh_until.duration_since(now).as_secs()
+        };
+        let noon = date("2026-01-01T12:00:00Z");
+        assert_eq!(left("2026-01-01T12:00:00Z", noon), 270);
+        assert_eq!(left("2026-01-01T11:57:00.123Z", noon), 96);
+        assert_eq!(left("2026-01-01T11:50:00Z", noon), 0);
+        // In the future, by no clock at all, or senseless.
+        assert_eq!(left("2026-01-01T13:00:00Z", noon), 270);
+        assert_eq!(left("2026-01-01T11:50:00Z", None), 270);
+        assert_eq!(left("yesterday", noon), 270);
+    }
+
+    #[test]
     fn debug_shows_no_token() {
         let token = token("s3cret", 60);
         assert!(!format!("{token:?} {:?}", token.header()).contains("s3cret"));
@@ -264,7 +318,7 @@ mod tests {
             let age = Duration::from_secs(age_secs);
             let asked = Instant::now().checked_sub(age).unwrap();
             let body = format!(r#"{{"token":"{text}","expires_in":100}}"#);
-            let fetch = async { Token::parse(body.as_bytes(), asked) };
+            let fetch = async { Token::parse(body.as_bytes(), asked, None) };
             let token = tokens.obtain(&key(), later(), fetch).await.unwrap();
             token.header().to_str().unwrap().to_owned()
         };

@@ -31,6 +31,9 @@ pub enum Loop {
         "upstream answered 508: {0} says that the request has been there before, and leads in a circle"
     )]
     Told(String),
+    /// An endpoint, or where it redirects, is one of our own listeners: which.
+    #[error("an endpoint of this mirror leads back to it: {0} is one of its own listeners")]
+    Ourselves(String),
     /// Nobody chains so many mirrors.
     #[error("the request has passed through more than {HOPS_MAX} proxies")]
     TooLong,

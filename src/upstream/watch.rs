@@ -64,7 +64,17 @@ impl Watch {
     pub(super) fn no_answer(&self, endpoint: EndpointId, error: &FetchError, elsewhere: bool) {
         let (upstream, host) = (&self.upstream, self.host(endpoint));
         let now = Instant::now();
-        if matches!(error, FetchError::Loop(_)) && elsewhere && self.loop_is_news(now) {
+        let inside = matches!(error, FetchError::Inside(_));
+        let ourselves = matches!(error, FetchError::Ourselves(_));
+        if (inside || ourselves) && self.loop_is_news(now) {
+            let advice = if inside {
+                "a redirect or token server is not followed"
+            } else {
+                "an upstream must not lead to this mirror's own listeners: check its endpoints and the \
+                 addresses of their names"
+            };
+            tracing::warn!(%upstream, endpoint = host, %error, "{advice}");
+        } else if matches!(error, FetchError::Loop(_)) && elsewhere && self.loop_is_news(now) {
             tracing::warn!(
                 %upstream, endpoint = host, %error,
                 "endpoint leads in a circle, and is asked in vain each time: the next one is asked. Is it configured rightly?"

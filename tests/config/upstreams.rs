@@ -61,7 +61,7 @@ fn an_endpoint_has_its_own_options() {
     let table =
         "{ url = \"https://a/x\", ca_file = \"/ca\", client_cert = \"/c\", client_key = \"/k\",
         insecure_skip_verify = true, proxy = \"direct\", resolve = [\"10.0.0.1\", \"::1\"],
-        headers = { \"X-B\" = \"hunter2\", x-a = \"2\" }, username = \"own\", password = \"pw\" }"
+        redirect_networks = [\"10.0.0.0/8\", \"fd00::1\"], headers = { \"X-B\" = \"hunter2\", x-a = \"2\" }, username = \"own\", password = \"pw\" }"
             .replace('\n', " ");
     let text = text.replace("\"https://b\"", &format!("\"https://b\", {table}"));
     let config = file(&format!("[upstream.\"a.io\"]\n{text}\n")).unwrap();
@@ -81,6 +81,8 @@ fn an_endpoint_has_its_own_options() {
     assert_eq!(own.proxy, ProxyConfig::Direct);
     let addresses: Vec<_> = own.resolve.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["10.0.0.1", "::1"]);
+    let networks = own.redirect_networks.iter().map(ToString::to_string);
+    assert_eq!(networks.collect::<Vec<_>>(), ["10.0.0.0/8", "fd00::1/128"]);
     let names: Vec<_> = own.headers.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["x-b", "x-a"], "in the order of the file");
     assert!(own.headers.iter().all(|(_, value)| value.is_sensitive()));

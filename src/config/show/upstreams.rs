@@ -73,6 +73,11 @@ fn endpoint(endpoint: &EndpointConfig, usual: &ProxyConfig) -> String {
         let addresses = addresses.map(|address| quoted(&address.to_string()));
         pairs.push(("resolve", list(addresses)));
     }
+    if !endpoint.redirect_networks.is_empty() {
+        let networks = endpoint.redirect_networks.iter();
+        let networks = networks.map(|network| quoted(&network.to_string()));
+        pairs.push(("redirect_networks", list(networks)));
+    }
     if !endpoint.headers.is_empty() {
         let masked = |name: &str| format!("{} = {}", quoted(name), quoted(MASK));
         let headers = endpoint.headers.iter();

@@ -9,7 +9,7 @@ use super::{items, proxy};
 use crate::config::error::Problem;
 use crate::config::raw::{Leaf, Value};
 use crate::config::values;
-use crate::upstream::{ClientCertificate, EndpointConfig, ProxyConfig};
+use crate::upstream::{ClientCertificate, EndpointConfig, Network, ProxyConfig};
 
 /// The endpoints of an upstream; `usual` is how it reaches those that do not say it themselves.
 pub(super) fn endpoints(
@@ -62,6 +62,7 @@ fn endpoint(keys: &Keys<'_>, leaf: &Leaf, usual: &ProxyConfig) -> Result<Endpoin
         insecure_skip_verify,
         proxy: proxy::proxy(&keys)?.unwrap_or_else(|| usual.clone()),
         resolve: resolve(&keys, &url)?,
+        redirect_networks: redirect_networks(&keys)?,
         headers: headers(&keys)?,
         logins: logins(&keys, &[url.host_str().unwrap_or_default()])?,
         url,
@@ -93,16 +94,32 @@ fn resolve(keys: &Keys<'_>, url: &Url) -> Result<Vec<std::net::IpAddr>, Problem>
     if !matches!(url.host(), Some(Host::Domain(_))) {
         return Err(keys.problem("resolve", leaf, "the URL holds an address already"));
     }
-    let items = match &leaf.value {
+    let address = |item: &Leaf| {
+        values::ip_address(&item.value).map_err(|why| keys.problem("resolve", item, why))
+    };
+    one_or_several(leaf).iter().map(address).collect()
+}
+
+fn one_or_several(leaf: &Leaf) -> &[Leaf] {
+    match &leaf.value {
         Value::List(items) => items.as_slice(),
         Value::Text(_) | Value::Integer(_) | Value::Boolean(_) | Value::Table(_) | Value::Other => {
             std::slice::from_ref(leaf)
         }
+    }
+}
+
+/// `redirect_networks`: a network or address, or an array of them.
+fn redirect_networks(keys: &Keys<'_>) -> Result<Vec<Network>, Problem> {
+    let Some(leaf) = keys.leaf("redirect_networks") else {
+        return Ok(Vec::new());
     };
-    let address = |item: &Leaf| {
-        values::ip_address(&item.value).map_err(|why| keys.problem("resolve", item, why))
+    let network = |item: &Leaf| {
+        let text = values::text(&item.value);
+        let network = text.and_then(|text| text.parse());
+        network.map_err(|why| keys.problem("redirect_networks", item, why))
     };
-    items.iter().map(address).collect()
+    one_or_several(leaf).iter().map(network).collect()
 }
 
 /// `headers`: names and values that are sent with every request. The values may be secrets, and are
@@ -155,6 +172,7 @@ const OWN_KEYS: &[&str] = &[
     "insecure_skip_verify",
     "proxy",
     "resolve",
+    "redirect_networks",
     "headers",
 ];
 

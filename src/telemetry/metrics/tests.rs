@@ -28,7 +28,7 @@ fn use_everything(metrics: &Metrics) {
             }
             metrics.client_bytes(kind, upstream, 1);
             for status in [
-                "200", "599", "timeout", "connect", "error", "999", "x", "20",
+                "200", "599", "timeout", "connect", "error", "lost", "999", "x", "20",
             ] {
                 metrics.upstream_request(upstream, kind, status);
             }
@@ -53,7 +53,7 @@ fn use_everything(metrics: &Metrics) {
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 23] = [
+const CONTRACT: [(&str, &str, &[&str]); 22] = [
     ("roadstead_cache_blobs", "gauge", &[]),
     ("roadstead_cache_bytes", "gauge", &[]),
     ("roadstead_cache_max_bytes", "gauge", &[]),
@@ -69,7 +69,6 @@ const CONTRACT: [(&str, &str, &[&str]); 23] = [
         "histogram",
         &["kind", "outcome"],
     ),
-    ("roadstead_log_lines_dropped_total", "counter", &[]),
     ("roadstead_readers_in_flight", "gauge", &[]),
     (
         "roadstead_requests_total",
@@ -182,7 +181,9 @@ fn every_label_value_is_from_a_closed_set() {
         ),
         (
             "status".to_owned(),
-            set(&["200", "401", "429", "599", "timeout", "connect", "error"]),
+            set(&[
+                "200", "401", "429", "599", "timeout", "connect", "error", "lost",
+            ]),
         ),
         (
             "upstream".to_owned(),

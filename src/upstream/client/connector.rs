@@ -1,9 +1,10 @@
-//! The connector: a host's addresses, TCP, the proxy's handshake and TLS, all within one time limit.
+//! The connector: a host's addresses, which of them may be dialled, TCP, the proxy's handshake and TLS, all
+//! within one time limit.
 
 use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,31 +13,41 @@ use std::time::Duration;
 use http::Uri;
 use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
+use super::gate::{Errand, Gate};
 use super::handshake::{self, Refusal, Target};
 use super::proxy::{Proxies, Route, Server, host_and_port};
+use super::race::race;
+use super::repeat::Answered;
 use super::{root_cause, timed_out};
 use crate::upstream::FetchError;
 use crate::upstream::deadline::Deadline;
 use crate::upstream::tls::TlsConfigs;
 
-/// Makes connections. Cheap to clone.
+/// Makes connections for one kind of errand. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Connector(Arc<Shared>);
+pub(super) struct Connector {
+    shared: Arc<Shared>,
+    errand: Errand,
+}
 
-struct Shared {
-    tcp: HttpConnector,
-    proxies: Arc<Proxies>,
-    pinned: Option<Pinned>,
-    tls: TlsConfigs,
-    limit: Duration,
+/// What the connectors of one client have in common.
+pub(super) struct Shared {
+    pub(super) proxies: Arc<Proxies>,
+    pub(super) pinned: Option<Pinned>,
+    pub(super) tls: TlsConfigs,
+    pub(super) gate: Gate,
+    /// Covers the name look-up, TCP, the proxy's handshake and TLS together.
+    pub(super) limit: Duration,
 }
 
 /// A host name whose addresses are configured.
@@ -47,31 +58,13 @@ pub(super) struct Pinned {
 }
 
 impl Connector {
-    /// A connector whose limit covers the name look-up, TCP, the proxy's handshake and TLS together.
-    pub(super) fn new(
-        proxies: Arc<Proxies>,
-        pinned: Option<Pinned>,
-        tls: TlsConfigs,
-        limit: Duration,
-    ) -> Self {
-        let mut tcp = HttpConnector::new();
-        // Nagle would hold back a request that follows another on the same connection.
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(TCP_KEEPALIVE));
-        // Shared out among a host's addresses, so that a dead first address leaves time for the next.
-        tcp.set_connect_timeout(Some(limit));
-        Self(Arc::new(Shared {
-            tcp,
-            proxies,
-            pinned,
-            tls,
-            limit,
-        }))
+    pub(super) fn new(shared: Arc<Shared>, errand: Errand) -> Self {
+        Self { shared, errand }
     }
 }
 
 /// A connector's error: a [`FetchError`] where it says all there is to say, or what some layer said.
-type BoxError = Box<dyn StdError + Send + Sync>;
+pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl Service<Uri> for Connector {
     type Response = Link;
@@ -83,10 +76,10 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let shared = Arc::clone(&self.0);
+        let (shared, errand) = (Arc::clone(&self.shared), self.errand);
         Box::pin(async move {
             let route = shared.proxies.route(&to);
-            let connecting = shared.connect(&to, &route);
+            let connecting = shared.connect(&to, &route, errand);
             let deadline = Deadline::after(shared.limit);
             deadline.run(awaited(&route), connecting).await?
         })
@@ -102,70 +95,81 @@ fn awaited(route: &Route) -> &'static str {
 }
 
 impl Shared {
-    async fn connect(&self, to: &Uri, route: &Route) -> Result<Link, BoxError> {
-        let stream = self.reach(to, route).await?;
-        if to.scheme() != Some(&Scheme::HTTPS) {
+    async fn connect(&self, to: &Uri, route: &Route, errand: Errand) -> Result<Link, BoxError> {
+        let (host, port) = host_and_port(to);
+        if let Route::Forward(server) = route {
+            self.gate.admit_unseen(errand, host, port)?;
             return Ok(Link {
-                stream: TokioIo::new(stream),
-                forwarded: matches!(route, Route::Forward(_)),
+                stream: TokioIo::new(self.reach_proxy(server).await?),
+                forwarded: true,
                 http2: false,
             });
         }
-        let (host, port) = host_and_port(to);
-        let config = self.tls.for_host(host, port);
-        let stream = start_tls(config, host, stream).await?;
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Link {
-            stream: TokioIo::new(Box::new(stream)),
-            forwarded: false,
-            http2,
-        })
+        let targets = self.targets(to, route, errand).await?;
+        let https = to.scheme() == Some(&Scheme::HTTPS);
+        let attempts = targets.iter().map(|target| async move {
+            let stream = self.attempt(target, route).await?;
+            let link = if https {
+                let config = self.tls.for_host(host, port);
+                let stream = start_tls(config, host, stream).await;
+                Link::over_tls(stream.map_err(Miss::Target)?)
+            } else {
+                Link::plain(stream)
+            };
+            if let Some(address) = target.address() {
+                self.gate.reached(host, port, address);
+            }
+            Ok(link)
+        });
+        // The limit is over everything: one that is silent takes no time from the next.
+        match race(attempts).await {
+            Ok(link) => Ok(link),
+            Err(Some(Miss::Target(error) | Miss::Final(error))) => Err(error),
+            Err(None) => Err(FetchError::Connect("no address".to_owned()).into()),
+        }
     }
 
-    /// A connection to the destination, or to the proxy that forwards to it: TLS not yet begun.
-    async fn reach(&self, to: &Uri, route: &Route) -> Result<BoxStream, BoxError> {
-        if let Route::Forward(server) = route {
-            return self.reach_proxy(server).await;
-        }
-        let targets = self.targets(to, route).await?;
-        let deadline = Deadline::after(self.limit);
-        let mut last = None;
-        for (index, target) in targets.iter().enumerate() {
-            // One that is silent leaves time for the next.
-            let share = deadline.share(targets.len().saturating_sub(index));
-            match share.run(awaited(route), self.attempt(target, route)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(Miss::Final(error))) => return Err(error),
-                Ok(Err(Miss::Target(error))) => last = Some(error),
-                Err(timeout) => last = Some(timeout.into()),
+    /// What the destination's host stands for and may be dialled, in the order in which it is tried.
+    async fn targets(
+        &self,
+        to: &Uri,
+        route: &Route,
+        errand: Errand,
+    ) -> Result<Vec<Target>, BoxError> {
+        let (host, port) = host_and_port(to);
+        let addresses = match (&self.pinned, route) {
+            (Some(pinned), _) if pinned.host.eq_ignore_ascii_case(host) => pinned.addresses.clone(),
+            (_, Route::Direct | Route::Socks(_, false)) => look_up(host, port).await?,
+            // The proxy looks names up.
+            (_, Route::Tunnel(_) | Route::Socks(_, true) | Route::Forward(_)) => {
+                self.gate.admit_unseen(errand, host, port)?;
+                let host = host.to_owned();
+                return Ok(vec![Target { host, port }]);
+            }
+        };
+        let (mut targets, mut refused) = (Vec::new(), None);
+        for address in addresses {
+            match self.gate.admit(errand, host, port, address) {
+                Ok(()) => targets.push(Target {
+                    host: address.to_string(),
+                    port,
+                }),
+                Err(error) => refused = refused.or(Some(error)),
             }
         }
-        Err(last.unwrap_or_else(|| FetchError::Connect("no address".to_owned()).into()))
+        match (targets.is_empty(), refused) {
+            (true, Some(refused)) => Err(refused.into()),
+            _ => Ok(targets),
+        }
     }
 
-    /// What the destination's host stands for, in the order in which it is tried.
-    async fn targets(&self, to: &Uri, route: &Route) -> Result<Vec<Target>, BoxError> {
-        let (host, port) = host_and_port(to);
-        let at = |host: String| Target { host, port };
-        if let Some(pinned) = &self.pinned
-            && pinned.host.eq_ignore_ascii_case(host)
-        {
-            let addresses = pinned.addresses.iter();
-            return Ok(addresses.map(|address| at(address.to_string())).collect());
-        }
-        if let Route::Socks(_, false) = route {
-            let found = tokio::net::lookup_host((host, port)).await?;
-            let found = found.take(SOCKS_ADDRESSES_MAX);
-            return Ok(found.map(|found| at(found.ip().to_string())).collect());
-        }
-        Ok(vec![at(host.to_owned())])
-    }
-
+    /// A connection to a target, TLS not yet begun.
     async fn attempt(&self, target: &Target, route: &Route) -> Result<BoxStream, Miss> {
         let (server, result, stream) = match route {
             Route::Direct | Route::Forward(_) => {
-                let stream = self.dial(&target.to_string()).await;
-                return stream.map_err(Miss::Target);
+                let address = target.address().ok_or_else(no_address)?;
+                let stream = dial(SocketAddr::new(address, target.port)).await;
+                return stream.map_err(|error| Miss::Target(error.into()));
             }
             Route::Tunnel(server) => {
                 let mut stream = self.reach_proxy(server).await.map_err(Miss::Final)?;
@@ -197,27 +201,68 @@ impl Shared {
                 FetchError::Connect(format!("{server}: {}", root_cause(error.as_ref()))).into()
             }
         };
-        let address = format!("{}:{}", server.host, server.port);
-        let stream = self.dial(&address).await.map_err(failed)?;
+        let host = server.host.trim_start_matches('[').trim_end_matches(']');
+        let addresses = look_up(host, server.port).await;
+        let addresses = addresses.map_err(|error| failed(error.into()))?;
+        let dialling = addresses.into_iter().map(|address| async move {
+            let stream = dial(SocketAddr::new(address, server.port)).await;
+            stream.map_err(|error| Miss::Target(error.into()))
+        });
+        let stream = match race(dialling).await {
+            Ok(stream) => stream,
+            Err(Some(Miss::Target(error) | Miss::Final(error))) => return Err(failed(error)),
+            Err(None) => return Err(failed(FetchError::Connect("no address".to_owned()).into())),
+        };
         if !server.is_tls() {
             return Ok(stream);
         }
-        let host = server.host.trim_start_matches('[').trim_end_matches(']');
         let config = self.tls.for_proxy();
         let stream = start_tls(config, host, stream).await.map_err(failed)?;
         Ok(Box::new(stream))
     }
+}
 
-    /// TCP to `host:port`.
-    async fn dial(&self, authority: &str) -> Result<BoxStream, BoxError> {
-        let uri = Uri::builder()
-            .scheme(Scheme::HTTP)
-            .authority(authority)
-            .path_and_query("/")
-            .build()?;
-        let stream = self.tcp.clone().call(uri).await?;
-        Ok(Box::new(stream.into_inner()))
+/// The addresses of a host (a name, or an address without brackets), a bounded number of them, both families in
+/// turn (RFC 8305 section 4).
+async fn look_up(host: &str, port: u16) -> io::Result<Vec<IpAddr>> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![address]);
     }
+    let found: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+    let first = found.first().is_some_and(SocketAddr::is_ipv4);
+    let (mut one, mut other) = (Vec::new(), Vec::new());
+    for address in found {
+        let same = address.is_ipv4() == first;
+        let list = if same { &mut one } else { &mut other };
+        if !list.contains(&address.ip()) {
+            list.push(address.ip());
+        }
+    }
+    let (mut one, mut other) = (one.into_iter(), other.into_iter());
+    let mut turns = Vec::new();
+    while turns.len() < ADDRESSES_MAX {
+        let (next, after) = (one.next(), other.next());
+        if next.is_none() && after.is_none() {
+            break;
+        }
+        turns.extend(next.into_iter().chain(after));
+    }
+    Ok(turns)
+}
+
+/// TCP to an address.
+async fn dial(address: SocketAddr) -> io::Result<BoxStream> {
+    let stream = TcpStream::connect(address).await?;
+    // Nagle would hold back a request that follows another on the same connection.
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(TCP_KEEPALIVE)
+        .with_interval(TCP_KEEPALIVE_INTERVAL);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
+    Ok(Box::new(stream))
 }
 
 async fn start_tls(
@@ -231,11 +276,15 @@ async fn start_tls(
 }
 
 /// Why there is no connection to a target.
-enum Miss {
+pub(super) enum Miss {
     /// Another one may do.
     Target(BoxError),
     /// No other one is worth trying.
     Final(BoxError),
+}
+
+fn no_address() -> Miss {
+    Miss::Target(FetchError::Connect("no address".to_owned()).into())
 }
 
 /// Bytes to and from somebody: TCP, or TLS over it, or TLS in TLS.
@@ -251,9 +300,29 @@ pub(super) struct Link {
     http2: bool,
 }
 
+impl Link {
+    fn plain(stream: BoxStream) -> Self {
+        Self {
+            stream: TokioIo::new(stream),
+            forwarded: false,
+            http2: false,
+        }
+    }
+
+    fn over_tls(stream: tokio_rustls::client::TlsStream<BoxStream>) -> Self {
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Self {
+            http2,
+            ..Self::plain(Box::new(stream))
+        }
+    }
+}
+
 impl Connection for Link {
     fn connected(&self) -> Connected {
-        let connected = Connected::new().proxy(self.forwarded);
+        let connected = Connected::new()
+            .proxy(self.forwarded)
+            .extra(Answered::default());
         if self.http2 {
             connected.negotiated_h2()
         } else {
@@ -303,7 +372,11 @@ impl Write for Link {
 }
 
 const THROUGH_PROXY: &str = "a connection through the proxy";
-/// Keeps the entry of an idle connection alive in address translators on the way.
-const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
-/// Addresses of one name that a SOCKS5 proxy is asked for, one after the other.
-const SOCKS_ADDRESSES_MAX: usize = 4;
+/// Keeps the entry of an idle connection alive in address translators on the way, and finds out when it is gone.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
+const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// A request that nobody acknowledges for so long goes nowhere.
+#[cfg(target_os = "linux")]
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Addresses of one name that are tried; the largest services have a dozen.
+const ADDRESSES_MAX: usize = 16;

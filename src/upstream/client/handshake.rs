@@ -19,7 +19,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    fn address(&self) -> Option<IpAddr> {
+    pub(super) fn address(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
 }

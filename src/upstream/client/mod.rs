@@ -1,9 +1,12 @@
 //! Connections: the hyper client, its pools, its limits, and what its errors mean.
 
 mod connector;
+mod gate;
 mod handshake;
 mod no_proxy;
 mod proxy;
+mod race;
+mod repeat;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -12,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT, VIA};
+use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT, VIA};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -20,12 +23,15 @@ use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::deadline::Deadline;
+use super::place::OwnListeners;
 use super::tls::TlsConfigs;
 use super::{EndpointConfig, FetchError, OnBehalf, ProxyConfig};
 use crate::oci::UpstreamName;
 use crate::telemetry::{Kind, Metrics};
-use connector::{Connector, Pinned};
+use connector::{Connector, Pinned, Shared};
+use gate::{Errand, Gate};
 use proxy::{Proxies, Route, Server};
+use repeat::{Pool, Suspicion};
 
 /// The client of one endpoint: its connections, counted in the metrics. Cheap to clone.
 #[derive(Clone)]
@@ -33,17 +39,30 @@ pub(super) struct HttpClient {
     /// The pool of lane 0, and those of the others.
     pool: Pool,
     more: Arc<[Pool]>,
+    /// Another host's answers that no digest checks: their connections lead nowhere inside.
+    unchecked: Pool,
+    /// New connections, each for one request, as those of `pool` and of `unchecked`.
+    fresh: Pool,
+    fresh_unchecked: Pool,
+    suspicion: Arc<Suspicion>,
     proxies: Arc<Proxies>,
     upstream: UpstreamName,
     metrics: Metrics,
 }
 
-/// Connections that requests share.
-type Pool = Client<Connector, Full<Bytes>>;
+/// Which connection a request takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// To the endpoint itself, or elsewhere for what its digest checks. Requests in different lanes do not
+    /// share a connection.
+    Lane(usize),
+    /// To another host, for what nothing checks.
+    Unchecked,
+}
 
 impl HttpClient {
-    /// The client of an endpoint, connecting as that is configured. Dials nothing. Requests in different
-    /// ones of `lanes` lanes never share a connection.
+    /// The client of an endpoint, connecting as that is configured. Dials nothing, and never `own`. Requests in
+    /// different ones of `lanes` lanes never share a connection.
     ///
     /// # Errors
     /// One line naming the file or setting that cannot be used.
@@ -53,6 +72,7 @@ impl HttpClient {
         endpoint: &EndpointConfig,
         connect_timeout: Duration,
         lanes: usize,
+        own: OwnListeners,
     ) -> Result<Self, String> {
         let tls = TlsConfigs::new(endpoint)?;
         let host = endpoint.url.host_str().unwrap_or_default();
@@ -70,8 +90,15 @@ impl HttpClient {
                  the credentials and change what tags point at"
             );
         }
-        let connector = Connector::new(Arc::clone(&proxies), pinned, tls, connect_timeout);
-        Ok(Self::over(&connector, lanes, proxies, upstream, metrics))
+        let shared = Shared {
+            proxies,
+            pinned,
+            tls,
+            gate: Gate::new(endpoint, own),
+            limit: connect_timeout,
+        };
+        let errands = [Errand::Content, Errand::Unchecked];
+        Ok(Self::over(shared, errands, lanes, upstream, metrics))
     }
 
     /// A client for the APIs and metadata services of clouds: one lane, the system's roots, proxied as
@@ -84,45 +111,57 @@ impl HttpClient {
         metrics: Metrics,
         proxy: &ProxyConfig,
         connect_timeout: Duration,
+        own: OwnListeners,
     ) -> Result<Self, String> {
-        let proxies = Arc::new(Proxies::for_apis(proxy)?);
-        let tls = TlsConfigs::system()?;
-        let connector = Connector::new(Arc::clone(&proxies), None, tls, connect_timeout);
-        Ok(Self::over(&connector, 1, proxies, upstream, metrics))
+        let shared = Shared {
+            proxies: Arc::new(Proxies::for_apis(proxy)?),
+            pinned: None,
+            tls: TlsConfigs::system()?,
+            gate: Gate::without_home(own),
+            limit: connect_timeout,
+        };
+        let errands = [Errand::Configured, Errand::Configured];
+        Ok(Self::over(shared, errands, 1, upstream, metrics))
     }
 
     fn over(
-        connector: &Connector,
+        shared: Shared,
+        [usual, rest]: [Errand; 2],
         lanes: usize,
-        proxies: Arc<Proxies>,
         upstream: UpstreamName,
         metrics: Metrics,
     ) -> Self {
+        let shared = Arc::new(shared);
         let more = lanes.clamp(1, LANES_MAX) - 1;
         let window = lane_window(more);
-        let pool = |window, idle| pool(connector.clone(), window, idle);
+        let pool =
+            |errand, window, idle| pool(Connector::new(Arc::clone(&shared), errand), window, idle);
         Self {
-            pool: pool(HTTP2_CONNECTION_WINDOW_BYTES, POOL_IDLE_PER_HOST_MAX),
+            pool: pool(usual, HTTP2_CONNECTION_WINDOW_BYTES, POOL_IDLE_PER_HOST_MAX),
             more: (0..more)
-                .map(|_| pool(window, POOL_IDLE_PER_LANE_MAX))
+                .map(|_| pool(usual, window, POOL_IDLE_PER_LANE_MAX))
                 .collect(),
-            proxies,
+            unchecked: pool(rest, HTTP2_STREAM_WINDOW_BYTES, POOL_IDLE_PER_LANE_MAX),
+            fresh: pool(usual, HTTP2_STREAM_WINDOW_BYTES, 0),
+            fresh_unchecked: pool(rest, HTTP2_STREAM_WINDOW_BYTES, 0),
+            suspicion: Arc::default(),
+            proxies: Arc::clone(&shared.proxies),
             upstream,
             metrics,
         }
     }
 
-    /// Sends one request in a lane, and waits for the head of its answer.
+    /// Sends one request, and waits for the head of its answer.
     ///
     /// # Errors
     /// [`FetchError::Connect`], [`FetchError::Timeout`], [`FetchError::Broken`],
-    /// [`FetchError::Protocol`], [`FetchError::TooLarge`].
+    /// [`FetchError::Protocol`], [`FetchError::TooLarge`], [`FetchError::Inside`], [`FetchError::Ourselves`].
     pub(super) async fn send(
         &self,
         kind: Kind,
         mut request: Request<Full<Bytes>>,
         deadline: Deadline,
-        lane: usize,
+        way: Way,
     ) -> Result<Response<Incoming>, FetchError> {
         let host = request.uri().host().unwrap_or_default().to_owned();
         let forwarder = match self.proxies.route(request.uri()) {
@@ -139,9 +178,17 @@ impl HttpClient {
         if let Some(value) = forwarder.as_ref().and_then(|it| it.authorization.as_ref()) {
             headers.insert(PROXY_AUTHORIZATION, value.clone());
         }
-        let sent = deadline
-            .run("the response header", self.lane(lane).request(request))
-            .await;
+        let (kept, fresh) = match way {
+            Way::Lane(lane) => (self.lane(lane), &self.fresh),
+            Way::Unchecked => (&self.unchecked, &self.fresh_unchecked),
+        };
+        let upstream = self.upstream.as_str();
+        let lost = || {
+            self.metrics.upstream_request(upstream, kind, "lost");
+            self.metrics.upstream_retry(upstream);
+        };
+        let sending = repeat::send(kept, fresh, &self.suspicion, request, lost);
+        let sent = deadline.run("the response header", sending).await;
         let result = match sent {
             Ok(Ok(response)) => let_through(&host, forwarder.as_deref(), response),
             Ok(Err(error)) => Err(meaning(&host, &error)),
@@ -151,8 +198,7 @@ impl HttpClient {
             Ok(response) => response.status().as_str().to_owned(),
             Err(error) => label(error).to_owned(),
         };
-        self.metrics
-            .upstream_request(self.upstream.as_str(), kind, &status);
+        self.metrics.upstream_request(upstream, kind, &status);
         result
     }
 
@@ -186,6 +232,7 @@ fn pool(connector: Connector, window_bytes: u32, idle_max: usize) -> Pool {
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .pool_max_idle_per_host(idle_max)
         .http1_max_buf_size(HTTP1_BUFFER_BYTES_MAX)
+        .http1_max_headers(HTTP1_HEADERS_MAX)
         .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES.min(window_bytes))
         .http2_initial_connection_window_size(window_bytes)
         .http2_max_header_list_size(HTTP2_HEADER_BYTES_MAX)
@@ -206,6 +253,9 @@ fn let_through(
     forwarder: Option<&Server>,
     response: Response<Incoming>,
 ) -> Result<Response<Incoming>, FetchError> {
+    if header_bytes(response.headers()) > HEADER_BYTES_MAX {
+        return Err(HEADER_TOO_LARGE);
+    }
     match forwarder {
         Some(server) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
             let advice = handshake::advice(server.authorization.is_some());
@@ -217,12 +267,22 @@ fn let_through(
     }
 }
 
+/// As HTTP/2 counts a list of header fields (RFC 9113 section 6.5.2), but for its 32 bytes a field.
+fn header_bytes(headers: &HeaderMap) -> usize {
+    let fields = headers.iter();
+    let sizes = fields.map(|(name, value)| name.as_str().len() + value.len() + 4);
+    sizes.fold(0, usize::saturating_add)
+}
+
 /// What an error of hyper's means. Hosts are named, URLs are not.
 fn meaning(host: &str, error: &ClientError) -> FetchError {
     if error.is_connect() {
         let own = causes(error).find_map(|cause| cause.downcast_ref::<FetchError>());
-        return if let Some(FetchError::Timeout(what)) = own {
-            FetchError::Timeout(what)
+        return if let Some(
+            own @ (FetchError::Timeout(_) | FetchError::Inside(_) | FetchError::Ourselves(_)),
+        ) = own
+        {
+            own.clone()
         } else if let Some(FetchError::Connect(why)) = own {
             FetchError::Connect(format!("{host}: {why}"))
         } else if timed_out(error) {
@@ -232,15 +292,27 @@ fn meaning(host: &str, error: &ClientError) -> FetchError {
         };
     }
     match causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>()) {
-        Some(inner) if inner.is_parse_too_large() => FetchError::TooLarge {
-            what: "the response header",
-            limit: HTTP1_BUFFER_BYTES_MAX,
-        },
+        Some(inner) if inner.is_parse_too_large() => HEADER_TOO_LARGE,
+        Some(_) if malformed_http2(error) => FetchError::Protocol(format!(
+            "{host}: the response header is malformed, or larger than {HEADER_BYTES_MAX} bytes"
+        )),
         Some(inner) if inner.is_parse() => {
             FetchError::Protocol(format!("{host}: {}", root_cause(error)))
         }
         Some(_) | None => FetchError::Broken(format!("{host}: {}", root_cause(error))),
     }
+}
+
+/// Whether it was us who broke an HTTP/2 stream off for what came on it; of a header that is too large the
+/// library says no more than that.
+fn malformed_http2(error: &ClientError) -> bool {
+    causes(error).any(|cause| {
+        let cause = cause.downcast_ref::<h2::Error>();
+        cause.is_some_and(|cause| {
+            let malformed = cause.reason() == Some(h2::Reason::PROTOCOL_ERROR);
+            cause.is_library() && (malformed || cause.is_go_away())
+        })
+    })
 }
 
 /// Whether the operating system or the TCP connector gave up waiting.
@@ -287,6 +359,8 @@ fn label(error: &FetchError) -> &'static str {
         | FetchError::Busy
         | FetchError::Unavailable { .. }
         | FetchError::LoginRefused(_)
+        | FetchError::Inside(_)
+        | FetchError::Ourselves(_)
         | FetchError::Token(_) => "error",
     }
 }
@@ -301,8 +375,17 @@ const POOL_IDLE_PER_HOST_MAX: usize = 32;
 const POOL_IDLE_PER_LANE_MAX: usize = 8;
 /// More connections than this for one blob gain nothing; requests in lanes above share those below.
 const LANES_MAX: usize = 32;
-/// The largest response head, and the most of a body that is read ahead (hyper's own default).
+/// The most of a body, and of a head, that is read ahead (hyper's own default).
 const HTTP1_BUFFER_BYTES_MAX: usize = 408 * 1024;
+/// The largest head of a response. Signed redirects and tokens make some KiB; none comes near this.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+const HEADER_TOO_LARGE: FetchError = FetchError::TooLarge {
+    what: "the response header",
+    limit: HEADER_BYTES_MAX,
+};
+/// As many header fields as fit into that (`a: bcd` and its end are eight bytes): it is bytes that are bounded. The
+/// parser makes room for all of them each time, so that it is no more.
+const HTTP1_HEADERS_MAX: usize = HEADER_BYTES_MAX / 8;
 /// A window bounds the rate at window / round trip: 4 MiB is 20 MB/s at 200 ms, for one blob.
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Several blobs of a pull share the connection of lane 0. This much is held for a host when all who
@@ -312,8 +395,9 @@ const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const HTTP2_LANE_WINDOW_BYTES_MAX: u32 = 2 * HTTP2_STREAM_WINDOW_BYTES;
 /// All lanes after the first together, for one host, however many there are.
 const HTTP2_LANES_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
-/// Signed redirects and tokens make heads of several KiB; none comes near this.
-const HTTP2_HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// HTTP/2 counts 32 bytes for each field besides its text (RFC 9113 section 6.5.2); what is text is bounded as
+/// for HTTP/1.1.
+const HTTP2_HEADER_BYTES_MAX: u32 = 4 * 64 * 1024;
 /// Finds HTTP/2 connections that died silently, on which every new request would wait in vain.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(15);
 /// How long the answer to such a ping may take.

@@ -7,6 +7,8 @@ mod breaker;
 mod connections;
 mod failover;
 mod faults;
+mod gone;
+mod inside;
 mod limits;
 mod login;
 mod proxies;
@@ -21,8 +23,8 @@ use url::Url;
 
 use super::timings::Timings;
 use super::{
-    BlobAsk, BlobFetch, Config, EndpointConfig, FetchError, LoginConfig, ManifestFetch, Patience,
-    Secret, Text, Upstream,
+    BlobAsk, BlobFetch, Config, EndpointConfig, FetchError, LoginConfig, ManifestFetch,
+    OwnListeners, Patience, Secret, Text, Upstream,
 };
 use crate::oci::{AcceptClass, Algorithm, Digest, Reference, Repository, Tag, UpstreamName};
 use crate::telemetry::Metrics;

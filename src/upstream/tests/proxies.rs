@@ -11,7 +11,7 @@ use super::server::{Server, answer};
 use super::tls::{Authority, pull};
 use super::*;
 use crate::telemetry::Kind;
-use crate::upstream::client::HttpClient;
+use crate::upstream::client::{HttpClient, Way};
 use crate::upstream::deadline::Deadline;
 use crate::upstream::{Credentials, EnvironmentProxies, Proxy, ProxyConfig};
 
@@ -435,12 +435,19 @@ async fn the_client_for_clouds_reaches_metadata_straight_and_all_else_as_configu
     let proxy = ProxyServer::start(Manner::Http(guarded), None, nowhere()).await;
     let proxied = through("http", &proxy, Some(PASSWORD));
     let name = UpstreamName::parse(NAME).unwrap();
-    let client = HttpClient::api(name, metrics(), &proxied, Duration::from_secs(2)).unwrap();
+    let client = HttpClient::api(
+        name,
+        metrics(),
+        &proxied,
+        Duration::from_secs(2),
+        OwnListeners::default(),
+    )
+    .unwrap();
     let ask = async |url: &str| {
         let request = Request::get(url).body(Full::new(Bytes::new())).unwrap();
         let deadline = Deadline::after(Duration::from_secs(10));
         client
-            .send(Kind::Other, request, deadline, 5)
+            .send(Kind::Other, request, deadline, Way::Lane(5))
             .await
             .unwrap()
     };

@@ -161,6 +161,132 @@ async fn an_unknown_certificate_is_not_trusted() {
 }
 
 /// HTTP/2 carries many requests on one connection, whose flow window then is the limit of all.
+/// A certificate that has signed itself, and a server that shows it.
+struct OfItself {
+    pem: String,
+    acceptor: TlsAcceptor,
+}
+
+impl OfItself {
+    fn new(name: &str, is_ca: IsCa, years: [i32; 2]) -> Self {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.is_ca = is_ca;
+        [params.not_before, params.not_after] = years.map(|year| rcgen::date_time_ymd(year, 1, 1));
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            );
+        Self {
+            pem: certificate.pem(),
+            acceptor: TlsAcceptor::from(Arc::new(config.unwrap())),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_s_own_certificate_in_the_ca_file_is_believed_from_it_alone() {
+    let files = Authority::new();
+    let with = |url: &str, pem: &str| {
+        let mut config = config(&[url]);
+        config.endpoints[0].ca_file = Some(files.write("own.pem", pem));
+        upstream(&config)
+    };
+    let ca = || IsCa::Ca(BasicConstraints::Unconstrained);
+    for is_ca in [ca(), IsCa::ExplicitNoCa, IsCa::NoCa] {
+        let own = OfItself::new("127.0.0.1", is_ca.clone(), [2000, 2100]);
+        let server = serving(own.acceptor.clone()).await;
+        pull(&with(&server.url(), &own.pem)).await.unwrap();
+        // Among others, with comments, and lines as Windows ends them.
+        let other = OfItself::new("127.0.0.1", is_ca, [2000, 2100]);
+        let both = format!("# ours\n{}\n# theirs\n{}", other.pem, own.pem).replace('\n', "\r\n");
+        pull(&with(&server.url(), &both)).await.unwrap();
+        let error = pull(&with(&server.url(), &other.pem)).await.unwrap_err();
+        assert_connect(&error, &["certificate"]);
+    }
+    for (name, years) in [
+        ("another.example", [2000, 2100]),
+        ("127.0.0.1", [2000, 2001]),
+    ] {
+        let own = OfItself::new(name, ca(), years);
+        let server = serving(own.acceptor.clone()).await;
+        let error = pull(&with(&server.url(), &own.pem)).await.unwrap_err();
+        let why = if name == "127.0.0.1" {
+            "expired"
+        } else {
+            "not valid for name"
+        };
+        assert_connect(&error, &["certificate", why]);
+    }
+}
+
+#[test]
+fn a_ca_file_that_cannot_be_used_is_refused_with_the_reason() {
+    let files = Authority::new();
+    let key = KeyPair::generate().unwrap().serialize_pem();
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let second = format!("{}{broken}", files.issuer.pem());
+    for (text, why) in [
+        ("", "no certificate in it"),
+        ("no PEM at all", "no certificate in it"),
+        (key.as_str(), "no certificate in it"),
+        (broken, "certificate 1 of 1"),
+        (second.as_str(), "certificate 2 of 2"),
+    ] {
+        let mut config = config(&["https://127.0.0.1:1"]);
+        config.endpoints[0].ca_file = Some(files.write("x.pem", text));
+        let error = Upstream::new(&config, metrics()).unwrap_err();
+        assert!(
+            error.why.contains(why) && error.why.contains("x.pem"),
+            "{error}"
+        );
+    }
+    // A key beside a certificate is none of its business, and said so.
+    let mut config = config(&["https://127.0.0.1:1"]);
+    config.endpoints[0].ca_file =
+        Some(files.write("x.pem", &format!("{key}{}", files.issuer.pem())));
+    upstream(&config);
+}
+
+#[tokio::test]
+async fn a_head_is_bounded_in_bytes_and_not_in_number() {
+    let authority = Authority::new();
+    for protocol in [&b"h2"[..], b"http/1.1"] {
+        let acceptor = authority.acceptor("127.0.0.1", &[protocol]);
+        let server = Server::listen(Some(acceptor), |request| {
+            let count = request.target.rsplit_once('v').unwrap().1.parse().unwrap();
+            let names: Vec<_> = (0..count).map(|number| format!("x-{number:06}")).collect();
+            let value = "v".repeat(20);
+            let headers: Vec<_> = names
+                .iter()
+                .map(|name| (name.as_str(), value.as_str()))
+                .collect();
+            answer(200, &headers, "{}").into()
+        })
+        .await;
+        let mut config = config(&[&server.url()]);
+        config.endpoints[0].ca_file = Some(authority.ca_file());
+        let upstream = upstream(&config);
+        for number in [99, 101, 1500] {
+            pull_of(&upstream, number, Patience::Now).await.unwrap();
+        }
+        for number in [2500, 20_000] {
+            let error = pull_of(&upstream, number, Patience::Now).await.unwrap_err();
+            assert!(
+                error.to_string().contains("larger than 65536 bytes"),
+                "{error}"
+            );
+        }
+        pull_of(&upstream, 1, Patience::Now).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn requests_in_different_lanes_never_share_a_connection() {
     let authority = Authority::new();
@@ -377,7 +503,14 @@ async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
     let config = resolved("http", &server, &[[127, 0, 0, 2], [127, 0, 0, 1]]);
     let port = config.endpoints[0].url.port().unwrap();
     let _silent = silent(SocketAddr::from(([127, 0, 0, 2], port))).await;
+    let began = tokio::time::Instant::now();
     pull(&upstream(&config)).await.unwrap();
+    // It used to be half of the two seconds.
+    assert!(
+        began.elapsed() < Duration::from_millis(800),
+        "{:?}",
+        began.elapsed()
+    );
 
     let config = resolved("http", &server, &[[127, 0, 0, 3], [127, 0, 0, 4]]);
     let error = pull(&upstream(&config)).await.unwrap_err();

@@ -12,7 +12,7 @@ use url::Url;
 use crate::clock::{Clock, Timestamp};
 use crate::telemetry::Kind;
 use crate::upstream::body::BlobBody;
-use crate::upstream::client::HttpClient;
+use crate::upstream::client::{HttpClient, Way};
 use crate::upstream::deadline::Deadline;
 use crate::upstream::{FetchError, status};
 
@@ -73,7 +73,10 @@ impl Caller<'_> {
             Ok(request) => request,
             Err(why) => return Ok(Err(why)),
         };
-        let response = self.api.send(Kind::Other, request, deadline, 0).await?;
+        let response = self
+            .api
+            .send(Kind::Other, request, deadline, Way::Lane(0))
+            .await?;
         if response.status() != StatusCode::OK {
             let code = response.status().as_u16();
             let body = status::drain(self.api, response, deadline).await;

@@ -22,7 +22,7 @@ use crate::upstream::client::HttpClient;
 use crate::upstream::deadline::Deadline;
 use crate::upstream::login::{CloudConfig, CloudUrls, Login, Text};
 use crate::upstream::tests::server::{Reply, Seen, Server, answer};
-use crate::upstream::{EndpointConfig, FetchError, Secret};
+use crate::upstream::{FetchError, OwnListeners, ProxyConfig, Secret};
 
 /// The example key of RFC 7515, appendix A.2, which everybody knows.
 pub(in crate::upstream::login::cloud) const RSA_KEY: &str = include_str!("rfc7515-a2.pem");
@@ -83,9 +83,15 @@ async fn ask_within(
 
 fn client() -> HttpClient {
     let name = UpstreamName::parse(NAME).unwrap();
-    let endpoint = EndpointConfig::at(Url::parse("https://registry.example").unwrap());
     let metrics = Metrics::new(std::iter::once(NAME));
-    HttpClient::new(name, metrics, &endpoint, Duration::from_secs(2), 1).unwrap()
+    HttpClient::api(
+        name,
+        metrics,
+        &ProxyConfig::Direct,
+        Duration::from_secs(2),
+        OwnListeners::default(),
+    )
+    .unwrap()
 }
 
 /// What the errors say, after a check that they hold no secret.
