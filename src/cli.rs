@@ -3,7 +3,9 @@
 //! Exit codes: 0 when all went well; 1 when roadstead could not start, `warm`, `export` or `import` left
 //! something missing, a pull of `bench` failed, `verify` found something that stays wrong, or an operator's
 //! command could not be done (what it names is not there, nobody has the cache); 2 when the command line or the
-//! configuration is wrong; 130 or 143 when a second signal cut the drain short.
+//! configuration is wrong; 130, 143 and the like when a second signal cut the drain short.
+
+mod signals;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -12,9 +14,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::runtime::Runtime;
 use url::Url;
 
 use crate::admin::reach::{Place, ReachError, admin_url, server_url};
@@ -24,6 +27,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, Overrides};
 use crate::telemetry::logging;
 use crate::{bench, carry, verify, warm};
+use signals::Signals;
 
 /// Runs the program with these arguments, the first of which is its own name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -74,7 +78,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             .map(|place| operate(&command, &place))
         }
     };
-    outcome.unwrap_or_else(|error| fail(EXIT_USAGE, &error))
+    let code = outcome.unwrap_or_else(|error| fail(EXIT_USAGE, &error));
+    logging::flush(logging::FLUSH_WAIT_MAX);
+    code
 }
 
 /// A pull-through caching mirror for OCI and Docker registries.
@@ -197,7 +203,10 @@ fn run_async(work: impl Future<Output = ExitCode>) -> ExitCode {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(work),
+        Ok(runtime) => runtime.block_on(async {
+            signals::survive_large_files();
+            work.await
+        }),
         Err(error) => fail(EXIT_START, &format!("cannot start threads: {error}")),
     }
 }
@@ -263,100 +272,69 @@ fn operate(command: &admin::Command, place: &Place) -> ExitCode {
 
 fn serve(config: Config) -> ExitCode {
     logging::init(config.log_format);
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
+        .build();
+    // Signals and the end of the process have a thread of their own, which hangs with nothing.
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let (runtime, control) = match runtime.and_then(|runtime| Ok((runtime, control?))) {
+        Ok(both) => both,
         Err(error) => return fail(EXIT_START, &format!("cannot start threads: {error}")),
     };
     logging::write_access_lines_directly();
-    let code = runtime.block_on(serve_until_signal(config));
-    // What still runs after a second signal must not hold up the exit.
+    logging::log_panics();
+    let code = control.block_on(serve_until_signal(config, &runtime));
+    // What still runs must not hold up the exit.
     runtime.shutdown_background();
-    logging::flush();
     code
 }
 
-async fn serve_until_signal(config: Config) -> ExitCode {
+async fn serve_until_signal(config: Config, runtime: &Runtime) -> ExitCode {
     // Before anything starts, so that no signal finds the system's default, which kills.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return fail(EXIT_START, &format!("cannot handle signals: {error}")),
     };
     let scheme = config.server.scheme();
+    let stop_wait_max = config.server.drain_timeout.saturating_add(STOP_WAIT_MAX);
+    let starting = runtime.spawn(Box::pin(App::start(config, Arc::new(SystemClock))));
     let started = tokio::select! {
-        started = Box::pin(App::start(config, Arc::new(SystemClock))) => started,
-        name = signals.next() => {
-            tracing::info!(signal = name.as_str(), "stopped before it had started");
+        started = starting => started,
+        stop = signals.next() => {
+            tracing::info!(signal = stop.as_str(), "stopped before it had started");
             return ExitCode::SUCCESS;
         }
     };
     let app = match started {
-        Ok(app) => app,
-        Err(error) => return fail(EXIT_START, &error),
+        Ok(Ok(app)) => app,
+        Ok(Err(error)) => return fail(EXIT_START, &error),
+        Err(error) => return fail(EXIT_START, &format!("cannot start: {error}")),
     };
     let (address, admin) = (app.address(), app.admin_address());
     let ready = format!("listening on {scheme}://{address} (admin http://{admin})\n");
-    if let Err(error) = say(&ready) {
-        // Whoever started us closed our output; clients can still be served.
+    if let Err(error) = say_in_time(ready).await {
+        // Whoever started us closed our output, or does not read it; clients can still be served.
         tracing::warn!(%error, %address, %admin, "cannot write the ready line");
     }
     let first = signals.next().await;
     tracing::info!(signal = first.as_str(), "draining");
+    let stopping = runtime.spawn(Box::pin(app.stop()));
     tokio::select! {
-        () = Box::pin(app.stop()) => {
-            tracing::info!("stopped");
+        stopped = tokio::time::timeout(stop_wait_max, stopping) => {
+            match stopped {
+                Ok(Ok(())) => tracing::info!("stopped"),
+                Ok(Err(error)) => tracing::error!(%error, "stopped in disorder"),
+                Err(_late) => tracing::error!(
+                    "stopped without waiting any longer for what still runs: does the disk answer? What was stored stays"
+                ),
+            }
             ExitCode::SUCCESS
         }
         second = signals.next() => {
             tracing::warn!(signal = second.as_str(), "second signal: stopping without draining");
-            second.exit_code()
-        }
-    }
-}
-
-/// The signals that ask roadstead to stop.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-#[derive(Clone, Copy)]
-enum Stop {
-    Interrupt,
-    Terminate,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) -> Stop {
-        tokio::select! {
-            _ = self.interrupt.recv() => Stop::Interrupt,
-            _ = self.terminate.recv() => Stop::Terminate,
-        }
-    }
-}
-
-impl Stop {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Interrupt => "SIGINT",
-            Self::Terminate => "SIGTERM",
-        }
-    }
-
-    /// What a shell reports for a process that this signal ended: 128 and the signal's number.
-    fn exit_code(self) -> ExitCode {
-        match self {
-            Self::Interrupt => ExitCode::from(130),
-            Self::Terminate => ExitCode::from(143),
+            ExitCode::from(second.exit_code())
         }
     }
 }
@@ -368,13 +346,28 @@ fn say(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
+/// The same, not waited for much longer than a reader takes that is there.
+async fn say_in_time(text: String) -> io::Result<()> {
+    let (sender, said) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("ready line".to_owned());
+    thread.spawn(move || sender.send(say(&text)))?;
+    let said = tokio::time::timeout(SAY_WAIT_MAX, said).await;
+    said.map_or_else(
+        |_late| Err(io::ErrorKind::TimedOut.into()),
+        |said| said.unwrap_or_else(|gone| Err(io::Error::other(gone))),
+    )
+}
+
 /// One clear line, and the exit code.
 fn fail(code: u8, error: &dyn Display) -> ExitCode {
-    // When even standard error is gone the exit code has to do.
-    writeln!(io::stderr(), "error: {error}").ok();
+    logging::say(&format!("error: {error}\n"));
     ExitCode::from(code)
 }
 
+/// How much longer than the drain the end may take: what was begun is recorded, and the index written.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(3);
+/// How long the start is held up for a ready line that nobody reads.
+const SAY_WAIT_MAX: Duration = Duration::from_secs(1);
 /// It could not start.
 const EXIT_START: u8 = 1;
 /// Not all that was to be warmed, carried, measured or verified is there and well.
@@ -392,11 +385,5 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn signals_exit_as_shells_expect() {
-        assert_eq!(Stop::Interrupt.exit_code(), ExitCode::from(130));
-        assert_eq!(Stop::Terminate.exit_code(), ExitCode::from(143));
     }
 }

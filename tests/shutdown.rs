@@ -11,15 +11,16 @@
 )]
 
 mod common;
+#[path = "shutdown/process.rs"]
+mod process;
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::io::Read as _;
 use std::time::Duration;
 
 use common::images::{self, Blob};
-use common::{Client, Dialect, FakeRegistry, MirrorBuilder, within};
-use rustix::process::{Pid, Signal, kill_process};
+use common::{Dialect, FakeRegistry, MirrorBuilder, within};
+use process::Process;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -116,101 +117,6 @@ async fn idle_connections_do_not_hold_up_the_stop() {
     );
 }
 
-/// The real program in a directory of its own; killed when dropped.
-struct Process {
-    child: Child,
-    dir: TempDir,
-}
-
-impl Process {
-    fn start(dir: TempDir, arguments: &[&str]) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
-            .args(arguments)
-            .current_dir(dir.path())
-            .env("HOME", dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self { child, dir }
-    }
-
-    fn serve(upstream: &str) -> Self {
-        let dir = TempDir::new().unwrap();
-        let cache = dir.path().join("cache").display().to_string();
-        let upstream = format!("docker.io={upstream}");
-        let arguments = [
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin-listen",
-            "127.0.0.1:0",
-            "--cache-dir",
-            &cache,
-            "--upstream",
-            &upstream,
-            "--default-upstream",
-            "docker.io",
-        ];
-        Self::start(dir, &arguments)
-    }
-
-    /// The addresses in the ready line, and the rest of standard output.
-    fn ready(&mut self) -> (Client, Client, BufReader<ChildStdout>) {
-        let mut output = BufReader::new(self.child.stdout.take().unwrap());
-        let (sender, receiver) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut line = String::new();
-            output.read_line(&mut line).unwrap();
-            sender.send((line, output)).unwrap();
-        });
-        let said = receiver.recv_timeout(common::WAIT_MAX);
-        let (line, output) = said.expect("no ready line");
-        let parse = |line: &str| {
-            let rest = line.strip_prefix("listening on http://")?;
-            let (address, admin) = rest.trim_end().split_once(" (admin http://")?;
-            let admin = admin.strip_suffix(')')?;
-            Some((Client(address.parse().ok()?), Client(admin.parse().ok()?)))
-        };
-        let (client, admin) = parse(&line).unwrap_or_else(|| panic!("ready line: {line:?}"));
-        (client, admin, output)
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).unwrap();
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        // The clock here is a thread's: there is no event for a child's end in std.
-        for _ in 0..3000 {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("the process did not end");
-    }
-
-    /// Exit status and standard error of a process that does not start.
-    fn fails(mut self) -> (i32, String) {
-        let status = self.wait();
-        let mut text = String::new();
-        let mut errors = self.child.stderr.take().unwrap();
-        errors.read_to_string(&mut text).unwrap();
-        (status.code().unwrap(), text)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Already gone in most tests.
-        let _gone: std::io::Result<()> = self.child.kill();
-        let _reaped: std::io::Result<ExitStatus> = self.child.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signals_end_the_program_with_success() {
     let registry = FakeRegistry::start().await;
@@ -230,6 +136,114 @@ async fn signals_end_the_program_with_success() {
         output.read_to_string(&mut more).unwrap();
         assert_eq!(more, "", "standard output holds the ready line alone");
     }
+}
+
+/// Each of these ended the process at once, in the middle of a body.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signals_that_mean_nothing_here_are_passed_over() {
+    let registry = FakeRegistry::start().await;
+    let blob = Blob::noise(106, MIB);
+    registry.put_blob("team/app", &blob);
+    let gate = registry.gate(&blob.digest);
+    gate.release(MIB / 2);
+    let mut process = Process::serve(&registry.url());
+    let (client, admin, _output) = process.ready();
+    let mut reader = client
+        .open(&format!("/v2/team/app/blobs/{}", blob.digest), &[])
+        .await;
+    reader.exactly(1000).await;
+    for signal in [
+        Signal::HUP,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::ALARM,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::IO,
+        Signal::STKFLT,
+        Signal::PIPE,
+        Signal::XFSZ,
+    ] {
+        process.signal(signal);
+        let answer = within("health", admin.get("/healthz")).await;
+        assert_eq!(answer.status, 200, "after {signal:?}");
+    }
+    let real_time = std::process::Command::new("kill")
+        .args(["-40", &process.child.id().to_string()])
+        .status();
+    assert!(real_time.unwrap().success());
+    assert_eq!(admin.get("/healthz").await.status, 200);
+    process.signal(Signal::QUIT);
+    refused(client.0).await;
+    gate.open();
+    reader.assert_rest_equals(&blob.bytes[1000..]).await;
+    drop(reader);
+    assert_eq!(process.wait().code(), Some(0));
+    let mut text = String::new();
+    let mut errors = process.child.stderr.take().unwrap();
+    errors.read_to_string(&mut text).unwrap();
+    for said in ["SIGHUP", "restart", "SIGUSR1", "real-time", "SIGQUIT"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+}
+
+/// A second one cuts the drain short, and the power that fails drains, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_signals_that_mean_the_end_end_it_at_once() {
+    let registry = FakeRegistry::start().await;
+    let blob = Blob::noise(107, MIB);
+    registry.put_blob("team/app", &blob);
+    registry.gate(&blob.digest).release(MIB / 2);
+    let mut process = Process::serve(&registry.url());
+    let (client, _, _output) = process.ready();
+    let mut reader = client
+        .open(&format!("/v2/team/app/blobs/{}", blob.digest), &[])
+        .await;
+    reader.exactly(1000).await;
+    process.signal(Signal::POWER);
+    refused(client.0).await;
+    process.signal(Signal::QUIT);
+    assert_eq!(process.wait().code(), Some(131));
+}
+
+/// `ulimit -f`: the kernel's signal ended the process in the middle of a body.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_on_the_size_of_files_is_a_full_disk() {
+    let registry = FakeRegistry::start().await;
+    let image = images::image(108, &[16 * MIB, MIB], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &image);
+    let unknown = Blob::noise(109, 16 * MIB);
+    registry.put_blob("team/app", &unknown);
+    let mut process = Process::serve(&registry.url());
+    let (client, admin, _output) = process.ready();
+    let limit = Some(8 * MIB as u64);
+    let limit = Rlimit {
+        current: limit,
+        maximum: limit,
+    };
+    prlimit(
+        Some(Pid::from_child(&process.child)),
+        Resource::Fsize,
+        limit,
+    )
+    .unwrap();
+    assert_eq!(client.get("/v2/team/app/manifests/v1").await.status, 200);
+    let path = |blob: &Blob| format!("/v2/team/app/blobs/{}", blob.digest);
+    for round in 0..2 {
+        for blob in [&image.layers[0], &unknown] {
+            let answer = client.get(&path(blob)).await;
+            answer.assert_bytes(200, &blob.bytes);
+        }
+        // What is small enough is stored.
+        let small = &image.layers[1];
+        let answer = client.get(&path(small)).await;
+        answer.assert_bytes(200, &small.bytes);
+        let hit = answer.header("cache-status") == "roadstead; hit";
+        assert_eq!(hit, round == 1, "{}", answer.header("cache-status"));
+    }
+    assert_eq!(admin.get("/readyz").await.status, 200);
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::process::Resource;
 use tokio::time::Instant;
 
 use crate::telemetry::Metrics;
@@ -260,12 +261,29 @@ fn is_of_the_file(error: &io::Error) -> bool {
     )
 }
 
-/// Whether an error says that the process or the system lacks something for now. The disk is well.
+/// Whether an error says that the process or the system lacks something for now, or that the process may not make
+/// so large a file. The disk is well.
 fn is_lack(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM)
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::FBIG)
     )
+}
+
+/// How large a file this process may make (`ulimit -f`), where that is bounded.
+pub(super) fn file_bytes_max() -> Option<u64> {
+    rustix::process::getrlimit(Resource::Fsize).current
+}
+
+/// Whether a file may have so many bytes: else a write to it would fail on the way.
+///
+/// # Errors
+/// What that write would fail with.
+pub(super) fn may_have(bytes: u64) -> io::Result<()> {
+    match file_bytes_max() {
+        Some(limit) if bytes > limit => Err(Errno::FBIG.into()),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn next_wait(wait: Duration) -> Duration {
@@ -296,6 +314,9 @@ fn advice(error: &io::Error) -> &'static str {
             "the file system is read-only, as the kernel makes it after errors: see its log, check the disk, mount it read-write"
         }
         Some(Errno::IO) => "the disk fails: see the kernel's log, and replace it",
+        Some(Errno::FBIG) => {
+            "raise the process's limit on the size of files: ulimit -f, or LimitFSIZE= of systemd"
+        }
         Some(Errno::ACCESS | Errno::PERM) => {
             "give the directory and what is in it to roadstead's user"
         }
@@ -351,10 +372,11 @@ mod tests {
         health.failed(DiskOp::Read, &error(Errno::IO));
         health.failed(DiskOp::Read, &error(Errno::NOENT));
         health.failed(DiskOp::Create, &error(Errno::MFILE));
+        health.failed(DiskOp::Write, &error(Errno::FBIG));
         health.failed(DiskOp::SyncIndex, &error(Errno::IO));
         assert_eq!(health.trouble(), None);
         let text = health.metrics.render();
-        for (op, count) in [("read", 1), ("create", 1), ("sync_index", 1), ("write", 0)] {
+        for (op, count) in [("read", 1), ("create", 1), ("sync_index", 1), ("write", 1)] {
             let line = format!("roadstead_store_errors_total{{op=\"{op}\"}} {count}\n");
             assert!(text.contains(&line), "{line}");
         }

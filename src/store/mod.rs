@@ -267,6 +267,12 @@ impl Store {
                 _lock: lock,
             }),
         };
+        if let Some(bytes) = health::file_bytes_max() {
+            tracing::warn!(
+                bytes,
+                "this process may make no larger files (ulimit -f): larger blobs pass through"
+            );
+        }
         // Before any blob has a chance to be a victim.
         store.load_pins();
         store

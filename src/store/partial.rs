@@ -13,7 +13,7 @@ use super::fill::{Opening, Phase, Progress};
 use super::publish::Published;
 use super::room::Room;
 use super::sink::Sink;
-use super::{Blob, FillKey, Store, StoreError};
+use super::{Blob, FillKey, Store, StoreError, health};
 use crate::oci::Digest;
 
 /// A fill with an open file. Dropping it removes the file, gives back the
@@ -66,7 +66,9 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         opening: Opening<E>,
         expected: Option<u64>,
     ) -> Result<Self, (Opening<E>, StoreError)> {
-        let prepared = Room::reserve(store, opening.shared.key, expected)
+        let prepared = health::may_have(expected.unwrap_or(0))
+            .map_err(StoreError::from)
+            .and_then(|()| Room::reserve(store, opening.shared.key, expected))
             .and_then(|room| Sink::open(room, &opening.shared));
         match prepared {
             Ok(sink) => Ok(Self {

@@ -157,6 +157,25 @@ impl AccessLine<'_> {
     }
 }
 
+/// The line that says how many others were dropped, with its end.
+pub(super) fn dropped(format: LogFormat, at: SystemTime, lines: u64) -> String {
+    let mut line = String::new();
+    let mut now = String::new();
+    time(&mut now, at);
+    let message = "dropped log lines, since nobody read standard error";
+    let target = "roadstead::telemetry";
+    let written = match format {
+        LogFormat::Text => writeln!(line, "{now}  WARN {target}: {message} lines={lines}"),
+        LogFormat::Json => writeln!(
+            line,
+            "{{\"timestamp\":\"{now}\",\"level\":\"WARN\",\"message\":\"{message}\",\"lines\":{lines},\"target\":\"{target}\"}}"
+        ),
+    };
+    // Writing to a string does not fail.
+    let _written = written.is_ok();
+    line
+}
+
 fn show(line: &mut String, value: &dyn Display) {
     // Writing to a string does not fail.
     let _written = write!(line, "{value}").is_ok();
@@ -253,6 +272,22 @@ mod tests {
             "2023-11-14T22:13:20.000042Z  INFO roadstead::access: request request_id=ab-1 client=192.0.2.1:4711 \
              method=GET path=\"/v2/\\\"x\\\"\\n/blobs\" upstream=docker.io reference=v1 status=404 outcome=\"error\" \
              bytes=7 ttfb_ms=1.050 total_ms=12.000 ended=\"complete\" cause=\"back\\\\slash\" user_agent=\"docker/1\"\n"
+        );
+    }
+
+    #[test]
+    fn lines_that_were_dropped_are_said_like_any_other() {
+        let at = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        assert_eq!(
+            dropped(LogFormat::Text, at, 7),
+            "2023-11-14T22:13:20.000000Z  WARN roadstead::telemetry: dropped log lines, since nobody read standard error \
+             lines=7\n"
+        );
+        let line: serde_json::Value =
+            serde_json::from_str(&dropped(LogFormat::Json, at, 7)).unwrap();
+        assert_eq!(
+            (&line["level"], &line["lines"]),
+            (&"WARN".into(), &7.into())
         );
     }
 

@@ -1,8 +1,10 @@
 //! Log set-up.
 
-use std::io::IsTerminal as _;
+use std::backtrace::BacktraceStatus;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::access::{self, AccessLine};
 use super::sink::Sink;
@@ -32,6 +34,9 @@ const FILTER_DEFAULT: &str = "info,hyper=error,hyper_util=error,h2=error,rustls=
 /// What a command logs: its answer is what the user waits for.
 const FILTER_QUIET: &str = "warn,hyper=error,hyper_util=error,h2=error,rustls=error";
 
+/// How long the end of the process is held up for lines that nobody reads.
+pub const FLUSH_WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// Sends log lines to standard error, from `info` upwards unless [`FILTER_VARIABLE`] says otherwise.
 /// What is wrong in that variable is reported there and passed over. Only the first call in a process
 /// counts: tests start many servers in one.
@@ -44,8 +49,8 @@ pub fn init_quiet() {
     start(LogFormat::Text, FILTER_QUIET);
 }
 
-/// Where lines go when nobody watches them on a terminal.
-static SINK: OnceLock<(LogFormat, Sink)> = OnceLock::new();
+/// Where lines go, once there is a thread that writes them.
+static SINK: OnceLock<Sink> = OnceLock::new();
 
 /// Whether access lines go there by a shorter way.
 static DIRECT: AtomicBool = AtomicBool::new(false);
@@ -53,21 +58,54 @@ static DIRECT: AtomicBool = AtomicBool::new(false);
 /// From now on access lines are written without the log library, unless they go to a terminal. For the program that
 /// has called [`init`] and serves: who collects lines through the library would miss these.
 pub fn write_access_lines_directly() {
-    let Some((_, sink)) = SINK.get().filter(|_| wants_access_lines()) else {
-        return;
-    };
-    let thread = std::thread::Builder::new().name("log".to_owned());
-    match thread.spawn(|| sink.run()) {
-        Ok(_runs_to_the_end) => DIRECT.store(true, Ordering::Relaxed),
-        Err(error) => tracing::warn!(%error, "no thread for the log; lines are written one by one"),
+    let is_for_a_terminal = std::io::stderr().is_terminal();
+    if SINK.get().is_some() && !is_for_a_terminal && wants_access_lines() {
+        DIRECT.store(true, Ordering::Relaxed);
     }
 }
 
-/// Writes out the lines that wait.
-pub fn flush() {
-    if let Some((_, sink)) = SINK.get() {
-        sink.flush();
+/// Panics are log lines from now on, since what the standard library prints of them would wait for standard error.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = std::backtrace::Backtrace::capture();
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        if backtrace.status() == BacktraceStatus::Captured {
+            tracing::error!(thread, "{panic}\n{backtrace}");
+        } else {
+            tracing::error!(thread, "{panic}");
+        }
+        if thread == "main" {
+            flush(FLUSH_WAIT_MAX);
+        }
+    }));
+}
+
+/// Says something beside the log, in order with its lines, whatever is logged.
+pub fn say(line: &str) {
+    match SINK.get() {
+        Some(sink) => sink.push_now(line.as_bytes()),
+        // There is nowhere else to complain.
+        None => drop(std::io::stderr().write_all(line.as_bytes())),
     }
+}
+
+/// Waits until the lines that wait are written, but no longer than this.
+pub fn flush(wait_max: Duration) {
+    if let Some(sink) = SINK.get() {
+        sink.flush(wait_max);
+    }
+}
+
+/// Where lines go: made, with its thread, at the first call. `None` if there is no thread to be had.
+fn sink(format: LogFormat) -> Option<&'static Sink> {
+    if SINK.get().is_none() {
+        let thread = std::thread::Builder::new().name("log".to_owned());
+        thread
+            .spawn(move || SINK.get_or_init(|| Sink::new(format)).run())
+            .ok()?;
+    }
+    Some(SINK.get_or_init(|| Sink::new(format)))
 }
 
 /// Whether anybody wants to read access lines.
@@ -82,7 +120,7 @@ pub fn wants_access_lines() -> bool {
 /// asked before.
 #[must_use]
 pub fn access(line: &AccessLine<'_>) -> bool {
-    let Some((format, sink)) = SINK.get().filter(|_| DIRECT.load(Ordering::Relaxed)) else {
+    let Some(sink) = SINK.get().filter(|_| DIRECT.load(Ordering::Relaxed)) else {
         return false;
     };
     #[expect(
@@ -90,7 +128,7 @@ pub fn access(line: &AccessLine<'_>) -> bool {
         reason = "a line has the time of all other lines, which is the system's"
     )]
     let now = std::time::SystemTime::now();
-    line.render(*format, now, |line| sink.push(line));
+    line.render(sink.format(), now, |line| sink.push(line));
     true
 }
 
@@ -102,16 +140,19 @@ fn start(format: LogFormat, default: &str) {
     let asked = std::env::var(FILTER_VARIABLE).unwrap_or_default();
     let filter = filter(default, &asked);
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
-    let result = if format == LogFormat::Text && std::io::stderr().is_terminal() {
-        builder.with_writer(std::io::stderr).finish().try_init()
-    } else {
-        let (_, sink) = SINK.get_or_init(|| (format, Sink::default()));
-        let builder = builder.with_writer(sink).with_ansi(false);
-        match format {
-            LogFormat::Text => builder.finish().try_init(),
-            // Fields beside the message and the level, where log collectors look for them.
-            LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+    let is_for_people = format == LogFormat::Text && std::io::stderr().is_terminal();
+    let Some(sink) = sink(format) else {
+        let started = builder.with_writer(std::io::stderr).finish().try_init();
+        if started.is_ok() {
+            tracing::warn!("no thread for the log: whoever logs waits for standard error");
         }
+        return;
+    };
+    let builder = builder.with_writer(sink).with_ansi(is_for_people);
+    let result = match format {
+        LogFormat::Text => builder.finish().try_init(),
+        // Fields beside the message and the level, where log collectors look for them.
+        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
     };
     if result.is_err() {
         tracing::debug!("logging is set up already");

@@ -3,6 +3,7 @@
 
 mod disk;
 mod labels;
+mod log;
 mod scrub;
 mod set;
 mod totals;
@@ -12,6 +13,7 @@ use disk::Disk;
 pub use disk::DiskOp;
 use labels::{ByKind, ByOutcome};
 pub use labels::{EvictReason, Kind, Outcome};
+use log::Log;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 use scrub::Scrub;
 use set::{NO_LABELS, Set};
@@ -47,6 +49,7 @@ struct Inner {
     evicted_size: IntCounter,
     evicted_damaged: IntCounter,
     disk: Disk,
+    log: Log,
     scrub: Scrub,
     evicted_removed: IntCounter,
     evicted_age: IntCounter,
@@ -124,6 +127,7 @@ impl Metrics {
                 evicted_size: evicted(EvictReason::Size),
                 evicted_damaged: evicted(EvictReason::Damaged),
                 disk: Disk::new(&set),
+                log: Log::new(&set),
                 scrub: Scrub::new(&set),
                 evicted_removed: evicted(EvictReason::Removed),
                 evicted_age: evicted(EvictReason::Age),
@@ -227,6 +231,7 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         self.count_down();
+        self.inner.log.catch_up();
         let families = self.inner.registry.gather();
         let mut text = match TextEncoder::new().encode_to_string(&families) {
             Ok(text) => text,

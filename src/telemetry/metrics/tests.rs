@@ -53,7 +53,7 @@ fn use_everything(metrics: &Metrics) {
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 22] = [
+const CONTRACT: [(&str, &str, &[&str]); 23] = [
     ("roadstead_cache_blobs", "gauge", &[]),
     ("roadstead_cache_bytes", "gauge", &[]),
     ("roadstead_cache_max_bytes", "gauge", &[]),
@@ -69,6 +69,7 @@ const CONTRACT: [(&str, &str, &[&str]); 22] = [
         "histogram",
         &["kind", "outcome"],
     ),
+    ("roadstead_log_lines_dropped_total", "counter", &[]),
     ("roadstead_readers_in_flight", "gauge", &[]),
     (
         "roadstead_requests_total",
