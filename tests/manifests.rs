@@ -12,9 +12,9 @@
 mod common;
 use std::time::Duration;
 
-use common::images;
+use common::images::{self, DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, SCHEMA1_SIGNED};
 use common::mirror::TTL;
-use common::{Dialect, FakeRegistry, Fault, Image, Kind, Mirror, MirrorBuilder, Rule};
+use common::{Dialect, FakeRegistry, Fault, Image, Kind, Manifest, Mirror, MirrorBuilder, Rule};
 use http::Method;
 use roadstead::upstream::EndpointConfig;
 
@@ -208,4 +208,146 @@ async fn a_media_type_that_is_none_is_no_manifest_and_nothing_is_kept_of_it() {
     }
     let samples = mirror.metrics().await;
     assert_eq!(samples.sum("roadstead_cache_blobs", &[]), 0.0);
+}
+
+/// The same bytes at two upstreams, whose headers disagree about them. Only the bytes may say what the
+/// clients of either are given: before, whoever was asked last said it to all, for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_upstreams_header_says_what_anothers_manifest_is() {
+    let image = images::image(75, &[1000], Dialect::Oci);
+    let untyped = |members: &str| format!("{{\"schemaVersion\":2,{members}}}");
+    let config = format!(
+        "{{\"mediaType\":\"application/vnd.oci.image.config.v1+json\",\"digest\":\"{}\",\"size\":2}}",
+        image.config.digest
+    );
+    let documents = [
+        (
+            untyped(&format!("\"config\":{config},\"layers\":[]")),
+            OCI_MANIFEST,
+        ),
+        (untyped("\"manifests\":[]"), OCI_INDEX),
+    ];
+    for (text, expected) in documents {
+        for lie in [
+            "application/vnd.evil+json",
+            SCHEMA1_SIGNED,
+            DOCKER_LIST,
+            "text/html",
+        ] {
+            let (hub, evil) = (FakeRegistry::start().await, FakeRegistry::start().await);
+            let honest = Manifest::raw(expected, text.clone());
+            let lying = Manifest::raw(lie, text.clone());
+            hub.put_manifest("team/app", Some("v1"), &honest);
+            evil.put_manifest("team/app", Some("v1"), &lying);
+            let mut mirror = MirrorBuilder::of(&hub)
+                .upstream("evil.example", &evil, |_| {})
+                .start()
+                .await;
+            let paths = [
+                format!("/v2/team/app/manifests/{}?ns=evil.example", lying.digest),
+                format!("/v2/team/app/manifests/{}", honest.digest),
+                "/v2/team/app/manifests/v1?ns=evil.example".to_owned(),
+                TAG.to_owned(),
+            ];
+            for round in 0..3 {
+                for path in &paths {
+                    let answer = mirror.get(path).await;
+                    if lie == "text/html" && answer.status == 502 {
+                        continue;
+                    }
+                    answer.assert_bytes(200, text.as_bytes());
+                    assert_eq!(answer.header("content-type"), expected, "{lie}: {path}");
+                }
+                if round == 1 {
+                    mirror = mirror.restart().await;
+                }
+            }
+        }
+    }
+}
+
+/// Where the bytes say nothing, each repository has what its own upstream says, and keeps it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_bytes_say_nothing_each_upstream_is_believed_for_itself() {
+    let (hub, other) = (FakeRegistry::start().await, FakeRegistry::start().await);
+    let text = "{\"a\": 1}";
+    let ours = Manifest::raw("application/vnd.ours+json", text);
+    let theirs = Manifest::raw("application/vnd.theirs+json", text);
+    hub.put_manifest("team/app", Some("v1"), &ours);
+    other.put_manifest("team/app", Some("v1"), &theirs);
+    let mirror = MirrorBuilder::of(&hub)
+        .upstream("other.example", &other, |_| {})
+        .start()
+        .await;
+    let by_tag = "/v2/team/app/manifests/v1";
+    let by_digest = format!("/v2/team/app/manifests/{}", ours.digest);
+    let check = async |mirror: &Mirror| {
+        for path in [by_tag, &by_digest] {
+            let theirs_at = format!("{path}?ns=other.example");
+            for (path, expected) in [
+                (path, "application/vnd.ours+json"),
+                (&theirs_at, "application/vnd.theirs+json"),
+            ] {
+                let answer = mirror.get(path).await;
+                answer.assert_bytes(200, text.as_bytes());
+                assert_eq!(answer.header("content-type"), expected, "{path}");
+            }
+        }
+    };
+    check(&mirror).await;
+    check(&mirror).await;
+    assert_eq!((asked(&hub).1, asked(&other).1), (1, 1));
+    // What a tag was given with outlives the process, and the upstream.
+    let mirror = mirror.restart().await;
+    hub.go_down().await;
+    other.go_down().await;
+    check(&mirror).await;
+}
+
+/// CVE-2021-41190: one client reads an index and another an image, whatever the registry checked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_that_reads_in_two_ways_is_refused() {
+    let registry = FakeRegistry::start().await;
+    let image = images::image(76, &[1000], Dialect::Oci);
+    let entry = format!(
+        "{{\"mediaType\":\"{OCI_MANIFEST}\",\"digest\":\"{}\",\"size\":3}}",
+        image.manifest.digest
+    );
+    let two_ways = Manifest::raw(
+        OCI_INDEX,
+        format!("{{\"schemaVersion\":2,\"layers\":[{entry}],\"manifests\":[{entry}]}}"),
+    );
+    registry.put_manifest("team/app", Some("v1"), &two_ways);
+    let mirror = Mirror::of(&registry).await;
+    for path in [
+        TAG.to_owned(),
+        format!("/v2/team/app/manifests/{}", two_ways.digest),
+    ] {
+        let answer = mirror.get(&path).await;
+        assert_eq!(answer.status, 502, "{path}: {}", answer.text());
+        assert_eq!(answer.code(), "MANIFEST_INVALID");
+    }
+}
+
+/// By digest, only bytes that hash to it: schema 1, whose digest is that of a part of it, is had by tag.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signed_schema_1_is_not_had_by_digest() {
+    let registry = FakeRegistry::start().await;
+    let (signed, payload) = images::signed_schema1();
+    registry.put_manifest("team/app", Some("v1"), &signed);
+    let mirror = Mirror::of(&registry).await;
+    let accept = [("Accept", SCHEMA1_SIGNED)];
+    for _ in 0..2 {
+        let by_tag = mirror.get_with(TAG, &accept).await;
+        by_tag.assert_bytes(200, &signed.bytes);
+        assert_eq!(by_tag.header("content-type"), SCHEMA1_SIGNED);
+        assert_eq!(by_tag.header("docker-content-digest"), payload);
+        let path = format!("/v2/team/app/manifests/{payload}");
+        for answer in [
+            mirror.get_with(&path, &accept).await,
+            mirror.head(&path).await,
+        ] {
+            assert_eq!(answer.status, 502, "{}", answer.text());
+        }
+    }
 }

@@ -177,6 +177,60 @@ async fn four_ways_to_name_an_upstream() {
     .await;
 }
 
+/// containerd with `override_path`, Talos and k3s send the name in `ns` and in the path; others write a port, or the
+/// name of Docker Hub's server. All were 404.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_named_twice_or_in_other_words_is_the_same() {
+    let world = World::new().await;
+    for (path, name, header) in [
+        ("ghcr.io/org/app/manifests/v1?ns=ghcr.io", "ghcr.io", ""),
+        ("ghcr.io/org/app/manifests/v1?ns=ghcr.io:443", "ghcr.io", ""),
+        ("org/app/manifests/v1?ns=GHCR.io:443", "ghcr.io", ""),
+        ("ghcr.io:443/org/app/manifests/v1", "", ""),
+        ("org/app/manifests/v1", "ghcr.io", "ghcr.io"),
+        ("org/app/manifests/v1?ns=", "ghcr.io", "ghcr.io:443"),
+        ("ghcr.io/org/app/manifests/v1", "ghcr.io", "ghcr.io"),
+        ("org/app/manifests/v1?ns=ghcr.io", "ghcr.io", "docker.io"),
+        (
+            "nginx/manifests/1.27?ns=registry-1.docker.io",
+            "docker.io",
+            "",
+        ),
+        (
+            "docker.io/nginx/manifests/1.27?ns=docker.io",
+            "docker.io",
+            "",
+        ),
+        ("index.docker.io/nginx/manifests/1.27", "", ""),
+        (
+            "library/nginx/manifests/1.27",
+            "docker.io",
+            "registry-1.docker.io",
+        ),
+    ] {
+        let body = if path.contains("nginx") {
+            &world.image.manifest.bytes
+        } else {
+            &world.app.manifest.bytes
+        };
+        let mut row = row(path, format!("/v2/{path}"), 200);
+        if !header.is_empty() {
+            row = row.send("OCI-Namespace", header);
+        }
+        row.gives("oci-namespace", name)
+            .body(body)
+            .check(&world.mirror)
+            .await;
+    }
+    let unknown = row("unknown", "/v2/org/app/manifests/v1", 404).code("NAME_UNKNOWN");
+    let unknown = unknown.send("OCI-Namespace", "evil.example");
+    unknown.check(&world.mirror).await;
+    let next = world
+        .mirror
+        .get("/v2/ghcr.io/org/app/tags/list?n=1&ns=ghcr.io");
+    assert_eq!(next.await.status, 200);
+}
+
 /// git-pkgs/proxy#303, dragonflyoss/client#1791: `ns` was taken as an address to dial.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unknown_upstreams_are_never_dialled() {

@@ -92,14 +92,14 @@ pub struct BlobHead {
 /// A list (tags or referrers) to serve.
 #[derive(Clone, Debug)]
 pub struct ListAnswer {
-    /// `Content-Type`.
-    pub media_type: String,
+    /// `Content-Type`: the one that the specification gives, whatever upstream said.
+    pub media_type: &'static str,
     /// The body.
     pub bytes: Bytes,
     /// Where the next page begins.
     pub next: Option<NextPage>,
-    /// `OCI-Filters-Applied`.
-    pub filters_applied: Option<String>,
+    /// Whether only one `artifactType` is in it: `OCI-Filters-Applied`.
+    pub filtered: bool,
     /// How it was found.
     pub outcome: Outcome,
     /// `Warning` headers to send.

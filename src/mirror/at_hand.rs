@@ -40,7 +40,8 @@ impl Inner {
                 }
             }
         };
-        self.in_memory(&digest).map(Kept::hit)
+        let manifest = self.as_said_to(source, self.in_memory(&digest)?)?;
+        Some(Kept::hit(manifest))
     }
 
     /// A stored blob whose file is open.

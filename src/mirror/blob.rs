@@ -12,7 +12,7 @@ use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
 use crate::store::{Blob, Ended, Fill, Link};
 use crate::telemetry::{Kind, Outcome};
-use crate::upstream::{BlobAsk, FetchError, OnBehalf, carry};
+use crate::upstream::{OnBehalf, carry};
 
 /// How often a request looks again: when a blob was stored or evicted in
 /// between, or when the fill it joined failed for another repository's reasons.
@@ -169,6 +169,16 @@ impl Inner {
                 outcome: Outcome::Hit,
             });
         }
+        // What a manifest of this repository says of it is as good as upstream's HEAD, and better than some.
+        let link = self.store.link(source, digest).await;
+        let said = link.filter(|link| link.covers(ChildKind::Blob));
+        if let Some(size) = said.and_then(|link| link.size).filter(|size| *size > 0) {
+            self.check_unknown(source, &What::Blob(*digest))?;
+            return Ok(BlobHead {
+                total: Some(size),
+                outcome: Outcome::Hit,
+            });
+        }
         if let Some(fill) = self.fills.find(&source.upstream, digest) {
             self.ensure_named(source, digest, ChildKind::Blob).await?;
             if let Ok(total) = fill.started().await {
@@ -230,16 +240,11 @@ impl Inner {
         digest: &Digest,
     ) -> Result<Option<u64>, MirrorError> {
         let upstream = self.upstream(source)?;
-        let size = match upstream.blob_head(&source.repository, digest).await {
-            // Without HEAD, the head of a GET must do; its body is left alone.
-            Err(FetchError::Status(405)) => {
-                let ask = BlobAsk::whole(&source.repository, digest);
-                let fetched = upstream.blob(&ask).await;
-                fetched.map(|blob| blob.total)
-            }
-            said => said,
-        };
-        let size = size.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
+        let said = upstream.blob_head(&source.repository, digest).await;
+        let said = said.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
+        // A manifest's word goes before a header's.
+        let known = self.store.link(source, digest).await;
+        let size = known.and_then(|link| link.size).or(said);
         let link = Link::of(ChildKind::Blob, size).given();
         self.store.record_links(source, vec![(*digest, link)]).await;
         Ok(size)

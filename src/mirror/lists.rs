@@ -2,40 +2,93 @@
 //! what is here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use bytes::Bytes;
 
 use super::answer::ListAnswer;
 use super::flight::Role;
+use super::manifest::WARNING_STALE;
 use super::negative::{List, What};
-use super::{Failure, Inner, Mirror, MirrorError, Source, in_time};
+use super::{Inner, Mirror, MirrorError, Source, StaleOn, in_time};
 use crate::oci::link::NextPage;
-use crate::oci::manifest::media;
-use crate::oci::{AcceptClass, Digest, Page, Reference, Repository, Tag, UpstreamName};
+use crate::oci::list::{self, ListError};
+use crate::oci::{Digest, Page, Repository, UpstreamName};
 use crate::telemetry::{Kind, Outcome};
-use crate::upstream::ListFetch;
+use crate::upstream::{FetchError, Patience, carry};
 
 /// Entries on a page of the catalog, whatever the client asks for.
 const CATALOG_PAGE_MAX: usize = 1000;
 
+/// How long a client who could be given an old list waits for upstream. What it says later is kept for the next.
+const STALE_WAIT: Duration = Duration::from_secs(10);
+
+/// Lists of more bytes are not looked through on the threads that serve requests.
+const AT_ONCE_BYTES_MAX: usize = 64 * 1024;
+
+/// A list, as all who asked for it share it.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub(super) bytes: Bytes,
+    pub(super) next: Option<NextPage>,
+    /// Whether only one artifact type is in it.
+    pub(super) filtered: bool,
+    /// Whether nothing refers to what was asked about.
+    pub(super) empty: bool,
+    pub(super) outcome: Outcome,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Listed {
+    /// What was seen before, because upstream does not say what is now.
+    pub(super) fn as_stale(&self) -> Self {
+        Self {
+            outcome: Outcome::Stale,
+            warnings: vec![WARNING_STALE.to_owned()],
+            ..self.clone()
+        }
+    }
+
+    fn answer(self, media_type: &'static str, role: Role) -> ListAnswer {
+        ListAnswer {
+            media_type,
+            bytes: self.bytes,
+            next: self.next,
+            filtered: self.filtered,
+            outcome: match (self.outcome, role) {
+                (Outcome::Bypass | Outcome::Miss, Role::Follower) => Outcome::Collapsed,
+                (outcome, _) => outcome,
+            },
+            warnings: self.warnings,
+        }
+    }
+}
+
 impl Mirror {
-    /// The tags of a repository, as upstream lists them now.
+    /// The tags of a repository, as upstream lists them now; or as it did, while it cannot say.
     ///
     /// # Errors
     /// [`MirrorError`].
     pub async fn tags(&self, source: &Source, page: &Page) -> Result<ListAnswer, MirrorError> {
         if page.limit == Some(0) {
             // dist-spec, "Listing tags": an empty list, and no `Link`.
-            let body = json!({ "name": source.repository.as_str(), "tags": [] });
-            return Ok(local_list("application/json", &body));
+            return Ok(ListAnswer {
+                media_type: list::TAGS,
+                bytes: list::tags_body(source.repository.as_str(), &[]).into(),
+                next: None,
+                filtered: false,
+                outcome: Outcome::Hit,
+                warnings: Vec::new(),
+            });
         }
         let list = List::Tags(NextPage::of(page).query);
-        let listed = in_time(self.inner.list(source, list)).await?;
-        Ok(proxied(listed, "application/json"))
+        let (listed, role) = in_time(self.inner.list(source, list)).await?;
+        Ok(listed.answer(list::TAGS, role))
     }
 
-    /// What refers to a digest. Where upstream has no referrers API, the
-    /// referrers tag (dist-spec, "Referrers tag schema") is looked up instead.
+    /// What refers to a digest, and where the next page begins. Where upstream has no referrers API, the
+    /// referrers tag (dist-spec, "Referrers tag schema") is looked up instead. Where nothing refers to it, an
+    /// empty list: clients take the one 404 among other answers for a failure.
     ///
     /// # Errors
     /// [`MirrorError`].
@@ -44,9 +97,13 @@ impl Mirror {
         source: &Source,
         digest: &Digest,
         artifact_type: Option<&str>,
+        cursor: &[(String, String)],
     ) -> Result<ListAnswer, MirrorError> {
-        let asked = self.inner.referrers(source, digest, artifact_type);
-        in_time(asked).await
+        let wanted = artifact_type.map(|text| ("artifactType".to_owned(), text.to_owned()));
+        let query = wanted.into_iter().chain(cursor.iter().cloned());
+        let list = List::Referrers(*digest, query.collect());
+        let (listed, role) = in_time(self.inner.list(source, list)).await?;
+        Ok(listed.answer(list::REFERRERS, role))
     }
 
     /// The repositories that something is cached of, as `upstream/repository`,
@@ -77,113 +134,163 @@ impl Inner {
         self: &Arc<Self>,
         source: &Source,
         list: List,
-    ) -> Result<(ListFetch, Role), MirrorError> {
+    ) -> Result<(Listed, Role), MirrorError> {
+        if let Some(seen) = self.seen_lists.get(source, &list) {
+            let policy = self.config.of_repository(source);
+            if let Some(listed) = seen.at_once(&policy, self.clock.now()) {
+                return Ok((listed, Role::Leader));
+            }
+        }
         let (inner, asked, wanted) = (Arc::clone(self), source.clone(), list.clone());
-        let ask = move || async move {
-            let what = What::List(wanted.clone());
-            let ask = inner.ask_list(&asked, &wanted);
-            inner.unless_unknown(&asked, what, ask).await
-        };
+        let ask = move || async move { inner.ask_or_recall(&asked, &wanted).await };
         let key = (source.clone(), list);
         let (listed, role) = self.lists.run(key, &self.tasks, ask).await?;
         listed.map(|listed| (listed, role))
     }
 
-    async fn ask_list(&self, source: &Source, list: &List) -> Result<ListFetch, MirrorError> {
+    /// A list as upstream gives it; or as it was, by the rules that tags have.
+    async fn ask_or_recall(
+        self: &Arc<Self>,
+        source: &Source,
+        list: &List,
+    ) -> Result<Listed, MirrorError> {
+        let policy = self.config.of_repository(source);
+        let now = self.clock.now();
+        let old = self.seen_lists.recall(source, list);
+        let in_time = old
+            .as_ref()
+            .is_some_and(|old| old.may_be_stale(&policy, now));
+        let answer = if in_time && policy.stale_on != StaleOn::NOTHING {
+            match self.ask_in_haste(source, list).await {
+                Err(error) if policy.demands_patience(error.failure()) => {
+                    self.ask_list(source, list, Patience::Wait).await
+                }
+                answer => answer,
+            }
+        } else {
+            self.ask_list(source, list, Patience::Wait).await
+        };
+        let error = match answer {
+            Ok(listed) => return Ok(listed),
+            Err(error) => error,
+        };
+        let usable = policy.serves_stale(error.failure()) && (in_time || error.is_unknown());
+        if let Some(old) = old.filter(|_| usable) {
+            let kind = list.kind().label();
+            tracing::warn!(
+                upstream = %source.upstream, repository = %source.repository, list = kind, %error,
+                "upstream does not give a list; serving it as it was"
+            );
+            let now = self.clock.now();
+            self.seen_lists.failed(source, list, &old, now);
+            return Ok(old.listed.as_stale());
+        }
+        if error.is_unknown() {
+            self.seen_lists.forget(source, list);
+        }
+        Err(error)
+    }
+
+    /// Asks for somebody who has an old list. Whatever upstream says too late is for those who ask next.
+    async fn ask_in_haste(
+        self: &Arc<Self>,
+        source: &Source,
+        list: &List,
+    ) -> Result<Listed, MirrorError> {
+        let (inner, source, list) = (Arc::clone(self), source.clone(), list.clone());
+        let asking = self.tasks.spawn(carry(async move {
+            inner.ask_list(&source, &list, Patience::Now).await
+        }));
+        match tokio::time::timeout(STALE_WAIT, asking).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(MirrorError::Busy("a request to upstream was given up")),
+            Err(_) => Err(MirrorError::Timeout(FetchError::Timeout("a list"))),
+        }
+    }
+
+    /// Asks upstream for a list, and keeps it in mind.
+    async fn ask_list(
+        self: &Arc<Self>,
+        source: &Source,
+        list: &List,
+        patience: Patience,
+    ) -> Result<Listed, MirrorError> {
+        let listed = match list {
+            List::Tags(query) => {
+                let ask = self.ask_tags(source, query, patience);
+                let what = What::List(list.clone());
+                self.unless_unknown(source, what, ask).await?
+            }
+            List::Referrers(digest, query) => {
+                self.ask_referrers(source, digest, query, patience).await?
+            }
+        };
+        if listed.outcome != Outcome::Stale {
+            let now = self.clock.now();
+            self.seen_lists.note(source, list, listed.clone(), now);
+        }
+        Ok(listed)
+    }
+
+    async fn ask_tags(
+        &self,
+        source: &Source,
+        query: &[(String, String)],
+        patience: Patience,
+    ) -> Result<Listed, MirrorError> {
         let (upstream, repository) = (self.upstream(source)?, &source.repository);
-        let (kind, listed) = match list {
-            List::Tags(query) => (Kind::Tags, upstream.tags(repository, query).await),
-            List::Referrers(digest, artifact_type) => {
-                let artifact_type = artifact_type.as_deref();
-                let listed = upstream.referrers(repository, digest, artifact_type);
-                (Kind::Referrers, listed.await)
-            }
-        };
-        listed.map_err(|error| MirrorError::of_fetch(kind, error))
-    }
-
-    async fn referrers(
-        self: &Arc<Self>,
-        source: &Source,
-        digest: &Digest,
-        artifact_type: Option<&str>,
-    ) -> Result<ListAnswer, MirrorError> {
-        let list = List::Referrers(*digest, artifact_type.map(str::to_owned));
-        match self.list(source, list).await {
-            Ok(listed) => Ok(proxied(listed, media::OCI_INDEX)),
-            Err(error) => {
-                self.referrers_tag(source, digest, artifact_type, error)
-                    .await
-            }
-        }
-    }
-
-    async fn referrers_tag(
-        self: &Arc<Self>,
-        source: &Source,
-        digest: &Digest,
-        artifact_type: Option<&str>,
-        error: MirrorError,
-    ) -> Result<ListAnswer, MirrorError> {
-        let text = format!("{}-{}", digest.algorithm().name(), digest.hex());
-        let Ok(tag) = Tag::parse(&text) else {
-            return Err(error);
-        };
-        // An upstream that cannot be reached is not asked a second question, but what is known is told.
-        let failure = error.failure();
-        let tells_old = self.config.of_tag(source, &tag).serves_stale(failure);
-        let gone = failure == Failure::Deleted;
-        if !gone && (!tells_old || self.store.tags(source, &tag).await.is_empty()) {
-            return Err(error);
-        }
-        let mirror = Mirror {
-            inner: Arc::clone(self),
-        };
-        let found = mirror
-            .manifest(source, &Reference::Tag(tag), AcceptClass::ALL)
-            .await;
-        let Ok(found) = found else { return Err(error) };
-        let Ok(mut index) = serde_json::from_slice::<Value>(&found.bytes) else {
-            return Err(error);
-        };
-        let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
-            return Err(error);
-        };
-        if let Some(wanted) = artifact_type {
-            manifests.retain(|m| m.get("artifactType").and_then(Value::as_str) == Some(wanted));
-        }
-        Ok(ListAnswer {
-            filters_applied: artifact_type.map(|_| "artifactType".to_owned()),
-            outcome: found.outcome,
-            warnings: found.warnings,
-            ..local_list(media::OCI_INDEX, &index)
+        let fetched = upstream.tags(repository, query, patience).await;
+        let fetched = fetched.map_err(|error| MirrorError::of_fetch(Kind::Tags, error))?;
+        let bytes = fetched.bytes.clone();
+        let name = repository.to_string();
+        let bytes = look_through(fetched.bytes, move |bytes| {
+            let found = list::tags(bytes)?;
+            // What can be no tag cannot be pulled either.
+            Ok((found.unfit > 0).then(|| list::tags_body(&name, &list::fit_tags(bytes))))
+        })
+        .await?
+        .map_or(bytes, Bytes::from);
+        Ok(Listed {
+            bytes,
+            next: other_page(fetched.next, query),
+            filtered: false,
+            empty: false,
+            outcome: Outcome::Bypass,
+            warnings: Vec::new(),
         })
     }
 }
 
-fn proxied((listed, role): (ListFetch, Role), media_type: &str) -> ListAnswer {
-    ListAnswer {
-        media_type: listed.content_type.unwrap_or_else(|| media_type.to_owned()),
-        bytes: listed.bytes,
-        next: listed.next,
-        filters_applied: listed.filters_applied,
-        outcome: match role {
-            Role::Leader => Outcome::Bypass,
-            Role::Follower => Outcome::Collapsed,
-        },
-        warnings: Vec::new(),
+impl List {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Tags(_) => Kind::Tags,
+            Self::Referrers(..) => Kind::Referrers,
+        }
     }
 }
 
-fn local_list(media_type: &str, body: &Value) -> ListAnswer {
-    ListAnswer {
-        media_type: media_type.to_owned(),
-        bytes: body.to_string().into(),
-        next: None,
-        filters_applied: None,
-        outcome: Outcome::Hit,
-        warnings: Vec::new(),
-    }
+/// Reads a list, off the threads that serve requests if it is long.
+///
+/// # Errors
+/// It is no list: upstream answered nonsense.
+pub(super) async fn look_through<T: Send + 'static>(
+    bytes: Bytes,
+    look: impl FnOnce(&[u8]) -> Result<T, ListError> + Send + 'static,
+) -> Result<T, MirrorError> {
+    let looked = if bytes.len() <= AT_ONCE_BYTES_MAX {
+        look(&bytes)
+    } else {
+        let looking = tokio::task::spawn_blocking(move || look(&bytes));
+        let gone = MirrorError::Busy("a list was given up");
+        looking.await.map_err(|_| gone)?
+    };
+    looked.map_err(|error| MirrorError::Upstream(FetchError::Protocol(error.to_string())))
+}
+
+/// The next page, unless it is the one that was asked for: whoever follows the links would never end.
+pub(super) fn other_page(next: Option<NextPage>, query: &[(String, String)]) -> Option<NextPage> {
+    next.filter(|next| next.query != query)
 }
 
 fn parse_entry(text: &str) -> Option<Source> {

@@ -13,14 +13,14 @@ use super::inspect::PinNews;
 use super::negative::What;
 use super::{Inner, Mirror, MirrorError, Source, in_time};
 use crate::clock::Timestamp;
-use crate::oci::manifest::{ChildKind, Inspection, MANIFEST_BYTES_MAX, inspect};
-use crate::oci::{AcceptClass, Algorithm, Digest, Reference};
-use crate::store::{Link, Word};
+use crate::oci::manifest::{ChildKind, Inspection, MANIFEST_BYTES_MAX, ManifestError, inspect};
+use crate::oci::{Accept, AcceptClass, Algorithm, Digest, Reference};
+use crate::store::{Link, TagRecord, Word};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, ManifestFetch, Patience};
 
 /// RFC 7234 section 5.5.1.
-const WARNING_STALE: &str = "110 roadstead \"Response is Stale\"";
+pub(super) const WARNING_STALE: &str = "110 roadstead \"Response is Stale\"";
 
 /// How often the store is told of what a manifest names. What it hears holds for minutes.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -34,13 +34,16 @@ pub(super) struct Found {
 }
 
 /// What is asked once at a time: repository, reference, accepted formats.
-pub(super) type ManifestKey = (Source, Reference, AcceptClass);
+pub(super) type ManifestKey = (Source, Reference, Accept);
 
 /// A manifest in memory.
 #[derive(Debug)]
 pub(super) struct Manifest {
     pub(super) digest: Digest,
     pub(super) media_type: Arc<str>,
+    /// Whether an upstream's header said the type: it counts for whom it was said to, see
+    /// [`Inner::as_said_to`].
+    pub(super) by_header: bool,
     pub(super) bytes: Bytes,
     /// What it names: whoever is given it will ask for that.
     pub(super) children: Arc<[Digest]>,
@@ -81,21 +84,38 @@ impl Mirror {
         &self,
         source: &Source,
         reference: &Reference,
-        accept: AcceptClass,
+        accept: impl Into<Accept>,
     ) -> Result<ManifestAnswer, MirrorError> {
-        let kept = match self.inner.manifest_at_hand(source, reference, accept) {
-            Some(kept) => kept,
-            // In a box: hits shall not carry the long way's future about.
-            None => Box::pin(in_time(self.inner.by_reference(source, reference, accept))).await?,
-        };
+        let accept = accept.into();
+        if let Some(answer) = self.manifest_at_hand(source, reference, accept.class) {
+            return Ok(answer);
+        }
+        // In a box: hits shall not carry the long way's future about.
+        let found = in_time(self.inner.by_reference(source, reference, &accept));
+        Ok(self.answer_manifest(Box::pin(found).await?))
+    }
+
+    /// A manifest that is in memory and, by its tag, fresh: without waiting for anything.
+    #[must_use]
+    pub fn manifest_at_hand(
+        &self,
+        source: &Source,
+        reference: &Reference,
+        class: AcceptClass,
+    ) -> Option<ManifestAnswer> {
+        let kept = self.inner.manifest_at_hand(source, reference, class)?;
+        Some(self.answer_manifest(kept))
+    }
+
+    fn answer_manifest(&self, kept: Kept) -> ManifestAnswer {
         self.inner.expect_children(&kept.manifest);
-        Ok(ManifestAnswer {
+        ManifestAnswer {
             digest: kept.manifest.digest,
             media_type: Arc::clone(&kept.manifest.media_type),
             bytes: kept.manifest.bytes.clone(),
             outcome: kept.outcome,
             warnings: kept.warnings,
-        })
+        }
     }
 }
 
@@ -104,10 +124,13 @@ impl Inner {
         self: &Arc<Self>,
         source: &Source,
         reference: &Reference,
-        accept: AcceptClass,
+        accept: &Accept,
     ) -> Result<Kept, MirrorError> {
         match reference {
-            Reference::Digest(digest) => self.by_digest(source, digest, Patience::Wait).await,
+            Reference::Digest(digest) => {
+                self.by_digest_in(source, digest, accept, Patience::Wait)
+                    .await
+            }
             Reference::Tag(tag) => self.by_tag(source, tag, accept).await,
         }
     }
@@ -122,17 +145,30 @@ impl Inner {
         digest: &Digest,
         patience: Patience,
     ) -> Result<Kept, MirrorError> {
-        if let Some(manifest) = self.local(digest).await {
+        let all = AcceptClass::ALL.into();
+        self.by_digest_in(source, digest, &all, patience).await
+    }
+
+    /// The same, for a client that names formats which are not known here.
+    pub(super) async fn by_digest_in(
+        self: &Arc<Self>,
+        source: &Source,
+        digest: &Digest,
+        accept: &Accept,
+        patience: Patience,
+    ) -> Result<Kept, MirrorError> {
+        if let Some(manifest) = self.local_for(source, digest).await {
             self.ensure_linked(source, digest, ChildKind::Manifest)
                 .await?;
             return Ok(Kept::hit(manifest));
         }
-        let (found, role) = self.join_digest(source, digest, patience).await?;
+        let accept = &accept.in_any_format();
+        let (found, role) = self.join_digest(source, digest, accept, patience).await?;
         let hasty = found.patience == Patience::Now && patience == Patience::Wait;
         let (found, role) = match &found.kept {
             // It was asked for somebody who would rather have something else soon.
             Err(error) if hasty && role == Role::Follower && !error.is_unknown() => {
-                self.join_digest(source, digest, patience).await?
+                self.join_digest(source, digest, accept, patience).await?
             }
             Ok(_) | Err(_) => (found, role),
         };
@@ -144,14 +180,15 @@ impl Inner {
         self: &Arc<Self>,
         source: &Source,
         digest: &Digest,
+        accept: &Accept,
         patience: Patience,
     ) -> Result<(Found, Role), MirrorError> {
         let reference = Reference::Digest(*digest);
-        let key = (source.clone(), reference.clone(), AcceptClass::ALL);
-        let (inner, asked) = (Arc::clone(self), source.clone());
+        let key = (source.clone(), reference.clone(), accept.clone());
+        let (inner, asked, accept) = (Arc::clone(self), source.clone(), accept.clone());
         let ask = move || async move {
-            let what = What::Manifest(reference.clone(), AcceptClass::ALL);
-            let get = inner.get(&asked, &reference, AcceptClass::ALL, patience);
+            let what = What::Manifest(reference.clone(), accept.clone());
+            let get = inner.get(&asked, &reference, &accept, patience);
             let kept = inner.unless_unknown(&asked, what, get).await;
             Found { kept, patience }
         };
@@ -163,21 +200,26 @@ impl Inner {
         &self,
         source: &Source,
         reference: &Reference,
-        class: AcceptClass,
+        accept: &Accept,
         patience: Patience,
     ) -> Result<Kept, MirrorError> {
         let Checked {
             fetched,
             inspection,
             digest,
-        } = self.download(source, reference, class, patience).await?;
+        } = self.download(source, reference, accept, patience).await?;
         let manifest = Arc::new(Manifest {
             digest,
             media_type: inspection.media_type.as_str().into(),
+            by_header: inspection.by_header,
             bytes: fetched.bytes,
             children: children(&inspection),
             told: Told::default(),
         });
+        if manifest.by_header {
+            self.note_said_type(source, &digest, &manifest.media_type);
+        }
+        let said = self.as_said_to(source, Arc::clone(&manifest));
         // The digest of signed schema 1 is not that of its bytes, so that its writer can choose it: what
         // is kept under a digest serves all repositories, and such a manifest is passed on alone.
         let passed_on = inspection.schema1_payload.is_some();
@@ -194,12 +236,14 @@ impl Inner {
         let links = links(&manifest, &inspection);
         for (digest, link) in &links {
             // The repository has what its manifest names, whatever it lacked a moment ago.
-            let what = if link.manifest {
-                What::Manifest(Reference::Digest(*digest), AcceptClass::ALL)
+            if link.manifest {
+                for accept in [AcceptClass::ALL.into(), Accept::anything()] {
+                    let what = What::Manifest(Reference::Digest(*digest), accept);
+                    self.forget_unknown(source, what);
+                }
             } else {
-                What::Blob(*digest)
-            };
-            self.forget_unknown(source, what);
+                self.forget_unknown(source, What::Blob(*digest));
+            }
         }
         self.store.record_links(source, links).await;
         if let Reference::Digest(digest) = reference {
@@ -211,7 +255,7 @@ impl Inner {
             Outcome::Miss
         };
         Ok(Kept {
-            manifest,
+            manifest: said.unwrap_or(manifest),
             outcome,
             warnings: fetched.warnings,
         })
@@ -223,7 +267,7 @@ impl Inner {
         &self,
         source: &Source,
         reference: &Reference,
-        class: AcceptClass,
+        accept: &Accept,
         patience: Patience,
     ) -> Result<Checked, MirrorError> {
         let upstream = self.upstream(source)?;
@@ -231,7 +275,7 @@ impl Inner {
         let mut wrong: Option<MirrorError> = None;
         let (mut wrong_ones, mut endpoints) = (Vec::new(), Vec::new());
         loop {
-            let asked = upstream.manifest_from(repository, reference, class, patience, &endpoints);
+            let asked = upstream.manifest_from(repository, reference, accept, patience, &endpoints);
             let fetched = match asked.await {
                 Ok(fetched) => fetched,
                 // That one endpoint lies tells more than that the others are silent, or lack it.
@@ -297,22 +341,75 @@ impl Inner {
             self.store.damaged(digest, &why, looked_at).await;
             return None;
         }
-        let known = self.store.media_type(digest).await;
-        let inspection = inspect(known.as_deref(), &bytes);
-        let children = inspection.as_ref().map(children).unwrap_or_default();
-        let media_type = match known {
-            Some(media_type) => media_type,
-            None => inspection.ok()?.media_type,
+        // The type is a function of the bytes. What was noted beside them is of whoever stored them first.
+        let inspection = match inspect(None, &bytes) {
+            Ok(inspection) => inspection,
+            Err(ManifestError::UnknownKind) => {
+                let noted = self.store.media_type(digest).await;
+                inspect(noted.as_deref(), &bytes).ok()?
+            }
+            Err(
+                ManifestError::NotJson | ManifestError::Ambiguous | ManifestError::ImpossibleType,
+            ) => return None,
         };
         let manifest = Arc::new(Manifest {
             digest: *digest,
-            media_type: media_type.into(),
+            media_type: inspection.media_type.as_str().into(),
+            by_header: inspection.by_header,
             bytes,
-            children,
+            children: children(&inspection),
             told: Told::default(),
         });
         self.hot.insert(*digest, Arc::clone(&manifest));
         Some(manifest)
+    }
+
+    /// A manifest from memory or disk, with the type that this repository has it with.
+    pub(super) async fn local_for(
+        &self,
+        source: &Source,
+        digest: &Digest,
+    ) -> Option<Arc<Manifest>> {
+        self.as_said_to(source, self.local(digest).await?)
+    }
+
+    /// What a tag named, from memory or disk.
+    pub(super) async fn named(&self, source: &Source, record: &TagRecord) -> Option<Arc<Manifest>> {
+        let manifest = self.local(&record.digest).await?;
+        if manifest.by_header {
+            // The tag's record outlives the process.
+            self.note_said_type(source, &record.digest, &record.media_type);
+        }
+        self.as_said_to(source, manifest)
+    }
+
+    /// The manifest as this repository has it: where the bytes do not say of what type they are, it is what the
+    /// repository's own upstream said. `None` where it has not said anything yet.
+    pub(super) fn as_said_to(
+        &self,
+        source: &Source,
+        manifest: Arc<Manifest>,
+    ) -> Option<Arc<Manifest>> {
+        if !manifest.by_header {
+            return Some(manifest);
+        }
+        let said = self.said_types.get(&(source.clone(), manifest.digest))?;
+        Some(Arc::new(Manifest {
+            digest: manifest.digest,
+            media_type: said,
+            by_header: true,
+            bytes: manifest.bytes.clone(),
+            children: Arc::clone(&manifest.children),
+            told: Told::default(),
+        }))
+    }
+
+    /// What an upstream's header said first of a manifest holds for the repository.
+    fn note_said_type(&self, source: &Source, digest: &Digest, media_type: &str) {
+        let key = (source.clone(), *digest);
+        if !self.said_types.contains_key(&key) {
+            self.said_types.insert(key, media_type.into());
+        }
     }
 
     /// Asks upstream whether the repository has a manifest that is stored, and
@@ -323,7 +420,7 @@ impl Inner {
         digest: &Digest,
     ) -> Result<(), MirrorError> {
         let reference = Reference::Digest(*digest);
-        let what = What::Manifest(reference.clone(), AcceptClass::ALL);
+        let what = What::Manifest(reference.clone(), Accept::anything());
         let ask = self.ask_manifest_link(source, digest, &reference);
         self.unless_unknown(source, what, ask).await
     }
@@ -334,17 +431,21 @@ impl Inner {
         digest: &Digest,
         reference: &Reference,
     ) -> Result<(), MirrorError> {
-        let (class, patience) = (AcceptClass::ALL, Patience::Wait);
+        let (accept, patience) = (Accept::anything(), Patience::Wait);
         let upstream = self.upstream(source)?;
         let head = upstream
-            .manifest_head(&source.repository, reference, class, patience)
+            .manifest_head(&source.repository, reference, accept.clone(), patience)
             .await;
         let other = |said: Digest| said.algorithm() == digest.algorithm() && said != *digest;
         let of_another = matches!(&head, Ok(head) if head.digest.is_some_and(other));
-        if of_another || matches!(head, Err(FetchError::Status(405))) {
+        let refused = head.as_ref().is_err_and(FetchError::refuses_head);
+        if of_another || refused {
             // Without HEAD, or where it is no word about this digest, GET must do: it records the links, too.
-            let fetched = self.get(source, reference, class, patience).await;
-            return fetched.map(drop);
+            self.get(source, reference, &accept, patience).await?;
+            if refused {
+                upstream.refused_manifest_head(&source.repository);
+            }
+            return Ok(());
         }
         head.map_err(|error| MirrorError::of_fetch(Kind::Manifest, error))?;
         if let Some(manifest) = self.local(digest).await {
@@ -433,7 +534,12 @@ impl Checked {
                 });
             }
         };
-        let digest = inspection.schema1_payload.unwrap_or(computed);
+        // By digest, nothing but what hashes to it is given. A tag may name a signed schema 1 manifest, which its
+        // registry knows by the digest of its payload.
+        let digest = match reference {
+            Reference::Digest(_) => computed,
+            Reference::Tag(_) => inspection.schema1_payload.unwrap_or(computed),
+        };
         match differs(digest) {
             Some(wanted) => Err(wrong(wanted, digest)),
             None => Ok(Self {

@@ -11,7 +11,9 @@
 //! | `policy` | what is done about which tag (pure) |
 //! | `freshness` | whether a tag may be served (pure) |
 //! | `negative` | what upstream said a moment ago that there is not |
-//! | `lists` | tag lists, referrers, the catalog |
+//! | `lists` | tag lists, the catalog |
+//! | `seen_lists` | lists that were seen, for while upstream cannot answer |
+//! | `referrers` | what refers to a digest: by the API, or by a tag |
 //! | `verify` | whether what is stored is what it should be |
 //! | `repair` | what is damaged, fetched again |
 //! | `import` | images that an operator brings |
@@ -35,7 +37,9 @@ mod manifest;
 mod negative;
 mod parts;
 mod policy;
+mod referrers;
 mod repair;
+mod seen_lists;
 mod tag;
 mod transfer;
 mod verify;
@@ -56,10 +60,12 @@ use flight::{Fills, Flights};
 use freshness::LastFailure;
 pub use import::{IMPORTS_MAX, ImportError, Imported, ImportedImage};
 use inspect::{LastUsage, PinWatch};
+use lists::Listed;
 use manifest::{Found, Manifest, ManifestKey};
 use negative::{List, Negative};
 pub use parts::PartReaders;
 pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
+use seen_lists::SeenLists;
 pub use transfer::FillOnRange;
 pub use verify::{
     Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
@@ -73,13 +79,16 @@ pub use crate::store::Windows;
 use crate::store::{Link, Store};
 use crate::telemetry::Metrics;
 pub use crate::upstream::{ClientId, OnBehalf};
-use crate::upstream::{FetchError, ListFetch, Pseudonym, Upstream};
+use crate::upstream::{FetchError, Pseudonym, Upstream};
 
 /// Manifests kept in memory, in bytes.
 const HOT_MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Fills that go on although nobody reads them any more.
 const FILLS_UNATTENDED_MAX: usize = 32;
+
+/// Memory for what upstreams' headers said of manifests that do not say themselves what they are, in bytes.
+const SAID_TYPES_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// Tags whose last revalidation failed.
 const FAILED_TAGS_MAX: u64 = 10_000;
@@ -143,9 +152,12 @@ struct Inner {
     metrics: Metrics,
     fills: Arc<Fills>,
     manifests: Arc<Flights<ManifestKey, Found>>,
-    lists: Asked<(Source, List), ListFetch>,
+    lists: Asked<(Source, List), Listed>,
+    seen_lists: SeenLists,
     heads: Asked<(Source, Digest, bool), ()>,
     hot: Cache<Digest, Arc<Manifest>, foldhash::fast::RandomState>,
+    /// The types of manifests that do not say it themselves, as each repository's upstream said.
+    said_types: Cache<(Source, Digest), Arc<str>>,
     failed_tags: Cache<(Source, Tag), LastFailure>,
     negative: Negative,
     unattended: Arc<Semaphore>,
@@ -191,12 +203,17 @@ impl Mirror {
                 fills: Arc::default(),
                 manifests: Arc::default(),
                 lists: Arc::default(),
+                seen_lists: SeenLists::default(),
                 heads: Arc::default(),
                 hot: Cache::builder()
                     .max_capacity(HOT_MANIFEST_BYTES)
                     .weigher(weigh)
                     // It is asked for every hit.
                     .build_with_hasher(foldhash::fast::RandomState::default()),
+                said_types: Cache::builder()
+                    .max_capacity(SAID_TYPES_BYTES_MAX)
+                    .weigher(weigh_said_type)
+                    .build(),
                 failed_tags: Cache::new(FAILED_TAGS_MAX),
                 negative: Negative::default(),
                 unattended: Arc::new(Semaphore::new(FILLS_UNATTENDED_MAX)),
@@ -263,6 +280,12 @@ impl Mirror {
             );
         }
     }
+}
+
+/// What an entry of `said_types` takes: its texts, and the map, times and digest beside them.
+fn weigh_said_type((source, _): &(Source, Digest), said: &Arc<str>) -> u32 {
+    let name = source.upstream.as_str().len() + source.repository.as_str().len();
+    u32::try_from(name + said.len() + 300).unwrap_or(u32::MAX)
 }
 
 /// The answer, or a failure when it does not come in time. The work that it waits for goes on.

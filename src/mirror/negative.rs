@@ -7,7 +7,7 @@ use moka::sync::Cache;
 
 use super::{Inner, MirrorError, Source};
 use crate::clock::Timestamp;
-use crate::oci::{AcceptClass, Digest, Reference};
+use crate::oci::{Accept, Digest, Reference};
 
 /// Memory for the questions that are remembered, in bytes: tens of thousands of them. Clients choose
 /// what is asked, and its length.
@@ -20,20 +20,36 @@ const ENTRY_BYTES: usize = 300;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum What {
     /// A manifest, in one of these formats: some registries say 404 to who cannot read what is there.
-    Manifest(Reference, AcceptClass),
+    Manifest(Reference, Accept),
     /// A blob.
     Blob(Digest),
     /// A list.
     List(List),
 }
 
-/// A list that upstream is asked for each time.
+/// A list that upstream is asked for each time, with these parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum List {
-    /// The tags, with these parameters.
+    /// The tags.
     Tags(Vec<(String, String)>),
-    /// What refers to a digest, of this artifact type.
-    Referrers(Digest, Option<String>),
+    /// What refers to a digest.
+    Referrers(Digest, Vec<(String, String)>),
+}
+
+impl List {
+    /// Its parameters.
+    pub(super) fn query(&self) -> &[(String, String)] {
+        let (Self::Tags(query) | Self::Referrers(_, query)) = self;
+        query
+    }
+
+    /// Memory for its parameters, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        let query = self.query().iter();
+        query
+            .map(|(name, value)| name.len() + value.len() + 48)
+            .sum()
+    }
 }
 
 /// The questions that upstream answered with 404 lately.
@@ -47,12 +63,10 @@ impl Default for Negative {
         let weigh = |(source, what): &(Source, What), _: &(Timestamp, MirrorError)| {
             let name = source.upstream.as_str().len() + source.repository.as_str().len();
             let texts = match what {
-                What::Manifest(Reference::Tag(tag), _) => tag.as_str().len(),
-                What::Manifest(Reference::Digest(_), _) | What::Blob(_) => 0,
-                What::List(List::Tags(query)) => query.iter().map(|(k, v)| k.len() + v.len()).sum(),
-                What::List(List::Referrers(_, artifact_type)) => {
-                    artifact_type.as_ref().map_or(0, String::len)
-                }
+                What::Manifest(Reference::Tag(tag), accept) => tag.as_str().len() + accept.weight(),
+                What::Manifest(Reference::Digest(_), accept) => accept.weight(),
+                What::Blob(_) => 0,
+                What::List(list) => list.weight(),
             };
             u32::try_from(ENTRY_BYTES + name + texts).unwrap_or(u32::MAX)
         };

@@ -12,8 +12,8 @@ use super::negative::What;
 use super::{
     ANSWER_WAIT_MAX, Failure, Inner, MirrorError, Policy, Revalidate, Source, StaleOn, Ttl,
 };
-use crate::oci::manifest::ChildKind;
-use crate::oci::{AcceptClass, Reference, Tag};
+use crate::oci::manifest::{ChildKind, media};
+use crate::oci::{Accept, Reference, Tag};
 use crate::store::{Link, Origin, TagRecord};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, Patience};
@@ -39,7 +39,7 @@ enum Asker {
 struct Question<'a> {
     source: &'a Source,
     tag: &'a Tag,
-    class: AcceptClass,
+    accept: &'a Accept,
     /// What the tag named, if that is known for clients of this class.
     known: Option<&'a TagRecord>,
 }
@@ -63,18 +63,21 @@ impl Inner {
         self: &Arc<Self>,
         source: &Source,
         tag: &Tag,
-        class: AcceptClass,
+        accept: &Accept,
     ) -> Result<Kept, MirrorError> {
+        let class = accept.class;
         let policy = self.config.of_tag(source, tag);
         let records = self.store.tags(source, tag).await;
         let failed = self.failed_tags.get(&(source.clone(), tag.clone()));
         match freshness::judge(&records, class, &policy, failed, self.clock.now()) {
             Verdict::Fresh(record) => {
-                if let Some(manifest) = self.local(&record.digest).await {
+                if let Some(manifest) = self.named(source, record).await {
                     return Ok(Kept::hit(manifest));
                 }
                 // The manifest was evicted, but what the tag names is known.
-                let found = self.by_digest(source, &record.digest, Patience::Wait).await;
+                let found = self
+                    .by_digest_in(source, &record.digest, accept, Patience::Wait)
+                    .await;
                 let pinned = policy.ttl == Ttl::Forever;
                 match found {
                     Err(error) if error.is_unknown() && !pinned => {}
@@ -82,14 +85,14 @@ impl Inner {
                 }
             }
             Verdict::StaleForNow(record) => {
-                if let Some(manifest) = self.local(&record.digest).await {
+                if let Some(manifest) = self.named(source, record).await {
                     return Ok(Kept::stale(manifest));
                 }
             }
             Verdict::StaleMeanwhile(record) => {
-                if let Some(manifest) = self.local(&record.digest).await {
+                if let Some(manifest) = self.named(source, record).await {
                     // Its first poll begins the flight, or finds one under way; nobody waits for the end.
-                    let flight = self.join_tag(source, tag, class, Asker::Nobody);
+                    let flight = self.join_tag(source, tag, accept, Asker::Nobody);
                     if let Some(Err(error)) = flight.now_or_never() {
                         tracing::warn!(upstream = %source.upstream, repository = %source.repository, %tag, %error, "a tag cannot be revalidated in the background");
                     }
@@ -98,7 +101,7 @@ impl Inner {
             }
             Verdict::Revalidate(_) | Verdict::Absent => {}
         }
-        self.join_tag(source, tag, class, Asker::Client).await
+        self.join_tag(source, tag, accept, Asker::Client).await
     }
 
     /// The answer of the one question about a tag that is under way, or that begins now.
@@ -106,14 +109,15 @@ impl Inner {
         self: &Arc<Self>,
         source: &Source,
         tag: &Tag,
-        class: AcceptClass,
+        accept: &Accept,
         asker: Asker,
     ) -> Result<Kept, MirrorError> {
-        let key = (source.clone(), Reference::Tag(tag.clone()), class);
+        let key = (source.clone(), Reference::Tag(tag.clone()), accept.clone());
         let (inner, source, tag) = (Arc::clone(self), source.clone(), tag.clone());
+        let accept = accept.clone();
         let ask = move || async move {
             Found {
-                kept: inner.ask_tag(&source, &tag, class, asker).await,
+                kept: inner.ask_tag(&source, &tag, &accept, asker).await,
                 patience: Patience::Wait,
             }
         };
@@ -126,16 +130,17 @@ impl Inner {
         self: &Arc<Self>,
         source: &Source,
         tag: &Tag,
-        class: AcceptClass,
+        accept: &Accept,
         asker: Asker,
     ) -> Result<Kept, MirrorError> {
+        let class = accept.class;
         let policy = self.config.of_tag(source, tag);
         let records = self.store.tags(source, tag).await;
         let now = self.clock.now();
         let known = match freshness::judge(&records, class, &policy, None, now) {
             // The flight before this one may have landed just now.
             Verdict::Fresh(record) => {
-                if let Some(manifest) = self.local(&record.digest).await {
+                if let Some(manifest) = self.named(source, record).await {
                     return Ok(Kept::hit(manifest));
                 }
                 Some(record)
@@ -146,14 +151,14 @@ impl Inner {
             Verdict::Absent => None,
         };
         let old = match freshness::last_known(&records, class) {
-            Some(record) => self.local(&record.digest).await,
+            Some(record) => self.named(source, record).await,
             None => None,
         };
         let in_time = freshness::fallback(&records, class, &policy, now).is_some();
         let question = Question {
             source,
             tag,
-            class,
+            accept,
             known,
         };
         let has_old = old.is_some() && in_time && policy.stale_on != StaleOn::NOTHING;
@@ -220,7 +225,10 @@ impl Inner {
         limits: Limits,
     ) -> Result<Kept, MirrorError> {
         let Question {
-            source, tag, class, ..
+            source,
+            tag,
+            accept,
+            ..
         } = question;
         let asking = async {
             match question.known {
@@ -228,7 +236,7 @@ impl Inner {
                 None => self.get_tag(question, limits.patience).await,
             }
         };
-        let what = What::Manifest(Reference::Tag(tag.clone()), class);
+        let what = What::Manifest(Reference::Tag(tag.clone()), accept.clone());
         let asking = Box::pin(self.unless_unknown(source, what, asking));
         let asked = tokio::time::timeout(limits.all, asking).await;
         asked.unwrap_or(Err(MirrorError::Timeout(FetchError::Timeout("a tag"))))
@@ -242,15 +250,26 @@ impl Inner {
         limits: Limits,
     ) -> Result<Kept, MirrorError> {
         let Question {
-            source, tag, class, ..
+            source,
+            tag,
+            accept,
+            ..
         } = question;
         let reference = Reference::Tag(tag.clone());
         let upstream = self.upstream(source)?;
-        let head = upstream.manifest_head(&source.repository, &reference, class, limits.patience);
+        let (repository, accepted) = (&source.repository, accept.clone());
+        let head = upstream.manifest_head(repository, &reference, accepted, limits.patience);
         let head = tokio::time::timeout(limits.head, head).await;
         let digest = match head.unwrap_or(Err(FetchError::Timeout("a tag's digest"))) {
             Ok(head) => head.digest,
-            Err(FetchError::Status(405)) => None,
+            // HEAD may be refused, redirected or unknown where GET is answered; that a tag is gone GET says, too.
+            Err(error) if error.refuses_head() => {
+                let kept = self.get_tag(question, limits.patience).await;
+                if kept.is_ok() {
+                    upstream.refused_manifest_head(&source.repository);
+                }
+                return kept;
+            }
             Err(error) => return Err(MirrorError::of_fetch(Kind::Manifest, error)),
         };
         // An upstream that does not say the digest must be asked for the manifest itself.
@@ -261,12 +280,15 @@ impl Inner {
         let named = Link::of(ChildKind::Manifest, None);
         let named = named.union(self.store.link(source, &digest).await.unwrap_or_default());
         let ours = self.store.vouches(source, &digest, &named);
-        let found = match self.local(&digest).await {
+        let found = match self.local_for(source, &digest).await {
             Some(manifest) if ours => {
                 self.relink(source, &manifest).await;
                 Ok(Kept::hit(manifest))
             }
-            Some(_) | None => self.by_digest(source, &digest, limits.patience).await,
+            Some(_) | None => {
+                self.by_digest_in(source, &digest, accept, limits.patience)
+                    .await
+            }
         };
         match found {
             Ok(kept) => {
@@ -276,8 +298,14 @@ impl Inner {
                 self.note_tag(question, &kept.manifest).await;
                 Ok(kept)
             }
-            // What HEAD named is no stored manifest but one converted for this client (schema 1).
-            Err(MirrorError::ManifestUnknown) => self.get_tag(question, limits.patience).await,
+            // What HEAD named is no stored manifest but one converted for this client.
+            Err(error) if error.is_unknown() => self.get_tag(question, limits.patience).await,
+            // Signed schema 1 is named by another digest than that of its bytes.
+            Err(MirrorError::WrongContent { .. })
+                if accept.class.allows(media::DOCKER_SCHEMA1_SIGNED) =>
+            {
+                self.get_tag(question, limits.patience).await
+            }
             Err(error) => Err(error),
         }
     }
@@ -288,10 +316,13 @@ impl Inner {
         patience: Patience,
     ) -> Result<Kept, MirrorError> {
         let Question {
-            source, tag, class, ..
+            source,
+            tag,
+            accept,
+            ..
         } = question;
         let reference = Reference::Tag(tag.clone());
-        let kept = self.get(source, &reference, class, patience).await?;
+        let kept = self.get(source, &reference, accept, patience).await?;
         if kept.outcome != Outcome::Bypass {
             self.note_tag(question, &kept.manifest).await;
         }
@@ -300,7 +331,7 @@ impl Inner {
 
     async fn note_tag(&self, question: Question<'_>, manifest: &Manifest) {
         let record = TagRecord {
-            class: question.class,
+            class: question.accept.class,
             digest: manifest.digest,
             media_type: manifest.media_type.to_string(),
             checked: self.clock.now(),
@@ -316,7 +347,7 @@ impl Inner {
 
 impl Policy {
     /// Whether this is a failure that passes, and that the old answer is not served for.
-    fn demands_patience(&self, failure: Failure) -> bool {
+    pub(super) fn demands_patience(&self, failure: Failure) -> bool {
         let passes = match failure {
             Failure::Unreachable | Failure::ServerError | Failure::RateLimited => true,
             Failure::Denied | Failure::Deleted => false,

@@ -1,6 +1,9 @@
 //! Which manifest formats a client takes (dist-spec, "Pulling manifests": `Accept`).
 
 use super::manifest::media;
+use super::media_type;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Every format with its bit, in the order in which `Accept` names them. Indexes go first: a
 /// server that has both an index and an image under a tag must give the index.
@@ -20,6 +23,126 @@ const SCHEMA1: u8 = 0b10_0000;
 /// cached. Clients that accept the same formats share one answer, however they spell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AcceptClass(u8);
+
+/// What a client accepts: the formats that are known here, and what else it names, which it may well know. Upstream is
+/// asked for both.
+///
+/// What is cached is cached by the class: an answer in a format that nobody asked for by name serves all, as it does at
+/// a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Accept {
+    /// The formats.
+    pub class: AcceptClass,
+    /// Media ranges beside them: each once, in order, of a bounded number and length; `None` for none.
+    others: Option<Arc<str>>,
+}
+
+/// The most ranges of a client's own that upstream is asked for beside the known ones: real clients have one or two.
+const OTHERS_MAX: usize = 8;
+/// The longest text of them.
+const OTHERS_BYTES_MAX: usize = 1024;
+/// The range for whatever there is.
+const ANYTHING: &str = "*/*";
+
+impl Accept {
+    /// What a request for a tag accepts.
+    #[must_use]
+    pub fn from_headers<'a>(values: impl Iterator<Item = &'a str>) -> Self {
+        let values: Vec<&str> = values.collect();
+        Self {
+            class: AcceptClass::from_headers(values.iter().copied()),
+            others: others(values.into_iter()),
+        }
+    }
+
+    /// What a request for a digest accepts: every format, because the digest decides, and what else it names.
+    #[must_use]
+    pub fn of_digest<'a>(values: impl Iterator<Item = &'a str>) -> Self {
+        Self {
+            class: AcceptClass::ALL,
+            others: others(values),
+        }
+    }
+
+    /// The same for a digest, where every format will do.
+    #[must_use]
+    pub fn in_any_format(&self) -> Self {
+        Self {
+            class: AcceptClass::ALL,
+            others: self.others.clone(),
+        }
+    }
+
+    /// Whatever there is.
+    #[must_use]
+    pub fn anything() -> Self {
+        Self::of_digest(std::iter::once(ANYTHING))
+    }
+
+    /// The `Accept` header to ask upstream with.
+    #[must_use]
+    pub fn header(&self) -> String {
+        let known = self.class.header();
+        match &self.others {
+            Some(others) => format!("{known}, {others}"),
+            None => known,
+        }
+    }
+
+    /// Memory for the texts, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.others.as_ref().map_or(0, |others| others.len())
+    }
+}
+
+impl From<AcceptClass> for Accept {
+    fn from(class: AcceptClass) -> Self {
+        Self {
+            class,
+            others: None,
+        }
+    }
+}
+
+/// Whether it is a type of what browsers show.
+fn is_page(media_type: &str) -> bool {
+    let media_type = media_type.to_ascii_lowercase();
+    media_type.contains("html") || media_type.contains("xml")
+}
+
+/// The ranges that are no formats known here, for what a registry may have: not the pages that browsers ask for.
+fn others<'a>(values: impl Iterator<Item = &'a str>) -> Option<Arc<str>> {
+    let mut others = BTreeSet::new();
+    let ranges = values.flat_map(|value| value.split(','));
+    for range in ranges.filter(|range| bits_of(range) == 0 && !is_refused(range)) {
+        let name = range.split(';').next().unwrap_or_default().trim();
+        let is_type = || {
+            let is_application = name
+                .get(..12)
+                .is_some_and(|kind| kind.eq_ignore_ascii_case("application/"));
+            is_application && media_type::essence(name).is_some() && !is_page(name)
+        };
+        if name == ANYTHING || name.eq_ignore_ascii_case("application/*") || is_type() {
+            others.insert(name.to_ascii_lowercase());
+        }
+        if others.len() == OTHERS_MAX {
+            break;
+        }
+    }
+    let mut text = String::new();
+    // What is named goes before what is not; a star sorts before letters.
+    for other in others.iter().rev() {
+        if text.len() + other.len() + 2 > OTHERS_BYTES_MAX {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(other);
+    }
+    (!text.is_empty()).then(|| text.into())
+}
 
 impl AcceptClass {
     /// Every format, schema 1 included as last choice: for requests by digest, where the digest decides.
@@ -193,6 +316,63 @@ mod tests {
             let taken = format!("{};q={more}", media::OCI_INDEX);
             assert_eq!(class(&[&taken]), 0b10, "{more}");
         }
+    }
+
+    #[test]
+    fn what_only_the_client_knows_is_asked_for_beside() {
+        let oras = "application/vnd.cncf.oras.artifact.manifest.v1+json";
+        let others = |values: &[&str]| {
+            let accept = Accept::from_headers(values.iter().copied());
+            let class = AcceptClass::from_headers(values.iter().copied());
+            assert_eq!(accept.class, class, "{values:?}");
+            let header = accept.header();
+            let rest = header.strip_prefix(&class.header()).unwrap().to_owned();
+            assert!(http::HeaderValue::from_str(&header).is_ok());
+            rest.trim_start_matches(", ").to_owned()
+        };
+        for (values, expected) in [
+            (&[][..], ""),
+            (&[media::OCI_INDEX, media::DOCKER_SCHEMA1], ""),
+            (&[oras], oras),
+            (&["*/*"], "*/*"),
+            (&[media::OCI_INDEX, "*/*;q=0.5"], "*/*"),
+            (&["*/*;q=0, application/vnd.x;q=0"], ""),
+            (
+                &[
+                    "application/vnd.b , APPLICATION/vnd.A;q=1,*/*",
+                    "application/vnd.a",
+                ],
+                "application/vnd.b, application/vnd.a, */*",
+            ),
+            (
+                &["text/html, application/xhtml+xml, application/xml;q=0.9, image/webp"],
+                "",
+            ),
+            (
+                &[
+                    "application/a b",
+                    "application/\u{1}",
+                    "application/",
+                    ",;,",
+                    "application/a/b",
+                ],
+                "",
+            ),
+        ] {
+            assert_eq!(others(values), expected, "{values:?}");
+        }
+        let many: Vec<String> = (0..1000)
+            .map(|n| format!("application/vnd.{n}{}", "x".repeat(100)))
+            .collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(others(&many).len() <= OTHERS_BYTES_MAX);
+        let digest = Accept::of_digest([oras].into_iter());
+        assert_eq!(digest.class, AcceptClass::ALL);
+        assert!(digest.header().ends_with(oras));
+        assert_eq!(
+            Accept::from(AcceptClass::ALL).header(),
+            AcceptClass::ALL.header()
+        );
     }
 
     #[test]

@@ -6,6 +6,10 @@ use super::{Repository, UpstreamName, error::shorten, name::split_port};
 const DOCKER_HUB: &str = "docker.io";
 /// That namespace.
 const DOCKER_HUB_NAMESPACE: &str = "library";
+/// The names of Docker Hub's servers, which clients and their configurations take for its name.
+const DOCKER_HUB_HOSTS: [&str; 2] = ["registry-1.docker.io", "index.docker.io"];
+/// The ports that a name means anyway (RFC 9110 section 4.2).
+const DEFAULT_PORTS: [&str; 2] = ["443", "80"];
 
 /// The configured upstreams, as far as naming goes.
 #[derive(Clone, Debug)]
@@ -65,8 +69,9 @@ impl Directory {
     /// (it has a `.` or `:`, or is `localhost`), more follows, and it is not configured: Unknown.
     ///
     /// A name given in `ns` decides alone: one that is not configured is Unknown, whatever the
-    /// `Host`. On docker.io a single component gets `library/`, in every style, as no other
-    /// repository there has but one.
+    /// `Host`. A path that begins with the name once more means it once: containerd with `override_path`,
+    /// and rewriting front ends, send both. On docker.io a single component gets `library/`, in every
+    /// style, as no other repository there has but one.
     ///
     /// # Errors
     /// [`ResolveError`].
@@ -78,10 +83,15 @@ impl Directory {
     ) -> Result<Source, ResolveError> {
         if let Some(ns) = ns {
             let entry = self.by_name(ns).ok_or_else(|| self.unknown(ns))?;
-            return entry.source(path);
+            return entry.source(self.named_once(entry, path));
         }
         if let Some(entry) = host.and_then(|host| self.by_host(host)) {
-            return entry.source(path);
+            let says_host = path.split('/').next().is_some_and(looks_like_host);
+            return entry.source(if says_host {
+                self.named_once(entry, path)
+            } else {
+                path
+            });
         }
         let first = match path.split_once('/') {
             Some((first, rest)) => {
@@ -104,10 +114,25 @@ impl Directory {
         self.entries.iter().map(|e| &e.name)
     }
 
+    /// The entry of exactly this name, or else the one that the name means by another spelling.
     fn by_name(&self, name: &str) -> Option<&Entry> {
-        self.entries
-            .iter()
-            .find(|entry| entry.name.as_str().eq_ignore_ascii_case(name))
+        let mut entries = self.entries.iter();
+        let exact = entries.find(|entry| entry.name.as_str().eq_ignore_ascii_case(name));
+        // Most paths begin with a repository's own name: they are not looked at twice.
+        if exact.is_some() || !looks_like_host(name) {
+            return exact;
+        }
+        let wanted = canonical(name);
+        let mut entries = self.entries.iter();
+        entries.find(|entry| canonical(entry.name.as_str()) == wanted)
+    }
+
+    /// What follows the upstream's name in a path that begins with it; else all of the path.
+    fn named_once<'a>(&self, entry: &Entry, path: &'a str) -> &'a str {
+        match path.split_once('/') {
+            Some((first, rest)) if self.by_name(first) == Some(entry) => rest,
+            Some(_) | None => path,
+        }
     }
 
     /// Entries with a port are the more exact ones, and go first.
@@ -147,6 +172,23 @@ impl Entry {
             upstream: self.name.clone(),
             repository: parsed.map_err(|_| ResolveError::Repository)?,
         })
+    }
+}
+
+/// A registry's name without what makes no difference: case, the root's dot, a port that is meant anyway; and
+/// Docker Hub's own for those of its servers.
+fn canonical(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    let (host, port) = split_port(&name);
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let host = if DOCKER_HUB_HOSTS.contains(&host) {
+        DOCKER_HUB
+    } else {
+        host
+    };
+    match port.filter(|port| !DEFAULT_PORTS.contains(port)) {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
     }
 }
 
@@ -208,7 +250,6 @@ mod tests {
             (Some("localhost"), None, "a", "unknown localhost"),
             (Some("localhost:5001"), None, "a", "unknown localhost:5001"),
             (Some("evil.example"), mirror, "a/b", "unknown evil.example"),
-            (Some("docker.io:443"), None, "a/b", "unknown docker.io:443"),
             (Some(""), None, "a/b", "unknown "),
             // Host
             (None, mirror, "quay.io/a", "ghcr.io quay.io/a"),
@@ -231,6 +272,78 @@ mod tests {
             (None, None, "library/nginx", "docker.io library/nginx"),
             (None, Some("ghcr.io"), "org/app", "docker.io org/app"),
         ] {
+            assert_eq!(resolve(ns, host, path), expected, "{ns:?} {host:?} {path}");
+        }
+    }
+
+    #[test]
+    fn a_name_may_be_written_in_other_ways_or_twice() {
+        let mirror = Some("ghcr.mirror.corp");
+        let rows = [
+            (Some("docker.io:443"), None, "a/b", "docker.io a/b"),
+            (Some("GHCR.io:443"), None, "a/b", "ghcr.io a/b"),
+            (Some("ghcr.io:80"), None, "a/b", "ghcr.io a/b"),
+            (Some("ghcr.io."), None, "a/b", "ghcr.io a/b"),
+            (Some("ghcr.io:5000"), None, "a/b", "unknown ghcr.io:5000"),
+            (Some("ghcr.io:"), None, "a/b", "unknown ghcr.io:"),
+            (Some(":443"), None, "a/b", "unknown :443"),
+            (Some("localhost:443"), None, "a/b", "unknown localhost:443"),
+            (
+                Some("registry-1.docker.io"),
+                None,
+                "nginx",
+                "docker.io library/nginx",
+            ),
+            (Some("Index.Docker.io:443"), None, "a/b", "docker.io a/b"),
+            (Some("x.docker.io"), None, "a/b", "unknown x.docker.io"),
+            // the name twice
+            (Some("ghcr.io"), None, "ghcr.io/a/b", "ghcr.io a/b"),
+            (Some("ghcr.io"), None, "GHCR.io:443/a/b", "ghcr.io a/b"),
+            (Some("ghcr.io:443"), mirror, "ghcr.io/a/b", "ghcr.io a/b"),
+            (
+                Some("ghcr.io"),
+                None,
+                "ghcr.io/ghcr.io/a",
+                "ghcr.io ghcr.io/a",
+            ),
+            (Some("ghcr.io"), None, "ghcr.io", "ghcr.io ghcr.io"),
+            (
+                Some("docker.io"),
+                None,
+                "docker.io/nginx",
+                "docker.io library/nginx",
+            ),
+            (
+                Some("docker.io"),
+                None,
+                "registry-1.docker.io/nginx",
+                "docker.io library/nginx",
+            ),
+            (
+                Some("localhost:5000"),
+                None,
+                "localhost:5000/a",
+                "localhost:5000 a",
+            ),
+            (Some("harbor"), None, "harbor/a", "harbor a"),
+            (
+                Some("docker.io"),
+                None,
+                "ghcr.io/a/b",
+                "docker.io ghcr.io/a/b",
+            ),
+            (None, mirror, "ghcr.io/a/b", "ghcr.io a/b"),
+            (None, None, "ghcr.io:443/a", "ghcr.io a"),
+            (
+                None,
+                None,
+                "index.docker.io/nginx",
+                "docker.io library/nginx",
+            ),
+            (None, None, "registry-1.docker.io/a/b", "docker.io a/b"),
+            (None, None, "ghcr.io:5000/a", "unknown ghcr.io:5000"),
+        ];
+        for (ns, host, path, expected) in rows {
             assert_eq!(resolve(ns, host, path), expected, "{ns:?} {host:?} {path}");
         }
     }
@@ -332,7 +445,7 @@ mod tests {
                 let repository = source.repository.as_str();
                 prop_assert!(path.ends_with(repository.trim_start_matches("library/")));
                 if let Some(ns) = ns {
-                    prop_assert_eq!(source.upstream.as_str(), ns.to_ascii_lowercase());
+                    prop_assert_eq!(source.upstream.as_str(), canonical(&ns));
                 }
             }
         }

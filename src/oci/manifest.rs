@@ -3,7 +3,7 @@
 mod json;
 mod schema1;
 
-use super::Digest;
+use super::{Digest, media_type};
 use json::{Descriptor, Document};
 use std::collections::HashSet;
 
@@ -57,9 +57,11 @@ pub struct Child {
 /// What could be read from a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
-    /// The media type to serve it with: the `Content-Type` it came with, without parameters; else its own
-    /// `mediaType`; else what its structure shows.
+    /// The media type to serve it with: its own `mediaType`; else what its structure shows; and only where
+    /// neither says anything the `Content-Type` it came with, without parameters.
     pub media_type: String,
+    /// Whether the `Content-Type` decided: another registry may say something else of the same bytes.
+    pub by_header: bool,
     /// The digests it names that the same repository must have (not the `subject`), descriptors with
     /// unknown algorithms left out, each digest once.
     pub children: Vec<Child>,
@@ -80,6 +82,9 @@ pub enum ManifestError {
     /// Its `mediaType` or `artifactType` is too long for one, or has other characters (RFC 6838, section 4.2).
     #[error("it has a media type that is none by RFC 6838")]
     ImpossibleType,
+    /// It is an index and an image at once, or of two types.
+    #[error("ambiguous: it can be read as an index and as an image, or has two media types")]
+    Ambiguous,
 }
 
 /// Reads a manifest. An object with an unknown media type is passed with the descriptors found
@@ -95,12 +100,33 @@ pub fn inspect(content_type: Option<&str>, bytes: &[u8]) -> Result<Inspection, M
     if document.has_impossible_type {
         return Err(ManifestError::ImpossibleType);
     }
-    let media_type = media_type(content_type, &document).ok_or(ManifestError::UnknownKind)?;
+    let own = document.media_type.as_deref().filter(|t| names_manifest(t));
+    // Whose kind no client knows, none can mistake for another.
+    let is_known = own.is_none_or(|own| Format::of(own) != Format::Other);
+    if document.has_two_types() || is_known && document.has_two_kinds() {
+        return Err(ManifestError::Ambiguous);
+    }
+    let shown = document.structure();
+    // Registries and their proxies have sent these under status 200.
+    if document.has_errors && shown.is_none() {
+        return Err(ManifestError::UnknownKind);
+    }
+    // The bytes decide: what is kept under a digest is served to every repository, and another upstream's
+    // header must not change how clients read it.
+    let by_bytes = own.or(shown);
+    let said = || {
+        let said = media_type::essence(content_type?)?;
+        Some(said).filter(|said| names_manifest(said) && !is_error(said))
+    };
+    let decided = by_bytes.or_else(said).ok_or(ManifestError::UnknownKind)?;
+    let media_type = decided.to_owned();
+    let by_header = by_bytes.is_none();
     let format = Format::of(&media_type);
     let is_schema1 = matches!(format, Format::Schema1)
         || matches!(format, Format::Other) && document.is_schema1();
     Ok(Inspection {
         media_type,
+        by_header,
         children: children(format, &document),
         schema1_payload: document
             .signature
@@ -132,39 +158,21 @@ impl Format {
     }
 }
 
-/// The media type to serve with; `None` when it is no manifest.
-fn media_type(content_type: Option<&str>, document: &Document) -> Option<String> {
-    let own = document.media_type.as_deref().filter(|t| !t.is_empty());
-    let shown = document.structure();
-    // Registries and their proxies have sent these under status 200.
-    if document.has_errors && shown.is_none() {
-        return None;
-    }
-    let said = content_type.unwrap_or_default();
-    let said = said.split(';').next().unwrap_or_default().trim();
-    let is_known = !matches!(Format::of(said), Format::Other);
-    // Where the bytes say what they are, they decide: what is kept under a digest is served to
-    // every repository, and another upstream's header must not change how clients read it.
-    let decided = own.or(shown.filter(|shown| is_known && Format::of(said) != Format::of(shown)));
-    if let Some(decided) = decided.filter(|decided| Format::of(decided) != Format::Other) {
-        return Some(decided.to_owned());
-    }
-    // A vendor's type says what it is; any other (`application/foo`) must be borne out by the body.
-    let is_vendors = said.to_ascii_lowercase().starts_with("application/vnd.");
-    let says_something = !is_generic(said) && (own.is_some() || shown.is_some());
-    if is_known || is_vendors || says_something {
-        return Some(said.to_owned());
-    }
-    own.or(shown).map(str::to_owned)
+/// Whether a media type is one that a manifest may have: of what clients read, and of nothing that a browser
+/// would show or run.
+fn names_manifest(media_type: &str) -> bool {
+    let media_type = media_type.to_ascii_lowercase();
+    let Some(name) = media_type.strip_prefix("application/") else {
+        return false;
+    };
+    let shown = ["xml", "html", "javascript", "ecmascript"];
+    (name.starts_with("vnd.") || name.ends_with("+json"))
+        && !shown.iter().any(|shown| name.contains(shown))
 }
 
-/// Whether a content type says nothing of what the JSON is: what a server sends that does not know.
-fn is_generic(content_type: &str) -> bool {
-    let content_type = content_type.to_ascii_lowercase();
-    matches!(
-        content_type.as_str(),
-        "" | "application/json" | "application/octet-stream" | "binary/octet-stream"
-    ) || content_type.starts_with("text/")
+/// Whether it is the type of an error (RFC 9457).
+fn is_error(content_type: &str) -> bool {
+    content_type.eq_ignore_ascii_case("application/problem+json")
 }
 
 /// The descriptors that the format has, each digest once, in the order of the document. A known

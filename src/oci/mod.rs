@@ -12,6 +12,7 @@ pub mod directory;
 pub mod error;
 pub mod image;
 pub mod link;
+pub mod list;
 pub mod manifest;
 pub mod media_type;
 pub mod name;
@@ -19,7 +20,7 @@ pub mod range;
 pub mod ranges;
 pub mod route;
 
-pub use accept::AcceptClass;
+pub use accept::{Accept, AcceptClass};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use directory::Directory;
 pub use error::ErrorCode;

@@ -6,8 +6,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use std::fmt;
 
 /// The most query parameters of a paged list that are passed on beside `n` and `last`. A registry
-/// that pages by a cursor of its own (quay: `next_page`) needs one.
-const CURSORS_MAX: usize = 4;
+/// that pages by a cursor of its own (quay: `next_page`) needs one or a few.
+const CURSORS_MAX: usize = 16;
 /// The longest of these, name and value together. Quay's is about 200 bytes.
 const CURSOR_BYTES_MAX: usize = 4096;
 
@@ -70,6 +70,9 @@ pub enum Route {
         digest: Digest,
         /// `?artifactType=`.
         artifact_type: Option<String>,
+        /// Any other parameters but `ns`: where a page begins, in the words of the upstream whose `Link` the
+        /// client copied them from.
+        cursor: Vec<(String, String)>,
     },
 }
 
@@ -162,13 +165,16 @@ impl fmt::Display for Target {
                 query.extend_pairs(page.query());
             }
             Route::Referrers {
-                artifact_type: Some(artifact_type),
+                artifact_type,
+                cursor,
                 ..
             } => {
-                query.append_pair("artifactType", artifact_type);
+                if let Some(artifact_type) = artifact_type {
+                    query.append_pair("artifactType", artifact_type);
+                }
+                query.extend_pairs(cursor);
             }
-            Route::Ping | Route::Manifest { .. } | Route::Blob { .. } | Route::Referrers { .. } => {
-            }
+            Route::Ping | Route::Manifest { .. } | Route::Blob { .. } => {}
         }
         match query.finish() {
             query if query.is_empty() => Ok(()),
@@ -221,6 +227,7 @@ impl Route {
                 path,
                 digest: Digest::parse(digest).map_err(NameError::Digest)?,
                 artifact_type: query.first("artifactType"),
+                cursor: query.others(&["artifactType"]),
             },
             _ if is_upload(name, word) => return Err(RouteError::Unsupported),
             _ => return Err(RouteError::NotFound),
@@ -281,21 +288,22 @@ impl Query {
             Some(_) => return Err(RouteError::Page),
             None => None,
         };
-        let is_cursor = |(key, value): &&(String, String)| {
-            !matches!(key.as_str(), "n" | "last" | "ns")
-                && key.len() + value.len() <= CURSOR_BYTES_MAX
-        };
         Ok(Page {
             limit,
             last: self.first("last"),
-            cursor: self
-                .0
-                .iter()
-                .filter(is_cursor)
-                .take(CURSORS_MAX)
-                .cloned()
-                .collect(),
+            cursor: self.others(&["n", "last"]),
         })
+    }
+
+    /// The parameters but these and `ns`, as many and as long as a cursor may be.
+    fn others(&self, known: &[&str]) -> Vec<(String, String)> {
+        let is_cursor = |(key, value): &&(String, String)| {
+            key != "ns"
+                && !known.contains(&key.as_str())
+                && key.len() + value.len() <= CURSOR_BYTES_MAX
+        };
+        let others = self.0.iter().filter(is_cursor).take(CURSORS_MAX);
+        others.cloned().collect()
     }
 }
 

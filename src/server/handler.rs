@@ -9,7 +9,7 @@ use super::respond::Refusal;
 use crate::clock::Clock;
 use crate::mirror::{BlobAnswer, BlobHead, Mirror, Source, Windows};
 use crate::oci::route::{Route, Target};
-use crate::oci::{AcceptClass, Digest, Page, Reference};
+use crate::oci::{Accept, AcceptClass, Digest, Page, Reference};
 use crate::telemetry::{Kind, Metrics};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version, header, request};
@@ -99,7 +99,7 @@ impl Handler {
         echo_ns: &mut bool,
     ) -> Result<Reply, Refusal> {
         let path = request.uri.path();
-        let ns = target.ns.as_deref();
+        let ns = target.ns.as_deref().or_else(|| namespace(request));
         *echo_ns = ns.is_some();
         match target.route {
             Route::Ping => Ok(Reply::own(reply::JSON, Bytes::from_static(b"{}"))),
@@ -124,12 +124,13 @@ impl Handler {
                 path: name,
                 digest,
                 artifact_type,
+                cursor,
             } => {
                 exchange.asks_for(Kind::Referrers, Some(Reference::Digest(digest)));
                 let source = self.resolve(request, ns, &name, exchange)?;
-                let asked = self
-                    .mirror
-                    .referrers(&source, &digest, artifact_type.as_deref());
+                let asked =
+                    self.mirror
+                        .referrers(&source, &digest, artifact_type.as_deref(), &cursor);
                 Ok(Reply::list(Box::pin(asked).await?, path, ns))
             }
         }
@@ -155,15 +156,25 @@ impl Handler {
         reference: &Reference,
         exchange: &mut Exchange,
     ) -> Result<Reply, Refusal> {
-        let (accept, by_digest) = match reference {
-            Reference::Tag(_) => (accept_class(&request.headers), false),
+        let headers = &request.headers;
+        let (class, by_digest) = match reference {
+            Reference::Tag(_) => (AcceptClass::from_headers(accepted(headers)), false),
             Reference::Digest(_) => (AcceptClass::ALL, true),
         };
         // An answer that the client did not list is served all the same, as registries do: it may
         // well understand it, and 406 is nothing that any client handles.
-        let answer = self.mirror.manifest(source, reference, accept).await?;
+        let answer = match self.mirror.manifest_at_hand(source, reference, class) {
+            Some(answer) => answer,
+            None => {
+                let accept = match reference {
+                    Reference::Tag(_) => Accept::from_headers(accepted(headers)),
+                    Reference::Digest(_) => Accept::of_digest(accepted(headers)),
+                };
+                self.mirror.manifest(source, reference, accept).await?
+            }
+        };
         exchange.found(&answer.digest);
-        Ok(Reply::manifest(&request.headers, answer, by_digest))
+        Ok(Reply::manifest(headers, answer, by_digest))
     }
 
     async fn blob(
@@ -279,9 +290,17 @@ fn respond(
     response
 }
 
-fn accept_class(headers: &HeaderMap) -> AcceptClass {
+/// The `Accept` headers of a request.
+fn accepted(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(header::ACCEPT).iter();
-    AcceptClass::from_headers(values.filter_map(|value| value.to_str().ok()))
+    values.filter_map(|value| value.to_str().ok())
+}
+
+/// `OCI-Namespace` of a request (dist-spec, "Registry proxying"). Where it contradicts `ns`, which clients have sent
+/// for longer, that counts.
+fn namespace(request: &request::Parts) -> Option<&str> {
+    let name = request.headers.get(OCI_NAMESPACE)?.to_str().ok()?.trim();
+    Some(name).filter(|name| !name.is_empty())
 }
 
 /// The host a request was sent to: `:authority` of HTTP/2 and that of an absolute target go before the

@@ -187,10 +187,11 @@ impl Reply {
     /// A list. `path` is the client's own, for the link to the next page; `ns` likewise.
     pub(super) fn list(answer: ListAnswer, path: &str, ns: Option<&str>) -> Self {
         let mut reply = Self::new(StatusCode::OK, Content::Full(answer.bytes), answer.outcome);
-        let media_type = HeaderValue::from_str(&answer.media_type).unwrap_or(JSON);
+        let media_type = HeaderValue::from_static(answer.media_type);
         reply.headers.insert(header::CONTENT_TYPE, media_type);
-        if let Some(filters) = answer.filters_applied {
-            reply.set(OCI_FILTERS_APPLIED, filters);
+        if answer.filtered {
+            let filter = HeaderValue::from_static("artifactType");
+            reply.headers.insert(OCI_FILTERS_APPLIED, filter);
         }
         if let Some(next) = answer.next {
             reply.link(next, path, ns);

@@ -32,6 +32,13 @@ pub(super) struct Authorization {
     made_of: Made,
 }
 
+impl Authorization {
+    /// Whether it is a token that a token server gave, which may be over.
+    pub(super) fn is_token(&self) -> bool {
+        matches!(self.made_of, Made::Token(_))
+    }
+}
+
 /// What an `Authorization` was made of, so that the right thing is dropped when it is refused.
 enum Made {
     /// A token of a token server.

@@ -22,6 +22,8 @@ use crate::telemetry::Metrics;
 /// an end before Content-Length is `Broken`.
 pub struct BlobBody {
     incoming: Incoming,
+    /// What is yielded before anything else: it was read before.
+    before: Option<Bytes>,
     idle_timeout: Duration,
     /// `Content-Length`.
     expected: Option<u64>,
@@ -45,6 +47,7 @@ impl BlobBody {
         idle_timeout: Duration,
     ) -> Self {
         Self {
+            before: None,
             idle_timeout,
             expected: content_length(response.headers()),
             received: 0,
@@ -57,6 +60,11 @@ impl BlobBody {
         }
     }
 
+    /// Yields these bytes first: what was read of it, or what that stands for.
+    pub(super) fn push_back(&mut self, bytes: Bytes) {
+        self.before = Some(bytes).filter(|bytes| !bytes.is_empty());
+    }
+
     /// Reports how it ends. One that is dropped before is no failure: nobody wanted the rest.
     pub(super) fn follow(&mut self, followed: Followed) {
         self.followed = Some(followed);
@@ -67,6 +75,9 @@ impl BlobBody {
     /// # Errors
     /// [`FetchError::Broken`], [`FetchError::Timeout`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
+        if let Some(bytes) = self.before.take() {
+            return Ok(Some(bytes));
+        }
         while !self.ended {
             let since = *self.waiting_since.get_or_insert_with(Instant::now);
             let idle = since + self.idle_timeout;
@@ -83,6 +94,9 @@ impl BlobBody {
 
     /// Whatever has arrived already, without waiting: `None` when nothing is ready (or it ended).
     pub fn try_next(&mut self) -> Option<Result<Bytes, FetchError>> {
+        if let Some(bytes) = self.before.take() {
+            return Some(Ok(bytes));
+        }
         while !self.ended {
             let frame = self.incoming.frame().now_or_never()?;
             if let Some(result) = self.take(frame).transpose() {

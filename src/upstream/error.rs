@@ -110,4 +110,37 @@ impl FetchError {
             | Self::Protocol(_) => false,
         }
     }
+
+    /// Whether a HEAD was refused so that GET may do: by whoever does not know it, has it behind another rule, or was
+    /// redirected to a URL that is signed for GET alone. Silence, a broken server and a limit are the same for both.
+    #[must_use]
+    pub fn refuses_head(&self) -> bool {
+        match self {
+            Self::NotFound { .. } | Self::Unauthorized | Self::Denied => true,
+            Self::Status(status) => {
+                matches!(status, 400..=407 | 409..=428 | 430..=499 | 501 | 505)
+            }
+            Self::RateLimited { .. }
+            | Self::Unavailable { .. }
+            | Self::RangeNotSatisfiable
+            | Self::Connect(_)
+            | Self::Timeout(_)
+            | Self::Broken(_)
+            | Self::TooLarge { .. }
+            | Self::Protocol(_)
+            | Self::Loop(_)
+            | Self::Login(_)
+            | Self::LoginRefused(_)
+            | Self::Busy
+            | Self::Inside(_)
+            | Self::Ourselves(_)
+            | Self::Token(_) => false,
+        }
+    }
+
+    /// Whether the upstream says that it has no such thing.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
 }

@@ -20,10 +20,11 @@ use super::client::{HttpClient, Way};
 use super::deadline::Deadline;
 use super::extent::{Extent, extent, nonsense};
 use super::fetch::CONTENT_DIGEST;
+use super::heads::Heads;
 use super::limits::{Cost, Limit, Said};
 use super::timings::Timings;
 use super::watch::Watch;
-use super::{EndpointId, FetchError, Parallel, Patience, redirect, status};
+use super::{EndpointId, FetchError, Parallel, Patience, coding, redirect, status};
 use crate::oci::{Digest, Repository, UpstreamName};
 use crate::telemetry::Kind;
 
@@ -40,6 +41,8 @@ pub(super) struct Inner {
     pub(super) watch: Arc<Watch>,
     /// `max_connections`.
     pub(super) permits: Arc<Semaphore>,
+    /// Where HEAD is refused.
+    pub(super) heads: Heads,
 }
 
 /// One base URL of an upstream, and the client for it and for where it redirects to.
@@ -166,10 +169,16 @@ impl Inner {
             status::drain(client, response, deadline).await;
             return Err(FetchError::Loop(host));
         }
+        if status == StatusCode::NOT_IMPLEMENTED
+            && (ask.method == Method::HEAD || ask.kind == Kind::Referrers)
+        {
+            // What it does not know it will not know in a moment either, and is not ill for it.
+            status::drain(client, response, deadline).await;
+            return Err(FetchError::Status(405));
+        }
         if !matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
             return Err(status::refusal(client, response, home, deadline).await);
         }
-        status::check_encoding(response.headers())?;
         if let Some(what) = ask.page_instead_of(response.headers()) {
             status::drain(client, response, deadline).await;
             return Err(nonsense(&format!("a web page instead of {what}")));
@@ -191,7 +200,8 @@ impl Inner {
             Wanted::Nothing => Body::Nothing,
             Wanted::Whole(what, limit) => {
                 let body = BlobBody::new(client, response, idle);
-                Body::Whole(body.whole(what, limit, deadline).await?)
+                let bytes = body.whole(what, limit, deadline).await?;
+                Body::Whole(coding::plain(what, &headers, bytes, limit).await?)
             }
         };
         Ok(Answer {
@@ -235,7 +245,9 @@ impl Endpoint {
         if !landed.wants_authorization() {
             return Ok(landed);
         }
-        if let Some(known) = &known {
+        // Who refuses HEAD alone may do so whoever asks: a token is had anew, and a password not blamed.
+        let is_head = ask.method == Method::HEAD;
+        if let Some(known) = known.as_ref().filter(|known| !is_head || known.is_token()) {
             auth.refused(known, deadline).await;
         }
         let headers = landed.response.headers().clone();
@@ -244,7 +256,7 @@ impl Endpoint {
             .challenged(self, ask.repository, &headers, deadline)
             .await?;
         let landed = self.follow(account, ask, Some(&fresh), deadline).await?;
-        if landed.wants_authorization() {
+        if landed.wants_authorization() && !is_head {
             auth.refused(&fresh, deadline).await;
         }
         Ok(landed)

@@ -10,14 +10,14 @@ use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LINK,
 use tokio::time::Instant;
 use url::form_urlencoded;
 
-use super::body::content_length;
+use super::coding::{self, CODED_BLOB_BYTES_MAX, Coding};
 use super::exchange::{Answer, Ask, Body, Inner, Wanted};
 use super::extent::nonsense;
 use super::health::{Health, Need};
 use super::{BlobBody, FetchError, Parallel};
 use crate::oci::link::{self, NextPage};
-use crate::oci::manifest::{MANIFEST_BYTES_MAX, media};
-use crate::oci::{AcceptClass, Digest, Reference, Repository, UpstreamName, media_type};
+use crate::oci::manifest::MANIFEST_BYTES_MAX;
+use crate::oci::{Accept, Digest, Reference, Repository, UpstreamName, list, media_type};
 use crate::telemetry::Kind;
 
 /// One of an upstream's endpoints, by its place in the configuration.
@@ -124,14 +124,12 @@ pub struct BlobFetch {
 /// A list, whole (bounded), as the upstream gave it.
 #[derive(Clone, Debug)]
 pub struct ListFetch {
-    /// The JSON body.
+    /// The body, of whatever it is.
     pub bytes: Bytes,
-    /// `Content-Type` without parameters.
-    pub content_type: Option<String>,
     /// The next page, from `Link`.
     pub next: Option<NextPage>,
-    /// `OCI-Filters-Applied`, for referrers.
-    pub filters_applied: Option<String>,
+    /// Whether `OCI-Filters-Applied` names `artifactType`.
+    pub filtered: bool,
 }
 
 /// One upstream. Cheap to clone.
@@ -223,10 +221,10 @@ impl Upstream {
         &self,
         repository: &Repository,
         reference: &Reference,
-        accept: AcceptClass,
+        accept: impl Into<Accept>,
         patience: Patience,
     ) -> Result<ManifestFetch, FetchError> {
-        self.manifest_from(repository, reference, accept, patience, &[])
+        self.manifest_from(repository, reference, &accept.into(), patience, &[])
             .await
     }
 
@@ -238,7 +236,7 @@ impl Upstream {
         &self,
         repository: &Repository,
         reference: &Reference,
-        accept: AcceptClass,
+        accept: &Accept,
         patience: Patience,
         endpoints: &[EndpointId],
     ) -> Result<ManifestFetch, FetchError> {
@@ -261,27 +259,6 @@ impl Upstream {
         })
     }
 
-    /// HEAD of a manifest.
-    ///
-    /// # Errors
-    /// [`FetchError`]; 405 is `Status(405)`.
-    pub async fn manifest_head(
-        &self,
-        repository: &Repository,
-        reference: &Reference,
-        accept: AcceptClass,
-        patience: Patience,
-    ) -> Result<ManifestHead, FetchError> {
-        let mut ask = manifest_ask(repository, reference, accept, Method::HEAD, Wanted::Nothing)?;
-        ask.patience = patience;
-        let Answer { headers, .. } = self.inner.ask(&ask).await?;
-        Ok(ManifestHead {
-            digest: digest(&headers),
-            content_type: content_type(&headers),
-            size: content_length(&headers),
-        })
-    }
-
     /// GET of a blob, or of a part of it.
     ///
     /// # Errors
@@ -298,30 +275,27 @@ impl Upstream {
         let answer = self.inner.ask(&ask).await?;
         let validator = etag(&answer.headers).map(|tag| (tag, answer.host));
         match answer.body {
-            Body::Stream(body, extent) => Ok(BlobFetch {
-                offset: extent.offset,
-                ranged: extent.ranged,
-                endpoint: answer.endpoint,
-                validator,
-                total: extent.total,
-                body,
-            }),
+            Body::Stream(mut body, extent) => {
+                let coding = Coding::of(&answer.headers);
+                let mut total = extent.total;
+                if coding != Coding::Identity && !extent.ranged {
+                    let upstream = &self.inner.name;
+                    tracing::info!(%upstream, %repository, %digest, ?coding, "a blob is labelled with a Content-Encoding, though identity was asked for; the digest decides");
+                    if total.is_none_or(|total| total <= CODED_BLOB_BYTES_MAX as u64) {
+                        total = coding::sort_out(&mut body, coding, digest).await?.or(total);
+                    }
+                }
+                Ok(BlobFetch {
+                    offset: extent.offset,
+                    ranged: extent.ranged,
+                    endpoint: answer.endpoint,
+                    validator,
+                    total,
+                    body,
+                })
+            }
             Body::Nothing | Body::Whole(_) => Err(nonsense("no body")),
         }
-    }
-
-    /// HEAD of a blob: its size, if the upstream says it.
-    ///
-    /// # Errors
-    /// [`FetchError`].
-    pub async fn blob_head(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-    ) -> Result<Option<u64>, FetchError> {
-        let ask = blob_ask(repository, digest, Method::HEAD, Wanted::Nothing);
-        let answer = self.inner.ask(&ask).await?;
-        Ok(content_length(&answer.headers))
     }
 
     /// One page of the tag list.
@@ -332,20 +306,17 @@ impl Upstream {
         &self,
         repository: &Repository,
         query: &[(String, String)],
+        patience: Patience,
     ) -> Result<ListFetch, FetchError> {
         self.list(Ask {
             kind: Kind::Tags,
             method: Method::GET,
             repository,
             rest: "tags/list".to_owned(),
-            query: encode(
-                query
-                    .iter()
-                    .map(|(name, value)| (name.as_str(), value.as_str())),
-            ),
-            accept: HeaderValue::from_static("application/json"),
+            query: encode(query),
+            accept: HeaderValue::from_static(list::TAGS),
             range: None,
-            patience: Patience::Wait,
+            patience,
             digest: None,
             endpoints: &[],
             lane: 0,
@@ -355,7 +326,7 @@ impl Upstream {
         .await
     }
 
-    /// The referrers of a digest.
+    /// One page of the referrers of a digest.
     ///
     /// # Errors
     /// [`FetchError`].
@@ -363,17 +334,18 @@ impl Upstream {
         &self,
         repository: &Repository,
         digest: &Digest,
-        artifact_type: Option<&str>,
+        query: &[(String, String)],
+        patience: Patience,
     ) -> Result<ListFetch, FetchError> {
         self.list(Ask {
             kind: Kind::Referrers,
             method: Method::GET,
             repository,
             rest: format!("referrers/{digest}"),
-            query: encode(artifact_type.map(|text| ("artifactType", text)).into_iter()),
-            accept: HeaderValue::from_static(media::OCI_INDEX),
+            query: encode(query),
+            accept: HeaderValue::from_static(list::REFERRERS),
             range: None,
-            patience: Patience::Wait,
+            patience,
             digest: None,
             endpoints: &[],
             lane: 0,
@@ -386,11 +358,12 @@ impl Upstream {
     async fn list(&self, ask: Ask<'_>) -> Result<ListFetch, FetchError> {
         let Answer { headers, body, .. } = self.inner.ask(&ask).await?;
         let links = headers.get_all(LINK).iter();
+        let filters = text(&headers, &FILTERS_APPLIED).unwrap_or_default();
+        let mut filters = filters.split(',').map(str::trim);
         Ok(ListFetch {
             bytes: whole(body),
-            content_type: content_type(&headers),
             next: link::next_page(links.filter_map(|value| value.to_str().ok())),
-            filters_applied: text(&headers, &FILTERS_APPLIED),
+            filtered: filters.any(|filter| filter == "artifactType"),
         })
     }
 }
@@ -404,7 +377,7 @@ impl fmt::Debug for Upstream {
 pub(super) fn manifest_ask<'a>(
     repository: &'a Repository,
     reference: &'a Reference,
-    accept: AcceptClass,
+    accept: &Accept,
     method: Method,
     body: Wanted,
 ) -> Result<Ask<'a>, FetchError> {
@@ -460,7 +433,7 @@ fn whole(body: Body) -> Bytes {
     }
 }
 
-fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
+fn encode(pairs: &[(String, String)]) -> Option<String> {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(pairs);
     Some(query.finish()).filter(|text| !text.is_empty())

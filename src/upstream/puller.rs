@@ -114,7 +114,7 @@ impl Puller {
     ) -> Result<PulledManifest, FetchError> {
         let deadline = Deadline::after(self.patience);
         let wanted = Wanted::Whole("a manifest", MANIFEST_BYTES_MAX);
-        let ask = manifest_ask(repository, reference, accept, Method::GET, wanted)?;
+        let ask = manifest_ask(repository, reference, &accept.into(), Method::GET, wanted)?;
         let (headers, body) = self.get(ask, deadline).await?;
         Ok(PulledManifest {
             bytes: body

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use super::auth::Auth;
 use super::client::HttpClient;
 use super::exchange::{Account, Endpoint, Inner};
+use super::heads::Heads;
 use super::health::Health;
 use super::limits::Limit;
 use super::login::Source;
@@ -96,6 +97,7 @@ impl Upstream {
                 timings,
                 watch: Arc::new(Watch::new(config.name.clone(), hosts, health, metrics)),
                 permits: Arc::new(Semaphore::new(connections)),
+                heads: Heads::default(),
             }),
         })
     }

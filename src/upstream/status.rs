@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use super::body::BlobBody;
 use super::client::HttpClient;
 use super::deadline::Deadline;
-use super::{FetchError, limits};
+use super::{FetchError, coding, limits};
 use crate::clock::{Clock, SystemClock};
 
 /// Turns an answer that is no success into an error. Its body is read, within a bound, for the error
@@ -26,9 +26,10 @@ pub(super) async fn refusal(
 ) -> FetchError {
     let status = response.status();
     let said = retry_after(response.headers());
-    let readable = check_encoding(response.headers()).is_ok();
+    let headers = response.headers().clone();
     let body = drain(client, response, deadline).await;
-    let body = if readable { &*body } else { &[] };
+    let body = coding::plain("an error", &headers, body, ERROR_BODY_BYTES_MAX).await;
+    let body = &*body.unwrap_or_default();
     match status {
         StatusCode::NOT_FOUND => FetchError::NotFound {
             code: error_code(body),

@@ -212,3 +212,24 @@ pub fn referrers_index(artifacts: &[(&Image, &str)]) -> Manifest {
         &json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}),
     )
 }
+
+/// A signed manifest of schema 1, under the digest of its payload, as its registry knows it; and that digest.
+pub fn signed_schema1() -> (Manifest, String) {
+    let base64 = |text: &str| {
+        use base64::Engine as _;
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text)
+    };
+    let (head, tail) = (
+        "{\n   \"schemaVersion\": 1,\n   \"name\": \"team/app\",\n   \"tag\": \"v1\",\n   \"fsLayers\": []",
+        "\n}",
+    );
+    let payload = sha256(format!("{head}{tail}").as_bytes());
+    let protected = json!({"formatLength": head.len(), "formatTail": base64(tail)}).to_string();
+    let signatures = json!([{"protected": base64(&protected), "signature": "x"}]);
+    let signed = Manifest {
+        digest: payload.clone(),
+        media_type: SCHEMA1_SIGNED.to_owned(),
+        bytes: format!("{head},\n   \"signatures\": {signatures}{tail}").into(),
+    };
+    (signed, payload)
+}

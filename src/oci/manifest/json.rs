@@ -25,6 +25,22 @@ pub(super) struct Document {
     pub(super) has_errors: bool,
     schema_version: Option<u64>,
     has_config: bool,
+    found: Found,
+}
+
+/// What tells kinds apart, however its name is written: Go's decoder, with which most clients read
+/// manifests, compares names without case.
+#[derive(Default)]
+struct Found {
+    /// A list of manifests that is not empty.
+    manifests: bool,
+    /// A config that names content, or a list of layers that is not empty.
+    image: bool,
+    /// A list of schema 1's layers that is not empty.
+    schema1: bool,
+    /// The first `mediaType`, and whether another one differs from it.
+    media_type: Option<String>,
+    media_types_differ: bool,
 }
 
 /// What stands in a manifest's lists, if its digest can be checked.
@@ -42,21 +58,48 @@ impl Document {
         object.0
     }
 
-    /// The media type that the structure shows, for documents of which nothing says it.
+    /// The media type that the structure shows, for documents that do not say it themselves.
+    ///
+    /// Docker's schema 2 differs from the OCI's formats by media types alone: what it holds says which.
     pub(super) fn structure(&self) -> Option<&'static str> {
-        if self.manifests.is_some() {
-            Some(media::OCI_INDEX)
-        } else if self.has_config && self.layers.is_some() {
-            Some(media::OCI_MANIFEST)
+        let is_docker = |descriptor: &Descriptor| {
+            let media_type = descriptor.media_type.as_deref().unwrap_or_default();
+            media_type.starts_with("application/vnd.docker.")
+        };
+        if let Some(manifests) = &self.manifests {
+            let docker = !manifests.is_empty() && manifests.iter().all(is_docker);
+            Some(if docker {
+                media::DOCKER_LIST
+            } else {
+                media::OCI_INDEX
+            })
+        } else if self.has_config && (self.layers.is_some() || self.schema_version == Some(2)) {
+            let docker = self.config.as_ref().is_some_and(is_docker);
+            Some(if docker {
+                media::DOCKER_MANIFEST
+            } else {
+                media::OCI_MANIFEST
+            })
         } else if self.blobs.is_some() {
             Some(media::OCI_ARTIFACT)
-        } else if !self.is_schema1() {
-            None
-        } else if self.signature.is_some() {
+        } else if self.is_schema1() {
+            // No registry sends it unsigned.
             Some(media::DOCKER_SCHEMA1_SIGNED)
         } else {
-            Some(media::DOCKER_SCHEMA1)
+            None
         }
+    }
+
+    /// Whether one client may read it as an index and another as an image (CVE-2021-41190).
+    pub(super) fn has_two_kinds(&self) -> bool {
+        let found = &self.found;
+        let kinds = [found.manifests, found.image, found.schema1];
+        kinds.into_iter().filter(|kind| *kind).count() > 1
+    }
+
+    /// Whether one client may go by the first of two types and another by the last.
+    pub(super) fn has_two_types(&self) -> bool {
+        self.found.media_types_differ
     }
 
     /// Whether the structure is that of schema 1.
@@ -75,6 +118,7 @@ impl Members for Document {
                     MediaType::Impossible => self.has_impossible_type = true,
                     MediaType::Unsaid => {}
                 }
+                self.found.say(self.media_type.as_deref());
             }
             "artifactType" => {
                 let artifact_type = value::<MediaType, _>(map)?;
@@ -84,23 +128,70 @@ impl Members for Document {
             "config" => {
                 let config = value::<Object<Parts>, _>(map)?.0;
                 self.has_config = config.is_some();
+                self.found.image |= config.as_ref().is_some_and(Parts::names_content);
                 self.config = config.and_then(Parts::descriptor);
             }
-            "layers" => self.layers = descriptors(map)?,
-            "blobs" => self.blobs = descriptors(map)?,
-            "manifests" => self.manifests = descriptors(map)?,
-            "fsLayers" => self.fs_layers = descriptors(map)?,
+            "layers" => self.layers = descriptors(map, &mut self.found.image)?,
+            "blobs" => self.blobs = descriptors(map, &mut false)?,
+            "manifests" => self.manifests = descriptors(map, &mut self.found.manifests)?,
+            "fsLayers" => self.fs_layers = descriptors(map, &mut self.found.schema1)?,
             "signatures" => {
                 let First(signature) = value::<First<Object<Signature>>, _>(map)?;
                 self.signature = signature
                     .and_then(|signature| signature.0)
                     .and_then(|signature| signature.protected);
             }
-            "errors" => self.has_errors = value::<List<Skipped>, _>(map)?.0.is_some(),
+            "errors" => self.has_errors = value::<List<Skipped>, _>(map)?.kept.is_some(),
+            _ => self.found.take(key, map)?,
+        }
+        Ok(())
+    }
+}
+
+impl Found {
+    fn say(&mut self, media_type: Option<&str>) {
+        let Some(media_type) = media_type else {
+            return;
+        };
+        match &self.media_type {
+            Some(first) => self.media_types_differ |= first != media_type,
+            None => self.media_type = Some(media_type.to_owned()),
+        }
+    }
+
+    /// Takes the value of a member that is none by its exact name.
+    fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match go_folded(key).as_str() {
+            "mediatype" => match value::<MediaType, _>(map)? {
+                MediaType::Type(media_type) => self.say(Some(&media_type)),
+                MediaType::Impossible => self.media_types_differ = true,
+                MediaType::Unsaid => {}
+            },
+            "manifests" => drop(descriptors(map, &mut self.manifests)?),
+            "layers" => drop(descriptors(map, &mut self.image)?),
+            "config" => {
+                let config = value::<Object<Parts>, _>(map)?.0;
+                self.image |= config.is_some_and(|config| config.names_content());
+            }
+            "fslayers" => drop(descriptors(map, &mut self.schema1)?),
             _ => skip(map)?,
         }
         Ok(())
     }
+}
+
+/// A name as Go's decoder compares it: lower case, and two letters beyond ASCII that fold to `s` and `k`.
+/// Empty for what is longer than any name that is looked for.
+fn go_folded(key: &str) -> String {
+    if key.len() > 24 {
+        return String::new();
+    }
+    let letters = key.chars().map(|letter| match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
+    });
+    letters.collect()
 }
 
 /// The members of a descriptor, before it is known whether it is one.
@@ -114,6 +205,10 @@ struct Parts {
 }
 
 impl Parts {
+    fn names_content(&self) -> bool {
+        self.digest.is_some()
+    }
+
     fn descriptor(self) -> Option<Descriptor> {
         Some(Descriptor {
             digest: Digest::parse(&self.digest.or(self.blob_sum)?).ok()?,
@@ -163,9 +258,15 @@ impl Members for Signature {
     }
 }
 
-/// The descriptors in the list under the current key; `None` when it is no list.
-fn descriptors<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<Vec<Descriptor>>, A::Error> {
-    value::<List<Object<Parts>>, _>(map).map(|list| list.0)
+/// The descriptors in the list under the current key; `None` when it is no list. `any` becomes true if
+/// there is anything in it.
+fn descriptors<'de, A: MapAccess<'de>>(
+    map: &mut A,
+    any: &mut bool,
+) -> Result<Option<Vec<Descriptor>>, A::Error> {
+    let list = value::<List<Object<Parts>>, _>(map)?;
+    *any |= list.any;
+    Ok(list.kept)
 }
 
 fn value<'de, T: Shape, A: MapAccess<'de>>(map: &mut A) -> Result<T, A::Error> {
@@ -268,10 +369,17 @@ impl Element for Object<Parts> {
 }
 
 /// All elements worth keeping; `None` when it is no list.
-struct List<T: Element>(Option<Vec<T::Kept>>);
+struct List<T: Element> {
+    kept: Option<Vec<T::Kept>>,
+    /// Whether it has any element, worth keeping or not.
+    any: bool,
+}
 impl<T: Element> Default for List<T> {
     fn default() -> Self {
-        Self(None)
+        Self {
+            kept: None,
+            any: false,
+        }
     }
 }
 impl<T: Element> Shape for List<T> {
@@ -279,8 +387,9 @@ impl<T: Element> Shape for List<T> {
         let mut kept = Vec::new();
         while let Some(Lenient(element)) = list.next_element::<Lenient<T>>()? {
             kept.extend(element.keep());
+            self.any = true;
         }
-        self.0 = Some(kept);
+        self.kept = Some(kept);
         Ok(())
     }
 }

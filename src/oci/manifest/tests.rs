@@ -125,30 +125,143 @@ fn foreign_layers_are_marked() {
     assert_eq!(foreign, [false, true, false]);
 }
 
+/// Media types are kept under the digest and serve every repository: what one upstream's header says must
+/// not change what another's clients read.
 #[test]
-fn the_content_type_is_kept_and_its_parameters_are_not() {
+fn the_bytes_say_what_they_are_whatever_the_header_says() {
+    let untyped = |mut document: Value| {
+        document.as_object_mut().unwrap().remove("mediaType");
+        document
+    };
+    let mut docker_image = untyped(image());
+    docker_image["config"]["mediaType"] = json!("application/vnd.docker.container.image.v1+json");
+    let mut docker_list = untyped(index());
+    docker_list["manifests"] = json!([descriptor(media::DOCKER_MANIFEST, "amd64")]);
+    let config_alone = json!({"schemaVersion": 2, "config": descriptor(CONFIG, "config")});
+    let mut odd = untyped(image());
+    odd["mediaType"] = json!(7);
+    let own = |media_type: &str| {
+        let mut document = image();
+        document["mediaType"] = json!(media_type);
+        document
+    };
+    let vendors = "application/vnd.cncf.oras.artifact.manifest.v1+json";
+    for (document, expected) in [
+        (untyped(image()), media::OCI_MANIFEST),
+        (docker_image, media::DOCKER_MANIFEST),
+        (untyped(index()), media::OCI_INDEX),
+        (docker_list, media::DOCKER_LIST),
+        (json!({"manifests": []}), media::OCI_INDEX),
+        (config_alone, media::OCI_MANIFEST),
+        (odd, media::OCI_MANIFEST),
+        (own(media::DOCKER_MANIFEST), media::DOCKER_MANIFEST),
+        (own(vendors), vendors),
+        // What is no type, or one that a browser would show, says nothing.
+        (own(""), media::OCI_MANIFEST),
+        (own("text/html"), media::OCI_MANIFEST),
+        (own("application/xhtml+xml"), media::OCI_MANIFEST),
+        (own("application/vnd.x+xml"), media::OCI_MANIFEST),
+        (own("application/json"), media::OCI_MANIFEST),
+    ] {
+        for content_type in [
+            None,
+            Some(media::OCI_MANIFEST),
+            Some(media::OCI_INDEX),
+            Some(media::DOCKER_MANIFEST),
+            Some(media::DOCKER_LIST),
+            Some(media::DOCKER_SCHEMA1),
+            Some("application/vnd.example+json"),
+            Some("text/html"),
+        ] {
+            let inspection = read(content_type, &document).unwrap();
+            assert_eq!(
+                inspection.media_type, expected,
+                "{content_type:?} {document}"
+            );
+            assert!(!inspection.by_header);
+        }
+    }
+}
+
+#[test]
+fn where_the_bytes_say_nothing_the_header_does() {
     for (content_type, expected) in [
         (
-            "application/vnd.oci.image.manifest.v1+json; charset=utf-8",
-            media::OCI_MANIFEST,
-        ),
-        (
             " Application/vnd.oci.image.Manifest.v1+json ;x=y",
-            "Application/vnd.oci.image.Manifest.v1+json",
+            Some("Application/vnd.oci.image.Manifest.v1+json"),
         ),
-        // Docker's types without a `mediaType` in the body were pushed in places: the header is all there is.
-        (media::DOCKER_MANIFEST, media::DOCKER_MANIFEST),
         (
             "application/vnd.example+json",
-            "application/vnd.example+json",
+            Some("application/vnd.example+json"),
         ),
-        ("application/x-example", "application/x-example"),
+        ("application/example+json", Some("application/example+json")),
+        ("application/x-example", None),
+        ("image/svg+xml", None),
+        ("application/vnd.example+xml", None),
+        ("application/problem+json", None),
+        ("application/vnd. x", None),
+        ("application/vnd.x/y", None),
     ] {
-        let mut document = image();
-        document.as_object_mut().unwrap().remove("mediaType");
-        let inspection = read(Some(content_type), &document).unwrap();
-        assert_eq!(inspection.media_type, expected, "{content_type}");
-        assert_eq!(inspection.children, image_children(), "{content_type}");
+        let inspection = read(Some(content_type), &json!({"a": 1}));
+        let said = inspection.ok().map(|inspection| {
+            assert!(inspection.by_header);
+            inspection.media_type
+        });
+        assert_eq!(said.as_deref(), expected, "{content_type}");
+    }
+}
+
+/// CVE-2021-41190: one client reads an index, another an image.
+#[test]
+fn what_can_be_read_in_two_ways_is_refused() {
+    let (layer, entry) = (
+        descriptor(LAYER, "one"),
+        descriptor(media::OCI_MANIFEST, "x"),
+    );
+    let config = descriptor(CONFIG, "config");
+    for document in [
+        format!(r#"{{"manifests":[{entry}],"layers":[{layer}]}}"#),
+        format!(r#"{{"manifests":[{entry}],"config":{config}}}"#),
+        format!(
+            r#"{{"mediaType":"{}","manifests":[{entry}],"layers":[{layer}]}}"#,
+            media::OCI_INDEX
+        ),
+        format!(
+            r#"{{"mediaType":"{}","manifests":[{entry}],"config":{config}}}"#,
+            media::OCI_MANIFEST
+        ),
+        format!(r#"{{"schemaVersion":1,"fsLayers":[{layer}],"layers":[{layer}]}}"#),
+        format!(r#"{{"MANIFESTS":[{entry}],"layers":[{layer}]}}"#),
+        format!(r#"{{"manife\u017fts":[{entry}],"layers":[{layer}]}}"#),
+        format!(r#"{{"manifests":[1],"layers":[2]}}"#),
+        format!(
+            r#"{{"mediaType":"{}","mediaType":"{}","layers":[{layer}]}}"#,
+            media::OCI_INDEX,
+            media::OCI_MANIFEST
+        ),
+        format!(
+            r#"{{"mediaType":"application/vnd.x","MediaType":"{}","layers":[{layer}]}}"#,
+            media::OCI_MANIFEST
+        ),
+    ] {
+        for content_type in [None, Some(media::OCI_INDEX), Some(media::OCI_MANIFEST)] {
+            assert_eq!(
+                inspect(content_type, document.as_bytes()),
+                Err(ManifestError::Ambiguous),
+                "{document}"
+            );
+        }
+    }
+    for document in [
+        format!(r#"{{"manifests":[{entry}],"layers":[]}}"#),
+        format!(r#"{{"manifests":[{entry}],"layers":null,"config":{{}}}}"#),
+        format!(r#"{{"manifests":[],"config":{config},"layers":[{layer}]}}"#),
+        format!(
+            r#"{{"mediaType":"{0}","mediaType":"{0}","layers":[{layer}]}}"#,
+            media::OCI_MANIFEST
+        ),
+    ] {
+        assert!(inspect(None, document.as_bytes()).is_ok(), "{document}");
     }
 }
 
@@ -227,11 +340,12 @@ fn what_is_no_manifest_is_refused() {
 #[test]
 fn an_unknown_vendors_document_is_passed_with_what_is_found() {
     let document = json!({
+        "mediaType": "application/vnd.example+json",
         "config": descriptor(CONFIG, "config"),
         "manifests": [descriptor(media::OCI_MANIFEST, "inner")],
         "blobs": [descriptor(LAYER, "blob")],
     });
-    let inspection = read(Some("application/vnd.example+json"), &document).unwrap();
+    let inspection = read(None, &document).unwrap();
     assert_eq!(
         inspection.children,
         [
@@ -242,41 +356,6 @@ fn an_unknown_vendors_document_is_passed_with_what_is_found() {
     );
     let inspection = read(Some("application/vnd.example+json"), &json!({})).unwrap();
     assert_eq!(inspection.children, []);
-}
-
-#[test]
-fn no_header_changes_what_the_bytes_say_they_are() {
-    // The same bytes may come from another upstream with another header; what is kept under their
-    // digest is served to all.
-    let mut document = image();
-    document["manifests"] = json!([descriptor(media::OCI_MANIFEST, "inner")]);
-    let own = document["mediaType"].clone();
-    for content_type in [
-        media::OCI_MANIFEST,
-        media::OCI_INDEX,
-        media::DOCKER_LIST,
-        "text/html",
-    ] {
-        let inspection = read(Some(content_type), &document).unwrap();
-        assert_eq!(inspection.media_type, own);
-        let kinds: Vec<_> = inspection.children.iter().map(|child| child.kind).collect();
-        assert_eq!(
-            kinds,
-            [ChildKind::Blob; 3],
-            "an ambiguous document is read as its type alone"
-        );
-    }
-    document.as_object_mut().unwrap().remove("mediaType");
-    for content_type in [media::OCI_MANIFEST, media::OCI_INDEX] {
-        let inspection = read(Some(content_type), &document).unwrap();
-        assert_eq!(
-            inspection.media_type,
-            media::OCI_INDEX,
-            "without a type its structure decides"
-        );
-        let kinds: Vec<_> = inspection.children.iter().map(|child| child.kind).collect();
-        assert_eq!(kinds, [ChildKind::Manifest]);
-    }
 }
 
 #[test]
@@ -415,7 +494,7 @@ fn a_signed_schema_1_manifest_is_known_by_its_payload() {
 fn an_unsigned_schema_1_manifest_has_no_other_digest() {
     let (bytes, _) = schema1(false);
     let inspection = inspect(None, &bytes).unwrap();
-    assert_eq!(inspection.media_type, media::DOCKER_SCHEMA1);
+    assert_eq!(inspection.media_type, media::DOCKER_SCHEMA1_SIGNED);
     assert_eq!(inspection.children, schema1_children());
     assert_eq!(inspection.schema1_payload, None);
 }
@@ -501,6 +580,9 @@ proptest! {
         if result == Err(ManifestError::ImpossibleType) {
             let says = |key: &str| members.get(key).is_some_and(Value::is_string);
             prop_assert!(says("mediaType") || says("artifactType"));
+            return Ok(());
+        }
+        if result == Err(ManifestError::Ambiguous) {
             return Ok(());
         }
         if !members.contains_key("errors") {

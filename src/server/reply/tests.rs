@@ -118,7 +118,7 @@ async fn a_blob_and_its_ranges() {
 #[test]
 fn a_list_links_to_the_clients_own_path_and_namespace() {
     let answer = ListAnswer {
-        media_type: "application/json".to_owned(),
+        media_type: "application/json",
         bytes: Bytes::from_static(b"{}"),
         next: Some(NextPage {
             query: vec![
@@ -126,7 +126,7 @@ fn a_list_links_to_the_clients_own_path_and_namespace() {
                 ("ns".to_owned(), "upstream's own".to_owned()),
             ],
         }),
-        filters_applied: Some("artifactType".to_owned()),
+        filtered: true,
         outcome: Outcome::Miss,
         warnings: Vec::new(),
     };

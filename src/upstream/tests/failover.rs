@@ -228,8 +228,11 @@ async fn a_web_page_is_no_answer_and_the_next_endpoint_is_asked() {
     let latest = latest();
     let head = upstream.manifest_head(&repository, &latest, all, Patience::Now);
     head.await.unwrap();
-    upstream.tags(&repository, &[]).await.unwrap();
-    let referrers = upstream.referrers(&repository, &digest, None);
+    upstream
+        .tags(&repository, &[], Patience::Now)
+        .await
+        .unwrap();
+    let referrers = upstream.referrers(&repository, &digest, &[], Patience::Now);
     referrers.await.unwrap();
     assert_eq!((portal.seen().len(), good.seen().len()), (4, 4));
     for number in 0..3 {

@@ -1,0 +1,182 @@
+//! HEAD, and where it is refused though GET is answered.
+//!
+//! Some registries do not know HEAD, or answer it by another rule than GET: with 404, 401, 403, or a redirect to a
+//! URL that is signed for GET. Once that has been seen of a repository, nobody is asked in vain for a while.
+
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::Method;
+use http::header::HeaderMap;
+use lru::LruCache;
+use tokio::time::Instant;
+
+use super::body::content_length;
+use super::coding::Coding;
+use super::exchange::{Answer, Wanted};
+use super::fetch::{blob_ask, content_type, digest, manifest_ask};
+use super::{BlobAsk, FetchError, ManifestHead, Patience, Upstream};
+use crate::oci::{Accept, Digest, Reference, Repository};
+use crate::telemetry::Kind;
+
+/// Repositories of one upstream that are remembered, each with its name of at most 255 bytes.
+const REPOSITORIES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
+/// How long it is believed: a proxy's rules are changed now and then, and HEAD costs no quota.
+const REFUSED_FOR: Duration = Duration::from_mins(10);
+
+/// Where HEAD was refused, and when.
+#[derive(Debug)]
+pub(super) struct Heads(Mutex<LruCache<(Kind, Repository), Instant>>);
+
+impl Default for Heads {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(REPOSITORIES_MAX)))
+    }
+}
+
+impl Heads {
+    /// Whether it is no use to ask with HEAD.
+    pub(super) fn are_refused(&self, kind: Kind, repository: &Repository, now: Instant) -> bool {
+        let mut refused = self.refused();
+        let since = refused.get(&(kind, repository.clone()));
+        since.is_some_and(|since| now.saturating_duration_since(*since) < REFUSED_FOR)
+    }
+
+    /// HEAD was refused, and GET answered.
+    pub(super) fn refuse(&self, kind: Kind, repository: &Repository, now: Instant) {
+        let mut refused = self.refused();
+        refused.put((kind, repository.clone()), now);
+    }
+
+    fn refused(&self) -> MutexGuard<'_, LruCache<(Kind, Repository), Instant>> {
+        // Each change is one insert.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Upstream {
+    /// HEAD of a manifest.
+    ///
+    /// # Errors
+    /// [`FetchError`]; of one that [refuses HEAD](FetchError::refuses_head) GET may know better.
+    pub async fn manifest_head(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        accept: impl Into<Accept>,
+        patience: Patience,
+    ) -> Result<ManifestHead, FetchError> {
+        if self.knows_no_head(Kind::Manifest, repository) {
+            return Err(FetchError::Status(405));
+        }
+        let (accept, nothing) = (accept.into(), Wanted::Nothing);
+        let mut ask = manifest_ask(repository, reference, &accept, Method::HEAD, nothing)?;
+        ask.patience = patience;
+        let Answer { headers, .. } = self.inner.ask(&ask).await?;
+        Ok(ManifestHead {
+            digest: digest(&headers),
+            content_type: content_type(&headers),
+            size: content_length(&headers),
+        })
+    }
+
+    /// HEAD of a manifest was refused, and GET answered: for a while HEAD is not tried in the repository.
+    pub fn refused_manifest_head(&self, repository: &Repository) {
+        self.refused_head(Kind::Manifest, repository);
+    }
+
+    fn refused_head(&self, kind: Kind, repository: &Repository) {
+        if self.knows_no_head(kind, repository) {
+            return;
+        }
+        let upstream = &self.inner.name;
+        tracing::info!(
+            %upstream, %repository, kind = kind.label(),
+            "HEAD is refused where GET is answered; it is not tried for a while"
+        );
+        self.inner.heads.refuse(kind, repository, Instant::now());
+    }
+
+    fn knows_no_head(&self, kind: Kind, repository: &Repository) -> bool {
+        let now = Instant::now();
+        self.inner.heads.are_refused(kind, repository, now)
+    }
+
+    /// Whether there is a blob, and its size, if the upstream says it: by HEAD, or by the head of a GET where that
+    /// is refused or does not say the size.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn blob_head(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<u64>, FetchError> {
+        let mut refused = false;
+        let is_there = !self.knows_no_head(Kind::Blob, repository) && {
+            let ask = blob_ask(repository, digest, Method::HEAD, Wanted::Nothing);
+            match self.inner.ask(&ask).await {
+                Ok(answer) => {
+                    let said = said_size(&answer.headers);
+                    // Some say 0 of whatever they do not know.
+                    if let Some(size) = said.filter(|size| *size > 0 || is_empty(digest)) {
+                        return Ok(Some(size));
+                    }
+                    true
+                }
+                // That it is not there is an answer, and as good as GET's.
+                Err(error) if error.refuses_head() && !error.is_absence() => {
+                    refused = true;
+                    false
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        match self.blob_probe(repository, digest).await {
+            Ok(size) => {
+                if refused {
+                    self.refused_head(Kind::Blob, repository);
+                }
+                Ok(size)
+            }
+            Err(error) if is_there && !error.is_absence() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same by GET, of one byte where that can be had; the rest of the answer is left alone.
+    async fn blob_probe(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<u64>, FetchError> {
+        let whole = BlobAsk::whole(repository, digest);
+        let first = BlobAsk {
+            end: Some(1),
+            ..whole
+        };
+        let fetched = match self.blob(&first).await {
+            // There is no first byte of an empty blob; and some answer any Range with nonsense.
+            Err(FetchError::RangeNotSatisfiable) if is_empty(digest) => return Ok(Some(0)),
+            Err(FetchError::RangeNotSatisfiable | FetchError::Protocol(_)) => {
+                self.blob(&whole).await
+            }
+            fetched => fetched,
+        };
+        let total = fetched?.total;
+        Ok(total.filter(|size| *size > 0 || is_empty(digest)))
+    }
+}
+
+/// `Content-Length`, where it is the content's own.
+fn said_size(headers: &HeaderMap) -> Option<u64> {
+    let size = content_length(headers)?;
+    (Coding::of(headers) == Coding::Identity).then_some(size)
+}
+
+/// Whether it is the digest of no bytes.
+fn is_empty(digest: &Digest) -> bool {
+    *digest == Digest::of(digest.algorithm(), b"")
+}
