@@ -84,7 +84,8 @@ use crate::upstream::{FetchError, Pseudonym, Upstream};
 /// Manifests kept in memory, in bytes.
 const HOT_MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Fills that go on although nobody reads them any more.
+/// Fills from one upstream that go on although nobody reads them any more: slow ones of one are not in the way of
+/// another's.
 const FILLS_UNATTENDED_MAX: usize = 32;
 
 /// Memory for what upstreams' headers said of manifests that do not say themselves what they are, in bytes.
@@ -160,7 +161,7 @@ struct Inner {
     said_types: Cache<(Source, Digest), Arc<str>>,
     failed_tags: Cache<(Source, Tag), LastFailure>,
     negative: Negative,
-    unattended: Arc<Semaphore>,
+    unattended: HashMap<UpstreamName, Arc<Semaphore>>,
     passes: Arc<Semaphore>,
     not_stored: Seldom,
     /// A permit for the one run of `verify`.
@@ -185,6 +186,13 @@ impl Mirror {
         let weigh = |_: &Digest, manifest: &Arc<Manifest>| {
             u32::try_from(manifest.bytes.len()).unwrap_or(u32::MAX)
         };
+        let names = parts
+            .upstreams
+            .iter()
+            .map(|upstream| upstream.name().clone());
+        let unattended = names
+            .map(|name| (name, Arc::new(Semaphore::new(FILLS_UNATTENDED_MAX))))
+            .collect();
         let upstreams = parts
             .upstreams
             .into_iter()
@@ -216,7 +224,7 @@ impl Mirror {
                     .build(),
                 failed_tags: Cache::new(FAILED_TAGS_MAX),
                 negative: Negative::default(),
-                unattended: Arc::new(Semaphore::new(FILLS_UNATTENDED_MAX)),
+                unattended,
                 passes: Arc::new(Semaphore::new(PASSES_MAX)),
                 not_stored: Seldom::default(),
                 verifying: Arc::new(Semaphore::new(1)),

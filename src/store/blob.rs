@@ -10,7 +10,7 @@ use super::disk::DiskFile;
 use super::fill::{Handed, READ_BYTES};
 use super::windows::{self, Ahead, FIRST_WINDOW_BYTES, Kept, WINDOW_BYTES, Windows};
 use super::{LookedAt, Store};
-use crate::oci::{Digest, Hasher};
+use crate::oci::Digest;
 
 /// Keeps a stored blob from being evicted. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -94,18 +94,6 @@ impl Blob {
     #[must_use]
     pub fn looked_at(&self) -> LookedAt {
         LookedAt(Some(Arc::clone(&self.file)))
-    }
-
-    /// The digest of what the file holds. Blocks: not for async code.
-    pub(super) fn hash(&self) -> io::Result<Digest> {
-        let mut hasher = Hasher::new(self.digest().algorithm());
-        let mut position = 0;
-        while position < self.size {
-            let bytes = self.file.read_at(position, READ_BYTES)?;
-            position += bytes.len() as u64;
-            hasher.update(&bytes);
-        }
-        Ok(hasher.finish())
     }
 
     /// These bytes, if the kernel has them in memory: waits for no disk. `None`: read them otherwise.

@@ -398,22 +398,6 @@ impl Store {
         Some(Blob::new(size, file, pin))
     }
 
-    /// Whether a stored blob still hashes to its name. One that does not is removed.
-    pub async fn verify(&self, blob: &Blob) -> bool {
-        let (digest, whole) = (*blob.digest(), blob.clone());
-        let hashed = tokio::task::spawn_blocking(move || whole.hash()).await;
-        let why = match hashed.map_err(io::Error::other).flatten() {
-            Ok(found) if found == digest => return true,
-            Ok(found) => format!("its content hashes to {found}"),
-            Err(error) => {
-                self.unreadable(&digest, &error, blob.looked_at()).await;
-                return false;
-            }
-        };
-        self.damaged(&digest, &why, blob.looked_at()).await;
-        false
-    }
-
     /// Opens the partial file of a fill, reserving `expected` bytes if known.
     ///
     /// # Errors

@@ -159,7 +159,9 @@ pub fn whole(value: f64) -> u64 {
 }
 
 fn digest_of(path: &Path) -> String {
-    format!("sha256:{}", path.file_name().unwrap().to_str().unwrap())
+    let name = path.file_name().unwrap().to_str().unwrap();
+    // A fill's name goes on with its upstream's.
+    format!("sha256:{}", name.split('@').next().unwrap())
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {

@@ -181,6 +181,48 @@ async fn what_is_stored_is_not_gone_on_with_for_nobody() {
     assert_counted(&two, &blob).await;
 }
 
+/// Slow downloads that everybody has left took the places of all upstreams' downloads that nobody waits for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn downloads_that_one_upstreams_clients_left_end_no_other() {
+    let two = Two::new().await;
+    let mut gates = Vec::new();
+    for seed in 0..40 {
+        let blob = Blob::noise(50_000 + seed, 300_000);
+        two.other.put_blob("org/app", &blob);
+        let gate = two.other.gate(&blob.digest);
+        gate.release(10_000);
+        let range = [("range", "bytes=100-200")];
+        let path = Two::other_path(&blob);
+        two.mirror
+            .get_with(&path, &range)
+            .await
+            .assert_bytes(206, &blob.bytes[100..=200]);
+        gates.push(gate);
+    }
+    for gate in &gates {
+        gate.release(1000);
+    }
+    let blob = Blob::noise(912, 4 * MIB);
+    two.right.put_blob("team/app", &blob);
+    let gate = two.right.gate(&blob.digest);
+    gate.release(MIB);
+    let mut ours = two.mirror.open(&Two::right_path(&blob)).await;
+    ours.exactly(1000).await;
+    drop(ours);
+    two.mirror
+        .wait_for_metrics("the reader to be gone", |samples| {
+            samples.sum("roadstead_readers_in_flight", &[]) == 0.0
+        })
+        .await;
+    gate.open();
+    two.mirror
+        .wait_for_metrics("the blob to be stored", |samples| {
+            samples.sum("roadstead_cache_blobs", &[]) == 1.0
+        })
+        .await;
+    assert_eq!(two.right.counters().blob_gets(&blob.digest), 1);
+}
+
 /// (e) Whoever had joined the other upstream's transfer was broken off with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_bytes_of_one_upstream_break_no_transfer_of_another() {

@@ -523,9 +523,10 @@ impl<'a> Job<'a> {
         if partial.readers() > 0 {
             state.unattended = None;
         } else if state.unattended.is_none() {
-            let permit = Arc::clone(&self.mirror.unattended).try_acquire_owned();
-            let busy = MirrorError::Busy("too many downloads that nobody waits for");
-            state.unattended = Some(permit.map_err(|_| busy)?);
+            let busy = || MirrorError::Busy("too many downloads that nobody waits for");
+            let places = self.mirror.unattended.get(&self.source.upstream);
+            let permit = Arc::clone(places.ok_or_else(busy)?).try_acquire_owned();
+            state.unattended = Some(permit.map_err(|_| busy())?);
         }
         Ok(())
     }

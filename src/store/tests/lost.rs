@@ -231,7 +231,7 @@ async fn a_blob_that_cannot_be_read_and_has_no_file_any_more_is_forgotten() {
     let blob = store.blob(&digest).await.unwrap();
     std::fs::remove_file(path_of(dir.path(), &digest)).unwrap();
     disk.turn(true);
-    assert!(!store.verify(&blob).await);
+    assert!(blob.reader(None).next().await.is_err());
     assert_eq!(store.contains(&digest), None);
 }
 
