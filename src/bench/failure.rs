@@ -117,7 +117,7 @@ impl Cause {
             FetchError::RangeNotSatisfiable => Self::Status(416),
             FetchError::Loop(_) => Self::Status(508),
             FetchError::Status(status) => Self::Status(*status),
-            FetchError::Connect(_) | FetchError::Busy => Self::Connect,
+            FetchError::Connect(_) | FetchError::Busy | FetchError::Limited => Self::Connect,
             FetchError::Timeout(_) => Self::Timeout,
             FetchError::Broken(_) => Self::Cut,
             FetchError::TooLarge { .. }

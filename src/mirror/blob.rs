@@ -60,6 +60,7 @@ impl Inner {
         asked: Option<ByteRange>,
     ) -> Result<BlobAnswer, MirrorError> {
         let answer_by = Instant::now() + ANSWER_WAIT_MAX;
+        let mut told = None;
         for _ in 0..ATTEMPTS_MAX {
             if let Some(answer) = self.stored_blob(source, digest).await? {
                 return Ok(answer);
@@ -71,6 +72,7 @@ impl Inner {
                 Seat::Join {
                     fill,
                     source: for_whom,
+                    waits: _waits,
                 } => {
                     // What upstream sends for this repository needs no further proof that it is there.
                     if for_whom != *source {
@@ -88,12 +90,16 @@ impl Inner {
                         Err(Ended::Failed(MirrorError::NotStored { .. })) => {
                             return self.bypass(source, digest, answer_by).await;
                         }
+                        // It failed for whoever asked first, by another way or with too much else.
+                        Err(Ended::Failed(error)) if error.is_the_askers_own() => {
+                            told = Some(error)
+                        }
                         // Its repository or upstream may have failed where ours would not.
                         Err(_) if for_whom != *source => {}
                         Err(ended) => return Err(ended.into()),
                     }
                 }
-                Seat::Lead(lead) => {
+                Seat::Lead(lead, _waits) => {
                     let fill = lead.fill.clone();
                     let (mirror, source_asked, wanted) =
                         (Arc::clone(self), source.clone(), *digest);
@@ -121,7 +127,7 @@ impl Inner {
                 }
             }
         }
-        Err(MirrorError::Busy("the blob comes and goes"))
+        Err(told.unwrap_or(MirrorError::Busy("the blob comes and goes")))
     }
 
     async fn filling(
@@ -188,7 +194,7 @@ impl Inner {
                 });
             }
         }
-        let total = self.head_blob(source, digest).await?;
+        let total = self.ask_head(source, digest, ChildKind::Blob).await?;
         Ok(BlobHead {
             total,
             outcome: Outcome::Bypass,

@@ -11,17 +11,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::answer::{BlobAnswer, Content};
+use super::shares::Slot;
 use super::transfer::{Budget, retry_after};
 use super::{Inner, MirrorError, Source};
 use crate::clock::Timestamp;
+use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Hasher};
 use crate::store::{HELD_BACK_BYTES, Handed};
-use crate::telemetry::{Kind, Outcome};
-use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, OnBehalf};
+use crate::telemetry::{Kind, Limit, Outcome};
+use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, OnBehalf, Work};
 
 /// Passes at the same time. Each is a connection to upstream of its own and up to some hundred KiB in
 /// memory: a fleet that pulls through a full disk must not become a flood.
@@ -47,7 +49,7 @@ pub(super) struct Passage {
     behalf: OnBehalf,
     /// Until then the client can be answered with an error.
     answer_by: Instant,
-    _permit: Arc<OwnedSemaphorePermit>,
+    slot: Arc<Slot>,
 }
 
 /// The client's side of a pass. Dropping it ends the pass.
@@ -69,11 +71,11 @@ impl Inner {
         digest: &Digest,
         answer_by: Instant,
     ) -> Result<BlobAnswer, MirrorError> {
-        let permit = self.permit_pass()?;
+        let (behalf, slot) = self.permit_pass(source, OnBehalf::current())?;
         let link = self.store.link(source, digest).await;
         let total = match link.and_then(|link| link.size) {
             Some(size) => Some(size),
-            None => self.head_blob(source, digest).await?,
+            None => self.ask_head(source, digest, ChildKind::Blob).await?,
         };
         Ok(BlobAnswer {
             total,
@@ -83,9 +85,9 @@ impl Inner {
                 source: source.clone(),
                 digest: *digest,
                 total,
-                behalf: OnBehalf::current(),
+                behalf,
                 answer_by,
-                _permit: permit,
+                slot,
             }),
         })
     }
@@ -98,7 +100,7 @@ impl Inner {
         behalf: OnBehalf,
         handed: Handed,
     ) -> Result<Pass, MirrorError> {
-        let permit = self.permit_pass()?;
+        let (behalf, slot) = self.permit_pass(&source, behalf)?;
         let passage = Passage {
             mirror: Arc::clone(self),
             source,
@@ -106,16 +108,20 @@ impl Inner {
             total: handed.total,
             behalf,
             answer_by: Instant::now(),
-            _permit: permit,
+            slot,
         };
         Ok(passage.begin(handed))
     }
 
-    fn permit_pass(&self) -> Result<Arc<OwnedSemaphorePermit>, MirrorError> {
-        let permit = Arc::clone(&self.passes).try_acquire_owned();
-        permit
-            .map(Arc::new)
-            .map_err(|_| MirrorError::Busy("too many blobs that cannot be stored"))
+    /// A place for a pass, as which part of whose work it is done.
+    fn permit_pass(
+        &self,
+        source: &Source,
+        behalf: OnBehalf,
+    ) -> Result<(OnBehalf, Arc<Slot>), MirrorError> {
+        let work = Work::of(&behalf);
+        let slot = self.passes.take(&source.upstream, behalf.client(), &work)?;
+        Ok((behalf.as_part_of(work), Arc::new(slot)))
     }
 
     /// Says, not too often, that something cannot be stored. Of a disk that fails the store has told, once.
@@ -254,10 +260,12 @@ impl Carrier {
     async fn run(mut self, handed: Handed) {
         let sender = self.sender.clone();
         let stop = self.passage.mirror.stop.clone();
+        let given_up = self.passage.slot.given_up().clone();
         let ended = tokio::select! {
             biased;
             () = sender.closed() => return,
             () = stop.cancelled() => Err(MirrorError::ShuttingDown),
+            () = given_up.cancelled() => Err(MirrorError::Limited(Limit::Passes)),
             ended = self.all(handed) => ended,
         };
         // Fails when the client has just gone.
@@ -366,7 +374,12 @@ impl Carrier {
                 let from = usize::try_from(wanted.start - at).unwrap_or(usize::MAX);
                 let to = usize::try_from(wanted.end - at).unwrap_or(usize::MAX);
                 let part = bytes.slice(from.min(bytes.len())..to.min(bytes.len()));
-                self.take(part).await?;
+                tokio::select! {
+                    biased;
+                    taken = self.take(part) => taken?,
+                    // A client that takes nothing keeps no connection from others.
+                    () = fetched.body.recalled() => return Err(Failure::Broken(FetchError::Busy)),
+                }
             }
             at = next;
         }
@@ -383,7 +396,7 @@ impl Carrier {
         }
     }
 
-    /// Takes in bytes, and gives the client what may be given.
+    /// Takes in bytes, and gives the client what may be given. The bytes are taken in before anything is waited for.
     async fn take(&mut self, bytes: Bytes) -> Result<(), MirrorError> {
         self.position += bytes.len() as u64;
         if let Some(check) = &mut self.check {
@@ -399,17 +412,20 @@ impl Carrier {
 
     /// Gives the client what is held up to there.
     async fn give(&mut self, end: u64) -> Result<(), MirrorError> {
-        while self.given < end
-            && let Some(mut bytes) = self.held.pop_front()
-        {
+        while self.given < end && !self.held.is_empty() {
+            // It waits for a client that is slow, and the one that has gone ends the pass. Nothing is lost when it is
+            // waited for no longer.
+            let sent = self.sender.reserve().await;
+            let sent = sent.map_err(|_gone| MirrorError::Busy("nobody waits for it"))?;
+            let Some(mut bytes) = self.held.pop_front() else {
+                break;
+            };
             let room = usize::try_from(end - self.given).unwrap_or(usize::MAX);
             if bytes.len() > room {
                 self.held.push_front(bytes.split_off(room));
             }
             self.given += bytes.len() as u64;
-            // It waits for a client that is slow, and the one that has gone ends the pass.
-            let sent = self.sender.send(Ok(Some(bytes))).await;
-            sent.map_err(|_gone| MirrorError::Busy("nobody waits for it"))?;
+            sent.send(Ok(Some(bytes)));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::oci::Digest;
 use crate::store::{Ended, StoreError};
-use crate::telemetry::Kind;
+use crate::telemetry::{Kind, Limit};
 use crate::upstream::{FetchError, Loop};
 use std::time::Duration;
 
@@ -57,6 +57,9 @@ pub enum MirrorError {
     /// Too many fills or readers at once: 503.
     #[error("too busy: {0}")]
     Busy(&'static str),
+    /// This client has its share of this, and nothing is left beside it: 429.
+    #[error("this client has its share: {}", .0.label())]
+    Limited(Limit),
     /// The mirror is shutting down: 503.
     #[error("shutting down")]
     ShuttingDown,
@@ -107,6 +110,7 @@ impl MirrorError {
             FetchError::Loop(host) => Self::Loop(Loop::Told(host)),
             FetchError::Ourselves(host) => Self::Loop(Loop::Ourselves(host)),
             FetchError::Busy => Self::Busy("all connections to upstream are in use"),
+            FetchError::Limited => Self::Limited(Limit::UpstreamConnections),
         }
     }
 
@@ -128,6 +132,7 @@ impl MirrorError {
             | Self::WrongContent { .. }
             | Self::ManifestInvalid(_)
             | Self::Busy(_)
+            | Self::Limited(_)
             | Self::ShuttingDown
             | Self::Loop(_)
             | Self::NotStored { .. }
@@ -151,11 +156,19 @@ impl MirrorError {
             | Self::WrongContent { .. }
             | Self::ManifestInvalid(_)
             | Self::Busy(_)
+            | Self::Limited(_)
             | Self::ShuttingDown
             | Self::Loop(_)
             | Self::NotStored { .. }
             | Self::Store(_) => None,
         }
+    }
+
+    /// Whether it is about whoever asked first, and nobody who waits for the same: by which way it came, or how much
+    /// else it asks for.
+    #[must_use]
+    pub(super) fn is_the_askers_own(&self) -> bool {
+        matches!(self, Self::Loop(_) | Self::Limited(_))
     }
 
     /// Whether upstream says that there is no such thing.
@@ -205,6 +218,7 @@ mod tests {
             (FetchError::Login(text()), Failure::Unreachable),
             (FetchError::Token(text()), Failure::Unreachable),
             (FetchError::Busy, Failure::Unreachable),
+            (FetchError::Limited, Failure::Unreachable),
             (FetchError::Status(418), Failure::Unreachable),
             (FetchError::Status(500), Failure::ServerError),
             (FetchError::Status(599), Failure::ServerError),

@@ -1,41 +1,50 @@
-//! One piece of work for everybody who asks at the same time.
-//!
-//! [`Fills`] is the table of blobs on their way; [`Flights`] shares the answer
-//! to a small question (a manifest, a HEAD). In both the work belongs to the
+//! The blobs on their way: one fill for everybody who asks for the same at the same time. The work belongs to the
 //! mirror: whoever asked may hang up.
 
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::CancellationToken;
 
+use super::shares::{Shares, Slot, Stays};
 use super::{MirrorError, Source};
 use crate::oci::{Digest, UpstreamName};
 use crate::store::{self, Fill, FillKey};
-use crate::upstream::carry;
+use crate::telemetry::Limit;
+use crate::upstream::{OnBehalf, Work};
 
 /// Fills at the same time: each has a file, a connection and up to a megabyte
 /// in memory.
 const FILLS_MAX: usize = 512;
 
-/// Different small questions under way at the same time.
-const FLIGHTS_MAX: usize = 4096;
-
 type Opening = store::fill::Opening<MirrorError>;
 
 /// The fills under way: what has not been checked is one upstream's alone.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fills {
     table: Mutex<HashMap<FillKey, Entry>>,
     next: AtomicU64,
+    shares: Arc<Shares>,
+}
+
+impl Default for Fills {
+    fn default() -> Self {
+        Self {
+            table: Mutex::default(),
+            next: AtomicU64::new(0),
+            shares: Shares::new(Limit::Transfers, FILLS_MAX, Stays::Sent),
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Entry {
     id: u64,
+    /// Who waits for it to begin.
+    waiting: usize,
+    work: Arc<Work>,
+    given_up: CancellationToken,
     source: Source,
     fill: Fill<MirrorError>,
 }
@@ -49,11 +58,17 @@ pub(super) enum Seat {
     Join {
         fill: Fill<MirrorError>,
         source: Source,
+        /// Kept until it has begun.
+        waits: Waits,
     },
     /// Nobody fetches it: the caller must, or drop the lead, which tells all
     /// who joined that it failed.
-    Lead(Lead),
+    Lead(Lead, Waits),
 }
+
+/// Somebody waits for a fill to begin. With the last one who leaves before anything was sent it is given up.
+#[derive(Debug)]
+pub(super) struct Waits(Seated);
 
 /// The duty to fetch a blob.
 #[derive(Debug)]
@@ -61,14 +76,29 @@ pub(super) struct Lead {
     pub(super) opening: Opening,
     pub(super) fill: Fill<MirrorError>,
     pub(super) place: Place,
+    pub(super) work: Arc<Work>,
 }
 
 /// A fill's place in the table, given up when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
+    seated: Seated,
+    slot: Slot,
+}
+
+/// A fill in the table, if it is still there.
+#[derive(Debug)]
+struct Seated {
     fills: Arc<Fills>,
     key: FillKey,
     id: u64,
+}
+
+impl Place {
+    /// Cancelled when nobody wants the fill before it has begun, or its place is somebody else's.
+    pub(super) fn given_up(&self) -> &CancellationToken {
+        self.slot.given_up()
+    }
 }
 
 impl Fills {
@@ -82,38 +112,51 @@ impl Fills {
     ) -> Result<Seat, MirrorError> {
         let key = FillKey::new(&source.upstream, *digest);
         let mut table = self.table();
-        if let Some(entry) = table.get(&key).filter(|entry| !entry.fill.has_failed()) {
+        let seated = |id: u64| Seated {
+            fills: Arc::clone(self),
+            key,
+            id,
+        };
+        let running = table.get_mut(&key);
+        if let Some(entry) = running.filter(|entry| !entry.fill.has_failed()) {
+            entry.waiting += 1;
+            entry.work.join();
             return Ok(Seat::Join {
                 fill: entry.fill.clone(),
                 source: entry.source.clone(),
+                waits: Waits(seated(entry.id)),
             });
         }
         if stored() {
             return Ok(Seat::Stored);
         }
-        if table.len() >= FILLS_MAX {
-            return Err(MirrorError::Busy("too many blobs are being fetched"));
-        }
+        let behalf = OnBehalf::current();
+        let work = Work::of(&behalf);
+        let slot = self.shares.take(&source.upstream, behalf.client(), &work)?;
         let (opening, fill) = store::fill(key);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         table.insert(
             key,
             Entry {
                 id,
+                waiting: 1,
+                work: Arc::clone(&work),
+                given_up: slot.given_up().clone(),
                 source: source.clone(),
                 fill: fill.clone(),
             },
         );
         let place = Place {
-            fills: Arc::clone(self),
-            key,
-            id,
+            seated: seated(id),
+            slot,
         };
-        Ok(Seat::Lead(Lead {
+        let lead = Lead {
             opening,
             fill,
             place,
-        }))
+            work,
+        };
+        Ok(Seat::Lead(lead, Waits(seated(id))))
     }
 
     /// The fill of `digest` from this upstream, if it is on its way.
@@ -156,116 +199,41 @@ impl Fills {
     }
 }
 
+impl Seated {
+    /// A failed fill's place may have been taken over by a new one.
+    fn find<'a>(&self, table: &'a mut HashMap<FillKey, Entry>) -> Option<&'a mut Entry> {
+        let entry = table.get_mut(&self.key);
+        entry.filter(|entry| entry.id == self.id)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut table = self.fills.table();
-        // A failed fill's place may have been taken over by a new one.
-        if table
-            .get(&self.key)
-            .is_some_and(|entry| entry.id == self.id)
-        {
-            table.remove(&self.key);
+        let Self { seated, .. } = self;
+        let mut table = seated.fills.table();
+        if seated.find(&mut table).is_some() {
+            table.remove(&seated.key);
         }
     }
 }
 
-/// Whether an answer was fetched for the asker or for somebody before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    Leader,
-    Follower,
-}
-
-/// Questions under way, by key.
-#[derive(Debug)]
-pub(super) struct Flights<K, V> {
-    table: Mutex<HashMap<K, watch::Receiver<Option<V>>>>,
-}
-
-impl<K, V> Default for Flights<K, V> {
-    fn default() -> Self {
-        Self {
-            table: Mutex::default(),
-        }
-    }
-}
-
-impl<K, V> Flights<K, V>
-where
-    K: Clone + Eq + Hash + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
-    /// The answer to `key`: `ask` runs on `tasks` unless it is running already.
-    ///
-    /// # Errors
-    /// [`MirrorError::Busy`] when there are too many questions, or when the one
-    /// that was under way vanished.
-    pub(super) async fn run<F>(
-        self: &Arc<Self>,
-        key: K,
-        tasks: &TaskTracker,
-        ask: impl FnOnce() -> F + Send,
-    ) -> Result<(V, Role), MirrorError>
-    where
-        F: Future<Output = V> + Send + 'static,
-    {
-        let (mut answer, role) = {
-            let mut table = self.table();
-            if let Some(running) = table.get(&key) {
-                (running.clone(), Role::Follower)
-            } else if table.len() >= FLIGHTS_MAX {
-                return Err(MirrorError::Busy("too many questions to upstream"));
-            } else {
-                let (sender, receiver) = watch::channel(None);
-                table.insert(key.clone(), receiver.clone());
-                let landing = Landing {
-                    flights: Arc::clone(self),
-                    key,
-                };
-                let asking = ask();
-                tasks.spawn(carry(async move {
-                    let value = asking.await;
-                    // Off the table first: whoever comes now asks anew.
-                    drop(landing);
-                    sender.send_replace(Some(value));
-                }));
-                (receiver, Role::Leader)
-            }
-        };
-        let landed = answer.wait_for(Option::is_some).await;
-        let value = landed.ok().and_then(|value| value.clone());
-        Ok((
-            value.ok_or(MirrorError::Busy("a request to upstream was given up"))?,
-            role,
-        ))
-    }
-
-    fn table(&self) -> MutexGuard<'_, HashMap<K, watch::Receiver<Option<V>>>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Takes a question off the table, however it ends.
-struct Landing<K: Eq + Hash, V> {
-    flights: Arc<Flights<K, V>>,
-    key: K,
-}
-
-impl<K: Eq + Hash, V> Drop for Landing<K, V> {
+impl Drop for Waits {
     fn drop(&mut self) {
-        let mut table = self
-            .flights
-            .table
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        table.remove(&self.key);
+        let Self(seated) = self;
+        let mut table = seated.fills.table();
+        let Some(entry) = seated.find(&mut table) else {
+            return;
+        };
+        entry.waiting -= 1;
+        if entry.waiting == 0 && !entry.work.was_sent() {
+            // It leaves the table when its file is free again.
+            entry.given_up.cancel();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::oneshot;
-
     use super::*;
     use crate::oci::Repository;
 
@@ -277,41 +245,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_answer_for_all_and_the_leader_may_leave() {
-        let flights = Arc::new(Flights::<u8, u32>::default());
-        let tasks = TaskTracker::new();
-        let (release, gate) = oneshot::channel();
-        let leader = tokio::time::timeout(
-            std::time::Duration::ZERO,
-            flights.run(1, &tasks, move || async move { gate.await.unwrap() }),
-        );
-        assert!(leader.await.is_err(), "the leader hangs up");
-        let follower = flights.run(1, &tasks, || async { unreachable!("it is under way") });
-        let (answer, ()) = tokio::join!(follower, async { release.send(7).unwrap() });
-        assert_eq!(answer.unwrap(), (7, Role::Follower));
-        let again = flights.run(1, &tasks, || async { 8 }).await.unwrap();
-        assert_eq!(again, (8, Role::Leader), "an answer is shared, not cached");
-    }
-
-    #[tokio::test]
-    async fn a_flight_that_panics_is_an_error_and_not_silence() {
-        let flights = Arc::new(Flights::<u8, u32>::default());
-        let tasks = TaskTracker::new();
-        let answer = flights
-            .run(1, &tasks, || async { panic!("on purpose") })
-            .await;
-        assert!(matches!(answer, Err(MirrorError::Busy(_))));
-        assert!(
-            flights.run(1, &tasks, || async { 8 }).await.is_ok(),
-            "the key is free again"
-        );
-    }
-
-    #[tokio::test]
     async fn a_dropped_lead_is_a_failure_and_frees_the_seat() {
         let fills = Arc::new(Fills::default());
         let digest = Digest::Sha256([1; 32]);
-        let Ok(Seat::Lead(lead)) = fills.seat(&digest, &source(), || false) else {
+        let Ok(Seat::Lead(lead, _waits)) = fills.seat(&digest, &source(), || false) else {
             panic!("no lead")
         };
         let Ok(Seat::Join { fill, .. }) = fills.seat(&digest, &source(), || false) else {
@@ -325,7 +262,7 @@ mod tests {
         ));
         assert!(matches!(
             fills.seat(&digest, &source(), || false),
-            Ok(Seat::Lead(_))
+            Ok(Seat::Lead(..))
         ));
     }
 }

@@ -139,7 +139,10 @@ impl Mirror {
                         return Ok(Imported::There);
                     }
                 }
-                Seat::Lead(lead) => return inner.receive(lead, digest, size, body).await,
+                Seat::Lead(lead, _waits) => {
+                    lead.work.needs_no_turn();
+                    return inner.receive(lead, digest, size, body).await;
+                }
             }
         }
         Err(ImportError::Busy)
@@ -261,6 +264,7 @@ impl Inner {
             opening,
             fill,
             place: _place,
+            ..
         } = lead;
         drop(fill);
         let partial = match self.store.begin(opening, Some(size)).await {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::answer::ListAnswer;
-use super::flight::Role;
+use super::flights::Role;
 use super::manifest::WARNING_STALE;
 use super::negative::{List, What};
 use super::{Inner, Mirror, MirrorError, Source, StaleOn, in_time};
@@ -144,7 +144,7 @@ impl Inner {
         let (inner, asked, wanted) = (Arc::clone(self), source.clone(), list.clone());
         let ask = move || async move { inner.ask_or_recall(&asked, &wanted).await };
         let key = (source.clone(), list);
-        let (listed, role) = self.lists.run(key, &self.tasks, ask).await?;
+        let (listed, role) = self.lists.run(key, self.runway(source), ask).await?;
         listed.map(|listed| (listed, role))
     }
 

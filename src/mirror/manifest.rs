@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::answer::ManifestAnswer;
-use super::flight::Role;
+use super::flights::Role;
 use super::inspect::PinNews;
 use super::negative::What;
 use super::{Inner, Mirror, MirrorError, Source, in_time};
@@ -192,7 +192,7 @@ impl Inner {
             let kept = inner.unless_unknown(&asked, what, get).await;
             Found { kept, patience }
         };
-        self.manifests.run(key, &self.tasks, ask).await
+        self.manifests.run(key, self.runway(source), ask).await
     }
 
     /// Fetches a manifest and keeps it.

@@ -18,7 +18,8 @@
 //! | `repair` | what is damaged, fetched again |
 //! | `import` | images that an operator brings |
 //! | `inspect/` | what an operator sees and removes |
-//! | `flight` | one piece of work for all who ask at once |
+//! | `flight`, `flights` | one transfer, or question, for all who ask at once |
+//! | `shares` | who may have how many of these |
 //!
 //! Work that goes upstream runs on the mirror's own tasks: the client who
 //! caused it may hang up.
@@ -29,6 +30,7 @@ mod blob;
 mod bypass;
 mod error;
 mod flight;
+mod flights;
 mod freshness;
 mod import;
 pub mod inspect;
@@ -40,6 +42,7 @@ mod policy;
 mod referrers;
 mod repair;
 mod seen_lists;
+mod shares;
 mod tag;
 mod transfer;
 mod verify;
@@ -56,7 +59,8 @@ use tokio_util::task::TaskTracker;
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
 use bypass::{PASSES_MAX, Seldom};
 pub use error::MirrorError;
-use flight::{Fills, Flights};
+use flight::Fills;
+use flights::{FLIGHTS_MAX, Flights};
 use freshness::LastFailure;
 pub use import::{IMPORTS_MAX, ImportError, Imported, ImportedImage};
 use inspect::{LastUsage, PinWatch};
@@ -66,6 +70,7 @@ use negative::{List, Negative};
 pub use parts::PartReaders;
 pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
 use seen_lists::SeenLists;
+use shares::{Shares, Stays};
 pub use transfer::FillOnRange;
 pub use verify::{
     Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
@@ -77,7 +82,7 @@ use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Directory, Tag, UpstreamName};
 pub use crate::store::Windows;
 use crate::store::{Link, Store};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Limit, Metrics};
 pub use crate::upstream::{ClientId, OnBehalf};
 use crate::upstream::{FetchError, Pseudonym, Upstream};
 
@@ -155,14 +160,16 @@ struct Inner {
     manifests: Arc<Flights<ManifestKey, Found>>,
     lists: Asked<(Source, List), Listed>,
     seen_lists: SeenLists,
-    heads: Asked<(Source, Digest, bool), ()>,
+    heads: Asked<(Source, Digest, bool), Option<u64>>,
+    /// Places for those three.
+    questions: Arc<Shares>,
     hot: Cache<Digest, Arc<Manifest>, foldhash::fast::RandomState>,
     /// The types of manifests that do not say it themselves, as each repository's upstream said.
     said_types: Cache<(Source, Digest), Arc<str>>,
     failed_tags: Cache<(Source, Tag), LastFailure>,
     negative: Negative,
-    unattended: HashMap<UpstreamName, Arc<Semaphore>>,
-    passes: Arc<Semaphore>,
+    unattended: HashMap<UpstreamName, Arc<Shares>>,
+    passes: Arc<Shares>,
     not_stored: Seldom,
     /// A permit for the one run of `verify`.
     verifying: Arc<Semaphore>,
@@ -191,7 +198,12 @@ impl Mirror {
             .iter()
             .map(|upstream| upstream.name().clone());
         let unattended = names
-            .map(|name| (name, Arc::new(Semaphore::new(FILLS_UNATTENDED_MAX))))
+            .map(|name| {
+                (
+                    name,
+                    Shares::new(Limit::Transfers, FILLS_UNATTENDED_MAX, Stays::Nothing),
+                )
+            })
             .collect();
         let upstreams = parts
             .upstreams
@@ -213,6 +225,7 @@ impl Mirror {
                 lists: Arc::default(),
                 seen_lists: SeenLists::default(),
                 heads: Arc::default(),
+                questions: Shares::new(Limit::Questions, FLIGHTS_MAX, Stays::Asking),
                 hot: Cache::builder()
                     .max_capacity(HOT_MANIFEST_BYTES)
                     .weigher(weigh)
@@ -225,7 +238,7 @@ impl Mirror {
                 failed_tags: Cache::new(FAILED_TAGS_MAX),
                 negative: Negative::default(),
                 unattended,
-                passes: Arc::new(Semaphore::new(PASSES_MAX)),
+                passes: Shares::new(Limit::Passes, PASSES_MAX, Stays::Sent),
                 not_stored: Seldom::default(),
                 verifying: Arc::new(Semaphore::new(1)),
                 importing: Arc::new(Semaphore::new(IMPORTS_MAX)),
@@ -355,14 +368,27 @@ impl Inner {
         digest: &Digest,
         kind: ChildKind,
     ) -> Result<(), MirrorError> {
+        self.ask_head(source, digest, kind).await.map(drop)
+    }
+
+    /// The same; of a blob it is told how large it is, if upstream says so.
+    async fn ask_head(
+        self: &Arc<Self>,
+        source: &Source,
+        digest: &Digest,
+        kind: ChildKind,
+    ) -> Result<Option<u64>, MirrorError> {
         let key = (source.clone(), *digest, kind == ChildKind::Manifest);
         let (inner, asked, wanted) = (Arc::clone(self), source.clone(), *digest);
         let ask = move || async move {
             match kind {
-                ChildKind::Manifest => inner.head_manifest_link(&asked, &wanted).await,
-                ChildKind::Blob => inner.head_blob(&asked, &wanted).await.map(drop),
+                ChildKind::Manifest => {
+                    let linked = inner.head_manifest_link(&asked, &wanted).await;
+                    linked.map(|()| None)
+                }
+                ChildKind::Blob => inner.head_blob(&asked, &wanted).await,
             }
         };
-        self.heads.run(key, &self.tasks, ask).await?.0
+        self.heads.run(key, self.runway(source), ask).await?.0
     }
 }

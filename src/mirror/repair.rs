@@ -113,7 +113,7 @@ impl Inner {
                         return self.is_stored(digest);
                     }
                 }
-                Seat::Lead(lead) => {
+                Seat::Lead(lead, _waits) => {
                     let fill = lead.fill.clone();
                     // Somebody waits for it, though not for its bytes.
                     let _reader = fill.reader(None);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
+use super::flights::Runway;
 use super::freshness::{self, LastFailure, Verdict};
 use super::inspect::PinNews;
 use super::manifest::{Found, Kept, Manifest};
@@ -16,7 +17,7 @@ use crate::oci::manifest::{ChildKind, media};
 use crate::oci::{Accept, Reference, Tag};
 use crate::store::{Link, Origin, TagRecord};
 use crate::telemetry::{Kind, Outcome};
-use crate::upstream::{FetchError, Patience};
+use crate::upstream::{FetchError, OnBehalf, Patience};
 
 /// How long a client who could be given a stale answer waits for upstream to say what a tag names.
 const REVALIDATE_WAIT: Duration = Duration::from_secs(5);
@@ -113,6 +114,10 @@ impl Inner {
         asker: Asker,
     ) -> Result<Kept, MirrorError> {
         let key = (source.clone(), Reference::Tag(tag.clone()), accept.clone());
+        let runway = Runway {
+            for_later: asker == Asker::Nobody,
+            ..self.runway(source)
+        };
         let (inner, source, tag) = (Arc::clone(self), source.clone(), tag.clone());
         let accept = accept.clone();
         let ask = move || async move {
@@ -121,7 +126,7 @@ impl Inner {
                 patience: Patience::Wait,
             }
         };
-        let (found, role) = self.manifests.run(key, &self.tasks, ask).await?;
+        let (found, role) = self.manifests.run(key, runway, ask).await?;
         found.kept.map(|kept| kept.seen_by(role))
     }
 
@@ -168,6 +173,10 @@ impl Inner {
             Ok(kept) => {
                 self.failed_tags.invalidate(&key);
                 return Ok(kept);
+            }
+            // By another way upstream may well say it, and nobody else should be given something old for that.
+            Err(error @ MirrorError::Loop(_)) if OnBehalf::current().came_through_others() => {
+                return Err(error);
             }
             Err(error) => error,
         };

@@ -6,6 +6,7 @@ use super::conditions;
 use super::multipart::Multipart;
 use super::reply::{self, Reply, Wanted};
 use super::respond::Refusal;
+use super::restraint::Restraint;
 use crate::clock::Clock;
 use crate::mirror::{BlobAnswer, BlobHead, Mirror, Source, Windows};
 use crate::oci::route::{Route, Target};
@@ -32,6 +33,7 @@ pub(super) struct Handler {
     mirror: Mirror,
     metrics: Metrics,
     ids: RequestIds,
+    restraint: Restraint,
 }
 
 impl Handler {
@@ -41,6 +43,7 @@ impl Handler {
             mirror,
             metrics,
             ids: RequestIds::new(clock),
+            restraint: Restraint::new(),
         }
     }
 
@@ -62,10 +65,17 @@ impl Handler {
         // HTTP/2 cuts bodies into frames, which it may copy.
         exchange.windows = windows.filter(|_| request.version < Version::HTTP_2);
         let asked = self.dispatch(&request, &mut exchange, &mut echo_ns).await;
-        let reply = asked.unwrap_or_else(|refusal| {
-            refusal.log(&mut exchange);
-            refusal.into_reply()
-        });
+        let reply = match asked {
+            Ok(reply) => reply,
+            Err(refusal) => {
+                if let Some(limit) = refusal.limit() {
+                    let refused = self.restraint.refuse(limit, &exchange, &self.metrics);
+                    Box::pin(refused).await;
+                }
+                refusal.log(&mut exchange);
+                refusal.into_reply()
+            }
+        };
         respond(&request, reply, exchange, echo_ns)
     }
 

@@ -45,6 +45,7 @@ mod listener;
 mod multipart;
 mod reply;
 mod respond;
+mod restraint;
 mod streams;
 #[cfg(test)]
 mod testing;

@@ -9,7 +9,7 @@ use crate::mirror::MirrorError;
 use crate::oci::directory::ResolveError;
 use crate::oci::route::RouteError;
 use crate::oci::{ErrorCode, error};
-use crate::telemetry::Outcome;
+use crate::telemetry::{Limit, Outcome};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use std::borrow::Cow;
@@ -31,6 +31,7 @@ pub(super) struct Refusal {
     message: Cow<'static, str>,
     extra: Extra,
     found: Found,
+    limit: Option<Limit>,
     /// For the log only.
     cause: Option<String>,
 }
@@ -71,6 +72,7 @@ impl Refusal {
             message: message.into(),
             extra: Extra::Nothing,
             found: Found::Forwarded(None),
+            limit: None,
             cause: Some(Chain(cause).to_string()),
         }
     }
@@ -83,8 +85,14 @@ impl Refusal {
             message: "the range asked for does not exist".into(),
             extra: Extra::Total(total),
             found: Found::As(found),
+            limit: None,
             cause: None,
         }
+    }
+
+    /// The limit of ours that the client has met.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        self.limit
     }
 
     /// Tells the request's log lines why.
@@ -195,6 +203,10 @@ impl From<MirrorError> for Refusal {
             }
             E::Loop(_) => (Status::LOOP_DETECTED, Code::Unknown, phrase::LOOP),
             E::Busy(_) => (Status::SERVICE_UNAVAILABLE, Code::Unavailable, phrase::BUSY),
+            E::Limited(_) => {
+                let status = Status::TOO_MANY_REQUESTS;
+                (status, Code::TooManyRequests, phrase::LIMITED)
+            }
             E::ShuttingDown => (
                 Status::SERVICE_UNAVAILABLE,
                 Code::Unavailable,
@@ -210,6 +222,9 @@ impl From<MirrorError> for Refusal {
         refusal.found = found;
         if let E::RateLimited { retry_after } = error {
             refusal.extra = Extra::RetryAfter(retry_after.unwrap_or(RETRY_AFTER_LIMITED));
+        } else if let E::Limited(limit) = error {
+            refusal.limit = Some(limit);
+            refusal.extra = Extra::RetryAfter(RETRY_AFTER_BUSY);
         } else if status == Status::SERVICE_UNAVAILABLE {
             refusal.extra = Extra::RetryAfter(RETRY_AFTER_BUSY);
         }
@@ -233,6 +248,8 @@ mod phrase {
     pub(super) const LOOP: &str = "this mirror was asked by itself: one of its upstreams' endpoints, \
         or those of a mirror behind it, leads back here";
     pub(super) const BUSY: &str = "this mirror is too busy";
+    pub(super) const LIMITED: &str = "this client has more requests under way at this mirror \
+        than its share: try again in a moment";
     pub(super) const STOPPING: &str = "this mirror is shutting down";
     pub(super) const STORE: &str = "this mirror's store failed";
     pub(super) const SIZE: &str = "upstream sent content of another size than it promised";

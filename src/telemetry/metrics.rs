@@ -3,6 +3,7 @@
 
 mod disk;
 mod labels;
+mod limits;
 mod log;
 mod scrub;
 mod set;
@@ -13,6 +14,8 @@ use disk::Disk;
 pub use disk::DiskOp;
 use labels::{ByKind, ByOutcome};
 pub use labels::{EvictReason, Kind, Outcome};
+pub use limits::Limit;
+use limits::Limits;
 use log::Log;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 use scrub::Scrub;
@@ -54,6 +57,7 @@ struct Inner {
     evicted_removed: IntCounter,
     evicted_age: IntCounter,
     trouble: Trouble,
+    limits: Limits,
     /// The counters of each configured upstream, resolved once: every request needs some.
     upstreams: HashMap<Box<str>, Upstream>,
 }
@@ -132,6 +136,7 @@ impl Metrics {
                 evicted_removed: evicted(EvictReason::Removed),
                 evicted_age: evicted(EvictReason::Age),
                 trouble,
+                limits: Limits::new(&set),
                 registry: set.0,
                 requests,
                 client_bytes,

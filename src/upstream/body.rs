@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::FetchError;
 use super::client::{HttpClient, root_cause};
 use super::deadline::Deadline;
+use super::turns::Turn;
 use super::watch::Followed;
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
@@ -73,7 +74,7 @@ impl BlobBody {
     /// The next bytes, never empty; `None` at the clean end. May be dropped and called again: no byte is lost.
     ///
     /// # Errors
-    /// [`FetchError::Broken`], [`FetchError::Timeout`].
+    /// [`FetchError::Broken`], [`FetchError::Timeout`]; [`FetchError::Busy`] when it gave way to others.
     pub async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
         if let Some(bytes) = self.before.take() {
             return Ok(Some(bytes));
@@ -81,8 +82,24 @@ impl BlobBody {
         while !self.ended {
             let since = *self.waiting_since.get_or_insert_with(Instant::now);
             let idle = since + self.idle_timeout;
-            // Polls the body first: bytes that are there count, however late the caller comes.
-            let Ok(frame) = tokio::time::timeout_at(idle, self.incoming.frame()).await else {
+            let turn = self.followed.as_ref().map(|followed| &followed.turn);
+            // Looked at first, or a body that always has more would never give way.
+            if turn.is_some_and(Turn::is_recalled) {
+                return Err(self.gives_way());
+            }
+            let recalled = async {
+                match turn {
+                    Some(turn) => turn.recalled().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let frame = tokio::select! {
+                // Polls the body first: bytes that are there count, however late the caller comes.
+                biased;
+                frame = tokio::time::timeout_at(idle, self.incoming.frame()) => frame,
+                () = recalled => return Err(self.gives_way()),
+            };
+            let Ok(frame) = frame else {
                 return Err(self.failed(FetchError::Timeout("more of a body")));
             };
             if let Some(bytes) = self.take(frame)? {
@@ -90,6 +107,14 @@ impl BlobBody {
             }
         }
         Ok(None)
+    }
+
+    /// Waits until somebody else needs the connection more: for a caller that waits for something else than bytes.
+    pub async fn recalled(&self) {
+        match &self.followed {
+            Some(followed) => followed.turn.recalled().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Whatever has arrived already, without waiting: `None` when nothing is ready (or it ended).
@@ -145,6 +170,13 @@ impl BlobBody {
             followed.ended(self.received);
         }
         Ok(Some(bytes))
+    }
+
+    /// Somebody else needs the connection more; the endpoint has done nothing wrong.
+    fn gives_way(&mut self) -> FetchError {
+        self.ended = true;
+        self.followed = None;
+        FetchError::Busy
     }
 
     fn failed(&mut self, error: FetchError) -> FetchError {

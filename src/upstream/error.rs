@@ -74,9 +74,12 @@ pub enum FetchError {
     /// which, without secrets.
     #[error("credentials: {0}")]
     LoginRefused(String),
-    /// No connection is free within `max_connections`.
+    /// No connection is free within `max_connections`, or was needed more by somebody else.
     #[error("all connections to upstream are in use")]
     Busy,
+    /// No connection is free, because this client has its part of them in use.
+    #[error("all connections to upstream that are this client's part of them are in use")]
+    Limited,
     /// The token server failed; the text says how, without secrets.
     #[error("token server: {0}")]
     Token(String),
@@ -94,6 +97,7 @@ impl FetchError {
             | Self::Broken(_)
             | Self::Login(_)
             | Self::Busy
+            | Self::Limited
             | Self::Token(_) => true,
             // RFC 9110: 408 asks for a repeat (section 15.5.9), 5xx is a fault of the server's. 429 comes
             // from a host that was redirected to, and may have passed, or that host be another, in a moment.
@@ -132,6 +136,7 @@ impl FetchError {
             | Self::Login(_)
             | Self::LoginRefused(_)
             | Self::Busy
+            | Self::Limited
             | Self::Inside(_)
             | Self::Ourselves(_)
             | Self::Token(_) => false,

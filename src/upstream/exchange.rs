@@ -10,7 +10,6 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
@@ -23,6 +22,7 @@ use super::fetch::CONTENT_DIGEST;
 use super::heads::Heads;
 use super::limits::{Cost, Limit, Said};
 use super::timings::Timings;
+use super::turns::Turns;
 use super::watch::Watch;
 use super::{EndpointId, FetchError, Parallel, Patience, coding, redirect, status};
 use crate::oci::{Digest, Repository, UpstreamName};
@@ -40,7 +40,7 @@ pub(super) struct Inner {
     /// The health of the endpoints, and who hears of it.
     pub(super) watch: Arc<Watch>,
     /// `max_connections`.
-    pub(super) permits: Arc<Semaphore>,
+    pub(super) turns: Arc<Turns>,
     /// Where HEAD is refused.
     pub(super) heads: Heads,
 }

@@ -532,6 +532,7 @@ fn not_asked(last: &FetchError, wait: Duration) -> FetchError {
         | FetchError::Login(_)
         | FetchError::LoginRefused(_)
         | FetchError::Busy
+        | FetchError::Limited
         | FetchError::Token(_) => last.clone(),
     }
 }
@@ -556,6 +557,7 @@ fn told_in_answer(error: &FetchError) -> bool {
         | FetchError::Login(_)
         | FetchError::LoginRefused(_)
         | FetchError::Busy
+        | FetchError::Limited
         | FetchError::Token(_) => false,
     }
 }

@@ -17,6 +17,7 @@
 //! | `body` | bytes as they arrive |
 //! | `health` | which endpoints are well, fast, and trusted for a digest |
 //! | `limits` | rate limits, and which login they leave to be used |
+//! | `turns` | whose turn it is to use a connection |
 //! | `watch` | who hears of what happens: health, log, metrics |
 //! | `timings` | times that nobody configures |
 //! | `setup` | an upstream from its configuration |
@@ -61,6 +62,7 @@ mod timings;
 mod tls;
 mod token;
 mod token_server;
+mod turns;
 mod via;
 mod watch;
 mod work;

@@ -5,13 +5,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::exchange::{Account, Answer, Ask, Body, Endpoint, Inner, Wanted};
 use super::health::{Need, Pass, Resource};
-use super::limits::{Cost, Turn};
+use super::limits::{Cost, Turn as Try};
+use super::turns::Turn;
 use super::watch::Followed;
 use super::{EndpointId, FetchError, Patience};
 
@@ -33,6 +33,9 @@ impl Inner {
                 Ok(answer) => return Ok(answer),
                 Err(failures) => failures,
             };
+            if failures.gave_way && !ask.extra && !deadline.passed() {
+                continue;
+            }
             let moment = failures.for_a_moment().then(|| pauses.next()).flatten();
             let over = || {
                 let left = failures.over_in(&mut pauses)?;
@@ -60,48 +63,68 @@ impl Inner {
         let mut failures = Failures::default();
         let (endpoints, refused) = self.askable(ask, lacking, Instant::now());
         if !endpoints.is_empty() {
-            let permit = match self.permit(ask, deadline).await {
-                Ok(permit) => permit,
+            let turn = match self.turn(ask, deadline).await {
+                Ok(turn) => turn,
                 Err(busy) => return Err(failures.and(busy.into())),
             };
-            let mut left = endpoints.len();
-            for endpoint in endpoints {
-                let share = deadline.share(left);
-                left = left.saturating_sub(1);
-                let pass = match self.watch.health.admit(endpoint.id, Instant::now()) {
-                    Ok(pass) => pass,
-                    Err(error) => {
-                        failures.add_unasked(self.by(endpoint.id, error));
-                        continue;
-                    }
-                };
-                match self.ask_endpoint(endpoint, pass, ask, share).await {
-                    Ok(answer) => return Ok(self.hand_over(answer, permit)),
-                    Err(error) => {
-                        let elsewhere = left > 0 && another_may_answer(&error);
-                        let failover = elsewhere && !absent(&error);
-                        self.watch.no_answer(endpoint.id, &error, elsewhere);
-                        if matches!(error, FetchError::NotFound { .. }) {
-                            lacking.push((endpoint.id, error.clone()));
-                        }
-                        failures.add(self.by(endpoint.id, error));
-                        if !elsewhere {
-                            break;
-                        }
-                        if deadline.passed() {
-                            // The others may have it.
-                            failures.add_unasked(FetchError::Timeout("an endpoint").into());
-                            break;
-                        }
-                        if failover {
-                            self.watch.failover();
-                        }
-                    }
-                }
-            }
+            let asked = tokio::select! {
+                biased;
+                asked = self.ask_each(endpoints, ask, lacking, deadline) => asked,
+                () = turn.recalled() => Err(Failures::gave_way()),
+            };
+            failures = match asked {
+                Ok(answer) => return Ok(self.hand_over(answer, turn)),
+                Err(failures) => failures,
+            };
         }
         for (endpoint, error) in refused {
             failures.add_unasked(self.by(endpoint, error));
+        }
+        Err(failures)
+    }
+
+    /// Asks these endpoints one after the other, until one answers.
+    async fn ask_each(
+        &self,
+        endpoints: Vec<&Endpoint>,
+        ask: &Ask<'_>,
+        lacking: &mut Vec<(EndpointId, FetchError)>,
+        deadline: Deadline,
+    ) -> Result<Answer, Failures> {
+        let mut failures = Failures::default();
+        let mut left = endpoints.len();
+        for endpoint in endpoints {
+            let share = deadline.share(left);
+            left = left.saturating_sub(1);
+            let pass = match self.watch.health.admit(endpoint.id, Instant::now()) {
+                Ok(pass) => pass,
+                Err(error) => {
+                    failures.add_unasked(self.by(endpoint.id, error));
+                    continue;
+                }
+            };
+            let error = match self.ask_endpoint(endpoint, pass, ask, share).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let elsewhere = left > 0 && another_may_answer(&error);
+            let failover = elsewhere && !absent(&error);
+            self.watch.no_answer(endpoint.id, &error, elsewhere);
+            if matches!(error, FetchError::NotFound { .. }) {
+                lacking.push((endpoint.id, error.clone()));
+            }
+            failures.add(self.by(endpoint.id, error));
+            if !elsewhere {
+                break;
+            }
+            if deadline.passed() {
+                // The others may have it.
+                failures.add_unasked(FetchError::Timeout("an endpoint").into());
+                break;
+            }
+            if failover {
+                self.watch.failover();
+            }
         }
         Err(failures)
     }
@@ -151,30 +174,22 @@ impl Inner {
     /// One of `max_connections`.
     ///
     /// # Errors
-    /// [`FetchError::Busy`].
-    async fn permit(
-        &self,
-        ask: &Ask<'_>,
-        deadline: Deadline,
-    ) -> Result<OwnedSemaphorePermit, FetchError> {
-        let permits = Arc::clone(&self.permits);
+    /// [`FetchError::Busy`], [`FetchError::Limited`].
+    async fn turn(&self, ask: &Ask<'_>, deadline: Deadline) -> Result<Turn, FetchError> {
         if ask.extra {
-            return permits.try_acquire_owned().map_err(|_| FetchError::Busy);
+            return self.turns.extra().ok_or(FetchError::Busy);
         }
-        match deadline.run("a connection", permits.acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(FetchError::Busy),
-        }
+        self.turns.turn(deadline).await
     }
 
-    /// Gives the permit to a body that is still to come.
-    fn hand_over(&self, mut answer: Answer, permit: OwnedSemaphorePermit) -> Answer {
+    /// Gives the turn to a body that is still to come.
+    fn hand_over(&self, mut answer: Answer, turn: Turn) -> Answer {
         if let Body::Stream(body, _) = &mut answer.body {
             body.follow(Followed {
                 watch: Arc::clone(&self.watch),
                 endpoint: answer.endpoint,
                 began: Instant::now(),
-                permit,
+                turn,
             });
         }
         answer
@@ -265,7 +280,7 @@ impl Inner {
     }
 
     /// The account was given an answer.
-    fn not_limited(&self, account: &Account, ask: &Ask<'_>, turn: Turn) {
+    fn not_limited(&self, account: &Account, ask: &Ask<'_>, turn: Try) {
         if account.limit.answered(ask.cost(), turn) {
             self.watch.limited_until(self.limited_until(Instant::now()));
         }
@@ -325,9 +340,19 @@ struct Failures {
     momentary: bool,
     /// One failed as they do for longer.
     lasting: bool,
+    /// The connection was needed more by somebody else.
+    gave_way: bool,
 }
 
 impl Failures {
+    fn gave_way() -> Self {
+        let this = Self {
+            gave_way: true,
+            ..Self::default()
+        };
+        this.and(FetchError::Busy.into())
+    }
+
     fn add(&mut self, failure: Failure) {
         let error = &failure.error;
         if momentary(error) {
@@ -432,6 +457,7 @@ fn verdict(error: &FetchError) -> Verdict {
         | FetchError::Login(_)
         | FetchError::LoginRefused(_)
         | FetchError::Busy
+        | FetchError::Limited
         | FetchError::Token(_) => Verdict::Unknown,
     }
 }
@@ -457,6 +483,7 @@ fn momentary(error: &FetchError) -> bool {
         | FetchError::Login(_)
         | FetchError::LoginRefused(_)
         | FetchError::Busy
+        | FetchError::Limited
         | FetchError::Token(_) => false,
     }
 }
@@ -513,6 +540,7 @@ fn another_may_answer(error: &FetchError) -> bool {
         | FetchError::Login(_)
         | FetchError::LoginRefused(_)
         | FetchError::Busy
+        | FetchError::Limited
         | FetchError::Token(_) => true,
     }
 }
@@ -540,6 +568,7 @@ fn rank(failure: &Failure) -> u8 {
         | FetchError::Ourselves(_)
         | FetchError::Login(_)
         | FetchError::Busy
+        | FetchError::Limited
         | FetchError::Token(_) => 3,
         FetchError::NotFound { .. } => 4,
         FetchError::Unauthorized | FetchError::Denied | FetchError::LoginRefused(_) => 5,

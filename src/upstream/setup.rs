@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use super::auth::Auth;
 use super::client::HttpClient;
 use super::exchange::{Account, Endpoint, Inner};
@@ -13,6 +11,7 @@ use super::health::Health;
 use super::limits::Limit;
 use super::login::Source;
 use super::timings::Timings;
+use super::turns::Turns;
 use super::watch::Watch;
 use super::{Config, EndpointConfig, EndpointId, OwnListeners, Upstream, realm};
 use crate::oci::UpstreamName;
@@ -85,7 +84,6 @@ impl Upstream {
         let hosts = endpoints.iter().map(|endpoint| endpoint.base.authority());
         let hosts = hosts.map(str::to_owned).collect();
         let health = Health::new(endpoints.len(), config.strategy, timings);
-        let connections = config.max_connections.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
             inner: Arc::new(Inner {
                 name: config.name.clone(),
@@ -96,7 +94,7 @@ impl Upstream {
                 retry_delay: config.retry_delay,
                 timings,
                 watch: Arc::new(Watch::new(config.name.clone(), hosts, health, metrics)),
-                permits: Arc::new(Semaphore::new(connections)),
+                turns: Arc::new(Turns::new(config.max_connections)),
                 heads: Heads::default(),
             }),
         })

@@ -4,11 +4,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::health::{Change, Health};
 use super::limits::{self, Cost};
+use super::turns::Turn;
 use super::{EndpointId, FetchError};
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
@@ -181,17 +181,17 @@ pub(super) struct Followed {
     /// When its head had come.
     pub(super) began: Instant,
     /// One of the upstream's `max_connections`.
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) turn: Turn,
 }
 
 impl Followed {
-    /// The body ended well, after so many bytes. The permit is free from now on.
+    /// The body ended well, after so many bytes. The turn is another's from now on.
     pub(super) fn ended(self, bytes: u64) {
         let now = Instant::now();
         let took = now.saturating_duration_since(self.began);
         let health = &self.watch.health;
         health.body_ended(self.endpoint, bytes, took, now);
-        drop(self.permit);
+        drop(self.turn);
     }
 
     /// The body broke after so many bytes. One that had come so far is the blob's or the line's trouble: a
@@ -204,7 +204,7 @@ impl Followed {
         let change = health.body_failed(self.endpoint, error, self.began, Instant::now());
         self.watch
             .changed(self.endpoint, change, &error.to_string());
-        drop(self.permit);
+        drop(self.turn);
     }
 }
 

@@ -28,7 +28,12 @@ impl Work {
     /// Work for whoever asks now, as a part of what they are doing.
     #[must_use]
     pub fn begin() -> Arc<Self> {
-        let behalf = OnBehalf::current();
+        Self::of(&OnBehalf::current())
+    }
+
+    /// Work for somebody, as a part of what they are doing.
+    #[must_use]
+    pub fn of(behalf: &OnBehalf) -> Arc<Self> {
         let whole = behalf.work().cloned();
         let joined = whole.as_ref().map(|whole| Arc::clone(&whole.joined));
         Arc::new(Self {
@@ -57,6 +62,11 @@ impl Work {
     #[must_use]
     pub fn was_sent(&self) -> bool {
         self.sent.load(Ordering::Acquire)
+    }
+
+    /// It needs no upstream, and goes on like what was sent.
+    pub fn needs_no_turn(&self) {
+        self.sent.store(true, Ordering::Release);
     }
 
     /// Whether an upstream is asked now.

@@ -11,7 +11,7 @@ use super::trust::Trust;
 use crate::mirror::MirrorError;
 use crate::store::Partial;
 use crate::telemetry::Kind;
-use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError};
+use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, OnBehalf};
 
 /// A range that ends early, after fewer bytes than this, counts as broken.
 const RANGE_BYTES_MIN: u64 = 64 * 1024;
@@ -67,7 +67,9 @@ impl Job<'_> {
             open.send_replace(true);
         }
         let reached = self.pump(partial, piece, &mut fetched).await;
-        if let Err(Failure::Broken { .. }) = &reached {
+        if let Err(Failure::Broken { error, .. }) = &reached
+            && !matches!(error, FetchError::Busy)
+        {
             *self.state().failures.entry(fetched.endpoint).or_default() += 1;
         }
         reached
@@ -218,6 +220,10 @@ impl Job<'_> {
             }
             state.total
         };
+        // From here on its place is its own, also where nothing needed to be sent.
+        if let Some(work) = OnBehalf::current().work() {
+            work.needs_no_turn();
+        }
         Ok(partial.start(total).await?)
     }
 

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{BoxFuture, join, join_all};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, RETRY_EARNED_BYTES, retry_after};
@@ -14,11 +14,12 @@ use super::plan::{Piece, Pieces, Plan};
 use super::scout::scouts;
 use super::trust::{Again, Trust};
 use super::wrong_content;
+use crate::mirror::shares::Slot;
 use crate::mirror::{Inner, MirrorError, Source};
 use crate::oci::Digest;
 use crate::store::{Coverage, Partial, VerifyError};
-use crate::telemetry::Kind;
-use crate::upstream::{EndpointId, FetchError, Upstream};
+use crate::telemetry::{Kind, Limit};
+use crate::upstream::{EndpointId, FetchError, OnBehalf, Upstream, Work};
 
 /// Requests in a row that one of the further connections may lose before it is given up: the blob
 /// comes without it, too, only slower. An upstream that allows fewer connections than configured is
@@ -44,6 +45,8 @@ pub(super) struct Job<'a> {
     pub(super) source: &'a Source,
     pub(super) digest: Digest,
     pub(super) state: Mutex<State>,
+    /// Cancelled when the fill's place is somebody else's, or nobody wants it, before it has begun.
+    given_up: CancellationToken,
 }
 
 pub(super) struct State {
@@ -75,7 +78,7 @@ pub(super) struct State {
     /// Cancelled when the mirror stops or when the connections are to end. Then waits for upstream end,
     /// and writes under way are finished: a file must not be written to by one who has lost it.
     pub(super) over: CancellationToken,
-    pub(super) unattended: Option<OwnedSemaphorePermit>,
+    pub(super) unattended: Option<Slot>,
 }
 
 /// How far a fill has come.
@@ -136,7 +139,13 @@ impl<'a> Job<'a> {
                 over: mirror.stop.child_token(),
                 unattended: None,
             }),
+            given_up: CancellationToken::new(),
         }
+    }
+
+    /// The same, until it is given up.
+    pub(super) fn until(self, given_up: CancellationToken) -> Self {
+        Self { given_up, ..self }
     }
 
     /// Fetches all that is missing. What is there then is not yet verified.
@@ -522,13 +531,22 @@ impl<'a> Job<'a> {
         let mut state = self.state();
         if partial.readers() > 0 {
             state.unattended = None;
-        } else if state.unattended.is_none() {
-            let busy = || MirrorError::Busy("too many downloads that nobody waits for");
-            let places = self.mirror.unattended.get(&self.source.upstream);
-            let permit = Arc::clone(places.ok_or_else(busy)?).try_acquire_owned();
-            state.unattended = Some(permit.map_err(|_| busy())?);
+            return Ok(());
         }
-        Ok(())
+        let busy = || MirrorError::Busy("too many downloads that nobody waits for");
+        match &state.unattended {
+            Some(slot) if slot.given_up().is_cancelled() => Err(busy()),
+            Some(_) => Ok(()),
+            None => {
+                let behalf = OnBehalf::current();
+                let work = behalf.work().cloned().unwrap_or_else(|| Work::of(&behalf));
+                let upstream = &self.source.upstream;
+                let shares = self.mirror.unattended.get(upstream).ok_or_else(busy)?;
+                let slot = shares.take(upstream, behalf.client(), &work);
+                state.unattended = Some(slot.map_err(|_| busy())?);
+                Ok(())
+            }
+        }
     }
 
     /// Waits for upstream, unless the fill is over.
@@ -540,6 +558,7 @@ impl<'a> Job<'a> {
         tokio::select! {
             biased;
             () = over.cancelled() => Err(MirrorError::ShuttingDown),
+            () = self.given_up.cancelled() => Err(MirrorError::Limited(Limit::Transfers)),
             done = wait => Ok(done),
         }
     }

@@ -26,11 +26,14 @@ mod trust;
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::flight::Lead;
 use super::{Inner, MirrorError, Source};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
 use crate::store::{Link, Partial, Verified, VerifyError};
+use crate::upstream::OnBehalf;
 pub(super) use budget::{Budget, retry_after};
 use job::{Fetched, Job};
 pub use lazy::FillOnRange;
@@ -49,7 +52,8 @@ impl Inner {
         let Lead {
             opening,
             fill,
-            place: _place,
+            place,
+            work,
         } = lead;
         drop(fill);
         let link = self.store.link(&source, &digest).await;
@@ -64,8 +68,12 @@ impl Inner {
             Err(None) => return,
         };
         self.metrics.fills_in_flight(1);
-        self.fill(partial, &source, expected, First::of(asked, expected))
-            .await;
+        let given_up = place.given_up().clone();
+        let first = First::of(asked, expected);
+        let filled = self.fill(partial, &source, expected, first, given_up);
+        // Boxed: it is the largest thing that a task holds.
+        let behalf = OnBehalf::current().as_part_of(work);
+        behalf.scope(Box::pin(filled)).await;
         self.metrics.fills_in_flight(-1);
     }
 
@@ -76,10 +84,13 @@ impl Inner {
         source: &Source,
         expected: Option<u64>,
         first: First,
+        given_up: CancellationToken,
     ) {
         let digest = *partial.digest();
         let job = match self.upstream(source) {
-            Ok(upstream) => Job::new(self, upstream, source, digest, expected, first),
+            Ok(upstream) => {
+                Job::new(self, upstream, source, digest, expected, first).until(given_up)
+            }
             Err(error) => return partial.fail(error),
         };
         let mut partial = partial;
@@ -98,7 +109,7 @@ impl Inner {
                     tracing::debug!(upstream = %source.upstream, %digest, %error, "not fetched to the end: another upstream's transfer was faster");
                     return partial.fail(error);
                 }
-                if matches!(error, MirrorError::ShuttingDown) {
+                if matches!(error, MirrorError::ShuttingDown | MirrorError::Limited(_)) {
                     return partial.suspend(error).await;
                 }
                 if matches!(error, MirrorError::NotStored { .. }) {

@@ -49,6 +49,12 @@ fn the_mirrors_errors() {
         (wrong, 502, "UNKNOWN", None),
         (invalid, 502, "MANIFEST_INVALID", None),
         (MirrorError::Busy("fills"), 503, "UNAVAILABLE", Some("2")),
+        (
+            MirrorError::Limited(Limit::Questions),
+            429,
+            "TOOMANYREQUESTS",
+            Some("2"),
+        ),
         (MirrorError::ShuttingDown, 503, "UNAVAILABLE", Some("2")),
         (store, 500, "UNKNOWN", None),
     ];

@@ -53,7 +53,7 @@ fn use_everything(metrics: &Metrics) {
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 23] = [
+const CONTRACT: [(&str, &str, &[&str]); 24] = [
     ("roadstead_cache_blobs", "gauge", &[]),
     ("roadstead_cache_bytes", "gauge", &[]),
     ("roadstead_cache_max_bytes", "gauge", &[]),
@@ -69,6 +69,7 @@ const CONTRACT: [(&str, &str, &[&str]); 23] = [
         "histogram",
         &["kind", "outcome"],
     ),
+    ("roadstead_limited_total", "counter", &["limit"]),
     ("roadstead_log_lines_dropped_total", "counter", &[]),
     ("roadstead_readers_in_flight", "gauge", &[]),
     (
@@ -207,6 +208,7 @@ fn every_name_is_shown_from_the_start() {
         r#"roadstead_upstream_requests_total{kind="blob",status="timeout",upstream="docker.io"} 0"#,
         r#"roadstead_first_byte_seconds_count{kind="tags",outcome="stale"} 0"#,
         r#"roadstead_evicted_bytes_total{reason="damaged"} 0"#,
+        r#"roadstead_limited_total{limit="upstream_connections"} 0"#,
         "roadstead_fills_in_flight 0",
         "roadstead_store_degraded 0",
         r#"roadstead_store_errors_total{op="sync_index"} 0"#,

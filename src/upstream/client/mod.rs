@@ -357,6 +357,7 @@ fn label(error: &FetchError) -> &'static str {
         | FetchError::Loop(_)
         | FetchError::Login(_)
         | FetchError::Busy
+        | FetchError::Limited
         | FetchError::Unavailable { .. }
         | FetchError::LoginRefused(_)
         | FetchError::Inside(_)

@@ -10,7 +10,7 @@ async fn redirecting(target: String) -> Server {
 }
 
 async fn list(upstream: &Upstream) -> Result<Vec<u8>, FetchError> {
-    let list = upstream.tags(&repository(), &[]).await?;
+    let list = upstream.tags(&repository(), &[], Patience::Wait).await?;
     Ok(list.bytes.to_vec())
 }
 

@@ -1,0 +1,522 @@
+//! Whose turn it is to use one of an upstream's `max_connections`.
+//!
+//! Whoever holds fewest is next: of addresses first, then of the connections of one address, and among equals who has
+//! waited longest. So nobody waits for the length of another's queue. As long as nobody else waits one client may hold
+//! all of them. One that holds too many for others gives one back when they have waited for a while: what is asked
+//! with it goes back into the queue, and a body is gone on with later, where it broke off.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::FetchError;
+use super::behalf::{Address, ClientId, OnBehalf};
+use super::deadline::Deadline;
+use super::work::Work;
+
+/// How long somebody with less than a fair part waits before one is taken from somebody with more. An upstream that is
+/// well answers within that, and nothing is taken from anybody.
+const RECALL_AFTER: Duration = Duration::from_millis(500);
+
+/// How often it is looked again after that.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// For so long after that a part is kept for those who hold next to none: they will ask again, and need not wait again.
+const KEPT_FOR: Duration = Duration::from_secs(5);
+
+/// Which part that is. What is only worth a connection that nobody needs always leaves that.
+const KEPT: usize = 8;
+
+/// The turns of one upstream.
+#[derive(Debug)]
+pub(super) struct Turns {
+    max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    held: HashMap<u64, Held>,
+    waiting: HashMap<u64, Waiting>,
+    order: Order,
+    /// When one was wanted back: for a while some are kept then for those who hold next to none.
+    recalled: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Held {
+    owner: ClientId,
+    extra: bool,
+    /// Cancelled when it is wanted back; from then on it does not count as the owner's.
+    recall: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    clients: Vec<ClientId>,
+    work: Option<Arc<Work>>,
+    turn: oneshot::Sender<Turn>,
+    /// Whether those it waits for are its own clients'.
+    limited: bool,
+}
+
+/// The right to use a connection. Dropping it gives it to the next one.
+pub(super) struct Turn {
+    turns: Arc<Turns>,
+    id: u64,
+    recall: CancellationToken,
+    work: Option<Arc<Work>>,
+}
+
+impl Turns {
+    /// So many at once.
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            max: max.max(1),
+            state: Mutex::default(),
+        }
+    }
+
+    /// A turn, if one is free that nobody needs.
+    pub(super) fn extra(self: &Arc<Self>) -> Option<Turn> {
+        let behalf = OnBehalf::current();
+        let mut state = self.state();
+        let left = if state.keeps_some() {
+            kept(self.max)
+        } else {
+            self.max / KEPT
+        };
+        let is_free = state.waiting.is_empty() && state.held.len() + left < self.max;
+        is_free.then(|| self.give(&mut state, behalf.client(), behalf.work().cloned(), true))
+    }
+
+    /// A turn for what is asked now.
+    ///
+    /// # Errors
+    /// [`FetchError::Limited`] when none came by the deadline because the client holds its part of them;
+    /// [`FetchError::Busy`] when others do.
+    pub(super) async fn turn(self: &Arc<Self>, deadline: Deadline) -> Result<Turn, FetchError> {
+        let behalf = OnBehalf::current();
+        let work = behalf.work().cloned();
+        let clients = work.as_ref().map(|work| work.all_clients());
+        let clients = clients.unwrap_or_else(|| vec![behalf.client()]);
+        let ((id, mut turn), unwanted) = {
+            let mut state = self.state();
+            if state.waiting.is_empty() && state.may_take(behalf.client(), self.max) {
+                return Ok(self.give(&mut state, behalf.client(), work, false));
+            }
+            let place = state.wait(clients, work.clone());
+            // What is kept may be for this one, though others wait.
+            (place, self.hand_on(&mut state))
+        };
+        drop(unwanted);
+        let _place = Place { turns: self, id };
+        let mut patience = RECALL_AFTER;
+        loop {
+            let joined = async {
+                match &work {
+                    Some(work) => work.joined().notified().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                turn = &mut turn => return turn.map_err(|_| FetchError::Busy),
+                () = joined => self.joined(id),
+                () = tokio::time::sleep(patience.min(deadline.left())) => {
+                    if deadline.passed() {
+                        return Err(self.state().refusal(id));
+                    }
+                    self.look_after(id);
+                    patience = LOOK_EVERY;
+                }
+            }
+        }
+    }
+
+    /// Others wait for it, too, and may be given what is kept.
+    fn joined(self: &Arc<Self>, id: u64) {
+        // Dropped, and so given back, when the lock is free.
+        let _unwanted;
+        let mut state = self.state();
+        state.more_wait(id);
+        _unwanted = self.hand_on(&mut state);
+    }
+
+    /// Somebody has waited for a while.
+    fn look_after(self: &Arc<Self>, id: u64) {
+        // Dropped, and so given back, when the lock is free.
+        let _unwanted;
+        let mut state = self.state();
+        state.recall_for(id, self.max);
+        // What was kept may be free by now.
+        _unwanted = self.hand_on(&mut state);
+    }
+
+    fn give(
+        self: &Arc<Self>,
+        state: &mut State,
+        owner: ClientId,
+        work: Option<Arc<Work>>,
+        extra: bool,
+    ) -> Turn {
+        let id = state.number();
+        let recall = CancellationToken::new();
+        let held = Held {
+            owner,
+            extra,
+            recall: recall.clone(),
+        };
+        state.held.insert(id, held);
+        state.order.serve(owner);
+        if let Some(work) = &work {
+            work.asks();
+        }
+        Turn {
+            turns: Arc::clone(self),
+            id,
+            recall,
+            work,
+        }
+    }
+
+    fn give_back(self: &Arc<Self>, id: u64) {
+        // Dropped, and so given back again, when the lock is free.
+        let _unwanted;
+        let mut state = self.state();
+        if let Some(held) = state.held.remove(&id)
+            && !held.recall.is_cancelled()
+        {
+            state.order.release(held.owner);
+        }
+        _unwanted = self.hand_on(&mut state);
+    }
+
+    /// Gives what is free to those who wait; returns that of one who has gone.
+    fn hand_on(self: &Arc<Self>, state: &mut State) -> Option<Turn> {
+        loop {
+            let (id, owner) = state.order.next()?;
+            if !state.may_take(owner, self.max) {
+                return None;
+            }
+            let waiting = state.leave(id)?;
+            let turn = self.give(state, owner, waiting.work, false);
+            if let Err(turn) = waiting.turn.send(turn) {
+                return Some(turn);
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change leaves the parts in agreement, or at worst somebody waiting until the deadline.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    /// Waits until others need it more.
+    pub(super) async fn recalled(&self) {
+        self.recall.cancelled().await;
+    }
+
+    /// Whether others need it more.
+    pub(super) fn is_recalled(&self) -> bool {
+        self.recall.is_cancelled()
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(work) = &self.work {
+            work.asked();
+        }
+        self.turns.give_back(self.id);
+    }
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Turn").field(&self.id).finish()
+    }
+}
+
+/// A place in the queue, given up when dropped.
+struct Place<'a> {
+    turns: &'a Arc<Turns>,
+    id: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.turns.state().leave(self.id);
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn wait(
+        &mut self,
+        clients: Vec<ClientId>,
+        work: Option<Arc<Work>>,
+    ) -> (u64, oneshot::Receiver<Turn>) {
+        let id = self.number();
+        for client in &clients {
+            self.order.wait(id, *client);
+        }
+        let (turn, receiver) = oneshot::channel();
+        let waiting = Waiting {
+            clients,
+            work,
+            turn,
+            limited: false,
+        };
+        self.waiting.insert(id, waiting);
+        (id, receiver)
+    }
+
+    /// More clients may wait for the same.
+    fn more_wait(&mut self, id: u64) {
+        let Some(waiting) = self.waiting.get_mut(&id) else {
+            return;
+        };
+        let all = waiting.work.as_ref().map(|work| work.all_clients());
+        for client in all.unwrap_or_default() {
+            if !waiting.clients.contains(&client) {
+                waiting.clients.push(client);
+                self.order.wait(id, client);
+            }
+        }
+    }
+
+    fn leave(&mut self, id: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&id)?;
+        for client in &waiting.clients {
+            self.order.leave(id, *client);
+        }
+        Some(waiting)
+    }
+
+    fn keeps_some(&self) -> bool {
+        self.recalled.is_some_and(|at| at.elapsed() < KEPT_FOR)
+    }
+
+    /// Whether one is free for this client.
+    fn may_take(&self, client: ClientId, max: usize) -> bool {
+        let free = max.saturating_sub(self.held.len());
+        free > 0 && (free > kept(max) || self.order.holds_little(client) || !self.keeps_some())
+    }
+
+    /// Wants one back from who has more than one who waits, if there is somebody.
+    fn recall_for(&mut self, id: u64, max: usize) {
+        self.more_wait(id);
+        let Some(waiting) = self.waiting.get_mut(&id) else {
+            return;
+        };
+        let mut clients = waiting.clients.iter();
+        waiting.limited = clients.all(|client| self.order.has_its_part(*client, max));
+        // Who would be given it is somebody else, who looks as well.
+        let mut clients = waiting.clients.iter();
+        if !clients.any(|client| self.order.is_first(id, *client)) {
+            return;
+        }
+        // One at a time: it comes back at once, and does not count as anybody's before.
+        let recent = self.recalled.is_some_and(|at| at.elapsed() < RECALL_AFTER);
+        if recent && self.held.values().any(|held| held.recall.is_cancelled()) {
+            return;
+        }
+        let Some(from) = waiting
+            .clients
+            .iter()
+            .find_map(|client| self.order.who_has_more(*client))
+        else {
+            return;
+        };
+        // Those beside another connection for the same cost least, and of the others the newest.
+        let theirs = self.held.iter_mut();
+        let theirs = theirs.filter(|(_, held)| held.owner == from && !held.recall.is_cancelled());
+        if let Some((_, held)) = theirs.max_by_key(|(id, held)| (held.extra, **id)) {
+            held.recall.cancel();
+            self.order.release(from);
+            self.recalled = Some(Instant::now());
+        }
+    }
+
+    /// Why there was no turn for who has waited until the end.
+    fn refusal(&self, id: u64) -> FetchError {
+        // As it was a moment ago: those who hold them may have come to their ends at the same time.
+        match self.waiting.get(&id) {
+            Some(Waiting { limited: true, .. }) => FetchError::Limited,
+            Some(_) | None => FetchError::Busy,
+        }
+    }
+}
+
+/// Who is next, and who has more than others (pure).
+#[derive(Debug, Default)]
+struct Order {
+    /// Counts what happens, so that it is known who has waited longest.
+    moment: u64,
+    addresses: HashMap<Address, usize>,
+    connections: HashMap<ClientId, usize>,
+    queues: HashMap<Address, Queue>,
+}
+
+/// What waits of one address.
+#[derive(Debug, Default)]
+struct Queue {
+    /// When it was served last, or began to wait.
+    since: u64,
+    connections: HashMap<u64, Line>,
+}
+
+/// What waits of one connection.
+#[derive(Debug, Default)]
+struct Line {
+    since: u64,
+    ids: BTreeSet<u64>,
+}
+
+impl Order {
+    fn wait(&mut self, id: u64, client: ClientId) {
+        self.moment += 1;
+        let since = self.moment;
+        let new = || Queue {
+            since,
+            ..Queue::default()
+        };
+        let queue = self.queues.entry(client.address).or_insert_with(new);
+        let new = || Line {
+            since,
+            ..Line::default()
+        };
+        let line = queue.connections.entry(client.connection);
+        line.or_insert_with(new).ids.insert(id);
+    }
+
+    fn leave(&mut self, id: u64, client: ClientId) {
+        let Some(queue) = self.queues.get_mut(&client.address) else {
+            return;
+        };
+        if let Some(line) = queue.connections.get_mut(&client.connection) {
+            line.ids.remove(&id);
+            if line.ids.is_empty() {
+                queue.connections.remove(&client.connection);
+            }
+        }
+        if queue.connections.is_empty() {
+            self.queues.remove(&client.address);
+        }
+    }
+
+    /// Whose turn it is, and for which client.
+    fn next(&self) -> Option<(u64, ClientId)> {
+        let queues = self.queues.iter();
+        let (address, queue) =
+            queues.min_by_key(|(address, queue)| (self.of_address(**address), queue.since))?;
+        let client = |connection: u64| ClientId {
+            address: *address,
+            connection,
+        };
+        let lines = queue.connections.iter();
+        let (connection, line) = lines.min_by_key(|(connection, line)| {
+            (self.of_connection(client(**connection)), line.since)
+        })?;
+        Some((*line.ids.first()?, client(*connection)))
+    }
+
+    /// Whether it is the next of those that its connection waits for.
+    fn is_first(&self, id: u64, client: ClientId) -> bool {
+        let queue = self.queues.get(&client.address);
+        let line = queue.and_then(|queue| queue.connections.get(&client.connection));
+        line.is_some_and(|line| line.ids.first() == Some(&id))
+    }
+
+    fn serve(&mut self, client: ClientId) {
+        self.moment += 1;
+        *self.addresses.entry(client.address).or_default() += 1;
+        *self.connections.entry(client).or_default() += 1;
+        if let Some(queue) = self.queues.get_mut(&client.address) {
+            queue.since = self.moment;
+            if let Some(line) = queue.connections.get_mut(&client.connection) {
+                line.since = self.moment;
+            }
+        }
+    }
+
+    fn release(&mut self, client: ClientId) {
+        take_one(&mut self.addresses, client.address);
+        take_one(&mut self.connections, client);
+    }
+
+    fn of_address(&self, address: Address) -> usize {
+        self.addresses.get(&address).copied().unwrap_or_default()
+    }
+
+    fn of_connection(&self, client: ClientId) -> usize {
+        self.connections.get(&client).copied().unwrap_or_default()
+    }
+
+    /// A connection that has so many more that one less there and one more here is fairer: of the address that has
+    /// most, or else of the client's own.
+    fn who_has_more(&self, client: ClientId) -> Option<ClientId> {
+        let mine = self.of_address(client.address);
+        let most = self.addresses.iter().max_by_key(|(_, held)| **held);
+        let (address, enough) = match most {
+            Some((address, held)) if *held >= mine + 2 => (*address, 1),
+            Some(_) | None => (client.address, self.of_connection(client) + 2),
+        };
+        let of_address = self.connections.iter();
+        let of_address = of_address.filter(|(other, _)| other.address == address);
+        let (most, held) = of_address.max_by_key(|(_, held)| **held)?;
+        (*held >= enough).then_some(*most)
+    }
+
+    /// Whether a client has as many as there are for each address, and its connection any.
+    fn has_its_part(&self, client: ClientId, max: usize) -> bool {
+        if client == ClientId::OURSELVES {
+            return false; // Nobody could be told to ask less.
+        }
+        let waiting = self
+            .queues
+            .keys()
+            .filter(|address| self.of_address(**address) == 0);
+        let addresses = self.addresses.len() + waiting.count();
+        let mine = self.of_address(client.address);
+        if mine < max.saturating_sub(kept(max)).div_ceil(addresses.max(1)) {
+            return false;
+        }
+        self.of_connection(client) > 0
+    }
+
+    /// Whether a client has at most one, or its connection none.
+    fn holds_little(&self, client: ClientId) -> bool {
+        self.of_address(client.address) < 2 || self.of_connection(client) == 0
+    }
+}
+
+/// How many are kept, when some are.
+fn kept(max: usize) -> usize {
+    if max == 1 { 0 } else { (max / KEPT).max(1) }
+}
+
+fn take_one<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+    if let std::collections::hash_map::Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
