@@ -195,7 +195,7 @@ async fn a_media_type_that_is_none_is_no_manifest_and_nothing_is_kept_of_it() {
     for key in ["mediaType", "artifactType"] {
         let mut document = serde_json::json!({"schemaVersion": 2, "manifests": []});
         document[key] = serde_json::json!(long);
-        let manifest = images::Manifest::of(images::OCI_INDEX, &document);
+        let manifest = Manifest::of(OCI_INDEX, &document);
         registry.put_manifest("team/app", Some(&key.to_lowercase()), &manifest);
         paths.push(format!("/v2/team/app/manifests/{}", manifest.digest));
         paths.push(format!("/v2/team/app/manifests/{}", key.to_lowercase()));
