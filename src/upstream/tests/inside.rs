@@ -37,7 +37,9 @@ async fn what_nothing_checks_is_not_followed_inside() {
         assert_inside(pull(&upstream, Patience::Wait).await, "address");
         let digest = digest();
         assert_inside(
-            upstream.referrers(&repository(), &digest, None).await,
+            upstream
+                .referrers(&repository(), &digest, &[], Patience::Wait)
+                .await,
             "address",
         );
         let all = AcceptClass::ALL;
@@ -60,7 +62,10 @@ async fn an_endpoint_that_redirects_inside_is_well() {
     let upstream = simple(&registry.url());
     for number in 0..20 {
         let repository = Repository::parse(&format!("a/b{number}")).unwrap();
-        assert_inside(upstream.tags(&repository, &[]).await, "10.255.255.1:80");
+        assert_inside(
+            upstream.tags(&repository, &[], Patience::Wait).await,
+            "10.255.255.1:80",
+        );
     }
     pull(&upstream, Patience::Now).await.unwrap();
 }
