@@ -9,10 +9,12 @@
 )]
 
 use std::fs::{self, File};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::CarryError;
+use super::below::Root;
 use super::layout::{BLOBS, INDEX, Index, LAYOUT, LAYOUT_TEXT, blob_path};
 use crate::oci::{Digest, Hasher};
 
@@ -37,8 +39,8 @@ const READ_BYTES: usize = 1024 * 1024;
 /// Where a layout is written to.
 #[derive(Debug)]
 pub(super) enum Target {
-    /// A directory.
-    Dir(PathBuf),
+    /// A directory: its name for messages.
+    Dir { path: PathBuf, root: Arc<Root> },
     /// An archive: its final name, and the file under its other one.
     Tar {
         path: PathBuf,
@@ -58,7 +60,7 @@ pub(super) struct BlobFile {
     size: u64,
     written: u64,
     /// Its names in a directory, while it is written and after.
-    names: Option<(PathBuf, PathBuf)>,
+    names: Option<(Arc<Root>, String, String)>,
 }
 
 impl Target {
@@ -67,33 +69,44 @@ impl Target {
         let failed = |error: io::Error| CarryError::of(path.display(), error);
         let is_tar = path.extension().is_some_and(|it| it == "tar") && !path.is_dir();
         if !is_tar {
-            fs::create_dir_all(path.join(BLOBS)).map_err(failed)?;
-            return Ok(Self::Dir(path.to_path_buf()));
+            fs::create_dir_all(path).map_err(failed)?;
+            let root = Root::open(path).map_err(failed)?;
+            root.make_folder(BLOBS)
+                .map_err(|error| CarryError::of(path.join(BLOBS).display(), error))?;
+            return Ok(Self::Dir {
+                path: path.to_path_buf(),
+                root: Arc::new(root),
+            });
         }
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
-        let file = File::create(&part).map_err(|error| CarryError::of(part.display(), error))?;
+        // What an export before left, or a link that somebody has put there: neither is written through.
+        let file = ignore_missing(fs::remove_file(&part)).and_then(|()| File::create_new(&part));
+        let file = file.map_err(|error| CarryError::of(part.display(), error))?;
         let path = path.to_path_buf();
         Ok(Self::Tar { path, part, file })
     }
 
     /// The index of what is in a directory already.
     pub(super) fn index(&self) -> Result<Index, CarryError> {
-        let Self::Dir(dir) = self else {
+        let Self::Dir { path, root } = self else {
             return Ok(Index::empty());
         };
-        let path = dir.join(INDEX);
-        let failed = |why: String| CarryError::of(path.display(), why);
-        let length = match fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Index::empty()),
-            Err(error) => return Err(failed(error.to_string())),
+        let failed = |why: String| CarryError::of(path.join(INDEX).display(), why);
+        let file = root
+            .file(INDEX)
+            .map_err(|error| failed(error.to_string()))?;
+        let Some(file) = file else {
+            return Ok(Index::empty());
         };
-        if length > INDEX_BYTES_MAX {
+        let mut bytes = Vec::new();
+        file.take(INDEX_BYTES_MAX + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| failed(error.to_string()))?;
+        if bytes.len() as u64 > INDEX_BYTES_MAX {
             return Err(failed(format!("has more than {INDEX_BYTES_MAX} bytes")));
         }
-        let bytes = fs::read(&path).map_err(|error| failed(error.to_string()))?;
         serde_json::from_slice(&bytes).map_err(|error| failed(format!("is no index: {error}")))
     }
 
@@ -112,11 +125,11 @@ impl Target {
 
     /// Whether a directory has a blob, whole, from an export before. One that is not is written again.
     pub(super) fn has(&self, digest: &Digest, size: u64) -> Result<bool, CarryError> {
-        let Self::Dir(dir) = self else {
+        let Self::Dir { path, root } = self else {
             return Ok(false);
         };
-        let path = dir.join(blob_path(digest));
-        let Ok(mut file) = File::open(&path) else {
+        let name = blob_path(digest);
+        let Ok(Some(mut file)) = root.file(&name) else {
             return Ok(false);
         };
         let mut hash = || -> io::Result<bool> {
@@ -133,18 +146,23 @@ impl Target {
                 hasher.update(buffer.get(..count).unwrap_or_default());
             }
         };
-        hash().map_err(|error| CarryError::of(path.display(), error))
+        hash().map_err(|error| CarryError::of(path.join(&name).display(), error))
     }
 
     /// Begins a blob of `size` bytes.
     pub(super) fn blob(&mut self, digest: &Digest, size: u64) -> Result<BlobFile, CarryError> {
         let name = blob_path(digest);
         let opened = match self {
-            Self::Dir(dir) => {
-                let path = dir.join(&name);
-                let part = path.with_extension("part");
-                let made = path.parent().map_or(Ok(()), fs::create_dir_all);
-                made.and_then(|()| Ok((File::create(&part)?, 0, Some((part, path)))))
+            Self::Dir { root, .. } => {
+                let part = format!("{name}.part");
+                let names = |file| {
+                    (
+                        file,
+                        0,
+                        Some((Arc::clone(root), part.clone(), name.clone())),
+                    )
+                };
+                root.create(&part).map(names)
             }
             Self::Tar { file, .. } => write_header(file, &name, size)
                 .and_then(|()| Ok((file.try_clone()?, file.stream_position()?, None))),
@@ -164,12 +182,12 @@ impl Target {
     /// The end: from now on it is a layout.
     pub(super) fn finish(self, index: &Index) -> Result<(), CarryError> {
         match self {
-            Self::Dir(dir) => {
+            Self::Dir { path, root } => {
                 let write = || {
-                    write_durably(&dir.join(LAYOUT), LAYOUT_TEXT)?;
-                    write_durably(&dir.join(INDEX), &index.to_bytes())
+                    write_durably(&root, LAYOUT, LAYOUT_TEXT)?;
+                    write_durably(&root, INDEX, &index.to_bytes())
                 };
-                write().map_err(|error| CarryError::of(dir.display(), error))
+                write().map_err(|error| CarryError::of(path.display(), error))
             }
             Self::Tar {
                 path,
@@ -228,7 +246,10 @@ impl BlobFile {
             return Err(format!("the bytes have the digest {found}"));
         }
         let closed = match &self.names {
-            Some((part, path)) => self.file.sync_all().and_then(|()| fs::rename(part, path)),
+            Some((root, part, name)) => {
+                let synced = self.file.sync_all();
+                synced.and_then(|()| root.rename(part, name))
+            }
             None => pad(&mut self.file, self.size),
         };
         closed.map_err(|error| error.to_string())
@@ -278,12 +299,19 @@ fn pad(file: &mut File, size: u64) -> io::Result<()> {
     file.write_all(&vec![0; missing])
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let part = path.with_extension("part");
-    let mut file = File::create(&part)?;
+fn write_durably(root: &Root, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let part = format!("{name}.part");
+    let mut file = root.create(&part)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&part, path)
+    root.rename(&part, name)
+}
+
+fn ignore_missing(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 //! | `progress` | what the user sees |
 
 mod arguments;
+mod below;
 mod export;
 mod files;
 mod import;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::CarryError;
+use super::below::Root;
 use super::layout::{BLOBS, INDEX, Index, LAYOUT, blob_path, check_version};
 use crate::oci::Digest;
 
@@ -30,7 +31,7 @@ pub(super) struct Layout {
 
 #[derive(Debug)]
 enum Place {
-    Dir,
+    Dir(Root),
     Tar {
         file: Arc<File>,
         /// Where the files that count are: offset and length, by their names.
@@ -54,7 +55,7 @@ impl Layout {
         let failed = |why: &dyn std::fmt::Display| CarryError::of(path.display(), why);
         let metadata = fs::metadata(path).map_err(|error| failed(&error))?;
         let place = if metadata.is_dir() {
-            Place::Dir
+            Place::Dir(Root::open(path).map_err(|error| failed(&error))?)
         } else {
             let file = File::open(path).map_err(|error| failed(&error))?;
             let entries = entries(&file).map_err(|why| failed(&why))?;
@@ -113,22 +114,14 @@ impl Layout {
                 start: *start,
                 size: *size,
             })),
-            Place::Dir => {
-                let path = self.path.join(name);
+            Place::Dir(root) => {
                 let failed = |error: io::Error| self.fault(name, error);
-                // Before it is opened: a pipe would be waited for.
-                let metadata = match fs::symlink_metadata(&path) {
-                    Ok(metadata) => metadata,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                    Err(error) => return Err(failed(error)),
+                let Some(file) = root.file(name).map_err(failed)? else {
+                    return Ok(None);
                 };
-                if !metadata.is_file() {
-                    return Err(self.fault(name, "is no plain file"));
-                }
-                let file = Arc::new(File::open(&path).map_err(failed)?);
-                let size = metadata.len();
+                let size = file.metadata().map_err(failed)?.len();
                 Ok(Some(Part {
-                    file,
+                    file: Arc::new(file),
                     start: 0,
                     size,
                 }))

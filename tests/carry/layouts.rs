@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::common::images::{image, noise};
-use super::common::{Dialect, Image};
-use super::{assert_pulls, import, secluded, try_import};
+use super::common::{Dialect, Image, World};
+use super::{assert_pulls, import, secluded, try_export, try_import};
 
 /// A layout in a directory, to be spoilt.
 struct Spoilt {
@@ -249,4 +249,84 @@ async fn broken_archives_are_refused_by_the_name_of_the_entry() {
     )
     .await;
     assert!(!spoilt.path("etc").exists());
+}
+
+/// Whoever else may write into the target had planted links there, and an export wrote through them.
+#[tokio::test]
+async fn an_export_writes_nowhere_but_below_its_target() {
+    let world = World::new().await;
+    let hex = &world.layer().digest["sha256:".len()..];
+    let outside = TempDir::new().unwrap();
+    let victim = outside.path().join("victim");
+    for planted in [
+        "blobs".to_owned(),
+        "blobs/sha256".to_owned(),
+        format!("blobs/sha256/{hex}"),
+        format!("blobs/sha256/{hex}.part"),
+        "index.json".to_owned(),
+        "index.json.part".to_owned(),
+        "oci-layout.part".to_owned(),
+    ] {
+        for hard in [false, true] {
+            fs::write(&victim, "precious").unwrap();
+            let dir = TempDir::new().unwrap();
+            let at = dir.path().join(&planted);
+            fs::create_dir_all(at.parent().unwrap()).unwrap();
+            let is_folder = planted == "blobs" || planted == "blobs/sha256";
+            if is_folder {
+                std::os::unix::fs::symlink(outside.path(), &at).unwrap();
+            } else if hard {
+                fs::hard_link(&victim, &at).unwrap();
+            } else {
+                std::os::unix::fs::symlink(&victim, &at).unwrap();
+            }
+            let exported = try_export(&world.mirror, &["nginx:1.27"], dir.path(), "all").await;
+            assert_eq!(fs::read(&victim).unwrap(), b"precious", "{planted}");
+            assert_eq!(
+                fs::read_dir(outside.path()).unwrap().count(),
+                1,
+                "{planted}"
+            );
+            if is_folder || planted == "index.json" {
+                // An index that is none of a layout is not gone on with either.
+                let said = exported.unwrap_err().to_string();
+                assert!(!is_folder || said.contains("symbolic link"), "{said}");
+            } else {
+                exported.unwrap();
+                assert!(
+                    at.symlink_metadata().is_err() || !at.is_symlink(),
+                    "{planted}"
+                );
+            }
+        }
+    }
+    // An archive, under the name that it has until it is whole.
+    let dir = TempDir::new().unwrap();
+    fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, dir.path().join("a.tar.part")).unwrap();
+    let archive = dir.path().join("a.tar");
+    try_export(&world.mirror, &["nginx:1.27"], &archive, "all")
+        .await
+        .unwrap();
+    assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    assert!(archive.is_file() && !archive.is_symlink());
+}
+
+/// What lies behind a link is not of the layout.
+#[tokio::test]
+async fn a_folder_that_leads_out_of_a_layout_is_not_followed() {
+    for folder in ["blobs", "blobs/sha256"] {
+        let far = secluded().await;
+        let spoilt = Spoilt::new();
+        let elsewhere = TempDir::new().unwrap();
+        let moved = elsewhere.path().join("moved");
+        fs::rename(spoilt.path(folder), &moved).unwrap();
+        std::os::unix::fs::symlink(moved, spoilt.path(folder)).unwrap();
+        let said = match try_import(&far, spoilt.dir.path(), &NAMED).await {
+            Ok(puts) => puts[0].failed.as_ref().map(ToString::to_string),
+            Err(error) => Some(error.to_string()),
+        };
+        let said = said.unwrap_or_else(|| panic!("followed {folder}"));
+        assert!(said.contains("symbolic link"), "{said}");
+    }
 }

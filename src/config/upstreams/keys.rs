@@ -174,12 +174,20 @@ impl<'a> Keys<'a> {
             let (text, file) = match source.name.strip_prefix(base) {
                 Some("_file") => {
                     let text = read_file(Path::new(&written));
-                    let text = text.map_err(|why| format!("{shown} cannot be read: {why}"))?;
+                    let text = text.map_err(|why| {
+                        // What is no file's name may be the secret itself, written in the wrong place.
+                        if Path::new(&written).exists() {
+                            format!("{shown} cannot be read: {why}")
+                        } else {
+                            format!("the file that it names cannot be read: {why}")
+                        }
+                    })?;
                     (text, Some(PathBuf::from(&written)))
                 }
                 Some("_env") => {
                     let text = self.environment.text(&written);
-                    let why = |why| format!("the environment variable {shown} {why}");
+                    // Not by its name, which may be the secret itself, written in the wrong place.
+                    let why = |why| format!("the environment variable that it names {why}");
                     (text.map_err(why)?, None)
                 }
                 _ => (written, None),
@@ -237,6 +245,10 @@ pub(super) fn can_be_read(path: &Path) -> Result<(), String> {
     let shown = path.to_string_lossy();
     match open(path) {
         Ok(_) => Ok(()),
+        // A key that was put here as it is.
+        Err(why) if shown.contains("-----") || shown.contains('\n') => {
+            Err(format!("must be a file's name; it cannot be read: {why}"))
+        }
         Err(why) => Err(format!("{} cannot be read: {why}", Shown(&shown))),
     }
 }
