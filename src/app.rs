@@ -12,7 +12,7 @@ use crate::mirror::{Mirror, Parts};
 use crate::oci::Directory;
 use crate::oci::directory::Entry;
 use crate::server::{BindError, Bound};
-use crate::store::{OpenError, Store};
+use crate::store::{self, OpenError, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::{OwnListeners, SetupError, Upstream};
 
@@ -33,11 +33,20 @@ impl Unserved {
     /// # Errors
     /// [`StartError`]: another process has the directory, for example.
     pub async fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        Self::open_beside(config, clock, &OwnListeners::default()).await
+        Self::open_by(Store::open, config, clock, &OwnListeners::default()).await
+    }
+
+    /// The same on a directory in which nothing is changed.
+    ///
+    /// # Errors
+    /// [`StartError`]: there is no cache in it, for example.
+    pub async fn look_into(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        Self::open_by(Store::look_into, config, clock, &OwnListeners::default()).await
     }
 
     /// The same in a process that listens at `own`: no upstream may lead there.
-    async fn open_beside(
+    async fn open_by(
+        open: fn(&store::Config, Arc<dyn Clock>, Metrics) -> Result<Store, OpenError>,
         config: Config,
         clock: Arc<dyn Clock>,
         own: &OwnListeners,
@@ -51,8 +60,7 @@ impl Unserved {
         let store = {
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
             let opened =
-                tokio::task::spawn_blocking(move || Store::open(&config.cache, clock, metrics))
-                    .await;
+                tokio::task::spawn_blocking(move || open(&config.cache, clock, metrics)).await;
             opened.map_err(|error| StartError::Internal(error.to_string()))??
         };
         let entries = config.upstreams.iter().map(|u| Entry {
@@ -122,7 +130,7 @@ impl App {
             mirror,
             store,
             metrics,
-        } = Unserved::open_beside(config, Arc::clone(&clock), &own).await?;
+        } = Unserved::open_by(Store::open, config, Arc::clone(&clock), &own).await?;
         let app = Self {
             address,
             admin_address,

@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio::runtime::Runtime;
 use url::Url;
 
@@ -39,6 +41,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE));
         }
     };
+    if arguments.command.may_write_a_cache() {
+        // What is cached is nobody's business but the owner's and his group's, whoever starts this and how.
+        let before = umask(Mode::RWXO);
+        umask(before | Mode::RWXO | Mode::WGRP);
+    }
     let load = |overrides: &Overrides| Config::load(overrides).map_err(|error| error.to_string());
     let outcome = match arguments.command {
         Command::Serve(overrides) => load(&overrides).map(serve),
@@ -110,6 +117,18 @@ enum Command {
     Bench(Box<bench::Arguments>),
     #[command(flatten)]
     Admin(admin::Command),
+}
+
+impl Command {
+    /// Whether it may make files in the cache directory.
+    fn may_write_a_cache(&self) -> bool {
+        match self {
+            Self::Serve(_) | Self::Verify(_) | Self::Admin(_) => true,
+            Self::Check(_) | Self::Warm(_) | Self::Export(_) | Self::Import(_) | Self::Bench(_) => {
+                false
+            }
+        }
+    }
 }
 
 fn check(config: &Config) -> ExitCode {

@@ -10,11 +10,18 @@
 )]
 
 mod common;
+#[path = "shutdown/process.rs"]
+mod process;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::SystemTime;
 
-use common::World;
+use common::{Dialect, FakeRegistry, World, images};
+use process::Process;
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// Runs the program in an empty directory, with nothing of ours in its environment.
@@ -333,4 +340,172 @@ async fn what_cannot_be_done_is_one_line_and_an_exit_code() {
     }
     assert!(!dir.path().join("none").exists(), "looking makes nothing");
     drop((held, world));
+}
+
+/// All that is below a directory: names, sizes, times of change, bytes.
+fn everything(root: &Path) -> BTreeMap<PathBuf, (u64, SystemTime, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let metadata = path.symlink_metadata().unwrap();
+            let bytes = if metadata.is_dir() {
+                folders.push(path.clone());
+                Vec::new()
+            } else {
+                std::fs::read(&path).unwrap()
+            };
+            found.insert(path, (metadata.len(), metadata.modified().unwrap(), bytes));
+        }
+    }
+    let own = root.metadata().unwrap();
+    found.insert(
+        root.to_owned(),
+        (own.len(), own.modified().unwrap(), Vec::new()),
+    );
+    found
+}
+
+#[track_caller]
+fn assert_same(before: &BTreeMap<PathBuf, (u64, SystemTime, Vec<u8>)>, root: &Path, after: &str) {
+    let now = everything(root);
+    let names = |of: &BTreeMap<PathBuf, _>| of.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&now), names(before), "after {after}");
+    for (path, entry) in before {
+        assert!(now[path] == *entry, "{} changed by {after}", path.display());
+    }
+}
+
+/// Whoever looked into the wrong directory made a cache there, and what he had in `damaged` and `fills` was deleted.
+#[test]
+fn a_directory_that_is_no_cache_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    for file in ["damaged/letter", "fills/sha256/photo", "blobs/x", "notes"] {
+        let path = home.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "mine").unwrap();
+    }
+    let empty = dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let (home_text, empty_text) = (home.display().to_string(), empty.display().to_string());
+    let (held, nobody) = common::fake_registry::refused_port().unwrap();
+    let config = configuration(dir.path(), &home, nobody);
+    let before = (everything(&home), everything(&empty));
+    let looking = ["status", "ls", "du", "inspect nginx", "pin", "gc --dry-run"];
+    let changing = ["rm nginx", "gc", "pin nginx", "unpin nginx"];
+    for command in looking.into_iter().chain(changing) {
+        let mut arguments: Vec<&str> = command.split(' ').collect();
+        arguments.extend(["--cache-dir", &home_text]);
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(1), "{command}: {output:?}");
+        let told = errors(&output);
+        assert!(
+            told.contains("no cache") && told.contains("damaged"),
+            "{told}"
+        );
+        assert_same(&before.0, &home, command);
+    }
+    for command in looking {
+        let mut arguments: Vec<&str> = command.split(' ').collect();
+        arguments.extend(["--cache-dir", &empty_text]);
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(1), "{command}: {output:?}");
+        assert!(errors(&output).contains("no cache"), "{output:?}");
+        assert_same(&before.1, &empty, command);
+    }
+    for command in ["verify", "verify --repair", "check"] {
+        let mut arguments: Vec<&str> = command.split(' ').collect();
+        arguments.extend(["--config", &config]);
+        let output = run(&arguments);
+        assert_eq!(output.status.success(), command == "check", "{output:?}");
+        assert_same(&before.0, &home, command);
+    }
+    let serve = run(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--cache-dir",
+        &home_text,
+    ]);
+    assert_eq!(serve.status.code(), Some(1), "{serve:?}");
+    assert!(errors(&serve).contains("no file VERSION"), "{serve:?}");
+    assert_same(&before.0, &home, "serve");
+    drop(held);
+}
+
+/// On a stopped cache, and on one whose server was killed, looking rewrote the index.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn looking_at_a_cache_changes_nothing() {
+    let registry = FakeRegistry::start().await;
+    let image = images::image(300, &[200_000, 90_000], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &image);
+    let dir = tempfile::tempdir().unwrap();
+    // What a file system has of its own is in nobody's way.
+    std::fs::create_dir_all(dir.path().join("cache/lost+found")).unwrap();
+    let mut dir = Some(dir);
+    for killed in [false, true] {
+        let mut process = Process::serve_in(dir.take().unwrap(), &registry.url(), &[]);
+        let (client, _, _output) = process.ready();
+        assert_eq!(client.get("/v2/team/app/manifests/v1").await.status, 200);
+        for blob in image.blobs() {
+            let path = format!("/v2/team/app/blobs/{}", blob.digest);
+            client.get(&path).await.assert_bytes(200, &blob.bytes);
+        }
+        process.signal(if killed { Signal::KILL } else { Signal::TERM });
+        process.wait();
+        dir = Some(std::mem::replace(
+            &mut process.dir,
+            tempfile::tempdir().unwrap(),
+        ));
+        let cache = dir.as_ref().unwrap().path().join("cache");
+        let text = cache.display().to_string();
+        let (_held, nobody) = common::fake_registry::refused_port().unwrap();
+        let config = configuration(dir.as_ref().unwrap().path(), &cache, nobody);
+        let before = everything(&cache);
+        for command in [
+            "status",
+            "ls",
+            "ls --json",
+            "du",
+            "inspect team/app:v1",
+            "pin",
+            "gc --dry-run",
+            "rm --dry-run team/app:v1",
+        ] {
+            let mut arguments: Vec<&str> = command.split(' ').collect();
+            arguments.extend(["--cache-dir", &text]);
+            let said = done(&program(&arguments).await);
+            if command == "ls" && !killed {
+                assert!(said.contains("team/app:v1"), "{said}");
+            }
+            assert_same(&before, &cache, command);
+        }
+        for command in ["verify", "check"] {
+            let output = program(&[command, "--config", &config]).await;
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+            assert_same(&before, &cache, command);
+        }
+    }
+}
+
+/// What is cached is for its owner and his group, however the mirror was started.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_may_not_look_into_a_cache() {
+    let registry = FakeRegistry::start().await;
+    let image = images::image(301, &[100_000], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &image);
+    let mut process = Process::serve(&registry.url());
+    let (client, _, _output) = process.ready();
+    assert_eq!(client.get("/v2/team/app/manifests/v1").await.status, 200);
+    process.signal(Signal::TERM);
+    process.wait();
+    let cache = process.dir.path().join("cache");
+    for path in everything(&cache).into_keys() {
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o027, 0, "{} has {mode:o}", path.display());
+    }
 }

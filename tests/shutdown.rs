@@ -325,6 +325,45 @@ fn a_directory_that_cannot_be_written_is_one_clear_line() {
     assert_clear(&text, &file.display().to_string());
 }
 
+/// A part of the cache on another file system: each blob was fetched and could then not get its name.
+#[test]
+fn directories_on_different_file_systems_are_refused_by_name() {
+    let dir = TempDir::new().unwrap();
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else {
+        return;
+    };
+    let device =
+        |path: &std::path::Path| std::os::unix::fs::MetadataExt::dev(&path.metadata().unwrap());
+    if device(elsewhere.path()) == device(dir.path()) {
+        return;
+    }
+    for part in ["blobs", "fills", "damaged", "blobs/sha256"] {
+        let cache = dir.path().join("cache");
+        std::fs::create_dir_all(cache.join(part).parent().unwrap()).unwrap();
+        std::fs::write(cache.join("VERSION"), "1\n").unwrap();
+        let there = elsewhere.path().join(part.replace('/', "-"));
+        std::fs::create_dir_all(&there).unwrap();
+        std::os::unix::fs::symlink(there, cache.join(part)).unwrap();
+        let cache_text = cache.display().to_string();
+        let listen = "127.0.0.1:0";
+        let arguments = [
+            "serve",
+            "--listen",
+            listen,
+            "--admin-listen",
+            listen,
+            "--cache-dir",
+            &cache_text,
+        ];
+        let (code, text) = Process::start(TempDir::new().unwrap(), &arguments).fails();
+        assert_eq!(code, 1, "{part}: {text}");
+        assert_clear(&text, "different file systems");
+        let named = cache.join(part).display().to_string();
+        assert!(text.contains(&named), "{part}: {text}");
+        std::fs::remove_dir_all(&cache).unwrap();
+    }
+}
+
 #[test]
 fn a_bad_configuration_is_exit_2_naming_key_and_line() {
     for command in ["serve", "check"] {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use url::Url;
 
+use super::reach::Purpose;
+
 /// The commands that look into the cache, and change what is in it.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
@@ -140,6 +142,22 @@ impl Command {
             Self::Gc(it) => &it.common,
             Self::Pin(it) => &it.common,
             Self::Unpin(it) => &it.common,
+        }
+    }
+
+    /// What it needs the cache for.
+    pub(super) fn purpose(&self) -> Purpose {
+        let changes = match self {
+            Self::Status(_) | Self::Ls(_) | Self::Du(_) | Self::Inspect(_) => false,
+            Self::Rm(it) => !it.dry_run,
+            Self::Gc(it) => !it.dry_run,
+            Self::Pin(it) => !it.images.is_empty(),
+            Self::Unpin(_) => true,
+        };
+        if changes {
+            Purpose::Change
+        } else {
+            Purpose::Look
         }
     }
 

@@ -61,7 +61,7 @@ pub async fn run(
         ImageName::parse(image)
             .map_err(|why| CommandError::Usage(format!("image {image:?}: {why}")))?;
     }
-    let reached = place.reach().await?;
+    let reached = place.reach(command.purpose()).await?;
     let done = match command {
         Command::Status(_) => look::status(&reached, screen).await.map_err(Into::into),
         Command::Ls(it) => look::list(&reached, it, screen).await.map_err(Into::into),

@@ -10,7 +10,7 @@
 //! 2. If nobody does, and `--admin` was not given, the cache directory is opened. A server that has it is
 //!    noticed by its lock: an error that says so, never a second writer.
 //!
-//! Opened for looking, the store evicts nothing, whatever the configuration's size is: whoever looks with
+//! Opened for looking, nothing in it is changed. Opened to change what is named, the store evicts nothing, whatever the configuration's size is: whoever looks with
 //! the wrong configuration must not lose a cache.
 
 use std::fmt;
@@ -78,8 +78,10 @@ pub struct Opened {
 /// What the directory is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To see what is there, and to remove what is named: nothing else goes.
+    /// To see what is there: nothing is changed.
     Look,
+    /// To pin and to remove what is named: nothing else goes.
+    Change,
     /// To store more: the configuration's size is kept to, as by a server.
     Store,
 }
@@ -164,13 +166,13 @@ impl Place {
         }
     }
 
-    /// The server, if one answers, or else the directory, for looking.
+    /// The server, if one answers, or else the directory.
     ///
     /// # Errors
     /// [`ReachError`].
-    pub async fn reach(&self) -> Result<Reached, ReachError> {
+    pub async fn reach(&self, purpose: Purpose) -> Result<Reached, ReachError> {
         if self.directory {
-            let opened = self.open(Purpose::Look).await?;
+            let opened = self.open(purpose).await?;
             return Ok(Reached::Directory(Box::new(opened)));
         }
         let http = AdminClient::new(&self.admin).map_err(ReachError::Address)?;
@@ -182,7 +184,7 @@ impl Place {
         if self.named {
             return Err(ReachError::NotThere { admin, why });
         }
-        match self.open(Purpose::Look).await {
+        match self.open(purpose).await {
             Ok(opened) => Ok(Reached::Directory(Box::new(opened))),
             Err(open) => Err(ReachError::Nobody {
                 admin,
@@ -208,7 +210,7 @@ impl Place {
     /// [`ReachError::Directory`].
     pub async fn open(&self, purpose: Purpose) -> Result<Opened, ReachError> {
         let mut cache = self.config.cache.clone();
-        if purpose == Purpose::Look {
+        if purpose != Purpose::Store {
             // Nobody who wants to see a directory that is not there wants it to be made.
             if !cache.dir.is_dir() {
                 let dir = cache.dir.display();
@@ -222,7 +224,11 @@ impl Place {
         let opening = {
             let metrics = metrics.clone();
             tokio::task::spawn_blocking(move || {
-                let store = Store::open(&cache, Arc::new(SystemClock), metrics)?;
+                let clock = Arc::new(SystemClock);
+                let store = match purpose {
+                    Purpose::Look => Store::look_into(&cache, clock, metrics)?,
+                    Purpose::Change | Purpose::Store => Store::open(&cache, clock, metrics)?,
+                };
                 // Nobody runs it: what the index does not know is found now.
                 store.scan_all();
                 Ok::<_, OpenError>(store)
@@ -414,12 +420,12 @@ mod tests {
         assert_eq!(place.sign_of_life, Duration::from_secs(10));
         place.sign_of_life = Duration::from_millis(50);
         // Bounded: it used to be half an hour.
-        let reached = tokio::time::timeout(Duration::from_secs(20), place.reach());
+        let reached = tokio::time::timeout(Duration::from_secs(20), place.reach(Purpose::Look));
         let error = reached.await.unwrap().unwrap_err();
         assert!(matches!(&error, ReachError::NotThere { .. }), "{error}");
         // Not named by the user, the directory is the next to be looked at.
         place.named = false;
-        let reached = tokio::time::timeout(Duration::from_secs(20), place.reach());
+        let reached = tokio::time::timeout(Duration::from_secs(20), place.reach(Purpose::Look));
         let error = reached.await.unwrap().unwrap_err().to_string();
         assert!(error.contains("there is no directory"), "{error}");
     }

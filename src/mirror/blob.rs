@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::answer::{Asker, BlobAnswer, BlobHead, Content, Filling};
-use super::flight::Seat;
+use super::flight::{Lead, Seat};
 use super::negative::What;
 use super::{ANSWER_WAIT_MAX, Inner, Mirror, MirrorError, Source, in_time};
 use crate::oci::manifest::ChildKind;
@@ -61,14 +61,16 @@ impl Inner {
     ) -> Result<BlobAnswer, MirrorError> {
         let answer_by = Instant::now() + ANSWER_WAIT_MAX;
         let mut told = None;
-        for _ in 0..ATTEMPTS_MAX {
+        for attempt in 0..ATTEMPTS_MAX {
             if let Some(answer) = self.stored_blob(source, digest).await? {
                 return Ok(answer);
             }
             self.check_unknown(source, &What::Blob(*digest))?;
             let stored = || self.store.contains(digest).is_some();
             match self.fills.seat(digest, source, stored)? {
-                Seat::Stored => {}
+                Seat::Stored if attempt == 0 => {}
+                // It is there, and cannot be read now: the disk does not answer, or descriptors are lacking.
+                Seat::Stored => return self.bypass(source, digest, answer_by).await,
                 Seat::Join {
                     fill,
                     source: for_whom,
@@ -100,34 +102,45 @@ impl Inner {
                     }
                 }
                 Seat::Lead(lead, _waits) => {
-                    let fill = lead.fill.clone();
-                    let (mirror, source_asked, wanted) =
-                        (Arc::clone(self), source.clone(), *digest);
-                    self.tasks.spawn(carry(async move {
-                        mirror.fetch(lead, source_asked, wanted, asked).await;
-                    }));
-                    let started = fill.started().await.map_err(MirrorError::from);
-                    if let Err(MirrorError::NotStored { .. }) = started {
-                        return self.bypass(source, digest, answer_by).await;
-                    }
-                    let total = started.inspect_err(|error| {
-                        self.note_unknown(source, What::Blob(*digest), error);
-                    })?;
-                    let outcome = if fill.was_taken_up() {
-                        Outcome::Partial
-                    } else {
-                        Outcome::Miss
-                    };
-                    let content = self.filling(fill, source, digest, asked).await;
-                    return Ok(BlobAnswer {
-                        total,
-                        outcome,
-                        content,
-                    });
+                    return self.led(lead, source, digest, asked, answer_by).await;
                 }
             }
         }
         Err(told.unwrap_or(MirrorError::Busy("the blob comes and goes")))
+    }
+
+    /// Begins a fill, and reads it.
+    async fn led(
+        self: &Arc<Self>,
+        lead: Lead,
+        source: &Source,
+        digest: &Digest,
+        asked: Option<ByteRange>,
+        answer_by: Instant,
+    ) -> Result<BlobAnswer, MirrorError> {
+        let fill = lead.fill.clone();
+        let (mirror, source_asked, wanted) = (Arc::clone(self), source.clone(), *digest);
+        self.tasks.spawn(carry(async move {
+            mirror.fetch(lead, source_asked, wanted, asked).await;
+        }));
+        let started = fill.started().await.map_err(MirrorError::from);
+        if let Err(MirrorError::NotStored { .. }) = started {
+            return self.bypass(source, digest, answer_by).await;
+        }
+        let total = started.inspect_err(|error| {
+            self.note_unknown(source, What::Blob(*digest), error);
+        })?;
+        let outcome = if fill.was_taken_up() {
+            Outcome::Partial
+        } else {
+            Outcome::Miss
+        };
+        let content = self.filling(fill, source, digest, asked).await;
+        Ok(BlobAnswer {
+            total,
+            outcome,
+            content,
+        })
     }
 
     async fn filling(

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::disk::DiskFile;
 use super::fill::{Handed, READ_BYTES};
 use super::windows::{self, Ahead, FIRST_WINDOW_BYTES, Kept, WINDOW_BYTES, Windows};
+use super::work::{Kind, Task};
 use super::{LookedAt, Store};
 use crate::oci::Digest;
 
@@ -189,9 +190,12 @@ impl StoredReader {
         if let Some(bytes) = file.read_cached(start, limit)? {
             return Ok(bytes.into());
         }
-        let file = Arc::clone(file);
-        let read = tokio::task::spawn_blocking(move || file.read_at(start, limit)).await;
-        Ok(read.map_err(io::Error::other)??.into())
+        let reading = Arc::clone(file);
+        let task = Task::of("read", self.blob.digest());
+        let read = file
+            .work()
+            .run(Kind::Read, task, move || reading.read_at(start, limit));
+        Ok(read.await??.into())
     }
 
     /// The next bytes, as a window.

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::disk::DiskFile;
+use super::work::{Kind, Task};
 use super::{Store, fs};
 use crate::oci::Digest;
 use crate::telemetry::metrics::EvictReason;
@@ -32,7 +33,8 @@ impl Store {
     /// again by whoever asks next. Not if another file has taken the place of the one that was looked at.
     pub async fn damaged(&self, digest: &Digest, why: &str, looked_at: LookedAt) {
         let (store, digest, why) = (self.clone(), *digest, why.to_owned());
-        let lost = tokio::task::spawn_blocking(move || {
+        let task = Task::of("set aside", &digest);
+        let lost = self.work().run(Kind::Write, task, move || {
             let _files = store.files();
             // Another reader may have found out before, and the blob been fetched again since.
             let size = store.ledger().size(&digest);
@@ -67,6 +69,9 @@ impl Store {
     pub(super) async fn unreadable(&self, digest: &Digest, error: &io::Error, looked_at: LookedAt) {
         if fs::means_damage(error) {
             self.damaged(digest, &error.to_string(), looked_at).await;
+        } else if error.kind() == io::ErrorKind::TimedOut {
+            // That the disk does not answer is told once.
+            tracing::debug!(%digest, %error, "a stored blob cannot be read now");
         } else {
             tracing::warn!(%digest, %error, "a stored blob cannot be read now; it stays, and is tried again at the next request");
         }

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::health::Health;
 use super::map;
 use super::windows::BROUGHT_AT_ONCE_MAX;
+use super::work::{self, Work};
 pub use crate::telemetry::metrics::DiskOp;
 
 /// Decides which operations fail: for tests. Without one nothing is asked.
@@ -73,7 +74,10 @@ impl Eq for Injection {}
 pub(super) struct Disk {
     injection: Injection,
     health: Arc<Health>,
+    work: Arc<Work>,
     bringing: Arc<Semaphore>,
+    /// Whether nothing may be changed, for whoever only looks.
+    is_for_looking: bool,
 }
 
 /// An open file of the store.
@@ -89,9 +93,32 @@ impl Disk {
     pub(super) fn new(injection: Injection, health: Arc<Health>) -> Self {
         Self {
             injection,
+            work: Arc::new(Work::new(Arc::clone(&health))),
             health,
             bringing: Arc::new(Semaphore::new(BROUGHT_AT_ONCE_MAX)),
+            is_for_looking: false,
         }
+    }
+
+    /// The same disk for whoever only looks: whatever would change it fails as on a read-only one.
+    pub(super) fn for_looking(self) -> Self {
+        Self {
+            is_for_looking: true,
+            ..self
+        }
+    }
+
+    /// Whether it is that.
+    pub(super) fn is_for_looking(&self) -> bool {
+        self.is_for_looking
+    }
+
+    /// Whoever only looks changes nothing. That is no trouble of the disk's.
+    fn allows(&self, op: DiskOp) -> io::Result<()> {
+        if self.is_for_looking && !matches!(op, DiskOp::Read | DiskOp::ReadIndex) {
+            return Err(Errno::ROFS.into());
+        }
+        Ok(())
     }
 
     /// How it does.
@@ -99,20 +126,27 @@ impl Disk {
         &self.health
     }
 
+    /// Where work on it is done that blocks.
+    pub(super) fn work(&self) -> &Arc<Work> {
+        &self.work
+    }
+
     /// Does one operation on `path`. If it fails, its health is told.
     pub(super) fn run<T>(
         &self,
         op: DiskOp,
         path: &Path,
-        work: impl FnOnce() -> io::Result<T>,
+        doing: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
+        self.allows(op)?;
         let done = match &self.injection.0 {
-            None => work(),
+            None => doing(),
             Some(faults) => match faults.before(op, path) {
-                Ok(()) => work().inspect(|_| faults.after(op, path)),
+                Ok(()) => doing().inspect(|_| faults.after(op, path)),
                 Err(fault) => Err(fault.error),
             },
         };
+        work::comes_on();
         done.inspect_err(|error| self.health.failed(op, error))
     }
 
@@ -122,18 +156,20 @@ impl Disk {
         op: DiskOp,
         path: &Path,
         bytes: &[u8],
-        work: impl FnOnce(&[u8]) -> io::Result<()>,
+        doing: impl FnOnce(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
+        self.allows(op)?;
         let done = match &self.injection.0 {
-            None => work(bytes),
+            None => doing(bytes),
             Some(faults) => match faults.before(op, path) {
-                Ok(()) => work(bytes).inspect(|()| faults.after(op, path)),
+                Ok(()) => doing(bytes).inspect(|()| faults.after(op, path)),
                 Err(fault) => {
                     let some = bytes.get(..fault.written).unwrap_or(bytes);
-                    work(some).and(Err(fault.error))
+                    doing(some).and(Err(fault.error))
                 }
             },
         };
+        work::comes_on();
         done.inspect_err(|error| self.health.failed(op, error))
     }
 
@@ -201,6 +237,11 @@ impl DiskFile {
     /// Reads in another way.
     pub(super) fn read_by<T>(&self, read: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
         self.disk.run(DiskOp::Read, &self.path, || read(&self.file))
+    }
+
+    /// Where work on its disk is done that blocks.
+    pub(super) fn work(&self) -> &Arc<Work> {
+        &self.disk.work
     }
 
     /// Who may wait for windows of this disk's files now.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Store;
 use super::index::{Pair, Table};
 use super::records::{self, LinkRecord, TagRecord};
+use super::work::{Kind, Task};
 use crate::clock::Timestamp;
 
 /// How long what is known of content that is not stored is kept: longer than most things are not
@@ -41,7 +42,8 @@ impl Store {
                 loop {
                     let store = self.clone();
                     let from = after.take();
-                    let page = tokio::task::spawn_blocking(move || {
+                    let task = Task::new("look through the index");
+                    let page = self.work().run(Kind::Keep, task, move || {
                         store.expire_page(table, from.as_deref())
                     });
                     let rest = tokio::time::timeout(PAGE_REST, stop.cancelled());

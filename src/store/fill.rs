@@ -23,6 +23,7 @@ use super::disk::DiskFile;
 use super::shared::{Altered, Shared, Span};
 use super::wants::Want;
 use super::windows::{self, Kept, WINDOW_BYTES, WINDOW_BYTES_MIN, Windows};
+use super::work::{Kind, Task};
 use crate::oci::Hasher;
 pub use key::FillKey;
 
@@ -281,9 +282,10 @@ impl Handed {
         if self.position == 0 {
             return Ok(hasher);
         }
-        let work = tokio::task::spawn_blocking(move || {
-            let none = || io::Error::other("no file was open");
-            let file = self.file.ok_or_else(none)?;
+        let none = || io::Error::other("no file was open");
+        let file = self.file.ok_or_else(none)?;
+        let work = Arc::clone(file.work());
+        let hashing = work.run(Kind::Read, Task::new("read back a transfer"), move || {
             let mut at = 0;
             while at < self.position {
                 let left = usize::try_from(self.position - at).unwrap_or(READ_BYTES);
@@ -293,7 +295,7 @@ impl Handed {
             }
             Ok(hasher)
         });
-        work.await.map_err(io::Error::other).flatten()
+        hashing.await.flatten()
     }
 }
 
@@ -431,8 +433,12 @@ impl<E: Clone> Reader<E> {
         let limit = usize::try_from(range.end - range.start)
             .unwrap_or(READ_BYTES)
             .min(READ_BYTES);
-        let read = tokio::task::spawn_blocking(move || file.read_at(range.start, limit)).await;
-        match read.map_err(io::Error::other).flatten() {
+        let (work, task) = (
+            Arc::clone(file.work()),
+            Task::of("read a transfer of", shared.key.digest()),
+        );
+        let read = work.run(Kind::Read, task, move || file.read_at(range.start, limit));
+        match read.await.flatten() {
             Ok(bytes) => Ok(shared
                 .give(&mut self.span, bytes.len())
                 .then(|| bytes.into())),

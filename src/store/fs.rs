@@ -17,28 +17,34 @@
     reason = "this file is where the rule sends them"
 )]
 
+mod claim;
 mod found;
 mod journal;
 mod lock;
 mod part;
+mod regular;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use claim::is_one_file_system;
+pub(super) use claim::{claim, see};
 pub(super) use found::Shard;
 pub(super) use journal::Journal;
 pub(super) use lock::Lock;
 pub(super) use part::FillRecord;
 use redb::backends::FileBackend;
+use regular::open_regular;
+pub(super) use regular::{means_damage, space};
 
-use super::Space;
 use super::disk::{Disk, DiskFile, DiskOp as Op};
 use super::health::{self, Health};
 use super::index::OnDisk;
+use super::work::Work;
 use crate::oci::Digest;
 
 /// The version of the layout, as it stands in `VERSION`.
@@ -83,11 +89,6 @@ impl Layout {
             strays: Mutex::default(),
         };
         let version = root.join("VERSION");
-        match layout.make_directories() {
-            // A store that an earlier version made may lack one.
-            Err(error) if health::is_of_the_disk(&error) && version.exists() => {}
-            made => made?,
-        }
         let read = || fs::read_to_string(&version);
         match layout.disk.run(Op::Read, &version, read) {
             Ok(text) if text.trim() == LAYOUT_VERSION => {}
@@ -105,6 +106,15 @@ impl Layout {
             }
             Err(error) => return Err(error),
         }
+        if layout.is_for_looking() {
+            return Ok(layout);
+        }
+        match layout.make_directories() {
+            // A store that an earlier version made may lack one.
+            Err(error) if health::is_of_the_disk(&error) => {}
+            made => made?,
+        }
+        is_one_file_system(root)?;
         // Directories that an earlier process made and did not live to make durable, and those made
         // just now: from here on only the new ones of `publish` are to be seen to.
         let synced = || -> io::Result<()> {
@@ -261,6 +271,18 @@ impl Layout {
         }
     }
 
+    /// Whether nothing of it may be changed.
+    #[must_use]
+    pub(super) fn is_for_looking(&self) -> bool {
+        self.disk.is_for_looking()
+    }
+
+    /// Where work on the disk is done that blocks.
+    #[must_use]
+    pub(super) fn work(&self) -> &Arc<Work> {
+        self.disk.work()
+    }
+
     /// How the disk does.
     #[must_use]
     pub(super) fn health(&self) -> &Health {
@@ -271,8 +293,11 @@ impl Layout {
     #[must_use]
     pub(super) fn scrub_note(&self) -> Option<Vec<u8>> {
         let path = self.root.join("scrub.json");
-        let usable = fs::metadata(&path).is_ok_and(|m| m.len() <= SCRUB_NOTE_BYTES_MAX);
-        usable.then(|| fs::read(&path).ok()).flatten()
+        let mut note = Vec::new();
+        open_regular(&path, OpenOptions::new().read(true))
+            .and_then(|file| file.take(SCRUB_NOTE_BYTES_MAX + 1).read_to_end(&mut note))
+            .ok()?;
+        (note.len() as u64 <= SCRUB_NOTE_BYTES_MAX).then_some(note)
     }
 
     /// Notes how far the scrub has come.
@@ -289,7 +314,8 @@ impl Layout {
     /// The operating system's; see [`means_damage`].
     pub(super) fn open_blob(&self, digest: &Digest) -> io::Result<DiskFile> {
         let path = self.blob_path(digest);
-        let file = self.disk.run(Op::Read, &path, || File::open(&path))?;
+        let open = || open_regular(&path, OpenOptions::new().read(true));
+        let file = self.disk.run(Op::Read, &path, open)?;
         Ok(self.disk.file(file, path))
     }
 
@@ -310,7 +336,7 @@ impl Layout {
     /// cannot be told.
     #[must_use]
     pub(super) fn is_blob(&self, digest: &Digest, file: &DiskFile) -> bool {
-        let here = fs::metadata(self.blob_path(digest));
+        let here = fs::symlink_metadata(self.blob_path(digest));
         here.map_or(true, |here| file.is_inode(here.dev(), here.ino()))
     }
 
@@ -320,34 +346,19 @@ impl Layout {
     /// The operating system's; `NotFound` when it is gone already.
     pub(super) fn set_blob_aside(&self, digest: &Digest) -> io::Result<u64> {
         let (path, aside) = (self.blob_path(digest), self.damaged_path(digest));
-        let bytes = fs::metadata(&path)?.len();
+        let found = fs::symlink_metadata(&path)?;
+        if !found.is_file() {
+            // Nothing that could be read some day.
+            let remove = || match found.is_dir() {
+                true => fs::remove_dir_all(&path),
+                false => fs::remove_file(&path),
+            };
+            self.disk.run(Op::Remove, &path, remove)?;
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let bytes = found.len();
         self.rename(&path, &aside)?;
         Ok(bytes)
-    }
-
-    /// The blobs that were set aside, with their sizes.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub(super) fn damaged(&self) -> io::Result<Vec<(Digest, u64)>> {
-        let mut found = Vec::new();
-        let files = match fs::read_dir(self.root.join("damaged")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-            files => files?,
-        };
-        for file in files {
-            let file = file?;
-            let name = file
-                .file_name()
-                .to_str()
-                .map(|name| name.replacen('-', ":", 1));
-            let digest = name.and_then(|name| Digest::parse(&name).ok());
-            match digest {
-                Some(digest) => found.push((digest, file.metadata()?.len())),
-                None => self.remove_or_remember(&file.path()),
-            }
-        }
-        Ok(found)
     }
 
     /// Deletes a blob that was set aside. If that cannot be, it is done later.
@@ -384,7 +395,9 @@ impl Layout {
     fn publish(&self, from: &Path, digest: &Digest) -> io::Result<()> {
         let to = self.blob_path(digest);
         let shard = to.parent().unwrap_or(&self.root);
-        if !shard.exists() {
+        if !fs::symlink_metadata(shard).is_ok_and(|found| found.is_dir()) {
+            // What else has the name is nobody's.
+            self.remove(shard)?;
             let make = || fs::create_dir_all(shard);
             self.disk.run(Op::Create, shard, make)?;
             let synced = shard
@@ -437,13 +450,17 @@ impl Layout {
 
     /// Deletes a file; nothing when it is gone already.
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let remove = || ignore_missing(fs::remove_file(path));
+        let remove = || match fs::remove_file(path) {
+            // Below something that is no directory there is nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
+            removed => ignore_missing(removed),
+        };
         self.disk.run(Op::Remove, path, remove)
     }
 
     /// The same, and if it cannot be done now, it is done later.
     fn remove_or_remember(&self, path: &Path) {
-        if self.remove(path).is_err() {
+        if !self.is_for_looking() && self.remove(path).is_err() {
             let bytes = fs::metadata(path).map_or(0, |metadata| metadata.len());
             self.strays().insert(path.to_path_buf(), bytes);
         }
@@ -465,30 +482,6 @@ impl Layout {
     fn fills(&self, algorithm: &str) -> PathBuf {
         self.root.join("fills").join(algorithm)
     }
-}
-
-/// Whether an error says that a file itself is bad, rather than that the
-/// system lacks something for now.
-#[must_use]
-pub(super) fn means_damage(error: &io::Error) -> bool {
-    let kind = error.kind();
-    let bad_disk = rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::IO);
-    bad_disk
-        || kind == io::ErrorKind::NotFound
-        || kind == io::ErrorKind::UnexpectedEof
-        || kind == io::ErrorKind::InvalidData
-}
-
-/// What the file system of `dir` has.
-///
-/// # Errors
-/// The operating system's.
-pub(super) fn space(dir: &Path) -> io::Result<Space> {
-    let said = rustix::fs::statvfs(dir)?;
-    Ok(Space {
-        total: said.f_blocks.saturating_mul(said.f_frsize),
-        free: said.f_bavail.saturating_mul(said.f_frsize),
-    })
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

@@ -55,6 +55,16 @@ struct State {
     files: Course,
     index: Course,
     looked: Instant,
+    hang: Option<Hang>,
+    /// When it was first said that the disk does not answer.
+    hangs_since: Option<Instant>,
+}
+
+/// What the disk has not answered for the longest time.
+#[derive(Clone, Debug)]
+pub(super) struct Hang {
+    pub(super) what: String,
+    pub(super) since: Instant,
 }
 
 /// How one part does.
@@ -81,6 +91,8 @@ impl Health {
                 files: Course::default(),
                 index: Course::default(),
                 looked: Instant::now(),
+                hang: None,
+                hangs_since: None,
             }),
             files_fail: AtomicBool::new(false),
             metrics,
@@ -98,6 +110,31 @@ impl Health {
             let why = format!("{}: {error}", what(op));
             self.begin(Part::Files, why, advice(error));
         }
+    }
+
+    /// What the disk does not answer; nothing: it does.
+    pub(super) fn hangs(&self, hang: Option<Hang>) {
+        let now = Instant::now();
+        let mut state = self.state();
+        match (&hang, state.hangs_since) {
+            (Some(hang), None) => {
+                state.hangs_since = Some(now);
+                tracing::error!(
+                    waited_s = now.duration_since(hang.since).as_secs_f32(),
+                    advice = "is a network mount gone, or does the disk fail? See the kernel's log",
+                    "the disk does not answer: cannot {}. What it holds up comes from upstream until it does",
+                    hang.what
+                );
+            }
+            (None, Some(since)) => {
+                state.hangs_since = None;
+                let seconds = now.duration_since(since).as_secs_f32();
+                tracing::warn!(seconds, "the disk answers again");
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        state.hang = hang;
+        self.publish(&state);
     }
 
     /// The index could not be written, or opened.
@@ -219,14 +256,18 @@ impl Health {
         };
         let files = said(&state.files, "the cache directory cannot be written");
         let index = said(&state.index, "the index of the cache cannot be written");
-        let both: Vec<String> = files.into_iter().chain(index).collect();
-        (!both.is_empty()).then(|| both.join("; "))
+        let hang = state.hang.as_ref().map(|Hang { what, since }| {
+            let seconds = Instant::now().duration_since(*since).as_secs();
+            format!("the disk does not answer (cannot {what}, for {seconds} s)")
+        });
+        let all: Vec<String> = hang.into_iter().chain(files).chain(index).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     fn publish(&self, state: &State) {
         let (files, index) = (&state.files.trouble, &state.index.trouble);
         self.files_fail.store(files.is_some(), Ordering::Release);
-        let degraded = files.is_some() || index.is_some();
+        let degraded = files.is_some() || index.is_some() || state.hang.is_some();
         self.metrics.store_degraded(degraded);
     }
 

@@ -10,6 +10,7 @@
 //! intervals, and until that succeeds a copy of it is read that cannot be written.
 
 mod backend;
+mod looking;
 #[cfg(test)]
 mod tests;
 
@@ -145,6 +146,9 @@ impl Index {
     /// Opens or makes the index, and makes sure that every table can be read. On a disk that is full or
     /// read-only it goes on with what can be read.
     pub(super) fn open(layout: &Arc<Layout>) -> Result<Self, IndexError> {
+        if layout.is_for_looking() {
+            return looking::open(layout).map(|copy| Self::of(layout, Opened::Database(copy)));
+        }
         let opened = match open(layout) {
             Ok(database) => Opened::Database(database),
             Err(IndexError::Disk(error)) => {

@@ -4,6 +4,7 @@
 mod catalog;
 
 use std::hash::Hash;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
@@ -14,6 +15,7 @@ pub use catalog::{LinkEntry, TagEntry};
 use super::Store;
 use super::index::{Index, Pair, Table};
 use super::records::{self, BlobRecord, Link, LinkRecord, TagRecord};
+use super::work::{Kind, Task};
 use crate::oci::directory::Source;
 use crate::oci::{AcceptClass, Digest, Tag, media_type};
 
@@ -340,7 +342,7 @@ impl Store {
     pub async fn repositories(&self, after: Option<&Source>, limit: usize) -> Vec<Source> {
         let after = after.map(records::repository_key);
         let limit = limit.min(CATALOG_SCAN_MAX);
-        let scanned = self.off_thread(move |known| {
+        let scanned = self.off_thread_at_length(move |known| {
             // What waits to be written is part of the answer.
             known.flush();
             known
@@ -354,14 +356,42 @@ impl Store {
             .collect()
     }
 
+    /// The same for what writes the index first, or reads much of it.
+    pub(super) async fn off_thread_at_length<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Known) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.ask_index(Kind::Keep, work).await
+    }
+
+    async fn ask_index<T: Send + 'static>(
+        &self,
+        kind: Kind,
+        work: impl FnOnce(&Known) -> T + Send + 'static,
+    ) -> Option<T> {
+        let store = self.clone();
+        let asked = self.work().run(kind, Task::new("ask the index"), move || {
+            work(&store.inner.known)
+        });
+        match asked.await {
+            Ok(said) => Some(said),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                // That the disk does not answer is told once.
+                tracing::debug!(%error, "the index was not asked");
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "the index was not asked");
+                None
+            }
+        }
+    }
+
     /// Runs something that may read the index's file, off the async threads.
     pub(super) async fn off_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Known) -> T + Send + 'static,
     ) -> Option<T> {
-        let store = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&store.inner.known)).await;
-        done.inspect_err(|error| tracing::error!(%error, "the index was not asked"))
-            .ok()
+        self.ask_index(Kind::Index, work).await
     }
 }

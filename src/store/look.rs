@@ -1,9 +1,16 @@
 //! What an operator sees of the store, and what he removes. Nothing here counts as a use.
 
+use std::sync::Arc;
+
+use super::disk::Disk;
 use super::evict::Victim;
-use super::{FillKey, Store, fs};
-use crate::clock::Timestamp;
+use super::fs::Lock;
+use super::health::Health;
+use super::work::{Kind, Task};
+use super::{Config, FillKey, OpenError, Store, fs};
+use crate::clock::{Clock, Timestamp};
 use crate::oci::Digest;
+use crate::telemetry::Metrics;
 use crate::telemetry::metrics::EvictReason;
 
 /// What the store takes, in bytes.
@@ -56,12 +63,33 @@ pub enum Removal {
 }
 
 impl Store {
+    /// Opens a store to look at what is in it, in which nothing is changed: what looking notes stays in memory. Another
+    /// process may look too, but none have it open to write. Blocks: not for async code.
+    ///
+    /// # Errors
+    /// [`OpenError`], also where there is no store.
+    pub fn look_into(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Result<Self, OpenError> {
+        let lock = fs::see(&config.dir).and_then(|()| Lock::look(&config.dir));
+        let health = Arc::new(Health::new(metrics.clone()));
+        let disk = Disk::new(config.injection.clone(), health).for_looking();
+        // Nothing goes, whatever its size should be.
+        Self::on(&config.clone().unbounded(), lock, disk, clock, metrics)
+    }
+
     /// What the store takes now. Asks the operating system: not for async code.
     #[must_use]
     pub fn figures(&self) -> Figures {
+        let free = fs::space(&self.inner.layout.index_path()).ok();
+        self.figures_with(free.map(|space| space.free))
+    }
+
+    fn figures_with(&self, free: Option<u64>) -> Figures {
         let bounds = &self.inner.bounds;
         let index = bounds.index_bytes();
-        let free = fs::space(&self.inner.layout.index_path()).ok();
         // What a look for files has reserved for those it may find is taken by nothing yet.
         let hidden = self.inner.scan.hidden_bytes();
         let ledger = self.ledger();
@@ -74,15 +102,17 @@ impl Store {
             pinned: ledger.kept_bytes(),
             reserved: held.saturating_sub(blob_bytes),
             index,
-            free: free.map(|space| space.free),
+            free,
         }
     }
 
     /// The same, for async code.
     pub async fn figures_async(&self) -> Figures {
-        let store = self.clone();
-        let asked = tokio::task::spawn_blocking(move || store.figures());
-        asked.await.unwrap_or_default()
+        let task = Task::new("see how full the disk is");
+        let path = self.inner.layout.index_path();
+        let free = self.work().run(Kind::Index, task, move || fs::space(&path));
+        let free = free.await.flatten().ok();
+        self.figures_with(free.map(|space| space.free))
     }
 
     /// Notes the media type of a stored manifest that the index does not know.
@@ -128,8 +158,11 @@ impl Store {
     /// Removes a stored blob, unless somebody reads it or it belongs to a pinned image.
     pub async fn remove(&self, digest: &Digest) -> Removal {
         let (store, digest) = (self.clone(), *digest);
-        let removed = tokio::task::spawn_blocking(move || store.remove_now(&digest)).await;
-        removed.unwrap_or(Removal::Absent)
+        let task = Task::of("remove", &digest);
+        let remove = move || store.remove_now(&digest);
+        let removed = self.work().run(Kind::Write, task, remove).await;
+        // What nobody could say is as if somebody had it open: it is not removed.
+        removed.unwrap_or(Removal::Open)
     }
 
     fn remove_now(&self, digest: &Digest) -> Removal {

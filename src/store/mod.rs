@@ -62,6 +62,7 @@ mod survey;
 mod tests;
 mod wants;
 mod windows;
+mod work;
 
 use std::collections::HashMap;
 use std::io;
@@ -71,7 +72,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
-use tokio_util::sync::CancellationToken;
 
 pub use blob::{Blob, Pin, StoredReader};
 pub use coverage::Coverage;
@@ -102,14 +102,12 @@ use space::Bounds;
 pub use space::{Amount, Measure, Meter, Space};
 pub use survey::SurveyError;
 pub use windows::Windows;
+use work::{Kind, Task, Work};
 
 use crate::clock::Clock;
 use crate::oci::Digest;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::EvictReason;
-
-/// How long a change of the index may wait to be written.
-const FLUSH_EVERY: Duration = Duration::from_millis(500);
 
 /// Where the store is and how large it may grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -227,13 +225,24 @@ impl Store {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Result<Self, OpenError> {
+        let lock = fs::claim(&config.dir).and_then(|()| Lock::take(&config.dir));
+        let health = Arc::new(Health::new(metrics.clone()));
+        let disk = Disk::new(config.injection.clone(), health);
+        Self::on(config, lock, disk, clock, metrics)
+    }
+
+    fn on(
+        config: &Config,
+        lock: io::Result<Lock>,
+        disk: Disk,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Result<Self, OpenError> {
         let failed = |why: String| OpenError {
             dir: config.dir.clone(),
             why,
         };
-        let lock = Lock::take(&config.dir).map_err(|error| failed(error.to_string()))?;
-        let health = Arc::new(Health::new(metrics.clone()));
-        let disk = Disk::new(config.injection.clone(), health);
+        let lock = lock.map_err(|error| failed(error.to_string()))?;
         let layout = Layout::open(&config.dir, disk).map_err(|error| failed(error.to_string()))?;
         let layout = Arc::new(layout);
         let index = load::open_index(&layout).map_err(failed)?;
@@ -279,45 +288,6 @@ impl Store {
             .load(&noted)
             .map_err(|error| failed(error.to_string()))?;
         Ok(store)
-    }
-
-    /// Looks through the files once; writes changes of the index, makes room ahead and tries a disk that
-    /// fails again, now and then, until `stop`, then a last time.
-    pub async fn run(self, stop: CancellationToken) {
-        let look = async {
-            self.scan(&stop).await;
-            // Only now it is known what is stored.
-            self.expire(&stop).await;
-        };
-        tokio::join!(look, self.keep(&stop));
-    }
-
-    async fn keep(&self, stop: &CancellationToken) {
-        let mut stopping = false;
-        while !stopping {
-            stopping = tokio::time::timeout(FLUSH_EVERY, stop.cancelled())
-                .await
-                .is_ok();
-            let store = self.clone();
-            let kept = tokio::task::spawn_blocking(move || store.keep_up(stopping));
-            if let Err(error) = kept.await {
-                tracing::error!(%error, "the store was not kept up");
-            }
-        }
-    }
-
-    /// Writes the index, and lets go of what the journal noted for it. Blocks.
-    fn write_index(&self) {
-        {
-            // Nobody has noted a change there and not yet told the index of it.
-            let _files = self.files();
-            self.inner.journal.turn();
-        }
-        if self.inner.known.flush()
-            && let Err(error) = self.inner.journal.caught_up()
-        {
-            tracing::warn!(%error, "cannot empty the journal; it is tried again");
-        }
     }
 
     /// How many files of blobs are kept open.
@@ -374,8 +344,9 @@ impl Store {
         let pin = Pin::of_pinned(self.clone(), *digest);
         self.touch(digest);
         let (store, wanted) = (self.clone(), *digest);
-        let opened = tokio::task::spawn_blocking(move || store.open_checked(&wanted, size)).await;
-        match opened.map_err(io::Error::other).flatten() {
+        let task = Task::of("open", digest);
+        let open = move || store.open_checked(&wanted, size);
+        match self.work().run(Kind::Read, task, open).await.flatten() {
             Ok(file) => {
                 self.open_files().put(*digest, Arc::clone(&file));
                 Some(Blob::new(size, file, pin))
@@ -407,10 +378,7 @@ impl Store {
         opening: fill::Opening<E>,
         expected: Option<u64>,
     ) -> Result<Partial<E>, Option<(fill::Opening<E>, StoreError)>> {
-        let store = self.clone();
-        let opened =
-            tokio::task::spawn_blocking(move || Partial::open(&store, opening, expected)).await;
-        opened.map_err(|_| None)?.map_err(Some)
+        Partial::open(self, opening, expected).await.map_err(Some)
     }
 
     /// Stores small content whose digest was computed from these bytes.
@@ -429,7 +397,8 @@ impl Store {
         }
         self.refuse_if_failing()?;
         let (store, digest) = (self.clone(), *digest);
-        let put = tokio::task::spawn_blocking(move || {
+        let task = Task::of("store", &digest);
+        let put = self.work().run(Kind::Write, task, move || {
             let size = bytes.len() as u64;
             let unique = store.inner.unique.fetch_add(1, Ordering::Relaxed);
             store.reserve(size)?;
@@ -440,8 +409,7 @@ impl Store {
             publish.inspect_err(|_| store.release(size))?;
             Ok(())
         });
-        put.await
-            .unwrap_or_else(|error| Err(io::Error::other(error).into()))
+        put.await?
     }
 
     /// Deletes what the ledger has forgotten; the caller holds `files`.
@@ -506,6 +474,10 @@ impl Store {
 
     fn layout(&self) -> &Layout {
         &self.inner.layout
+    }
+
+    fn work(&self) -> &Arc<Work> {
+        self.inner.layout.work()
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use super::coverage::Coverage;
 use super::fill::{Opening, Phase, Progress};
 use super::publish::Published;
-use super::room::Room;
 use super::sink::Sink;
-use super::{Blob, FillKey, Store, StoreError, health};
+use super::work::{Kind, Task, Work};
+use super::{Blob, FillKey, Store, StoreError};
 use crate::oci::Digest;
 
 /// A fill with an open file. Dropping it removes the file, gives back the
@@ -61,22 +61,31 @@ pub enum VerifyError {
 impl<E: Clone + Send + Sync + 'static> Partial<E> {
     /// Opens the partial file, reserving `expected` bytes when they are known.
     /// What an earlier run left of it is taken up: re-hashed, never trusted.
-    pub(super) fn open(
+    pub(super) async fn open(
         store: &Store,
         opening: Opening<E>,
         expected: Option<u64>,
     ) -> Result<Self, (Opening<E>, StoreError)> {
-        let prepared = health::may_have(expected.unwrap_or(0))
-            .map_err(StoreError::from)
-            .and_then(|()| Room::reserve(store, opening.shared.key, expected))
-            .and_then(|room| Sink::open(room, &opening.shared));
-        match prepared {
+        let (own, shared) = (store.clone(), Arc::clone(&opening.shared));
+        let digest = *shared.key.digest();
+        // The opening stays here: where the disk does not answer, its readers are told all the same.
+        let prepared =
+            store
+                .work()
+                .run(Kind::Write, Task::of("make room for", &digest), move || {
+                    Sink::prepare(&own, &shared, expected)
+                });
+        match prepared.await.map_err(StoreError::from).flatten() {
             Ok(sink) => Ok(Self {
                 sink: Arc::new(sink),
                 sender: opening.sender,
             }),
             Err(error) => Err((opening, error)),
         }
+    }
+
+    fn work(&self) -> &Arc<Work> {
+        self.sink.room.store.work()
     }
 
     /// Which fill it is.
@@ -137,7 +146,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         if let Some(total) = total {
             let sink = Arc::clone(&self.sink);
             let first = matches!(self.sender.borrow().phase, Phase::Starting);
-            blocking(self.digest(), "make room for", move || {
+            blocking(&self.sink, "make room for", move || {
                 if first {
                     sink.clip(total)?;
                 }
@@ -158,7 +167,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
     /// [`StoreError`]; the fill should be failed then.
     pub async fn restart(&self) -> Result<(), StoreError> {
         let sink = Arc::clone(&self.sink);
-        blocking(self.digest(), "begin again", move || {
+        blocking(&self.sink, "begin again", move || {
             sink.restart()?;
             Ok(())
         })
@@ -187,7 +196,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         let sink = Arc::clone(&self.sink);
         let sender = self.sender.clone();
         let turn = sink.turn();
-        let written = blocking(self.digest(), "write", move || {
+        let written = blocking(&self.sink, "write", move || {
             if !fits {
                 let why = format!("{length} bytes at {offset} do not fit in {total}");
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, why).into());
@@ -199,7 +208,11 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
             let sink = Arc::clone(&self.sink);
             let total = self.sender.borrow().total;
             // Nobody waits for the disk here; the file stays this fill's until it is done.
-            drop(tokio::task::spawn_blocking(move || sink.record(total)));
+            let task = Task::of("record", self.digest());
+            drop(
+                self.work()
+                    .begin(Kind::Keep, task, move || sink.record(total)),
+            );
         }
         written
     }
@@ -221,7 +234,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
     /// [`StoreError`], also after too many calls; the fill should be failed then.
     pub async fn doubt(&self, keep: Coverage) -> Result<(), StoreError> {
         let sink = Arc::clone(&self.sink);
-        blocking(self.digest(), "doubt", move || Ok(sink.doubt(&keep)?)).await
+        blocking(&self.sink, "doubt", move || Ok(sink.doubt(&keep)?)).await
     }
 
     /// Checks size and digest. On success readers get the tail.
@@ -260,8 +273,10 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         let digest = *sink.room.key.digest();
         let total = sender.borrow().total;
         // The sink is dropped there, before the readers hear of the end.
-        let recorded = blocking(&digest, "record", move || Ok(sink.leave_off(total)?));
-        if let Err(error) = recorded.await {
+        let work = Arc::clone(sink.room.store.work());
+        let task = Task::of("record", &digest);
+        let recorded = work.run(Kind::Keep, task, move || sink.leave_off(total));
+        if let Err(error) = recorded.await.flatten() {
             tracing::warn!(%digest, %error, "a partial download cannot be kept; it will start again");
         }
         sender.send_modify(|progress| progress.phase = Phase::Failed(why));
@@ -278,10 +293,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
             });
         }
         let sink = Arc::clone(&self.sink);
-        let got = blocking(self.digest(), "read back", move || {
-            Ok(sink.hash_to(covered)?)
-        })
-        .await?;
+        let got = blocking(&self.sink, "read back", move || Ok(sink.hash_to(covered)?)).await?;
         if got == *self.digest() {
             Ok(expected)
         } else {
@@ -310,7 +322,8 @@ impl<E> Verified<E> {
             _sender,
         } = self;
         let (key, digest) = (sink.room.key, *sink.room.key.digest());
-        blocking(&digest, "commit", move || {
+        let work = Arc::clone(sink.room.store.work());
+        let committed = work.run(Kind::Keep, Task::of("commit", &digest), move || {
             // Wrong bytes that were there before may have been more.
             sink.close_record();
             sink.file.cut(size)?;
@@ -334,19 +347,22 @@ impl<E> Verified<E> {
             // Fails only if it was set: then the blob is pinned already.
             drop(sink.shared.pin.set(pin.clone()));
             Ok(Blob::new(size, Arc::clone(&sink.file), pin))
-        })
-        .await
+        });
+        let committed: io::Result<Blob> = committed.await.flatten();
+        committed.map_err(|error| StoreError::from(error).during("commit", &digest))
     }
 }
 
-/// Runs file work on the blocking pool; errors say what was done to which blob.
+/// Does what the readers of a fill wait for; errors say what was done to which blob.
 async fn blocking<T: Send + 'static>(
-    digest: &Digest,
+    sink: &Arc<Sink>,
     what: &'static str,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined
-        .unwrap_or_else(|error| Err(io::Error::other(error).into()))
+    let (store, digest) = (&sink.room.store, sink.room.key.digest());
+    let done = store.work().run(Kind::Write, Task::of(what, digest), work);
+    done.await
+        .map_err(StoreError::from)
+        .flatten()
         .map_err(|error| error.during(what, digest))
 }

@@ -151,6 +151,7 @@ impl Drop for Room {
         let discard = self.discard.load(Ordering::Acquire);
         let large = self.held().written > DROPPED_HERE_BYTES_MAX;
         let reserved = self.hand_over();
+        let late = self.store.work().writes_are_late();
         let (store, key) = (self.store.clone(), self.key);
         let leave = move || {
             if discard {
@@ -161,7 +162,7 @@ impl Drop for Room {
         };
         match tokio::runtime::Handle::try_current() {
             // What a runtime that ends does not do any more, the next start does.
-            Ok(runtime) if discard && large => drop(runtime.spawn_blocking(leave)),
+            Ok(runtime) if discard && (large || late) => drop(runtime.spawn_blocking(leave)),
             Ok(_) | Err(_) => leave(),
         }
     }

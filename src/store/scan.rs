@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::Store;
 use super::fs::Shard;
 use super::records::BlobRecord;
+use super::work::{Kind, Task};
 use crate::oci::Digest;
 
 /// So many names, or entries, are compared under one lock: requests come in between.
@@ -105,8 +106,11 @@ impl Store {
             return known;
         }
         let (store, wanted) = (self.clone(), *digest);
-        let looked = tokio::task::spawn_blocking(move || store.adopt(&wanted)).await;
-        if let Err(error) = looked.map_err(io::Error::other).flatten() {
+        let task = Task::of("look for", digest);
+        let looked = self
+            .work()
+            .run(Kind::Read, task, move || store.adopt(&wanted));
+        if let Err(error) = looked.await.flatten() {
             tracing::warn!(%digest, %error, "cannot look for a stored blob");
         }
         self.contains(digest)
@@ -127,8 +131,9 @@ impl Store {
         while more && !stop.is_cancelled() {
             let began = Instant::now();
             let store = self.clone();
-            let stepped = tokio::task::spawn_blocking(move || store.scan_step()).await;
-            more = stepped.unwrap_or_else(|error| {
+            let task = Task::new("look through the files");
+            let stepped = self.work().run(Kind::Keep, task, move || store.scan_step());
+            more = stepped.await.unwrap_or_else(|error| {
                 tracing::error!(%error, "the files were not looked through");
                 false
             });

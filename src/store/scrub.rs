@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::DiskFile;
+use super::work::{Kind, Task, Work};
 use super::{Blob, LookedAt, Pin, Store, fs};
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Hasher};
@@ -140,7 +141,7 @@ impl Store {
         };
         let _pin = Pin::of_pinned(self.clone(), *digest);
         let (store, wanted) = (self.clone(), *digest);
-        let opened = blocking(move || {
+        let opened = blocking(self.work(), "open", move || {
             let file = store.layout().open_blob(&wanted)?;
             let length = file.length()?;
             Ok((file, length))
@@ -172,7 +173,7 @@ impl Store {
         let size = hashing.size;
         while hashing.at < size {
             let before = hashing.at;
-            let step = blocking(move || {
+            let step = blocking(self.work(), "hash a blob", move || {
                 hashing.step()?;
                 Ok(hashing)
             });
@@ -191,7 +192,7 @@ impl Store {
         let pin = Pin::of_pinned(self.clone(), *digest);
         let size_in_memory = usize::try_from(size).ok().filter(|size| *size <= limit)?;
         let (store, wanted) = (self.clone(), *digest);
-        let read = blocking(move || {
+        let read = blocking(self.work(), "read a manifest", move || {
             let blob = Blob::new(size, Arc::new(store.layout().open_blob(&wanted)?), pin);
             blob.bytes(size_in_memory)
         });
@@ -207,7 +208,8 @@ impl Store {
         stop: CancellationToken,
     ) {
         let store = self.clone();
-        let note = blocking(move || Ok(store.layout().scrub_note())).await;
+        let read = move || Ok(store.layout().scrub_note());
+        let note = blocking(self.work(), "read the scrub's note", read).await;
         let noted = note.ok().flatten();
         let noted = noted.and_then(|note| serde_json::from_slice::<Progress>(&note).ok());
         let now = self.inner.clock.now();
@@ -364,7 +366,8 @@ impl Scrub {
         }
         let store = self.store.clone();
         let progress = self.progress.clone();
-        let noted = blocking(move || store.layout().note_scrub(&serde_json::to_vec(&progress)?));
+        let note = move || store.layout().note_scrub(&serde_json::to_vec(&progress)?);
+        let noted = blocking(self.store.work(), "note how far the scrub is", note);
         match noted.await {
             Ok(()) => self.noted = self.progress.clone(),
             Err(error) => {
@@ -439,8 +442,9 @@ fn read_leaving_no_trace(file: &File, buffer: &mut [u8], at: u64) -> io::Result<
 }
 
 async fn blocking<T: Send + 'static>(
+    on: &Arc<Work>,
+    what: &'static str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(io::Error::other).flatten()
+    on.run(Kind::Keep, Task::new(what), work).await.flatten()
 }

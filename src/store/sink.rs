@@ -17,7 +17,7 @@ use super::fs::FillRecord;
 use super::record::Recorder;
 use super::room::Room;
 use super::shared::{Claim, Shared};
-use super::{Store, StoreError};
+use super::{Store, StoreError, health};
 use crate::oci::{Digest, Hasher};
 
 /// How much of the file one write may read back for the verifier. Without a bound, the write that
@@ -52,6 +52,16 @@ struct Verifier {
 }
 
 impl Sink {
+    /// Makes room for `expected` bytes, if that is known, and opens the partial file.
+    pub(super) fn prepare(
+        store: &Store,
+        shared: &Arc<Shared>,
+        expected: Option<u64>,
+    ) -> Result<Self, StoreError> {
+        health::may_have(expected.unwrap_or(0))?;
+        Self::open(Room::reserve(store, shared.key, expected)?, shared)
+    }
+
     /// Opens the partial file, and takes up what an earlier run recorded of it.
     pub(super) fn open(room: Room, shared: &Arc<Shared>) -> Result<Self, StoreError> {
         let (key, digest) = (shared.key, *shared.key.digest());

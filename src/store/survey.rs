@@ -33,7 +33,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Digest>, SurveyError> {
         let after = after.map(|digest| records::digest_key(&digest));
-        let page = self.off_thread(move |known| {
+        let page = self.off_thread_at_length(move |known| {
             // What waits to be written is part of the answer.
             if !known.flush() {
                 return Err("it cannot be written".to_owned());
@@ -65,7 +65,7 @@ impl Store {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let from = after.take();
-            let page = self.off_thread(move |known| {
+            let page = self.off_thread_at_length(move |known| {
                 if from.is_none() {
                     known.flush();
                 }
@@ -92,7 +92,7 @@ impl Store {
     /// What the tags of a repository name, in the order of the tags.
     pub async fn tags_of(&self, source: &Source) -> Vec<(Tag, Vec<TagRecord>)> {
         let prefix = records::repository_prefix(source);
-        let page = self.off_thread(move |known| {
+        let page = self.off_thread_at_length(move |known| {
             known.flush();
             let mut page = known.index.scan(Table::Tags, Some(&prefix), TAGS_MAX);
             page.retain(|(key, _)| key.starts_with(&prefix));

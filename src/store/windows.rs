@@ -17,15 +17,15 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::io::Errno;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinHandle;
 
 use super::blob::Pin;
 use super::disk::DiskFile;
 use super::shared::Shared;
+use super::work::{Begun, Kind, Task};
 
 /// What a reader is given at once, when it has been given as much before: large enough that the mapping costs
 /// little beside the sending, and small enough that a thousand slow readers are no burden.
@@ -41,6 +41,14 @@ pub(super) const WINDOW_BYTES_MIN: u64 = 32 * 1024;
 /// How many windows are waited for at the same time, by all readers together. More would make no disk faster; and who
 /// waits takes a thread of the blocking pool (512), where files are opened for everybody else too.
 pub(super) const BROUGHT_AT_ONCE_MAX: usize = 64;
+
+/// How long a window waits for its turn: a disk that works brings thousands meanwhile.
+const BROUGHT_WAIT_MAX: Duration = Duration::from_secs(8);
+
+const BRING: Task = Task {
+    what: "bring a part of a blob into memory",
+    digest: None,
+};
 
 /// The most windows of one connection that are remembered. The HTTP library asks for more when it has handed
 /// on most of what it has, so there are one or two; of more, the oldest is sent with a copy.
@@ -72,36 +80,41 @@ pub(super) enum Kept {
 
 /// A window that is being brought from the disk while the one before it is sent.
 #[derive(Debug)]
-pub(super) struct Ahead(JoinHandle<io::Result<Option<Bytes>>>);
+pub(super) struct Ahead(Begun<io::Result<Option<Bytes>>>);
 
 /// Brings a part of a file into memory, and waits for it. `None`: as [`DiskFile::window`].
 ///
 /// # Errors
 /// The disk's.
 pub(super) async fn bring(file: &Arc<DiskFile>, range: Range<u64>) -> io::Result<Option<Bytes>> {
-    let permit = Arc::clone(file.bringing()).acquire_owned().await;
+    file.work().refuse(Kind::Read, &BRING)?;
+    let permit = Arc::clone(file.bringing()).acquire_owned();
+    let permit = tokio::time::timeout(BROUGHT_WAIT_MAX, permit).await?;
     let permit = permit.map_err(io::Error::other)?;
-    Ahead::with(permit, file, range).window().await
+    let file = Arc::clone(file);
+    let work = Arc::clone(file.work());
+    let brought = work.run(Kind::Read, BRING, move || {
+        let _permit = permit;
+        file.window(&range)
+    });
+    brought.await.flatten()
 }
 
 impl Ahead {
     /// Begins to bring a part of a file, unless so many do that its turn would not be now.
     pub(super) fn begin(file: &Arc<DiskFile>, range: Range<u64>) -> Option<Self> {
         let permit = Arc::clone(file.bringing()).try_acquire_owned().ok()?;
-        Some(Self::with(permit, file, range))
-    }
-
-    fn with(permit: OwnedSemaphorePermit, file: &Arc<DiskFile>, range: Range<u64>) -> Self {
-        let file = Arc::clone(file);
-        Self(tokio::task::spawn_blocking(move || {
+        let bringing = Arc::clone(file);
+        let begun = file.work().begin(Kind::Read, BRING, move || {
             let _permit = permit;
-            file.window(&range)
-        }))
+            bringing.window(&range)
+        });
+        begun.map(Self)
     }
 
     /// Waits for it. As [`bring`].
     pub(super) async fn window(self) -> io::Result<Option<Bytes>> {
-        self.0.await.map_err(io::Error::other)?
+        self.0.done().await.flatten()
     }
 }
 

@@ -119,7 +119,12 @@ impl Events {
 
 impl Own {
     async fn begin(job: &Job, config: Config) -> Result<Events, VerifyError> {
-        let opened = Unserved::open(config, Arc::new(SystemClock)).await;
+        let clock = Arc::new(SystemClock);
+        let opened = if job.repair {
+            Unserved::open(config, clock).await
+        } else {
+            Unserved::look_into(config, clock).await
+        };
         let Unserved { mirror, store, .. } = opened.map_err(|error| {
             let admin = &job.admin;
             VerifyError(format!("nobody answers at {admin}, and {error}"))
@@ -127,8 +132,10 @@ impl Own {
         let events = mirror.verify(job.images.clone(), job.repair);
         let events = events.map_err(|busy| VerifyError(busy.to_string()))?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        // It writes what changes in the index.
-        tasks.spawn(store.run(stop.clone()));
+        if job.repair {
+            // It writes what changes in the index.
+            tasks.spawn(store.run(stop.clone()));
+        }
         Ok(Events::Own(Box::new(Self {
             events,
             mirror,

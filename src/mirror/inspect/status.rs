@@ -149,12 +149,8 @@ impl Mirror {
     /// # Errors
     /// [`InspectError`]: the operating system does not answer.
     pub async fn status(&self, running: bool) -> Result<Status, InspectError> {
-        let asked = self.clone();
-        let looked =
-            tokio::task::spawn_blocking(move || (asked.inner.store.figures(), asked.readiness()));
-        let (figures, ready) = looked
-            .await
-            .map_err(|error| InspectError::Conflict(error.to_string()))?;
+        let figures = self.inner.store.figures_async().await;
+        let ready = self.readiness();
         let inner = &self.inner;
         let upstreams = inner.upstream_statuses();
         let sum = inner

@@ -103,6 +103,31 @@ impl Layout {
         }))
     }
 
+    /// The blobs that were set aside, with their sizes.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(in crate::store) fn damaged(&self) -> io::Result<Vec<(Digest, u64)>> {
+        let mut found = Vec::new();
+        let files = match fs::read_dir(self.root.join("damaged")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            files => files?,
+        };
+        for file in files {
+            let file = file?;
+            let name = file
+                .file_name()
+                .to_str()
+                .map(|name| name.replacen('-', ":", 1));
+            let digest = name.and_then(|name| Digest::parse(&name).ok());
+            match digest {
+                Some(digest) => found.push((digest, file.metadata()?.len())),
+                None => self.remove_or_remember(&file.path()),
+            }
+        }
+        Ok(found)
+    }
+
     /// Deletes what an earlier process left in `fills/`, but for partial files of which a record says
     /// what they have: they can be taken up again, and are cut to that. Returns those
     /// fills, and the lengths of their files. What cannot be deleted is deleted later.
@@ -149,7 +174,7 @@ impl Layout {
         if length == 0 {
             return None;
         }
-        if length < bytes {
+        if length < bytes && !self.is_for_looking() {
             let open = || OpenOptions::new().write(true).open(path);
             let file = self.disk.run(Op::Write, path, open).ok()?;
             let cut = || file.set_len(length);

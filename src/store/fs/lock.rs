@@ -20,14 +20,33 @@ pub(in crate::store) struct Lock {
 }
 
 impl Lock {
-    /// Takes the right to `root`, made if missing, and leaves this process's number there for whoever
+    /// Takes the right to look at `root` while nobody writes there. Changes nothing: where there is no such file,
+    /// nobody has ever written.
+    ///
+    /// # Errors
+    /// The operating system's; `ResourceBusy` names who writes.
+    pub(in crate::store) fn look(root: &Path) -> io::Result<Self> {
+        let mut file = match File::open(root.join("LOCK")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { _file: None });
+            }
+            Err(error) => return Err(error),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => Err(busy(&mut file)),
+            // Without locks, or without the right to one, it is looked all the same.
+            Ok(()) | Err(_) => Ok(Self { _file: Some(file) }),
+        }
+    }
+
+    /// Takes the right to `root`, which is there, and leaves this process's number there for whoever
     /// comes too late. On a file system that has no locks there is none (the index's own is left), and
     /// none either on one that is read-only and has no such file yet.
     ///
     /// # Errors
     /// The operating system's; `ResourceBusy` names who has it.
     pub(in crate::store) fn take(root: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(root)?;
         let path = root.join("LOCK");
         let opened = OpenOptions::new()
             .read(true)
@@ -45,13 +64,7 @@ impl Lock {
         };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let why = format!(
-                    "another roadstead{} is using this directory",
-                    process_in(&mut file)
-                );
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
-            }
+            Err(Errno::WOULDBLOCK) => return Err(busy(&mut file)),
             Err(error @ (Errno::NOTSUP | Errno::NOSYS | Errno::NOLCK)) => {
                 tracing::warn!(%error, dir = %root.display(), "the file system has no locks: make sure that no other process uses the cache directory");
             }
@@ -62,6 +75,12 @@ impl Lock {
         }
         Ok(Self { _file: Some(file) })
     }
+}
+
+fn busy(file: &mut File) -> io::Error {
+    let who = process_in(file);
+    let why = format!("another roadstead{who} is using this directory");
+    io::Error::new(io::ErrorKind::ResourceBusy, why)
 }
 
 /// Leaves this process's number. A full disk may have no room for it.
@@ -88,7 +107,7 @@ mod tests {
     #[test]
     fn the_second_is_told_who_the_first_is() {
         let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("cache");
+        let root = dir.path().to_path_buf();
         let first = Lock::take(&root).unwrap();
         let refused = Lock::take(&root).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);

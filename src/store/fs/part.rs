@@ -1,7 +1,7 @@
 //! The files of fills: what has come of a blob, and how much of that is durably there.
 
-use std::fs::{self, OpenOptions};
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use super::super::FillKey;
 use super::super::coverage::Coverage;
 use super::super::disk::{DiskFile, DiskOp as Op};
 use super::Layout;
+use super::regular::open_regular;
 
 /// A coverage record above this size is not ours.
 const COVERAGE_RECORD_BYTES_MAX: u64 = 1024 * 1024;
@@ -37,12 +38,9 @@ impl Layout {
         // It is somebody's again.
         self.strays().remove(&path);
         let open = || {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&path)
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            open_regular(&path, &mut options)
         };
         let file = self.disk.run(Op::Create, &path, open)?;
         Ok(self.disk.file(file, path))
@@ -74,15 +72,14 @@ impl Layout {
     pub(in crate::store) fn part_record(&self, key: &FillKey) -> Option<FillRecord> {
         let path = self.part_path(key, "cov");
         let read = || {
-            let usable = fs::metadata(&path)?.len() <= COVERAGE_RECORD_BYTES_MAX;
-            if usable {
-                fs::read(&path)
-            } else {
-                Ok(Vec::new())
-            }
+            let file = open_regular(&path, OpenOptions::new().read(true))?;
+            let mut record = Vec::new();
+            file.take(COVERAGE_RECORD_BYTES_MAX + 1)
+                .read_to_end(&mut record)?;
+            Ok(record)
         };
         // That there is none is no error of the disk.
-        if !path.exists() {
+        if !path.is_file() {
             return None;
         }
         let record = self.disk.run(Op::Read, &path, read).ok()?;

@@ -107,7 +107,7 @@ impl Store {
 
     /// The same, for async code.
     pub async fn settle_index(&self) {
-        self.off_thread(Known::flush).await;
+        self.off_thread_at_length(Known::flush).await;
     }
 
     /// Whether the pages have all there is: not while the index fails, or while the files are looked
