@@ -31,7 +31,7 @@ pub fn parse<'a>(values: impl Iterator<Item = &'a str>) -> Vec<Challenge> {
     let mut found: Vec<Found<'a>> = Vec::new();
     for value in values {
         let mut rest = Cursor(value);
-        while rest.to_next_member() {
+        while rest.skip_to_member() {
             let Some(name) = rest.token() else {
                 rest.skip_member();
                 continue;
@@ -117,7 +117,7 @@ struct Cursor<'a>(&'a str);
 
 impl<'a> Cursor<'a> {
     /// Past spaces and commas; whether there is anything.
-    fn to_next_member(&mut self) -> bool {
+    fn skip_to_member(&mut self) -> bool {
         self.0 = self.0.trim_start_matches([' ', '\t', ',']);
         !self.0.is_empty()
     }

@@ -308,13 +308,14 @@ impl Auth {
             login: self.number(login),
         };
         let url = realm::check(ask.realm, &endpoint.base, login.is_some())?;
-        let fetch = fetch_token(endpoint, &url, &key, login_value, deadline);
+        // Boxed, and below: few questions need a token, and all would be large for it.
+        let fetch = Box::pin(fetch_token(endpoint, &url, &key, login_value, deadline));
         let mut token = self.tokens.obtain(&key, deadline, fetch).await;
         if let (Err(error), Some(own)) = (&token, &ask.scope.own)
             && refuses_scope(error)
         {
             key.scope.clone_from(own);
-            let fetch = fetch_token(endpoint, &url, &key, login_value, deadline);
+            let fetch = Box::pin(fetch_token(endpoint, &url, &key, login_value, deadline));
             token = self.tokens.obtain(&key, deadline, fetch).await;
         }
         let token = token?;

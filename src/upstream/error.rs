@@ -116,11 +116,11 @@ impl FetchError {
     }
 
     /// Whether a HEAD was refused so that GET may do: by whoever does not know it, has it behind another rule, or was
-    /// redirected to a URL that is signed for GET alone. Silence, a broken server and a limit are the same for both.
+    /// redirected to a URL that is signed for GET alone, or inside, where only what a digest checks is fetched. Silence, a broken server and a limit are the same for both.
     #[must_use]
     pub fn refuses_head(&self) -> bool {
         match self {
-            Self::NotFound { .. } | Self::Unauthorized | Self::Denied => true,
+            Self::NotFound { .. } | Self::Unauthorized | Self::Denied | Self::Inside(_) => true,
             Self::Status(status) => {
                 matches!(status, 400..=407 | 409..=428 | 430..=499 | 501 | 505)
             }
@@ -137,7 +137,6 @@ impl FetchError {
             | Self::LoginRefused(_)
             | Self::Busy
             | Self::Limited
-            | Self::Inside(_)
             | Self::Ourselves(_)
             | Self::Token(_) => false,
         }

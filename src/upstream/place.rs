@@ -237,7 +237,7 @@ const METADATA_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
 ];
-/// Those of Google, Tencent and Alibaba by name.
+/// Those of Google, Tencent and AWS by name.
 const METADATA_NAMES: [&str; 4] = [
     "metadata.google.internal",
     "metadata.goog",

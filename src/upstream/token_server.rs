@@ -18,7 +18,7 @@ use super::deadline::Deadline;
 use super::exchange::Endpoint;
 use super::login::Login;
 use super::token::{Token, TokenKey};
-use super::{Credentials, FetchError, Secret, redirect, status};
+use super::{Credentials, FetchError, Secret, coding, redirect, status};
 use crate::telemetry::Kind;
 
 /// Asks the token server: GET first, which every server knows (distribution, token.md), and which
@@ -118,15 +118,20 @@ async fn ask_once(
         return Err(Refusal::Error(FetchError::RateLimited { retry_after }));
     }
     // Some give 201, and proxies that change what passes 203.
-    if !matches!(status.as_u16(), 200 | 201 | 203) && !(form && status == StatusCode::BAD_REQUEST) {
+    let taken = matches!(status.as_u16(), 200 | 201 | 203);
+    if !taken && (!form || status != StatusCode::BAD_REQUEST) {
         status::drain(client, response, deadline).await;
         return Err(Refusal::Status(status));
     }
-    status::check_encoding(response.headers()).map_err(Refusal::Error)?;
-    let date = status::date(response.headers());
+    let headers = response.headers().clone();
     let body = BlobBody::new(client, response, TOKEN_IDLE_TIMEOUT)
-        .whole("the token server's answer", TOKEN_BODY_BYTES_MAX, deadline)
+        .whole(ANSWER, TOKEN_BODY_BYTES_MAX, deadline)
         .await;
+    // Identity was asked for; some encode whatever they send.
+    let body = match body {
+        Ok(body) => coding::plain(ANSWER, &headers, body, TOKEN_BODY_BYTES_MAX).await,
+        Err(error) => Err(error),
+    };
     if status == StatusCode::BAD_REQUEST {
         let invalid = body.is_ok_and(|body| is_invalid_grant(&body));
         let meant = if invalid {
@@ -137,7 +142,7 @@ async fn ask_once(
         return Err(Refusal::Status(meant));
     }
     let body = body.map_err(Refusal::Error)?;
-    Token::parse(&body, asked, date).map_err(Refusal::Error)
+    Token::parse(&body, asked, status::date(&headers)).map_err(Refusal::Error)
 }
 
 /// Sends a request, and goes where the answers to a GET point. What holds credentials goes to the token server's
@@ -267,6 +272,7 @@ pub(super) fn basic(credentials: &Credentials) -> Result<HeaderValue, FetchError
     Ok(header)
 }
 
+const ANSWER: &str = "the token server's answer";
 /// A token is a few KiB; ECR's are 4, those with many groups in them up to 20.
 const TOKEN_BODY_BYTES_MAX: usize = 64 * 1024;
 /// The request's deadline bounds it anyhow; this ends a stuck answer before that.

@@ -23,6 +23,8 @@ pub(super) struct Watch {
     pub(super) health: Health,
     /// When people were told of a loop that costs only time.
     loop_told: Mutex<Option<Instant>>,
+    /// The same of what is not followed inside.
+    inside_told: Mutex<Option<Instant>>,
 }
 
 impl Watch {
@@ -42,6 +44,7 @@ impl Watch {
             metrics,
             health,
             loop_told: Mutex::default(),
+            inside_told: Mutex::default(),
         }
     }
 
@@ -66,7 +69,9 @@ impl Watch {
         let now = Instant::now();
         let inside = matches!(error, FetchError::Inside(_));
         let ourselves = matches!(error, FetchError::Ourselves(_));
-        if (inside || ourselves) && self.loop_is_news(now) {
+        if (inside && is_news(&self.inside_told, now))
+            || (ourselves && is_news(&self.loop_told, now))
+        {
             let advice = if inside {
                 "a redirect or token server is not followed"
             } else {
@@ -74,7 +79,8 @@ impl Watch {
                  addresses of their names"
             };
             tracing::warn!(%upstream, endpoint = host, %error, "{advice}");
-        } else if matches!(error, FetchError::Loop(_)) && elsewhere && self.loop_is_news(now) {
+        } else if matches!(error, FetchError::Loop(_)) && elsewhere && is_news(&self.loop_told, now)
+        {
             tracing::warn!(
                 %upstream, endpoint = host, %error,
                 "endpoint leads in a circle, and is asked in vain each time: the next one is asked. Is it configured rightly?"
@@ -82,19 +88,6 @@ impl Watch {
         } else {
             tracing::debug!(%upstream, endpoint = host, %error, "no answer");
         }
-    }
-
-    /// Whether no loop was told of lately.
-    fn loop_is_news(&self, now: Instant) -> bool {
-        let mut told = self
-            .loop_told
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let news = told.is_none_or(|at| at + LOOP_LINE_EVERY <= now);
-        if news {
-            *told = Some(now);
-        }
-        news
     }
 
     /// Tells people of a breaker: once when it opens, once when it closes.
@@ -171,6 +164,16 @@ impl Watch {
             "rate limited: this login is not used{what} for {wait:.1} s{but}; {others}"
         );
     }
+}
+
+/// Whether it was not told of lately; it is from now on.
+fn is_news(told: &Mutex<Option<Instant>>, now: Instant) -> bool {
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    let news = told.is_none_or(|at| at + LOOP_LINE_EVERY <= now);
+    if news {
+        *told = Some(now);
+    }
+    news
 }
 
 /// What a streamed body reports to, and what it holds.

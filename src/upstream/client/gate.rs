@@ -18,7 +18,7 @@ use crate::upstream::{EndpointConfig, FetchError};
 pub(super) enum Errand {
     /// What is configured, and no registry's choice.
     Configured,
-    /// Content that its digest checks: it may lie in a private network, as the object storage of registries does.
+    /// Content that its digest checks: it may lie inside, as the object storage of registries does.
     Content,
     /// The rest: tags, lists, tokens, heads. It must not lie further inside than the endpoint does.
     Unchecked,
@@ -130,11 +130,11 @@ impl Gate {
             (None, None) => Place::Anywhere,
         };
         match (place, errand) {
-            (_, Errand::Configured) | (Place::Anywhere, _) | (Place::Private, Errand::Content) => {
-                true
-            }
+            (_, Errand::Configured)
+            | (Place::Anywhere, _)
+            | (Place::Private | Place::Loopback, Errand::Content) => true,
             (Place::Private, Errand::Unchecked) => home() == Place::Private,
-            (Place::Loopback, Errand::Content | Errand::Unchecked) => home() == Place::Loopback,
+            (Place::Loopback, Errand::Unchecked) => home() == Place::Loopback,
             // That the endpoint has such an address does not make all of them its own.
             (Place::LinkLocal, Errand::Content | Errand::Unchecked) => false,
         }
@@ -186,11 +186,11 @@ mod tests {
         ("https://r.example", "https://192.168.1.1/", true, false),
         ("https://r.example", "https://100.64.0.1/", true, false),
         ("https://r.example", "https://[fd12::1]/", true, false),
-        ("https://r.example", "https://127.0.0.1/", false, false),
-        ("https://r.example", "https://localhost/", false, false),
-        ("https://r.example", "https://[::1]/", false, false),
-        ("https://r.example", "https://0.0.0.0/", false, false),
-        ("https://r.example", "http://2130706433/", false, false),
+        ("https://r.example", "https://127.0.0.1/", true, false),
+        ("https://r.example", "https://localhost/", true, false),
+        ("https://r.example", "https://[::1]/", true, false),
+        ("https://r.example", "https://0.0.0.0/", true, false),
+        ("https://r.example", "http://2130706433/", true, false),
         (
             "https://r.example",
             "https://169.254.169.254/",
@@ -238,7 +238,7 @@ mod tests {
         ("http://127.0.0.1:5000", "http://[fe80::1]/", false, false),
         ("http://10.0.0.1:5000", "http://10.0.0.2/", true, true),
         ("http://10.0.0.1:5000", "http://192.168.0.2/", true, true),
-        ("http://10.0.0.1:5000", "http://127.0.0.1/", false, false),
+        ("http://10.0.0.1:5000", "http://127.0.0.1/", true, false),
         ("http://10.0.0.1", "http://100.100.100.200/", false, false),
         ("http://10.0.0.1", "http://[fd00:ec2::254]/", false, false),
         (

@@ -187,7 +187,8 @@ impl HttpClient {
             self.metrics.upstream_request(upstream, kind, "lost");
             self.metrics.upstream_retry(upstream);
         };
-        let sending = repeat::send(kept, fresh, &self.suspicion, request, lost);
+        // Boxed: whatever waits for an upstream would be large.
+        let sending = Box::pin(repeat::send(kept, fresh, &self.suspicion, request, lost));
         let sent = deadline.run("the response header", sending).await;
         let result = match sent {
             Ok(Ok(response)) => let_through(&host, forwarder.as_deref(), response),

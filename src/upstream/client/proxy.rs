@@ -1,7 +1,7 @@
 //! Which proxy a connection goes through, if any.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -12,6 +12,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::no_proxy::NoProxy;
+use crate::upstream::place::{Place, is_at_or_below};
 use crate::upstream::{Credentials, EnvironmentProxies, Proxy, ProxyConfig, Secret};
 
 /// The proxies of an endpoint and of where it redirects to.
@@ -266,34 +267,13 @@ fn is_loopback(host: &str) -> bool {
 /// Whether a host is this machine, or the metadata service of a cloud, which knows who we are by where we
 /// ask from: no proxy can ask it for us.
 fn is_metadata(host: &str) -> bool {
-    match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
-        Ok(IpAddr::V4(v4)) => v4.is_loopback() || v4.is_link_local() || v4 == ALIBABA_METADATA,
-        Ok(IpAddr::V6(v6)) => {
-            v6.is_loopback() || v6.is_unicast_link_local() || IPV6_METADATA.contains(&v6)
-        }
-        Err(_) => is_loopback(host) || METADATA_NAMES.iter().any(|name| is_at_or_below(host, name)),
-    }
-}
-
-fn is_at_or_below(host: &str, name: &str) -> bool {
-    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    let rest = host.strip_suffix(name);
-    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    matches!(Place::of_host(host), Place::Loopback | Place::LinkLocal)
 }
 
 /// The port of SOCKS (RFC 1928 section 3).
 const SOCKS_PORT: u16 = 1080;
 /// RFC 1929: the length is said in one byte.
 const SOCKS_LOGIN_BYTES_MAX: usize = 255;
-/// The metadata service of Alibaba Cloud, not in the link-local range.
-const ALIBABA_METADATA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
-/// The metadata services of AWS and of Google over IPv6.
-const IPV6_METADATA: [Ipv6Addr; 2] = [
-    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
-    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
-];
-/// The metadata services of Google and Tencent by name.
-const METADATA_NAMES: [&str; 2] = ["metadata.google.internal", "metadata.tencentyun.com"];
 
 #[cfg(test)]
 mod tests;

@@ -111,11 +111,11 @@ pub(super) async fn send(
     };
     unusable(&connection);
     let was_used = mark(&connection).is_some_and(|mark| mark.at().is_some());
-    if !unprocessed(&error) && !(was_used && broken(&error)) {
-        return Err(error);
+    if unprocessed(&error) || (was_used && broken(&error)) {
+        lost();
+        return again(fresh, request, &lost).await;
     }
-    lost();
-    again(fresh, request, &lost).await
+    Err(error)
 }
 
 /// On a connection of its own; once more if that was not processed either.
@@ -215,6 +215,6 @@ fn mark_of(connected: &Connected) -> Option<Answered> {
 
 /// How long a connection that has given answers before may be silent until the request is also sent on a new
 /// one. Registries answer within a second or two.
-const SILENCE_MAX: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 4000 });
+const SILENCE_MAX: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 3000 });
 /// The same where others have turned out to be gone.
 const SUSPECT_PATIENCE: Duration = Duration::from_millis(300);

@@ -325,6 +325,31 @@ async fn other_successes_are_taken() {
 }
 
 #[tokio::test]
+async fn an_encoded_token_is_read_within_its_bound() {
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+    for (coding, body) in [
+        ("gzip", gzip(GOOD.as_bytes())),
+        ("x-gzip", gzip(GOOD.as_bytes())),
+        ("gzip", GOOD.as_bytes().to_vec()),
+    ] {
+        let coded =
+            move |_: &Seen, _| answer(200, &[("content-encoding", coding)], body.clone()).into();
+        pull(&simple(&scripted(coded).await.url())).await.unwrap();
+    }
+    let bomb = gzip(&vec![b' '; 10 << 20]);
+    let coded =
+        move |_: &Seen, _| answer(200, &[("content-encoding", "gzip")], bomb.clone()).into();
+    let error = pull(&simple(&scripted(coded).await.url()))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, FetchError::TooLarge { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_question_for_an_anonymous_token_goes_where_it_is_sent() {
     let elsewhere = Server::start(|_| answer(200, &[], GOOD).into()).await;
     let target = format!("{}/elsewhere?scope=x", elsewhere.url());
