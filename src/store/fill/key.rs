@@ -22,11 +22,7 @@ impl FillKey {
     #[must_use]
     pub fn new(upstream: &UpstreamName, digest: Digest) -> Self {
         let hash = Digest::of(Algorithm::Sha256, upstream.as_str().as_bytes());
-        let mut upstream = [0; UPSTREAM_BYTES];
-        upstream
-            .iter_mut()
-            .zip(hash.bytes())
-            .for_each(|(to, from)| *to = *from);
+        let upstream = hash.bytes().first_chunk().copied().unwrap_or_default();
         Self { digest, upstream }
     }
 
