@@ -21,6 +21,7 @@ mod defaults;
 mod error;
 mod file;
 mod layers;
+mod limits;
 mod pins;
 mod raw;
 mod show;
@@ -181,6 +182,7 @@ fn resolve_server(raw: &raw::Server) -> Result<server::Config, Problem> {
             values::duration,
             defaults::DRAIN_TIMEOUT,
         )?,
+        limits: limits::resolve(raw)?,
     })
 }
 

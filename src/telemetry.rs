@@ -5,4 +5,4 @@ pub mod logging;
 pub mod metrics;
 mod sink;
 
-pub use metrics::{Kind, Limit, Metrics, Outcome};
+pub use metrics::{Kind, Limit, Listener, Metrics, Outcome};

@@ -154,6 +154,8 @@ fn nothing_said_means_the_defaults() {
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:5000");
     assert_eq!(config.server.admin_listen.to_string(), "127.0.0.1:5001");
     assert_eq!(config.server.drain_timeout, Duration::from_secs(30));
+    assert_eq!(config.server.limits.idle_timeout, Duration::from_secs(100));
+    assert_eq!(config.server.limits.body_min_rate, 1024);
     assert_eq!(config.server.tls, None);
     assert!(config.cache.dir.ends_with("roadstead"));
     assert_eq!(config.cache.max_size, Amount::Bytes(50_000_000_000));
@@ -489,6 +491,7 @@ fn the_first_file_that_exists_is_read() {
 fn what_check_prints_is_the_same_configuration() {
     let full = "
         [server]\nlisten = \"[::1]:5000\"\nadmin_listen = \"localhost:0\"\ndrain_timeout = \"1500ms\"
+        max_connections = 100\nhead_timeout = \"1s\"\nidle_timeout = \"2m\"\nbody_stall_timeout = \"90s\"\nbody_min_rate = 0
         [server.tls]\ncert = '/a \"b\" \\c'\nkey = \"k\"
         [cache]\ndir = \"/d\"\nmax_size = 12345\nmin_free = \"3%\"\nmax_age = \"90d\"\nfill_on_range = \"over 25%\"\nscrub = \"off\"
         [[cache.pin]]\nmatch = \"registry.k8s.io/pause*\"

@@ -55,7 +55,10 @@ pub(super) struct File {
 
 table! {
     /// `[server]`.
-    Server { listen, admin_listen, drain_timeout } with tls: Option<Spanned<Tls>>
+    Server {
+        listen, admin_listen, drain_timeout,
+        max_connections, head_timeout, idle_timeout, body_stall_timeout, body_min_rate,
+    } with tls: Option<Spanned<Tls>>
 }
 table! {
     /// `[server.tls]`.

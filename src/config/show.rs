@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Config, tags, values};
 use crate::mirror::{self, FillOnRange};
+use crate::server;
 use crate::store::Amount;
 use crate::telemetry::logging::LogFormat;
 
@@ -22,6 +23,7 @@ pub(super) fn to_toml(config: &Config) -> String {
         &quoted(&server.admin_listen.to_string()),
     );
     line(&mut out, "drain_timeout", &duration(server.drain_timeout));
+    show_limits(&mut out, &server.limits);
     if let Some(tls) = &server.tls {
         table(&mut out, "server.tls");
         line(&mut out, "cert", &quoted(&tls.cert.to_string_lossy()));
@@ -76,6 +78,18 @@ pub(super) fn to_toml(config: &Config) -> String {
         }
     }
     out
+}
+
+fn show_limits(out: &mut String, limits: &server::Limits) {
+    line(out, "max_connections", &limits.max_connections.to_string());
+    line(out, "head_timeout", &duration(limits.head_timeout));
+    line(out, "idle_timeout", &duration(limits.idle_timeout));
+    line(
+        out,
+        "body_stall_timeout",
+        &duration(limits.body_stall_timeout),
+    );
+    line(out, "body_min_rate", &limits.body_min_rate.to_string());
 }
 
 fn show_policy(out: &mut String, policy: &mirror::Policy) {

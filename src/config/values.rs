@@ -53,7 +53,8 @@ pub(super) fn max_connections(value: &Value) -> Result<usize, String> {
     number(value, CONNECTIONS_MAX)
 }
 
-fn number(value: &Value, max: usize) -> Result<usize, String> {
+/// A whole number.
+pub(super) fn number(value: &Value, max: usize) -> Result<usize, String> {
     let number = match value {
         Value::Integer(number) => usize::try_from(*number).ok(),
         Value::Text(text) => text.parse().ok(),

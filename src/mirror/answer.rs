@@ -197,6 +197,15 @@ impl BlobReader {
         }
     }
 
+    /// How much is read at once, from now on, where it has to be read: windows cost no memory of ours.
+    pub fn set_piece_max(&mut self, bytes: usize) {
+        match &mut self.0 {
+            Reading::Stored(reader, _) => reader.set_piece_max(bytes),
+            Reading::Filling(reader, _) => reader.set_piece_max(bytes),
+            Reading::Passing(_) => {}
+        }
+    }
+
     /// How long it is worth waiting for the first bytes before the head is sent: of a blob that passes
     /// through, upstream has not answered yet.
     #[must_use]

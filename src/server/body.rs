@@ -5,6 +5,7 @@
 //! that is how a client learns that what it has is not the whole.
 
 use super::access_log::Exchange;
+use super::buffers::{Buffers, FRAME_BYTES};
 use super::multipart::Multipart;
 use crate::mirror::{BlobReader, MirrorError};
 use crate::telemetry::Metrics;
@@ -22,11 +23,6 @@ use std::time::Duration;
 /// broken body, on which they do not; but a merely slow upstream must not delay the head
 /// towards containerd's header timeout of 30 s.
 const FIRST_CHUNK_WAIT_MAX: Duration = Duration::from_secs(2);
-
-/// What HTTP/2 and TLS take at once: clients take frames of 16 KiB (RFC 9113 section 6.5.2, `SETTINGS_MAX_FRAME_SIZE`),
-/// and a record of TLS holds as much (RFC 8446 section 5.1), with the 9 bytes of the frame's own head. One byte more
-/// would be a record by itself.
-const FRAME_BYTES: usize = 16 * 1024 - 9;
 
 /// What a response has for a body.
 #[derive(Debug)]
@@ -74,23 +70,60 @@ pub(super) enum BodyError {
 }
 
 impl ByteStream {
-    /// The bytes of `reader`, which must be `length` if that is known.
-    pub(super) fn of_blob(reader: BlobReader, length: Option<u64>, metrics: &Metrics) -> Self {
+    /// The bytes of `reader`, which must be `length` if that is known. They are weighed, unless there are no `buffers`
+    /// that they would be in.
+    pub(super) fn of_blob(
+        reader: BlobReader,
+        length: Option<u64>,
+        metrics: &Metrics,
+        buffers: Option<Buffers>,
+    ) -> Self {
         let patience = reader.patience().max(FIRST_CHUNK_WAIT_MAX);
-        let source = stream::try_unfold(reader, |mut reader| async move {
-            Ok(reader.next().await?.map(|bytes| (bytes, reader)))
-        });
+        let source = stream::try_unfold(
+            (reader, buffers, 0_u64),
+            |(mut reader, buffers, given)| async move {
+                if let Some(buffers) = &buffers {
+                    reader.set_piece_max(buffers.piece_max(given));
+                }
+                let Some(mut bytes) = reader.next().await? else {
+                    return Ok(None);
+                };
+                let given = given.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+                if let Some(buffers) = &buffers {
+                    bytes = buffers.weigh(bytes);
+                }
+                Ok(Some((bytes, (reader, buffers, given))))
+            },
+        );
         Self {
             patience,
             ..Self::new(source.boxed(), length, metrics)
         }
     }
 
-    /// Several parts of a blob in their frame, which are `length` bytes.
-    pub(super) fn of_parts(body: Multipart, length: Option<u64>, metrics: &Metrics) -> Self {
-        let source = stream::try_unfold(body, |mut body| async move {
-            Ok(body.next().await?.map(|bytes| (bytes, body)))
-        });
+    /// Several parts of a blob in their frame, which are `length` bytes. `buffers`: as for the whole of it.
+    pub(super) fn of_parts(
+        body: Multipart,
+        length: Option<u64>,
+        metrics: &Metrics,
+        buffers: Option<Buffers>,
+    ) -> Self {
+        let source = stream::try_unfold(
+            (body, buffers, 0_u64),
+            |(mut body, buffers, given)| async move {
+                if let Some(buffers) = &buffers {
+                    body.set_piece_max(buffers.piece_max(given));
+                }
+                let Some(mut bytes) = body.next().await? else {
+                    return Ok(None);
+                };
+                let given = given.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+                if let Some(buffers) = &buffers {
+                    bytes = buffers.weigh(bytes);
+                }
+                Ok(Some((bytes, (body, buffers, given))))
+            },
+        );
         Self::new(source.boxed(), length, metrics)
     }
 

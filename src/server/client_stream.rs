@@ -1,48 +1,32 @@
-//! A client's connection with patience that ends.
+//! A client's connection, with everything that passes it counted.
 //!
-//! hyper bounds how long it waits for a request's head, but neither how long a new connection may
-//! stay silent before hyper knows its HTTP version, nor how long a client may leave a response
-//! unread: with a full socket hyper does not even poll the body, so the body cannot watch the time.
-//! Both are watched here, at the one place that every byte passes; and so is how fast the client takes
-//! what it is sent ([`pace`]).
+//! What comes and goes here is told to the connection's [`Watch`], which knows how long nothing has, and how fast the
+//! client takes what it is sent to [`pace`].
 
+use super::watch::Watch;
 use crate::mirror::Windows;
 use pace::{Pace, UNSENT_BYTES_MAX};
 use socket2::SockRef;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 mod pace;
 
-/// A response of which the client takes no byte for this long is given up. containerd's own limit
-/// for a pull without progress is 5 minutes, so a client this slow has given up itself; a stalled
-/// reader keeps a blob pinned and a connection taken.
-pub(super) const CLIENT_STALL_MAX: Duration = Duration::from_mins(10);
+/// How a client begins that speaks HTTP/2 (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A new connection must say this much ([`FIRST_BYTES`]) within this time. It is hyper's own
-/// default for a request's head.
-pub(super) const FIRST_BYTES_WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// The length of HTTP/2's connection preface (RFC 9113 section 3.4): after so many bytes hyper
-/// always knows the HTTP version, and its own time limits hold. A whole HTTP/1 request that is
-/// shorter (`GET / HTTP/1.0`) is answered at once and then has its connection closed early.
-const FIRST_BYTES: usize = 24;
-
-/// A connection that fails with [`io::ErrorKind::TimedOut`] when the client stands still.
+/// A connection under watch.
 #[derive(Debug)]
 pub(super) struct ClientStream<T> {
     inner: T,
-    /// Runs until the first bytes have come.
-    first_bytes: Option<FirstBytes>,
-    /// Armed while a write waits for the client.
-    stall: Pin<Box<Sleep>>,
-    stalled: bool,
-    stall_max: Duration,
+    watch: Arc<Watch>,
+    /// How much of [`PREFACE`] has come; none once it is clear which HTTP the client speaks.
+    preface: Option<usize>,
     pace: Pace,
     /// The parts of files among what is written.
     windows: Option<Windows>,
@@ -99,68 +83,52 @@ impl Socket for TcpStream {
     }
 }
 
-#[derive(Debug)]
-struct FirstBytes {
-    missing: usize,
-    deadline: Pin<Box<Sleep>>,
-}
-
 impl<T: Socket> ClientStream<T> {
-    /// Watches `inner`, a connection that was just made.
-    pub(super) fn new(inner: T) -> Self {
-        Self::with_limits(inner, FIRST_BYTES_WAIT_MAX, CLIENT_STALL_MAX)
-    }
-
-    /// The same for a connection without TLS: of what is written to it, `windows` are sent from their files.
-    pub(super) fn plain(inner: T, windows: Option<Windows>) -> Self {
-        Self {
-            windows,
-            ..Self::new(inner)
-        }
-    }
-
-    fn with_limits(inner: T, first_bytes_max: Duration, stall_max: Duration) -> Self {
+    /// Of `inner`, a connection that was just made.
+    pub(super) fn new(inner: T, watch: Arc<Watch>) -> Self {
         inner.set_unsent_max(UNSENT_BYTES_MAX);
         Self {
             inner,
-            first_bytes: Some(FirstBytes {
-                missing: FIRST_BYTES,
-                deadline: Box::pin(tokio::time::sleep(first_bytes_max)),
-            }),
-            stall: Box::pin(tokio::time::sleep(stall_max)),
-            stalled: false,
-            stall_max,
+            watch,
+            preface: Some(0),
             pace: Pace::new(Instant::now()),
             windows: None,
         }
     }
 
-    /// Notes what a write said that the kernel has taken.
-    fn took(&mut self, written: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = written
-            && let Some(unsent_max) = self.pace.took(*bytes, Instant::now)
-        {
-            self.inner.set_unsent_max(unsent_max);
+    /// The same for a connection without TLS: of what is written to it, `windows` are sent from their files.
+    pub(super) fn plain(inner: T, watch: Arc<Watch>, windows: Option<Windows>) -> Self {
+        Self {
+            windows,
+            ..Self::new(inner, watch)
         }
     }
 
-    /// Passes on what a write said, unless it has waited for the client for too long.
-    fn watch<R>(
-        &mut self,
-        context: &mut Context<'_>,
-        written: Poll<io::Result<R>>,
-    ) -> Poll<io::Result<R>> {
-        if written.is_ready() {
-            self.stalled = false;
-            return written;
+    /// Notes what a write said that the kernel has taken.
+    fn took(&mut self, written: &Poll<io::Result<usize>>) {
+        self.watch.blocked(written.is_pending());
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.watch.wrote(*bytes);
+            if let Some(unsent_max) = self.pace.took(*bytes, Instant::now) {
+                self.inner.set_unsent_max(unsent_max);
+            }
         }
-        if !self.stalled {
-            self.stalled = true;
-            self.stall.as_mut().reset(Instant::now() + self.stall_max);
-        }
-        match self.stall.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(timed_out("the client reads nothing"))),
-            Poll::Pending => Poll::Pending,
+    }
+}
+
+impl<T> ClientStream<T> {
+    /// Looks at a connection's first bytes.
+    fn listen(&mut self, came: &[u8]) {
+        let Some(so_far) = self.preface else {
+            return;
+        };
+        let rest = PREFACE.get(so_far..).unwrap_or_default();
+        let (came, rest_of_came) = came.split_at(came.len().min(rest.len()));
+        self.preface = rest.starts_with(came).then_some(so_far + came.len());
+        if self.preface == Some(PREFACE.len()) || !rest_of_came.is_empty() {
+            if self.preface.take().is_some() {
+                self.watch.speaks_http2();
+            }
         }
     }
 }
@@ -174,21 +142,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for ClientStream<T> {
         let this = &mut *self;
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(context, buffer);
-        let Some(first_bytes) = &mut this.first_bytes else {
-            return read;
-        };
-        if read.is_ready() {
-            let came = buffer.filled().len().saturating_sub(before);
-            first_bytes.missing = first_bytes.missing.saturating_sub(came);
-            if first_bytes.missing == 0 {
-                this.first_bytes = None;
-            }
-            return read;
+        let came = buffer.filled().get(before..).unwrap_or_default();
+        if !came.is_empty() {
+            this.watch.read(came.len());
+            this.listen(came);
         }
-        match first_bytes.deadline.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(timed_out("the client says nothing"))),
-            Poll::Pending => Poll::Pending,
-        }
+        read
     }
 }
 
@@ -227,7 +186,7 @@ impl<T: Socket> AsyncWrite for ClientStream<T> {
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(context, buffer);
         self.took(&written);
-        self.watch(context, written)
+        written
     }
 
     fn poll_write_vectored(
@@ -237,7 +196,7 @@ impl<T: Socket> AsyncWrite for ClientStream<T> {
     ) -> Poll<io::Result<usize>> {
         let written = self.poll_write_some(context, buffers);
         self.took(&written);
-        self.watch(context, written)
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -247,17 +206,15 @@ impl<T: Socket> AsyncWrite for ClientStream<T> {
     // A TLS stream waits for the client here, since its writes only fill a buffer.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.inner).poll_flush(context);
-        self.watch(context, flushed)
+        self.watch.blocked(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.inner).poll_shutdown(context);
-        self.watch(context, shut)
+        self.watch.blocked(shut.is_pending());
+        shut
     }
-}
-
-fn timed_out(why: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
 #[cfg(test)]

@@ -1,32 +1,28 @@
 //! Serving connections: hyper's settings, and the end of them all.
 
 use super::streams::{NewStreams, Streams};
+use super::watch::Watch;
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long an HTTP/1 connection may be idle, or take to send a request's head. Go's HTTP client, which
-/// all container clients use, closes idle connections after 90 seconds at the latest: waiting longer than
-/// it does keeps a request from running into a closing connection.
-const HEAD_WAIT_MAX: Duration = Duration::from_secs(100);
-
-/// The largest head of a request, and the most of a response that is buffered for a slow reader: a
-/// thousand of them must not cost more than some 100 MiB. Larger chunks go out as they are, uncopied.
+/// The largest head of a request, and the most of a response that is buffered for a slow reader where nothing else
+/// bounds it: a thousand of them must not cost more than some 100 MiB. Larger chunks go out as they are, uncopied.
 const BUFFER_BYTES_MAX: usize = 128 * 1024;
 
 /// The most requests at once on one HTTP/2 connection. RFC 9113 section 6.5.2 recommends no less than
@@ -36,8 +32,14 @@ const STREAMS_MAX: u32 = 128;
 /// The largest head of an HTTP/2 request, decoded.
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 
-/// How often an HTTP/2 client is asked for a sign of life, and how long it may take to give it: it has
-/// no other idle limit.
+/// How many streams of one HTTP/2 connection may have been taken back, or ended for an error of the client's, before it
+/// is closed: those that hyper has not seen yet (CVE-2023-44487), and those that were reset here. Those that it has seen
+/// are counted by the watch.
+const PENDING_RESETS_MAX: usize = 20;
+const ERROR_RESETS_MAX: usize = 256;
+
+/// How often an HTTP/2 client is asked for a sign of life, and how long it may take to give it: one that is gone
+/// without a word does not hold a blob until its body has stalled for long enough.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_WAIT_MAX: Duration = Duration::from_secs(20);
 
@@ -102,22 +104,32 @@ pub(super) async fn serve<T, S, B>(
     stop: CancellationToken,
     stream: T,
     flush: impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,
-    client: SocketAddr,
+    watch: Arc<Watch>,
     service: S,
 ) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S::Future: Send + 'static,
-    B: http_body::Body + Send + 'static,
+    B: http_body::Body + Unpin + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let mut streams = Streams::default();
-    let builder = builder(streams.executor());
+    let builder = builder(streams.executor(&watch));
+    // The watch knows of each request, from its head to the last byte of the answer.
+    let counts = Arc::clone(&watch);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let running = counts.begin(request.version() == Version::HTTP_2);
+        let answer = service.call(request);
+        async move { Ok::<_, Infallible>(answer.await?.map(|body| running.answer(body))) }
+    });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut stopped = pin!(stop.cancelled().fuse());
+    let mut is_leaving = false;
     let served = poll_fn(|context| {
-        if !stopped.is_terminated() && stopped.as_mut().poll(context).is_ready() {
+        let leaves = !is_leaving && watch.is_to_leave();
+        if leaves || (!stopped.is_terminated() && stopped.as_mut().poll(context).is_ready()) {
+            is_leaving = true;
             connection.as_mut().graceful_shutdown();
         }
         let served = streams.poll_with(context, |context| connection.as_mut().poll(context));
@@ -130,7 +142,7 @@ pub(super) async fn serve<T, S, B>(
     });
     if let Err(error) = served.await {
         // Clients leave in the middle as a matter of course; the access log tells how far they got.
-        tracing::debug!(%client, error, "connection ended early");
+        tracing::debug!(client = %watch.peer(), error, "connection ended early");
     }
 }
 
@@ -138,8 +150,8 @@ fn builder(streams: NewStreams) -> Builder<NewStreams> {
     let mut builder = Builder::new(streams);
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WAIT_MAX)
+        // The watch does it, without a timer for each request.
+        .header_read_timeout(None)
         // At most 100 headers, which is hyper's own bound: one that is set costs an allocation a request.
         .max_buf_size(BUFFER_BYTES_MAX)
         .keep_alive(true)
@@ -153,6 +165,8 @@ fn builder(streams: NewStreams) -> Builder<NewStreams> {
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_send_buf_size(BUFFER_BYTES_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(ERROR_RESETS_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_WAIT_MAX);
     builder

@@ -2,7 +2,9 @@
 
 use super::access_log::{Client, Exchange, RequestIds};
 use super::body::{Body, ByteStream, Content};
+use super::buffers::Buffers;
 use super::conditions;
+use super::host;
 use super::multipart::Multipart;
 use super::reply::{self, Reply, Wanted};
 use super::respond::Refusal;
@@ -11,7 +13,7 @@ use crate::clock::Clock;
 use crate::mirror::{BlobAnswer, BlobHead, Mirror, Source, Windows};
 use crate::oci::route::{Route, Target};
 use crate::oci::{Accept, AcceptClass, Digest, Page, Reference};
-use crate::telemetry::{Kind, Metrics};
+use crate::telemetry::{Kind, Limit, Metrics};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version, header, request};
 use std::ops::Range;
@@ -32,28 +34,36 @@ const GREETING: &[u8] = b"roadstead: a registry mirror. The API is under /v2/.\n
 pub(super) struct Handler {
     mirror: Mirror,
     metrics: Metrics,
+    buffers: Buffers,
     ids: RequestIds,
     restraint: Restraint,
 }
 
 impl Handler {
     /// A handler that asks `mirror`.
-    pub(super) fn new(mirror: Mirror, metrics: Metrics, clock: &dyn Clock) -> Self {
+    pub(super) fn new(
+        mirror: Mirror,
+        metrics: Metrics,
+        buffers: Buffers,
+        clock: &dyn Clock,
+    ) -> Self {
         Self {
             mirror,
             metrics,
+            buffers,
             ids: RequestIds::new(clock),
             restraint: Restraint::new(),
         }
     }
 
     /// Answers one request. Its body, if it has one, is never read. `windows`: those of the connection, if it has
-    /// no TLS.
+    /// no TLS. `must_wait`: memory is short, and this client has more of it than others.
     pub(super) async fn answer(
         &self,
         request: request::Parts,
         client: Client,
         windows: Option<Windows>,
+        must_wait: bool,
     ) -> Response<Body> {
         let mut exchange = Box::new(Exchange::begin(
             self.ids.next(),
@@ -64,7 +74,12 @@ impl Handler {
         let mut echo_ns = false;
         // HTTP/2 cuts bodies into frames, which it may copy.
         exchange.windows = windows.filter(|_| request.version < Version::HTTP_2);
-        let asked = self.dispatch(&request, &mut exchange, &mut echo_ns).await;
+        let asked = if must_wait && request.uri.path() != "/v2/" {
+            self.metrics.limited(Limit::Buffers);
+            Err(Refusal::too_much())
+        } else {
+            self.dispatch(&request, &mut exchange, &mut echo_ns).await
+        };
         let reply = match asked {
             Ok(reply) => reply,
             Err(refusal) => {
@@ -86,6 +101,9 @@ impl Handler {
         echo_ns: &mut bool,
     ) -> Result<Reply, Refusal> {
         let path = request.uri.path();
+        if let Some(why) = host::refusal(request) {
+            return Err(Refusal::malformed(why));
+        }
         if path == "/" && matches!(request.method, Method::GET | Method::HEAD) {
             let text = HeaderValue::from_static("text/plain; charset=utf-8");
             return Ok(Reply::own(text, Bytes::from_static(GREETING)));
@@ -153,7 +171,7 @@ impl Handler {
         path: &str,
         exchange: &mut Exchange,
     ) -> Result<Source, Refusal> {
-        let host = host(&request.uri, &request.headers);
+        let host = asked_host(&request.uri, &request.headers);
         let source = self.mirror.directory().resolve(ns, host, path)?;
         exchange.goes_to(&source.upstream, &source.repository);
         Ok(source)
@@ -213,13 +231,14 @@ impl Handler {
         let is_stored = answer.is_stored();
         Reply::blob(headers, digest, head, is_stored, |wanted, length| {
             let windows = exchange.windows.take();
+            let buffers = windows.is_none().then(|| self.buffers.clone());
             let part = match wanted {
                 Wanted::Whole => None,
                 Wanted::Part(part) => Some(part),
                 Wanted::Parts(frame, parts) => {
                     let readers = answer.parts(parts.clone());
                     let body = Multipart::new(frame, &parts, readers, windows);
-                    let stream = ByteStream::of_parts(body, length, &self.metrics);
+                    let stream = ByteStream::of_parts(body, length, &self.metrics, buffers);
                     return in_frames(stream, request.version);
                 }
             };
@@ -231,7 +250,7 @@ impl Handler {
                 reader = reader.in_windows(windows);
             }
             in_frames(
-                ByteStream::of_blob(reader, length, &self.metrics),
+                ByteStream::of_blob(reader, length, &self.metrics, buffers),
                 request.version,
             )
         })
@@ -315,7 +334,7 @@ fn namespace(request: &request::Parts) -> Option<&str> {
 
 /// The host a request was sent to: `:authority` of HTTP/2 and that of an absolute target go before the
 /// `Host` header (RFC 9112 section 3.2.2).
-fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+fn asked_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     match uri.authority() {
         Some(authority) => Some(authority.as_str()),
         None => headers.get(header::HOST)?.to_str().ok(),

@@ -1,23 +1,26 @@
 //! HTTP in: listeners, TLS, routing, bodies, the access log, the operator's listener.
 //!
-//! A connection is accepted in `listener`, secured by `tls` and `tls_stream`, watched by `client_stream` and served
-//! by hyper as `connection` sets it up, which runs an HTTP/2 connection's `streams` too. Each request goes through
+//! A connection is accepted in `listener`, gets its place in the `table`, is secured by `tls` and `tls_stream`, counted
+//! by `client_stream` for its `watch` and served by hyper as `connection` sets it up, which runs an HTTP/2 connection's
+//! `streams` too. Each request goes through
 //! `handler`, which asks the mirror; what it says becomes a response in `reply`, and what it cannot say one in
 //! `respond`. The bytes leave through `body`, which at its end, however that comes, drops the request's
 //! `access_log::Exchange` and so writes its line.
 
 use crate::clock::Clock;
 use crate::mirror::{Mirror, Windows};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Listener, Metrics};
 use access_log::Client;
 use admin::Admin;
 pub use admin::AdminApi;
+use buffers::Buffers;
 use client_stream::ClientStream;
 use connection::Tasks;
 use handler::Handler;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+pub use limits::Limits;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -25,44 +28,43 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
+use table::{Seat, Table};
 use tls_stream::RecordStream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use watch::Watch;
 
 mod access_log;
 mod admin;
 mod admin_answer;
 mod body;
+mod buffers;
 mod client_stream;
 mod conditions;
 mod connection;
 mod descriptors;
 mod handler;
+mod host;
 mod import;
 mod late_flush;
+mod limits;
 mod listener;
 mod multipart;
 mod reply;
 mod respond;
 mod restraint;
 mod streams;
+mod table;
 #[cfg(test)]
 mod testing;
 mod tls;
 mod tls_stream;
 mod verify;
+mod watch;
 
-/// The most client connections at once; more wait in the backlog. Each costs a file descriptor and, read
-/// slowly, up to some 128 KiB; a fleet's thousand nodes open a handful each. A low limit on descriptors
-/// makes it less: [`descriptors::connections_max`].
-const CONNECTIONS_MAX: usize = 8192;
-
-/// The most admin connections at once: a few scrapers and probes.
+/// The most admin connections at once: a few scrapers and probes, which get in all the same when all are taken.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
-
-/// How long a client may take for its TLS handshake: a few round trips, even on a bad line.
-const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How long the admin listener's last answers may take once the drain is over.
 const ADMIN_DRAIN_MAX: Duration = Duration::from_secs(1);
@@ -78,6 +80,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// How long running bodies may go on after SIGTERM.
     pub drain_timeout: Duration,
+    /// What connections may take.
+    pub limits: Limits,
 }
 
 impl Config {
@@ -128,6 +132,7 @@ pub struct Bound {
     admin: Endpoint,
     tls: Option<Arc<rustls::ServerConfig>>,
     drain_timeout: Duration,
+    limits: Limits,
 }
 
 #[derive(Debug)]
@@ -163,6 +168,7 @@ impl Bound {
             admin: Endpoint::bind(config.admin_listen).await?,
             tls,
             drain_timeout: config.drain_timeout,
+            limits: config.limits.clone(),
         })
     }
 
@@ -187,47 +193,62 @@ impl Bound {
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) {
+        let buffers = Buffers::default();
+        let wanted = self.limits.max_connections;
+        let connections_max = descriptors::connections_max(wanted, mirror.open_files_max());
+        let table = |listener, connections_max| {
+            let (limits, metrics) = (self.limits.clone(), metrics.clone());
+            Table::new(listener, connections_max, limits, metrics, buffers.clone())
+        };
+        let clients = table(Listener::Client, connections_max);
+        let operators = table(Listener::Admin, ADMIN_CONNECTIONS_MAX);
         let admin = Admin::new(mirror.clone(), metrics.clone(), stop.clone());
         let admin = Arc::new(admin);
-        let connections_max =
-            descriptors::connections_max(CONNECTIONS_MAX, mirror.open_files_max());
-        let handler = Arc::new(Handler::new(mirror, metrics, &*clock));
+        let handler = Arc::new(Handler::new(mirror, metrics, buffers.clone(), &*clock));
         let tls = self.tls.map(TlsAcceptor::from);
         let drained = CancellationToken::new();
-        let clients = async {
-            serve_clients(
-                self.clients.listener,
-                tls,
-                handler,
-                connections_max,
-                &stop,
-                self.drain_timeout,
-            )
-            .await;
+        let serve_clients = async {
+            let listener = self.clients.listener;
+            serve_clients(listener, &clients, tls, handler, &stop, self.drain_timeout).await;
             drained.cancel();
         };
-        tokio::join!(clients, serve_admin(self.admin.listener, admin, &drained));
+        let serve_admin = serve_admin(self.admin.listener, &operators, admin, &drained);
+        let serve = async { tokio::join!(serve_clients, serve_admin) };
+        tokio::select! {
+            _served = serve => {}
+            () = clients.keep_order() => {}
+            () = operators.keep_order() => {}
+        }
     }
 }
 
 async fn serve_clients(
     listener: TcpListener,
+    table: &Arc<Table>,
     tls: Option<TlsAcceptor>,
     handler: Arc<Handler>,
-    connections_max: usize,
     stop: &CancellationToken,
     drain_timeout: Duration,
 ) {
     let tasks = Tasks::new();
     let _killer = tasks.kill_on_drop();
-    listener::accept_until(stop, listener, connections_max, |stream, client, permit| {
-        let stop = stop.clone();
-        let (tls, handler) = (tls.clone(), Arc::clone(&handler));
-        tasks.spawn(async move {
-            serve_client(stop, stream, client, tls, handler).await;
-            drop(permit);
-        });
-    })
+    let is_buffered = tls.is_some();
+    listener::accept_until(
+        stop,
+        listener,
+        table,
+        is_buffered,
+        |stream, client, seat| {
+            let stop = stop.clone();
+            let (tls, handler) = (tls.clone(), Arc::clone(&handler));
+            tasks.spawn(async move {
+                let watch = Arc::clone(&seat.watch);
+                let served = serve_client(stop, stream, client, &watch, tls, handler);
+                watch.run(served).await;
+                drop::<Seat>(seat);
+            });
+        },
+    )
     .await;
     tracing::info!("draining: no new connections");
     match tasks.drain(drain_timeout).await {
@@ -243,60 +264,66 @@ async fn serve_client(
     stop: CancellationToken,
     stream: TcpStream,
     client: SocketAddr,
+    watch: &Arc<Watch>,
     tls: Option<TlsAcceptor>,
     handler: Arc<Handler>,
 ) {
     let windows = tls.is_none().then(Windows::default);
     // What all requests of this connection share, under one count of references, which is the connection's own.
     let shared = Arc::new((handler, Client::from(client), windows.clone()));
+    let counts = Arc::clone(watch);
     let service = service_fn(move |request: Request<Incoming>| {
         let shared = Arc::clone(&shared);
+        let must_wait = counts.must_wait();
         async move {
             let (handler, client, windows) = &*shared;
             let (request, _unread) = request.into_parts();
-            let answer = handler.answer(request, client.clone(), windows.clone());
+            let answer = handler.answer(request, client.clone(), windows.clone(), must_wait);
             Ok::<_, Infallible>(answer.await)
         }
     });
+    let watch = Arc::clone(watch);
     let Some(tls) = tls else {
-        let stream = ClientStream::plain(stream, windows);
-        return connection::serve(stop, stream, connection::flushed, client, service).await;
+        let stream = ClientStream::plain(stream, Arc::clone(&watch), windows);
+        return connection::serve(stop, stream, connection::flushed, watch, service).await;
     };
-    match tokio::time::timeout(HANDSHAKE_WAIT_MAX, tls.accept(stream)).await {
-        Ok(Ok(stream)) => {
+    // The watch knows how long a client may take for it.
+    match tls.accept(stream).await {
+        Ok(stream) => {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
-            let stream = ClientStream::new(RecordStream::new(stream));
+            let stream = ClientStream::new(RecordStream::new(stream), Arc::clone(&watch));
             let (stream, flusher) = late_flush::new(stream, is_http2);
             let flush = |context: &mut Context<'_>| flusher.poll_flush(context);
-            connection::serve(stop, stream, flush, client, service).await;
+            connection::serve(stop, stream, flush, watch, service).await;
         }
-        Ok(Err(error)) => tracing::debug!(%client, %error, "TLS handshake failed"),
-        Err(_late) => tracing::debug!(%client, "TLS handshake took too long"),
+        Err(error) => tracing::debug!(%client, %error, "TLS handshake failed"),
     }
 }
 
-async fn serve_admin(listener: TcpListener, admin: Arc<Admin>, drained: &CancellationToken) {
+async fn serve_admin(
+    listener: TcpListener,
+    table: &Arc<Table>,
+    admin: Arc<Admin>,
+    drained: &CancellationToken,
+) {
     let tasks = Tasks::new();
     let _killer = tasks.kill_on_drop();
-    listener::accept_until(
-        drained,
-        listener,
-        ADMIN_CONNECTIONS_MAX,
-        |stream, client, permit| {
+    listener::accept_until(drained, listener, table, false, |stream, _, seat| {
+        let admin = Arc::clone(&admin);
+        let service = service_fn(move |request: Request<Incoming>| {
             let admin = Arc::clone(&admin);
-            let service = service_fn(move |request: Request<Incoming>| {
-                let admin = Arc::clone(&admin);
-                async move { Ok::<_, Infallible>(admin.serve(request).await) }
-            });
-            let stop = drained.clone();
-            tasks.spawn(async move {
-                let stream = ClientStream::new(stream);
-                let flush = connection::flushed;
-                connection::serve(stop, stream, flush, client, service).await;
-                drop(permit);
-            });
-        },
-    )
+            async move { Ok::<_, Infallible>(admin.serve(request).await) }
+        });
+        let stop = drained.clone();
+        tasks.spawn(async move {
+            let watch = Arc::clone(&seat.watch);
+            let stream = ClientStream::new(stream, Arc::clone(&watch));
+            let flush = connection::flushed;
+            let served = connection::serve(stop, stream, flush, Arc::clone(&watch), service);
+            watch.run(served).await;
+            drop::<Seat>(seat);
+        });
+    })
     .await;
     tasks.drain(ADMIN_DRAIN_MAX).await;
 }

@@ -30,6 +30,8 @@ pub(super) struct Multipart {
     reader: Option<BlobReader>,
     /// The first bytes of a part, whose head goes before them.
     taken: Option<Bytes>,
+    /// How much is read at once, if that is bounded.
+    piece_max: Option<usize>,
 }
 
 impl Frame {
@@ -91,7 +93,13 @@ impl Multipart {
             is_closed: false,
             reader: None,
             taken: None,
+            piece_max: None,
         }
+    }
+
+    /// How much is read at once, from now on, where it has to be read.
+    pub(super) fn set_piece_max(&mut self, bytes: usize) {
+        self.piece_max = Some(bytes);
     }
 
     /// The next bytes; `None` at the clean end. A part's head comes only when its first bytes are there: so a blob
@@ -102,6 +110,9 @@ impl Multipart {
                 return Ok(Some(taken));
             }
             if let Some(reader) = &mut self.reader {
+                if let Some(bytes) = self.piece_max {
+                    reader.set_piece_max(bytes);
+                }
                 if let Some(bytes) = reader.next().await? {
                     return Ok(Some(bytes));
                 }
@@ -117,6 +128,9 @@ impl Multipart {
                 Some(windows) if length >= WINDOWS_FROM_BYTES => reader.in_windows(windows),
                 Some(_) | None => reader,
             };
+            if let Some(bytes) = self.piece_max {
+                reader.set_piece_max(bytes);
+            }
             self.taken = reader.next().await?;
             self.reader = Some(reader);
             let head = self.frame.head(&range, std::mem::take(&mut self.is_first));

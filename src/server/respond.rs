@@ -77,6 +77,32 @@ impl Refusal {
         }
     }
 
+    /// 400: the request is not HTTP as it should be.
+    pub(super) fn malformed(why: &'static str) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: ErrorCode::Unsupported,
+            message: why.into(),
+            extra: Extra::Nothing,
+            found: Found::Remembered,
+            limit: None,
+            cause: None,
+        }
+    }
+
+    /// 429: this client has more bodies than others, and there is no memory for more of them.
+    pub(super) fn too_much() -> Self {
+        Self {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            code: ErrorCode::TooManyRequests,
+            message: "too many requests at once; try again in a moment".into(),
+            extra: Extra::RetryAfter(RETRY_AFTER_BUSY),
+            found: Found::Remembered,
+            limit: None,
+            cause: None,
+        }
+    }
+
     /// 416: `total` bytes exist, and none of those asked for. `found`: how the blob was.
     pub(super) fn range(total: Option<u64>, found: Outcome) -> Self {
         Self {

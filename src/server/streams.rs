@@ -5,6 +5,8 @@
 //! that nothing is lost. And what one of them has for another, in either direction, is taken up at once, instead of
 //! after a turn through the scheduler, which wakes another core to see whether that could help.
 
+use super::watch::Watch;
+use super::watch::flow::Flow;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper::rt::Executor;
@@ -25,11 +27,33 @@ type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// What it takes has hyper's clone of it inside: it must not be what keeps that alive, or those that come when the
 /// connection ends would be there for ever.
 #[derive(Clone)]
-pub(super) struct NewStreams(Weak<Mutex<Vec<Stream>>>);
+pub(super) struct NewStreams {
+    new: Weak<Mutex<Vec<Watched>>>,
+    watch: Arc<Watch>,
+}
+
+/// A request that is let go of when its flow is given up. hyper resets its stream then.
+struct Watched {
+    stream: Stream,
+    flow: Option<Arc<Flow>>,
+}
+
+impl Future for Watched {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(flow) = &self.flow
+            && flow.is_over(context.waker())
+        {
+            return Poll::Ready(());
+        }
+        self.stream.as_mut().poll(context)
+    }
+}
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for NewStreams {
     fn execute(&self, stream: F) {
-        let Some(new) = self.0.upgrade() else {
+        let Some(new) = self.new.upgrade() else {
             return; // The connection is over.
         };
         // A panic ends this request alone, as it would a task.
@@ -38,7 +62,10 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for NewStreams {
             reason = "it drops the request while the thread panics, which the access line then tells"
         )]
         let stream = AssertUnwindSafe(async move { stream.await }).catch_unwind();
-        let stream = Box::pin(stream.map(drop));
+        let stream = Watched {
+            stream: Box::pin(stream.map(drop)),
+            flow: self.watch.begun(),
+        };
         new.lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(stream);
@@ -48,8 +75,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for NewStreams {
 /// A connection's requests.
 #[derive(Default)]
 pub(super) struct Streams {
-    new: Arc<Mutex<Vec<Stream>>>,
-    running: FuturesUnordered<Stream>,
+    new: Arc<Mutex<Vec<Watched>>>,
+    running: FuturesUnordered<Watched>,
     wakes: Arc<Wakes>,
     /// Whether there has been any, which over HTTP/1.1 there never is.
     are_used: bool,
@@ -57,8 +84,11 @@ pub(super) struct Streams {
 
 impl Streams {
     /// Where new ones come in.
-    pub(super) fn executor(&self) -> NewStreams {
-        NewStreams(Arc::downgrade(&self.new))
+    pub(super) fn executor(&self, watch: &Arc<Watch>) -> NewStreams {
+        NewStreams {
+            new: Arc::downgrade(&self.new),
+            watch: Arc::clone(watch),
+        }
     }
 
     /// Polls `connection` and its requests until none of them has anything for another.
@@ -160,6 +190,7 @@ impl Wake for Wakes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::buffers::Buffers;
     use std::future::poll_fn;
     use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
@@ -167,6 +198,10 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     const STREAMS: usize = 100;
+
+    fn watch() -> Arc<Watch> {
+        Watch::new(([127, 0, 0, 1], 4711).into(), false, Buffers::default())
+    }
 
     /// Serves until so many streams are done.
     async fn serve(mut streams: Streams, done: Arc<AtomicUsize>, count: usize) {
@@ -185,7 +220,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn whoever_is_woken_goes_on_and_is_heard_of() {
         let (streams, done) = (Streams::default(), Arc::new(AtomicUsize::new(0)));
-        let executor = streams.executor();
+        let executor = streams.executor(&watch());
         let others = TaskTracker::new();
         for _ in 0..STREAMS {
             // Woken by another thread while it is polled, and while it is not.
@@ -216,7 +251,7 @@ mod tests {
     #[tokio::test]
     async fn requests_that_come_one_after_the_other_are_all_served() {
         let (mut streams, done) = (Streams::default(), Arc::new(AtomicUsize::new(0)));
-        let (executor, mut came) = (streams.executor(), 0);
+        let (executor, mut came) = (streams.executor(&watch()), 0);
         let served = poll_fn(|context| {
             streams.poll_with(context, |_| {
                 // One more with each poll, as many as there are, without another word.
@@ -239,7 +274,7 @@ mod tests {
     #[tokio::test]
     async fn what_comes_as_the_connection_ends_goes_with_it() {
         let mut streams = Streams::default();
-        let (executor, held) = (streams.executor(), Arc::new(()));
+        let (executor, held) = (streams.executor(&watch()), Arc::new(()));
         poll_fn(|context| {
             streams.poll_with(context, |_| {
                 // As hyper's do.
@@ -260,7 +295,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_ends_one_request_alone() {
         let (streams, done) = (Streams::default(), Arc::new(AtomicUsize::new(0)));
-        let executor = streams.executor();
+        let executor = streams.executor(&watch());
         executor.execute(async { panic!("a bug, for the test") });
         let other = Arc::clone(&done);
         executor.execute(async move {

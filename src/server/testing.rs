@@ -2,8 +2,10 @@
 
 use super::access_log::{Exchange, RequestIds};
 use super::body::Body;
+use super::buffers::Buffers;
 use super::client_stream::ClientStream;
 use super::connection::{self, Tasks};
+use super::watch::Watch;
 use crate::clock::{ManualClock, Timestamp};
 use crate::oci::{Repository, UpstreamName};
 use crate::telemetry::{Kind, Metrics, Outcome};
@@ -137,14 +139,15 @@ impl Server {
         let address = self.listener.local_addr().unwrap();
         let client = TcpStream::connect(address).await.unwrap();
         let (stream, peer) = self.listener.accept().await.unwrap();
+        let watch = Watch::new(peer, false, Buffers::default());
         let service = service_fn(move |_: Request<Incoming>| {
             std::future::ready(Ok::<_, Infallible>(answer()))
         });
         self.tasks.spawn(connection::serve(
             self.stop.clone(),
-            ClientStream::new(stream),
+            ClientStream::new(stream, Arc::clone(&watch)),
             connection::flushed,
-            peer,
+            watch,
             service,
         ));
         client

@@ -45,6 +45,8 @@ pub struct StoredReader {
     fresh: bool,
     /// The next window, if the disk must be waited for and has been asked already.
     ahead: Option<Ahead>,
+    /// The most that is copied at once.
+    piece_max: usize,
 }
 
 impl Pin {
@@ -88,6 +90,7 @@ impl Blob {
             windows: None,
             fresh: true,
             ahead: None,
+            piece_max: READ_BYTES,
         }
     }
 
@@ -138,6 +141,11 @@ impl StoredReader {
         Self { windows, ..self }
     }
 
+    /// How much of what is copied it is given at once, from now on.
+    pub fn set_piece_max(&mut self, bytes: usize) {
+        self.piece_max = bytes.clamp(1, READ_BYTES);
+    }
+
     /// What it was given, so that somebody else can give it the rest.
     #[must_use]
     pub fn hand_over(&self) -> Handed {
@@ -185,7 +193,7 @@ impl StoredReader {
     async fn read(&self) -> io::Result<Bytes> {
         let Range { start, end } = self.range.clone();
         let limit = usize::try_from(end.saturating_sub(start));
-        let limit = limit.unwrap_or(READ_BYTES).min(READ_BYTES);
+        let limit = limit.unwrap_or(READ_BYTES).min(self.piece_max);
         let file = &self.blob.file;
         if let Some(bytes) = file.read_cached(start, limit)? {
             return Ok(bytes.into());

@@ -118,6 +118,8 @@ pub struct Reader<E> {
     held: bool,
     /// Where its windows go, if it is given any.
     windows: Option<Windows>,
+    /// The most that is copied from the file at once.
+    piece_max: usize,
     want: Want,
     attendance: Attendance,
 }
@@ -239,6 +241,7 @@ impl<E: Clone> Fill<E> {
             end,
             held,
             windows: None,
+            piece_max: READ_BYTES,
             want: Want::new(Arc::clone(&self.shared.wants)),
             attendance: Attendance(Arc::clone(&self.shared)),
         }
@@ -305,6 +308,11 @@ impl<E: Clone> Reader<E> {
     pub fn in_windows(self, windows: Windows) -> Self {
         let windows = Some(windows);
         Self { windows, ..self }
+    }
+
+    /// How much of what is copied from the file it is given at once, from now on.
+    pub fn set_piece_max(&mut self, bytes: usize) {
+        self.piece_max = bytes.clamp(1, READ_BYTES);
     }
 
     /// What it was given, so that somebody else can give it the rest.
@@ -432,7 +440,7 @@ impl<E: Clone> Reader<E> {
         let file = self.file()?;
         let limit = usize::try_from(range.end - range.start)
             .unwrap_or(READ_BYTES)
-            .min(READ_BYTES);
+            .min(self.piece_max);
         let (work, task) = (
             Arc::clone(file.work()),
             Task::of("read a transfer of", shared.key.digest()),

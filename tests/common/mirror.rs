@@ -78,6 +78,7 @@ impl MirrorBuilder {
                 admin_listen: any,
                 tls: None,
                 drain_timeout: Duration::from_secs(10),
+                limits: server::Limits::default(),
             },
             cache: store::Config {
                 dir: dir.path().join("cache"),

@@ -15,6 +15,7 @@ pub mod fake_body;
 pub mod fake_log;
 pub mod fake_registry;
 pub mod fake_script;
+pub mod http2;
 pub mod images;
 pub mod mirror;
 pub mod parts;

@@ -6,7 +6,7 @@ mod guard;
 pub use api::AdminApi;
 
 use super::admin_answer::{AdminBody, full};
-use super::{import, verify};
+use super::{host, import, verify};
 use crate::mirror::{Mirror, Readiness};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
@@ -47,6 +47,9 @@ impl Admin {
     /// Answers one request. Its body is read where something is imported, and nowhere else.
     pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<AdminBody> {
         let (head, body) = request.into_parts();
+        if let Some(why) = host::refusal(&head) {
+            return full(text(StatusCode::BAD_REQUEST, format!("{why}\n")));
+        }
         let path = head.uri.path();
         if !path.starts_with(api::PREFIX) {
             return full(self.tell(&head));

@@ -1,6 +1,7 @@
 use super::*;
 use crate::clock::{ManualClock, Timestamp};
 use crate::oci::{Algorithm, Digest};
+use crate::server::buffers::Buffers;
 use crate::server::testing::{below, content};
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
@@ -9,60 +10,8 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
-
-impl Socket for DuplexStream {
-    fn set_unsent_max(&self, _bytes: u32) {}
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_says_nothing_is_given_up() {
-    let (_client, server) = duplex(64);
-    let started = Instant::now();
-    let error = ClientStream::new(server).read_u8().await.unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    assert!(started.elapsed() >= FIRST_BYTES_WAIT_MAX);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_begins_a_preface_and_stops_is_given_up() {
-    let (mut client, server) = duplex(64);
-    client.write_all(b"PRI * HTTP/2").await.unwrap();
-    let mut taken = Vec::new();
-    let error = ClientStream::new(server)
-        .read_to_end(&mut taken)
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-}
-
-#[tokio::test(start_paused = true)]
-async fn after_the_first_bytes_silence_is_hypers_business() {
-    let (mut client, server) = duplex(64);
-    client.write_all(&[b'a'; FIRST_BYTES]).await.unwrap();
-    let mut server = ClientStream::new(server);
-    server.read_exact(&mut [0; FIRST_BYTES]).await.unwrap();
-    let more = tokio::time::timeout(FIRST_BYTES_WAIT_MAX * 3, server.read_u8()).await;
-    assert!(more.is_err(), "the read must still wait: {more:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_reads_nothing_is_given_up_and_a_slow_one_is_not() {
-    let (mut client, server) = duplex(16);
-    let mut server = ClientStream::new(server);
-    let slow_reader = async {
-        for _ in 0..3 {
-            tokio::time::sleep(CLIENT_STALL_MAX / 2).await;
-            client.read_exact(&mut [0; 16]).await.unwrap();
-        }
-    };
-    let (written, ()) = tokio::join!(server.write_all(&[0; 64]), slow_reader);
-    written.expect("half the patience is enough each time");
-
-    let error = server.write_all(&[0; 64]).await.unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-}
 
 /// What the client's kernel has room for, which says nothing of what the server's takes.
 const CLIENT_BUFFER_BYTES: u32 = 64 * 1024;
@@ -127,8 +76,9 @@ impl Source {
         let client = client.connect(listener.local_addr().unwrap());
         let (client, server) = tokio::join!(client, listener.accept());
         let windows = Some(self.windows.clone());
+        let (server, peer) = server.unwrap();
         (
-            ClientStream::plain(server.unwrap().0, windows),
+            ClientStream::plain(server, Watch::new(peer, false, Buffers::default()), windows),
             client.unwrap(),
         )
     }

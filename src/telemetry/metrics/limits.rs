@@ -1,12 +1,33 @@
-//! Which limits were met.
+//! Who is connected, and which limits were met.
 
-use prometheus::IntCounterVec;
+use prometheus::{IntCounterVec, IntGaugeVec};
 
 use super::{Metrics, Set};
+
+/// Which listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// Where clients pull.
+    Client,
+    /// The operator's.
+    Admin,
+}
 
 /// What there was too much of, or what took too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
+    /// A connection was closed, or not taken, for lack of room.
+    Connections,
+    /// A request's head, or a TLS handshake, was not finished in time.
+    Head,
+    /// A body of which the client took nothing.
+    BodyStall,
+    /// A body that the client took too slowly, while others waited.
+    BodyRate,
+    /// Requests of HTTP/2 taken back as fast as they were made.
+    Resets,
+    /// A body waited for, or was refused, memory that other bodies had.
+    Buffers,
     /// Questions to upstreams under way.
     Questions,
     /// Transfers of blobs under way.
@@ -17,13 +38,33 @@ pub enum Limit {
     UpstreamConnections,
 }
 
+impl Listener {
+    /// Both.
+    const ALL: [Self; 2] = [Self::Client, Self::Admin];
+
+    /// The label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 impl Limit {
     /// Every limit, in the order of the labels' documentation.
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 10] = [
         Self::Questions,
         Self::Transfers,
         Self::Passes,
         Self::UpstreamConnections,
+        Self::Connections,
+        Self::Head,
+        Self::BodyStall,
+        Self::BodyRate,
+        Self::Resets,
+        Self::Buffers,
     ];
 
     /// The label.
@@ -34,6 +75,12 @@ impl Limit {
             Self::Transfers => "transfers",
             Self::Passes => "passes",
             Self::UpstreamConnections => "upstream_connections",
+            Self::Connections => "connections",
+            Self::Head => "head",
+            Self::BodyStall => "body_stall",
+            Self::BodyRate => "body_rate",
+            Self::Resets => "resets",
+            Self::Buffers => "buffers",
         }
     }
 }
@@ -41,11 +88,20 @@ impl Limit {
 /// The families.
 #[derive(Debug)]
 pub(super) struct Limits {
+    connections: IntGaugeVec,
     limited: IntCounterVec,
 }
 
 impl Limits {
     pub(super) fn new(set: &Set) -> Self {
+        let connections = set.gauges(
+            "roadstead_connections",
+            "Open connections, by listener.",
+            &["listener"],
+        );
+        for listener in Listener::ALL {
+            connections.with_label_values(&[listener.label()]).set(0);
+        }
         let limited = set.counters(
             "roadstead_limited_total",
             "What was refused or ended because a limit was met.",
@@ -54,11 +110,21 @@ impl Limits {
         for limit in Limit::ALL {
             limited.with_label_values(&[limit.label()]);
         }
-        Self { limited }
+        Self {
+            connections,
+            limited,
+        }
     }
 }
 
 impl Metrics {
+    /// So many connections are open.
+    pub fn connections(&self, listener: Listener, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let gauge = &self.inner.limits.connections;
+        gauge.with_label_values(&[listener.label()]).set(count);
+    }
+
     /// A limit was met.
     pub fn limited(&self, limit: Limit) {
         let counter = &self.inner.limits.limited;

@@ -53,7 +53,7 @@ fn use_everything(metrics: &Metrics) {
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 24] = [
+const CONTRACT: [(&str, &str, &[&str]); 25] = [
     ("roadstead_cache_blobs", "gauge", &[]),
     ("roadstead_cache_bytes", "gauge", &[]),
     ("roadstead_cache_max_bytes", "gauge", &[]),
@@ -62,6 +62,7 @@ const CONTRACT: [(&str, &str, &[&str]); 24] = [
         "counter",
         &["kind", "upstream"],
     ),
+    ("roadstead_connections", "gauge", &["listener"]),
     ("roadstead_evicted_bytes_total", "counter", &["reason"]),
     ("roadstead_fills_in_flight", "gauge", &[]),
     (
@@ -157,6 +158,22 @@ fn every_label_value_is_from_a_closed_set() {
             "kind".to_owned(),
             set(&["manifest", "blob", "tags", "referrers", "other"]),
         ),
+        (
+            "limit".to_owned(),
+            set(&[
+                "connections",
+                "head",
+                "body_stall",
+                "body_rate",
+                "resets",
+                "buffers",
+                "questions",
+                "transfers",
+                "passes",
+                "upstream_connections",
+            ]),
+        ),
+        ("listener".to_owned(), set(&["client", "admin"])),
         (
             "op".to_owned(),
             DiskOp::ALL.map(|op| op.label().to_owned()).into(),
