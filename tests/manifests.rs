@@ -351,3 +351,51 @@ async fn signed_schema_1_is_not_had_by_digest() {
         }
     }
 }
+
+/// Whatever was asked for stayed in memory for as long as its client did not read it: forty clients held 301 MB.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_answers_that_nobody_reads_are_few_and_small_ones_are_served_all_the_while() {
+    const READERS: usize = 24;
+    let registry = FakeRegistry::start().await;
+    let large = |n: usize| {
+        let padding = format!("{n:04}").repeat(1 << 20);
+        let annotations = serde_json::json!({ "padding": padding });
+        let index =
+            serde_json::json!({"schemaVersion": 2, "manifests": [], "annotations": annotations});
+        images::Manifest::of(images::OCI_INDEX, &index)
+    };
+    let mut paths = Vec::new();
+    for n in 0..READERS {
+        let manifest = large(n);
+        registry.put_manifest("team/app", None, &manifest);
+        paths.push(format!("/v2/team/app/manifests/{}", manifest.digest));
+    }
+    let image = images::image(66, &[1000], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &image);
+    let mirror = Mirror::of(&registry).await;
+    let (mut held, mut refused) = (Vec::new(), 0);
+    for path in &paths {
+        let reader = mirror.open(path).await;
+        match reader.status {
+            200 => held.push(reader),
+            503 | 429 => refused += 1,
+            status => panic!("{status}"),
+        }
+    }
+    // One address has half of 64 MiB.
+    assert!((4..=8).contains(&held.len()), "{} are held", held.len());
+    assert_eq!(held.len() + refused, READERS);
+    mirror
+        .get(TAG)
+        .await
+        .assert_bytes(200, &image.manifest.bytes);
+    // What others read already is in memory, and costs nothing more.
+    assert_eq!(mirror.open(&paths[0]).await.status, 200);
+    drop(held);
+    let served = async {
+        while mirror.get(&paths[READERS - 1]).await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    common::within("the last one", served).await;
+}

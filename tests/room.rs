@@ -436,3 +436,106 @@ async fn an_upstream_keeps_to_its_share() {
     let aged = samples.sum("roadstead_evicted_bytes_total", &[("reason", "age")]);
     assert!(aged >= 4.0 * 1_048_576.0, "{aged}");
 }
+
+/// A mirror whose store is full of blobs of 1 MiB, and upstream's registry.
+async fn full() -> (FakeRegistry, Mirror, Vec<Blob>) {
+    let registry = FakeRegistry::start().await;
+    let blobs: Vec<Blob> = (0..16).map(|n| Blob::noise(1000 + n, MIB)).collect();
+    let mirror = MirrorBuilder::of(&registry)
+        .with(|config| config.cache.max_size = Amount::Bytes(19 << 20))
+        .start()
+        .await;
+    for blob in &blobs {
+        registry.put_blob("team/app", blob);
+        let path = format!("/v2/team/app/blobs/{}", blob.digest);
+        mirror.get(&path).await.assert_bytes(200, &blob.bytes);
+    }
+    mirror.wait_for_fills().await;
+    (registry, mirror, blobs)
+}
+
+fn kept(mirror: &Mirror, blobs: &[Blob]) -> usize {
+    let there = |blob: &&Blob| mirror.blob_path(&blob.digest).exists();
+    blobs.iter().filter(there).count()
+}
+
+/// Room for all that was announced was made at once: of 15 blobs, 1 to 4 were left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_only_announced_evicts_nothing() {
+    let (registry, mirror, blobs) = full().await;
+    let before = kept(&mirror, &blobs);
+    assert!(before >= 14, "{before}");
+    // A small manifest names large blobs; upstream has something small, or says nothing, under their digests.
+    let (little, silent) = (Blob::noise(1, 10), Blob::noise(2, 7 * MIB));
+    let named = |blob: &Blob| serde_json::json!({"mediaType": "a/b", "digest": blob.digest, "size": 7 * MIB});
+    let manifest = images::Manifest::of(
+        images::OCI_MANIFEST,
+        &serde_json::json!({
+            "schemaVersion": 2, "mediaType": images::OCI_MANIFEST,
+            "config": named(&little), "layers": [named(&silent)],
+        }),
+    );
+    registry.put_manifest("team/app", Some("v1"), &manifest);
+    for blob in [&little, &silent] {
+        registry.put_blob("team/app", blob);
+    }
+    // Nobody has named this one: upstream's Content-Length alone says its size.
+    let unnamed = Blob::noise(3, 7 * MIB);
+    registry.put_blob("team/app", &unnamed);
+    for blob in [&silent, &unnamed] {
+        let rule = Rule::gets(Kind::Blob).of(&blob.digest);
+        registry.fault(rule, Fault::Stall(0));
+    }
+    assert_eq!(mirror.get("/v2/team/app/manifests/v1").await.status, 200);
+    let mut waiting = Vec::new();
+    for blob in [&little, &silent, &unnamed] {
+        let (client, path) = (mirror.client, format!("/v2/team/app/blobs/{}", blob.digest));
+        waiting.push(tokio::spawn(async move { client.get(&path).await }));
+    }
+    // An import that announces as much, and sends nothing.
+    let mut import = tokio::net::TcpStream::connect(mirror.admin.0)
+        .await
+        .unwrap();
+    let request = format!(
+        "PUT /api/v1/import/blobs/{} HTTP/1.1\r\nhost: localhost\r\nx-roadstead-admin: 1\r\ncontent-length: {}\r\n\r\n",
+        Blob::noise(4, 5).digest,
+        7 * MIB
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut import, request.as_bytes())
+        .await
+        .unwrap();
+    registry
+        .wait_for("all are asked for", |counters| {
+            [&little, &silent, &unnamed]
+                .iter()
+                .all(|blob| counters.blob_gets(&blob.digest) > 0)
+        })
+        .await;
+    mirror
+        .wait_for_metrics("the silent ones are on their way", |samples| {
+            samples.sum("roadstead_fills_in_flight", &[]) >= 2.0
+        })
+        .await;
+    assert_eq!(kept(&mirror, &blobs), before);
+    let samples = mirror.metrics().await;
+    assert!(samples.sum("roadstead_cache_bytes", &[]) <= 19.0 * 1_048_576.0);
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Nor does one without an end push out all others, however often it is asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_without_end_leaves_the_others_there() {
+    let (registry, mirror, blobs) = full().await;
+    registry.options(|options| options.content_length = false);
+    for seed in [10, 11] {
+        let endless = Blob::noise(seed, 40 * MIB);
+        registry.put_blob("team/app", &endless);
+        let path = format!("/v2/team/app/blobs/{}", endless.digest);
+        for _ in 0..2 {
+            mirror.get(&path).await.assert_bytes(200, &endless.bytes);
+            mirror.wait_for_fills().await;
+        }
+    }
+    let left = kept(&mirror, &blobs);
+    assert!(left >= 9, "{left} of {} are left", blobs.len());
+}

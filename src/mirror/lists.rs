@@ -83,7 +83,7 @@ impl Mirror {
         }
         let list = List::Tags(NextPage::of(page).query);
         let (listed, role) = in_time(self.inner.list(source, list)).await?;
-        Ok(listed.answer(list::TAGS, role))
+        self.inner.lend_list(listed.answer(list::TAGS, role))
     }
 
     /// What refers to a digest, and where the next page begins. Where upstream has no referrers API, the
@@ -103,7 +103,7 @@ impl Mirror {
         let query = wanted.into_iter().chain(cursor.iter().cloned());
         let list = List::Referrers(*digest, query.collect());
         let (listed, role) = in_time(self.inner.list(source, list)).await?;
-        Ok(listed.answer(list::REFERRERS, role))
+        self.inner.lend_list(listed.answer(list::REFERRERS, role))
     }
 
     /// The repositories that something is cached of, as `upstream/repository`,
@@ -129,6 +129,14 @@ impl Mirror {
 }
 
 impl Inner {
+    /// A list for the client of this request.
+    fn lend_list(&self, answer: ListAnswer) -> Result<ListAnswer, MirrorError> {
+        Ok(ListAnswer {
+            bytes: self.lend(answer.bytes)?,
+            ..answer
+        })
+    }
+
     /// A list, asked of upstream once for all who want it now.
     async fn list(
         self: &Arc<Self>,

@@ -51,6 +51,18 @@ pub(super) struct Manifest {
     pub(super) told: Told,
 }
 
+/// What a manifest in memory takes beside its bytes, its type and what it names.
+const ENTRY_BYTES: usize = 300;
+
+impl Manifest {
+    /// What it takes in memory, in bytes.
+    pub(super) fn weight(&self) -> u32 {
+        let children = size_of_val::<[Digest]>(&self.children);
+        let bytes = ENTRY_BYTES + self.bytes.len() + self.media_type.len() + children;
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+}
+
 /// When something was last said, so that it is not said too often.
 #[derive(Debug, Default)]
 pub(super) struct Told(AtomicU64);
@@ -92,7 +104,7 @@ impl Mirror {
         }
         // In a box: hits shall not carry the long way's future about.
         let found = in_time(self.inner.by_reference(source, reference, &accept));
-        Ok(self.answer_manifest(Box::pin(found).await?))
+        self.answer_manifest(Box::pin(found).await?)
     }
 
     /// A manifest that is in memory and, by its tag, fresh: without waiting for anything.
@@ -104,18 +116,18 @@ impl Mirror {
         class: AcceptClass,
     ) -> Option<ManifestAnswer> {
         let kept = self.inner.manifest_at_hand(source, reference, class)?;
-        Some(self.answer_manifest(kept))
+        self.answer_manifest(kept).ok()
     }
 
-    fn answer_manifest(&self, kept: Kept) -> ManifestAnswer {
+    fn answer_manifest(&self, kept: Kept) -> Result<ManifestAnswer, MirrorError> {
         self.inner.expect_children(&kept.manifest);
-        ManifestAnswer {
+        Ok(ManifestAnswer {
             digest: kept.manifest.digest,
             media_type: Arc::clone(&kept.manifest.media_type),
-            bytes: kept.manifest.bytes.clone(),
+            bytes: self.inner.lend(kept.manifest.bytes.clone())?,
             outcome: kept.outcome,
             warnings: kept.warnings,
-        }
+        })
     }
 }
 

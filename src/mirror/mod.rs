@@ -14,6 +14,7 @@
 //! | `lists` | tag lists, the catalog |
 //! | `seen_lists` | lists that were seen, for while upstream cannot answer |
 //! | `referrers` | what refers to a digest: by the API, or by a tag |
+//! | `lent` | what answers hold that clients have not read |
 //! | `verify` | whether what is stored is what it should be |
 //! | `repair` | what is damaged, fetched again |
 //! | `import` | images that an operator brings |
@@ -34,6 +35,7 @@ mod flights;
 mod freshness;
 mod import;
 pub mod inspect;
+mod lent;
 mod lists;
 mod manifest;
 mod negative;
@@ -64,6 +66,7 @@ use flights::{FLIGHTS_MAX, Flights};
 use freshness::LastFailure;
 pub use import::{IMPORTS_MAX, ImportError, Imported, ImportedImage};
 use inspect::{LastUsage, PinWatch};
+use lent::Lent;
 use lists::Listed;
 use manifest::{Found, Manifest, ManifestKey};
 use negative::{List, Negative};
@@ -86,7 +89,7 @@ use crate::telemetry::{Limit, Metrics};
 pub use crate::upstream::{ClientId, OnBehalf};
 use crate::upstream::{FetchError, Pseudonym, Upstream};
 
-/// Manifests kept in memory, in bytes.
+/// Manifests kept in memory, in bytes, with what is known of them.
 const HOT_MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Fills from one upstream that go on although nobody reads them any more: slow ones of one are not in the way of
@@ -95,9 +98,6 @@ const FILLS_UNATTENDED_MAX: usize = 32;
 
 /// Memory for what upstreams' headers said of manifests that do not say themselves what they are, in bytes.
 const SAID_TYPES_BYTES_MAX: u64 = 2 * 1024 * 1024;
-
-/// Tags whose last revalidation failed.
-const FAILED_TAGS_MAX: u64 = 10_000;
 
 /// A request is answered or refused within this time: steps that wait for upstream one after the
 /// other, each within its own limit, must not add up past containerd's 30 s (containerd,
@@ -167,6 +167,8 @@ struct Inner {
     /// The types of manifests that do not say it themselves, as each repository's upstream said.
     said_types: Cache<(Source, Digest), Arc<str>>,
     failed_tags: Cache<(Source, Tag), LastFailure>,
+    /// What answers hold that clients have not read.
+    lent: Lent,
     negative: Negative,
     unattended: HashMap<UpstreamName, Arc<Shares>>,
     passes: Arc<Shares>,
@@ -190,9 +192,7 @@ impl Mirror {
     /// Puts a mirror together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let weigh = |_: &Digest, manifest: &Arc<Manifest>| {
-            u32::try_from(manifest.bytes.len()).unwrap_or(u32::MAX)
-        };
+        let weigh = |_: &Digest, manifest: &Arc<Manifest>| manifest.weight();
         let names = parts
             .upstreams
             .iter()
@@ -235,7 +235,8 @@ impl Mirror {
                     .max_capacity(SAID_TYPES_BYTES_MAX)
                     .weigher(weigh_said_type)
                     .build(),
-                failed_tags: Cache::new(FAILED_TAGS_MAX),
+                failed_tags: tag::failed_tags(),
+                lent: Lent::default(),
                 negative: Negative::default(),
                 unattended,
                 passes: Shares::new(Limit::Passes, PASSES_MAX, Stays::Sent),

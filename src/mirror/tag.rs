@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use moka::sync::Cache;
 
 use super::flights::Runway;
 use super::freshness::{self, LastFailure, Verdict};
@@ -53,6 +54,24 @@ struct Limits {
     head: Duration,
     /// In all.
     all: Duration,
+}
+
+/// Memory for the tags whose last revalidation failed, in bytes: some ten thousand.
+const FAILED_TAGS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// What one takes beside its names.
+const FAILED_TAG_BYTES: usize = 200;
+
+/// The tags whose last revalidation failed: none yet.
+pub(super) fn failed_tags() -> Cache<(Source, Tag), LastFailure> {
+    let weigh = |(source, tag): &(Source, Tag), _: &LastFailure| {
+        let names = source.upstream.as_str().len() + source.repository.as_str().len();
+        u32::try_from(FAILED_TAG_BYTES + names + tag.as_str().len()).unwrap_or(u32::MAX)
+    };
+    Cache::builder()
+        .max_capacity(FAILED_TAGS_BYTES_MAX)
+        .weigher(weigh)
+        .build()
 }
 
 impl Inner {

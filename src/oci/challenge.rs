@@ -21,6 +21,25 @@ pub enum Challenge {
     Basic,
 }
 
+impl Challenge {
+    /// What its texts take, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Basic => 0,
+            Self::Bearer {
+                realm,
+                service,
+                scope,
+                error,
+            } => {
+                let others = [service, scope, error].into_iter().flatten();
+                realm.len() + others.map(String::len).sum::<usize>()
+            }
+        }
+    }
+}
+
 /// The challenges in the `WWW-Authenticate` headers of one response, those roadstead cannot answer left out.
 ///
 /// All that RFC 9110 section 11 allows is understood: several challenges in a header, several headers, empty list

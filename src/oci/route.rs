@@ -226,7 +226,7 @@ impl Route {
             ("referrers", digest) => Self::Referrers {
                 path,
                 digest: Digest::parse(digest).map_err(NameError::Digest)?,
-                artifact_type: query.first("artifactType"),
+                artifact_type: query.short("artifactType")?,
                 cursor: query.others(&["artifactType"]),
             },
             _ if is_upload(name, word) => return Err(RouteError::Unsupported),
@@ -279,6 +279,15 @@ impl Query {
         (!value.is_empty()).then(|| value.clone())
     }
 
+    /// A value that is kept while upstream is asked: no longer than a cursor.
+    fn short(&self, key: &str) -> Result<Option<String>, RouteError> {
+        let value = self.first(key);
+        match value {
+            Some(value) if value.len() > CURSOR_BYTES_MAX => Err(RouteError::Page),
+            value => Ok(value),
+        }
+    }
+
     fn page(&self) -> Result<Page, RouteError> {
         let limit = match self.first("n") {
             // `str::parse` alone would take `+1`.
@@ -290,7 +299,7 @@ impl Query {
         };
         Ok(Page {
             limit,
-            last: self.first("last"),
+            last: self.short("last")?,
             cursor: self.others(&["n", "last"]),
         })
     }

@@ -99,6 +99,11 @@ impl Store {
         Ok(())
     }
 
+    /// What all take that were set aside.
+    pub(super) fn aside_bytes(&self) -> u64 {
+        self.aside().0.iter().map(|(_, bytes)| bytes).sum()
+    }
+
     /// Deletes all that was set aside; says how many bytes came free. Blocks.
     pub(super) fn discard_aside(&self) -> u64 {
         let aside = std::mem::take(&mut *self.aside());

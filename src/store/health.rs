@@ -54,6 +54,8 @@ pub(super) struct Health {
 struct State {
     files: Course,
     index: Course,
+    /// Why nothing can be stored on a disk that works.
+    room: Option<String>,
     looked: Instant,
     hang: Option<Hang>,
     /// When it was first said that the disk does not answer.
@@ -90,6 +92,7 @@ impl Health {
             state: Mutex::new(State {
                 files: Course::default(),
                 index: Course::default(),
+                room: None,
                 looked: Instant::now(),
                 hang: None,
                 hangs_since: None,
@@ -173,6 +176,22 @@ impl Health {
             wait,
             retry_at: now + wait,
         });
+        self.publish(&state);
+    }
+
+    /// There is no room for anything, whatever goes, and why; or there is again.
+    pub(super) fn lacks_room(&self, why: Option<String>) {
+        let mut state = self.state();
+        match (&state.room, &why) {
+            (None, Some(why)) => tracing::error!(
+                error = %why,
+                advice = "raise cache.max_size, unpin images, or make room on the disk",
+                "the cache has no room for anything: nothing new is stored, and clients get it straight from upstream until it has"
+            ),
+            (Some(_), None) => tracing::warn!("the cache has room again"),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        state.room = why;
         self.publish(&state);
     }
 
@@ -260,14 +279,22 @@ impl Health {
             let seconds = Instant::now().duration_since(*since).as_secs();
             format!("the disk does not answer (cannot {what}, for {seconds} s)")
         });
-        let all: Vec<String> = hang.into_iter().chain(files).chain(index).collect();
+        let room = state.room.as_ref();
+        let room = room.map(|why| format!("the cache has no room for anything ({why})"));
+        let all: Vec<String> = hang
+            .into_iter()
+            .chain(files)
+            .chain(index)
+            .chain(room)
+            .collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 
     fn publish(&self, state: &State) {
         let (files, index) = (&state.files.trouble, &state.index.trouble);
         self.files_fail.store(files.is_some(), Ordering::Release);
-        let degraded = files.is_some() || index.is_some() || state.hang.is_some();
+        let degraded =
+            files.is_some() || index.is_some() || state.hang.is_some() || state.room.is_some();
         self.metrics.store_degraded(degraded);
     }
 

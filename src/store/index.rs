@@ -10,6 +10,7 @@
 //! intervals, and until that succeeds a copy of it is read that cannot be written.
 
 mod backend;
+mod bound;
 mod looking;
 #[cfg(test)]
 mod tests;
@@ -31,13 +32,16 @@ pub(super) use self::backend::OnDisk;
 use super::fs::Layout;
 use super::health::{self, Part};
 
-/// More unwritten changes than this mean that the disk does not keep up; later
-/// ones are dropped until it does. About 20 MB.
-const OVERLAY_ENTRIES_MAX: usize = 100_000;
+/// More unwritten changes than this, in bytes, mean that the disk does not keep up; later ones are dropped
+/// until it does.
+const OVERLAY_BYTES_MAX: usize = 20 * 1024 * 1024;
 
-/// The same for which blobs there are, which cannot be asked of anybody: about 80 MB, some hours of a
-/// busy mirror whose index fails. Beyond it the next start looks for them.
-const OVERLAY_BLOBS_MAX: usize = 4 * OVERLAY_ENTRIES_MAX;
+/// The same for which blobs there are, which cannot be asked of anybody: some hours of a busy mirror whose
+/// index fails. Beyond it the next start looks for them.
+const OVERLAY_BLOBS_BYTES_MAX: usize = 4 * OVERLAY_BYTES_MAX;
+
+/// What a change takes beside its key and value.
+const CHANGE_BYTES: usize = 120;
 
 /// So often in a row an index that could be read once cannot be opened again, for other reasons than a disk
 /// that is full or read-only: then it is damaged, and begun anew.
@@ -100,6 +104,8 @@ enum Opened {
 struct Overlay {
     /// Not written yet.
     waiting: Changes,
+    /// What these take in memory, in bytes.
+    weight: usize,
     /// Being written now: still answers reads.
     writing: Arc<Changes>,
     /// Changes dropped since the last successful write.
@@ -297,9 +303,9 @@ impl Index {
     /// Changes an entry (`None` deletes it). Returns at once.
     pub(super) fn change(&self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
         let most = match table {
-            Table::Blobs => OVERLAY_BLOBS_MAX,
+            Table::Blobs => OVERLAY_BLOBS_BYTES_MAX,
             Table::MediaTypes | Table::Links | Table::Tags | Table::Repositories | Table::Pins => {
-                OVERLAY_ENTRIES_MAX
+                OVERLAY_BYTES_MAX
             }
         };
         self.change_within(most, table, key, value);
@@ -307,24 +313,22 @@ impl Index {
 
     fn change_within(&self, most: usize, table: Table, key: Vec<u8>, value: Change) {
         let mut overlay = self.overlay();
-        let waiting = overlay.waiting.len();
         let key = (table, key);
-        // One that replaces another needs no more room, and is not to be hidden by it.
-        if waiting < most || overlay.waiting.contains_key(&key) {
-            overlay.waiting.insert(key, value);
-            return;
+        // One that replaces another is not to be hidden by it.
+        if overlay.weight < most || overlay.waiting.contains_key(&key) {
+            return overlay.put(key, value);
         }
         overlay.dropped += 1;
         if table == Table::Blobs {
             let incomplete = (table, super::known::INCOMPLETE.to_vec());
-            overlay.waiting.insert(incomplete, Some(Vec::new()));
+            overlay.put(incomplete, Some(Vec::new()));
         }
     }
 
     /// Writes what is waiting, durably; whether all of it is in the file. After a failure nothing happens
     /// until it is due to be tried again. Not for async code.
     pub(super) fn flush(&self) -> bool {
-        let mut in_vain = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_vain = self.flushing_alone();
         let health = self.layout.health();
         if self.unreadable.load(Ordering::Acquire) && !health.is_in_trouble(Part::Index) {
             self.give_up("it cannot be read".to_owned());
@@ -341,6 +345,7 @@ impl Index {
         let writing = {
             let mut overlay = self.overlay();
             overlay.writing = Arc::new(std::mem::take(&mut overlay.waiting));
+            overlay.weight = 0;
             Arc::clone(&overlay.writing)
         };
         let written = if writing.is_empty() && !health.is_in_trouble(Part::Index) {
@@ -364,8 +369,9 @@ impl Index {
             return dropped == 0;
         };
         for (key, value) in writing.iter() {
-            let newer = overlay.waiting.entry(key.clone());
-            newer.or_insert_with(|| value.clone());
+            if !overlay.waiting.contains_key(key) {
+                overlay.put(key.clone(), value.clone());
+            }
         }
         drop(overlay);
         self.give_up(error.to_string());
@@ -425,6 +431,11 @@ impl Index {
         Err(error.to_string())
     }
 
+    /// Nothing is written meanwhile.
+    fn flushing_alone(&self) -> MutexGuard<'_, u32> {
+        self.flushing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn write(&self, changes: &Changes) -> Result<(), redb::Error> {
         let opened = self.opened();
         let Opened::Database(database) = &*opened else {
@@ -457,6 +468,16 @@ impl Index {
     fn overlay(&self) -> MutexGuard<'_, Overlay> {
         // Each change is one insert: a panic elsewhere leaves nothing half done.
         self.overlay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Overlay {
+    fn put(&mut self, key: (Table, Vec<u8>), value: Change) {
+        let weigh =
+            |value: &Change| CHANGE_BYTES + key.1.len() + value.as_ref().map_or(0, Vec::len);
+        let before = self.waiting.get(&key).map_or(0, weigh);
+        self.weight = (self.weight + weigh(&value)).saturating_sub(before);
+        self.waiting.insert(key, value);
     }
 }
 

@@ -19,11 +19,14 @@ use super::work::{Kind, Task};
 use crate::oci::directory::Source;
 use crate::oci::{AcceptClass, Digest, Tag, media_type};
 
-/// Links kept in memory, at about 200 bytes each.
-const LINKS_IN_MEMORY: u64 = 50_000;
+/// Memory for links, in bytes: some fifty thousand.
+const LINKS_BYTES_MAX: u64 = 12 * 1024 * 1024;
 
-/// Tags kept in memory, at about 300 bytes each.
-const TAGS_IN_MEMORY: u64 = 20_000;
+/// Memory for tags, in bytes: some twenty thousand.
+const TAGS_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// What an entry in memory takes beside its texts.
+const ENTRY_BYTES: usize = 200;
 
 /// Answers kept for one tag, one for each set of formats that clients accept.
 const CLASSES_A_TAG_MAX: usize = 8;
@@ -47,22 +50,40 @@ pub(super) struct Known {
     change: Mutex<()>,
 }
 
-/// A cache whose hash function costs little: it is asked for every hit.
-fn hashed<K, V>(entries_max: u64) -> Cache<K, V, RandomState>
+/// A cache whose hash function costs little: it is asked for every hit. It has so many bytes, by `weigh`.
+fn hashed<K, V>(
+    bytes_max: u64,
+    weigh: impl Fn(&K, &V) -> usize + Send + Sync + 'static,
+) -> Cache<K, V, RandomState>
 where
     K: Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    let builder = Cache::builder().max_capacity(entries_max);
+    let weigh = move |key: &K, value: &V| u32::try_from(weigh(key, value)).unwrap_or(u32::MAX);
+    let builder = Cache::builder().max_capacity(bytes_max).weigher(weigh);
     builder.build_with_hasher(RandomState::default())
+}
+
+/// What an entry about a repository takes, beside what is its own.
+fn weight(source: &Source) -> usize {
+    ENTRY_BYTES + source.upstream.as_str().len() + source.repository.as_str().len()
+}
+
+fn weight_of_tags(tags: &Tags) -> usize {
+    let record = |tag: &TagRecord| size_of::<TagRecord>() + tag.media_type.len();
+    tags.iter().map(record).sum()
 }
 
 impl Known {
     pub(super) fn new(index: Index) -> Self {
         Self {
             index,
-            links: hashed(LINKS_IN_MEMORY),
-            tags: hashed(TAGS_IN_MEMORY),
+            links: hashed(LINKS_BYTES_MAX, |(source, _): &(Source, Digest), _| {
+                weight(source)
+            }),
+            tags: hashed(TAGS_BYTES_MAX, |(source, tag): &(Source, Tag), tags| {
+                weight(source) + tag.as_str().len() + weight_of_tags(tags)
+            }),
             change: Mutex::default(),
         }
     }
@@ -81,6 +102,10 @@ impl Known {
     }
 
     pub(super) fn note_media_type(&self, digest: &Digest, media_type: &str) {
+        if media_type::essence(media_type) != Some(media_type) {
+            // It is seen again by looking into the manifest.
+            return;
+        }
         let value = media_type.as_bytes().to_vec();
         self.index
             .change(Table::MediaTypes, records::digest_key(digest), Some(value));

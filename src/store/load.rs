@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use super::fs::Layout;
 use super::index::{self, Index, IndexError};
 use super::records::BlobRecord;
-use super::{FillKey, Store, health, space};
+use super::space::Bounds;
+use super::{Config, FillKey, Store, health, space};
 use crate::oci::Digest;
 use crate::telemetry::metrics::EvictReason;
 
@@ -65,6 +66,7 @@ impl Store {
             || (known == 0 && !shards.is_empty())
             || self.inner.known.is_incomplete();
         self.inner.scan.begin(shards);
+        self.see_room(true);
         if lost {
             self.inner.known.note_incomplete(true);
             self.assume_full();
@@ -155,6 +157,31 @@ fn or_nothing<T: Default>(what: &str, found: io::Result<T>) -> io::Result<T> {
         }
         found => found,
     }
+}
+
+/// The bounds of a store. An index that has outgrown its own, as versions before let it, is made smaller first, or
+/// else begun anew: it would leave no room for blobs.
+pub(super) fn bounds(config: &Config, layout: &Layout, index: &Index) -> io::Result<Bounds> {
+    let max = Bounds::max_of(config)?;
+    let most = space::index_max(max);
+    let before = layout.index_bytes()?;
+    if before <= most || layout.is_for_looking() {
+        return Ok(Bounds::new(config, max, before));
+    }
+    layout.discard_index_aside();
+    let forgotten = index.slim(before, most, false);
+    if forgotten.is_some() && layout.index_bytes()? > most {
+        index.begin_anew();
+    }
+    let bytes = layout.index_bytes()?;
+    tracing::warn!(
+        before,
+        bytes,
+        most,
+        forgotten,
+        "the index had outgrown its part of cache.max_size and was made smaller; what was forgotten is asked of upstream again"
+    );
+    Ok(Bounds::new(config, max, bytes))
 }
 
 /// Opens the index; one that cannot be read is set aside and begun anew.

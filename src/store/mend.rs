@@ -109,6 +109,7 @@ impl Store {
         if !health.is_in_trouble(Part::Files) {
             self.trim();
             self.keep_shares();
+            self.see_room(false);
             if health.look_is_due() {
                 // Its health hears how it went.
                 drop(self.layout().probe(1, false));

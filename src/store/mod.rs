@@ -17,6 +17,7 @@
 //! | `blob` | a stored blob, open |
 //! | `open` | the files that are kept open |
 //! | `map`, `windows` | parts of files, which the kernel sends without a copy |
+//! | `error` | why something could not be done |
 //! | `damaged` | blobs that cannot be read, set aside |
 //! | `disk`, `health`, `mend` | every operation on the disk; whether it works; how it is tried again |
 //! | `scrub` | hashing what is stored: the background's round, and one blob |
@@ -33,6 +34,7 @@ mod blob;
 pub mod coverage;
 mod damaged;
 mod disk;
+mod error;
 pub mod evict;
 mod expire;
 pub mod fill;
@@ -79,6 +81,7 @@ use damaged::Aside;
 pub use damaged::LookedAt;
 use disk::{Disk, DiskFile};
 pub use disk::{DiskOp, Fault, Faults, Injection};
+pub use error::StoreError;
 pub use evict::NoRoom;
 use evict::{Ledger, Victim};
 pub use fill::{Ended, Fill, FillKey, FillState, HELD_BACK_BYTES, Handed, Reader, fill};
@@ -136,42 +139,6 @@ pub struct Config {
 pub struct OpenError {
     dir: PathBuf,
     why: String,
-}
-
-/// Why the store could not do something.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Everything evictable would not make enough room.
-    #[error("{0} (cache.max_size)")]
-    NoRoom(#[from] NoRoom),
-    /// Not enough would be left free on the file system.
-    #[error(
-        "{wanted} bytes do not fit: {free} bytes are free on the file system, and {keep} shall stay free (cache.min_free)"
-    )]
-    NotFree {
-        /// What was asked for.
-        wanted: u64,
-        /// What is free.
-        free: u64,
-        /// What shall stay so.
-        keep: u64,
-    },
-    /// The disk failed a moment ago, and is not tried for each request.
-    #[error("{0}")]
-    Failing(String),
-    /// The disk failed.
-    #[error("{0}")]
-    Disk(#[from] io::Error),
-    /// The disk failed while something was done to a blob.
-    #[error("cannot {what} {digest}: {source}")]
-    Blob {
-        /// What was tried.
-        what: &'static str,
-        /// With which blob.
-        digest: Digest,
-        /// Why it failed.
-        source: io::Error,
-    },
 }
 
 /// The store. Cheap to clone.
@@ -249,9 +216,7 @@ impl Store {
         let (journal, noted) = layout
             .journal()
             .map_err(|error| failed(format!("journal: {error}")))?;
-        let bounds = layout
-            .index_bytes()
-            .and_then(|bytes| Bounds::new(config, bytes))
+        let bounds = load::bounds(config, &layout, &index)
             .map_err(|error| failed(format!("cannot see how large it is: {error}")))?;
         let store = Self {
             inner: Arc::new(Inner {
@@ -369,7 +334,7 @@ impl Store {
         Some(Blob::new(size, file, pin))
     }
 
-    /// Opens the partial file of a fill, reserving `expected` bytes if known.
+    /// Opens the partial file of a fill, if there can be room for `expected` bytes.
     ///
     /// # Errors
     /// [`StoreError`], with the opening, so that its readers can be told.
@@ -504,28 +469,5 @@ impl Store {
             .files
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl StoreError {
-    /// Whether it is room that is missing, rather than a disk that works.
-    #[must_use]
-    pub fn is_room(&self) -> bool {
-        matches!(self, Self::NoRoom(_) | Self::NotFree { .. })
-    }
-
-    /// The same error, saying what was being done to which blob.
-    fn during(self, what: &'static str, digest: &Digest) -> Self {
-        match self {
-            Self::Disk(source) => Self::Blob {
-                what,
-                digest: *digest,
-                source,
-            },
-            other @ (Self::NoRoom(_)
-            | Self::NotFree { .. }
-            | Self::Failing(_)
-            | Self::Blob { .. }) => other,
-        }
     }
 }

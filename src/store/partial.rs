@@ -59,7 +59,7 @@ pub enum VerifyError {
 }
 
 impl<E: Clone + Send + Sync + 'static> Partial<E> {
-    /// Opens the partial file, reserving `expected` bytes when they are known.
+    /// Opens the partial file, unless there cannot be room for `expected` bytes.
     /// What an earlier run left of it is taken up: re-hashed, never trusted.
     pub(super) async fn open(
         store: &Store,
@@ -137,11 +137,11 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         self.sink.shared.wants.changed().await;
     }
 
-    /// The source has answered: readers may start. When the total is known, room for all of it is
-    /// reserved, and what an earlier run left behind it is dropped.
+    /// The source has answered: readers may start. When the total is known, it is seen whether there can be
+    /// room for all of it, and what an earlier run left behind it is dropped.
     ///
     /// # Errors
-    /// [`StoreError::NoRoom`] when the blob does not fit.
+    /// [`StoreError::NoRoom`] when the blob could not fit.
     pub async fn start(&self, total: Option<u64>) -> Result<(), StoreError> {
         if let Some(total) = total {
             let sink = Arc::clone(&self.sink);
@@ -150,7 +150,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
                 if first {
                     sink.clip(total)?;
                 }
-                sink.room.grow_to(total)
+                sink.room.expect(total)
             })
             .await?;
         }

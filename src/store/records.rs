@@ -20,7 +20,7 @@ const NAMED: u8 = 8;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Separates the parts of a key: no name can contain it.
-const SEPARATOR: u8 = 0;
+pub(super) const SEPARATOR: u8 = 0;
 
 /// How long the keys of digests are: a byte for the algorithm, and the digest.
 const DIGEST_KEY_BYTES: [usize; 2] = [1 + 32, 1 + 64];

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::{FillKey, Store, StoreError};
 
-/// While nobody has said how large a blob is, room is reserved in steps of this.
-const RESERVE_STEP_BYTES: u64 = 16 * 1024 * 1024;
+/// Room is reserved so far ahead of a fill's bytes, and never further ahead than what has arrived: whoever
+/// announces a size and sends nothing takes nobody's room.
+const RESERVE_STEP_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A file of less is deleted in some microseconds; of more, it takes the disk a while to free its blocks,
 /// and whoever drops a fill may be an async task.
@@ -33,7 +34,14 @@ pub(super) struct Room {
 #[derive(Debug)]
 struct Held {
     reserved: u64,
+    /// What of it is in the file.
     written: u64,
+    /// The same with what is just being written.
+    taken: u64,
+    /// How large the blob is said to be.
+    total: Option<u64>,
+    /// What of the reservation was had without anybody's having said that.
+    unsized_bytes: u64,
 }
 
 /// The fills whose partial files are somebody's. A write goes on after whoever awaited it has
@@ -45,7 +53,7 @@ pub(super) struct Rooms {
 }
 
 impl Room {
-    /// Reserves `expected` bytes for a fill, and its file's name. Blocks.
+    /// Takes the name of a fill's file, unless there is no room for `expected` bytes. Blocks.
     pub(super) fn reserve(
         store: &Store,
         key: FillKey,
@@ -60,36 +68,61 @@ impl Room {
             held: Mutex::new(Held::of_file(store.take_up(&key))),
             discard: AtomicBool::new(true),
         };
+        let taken_up = room.held().reserved;
+        store.inner.bounds.add_unverified(taken_up);
         // The fill before may have left its file there because it could not be deleted.
         store.refuse_if_failing()?;
-        room.grow_to(expected.unwrap_or(0))?;
+        if let Some(expected) = expected {
+            room.expect(expected)?;
+        }
         Ok(room)
     }
 
-    /// Makes sure that `bytes` are reserved.
-    pub(super) fn grow_to(&self, bytes: u64) -> Result<(), StoreError> {
+    /// The blob is said to have `total` bytes. Nothing is reserved for that, but what could not be had for
+    /// all of them is refused before it costs anybody a blob.
+    pub(super) fn expect(&self, total: u64) -> Result<(), StoreError> {
+        let more = {
+            let mut held = self.held();
+            held.total = Some(total);
+            let unsized_bytes = std::mem::take(&mut held.unsized_bytes);
+            self.store.inner.bounds.release_unsized(unsized_bytes);
+            total.saturating_sub(held.reserved)
+        };
+        self.store.could_have(more, total)
+    }
+
+    /// Room for `bytes` more of the file, which are here and about to be written, and some ahead.
+    pub(super) fn take(&self, bytes: u64) -> Result<(), StoreError> {
         let mut held = self.held();
-        let more = bytes.saturating_sub(held.reserved);
-        if more > 0 {
-            self.store.reserve(more)?;
-            let before = held.unwritten();
-            held.reserved = bytes;
-            // Some of it may be in the file already, if an earlier fill has left more than was reserved.
-            let new = held.unwritten().saturating_sub(before);
-            self.store.inner.bounds.unwritten_changes(more, new);
+        let taken = held.taken.saturating_add(bytes);
+        if taken > held.reserved {
+            let ahead = taken.saturating_add(RESERVE_STEP_BYTES.min(taken));
+            let ahead = ahead.min(held.total.unwrap_or(u64::MAX)).max(taken);
+            self.grow_to(&mut held, ahead)
+                .or_else(|_| self.grow_to(&mut held, taken))?;
         }
+        held.taken = taken;
         Ok(())
     }
 
-    /// The same for bytes that are about to be written, some steps ahead if there is room.
-    pub(super) fn grow_for(&self, bytes: u64) -> Result<(), StoreError> {
-        let reserved = self.held().reserved;
-        if bytes <= reserved {
-            return Ok(());
-        }
-        let ahead = reserved.saturating_add(RESERVE_STEP_BYTES.min(reserved));
-        self.grow_to(bytes.max(ahead))
-            .or_else(|_| self.grow_to(bytes))
+    /// They were not written.
+    pub(super) fn untake(&self, bytes: u64) {
+        let mut held = self.held();
+        held.taken = held.taken.saturating_sub(bytes);
+    }
+
+    fn grow_to(&self, held: &mut Held, bytes: u64) -> Result<(), StoreError> {
+        let more = bytes.saturating_sub(held.reserved);
+        let before = held.unwritten();
+        // More than was said is as if nothing had been.
+        let is_sized = held.total.is_some_and(|total| bytes <= total);
+        self.store.reserve_unverified(more, is_sized)?;
+        held.unsized_bytes += if is_sized { 0 } else { more };
+        held.reserved = held.reserved.saturating_add(more);
+        // Some of it may be in the file already, if an earlier fill has left more than was reserved.
+        let new = held.unwritten().saturating_sub(before);
+        self.store.inner.bounds.unwritten_changes(more, new);
+        Ok(())
     }
 
     /// So many bytes are in the file that were not before.
@@ -97,9 +130,12 @@ impl Room {
         self.change(|held| held.written = held.written.saturating_add(bytes));
     }
 
-    /// The file has so many bytes.
+    /// The file has so many bytes, and nobody writes to it.
     pub(super) fn holds(&self, bytes: u64) {
-        self.change(|held| held.written = bytes);
+        self.change(|held| {
+            held.written = bytes;
+            held.taken = bytes;
+        });
     }
 
     /// The file stays when this is dropped.
@@ -109,11 +145,19 @@ impl Room {
 
     /// Gives the reservation to somebody else.
     pub(super) fn hand_over(&self) -> u64 {
-        self.change(|held| std::mem::take(&mut held.reserved))
+        self.change(|held| {
+            let unsized_bytes = std::mem::take(&mut held.unsized_bytes);
+            let reserved = std::mem::take(&mut held.reserved);
+            let bounds = &self.store.inner.bounds;
+            bounds.release_unsized(unsized_bytes);
+            bounds.release_unverified(reserved);
+            reserved
+        })
     }
 
     /// Has it again.
     pub(super) fn take_back(&self, bytes: u64) {
+        self.store.inner.bounds.add_unverified(bytes);
         self.change(|held| held.reserved = bytes);
     }
 
@@ -138,6 +182,9 @@ impl Held {
         Self {
             reserved: bytes,
             written: bytes,
+            taken: bytes,
+            total: None,
+            unsized_bytes: 0,
         }
     }
 
@@ -194,7 +241,7 @@ impl Rooms {
 
 /// Partial files between two fills: they take room, and go when nothing else can.
 impl Store {
-    /// Keeps, of what was reserved for a fill, what its file takes: its length, as after a restart.
+    /// Keeps, of what was reserved for a fill, what its file has, as after a restart.
     pub(super) fn leave_off(&self, key: FillKey, reserved: u64, bytes: u64) {
         let kept = bytes.min(reserved);
         self.left_off().insert(key, kept);
@@ -204,6 +251,11 @@ impl Store {
     /// What is reserved for a partial file; the caller answers for it now.
     fn take_up(&self, key: &FillKey) -> u64 {
         self.left_off().remove(key).unwrap_or(0)
+    }
+
+    /// What partial files take that nobody writes.
+    pub(super) fn all_left_off_bytes(&self) -> u64 {
+        self.left_off().values().sum()
     }
 
     /// Removes all partial files that nobody writes; says how many bytes came free. Blocks.

@@ -95,7 +95,7 @@ impl Sink {
         let bytes = recorded.bytes();
         sink.room.holds(bytes);
         if bytes > 0 {
-            sink.room.grow_to(recorded.end())?;
+            sink.room.take(0)?;
             tracing::info!(%digest, bytes, "taking up a download that an earlier run left off");
             sink.shared.take_up(recorded);
             sink.shared.taken_up.store(true, Ordering::Relaxed);
@@ -151,7 +151,8 @@ impl Sink {
         let record = FillRecord { total, coverage };
         store.layout().record_part(&key, &self.file, &record)?;
         self.room.keep();
-        store.leave_off(key, self.room.hand_over(), length);
+        let bytes = record.coverage.bytes();
+        store.leave_off(key, self.room.hand_over(), bytes);
         Ok(())
     }
 
@@ -173,20 +174,23 @@ impl Sink {
         if turn != self.turn() {
             return Ok(Vec::new());
         }
-        let length: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        self.room.grow_for(offset.saturating_add(length))?;
         let claim = self.shared.claim(offset, chunks);
-        if let Err(error) = self.put(&claim) {
-            self.shared.give_up(&claim);
-            return Err(error.into());
-        }
-        self.shared.written(&claim);
         let bytes: u64 = claim
             .pieces
             .iter()
             .map(|(_, bytes)| bytes.len() as u64)
             .sum();
-        self.room.wrote(bytes.saturating_sub(claim.old.bytes()));
+        let new = bytes.saturating_sub(claim.old.bytes());
+        let put = self.room.take(new).and_then(|()| {
+            let put = self.put(&claim).inspect_err(|_| self.room.untake(new));
+            Ok(put?)
+        });
+        if let Err(error) = put {
+            self.shared.give_up(&claim);
+            return Err(error);
+        }
+        self.shared.written(&claim);
+        self.room.wrote(new);
         self.recorder.wrote(bytes);
         wake();
         // After the readers were woken: hashing is not in their way.

@@ -2,10 +2,15 @@
 //! files, `min_free` what it leaves of the file system. Both are seen to before the first byte of
 //! anything is written; a task keeps ahead of them, so that requests rarely wait for an eviction.
 
+mod index;
+
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+pub(super) use index::index_max;
+use index::room_for_index;
 
 use super::evict::{Ledger, Victim};
 use super::{Config, Store, StoreError, fs};
@@ -20,9 +25,27 @@ const LOW_PERCENT: u8 = 90;
 /// So much is evicted under one lock: requests that need room themselves come in between.
 pub(super) const STEP_BYTES: u64 = 64 * 1024 * 1024;
 
+/// What blobs on their way, which may turn out wrong, may have of the store, in percent, while others are evicted for
+/// them. Past that they have what is free.
+const UNVERIFIED_PERCENT: u8 = 50;
+
+/// The same for those of them of which nobody has said how large they are: one without an end would have all of that.
+const UNSIZED_PERCENT: u8 = 25;
+
+/// What of the store, in percent, downloads that were left off may have while others are evicted.
+const LEFT_OFF_PERCENT: u8 = 25;
+
 /// Room for the index is taken in steps of this, always one step ahead of what it takes on disk: half
 /// a second's changes fit in it many times.
 pub(super) const INDEX_STEP_BYTES: u64 = 2 * 1024 * 1024;
+
+/// A store that could not make room for so much, or for so many percent of itself, stores nothing worth it.
+const LEAST_ROOM_BYTES: u64 = 1024 * 1024;
+const LEAST_ROOM_PERCENT: u8 = 5;
+
+/// So often in a row that is seen, twice a second, before it is said: readers who hold all of a small store
+/// are soon done.
+const LACKING_TIMES: u32 = 20;
 
 /// A number of bytes, or a part of the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,22 +148,34 @@ pub(super) struct Bounds {
     min_free: Amount,
     /// What is reserved and not yet written: the file system still counts it as free.
     unwritten: AtomicU64,
+    /// What is reserved for blobs on their way.
+    unverified: AtomicU64,
+    /// What of that for blobs of which nobody has said how large they are.
+    unsized_bytes: AtomicU64,
     /// What the index takes on disk.
     index_bytes: AtomicU64,
     /// What of `max` is kept for the index.
     index_room: Mutex<u64>,
+    /// What the index took when it was last made smaller.
+    slimmed: AtomicU64,
+    /// How often in a row there was no room for anything.
+    lacking: AtomicU32,
 }
 
 impl Bounds {
-    /// The bounds of a store in `dir`, whose index takes `index_bytes`.
+    /// `max_size` in bytes.
     ///
     /// # Errors
-    /// `max_size` is a part of a file system that cannot be measured.
-    pub(super) fn new(config: &Config, index_bytes: u64) -> io::Result<Self> {
-        let max = match config.max_size {
+    /// It is a part of a file system that cannot be measured.
+    pub(super) fn max_of(config: &Config) -> io::Result<u64> {
+        Ok(match config.max_size {
             Amount::Bytes(bytes) => bytes,
             part @ Amount::Percent(_) => part.of(config.meter.space(&config.dir)?.total),
-        };
+        })
+    }
+
+    /// The bounds of a store of `max` bytes, whose index takes `index_bytes`.
+    pub(super) fn new(config: &Config, max: u64, index_bytes: u64) -> Self {
         let index_room = room_for_index(index_bytes);
         if max <= index_room {
             tracing::warn!(
@@ -149,15 +184,19 @@ impl Bounds {
                 "cache.max_size has room for the index alone: no blob will be kept"
             );
         }
-        Ok(Self {
+        Self {
             dir: config.dir.clone(),
             meter: config.meter.clone(),
             max,
             min_free: config.min_free,
             unwritten: AtomicU64::new(0),
+            unverified: AtomicU64::new(0),
+            unsized_bytes: AtomicU64::new(0),
             index_bytes: AtomicU64::new(index_bytes),
             index_room: Mutex::new(index_room),
-        })
+            slimmed: AtomicU64::new(0),
+            lacking: AtomicU32::new(0),
+        }
     }
 
     /// What is left of `max_size` for blobs and partial files at the start.
@@ -193,6 +232,27 @@ impl Bounds {
         } else {
             self.unwritten.fetch_sub(before - after, Ordering::AcqRel);
         }
+    }
+
+    /// So many bytes that are reserved are a blob's on its way.
+    pub(super) fn add_unverified(&self, bytes: u64) {
+        self.unverified.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// They are not any more.
+    pub(super) fn release_unverified(&self, bytes: u64) {
+        self.unverified.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// What is reserved for blobs on their way.
+    #[cfg(test)]
+    pub(super) fn unverified_bytes(&self) -> u64 {
+        self.unverified.load(Ordering::Acquire)
+    }
+
+    /// Somebody has said it of so many bytes, or they are not reserved any more.
+    pub(super) fn release_unsized(&self, bytes: u64) {
+        self.unsized_bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
 
     /// Whether `bytes` more would leave the file system what it shall have.
@@ -233,6 +293,7 @@ impl Store {
     /// Blocks.
     pub(super) fn reserve(&self, bytes: u64) -> Result<(), StoreError> {
         let _files = self.files();
+        self.discard_much_left_off(bytes);
         self.make_free(bytes)?;
         let admitted = self.ledger().admit(bytes);
         let victims = admitted.or_else(|refused| {
@@ -251,6 +312,80 @@ impl Store {
         self.inner.bounds.unwritten_changes(0, bytes);
         self.report();
         Ok(())
+    }
+
+    /// The same for a blob on its way, of which somebody has said how large it is, or not: of what is stored, only
+    /// so much goes for all of those. Blocks.
+    pub(super) fn reserve_unverified(&self, bytes: u64, is_sized: bool) -> Result<(), StoreError> {
+        let bounds = &self.inner.bounds;
+        let unsized_bytes = if is_sized { 0 } else { bytes };
+        let all = bounds.unverified.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        let unsized_all = bounds
+            .unsized_bytes
+            .fetch_add(unsized_bytes, Ordering::AcqRel);
+        let reserved = self
+            .may_have(bytes, UNVERIFIED_PERCENT, all)
+            .and_then(|()| {
+                self.may_have(unsized_bytes, UNSIZED_PERCENT, unsized_all + unsized_bytes)
+            })
+            .and_then(|()| self.reserve(bytes));
+        reserved.inspect_err(|_| {
+            bounds.release_unverified(bytes);
+            bounds.release_unsized(unsized_bytes);
+        })
+    }
+
+    /// Whether a blob on its way could have `bytes` more, of `total`. Nothing is reserved, and nothing goes. Blocks.
+    pub(super) fn could_have(&self, bytes: u64, total: u64) -> Result<(), StoreError> {
+        self.could_reserve(bytes)?;
+        self.may_have(bytes, UNVERIFIED_PERCENT, total)
+    }
+
+    /// Whether so many more are within a part of the store with `all` like them, or free.
+    fn may_have(&self, bytes: u64, percent: u8, all: u64) -> Result<(), StoreError> {
+        let (after, most) = {
+            let ledger = self.ledger();
+            (ledger.bytes().saturating_add(bytes), ledger.max())
+        };
+        let max = Amount::Percent(percent).of(most);
+        // Above the high mark the background would evict for it.
+        let is_free = || over_marks(after, most) == 0 && self.inner.bounds.leaves_free(bytes);
+        if bytes == 0 || all <= max || is_free() {
+            return Ok(());
+        }
+        Err(StoreError::Unverified { max })
+    }
+
+    /// Whether `bytes` could be reserved, if everything went that may; nothing goes. Blocks.
+    pub(super) fn could_reserve(&self, bytes: u64) -> Result<(), StoreError> {
+        let spare = self.all_left_off_bytes() + self.aside_bytes();
+        let shortage = self.inner.bounds.shortage(bytes);
+        let mut ledger = self.ledger();
+        ledger.could_admit(bytes, spare)?;
+        if let Some(Shortage { short, free, keep }) = shortage
+            && ledger.could_free(short).saturating_add(spare) < short
+        {
+            return Err(StoreError::NotFree {
+                wanted: bytes,
+                free,
+                keep,
+            });
+        }
+        Ok(())
+    }
+
+    /// Deletes downloads that were left off before blobs are evicted, where there are too many of them; the
+    /// caller holds `files`.
+    fn discard_much_left_off(&self, bytes: u64) {
+        let (over, max) = {
+            let ledger = self.ledger();
+            let (after, max) = (ledger.bytes().saturating_add(bytes), ledger.max());
+            (after > max, max)
+        };
+        let most = Amount::Percent(LEFT_OFF_PERCENT).of(max);
+        if over && bytes <= max && self.all_left_off_bytes() > most {
+            self.discard_left_off();
+        }
     }
 
     pub(super) fn release(&self, bytes: u64) {
@@ -318,40 +453,31 @@ impl Store {
         }
     }
 
-    /// The index has been written: room for what it takes now, and for what comes next. Blocks.
-    pub(super) fn account_for_index(&self) {
-        let bytes = match self.layout().index_bytes() {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                tracing::warn!(%error, "cannot see how large the index is");
-                return;
-            }
-        };
-        let bounds = &self.inner.bounds;
-        let before = bounds.index_bytes.swap(bytes, Ordering::Relaxed);
-        let mut room = bounds
-            .index_room
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let more = room_for_index(bytes).saturating_sub(*room);
-        // It only ever grows here: redb gives nothing back while it is open.
-        if more > 0 {
-            match self.reserve(more) {
-                Ok(()) => {
-                    // Most of it is written; the rest is small.
-                    bounds.unwritten_changes(more, 0);
-                    // It counts by itself, like the room that it had at the start.
-                    self.ledger().give_away(more);
-                    *room += more;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "no room for the index now; it is tried again");
-                }
-            }
+    /// Sees whether anything can be stored, and tells if that is not so: at the `start`, if it cannot be so by the
+    /// store's size, and later if it has not been so for a while. Blocks.
+    pub(super) fn see_room(&self, start: bool) {
+        if self.inner.scan.hidden_bytes() > 0 {
+            // Room is kept for what a look through the files may find, and soon free.
+            return;
         }
-        drop(room);
-        if before != bytes {
-            self.report();
+        let bounds = &self.inner.bounds;
+        let max = self.ledger().max();
+        let least = Amount::Percent(LEAST_ROOM_PERCENT).of(bounds.max);
+        let least = least.clamp(1, LEAST_ROOM_BYTES);
+        let lack = if start && max >= least {
+            None
+        } else {
+            self.could_reserve(least).err()
+        };
+        let times = if lack.is_some() {
+            bounds.lacking.fetch_add(1, Ordering::Relaxed) + 1
+        } else {
+            bounds.lacking.store(0, Ordering::Relaxed);
+            0
+        };
+        if lack.is_none() || start || times >= LACKING_TIMES {
+            let why = lack.map(|lack| lack.to_string());
+            self.layout().health().lacks_room(why);
         }
     }
 
@@ -377,11 +503,6 @@ fn over_marks(bytes: u64, max: u64) -> u64 {
     }
 }
 
-/// The room for an index of `bytes`: whole steps, and always some of one ahead.
-fn room_for_index(bytes: u64) -> u64 {
-    (bytes / INDEX_STEP_BYTES + 1) * INDEX_STEP_BYTES
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -404,13 +525,5 @@ mod tests {
             over_marks(u64::MAX, u64::MAX),
             u64::MAX - Amount::Percent(90).of(u64::MAX)
         );
-    }
-
-    #[test]
-    fn the_index_has_room_ahead() {
-        for bytes in [0, 1, INDEX_STEP_BYTES - 1, INDEX_STEP_BYTES, 100_000_000] {
-            let room = room_for_index(bytes);
-            assert!(room > bytes && room - bytes <= INDEX_STEP_BYTES, "{bytes}");
-        }
     }
 }

@@ -1,16 +1,15 @@
 //! What to send as `Authorization`.
 
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use lru::LruCache;
 
 use super::deadline::Deadline;
 use super::exchange::Endpoint;
 use super::login::{Login, Source};
 use super::token::{self, TokenKey, Tokens};
 use super::token_server::{basic, fetch_token};
+use super::weighed::{ENTRY_BYTES, Weighed};
 use super::{FetchError, realm};
 use crate::oci::Repository;
 use crate::oci::challenge::{self, Challenge};
@@ -21,7 +20,7 @@ pub(super) struct Auth {
     /// The login that was used last.
     current: Mutex<Current>,
     /// What the endpoint asked for, by repository, so that later requests come with a token at once.
-    challenges: Mutex<LruCache<Repository, Arc<Challenge>>>,
+    challenges: Mutex<Weighed<Repository, Arc<Challenge>>>,
     tokens: Tokens,
 }
 
@@ -119,7 +118,7 @@ impl Auth {
         Self {
             source,
             current: Mutex::default(),
-            challenges: Mutex::new(LruCache::new(CHALLENGES_MAX)),
+            challenges: Mutex::new(Weighed::new(CHALLENGES_BYTES_MAX)),
             tokens: Tokens::new(),
         }
     }
@@ -194,8 +193,9 @@ impl Auth {
             answer,
             Ok(_) | Err(FetchError::Login(_) | FetchError::LoginRefused(_))
         ) {
+            let weight = ENTRY_BYTES + repository.as_str().len() + challenge.bytes();
             self.challenges()
-                .put(repository.clone(), Arc::new(challenge));
+                .put(repository.clone(), Arc::new(challenge), weight);
         }
         answer
     }
@@ -355,7 +355,7 @@ impl Auth {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn challenges(&self) -> std::sync::MutexGuard<'_, LruCache<Repository, Arc<Challenge>>> {
+    fn challenges(&self) -> std::sync::MutexGuard<'_, Weighed<Repository, Arc<Challenge>>> {
         self.challenges
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -370,8 +370,8 @@ fn refuses_scope(error: &FetchError) -> bool {
     )
 }
 
-/// Challenges remembered for one upstream, about one for each repository in use (some 100 bytes each).
-const CHALLENGES_MAX: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+/// Memory for the challenges of one login at one endpoint, about one for each repository in use: ten thousand.
+const CHALLENGES_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! Bytes as they arrive from an upstream.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,6 +10,7 @@ use http::Response;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::FetchError;
@@ -36,6 +38,8 @@ pub struct BlobBody {
     ended: bool,
     /// Whom its end is reported to; gone once it is.
     followed: Option<Followed>,
+    /// What bodies that are read whole may take together, in KiB.
+    memory: Option<Arc<Semaphore>>,
     upstream: UpstreamName,
     metrics: Metrics,
 }
@@ -55,6 +59,7 @@ impl BlobBody {
             waiting_since: None,
             ended: false,
             followed: None,
+            memory: None,
             upstream: client.upstream().clone(),
             metrics: client.metrics().clone(),
             incoming: response.into_body(),
@@ -64,6 +69,12 @@ impl BlobBody {
     /// Yields these bytes first: what was read of it, or what that stands for.
     pub(super) fn push_back(&mut self, bytes: Bytes) {
         self.before = Some(bytes).filter(|bytes| !bytes.is_empty());
+    }
+
+    /// Read whole, it waits until it has room beside the others.
+    pub(super) fn within(mut self, memory: &Arc<Semaphore>) -> Self {
+        self.memory = Some(Arc::clone(memory));
+        self
     }
 
     /// Reports how it ends. One that is dropped before is no failure: nobody wanted the rest.
@@ -213,15 +224,41 @@ impl BlobBody {
         if self.expected.is_some_and(|length| !fits(length)) {
             return Err(too_large);
         }
+        let memory = self.memory.take();
+        let mut room = None;
         let mut all = BytesMut::new();
         while let Some(bytes) = deadline.run(what, self.next()).await?? {
-            if all.len().saturating_add(bytes.len()) > limit {
+            let length = all.len().saturating_add(bytes.len());
+            if length > limit {
                 return Err(too_large);
+            }
+            if let (true, None, Some(memory)) = (length > SMALL_BYTES, &room, &memory) {
+                // Once, for all that may come: those who hold a part of what they need would wait for each other.
+                let most = self
+                    .expected
+                    .and_then(|length| usize::try_from(length).ok());
+                let most = most.unwrap_or(limit);
+                room = Some(deadline.run(what, take(memory, most)).await??);
+                all.reserve(most.min(limit));
             }
             all.extend_from_slice(&bytes);
         }
+        // It is kept for long, and what was reserved for it may be much more.
+        if all.capacity() / 2 > all.len() {
+            return Ok(Bytes::copy_from_slice(&all));
+        }
         Ok(all.freeze())
     }
+}
+
+/// Room for `bytes`, in turn.
+async fn take(memory: &Semaphore, bytes: usize) -> Result<SemaphorePermit<'_>, FetchError> {
+    let kib = bytes.div_ceil(1024).min(WHOLE_BYTES_MAX / 1024);
+    let permits = u32::try_from(kib).unwrap_or(u32::MAX);
+    memory
+        .acquire_many(permits)
+        .await
+        .map_err(|_| FetchError::Busy)
 }
 
 impl fmt::Debug for BlobBody {
@@ -229,6 +266,12 @@ impl fmt::Debug for BlobBody {
         f.write_str("BlobBody")
     }
 }
+
+/// What the bodies of one upstream that are being read whole, manifests and lists, may take together: some
+/// of the largest.
+pub(super) const WHOLE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Of those that are larger than this; most are smaller, and wait for nobody.
+const SMALL_BYTES: usize = 16 * 1024;
 
 /// `Content-Length`, when there is exactly one sane value.
 pub(super) fn content_length(headers: &http::HeaderMap) -> Option<u64> {

@@ -10,6 +10,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
@@ -43,6 +44,8 @@ pub(super) struct Inner {
     pub(super) turns: Arc<Turns>,
     /// Where HEAD is refused.
     pub(super) heads: Heads,
+    /// What bodies that are being read whole may take, in KiB.
+    pub(super) memory: Arc<Semaphore>,
 }
 
 /// One base URL of an upstream, and the client for it and for where it redirects to.
@@ -199,7 +202,7 @@ impl Inner {
             }
             Wanted::Nothing => Body::Nothing,
             Wanted::Whole(what, limit) => {
-                let body = BlobBody::new(client, response, idle);
+                let body = BlobBody::new(client, response, idle).within(&self.memory);
                 let bytes = body.whole(what, limit, deadline).await?;
                 Body::Whole(coding::plain(what, &headers, bytes, limit).await?)
             }

@@ -18,6 +18,7 @@
 //! | `health` | which endpoints are well, fast, and trusted for a digest |
 //! | `limits` | rate limits, and which login they leave to be used |
 //! | `turns` | whose turn it is to use a connection |
+//! | `weighed` | a table that is bounded in bytes |
 //! | `watch` | who hears of what happens: health, log, metrics |
 //! | `timings` | times that nobody configures |
 //! | `setup` | an upstream from its configuration |
@@ -65,6 +66,7 @@ mod token_server;
 mod turns;
 mod via;
 mod watch;
+mod weighed;
 mod work;
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::auth::Auth;
+use super::body::WHOLE_BYTES_MAX;
 use super::client::HttpClient;
 use super::exchange::{Account, Endpoint, Inner};
 use super::heads::Heads;
@@ -96,6 +99,7 @@ impl Upstream {
                 watch: Arc::new(Watch::new(config.name.clone(), hosts, health, metrics)),
                 turns: Arc::new(Turns::new(config.max_connections)),
                 heads: Heads::default(),
+                memory: Arc::new(Semaphore::new(WHOLE_BYTES_MAX / 1024)),
             }),
         })
     }

@@ -4,17 +4,16 @@
 
 use std::fmt;
 use std::future::Future;
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
-use lru::LruCache;
 use tokio::time::Instant;
 
 use super::FetchError;
 use super::deadline::Deadline;
+use super::weighed::{ENTRY_BYTES, Weighed};
 
 /// What a token is good for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +29,14 @@ pub(super) struct TokenKey {
     /// Counts the logins of the endpoint: what was given to one is not used once another has come; 0 for
     /// nobody in particular.
     pub(super) login: u64,
+}
+
+impl TokenKey {
+    /// What an entry of it takes, without its token.
+    fn weight(&self) -> usize {
+        let service = self.service.as_ref().map_or(0, String::len);
+        ENTRY_BYTES + self.realm.len() + service + self.scope.len()
+    }
 }
 
 /// A token, ready to be sent.
@@ -120,7 +127,7 @@ pub(super) fn bearer(token: &str) -> Result<HeaderValue, &'static str> {
 
 /// The tokens of one upstream.
 pub(super) struct Tokens {
-    slots: Mutex<LruCache<TokenKey, Arc<Slot>>>,
+    slots: Mutex<Weighed<TokenKey, Arc<Slot>>>,
 }
 
 /// One token and those who wait for it.
@@ -144,7 +151,7 @@ impl Tokens {
     /// No tokens yet.
     pub(super) fn new() -> Self {
         Self {
-            slots: Mutex::new(LruCache::new(TOKENS_MAX)),
+            slots: Mutex::new(Weighed::new(TOKENS_BYTES_MAX)),
         }
     }
 
@@ -186,6 +193,16 @@ impl Tokens {
             },
         };
         slot.ended.fetch_add(1, Ordering::Release);
+        drop(state);
+        if let Ok(token) = &result {
+            // It may have been given up meanwhile: then it is kept for those who wait for it alone.
+            let mut slots = self.slots();
+            let is_there = slots.get(key).is_some_and(|kept| Arc::ptr_eq(kept, &slot));
+            if is_there {
+                let weight = key.weight() + token.header.len();
+                slots.put(key.clone(), slot, weight);
+            }
+        }
         result
     }
 
@@ -203,8 +220,17 @@ impl Tokens {
     }
 
     fn slot(&self, key: &TokenKey) -> Arc<Slot> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(slots.get_or_insert_ref(key, Arc::default))
+        let mut slots = self.slots();
+        if let Some(slot) = slots.get(key) {
+            return Arc::clone(slot);
+        }
+        let slot = Arc::<Slot>::default();
+        slots.put(key.clone(), Arc::clone(&slot), key.weight());
+        slot
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Weighed<TokenKey, Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -216,8 +242,8 @@ const LIFE_MAX: Duration = Duration::from_hours(24);
 /// A token is not used in the last fifth of its life, at most this long: clocks differ, and the
 /// request must arrive before the end.
 const MARGIN_MAX: Duration = Duration::from_secs(30);
-/// Tokens kept for one upstream, about one for each repository in use (a few KiB each).
-const TOKENS_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// Memory for the tokens of one login at one endpoint, about one for each repository in use: thousands of a few KiB.
+const TOKENS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -27,6 +27,16 @@ pub use policy::{IdleByUses, Policy};
 /// a fleet's rollout are one use of a blob, and order in memory is exact within a list anyway.
 const NOTE_EVERY: Duration = Duration::from_mins(1);
 
+/// A file takes whole blocks of the disk, whatever its length: there are no more blobs than the store would have
+/// blocks.
+const BLOCK_BYTES: u64 = 4096;
+
+/// But so many in the smallest of stores.
+const BLOBS_LEAST: usize = 1024;
+
+/// And in the largest: their entries take some 300 MB of memory.
+const BLOBS_MAX: usize = 4 * 1024 * 1024;
+
 /// What the store holds, in the order of a policy, and what it has promised.
 ///
 /// `used + reserved <= max` holds after every call. A reservation is made
@@ -174,7 +184,44 @@ impl<P: Policy> Ledger<P> {
         }
         self.evict(&victims);
         self.reserved += bytes;
+        let mut victims = victims;
+        // Of many small ones the entries and files take more than their bytes.
+        while self.blobs.len() >= self.blobs_max() {
+            let more = self.victims(1);
+            if more.is_empty() {
+                break;
+            }
+            self.evict(&more);
+            victims.extend(more);
+        }
         Ok(victims)
+    }
+
+    fn blobs_max(&self) -> usize {
+        let blobs = usize::try_from(self.max / BLOCK_BYTES).unwrap_or(usize::MAX);
+        blobs.clamp(BLOBS_LEAST, BLOBS_MAX)
+    }
+
+    /// Whether [`Ledger::admit`] could reserve `bytes`, if `spare` of what is reserved went too; nothing goes.
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub fn could_admit(&mut self, bytes: u64, spare: u64) -> Result<(), NoRoom> {
+        let need = self.bytes().saturating_add(bytes).saturating_sub(self.max);
+        let freed = self.could_free(need);
+        if bytes > self.max || freed.saturating_add(spare) < need {
+            return Err(NoRoom {
+                wanted: bytes,
+                kept: self.bytes() - freed,
+                max: self.max,
+            });
+        }
+        Ok(())
+    }
+
+    /// How much of `need` bytes would come free if everything went that may.
+    pub fn could_free(&mut self, need: u64) -> u64 {
+        self.victims(need).iter().map(|victim| victim.size).sum()
     }
 
     /// For what makes room before it is needed, and for a file system that is short of it: what must
@@ -207,6 +254,11 @@ impl<P: Policy> Ledger<P> {
     pub fn give_away(&mut self, reserved: u64) {
         self.release(reserved);
         self.max = self.max.saturating_sub(reserved);
+    }
+
+    /// Some of what was given away is a part of this again.
+    pub fn have_back(&mut self, bytes: u64) {
+        self.max = self.max.saturating_add(bytes);
     }
 
     /// Turns a reservation into a stored blob of `size` (at most `reserved`) bytes.

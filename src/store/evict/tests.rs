@@ -40,6 +40,25 @@ fn what_was_loaded_in_any_order_goes_in_that_of_last_use() {
     assert_eq!(gone, [digest(2), digest(3), digest(4), digest(1)]);
 }
 
+/// Of blobs of a byte there could be as many as the store has bytes: in memory, and in the disk's blocks, they take
+/// thousands of times as much.
+#[test]
+fn there_are_no_more_blobs_than_blocks() {
+    let mut ledger = Ledger::new(8 * 1024 * 1024);
+    let many = |n: u64| {
+        let mut name = [0; 32];
+        name[..8].copy_from_slice(&n.to_be_bytes());
+        Digest::Sha256(name)
+    };
+    for n in 0..5000 {
+        ledger.admit(1).unwrap();
+        ledger.settle(many(n), 1, 1, Timestamp(n));
+        assert!(ledger.blobs() <= 2048);
+    }
+    assert_eq!(ledger.size(&many(0)), None);
+    assert_eq!(ledger.size(&many(4999)), Some(1));
+}
+
 #[test]
 fn digests_that_begin_alike_are_told_apart() {
     let mut other = [7; 64];

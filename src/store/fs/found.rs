@@ -129,8 +129,8 @@ impl Layout {
     }
 
     /// Deletes what an earlier process left in `fills/`, but for partial files of which a record says
-    /// what they have: they can be taken up again, and are cut to that. Returns those
-    /// fills, and the lengths of their files. What cannot be deleted is deleted later.
+    /// what they have: they can be taken up again, and are cut to that. Returns those fills, and
+    /// how many bytes they have. What cannot be deleted is deleted later.
     ///
     /// # Errors
     /// The operating system's, where the directory cannot be read.
@@ -164,8 +164,16 @@ impl Layout {
         Ok(kept.into_iter().collect())
     }
 
-    /// Cuts a partial file to what its record says; its length then, or nothing if there is nothing
-    /// to go on from.
+    /// Deletes an index that was set aside.
+    pub(in crate::store) fn discard_index_aside(&self) {
+        let aside = self.index_aside();
+        if aside.exists() {
+            self.remove_or_remember(&aside);
+        }
+    }
+
+    /// Cuts a partial file to what its record says; how many bytes it has then, or nothing if there is
+    /// nothing to go on from.
     fn cut_to_record(&self, key: &FillKey, path: &Path) -> Option<u64> {
         let mut coverage = self.part_record(key)?.coverage;
         let bytes = fs::metadata(path).ok()?.len();
@@ -180,6 +188,7 @@ impl Layout {
             let cut = || file.set_len(length);
             self.disk.run(Op::Truncate, path, cut).ok()?;
         }
-        Some(length)
+        // What lies in gaps takes nothing.
+        Some(coverage.bytes())
     }
 }

@@ -45,7 +45,7 @@ fn what_does_not_fit_in_memory_is_dropped_and_of_blobs_that_is_known() {
     let dir = tempfile::tempdir().unwrap();
     let index = Index::open(&layout(dir.path())).unwrap();
     let change = |table, key: &str, value: &str| {
-        index.change_within(2, table, key.into(), Some(value.into()));
+        index.change_within(2 * CHANGE_BYTES, table, key.into(), Some(value.into()));
     };
     change(Table::Tags, "a", "1");
     change(Table::Tags, "b", "1");
