@@ -4,7 +4,7 @@
 //! type that the specification gives it: whatever else an upstream sends (a login page, a picture) stays there.
 
 use super::manifest::media;
-use super::{Digest, Tag};
+use super::{Digest, Tag, span};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
 use std::fmt;
@@ -65,15 +65,14 @@ pub fn tags(bytes: &[u8]) -> Result<TagList, ListError> {
 /// The tags of a list that [`tags`] has read, those left out that can be none.
 #[must_use]
 pub fn fit_tags(bytes: &[u8]) -> Vec<String> {
-    #[derive(Default, Deserialize)]
-    struct List {
-        #[serde(default)]
-        tags: Option<Vec<String>>,
-    }
-    let list: List = serde_json::from_slice(bytes).unwrap_or_default();
-    let mut tags = list.tags.unwrap_or_default();
-    tags.retain(|tag| Tag::parse(tag).is_ok());
-    tags
+    let is_tags =
+        |name: &[u8]| serde_json::from_slice::<String>(name).is_ok_and(|name| name == "tags");
+    let list = span::member(bytes, is_tags);
+    let entries = list.and_then(|list| span::elements(bytes, &list));
+    let entries = entries.unwrap_or_default().into_iter();
+    let entries = entries.filter_map(|entry| bytes.get(entry));
+    let tags = entries.filter_map(|entry| serde_json::from_slice::<String>(entry).ok());
+    tags.filter(|tag| Tag::parse(tag).is_ok()).collect()
 }
 
 /// A list of tags as it is served.
@@ -103,17 +102,43 @@ pub fn referrers(bytes: &[u8], artifact_type: Option<&str>) -> Result<Referrers,
             filtered: None,
         });
     };
-    let mut index: serde_json::Value = serde_json::from_slice(bytes)?;
-    let mut count = 0;
-    if let Some(manifests) = index.get_mut("manifests").and_then(|it| it.as_array_mut()) {
-        manifests
-            .retain(|entry| entry.get("artifactType").and_then(|it| it.as_str()) == Some(wanted));
-        count = manifests.len();
-    }
+    let (filtered, count) = only(bytes, wanted).ok_or(ListError::Other("it is no image index"))?;
     Ok(Referrers {
         count,
-        filtered: Some(index.to_string().into_bytes()),
+        filtered: Some(filtered),
     })
+}
+
+/// The index with those entries alone that are of one artifact type, and how many these are. Nothing of the others is
+/// read into memory.
+fn only(index: &[u8], wanted: &str) -> Option<(Vec<u8>, usize)> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        artifact_type: Option<String>,
+    }
+    // A name may be written with escapes.
+    let is_manifests =
+        |name: &[u8]| serde_json::from_slice::<String>(name).is_ok_and(|name| name == "manifests");
+    let Some(list) = span::member(index, is_manifests) else {
+        return Some((index.to_vec(), 0));
+    };
+    if index.get(list.clone())? == b"null" {
+        return Some((index.to_vec(), 0));
+    }
+    let is_wanted = |entry: &&[u8]| {
+        let typed: Option<Typed> = serde_json::from_slice(entry).ok();
+        typed.and_then(|typed| typed.artifact_type).as_deref() == Some(wanted)
+    };
+    let entries = span::elements(index, &list)?;
+    let entries = entries.into_iter().filter_map(|entry| index.get(entry));
+    let kept: Vec<&[u8]> = entries.filter(is_wanted).collect();
+    let mut filtered = index.get(..list.start)?.to_vec();
+    filtered.push(b'[');
+    filtered.extend_from_slice(&kept.join(&b','));
+    filtered.push(b']');
+    filtered.extend_from_slice(index.get(list.end..)?);
+    Some((filtered, kept.len()))
 }
 
 /// What was found in a list of referrers.

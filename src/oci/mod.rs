@@ -19,6 +19,7 @@ pub mod name;
 pub mod range;
 pub mod ranges;
 pub mod route;
+mod span;
 
 pub use accept::{Accept, AcceptClass};
 pub use digest::{Algorithm, Digest, Hasher};
