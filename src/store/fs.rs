@@ -38,8 +38,8 @@ pub(super) use journal::Journal;
 pub(super) use lock::Lock;
 pub(super) use part::FillRecord;
 use redb::backends::FileBackend;
-use regular::open_regular;
 pub(super) use regular::{means_damage, space};
+use regular::{open_regular, open_unwaiting};
 
 use super::disk::{Disk, DiskFile, DiskOp as Op};
 use super::health::{self, Health};
@@ -241,12 +241,9 @@ impl Layout {
     pub(super) fn open_index(&self, to_write: bool) -> io::Result<File> {
         let path = self.index_path();
         let open = || {
-            OpenOptions::new()
-                .read(true)
-                .write(to_write)
-                .create(to_write)
-                .truncate(false)
-                .open(&path)
+            let mut options = OpenOptions::new();
+            options.read(true).write(to_write).create(to_write);
+            open_unwaiting(&path, options.truncate(false))
         };
         let op = if to_write {
             Op::WriteIndex
@@ -349,9 +346,12 @@ impl Layout {
         let found = fs::symlink_metadata(&path)?;
         if !found.is_file() {
             // Nothing that could be read some day.
-            let remove = || match found.is_dir() {
-                true => fs::remove_dir_all(&path),
-                false => fs::remove_file(&path),
+            let remove = || {
+                if found.is_dir() {
+                    fs::remove_dir_all(&path)
+                } else {
+                    fs::remove_file(&path)
+                }
             };
             self.disk.run(Op::Remove, &path, remove)?;
             return Err(io::ErrorKind::NotFound.into());

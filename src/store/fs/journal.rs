@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::disk::{Disk, DiskOp as Op};
+use super::regular::open_unwaiting;
 use crate::oci::Digest;
 
 const NAMES: [&str; 2] = ["journal.0", "journal.1"];
@@ -162,7 +163,7 @@ impl Pages {
 impl Page {
     fn open(path: PathBuf, disk: &Disk, noted: &mut BTreeSet<Digest>) -> io::Result<Self> {
         let mut bytes = Vec::new();
-        let read = || match File::open(&path) {
+        let read = || match open_unwaiting(&path, OpenOptions::new().read(true)) {
             Ok(file) => file.take(READ_BYTES_MAX).read_to_end(&mut bytes).map(drop),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),

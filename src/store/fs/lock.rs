@@ -8,6 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::super::health;
+use super::regular::open_unwaiting;
 
 /// A process number and some white space.
 const PID_BYTES_MAX: u64 = 32;
@@ -26,7 +27,8 @@ impl Lock {
     /// # Errors
     /// The operating system's; `ResourceBusy` names who writes.
     pub(in crate::store) fn look(root: &Path) -> io::Result<Self> {
-        let mut file = match File::open(root.join("LOCK")) {
+        let lock = root.join("LOCK");
+        let mut file = match open_unwaiting(&lock, OpenOptions::new().read(true)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Self { _file: None });

@@ -13,7 +13,15 @@ use super::super::Space;
 /// Opens a file, if it is one: neither what lies elsewhere (a symbolic link), nor what could keep whoever opens or
 /// reads it waiting (a pipe, a device).
 pub(in crate::store) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    open_with(path, options, OFlags::NOFOLLOW | OFlags::NONBLOCK)
+}
+
+/// The same, which may lie elsewhere.
+pub(in crate::store) fn open_unwaiting(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    open_with(path, options, OFlags::NONBLOCK)
+}
+
+fn open_with(path: &Path, options: &mut OpenOptions, flags: OFlags) -> io::Result<File> {
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let file = options.custom_flags(flags).open(path)?;
     if file.metadata()?.is_file() {
