@@ -16,6 +16,9 @@ use crate::store::{self, OpenError, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::{OwnListeners, SetupError, Upstream};
 
+/// A way to open a store.
+type Opening = fn(&store::Config, Arc<dyn Clock>, Metrics) -> Result<Store, OpenError>;
+
 /// A mirror on its directory that serves nobody: what runs, without the listeners.
 #[derive(Debug)]
 pub struct Unserved {
@@ -46,7 +49,7 @@ impl Unserved {
 
     /// The same in a process that listens at `own`: no upstream may lead there.
     async fn open_by(
-        open: fn(&store::Config, Arc<dyn Clock>, Metrics) -> Result<Store, OpenError>,
+        open: Opening,
         config: Config,
         clock: Arc<dyn Clock>,
         own: &OwnListeners,

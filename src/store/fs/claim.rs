@@ -108,8 +108,8 @@ fn foreign(root: &Path) -> io::Result<Vec<String>> {
         let name = entry?.file_name().to_string_lossy().into_owned();
         let known = NOBODYS.contains(&name.as_str()) || BEGUN.contains(&name.as_str());
         // Folders without anything in them are nobody's loss.
-        if !known && !(super::DIRECTORIES.contains(&name.as_str()) && is_hollow(&root.join(&name)))
-        {
+        let hollow = super::DIRECTORIES.contains(&name.as_str()) && is_hollow(&root.join(&name));
+        if !known && !hollow {
             foreign.push(name);
         }
     }
