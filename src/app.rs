@@ -1,5 +1,7 @@
 //! Puts the parts together, runs them, drains them.
 
+pub mod start;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use crate::server::{BindError, Bound};
 use crate::store::{self, OpenError, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::{OwnListeners, SetupError, Upstream};
+use start::Start;
 
 /// A way to open a store.
 type Opening = fn(&store::Config, Arc<dyn Clock>, Metrics) -> Result<Store, OpenError>;
@@ -129,11 +132,13 @@ impl App {
         let own = OwnListeners::default();
         own.are(vec![address, admin_address]);
         let scrub = config.cache.scrub;
+        let start = Start::of(&config, address, admin_address);
         let Unserved {
             mirror,
             store,
             metrics,
         } = Unserved::open_by(Store::open, config, Arc::clone(&clock), &own).await?;
+        start.tell(&store).await;
         let app = Self {
             address,
             admin_address,

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +24,11 @@ use url::Url;
 
 use crate::admin::reach::{Place, ReachError, admin_url, server_url};
 use crate::admin::{self, CommandError, Screen};
-use crate::app::App;
+use crate::app::{App, start};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, Overrides};
 use crate::telemetry::logging;
-use crate::{bench, carry, verify, warm};
+use crate::{bench, carry, verify, warm, words};
 use signals::Signals;
 
 /// Runs the program with these arguments, the first of which is its own name.
@@ -48,7 +48,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let load = |overrides: &Overrides| Config::load(overrides).map_err(|error| error.to_string());
     let outcome = match arguments.command {
-        Command::Serve(overrides) => load(&overrides).map(serve),
+        Command::Serve(overrides) => {
+            load(&overrides).map(|config| serve(config, Config::file_of(&overrides).as_deref()))
+        }
         Command::Check(overrides) => load(&overrides).map(|config| check(&config)),
         Command::Warm(arguments) => match &arguments.server {
             Some(server) => Ok(server.clone()),
@@ -243,7 +245,7 @@ fn warm(arguments: &warm::Arguments, server: Url) -> ExitCode {
     };
     for note in notes {
         // The images are what counts.
-        writeln!(io::stderr(), "note: {note}").ok();
+        writeln!(io::stderr(), "note: {}", words::harmless(&note)).ok();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -289,8 +291,9 @@ fn operate(command: &admin::Command, place: &Place) -> ExitCode {
     }
 }
 
-fn serve(config: Config) -> ExitCode {
+fn serve(config: Config, file: Option<&Path>) -> ExitCode {
     logging::init(config.log_format);
+    start::announce(&config, file);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -379,7 +382,8 @@ async fn say_in_time(text: String) -> io::Result<()> {
 
 /// One clear line, and the exit code.
 fn fail(code: u8, error: &dyn Display) -> ExitCode {
-    logging::say(&format!("error: {error}\n"));
+    let line = format!("error: {error}");
+    logging::say(&format!("{}\n", words::shown(&line)));
     ExitCode::from(code)
 }
 

@@ -97,6 +97,16 @@ impl Config {
         Self::from_layers(flags, std::env::vars_os(), &candidates)
     }
 
+    /// The file that [`Config::load`] reads, if there is one.
+    #[must_use]
+    pub fn file_of(flags: &Overrides) -> Option<PathBuf> {
+        let candidates = FILES.iter().map(PathBuf::from);
+        flags
+            .config
+            .clone()
+            .or_else(|| candidates.into_iter().find(|file| file.exists()))
+    }
+
     /// The configuration of these flags, this environment, and, unless the flags name a file, the
     /// first of these files that exists.
     ///

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod logging;
 pub mod metrics;
+mod plain;
 mod sink;
 
 pub use metrics::{Kind, Limit, Listener, Metrics, Outcome};

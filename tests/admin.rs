@@ -27,6 +27,37 @@ const MIB: usize = 1 << 20;
 /// What a command sends with what changes something.
 const ADMIN: (&str, &str) = ("x-roadstead-admin", "1");
 
+/// It said \"ok\" while it was going away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_that_drains_says_so() {
+    let registry = FakeRegistry::start().await;
+    let blob = Blob::noise(7, 300_000);
+    registry.put_blob("library/app", &blob);
+    let gate = registry.gate(&blob.digest);
+    gate.release(100_000);
+    let mirror = MirrorBuilder::of(&registry)
+        .with(|config| config.server.drain_timeout = Duration::from_mins(1))
+        .start()
+        .await;
+    let path = format!("/v2/library/app/blobs/{}", blob.digest);
+    let mut reader = mirror.open(&path).await;
+    reader.exactly(1000).await;
+    assert_eq!(get(&mirror, "/api/v1/status").await["health"], "ok");
+    let admin = mirror.admin;
+    let stopping = tokio::spawn(mirror.stop());
+    let deadline = tokio::time::Instant::now() + common::WAIT_MAX;
+    while admin.get("/readyz").await.status != 503 {
+        assert!(tokio::time::Instant::now() < deadline, "it never drains");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let status = admin.get("/api/v1/status").await.text();
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["health"], "draining");
+    gate.open();
+    reader.assert_rest_equals(&blob.bytes[1000..]).await;
+    common::within("the end", stopping).await.unwrap();
+}
+
 /// A question to the admin API and its answer.
 async fn ask(mirror: &Mirror, method: Method, path: &str) -> (u16, Value) {
     let answer: Answer = mirror.admin.ask(method, path, &[ADMIN]).await;

@@ -12,6 +12,8 @@
 mod common;
 #[path = "shutdown/process.rs"]
 mod process;
+#[path = "commands/shown.rs"]
+mod shown;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -186,7 +188,7 @@ async fn a_server_is_told_what_to_remove_and_pin() {
         "error: docker.io/library/nginx:1.27 is pinned; unpin it first"
     );
     assert!(
-        told[1].starts_with("error: docker.io/library/none:latest is not in the cache; pull it"),
+        told[1].starts_with("error: docker.io/library/none:latest is not in the cache, so there is nothing to remove"),
         "{told:?}"
     );
     assert_eq!(told[2], "error: 2 of 3 failed");

@@ -254,3 +254,73 @@ async fn a_slow_upstream_is_waited_for_when_there_is_nothing_else() {
         .assert_bytes(200, &image.manifest.bytes);
     slowly.await.unwrap();
 }
+
+/// Nobody asked for it, and a dockerd that is logged in to Docker Hub sends it all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authorization_that_nobody_asked_for_is_ignored() {
+    let registry = FakeRegistry::start().await;
+    let image = images::image(81, &[10_000], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &image);
+    let mirror = Mirror::of(&registry).await;
+    let huge = format!("Bearer {}", "x".repeat(20_000));
+    let values = [
+        "Basic dXNlcjpwYXNzd29yZA==",
+        "Basic not base64",
+        "Basic",
+        "Bearer expired.token.here",
+        &huge,
+        "Negotiate YII",
+        "nonsense",
+        "",
+    ];
+    let digest = &image.manifest.digest;
+    let paths = [
+        "/v2/".to_owned(),
+        "/v2".to_owned(),
+        "/v2/team/app/manifests/v1".to_owned(),
+        format!("/v2/team/app/manifests/{digest}"),
+        format!("/v2/team/app/blobs/{}", image.layers[0].digest),
+        "/v2/team/app/tags/list".to_owned(),
+        "/v2/_catalog".to_owned(),
+    ];
+    for value in values {
+        for path in &paths {
+            for method in [Method::GET, Method::HEAD] {
+                let headers = [("authorization", value)];
+                let answer = mirror.client.ask(method.clone(), path, &headers).await;
+                assert_eq!(answer.status, 200, "{method} {path} with {value:.20}");
+                assert_eq!(answer.header("www-authenticate"), "");
+            }
+        }
+    }
+    // Nor is it anybody's business upstream.
+    for record in registry.counters().records {
+        assert_eq!(record.header("authorization"), "", "{record:?}");
+    }
+}
+
+/// Who is told nothing more than "bad gateway" does not know whom to ask.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_says_which_upstream_and_why() {
+    let registry = FakeRegistry::start().await;
+    let mirror = Mirror::of(&registry).await;
+    let told = async |tag: &str| {
+        let answer = mirror.get(&format!("/v2/team/app/manifests/{tag}")).await;
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let message = body["errors"][0]["message"].as_str().unwrap().to_owned();
+        (answer.status, message)
+    };
+    registry.fault(Rule::all(Kind::Manifest), Fault::Status(500));
+    let (status, message) = told("a").await;
+    assert_eq!(status, 502);
+    assert!(
+        message.starts_with("docker.io: ") && message.ends_with("it answered status 500"),
+        "{message}"
+    );
+    registry.heal();
+    registry.go_down().await;
+    let (status, message) = told("b").await;
+    assert_eq!(status, 502);
+    assert!(message.starts_with("docker.io: "), "{message}");
+    assert!(!message.contains("127.0.0.1"), "{message}");
+}

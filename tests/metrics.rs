@@ -64,11 +64,29 @@ async fn the_contracts_names_exist_from_the_start() {
         "roadstead_cache_max_bytes",
         "roadstead_cache_blobs",
         "roadstead_evicted_bytes_total",
+        "roadstead_build_info",
+        "process_resident_memory_bytes",
+        "process_cpu_seconds_total",
+        "process_open_fds",
+        "process_start_time_seconds",
     ];
     let samples = world.mirror.metrics().await;
     for name in names {
         assert!(samples.has(name), "{name}");
     }
+    // What never moved is not there by the hundred, but the counters are, from zero.
+    assert!(!samples.has("roadstead_first_byte_seconds_bucket"));
+    let zero = [
+        ("kind", "blob"),
+        ("upstream", "docker.io"),
+        ("outcome", "limited"),
+    ];
+    let found = samples.0.iter().any(|sample| {
+        let has =
+            |(name, value): &(&str, &str)| sample.labels.get(*name).is_some_and(|it| it == value);
+        sample.name == "roadstead_requests_total" && zero.iter().all(has)
+    });
+    assert!(found, "counters of an upstream begin at zero");
     world.pull().await;
     let samples = world.mirror.metrics().await;
     for name in [

@@ -12,6 +12,8 @@ use super::reach::Purpose;
 pub enum Command {
     /// Show how the mirror is: sizes, hits, upstreams, transfers
     Status(Status),
+    /// Say on one line whether the mirror takes requests; exit 1 if it does not answer, or drains
+    Health(Health),
     /// List images: tags, digests, platforms, sizes, last use
     Ls(List),
     /// Show what upstreams and repositories take, alone and shared
@@ -49,6 +51,13 @@ pub struct Common {
 /// `status`.
 #[derive(Clone, Debug, Args)]
 pub struct Status {
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+/// `health`.
+#[derive(Clone, Debug, Args)]
+pub struct Health {
     #[command(flatten)]
     pub(super) common: Common,
 }
@@ -135,6 +144,7 @@ impl Command {
     pub fn common(&self) -> &Common {
         match self {
             Self::Status(it) => &it.common,
+            Self::Health(it) => &it.common,
             Self::Ls(it) => &it.common,
             Self::Du(it) => &it.common,
             Self::Inspect(it) => &it.common,
@@ -148,7 +158,9 @@ impl Command {
     /// What it needs the cache for.
     pub(super) fn purpose(&self) -> Purpose {
         let changes = match self {
-            Self::Status(_) | Self::Ls(_) | Self::Du(_) | Self::Inspect(_) => false,
+            Self::Status(_) | Self::Health(_) | Self::Ls(_) | Self::Du(_) | Self::Inspect(_) => {
+                false
+            }
             Self::Rm(it) => !it.dry_run,
             Self::Gc(it) => !it.dry_run,
             Self::Pin(it) => !it.images.is_empty(),
@@ -168,7 +180,7 @@ impl Command {
             Self::Rm(it) => &it.images,
             Self::Pin(it) => &it.images,
             Self::Unpin(it) => &it.images,
-            Self::Status(_) | Self::Ls(_) | Self::Du(_) | Self::Gc(_) => &[],
+            Self::Status(_) | Self::Health(_) | Self::Ls(_) | Self::Du(_) | Self::Gc(_) => &[],
         }
     }
 }

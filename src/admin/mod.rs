@@ -5,12 +5,14 @@
 //! | `arguments` | the command lines |
 //! | `reach` | finds the server, or opens the directory |
 //! | `look` | `status`, `ls`, `du` |
+//! | `health` | `health` |
 //! | `tree` | `inspect` |
 //! | `change` | `rm`, `gc`, `pin`, `unpin` |
 //! | `screen` | tables, sizes, ages, JSON |
 
 mod arguments;
 mod change;
+mod health;
 mod look;
 pub mod reach;
 mod screen;
@@ -61,6 +63,10 @@ pub async fn run(
         ImageName::parse(image)
             .map_err(|why| CommandError::Usage(format!("image {image:?}: {why}")))?;
     }
+    if let Command::Health(_) = command {
+        // Without a server there is none that could be well, whatever is in its directory.
+        return Ok(health::health(place, screen).await?);
+    }
     let reached = place.reach(command.purpose()).await?;
     let done = match command {
         Command::Status(_) => look::status(&reached, screen).await.map_err(Into::into),
@@ -72,9 +78,11 @@ pub async fn run(
         Command::Pin(it) if it.images.is_empty() => {
             change::pins(&reached, screen).await.map_err(Into::into)
         }
-        Command::Inspect(_) | Command::Rm(_) | Command::Pin(_) | Command::Unpin(_) => {
-            each(command, &reached, screen, warn).await
-        }
+        Command::Inspect(_)
+        | Command::Rm(_)
+        | Command::Pin(_)
+        | Command::Unpin(_)
+        | Command::Health(_) => each(command, &reached, screen, warn).await,
     };
     reached.close().await;
     done
@@ -98,7 +106,11 @@ async fn each(
             Command::Rm(it) => change::remove(reached, it, image, screen).await,
             Command::Pin(_) => change::pin(reached, image, screen).await,
             Command::Unpin(_) => change::unpin(reached, image, screen).await,
-            Command::Status(_) | Command::Ls(_) | Command::Du(_) | Command::Gc(_) => Ok(()),
+            Command::Status(_)
+            | Command::Health(_)
+            | Command::Ls(_)
+            | Command::Du(_)
+            | Command::Gc(_) => Ok(()),
         };
         match done {
             Ok(()) => {}

@@ -25,6 +25,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use super::screen::clean;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::mirror::{Mirror, Parts};
@@ -352,7 +353,9 @@ fn refusal(status: StatusCode, body: &[u8]) -> ReachError {
     let told = serde_json::from_slice(body).map(|told: Told| told.error);
     ReachError::Refused {
         status: status.as_u16(),
-        message: told.unwrap_or_else(|_| format!("the server answered {status}")),
+        message: told
+            .map(|told| clean(&told))
+            .unwrap_or_else(|_| format!("the server answered {status}")),
     }
 }
 

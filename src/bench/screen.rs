@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::failure::Group;
 use super::figures::{Range, Spread, float};
 use super::report::{Measured, Ratios, Report};
-use crate::words::{plural, size};
+use crate::words::{self, plural, size};
 
 /// How a run is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,14 +65,14 @@ pub(super) fn title(target: usize, number: usize, warmup: usize, rounds: usize) 
 pub(super) fn show(report: &Report, output: Output) {
     let text = match output {
         Output::Human => text(report),
-        Output::Json => match serde_json::to_string(report) {
+        Output::Json => match words::json(report) {
             Ok(json) => json + "\n",
             Err(_) => return,
         },
         Output::Silent => return,
     };
     // Whoever reads our output may have gone; the exit code says it too.
-    io::stdout().write_all(text.as_bytes()).ok();
+    io::stdout().write_all(words::shown(&text).as_bytes()).ok();
 }
 
 /// The report for people.
@@ -290,8 +290,8 @@ fn errors(letter: char, target: &Measured) -> Vec<String> {
     {
         lines.push(format!("  {pulls} × {what}: {why}"));
         // A registry's words might move the cursor.
-        let clean = |text: &String| text.replace(char::is_control, " ");
-        lines.extend(examples.iter().map(|text| format!("      {}", clean(text))));
+        let clean = |text: &String| format!("      {}", words::harmless(text));
+        lines.extend(examples.iter().map(clean));
     }
     lines
 }

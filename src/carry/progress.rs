@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::words;
+
 /// How it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -57,7 +59,7 @@ impl Reporter {
     /// What is being done.
     pub(super) fn doing(&self, what: String) {
         if let Some(bar) = &self.bar {
-            bar.set_message(what);
+            bar.set_message(words::harmless(&what).into_owned());
         }
     }
 
@@ -65,14 +67,14 @@ impl Reporter {
     pub(super) fn line(&self, text: &str) {
         self.show(|| {
             // Whoever reads our output may have gone; the exit code says it too.
-            writeln!(io::stdout(), "{text}").ok();
+            writeln!(io::stdout(), "{}", words::harmless(text)).ok();
         });
     }
 
     /// Something that the user should know.
     pub(super) fn note(&self, text: &str) {
         self.show(|| {
-            writeln!(io::stderr(), "{text}").ok();
+            writeln!(io::stderr(), "{}", words::harmless(text)).ok();
         });
     }
 

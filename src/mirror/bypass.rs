@@ -165,6 +165,11 @@ impl Seldom {
 }
 
 impl Passage {
+    /// How long upstream's answer may be waited for.
+    pub(super) fn patience(&self) -> Duration {
+        self.answer_by.saturating_duration_since(Instant::now())
+    }
+
     /// Begins to pass `range` (everything when `None`).
     pub(super) fn open(self, range: Option<Range<u64>>) -> Pass {
         let handed = Handed::nothing(range);

@@ -86,8 +86,8 @@ use crate::oci::{Digest, Directory, Tag, UpstreamName};
 pub use crate::store::Windows;
 use crate::store::{Link, Store};
 use crate::telemetry::{Limit, Metrics};
-pub use crate::upstream::{ClientId, OnBehalf};
-use crate::upstream::{FetchError, Pseudonym, Upstream};
+pub use crate::upstream::{ClientId, FetchError, OnBehalf};
+use crate::upstream::{Pseudonym, Upstream};
 
 /// Manifests kept in memory, in bytes, with what is known of them.
 const HOT_MANIFEST_BYTES: u64 = 64 * 1024 * 1024;

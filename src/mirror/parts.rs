@@ -1,6 +1,7 @@
 //! Several parts of a blob in one answer, read one after the other.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::answer::{BlobReader, Content};
 use crate::oci::Part;
@@ -24,6 +25,15 @@ impl PartReaders {
             content,
             ahead: VecDeque::new(),
             rest: parts.into_iter(),
+        }
+    }
+
+    /// How long it is worth waiting for the first bytes before the head is sent.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        match &self.content {
+            Content::Stored(..) | Content::Filling(_) => Duration::ZERO,
+            Content::Passing(passage) => passage.patience(),
         }
     }
 

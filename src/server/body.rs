@@ -108,6 +108,7 @@ impl ByteStream {
         metrics: &Metrics,
         buffers: Option<Buffers>,
     ) -> Self {
+        let patience = body.patience().max(FIRST_CHUNK_WAIT_MAX);
         let source = stream::try_unfold(
             (body, buffers, 0_u64),
             |(mut body, buffers, given)| async move {
@@ -124,7 +125,10 @@ impl ByteStream {
                 Ok(Some((bytes, (body, buffers, given))))
             },
         );
-        Self::new(source.boxed(), length, metrics)
+        Self {
+            patience,
+            ..Self::new(source.boxed(), length, metrics)
+        }
     }
 
     /// Gives pieces that are one frame of HTTP/2 each, in one record of TLS.

@@ -87,6 +87,7 @@ impl Handler {
                     let refused = self.restraint.refuse(limit, &exchange, &self.metrics);
                     Box::pin(refused).await;
                 }
+                let refusal = refusal.about(exchange.upstream());
                 refusal.log(&mut exchange);
                 refusal.into_reply()
             }

@@ -51,6 +51,7 @@ mod late_flush;
 mod limits;
 mod listener;
 mod multipart;
+mod reason;
 mod reply;
 mod respond;
 mod restraint;

@@ -5,6 +5,7 @@ use crate::oci::Part;
 use bytes::Bytes;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
+use std::time::Duration;
 
 /// Parts from this size on are sent by the kernel, where that is possible: smaller ones are cheaper to copy.
 const WINDOWS_FROM_BYTES: u64 = 32 * 1024;
@@ -100,6 +101,11 @@ impl Multipart {
     /// How much is read at once, from now on, where it has to be read.
     pub(super) fn set_piece_max(&mut self, bytes: usize) {
         self.piece_max = Some(bytes);
+    }
+
+    /// How long it is worth waiting for the first bytes.
+    pub(super) fn patience(&self) -> Duration {
+        self.readers.patience()
     }
 
     /// The next bytes; `None` at the clean end. A part's head comes only when its first bytes are there: so a blob

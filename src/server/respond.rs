@@ -4,11 +4,12 @@
 
 use super::access_log::{Chain, Exchange};
 use super::body::{BodyError, Content};
+use super::reason::{self, Whose};
 use super::reply::{self, Reply};
 use crate::mirror::MirrorError;
 use crate::oci::directory::ResolveError;
 use crate::oci::route::RouteError;
-use crate::oci::{ErrorCode, error};
+use crate::oci::{ErrorCode, UpstreamName, error};
 use crate::telemetry::{Limit, Outcome};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -32,6 +33,8 @@ pub(super) struct Refusal {
     extra: Extra,
     found: Found,
     limit: Option<Limit>,
+    /// Whether it is an upstream that failed or refused, and in harmless words why, if there are any.
+    whose: Whose,
     /// For the log only.
     cause: Option<String>,
 }
@@ -73,6 +76,7 @@ impl Refusal {
             extra: Extra::Nothing,
             found: Found::Forwarded(None),
             limit: None,
+            whose: Whose::Ours,
             cause: Some(Chain(cause).to_string()),
         }
     }
@@ -86,6 +90,7 @@ impl Refusal {
             extra: Extra::Nothing,
             found: Found::Remembered,
             limit: None,
+            whose: Whose::Ours,
             cause: None,
         }
     }
@@ -99,6 +104,7 @@ impl Refusal {
             extra: Extra::RetryAfter(RETRY_AFTER_BUSY),
             found: Found::Remembered,
             limit: None,
+            whose: Whose::Ours,
             cause: None,
         }
     }
@@ -112,6 +118,7 @@ impl Refusal {
             extra: Extra::Total(total),
             found: Found::As(found),
             limit: None,
+            whose: Whose::Ours,
             cause: None,
         }
     }
@@ -119,6 +126,18 @@ impl Refusal {
     /// The limit of ours that the client has met.
     pub(super) fn limit(&self) -> Option<Limit> {
         self.limit
+    }
+
+    /// Says which upstream it was, and why, as far as that is nobody's secret.
+    pub(super) fn about(mut self, upstream: Option<&UpstreamName>) -> Self {
+        if let (Whose::Upstream(why), Some(upstream)) = (&self.whose, upstream) {
+            let message = match why {
+                Some(why) => format!("{upstream}: {}: {why}", self.message),
+                None => format!("{upstream}: {}", self.message),
+            };
+            self.message = message.into();
+        }
+        self
     }
 
     /// Tells the request's log lines why.
@@ -246,6 +265,10 @@ impl From<MirrorError> for Refusal {
         };
         let mut refusal = Self::new(status, code, message, &error);
         refusal.found = found;
+        refusal.whose = reason::of(&error);
+        if let E::Busy(what) = error {
+            refusal.message = format!("{message}: {what}").into();
+        }
         if let E::RateLimited { retry_after } = error {
             refusal.extra = Extra::RetryAfter(retry_after.unwrap_or(RETRY_AFTER_LIMITED));
         } else if let E::Limited(limit) = error {
@@ -316,12 +339,15 @@ impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::Mirror(error) => error.into(),
-            BodyError::Short { .. } | BodyError::Long | BodyError::Late => Self::new(
-                StatusCode::BAD_GATEWAY,
-                ErrorCode::Unknown,
-                phrase::SIZE,
-                &error,
-            ),
+            BodyError::Short { .. } | BodyError::Long | BodyError::Late => Self {
+                whose: Whose::Upstream(None),
+                ..Self::new(
+                    StatusCode::BAD_GATEWAY,
+                    ErrorCode::Unknown,
+                    phrase::SIZE,
+                    &error,
+                )
+            },
         }
     }
 }

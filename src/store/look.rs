@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::disk::Disk;
-use super::evict::Victim;
+use super::evict::{Ledger, Victim};
 use super::fs::Lock;
 use super::health::Health;
 use super::work::{Kind, Task};
-use super::{Config, FillKey, OpenError, Store, fs};
+use super::{Config, FillKey, OpenError, Space, Store, fs};
 use crate::clock::{Clock, Timestamp};
 use crate::oci::Digest;
 use crate::telemetry::Metrics;
@@ -32,6 +32,8 @@ pub struct Figures {
     pub index: u64,
     /// What the file system has free, if it says.
     pub free: Option<u64>,
+    /// What it has in all.
+    pub disk: Option<u64>,
 }
 
 /// What is known of a stored blob.
@@ -83,11 +85,10 @@ impl Store {
     /// What the store takes now. Asks the operating system: not for async code.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        let free = fs::space(&self.inner.layout.index_path()).ok();
-        self.figures_with(free.map(|space| space.free))
+        self.figures_with(fs::space(&self.inner.layout.index_path()).ok())
     }
 
-    fn figures_with(&self, free: Option<u64>) -> Figures {
+    fn figures_with(&self, space: Option<Space>) -> Figures {
         let bounds = &self.inner.bounds;
         let index = bounds.index_bytes();
         // What a look for files has reserved for those it may find is taken by nothing yet.
@@ -102,7 +103,8 @@ impl Store {
             pinned: ledger.kept_bytes(),
             reserved: held.saturating_sub(blob_bytes),
             index,
-            free,
+            free: space.map(|space| space.free),
+            disk: space.map(|space| space.total),
         }
     }
 
@@ -110,9 +112,8 @@ impl Store {
     pub async fn figures_async(&self) -> Figures {
         let task = Task::new("see how full the disk is");
         let path = self.inner.layout.index_path();
-        let free = self.work().run(Kind::Index, task, move || fs::space(&path));
-        let free = free.await.flatten().ok();
-        self.figures_with(free.map(|space| space.free))
+        let space = self.work().run(Kind::Index, task, move || fs::space(&path));
+        self.figures_with(space.await.flatten().ok())
     }
 
     /// Notes the media type of a stored manifest that the index does not know.
@@ -129,7 +130,7 @@ impl Store {
             size: entry.size,
             used: entry.used,
             uses: entry.uses,
-            open: entry.pins > 0,
+            open: ledger.is_open(digest),
             pinned: ledger.keeps(digest),
         })
     }
@@ -155,6 +156,12 @@ impl Store {
         self.left_off().get(key).copied()
     }
 
+    /// What would come of removing a blob now.
+    #[must_use]
+    pub fn would_remove(&self, digest: &Digest) -> Removal {
+        removal(&self.ledger(), digest)
+    }
+
     /// Removes a stored blob, unless somebody reads it or it belongs to a pinned image.
     pub async fn remove(&self, digest: &Digest) -> Removal {
         let (store, digest) = (self.clone(), *digest);
@@ -169,11 +176,9 @@ impl Store {
         let _files = self.files();
         let size = {
             let mut ledger = self.ledger();
-            match ledger.entry(digest) {
-                None => return Removal::Absent,
-                Some(_) if ledger.is_open(digest) => return Removal::Open,
-                Some(_) if ledger.keeps(digest) => return Removal::Pinned,
-                Some(_) => ledger.forget(digest).unwrap_or(0),
+            match removal(&ledger, digest) {
+                Removal::Removed(_) => ledger.forget(digest).unwrap_or(0),
+                stays => return stays,
             }
         };
         let victim = Victim {
@@ -186,6 +191,16 @@ impl Store {
             Some(_) => Removal::Open,
             None => Removal::Removed(size),
         }
+    }
+}
+
+/// What comes of removing a blob. One that is expected to be read in a moment is read by nobody.
+fn removal(ledger: &Ledger, digest: &Digest) -> Removal {
+    match ledger.entry(digest) {
+        None => Removal::Absent,
+        Some(_) if ledger.is_open(digest) => Removal::Open,
+        Some(_) if ledger.keeps(digest) => Removal::Pinned,
+        Some(entry) => Removal::Removed(entry.size),
     }
 }
 

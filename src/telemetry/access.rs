@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::logging::LogFormat;
+use crate::words;
 
 /// The target of access lines.
 pub const TARGET: &str = "roadstead::access";
@@ -119,9 +120,7 @@ impl AccessLine<'_> {
                 Value::Plain(text) => quote(line, text),
                 Value::Text(text) if is_harmless(text) => quote(line, text),
                 // Text always has a JSON form.
-                Value::Text(text) => {
-                    line.push_str(&serde_json::to_string(text).unwrap_or_default());
-                }
+                Value::Text(text) => line.push_str(&words::json(&text).unwrap_or_default()),
                 Value::Number(number) => line.push_str(itoa::Buffer::new().format(number)),
                 Value::Milliseconds(wait) => milliseconds(line, wait),
             }
@@ -273,6 +272,28 @@ mod tests {
              method=GET path=\"/v2/\\\"x\\\"\\n/blobs\" upstream=docker.io reference=v1 status=404 outcome=\"error\" \
              bytes=7 ttfb_ms=1.050 total_ms=12.000 ended=\"complete\" cause=\"back\\\\slash\" user_agent=\"docker/1\"\n"
         );
+    }
+
+    /// A path may have any character that UTF-8 has.
+    #[test]
+    fn what_clients_say_gives_no_commands() {
+        let nasty = "/v2/\u{202e}x\u{9b}31m\u{200b}\u{1b}[2J\nforged";
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let line = AccessLine {
+                path: nasty,
+                user_agent: Some(nasty),
+                ..LINE
+            };
+            let mut whole = String::new();
+            line.render(format, UNIX_EPOCH, |line| {
+                whole.push_str(std::str::from_utf8(line).unwrap());
+            });
+            assert!(!whole.trim_end().contains(words::is_odd), "{whole:?}");
+            if format == LogFormat::Json {
+                let back: serde_json::Value = serde_json::from_str(&whole).unwrap();
+                assert_eq!(back["path"], nasty);
+            }
+        }
     }
 
     #[test]

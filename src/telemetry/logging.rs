@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::access::{self, AccessLine};
+use super::plain::Plain;
 use super::sink::Sink;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -142,13 +143,16 @@ fn start(format: LogFormat, default: &str) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     let is_for_people = format == LogFormat::Text && std::io::stderr().is_terminal();
     let Some(sink) = sink(format) else {
-        let started = builder.with_writer(std::io::stderr).finish().try_init();
+        let writer = Plain::new(std::io::stderr, format);
+        let started = builder.with_writer(writer).finish().try_init();
         if started.is_ok() {
             tracing::warn!("no thread for the log: whoever logs waits for standard error");
         }
         return;
     };
-    let builder = builder.with_writer(sink).with_ansi(is_for_people);
+    let builder = builder
+        .with_writer(Plain::new(sink, format))
+        .with_ansi(is_for_people);
     let result = match format {
         LogFormat::Text => builder.finish().try_init(),
         // Fields beside the message and the level, where log collectors look for them.

@@ -5,6 +5,7 @@ mod disk;
 mod labels;
 mod limits;
 mod log;
+mod process;
 mod scrub;
 mod set;
 mod totals;
@@ -17,9 +18,9 @@ pub use labels::{EvictReason, Kind, Outcome};
 use limits::Limits;
 pub use limits::{Limit, Listener};
 use log::Log;
-use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 use scrub::Scrub;
-use set::{NO_LABELS, Set};
+use set::{FirstBytes, NO_LABELS, Set};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
@@ -45,7 +46,7 @@ struct Inner {
     upstream_requests: IntCounterVec,
     fills_in_flight: IntGauge,
     readers_in_flight: IntGauge,
-    first_byte: ByKind<ByOutcome<Histogram>>,
+    first_byte: FirstBytes,
     cache_bytes: IntGauge,
     cache_max_bytes: IntGauge,
     cache_blobs: IntGauge,
@@ -103,6 +104,14 @@ impl Metrics {
             &["reason"],
         );
         let evicted = |reason: EvictReason| evicted.with_label_values(&[reason.label()]);
+        let build = set.gauges(
+            "roadstead_build_info",
+            "1; its labels say what runs.",
+            &["version", "commit"],
+        );
+        build
+            .with_label_values(&[crate::VERSION, crate::COMMIT])
+            .set(1);
         let trouble = Trouble::new(&set);
         let gauge = |name, help| set.gauges(name, help, &[]).with_label_values(&NO_LABELS);
         let upstreams = upstreams
@@ -161,7 +170,7 @@ impl Metrics {
 
     /// Time from the request's arrival to its first body byte (or its head when it has no body).
     pub fn first_byte(&self, kind: Kind, outcome: Outcome, seconds: f64) {
-        self.inner.first_byte.of(kind).of(outcome).observe(seconds);
+        self.inner.first_byte.of(kind, outcome).observe(seconds);
     }
 
     /// Body bytes were handed to a client.
@@ -245,14 +254,26 @@ impl Metrics {
                 String::new()
             }
         };
-        for (name, help) in trouble::SHOWN_EMPTY.into_iter().chain([scrub::COMPLETED]) {
+        let gauges = trouble::SHOWN_EMPTY.into_iter().chain([scrub::COMPLETED]);
+        let gauges = gauges.map(|(name, help)| (name, help, "gauge"));
+        let (name, help) = set::FIRST_BYTE;
+        for (name, help, kind) in gauges.chain([(name, help, "histogram")]) {
             if !families.iter().any(|family| family.name() == name) {
                 let lines = [
-                    "# HELP ", name, " ", help, "\n", "# TYPE ", name, " gauge\n",
+                    "# HELP ",
+                    name,
+                    " ",
+                    help,
+                    "\n# TYPE ",
+                    name,
+                    " ",
+                    kind,
+                    "\n",
                 ];
                 text.extend(lines);
             }
         }
+        process::render(&mut text);
         text
     }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Output;
 use crate::mirror::{Fault, Finding, VerifyProgress, VerifySummary};
-use crate::words::{plural, size};
+use crate::words::{self, harmless, plural, size};
 
 /// Shows a run.
 pub(super) struct Reporter {
@@ -36,7 +36,7 @@ impl Reporter {
 
     pub(super) fn note(&self, text: &str) {
         if self.output != Output::Silent {
-            writeln!(io::stderr(), "{text}").ok();
+            writeln!(io::stderr(), "{}", words::shown(text)).ok();
         }
     }
 
@@ -79,22 +79,23 @@ fn words(finding: &Finding) -> String {
         Fault::Unknown => "unknown",
     };
     let mut text = fault.to_owned();
+    let images = finding.images.join(", ");
     // Writing to a String cannot fail.
     match &finding.digest {
         Some(digest) => {
-            write!(text, "  {digest}: {}", finding.why).ok();
+            write!(text, "  {digest}: {}", harmless(&finding.why)).ok();
             if !finding.images.is_empty() {
-                write!(text, "\n    needed by {}", finding.images.join(", ")).ok();
+                write!(text, "\n    needed by {}", harmless(&images)).ok();
             }
         }
         None => {
-            write!(text, "  {}: {}", finding.images.join(", "), finding.why).ok();
+            write!(text, "  {}: {}", harmless(&images), harmless(&finding.why)).ok();
         }
     }
     match (finding.repaired, &finding.unrepaired) {
         (Some(true), _) => text.push_str("\n    repaired"),
         (Some(false), Some(why)) => {
-            write!(text, "\n    NOT repaired: {why}").ok();
+            write!(text, "\n    NOT repaired: {}", harmless(why)).ok();
         }
         (Some(false), None) => text.push_str("\n    NOT repaired"),
         (None, _) => {}
@@ -119,14 +120,14 @@ fn summary_line(summary: &VerifySummary) -> String {
 }
 
 fn say_json(value: &impl Serialize) {
-    if let Ok(line) = serde_json::to_string(value) {
+    if let Ok(line) = words::json(value) {
         say(&line);
     }
 }
 
 fn say(line: &str) {
     // Whoever reads our output may have gone; the exit code says it too.
-    writeln!(io::stdout(), "{line}").ok();
+    writeln!(io::stdout(), "{}", words::shown(line)).ok();
 }
 
 const BAR: &str = "[{bar:40}] {decimal_bytes:>9}/{decimal_total_bytes:9} {decimal_bytes_per_sec:>12}  {msg} blobs";

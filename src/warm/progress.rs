@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::report::{Count, ImageReport, Summary};
 use crate::oci::ImageName;
-use crate::words::{plural, size};
+use crate::words::{self, plural, size};
 
 /// How a run is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +168,8 @@ fn show_image(report: &ImageReport) {
     for missing in &report.missing {
         // Whoever reads our output may have gone; the exit code says it too.
         let (image, what, why) = (&report.image, &missing.what, &missing.why);
-        writeln!(io::stderr(), "missing: {image}: {what}: {why}").ok();
+        let line = format!("missing: {image}: {what}: {why}");
+        writeln!(io::stderr(), "{}", words::harmless(&line)).ok();
     }
 }
 
@@ -217,14 +218,14 @@ struct Labelled<'a> {
 }
 
 fn say_json(value: &impl Serialize) {
-    if let Ok(line) = serde_json::to_string(value) {
+    if let Ok(line) = words::json(value) {
         say(&line);
     }
 }
 
 fn say(line: &str) {
     // As above.
-    writeln!(io::stdout(), "{line}").ok();
+    writeln!(io::stdout(), "{}", words::harmless(line)).ok();
 }
 
 /// The end of a long name says more than its beginning.

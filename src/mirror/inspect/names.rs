@@ -111,6 +111,14 @@ fn is_below(repository: &str, path: &str) -> bool {
     below(path) || path.strip_prefix("library/").is_some_and(below)
 }
 
+/// The upstream that a text names where an image is wanted: `docker.io` is read as Docker Hub's image of that name.
+pub(super) fn upstream_named(text: &str) -> Option<UpstreamName> {
+    match Filter::parse(text) {
+        Ok(Filter::Upstream(upstream)) => Some(upstream),
+        Ok(Filter::All | Filter::Path { .. } | Filter::Image(_)) | Err(_) => None,
+    }
+}
+
 /// An image's repository and reference.
 pub(super) fn parse_image(text: &str) -> Result<(Source, Reference), InspectError> {
     let name = ImageName::parse(text)

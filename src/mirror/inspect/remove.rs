@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{InspectError, full_name, names, tree};
+use super::{InspectError, full_name, names};
 use crate::mirror::{Inner, Mirror, Source};
 use crate::oci::{Digest, Reference, Tag};
 use crate::store::{LinkEntry, Removal};
@@ -45,6 +45,18 @@ pub struct Kept {
     pub pinned_blobs: u64,
 }
 
+/// That there is nothing to remove, and how to find what was meant.
+fn nothing_to_remove(name: &str, image: &str) -> InspectError {
+    let meant = match names::upstream_named(name) {
+        Some(upstream) => format!(
+            "{upstream} is a registry, and no image {image} is in the cache: name an image, or one of its repositories with --all"
+        ),
+        None => format!("{image} is not in the cache, so there is nothing to remove"),
+    };
+    let list = names::upstream_named(name).map_or_else(String::new, |name| format!(" {name}"));
+    InspectError::NotFound(format!("{meant}; roadstead ls{list} lists what there is"))
+}
+
 impl Mirror {
     /// Removes an image, or with `all` the repository that it is in. With `dry_run` it is only said what
     /// would go.
@@ -73,7 +85,7 @@ impl Mirror {
         }
         let roots = inner.roots(&source, &reference).await;
         if roots.is_empty() {
-            return Err(tree::not_known(&image));
+            return Err(nothing_to_remove(name, &image));
         }
         let tags = match &reference {
             Reference::Tag(tag) => vec![tag.clone()],
@@ -203,12 +215,7 @@ impl Inner {
                 self.store.settle_index().await;
             }
             let removal = if removed.dry_run {
-                match self.store.held(digest) {
-                    None => Removal::Absent,
-                    Some(held) if held.open => Removal::Open,
-                    Some(held) if held.pinned => Removal::Pinned,
-                    Some(held) => Removal::Removed(held.size),
-                }
+                self.store.would_remove(digest)
             } else {
                 self.hot.invalidate(digest);
                 self.store.remove(digest).await
@@ -276,7 +283,8 @@ impl Inner {
         }
         if !found {
             return Err(InspectError::NotFound(format!(
-                "nothing of {image} is in the cache"
+                "nothing of {image} is in the cache, so there is nothing to remove; roadstead ls {} lists what there is",
+                source.upstream
             )));
         }
         if !dry_run {

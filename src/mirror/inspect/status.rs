@@ -160,14 +160,14 @@ impl Mirror {
             .fold(Totals::default(), Totals::plus);
         let now = inner.clock.now();
         Ok(Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::VERSION.to_owned(),
             running,
             started_at: running.then_some(When(inner.started)),
             uptime_seconds: running.then(|| now.since(inner.started).as_secs()),
             health: match ready {
                 Readiness::Ready => "ok".to_owned(),
                 Readiness::Degraded(why) => format!("degraded: {why}"),
-                Readiness::Stopping => "shutting down".to_owned(),
+                Readiness::Stopping => "draining".to_owned(),
             },
             cache: CacheStatus::of(figures, running),
             traffic: Traffic::of(sum),

@@ -7,12 +7,14 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 
 use super::super::admin_answer::flag;
 use crate::mirror::Mirror;
 use crate::mirror::inspect::{Filter, InspectError};
 use crate::oci::UpstreamName;
+use crate::words;
 
 /// What all paths of the API begin with.
 pub(super) const PREFIX: &str = "/api/";
@@ -21,6 +23,9 @@ pub(super) const PREFIX: &str = "/api/";
 const REPOSITORIES_DEFAULT: usize = 1000;
 const REPOSITORIES_MAX: usize = 100_000;
 
+/// What `status` and `/readyz` say while requests under way are finished and no new connection is taken.
+pub(super) const DRAINING: &str = "draining";
+
 /// Answers the questions of the admin API: those of the listener, and those of a command that has opened
 /// the store itself.
 #[derive(Clone, Debug)]
@@ -28,6 +33,8 @@ pub struct AdminApi {
     mirror: Mirror,
     /// Whether clients are served.
     running: bool,
+    /// Cancelled when the drain begins.
+    stop: CancellationToken,
 }
 
 /// An answer or a refusal, and its status.
@@ -39,10 +46,11 @@ struct Refusal(StatusCode, String);
 impl AdminApi {
     /// For a server.
     #[must_use]
-    pub(super) fn of_server(mirror: Mirror) -> Self {
+    pub(super) fn of_server(mirror: Mirror, stop: CancellationToken) -> Self {
         Self {
             mirror,
             running: true,
+            stop,
         }
     }
 
@@ -52,6 +60,7 @@ impl AdminApi {
         Self {
             mirror,
             running: false,
+            stop: CancellationToken::new(),
         }
     }
 
@@ -105,7 +114,11 @@ impl AdminApi {
 
     async fn status(&self, query: Query) -> Answer {
         query.end()?;
-        json(&self.mirror.status(self.running).await?)
+        let mut status = self.mirror.status(self.running).await?;
+        if self.stop.is_cancelled() {
+            DRAINING.clone_into(&mut status.health);
+        }
+        json(&status)
     }
 
     async fn images(&self, mut query: Query) -> Answer {
@@ -231,7 +244,8 @@ fn bad(why: String) -> Refusal {
 }
 
 fn json(value: &impl Serialize) -> Answer {
-    let body = serde_json::to_vec(value);
+    // People read it on terminals.
+    let body = words::json(value);
     let failed =
         |error: serde_json::Error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
     body.map(Bytes::from).map_err(failed)
@@ -239,5 +253,6 @@ fn json(value: &impl Serialize) -> Answer {
 
 /// The body of a refusal.
 pub(super) fn error_body(why: &str) -> Bytes {
-    serde_json::json!({ "error": why }).to_string().into()
+    let body = serde_json::json!({ "error": why }).to_string();
+    words::escaped(&body).into_owned().into()
 }

@@ -37,7 +37,7 @@ impl Admin {
     /// A listener's answers.
     pub(super) fn new(mirror: Mirror, metrics: Metrics, stop: CancellationToken) -> Self {
         Self {
-            api: AdminApi::of_server(mirror.clone()),
+            api: AdminApi::of_server(mirror.clone(), stop.clone()),
             mirror,
             metrics,
             stop,

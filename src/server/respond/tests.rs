@@ -95,6 +95,36 @@ fn cache_status_says_what_upstream_said() {
 }
 
 #[test]
+fn a_failure_names_the_upstream_and_the_reason() {
+    let told = |error: MirrorError| {
+        let upstream = UpstreamName::parse("ghcr.io").unwrap();
+        let reply = Refusal::from(error).about(Some(&upstream)).into_reply();
+        let Content::Full(body) = &reply.content else {
+            panic!("an error without a body");
+        };
+        let envelope: serde_json::Value = serde_json::from_slice(body).unwrap();
+        envelope["errors"][0]["message"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let refused = FetchError::Connect("10.0.0.9:443: Connection refused (os error 111)".to_owned());
+    assert_eq!(
+        told(MirrorError::Upstream(refused)),
+        "ghcr.io: upstream cannot be reached, or failed: connection refused"
+    );
+    assert_eq!(
+        told(MirrorError::Timeout(FetchError::Timeout("an endpoint"))),
+        "ghcr.io: upstream did not answer in time: timed out waiting for an endpoint"
+    );
+    assert_eq!(
+        told(MirrorError::Busy("too many blobs are being fetched")),
+        "this mirror is too busy: too many blobs are being fetched"
+    );
+    assert_eq!(told(MirrorError::Store("x".to_owned())), phrase::STORE);
+}
+
+#[test]
 fn causes_stay_inside() {
     let error = MirrorError::Store("disk full at /secret/path".to_owned());
     let Content::Full(body) = Refusal::from(error).into_reply().content else {

@@ -1,10 +1,12 @@
 //! Families are registered as they are made.
 
+use std::sync::OnceLock;
+
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
-use super::labels::{ByKind, ByOutcome};
+use super::labels::{ByKind, ByOutcome, Kind, Outcome};
 
 /// Seconds to the first byte: from a hit in memory (well under a millisecond) to containerd's limit
 /// for a response's head, 30 s.
@@ -13,6 +15,28 @@ const FIRST_BYTE_BUCKETS: [f64; 15] = [
 ];
 /// What has no labels.
 pub(super) const NO_LABELS: [&str; 0] = [];
+
+/// The family of times to the first byte: without a sample until something was answered.
+pub(super) const FIRST_BYTE: (&str, &str) = (
+    "roadstead_first_byte_seconds",
+    "Time from a request's arrival to the first byte of its answer's body.",
+);
+
+/// Times to the first byte. Each has two dozen series, and most kinds of answers are never given: those that were not
+/// are not shown.
+#[derive(Debug)]
+pub(super) struct FirstBytes {
+    family: HistogramVec,
+    used: ByKind<ByOutcome<OnceLock<Histogram>>>,
+}
+
+impl FirstBytes {
+    pub(super) fn of(&self, kind: Kind, outcome: Outcome) -> &Histogram {
+        let labels = [kind.label(), outcome.label()];
+        let used = self.used.of(kind).of(outcome);
+        used.get_or_init(|| self.family.with_label_values(&labels))
+    }
+}
 
 /// Registers metrics as it makes them.
 pub(super) struct Set(pub(super) Registry);
@@ -40,17 +64,15 @@ impl Set {
         gauges
     }
 
-    pub(super) fn first_byte(&self) -> ByKind<ByOutcome<Histogram>> {
-        let options = HistogramOpts::new(
-            "roadstead_first_byte_seconds",
-            "Time from a request's arrival to the first byte of its answer's body.",
-        )
-        .buckets(FIRST_BYTE_BUCKETS.to_vec());
-        let histograms = HistogramVec::new(options, &["kind", "outcome"]).expect("a valid name");
-        self.register(Box::new(histograms.clone()));
-        ByKind::new(|kind| {
-            ByOutcome::new(|outcome| histograms.with_label_values(&[kind.label(), outcome.label()]))
-        })
+    pub(super) fn first_byte(&self) -> FirstBytes {
+        let options =
+            HistogramOpts::new(FIRST_BYTE.0, FIRST_BYTE.1).buckets(FIRST_BYTE_BUCKETS.to_vec());
+        let family = HistogramVec::new(options, &["kind", "outcome"]).expect("a valid name");
+        self.register(Box::new(family.clone()));
+        FirstBytes {
+            family,
+            used: ByKind::new(|_| ByOutcome::new(|_| OnceLock::new())),
+        }
     }
 
     fn register(&self, collector: Box<dyn prometheus::core::Collector>) {

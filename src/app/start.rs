@@ -1,0 +1,141 @@
+//! What the log says of a start: what runs, with what, and what of that is likely not meant.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::store::{Amount, Store};
+use crate::upstream;
+use crate::words::size;
+use crate::{COMMIT, VERSION};
+
+/// Says what is about to start. `file`: the configuration's, if there is one.
+pub fn announce(config: &Config, file: Option<&Path>) {
+    let names: Vec<&str> = config.upstreams.iter().map(|it| it.name.as_str()).collect();
+    let file = file.map(|file| file.display().to_string());
+    tracing::info!(
+        version = VERSION,
+        commit = COMMIT,
+        configuration = file.as_deref().unwrap_or("built-in defaults"),
+        cache_dir = %config.cache.dir.display(),
+        max_size = %Shown(config.cache.max_size),
+        upstreams = names.join(","),
+        "starting"
+    );
+}
+
+/// What is remembered of a configuration to tell when all is open.
+#[derive(Debug)]
+pub(super) struct Start {
+    dir: PathBuf,
+    max_size: Amount,
+    address: SocketAddr,
+    admin: SocketAddr,
+    /// Upstreams that roadstead has a login for.
+    with_login: Vec<String>,
+}
+
+impl Start {
+    pub(super) fn of(config: &Config, address: SocketAddr, admin: SocketAddr) -> Self {
+        let with_login = config.upstreams.iter().filter(|it| has_login(it));
+        Self {
+            dir: config.cache.dir.clone(),
+            max_size: config.cache.max_size,
+            address,
+            admin,
+            with_login: with_login.map(|it| it.name.to_string()).collect(),
+        }
+    }
+
+    /// Says what the cache has, and warns.
+    pub(super) async fn tell(&self, store: &Store) {
+        let figures = store.figures_async().await;
+        tracing::info!(
+            dir = %self.dir.display(), blobs = figures.blobs, used = size(figures.used),
+            max_size = size(figures.max), free = figures.free.map(size),
+            "the cache is open"
+        );
+        for warning in self.warnings(figures.disk) {
+            tracing::warn!("{warning}");
+        }
+    }
+
+    /// What is likely not meant; `disk`: how large the file system is, if it says.
+    fn warnings(&self, disk: Option<u64>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.admin.ip().is_loopback() {
+            warnings.push(format!(
+                "the admin listener {} is open to other machines: whoever reaches it sees what is pulled and can remove it. Listen on 127.0.0.1, or let only operators and Prometheus reach it",
+                self.admin
+            ));
+        }
+        if !self.with_login.is_empty() && !self.address.ip().is_loopback() {
+            warnings.push(format!(
+                "there are logins for {}, and the listener {} is open to other machines: whoever reaches it can pull what these logins may. Let only those reach it who may have that",
+                self.with_login.join(", "),
+                self.address
+            ));
+        }
+        if let (Amount::Bytes(max), Some(disk)) = (self.max_size, disk)
+            && max > disk
+        {
+            warnings.push(format!(
+                "cache.max_size ({}) is more than the file system of {} has in all ({}): the disk is full before the cache is. Lower it, or say \"80%\"",
+                size(max),
+                self.dir.display(),
+                size(disk)
+            ));
+        }
+        warnings
+    }
+}
+
+fn has_login(upstream: &upstream::Config) -> bool {
+    let own = |endpoint: &upstream::EndpointConfig| {
+        let logins = endpoint.logins.as_ref().is_some_and(|it| !it.is_empty());
+        logins || !endpoint.headers.is_empty() || endpoint.client_certificate.is_some()
+    };
+    !upstream.logins.is_empty() || upstream.endpoints.iter().any(own)
+}
+
+/// An amount, for people.
+struct Shown(Amount);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Amount::Bytes(bytes) => f.write_str(&size(bytes)),
+            Amount::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_likely_not_meant_is_said() {
+        let start = |address: &str, admin: &str, max: u64, logins: &[&str]| Start {
+            dir: "/cache".into(),
+            max_size: Amount::Bytes(max),
+            address: address.parse().unwrap(),
+            admin: admin.parse().unwrap(),
+            with_login: logins.iter().map(ToString::to_string).collect(),
+        };
+        let own = start("127.0.0.1:5000", "[::1]:5001", 10, &["ghcr.io"]);
+        assert_eq!(own.warnings(Some(10)), [""; 0]);
+        let quiet = start("0.0.0.0:5000", "127.0.0.1:5001", 10, &[]);
+        assert_eq!(quiet.warnings(None), [""; 0]);
+        let open = start("0.0.0.0:5000", "10.0.0.1:5001", 11, &["ghcr.io", "quay.io"]);
+        let warnings = open.warnings(Some(10));
+        assert_eq!(warnings.len(), 3);
+        assert!(warnings[0].contains("admin listener 10.0.0.1:5001 is open"));
+        assert!(
+            warnings[1].contains("logins for ghcr.io, quay.io")
+                && warnings[1].contains("0.0.0.0:5000")
+        );
+        assert!(warnings[2].contains("cache.max_size (11 B)") && warnings[2].contains("/cache"));
+    }
+}
