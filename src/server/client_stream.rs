@@ -123,12 +123,11 @@ impl<T> ClientStream<T> {
             return;
         };
         let rest = PREFACE.get(so_far..).unwrap_or_default();
-        let (came, rest_of_came) = came.split_at(came.len().min(rest.len()));
+        let came = came.get(..rest.len()).unwrap_or(came);
         self.preface = rest.starts_with(came).then_some(so_far + came.len());
-        if self.preface == Some(PREFACE.len()) || !rest_of_came.is_empty() {
-            if self.preface.take().is_some() {
-                self.watch.speaks_http2();
-            }
+        if self.preface == Some(PREFACE.len()) {
+            self.preface = None;
+            self.watch.speaks_http2();
         }
     }
 }

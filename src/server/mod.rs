@@ -25,6 +25,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
@@ -244,7 +245,7 @@ async fn serve_clients(
             let (tls, handler) = (tls.clone(), Arc::clone(&handler));
             tasks.spawn(async move {
                 let watch = Arc::clone(&seat.watch);
-                let served = serve_client(stop, stream, client, &watch, tls, handler);
+                let served = pin!(serve_client(stop, stream, client, &watch, tls, handler));
                 watch.run(served).await;
                 drop::<Seat>(seat);
             });
@@ -320,7 +321,8 @@ async fn serve_admin(
             let watch = Arc::clone(&seat.watch);
             let stream = ClientStream::new(stream, Arc::clone(&watch));
             let flush = connection::flushed;
-            let served = connection::serve(stop, stream, flush, Arc::clone(&watch), service);
+            let counts = Arc::clone(&watch);
+            let served = pin!(connection::serve(stop, stream, flush, counts, service));
             watch.run(served).await;
             drop::<Seat>(seat);
         });

@@ -15,7 +15,7 @@ use seen::{FlowSeen, Seen};
 pub(super) use seen::{Phase, Standing, Why};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -205,8 +205,7 @@ impl Watch {
     }
 
     /// Runs the connection until it is over or is told to go.
-    pub(super) async fn run(&self, connection: impl Future<Output = ()>) {
-        let mut connection = pin!(connection);
+    pub(super) async fn run(&self, mut connection: Pin<&mut impl Future<Output = ()>>) {
         poll_fn(|context: &mut Context<'_>| {
             self.task.register(context.waker());
             if self.order.load(Ordering::Acquire) == GO {
@@ -237,7 +236,7 @@ impl Watch {
         seen.note(now, phase, mark, is_blocked);
         seen.rate
             .note(now, written, is_blocked, limits.body_min_rate);
-        seen.are_flows_slow = flows.are_slow;
+        seen.are_flows_slow = flows.count > 0 && flows.slow == flows.count;
         let withdrawn = self.withdrawn.load(Ordering::Relaxed);
         if seen.withdraws_too_much(now, withdrawn) {
             self.go();
@@ -280,8 +279,6 @@ impl Watch {
 
     fn look_at_flows(&self, now: Instant, limits: &Limits, is_pressed: bool) -> Flows {
         let mut found = Flows::default();
-        let mut slow = 0;
-        let mut waiting = 0;
         locked(&self.flows).retain_mut(|(flow, seen)| {
             if !is_kept(flow) {
                 return false;
@@ -293,8 +290,8 @@ impl Watch {
             found.are_under_way |= flow.is_under_way();
             let stalled = waits && seen.stood(now) >= limits.body_stall_timeout;
             let is_slow = waits && seen.rate.is_slow();
-            waiting += 1;
-            slow += usize::from(is_slow);
+            found.count += 1;
+            found.slow += usize::from(is_slow);
             if flow.is_live() {
                 if stalled || (is_slow && is_pressed) {
                     flow.give_up();
@@ -309,7 +306,6 @@ impl Watch {
             }
             true
         });
-        found.are_slow = waiting > 0 && slow == waiting;
         found
     }
 
@@ -355,8 +351,9 @@ impl Watch {
 struct Flows {
     are_running: bool,
     are_under_way: bool,
-    /// All that there are, and there are some.
-    are_slow: bool,
+    /// Those that there are, and those of them that are too slow.
+    count: usize,
+    slow: usize,
     /// The last bytes of finished requests that their client does not take.
     have_stuck_ends: bool,
     ended: Option<(Why, usize)>,
