@@ -186,20 +186,19 @@ fn wanted(query: &[(String, String)]) -> Option<&str> {
 
 /// Whether upstream says, or said a moment ago, that there is no such repository.
 fn says_no_name(error: &MirrorError) -> bool {
-    match error {
-        MirrorError::Remembered(said) => says_no_name(said),
-        error => matches!(error, MirrorError::NameUnknown),
+    if let MirrorError::Remembered(said) = error {
+        return says_no_name(said);
     }
+    matches!(error, MirrorError::NameUnknown)
 }
 
 /// Whether upstream says, in one of the ways in which registries do, that it has no such API.
 fn has_no_api(error: &MirrorError) -> bool {
-    match error {
-        MirrorError::Upstream(FetchError::Status(status)) => {
-            matches!(status, 400 | 405 | 406 | 501)
-        }
-        error => error.is_unknown(),
-    }
+    let refused = matches!(
+        error,
+        MirrorError::Upstream(FetchError::Status(400 | 405 | 406 | 501))
+    );
+    refused || error.is_unknown()
 }
 
 /// The tag that stands for the referrers of a digest.

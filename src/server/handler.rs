@@ -192,15 +192,15 @@ impl Handler {
         };
         // An answer that the client did not list is served all the same, as registries do: it may
         // well understand it, and 406 is nothing that any client handles.
-        let answer = match self.mirror.manifest_at_hand(source, reference, class) {
-            Some(answer) => answer,
-            None => {
-                let accept = match reference {
-                    Reference::Tag(_) => Accept::from_headers(accepted(headers)),
-                    Reference::Digest(_) => Accept::of_digest(accepted(headers)),
-                };
-                self.mirror.manifest(source, reference, accept).await?
-            }
+        let at_hand = self.mirror.manifest_at_hand(source, reference, class);
+        let answer = if let Some(answer) = at_hand {
+            answer
+        } else {
+            let accept = match reference {
+                Reference::Tag(_) => Accept::from_headers(accepted(headers)),
+                Reference::Digest(_) => Accept::of_digest(accepted(headers)),
+            };
+            self.mirror.manifest(source, reference, accept).await?
         };
         exchange.found(&answer.digest);
         Ok(Reply::manifest(headers, answer, by_digest))

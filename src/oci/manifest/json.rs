@@ -31,6 +31,10 @@ pub(super) struct Document {
 /// What tells kinds apart, however its name is written: Go's decoder, with which most clients read
 /// manifests, compares names without case.
 #[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent findings, none of which excludes another"
+)]
 struct Found {
     /// A list of manifests that is not empty.
     manifests: bool,

@@ -233,7 +233,7 @@ fn what_can_be_read_in_two_ways_is_refused() {
         format!(r#"{{"schemaVersion":1,"fsLayers":[{layer}],"layers":[{layer}]}}"#),
         format!(r#"{{"MANIFESTS":[{entry}],"layers":[{layer}]}}"#),
         format!(r#"{{"manife\u017fts":[{entry}],"layers":[{layer}]}}"#),
-        format!(r#"{{"manifests":[1],"layers":[2]}}"#),
+        r#"{"manifests":[1],"layers":[2]}"#.to_owned(),
         format!(
             r#"{{"mediaType":"{}","mediaType":"{}","layers":[{layer}]}}"#,
             media::OCI_INDEX,
