@@ -100,7 +100,7 @@ fn an_index_that_can_be_opened_and_not_read_is_begun_anew() {
     let dir = tempfile::tempdir().unwrap();
     let layout = layout(dir.path());
     let index = Index::open(&layout).unwrap();
-    for n in 0..6_000_u32 {
+    for n in 0..4_000_u32 {
         index.change(Table::Links, n.to_be_bytes().to_vec(), Some(vec![1; 4000]));
     }
     assert!(index.flush());
