@@ -115,6 +115,10 @@ pub(super) struct Answer {
 }
 
 /// The body of a success, as it was wanted.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each answer, and it is soon taken apart"
+)]
 pub(super) enum Body {
     Nothing,
     Whole(Bytes),
