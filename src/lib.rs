@@ -65,9 +65,3 @@ pub mod upstream;
 pub mod verify;
 pub mod warm;
 pub mod words;
-
-/// The version.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// The commit it was built from; `unknown` where that could not be told.
-pub const COMMIT: &str = env!("BUILD_COMMIT");

@@ -9,6 +9,12 @@ use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+/// The version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit that this was built from; `unknown` where that could not be told.
+pub const COMMIT: &str = env!("BUILD_COMMIT");
+
 /// What stands for a character that is not shown.
 const INSTEAD: char = '\u{fffd}';
 

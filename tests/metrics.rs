@@ -281,6 +281,16 @@ async fn what_a_client_asks_wrongly_is_no_error() {
         assert_eq!(after - before, 1, "{status} is {outcome}");
         registry.heal();
     }
+    assert_outcomes(&mirror).await;
+    let status = mirror.admin.get("/api/v1/status").await.text();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let traffic = &status["traffic"];
+    assert_eq!(traffic["not_found"], 4);
+    assert_eq!(traffic["refused"], 4);
+    assert_eq!(traffic["errors"], 1);
+}
+
+async fn assert_outcomes(mirror: &Mirror) {
     for (kind, outcome, count) in [
         ("manifest", "not_found", 2),
         ("manifest", "denied", 2),
@@ -291,17 +301,11 @@ async fn what_a_client_asks_wrongly_is_no_error() {
         ("blob", "error", 0),
     ] {
         assert_eq!(
-            outcomes(&mirror, kind, outcome).await,
+            outcomes(mirror, kind, outcome).await,
             count,
             "{kind} {outcome}"
         );
     }
-    let status = mirror.admin.get("/api/v1/status").await.text();
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    let traffic = &status["traffic"];
-    assert_eq!(traffic["not_found"], 4);
-    assert_eq!(traffic["refused"], 4);
-    assert_eq!(traffic["errors"], 1);
 }
 
 async fn outcomes(mirror: &Mirror, kind: &str, outcome: &str) -> u64 {

@@ -20,7 +20,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("oci", &[]),
     ("clock", &[]),
-    ("telemetry", &[]),
+    ("telemetry", &["words"]),
     ("words", &[]),
     ("store", &["oci", "clock", "telemetry"]),
     ("upstream", &["oci", "clock", "telemetry"]),
@@ -28,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "mirror",
         &["store", "upstream", "oci", "clock", "telemetry"],
     ),
-    ("server", &["mirror", "oci", "clock", "telemetry"]),
+    ("server", &["mirror", "oci", "clock", "telemetry", "words"]),
     (
         "config",
         &[
@@ -52,6 +52,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "oci",
             "clock",
             "telemetry",
+            "words",
         ],
     ),
     // It is a client: nothing of the server's, but the way to dial.
@@ -95,6 +96,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "clock",
             "telemetry",
             "oci",
+            "words",
         ],
     ),
 ];

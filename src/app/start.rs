@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::store::{Amount, Store};
 use crate::upstream;
-use crate::words::size;
-use crate::{COMMIT, VERSION};
+use crate::words::{COMMIT, VERSION, size};
 
 /// Says what is about to start. `file`: the configuration's, if there is one.
 pub fn announce(config: &Config, file: Option<&Path>) {

@@ -104,14 +104,7 @@ impl Metrics {
             &["reason"],
         );
         let evicted = |reason: EvictReason| evicted.with_label_values(&[reason.label()]);
-        let build = set.gauges(
-            "roadstead_build_info",
-            "1; its labels say what runs.",
-            &["version", "commit"],
-        );
-        build
-            .with_label_values(&[crate::VERSION, crate::COMMIT])
-            .set(1);
+        process::build_info(&set);
         let trouble = Trouble::new(&set);
         let gauge = |name, help| set.gauges(name, help, &[]).with_label_values(&NO_LABELS);
         let upstreams = upstreams

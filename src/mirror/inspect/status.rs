@@ -160,7 +160,7 @@ impl Mirror {
             .fold(Totals::default(), Totals::plus);
         let now = inner.clock.now();
         Ok(Status {
-            version: crate::VERSION.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             running,
             started_at: running.then_some(When(inner.started)),
             uptime_seconds: running.then(|| now.since(inner.started).as_secs()),

@@ -5,8 +5,23 @@ use std::fs;
 
 use rustix::process::{Resource, getrlimit};
 
+use super::Set;
+use crate::words;
+
 /// A name, its type and help, and what it is now.
 type Family = (&'static str, &'static str, &'static str, f64);
+
+/// Registers what says which build runs.
+pub(super) fn build_info(set: &Set) {
+    let build = set.gauges(
+        "roadstead_build_info",
+        "1; its labels say what runs.",
+        &["version", "commit"],
+    );
+    build
+        .with_label_values(&[words::VERSION, words::COMMIT])
+        .set(1);
+}
 
 /// The families as text; nothing where the system does not say (elsewhere than on Linux).
 pub(super) fn render(text: &mut String) {

@@ -139,6 +139,21 @@ fn names_types_and_labels_are_those_of_the_contract() {
     assert_eq!(found, expected);
 }
 
+/// The contract's outcomes.
+const OUTCOMES: [&str; 11] = [
+    "hit",
+    "miss",
+    "collapsed",
+    "stale",
+    "partial",
+    "bypass",
+    "not_found",
+    "denied",
+    "limited",
+    "rejected",
+    "error",
+];
+
 #[test]
 fn every_label_value_is_from_a_closed_set() {
     let metrics = metrics();
@@ -154,8 +169,8 @@ fn every_label_value_is_from_a_closed_set() {
     }
     let set = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect();
     let expected = BTreeMap::from([
-        ("commit".to_owned(), set(&[crate::COMMIT])),
-        ("version".to_owned(), set(&[crate::VERSION])),
+        ("commit".to_owned(), set(&[crate::words::COMMIT])),
+        ("version".to_owned(), set(&[crate::words::VERSION])),
         ("endpoint".to_owned(), set(&["mirror.example:8443"])),
         (
             "kind".to_owned(),
@@ -181,22 +196,7 @@ fn every_label_value_is_from_a_closed_set() {
             "op".to_owned(),
             DiskOp::ALL.map(|op| op.label().to_owned()).into(),
         ),
-        (
-            "outcome".to_owned(),
-            set(&[
-                "hit",
-                "miss",
-                "collapsed",
-                "stale",
-                "partial",
-                "bypass",
-                "not_found",
-                "denied",
-                "limited",
-                "rejected",
-                "error",
-            ]),
-        ),
+        ("outcome".to_owned(), set(&OUTCOMES)),
         (
             "reason".to_owned(),
             set(&["size", "damaged", "removed", "age"]),
