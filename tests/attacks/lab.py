@@ -200,27 +200,26 @@ class Mirror:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-async def get(port, path, headers=None, method="GET", source="127.0.0.1", timeout=60, body_max=None):
+async def get(port, path, headers=None, method="GET", source="127.0.0.1", timeout=60):
     """One request on a connection of its own: (status, headers, body, clean ending)."""
-    return await asyncio.wait_for(one(port, path, headers or {}, method, source, body_max), timeout)
+    return await asyncio.wait_for(one(port, path, headers or {}, method, source), timeout)
 
 
-async def one(port, path, headers, method, source, body_max):
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+async def one(port, path, headers, method, source):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0), limit=1 << 20)
     try:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         writer.write(f"{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{lines}\r\n".encode())
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         fields = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
-        body = b""
+        parts = []
         clean = True
         try:
             while chunk := await reader.read(1 << 20):
-                body += chunk
-                if body_max and len(body) >= body_max:
-                    break
+                parts.append(chunk)
         except OSError:
             clean = False
+        body = b"".join(parts)
         length = fields.get("content-length")
         if method != "HEAD" and length is not None and len(body) != int(length):
             clean = False

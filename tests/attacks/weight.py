@@ -57,7 +57,9 @@ async def types(binary):
     good, mirror = await one(binary)
     try:
         for number in range(50):
-            good.add("team/app", f"t{number}", typed(number, 4_000_000), {})
+            body = typed(number, 4_000_000)
+            good.add("team/app", f"t{number}", body, {})
+            good.types[digest(body)] = "application/json"
         rss = mirror.rss()
         for number in range(50):
             await get(mirror.port, f"/v2/team/app/manifests/t{number}")
@@ -71,7 +73,9 @@ async def index(binary):
     good, mirror = await one(binary, 'max_size = "150MB"\n')
     try:
         for number in range(24):
-            good.add("team/app", f"t{number}", typed(number, 4_000_000), {})
+            body = typed(number, 4_000_000)
+            good.add("team/app", f"t{number}", body, {})
+            good.types[digest(body)] = "application/json"
         manifest, blobs = image(2 << 20)
         good.add("team/app", "good", manifest, blobs)
         for number in range(24):
@@ -247,13 +251,15 @@ async def b8(binary):
                 folder, cache = mirror.folder, mirror.cache
                 mirror = await asyncio.to_thread(Mirror, binary, {"a.test": good.port}, "", cache)
             read, cpu, right = mirror.read_bytes(), mirror.cpu(), 0
-            for number in range(16):
-                if number % 4 == 0:
-                    await get(mirror.port, f"/v2/{repository}/manifests/wrong")
-                status, fields, body, _ = await get(mirror.port, f"/v2/{repository}/blobs/{layer}", {"range": f"bytes={number}-{number}"}, method)
-                right += body == data[number : number + 1] if method == "GET" else fields.get("content-length") in (str(len(data)), "1")
+            for number in range(4):
+                await get(mirror.port, f"/v2/{repository}/manifests/wrong")
+                at = range(number * 4, number * 4 + 4)
+                path = f"/v2/{repository}/blobs/{layer}"
+                answers = await asyncio.gather(*(get(mirror.port, path, {"range": f"bytes={it}-{it}"}, method) for it in at))
+                for it, (_, fields, body, _) in zip(at, answers):
+                    right += body == data[it : it + 1] if method == "GET" else fields.get("content-length") in (str(len(data)), "1")
             read, cpu = (mirror.read_bytes() - read) / 1e6, mirror.cpu() - cpu
-            rows.append((form, f"16 requests: {read:.0f} MB read, {cpu:.2f} CPU-s, {right} right", cpu < 0.3 and right == 16))
+            rows.append((form, f"16 requests: {read:.0f} MB read, {cpu:.2f} CPU-s, {right} right", read < 10 and cpu < 0.3 and right == 16))
         finally:
             mirror.close()
     return rows
