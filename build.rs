@@ -1,6 +1,11 @@
 //! Says which commit is built: `BUILD_COMMIT` in the environment, or what git says, or `unknown`, as of an archive of
 //! the sources.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a build script is told what to do by its environment"
+)]
+
 use std::path::Path;
 use std::process::Command;
 
