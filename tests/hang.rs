@@ -180,7 +180,7 @@ async fn a_file_that_cannot_be_read_to_its_end_holds_up_nobody_else() {
     release.0.hang(&[DiskOp::Read], hex);
     let asking: Vec<_> = (0..40)
         .map(|_| {
-            let (client, path) = (mirror.client.clone(), path(hung));
+            let (client, path) = (mirror.client, path(hung));
             tokio::spawn(async move { client.get(&path).await })
         })
         .collect();

@@ -362,7 +362,7 @@ async fn large_answers_that_nobody_reads_are_few_and_small_ones_are_served_all_t
         let annotations = serde_json::json!({ "padding": padding });
         let index =
             serde_json::json!({"schemaVersion": 2, "manifests": [], "annotations": annotations});
-        images::Manifest::of(images::OCI_INDEX, &index)
+        Manifest::of(images::OCI_INDEX, &index)
     };
     let mut paths = Vec::new();
     for n in 0..READERS {

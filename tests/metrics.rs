@@ -229,7 +229,7 @@ async fn what_a_client_asks_wrongly_is_no_error() {
     let image = images::image(92, &[300_000], Dialect::Oci);
     registry.put_image("team/app", Some("v1"), &image);
     let mirror = MirrorBuilder::of(&registry)
-        .with(|config| config.tags.defaults.negative_ttl = Duration::from_secs(60))
+        .with(|config| config.tags.defaults.negative_ttl = Duration::from_mins(1))
         .start()
         .await;
     let blob = format!("/v2/team/app/blobs/{}", image.layers[0].digest);

@@ -298,7 +298,7 @@ async fn one_address_may_have_everything_while_nobody_else_waits() {
     let counts = statuses(&join_all(asked).await);
     assert_eq!(counts, BTreeMap::from([(200, 200)]));
     let metrics = mirror.metrics().await;
-    assert_eq!(metrics.sum("roadstead_limited_total", &[]), 0.0);
+    assert!(metrics.sum("roadstead_limited_total", &[]) < 1.0);
 }
 
 /// One client's transfers held all connections to an upstream for as long as they took.
@@ -330,7 +330,9 @@ async fn who_holds_all_connections_of_an_upstream_shares_them_when_others_come()
         .collect();
     let asked = async { join_all(paths.iter().map(|path| greedy.get(path))).await };
     let others = async {
-        gates.iter().for_each(|gate| gate.release(BYTES / 4));
+        for gate in &gates {
+            gate.release(BYTES / 4);
+        }
         registry
             .wait_for("four bodies", |seen| seen.records.len() >= 4)
             .await;

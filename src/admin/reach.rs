@@ -353,9 +353,10 @@ fn refusal(status: StatusCode, body: &[u8]) -> ReachError {
     let told = serde_json::from_slice(body).map(|told: Told| told.error);
     ReachError::Refused {
         status: status.as_u16(),
-        message: told
-            .map(|told| clean(&told))
-            .unwrap_or_else(|_| format!("the server answered {status}")),
+        message: told.map_or_else(
+            |_| format!("the server answered {status}"),
+            |told| clean(&told),
+        ),
     }
 }
 

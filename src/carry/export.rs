@@ -74,7 +74,7 @@ pub async fn export(job: &ExportJob) -> Result<Exported, CarryError> {
     let mut plan = Plan::new();
     let mut roots = Vec::new();
     for name in &job.images {
-        reporter.doing(name.to_string());
+        reporter.doing(&name.to_string());
         roots.push(look_at(&mirror, name, job, &mut plan, &reporter).await?);
     }
     reporter.expect(plan.values().map(|thing| thing.size).sum());
@@ -240,7 +240,7 @@ async fn write(
                 reporter.advance(size);
             }
             From::Image(name) => {
-                reporter.doing(name.to_string());
+                reporter.doing(&name.to_string());
                 mirror.blob(&name, &digest, &mut file, reporter).await?;
             }
         }

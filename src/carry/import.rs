@@ -83,7 +83,7 @@ pub async fn import(job: &ImportJob) -> Result<Vec<Put>, CarryError> {
     };
     let mut puts = Vec::new();
     for (name, image) in chosen {
-        run.reporter.doing(name.to_string());
+        run.reporter.doing(&name.to_string());
         let put = Box::pin(run.image(&name, image)).await;
         run.tell(&put);
         puts.push(put);

@@ -57,9 +57,9 @@ impl Reporter {
     }
 
     /// What is being done.
-    pub(super) fn doing(&self, what: String) {
+    pub(super) fn doing(&self, what: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_message(words::harmless(&what).into_owned());
+            bar.set_message(words::harmless(what).into_owned());
         }
     }
 

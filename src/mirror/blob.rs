@@ -94,7 +94,7 @@ impl Inner {
                         }
                         // It failed for whoever asked first, by another way or with too much else.
                         Err(Ended::Failed(error)) if error.is_the_askers_own() => {
-                            told = Some(error)
+                            told = Some(error);
                         }
                         // Its repository or upstream may have failed where ours would not.
                         Err(_) if for_whom != *source => {}

@@ -103,6 +103,10 @@ mod tests {
         Some(parts.into_iter().map(|part| part.range).collect())
     }
 
+    #[allow(
+        clippy::single_range_in_vec_init,
+        reason = "a part is a range, and there may be one"
+    )]
     #[test]
     fn parts_are_in_the_clients_order_and_those_that_overlap_are_one() {
         for (header, expected) in [

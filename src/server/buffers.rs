@@ -42,7 +42,9 @@ struct Weight {
 /// A piece with its weight.
 struct Weighed {
     bytes: Bytes,
-    _weight: Weight,
+    /// Counted until this is dropped.
+    #[expect(dead_code, reason = "held for its end alone")]
+    weight: Weight,
 }
 
 impl AsRef<[u8]> for Weighed {
@@ -63,8 +65,8 @@ impl Buffers {
 
     /// The same bytes, which count until the last of them is gone.
     pub(super) fn weigh(&self, bytes: Bytes) -> Bytes {
-        let _weight = self.weight(bytes.len());
-        Bytes::from_owner(Weighed { bytes, _weight })
+        let weight = self.weight(bytes.len());
+        Bytes::from_owner(Weighed { bytes, weight })
     }
 
     /// A request begins.

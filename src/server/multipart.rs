@@ -111,37 +111,35 @@ impl Multipart {
     /// The next bytes; `None` at the clean end. A part's head comes only when its first bytes are there: so a blob
     /// that cannot be had is an error before there is an answer.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, MirrorError> {
-        loop {
-            if let Some(taken) = self.taken.take() {
-                return Ok(Some(taken));
-            }
-            if let Some(reader) = &mut self.reader {
-                if let Some(bytes) = self.piece_max {
-                    reader.set_piece_max(bytes);
-                }
-                if let Some(bytes) = reader.next().await? {
-                    return Ok(Some(bytes));
-                }
-                self.reader = None;
-            }
-            let (Some(reader), Some(range)) = (self.readers.next_part(), self.ranges.next()) else {
-                let end = (!self.is_closed).then(|| Bytes::from(self.frame.end()));
-                self.is_closed = true;
-                return Ok(end);
-            };
-            let length = range.end.saturating_sub(range.start);
-            let mut reader = match self.windows.clone() {
-                Some(windows) if length >= WINDOWS_FROM_BYTES => reader.in_windows(windows),
-                Some(_) | None => reader,
-            };
+        if let Some(taken) = self.taken.take() {
+            return Ok(Some(taken));
+        }
+        if let Some(reader) = &mut self.reader {
             if let Some(bytes) = self.piece_max {
                 reader.set_piece_max(bytes);
             }
-            self.taken = reader.next().await?;
-            self.reader = Some(reader);
-            let head = self.frame.head(&range, std::mem::take(&mut self.is_first));
-            return Ok(Some(head.into()));
+            if let Some(bytes) = reader.next().await? {
+                return Ok(Some(bytes));
+            }
+            self.reader = None;
         }
+        let (Some(reader), Some(range)) = (self.readers.next_part(), self.ranges.next()) else {
+            let end = (!self.is_closed).then(|| Bytes::from(self.frame.end()));
+            self.is_closed = true;
+            return Ok(end);
+        };
+        let length = range.end.saturating_sub(range.start);
+        let mut reader = match self.windows.clone() {
+            Some(windows) if length >= WINDOWS_FROM_BYTES => reader.in_windows(windows),
+            Some(_) | None => reader,
+        };
+        if let Some(bytes) = self.piece_max {
+            reader.set_piece_max(bytes);
+        }
+        self.taken = reader.next().await?;
+        self.reader = Some(reader);
+        let head = self.frame.head(&range, std::mem::take(&mut self.is_first));
+        Ok(Some(head.into()))
     }
 }
 

@@ -218,12 +218,11 @@ impl From<MirrorError> for Refusal {
         use ErrorCode as Code;
         use MirrorError as E;
         use StatusCode as Status;
-        let (error, found) = match error {
-            E::Remembered(said) => (*said, Found::Remembered),
-            error => {
-                let found = Found::Forwarded(error.upstream_status());
-                (error, found)
-            }
+        let (error, found) = if let E::Remembered(said) = error {
+            (*said, Found::Remembered)
+        } else {
+            let found = Found::Forwarded(error.upstream_status());
+            (error, found)
         };
         let (status, code, message) = match &error {
             E::ManifestUnknown => (

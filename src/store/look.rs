@@ -178,7 +178,7 @@ impl Store {
             let mut ledger = self.ledger();
             match removal(&ledger, digest) {
                 Removal::Removed(_) => ledger.forget(digest).unwrap_or(0),
-                stays => return stays,
+                stays @ (Removal::Open | Removal::Pinned | Removal::Absent) => return stays,
             }
         };
         let victim = Victim {

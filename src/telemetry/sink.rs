@@ -234,7 +234,7 @@ mod tests {
         let (lines, dropped) = sink.next(&mut batch);
         assert_eq!(
             (lines + dropped, batch.len()),
-            (4001, lines as usize * 1000)
+            (4001, usize::try_from(lines).unwrap() * 1000)
         );
         assert!(sink.lock().bytes.is_empty());
     }

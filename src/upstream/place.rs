@@ -257,6 +257,7 @@ const NAT64_LOCAL: Network = Network {
 mod tests {
     use super::*;
 
+    #[allow(clippy::too_many_lines, reason = "it is a table")]
     #[test]
     fn every_spelling_of_an_inside_address_lies_inside() {
         let cases: &[(Place, &[&str])] = &[

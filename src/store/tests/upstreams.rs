@@ -1,5 +1,11 @@
 //! One blob on its way from two upstreams.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::similar_names,
+    reason = "a test owns its files and tasks; a fill has two sides"
+)]
+
 use super::*;
 use crate::oci::Repository;
 use crate::oci::directory::Source;

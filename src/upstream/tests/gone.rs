@@ -197,7 +197,7 @@ async fn a_server_that_only_takes_its_time_is_asked_once_on_a_new_connection() {
 enum Limit {
     /// GOAWAY, naming the last one; what comes after it is ignored (nginx's `keepalive_requests`).
     GoAway(usize),
-    /// The others are reset with REFUSED_STREAM.
+    /// The others are reset with `REFUSED_STREAM`.
     Refuse(usize),
 }
 

@@ -16,10 +16,11 @@ async fn list(upstream: &Upstream) -> Result<Vec<u8>, FetchError> {
 
 #[track_caller]
 fn assert_inside<T: std::fmt::Debug>(result: Result<T, FetchError>, where_to: &str) {
-    match result.unwrap_err() {
-        FetchError::Inside(what) => assert!(what.contains(where_to), "{what}"),
-        other => panic!("{other:?}"),
-    }
+    let error = result.unwrap_err();
+    let FetchError::Inside(what) = &error else {
+        panic!("{error:?}")
+    };
+    assert!(what.contains(where_to), "{what}");
 }
 
 #[tokio::test]

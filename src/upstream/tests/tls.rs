@@ -200,7 +200,7 @@ async fn a_server_s_own_certificate_in_the_ca_file_is_believed_from_it_alone() {
     };
     let ca = || IsCa::Ca(BasicConstraints::Unconstrained);
     for is_ca in [ca(), IsCa::ExplicitNoCa, IsCa::NoCa] {
-        let own = OfItself::new("127.0.0.1", is_ca.clone(), [2000, 2100]);
+        let own = OfItself::new("127.0.0.1", is_ca, [2000, 2100]);
         let server = serving(own.acceptor.clone()).await;
         pull(&with(&server.url(), &own.pem)).await.unwrap();
         // Among others, with comments, and lines as Windows ends them.
