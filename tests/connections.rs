@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::float_cmp,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "a test says what it expects by failing, and owns its files and tasks"

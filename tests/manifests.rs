@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::float_cmp,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "a test says what it expects by failing, and owns its files and tasks"
@@ -362,7 +363,7 @@ async fn large_answers_that_nobody_reads_are_few_and_small_ones_are_served_all_t
         let annotations = serde_json::json!({ "padding": padding });
         let index =
             serde_json::json!({"schemaVersion": 2, "manifests": [], "annotations": annotations});
-        Manifest::of(images::OCI_INDEX, &index)
+        Manifest::of(OCI_INDEX, &index)
     };
     let mut paths = Vec::new();
     for n in 0..READERS {
