@@ -98,11 +98,7 @@ impl Metrics {
             "Requests to upstreams, by HTTP status, or timeout, connect or error where there was none.",
             &["upstream", "kind", "status"],
         );
-        let evicted = set.counters(
-            "roadstead_evicted_bytes_total",
-            "Bytes evicted from the cache, to make room (size), because they were damaged, because an operator removed them, or because nobody used them (age).",
-            &["reason"],
-        );
+        let evicted = evicted_bytes(&set);
         let evicted = |reason: EvictReason| evicted.with_label_values(&[reason.label()]);
         process::build_info(&set);
         let trouble = Trouble::new(&set);
@@ -298,6 +294,14 @@ impl Upstream {
             limited_until: Mutex::new(None),
         }
     }
+}
+
+fn evicted_bytes(set: &Set) -> IntCounterVec {
+    set.counters(
+        "roadstead_evicted_bytes_total",
+        "Bytes evicted from the cache, to make room (size), because they were damaged, because an operator removed them, or because nobody used them (age).",
+        &["reason"],
+    )
 }
 
 /// An HTTP status, or what stands for one where there was none.
