@@ -174,10 +174,7 @@ impl Inner {
             | Verdict::Revalidate(record) => Some(record),
             Verdict::Absent => None,
         };
-        let old = match freshness::last_known(&records, class) {
-            Some(record) => self.named(source, record).await,
-            None => None,
-        };
+        let old = self.named_before(source, &records, class).await;
         let in_time = freshness::fallback(&records, class, &policy, now).is_some();
         let question = Question {
             source,
@@ -221,6 +218,17 @@ impl Inner {
             self.failed_tags.insert(key, LastFailure::Refused);
         }
         Err(error)
+    }
+
+    /// What the newest of these records names, fresh or not, if it is stored.
+    async fn named_before(
+        &self,
+        source: &Source,
+        records: &[TagRecord],
+        class: AcceptClass,
+    ) -> Option<Arc<Manifest>> {
+        self.named(source, freshness::last_known(records, class)?)
+            .await
     }
 
     /// Asks in a hurry who has an old answer, and once more with patience when that is none to the
