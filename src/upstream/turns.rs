@@ -323,7 +323,7 @@ impl State {
             return;
         };
         let mut clients = waiting.clients.iter();
-        waiting.limited = clients.all(|client| self.order.has_its_part(*client, max));
+        waiting.limited |= clients.all(|client| self.order.has_its_part(*client, max));
         // Who would be given it is somebody else, who looks as well.
         let mut clients = waiting.clients.iter();
         if !clients.any(|client| self.order.is_first(id, *client)) {
@@ -353,7 +353,7 @@ impl State {
 
     /// Why there was no turn for who has waited until the end.
     fn refusal(&self, id: u64) -> FetchError {
-        // As it was a moment ago: those who hold them may have come to their ends at the same time.
+        // As it was while it waited: by now those who hold them may have ended, or have been asked back.
         match self.waiting.get(&id) {
             Some(Waiting { limited: true, .. }) => FetchError::Limited,
             Some(_) | None => FetchError::Busy,

@@ -50,13 +50,15 @@ async fn one_answer_for_all_and_the_leader_may_leave() {
     let tasks = TaskTracker::new();
     let shares = shares();
     let (release, gate) = oneshot::channel();
-    let leader = tokio::time::timeout(
-        Duration::ZERO,
-        flights.run(1, runway(&tasks, &shares), move || async move {
-            gate.await.unwrap()
-        }),
-    );
-    assert!(leader.await.is_err(), "the leader hangs up");
+    let ask = move || async move {
+        sent();
+        gate.await.unwrap()
+    };
+    let mut leader = Box::pin(flights.run(1, runway(&tasks, &shares), ask));
+    assert!(futures_util::poll!(&mut leader).is_pending());
+    // The question is sent; then the leader hangs up.
+    tokio::task::yield_now().await;
+    drop(leader);
     let follower = flights.run(1, runway(&tasks, &shares), || async {
         unreachable!("it is under way")
     });
