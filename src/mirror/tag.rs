@@ -15,7 +15,7 @@ use super::{
     ANSWER_WAIT_MAX, Failure, Inner, MirrorError, Policy, Revalidate, Source, StaleOn, Ttl,
 };
 use crate::oci::manifest::{ChildKind, media};
-use crate::oci::{Accept, Reference, Tag};
+use crate::oci::{Accept, AcceptClass, Reference, Tag};
 use crate::store::{Link, Origin, TagRecord};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, OnBehalf, Patience};
