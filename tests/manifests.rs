@@ -356,7 +356,7 @@ async fn signed_schema_1_is_not_had_by_digest() {
 /// Whatever was asked for stayed in memory for as long as its client did not read it: forty clients held 301 MB.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_answers_that_nobody_reads_are_few_and_small_ones_are_served_all_the_while() {
-    const READERS: usize = 24;
+    const READERS: usize = 12;
     let registry = FakeRegistry::start().await;
     let large = |n: usize| {
         let padding = format!("{n:04}").repeat(1 << 20);
@@ -390,8 +390,6 @@ async fn large_answers_that_nobody_reads_are_few_and_small_ones_are_served_all_t
         .get(TAG)
         .await
         .assert_bytes(200, &image.manifest.bytes);
-    // What others read already is in memory, and costs nothing more.
-    assert_eq!(mirror.open(&paths[0]).await.status, 200);
     drop(held);
     let served = async {
         while mirror.get(&paths[READERS - 1]).await.status != 200 {
