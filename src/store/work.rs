@@ -404,13 +404,17 @@ mod tests {
         for n in 0..8 {
             let (answer, asked) = mpsc::channel::<()>();
             answers.push(answer);
+            let (begin, begun) = mpsc::channel::<()>();
             let hung = work.run(Kind::Read, read(n), move || {
+                begin.send(()).ok();
                 // Until the sender is gone.
                 asked.recv().ok();
             });
             // While a thread works the paused clock stands still.
             let (hung, ()) = tokio::join!(hung, async {
                 tokio::task::yield_now().await;
+                // A thread that begins after the clock was moved would not be late.
+                begun.recv().ok();
                 tokio::time::advance(Duration::from_secs(9)).await;
             });
             assert_eq!(hung.unwrap_err().kind(), io::ErrorKind::TimedOut);
