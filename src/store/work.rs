@@ -211,28 +211,27 @@ impl Work {
 
     /// Looks what is late, and has the health tell of it.
     pub(super) fn look(&self) {
-        let now = Instant::now();
         let mut hang: Option<Hang> = None;
         let mut late = [0; 4];
-        {
-            let mut running = self.running();
-            for job in running.values_mut() {
-                let since = job.course.came_on();
-                job.late = now.duration_since(since) >= job.kind.rule().late_after;
-                if !job.late {
-                    continue;
-                }
-                for (count, kind) in late.iter_mut().zip(Kind::ALL) {
-                    *count += usize::from(kind == job.kind);
-                }
-                if hang.as_ref().is_none_or(|hang| since < hang.since) {
-                    let what = job.task.to_string();
-                    hang = Some(Hang { what, since });
-                }
+        // Held to the end: of two who look at once, the one who looked first must not have the last word.
+        let mut running = self.running();
+        let now = Instant::now();
+        for job in running.values_mut() {
+            let since = job.course.came_on();
+            job.late = now.duration_since(since) >= job.kind.rule().late_after;
+            if !job.late {
+                continue;
             }
-            for (lane, count) in self.lanes.iter().zip(late) {
-                lane.late.store(count, Ordering::Relaxed);
+            for (count, kind) in late.iter_mut().zip(Kind::ALL) {
+                *count += usize::from(kind == job.kind);
             }
+            if hang.as_ref().is_none_or(|hang| since < hang.since) {
+                let what = job.task.to_string();
+                hang = Some(Hang { what, since });
+            }
+        }
+        for (lane, count) in self.lanes.iter().zip(late) {
+            lane.late.store(count, Ordering::Relaxed);
         }
         self.health.hangs(hang);
     }
