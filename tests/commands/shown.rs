@@ -184,7 +184,9 @@ async fn a_start_says_what_it_starts() {
         ready.starts_with("listening on http://127.0.0.1:"),
         "{ready}"
     );
-    child.kill().unwrap();
+    // It ends by itself, so that all it had to say is written.
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let mut log = String::new();
     child
         .stderr
