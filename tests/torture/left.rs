@@ -14,8 +14,6 @@ pub struct Left {
     pub blobs: BTreeMap<String, u64>,
     /// Partial files that can be gone on with, and how much of them is there.
     pub fills: BTreeMap<String, u64>,
-    /// How long those are.
-    lengths: u64,
 }
 
 impl Left {
@@ -51,9 +49,7 @@ impl Left {
             assert!(self.blobs.contains_key(&digest), "a record without a file");
             return;
         };
-        let record: serde_json::Value = serde_json::from_slice(&fs::read(record).unwrap())
-            .expect("a record is replaced as a whole");
-        let ranges: Vec<(u64, u64)> = serde_json::from_value(record["coverage"].clone()).unwrap();
+        let ranges = coverage(&fs::read(record).unwrap());
         let right = &content.blobs[&digest];
         for (start, end) in &ranges {
             let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
@@ -65,18 +61,24 @@ impl Left {
                 "recorded, and wrong"
             );
         }
-        self.lengths += ranges.last().map_or(0, |(_, end)| *end);
         let durable = ranges.iter().map(|(start, end)| end - start).sum();
         self.fills.insert(digest, durable);
     }
 
     /// What of it takes room.
     pub fn bytes(&self) -> u64 {
-        self.blobs.values().sum::<u64>() + self.lengths
+        self.blobs.values().sum::<u64>() + self.fills.values().sum::<u64>()
     }
 }
 
-/// What is there while a process runs, by the files' lengths.
+/// The ranges that a record names.
+fn coverage(record: &[u8]) -> Vec<(u64, u64)> {
+    let record: serde_json::Value =
+        serde_json::from_slice(record).expect("a record is replaced as a whole");
+    serde_json::from_value(record["coverage"].clone()).unwrap()
+}
+
+/// What is there while a process runs: by the files' lengths, and of partial ones what their records name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Taken {
     pub blobs: u64,
@@ -105,7 +107,10 @@ pub fn taken(store: &Path) -> Taken {
         let extension = path.extension().and_then(|extension| extension.to_str());
         match extension {
             Some("part") if path.with_extension("cov").exists() => {
-                taken.part_bytes += length(&path);
+                let record = fs::read(path.with_extension("cov")).unwrap_or_default();
+                let ranges = (!record.is_empty()).then(|| coverage(&record));
+                let held = ranges.iter().flatten().map(|(start, end)| end - start);
+                taken.part_bytes += held.sum::<u64>();
             }
             Some("cov") if path.with_extension("part").exists() => {}
             _ => taken.strangers.push(path),
