@@ -403,9 +403,9 @@ mod tests {
         for n in 0..8 {
             let (answer, asked) = mpsc::channel::<()>();
             answers.push(answer);
-            let (begin, begun) = mpsc::channel::<()>();
+            let (sign, seen) = mpsc::channel::<()>();
             let hung = work.run(Kind::Read, read(n), move || {
-                begin.send(()).ok();
+                sign.send(()).ok();
                 // Until the sender is gone.
                 asked.recv().ok();
             });
@@ -413,7 +413,7 @@ mod tests {
             let (hung, ()) = tokio::join!(hung, async {
                 tokio::task::yield_now().await;
                 // A thread that begins after the clock was moved would not be late.
-                begun.recv().ok();
+                seen.recv().ok();
                 tokio::time::advance(Duration::from_secs(9)).await;
             });
             assert_eq!(hung.unwrap_err().kind(), io::ErrorKind::TimedOut);
