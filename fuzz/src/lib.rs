@@ -1,6 +1,6 @@
 //! One function for each fuzz target: it takes any bytes, and panics where a property does not hold.
 //!
-//! `tests/fuzz_corpus.rs` compiles this file too, and runs the corpus through it.
+//! `tests/it/fuzz_corpus.rs` compiles this file too, and runs the corpus through it.
 
 use roadstead::carry;
 use roadstead::config::{Config, Overrides};

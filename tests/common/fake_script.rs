@@ -184,6 +184,8 @@ pub enum Asked {
     From(usize),
     /// They contain the one at this offset.
     Containing(usize),
+    /// They are more than this many, or all.
+    MoreThan(usize),
 }
 
 impl Asked {
@@ -196,6 +198,7 @@ impl Asked {
             Self::Range => range.is_some(),
             Self::From(offset) => start == offset,
             Self::Containing(offset) => start <= offset && end.is_none_or(|end| offset < end),
+            Self::MoreThan(bytes) => end.is_none_or(|end| end - start > bytes),
         }
     }
 }

@@ -22,7 +22,7 @@ pub const TTL: Duration = Duration::from_mins(1);
 /// Past that they may be served this long when upstream cannot answer.
 pub const STALE_IF_ERROR: Duration = Duration::from_hours(1);
 /// What is not there is asked again each time, so that a test need not move the clock between a
-/// failure and its repair; `tests/policies.rs` is about what happens otherwise.
+/// failure and its repair; `tests/it/policies.rs` is about what happens otherwise.
 pub const NEGATIVE_TTL: Duration = Duration::ZERO;
 
 /// An upstream's configuration with short time limits.

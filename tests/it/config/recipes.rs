@@ -1,0 +1,55 @@
+//! The documentation: the recipes of `docs/upstreams.md` are configurations, and the README has every key.
+
+use roadstead::config::{Config, Overrides};
+
+use super::Written;
+
+const PAGE: &str = include_str!("../../../docs/upstreams.md");
+const README: &str = include_str!("../../../README.md");
+
+#[test]
+fn the_readme_has_every_key() {
+    for key in Config::known_keys() {
+        let nested = key.matches('.').count() > 2
+            || ["tags.rule.", "cache.pin."]
+                .iter()
+                .any(|it| key.starts_with(it));
+        let key = key.replace("upstream.*.", "upstream.\"NAME\".");
+        assert!(nested || README.contains(&format!("`{key}`")), "{key}");
+    }
+}
+
+#[test]
+fn every_recipe_can_be_used_as_it_stands() {
+    let mut count = 0;
+    for block in PAGE.split("```toml\n").skip(1) {
+        let (text, _) = block.split_once("```").expect("a fence that ends");
+        let written = Written::new("").with("file", "text of a file\n");
+        let file = written.dir.path().join("file");
+        let text = with_files(text, file.to_str().unwrap());
+        let variables: Vec<_> = text.lines().filter_map(variable).collect();
+        let variables: Vec<_> = variables.iter().map(|name| (&**name, "text")).collect();
+        let written = written.with("config.toml", &text);
+        let config = written.load(&variables, Overrides::default());
+        config.unwrap_or_else(|why| panic!("{why} in:\n{text}"));
+        count += 1;
+    }
+    assert!(count >= 20, "{count} recipes");
+}
+
+/// Every absolute path replaced by one of a file that exists.
+fn with_files(text: &str, file: &str) -> String {
+    let mut parts = text.split("\"/");
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (_, rest) = part.split_once('"').unwrap();
+        whole.extend(["\"", file, "\"", rest]);
+    }
+    whole
+}
+
+/// The variable that a line's `password_env` names.
+fn variable(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once("_env = \"")?;
+    rest.split('"').next().map(str::to_owned)
+}

@@ -1,0 +1,58 @@
+//! What a user meets, module by module: a mirror under test behind its sockets, or the real program.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test says what it expects by failing, and owns its files and tasks"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod process;
+
+mod admin;
+mod bench;
+mod carry;
+mod check;
+mod coalesce;
+mod commands;
+mod config;
+mod config_tags;
+mod connections;
+mod disagree;
+mod disk;
+mod fake_registry;
+mod fuzz_corpus;
+mod hang;
+mod hardening;
+mod head;
+mod lazy;
+mod links;
+mod lists;
+mod loops;
+mod lost;
+mod manifests;
+mod metrics;
+mod mismatch;
+mod negative;
+mod offline;
+mod old_cache;
+mod parallel;
+mod policies;
+mod protocol;
+mod range;
+mod referrers;
+mod resume;
+mod room;
+mod shares;
+mod shutdown;
+mod store;
+mod tags;
+mod tls;
+mod token;
+mod upstreams;
+mod verify;
+mod warm;
