@@ -191,7 +191,8 @@ where
             id: flight.id,
         });
         table.insert(key.clone(), flight);
-        let asking = fly(slot, ask());
+        // Boxed once: what is wrapped in async blocks would be in each of them, and thousands may wait here.
+        let asking = fly(slot, Box::pin(ask()));
         runway
             .tasks
             .spawn(behalf.as_part_of(work).scope(async move {

@@ -15,7 +15,7 @@ use super::{Inner, Mirror, MirrorError, Source, in_time};
 use crate::clock::Timestamp;
 use crate::oci::manifest::{ChildKind, Inspection, MANIFEST_BYTES_MAX, ManifestError, inspect};
 use crate::oci::{Accept, AcceptClass, Algorithm, Digest, Reference};
-use crate::store::{Link, TagRecord, Word};
+use crate::store::{Link, TagRecord};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, ManifestFetch, Patience};
 
@@ -473,7 +473,7 @@ impl Inner {
     /// for this repository, unless they are known.
     pub(super) async fn relink(&self, source: &Source, manifest: &Manifest) {
         let known = self.store.link(source, &manifest.digest).await;
-        let given = |link: Link| link.covers(ChildKind::Manifest) && link.word == Word::Given;
+        let given = |link: Link| link.covers(ChildKind::Manifest) && link.is_given();
         if !known.is_some_and(given)
             && let Ok(inspection) = inspect(Some(&manifest.media_type), &manifest.bytes)
         {

@@ -53,6 +53,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -311,11 +312,13 @@ fn weigh_said_type((source, _): &(Source, Digest), said: &Arc<str>) -> u32 {
 }
 
 /// The answer, or a failure when it does not come in time. The work that it waits for goes on.
-async fn in_time<T>(
+fn in_time<T>(
     answer: impl Future<Output = Result<T, MirrorError>>,
-) -> Result<T, MirrorError> {
-    let answer = tokio::time::timeout(ANSWER_WAIT_MAX, answer).await;
-    answer.unwrap_or(Err(MirrorError::Timeout(FetchError::Timeout("an answer"))))
+) -> impl Future<Output = Result<T, MirrorError>> {
+    // No async function, which would hold the whole answer twice.
+    let late = || Err(MirrorError::Timeout(FetchError::Timeout("an answer")));
+    tokio::time::timeout(ANSWER_WAIT_MAX, answer)
+        .map(move |answer| answer.unwrap_or_else(|_| late()))
 }
 
 impl Inner {
@@ -337,7 +340,21 @@ impl Inner {
         kind: ChildKind,
     ) -> Result<(), MirrorError> {
         let link = self.store.link(source, digest).await;
-        if link.is_some_and(|link| self.is_good(source, digest, &link, kind)) {
+        if let Some(link) = link.filter(|link| self.is_good(source, digest, link, kind)) {
+            if !link.is_given() {
+                // From now on it needs no look at who fetched it.
+                match kind {
+                    ChildKind::Manifest => {
+                        if let Some(manifest) = self.local(digest).await {
+                            self.relink(source, &manifest).await;
+                        }
+                    }
+                    ChildKind::Blob => {
+                        let links = vec![(*digest, link.given())];
+                        self.store.record_links(source, links).await;
+                    }
+                }
+            }
             return Ok(());
         }
         self.ask_link(source, digest, kind).await

@@ -6,7 +6,6 @@
 
 use super::access_log::Exchange;
 use super::buffers::{Buffers, FRAME_BYTES};
-use super::multipart::Multipart;
 use crate::mirror::{BlobReader, MirrorError};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
@@ -69,60 +68,56 @@ pub(super) enum BodyError {
     Late,
 }
 
-impl ByteStream {
-    /// The bytes of `reader`, which must be `length` if that is known. They are weighed, unless there are no `buffers`
-    /// that they would be in.
-    pub(super) fn of_blob(
-        reader: BlobReader,
-        length: Option<u64>,
-        metrics: &Metrics,
-        buffers: Option<Buffers>,
-    ) -> Self {
-        let patience = reader.patience().max(FIRST_CHUNK_WAIT_MAX);
-        let source = stream::try_unfold(
-            (reader, buffers, 0_u64),
-            |(mut reader, buffers, given)| async move {
-                if let Some(buffers) = &buffers {
-                    reader.set_piece_max(buffers.piece_max(given));
-                }
-                let Some(mut bytes) = reader.next().await? else {
-                    return Ok(None);
-                };
-                let given = given.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-                if let Some(buffers) = &buffers {
-                    bytes = buffers.weigh(bytes);
-                }
-                Ok(Some((bytes, (reader, buffers, given))))
-            },
-        );
-        Self {
-            patience,
-            ..Self::new(source.boxed(), length, metrics)
-        }
+/// What a body is read from, piece by piece.
+pub(super) trait Pieces: Send + 'static {
+    /// The next bytes; `None` at the clean end.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, MirrorError>> + Send;
+
+    /// How much is read at once, from now on, where it has to be read.
+    fn set_piece_max(&mut self, bytes: usize);
+
+    /// How long it is worth waiting for the first bytes before the head is sent.
+    fn patience(&self) -> Duration;
+}
+
+impl Pieces for BlobReader {
+    async fn next(&mut self) -> Result<Option<Bytes>, MirrorError> {
+        self.next().await
     }
 
-    /// Several parts of a blob in their frame, which are `length` bytes. `buffers`: as for the whole of it.
-    pub(super) fn of_parts(
-        body: Multipart,
+    fn set_piece_max(&mut self, bytes: usize) {
+        self.set_piece_max(bytes);
+    }
+
+    fn patience(&self) -> Duration {
+        self.patience()
+    }
+}
+
+impl ByteStream {
+    /// The bytes of `source`, which must be `length` if that is known. They are weighed, unless there are no `buffers`
+    /// that they would be in.
+    pub(super) fn of_pieces(
+        source: impl Pieces,
         length: Option<u64>,
         metrics: &Metrics,
         buffers: Option<Buffers>,
     ) -> Self {
-        let patience = body.patience().max(FIRST_CHUNK_WAIT_MAX);
+        let patience = source.patience().max(FIRST_CHUNK_WAIT_MAX);
         let source = stream::try_unfold(
-            (body, buffers, 0_u64),
-            |(mut body, buffers, given)| async move {
+            (source, buffers, 0_u64),
+            |(mut source, buffers, given)| async move {
                 if let Some(buffers) = &buffers {
-                    body.set_piece_max(buffers.piece_max(given));
+                    source.set_piece_max(buffers.piece_max(given));
                 }
-                let Some(mut bytes) = body.next().await? else {
+                let Some(mut bytes) = source.next().await? else {
                     return Ok(None);
                 };
                 let given = given.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
                 if let Some(buffers) = &buffers {
                     bytes = buffers.weigh(bytes);
                 }
-                Ok(Some((bytes, (body, buffers, given))))
+                Ok(Some((bytes, (source, buffers, given))))
             },
         );
         Self {

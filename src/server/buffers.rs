@@ -16,8 +16,9 @@ pub(super) const FRAME_BYTES: usize = 16 * 1024 - 9;
 /// What is read at once for a client that reads: frames, as many as fit into what the store reads at once.
 const PIECE_BYTES: usize = 8 * FRAME_BYTES;
 
-/// A client that was given less than this has shown nothing yet: the kernel may have all of it.
-const SHOWN_BYTES: u64 = 1 << 20;
+/// A client that was given less than this has shown nothing yet, and costs as little as is possible: one that reads
+/// nothing at all never comes so far, whatever the kernel and its own have room for.
+pub(super) const SHOWN_BYTES: u64 = 1 << 20;
 
 /// Above this nobody is read ahead for.
 const AHEAD_BYTES_MAX: usize = 64 << 20;

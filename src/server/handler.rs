@@ -239,7 +239,7 @@ impl Handler {
                 Wanted::Parts(frame, parts) => {
                     let readers = answer.parts(parts.clone());
                     let body = Multipart::new(frame, &parts, readers, windows);
-                    let stream = ByteStream::of_parts(body, length, &self.metrics, buffers);
+                    let stream = ByteStream::of_pieces(body, length, &self.metrics, buffers);
                     return in_frames(stream, request.version);
                 }
             };
@@ -251,7 +251,7 @@ impl Handler {
                 reader = reader.in_windows(windows);
             }
             in_frames(
-                ByteStream::of_blob(reader, length, &self.metrics, buffers),
+                ByteStream::of_pieces(reader, length, &self.metrics, buffers),
                 request.version,
             )
         })

@@ -1,5 +1,6 @@
 //! `multipart/byteranges`: several parts of a blob in one body (RFC 9110 section 14.6).
 
+use super::body::Pieces;
 use crate::mirror::{BlobReader, MirrorError, PartReaders, Windows};
 use crate::oci::Part;
 use bytes::Bytes;
@@ -97,20 +98,20 @@ impl Multipart {
             piece_max: None,
         }
     }
+}
 
-    /// How much is read at once, from now on, where it has to be read.
-    pub(super) fn set_piece_max(&mut self, bytes: usize) {
+impl Pieces for Multipart {
+    fn set_piece_max(&mut self, bytes: usize) {
         self.piece_max = Some(bytes);
     }
 
-    /// How long it is worth waiting for the first bytes.
-    pub(super) fn patience(&self) -> Duration {
+    fn patience(&self) -> Duration {
         self.readers.patience()
     }
 
-    /// The next bytes; `None` at the clean end. A part's head comes only when its first bytes are there: so a blob
-    /// that cannot be had is an error before there is an answer.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, MirrorError> {
+    /// A part's head comes only when its first bytes are there: so a blob that cannot be had is an error before there
+    /// is an answer.
+    async fn next(&mut self) -> Result<Option<Bytes>, MirrorError> {
         if let Some(taken) = self.taken.take() {
             return Ok(Some(taken));
         }

@@ -61,6 +61,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for NewStreams {
             clippy::redundant_async_block,
             reason = "it drops the request while the thread panics, which the access line then tells"
         )]
+        // Boxed first: an async block holds what it awaits twice.
+        let stream = Box::pin(stream);
         let stream = AssertUnwindSafe(async move { stream.await }).catch_unwind();
         let stream = Watched {
             stream: Box::pin(stream.map(drop)),

@@ -4,6 +4,7 @@
 //! a system call, and a segment on the network, for every record. Here records are sent when there are 64 KiB of them,
 //! or when the writer flushes, which `late_flush` has HTTP/2 do only when there is nothing more to write.
 
+use super::buffers::SHOWN_BYTES;
 use super::client_stream::Socket;
 use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
@@ -15,6 +16,9 @@ use tokio_rustls::server::TlsStream;
 /// The content of so many records is sent at once: four whole ones. It is also what a slow reader keeps here.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
 
+/// A client that has been sent less than [`SHOWN_BYTES`] may never read: no more than a record is kept for it.
+const GATHERED_BYTES_FIRST: usize = 16 * 1024;
+
 /// What encryption adds to all but the last of them, with room to spare (22 bytes each, RFC 8446 section 5.2): without
 /// it the last would not fit whole behind the others.
 const OVERHEAD_BYTES_MAX: usize = 1024;
@@ -25,12 +29,26 @@ pub(super) struct RecordStream {
     inner: TlsStream<TcpStream>,
     /// What is encrypted and may not have been sent.
     gathered: usize,
+    /// The content of all that was.
+    sent: u64,
 }
 
 impl RecordStream {
     /// Of `inner`, to which nothing has been written.
     pub(super) fn new(inner: TlsStream<TcpStream>) -> Self {
-        Self { inner, gathered: 0 }
+        Self {
+            inner,
+            gathered: 0,
+            sent: 0,
+        }
+    }
+
+    fn gathered_max(&self) -> usize {
+        if self.sent < SHOWN_BYTES {
+            GATHERED_BYTES_FIRST
+        } else {
+            GATHERED_BYTES_MAX
+        }
     }
 
     /// Has `encrypt` take something, once there is room for it.
@@ -39,7 +57,7 @@ impl RecordStream {
         context: &mut Context<'_>,
         encrypt: impl Fn(&mut rustls::Writer<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        if self.gathered >= GATHERED_BYTES_MAX {
+        if self.gathered >= self.gathered_max() {
             ready!(self.poll_send(context))?;
         }
         let mut taken = self.gather(&encrypt)?;
@@ -55,6 +73,7 @@ impl RecordStream {
         &mut self,
         encrypt: impl Fn(&mut rustls::Writer<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        let most = self.gathered_max();
         let (_, session) = self.inner.get_mut();
         // Of much at once, whole records.
         let overhead = if self.gathered == 0 {
@@ -62,7 +81,7 @@ impl RecordStream {
         } else {
             OVERHEAD_BYTES_MAX
         };
-        session.set_buffer_limit(Some(GATHERED_BYTES_MAX + overhead));
+        session.set_buffer_limit(Some(most + overhead));
         let taken = encrypt(&mut session.writer())?;
         self.gathered = self.gathered.saturating_add(taken);
         Ok(taken)
@@ -70,7 +89,9 @@ impl RecordStream {
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.inner).poll_flush(context))?;
-        self.gathered = 0;
+        let gathered = std::mem::take(&mut self.gathered);
+        let gathered = u64::try_from(gathered).unwrap_or(u64::MAX);
+        self.sent = self.sent.saturating_add(gathered);
         Poll::Ready(Ok(()))
     }
 }
@@ -211,6 +232,20 @@ mod tests {
         let (mut server, flusher) = late_flush::new(server, true);
         let sent = content(GATHERED_BYTES_MAX + 1);
         let mut came = vec![0; GATHERED_BYTES_MAX];
+        // To a client that may not read: a record.
+        let first = GATHERED_BYTES_FIRST;
+        server.write_all(&sent[..=first]).await.unwrap();
+        client.read_exact(&mut came[..first]).await.unwrap();
+        assert_eq!(waiting(&client), 0, "the last byte has not been flushed");
+        let end = poll_fn(|context| flusher.poll_flush(context));
+        end.await.unwrap();
+        client.read_exact(&mut came[..1]).await.unwrap();
+        for _ in 0..SHOWN_BYTES >> 16 {
+            server.write_all(&sent[..1 << 16]).await.unwrap();
+            let end = poll_fn(|context| flusher.poll_flush(context));
+            end.await.unwrap();
+            client.read_exact(&mut came[..1 << 16]).await.unwrap();
+        }
         let before = waiting(&client);
 
         // What hyper does with each frame.

@@ -155,6 +155,12 @@ impl Link {
         Self { word, ..self }
     }
 
+    /// Whether its upstream itself, or an operator, has said it.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.word == Word::Given
+    }
+
     /// Whether it covers a request of this kind.
     #[must_use]
     pub fn covers(&self, kind: ChildKind) -> bool {

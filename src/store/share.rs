@@ -84,7 +84,7 @@ impl Store {
     /// are: they are good for what is nobody's (imports are), or this upstream's.
     #[must_use]
     pub fn vouches(&self, source: &Source, digest: &Digest, link: &Link) -> bool {
-        if link.word == Word::Given {
+        if link.is_given() {
             return true;
         }
         let owner = self.ledger().owner(digest);

@@ -130,8 +130,9 @@ impl OnBehalf {
     }
 
     /// Runs `doing` as a part of the request that this belongs to.
-    pub async fn scope<T>(self, doing: impl Future<Output = T>) -> T {
-        ON_BEHALF.scope(self, doing).await
+    pub fn scope<T>(self, doing: impl Future<Output = T>) -> impl Future<Output = T> {
+        // An async function would hold it twice: as its argument, and as what it awaits.
+        ON_BEHALF.scope(self, doing)
     }
 
     /// `Via` for what is sent now; `None` for what no request has caused.
@@ -144,6 +145,8 @@ impl OnBehalf {
 /// Takes the present request along with work that is about to be spawned.
 pub fn carry<F: Future>(doing: F) -> impl Future<Output = F::Output> {
     let current = ON_BEHALF.try_with(Clone::clone).ok();
+    // It is large, and would be there once for each way below.
+    let doing = Box::pin(doing);
     async move {
         match current {
             Some(current) => current.scope(doing).await,

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use futures_util::TryFutureExt;
 use tokio::time::Instant;
 
 use super::FetchError;
@@ -42,14 +43,14 @@ impl Deadline {
     }
 
     /// Waits for `future`, or fails with [`FetchError::Timeout`] naming `what`.
-    pub(super) async fn run<T>(
+    pub(super) fn run<T>(
         self,
         what: &'static str,
         future: impl Future<Output = T>,
-    ) -> Result<T, FetchError> {
-        tokio::time::timeout_at(self.0, future)
-            .await
-            .map_err(|_elapsed| FetchError::Timeout(what))
+    ) -> impl Future<Output = Result<T, FetchError>> {
+        // No async function, which would hold `future` twice.
+        let timed = tokio::time::timeout_at(self.0, future);
+        timed.map_err(move |_elapsed| FetchError::Timeout(what))
     }
 }
 

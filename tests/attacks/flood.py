@@ -22,17 +22,20 @@ def beside(alone, during):
     return f"p99 {alone['p99']:.1f} -> {during['p99']:.1f} ms, {during['failed']} of {during['asked']} failed{why}", ok
 
 
-async def good_and_slow(binary, delay, extra=""):
-    good, slow = await Registry().start(), await Registry(delay).start()
+async def good_and_slow(binary, delay, extra="", cold=0):
+    """A registry that is well, in a process of its own, with `cold` blobs that no mirror has yet, and one that is slow."""
+    good, slow = Registry(), await Registry(delay).start()
     manifest, blobs = image(20000)
     good.add("team/app", "1", manifest, blobs)
     slow.add("team/app", "1", manifest, blobs)
     good.any_tag = slow.any_tag = manifest
+    cold = [f"/v2/a.test/team/app/blobs/{name}" for name in unheard(good, cold)]
+    good.apart()
     mirror = await asyncio.to_thread(Mirror, binary, {"a.test": good.port, "b.test": slow.port}, extra)
     known = ["/v2/", "/v2/a.test/team/app/manifests/1", *(f"/v2/a.test/team/app/blobs/{name}" for name in blobs)]
     for path in known:
         await get(mirror.port, path)
-    return good, slow, mirror, known
+    return slow, mirror, known, cold
 
 
 def unheard(registry, count):
@@ -96,10 +99,9 @@ async def a4(binary):
         "5000 GETs of tags": (30, lambda m: get_flood(m, "/v2/b.test/team/app/manifests/y{0}", 5000)),
     }
     for name, (delay, flood) in floods.items():
-        good, slow, mirror, known = await good_and_slow(binary, delay)
+        slow, mirror, known, cold = await good_and_slow(binary, delay, cold=600)
         try:
             # Hits, and things that a.test must be asked for: tags, and blobs that nobody has had.
-            cold = [f"/v2/a.test/team/app/blobs/{name}" for name in unheard(good, 600)]
             paths = [*known, "/v2/a.test/team/app/manifests/w{0}", "/v2/a.test/team/app/manifests/v{0}"]
             alone = await Witness(mirror.port, mixed(paths, cold[:200]), 2).result()
             rss = mirror.rss()
@@ -119,7 +121,7 @@ async def a4(binary):
 
 async def same_upstream(binary):
     """Another address of the same upstream has its turn."""
-    _, slow, mirror, _ = await good_and_slow(binary, 0.2)
+    _, mirror, _, _ = await good_and_slow(binary, 0.2)
     try:
         attack = asyncio.create_task(get_flood(mirror, "/v2/b.test/team/app/manifests/z{0}", 3000))
         await asyncio.sleep(1)
@@ -302,7 +304,7 @@ async def b9(binary):
         "an HTTP/2 preface and silence": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
     }
     for name, sent in forms.items():
-        _, _, mirror, known = await good_and_slow(binary, 0)
+        _, mirror, known, _ = await good_and_slow(binary, 0)
         try:
             made = await half(mirror.port, 8400, sent, GREEDY)
             await asyncio.sleep(1)

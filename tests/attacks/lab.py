@@ -63,6 +63,16 @@ class Registry:
         self.port = self.server.sockets[0].getsockname()[1]
         return self
 
+    def apart(self):
+        """In a process of its own, with what it has now: it is not as slow as the attack that runs here."""
+        listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self.port = listener.getsockname()[1]
+        # Another process has no use for the loop that runs here.
+        serve = multiprocessing.get_context("fork").Process(target=registry_main, args=(self, listener), daemon=True)
+        serve.start()
+        listener.close()
+        return self
+
     def asked(self, word):
         return sum(word in line for line in self.log)
 
@@ -226,6 +236,15 @@ async def one(port, path, headers, method, source):
         return int(head[0].split()[1]), fields, body, clean
     finally:
         writer.close()
+
+
+def registry_main(registry, listener):
+    async def serve():
+        server = await asyncio.start_server(registry.connection, sock=listener)
+        await server.serve_forever()
+
+    asyncio.events._set_running_loop(None)
+    asyncio.run(serve())
 
 
 def witness_main(port, paths, source, seconds, pipe):

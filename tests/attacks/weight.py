@@ -44,7 +44,8 @@ async def lists(binary):
         grown = (mirror.rss() - rss) / 1e6
         for writer in writers:
             writer.close()
-        return (f"40 lists of {len(tags) / 1e6:.1f} MB that nobody reads", f"RSS +{grown:.0f} MB", grown < 100)
+        # What docs/operations.md says: 64 MiB unread, 32 MiB being read, 32 MiB of lists that were seen; and the allocator.
+        return (f"40 lists of {len(tags) / 1e6:.1f} MB that nobody reads", f"RSS +{grown:.0f} MB", grown < 160)
     finally:
         mirror.close()
 

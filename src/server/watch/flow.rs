@@ -1,16 +1,12 @@
 //! One body's way to its client: how much of it is under way, and whose turn it is.
 
+use crate::server::buffers::{FRAME_BYTES, SHOWN_BYTES};
 use futures_util::task::AtomicWaker;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 
-/// A client that has taken less than this has shown nothing yet, and costs as little as is possible: one that reads
-/// nothing at all never comes so far, whatever the kernel and its own have room for.
-const SHOWN_BYTES: u64 = 1 << 20;
-
-/// So much is handed over before the client has taken any of it: two frames of HTTP/2, so that one is written while
-/// the next is read.
-const AHEAD_BYTES: usize = 32 * 1024;
+/// So much is handed over before the client has taken any of it: a frame of HTTP/2, or a record of TLS.
+const AHEAD_BYTES: usize = FRAME_BYTES;
 
 /// The same for a client that has shown that it reads: `RecordStream` sends 64 KiB at once.
 const AHEAD_BYTES_SHOWN: usize = 128 * 1024;

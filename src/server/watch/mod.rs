@@ -75,6 +75,7 @@ const GO: u8 = 2;
 pub(super) struct Running {
     watch: Arc<Watch>,
     flow: Arc<Flow>,
+    is_http2: bool,
     /// Whether its bytes are kept by us until they are sent, and so must not be many.
     is_bounded: bool,
     is_answered: bool,
@@ -142,7 +143,11 @@ impl Watch {
         self.read_at_request.store(read, Ordering::Relaxed);
         add(&self.requests, 1);
         self.running.fetch_add(1, Ordering::Relaxed);
-        self.buffers.request_begins();
+        // All connections count there: it would cost each small answer more than its own counts do. HTTP/1 has one
+        // request a connection, and of those there is a bound.
+        if is_http2 {
+            self.buffers.request_begins();
+        }
         let flow = if is_http2 {
             let flow = Arc::<Flow>::default();
             let mut flows = locked(&self.flows);
@@ -160,6 +165,7 @@ impl Watch {
         Running {
             watch: Arc::clone(self),
             flow,
+            is_http2,
             is_bounded: is_http2 || self.is_buffered,
             is_answered: false,
         }
@@ -177,8 +183,8 @@ impl Watch {
 
     /// Whether memory is short, and it is this client's turn to wait.
     pub(super) fn must_wait(&self) -> bool {
-        self.buffers.are_full()
-            && (self.running() > RUNNING_ALWAYS || self.is_greedy.load(Ordering::Relaxed))
+        (self.running() > RUNNING_ALWAYS || self.is_greedy.load(Ordering::Relaxed))
+            && self.buffers.are_full()
     }
 
     /// The flow of the request that [`begin`](Self::begin) was last called for, once.
@@ -384,7 +390,9 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.flow.end();
         self.watch.running.fetch_sub(1, Ordering::Relaxed);
-        self.watch.buffers.request_ends();
+        if self.is_http2 {
+            self.watch.buffers.request_ends();
+        }
         if !self.is_answered {
             self.watch.withdrawn.fetch_add(1, Ordering::Relaxed);
         }

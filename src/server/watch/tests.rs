@@ -148,7 +148,7 @@ async fn a_client_that_has_shown_nothing_gets_little_ahead() {
         flow.let_go(bytes);
         bytes
     };
-    assert_eq!(ahead(&flow), 32 * 1024);
+    assert_eq!(ahead(&flow), 16 * 1024);
     flow.hand_over(1 << 20);
     flow.let_go(1 << 20);
     assert_eq!(ahead(&flow), 128 * 1024);
