@@ -6,7 +6,7 @@ import svg
 
 HEAD = """# roadstead beside other mirrors
 
-<!-- Written by `benches/compare/run`. Whoever changes it by hand loses that with the next run. -->
+<!-- Written by `benches/compare/run`: the next run overwrites changes made by hand. -->
 """
 HOW = """## How it was measured
 
@@ -16,7 +16,7 @@ One command repeats all of this; it installs what it needs on Debian:
     benches/compare/run --case warm --rounds 9 --out /tmp/out
     BINARY=./target/release/roadstead benches/compare/run --peer old=./roadstead-before
 
-Everything runs on one machine, over loopback: the origin, the mirrors, and their clients, who all share its cores.
+Everything runs on one machine, over loopback: the origin, the mirrors, and their clients, all on the same cores.
 Peers are measured in turn, another one first in each round, with the same bytes, the same clients and the same
 certificate; each has its access log on, into a file. All are configured as anybody would: nginx with `worker_processes
 auto`, `sendfile`, `proxy_cache` and `proxy_cache_lock`; distribution as a pull-through cache; roadstead on its defaults.

@@ -1,28 +1,29 @@
-//! The documentation: the recipes of `docs/upstreams.md` are configurations, and the README has every key.
+//! The documentation: the recipes of `docs/upstreams.md` are configurations, and the table of configuration keys
+//! has every key.
 
 use roadstead::config::{Config, Overrides};
 
 use super::Written;
 
-const PAGE: &str = include_str!("../../../docs/upstreams.md");
-const README: &str = include_str!("../../../README.md");
+const RECIPES: &str = include_str!("../../../docs/upstreams.md");
+const KEYS: &str = include_str!("../../../docs/reference/configuration-keys.md");
 
 #[test]
-fn the_readme_has_every_key() {
+fn the_table_of_keys_has_every_key() {
     for key in Config::known_keys() {
         let nested = key.matches('.').count() > 2
             || ["tags.rule.", "cache.pin."]
                 .iter()
                 .any(|it| key.starts_with(it));
         let key = key.replace("upstream.*.", "upstream.\"NAME\".");
-        assert!(nested || README.contains(&format!("`{key}`")), "{key}");
+        assert!(nested || KEYS.contains(&format!("`{key}`")), "{key}");
     }
 }
 
 #[test]
 fn every_recipe_can_be_used_as_it_stands() {
     let mut count = 0;
-    for block in PAGE.split("```toml\n").skip(1) {
+    for block in RECIPES.split("```toml\n").skip(1) {
         let (text, _) = block.split_once("```").expect("a fence that ends");
         let written = Written::new("").with("file", "text of a file\n");
         let file = written.dir.path().join("file");
