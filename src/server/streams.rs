@@ -56,13 +56,13 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for NewStreams {
         let Some(new) = self.new.upgrade() else {
             return; // The connection is over.
         };
+        // Boxed first: an async block holds what it awaits twice.
+        let stream = Box::pin(stream);
         // A panic ends this request alone, as it would a task.
         #[expect(
             clippy::redundant_async_block,
             reason = "it drops the request while the thread panics, which the access line then tells"
         )]
-        // Boxed first: an async block holds what it awaits twice.
-        let stream = Box::pin(stream);
         let stream = AssertUnwindSafe(async move { stream.await }).catch_unwind();
         let stream = Watched {
             stream: Box::pin(stream.map(drop)),

@@ -8,6 +8,7 @@
     clippy::disallowed_methods,
     reason = "a test says what it expects by failing, and owns its files and tasks"
 )]
+#![allow(clippy::float_cmp, reason = "metrics are floats that count")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -148,9 +148,9 @@ async fn questions_that_are_reset_before_they_are_sent_are_dropped() {
         () = sent => {}
     }
     // Fewer on each than would close it: what is taken back as fast as that has a limit of its own.
-    let takers_back = Connection::several(&mirror, GREEDY, 6).await;
+    let leavers = Connection::several(&mirror, GREEDY, 6).await;
     for batch in 0..60 {
-        let taker_back = &takers_back[batch % takers_back.len()];
+        let leaver = &leavers[batch % leavers.len()];
         let paths: Vec<_> = (0..15)
             .map(|n| {
                 let n = batch * 15 + n;
@@ -162,11 +162,11 @@ async fn questions_that_are_reset_before_they_are_sent_are_dropped() {
                 }
             })
             .collect();
-        let asked = join_all(paths.iter().map(|path| taker_back.get(path)));
+        let asked = join_all(paths.iter().map(|path| leaver.get(path)));
         // Long enough that they have arrived, and then they are reset.
         let ended = tokio::time::timeout(Duration::from_millis(15), asked).await;
         assert!(ended.is_err());
-        assert_eq!(taker_back.get("/v2/").await.0, 200);
+        assert_eq!(leaver.get("/v2/").await.0, 200);
     }
     others_notice_nothing(&well, &mirror, 1, SOON).await;
     // A transfer that was given up before it was sent has no place and no file.
