@@ -9,29 +9,30 @@
 use super::buffers::Buffers;
 use super::limits::Limits;
 use body::Watched;
+use counts::Counts;
 use flow::Flow;
+use flows::Flows;
 use futures_util::task::AtomicWaker;
-use seen::{FlowSeen, Seen};
+use seen::Seen;
 pub(super) use seen::{Phase, Standing, Why};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 pub(super) mod body;
+mod counts;
 pub(super) mod flow;
+mod flows;
 mod seen;
 
 /// So many requests a connection may always have, also where memory is short.
 const RUNNING_ALWAYS: usize = 8;
 
-/// HTTP/2's flows that are over are forgotten when there are so many of them: the watch looks seldom.
-const FLOWS_KEPT_MAX: usize = 512;
-
-/// A connection's counts. Its task alone writes them.
+/// What is known of a connection.
 #[derive(Debug)]
 pub(super) struct Watch {
     peer: SocketAddr,
@@ -40,27 +41,11 @@ pub(super) struct Watch {
     buffers: Buffers,
     /// Whether its client has more than its share of them, where they are short.
     is_greedy: AtomicBool,
-    is_http2: AtomicBool,
-    /// Bytes that came, and how many of them had when the last request began.
-    read: AtomicU64,
-    read_at_request: AtomicU64,
-    /// Requests that began, and how many of them run.
-    requests: AtomicU64,
-    running: AtomicUsize,
-    /// Requests that their client took back before there was an answer.
-    withdrawn: AtomicU64,
-    /// Bytes that the socket took, and whether it takes no more.
-    written: AtomicU64,
-    is_blocked: AtomicBool,
+    counts: Counts,
+    flows: Flows,
     /// What the connection is to do: [`STAY`], and so on.
     order: AtomicU8,
     task: AtomicWaker,
-    /// HTTP/1's one body at a time.
-    flow: Arc<Flow>,
-    /// HTTP/2's, with what was seen of them.
-    flows: Mutex<Vec<(Arc<Flow>, FlowSeen)>>,
-    /// That of the request that has just begun, for whoever runs it.
-    begun: Mutex<Option<Arc<Flow>>>,
     seen: Mutex<Seen>,
 }
 
@@ -93,19 +78,10 @@ impl Watch {
             is_buffered,
             buffers,
             is_greedy: AtomicBool::default(),
-            is_http2: AtomicBool::default(),
-            read: AtomicU64::default(),
-            read_at_request: AtomicU64::default(),
-            requests: AtomicU64::default(),
-            running: AtomicUsize::default(),
-            withdrawn: AtomicU64::default(),
-            written: AtomicU64::default(),
-            is_blocked: AtomicBool::default(),
+            counts: Counts::default(),
+            flows: Flows::default(),
             order: AtomicU8::new(STAY),
             task: AtomicWaker::new(),
-            flow: Arc::default(),
-            flows: Mutex::default(),
-            begun: Mutex::default(),
             seen: Mutex::new(Seen::new(Instant::now())),
         })
     }
@@ -117,51 +93,33 @@ impl Watch {
 
     /// Bytes came.
     pub(super) fn read(&self, bytes: usize) {
-        add(&self.read, bytes);
+        self.counts.read(bytes);
     }
 
     /// The socket took bytes.
     pub(super) fn wrote(&self, bytes: usize) {
-        add(&self.written, bytes);
+        self.counts.wrote(bytes);
     }
 
     /// Whether the socket has taken all that it was given.
     pub(super) fn blocked(&self, is_blocked: bool) {
-        if self.is_blocked.load(Ordering::Relaxed) != is_blocked {
-            self.is_blocked.store(is_blocked, Ordering::Relaxed);
-        }
+        self.counts.blocked(is_blocked);
     }
 
     /// The client speaks HTTP/2.
     pub(super) fn speaks_http2(&self) {
-        self.is_http2.store(true, Ordering::Relaxed);
+        self.counts.speaks_http2();
     }
 
     /// A request has come.
     pub(super) fn begin(self: &Arc<Self>, is_http2: bool) -> Running {
-        let read = self.read.load(Ordering::Relaxed);
-        self.read_at_request.store(read, Ordering::Relaxed);
-        add(&self.requests, 1);
-        self.running.fetch_add(1, Ordering::Relaxed);
+        self.counts.begin();
         // All connections count there: it would cost each small answer more than its own counts do. HTTP/1 has one
         // request a connection, and of those there is a bound.
         if is_http2 {
             self.buffers.request_begins();
         }
-        let flow = if is_http2 {
-            let flow = Arc::<Flow>::default();
-            let mut flows = locked(&self.flows);
-            if flows.len() >= FLOWS_KEPT_MAX {
-                flows.retain(|(flow, _)| is_kept(flow));
-            }
-            flows.push((Arc::clone(&flow), FlowSeen::default()));
-            drop(flows);
-            *locked(&self.begun) = Some(Arc::clone(&flow));
-            flow
-        } else {
-            Arc::clone(&self.flow)
-        };
-        flow.begin();
+        let flow = self.flows.begin(is_http2);
         Running {
             watch: Arc::clone(self),
             flow,
@@ -173,7 +131,7 @@ impl Watch {
 
     /// Requests that run.
     pub(super) fn running(&self) -> usize {
-        self.running.load(Ordering::Relaxed)
+        self.counts.running()
     }
 
     /// Its client has more than its share of what is short, or has not.
@@ -189,7 +147,7 @@ impl Watch {
 
     /// The flow of the request that [`begin`](Self::begin) was last called for, once.
     pub(super) fn begun(&self) -> Option<Arc<Flow>> {
-        locked(&self.begun).take()
+        self.flows.begun()
     }
 
     /// Has the connection end now.
@@ -230,12 +188,11 @@ impl Watch {
         limits: &Limits,
         is_pressed: bool,
     ) -> Option<(Why, usize)> {
-        let is_blocked = self.is_blocked.load(Ordering::Relaxed);
-        let written = self.written.load(Ordering::Relaxed);
-        let flows = self.look_at_flows(now, limits, is_pressed && !is_blocked);
+        let (is_blocked, written) = (self.counts.is_blocked(), self.counts.written());
+        let flows = self.flows.look(now, limits, is_pressed && !is_blocked);
         let phase = self.phase(flows.are_under_way);
         let mark = match phase {
-            Phase::Head | Phase::Idle => self.requests.load(Ordering::Relaxed),
+            Phase::Head | Phase::Idle => self.counts.requests(),
             Phase::Busy => written,
         };
         let mut seen = locked(&self.seen);
@@ -243,8 +200,7 @@ impl Watch {
         seen.rate
             .note(now, written, is_blocked, limits.body_min_rate);
         seen.are_flows_slow = flows.count > 0 && flows.slow == flows.count;
-        let withdrawn = self.withdrawn.load(Ordering::Relaxed);
-        if seen.withdraws_too_much(now, withdrawn) {
+        if seen.withdraws_too_much(now, self.counts.withdrawn()) {
             self.go();
             return Some((Why::Resets, 1));
         }
@@ -283,48 +239,11 @@ impl Watch {
         flows.ended
     }
 
-    fn look_at_flows(&self, now: Instant, limits: &Limits, is_pressed: bool) -> Flows {
-        let mut found = Flows::default();
-        locked(&self.flows).retain_mut(|(flow, seen)| {
-            if !is_kept(flow) {
-                return false;
-            }
-            let waits = flow.waits_for_client();
-            let taken = flow.taken();
-            seen.note(now, taken, waits);
-            seen.rate.note(now, taken, waits, limits.body_min_rate);
-            found.are_under_way |= flow.is_under_way();
-            let stalled = waits && seen.stood(now) >= limits.body_stall_timeout;
-            let is_slow = waits && seen.rate.is_slow();
-            found.count += 1;
-            found.slow += usize::from(is_slow);
-            if flow.is_live() {
-                if stalled || (is_slow && is_pressed) {
-                    flow.give_up();
-                    let why = if stalled { Why::Stall } else { Why::Rate };
-                    let count = found.ended.map_or(0, |(_, count)| count);
-                    found.ended = Some((why, count + 1));
-                } else {
-                    found.are_running = true;
-                }
-            } else {
-                found.have_stuck_ends |= stalled || (is_slow && is_pressed);
-            }
-            true
-        });
-        found
-    }
-
     fn phase(&self, are_under_way: bool) -> Phase {
-        if self.running.load(Ordering::Relaxed) > 0
-            || self.is_blocked.load(Ordering::Relaxed)
-            || are_under_way
-        {
+        if self.counts.running() > 0 || self.counts.is_blocked() || are_under_way {
             return Phase::Busy;
         }
-        let is_between = self.requests.load(Ordering::Relaxed) > 0
-            && self.read.load(Ordering::Relaxed) == self.read_at_request.load(Ordering::Relaxed);
-        if is_between || self.is_http2.load(Ordering::Relaxed) {
+        if self.counts.is_between_requests() {
             Phase::Idle
         } else {
             Phase::Head
@@ -334,7 +253,7 @@ impl Watch {
     /// How it stands with it, for who must choose one that goes.
     pub(super) fn standing(&self) -> Standing {
         let phase = self.phase(false);
-        let requests = self.requests.load(Ordering::Relaxed);
+        let requests = self.counts.requests();
         let mut seen = locked(&self.seen);
         if phase != Phase::Busy {
             seen.note(Instant::now(), phase, requests, false);
@@ -352,31 +271,6 @@ impl Watch {
     }
 }
 
-/// What was found of HTTP/2's flows.
-#[derive(Debug, Default)]
-struct Flows {
-    are_running: bool,
-    are_under_way: bool,
-    /// Those that there are, and those of them that are too slow.
-    count: usize,
-    slow: usize,
-    /// The last bytes of finished requests that their client does not take.
-    have_stuck_ends: bool,
-    ended: Option<(Why, usize)>,
-}
-
-/// Whether somebody but the watch has it.
-fn is_kept(flow: &Arc<Flow>) -> bool {
-    Arc::strong_count(flow) > 1
-}
-
-/// For a number that one task alone writes.
-fn add(number: &AtomicU64, more: usize) {
-    let more = u64::try_from(more).unwrap_or(u64::MAX);
-    let sum = number.load(Ordering::Relaxed).wrapping_add(more);
-    number.store(sum, Ordering::Relaxed);
-}
-
 impl Running {
     /// There is an answer: what is left of it is `body`.
     pub(super) fn answer<B>(mut self, body: B) -> Watched<B> {
@@ -389,13 +283,10 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.flow.end();
-        self.watch.running.fetch_sub(1, Ordering::Relaxed);
         if self.is_http2 {
             self.watch.buffers.request_ends();
         }
-        if !self.is_answered {
-            self.watch.withdrawn.fetch_add(1, Ordering::Relaxed);
-        }
+        self.watch.counts.end(self.is_answered);
     }
 }
 

@@ -132,7 +132,7 @@ async fn requests_may_be_taken_back_but_not_for_ever() {
     many.speaks_http2();
     let said = looked_at(&many, 90, false, || take_back(&many, 500));
     assert_eq!(said.map(|(_, why)| why), Some(Why::Resets));
-    assert!(locked(&many.flows).len() <= FLOWS_KEPT_MAX);
+    assert!(many.flows.count() <= flows::FLOWS_KEPT_MAX);
 }
 
 #[tokio::test]
