@@ -86,12 +86,18 @@ pub(super) struct Ask<'a> {
     pub(super) digest: Option<&'a Digest>,
     /// The endpoints to ask, in this order; empty: all, in the upstream's own order.
     pub(super) endpoints: &'a [EndpointId],
-    /// Requests in different lanes do not share a connection.
-    pub(super) lane: usize,
-    /// Whether this is only worth a connection that is free now.
-    pub(super) extra: bool,
+    pub(super) connection: Connection,
     /// What is done with the body.
     pub(super) body: Wanted,
+}
+
+/// Which connection a request may have.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Connection {
+    /// Requests in different lanes do not share one.
+    pub(super) lane: usize,
+    /// Whether the request is only worth one that is free now.
+    pub(super) extra: bool,
 }
 
 /// What is done with the body of a success.
@@ -395,7 +401,7 @@ impl Ask<'_> {
     fn way(&self, home: bool) -> Way {
         let checked = self.digest.is_some() && self.method == Method::GET;
         if home || checked {
-            Way::Lane(self.lane)
+            Way::Lane(self.connection.lane)
         } else {
             Way::Unchecked
         }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 
 use super::coding::{self, CODED_BLOB_BYTES_MAX, Coding};
-use super::exchange::{Answer, Ask, Body, Inner, Wanted};
+use super::exchange::{Answer, Ask, Body, Connection, Inner, Wanted};
 use super::extent::nonsense;
 use super::health::{Health, Need};
 use super::{BlobBody, FetchError, Parallel};
@@ -270,8 +270,10 @@ impl Upstream {
         let mut ask = blob_ask(repository, digest, Method::GET, Wanted::Stream);
         ask.range = Some((wanted.start, wanted.end)).filter(|range| *range != (0, None));
         ask.endpoints = wanted.endpoints;
-        ask.lane = wanted.lane;
-        ask.extra = wanted.extra;
+        ask.connection = Connection {
+            lane: wanted.lane,
+            extra: wanted.extra,
+        };
         let answer = self.inner.ask(&ask).await?;
         let validator = etag(&answer.headers).map(|tag| (tag, answer.host));
         match answer.body {
@@ -319,8 +321,7 @@ impl Upstream {
             patience,
             digest: None,
             endpoints: &[],
-            lane: 0,
-            extra: false,
+            connection: Connection::default(),
             body: LIST,
         })
         .await
@@ -348,8 +349,7 @@ impl Upstream {
             patience,
             digest: None,
             endpoints: &[],
-            lane: 0,
-            extra: false,
+            connection: Connection::default(),
             body: LIST,
         })
         .await
@@ -397,8 +397,7 @@ pub(super) fn manifest_ask<'a>(
             Reference::Tag(_) => None,
         },
         endpoints: &[],
-        lane: 0,
-        extra: false,
+        connection: Connection::default(),
         body,
     })
 }
@@ -420,8 +419,7 @@ pub(super) fn blob_ask<'a>(
         patience: Patience::Wait,
         digest: Some(digest),
         endpoints: &[],
-        lane: 0,
-        extra: false,
+        connection: Connection::default(),
         body,
     }
 }

@@ -23,7 +23,7 @@ impl Inner {
     /// The most telling error of all endpoints, see [`rank`].
     pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, FetchError> {
         let deadline = Deadline::after(self.header_timeout);
-        let patient = ask.patience == Patience::Wait && !ask.extra;
+        let patient = ask.patience == Patience::Wait && !ask.connection.extra;
         let mut pauses = self.timings.round_pauses().take(ROUNDS_MAX - 1);
         let mut jitter = self.timings.limited_jitter();
         let mut lacking = Vec::new();
@@ -33,7 +33,7 @@ impl Inner {
                 Ok(answer) => return Ok(answer),
                 Err(failures) => failures,
             };
-            if failures.gave_way && !ask.extra && !deadline.passed() {
+            if failures.gave_way && !ask.connection.extra && !deadline.passed() {
                 continue;
             }
             let moment = failures.for_a_moment().then(|| pauses.next()).flatten();
@@ -176,7 +176,7 @@ impl Inner {
     /// # Errors
     /// [`FetchError::Busy`], [`FetchError::Limited`].
     async fn turn(&self, ask: &Ask<'_>, deadline: Deadline) -> Result<Turn, FetchError> {
-        if ask.extra {
+        if ask.connection.extra {
             return self.turns.extra().ok_or(FetchError::Busy);
         }
         self.turns.turn(deadline).await
