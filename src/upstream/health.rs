@@ -319,7 +319,7 @@ impl Pass<'_> {
         let probe = std::mem::take(&mut self.probe);
         let mut state = self.health.state();
         let record = state.endpoints.get_mut(self.endpoint.0)?;
-        let told = told_in_answer(error).then_some(resource);
+        let told = error.traits().is_answer.then_some(resource);
         let rests = record.rest(error, resource, now);
         record
             .failed(error, told, probe, self.health.timings, now)
@@ -534,31 +534,6 @@ fn not_asked(last: &FetchError, wait: Duration) -> FetchError {
         | FetchError::Busy
         | FetchError::Limited
         | FetchError::Token(_) => last.clone(),
-    }
-}
-
-/// Whether the failure is an answer to the question, and may be about what was asked alone.
-fn told_in_answer(error: &FetchError) -> bool {
-    match error {
-        FetchError::Status(status) => *status >= 500,
-        FetchError::Protocol(_) | FetchError::Unavailable { .. } => true,
-        FetchError::NotFound { .. }
-        | FetchError::Unauthorized
-        | FetchError::Denied
-        | FetchError::RateLimited { .. }
-        | FetchError::RangeNotSatisfiable
-        | FetchError::Connect(_)
-        | FetchError::Timeout(_)
-        | FetchError::Broken(_)
-        | FetchError::TooLarge { .. }
-        | FetchError::Loop(_)
-        | FetchError::Inside(_)
-        | FetchError::Ourselves(_)
-        | FetchError::Login(_)
-        | FetchError::LoginRefused(_)
-        | FetchError::Busy
-        | FetchError::Limited
-        | FetchError::Token(_) => false,
     }
 }
 

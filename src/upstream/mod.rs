@@ -63,6 +63,7 @@ mod timings;
 mod tls;
 mod token;
 mod token_server;
+mod traits;
 mod turns;
 mod via;
 mod watch;

@@ -11,6 +11,7 @@ use super::deadline::Deadline;
 use super::exchange::{Account, Answer, Ask, Body, Endpoint, Inner, Wanted};
 use super::health::{Need, Pass, Resource};
 use super::limits::{Cost, Turn as Try};
+use super::traits::{Health, RANK_ORIGIN_LACKS};
 use super::turns::Turn;
 use super::watch::Followed;
 use super::{EndpointId, FetchError, Patience};
@@ -107,8 +108,8 @@ impl Inner {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let elsewhere = left > 0 && another_may_answer(&error);
-            let failover = elsewhere && !absent(&error);
+            let elsewhere = left > 0 && error.traits().try_endpoint;
+            let failover = elsewhere && !error.traits().is_absence;
             self.watch.no_answer(endpoint.id, &error, elsewhere);
             if matches!(error, FetchError::NotFound { .. }) {
                 lacking.push((endpoint.id, error.clone()));
@@ -208,10 +209,10 @@ impl Inner {
             Ok(_) => pass.answered(!matches!(ask.body, Wanted::Stream)),
             // Ranges are not what it can do; that is kept in mind elsewhere.
             Err(FetchError::Protocol(_)) if ask.range.is_some() => pass.answered(false),
-            Err(error) => match verdict(error) {
-                Verdict::Well => pass.answered(true),
-                Verdict::Ill => pass.failed(error, ask.resource(), Instant::now()),
-                Verdict::Unknown => None,
+            Err(error) => match error.traits().health {
+                Health::Well => pass.answered(true),
+                Health::Ill => pass.failed(error, ask.resource(), Instant::now()),
+                Health::Unknown => None,
             },
         };
         let why = result.as_ref().err().map(ToString::to_string);
@@ -261,7 +262,7 @@ impl Inner {
                     error
                 }
             };
-            let another = another_account_may(&error);
+            let another = error.traits().try_account;
             failures.add(error.into());
             if !another || deadline.passed() {
                 return Err(failures.told());
@@ -355,9 +356,9 @@ impl Failures {
 
     fn add(&mut self, failure: Failure) {
         let error = &failure.error;
-        if momentary(error) {
+        if error.traits().is_momentary {
             self.momentary = true;
-        } else if !absent(error) && !says_when(error) {
+        } else if !error.traits().is_absence && !error.traits().says_when {
             self.lasting = true;
         }
         self.keep(failure);
@@ -374,7 +375,11 @@ impl Failures {
     }
 
     fn keep(&mut self, failure: Failure) {
-        let rank = rank(&failure);
+        let lacks = matches!(failure.error, FetchError::NotFound { .. });
+        let rank = match failure.error.traits().rank {
+            _ if lacks && failure.origin => RANK_ORIGIN_LACKS,
+            rank => rank,
+        };
         let error = failure.error;
         if let FetchError::RateLimited {
             retry_after: Some(left),
@@ -425,158 +430,6 @@ impl Failures {
         }
     }
 }
-
-/// What an error says of the endpoint's health.
-enum Verdict {
-    /// It answered.
-    Well,
-    Ill,
-    Unknown,
-}
-
-fn verdict(error: &FetchError) -> Verdict {
-    match error {
-        FetchError::Connect(_)
-        | FetchError::Timeout(_)
-        | FetchError::Broken(_)
-        | FetchError::Protocol(_)
-        | FetchError::Unavailable { .. } => Verdict::Ill,
-        FetchError::Status(status) if *status == 408 || *status >= 500 => Verdict::Ill,
-        FetchError::NotFound { .. }
-        | FetchError::Unauthorized
-        | FetchError::Denied
-        | FetchError::RateLimited { .. }
-        | FetchError::RangeNotSatisfiable
-        | FetchError::TooLarge { .. }
-        // It answered, and it is our own rule that the answer is not followed.
-        | FetchError::Inside(_)
-        | FetchError::Status(_) => Verdict::Well,
-        // Not the endpoint's doing, or nothing that time mends.
-        FetchError::Loop(_)
-        | FetchError::Ourselves(_)
-        | FetchError::Login(_)
-        | FetchError::LoginRefused(_)
-        | FetchError::Busy
-        | FetchError::Limited
-        | FetchError::Token(_) => Verdict::Unknown,
-    }
-}
-
-/// Whether a server fails like this for a moment. A port that refuses, and silence, last longer.
-fn momentary(error: &FetchError) -> bool {
-    match error {
-        FetchError::Broken(_) => true,
-        FetchError::Status(status) => matches!(status, 408 | 429 | 500..),
-        FetchError::NotFound { .. }
-        | FetchError::Unauthorized
-        | FetchError::Denied
-        | FetchError::RateLimited { .. }
-        | FetchError::Unavailable { .. }
-        | FetchError::RangeNotSatisfiable
-        | FetchError::Connect(_)
-        | FetchError::Timeout(_)
-        | FetchError::TooLarge { .. }
-        | FetchError::Protocol(_)
-        | FetchError::Loop(_)
-        | FetchError::Inside(_)
-        | FetchError::Ourselves(_)
-        | FetchError::Login(_)
-        | FetchError::LoginRefused(_)
-        | FetchError::Busy
-        | FetchError::Limited
-        | FetchError::Token(_) => false,
-    }
-}
-
-/// Whether the endpoint says that there is nothing for us.
-fn absent(error: &FetchError) -> bool {
-    matches!(
-        error,
-        FetchError::NotFound { .. }
-            | FetchError::Unauthorized
-            | FetchError::Denied
-            | FetchError::LoginRefused(_)
-    )
-}
-
-/// Whether the error says when to come back.
-fn says_when(error: &FetchError) -> bool {
-    matches!(
-        error,
-        FetchError::RateLimited { .. } | FetchError::Unavailable { .. }
-    )
-}
-
-/// Whether the same endpoint may answer another account.
-fn another_account_may(error: &FetchError) -> bool {
-    matches!(
-        error,
-        FetchError::RateLimited { .. }
-            | FetchError::Unauthorized
-            | FetchError::Denied
-            | FetchError::Login(_)
-            | FetchError::LoginRefused(_)
-    )
-}
-
-/// Whether the next endpoint is worth asking after this error.
-fn another_may_answer(error: &FetchError) -> bool {
-    match error {
-        // The content itself does not fit, and it is the same everywhere.
-        FetchError::RangeNotSatisfiable | FetchError::TooLarge { .. } => false,
-        FetchError::NotFound { .. }
-        | FetchError::Unauthorized
-        | FetchError::Denied
-        | FetchError::RateLimited { .. }
-        | FetchError::Unavailable { .. }
-        | FetchError::Status(_)
-        | FetchError::Connect(_)
-        | FetchError::Timeout(_)
-        | FetchError::Broken(_)
-        | FetchError::Protocol(_)
-        | FetchError::Loop(_)
-        | FetchError::Inside(_)
-        | FetchError::Ourselves(_)
-        | FetchError::Login(_)
-        | FetchError::LoginRefused(_)
-        | FetchError::Busy
-        | FetchError::Limited
-        | FetchError::Token(_) => true,
-    }
-}
-
-/// Which of several errors is told: the lowest, and the first of equals.
-///
-/// That the content does not fit is the same everywhere. A limit is told before other failures, because
-/// it says when to come back. An endpoint that could not answer may have what another has not: so a 404
-/// is told only when every endpoint has said so, or has refused us, or when the origin says so, which has
-/// everything: clients that look for signatures and the like need the 404. Of refusals, the 404 counts more:
-/// a registry that wants a login often does so for names that do not exist, too.
-fn rank(failure: &Failure) -> u8 {
-    match &failure.error {
-        FetchError::NotFound { .. } if failure.origin => RANK_ORIGIN_LACKS,
-        FetchError::RangeNotSatisfiable | FetchError::TooLarge { .. } => 0,
-        FetchError::RateLimited { .. } => 2,
-        FetchError::Unavailable { .. }
-        | FetchError::Status(_)
-        | FetchError::Connect(_)
-        | FetchError::Timeout(_)
-        | FetchError::Broken(_)
-        | FetchError::Protocol(_)
-        | FetchError::Loop(_)
-        | FetchError::Inside(_)
-        | FetchError::Ourselves(_)
-        | FetchError::Login(_)
-        | FetchError::Busy
-        | FetchError::Limited
-        | FetchError::Token(_) => 3,
-        FetchError::NotFound { .. } => 4,
-        FetchError::Unauthorized | FetchError::Denied | FetchError::LoginRefused(_) => 5,
-    }
-}
-
-/// That of the origin's 404.
-const RANK_ORIGIN_LACKS: u8 = 1;
 
 /// How often everybody is asked, at most, when all fail for a moment: a third time helps in few cases,
 /// a fourth hardly ever, and each is load on a server that has enough.

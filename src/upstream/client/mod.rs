@@ -197,7 +197,7 @@ impl HttpClient {
         };
         let status = match &result {
             Ok(response) => response.status().as_str().to_owned(),
-            Err(error) => label(error).to_owned(),
+            Err(error) => error.traits().label.to_owned(),
         };
         self.metrics.upstream_request(upstream, kind, &status);
         result
@@ -339,32 +339,6 @@ fn causes<'a>(
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
         (*error).source()
     })
-}
-
-/// The `status` label of a request that got no answer.
-fn label(error: &FetchError) -> &'static str {
-    match error {
-        FetchError::Timeout(_) => "timeout",
-        FetchError::Connect(_) => "connect",
-        FetchError::NotFound { .. }
-        | FetchError::Unauthorized
-        | FetchError::Denied
-        | FetchError::RateLimited { .. }
-        | FetchError::RangeNotSatisfiable
-        | FetchError::Status(_)
-        | FetchError::Broken(_)
-        | FetchError::TooLarge { .. }
-        | FetchError::Protocol(_)
-        | FetchError::Loop(_)
-        | FetchError::Login(_)
-        | FetchError::Busy
-        | FetchError::Limited
-        | FetchError::Unavailable { .. }
-        | FetchError::LoginRefused(_)
-        | FetchError::Inside(_)
-        | FetchError::Ourselves(_)
-        | FetchError::Token(_) => "error",
-    }
 }
 
 /// What roadstead calls itself.
