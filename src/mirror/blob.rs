@@ -65,7 +65,7 @@ impl Inner {
             if let Some(answer) = self.stored_blob(source, digest).await? {
                 return Ok(answer);
             }
-            self.check_unknown(source, &What::Blob(*digest))?;
+            self.negative.check(source, &What::Blob(*digest))?;
             let stored = || self.store.contains(digest).is_some();
             match self.fills.seat(digest, source, stored)? {
                 Seat::Stored if attempt == 0 => {}
@@ -128,7 +128,7 @@ impl Inner {
             return self.bypass(source, digest, answer_by).await;
         }
         let total = started.inspect_err(|error| {
-            self.note_unknown(source, What::Blob(*digest), error);
+            self.negative.note(source, What::Blob(*digest), error);
         })?;
         let outcome = if fill.was_taken_up() {
             Outcome::Partial
@@ -192,7 +192,7 @@ impl Inner {
         let link = self.store.link(source, digest).await;
         let said = link.filter(|link| link.covers(ChildKind::Blob));
         if let Some(size) = said.and_then(|link| link.size).filter(|size| *size > 0) {
-            self.check_unknown(source, &What::Blob(*digest))?;
+            self.negative.check(source, &What::Blob(*digest))?;
             return Ok(BlobHead {
                 total: Some(size),
                 outcome: Outcome::Hit,
@@ -250,7 +250,9 @@ impl Inner {
         digest: &Digest,
     ) -> Result<Option<u64>, MirrorError> {
         let ask = self.ask_blob_head(source, digest);
-        self.unless_unknown(source, What::Blob(*digest), ask).await
+        self.negative
+            .unless_unknown(source, What::Blob(*digest), ask)
+            .await
     }
 
     async fn ask_blob_head(
@@ -258,7 +260,7 @@ impl Inner {
         source: &Source,
         digest: &Digest,
     ) -> Result<Option<u64>, MirrorError> {
-        let upstream = self.upstream(source)?;
+        let upstream = self.upstreams.of(source)?;
         let said = upstream.blob_head(&source.repository, digest).await;
         let said = said.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
         // A manifest's word goes before a header's.

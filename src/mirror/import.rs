@@ -197,7 +197,7 @@ impl Mirror {
         pin: bool,
     ) -> Result<ImportedImage, ImportError> {
         let inner = &self.inner;
-        if !inner.upstreams.contains_key(&name.upstream) {
+        if !inner.upstreams.contains(&name.upstream) {
             return Err(ImportError::Upstream(name.upstream.clone()));
         }
         // Until the links and the tag are recorded: by them the next removal knows what is needed.

@@ -152,7 +152,7 @@ impl Inner {
         let (inner, asked, wanted) = (Arc::clone(self), source.clone(), list.clone());
         let ask = move || async move { inner.ask_or_recall(&asked, &wanted).await };
         let key = (source.clone(), list);
-        let (listed, role) = self.lists.run(key, self.runway(source), ask).await?;
+        let (listed, role) = self.lists.run(key, self.tasks.runway(source), ask).await?;
         listed.map(|listed| (listed, role))
     }
 
@@ -227,7 +227,7 @@ impl Inner {
             List::Tags(query) => {
                 let ask = self.ask_tags(source, query, patience);
                 let what = What::List(list.clone());
-                self.unless_unknown(source, what, ask).await?
+                self.negative.unless_unknown(source, what, ask).await?
             }
             List::Referrers(digest, query) => {
                 self.ask_referrers(source, digest, query, patience).await?
@@ -246,7 +246,7 @@ impl Inner {
         query: &[(String, String)],
         patience: Patience,
     ) -> Result<Listed, MirrorError> {
-        let (upstream, repository) = (self.upstream(source)?, &source.repository);
+        let (upstream, repository) = (self.upstreams.of(source)?, &source.repository);
         let fetched = upstream.tags(repository, query, patience).await;
         let fetched = fetched.map_err(|error| MirrorError::of_fetch(Kind::Tags, error))?;
         let bytes = fetched.bytes.clone();

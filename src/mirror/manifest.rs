@@ -201,10 +201,12 @@ impl Inner {
         let ask = move || async move {
             let what = What::Manifest(reference.clone(), accept.clone());
             let get = inner.get(&asked, &reference, &accept, patience);
-            let kept = inner.unless_unknown(&asked, what, get).await;
+            let kept = inner.negative.unless_unknown(&asked, what, get).await;
             Found { kept, patience }
         };
-        self.manifests.run(key, self.runway(source), ask).await
+        self.manifests
+            .run(key, self.tasks.runway(source), ask)
+            .await
     }
 
     /// Fetches a manifest and keeps it.
@@ -241,7 +243,7 @@ impl Inner {
                 .store
                 .put(&digest, &manifest.media_type, manifest.bytes.clone());
             if let Err(error) = put.await {
-                self.note_not_stored(source, &digest, &error.into());
+                self.not_stored.note(source, &digest, &error.into());
             }
             self.store.belongs(&digest, &source.upstream);
         }
@@ -251,10 +253,10 @@ impl Inner {
             if link.manifest {
                 for accept in [AcceptClass::ALL.into(), Accept::anything()] {
                     let what = What::Manifest(Reference::Digest(*digest), accept);
-                    self.forget_unknown(source, what);
+                    self.negative.forget(source, what);
                 }
             } else {
-                self.forget_unknown(source, What::Blob(*digest));
+                self.negative.forget(source, What::Blob(*digest));
             }
         }
         self.store.record_links(source, links).await;
@@ -282,7 +284,7 @@ impl Inner {
         accept: &Accept,
         patience: Patience,
     ) -> Result<Checked, MirrorError> {
-        let upstream = self.upstream(source)?;
+        let upstream = self.upstreams.of(source)?;
         let repository = &source.repository;
         let mut wrong: Option<MirrorError> = None;
         let (mut wrong_ones, mut endpoints) = (Vec::new(), Vec::new());
@@ -434,7 +436,7 @@ impl Inner {
         let reference = Reference::Digest(*digest);
         let what = What::Manifest(reference.clone(), Accept::anything());
         let ask = self.ask_manifest_link(source, digest, &reference);
-        self.unless_unknown(source, what, ask).await
+        self.negative.unless_unknown(source, what, ask).await
     }
 
     async fn ask_manifest_link(
@@ -444,7 +446,7 @@ impl Inner {
         reference: &Reference,
     ) -> Result<(), MirrorError> {
         let (accept, patience) = (Accept::anything(), Patience::Wait);
-        let upstream = self.upstream(source)?;
+        let upstream = self.upstreams.of(source)?;
         let head = upstream
             .manifest_head(&source.repository, reference, accept.clone(), patience)
             .await;

@@ -29,6 +29,7 @@ mod answer;
 mod at_hand;
 mod blob;
 mod bypass;
+mod core;
 mod error;
 mod flight;
 mod flights;
@@ -39,6 +40,7 @@ mod lent;
 mod lists;
 mod manifest;
 mod negative;
+mod not_stored;
 mod parts;
 mod policy;
 mod referrers;
@@ -56,14 +58,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
-use bypass::{PASSES_MAX, Seldom};
+use bypass::PASSES_MAX;
+use core::{Core, Tasks, Upstreams};
 pub use error::MirrorError;
 use flight::Fills;
-use flights::{FLIGHTS_MAX, Flights};
+use flights::Flights;
 use freshness::LastFailure;
 pub use import::{IMPORTS_MAX, ImportError, Imported, ImportedImage};
 use inspect::{LastUsage, PinWatch};
@@ -71,6 +72,7 @@ use lent::Lent;
 use lists::Listed;
 use manifest::{Found, Manifest, ManifestKey};
 use negative::{List, Negative};
+use not_stored::NotStored;
 pub use parts::PartReaders;
 pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
 use seen_lists::SeenLists;
@@ -104,9 +106,6 @@ const SAID_TYPES_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// other, each within its own limit, must not add up past containerd's 30 s (containerd,
 /// core/remotes/docker/registry.go). The head may wait 2 s more for the first bytes.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
-
-/// How long the mirror's own tasks may take to end after they were told to.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The mirror. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -150,10 +149,10 @@ type Asked<K, V> = Arc<Flights<K, Result<V, MirrorError>>>;
 
 #[derive(Debug)]
 struct Inner {
-    config: Config,
+    config: Arc<Config>,
     fill_on_range: FillOnRange,
     directory: Directory,
-    upstreams: HashMap<UpstreamName, Upstream>,
+    upstreams: Upstreams,
     store: Store,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
@@ -162,8 +161,6 @@ struct Inner {
     lists: Asked<(Source, List), Listed>,
     seen_lists: SeenLists,
     heads: Asked<(Source, Digest, bool), Option<u64>>,
-    /// Places for those three.
-    questions: Arc<Shares>,
     hot: Cache<Digest, Arc<Manifest>, foldhash::fast::RandomState>,
     /// The types of manifests that do not say it themselves, as each repository's upstream said.
     said_types: Cache<(Source, Digest), Arc<str>>,
@@ -173,13 +170,12 @@ struct Inner {
     negative: Negative,
     unattended: HashMap<UpstreamName, Arc<Shares>>,
     passes: Arc<Shares>,
-    not_stored: Seldom,
+    not_stored: NotStored,
     /// A permit for the one run of `verify`.
     verifying: Arc<Semaphore>,
     /// A permit for each upload of an import.
     importing: Arc<Semaphore>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    tasks: Tasks,
     pseudonym: Pseudonym,
     /// When this was made.
     started: Timestamp,
@@ -206,27 +202,24 @@ impl Mirror {
                 )
             })
             .collect();
-        let upstreams = parts
-            .upstreams
-            .into_iter()
-            .map(|u| (u.name().clone(), u))
-            .collect();
+        let core = Core {
+            config: Arc::new(parts.config),
+            upstreams: Upstreams::new(parts.upstreams),
+            store: parts.store,
+            clock: parts.clock,
+            metrics: parts.metrics,
+            tasks: Tasks::new(),
+        };
         Self {
             inner: Arc::new(Inner {
-                config: parts.config,
                 fill_on_range: parts.fill_on_range,
                 directory: parts.directory,
-                upstreams,
-                store: parts.store,
-                started: parts.clock.now(),
-                clock: parts.clock,
-                metrics: parts.metrics,
+                started: core.clock.now(),
                 fills: Arc::default(),
                 manifests: Arc::default(),
                 lists: Arc::default(),
                 seen_lists: SeenLists::default(),
                 heads: Arc::default(),
-                questions: Shares::new(Limit::Questions, FLIGHTS_MAX, Stays::Asking),
                 hot: Cache::builder()
                     .max_capacity(HOT_MANIFEST_BYTES)
                     .weigher(weigh)
@@ -238,18 +231,22 @@ impl Mirror {
                     .build(),
                 failed_tags: tag::failed_tags(),
                 lent: Lent::default(),
-                negative: Negative::default(),
+                negative: Negative::new(&core.config, &core.clock),
                 unattended,
                 passes: Shares::new(Limit::Passes, PASSES_MAX, Stays::Sent),
-                not_stored: Seldom::default(),
+                not_stored: NotStored::new(&core.store, &core.clock),
                 verifying: Arc::new(Semaphore::new(1)),
                 importing: Arc::new(Semaphore::new(IMPORTS_MAX)),
-                tasks: TaskTracker::new(),
-                stop: CancellationToken::new(),
                 pseudonym: Pseudonym::random(),
                 pin_watch: PinWatch::default(),
                 usage: LastUsage::default(),
                 removing: tokio::sync::Mutex::default(),
+                config: core.config,
+                upstreams: core.upstreams,
+                store: core.store,
+                clock: core.clock,
+                metrics: core.metrics,
+                tasks: core.tasks,
             }),
         }
     }
@@ -281,7 +278,7 @@ impl Mirror {
     /// Whether clients are served, and how well: `/readyz`. Waits for nothing.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        if self.inner.stop.is_cancelled() {
+        if self.inner.tasks.stopping().is_cancelled() {
             return Readiness::Stopping;
         }
         let trouble = self.inner.store.trouble();
@@ -291,17 +288,7 @@ impl Mirror {
     /// Ends the mirror's own tasks; fills under way are left so that a later
     /// run can take them up.
     pub async fn stop(&self) {
-        self.inner.stop.cancel();
-        self.inner.tasks.close();
-        if tokio::time::timeout(STOP_TIMEOUT, self.inner.tasks.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                tasks = self.inner.tasks.len(),
-                "tasks did not end in time and are dropped"
-            );
-        }
+        self.inner.tasks.end().await;
     }
 }
 
@@ -322,13 +309,6 @@ fn in_time<T>(
 }
 
 impl Inner {
-    fn upstream(&self, source: &Source) -> Result<&Upstream, MirrorError> {
-        // The directory and the upstreams come from one list, so it is always there.
-        self.upstreams
-            .get(&source.upstream)
-            .ok_or(MirrorError::NameUnknown)
-    }
-
     /// Makes sure that the repository has the digest that is stored, by its
     /// upstream's word: a HEAD asks for that where it has not said so yet, as
     /// where a manifest names what came from another upstream (invariants 10
@@ -407,6 +387,6 @@ impl Inner {
                 ChildKind::Blob => inner.head_blob(&asked, &wanted).await,
             }
         };
-        self.heads.run(key, self.runway(source), ask).await?.0
+        self.heads.run(key, self.tasks.runway(source), ask).await?.0
     }
 }

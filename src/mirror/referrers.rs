@@ -31,7 +31,7 @@ impl Inner {
     ) -> Result<Listed, MirrorError> {
         let what = What::List(List::Referrers(*digest, query.to_vec()));
         let ask = self.ask_api(source, digest, query, patience);
-        let error = match self.unless_unknown(source, what, ask).await {
+        let error = match self.negative.unless_unknown(source, what, ask).await {
             Ok(listed) => return Ok(listed),
             Err(error) => error,
         };
@@ -79,7 +79,7 @@ impl Inner {
         query: &[(String, String)],
         patience: Patience,
     ) -> Result<Listed, MirrorError> {
-        let upstream = self.upstream(source)?;
+        let upstream = self.upstreams.of(source)?;
         let fetched = upstream
             .referrers(&source.repository, digest, query, patience)
             .await;
@@ -161,7 +161,7 @@ impl Inner {
         let reference = Reference::Tag(tag.clone());
         let what = What::Manifest(reference.clone(), AcceptClass::ALL.into());
         let ask = async {
-            let (upstream, repository) = (self.upstream(source)?, &source.repository);
+            let (upstream, repository) = (self.upstreams.of(source)?, &source.repository);
             let head = upstream.manifest_head(repository, &reference, AcceptClass::ALL, patience);
             match head.await {
                 Ok(_) => Ok(()),
@@ -170,7 +170,7 @@ impl Inner {
                 Err(error) => Err(MirrorError::of_fetch(Kind::Manifest, error)),
             }
         };
-        match self.unless_unknown(source, what, ask).await {
+        match self.negative.unless_unknown(source, what, ask).await {
             Ok(()) => Ok(true),
             Err(error) if error.is_unknown() => Ok(false),
             Err(error) => Err(error),

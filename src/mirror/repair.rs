@@ -60,7 +60,7 @@ impl Inner {
         sources: &[Source],
     ) -> Result<(), String> {
         let mut why = "no repository of a configured upstream is known to have it".to_owned();
-        let known = |source: &&Source| self.upstreams.contains_key(&source.upstream);
+        let known = |source: &&Source| self.upstreams.contains(&source.upstream);
         for source in sources.iter().filter(known) {
             let link = self.store.link(source, digest).await.unwrap_or_default();
             let asked = if link.covers(ChildKind::Manifest) {

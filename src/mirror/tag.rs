@@ -135,7 +135,7 @@ impl Inner {
         let key = (source.clone(), Reference::Tag(tag.clone()), accept.clone());
         let runway = Runway {
             for_later: asker == Asker::Nobody,
-            ..self.runway(source)
+            ..self.tasks.runway(source)
         };
         let (inner, source, tag) = (Arc::clone(self), source.clone(), tag.clone());
         let accept = accept.clone();
@@ -273,7 +273,7 @@ impl Inner {
             }
         };
         let what = What::Manifest(Reference::Tag(tag.clone()), accept.clone());
-        let asking = Box::pin(self.unless_unknown(source, what, asking));
+        let asking = Box::pin(self.negative.unless_unknown(source, what, asking));
         let asked = tokio::time::timeout(limits.all, asking).await;
         asked.unwrap_or(Err(MirrorError::Timeout(FetchError::Timeout("a tag"))))
     }
@@ -292,7 +292,7 @@ impl Inner {
             ..
         } = question;
         let reference = Reference::Tag(tag.clone());
-        let upstream = self.upstream(source)?;
+        let upstream = self.upstreams.of(source)?;
         let (repository, accepted) = (&source.repository, accept.clone());
         let head = upstream.manifest_head(repository, &reference, accepted, limits.patience);
         let head = tokio::time::timeout(limits.head, head).await;

@@ -146,7 +146,7 @@ impl Mirror {
             summary: VerifySummary::default(),
             _permit: permit,
         };
-        let stop = self.inner.stop.clone();
+        let stop = self.inner.tasks.stopping().clone();
         self.inner.tasks.spawn(async move {
             let work = async {
                 run.look_through().await?;

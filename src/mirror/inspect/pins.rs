@@ -125,7 +125,7 @@ impl Mirror {
             .take();
         let Some(mut news) = receiver else { return };
         let inner = Arc::clone(&self.inner);
-        let stop = inner.stop.clone();
+        let stop = inner.tasks.stopping().clone();
         self.inner.tasks.spawn(async move {
             let work = async {
                 inner.pin_what_is_there().await;

@@ -155,8 +155,8 @@ impl Mirror {
         let upstreams = inner.upstream_statuses();
         let sum = inner
             .upstreams
-            .keys()
-            .map(|name| inner.metrics.totals(name.as_str()))
+            .iter()
+            .map(|(name, _)| inner.metrics.totals(name.as_str()))
             .fold(Totals::default(), Totals::plus);
         let now = inner.clock.now();
         Ok(Status {

@@ -184,7 +184,7 @@ impl Mirror {
         let looking = self.inner.tasks.spawn(async move {
             tokio::select! {
                 usage = inner.look_at_usage(RECENT) => Some(usage.dedup),
-                () = inner.stop.cancelled() => None,
+                () = inner.tasks.stopping().cancelled() => None,
             }
         });
         let looked = tokio::time::timeout(DEDUP_WAIT_MAX, looking).await;
