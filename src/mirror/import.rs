@@ -11,8 +11,9 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 
 use super::flight::{Lead, Seat};
-use super::inspect::PinNews;
-use super::manifest::{Manifest, links};
+use super::inspect::PinEvent;
+use super::local::Manifest;
+use super::manifest::links;
 use super::{Inner, Mirror, MirrorError, Source};
 use crate::oci::manifest::{ChildKind, inspect};
 use crate::oci::{AcceptClass, Digest, ImageName, Reference, Repository, UpstreamName};
@@ -229,9 +230,9 @@ impl Mirror {
             };
             inner.store.record_tag(&source, tag, record).await;
             inner.failed_tags.invalidate(&(source.clone(), tag.clone()));
-            inner.tell_pins(PinNews::Tag(source, tag.clone()));
+            inner.pin_events.notify(PinEvent::Tag(source, tag.clone()));
         } else {
-            inner.tell_pins(PinNews::Manifest(source, *digest));
+            inner.pin_events.notify(PinEvent::Manifest(source, *digest));
         }
         tracing::info!(image = %name, %digest, manifests = walk.image.manifests, blobs = walk.image.blobs, "an image was imported");
         if pin {
@@ -297,7 +298,7 @@ impl Inner {
     /// A manifest that is on disk: one that is in memory alone is gone after the next start.
     async fn stored_manifest(&self, digest: &Digest) -> Option<Arc<Manifest>> {
         self.store.find(digest).await?;
-        self.local(digest).await
+        self.local.read(digest).await
     }
 
     async fn walk(&self, digest: &Digest) -> Result<Walk, ImportError> {

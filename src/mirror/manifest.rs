@@ -2,28 +2,21 @@
 //! their media type, kept hot in memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-use bytes::Bytes;
 
 use super::answer::ManifestAnswer;
 use super::flights::Role;
-use super::inspect::PinNews;
+use super::inspect::PinEvent;
+use super::local::{Manifest, Told, children};
 use super::negative::What;
 use super::{Inner, Mirror, MirrorError, Source, in_time};
-use crate::clock::Timestamp;
-use crate::oci::manifest::{ChildKind, Inspection, MANIFEST_BYTES_MAX, ManifestError, inspect};
+use crate::oci::manifest::{ChildKind, Inspection, inspect};
 use crate::oci::{Accept, AcceptClass, Algorithm, Digest, Reference};
-use crate::store::{Link, TagRecord};
+use crate::store::Link;
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, ManifestFetch, Patience};
 
 /// RFC 7234 section 5.5.1.
 pub(super) const WARNING_STALE: &str = "110 roadstead \"Response is Stale\"";
-
-/// How often the store is told of what a manifest names. What it hears holds for minutes.
-const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// What a flight for a manifest ended with.
 #[derive(Clone, Debug)]
@@ -35,49 +28,6 @@ pub(super) struct Found {
 
 /// What is asked once at a time: repository, reference, accepted formats.
 pub(super) type ManifestKey = (Source, Reference, Accept);
-
-/// A manifest in memory.
-#[derive(Debug)]
-pub(super) struct Manifest {
-    pub(super) digest: Digest,
-    pub(super) media_type: Arc<str>,
-    /// Whether an upstream's header said the type: it counts for whom it was said to, see
-    /// [`Inner::as_said_to`].
-    pub(super) by_header: bool,
-    pub(super) bytes: Bytes,
-    /// What it names: whoever is given it will ask for that.
-    pub(super) children: Arc<[Digest]>,
-    /// When the store was last told so.
-    pub(super) told: Told,
-}
-
-/// What a manifest in memory takes beside its bytes, its type and what it names.
-const ENTRY_BYTES: usize = 300;
-
-impl Manifest {
-    /// What it takes in memory, in bytes.
-    pub(super) fn weight(&self) -> u32 {
-        let children = size_of_val::<[Digest]>(&self.children);
-        let bytes = ENTRY_BYTES + self.bytes.len() + self.media_type.len() + children;
-        u32::try_from(bytes).unwrap_or(u32::MAX)
-    }
-}
-
-/// When something was last said, so that it is not said too often.
-#[derive(Debug, Default)]
-pub(super) struct Told(AtomicU64);
-
-impl Told {
-    /// Whether it is time to say it again; then it counts as said.
-    pub(super) fn is_due(&self, now: Timestamp) -> bool {
-        let last = Timestamp(self.0.load(Ordering::Relaxed));
-        let due = now < last || now.since(last) >= TELL_EVERY;
-        if due {
-            self.0.store(now.0, Ordering::Relaxed);
-        }
-        due
-    }
-}
 
 /// A manifest and how it was found: what a flight shares.
 #[derive(Clone, Debug)]
@@ -169,7 +119,7 @@ impl Inner {
         accept: &Accept,
         patience: Patience,
     ) -> Result<Kept, MirrorError> {
-        if let Some(manifest) = self.local_for(source, digest).await {
+        if let Some(manifest) = self.local.read_for(source, digest).await {
             self.ensure_linked(source, digest, ChildKind::Manifest)
                 .await?;
             return Ok(Kept::hit(manifest));
@@ -231,14 +181,15 @@ impl Inner {
             told: Told::default(),
         });
         if manifest.by_header {
-            self.note_said_type(source, &digest, &manifest.media_type);
+            self.local
+                .note_said_type(source, &digest, &manifest.media_type);
         }
-        let said = self.as_said_to(source, Arc::clone(&manifest));
+        let said = self.local.as_said_to(source, Arc::clone(&manifest));
         // The digest of signed schema 1 is not that of its bytes, so that its writer can choose it: what
         // is kept under a digest serves all repositories, and such a manifest is passed on alone.
         let passed_on = inspection.schema1_payload.is_some();
         if !passed_on {
-            self.hot.insert(digest, Arc::clone(&manifest));
+            self.local.keep(&manifest);
             let put = self
                 .store
                 .put(&digest, &manifest.media_type, manifest.bytes.clone());
@@ -261,7 +212,8 @@ impl Inner {
         }
         self.store.record_links(source, links).await;
         if let Reference::Digest(digest) = reference {
-            self.tell_pins(PinNews::Manifest(source.clone(), *digest));
+            self.pin_events
+                .notify(PinEvent::Manifest(source.clone(), *digest));
         }
         let outcome = if passed_on {
             Outcome::Bypass
@@ -333,99 +285,6 @@ impl Inner {
         }
     }
 
-    /// A manifest from memory, which counts as a use of it.
-    pub(super) fn in_memory(&self, digest: &Digest) -> Option<Arc<Manifest>> {
-        let manifest = self.hot.get(digest)?;
-        self.store.touch(digest);
-        Some(manifest)
-    }
-
-    /// A manifest from memory or disk. What does not hash to its name is
-    /// removed, and fetched again by whoever wants it.
-    pub(super) async fn local(&self, digest: &Digest) -> Option<Arc<Manifest>> {
-        if let Some(manifest) = self.in_memory(digest) {
-            return Some(manifest);
-        }
-        let blob = self.store.blob(digest).await?;
-        let looked_at = blob.looked_at();
-        let bytes = blob.read_all(MANIFEST_BYTES_MAX).await?;
-        let found = Digest::of(digest.algorithm(), &bytes);
-        if found != *digest {
-            let why = format!("its content hashes to {found}");
-            self.store.damaged(digest, &why, looked_at).await;
-            return None;
-        }
-        // The type is a function of the bytes. What was noted beside them is of whoever stored them first.
-        let inspection = match inspect(None, &bytes) {
-            Ok(inspection) => inspection,
-            Err(ManifestError::UnknownKind) => {
-                let noted = self.store.media_type(digest).await;
-                inspect(noted.as_deref(), &bytes).ok()?
-            }
-            Err(
-                ManifestError::NotJson | ManifestError::Ambiguous | ManifestError::ImpossibleType,
-            ) => return None,
-        };
-        let manifest = Arc::new(Manifest {
-            digest: *digest,
-            media_type: inspection.media_type.as_str().into(),
-            by_header: inspection.by_header,
-            bytes,
-            children: children(&inspection),
-            told: Told::default(),
-        });
-        self.hot.insert(*digest, Arc::clone(&manifest));
-        Some(manifest)
-    }
-
-    /// A manifest from memory or disk, with the type that this repository has it with.
-    pub(super) async fn local_for(
-        &self,
-        source: &Source,
-        digest: &Digest,
-    ) -> Option<Arc<Manifest>> {
-        self.as_said_to(source, self.local(digest).await?)
-    }
-
-    /// What a tag named, from memory or disk.
-    pub(super) async fn named(&self, source: &Source, record: &TagRecord) -> Option<Arc<Manifest>> {
-        let manifest = self.local(&record.digest).await?;
-        if manifest.by_header {
-            // The tag's record outlives the process.
-            self.note_said_type(source, &record.digest, &record.media_type);
-        }
-        self.as_said_to(source, manifest)
-    }
-
-    /// The manifest as this repository has it: where the bytes do not say of what type they are, it is what the
-    /// repository's own upstream said. `None` where it has not said anything yet.
-    pub(super) fn as_said_to(
-        &self,
-        source: &Source,
-        manifest: Arc<Manifest>,
-    ) -> Option<Arc<Manifest>> {
-        if !manifest.by_header {
-            return Some(manifest);
-        }
-        let said = self.said_types.get(&(source.clone(), manifest.digest))?;
-        Some(Arc::new(Manifest {
-            digest: manifest.digest,
-            media_type: said,
-            by_header: true,
-            bytes: manifest.bytes.clone(),
-            children: Arc::clone(&manifest.children),
-            told: Told::default(),
-        }))
-    }
-
-    /// What an upstream's header said first of a manifest holds for the repository.
-    fn note_said_type(&self, source: &Source, digest: &Digest, media_type: &str) {
-        let key = (source.clone(), *digest);
-        if !self.said_types.contains_key(&key) {
-            self.said_types.insert(key, media_type.into());
-        }
-    }
-
     /// Asks upstream whether the repository has a manifest that is stored, and
     /// remembers it with all that the manifest names.
     pub(super) async fn head_manifest_link(
@@ -462,7 +321,7 @@ impl Inner {
             return Ok(());
         }
         head.map_err(|error| MirrorError::of_fetch(Kind::Manifest, error))?;
-        if let Some(manifest) = self.local(digest).await {
+        if let Some(manifest) = self.local.read(digest).await {
             self.relink(source, &manifest).await;
         } else {
             let link = Link::of(ChildKind::Manifest, None).given();
@@ -482,7 +341,8 @@ impl Inner {
             self.store
                 .record_links(source, links(manifest, &inspection))
                 .await;
-            self.tell_pins(PinNews::Manifest(source.clone(), manifest.digest));
+            self.pin_events
+                .notify(PinEvent::Manifest(source.clone(), manifest.digest));
         }
     }
 }
@@ -563,12 +423,6 @@ impl Checked {
             }),
         }
     }
-}
-
-/// What a manifest names.
-fn children(inspection: &Inspection) -> Arc<[Digest]> {
-    let children = inspection.children.iter().filter(|child| !child.foreign);
-    children.map(|child| child.digest).collect()
 }
 
 /// What a repository is known to have because upstream says that it has this manifest.

@@ -38,6 +38,7 @@ mod import;
 pub mod inspect;
 mod lent;
 mod lists;
+mod local;
 mod manifest;
 mod negative;
 mod not_stored;
@@ -67,10 +68,11 @@ use flight::Fills;
 use flights::Flights;
 use freshness::LastFailure;
 pub use import::{IMPORTS_MAX, ImportError, Imported, ImportedImage};
-use inspect::{LastUsage, PinWatch};
+use inspect::{LastUsage, PinEvents, PinWatch};
 use lent::Lent;
 use lists::Listed;
-use manifest::{Found, Manifest, ManifestKey};
+use local::LocalManifests;
+use manifest::{Found, ManifestKey};
 use negative::{List, Negative};
 use not_stored::NotStored;
 pub use parts::PartReaders;
@@ -92,15 +94,9 @@ use crate::telemetry::{Limit, Metrics};
 pub use crate::upstream::{ClientId, FetchError, OnBehalf};
 use crate::upstream::{Pseudonym, Upstream};
 
-/// Manifests kept in memory, in bytes, with what is known of them.
-const HOT_MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
-
 /// Fills from one upstream that go on although nobody reads them any more: slow ones of one are not in the way of
 /// another's.
 const FILLS_UNATTENDED_MAX: usize = 32;
-
-/// Memory for what upstreams' headers said of manifests that do not say themselves what they are, in bytes.
-const SAID_TYPES_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// A request is answered or refused within this time: steps that wait for upstream one after the
 /// other, each within its own limit, must not add up past containerd's 30 s (containerd,
@@ -161,9 +157,7 @@ struct Inner {
     lists: Asked<(Source, List), Listed>,
     seen_lists: SeenLists,
     heads: Asked<(Source, Digest, bool), Option<u64>>,
-    hot: Cache<Digest, Arc<Manifest>, foldhash::fast::RandomState>,
-    /// The types of manifests that do not say it themselves, as each repository's upstream said.
-    said_types: Cache<(Source, Digest), Arc<str>>,
+    local: Arc<LocalManifests>,
     failed_tags: Cache<(Source, Tag), LastFailure>,
     /// What answers hold that clients have not read.
     lent: Lent,
@@ -179,6 +173,7 @@ struct Inner {
     pseudonym: Pseudonym,
     /// When this was made.
     started: Timestamp,
+    pin_events: Arc<PinEvents>,
     pin_watch: PinWatch,
     usage: LastUsage,
     /// Held while an operator removes something.
@@ -189,7 +184,6 @@ impl Mirror {
     /// Puts a mirror together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let weigh = |_: &Digest, manifest: &Arc<Manifest>| manifest.weight();
         let names = parts
             .upstreams
             .iter()
@@ -210,6 +204,7 @@ impl Mirror {
             metrics: parts.metrics,
             tasks: Tasks::new(),
         };
+        let (pin_events, pin_receiver) = PinEvents::new(&core.config, &core.store);
         Self {
             inner: Arc::new(Inner {
                 fill_on_range: parts.fill_on_range,
@@ -220,15 +215,7 @@ impl Mirror {
                 lists: Arc::default(),
                 seen_lists: SeenLists::default(),
                 heads: Arc::default(),
-                hot: Cache::builder()
-                    .max_capacity(HOT_MANIFEST_BYTES)
-                    .weigher(weigh)
-                    // It is asked for every hit.
-                    .build_with_hasher(foldhash::fast::RandomState::default()),
-                said_types: Cache::builder()
-                    .max_capacity(SAID_TYPES_BYTES_MAX)
-                    .weigher(weigh_said_type)
-                    .build(),
+                local: Arc::new(LocalManifests::new(&core.store)),
                 failed_tags: tag::failed_tags(),
                 lent: Lent::default(),
                 negative: Negative::new(&core.config, &core.clock),
@@ -238,7 +225,8 @@ impl Mirror {
                 verifying: Arc::new(Semaphore::new(1)),
                 importing: Arc::new(Semaphore::new(IMPORTS_MAX)),
                 pseudonym: Pseudonym::random(),
-                pin_watch: PinWatch::default(),
+                pin_events: Arc::new(pin_events),
+                pin_watch: PinWatch::of(pin_receiver),
                 usage: LastUsage::default(),
                 removing: tokio::sync::Mutex::default(),
                 config: core.config,
@@ -292,12 +280,6 @@ impl Mirror {
     }
 }
 
-/// What an entry of `said_types` takes: its texts, and the map, times and digest beside them.
-fn weigh_said_type((source, _): &(Source, Digest), said: &Arc<str>) -> u32 {
-    let name = source.upstream.as_str().len() + source.repository.as_str().len();
-    u32::try_from(name + said.len() + 300).unwrap_or(u32::MAX)
-}
-
 /// The answer, or a failure when it does not come in time. The work that it waits for goes on.
 fn in_time<T>(
     answer: impl Future<Output = Result<T, MirrorError>>,
@@ -325,7 +307,7 @@ impl Inner {
                 // From now on it needs no look at who fetched it.
                 match kind {
                     ChildKind::Manifest => {
-                        if let Some(manifest) = self.local(digest).await {
+                        if let Some(manifest) = self.local.read(digest).await {
                             self.relink(source, &manifest).await;
                         }
                     }

@@ -82,7 +82,7 @@ impl Inner {
         digest: &Digest,
     ) -> Result<(), MirrorError> {
         // What is in memory was checked when it came there.
-        match self.hot.get(digest) {
+        match self.local.peek(digest) {
             Some(manifest) => {
                 let bytes = manifest.bytes.clone();
                 self.store.put(digest, &manifest.media_type, bytes).await?;

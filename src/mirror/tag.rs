@@ -8,8 +8,9 @@ use moka::sync::Cache;
 
 use super::flights::Runway;
 use super::freshness::{self, LastFailure, Verdict};
-use super::inspect::PinNews;
-use super::manifest::{Found, Kept, Manifest};
+use super::inspect::PinEvent;
+use super::local::Manifest;
+use super::manifest::{Found, Kept};
 use super::negative::What;
 use super::{
     ANSWER_WAIT_MAX, Failure, Inner, MirrorError, Policy, Revalidate, Source, StaleOn, Ttl,
@@ -91,7 +92,7 @@ impl Inner {
         let failed = self.failed_tags.get(&(source.clone(), tag.clone()));
         match freshness::judge(&records, class, &policy, failed, self.clock.now()) {
             Verdict::Fresh(record) => {
-                if let Some(manifest) = self.named(source, record).await {
+                if let Some(manifest) = self.local.named(source, record).await {
                     return Ok(Kept::hit(manifest));
                 }
                 // The manifest was evicted, but what the tag names is known.
@@ -105,12 +106,12 @@ impl Inner {
                 }
             }
             Verdict::StaleForNow(record) => {
-                if let Some(manifest) = self.named(source, record).await {
+                if let Some(manifest) = self.local.named(source, record).await {
                     return Ok(Kept::stale(manifest));
                 }
             }
             Verdict::StaleMeanwhile(record) => {
-                if let Some(manifest) = self.named(source, record).await {
+                if let Some(manifest) = self.local.named(source, record).await {
                     // Its first poll begins the flight, or finds one under way; nobody waits for the end.
                     let flight = self.join_tag(source, tag, accept, Asker::Nobody);
                     if let Some(Err(error)) = flight.now_or_never() {
@@ -164,7 +165,7 @@ impl Inner {
         let known = match freshness::judge(&records, class, &policy, None, now) {
             // The flight before this one may have landed just now.
             Verdict::Fresh(record) => {
-                if let Some(manifest) = self.named(source, record).await {
+                if let Some(manifest) = self.local.named(source, record).await {
                     return Ok(Kept::hit(manifest));
                 }
                 Some(record)
@@ -204,7 +205,8 @@ impl Inner {
                 "upstream does not say what a tag names; serving what it named before"
             );
             if error.is_unknown() {
-                self.tell_pins(PinNews::Deleted(source.clone(), tag.clone()));
+                self.pin_events
+                    .notify(PinEvent::Deleted(source.clone(), tag.clone()));
             }
             let failed = LastFailure::ServedStale(self.clock.now());
             self.failed_tags.insert(key, failed);
@@ -227,7 +229,8 @@ impl Inner {
         records: &[TagRecord],
         class: AcceptClass,
     ) -> Option<Arc<Manifest>> {
-        self.named(source, freshness::last_known(records, class)?)
+        self.local
+            .named(source, freshness::last_known(records, class)?)
             .await
     }
 
@@ -316,7 +319,7 @@ impl Inner {
         let named = Link::of(ChildKind::Manifest, None);
         let named = named.union(self.store.link(source, &digest).await.unwrap_or_default());
         let ours = self.store.vouches(source, &digest, &named);
-        let found = match self.local_for(source, &digest).await {
+        let found = match self.local.read_for(source, &digest).await {
             Some(manifest) if ours => {
                 self.relink(source, &manifest).await;
                 Ok(Kept::hit(manifest))
@@ -377,7 +380,7 @@ impl Inner {
             .record_tag(question.source, question.tag, record)
             .await;
         let (source, tag) = (question.source.clone(), question.tag.clone());
-        self.tell_pins(PinNews::Tag(source, tag));
+        self.pin_events.notify(PinEvent::Tag(source, tag));
     }
 }
 

@@ -35,7 +35,7 @@ pub use document::ConfigFacts;
 pub use images::{ImageEntry, ImagePage, PlatformState};
 pub use names::{Filter, NameError};
 pub use pins::PinEntry;
-pub(super) use pins::{PinNews, PinWatch};
+pub(super) use pins::{PinEvent, PinEvents, PinWatch};
 pub use remove::{Kept, Removed};
 pub use status::{CacheStatus, EndpointStatus, FillStatus, Status, Traffic, UpstreamStatus};
 pub use tree::{Inspected, Node, NodeKind, Presence, TagFreshness};
@@ -88,7 +88,7 @@ struct Closure {
 impl Inner {
     /// A stored manifest, if it is one and whole.
     pub(super) async fn look(&self, digest: &Digest) -> Option<Seen> {
-        let (media_type, bytes) = match self.hot.get(digest) {
+        let (media_type, bytes) = match self.local.peek(digest) {
             Some(manifest) if self.store.contains(digest).is_some() => {
                 let media_type = manifest.media_type.to_string();
                 (Some(media_type), manifest.bytes.clone())

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::{Closure, InspectError, When, full_name, names, tree};
-use crate::mirror::{Inner, Mirror, Source};
+use crate::mirror::{Config, Inner, Mirror, Pattern, Source};
 use crate::oci::{Digest, Reference, Tag};
-use crate::store::Pinned;
+use crate::store::{Pinned, Store};
 
-/// News that wait to be looked at. More are dropped: the next revalidation brings them again.
-const NEWS_MAX: usize = 4096;
+/// Events that wait to be looked at. More are dropped: the next revalidation brings them again.
+const EVENTS_MAX: usize = 4096;
 
 /// A pinned image, as the list of them has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub struct PinEntry {
 
 /// What may change what is pinned.
 #[derive(Debug)]
-pub(in crate::mirror) enum PinNews {
+pub(in crate::mirror) enum PinEvent {
     /// Upstream said what a tag names.
     Tag(Source, Tag),
     /// A manifest was fetched, or found to be in the repository too.
@@ -44,20 +44,66 @@ pub(in crate::mirror) enum PinNews {
     Deleted(Source, Tag),
 }
 
-/// Where news go, and, until the mirror's task takes it, where they come out.
+/// Where events of pins go. What concerns no pin goes no further.
 #[derive(Debug)]
-pub(in crate::mirror) struct PinWatch {
-    sender: mpsc::Sender<PinNews>,
-    receiver: Mutex<Option<mpsc::Receiver<PinNews>>>,
+pub(in crate::mirror) struct PinEvents {
+    config: Arc<Config>,
+    store: Store,
+    sender: mpsc::Sender<PinEvent>,
 }
 
-impl Default for PinWatch {
-    fn default() -> Self {
-        let (sender, receiver) = mpsc::channel(NEWS_MAX);
-        Self {
+impl PinEvents {
+    /// And where they come out.
+    pub(in crate::mirror) fn new(
+        config: &Arc<Config>,
+        store: &Store,
+    ) -> (Self, mpsc::Receiver<PinEvent>) {
+        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+        let events = Self {
+            config: Arc::clone(config),
+            store: store.clone(),
             sender,
-            receiver: Mutex::new(Some(receiver)),
+        };
+        (events, receiver)
+    }
+
+    /// Something happened that may change what is pinned.
+    pub(in crate::mirror) fn notify(&self, event: PinEvent) {
+        let (source, tag) = match &event {
+            PinEvent::Tag(source, tag) => (source, Some(tag)),
+            PinEvent::Manifest(source, _) => (source, None),
+            PinEvent::Deleted(source, tag) => {
+                let reference = Reference::Tag(tag.clone());
+                if self.store.pin_of(source, &reference).is_none() {
+                    drop(self.sender.try_send(event));
+                }
+                return;
+            }
+        };
+        // Almost nothing is pinned: that is found out without a copy.
+        if self.rule(source, tag).is_none() && self.store.pins_of(source).is_empty() {
+            return;
         }
+        if let Err(error) = self.sender.try_send(event) {
+            tracing::debug!(%error, "pins are looked at again at the next revalidation");
+        }
+    }
+
+    /// The rule that pins a tag; without a tag, what pins the whole repository.
+    pub(super) fn rule(&self, source: &Source, tag: Option<&Tag>) -> Option<&str> {
+        let mut rules = self.config.pins.iter();
+        let rule = rules.find(|pattern| pattern.means(source, tag));
+        rule.map(Pattern::as_str)
+    }
+}
+
+/// The events, until the mirror's task takes them.
+#[derive(Debug)]
+pub(in crate::mirror) struct PinWatch(Mutex<Option<mpsc::Receiver<PinEvent>>>);
+
+impl PinWatch {
+    pub(in crate::mirror) fn of(receiver: mpsc::Receiver<PinEvent>) -> Self {
+        Self(Mutex::new(Some(receiver)))
     }
 }
 
@@ -92,7 +138,7 @@ impl Mirror {
             return Err(InspectError::NotFound(format!("{image} is not pinned")));
         };
         let tag = tag_of(&reference);
-        if let Some(rule) = self.inner.pin_rule(&source, tag) {
+        if let Some(rule) = self.inner.pin_events.rule(&source, tag) {
             return Err(InspectError::Conflict(format!(
                 "{image} is pinned by the configuration: [[cache.pin]] match = \"{rule}\""
             )));
@@ -119,18 +165,18 @@ impl Mirror {
         let receiver = self
             .inner
             .pin_watch
-            .receiver
+            .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some(mut news) = receiver else { return };
+        let Some(mut events) = receiver else { return };
         let inner = Arc::clone(&self.inner);
         let stop = inner.tasks.stopping().clone();
         self.inner.tasks.spawn(async move {
             let work = async {
                 inner.pin_what_is_there().await;
-                while let Some(news) = news.recv().await {
-                    inner.follow(news).await;
+                while let Some(event) = events.recv().await {
+                    inner.follow(event).await;
                 }
             };
             tokio::select! {
@@ -142,38 +188,11 @@ impl Mirror {
 }
 
 impl Inner {
-    /// Something happened that may change what is pinned.
-    pub(in crate::mirror) fn tell_pins(&self, news: PinNews) {
-        let (source, tag) = match &news {
-            PinNews::Tag(source, tag) => (source, Some(tag)),
-            PinNews::Manifest(source, _) => (source, None),
-            PinNews::Deleted(source, tag) => {
-                let reference = Reference::Tag(tag.clone());
-                if self.store.pin_of(source, &reference).is_none() {
-                    drop(self.pin_watch.sender.try_send(news));
-                }
-                return;
-            }
-        };
-        // Almost nothing is pinned: that is found out without a copy.
-        if self.pin_rule(source, tag).is_none() && self.store.pins_of(source).is_empty() {
-            return;
-        }
-        if let Err(error) = self.pin_watch.sender.try_send(news) {
-            tracing::debug!(%error, "pins are looked at again at the next revalidation");
-        }
-    }
-
-    /// The rule that pins a tag; without a tag, what pins the whole repository.
-    fn pin_rule(&self, source: &Source, tag: Option<&Tag>) -> Option<&str> {
-        let mut rules = self.config.pins.iter();
-        let rule = rules.find(|pattern| pattern.means(source, tag));
-        rule.map(crate::mirror::Pattern::as_str)
-    }
-
     async fn pin_what_is_there(&self) {
         for pinned in self.store.pins() {
-            let rule = self.pin_rule(&pinned.source, tag_of(&pinned.reference));
+            let rule = self
+                .pin_events
+                .rule(&pinned.source, tag_of(&pinned.reference));
             if pinned.by_rule && rule.is_none() {
                 self.store.unpin(&pinned.source, &pinned.reference);
             } else {
@@ -203,11 +222,11 @@ impl Inner {
         }
     }
 
-    async fn follow(&self, news: PinNews) {
-        match news {
-            PinNews::Tag(source, tag) => self.follow_tag(&source, &tag).await,
-            PinNews::Manifest(source, digest) => self.follow_manifest(&source, &digest).await,
-            PinNews::Deleted(source, tag) => self.keep_deleted(source, tag).await,
+    async fn follow(&self, event: PinEvent) {
+        match event {
+            PinEvent::Tag(source, tag) => self.follow_tag(&source, &tag).await,
+            PinEvent::Manifest(source, digest) => self.follow_manifest(&source, &digest).await,
+            PinEvent::Deleted(source, tag) => self.keep_deleted(source, tag).await,
         }
     }
 
@@ -238,7 +257,7 @@ impl Inner {
         let reference = Reference::Tag(tag.clone());
         if let Some(pinned) = self.store.pin_of(source, &reference) {
             self.renew(pinned).await;
-        } else if self.pin_rule(source, Some(tag)).is_some() {
+        } else if self.pin_events.rule(source, Some(tag)).is_some() {
             self.pin_by_rule(source, reference).await;
         }
     }
@@ -253,7 +272,7 @@ impl Inner {
                 self.renew(pinned).await;
             }
         }
-        if !is_part && self.pin_rule(source, None).is_some() {
+        if !is_part && self.pin_events.rule(source, None).is_some() {
             self.pin_by_rule(source, Reference::Digest(*digest)).await;
         }
     }

@@ -217,7 +217,7 @@ impl Inner {
             let removal = if removed.dry_run {
                 self.store.would_remove(digest)
             } else {
-                self.hot.invalidate(digest);
+                self.local.forget(digest);
                 self.store.remove(digest).await
             };
             match removal {
