@@ -236,7 +236,7 @@ impl Mirror {
         }
         tracing::info!(image = %name, %digest, manifests = walk.image.manifests, blobs = walk.image.blobs, "an image was imported");
         if pin {
-            let pinned = self.pin_image(&name.to_string()).await;
+            let pinned = inner.pins.pin(&name.to_string()).await;
             pinned.map_err(|error| ImportError::NotPinned(error.to_string()))?;
         }
         Ok(walk.image)

@@ -132,7 +132,7 @@ impl Inner {
     /// A list for the client of this request.
     fn lend_list(&self, answer: ListAnswer) -> Result<ListAnswer, MirrorError> {
         Ok(ListAnswer {
-            bytes: self.lend(answer.bytes)?,
+            bytes: self.lent.lend_to_client(answer.bytes)?,
             ..answer
         })
     }

@@ -74,7 +74,10 @@ impl Mirror {
         Ok(ManifestAnswer {
             digest: kept.manifest.digest,
             media_type: Arc::clone(&kept.manifest.media_type),
-            bytes: self.inner.lend(kept.manifest.bytes.clone())?,
+            bytes: self
+                .inner
+                .lent
+                .lend_to_client(kept.manifest.bytes.clone())?,
             outcome: kept.outcome,
             warnings: kept.warnings,
         })

@@ -68,7 +68,7 @@ use flight::Fills;
 use flights::Flights;
 use freshness::LastFailure;
 pub use import::{IMPORTS_MAX, ImportError, Imported, ImportedImage};
-use inspect::{LastUsage, PinEvents, PinWatch};
+use inspect::{Contents, Images, Overview, PinEvents, Pins, UsageSurvey};
 use lent::Lent;
 use lists::Listed;
 use local::LocalManifests;
@@ -84,7 +84,7 @@ pub use verify::{
     Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
 };
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 pub use crate::oci::directory::Source;
 use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Directory, Tag, UpstreamName};
@@ -171,11 +171,12 @@ struct Inner {
     importing: Arc<Semaphore>,
     tasks: Tasks,
     pseudonym: Pseudonym,
-    /// When this was made.
-    started: Timestamp,
     pin_events: Arc<PinEvents>,
-    pin_watch: PinWatch,
-    usage: LastUsage,
+    pins: Arc<Pins>,
+    contents: Contents,
+    images: Images,
+    overview: Overview,
+    usage: Arc<UsageSurvey>,
     /// Held while an operator removes something.
     removing: tokio::sync::Mutex<()>,
 }
@@ -204,18 +205,20 @@ impl Mirror {
             metrics: parts.metrics,
             tasks: Tasks::new(),
         };
-        let (pin_events, pin_receiver) = PinEvents::new(&core.config, &core.store);
+        let local = Arc::new(LocalManifests::new(&core.store));
+        let fills = Arc::default();
+        let contents = Contents::new(&core.store, &local);
+        let pins = Pins::new(&core, &contents);
+        let usage = Arc::new(UsageSurvey::new(&core));
         Self {
             inner: Arc::new(Inner {
                 fill_on_range: parts.fill_on_range,
                 directory: parts.directory,
-                started: core.clock.now(),
-                fills: Arc::default(),
                 manifests: Arc::default(),
                 lists: Arc::default(),
                 seen_lists: SeenLists::default(),
                 heads: Arc::default(),
-                local: Arc::new(LocalManifests::new(&core.store)),
+                local,
                 failed_tags: tag::failed_tags(),
                 lent: Lent::default(),
                 negative: Negative::new(&core.config, &core.clock),
@@ -225,9 +228,13 @@ impl Mirror {
                 verifying: Arc::new(Semaphore::new(1)),
                 importing: Arc::new(Semaphore::new(IMPORTS_MAX)),
                 pseudonym: Pseudonym::random(),
-                pin_events: Arc::new(pin_events),
-                pin_watch: PinWatch::of(pin_receiver),
-                usage: LastUsage::default(),
+                pin_events: pins.events(),
+                pins: Arc::new(pins),
+                images: Images::new(&core, &contents, &fills),
+                overview: Overview::new(&core, &fills, &usage),
+                contents,
+                fills,
+                usage,
                 removing: tokio::sync::Mutex::default(),
                 config: core.config,
                 upstreams: core.upstreams,
@@ -266,11 +273,7 @@ impl Mirror {
     /// Whether clients are served, and how well: `/readyz`. Waits for nothing.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        if self.inner.tasks.stopping().is_cancelled() {
-            return Readiness::Stopping;
-        }
-        let trouble = self.inner.store.trouble();
-        trouble.map_or(Readiness::Ready, Readiness::Degraded)
+        self.inner.overview.readiness()
     }
 
     /// Ends the mirror's own tasks; fills under way are left so that a later

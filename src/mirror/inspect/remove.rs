@@ -83,7 +83,7 @@ impl Mirror {
                 "{image} is pinned; unpin it first"
             )));
         }
-        let roots = inner.roots(&source, &reference).await;
+        let roots = inner.contents.roots(&source, &reference).await;
         if roots.is_empty() {
             return Err(nothing_to_remove(name, &image));
         }
@@ -91,7 +91,13 @@ impl Mirror {
             Reference::Tag(tag) => vec![tag.clone()],
             Reference::Digest(digest) => inner.tags_naming(&source, digest).await,
         };
-        let own: BTreeSet<Digest> = inner.closure(&roots).await.parts.into_keys().collect();
+        let own: BTreeSet<Digest> = inner
+            .contents
+            .closure(&roots)
+            .await
+            .parts
+            .into_keys()
+            .collect();
         let mut exclusive = own.clone();
         inner
             .keep_other_images(&source, &own, &tags, &mut exclusive)
@@ -190,7 +196,7 @@ impl Inner {
     }
 
     async fn keep_parts_of(&self, digest: &Digest, exclusive: &mut BTreeSet<Digest>) {
-        for part in self.closure(&[*digest]).await.parts.keys() {
+        for part in self.contents.closure(&[*digest]).await.parts.keys() {
             exclusive.remove(part);
         }
     }
