@@ -67,7 +67,7 @@ impl Inner {
         let link = self.store.link(source, digest).await;
         let total = match link.and_then(|link| link.size) {
             Some(size) => Some(size),
-            None => self.ask_head(source, digest, ChildKind::Blob).await?,
+            None => self.links.ask_head(source, digest, ChildKind::Blob).await?,
         };
         Ok(BlobAnswer {
             total,

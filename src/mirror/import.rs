@@ -13,7 +13,7 @@ use futures_util::{Stream, StreamExt as _};
 use super::flight::{Lead, Seat};
 use super::inspect::PinEvent;
 use super::local::Manifest;
-use super::manifest::links;
+use super::manifest_fetch::links;
 use super::{Inner, Mirror, MirrorError, Source};
 use crate::oci::manifest::{ChildKind, inspect};
 use crate::oci::{AcceptClass, Digest, ImageName, Reference, Repository, UpstreamName};
@@ -229,7 +229,7 @@ impl Mirror {
                 origin: Origin::Import,
             };
             inner.store.record_tag(&source, tag, record).await;
-            inner.failed_tags.invalidate(&(source.clone(), tag.clone()));
+            inner.tags.forget_failure(&source, tag);
             inner.pin_events.notify(PinEvent::Tag(source, tag.clone()));
         } else {
             inner.pin_events.notify(PinEvent::Manifest(source, *digest));

@@ -37,9 +37,11 @@ mod freshness;
 mod import;
 pub mod inspect;
 mod lent;
+mod links;
 mod lists;
 mod local;
 mod manifest;
+mod manifest_fetch;
 mod negative;
 mod not_stored;
 mod parts;
@@ -57,7 +59,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use moka::sync::Cache;
 use tokio::sync::Semaphore;
 
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
@@ -65,20 +66,20 @@ use bypass::PASSES_MAX;
 use core::{Core, Tasks, Upstreams};
 pub use error::MirrorError;
 use flight::Fills;
-use flights::Flights;
-use freshness::LastFailure;
 pub use import::{IMPORTS_MAX, ImportError, Imported, ImportedImage};
 use inspect::{Contents, Images, Overview, PinEvents, Pins, UsageSurvey};
 use lent::Lent;
-use lists::Listed;
+use links::Links;
+use lists::Lists;
 use local::LocalManifests;
-use manifest::{Found, ManifestKey};
-use negative::{List, Negative};
+use manifest::Manifests;
+use manifest_fetch::ManifestFetcher;
+use negative::Negative;
 use not_stored::NotStored;
 pub use parts::PartReaders;
 pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
-use seen_lists::SeenLists;
 use shares::{Shares, Stays};
+use tag::Tags;
 pub use transfer::FillOnRange;
 pub use verify::{
     Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
@@ -86,10 +87,9 @@ pub use verify::{
 
 use crate::clock::Clock;
 pub use crate::oci::directory::Source;
-use crate::oci::manifest::ChildKind;
-use crate::oci::{Digest, Directory, Tag, UpstreamName};
+use crate::oci::{Directory, UpstreamName};
+use crate::store::Store;
 pub use crate::store::Windows;
-use crate::store::{Link, Store};
 use crate::telemetry::{Limit, Metrics};
 pub use crate::upstream::{ClientId, FetchError, OnBehalf};
 use crate::upstream::{Pseudonym, Upstream};
@@ -140,9 +140,6 @@ pub struct Parts {
     pub metrics: Metrics,
 }
 
-/// Questions to upstream that are under way.
-type Asked<K, V> = Arc<Flights<K, Result<V, MirrorError>>>;
-
 #[derive(Debug)]
 struct Inner {
     config: Arc<Config>,
@@ -153,18 +150,17 @@ struct Inner {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     fills: Arc<Fills>,
-    manifests: Arc<Flights<ManifestKey, Found>>,
-    lists: Asked<(Source, List), Listed>,
-    seen_lists: SeenLists,
-    heads: Asked<(Source, Digest, bool), Option<u64>>,
+    links: Arc<Links>,
+    manifests: Arc<Manifests>,
+    tags: Arc<Tags>,
+    lists: Arc<Lists>,
     local: Arc<LocalManifests>,
-    failed_tags: Cache<(Source, Tag), LastFailure>,
     /// What answers hold that clients have not read.
     lent: Lent,
-    negative: Negative,
+    negative: Arc<Negative>,
     unattended: HashMap<UpstreamName, Arc<Shares>>,
     passes: Arc<Shares>,
-    not_stored: NotStored,
+    not_stored: Arc<NotStored>,
     /// A permit for the one run of `verify`.
     verifying: Arc<Semaphore>,
     /// A permit for each upload of an import.
@@ -210,21 +206,37 @@ impl Mirror {
         let contents = Contents::new(&core.store, &local);
         let pins = Pins::new(&core, &contents);
         let usage = Arc::new(UsageSurvey::new(&core));
+        let lent = Lent::default();
+        let negative = Arc::new(Negative::new(&core.config, &core.clock));
+        let not_stored = Arc::new(NotStored::new(&core.store, &core.clock));
+        let fetcher = ManifestFetcher::new(&core, &local, &negative, &not_stored, pins.events());
+        let fetcher = Arc::new(fetcher);
+        let links = Arc::new(Links::new(&core, &local, &negative, &fetcher));
+        let manifests = Manifests::new(&core, &local, &negative, &links, &fetcher);
+        let manifests = Arc::new(manifests);
+        let tags = Tags::new(
+            &core,
+            &local,
+            &negative,
+            &fetcher,
+            &manifests,
+            pins.events(),
+        );
+        let tags = Arc::new(tags);
         Self {
             inner: Arc::new(Inner {
                 fill_on_range: parts.fill_on_range,
                 directory: parts.directory,
-                manifests: Arc::default(),
-                lists: Arc::default(),
-                seen_lists: SeenLists::default(),
-                heads: Arc::default(),
+                links,
+                manifests,
+                lists: Arc::new(Lists::new(&core, &negative, &tags, &lent)),
+                tags,
                 local,
-                failed_tags: tag::failed_tags(),
-                lent: Lent::default(),
-                negative: Negative::new(&core.config, &core.clock),
+                lent,
+                negative,
                 unattended,
                 passes: Shares::new(Limit::Passes, PASSES_MAX, Stays::Sent),
-                not_stored: NotStored::new(&core.store, &core.clock),
+                not_stored,
                 verifying: Arc::new(Semaphore::new(1)),
                 importing: Arc::new(Semaphore::new(IMPORTS_MAX)),
                 pseudonym: Pseudonym::random(),
@@ -291,87 +303,4 @@ fn in_time<T>(
     let late = || Err(MirrorError::Timeout(FetchError::Timeout("an answer")));
     tokio::time::timeout(ANSWER_WAIT_MAX, answer)
         .map(move |answer| answer.unwrap_or_else(|_| late()))
-}
-
-impl Inner {
-    /// Makes sure that the repository has the digest that is stored, by its
-    /// upstream's word: a HEAD asks for that where it has not said so yet, as
-    /// where a manifest names what came from another upstream (invariants 10
-    /// and 16).
-    async fn ensure_linked(
-        self: &Arc<Self>,
-        source: &Source,
-        digest: &Digest,
-        kind: ChildKind,
-    ) -> Result<(), MirrorError> {
-        let link = self.store.link(source, digest).await;
-        if let Some(link) = link.filter(|link| self.is_good(source, digest, link, kind)) {
-            if !link.is_given() {
-                // From now on it needs no look at who fetched it.
-                match kind {
-                    ChildKind::Manifest => {
-                        if let Some(manifest) = self.local.read(digest).await {
-                            self.relink(source, &manifest).await;
-                        }
-                    }
-                    ChildKind::Blob => {
-                        let links = vec![(*digest, link.given())];
-                        self.store.record_links(source, links).await;
-                    }
-                }
-            }
-            return Ok(());
-        }
-        self.ask_link(source, digest, kind).await
-    }
-
-    /// The same for what its upstream is sending for another of its repositories.
-    async fn ensure_named(
-        self: &Arc<Self>,
-        source: &Source,
-        digest: &Digest,
-        kind: ChildKind,
-    ) -> Result<(), MirrorError> {
-        let link = self.store.link(source, digest).await;
-        if link.is_some_and(|link| link.covers(kind)) {
-            return Ok(());
-        }
-        self.ask_link(source, digest, kind).await
-    }
-
-    /// Whether a link is reason enough to serve what is stored.
-    fn is_good(&self, source: &Source, digest: &Digest, link: &Link, kind: ChildKind) -> bool {
-        link.covers(kind) && self.store.vouches(source, digest, link)
-    }
-
-    /// Asks upstream, once at a time, whether a repository has a digest.
-    async fn ask_link(
-        self: &Arc<Self>,
-        source: &Source,
-        digest: &Digest,
-        kind: ChildKind,
-    ) -> Result<(), MirrorError> {
-        self.ask_head(source, digest, kind).await.map(drop)
-    }
-
-    /// The same; of a blob it is told how large it is, if upstream says so.
-    async fn ask_head(
-        self: &Arc<Self>,
-        source: &Source,
-        digest: &Digest,
-        kind: ChildKind,
-    ) -> Result<Option<u64>, MirrorError> {
-        let key = (source.clone(), *digest, kind == ChildKind::Manifest);
-        let (inner, asked, wanted) = (Arc::clone(self), source.clone(), *digest);
-        let ask = move || async move {
-            match kind {
-                ChildKind::Manifest => {
-                    let linked = inner.head_manifest_link(&asked, &wanted).await;
-                    linked.map(|()| None)
-                }
-                ChildKind::Blob => inner.head_blob(&asked, &wanted).await,
-            }
-        };
-        self.heads.run(key, self.tasks.runway(source), ask).await?.0
-    }
 }

@@ -6,24 +6,47 @@
 
 use std::sync::Arc;
 
+use super::core::{Core, Upstreams};
 use super::lists::{Listed, look_through, other_page};
-use super::negative::{List, What};
-use super::{Inner, MirrorError, Source};
+use super::negative::{List, Negative, What};
+use super::tag::Tags;
+use super::{Config, MirrorError, Source};
 use crate::oci::manifest::{ChildKind, media};
 use crate::oci::{AcceptClass, Digest, Reference, Tag, list};
+use crate::store::Store;
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, Patience};
 
 /// Of a digest, so many digits stand in the tag (dist-spec, "Referrers tag schema").
 const TAG_DIGITS_MAX: usize = 64;
 
-impl Inner {
+/// Asks what refers to a digest.
+#[derive(Debug)]
+pub(super) struct Referrers {
+    config: Arc<Config>,
+    upstreams: Upstreams,
+    store: Store,
+    negative: Arc<Negative>,
+    tags: Arc<Tags>,
+}
+
+impl Referrers {
+    pub(super) fn new(core: &Core, negative: &Arc<Negative>, tags: &Arc<Tags>) -> Self {
+        Self {
+            config: Arc::clone(&core.config),
+            upstreams: core.upstreams.clone(),
+            store: core.store.clone(),
+            negative: Arc::clone(negative),
+            tags: Arc::clone(tags),
+        }
+    }
+
     /// Asks upstream what refers to a digest.
     ///
     /// # Errors
     /// [`MirrorError`].
-    pub(super) async fn ask_referrers(
-        self: &Arc<Self>,
+    pub(super) async fn ask(
+        &self,
         source: &Source,
         digest: &Digest,
         query: &[(String, String)],
@@ -112,7 +135,7 @@ impl Inner {
     /// What the referrers tag names; `None` where there is no such tag, or it names something else (cosign has put
     /// signatures under such names).
     async fn referrers_by_tag(
-        self: &Arc<Self>,
+        &self,
         source: &Source,
         tag: &Tag,
         wanted: Option<&str>,
@@ -123,7 +146,11 @@ impl Inner {
         {
             return Ok(None);
         }
-        let kept = match self.by_tag(source, tag, &AcceptClass::ALL.into()).await {
+        let kept = match self
+            .tags
+            .by_tag(source, tag, &AcceptClass::ALL.into())
+            .await
+        {
             Err(error) if error.is_unknown() => return Ok(None),
             kept => kept?,
         };

@@ -87,7 +87,11 @@ impl Inner {
                 let bytes = manifest.bytes.clone();
                 self.store.put(digest, &manifest.media_type, bytes).await?;
             }
-            None => drop(self.by_digest(source, digest, Patience::Wait).await?),
+            None => drop(
+                self.manifests
+                    .by_digest(source, digest, Patience::Wait)
+                    .await?,
+            ),
         }
         self.is_stored(digest)
     }

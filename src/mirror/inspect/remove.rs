@@ -141,7 +141,7 @@ impl Inner {
     /// Forgets what a tag names, here and in what is remembered of its failures.
     async fn forget_name(&self, source: &Source, tag: &Tag) {
         self.store.drop_tag(source, tag).await;
-        self.failed_tags.invalidate(&(source.clone(), tag.clone()));
+        self.tags.forget_failure(source, tag);
     }
 
     /// The tags of a repository that name a digest.
