@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::answer::{BlobAnswer, BlobHead};
 use super::freshness::{self, Verdict};
-use super::manifest::{Kept, Manifest};
+use super::local::Manifest;
+use super::manifest::Kept;
 use super::{Inner, Source};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{AcceptClass, Digest, Reference};
@@ -40,7 +41,9 @@ impl Inner {
                 }
             }
         };
-        let manifest = self.as_said_to(source, self.in_memory(&digest)?)?;
+        let manifest = self
+            .local
+            .as_said_to(source, self.local.in_memory(&digest)?)?;
         Some(Kept::hit(manifest))
     }
 

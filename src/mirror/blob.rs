@@ -11,7 +11,7 @@ use super::{ANSWER_WAIT_MAX, Inner, Mirror, MirrorError, Source, in_time};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
 use crate::store::{Blob, Ended, Fill, Link};
-use crate::telemetry::{Kind, Outcome};
+use crate::telemetry::Outcome;
 use crate::upstream::{OnBehalf, carry};
 
 /// How often a request looks again: when a blob was stored or evicted in
@@ -65,7 +65,7 @@ impl Inner {
             if let Some(answer) = self.stored_blob(source, digest).await? {
                 return Ok(answer);
             }
-            self.check_unknown(source, &What::Blob(*digest))?;
+            self.negative.check(source, &What::Blob(*digest))?;
             let stored = || self.store.contains(digest).is_some();
             match self.fills.seat(digest, source, stored)? {
                 Seat::Stored if attempt == 0 => {}
@@ -78,7 +78,9 @@ impl Inner {
                 } => {
                     // What upstream sends for this repository needs no further proof that it is there.
                     if for_whom != *source {
-                        self.ensure_named(source, digest, ChildKind::Blob).await?;
+                        self.links
+                            .ensure_named(source, digest, ChildKind::Blob)
+                            .await?;
                     }
                     match fill.started().await {
                         Ok(total) => {
@@ -128,7 +130,7 @@ impl Inner {
             return self.bypass(source, digest, answer_by).await;
         }
         let total = started.inspect_err(|error| {
-            self.note_unknown(source, What::Blob(*digest), error);
+            self.negative.note(source, What::Blob(*digest), error);
         })?;
         let outcome = if fill.was_taken_up() {
             Outcome::Partial
@@ -182,7 +184,9 @@ impl Inner {
         digest: &Digest,
     ) -> Result<BlobHead, MirrorError> {
         if let Some(size) = self.store.find(digest).await {
-            self.ensure_linked(source, digest, ChildKind::Blob).await?;
+            self.links
+                .ensure_linked(source, digest, ChildKind::Blob)
+                .await?;
             return Ok(BlobHead {
                 total: Some(size),
                 outcome: Outcome::Hit,
@@ -192,14 +196,16 @@ impl Inner {
         let link = self.store.link(source, digest).await;
         let said = link.filter(|link| link.covers(ChildKind::Blob));
         if let Some(size) = said.and_then(|link| link.size).filter(|size| *size > 0) {
-            self.check_unknown(source, &What::Blob(*digest))?;
+            self.negative.check(source, &What::Blob(*digest))?;
             return Ok(BlobHead {
                 total: Some(size),
                 outcome: Outcome::Hit,
             });
         }
         if let Some(fill) = self.fills.find(&source.upstream, digest) {
-            self.ensure_named(source, digest, ChildKind::Blob).await?;
+            self.links
+                .ensure_named(source, digest, ChildKind::Blob)
+                .await?;
             if let Ok(total) = fill.started().await {
                 return Ok(BlobHead {
                     total,
@@ -207,7 +213,7 @@ impl Inner {
                 });
             }
         }
-        let total = self.ask_head(source, digest, ChildKind::Blob).await?;
+        let total = self.links.ask_head(source, digest, ChildKind::Blob).await?;
         Ok(BlobHead {
             total,
             outcome: Outcome::Bypass,
@@ -222,7 +228,9 @@ impl Inner {
         let Some(blob) = self.store.blob(digest).await else {
             return Ok(None);
         };
-        self.ensure_linked(source, digest, ChildKind::Blob).await?;
+        self.links
+            .ensure_linked(source, digest, ChildKind::Blob)
+            .await?;
         let size = blob.size();
         let link = self.store.link(source, digest).await;
         if link.is_some_and(|link| link.size.is_some_and(|said| said != size)) {
@@ -241,31 +249,5 @@ impl Inner {
             outcome: Outcome::Hit,
             content: Content::Stored(blob, asker),
         }
-    }
-
-    /// Asks upstream whether the repository has a blob, and remembers it.
-    pub(super) async fn head_blob(
-        &self,
-        source: &Source,
-        digest: &Digest,
-    ) -> Result<Option<u64>, MirrorError> {
-        let ask = self.ask_blob_head(source, digest);
-        self.unless_unknown(source, What::Blob(*digest), ask).await
-    }
-
-    async fn ask_blob_head(
-        &self,
-        source: &Source,
-        digest: &Digest,
-    ) -> Result<Option<u64>, MirrorError> {
-        let upstream = self.upstream(source)?;
-        let said = upstream.blob_head(&source.repository, digest).await;
-        let said = said.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
-        // A manifest's word goes before a header's.
-        let known = self.store.link(source, digest).await;
-        let size = known.and_then(|link| link.size).or(said);
-        let link = Link::of(ChildKind::Blob, size).given();
-        self.store.record_links(source, vec![(*digest, link)]).await;
-        Ok(size)
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +18,6 @@ use super::answer::{BlobAnswer, Content};
 use super::shares::Slot;
 use super::transfer::{Budget, retry_after};
 use super::{Inner, MirrorError, Source};
-use crate::clock::Timestamp;
 use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Hasher};
 use crate::store::{HELD_BACK_BYTES, Handed};
@@ -31,13 +30,6 @@ pub(super) const PASSES_MAX: usize = 128;
 
 /// Pieces of a pass that wait for its client.
 const CHUNKS_WAITING_MAX: usize = 4;
-
-/// How often it is said that blobs cannot be stored.
-const SAID_EVERY: Duration = Duration::from_mins(1);
-
-/// Says now and then, and not for each request, that blobs cannot be stored.
-#[derive(Debug, Default)]
-pub(super) struct Seldom(Mutex<(Option<Timestamp>, u64)>);
 
 /// A blob that is about to be passed through.
 #[derive(Clone, Debug)]
@@ -75,7 +67,7 @@ impl Inner {
         let link = self.store.link(source, digest).await;
         let total = match link.and_then(|link| link.size) {
             Some(size) => Some(size),
-            None => self.ask_head(source, digest, ChildKind::Blob).await?,
+            None => self.links.ask_head(source, digest, ChildKind::Blob).await?,
         };
         Ok(BlobAnswer {
             total,
@@ -122,45 +114,6 @@ impl Inner {
         let work = Work::of(&behalf);
         let slot = self.passes.take(&source.upstream, behalf.client(), &work)?;
         Ok((behalf.as_part_of(work), Arc::new(slot)))
-    }
-
-    /// Says, not too often, that something cannot be stored. Of a disk that fails the store has told, once.
-    pub(super) fn note_not_stored(&self, source: &Source, digest: &Digest, error: &MirrorError) {
-        let room = matches!(error, MirrorError::NotStored { room: true, .. });
-        if !room && self.store.trouble().is_some() {
-            tracing::debug!(
-                upstream = %source.upstream, repository = %source.repository, %digest, %error,
-                "not stored, because the disk fails"
-            );
-            return;
-        }
-        let Some(others) = self.not_stored.due(self.clock.now()) else {
-            return;
-        };
-        let advice = if room {
-            "raise cache.max_size, or make room on the disk"
-        } else {
-            "is the disk full, read-only or failing?"
-        };
-        tracing::error!(
-            upstream = %source.upstream, repository = %source.repository, %digest, %error,
-            others_since_last_told = others, advice,
-            "a blob or manifest cannot be stored; each client gets it straight from upstream"
-        );
-    }
-}
-
-impl Seldom {
-    /// Whether it is time to say it again: then, how often it was not said.
-    fn due(&self, now: Timestamp) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, others) = &mut *state;
-        if last.is_some_and(|last| now.since(last) < SAID_EVERY) {
-            *others += 1;
-            return None;
-        }
-        *last = Some(now);
-        Some(std::mem::take(others))
     }
 }
 
@@ -264,7 +217,7 @@ impl From<MirrorError> for Failure {
 impl Carrier {
     async fn run(mut self, handed: Handed) {
         let sender = self.sender.clone();
-        let stop = self.passage.mirror.stop.clone();
+        let stop = self.passage.mirror.tasks.stopping().clone();
         let given_up = self.passage.slot.given_up().clone();
         let ended = tokio::select! {
             biased;
@@ -284,7 +237,7 @@ impl Carrier {
             self.check = Some(hashed.map_err(|error| MirrorError::Store(error.to_string()))?);
         }
         let mirror = Arc::clone(&self.passage.mirror);
-        let upstream = mirror.upstream(&self.passage.source)?;
+        let upstream = mirror.upstreams.of(&self.passage.source)?;
         let mut budget = Budget::new(upstream.retry_delay());
         while self.end.is_none_or(|end| self.position < end) {
             let before = self.position;
@@ -308,7 +261,7 @@ impl Carrier {
     /// One request, from where the pass is.
     async fn once(&mut self) -> Result<(), Failure> {
         let mirror = Arc::clone(&self.passage.mirror);
-        let upstream = mirror.upstream(&self.passage.source)?;
+        let upstream = mirror.upstreams.of(&self.passage.source)?;
         let digest = self.passage.digest;
         let endpoints = upstream.endpoints_for(&digest);
         let total = self.passage.total;
@@ -452,7 +405,7 @@ impl Carrier {
                 );
                 // Of several nobody can tell who was wrong.
                 if let Giver::One(endpoint) = self.giver {
-                    mirror.upstream(source)?.distrust(endpoint, digest);
+                    mirror.upstreams.of(source)?.distrust(endpoint, digest);
                 }
                 return Err(MirrorError::WrongContent {
                     digest: *digest,
@@ -461,22 +414,5 @@ impl Carrier {
             }
         }
         self.give(self.position).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_is_said_once_a_minute_and_how_often_it_was_not() {
-        let seldom = Seldom::default();
-        let at = |seconds: u64| Timestamp(seconds * 1000);
-        assert_eq!(seldom.due(at(100)), Some(0));
-        assert_eq!(seldom.due(at(101)), None);
-        assert_eq!(seldom.due(at(159)), None);
-        assert_eq!(seldom.due(at(160)), Some(2));
-        assert_eq!(seldom.due(at(161)), None);
-        assert_eq!(seldom.due(at(300)), Some(1));
     }
 }

@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::MirrorError;
 use super::manifest::Found;
 use super::shares::{Shares, Slot};
-use super::{Inner, MirrorError, Source};
 use crate::oci::UpstreamName;
 use crate::telemetry::Limit;
 use crate::upstream::{OnBehalf, Work};
@@ -58,18 +58,6 @@ pub(super) struct Runway<'a> {
     pub(super) upstream: &'a UpstreamName,
     /// Whether the answer is wanted although nobody waits for it.
     pub(super) for_later: bool,
-}
-
-impl Inner {
-    /// For a question about this source.
-    pub(super) fn runway<'a>(&'a self, source: &'a Source) -> Runway<'a> {
-        Runway {
-            tasks: &self.tasks,
-            shares: &self.questions,
-            upstream: &source.upstream,
-            for_later: false,
-        }
-    }
 }
 
 /// Questions under way, by key.

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 
 use super::flight::{Lead, Seat};
-use super::inspect::PinNews;
-use super::manifest::{Manifest, links};
+use super::inspect::PinEvent;
+use super::local::Manifest;
+use super::manifest_fetch::links;
 use super::{Inner, Mirror, MirrorError, Source};
 use crate::oci::manifest::{ChildKind, inspect};
 use crate::oci::{AcceptClass, Digest, ImageName, Reference, Repository, UpstreamName};
@@ -197,7 +198,7 @@ impl Mirror {
         pin: bool,
     ) -> Result<ImportedImage, ImportError> {
         let inner = &self.inner;
-        if !inner.upstreams.contains_key(&name.upstream) {
+        if !inner.upstreams.contains(&name.upstream) {
             return Err(ImportError::Upstream(name.upstream.clone()));
         }
         // Until the links and the tag are recorded: by them the next removal knows what is needed.
@@ -228,14 +229,14 @@ impl Mirror {
                 origin: Origin::Import,
             };
             inner.store.record_tag(&source, tag, record).await;
-            inner.failed_tags.invalidate(&(source.clone(), tag.clone()));
-            inner.tell_pins(PinNews::Tag(source, tag.clone()));
+            inner.tags.forget_failure(&source, tag);
+            inner.pin_events.notify(PinEvent::Tag(source, tag.clone()));
         } else {
-            inner.tell_pins(PinNews::Manifest(source, *digest));
+            inner.pin_events.notify(PinEvent::Manifest(source, *digest));
         }
         tracing::info!(image = %name, %digest, manifests = walk.image.manifests, blobs = walk.image.blobs, "an image was imported");
         if pin {
-            let pinned = self.pin_image(&name.to_string()).await;
+            let pinned = inner.pins.pin(&name.to_string()).await;
             pinned.map_err(|error| ImportError::NotPinned(error.to_string()))?;
         }
         Ok(walk.image)
@@ -297,7 +298,7 @@ impl Inner {
     /// A manifest that is on disk: one that is in memory alone is gone after the next start.
     async fn stored_manifest(&self, digest: &Digest) -> Option<Arc<Manifest>> {
         self.store.find(digest).await?;
-        self.local(digest).await
+        self.local.read(digest).await
     }
 
     async fn walk(&self, digest: &Digest) -> Result<Walk, ImportError> {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Inner, MirrorError};
+use super::MirrorError;
 use crate::upstream::{Address, OnBehalf};
 
 /// What all bodies may hold that have not been read.
@@ -77,22 +77,20 @@ impl Lent {
         Ok(Bytes::from_owner(Loan { bytes, lent }))
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
-        // Nothing in between can panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
     /// The bytes of an answer to the client of this request.
     ///
     /// # Errors
     /// [`MirrorError::Busy`].
-    pub(super) fn lend(&self, bytes: Bytes) -> Result<Bytes, MirrorError> {
+    pub(super) fn lend_to_client(&self, bytes: Bytes) -> Result<Bytes, MirrorError> {
         if bytes.len() <= SMALL_BYTES {
             return Ok(bytes);
         }
-        self.lent.lend(bytes, OnBehalf::current().client().address)
+        self.lend(bytes, OnBehalf::current().client().address)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Nothing in between can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,13 +7,20 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::answer::ListAnswer;
-use super::flights::Role;
+use super::core::{Core, Tasks, Upstreams};
+use super::flights::{Flights, Role};
+use super::lent::Lent;
 use super::manifest::WARNING_STALE;
-use super::negative::{List, What};
-use super::{Inner, Mirror, MirrorError, Source, StaleOn, in_time};
+use super::negative::{List, Negative, What};
+use super::referrers::Referrers;
+use super::seen_lists::SeenLists;
+use super::tag::Tags;
+use super::{Config, Mirror, MirrorError, Source, StaleOn, in_time};
+use crate::clock::Clock;
 use crate::oci::link::NextPage;
 use crate::oci::list::{self, ListError};
 use crate::oci::{Digest, Page, Repository, UpstreamName};
+use crate::store::Store;
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, Patience, carry};
 
@@ -70,20 +77,7 @@ impl Mirror {
     /// # Errors
     /// [`MirrorError`].
     pub async fn tags(&self, source: &Source, page: &Page) -> Result<ListAnswer, MirrorError> {
-        if page.limit == Some(0) {
-            // dist-spec, "Listing tags": an empty list, and no `Link`.
-            return Ok(ListAnswer {
-                media_type: list::TAGS,
-                bytes: list::tags_body(source.repository.as_str(), &[]).into(),
-                next: None,
-                filtered: false,
-                outcome: Outcome::Hit,
-                warnings: Vec::new(),
-            });
-        }
-        let list = List::Tags(NextPage::of(page).query);
-        let (listed, role) = in_time(self.inner.list(source, list)).await?;
-        self.inner.lend_list(listed.answer(list::TAGS, role))
+        self.inner.lists.tags(source, page).await
     }
 
     /// What refers to a digest, and where the next page begins. Where upstream has no referrers API, the
@@ -99,19 +93,92 @@ impl Mirror {
         artifact_type: Option<&str>,
         cursor: &[(String, String)],
     ) -> Result<ListAnswer, MirrorError> {
-        let wanted = artifact_type.map(|text| ("artifactType".to_owned(), text.to_owned()));
-        let query = wanted.into_iter().chain(cursor.iter().cloned());
-        let list = List::Referrers(*digest, query.collect());
-        let (listed, role) = in_time(self.inner.list(source, list)).await?;
-        self.inner.lend_list(listed.answer(list::REFERRERS, role))
+        let lists = &self.inner.lists;
+        lists.referrers(source, digest, artifact_type, cursor).await
     }
 
     /// The repositories that something is cached of, as `upstream/repository`,
     /// sorted, and where the next page begins.
     pub async fn catalog(&self, page: &Page) -> (Vec<String>, Option<NextPage>) {
+        self.inner.lists.catalog(page).await
+    }
+}
+
+/// Lists, asked of upstream each time, and what was seen of them.
+#[derive(Debug)]
+pub(super) struct Lists {
+    config: Arc<Config>,
+    upstreams: Upstreams,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    negative: Arc<Negative>,
+    referrers: Referrers,
+    lent: Lent,
+    flights: Arc<Flights<(Source, List), Result<Listed, MirrorError>>>,
+    seen: SeenLists,
+}
+
+impl Lists {
+    pub(super) fn new(
+        core: &Core,
+        negative: &Arc<Negative>,
+        tags: &Arc<Tags>,
+        lent: &Lent,
+    ) -> Self {
+        Self {
+            config: Arc::clone(&core.config),
+            upstreams: core.upstreams.clone(),
+            store: core.store.clone(),
+            clock: Arc::clone(&core.clock),
+            tasks: core.tasks.clone(),
+            negative: Arc::clone(negative),
+            referrers: Referrers::new(core, negative, tags),
+            lent: lent.clone(),
+            flights: Arc::default(),
+            seen: SeenLists::default(),
+        }
+    }
+
+    async fn tags(
+        self: &Arc<Self>,
+        source: &Source,
+        page: &Page,
+    ) -> Result<ListAnswer, MirrorError> {
+        if page.limit == Some(0) {
+            // dist-spec, "Listing tags": an empty list, and no `Link`.
+            return Ok(ListAnswer {
+                media_type: list::TAGS,
+                bytes: list::tags_body(source.repository.as_str(), &[]).into(),
+                next: None,
+                filtered: false,
+                outcome: Outcome::Hit,
+                warnings: Vec::new(),
+            });
+        }
+        let list = List::Tags(NextPage::of(page).query);
+        let (listed, role) = in_time(self.list(source, list)).await?;
+        self.lend_list(listed.answer(list::TAGS, role))
+    }
+
+    async fn referrers(
+        self: &Arc<Self>,
+        source: &Source,
+        digest: &Digest,
+        artifact_type: Option<&str>,
+        cursor: &[(String, String)],
+    ) -> Result<ListAnswer, MirrorError> {
+        let wanted = artifact_type.map(|text| ("artifactType".to_owned(), text.to_owned()));
+        let query = wanted.into_iter().chain(cursor.iter().cloned());
+        let list = List::Referrers(*digest, query.collect());
+        let (listed, role) = in_time(self.list(source, list)).await?;
+        self.lend_list(listed.answer(list::REFERRERS, role))
+    }
+
+    async fn catalog(&self, page: &Page) -> (Vec<String>, Option<NextPage>) {
         let limit = page.limit.unwrap_or(CATALOG_PAGE_MAX).min(CATALOG_PAGE_MAX);
         let after = page.last.as_deref().and_then(parse_entry);
-        let found = self.inner.store.repositories(after.as_ref(), limit).await;
+        let found = self.store.repositories(after.as_ref(), limit).await;
         let names: Vec<String> = found
             .iter()
             .map(|source| format!("{}/{}", source.upstream, source.repository))
@@ -126,13 +193,11 @@ impl Mirror {
         });
         (names, next)
     }
-}
 
-impl Inner {
     /// A list for the client of this request.
     fn lend_list(&self, answer: ListAnswer) -> Result<ListAnswer, MirrorError> {
         Ok(ListAnswer {
-            bytes: self.lend(answer.bytes)?,
+            bytes: self.lent.lend_to_client(answer.bytes)?,
             ..answer
         })
     }
@@ -143,16 +208,19 @@ impl Inner {
         source: &Source,
         list: List,
     ) -> Result<(Listed, Role), MirrorError> {
-        if let Some(seen) = self.seen_lists.get(source, &list) {
+        if let Some(seen) = self.seen.get(source, &list) {
             let policy = self.config.of_repository(source);
             if let Some(listed) = seen.at_once(&policy, self.clock.now()) {
                 return Ok((listed, Role::Leader));
             }
         }
-        let (inner, asked, wanted) = (Arc::clone(self), source.clone(), list.clone());
-        let ask = move || async move { inner.ask_or_recall(&asked, &wanted).await };
+        let (lists, asked, wanted) = (Arc::clone(self), source.clone(), list.clone());
+        let ask = move || async move { lists.ask_or_recall(&asked, &wanted).await };
         let key = (source.clone(), list);
-        let (listed, role) = self.lists.run(key, self.runway(source), ask).await?;
+        let (listed, role) = self
+            .flights
+            .run(key, self.tasks.runway(source), ask)
+            .await?;
         listed.map(|listed| (listed, role))
     }
 
@@ -164,7 +232,7 @@ impl Inner {
     ) -> Result<Listed, MirrorError> {
         let policy = self.config.of_repository(source);
         let now = self.clock.now();
-        let old = self.seen_lists.recall(source, list);
+        let old = self.seen.recall(source, list);
         let in_time = old
             .as_ref()
             .is_some_and(|old| old.may_be_stale(&policy, now));
@@ -190,11 +258,11 @@ impl Inner {
                 "upstream does not give a list; serving it as it was"
             );
             let now = self.clock.now();
-            self.seen_lists.failed(source, list, &old, now);
+            self.seen.failed(source, list, &old, now);
             return Ok(old.listed.as_stale());
         }
         if error.is_unknown() {
-            self.seen_lists.forget(source, list);
+            self.seen.forget(source, list);
         }
         Err(error)
     }
@@ -205,9 +273,9 @@ impl Inner {
         source: &Source,
         list: &List,
     ) -> Result<Listed, MirrorError> {
-        let (inner, source, list) = (Arc::clone(self), source.clone(), list.clone());
+        let (lists, source, list) = (Arc::clone(self), source.clone(), list.clone());
         let asking = self.tasks.spawn(carry(async move {
-            inner.ask_list(&source, &list, Patience::Now).await
+            lists.ask_list(&source, &list, Patience::Now).await
         }));
         match tokio::time::timeout(STALE_WAIT, asking).await {
             Ok(Ok(answer)) => answer,
@@ -227,15 +295,15 @@ impl Inner {
             List::Tags(query) => {
                 let ask = self.ask_tags(source, query, patience);
                 let what = What::List(list.clone());
-                self.unless_unknown(source, what, ask).await?
+                self.negative.unless_unknown(source, what, ask).await?
             }
             List::Referrers(digest, query) => {
-                self.ask_referrers(source, digest, query, patience).await?
+                self.referrers.ask(source, digest, query, patience).await?
             }
         };
         if listed.outcome != Outcome::Stale {
             let now = self.clock.now();
-            self.seen_lists.note(source, list, listed.clone(), now);
+            self.seen.note(source, list, listed.clone(), now);
         }
         Ok(listed)
     }
@@ -246,7 +314,7 @@ impl Inner {
         query: &[(String, String)],
         patience: Patience,
     ) -> Result<Listed, MirrorError> {
-        let (upstream, repository) = (self.upstream(source)?, &source.repository);
+        let (upstream, repository) = (self.upstreams.of(source)?, &source.repository);
         let fetched = upstream.tags(repository, query, patience).await;
         let fetched = fetched.map_err(|error| MirrorError::of_fetch(Kind::Tags, error))?;
         let bytes = fetched.bytes.clone();

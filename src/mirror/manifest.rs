@@ -1,29 +1,22 @@
-//! Manifests: read whole, digested from their bytes, stored as blobs with
-//! their media type, kept hot in memory.
+//! Manifests: from memory or disk, or by the one request for all who ask at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-use bytes::Bytes;
 
 use super::answer::ManifestAnswer;
-use super::flights::Role;
-use super::inspect::PinNews;
-use super::negative::What;
-use super::{Inner, Mirror, MirrorError, Source, in_time};
-use crate::clock::Timestamp;
-use crate::oci::manifest::{ChildKind, Inspection, MANIFEST_BYTES_MAX, ManifestError, inspect};
-use crate::oci::{Accept, AcceptClass, Algorithm, Digest, Reference};
-use crate::store::{Link, TagRecord};
-use crate::telemetry::{Kind, Outcome};
-use crate::upstream::{FetchError, ManifestFetch, Patience};
+use super::core::{Core, Tasks};
+use super::flights::{Flights, Role};
+use super::links::Links;
+use super::local::{LocalManifests, Manifest};
+use super::manifest_fetch::ManifestFetcher;
+use super::negative::{Negative, What};
+use super::{Mirror, MirrorError, Source, in_time};
+use crate::oci::manifest::ChildKind;
+use crate::oci::{Accept, AcceptClass, Digest, Reference};
+use crate::telemetry::Outcome;
+use crate::upstream::Patience;
 
 /// RFC 7234 section 5.5.1.
 pub(super) const WARNING_STALE: &str = "110 roadstead \"Response is Stale\"";
-
-/// How often the store is told of what a manifest names. What it hears holds for minutes.
-const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// What a flight for a manifest ended with.
 #[derive(Clone, Debug)]
@@ -33,51 +26,8 @@ pub(super) struct Found {
     pub(super) patience: Patience,
 }
 
-/// What is asked once at a time: repository, reference, accepted formats.
-pub(super) type ManifestKey = (Source, Reference, Accept);
-
-/// A manifest in memory.
-#[derive(Debug)]
-pub(super) struct Manifest {
-    pub(super) digest: Digest,
-    pub(super) media_type: Arc<str>,
-    /// Whether an upstream's header said the type: it counts for whom it was said to, see
-    /// [`Inner::as_said_to`].
-    pub(super) by_header: bool,
-    pub(super) bytes: Bytes,
-    /// What it names: whoever is given it will ask for that.
-    pub(super) children: Arc<[Digest]>,
-    /// When the store was last told so.
-    pub(super) told: Told,
-}
-
-/// What a manifest in memory takes beside its bytes, its type and what it names.
-const ENTRY_BYTES: usize = 300;
-
-impl Manifest {
-    /// What it takes in memory, in bytes.
-    pub(super) fn weight(&self) -> u32 {
-        let children = size_of_val::<[Digest]>(&self.children);
-        let bytes = ENTRY_BYTES + self.bytes.len() + self.media_type.len() + children;
-        u32::try_from(bytes).unwrap_or(u32::MAX)
-    }
-}
-
-/// When something was last said, so that it is not said too often.
-#[derive(Debug, Default)]
-pub(super) struct Told(AtomicU64);
-
-impl Told {
-    /// Whether it is time to say it again; then it counts as said.
-    pub(super) fn is_due(&self, now: Timestamp) -> bool {
-        let last = Timestamp(self.0.load(Ordering::Relaxed));
-        let due = now < last || now.since(last) >= TELL_EVERY;
-        if due {
-            self.0.store(now.0, Ordering::Relaxed);
-        }
-        due
-    }
-}
+/// Requests for manifests under way, by repository, reference and accepted formats.
+pub(super) type ManifestFlights = Arc<Flights<(Source, Reference, Accept), Found>>;
 
 /// A manifest and how it was found: what a flight shares.
 #[derive(Clone, Debug)]
@@ -103,7 +53,7 @@ impl Mirror {
             return Ok(answer);
         }
         // In a box: hits shall not carry the long way's future about.
-        let found = in_time(self.inner.by_reference(source, reference, &accept));
+        let found = in_time(self.inner.tags.by_reference(source, reference, &accept));
         self.answer_manifest(Box::pin(found).await?)
     }
 
@@ -124,26 +74,42 @@ impl Mirror {
         Ok(ManifestAnswer {
             digest: kept.manifest.digest,
             media_type: Arc::clone(&kept.manifest.media_type),
-            bytes: self.inner.lend(kept.manifest.bytes.clone())?,
+            bytes: self
+                .inner
+                .lent
+                .lend_to_client(kept.manifest.bytes.clone())?,
             outcome: kept.outcome,
             warnings: kept.warnings,
         })
     }
 }
 
-impl Inner {
-    async fn by_reference(
-        self: &Arc<Self>,
-        source: &Source,
-        reference: &Reference,
-        accept: &Accept,
-    ) -> Result<Kept, MirrorError> {
-        match reference {
-            Reference::Digest(digest) => {
-                self.by_digest_in(source, digest, accept, Patience::Wait)
-                    .await
-            }
-            Reference::Tag(tag) => self.by_tag(source, tag, accept).await,
+/// Manifests by digest: those that are here, or that upstream is asked for.
+#[derive(Debug)]
+pub(super) struct Manifests {
+    tasks: Tasks,
+    local: Arc<LocalManifests>,
+    negative: Arc<Negative>,
+    links: Arc<Links>,
+    fetcher: Arc<ManifestFetcher>,
+    flights: ManifestFlights,
+}
+
+impl Manifests {
+    pub(super) fn new(
+        core: &Core,
+        local: &Arc<LocalManifests>,
+        negative: &Arc<Negative>,
+        links: &Arc<Links>,
+        fetcher: &Arc<ManifestFetcher>,
+    ) -> Self {
+        Self {
+            tasks: core.tasks.clone(),
+            local: Arc::clone(local),
+            negative: Arc::clone(negative),
+            links: Arc::clone(links),
+            fetcher: Arc::clone(fetcher),
+            flights: Arc::default(),
         }
     }
 
@@ -152,7 +118,7 @@ impl Inner {
     /// # Errors
     /// [`MirrorError`].
     pub(super) async fn by_digest(
-        self: &Arc<Self>,
+        &self,
         source: &Source,
         digest: &Digest,
         patience: Patience,
@@ -163,14 +129,15 @@ impl Inner {
 
     /// The same, for a client that names formats which are not known here.
     pub(super) async fn by_digest_in(
-        self: &Arc<Self>,
+        &self,
         source: &Source,
         digest: &Digest,
         accept: &Accept,
         patience: Patience,
     ) -> Result<Kept, MirrorError> {
-        if let Some(manifest) = self.local_for(source, digest).await {
-            self.ensure_linked(source, digest, ChildKind::Manifest)
+        if let Some(manifest) = self.local.read_for(source, digest).await {
+            self.links
+                .ensure_linked(source, digest, ChildKind::Manifest)
                 .await?;
             return Ok(Kept::hit(manifest));
         }
@@ -189,7 +156,7 @@ impl Inner {
 
     /// The answer of the one question for a digest that is under way, or that begins now.
     async fn join_digest(
-        self: &Arc<Self>,
+        &self,
         source: &Source,
         digest: &Digest,
         accept: &Accept,
@@ -197,291 +164,15 @@ impl Inner {
     ) -> Result<(Found, Role), MirrorError> {
         let reference = Reference::Digest(*digest);
         let key = (source.clone(), reference.clone(), accept.clone());
-        let (inner, asked, accept) = (Arc::clone(self), source.clone(), accept.clone());
+        let (fetcher, negative) = (Arc::clone(&self.fetcher), Arc::clone(&self.negative));
+        let (asked, accept) = (source.clone(), accept.clone());
         let ask = move || async move {
             let what = What::Manifest(reference.clone(), accept.clone());
-            let get = inner.get(&asked, &reference, &accept, patience);
-            let kept = inner.unless_unknown(&asked, what, get).await;
+            let get = fetcher.fetch(&asked, &reference, &accept, patience);
+            let kept = negative.unless_unknown(&asked, what, get).await;
             Found { kept, patience }
         };
-        self.manifests.run(key, self.runway(source), ask).await
-    }
-
-    /// Fetches a manifest and keeps it.
-    pub(super) async fn get(
-        &self,
-        source: &Source,
-        reference: &Reference,
-        accept: &Accept,
-        patience: Patience,
-    ) -> Result<Kept, MirrorError> {
-        let Checked {
-            fetched,
-            inspection,
-            digest,
-        } = self.download(source, reference, accept, patience).await?;
-        let manifest = Arc::new(Manifest {
-            digest,
-            media_type: inspection.media_type.as_str().into(),
-            by_header: inspection.by_header,
-            bytes: fetched.bytes,
-            children: children(&inspection),
-            told: Told::default(),
-        });
-        if manifest.by_header {
-            self.note_said_type(source, &digest, &manifest.media_type);
-        }
-        let said = self.as_said_to(source, Arc::clone(&manifest));
-        // The digest of signed schema 1 is not that of its bytes, so that its writer can choose it: what
-        // is kept under a digest serves all repositories, and such a manifest is passed on alone.
-        let passed_on = inspection.schema1_payload.is_some();
-        if !passed_on {
-            self.hot.insert(digest, Arc::clone(&manifest));
-            let put = self
-                .store
-                .put(&digest, &manifest.media_type, manifest.bytes.clone());
-            if let Err(error) = put.await {
-                self.note_not_stored(source, &digest, &error.into());
-            }
-            self.store.belongs(&digest, &source.upstream);
-        }
-        let links = links(&manifest, &inspection);
-        for (digest, link) in &links {
-            // The repository has what its manifest names, whatever it lacked a moment ago.
-            if link.manifest {
-                for accept in [AcceptClass::ALL.into(), Accept::anything()] {
-                    let what = What::Manifest(Reference::Digest(*digest), accept);
-                    self.forget_unknown(source, what);
-                }
-            } else {
-                self.forget_unknown(source, What::Blob(*digest));
-            }
-        }
-        self.store.record_links(source, links).await;
-        if let Reference::Digest(digest) = reference {
-            self.tell_pins(PinNews::Manifest(source.clone(), *digest));
-        }
-        let outcome = if passed_on {
-            Outcome::Bypass
-        } else {
-            Outcome::Miss
-        };
-        Ok(Kept {
-            manifest: said.unwrap_or(manifest),
-            outcome,
-            warnings: fetched.warnings,
-        })
-    }
-
-    /// Fetches a manifest and checks it. Of several endpoints one may give wrong bytes, or no manifest: the
-    /// others are asked then, and for a digest it is left out from then on.
-    async fn download(
-        &self,
-        source: &Source,
-        reference: &Reference,
-        accept: &Accept,
-        patience: Patience,
-    ) -> Result<Checked, MirrorError> {
-        let upstream = self.upstream(source)?;
-        let repository = &source.repository;
-        let mut wrong: Option<MirrorError> = None;
-        let (mut wrong_ones, mut endpoints) = (Vec::new(), Vec::new());
-        loop {
-            let asked = upstream.manifest_from(repository, reference, accept, patience, &endpoints);
-            let fetched = match asked.await {
-                Ok(fetched) => fetched,
-                // That one endpoint lies tells more than that the others are silent, or lack it.
-                Err(error) => {
-                    let error = MirrorError::of_fetch(Kind::Manifest, error);
-                    return Err(wrong.unwrap_or(error));
-                }
-            };
-            let endpoint = fetched.endpoint;
-            let error = match Checked::new(reference, fetched) {
-                Ok(checked) => return Ok(checked),
-                Err(error) => error,
-            };
-            // What hashes to the digest and is no manifest is the same everywhere.
-            let may_differ = match reference {
-                Reference::Digest(_) => matches!(error, MirrorError::WrongContent { .. }),
-                Reference::Tag(_) => true,
-            };
-            if !may_differ {
-                return Err(error);
-            }
-            tracing::error!(
-                upstream = %source.upstream, %repository, %reference,
-                endpoint = upstream.endpoint_host(endpoint), %error,
-                "an endpoint sent a wrong manifest; it is not kept"
-            );
-            wrong_ones.push(endpoint);
-            endpoints = match reference {
-                Reference::Digest(digest) => {
-                    upstream.distrust(endpoint, digest);
-                    upstream.endpoints_for(digest)
-                }
-                Reference::Tag(_) => upstream.endpoints(),
-            };
-            // Each turn needs an endpoint that was not asked before.
-            endpoints.retain(|id| !wrong_ones.contains(id));
-            if endpoints.is_empty() {
-                return Err(error);
-            }
-            wrong = Some(error);
-        }
-    }
-
-    /// A manifest from memory, which counts as a use of it.
-    pub(super) fn in_memory(&self, digest: &Digest) -> Option<Arc<Manifest>> {
-        let manifest = self.hot.get(digest)?;
-        self.store.touch(digest);
-        Some(manifest)
-    }
-
-    /// A manifest from memory or disk. What does not hash to its name is
-    /// removed, and fetched again by whoever wants it.
-    pub(super) async fn local(&self, digest: &Digest) -> Option<Arc<Manifest>> {
-        if let Some(manifest) = self.in_memory(digest) {
-            return Some(manifest);
-        }
-        let blob = self.store.blob(digest).await?;
-        let looked_at = blob.looked_at();
-        let bytes = blob.read_all(MANIFEST_BYTES_MAX).await?;
-        let found = Digest::of(digest.algorithm(), &bytes);
-        if found != *digest {
-            let why = format!("its content hashes to {found}");
-            self.store.damaged(digest, &why, looked_at).await;
-            return None;
-        }
-        // The type is a function of the bytes. What was noted beside them is of whoever stored them first.
-        let inspection = match inspect(None, &bytes) {
-            Ok(inspection) => inspection,
-            Err(ManifestError::UnknownKind) => {
-                let noted = self.store.media_type(digest).await;
-                inspect(noted.as_deref(), &bytes).ok()?
-            }
-            Err(
-                ManifestError::NotJson | ManifestError::Ambiguous | ManifestError::ImpossibleType,
-            ) => return None,
-        };
-        let manifest = Arc::new(Manifest {
-            digest: *digest,
-            media_type: inspection.media_type.as_str().into(),
-            by_header: inspection.by_header,
-            bytes,
-            children: children(&inspection),
-            told: Told::default(),
-        });
-        self.hot.insert(*digest, Arc::clone(&manifest));
-        Some(manifest)
-    }
-
-    /// A manifest from memory or disk, with the type that this repository has it with.
-    pub(super) async fn local_for(
-        &self,
-        source: &Source,
-        digest: &Digest,
-    ) -> Option<Arc<Manifest>> {
-        self.as_said_to(source, self.local(digest).await?)
-    }
-
-    /// What a tag named, from memory or disk.
-    pub(super) async fn named(&self, source: &Source, record: &TagRecord) -> Option<Arc<Manifest>> {
-        let manifest = self.local(&record.digest).await?;
-        if manifest.by_header {
-            // The tag's record outlives the process.
-            self.note_said_type(source, &record.digest, &record.media_type);
-        }
-        self.as_said_to(source, manifest)
-    }
-
-    /// The manifest as this repository has it: where the bytes do not say of what type they are, it is what the
-    /// repository's own upstream said. `None` where it has not said anything yet.
-    pub(super) fn as_said_to(
-        &self,
-        source: &Source,
-        manifest: Arc<Manifest>,
-    ) -> Option<Arc<Manifest>> {
-        if !manifest.by_header {
-            return Some(manifest);
-        }
-        let said = self.said_types.get(&(source.clone(), manifest.digest))?;
-        Some(Arc::new(Manifest {
-            digest: manifest.digest,
-            media_type: said,
-            by_header: true,
-            bytes: manifest.bytes.clone(),
-            children: Arc::clone(&manifest.children),
-            told: Told::default(),
-        }))
-    }
-
-    /// What an upstream's header said first of a manifest holds for the repository.
-    fn note_said_type(&self, source: &Source, digest: &Digest, media_type: &str) {
-        let key = (source.clone(), *digest);
-        if !self.said_types.contains_key(&key) {
-            self.said_types.insert(key, media_type.into());
-        }
-    }
-
-    /// Asks upstream whether the repository has a manifest that is stored, and
-    /// remembers it with all that the manifest names.
-    pub(super) async fn head_manifest_link(
-        &self,
-        source: &Source,
-        digest: &Digest,
-    ) -> Result<(), MirrorError> {
-        let reference = Reference::Digest(*digest);
-        let what = What::Manifest(reference.clone(), Accept::anything());
-        let ask = self.ask_manifest_link(source, digest, &reference);
-        self.unless_unknown(source, what, ask).await
-    }
-
-    async fn ask_manifest_link(
-        &self,
-        source: &Source,
-        digest: &Digest,
-        reference: &Reference,
-    ) -> Result<(), MirrorError> {
-        let (accept, patience) = (Accept::anything(), Patience::Wait);
-        let upstream = self.upstream(source)?;
-        let head = upstream
-            .manifest_head(&source.repository, reference, accept.clone(), patience)
-            .await;
-        let other = |said: Digest| said.algorithm() == digest.algorithm() && said != *digest;
-        let of_another = matches!(&head, Ok(head) if head.digest.is_some_and(other));
-        let refused = head.as_ref().is_err_and(FetchError::refuses_head);
-        if of_another || refused {
-            // Without HEAD, or where it is no word about this digest, GET must do: it records the links, too.
-            self.get(source, reference, &accept, patience).await?;
-            if refused {
-                upstream.refused_manifest_head(&source.repository);
-            }
-            return Ok(());
-        }
-        head.map_err(|error| MirrorError::of_fetch(Kind::Manifest, error))?;
-        if let Some(manifest) = self.local(digest).await {
-            self.relink(source, &manifest).await;
-        } else {
-            let link = Link::of(ChildKind::Manifest, None).given();
-            self.store.record_links(source, vec![(*digest, link)]).await;
-        }
-        Ok(())
-    }
-
-    /// Records the links of a stored manifest that upstream has just confirmed
-    /// for this repository, unless they are known.
-    pub(super) async fn relink(&self, source: &Source, manifest: &Manifest) {
-        let known = self.store.link(source, &manifest.digest).await;
-        let given = |link: Link| link.covers(ChildKind::Manifest) && link.is_given();
-        if !known.is_some_and(given)
-            && let Ok(inspection) = inspect(Some(&manifest.media_type), &manifest.bytes)
-        {
-            self.store
-                .record_links(source, links(manifest, &inspection))
-                .await;
-            self.tell_pins(PinNews::Manifest(source.clone(), manifest.digest));
-        }
+        self.flights.run(key, self.tasks.runway(source), ask).await
     }
 }
 
@@ -509,78 +200,4 @@ impl Kept {
         }
         self
     }
-}
-
-/// A manifest that is what was asked for, as far as can be told.
-struct Checked {
-    fetched: ManifestFetch,
-    inspection: Inspection,
-    digest: Digest,
-}
-
-impl Checked {
-    /// The digest is computed from the bytes; it must be the one asked for, and not contradict the one
-    /// that upstream announced.
-    fn new(reference: &Reference, fetched: ManifestFetch) -> Result<Self, MirrorError> {
-        let (wanted, algorithm) = match reference {
-            Reference::Digest(digest) => (Some(*digest), digest.algorithm()),
-            // Only sha256 is compared with the header: an upstream may announce another algorithm.
-            Reference::Tag(_) => (fetched.digest_header, Algorithm::Sha256),
-        };
-        let computed = Digest::of(algorithm, &fetched.bytes);
-        let differs =
-            |computed: Digest| wanted.filter(|w| w.algorithm() == algorithm && *w != computed);
-        let wrong = |digest: Digest, computed: Digest| MirrorError::WrongContent {
-            digest,
-            why: format!("the bytes have the digest {computed}"),
-        };
-        let inspection = match inspect(fetched.content_type.as_deref(), &fetched.bytes) {
-            Ok(inspection) => inspection,
-            Err(error) => {
-                // A page under 200 is no manifest; asked for by digest, it is one endpoint's fault.
-                return Err(match (reference, differs(computed)) {
-                    (Reference::Digest(_), Some(digest)) => wrong(digest, computed),
-                    (Reference::Digest(_) | Reference::Tag(_), _) => {
-                        MirrorError::ManifestInvalid(error.to_string())
-                    }
-                });
-            }
-        };
-        // By digest, nothing but what hashes to it is given. A tag may name a signed schema 1 manifest, which its
-        // registry knows by the digest of its payload.
-        let digest = match reference {
-            Reference::Digest(_) => computed,
-            Reference::Tag(_) => inspection.schema1_payload.unwrap_or(computed),
-        };
-        match differs(digest) {
-            Some(wanted) => Err(wrong(wanted, digest)),
-            None => Ok(Self {
-                fetched,
-                inspection,
-                digest,
-            }),
-        }
-    }
-}
-
-/// What a manifest names.
-fn children(inspection: &Inspection) -> Arc<[Digest]> {
-    let children = inspection.children.iter().filter(|child| !child.foreign);
-    children.map(|child| child.digest).collect()
-}
-
-/// What a repository is known to have because upstream says that it has this manifest.
-pub(super) fn links(manifest: &Manifest, inspection: &Inspection) -> Vec<(Digest, Link)> {
-    let named = Link::of(ChildKind::Manifest, Some(manifest.bytes.len() as u64));
-    let own = if inspection.schema1_payload.is_some() {
-        // These bytes do not hash to it: what does may be somebody else's.
-        named
-    } else {
-        named.given()
-    };
-    let children = inspection.children.iter().filter(|child| !child.foreign);
-    let children = children.map(|child| (child.digest, Link::of(child.kind, child.size)));
-    std::iter::once((manifest.digest, own))
-        .chain(children)
-        .collect()
 }

@@ -29,6 +29,7 @@ mod answer;
 mod at_hand;
 mod blob;
 mod bypass;
+mod core;
 mod error;
 mod flight;
 mod flights;
@@ -36,9 +37,13 @@ mod freshness;
 mod import;
 pub mod inspect;
 mod lent;
+mod links;
 mod lists;
+mod local;
 mod manifest;
+mod manifest_fetch;
 mod negative;
+mod not_stored;
 mod parts;
 mod policy;
 mod referrers;
@@ -54,59 +59,49 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use moka::sync::Cache;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
-use bypass::{PASSES_MAX, Seldom};
+use bypass::PASSES_MAX;
+use core::{Core, Tasks, Upstreams};
 pub use error::MirrorError;
 use flight::Fills;
-use flights::{FLIGHTS_MAX, Flights};
-use freshness::LastFailure;
 pub use import::{IMPORTS_MAX, ImportError, Imported, ImportedImage};
-use inspect::{LastUsage, PinWatch};
+use inspect::{Contents, Images, Overview, PinEvents, Pins, UsageSurvey};
 use lent::Lent;
-use lists::Listed;
-use manifest::{Found, Manifest, ManifestKey};
-use negative::{List, Negative};
+use links::Links;
+use lists::Lists;
+use local::LocalManifests;
+use manifest::Manifests;
+use manifest_fetch::ManifestFetcher;
+use negative::Negative;
+use not_stored::NotStored;
 pub use parts::PartReaders;
 pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
-use seen_lists::SeenLists;
 use shares::{Shares, Stays};
+use tag::Tags;
 pub use transfer::FillOnRange;
 pub use verify::{
     Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
 };
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 pub use crate::oci::directory::Source;
-use crate::oci::manifest::ChildKind;
-use crate::oci::{Digest, Directory, Tag, UpstreamName};
+use crate::oci::{Directory, UpstreamName};
+use crate::store::Store;
 pub use crate::store::Windows;
-use crate::store::{Link, Store};
 use crate::telemetry::{Limit, Metrics};
 pub use crate::upstream::{ClientId, FetchError, OnBehalf};
 use crate::upstream::{Pseudonym, Upstream};
-
-/// Manifests kept in memory, in bytes, with what is known of them.
-const HOT_MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Fills from one upstream that go on although nobody reads them any more: slow ones of one are not in the way of
 /// another's.
 const FILLS_UNATTENDED_MAX: usize = 32;
 
-/// Memory for what upstreams' headers said of manifests that do not say themselves what they are, in bytes.
-const SAID_TYPES_BYTES_MAX: u64 = 2 * 1024 * 1024;
-
 /// A request is answered or refused within this time: steps that wait for upstream one after the
 /// other, each within its own limit, must not add up past containerd's 30 s (containerd,
 /// core/remotes/docker/registry.go). The head may wait 2 s more for the first bytes.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
-
-/// How long the mirror's own tasks may take to end after they were told to.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The mirror. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -145,46 +140,39 @@ pub struct Parts {
     pub metrics: Metrics,
 }
 
-/// Questions to upstream that are under way.
-type Asked<K, V> = Arc<Flights<K, Result<V, MirrorError>>>;
-
 #[derive(Debug)]
 struct Inner {
-    config: Config,
+    config: Arc<Config>,
     fill_on_range: FillOnRange,
     directory: Directory,
-    upstreams: HashMap<UpstreamName, Upstream>,
+    upstreams: Upstreams,
     store: Store,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     fills: Arc<Fills>,
-    manifests: Arc<Flights<ManifestKey, Found>>,
-    lists: Asked<(Source, List), Listed>,
-    seen_lists: SeenLists,
-    heads: Asked<(Source, Digest, bool), Option<u64>>,
-    /// Places for those three.
-    questions: Arc<Shares>,
-    hot: Cache<Digest, Arc<Manifest>, foldhash::fast::RandomState>,
-    /// The types of manifests that do not say it themselves, as each repository's upstream said.
-    said_types: Cache<(Source, Digest), Arc<str>>,
-    failed_tags: Cache<(Source, Tag), LastFailure>,
+    links: Arc<Links>,
+    manifests: Arc<Manifests>,
+    tags: Arc<Tags>,
+    lists: Arc<Lists>,
+    local: Arc<LocalManifests>,
     /// What answers hold that clients have not read.
     lent: Lent,
-    negative: Negative,
+    negative: Arc<Negative>,
     unattended: HashMap<UpstreamName, Arc<Shares>>,
     passes: Arc<Shares>,
-    not_stored: Seldom,
+    not_stored: Arc<NotStored>,
     /// A permit for the one run of `verify`.
     verifying: Arc<Semaphore>,
     /// A permit for each upload of an import.
     importing: Arc<Semaphore>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    tasks: Tasks,
     pseudonym: Pseudonym,
-    /// When this was made.
-    started: Timestamp,
-    pin_watch: PinWatch,
-    usage: LastUsage,
+    pin_events: Arc<PinEvents>,
+    pins: Arc<Pins>,
+    contents: Contents,
+    images: Images,
+    overview: Overview,
+    usage: Arc<UsageSurvey>,
     /// Held while an operator removes something.
     removing: tokio::sync::Mutex<()>,
 }
@@ -193,7 +181,6 @@ impl Mirror {
     /// Puts a mirror together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let weigh = |_: &Digest, manifest: &Arc<Manifest>| manifest.weight();
         let names = parts
             .upstreams
             .iter()
@@ -206,50 +193,67 @@ impl Mirror {
                 )
             })
             .collect();
-        let upstreams = parts
-            .upstreams
-            .into_iter()
-            .map(|u| (u.name().clone(), u))
-            .collect();
+        let core = Core {
+            config: Arc::new(parts.config),
+            upstreams: Upstreams::new(parts.upstreams),
+            store: parts.store,
+            clock: parts.clock,
+            metrics: parts.metrics,
+            tasks: Tasks::new(),
+        };
+        let local = Arc::new(LocalManifests::new(&core.store));
+        let fills = Arc::default();
+        let contents = Contents::new(&core.store, &local);
+        let pins = Pins::new(&core, &contents);
+        let usage = Arc::new(UsageSurvey::new(&core));
+        let lent = Lent::default();
+        let negative = Arc::new(Negative::new(&core.config, &core.clock));
+        let not_stored = Arc::new(NotStored::new(&core.store, &core.clock));
+        let fetcher = ManifestFetcher::new(&core, &local, &negative, &not_stored, pins.events());
+        let fetcher = Arc::new(fetcher);
+        let links = Arc::new(Links::new(&core, &local, &negative, &fetcher));
+        let manifests = Manifests::new(&core, &local, &negative, &links, &fetcher);
+        let manifests = Arc::new(manifests);
+        let tags = Tags::new(
+            &core,
+            &local,
+            &negative,
+            &fetcher,
+            &manifests,
+            pins.events(),
+        );
+        let tags = Arc::new(tags);
         Self {
             inner: Arc::new(Inner {
-                config: parts.config,
                 fill_on_range: parts.fill_on_range,
                 directory: parts.directory,
-                upstreams,
-                store: parts.store,
-                started: parts.clock.now(),
-                clock: parts.clock,
-                metrics: parts.metrics,
-                fills: Arc::default(),
-                manifests: Arc::default(),
-                lists: Arc::default(),
-                seen_lists: SeenLists::default(),
-                heads: Arc::default(),
-                questions: Shares::new(Limit::Questions, FLIGHTS_MAX, Stays::Asking),
-                hot: Cache::builder()
-                    .max_capacity(HOT_MANIFEST_BYTES)
-                    .weigher(weigh)
-                    // It is asked for every hit.
-                    .build_with_hasher(foldhash::fast::RandomState::default()),
-                said_types: Cache::builder()
-                    .max_capacity(SAID_TYPES_BYTES_MAX)
-                    .weigher(weigh_said_type)
-                    .build(),
-                failed_tags: tag::failed_tags(),
-                lent: Lent::default(),
-                negative: Negative::default(),
+                links,
+                manifests,
+                lists: Arc::new(Lists::new(&core, &negative, &tags, &lent)),
+                tags,
+                local,
+                lent,
+                negative,
                 unattended,
                 passes: Shares::new(Limit::Passes, PASSES_MAX, Stays::Sent),
-                not_stored: Seldom::default(),
+                not_stored,
                 verifying: Arc::new(Semaphore::new(1)),
                 importing: Arc::new(Semaphore::new(IMPORTS_MAX)),
-                tasks: TaskTracker::new(),
-                stop: CancellationToken::new(),
                 pseudonym: Pseudonym::random(),
-                pin_watch: PinWatch::default(),
-                usage: LastUsage::default(),
+                pin_events: pins.events(),
+                pins: Arc::new(pins),
+                images: Images::new(&core, &contents, &fills),
+                overview: Overview::new(&core, &fills, &usage),
+                contents,
+                fills,
+                usage,
                 removing: tokio::sync::Mutex::default(),
+                config: core.config,
+                upstreams: core.upstreams,
+                store: core.store,
+                clock: core.clock,
+                metrics: core.metrics,
+                tasks: core.tasks,
             }),
         }
     }
@@ -281,34 +285,14 @@ impl Mirror {
     /// Whether clients are served, and how well: `/readyz`. Waits for nothing.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        if self.inner.stop.is_cancelled() {
-            return Readiness::Stopping;
-        }
-        let trouble = self.inner.store.trouble();
-        trouble.map_or(Readiness::Ready, Readiness::Degraded)
+        self.inner.overview.readiness()
     }
 
     /// Ends the mirror's own tasks; fills under way are left so that a later
     /// run can take them up.
     pub async fn stop(&self) {
-        self.inner.stop.cancel();
-        self.inner.tasks.close();
-        if tokio::time::timeout(STOP_TIMEOUT, self.inner.tasks.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                tasks = self.inner.tasks.len(),
-                "tasks did not end in time and are dropped"
-            );
-        }
+        self.inner.tasks.end().await;
     }
-}
-
-/// What an entry of `said_types` takes: its texts, and the map, times and digest beside them.
-fn weigh_said_type((source, _): &(Source, Digest), said: &Arc<str>) -> u32 {
-    let name = source.upstream.as_str().len() + source.repository.as_str().len();
-    u32::try_from(name + said.len() + 300).unwrap_or(u32::MAX)
 }
 
 /// The answer, or a failure when it does not come in time. The work that it waits for goes on.
@@ -319,94 +303,4 @@ fn in_time<T>(
     let late = || Err(MirrorError::Timeout(FetchError::Timeout("an answer")));
     tokio::time::timeout(ANSWER_WAIT_MAX, answer)
         .map(move |answer| answer.unwrap_or_else(|_| late()))
-}
-
-impl Inner {
-    fn upstream(&self, source: &Source) -> Result<&Upstream, MirrorError> {
-        // The directory and the upstreams come from one list, so it is always there.
-        self.upstreams
-            .get(&source.upstream)
-            .ok_or(MirrorError::NameUnknown)
-    }
-
-    /// Makes sure that the repository has the digest that is stored, by its
-    /// upstream's word: a HEAD asks for that where it has not said so yet, as
-    /// where a manifest names what came from another upstream (invariants 10
-    /// and 16).
-    async fn ensure_linked(
-        self: &Arc<Self>,
-        source: &Source,
-        digest: &Digest,
-        kind: ChildKind,
-    ) -> Result<(), MirrorError> {
-        let link = self.store.link(source, digest).await;
-        if let Some(link) = link.filter(|link| self.is_good(source, digest, link, kind)) {
-            if !link.is_given() {
-                // From now on it needs no look at who fetched it.
-                match kind {
-                    ChildKind::Manifest => {
-                        if let Some(manifest) = self.local(digest).await {
-                            self.relink(source, &manifest).await;
-                        }
-                    }
-                    ChildKind::Blob => {
-                        let links = vec![(*digest, link.given())];
-                        self.store.record_links(source, links).await;
-                    }
-                }
-            }
-            return Ok(());
-        }
-        self.ask_link(source, digest, kind).await
-    }
-
-    /// The same for what its upstream is sending for another of its repositories.
-    async fn ensure_named(
-        self: &Arc<Self>,
-        source: &Source,
-        digest: &Digest,
-        kind: ChildKind,
-    ) -> Result<(), MirrorError> {
-        let link = self.store.link(source, digest).await;
-        if link.is_some_and(|link| link.covers(kind)) {
-            return Ok(());
-        }
-        self.ask_link(source, digest, kind).await
-    }
-
-    /// Whether a link is reason enough to serve what is stored.
-    fn is_good(&self, source: &Source, digest: &Digest, link: &Link, kind: ChildKind) -> bool {
-        link.covers(kind) && self.store.vouches(source, digest, link)
-    }
-
-    /// Asks upstream, once at a time, whether a repository has a digest.
-    async fn ask_link(
-        self: &Arc<Self>,
-        source: &Source,
-        digest: &Digest,
-        kind: ChildKind,
-    ) -> Result<(), MirrorError> {
-        self.ask_head(source, digest, kind).await.map(drop)
-    }
-
-    /// The same; of a blob it is told how large it is, if upstream says so.
-    async fn ask_head(
-        self: &Arc<Self>,
-        source: &Source,
-        digest: &Digest,
-        kind: ChildKind,
-    ) -> Result<Option<u64>, MirrorError> {
-        let key = (source.clone(), *digest, kind == ChildKind::Manifest);
-        let (inner, asked, wanted) = (Arc::clone(self), source.clone(), *digest);
-        let ask = move || async move {
-            match kind {
-                ChildKind::Manifest => {
-                    let linked = inner.head_manifest_link(&asked, &wanted).await;
-                    linked.map(|()| None)
-                }
-                ChildKind::Blob => inner.head_blob(&asked, &wanted).await,
-            }
-        };
-        self.heads.run(key, self.runway(source), ask).await?.0
-    }
 }

@@ -1,12 +1,13 @@
 //! What upstream said a moment ago that there is not: so that a misspelt name in a cluster's
 //! manifests does not become a flood of the same question.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
 
-use super::{Inner, MirrorError, Source};
-use crate::clock::Timestamp;
+use super::{Config, MirrorError, Source};
+use crate::clock::{Clock, Timestamp};
 use crate::oci::{Accept, Digest, Reference};
 
 /// Memory for the questions that are remembered, in bytes: tens of thousands of them. Clients choose
@@ -55,11 +56,13 @@ impl List {
 /// The questions that upstream answered with 404 lately.
 #[derive(Debug)]
 pub(super) struct Negative {
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
     answers: Cache<(Source, What), (Timestamp, MirrorError)>,
 }
 
-impl Default for Negative {
-    fn default() -> Self {
+impl Negative {
+    pub(super) fn new(config: &Arc<Config>, clock: &Arc<dyn Clock>) -> Self {
         let weigh = |(source, what): &(Source, What), _: &(Timestamp, MirrorError)| {
             let name = source.upstream.as_str().len() + source.repository.as_str().len();
             let texts = match what {
@@ -74,12 +77,12 @@ impl Default for Negative {
             .max_capacity(NEGATIVE_BYTES_MAX)
             .weigher(weigh);
         Self {
+            config: Arc::clone(config),
+            clock: Arc::clone(clock),
             answers: answers.build(),
         }
     }
-}
 
-impl Inner {
     /// Upstream's answer, unless it said "no such thing" to the same question within `negative_ttl`;
     /// if it says so now, that is remembered.
     ///
@@ -91,11 +94,11 @@ impl Inner {
         what: What,
         ask: impl Future<Output = Result<T, MirrorError>>,
     ) -> Result<T, MirrorError> {
-        self.check_unknown(source, &what)?;
+        self.check(source, &what)?;
         let answer = ask.await;
         match &answer {
-            Ok(_) => self.forget_unknown(source, what),
-            Err(error) => self.note_unknown(source, what, error),
+            Ok(_) => self.forget(source, what),
+            Err(error) => self.note(source, what, error),
         }
         answer
     }
@@ -104,35 +107,35 @@ impl Inner {
     ///
     /// # Errors
     /// What upstream said.
-    pub(super) fn check_unknown(&self, source: &Source, what: &What) -> Result<(), MirrorError> {
+    pub(super) fn check(&self, source: &Source, what: &What) -> Result<(), MirrorError> {
         let key = (source.clone(), what.clone());
-        let Some((at, error)) = self.negative.answers.get(&key) else {
+        let Some((at, error)) = self.answers.get(&key) else {
             return Ok(());
         };
         let now = self.clock.now();
         // A clock that was set back makes an answer look as if it came from the future: it is asked again.
-        if at <= now && now.since(at) < self.negative_ttl(source, what) {
+        if at <= now && now.since(at) < self.ttl(source, what) {
             return Err(MirrorError::Remembered(Box::new(error)));
         }
-        self.negative.answers.invalidate(&key);
+        self.answers.invalidate(&key);
         Ok(())
     }
 
     /// Remembers an error, if it is a "no such thing".
-    pub(super) fn note_unknown(&self, source: &Source, what: What, error: &MirrorError) {
-        if error.is_unknown() && !self.negative_ttl(source, &what).is_zero() {
+    pub(super) fn note(&self, source: &Source, what: What, error: &MirrorError) {
+        if error.is_unknown() && !self.ttl(source, &what).is_zero() {
             let key = (source.clone(), what);
             let answer = (self.clock.now(), error.clone());
-            self.negative.answers.insert(key, answer);
+            self.answers.insert(key, answer);
         }
     }
 
     /// Forgets what upstream said of a question: it is known better now.
-    pub(super) fn forget_unknown(&self, source: &Source, what: What) {
-        self.negative.answers.invalidate(&(source.clone(), what));
+    pub(super) fn forget(&self, source: &Source, what: What) {
+        self.answers.invalidate(&(source.clone(), what));
     }
 
-    fn negative_ttl(&self, source: &Source, what: &What) -> Duration {
+    fn ttl(&self, source: &Source, what: &What) -> Duration {
         let policy = match what {
             What::Manifest(Reference::Tag(tag), _) => self.config.of_tag(source, tag),
             What::Manifest(Reference::Digest(_), _) | What::Blob(_) | What::List(_) => {
@@ -140,5 +143,56 @@ impl Inner {
             }
         };
         policy.negative_ttl
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Policy, Revalidate, StaleOn, Ttl};
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::oci::{Repository, UpstreamName};
+
+    fn policy(negative_ttl: Duration) -> Config {
+        Config::of(Policy {
+            ttl: Ttl::For(Duration::from_mins(1)),
+            revalidate: Revalidate::Blocking,
+            stale_if_error: Duration::ZERO,
+            stale_on: StaleOn::NOTHING,
+            keep_deleted: false,
+            negative_ttl,
+        })
+    }
+
+    fn source(repository: &str) -> Source {
+        Source {
+            upstream: UpstreamName::parse("docker.io").unwrap(),
+            repository: Repository::parse(repository).unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_404_is_remembered_for_its_ttl_and_other_errors_are_not() {
+        let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
+        let as_clock: Arc<dyn Clock> = clock.clone();
+        let negative = Negative::new(&Arc::new(policy(Duration::from_secs(10))), &as_clock);
+        let (source, other) = (source("library/app"), source("library/other"));
+        let what = || What::Blob(Digest::Sha256([1; 32]));
+        let ask = |answer: Result<(), MirrorError>| {
+            negative.unless_unknown(&source, what(), async move { answer })
+        };
+        assert!(ask(Err(MirrorError::Denied)).await.is_err());
+        assert!(negative.check(&source, &what()).is_ok());
+        assert!(ask(Err(MirrorError::BlobUnknown)).await.is_err());
+        assert!(matches!(
+            ask(Ok(())).await,
+            Err(MirrorError::Remembered(said)) if matches!(*said, MirrorError::BlobUnknown)
+        ));
+        assert!(negative.check(&other, &what()).is_ok());
+        clock.advance(Duration::from_secs(10));
+        assert!(ask(Ok(())).await.is_ok());
+        negative.note(&source, what(), &MirrorError::BlobUnknown);
+        negative.forget(&source, what());
+        assert!(negative.check(&source, &what()).is_ok());
     }
 }

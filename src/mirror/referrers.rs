@@ -6,24 +6,47 @@
 
 use std::sync::Arc;
 
+use super::core::{Core, Upstreams};
 use super::lists::{Listed, look_through, other_page};
-use super::negative::{List, What};
-use super::{Inner, MirrorError, Source};
+use super::negative::{List, Negative, What};
+use super::tag::Tags;
+use super::{Config, MirrorError, Source};
 use crate::oci::manifest::{ChildKind, media};
 use crate::oci::{AcceptClass, Digest, Reference, Tag, list};
+use crate::store::Store;
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, Patience};
 
 /// Of a digest, so many digits stand in the tag (dist-spec, "Referrers tag schema").
 const TAG_DIGITS_MAX: usize = 64;
 
-impl Inner {
+/// Asks what refers to a digest.
+#[derive(Debug)]
+pub(super) struct Referrers {
+    config: Arc<Config>,
+    upstreams: Upstreams,
+    store: Store,
+    negative: Arc<Negative>,
+    tags: Arc<Tags>,
+}
+
+impl Referrers {
+    pub(super) fn new(core: &Core, negative: &Arc<Negative>, tags: &Arc<Tags>) -> Self {
+        Self {
+            config: Arc::clone(&core.config),
+            upstreams: core.upstreams.clone(),
+            store: core.store.clone(),
+            negative: Arc::clone(negative),
+            tags: Arc::clone(tags),
+        }
+    }
+
     /// Asks upstream what refers to a digest.
     ///
     /// # Errors
     /// [`MirrorError`].
-    pub(super) async fn ask_referrers(
-        self: &Arc<Self>,
+    pub(super) async fn ask(
+        &self,
         source: &Source,
         digest: &Digest,
         query: &[(String, String)],
@@ -31,7 +54,7 @@ impl Inner {
     ) -> Result<Listed, MirrorError> {
         let what = What::List(List::Referrers(*digest, query.to_vec()));
         let ask = self.ask_api(source, digest, query, patience);
-        let error = match self.unless_unknown(source, what, ask).await {
+        let error = match self.negative.unless_unknown(source, what, ask).await {
             Ok(listed) => return Ok(listed),
             Err(error) => error,
         };
@@ -79,7 +102,7 @@ impl Inner {
         query: &[(String, String)],
         patience: Patience,
     ) -> Result<Listed, MirrorError> {
-        let upstream = self.upstream(source)?;
+        let upstream = self.upstreams.of(source)?;
         let fetched = upstream
             .referrers(&source.repository, digest, query, patience)
             .await;
@@ -112,7 +135,7 @@ impl Inner {
     /// What the referrers tag names; `None` where there is no such tag, or it names something else (cosign has put
     /// signatures under such names).
     async fn referrers_by_tag(
-        self: &Arc<Self>,
+        &self,
         source: &Source,
         tag: &Tag,
         wanted: Option<&str>,
@@ -123,7 +146,11 @@ impl Inner {
         {
             return Ok(None);
         }
-        let kept = match self.by_tag(source, tag, &AcceptClass::ALL.into()).await {
+        let kept = match self
+            .tags
+            .by_tag(source, tag, &AcceptClass::ALL.into())
+            .await
+        {
             Err(error) if error.is_unknown() => return Ok(None),
             kept => kept?,
         };
@@ -161,7 +188,7 @@ impl Inner {
         let reference = Reference::Tag(tag.clone());
         let what = What::Manifest(reference.clone(), AcceptClass::ALL.into());
         let ask = async {
-            let (upstream, repository) = (self.upstream(source)?, &source.repository);
+            let (upstream, repository) = (self.upstreams.of(source)?, &source.repository);
             let head = upstream.manifest_head(repository, &reference, AcceptClass::ALL, patience);
             match head.await {
                 Ok(_) => Ok(()),
@@ -170,7 +197,7 @@ impl Inner {
                 Err(error) => Err(MirrorError::of_fetch(Kind::Manifest, error)),
             }
         };
-        match self.unless_unknown(source, what, ask).await {
+        match self.negative.unless_unknown(source, what, ask).await {
             Ok(()) => Ok(true),
             Err(error) if error.is_unknown() => Ok(false),
             Err(error) => Err(error),

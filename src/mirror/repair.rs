@@ -60,7 +60,7 @@ impl Inner {
         sources: &[Source],
     ) -> Result<(), String> {
         let mut why = "no repository of a configured upstream is known to have it".to_owned();
-        let known = |source: &&Source| self.upstreams.contains_key(&source.upstream);
+        let known = |source: &&Source| self.upstreams.contains(&source.upstream);
         for source in sources.iter().filter(known) {
             let link = self.store.link(source, digest).await.unwrap_or_default();
             let asked = if link.covers(ChildKind::Manifest) {
@@ -82,12 +82,16 @@ impl Inner {
         digest: &Digest,
     ) -> Result<(), MirrorError> {
         // What is in memory was checked when it came there.
-        match self.hot.get(digest) {
+        match self.local.peek(digest) {
             Some(manifest) => {
                 let bytes = manifest.bytes.clone();
                 self.store.put(digest, &manifest.media_type, bytes).await?;
             }
-            None => drop(self.by_digest(source, digest, Patience::Wait).await?),
+            None => drop(
+                self.manifests
+                    .by_digest(source, digest, Patience::Wait)
+                    .await?,
+            ),
         }
         self.is_stored(digest)
     }

@@ -6,17 +6,21 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use moka::sync::Cache;
 
+use super::core::{Core, Tasks, Upstreams};
 use super::flights::Runway;
 use super::freshness::{self, LastFailure, Verdict};
-use super::inspect::PinNews;
-use super::manifest::{Found, Kept, Manifest};
-use super::negative::What;
+use super::inspect::{PinEvent, PinEvents};
+use super::local::{LocalManifests, Manifest};
+use super::manifest::{Found, Kept, ManifestFlights, Manifests};
+use super::manifest_fetch::ManifestFetcher;
+use super::negative::{Negative, What};
 use super::{
-    ANSWER_WAIT_MAX, Failure, Inner, MirrorError, Policy, Revalidate, Source, StaleOn, Ttl,
+    ANSWER_WAIT_MAX, Config, Failure, MirrorError, Policy, Revalidate, Source, StaleOn, Ttl,
 };
+use crate::clock::Clock;
 use crate::oci::manifest::{ChildKind, media};
 use crate::oci::{Accept, AcceptClass, Reference, Tag};
-use crate::store::{Link, Origin, TagRecord};
+use crate::store::{Link, Origin, Store, TagRecord};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, OnBehalf, Patience};
 
@@ -62,19 +66,73 @@ const FAILED_TAGS_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// What one takes beside its names.
 const FAILED_TAG_BYTES: usize = 200;
 
-/// The tags whose last revalidation failed: none yet.
-pub(super) fn failed_tags() -> Cache<(Source, Tag), LastFailure> {
-    let weigh = |(source, tag): &(Source, Tag), _: &LastFailure| {
-        let names = source.upstream.as_str().len() + source.repository.as_str().len();
-        u32::try_from(FAILED_TAG_BYTES + names + tag.as_str().len()).unwrap_or(u32::MAX)
-    };
-    Cache::builder()
-        .max_capacity(FAILED_TAGS_BYTES_MAX)
-        .weigher(weigh)
-        .build()
+/// Manifests by tag.
+#[derive(Debug)]
+pub(super) struct Tags {
+    config: Arc<Config>,
+    upstreams: Upstreams,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    local: Arc<LocalManifests>,
+    negative: Arc<Negative>,
+    fetcher: Arc<ManifestFetcher>,
+    manifests: Arc<Manifests>,
+    pins: Arc<PinEvents>,
+    flights: ManifestFlights,
+    failed: Cache<(Source, Tag), LastFailure>,
 }
 
-impl Inner {
+impl Tags {
+    pub(super) fn new(
+        core: &Core,
+        local: &Arc<LocalManifests>,
+        negative: &Arc<Negative>,
+        fetcher: &Arc<ManifestFetcher>,
+        manifests: &Arc<Manifests>,
+        pins: Arc<PinEvents>,
+    ) -> Self {
+        Self {
+            config: Arc::clone(&core.config),
+            upstreams: core.upstreams.clone(),
+            store: core.store.clone(),
+            clock: Arc::clone(&core.clock),
+            tasks: core.tasks.clone(),
+            local: Arc::clone(local),
+            negative: Arc::clone(negative),
+            fetcher: Arc::clone(fetcher),
+            manifests: Arc::clone(manifests),
+            pins,
+            flights: Arc::default(),
+            failed: failed_tags(),
+        }
+    }
+
+    /// Forgets that upstream did not say what a tag names: it is known better now.
+    pub(super) fn forget_failure(&self, source: &Source, tag: &Tag) {
+        self.failed.invalidate(&(source.clone(), tag.clone()));
+    }
+
+    /// The manifest that a tag names, or one by its digest.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub(super) async fn by_reference(
+        self: &Arc<Self>,
+        source: &Source,
+        reference: &Reference,
+        accept: &Accept,
+    ) -> Result<Kept, MirrorError> {
+        match reference {
+            Reference::Digest(digest) => {
+                self.manifests
+                    .by_digest_in(source, digest, accept, Patience::Wait)
+                    .await
+            }
+            Reference::Tag(tag) => self.by_tag(source, tag, accept).await,
+        }
+    }
+
     /// What a tag names: as known, as upstream says, or as it was.
     ///
     /// # Errors
@@ -88,14 +146,15 @@ impl Inner {
         let class = accept.class;
         let policy = self.config.of_tag(source, tag);
         let records = self.store.tags(source, tag).await;
-        let failed = self.failed_tags.get(&(source.clone(), tag.clone()));
+        let failed = self.failed.get(&(source.clone(), tag.clone()));
         match freshness::judge(&records, class, &policy, failed, self.clock.now()) {
             Verdict::Fresh(record) => {
-                if let Some(manifest) = self.named(source, record).await {
+                if let Some(manifest) = self.local.named(source, record).await {
                     return Ok(Kept::hit(manifest));
                 }
                 // The manifest was evicted, but what the tag names is known.
                 let found = self
+                    .manifests
                     .by_digest_in(source, &record.digest, accept, Patience::Wait)
                     .await;
                 let pinned = policy.ttl == Ttl::Forever;
@@ -105,12 +164,12 @@ impl Inner {
                 }
             }
             Verdict::StaleForNow(record) => {
-                if let Some(manifest) = self.named(source, record).await {
+                if let Some(manifest) = self.local.named(source, record).await {
                     return Ok(Kept::stale(manifest));
                 }
             }
             Verdict::StaleMeanwhile(record) => {
-                if let Some(manifest) = self.named(source, record).await {
+                if let Some(manifest) = self.local.named(source, record).await {
                     // Its first poll begins the flight, or finds one under way; nobody waits for the end.
                     let flight = self.join_tag(source, tag, accept, Asker::Nobody);
                     if let Some(Err(error)) = flight.now_or_never() {
@@ -135,17 +194,17 @@ impl Inner {
         let key = (source.clone(), Reference::Tag(tag.clone()), accept.clone());
         let runway = Runway {
             for_later: asker == Asker::Nobody,
-            ..self.runway(source)
+            ..self.tasks.runway(source)
         };
-        let (inner, source, tag) = (Arc::clone(self), source.clone(), tag.clone());
+        let (tags, source, tag) = (Arc::clone(self), source.clone(), tag.clone());
         let accept = accept.clone();
         let ask = move || async move {
             Found {
-                kept: inner.ask_tag(&source, &tag, &accept, asker).await,
+                kept: tags.ask_tag(&source, &tag, &accept, asker).await,
                 patience: Patience::Wait,
             }
         };
-        let (found, role) = self.manifests.run(key, runway, ask).await?;
+        let (found, role) = self.flights.run(key, runway, ask).await?;
         found.kept.map(|kept| kept.seen_by(role))
     }
 
@@ -164,7 +223,7 @@ impl Inner {
         let known = match freshness::judge(&records, class, &policy, None, now) {
             // The flight before this one may have landed just now.
             Verdict::Fresh(record) => {
-                if let Some(manifest) = self.named(source, record).await {
+                if let Some(manifest) = self.local.named(source, record).await {
                     return Ok(Kept::hit(manifest));
                 }
                 Some(record)
@@ -187,7 +246,7 @@ impl Inner {
         let key = (source.clone(), tag.clone());
         let error = match answer {
             Ok(kept) => {
-                self.failed_tags.invalidate(&key);
+                self.failed.invalidate(&key);
                 return Ok(kept);
             }
             // By another way upstream may well say it, and nobody else should be given something old for that.
@@ -204,10 +263,11 @@ impl Inner {
                 "upstream does not say what a tag names; serving what it named before"
             );
             if error.is_unknown() {
-                self.tell_pins(PinNews::Deleted(source.clone(), tag.clone()));
+                self.pins
+                    .notify(PinEvent::Deleted(source.clone(), tag.clone()));
             }
             let failed = LastFailure::ServedStale(self.clock.now());
-            self.failed_tags.insert(key, failed);
+            self.failed.insert(key, failed);
             return Ok(Kept::stale(manifest));
         }
         if error.is_unknown() && !records.is_empty() && !policy.keep_deleted {
@@ -215,7 +275,7 @@ impl Inner {
             self.store.forget_tag(source, tag, class).await;
         } else if policy.revalidate == Revalidate::Background {
             // Without this, everybody would be given the old answer in advance of the next failure.
-            self.failed_tags.insert(key, LastFailure::Refused);
+            self.failed.insert(key, LastFailure::Refused);
         }
         Err(error)
     }
@@ -227,7 +287,8 @@ impl Inner {
         records: &[TagRecord],
         class: AcceptClass,
     ) -> Option<Arc<Manifest>> {
-        self.named(source, freshness::last_known(records, class)?)
+        self.local
+            .named(source, freshness::last_known(records, class)?)
             .await
     }
 
@@ -273,7 +334,7 @@ impl Inner {
             }
         };
         let what = What::Manifest(Reference::Tag(tag.clone()), accept.clone());
-        let asking = Box::pin(self.unless_unknown(source, what, asking));
+        let asking = Box::pin(self.negative.unless_unknown(source, what, asking));
         let asked = tokio::time::timeout(limits.all, asking).await;
         asked.unwrap_or(Err(MirrorError::Timeout(FetchError::Timeout("a tag"))))
     }
@@ -292,7 +353,7 @@ impl Inner {
             ..
         } = question;
         let reference = Reference::Tag(tag.clone());
-        let upstream = self.upstream(source)?;
+        let upstream = self.upstreams.of(source)?;
         let (repository, accepted) = (&source.repository, accept.clone());
         let head = upstream.manifest_head(repository, &reference, accepted, limits.patience);
         let head = tokio::time::timeout(limits.head, head).await;
@@ -316,13 +377,14 @@ impl Inner {
         let named = Link::of(ChildKind::Manifest, None);
         let named = named.union(self.store.link(source, &digest).await.unwrap_or_default());
         let ours = self.store.vouches(source, &digest, &named);
-        let found = match self.local_for(source, &digest).await {
+        let found = match self.local.read_for(source, &digest).await {
             Some(manifest) if ours => {
-                self.relink(source, &manifest).await;
+                self.fetcher.relink(source, &manifest).await;
                 Ok(Kept::hit(manifest))
             }
             Some(_) | None => {
-                self.by_digest_in(source, &digest, accept, limits.patience)
+                self.manifests
+                    .by_digest_in(source, &digest, accept, limits.patience)
                     .await
             }
         };
@@ -358,7 +420,10 @@ impl Inner {
             ..
         } = question;
         let reference = Reference::Tag(tag.clone());
-        let kept = self.get(source, &reference, accept, patience).await?;
+        let kept = self
+            .fetcher
+            .fetch(source, &reference, accept, patience)
+            .await?;
         if kept.outcome != Outcome::Bypass {
             self.note_tag(question, &kept.manifest).await;
         }
@@ -377,8 +442,20 @@ impl Inner {
             .record_tag(question.source, question.tag, record)
             .await;
         let (source, tag) = (question.source.clone(), question.tag.clone());
-        self.tell_pins(PinNews::Tag(source, tag));
+        self.pins.notify(PinEvent::Tag(source, tag));
     }
+}
+
+/// The tags whose last revalidation failed: none yet.
+fn failed_tags() -> Cache<(Source, Tag), LastFailure> {
+    let weigh = |(source, tag): &(Source, Tag), _: &LastFailure| {
+        let names = source.upstream.as_str().len() + source.repository.as_str().len();
+        u32::try_from(FAILED_TAG_BYTES + names + tag.as_str().len()).unwrap_or(u32::MAX)
+    };
+    Cache::builder()
+        .max_capacity(FAILED_TAGS_BYTES_MAX)
+        .weigher(weigh)
+        .build()
 }
 
 impl Policy {

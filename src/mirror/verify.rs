@@ -1,6 +1,6 @@
 //! Looking at everything that is stored, or at what some images need: is it what its name says?
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
+use super::inspect::LEVELS_MAX;
 use super::repair::SOURCES_MAX;
 use super::{Inner, Mirror, Source};
 use crate::oci::manifest::{Child, ChildKind};
@@ -17,15 +18,6 @@ use crate::store::{Checked, LookedAt, Pace, SurveyError};
 
 /// Images that one run looks at: what fits into a request's head.
 pub const VERIFY_IMAGES_MAX: usize = 1000;
-
-/// Images named beside a finding.
-const USERS_MAX: usize = 20;
-
-/// Manifests that are read to find out who uses a blob, each of them once: some seconds' work on a slow disk.
-const USERS_LOOKED_AT_MAX: usize = 10_000;
-
-/// How deep indexes stand in indexes.
-const LEVELS_MAX: usize = 4;
 
 /// Things that are looked at for the sake of images: far more than a thousand images have. Each takes some 100
 /// bytes of memory.
@@ -146,7 +138,7 @@ impl Mirror {
             summary: VerifySummary::default(),
             _permit: permit,
         };
-        let stop = self.inner.stop.clone();
+        let stop = self.inner.tasks.stopping().clone();
         self.inner.tasks.spawn(async move {
             let work = async {
                 run.look_through().await?;
@@ -232,7 +224,7 @@ impl Run {
                 };
                 let sources = self.inner.store.sources_of(&[digest], SOURCES_MAX).await;
                 let sources = sources.into_values().next().unwrap_or_default();
-                let images = self.inner.users(&digest, &sources).await;
+                let images = self.inner.contents.users(&digest, &sources).await;
                 self.found(trouble, digest, images, &sources).await;
             }
         }
@@ -248,7 +240,7 @@ impl Run {
                 upstream: name.upstream.clone(),
                 repository: name.repository.clone(),
             };
-            let roots = self.inner.roots(&source, &name.reference).await;
+            let roots = self.inner.contents.roots(&source, &name.reference).await;
             if roots.is_empty() {
                 self.unknown(name).await;
             }
@@ -269,7 +261,7 @@ impl Run {
             };
             self.progress.of_blobs += 1;
             self.manifest(&needed, name).await;
-            for child in self.inner.children(&needed.digest).await {
+            for child in self.inner.contents.children(&needed.digest).await {
                 let wanted = match child.kind {
                     ChildKind::Manifest => needed.depth < LEVELS_MAX,
                     ChildKind::Blob => !child.foreign,
@@ -433,41 +425,6 @@ impl Run {
     }
 }
 
-/// What is known of images, without changing or using anything.
-impl Inner {
-    /// What a stored manifest leads to; nothing where it is none, or does not hash to its name.
-    pub(super) async fn children(&self, digest: &Digest) -> Vec<Child> {
-        let seen = self.look(digest).await;
-        seen.map_or_else(Vec::new, |seen| seen.children)
-    }
-
-    /// The images of these repositories that lead to a digest; the repository where no tag does.
-    async fn users(&self, digest: &Digest, sources: &[Source]) -> Vec<String> {
-        let mut users = Vec::new();
-        let mut leads = Leads::to(*digest);
-        for source in sources {
-            let repository = format!("{}/{}", source.upstream, source.repository);
-            let before = users.len();
-            for (tag, records) in self.store.tags_of(source).await {
-                if users.len() >= USERS_MAX || leads.are_enough() {
-                    break;
-                }
-                let mut leading = false;
-                for record in records {
-                    leading |= leads.begin_at(self, record.digest).await;
-                }
-                if leading {
-                    users.push(format!("{repository}:{tag}"));
-                }
-            }
-            if users.len() == before && users.len() < USERS_MAX {
-                users.push(repository);
-            }
-        }
-        users
-    }
-}
-
 /// Digests that were met.
 #[derive(Default)]
 struct Seen(HashSet<Digest>);
@@ -482,66 +439,5 @@ impl Seen {
             ));
         }
         Ok(is_new)
-    }
-}
-
-/// Which manifests lead to a digest. What is found out is kept, for many tags, repositories and indexes name the
-/// same.
-struct Leads {
-    to: Digest,
-    known: HashMap<Digest, bool>,
-    /// Manifests read so far.
-    read: usize,
-}
-
-impl Leads {
-    fn to(to: Digest) -> Self {
-        Self {
-            to,
-            known: HashMap::from([(to, true)]),
-            read: 0,
-        }
-    }
-
-    /// Whether no more are read: what is not known by now stays so.
-    fn are_enough(&self) -> bool {
-        self.read >= USERS_LOOKED_AT_MAX
-    }
-
-    /// Whether this manifest leads there, as far as is known.
-    async fn begin_at(&mut self, inner: &Inner, from: Digest) -> bool {
-        let mut seen = HashSet::from([from]);
-        let mut level = vec![from];
-        for _ in 0..LEVELS_MAX {
-            let mut next = Vec::new();
-            for digest in level {
-                let leading = match self.known.get(&digest) {
-                    Some(known) => *known,
-                    None if self.are_enough() => false,
-                    None => {
-                        self.read += 1;
-                        let children = inner.children(&digest).await;
-                        let nested = children.iter().filter(|it| it.kind == ChildKind::Manifest);
-                        let nested = nested.map(|child| child.digest);
-                        next.extend(nested.filter(|digest| seen.insert(*digest)));
-                        children.iter().any(|child| child.digest == self.to)
-                    }
-                };
-                if leading {
-                    // Of the others on the way here it is not known yet.
-                    self.known.extend([(digest, true), (from, true)]);
-                    return true;
-                }
-            }
-            level = next;
-        }
-        if level.is_empty() {
-            let looked_at = seen.into_iter().map(|digest| (digest, false));
-            self.known.extend(looked_at);
-        } else {
-            // What stands deeper was not read: of the others it is not known.
-            self.known.insert(from, false);
-        }
-        false
     }
 }

@@ -152,7 +152,7 @@ async fn a_manifest_that_is_in_memory_only_is_missed() {
     let bench = Bench::new();
     bench.bring_all().await;
     let root = bench.manifest.0;
-    assert!(bench.mirror.inner.local(&root).await.is_some());
+    assert!(bench.mirror.inner.local.read(&root).await.is_some());
     bench.store.remove(&root).await;
     let named = bench
         .mirror

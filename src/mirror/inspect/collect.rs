@@ -151,7 +151,7 @@ impl Inner {
                     continue;
                 }
                 garbage.remove(&key(&digest));
-                let Some(seen) = self.look(&digest).await else {
+                let Some(seen) = self.contents.look(&digest).await else {
                     let why = format!(
                         "the manifest {digest} cannot be read: what it needs cannot be told; try roadstead verify --repair"
                     );
@@ -285,7 +285,7 @@ impl Inner {
             after = Some(last.clone());
             let manifests = links.iter().filter(|entry| entry.link.manifest);
             for digest in manifests.map(|entry| entry.digest) {
-                if let Some(seen) = self.look(&digest).await {
+                if let Some(seen) = self.contents.look(&digest).await {
                     for child in seen.children {
                         stale.remove(&child.digest);
                     }

@@ -1,14 +1,17 @@
 //! Lists of images: what tags name, and what is known without a tag.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::tree::{Node, NodeKind, Presence};
-use super::{Filter, InspectError, PARTS_MAX, When, full_name, names};
-use crate::mirror::{Inner, Mirror, Source};
+use super::{Contents, Filter, InspectError, PARTS_MAX, When, full_name, names};
+use crate::mirror::core::Core;
+use crate::mirror::flight::Fills;
+use crate::mirror::{Config, Mirror, Source};
 use crate::oci::{Digest, Reference, Tag};
-use crate::store::{LinkEntry, TagEntry};
+use crate::store::{LinkEntry, Store, TagEntry};
 
 /// Images on a page, whatever is asked for: each costs some small reads.
 const IMAGES_MAX: usize = 500;
@@ -88,44 +91,17 @@ impl Mirror {
         after: Option<&str>,
         limit: Option<usize>,
     ) -> Result<ImagePage, InspectError> {
-        let limit = limit.unwrap_or(IMAGES_DEFAULT).clamp(1, IMAGES_MAX);
-        let after = after.map(names::parse_image).transpose()?;
-        self.inner.store.settle_index().await;
-        let mut page = Page {
-            filter,
-            limit,
-            images: Vec::new(),
-        };
-        let mut at: Option<Source> = None;
-        if let Some((source, reference)) = &after {
-            self.inner
-                .list_repository(source, Some(reference), &mut page)
-                .await;
-            at = Some(source.clone());
-        }
-        while !page.is_full() {
-            let upstream = filter.upstream();
-            let sources = self
-                .inner
-                .store
-                .repository_page(upstream, at.as_ref())
-                .await;
-            let Some(last) = sources.last() else { break };
-            at = Some(last.clone());
-            for source in sources.iter().filter(|source| filter.means(source)) {
-                self.inner.list_repository(source, None, &mut page).await;
-                if page.is_full() {
-                    break;
-                }
-            }
-        }
-        let next = page.is_full().then(|| page.images.last()).flatten();
-        let next = next.map(|entry| entry.image.clone());
-        Ok(ImagePage {
-            images: page.images,
-            next,
-        })
+        self.inner.images.page(filter, after, limit).await
     }
+}
+
+/// What an operator sees of images.
+#[derive(Debug)]
+pub(in crate::mirror) struct Images {
+    pub(super) config: Arc<Config>,
+    pub(super) store: Store,
+    pub(super) contents: Contents,
+    pub(super) fills: Arc<Fills>,
 }
 
 struct Page<'a> {
@@ -140,7 +116,56 @@ impl Page<'_> {
     }
 }
 
-impl Inner {
+impl Images {
+    pub(in crate::mirror) fn new(core: &Core, contents: &Contents, fills: &Arc<Fills>) -> Self {
+        Self {
+            config: Arc::clone(&core.config),
+            store: core.store.clone(),
+            contents: contents.clone(),
+            fills: Arc::clone(fills),
+        }
+    }
+
+    async fn page(
+        &self,
+        filter: &Filter,
+        after: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<ImagePage, InspectError> {
+        let limit = limit.unwrap_or(IMAGES_DEFAULT).clamp(1, IMAGES_MAX);
+        let after = after.map(names::parse_image).transpose()?;
+        self.store.settle_index().await;
+        let mut page = Page {
+            filter,
+            limit,
+            images: Vec::new(),
+        };
+        let mut at: Option<Source> = None;
+        if let Some((source, reference)) = &after {
+            self.list_repository(source, Some(reference), &mut page)
+                .await;
+            at = Some(source.clone());
+        }
+        while !page.is_full() {
+            let upstream = filter.upstream();
+            let sources = self.store.repository_page(upstream, at.as_ref()).await;
+            let Some(last) = sources.last() else { break };
+            at = Some(last.clone());
+            for source in sources.iter().filter(|source| filter.means(source)) {
+                self.list_repository(source, None, &mut page).await;
+                if page.is_full() {
+                    break;
+                }
+            }
+        }
+        let next = page.is_full().then(|| page.images.last()).flatten();
+        let next = next.map(|entry| entry.image.clone());
+        Ok(ImagePage {
+            images: page.images,
+            next,
+        })
+    }
+
     /// Adds a repository's images after `after`.
     async fn list_repository(
         &self,
@@ -258,7 +283,13 @@ impl Inner {
                     return found;
                 }
                 if !found.contains(&record.digest) {
-                    found.extend(self.closure(&[record.digest]).await.parts.into_keys());
+                    found.extend(
+                        self.contents
+                            .closure(&[record.digest])
+                            .await
+                            .parts
+                            .into_keys(),
+                    );
                 }
             }
         }

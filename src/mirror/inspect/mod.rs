@@ -4,6 +4,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `names` | what is asked about: an image, a repository, an upstream |
+//! | `contents` | what stored manifests lead to |
 //! | `document` | what manifests and image configs say of themselves |
 //! | `tree` | an image: manifests, config, layers, and what of it is stored |
 //! | `images` | lists of images |
@@ -15,6 +16,7 @@
 //! The types are those of the JSON: docs/admin.md documents each field.
 
 mod collect;
+mod contents;
 mod document;
 mod images;
 mod names;
@@ -24,31 +26,30 @@ mod status;
 mod tree;
 mod usage;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 pub use collect::Collected;
+use contents::{Closure, PARTS_MAX, Seen};
+pub(super) use contents::{Contents, LEVELS_MAX};
 pub use document::ConfigFacts;
+pub(super) use images::Images;
 pub use images::{ImageEntry, ImagePage, PlatformState};
 pub use names::{Filter, NameError};
 pub use pins::PinEntry;
-pub(super) use pins::{PinNews, PinWatch};
+pub(super) use pins::{PinEvent, PinEvents, Pins};
 pub use remove::{Kept, Removed};
+pub(super) use status::Overview;
 pub use status::{CacheStatus, EndpointStatus, FillStatus, Status, Traffic, UpstreamStatus};
 pub use tree::{Inspected, Node, NodeKind, Presence, TagFreshness};
-pub(super) use usage::LastUsage;
+pub(super) use usage::UsageSurvey;
 pub use usage::{Dedup, RepositoryUsage, UpstreamUsage, Usage, UsageTotals};
 
-use super::{Inner, Source};
+use super::Source;
 use crate::clock::Timestamp;
-use crate::oci::manifest::{Child, ChildKind, MANIFEST_BYTES_MAX, inspect};
-use crate::oci::{Digest, ImageName, Reference};
-
-/// What an image may have that is looked at: an index of 60 platforms with 127 layers each.
-const PARTS_MAX: usize = 8_192;
+use crate::oci::{ImageName, Reference};
 
 /// A time as RFC 3339 writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,103 +67,6 @@ pub enum InspectError {
     /// It cannot be done as things are.
     #[error("{0}")]
     Conflict(String),
-}
-
-/// A manifest that is stored.
-#[derive(Clone, Debug)]
-pub(super) struct Seen {
-    media_type: String,
-    bytes: bytes::Bytes,
-    pub(super) children: Vec<Child>,
-}
-
-/// What belongs to some manifests: themselves, what they name, and what that names.
-#[derive(Clone, Debug, Default)]
-struct Closure {
-    /// Each part and its size, if that is known.
-    parts: BTreeMap<Digest, Option<u64>>,
-    /// Whether every root could be read.
-    roots_seen: bool,
-}
-
-impl Inner {
-    /// A stored manifest, if it is one and whole.
-    pub(super) async fn look(&self, digest: &Digest) -> Option<Seen> {
-        let (media_type, bytes) = match self.hot.get(digest) {
-            Some(manifest) if self.store.contains(digest).is_some() => {
-                let media_type = manifest.media_type.to_string();
-                (Some(media_type), manifest.bytes.clone())
-            }
-            Some(_) | None => {
-                let bytes = self.store.peek(digest, MANIFEST_BYTES_MAX).await?;
-                (self.store.media_type(digest).await, bytes)
-            }
-        };
-        // What is damaged says nothing; the next pull of it notices.
-        if Digest::of(digest.algorithm(), &bytes) != *digest {
-            return None;
-        }
-        let inspection = inspect(media_type.as_deref(), &bytes).ok()?;
-        Some(Seen {
-            media_type: inspection.media_type,
-            bytes,
-            children: inspection.children,
-        })
-    }
-
-    /// What belongs to these manifests, as far as it is known: at most [`PARTS_MAX`] parts.
-    async fn closure(&self, roots: &[Digest]) -> Closure {
-        let mut closure = Closure {
-            roots_seen: true,
-            ..Closure::default()
-        };
-        let mut left: Vec<Digest> = Vec::new();
-        for root in roots {
-            closure.parts.insert(*root, None);
-            match self.look(root).await {
-                Some(seen) => closure.take(seen, &mut left),
-                None => closure.roots_seen = false,
-            }
-        }
-        while let Some(digest) = left.pop() {
-            if let Some(seen) = self.look(&digest).await {
-                closure.take(seen, &mut left);
-            }
-        }
-        closure
-    }
-
-    /// The digests that an image's reference means: of a tag what it last named, in all formats.
-    pub(super) async fn roots(&self, source: &Source, reference: &Reference) -> Vec<Digest> {
-        match reference {
-            Reference::Digest(digest) => {
-                let linked = self.store.link(source, digest).await;
-                linked.map(|_| *digest).into_iter().collect()
-            }
-            Reference::Tag(tag) => {
-                let records = self.store.tags(source, tag).await;
-                let mut digests: Vec<Digest> = records.iter().map(|it| it.digest).collect();
-                digests.sort_unstable();
-                digests.dedup();
-                digests
-            }
-        }
-    }
-}
-
-impl Closure {
-    /// Takes in what a manifest names; manifests among it are `left` to be looked into.
-    fn take(&mut self, seen: Seen, left: &mut Vec<Digest>) {
-        for child in seen.children {
-            if self.parts.len() >= PARTS_MAX {
-                return;
-            }
-            let known = self.parts.insert(child.digest, child.size);
-            if known.is_none() && child.kind == ChildKind::Manifest {
-                left.push(child.digest);
-            }
-        }
-    }
 }
 
 /// An image's name in full.

@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::{Closure, InspectError, When, full_name, names, tree};
-use crate::mirror::{Inner, Mirror, Source};
+use super::{Closure, Contents, InspectError, When, full_name, names, tree};
+use crate::clock::Clock;
+use crate::mirror::core::{Core, Tasks};
+use crate::mirror::{Config, Mirror, Pattern, Source};
 use crate::oci::{Digest, Reference, Tag};
-use crate::store::Pinned;
+use crate::store::{Pinned, Store};
 
-/// News that wait to be looked at. More are dropped: the next revalidation brings them again.
-const NEWS_MAX: usize = 4096;
+/// Events that wait to be looked at. More are dropped: the next revalidation brings them again.
+const EVENTS_MAX: usize = 4096;
 
 /// A pinned image, as the list of them has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +37,7 @@ pub struct PinEntry {
 
 /// What may change what is pinned.
 #[derive(Debug)]
-pub(in crate::mirror) enum PinNews {
+pub(in crate::mirror) enum PinEvent {
     /// Upstream said what a tag names.
     Tag(Source, Tag),
     /// A manifest was fetched, or found to be in the repository too.
@@ -44,20 +46,53 @@ pub(in crate::mirror) enum PinNews {
     Deleted(Source, Tag),
 }
 
-/// Where news go, and, until the mirror's task takes it, where they come out.
+/// Where events of pins go. What concerns no pin goes no further.
 #[derive(Debug)]
-pub(in crate::mirror) struct PinWatch {
-    sender: mpsc::Sender<PinNews>,
-    receiver: Mutex<Option<mpsc::Receiver<PinNews>>>,
+pub(in crate::mirror) struct PinEvents {
+    config: Arc<Config>,
+    store: Store,
+    sender: mpsc::Sender<PinEvent>,
 }
 
-impl Default for PinWatch {
-    fn default() -> Self {
-        let (sender, receiver) = mpsc::channel(NEWS_MAX);
-        Self {
+impl PinEvents {
+    /// And where they come out.
+    fn new(config: &Arc<Config>, store: &Store) -> (Self, mpsc::Receiver<PinEvent>) {
+        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+        let events = Self {
+            config: Arc::clone(config),
+            store: store.clone(),
             sender,
-            receiver: Mutex::new(Some(receiver)),
+        };
+        (events, receiver)
+    }
+
+    /// Something happened that may change what is pinned.
+    pub(in crate::mirror) fn notify(&self, event: PinEvent) {
+        let (source, tag) = match &event {
+            PinEvent::Tag(source, tag) => (source, Some(tag)),
+            PinEvent::Manifest(source, _) => (source, None),
+            PinEvent::Deleted(source, tag) => {
+                let reference = Reference::Tag(tag.clone());
+                if self.store.pin_of(source, &reference).is_none() {
+                    drop(self.sender.try_send(event));
+                }
+                return;
+            }
+        };
+        // Almost nothing is pinned: that is found out without a copy.
+        if self.rule(source, tag).is_none() && self.store.pins_of(source).is_empty() {
+            return;
         }
+        if let Err(error) = self.sender.try_send(event) {
+            tracing::debug!(%error, "pins are looked at again at the next revalidation");
+        }
+    }
+
+    /// The rule that pins a tag; without a tag, what pins the whole repository.
+    pub(super) fn rule(&self, source: &Source, tag: Option<&Tag>) -> Option<&str> {
+        let mut rules = self.config.pins.iter();
+        let rule = rules.find(|pattern| pattern.means(source, tag));
+        rule.map(Pattern::as_str)
     }
 }
 
@@ -67,17 +102,7 @@ impl Mirror {
     /// # Errors
     /// [`InspectError`].
     pub async fn pin_image(&self, name: &str) -> Result<PinEntry, InspectError> {
-        let (source, reference) = names::parse_image(name)?;
-        let roots = self.inner.roots(&source, &reference).await;
-        if roots.is_empty() {
-            return Err(tree::not_known(&full_name(&source, &reference)));
-        }
-        let closure = self.inner.closure(&roots).await;
-        let pinned = self.inner.pinned(source, reference, closure, false);
-        let told = self.inner.pin_entry(&pinned);
-        let kept = self.inner.store.pin(pinned);
-        kept.map_err(|error| InspectError::Conflict(error.to_string()))?;
-        Ok(told)
+        self.inner.pins.pin(name).await
     }
 
     /// Undoes that.
@@ -86,51 +111,108 @@ impl Mirror {
     /// [`InspectError::NotFound`]: it is not pinned.
     /// [`InspectError::Conflict`]: a rule of the configuration pins it.
     pub fn unpin_image(&self, name: &str) -> Result<PinEntry, InspectError> {
-        let (source, reference) = names::parse_image(name)?;
-        let image = full_name(&source, &reference);
-        let Some(pinned) = self.inner.store.pin_of(&source, &reference) else {
-            return Err(InspectError::NotFound(format!("{image} is not pinned")));
-        };
-        let tag = tag_of(&reference);
-        if let Some(rule) = self.inner.pin_rule(&source, tag) {
-            return Err(InspectError::Conflict(format!(
-                "{image} is pinned by the configuration: [[cache.pin]] match = \"{rule}\""
-            )));
-        }
-        let told = self.inner.pin_entry(&pinned);
-        self.inner.store.unpin(&source, &reference);
-        Ok(told)
+        self.inner.pins.unpin(name)
     }
 
     /// The pinned images, sorted by name.
     pub async fn pins(&self) -> Vec<PinEntry> {
-        let inner = Arc::clone(&self.inner);
-        // A hundred thousand look-ups, at most.
-        let looking = tokio::task::spawn_blocking(move || {
-            let pins = inner.store.pins();
-            pins.iter().map(|it| inner.pin_entry(it)).collect()
-        });
-        looking.await.unwrap_or_default()
+        self.inner.pins.list().await
     }
 
     /// From now on the rules of the configuration are followed: what is there already is pinned in the
     /// background, and what comes as it comes. Once for each mirror.
     pub fn watch_pins(&self) {
+        self.inner.pins.watch();
+    }
+}
+
+/// Pins images, and keeps what belongs to them up to date.
+#[derive(Debug)]
+pub(in crate::mirror) struct Pins {
+    config: Arc<Config>,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    contents: Contents,
+    events: Arc<PinEvents>,
+    /// The events, until the mirror's task takes them.
+    receiver: Mutex<Option<mpsc::Receiver<PinEvent>>>,
+}
+
+impl Pins {
+    pub(in crate::mirror) fn new(core: &Core, contents: &Contents) -> Self {
+        let (events, receiver) = PinEvents::new(&core.config, &core.store);
+        Self {
+            config: Arc::clone(&core.config),
+            store: core.store.clone(),
+            clock: Arc::clone(&core.clock),
+            tasks: core.tasks.clone(),
+            contents: contents.clone(),
+            events: Arc::new(events),
+            receiver: Mutex::new(Some(receiver)),
+        }
+    }
+
+    /// Where those who fetch tell of it.
+    pub(in crate::mirror) fn events(&self) -> Arc<PinEvents> {
+        Arc::clone(&self.events)
+    }
+
+    pub(in crate::mirror) async fn pin(&self, name: &str) -> Result<PinEntry, InspectError> {
+        let (source, reference) = names::parse_image(name)?;
+        let roots = self.contents.roots(&source, &reference).await;
+        if roots.is_empty() {
+            return Err(tree::not_known(&full_name(&source, &reference)));
+        }
+        let closure = self.contents.closure(&roots).await;
+        let pinned = self.pinned(source, reference, closure, false);
+        let told = self.pin_entry(&pinned);
+        let kept = self.store.pin(pinned);
+        kept.map_err(|error| InspectError::Conflict(error.to_string()))?;
+        Ok(told)
+    }
+
+    fn unpin(&self, name: &str) -> Result<PinEntry, InspectError> {
+        let (source, reference) = names::parse_image(name)?;
+        let image = full_name(&source, &reference);
+        let Some(pinned) = self.store.pin_of(&source, &reference) else {
+            return Err(InspectError::NotFound(format!("{image} is not pinned")));
+        };
+        let tag = tag_of(&reference);
+        if let Some(rule) = self.events.rule(&source, tag) {
+            return Err(InspectError::Conflict(format!(
+                "{image} is pinned by the configuration: [[cache.pin]] match = \"{rule}\""
+            )));
+        }
+        let told = self.pin_entry(&pinned);
+        self.store.unpin(&source, &reference);
+        Ok(told)
+    }
+
+    async fn list(self: &Arc<Self>) -> Vec<PinEntry> {
+        let this = Arc::clone(self);
+        // A hundred thousand look-ups, at most.
+        let looking = tokio::task::spawn_blocking(move || {
+            let pins = this.store.pins();
+            pins.iter().map(|it| this.pin_entry(it)).collect()
+        });
+        looking.await.unwrap_or_default()
+    }
+
+    fn watch(self: &Arc<Self>) {
         let receiver = self
-            .inner
-            .pin_watch
             .receiver
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some(mut news) = receiver else { return };
-        let inner = Arc::clone(&self.inner);
-        let stop = inner.stop.clone();
-        self.inner.tasks.spawn(async move {
+        let Some(mut events) = receiver else { return };
+        let this = Arc::clone(self);
+        let stop = self.tasks.stopping().clone();
+        self.tasks.spawn(async move {
             let work = async {
-                inner.pin_what_is_there().await;
-                while let Some(news) = news.recv().await {
-                    inner.follow(news).await;
+                this.pin_what_is_there().await;
+                while let Some(event) = events.recv().await {
+                    this.follow(event).await;
                 }
             };
             tokio::select! {
@@ -139,41 +221,10 @@ impl Mirror {
             }
         });
     }
-}
-
-impl Inner {
-    /// Something happened that may change what is pinned.
-    pub(in crate::mirror) fn tell_pins(&self, news: PinNews) {
-        let (source, tag) = match &news {
-            PinNews::Tag(source, tag) => (source, Some(tag)),
-            PinNews::Manifest(source, _) => (source, None),
-            PinNews::Deleted(source, tag) => {
-                let reference = Reference::Tag(tag.clone());
-                if self.store.pin_of(source, &reference).is_none() {
-                    drop(self.pin_watch.sender.try_send(news));
-                }
-                return;
-            }
-        };
-        // Almost nothing is pinned: that is found out without a copy.
-        if self.pin_rule(source, tag).is_none() && self.store.pins_of(source).is_empty() {
-            return;
-        }
-        if let Err(error) = self.pin_watch.sender.try_send(news) {
-            tracing::debug!(%error, "pins are looked at again at the next revalidation");
-        }
-    }
-
-    /// The rule that pins a tag; without a tag, what pins the whole repository.
-    fn pin_rule(&self, source: &Source, tag: Option<&Tag>) -> Option<&str> {
-        let mut rules = self.config.pins.iter();
-        let rule = rules.find(|pattern| pattern.means(source, tag));
-        rule.map(crate::mirror::Pattern::as_str)
-    }
 
     async fn pin_what_is_there(&self) {
         for pinned in self.store.pins() {
-            let rule = self.pin_rule(&pinned.source, tag_of(&pinned.reference));
+            let rule = self.events.rule(&pinned.source, tag_of(&pinned.reference));
             if pinned.by_rule && rule.is_none() {
                 self.store.unpin(&pinned.source, &pinned.reference);
             } else {
@@ -203,11 +254,11 @@ impl Inner {
         }
     }
 
-    async fn follow(&self, news: PinNews) {
-        match news {
-            PinNews::Tag(source, tag) => self.follow_tag(&source, &tag).await,
-            PinNews::Manifest(source, digest) => self.follow_manifest(&source, &digest).await,
-            PinNews::Deleted(source, tag) => self.keep_deleted(source, tag).await,
+    async fn follow(&self, event: PinEvent) {
+        match event {
+            PinEvent::Tag(source, tag) => self.follow_tag(&source, &tag).await,
+            PinEvent::Manifest(source, digest) => self.follow_manifest(&source, &digest).await,
+            PinEvent::Deleted(source, tag) => self.keep_deleted(source, tag).await,
         }
     }
 
@@ -215,11 +266,11 @@ impl Inner {
     /// would name what nobody can get.
     async fn keep_deleted(&self, source: Source, tag: Tag) {
         let reference = Reference::Tag(tag);
-        let roots = self.roots(&source, &reference).await;
+        let roots = self.contents.roots(&source, &reference).await;
         if roots.is_empty() || self.store.pin_of(&source, &reference).is_some() {
             return;
         }
-        let closure = self.closure(&roots).await;
+        let closure = self.contents.closure(&roots).await;
         let image = full_name(&source, &reference);
         match self
             .store
@@ -238,7 +289,7 @@ impl Inner {
         let reference = Reference::Tag(tag.clone());
         if let Some(pinned) = self.store.pin_of(source, &reference) {
             self.renew(pinned).await;
-        } else if self.pin_rule(source, Some(tag)).is_some() {
+        } else if self.events.rule(source, Some(tag)).is_some() {
             self.pin_by_rule(source, reference).await;
         }
     }
@@ -253,17 +304,17 @@ impl Inner {
                 self.renew(pinned).await;
             }
         }
-        if !is_part && self.pin_rule(source, None).is_some() {
+        if !is_part && self.events.rule(source, None).is_some() {
             self.pin_by_rule(source, Reference::Digest(*digest)).await;
         }
     }
 
     async fn pin_by_rule(&self, source: &Source, reference: Reference) {
-        let roots = self.roots(source, &reference).await;
+        let roots = self.contents.roots(source, &reference).await;
         if roots.is_empty() {
             return;
         }
-        let closure = self.closure(&roots).await;
+        let closure = self.contents.closure(&roots).await;
         let image = full_name(source, &reference);
         let pinned = self.pinned(source.clone(), reference, closure, true);
         if let Err(error) = self.store.pin(pinned) {
@@ -276,8 +327,8 @@ impl Inner {
     /// Looks up anew what belongs to a pinned image. One whose manifests cannot be read now, or whose tag
     /// upstream has deleted, keeps what it has.
     async fn renew(&self, old: Pinned) {
-        let roots = self.roots(&old.source, &old.reference).await;
-        let closure = self.closure(&roots).await;
+        let roots = self.contents.roots(&old.source, &old.reference).await;
+        let closure = self.contents.closure(&roots).await;
         let moved = roots
             .iter()
             .any(|root| old.digests.binary_search(root).is_err());

@@ -83,7 +83,7 @@ impl Mirror {
                 "{image} is pinned; unpin it first"
             )));
         }
-        let roots = inner.roots(&source, &reference).await;
+        let roots = inner.contents.roots(&source, &reference).await;
         if roots.is_empty() {
             return Err(nothing_to_remove(name, &image));
         }
@@ -91,7 +91,13 @@ impl Mirror {
             Reference::Tag(tag) => vec![tag.clone()],
             Reference::Digest(digest) => inner.tags_naming(&source, digest).await,
         };
-        let own: BTreeSet<Digest> = inner.closure(&roots).await.parts.into_keys().collect();
+        let own: BTreeSet<Digest> = inner
+            .contents
+            .closure(&roots)
+            .await
+            .parts
+            .into_keys()
+            .collect();
         let mut exclusive = own.clone();
         inner
             .keep_other_images(&source, &own, &tags, &mut exclusive)
@@ -135,7 +141,7 @@ impl Inner {
     /// Forgets what a tag names, here and in what is remembered of its failures.
     async fn forget_name(&self, source: &Source, tag: &Tag) {
         self.store.drop_tag(source, tag).await;
-        self.failed_tags.invalidate(&(source.clone(), tag.clone()));
+        self.tags.forget_failure(source, tag);
     }
 
     /// The tags of a repository that name a digest.
@@ -190,7 +196,7 @@ impl Inner {
     }
 
     async fn keep_parts_of(&self, digest: &Digest, exclusive: &mut BTreeSet<Digest>) {
-        for part in self.closure(&[*digest]).await.parts.keys() {
+        for part in self.contents.closure(&[*digest]).await.parts.keys() {
             exclusive.remove(part);
         }
     }
@@ -217,7 +223,7 @@ impl Inner {
             let removal = if removed.dry_run {
                 self.store.would_remove(digest)
             } else {
-                self.hot.invalidate(digest);
+                self.local.forget(digest);
                 self.store.remove(digest).await
             };
             match removal {

@@ -1,13 +1,18 @@
 //! How the process is: sizes, hits, upstreams, transfers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::usage::Dedup;
+use super::usage::{Dedup, UsageSurvey};
 use super::{InspectError, When};
-use crate::mirror::{Inner, Mirror, Readiness};
-use crate::store::{Figures, FillState};
+use crate::clock::{Clock, Timestamp};
+use crate::mirror::core::{Core, Tasks, Upstreams};
+use crate::mirror::flight::Fills;
+use crate::mirror::{Mirror, Readiness};
+use crate::store::{Figures, FillState, Store};
+use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Totals;
 use crate::upstream::EndpointReport;
 
@@ -149,21 +154,65 @@ impl Mirror {
     /// # Errors
     /// [`InspectError`]: the operating system does not answer.
     pub async fn status(&self, running: bool) -> Result<Status, InspectError> {
-        let figures = self.inner.store.figures_async().await;
+        self.inner.overview.status(running).await
+    }
+}
+
+/// Looks at how the process is.
+#[derive(Debug)]
+pub(in crate::mirror) struct Overview {
+    upstreams: Upstreams,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    tasks: Tasks,
+    fills: Arc<Fills>,
+    usage: Arc<UsageSurvey>,
+    /// When this was made.
+    started: Timestamp,
+}
+
+impl Overview {
+    pub(in crate::mirror) fn new(
+        core: &Core,
+        fills: &Arc<Fills>,
+        usage: &Arc<UsageSurvey>,
+    ) -> Self {
+        Self {
+            upstreams: core.upstreams.clone(),
+            store: core.store.clone(),
+            started: core.clock.now(),
+            clock: Arc::clone(&core.clock),
+            metrics: core.metrics.clone(),
+            tasks: core.tasks.clone(),
+            fills: Arc::clone(fills),
+            usage: Arc::clone(usage),
+        }
+    }
+
+    pub(in crate::mirror) fn readiness(&self) -> Readiness {
+        if self.tasks.stopping().is_cancelled() {
+            return Readiness::Stopping;
+        }
+        let trouble = self.store.trouble();
+        trouble.map_or(Readiness::Ready, Readiness::Degraded)
+    }
+
+    async fn status(&self, running: bool) -> Result<Status, InspectError> {
+        let figures = self.store.figures_async().await;
         let ready = self.readiness();
-        let inner = &self.inner;
-        let upstreams = inner.upstream_statuses();
-        let sum = inner
+        let upstreams = self.upstream_statuses();
+        let sum = self
             .upstreams
-            .keys()
-            .map(|name| inner.metrics.totals(name.as_str()))
+            .iter()
+            .map(|(name, _)| self.metrics.totals(name.as_str()))
             .fold(Totals::default(), Totals::plus);
-        let now = inner.clock.now();
+        let now = self.clock.now();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             running,
-            started_at: running.then_some(When(inner.started)),
-            uptime_seconds: running.then(|| now.since(inner.started).as_secs()),
+            started_at: running.then_some(When(self.started)),
+            uptime_seconds: running.then(|| now.since(self.started).as_secs()),
             health: match ready {
                 Readiness::Ready => "ok".to_owned(),
                 Readiness::Degraded(why) => format!("degraded: {why}"),
@@ -171,14 +220,12 @@ impl Mirror {
             },
             cache: CacheStatus::of(figures, running),
             traffic: Traffic::of(sum),
-            dedup: self.recent_dedup().await,
+            dedup: self.usage.recent_dedup().await,
             upstreams,
-            fills: inner.fill_statuses(),
+            fills: self.fill_statuses(),
         })
     }
-}
 
-impl Inner {
     fn upstream_statuses(&self) -> Vec<UpstreamStatus> {
         let mut statuses: Vec<UpstreamStatus> = self
             .upstreams

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::document::{self, CONFIG_BYTES_MAX, ConfigFacts};
-use super::{InspectError, PARTS_MAX, Seen, When, full_name, names};
-use crate::mirror::{Inner, Mirror, Source, Ttl};
+use super::{Images, InspectError, PARTS_MAX, Seen, When, full_name, names};
+use crate::mirror::{Mirror, Source, Ttl};
 use crate::oci::manifest::{Child, ChildKind};
 use crate::oci::{Digest, Reference};
 use crate::store::{FillKey, TagRecord};
@@ -114,24 +114,7 @@ impl Mirror {
     /// # Errors
     /// [`InspectError`].
     pub async fn inspect_image(&self, name: &str) -> Result<Inspected, InspectError> {
-        let (source, reference) = names::parse_image(name)?;
-        let inner = &self.inner;
-        let roots = inner.roots(&source, &reference).await;
-        let image = full_name(&source, &reference);
-        if roots.is_empty() {
-            return Err(not_known(&image));
-        }
-        let mut left = PARTS_MAX;
-        let mut manifests = Vec::new();
-        for root in roots {
-            manifests.push(inner.tree(&source, &root, &mut left).await);
-        }
-        Ok(Inspected {
-            pinned: inner.store.pin_of(&source, &reference).is_some(),
-            tags: inner.freshness_of(&source, &reference).await,
-            image,
-            manifests,
-        })
+        self.inner.images.inspect(name).await
     }
 }
 
@@ -141,7 +124,27 @@ pub(super) fn not_known(image: &str) -> InspectError {
     ))
 }
 
-impl Inner {
+impl Images {
+    async fn inspect(&self, name: &str) -> Result<Inspected, InspectError> {
+        let (source, reference) = names::parse_image(name)?;
+        let roots = self.contents.roots(&source, &reference).await;
+        let image = full_name(&source, &reference);
+        if roots.is_empty() {
+            return Err(not_known(&image));
+        }
+        let mut left = PARTS_MAX;
+        let mut manifests = Vec::new();
+        for root in roots {
+            manifests.push(self.tree(&source, &root, &mut left).await);
+        }
+        Ok(Inspected {
+            pinned: self.store.pin_of(&source, &reference).is_some(),
+            tags: self.freshness_of(&source, &reference).await,
+            image,
+            manifests,
+        })
+    }
+
     async fn freshness_of(&self, source: &Source, reference: &Reference) -> Vec<TagFreshness> {
         let Reference::Tag(tag) = reference else {
             return Vec::new();
@@ -184,7 +187,7 @@ impl Inner {
         left: &mut usize,
     ) {
         node.platform = platform;
-        let Some(seen) = self.look(digest).await else {
+        let Some(seen) = self.contents.look(digest).await else {
             return;
         };
         let platforms = if seen.children.iter().any(is_manifest) {

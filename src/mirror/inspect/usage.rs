@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::When;
 use super::status::ratio;
-use crate::clock::Timestamp;
-use crate::mirror::{Inner, Mirror, Source};
+use crate::clock::{Clock, Timestamp};
+use crate::mirror::core::{Core, Tasks};
+use crate::mirror::{Mirror, Source};
 use crate::oci::{Digest, UpstreamName};
-use crate::store::LinkEntry;
+use crate::store::{LinkEntry, Store};
 
 /// Blobs looked at in one pass over the links: some 25 MB. A store with more takes several passes.
 pub(super) const PASS_BLOBS_MAX: usize = 250_000;
@@ -112,10 +113,6 @@ pub struct Dedup {
     pub ratio: Option<f64>,
 }
 
-/// The last look, for who does not need the newest.
-#[derive(Debug, Default)]
-pub(in crate::mirror) struct LastUsage(tokio::sync::Mutex<Option<(Timestamp, Arc<Usage>)>>);
-
 /// The parts of a digest by which blobs are told apart within a pass: those of SHA-512 are cut.
 type Key = [u8; 32];
 
@@ -163,7 +160,32 @@ struct Tally {
 impl Mirror {
     /// Who takes how much: of one upstream or all, at most `limit` repositories.
     pub async fn usage(&self, upstream: Option<&UpstreamName>, limit: usize) -> Usage {
-        let usage = self.inner.look_at_usage(Duration::ZERO).await;
+        self.inner.usage.of(upstream, limit).await
+    }
+}
+
+/// Looks at who takes how much.
+#[derive(Debug)]
+pub(in crate::mirror) struct UsageSurvey {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    /// The last look, for who does not need the newest.
+    last: tokio::sync::Mutex<Option<(Timestamp, Arc<Usage>)>>,
+}
+
+impl UsageSurvey {
+    pub(in crate::mirror) fn new(core: &Core) -> Self {
+        Self {
+            store: core.store.clone(),
+            clock: Arc::clone(&core.clock),
+            tasks: core.tasks.clone(),
+            last: tokio::sync::Mutex::default(),
+        }
+    }
+
+    async fn of(&self, upstream: Option<&UpstreamName>, limit: usize) -> Usage {
+        let usage = self.look_at(Duration::ZERO).await;
         let mut usage = Usage::clone(&usage);
         if let Some(wanted) = upstream {
             let wanted = wanted.as_str();
@@ -178,13 +200,13 @@ impl Mirror {
 
     /// What is saved by keeping content once, at most [`RECENT`] old. In a store so large that it takes
     /// long to find out, nothing now, and more to who asks again.
-    pub(super) async fn recent_dedup(&self) -> Dedup {
-        let inner = Arc::clone(&self.inner);
+    pub(super) async fn recent_dedup(self: &Arc<Self>) -> Dedup {
+        let survey = Arc::clone(self);
         // It goes on when nobody waits any more.
-        let looking = self.inner.tasks.spawn(async move {
+        let looking = self.tasks.spawn(async move {
             tokio::select! {
-                usage = inner.look_at_usage(RECENT) => Some(usage.dedup),
-                () = inner.stop.cancelled() => None,
+                usage = survey.look_at(RECENT) => Some(usage.dedup),
+                () = survey.tasks.stopping().cancelled() => None,
             }
         });
         let looked = tokio::time::timeout(DEDUP_WAIT_MAX, looking).await;
@@ -194,12 +216,10 @@ impl Mirror {
             .flatten()
             .unwrap_or_default()
     }
-}
 
-impl Inner {
     /// Goes through the index, one asker at a time, unless somebody did within `age`.
-    async fn look_at_usage(&self, age: Duration) -> Arc<Usage> {
-        let mut last = self.usage.0.lock().await;
+    async fn look_at(&self, age: Duration) -> Arc<Usage> {
+        let mut last = self.last.lock().await;
         if let Some((at, usage)) = &*last
             && *at <= self.clock.now()
             && self.clock.now().since(*at) < age

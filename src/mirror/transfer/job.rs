@@ -136,7 +136,7 @@ impl<'a> Job<'a> {
                 short_end: None,
                 plain: Vec::new(),
                 announced_by: None,
-                over: mirror.stop.child_token(),
+                over: mirror.tasks.stopping().child_token(),
                 unattended: None,
             }),
             given_up: CancellationToken::new(),
@@ -499,7 +499,7 @@ impl<'a> Job<'a> {
         {
             let mut state = self.state();
             state.only = Some(again.only);
-            state.over = self.mirror.stop.child_token();
+            state.over = self.mirror.tasks.stopping().child_token();
             state.budget = Budget::new(self.upstream.retry_delay());
             state.plain.retain(|id| *id != again.only);
             if again.plainly {

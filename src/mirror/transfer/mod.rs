@@ -62,7 +62,7 @@ impl Inner {
             Ok(partial) => partial,
             Err(Some((opening, error))) => {
                 let error = error.into();
-                self.note_not_stored(&source, &digest, &error);
+                self.not_stored.note(&source, &digest, &error);
                 return opening.fail(error);
             }
             Err(None) => return,
@@ -87,7 +87,7 @@ impl Inner {
         given_up: CancellationToken,
     ) {
         let digest = *partial.digest();
-        let job = match self.upstream(source) {
+        let job = match self.upstreams.of(source) {
             Ok(upstream) => {
                 Job::new(self, upstream, source, digest, expected, first).until(given_up)
             }
@@ -114,7 +114,7 @@ impl Inner {
                 }
                 if matches!(error, MirrorError::NotStored { .. }) {
                     // Its readers go on without it.
-                    self.note_not_stored(source, &digest, &error);
+                    self.not_stored.note(source, &digest, &error);
                     return partial.fail(error);
                 }
                 let Err(error) = job.without_the_believed(&partial, error).await else {
@@ -154,7 +154,7 @@ impl Inner {
         let link = Link::of(ChildKind::Blob, Some(verified.size())).given();
         self.store.record_links(source, vec![(digest, link)]).await;
         if let Err(error) = verified.commit().await {
-            self.note_not_stored(source, &digest, &error.into());
+            self.not_stored.note(source, &digest, &error.into());
         }
     }
 

@@ -1,0 +1,208 @@
+//! Manifests in memory and on disk, with the types that repositories have them with.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use moka::sync::Cache;
+
+use super::Source;
+use crate::clock::Timestamp;
+use crate::oci::Digest;
+use crate::oci::manifest::{Inspection, MANIFEST_BYTES_MAX, ManifestError, inspect};
+use crate::store::{Store, TagRecord};
+
+/// Manifests kept in memory, in bytes, with what is known of them.
+const HOT_MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Memory for what upstreams' headers said of manifests that do not say themselves what they are, in bytes.
+const SAID_TYPES_BYTES_MAX: u64 = 2 * 1024 * 1024;
+
+/// How often the store is told of what a manifest names. What it hears holds for minutes.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// A manifest in memory.
+#[derive(Debug)]
+pub(super) struct Manifest {
+    pub(super) digest: Digest,
+    pub(super) media_type: Arc<str>,
+    /// Whether an upstream's header said the type: it counts for whom it was said to, see
+    /// [`LocalManifests::as_said_to`].
+    pub(super) by_header: bool,
+    pub(super) bytes: Bytes,
+    /// What it names: whoever is given it will ask for that.
+    pub(super) children: Arc<[Digest]>,
+    /// When the store was last told so.
+    pub(super) told: Told,
+}
+
+/// What a manifest in memory takes beside its bytes, its type and what it names.
+const ENTRY_BYTES: usize = 300;
+
+impl Manifest {
+    /// What it takes in memory, in bytes.
+    fn weight(&self) -> u32 {
+        let children = size_of_val::<[Digest]>(&self.children);
+        let bytes = ENTRY_BYTES + self.bytes.len() + self.media_type.len() + children;
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+}
+
+/// When something was last said, so that it is not said too often.
+#[derive(Debug, Default)]
+pub(super) struct Told(AtomicU64);
+
+impl Told {
+    /// Whether it is time to say it again; then it counts as said.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        let last = Timestamp(self.0.load(Ordering::Relaxed));
+        let due = now < last || now.since(last) >= TELL_EVERY;
+        if due {
+            self.0.store(now.0, Ordering::Relaxed);
+        }
+        due
+    }
+}
+
+/// The manifests that are here.
+#[derive(Debug)]
+pub(super) struct LocalManifests {
+    store: Store,
+    hot: Cache<Digest, Arc<Manifest>, foldhash::fast::RandomState>,
+    /// The types of manifests that do not say it themselves, as each repository's upstream said.
+    said_types: Cache<(Source, Digest), Arc<str>>,
+}
+
+impl LocalManifests {
+    pub(super) fn new(store: &Store) -> Self {
+        Self {
+            store: store.clone(),
+            hot: Cache::builder()
+                .max_capacity(HOT_MANIFEST_BYTES)
+                .weigher(|_: &Digest, manifest: &Arc<Manifest>| manifest.weight())
+                // It is asked for every hit.
+                .build_with_hasher(foldhash::fast::RandomState::default()),
+            said_types: Cache::builder()
+                .max_capacity(SAID_TYPES_BYTES_MAX)
+                .weigher(weigh_said_type)
+                .build(),
+        }
+    }
+
+    /// A manifest from memory, which counts as no use of it.
+    pub(super) fn peek(&self, digest: &Digest) -> Option<Arc<Manifest>> {
+        self.hot.get(digest)
+    }
+
+    /// Keeps a manifest in memory.
+    pub(super) fn keep(&self, manifest: &Arc<Manifest>) {
+        self.hot.insert(manifest.digest, Arc::clone(manifest));
+    }
+
+    /// Lets go of a manifest in memory: what is on disk stays.
+    pub(super) fn forget(&self, digest: &Digest) {
+        self.hot.invalidate(digest);
+    }
+
+    /// A manifest from memory, which counts as a use of it.
+    pub(super) fn in_memory(&self, digest: &Digest) -> Option<Arc<Manifest>> {
+        let manifest = self.hot.get(digest)?;
+        self.store.touch(digest);
+        Some(manifest)
+    }
+
+    /// A manifest from memory or disk. What does not hash to its name is
+    /// removed, and fetched again by whoever wants it.
+    pub(super) async fn read(&self, digest: &Digest) -> Option<Arc<Manifest>> {
+        if let Some(manifest) = self.in_memory(digest) {
+            return Some(manifest);
+        }
+        let blob = self.store.blob(digest).await?;
+        let looked_at = blob.looked_at();
+        let bytes = blob.read_all(MANIFEST_BYTES_MAX).await?;
+        let found = Digest::of(digest.algorithm(), &bytes);
+        if found != *digest {
+            let why = format!("its content hashes to {found}");
+            self.store.damaged(digest, &why, looked_at).await;
+            return None;
+        }
+        // The type is a function of the bytes. What was noted beside them is of whoever stored them first.
+        let inspection = match inspect(None, &bytes) {
+            Ok(inspection) => inspection,
+            Err(ManifestError::UnknownKind) => {
+                let noted = self.store.media_type(digest).await;
+                inspect(noted.as_deref(), &bytes).ok()?
+            }
+            Err(
+                ManifestError::NotJson | ManifestError::Ambiguous | ManifestError::ImpossibleType,
+            ) => return None,
+        };
+        let manifest = Arc::new(Manifest {
+            digest: *digest,
+            media_type: inspection.media_type.as_str().into(),
+            by_header: inspection.by_header,
+            bytes,
+            children: children(&inspection),
+            told: Told::default(),
+        });
+        self.keep(&manifest);
+        Some(manifest)
+    }
+
+    /// A manifest from memory or disk, with the type that this repository has it with.
+    pub(super) async fn read_for(&self, source: &Source, digest: &Digest) -> Option<Arc<Manifest>> {
+        self.as_said_to(source, self.read(digest).await?)
+    }
+
+    /// What a tag named, from memory or disk.
+    pub(super) async fn named(&self, source: &Source, record: &TagRecord) -> Option<Arc<Manifest>> {
+        let manifest = self.read(&record.digest).await?;
+        if manifest.by_header {
+            // The tag's record outlives the process.
+            self.note_said_type(source, &record.digest, &record.media_type);
+        }
+        self.as_said_to(source, manifest)
+    }
+
+    /// The manifest as this repository has it: where the bytes do not say of what type they are, it is what the
+    /// repository's own upstream said. `None` where it has not said anything yet.
+    pub(super) fn as_said_to(
+        &self,
+        source: &Source,
+        manifest: Arc<Manifest>,
+    ) -> Option<Arc<Manifest>> {
+        if !manifest.by_header {
+            return Some(manifest);
+        }
+        let said = self.said_types.get(&(source.clone(), manifest.digest))?;
+        Some(Arc::new(Manifest {
+            digest: manifest.digest,
+            media_type: said,
+            by_header: true,
+            bytes: manifest.bytes.clone(),
+            children: Arc::clone(&manifest.children),
+            told: Told::default(),
+        }))
+    }
+
+    /// What an upstream's header said first of a manifest holds for the repository.
+    pub(super) fn note_said_type(&self, source: &Source, digest: &Digest, media_type: &str) {
+        let key = (source.clone(), *digest);
+        if !self.said_types.contains_key(&key) {
+            self.said_types.insert(key, media_type.into());
+        }
+    }
+}
+
+/// What a manifest names.
+pub(super) fn children(inspection: &Inspection) -> Arc<[Digest]> {
+    let children = inspection.children.iter().filter(|child| !child.foreign);
+    children.map(|child| child.digest).collect()
+}
+
+/// What an entry of `said_types` takes: its texts, and the map, times and digest beside them.
+fn weigh_said_type((source, _): &(Source, Digest), said: &Arc<str>) -> u32 {
+    let name = source.upstream.as_str().len() + source.repository.as_str().len();
+    u32::try_from(name + said.len() + 300).unwrap_or(u32::MAX)
+}
