@@ -76,28 +76,39 @@ const ILL: Traits = Traits {
     ..PLAIN
 };
 
+/// The endpoint has no such thing.
+const ABSENT: Traits = Traits {
+    is_absence: true,
+    refuses_head: true,
+    rank: 4,
+    ..WELL
+};
+
+/// The endpoint has nothing for this account.
+const REFUSED: Traits = Traits {
+    try_account: true,
+    rank: 5,
+    ..ABSENT
+};
+
+/// The content itself does not fit, and it is the same everywhere.
+const UNFIT: Traits = Traits {
+    try_endpoint: false,
+    rank: 0,
+    ..WELL
+};
+
 impl FetchError {
     /// The row of this failure.
     pub(super) fn traits(&self) -> Traits {
         match self {
-            Self::NotFound { .. } => Traits {
-                is_absence: true,
-                refuses_head: true,
-                rank: 4,
-                ..WELL
-            },
-            Self::Unauthorized | Self::Denied => Traits {
-                is_absence: true,
-                refuses_head: true,
-                try_account: true,
-                rank: 5,
-                ..WELL
-            },
+            Self::NotFound { .. } => ABSENT,
+            Self::Unauthorized | Self::Denied => REFUSED,
+            // It was not asked.
             Self::LoginRefused(_) => Traits {
-                is_absence: true,
-                try_account: true,
-                rank: 5,
-                ..PLAIN
+                health: Health::Unknown,
+                refuses_head: false,
+                ..REFUSED
             },
             Self::Login(_) => Traits {
                 try_account: true,
@@ -114,12 +125,7 @@ impl FetchError {
                 says_when: true,
                 ..ILL
             },
-            // The content itself does not fit, and it is the same everywhere.
-            Self::RangeNotSatisfiable | Self::TooLarge { .. } => Traits {
-                try_endpoint: false,
-                rank: 0,
-                ..WELL
-            },
+            Self::RangeNotSatisfiable | Self::TooLarge { .. } => UNFIT,
             // RFC 9110: 408 asks for a repeat (section 15.5.9), 5xx is a fault of the server's. 429 comes from a host
             // that was redirected to, and may have passed, or that host be another, in a moment.
             Self::Status(status) => Traits {
