@@ -1,70 +1,39 @@
 //! Bytes on disk: committed blobs under their digests, fills on their way
 //! there, an index of what the files cannot say, and a bound on it all.
 //!
-//! | file | what |
+//! | module | what |
 //! | --- | --- |
-//! | `fill` | the reading side of a blob on its way: readers, what they may have |
-//! | `partial` | the writing side: `Partial → Verified →` stored |
-//! | `shared` | what both have between them: coverage, doubts, the bytes written last |
-//! | `wants` | what readers that wait are waiting for |
-//! | `sink` | where the writing side's bytes go: file and verifier |
-//! | `record` | how far a fill has come, beside its file |
-//! | `publish` | content gets its final name, once |
-//! | `room` | a fill's reservation and its file's name; partial files left off |
-//! | `space` | how much may be taken: reserving, making room, room for the index |
-//! | `coverage` | which bytes are there (pure) |
-//! | `evict` | what is kept and what goes (pure) |
-//! | `blob` | a stored blob, open |
-//! | `open` | the files that are kept open |
-//! | `map`, `windows` | parts of files, which the kernel sends without a copy |
+//! | `cas` | content by its digest: stored blobs, and those on their way |
+//! | `cas/fill`, `cas/partial` | the two sides of a fill: its readers; `Partial → Verified →` stored |
+//! | `cas/fill_state`, `cas/demand` | what both sides have between them; what readers that wait are waiting for |
+//! | `cas/ingest`, `cas/record` | a fill's file and verifier; how far it has come, beside its file |
+//! | `cas/publish` | content gets its final name, once |
+//! | `cas/blob`, `cas/open_files` | a stored blob, open; the files that are kept open |
+//! | `cas/coverage` | which bytes are there (pure) |
+//! | `disk` | every operation on the disk; `disk/health`: whether it works; `disk/work`: how long it is waited for |
+//! | `disk/layout` | the files: the only code that makes, renames or deletes any |
+//! | `disk/map`, `disk/windows` | parts of files, which the kernel sends without a copy |
+//! | `metadata` | links, tags, media types, last uses: `pages` and `survey` read many, `expiry` forgets |
+//! | `metadata/index`, `metadata/schema` | redb behind an overlay; its keys and values |
+//! | `capacity` | how much may be taken: reserving, making room, room for the index |
+//! | `capacity/evict` | what is kept and what goes (pure) |
+//! | `capacity/reservation` | a fill's reservation and its file's name; suspended partial files |
+//! | `capacity/quota`, `capacity/pins` | what an upstream may have; the images that are never evicted |
+//! | `maintain` | the background: writing the index, making room, trying a disk again that fails |
+//! | `maintain/open`, `maintain/scan` | the start, and the scan of all files after it |
+//! | `maintain/scrub`, `maintain/quarantine` | hashing what is stored; blobs that cannot be read, set aside |
+//! | `stats` | what an operator sees and removes |
 //! | `error` | why something could not be done |
-//! | `damaged` | blobs that cannot be read, set aside |
-//! | `disk`, `health`, `mend` | every operation on the disk; whether it works; how it is tried again |
-//! | `scrub` | hashing what is stored: the background's round, and one blob |
-//! | `survey` | what is known of all blobs: in order, of whom, named by which tags |
-//! | `load`, `scan` | the start, and the look through all files after it |
-//! | `fs` | the files: the only code that makes, renames or deletes any |
-//! | `index`, `records` | links, tags, media types, last uses |
-//! | `known`, `expire` | the store's questions to the index; what it forgets; `known/catalog` pages of it |
-//! | `pins` | the images that are never evicted |
-//! | `share` | what an upstream may have, and what nobody uses any more |
-//! | `look` | what an operator sees and removes |
 
-mod blob;
-pub mod coverage;
-mod damaged;
+mod capacity;
+mod cas;
 mod disk;
 mod error;
-pub mod evict;
-mod expire;
-pub mod fill;
-mod fs;
-mod health;
-mod index;
-mod known;
-mod load;
-mod look;
-mod map;
-mod mend;
-mod open;
-pub mod partial;
-mod pins;
-mod publish;
-mod record;
-mod records;
-mod room;
-mod scan;
-pub mod scrub;
-mod share;
-mod shared;
-mod sink;
-mod space;
-mod survey;
+mod maintain;
+mod metadata;
+mod stats;
 #[cfg(test)]
 mod tests;
-mod wants;
-mod windows;
-mod work;
 
 use std::collections::HashMap;
 use std::io;
@@ -75,37 +44,39 @@ use std::time::Duration;
 
 use lru::LruCache;
 
-pub use blob::{Blob, Pin, StoredReader};
-pub use coverage::Coverage;
-use damaged::Aside;
-pub use damaged::LookedAt;
+use capacity::Bounds;
+pub use capacity::evict;
+pub use capacity::evict::NoRoom;
+use capacity::evict::{Ledger, Victim};
+use capacity::pins::Pins;
+pub use capacity::pins::{PinError, Pinned};
+use capacity::quota::Ages;
+pub use capacity::quota::Share;
+use capacity::reservation::Rooms;
+pub use capacity::{Amount, Measure, Meter, Space};
+pub use cas::blob::{Blob, Pin, StoredReader};
+pub use cas::coverage::{self, Coverage};
+pub use cas::fill::{self, Ended, Fill, FillKey, FillState, HELD_BACK_BYTES, Handed, Reader, fill};
+use cas::open_files::OpenFiles;
+pub use cas::partial::{self, Partial, Verified, VerifyError};
+use disk::health::{self, Health};
+use disk::layout::{self, Journal, Layout, Lock};
+pub use disk::windows::Windows;
+use disk::work::{Kind, Task, Work};
 use disk::{Disk, DiskFile};
 pub use disk::{DiskOp, Fault, Faults, Injection};
 pub use error::StoreError;
-pub use evict::NoRoom;
-use evict::{Ledger, Victim};
-pub use fill::{Ended, Fill, FillKey, FillState, HELD_BACK_BYTES, Handed, Reader, fill};
-use fs::{Journal, Layout, Lock};
-use health::Health;
-use known::Known;
-pub use known::{LinkEntry, TagEntry};
-pub use look::{Figures, Held, Removal};
-use open::OpenFiles;
-pub use partial::{Partial, Verified, VerifyError};
-use pins::Pins;
-pub use pins::{PinError, Pinned};
-use records::BlobRecord;
-pub use records::{Link, Origin, TagRecord, Word};
-use room::Rooms;
-use scan::Scan;
-pub use scrub::{Checked, Pace};
-use share::Ages;
-pub use share::Share;
-use space::Bounds;
-pub use space::{Amount, Measure, Meter, Space};
-pub use survey::SurveyError;
-pub use windows::Windows;
-use work::{Kind, Task, Work};
+use maintain::open as load;
+use maintain::quarantine::Aside;
+pub use maintain::quarantine::LookedAt;
+use maintain::scan::Scan;
+pub use maintain::scrub::{self, Checked, Pace};
+use metadata::Known;
+use metadata::schema::BlobRecord;
+pub use metadata::schema::{Link, Origin, TagRecord, Word};
+pub use metadata::survey::SurveyError;
+pub use metadata::{LinkEntry, TagEntry};
+pub use stats::{Figures, Held, Removal};
 
 use crate::clock::Clock;
 use crate::oci::Digest;
@@ -192,7 +163,7 @@ impl Store {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Result<Self, OpenError> {
-        let lock = fs::claim(&config.dir).and_then(|()| Lock::take(&config.dir));
+        let lock = layout::claim(&config.dir).and_then(|()| Lock::take(&config.dir));
         let health = Arc::new(Health::new(metrics.clone()));
         let disk = Disk::new(config.injection.clone(), health);
         Self::on(config, lock, disk, clock, metrics)

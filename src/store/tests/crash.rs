@@ -289,9 +289,9 @@ async fn what_is_known_of_content_that_is_not_stored_is_forgotten() {
     }
     let expire = || {
         for table in [
-            index::Table::Links,
-            index::Table::Tags,
-            index::Table::Repositories,
+            crate::store::metadata::index::Table::Links,
+            crate::store::metadata::index::Table::Tags,
+            crate::store::metadata::index::Table::Repositories,
         ] {
             assert_eq!(store.expire_page(table, None), None);
         }

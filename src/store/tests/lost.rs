@@ -9,7 +9,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::store::index::Table;
+use crate::store::metadata::index::Table;
 
 /// A disk on which some operations on some paths fail, or take long, while a test wants it.
 #[derive(Debug)]
