@@ -18,6 +18,7 @@ use index::room_for_index;
 
 use crate::store::capacity::evict::{Ledger, Victim};
 use crate::store::disk::layout;
+use crate::store::locks::FilesGuard;
 use crate::store::{Config, Store, StoreError};
 use crate::telemetry::metrics::EvictReason;
 
@@ -297,9 +298,9 @@ impl Store {
     /// The bytes reserved from now on; what must go for them goes now. They count as not yet written.
     /// Blocks.
     pub(super) fn reserve(&self, bytes: u64) -> Result<(), StoreError> {
-        let _files = self.files();
-        self.discard_much_left_off(bytes);
-        self.make_free(bytes)?;
+        let files = self.files();
+        self.discard_much_left_off(&files, bytes);
+        self.make_free(&files, bytes)?;
         let admitted = self.ledger().admit(bytes);
         let victims = admitted.or_else(|refused| {
             if bytes > refused.max {
@@ -308,7 +309,7 @@ impl Store {
             self.discard_spare();
             self.ledger().admit(bytes)
         })?;
-        self.evict(&victims);
+        self.evict(&files, &victims);
         // What could not be deleted is still there.
         if let Err(failing) = self.refuse_if_failing() {
             self.ledger().release(bytes);
@@ -379,9 +380,8 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes downloads that were left off before blobs are evicted, where there are too many of them; the
-    /// caller holds `files`.
-    fn discard_much_left_off(&self, bytes: u64) {
+    /// Deletes downloads that were left off before blobs are evicted, where there are too many of them.
+    fn discard_much_left_off(&self, _files: &FilesGuard<'_>, bytes: u64) {
         let (over, max) = {
             let ledger = self.ledger();
             let (after, max) = (ledger.bytes().saturating_add(bytes), ledger.max());
@@ -398,9 +398,9 @@ impl Store {
         self.report();
     }
 
-    /// Makes sure that the file system has as much left as it should after `bytes` more; the caller
-    /// holds `files`. If evicting everything would not do, nothing is evicted.
-    fn make_free(&self, bytes: u64) -> Result<(), StoreError> {
+    /// Makes sure that the file system has as much left as it should after `bytes` more. If evicting
+    /// everything would not do, nothing is evicted.
+    fn make_free(&self, files: &FilesGuard<'_>, bytes: u64) -> Result<(), StoreError> {
         let Some(Shortage { short, free, keep }) = self.inner.bounds.shortage(bytes) else {
             return Ok(());
         };
@@ -409,12 +409,12 @@ impl Store {
         if !never {
             let victims = self.ledger().free(short, short);
             if !victims.is_empty() {
-                self.evict(&victims);
+                self.evict(&files, &victims);
                 return Ok(());
             }
             let short = short.saturating_sub(self.discard_spare());
             let victims = self.ledger().free(short, short);
-            self.evict(&victims);
+            self.evict(&files, &victims);
             if short == 0 || !victims.is_empty() {
                 return Ok(());
             }
@@ -432,7 +432,7 @@ impl Store {
         let short = self.inner.bounds.shortage(0).map_or(0, |lack| lack.short);
         let over = {
             // What a look for files has reserved for those it may find is no reason to delete any.
-            let hidden = self.inner.scan.hidden_bytes();
+            let hidden = *self.inner.locks.hidden();
             let ledger = self.ledger();
             over_marks(ledger.bytes().saturating_sub(hidden), ledger.max())
         };
@@ -447,12 +447,12 @@ impl Store {
         choose: impl Fn(&mut Ledger, u64) -> Vec<Victim>,
     ) {
         while need > 0 {
-            let _files = self.files();
+            let files = self.files();
             let victims = choose(&mut self.ledger(), need.min(STEP_BYTES));
             if victims.is_empty() {
                 return;
             }
-            self.evict(&victims);
+            self.evict(&files, &victims);
             let freed: u64 = victims.iter().map(|victim| victim.size).sum();
             need = need.saturating_sub(freed);
         }
@@ -461,7 +461,7 @@ impl Store {
     /// Sees whether anything can be stored, and tells if that is not so: at the `start`, if it cannot be so by the
     /// store's size, and later if it has not been so for a while. Blocks.
     pub(super) fn see_room(&self, start: bool) {
-        if self.inner.scan.hidden_bytes() > 0 {
+        if *self.inner.locks.hidden() > 0 {
             // Room is kept for what a look through the files may find, and soon free.
             return;
         }
@@ -492,9 +492,9 @@ impl Store {
         self.discard_left_off() + self.discard_aside()
     }
 
-    fn evict(&self, victims: &[Victim]) {
+    fn evict(&self, files: &FilesGuard<'_>, victims: &[Victim]) {
         if !victims.is_empty() {
-            self.delete_all(victims, EvictReason::Size);
+            self.delete_all(files, victims, EvictReason::Size);
         }
     }
 }

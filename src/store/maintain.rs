@@ -60,7 +60,7 @@ impl Store {
     pub(super) fn write_index(&self) {
         if self.layout().is_for_looking() {
             // Into the copy, where questions find it.
-            self.inner.known.flush();
+            self.inner.records.flush();
             return;
         }
         {
@@ -68,7 +68,7 @@ impl Store {
             let _files = self.files();
             self.inner.journal.turn();
         }
-        if self.inner.known.flush()
+        if self.inner.records.flush()
             && let Err(error) = self.inner.journal.caught_up()
         {
             tracing::warn!(%error, "cannot empty the journal; it is tried again");

@@ -29,6 +29,8 @@ mod capacity;
 mod cas;
 mod disk;
 mod error;
+mod facade;
+mod locks;
 mod maintain;
 mod metadata;
 mod stats;
@@ -66,16 +68,18 @@ use disk::work::{Kind, Task, Work};
 use disk::{Disk, DiskFile};
 pub use disk::{DiskOp, Fault, Faults, Injection};
 pub use error::StoreError;
+use locks::{FilesGuard, Guard, Locks};
 use maintain::open as load;
 use maintain::quarantine::Aside;
 pub use maintain::quarantine::LookedAt;
 use maintain::scan::Scan;
 pub use maintain::scrub::{self, Checked, Pace};
-use metadata::Known;
+use metadata::Access;
+use metadata::facts::Facts;
+use metadata::records::Records;
 use metadata::schema::BlobRecord;
 pub use metadata::schema::{Link, Origin, TagRecord, Word};
-pub use metadata::survey::SurveyError;
-pub use metadata::{LinkEntry, TagEntry};
+pub use metadata::{LinkEntry, Metadata, Pages, SurveyError, TagEntry};
 pub use stats::{Figures, Held, Removal};
 
 use crate::clock::Clock;
@@ -121,12 +125,8 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     layout: Arc<Layout>,
-    ledger: Mutex<Ledger>,
+    locks: Locks,
     bounds: Bounds,
-    /// Held while a victim is named and deleted, and while a blob gets its
-    /// name: so that a victim's deletion never takes its successor's file.
-    /// Taken before the locks of `scan`'s room and of `ledger`, in this order.
-    files: Mutex<()>,
     open: OpenFiles,
     /// The partial files that nobody writes now, and the bytes reserved for each.
     left_off: Mutex<HashMap<FillKey, u64>>,
@@ -134,7 +134,10 @@ struct Inner {
     rooms: Rooms,
     /// The blobs that could not be read.
     aside: Mutex<Aside>,
-    known: Known,
+    metadata: Metadata,
+    pages: Pages,
+    facts: Arc<Facts>,
+    records: Records,
     shares: Vec<Share>,
     ages: Ages,
     /// When it was last looked for blobs that nobody uses any more, in milliseconds.
@@ -189,17 +192,21 @@ impl Store {
             .map_err(|error| failed(format!("journal: {error}")))?;
         let bounds = load::bounds(config, &layout, &index)
             .map_err(|error| failed(format!("cannot see how large it is: {error}")))?;
+        let index = Arc::new(index);
+        let access = Access::new(Facts::new(Arc::clone(&index)), layout.work());
         let store = Self {
             inner: Arc::new(Inner {
                 layout,
-                ledger: Mutex::new(Ledger::new(bounds.for_blobs())),
+                locks: Locks::new(Ledger::new(bounds.for_blobs())),
                 bounds,
-                files: Mutex::default(),
                 open: OpenFiles::new(),
                 left_off: Mutex::default(),
                 rooms: Rooms::default(),
                 aside: Mutex::default(),
-                known: Known::new(index),
+                metadata: Metadata::new(access.clone(), Arc::clone(&clock)),
+                facts: Arc::clone(access.facts()),
+                pages: Pages::new(access),
+                records: Records::new(index),
                 shares: config.shares.clone(),
                 ages: Ages::of_config(config),
                 aged_at: AtomicU64::new(0),
@@ -249,7 +256,7 @@ impl Store {
                 uses,
                 owner,
             };
-            self.inner.known.note_blob(digest, record);
+            self.inner.records.note(digest, record);
         }
     }
 
@@ -327,7 +334,7 @@ impl Store {
         media_type: &str,
         bytes: bytes::Bytes,
     ) -> Result<(), StoreError> {
-        self.inner.known.note_media_type(digest, media_type);
+        self.inner.metadata.note_media_type(digest, media_type);
         if self.contains(digest).is_some() {
             return Ok(());
         }
@@ -348,20 +355,21 @@ impl Store {
         put.await?
     }
 
-    /// Deletes what the ledger has forgotten; the caller holds `files`.
-    fn delete_all(&self, victims: &[Victim], reason: EvictReason) {
+    /// Deletes what the ledger has forgotten.
+    fn delete_all(&self, files: &FilesGuard<'_>, victims: &[Victim], reason: EvictReason) {
         let digests = || victims.iter().map(|victim| &victim.digest);
         let shards = digests().map(|digest| self.layout().shard_path(digest));
-        self.note(digests(), shards);
+        self.note(files, digests(), shards);
         for victim in victims {
             self.delete(victim, reason);
         }
     }
 
-    /// Notes which files are about to come or go; the caller holds `files`. Nothing waits for a disk
-    /// that does not take it: the look through all files at the next start finds out.
+    /// Notes which files are about to come or go. Nothing waits for a disk that does not take it: the
+    /// scan of all files at the next start finds out.
     fn note<'a>(
         &self,
+        _files: &FilesGuard<'_>,
         digests: impl IntoIterator<Item = &'a Digest>,
         shrinking: impl IntoIterator<Item = PathBuf>,
     ) {
@@ -375,7 +383,7 @@ impl Store {
         match self.inner.layout.remove_blob(&victim.digest) {
             Ok(()) => {
                 tracing::debug!(digest = %victim.digest, bytes = victim.size, ?reason, "evicted");
-                self.inner.known.forget_blob(&victim.digest);
+                self.inner.records.forget(&victim.digest);
                 self.inner.metrics.evicted(reason, victim.size);
             }
             Err(error) => {
@@ -398,7 +406,7 @@ impl Store {
     }
 
     fn report(&self) {
-        let hidden = self.inner.scan.hidden_bytes();
+        let hidden = *self.inner.locks.hidden();
         let ledger = self.ledger();
         let blobs = ledger.blobs() as u64;
         let bounds = &self.inner.bounds;
@@ -416,12 +424,8 @@ impl Store {
         self.inner.layout.work()
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // The ledger's methods do not panic half-way.
-        self.inner
-            .ledger
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn ledger(&self) -> Guard<'_, Ledger> {
+        self.inner.locks.ledger()
     }
 
     fn left_off(&self) -> MutexGuard<'_, HashMap<FillKey, u64>> {
@@ -435,10 +439,7 @@ impl Store {
         self.inner.open.lock()
     }
 
-    fn files(&self) -> MutexGuard<'_, ()> {
-        self.inner
-            .files
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn files(&self) -> FilesGuard<'_> {
+        self.inner.locks.files()
     }
 }

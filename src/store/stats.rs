@@ -93,7 +93,7 @@ impl Store {
         let bounds = &self.inner.bounds;
         let index = bounds.index_bytes();
         // What a look for files has reserved for those it may find is taken by nothing yet.
-        let hidden = self.inner.scan.hidden_bytes();
+        let hidden = *self.inner.locks.hidden();
         let ledger = self.ledger();
         let (held, blob_bytes) = (ledger.bytes().saturating_sub(hidden), ledger.blob_bytes());
         Figures {
@@ -117,11 +117,6 @@ impl Store {
             .work()
             .run(Kind::Index, task, move || layout::space(&path));
         self.figures_with(space.await.flatten().ok())
-    }
-
-    /// Notes the media type of a stored manifest that the index does not know.
-    pub fn note_media_type(&self, digest: &Digest, media_type: &str) {
-        self.inner.known.note_media_type(digest, media_type);
     }
 
     /// What is known of a blob, if it is stored.
@@ -176,7 +171,7 @@ impl Store {
     }
 
     fn remove_now(&self, digest: &Digest) -> Removal {
-        let _files = self.files();
+        let files = self.files();
         let size = {
             let mut ledger = self.ledger();
             match removal(&ledger, digest) {
@@ -188,7 +183,7 @@ impl Store {
             digest: *digest,
             size,
         };
-        self.delete_all(&[victim], EvictReason::Removed);
+        self.delete_all(&files, &[victim], EvictReason::Removed);
         // What could not be deleted is there again.
         match self.contains(digest) {
             Some(_) => Removal::Open,

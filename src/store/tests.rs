@@ -377,7 +377,7 @@ async fn a_restart_takes_what_is_on_disk_with_or_without_an_index() {
         .put(&digest, "text/plain", bytes.clone())
         .await
         .unwrap();
-    store.inner.known.flush();
+    store.inner.records.flush();
     drop(store);
     File::options()
         .write(true)

@@ -65,7 +65,7 @@ impl Store {
         if before <= most.max(bounds.slimmed.load(Ordering::Relaxed)) {
             return Some(before);
         }
-        let forgotten = self.inner.known.index.slim(before, most, true);
+        let forgotten = self.inner.records.slim(before, most);
         let bytes = measure()?;
         let slimmed = if bytes > most {
             before.max(bytes) + INDEX_STEP_BYTES

@@ -77,7 +77,7 @@ impl Pins {
 impl Store {
     /// Takes in the pins of an earlier run. Blocks.
     pub(in crate::store) fn load_pins(&self) {
-        for (key, value) in self.inner.known.read_pins(PINS_MAX) {
+        for (key, value) in self.inner.records.read_pins(PINS_MAX) {
             if let Some(pinned) = decode(&key, &value) {
                 self.note_pin(&mut self.inner.pins.state(), key, pinned);
             } else {
@@ -148,7 +148,7 @@ impl Store {
             return Err(PinError::TooLarge);
         }
         let value = encode(&pinned);
-        self.inner.known.write_pin(key.clone(), Some(value));
+        self.inner.records.write_pin(key.clone(), Some(value));
         self.note_pin(&mut state, key, pinned);
         Ok(())
     }
@@ -159,7 +159,7 @@ impl Store {
         let mut state = self.inner.pins.state();
         if let Some(old) = state.images.remove(&key) {
             self.let_go(&mut state, &old.digests);
-            self.inner.known.write_pin(key, None);
+            self.inner.records.write_pin(key, None);
         }
     }
 

@@ -75,7 +75,7 @@ impl Store {
                 uses: noted.uses,
                 owner: noted.owner,
             };
-            self.inner.known.note_blob(digest, record);
+            self.inner.records.note(digest, record);
         }
     }
 
@@ -108,13 +108,13 @@ impl Store {
         }
         last.store(now.0, Ordering::Relaxed);
         loop {
-            let _files = self.files();
+            let files = self.files();
             let victims = self.ledger().aged(&self.inner.ages, now, STEP_BLOBS);
             if victims.is_empty() {
                 return;
             }
             // One that the disk does not let go of is entered again as used now.
-            self.delete_all(&victims, EvictReason::Age);
+            self.delete_all(&files, &victims, EvictReason::Age);
         }
     }
 

@@ -5,6 +5,7 @@ use std::io;
 use crate::oci::Digest;
 use crate::store::capacity::evict::OwnerId;
 use crate::store::disk::layout::Layout;
+use crate::store::locks::FilesGuard;
 use crate::store::metadata::schema::BlobRecord;
 use crate::store::{Pin, Store};
 
@@ -40,11 +41,11 @@ impl Store {
         owner: OwnerId,
         name: impl FnOnce(&Layout) -> io::Result<()>,
     ) -> io::Result<Published> {
-        let _files = self.files();
-        if let Some(before) = self.stored_before(digest, reserved, size) {
+        let files = self.files();
+        if let Some(before) = self.stored_before(&files, digest, reserved, size) {
             return Ok(before);
         }
-        self.note([digest], None);
+        self.note(&files, [digest], None);
         name(&self.inner.layout)?;
         let now = self.inner.clock.now();
         let owner = {
@@ -62,13 +63,19 @@ impl Store {
             uses: 1,
             owner,
         };
-        self.inner.known.note_blob(digest, record);
+        self.inner.records.note(digest, record);
         self.report();
         Ok(Published::Now(Pin::of_pinned(self.clone(), *digest)))
     }
 
-    /// A blob that is stored already, if its file is there as it should be; the caller holds `files`.
-    fn stored_before(&self, digest: &Digest, reserved: u64, size: u64) -> Option<Published> {
+    /// A blob that is stored already, if its file is there as it should be.
+    fn stored_before(
+        &self,
+        _files: &FilesGuard<'_>,
+        digest: &Digest,
+        reserved: u64,
+        size: u64,
+    ) -> Option<Published> {
         self.contains(digest).filter(|known| *known == size)?;
         let found = self.layout().find_blob(digest).ok().flatten()?;
         if found.size != size {

@@ -36,9 +36,9 @@ impl Store {
         let mut known = 0_usize;
         let complete = {
             let mut ledger = self.ledger();
-            let expected = self.inner.known.blobs().min(EXPECTED_BLOBS_MAX);
+            let expected = self.inner.records.count().min(EXPECTED_BLOBS_MAX);
             ledger.make_room_for(usize::try_from(expected).unwrap_or_default());
-            let complete = self.inner.known.each_blob(|digest, record| {
+            let complete = self.inner.records.each(|digest, record| {
                 known += 1;
                 if !journal.contains(&digest) {
                     let BlobRecord {
@@ -65,11 +65,11 @@ impl Store {
         let lost = !complete
             || !sure
             || (known == 0 && !shards.is_empty())
-            || self.inner.known.is_incomplete();
+            || self.inner.records.is_incomplete();
         self.inner.scan.begin(shards);
         self.see_room(true);
         if lost {
-            self.inner.known.note_incomplete(true);
+            self.inner.records.note_incomplete(true);
             self.assume_full();
             self.scan_until(Instant::now() + SCAN_AT_OPEN_MAX);
         }
@@ -85,10 +85,10 @@ impl Store {
 
     /// Finds out what became of a file that came or went just before the last process ended.
     fn look_at(&self, digest: &Digest) -> io::Result<()> {
-        let known = &self.inner.known;
-        let record = known.blob(digest);
+        let known = &self.inner.records;
+        let record = known.read(digest);
         match (self.layout().find_blob(digest)?, record) {
-            (None, Some(_)) => known.forget_blob(digest),
+            (None, Some(_)) => known.forget(digest),
             (None, None) => {}
             (Some(found), record) if record.is_none_or(|known| known.size == found.size) => {
                 let record = record.unwrap_or(BlobRecord {
@@ -97,7 +97,7 @@ impl Store {
                     uses: 1,
                     owner: 0,
                 });
-                known.note_blob(digest, record);
+                known.note(digest, record);
                 let BlobRecord {
                     size,
                     used,
@@ -108,7 +108,7 @@ impl Store {
             }
             (Some(found), _) => {
                 tracing::warn!(%digest, bytes = found.size, "a stored blob has changed its length; it is removed and will be fetched again. Check the disk");
-                known.forget_blob(digest);
+                known.forget(digest);
                 self.set_aside(digest);
             }
         }
@@ -123,12 +123,12 @@ impl Store {
                 let ledger = self.ledger();
                 ledger.bytes().saturating_sub(ledger.max())
             };
-            let _files = self.files();
+            let files = self.files();
             let victims = self.ledger().free(over.min(capacity::STEP_BYTES), 0);
             if victims.is_empty() {
                 return;
             }
-            self.delete_all(&victims, EvictReason::Size);
+            self.delete_all(&files, &victims, EvictReason::Size);
         }
     }
 

@@ -36,7 +36,7 @@ impl Store {
         let (store, digest, why) = (self.clone(), *digest, why.to_owned());
         let task = Task::of("set aside", &digest);
         let lost = self.work().run(Kind::Write, task, move || {
-            let _files = store.files();
+            let files = store.files();
             // Another reader may have found out before, and the blob been fetched again since.
             let size = store.ledger().size(&digest);
             let replaced = match (looked_at.0, size) {
@@ -53,9 +53,9 @@ impl Store {
                 return;
             };
             tracing::warn!(%digest, why, "a stored blob is damaged; it is set aside and will be fetched again. Check the disk");
-            store.note([&digest], [store.layout().shard_path(&digest)]);
+            store.note(&files, [&digest], [store.layout().shard_path(&digest)]);
             store.open_files().pop(&digest);
-            store.inner.known.forget_blob(&digest);
+            store.inner.records.forget(&digest);
             store.inner.metrics.evicted(EvictReason::Damaged, size);
             store.set_aside(&digest);
             store.report();

@@ -37,8 +37,6 @@ const AGAIN_AFTER: Duration = Duration::from_mins(10);
 pub(in crate::store) struct Scan {
     done: AtomicBool,
     pass: Mutex<Pass>,
-    /// What is reserved for files that are not known yet.
-    hidden: Mutex<u64>,
 }
 
 /// How far it has come.
@@ -66,18 +64,9 @@ impl Scan {
         self.pass.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hidden(&self) -> MutexGuard<'_, u64> {
-        self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether all files have been looked through.
     pub(in crate::store) fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
-    }
-
-    /// What is reserved for files that are not known yet, in bytes.
-    pub(in crate::store) fn hidden_bytes(&self) -> u64 {
-        *self.hidden()
     }
 }
 
@@ -138,7 +127,7 @@ impl Store {
                 false
             });
             // Who knows little of what there is wants to know it soon.
-            if self.inner.scan.hidden_bytes() == 0 {
+            if *self.inner.locks.hidden() == 0 {
                 let rest = began.elapsed().max(REST_MIN);
                 drop(tokio::time::timeout(rest, stop.cancelled()).await);
             }
@@ -163,7 +152,7 @@ impl Store {
         };
         let most = free.min(self.inner.bounds.taken_on_disk());
         if self.ledger().admit(most).is_ok() {
-            *self.inner.scan.hidden() = most;
+            *self.inner.locks.hidden() = most;
         }
     }
 
@@ -217,7 +206,7 @@ impl Store {
                     pass.see(place.number());
                 }
                 if pass.adopted % ADOPTED_WRITE_EACH == ADOPTED_WRITE_EACH - 1 {
-                    self.inner.known.flush();
+                    self.inner.records.flush();
                 }
             }
         }
@@ -239,7 +228,7 @@ impl Store {
                 Ok(None) => {
                     if self.ledger().forget(&digest).is_some() {
                         self.open_files().pop(&digest);
-                        self.inner.known.forget_blob(&digest);
+                        self.inner.records.forget(&digest);
                         tracing::debug!(%digest, "the file of a stored blob is missing; it is fetched again when it is wanted");
                         pass.missing += 1;
                     }
@@ -255,10 +244,10 @@ impl Store {
         if pass.adopted > 0 {
             self.ledger().arrange();
         }
-        let hidden = std::mem::take(&mut *self.inner.scan.hidden());
+        let hidden = std::mem::take(&mut *self.inner.locks.hidden());
         self.ledger().release(hidden);
         if pass.failed.is_empty() {
-            self.inner.known.note_incomplete(false);
+            self.inner.records.note_incomplete(false);
             self.inner.scan.done.store(true, Ordering::Release);
         }
         self.report();
@@ -297,14 +286,14 @@ impl Store {
             owner: 0,
         };
         {
-            let mut hidden = self.inner.scan.hidden();
+            let mut hidden = self.inner.locks.hidden();
             let known = found.size.min(*hidden);
             *hidden -= known;
             let mut ledger = self.ledger();
             ledger.release(known);
             ledger.load(*digest, record.size, record.used, record.uses);
         }
-        self.inner.known.note_blob(digest, record);
+        self.inner.records.note(digest, record);
         self.report();
         Ok(true)
     }

@@ -69,10 +69,10 @@ impl Store {
         table: Table,
         after: Option<&[u8]>,
     ) -> Option<Vec<u8>> {
-        let known = &self.inner.known;
+        let known = &self.inner.facts;
         // The pages are those of the file.
         known.flush();
-        let page = known.page(table, after, PAGE_ENTRIES);
+        let page = known.page_below(table, &[], after, PAGE_ENTRIES);
         let last = page.last().map(|(key, _)| key.clone());
         let whole = page.len() == PAGE_ENTRIES;
         let now = self.inner.clock.now();
@@ -106,7 +106,7 @@ impl Store {
             }
             // Written with the manifest, and deleted with it, but for some crash.
             Table::MediaTypes => !schema::decode_digest(key).is_some_and(stored),
-            Table::Repositories => !self.inner.known.has_any(key),
+            Table::Repositories => !self.inner.facts.has_any(key),
             Table::Blobs | Table::Pins => false,
         }
     }

@@ -325,7 +325,7 @@ impl Index {
         }
         overlay.dropped += 1;
         if table == Table::Blobs {
-            let incomplete = (table, crate::store::metadata::INCOMPLETE.to_vec());
+            let incomplete = (table, crate::store::metadata::records::INCOMPLETE.to_vec());
             overlay.put(incomplete, Some(Vec::new()));
         }
     }
@@ -428,7 +428,7 @@ impl Index {
             // The next start looks for the blobs that it does not know.
             self.change(
                 Table::Blobs,
-                crate::store::metadata::INCOMPLETE.to_vec(),
+                crate::store::metadata::records::INCOMPLETE.to_vec(),
                 Some(Vec::new()),
             );
             return Ok(());

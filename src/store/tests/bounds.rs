@@ -35,7 +35,7 @@ fn keep_up(store: &Store) -> u64 {
 
 impl Store {
     fn known_flush(&self) {
-        assert!(self.inner.known.flush());
+        assert!(self.inner.records.flush());
     }
 }
 
@@ -66,13 +66,13 @@ async fn an_index_that_outgrows_its_part_forgets_and_becomes_smaller() {
     }
     assert!(store.ledger().max() >= 25_000_000 - most);
     let linked = |source: &Source, digest: &Digest| {
-        let key = crate::store::metadata::schema::link_key(source, digest);
-        store.inner.known.index.read(Table::Links, &key).is_some()
+        let key = metadata::schema::link_key(source, digest);
+        store.inner.facts.index().read(Table::Links, &key).is_some()
     };
     assert!(linked(&app, &kept), "its content is stored");
-    let key = crate::store::metadata::schema::tag_key(&app, &tag);
-    assert!(store.inner.known.index.read(Table::Tags, &key).is_some());
-    assert!(store.inner.known.blob(&kept).is_some());
+    let key = metadata::schema::tag_key(&app, &tag);
+    assert!(store.inner.facts.index().read(Table::Tags, &key).is_some());
+    assert!(store.inner.records.read(&kept).is_some());
     assert_eq!(store.trouble(), None);
     drop(store);
     let store = open(dir.path(), 25_000_000);
@@ -89,9 +89,9 @@ async fn an_index_that_left_no_room_is_made_smaller_at_the_start() {
         for seed in 0..3 {
             blobs.push(put(&store, seed, 100_000).await);
         }
-        let index = &store.inner.known.index;
+        let index = store.inner.facts.index();
         for blob in &blobs {
-            let key = crate::store::metadata::schema::digest_key(blob);
+            let key = metadata::schema::digest_key(blob);
             index.change(Table::MediaTypes, key, Some(vec![b'x'; 4_000_000]));
         }
         store.known_flush();
@@ -117,10 +117,10 @@ async fn an_index_that_stays_too_large_is_begun_anew() {
     let blob = {
         let store = open(dir.path(), 100_000_000);
         let blob = put(&store, 1, 100_000).await;
-        let index = &store.inner.known.index;
+        let index = store.inner.facts.index();
         for n in 0..100_000 {
             // Blobs that an earlier version may have had by the million.
-            let key = crate::store::metadata::schema::digest_key(&digest(n));
+            let key = metadata::schema::digest_key(&digest(n));
             index.change(Table::Blobs, key, Some(vec![0; 21]));
         }
         store.known_flush();

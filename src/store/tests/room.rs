@@ -321,10 +321,10 @@ async fn the_index_is_part_of_the_size() {
         let digest = Digest::of(Algorithm::Sha256, &seed.to_be_bytes());
         store
             .inner
-            .known
+            .metadata
             .note_media_type(&digest, &format!("a/{}", "x".repeat(120)));
     }
-    store.inner.known.flush();
+    store.inner.records.flush();
     store.account_for_index();
     let room = before - store.ledger().max();
     let file = store.layout().index_bytes().unwrap();

@@ -12,7 +12,7 @@ use redb::{Database, ReadableTable as _, WriteTransaction};
 use super::{Index, Opened, Table, unless_panicking};
 use crate::clock::Timestamp;
 use crate::oci::media_type;
-use crate::store::metadata::INCOMPLETE;
+use crate::store::metadata::records::INCOMPLETE;
 use crate::store::metadata::schema::{self, LinkRecord, TagRecord};
 
 /// After outgrowing its bound the index has this part of it, in percent, so that it does not at once again.

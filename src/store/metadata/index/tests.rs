@@ -53,7 +53,7 @@ fn what_does_not_fit_in_memory_is_dropped_and_of_blobs_that_is_known() {
     change(Table::Tags, "a", "2");
     assert_eq!(index.read(Table::Tags, b"a"), Some(b"2".to_vec()));
     assert_eq!(index.read(Table::Tags, b"c"), None);
-    let incomplete = crate::store::metadata::INCOMPLETE;
+    let incomplete = crate::store::metadata::records::INCOMPLETE;
     assert_eq!(index.read(Table::Blobs, incomplete), None);
     change(Table::Blobs, "blob", "1");
     assert_eq!(index.read(Table::Blobs, b"blob"), None);
@@ -129,6 +129,6 @@ fn an_index_that_can_be_opened_and_not_read_is_begun_anew() {
     layout.health().hurry(Part::Index);
     assert!(index.flush());
     assert!(index.is_sound());
-    let incomplete = crate::store::metadata::INCOMPLETE;
+    let incomplete = crate::store::metadata::records::INCOMPLETE;
     assert!(index.read(Table::Blobs, incomplete).is_some());
 }

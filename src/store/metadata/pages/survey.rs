@@ -4,9 +4,9 @@
 
 use std::collections::HashMap;
 
+use super::Pages;
 use crate::oci::directory::Source;
 use crate::oci::{Digest, Tag};
-use crate::store::Store;
 use crate::store::metadata::index::Table;
 use crate::store::metadata::schema::{self, TagRecord};
 
@@ -22,7 +22,7 @@ const TAGS_MAX: usize = 10_000;
 #[error("the index cannot be read: {0}")]
 pub struct SurveyError(String);
 
-impl Store {
+impl Pages {
     /// The digests of stored blobs that come after `after`, in order, at most `limit`; empty at the end.
     ///
     /// # Errors
@@ -33,12 +33,12 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Digest>, SurveyError> {
         let after = after.map(|digest| schema::digest_key(&digest));
-        let page = self.off_thread_at_length(move |known| {
+        let page = self.access.ask_at_length(move |facts| {
             // What waits to be written is part of the answer.
-            if !known.flush() {
+            if !facts.flush() {
                 return Err("it cannot be written".to_owned());
             }
-            let page = known.index.page(Table::Blobs, after.as_deref(), limit);
+            let page = facts.index().page(Table::Blobs, after.as_deref(), limit);
             page.map_err(|error| error.to_string())
         });
         let page = page
@@ -65,12 +65,12 @@ impl Store {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let from = after.take();
-            let page = self.off_thread_at_length(move |known| {
+            let page = self.access.ask_at_length(move |facts| {
                 if from.is_none() {
-                    known.flush();
+                    facts.flush();
                 }
-                known
-                    .index
+                facts
+                    .index()
                     .scan(Table::Links, from.as_deref(), LINKS_A_PAGE)
             });
             let page = page.await.unwrap_or_default();
@@ -92,9 +92,9 @@ impl Store {
     /// What the tags of a repository name, in the order of the tags.
     pub async fn tags_of(&self, source: &Source) -> Vec<(Tag, Vec<TagRecord>)> {
         let prefix = schema::repository_prefix(source);
-        let page = self.off_thread_at_length(move |known| {
-            known.flush();
-            let mut page = known.index.scan(Table::Tags, Some(&prefix), TAGS_MAX);
+        let page = self.access.ask_at_length(move |facts| {
+            facts.flush();
+            let mut page = facts.index().scan(Table::Tags, Some(&prefix), TAGS_MAX);
             page.retain(|(key, _)| key.starts_with(&prefix));
             (prefix.len(), page)
         });
@@ -104,12 +104,5 @@ impl Store {
             Some((Tag::parse(tag).ok()?, serde_json::from_slice(value).ok()?))
         };
         page.iter().filter_map(decode).collect()
-    }
-
-    /// How many blobs are stored, and how many bytes those and the fills under way take.
-    #[must_use]
-    pub fn totals(&self) -> (u64, u64) {
-        let ledger = self.ledger();
-        (ledger.blobs() as u64, ledger.bytes())
     }
 }
