@@ -7,7 +7,7 @@ use redb::{Database, TableDefinition};
 
 type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-/// As in `store/index.rs`; the benchmark sees by the number of blobs that it is read.
+/// As in `store/metadata/index.rs`; the benchmark sees by the number of blobs that it is read.
 const BLOBS: Table = Table::new("blobs");
 const LINKS: Table = Table::new("links");
 const MEDIA_TYPES: Table = Table::new("media_types");

@@ -1,6 +1,12 @@
 //! The way to the disk. Each operation of the store goes through here: where tests make it fail, and where
 //! the store learns that its disk does.
 
+pub(super) mod health;
+pub(super) mod layout;
+mod map;
+pub(super) mod windows;
+pub(super) mod work;
+
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -12,10 +18,9 @@ use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
-use super::health::Health;
-use super::map;
-use super::windows::BROUGHT_AT_ONCE_MAX;
-use super::work::{self, Work};
+use crate::store::disk::health::Health;
+use crate::store::disk::windows::BROUGHT_AT_ONCE_MAX;
+use crate::store::disk::work::Work;
 pub use crate::telemetry::metrics::DiskOp;
 
 /// Decides which operations fail: for tests. Without one nothing is asked.

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::evict::NoRoom;
 use crate::oci::Digest;
+use crate::store::capacity::evict::NoRoom;
 
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]

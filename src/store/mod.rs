@@ -1,70 +1,41 @@
 //! Bytes on disk: committed blobs under their digests, fills on their way
 //! there, an index of what the files cannot say, and a bound on it all.
 //!
-//! | file | what |
+//! | module | what |
 //! | --- | --- |
-//! | `fill` | the reading side of a blob on its way: readers, what they may have |
-//! | `partial` | the writing side: `Partial → Verified →` stored |
-//! | `shared` | what both have between them: coverage, doubts, the bytes written last |
-//! | `wants` | what readers that wait are waiting for |
-//! | `sink` | where the writing side's bytes go: file and verifier |
-//! | `record` | how far a fill has come, beside its file |
-//! | `publish` | content gets its final name, once |
-//! | `room` | a fill's reservation and its file's name; partial files left off |
-//! | `space` | how much may be taken: reserving, making room, room for the index |
-//! | `coverage` | which bytes are there (pure) |
-//! | `evict` | what is kept and what goes (pure) |
-//! | `blob` | a stored blob, open |
-//! | `open` | the files that are kept open |
-//! | `map`, `windows` | parts of files, which the kernel sends without a copy |
+//! | `cas` | content by its digest: stored blobs, and those on their way |
+//! | `cas/fill`, `cas/partial` | the two sides of a fill: its readers; `Partial → Verified →` stored |
+//! | `cas/fill_state`, `cas/demand` | what both sides have between them; what readers that wait are waiting for |
+//! | `cas/ingest`, `cas/record` | a fill's file and verifier; how far it has come, beside its file |
+//! | `cas/publish` | content gets its final name, once |
+//! | `cas/blob`, `cas/open_files` | a stored blob, open; the files that are kept open |
+//! | `cas/coverage` | which bytes are there (pure) |
+//! | `disk` | every operation on the disk; `disk/health`: whether it works; `disk/work`: how long it is waited for |
+//! | `disk/layout` | the files: the only code that makes, renames or deletes any |
+//! | `disk/map`, `disk/windows` | parts of files, which the kernel sends without a copy |
+//! | `metadata` | links, tags, media types, last uses: `pages` and `survey` read many, `expiry` forgets |
+//! | `metadata/index`, `metadata/schema` | redb behind an overlay; its keys and values |
+//! | `capacity` | how much may be taken: reserving, making room, room for the index |
+//! | `capacity/evict` | what is kept and what goes (pure) |
+//! | `capacity/reservation` | a fill's reservation and its file's name; suspended partial files |
+//! | `capacity/quota`, `capacity/pins` | what an upstream may have; the images that are never evicted |
+//! | `maintain` | the background: writing the index, making room, trying a disk again that fails |
+//! | `maintain/open`, `maintain/scan` | the start, and the scan of all files after it |
+//! | `maintain/scrub`, `maintain/quarantine` | hashing what is stored; blobs that cannot be read, set aside |
+//! | `stats` | what an operator sees and removes |
 //! | `error` | why something could not be done |
-//! | `damaged` | blobs that cannot be read, set aside |
-//! | `disk`, `health`, `mend` | every operation on the disk; whether it works; how it is tried again |
-//! | `scrub` | hashing what is stored: the background's round, and one blob |
-//! | `survey` | what is known of all blobs: in order, of whom, named by which tags |
-//! | `load`, `scan` | the start, and the look through all files after it |
-//! | `fs` | the files: the only code that makes, renames or deletes any |
-//! | `index`, `records` | links, tags, media types, last uses |
-//! | `known`, `expire` | the store's questions to the index; what it forgets; `known/catalog` pages of it |
-//! | `pins` | the images that are never evicted |
-//! | `share` | what an upstream may have, and what nobody uses any more |
-//! | `look` | what an operator sees and removes |
 
-mod blob;
-pub mod coverage;
-mod damaged;
+mod capacity;
+mod cas;
 mod disk;
 mod error;
-pub mod evict;
-mod expire;
-pub mod fill;
-mod fs;
-mod health;
-mod index;
-mod known;
-mod load;
-mod look;
-mod map;
-mod mend;
-mod open;
-pub mod partial;
-mod pins;
-mod publish;
-mod record;
-mod records;
-mod room;
-mod scan;
-pub mod scrub;
-mod share;
-mod shared;
-mod sink;
-mod space;
-mod survey;
+mod facade;
+mod locks;
+mod maintain;
+mod metadata;
+mod stats;
 #[cfg(test)]
 mod tests;
-mod wants;
-mod windows;
-mod work;
 
 use std::collections::HashMap;
 use std::io;
@@ -75,37 +46,41 @@ use std::time::Duration;
 
 use lru::LruCache;
 
-pub use blob::{Blob, Pin, StoredReader};
-pub use coverage::Coverage;
-use damaged::Aside;
-pub use damaged::LookedAt;
+use capacity::Bounds;
+pub use capacity::evict;
+pub use capacity::evict::NoRoom;
+use capacity::evict::{Ledger, Victim};
+use capacity::pins::Pins;
+pub use capacity::pins::{PinError, Pinned};
+use capacity::quota::Ages;
+pub use capacity::quota::Share;
+use capacity::reservation::Rooms;
+pub use capacity::{Amount, Measure, Meter, Space};
+pub use cas::blob::{Blob, Pin, StoredReader};
+pub use cas::coverage::{self, Coverage};
+pub use cas::fill::{self, Ended, Fill, FillKey, FillState, HELD_BACK_BYTES, Handed, Reader, fill};
+use cas::open_files::OpenFiles;
+pub use cas::partial::{self, Partial, Verified, VerifyError};
+use disk::health::{self, Health};
+use disk::layout::{self, Journal, Layout, Lock};
+pub use disk::windows::Windows;
+use disk::work::{Kind, Task, Work};
 use disk::{Disk, DiskFile};
 pub use disk::{DiskOp, Fault, Faults, Injection};
 pub use error::StoreError;
-pub use evict::NoRoom;
-use evict::{Ledger, Victim};
-pub use fill::{Ended, Fill, FillKey, FillState, HELD_BACK_BYTES, Handed, Reader, fill};
-use fs::{Journal, Layout, Lock};
-use health::Health;
-use known::Known;
-pub use known::{LinkEntry, TagEntry};
-pub use look::{Figures, Held, Removal};
-use open::OpenFiles;
-pub use partial::{Partial, Verified, VerifyError};
-use pins::Pins;
-pub use pins::{PinError, Pinned};
-use records::BlobRecord;
-pub use records::{Link, Origin, TagRecord, Word};
-use room::Rooms;
-use scan::Scan;
-pub use scrub::{Checked, Pace};
-use share::Ages;
-pub use share::Share;
-use space::Bounds;
-pub use space::{Amount, Measure, Meter, Space};
-pub use survey::SurveyError;
-pub use windows::Windows;
-use work::{Kind, Task, Work};
+use locks::{FilesGuard, Guard, Locks};
+use maintain::open as load;
+use maintain::quarantine::Aside;
+pub use maintain::quarantine::LookedAt;
+use maintain::scan::Scan;
+pub use maintain::scrub::{self, Checked, Pace};
+use metadata::Access;
+use metadata::facts::Facts;
+use metadata::records::Records;
+use metadata::schema::BlobRecord;
+pub use metadata::schema::{Link, Origin, TagRecord, Word};
+pub use metadata::{LinkEntry, Metadata, Pages, SurveyError, TagEntry};
+pub use stats::{Figures, Held, Removal};
 
 use crate::clock::Clock;
 use crate::oci::Digest;
@@ -150,12 +125,8 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     layout: Arc<Layout>,
-    ledger: Mutex<Ledger>,
+    locks: Locks,
     bounds: Bounds,
-    /// Held while a victim is named and deleted, and while a blob gets its
-    /// name: so that a victim's deletion never takes its successor's file.
-    /// Taken before the locks of `scan`'s room and of `ledger`, in this order.
-    files: Mutex<()>,
     open: OpenFiles,
     /// The partial files that nobody writes now, and the bytes reserved for each.
     left_off: Mutex<HashMap<FillKey, u64>>,
@@ -163,7 +134,10 @@ struct Inner {
     rooms: Rooms,
     /// The blobs that could not be read.
     aside: Mutex<Aside>,
-    known: Known,
+    metadata: Metadata,
+    pages: Pages,
+    facts: Arc<Facts>,
+    records: Records,
     shares: Vec<Share>,
     ages: Ages,
     /// When it was last looked for blobs that nobody uses any more, in milliseconds.
@@ -192,7 +166,7 @@ impl Store {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Result<Self, OpenError> {
-        let lock = fs::claim(&config.dir).and_then(|()| Lock::take(&config.dir));
+        let lock = layout::claim(&config.dir).and_then(|()| Lock::take(&config.dir));
         let health = Arc::new(Health::new(metrics.clone()));
         let disk = Disk::new(config.injection.clone(), health);
         Self::on(config, lock, disk, clock, metrics)
@@ -218,17 +192,21 @@ impl Store {
             .map_err(|error| failed(format!("journal: {error}")))?;
         let bounds = load::bounds(config, &layout, &index)
             .map_err(|error| failed(format!("cannot see how large it is: {error}")))?;
+        let index = Arc::new(index);
+        let access = Access::new(Facts::new(Arc::clone(&index)), layout.work());
         let store = Self {
             inner: Arc::new(Inner {
                 layout,
-                ledger: Mutex::new(Ledger::new(bounds.for_blobs())),
+                locks: Locks::new(Ledger::new(bounds.for_blobs())),
                 bounds,
-                files: Mutex::default(),
                 open: OpenFiles::new(),
                 left_off: Mutex::default(),
                 rooms: Rooms::default(),
                 aside: Mutex::default(),
-                known: Known::new(index),
+                metadata: Metadata::new(access.clone(), Arc::clone(&clock)),
+                facts: Arc::clone(access.facts()),
+                pages: Pages::new(access),
+                records: Records::new(index),
                 shares: config.shares.clone(),
                 ages: Ages::of_config(config),
                 aged_at: AtomicU64::new(0),
@@ -278,7 +256,7 @@ impl Store {
                 uses,
                 owner,
             };
-            self.inner.known.note_blob(digest, record);
+            self.inner.records.note(digest, record);
         }
     }
 
@@ -356,7 +334,7 @@ impl Store {
         media_type: &str,
         bytes: bytes::Bytes,
     ) -> Result<(), StoreError> {
-        self.inner.known.note_media_type(digest, media_type);
+        self.inner.metadata.note_media_type(digest, media_type);
         if self.contains(digest).is_some() {
             return Ok(());
         }
@@ -377,20 +355,21 @@ impl Store {
         put.await?
     }
 
-    /// Deletes what the ledger has forgotten; the caller holds `files`.
-    fn delete_all(&self, victims: &[Victim], reason: EvictReason) {
+    /// Deletes what the ledger has forgotten.
+    fn delete_all(&self, files: &FilesGuard<'_>, victims: &[Victim], reason: EvictReason) {
         let digests = || victims.iter().map(|victim| &victim.digest);
         let shards = digests().map(|digest| self.layout().shard_path(digest));
-        self.note(digests(), shards);
+        self.note(files, digests(), shards);
         for victim in victims {
             self.delete(victim, reason);
         }
     }
 
-    /// Notes which files are about to come or go; the caller holds `files`. Nothing waits for a disk
-    /// that does not take it: the look through all files at the next start finds out.
+    /// Notes which files are about to come or go. Nothing waits for a disk that does not take it: the
+    /// scan of all files at the next start finds out.
     fn note<'a>(
         &self,
+        _files: &FilesGuard<'_>,
         digests: impl IntoIterator<Item = &'a Digest>,
         shrinking: impl IntoIterator<Item = PathBuf>,
     ) {
@@ -404,7 +383,7 @@ impl Store {
         match self.inner.layout.remove_blob(&victim.digest) {
             Ok(()) => {
                 tracing::debug!(digest = %victim.digest, bytes = victim.size, ?reason, "evicted");
-                self.inner.known.forget_blob(&victim.digest);
+                self.inner.records.forget(&victim.digest);
                 self.inner.metrics.evicted(reason, victim.size);
             }
             Err(error) => {
@@ -427,7 +406,7 @@ impl Store {
     }
 
     fn report(&self) {
-        let hidden = self.inner.scan.hidden_bytes();
+        let hidden = *self.inner.locks.hidden();
         let ledger = self.ledger();
         let blobs = ledger.blobs() as u64;
         let bounds = &self.inner.bounds;
@@ -445,12 +424,8 @@ impl Store {
         self.inner.layout.work()
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // The ledger's methods do not panic half-way.
-        self.inner
-            .ledger
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn ledger(&self) -> Guard<'_, Ledger> {
+        self.inner.locks.ledger()
     }
 
     fn left_off(&self) -> MutexGuard<'_, HashMap<FillKey, u64>> {
@@ -464,10 +439,7 @@ impl Store {
         self.inner.open.lock()
     }
 
-    fn files(&self) -> MutexGuard<'_, ()> {
-        self.inner
-            .files
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn files(&self) -> FilesGuard<'_> {
+        self.inner.locks.files()
     }
 }

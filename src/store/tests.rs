@@ -29,7 +29,7 @@ const HELD: usize = 64 * 1024;
 fn config(dir: &Path, max_size: u64) -> Config {
     Config {
         dir: dir.to_path_buf(),
-        max_size: Amount::Bytes(max_size + space::INDEX_STEP_BYTES),
+        max_size: Amount::Bytes(max_size + capacity::INDEX_STEP_BYTES),
         min_free: Amount::Bytes(0),
         meter: Meter::default(),
         injection: Injection::default(),
@@ -377,7 +377,7 @@ async fn a_restart_takes_what_is_on_disk_with_or_without_an_index() {
         .put(&digest, "text/plain", bytes.clone())
         .await
         .unwrap();
-    store.inner.known.flush();
+    store.inner.records.flush();
     drop(store);
     File::options()
         .write(true)

@@ -3,7 +3,7 @@
 use super::*;
 use crate::oci::directory::Source;
 use crate::oci::{AcceptClass, Repository, Tag, UpstreamName};
-use crate::store::index::Table;
+use crate::store::metadata::index::Table;
 
 fn source(upstream: &str, repository: &str) -> Source {
     Source {
@@ -35,7 +35,7 @@ fn keep_up(store: &Store) -> u64 {
 
 impl Store {
     fn known_flush(&self) {
-        assert!(self.inner.known.flush());
+        assert!(self.inner.records.flush());
     }
 }
 
@@ -44,7 +44,7 @@ impl Store {
 async fn an_index_that_outgrows_its_part_forgets_and_becomes_smaller() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 25_000_000);
-    let most = (25_000_000 + space::INDEX_STEP_BYTES) / 5;
+    let most = (25_000_000 + capacity::INDEX_STEP_BYTES) / 5;
     let kept = put(&store, 1, 1000).await;
     let app = source("quay.io", "team/app");
     store
@@ -66,13 +66,13 @@ async fn an_index_that_outgrows_its_part_forgets_and_becomes_smaller() {
     }
     assert!(store.ledger().max() >= 25_000_000 - most);
     let linked = |source: &Source, digest: &Digest| {
-        let key = records::link_key(source, digest);
-        store.inner.known.index.read(Table::Links, &key).is_some()
+        let key = metadata::schema::link_key(source, digest);
+        store.inner.facts.index().read(Table::Links, &key).is_some()
     };
     assert!(linked(&app, &kept), "its content is stored");
-    let key = records::tag_key(&app, &tag);
-    assert!(store.inner.known.index.read(Table::Tags, &key).is_some());
-    assert!(store.inner.known.blob(&kept).is_some());
+    let key = metadata::schema::tag_key(&app, &tag);
+    assert!(store.inner.facts.index().read(Table::Tags, &key).is_some());
+    assert!(store.inner.records.read(&kept).is_some());
     assert_eq!(store.trouble(), None);
     drop(store);
     let store = open(dir.path(), 25_000_000);
@@ -89,16 +89,16 @@ async fn an_index_that_left_no_room_is_made_smaller_at_the_start() {
         for seed in 0..3 {
             blobs.push(put(&store, seed, 100_000).await);
         }
-        let index = &store.inner.known.index;
+        let index = store.inner.facts.index();
         for blob in &blobs {
-            let key = records::digest_key(blob);
+            let key = metadata::schema::digest_key(blob);
             index.change(Table::MediaTypes, key, Some(vec![b'x'; 4_000_000]));
         }
         store.known_flush();
         assert!(store.layout().index_bytes().unwrap() > 12_000_000);
     }
     let store = open(dir.path(), 10_000_000);
-    let most = (10_000_000 + space::INDEX_STEP_BYTES) / 5;
+    let most = (10_000_000 + capacity::INDEX_STEP_BYTES) / 5;
     let bytes = store.layout().index_bytes().unwrap();
     assert!(bytes <= most, "{bytes}");
     assert!(store.ledger().max() >= 9_000_000);
@@ -117,10 +117,10 @@ async fn an_index_that_stays_too_large_is_begun_anew() {
     let blob = {
         let store = open(dir.path(), 100_000_000);
         let blob = put(&store, 1, 100_000).await;
-        let index = &store.inner.known.index;
+        let index = store.inner.facts.index();
         for n in 0..100_000 {
             // Blobs that an earlier version may have had by the million.
-            let key = records::digest_key(&digest(n));
+            let key = metadata::schema::digest_key(&digest(n));
             index.change(Table::Blobs, key, Some(vec![0; 21]));
         }
         store.known_flush();
@@ -147,7 +147,7 @@ async fn a_store_without_room_for_anything_says_so() {
         let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
         Store::open(&config, clock, metrics.clone()).unwrap()
     };
-    let store = with(space::INDEX_STEP_BYTES);
+    let store = with(capacity::INDEX_STEP_BYTES);
     let why = store.trouble().unwrap();
     assert!(
         why.contains("no room") && why.contains("cache.max_size"),
@@ -155,7 +155,7 @@ async fn a_store_without_room_for_anything_says_so() {
     );
     assert!(metrics.render().contains("roadstead_store_degraded 1\n"));
     drop(store);
-    let store = with(10 * space::INDEX_STEP_BYTES);
+    let store = with(10 * capacity::INDEX_STEP_BYTES);
     assert_eq!(store.trouble(), None);
     // All of it is in use: that passes, and is said when it does not.
     let mut open = Vec::new();

@@ -84,7 +84,7 @@ async fn what_was_noted_and_not_done_changes_nothing() {
     store.write_index();
     store.write_index();
     let never = Digest::Sha256([9; 32]);
-    store.note([&kept, &never], None);
+    store.note(&store.files(), [&kept, &never], None);
     drop(store);
     let store = open(dir.path(), 10_000_000);
     assert_eq!(store.contains(&kept), Some(1000));
@@ -289,13 +289,13 @@ async fn what_is_known_of_content_that_is_not_stored_is_forgotten() {
     }
     let expire = || {
         for table in [
-            index::Table::Links,
-            index::Table::Tags,
-            index::Table::Repositories,
+            metadata::index::Table::Links,
+            metadata::index::Table::Tags,
+            metadata::index::Table::Repositories,
         ] {
             assert_eq!(store.expire_page(table, None), None);
         }
-        store.inner.known.flush();
+        store.inner.records.flush();
     };
     clock.advance(Duration::from_hours(24 * 29));
     expire();

@@ -1,7 +1,7 @@
 //! Blobs that turned out damaged.
 
-use super::super::scrub::{Checked, Pace};
 use super::*;
+use crate::store::maintain::scrub::{Checked, Pace};
 
 /// A stored blob, and where its file is.
 async fn with_blob() -> (TempDir, Store, Digest, Bytes, PathBuf) {

@@ -7,9 +7,9 @@
 
 use tokio::task::JoinSet;
 
-use super::super::coverage::Coverage;
 use super::parallel::Random;
 use super::*;
+use crate::store::cas::coverage::Coverage;
 
 const TOTAL: usize = 300_000;
 

@@ -9,7 +9,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::store::index::Table;
+use crate::store::metadata::index::Table;
 
 /// A disk on which some operations on some paths fail, or take long, while a test wants it.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ async fn an_index_that_cannot_be_read_does_not_say_that_nothing_is_there() {
         assert!(!store.knows_all().await, "error {errno}");
         let asked = store.stored_after(None, 9).await;
         assert!(asked.is_err(), "error {errno}: {asked:?}");
-        let page = store.inner.known.index.page(Table::Blobs, None, 9);
+        let page = store.inner.facts.index().page(Table::Blobs, None, 9);
         assert!(page.is_err(), "error {errno}: {page:?}");
         assert!(!store.knows_all().await, "nor is it forgotten");
     }
@@ -138,7 +138,7 @@ async fn a_second_start_amid_the_look_begins_it_anew() {
     let store = open(dir.path(), 4000);
     assert_eq!(store.ledger().blobs(), 4);
     assert!(
-        !store.inner.known.is_incomplete(),
+        !store.inner.records.is_incomplete(),
         "the look is over, once and for all"
     );
 }
@@ -164,12 +164,12 @@ async fn a_file_that_cannot_be_looked_at_is_not_forgotten() {
     store.scan_all();
     assert_eq!(store.ledger().blobs(), 3);
     assert!(!store.knows_all().await);
-    assert!(store.inner.known.is_incomplete());
+    assert!(store.inner.records.is_incomplete());
     disk.turn(false);
     assert_eq!(store.find(&digests[2]).await, Some(900), "it is looked for");
     store.scan_all();
     assert!(store.knows_all().await);
-    assert!(!store.inner.known.is_incomplete());
+    assert!(!store.inner.records.is_incomplete());
 }
 
 /// An index that turns out damaged while it is in use is begun anew; the next start looks for all that the

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinSet;
 
-use super::super::coverage::Coverage;
-use super::super::room::Room;
-use super::super::shared::{Shared, Span};
-use super::super::sink::Sink;
 use super::*;
+use crate::store::capacity::reservation::Room;
+use crate::store::cas::coverage::Coverage;
+use crate::store::cas::fill_state::{Shared, Span};
+use crate::store::cas::ingest::Sink;
 
 const MIB: usize = 1024 * 1024;
 

@@ -304,7 +304,10 @@ async fn a_part_of_the_file_system_is_a_size() {
     };
     let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
     let store = Store::open(&config, clock, Metrics::new(std::iter::empty())).unwrap();
-    assert_eq!(store.ledger().max(), 20_000_000 - space::INDEX_STEP_BYTES);
+    assert_eq!(
+        store.ledger().max(),
+        20_000_000 - capacity::INDEX_STEP_BYTES
+    );
 }
 
 #[tokio::test]
@@ -318,14 +321,17 @@ async fn the_index_is_part_of_the_size() {
         let digest = Digest::of(Algorithm::Sha256, &seed.to_be_bytes());
         store
             .inner
-            .known
+            .metadata
             .note_media_type(&digest, &format!("a/{}", "x".repeat(120)));
     }
-    store.inner.known.flush();
+    store.inner.records.flush();
     store.account_for_index();
     let room = before - store.ledger().max();
     let file = store.layout().index_bytes().unwrap();
-    assert!(room + space::INDEX_STEP_BYTES > file, "{room} for {file}");
+    assert!(
+        room + capacity::INDEX_STEP_BYTES > file,
+        "{room} for {file}"
+    );
     assert_eq!(store.contains(&kept), None, "it made room for the index");
     let figures = store.figures();
     assert_eq!(

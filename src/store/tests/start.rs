@@ -1,7 +1,7 @@
 //! Starts on a disk that cannot say all.
 
-use super::super::disk::{DiskOp, Fault, Faults};
 use super::*;
+use crate::store::disk::{DiskOp, Fault, Faults};
 use rustix::io::Errno;
 
 /// A disk on which nothing can be read below a directory.

@@ -1,7 +1,7 @@
 //! Readers that are given windows of files: of stored blobs, and of blobs on their way.
 
-use super::super::windows::{FIRST_WINDOW_BYTES, WINDOW_BYTES, WINDOW_BYTES_MIN};
 use super::*;
+use crate::store::disk::windows::{FIRST_WINDOW_BYTES, WINDOW_BYTES, WINDOW_BYTES_MIN};
 use std::io::{Read, Seek, SeekFrom};
 
 /// Gives up what the kernel has of a file in memory; a file system that is memory keeps it.
@@ -58,7 +58,7 @@ async fn what_is_in_memory_behind_what_is_not_is_not_brought() {
         if disk_file.is_cached(&next) {
             let from_disk = first.len() as u64 == FIRST_WINDOW_BYTES;
             println!("{} bytes first, from the disk: {from_disk}", first.len());
-            assert_eq!(brought, super::super::windows::BROUGHT_AT_ONCE_MAX);
+            assert_eq!(brought, crate::store::disk::windows::BROUGHT_AT_ONCE_MAX);
             return;
         }
     }
@@ -93,7 +93,8 @@ async fn many_cold_readers_wait_for_the_disk_by_turns() {
     }
     let file = store.blob(&digest).await.unwrap().looked_at().0.unwrap();
     soon(async {
-        while file.bringing().available_permits() < super::super::windows::BROUGHT_AT_ONCE_MAX {
+        while file.bringing().available_permits() < crate::store::disk::windows::BROUGHT_AT_ONCE_MAX
+        {
             tokio::task::yield_now().await;
         }
     })

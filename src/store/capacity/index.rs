@@ -1,0 +1,112 @@
+//! The index's part of the store: room for it, ahead of what it takes, and a bound.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use super::{Amount, INDEX_STEP_BYTES};
+use crate::store::Store;
+
+/// What of `max_size`, in percent, the index may take before it forgets what can be asked again.
+const INDEX_PERCENT: u8 = 20;
+
+/// And at most this: sixteen million blobs have no more.
+const INDEX_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
+impl Store {
+    /// The index has been written: room for what it takes now, and for what comes next. Blocks.
+    pub(in crate::store) fn account_for_index(&self) {
+        let Some(bytes) = self.index_within_bound() else {
+            return;
+        };
+        let bounds = &self.inner.bounds;
+        let before = bounds.index_bytes.swap(bytes, Ordering::Relaxed);
+        let mut room = bounds
+            .index_room
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let more = room_for_index(bytes).saturating_sub(*room);
+        let less = room.saturating_sub(room_for_index(bytes) + INDEX_STEP_BYTES);
+        if less > 0 {
+            self.ledger().have_back(less);
+            *room -= less;
+        } else if more > 0 {
+            match self.reserve(more) {
+                Ok(()) => {
+                    // Most of it is written; the rest is small.
+                    bounds.unwritten_changes(more, 0);
+                    // It counts by itself, like the room that it had at the start.
+                    self.ledger().give_away(more);
+                    *room += more;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no room for the index now; it is tried again");
+                }
+            }
+        }
+        drop(room);
+        if before != bytes {
+            self.report();
+        }
+    }
+
+    /// What the index takes now, after it was made smaller if that was more than it may. Blocks.
+    fn index_within_bound(&self) -> Option<u64> {
+        let measure = || {
+            let measured = self.layout().index_bytes();
+            let measured = measured.inspect_err(|error| {
+                tracing::warn!(%error, "cannot see how large the index is");
+            });
+            measured.ok()
+        };
+        let before = measure()?;
+        let bounds = &self.inner.bounds;
+        let most = index_max(bounds.max);
+        // Where that was of no use, it is tried again when there is more.
+        if before <= most.max(bounds.slimmed.load(Ordering::Relaxed)) {
+            return Some(before);
+        }
+        let forgotten = self.inner.records.slim(before, most);
+        let bytes = measure()?;
+        let slimmed = if bytes > most {
+            before.max(bytes) + INDEX_STEP_BYTES
+        } else {
+            0
+        };
+        bounds.slimmed.store(slimmed, Ordering::Relaxed);
+        tracing::warn!(
+            before,
+            bytes,
+            most,
+            forgotten,
+            "the index had outgrown its part of cache.max_size; links and tags were forgotten, oldest first, and are asked of upstream again"
+        );
+        Some(bytes)
+    }
+}
+
+/// What an index may take in a store of `max` bytes. One without a bound bounds nothing: who only looks changes nothing.
+pub(in crate::store) fn index_max(max: u64) -> u64 {
+    if max == u64::MAX {
+        return max;
+    }
+    let part = Amount::Percent(INDEX_PERCENT).of(max);
+    part.clamp(INDEX_STEP_BYTES, INDEX_BYTES_MAX)
+}
+
+/// The room for an index of `bytes`: whole steps, and always some of one ahead.
+pub(super) fn room_for_index(bytes: u64) -> u64 {
+    (bytes / INDEX_STEP_BYTES + 1) * INDEX_STEP_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_has_room_ahead() {
+        for bytes in [0, 1, INDEX_STEP_BYTES - 1, INDEX_STEP_BYTES, 100_000_000] {
+            let room = room_for_index(bytes);
+            assert!(room > bytes && room - bytes <= INDEX_STEP_BYTES, "{bytes}");
+        }
+    }
+}

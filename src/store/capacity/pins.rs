@@ -1,0 +1,288 @@
+//! The images that are never evicted. What belongs to one is written down with it, so that it is kept
+//! from the first moment after a start, before any manifest has been read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::clock::Timestamp;
+use crate::oci::directory::Source;
+use crate::oci::{Digest, Reference};
+use crate::store::Store;
+use crate::store::metadata::schema;
+
+/// Pinned images: what somebody wrote down by hand, or a rule that means the images of a platform, not
+/// all that there are.
+const PINS_MAX: usize = 10_000;
+
+/// What one image may have: an index of 60 platforms with 127 layers each.
+const PIN_DIGESTS_MAX: usize = 8_192;
+
+/// What all pinned images may have together: about 30 MB of memory.
+const KEPT_DIGESTS_MAX: usize = 200_000;
+
+/// When pinned images take more than this part of the store, in percent, little else can be kept.
+const PINNED_PERCENT_HIGH: u64 = 90;
+
+/// Below this part it is over.
+const PINNED_PERCENT_LOW: u64 = 85;
+
+/// A pinned image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// The repository.
+    pub source: Source,
+    /// Which image of it.
+    pub reference: Reference,
+    /// Since when.
+    pub since: Timestamp,
+    /// Whether a rule of the configuration says so, rather than somebody by hand.
+    pub by_rule: bool,
+    /// What belongs to it, stored or not.
+    pub digests: Vec<Digest>,
+}
+
+/// Why an image cannot be pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PinError {
+    /// There are too many.
+    #[error("{PINS_MAX} images are pinned already; unpin some first")]
+    TooMany,
+    /// They are too large.
+    #[error("pinned images have {KEPT_DIGESTS_MAX} manifests and blobs already; unpin some first")]
+    TooLarge,
+}
+
+/// The pinned images, and how many of them each blob belongs to.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Pins {
+    state: Mutex<State>,
+    /// Whether it was said that they take too much.
+    warned: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    images: BTreeMap<Vec<u8>, Pinned>,
+    counts: HashMap<Digest, u32>,
+}
+
+impl Pins {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is finished before anything that could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    /// Takes in the pins of an earlier run. Blocks.
+    pub(in crate::store) fn load_pins(&self) {
+        for (key, value) in self.inner.records.read_pins(PINS_MAX) {
+            if let Some(pinned) = decode(&key, &value) {
+                self.note_pin(&mut self.inner.pins.state(), key, pinned);
+            } else {
+                tracing::warn!("a pin in the index cannot be read; it is left out");
+            }
+        }
+    }
+
+    /// The pinned images, sorted by name.
+    #[must_use]
+    pub fn pins(&self) -> Vec<Pinned> {
+        self.inner.pins.state().images.values().cloned().collect()
+    }
+
+    /// The pinned images of a repository.
+    #[must_use]
+    pub fn pins_of(&self, source: &Source) -> Vec<Pinned> {
+        let prefix = schema::repository_prefix(source);
+        let state = self.inner.pins.state();
+        let images = state.images.range(prefix.clone()..);
+        images
+            .take_while(|(key, _)| key.starts_with(&prefix))
+            .map(|(_, pinned)| pinned.clone())
+            .collect()
+    }
+
+    /// The pin of an image, if it has one.
+    #[must_use]
+    pub fn pin_of(&self, source: &Source, reference: &Reference) -> Option<Pinned> {
+        let key = schema::pin_key(source, reference);
+        self.inner.pins.state().images.get(&key).cloned()
+    }
+
+    /// Pins an image, or says anew what belongs to it. One that was pinned by hand stays so.
+    ///
+    /// # Errors
+    /// [`PinError`]; then it is as before.
+    pub fn pin(&self, pinned: Pinned) -> Result<(), PinError> {
+        self.write_pin(pinned, false)
+    }
+
+    /// Says anew what belongs to an image, if it is pinned still.
+    ///
+    /// # Errors
+    /// [`PinError`]; then it is as before.
+    pub fn renew_pin(&self, pinned: Pinned) -> Result<(), PinError> {
+        self.write_pin(pinned, true)
+    }
+
+    fn write_pin(&self, mut pinned: Pinned, only_if_there: bool) -> Result<(), PinError> {
+        pinned.digests.sort_unstable();
+        pinned.digests.dedup();
+        pinned.digests.truncate(PIN_DIGESTS_MAX);
+        let key = schema::pin_key(&pinned.source, &pinned.reference);
+        let mut state = self.inner.pins.state();
+        if let Some(old) = state.images.get(&key) {
+            pinned.by_rule &= old.by_rule;
+            pinned.since = old.since;
+            if *old == pinned {
+                return Ok(());
+            }
+        } else if only_if_there {
+            return Ok(());
+        } else if state.images.len() >= PINS_MAX {
+            return Err(PinError::TooMany);
+        }
+        if state.counts.len() + pinned.digests.len() > KEPT_DIGESTS_MAX {
+            return Err(PinError::TooLarge);
+        }
+        let value = encode(&pinned);
+        self.inner.records.write_pin(key.clone(), Some(value));
+        self.note_pin(&mut state, key, pinned);
+        Ok(())
+    }
+
+    /// Undoes [`Store::pin`].
+    pub fn unpin(&self, source: &Source, reference: &Reference) {
+        let key = schema::pin_key(source, reference);
+        let mut state = self.inner.pins.state();
+        if let Some(old) = state.images.remove(&key) {
+            self.let_go(&mut state, &old.digests);
+            self.inner.records.write_pin(key, None);
+        }
+    }
+
+    fn note_pin(&self, state: &mut State, key: Vec<u8>, pinned: Pinned) {
+        let fresh: Vec<Digest> = pinned
+            .digests
+            .iter()
+            .filter(|digest| {
+                let count = state.counts.entry(**digest).or_default();
+                *count += 1;
+                *count == 1
+            })
+            .copied()
+            .collect();
+        for some in fresh.chunks(CHANGED_AT_ONCE_MAX) {
+            let mut ledger = self.ledger();
+            for digest in some {
+                ledger.keep(digest);
+            }
+        }
+        // Only now: what both have must not be evictable in between.
+        if let Some(old) = state.images.insert(key, pinned) {
+            self.let_go(state, &old.digests);
+        }
+    }
+
+    fn let_go(&self, state: &mut State, digests: &[Digest]) {
+        let mut free = Vec::new();
+        for digest in digests {
+            let Some(count) = state.counts.get_mut(digest) else {
+                continue;
+            };
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                state.counts.remove(digest);
+                free.push(*digest);
+            }
+        }
+        for some in free.chunks(CHANGED_AT_ONCE_MAX) {
+            let mut ledger = self.ledger();
+            for digest in some {
+                ledger.let_go(digest);
+            }
+        }
+    }
+
+    /// Says once when pinned images take so much that little else can be kept.
+    pub(in crate::store) fn watch_pins(&self) {
+        let (pinned, max) = {
+            let ledger = self.ledger();
+            (ledger.kept_bytes(), ledger.max())
+        };
+        let percent = u128::from(pinned) * 100 / u128::from(max.max(1));
+        let warned = &self.inner.pins.warned;
+        if percent > u128::from(PINNED_PERCENT_HIGH) {
+            if !warned.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    pinned_bytes = pinned,
+                    max_bytes = max,
+                    "pinned images take almost the whole cache: other blobs pass through without being kept. Unpin some, or raise cache.max_size"
+                );
+            }
+        } else if percent < u128::from(PINNED_PERCENT_LOW) {
+            warned.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A byte of flags, the time, and the digests.
+fn encode(pinned: &Pinned) -> Vec<u8> {
+    let mut bytes = vec![u8::from(pinned.by_rule)];
+    bytes.extend(pinned.since.0.to_be_bytes());
+    for digest in &pinned.digests {
+        bytes.extend(schema::digest_key(digest));
+    }
+    bytes
+}
+
+fn decode(key: &[u8], value: &[u8]) -> Option<Pinned> {
+    let (source, reference) = schema::decode_pin_key(key)?;
+    let (flags, rest) = value.split_first()?;
+    let (since, mut rest) = rest.split_at_checked(8)?;
+    let mut digests = Vec::new();
+    while let Some(algorithm) = rest.first() {
+        let length = if *algorithm == 1 { 33 } else { 65 };
+        let (digest, after) = rest.split_at_checked(length)?;
+        digests.push(schema::decode_digest(digest)?);
+        rest = after;
+    }
+    Some(Pinned {
+        source,
+        reference,
+        since: Timestamp(u64::from_be_bytes(since.try_into().ok()?)),
+        by_rule: flags & 1 != 0,
+        digests,
+    })
+}
+
+/// Blobs changed under one lock of the ledger: requests come in between.
+const CHANGED_AT_ONCE_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{Repository, Tag, UpstreamName};
+
+    #[test]
+    fn a_pin_is_read_back_and_a_damaged_one_is_none() {
+        let pinned = Pinned {
+            source: Source {
+                upstream: UpstreamName::parse("registry.k8s.io").unwrap(),
+                repository: Repository::parse("pause").unwrap(),
+            },
+            reference: Reference::Tag(Tag::parse("3.9").unwrap()),
+            since: Timestamp(77),
+            by_rule: true,
+            digests: vec![Digest::Sha256([1; 32]), Digest::Sha512([0; 64])],
+        };
+        let key = schema::pin_key(&pinned.source, &pinned.reference);
+        let value = encode(&pinned);
+        assert_eq!(decode(&key, &value), Some(pinned));
+        assert_eq!(decode(&key, &value[..value.len() - 1]), None);
+        assert_eq!(decode(&key, b""), None);
+        assert_eq!(decode(b"x", &value), None);
+    }
+}

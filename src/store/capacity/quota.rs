@@ -1,0 +1,137 @@
+//! What a single upstream may take of the store, and how long what nobody uses is kept. Both are seen to
+//! in the background: an upstream may have more for a moment.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::oci::directory::Source;
+use crate::oci::{Algorithm, Digest, UpstreamName};
+use crate::store::Store;
+use crate::store::capacity::evict::OwnerId;
+use crate::store::metadata::schema::BlobRecord;
+use crate::store::{Link, Word};
+use crate::telemetry::metrics::EvictReason;
+
+/// An upstream that has too much goes down to this part of what it may have, in percent.
+const LOW_PERCENT: u64 = 95;
+
+/// So many blobs that nobody has used for too long are evicted under one lock: requests come in between.
+const STEP_BLOBS: usize = 256;
+
+/// How often it is looked for those.
+const AGED_EACH: Duration = Duration::from_mins(1);
+
+/// What an upstream may have of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Which.
+    pub upstream: UpstreamName,
+    /// What its blobs may take, in bytes; none: all there is.
+    pub max_size: Option<u64>,
+    /// How long they are kept without a use; none: as all others.
+    pub max_age: Option<Duration>,
+}
+
+/// How long blobs are kept without a use.
+#[derive(Clone, Debug, Default)]
+pub struct Ages {
+    /// Those of whom nothing else is said; none: for ever.
+    pub usual: Option<Duration>,
+    /// Those of some upstreams.
+    pub special: Vec<(OwnerId, Duration)>,
+}
+
+impl Ages {
+    pub(in crate::store) fn of_config(config: &crate::store::Config) -> Self {
+        let special = config.shares.iter();
+        let special = special.filter_map(|share| Some((owner_id(&share.upstream), share.max_age?)));
+        Self {
+            usual: config.max_age,
+            special: special.collect(),
+        }
+    }
+
+    /// The least of all.
+    pub(in crate::store) fn least(&self) -> Option<Duration> {
+        let special = self.special.iter().map(|(_, age)| *age);
+        special.chain(self.usual).min()
+    }
+
+    pub(in crate::store) fn of(&self, owner: OwnerId) -> Option<Duration> {
+        let special = self.special.iter().find(|(id, _)| *id == owner);
+        special.map(|(_, age)| *age).or(self.usual)
+    }
+}
+
+impl Store {
+    /// A blob was fetched from an upstream: it counts as that one's, if it is nobody's yet. Blobs that
+    /// several have count as the first one's.
+    pub fn belongs(&self, digest: &Digest, upstream: &UpstreamName) {
+        let changed = self.ledger().belongs(digest, owner_id(upstream));
+        if let Some((used, noted)) = changed {
+            let record = BlobRecord {
+                size: noted.size,
+                used,
+                uses: noted.uses,
+                owner: noted.owner,
+            };
+            self.inner.records.note(digest, record);
+        }
+    }
+
+    /// Whether a link is reason enough to give its repository what is stored: its upstream must have said that the
+    /// repository has it, or have sent it itself and named it there. Nobody knows of old links which of the two they
+    /// are: they are good for what is nobody's (imports are), or this upstream's.
+    #[must_use]
+    pub fn vouches(&self, source: &Source, digest: &Digest, link: &Link) -> bool {
+        if link.is_given() {
+            return true;
+        }
+        let owner = self.ledger().owner(digest);
+        owner.is_some_and(|owner| {
+            owner == owner_id(&source.upstream) || (link.word == Word::Before && owner == 0)
+        })
+    }
+
+    /// Evicts what upstreams have too much of, and what nobody has used for too long. Blocks.
+    pub(in crate::store) fn keep_shares(&self) {
+        for share in &self.inner.shares {
+            if let Some(most) = share.max_size {
+                self.cut_down(owner_id(&share.upstream), most);
+            }
+        }
+        let now = self.inner.clock.now();
+        let last = &self.inner.aged_at;
+        let due = now.0.saturating_sub(last.load(Ordering::Relaxed));
+        if u128::from(due) < AGED_EACH.as_millis() || self.inner.ages.least().is_none() {
+            return;
+        }
+        last.store(now.0, Ordering::Relaxed);
+        loop {
+            let files = self.files();
+            let victims = self.ledger().aged(&self.inner.ages, now, STEP_BLOBS);
+            if victims.is_empty() {
+                return;
+            }
+            // One that the disk does not let go of is entered again as used now.
+            self.delete_all(&files, &victims, EvictReason::Age);
+        }
+    }
+
+    fn cut_down(&self, owner: OwnerId, most: u64) {
+        let has = self.ledger().bytes_of(owner);
+        if has <= most {
+            return;
+        }
+        let over = has - most / 100 * LOW_PERCENT;
+        self.free_in_steps(over, |ledger, bytes| ledger.free_of(owner, bytes));
+    }
+}
+
+/// The number that stands for an upstream: a part of a hash of its name, so that it is the same in every
+/// run, whatever the configuration.
+pub(in crate::store) fn owner_id(upstream: &UpstreamName) -> OwnerId {
+    let name = Digest::of(Algorithm::Sha256, upstream.as_str().as_bytes());
+    let part = name.bytes().first_chunk().copied().unwrap_or_default();
+    OwnerId::from_be_bytes(part).max(1)
+}

@@ -1,0 +1,92 @@
+//! Content gets its final name: once, whoever brings it, and from wherever.
+
+use std::io;
+
+use crate::oci::Digest;
+use crate::store::capacity::evict::OwnerId;
+use crate::store::disk::layout::Layout;
+use crate::store::locks::FilesGuard;
+use crate::store::metadata::schema::BlobRecord;
+use crate::store::{Pin, Store};
+
+/// A reservation for a file that has no name any more: given back with the last who reads it.
+#[derive(Debug)]
+pub(in crate::store) struct Spare {
+    store: Store,
+    bytes: u64,
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        self.store.release(self.bytes);
+    }
+}
+
+/// What came of content that was to get its final name.
+#[derive(Debug)]
+pub(in crate::store) enum Published {
+    /// It has it now.
+    Now(Pin),
+    /// The same had it before, as of another upstream at the same time: that file stays.
+    Before(Pin, Spare),
+}
+
+impl Store {
+    /// Gives content its final name and enters it in the ledger, unless it is there; pinned. Blocks.
+    pub(in crate::store) fn publish(
+        &self,
+        digest: &Digest,
+        reserved: u64,
+        size: u64,
+        owner: OwnerId,
+        name: impl FnOnce(&Layout) -> io::Result<()>,
+    ) -> io::Result<Published> {
+        let files = self.files();
+        if let Some(before) = self.stored_before(&files, digest, reserved, size) {
+            return Ok(before);
+        }
+        self.note(&files, [digest], None);
+        name(&self.inner.layout)?;
+        let now = self.inner.clock.now();
+        let owner = {
+            let mut ledger = self.ledger();
+            ledger.settle(*digest, reserved, size, now);
+            ledger.belongs(digest, owner);
+            ledger.pin(digest);
+            ledger.owner(digest).unwrap_or(owner)
+        };
+        // A file of this name that was open before is another file now.
+        self.open_files().pop(digest);
+        let record = BlobRecord {
+            size,
+            used: now,
+            uses: 1,
+            owner,
+        };
+        self.inner.records.note(digest, record);
+        self.report();
+        Ok(Published::Now(Pin::of_pinned(self.clone(), *digest)))
+    }
+
+    /// A blob that is stored already, if its file is there as it should be.
+    fn stored_before(
+        &self,
+        _files: &FilesGuard<'_>,
+        digest: &Digest,
+        reserved: u64,
+        size: u64,
+    ) -> Option<Published> {
+        self.contains(digest).filter(|known| *known == size)?;
+        let found = self.layout().find_blob(digest).ok().flatten()?;
+        if found.size != size {
+            return None;
+        }
+        self.ledger().pin(digest)?;
+        let pin = Pin::of_pinned(self.clone(), *digest);
+        let spare = Spare {
+            store: self.clone(),
+            bytes: reserved,
+        };
+        Some(Published::Before(pin, spare))
+    }
+}

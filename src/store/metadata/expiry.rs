@@ -1,0 +1,117 @@
+//! What is known of content that is not stored is forgotten some time after it was last heard of, so
+//! that the index does not grow for ever: links, tags, media types, and repositories of which nothing
+//! else is known. What it costs is one question to upstream when somebody wants it again.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Timestamp;
+use crate::store::Store;
+use crate::store::disk::work::{Kind, Task};
+use crate::store::metadata::index::{Pair, Table};
+use crate::store::metadata::schema::{self, LinkRecord, TagRecord};
+
+/// How long what is known of content that is not stored is kept: longer than most things are not
+/// pulled that are pulled again at all.
+const KEEP_DAYS: u32 = 30;
+
+/// How often the index is gone through.
+const EACH: Duration = Duration::from_hours(24);
+
+/// So many entries are looked at at once: some milliseconds.
+const PAGE_ENTRIES: usize = 1000;
+
+/// Between two pages: a million entries take a minute, and a few percent of a core.
+const PAGE_REST: Duration = Duration::from_millis(50);
+
+/// Repositories go last, when their links and tags are gone.
+const TABLES: [Table; 4] = [
+    Table::Links,
+    Table::Tags,
+    Table::MediaTypes,
+    Table::Repositories,
+];
+
+impl Store {
+    /// Goes through the index now and then, until `stop`.
+    pub(in crate::store) async fn expire(&self, stop: &CancellationToken) {
+        loop {
+            for table in TABLES {
+                let mut after = None;
+                loop {
+                    let store = self.clone();
+                    let from = after.take();
+                    let task = Task::new("look through the index");
+                    let page = self.work().run(Kind::Keep, task, move || {
+                        store.expire_page(table, from.as_deref())
+                    });
+                    let rest = tokio::time::timeout(PAGE_REST, stop.cancelled());
+                    after = page.await.unwrap_or_default();
+                    if rest.await.is_ok() {
+                        return;
+                    }
+                    if after.is_none() {
+                        break;
+                    }
+                }
+            }
+            if tokio::time::timeout(EACH, stop.cancelled()).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Forgets what has expired among some entries behind `after`; the last key, if there may be more.
+    /// Blocks.
+    pub(in crate::store) fn expire_page(
+        &self,
+        table: Table,
+        after: Option<&[u8]>,
+    ) -> Option<Vec<u8>> {
+        let known = &self.inner.facts;
+        // The pages are those of the file.
+        known.flush();
+        let page = known.page_below(table, &[], after, PAGE_ENTRIES);
+        let last = page.last().map(|(key, _)| key.clone());
+        let whole = page.len() == PAGE_ENTRIES;
+        let now = self.inner.clock.now();
+        let expired: Vec<Pair> = page
+            .into_iter()
+            .filter(|entry| self.is_expired(table, entry, now))
+            .collect();
+        if !expired.is_empty() {
+            let forgotten = known.forget_entries(table, &expired);
+            tracing::debug!(
+                ?table,
+                forgotten,
+                "forgot what is known of content that is not stored"
+            );
+        }
+        last.filter(|_| whole)
+    }
+
+    fn is_expired(&self, table: Table, (key, value): &Pair, now: Timestamp) -> bool {
+        let stored = |digest| self.contains(&digest).is_some();
+        match table {
+            Table::Links => {
+                let digest = schema::decode_link_key(key).map(|(_, digest)| digest);
+                let day = LinkRecord::decode(value).map_or(0, |record| record.day);
+                is_old(day, now) && !digest.is_some_and(stored)
+            }
+            Table::Tags => {
+                let tags: Vec<TagRecord> = serde_json::from_slice(value).unwrap_or_default();
+                tags.iter()
+                    .all(|tag| is_old(schema::day(tag.checked), now) && !stored(tag.digest))
+            }
+            // Written with the manifest, and deleted with it, but for some crash.
+            Table::MediaTypes => !schema::decode_digest(key).is_some_and(stored),
+            Table::Repositories => !self.inner.facts.has_any(key),
+            Table::Blobs | Table::Pins => false,
+        }
+    }
+}
+
+fn is_old(day: u32, now: Timestamp) -> bool {
+    schema::day(now).saturating_sub(day) >= KEEP_DAYS
+}
