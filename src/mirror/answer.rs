@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::bypass::{Pass, Passage};
+use super::bypass::{Pass, Passage, Passthrough};
 use super::parts::PartReaders;
-use super::{Inner, MirrorError, Source};
+use super::{MirrorError, Source};
 use crate::oci::link::NextPage;
 use crate::oci::{ByteRange, Digest, Part};
 use crate::store::{Blob, Ended, Fill, Handed, Reader, StoredReader, Windows};
@@ -51,7 +51,7 @@ pub(super) enum Content {
 /// without.
 #[derive(Clone, Debug)]
 pub(super) struct Asker {
-    pub(super) mirror: Arc<Inner>,
+    pub(super) passthrough: Arc<Passthrough>,
     pub(super) source: Source,
     pub(super) digest: Digest,
     pub(super) behalf: OnBehalf,
@@ -173,7 +173,8 @@ impl Asker {
     /// Goes on past the store.
     fn pass_on(&self, handed: Handed) -> Result<Pass, MirrorError> {
         let (source, behalf) = (self.source.clone(), self.behalf.clone());
-        self.mirror.pass_on(source, self.digest, behalf, handed)
+        self.passthrough
+            .pass_on(source, self.digest, behalf, handed)
     }
 }
 

@@ -5,19 +5,50 @@
 
 use std::sync::Arc;
 
-use super::answer::{BlobAnswer, BlobHead};
+use super::answer::{BlobAnswer, BlobHead, ManifestAnswer};
+use super::bypass::Passthrough;
+use super::core::Core;
 use super::freshness::{self, Verdict};
-use super::local::Manifest;
+use super::lent::Lent;
+use super::local::{LocalManifests, Manifest};
 use super::manifest::Kept;
-use super::{Inner, Source};
+use super::{Config, MirrorError, Source};
+use crate::clock::Clock;
 use crate::oci::manifest::ChildKind;
 use crate::oci::{AcceptClass, Digest, Reference};
-use crate::store::Link;
+use crate::store::{Link, Store};
 use crate::telemetry::Outcome;
 
-impl Inner {
+/// Answers what waits for nothing.
+#[derive(Debug)]
+pub(super) struct Hits {
+    config: Arc<Config>,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    local: Arc<LocalManifests>,
+    passthrough: Arc<Passthrough>,
+    lent: Lent,
+}
+
+impl Hits {
+    pub(super) fn new(
+        core: &Core,
+        local: &Arc<LocalManifests>,
+        passthrough: &Arc<Passthrough>,
+        lent: &Lent,
+    ) -> Self {
+        Self {
+            config: Arc::clone(&core.config),
+            store: core.store.clone(),
+            clock: Arc::clone(&core.clock),
+            local: Arc::clone(local),
+            passthrough: Arc::clone(passthrough),
+            lent: lent.clone(),
+        }
+    }
+
     /// A manifest that is in memory and, by its tag, fresh.
-    pub(super) fn manifest_at_hand(
+    pub(super) fn manifest(
         &self,
         source: &Source,
         reference: &Reference,
@@ -25,7 +56,7 @@ impl Inner {
     ) -> Option<Kept> {
         let digest = match reference {
             Reference::Digest(digest) => {
-                self.link_at_hand(source, digest, ChildKind::Manifest)?;
+                self.link(source, digest, ChildKind::Manifest)?;
                 *digest
             }
             Reference::Tag(tag) => {
@@ -48,35 +79,46 @@ impl Inner {
     }
 
     /// A stored blob whose file is open.
-    pub(super) fn blob_at_hand(
-        self: &Arc<Self>,
-        source: &Source,
-        digest: &Digest,
-    ) -> Option<BlobAnswer> {
-        let link = self.link_at_hand(source, digest, ChildKind::Blob)?;
+    pub(super) fn blob(&self, source: &Source, digest: &Digest) -> Option<BlobAnswer> {
+        let link = self.link(source, digest, ChildKind::Blob)?;
         let blob = self.store.open_blob(digest)?;
         // Where they differ the link is corrected: the long way.
         let agrees = link.size.is_none_or(|said| said == blob.size());
-        agrees.then(|| self.answer_stored(blob, source))
+        agrees.then(|| self.passthrough.answer_stored(blob, source))
     }
 
     /// What HEAD says of a stored blob.
-    pub(super) fn blob_head_at_hand(&self, source: &Source, digest: &Digest) -> Option<BlobHead> {
-        self.link_at_hand(source, digest, ChildKind::Blob)?;
+    pub(super) fn blob_head(&self, source: &Source, digest: &Digest) -> Option<BlobHead> {
+        self.link(source, digest, ChildKind::Blob)?;
         Some(BlobHead {
             total: Some(self.store.contains(digest)?),
             outcome: Outcome::Hit,
         })
     }
 
-    /// These will likely be asked for by whoever is given this manifest.
-    pub(super) fn expect_children(&self, manifest: &Manifest) {
+    /// The answer for the client of this request, who will likely ask for what the manifest names.
+    ///
+    /// # Errors
+    /// [`MirrorError::Busy`].
+    pub(super) fn answer(&self, kept: Kept) -> Result<ManifestAnswer, MirrorError> {
+        self.expect_children(&kept.manifest);
+        Ok(ManifestAnswer {
+            digest: kept.manifest.digest,
+            media_type: Arc::clone(&kept.manifest.media_type),
+            bytes: self.lent.lend_to_client(kept.manifest.bytes.clone())?,
+            outcome: kept.outcome,
+            warnings: kept.warnings,
+        })
+    }
+
+    /// Tells the store, now and then, what whoever is given this manifest will ask for.
+    fn expect_children(&self, manifest: &Manifest) {
         if manifest.told.is_due(self.clock.now()) {
             self.store.expect(&manifest.children);
         }
     }
 
-    fn link_at_hand(&self, source: &Source, digest: &Digest, kind: ChildKind) -> Option<Link> {
+    fn link(&self, source: &Source, digest: &Digest, kind: ChildKind) -> Option<Link> {
         let link = self.store.link_in_memory(source, digest)?;
         // Whether one that is not given is good enough is found once, the long way.
         (link.is_given() && link.covers(kind)).then_some(link)

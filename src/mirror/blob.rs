@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::answer::{Asker, BlobAnswer, BlobHead, Content, Filling};
-use super::flight::{Lead, Seat};
-use super::negative::What;
-use super::{ANSWER_WAIT_MAX, Inner, Mirror, MirrorError, Source, in_time};
+use super::answer::{BlobAnswer, BlobHead, Content, Filling};
+use super::bypass::Passthrough;
+use super::core::{Core, Tasks};
+use super::flight::{Fills, Lead, Seat};
+use super::links::Links;
+use super::negative::{Negative, What};
+use super::transfer::Transfers;
+use super::{ANSWER_WAIT_MAX, Mirror, MirrorError, Source, in_time};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
-use crate::store::{Blob, Ended, Fill, Link};
+use crate::store::{Ended, Fill, Link, Store};
 use crate::telemetry::Outcome;
-use crate::upstream::{OnBehalf, carry};
+use crate::upstream::carry;
 
 /// How often a request looks again: when a blob was stored or evicted in
 /// between, or when the fill it joined failed for another repository's reasons.
@@ -29,11 +33,11 @@ impl Mirror {
         digest: &Digest,
         asked: Option<ByteRange>,
     ) -> Result<BlobAnswer, MirrorError> {
-        if let Some(answer) = self.inner.blob_at_hand(source, digest) {
+        if let Some(answer) = self.inner.hits.blob(source, digest) {
             return Ok(answer);
         }
         // In a box: hits shall not carry the long way's future about.
-        Box::pin(in_time(self.inner.blob(source, digest, asked))).await
+        Box::pin(in_time(self.inner.blobs.get(source, digest, asked))).await
     }
 
     /// What HEAD of a blob says.
@@ -45,16 +49,47 @@ impl Mirror {
         source: &Source,
         digest: &Digest,
     ) -> Result<BlobHead, MirrorError> {
-        if let Some(head) = self.inner.blob_head_at_hand(source, digest) {
+        if let Some(head) = self.inner.hits.blob_head(source, digest) {
             return Ok(head);
         }
-        Box::pin(in_time(self.inner.blob_head(source, digest))).await
+        Box::pin(in_time(self.inner.blobs.head(source, digest))).await
     }
 }
 
-impl Inner {
-    async fn blob(
-        self: &Arc<Self>,
+/// Blobs, and the transfers of those that are not stored.
+#[derive(Debug)]
+pub(super) struct Blobs {
+    store: Store,
+    tasks: Tasks,
+    negative: Arc<Negative>,
+    links: Arc<Links>,
+    fills: Arc<Fills>,
+    transfers: Arc<Transfers>,
+    passthrough: Arc<Passthrough>,
+}
+
+impl Blobs {
+    pub(super) fn new(
+        core: &Core,
+        negative: &Arc<Negative>,
+        links: &Arc<Links>,
+        fills: &Arc<Fills>,
+        transfers: &Arc<Transfers>,
+        passthrough: &Arc<Passthrough>,
+    ) -> Self {
+        Self {
+            store: core.store.clone(),
+            tasks: core.tasks.clone(),
+            negative: Arc::clone(negative),
+            links: Arc::clone(links),
+            fills: Arc::clone(fills),
+            transfers: Arc::clone(transfers),
+            passthrough: Arc::clone(passthrough),
+        }
+    }
+
+    async fn get(
+        &self,
         source: &Source,
         digest: &Digest,
         asked: Option<ByteRange>,
@@ -70,7 +105,7 @@ impl Inner {
             match self.fills.seat(digest, source, stored)? {
                 Seat::Stored if attempt == 0 => {}
                 // It is there, and cannot be read now: the disk does not answer, or descriptors are lacking.
-                Seat::Stored => return self.bypass(source, digest, answer_by).await,
+                Seat::Stored => return self.passthrough.answer(source, digest, answer_by).await,
                 Seat::Join {
                     fill,
                     source: for_whom,
@@ -92,7 +127,7 @@ impl Inner {
                             });
                         }
                         Err(Ended::Failed(MirrorError::NotStored { .. })) => {
-                            return self.bypass(source, digest, answer_by).await;
+                            return self.passthrough.answer(source, digest, answer_by).await;
                         }
                         // It failed for whoever asked first, by another way or with too much else.
                         Err(Ended::Failed(error)) if error.is_the_askers_own() => {
@@ -113,7 +148,7 @@ impl Inner {
 
     /// Begins a fill, and reads it.
     async fn led(
-        self: &Arc<Self>,
+        &self,
         lead: Lead,
         source: &Source,
         digest: &Digest,
@@ -121,13 +156,14 @@ impl Inner {
         answer_by: Instant,
     ) -> Result<BlobAnswer, MirrorError> {
         let fill = lead.fill.clone();
-        let (mirror, source_asked, wanted) = (Arc::clone(self), source.clone(), *digest);
+        let (source_asked, wanted) = (source.clone(), *digest);
+        let transfers = Arc::clone(&self.transfers);
         self.tasks.spawn(carry(async move {
-            mirror.fetch(lead, source_asked, wanted, asked).await;
+            transfers.fetch(lead, source_asked, wanted, asked).await;
         }));
         let started = fill.started().await.map_err(MirrorError::from);
         if let Err(MirrorError::NotStored { .. }) = started {
-            return self.bypass(source, digest, answer_by).await;
+            return self.passthrough.answer(source, digest, answer_by).await;
         }
         let total = started.inspect_err(|error| {
             self.negative.note(source, What::Blob(*digest), error);
@@ -146,7 +182,7 @@ impl Inner {
     }
 
     async fn filling(
-        self: &Arc<Self>,
+        &self,
         fill: Fill<MirrorError>,
         source: &Source,
         digest: &Digest,
@@ -165,24 +201,11 @@ impl Inner {
             fill,
             asked,
             size_is_known,
-            asker: self.asker(source, digest),
+            asker: self.passthrough.asker(source, digest),
         })
     }
 
-    fn asker(self: &Arc<Self>, source: &Source, digest: &Digest) -> Asker {
-        Asker {
-            mirror: Arc::clone(self),
-            source: source.clone(),
-            digest: *digest,
-            behalf: OnBehalf::current(),
-        }
-    }
-
-    async fn blob_head(
-        self: &Arc<Self>,
-        source: &Source,
-        digest: &Digest,
-    ) -> Result<BlobHead, MirrorError> {
+    async fn head(&self, source: &Source, digest: &Digest) -> Result<BlobHead, MirrorError> {
         if let Some(size) = self.store.find(digest).await {
             self.links
                 .ensure_linked(source, digest, ChildKind::Blob)
@@ -221,7 +244,7 @@ impl Inner {
     }
 
     async fn stored_blob(
-        self: &Arc<Self>,
+        &self,
         source: &Source,
         digest: &Digest,
     ) -> Result<Option<BlobAnswer>, MirrorError> {
@@ -239,15 +262,6 @@ impl Inner {
             let link = Link::of(ChildKind::Blob, Some(size));
             self.store.record_links(source, vec![(*digest, link)]).await;
         }
-        Ok(Some(self.answer_stored(blob, source)))
-    }
-
-    pub(super) fn answer_stored(self: &Arc<Self>, blob: Blob, source: &Source) -> BlobAnswer {
-        let asker = self.asker(source, blob.digest());
-        BlobAnswer {
-            total: Some(blob.size()),
-            outcome: Outcome::Hit,
-            content: Content::Stored(blob, asker),
-        }
+        Ok(Some(self.passthrough.answer_stored(blob, source)))
     }
 }

@@ -14,27 +14,40 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::answer::{BlobAnswer, Content};
-use super::shares::Slot;
+use super::answer::{Asker, BlobAnswer, Content};
+use super::core::{Core, Tasks, Upstreams};
+use super::links::Links;
+use super::shares::{Shares, Slot, Stays};
 use super::transfer::{Budget, retry_after};
-use super::{Inner, MirrorError, Source};
+use super::{MirrorError, Source};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Hasher};
-use crate::store::{HELD_BACK_BYTES, Handed};
+use crate::store::{Blob, HELD_BACK_BYTES, Handed, Store};
 use crate::telemetry::{Kind, Limit, Outcome};
 use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, OnBehalf, Work};
 
 /// Passes at the same time. Each is a connection to upstream of its own and up to some hundred KiB in
 /// memory: a fleet that pulls through a full disk must not become a flood.
-pub(super) const PASSES_MAX: usize = 128;
+const PASSES_MAX: usize = 128;
 
 /// Pieces of a pass that wait for its client.
 const CHUNKS_WAITING_MAX: usize = 4;
 
+/// Gives blobs past the store.
+#[derive(Debug)]
+pub(super) struct Passthrough {
+    upstreams: Upstreams,
+    store: Store,
+    tasks: Tasks,
+    links: Arc<Links>,
+    /// Places for passes.
+    places: Arc<Shares>,
+}
+
 /// A blob that is about to be passed through.
 #[derive(Clone, Debug)]
 pub(super) struct Passage {
-    mirror: Arc<Inner>,
+    passthrough: Arc<Passthrough>,
     source: Source,
     digest: Digest,
     total: Option<u64>,
@@ -54,10 +67,40 @@ pub(super) struct Pass {
 /// Bytes, the clean end, or why there is none.
 type Message = Result<Option<Bytes>, MirrorError>;
 
-impl Inner {
+impl Passthrough {
+    pub(super) fn new(core: &Core, links: &Arc<Links>) -> Self {
+        Self {
+            upstreams: core.upstreams.clone(),
+            store: core.store.clone(),
+            tasks: core.tasks.clone(),
+            links: Arc::clone(links),
+            places: Shares::new(Limit::Passes, PASSES_MAX, Stays::Sent),
+        }
+    }
+
+    /// A stored blob, which goes on past the store where that cannot give it to the end.
+    pub(super) fn answer_stored(self: &Arc<Self>, blob: Blob, source: &Source) -> BlobAnswer {
+        let asker = self.asker(source, blob.digest());
+        BlobAnswer {
+            total: Some(blob.size()),
+            outcome: Outcome::Hit,
+            content: Content::Stored(blob, asker),
+        }
+    }
+
+    /// For whom a blob is read in this request.
+    pub(super) fn asker(self: &Arc<Self>, source: &Source, digest: &Digest) -> Asker {
+        Asker {
+            passthrough: Arc::clone(self),
+            source: source.clone(),
+            digest: *digest,
+            behalf: OnBehalf::current(),
+        }
+    }
+
     /// A blob past the store. Whether upstream gives it is known with the first bytes; the client can
     /// be told so until `answer_by`.
-    pub(super) async fn bypass(
+    pub(super) async fn answer(
         self: &Arc<Self>,
         source: &Source,
         digest: &Digest,
@@ -73,7 +116,7 @@ impl Inner {
             total,
             outcome: Outcome::Bypass,
             content: Content::Passing(Passage {
-                mirror: Arc::clone(self),
+                passthrough: Arc::clone(self),
                 source: source.clone(),
                 digest: *digest,
                 total,
@@ -94,7 +137,7 @@ impl Inner {
     ) -> Result<Pass, MirrorError> {
         let (behalf, slot) = self.permit_pass(&source, behalf)?;
         let passage = Passage {
-            mirror: Arc::clone(self),
+            passthrough: Arc::clone(self),
             source,
             digest,
             total: handed.total,
@@ -112,7 +155,7 @@ impl Inner {
         behalf: OnBehalf,
     ) -> Result<(OnBehalf, Arc<Slot>), MirrorError> {
         let work = Work::of(&behalf);
-        let slot = self.passes.take(&source.upstream, behalf.client(), &work)?;
+        let slot = self.places.take(&source.upstream, behalf.client(), &work)?;
         Ok((behalf.as_part_of(work), Arc::new(slot)))
     }
 }
@@ -131,7 +174,7 @@ impl Passage {
 
     fn begin(self, handed: Handed) -> Pass {
         let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
-        let tasks = self.mirror.tasks.clone();
+        let tasks = self.passthrough.tasks.clone();
         let answer_by = self.answer_by;
         let end = handed.end.or(self.total);
         let whole = handed.start == 0 && end == self.total;
@@ -217,7 +260,7 @@ impl From<MirrorError> for Failure {
 impl Carrier {
     async fn run(mut self, handed: Handed) {
         let sender = self.sender.clone();
-        let stop = self.passage.mirror.tasks.stopping().clone();
+        let stop = self.passage.passthrough.tasks.stopping().clone();
         let given_up = self.passage.slot.given_up().clone();
         let ended = tokio::select! {
             biased;
@@ -236,8 +279,8 @@ impl Carrier {
             let hashed = handed.hash(check).await;
             self.check = Some(hashed.map_err(|error| MirrorError::Store(error.to_string()))?);
         }
-        let mirror = Arc::clone(&self.passage.mirror);
-        let upstream = mirror.upstreams.of(&self.passage.source)?;
+        let passthrough = Arc::clone(&self.passage.passthrough);
+        let upstream = passthrough.upstreams.of(&self.passage.source)?;
         let mut budget = Budget::new(upstream.retry_delay());
         while self.end.is_none_or(|end| self.position < end) {
             let before = self.position;
@@ -260,8 +303,8 @@ impl Carrier {
 
     /// One request, from where the pass is.
     async fn once(&mut self) -> Result<(), Failure> {
-        let mirror = Arc::clone(&self.passage.mirror);
-        let upstream = mirror.upstreams.of(&self.passage.source)?;
+        let passthrough = Arc::clone(&self.passage.passthrough);
+        let upstream = passthrough.upstreams.of(&self.passage.source)?;
         let digest = self.passage.digest;
         let endpoints = upstream.endpoints_for(&digest);
         let total = self.passage.total;
@@ -307,12 +350,12 @@ impl Carrier {
     /// The next client shall be told another size, or none.
     async fn other_size(&self, why: String) -> MirrorError {
         let Passage {
-            mirror,
+            passthrough,
             source,
             digest,
             ..
         } = &self.passage;
-        mirror.store.forget_size(source, digest).await;
+        passthrough.store.forget_size(source, digest).await;
         let digest = *digest;
         MirrorError::WrongContent { digest, why }
     }
@@ -391,7 +434,7 @@ impl Carrier {
     /// All is there: if it is right, the client gets the end.
     async fn finish(&mut self) -> Result<(), MirrorError> {
         let Passage {
-            mirror,
+            passthrough,
             source,
             digest,
             ..
@@ -405,7 +448,7 @@ impl Carrier {
                 );
                 // Of several nobody can tell who was wrong.
                 if let Giver::One(endpoint) = self.giver {
-                    mirror.upstreams.of(source)?.distrust(endpoint, digest);
+                    passthrough.upstreams.of(source)?.distrust(endpoint, digest);
                 }
                 return Err(MirrorError::WrongContent {
                     digest: *digest,

@@ -9,15 +9,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
+use tokio::sync::Semaphore;
 
-use super::flight::{Lead, Seat};
-use super::inspect::PinEvent;
-use super::local::Manifest;
+use super::core::{Core, Upstreams};
+use super::flight::{Fills, Lead, Seat};
+use super::inspect::{PinEvent, PinEvents, Pins, Removal};
+use super::local::{LocalManifests, Manifest};
 use super::manifest_fetch::links;
-use super::{Inner, Mirror, MirrorError, Source};
+use super::tag::Tags;
+use super::{Mirror, MirrorError, Source};
+use crate::clock::Clock;
 use crate::oci::manifest::{ChildKind, inspect};
 use crate::oci::{AcceptClass, Digest, ImageName, Reference, Repository, UpstreamName};
-use crate::store::{Link, Origin, Partial, StoreError, TagRecord};
+use crate::store::{Link, Origin, Partial, Store, StoreError, TagRecord};
 
 /// Blobs that are brought at the same time: one client brings one after the other.
 pub const IMPORTS_MAX: usize = 4;
@@ -104,7 +108,7 @@ pub enum ImportError {
 impl Mirror {
     /// The size of a blob or manifest that need not be brought.
     pub async fn import_has(&self, digest: &Digest) -> Option<u64> {
-        self.inner.store.find(digest).await
+        self.inner.operator.imports.size_of(digest).await
     }
 
     /// Takes a blob of `size` bytes.
@@ -117,17 +121,108 @@ impl Mirror {
         size: u64,
         body: impl Stream<Item = Result<Bytes, String>> + Send + Unpin,
     ) -> Result<Imported, ImportError> {
-        let inner = &self.inner;
-        let _permit = inner
-            .importing
-            .try_acquire()
-            .map_err(|_| ImportError::Busy)?;
+        self.inner.operator.imports.blob(digest, size, body).await
+    }
+
+    /// Takes a manifest.
+    ///
+    /// # Errors
+    /// [`ImportError`].
+    pub async fn import_manifest(
+        &self,
+        digest: &Digest,
+        content_type: Option<&str>,
+        bytes: Bytes,
+    ) -> Result<Imported, ImportError> {
+        self.inner
+            .operator
+            .imports
+            .manifest(digest, content_type, bytes)
+            .await
+    }
+
+    /// Gives an image its name: from now on it can be pulled. All of it must be there, but for manifests that an
+    /// index names, of which one will do. An operator's removal that is under way is waited for: it does not know
+    /// yet that the image needs what it is about to remove, and the image lacks what it has removed. With `pin` it is
+    /// pinned as well, as by [`Mirror::pin_image`].
+    ///
+    /// # Errors
+    /// [`ImportError`]; what the name meant before it means on, but for [`ImportError::NotPinned`].
+    pub async fn import_image(
+        &self,
+        name: &ImageName,
+        digest: &Digest,
+        pin: bool,
+    ) -> Result<ImportedImage, ImportError> {
+        self.inner.operator.imports.image(name, digest, pin).await
+    }
+}
+
+/// Takes what an operator brings.
+#[derive(Debug)]
+pub(super) struct Imports {
+    upstreams: Upstreams,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    fills: Arc<Fills>,
+    local: Arc<LocalManifests>,
+    tags: Arc<Tags>,
+    pins: Arc<Pins>,
+    events: Arc<PinEvents>,
+    removal: Arc<Removal>,
+    /// A permit for each upload.
+    uploads: Semaphore,
+}
+
+/// What an image consists of, as far as it is there.
+#[derive(Default)]
+struct Walk {
+    root: Option<Arc<Manifest>>,
+    image: ImportedImage,
+    links: Vec<(Digest, Link)>,
+    missing: Vec<Digest>,
+}
+
+impl Imports {
+    pub(super) fn new(
+        core: &Core,
+        fills: &Arc<Fills>,
+        local: &Arc<LocalManifests>,
+        tags: &Arc<Tags>,
+        pins: &Arc<Pins>,
+        removal: &Arc<Removal>,
+    ) -> Self {
+        Self {
+            upstreams: core.upstreams.clone(),
+            store: core.store.clone(),
+            clock: Arc::clone(&core.clock),
+            fills: Arc::clone(fills),
+            local: Arc::clone(local),
+            tags: Arc::clone(tags),
+            pins: Arc::clone(pins),
+            events: pins.events(),
+            removal: Arc::clone(removal),
+            uploads: Semaphore::new(IMPORTS_MAX),
+        }
+    }
+
+    async fn size_of(&self, digest: &Digest) -> Option<u64> {
+        self.store.find(digest).await
+    }
+
+    async fn blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        body: impl Stream<Item = Result<Bytes, String>> + Send + Unpin,
+    ) -> Result<Imported, ImportError> {
+        let _permit = self.uploads.try_acquire().map_err(|_| ImportError::Busy)?;
         let nobody = nobodys().ok_or(ImportError::Busy)?;
         // A lost index may not know it yet; from here on it does.
-        inner.store.find(digest).await;
+        self.store.find(digest).await;
         for _ in 0..ATTEMPTS_MAX {
-            let stored = || inner.store.contains(digest).is_some();
-            let seat = inner.fills.seat(digest, &nobody, stored);
+            let stored = || self.store.contains(digest).is_some();
+            let seat = self.fills.seat(digest, &nobody, stored);
             match seat.map_err(|_| ImportError::Busy)? {
                 Seat::Stored => return Ok(Imported::There),
                 // Upstream may be faster, or dead: then it is our turn.
@@ -136,24 +231,20 @@ impl Mirror {
                     let _reader = fill.reader(None);
                     drop(fill.over().await);
                     // It may be some moments until its seat is free.
-                    if inner.store.contains(digest).is_some() {
+                    if self.store.contains(digest).is_some() {
                         return Ok(Imported::There);
                     }
                 }
                 Seat::Lead(lead, _waits) => {
                     lead.work.needs_no_turn();
-                    return inner.receive(lead, digest, size, body).await;
+                    return self.receive(lead, digest, size, body).await;
                 }
             }
         }
         Err(ImportError::Busy)
     }
 
-    /// Takes a manifest.
-    ///
-    /// # Errors
-    /// [`ImportError`].
-    pub async fn import_manifest(
+    async fn manifest(
         &self,
         digest: &Digest,
         content_type: Option<&str>,
@@ -174,8 +265,8 @@ impl Mirror {
                 "a signed schema 1 manifest cannot be imported".to_owned(),
             ));
         }
-        let was_there = self.inner.store.find(digest).await.is_some();
-        let put = self.inner.store.put(digest, &inspection.media_type, bytes);
+        let was_there = self.store.find(digest).await.is_some();
+        let put = self.store.put(digest, &inspection.media_type, bytes);
         put.await?;
         Ok(if was_there {
             Imported::There
@@ -184,26 +275,18 @@ impl Mirror {
         })
     }
 
-    /// Gives an image its name: from now on it can be pulled. All of it must be there, but for manifests that an
-    /// index names, of which one will do. An operator's removal that is under way is waited for: it does not know
-    /// yet that the image needs what it is about to remove, and the image lacks what it has removed. With `pin` it is
-    /// pinned as well, as by [`Mirror::pin_image`].
-    ///
-    /// # Errors
-    /// [`ImportError`]; what the name meant before it means on, but for [`ImportError::NotPinned`].
-    pub async fn import_image(
+    async fn image(
         &self,
         name: &ImageName,
         digest: &Digest,
         pin: bool,
     ) -> Result<ImportedImage, ImportError> {
-        let inner = &self.inner;
-        if !inner.upstreams.contains(&name.upstream) {
+        if !self.upstreams.contains(&name.upstream) {
             return Err(ImportError::Upstream(name.upstream.clone()));
         }
         // Until the links and the tag are recorded: by them the next removal knows what is needed.
-        let _no_removal = inner.removing.lock().await;
-        let walk = inner.walk(digest).await?;
+        let _no_removal = self.removal.hold().await;
+        let walk = self.walk(digest).await?;
         let Some(root) = walk.root.filter(|_| walk.missing.is_empty()) else {
             return Err(ImportError::Incomplete(walk.missing));
         };
@@ -212,47 +295,36 @@ impl Mirror {
             repository: name.repository.clone(),
         };
         let named: Vec<Digest> = walk.links.iter().map(|(digest, _)| *digest).collect();
-        inner.store.expect(&named);
+        self.store.expect(&named);
         // What is there is the repository's by the operator's word; what is not is only named.
-        let brought = |(digest, link): (Digest, Link)| match inner.store.contains(&digest) {
+        let brought = |(digest, link): (Digest, Link)| match self.store.contains(&digest) {
             Some(_) => (digest, link.given()),
             None => (digest, link),
         };
         let links = walk.links.into_iter().map(brought).collect();
-        inner.store.record_links(&source, links).await;
+        self.store.record_links(&source, links).await;
         if let Reference::Tag(tag) = &name.reference {
             let record = TagRecord {
                 class: AcceptClass::ALL,
                 digest: *digest,
                 media_type: root.media_type.to_string(),
-                checked: inner.clock.now(),
+                checked: self.clock.now(),
                 origin: Origin::Import,
             };
-            inner.store.record_tag(&source, tag, record).await;
-            inner.tags.forget_failure(&source, tag);
-            inner.pin_events.notify(PinEvent::Tag(source, tag.clone()));
+            self.store.record_tag(&source, tag, record).await;
+            self.tags.forget_failure(&source, tag);
+            self.events.notify(PinEvent::Tag(source, tag.clone()));
         } else {
-            inner.pin_events.notify(PinEvent::Manifest(source, *digest));
+            self.events.notify(PinEvent::Manifest(source, *digest));
         }
         tracing::info!(image = %name, %digest, manifests = walk.image.manifests, blobs = walk.image.blobs, "an image was imported");
         if pin {
-            let pinned = inner.pins.pin(&name.to_string()).await;
+            let pinned = self.pins.pin(&name.to_string()).await;
             pinned.map_err(|error| ImportError::NotPinned(error.to_string()))?;
         }
         Ok(walk.image)
     }
-}
 
-/// What an image consists of, as far as it is there.
-#[derive(Default)]
-struct Walk {
-    root: Option<Arc<Manifest>>,
-    image: ImportedImage,
-    links: Vec<(Digest, Link)>,
-    missing: Vec<Digest>,
-}
-
-impl Inner {
     async fn receive(
         &self,
         lead: Lead,

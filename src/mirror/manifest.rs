@@ -54,7 +54,7 @@ impl Mirror {
         }
         // In a box: hits shall not carry the long way's future about.
         let found = in_time(self.inner.tags.by_reference(source, reference, &accept));
-        self.answer_manifest(Box::pin(found).await?)
+        self.inner.hits.answer(Box::pin(found).await?)
     }
 
     /// A manifest that is in memory and, by its tag, fresh: without waiting for anything.
@@ -65,22 +65,8 @@ impl Mirror {
         reference: &Reference,
         class: AcceptClass,
     ) -> Option<ManifestAnswer> {
-        let kept = self.inner.manifest_at_hand(source, reference, class)?;
-        self.answer_manifest(kept).ok()
-    }
-
-    fn answer_manifest(&self, kept: Kept) -> Result<ManifestAnswer, MirrorError> {
-        self.inner.expect_children(&kept.manifest);
-        Ok(ManifestAnswer {
-            digest: kept.manifest.digest,
-            media_type: Arc::clone(&kept.manifest.media_type),
-            bytes: self
-                .inner
-                .lent
-                .lend_to_client(kept.manifest.bytes.clone())?,
-            outcome: kept.outcome,
-            warnings: kept.warnings,
-        })
+        let kept = self.inner.hits.manifest(source, reference, class)?;
+        self.inner.hits.answer(kept).ok()
     }
 }
 

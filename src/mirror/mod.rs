@@ -1,16 +1,22 @@
 //! The decisions of a mirror: hit or miss, fresh or stale, who joins which fill.
 //!
+//! [`Mirror`] is a façade of components. Each owns its state, keeps the handles of [`core`] that it uses, and is given
+//! the components that it builds on: docs/design.md has them in their order.
+//!
 //! | file | what |
 //! | --- | --- |
-//! | `blob` | blobs: stored, joined, or fetched by a fill |
+//! | `core` | handles that components are made of |
 //! | `at_hand` | hits that wait for nothing |
+//! | `blob` | blobs: stored, joined, or fetched by a fill |
 //! | `bypass` | blobs that cannot be stored: straight from upstream to the client |
 //! | `transfer` | the fetcher: from an upstream's answer into a fill |
-//! | `manifest` | manifests by digest |
+//! | `manifest`, `manifest_fetch`, `local` | manifests by digest; fetched; in memory and on disk |
+//! | `links` | what a repository is known to have |
 //! | `tag` | manifests by tag |
 //! | `policy` | what is done about which tag (pure) |
 //! | `freshness` | whether a tag may be served (pure) |
 //! | `negative` | what upstream said a moment ago that there is not |
+//! | `not_stored` | telling that something cannot be stored |
 //! | `lists` | tag lists, the catalog |
 //! | `seen_lists` | lists that were seen, for while upstream cannot answer |
 //! | `referrers` | what refers to a digest: by the API, or by a tag |
@@ -19,7 +25,7 @@
 //! | `repair` | what is damaged, fetched again |
 //! | `import` | images that an operator brings |
 //! | `inspect/` | what an operator sees and removes |
-//! | `flight`, `flights` | one transfer, or question, for all who ask at once |
+//! | `flight`, `flights` | one transfer, or request, for all who ask at once |
 //! | `shares` | who may have how many of these |
 //!
 //! Work that goes upstream runs on the mirror's own tasks: the client who
@@ -54,20 +60,20 @@ mod tag;
 mod transfer;
 mod verify;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::Semaphore;
 
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
-use bypass::PASSES_MAX;
+use at_hand::Hits;
+use blob::Blobs;
+use bypass::Passthrough;
 use core::{Core, Tasks, Upstreams};
 pub use error::MirrorError;
-use flight::Fills;
+use import::Imports;
 pub use import::{IMPORTS_MAX, ImportError, Imported, ImportedImage};
-use inspect::{Contents, Images, Overview, PinEvents, Pins, UsageSurvey};
+use inspect::{Contents, Garbage, Images, Overview, Pins, Removal, UsageSurvey};
 use lent::Lent;
 use links::Links;
 use lists::Lists;
@@ -78,25 +84,23 @@ use negative::Negative;
 use not_stored::NotStored;
 pub use parts::PartReaders;
 pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
-use shares::{Shares, Stays};
+use repair::Repairs;
 use tag::Tags;
 pub use transfer::FillOnRange;
+use transfer::Transfers;
+use verify::Audit;
 pub use verify::{
     Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
 };
 
 use crate::clock::Clock;
+use crate::oci::Directory;
 pub use crate::oci::directory::Source;
-use crate::oci::{Directory, UpstreamName};
 use crate::store::Store;
 pub use crate::store::Windows;
-use crate::telemetry::{Limit, Metrics};
+use crate::telemetry::Metrics;
 pub use crate::upstream::{ClientId, FetchError, OnBehalf};
 use crate::upstream::{Pseudonym, Upstream};
-
-/// Fills from one upstream that go on although nobody reads them any more: slow ones of one are not in the way of
-/// another's.
-const FILLS_UNATTENDED_MAX: usize = 32;
 
 /// A request is answered or refused within this time: steps that wait for upstream one after the
 /// other, each within its own limit, must not add up past containerd's 30 s (containerd,
@@ -140,59 +144,37 @@ pub struct Parts {
     pub metrics: Metrics,
 }
 
+/// The components that answer clients, and what an operator asks for.
 #[derive(Debug)]
 struct Inner {
-    config: Arc<Config>,
-    fill_on_range: FillOnRange,
     directory: Directory,
-    upstreams: Upstreams,
-    store: Store,
-    clock: Arc<dyn Clock>,
-    metrics: Metrics,
-    fills: Arc<Fills>,
-    links: Arc<Links>,
-    manifests: Arc<Manifests>,
-    tags: Arc<Tags>,
-    lists: Arc<Lists>,
-    local: Arc<LocalManifests>,
-    /// What answers hold that clients have not read.
-    lent: Lent,
-    negative: Arc<Negative>,
-    unattended: HashMap<UpstreamName, Arc<Shares>>,
-    passes: Arc<Shares>,
-    not_stored: Arc<NotStored>,
-    /// A permit for the one run of `verify`.
-    verifying: Arc<Semaphore>,
-    /// A permit for each upload of an import.
-    importing: Arc<Semaphore>,
-    tasks: Tasks,
     pseudonym: Pseudonym,
-    pin_events: Arc<PinEvents>,
-    pins: Arc<Pins>,
-    contents: Contents,
+    store: Store,
+    tasks: Tasks,
+    hits: Hits,
+    tags: Arc<Tags>,
+    blobs: Blobs,
+    lists: Arc<Lists>,
+    operator: Operator,
+}
+
+/// The components that answer an operator.
+#[derive(Debug)]
+struct Operator {
     images: Images,
     overview: Overview,
     usage: Arc<UsageSurvey>,
-    /// Held while an operator removes something.
-    removing: tokio::sync::Mutex<()>,
+    pins: Arc<Pins>,
+    removal: Arc<Removal>,
+    garbage: Garbage,
+    imports: Imports,
+    repairs: Arc<Repairs>,
+    audit: Arc<Audit>,
 }
 
-impl Mirror {
-    /// Puts a mirror together.
-    #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        let names = parts
-            .upstreams
-            .iter()
-            .map(|upstream| upstream.name().clone());
-        let unattended = names
-            .map(|name| {
-                (
-                    name,
-                    Shares::new(Limit::Transfers, FILLS_UNATTENDED_MAX, Stays::Nothing),
-                )
-            })
-            .collect();
+impl Inner {
+    /// Makes the components, each of those that it needs.
+    fn new(parts: Parts) -> Self {
         let core = Core {
             config: Arc::new(parts.config),
             upstreams: Upstreams::new(parts.upstreams),
@@ -201,14 +183,13 @@ impl Mirror {
             metrics: parts.metrics,
             tasks: Tasks::new(),
         };
-        let local = Arc::new(LocalManifests::new(&core.store));
-        let fills = Arc::default();
-        let contents = Contents::new(&core.store, &local);
-        let pins = Pins::new(&core, &contents);
-        let usage = Arc::new(UsageSurvey::new(&core));
         let lent = Lent::default();
+        let fills = Arc::default();
+        let local = Arc::new(LocalManifests::new(&core.store));
         let negative = Arc::new(Negative::new(&core.config, &core.clock));
         let not_stored = Arc::new(NotStored::new(&core.store, &core.clock));
+        let contents = Contents::new(&core.store, &local);
+        let pins = Arc::new(Pins::new(&core, &contents));
         let fetcher = ManifestFetcher::new(&core, &local, &negative, &not_stored, pins.events());
         let fetcher = Arc::new(fetcher);
         let links = Arc::new(Links::new(&core, &local, &negative, &fetcher));
@@ -223,38 +204,44 @@ impl Mirror {
             pins.events(),
         );
         let tags = Arc::new(tags);
+        let transfers = Transfers::new(&core, parts.fill_on_range, &fills, &not_stored);
+        let transfers = Arc::new(transfers);
+        let passthrough = Arc::new(Passthrough::new(&core, &links));
+        let usage = Arc::new(UsageSurvey::new(&core));
+        let removal = Arc::new(Removal::new(&core.store, &local, &tags, &contents));
+        let repairs = Repairs::new(&core, &fills, &local, &manifests, &transfers);
+        let repairs = Arc::new(repairs);
+        let operator = Operator {
+            images: Images::new(&core, &contents, &fills),
+            overview: Overview::new(&core, &fills, &usage),
+            garbage: Garbage::new(&core, &contents, &removal),
+            imports: Imports::new(&core, &fills, &local, &tags, &pins, &removal),
+            audit: Arc::new(Audit::new(&core, &contents, &repairs)),
+            usage,
+            pins,
+            removal,
+            repairs,
+        };
         Self {
-            inner: Arc::new(Inner {
-                fill_on_range: parts.fill_on_range,
-                directory: parts.directory,
-                links,
-                manifests,
-                lists: Arc::new(Lists::new(&core, &negative, &tags, &lent)),
-                tags,
-                local,
-                lent,
-                negative,
-                unattended,
-                passes: Shares::new(Limit::Passes, PASSES_MAX, Stays::Sent),
-                not_stored,
-                verifying: Arc::new(Semaphore::new(1)),
-                importing: Arc::new(Semaphore::new(IMPORTS_MAX)),
-                pseudonym: Pseudonym::random(),
-                pin_events: pins.events(),
-                pins: Arc::new(pins),
-                images: Images::new(&core, &contents, &fills),
-                overview: Overview::new(&core, &fills, &usage),
-                contents,
-                fills,
-                usage,
-                removing: tokio::sync::Mutex::default(),
-                config: core.config,
-                upstreams: core.upstreams,
-                store: core.store,
-                clock: core.clock,
-                metrics: core.metrics,
-                tasks: core.tasks,
-            }),
+            directory: parts.directory,
+            pseudonym: Pseudonym::random(),
+            hits: Hits::new(&core, &local, &passthrough, &lent),
+            blobs: Blobs::new(&core, &negative, &links, &fills, &transfers, &passthrough),
+            lists: Arc::new(Lists::new(&core, &negative, &tags, &lent)),
+            tags,
+            operator,
+            store: core.store,
+            tasks: core.tasks,
+        }
+    }
+}
+
+impl Mirror {
+    /// Puts a mirror together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            inner: Arc::new(Inner::new(parts)),
         }
     }
 
@@ -285,7 +272,7 @@ impl Mirror {
     /// Whether clients are served, and how well: `/readyz`. Waits for nothing.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        self.inner.overview.readiness()
+        self.inner.operator.overview.readiness()
     }
 
     /// Ends the mirror's own tasks; fills under way are left so that a later

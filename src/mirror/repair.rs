@@ -5,8 +5,12 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::flight::Seat;
-use super::{Inner, Mirror, MirrorError, Source};
+use super::core::{Core, Tasks, Upstreams};
+use super::flight::{Fills, Seat};
+use super::local::LocalManifests;
+use super::manifest::Manifests;
+use super::transfer::Transfers;
+use super::{Mirror, MirrorError, Source};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
 use crate::store::{Link, Store};
@@ -27,13 +31,43 @@ impl Mirror {
     pub async fn scrub(self, store: Store, period: std::time::Duration, stop: CancellationToken) {
         let (found, damaged) = mpsc::channel(BATCH_MAX);
         let scrubbing = store.scrub(period, found, stop.clone());
-        let repairing = stop.run_until_cancelled(self.inner.repair_all(damaged));
+        let repairing = stop.run_until_cancelled(self.inner.operator.repairs.repair_all(damaged));
         tokio::join!(scrubbing, repairing);
     }
 }
 
-impl Inner {
-    async fn repair_all(self: &Arc<Self>, mut damaged: mpsc::Receiver<Digest>) {
+/// Fetches again what is damaged.
+#[derive(Debug)]
+pub(super) struct Repairs {
+    upstreams: Upstreams,
+    store: Store,
+    tasks: Tasks,
+    fills: Arc<Fills>,
+    local: Arc<LocalManifests>,
+    manifests: Arc<Manifests>,
+    transfers: Arc<Transfers>,
+}
+
+impl Repairs {
+    pub(super) fn new(
+        core: &Core,
+        fills: &Arc<Fills>,
+        local: &Arc<LocalManifests>,
+        manifests: &Arc<Manifests>,
+        transfers: &Arc<Transfers>,
+    ) -> Self {
+        Self {
+            upstreams: core.upstreams.clone(),
+            store: core.store.clone(),
+            tasks: core.tasks.clone(),
+            fills: Arc::clone(fills),
+            local: Arc::clone(local),
+            manifests: Arc::clone(manifests),
+            transfers: Arc::clone(transfers),
+        }
+    }
+
+    async fn repair_all(&self, mut damaged: mpsc::Receiver<Digest>) {
         let mut batch = Vec::new();
         while damaged.recv_many(&mut batch, BATCH_MAX).await > 0 {
             let mut sources = self.store.sources_of(&batch, SOURCES_MAX).await;
@@ -54,11 +88,7 @@ impl Inner {
     ///
     /// # Errors
     /// What the last one that was asked said, on one line.
-    pub(super) async fn repair(
-        self: &Arc<Self>,
-        digest: &Digest,
-        sources: &[Source],
-    ) -> Result<(), String> {
+    pub(super) async fn repair(&self, digest: &Digest, sources: &[Source]) -> Result<(), String> {
         let mut why = "no repository of a configured upstream is known to have it".to_owned();
         let known = |source: &&Source| self.upstreams.contains(&source.upstream);
         for source in sources.iter().filter(known) {
@@ -76,11 +106,7 @@ impl Inner {
         Err(why)
     }
 
-    async fn repair_manifest(
-        self: &Arc<Self>,
-        source: &Source,
-        digest: &Digest,
-    ) -> Result<(), MirrorError> {
+    async fn repair_manifest(&self, source: &Source, digest: &Digest) -> Result<(), MirrorError> {
         // What is in memory was checked when it came there.
         match self.local.peek(digest) {
             Some(manifest) => {
@@ -96,11 +122,7 @@ impl Inner {
         self.is_stored(digest)
     }
 
-    async fn repair_blob(
-        self: &Arc<Self>,
-        source: &Source,
-        digest: &Digest,
-    ) -> Result<(), MirrorError> {
+    async fn repair_blob(&self, source: &Source, digest: &Digest) -> Result<(), MirrorError> {
         for _ in 0..ATTEMPTS_MAX {
             let stored = || self.store.contains(digest).is_some();
             match self.fills.seat(digest, source, stored)? {
@@ -121,10 +143,10 @@ impl Inner {
                     let fill = lead.fill.clone();
                     // Somebody waits for it, though not for its bytes.
                     let _reader = fill.reader(None);
-                    let (mirror, source, digest_asked) =
-                        (Arc::clone(self), source.clone(), *digest);
+                    let transfers = Arc::clone(&self.transfers);
+                    let (source, digest_asked) = (source.clone(), *digest);
                     self.tasks.spawn(async move {
-                        mirror.fetch(lead, source, digest_asked, None).await;
+                        transfers.fetch(lead, source, digest_asked, None).await;
                     });
                     fill.over().await?;
                     return self.is_stored(digest);

@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::inspect::LEVELS_MAX;
-use super::repair::SOURCES_MAX;
-use super::{Inner, Mirror, Source};
+use super::core::{Core, Tasks};
+use super::inspect::{Contents, LEVELS_MAX};
+use super::repair::{Repairs, SOURCES_MAX};
+use super::{Mirror, Source};
 use crate::oci::manifest::{Child, ChildKind};
 use crate::oci::{Digest, ImageName};
-use crate::store::{Checked, LookedAt, Pace, SurveyError};
+use crate::store::{Checked, LookedAt, Pace, Store, SurveyError};
 
 /// Images that one run looks at: what fits into a request's head.
 pub const VERIFY_IMAGES_MAX: usize = 1000;
@@ -124,11 +125,42 @@ impl Mirror {
         images: Vec<ImageName>,
         repair: bool,
     ) -> Result<mpsc::Receiver<VerifyEvent>, VerifyBusy> {
-        let permit = Arc::clone(&self.inner.verifying);
+        self.inner.operator.audit.begin(images, repair)
+    }
+}
+
+/// Looks at what is stored: one run at a time.
+#[derive(Debug)]
+pub(super) struct Audit {
+    store: Store,
+    tasks: Tasks,
+    contents: Contents,
+    repairs: Arc<Repairs>,
+    /// A permit for the one run.
+    running: Arc<Semaphore>,
+}
+
+impl Audit {
+    pub(super) fn new(core: &Core, contents: &Contents, repairs: &Arc<Repairs>) -> Self {
+        Self {
+            store: core.store.clone(),
+            tasks: core.tasks.clone(),
+            contents: contents.clone(),
+            repairs: Arc::clone(repairs),
+            running: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        images: Vec<ImageName>,
+        repair: bool,
+    ) -> Result<mpsc::Receiver<VerifyEvent>, VerifyBusy> {
+        let permit = Arc::clone(&self.running);
         let permit = permit.try_acquire_owned().map_err(|_| VerifyBusy)?;
         let (events, receiver) = mpsc::channel(EVENTS_AHEAD);
         let mut run = Run {
-            inner: Arc::clone(&self.inner),
+            audit: Arc::clone(self),
             repair,
             events: events.clone(),
             begin: Instant::now(),
@@ -138,8 +170,8 @@ impl Mirror {
             summary: VerifySummary::default(),
             _permit: permit,
         };
-        let stop = self.inner.tasks.stopping().clone();
-        self.inner.tasks.spawn(async move {
+        let stop = self.tasks.stopping().clone();
+        self.tasks.spawn(async move {
             let work = async {
                 run.look_through().await?;
                 if images.is_empty() {
@@ -166,7 +198,7 @@ impl Mirror {
 
 /// One run.
 struct Run {
-    inner: Arc<Inner>,
+    audit: Arc<Audit>,
     repair: bool,
     events: mpsc::Sender<VerifyEvent>,
     begin: Instant,
@@ -200,18 +232,18 @@ impl Run {
     /// Has all files looked through first, if the start is not through with them: what the index does not know
     /// yet is verified too, wherever it stands in the order.
     async fn look_through(&self) -> Result<(), String> {
-        let store = self.inner.store.clone();
+        let store = self.audit.store.clone();
         let looked = tokio::task::spawn_blocking(move || store.scan_all()).await;
         looked.map_err(|error| format!("the files were not looked through: {error}"))
     }
 
     async fn everything(&mut self) -> Result<(), String> {
-        let (blobs, bytes) = self.inner.store.totals();
+        let (blobs, bytes) = self.audit.store.totals();
         self.progress.of_blobs = blobs;
         self.progress.of_bytes = bytes;
         let mut after = None;
         loop {
-            let page = self.inner.store.stored_after(after, PAGE).await;
+            let page = self.audit.store.stored_after(after, PAGE).await;
             let page = page.map_err(|error: SurveyError| error.to_string())?;
             let Some(last) = page.last() else {
                 return Ok(());
@@ -222,9 +254,9 @@ impl Run {
                 let Some(trouble) = self.look_at(&digest).await else {
                     continue;
                 };
-                let sources = self.inner.store.sources_of(&[digest], SOURCES_MAX).await;
+                let sources = self.audit.store.sources_of(&[digest], SOURCES_MAX).await;
                 let sources = sources.into_values().next().unwrap_or_default();
-                let images = self.inner.contents.users(&digest, &sources).await;
+                let images = self.audit.contents.users(&digest, &sources).await;
                 self.found(trouble, digest, images, &sources).await;
             }
         }
@@ -240,7 +272,7 @@ impl Run {
                 upstream: name.upstream.clone(),
                 repository: name.repository.clone(),
             };
-            let roots = self.inner.contents.roots(&source, &name.reference).await;
+            let roots = self.audit.contents.roots(&source, &name.reference).await;
             if roots.is_empty() {
                 self.unknown(name).await;
             }
@@ -261,7 +293,7 @@ impl Run {
             };
             self.progress.of_blobs += 1;
             self.manifest(&needed, name).await;
-            for child in self.inner.contents.children(&needed.digest).await {
+            for child in self.audit.contents.children(&needed.digest).await {
                 let wanted = match child.kind {
                     ChildKind::Manifest => needed.depth < LEVELS_MAX,
                     ChildKind::Blob => !child.foreign,
@@ -296,7 +328,7 @@ impl Run {
 
     /// Looks at something that an image needs.
     async fn needed(&mut self, digest: &Digest, name: &ImageName, required: bool) {
-        let found = if self.inner.store.contains(digest).is_some() {
+        let found = if self.audit.store.contains(digest).is_some() {
             self.look_at(digest).await
         } else if required {
             self.progress.blobs += 1;
@@ -322,11 +354,11 @@ impl Run {
     /// Hashes something, and says what is wrong with it.
     async fn look_at(&mut self, digest: &Digest) -> Option<Trouble> {
         let (checked, looked_at) = {
-            let (bytes, inner) = (&self.bytes, &self.inner);
+            let (bytes, store) = (&self.bytes, &self.audit.store);
             let read = |more| {
                 bytes.fetch_add(more, Ordering::Relaxed);
             };
-            let check = inner.store.check(digest, Pace::Full, &read);
+            let check = store.check(digest, Pace::Full, &read);
             tokio::pin!(check);
             loop {
                 tokio::select! {
@@ -382,13 +414,13 @@ impl Run {
             unrepaired: None,
         };
         if self.repair {
-            if self.inner.store.contains(&digest).is_some() {
-                let store = &self.inner.store;
+            if self.audit.store.contains(&digest).is_some() {
+                let store = &self.audit.store;
                 store
                     .damaged(&digest, &finding.why, trouble.looked_at)
                     .await;
             }
-            let repaired = self.inner.repair(&digest, sources).await;
+            let repaired = self.audit.repairs.repair(&digest, sources).await;
             finding.repaired = Some(repaired.is_ok());
             finding.unrepaired = repaired.err();
         }

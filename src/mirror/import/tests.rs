@@ -111,7 +111,7 @@ async fn a_name_is_given_before_an_operators_removal_or_after_it_and_then_what_w
     let bench = Bench::new();
     bench.bring_all().await;
     let (name, root) = (Bench::name(), bench.manifest.0);
-    let removing = bench.mirror.inner.removing.lock().await;
+    let removing = bench.mirror.inner.operator.removal.hold().await;
     let mut naming = pin!(bench.mirror.import_image(&name, &root, false));
     // All that it could wait for besides comes off the disk.
     let waited = tokio::time::timeout(Duration::from_millis(200), &mut naming).await;
@@ -144,7 +144,16 @@ async fn a_name_is_given_before_an_operators_removal_or_after_it_and_then_what_w
         .await
         .unwrap();
     assert_eq!((image.manifests, image.blobs), (1, 3));
-    assert!(bench.mirror.inner.removing.lock().now_or_never().is_some());
+    assert!(
+        bench
+            .mirror
+            .inner
+            .operator
+            .removal
+            .hold()
+            .now_or_never()
+            .is_some()
+    );
 }
 
 #[tokio::test]
@@ -152,7 +161,17 @@ async fn a_manifest_that_is_in_memory_only_is_missed() {
     let bench = Bench::new();
     bench.bring_all().await;
     let root = bench.manifest.0;
-    assert!(bench.mirror.inner.local.read(&root).await.is_some());
+    assert!(
+        bench
+            .mirror
+            .inner
+            .operator
+            .imports
+            .local
+            .read(&root)
+            .await
+            .is_some()
+    );
     bench.store.remove(&root).await;
     let named = bench
         .mirror

@@ -1,18 +1,20 @@
 //! Collecting what nothing refers to: blobs that no manifest names, records of what is gone.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::InspectError;
-use super::remove::Removed;
+use super::remove::{Removal, Removed};
 use super::usage::{PASS_BLOBS_MAX, key};
-use super::{Kept, Source};
-use crate::mirror::{Inner, Mirror, Ttl};
+use super::{Contents, InspectError, Kept, Source};
+use crate::clock::Clock;
+use crate::mirror::core::Core;
+use crate::mirror::{Config, Mirror, Ttl};
 use crate::oci::manifest::{MANIFEST_BYTES_MAX, inspect};
 use crate::oci::{Digest, Tag};
-use crate::store::LinkEntry;
+use crate::store::{LinkEntry, Store};
 
 /// What was used so recently is left alone: a pull under way may have fetched it before its manifest, or
 /// have had its manifest evicted.
@@ -42,10 +44,6 @@ pub struct Collected {
     pub kept: Kept,
 }
 
-/// How long a question waits for the look through all files: that of most stores takes less than a second.
-const SCAN_LOOKS_MAX: u32 = 100;
-const SCAN_LOOK_EACH: Duration = Duration::from_millis(50);
-
 impl Mirror {
     /// Removes what no known manifest refers to, and stale records. With `dry_run` it is only said what
     /// would go.
@@ -53,40 +51,43 @@ impl Mirror {
     /// # Errors
     /// [`InspectError::Conflict`]: what is needed cannot be told now.
     pub async fn collect_garbage(&self, dry_run: bool) -> Result<Collected, InspectError> {
-        let inner = &self.inner;
-        let _one_at_a_time = inner.removing.lock().await;
-        inner.store.settle_index().await;
-        inner.know_all().await?;
+        self.inner.operator.garbage.collect(dry_run).await
+    }
+}
+
+/// Collects what nothing refers to.
+#[derive(Debug)]
+pub(in crate::mirror) struct Garbage {
+    config: Arc<Config>,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    contents: Contents,
+    removal: Arc<Removal>,
+}
+
+impl Garbage {
+    pub(in crate::mirror) fn new(core: &Core, contents: &Contents, removal: &Arc<Removal>) -> Self {
+        Self {
+            config: Arc::clone(&core.config),
+            store: core.store.clone(),
+            clock: Arc::clone(&core.clock),
+            contents: contents.clone(),
+            removal: Arc::clone(removal),
+        }
+    }
+
+    async fn collect(&self, dry_run: bool) -> Result<Collected, InspectError> {
+        let _one_at_a_time = self.removal.hold().await;
+        self.store.settle_index().await;
+        self.removal.know_all().await?;
         let mut collected = Collected {
             dry_run,
             ..Collected::default()
         };
-        inner.collect_blobs(&mut collected).await?;
-        inner.must_know_all().await?;
-        inner.collect_records(&mut collected).await;
+        self.collect_blobs(&mut collected).await?;
+        self.removal.must_know_all().await?;
+        self.collect_records(&mut collected).await;
         Ok(collected)
-    }
-}
-
-impl Inner {
-    /// Waits for the look through all files, which a start begins with, and refuses if that takes long.
-    pub(super) async fn know_all(&self) -> Result<(), InspectError> {
-        for _ in 0..SCAN_LOOKS_MAX {
-            if self.store.knows_all().await {
-                break;
-            }
-            tokio::time::sleep(SCAN_LOOK_EACH).await;
-        }
-        self.must_know_all().await
-    }
-
-    /// Refuses to remove anything while the index does not say all.
-    pub(super) async fn must_know_all(&self) -> Result<(), InspectError> {
-        if self.store.knows_all().await {
-            return Ok(());
-        }
-        let why = "the index cannot be read, or the files are still being looked through after the start: what is needed cannot be told now; try again later";
-        Err(InspectError::Conflict(why.to_owned()))
     }
 
     async fn collect_blobs(&self, collected: &mut Collected) -> Result<(), InspectError> {
@@ -124,8 +125,8 @@ impl Inner {
                 dry_run: collected.dry_run,
                 ..Removed::default()
             };
-            self.must_know_all().await?;
-            self.remove_blobs(&blobs, &mut removed).await;
+            self.removal.must_know_all().await?;
+            self.removal.remove_blobs(&blobs, &mut removed).await;
             collected.removed_blobs += removed.removed_blobs;
             collected.freed_bytes += removed.freed_bytes;
             collected.kept.open_blobs += removed.kept.open_blobs;
@@ -143,7 +144,7 @@ impl Inner {
             let manifests = self.store.manifest_page(after.as_ref()).await;
             let Some(last) = manifests.last() else {
                 // It may be the end because it cannot be read on.
-                return self.must_know_all().await;
+                return self.removal.must_know_all().await;
             };
             after = Some(*last);
             for digest in manifests {

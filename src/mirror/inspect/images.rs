@@ -91,7 +91,7 @@ impl Mirror {
         after: Option<&str>,
         limit: Option<usize>,
     ) -> Result<ImagePage, InspectError> {
-        self.inner.images.page(filter, after, limit).await
+        self.inner.operator.images.page(filter, after, limit).await
     }
 }
 

@@ -32,6 +32,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 pub use collect::Collected;
+pub(super) use collect::Garbage;
 use contents::{Closure, PARTS_MAX, Seen};
 pub(super) use contents::{Contents, LEVELS_MAX};
 pub use document::ConfigFacts;
@@ -40,6 +41,7 @@ pub use images::{ImageEntry, ImagePage, PlatformState};
 pub use names::{Filter, NameError};
 pub use pins::PinEntry;
 pub(super) use pins::{PinEvent, PinEvents, Pins};
+pub(super) use remove::Removal;
 pub use remove::{Kept, Removed};
 pub(super) use status::Overview;
 pub use status::{CacheStatus, EndpointStatus, FillStatus, Status, Traffic, UpstreamStatus};

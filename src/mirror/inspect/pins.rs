@@ -102,7 +102,7 @@ impl Mirror {
     /// # Errors
     /// [`InspectError`].
     pub async fn pin_image(&self, name: &str) -> Result<PinEntry, InspectError> {
-        self.inner.pins.pin(name).await
+        self.inner.operator.pins.pin(name).await
     }
 
     /// Undoes that.
@@ -111,18 +111,18 @@ impl Mirror {
     /// [`InspectError::NotFound`]: it is not pinned.
     /// [`InspectError::Conflict`]: a rule of the configuration pins it.
     pub fn unpin_image(&self, name: &str) -> Result<PinEntry, InspectError> {
-        self.inner.pins.unpin(name)
+        self.inner.operator.pins.unpin(name)
     }
 
     /// The pinned images, sorted by name.
     pub async fn pins(&self) -> Vec<PinEntry> {
-        self.inner.pins.list().await
+        self.inner.operator.pins.list().await
     }
 
     /// From now on the rules of the configuration are followed: what is there already is pinned in the
     /// background, and what comes as it comes. Once for each mirror.
     pub fn watch_pins(&self) {
-        self.inner.pins.watch();
+        self.inner.operator.pins.watch();
     }
 }
 

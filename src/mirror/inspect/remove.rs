@@ -1,19 +1,28 @@
 //! Removing images by hand: a tag or digest is forgotten, and what no other image has goes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::MutexGuard;
 
-use super::{InspectError, full_name, names};
-use crate::mirror::{Inner, Mirror, Source};
+use super::{Contents, InspectError, full_name, names};
+use crate::mirror::local::LocalManifests;
+use crate::mirror::tag::Tags;
+use crate::mirror::{Mirror, Source};
 use crate::oci::{Digest, Reference, Tag};
-use crate::store::{LinkEntry, Removal};
+use crate::store::{self, LinkEntry, Store};
 
 /// Blobs of a repository that are looked for in the others at a time: some 20 MB.
 const BATCH_MAX: usize = 100_000;
 
 /// Blobs removed before that is written to the index: a part of what may wait there.
 const SAVED_EVERY: usize = 10_000;
+
+/// How long a question waits for the look through all files: that of most stores takes less than a second.
+const SCAN_LOOKS_MAX: u32 = 100;
+const SCAN_LOOK_EACH: Duration = Duration::from_millis(50);
 
 /// What came of removing an image, or would.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,29 +78,66 @@ impl Mirror {
         all: bool,
         dry_run: bool,
     ) -> Result<Removed, InspectError> {
+        let removal = &self.inner.operator.removal;
+        removal.remove(name, all, dry_run).await
+    }
+}
+
+/// Removes images by hand, one operator at a time.
+#[derive(Debug)]
+pub(in crate::mirror) struct Removal {
+    store: Store,
+    local: Arc<LocalManifests>,
+    tags: Arc<Tags>,
+    contents: Contents,
+    /// Held while an operator removes something.
+    lock: tokio::sync::Mutex<()>,
+}
+
+impl Removal {
+    pub(in crate::mirror) fn new(
+        store: &Store,
+        local: &Arc<LocalManifests>,
+        tags: &Arc<Tags>,
+        contents: &Contents,
+    ) -> Self {
+        Self {
+            store: store.clone(),
+            local: Arc::clone(local),
+            tags: Arc::clone(tags),
+            contents: contents.clone(),
+            lock: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Waits for a removal that is under way; none begins as long as this is held.
+    pub(in crate::mirror) async fn hold(&self) -> MutexGuard<'_, ()> {
+        self.lock.lock().await
+    }
+
+    async fn remove(&self, name: &str, all: bool, dry_run: bool) -> Result<Removed, InspectError> {
         let (source, reference) = names::parse_image(name)?;
-        let inner = &self.inner;
-        let _one_at_a_time = inner.removing.lock().await;
-        inner.store.settle_index().await;
-        inner.know_all().await?;
+        let _one_at_a_time = self.hold().await;
+        self.store.settle_index().await;
+        self.know_all().await?;
         if all {
-            return inner.remove_repository(&source, dry_run).await;
+            return self.remove_repository(&source, dry_run).await;
         }
         let image = full_name(&source, &reference);
-        if inner.store.pin_of(&source, &reference).is_some() {
+        if self.store.pin_of(&source, &reference).is_some() {
             return Err(InspectError::Conflict(format!(
                 "{image} is pinned; unpin it first"
             )));
         }
-        let roots = inner.contents.roots(&source, &reference).await;
+        let roots = self.contents.roots(&source, &reference).await;
         if roots.is_empty() {
             return Err(nothing_to_remove(name, &image));
         }
         let tags = match &reference {
             Reference::Tag(tag) => vec![tag.clone()],
-            Reference::Digest(digest) => inner.tags_naming(&source, digest).await,
+            Reference::Digest(digest) => self.tags_naming(&source, digest).await,
         };
-        let own: BTreeSet<Digest> = inner
+        let own: BTreeSet<Digest> = self
             .contents
             .closure(&roots)
             .await
@@ -99,19 +145,18 @@ impl Mirror {
             .into_keys()
             .collect();
         let mut exclusive = own.clone();
-        inner
-            .keep_other_images(&source, &own, &tags, &mut exclusive)
+        self.keep_other_images(&source, &own, &tags, &mut exclusive)
             .await;
         let links: Vec<Digest> = exclusive.iter().copied().collect();
-        inner.keep_other_repositories(&source, &mut exclusive).await;
-        inner.must_know_all().await?;
+        self.keep_other_repositories(&source, &mut exclusive).await;
+        self.must_know_all().await?;
         let mut removed = Removed {
             image,
             dry_run,
             forgotten_tags: tags.iter().map(ToString::to_string).collect(),
             ..Removed::default()
         };
-        for (_, size) in inner
+        for (_, size) in self
             .store
             .stored(&own.difference(&exclusive).copied().collect::<Vec<_>>())
         {
@@ -120,24 +165,42 @@ impl Mirror {
         }
         if !dry_run {
             for tag in &tags {
-                inner.forget_name(&source, tag).await;
+                self.forget_name(&source, tag).await;
             }
         }
-        inner.remove_blobs(&exclusive, &mut removed).await;
+        self.remove_blobs(&exclusive, &mut removed).await;
         if !dry_run {
             // What stays for being read or pinned is still the repository's.
             let gone: Vec<Digest> = links
                 .into_iter()
-                .filter(|digest| inner.store.held(digest).is_none_or(|held| !held.pinned))
+                .filter(|digest| self.store.held(digest).is_none_or(|held| !held.pinned))
                 .collect();
-            inner.store.forget_links(&source, gone).await;
-            inner.store.forget_if_empty(&source).await;
+            self.store.forget_links(&source, gone).await;
+            self.store.forget_if_empty(&source).await;
         }
         Ok(removed)
     }
-}
 
-impl Inner {
+    /// Waits for the look through all files, which a start begins with, and refuses if that takes long.
+    pub(super) async fn know_all(&self) -> Result<(), InspectError> {
+        for _ in 0..SCAN_LOOKS_MAX {
+            if self.store.knows_all().await {
+                break;
+            }
+            tokio::time::sleep(SCAN_LOOK_EACH).await;
+        }
+        self.must_know_all().await
+    }
+
+    /// Refuses to remove anything while the index does not say all.
+    pub(super) async fn must_know_all(&self) -> Result<(), InspectError> {
+        if self.store.knows_all().await {
+            return Ok(());
+        }
+        let why = "the index cannot be read, or the files are still being looked through after the start: what is needed cannot be told now; try again later";
+        Err(InspectError::Conflict(why.to_owned()))
+    }
+
     /// Forgets what a tag names, here and in what is remembered of its failures.
     async fn forget_name(&self, source: &Source, tag: &Tag) {
         self.store.drop_tag(source, tag).await;
@@ -227,10 +290,10 @@ impl Inner {
                 self.store.remove(digest).await
             };
             match removal {
-                Removal::Absent => {}
-                Removal::Open => removed.kept.open_blobs += 1,
-                Removal::Pinned => removed.kept.pinned_blobs += 1,
-                Removal::Removed(size) => {
+                store::Removal::Absent => {}
+                store::Removal::Open => removed.kept.open_blobs += 1,
+                store::Removal::Pinned => removed.kept.pinned_blobs += 1,
+                store::Removal::Removed(size) => {
                     removed.removed_blobs += 1;
                     removed.freed_bytes += size;
                 }

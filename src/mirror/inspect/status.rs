@@ -154,7 +154,7 @@ impl Mirror {
     /// # Errors
     /// [`InspectError`]: the operating system does not answer.
     pub async fn status(&self, running: bool) -> Result<Status, InspectError> {
-        self.inner.overview.status(running).await
+        self.inner.operator.overview.status(running).await
     }
 }
 

@@ -114,7 +114,7 @@ impl Mirror {
     /// # Errors
     /// [`InspectError`].
     pub async fn inspect_image(&self, name: &str) -> Result<Inspected, InspectError> {
-        self.inner.images.inspect(name).await
+        self.inner.operator.images.inspect(name).await
     }
 }
 

@@ -160,7 +160,7 @@ struct Tally {
 impl Mirror {
     /// Who takes how much: of one upstream or all, at most `limit` repositories.
     pub async fn usage(&self, upstream: Option<&UpstreamName>, limit: usize) -> Usage {
-        self.inner.usage.of(upstream, limit).await
+        self.inner.operator.usage.of(upstream, limit).await
     }
 }
 

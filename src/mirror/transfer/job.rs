@@ -13,9 +13,9 @@ use super::lazy::{FillOnRange, First, Parts};
 use super::plan::{Piece, Pieces, Plan};
 use super::scout::scouts;
 use super::trust::{Again, Trust};
-use super::wrong_content;
+use super::{Transfers, wrong_content};
 use crate::mirror::shares::Slot;
-use crate::mirror::{Inner, MirrorError, Source};
+use crate::mirror::{MirrorError, Source};
 use crate::oci::Digest;
 use crate::store::{Coverage, Partial, VerifyError};
 use crate::telemetry::{Kind, Limit};
@@ -40,7 +40,7 @@ const NEAR_BYTES: u64 = 512 * 1024;
 
 /// One fill's work.
 pub(super) struct Job<'a> {
-    pub(super) mirror: &'a Inner,
+    pub(super) transfers: &'a Transfers,
     pub(super) upstream: &'a Upstream,
     pub(super) source: &'a Source,
     pub(super) digest: Digest,
@@ -110,7 +110,7 @@ impl From<MirrorError> for Failure {
 
 impl<'a> Job<'a> {
     pub(super) fn new(
-        mirror: &'a Inner,
+        transfers: &'a Transfers,
         upstream: &'a Upstream,
         source: &'a Source,
         digest: Digest,
@@ -118,7 +118,7 @@ impl<'a> Job<'a> {
         first: First,
     ) -> Self {
         Self {
-            mirror,
+            transfers,
             upstream,
             source,
             digest,
@@ -136,7 +136,7 @@ impl<'a> Job<'a> {
                 short_end: None,
                 plain: Vec::new(),
                 announced_by: None,
-                over: mirror.tasks.stopping().child_token(),
+                over: transfers.tasks.stopping().child_token(),
                 unattended: None,
             }),
             given_up: CancellationToken::new(),
@@ -328,7 +328,7 @@ impl<'a> Job<'a> {
 
     /// What to ask for first, of a blob of unknown size, for a reader of this range; `None`: all of it.
     fn first_piece(&self, range: Range<u64>) -> Option<Range<u64>> {
-        let all = matches!(self.mirror.fill_on_range, FillOnRange::Always);
+        let all = matches!(self.transfers.fill_on_range, FillOnRange::Always);
         if all && range.start == 0 {
             return None;
         }
@@ -499,7 +499,7 @@ impl<'a> Job<'a> {
         {
             let mut state = self.state();
             state.only = Some(again.only);
-            state.over = self.mirror.tasks.stopping().child_token();
+            state.over = self.transfers.tasks.stopping().child_token();
             state.budget = Budget::new(self.upstream.retry_delay());
             state.plain.retain(|id| *id != again.only);
             if again.plainly {
@@ -523,8 +523,8 @@ impl<'a> Job<'a> {
 
     /// A fill goes on without readers, but only so many of them, and not when another upstream's was faster.
     pub(super) fn attend(&self, partial: &Partial<MirrorError>) -> Result<(), MirrorError> {
-        if self.mirror.store.contains(&self.digest).is_some()
-            && (self.mirror.fills).give_up(partial.key(), || partial.is_left_alone())
+        if self.transfers.store.contains(&self.digest).is_some()
+            && (self.transfers.fills).give_up(partial.key(), || partial.is_left_alone())
         {
             return Err(MirrorError::Busy("it is stored, and nobody waits for it"));
         }
@@ -541,7 +541,7 @@ impl<'a> Job<'a> {
                 let behalf = OnBehalf::current();
                 let work = behalf.work().cloned().unwrap_or_else(|| Work::of(&behalf));
                 let upstream = &self.source.upstream;
-                let shares = self.mirror.unattended.get(upstream).ok_or_else(busy)?;
+                let shares = self.transfers.unattended.get(upstream).ok_or_else(busy)?;
                 let slot = shares.take(upstream, behalf.client(), &work);
                 state.unattended = Some(slot.map_err(|_| busy())?);
                 Ok(())

@@ -73,7 +73,7 @@ impl Job<'_> {
         // Nobody can be sure of a part of an endpoint's bytes, or have it at all.
         let must = chosen || self.in_doubt() || !self.may_ask_for_ranges();
         must || partial.whole_is_wanted()
-            || match self.mirror.fill_on_range {
+            || match self.transfers.fill_on_range {
                 FillOnRange::Always => true,
                 FillOnRange::Never => false,
                 FillOnRange::Over(percent) => {
@@ -156,7 +156,7 @@ impl Job<'_> {
             if partial.readers() > 0 {
                 read_at = Instant::now();
             } else if read_at.elapsed() >= LINGER
-                && (self.mirror.fills).give_up(partial.key(), || partial.is_left_alone())
+                && (self.transfers.fills).give_up(partial.key(), || partial.is_left_alone())
             {
                 return Ok(Parts::LeftOff);
             }

@@ -24,22 +24,65 @@ mod plan;
 mod scout;
 mod trust;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::flight::Lead;
-use super::{Inner, MirrorError, Source};
+use super::core::{Core, Tasks, Upstreams};
+use super::flight::{Fills, Lead};
+use super::not_stored::NotStored;
+use super::shares::{Shares, Stays};
+use super::{MirrorError, Source};
 use crate::oci::manifest::ChildKind;
-use crate::oci::{ByteRange, Digest};
-use crate::store::{Link, Partial, Verified, VerifyError};
+use crate::oci::{ByteRange, Digest, UpstreamName};
+use crate::store::{Link, Partial, Store, Verified, VerifyError};
+use crate::telemetry::{Limit, Metrics};
 use crate::upstream::OnBehalf;
 pub(super) use budget::{Budget, retry_after};
 use job::{Fetched, Job};
 pub use lazy::FillOnRange;
 use lazy::First;
 
-impl Inner {
+/// Fills from one upstream that go on although nobody reads them any more: slow ones of one are not in the way of
+/// another's.
+const FILLS_UNATTENDED_MAX: usize = 32;
+
+/// Fetches blobs into their fills.
+#[derive(Debug)]
+pub(super) struct Transfers {
+    fill_on_range: FillOnRange,
+    upstreams: Upstreams,
+    store: Store,
+    metrics: Metrics,
+    tasks: Tasks,
+    fills: Arc<Fills>,
+    not_stored: Arc<NotStored>,
+    /// Places for fills that nobody reads, of each upstream.
+    unattended: HashMap<UpstreamName, Arc<Shares>>,
+}
+
+impl Transfers {
+    pub(super) fn new(
+        core: &Core,
+        fill_on_range: FillOnRange,
+        fills: &Arc<Fills>,
+        not_stored: &Arc<NotStored>,
+    ) -> Self {
+        let places = || Shares::new(Limit::Transfers, FILLS_UNATTENDED_MAX, Stays::Nothing);
+        let names = core.upstreams.iter().map(|(name, _)| name.clone());
+        Self {
+            fill_on_range,
+            upstreams: core.upstreams.clone(),
+            store: core.store.clone(),
+            metrics: core.metrics.clone(),
+            tasks: core.tasks.clone(),
+            fills: Arc::clone(fills),
+            not_stored: Arc::clone(not_stored),
+            unattended: names.map(|name| (name, places())).collect(),
+        }
+    }
+
     /// Fetches a blob into its fill, whoever still reads it. What is asked for first comes first.
     pub(super) async fn fetch(
         self: Arc<Self>,
