@@ -1,9 +1,7 @@
-//! What is known about the files and cannot be read from them: a small
-//! key-value store (redb) behind an overlay of unwritten changes.
+//! What is known about the files and cannot be read from them: redb behind an overlay of unwritten changes.
 //!
-//! Losing it costs requests to upstream, never bytes: blobs are found again by
-//! their names, media types by looking into them, links and tags by asking.
-//! So nobody waits for a write. Changes are visible at once in the overlay and
+//! Losing it costs requests to upstream, never bytes: blobs are found again by their names, media types by looking
+//! into them, links and tags by asking. So nobody waits for a write. Changes are visible at once in the overlay and
 //! are written together, twice a second.
 //!
 //! redb gives up a file for good when an operation on it fails. It is opened again then, at growing
