@@ -409,12 +409,12 @@ impl Store {
         if !never {
             let victims = self.ledger().free(short, short);
             if !victims.is_empty() {
-                self.evict(&files, &victims);
+                self.evict(files, &victims);
                 return Ok(());
             }
             let short = short.saturating_sub(self.discard_spare());
             let victims = self.ledger().free(short, short);
-            self.evict(&files, &victims);
+            self.evict(files, &victims);
             if short == 0 || !victims.is_empty() {
                 return Ok(());
             }
