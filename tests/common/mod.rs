@@ -17,6 +17,7 @@ pub mod fake_registry;
 pub mod fake_script;
 pub mod http2;
 pub mod images;
+pub mod layer;
 pub mod mirror;
 pub mod parts;
 pub mod world;
@@ -26,6 +27,7 @@ pub use fake_log::{Kind, Record};
 pub use fake_registry::FakeRegistry;
 pub use fake_script::{Asked, Auth, Fault, Gate, LinkForm, Rule};
 pub use images::{Blob, Dialect, Image, Manifest};
+pub use layer::Layer;
 pub use mirror::{Mirror, MirrorBuilder, Samples};
 pub use world::World;
 

@@ -1,12 +1,10 @@
 //! Clients that pull lazily: ranges of blobs that are not there yet.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::common::client::Streaming;
-use crate::common::images::{self, Blob};
-use crate::common::{
-    Asked, Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule, within,
-};
+use crate::common::{Asked, FakeRegistry, Fault, Kind, Layer, Mirror, MirrorBuilder, Rule, within};
 use roadstead::carry::{self, ExportJob, ImportJob};
 use roadstead::mirror::FillOnRange;
 use roadstead::oci::ImageName;
@@ -18,13 +16,6 @@ use tokio::task::JoinSet;
 
 const MIB: usize = 1 << 20;
 const SIZE: usize = 12 * MIB;
-
-struct World {
-    registry: FakeRegistry,
-    mirror: Mirror,
-    blob: Blob,
-    path: String,
-}
 
 /// The defaults: a blob of this size comes on one connection.
 fn one(upstream: &mut upstream::Config) {
@@ -40,7 +31,7 @@ fn several(upstream: &mut upstream::Config) {
     };
 }
 
-async fn world(change: fn(&mut upstream::Config), known: bool) -> World {
+async fn world(change: fn(&mut upstream::Config), known: bool) -> Layer {
     world_with(change, known, FillOnRange::Always).await
 }
 
@@ -48,31 +39,22 @@ async fn world_with(
     change: fn(&mut upstream::Config),
     known: bool,
     fill_on_range: FillOnRange,
-) -> World {
-    let image = images::image(43, &[SIZE], Dialect::Oci);
-    let registry = FakeRegistry::start().await;
-    registry.put_image("team/app", Some("v1"), &image);
-    let mirror = MirrorBuilder::new()
-        .upstream("docker.io", &registry, change)
-        .with(|config| config.fill_on_range = fill_on_range)
-        .start()
-        .await;
-    if known {
-        let manifest = mirror.get("/v2/team/app/manifests/v1").await;
-        manifest.assert_bytes(200, &image.manifest.bytes);
-        registry.reset();
-    }
-    let blob = image.layers[0].clone();
-    let path = format!("/v2/team/app/blobs/{}", blob.digest);
-    World {
-        registry,
-        mirror,
-        blob,
-        path,
-    }
+) -> Layer {
+    let build = |registry: &FakeRegistry| {
+        MirrorBuilder::new()
+            .upstream("docker.io", registry, change)
+            .with(|config| config.fill_on_range = fill_on_range)
+    };
+    Layer::new(43, SIZE, build).await.known(known).await
 }
 
-impl World {
+impl Layer {
+    /// The ranges of an answer to a request for several, whose bytes must be those of the layer.
+    async fn ranges(&self, header: &str) -> Vec<Range<usize>> {
+        let answer = self.mirror.get_with(&self.path, &[("range", header)]).await;
+        crate::common::parts::of(&answer, &self.blob.bytes)
+    }
+
     async fn range(&self, from: usize, to: usize) {
         let range = format!("bytes={from}-{}", to - 1);
         let answer = self.mirror.get_with(&self.path, &[("range", &range)]).await;
@@ -82,10 +64,6 @@ impl World {
             format!("bytes {from}-{}/{SIZE}", to - 1)
         );
         answer.assert_bytes(206, &self.blob.bytes[from..to]);
-    }
-
-    fn sent(&self) -> usize {
-        usize::try_from(self.registry.counters().sent(&self.blob.digest)).unwrap()
     }
 
     async fn whole(&self) {
@@ -131,28 +109,14 @@ async fn several_ranges_of_a_cold_blob() {
     let wanted: usize = expected.iter().map(ExactSizeIterator::len).sum();
     for known in [true, false] {
         let world = world_with(one, known, FillOnRange::Never).await;
-        let answer = world
-            .mirror
-            .get_with(&world.path, &[("range", &header)])
-            .await;
-        assert_eq!(
-            crate::common::parts::of(&answer, &world.blob.bytes),
-            expected
-        );
+        assert_eq!(world.ranges(&header).await, expected);
         let sent = world.sent();
         assert!(
             sent <= wanted + 64 * 1024,
             "{sent} bytes for {wanted}; known: {known}"
         );
         // Once more, of what is there now.
-        let answer = world
-            .mirror
-            .get_with(&world.path, &[("range", &header)])
-            .await;
-        assert_eq!(
-            crate::common::parts::of(&answer, &world.blob.bytes),
-            expected
-        );
+        assert_eq!(world.ranges(&header).await, expected);
         assert_eq!(world.sent(), sent);
     }
     // The default: the rest comes behind it, and nobody waits for that.
@@ -161,14 +125,7 @@ async fn several_ranges_of_a_cold_blob() {
         let rest = Rule::gets(Kind::Blob).asking(Asked::MoreThan(MIB));
         let gate = Arc::new(Semaphore::new(0));
         world.registry.fault(rest, Fault::Wait(Arc::clone(&gate)));
-        let answer = world
-            .mirror
-            .get_with(&world.path, &[("range", &header)])
-            .await;
-        assert_eq!(
-            crate::common::parts::of(&answer, &world.blob.bytes),
-            expected
-        );
+        assert_eq!(world.ranges(&header).await, expected);
         gate.add_permits(1);
         world.whole().await;
     }
@@ -427,7 +384,7 @@ async fn parts_come_in_spite_of_faults() {
     world.mirror.wait_for_fills().await;
 }
 
-impl World {
+impl Layer {
     /// A client that asks for most of the blob, and does not go on reading.
     async fn held_open(&self) -> Streaming {
         let range = format!("bytes=0-{}", 11 * MIB);

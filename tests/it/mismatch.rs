@@ -1,40 +1,23 @@
 //! What upstream must not be able to do: make a client end cleanly with wrong
 //! bytes, or leave wrong bytes behind.
 
-use crate::common::images::{self, Blob};
-use crate::common::{Dialect, FakeRegistry, Fault, Kind, Mirror, Rule};
+use crate::common::images;
+use crate::common::{Dialect, Fault, Kind, Layer, MirrorBuilder, Rule};
 
 const SIZE: usize = 400_000;
 /// The last 64 KiB are held back until the digest has been checked.
 const TAIL: usize = 64 * 1024;
 
-struct World {
-    registry: FakeRegistry,
-    mirror: Mirror,
-    blob: Blob,
-    path: String,
-}
-
 /// A cold blob; `announced`: its manifest has been pulled, so its size is known beforehand.
-async fn world(announced: bool) -> World {
-    let registry = FakeRegistry::start().await;
-    let image = images::image(21, &[SIZE], Dialect::Oci);
-    registry.put_image("team/app", Some("v1"), &image);
-    let mirror = Mirror::of(&registry).await;
+async fn world(announced: bool) -> Layer {
+    let layer = Layer::new(21, SIZE, MirrorBuilder::of).await;
     if announced {
-        assert_eq!(mirror.get("/v2/team/app/manifests/v1").await.status, 200);
+        layer.announce().await;
     }
-    let blob = image.layers[0].clone();
-    let path = format!("/v2/team/app/blobs/{}", blob.digest);
-    World {
-        registry,
-        mirror,
-        blob,
-        path,
-    }
+    layer
 }
 
-impl World {
+impl Layer {
     /// One faulty fetch, then everything is well again.
     async fn survives(&self, what: &str, fault: Fault) {
         self.registry.fault(Rule::gets(Kind::Blob), fault);

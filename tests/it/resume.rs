@@ -2,19 +2,12 @@
 
 use std::time::Duration;
 
-use crate::common::images::{self, Blob};
-use crate::common::{Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule};
+use crate::common::images::Blob;
+use crate::common::{FakeRegistry, Fault, Kind, Layer, MirrorBuilder, Rule};
 use roadstead::upstream::{self, Parallel};
 
 const MIB: usize = 1 << 20;
 const SIZE: usize = 6 * MIB;
-
-struct World {
-    registry: FakeRegistry,
-    mirror: Mirror,
-    blob: Blob,
-    path: String,
-}
 
 /// Pieces of one MiB on three connections, and a short patience with silence.
 fn pieces(upstream: &mut upstream::Config) {
@@ -34,38 +27,17 @@ fn one_connection(upstream: &mut upstream::Config) {
 }
 
 /// A mirror; whether it has seen the manifest, and so knows the layer's size, is for the test to say.
-async fn world(change: fn(&mut upstream::Config), known: bool) -> World {
+async fn world(change: fn(&mut upstream::Config), known: bool) -> Layer {
     world_of(SIZE, change, known).await
 }
 
-async fn world_of(size: usize, change: fn(&mut upstream::Config), known: bool) -> World {
-    let image = images::image(37, &[size], Dialect::Oci);
-    let registry = FakeRegistry::start().await;
-    registry.put_image("team/app", Some("v1"), &image);
-    let mirror = MirrorBuilder::new()
-        .upstream("docker.io", &registry, change)
-        .start()
-        .await;
-    if known {
-        let manifest = mirror.get("/v2/team/app/manifests/v1").await;
-        manifest.assert_bytes(200, &image.manifest.bytes);
-        registry.reset();
-    }
-    let blob = image.layers[0].clone();
-    let path = format!("/v2/team/app/blobs/{}", blob.digest);
-    World {
-        registry,
-        mirror,
-        blob,
-        path,
-    }
+async fn world_of(size: usize, change: fn(&mut upstream::Config), known: bool) -> Layer {
+    let build =
+        |registry: &FakeRegistry| MirrorBuilder::new().upstream("docker.io", registry, change);
+    Layer::new(37, size, build).await.known(known).await
 }
 
-impl World {
-    fn sent(&self) -> usize {
-        usize::try_from(self.registry.counters().sent(&self.blob.digest)).unwrap()
-    }
-
+impl Layer {
     fn fault(&self, rule: Rule, fault: Fault) {
         self.registry.fault(rule.of(&self.blob.digest), fault);
     }

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::common::images::{self, Blob};
-use crate::common::{Dialect, Ending, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule};
+use crate::common::{
+    Dialect, Ending, FakeRegistry, Fault, Kind, Layer, Mirror, MirrorBuilder, Rule,
+};
 use roadstead::oci::UpstreamName;
 use roadstead::store::{Amount, Measure, Meter, Share, Space};
 
@@ -19,41 +21,25 @@ const BIG: usize = 5 * MIB;
 const TAIL: usize = 64 * 1024;
 const BYPASS: &str = "roadstead; fwd=bypass";
 
-struct World {
-    registry: FakeRegistry,
-    mirror: Mirror,
-    blob: Blob,
-    path: String,
-}
-
 /// A blob that is larger than the store; `announced`: its manifest has been pulled.
-async fn world(announced: bool) -> World {
+async fn world(announced: bool) -> Layer {
     world_with(announced, |_| {}).await
 }
 
-async fn world_with(announced: bool, change: impl FnOnce(&mut roadstead::config::Config)) -> World {
-    let registry = FakeRegistry::start().await;
-    let image = images::image(900, &[BIG], Dialect::Oci);
-    registry.put_image("team/app", Some("v1"), &image);
-    let mirror = MirrorBuilder::of(&registry)
-        .with(|config| config.cache.max_size = Amount::Bytes(SMALL_STORE.into()))
-        .with(change)
-        .start()
-        .await;
+async fn world_with(announced: bool, change: impl FnOnce(&mut roadstead::config::Config)) -> Layer {
+    let build = |registry: &FakeRegistry| {
+        MirrorBuilder::of(registry)
+            .with(|config| config.cache.max_size = Amount::Bytes(SMALL_STORE.into()))
+            .with(change)
+    };
+    let layer = Layer::new(900, BIG, build).await;
     if announced {
-        assert_eq!(mirror.get("/v2/team/app/manifests/v1").await.status, 200);
+        layer.announce().await;
     }
-    let blob = image.layers[0].clone();
-    let path = format!("/v2/team/app/blobs/{}", blob.digest);
-    World {
-        registry,
-        mirror,
-        blob,
-        path,
-    }
+    layer
 }
 
-impl World {
+impl Layer {
     fn gets(&self) -> usize {
         self.registry.counters().blob_gets(&self.blob.digest)
     }
@@ -290,7 +276,7 @@ async fn a_disk_that_others_fill_is_left_alone_and_used_again_when_there_is_spac
     assert_eq!(max.to_string(), (1_u64 << 29).to_string());
 }
 
-impl World {
+impl Layer {
     async fn nothing_is_kept_here(&self) {
         self.mirror.wait_for_fills().await;
         assert!(!self.mirror.blob_path(&self.blob.digest).exists());

@@ -190,23 +190,25 @@ async fn questions_that_are_reset_before_they_are_sent_are_dropped() {
     );
 }
 
-/// 525 GETs of different blobs filled the table of 512 transfers.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn six_hundred_blobs_of_a_slow_upstream_keep_nobody_else_from_theirs() {
+/// Asks a slow upstream for all of `paths` at once, over so many connections of one address, until `refused` of them
+/// have met `limit`. Others notice nothing; then the upstream answers. How many answers had which status.
+async fn flood(
+    connections: usize,
+    paths: &[String],
+    limit: &str,
+    refused: f64,
+) -> BTreeMap<u16, usize> {
     let (_slow, gate, well, mirror) = world().await;
-    let greedy = Connection::several(&mirror, GREEDY, 6).await;
-    let paths: Vec<_> = (0..600)
-        .map(|n| format!("/v2/slow.example/a/b/blobs/sha256:{n:064x}"))
-        .collect();
+    let greedy = Connection::several(&mirror, GREEDY, connections).await;
     let asked = paths
         .iter()
         .enumerate()
-        .map(|(n, path)| greedy[n % 6].get(path));
+        .map(|(n, path)| greedy[n % connections].get(path));
     let asked = async { join_all(asked).await };
     let others = async {
         mirror
             .wait_for_metrics("the greedy to be refused", |samples| {
-                samples.sum("roadstead_limited_total", &[("limit", "transfers")]) >= 80.0
+                samples.sum("roadstead_limited_total", &[("limit", limit)]) >= refused
             })
             .await;
         others_notice_nothing(&well, &mirror, 1, AT_ALL).await;
@@ -215,47 +217,33 @@ async fn six_hundred_blobs_of_a_slow_upstream_keep_nobody_else_from_theirs() {
     };
     let (answers, ()) = tokio::join!(asked, others);
     let counts = statuses(&answers);
-    let refused = counts.get(&429).copied().unwrap_or_default();
-    assert!(refused >= 88, "{counts:?}");
     assert!(
         counts
             .keys()
             .all(|status| matches!(status, 404 | 429 | 504)),
         "{counts:?}"
     );
+    counts
+}
+
+/// 525 GETs of different blobs filled the table of 512 transfers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn six_hundred_blobs_of_a_slow_upstream_keep_nobody_else_from_theirs() {
+    let paths: Vec<_> = (0..600)
+        .map(|n| format!("/v2/slow.example/a/b/blobs/sha256:{n:064x}"))
+        .collect();
+    let counts = flood(6, &paths, "transfers", 80.0).await;
+    let refused = counts.get(&429).copied().unwrap_or_default();
+    assert!(refused >= 88, "{counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_thousand_tags_of_a_slow_upstream_keep_nobody_else_from_theirs() {
-    let (_slow, gate, well, mirror) = world().await;
-    let greedy = Connection::several(&mirror, GREEDY, 36).await;
     let paths: Vec<_> = (0..4320)
         .map(|n| format!("/v2/slow.example/a/b/manifests/t{n}"))
         .collect();
-    let asked = paths
-        .iter()
-        .enumerate()
-        .map(|(n, path)| greedy[n % 36].get(path));
-    let asked = async { join_all(asked).await };
-    let others = async {
-        mirror
-            .wait_for_metrics("the greedy to be refused", |samples| {
-                samples.sum("roadstead_limited_total", &[("limit", "questions")]) >= 200.0
-            })
-            .await;
-        others_notice_nothing(&well, &mirror, 1, AT_ALL).await;
-        assert_eq!(greedy[0].get("/v2/").await.0, 200);
-        gate.add_permits(1);
-    };
-    let (answers, ()) = tokio::join!(asked, others);
-    let counts = statuses(&answers);
+    let counts = flood(36, &paths, "questions", 200.0).await;
     assert!(counts.contains_key(&429), "{counts:?}");
-    assert!(
-        counts
-            .keys()
-            .all(|status| matches!(status, 404 | 429 | 504)),
-        "{counts:?}"
-    );
 }
 
 /// Behind a load balancer or an address translation everybody has one address.

@@ -1,11 +1,13 @@
 //! The end of a process, asked for or forced: what runs is finished, what
 //! cannot start says why.
 
-use std::io::Read as _;
+use std::io::{BufReader, Read as _};
+use std::process::ChildStdout;
 use std::time::Duration;
 
+use crate::common::client::Streaming;
 use crate::common::images::{self, Blob};
-use crate::common::{Dialect, FakeRegistry, MirrorBuilder, within};
+use crate::common::{Client, Dialect, FakeRegistry, Gate, MirrorBuilder, within};
 use crate::process::Process;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tempfile::TempDir;
@@ -125,20 +127,59 @@ async fn signals_end_the_program_with_success() {
     }
 }
 
+/// The real program in the middle of a body: the registry has sent half of the blob, and a client has read 1000 bytes.
+struct HalfRead {
+    process: Process,
+    client: Client,
+    admin: Client,
+    blob: Blob,
+    gate: Gate,
+    reader: Streaming,
+    _registry: FakeRegistry,
+    _output: BufReader<ChildStdout>,
+}
+
+impl HalfRead {
+    async fn new(seed: u64) -> Self {
+        let registry = FakeRegistry::start().await;
+        let blob = Blob::noise(seed, MIB);
+        registry.put_blob("team/app", &blob);
+        let gate = registry.gate(&blob.digest);
+        gate.release(MIB / 2);
+        let mut process = Process::serve(&registry.url());
+        let (client, admin, output) = process.ready();
+        let mut reader = client
+            .open(&format!("/v2/team/app/blobs/{}", blob.digest), &[])
+            .await;
+        reader.exactly(1000).await;
+        Self {
+            process,
+            client,
+            admin,
+            blob,
+            gate,
+            reader,
+            _registry: registry,
+            _output: output,
+        }
+    }
+
+    /// The client gets the rest, and the program ends well: it takes nobody else.
+    async fn drains(mut self) -> Process {
+        refused(self.client.0).await;
+        self.gate.open();
+        let rest = &self.blob.bytes[1000..];
+        self.reader.assert_rest_equals(rest).await;
+        drop(self.reader);
+        assert_eq!(self.process.wait().code(), Some(0));
+        self.process
+    }
+}
+
 /// Each of these ended the process at once, in the middle of a body.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signals_that_mean_nothing_here_are_passed_over() {
-    let registry = FakeRegistry::start().await;
-    let blob = Blob::noise(106, MIB);
-    registry.put_blob("team/app", &blob);
-    let gate = registry.gate(&blob.digest);
-    gate.release(MIB / 2);
-    let mut process = Process::serve(&registry.url());
-    let (client, admin, _output) = process.ready();
-    let mut reader = client
-        .open(&format!("/v2/team/app/blobs/{}", blob.digest), &[])
-        .await;
-    reader.exactly(1000).await;
+    let half = HalfRead::new(106).await;
     for signal in [
         Signal::HUP,
         Signal::USR1,
@@ -151,21 +192,17 @@ async fn signals_that_mean_nothing_here_are_passed_over() {
         Signal::PIPE,
         Signal::XFSZ,
     ] {
-        process.signal(signal);
-        let answer = within("health", admin.get("/healthz")).await;
+        half.process.signal(signal);
+        let answer = within("health", half.admin.get("/healthz")).await;
         assert_eq!(answer.status, 200, "after {signal:?}");
     }
     let real_time = std::process::Command::new("kill")
-        .args(["-40", &process.child.id().to_string()])
+        .args(["-40", &half.process.child.id().to_string()])
         .status();
     assert!(real_time.unwrap().success());
-    assert_eq!(admin.get("/healthz").await.status, 200);
-    process.signal(Signal::QUIT);
-    refused(client.0).await;
-    gate.open();
-    reader.assert_rest_equals(&blob.bytes[1000..]).await;
-    drop(reader);
-    assert_eq!(process.wait().code(), Some(0));
+    assert_eq!(half.admin.get("/healthz").await.status, 200);
+    half.process.signal(Signal::QUIT);
+    let mut process = half.drains().await;
     let mut text = String::new();
     let mut errors = process.child.stderr.take().unwrap();
     errors.read_to_string(&mut text).unwrap();
@@ -177,20 +214,11 @@ async fn signals_that_mean_nothing_here_are_passed_over() {
 /// A second one cuts the drain short, and the power that fails drains, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_signals_that_mean_the_end_end_it_at_once() {
-    let registry = FakeRegistry::start().await;
-    let blob = Blob::noise(107, MIB);
-    registry.put_blob("team/app", &blob);
-    registry.gate(&blob.digest).release(MIB / 2);
-    let mut process = Process::serve(&registry.url());
-    let (client, _, _output) = process.ready();
-    let mut reader = client
-        .open(&format!("/v2/team/app/blobs/{}", blob.digest), &[])
-        .await;
-    reader.exactly(1000).await;
-    process.signal(Signal::POWER);
-    refused(client.0).await;
-    process.signal(Signal::QUIT);
-    assert_eq!(process.wait().code(), Some(131));
+    let mut half = HalfRead::new(107).await;
+    half.process.signal(Signal::POWER);
+    refused(half.client.0).await;
+    half.process.signal(Signal::QUIT);
+    assert_eq!(half.process.wait().code(), Some(131));
 }
 
 /// `ulimit -f`: the kernel's signal ended the process in the middle of a body.
@@ -235,23 +263,9 @@ async fn a_limit_on_the_size_of_files_is_a_full_disk() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_lets_a_body_finish() {
-    let registry = FakeRegistry::start().await;
-    let blob = Blob::noise(105, MIB);
-    registry.put_blob("team/app", &blob);
-    let gate = registry.gate(&blob.digest);
-    gate.release(MIB / 2);
-    let mut process = Process::serve(&registry.url());
-    let (client, _, _output) = process.ready();
-    let mut reader = client
-        .open(&format!("/v2/team/app/blobs/{}", blob.digest), &[])
-        .await;
-    reader.exactly(1000).await;
-    process.signal(Signal::TERM);
-    refused(client.0).await;
-    gate.open();
-    reader.assert_rest_equals(&blob.bytes[1000..]).await;
-    drop(reader);
-    assert_eq!(process.wait().code(), Some(0));
+    let half = HalfRead::new(105).await;
+    half.process.signal(Signal::TERM);
+    half.drains().await;
 }
 
 /// One line says what is wrong; nobody has to read a backtrace.

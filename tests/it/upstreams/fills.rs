@@ -118,26 +118,36 @@ async fn whether_one_upstream_has_it_is_nothing_to_anothers_clients() {
     ours.assert_rest_equals(&second.bytes[1000..]).await;
 }
 
-/// (d) An upstream that sends 20 KB/s, or nothing more at all, made everybody wait.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_waits_at_another_upstreams_speed() {
-    let two = Two::new().await;
-    let blob = Blob::noise(905, 2 * MIB);
+/// A blob that both have, and that the other one sends no more of than its client has read the beginning of.
+async fn slow_at_the_other(two: &Two, blob: &Blob) -> (Gate, Streaming) {
     for (registry, repository) in [(&two.right, "team/app"), (&two.other, "org/app")] {
-        registry.put_blob(repository, &blob);
+        registry.put_blob(repository, blob);
     }
     let gate = two.other.gate(&blob.digest);
     gate.release(70_000);
-    let mut theirs = two.mirror.open(&Two::other_path(&blob)).await;
+    let mut theirs = two.mirror.open(&Two::other_path(blob)).await;
     theirs.exactly(1000).await;
-    let path = Two::right_path(&blob);
-    two.at_once(&path, &[]).await.assert_bytes(200, &blob.bytes);
-    // Now it is checked, and everybody's who may have it: one HEAD says so.
+    (gate, theirs)
+}
+
+async fn stored(two: &Two) {
     two.mirror
         .wait_for_metrics("the blob to be stored", |samples| {
             samples.sum("roadstead_cache_blobs", &[]) == 1.0
         })
         .await;
+}
+
+/// (d) An upstream that sends 20 KB/s, or nothing more at all, made everybody wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_at_another_upstreams_speed() {
+    let two = Two::new().await;
+    let blob = Blob::noise(905, 2 * MIB);
+    let (gate, mut theirs) = slow_at_the_other(&two, &blob).await;
+    let path = Two::right_path(&blob);
+    two.at_once(&path, &[]).await.assert_bytes(200, &blob.bytes);
+    // Now it is checked, and everybody's who may have it: one HEAD says so.
+    stored(&two).await;
     let next = two.at_once(&Two::other_path(&blob), &[]).await;
     next.assert_bytes(200, &blob.bytes);
     assert_eq!(next.header("cache-status"), "roadstead; hit");
@@ -154,13 +164,7 @@ async fn nobody_waits_at_another_upstreams_speed() {
 async fn what_is_stored_is_not_gone_on_with_for_nobody() {
     let two = Two::new().await;
     let blob = Blob::noise(911, 8 * MIB);
-    for (registry, repository) in [(&two.right, "team/app"), (&two.other, "org/app")] {
-        registry.put_blob(repository, &blob);
-    }
-    let gate = two.other.gate(&blob.digest);
-    gate.release(70_000);
-    let mut theirs = two.mirror.open(&Two::other_path(&blob)).await;
-    theirs.exactly(1000).await;
+    let (gate, theirs) = slow_at_the_other(&two, &blob).await;
     drop(theirs);
     two.mirror
         .wait_for_metrics("the reader to be gone", |samples| {
@@ -169,11 +173,7 @@ async fn what_is_stored_is_not_gone_on_with_for_nobody() {
         .await;
     let path = Two::right_path(&blob);
     two.at_once(&path, &[]).await.assert_bytes(200, &blob.bytes);
-    two.mirror
-        .wait_for_metrics("the blob to be stored", |samples| {
-            samples.sum("roadstead_cache_blobs", &[]) == 1.0
-        })
-        .await;
+    stored(&two).await;
     gate.release(3 * MIB);
     two.mirror.wait_for_fills().await;
     assert_eq!(two.other.counters().blob_gets(&blob.digest), 1);
@@ -215,11 +215,7 @@ async fn downloads_that_one_upstreams_clients_left_end_no_other() {
         })
         .await;
     gate.open();
-    two.mirror
-        .wait_for_metrics("the blob to be stored", |samples| {
-            samples.sum("roadstead_cache_blobs", &[]) == 1.0
-        })
-        .await;
+    stored(&two).await;
     assert_eq!(two.right.counters().blob_gets(&blob.digest), 1);
 }
 
