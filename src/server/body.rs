@@ -147,19 +147,14 @@ impl ByteStream {
         }
     }
 
-    /// For tests: the bytes and failures of a script, each after a pause in which hyper sends on what
-    /// it has.
+    /// For tests: the bytes and failures of a script, as fast as hyper asks for them.
     #[cfg(test)]
     pub(super) fn scripted(
         steps: Vec<Result<Bytes, MirrorError>>,
         length: Option<u64>,
         metrics: &Metrics,
     ) -> Self {
-        let paced = stream::iter(steps).then(|step| async {
-            tokio::task::yield_now().await;
-            step
-        });
-        Self::new(paced.boxed(), length, metrics)
+        Self::new(stream::iter(steps).boxed(), length, metrics)
     }
 
     /// Waits for the first bytes, but not for long. Content of zero bytes is waited for to its end:
@@ -241,12 +236,18 @@ pub(super) struct Body {
     content: Content,
     /// Dropped with the body, however that happens: at its end, after an error, or with the connection.
     exchange: Box<Exchange>,
+    /// Told with the next poll.
+    failure: Option<Box<BodyError>>,
 }
 
 impl Body {
     /// A body with `content`. The request must have been answered ([`Exchange::answered`]).
     pub(super) fn new(content: Content, exchange: Box<Exchange>) -> Self {
-        let mut body = Self { content, exchange };
+        let mut body = Self {
+            content,
+            exchange,
+            failure: None,
+        };
         if http_body::Body::is_end_stream(&body) {
             // hyper does not poll such a body at all.
             body.exchange.completed();
@@ -269,6 +270,9 @@ impl http_body::Body for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if let Some(error) = this.failure.take() {
+            return Poll::Ready(Some(Err(*error)));
+        }
         match &mut this.content {
             Content::Empty => Poll::Ready(None),
             Content::Full(bytes) => {
@@ -292,7 +296,11 @@ impl http_body::Body for Body {
                 Some(Err(error)) => {
                     this.exchange.failed(&error);
                     this.content = Content::Empty;
-                    Poll::Ready(Some(Err(error)))
+                    // hyper throws away what it has buffered when a body fails: the head and all that came just
+                    // before. It sends that first if the body has nothing for now.
+                    this.failure = Some(Box::new(error));
+                    context.waker().wake_by_ref();
+                    Poll::Pending
                 }
             },
         }
@@ -300,7 +308,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Empty => true,
+            Content::Empty => self.failure.is_none(),
             Content::Full(bytes) => bytes.is_empty(),
             Content::Stream(stream) => stream.remaining == Some(0),
         }
