@@ -5,6 +5,7 @@
 //! command could not be done (what it names is not there, nobody has the cache); 2 when the command line or the
 //! configuration is wrong; 130, 143 and the like when a second signal cut the drain short.
 
+mod config;
 mod signals;
 
 use std::collections::HashMap;
@@ -26,7 +27,7 @@ use crate::admin::reach::{Place, ReachError, admin_url, server_url};
 use crate::admin::{self, CommandError, Screen};
 use crate::app::{App, start};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Loaded, Overrides};
 use crate::telemetry::logging;
 use crate::{bench, carry, verify, warm, words};
 use signals::Signals;
@@ -46,12 +47,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         let before = umask(Mode::RWXO);
         umask(before | Mode::RWXO | Mode::WGRP);
     }
-    let load = |overrides: &Overrides| Config::load(overrides).map_err(|error| error.to_string());
+    let load = |overrides: &Overrides| {
+        Config::load_with_notes(overrides).map_err(|error| config::lines(&error))
+    };
     let outcome = match arguments.command {
         Command::Serve(overrides) => {
-            load(&overrides).map(|config| serve(config, Config::file_of(&overrides).as_deref()))
+            load(&overrides).map(|loaded| serve(loaded, Config::file_of(&overrides).as_deref()))
         }
-        Command::Check(overrides) => load(&overrides).map(|config| check(&config)),
+        Command::Check(overrides) => load(&overrides).map(|loaded| check(&loaded)),
+        Command::Config { command } => Ok(match say(&command.output()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(EXIT_START, &format!("cannot write: {error}")),
+        }),
         Command::Warm(arguments) => match &arguments.server {
             Some(server) => Ok(server.clone()),
             None => found(arguments.config.as_ref(), server_url),
@@ -76,8 +83,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 cache_dir: common.cache_dir.clone(),
                 ..Overrides::default()
             })
-            .and_then(|config| {
-                let place = Place::new(config, common.admin.clone());
+            .and_then(|loaded| {
+                let place = Place::new(loaded.config, common.admin.clone());
                 let place = place.map_err(|error| error.to_string())?;
                 Ok(match common.cache_dir {
                     Some(_) => place.in_directory(),
@@ -106,6 +113,11 @@ enum Command {
     Serve(Overrides),
     /// Print the effective configuration, secrets masked; exit 2 if it has an error
     Check(Overrides),
+    /// What a configuration file may hold
+    Config {
+        #[command(subcommand)]
+        command: config::Command,
+    },
     /// Pull images through a running mirror, so that they are in its cache
     Warm(Box<warm::Arguments>),
     /// Hash what is stored, and say what is damaged or missing; exit 1 if anything is, and stays so
@@ -126,15 +138,21 @@ impl Command {
     fn may_write_a_cache(&self) -> bool {
         match self {
             Self::Serve(_) | Self::Verify(_) | Self::Admin(_) => true,
-            Self::Check(_) | Self::Warm(_) | Self::Export(_) | Self::Import(_) | Self::Bench(_) => {
-                false
-            }
+            Self::Check(_)
+            | Self::Config { .. }
+            | Self::Warm(_)
+            | Self::Export(_)
+            | Self::Import(_)
+            | Self::Bench(_) => false,
         }
     }
 }
 
-fn check(config: &Config) -> ExitCode {
-    match say(&config.to_toml()) {
+fn check(loaded: &Loaded) -> ExitCode {
+    for note in &loaded.notes {
+        logging::say(&format!("warning: {}\n", words::harmless(note)));
+    }
+    match say(&loaded.config.to_toml()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(EXIT_START, &format!("cannot write: {error}")),
     }
@@ -146,7 +164,7 @@ fn load_file(file: Option<&PathBuf>) -> Result<Config, String> {
         config: file.cloned(),
         ..Overrides::default()
     };
-    Config::load(&overrides).map_err(|error| error.to_string())
+    Config::load(&overrides).map_err(|error| config::lines(&error))
 }
 
 /// The address of the running server that the configuration has.
@@ -291,8 +309,12 @@ fn operate(command: &admin::Command, place: &Place) -> ExitCode {
     }
 }
 
-fn serve(config: Config, file: Option<&Path>) -> ExitCode {
+fn serve(loaded: Loaded, file: Option<&Path>) -> ExitCode {
+    let config = loaded.config;
     logging::init(config.log_format);
+    for note in &loaded.notes {
+        tracing::warn!("{note}");
+    }
     start::announce(&config, file);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -15,16 +15,21 @@
 //! Every `*_env` key names a variable as `password_env` does. Variables of other programs
 //! (`HTTPS_PROXY`, `AWS_REGION`, …) are no layer: `upstreams` looks at them where a key says so.
 //!
-//! Every error is one line that names the place, the key and the reason.
+//! All that is wrong is said at once, each error on a line that names the place, the key and the reason.
+//!
+//! A key is in three places: its table in `keys` (name, kind, meaning), its default (`defaults`, or the `Config` of the
+//! module that uses it), and `config.example.toml`. The JSON Schema and the reference of keys are made of these.
 
 mod defaults;
 mod error;
 mod file;
+mod keys;
 mod layers;
-mod limits;
-mod pins;
-mod raw;
+mod origin;
+mod renamed;
+mod schema;
 mod show;
+mod table;
 mod tags;
 mod upstreams;
 mod values;
@@ -34,11 +39,15 @@ use std::path::PathBuf;
 
 use crate::telemetry::logging::LogFormat;
 use crate::{mirror, server, store, upstream};
-use error::Problem;
-use layers::Environment;
-use raw::{Leaf, Origin, Value};
+use keys::File;
+use layers::{Environment, Layers};
+use origin::Origins;
+use table::{Context, Place, Read as _, Values as _};
 
 pub use error::ConfigError;
+
+/// Places in which the file is looked for when no flag names it.
+const FILES: [&str; 2] = ["./roadstead.toml", "/etc/roadstead/config.toml"];
 
 /// Everything `serve` needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,8 +102,16 @@ impl Config {
     /// # Errors
     /// [`ConfigError`]: a file that cannot be read or parsed, or a value that makes no sense.
     pub fn load(flags: &Overrides) -> Result<Self, ConfigError> {
+        Self::load_with_notes(flags).map(|loaded| loaded.config)
+    }
+
+    /// The same with what is to be said of it.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with_notes(flags: &Overrides) -> Result<Loaded, ConfigError> {
         let candidates = FILES.map(PathBuf::from);
-        Self::from_layers(flags, std::env::vars_os(), &candidates)
+        Self::resolve_layers(flags, std::env::vars_os(), &candidates)
     }
 
     /// The file that [`Config::load`] reads, if there is one.
@@ -117,12 +134,38 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         files: &[PathBuf],
     ) -> Result<Self, ConfigError> {
+        Self::resolve_layers(flags, environment, files).map(|loaded| loaded.config)
+    }
+
+    fn resolve_layers(
+        flags: &Overrides,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        files: &[PathBuf],
+    ) -> Result<Loaded, ConfigError> {
         let environment = Environment::new(environment);
         let source = file::find(flags.config.as_deref(), files)?;
-        file::parse(&source)
-            .and_then(|file| layers::lay(file, &environment, flags))
-            .and_then(|raw| resolve(&raw, &environment))
-            .map_err(|problem| problem.render(&source))
+        let (table, mut problems) = file::parse(&source);
+        if !problems.iter().all(file::is_harmless) {
+            // Behind a syntax error tables may be lost, and what is in them be said to be missing.
+            return Err(ConfigError::of(problems, &source));
+        }
+        let origins = Origins::new(&source.text);
+        let layers = Layers::lay(table, origins, &environment, flags);
+        problems.extend(layers.problems);
+        let context = Context::new(&environment, layers.origins);
+        let document = toml::Spanned::new(0..0, toml::de::DeValue::Table(layers.table));
+        let config =
+            File::read(&document, &Place::default(), &context).map(|file| resolve(&file, &context));
+        problems.extend(context.problems());
+        let notes = layers.notes.iter();
+        let notes = notes.map(|(origin, note)| source.note(origin, note));
+        match config {
+            Ok(config) if problems.is_empty() => Ok(Loaded {
+                config,
+                notes: notes.collect(),
+            }),
+            Ok(_) | Err(_) => Err(ConfigError::of(problems, &source)),
+        }
     }
 
     /// The effective configuration as TOML, which can be read back; secrets are masked.
@@ -134,147 +177,104 @@ impl Config {
     /// Every key that a file can have, with `*` for the name of an upstream.
     #[must_use]
     pub fn known_keys() -> Vec<String> {
-        raw::File::known_keys()
+        schema::known_keys()
+    }
+
+    /// The JSON Schema of a file, for editors.
+    #[must_use]
+    pub fn schema() -> String {
+        schema::print()
+    }
+
+    /// Tables of all keys and variables for the documentation, in Markdown.
+    #[must_use]
+    pub fn reference() -> String {
+        schema::reference()
     }
 }
 
-fn resolve(raw: &raw::File, environment: &Environment) -> Result<Config, Problem> {
-    Ok(Config {
-        server: resolve_server(&raw.server)?,
-        cache: resolve_cache(&raw.cache, &raw.upstream.0)?,
-        fill_on_range: resolve_or(
-            raw.cache.fill_on_range.as_ref(),
-            "cache.fill_on_range",
-            values::fill_on_range,
-            mirror::FillOnRange::default(),
-        )?,
-        tags: mirror::Config {
-            pins: pins::resolve(raw.cache.pin.as_ref())?,
-            ..tags::resolve(&raw.tags)?
-        },
-        upstreams: upstreams::resolve(&raw.upstream.0, environment)?,
-        log_format: resolve_or(
-            raw.log.format.as_ref(),
-            "log.format",
-            log_format,
-            LogFormat::default(),
-        )?,
-    })
+/// A configuration, and what is to be said of it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// It.
+    pub config: Config,
+    /// Old names of keys that were used: a line each, with its place.
+    pub notes: Vec<String>,
 }
 
-fn resolve_server(raw: &raw::Server) -> Result<server::Config, Problem> {
-    let listen = resolve_or(
-        raw.listen.as_ref(),
-        "server.listen",
-        values::address,
-        defaults::LISTEN,
-    )?;
-    let admin_listen = resolve_or(
-        raw.admin_listen.as_ref(),
-        "server.admin_listen",
-        values::address,
-        defaults::ADMIN_LISTEN,
-    )?;
+/// The configuration that was written, as far as it makes sense: it is used only where nothing was reported.
+fn resolve(file: &File, context: &Context<'_>) -> Config {
+    let server = file.server.value().unwrap_or_default();
+    let cache = file.cache.value().unwrap_or_default();
+    let tags = file.tags.value().unwrap_or_default();
+    let log = file.log.value().unwrap_or_default();
+    let upstreams = file.upstream.value().unwrap_or_default();
+    Config {
+        server: resolve_server(&server, context),
+        cache: resolve_cache(&cache, upstreams::shares(&upstreams)),
+        fill_on_range: cache.fill_on_range.value_or(mirror::FillOnRange::default()),
+        tags: tags::resolve(&tags, &cache, context),
+        upstreams: upstreams::resolve(&upstreams, context),
+        log_format: log.format.value_or(LogFormat::default()),
+    }
+}
+
+fn resolve_server(keys: &keys::Server, context: &Context<'_>) -> server::Config {
+    let listen = keys.listen.value_or(defaults::LISTEN);
+    let admin_listen = keys.admin_listen.value_or(defaults::ADMIN_LISTEN);
     // Port 0 is a different port each time.
     if listen == admin_listen && listen.port() != 0 {
-        let given = raw.admin_listen.as_ref().or(raw.listen.as_ref());
-        let origin = given.map_or(Origin::Default, |leaf| leaf.origin.clone());
+        let given = keys.admin_listen.as_ref().or(keys.listen.as_ref());
+        let place = Place {
+            key: "server.admin_listen".to_owned(),
+            ..given.map(|given| given.place.clone()).unwrap_or_default()
+        };
         let why = format!("{admin_listen} is the address of server.listen too");
-        return Err(Problem::new(&origin, "server.admin_listen", why));
+        context.wrong(&place, why);
     }
-    Ok(server::Config {
+    let usual = server::Limits::default();
+    server::Config {
         listen,
         admin_listen,
-        tls: resolve_tls(raw)?,
-        drain_timeout: resolve_or(
-            raw.drain_timeout.as_ref(),
-            "server.drain_timeout",
-            values::duration,
-            defaults::DRAIN_TIMEOUT,
-        )?,
-        limits: limits::resolve(raw)?,
-    })
+        tls: resolve_tls(keys, context),
+        drain_timeout: keys.drain_timeout.value_or(defaults::DRAIN_TIMEOUT),
+        limits: server::Limits {
+            max_connections: keys.max_connections.value_or(usual.max_connections),
+            head_timeout: keys.head_timeout.value_or(usual.head_timeout),
+            idle_timeout: keys.idle_timeout.value_or(usual.idle_timeout),
+            body_stall_timeout: keys.body_stall_timeout.value_or(usual.body_stall_timeout),
+            body_min_rate: keys.body_min_rate.value_or(usual.body_min_rate),
+        },
+    }
 }
 
-fn resolve_cache(raw: &raw::Cache, upstreams: &[raw::Named]) -> Result<store::Config, Problem> {
-    Ok(store::Config {
-        dir: resolve_or(
-            raw.dir.as_ref(),
-            "cache.dir",
-            values::path,
-            defaults::cache_dir(),
-        )?,
-        max_size: resolve_or(
-            raw.max_size.as_ref(),
-            "cache.max_size",
-            values::max_size,
-            defaults::MAX_SIZE,
-        )?,
-        min_free: resolve_or(
-            raw.min_free.as_ref(),
-            "cache.min_free",
-            values::min_free,
-            defaults::MIN_FREE,
-        )?,
-        max_age: resolve_or(raw.max_age.as_ref(), "cache.max_age", values::max_age, None)?,
-        shares: upstreams::shares(upstreams)?,
+fn resolve_cache(keys: &keys::Cache, shares: Vec<store::Share>) -> store::Config {
+    store::Config {
+        dir: keys.dir.value().unwrap_or_else(defaults::cache_dir),
+        max_size: keys.max_size.value_or(defaults::MAX_SIZE),
+        min_free: keys.min_free.value_or(defaults::MIN_FREE),
+        max_age: keys.max_age.value_or(None),
+        shares,
         meter: store::Meter::default(),
         injection: store::Injection::default(),
-        scrub: resolve_or(
-            raw.scrub.as_ref(),
-            "cache.scrub",
-            values::scrub,
-            defaults::SCRUB,
-        )?,
-    })
+        scrub: keys.scrub.value_or(defaults::SCRUB),
+    }
 }
 
 /// A `[server.tls]` that is there must be whole: half a table must not mean plain HTTP.
-fn resolve_tls(raw: &raw::Server) -> Result<Option<server::TlsConfig>, Problem> {
-    let Some(table) = &raw.tls else {
-        return Ok(None);
-    };
-    let tls = table.get_ref();
-    let given = tls.cert.as_ref().or(tls.key.as_ref());
-    let origin = given.map_or(Origin::File(table.span().start), |leaf| leaf.origin.clone());
-    let file = |leaf: &Option<Leaf>, key: &str| match leaf {
-        Some(leaf) => values::path(&leaf.value).map_err(|why| Problem::new(&leaf.origin, key, why)),
-        None => Err(Problem::new(
-            &origin,
-            key,
-            "is missing; TLS needs a certificate and its key",
-        )),
-    };
-    Ok(Some(server::TlsConfig {
-        cert: file(&tls.cert, "server.tls.cert")?,
-        key: file(&tls.key, "server.tls.key")?,
-    }))
-}
-
-fn log_format(value: &Value) -> Result<LogFormat, String> {
-    match value {
-        Value::Text(text) if text == "text" => Ok(LogFormat::Text),
-        Value::Text(text) if text == "json" => Ok(LogFormat::Json),
-        Value::Text(_)
-        | Value::Integer(_)
-        | Value::Boolean(_)
-        | Value::List(_)
-        | Value::Table(_)
-        | Value::Other => Err("must be \"text\" or \"json\"".to_owned()),
+fn resolve_tls(keys: &keys::Server, context: &Context<'_>) -> Option<server::TlsConfig> {
+    let tls = &keys.tls.as_ref()?.value;
+    let given = tls.keys.given.first();
+    let place = given.map_or(tls.keys.place.origin.clone(), |(_, it)| it.origin.clone());
+    for name in keys::Tls::NAMES {
+        if tls.keys.place_of(name).is_none() {
+            let place = tls.keys.place.under(name, place.clone());
+            context.wrong(&place, "is missing; TLS needs a certificate and its key");
+            break;
+        }
     }
-}
-
-/// A value, or its default where none was given.
-fn resolve_or<T>(
-    leaf: Option<&Leaf>,
-    key: &str,
-    parse: impl Fn(&Value) -> Result<T, String>,
-    default: T,
-) -> Result<T, Problem> {
-    leaf.map_or(Ok(default), |leaf| {
-        parse(&leaf.value).map_err(|why| Problem::new(&leaf.origin, key, why))
+    Some(server::TlsConfig {
+        cert: tls.cert.value()?,
+        key: tls.key.value()?,
     })
 }
-
-/// Where the file is looked for when no flag names it.
-const FILES: [&str; 2] = ["./roadstead.toml", "/etc/roadstead/config.toml"];

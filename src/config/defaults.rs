@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::raw::{Leaf, Named, Origin, Upstream, Upstreams, Value};
 use crate::store::Amount;
 
 /// `server.listen`: nobody but this machine, until somebody decides otherwise.
@@ -40,25 +39,8 @@ pub(super) fn cache_dir() -> PathBuf {
     .join("roadstead")
 }
 
-/// The upstreams that a file without any has.
-pub(super) fn upstreams() -> Upstreams {
-    let named = |(name, endpoint): &(&str, &str)| Named {
-        name: (*name).to_owned(),
-        origin: Origin::Default,
-        keys: Upstream {
-            endpoints: Some(Leaf::text(*endpoint, Origin::Default)),
-            default: (*name == DEFAULT_UPSTREAM).then_some(Leaf {
-                value: Value::Boolean(true),
-                origin: Origin::Default,
-            }),
-            ..Upstream::default()
-        },
-    };
-    Upstreams(UPSTREAMS.iter().map(named).collect())
-}
-
 /// The public registries, and where each answers: only Docker Hub's name is not its address.
-const UPSTREAMS: &[(&str, &str)] = &[
+pub(super) const UPSTREAMS: &[(&str, &str)] = &[
     ("docker.io", "https://registry-1.docker.io"),
     ("quay.io", "https://quay.io"),
     ("ghcr.io", "https://ghcr.io"),

@@ -1,13 +1,18 @@
 //! Finds, reads and parses the configuration file.
 
 use std::io::{ErrorKind, Read};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
 use super::error::{ConfigError, Problem, Source};
-use super::raw::{File, Origin};
+use super::origin::Origin;
+
+/// A file of ten thousand upstreams is far below this; what is above it is not a configuration.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// The parser's words for a key or table that is there twice.
+const DUPLICATE: &str = "duplicate key";
 
 /// Reads the file that was asked for, or the first of the candidates that exists; without any, an
 /// empty one.
@@ -25,12 +30,14 @@ pub(super) fn find(asked: Option<&Path>, candidates: &[PathBuf]) -> Result<Sourc
     Ok(Source::default())
 }
 
-/// Parses a file's text; an empty text is an empty file.
-pub(super) fn parse(source: &Source) -> Result<File, Problem> {
-    toml::from_str(&source.text).map_err(|error| {
-        let span = error.span().unwrap_or_default();
-        explain(source, error.message(), &span)
-    })
+/// Parses a file's text, as far as it is TOML, and says everything that is not.
+pub(super) fn parse(source: &Source) -> (DeTable<'_>, Vec<Problem>) {
+    let (table, errors) = DeTable::parse_recoverable(&source.text);
+    let problems = errors.iter().map(|error| {
+        let start = error.span().unwrap_or_default().start;
+        explain(source, error.message(), start)
+    });
+    (table.into_inner(), problems.collect())
 }
 
 fn read(path: &Path) -> std::io::Result<Source> {
@@ -51,69 +58,35 @@ fn read(path: &Path) -> std::io::Result<Source> {
 }
 
 fn unreadable(path: &Path, why: &std::io::Error) -> ConfigError {
-    ConfigError(format!("{}: cannot be read: {why}", path.display()))
+    ConfigError(vec![format!("{}: cannot be read: {why}", path.display())])
 }
 
-/// Turns the parser's message into ours. The parser's own `Display` would print the source line,
-/// which may hold a password, and so would its words about a value of the wrong type.
-fn explain(source: &Source, message: &str, span: &Range<usize>) -> Problem {
-    let origin = Origin::File(span.start);
-    if message == "duplicate key" {
-        let key = key_near(&source.text, span.start);
-        let first = first_line_like(source, span.start);
+/// Turns the parser's message into ours. The parser's own `Display` would print the source line, which may hold a
+/// password.
+fn explain(source: &Source, message: &str, start: usize) -> Problem {
+    let origin = Origin::File(start);
+    let key = key_near(&source.text, start);
+    if message == DUPLICATE {
         let problem = Problem::new(&origin, key, "is given twice");
-        return match first {
+        return match first_line_like(source, start) {
             Some(first) => problem.and(&first),
             None => problem,
         };
     }
-    let (document, _) = DeTable::parse_recoverable(&source.text);
-    let key = key_at(document.get_ref(), span, "");
-    if message.starts_with("unknown field") {
-        let expected = message.split_once(", ").map_or("", |(_, rest)| rest);
-        let why = format!("unknown key, {expected}");
-        return Problem::new(&origin, key.unwrap_or_default(), why);
+    let mut why = message.replace('\n', ", ");
+    // A bare key has letters, digits, `_` and `-` alone; ports and addresses have more.
+    if key
+        .strip_prefix("upstream.")
+        .is_some_and(|name| !name.contains(['"', '\'', '=']))
+    {
+        why = format!("{why}; write the name in quotes: [upstream.\"NAME\"]");
     }
-    if message.starts_with("invalid type") {
-        let table = message.contains("expected struct") || message.contains("table of upstreams");
-        let why = if table {
-            "must be a table"
-        } else {
-            // Dates are all that is left: every other value is taken here and judged later.
-            "cannot be a value of this kind"
-        };
-        return Problem::new(&origin, key.unwrap_or_default(), why);
-    }
-    let key = key_near(&source.text, span.start);
-    Problem::new(&origin, key, message.replace('\n', ", "))
+    Problem::new(&origin, key, why)
 }
 
-/// The path of the key that stands, or whose value stands, at exactly `span`.
-fn key_at(table: &DeTable<'_>, span: &Range<usize>, path: &str) -> Option<String> {
-    table.iter().find_map(|(key, value)| {
-        let path = join(path, key.get_ref());
-        if key.span() == *span || value.span() == *span {
-            return Some(path);
-        }
-        value
-            .get_ref()
-            .as_table()
-            .and_then(|inner| key_at(inner, span, &path))
-    })
-}
-
-/// Appends a key to a path, quoted where TOML demands it.
-fn join(path: &str, key: &str) -> String {
-    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let key = if !key.is_empty() && key.chars().all(bare) {
-        key.to_owned()
-    } else {
-        format!("{key:?}")
-    };
-    match path {
-        "" => key,
-        _ => format!("{path}.{key}"),
-    }
+/// Whether the text can be understood in spite of this.
+pub(super) fn is_harmless(problem: &Problem) -> bool {
+    problem.why == "is given twice"
 }
 
 /// The key on the line of a byte, for a text that is not TOML: its table's header and what stands
@@ -174,6 +147,3 @@ fn header(line: &str) -> Option<&str> {
     // The second bracket is that of a table in an array.
     Some(name.trim_start_matches('[').trim())
 }
-
-/// A file of ten thousand upstreams is far below this; what is above it is not a configuration.
-const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;

@@ -5,11 +5,11 @@ mod upstreams;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Config, tags, values};
+use super::Config;
+use super::values::{self, Failures, LogFormats, Revalidations};
 use crate::mirror::{self, FillOnRange};
 use crate::server;
 use crate::store::Amount;
-use crate::telemetry::logging::LogFormat;
 
 /// The text of `roadstead check`.
 pub(super) fn to_toml(config: &Config) -> String {
@@ -60,10 +60,7 @@ pub(super) fn to_toml(config: &Config) -> String {
         show_policy(&mut out, &rule.policy);
     }
     table(&mut out, "log");
-    let format = match config.log_format {
-        LogFormat::Text => "text",
-        LogFormat::Json => "json",
-    };
+    let format = LogFormats::name(config.log_format);
     line(&mut out, "format", &quoted(format));
     for upstream in &config.upstreams {
         upstreams::show(&mut out, upstream);
@@ -95,16 +92,13 @@ fn show_limits(out: &mut String, limits: &server::Limits) {
 fn show_policy(out: &mut String, policy: &mirror::Policy) {
     let ttl = match policy.ttl {
         mirror::Ttl::For(ttl) => duration(ttl),
-        mirror::Ttl::Forever => quoted(tags::FOREVER),
+        mirror::Ttl::Forever => quoted(values::FOREVER),
     };
     line(out, "ttl", &ttl);
-    let revalidate = match policy.revalidate {
-        mirror::Revalidate::Blocking => tags::BLOCKING,
-        mirror::Revalidate::Background => tags::BACKGROUND,
-    };
+    let revalidate = Revalidations::name(policy.revalidate);
     line(out, "revalidate", &quoted(revalidate));
     line(out, "stale_if_error", &duration(policy.stale_if_error));
-    let causes = tags::FAILURES.iter();
+    let causes = Failures::ALL.iter();
     let causes = causes.filter(|(_, failure)| policy.stale_on.contains(*failure));
     let causes: Vec<_> = causes.map(|(name, _)| quoted(name)).collect();
     line(out, "stale_on", &format!("[{}]", causes.join(", ")));

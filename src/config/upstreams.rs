@@ -2,232 +2,239 @@
 
 mod cloud;
 mod endpoint;
-mod keys;
 mod logins;
 mod proxy;
+mod texts;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use self::keys::Keys;
+use serde_json::{Value as Json, json};
+use toml::de::{DeTable, DeValue};
+
 use super::error::{Problem, Shown};
-use super::layers::Environment;
-use super::raw::{Leaf, Named, Origin, Value};
-use super::values;
+use super::keys::Upstream;
+use super::origin::Origin;
+use super::table::{
+    Context, Given, Key, Outcome, Place, Read, Values as _, Written, in_order, join,
+};
 use crate::oci::UpstreamName;
 use crate::store::Share;
 use crate::upstream::{Config, Parallel};
 
-/// Resolves every upstream, and checks what concerns several of them.
-pub(super) fn resolve(
-    entries: &[Named],
-    environment: &Environment,
-) -> Result<Vec<Config>, Problem> {
-    let names = names(entries)?;
-    let hosts = hosts(entries, &names)?;
-    let default = default(entries)?;
-    let mut upstreams = Vec::with_capacity(entries.len());
-    for (at, ((entry, name), hosts)) in entries.iter().zip(names).zip(hosts).enumerate() {
-        let keys = Keys::of_upstream(entry, environment);
-        upstreams.push(Config {
-            default: default == Some(at),
-            hosts,
-            ..upstream(&keys, name, &entry.name)?
-        });
-    }
-    Ok(upstreams)
+pub(super) use cloud::Provider;
+pub(super) use endpoint::{EndpointKey, HeadersKey};
+pub(super) use logins::CredentialsKey;
+pub(super) use proxy::ProxyKey;
+
+/// The upstreams, by their names.
+pub(super) enum UpstreamsKey {}
+
+/// An upstream, and its name as it was written.
+#[derive(Clone)]
+pub(super) struct Named {
+    /// As it was written.
+    written: String,
+    name: UpstreamName,
+    place: Place,
+    keys: Upstream,
 }
 
-/// What concerns one upstream alone; `written` is its name in the file's spelling.
-fn upstream(keys: &Keys<'_>, name: UpstreamName, written: &str) -> Result<Config, Problem> {
-    let usual = match proxy::proxy(keys)? {
-        Some(proxy) => proxy,
-        None => proxy::environment(keys.environment)?,
+impl Read for UpstreamsKey {
+    type Value = Vec<Named>;
+    const KEYS: &'static [Key] = Upstream::KEYS;
+
+    fn read(written: &Written<'_>, place: &Place, context: &Context<'_>) -> Outcome<Vec<Named>> {
+        let DeValue::Table(entries) = written.get_ref() else {
+            return Err(context.wrong(place, "must be a table"));
+        };
+        let mut upstreams = Vec::with_capacity(entries.len());
+        for (key, value) in in_order(entries) {
+            let name = key.get_ref().as_ref();
+            let place = Place {
+                key: format!("{}.{name:?}", place.key),
+                origin: context.origins.of(key.span().start),
+            };
+            let Some(table) = value.get_ref().as_table() else {
+                let place = Place {
+                    key: join("upstream", name),
+                    origin: context.origins.of(value.span().start),
+                };
+                context.wrong(&place, "must be a table");
+                continue;
+            };
+            if refuse_unquoted(name, table, context) {
+                continue;
+            }
+            let Ok(keys) = Upstream::read(value, &place, context) else {
+                continue;
+            };
+            let Ok(parsed) = UpstreamName::parse(name) else {
+                let why = "the name must be a host name or address with an optional port";
+                context.wrong(&place, why);
+                continue;
+            };
+            upstreams.push(Named {
+                written: name.to_owned(),
+                name: parsed,
+                place,
+                keys,
+            });
+        }
+        Ok(upstreams)
+    }
+    fn schema() -> Json {
+        json!({
+            "type": "object",
+            "additionalProperties": Upstream::schema(),
+            "propertyNames": { "pattern": r"^[^\s/@]+$" },
+        })
+    }
+}
+
+/// Says what `[upstream.docker.io]` is in TOML: a table `io` in a table `docker`.
+fn refuse_unquoted(name: &str, table: &DeTable<'_>, context: &Context<'_>) -> bool {
+    let mut refused = false;
+    for (key, value) in in_order(table) {
+        let (inner, written) = (value.get_ref().as_table(), key.get_ref());
+        let Some(inner) = inner.filter(|_| !Upstream::NAMES.contains(&written.as_ref())) else {
+            continue;
+        };
+        refused = true;
+        let longer = format!("{name}.{written}");
+        if !refuse_unquoted(&longer, inner, context) {
+            let place = Place {
+                key: format!("upstream.{longer}"),
+                origin: context.origins.of(key.span().start),
+            };
+            let why = format!(
+                "is a table in a table, for its name has a dot; quote the name: [upstream.{longer:?}]"
+            );
+            context.wrong(&place, why);
+        }
+    }
+    refused
+}
+
+/// Resolves every upstream, and checks what concerns several of them.
+pub(super) fn resolve(entries: &[Named], context: &Context<'_>) -> Vec<Config> {
+    refuse_twice(entries, context);
+    let hosts = hosts(entries, context);
+    let default = default(entries, context);
+    let mut upstreams = Vec::with_capacity(entries.len());
+    for (at, (entry, hosts)) in entries.iter().zip(hosts).enumerate() {
+        if let Ok(config) = upstream(entry, context) {
+            upstreams.push(Config {
+                default: default == Some(at),
+                hosts,
+                ..config
+            });
+        }
+    }
+    upstreams
+}
+
+/// Resolves one upstream alone.
+fn upstream(entry: &Named, context: &Context<'_>) -> Outcome<Config> {
+    let keys = &entry.keys;
+    // Each is looked at, whatever is wrong with the others.
+    let usual = match &keys.proxy {
+        Some(given) => proxy::proxy(given, context),
+        None if keys.keys.place_of("proxy").is_some() => Err(super::table::Reported),
+        None => proxy::environment(context),
     };
-    let mut config = Config::of(name, endpoint::endpoints(keys, written, &usual)?);
-    let served = config.endpoints.iter().filter(|one| one.logins.is_none());
+    let endpoints = endpoint::endpoints(entry, usual.as_ref().ok(), context);
+    let served = endpoints.iter().flatten();
+    let served = served.filter(|endpoint| endpoint.logins.is_none());
     let hosts: Vec<&str> = served.filter_map(|one| one.url.host_str()).collect();
-    let logins = logins::logins(keys, &hosts)?;
+    let logins = logins::of_upstream(keys, &hosts, context);
+    let (_, endpoints, logins) = (usual?, endpoints?, logins?);
+    let mut config = Config::of(entry.name.clone(), endpoints);
+    let parallel = Parallel::default();
     config.logins = logins.unwrap_or_default();
-    let set = |slot: &mut Duration, given: Option<Duration>| *slot = given.unwrap_or(*slot);
-    let limit = |name| keys.value(name, values::time_limit);
-    set(&mut config.connect_timeout, limit("connect_timeout")?);
-    let header_timeout = keys.value("header_timeout", values::header_timeout)?;
-    set(&mut config.header_timeout, header_timeout);
-    set(&mut config.idle_timeout, limit("idle_timeout")?);
-    set(
-        &mut config.retry_delay,
-        keys.value("retry_delay", values::retry_delay)?,
-    );
-    let strategy = keys.value("strategy", values::strategy)?;
-    config.strategy = strategy.unwrap_or_default();
-    let max_connections = keys.value("max_connections", values::max_connections)?;
-    config.max_connections = max_connections.unwrap_or(config.max_connections);
-    let usual = Parallel::default();
+    config.connect_timeout = keys.connect_timeout.value_or(config.connect_timeout);
+    config.header_timeout = keys.header_timeout.value_or(config.header_timeout);
+    config.idle_timeout = keys.idle_timeout.value_or(config.idle_timeout);
+    config.retry_delay = keys.retry_delay.value_or(config.retry_delay);
+    config.strategy = keys.strategy.value_or(config.strategy);
+    config.max_connections = keys.max_connections.value_or(config.max_connections);
     config.parallel = Parallel {
-        connections: keys
-            .value("parallel", values::parallel)?
-            .unwrap_or(usual.connections),
-        above: keys
-            .value("parallel_above", values::size)?
-            .unwrap_or(usual.above),
-        segment_size: keys
-            .value("segment_size", values::segment_size)?
-            .unwrap_or(usual.segment_size),
+        connections: keys.parallel.value_or(parallel.connections),
+        above: keys.parallel_above.value_or(parallel.above),
+        segment_size: keys.segment_size.value_or(parallel.segment_size),
     };
     Ok(config)
 }
 
 /// What upstreams may have of the store, those that have a say in it.
-pub(super) fn shares(entries: &[Named]) -> Result<Vec<Share>, Problem> {
-    let mut shares = Vec::new();
-    for (entry, upstream) in entries.iter().zip(names(entries)?) {
-        let problem = |key: &str, leaf: &Leaf, why| {
-            Problem::new(
-                &leaf.origin,
-                format!("upstream.{:?}.{key}", entry.name),
-                why,
-            )
-        };
-        let max_size =
-            entry.keys.max_size.as_ref().map(|leaf| {
-                values::size(&leaf.value).map_err(|why| problem("max_size", leaf, why))
-            });
-        let max_age =
-            entry.keys.max_age.as_ref().map(|leaf| {
-                values::max_age(&leaf.value).map_err(|why| problem("max_age", leaf, why))
-            });
-        let (max_size, max_age) = (max_size.transpose()?, max_age.transpose()?.flatten());
-        if max_size.is_some() || max_age.is_some() {
-            shares.push(Share {
-                upstream,
-                max_size,
-                max_age,
-            });
-        }
-    }
-    Ok(shares)
-}
-
-/// The keys of the tables inside an upstream, each with its path.
-pub(super) fn known_keys() -> Vec<String> {
-    let under = |table: &str, keys: &[&str]| {
-        let path = |key: &&str| format!("upstream.*.{table}.{key}");
-        keys.iter().map(path).collect::<Vec<_>>()
+pub(super) fn shares(entries: &[Named]) -> Vec<Share> {
+    let share = |entry: &Named| {
+        let (max_size, max_age) = (entry.keys.max_size.value(), entry.keys.max_age.value());
+        let (upstream, max_age) = (entry.name.clone(), max_age.flatten());
+        (max_size.is_some() || max_age.is_some()).then_some(Share {
+            upstream,
+            max_size,
+            max_age,
+        })
     };
-    let mut known = under("endpoints", &endpoint::known_keys());
-    known.extend(under("credentials", logins::PASSWORD_KEYS));
-    known.extend(under("credentials", &["docker_config"]));
-    known.extend(under("credentials", logins::EXEC_KEYS));
-    for (_, keys) in cloud::PROVIDERS {
-        known.extend(under("credentials", keys));
-    }
-    known.sort();
-    known.dedup();
-    known
+    entries.iter().filter_map(share).collect()
 }
 
-/// The names, each once: TOML refuses the same spelling twice, but names have no case.
-fn names(entries: &[Named]) -> Result<Vec<UpstreamName>, Problem> {
-    let mut seen: BTreeMap<UpstreamName, &Named> = BTreeMap::new();
-    let mut names = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let key = format!("upstream.{:?}", entry.name);
-        let name = UpstreamName::parse(&entry.name).map_err(|_| {
-            let why = "the name must be a host name or address with an optional port";
-            Problem::new(&entry.origin, &key, why)
-        })?;
-        if let Some(first) = seen.insert(name.clone(), entry) {
-            return Err(Problem::new(&entry.origin, key, "is given twice").and(&first.origin));
+/// Refuses a name that is there twice: TOML refuses the same spelling, but names have no case.
+fn refuse_twice(entries: &[Named], context: &Context<'_>) {
+    let mut seen: BTreeMap<&UpstreamName, &Place> = BTreeMap::new();
+    for Named { name, place, .. } in entries {
+        if let Some(first) = seen.insert(name, place) {
+            let problem = Problem::new(&place.origin, &place.key, "is given twice");
+            context.report(problem.and(&first.origin));
         }
-        names.push(name);
     }
-    Ok(names)
 }
 
 /// The `hosts` of each upstream in lower case. A request's `Host` must mean one upstream, and one
 /// that is another upstream's name would be a trap.
-fn hosts(entries: &[Named], names: &[UpstreamName]) -> Result<Vec<Vec<String>>, Problem> {
-    let mut seen: BTreeMap<String, (&str, Origin)> = BTreeMap::new();
+fn hosts(entries: &[Named], context: &Context<'_>) -> Vec<Vec<String>> {
+    let mut seen: BTreeMap<&UpstreamName, (&str, &Origin)> = BTreeMap::new();
     let mut all = Vec::with_capacity(entries.len());
-    for (entry, own) in entries.iter().zip(names) {
-        let key = format!("upstream.{:?}.hosts", entry.name);
+    for entry in entries {
         let mut hosts = Vec::new();
-        for leaf in items(entry.keys.hosts.as_ref(), &key)? {
-            let problem = |why: String| Problem::new(&leaf.origin, &key, why);
-            let host = values::text(&leaf.value).map_err(problem)?;
-            // A Host header has the grammar of an upstream's name (RFC 9110 section 7.2).
-            let name = UpstreamName::parse(&host).map_err(|_| {
-                let shown = Shown(&host);
-                problem(format!(
-                    "{shown} is not a host name or address with an optional port"
-                ))
-            })?;
-            if name != *own && names.contains(&name) {
-                return Err(problem(format!(
-                    "{} is the name of another upstream",
-                    Shown(&host)
-                )));
+        let given = entry.keys.hosts.iter().flat_map(|hosts| &hosts.value);
+        for Given { value: host, place } in given {
+            let shown = host.as_str();
+            if *host != entry.name && entries.iter().any(|other| other.name == *host) {
+                let why = format!("{} is the name of another upstream", Shown(shown));
+                context.wrong(place, why);
             }
-            let host = name.as_str().to_owned();
-            let first = seen.insert(host.clone(), (&entry.name, leaf.origin.clone()));
+            let first = seen.insert(host, (&entry.written, &place.origin));
             if let Some((upstream, origin)) = first {
-                let why = format!("{} already selects {upstream:?}", Shown(&host));
-                return Err(problem(why).and(&origin));
+                let why = format!("{} already selects {upstream:?}", Shown(shown));
+                context.report(Problem::new(&place.origin, &place.key, why).and(origin));
             }
-            hosts.push(host);
+            hosts.push(shown.to_owned());
         }
         all.push(hosts);
     }
-    Ok(all)
+    all
 }
 
 /// Which upstream is the default. One that says so in a stronger layer wins over one that says so in
 /// a weaker; two in one layer are an error. Where none says anything, an only upstream is it.
-fn default(entries: &[Named]) -> Result<Option<usize>, Problem> {
-    let mut chosen: Option<(usize, &Leaf)> = None;
+fn default(entries: &[Named], context: &Context<'_>) -> Option<usize> {
+    let mut chosen: Option<(usize, &Place)> = None;
     for (at, entry) in entries.iter().enumerate() {
-        let Some(leaf) = &entry.keys.default else {
+        let Some(Given { value: true, place }) = &entry.keys.default else {
             continue;
         };
-        let key = format!("upstream.{:?}.default", entry.name);
-        let says_so = values::boolean(&leaf.value);
-        if !says_so.map_err(|why| Problem::new(&leaf.origin, &key, why))? {
-            continue;
-        }
-        let layer = leaf.origin.layer();
+        let layer = place.origin.layer();
         match chosen {
             Some((_, other)) if other.origin.layer() > layer => {}
             Some((first, other)) if other.origin.layer() == layer => {
-                let name = entries.get(first).map_or("", |entry| &entry.name);
+                let name = entries.get(first).map_or("", |entry| &entry.written);
                 let why = format!("{name:?} is the default too; only one can be");
-                return Err(Problem::new(&leaf.origin, key, why).and(&other.origin));
+                context.report(Problem::new(&place.origin, &place.key, why).and(&other.origin));
             }
-            Some(_) | None => chosen = Some((at, leaf)),
+            Some(_) | None => chosen = Some((at, place)),
         }
     }
     let only = entries.len() == 1 && entries.iter().all(|entry| entry.keys.default.is_none());
-    Ok(chosen.map(|(at, _)| at).or(only.then_some(0)))
-}
-
-/// The items of an array. Outside the file, where there are no arrays, text with commas.
-fn items(leaf: Option<&Leaf>, key: &str) -> Result<Vec<Leaf>, Problem> {
-    let Some(leaf) = leaf else {
-        return Ok(Vec::new());
-    };
-    match (&leaf.value, &leaf.origin) {
-        (Value::List(items), _) => Ok(items.clone()),
-        (Value::Text(text), Origin::Default | Origin::Environment(_) | Origin::Flag(_)) => {
-            let item = |item: &str| Leaf::text(item.trim(), leaf.origin.clone());
-            Ok(text.split(',').map(item).collect())
-        }
-        (
-            Value::Text(_) | Value::Integer(_) | Value::Boolean(_) | Value::Table(_) | Value::Other,
-            _,
-        ) => Err(Problem::new(
-            &leaf.origin,
-            key,
-            "must be an array like [\"…\"]",
-        )),
-    }
+    chosen.map(|(at, _)| at).or(only.then_some(0))
 }

@@ -1,5 +1,4 @@
-//! From what was written to what was meant: one pure function for each kind of value. The errors say
-//! why, not where.
+//! Kinds of values: what may be written, what it means, and the words for what makes no sense.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -7,107 +6,300 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use serde_json::{Value as Json, json};
+use toml::de::DeValue;
 use url::Url;
 
 use super::error::Shown;
-use super::raw::{Leaf, Value};
-use crate::mirror::FillOnRange;
+use super::table::{About, Scalar};
+use crate::mirror::{Failure, FillOnRange, Pattern, Revalidate, Ttl};
+use crate::oci::UpstreamName;
 use crate::store::Amount;
-use crate::upstream::Strategy;
+use crate::telemetry::logging::LogFormat;
+use crate::upstream::{Network, Strategy};
 
-/// Any text but the empty one.
-pub(super) fn text(value: &Value) -> Result<String, String> {
-    match value {
-        Value::Text(text) if text.is_empty() => Err("must not be empty".to_owned()),
-        Value::Text(text) => Ok(text.clone()),
-        Value::Integer(_) | Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other => {
-            Err("must be text in quotes".to_owned())
+/// Some minutes at the fiftyfold, after which nobody waits any more.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
+/// Below this, asking takes longer than the bytes do.
+const SEGMENT_SIZE_MIN: u64 = 1024 * 1024;
+/// Hardly a layer is smaller: a cache of fewer bytes is a forgotten unit.
+const CACHE_SIZE_MIN: u64 = 1024 * 1024;
+/// File offsets are signed, and so are TOML's numbers.
+const SIZE_MAX: u64 = i64::MAX.unsigned_abs();
+/// So that adding it to a clock cannot overflow. Nothing is meant to last longer.
+const DURATION_MAX: Duration = Duration::from_hours(100 * 366 * 24);
+/// Under containerd's `ResponseHeaderTimeout` of 30 s, with time left to answer (invariant 9).
+const HEADER_TIMEOUT_MAX: Duration = Duration::from_secs(25);
+/// The shortest time for a scrub of the whole store: no disk should do nothing else.
+const SCRUB_MIN: Duration = Duration::from_hours(1);
+/// A use is noted to the minute, and a pull takes some of them.
+const MAX_AGE_MIN: Duration = Duration::from_hours(1);
+/// Turns off something that has a length of time.
+pub(super) const OFF: &str = "off";
+/// `ttl` of a tag that is never asked again.
+pub(super) const FOREVER: &str = "forever";
+
+const SIZE_PATTERN: &str =
+    r"\s*[0-9]+(\.[0-9]+)?\s*([kKmMgGtTpPeE]([iI]?[bB])?|[kKmMgGtTpPeE][iI]|[bB])?\s*";
+const PERCENT_PATTERN: &str = r"\s*[0-9]{1,3}\s*%\s*";
+const DURATION_PATTERN: &str = r"\s*(0|([0-9]+(\.[0-9]+)?\s*(ns|us|ms|s|m|h|d|w|M|y|nsec|nanos|usec|msec|millis|secs?|seconds?|mins?|minutes?|hrs?|hours?|days?|wks?|weeks?|months?|yrs?|years?)\s*)+)\s*";
+
+/// Text that is one of these, for one value each.
+macro_rules! choice {
+    ($(#[$meta:meta])* $kind:ident: $value:ty { $($name:literal => $meant:expr),+ $(,)? }) => {
+        $(#[$meta])*
+        pub(super) enum $kind {}
+
+        impl $kind {
+            /// Each text with its value.
+            pub(super) const ALL: &'static [(&'static str, $value)] = &[$(($name, $meant)),+];
+
+            /// The text of a value.
+            pub(super) fn name(value: $value) -> &'static str {
+                let mut all = Self::ALL.iter();
+                all.find(|(_, meant)| *meant == value).map_or("", |(name, _)| name)
+            }
         }
-    }
-}
 
-/// A file or directory; whether it exists is found out where it is used.
-pub(super) fn path(value: &Value) -> Result<PathBuf, String> {
-    text(value).map(PathBuf::from)
-}
+        impl Scalar for $kind {
+            type Value = $value;
 
-/// `true` or `false`; as text too, for the environment has nothing else.
-pub(super) fn boolean(value: &Value) -> Result<bool, String> {
-    match value {
-        Value::Boolean(value) => Ok(*value),
-        Value::Text(text) if text == "true" => Ok(true),
-        Value::Text(text) if text == "false" => Ok(false),
-        Value::Text(_) | Value::Integer(_) | Value::List(_) | Value::Table(_) | Value::Other => {
-            Err("must be true or false".to_owned())
-        }
-    }
-}
-
-/// Connections for one blob.
-pub(super) fn parallel(value: &Value) -> Result<usize, String> {
-    number(value, PARALLEL_MAX)
-}
-
-/// Requests to one upstream at the same time.
-pub(super) fn max_connections(value: &Value) -> Result<usize, String> {
-    number(value, CONNECTIONS_MAX)
-}
-
-/// A whole number.
-pub(super) fn number(value: &Value, max: usize) -> Result<usize, String> {
-    let number = match value {
-        Value::Integer(number) => usize::try_from(*number).ok(),
-        Value::Text(text) => text.parse().ok(),
-        Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other => None,
-    };
-    number
-        .filter(|number| (1..=max).contains(number))
-        .ok_or_else(|| format!("must be a whole number from 1 to {max}"))
-}
-
-/// Which endpoint is asked first.
-pub(super) fn strategy(value: &Value) -> Result<Strategy, String> {
-    match value {
-        Value::Text(text) if text == "ordered" => Ok(Strategy::Ordered),
-        Value::Text(text) if text == "fastest" => Ok(Strategy::Fastest),
-        Value::Text(_)
-        | Value::Integer(_)
-        | Value::Boolean(_)
-        | Value::List(_)
-        | Value::Table(_)
-        | Value::Other => Err("must be \"ordered\" or \"fastest\"".to_owned()),
-    }
-}
-
-/// A program and its arguments.
-pub(super) fn command(value: &Value) -> Result<Vec<String>, String> {
-    let wrong = || "must be an array of a program and its arguments, like [\"program\"]".to_owned();
-    let Value::List(items) = value else {
-        return Err(wrong());
-    };
-    let word = |item: &Leaf| match &item.value {
-        Value::Text(word) => Ok(word.clone()),
-        Value::Integer(_) | Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other => {
-            Err(wrong())
+            fn parse(written: &DeValue<'_>) -> Result<$value, String> {
+                let name = written.as_str();
+                let chosen = Self::ALL.iter().find(|(known, _)| name == Some(*known));
+                chosen.map(|(_, meant)| *meant).ok_or_else(|| {
+                    format!("must be {}", [$(concat!("\"", $name, "\"")),+].join(" or "))
+                })
+            }
+            fn schema() -> Json {
+                json!({ "enum": [$($name),+] })
+            }
         }
     };
-    let words: Vec<String> = items.iter().map(word).collect::<Result<_, _>>()?;
-    match words.first() {
-        Some(program) if !program.is_empty() => Ok(words),
-        Some(_) | None => Err(wrong()),
+}
+
+choice! {
+    /// How log lines look.
+    LogFormats: LogFormat { "text" => LogFormat::Text, "json" => LogFormat::Json }
+}
+choice! {
+    /// Which endpoint is asked first.
+    Strategies: Strategy { "ordered" => Strategy::Ordered, "fastest" => Strategy::Fastest }
+}
+choice! {
+    /// Whether a client waits while a tag is checked.
+    Revalidations: Revalidate { "blocking" => Revalidate::Blocking, "background" => Revalidate::Background }
+}
+
+/// Kinds of values that are read by a function, with a JSON Schema.
+macro_rules! kinds {
+    ($($(#[$meta:meta])+ $kind:ident: $value:ty = $parse:expr, $schema:tt;)+) => {$(
+        $(#[$meta])+
+        pub(super) enum $kind {}
+
+        impl Scalar for $kind {
+            type Value = $value;
+
+            fn parse(written: &DeValue<'_>) -> Result<$value, String> {
+                $parse(written)
+            }
+            fn schema() -> Json {
+                json!($schema)
+            }
+        }
+    )+};
+}
+
+kinds! {
+    /// Any text but the empty one.
+    Text: String = text, { "type": "string", "minLength": 1 };
+    /// A file or directory; whether it exists is found out where it is used.
+    Path: PathBuf = |written| text(written).map(PathBuf::from), { "type": "string", "minLength": 1 };
+    /// `true` or `false`; as text too, for the environment has nothing else.
+    Flag: bool = flag, { "type": "boolean" };
+    /// A number of bytes: `100GB` (decimal), `64MiB` (binary) or plain bytes.
+    Size: u64 = size, { "type": ["string", "integer"], "pattern": whole(SIZE_PATTERN), "minimum": 1 };
+    /// The bytes of a cache.
+    CacheShare: u64 = |written| size(written).and_then(cache_size),
+        { "type": ["string", "integer"], "pattern": whole(SIZE_PATTERN), "minimum": CACHE_SIZE_MIN };
+    /// The bytes of one request of several for a blob.
+    SegmentSize: u64 = segment_size,
+        { "type": ["string", "integer"], "pattern": whole(SIZE_PATTERN), "minimum": SEGMENT_SIZE_MIN };
+    /// Bytes a second: a size, or 0 for none.
+    Rate: u64 = size_or_zero, { "type": ["string", "integer"], "pattern": whole(SIZE_PATTERN), "minimum": 0 };
+    /// A size of the store: bytes, or a part of the file system.
+    MaxSize: Amount = max_size, {
+        "type": ["string", "integer"], "minimum": CACHE_SIZE_MIN,
+        "pattern": whole(&format!("{SIZE_PATTERN}|{PERCENT_PATTERN}"))
+    };
+    /// A size that may be nothing.
+    MinFree: Amount = min_free, {
+        "type": ["string", "integer"], "minimum": 0,
+        "pattern": whole(&format!("{SIZE_PATTERN}|{PERCENT_PATTERN}"))
+    };
+    /// A length of time that may be zero: `30s`, `5m`, `7d`, `1h 30m`.
+    Time: Duration = duration,
+        { "type": ["string", "integer"], "pattern": whole(DURATION_PATTERN), "minimum": 0, "maximum": 0 };
+    /// A time limit: zero would let nothing through.
+    TimeLimit: Duration = time_limit, { "type": "string", "pattern": whole(DURATION_PATTERN) };
+    /// A wait that can be doubled several times and still make sense.
+    RetryDelay: Duration = retry_delay, { "type": "string", "pattern": whole(DURATION_PATTERN) };
+    /// The limit to the first response header, which has a limit itself.
+    HeaderTimeout: Duration = header_timeout, { "type": "string", "pattern": whole(DURATION_PATTERN) };
+    /// How long unused content is kept; `None`: as long as there is room.
+    MaxAge: Option<Duration> = |written| or_off(written, MAX_AGE_MIN),
+        { "type": "string", "pattern": whole(&format!("{OFF}|{DURATION_PATTERN}")) };
+    /// In which time the store is hashed again; `None`: it is not.
+    Scrub: Option<Duration> = |written| or_off(written, SCRUB_MIN),
+        { "type": "string", "pattern": whole(&format!("{OFF}|{DURATION_PATTERN}")) };
+    /// How long a tag is fresh.
+    Ttls: Ttl = ttl, {
+        "type": ["string", "integer"], "minimum": 0, "maximum": 0,
+        "pattern": whole(&format!("{FOREVER}|{DURATION_PATTERN}"))
+    };
+    /// What comes of a blob of which a part was asked for.
+    FillOnRanges: FillOnRange = fill_on_range,
+        { "type": "string", "pattern": r"^\s*(always|never|over\s+[0-9]{1,2}\s*%)\s*$" };
+    /// Where to listen: `IP:PORT`, `localhost:PORT` (127.0.0.1) or `:PORT` (every IPv4 address).
+    Address: SocketAddr = address,
+        { "type": "string", "pattern": r"^(localhost|[0-9.]*|\[[0-9a-fA-F:.%]+\]):[0-9]{1,5}$" };
+    /// The base URL of a registry.
+    EndpointUrl: Url = |written| url(written, "; use username and password_file"),
+        { "type": "string", "pattern": "^[hH][tT][tT][pP][sS]?://[^?#]+$" };
+    /// The base URL of a cloud's service.
+    ServiceUrl: Url = |written| url(written, ""), { "type": "string", "pattern": "^[hH][tT][tT][pP][sS]?://[^?#]+$" };
+    /// A `Host` name; its grammar is that of an upstream's name (RFC 9110 section 7.2).
+    Host: UpstreamName = host, { "type": "string", "minLength": 1 };
+    /// An IP address.
+    Ip: IpAddr = ip_address, { "type": "string", "pattern": "^[0-9a-fA-F:.]+$" };
+    /// A network, or an address.
+    Networks: Network = |written| text(written).and_then(|text| text.parse()),
+        { "type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$" };
+    /// Which images or tags are meant.
+    Match: Pattern = pattern, { "type": "string", "minLength": 1 };
+    /// A failure of an upstream.
+    Failures: Failure = failure, { "enum": ["unreachable", "5xx", "429", "denied"] };
+    /// A program and its arguments.
+    Command: Vec<String> = command, { "type": "array", "items": { "type": "string" }, "minItems": 1 };
+}
+
+/// A whole number from 1 to this.
+pub(super) enum UpTo<const MAX: usize> {}
+
+impl<const MAX: usize> Scalar for UpTo<MAX> {
+    type Value = usize;
+
+    fn parse(written: &DeValue<'_>) -> Result<usize, String> {
+        let number = match written.as_str() {
+            Some(text) => text.parse().ok(),
+            None => integer(written).and_then(|number| usize::try_from(number).ok()),
+        };
+        number
+            .filter(|number| (1..=MAX).contains(number))
+            .ok_or_else(|| format!("must be a whole number from 1 to {MAX}"))
+    }
+    fn schema() -> Json {
+        json!({ "type": "integer", "minimum": 1, "maximum": MAX })
     }
 }
 
-/// An IP address.
-pub(super) fn ip_address(value: &Value) -> Result<IpAddr, String> {
-    let text = text(value)?;
+impl Failures {
+    /// What `stale_on` may list.
+    pub(super) const ALL: &'static [(&'static str, Failure)] = &[
+        ("unreachable", Failure::Unreachable),
+        ("5xx", Failure::ServerError),
+        ("429", Failure::RateLimited),
+        ("denied", Failure::Denied),
+    ];
+
+    fn names() -> String {
+        let names: Vec<&str> = Self::ALL.iter().map(|(name, _)| *name).collect();
+        format!("\"{}\"", names.join("\", \""))
+    }
+}
+
+impl About for Failures {
+    fn about_list() -> String {
+        format!("must be an array of {}", Self::names())
+    }
+}
+
+impl About for Host {
+    fn about_list() -> String {
+        "must be an array like [\"…\"]".to_owned()
+    }
+}
+
+fn integer(written: &DeValue<'_>) -> Option<i64> {
+    let number = written.as_integer()?;
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+fn whole(pattern: &str) -> String {
+    format!("^({pattern})$")
+}
+
+pub(super) fn text(written: &DeValue<'_>) -> Result<String, String> {
+    match written.as_str() {
+        Some("") => Err("must not be empty".to_owned()),
+        Some(text) => Ok(text.to_owned()),
+        None => Err("must be text in quotes".to_owned()),
+    }
+}
+
+fn flag(written: &DeValue<'_>) -> Result<bool, String> {
+    match (written.as_bool(), written.as_str()) {
+        (Some(value), _) => Ok(value),
+        (_, Some("true")) => Ok(true),
+        (_, Some("false")) => Ok(false),
+        _ => Err("must be true or false".to_owned()),
+    }
+}
+
+fn command(written: &DeValue<'_>) -> Result<Vec<String>, String> {
+    let words = written.as_array().and_then(|items| {
+        let words = items.iter().map(|item| item.get_ref().as_str());
+        words.collect::<Option<Vec<&str>>>()
+    });
+    match words.as_deref() {
+        Some([program, arguments @ ..]) if !program.is_empty() => {
+            let words = std::iter::once(program).chain(arguments);
+            Ok(words.map(|word| (*word).to_owned()).collect())
+        }
+        _ => Err("must be an array of a program and its arguments, like [\"program\"]".to_owned()),
+    }
+}
+
+fn ip_address(written: &DeValue<'_>) -> Result<IpAddr, String> {
+    let text = text(written)?;
     text.parse()
         .map_err(|_| format!("{} is not an IP address", Shown(&text)))
 }
 
-/// Bytes of one request of several for a blob.
-pub(super) fn segment_size(value: &Value) -> Result<u64, String> {
-    match size(value)? {
+fn host(written: &DeValue<'_>) -> Result<UpstreamName, String> {
+    let text = text(written)?;
+    let wrong = || {
+        let shown = Shown(&text);
+        format!("{shown} is not a host name or address with an optional port")
+    };
+    UpstreamName::parse(&text).map_err(|_| wrong())
+}
+
+fn pattern(written: &DeValue<'_>) -> Result<Pattern, String> {
+    let text = text(written)?;
+    Pattern::parse(&text).map_err(|why| format!("{} {why}", Shown(&text)))
+}
+
+fn failure(written: &DeValue<'_>) -> Result<Failure, String> {
+    let name = text(written)?;
+    let found = Failures::ALL.iter().find(|(known, _)| *known == name);
+    found
+        .map(|(_, failure)| *failure)
+        .ok_or_else(|| format!("{} is none of {}", Shown(&name), Failures::names()))
+}
+
+fn segment_size(written: &DeValue<'_>) -> Result<u64, String> {
+    match size(written)? {
         size if size < SEGMENT_SIZE_MIN => {
             Err("must be at least 1MiB: smaller requests cost more than they give".to_owned())
         }
@@ -115,67 +307,90 @@ pub(super) fn segment_size(value: &Value) -> Result<u64, String> {
     }
 }
 
-/// A number of bytes: `100GB` (decimal), `64MiB` (binary) or plain bytes.
-pub(super) fn size(value: &Value) -> Result<u64, String> {
-    let (written, bytes) = match value {
-        Value::Integer(number) => (number.to_string(), u64::try_from(*number).ok()),
-        Value::Text(text) => (Shown(text).to_string(), size_of_text(text)),
-        Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other => {
-            return Err("must be a size like \"100GB\" or \"64MiB\"".to_owned());
-        }
+fn size(written: &DeValue<'_>) -> Result<u64, String> {
+    match size_or_zero(written)? {
+        0 => Err("must be more than 0".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+fn size_or_zero(written: &DeValue<'_>) -> Result<u64, String> {
+    let (shown, bytes) = match (written.as_str(), written.as_integer()) {
+        (Some(text), _) => (Shown(text).to_string(), size_of_text(text)),
+        (None, Some(number)) => (
+            number.as_str().to_owned(),
+            integer(written).and_then(|number| u64::try_from(number).ok()),
+        ),
+        (None, None) => return Err("must be a size like \"100GB\" or \"64MiB\"".to_owned()),
     };
     match bytes {
-        Some(0) => Err("must be more than 0".to_owned()),
         Some(bytes) if bytes <= SIZE_MAX => Ok(bytes),
-        Some(_) => Err(format!("{written} is larger than any disk")),
+        Some(_) => Err(format!("{shown} is larger than any disk")),
         None => Err(format!(
-            "{written} is not a size like \"100GB\", \"64MiB\" or a number of bytes"
+            "{shown} is not a size like \"100GB\", \"64MiB\" or a number of bytes"
         )),
     }
 }
 
-/// What the store may take: a size, or a part of the file system.
-pub(super) fn max_size(value: &Value) -> Result<Amount, String> {
-    amount(value, 1..=100)
+fn size_of_text(text: &str) -> Option<u64> {
+    let bytes = text.trim().parse::<ByteSize>().ok()?;
+    // Without a unit only whole bytes make sense: "1.5" is a forgotten unit.
+    let unit = text.chars().any(|c| c.is_ascii_alphabetic());
+    (unit || !text.contains('.')).then_some(bytes.as_u64())
 }
 
-/// What the store leaves free: likewise, or nothing.
-pub(super) fn min_free(value: &Value) -> Result<Amount, String> {
-    match value {
-        Value::Integer(0) => Ok(Amount::Bytes(0)),
-        Value::Text(text) if size_of_text(text) == Some(0) => Ok(Amount::Bytes(0)),
-        Value::Text(_)
-        | Value::Integer(_)
-        | Value::Boolean(_)
-        | Value::List(_)
-        | Value::Table(_)
-        | Value::Other => amount(value, 0..=99),
+/// Refuses a cache in which nothing fits.
+fn cache_size(bytes: u64) -> Result<u64, String> {
+    if bytes >= CACHE_SIZE_MIN {
+        return Ok(bytes);
+    }
+    // The unit that was forgotten is most likely this.
+    Err(format!(
+        "{bytes} bytes are too few for any image; write a unit, like \"{bytes}GB\", and at least 1MiB"
+    ))
+}
+
+fn max_size(written: &DeValue<'_>) -> Result<Amount, String> {
+    match amount(written, 1..=100, size)? {
+        Amount::Bytes(bytes) => cache_size(bytes).map(Amount::Bytes),
+        part @ Amount::Percent(_) => Ok(part),
     }
 }
 
-/// How long what nobody uses is kept; `None`: as long as there is room.
-pub(super) fn max_age(value: &Value) -> Result<Option<Duration>, String> {
-    match value {
-        Value::Text(text) if text == OFF => Ok(None),
-        Value::Text(_)
-        | Value::Integer(_)
-        | Value::Boolean(_)
-        | Value::List(_)
-        | Value::Table(_)
-        | Value::Other => match duration(value).map_err(|why| format!("{why}, or \"{OFF}\""))? {
-            age if age < MAX_AGE_MIN => Err(format!("must be at least 1h, or \"{OFF}\"")),
-            age => Ok(Some(age)),
-        },
-    }
+fn min_free(written: &DeValue<'_>) -> Result<Amount, String> {
+    amount(written, 0..=99, size_or_zero)
 }
 
-/// A use is noted to the minute, and a pull takes some of them.
-const MAX_AGE_MIN: Duration = Duration::from_hours(1);
+/// A number of bytes, or whole percents of the file system.
+fn amount(
+    written: &DeValue<'_>,
+    percents: RangeInclusive<u8>,
+    size: fn(&DeValue<'_>) -> Result<u64, String>,
+) -> Result<Amount, String> {
+    let part = written.as_str().filter(|text| text.trim().ends_with('%'));
+    let Some(text) = part else {
+        return size(written).map(Amount::Bytes);
+    };
+    percent(text, &percents)
+        .map(Amount::Percent)
+        .ok_or_else(|| {
+            let (text, least, most) = (Shown(text), percents.start(), percents.end());
+            format!("{text} is not a whole percentage from {least}% to {most}%")
+        })
+}
 
-/// What comes of a blob of which a part was asked for.
-pub(super) fn fill_on_range(value: &Value) -> Result<FillOnRange, String> {
+/// Whole percents.
+fn percent(text: &str, allowed: &RangeInclusive<u8>) -> Option<u8> {
+    // `parse` alone would take a leading `+`.
+    let digits = text.trim().strip_suffix('%')?.trim_end();
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let percent = digits.parse::<u8>().ok();
+    percent.filter(|percent| plain && allowed.contains(percent))
+}
+
+fn fill_on_range(written: &DeValue<'_>) -> Result<FillOnRange, String> {
     const MEANT: &str = "must be \"always\", \"never\" or like \"over 25%\"";
-    let Value::Text(text) = value else {
+    let Some(text) = written.as_str() else {
         return Err(MEANT.to_owned());
     };
     let words: Vec<_> = text.split_whitespace().collect();
@@ -189,47 +404,14 @@ pub(super) fn fill_on_range(value: &Value) -> Result<FillOnRange, String> {
     }
 }
 
-/// Whole percents.
-fn percent(text: &str, allowed: &RangeInclusive<u8>) -> Option<u8> {
-    // `parse` alone would take a leading `+`.
-    let digits = text.trim().strip_suffix('%')?.trim_end();
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    let percent = digits.parse::<u8>().ok();
-    percent.filter(|percent| plain && allowed.contains(percent))
-}
-
-/// A number of bytes, or whole percents of the file system.
-fn amount(value: &Value, percents: RangeInclusive<u8>) -> Result<Amount, String> {
-    let Value::Text(text) = value else {
-        return size(value).map(Amount::Bytes);
-    };
-    if !text.trim().ends_with('%') {
-        return size(value).map(Amount::Bytes);
-    }
-    percent(text, &percents)
-        .map(Amount::Percent)
-        .ok_or_else(|| {
-            let (text, least, most) = (Shown(text), percents.start(), percents.end());
-            format!("{text} is not a whole percentage from {least}% to {most}%")
-        })
-}
-
-fn size_of_text(text: &str) -> Option<u64> {
-    let bytes = text.trim().parse::<ByteSize>().ok()?;
-    // Without a unit only whole bytes make sense: "1.5" is a forgotten unit.
-    let unit = text.chars().any(|c| c.is_ascii_alphabetic());
-    (unit || !text.contains('.')).then_some(bytes.as_u64())
-}
-
-/// A length of time that may be zero: `30s`, `5m`, `7d`, `1h 30m`.
-pub(super) fn duration(value: &Value) -> Result<Duration, String> {
-    let text = match value {
-        Value::Text(text) => text.trim(),
-        Value::Integer(number) if *number != 0 => {
+fn duration(written: &DeValue<'_>) -> Result<Duration, String> {
+    let text = match (written.as_str(), integer(written)) {
+        (Some(text), _) => text.trim(),
+        (None, Some(0)) => "0s",
+        (None, Some(number)) => {
             return Err(format!("{number} has no unit; write \"{number}s\""));
         }
-        Value::Integer(_) => "0s",
-        Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other => {
+        (None, None) => {
             return Err("must be a duration like \"30s\", \"5m\" or \"7d\"".to_owned());
         }
     };
@@ -243,32 +425,35 @@ pub(super) fn duration(value: &Value) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// In which time the store is hashed again; `off`: it is not.
-pub(super) fn scrub(value: &Value) -> Result<Option<Duration>, String> {
-    if matches!(value, Value::Text(text) if text.trim() == OFF) {
+/// A length of time that has a least one, or `off`.
+fn or_off(written: &DeValue<'_>, least: Duration) -> Result<Option<Duration>, String> {
+    if written.as_str().is_some_and(|text| text.trim() == OFF) {
         return Ok(None);
     }
-    let period = duration(value).map_err(|why| format!("{why}, or \"{OFF}\""))?;
-    if period < SCRUB_MIN {
-        return Err(format!(
-            "must be at least {}h, or \"{OFF}\"",
-            SCRUB_MIN.as_secs() / 3600
-        ));
+    let time = duration(written).map_err(|why| format!("{why}, or \"{OFF}\""))?;
+    if time < least {
+        let hours = least.as_secs() / 3600;
+        return Err(format!("must be at least {hours}h, or \"{OFF}\""));
     }
-    Ok(Some(period))
+    Ok(Some(time))
 }
 
-/// A time limit: zero would let nothing through.
-pub(super) fn time_limit(value: &Value) -> Result<Duration, String> {
-    match duration(value)? {
+fn ttl(written: &DeValue<'_>) -> Result<Ttl, String> {
+    if written.as_str() == Some(FOREVER) {
+        return Ok(Ttl::Forever);
+    }
+    duration(written).map(Ttl::For)
+}
+
+fn time_limit(written: &DeValue<'_>) -> Result<Duration, String> {
+    match duration(written)? {
         Duration::ZERO => Err("must be more than 0".to_owned()),
         limit => Ok(limit),
     }
 }
 
-/// A wait that can be doubled several times and still make sense.
-pub(super) fn retry_delay(value: &Value) -> Result<Duration, String> {
-    let delay = time_limit(value)?;
+fn retry_delay(written: &DeValue<'_>) -> Result<Duration, String> {
+    let delay = time_limit(written)?;
     if delay > RETRY_DELAY_MAX {
         let most = RETRY_DELAY_MAX.as_secs();
         return Err(format!(
@@ -278,9 +463,8 @@ pub(super) fn retry_delay(value: &Value) -> Result<Duration, String> {
     Ok(delay)
 }
 
-/// The limit to the first response header, which has a limit itself.
-pub(super) fn header_timeout(value: &Value) -> Result<Duration, String> {
-    let limit = time_limit(value)?;
+fn header_timeout(written: &DeValue<'_>) -> Result<Duration, String> {
+    let limit = time_limit(written)?;
     if limit > HEADER_TIMEOUT_MAX {
         return Err(format!(
             "must be at most {}s: containerd gives up a request after 30s without a header, \
@@ -291,9 +475,8 @@ pub(super) fn header_timeout(value: &Value) -> Result<Duration, String> {
     Ok(limit)
 }
 
-/// Where to listen: `IP:PORT`, `localhost:PORT` (127.0.0.1) or `:PORT` (every IPv4 address).
-pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
-    let text = text(value)?;
+fn address(written: &DeValue<'_>) -> Result<SocketAddr, String> {
+    let text = text(written)?;
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
@@ -312,19 +495,9 @@ pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
     })
 }
 
-/// The base URL of a registry.
-pub(super) fn endpoint_url(value: &Value) -> Result<Url, String> {
-    url(value, "; use username and password_file")
-}
-
-/// The base URL of a cloud's service.
-pub(super) fn service_url(value: &Value) -> Result<Url, String> {
-    url(value, "")
-}
-
 /// An HTTP URL; `instead` says where a user name belongs.
-fn url(value: &Value, instead: &str) -> Result<Url, String> {
-    let text = text(value)?;
+fn url(written: &DeValue<'_>, instead: &str) -> Result<Url, String> {
+    let text = text(written)?;
     let shown = Shown(&text);
     let not_http = || format!("{shown} is not an http:// or https:// URL");
     let lower = text.to_ascii_lowercase();
@@ -343,248 +516,5 @@ fn url(value: &Value, instead: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Some minutes at the fiftyfold, after which nobody waits any more.
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
-
-/// Registries throttle or ban a client long before this many connections help.
-const PARALLEL_MAX: usize = 64;
-
-/// Far above what a registry lets one address have.
-const CONNECTIONS_MAX: usize = 1024;
-
-/// Below this, asking takes longer than the bytes do.
-const SEGMENT_SIZE_MIN: u64 = 1024 * 1024;
-
-/// File offsets are signed, and so are TOML's numbers.
-const SIZE_MAX: u64 = i64::MAX.unsigned_abs();
-
-/// So that adding it to a clock cannot overflow. Nothing is meant to last longer.
-const DURATION_MAX: Duration = Duration::from_hours(100 * 366 * 24);
-
-/// Under containerd's `ResponseHeaderTimeout` of 30 s, with time left to answer (invariant 9).
-const HEADER_TIMEOUT_MAX: Duration = Duration::from_secs(25);
-
-/// What turns something off that has a length of time.
-pub(super) const OFF: &str = "off";
-/// The shortest time for a scrub of the whole store: no disk should do nothing else.
-const SCRUB_MIN: Duration = Duration::from_hours(1);
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn written(text: &str) -> Value {
-        Value::Text(text.to_owned())
-    }
-
-    #[test]
-    fn sizes_in_every_form() {
-        for (text, bytes) in [
-            ("100GB", 100_000_000_000),
-            ("100 GB", 100_000_000_000),
-            ("64MiB", 64 << 20),
-            ("1.5GiB", 3 << 29),
-            ("50g", 50_000_000_000),
-            ("4096", 4096),
-            ("1B", 1),
-            (" 2KiB ", 2048),
-        ] {
-            assert_eq!(size(&written(text)), Ok(bytes), "{text}");
-        }
-        assert_eq!(size(&Value::Integer(4096)), Ok(4096));
-    }
-
-    #[test]
-    fn sizes_that_are_nonsense() {
-        for text in [
-            "",
-            "GB",
-            "-1GB",
-            "1.5",
-            "1e9",
-            "ten",
-            "10 bananas",
-            "1GB2",
-            "0",
-            "0GB",
-            "0.1B",
-            "20EB",
-            "99999999999999999999",
-            "1..5GB",
-            "١GB",
-        ] {
-            assert!(size(&written(text)).is_err(), "{text}");
-        }
-        for value in [
-            Value::Integer(-1),
-            Value::Integer(0),
-            Value::Boolean(true),
-            Value::Other,
-        ] {
-            assert!(size(&value).is_err());
-        }
-    }
-
-    #[test]
-    fn parts_of_the_file_system() {
-        for (text, percent) in [("80%", 80), ("1%", 1), ("100%", 100), (" 7 % ", 7)] {
-            assert_eq!(
-                max_size(&written(text)),
-                Ok(Amount::Percent(percent)),
-                "{text}"
-            );
-        }
-        for text in [
-            "0%", "101%", "-1%", "+5%", "1.5%", "%", "x%", "80%%", "80% GB", "300%",
-        ] {
-            assert!(max_size(&written(text)).is_err(), "{text}");
-        }
-        assert_eq!(max_size(&written("4KiB")), Ok(Amount::Bytes(4096)));
-        assert_eq!(min_free(&written("0%")), Ok(Amount::Percent(0)));
-        assert_eq!(min_free(&written("10%")), Ok(Amount::Percent(10)));
-        for nothing in [Value::Integer(0), written("0"), written("0GB")] {
-            assert_eq!(min_free(&nothing), Ok(Amount::Bytes(0)));
-            assert!(max_size(&nothing).is_err());
-        }
-        let why = min_free(&written("100%")).unwrap_err();
-        assert!(why.contains("from 0% to 99%"), "{why}");
-    }
-
-    #[test]
-    fn durations_in_every_form() {
-        for (text, seconds) in [
-            ("30s", 30),
-            ("5m", 300),
-            ("7d", 604_800),
-            ("1h 30m", 5400),
-            ("1h30m", 5400),
-            ("0s", 0),
-        ] {
-            assert_eq!(
-                duration(&written(text)),
-                Ok(Duration::from_secs(seconds)),
-                "{text}"
-            );
-        }
-        assert_eq!(duration(&written("250ms")), Ok(Duration::from_millis(250)));
-        assert_eq!(duration(&Value::Integer(0)), Ok(Duration::ZERO));
-    }
-
-    #[test]
-    fn a_scrub_has_a_time_or_is_off() {
-        assert_eq!(scrub(&written("off")), Ok(None));
-        let month = Duration::from_hours(30 * 24);
-        assert_eq!(scrub(&written("30d")), Ok(Some(month)));
-        for (text, words) in [
-            ("30m", "at least 1h"),
-            ("0s", "\"off\""),
-            ("never", "or \"off\""),
-        ] {
-            let why = scrub(&written(text)).unwrap_err();
-            assert!(why.contains(words), "{text}: {why}");
-        }
-    }
-
-    #[test]
-    fn durations_that_are_nonsense() {
-        for text in [
-            "",
-            "30",
-            "-5s",
-            "s",
-            "five minutes",
-            "5 parsecs",
-            "1000years",
-            "99999999999999999999s",
-        ] {
-            assert!(duration(&written(text)).is_err(), "{text}");
-        }
-        assert_eq!(
-            duration(&Value::Integer(30)),
-            Err("30 has no unit; write \"30s\"".to_owned())
-        );
-        assert!(time_limit(&written("0s")).is_err());
-    }
-
-    #[test]
-    fn the_header_limit_stays_under_containerds() {
-        assert_eq!(header_timeout(&written("25s")), Ok(Duration::from_secs(25)));
-        let why = header_timeout(&written("25001ms")).unwrap_err();
-        assert!(why.contains("containerd"), "{why}");
-    }
-
-    #[test]
-    fn addresses_in_every_form() {
-        for (text, address_) in [
-            ("127.0.0.1:5000", "127.0.0.1:5000"),
-            ("[::1]:5000", "[::1]:5000"),
-            ("localhost:5000", "127.0.0.1:5000"),
-            (":5000", "0.0.0.0:5000"),
-            ("0.0.0.0:0", "0.0.0.0:0"),
-        ] {
-            assert_eq!(address(&written(text)).unwrap().to_string(), address_);
-        }
-        for text in [
-            "",
-            "5000",
-            "127.0.0.1",
-            "example.org:5000",
-            ":65536",
-            ":+5",
-            ":",
-            "::1:5000",
-        ] {
-            assert!(address(&written(text)).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn endpoint_urls() {
-        for text in [
-            "https://ghcr.io",
-            "http://127.0.0.1:5001/prefix/",
-            "HTTPS://[::1]:5000",
-        ] {
-            assert!(endpoint_url(&written(text)).is_ok(), "{text}");
-        }
-        for text in [
-            "",
-            "ghcr.io",
-            "ftp://x",
-            "https://",
-            "http://x?y",
-            "http://x#y",
-            "http:x",
-            "http://x:99999",
-        ] {
-            assert!(endpoint_url(&written(text)).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_password_in_a_url_is_refused_and_not_repeated() {
-        for text in [
-            "https://me:hunter2@ghcr.io",
-            "htps://me:hunter2@ghcr.io",
-            "https://me:hunter2@gh cr.io",
-        ] {
-            let why = endpoint_url(&written(text)).unwrap_err();
-            assert!(!why.contains("hunter2"), "{why}");
-        }
-    }
-
-    #[test]
-    fn connections() {
-        assert_eq!(parallel(&Value::Integer(64)), Ok(64));
-        assert_eq!(parallel(&written("8")), Ok(8));
-        for value in [
-            Value::Integer(0),
-            Value::Integer(65),
-            Value::Integer(-1),
-            written("x"),
-            Value::Other,
-        ] {
-            assert!(parallel(&value).is_err());
-        }
-    }
-}
+mod tests;

@@ -5,7 +5,9 @@
 )]
 
 mod logins;
+mod mistakes;
 mod recipes;
+mod schema;
 mod upstreams;
 
 use std::collections::BTreeSet;
@@ -268,7 +270,7 @@ fn every_key_can_be_set_by_the_environment() {
         ("ROADSTEAD_SERVER__TLS__CERT", "/c"),
         ("ROADSTEAD_SERVER__TLS__KEY", "/k"),
         ("ROADSTEAD_CACHE__DIR", "/d"),
-        ("ROADSTEAD_CACHE__MAX_SIZE", "4096"),
+        ("ROADSTEAD_CACHE__MAX_SIZE", "4194304"),
         ("ROADSTEAD_TAGS__TTL", "0s"),
         ("ROADSTEAD_TAGS__STALE_IF_ERROR", "1d"),
         ("ROADSTEAD_LOG__FORMAT", "json"),
@@ -295,7 +297,7 @@ fn every_key_can_be_set_by_the_environment() {
     .unwrap();
     assert_eq!(config.server.listen.port(), 1);
     assert_eq!(config.server.tls.as_ref().unwrap().key, Path::new("/k"));
-    assert_eq!(config.cache.max_size, Amount::Bytes(4096));
+    assert_eq!(config.cache.max_size, Amount::Bytes(4_194_304));
     assert_eq!(ttl_of(&config), Duration::ZERO);
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(
@@ -319,7 +321,7 @@ fn a_wrong_variable_is_named() {
         (
             "ROADSTEAD_CACHE_MAX_SIZE",
             "1GB",
-            "ROADSTEAD_CACHE_MAX_SIZE: no key has this name",
+            "ROADSTEAD_CACHE_MAX_SIZE: no key has this name; did you mean ROADSTEAD_CACHE__MAX_SIZE?",
         ),
         (
             "ROADSTEAD_LISTEN_PORT",
@@ -334,7 +336,7 @@ fn a_wrong_variable_is_named() {
         (
             "ROADSTEAD_cache__max_size",
             "1GB",
-            "ROADSTEAD_cache__max_size: no key has this name",
+            "ROADSTEAD_cache__max_size: no key has this name; did you mean ROADSTEAD_CACHE__MAX_SIZE?",
         ),
         (
             "ROADSTEAD_SERVER__TLS__CA",
@@ -490,7 +492,7 @@ fn what_check_prints_is_the_same_configuration() {
         [server]\nlisten = \"[::1]:5000\"\nadmin_listen = \"localhost:0\"\ndrain_timeout = \"1500ms\"
         max_connections = 100\nhead_timeout = \"1s\"\nidle_timeout = \"2m\"\nbody_stall_timeout = \"90s\"\nbody_min_rate = 0
         [server.tls]\ncert = '/a \"b\" \\c'\nkey = \"k\"
-        [cache]\ndir = \"/d\"\nmax_size = 12345\nmin_free = \"3%\"\nmax_age = \"90d\"\nfill_on_range = \"over 25%\"\nscrub = \"off\"
+        [cache]\ndir = \"/d\"\nmax_size = 1234567\nmin_free = \"3%\"\nmax_age = \"90d\"\nfill_on_range = \"over 25%\"\nscrub = \"off\"
         [[cache.pin]]\nmatch = \"registry.k8s.io/pause*\"
         [[cache.pin]]\nmatch = \"**:lts\"
         [tags]\nttl = \"0s\"\nstale_if_error = \"400d\"\nstale_on = []\nkeep_deleted = true

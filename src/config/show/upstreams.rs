@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{MASK, duration, line, quoted, size, table};
+use crate::config::values::Strategies;
 use crate::upstream::{
-    CloudConfig, CloudUrls, Config, Credentials, EndpointConfig, LoginConfig, ProxyConfig,
-    Strategy, Text,
+    CloudConfig, CloudUrls, Config, Credentials, EndpointConfig, LoginConfig, ProxyConfig, Text,
 };
 
 /// Keys and values, the values as TOML.
@@ -22,10 +22,7 @@ pub(super) fn show(out: &mut String, upstream: &Config) {
     line(out, "endpoints", &list(endpoints));
     line(out, "default", &upstream.default.to_string());
     line(out, "hosts", &texts(&upstream.hosts));
-    let strategy = match upstream.strategy {
-        Strategy::Ordered => "ordered",
-        Strategy::Fastest => "fastest",
-    };
+    let strategy = Strategies::name(upstream.strategy);
     line(out, "strategy", &quoted(strategy));
     line(out, "proxy", &proxy(&usual));
     if !upstream.logins.is_empty() {

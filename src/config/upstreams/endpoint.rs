@@ -1,180 +1,207 @@
 //! The endpoints of an upstream.
 
 use http::{HeaderName, HeaderValue};
+use serde_json::{Value as Json, json};
+use toml::de::DeValue;
 use url::{Host, Url};
 
-use super::keys::Keys;
-use super::logins::{PASSWORD_KEYS, logins};
-use super::{items, proxy};
-use crate::config::error::Problem;
-use crate::config::raw::{Leaf, Value};
-use crate::config::values;
-use crate::upstream::{ClientCertificate, EndpointConfig, Network, ProxyConfig};
+use super::{Named, logins, proxy};
+use crate::config::keys::Endpoint;
+use crate::config::schema;
+use crate::config::table::{
+    About, Context, Given, Key, Outcome, Place, Read, Reported, Scalar, Values as _, Written,
+    in_order,
+};
+use crate::config::values::{EndpointUrl, Text};
+use crate::upstream::{ClientCertificate, EndpointConfig, ProxyConfig};
+
+/// An endpoint: a URL, or a table of a URL and its options.
+pub(in crate::config) enum EndpointKey {}
+
+/// What was written of an endpoint.
+#[derive(Clone)]
+pub(in crate::config) enum WrittenEndpoint {
+    Url(Url),
+    Table(Box<Endpoint>),
+}
+
+/// Names and values of headers.
+pub(in crate::config) enum HeadersKey {}
+
+impl Read for EndpointKey {
+    type Value = WrittenEndpoint;
+    const KEYS: &'static [Key] = Endpoint::KEYS;
+
+    fn read(
+        written: &Written<'_>,
+        place: &Place,
+        context: &Context<'_>,
+    ) -> Outcome<WrittenEndpoint> {
+        if written.get_ref().is_table() {
+            let table = Endpoint::read(written, place, context)?;
+            return Ok(WrittenEndpoint::Table(Box::new(table)));
+        }
+        EndpointUrl::read(written, place, context).map(WrittenEndpoint::Url)
+    }
+    fn schema() -> Json {
+        let table = schema::requiring(Endpoint::schema(), "url");
+        json!({ "anyOf": [<EndpointUrl as Scalar>::schema(), table] })
+    }
+}
+
+impl About for EndpointKey {
+    fn about_list() -> String {
+        "must be an array like [\"…\"]".to_owned()
+    }
+}
+
+impl Read for HeadersKey {
+    type Value = Vec<(HeaderName, HeaderValue)>;
+
+    /// The values may be secrets, and are not repeated in an error.
+    fn read(written: &Written<'_>, place: &Place, context: &Context<'_>) -> Outcome<Self::Value> {
+        let DeValue::Table(table) = written.get_ref() else {
+            return Err(context.wrong(place, "must be a table like { \"X-Name\" = \"value\" }"));
+        };
+        let mut headers: Self::Value = Vec::with_capacity(table.len());
+        let mut outcome = Ok(());
+        for (name, value) in in_order(table) {
+            let place = Place {
+                key: format!("{}.{:?}", place.key, name.get_ref()),
+                origin: context.origins.of(value.span().start),
+            };
+            match header(name.get_ref(), value.get_ref(), &headers) {
+                Ok(header) => headers.push(header),
+                Err(why) => outcome = Err(context.wrong(&place, why)),
+            }
+        }
+        outcome.map(|()| headers)
+    }
+    fn schema() -> Json {
+        json!({ "type": "object", "additionalProperties": <Text as Scalar>::schema() })
+    }
+}
 
 /// The endpoints of an upstream; `usual` is how it reaches those that do not say it themselves.
 pub(super) fn endpoints(
-    keys: &Keys<'_>,
-    name: &str,
-    usual: &ProxyConfig,
-) -> Result<Vec<EndpointConfig>, Problem> {
-    let Some(leaf) = keys.leaf("endpoints") else {
-        let why = format!("is missing; write endpoints = [\"https://{name}\"]");
-        return Err(keys.incomplete("endpoints", why));
+    upstream: &Named,
+    usual: Option<&ProxyConfig>,
+    context: &Context<'_>,
+) -> Outcome<Vec<EndpointConfig>> {
+    let keys = &upstream.keys.keys;
+    let Some(given) = &upstream.keys.endpoints else {
+        if keys.place_of("endpoints").is_some() {
+            return Err(Reported);
+        }
+        let why = format!(
+            "is missing; write endpoints = [\"https://{}\"]",
+            upstream.written
+        );
+        return Err(context.wrong(&keys.place.missing("endpoints"), why));
     };
-    let items = items(Some(leaf), &keys.key("endpoints"))?;
-    if items.is_empty() {
-        return Err(keys.problem("endpoints", leaf, "must name at least one URL"));
+    if given.value.is_empty() {
+        return Err(context.wrong(&given.place, "must name at least one URL"));
     }
-    items
-        .iter()
-        .map(|item| endpoint(keys, item, usual))
-        .collect()
+    let usual = usual.cloned().unwrap_or_default();
+    let endpoints = given.value.iter().map(|Given { value, .. }| match value {
+        WrittenEndpoint::Url(url) => Ok(EndpointConfig {
+            proxy: usual.clone(),
+            ..EndpointConfig::at(url.clone())
+        }),
+        WrittenEndpoint::Table(table) => endpoint(table, &usual, context),
+    });
+    // All are looked at before the first that is wrong ends it.
+    let endpoints: Vec<_> = endpoints.collect();
+    endpoints.into_iter().collect()
 }
 
-/// One endpoint: a URL, or a table of a URL and its options.
-fn endpoint(keys: &Keys<'_>, leaf: &Leaf, usual: &ProxyConfig) -> Result<EndpointConfig, Problem> {
-    let Value::Table(table) = &leaf.value else {
-        let url = values::endpoint_url(&leaf.value);
-        let url = url.map_err(|why| keys.problem("endpoints", leaf, why))?;
-        return Ok(EndpointConfig {
-            proxy: usual.clone(),
-            ..EndpointConfig::at(url)
-        });
-    };
-    let keys = keys.of_table("endpoints", table, &leaf.origin);
-    keys.only(&known_keys())?;
-    let Some(url) = keys.value("url", values::endpoint_url)? else {
-        return Err(keys.incomplete("url", "is missing in this endpoint"));
-    };
-    let insecure = keys.value("insecure_skip_verify", values::boolean)?;
-    let insecure_skip_verify = insecure.unwrap_or(false);
-    let https_only = ["ca_file", "client_cert", "client_key"].into_iter();
-    let skips = insecure_skip_verify.then_some("insecure_skip_verify");
-    for name in https_only.chain(skips) {
-        if let (Some(leaf), "http") = (keys.leaf(name), url.scheme()) {
-            let why = "is for https:// endpoints, and this one is http://";
-            return Err(keys.problem(name, leaf, why));
+fn endpoint(
+    table: &Endpoint,
+    usual: &ProxyConfig,
+    context: &Context<'_>,
+) -> Outcome<EndpointConfig> {
+    let Some(Given { value: url, .. }) = &table.url else {
+        if table.keys.place_of("url").is_none() {
+            let place = table.keys.place.missing("url");
+            return Err(context.wrong(&place, "is missing in this endpoint"));
         }
+        return Err(Reported);
+    };
+    let insecure_skip_verify = table.insecure_skip_verify.value_or(false);
+    let tls = refuse_tls(table, insecure_skip_verify, url, context)
+        .and_then(|()| client_certificate(table, context));
+    let proxy = table
+        .proxy
+        .as_ref()
+        .map(|given| proxy::proxy(given, context));
+    let logins = logins::of_endpoint(table, &[url.host_str().unwrap_or_default()], context);
+    let resolve = table.resolve.value().unwrap_or_default();
+    if let (Some(given), false) = (&table.resolve, matches!(url.host(), Some(Host::Domain(_)))) {
+        return Err(context.wrong(&given.place, "the URL holds an address already"));
     }
+    let client_certificate = tls?;
     Ok(EndpointConfig {
-        ca_file: keys.value("ca_file", values::path)?,
-        client_certificate: client_certificate(&keys)?,
+        ca_file: table.ca_file.value(),
+        client_certificate,
         insecure_skip_verify,
-        proxy: proxy::proxy(&keys)?.unwrap_or_else(|| usual.clone()),
-        resolve: resolve(&keys, &url)?,
-        redirect_networks: redirect_networks(&keys)?,
-        headers: headers(&keys)?,
-        logins: logins(&keys, &[url.host_str().unwrap_or_default()])?,
-        url,
+        proxy: proxy.transpose()?.unwrap_or_else(|| usual.clone()),
+        resolve,
+        redirect_networks: table.redirect_networks.value().unwrap_or_default(),
+        headers: table.headers.value().unwrap_or_default(),
+        logins: logins?,
+        url: url.clone(),
     })
 }
 
-fn client_certificate(keys: &Keys<'_>) -> Result<Option<ClientCertificate>, Problem> {
-    let file = |name| keys.value(name, values::path);
-    let half = |name: &str, other: &str| {
-        let why = format!("needs {other}");
-        match keys.leaf(name) {
-            Some(leaf) => keys.problem(name, leaf, why),
-            None => keys.incomplete(name, why),
-        }
-    };
-    match (file("client_cert")?, file("client_key")?) {
+/// Refuses what is about TLS where there is none.
+fn refuse_tls(table: &Endpoint, skips: bool, url: &Url, context: &Context<'_>) -> Outcome<()> {
+    if url.scheme() != "http" {
+        return Ok(());
+    }
+    let skips = skips.then_some("insecure_skip_verify");
+    let https_only = ["ca_file", "client_cert", "client_key"].into_iter();
+    let mut given = https_only
+        .chain(skips)
+        .filter_map(|name| table.keys.place_of(name));
+    given.next().map_or(Ok(()), |place| {
+        Err(context.wrong(place, "is for https:// endpoints, and this one is http://"))
+    })
+}
+
+fn client_certificate(
+    table: &Endpoint,
+    context: &Context<'_>,
+) -> Outcome<Option<ClientCertificate>> {
+    match (&table.client_cert, &table.client_key) {
         (None, None) => Ok(None),
-        (Some(cert), Some(key)) => Ok(Some(ClientCertificate { cert, key })),
-        (Some(_), None) => Err(half("client_cert", "client_key")),
-        (None, Some(_)) => Err(half("client_key", "client_cert")),
+        (Some(cert), Some(key)) => Ok(Some(ClientCertificate {
+            cert: cert.value.clone(),
+            key: key.value.clone(),
+        })),
+        (Some(cert), None) => Err(context.wrong(&cert.place, "needs client_key")),
+        (None, Some(key)) => Err(context.wrong(&key.place, "needs client_cert")),
     }
 }
 
-/// `resolve`: an IP address, or an array of them.
-fn resolve(keys: &Keys<'_>, url: &Url) -> Result<Vec<std::net::IpAddr>, Problem> {
-    let Some(leaf) = keys.leaf("resolve") else {
-        return Ok(Vec::new());
-    };
-    if !matches!(url.host(), Some(Host::Domain(_))) {
-        return Err(keys.problem("resolve", leaf, "the URL holds an address already"));
+fn header(
+    name: &str,
+    value: &DeValue<'_>,
+    others: &[(HeaderName, HeaderValue)],
+) -> Result<(HeaderName, HeaderValue), String> {
+    let name = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| "is not the name of a header".to_owned())?;
+    if OUR_HEADERS.contains(&name.as_str()) {
+        let why = "cannot be set here: roadstead sets this header itself, or must not send it";
+        return Err(why.to_owned());
     }
-    let address = |item: &Leaf| {
-        values::ip_address(&item.value).map_err(|why| keys.problem("resolve", item, why))
-    };
-    one_or_several(leaf).iter().map(address).collect()
-}
-
-fn one_or_several(leaf: &Leaf) -> &[Leaf] {
-    match &leaf.value {
-        Value::List(items) => items.as_slice(),
-        Value::Text(_) | Value::Integer(_) | Value::Boolean(_) | Value::Table(_) | Value::Other => {
-            std::slice::from_ref(leaf)
-        }
+    if others.iter().any(|(other, _)| *other == name) {
+        return Err("is given twice".to_owned());
     }
+    let value = HeaderValue::from_str(&Text::parse(value)?);
+    let mut value = value.map_err(|_| "a header cannot have this value".to_owned())?;
+    value.set_sensitive(true);
+    Ok((name, value))
 }
-
-/// `redirect_networks`: a network or address, or an array of them.
-fn redirect_networks(keys: &Keys<'_>) -> Result<Vec<Network>, Problem> {
-    let Some(leaf) = keys.leaf("redirect_networks") else {
-        return Ok(Vec::new());
-    };
-    let network = |item: &Leaf| {
-        let text = values::text(&item.value);
-        let network = text.and_then(|text| text.parse());
-        network.map_err(|why| keys.problem("redirect_networks", item, why))
-    };
-    one_or_several(leaf).iter().map(network).collect()
-}
-
-/// `headers`: names and values that are sent with every request. The values may be secrets, and are
-/// not repeated in an error.
-fn headers(keys: &Keys<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, Problem> {
-    let Some(leaf) = keys.leaf("headers") else {
-        return Ok(Vec::new());
-    };
-    let Value::Table(table) = &leaf.value else {
-        let why = "must be a table like { \"X-Name\" = \"value\" }";
-        return Err(keys.problem("headers", leaf, why));
-    };
-    let keys = keys.of_table("headers", table, &leaf.origin);
-    let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(table.len());
-    for (written, leaf) in table {
-        let problem = |why: String| keys.problem(&format!("{written:?}"), leaf, why);
-        let name = HeaderName::from_bytes(written.as_bytes())
-            .map_err(|_| problem("is not the name of a header".to_owned()))?;
-        if OUR_HEADERS.contains(&name.as_str()) {
-            let why = "cannot be set here: roadstead sets this header itself, or must not send it";
-            return Err(problem(why.to_owned()));
-        }
-        if headers.iter().any(|(other, _)| *other == name) {
-            return Err(problem("is given twice".to_owned()));
-        }
-        let text = values::text(&leaf.value).map_err(problem)?;
-        let value = HeaderValue::from_str(&text);
-        let value = value.map_err(|_| problem("a header cannot have this value".to_owned()));
-        let mut value = value?;
-        value.set_sensitive(true);
-        headers.push((name, value));
-    }
-    Ok(headers)
-}
-
-/// The keys of an endpoint that is written as a table.
-pub(super) fn known_keys() -> Vec<&'static str> {
-    let own = OWN_KEYS.iter().chain(PASSWORD_KEYS);
-    own.chain(&["docker_config", "credentials"])
-        .copied()
-        .collect()
-}
-
-/// Those that are no login's.
-const OWN_KEYS: &[&str] = &[
-    "url",
-    "ca_file",
-    "client_cert",
-    "client_key",
-    "insecure_skip_verify",
-    "proxy",
-    "resolve",
-    "redirect_networks",
-    "headers",
-];
 
 /// Headers that belong to the connection (RFC 9110 section 7.6.1), that a request's meaning or its
 /// login depends on, or that keep mirrors from asking each other in a circle (`via`).

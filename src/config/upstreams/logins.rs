@@ -2,108 +2,20 @@
 
 use std::path::PathBuf;
 
+use serde_json::{Value as Json, json};
+
 use super::cloud;
-use super::keys::{Keys, file};
-use crate::config::error::Problem;
-use crate::config::raw::{Leaf, Value};
-use crate::config::{defaults, values};
+use super::texts::{Source, file, source};
+use crate::config::defaults;
+use crate::config::keys::{Endpoint, Login, Upstream};
+use crate::config::table::{
+    Context, Field, Given, Key, Keys, Outcome, Place, Read, Reported, Values as _, Written,
+    items_of,
+};
 use crate::upstream::LoginConfig;
 
-/// The pool of logins of an upstream's or an endpoint's keys: the short forms (`username` …,
-/// `docker_config`) or `credentials`. `None`: nothing was said. `hosts`: those of the endpoints.
-pub(super) fn logins(keys: &Keys<'_>, hosts: &[&str]) -> Result<Option<Vec<LoginConfig>>, Problem> {
-    let Some(way) = keys.one_of(&[&password_keys(), &one("docker_config"), &one("credentials")])?
-    else {
-        return Ok(None);
-    };
-    match way.name.as_str() {
-        "credentials" => pool(keys, way.leaf, hosts).map(Some),
-        "docker_config" => Ok(docker_config(keys)?.map(|login| vec![login])),
-        _ => Ok(user(keys)?.map(|login| vec![login])),
-    }
-}
-
-/// `credentials`: a table, or an array of tables.
-fn pool(keys: &Keys<'_>, leaf: &Leaf, hosts: &[&str]) -> Result<Vec<LoginConfig>, Problem> {
-    let entries = match &leaf.value {
-        Value::List(entries) => entries.as_slice(),
-        Value::Table(_) => std::slice::from_ref(leaf),
-        Value::Text(_) | Value::Integer(_) | Value::Boolean(_) | Value::Other => {
-            return Err(keys.problem("credentials", leaf, NOT_A_POOL));
-        }
-    };
-    let entry = |entry: &Leaf| match &entry.value {
-        Value::Table(table) => login(&keys.of_table("credentials", table, &entry.origin), hosts),
-        Value::Text(_) | Value::Integer(_) | Value::Boolean(_) | Value::List(_) | Value::Other => {
-            Err(keys.problem("credentials", entry, NOT_A_POOL))
-        }
-    };
-    entries.iter().map(entry).collect()
-}
-
-/// One entry of a pool: exactly one kind of login.
-fn login(keys: &Keys<'_>, hosts: &[&str]) -> Result<LoginConfig, Problem> {
-    let Some(kind) = keys.one_of(&[
-        &password_keys(),
-        &one("docker_config"),
-        &one("exec"),
-        &one("provider"),
-    ])?
-    else {
-        keys.only(KINDS)?;
-        return Err(keys.incomplete("", NO_LOGIN));
-    };
-    match kind.name.as_str() {
-        "provider" => cloud::login(keys, hosts).map(LoginConfig::Cloud),
-        "exec" => exec(keys, kind.leaf),
-        "docker_config" => {
-            keys.only(&["docker_config"])?;
-            docker_config(keys)?.ok_or_else(|| keys.incomplete("", NO_LOGIN))
-        }
-        _ => {
-            keys.only(PASSWORD_KEYS)?;
-            user(keys)?.ok_or_else(|| keys.incomplete("", NO_LOGIN))
-        }
-    }
-}
-
-fn user(keys: &Keys<'_>) -> Result<Option<LoginConfig>, Problem> {
-    let pair = keys.pair("username", "password")?;
-    Ok(pair.map(|(username, password)| LoginConfig::Password {
-        username: username.text(),
-        password: password.text(),
-    }))
-}
-
-fn docker_config(keys: &Keys<'_>) -> Result<Option<LoginConfig>, Problem> {
-    let path: Option<PathBuf> = keys.value("docker_config", file)?;
-    Ok(path.map(LoginConfig::DockerConfig))
-}
-
-fn exec(keys: &Keys<'_>, leaf: &Leaf) -> Result<LoginConfig, Problem> {
-    keys.only(EXEC_KEYS)?;
-    let command = values::command(&leaf.value).map_err(|why| keys.problem("exec", leaf, why))?;
-    Ok(LoginConfig::Exec {
-        command,
-        timeout: keys
-            .value("timeout", values::time_limit)?
-            .unwrap_or(defaults::EXEC_TIMEOUT),
-        ttl: keys
-            .value("ttl", values::time_limit)?
-            .unwrap_or(defaults::EXEC_TTL),
-    })
-}
-
-fn password_keys() -> Vec<String> {
-    PASSWORD_KEYS.iter().map(|key| (*key).to_owned()).collect()
-}
-
-fn one(key: &str) -> [String; 1] {
-    [key.to_owned()]
-}
-
 /// The keys of an entry that is a user name and password.
-pub(super) const PASSWORD_KEYS: &[&str] = &[
+const PASSWORD_KEYS: &[&str] = &[
     "username",
     "username_file",
     "username_env",
@@ -112,7 +24,7 @@ pub(super) const PASSWORD_KEYS: &[&str] = &[
     "password_env",
 ];
 /// The keys of an entry that is a program.
-pub(super) const EXEC_KEYS: &[&str] = &["exec", "timeout", "ttl"];
+const EXEC_KEYS: &[&str] = &["exec", "timeout", "ttl"];
 /// The keys that say which kind an entry is.
 const KINDS: &[&str] = &[
     "username",
@@ -125,7 +37,143 @@ const KINDS: &[&str] = &[
     "exec",
     "provider",
 ];
-
 const NO_LOGIN: &str = "needs username and password, docker_config, exec or provider";
 const NOT_A_POOL: &str =
     "must be a table like { username = \"…\", password_file = \"…\" }, or an array of such tables";
+
+/// `credentials`: a login, or a pool of them.
+pub(in crate::config) enum CredentialsKey {}
+
+impl Read for CredentialsKey {
+    type Value = Vec<Login>;
+    const KEYS: &'static [Key] = Login::KEYS;
+
+    /// Each entry's keys are judged when its kind is known.
+    fn read(written: &Written<'_>, place: &Place, context: &Context<'_>) -> Outcome<Vec<Login>> {
+        let entry = |entry: &&Written<'_>| {
+            let place = place.at(context.origins.of(entry.span().start));
+            if !entry.get_ref().is_table() {
+                return Err(context.wrong(&place, NOT_A_POOL));
+            }
+            Login::read_keys(entry, &place, context)
+        };
+        let entries: Vec<_> = items_of(written).iter().map(entry).collect();
+        entries.into_iter().collect()
+    }
+    fn schema() -> Json {
+        let one = Login::schema();
+        json!({ "anyOf": [one, { "type": "array", "items": one }] })
+    }
+}
+
+/// What of a table may say who roadstead is.
+struct Ways<'a> {
+    keys: &'a Keys,
+    username: Source<'a>,
+    password: Source<'a>,
+    docker_config: Option<&'a Given<PathBuf>>,
+    credentials: &'a Field<CredentialsKey>,
+}
+
+/// The pool of logins of an upstream; `None`: nothing was said. `hosts`: those of the endpoints.
+pub(super) fn of_upstream(
+    table: &Upstream,
+    hosts: &[&str],
+    context: &Context<'_>,
+) -> Outcome<Option<Vec<LoginConfig>>> {
+    let ways = Ways {
+        keys: &table.keys,
+        username: source!(table, username username_file username_env),
+        password: source!(table, password password_file password_env),
+        docker_config: table.docker_config.as_ref(),
+        credentials: &table.credentials,
+    };
+    ways.logins(hosts, context)
+}
+
+/// Likewise of an endpoint.
+pub(super) fn of_endpoint(
+    table: &Endpoint,
+    hosts: &[&str],
+    context: &Context<'_>,
+) -> Outcome<Option<Vec<LoginConfig>>> {
+    let ways = Ways {
+        keys: &table.keys,
+        username: source!(table, username username_file username_env),
+        password: source!(table, password password_file password_env),
+        docker_config: table.docker_config.as_ref(),
+        credentials: &table.credentials,
+    };
+    ways.logins(hosts, context)
+}
+
+impl Ways<'_> {
+    fn logins(&self, hosts: &[&str], context: &Context<'_>) -> Outcome<Option<Vec<LoginConfig>>> {
+        let ways: [&[&str]; 3] = [PASSWORD_KEYS, &["docker_config"], &["credentials"]];
+        let Some((way, _)) = self.keys.one_of(&ways, context)? else {
+            return Ok(None);
+        };
+        match way {
+            "credentials" => {
+                let Given { value: pool, .. } = self.credentials.as_ref().ok_or(Reported)?;
+                let logins: Vec<_> = pool
+                    .iter()
+                    .map(|entry| login(entry, hosts, context))
+                    .collect();
+                logins.into_iter().collect::<Outcome<_>>().map(Some)
+            }
+            "docker_config" => docker_config(self.docker_config, context).map(|it| Some(vec![it])),
+            _ => user(&self.username, &self.password, context).map(|it| Some(vec![it])),
+        }
+    }
+}
+
+/// One entry of a pool: exactly one kind of login.
+fn login(table: &Login, hosts: &[&str], context: &Context<'_>) -> Outcome<LoginConfig> {
+    let keys = &table.keys;
+    let kinds: [&[&str]; 4] = [PASSWORD_KEYS, &["docker_config"], &["exec"], &["provider"]];
+    let Some((kind, _)) = keys.one_of(&kinds, context)? else {
+        keys.only(KINDS, context)?;
+        return Err(context.wrong(&keys.place, NO_LOGIN));
+    };
+    match kind {
+        "provider" => cloud::login(table, hosts, context).map(LoginConfig::Cloud),
+        "exec" => exec(table, context),
+        "docker_config" => {
+            keys.only(&["docker_config"], context)?;
+            docker_config(table.docker_config.as_ref(), context)
+        }
+        _ => {
+            keys.only(PASSWORD_KEYS, context)?;
+            let username = source!(table, username username_file username_env);
+            let password = source!(table, password password_file password_env);
+            user(&username, &password, context)
+        }
+    }
+}
+
+fn user(
+    username: &Source<'_>,
+    password: &Source<'_>,
+    context: &Context<'_>,
+) -> Outcome<LoginConfig> {
+    let (username, password) = username.pair(password, context)?.ok_or(Reported)?;
+    Ok(LoginConfig::Password {
+        username: username.text(),
+        password: password.text(),
+    })
+}
+
+fn docker_config(given: Option<&Given<PathBuf>>, context: &Context<'_>) -> Outcome<LoginConfig> {
+    let path = file(given, context)?;
+    path.map(LoginConfig::DockerConfig).ok_or(Reported)
+}
+
+fn exec(table: &Login, context: &Context<'_>) -> Outcome<LoginConfig> {
+    table.keys.only(EXEC_KEYS, context)?;
+    Ok(LoginConfig::Exec {
+        command: table.exec.value().ok_or(Reported)?,
+        timeout: table.timeout.value_or(defaults::EXEC_TIMEOUT),
+        ttl: table.ttl.value_or(defaults::EXEC_TTL),
+    })
+}

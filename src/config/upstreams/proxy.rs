@@ -1,41 +1,74 @@
 //! Through which proxy an endpoint is reached.
 
 use percent_encoding::percent_decode_str;
+use serde_json::{Value as Json, json};
 use url::Url;
 
-use super::keys::Keys;
-use super::logins::PASSWORD_KEYS;
+use super::texts::source;
 use crate::config::error::{Problem, Shown};
+use crate::config::keys::ProxyTable;
 use crate::config::layers::Environment;
-use crate::config::raw::{Origin, Value};
-use crate::config::values;
+use crate::config::origin::Origin;
+use crate::config::schema;
+use crate::config::table::{Context, Given, Outcome, Place, Read, Reported, Written};
 use crate::upstream::{Credentials, EnvironmentProxies, Proxy, ProxyConfig, Secret};
 
-/// What the key `proxy` says, if it is there.
-pub(super) fn proxy(keys: &Keys<'_>) -> Result<Option<ProxyConfig>, Problem> {
-    let Some(leaf) = keys.leaf("proxy") else {
-        return Ok(None);
-    };
-    let proxy = match &leaf.value {
-        Value::Text(text) if text == "direct" => ProxyConfig::Direct,
-        Value::Text(text) if text == "environment" => environment(keys.environment)?,
-        Value::Text(text) => {
-            let proxy = parse(text).map_err(|why| keys.problem("proxy", leaf, why))?;
-            ProxyConfig::Through(proxy)
+/// `proxy`: a word, a URL, or a table of a URL and its login.
+pub(in crate::config) enum ProxyKey {}
+
+/// What was written of a proxy.
+#[derive(Clone)]
+pub(in crate::config) enum WrittenProxy {
+    Direct,
+    Environment,
+    Url(Proxy),
+    Table(Box<ProxyTable>),
+}
+
+impl Read for ProxyKey {
+    type Value = WrittenProxy;
+
+    fn read(written: &Written<'_>, place: &Place, context: &Context<'_>) -> Outcome<WrittenProxy> {
+        if written.get_ref().is_table() {
+            let table = ProxyTable::read(written, place, context)?;
+            return Ok(WrittenProxy::Table(Box::new(table)));
         }
-        Value::Table(table) => {
-            ProxyConfig::Through(of_table(&keys.of_table("proxy", table, &leaf.origin))?)
+        match written.get_ref().as_str() {
+            Some("direct") => Ok(WrittenProxy::Direct),
+            Some("environment") => Ok(WrittenProxy::Environment),
+            Some(text) => parse(text)
+                .map(WrittenProxy::Url)
+                .map_err(|why| context.wrong(place, why)),
+            None => {
+                let why =
+                    "must be a URL, \"direct\", \"environment\", or a table like { url = \"…\" }";
+                Err(context.wrong(place, why))
+            }
         }
-        Value::Integer(_) | Value::Boolean(_) | Value::List(_) | Value::Other => {
-            let why = "must be a URL, \"direct\", \"environment\", or a table like { url = \"…\" }";
-            return Err(keys.problem("proxy", leaf, why));
-        }
-    };
-    Ok(Some(proxy))
+    }
+    fn schema() -> Json {
+        let pattern = "^(direct|environment|(https?|socks5h?)://.+)$";
+        let table = schema::requiring(ProxyTable::schema(), "url");
+        json!({ "anyOf": [{ "type": "string", "pattern": pattern }, table] })
+    }
+}
+
+/// The proxy that was written.
+pub(super) fn proxy(given: &Given<WrittenProxy>, context: &Context<'_>) -> Outcome<ProxyConfig> {
+    match &given.value {
+        WrittenProxy::Direct => Ok(ProxyConfig::Direct),
+        WrittenProxy::Environment => environment(context),
+        WrittenProxy::Url(proxy) => Ok(ProxyConfig::Through(proxy.clone())),
+        WrittenProxy::Table(table) => of_table(table, context).map(ProxyConfig::Through),
+    }
 }
 
 /// What the environment's variables say, as curl reads them: lower case before upper case.
-pub(super) fn environment(environment: &Environment) -> Result<ProxyConfig, Problem> {
+pub(super) fn environment(context: &Context<'_>) -> Outcome<ProxyConfig> {
+    of_variables(context.environment).map_err(|problem| context.report(problem))
+}
+
+fn of_variables(environment: &Environment) -> Result<ProxyConfig, Problem> {
     let proxy = |names: [&str; 2]| {
         for name in names {
             let Some(text) = environment.vendors(name)? else {
@@ -70,24 +103,22 @@ pub(super) fn environment(environment: &Environment) -> Result<ProxyConfig, Prob
     })
 }
 
-fn of_table(keys: &Keys<'_>) -> Result<Proxy, Problem> {
-    keys.only(
-        &KEYS
-            .iter()
-            .chain(PASSWORD_KEYS)
-            .copied()
-            .collect::<Vec<_>>(),
-    )?;
-    let pair = keys.pair("username", "password")?;
-    let Some(leaf) = keys.leaf("url") else {
-        return Err(keys.incomplete("url", "is missing in this proxy"));
+fn of_table(table: &ProxyTable, context: &Context<'_>) -> Outcome<Proxy> {
+    let username = source!(table, username username_file username_env);
+    let password = source!(table, password password_file password_env);
+    let pair = username.pair(&password, context)?;
+    let Some(Given { value, place }) = &table.url else {
+        if table.keys.place_of("url").is_none() {
+            let place = table.keys.place.missing("url");
+            return Err(context.wrong(&place, "is missing in this proxy"));
+        }
+        return Err(Reported);
     };
-    let url = values::text(&leaf.value).and_then(|text| parse(&text));
-    let mut proxy = url.map_err(|why| keys.problem("url", leaf, why))?;
+    let mut proxy = parse(value).map_err(|why| context.wrong(place, why))?;
     if let Some((username, password)) = pair {
         if proxy.credentials.is_some() {
             let why = "holds a user name, and username is given too; only one of them can be";
-            return Err(keys.problem("url", leaf, why));
+            return Err(context.wrong(place, why));
         }
         // Proxies are set up once, so a password's file is read once, too.
         proxy.credentials = Some(Credentials {
@@ -133,6 +164,3 @@ fn parse(text: &str) -> Result<Proxy, String> {
         }),
     })
 }
-
-/// The keys of a proxy that is written as a table, besides those of its login.
-pub(super) const KEYS: &[&str] = &["url"];

@@ -5,7 +5,7 @@ use roadstead::config::{Config, Overrides};
 
 use super::Written;
 
-const RECIPES: &str = include_str!("../../../docs/upstreams.md");
+pub(super) const RECIPES: &str = include_str!("../../../docs/upstreams.md");
 const KEYS: &str = include_str!("../../../docs/reference/configuration-keys.md");
 
 #[test]

@@ -1,0 +1,351 @@
+//! Every key of a file: its name, its kind and its meaning. The JSON Schema and the reference of keys
+//! (`docs/reference/configuration-keys.md`) take their words from here.
+
+use super::table::{List, OneOrMore, name, table};
+use super::tags::Needs;
+use super::upstreams::{CredentialsKey, EndpointKey, HeadersKey, Provider, ProxyKey, UpstreamsKey};
+use super::values::{
+    Address, CacheShare, Command, EndpointUrl, Failures, FillOnRanges, Flag, HeaderTimeout, Host,
+    Ip, LogFormats, Match, MaxAge, MaxSize, MinFree, Networks, Path, Rate, RetryDelay,
+    Revalidations, Scrub, SegmentSize, ServiceUrl, Size, Strategies, Text, Time, TimeLimit, Ttls,
+    UpTo,
+};
+
+/// More descriptors than a process is let have.
+const CLIENTS_MAX: usize = 1_000_000;
+/// Far above what a registry lets one address have.
+const CONNECTIONS_MAX: usize = 1024;
+/// Registries throttle or ban a client long before this many connections help.
+const PARALLEL_MAX: usize = 64;
+
+table! {
+    /// The whole file.
+    File {
+        /// Listeners for clients and operators, and what connections may take.
+        server: Server,
+        /// The cache on disk.
+        cache: Cache,
+        /// What is done about tags, which upstreams may move.
+        tags: Tags,
+        /// Logging.
+        log: Log,
+        /// The upstream registries by their public names. A file with any of these tables has exactly those in it; one without has the nine built-in ones.
+        upstream: UpstreamsKey,
+    }
+}
+
+table! {
+    /// `[server]`.
+    Server {
+        /// Where clients connect: `IP:PORT`, `localhost:PORT`, or `:PORT` for every IPv4 address. Flag `--listen`.
+        listen: Address,
+        /// Listener for metrics, health and the admin API, always plain HTTP. Flag `--admin-listen`.
+        admin_listen: Address,
+        /// How long running requests may go on after SIGTERM or SIGINT. The process ends 5 s after that, even if something hangs.
+        drain_timeout: Time,
+        /// The most client connections at once; fewer where the limit on open files is low. When all are taken, the longest idle one of the address with the most connections is closed for a new one.
+        max_connections: UpTo<CLIENTS_MAX>,
+        /// How long a client may take for a request's head, its TLS handshake included.
+        head_timeout: TimeLimit,
+        /// How long a connection may be without a request. Go's HTTP client closes its own after 90 s.
+        idle_timeout: TimeLimit,
+        /// A body is aborted when its client takes no byte for this long; over HTTP/2 that stream alone.
+        body_stall_timeout: TimeLimit,
+        /// While there is no room for others, a body is aborted when its client takes fewer bytes a second; `0` turns it off.
+        body_min_rate: Rate,
+        /// HTTPS for clients (HTTP/1.1 and HTTP/2); without this table they are served over plain HTTP.
+        tls: Tls,
+    }
+}
+
+table! {
+    /// `[server.tls]`.
+    Tls {
+        /// The certificate in PEM, its own first and then those up to the root. Both or neither; read at start.
+        cert: Path,
+        /// The certificate's private key in PEM.
+        key: Path,
+    }
+}
+
+table! {
+    /// `[cache]`.
+    Cache {
+        /// Where the cache is kept: a directory that is empty, new, or a cache (it has `VERSION`; any other is refused), on one file system. Files in it are readable by their owner and group alone (0750, 0640). Default: `roadstead` in the user's cache directory, `/var/cache/roadstead` for a user without a home. Flag `--cache-dir`.
+        dir: Path,
+        /// Disk space for the cache, running transfers and the index included: a size of at least `1MiB`, or a part of the file system like `80%`. When it is full, blobs are evicted: the longest idle for how often they were used go first. Flag `--cache-size`.
+        max_size: MaxSize,
+        /// Free space that the cache leaves on the file system, whatever else fills it: a size or a part; `0` turns it off.
+        min_free: MinFree,
+        /// How long content is kept that no client pulls, `1h` at least; `off`: as long as there is room.
+        max_age: MaxAge,
+        /// When a client reads only a part of a blob: `always` fetches the rest too, behind that part; `never` fetches only what is read; `over 25%` fetches the rest once more than that is stored.
+        fill_on_range: FillOnRanges,
+        /// The time in which everything stored is read and hashed again in the background, `1h` at least; damaged blobs are fetched again. `off`: never.
+        scrub: Scrub,
+        /// Images that are never evicted once they are pulled; `roadstead pin` pins single images.
+        pin: List<Needs<Pin>>,
+    }
+}
+
+table! {
+    /// `[[cache.pin]]`.
+    Pin {
+        /// The images that are pinned, by a pattern as in `[[tags.rule]]`: `registry.k8s.io/pause*`.
+        pattern as "match": Match,
+    }
+}
+
+table! {
+    /// `[tags]`.
+    Tags {
+        /// How long a tag is served without asking upstream; `0s` asks every time; with `forever` upstream is never asked again.
+        ttl: Ttls,
+        /// When `ttl` is over, `blocking` asks upstream before it answers; `background` answers with the known digest at once, and asks upstream for the next pull.
+        revalidate: Revalidations,
+        /// How long past `ttl` a tag may still be served when upstream cannot answer.
+        stale_if_error: Time,
+        /// The upstream failures for which a stale tag is served; `denied` (401, 403) can be added.
+        stale_on: List<Failures>,
+        /// `true` goes on serving a tag that upstream has deleted (404), without end.
+        keep_deleted: Flag,
+        /// How long an upstream's 404 is cached (negative caching); `0s` asks every time.
+        negative_ttl: Time,
+        /// Other values for some tags. The first rule that matches decides; what it leaves unsaid is as in `[tags]`.
+        rule: List<Needs<Rule>>,
+    }
+}
+
+table! {
+    /// `[[tags.rule]]`.
+    Rule {
+        /// The tags that are meant: an upstream's name, a slash, the repository, a colon and the tag. `*` stands for anything within a component or the tag, `**` for any number of components; without a tag every tag is meant.
+        pattern as "match": Match,
+        /// As in `[tags]`.
+        ttl: Ttls,
+        /// As in `[tags]`.
+        revalidate: Revalidations,
+        /// As in `[tags]`.
+        stale_if_error: Time,
+        /// As in `[tags]`.
+        stale_on: List<Failures>,
+        /// As in `[tags]`.
+        keep_deleted: Flag,
+        /// As in `[tags]`.
+        negative_ttl: Time,
+    }
+}
+
+table! {
+    /// `[log]`.
+    Log {
+        /// `text` for people or `json` for machines; what is logged is set by the variable `ROADSTEAD_LOG`. Flag `--log-format`.
+        format: LogFormats,
+    }
+}
+
+table! {
+    /// `[upstream."NAME"]`.
+    Upstream {
+        /// Base URLs with the same content, in order of preference; required. Each is text, or a table with `url` and its own options (`ca_file`, `client_cert`, `proxy`, `headers`, a login, …).
+        endpoints: List<EndpointKey>,
+        /// Requests that name no upstream go here; at most one. An upstream that is alone is it unless it says `false`. Flag `--default-upstream`.
+        default: Flag,
+        /// `Host` names of requests that select it; without a port, any port matches.
+        hosts: List<Host>,
+        /// `ordered`: endpoints as they are written; `fastest`: the one that answers fastest first. In both, an endpoint that keeps failing is skipped while its circuit breaker is open.
+        strategy: Strategies,
+        /// `environment` (`HTTPS_PROXY` and so on), `direct`, a URL (`http`, `https`, `socks5`, `socks5h`), or `{ url, username, password_file }`.
+        proxy: ProxyKey,
+        /// The user that roadstead pulls as; it needs one of the three kinds of password.
+        username: Text,
+        /// A file with the user name, read again when it changes.
+        username_file: Text,
+        /// The name of an environment variable with the user name.
+        username_env: Text,
+        /// The password or token itself.
+        password: Text,
+        /// A file with the password, read again when it changes; line ends at its end are dropped.
+        password_file: Text,
+        /// The name of an environment variable with the password.
+        password_env: Text,
+        /// Instead of `username` and a password: a Docker client's `config.json` (`auths`, `credsStore`, `credHelpers`), read again when it changes.
+        docker_config: Path,
+        /// Instead of `username` and a password: one login or a pool of them, of any kind: passwords, programs, AWS, Google, Azure, Alibaba, Tencent.
+        credentials: CredentialsKey,
+        /// Requests to it at the same time, each counted until its body ends; more wait; 1 to 1024.
+        max_connections: UpTo<CONNECTIONS_MAX>,
+        /// Name look-up, TCP, proxy and TLS of one connection; several endpoints share 10 s.
+        connect_timeout: TimeLimit,
+        /// Time from a request to its first response header, all endpoints, redirects and tokens included; at most `25s`.
+        header_timeout: HeaderTimeout,
+        /// A connection without a byte for this long is replaced, and the transfer resumes at the byte reached.
+        idle_timeout: TimeLimit,
+        /// The first wait before a broken transfer is resumed. Each further wait is twice as long, up to fifty times this. At most `10s`.
+        retry_delay: RetryDelay,
+        /// Parallel connections for one big blob, 1 to 64; limited by what `max_connections` has free, and only where the endpoint honours Range.
+        parallel: UpTo<PARALLEL_MAX>,
+        /// Blobs up to this size are fetched on one connection.
+        parallel_above: Size,
+        /// How much each of the parallel connections requests at a time; at least `1MiB`.
+        segment_size: SegmentSize,
+        /// Share (quota) of the cache for blobs of this upstream; a blob that several upstreams have counts for the one that it was first fetched from. Enforced in the background.
+        max_size: CacheShare,
+        /// How long its blobs are kept that no client pulls; without it, `cache.max_age`.
+        max_age: MaxAge,
+    }
+}
+
+table! {
+    /// An endpoint that is written as a table.
+    Endpoint {
+        /// The base URL: `http://` or `https://`, with a path prefix if need be; required.
+        url: EndpointUrl,
+        /// A PEM file of certificates that the endpoint's may be signed by, besides the system's.
+        ca_file: Path,
+        /// The certificate that roadstead shows, with its chain, in PEM.
+        client_cert: Path,
+        /// Its private key in PEM; both or neither.
+        client_key: Path,
+        /// Believes any certificate, so that anybody on the way can read along and steal the password.
+        insecure_skip_verify: Flag,
+        /// As for the upstream, whose value is the default.
+        proxy: ProxyKey,
+        /// The addresses of the URL's host, one or an array, instead of looking them up.
+        resolve: OneOrMore<Ip>,
+        /// Networks or addresses in which its redirects and token servers may lie, besides those where it lies itself.
+        redirect_networks: OneOrMore<Networks>,
+        /// Sent with every request to this endpoint, never to where it redirects. Values are treated as secrets.
+        headers: HeadersKey,
+        /// This endpoint's own login, instead of the upstream's: the user name.
+        username: Text,
+        /// A file with the user name, read again when it changes.
+        username_file: Text,
+        /// The name of an environment variable with the user name.
+        username_env: Text,
+        /// The password or token itself.
+        password: Text,
+        /// A file with the password, read again when it changes.
+        password_file: Text,
+        /// The name of an environment variable with the password.
+        password_env: Text,
+        /// Instead of `username` and a password: a Docker client's `config.json`.
+        docker_config: Path,
+        /// Instead of `username` and a password: one login or a pool; `[]` sends no login to this endpoint.
+        credentials: CredentialsKey,
+    }
+}
+
+table! {
+    /// A proxy that is written as a table.
+    ProxyTable {
+        /// The proxy: `http://`, `https://`, `socks5://` or `socks5h://`; required.
+        url: Text,
+        /// The user at the proxy.
+        username: Text,
+        /// A file with the user name, read at start.
+        username_file: Text,
+        /// The name of an environment variable with the user name.
+        username_env: Text,
+        /// The password itself.
+        password: Text,
+        /// A file with the password, read at start.
+        password_file: Text,
+        /// The name of an environment variable with the password.
+        password_env: Text,
+    }
+}
+
+table! {
+    /// One login: keys of exactly one kind.
+    Login {
+        /// The user name.
+        username: Text,
+        /// A file with the user name, read again when it changes.
+        username_file: Text,
+        /// The name of an environment variable with the user name.
+        username_env: Text,
+        /// Its password.
+        password: Text,
+        /// A file with the password, read again when it changes.
+        password_file: Text,
+        /// The name of an environment variable with the password.
+        password_env: Text,
+        /// A Docker client's `config.json`; what stands there for the endpoint's host is used.
+        docker_config: Path,
+        /// A program and its arguments; it speaks the protocol of docker-credential helpers (`get`).
+        exec: Command,
+        /// How long the program may take; default `10s`.
+        timeout: TimeLimit,
+        /// How long what the program gave is used, unless that says `ExpiresIn` or `ExpiresAt`; default `5m`.
+        ttl: TimeLimit,
+        /// A cloud's registry: `ecr`, `gar`, `acr-azure`, `acr-alibaba` or `tcr`.
+        provider: Provider,
+        /// The region (`ecr`, `acr-alibaba`, `tcr`); by default the one in the endpoint's host name, which `tcr` has not.
+        region: Text,
+        /// The instance (`acr-alibaba`: of the Enterprise edition; `tcr`: required).
+        instance_id: Text,
+        /// The access key's id (`ecr`, `acr-alibaba`).
+        access_key_id: Text,
+        /// A file with it.
+        access_key_id_file: Text,
+        /// The name of an environment variable with it.
+        access_key_id_env: Text,
+        /// The access key's secret (`ecr`).
+        secret_access_key: Text,
+        /// A file with it.
+        secret_access_key_file: Text,
+        /// The name of an environment variable with it.
+        secret_access_key_env: Text,
+        /// The access key's secret (`acr-alibaba`).
+        access_key_secret: Text,
+        /// A file with it.
+        access_key_secret_file: Text,
+        /// The name of an environment variable with it.
+        access_key_secret_env: Text,
+        /// The key's id (`tcr`).
+        secret_id: Text,
+        /// A file with it.
+        secret_id_file: Text,
+        /// The name of an environment variable with it.
+        secret_id_env: Text,
+        /// The key's secret (`tcr`).
+        secret_key: Text,
+        /// A file with it.
+        secret_key_file: Text,
+        /// The name of an environment variable with it.
+        secret_key_env: Text,
+        /// The token of temporary keys (`ecr`, `acr-alibaba`, `tcr`).
+        session_token: Text,
+        /// A file with it.
+        session_token_file: Text,
+        /// The name of an environment variable with it.
+        session_token_env: Text,
+        /// The role of a web identity, instead of keys (`ecr`); default `AWS_ROLE_ARN`.
+        role_arn: Text,
+        /// The file with the web identity's token (`ecr`); default `AWS_WEB_IDENTITY_TOKEN_FILE`.
+        web_identity_token_file: Path,
+        /// The JSON key of a service account (`gar`); default `GOOGLE_APPLICATION_CREDENTIALS`, or else the metadata service.
+        key_file: Path,
+        /// The tenant of a service principal (`acr-azure`); without it the managed identity is used.
+        tenant_id: Text,
+        /// The client id of the service principal, or of a user-assigned managed identity (`acr-azure`).
+        client_id: Text,
+        /// The secret of the service principal (`acr-azure`).
+        client_secret: Text,
+        /// A file with it.
+        client_secret_file: Text,
+        /// The name of an environment variable with it.
+        client_secret_env: Text,
+        /// The RAM role, instead of keys (`acr-alibaba`); default: the one of the machine.
+        ram_role: Text,
+        /// The CAM role, instead of keys (`tcr`); default: the one of the machine.
+        cam_role: Text,
+        /// Another address of the registry's API (for VPC endpoints).
+        api_url: ServiceUrl,
+        /// Another address of the service that exchanges identities.
+        identity_url: ServiceUrl,
+        /// Another address of the metadata service.
+        metadata_url: ServiceUrl,
+    }
+}
