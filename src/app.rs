@@ -1,5 +1,6 @@
 //! Puts the parts together, runs them, drains them.
 
+pub mod reload;
 pub mod start;
 
 use std::net::SocketAddr;
@@ -9,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::mirror::{Mirror, Parts};
+use crate::config::{Config, Snapshot};
+use crate::mirror::{Mirror, Parts, Policies};
 use crate::oci::Directory;
 use crate::oci::directory::Entry;
 use crate::server::{BindError, Bound};
@@ -39,7 +40,8 @@ impl Unserved {
     /// # Errors
     /// [`StartError`]: another process has the directory, for example.
     pub async fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        Self::open_by(Store::open, config, clock, &OwnListeners::default()).await
+        let config = Snapshot::new(config);
+        Self::open_by(Store::open, &config, clock, &OwnListeners::default()).await
     }
 
     /// The same on a directory in which nothing is changed.
@@ -47,16 +49,18 @@ impl Unserved {
     /// # Errors
     /// [`StartError`]: there is no cache in it, for example.
     pub async fn look_into(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        Self::open_by(Store::look_into, config, clock, &OwnListeners::default()).await
+        let config = Snapshot::new(config);
+        Self::open_by(Store::look_into, &config, clock, &OwnListeners::default()).await
     }
 
     /// The same in a process that listens at `own`: no upstream may lead there.
     async fn open_by(
         open: Opening,
-        config: Config,
+        snapshot: &Snapshot,
         clock: Arc<dyn Clock>,
         own: &OwnListeners,
     ) -> Result<Self, StartError> {
+        let config = snapshot.now();
         let metrics = Metrics::new(config.upstreams.iter().map(|u| u.name.as_str()));
         let upstreams = config
             .upstreams
@@ -65,6 +69,7 @@ impl Unserved {
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
         let store = {
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
+            let config = Arc::clone(&config);
             let opened =
                 tokio::task::spawn_blocking(move || open(&config.cache, clock, metrics)).await;
             opened.map_err(|error| StartError::Internal(error.to_string()))??
@@ -75,7 +80,7 @@ impl Unserved {
             hosts: u.hosts.clone(),
         });
         let mirror = Mirror::new(Parts {
-            config: config.tags,
+            policies: Policies::new(snapshot.part(|config| &config.tags)),
             fill_on_range: config.fill_on_range,
             directory: Directory::new(entries.collect()),
             upstreams,
@@ -127,6 +132,15 @@ impl App {
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        Self::start_with(Snapshot::new(config), clock).await
+    }
+
+    /// The same with a configuration that may be replaced while it runs.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_with(snapshot: Snapshot, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let config = snapshot.now();
         let bound = Bound::bind(&config.server).await?;
         let (address, admin_address) = (bound.address(), bound.admin_address());
         let own = OwnListeners::default();
@@ -137,7 +151,7 @@ impl App {
             mirror,
             store,
             metrics,
-        } = Unserved::open_by(Store::open, config, Arc::clone(&clock), &own).await?;
+        } = Unserved::open_by(Store::open, &snapshot, Arc::clone(&clock), &own).await?;
         start.tell(&store).await;
         let app = Self {
             address,

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +25,10 @@ use url::Url;
 
 use crate::admin::reach::{Place, ReachError, admin_url, server_url};
 use crate::admin::{self, CommandError, Screen};
+use crate::app::reload::Reload;
 use crate::app::{App, start};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{Config, Loaded, Overrides};
+use crate::config::{Config, Loaded, Overrides, Snapshot};
 use crate::telemetry::logging;
 use crate::{bench, carry, verify, warm, words};
 use signals::Signals;
@@ -51,9 +52,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Config::load_with_notes(overrides).map_err(|error| config::lines(&error))
     };
     let outcome = match arguments.command {
-        Command::Serve(overrides) => {
-            load(&overrides).map(|loaded| serve(loaded, Config::file_of(&overrides).as_deref()))
-        }
+        Command::Serve(overrides) => load(&overrides).map(|loaded| serve(loaded, &overrides)),
         Command::Check(overrides) => load(&overrides).map(|loaded| check(&loaded)),
         Command::Config { command } => Ok(match say(&command.output()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -309,13 +308,13 @@ fn operate(command: &admin::Command, place: &Place) -> ExitCode {
     }
 }
 
-fn serve(loaded: Loaded, file: Option<&Path>) -> ExitCode {
+fn serve(loaded: Loaded, flags: &Overrides) -> ExitCode {
     let config = loaded.config;
     logging::init(config.log_format);
     for note in &loaded.notes {
         tracing::warn!("{note}");
     }
-    start::announce(&config, file);
+    start::announce(&config, Config::file_of(flags).as_deref());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -329,13 +328,13 @@ fn serve(loaded: Loaded, file: Option<&Path>) -> ExitCode {
     };
     logging::write_access_lines_directly();
     logging::log_panics();
-    let code = control.block_on(serve_until_signal(config, &runtime));
+    let code = control.block_on(serve_until_signal(config, flags, &runtime));
     // What still runs must not hold up the exit.
     runtime.shutdown_background();
     code
 }
 
-async fn serve_until_signal(config: Config, runtime: &Runtime) -> ExitCode {
+async fn serve_until_signal(config: Config, flags: &Overrides, runtime: &Runtime) -> ExitCode {
     // Before anything starts, so that no signal finds the system's default, which kills.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
@@ -343,7 +342,11 @@ async fn serve_until_signal(config: Config, runtime: &Runtime) -> ExitCode {
     };
     let scheme = config.server.scheme();
     let stop_wait_max = config.server.drain_timeout.saturating_add(STOP_WAIT_MAX);
-    let starting = runtime.spawn(Box::pin(App::start(config, Arc::new(SystemClock))));
+    let snapshot = Snapshot::new(config);
+    let starting = {
+        let starting = App::start_with(snapshot.clone(), Arc::new(SystemClock));
+        runtime.spawn(Box::pin(starting))
+    };
     let started = tokio::select! {
         started = starting => started,
         stop = signals.next() => {
@@ -356,6 +359,12 @@ async fn serve_until_signal(config: Config, runtime: &Runtime) -> ExitCode {
         Ok(Err(error)) => return fail(EXIT_START, &error),
         Err(error) => return fail(EXIT_START, &format!("cannot start: {error}")),
     };
+    let reload = Arc::new(Reload::new(snapshot, flags.clone()));
+    let threads = runtime.handle().clone();
+    signals.on_reload(move || {
+        let reload = Arc::clone(&reload);
+        threads.spawn_blocking(move || reload.run());
+    });
     let (address, admin) = (app.address(), app.admin_address());
     let ready = format!("listening on {scheme}://{address} (admin http://{admin})\n");
     if let Err(error) = say_in_time(ready).await {

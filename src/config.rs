@@ -29,6 +29,7 @@ mod origin;
 mod renamed;
 mod schema;
 mod show;
+mod snapshot;
 mod table;
 mod tags;
 mod upstreams;
@@ -45,6 +46,7 @@ use origin::Origins;
 use table::{Context, Place, Read as _, Values as _};
 
 pub use error::ConfigError;
+pub use snapshot::{Changes, Snapshot};
 
 /// Places in which the file is looked for when no flag names it.
 const FILES: [&str; 2] = ["./roadstead.toml", "/etc/roadstead/config.toml"];

@@ -241,7 +241,7 @@ impl Place {
             .map_err(|error| failed(&error))?
             .map_err(|error| failed(&error))?;
         let mirror = Mirror::new(Parts {
-            config: self.config.tags.clone(),
+            policies: self.config.tags.clone().into(),
             fill_on_range: self.config.fill_on_range,
             directory: Directory::new(Vec::new()),
             upstreams: Vec::new(),

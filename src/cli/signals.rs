@@ -22,7 +22,6 @@ const ENDS: &[(c_int, &str)] = &[
 /// What means nothing here. The terminal's end is not a server's, and a limit on the size of files (SIGXFSZ) is an
 /// error of the write that met it.
 const PASSED_OVER: &[(c_int, &str)] = &[
-    (libc::SIGHUP, "SIGHUP"),
     (libc::SIGUSR1, "SIGUSR1"),
     (libc::SIGUSR2, "SIGUSR2"),
     (libc::SIGALRM, "SIGALRM"),
@@ -35,12 +34,18 @@ const PASSED_OVER: &[(c_int, &str)] = &[
 ];
 
 /// All that a server takes notice of.
-#[derive(Debug)]
-pub(super) struct Signals(Vec<(Signal, Meaning)>);
+pub(super) struct Signals {
+    all: Vec<(Signal, Meaning)>,
+    /// What SIGHUP means, once there is something to reload.
+    reload: Option<Box<dyn FnMut() + Send>>,
+    /// One came before that.
+    came_early: bool,
+}
 
 #[derive(Clone, Copy, Debug)]
 enum Meaning {
     End(Stop),
+    Reload,
     Nothing(c_int, &'static str),
 }
 
@@ -61,10 +66,24 @@ impl Signals {
             .copied()
             .chain(real_time().map(|number| (number, "a real-time signal")))
             .map(|(number, name)| (number, Meaning::Nothing(number, name)));
-        ends.chain(others)
+        let reload = std::iter::once((libc::SIGHUP, Meaning::Reload));
+        ends.chain(reload)
+            .chain(others)
             .map(|(number, meaning)| Ok((signal(SignalKind::from_raw(number))?, meaning)))
             .collect::<io::Result<_>>()
-            .map(Self)
+            .map(|all| Self {
+                all,
+                reload: None,
+                came_early: false,
+            })
+    }
+
+    /// Does this on SIGHUP from now on. It must not block.
+    pub(super) fn on_reload(&mut self, mut reload: impl FnMut() + Send + 'static) {
+        if std::mem::take(&mut self.came_early) {
+            reload();
+        }
+        self.reload = Some(Box::new(reload));
     }
 
     /// Waits for one that asks to stop.
@@ -73,16 +92,22 @@ impl Signals {
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Stop> {
-        for (signal, meaning) in &mut self.0 {
+        for (signal, meaning) in &mut self.all {
             while let Poll::Ready(Some(())) = signal.poll_recv(context) {
                 match *meaning {
                     Meaning::End(stop) => return Poll::Ready(stop),
                     Meaning::Nothing(libc::SIGXFSZ, _) => tracing::warn!(
                         "SIGXFSZ: a file met the process's limit on sizes of files (ulimit -f); what is larger passes through"
                     ),
-                    Meaning::Nothing(libc::SIGHUP, _) => tracing::warn!(
-                        "SIGHUP: the configuration is not read again while the server runs; restart it for that"
-                    ),
+                    Meaning::Reload => {
+                        tracing::info!(
+                            "SIGHUP: reading the configuration again; keys that need a restart are named"
+                        );
+                        match &mut self.reload {
+                            Some(reload) => reload(),
+                            None => self.came_early = true,
+                        }
+                    }
                     Meaning::Nothing(number, name) => {
                         tracing::info!(signal = name, number, "this signal means nothing here");
                     }

@@ -12,7 +12,7 @@ use super::freshness::{self, Verdict};
 use super::lent::Lent;
 use super::local::{LocalManifests, Manifest};
 use super::manifest::Kept;
-use super::{Config, MirrorError, Source};
+use super::{MirrorError, Policies, Source};
 use crate::clock::Clock;
 use crate::oci::manifest::ChildKind;
 use crate::oci::{AcceptClass, Digest, Reference};
@@ -22,7 +22,7 @@ use crate::telemetry::Outcome;
 /// Answers what waits for nothing.
 #[derive(Debug)]
 pub(super) struct Hits {
-    config: Arc<Config>,
+    policies: Policies,
     store: Store,
     clock: Arc<dyn Clock>,
     local: Arc<LocalManifests>,
@@ -38,7 +38,7 @@ impl Hits {
         lent: &Lent,
     ) -> Self {
         Self {
-            config: Arc::clone(&core.config),
+            policies: core.policies.clone(),
             store: core.store.clone(),
             clock: Arc::clone(&core.clock),
             local: Arc::clone(local),
@@ -61,7 +61,7 @@ impl Hits {
             }
             Reference::Tag(tag) => {
                 let records = self.store.tags_in_memory(source, tag)?;
-                let policy = self.config.of_tag(source, tag);
+                let policy = self.policies.of_tag(source, tag);
                 // How upstream failed matters for those alone that are not fresh.
                 match freshness::judge(&records, accept, &policy, None, self.clock.now()) {
                     Verdict::Fresh(record) => record.digest,

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::flights::{FLIGHTS_MAX, Runway};
 use super::shares::{Shares, Stays};
-use super::{Config, MirrorError, Source};
+use super::{MirrorError, Policies, Source};
 use crate::clock::Clock;
 use crate::oci::UpstreamName;
 use crate::store::Store;
@@ -26,7 +26,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The handles that components are made of. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Core {
-    pub(super) config: Arc<Config>,
+    pub(super) policies: Policies,
     pub(super) upstreams: Upstreams,
     pub(super) store: Store,
     pub(super) clock: Arc<dyn Clock>,

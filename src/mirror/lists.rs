@@ -15,7 +15,7 @@ use super::negative::{List, Negative, What};
 use super::referrers::Referrers;
 use super::seen_lists::SeenLists;
 use super::tag::Tags;
-use super::{Config, Mirror, MirrorError, Source, StaleOn, in_time};
+use super::{Mirror, MirrorError, Policies, Source, StaleOn, in_time};
 use crate::clock::Clock;
 use crate::oci::link::NextPage;
 use crate::oci::list::{self, ListError};
@@ -107,7 +107,7 @@ impl Mirror {
 /// Lists, asked of upstream each time, and what was seen of them.
 #[derive(Debug)]
 pub(super) struct Lists {
-    config: Arc<Config>,
+    policies: Policies,
     upstreams: Upstreams,
     store: Store,
     clock: Arc<dyn Clock>,
@@ -127,7 +127,7 @@ impl Lists {
         lent: &Lent,
     ) -> Self {
         Self {
-            config: Arc::clone(&core.config),
+            policies: core.policies.clone(),
             upstreams: core.upstreams.clone(),
             store: core.store.clone(),
             clock: Arc::clone(&core.clock),
@@ -209,7 +209,7 @@ impl Lists {
         list: List,
     ) -> Result<(Listed, Role), MirrorError> {
         if let Some(seen) = self.seen.get(source, &list) {
-            let policy = self.config.of_repository(source);
+            let policy = self.policies.of_repository(source);
             if let Some(listed) = seen.at_once(&policy, self.clock.now()) {
                 return Ok((listed, Role::Leader));
             }
@@ -230,7 +230,7 @@ impl Lists {
         source: &Source,
         list: &List,
     ) -> Result<Listed, MirrorError> {
-        let policy = self.config.of_repository(source);
+        let policy = self.policies.of_repository(source);
         let now = self.clock.now();
         let old = self.seen.recall(source, list);
         let in_time = old

@@ -83,7 +83,9 @@ use manifest_fetch::ManifestFetcher;
 use negative::Negative;
 use not_stored::NotStored;
 pub use parts::PartReaders;
-pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
+pub use policy::{
+    Config, Failure, Pattern, PatternError, Policies, Policy, Revalidate, Rule, StaleOn, Ttl,
+};
 use repair::Repairs;
 use tag::Tags;
 pub use transfer::FillOnRange;
@@ -129,7 +131,7 @@ pub enum Readiness {
 #[derive(Debug)]
 pub struct Parts {
     /// What is done about which tag.
-    pub config: Config,
+    pub policies: Policies,
     /// What comes of a blob of which a part was asked for.
     pub fill_on_range: FillOnRange,
     /// Which upstream a request means.
@@ -176,7 +178,7 @@ impl Inner {
     /// Makes the components, each of those that it needs.
     fn new(parts: Parts) -> Self {
         let core = Core {
-            config: Arc::new(parts.config),
+            policies: parts.policies,
             upstreams: Upstreams::new(parts.upstreams),
             store: parts.store,
             clock: parts.clock,
@@ -186,7 +188,7 @@ impl Inner {
         let lent = Lent::default();
         let fills = Arc::default();
         let local = Arc::new(LocalManifests::new(&core.store));
-        let negative = Arc::new(Negative::new(&core.config, &core.clock));
+        let negative = Arc::new(Negative::new(&core.policies, &core.clock));
         let not_stored = Arc::new(NotStored::new(&core.store, &core.clock));
         let contents = Contents::new(&core.store, &local);
         let pins = Arc::new(Pins::new(&core, &contents));

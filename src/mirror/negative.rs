@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use super::{Config, MirrorError, Source};
+use super::{MirrorError, Policies, Source};
 use crate::clock::{Clock, Timestamp};
 use crate::oci::{Accept, Digest, Reference};
 
@@ -56,13 +56,13 @@ impl List {
 /// The questions that upstream answered with 404 lately.
 #[derive(Debug)]
 pub(super) struct Negative {
-    config: Arc<Config>,
+    policies: Policies,
     clock: Arc<dyn Clock>,
     answers: Cache<(Source, What), (Timestamp, MirrorError)>,
 }
 
 impl Negative {
-    pub(super) fn new(config: &Arc<Config>, clock: &Arc<dyn Clock>) -> Self {
+    pub(super) fn new(policies: &Policies, clock: &Arc<dyn Clock>) -> Self {
         let weigh = |(source, what): &(Source, What), _: &(Timestamp, MirrorError)| {
             let name = source.upstream.as_str().len() + source.repository.as_str().len();
             let texts = match what {
@@ -77,7 +77,7 @@ impl Negative {
             .max_capacity(NEGATIVE_BYTES_MAX)
             .weigher(weigh);
         Self {
-            config: Arc::clone(config),
+            policies: policies.clone(),
             clock: Arc::clone(clock),
             answers: answers.build(),
         }
@@ -137,9 +137,9 @@ impl Negative {
 
     fn ttl(&self, source: &Source, what: &What) -> Duration {
         let policy = match what {
-            What::Manifest(Reference::Tag(tag), _) => self.config.of_tag(source, tag),
+            What::Manifest(Reference::Tag(tag), _) => self.policies.of_tag(source, tag),
             What::Manifest(Reference::Digest(_), _) | What::Blob(_) | What::List(_) => {
-                self.config.of_repository(source)
+                self.policies.of_repository(source)
             }
         };
         policy.negative_ttl
@@ -148,7 +148,7 @@ impl Negative {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Policy, Revalidate, StaleOn, Ttl};
+    use super::super::{Config, Policy, Revalidate, StaleOn, Ttl};
     use super::*;
     use crate::clock::ManualClock;
     use crate::oci::{Repository, UpstreamName};
@@ -175,7 +175,7 @@ mod tests {
     async fn a_404_is_remembered_for_its_ttl_and_other_errors_are_not() {
         let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
         let as_clock: Arc<dyn Clock> = clock.clone();
-        let negative = Negative::new(&Arc::new(policy(Duration::from_secs(10))), &as_clock);
+        let negative = Negative::new(&policy(Duration::from_secs(10)).into(), &as_clock);
         let (source, other) = (source("library/app"), source("library/other"));
         let what = || What::Blob(Digest::Sha256([1; 32]));
         let ask = |answer: Result<(), MirrorError>| {

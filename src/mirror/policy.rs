@@ -2,7 +2,10 @@
 //! not, say what it names. One policy for all, and rules for the tags that a pattern means. Pure.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::access::{Constant, DynAccess};
 
 use super::Source;
 use crate::oci::Tag;
@@ -20,6 +23,45 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// The images that are never evicted.
     pub pins: Vec<Pattern>,
+}
+
+/// The policies in use. They may be replaced while requests run: each looks at them anew. Cheap to clone.
+#[derive(Clone)]
+pub struct Policies(Arc<dyn DynAccess<Config> + Send + Sync>);
+
+impl Policies {
+    /// Those that are read from here.
+    pub fn new(access: impl DynAccess<Config> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(access))
+    }
+
+    /// All of them, as they are now.
+    pub(super) fn now(&self) -> Config {
+        self.0.load().clone()
+    }
+
+    /// As [`Config::of_tag`].
+    pub(super) fn of_tag(&self, source: &Source, tag: &Tag) -> Policy {
+        self.0.load().of_tag(source, tag)
+    }
+
+    /// As [`Config::of_repository`].
+    pub(super) fn of_repository(&self, source: &Source) -> Policy {
+        self.0.load().of_repository(source)
+    }
+}
+
+impl From<Config> for Policies {
+    /// Policies that stay as they are.
+    fn from(config: Config) -> Self {
+        Self::new(Constant(config))
+    }
+}
+
+impl fmt::Debug for Policies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Policies").field(&*self.0.load()).finish()
+    }
 }
 
 /// The policy of the tags that a pattern means.

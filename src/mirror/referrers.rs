@@ -10,7 +10,7 @@ use super::core::{Core, Upstreams};
 use super::lists::{Listed, look_through, other_page};
 use super::negative::{List, Negative, What};
 use super::tag::Tags;
-use super::{Config, MirrorError, Source};
+use super::{MirrorError, Policies, Source};
 use crate::oci::manifest::{ChildKind, media};
 use crate::oci::{AcceptClass, Digest, Reference, Tag, list};
 use crate::store::Store;
@@ -23,7 +23,7 @@ const TAG_DIGITS_MAX: usize = 64;
 /// Asks what refers to a digest.
 #[derive(Debug)]
 pub(super) struct Referrers {
-    config: Arc<Config>,
+    policies: Policies,
     upstreams: Upstreams,
     store: Store,
     negative: Arc<Negative>,
@@ -33,7 +33,7 @@ pub(super) struct Referrers {
 impl Referrers {
     pub(super) fn new(core: &Core, negative: &Arc<Negative>, tags: &Arc<Tags>) -> Self {
         Self {
-            config: Arc::clone(&core.config),
+            policies: core.policies.clone(),
             upstreams: core.upstreams.clone(),
             store: core.store.clone(),
             negative: Arc::clone(negative),
@@ -66,7 +66,7 @@ impl Referrers {
         let wanted = wanted(query);
         if !has_no_api(&error) {
             // Who cannot be reached is not asked a second question, but what is known is told.
-            let tells_old = self.config.of_tag(source, &tag);
+            let tells_old = self.policies.of_tag(source, &tag);
             let tells_old = tells_old.serves_stale(error.failure());
             if !tells_old || self.store.tags(source, &tag).await.is_empty() {
                 return Err(error);

@@ -15,7 +15,7 @@ use super::manifest::{Found, Kept, ManifestFlights, Manifests};
 use super::manifest_fetch::ManifestFetcher;
 use super::negative::{Negative, What};
 use super::{
-    ANSWER_WAIT_MAX, Config, Failure, MirrorError, Policy, Revalidate, Source, StaleOn, Ttl,
+    ANSWER_WAIT_MAX, Failure, MirrorError, Policies, Policy, Revalidate, Source, StaleOn, Ttl,
 };
 use crate::clock::Clock;
 use crate::oci::manifest::{ChildKind, media};
@@ -69,7 +69,7 @@ const FAILED_TAG_BYTES: usize = 200;
 /// Manifests by tag.
 #[derive(Debug)]
 pub(super) struct Tags {
-    config: Arc<Config>,
+    policies: Policies,
     upstreams: Upstreams,
     store: Store,
     clock: Arc<dyn Clock>,
@@ -93,7 +93,7 @@ impl Tags {
         pins: Arc<PinEvents>,
     ) -> Self {
         Self {
-            config: Arc::clone(&core.config),
+            policies: core.policies.clone(),
             upstreams: core.upstreams.clone(),
             store: core.store.clone(),
             clock: Arc::clone(&core.clock),
@@ -144,7 +144,7 @@ impl Tags {
         accept: &Accept,
     ) -> Result<Kept, MirrorError> {
         let class = accept.class;
-        let policy = self.config.of_tag(source, tag);
+        let policy = self.policies.of_tag(source, tag);
         let records = self.store.tags(source, tag).await;
         let failed = self.failed.get(&(source.clone(), tag.clone()));
         match freshness::judge(&records, class, &policy, failed, self.clock.now()) {
@@ -217,7 +217,7 @@ impl Tags {
         asker: Asker,
     ) -> Result<Kept, MirrorError> {
         let class = accept.class;
-        let policy = self.config.of_tag(source, tag);
+        let policy = self.policies.of_tag(source, tag);
         let records = self.store.tags(source, tag).await;
         let now = self.clock.now();
         let known = match freshness::judge(&records, class, &policy, None, now) {

@@ -46,6 +46,7 @@ mod policies;
 mod protocol;
 mod range;
 mod referrers;
+mod reload;
 mod resume;
 mod room;
 mod shares;

@@ -45,7 +45,7 @@ impl Bench {
         let nowhere = EndpointConfig::at("http://127.0.0.1:9".parse().unwrap());
         let hub = upstream::Config::of(UpstreamName::parse("docker.io").unwrap(), vec![nowhere]);
         let mirror = Mirror::new(Parts {
-            config: Config::of(Policy::default()),
+            policies: Config::of(Policy::default()).into(),
             fill_on_range: FillOnRange::default(),
             directory: Directory::new(Vec::new()),
             upstreams: vec![Upstream::new(&hub, metrics.clone()).unwrap()],

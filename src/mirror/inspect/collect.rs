@@ -11,7 +11,7 @@ use super::usage::{PASS_BLOBS_MAX, key};
 use super::{Contents, InspectError, Kept, Source};
 use crate::clock::Clock;
 use crate::mirror::core::Core;
-use crate::mirror::{Config, Mirror, Ttl};
+use crate::mirror::{Mirror, Policies, Ttl};
 use crate::oci::manifest::{MANIFEST_BYTES_MAX, inspect};
 use crate::oci::{Digest, Tag};
 use crate::store::{LinkEntry, Store};
@@ -58,7 +58,7 @@ impl Mirror {
 /// Collects what nothing refers to.
 #[derive(Debug)]
 pub(in crate::mirror) struct Garbage {
-    config: Arc<Config>,
+    policies: Policies,
     store: Store,
     clock: Arc<dyn Clock>,
     contents: Contents,
@@ -68,7 +68,7 @@ pub(in crate::mirror) struct Garbage {
 impl Garbage {
     pub(in crate::mirror) fn new(core: &Core, contents: &Contents, removal: &Arc<Removal>) -> Self {
         Self {
-            config: Arc::clone(&core.config),
+            policies: core.policies.clone(),
             store: core.store.clone(),
             clock: Arc::clone(&core.clock),
             contents: contents.clone(),
@@ -228,7 +228,7 @@ impl Garbage {
             let Some(last) = tags.last() else { return };
             after = Some(last.tag.clone());
             for entry in tags {
-                let policy = self.config.of_tag(source, &entry.tag);
+                let policy = self.policies.of_tag(source, &entry.tag);
                 let Ttl::For(ttl) = policy.ttl else { continue };
                 let believed = ttl.saturating_add(policy.stale_if_error);
                 let is_stale = entry.records.iter().all(|record| {

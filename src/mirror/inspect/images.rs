@@ -9,7 +9,7 @@ use super::tree::{Node, NodeKind, Presence};
 use super::{Contents, Filter, InspectError, PARTS_MAX, When, full_name, names};
 use crate::mirror::core::Core;
 use crate::mirror::flight::Fills;
-use crate::mirror::{Config, Mirror, Source};
+use crate::mirror::{Mirror, Policies, Source};
 use crate::oci::{Digest, Reference, Tag};
 use crate::store::{LinkEntry, Store, TagEntry};
 
@@ -98,7 +98,7 @@ impl Mirror {
 /// What an operator sees of images.
 #[derive(Debug)]
 pub(in crate::mirror) struct Images {
-    pub(super) config: Arc<Config>,
+    pub(super) policies: Policies,
     pub(super) store: Store,
     pub(super) contents: Contents,
     pub(super) fills: Arc<Fills>,
@@ -119,7 +119,7 @@ impl Page<'_> {
 impl Images {
     pub(in crate::mirror) fn new(core: &Core, contents: &Contents, fills: &Arc<Fills>) -> Self {
         Self {
-            config: Arc::clone(&core.config),
+            policies: core.policies.clone(),
             store: core.store.clone(),
             contents: contents.clone(),
             fills: Arc::clone(fills),

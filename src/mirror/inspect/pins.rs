@@ -141,9 +141,11 @@ pub(in crate::mirror) struct Pins {
 
 impl Pins {
     pub(in crate::mirror) fn new(core: &Core, contents: &Contents) -> Self {
-        let (events, receiver) = PinEvents::new(&core.config, &core.store);
+        // Rules that pin are looked at once, at the start: they are about all that is stored.
+        let config = Arc::new(core.policies.now());
+        let (events, receiver) = PinEvents::new(&config, &core.store);
         Self {
-            config: Arc::clone(&core.config),
+            config,
             store: core.store.clone(),
             clock: Arc::clone(&core.clock),
             tasks: core.tasks.clone(),

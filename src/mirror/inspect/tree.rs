@@ -149,7 +149,7 @@ impl Images {
         let Reference::Tag(tag) = reference else {
             return Vec::new();
         };
-        let policy = self.config.of_tag(source, tag);
+        let policy = self.policies.of_tag(source, tag);
         let until = |record: &TagRecord, more: Duration| match policy.ttl {
             Ttl::For(ttl) => Some(When(record.checked.plus(ttl.saturating_add(more)))),
             Ttl::Forever => None,

@@ -1,0 +1,75 @@
+//! A new configuration for a server that runs.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::config::{Config, Overrides, Snapshot};
+
+/// Reads the configuration again when it is asked to.
+#[derive(Debug)]
+pub struct Reload {
+    snapshot: Snapshot,
+    flags: Overrides,
+    /// One reload waits for the one that runs; further ones would read the same.
+    is_waited_for: AtomicBool,
+    running: Mutex<()>,
+}
+
+impl Reload {
+    /// Reloads of a server that was started with these flags.
+    #[must_use]
+    pub fn new(snapshot: Snapshot, flags: Overrides) -> Self {
+        Self {
+            snapshot,
+            flags,
+            is_waited_for: AtomicBool::new(false),
+            running: Mutex::new(()),
+        }
+    }
+
+    /// Reads the flags, the environment and the file as at the start, and takes over what can change while requests
+    /// run. With an error in it nothing is changed. Blocks: files are read.
+    pub fn run(&self) {
+        if self.is_waited_for.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // Nothing is left half done by a panic: the swap is one.
+        let _running = self
+            .running
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.is_waited_for.store(false, Ordering::Release);
+        let loaded = match Config::load_with_notes(&self.flags) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                for line in error.lines() {
+                    tracing::error!("{line}");
+                }
+                tracing::error!(
+                    "the new configuration has errors: nothing is changed; correct it and send SIGHUP again"
+                );
+                return;
+            }
+        };
+        for note in &loaded.notes {
+            tracing::warn!("{note}");
+        }
+        let changes = self.snapshot.replace(&loaded.config);
+        if changes.applied.is_empty() && changes.after_restart.is_empty() {
+            tracing::info!("configuration reloaded: nothing has changed");
+            return;
+        }
+        if !changes.applied.is_empty() {
+            tracing::info!(
+                changed = changes.applied.join(","),
+                "configuration reloaded"
+            );
+        }
+        if !changes.after_restart.is_empty() {
+            tracing::warn!(
+                keys = changes.after_restart.join(","),
+                "these keys of the new configuration are not used before a restart"
+            );
+        }
+    }
+}

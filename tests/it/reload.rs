@@ -1,0 +1,124 @@
+//! SIGHUP: a new configuration is taken over as far as it can be, or, with an error in it, not at all.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::ChildStderr;
+use std::sync::mpsc::{Receiver, channel};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::common::images::{self, Dialect};
+use crate::common::{Client, FakeRegistry, WAIT_MAX};
+use crate::process::Process;
+
+const TAG: &str = "/v2/team/app/manifests/v1";
+
+/// The real program with a file that can be written again.
+struct Reloaded {
+    process: Process,
+    client: Client,
+    log: Receiver<String>,
+    upstream: String,
+}
+
+impl Reloaded {
+    fn start(registry: &FakeRegistry, tags: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        let upstream = registry.url();
+        write(&dir, &upstream, tags, "");
+        let mut process = Process::start(dir, &["serve", "--config", "config.toml"]);
+        let log = lines(process.child.stderr.take().unwrap());
+        let (client, _admin, _output) = process.ready();
+        Self {
+            process,
+            client,
+            log,
+            upstream,
+        }
+    }
+
+    /// Reloads, and returns the log up to a line with this.
+    fn reload(&self, tags: &str, server: &str, until: &str) -> String {
+        write(&self.process.dir, &self.upstream, tags, server);
+        self.process.signal(Signal::HUP);
+        let mut text = String::new();
+        loop {
+            let line = self
+                .log
+                .recv_timeout(WAIT_MAX)
+                .unwrap_or_else(|_| panic!("no {until:?} in:\n{text}"));
+            text.push_str(&line);
+            text.push('\n');
+            if line.contains(until) {
+                return text;
+            }
+        }
+    }
+}
+
+fn write(dir: &TempDir, upstream: &str, tags: &str, server: &str) {
+    let cache = dir.path().join("cache");
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{server}
+[cache]\ndir = {cache:?}\n[tags]\n{tags}\n[upstream.\"docker.io\"]\nendpoints = [{upstream:?}]\n"
+    );
+    std::fs::write(dir.path().join("config.toml"), text).unwrap();
+}
+
+fn lines(errors: ChildStderr) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(errors).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_file_holds_for_the_next_request_and_the_rest_is_named() {
+    let registry = FakeRegistry::start().await;
+    let old = images::image(301, &[1000], Dialect::Oci);
+    let new = images::image(302, &[1000], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &old);
+    let server = Reloaded::start(&registry, "ttl = \"1h\"");
+    let manifest = async |image: &images::Image| {
+        let answer = server.client.get(TAG).await;
+        answer.assert_bytes(200, &image.manifest.bytes);
+    };
+    manifest(&old).await;
+    registry.put_image("team/app", Some("v1"), &new);
+    manifest(&old).await;
+
+    let log = server.reload("ttl = \"0s\"", "drain_timeout = \"7s\"", "before a restart");
+    assert!(log.contains("configuration reloaded"), "{log}");
+    assert!(log.contains("tags.ttl"), "{log}");
+    assert!(log.contains("server.drain_timeout"), "{log}");
+    manifest(&new).await;
+
+    let log = server.reload("ttl = \"0s\"", "", "nothing has changed");
+    assert!(!log.contains("tags.ttl"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_with_errors_changes_nothing_and_all_of_them_are_logged() {
+    let registry = FakeRegistry::start().await;
+    let image = images::image(303, &[1000], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &image);
+    let server = Reloaded::start(&registry, "ttl = \"1h\"");
+    assert_eq!(server.client.get(TAG).await.status, 200);
+    registry.put_image(
+        "team/app",
+        Some("v1"),
+        &images::image(304, &[1000], Dialect::Oci),
+    );
+
+    let wrong = "ttl = \"0s\"\nnegative_ttl = 10\nkeep_deletd = true";
+    let log = server.reload(wrong, "", "nothing is changed");
+    assert!(log.contains("tags.negative_ttl: 10 has no unit"), "{log}");
+    assert!(log.contains("did you mean `keep_deleted`?"), "{log}");
+    let answer = server.client.get(TAG).await;
+    answer.assert_bytes(200, &image.manifest.bytes);
+}
