@@ -1,0 +1,158 @@
+//! Conditional and range requests (RFC 9110 sections 13 and 14). The only validator is the digest,
+//! as a strong entity tag.
+
+use crate::oci::{ByteRanges, Part};
+use http::{HeaderMap, header};
+
+/// Which part of some content a GET is to be answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Selection {
+    /// All of it: 200.
+    Whole,
+    /// These bytes: 206.
+    Part(Part),
+    /// These, each in its own part of the body: 206 with `multipart/byteranges`.
+    Parts(Vec<Part>),
+    /// None of what was asked for exists: 416.
+    Unsatisfiable,
+}
+
+/// Whether the client has the content with this digest already (`If-None-Match`): 304.
+pub(crate) fn client_has(headers: &HeaderMap, digest: &str) -> bool {
+    headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|tag| tag == "*" || is_tag(tag.strip_prefix("W/").unwrap_or(tag), digest))
+}
+
+/// What `Range` and `If-Range` select of `total` bytes with this digest. Without a total there is no
+/// telling what a range means, and the whole is the right answer (RFC 9110 section 14.2: a server may ignore it).
+pub(crate) fn select(headers: &HeaderMap, digest: &str, total: Option<u64>) -> Selection {
+    let (Some(total), Some(range)) = (total, headers.get(header::RANGE)) else {
+        return Selection::Whole;
+    };
+    if let Some(condition) = headers.get(header::IF_RANGE) {
+        // A weak tag or a date never matches: section 13.1.5 asks for the strong comparison, and no
+        // answer carried a date.
+        let same = condition.to_str().is_ok_and(|tag| is_tag(tag, digest));
+        if !same {
+            return Selection::Whole;
+        }
+    }
+    let Some(ranges) = range.to_str().ok().and_then(ByteRanges::parse) else {
+        return Selection::Whole;
+    };
+    match ranges.resolve(total) {
+        Ok(mut parts) => match parts.pop() {
+            Some(only) if parts.is_empty() => Selection::Part(only),
+            Some(last) => {
+                parts.push(last);
+                Selection::Parts(parts)
+            }
+            None => Selection::Unsatisfiable,
+        },
+        Err(_) => Selection::Unsatisfiable,
+    }
+}
+
+/// The ranges that a request has, whatever comes of them when it is known how long the content is.
+pub(crate) fn asked_ranges(headers: &HeaderMap) -> Option<ByteRanges> {
+    let range = headers.get(header::RANGE)?.to_str().ok()?;
+    ByteRanges::parse(range)
+}
+
+/// Whether this strong entity tag is the digest's. Some clients leave the quotes away, and
+/// distribution takes that too.
+fn is_tag(tag: &str, digest: &str) -> bool {
+    let bare = tag
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .unwrap_or(tag);
+    bare == digest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::ByteRange;
+    use http::HeaderValue;
+    use std::ops::Range;
+
+    fn part(range: Range<u64>, asked: ByteRange) -> Selection {
+        Selection::Part(Part { range, asked })
+    }
+
+    const DIGEST: &str = "sha256:aa";
+
+    fn headers(pairs: &[(header::HeaderName, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn if_none_match() {
+        let cases = [
+            ("\"sha256:aa\"", true),
+            ("W/\"sha256:aa\"", true),
+            ("sha256:aa", true),
+            ("*", true),
+            ("\"sha256:bb\", \"sha256:aa\"", true),
+            ("\"sha256:bb\"", false),
+            ("\"sha256:a\"", false),
+            ("", false),
+        ];
+        for (tags, expected) in cases {
+            let headers = headers(&[(header::IF_NONE_MATCH, tags)]);
+            assert_eq!(client_has(&headers, DIGEST), expected, "{tags}");
+        }
+        assert!(!client_has(&HeaderMap::new(), DIGEST));
+    }
+
+    #[test]
+    fn ranges_of_a_known_total() {
+        let cases = [
+            ("bytes=0-9", part(0..10, ByteRange::Between(0, 9))),
+            ("bytes=90-", part(90..100, ByteRange::From(90))),
+            ("bytes=-5", part(95..100, ByteRange::Suffix(5))),
+            ("bytes=90-1000", part(90..100, ByteRange::Between(90, 1000))),
+            ("bytes=100-", Selection::Unsatisfiable),
+            ("bytes=100-,200-", Selection::Unsatisfiable),
+            ("bytes=0-1,200-", part(0..2, ByteRange::Between(0, 1))),
+            ("bytes=0-1,5-2", Selection::Whole),
+            ("items=0-1", Selection::Whole),
+        ];
+        for (range, expected) in cases {
+            let headers = headers(&[(header::RANGE, range)]);
+            assert_eq!(select(&headers, DIGEST, Some(100)), expected, "{range}");
+        }
+        assert_eq!(
+            select(&HeaderMap::new(), DIGEST, Some(100)),
+            Selection::Whole
+        );
+    }
+
+    #[test]
+    fn a_range_of_an_unknown_total_is_ignored() {
+        let headers = headers(&[(header::RANGE, "bytes=5-")]);
+        assert_eq!(select(&headers, DIGEST, None), Selection::Whole);
+    }
+
+    #[test]
+    fn if_range_holds_only_for_the_same_strong_tag() {
+        let cases = [
+            ("\"sha256:aa\"", part(5..100, ByteRange::From(5))),
+            ("\"sha256:bb\"", Selection::Whole),
+            ("W/\"sha256:aa\"", Selection::Whole),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Selection::Whole),
+        ];
+        for (condition, expected) in cases {
+            let headers = headers(&[(header::RANGE, "bytes=5-"), (header::IF_RANGE, condition)]);
+            assert_eq!(select(&headers, DIGEST, Some(100)), expected, "{condition}");
+        }
+    }
+}

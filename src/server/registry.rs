@@ -1,0 +1,5 @@
+//! The registry's API: requests of clients under `/v2/`, and their answers.
+
+pub(super) mod handler;
+pub(super) mod reply;
+pub(super) mod restraint;
