@@ -8,6 +8,7 @@
 use crate::clock::Clock;
 use crate::mirror::{Mirror, Windows};
 use crate::server::http::access_log::Client;
+use crate::server::http::context::Transport;
 use crate::telemetry::{Listener, Metrics};
 use ::http::Request;
 use admin::Admin;
@@ -257,7 +258,8 @@ async fn serve_client(
         async move {
             let (handler, client, windows) = &*shared;
             let (request, _unread) = request.into_parts();
-            let answer = handler.answer(request, client.clone(), windows.clone(), must_wait);
+            let transport = Transport::new(request.version, windows.clone());
+            let answer = handler.answer(request, client.clone(), transport, must_wait);
             Ok::<_, Infallible>(answer.await)
         }
     });

@@ -3,6 +3,7 @@
 pub(super) mod access_log;
 pub(super) mod body;
 pub(super) mod conditions;
+pub(super) mod context;
 pub(super) mod error;
 pub(super) mod host;
 pub(super) mod multipart;

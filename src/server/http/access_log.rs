@@ -1,7 +1,7 @@
 //! One request from its arrival to the end of its body: one access line, one count.
 
 use crate::clock::Clock;
-use crate::mirror::{ClientId, Windows};
+use crate::mirror::ClientId;
 use crate::oci::{Digest, ErrorCode, Reference, Repository, UpstreamName};
 use crate::telemetry::access::{self, AccessLine};
 use crate::telemetry::{Kind, Metrics, Outcome, logging};
@@ -150,8 +150,6 @@ pub(crate) struct Exchange {
     refused: Option<String>,
     first_byte: Option<Instant>,
     bytes: u64,
-    /// Where windows go, if nobody but the kernel looks into the body's bytes on their way out.
-    pub(crate) windows: Option<Windows>,
     ended: Ended,
 }
 
@@ -180,7 +178,6 @@ impl Exchange {
             refused: None,
             first_byte: None,
             bytes: 0,
-            windows: None,
             ended: Ended::Cancelled,
         }
     }
@@ -474,7 +471,7 @@ mod tests {
         let mut exchange = exchange(&metrics);
         exchange.refused(StatusCode::BAD_GATEWAY, ErrorCode::Unknown, "no such host");
         drop(exchange);
-        let failed = &logs.lines("roadstead::server::access_log")[0];
+        let failed = &logs.lines("roadstead::server::http::access_log")[0];
         assert_eq!(failed["upstream"], "docker.io");
         assert_eq!(failed["repository"], "library/nginx");
         assert_eq!(failed["status"], 502);
@@ -488,7 +485,7 @@ mod tests {
         let mut exchange = exchange(&metrics);
         exchange.refused(StatusCode::FORBIDDEN, ErrorCode::Denied, "bad credentials");
         drop(exchange);
-        assert!(logs.lines("roadstead::server::access_log").is_empty());
+        assert!(logs.lines("roadstead::server::http::access_log").is_empty());
         assert_eq!(logs.access()[0]["cause"], "bad credentials");
     }
 

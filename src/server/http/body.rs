@@ -34,6 +34,19 @@ pub(crate) enum Content {
     Stream(ByteStream),
 }
 
+impl Content {
+    /// Waits for the first bytes, but not for long.
+    ///
+    /// # Errors
+    /// The first thing that came was a failure: nothing has been sent yet, so it can be answered.
+    pub(crate) async fn prime(&mut self) -> Result<(), BodyError> {
+        match self {
+            Self::Stream(stream) => stream.prime().await,
+            Self::Empty | Self::Full(_) => Ok(()),
+        }
+    }
+}
+
 /// The bytes of a blob, or of a range of it.
 pub(crate) struct ByteStream {
     source: BoxStream<'static, Result<Bytes, MirrorError>>,

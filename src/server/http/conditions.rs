@@ -2,7 +2,7 @@
 //! as a strong entity tag.
 
 use crate::oci::{ByteRanges, Part};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
 /// Which part of some content a GET is to be answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,51 +17,71 @@ pub(crate) enum Selection {
     Unsatisfiable,
 }
 
-/// Whether the client has the content with this digest already (`If-None-Match`): 304.
-pub(crate) fn client_has(headers: &HeaderMap, digest: &str) -> bool {
-    headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .any(|tag| tag == "*" || is_tag(tag.strip_prefix("W/").unwrap_or(tag), digest))
+/// The conditional and range headers of a request.
+#[derive(Debug)]
+pub(crate) struct Conditions<'a> {
+    /// The tags of `If-None-Match`, without marks of weakness: it compares weakly (RFC 9110 section 13.1.2).
+    none_match: Vec<&'a str>,
+    /// `Range`, if it is one of bytes.
+    ranges: Option<ByteRanges>,
+    /// `If-Range`.
+    if_range: Option<&'a HeaderValue>,
 }
 
-/// What `Range` and `If-Range` select of `total` bytes with this digest. Without a total there is no
-/// telling what a range means, and the whole is the right answer (RFC 9110 section 14.2: a server may ignore it).
-pub(crate) fn select(headers: &HeaderMap, digest: &str, total: Option<u64>) -> Selection {
-    let (Some(total), Some(range)) = (total, headers.get(header::RANGE)) else {
-        return Selection::Whole;
-    };
-    if let Some(condition) = headers.get(header::IF_RANGE) {
-        // A weak tag or a date never matches: section 13.1.5 asks for the strong comparison, and no
-        // answer carried a date.
-        let same = condition.to_str().is_ok_and(|tag| is_tag(tag, digest));
-        if !same {
-            return Selection::Whole;
+impl<'a> Conditions<'a> {
+    /// Those of a request.
+    pub(crate) fn of(headers: &'a HeaderMap) -> Self {
+        let none_match = headers.get_all(header::IF_NONE_MATCH).iter();
+        let none_match = none_match
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .map(|tag| tag.strip_prefix("W/").unwrap_or(tag));
+        let range = headers.get(header::RANGE);
+        Self {
+            none_match: none_match.collect(),
+            ranges: range.and_then(|range| ByteRanges::parse(range.to_str().ok()?)),
+            if_range: headers.get(header::IF_RANGE),
         }
     }
-    let Some(ranges) = range.to_str().ok().and_then(ByteRanges::parse) else {
-        return Selection::Whole;
-    };
-    match ranges.resolve(total) {
-        Ok(mut parts) => match parts.pop() {
-            Some(only) if parts.is_empty() => Selection::Part(only),
-            Some(last) => {
-                parts.push(last);
-                Selection::Parts(parts)
-            }
-            None => Selection::Unsatisfiable,
-        },
-        Err(_) => Selection::Unsatisfiable,
-    }
-}
 
-/// The ranges that a request has, whatever comes of them when it is known how long the content is.
-pub(crate) fn asked_ranges(headers: &HeaderMap) -> Option<ByteRanges> {
-    let range = headers.get(header::RANGE)?.to_str().ok()?;
-    ByteRanges::parse(range)
+    /// Whether the client has the content with this digest already (`If-None-Match`): 304.
+    pub(crate) fn client_has(&self, digest: &str) -> bool {
+        let mut tags = self.none_match.iter();
+        tags.any(|tag| *tag == "*" || is_tag(tag, digest))
+    }
+
+    /// The ranges asked for, whatever comes of them when it is known how long the content is.
+    pub(crate) fn ranges(&self) -> Option<&ByteRanges> {
+        self.ranges.as_ref()
+    }
+
+    /// What `Range` and `If-Range` select of `total` bytes with this digest. Without a total there is no
+    /// telling what a range means, and the whole is the right answer (RFC 9110 section 14.2: a server may ignore it).
+    pub(crate) fn select(&self, digest: &str, total: Option<u64>) -> Selection {
+        let (Some(total), Some(ranges)) = (total, &self.ranges) else {
+            return Selection::Whole;
+        };
+        if let Some(condition) = self.if_range {
+            // A weak tag or a date never matches: section 13.1.5 asks for the strong comparison, and no
+            // answer carried a date.
+            let same = condition.to_str().is_ok_and(|tag| is_tag(tag, digest));
+            if !same {
+                return Selection::Whole;
+            }
+        }
+        match ranges.resolve(total) {
+            Ok(mut parts) => match parts.pop() {
+                Some(only) if parts.is_empty() => Selection::Part(only),
+                Some(last) => {
+                    parts.push(last);
+                    Selection::Parts(parts)
+                }
+                None => Selection::Unsatisfiable,
+            },
+            Err(_) => Selection::Unsatisfiable,
+        }
+    }
 }
 
 /// Whether this strong entity tag is the digest's. Some clients leave the quotes away, and
@@ -78,7 +98,6 @@ fn is_tag(tag: &str, digest: &str) -> bool {
 mod tests {
     use super::*;
     use crate::oci::ByteRange;
-    use http::HeaderValue;
     use std::ops::Range;
 
     fn part(range: Range<u64>, asked: ByteRange) -> Selection {
@@ -108,9 +127,13 @@ mod tests {
         ];
         for (tags, expected) in cases {
             let headers = headers(&[(header::IF_NONE_MATCH, tags)]);
-            assert_eq!(client_has(&headers, DIGEST), expected, "{tags}");
+            assert_eq!(
+                Conditions::of(&headers).client_has(DIGEST),
+                expected,
+                "{tags}"
+            );
         }
-        assert!(!client_has(&HeaderMap::new(), DIGEST));
+        assert!(!Conditions::of(&HeaderMap::new()).client_has(DIGEST));
     }
 
     #[test]
@@ -128,10 +151,14 @@ mod tests {
         ];
         for (range, expected) in cases {
             let headers = headers(&[(header::RANGE, range)]);
-            assert_eq!(select(&headers, DIGEST, Some(100)), expected, "{range}");
+            assert_eq!(
+                Conditions::of(&headers).select(DIGEST, Some(100)),
+                expected,
+                "{range}"
+            );
         }
         assert_eq!(
-            select(&HeaderMap::new(), DIGEST, Some(100)),
+            Conditions::of(&HeaderMap::new()).select(DIGEST, Some(100)),
             Selection::Whole
         );
     }
@@ -139,7 +166,10 @@ mod tests {
     #[test]
     fn a_range_of_an_unknown_total_is_ignored() {
         let headers = headers(&[(header::RANGE, "bytes=5-")]);
-        assert_eq!(select(&headers, DIGEST, None), Selection::Whole);
+        assert_eq!(
+            Conditions::of(&headers).select(DIGEST, None),
+            Selection::Whole
+        );
     }
 
     #[test]
@@ -152,7 +182,11 @@ mod tests {
         ];
         for (condition, expected) in cases {
             let headers = headers(&[(header::RANGE, "bytes=5-"), (header::IF_RANGE, condition)]);
-            assert_eq!(select(&headers, DIGEST, Some(100)), expected, "{condition}");
+            assert_eq!(
+                Conditions::of(&headers).select(DIGEST, Some(100)),
+                expected,
+                "{condition}"
+            );
         }
     }
 }

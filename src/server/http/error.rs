@@ -48,6 +48,8 @@ enum Found {
     Remembered,
     /// As of the success that it would have been.
     As(Outcome),
+    /// Nothing was looked for: the request makes no sense.
+    Unsought,
 }
 
 /// The header that belongs to a status.
@@ -88,10 +90,19 @@ impl ApiError {
             code: ErrorCode::Unsupported,
             message: why.into(),
             extra: Extra::Nothing,
-            found: Found::Remembered,
+            found: Found::Unsought,
             limit: None,
             whose: Whose::Ours,
             cause: None,
+        }
+    }
+
+    /// 405: what is mirrored is written to at its upstream.
+    pub(crate) fn read_only() -> Self {
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            extra: Extra::AllowReading,
+            ..Self::malformed("this registry is a read-only mirror")
         }
     }
 
@@ -185,6 +196,7 @@ impl Found {
                     .unwrap_or(HeaderValue::from_static("roadstead; fwd=miss"))
             }
             Self::Remembered => HeaderValue::from_static("roadstead; hit; detail=negative"),
+            Self::Unsought => HeaderValue::from_static("roadstead; detail=invalid"),
             Self::As(outcome) => HeaderValue::from_static(outcome.cache_status()),
         }
     }
@@ -309,26 +321,30 @@ impl From<RouteError> for ApiError {
         // grammar keeps harmless.
         let status = match &error {
             RouteError::NotFound => StatusCode::NOT_FOUND,
-            RouteError::Unsupported => StatusCode::METHOD_NOT_ALLOWED,
             RouteError::Name(_) | RouteError::Page => StatusCode::BAD_REQUEST,
         };
-        let mut refusal = Self::new(status, error.code(), error.to_string(), &error);
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            refusal.extra = Extra::AllowReading;
+        let refusal = Self::new(status, error.code(), error.to_string(), &error);
+        Self {
+            found: Found::Unsought,
+            ..refusal
         }
-        refusal
     }
 }
 
 impl From<ResolveError> for ApiError {
     fn from(error: ResolveError) -> Self {
-        let (status, code) = match &error {
-            ResolveError::Unknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
-            ResolveError::Repository => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
+        use StatusCode as Status;
+        let (status, code, found) = match &error {
+            ResolveError::Unknown { .. } => {
+                (Status::NOT_FOUND, ErrorCode::NameUnknown, Found::Remembered)
+            }
+            ResolveError::Repository => {
+                (Status::BAD_REQUEST, ErrorCode::NameInvalid, Found::Unsought)
+            }
         };
         // The text says which upstreams exist: clients print the message, never the detail.
         let mut refusal = Self::new(status, code, error.to_string(), &error);
-        refusal.found = Found::Remembered;
+        refusal.found = found;
         refusal
     }
 }

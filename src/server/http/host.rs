@@ -39,6 +39,15 @@ pub(crate) fn refusal(request: &request::Parts) -> Option<&'static str> {
     None
 }
 
+/// The host that a request was sent to: `:authority` of HTTP/2 and that of an absolute target go before the `Host` header
+/// (RFC 9112 section 3.2.2).
+pub(crate) fn of(request: &request::Parts) -> Option<&str> {
+    match request.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => request.headers.get(header::HOST)?.to_str().ok(),
+    }
+}
+
 /// `uri-host [ ":" port ]` (RFC 3986 section 3.2.2). An empty one says that there is none to name.
 fn is_host(text: &str) -> bool {
     let (host, rest) = if let Some(inner) = text.strip_prefix('[') {

@@ -12,7 +12,7 @@ use std::time::Duration;
 const WINDOWS_FROM_BYTES: u64 = 32 * 1024;
 
 /// What stands between the parts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Frame {
     /// Not to be guessed by whoever made the content, and so not in it.
     boundary: String,

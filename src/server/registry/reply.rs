@@ -1,15 +1,12 @@
 //! Answers on their way out: the heads of responses.
 
 use crate::mirror::{BlobHead, ListAnswer, ManifestAnswer};
-use crate::oci::{Digest, Part, link::NextPage};
+use crate::oci::{Digest, link::NextPage};
 use crate::server::http::body::Content;
-use crate::server::http::conditions::{self, Selection};
-use crate::server::http::error::ApiError;
-use crate::server::http::multipart::Frame;
+use crate::server::http::conditions::Conditions;
 use crate::telemetry::{Kind, Outcome};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use std::ops::Range;
 
 /// Room for the headers of a usual response, so that the map is allocated once.
 pub(crate) const HEADERS_USUAL: usize = 16;
@@ -40,22 +37,12 @@ pub(crate) struct Reply {
     pub(crate) outcome: Outcome,
 }
 
-/// What of a blob a reply needs.
-#[derive(Debug)]
-pub(crate) enum Wanted {
-    /// All of it.
-    Whole,
-    /// These bytes.
-    Part(Range<u64>),
-    /// These parts, in this frame.
-    Parts(Frame, Vec<Part>),
-}
-
 /// A digest in quotes: the entity tag, and without them `Docker-Content-Digest`.
-struct Tagged(Bytes);
+pub(crate) struct EntityTag(Bytes);
 
-impl Tagged {
-    fn new(digest: &Digest) -> Self {
+impl EntityTag {
+    /// That of the content with this digest.
+    pub(crate) fn new(digest: &Digest) -> Self {
         // `sha512:` and its 128 digits fit, and so nothing is allocated twice.
         let mut text = String::with_capacity(160);
         text.push('"');
@@ -65,20 +52,15 @@ impl Tagged {
         Self(text.into())
     }
 
-    fn digest(&self) -> &str {
+    /// Without the quotes.
+    pub(crate) fn digest(&self) -> &str {
         let text = str::from_utf8(&self.0).unwrap_or_default();
         text.trim_matches('"')
-    }
-
-    /// Whether the client has the content already.
-    fn is_had(&self, request: &HeaderMap) -> bool {
-        request.contains_key(header::IF_NONE_MATCH)
-            && conditions::client_has(request, self.digest())
     }
 }
 
 impl Reply {
-    fn new(status: StatusCode, content: Content, outcome: Outcome) -> Self {
+    pub(super) fn new(status: StatusCode, content: Content, outcome: Outcome) -> Self {
         Self {
             status,
             headers: HeaderMap::with_capacity(HEADERS_USUAL),
@@ -95,9 +77,13 @@ impl Reply {
     }
 
     /// A manifest. `by_digest`: the request named it by its digest, so that the answer is for ever.
-    pub(crate) fn manifest(request: &HeaderMap, answer: ManifestAnswer, by_digest: bool) -> Self {
-        let tag = Tagged::new(&answer.digest);
-        let mut reply = if tag.is_had(request) {
+    pub(crate) fn manifest(
+        conditions: &Conditions<'_>,
+        answer: ManifestAnswer,
+        by_digest: bool,
+    ) -> Self {
+        let tag = EntityTag::new(&answer.digest);
+        let mut reply = if conditions.client_has(tag.digest()) {
             Self::new(StatusCode::NOT_MODIFIED, Content::Empty, answer.outcome)
         } else {
             let mut reply = Self::new(StatusCode::OK, Content::Full(answer.bytes), answer.outcome);
@@ -115,10 +101,9 @@ impl Reply {
         reply
     }
 
-    /// The head of a blob, for HEAD and for a client that has the blob already.
-    pub(crate) fn blob_head(request: &HeaderMap, digest: &Digest, head: BlobHead) -> Self {
-        let tag = Tagged::new(digest);
-        if tag.is_had(request) {
+    /// The head of a blob. `client_has`: 304.
+    pub(crate) fn blob_head(tag: EntityTag, client_has: bool, head: BlobHead) -> Self {
+        if client_has {
             let mut reply = Self::new(StatusCode::NOT_MODIFIED, Content::Empty, head.outcome);
             reply.identify(tag, true);
             return reply;
@@ -130,58 +115,6 @@ impl Reply {
             reply.headers.insert(header::CONTENT_LENGTH, total);
         }
         reply
-    }
-
-    /// A blob, or the part or parts of it that the request selects. `open` is asked for the bytes of that, and told
-    /// their number, if known.
-    ///
-    /// # Errors
-    /// The range does not exist, or the first bytes failed.
-    pub(crate) async fn blob(
-        request: &HeaderMap,
-        digest: &Digest,
-        head: BlobHead,
-        is_stored: bool,
-        open: impl FnOnce(Wanted, Option<u64>) -> Content,
-    ) -> Result<Self, ApiError> {
-        let tag = Tagged::new(digest);
-        let mut selection = conditions::select(request, tag.digest(), head.total);
-        if let Selection::Parts(parts) = &selection
-            && !is_stored
-            && Some(parts.iter().map(Part::length).sum()) == head.total
-        {
-            // Whoever gets all of it must not get the end of it before the digest has been checked.
-            selection = Selection::Whole;
-        }
-        let (status, mut content, described) = match selection {
-            Selection::Whole => (StatusCode::OK, open(Wanted::Whole, head.total), None),
-            Selection::Unsatisfiable => return Err(ApiError::range(head.total, head.outcome)),
-            Selection::Part(Part { range, .. }) => {
-                let last = range.end.saturating_sub(1);
-                let total = head.total.unwrap_or(range.end);
-                let value = format!("bytes {}-{last}/{total}", range.start);
-                let length = range.end.saturating_sub(range.start);
-                let content = open(Wanted::Part(range), Some(length));
-                let described = Some((header::CONTENT_RANGE, value));
-                (StatusCode::PARTIAL_CONTENT, content, described)
-            }
-            Selection::Parts(parts) => {
-                let frame = Frame::new(head.total.unwrap_or_default());
-                let described = Some((header::CONTENT_TYPE, frame.content_type()));
-                let length = frame.length(&parts);
-                let content = open(Wanted::Parts(frame, parts), Some(length));
-                (StatusCode::PARTIAL_CONTENT, content, described)
-            }
-        };
-        if let Content::Stream(stream) = &mut content {
-            stream.prime().await?;
-        }
-        let mut reply = Self::new(status, content, head.outcome);
-        reply.describe_blob(tag);
-        if let Some((name, value)) = described {
-            reply.set(name, value);
-        }
-        Ok(reply)
     }
 
     /// A list. `path` is the client's own, for the link to the next page; `ns` likewise.
@@ -236,14 +169,14 @@ impl Reply {
         self.content = Content::Empty;
     }
 
-    fn describe_blob(&mut self, tag: Tagged) {
+    pub(super) fn describe_blob(&mut self, tag: EntityTag) {
         self.headers.insert(header::CONTENT_TYPE, OCTETS);
         let bytes = HeaderValue::from_static("bytes");
         self.headers.insert(header::ACCEPT_RANGES, bytes);
         self.identify(tag, true);
     }
 
-    fn identify(&mut self, tag: Tagged, forever: bool) {
+    fn identify(&mut self, tag: EntityTag, forever: bool) {
         let bare = tag.0.slice(1..tag.0.len().saturating_sub(1));
         for (name, text) in [(DOCKER_CONTENT_DIGEST, bare), (header::ETAG, tag.0)] {
             if let Ok(value) = HeaderValue::from_maybe_shared(text) {
@@ -264,7 +197,7 @@ impl Reply {
     }
 
     /// Sets a header, unless its text cannot stand in one: then the answer goes without it.
-    fn set(&mut self, name: HeaderName, text: String) {
+    pub(super) fn set(&mut self, name: HeaderName, text: String) {
         match HeaderValue::try_from(text) {
             Ok(value) => {
                 self.headers.insert(name, value);

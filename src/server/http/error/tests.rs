@@ -148,12 +148,7 @@ fn requests_that_lead_nowhere() {
         (unknown.into(), 404, "NAME_UNKNOWN", None),
         (ResolveError::Repository.into(), 400, "NAME_INVALID", None),
         (RouteError::NotFound.into(), 404, "UNSUPPORTED", None),
-        (
-            RouteError::Unsupported.into(),
-            405,
-            "UNSUPPORTED",
-            Some("GET, HEAD"),
-        ),
+        (ApiError::read_only(), 405, "UNSUPPORTED", Some("GET, HEAD")),
         (
             RouteError::Name(NameError::Tag).into(),
             400,

@@ -1,6 +1,8 @@
 use super::*;
 use crate::oci::Algorithm;
-use crate::server::http::body::{Body, ByteStream, Content};
+use crate::server::http::body::{Body, ByteStream};
+use crate::server::http::error::ApiError;
+use crate::server::registry::blob::Selected;
 use crate::server::testing::{Server, converse, exchange, metrics};
 use crate::telemetry::Metrics;
 use http::Response;
@@ -33,28 +35,30 @@ async fn blob(request: &HeaderMap, total: Option<u64>) -> Result<Reply, ApiError
         total,
         outcome: Outcome::Miss,
     };
-    Reply::blob(request, &digest(), head, true, |wanted, length| {
-        let part = match wanted {
-            Wanted::Whole => None,
-            Wanted::Part(part) => Some(part),
-            Wanted::Parts(_, parts) => panic!("several parts: {parts:?}"),
-        };
-        let whole = Bytes::from_static(b"content");
-        let part = part.map_or(0..7, |part| {
-            usize::try_from(part.start).unwrap()..usize::try_from(part.end).unwrap()
-        });
-        Content::Stream(ByteStream::scripted(
-            vec![Ok(whole.slice(part))],
-            length,
-            &metrics(),
-        ))
-    })
-    .await
+    let tag = EntityTag::new(&digest());
+    let selected = Selected::of(&Conditions::of(request), &tag, head, true)?;
+    let part = match &selected {
+        Selected::Whole => 0..7,
+        Selected::Part(part) => part.clone(),
+        Selected::Parts(_, parts) => panic!("several parts: {parts:?}"),
+    };
+    let part = usize::try_from(part.start).unwrap()..usize::try_from(part.end).unwrap();
+    let bytes = Bytes::from_static(b"content").slice(part);
+    let stream = ByteStream::scripted(vec![Ok(bytes)], selected.length(total), &metrics());
+    let mut content = Content::Stream(stream);
+    content.prime().await?;
+    Ok(selected.describe(tag, head, content))
+}
+
+fn blob_head(request: &HeaderMap, head: BlobHead) -> Reply {
+    let tag = EntityTag::new(&digest());
+    let client_has = Conditions::of(request).client_has(tag.digest());
+    Reply::blob_head(tag, client_has, head)
 }
 
 #[test]
 fn a_manifest_carries_its_identity() {
-    let by_tag = Reply::manifest(&HeaderMap::new(), manifest(), false);
+    let by_tag = Reply::manifest(&Conditions::of(&HeaderMap::new()), manifest(), false);
     let digest = digest().to_string();
     assert_eq!(by_tag.status, StatusCode::OK);
     assert_eq!(text(&by_tag, DOCKER_CONTENT_DIGEST), digest);
@@ -70,7 +74,7 @@ fn a_manifest_carries_its_identity() {
     assert_eq!(text(&by_tag, header::VARY), "Accept");
     assert!(!by_tag.headers.contains_key(header::CACHE_CONTROL));
 
-    let by_digest = Reply::manifest(&HeaderMap::new(), manifest(), true);
+    let by_digest = Reply::manifest(&Conditions::of(&HeaderMap::new()), manifest(), true);
     assert!(text(&by_digest, header::CACHE_CONTROL).contains("immutable"));
 }
 
@@ -82,8 +86,8 @@ fn a_client_that_has_it_gets_304_without_a_body() {
         outcome: Outcome::Hit,
     };
     for reply in [
-        Reply::manifest(&condition, manifest(), true),
-        Reply::blob_head(&condition, &digest(), head),
+        Reply::manifest(&Conditions::of(&condition), manifest(), true),
+        blob_head(&condition, head),
     ] {
         assert_eq!(reply.status, StatusCode::NOT_MODIFIED);
         assert!(matches!(reply.content, Content::Empty));
@@ -162,7 +166,8 @@ async fn over_http1(make: impl Fn(&Metrics) -> Reply + Clone + Send + Sync + 'st
 
 #[tokio::test]
 async fn head_has_the_length_and_no_body() {
-    let answer = over_http1(|_| Reply::manifest(&HeaderMap::new(), manifest(), true)).await;
+    let answer =
+        over_http1(|_| Reply::manifest(&Conditions::of(&HeaderMap::new()), manifest(), true)).await;
     assert!(answer.contains("content-length: 7\r\n"), "{answer}");
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
 
@@ -170,9 +175,7 @@ async fn head_has_the_length_and_no_body() {
         total,
         outcome: Outcome::Hit,
     };
-    let answer =
-        over_http1(move |_| Reply::blob_head(&HeaderMap::new(), &digest(), head(Some(1 << 40))))
-            .await;
+    let answer = over_http1(move |_| blob_head(&HeaderMap::new(), head(Some(1 << 40)))).await;
     assert!(
         answer.contains("content-length: 1099511627776\r\n"),
         "{answer}"
@@ -180,7 +183,6 @@ async fn head_has_the_length_and_no_body() {
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
 
     // containerd takes a missing length for "ask again with GET", but a wrong 0 for the truth.
-    let answer =
-        over_http1(move |_| Reply::blob_head(&HeaderMap::new(), &digest(), head(None))).await;
+    let answer = over_http1(move |_| blob_head(&HeaderMap::new(), head(None))).await;
     assert!(!answer.contains("content-length"), "{answer}");
 }
