@@ -10,17 +10,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::mirror::{Mirror, Parts};
+use crate::mirror::{Mirror, OpenMode, Opened, Parts};
 use crate::oci::Directory;
 use crate::oci::directory::Entry;
 use crate::server::{BindError, Bound};
-use crate::store::{self, OpenError, Store};
+use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::{OwnListeners, SetupError, Upstream};
 use start::Start;
-
-/// A way to open a store.
-type Opening = fn(&store::Config, Arc<dyn Clock>, Metrics) -> Result<Store, OpenError>;
 
 /// A mirror on its directory that serves nobody: what runs, without the listeners.
 #[derive(Debug)]
@@ -39,7 +36,7 @@ impl Unserved {
     /// # Errors
     /// [`StartError`]: another process has the directory, for example.
     pub async fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        Self::open_by(Store::open, config, clock, &OwnListeners::default()).await
+        Self::open_by(OpenMode::Write, config, clock, &OwnListeners::default()).await
     }
 
     /// The same on a directory in which nothing is changed.
@@ -47,12 +44,12 @@ impl Unserved {
     /// # Errors
     /// [`StartError`]: there is no cache in it, for example.
     pub async fn look_into(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        Self::open_by(Store::look_into, config, clock, &OwnListeners::default()).await
+        Self::open_by(OpenMode::Look, config, clock, &OwnListeners::default()).await
     }
 
     /// The same in a process that listens at `own`: no upstream may lead there.
     async fn open_by(
-        open: Opening,
+        mode: OpenMode,
         config: Config,
         clock: Arc<dyn Clock>,
         own: &OwnListeners,
@@ -63,11 +60,9 @@ impl Unserved {
             .iter()
             .map(|u| Upstream::beside(u, metrics.clone(), own));
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
-        let store = {
+        let Opened { store, catalogue } = {
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
-            let opened =
-                tokio::task::spawn_blocking(move || open(&config.cache, clock, metrics)).await;
-            opened.map_err(|error| StartError::Internal(error.to_string()))??
+            Opened::open(mode, config.cache, config.state, clock, metrics).await?
         };
         let entries = config.upstreams.iter().map(|u| Entry {
             name: u.name.clone(),
@@ -80,6 +75,7 @@ impl Unserved {
             directory: Directory::new(entries.collect()),
             upstreams,
             store: store.clone(),
+            catalogue,
             clock,
             metrics: metrics.clone(),
         });
@@ -115,9 +111,6 @@ pub enum StartError {
     /// An upstream's CA file or the like.
     #[error(transparent)]
     Upstream(#[from] SetupError),
-    /// A part of roadstead failed without saying why.
-    #[error("cannot start: {0}")]
-    Internal(String),
 }
 
 impl App {
@@ -137,7 +130,7 @@ impl App {
             mirror,
             store,
             metrics,
-        } = Unserved::open_by(Store::open, config, Arc::clone(&clock), &own).await?;
+        } = Unserved::open_by(OpenMode::Write, config, Arc::clone(&clock), &own).await?;
         start.tell(&store).await;
         let app = Self {
             address,
@@ -149,6 +142,7 @@ impl App {
             stop_storing: CancellationToken::new(),
         };
         mirror.watch_pins();
+        mirror.restore_imports();
         if let Some(period) = scrub {
             let scrubbing = mirror
                 .clone()

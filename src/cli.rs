@@ -74,6 +74,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             load(&Overrides {
                 config: common.config.clone(),
                 cache_dir: common.cache_dir.clone(),
+                state_dir: common.state_dir.clone(),
                 ..Overrides::default()
             })
             .and_then(|config| {

@@ -33,7 +33,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::telemetry::logging::LogFormat;
-use crate::{mirror, server, store, upstream};
+use crate::{catalogue, mirror, server, store, upstream};
 use error::Problem;
 use layers::Environment;
 use raw::{Leaf, Origin, Value};
@@ -45,6 +45,8 @@ pub use error::ConfigError;
 pub struct Config {
     /// Listeners.
     pub server: server::Config,
+    /// What may not be lost.
+    pub state: catalogue::Config,
     /// The store.
     pub cache: store::Config,
     /// What comes of a blob of which a part was asked for.
@@ -73,6 +75,9 @@ pub struct Overrides {
     /// Where the cache is kept
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,
+    /// Where imported names, pins and other state is kept that cannot be fetched again
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<String>,
     /// What the cache may take on disk, e.g. 200GB, or 80% of the file system
     #[arg(long, value_name = "SIZE")]
     pub cache_size: Option<String>,
@@ -141,6 +146,12 @@ impl Config {
 fn resolve(raw: &raw::File, environment: &Environment) -> Result<Config, Problem> {
     Ok(Config {
         server: resolve_server(&raw.server)?,
+        state: catalogue::Config::of(resolve_or(
+            raw.state.dir.as_ref(),
+            "state.dir",
+            values::path,
+            defaults::state_dir(),
+        )?),
         cache: resolve_cache(&raw.cache, &raw.upstream.0)?,
         fill_on_range: resolve_or(
             raw.cache.fill_on_range.as_ref(),

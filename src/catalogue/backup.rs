@@ -38,7 +38,9 @@ pub fn backup(dir: &Path, to: &Path) -> Result<Backup, BackupError> {
         let why = format!("{} is there already; name another file", to.display());
         return Err(BackupError(why));
     }
-    let connection = connection::read(dir).map_err(BackupError)?;
+    let looking = connection::look(dir).map_err(BackupError)?;
+    let gone = || BackupError(format!("{} is gone", of.display()));
+    let connection = looking.ok_or_else(gone)?;
     let mut new = to.to_owned().into_os_string();
     new.push(".new");
     let new = PathBuf::from(new);

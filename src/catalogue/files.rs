@@ -290,18 +290,18 @@ fn empty(path: &Path) -> String {
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> String {
-    let advice = match error.kind() {
-        io::ErrorKind::PermissionDenied => format!(
+    let kind = error.kind();
+    let advice = if kind == io::ErrorKind::PermissionDenied {
+        format!(
             "{}; make it this process's, with chown, or name another state.dir",
             whose(path)
-        ),
-        io::ErrorKind::ReadOnlyFilesystem => {
-            "; mount it writable, or name another state.dir".to_owned()
-        }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; make room on its file system".to_owned()
-        }
-        _ => "; name another state.dir, or look at the disk".to_owned(),
+        )
+    } else if kind == io::ErrorKind::ReadOnlyFilesystem {
+        "; mount it writable, or name another state.dir".to_owned()
+    } else if kind == io::ErrorKind::StorageFull || kind == io::ErrorKind::QuotaExceeded {
+        "; make room on its file system".to_owned()
+    } else {
+        "; name another state.dir, or look at the disk".to_owned()
     };
     format!("cannot {what} {}: {error}{advice}", path.display())
 }

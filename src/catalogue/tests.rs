@@ -123,7 +123,7 @@ async fn an_import_adds_to_what_is_known_and_a_removal_takes_it_away() {
     let dir = TempDir::new().unwrap();
     let catalogue = open(&dir);
     catalogue.commit(import("a", "v1", 1)).await.unwrap();
-    let named = ImportedLink {
+    let by_name = ImportedLink {
         digest: digest(1),
         link: Link {
             manifest: true,
@@ -135,7 +135,7 @@ async fn an_import_adds_to_what_is_known_and_a_removal_takes_it_away() {
     let again = Change::Import {
         source: source("a"),
         tag: Some((tag("v1"), imported(9))),
-        links: vec![named],
+        links: vec![by_name],
     };
     catalogue.commit(again).await.unwrap();
     let both = Link {

@@ -1,7 +1,7 @@
 //! What holds when nothing is said.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::raw::{Leaf, Named, Origin, Upstream, Upstreams, Value};
@@ -38,6 +38,15 @@ pub(super) fn cache_dir() -> PathBuf {
         |base| base.cache_dir().to_owned(),
     )
     .join("roadstead")
+}
+
+/// `state.dir`: `roadstead` in the user's directory for state, or in `/var/lib` for a user without a home.
+pub(super) fn state_dir() -> PathBuf {
+    let base = directories::BaseDirs::new();
+    let state = base.and_then(|base| base.state_dir().map(Path::to_owned));
+    state
+        .unwrap_or_else(|| PathBuf::from("/var/lib"))
+        .join("roadstead")
 }
 
 /// The upstreams that a file without any has.

@@ -208,6 +208,7 @@ fn lay_flags(file: &mut File, flags: &Overrides) -> Result<(), Problem> {
             "server",
             "admin_listen",
         ),
+        ("--state-dir", &flags.state_dir, "state", "dir"),
         ("--cache-dir", &flags.cache_dir, "cache", "dir"),
         ("--cache-size", &flags.cache_size, "cache", "max_size"),
         ("--log-format", &flags.log_format, "log", "format"),

@@ -47,6 +47,7 @@ macro_rules! table {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct File {
     pub(super) server: Server,
+    pub(super) state: State,
     pub(super) cache: Cache,
     pub(super) tags: Tags,
     pub(super) log: Log,
@@ -63,6 +64,10 @@ table! {
 table! {
     /// `[server.tls]`.
     Tls { cert, key }
+}
+table! {
+    /// `[state]`.
+    State { dir }
 }
 table! {
     /// `[cache]`.
@@ -150,9 +155,10 @@ pub(super) enum Value {
 impl File {
     /// Every key that exists, with `*` for the name of an upstream.
     pub(super) fn known_keys() -> Vec<String> {
-        let tables: [(&str, &[&str]); 8] = [
+        let tables: [(&str, &[&str]); 9] = [
             ("server", Server::KEYS),
             ("server.tls", Tls::KEYS),
+            ("state", State::KEYS),
             ("cache", Cache::KEYS),
             ("cache.pin", PIN_KEYS),
             ("tags", Tags::KEYS),
@@ -178,6 +184,7 @@ impl File {
                 .get_or_insert_with(|| Spanned::new(0..0, Tls::default()))
                 .get_mut()
                 .slot(key),
+            "state" => self.state.slot(key),
             "cache" => self.cache.slot(key),
             "tags" => self.tags.slot(key),
             "log" => self.log.slot(key),

@@ -10,7 +10,7 @@ use crate::mirror::MirrorError;
 use crate::oci::directory::ResolveError;
 use crate::oci::route::RouteError;
 use crate::oci::{ErrorCode, UpstreamName, error};
-use crate::telemetry::{Limit, Outcome};
+use crate::telemetry::{Kind, Limit, Outcome};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use std::borrow::Cow;
@@ -232,6 +232,13 @@ impl From<MirrorError> for Refusal {
             ),
             E::NameUnknown => (Status::NOT_FOUND, Code::NameUnknown, phrase::NO_NAME),
             E::BlobUnknown => (Status::NOT_FOUND, Code::BlobUnknown, phrase::NO_BLOB),
+            E::ImportGone(Kind::Blob, _) => {
+                (Status::NOT_FOUND, Code::BlobUnknown, phrase::IMPORT_GONE)
+            }
+            E::ImportGone(..) => {
+                let status = Status::NOT_FOUND;
+                (status, Code::ManifestUnknown, phrase::IMPORT_GONE)
+            }
             E::Unauthorized => (Status::FORBIDDEN, Code::Denied, phrase::UNAUTHORIZED),
             E::Denied => (Status::FORBIDDEN, Code::Denied, phrase::DENIED),
             E::RateLimited { .. } => {
@@ -285,6 +292,8 @@ mod phrase {
     pub(super) const NO_MANIFEST: &str = "manifest unknown to upstream";
     pub(super) const NO_NAME: &str = "repository unknown to upstream";
     pub(super) const NO_BLOB: &str = "blob unknown to upstream";
+    pub(super) const IMPORT_GONE: &str = "it was imported here, but its content is not in the cache any more, \
+        and upstream does not supply it: it has to be imported again";
     pub(super) const UNAUTHORIZED: &str = "upstream refuses this mirror's credentials, \
         or the repository is private or does not exist";
     pub(super) const DENIED: &str = "upstream denies this mirror access to the repository";

@@ -51,7 +51,7 @@ pub use capacity::evict;
 pub use capacity::evict::NoRoom;
 use capacity::evict::{Ledger, Victim};
 use capacity::pins::Pins;
-pub use capacity::pins::{PinError, Pinned};
+pub use capacity::pins::{Keeping, PinError, Pinned};
 use capacity::quota::Ages;
 pub use capacity::quota::Share;
 use capacity::reservation::Rooms;
@@ -116,6 +116,24 @@ pub struct OpenError {
     why: String,
 }
 
+/// The right to open the store of a directory.
+#[derive(Debug)]
+pub struct Claim {
+    lock: Lock,
+    /// Nothing of it is changed.
+    to_look: bool,
+}
+
+impl Claim {
+    fn of(config: &Config, lock: io::Result<Lock>, to_look: bool) -> Result<Self, OpenError> {
+        let lock = lock.map_err(|error| OpenError {
+            dir: config.dir.clone(),
+            why: error.to_string(),
+        })?;
+        Ok(Self { lock, to_look })
+    }
+}
+
 /// The store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -166,15 +184,56 @@ impl Store {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Result<Self, OpenError> {
+        let claim = Self::claim(config)?;
+        Self::open_claimed(claim, config, Keeping::default(), clock, metrics)
+    }
+
+    /// Takes the directory; makes it if missing. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`]: another process has it, or it is no cache's.
+    pub fn claim(config: &Config) -> Result<Claim, OpenError> {
         let lock = layout::claim(&config.dir).and_then(|()| Lock::take(&config.dir));
+        Claim::of(config, lock, false)
+    }
+
+    /// Takes the directory of a store that is only looked at, which must be there. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`]: another process writes there, or it is no cache's.
+    pub fn claim_to_look(config: &Config) -> Result<Claim, OpenError> {
+        let lock = layout::see(&config.dir).and_then(|()| Lock::look(&config.dir));
+        Claim::of(config, lock, true)
+    }
+
+    /// Opens the store of a directory that was taken, where more is never evicted than the index says: as
+    /// [`Store::open`], or, if it was taken to be looked at, without changing anything; what looking notes stays in
+    /// memory then.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_claimed(
+        claim: Claim,
+        config: &Config,
+        keeping: Keeping,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Result<Self, OpenError> {
         let health = Arc::new(Health::new(metrics.clone()));
         let disk = Disk::new(config.injection.clone(), health);
-        Self::on(config, lock, disk, clock, metrics)
+        if claim.to_look {
+            let disk = disk.for_looking();
+            // Nothing goes, whatever its size should be.
+            let config = config.clone().unbounded();
+            return Self::on(&config, keeping, claim.lock, disk, clock, metrics);
+        }
+        Self::on(config, keeping, claim.lock, disk, clock, metrics)
     }
 
     fn on(
         config: &Config,
-        lock: io::Result<Lock>,
+        keeping: Keeping,
+        lock: Lock,
         disk: Disk,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
@@ -183,7 +242,6 @@ impl Store {
             dir: config.dir.clone(),
             why,
         };
-        let lock = lock.map_err(|error| failed(error.to_string()))?;
         let layout = Layout::open(&config.dir, disk).map_err(|error| failed(error.to_string()))?;
         let layout = Arc::new(layout);
         let index = load::open_index(&layout).map_err(failed)?;
@@ -227,6 +285,7 @@ impl Store {
         }
         // Before any blob has a chance to be a victim.
         store.load_pins();
+        store.keep_pinned(keeping);
         store
             .load(&noted)
             .map_err(|error| failed(error.to_string()))?;

@@ -20,6 +20,7 @@ fn run(arguments: &[&str]) -> Output {
         .args(arguments)
         .current_dir(dir.path())
         .env_clear()
+        .env("HOME", dir.path())
         .output();
     child.unwrap()
 }

@@ -235,6 +235,7 @@ fn every_flag_has_its_effect() {
     let flags = Overrides {
         listen: text(":0"),
         admin_listen: text("localhost:0"),
+        state_dir: text("/s"),
         cache_dir: text("/c"),
         cache_size: text("1MiB"),
         upstream: vec![
@@ -248,6 +249,7 @@ fn every_flag_has_its_effect() {
     let config = layers(&[], &flags).unwrap();
     assert_eq!(config.server.listen.to_string(), "0.0.0.0:0");
     assert_eq!(config.server.admin_listen.to_string(), "127.0.0.1:0");
+    assert_eq!(config.state.dir, Path::new("/s"));
     assert_eq!(config.cache.dir, Path::new("/c"));
     assert_eq!(config.cache.max_size, Amount::Bytes(1 << 20));
     assert_eq!(names(&config), ["a.io", "b.io"]);

@@ -12,10 +12,12 @@ fn contents(state: &Path) -> Vec<(String, Vec<u8>)> {
         .filter(|entry| entry.file_name() != "catalogue.lock" && entry.path().is_file())
         .map(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
-            // SQLite's index of its log is made anew by whoever opens it.
+            // SQLite's index of its log is made anew by whoever opens it, and so is a log without anything in it.
             (name, fs::read(entry.path()).unwrap())
         })
-        .filter(|(name, _)| !name.ends_with("-shm"))
+        .filter(|(name, bytes)| {
+            !name.ends_with("-shm") && !(name.ends_with("-wal") && bytes.is_empty())
+        })
         .collect();
     files.sort();
     files
@@ -59,7 +61,7 @@ async fn is_degraded(dir: &TempDir, said: &[&str]) {
         Err(CatalogueError::Unavailable(_))
     ));
     catalogue.close().await;
-    assert_eq!(contents(&state), before);
+    assert!(contents(&state) == before, "files were changed");
 }
 
 #[tokio::test]

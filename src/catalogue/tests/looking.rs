@@ -17,9 +17,14 @@ fn state_of(dir: &Path) -> Vec<(String, Vec<u8>, std::time::SystemTime)> {
     files
 }
 
-async fn looks_without_a_trace(dir: &TempDir, pins: usize) {
+async fn looks_without_a_trace(dir: &TempDir, pins: usize, except: &str) {
     let state = config(dir).dir;
-    let before = state_of(&state);
+    let traces = |state: &Path| {
+        let mut files = state_of(state);
+        files.retain(|(name, ..)| name != except);
+        files
+    };
+    let before = traces(&state);
     let looking = Catalogue::look_into(&config(dir), metrics());
     assert_eq!(looking.trouble(), None);
     assert_eq!(looking.pins().await.unwrap().len(), pins);
@@ -30,7 +35,7 @@ async fn looks_without_a_trace(dir: &TempDir, pins: usize) {
     assert!(matches!(refused, Err(CatalogueError::Unavailable(_))));
     assert!(looking.must_be_writable().is_err());
     looking.close().await;
-    assert!(state_of(&state) == before, "files were changed");
+    assert!(traces(&state) == before, "files were changed");
 }
 
 #[tokio::test]
@@ -45,21 +50,21 @@ async fn after_a_stop_and_a_kill() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), config(&killed).dir.join(entry.file_name())).unwrap();
     }
-    looks_without_a_trace(&killed, 0).await;
+    looks_without_a_trace(&killed, 0, "").await;
     catalogue.close().await;
-    looks_without_a_trace(&dir, 0).await;
+    looks_without_a_trace(&dir, 0, "").await;
 }
 
-/// In another process, as commands are: within one the locks would be its own.
+/// Within one process the log's index is SQLite's for all connections: `tests/it/state.rs` looks from another one.
 #[tokio::test]
 async fn beside_a_server() {
     let dir = TempDir::new().unwrap();
     let catalogue = open(&dir);
     catalogue.commit(import("a", "v1", 1)).await.unwrap();
     catalogue.commit(Change::Pin(pin("a", &[1]))).await.unwrap();
-    looks_without_a_trace(&dir, 1).await;
+    looks_without_a_trace(&dir, 1, "catalogue.db-shm").await;
     catalogue.commit(Change::Pin(pin("b", &[1]))).await.unwrap();
-    looks_without_a_trace(&dir, 2).await;
+    looks_without_a_trace(&dir, 2, "catalogue.db-shm").await;
 }
 
 #[tokio::test]

@@ -14,6 +14,9 @@ const BEGUN: [&str; 2] = ["LOCK", "VERSION.new"];
 /// A file that is moved to see whether it can be.
 const PROBE: &str = ".moved";
 
+/// What begin the names of the catalogue's files, where the state directory is the same: they are there first.
+const STATE: &str = "catalogue.";
+
 /// So many of what is in the way are named.
 const NAMED_MAX: usize = 3;
 
@@ -109,7 +112,7 @@ fn foreign(root: &Path) -> io::Result<Vec<String>> {
         let known = NOBODYS.contains(&name.as_str()) || BEGUN.contains(&name.as_str());
         // Folders without anything in them are nobody's loss.
         let hollow = super::DIRECTORIES.contains(&name.as_str()) && is_hollow(&root.join(&name));
-        if !known && !hollow {
+        if !known && !hollow && !name.starts_with(STATE) {
             foreign.push(name);
         }
     }
@@ -158,6 +161,8 @@ mod tests {
         }
         claim(&root).unwrap();
         assert_eq!(see(&root).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::write(root.join("catalogue.db"), b"x").unwrap();
+        claim(&root).unwrap();
         for foreign in ["fills/sha256", "damaged/mine", "photos", ".hidden"] {
             let path = root.join(foreign);
             fs::create_dir_all(path.join("x/y/z")).unwrap();
