@@ -6,6 +6,7 @@
 //! configuration is wrong; 130, 143 and the like when a second signal cut the drain short.
 
 mod signals;
+mod state;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -30,6 +31,7 @@ use crate::config::{Config, Overrides};
 use crate::telemetry::logging;
 use crate::{bench, carry, verify, warm, words};
 use signals::Signals;
+use state::State;
 
 /// Runs the program with these arguments, the first of which is its own name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -69,6 +71,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         .map(|admin| import(&arguments, admin)),
         Command::Bench(arguments) => Ok(bench(&arguments)),
+        Command::State(command) => command.load().map(|config| state(&command, &config)),
         Command::Admin(command) => {
             let common = command.common();
             load(&Overrides {
@@ -118,6 +121,9 @@ enum Command {
     /// Pull an image many times at once from any registry, or from two in turn, and tell what it took; exit 1
     /// if a pull failed
     Bench(Box<bench::Arguments>),
+    /// Back up the state directory
+    #[command(subcommand)]
+    State(State),
     #[command(flatten)]
     Admin(admin::Command),
 }
@@ -127,10 +133,23 @@ impl Command {
     fn may_write_a_cache(&self) -> bool {
         match self {
             Self::Serve(_) | Self::Verify(_) | Self::Admin(_) => true,
-            Self::Check(_) | Self::Warm(_) | Self::Export(_) | Self::Import(_) | Self::Bench(_) => {
-                false
-            }
+            Self::Check(_)
+            | Self::Warm(_)
+            | Self::Export(_)
+            | Self::Import(_)
+            | Self::Bench(_)
+            | Self::State(_) => false,
         }
+    }
+}
+
+fn state(command: &State, config: &Config) -> ExitCode {
+    match command.run(config) {
+        Ok(text) => match say(&text) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(EXIT_START, &format!("cannot write: {error}")),
+        },
+        Err(error) => fail(EXIT_START, &error),
     }
 }
 

@@ -210,7 +210,8 @@ impl Place {
     /// # Errors
     /// [`ReachError::Directory`].
     pub async fn open(&self, purpose: Purpose) -> Result<Opened, ReachError> {
-        let mut cache = self.config.cache.clone();
+        let cache = self.config.cache.clone();
+        let mut cache = Store::find_cache(cache, &self.config.state.dir, false);
         if purpose != Purpose::Store {
             // Nobody who wants to see a directory that is not there wants it to be made.
             if !cache.dir.is_dir() {

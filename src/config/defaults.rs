@@ -40,9 +40,11 @@ pub(super) fn cache_dir() -> PathBuf {
     .join("roadstead")
 }
 
-/// `state.dir`: `roadstead` in the user's directory for state, or in `/var/lib` for a user without a home.
+/// `state.dir`: `roadstead` in the user's directory for state, or in `/var/lib` for a user without a home: a service
+/// and a container have `/` for one.
 pub(super) fn state_dir() -> PathBuf {
     let base = directories::BaseDirs::new();
+    let base = base.filter(|base| base.home_dir() != Path::new("/"));
     let state = base.and_then(|base| base.state_dir().map(Path::to_owned));
     state
         .unwrap_or_else(|| PathBuf::from("/var/lib"))

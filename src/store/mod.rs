@@ -39,7 +39,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -62,6 +62,7 @@ pub use cas::fill::{self, Ended, Fill, FillKey, FillState, HELD_BACK_BYTES, Hand
 use cas::open_files::OpenFiles;
 pub use cas::partial::{self, Partial, Verified, VerifyError};
 use disk::health::{self, Health};
+use disk::layout::relocate::{self, Place};
 use disk::layout::{self, Journal, Layout, Lock};
 pub use disk::windows::Windows;
 use disk::work::{Kind, Task, Work};
@@ -186,6 +187,46 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let claim = Self::claim(config)?;
         Self::open_claimed(claim, config, Keeping::default(), clock, metrics)
+    }
+
+    /// The configuration with the directory that the cache is in: versions before had it in what is the state directory
+    /// now. With `may_move` it is moved to where it should be, if that can be; else it is used where it is, with a
+    /// warning. Blocks.
+    #[must_use]
+    pub fn find_cache(mut config: Config, state: &Path, may_move: bool) -> Config {
+        let shown = (
+            config.dir.display().to_string(),
+            state.display().to_string(),
+        );
+        match relocate::find(&config.dir, state, may_move) {
+            Place::Right => {}
+            Place::Moved => {
+                tracing::info!(
+                    from = shown.1,
+                    to = shown.0,
+                    "the cache was moved out of the state directory"
+                );
+            }
+            Place::Both => {
+                tracing::warn!(
+                    used = shown.0,
+                    unused = shown.1,
+                    "there are two caches: that of cache.dir is used. Delete blobs, fills, damaged, index.redb and VERSION of the other"
+                );
+            }
+            Place::Before(why) => {
+                if may_move {
+                    tracing::warn!(
+                        cache_dir = shown.0,
+                        used = shown.1,
+                        error = why,
+                        "the cache is in the state directory, where versions before had it, and cannot be moved to cache.dir; it is used where it is. To move it: stop roadstead, and move blobs, fills, damaged, index.redb, journal.* and, last, VERSION; or set cache.dir to where it is"
+                    );
+                }
+                state.clone_into(&mut config.dir);
+            }
+        }
+        config
     }
 
     /// Takes the directory; makes it if missing. Blocks.

@@ -204,6 +204,11 @@ impl Mirror {
         self.config.cache.dir.clone()
     }
 
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
+        self.config.state.dir.clone()
+    }
+
     /// The file of a committed blob (DESIGN section 5).
     pub fn blob_path(&self, digest: &str) -> PathBuf {
         let (algorithm, hex) = digest.split_once(':').unwrap();
