@@ -16,7 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::carry::{assert_pulls, export, import, try_import};
-use crate::common::images::{self, image};
+use crate::common::images::image;
 use crate::common::{Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, World, within};
 
 const ADMIN: (&str, &str) = ("x-roadstead-admin", "1");
@@ -247,7 +247,9 @@ async fn nothing_is_acknowledged_before_it_is_durable() {
     let site = Site::with(|config| config.state.gate = gate).await;
     site.import().await;
     closed.store(true, Ordering::SeqCst);
-    let mut pinning = std::pin::pin!(admin(&site.far, Method::PUT, PIN));
+    let client = site.far.admin;
+    let asking = async move { client.ask(Method::PUT, PIN, &[ADMIN]).await.status };
+    let mut pinning = std::pin::pin!(asking);
     // It is at its commit, and not answered.
     let at_commit = tokio::task::spawn_blocking(move || {
         comes.recv().unwrap();
@@ -261,7 +263,7 @@ async fn nothing_is_acknowledged_before_it_is_durable() {
     // Pulls wait for nothing of it.
     site.is_pulled().await;
     pass.send(Ok(())).unwrap();
-    assert_eq!(pinning.await.0, 200);
+    assert_eq!(pinning.await, 200);
     assert_eq!(pins(&site.far).await, [NGINX]);
     // One that fails is refused, told of, and has changed nothing.
     pass.send(Err(io::Error::from(io::ErrorKind::StorageFull)))
@@ -425,7 +427,7 @@ fn traces(dir: &Path) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_that_read_leave_no_trace() {
     let registry = FakeRegistry::start().await;
-    let image = images::image(1, &[5000], Dialect::Oci);
+    let image = image(1, &[5000], Dialect::Oci);
     registry.put_image("library/nginx", Some("1.27"), &image);
     let mirror = MirrorBuilder::of(&registry).start().await;
     assert_pulls(&mirror, "library/nginx", "docker.io", "1.27", &image).await;

@@ -16,7 +16,7 @@ fn contents(state: &Path) -> Vec<(String, Vec<u8>)> {
             (name, fs::read(entry.path()).unwrap())
         })
         .filter(|(name, bytes)| {
-            !name.ends_with("-shm") && !(name.ends_with("-wal") && bytes.is_empty())
+            !(name.ends_with("-shm") || name.ends_with("-wal") && bytes.is_empty())
         })
         .collect();
     files.sort();
@@ -184,7 +184,7 @@ async fn without_permission_it_is_told_whose_it_is() {
         &["cannot be written", "make the state directory writable"],
     )
     .await;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     let catalogue = open(&dir);
     assert!(catalogue.trouble().unwrap().contains("with chown"));
 }

@@ -206,6 +206,7 @@ fn every_label_value_is_from_a_closed_set() {
             "reason".to_owned(),
             set(&["size", "damaged", "removed", "age"]),
         ),
+        ("result".to_owned(), set(&["committed", "failed"])),
         (
             "status".to_owned(),
             set(&[
