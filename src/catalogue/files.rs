@@ -46,7 +46,17 @@ const PID_BYTES_MAX: u64 = 32;
 #[derive(Debug)]
 pub(super) struct Files {
     dir: PathBuf,
-    _lock: Option<File>,
+    lock: File,
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // Closing would not do: a child process that is being started has this file open too, until it executes its
+        // program, and keeps the lock as long.
+        if let Err(error) = flock(&self.lock, FlockOperation::Unlock) {
+            tracing::debug!(%error, "cannot unlock the state directory");
+        }
+    }
 }
 
 impl Files {
@@ -63,7 +73,7 @@ impl Files {
         let lock = lock(dir)?;
         let files = Self {
             dir: dir.to_owned(),
-            _lock: lock,
+            lock,
         };
         if exists(&dir.join(DATABASE))? {
             let header = header_of(&dir.join(DATABASE))?;
@@ -211,7 +221,7 @@ pub(super) fn is_ours(path: &Path, id: i32, version: i64, known: usize) -> Resul
     Ok(())
 }
 
-fn lock(dir: &Path) -> Result<Option<File>, String> {
+fn lock(dir: &Path) -> Result<File, String> {
     let path = dir.join(LOCK);
     let mut options = private();
     let opened = options.create(true).truncate(false).open(&path);
@@ -238,7 +248,7 @@ fn lock(dir: &Path) -> Result<Option<File>, String> {
     if let Err(error) = sign() {
         tracing::debug!(%error, "this process's number is not in the lock file");
     }
-    Ok(Some(file))
+    Ok(file)
 }
 
 /// ` (process 1234)`, or nothing: in another container the number may mean nothing here.
