@@ -56,8 +56,8 @@ const QUEUE_BYTES_MAX: u32 = 32 * 1024 * 1024;
 /// How long a caller waits for a change to be durable. An operator's command waits longer than that for its answer.
 const COMMIT_WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// How long a caller waits for a connection to read.
-const READ_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a caller waits for an answer: a client's request may have waited for upstream before, and has 30 s in all.
+const READ_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// How long the end of the thread is waited for: it may be at a disk that does not answer.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -105,7 +105,7 @@ struct Inner {
     /// Where changes go; nothing where there is no writer.
     jobs: Mutex<Option<Writing>>,
     queue: Arc<Semaphore>,
-    readers: Semaphore,
+    readers: Arc<Semaphore>,
     /// Connections that nobody uses now.
     idle: Mutex<Vec<Connection>>,
     contents: Contents,
@@ -239,7 +239,7 @@ impl Catalogue {
                 dir: dir.to_owned(),
                 jobs: Mutex::new(writing),
                 queue: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
-                readers: Semaphore::new(READERS_MAX),
+                readers: Arc::new(Semaphore::new(READERS_MAX)),
                 idle: Mutex::default(),
                 contents,
                 shared,
@@ -340,11 +340,18 @@ impl Catalogue {
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, CatalogueError> {
-        let place = tokio::time::timeout(READ_WAIT_MAX, self.inner.readers.acquire());
-        let _place = place.await.map_err(|_elapsed| CatalogueError::Busy)?;
         let inner = Arc::clone(&self.inner);
-        let asked = tokio::task::spawn_blocking(move || inner.read(question));
-        asked.await.unwrap_or(Err(CatalogueError::Busy))
+        let asking = async move {
+            let place = Arc::clone(&inner.readers).acquire_owned().await;
+            let asked = tokio::task::spawn_blocking(move || {
+                // Held until the disk has answered, whoever waits for that: else threads would pile up.
+                let _place = place;
+                inner.read(question)
+            });
+            asked.await.unwrap_or(Err(CatalogueError::Busy))
+        };
+        let asked = tokio::time::timeout(READ_WAIT_MAX, asking).await;
+        asked.unwrap_or(Err(CatalogueError::Busy))
     }
 
     fn unavailable(&self, why: &str) -> CatalogueError {

@@ -90,7 +90,12 @@ impl Opened {
                 let known: HashSet<_> = pins.iter().map(|it| (&it.source, &it.reference)).collect();
                 let by_hand = self.store.pins().into_iter().filter(|it| !it.by_rule);
                 for pin in by_hand.filter(|it| !known.contains(&(&it.source, &it.reference))) {
-                    // The index was not written after it was undone.
+                    // The index was not written after it was undone; or it was made with another state directory.
+                    let image = format!(
+                        "{}/{}: {}",
+                        pin.source.upstream, pin.source.repository, pin.reference
+                    );
+                    tracing::warn!(image, "a pin that the catalogue does not have is undone");
                     self.store.unpin(&pin.source, &pin.reference);
                 }
                 Ok(())

@@ -492,6 +492,7 @@ fn what_check_prints_is_the_same_configuration() {
         [server]\nlisten = \"[::1]:5000\"\nadmin_listen = \"localhost:0\"\ndrain_timeout = \"1500ms\"
         max_connections = 100\nhead_timeout = \"1s\"\nidle_timeout = \"2m\"\nbody_stall_timeout = \"90s\"\nbody_min_rate = 0
         [server.tls]\ncert = '/a \"b\" \\c'\nkey = \"k\"
+        [state]\ndir = \"/s\"
         [cache]\ndir = \"/d\"\nmax_size = 12345\nmin_free = \"3%\"\nmax_age = \"90d\"\nfill_on_range = \"over 25%\"\nscrub = \"off\"
         [[cache.pin]]\nmatch = \"registry.k8s.io/pause*\"
         [[cache.pin]]\nmatch = \"**:lts\"

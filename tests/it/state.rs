@@ -293,6 +293,15 @@ async fn nothing_is_acknowledged_before_it_is_durable() {
     assert_eq!(pins(&site.far).await, [""; 0]);
 }
 
+/// Pulls far more than fits: what is stored stays, and the rest passes through.
+async fn crowd(hub: &FakeRegistry, mirror: &Mirror) {
+    for seed in 100..106 {
+        let (image, tag) = (image(seed, &[3 << 20], Dialect::Oci), seed.to_string());
+        hub.put_image("library/crowd", Some(&tag), &image);
+        assert_pulls(mirror, "library/crowd", "docker.io", &tag, &image).await;
+    }
+}
+
 #[tokio::test]
 async fn with_a_broken_catalogue_pulls_go_on_nothing_is_evicted_and_nothing_is_begun_anew() {
     let hub = FakeRegistry::start().await;
@@ -347,21 +356,7 @@ async fn with_a_broken_catalogue_pulls_go_on_nothing_is_evicted_and_nothing_is_b
             "{said}"
         );
     }
-    // Far more than fits: what is stored stays, and the rest passes through.
-    let crowd: Vec<Image> = (100..106)
-        .map(|seed| image(seed, &[3 << 20], Dialect::Oci))
-        .collect();
-    for (seed, image) in crowd.iter().enumerate() {
-        hub.put_image("library/crowd", Some(&seed.to_string()), image);
-        assert_pulls(
-            &mirror,
-            "library/crowd",
-            "docker.io",
-            &seed.to_string(),
-            image,
-        )
-        .await;
-    }
+    crowd(&hub, &mirror).await;
     for blob in kept.blobs() {
         assert!(mirror.blob_path(&blob.digest).exists());
     }

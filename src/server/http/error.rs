@@ -244,13 +244,7 @@ impl From<MirrorError> for ApiError {
             ),
             E::NameUnknown => (Status::NOT_FOUND, Code::NameUnknown, phrase::NO_NAME),
             E::BlobUnknown => (Status::NOT_FOUND, Code::BlobUnknown, phrase::NO_BLOB),
-            E::ImportGone(Kind::Blob, _) => {
-                (Status::NOT_FOUND, Code::BlobUnknown, phrase::IMPORT_GONE)
-            }
-            E::ImportGone(..) => {
-                let status = Status::NOT_FOUND;
-                (status, Code::ManifestUnknown, phrase::IMPORT_GONE)
-            }
+            E::ImportGone(kind, _) => (Status::NOT_FOUND, unknown(*kind), phrase::IMPORT_GONE),
             E::Unauthorized => (Status::FORBIDDEN, Code::Denied, phrase::UNAUTHORIZED),
             E::Denied => (Status::FORBIDDEN, Code::Denied, phrase::DENIED),
             E::RateLimited { .. } => {
@@ -296,6 +290,15 @@ impl From<MirrorError> for ApiError {
             refusal.extra = Extra::RetryAfter(RETRY_AFTER_BUSY);
         }
         refusal
+    }
+}
+
+/// The code of what is not there.
+fn unknown(kind: Kind) -> ErrorCode {
+    if kind == Kind::Blob {
+        ErrorCode::BlobUnknown
+    } else {
+        ErrorCode::ManifestUnknown
     }
 }
 
