@@ -50,7 +50,7 @@ impl Opened {
         let claimed = blocking((state, cache), move |(state, cache)| {
             let cache = Store::find_cache(cache, &state.dir, mode == OpenMode::Write);
             if mode == OpenMode::Write && state.dir.starts_with(&cache.dir) {
-                tracing::warn!(cache_dir = %cache.dir.display(), state_dir = %state.dir.display(), "the state directory is in the cache directory: whoever deletes the cache deletes imported names and pins. Give state.dir and cache.dir directories of their own");
+                tracing::warn!(cache_dir = %cache.dir.display(), state_dir = %state.dir.display(), "the state directory is in the cache directory: deleting the cache deletes imported names and pins. Give state.dir and cache.dir directories of their own");
             }
             // First, or a second process on both would touch what it may not have.
             let claim = match mode {
