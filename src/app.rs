@@ -11,17 +11,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::{Config, Snapshot};
-use crate::mirror::{Mirror, Parts, Policies};
+use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
 use crate::oci::Directory;
 use crate::oci::directory::Entry;
 use crate::server::{BindError, Bound};
-use crate::store::{self, OpenError, Store};
+use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::{OwnListeners, SetupError, Upstream};
 use start::Start;
-
-/// A way to open a store.
-type Opening = fn(&store::Config, Arc<dyn Clock>, Metrics) -> Result<Store, OpenError>;
 
 /// A mirror on its directory that serves nobody: what runs, without the listeners.
 #[derive(Debug)]
@@ -41,7 +38,7 @@ impl Unserved {
     /// [`StartError`]: another process has the directory, for example.
     pub async fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let config = Snapshot::new(config);
-        Self::open_by(Store::open, &config, clock, &OwnListeners::default()).await
+        Self::open_by(OpenMode::Write, &config, clock, &OwnListeners::default()).await
     }
 
     /// The same on a directory in which nothing is changed.
@@ -50,12 +47,12 @@ impl Unserved {
     /// [`StartError`]: there is no cache in it, for example.
     pub async fn look_into(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let config = Snapshot::new(config);
-        Self::open_by(Store::look_into, &config, clock, &OwnListeners::default()).await
+        Self::open_by(OpenMode::Look, &config, clock, &OwnListeners::default()).await
     }
 
     /// The same in a process that listens at `own`: no upstream may lead there.
     async fn open_by(
-        open: Opening,
+        mode: OpenMode,
         snapshot: &Snapshot,
         clock: Arc<dyn Clock>,
         own: &OwnListeners,
@@ -67,12 +64,9 @@ impl Unserved {
             .iter()
             .map(|u| Upstream::beside(u, metrics.clone(), own));
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
-        let store = {
+        let Opened { store, catalogue } = {
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
-            let config = Arc::clone(&config);
-            let opened =
-                tokio::task::spawn_blocking(move || open(&config.cache, clock, metrics)).await;
-            opened.map_err(|error| StartError::Internal(error.to_string()))??
+            Opened::open(mode, config.cache.clone(), config.state.clone(), clock, metrics).await?
         };
         let entries = config.upstreams.iter().map(|u| Entry {
             name: u.name.clone(),
@@ -85,6 +79,7 @@ impl Unserved {
             directory: Directory::new(entries.collect()),
             upstreams,
             store: store.clone(),
+            catalogue,
             clock,
             metrics: metrics.clone(),
         });
@@ -120,9 +115,6 @@ pub enum StartError {
     /// An upstream's CA file or the like.
     #[error(transparent)]
     Upstream(#[from] SetupError),
-    /// A part of roadstead failed without saying why.
-    #[error("cannot start: {0}")]
-    Internal(String),
 }
 
 impl App {
@@ -151,7 +143,7 @@ impl App {
             mirror,
             store,
             metrics,
-        } = Unserved::open_by(Store::open, &snapshot, Arc::clone(&clock), &own).await?;
+        } = Unserved::open_by(OpenMode::Write, &snapshot, Arc::clone(&clock), &own).await?;
         start.tell(&store).await;
         let app = Self {
             address,
@@ -163,6 +155,7 @@ impl App {
             stop_storing: CancellationToken::new(),
         };
         mirror.watch_pins();
+        mirror.restore_imports();
         if let Some(period) = scrub {
             let scrubbing = mirror
                 .clone()

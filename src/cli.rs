@@ -7,6 +7,7 @@
 
 mod config;
 mod signals;
+mod state;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -32,6 +33,7 @@ use crate::config::{Config, Loaded, Overrides, Snapshot};
 use crate::telemetry::logging;
 use crate::{bench, carry, verify, warm, words};
 use signals::Signals;
+use state::State;
 
 /// Runs the program with these arguments, the first of which is its own name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -75,11 +77,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         .map(|admin| import(&arguments, admin)),
         Command::Bench(arguments) => Ok(bench(&arguments)),
+        Command::State(command) => command.load().map(|config| state(&command, &config)),
         Command::Admin(command) => {
             let common = command.common();
             load(&Overrides {
                 config: common.config.clone(),
                 cache_dir: common.cache_dir.clone(),
+                state_dir: common.state_dir.clone(),
                 ..Overrides::default()
             })
             .and_then(|loaded| {
@@ -128,6 +132,9 @@ enum Command {
     /// Pull an image many times at once from any registry, or from two in turn, and tell what it took; exit 1
     /// if a pull failed
     Bench(Box<bench::Arguments>),
+    /// Back up the state directory
+    #[command(subcommand)]
+    State(State),
     #[command(flatten)]
     Admin(admin::Command),
 }
@@ -142,8 +149,19 @@ impl Command {
             | Self::Warm(_)
             | Self::Export(_)
             | Self::Import(_)
-            | Self::Bench(_) => false,
+            | Self::Bench(_)
+            | Self::State(_) => false,
         }
+    }
+}
+
+fn state(command: &State, config: &Config) -> ExitCode {
+    match command.run(config) {
+        Ok(text) => match say(&text) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(EXIT_START, &format!("cannot write: {error}")),
+        },
+        Err(error) => fail(EXIT_START, &error),
     }
 }
 

@@ -39,7 +39,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::telemetry::logging::LogFormat;
-use crate::{mirror, server, store, upstream};
+use crate::{catalogue, mirror, server, store, upstream};
 use keys::File;
 use layers::{Environment, Layers};
 use origin::Origins;
@@ -56,6 +56,8 @@ const FILES: [&str; 2] = ["./roadstead.toml", "/etc/roadstead/config.toml"];
 pub struct Config {
     /// Listeners.
     pub server: server::Config,
+    /// What may not be lost.
+    pub state: catalogue::Config,
     /// The store.
     pub cache: store::Config,
     /// What comes of a blob of which a part was asked for.
@@ -84,6 +86,9 @@ pub struct Overrides {
     /// Where the cache is kept
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,
+    /// Where imported names, pins and other state is kept that cannot be fetched again
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<String>,
     /// What the cache may take on disk, e.g. 200GB, or 80% of the file system
     #[arg(long, value_name = "SIZE")]
     pub cache_size: Option<String>,
@@ -207,12 +212,14 @@ pub struct Loaded {
 /// The configuration that was written, as far as it makes sense: it is used only where nothing was reported.
 fn resolve(file: &File, context: &Context<'_>) -> Config {
     let server = file.server.value().unwrap_or_default();
+    let state = file.state.value().unwrap_or_default();
     let cache = file.cache.value().unwrap_or_default();
     let tags = file.tags.value().unwrap_or_default();
     let log = file.log.value().unwrap_or_default();
     let upstreams = file.upstream.value().unwrap_or_default();
     Config {
         server: resolve_server(&server, context),
+        state: catalogue::Config::of(state.dir.value().unwrap_or_else(defaults::state_dir)),
         cache: resolve_cache(&cache, upstreams::shares(&upstreams)),
         fill_on_range: cache.fill_on_range.value_or(mirror::FillOnRange::default()),
         tags: tags::resolve(&tags, &cache, context),

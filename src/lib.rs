@@ -10,8 +10,9 @@
 //! | --- | --- | --- |
 //! | [`oci`] | the grammar of the protocol: digests, names, routes, ranges, manifests, errors. Pure. | nothing |
 //! | [`store`] | bytes on disk: fills, coverage, committed blobs, the index, eviction | `oci` |
+//! | [`catalogue`] | what nobody can be asked for again: imported names and links, pins; in the state directory | `oci` |
 //! | [`upstream`] | the only code that dials: requests, tokens, redirects, time limits | `oci` |
-//! | [`mirror`] | the decisions: hit or miss, fresh or stale, who joins which fill | `store`, `upstream`, `oci` |
+//! | [`mirror`] | the decisions: hit or miss, fresh or stale, who joins which fill | `store`, `catalogue`, `upstream`, `oci` |
 //! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `oci` |
 //! | [`config`] | one file, the environment and flags, resolved into each module's own configuration | all `Config`s |
 //! | [`warm`] | the command that pulls images through a running mirror | `upstream`, `oci` |
@@ -36,7 +37,11 @@
 //! 5. Space is reserved before the first byte; an open blob is pinned;
 //!    eviction names victims, the store deletes them.
 //! 6. A broken cache entry is a miss and a warning, never a client's error.
-//!    The index can be deleted and is rebuilt from the files.
+//!    The index can be deleted and is rebuilt from the files; the whole cache
+//!    directory can, and is filled again. The state directory is never begun
+//!    anew by itself: where its catalogue cannot be opened, cached pulls go on,
+//!    what would have to be written there is refused (503), and nothing is
+//!    evicted that it may hold.
 //! 7. Credentials live in a type that cannot be printed, and go only to the
 //!    endpoint (and token realm) they were configured for, never across a
 //!    redirect to another host.
@@ -46,6 +51,8 @@
 //!    header timeout.
 //! 10. A cached blob is served in a repository only where a link says that the
 //!     repository has it (a cheap upstream HEAD makes the link).
+//! 11. An acknowledged write of the catalogue is durable, and deleting the
+//!     cache directory loses none.
 //! 16. Nothing of one upstream that is unverified (bytes, size, type,
 //!     existence, slowness) reaches another upstream's clients.
 
@@ -53,6 +60,7 @@ pub mod admin;
 pub mod app;
 pub mod bench;
 pub mod carry;
+pub mod catalogue;
 pub mod cli;
 pub mod clock;
 pub mod config;

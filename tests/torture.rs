@@ -21,6 +21,8 @@
 mod common;
 #[path = "torture/content.rs"]
 mod content;
+#[path = "torture/durable.rs"]
+mod durable;
 #[path = "torture/left.rs"]
 mod left;
 #[path = "torture/load.rs"]
@@ -33,6 +35,7 @@ use std::time::Duration;
 
 use common::Samples;
 use content::{Content, Dice};
+use durable::{Acknowledged, Keeper};
 use left::Left;
 use load::{Load, Pulled};
 use process::Process;
@@ -64,6 +67,7 @@ struct Summary {
     fills_finished: usize,
     bytes_saved: u64,
     evicted_bytes: u64,
+    acknowledged: usize,
     pulled: Pulled,
 }
 
@@ -84,6 +88,8 @@ struct Torture {
     dice: Dice,
     content: Content,
     dir: TempDir,
+    /// What no kill may take back.
+    durable: durable::Shared,
     summary: Summary,
 }
 
@@ -97,6 +103,7 @@ async fn killed_at_any_moment() {
         dice: Dice(seed),
         content: Content::new(seed).await,
         dir: TempDir::new().unwrap(),
+        durable: durable::Shared::default(),
         summary: Summary::default(),
     };
     let mut left = Left::default();
@@ -127,6 +134,7 @@ impl Torture {
         } else {
             self.alive(&mut process, left).await;
             let load = Load::begin(&process, &self.content, &mut self.dice);
+            let keeper = Keeper::begin(&process, &self.content, &mut self.dice, &self.durable);
             self.wait_for(moment).await;
             if let Some(samples) = process.try_metrics().await {
                 let evicted = samples.sum("roadstead_evicted_bytes_total", &[("reason", "size")]);
@@ -134,6 +142,8 @@ impl Torture {
             }
             process.kill();
             self.summary.pulled += load.end().await;
+            keeper.end().await;
+            self.summary.acknowledged = self.durable.lock().unwrap().answers;
         }
         process.kill();
         let log = process.log();
@@ -163,7 +173,8 @@ impl Torture {
         assert!(left.fills.is_empty(), "{:?}", left.fills);
     }
 
-    /// What the process counts is what there is, at once and after it has looked; what the last one
+    /// What the process counts is what there is, at once and after it has looked; what the last ones have
+    /// acknowledged is known; what the last one
     /// recorded of a fill is not fetched again.
     async fn alive(&mut self, process: &mut Process, left: &Left) {
         process.ready().await;
@@ -176,6 +187,7 @@ impl Torture {
             process.log()
         );
         self.agrees(process).await;
+        Acknowledged::check(&self.durable, process, &self.content.images).await;
         if !left.fills.is_empty() && self.dice.one_in(3) {
             self.take_up(process, left).await;
         }

@@ -43,6 +43,9 @@ pub struct Common {
     /// Open this cache directory and ask no server: none may be using it
     #[arg(long, value_name = "DIR", conflicts_with = "admin")]
     pub cache_dir: Option<String>,
+    /// The state directory that belongs to it
+    #[arg(long, value_name = "DIR", requires = "cache_dir")]
+    pub state_dir: Option<String>,
     /// Print JSON: an object, or one on each line
     #[arg(long)]
     pub json: bool,

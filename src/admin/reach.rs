@@ -28,10 +28,10 @@ use url::Url;
 use super::screen::clean;
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::mirror::{Mirror, Parts};
+use crate::mirror::{self, Mirror, OpenMode, Parts};
 use crate::oci::Directory;
 use crate::server::AdminApi;
-use crate::store::{OpenError, Store};
+use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::upstream::{AdminClient, AdminError, Payload};
 
@@ -210,7 +210,8 @@ impl Place {
     /// # Errors
     /// [`ReachError::Directory`].
     pub async fn open(&self, purpose: Purpose) -> Result<Opened, ReachError> {
-        let mut cache = self.config.cache.clone();
+        let cache = self.config.cache.clone();
+        let mut cache = Store::find_cache(cache, &self.config.state.dir, false);
         if purpose != Purpose::Store {
             // Nobody who wants to see a directory that is not there wants it to be made.
             if !cache.dir.is_dir() {
@@ -222,30 +223,27 @@ impl Place {
             cache = cache.unbounded();
         }
         let metrics = Metrics::new(std::iter::empty());
-        let opening = {
-            let metrics = metrics.clone();
-            tokio::task::spawn_blocking(move || {
-                let clock = Arc::new(SystemClock);
-                let store = match purpose {
-                    Purpose::Look => Store::look_into(&cache, clock, metrics)?,
-                    Purpose::Change | Purpose::Store => Store::open(&cache, clock, metrics)?,
-                };
-                // Nobody runs it: what the index does not know is found now.
-                store.scan_all();
-                Ok::<_, OpenError>(store)
-            })
+        let mode = match purpose {
+            Purpose::Look => OpenMode::Look,
+            Purpose::Change | Purpose::Store => OpenMode::Write,
         };
         let failed = |error: &dyn fmt::Display| ReachError::Directory(error.to_string());
-        let store = opening
-            .await
-            .map_err(|error| failed(&error))?
-            .map_err(|error| failed(&error))?;
+        let (state, clock) = (self.config.state.clone(), Arc::new(SystemClock));
+        let opened = mirror::Opened::open(mode, cache, state, clock, metrics.clone()).await;
+        let mirror::Opened { store, catalogue } = opened.map_err(|error| failed(&error))?;
+        let scanned = {
+            let store = store.clone();
+            // Nobody runs it: what the index does not know is found now.
+            tokio::task::spawn_blocking(move || store.scan_all())
+        };
+        scanned.await.map_err(|error| failed(&error))?;
         let mirror = Mirror::new(Parts {
             policies: self.config.tags.clone().into(),
             fill_on_range: self.config.fill_on_range,
             directory: Directory::new(Vec::new()),
             upstreams: Vec::new(),
             store: store.clone(),
+            catalogue,
             clock: Arc::new(SystemClock),
             metrics,
         });

@@ -18,6 +18,7 @@ pub fn announce(config: &Config, file: Option<&Path>) {
         commit = COMMIT,
         configuration = file.as_deref().unwrap_or("built-in defaults"),
         cache_dir = %config.cache.dir.display(),
+        state_dir = %config.state.dir.display(),
         max_size = %Shown(config.cache.max_size),
         upstreams = names.join(","),
         "starting"

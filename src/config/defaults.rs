@@ -1,7 +1,7 @@
 //! What holds when nothing is said.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::store::Amount;
@@ -37,6 +37,17 @@ pub(super) fn cache_dir() -> PathBuf {
         |base| base.cache_dir().to_owned(),
     )
     .join("roadstead")
+}
+
+/// `state.dir`: `roadstead` in the user's directory for state, or in `/var/lib` for a user without a home: a service
+/// and a container have `/` for one.
+pub(super) fn state_dir() -> PathBuf {
+    let base = directories::BaseDirs::new();
+    let base = base.filter(|base| base.home_dir() != Path::new("/"));
+    let state = base.and_then(|base| base.state_dir().map(Path::to_owned));
+    state
+        .unwrap_or_else(|| PathBuf::from("/var/lib"))
+        .join("roadstead")
 }
 
 /// The public registries, and where each answers: only Docker Hub's name is not its address.

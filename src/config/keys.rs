@@ -23,6 +23,8 @@ table! {
     File {
         /// Listeners for clients and operators, and what connections may take.
         server: Server,
+        /// What cannot be fetched again.
+        state: State,
         /// The cache on disk.
         cache: Cache,
         /// What is done about tags, which upstreams may move.
@@ -65,6 +67,14 @@ table! {
         cert: Path,
         /// The certificate's private key in PEM.
         key: Path,
+    }
+}
+
+table! {
+    /// `[state]`.
+    State {
+        /// Where imported names, pins and other state is kept that cannot be fetched again: on a local disk, one for each roadstead. Files in it are readable by their owner alone (0700, 0600). Default: `roadstead` in the user's directory for state (`~/.local/state`), `/var/lib/roadstead` for a user without a home. Flag `--state-dir`.
+        dir: Path,
     }
 }
 

@@ -335,6 +335,7 @@ impl<'i> Layers<'i> {
                 "server",
                 "admin_listen",
             ),
+            ("--state-dir", &flags.state_dir, "state", "dir"),
             ("--cache-dir", &flags.cache_dir, "cache", "dir"),
             ("--cache-size", &flags.cache_size, "cache", "max_size"),
             ("--log-format", &flags.log_format, "log", "format"),

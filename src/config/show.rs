@@ -3,6 +3,7 @@
 mod upstreams;
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use super::Config;
@@ -29,12 +30,10 @@ pub(super) fn to_toml(config: &Config) -> String {
         line(&mut out, "cert", &quoted(&tls.cert.to_string_lossy()));
         line(&mut out, "key", &quoted(&tls.key.to_string_lossy()));
     }
+    table(&mut out, "state");
+    line(&mut out, "dir", &shown(&config.state.dir));
     table(&mut out, "cache");
-    line(
-        &mut out,
-        "dir",
-        &quoted(&config.cache.dir.to_string_lossy()),
-    );
+    line(&mut out, "dir", &shown(&config.cache.dir));
     line(&mut out, "max_size", &amount(config.cache.max_size));
     line(&mut out, "min_free", &amount(config.cache.min_free));
     let max_age = config.cache.max_age.map(duration);
@@ -75,6 +74,11 @@ pub(super) fn to_toml(config: &Config) -> String {
         }
     }
     out
+}
+
+/// A path.
+fn shown(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
 }
 
 fn show_limits(out: &mut String, limits: &server::Limits) {

@@ -37,7 +37,8 @@ impl Mirror {
             return Ok(answer);
         }
         // In a box: hits shall not carry the long way's future about.
-        Box::pin(in_time(self.inner.blobs.get(source, digest, asked))).await
+        let found = Box::pin(in_time(self.inner.blobs.get(source, digest, asked))).await;
+        self.explained(source, digest, found).await
     }
 
     /// What HEAD of a blob says.
@@ -52,7 +53,23 @@ impl Mirror {
         if let Some(head) = self.inner.hits.blob_head(source, digest) {
             return Ok(head);
         }
-        Box::pin(in_time(self.inner.blobs.head(source, digest))).await
+        let found = Box::pin(in_time(self.inner.blobs.head(source, digest))).await;
+        self.explained(source, digest, found).await
+    }
+
+    async fn explained<T>(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        found: Result<T, MirrorError>,
+    ) -> Result<T, MirrorError> {
+        match found {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                let explained = self.inner.imported.explain_blob(source, digest, error);
+                Err(Box::pin(explained).await)
+            }
+        }
     }
 }
 

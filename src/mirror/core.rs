@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::flights::{FLIGHTS_MAX, Runway};
 use super::shares::{Shares, Stays};
 use super::{MirrorError, Policies, Source};
+use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::oci::UpstreamName;
 use crate::store::Store;
@@ -29,6 +30,7 @@ pub(super) struct Core {
     pub(super) policies: Policies,
     pub(super) upstreams: Upstreams,
     pub(super) store: Store,
+    pub(super) catalogue: Catalogue,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
     pub(super) tasks: Tasks,

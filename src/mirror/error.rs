@@ -19,6 +19,11 @@ pub enum MirrorError {
     /// Upstream says that the blob does not exist.
     #[error("blob unknown to upstream")]
     BlobUnknown,
+    /// An operator imported it, it is not in the cache any more, and upstream does not supply it: 404.
+    #[error(
+        "it was imported, and its content is not in the cache any more; upstream does not supply it: {1}"
+    )]
+    ImportGone(Kind, Box<Self>),
     /// Upstream said so a moment ago, and was not asked again.
     #[error(transparent)]
     Remembered(Box<Self>),
@@ -119,7 +124,7 @@ impl MirrorError {
     pub(super) fn failure(&self) -> Failure {
         match self {
             Self::ManifestUnknown | Self::NameUnknown | Self::BlobUnknown => Failure::Deleted,
-            Self::Remembered(said) => said.failure(),
+            Self::Remembered(said) | Self::ImportGone(_, said) => said.failure(),
             Self::Unauthorized | Self::Denied => Failure::Denied,
             Self::RateLimited { .. } => Failure::RateLimited,
             Self::Upstream(FetchError::Status(500..) | FetchError::Unavailable { .. }) => {
@@ -150,6 +155,7 @@ impl MirrorError {
             Self::RateLimited { .. } => Some(429),
             Self::Upstream(FetchError::Status(status)) => Some(*status),
             Self::Upstream(FetchError::Unavailable { .. }) => Some(503),
+            Self::ImportGone(_, said) => said.upstream_status(),
             Self::Remembered(_)
             | Self::Upstream(_)
             | Self::Timeout(_)
@@ -169,6 +175,37 @@ impl MirrorError {
     #[must_use]
     pub(super) fn is_the_askers_own(&self) -> bool {
         matches!(self, Self::Loop(_) | Self::Limited(_))
+    }
+
+    /// Whether asking again in a moment is unlikely to help: upstream cannot be reached, or refuses, or does not have it.
+    #[must_use]
+    pub(super) fn leaves_no_hope(&self) -> bool {
+        match self {
+            Self::ManifestUnknown
+            | Self::NameUnknown
+            | Self::BlobUnknown
+            | Self::Unauthorized
+            | Self::Denied
+            | Self::Timeout(_) => true,
+            Self::Remembered(said) => said.leaves_no_hope(),
+            Self::Upstream(error) => matches!(
+                error,
+                FetchError::Connect(_)
+                    | FetchError::Unavailable { .. }
+                    | FetchError::Login(_)
+                    | FetchError::Token(_)
+            ),
+            Self::ImportGone(..)
+            | Self::RateLimited { .. }
+            | Self::WrongContent { .. }
+            | Self::ManifestInvalid(_)
+            | Self::Loop(_)
+            | Self::Busy(_)
+            | Self::Limited(_)
+            | Self::ShuttingDown
+            | Self::NotStored { .. }
+            | Self::Store(_) => false,
+        }
     }
 
     /// Whether upstream says that there is no such thing.

@@ -13,11 +13,13 @@ use tokio::sync::Semaphore;
 
 use super::core::{Core, Upstreams};
 use super::flight::{Fills, Lead, Seat};
+use super::imported::Imported;
 use super::inspect::{PinEvent, PinEvents, Pins, Removal};
 use super::local::{LocalManifests, Manifest};
 use super::manifest_fetch::links;
 use super::tag::Tags;
 use super::{Mirror, MirrorError, Source};
+use crate::catalogue::{CatalogueError, ImportedTag};
 use crate::clock::Clock;
 use crate::oci::manifest::{ChildKind, inspect};
 use crate::oci::{AcceptClass, Digest, ImageName, Reference, Repository, UpstreamName};
@@ -43,7 +45,7 @@ const ATTEMPTS_MAX: usize = 4;
 
 /// Where something was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Imported {
+pub enum ImportOutcome {
     /// It has been stored now.
     Stored,
     /// It was there before; nothing of the body was read.
@@ -95,6 +97,9 @@ pub enum ImportError {
     /// It can be pulled now, but is not pinned.
     #[error("it is imported, but not pinned: {0}")]
     NotPinned(String),
+    /// That it was imported could not be made durable, or could not be if it were.
+    #[error("{0}")]
+    NotRecorded(#[from] CatalogueError),
     /// It cannot be kept.
     #[error("it cannot be stored: {why}")]
     NotStored {
@@ -120,7 +125,7 @@ impl Mirror {
         digest: &Digest,
         size: u64,
         body: impl Stream<Item = Result<Bytes, String>> + Send + Unpin,
-    ) -> Result<Imported, ImportError> {
+    ) -> Result<ImportOutcome, ImportError> {
         self.inner.operator.imports.blob(digest, size, body).await
     }
 
@@ -133,7 +138,7 @@ impl Mirror {
         digest: &Digest,
         content_type: Option<&str>,
         bytes: Bytes,
-    ) -> Result<Imported, ImportError> {
+    ) -> Result<ImportOutcome, ImportError> {
         self.inner
             .operator
             .imports
@@ -166,6 +171,7 @@ pub(super) struct Imports {
     clock: Arc<dyn Clock>,
     fills: Arc<Fills>,
     local: Arc<LocalManifests>,
+    imported: Arc<Imported>,
     tags: Arc<Tags>,
     pins: Arc<Pins>,
     events: Arc<PinEvents>,
@@ -188,6 +194,7 @@ impl Imports {
         core: &Core,
         fills: &Arc<Fills>,
         local: &Arc<LocalManifests>,
+        imported: &Arc<Imported>,
         tags: &Arc<Tags>,
         pins: &Arc<Pins>,
         removal: &Arc<Removal>,
@@ -198,6 +205,7 @@ impl Imports {
             clock: Arc::clone(&core.clock),
             fills: Arc::clone(fills),
             local: Arc::clone(local),
+            imported: Arc::clone(imported),
             tags: Arc::clone(tags),
             pins: Arc::clone(pins),
             events: pins.events(),
@@ -215,7 +223,9 @@ impl Imports {
         digest: &Digest,
         size: u64,
         body: impl Stream<Item = Result<Bytes, String>> + Send + Unpin,
-    ) -> Result<Imported, ImportError> {
+    ) -> Result<ImportOutcome, ImportError> {
+        // Or much would be brought for nothing.
+        self.imported.must_be_writable()?;
         let _permit = self.uploads.try_acquire().map_err(|_| ImportError::Busy)?;
         let nobody = nobodys().ok_or(ImportError::Busy)?;
         // A lost index may not know it yet; from here on it does.
@@ -224,7 +234,7 @@ impl Imports {
             let stored = || self.store.contains(digest).is_some();
             let seat = self.fills.seat(digest, &nobody, stored);
             match seat.map_err(|_| ImportError::Busy)? {
-                Seat::Stored => return Ok(Imported::There),
+                Seat::Stored => return Ok(ImportOutcome::There),
                 // Upstream may be faster, or dead: then it is our turn.
                 Seat::Join { fill, .. } => {
                     // Somebody needs all of it: else it might never be over.
@@ -232,7 +242,7 @@ impl Imports {
                     drop(fill.over().await);
                     // It may be some moments until its seat is free.
                     if self.store.contains(digest).is_some() {
-                        return Ok(Imported::There);
+                        return Ok(ImportOutcome::There);
                     }
                 }
                 Seat::Lead(lead, _waits) => {
@@ -249,7 +259,8 @@ impl Imports {
         digest: &Digest,
         content_type: Option<&str>,
         bytes: Bytes,
-    ) -> Result<Imported, ImportError> {
+    ) -> Result<ImportOutcome, ImportError> {
+        self.imported.must_be_writable()?;
         let wrong = |why: String| ImportError::Wrong {
             digest: *digest,
             why,
@@ -269,9 +280,9 @@ impl Imports {
         let put = self.store.put(digest, &inspection.media_type, bytes);
         put.await?;
         Ok(if was_there {
-            Imported::There
+            ImportOutcome::There
         } else {
-            Imported::Stored
+            ImportOutcome::Stored
         })
     }
 
@@ -301,14 +312,28 @@ impl Imports {
             Some(_) => (digest, link.given()),
             None => (digest, link),
         };
-        let links = walk.links.into_iter().map(brought).collect();
+        let links: Vec<(Digest, Link)> = walk.links.into_iter().map(brought).collect();
+        let now = self.clock.now();
+        let tag = match &name.reference {
+            Reference::Tag(tag) => {
+                let imported = ImportedTag {
+                    digest: *digest,
+                    media_type: root.media_type.to_string(),
+                    imported: now,
+                };
+                Some((tag.clone(), imported))
+            }
+            Reference::Digest(_) => None,
+        };
+        // Durable before it is answered, and before anybody can pull it.
+        self.imported.record(&source, tag, &links).await?;
         self.store.record_links(&source, links).await;
         if let Reference::Tag(tag) = &name.reference {
             let record = TagRecord {
                 class: AcceptClass::ALL,
                 digest: *digest,
                 media_type: root.media_type.to_string(),
-                checked: self.clock.now(),
+                checked: now,
                 origin: Origin::Import,
             };
             self.store.record_tag(&source, tag, record).await;
@@ -331,7 +356,7 @@ impl Imports {
         digest: &Digest,
         size: u64,
         body: impl Stream<Item = Result<Bytes, String>> + Send + Unpin,
-    ) -> Result<Imported, ImportError> {
+    ) -> Result<ImportOutcome, ImportError> {
         // Given up when this function ends, after the fill has.
         let Lead {
             opening,
@@ -355,7 +380,7 @@ impl Imports {
         match partial.verify().await {
             Ok(verified) => {
                 verified.commit().await?;
-                Ok(Imported::Stored)
+                Ok(ImportOutcome::Stored)
             }
             Err((partial, error)) => {
                 partial.fail(BROKE_OFF);

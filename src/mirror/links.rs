@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::core::{Core, Tasks, Upstreams};
 use super::flights::Flights;
+use super::imported::Imported;
 use super::local::LocalManifests;
 use super::manifest_fetch::ManifestFetcher;
 use super::negative::{Negative, What};
@@ -24,6 +25,7 @@ pub(super) struct Links {
     tasks: Tasks,
     local: Arc<LocalManifests>,
     negative: Arc<Negative>,
+    imported: Arc<Imported>,
     fetcher: Arc<ManifestFetcher>,
     heads: Heads,
 }
@@ -33,6 +35,7 @@ impl Links {
         core: &Core,
         local: &Arc<LocalManifests>,
         negative: &Arc<Negative>,
+        imported: &Arc<Imported>,
         fetcher: &Arc<ManifestFetcher>,
     ) -> Self {
         Self {
@@ -41,6 +44,7 @@ impl Links {
             tasks: core.tasks.clone(),
             local: Arc::clone(local),
             negative: Arc::clone(negative),
+            imported: Arc::clone(imported),
             fetcher: Arc::clone(fetcher),
             heads: Arc::default(),
         }
@@ -74,7 +78,16 @@ impl Links {
             }
             return Ok(());
         }
+        if self.was_brought(source, digest, kind).await {
+            return Ok(());
+        }
         self.ask_link(source, digest, kind).await
+    }
+
+    /// Whether an operator has brought it, and the cache has forgotten that.
+    async fn was_brought(&self, source: &Source, digest: &Digest, kind: ChildKind) -> bool {
+        let link = self.imported.link(source, digest).await;
+        link.is_some_and(|link| link.is_given() && link.covers(kind))
     }
 
     /// The same for what its upstream is sending for another of its repositories.
@@ -85,7 +98,9 @@ impl Links {
         kind: ChildKind,
     ) -> Result<(), MirrorError> {
         let link = self.store.link(source, digest).await;
-        if link.is_some_and(|link| link.covers(kind)) {
+        if link.is_some_and(|link| link.covers(kind))
+            || self.was_brought(source, digest, kind).await
+        {
             return Ok(());
         }
         self.ask_link(source, digest, kind).await

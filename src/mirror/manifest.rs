@@ -54,7 +54,14 @@ impl Mirror {
         }
         // In a box: hits shall not carry the long way's future about.
         let found = in_time(self.inner.tags.by_reference(source, reference, &accept));
-        self.inner.hits.answer(Box::pin(found).await?)
+        match Box::pin(found).await {
+            Ok(found) => self.inner.hits.answer(found),
+            Err(error) => {
+                let imported = &self.inner.imported;
+                let explained = imported.explain_manifest(source, reference, error);
+                Err(Box::pin(explained).await)
+            }
+        }
     }
 
     /// A manifest that is in memory and, by its tag, fresh: without waiting for anything.

@@ -24,6 +24,8 @@
 //! | `verify` | whether what is stored is what it should be |
 //! | `repair` | what is damaged, fetched again |
 //! | `import` | images that an operator brings |
+//! | `imported` | what was imported, from the catalogue, where the cache does not know it any more |
+//! | `opening` | the start of store and catalogue |
 //! | `inspect/` | what an operator sees and removes |
 //! | `flight`, `flights` | one transfer, or request, for all who ask at once |
 //! | `shares` | who may have how many of these |
@@ -41,6 +43,7 @@ mod flight;
 mod flights;
 mod freshness;
 mod import;
+mod imported;
 pub mod inspect;
 mod lent;
 mod links;
@@ -50,6 +53,7 @@ mod manifest;
 mod manifest_fetch;
 mod negative;
 mod not_stored;
+mod opening;
 mod parts;
 mod policy;
 mod referrers;
@@ -72,7 +76,8 @@ use bypass::Passthrough;
 use core::{Core, Tasks, Upstreams};
 pub use error::MirrorError;
 use import::Imports;
-pub use import::{IMPORTS_MAX, ImportError, Imported, ImportedImage};
+pub use import::{IMPORTS_MAX, ImportError, ImportOutcome, ImportedImage};
+use imported::Imported;
 use inspect::{Contents, Garbage, Images, Overview, Pins, Removal, UsageSurvey};
 use lent::Lent;
 use links::Links;
@@ -82,6 +87,7 @@ use manifest::Manifests;
 use manifest_fetch::ManifestFetcher;
 use negative::Negative;
 use not_stored::NotStored;
+pub use opening::{OpenMode, Opened};
 pub use parts::PartReaders;
 pub use policy::{
     Config, Failure, Pattern, PatternError, Policies, Policy, Revalidate, Rule, StaleOn, Ttl,
@@ -95,6 +101,7 @@ pub use verify::{
     Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
 };
 
+use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::oci::Directory;
 pub use crate::oci::directory::Source;
@@ -140,6 +147,8 @@ pub struct Parts {
     pub upstreams: Vec<Upstream>,
     /// The store.
     pub store: Store,
+    /// What may not be lost.
+    pub catalogue: Catalogue,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -152,7 +161,9 @@ struct Inner {
     directory: Directory,
     pseudonym: Pseudonym,
     store: Store,
+    catalogue: Catalogue,
     tasks: Tasks,
+    imported: Arc<Imported>,
     hits: Hits,
     tags: Arc<Tags>,
     blobs: Blobs,
@@ -181,10 +192,12 @@ impl Inner {
             policies: parts.policies,
             upstreams: Upstreams::new(parts.upstreams),
             store: parts.store,
+            catalogue: parts.catalogue,
             clock: parts.clock,
             metrics: parts.metrics,
             tasks: Tasks::new(),
         };
+        let imported = Arc::new(Imported::new(&core));
         let lent = Lent::default();
         let fills = Arc::default();
         let local = Arc::new(LocalManifests::new(&core.store));
@@ -194,13 +207,14 @@ impl Inner {
         let pins = Arc::new(Pins::new(&core, &contents));
         let fetcher = ManifestFetcher::new(&core, &local, &negative, &not_stored, pins.events());
         let fetcher = Arc::new(fetcher);
-        let links = Arc::new(Links::new(&core, &local, &negative, &fetcher));
+        let links = Arc::new(Links::new(&core, &local, &negative, &imported, &fetcher));
         let manifests = Manifests::new(&core, &local, &negative, &links, &fetcher);
         let manifests = Arc::new(manifests);
         let tags = Tags::new(
             &core,
             &local,
             &negative,
+            &imported,
             &fetcher,
             &manifests,
             pins.events(),
@@ -210,14 +224,14 @@ impl Inner {
         let transfers = Arc::new(transfers);
         let passthrough = Arc::new(Passthrough::new(&core, &links));
         let usage = Arc::new(UsageSurvey::new(&core));
-        let removal = Arc::new(Removal::new(&core.store, &local, &tags, &contents));
+        let removal = Arc::new(Removal::new(&core, &local, &imported, &tags, &contents));
         let repairs = Repairs::new(&core, &fills, &local, &manifests, &transfers);
         let repairs = Arc::new(repairs);
         let operator = Operator {
             images: Images::new(&core, &contents, &fills),
             overview: Overview::new(&core, &fills, &usage),
             garbage: Garbage::new(&core, &contents, &removal),
-            imports: Imports::new(&core, &fills, &local, &tags, &pins, &removal),
+            imports: Imports::new(&core, &fills, &local, &imported, &tags, &pins, &removal),
             audit: Arc::new(Audit::new(&core, &contents, &repairs)),
             usage,
             pins,
@@ -232,6 +246,8 @@ impl Inner {
             lists: Arc::new(Lists::new(&core, &negative, &tags, &lent)),
             tags,
             operator,
+            imported,
+            catalogue: core.catalogue,
             store: core.store,
             tasks: core.tasks,
         }
@@ -277,10 +293,25 @@ impl Mirror {
         self.inner.operator.overview.readiness()
     }
 
+    /// Puts what was imported back into the cache's index, where that does not have it any more, in the background.
+    pub fn restore_imports(&self) {
+        let imported = Arc::clone(&self.inner.imported);
+        let stop = self.inner.tasks.stopping().clone();
+        self.inner.tasks.spawn(async move {
+            tokio::select! {
+                restored = imported.restore() => if let Err(error) = restored {
+                    tracing::warn!(%error, "names and links of imported images are not in the cache's index as long as the catalogue cannot be read");
+                },
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
     /// Ends the mirror's own tasks; fills under way are left so that a later
-    /// run can take them up.
+    /// run can take them up. Lets go of the catalogue.
     pub async fn stop(&self) {
         self.inner.tasks.end().await;
+        self.inner.catalogue.close().await;
     }
 }
 

@@ -9,6 +9,7 @@ use moka::sync::Cache;
 use super::core::{Core, Tasks, Upstreams};
 use super::flights::Runway;
 use super::freshness::{self, LastFailure, Verdict};
+use super::imported::Imported;
 use super::inspect::{PinEvent, PinEvents};
 use super::local::{LocalManifests, Manifest};
 use super::manifest::{Found, Kept, ManifestFlights, Manifests};
@@ -76,6 +77,7 @@ pub(super) struct Tags {
     tasks: Tasks,
     local: Arc<LocalManifests>,
     negative: Arc<Negative>,
+    imported: Arc<Imported>,
     fetcher: Arc<ManifestFetcher>,
     manifests: Arc<Manifests>,
     pins: Arc<PinEvents>,
@@ -88,6 +90,7 @@ impl Tags {
         core: &Core,
         local: &Arc<LocalManifests>,
         negative: &Arc<Negative>,
+        imported: &Arc<Imported>,
         fetcher: &Arc<ManifestFetcher>,
         manifests: &Arc<Manifests>,
         pins: Arc<PinEvents>,
@@ -100,6 +103,7 @@ impl Tags {
             tasks: core.tasks.clone(),
             local: Arc::clone(local),
             negative: Arc::clone(negative),
+            imported: Arc::clone(imported),
             fetcher: Arc::clone(fetcher),
             manifests: Arc::clone(manifests),
             pins,
@@ -145,7 +149,7 @@ impl Tags {
     ) -> Result<Kept, MirrorError> {
         let class = accept.class;
         let policy = self.policies.of_tag(source, tag);
-        let records = self.store.tags(source, tag).await;
+        let records = self.imported.tags(source, tag).await;
         let failed = self.failed.get(&(source.clone(), tag.clone()));
         match freshness::judge(&records, class, &policy, failed, self.clock.now()) {
             Verdict::Fresh(record) => {
@@ -218,7 +222,7 @@ impl Tags {
     ) -> Result<Kept, MirrorError> {
         let class = accept.class;
         let policy = self.policies.of_tag(source, tag);
-        let records = self.store.tags(source, tag).await;
+        let records = self.imported.tags(source, tag).await;
         let now = self.clock.now();
         let known = match freshness::judge(&records, class, &policy, None, now) {
             // The flight before this one may have landed just now.

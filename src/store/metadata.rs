@@ -111,6 +111,20 @@ impl Metadata {
             .await;
     }
 
+    /// Records what a tag names, where nothing is known of it.
+    pub async fn restore_tag(&self, source: &Source, tag: &Tag, record: TagRecord) {
+        let (source, tag) = (source.clone(), tag.clone());
+        self.access
+            .ask(move |facts| {
+                facts.write_tag(&source, &tag, |tags| {
+                    if tags.is_empty() {
+                        tags.push(record);
+                    }
+                });
+            })
+            .await;
+    }
+
     /// Forgets what a tag named in the formats of `class`: upstream says that it is gone. Some
     /// registries say so to whoever cannot read what is there, which is nothing about the others.
     pub async fn forget_tag(&self, source: &Source, tag: &Tag, class: AcceptClass) {

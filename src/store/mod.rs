@@ -39,7 +39,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub use capacity::evict;
 pub use capacity::evict::NoRoom;
 use capacity::evict::{Ledger, Victim};
 use capacity::pins::Pins;
-pub use capacity::pins::{PinError, Pinned};
+pub use capacity::pins::{Keeping, PinError, Pinned};
 use capacity::quota::Ages;
 pub use capacity::quota::Share;
 use capacity::reservation::Rooms;
@@ -62,6 +62,7 @@ pub use cas::fill::{self, Ended, Fill, FillKey, FillState, HELD_BACK_BYTES, Hand
 use cas::open_files::OpenFiles;
 pub use cas::partial::{self, Partial, Verified, VerifyError};
 use disk::health::{self, Health};
+use disk::layout::relocate::{self, Place};
 use disk::layout::{self, Journal, Layout, Lock};
 pub use disk::windows::Windows;
 use disk::work::{Kind, Task, Work};
@@ -116,6 +117,24 @@ pub struct OpenError {
     why: String,
 }
 
+/// The right to open the store of a directory.
+#[derive(Debug)]
+pub struct Claim {
+    lock: Lock,
+    /// Nothing of it is changed.
+    to_look: bool,
+}
+
+impl Claim {
+    fn of(config: &Config, lock: io::Result<Lock>, to_look: bool) -> Result<Self, OpenError> {
+        let lock = lock.map_err(|error| OpenError {
+            dir: config.dir.clone(),
+            why: error.to_string(),
+        })?;
+        Ok(Self { lock, to_look })
+    }
+}
+
 /// The store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -166,15 +185,96 @@ impl Store {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Result<Self, OpenError> {
+        let claim = Self::claim(config)?;
+        Self::open_claimed(claim, config, Keeping::default(), clock, metrics)
+    }
+
+    /// The configuration with the directory that the cache is in: versions before had it in what is the state directory
+    /// now. With `may_move` it is moved to where it should be, if that can be; else it is used where it is, with a
+    /// warning. Blocks.
+    #[must_use]
+    pub fn find_cache(mut config: Config, state: &Path, may_move: bool) -> Config {
+        let shown = (
+            config.dir.display().to_string(),
+            state.display().to_string(),
+        );
+        match relocate::find(&config.dir, state, may_move) {
+            Place::Right => {}
+            Place::Moved => {
+                tracing::info!(
+                    from = shown.1,
+                    to = shown.0,
+                    "the cache was moved out of the state directory"
+                );
+            }
+            Place::Both => {
+                tracing::warn!(
+                    used = shown.0,
+                    unused = shown.1,
+                    "there are two caches: that of cache.dir is used. Delete blobs, fills, damaged, index.redb and VERSION of the other"
+                );
+            }
+            Place::Before(why) => {
+                if may_move {
+                    tracing::warn!(
+                        cache_dir = shown.0,
+                        used = shown.1,
+                        error = why,
+                        "the cache is in the state directory, where versions before had it, and cannot be moved to cache.dir; it is used where it is. To move it: stop roadstead, and move blobs, fills, damaged, index.redb, journal.* and, last, VERSION; or set cache.dir to where it is"
+                    );
+                }
+                state.clone_into(&mut config.dir);
+            }
+        }
+        config
+    }
+
+    /// Takes the directory; makes it if missing. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`]: another process has it, or it is no cache's.
+    pub fn claim(config: &Config) -> Result<Claim, OpenError> {
         let lock = layout::claim(&config.dir).and_then(|()| Lock::take(&config.dir));
+        Claim::of(config, lock, false)
+    }
+
+    /// Takes the directory of a store that is only looked at, which must be there. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`]: another process writes there, or it is no cache's.
+    pub fn claim_to_look(config: &Config) -> Result<Claim, OpenError> {
+        let lock = layout::see(&config.dir).and_then(|()| Lock::look(&config.dir));
+        Claim::of(config, lock, true)
+    }
+
+    /// Opens the store of a directory that was taken, where more is never evicted than the index says: as
+    /// [`Store::open`], or, if it was taken to be looked at, without changing anything; what looking notes stays in
+    /// memory then.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_claimed(
+        claim: Claim,
+        config: &Config,
+        keeping: Keeping,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Result<Self, OpenError> {
         let health = Arc::new(Health::new(metrics.clone()));
         let disk = Disk::new(config.injection.clone(), health);
-        Self::on(config, lock, disk, clock, metrics)
+        if claim.to_look {
+            let disk = disk.for_looking();
+            // Nothing goes, whatever its size should be.
+            let config = config.clone().unbounded();
+            return Self::on(&config, keeping, claim.lock, disk, clock, metrics);
+        }
+        Self::on(config, keeping, claim.lock, disk, clock, metrics)
     }
 
     fn on(
         config: &Config,
-        lock: io::Result<Lock>,
+        keeping: Keeping,
+        lock: Lock,
         disk: Disk,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
@@ -183,7 +283,6 @@ impl Store {
             dir: config.dir.clone(),
             why,
         };
-        let lock = lock.map_err(|error| failed(error.to_string()))?;
         let layout = Layout::open(&config.dir, disk).map_err(|error| failed(error.to_string()))?;
         let layout = Arc::new(layout);
         let index = load::open_index(&layout).map_err(failed)?;
@@ -227,6 +326,7 @@ impl Store {
         }
         // Before any blob has a chance to be a victim.
         store.load_pins();
+        store.keep_pinned(keeping);
         store
             .load(&noted)
             .map_err(|error| failed(error.to_string()))?;

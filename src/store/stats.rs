@@ -1,17 +1,11 @@
 //! What an operator sees of the store, and what he removes. Nothing here counts as a use.
 
-use std::sync::Arc;
-
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Timestamp;
 use crate::oci::Digest;
 use crate::store::capacity::evict::{Ledger, Victim};
-use crate::store::disk::Disk;
-use crate::store::disk::health::Health;
 use crate::store::disk::layout;
-use crate::store::disk::layout::Lock;
 use crate::store::disk::work::{Kind, Task};
-use crate::store::{Config, FillKey, OpenError, Space, Store};
-use crate::telemetry::Metrics;
+use crate::store::{FillKey, Space, Store};
 use crate::telemetry::metrics::EvictReason;
 
 /// What the store takes, in bytes.
@@ -66,23 +60,6 @@ pub enum Removal {
 }
 
 impl Store {
-    /// Opens a store to look at what is in it, in which nothing is changed: what looking notes stays in memory. Another
-    /// process may look too, but none have it open to write. Blocks: not for async code.
-    ///
-    /// # Errors
-    /// [`OpenError`], also where there is no store.
-    pub fn look_into(
-        config: &Config,
-        clock: Arc<dyn Clock>,
-        metrics: Metrics,
-    ) -> Result<Self, OpenError> {
-        let lock = layout::see(&config.dir).and_then(|()| Lock::look(&config.dir));
-        let health = Arc::new(Health::new(metrics.clone()));
-        let disk = Disk::new(config.injection.clone(), health).for_looking();
-        // Nothing goes, whatever its size should be.
-        Self::on(&config.clone().unbounded(), lock, disk, clock, metrics)
-    }
-
     /// What the store takes now. Asks the operating system: not for async code.
     #[must_use]
     pub fn figures(&self) -> Figures {

@@ -1,6 +1,7 @@
 //! Prometheus metrics. Labels are closed enums or configured upstream names:
 //! never a repository, a tag or a digest. A name that is not configured counts under the empty label.
 
+mod catalogue;
 mod disk;
 mod labels;
 mod limits;
@@ -11,6 +12,7 @@ mod set;
 mod totals;
 mod trouble;
 
+use catalogue::Catalogue;
 use disk::Disk;
 pub use disk::DiskOp;
 use labels::{ByKind, ByOutcome};
@@ -52,6 +54,7 @@ struct Inner {
     cache_blobs: IntGauge,
     evicted_size: IntCounter,
     evicted_damaged: IntCounter,
+    catalogue: Catalogue,
     disk: Disk,
     log: Log,
     scrub: Scrub,
@@ -128,6 +131,7 @@ impl Metrics {
                 cache_blobs: gauge("roadstead_cache_blobs", "Whole blobs in the cache."),
                 evicted_size: evicted(EvictReason::Size),
                 evicted_damaged: evicted(EvictReason::Damaged),
+                catalogue: Catalogue::new(&set),
                 disk: Disk::new(&set),
                 log: Log::new(&set),
                 scrub: Scrub::new(&set),

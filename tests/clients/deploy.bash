@@ -123,9 +123,9 @@ image_build() {
     env PATH="$(dirname "${cargo:-/usr/bin/cargo}"):$PATH" DOCKER_CONFIG="$work/home/.docker" \
         DOCKER_HOST="unix://$work/dockerd/docker.sock" timeout --kill-after=10 "$build_seconds_max" "$root/deploy/image/build" --tag roadstead:test "${binary[@]}"
     docker_cli image inspect roadstead:test >"$work/image.json"
-    # One user without a name, one volume, one program.
+    # One user without a name, volumes for state and cache, one program.
     jq -e '.[0].Config | .User == "65532:65532" and .Entrypoint == ["/roadstead"]
-        and (.Volumes | has("/var/lib/roadstead")) and (.ExposedPorts | has("5000/tcp"))' "$work/image.json"
+        and (.Volumes | has("/var/lib/roadstead") and has("/var/cache/roadstead")) and (.ExposedPorts | has("5000/tcp"))' "$work/image.json"
 }
 
 # The image's files, as a directory; `docker export` needs no running container.
@@ -136,8 +136,9 @@ image_extract() {
     docker_cli export "$container" | tar -x -C "$work/image" --numeric-owner
     docker_cli rm "$container"
     [[ -x $work/image/roadstead && -s $work/image/etc/ssl/certs/ca-certificates.crt ]]
-    # The cache belongs to the image's user: a fresh volume takes that over.
+    # State and cache belong to the image's user: fresh volumes take that over.
     [[ $(stat -c %u:%g "$work/image/var/lib/roadstead") == 65532:65532 ]]
+    [[ $(stat -c %u:%g "$work/image/var/cache/roadstead") == 65532:65532 ]]
 }
 
 # pull_through ADDRESS: pulls a whole image that this roadstead has never seen.

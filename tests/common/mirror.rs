@@ -11,7 +11,7 @@ use roadstead::clock::{ManualClock, Timestamp};
 use roadstead::config::Config;
 use roadstead::oci::UpstreamName;
 use roadstead::telemetry::logging::LogFormat;
-use roadstead::{mirror, server, store, upstream};
+use roadstead::{catalogue, mirror, server, store, upstream};
 use tempfile::TempDir;
 
 use super::client::{Answer, Client, Streaming};
@@ -80,6 +80,7 @@ impl MirrorBuilder {
                 drain_timeout: Duration::from_secs(10),
                 limits: server::Limits::default(),
             },
+            state: catalogue::Config::of(dir.path().join("state")),
             cache: store::Config {
                 dir: dir.path().join("cache"),
                 max_size: store::Amount::Bytes(1 << 30),
@@ -201,6 +202,11 @@ impl Mirror {
     /// The store's directory.
     pub fn store(&self) -> PathBuf {
         self.config.cache.dir.clone()
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
+        self.config.state.dir.clone()
     }
 
     /// The file of a committed blob (DESIGN section 5).

@@ -38,11 +38,11 @@ async fn try_export(
     within("an export", carry::export(&job)).await
 }
 
-async fn export(mirror: &Mirror, names: &[&str], target: &Path) -> Exported {
+pub(crate) async fn export(mirror: &Mirror, names: &[&str], target: &Path) -> Exported {
     try_export(mirror, names, target, "all").await.unwrap()
 }
 
-async fn try_import(
+pub(crate) async fn try_import(
     mirror: &Mirror,
     layout: &Path,
     namings: &[(&str, Option<&str>)],
@@ -51,7 +51,11 @@ async fn try_import(
     within("an import", carry::import(&job)).await
 }
 
-fn import_job(mirror: &Mirror, layout: &Path, namings: &[(&str, Option<&str>)]) -> ImportJob {
+pub(crate) fn import_job(
+    mirror: &Mirror,
+    layout: &Path,
+    namings: &[(&str, Option<&str>)],
+) -> ImportJob {
     let namings = namings.iter().map(|(text, reference)| Naming {
         name: name(text),
         reference: reference.map(str::to_owned),
@@ -66,7 +70,7 @@ fn import_job(mirror: &Mirror, layout: &Path, namings: &[(&str, Option<&str>)]) 
 }
 
 /// Imports, and says what was brought.
-async fn import(mirror: &Mirror, layout: &Path) -> Vec<(String, usize)> {
+pub(crate) async fn import(mirror: &Mirror, layout: &Path) -> Vec<(String, usize)> {
     let puts = try_import(mirror, layout, &[]).await.unwrap();
     let told = puts.into_iter().map(|put| {
         assert_eq!(put.failed, None);
@@ -76,7 +80,7 @@ async fn import(mirror: &Mirror, layout: &Path) -> Vec<(String, usize)> {
 }
 
 /// A mirror of `docker.io` and `ghcr.io`, neither of which is there.
-async fn secluded() -> Mirror {
+pub(crate) async fn secluded() -> Mirror {
     let (held, address) = crate::common::fake_registry::refused_port().unwrap();
     // Never listens: it only keeps the port from somebody who would.
     std::mem::forget(held);
@@ -88,7 +92,13 @@ async fn secluded() -> Mirror {
         .await
 }
 
-async fn assert_pulls(mirror: &Mirror, repository: &str, ns: &str, tag: &str, image: &Image) {
+pub(crate) async fn assert_pulls(
+    mirror: &Mirror,
+    repository: &str,
+    ns: &str,
+    tag: &str,
+    image: &Image,
+) {
     let accept = [("accept", image.manifest.media_type.as_str())];
     for reference in [tag, &image.manifest.digest] {
         let path = format!("/v2/{repository}/manifests/{reference}?ns={ns}");

@@ -121,6 +121,7 @@ fn check_takes_the_flags_of_serve() {
             "check",
             "--listen=:0",
             "--admin-listen=localhost:7",
+            "--state-dir=/s",
             "--cache-dir=/c",
             "--cache-size=64MiB",
             "--upstream=a.io=http://a,http://b",
@@ -134,6 +135,7 @@ fn check_takes_the_flags_of_serve() {
     for line in [
         "listen = \"0.0.0.0:0\"",
         "admin_listen = \"127.0.0.1:7\"",
+        "[state]\ndir = \"/s\"",
         "dir = \"/c\"",
         "max_size = \"64MiB\"",
         "format = \"json\"",

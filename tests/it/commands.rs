@@ -20,6 +20,7 @@ fn run(arguments: &[&str]) -> Output {
         .args(arguments)
         .current_dir(dir.path())
         .env_clear()
+        .env("HOME", dir.path())
         .output();
     child.unwrap()
 }
@@ -211,9 +212,11 @@ async fn a_server_is_told_what_to_remove_and_pin() {
 /// A configuration of this directory, whose admin listener is this one.
 fn configuration(dir: &Path, cache: &Path, admin: std::net::SocketAddr) -> String {
     let file = dir.join("config.toml");
-    let cache = cache.display();
+    // As `MirrorBuilder` has it.
+    let state = cache.with_file_name("state");
+    let (cache, state) = (cache.display(), state.display());
     let text = format!(
-        "[server]\nadmin_listen = \"{admin}\"\n[cache]\ndir = \"{cache}\"\nmax_size = \"1MB\"\n"
+        "[server]\nadmin_listen = \"{admin}\"\n[state]\ndir = \"{state}\"\n[cache]\ndir = \"{cache}\"\nmax_size = \"1MB\"\n"
     );
     std::fs::write(&file, text).unwrap();
     file.display().to_string()

@@ -237,6 +237,7 @@ fn every_flag_has_its_effect() {
     let flags = Overrides {
         listen: text(":0"),
         admin_listen: text("localhost:0"),
+        state_dir: text("/s"),
         cache_dir: text("/c"),
         cache_size: text("1MiB"),
         upstream: vec![
@@ -250,6 +251,7 @@ fn every_flag_has_its_effect() {
     let config = layers(&[], &flags).unwrap();
     assert_eq!(config.server.listen.to_string(), "0.0.0.0:0");
     assert_eq!(config.server.admin_listen.to_string(), "127.0.0.1:0");
+    assert_eq!(config.state.dir, Path::new("/s"));
     assert_eq!(config.cache.dir, Path::new("/c"));
     assert_eq!(config.cache.max_size, Amount::Bytes(1 << 20));
     assert_eq!(names(&config), ["a.io", "b.io"]);
@@ -492,7 +494,8 @@ fn what_check_prints_is_the_same_configuration() {
         [server]\nlisten = \"[::1]:5000\"\nadmin_listen = \"localhost:0\"\ndrain_timeout = \"1500ms\"
         max_connections = 100\nhead_timeout = \"1s\"\nidle_timeout = \"2m\"\nbody_stall_timeout = \"90s\"\nbody_min_rate = 0
         [server.tls]\ncert = '/a \"b\" \\c'\nkey = \"k\"
-        [cache]\ndir = \"/d\"\nmax_size = 1234567\nmin_free = \"3%\"\nmax_age = \"90d\"\nfill_on_range = \"over 25%\"\nscrub = \"off\"
+         [state]\ndir = \"/s\"
+         [cache]\ndir = \"/d\"\nmax_size = 1234567\nmin_free = \"3%\"\nmax_age = \"90d\"\nfill_on_range = \"over 25%\"\nscrub = \"off\"
         [[cache.pin]]\nmatch = \"registry.k8s.io/pause*\"
         [[cache.pin]]\nmatch = \"**:lts\"
         [tags]\nttl = \"0s\"\nstale_if_error = \"400d\"\nstale_on = []\nkeep_deleted = true

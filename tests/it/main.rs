@@ -51,6 +51,7 @@ mod resume;
 mod room;
 mod shares;
 mod shutdown;
+mod state;
 mod store;
 mod tags;
 mod tls;

@@ -13,7 +13,7 @@ use crate::common::{Dialect, FakeRegistry, Gate, Image};
 const IMAGES: usize = 16;
 
 /// Layers that come so slowly that they are recorded on their way: all else is there at once.
-const SLOW: usize = 6;
+pub const SLOW: usize = 6;
 const SLOW_BYTES: usize = 8 << 20;
 /// Of each slow layer, so many bytes pass every [`PASS_EACH`].
 const PASS_BYTES: usize = 96 * 1024;

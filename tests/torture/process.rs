@@ -94,6 +94,10 @@ impl Process {
         self.addresses.unwrap().0
     }
 
+    pub fn admin(&self) -> Client {
+        self.addresses.unwrap().1
+    }
+
     pub async fn metrics(&self) -> Samples {
         self.try_metrics().await.expect("no metrics")
     }

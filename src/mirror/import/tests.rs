@@ -5,6 +5,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
+use crate::catalogue::{self, Catalogue};
 use crate::clock::{ManualClock, Timestamp};
 use crate::mirror::{Config, FillOnRange, Parts, Policy};
 use crate::oci::{Algorithm, Directory};
@@ -32,7 +33,7 @@ impl Bench {
         let clock = Arc::new(ManualClock::new(Timestamp(1_790_000_000_000)));
         let metrics = Metrics::new(std::iter::empty());
         let config = store::Config {
-            dir: dir.path().to_path_buf(),
+            dir: dir.path().join("cache"),
             max_size: store::Amount::Bytes(100_000_000),
             min_free: store::Amount::Bytes(0),
             meter: store::Meter::default(),
@@ -50,6 +51,10 @@ impl Bench {
             directory: Directory::new(Vec::new()),
             upstreams: vec![Upstream::new(&hub, metrics.clone()).unwrap()],
             store: store.clone(),
+            catalogue: Catalogue::open(
+                &catalogue::Config::of(dir.path().join("state")),
+                metrics.clone(),
+            ),
             clock,
             metrics,
         });
@@ -70,7 +75,7 @@ impl Bench {
         }
     }
 
-    async fn bring(&self, digest: &Digest, bytes: &Bytes) -> Imported {
+    async fn bring(&self, digest: &Digest, bytes: &Bytes) -> ImportOutcome {
         let body = stream::iter([Ok(bytes.clone())]);
         let size = bytes.len() as u64;
         let brought = self.mirror.import_blob(digest, size, body).await;
@@ -98,7 +103,7 @@ impl Bench {
     fn leave(&self, digest: &Digest, bytes: &Bytes) {
         let text = digest.to_string();
         let (algorithm, hex) = text.split_once(':').unwrap();
-        let shard = self.dir.path().join("blobs").join(algorithm);
+        let shard = self.dir.path().join("cache/blobs").join(algorithm);
         let shard = shard.join(&hex[..2]);
         std::fs::create_dir_all(&shard).unwrap();
         std::fs::write(shard.join(hex), bytes).unwrap();
@@ -195,10 +200,10 @@ async fn files_that_a_lost_index_does_not_know_need_not_be_brought() {
     let size = bench.mirror.import_has(digest).await;
     assert_eq!(size, Some(bytes.len() as u64));
     let (digest, bytes) = &bench.blobs[1];
-    assert_eq!(bench.bring(digest, bytes).await, Imported::There);
+    assert_eq!(bench.bring(digest, bytes).await, ImportOutcome::There);
     let (digest, bytes) = &bench.manifest;
     let brought = bench.mirror.import_manifest(digest, None, bytes.clone());
-    assert_eq!(brought.await.unwrap(), Imported::There);
+    assert_eq!(brought.await.unwrap(), ImportOutcome::There);
     let image = bench
         .mirror
         .import_image(&Bench::name(), digest, false)

@@ -50,6 +50,7 @@ pub(super) use usage::UsageSurvey;
 pub use usage::{Dedup, RepositoryUsage, UpstreamUsage, Usage, UsageTotals};
 
 use super::Source;
+use crate::catalogue::CatalogueError;
 use crate::clock::Timestamp;
 use crate::oci::{ImageName, Reference};
 
@@ -69,6 +70,15 @@ pub enum InspectError {
     /// It cannot be done as things are.
     #[error("{0}")]
     Conflict(String),
+    /// It could not be made durable.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<CatalogueError> for InspectError {
+    fn from(error: CatalogueError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
 }
 
 /// An image's name in full.

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::{Closure, Contents, InspectError, When, full_name, names, tree};
+use crate::catalogue::{Catalogue, Change};
 use crate::clock::Clock;
 use crate::mirror::core::{Core, Tasks};
+use crate::mirror::opening::hand_pin;
 use crate::mirror::{Config, Mirror, Pattern, Source};
 use crate::oci::{Digest, Reference, Tag};
 use crate::store::{Pinned, Store};
@@ -110,8 +112,9 @@ impl Mirror {
     /// # Errors
     /// [`InspectError::NotFound`]: it is not pinned.
     /// [`InspectError::Conflict`]: a rule of the configuration pins it.
-    pub fn unpin_image(&self, name: &str) -> Result<PinEntry, InspectError> {
-        self.inner.operator.pins.unpin(name)
+    /// [`InspectError::Unavailable`]: it could not be made durable.
+    pub async fn unpin_image(&self, name: &str) -> Result<PinEntry, InspectError> {
+        self.inner.operator.pins.unpin(name).await
     }
 
     /// The pinned images, sorted by name.
@@ -131,10 +134,13 @@ impl Mirror {
 pub(in crate::mirror) struct Pins {
     config: Arc<Config>,
     store: Store,
+    catalogue: Catalogue,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
     contents: Contents,
     events: Arc<PinEvents>,
+    /// Held while somebody pins or unpins, so that catalogue and store see both in one order.
+    changing: tokio::sync::Mutex<()>,
     /// The events, until the mirror's task takes them.
     receiver: Mutex<Option<mpsc::Receiver<PinEvent>>>,
 }
@@ -147,6 +153,8 @@ impl Pins {
         Self {
             config,
             store: core.store.clone(),
+            catalogue: core.catalogue.clone(),
+            changing: tokio::sync::Mutex::default(),
             clock: Arc::clone(&core.clock),
             tasks: core.tasks.clone(),
             contents: contents.clone(),
@@ -162,6 +170,7 @@ impl Pins {
 
     pub(in crate::mirror) async fn pin(&self, name: &str) -> Result<PinEntry, InspectError> {
         let (source, reference) = names::parse_image(name)?;
+        self.catalogue.must_be_writable()?;
         let roots = self.contents.roots(&source, &reference).await;
         if roots.is_empty() {
             return Err(tree::not_known(&full_name(&source, &reference)));
@@ -169,12 +178,28 @@ impl Pins {
         let closure = self.contents.closure(&roots).await;
         let pinned = self.pinned(source, reference, closure, false);
         let told = self.pin_entry(&pinned);
-        let kept = self.store.pin(pinned);
-        kept.map_err(|error| InspectError::Conflict(error.to_string()))?;
+        self.keep(pinned).await?;
         Ok(told)
     }
 
-    fn unpin(&self, name: &str) -> Result<PinEntry, InspectError> {
+    /// Pins an image durably, and then here.
+    async fn keep(&self, pinned: Pinned) -> Result<(), InspectError> {
+        let _changing = self.changing.lock().await;
+        let mut by_hand = hand_pin(&pinned);
+        if let Some(old) = self.store.pin_of(&pinned.source, &pinned.reference) {
+            by_hand.since = old.since;
+        }
+        let undo = Change::Unpin(pinned.source.clone(), pinned.reference.clone());
+        self.catalogue.commit(Change::Pin(by_hand)).await?;
+        if let Err(error) = self.store.pin(pinned) {
+            // There are too many: it must not be pinned after the next start either.
+            self.catalogue.commit(undo).await?;
+            return Err(InspectError::Conflict(error.to_string()));
+        }
+        Ok(())
+    }
+
+    async fn unpin(&self, name: &str) -> Result<PinEntry, InspectError> {
         let (source, reference) = names::parse_image(name)?;
         let image = full_name(&source, &reference);
         let Some(pinned) = self.store.pin_of(&source, &reference) else {
@@ -187,6 +212,9 @@ impl Pins {
             )));
         }
         let told = self.pin_entry(&pinned);
+        let _changing = self.changing.lock().await;
+        let change = Change::Unpin(source.clone(), reference.clone());
+        self.catalogue.commit(change).await?;
         self.store.unpin(&source, &reference);
         Ok(told)
     }
@@ -275,8 +303,8 @@ impl Pins {
         let closure = self.contents.closure(&roots).await;
         let image = full_name(&source, &reference);
         match self
-            .store
-            .pin(self.pinned(source, reference, closure, false))
+            .keep(self.pinned(source, reference, closure, false))
+            .await
         {
             Ok(()) => {
                 tracing::info!(%image, "upstream has deleted this tag, and it is kept (tags.keep_deleted): what is stored of it is pinned now; roadstead unpin lets go of it");
@@ -337,9 +365,15 @@ impl Pins {
         if roots.is_empty() || (!closure.roots_seen && !moved) {
             return;
         }
-        let by_rule = old.by_rule;
+        let (by_rule, before) = (old.by_rule, old.digests);
         let pinned = self.pinned(old.source, old.reference, closure, by_rule);
         let image = full_name(&pinned.source, &pinned.reference);
+        if !by_rule && pinned.digests != before {
+            let change = Change::Renew(hand_pin(&pinned));
+            if let Err(error) = self.catalogue.commit(change).await {
+                tracing::warn!(%image, %error, "a pinned image has changed; after the next start it is pinned as it was until its tag is asked for");
+            }
+        }
         if let Err(error) = self.store.renew_pin(pinned) {
             tracing::warn!(%image, %error, "a pinned image has changed, and stays pinned as it was");
         }

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::MutexGuard;
 
 use super::{Contents, InspectError, full_name, names};
+use crate::catalogue::Name;
+use crate::mirror::core::Core;
+use crate::mirror::imported::Imported;
 use crate::mirror::local::LocalManifests;
 use crate::mirror::tag::Tags;
 use crate::mirror::{Mirror, Source};
@@ -88,6 +91,7 @@ impl Mirror {
 pub(in crate::mirror) struct Removal {
     store: Store,
     local: Arc<LocalManifests>,
+    imported: Arc<Imported>,
     tags: Arc<Tags>,
     contents: Contents,
     /// Held while an operator removes something.
@@ -96,14 +100,16 @@ pub(in crate::mirror) struct Removal {
 
 impl Removal {
     pub(in crate::mirror) fn new(
-        store: &Store,
+        core: &Core,
         local: &Arc<LocalManifests>,
+        imported: &Arc<Imported>,
         tags: &Arc<Tags>,
         contents: &Contents,
     ) -> Self {
         Self {
-            store: store.clone(),
+            store: core.store.clone(),
             local: Arc::clone(local),
+            imported: Arc::clone(imported),
             tags: Arc::clone(tags),
             contents: contents.clone(),
             lock: tokio::sync::Mutex::default(),
@@ -164,6 +170,11 @@ impl Removal {
             removed.kept.shared_bytes += size;
         }
         if !dry_run {
+            // Durably first: or an import would come back with the next start.
+            let names = tags.iter().cloned().map(Name::Tag);
+            let goes = |digest: &&Digest| self.store.held(digest).is_none_or(|held| !held.pinned);
+            let names = names.chain(links.iter().filter(goes).copied().map(Name::Digest));
+            self.imported.forget(&source, names).await?;
             for tag in &tags {
                 self.forget_name(&source, tag).await;
             }
@@ -183,6 +194,7 @@ impl Removal {
 
     /// Waits for the look through all files, which a start begins with, and refuses if that takes long.
     pub(super) async fn know_all(&self) -> Result<(), InspectError> {
+        self.imported.must_be_restored().await?;
         for _ in 0..SCAN_LOOKS_MAX {
             if self.store.knows_all().await {
                 break;
@@ -318,7 +330,7 @@ impl Removal {
             dry_run,
             ..Removed::default()
         };
-        let mut found = self.forget_tags(source, &pinned, &mut removed).await;
+        let mut found = self.forget_tags(source, &pinned, &mut removed).await?;
         let mut after: Option<LinkEntry> = None;
         loop {
             let mut batch = BTreeSet::new();
@@ -346,7 +358,9 @@ impl Removal {
                     let held = self.store.held(digest);
                     held.is_some_and(|held| held.pinned)
                 };
-                let gone = own.into_iter().filter(|digest| !stays(digest)).collect();
+                let gone: Vec<Digest> = own.into_iter().filter(|digest| !stays(digest)).collect();
+                let names = gone.iter().copied().map(Name::Digest);
+                self.imported.forget(source, names).await?;
                 self.store.forget_links(source, gone).await;
             }
         }
@@ -368,19 +382,25 @@ impl Removal {
         source: &Source,
         pinned: &[Reference],
         removed: &mut Removed,
-    ) -> bool {
+    ) -> Result<bool, InspectError> {
         let mut found = false;
         let mut after: Option<Tag> = None;
         loop {
             let tags = self.store.tag_page(source, after.as_ref()).await;
             let Some(last) = tags.last() else {
-                return found;
+                return Ok(found);
             };
             found = true;
             after = Some(last.tag.clone());
             self.store.settle_index().await;
+            let is_pinned = |tag: &Tag| pinned.contains(&Reference::Tag(tag.clone()));
+            if !removed.dry_run {
+                let tags = tags.iter().map(|entry| entry.tag.clone());
+                let names = tags.filter(|tag| !is_pinned(tag)).map(Name::Tag);
+                self.imported.forget(source, names).await?;
+            }
             for entry in tags {
-                if pinned.contains(&Reference::Tag(entry.tag.clone())) {
+                if is_pinned(&entry.tag) {
                     continue;
                 }
                 if !removed.dry_run {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::usage::{Dedup, UsageSurvey};
 use super::{InspectError, When};
+use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
 use crate::mirror::core::{Core, Tasks, Upstreams};
 use crate::mirror::flight::Fills;
@@ -163,6 +164,7 @@ impl Mirror {
 pub(in crate::mirror) struct Overview {
     upstreams: Upstreams,
     store: Store,
+    catalogue: Catalogue,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     tasks: Tasks,
@@ -181,6 +183,7 @@ impl Overview {
         Self {
             upstreams: core.upstreams.clone(),
             store: core.store.clone(),
+            catalogue: core.catalogue.clone(),
             started: core.clock.now(),
             clock: Arc::clone(&core.clock),
             metrics: core.metrics.clone(),
@@ -194,7 +197,7 @@ impl Overview {
         if self.tasks.stopping().is_cancelled() {
             return Readiness::Stopping;
         }
-        let trouble = self.store.trouble();
+        let trouble = self.store.trouble().or_else(|| self.catalogue.trouble());
         trouble.map_or(Readiness::Ready, Readiness::Degraded)
     }
 

@@ -96,7 +96,7 @@ impl AdminApi {
             ("/api/v1/gc", &Method::POST) => self.collect(query).await,
             ("/api/v1/pins", &Method::GET | &Method::HEAD) => self.pins(query).await,
             ("/api/v1/pins", &Method::PUT) => self.pin(query).await,
-            ("/api/v1/pins", &Method::DELETE) => self.unpin(query),
+            ("/api/v1/pins", &Method::DELETE) => self.unpin(query).await,
             (
                 "/api/v1/status" | "/api/v1/images" | "/api/v1/usage" | "/api/v1/inspect"
                 | "/api/v1/gc" | "/api/v1/pins",
@@ -172,10 +172,10 @@ impl AdminApi {
         json(&self.mirror.pin_image(&image).await?)
     }
 
-    fn unpin(&self, mut query: Query) -> Answer {
+    async fn unpin(&self, mut query: Query) -> Answer {
         let image = query.need("image")?;
         query.end()?;
-        json(&self.mirror.unpin_image(&image)?)
+        json(&self.mirror.unpin_image(&image).await?)
     }
 }
 
@@ -234,6 +234,7 @@ impl From<InspectError> for Refusal {
             InspectError::Bad(_) => StatusCode::BAD_REQUEST,
             InspectError::NotFound(_) => StatusCode::NOT_FOUND,
             InspectError::Conflict(_) => StatusCode::CONFLICT,
+            InspectError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self(status, error.to_string())
     }

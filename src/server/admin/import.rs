@@ -15,7 +15,7 @@ use http_body_util::{BodyDataStream, BodyExt as _, Limited};
 use hyper::body::{Body as _, Incoming};
 use serde_json::json;
 
-use crate::mirror::{ImportError, Imported, Mirror};
+use crate::mirror::{ImportError, ImportOutcome, Mirror};
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::{Digest, ImageName};
 use crate::server::admin::answer::{AdminBody, Refused, flag, json, refusal, unless_deliberate};
@@ -121,10 +121,10 @@ async fn image(mirror: &Mirror, head: &request::Parts) -> Answer {
     Ok(json(StatusCode::OK, &said))
 }
 
-fn answer_to(imported: Result<Imported, ImportError>) -> Answer {
+fn answer_to(imported: Result<ImportOutcome, ImportError>) -> Answer {
     match imported {
-        Ok(Imported::Stored) => Ok(json(StatusCode::CREATED, &json!({ "stored": true }))),
-        Ok(Imported::There) => Ok(json(StatusCode::OK, &json!({ "stored": false }))),
+        Ok(ImportOutcome::Stored) => Ok(json(StatusCode::CREATED, &json!({ "stored": true }))),
+        Ok(ImportOutcome::There) => Ok(json(StatusCode::OK, &json!({ "stored": false }))),
         Err(error) => Err(Refused(Box::new(failure(&error)))),
     }
 }
@@ -132,7 +132,7 @@ fn answer_to(imported: Result<Imported, ImportError>) -> Answer {
 fn failure(error: &ImportError) -> Response<AdminBody> {
     let why = error.to_string();
     let status = match error {
-        ImportError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        ImportError::Busy | ImportError::NotRecorded(_) => StatusCode::SERVICE_UNAVAILABLE,
         ImportError::Upstream(_) => StatusCode::NOT_FOUND,
         ImportError::Wrong { .. } | ImportError::Broken { .. } | ImportError::TooMany => {
             StatusCode::BAD_REQUEST

@@ -10,7 +10,7 @@ use crate::server::http::access_log::{Chain, Exchange};
 use crate::server::http::body::{BodyError, Content};
 use crate::server::http::reason::{self, Whose};
 use crate::server::registry::reply::{self, Reply};
-use crate::telemetry::{Limit, Outcome};
+use crate::telemetry::{Kind, Limit, Outcome};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use std::borrow::Cow;
@@ -244,6 +244,7 @@ impl From<MirrorError> for ApiError {
             ),
             E::NameUnknown => (Status::NOT_FOUND, Code::NameUnknown, phrase::NO_NAME),
             E::BlobUnknown => (Status::NOT_FOUND, Code::BlobUnknown, phrase::NO_BLOB),
+            E::ImportGone(kind, _) => (Status::NOT_FOUND, unknown(*kind), phrase::IMPORT_GONE),
             E::Unauthorized => (Status::FORBIDDEN, Code::Denied, phrase::UNAUTHORIZED),
             E::Denied => (Status::FORBIDDEN, Code::Denied, phrase::DENIED),
             E::RateLimited { .. } => {
@@ -292,11 +293,22 @@ impl From<MirrorError> for ApiError {
     }
 }
 
+/// The code of what is not there.
+fn unknown(kind: Kind) -> ErrorCode {
+    if kind == Kind::Blob {
+        ErrorCode::BlobUnknown
+    } else {
+        ErrorCode::ManifestUnknown
+    }
+}
+
 /// What clients are told.
 mod phrase {
     pub(crate) const NO_MANIFEST: &str = "manifest unknown to upstream";
     pub(crate) const NO_NAME: &str = "repository unknown to upstream";
     pub(crate) const NO_BLOB: &str = "blob unknown to upstream";
+    pub(crate) const IMPORT_GONE: &str = "it was imported here, but its content is not in the cache any more, \
+        and upstream does not supply it: it has to be imported again";
     pub(crate) const UNAUTHORIZED: &str = "upstream refuses this mirror's credentials, \
         or the repository is private or does not exist";
     pub(crate) const DENIED: &str = "upstream denies this mirror access to the repository";

@@ -24,6 +24,7 @@ pub(crate) fn of(error: &MirrorError) -> Whose {
         MirrorError::ManifestUnknown
         | MirrorError::NameUnknown
         | MirrorError::BlobUnknown
+        | MirrorError::ImportGone(..)
         | MirrorError::Remembered(_)
         | MirrorError::Loop(_)
         | MirrorError::Busy(_)

@@ -54,6 +54,8 @@ pub struct Ledger<P = IdleByUses> {
     max: u64,
     /// The latest time that anything was used at: what "now" is for an eviction.
     now: Timestamp,
+    /// Nothing is a victim.
+    keeps_all: bool,
 }
 
 /// What the index should know of a blob's use.
@@ -111,7 +113,13 @@ impl<P: Policy> Ledger<P> {
             reserved: 0,
             max,
             now: Timestamp::default(),
+            keeps_all: false,
         }
+    }
+
+    /// From now on nothing is a victim: it is not known what must stay.
+    pub fn keep_all(&mut self) {
+        self.keeps_all = true;
     }
 
     /// Takes in a blob found on disk; call in order of last use, oldest first, or
@@ -431,7 +439,7 @@ impl<P: Policy> Ledger<P> {
 
     /// At most `count` blobs that nobody has used for longer than they are kept: they must go.
     pub fn aged(&mut self, ages: &Ages, now: Timestamp, count: usize) -> Vec<Victim> {
-        let Some(least) = ages.least() else {
+        let Some(least) = ages.least().filter(|_| !self.keeps_all) else {
             return Vec::new();
         };
         self.end_expectations();
@@ -521,6 +529,9 @@ impl<P: Policy> Ledger<P> {
     /// The blobs that the policy gives up and nobody reads, until `need` bytes are found.
     fn victims(&mut self, need: u64) -> Vec<Victim> {
         self.end_expectations();
+        if self.keeps_all {
+            return Vec::new();
+        }
         let places = self.policy.victims(&mut self.blobs, need, self.now);
         let named = places.into_iter().filter_map(|place| {
             let size = self.blobs.entry(place)?.size;

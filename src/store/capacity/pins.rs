@@ -42,6 +42,21 @@ pub struct Pinned {
     pub digests: Vec<Digest>,
 }
 
+/// What is never evicted, beside what the index says: what it has of that may be lost with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// These images.
+    Pins(Vec<Pinned>),
+    /// All that is stored: it cannot be told what must stay.
+    Everything,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self::Pins(Vec::new())
+    }
+}
+
 /// Why an image cannot be pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PinError {
@@ -83,6 +98,30 @@ impl Store {
             } else {
                 tracing::warn!("a pin in the index cannot be read; it is left out");
             }
+        }
+    }
+
+    /// Keeps what is not the index's to say. What that has of the same images stays as well: it may be newer.
+    pub(in crate::store) fn keep_pinned(&self, keeping: Keeping) {
+        let pins = match keeping {
+            Keeping::Pins(pins) => pins,
+            Keeping::Everything => {
+                self.ledger().keep_all();
+                return;
+            }
+        };
+        for mut pinned in pins {
+            let key = schema::pin_key(&pinned.source, &pinned.reference);
+            let mut state = self.inner.pins.state();
+            if let Some(old) = state.images.get(&key) {
+                pinned.digests.extend(&old.digests);
+            }
+            pinned.digests.sort_unstable();
+            pinned.digests.dedup();
+            self.inner
+                .records
+                .write_pin(key.clone(), Some(encode(&pinned)));
+            self.note_pin(&mut state, key, pinned);
         }
     }
 

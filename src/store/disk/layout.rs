@@ -23,6 +23,7 @@ mod journal;
 mod lock;
 mod part;
 mod regular;
+pub(in crate::store) mod relocate;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};

@@ -47,17 +47,22 @@ fn use_everything(metrics: &Metrics) {
         metrics.store_error(op);
     }
     metrics.store_degraded(true);
+    metrics.catalogue_degraded(true);
+    metrics.catalogue_changes(1, true);
+    metrics.catalogue_changes(1, false);
     metrics.cache(1, 1, 1);
     metrics.fills_in_flight(1);
     metrics.readers_in_flight(1);
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 26] = [
+const CONTRACT: [(&str, &str, &[&str]); 28] = [
     ("roadstead_build_info", "gauge", &["commit", "version"]),
     ("roadstead_cache_blobs", "gauge", &[]),
     ("roadstead_cache_bytes", "gauge", &[]),
     ("roadstead_cache_max_bytes", "gauge", &[]),
+    ("roadstead_catalogue_changes_total", "counter", &["result"]),
+    ("roadstead_catalogue_degraded", "gauge", &[]),
     (
         "roadstead_client_bytes_total",
         "counter",
@@ -201,6 +206,7 @@ fn every_label_value_is_from_a_closed_set() {
             "reason".to_owned(),
             set(&["size", "damaged", "removed", "age"]),
         ),
+        ("result".to_owned(), set(&["committed", "failed"])),
         (
             "status".to_owned(),
             set(&[
@@ -230,6 +236,8 @@ fn every_name_is_shown_from_the_start() {
         r#"roadstead_limited_total{limit="upstream_connections"} 0"#,
         "roadstead_fills_in_flight 0",
         "roadstead_store_degraded 0",
+        "roadstead_catalogue_degraded 0",
+        r#"roadstead_catalogue_changes_total{result="failed"} 0"#,
         r#"roadstead_store_errors_total{op="sync_index"} 0"#,
         r#"roadstead_upstream_limited{upstream="docker.io"} 0"#,
         r#"roadstead_upstream_retry_after_seconds{upstream="docker.io"} 0"#,

@@ -35,12 +35,15 @@ fn the_mirrors_errors() {
         why: String::new(),
     };
     let invalid = MirrorError::ManifestInvalid("too large".to_owned());
+    let gone = |kind| MirrorError::ImportGone(kind, Box::new(MirrorError::Denied));
     let unsaid = MirrorError::RateLimited { retry_after: None };
     let store = MirrorError::Store("disk full at /secret/path".to_owned());
     let cases = [
         (MirrorError::ManifestUnknown, 404, "MANIFEST_UNKNOWN", None),
         (MirrorError::NameUnknown, 404, "NAME_UNKNOWN", None),
         (MirrorError::BlobUnknown, 404, "BLOB_UNKNOWN", None),
+        (gone(Kind::Blob), 404, "BLOB_UNKNOWN", None),
+        (gone(Kind::Manifest), 404, "MANIFEST_UNKNOWN", None),
         (MirrorError::Unauthorized, 403, "DENIED", None),
         (MirrorError::Denied, 403, "DENIED", None),
         (unsaid, 429, "TOOMANYREQUESTS", Some("10")),

@@ -14,11 +14,14 @@ const BEGUN: [&str; 2] = ["LOCK", "VERSION.new"];
 /// A file that is moved to see whether it can be.
 const PROBE: &str = ".moved";
 
+/// What begin the names of the catalogue's files, where the state directory is the same: they are there first.
+const STATE: &str = "catalogue.";
+
 /// So many of what is in the way are named.
 const NAMED_MAX: usize = 3;
 
 /// Who may do what in a cache's directory: its owner and his group, who reads.
-const DIRECTORY_MODE: u32 = 0o750;
+pub(super) const DIRECTORY_MODE: u32 = 0o750;
 
 /// Makes `root` if it is missing; refuses one that is somebody else's.
 ///
@@ -93,7 +96,7 @@ pub(in crate::store) fn is_one_file_system(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn has_version(root: &Path) -> io::Result<bool> {
+pub(super) fn has_version(root: &Path) -> io::Result<bool> {
     match fs::metadata(root.join("VERSION")) {
         Ok(found) => Ok(found.is_file()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -101,15 +104,20 @@ fn has_version(root: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether a name is that of what nobody misses.
+pub(super) fn is_nobodys(name: &str) -> bool {
+    NOBODYS.contains(&name) || BEGUN.contains(&name)
+}
+
 /// What is in a directory that is no cache's.
 fn foreign(root: &Path) -> io::Result<Vec<String>> {
     let mut foreign = Vec::new();
     for entry in fs::read_dir(root)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let known = NOBODYS.contains(&name.as_str()) || BEGUN.contains(&name.as_str());
+        let known = is_nobodys(&name);
         // Folders without anything in them are nobody's loss.
         let hollow = super::DIRECTORIES.contains(&name.as_str()) && is_hollow(&root.join(&name));
-        if !known && !hollow {
+        if !known && !hollow && !name.starts_with(STATE) {
             foreign.push(name);
         }
     }
@@ -158,6 +166,8 @@ mod tests {
         }
         claim(&root).unwrap();
         assert_eq!(see(&root).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::write(root.join("catalogue.db"), b"x").unwrap();
+        claim(&root).unwrap();
         for foreign in ["fills/sha256", "damaged/mine", "photos", ".hidden"] {
             let path = root.join(foreign);
             fs::create_dir_all(path.join("x/y/z")).unwrap();

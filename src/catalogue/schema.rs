@@ -1,0 +1,64 @@
+//! Tables, and how those of earlier versions become those of this. Forward only: a database of a later version is
+//! refused, and left as it is.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+/// Tells the file from other databases (SQLite file format, offset 68): `rdsc`.
+pub(super) const APPLICATION_ID: i32 = 0x7264_7363;
+
+/// What makes each version of the version before; the first makes the first of nothing. One that was released is never
+/// changed.
+pub(super) const STEPS: &[&str] = &[VERSION_1];
+
+const VERSION_1: &str = "
+    CREATE TABLE facts (
+        key TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE imported_tags (
+        upstream TEXT NOT NULL,
+        repository TEXT NOT NULL,
+        tag TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        media_type TEXT NOT NULL,
+        imported_ms INTEGER NOT NULL,
+        PRIMARY KEY (upstream, repository, tag)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE imported_links (
+        upstream TEXT NOT NULL,
+        repository TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        manifest INTEGER NOT NULL,
+        blob INTEGER NOT NULL,
+        given INTEGER NOT NULL,
+        size INTEGER,
+        PRIMARY KEY (upstream, repository, digest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE pins (
+        upstream TEXT NOT NULL,
+        repository TEXT NOT NULL,
+        reference TEXT NOT NULL,
+        since_ms INTEGER NOT NULL,
+        digests TEXT NOT NULL,
+        PRIMARY KEY (upstream, repository, reference)
+    ) STRICT, WITHOUT ROWID;
+";
+
+/// The version of a database.
+pub(super) fn version_of(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Takes a database to the last of `steps`, each of them in one transaction.
+pub(super) fn migrate(connection: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
+    for (version, step) in (1_i64..).zip(steps) {
+        if version_of(connection)? >= version {
+            continue;
+        }
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", version)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
