@@ -22,13 +22,14 @@ use rustix::process::umask;
 use tokio::runtime::Runtime;
 use url::Url;
 
-use crate::admin::reach::{Place, ReachError, admin_url, server_url};
-use crate::admin::{self, CommandError, Screen};
 use crate::app::{App, start};
 use crate::clock::{Clock as _, SystemClock};
+use crate::commands::cache::reach::{Place, ReachError, admin_url, server_url};
+use crate::commands::cache::{self, CommandError, Screen};
+use crate::commands::{airgap, bench, verify, warm};
 use crate::config::{Config, Overrides};
+use crate::format;
 use crate::telemetry::logging;
-use crate::{bench, carry, verify, warm, words};
 use signals::Signals;
 
 /// Runs the program with these arguments, the first of which is its own name.
@@ -111,14 +112,14 @@ enum Command {
     /// Hash what is stored, and say what is damaged or missing; exit 1 if anything is, and stays so
     Verify(Box<verify::Arguments>),
     /// Write images as an OCI layout, to be carried to where no registry is reached
-    Export(Box<carry::ExportArguments>),
+    Export(Box<airgap::ExportArguments>),
     /// Put the images of an OCI layout into a running mirror
-    Import(Box<carry::ImportArguments>),
+    Import(Box<airgap::ImportArguments>),
     /// Pull an image many times at once from any registry, or from two in turn, and tell what it took; exit 1
     /// if a pull failed
     Bench(Box<bench::Arguments>),
     #[command(flatten)]
-    Admin(admin::Command),
+    Admin(cache::Command),
 }
 
 impl Command {
@@ -177,26 +178,26 @@ fn verify(arguments: &verify::Arguments) -> Result<ExitCode, String> {
     }))
 }
 
-fn export(arguments: &carry::ExportArguments, server: Url) -> ExitCode {
+fn export(arguments: &airgap::ExportArguments, server: Url) -> ExitCode {
     let job = match arguments.job(server) {
         Ok(job) => job,
         Err(error) => return fail(EXIT_USAGE, &error),
     };
     run_async(async {
-        match Box::pin(carry::export(&job)).await {
+        match Box::pin(airgap::export(&job)).await {
             Ok(_) => ExitCode::SUCCESS,
             Err(error) => fail(EXIT_MISSING, &error),
         }
     })
 }
 
-fn import(arguments: &carry::ImportArguments, admin: Url) -> ExitCode {
+fn import(arguments: &airgap::ImportArguments, admin: Url) -> ExitCode {
     let job = match arguments.job(admin) {
         Ok(job) => job,
         Err(error) => return fail(EXIT_USAGE, &error),
     };
     run_async(async {
-        match Box::pin(carry::import(&job)).await {
+        match Box::pin(airgap::import(&job)).await {
             Ok(puts) if puts.iter().all(|put| put.failed.is_none()) => ExitCode::SUCCESS,
             Ok(_) => ExitCode::from(EXIT_MISSING),
             Err(error) => fail(EXIT_MISSING, &error),
@@ -245,7 +246,7 @@ fn warm(arguments: &warm::Arguments, server: Url) -> ExitCode {
     };
     for note in notes {
         // The images are what counts.
-        writeln!(io::stderr(), "note: {}", words::harmless(&note)).ok();
+        writeln!(io::stderr(), "note: {}", format::harmless(&note)).ok();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -262,7 +263,7 @@ fn warm(arguments: &warm::Arguments, server: Url) -> ExitCode {
 }
 
 /// An operator's command.
-fn operate(command: &admin::Command, place: &Place) -> ExitCode {
+fn operate(command: &cache::Command, place: &Place) -> ExitCode {
     // Whoever opens a damaged store must hear of it; standard output is for the answer.
     logging::init_quiet();
     let screen = Screen {
@@ -282,7 +283,7 @@ fn operate(command: &admin::Command, place: &Place) -> ExitCode {
     let warn = |error: &dyn Display| {
         fail(EXIT_FAILED, error);
     };
-    match runtime.block_on(Box::pin(admin::run(command, place, screen, &warn))) {
+    match runtime.block_on(Box::pin(cache::run(command, place, screen, &warn))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ CommandError::Usage(_)) => fail(EXIT_USAGE, &error),
         Err(error @ (CommandError::Failed(_) | CommandError::Some { .. })) => {
@@ -383,7 +384,7 @@ async fn say_in_time(text: String) -> io::Result<()> {
 /// One clear line, and the exit code.
 fn fail(code: u8, error: &dyn Display) -> ExitCode {
     let line = format!("error: {error}");
-    logging::say(&format!("{}\n", words::shown(&line)));
+    logging::say(&format!("{}\n", format::shown(&line)));
     ExitCode::from(code)
 }
 

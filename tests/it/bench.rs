@@ -6,7 +6,7 @@ use crate::common::images::{Manifest, OCI_INDEX, OCI_MANIFEST, image, index};
 use crate::common::{Auth, Dialect, FakeRegistry, Fault, Image, Kind, Mirror, Rule, World, within};
 use clap::Parser;
 use http::Method;
-use roadstead::bench::{self, Arguments, Report};
+use roadstead::commands::bench::{self, Arguments, Report};
 use serde_json::{Value, json};
 use tokio::process::Command;
 

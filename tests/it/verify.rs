@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::common::{Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, World, images, within};
 use http::Method;
+use roadstead::commands::verify::{self, Job, Outcome, Output};
 use roadstead::config::Config;
 use roadstead::mirror::{Fault, Finding};
 use roadstead::oci::{ImageName, UpstreamName};
 use roadstead::store::{Amount, Share};
-use roadstead::verify::{self, Job, Outcome, Output};
 
 fn job(mirror: &Mirror, names: &[&str], repair: bool) -> Job {
     Job {

@@ -7,9 +7,9 @@ use crate::common::{
     Blob, Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule, World, within,
 };
 use http::Method;
+use roadstead::commands::warm::{self, Job, Outcome, Wanted};
 use roadstead::oci::ImageName;
 use roadstead::server::TlsConfig;
-use roadstead::warm::{self, Job, Outcome, Wanted};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;

@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 
 use super::super::admin_answer::flag;
+use crate::format;
 use crate::mirror::Mirror;
 use crate::mirror::inspect::{Filter, InspectError};
 use crate::oci::UpstreamName;
-use crate::words;
 
 /// What all paths of the API begin with.
 pub(super) const PREFIX: &str = "/api/";
@@ -245,7 +245,7 @@ fn bad(why: String) -> Refusal {
 
 fn json(value: &impl Serialize) -> Answer {
     // People read it on terminals.
-    let body = words::json(value);
+    let body = format::json(value);
     let failed =
         |error: serde_json::Error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
     body.map(Bytes::from).map_err(failed)
@@ -254,5 +254,5 @@ fn json(value: &impl Serialize) -> Answer {
 /// The body of a refusal.
 pub(super) fn error_body(why: &str) -> Bytes {
     let body = serde_json::json!({ "error": why }).to_string();
-    words::escaped(&body).into_owned().into()
+    format::escaped(&body).into_owned().into()
 }

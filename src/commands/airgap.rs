@@ -35,9 +35,9 @@ use std::path::Path;
 /// Why an export or import did not come to its end: one line that names the file, image or blob.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct CarryError(String);
+pub struct AirgapError(String);
 
-impl CarryError {
+impl AirgapError {
     /// What failed, and why.
     fn of(what: impl std::fmt::Display, why: impl std::fmt::Display) -> Self {
         Self(format!("{what}: {why}"))
@@ -48,8 +48,8 @@ impl CarryError {
 /// an import reads before it asks a server for anything.
 ///
 /// # Errors
-/// [`CarryError`]: it is no layout, or its index names what is no digest.
-pub fn layout_digests(path: &Path) -> Result<Vec<Digest>, CarryError> {
+/// [`AirgapError`]: it is no layout, or its index names what is no digest.
+pub fn layout_digests(path: &Path) -> Result<Vec<Digest>, AirgapError> {
     let layout = reading::Layout::open(path)?;
     let images = layout.index()?.manifests;
     let digest = |image: layout::Descriptor| {

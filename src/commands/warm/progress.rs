@@ -8,8 +8,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::report::{Count, ImageReport, Summary};
+use crate::format::{self, plural, size};
 use crate::oci::ImageName;
-use crate::words::{self, plural, size};
 
 /// How a run is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +169,7 @@ fn show_image(report: &ImageReport) {
         // Whoever reads our output may have gone; the exit code says it too.
         let (image, what, why) = (&report.image, &missing.what, &missing.why);
         let line = format!("missing: {image}: {what}: {why}");
-        writeln!(io::stderr(), "{}", words::harmless(&line)).ok();
+        writeln!(io::stderr(), "{}", format::harmless(&line)).ok();
     }
 }
 
@@ -218,14 +218,14 @@ struct Labelled<'a> {
 }
 
 fn say_json(value: &impl Serialize) {
-    if let Ok(line) = words::json(value) {
+    if let Ok(line) = format::json(value) {
         say(&line);
     }
 }
 
 fn say(line: &str) {
     // As above.
-    writeln!(io::stdout(), "{}", words::harmless(line)).ok();
+    writeln!(io::stdout(), "{}", format::harmless(line)).ok();
 }
 
 /// The end of a long name says more than its beginning.
@@ -257,7 +257,7 @@ const TICK: Duration = Duration::from_millis(200);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::warm::report::Missing;
+    use crate::commands::warm::report::Missing;
 
     #[test]
     fn lines_say_what_was_fetched_and_what_is_missing() {

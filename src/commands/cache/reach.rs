@@ -27,13 +27,13 @@ use url::Url;
 
 use super::screen::clean;
 use crate::clock::SystemClock;
+use crate::commands::client::{AdminClient, AdminError, Payload};
 use crate::config::Config;
 use crate::mirror::{Mirror, Parts};
 use crate::oci::Directory;
 use crate::server::AdminApi;
 use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
-use crate::upstream::{AdminClient, AdminError, Payload};
 
 /// Where to look for the store.
 #[derive(Clone, Debug)]

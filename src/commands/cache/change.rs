@@ -7,8 +7,8 @@ use super::arguments::{Collect, Remove};
 use super::reach::{ReachError, Reached};
 use super::screen::{Cell, Screen, Table, clean, say, say_json};
 use super::{ask, target};
+use crate::format::{plural, size};
 use crate::mirror::inspect::{Collected, Kept, PinEntry, Removed};
-use crate::words::{plural, size};
 
 /// Removes an image, or its whole repository.
 pub(super) async fn remove(

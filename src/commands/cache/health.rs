@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, Limited};
 
 use super::reach::{Place, ReachError};
 use super::screen::{Screen, clean, say, say_json};
-use crate::upstream::{AdminClient, Payload};
+use crate::commands::client::{AdminClient, Payload};
 
 /// How long the answer may take: what asks for health gives up after some seconds itself, and then nobody hears why.
 const WAIT_MAX: Duration = Duration::from_secs(4);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::CarryError;
+use super::AirgapError;
 use super::layout::{Descriptor, blob_path};
 use super::progress::{Output, Reporter};
 use super::push::{Admin, Named};
@@ -55,15 +55,15 @@ pub struct Put {
     /// How many blobs and manifests were brought; the others were there.
     pub brought: usize,
     /// Why it cannot be pulled; `None`: it can.
-    pub failed: Option<CarryError>,
+    pub failed: Option<AirgapError>,
 }
 
 /// Imports images into a running mirror, and shows it. One that cannot be imported does not keep the others from
 /// it.
 ///
 /// # Errors
-/// [`CarryError`]: the layout is none, or names do not fit; then nothing was imported.
-pub async fn import(job: &ImportJob) -> Result<Vec<Put>, CarryError> {
+/// [`AirgapError`]: the layout is none, or names do not fit; then nothing was imported.
+pub async fn import(job: &ImportJob) -> Result<Vec<Put>, AirgapError> {
     let path = job.layout.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let layout = Layout::open(&path)?;
@@ -72,7 +72,7 @@ pub async fn import(job: &ImportJob) -> Result<Vec<Put>, CarryError> {
     });
     let (layout, index) = opened
         .await
-        .unwrap_or_else(|error| Err(CarryError::of(job.layout.display(), error)))?;
+        .unwrap_or_else(|error| Err(AirgapError::of(job.layout.display(), error)))?;
     let reporter = Arc::new(Reporter::new(job.output));
     let chosen = choose(job, &index.manifests, &reporter)?;
     let run = Run {
@@ -96,8 +96,8 @@ fn choose<'a>(
     job: &ImportJob,
     images: &'a [Descriptor],
     reporter: &Reporter,
-) -> Result<Vec<(ImageName, &'a Descriptor)>, CarryError> {
-    let failed = |why: String| CarryError::of(job.layout.display(), why);
+) -> Result<Vec<(ImageName, &'a Descriptor)>, AirgapError> {
+    let failed = |why: String| AirgapError::of(job.layout.display(), why);
     let known = || {
         let labels: Vec<String> = images
             .iter()
@@ -184,7 +184,7 @@ impl Run {
                     break None;
                 }
                 Ok(Named::Incomplete(_)) if attempts < ATTEMPTS_MAX => {}
-                Ok(Named::Incomplete(why)) => break Some(CarryError(why)),
+                Ok(Named::Incomplete(why)) => break Some(AirgapError(why)),
                 Err(error) => break Some(error),
             }
         };
@@ -196,9 +196,9 @@ impl Run {
         name: &ImageName,
         image: &Descriptor,
         brought: &mut usize,
-    ) -> Result<Named, CarryError> {
+    ) -> Result<Named, AirgapError> {
         let root = Digest::parse(&image.digest)
-            .map_err(|error| CarryError::of(format!("{name}: {:?}", image.digest), error))?;
+            .map_err(|error| AirgapError::of(format!("{name}: {:?}", image.digest), error))?;
         let contents = self.contents(root, image)?;
         let bytes = contents.blobs.iter().filter_map(|(_, part)| part.as_ref());
         self.reporter.expect(bytes.map(|part| part.size).sum());
@@ -227,7 +227,7 @@ impl Run {
     }
 
     /// What an image consists of. Manifests are checked here, because they are followed; blobs by the server.
-    fn contents(&self, root: Digest, image: &Descriptor) -> Result<Contents, CarryError> {
+    fn contents(&self, root: Digest, image: &Descriptor) -> Result<Contents, AirgapError> {
         let mut contents = Contents::default();
         let mut seen = HashSet::from([root]);
         let mut left = vec![(root, Some(image.media_type.clone()), Some(image.size))];
@@ -271,7 +271,7 @@ impl Run {
         Ok(contents)
     }
 
-    fn part(&self, digest: &Digest, size: Option<u64>) -> Result<Option<Part>, CarryError> {
+    fn part(&self, digest: &Digest, size: Option<u64>) -> Result<Option<Part>, AirgapError> {
         let part = self.layout.blob(digest)?;
         if let (Some(part), Some(size)) = (&part, size)
             && part.size != size

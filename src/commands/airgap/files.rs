@@ -13,7 +13,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::CarryError;
+use super::AirgapError;
 use super::below::Root;
 use super::layout::{BLOBS, INDEX, Index, LAYOUT, LAYOUT_TEXT, blob_path};
 use crate::oci::{Digest, Hasher};
@@ -65,14 +65,14 @@ pub(super) struct BlobFile {
 
 impl Target {
     /// Opens or makes the target: an archive if the name ends in `.tar`, unless that is a directory.
-    pub(super) fn open(path: &Path) -> Result<Self, CarryError> {
-        let failed = |error: io::Error| CarryError::of(path.display(), error);
+    pub(super) fn open(path: &Path) -> Result<Self, AirgapError> {
+        let failed = |error: io::Error| AirgapError::of(path.display(), error);
         let is_tar = path.extension().is_some_and(|it| it == "tar") && !path.is_dir();
         if !is_tar {
             fs::create_dir_all(path).map_err(failed)?;
             let root = Root::open(path).map_err(failed)?;
             root.make_folder(BLOBS)
-                .map_err(|error| CarryError::of(path.join(BLOBS).display(), error))?;
+                .map_err(|error| AirgapError::of(path.join(BLOBS).display(), error))?;
             return Ok(Self::Dir {
                 path: path.to_path_buf(),
                 root: Arc::new(root),
@@ -83,17 +83,17 @@ impl Target {
         let part = PathBuf::from(part);
         // What an export before left, or a link that somebody has put there: neither is written through.
         let file = ignore_missing(fs::remove_file(&part)).and_then(|()| File::create_new(&part));
-        let file = file.map_err(|error| CarryError::of(part.display(), error))?;
+        let file = file.map_err(|error| AirgapError::of(part.display(), error))?;
         let path = path.to_path_buf();
         Ok(Self::Tar { path, part, file })
     }
 
     /// The index of what is in a directory already.
-    pub(super) fn index(&self) -> Result<Index, CarryError> {
+    pub(super) fn index(&self) -> Result<Index, AirgapError> {
         let Self::Dir { path, root } = self else {
             return Ok(Index::empty());
         };
-        let failed = |why: String| CarryError::of(path.join(INDEX).display(), why);
+        let failed = |why: String| AirgapError::of(path.join(INDEX).display(), why);
         let file = root
             .file(INDEX)
             .map_err(|error| failed(error.to_string()))?;
@@ -111,20 +111,20 @@ impl Target {
     }
 
     /// The beginning: in an archive the small files come first.
-    pub(super) fn begin(&mut self, index: &Index) -> Result<(), CarryError> {
+    pub(super) fn begin(&mut self, index: &Index) -> Result<(), AirgapError> {
         if let Self::Tar { part, file, .. } = self {
             let bytes = index.to_bytes();
             let mut write = || {
                 write_entry(file, LAYOUT, LAYOUT_TEXT)?;
                 write_entry(file, INDEX, &bytes)
             };
-            write().map_err(|error| CarryError::of(part.display(), error))?;
+            write().map_err(|error| AirgapError::of(part.display(), error))?;
         }
         Ok(())
     }
 
     /// Whether a directory has a blob, whole, from an export before. One that is not is written again.
-    pub(super) fn has(&self, digest: &Digest, size: u64) -> Result<bool, CarryError> {
+    pub(super) fn has(&self, digest: &Digest, size: u64) -> Result<bool, AirgapError> {
         let Self::Dir { path, root } = self else {
             return Ok(false);
         };
@@ -146,11 +146,11 @@ impl Target {
                 hasher.update(buffer.get(..count).unwrap_or_default());
             }
         };
-        hash().map_err(|error| CarryError::of(path.join(&name).display(), error))
+        hash().map_err(|error| AirgapError::of(path.join(&name).display(), error))
     }
 
     /// Begins a blob of `size` bytes.
-    pub(super) fn blob(&mut self, digest: &Digest, size: u64) -> Result<BlobFile, CarryError> {
+    pub(super) fn blob(&mut self, digest: &Digest, size: u64) -> Result<BlobFile, AirgapError> {
         let name = blob_path(digest);
         let opened = match self {
             Self::Dir { root, .. } => {
@@ -167,7 +167,7 @@ impl Target {
             Self::Tar { file, .. } => write_header(file, &name, size)
                 .and_then(|()| Ok((file.try_clone()?, file.stream_position()?, None))),
         };
-        let (file, start, names) = opened.map_err(|error| CarryError::of(&name, error))?;
+        let (file, start, names) = opened.map_err(|error| AirgapError::of(&name, error))?;
         Ok(BlobFile {
             file,
             start,
@@ -180,14 +180,14 @@ impl Target {
     }
 
     /// The end: from now on it is a layout.
-    pub(super) fn finish(self, index: &Index) -> Result<(), CarryError> {
+    pub(super) fn finish(self, index: &Index) -> Result<(), AirgapError> {
         match self {
             Self::Dir { path, root } => {
                 let write = || {
                     write_durably(&root, LAYOUT, LAYOUT_TEXT)?;
                     write_durably(&root, INDEX, &index.to_bytes())
                 };
-                write().map_err(|error| CarryError::of(path.display(), error))
+                write().map_err(|error| AirgapError::of(path.display(), error))
             }
             Self::Tar {
                 path,
@@ -199,7 +199,7 @@ impl Target {
                     file.sync_all()?;
                     fs::rename(&part, &path)
                 };
-                close().map_err(|error| CarryError::of(path.display(), error))
+                close().map_err(|error| AirgapError::of(path.display(), error))
             }
         }
     }
@@ -317,7 +317,7 @@ fn ignore_missing(done: io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::carry::reading::Layout;
+    use crate::commands::airgap::reading::Layout;
     use crate::oci::Algorithm;
 
     #[test]

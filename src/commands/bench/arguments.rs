@@ -9,11 +9,11 @@ use super::{
     Job, Output, PARALLEL_DEFAULT, PARALLEL_MAX, PULLS_DEFAULT, PULLS_MAX, ROUNDS_MAX,
     ROUNDS_VS_DEFAULT, TIMEOUT_DEFAULT, TIMEOUT_MAX, Target,
 };
+use crate::commands::warm::{Platform, PlatformError, Wanted};
 use crate::oci::image::ImageNameError;
 use crate::oci::{ImageName, UpstreamName};
 use crate::telemetry::Metrics;
 use crate::upstream::{EndpointConfig, LoginConfig, Puller, Secret, Text};
-use crate::warm::{Platform, PlatformError, Wanted};
 
 /// What `bench` is told.
 #[derive(Clone, Debug, clap::Args)]

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::CarryError;
+use super::AirgapError;
 use super::below::Root;
 use super::layout::{BLOBS, INDEX, Index, LAYOUT, blob_path, check_version};
 use crate::oci::Digest;
@@ -51,8 +51,8 @@ pub(super) struct Part {
 
 impl Layout {
     /// Opens a layout, and sees that it is one.
-    pub(super) fn open(path: &Path) -> Result<Self, CarryError> {
-        let failed = |why: &dyn std::fmt::Display| CarryError::of(path.display(), why);
+    pub(super) fn open(path: &Path) -> Result<Self, AirgapError> {
+        let failed = |why: &dyn std::fmt::Display| AirgapError::of(path.display(), why);
         let metadata = fs::metadata(path).map_err(|error| failed(&error))?;
         let place = if metadata.is_dir() {
             Place::Dir(Root::open(path).map_err(|error| failed(&error))?)
@@ -69,7 +69,7 @@ impl Layout {
     }
 
     /// The images in it.
-    pub(super) fn index(&self) -> Result<Index, CarryError> {
+    pub(super) fn index(&self) -> Result<Index, AirgapError> {
         let Some(part) = self.part(INDEX)? else {
             return Err(self.fault(INDEX, "is missing"));
         };
@@ -79,19 +79,19 @@ impl Layout {
     }
 
     /// A blob or manifest, if it is there.
-    pub(super) fn blob(&self, digest: &Digest) -> Result<Option<Part>, CarryError> {
+    pub(super) fn blob(&self, digest: &Digest) -> Result<Option<Part>, AirgapError> {
         self.part(&blob_path(digest))
     }
 
     /// What is wrong with one of its files.
-    pub(super) fn fault(&self, name: &str, why: impl std::fmt::Display) -> CarryError {
-        CarryError::of(format!("{}: {name}", self.path.display()), why)
+    pub(super) fn fault(&self, name: &str, why: impl std::fmt::Display) -> AirgapError {
+        AirgapError::of(format!("{}: {name}", self.path.display()), why)
     }
 
-    fn check(&self) -> Result<(), CarryError> {
+    fn check(&self) -> Result<(), AirgapError> {
         let Some(part) = self.part(LAYOUT)? else {
             let docker = self.part("manifest.json")?.is_some();
-            return Err(CarryError::of(
+            return Err(AirgapError::of(
                 self.path.display(),
                 if docker {
                     "this is what docker save writes, not an OCI image layout; \
@@ -107,7 +107,7 @@ impl Layout {
     }
 
     /// A file by its name in the layout.
-    fn part(&self, name: &str) -> Result<Option<Part>, CarryError> {
+    fn part(&self, name: &str) -> Result<Option<Part>, AirgapError> {
         match &self.place {
             Place::Tar { file, entries } => Ok(entries.get(name).map(|(start, size)| Part {
                 file: Arc::clone(file),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
+use crate::format;
 use crate::mirror::inspect::When;
-use crate::words;
 
 /// Rows that are aligned with each other; a longer table goes on with widths of its own.
 const ROWS_MAX: usize = 2_000;
@@ -171,19 +171,19 @@ impl<T: AsRef<str>> From<T> for Cell {
 /// A line.
 pub(super) fn say(line: &str) {
     // Whoever reads our output may have gone.
-    writeln!(io::stdout(), "{}", words::shown(line)).ok();
+    writeln!(io::stdout(), "{}", format::shown(line)).ok();
 }
 
 /// An object on a line.
 pub(super) fn say_json(value: &impl Serialize) {
-    if let Ok(line) = words::json(value) {
+    if let Ok(line) = format::json(value) {
         say(&line);
     }
 }
 
 /// What a registry or an image's maker wrote, without what a terminal would take for a command.
 pub(super) fn clean(text: &str) -> String {
-    words::harmless(text).into_owned()
+    format::harmless(text).into_owned()
 }
 
 /// A part of a whole.

@@ -15,9 +15,9 @@ use tokio_util::task::TaskTracker;
 use super::{Job, VerifyError};
 use crate::app::Unserved;
 use crate::clock::SystemClock;
+use crate::commands::client::{AdminClient, AdminError, Payload};
 use crate::config::Config;
 use crate::mirror::{Mirror, VerifyEvent};
-use crate::upstream::{AdminClient, AdminError, Payload};
 
 /// Events as they come.
 pub(super) enum Events {

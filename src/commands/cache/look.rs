@@ -8,10 +8,10 @@ use super::arguments::{List, Usage as UsageArguments};
 use super::reach::{ReachError, Reached};
 use super::screen::{Cell, Screen, Table, Tone, clean, percent, say, say_json, short, span};
 use super::{ask, target};
+use crate::format::{plural, size};
 use crate::mirror::inspect::{
     EndpointStatus, ImageEntry, ImagePage, PlatformState, Presence, Status, Usage,
 };
-use crate::words::{plural, size};
 
 /// Images asked for at a time.
 const PAGE: &str = "200";

@@ -9,12 +9,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::failure::{Cause, Failure, Stage};
+use crate::commands::warm::server::accept_class;
+use crate::commands::warm::{Contents, Platform, Wanted};
 use crate::oci::digest::Hasher;
 use crate::oci::manifest::Child;
 use crate::oci::{Algorithm, Digest, ImageName, Reference};
 use crate::upstream::Puller;
-use crate::warm::server::accept_class;
-use crate::warm::{Contents, Platform, Wanted};
 
 /// What each pull of a run does.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::failure::{Group, merge};
 use super::figures::{Range, Spread, float, ratio};
 use super::{Job, machine};
-use crate::warm::Wanted;
+use crate::commands::warm::Wanted;
 
 /// All that was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]

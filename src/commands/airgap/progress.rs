@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::words;
+use crate::format;
 
 /// How it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Reporter {
     /// What is being done.
     pub(super) fn doing(&self, what: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_message(words::harmless(what).into_owned());
+            bar.set_message(format::harmless(what).into_owned());
         }
     }
 
@@ -67,14 +67,14 @@ impl Reporter {
     pub(super) fn line(&self, text: &str) {
         self.show(|| {
             // Whoever reads our output may have gone; the exit code says it too.
-            writeln!(io::stdout(), "{}", words::harmless(text)).ok();
+            writeln!(io::stdout(), "{}", format::harmless(text)).ok();
         });
     }
 
     /// Something that the user should know.
     pub(super) fn note(&self, text: &str) {
         self.show(|| {
-            writeln!(io::stderr(), "{}", words::harmless(text)).ok();
+            writeln!(io::stderr(), "{}", format::harmless(text)).ok();
         });
     }
 

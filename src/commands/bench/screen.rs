@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::failure::Group;
 use super::figures::{Range, Spread, float};
 use super::report::{Measured, Ratios, Report};
-use crate::words::{self, plural, size};
+use crate::format::{self, plural, size};
 
 /// How a run is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,14 +65,14 @@ pub(super) fn title(target: usize, number: usize, warmup: usize, rounds: usize) 
 pub(super) fn show(report: &Report, output: Output) {
     let text = match output {
         Output::Human => text(report),
-        Output::Json => match words::json(report) {
+        Output::Json => match format::json(report) {
             Ok(json) => json + "\n",
             Err(_) => return,
         },
         Output::Silent => return,
     };
     // Whoever reads our output may have gone; the exit code says it too.
-    io::stdout().write_all(words::shown(&text).as_bytes()).ok();
+    io::stdout().write_all(format::shown(&text).as_bytes()).ok();
 }
 
 /// The report for people.
@@ -290,7 +290,7 @@ fn errors(letter: char, target: &Measured) -> Vec<String> {
     {
         lines.push(format!("  {pulls} × {what}: {why}"));
         // A registry's words might move the cursor.
-        let clean = |text: &String| format!("      {}", words::harmless(text));
+        let clean = |text: &String| format!("      {}", format::harmless(text));
         lines.extend(examples.iter().map(clean));
     }
     lines
@@ -332,7 +332,7 @@ const BAR: &str = "{prefix}  [{bar:30}] {pos} of {len} pulls  {msg:>9}  {elapsed
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::report::tests::round;
+    use crate::commands::bench::report::tests::round;
 
     fn report(targets: Vec<Measured>) -> Report {
         let ratios = match targets.as_slice() {

@@ -7,14 +7,16 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use url::Url;
 
-use super::CarryError;
+use super::AirgapError;
 use super::files::BlobFile;
 use super::progress::Reporter;
+use crate::commands::warm::server::{
+    ERROR_BYTES_MAX, HEADER_TIMEOUT, IDLE_TIMEOUT, accept, target, waits,
+};
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::route::Route;
 use crate::oci::{Algorithm, Digest, ImageName, Reference};
 use crate::upstream::PlainClient;
-use crate::warm::server::{ERROR_BYTES_MAX, HEADER_TIMEOUT, IDLE_TIMEOUT, accept, target, waits};
 
 /// The mirror.
 pub(super) struct Mirror {
@@ -36,17 +38,17 @@ struct Failure {
 }
 
 impl Mirror {
-    pub(super) fn new(server: &Url, ca_file: Option<PathBuf>) -> Result<Self, CarryError> {
-        let client = PlainClient::new(server, ca_file).map_err(CarryError)?;
+    pub(super) fn new(server: &Url, ca_file: Option<PathBuf>) -> Result<Self, AirgapError> {
+        let client = PlainClient::new(server, ca_file).map_err(AirgapError)?;
         Ok(Self { client })
     }
 
     /// Whether anybody answers.
-    pub(super) async fn ping(&self, server: &Url) -> Result<(), CarryError> {
+    pub(super) async fn ping(&self, server: &Url) -> Result<(), AirgapError> {
         let path = Route::Ping.path();
         let answer = self.client.get(&path, None, HEADER_TIMEOUT).await.map(drop);
         answer.map_err(|error| {
-            CarryError(format!(
+            AirgapError(format!(
                 "no registry answers at {server}: {error} (is `roadstead serve` running? --server names another)"
             ))
         })
@@ -57,7 +59,7 @@ impl Mirror {
         &self,
         name: &ImageName,
         reference: &Reference,
-    ) -> Result<Manifest, CarryError> {
+    ) -> Result<Manifest, AirgapError> {
         let route = Route::Manifest {
             path: name.repository.to_string(),
             reference: reference.clone(),
@@ -72,7 +74,7 @@ impl Mirror {
             };
             let wait = waits.next().filter(|_| failure.passes);
             let Some(wait) = wait else {
-                return Err(CarryError::of(what, failure.why));
+                return Err(AirgapError::of(what, failure.why));
             };
             tokio::time::sleep(wait).await;
         }
@@ -123,7 +125,7 @@ impl Mirror {
         digest: &Digest,
         file: &mut BlobFile,
         reporter: &Reporter,
-    ) -> Result<(), CarryError> {
+    ) -> Result<(), AirgapError> {
         let route = Route::Blob {
             path: name.repository.to_string(),
             digest: *digest,
@@ -138,11 +140,11 @@ impl Mirror {
             };
             let wait = waits.next().filter(|_| failure.passes);
             let Some(wait) = wait else {
-                return Err(CarryError::of(what, failure.why));
+                return Err(AirgapError::of(what, failure.why));
             };
             tokio::time::sleep(wait).await;
             let again = file.restart();
-            again.map_err(|error| CarryError::of(&what, error))?;
+            again.map_err(|error| AirgapError::of(&what, error))?;
         }
     }
 

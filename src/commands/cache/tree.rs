@@ -5,8 +5,8 @@ use http::Method;
 use super::reach::{ReachError, Reached};
 use super::screen::{Screen, Tone, clean, say, say_json, short};
 use super::{ask, target};
+use crate::format::size;
 use crate::mirror::inspect::{ConfigFacts, Inspected, Node, NodeKind, Presence};
-use crate::words::size;
 
 /// Labels shown; the JSON has all.
 const LABELS_MAX: usize = 20;

@@ -6,15 +6,15 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::CarryError;
+use super::AirgapError;
 use super::files::Target;
 use super::layout::{Descriptor, Index, blob_path};
 use super::progress::{Output, Reporter};
 use super::pull::{Manifest, Mirror};
+use crate::commands::warm::{Contents, Wanted};
+use crate::format::{plural, size};
 use crate::oci::manifest::{Child, ChildKind, inspect};
 use crate::oci::{Digest, ImageName, Reference};
-use crate::warm::{Contents, Wanted};
-use crate::words::{plural, size};
 
 /// An index, and the images in it, are two; an index of indexes is the most that anybody publishes.
 const LEVELS_MAX: usize = 4;
@@ -66,8 +66,8 @@ enum From {
 /// Exports images through a running mirror, and shows it.
 ///
 /// # Errors
-/// [`CarryError`]. An archive is not there then; of a directory, what has come stays for the next try.
-pub async fn export(job: &ExportJob) -> Result<Exported, CarryError> {
+/// [`AirgapError`]. An archive is not there then; of a directory, what has come stays for the next try.
+pub async fn export(job: &ExportJob) -> Result<Exported, AirgapError> {
     let mirror = Mirror::new(&job.server, job.ca_file.clone())?;
     mirror.ping(&job.server).await?;
     let reporter = Reporter::new(job.output);
@@ -107,7 +107,7 @@ async fn look_at(
     job: &ExportJob,
     plan: &mut Plan,
     reporter: &Reporter,
-) -> Result<Descriptor, CarryError> {
+) -> Result<Descriptor, AirgapError> {
     let mut root = None;
     let mut level = vec![name.reference.clone()];
     let mut left_out = 0_usize;
@@ -132,7 +132,7 @@ async fn look_at(
                 }
                 let Some(size) = blob.size else {
                     let why = "its manifest is of schema 1, which a layout cannot hold";
-                    return Err(CarryError::of(name, why));
+                    return Err(AirgapError::of(name, why));
                 };
                 put(plan, blob.digest, size, From::Image(name.clone()));
             }
@@ -149,7 +149,7 @@ async fn look_at(
     }
     root.filter(|_| level.is_empty()).ok_or_else(|| {
         let why = format!("indexes stand in indexes, more than {LEVELS_MAX} deep");
-        CarryError::of(name, why)
+        AirgapError::of(name, why)
     })
 }
 
@@ -165,9 +165,9 @@ fn children(
     manifest: &Manifest,
     wanted: &Wanted,
     is_root: bool,
-) -> Result<Children, CarryError> {
+) -> Result<Children, AirgapError> {
     let failed = |why: &dyn std::fmt::Display| {
-        CarryError::of(format!("{name}: manifest {}", manifest.digest), why)
+        AirgapError::of(format!("{name}: manifest {}", manifest.digest), why)
     };
     let content_type = manifest.content_type.as_deref();
     let inspection = inspect(content_type, &manifest.bytes).map_err(|error| failed(&error))?;
@@ -195,7 +195,7 @@ fn children(
         let offered: Vec<String> = contents.offered.iter().map(ToString::to_string).collect();
         let offered = offered.join(", ");
         let why = format!("the image has no platform {unmet}, only {offered}");
-        return Err(CarryError::of(name, why));
+        return Err(AirgapError::of(name, why));
     }
     Ok(Children {
         media_type,
@@ -215,7 +215,7 @@ async fn write(
     roots: Vec<Descriptor>,
     plan: Plan,
     reporter: &Reporter,
-) -> Result<(Index, Exported), CarryError> {
+) -> Result<(Index, Exported), AirgapError> {
     let mut index = target.index()?;
     for root in roots {
         index.put(root);
@@ -236,7 +236,7 @@ async fn write(
             From::Here(bytes) => {
                 let written = file.write(&bytes);
                 let finished = written.and_then(|()| file.finish());
-                finished.map_err(|why| CarryError::of(&path, why))?;
+                finished.map_err(|why| AirgapError::of(&path, why))?;
                 reporter.advance(size);
             }
             From::Image(name) => {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::{ExportJob, ImportJob, Naming, Output};
+use crate::commands::warm::{PlatformError, Wanted};
 use crate::oci::ImageName;
 use crate::oci::image::ImageNameError;
-use crate::warm::{PlatformError, Wanted};
 
 /// What `export` is told.
 #[derive(Clone, Debug, clap::Args)]

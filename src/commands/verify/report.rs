@@ -7,8 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::Output;
+use crate::format::{self, harmless, plural, size};
 use crate::mirror::{Fault, Finding, VerifyProgress, VerifySummary};
-use crate::words::{self, harmless, plural, size};
 
 /// Shows a run.
 pub(super) struct Reporter {
@@ -36,7 +36,7 @@ impl Reporter {
 
     pub(super) fn note(&self, text: &str) {
         if self.output != Output::Silent {
-            writeln!(io::stderr(), "{}", words::shown(text)).ok();
+            writeln!(io::stderr(), "{}", format::shown(text)).ok();
         }
     }
 
@@ -120,14 +120,14 @@ fn summary_line(summary: &VerifySummary) -> String {
 }
 
 fn say_json(value: &impl Serialize) {
-    if let Ok(line) = words::json(value) {
+    if let Ok(line) = format::json(value) {
         say(&line);
     }
 }
 
 fn say(line: &str) {
     // Whoever reads our output may have gone; the exit code says it too.
-    writeln!(io::stdout(), "{}", words::shown(line)).ok();
+    writeln!(io::stdout(), "{}", format::shown(line)).ok();
 }
 
 const BAR: &str = "[{bar:40}] {decimal_bytes:>9}/{decimal_total_bytes:9} {decimal_bytes_per_sec:>12}  {msg} blobs";

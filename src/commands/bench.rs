@@ -30,9 +30,9 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::commands::warm::Wanted;
 use crate::oci::ImageName;
 use crate::upstream::Puller;
-use crate::warm::Wanted;
 
 pub use arguments::{Arguments, UsageError};
 pub use failure::{Cause, Failure, Group, Stage};

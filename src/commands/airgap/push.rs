@@ -10,11 +10,11 @@ use http_body_util::{BodyExt as _, Limited};
 use serde_json::Value;
 use url::Url;
 
-use super::CarryError;
+use super::AirgapError;
 use super::progress::Reporter;
 use super::reading::Part;
+use crate::commands::client::{AdminClient, Payload};
 use crate::oci::{Digest, ImageName};
-use crate::upstream::{AdminClient, Payload};
 
 /// The mirror's admin listener.
 pub(super) struct Admin {
@@ -30,13 +30,13 @@ pub(super) enum Named {
 }
 
 impl Admin {
-    pub(super) fn new(admin: &Url) -> Result<Self, CarryError> {
-        let client = AdminClient::new(admin).map_err(CarryError)?;
+    pub(super) fn new(admin: &Url) -> Result<Self, AirgapError> {
+        let client = AdminClient::new(admin).map_err(AirgapError)?;
         Ok(Self { client })
     }
 
     /// Whether the mirror has a blob or manifest.
-    pub(super) async fn has(&self, digest: &Digest) -> Result<bool, CarryError> {
+    pub(super) async fn has(&self, digest: &Digest) -> Result<bool, AirgapError> {
         let target = format!("/api/v1/import/blobs/{digest}");
         let (status, said) = self.ask(Method::GET, &target, Payload::none()).await?;
         match status {
@@ -53,7 +53,7 @@ impl Admin {
         digest: &Digest,
         part: Part,
         reporter: &Arc<Reporter>,
-    ) -> Result<(), CarryError> {
+    ) -> Result<(), AirgapError> {
         let target = format!("/api/v1/import/blobs/{digest}");
         let payload = Payload::stream(part.size, pieces(part, Arc::clone(reporter)));
         let (status, said) = self.ask(Method::PUT, &target, payload).await?;
@@ -66,7 +66,7 @@ impl Admin {
         digest: &Digest,
         media_type: &str,
         bytes: Vec<u8>,
-    ) -> Result<(), CarryError> {
+    ) -> Result<(), AirgapError> {
         let target = format!("/api/v1/import/manifests/{digest}");
         let payload = Payload::bytes(bytes.into(), Some(media_type.to_owned()));
         let (status, said) = self.ask(Method::PUT, &target, payload).await?;
@@ -79,7 +79,7 @@ impl Admin {
         name: &ImageName,
         digest: &Digest,
         pin: bool,
-    ) -> Result<Named, CarryError> {
+    ) -> Result<Named, AirgapError> {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.append_pair("name", &name.to_string());
         query.append_pair("digest", &digest.to_string());
@@ -106,7 +106,7 @@ impl Admin {
         method: Method,
         target: &str,
         payload: Payload,
-    ) -> Result<(StatusCode, Value), CarryError> {
+    ) -> Result<(StatusCode, Value), AirgapError> {
         let patience = match method {
             // Of a blob the answer comes when all of it is on the server's disk.
             Method::PUT => None,
@@ -114,7 +114,7 @@ impl Admin {
             _ => Some(ANSWER_WAIT),
         };
         let answer = self.client.send(method, target, payload, patience).await;
-        let answer = answer.map_err(|error| CarryError(error.to_string()))?;
+        let answer = answer.map_err(|error| AirgapError(error.to_string()))?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
         let body = tokio::time::timeout(ANSWER_WAIT, body.collect()).await;
@@ -125,17 +125,17 @@ impl Admin {
     }
 }
 
-fn created(status: StatusCode, said: &Value) -> Result<(), CarryError> {
+fn created(status: StatusCode, said: &Value) -> Result<(), AirgapError> {
     match status {
         StatusCode::OK | StatusCode::CREATED => Ok(()),
         _ => Err(refused(status, said)),
     }
 }
 
-fn refused(status: StatusCode, said: &Value) -> CarryError {
+fn refused(status: StatusCode, said: &Value) -> AirgapError {
     let why = said.get("error").and_then(Value::as_str);
     let why = why.unwrap_or("is that the admin address of a roadstead that can import?");
-    CarryError(format!("the server answers {status}: {why}"))
+    AirgapError(format!("the server answers {status}: {why}"))
 }
 
 /// The bytes of a file, read as they are sent.
