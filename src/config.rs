@@ -7,7 +7,7 @@
 //!    `ROADSTEAD_CACHE__MAX_SIZE`. In an upstream's name whatever is not a letter or digit is `_`:
 //!    `ROADSTEAD_UPSTREAM__DOCKER_IO__USERNAME`; only configured upstreams can be named. Arrays are
 //!    written with commas; the tables of `[[tags.rule]]` and `[[cache.pin]]` cannot be written. A variable that means no key is an error, but for `ROADSTEAD_LOG` (the log
-//!    filter), those that a `password_env` names, and those that Kubernetes sets for a Service.
+//!    filter), `ROADSTEAD_ADMIN` and `ROADSTEAD_SERVER` (where commands find a server), those that a `password_env` names, and those that Kubernetes sets for a Service.
 //! 3. The file: `--config`, or else `./roadstead.toml`, or else `/etc/roadstead/config.toml`. One
 //!    with any `[upstream]` table replaces the built-in upstreams.
 //! 4. The defaults.
@@ -32,7 +32,7 @@ mod values;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::telemetry::logging::LogFormat;
+use crate::telemetry::logging::{self, LogFormat};
 use crate::{mirror, server, store, upstream};
 use error::Problem;
 use layers::Environment;
@@ -55,6 +55,8 @@ pub struct Config {
     pub upstreams: Vec<upstream::Config>,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// What is logged: a level, or directives.
+    pub log_level: String,
 }
 
 /// What the command line says about the configuration. The values are as they were typed: they are
@@ -85,6 +87,9 @@ pub struct Overrides {
     /// How log lines look
     #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
     pub log_format: Option<String>,
+    /// What is logged: a flag of every command.
+    #[arg(skip)]
+    pub log_level: Option<String>,
 }
 
 impl Config {
@@ -158,6 +163,12 @@ fn resolve(raw: &raw::File, environment: &Environment) -> Result<Config, Problem
             "log.format",
             log_format,
             LogFormat::default(),
+        )?,
+        log_level: resolve_or(
+            raw.log.level.as_ref(),
+            "log.level",
+            |value| values::text(value).and_then(|text| logging::checked(&text)),
+            defaults::LOG_LEVEL.to_owned(),
         )?,
     })
 }

@@ -7,12 +7,14 @@
 //! | `layout` | what the files of a layout say (pure) |
 //! | `files` | writing one: a directory, or a tar archive; the only code here that changes files |
 //! | `reading` | reading one, of either kind, written by whomever |
+//! | `archive`, `spool` | archives as streams: their names and compression; unpacking one |
 //! | `pull` | requests to the mirror that is exported from |
 //! | `export` | the images, one after the other, each blob once |
 //! | `push` | requests to the mirror that is imported into |
 //! | `import` | the images, each of which is there whole or not at all |
 //! | `progress` | what the user sees |
 
+mod archive;
 mod arguments;
 mod below;
 mod export;
@@ -23,11 +25,11 @@ mod progress;
 mod pull;
 mod push;
 mod reading;
+mod spool;
 
 pub use arguments::{ExportArguments, ImportArguments, UsageError};
 pub use export::{ExportJob, Exported, export};
 pub use import::{ImportJob, Naming, Put, import};
-pub use progress::Output;
 
 use crate::oci::Digest;
 use std::path::Path;

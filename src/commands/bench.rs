@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::commands::output::Output;
 use crate::commands::warm::Wanted;
 use crate::oci::ImageName;
 use crate::upstream::Puller;
@@ -38,7 +39,6 @@ pub use arguments::{Arguments, UsageError};
 pub use failure::{Cause, Failure, Group, Stage};
 pub use figures::{Range, Spread};
 pub use report::{Measured, Ratios, Report, Round};
-pub use screen::Output;
 
 /// What to do.
 #[derive(Debug)]

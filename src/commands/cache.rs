@@ -3,19 +3,19 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `arguments` | the command lines |
-//! | `reach` | finds the server, or opens the directory |
 //! | `look` | `status`, `ls`, `du` |
 //! | `health` | `health` |
 //! | `tree` | `inspect` |
-//! | `change` | `rm`, `gc`, `pin`, `unpin` |
+//! | `change` | `rm`, `refresh`, `gc`, `pin`, `unpin` |
+//! | `select` | which images are meant: short digests, patterns, upstreams, ages |
 //! | `screen` | tables, sizes, ages, JSON |
 
 mod arguments;
 mod change;
 mod health;
 mod look;
-pub mod reach;
 mod screen;
+mod select;
 mod tree;
 
 use std::fmt::Display;
@@ -26,8 +26,8 @@ use url::form_urlencoded;
 pub use arguments::{Command, Common};
 pub use screen::Screen;
 
+use crate::commands::target::{Locator, Target, TargetError};
 use crate::oci::ImageName;
-use reach::{Place, ReachError, Reached};
 
 /// Why a command was not done: one line.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub enum CommandError {
     Usage(String),
     /// It could not be done.
     #[error(transparent)]
-    Failed(#[from] ReachError),
+    Failed(#[from] TargetError),
     /// Some of it could not be done; the rest was.
     #[error("{failed} of {all} failed")]
     Some {
@@ -55,63 +55,93 @@ pub enum CommandError {
 /// [`CommandError`].
 pub async fn run(
     command: &Command,
-    place: &Place,
+    place: &Locator,
     screen: Screen,
     warn: &(dyn Fn(&dyn Display) + Sync),
 ) -> Result<(), CommandError> {
-    for image in command.images() {
-        ImageName::parse(image)
-            .map_err(|why| CommandError::Usage(format!("image {image:?}: {why}")))?;
-    }
+    check(command)?;
     if let Command::Health(_) = command {
         // Without a server there is none that could be well, whatever is in its directory.
         return Ok(health::health(place, screen).await?);
     }
-    let reached = place.reach(command.purpose()).await?;
+    let target = place.reach(command.purpose()).await?;
     let done = match command {
-        Command::Status(_) => look::status(&reached, screen).await.map_err(Into::into),
-        Command::Ls(it) => look::list(&reached, it, screen).await.map_err(Into::into),
-        Command::Du(it) => look::usage(&reached, it, screen).await.map_err(Into::into),
-        Command::Gc(it) => change::collect(&reached, it, screen)
+        Command::Status(_) => look::status(&target, screen).await.map_err(Into::into),
+        Command::Ls(it) => look::list(&target, it, screen).await.map_err(Into::into),
+        Command::Du(it) => look::usage(&target, it, screen).await.map_err(Into::into),
+        Command::Gc(it) => change::collect(&target, it, screen)
             .await
             .map_err(Into::into),
         Command::Pin(it) if it.images.is_empty() => {
-            change::pins(&reached, screen).await.map_err(Into::into)
+            change::pins(&target, screen).await.map_err(Into::into)
         }
         Command::Inspect(_)
         | Command::Rm(_)
+        | Command::Refresh(_)
         | Command::Pin(_)
         | Command::Unpin(_)
-        | Command::Health(_) => each(command, &reached, screen, warn).await,
+        | Command::Health(_) => each(command, &target, screen, warn).await,
     };
-    reached.close().await;
+    target.close().await;
     done
+}
+
+/// Names that can be none are told before anything is asked.
+fn check(command: &Command) -> Result<(), CommandError> {
+    for image in command.images() {
+        let checked = match command {
+            Command::Rm(it) if select::is_pattern(image) && it.all => Err(CommandError::Usage(
+                format!("--all takes a repository, and {image} is a pattern"),
+            )),
+            Command::Rm(_) if select::is_pattern(image) => select::pattern(image)
+                .map(drop)
+                .map_err(CommandError::Usage),
+            Command::Rm(it) if it.selects() => Err(CommandError::Usage(format!(
+                "--upstream and --unused-for go with patterns, and {image} is an image: name it alone"
+            ))),
+            Command::Status(_)
+            | Command::Health(_)
+            | Command::Ls(_)
+            | Command::Du(_)
+            | Command::Inspect(_)
+            | Command::Rm(_)
+            | Command::Refresh(_)
+            | Command::Gc(_)
+            | Command::Pin(_)
+            | Command::Unpin(_) => is_name(image),
+        };
+        checked?;
+    }
+    Ok(())
+}
+
+fn is_name(image: &str) -> Result<(), CommandError> {
+    if select::is_short(image) {
+        return Ok(());
+    }
+    ImageName::parse(image)
+        .map(drop)
+        .map_err(|why| CommandError::Usage(format!("image {image:?}: {why}")))
 }
 
 /// One image after the other: one that fails holds up none.
 async fn each(
     command: &Command,
-    reached: &Reached,
+    target: &Target,
     screen: Screen,
     warn: &(dyn Fn(&dyn Display) + Sync),
 ) -> Result<(), CommandError> {
-    let images = command.images();
+    let (images, mut total) = if let Command::Rm(it) = command {
+        change::chosen(target, it, screen).await?
+    } else {
+        (command.images().to_vec(), None)
+    };
     let mut failed = 0;
     for (at, image) in images.iter().enumerate() {
         if at > 0 && matches!(command, Command::Inspect(_)) && !screen.json {
             screen::say("");
         }
-        let done = match command {
-            Command::Inspect(_) => tree::inspect(reached, image, screen).await,
-            Command::Rm(it) => change::remove(reached, it, image, screen).await,
-            Command::Pin(_) => change::pin(reached, image, screen).await,
-            Command::Unpin(_) => change::unpin(reached, image, screen).await,
-            Command::Status(_)
-            | Command::Health(_)
-            | Command::Ls(_)
-            | Command::Du(_)
-            | Command::Gc(_) => Ok(()),
-        };
+        let done = one(command, target, image, total.as_mut(), screen).await;
         match done {
             Ok(()) => {}
             // There is nobody any more who could be asked.
@@ -122,6 +152,9 @@ async fn each(
             }
         }
     }
+    if let Some(total) = total {
+        total.show(screen);
+    }
     match failed {
         0 => Ok(()),
         failed => Err(CommandError::Some {
@@ -131,7 +164,29 @@ async fn each(
     }
 }
 
-impl ReachError {
+async fn one(
+    command: &Command,
+    target: &Target,
+    image: &str,
+    total: Option<&mut change::Total>,
+    screen: Screen,
+) -> Result<(), TargetError> {
+    let image = select::resolve(target, image).await?;
+    match command {
+        Command::Inspect(_) => tree::inspect(target, &image, screen).await,
+        Command::Rm(it) => change::remove(target, it, &image, total, screen).await,
+        Command::Refresh(_) => change::refresh(target, &image, screen).await,
+        Command::Pin(_) => change::pin(target, &image, screen).await,
+        Command::Unpin(_) => change::unpin(target, &image, screen).await,
+        Command::Status(_)
+        | Command::Health(_)
+        | Command::Ls(_)
+        | Command::Du(_)
+        | Command::Gc(_) => Ok(()),
+    }
+}
+
+impl TargetError {
     /// Whether the question was understood and refused: others may be asked.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
@@ -140,7 +195,7 @@ impl ReachError {
 }
 
 /// A path of the API with parameters.
-fn target(path: &str, parameters: &[(&str, &str)]) -> String {
+fn with_query(path: &str, parameters: &[(&str, &str)]) -> String {
     if parameters.is_empty() {
         return path.to_owned();
     }
@@ -151,9 +206,9 @@ fn target(path: &str, parameters: &[(&str, &str)]) -> String {
 
 /// Asks for something that is shown as it comes where JSON is wanted, and read otherwise.
 async fn ask<T: serde::de::DeserializeOwned>(
-    reached: &Reached,
+    target: &Target,
     method: Method,
-    target: &str,
-) -> Result<T, ReachError> {
-    reached.ask_for(method, target).await
+    path: &str,
+) -> Result<T, TargetError> {
+    target.ask_for(method, path).await
 }

@@ -190,6 +190,28 @@ impl AdminClient {
     }
 }
 
+/// What helps where a server's certificate is not believed, or there is none. The words of the TLS library name the fault.
+#[must_use]
+pub fn tls_advice(why: &str) -> &'static str {
+    let has = |words: &str| why.contains(words);
+    if has("UnknownIssuer") || has("CaUsedAsEndEntity") {
+        return "; nobody known here has signed its certificate: --ca-file FILE names the issuer's, or the server's own";
+    }
+    if has("NotValidForName") || has("not valid for name") {
+        return "; its certificate is for other names: ask it by one of those with --server";
+    }
+    if has("expired") || has("Expired") {
+        return "; its certificate has expired: renew it (server.tls.cert), or set the clock";
+    }
+    if has("not valid yet") || has("NotValidYet") {
+        return "; its certificate begins later: set the clock";
+    }
+    if has("InvalidContentType") || has("corrupt message") {
+        return "; it speaks plain HTTP: write http:// instead of https://";
+    }
+    ""
+}
+
 /// hyper's own words say little without their cause.
 fn describe(error: &hyper::Error) -> String {
     match std::error::Error::source(error) {

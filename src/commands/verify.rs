@@ -4,11 +4,11 @@
 mod report;
 mod source;
 
-use std::path::PathBuf;
-
 use serde::Serialize;
 use url::Url;
 
+use crate::commands::output::Output;
+use crate::commands::target::{AdminFlags, Locator};
 use crate::config::Config;
 use crate::mirror::{Finding, VERIFY_IMAGES_MAX, VerifyEvent, VerifySummary};
 use crate::oci::ImageName;
@@ -25,26 +25,11 @@ pub struct Arguments {
     /// Set damaged blobs aside, and fetch what is damaged or missing again
     #[arg(long)]
     pub repair: bool,
-    /// The admin address of the running roadstead [default: the configuration's `server.admin_listen`]
-    #[arg(long, value_name = "URL")]
-    pub admin: Option<Url>,
+    #[command(flatten)]
+    pub(crate) server: AdminFlags,
     /// Print JSON: a line for each finding, and one for the whole
     #[arg(long)]
     pub json: bool,
-    /// The configuration file, to find the server, or the cache when none runs
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-}
-
-/// How a run is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// A bar on a terminal, a line for each finding.
-    Human,
-    /// A JSON object on a line for each finding, and one for the whole.
-    Json,
-    /// Nothing.
-    Silent,
 }
 
 /// What to do.
@@ -56,8 +41,8 @@ pub struct Job {
     pub repair: bool,
     /// The URL of the server's admin listener.
     pub admin: Url,
-    /// What is opened when nobody listens there; `None`: nothing.
-    pub config: Option<Config>,
+    /// What is opened when nobody listens there, or what is wrong with it; `None`: nothing.
+    pub config: Option<Result<Config, String>>,
     /// How it is shown.
     pub output: Output,
 }
@@ -82,6 +67,9 @@ pub enum UsageError {
         /// What is wrong.
         why: ImageNameError,
     },
+    /// Only a directory is named.
+    #[error("name the server with --admin")]
+    NoServer,
     /// More than a request can name.
     #[error("at most {VERIFY_IMAGES_MAX} images at once")]
     TooMany,
@@ -93,11 +81,13 @@ pub enum UsageError {
 pub struct VerifyError(pub(crate) String);
 
 impl Arguments {
-    /// What to do, with the server at `admin`, or `config` when none runs.
+    /// What to do, with the server that is located, or its configuration's directory when none runs.
     ///
     /// # Errors
     /// [`UsageError`].
-    pub fn job(&self, admin: Url, config: Option<Config>) -> Result<Job, UsageError> {
+    pub fn job(&self, locator: Locator) -> Result<Job, UsageError> {
+        let admin = locator.admin().cloned().ok_or(UsageError::NoServer)?;
+        let config = locator.into_config();
         if self.images.len() > VERIFY_IMAGES_MAX {
             return Err(UsageError::TooMany);
         }
@@ -112,11 +102,7 @@ impl Arguments {
             repair: self.repair,
             admin,
             config,
-            output: if self.json {
-                Output::Json
-            } else {
-                Output::Human
-            },
+            output: Output::of(self.json),
         })
     }
 }
@@ -125,7 +111,7 @@ impl Job {
     /// The same, but that a directory opened for it loses nothing.
     fn only_looking(&self) -> Self {
         let mut job = self.clone();
-        if let Some(config) = &mut job.config {
+        if let Some(Ok(config)) = &mut job.config {
             config.cache = config.cache.clone().unbounded();
         }
         job
@@ -153,7 +139,7 @@ pub async fn run(job: &Job) -> Result<Outcome, VerifyError> {
         Events::begin(&job.only_looking()).await?
     };
     let reporter = Reporter::new(job.output);
-    if let (Events::Own(_), Some(config)) = (&events, &job.config) {
+    if let (Events::Own(_), Some(Ok(config))) = (&events, &job.config) {
         reporter.note(&format!(
             "note: nobody answers at {}, so {} is looked at directly",
             job.admin,

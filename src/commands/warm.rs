@@ -29,6 +29,8 @@ use futures_util::StreamExt as _;
 use tokio::time::Instant;
 use url::Url;
 
+use crate::commands::client::tls_advice;
+use crate::commands::output::Output;
 use crate::oci::ImageName;
 use crate::upstream::PlainClient;
 use fill::Run;
@@ -38,7 +40,6 @@ use server::Server;
 pub use arguments::{Arguments, UsageError};
 pub(crate) use contents::Contents;
 pub use platform::{Platform, PlatformError, Wanted};
-pub use progress::Output;
 pub use report::{Count, ImageReport, Missing, Summary};
 pub use sources::{Images, SourceError, Variables};
 
@@ -97,9 +98,12 @@ pub async fn run(job: &Job) -> Result<Outcome, WarmError> {
     let client = PlainClient::new(&job.server, job.ca_file.clone()).map_err(WarmError::Client)?;
     let concurrency = job.concurrency.clamp(1, CONCURRENCY_MAX);
     let server = Server::new(client, concurrency, job.retries.min(RETRIES_MAX));
-    server.ping().await.map_err(|error| WarmError::NoServer {
-        server: job.server.to_string(),
-        why: error.to_string(),
+    server.ping().await.map_err(|error| {
+        let why = error.to_string();
+        WarmError::NoServer {
+            server: job.server.to_string(),
+            why: format!("{why}{}", tls_advice(&why)),
+        }
     })?;
     let reporter = Reporter::new(job.output, job.images.len());
     let run = Run::new(&server, &job.wanted, &reporter);

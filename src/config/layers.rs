@@ -176,7 +176,7 @@ fn names(name: &str, value: &Value, key: &str) -> bool {
     }
 }
 
-/// Whether a variable that looks like ours is not: the log filter, or one that Kubernetes sets in
+/// Whether a variable that looks like a key is none: the log filter, where commands find a server, or one that Kubernetes sets in
 /// every pod beside a Service called `roadstead` or `roadstead-…` (`ROADSTEAD_SERVICE_HOST`,
 /// `ROADSTEAD_PORT=tcp://…`, `ROADSTEAD_PORT_5000_TCP_ADDR`, …). Refusing these would keep a pod
 /// from starting as soon as its own Service exists.
@@ -196,7 +196,7 @@ fn is_somebody_elses(key: &str, text: &str) -> bool {
             let (number, rest) = rest.split_once('_').unwrap_or_default();
             number.parse::<u16>().is_ok() && transports.iter().any(|kind| rest.starts_with(kind))
         });
-    key == "LOG" || (of_service && !key.contains("__"))
+    matches!(key, "LOG" | "ADMIN" | "SERVER") || (of_service && !key.contains("__"))
 }
 
 fn lay_flags(file: &mut File, flags: &Overrides) -> Result<(), Problem> {
@@ -211,6 +211,7 @@ fn lay_flags(file: &mut File, flags: &Overrides) -> Result<(), Problem> {
         ("--cache-dir", &flags.cache_dir, "cache", "dir"),
         ("--cache-size", &flags.cache_size, "cache", "max_size"),
         ("--log-format", &flags.log_format, "log", "format"),
+        ("--log-level", &flags.log_level, "log", "level"),
     ] {
         if let (Some(value), Some(slot)) = (value, file.slot(table, key)) {
             put(slot, Leaf::text(value, Origin::Flag(flag)));

@@ -76,7 +76,7 @@ table! {
 }
 table! {
     /// `[log]`.
-    Log { format }
+    Log { format, level }
 }
 table! {
     /// `[upstream."NAME"]`.

@@ -65,6 +65,7 @@ pub(super) fn to_toml(config: &Config) -> String {
         LogFormat::Json => "json",
     };
     line(&mut out, "format", &quoted(format));
+    line(&mut out, "level", &quoted(&config.log_level));
     for upstream in &config.upstreams {
         upstreams::show(&mut out, upstream);
         let shares = config.cache.shares.iter();

@@ -200,6 +200,9 @@ fn percent(text: &str, allowed: &RangeInclusive<u8>) -> Option<u8> {
 
 /// A number of bytes, or whole percents of the file system.
 fn amount(value: &Value, percents: RangeInclusive<u8>) -> Result<Amount, String> {
+    if let Some(number) = bare(value).filter(|number| *number < BARE_BYTES_MIN) {
+        return Err(format!("{number} has no unit; write \"{number}GB\""));
+    }
     let Value::Text(text) = value else {
         return size(value).map(Amount::Bytes);
     };
@@ -212,6 +215,16 @@ fn amount(value: &Value, percents: RangeInclusive<u8>) -> Result<Amount, String>
             let (text, least, most) = (Shown(text), percents.start(), percents.end());
             format!("{text} is not a whole percentage from {least}% to {most}%")
         })
+}
+
+/// A number of bytes without a unit, but not nothing.
+fn bare(value: &Value) -> Option<u64> {
+    let number = match value {
+        Value::Integer(number) => u64::try_from(*number).ok(),
+        Value::Text(text) => text.trim().parse().ok(),
+        Value::Boolean(_) | Value::List(_) | Value::Table(_) | Value::Other => None,
+    };
+    number.filter(|number| *number > 0)
 }
 
 fn size_of_text(text: &str) -> Option<u64> {
@@ -354,6 +367,8 @@ const CONNECTIONS_MAX: usize = 1024;
 
 /// Below this, asking takes longer than the bytes do.
 const SEGMENT_SIZE_MIN: u64 = 1024 * 1024;
+/// Fewer bytes, less than a block of a file system, are a forgotten unit: `--cache-size 10` means 10 GB.
+const BARE_BYTES_MIN: u64 = 4096;
 
 /// File offsets are signed, and so are TOML's numbers.
 const SIZE_MAX: u64 = i64::MAX.unsigned_abs();

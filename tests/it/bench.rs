@@ -20,7 +20,7 @@ struct Line {
 async fn run(words: &[&str]) -> Report {
     let words = std::iter::once("bench").chain(words.iter().copied());
     let mut job = Line::parse_from(words).arguments.job().unwrap();
-    job.output = bench::Output::Silent;
+    job.output = roadstead::commands::output::Output::Silent;
     within("a run of bench", bench::run(&job)).await.unwrap()
 }
 

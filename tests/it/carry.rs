@@ -11,7 +11,8 @@ use crate::common::{
     Blob, Dialect, FakeRegistry, Image, Kind, Mirror, MirrorBuilder, World, within,
 };
 use http::Method;
-use roadstead::commands::airgap::{self, ExportJob, Exported, ImportJob, Naming, Output, Put};
+use roadstead::commands::airgap::{self, ExportJob, Exported, ImportJob, Naming, Put};
+use roadstead::commands::output::Output;
 use roadstead::commands::warm::Wanted;
 use roadstead::oci::ImageName;
 use serde_json::Value;

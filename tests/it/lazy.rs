@@ -416,7 +416,7 @@ async fn an_import_does_not_wait_for_who_reads_a_part() {
         wanted: Wanted::parse(&["all".to_owned()]).unwrap(),
         server: other.url().parse().unwrap(),
         ca_file: None,
-        output: airgap::Output::Silent,
+        output: roadstead::commands::output::Output::Silent,
     };
     airgap::export(&job).await.unwrap();
     let _reader = world.held_open().await;
@@ -425,7 +425,7 @@ async fn an_import_does_not_wait_for_who_reads_a_part() {
         images: Vec::new(),
         pin: false,
         admin: world.admin(),
-        output: airgap::Output::Silent,
+        output: roadstead::commands::output::Output::Silent,
     };
     // It comes to an end, and so does the fill that it waited for.
     let puts = within("the import", airgap::import(&job)).await.unwrap();
@@ -443,7 +443,7 @@ async fn a_repair_does_not_wait_for_who_reads_a_part() {
         repair: true,
         admin: world.admin(),
         config: None,
-        output: verify::Output::Silent,
+        output: roadstead::commands::output::Output::Silent,
     };
     let outcome = within("the repair", verify::run(&job)).await.unwrap();
     assert!(outcome.is_well(), "{outcome:?}");

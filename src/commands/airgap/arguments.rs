@@ -1,10 +1,14 @@
 //! The command lines of `export` and `import`.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use url::Url;
 
-use super::{ExportJob, ImportJob, Naming, Output};
+use super::archive::Form;
+use super::{ExportJob, ImportJob, Naming};
+use crate::commands::output::Output;
+use crate::commands::target::{AdminFlags, ServerFlags};
 use crate::commands::warm::{PlatformError, Wanted};
 use crate::oci::ImageName;
 use crate::oci::image::ImageNameError;
@@ -15,28 +19,25 @@ pub struct ExportArguments {
     /// Images: alpine, ghcr.io/org/app:1, nginx@sha256:…
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<String>,
-    /// A directory, or a file whose name ends in .tar
-    #[arg(short = 'o', long, value_name = "DIR|FILE.tar")]
+    /// A directory (DIR/ or a name without an ending), an archive (.tar, .tar.gz, .tar.zst), or - for an archive on
+    /// standard output
+    #[arg(short = 'o', long, value_name = "DIR/|FILE.tar|-")]
     pub output: PathBuf,
     /// Platforms of multi-platform images, or all [default: linux on this machine's processor]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
     pub platform: Vec<String>,
-    /// The running roadstead [default: the configuration's server.listen]
-    #[arg(long, value_name = "URL")]
-    pub server: Option<Url>,
-    /// Certificates (PEM) to check the server's by, besides the system's
-    #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
-    /// The configuration file, to find the server
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// Print JSON: an object for the whole
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerFlags,
 }
 
 /// What `import` is told.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ImportArguments {
-    /// An OCI image layout: a directory, or a tar archive of one
-    #[arg(value_name = "DIR|FILE.tar")]
+    /// An OCI image layout: a directory, a tar archive of one (gzip and zstd too), or - for standard input
+    #[arg(value_name = "DIR|FILE|-")]
     pub layout: PathBuf,
     /// What to import, under which name: IMAGE alone for a layout with one image or an image that the layout
     /// knows by this name, IMAGE=REF for the one that it calls REF [default: all, by their names in the layout]
@@ -45,12 +46,11 @@ pub struct ImportArguments {
     /// Pin the images, as `roadstead pin` does: they are never evicted
     #[arg(long)]
     pub pin: bool,
-    /// The admin address of the running roadstead [default: the configuration's `server.admin_listen`]
-    #[arg(long, value_name = "URL")]
-    pub admin: Option<Url>,
-    /// The configuration file, to find the server
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// Print JSON: an object for each image
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(crate) server: AdminFlags,
 }
 
 /// Why the command line makes no sense.
@@ -67,6 +67,12 @@ pub enum UsageError {
     /// A platform is none.
     #[error("--platform: {0}")]
     Platform(#[from] PlatformError),
+    /// The name of the output promises what is not written.
+    #[error("--output {0}")]
+    Target(String),
+    /// Nobody wants an archive on a terminal.
+    #[error("--output -: standard output is a terminal; send it to a file or a program")]
+    Terminal,
 }
 
 impl ExportArguments {
@@ -75,6 +81,10 @@ impl ExportArguments {
     /// # Errors
     /// [`UsageError`].
     pub fn job(&self, server: Url) -> Result<ExportJob, UsageError> {
+        let form = Form::of(&self.output).map_err(UsageError::Target)?;
+        if form == Form::Stream && std::io::stdout().is_terminal() {
+            return Err(UsageError::Terminal);
+        }
         let mut images = Vec::new();
         for name in &self.images {
             let name = parse(name)?;
@@ -87,8 +97,8 @@ impl ExportArguments {
             target: self.output.clone(),
             wanted: Wanted::parse(&self.platform)?,
             server,
-            ca_file: self.ca_file.clone(),
-            output: Output::Human,
+            ca_file: self.server.ca_file.clone(),
+            output: Output::of(self.json),
         })
     }
 }
@@ -116,7 +126,7 @@ impl ImportArguments {
                 .collect::<Result<_, UsageError>>()?,
             pin: self.pin,
             admin,
-            output: Output::Human,
+            output: Output::of(self.json),
         })
     }
 }

@@ -2,15 +2,17 @@
 //! order of its names, each blob once.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use url::Url;
 
 use super::AirgapError;
+use super::archive::Form;
 use super::files::Target;
 use super::layout::{Descriptor, Index, blob_path};
-use super::progress::{Output, Reporter};
+use super::progress::Reporter;
 use super::pull::{Manifest, Mirror};
+use crate::commands::output::Output;
 use crate::commands::warm::{Contents, Wanted};
 use crate::format::{plural, size};
 use crate::oci::manifest::{Child, ChildKind, inspect};
@@ -24,7 +26,7 @@ const LEVELS_MAX: usize = 4;
 pub struct ExportJob {
     /// The images.
     pub images: Vec<ImageName>,
-    /// A directory, or a file whose name ends in `.tar`.
+    /// A directory, an archive, or `-` for standard output.
     pub target: PathBuf,
     /// Which of their platforms.
     pub wanted: Wanted,
@@ -70,7 +72,9 @@ enum From {
 pub async fn export(job: &ExportJob) -> Result<Exported, AirgapError> {
     let mirror = Mirror::new(&job.server, job.ca_file.clone())?;
     mirror.ping(&job.server).await?;
-    let reporter = Reporter::new(job.output);
+    // Where the archive is the answer, nothing else may be in it.
+    let is_answer = Form::of(&job.target) == Ok(Form::Stream);
+    let reporter = Reporter::new(job.output, is_answer);
     let mut plan = Plan::new();
     let mut roots = Vec::new();
     for name in &job.images {
@@ -86,17 +90,32 @@ pub async fn export(job: &ExportJob) -> Result<Exported, AirgapError> {
             reporter.line(&format!(
                 "{} in {}: {}, {}, {} of them there already",
                 plural(job.images.len() as u64, "image"),
-                job.target.display(),
+                target_name(&job.target),
                 plural(exported.things as u64, "file"),
                 size(exported.bytes),
                 exported.there,
             ));
+            reporter.json(&serde_json::json!({ "summary": {
+                "images": job.images.len(),
+                "target": job.target.display().to_string(),
+                "files": exported.things,
+                "bytes": exported.bytes,
+                "there": exported.there,
+            } }));
             Ok(exported)
         }
         Err(error) => {
             target.give_up();
             Err(error)
         }
+    }
+}
+
+/// The target, for people.
+fn target_name(target: &Path) -> String {
+    match Form::of(target) {
+        Ok(Form::Stream) => "standard output".to_owned(),
+        Ok(Form::Directory | Form::Archive(_)) | Err(_) => target.display().to_string(),
     }
 }
 
@@ -110,7 +129,7 @@ async fn look_at(
 ) -> Result<Descriptor, AirgapError> {
     let mut root = None;
     let mut level = vec![name.reference.clone()];
-    let mut left_out = 0_usize;
+    let mut left_out = 0_u64;
     for depth in 0..LEVELS_MAX {
         let mut next = Vec::new();
         for reference in level {
@@ -144,7 +163,8 @@ async fn look_at(
     }
     if left_out > 0 {
         reporter.note(&format!(
-            "note: {name}: {left_out} layers that only their vendors give away are left out"
+            "note: {name}: {} that only their vendors give away left out",
+            plural(left_out, "layer")
         ));
     }
     root.filter(|_| level.is_empty()).ok_or_else(|| {

@@ -9,9 +9,11 @@ use url::Url;
 
 use super::AirgapError;
 use super::layout::{Descriptor, blob_path};
-use super::progress::{Output, Reporter};
+use super::progress::Reporter;
 use super::push::{Admin, Named};
 use super::reading::{Layout, Part};
+use crate::commands::output::Output;
+use crate::format::plural;
 use crate::oci::manifest::{ChildKind, MANIFEST_BYTES_MAX, inspect};
 use crate::oci::{Digest, ImageName};
 
@@ -24,7 +26,7 @@ const ATTEMPTS_MAX: usize = 2;
 /// What to import.
 #[derive(Clone, Debug)]
 pub struct ImportJob {
-    /// The layout: a directory or an archive.
+    /// The layout: a directory, an archive, or `-` for standard input.
     pub layout: PathBuf,
     /// Which images of it, under which names; all, under their own, when there are none.
     pub images: Vec<Naming>,
@@ -73,7 +75,7 @@ pub async fn import(job: &ImportJob) -> Result<Vec<Put>, AirgapError> {
     let (layout, index) = opened
         .await
         .unwrap_or_else(|error| Err(AirgapError::of(job.layout.display(), error)))?;
-    let reporter = Arc::new(Reporter::new(job.output));
+    let reporter = Arc::new(Reporter::new(job.output, false));
     let chosen = choose(job, &index.manifests, &reporter)?;
     let run = Run {
         layout,
@@ -178,7 +180,8 @@ impl Run {
                 Ok(Named::Done { absent }) => {
                     if absent > 0 {
                         self.reporter.note(&format!(
-                            "note: {name}: {absent} manifests that its index names are not in the layout"
+                            "note: {name}: {} that its index names not in the layout",
+                            plural(absent, "manifest")
                         ));
                     }
                     break None;
@@ -293,11 +296,19 @@ impl Run {
             None => {
                 let pinned = if self.pin { ", pinned" } else { "" };
                 self.reporter.line(&format!(
-                    "ok  {name} {digest}: {brought} files brought{pinned}"
+                    "ok  {name} {digest}: {} brought{pinned}",
+                    plural(*brought as u64, "file")
                 ));
             }
-            Some(error) => self.reporter.note(&format!("FAILED  {name}: {error}")),
+            Some(error) => self.reporter.failed(&format!("FAILED  {name}: {error}")),
         }
+        self.reporter.json(&serde_json::json!({
+            "image": name.to_string(),
+            "digest": digest,
+            "brought": brought,
+            "pinned": self.pin && failed.is_none(),
+            "failed": failed.as_ref().map(ToString::to_string),
+        }));
     }
 }
 

@@ -1,38 +1,31 @@
 //! What the user sees: a bar on a terminal, and a line for each image.
 
-use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
+use crate::commands::output::{self, Output};
 use crate::format;
-
-/// How it is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// A bar if standard output and error are a terminal, and lines.
-    Human,
-    /// Nothing.
-    Silent,
-}
 
 /// Shows an export or import.
 pub(super) struct Reporter {
     output: Output,
+    /// Whether standard output is for something else.
+    aside: bool,
     bar: Option<ProgressBar>,
 }
 
 impl Reporter {
-    pub(super) fn new(output: Output) -> Self {
-        let is_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
-        let bar = (output == Output::Human && is_terminal).then(|| {
+    pub(super) fn new(output: Output, aside: bool) -> Self {
+        let bar = (output == Output::Human && output::is_watched()).then(|| {
             let style = ProgressStyle::with_template(BAR);
             let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
             bar.enable_steady_tick(TICK);
             bar
         });
-        Self { output, bar }
+        Self { output, aside, bar }
     }
 
     /// So many bytes more are to come.
@@ -65,25 +58,46 @@ impl Reporter {
 
     /// Something that is done.
     pub(super) fn line(&self, text: &str) {
-        self.show(|| {
-            // Whoever reads our output may have gone; the exit code says it too.
-            writeln!(io::stdout(), "{}", format::harmless(text)).ok();
-        });
+        if self.output == Output::Human {
+            let text = format::harmless(text);
+            self.show(|| {
+                if self.aside {
+                    output::note(&text);
+                } else {
+                    output::say(&text);
+                }
+            });
+        }
+    }
+
+    /// The same for scripts.
+    pub(super) fn json(&self, value: &impl Serialize) {
+        match (self.output, self.aside) {
+            (Output::Json, false) => output::say_json(value),
+            (Output::Json, true) => output::complain(&format::json(value).unwrap_or_default()),
+            (Output::Human | Output::Silent, _) => {}
+        }
     }
 
     /// Something that the user should know.
     pub(super) fn note(&self, text: &str) {
-        self.show(|| {
-            writeln!(io::stderr(), "{}", format::harmless(text)).ok();
-        });
+        if self.output != Output::Silent {
+            self.show(|| output::note(&format::harmless(text)));
+        }
+    }
+
+    /// Something that failed.
+    pub(super) fn failed(&self, text: &str) {
+        if self.output != Output::Silent {
+            self.show(|| output::complain(&format::harmless(text)));
+        }
     }
 
     fn show(&self, write: impl FnOnce()) {
-        match (self.output, &self.bar) {
+        match &self.bar {
             // The bar must stand below what is written.
-            (Output::Human, Some(bar)) => bar.suspend(write),
-            (Output::Human, None) => write(),
-            (Output::Silent, _) => {}
+            Some(bar) => bar.suspend(write),
+            None => write(),
         }
     }
 }

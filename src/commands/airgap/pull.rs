@@ -10,6 +10,7 @@ use url::Url;
 use super::AirgapError;
 use super::files::BlobFile;
 use super::progress::Reporter;
+use crate::commands::client::tls_advice;
 use crate::commands::warm::server::{
     ERROR_BYTES_MAX, HEADER_TIMEOUT, IDLE_TIMEOUT, accept, target, waits,
 };
@@ -48,8 +49,10 @@ impl Mirror {
         let path = Route::Ping.path();
         let answer = self.client.get(&path, None, HEADER_TIMEOUT).await.map(drop);
         answer.map_err(|error| {
+            let why = error.to_string();
+            let advice = tls_advice(&why);
             AirgapError(format!(
-                "no registry answers at {server}: {error} (is `roadstead serve` running? --server names another)"
+                "no registry answers at {server}: {why}{advice} (is `roadstead serve` running? --server names another)"
             ))
         })
     }

@@ -1,9 +1,10 @@
-//! Reading a layout that anybody may have written: a directory, or a tar archive, which is never unpacked. Of an
-//! archive it is noted once where each file lies in it.
+//! Reading a layout that anybody may have written: a directory, or a tar archive, whose files are never written
+//! anywhere. Of an archive it is noted once where each file lies in it; one that is compressed, or comes through a pipe, is
+//! a plain one in a nameless file first (`spool`).
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,11 @@ use std::sync::Arc;
 use super::AirgapError;
 use super::below::Root;
 use super::layout::{BLOBS, INDEX, Index, LAYOUT, blob_path, check_version};
+use super::spool;
 use crate::oci::Digest;
+
+/// The name that means standard input.
+const STANDARD: &str = "-";
 
 /// A larger index is none that images make: it would name some ten thousand.
 const INDEX_BYTES_MAX: usize = 4_500_000;
@@ -52,17 +57,30 @@ pub(super) struct Part {
 impl Layout {
     /// Opens a layout, and sees that it is one.
     pub(super) fn open(path: &Path) -> Result<Self, AirgapError> {
-        let failed = |why: &dyn std::fmt::Display| AirgapError::of(path.display(), why);
-        let metadata = fs::metadata(path).map_err(|error| failed(&error))?;
-        let place = if metadata.is_dir() {
+        let shown = if path.as_os_str() == STANDARD {
+            Path::new("standard input")
+        } else {
+            path
+        };
+        let failed = |why: &dyn std::fmt::Display| AirgapError::of(shown.display(), why);
+        let is_input = path.as_os_str() == STANDARD;
+        let is_dir = || fs::metadata(path).map(|metadata| metadata.is_dir());
+        let place = if !is_input && is_dir().map_err(|error| failed(&error))? {
             Place::Dir(Root::open(path).map_err(|error| failed(&error))?)
         } else {
-            let file = File::open(path).map_err(|error| failed(&error))?;
+            let file = if is_input {
+                spool::input()
+            } else {
+                let file = File::open(path);
+                file.map_err(|error| error.to_string())
+                    .and_then(spool::plain)
+            };
+            let file = file.map_err(|why| failed(&why))?;
             let entries = entries(&file).map_err(|why| failed(&why))?;
             let file = Arc::new(file);
             Place::Tar { file, entries }
         };
-        let path = path.to_path_buf();
+        let path = shown.to_path_buf();
         let layout = Self { path, place };
         layout.check()?;
         Ok(layout)
@@ -155,17 +173,10 @@ impl Part {
 /// Where the files of an archive are. Nothing of it is written anywhere, so that no name in it can do harm; one
 /// that would, were it unpacked, is refused all the same, for whoever made it meant no good.
 fn entries(file: &File) -> Result<HashMap<String, (u64, u64)>, String> {
-    let mut file = file;
     let length = file.metadata().map_err(|error| error.to_string())?.len();
-    let mut magic = [0; 4];
-    let read = file.read(&mut magic).map_err(|error| error.to_string())?;
-    if magic.starts_with(&[0x1f, 0x8b]) || magic == [0x28, 0xb5, 0x2f, 0xfd] {
-        return Err("it is compressed; unpack it to a plain tar archive first".to_owned());
-    }
-    if read == 0 {
+    if length == 0 {
         return Err("it is empty".to_owned());
     }
-    file.rewind().map_err(|error| error.to_string())?;
     let mut archive = tar::Archive::new(file);
     let mut found = HashMap::new();
     let entries = archive

@@ -145,11 +145,7 @@ impl Arguments {
             rounds,
             warmup: bounded(self.warmup),
             timeout,
-            output: if self.json {
-                Output::Json
-            } else {
-                Output::Human
-            },
+            output: Output::of(self.json),
         })
     }
 

@@ -1,24 +1,12 @@
 //! What the user sees: a table, JSON for scripts, and a bar on a terminal meanwhile.
 
-use std::io::{self, IsTerminal as _, Write as _};
-
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::failure::Group;
 use super::figures::{Range, Spread, float};
 use super::report::{Measured, Ratios, Report};
+use crate::commands::output::{self, Output};
 use crate::format::{self, plural, size};
-
-/// How a run is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// A table, and a bar meanwhile if standard error is a terminal.
-    Human,
-    /// One JSON object.
-    Json,
-    /// Nothing.
-    Silent,
-}
 
 /// How far a round is.
 #[derive(Debug)]
@@ -27,7 +15,7 @@ pub(super) struct Bar(Option<ProgressBar>);
 impl Bar {
     /// A bar for so many pulls, on a terminal.
     pub(super) fn new(output: Output, title: String, pulls: usize) -> Self {
-        if output != Output::Human || !io::stderr().is_terminal() {
+        if output != Output::Human || !output::is_watched() {
             return Self(None);
         }
         let style = ProgressStyle::with_template(BAR);
@@ -63,16 +51,11 @@ pub(super) fn title(target: usize, number: usize, warmup: usize, rounds: usize) 
 
 /// Shows the report.
 pub(super) fn show(report: &Report, output: Output) {
-    let text = match output {
-        Output::Human => text(report),
-        Output::Json => match format::json(report) {
-            Ok(json) => json + "\n",
-            Err(_) => return,
-        },
-        Output::Silent => return,
-    };
-    // Whoever reads our output may have gone; the exit code says it too.
-    io::stdout().write_all(format::shown(&text).as_bytes()).ok();
+    match output {
+        Output::Human => output::write(&format::shown(&text(report))),
+        Output::Json => output::say_json(report),
+        Output::Silent => {}
+    }
 }
 
 /// The report for people.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 
-use super::reach::{Place, ReachError};
 use super::screen::{Screen, clean, say, say_json};
 use crate::commands::client::{AdminClient, Payload};
+use crate::commands::target::{Locator, TargetError};
 
 /// How long the answer may take: what asks for health gives up after some seconds itself, and then nobody hears why.
 const WAIT_MAX: Duration = Duration::from_secs(4);
@@ -19,11 +19,15 @@ const ANSWER_BYTES_MAX: usize = 4 * 1024;
 /// healthy; one that drains is not.
 ///
 /// # Errors
-/// [`ReachError`]: it is not healthy, or does not answer.
-pub(super) async fn health(place: &Place, screen: Screen) -> Result<(), ReachError> {
-    let client = AdminClient::new(&place.admin).map_err(ReachError::Address)?;
-    let not_there = |why: String| ReachError::NotThere {
-        admin: place.admin.to_string(),
+/// [`TargetError`]: it is not healthy, or does not answer.
+pub(super) async fn health(place: &Locator, screen: Screen) -> Result<(), TargetError> {
+    let Some(admin) = place.admin() else {
+        let why = "a server is asked for its health, not a directory: name it with --admin";
+        return Err(TargetError::Address(why.to_owned()));
+    };
+    let client = AdminClient::new(admin).map_err(TargetError::Address)?;
+    let not_there = |why: String| TargetError::NotThere {
+        admin: admin.to_string(),
         why,
     };
     let asking = async {
@@ -39,7 +43,7 @@ pub(super) async fn health(place: &Place, screen: Screen) -> Result<(), ReachErr
     let (status, body) = asked.unwrap_or_else(|_elapsed| Err(late()))?;
     let said = clean(String::from_utf8_lossy(&body).trim());
     if status != StatusCode::OK {
-        return Err(ReachError::Refused {
+        return Err(TargetError::Refused {
             status: status.as_u16(),
             message: format!("not ready: {said}"),
         });

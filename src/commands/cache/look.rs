@@ -5,9 +5,9 @@ use std::time::Duration;
 use http::Method;
 
 use super::arguments::{List, Usage as UsageArguments};
-use super::reach::{ReachError, Reached};
 use super::screen::{Cell, Screen, Table, Tone, clean, percent, say, say_json, short, span};
-use super::{ask, target};
+use super::{ask, with_query};
+use crate::commands::target::{Target, TargetError};
 use crate::format::{plural, size};
 use crate::mirror::inspect::{
     EndpointStatus, ImageEntry, ImagePage, PlatformState, Presence, Status, Usage,
@@ -20,8 +20,8 @@ const PAGE: &str = "200";
 const REPOSITORIES: &str = "10000";
 
 /// How the mirror is.
-pub(super) async fn status(reached: &Reached, screen: Screen) -> Result<(), ReachError> {
-    let status: Status = ask(reached, Method::GET, "/api/v1/status").await?;
+pub(super) async fn status(target: &Target, screen: Screen) -> Result<(), TargetError> {
+    let status: Status = ask(target, Method::GET, "/api/v1/status").await?;
     if screen.json {
         say_json(&status);
         return Ok(());
@@ -40,10 +40,7 @@ pub(super) async fn status(reached: &Reached, screen: Screen) -> Result<(), Reac
         &format!("roadstead {}", clean(&status.version)),
         Tone::Strong,
     );
-    say(&format!(
-        "{version} ({}), {state}: {health}",
-        reached.name()
-    ));
+    say(&format!("{version} ({}), {state}: {health}", target.name()));
     show_cache(&status);
     if status.running {
         show_traffic(&status);
@@ -186,10 +183,10 @@ fn show_fills(status: &Status, screen: Screen) {
 
 /// The images.
 pub(super) async fn list(
-    reached: &Reached,
+    target: &Target,
     arguments: &List,
     screen: Screen,
-) -> Result<(), ReachError> {
+) -> Result<(), TargetError> {
     let wanted = arguments.wanted.as_deref().unwrap_or_default();
     let head = [
         "IMAGE",
@@ -209,8 +206,12 @@ pub(super) async fn list(
         if let Some(after) = &after {
             parameters.push(("after", after));
         }
-        let page: ImagePage =
-            ask(reached, Method::GET, &target("/api/v1/images", &parameters)).await?;
+        let page: ImagePage = ask(
+            target,
+            Method::GET,
+            &with_query("/api/v1/images", &parameters),
+        )
+        .await?;
         for image in &page.images {
             count += 1;
             if screen.json {
@@ -226,7 +227,7 @@ pub(super) async fn list(
     }
     drop(table);
     if count == 0 && !wanted.is_empty() {
-        return Err(ReachError::Refused {
+        return Err(TargetError::Refused {
             status: 404,
             message: format!("nothing of {wanted} is in the cache"),
         });
@@ -278,15 +279,20 @@ fn platforms(platforms: &[PlatformState]) -> String {
 
 /// Who takes how much.
 pub(super) async fn usage(
-    reached: &Reached,
+    target: &Target,
     arguments: &UsageArguments,
     screen: Screen,
-) -> Result<(), ReachError> {
+) -> Result<(), TargetError> {
     let mut parameters = vec![("limit", REPOSITORIES)];
     if let [one] = arguments.upstreams.as_slice() {
         parameters.push(("upstream", one));
     }
-    let mut usage: Usage = ask(reached, Method::GET, &target("/api/v1/usage", &parameters)).await?;
+    let mut usage: Usage = ask(
+        target,
+        Method::GET,
+        &with_query("/api/v1/usage", &parameters),
+    )
+    .await?;
     let wanted =
         |name: &String| arguments.upstreams.is_empty() || arguments.upstreams.contains(name);
     usage.upstreams.retain(|it| wanted(&it.upstream));

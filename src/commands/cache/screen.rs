@@ -1,11 +1,10 @@
 //! What the user sees: tables on a terminal and in pipes, JSON for scripts.
 
-use std::io::{self, Write as _};
 use std::time::Duration;
 
-use serde::Serialize;
-
-use crate::clock::Timestamp;
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::commands::output::has_colours;
+pub(super) use crate::commands::output::{say, say_json};
 use crate::format;
 use crate::mirror::inspect::When;
 
@@ -57,6 +56,16 @@ pub(super) struct Table {
 }
 
 impl Screen {
+    /// The screen of this process.
+    #[must_use]
+    pub fn new(json: bool) -> Self {
+        Self {
+            json,
+            colours: has_colours(),
+            now: SystemClock.now(),
+        }
+    }
+
     /// A text that stands out.
     pub(super) fn paint(&self, text: &str, tone: Tone) -> String {
         let code = match tone {
@@ -165,19 +174,6 @@ impl Cell {
 impl<T: AsRef<str>> From<T> for Cell {
     fn from(text: T) -> Self {
         Self::toned(text, Tone::Plain)
-    }
-}
-
-/// A line.
-pub(super) fn say(line: &str) {
-    // Whoever reads our output may have gone.
-    writeln!(io::stdout(), "{}", format::shown(line)).ok();
-}
-
-/// An object on a line.
-pub(super) fn say_json(value: &impl Serialize) {
-    if let Ok(line) = format::json(value) {
-        say(&line);
     }
 }
 

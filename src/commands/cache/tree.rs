@@ -2,9 +2,9 @@
 
 use http::Method;
 
-use super::reach::{ReachError, Reached};
 use super::screen::{Screen, Tone, clean, say, say_json, short};
-use super::{ask, target};
+use super::{ask, with_query};
+use crate::commands::target::{Target, TargetError};
 use crate::format::size;
 use crate::mirror::inspect::{ConfigFacts, Inspected, Node, NodeKind, Presence};
 
@@ -13,12 +13,12 @@ const LABELS_MAX: usize = 20;
 
 /// Shows an image.
 pub(super) async fn inspect(
-    reached: &Reached,
+    target: &Target,
     image: &str,
     screen: Screen,
-) -> Result<(), ReachError> {
-    let target = target("/api/v1/inspect", &[("image", image)]);
-    let image: Inspected = ask(reached, Method::GET, &target).await?;
+) -> Result<(), TargetError> {
+    let path = with_query("/api/v1/inspect", &[("image", image)]);
+    let image: Inspected = ask(target, Method::GET, &path).await?;
     if screen.json {
         say_json(&image);
         return Ok(());
@@ -38,6 +38,7 @@ pub(super) async fn inspect(
             Some(until) => format!("stale since {}", screen.ago(Some(until))),
         };
         let stale = match tag.stale_until {
+            None if tag.fresh_until.is_some() => ", served on if upstream fails".to_owned(),
             None => String::new(),
             Some(until) if until.0 > screen.now => {
                 format!(", served on if upstream fails: until {until}")

@@ -1,13 +1,12 @@
 //! What the user sees.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Write as _};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::Output;
-use crate::format::{self, harmless, plural, size};
+use crate::commands::output::{self, Output, say, say_json};
+use crate::format::{harmless, plural, size};
 use crate::mirror::{Fault, Finding, VerifyProgress, VerifySummary};
 
 /// Shows a run.
@@ -25,8 +24,7 @@ enum Line<'a> {
 
 impl Reporter {
     pub(super) fn new(output: Output) -> Self {
-        let is_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
-        let bar = (output == Output::Human && is_terminal).then(|| {
+        let bar = (output == Output::Human && output::is_watched()).then(|| {
             let style = ProgressStyle::with_template(BAR);
             let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(0).with_style(style.progress_chars("=> "))
@@ -36,7 +34,7 @@ impl Reporter {
 
     pub(super) fn note(&self, text: &str) {
         if self.output != Output::Silent {
-            writeln!(io::stderr(), "{}", format::shown(text)).ok();
+            output::note(text);
         }
     }
 
@@ -117,17 +115,6 @@ fn summary_line(summary: &VerifySummary) -> String {
     };
     let seconds = summary.seconds;
     format!("{blobs}, {bytes}: {state}{unreadable}; {seconds:.1} s")
-}
-
-fn say_json(value: &impl Serialize) {
-    if let Ok(line) = format::json(value) {
-        say(&line);
-    }
-}
-
-fn say(line: &str) {
-    // Whoever reads our output may have gone; the exit code says it too.
-    writeln!(io::stdout(), "{}", format::shown(line)).ok();
 }
 
 const BAR: &str = "[{bar:40}] {decimal_bytes:>9}/{decimal_total_bytes:9} {decimal_bytes_per_sec:>12}  {msg} blobs";

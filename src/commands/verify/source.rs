@@ -60,8 +60,14 @@ impl Events {
         let answer = client.send(Method::POST, &target, Payload::none(), Some(ANSWER_WAIT));
         let answer = match (answer.await, &job.config) {
             (Ok(answer), _) => answer,
-            (Err(AdminError::NotThere { .. }), Some(config)) => {
+            (Err(AdminError::NotThere { .. }), Some(Ok(config))) => {
                 return Own::begin(job, config.clone()).await;
+            }
+            (Err(AdminError::NotThere { .. }), Some(Err(error))) => {
+                let admin = &job.admin;
+                return Err(VerifyError(format!(
+                    "nobody answers at {admin}, and the configuration is wrong: {error}"
+                )));
             }
             (Err(error), _) => return Err(VerifyError(error.to_string())),
         };

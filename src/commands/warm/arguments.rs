@@ -6,9 +6,11 @@ use url::Url;
 
 use super::sources::{self, Images};
 use super::{
-    CONCURRENCY_DEFAULT, CONCURRENCY_MAX, Job, Output, PlatformError, RETRIES_DEFAULT, RETRIES_MAX,
+    CONCURRENCY_DEFAULT, CONCURRENCY_MAX, Job, PlatformError, RETRIES_DEFAULT, RETRIES_MAX,
     SourceError, Variables, Wanted,
 };
+use crate::commands::output::Output;
+use crate::commands::target::ServerFlags;
 use crate::oci::ImageName;
 use crate::oci::image::ImageNameError;
 
@@ -24,12 +26,6 @@ pub struct Arguments {
     /// Platforms of multi-platform images, or all [default: linux on this machine's processor]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
     pub platform: Vec<String>,
-    /// The running roadstead [default: the configuration's server.listen]
-    #[arg(long, value_name = "URL")]
-    pub server: Option<Url>,
-    /// Certificates (PEM) to check the server's by, besides the system's
-    #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
     /// Requests at once
     #[arg(long, value_name = "N", default_value_t = CONCURRENCY_DEFAULT as u64,
           value_parser = clap::value_parser!(u64).range(1..=CONCURRENCY_MAX as u64))]
@@ -41,9 +37,8 @@ pub struct Arguments {
     /// Print JSON: a line for each image, and one for the whole
     #[arg(long)]
     pub json: bool,
-    /// The configuration file, to find the server
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) server: ServerFlags,
 }
 
 /// Why the command line makes no sense.
@@ -102,14 +97,10 @@ impl Arguments {
             images: images.names,
             wanted: Wanted::parse(&self.platform)?,
             server,
-            ca_file: self.ca_file.clone(),
+            ca_file: self.server.ca_file.clone(),
             concurrency: bounded(self.concurrency),
             retries: bounded(self.retries),
-            output: if self.json {
-                Output::Json
-            } else {
-                Output::Human
-            },
+            output: Output::of(self.json),
         };
         Ok((job, images.notes))
     }

@@ -1,6 +1,5 @@
 //! What the user sees: bars on a terminal, lines elsewhere, JSON for scripts.
 
-use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -8,19 +7,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::report::{Count, ImageReport, Summary};
+use crate::commands::output::{self, Output, say_json};
 use crate::format::{self, plural, size};
 use crate::oci::ImageName;
-
-/// How a run is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Bars if standard output and error are a terminal, a line for each image otherwise.
-    Human,
-    /// A JSON object on a line for each image, and one for the whole.
-    Json,
-    /// Nothing.
-    Silent,
-}
 
 /// Shows a run.
 #[derive(Debug)]
@@ -46,8 +35,7 @@ pub(super) struct ImageProgress<'a> {
 
 impl Reporter {
     pub(super) fn new(output: Output, images: usize) -> Self {
-        let is_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
-        let bars = (output == Output::Human && is_terminal).then(|| Bars::new(images));
+        let bars = (output == Output::Human && output::is_watched()).then(|| Bars::new(images));
         Self { output, bars }
     }
 
@@ -66,7 +54,7 @@ impl Reporter {
             bars.overall.finish_and_clear();
         }
         match self.output {
-            Output::Human => say(&summary_line(summary)),
+            Output::Human => output::say(&summary_line(summary)),
             Output::Json => say_json(&Labelled { summary }),
             Output::Silent => {}
         }
@@ -164,12 +152,11 @@ impl Drop for ImageProgress<'_> {
 
 /// A line, and one for each part that is missing.
 fn show_image(report: &ImageReport) {
-    say(&image_line(report));
+    output::say(&format::harmless(&image_line(report)));
     for missing in &report.missing {
-        // Whoever reads our output may have gone; the exit code says it too.
         let (image, what, why) = (&report.image, &missing.what, &missing.why);
         let line = format!("missing: {image}: {what}: {why}");
-        writeln!(io::stderr(), "{}", format::harmless(&line)).ok();
+        output::complain(&format::harmless(&line));
     }
 }
 
@@ -215,17 +202,6 @@ fn blobs(count: &Count) -> String {
 #[derive(Serialize)]
 struct Labelled<'a> {
     summary: &'a Summary,
-}
-
-fn say_json(value: &impl Serialize) {
-    if let Ok(line) = format::json(value) {
-        say(&line);
-    }
-}
-
-fn say(line: &str) {
-    // As above.
-    writeln!(io::stdout(), "{}", format::harmless(line)).ok();
 }
 
 /// The end of a long name says more than its beginning.

@@ -218,12 +218,15 @@ pub(crate) fn target(image: &ImageName, route: Route) -> String {
     Target { route, ns }.to_string()
 }
 
-/// The formats that containerd, podman and docker name: tags are kept for each set of them.
+/// The formats that podman, skopeo and older versions of docker name, schema 1 as the last choice among them. What upstream
+/// says to those it would have said to containerd and docker, who name fewer, so that one GET of a tag does for all; of
+/// fewer formats it would not do for podman, whose first pull would cost a second one.
 pub(crate) fn accept() -> String {
-    accept_class().header()
+    let named = accept_class().header();
+    AcceptClass::from_headers([named.as_str(), media::DOCKER_SCHEMA1].into_iter()).header()
 }
 
-/// The set of these formats.
+/// The formats that containerd and docker name.
 pub(crate) fn accept_class() -> AcceptClass {
     let formats = [
         media::OCI_INDEX,

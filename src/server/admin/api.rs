@@ -94,12 +94,13 @@ impl AdminApi {
             ("/api/v1/usage", &Method::GET | &Method::HEAD) => self.usage(query).await,
             ("/api/v1/inspect", &Method::GET | &Method::HEAD) => self.inspect(query).await,
             ("/api/v1/gc", &Method::POST) => self.collect(query).await,
+            ("/api/v1/refresh", &Method::POST) => self.refresh(query).await,
             ("/api/v1/pins", &Method::GET | &Method::HEAD) => self.pins(query).await,
             ("/api/v1/pins", &Method::PUT) => self.pin(query).await,
             ("/api/v1/pins", &Method::DELETE) => self.unpin(query),
             (
                 "/api/v1/status" | "/api/v1/images" | "/api/v1/usage" | "/api/v1/inspect"
-                | "/api/v1/gc" | "/api/v1/pins",
+                | "/api/v1/gc" | "/api/v1/pins" | "/api/v1/refresh",
                 _,
             ) => Err(Refusal(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -157,6 +158,13 @@ impl AdminApi {
         let dry_run = query.flag("dry_run")?;
         query.end()?;
         json(&self.mirror.collect_garbage(dry_run).await?)
+    }
+
+    async fn refresh(&self, mut query: Query) -> Answer {
+        let image = query.need("image")?;
+        query.end()?;
+        // Boxed: a request to upstream is large, and the other questions have none.
+        json(&Box::pin(self.mirror.refresh_image(&image)).await?)
     }
 
     async fn pins(&self, query: Query) -> Answer {
@@ -234,6 +242,7 @@ impl From<InspectError> for Refusal {
             InspectError::Bad(_) => StatusCode::BAD_REQUEST,
             InspectError::NotFound(_) => StatusCode::NOT_FOUND,
             InspectError::Conflict(_) => StatusCode::CONFLICT,
+            InspectError::Upstream(_) => StatusCode::BAD_GATEWAY,
         };
         Self(status, error.to_string())
     }

@@ -105,7 +105,7 @@ impl Stop {
 }
 
 /// For a command: a limit on the size of files is an error of the write that meets it, not the command's end.
-pub(super) fn survive_large_files() {
+pub(in crate::commands) fn survive_large_files() {
     if let Err(error) = signal(SignalKind::from_raw(libc::SIGXFSZ)) {
         tracing::debug!(%error, "a limit on the size of files will end the process");
     }
