@@ -18,8 +18,8 @@
 //! | [`app`] | puts the parts together, runs them, drains them | all |
 //! | [`telemetry`], [`clock`], [`format`] | metrics, logs, time, and text that does no harm where it is printed; used by all | nothing |
 //!
-//! A pull enters in `server::handler`, becomes a `oci::route::Route`, asks
-//! `mirror::Mirror`, and leaves through `server::body`.
+//! A pull enters in `server::registry::handler`, becomes a `oci::route::Route`, asks
+//! `mirror::Mirror`, and leaves through `server::http::body`.
 //!
 //! # Invariants
 //!
