@@ -1,11 +1,14 @@
 //! The command line: what the arguments mean, which command they name, and the exit code.
 
 mod help;
+mod reference;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+pub use reference::reference;
 
 use clap::{ArgAction, Args, FromArgMatches as _, Parser, Subcommand};
 use rustix::fs::Mode;

@@ -11,7 +11,7 @@ use crate::commands::output;
 use crate::commands::{EXIT_DONE, EXIT_FAILED, fail};
 
 /// The commands by what they are for. Each stands in one group.
-const GROUPS: &[(&str, &[&str])] = &[
+pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Run the mirror", &["serve", "check"]),
     ("Look inside", &["status", "health", "ls", "du", "inspect"]),
     (
@@ -24,7 +24,7 @@ const GROUPS: &[(&str, &[&str])] = &[
 ];
 
 /// Examples: a command, and lines under it.
-const EXAMPLES: &[(&str, &str)] = &[
+pub(super) const EXAMPLES: &[(&str, &str)] = &[
     (
         "serve",
         "  roadstead serve --listen 0.0.0.0:5000 --cache-dir /var/cache/roadstead --cache-size 200GB

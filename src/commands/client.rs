@@ -149,6 +149,9 @@ impl AdminClient {
             why,
         };
         let stream = self.connect().await?;
+        // By its address, since the listener answers to no name that somebody else could give it (DNS rebinding).
+        let host = stream.peer_addr();
+        let host = host.map_or_else(|_| self.authority.clone(), |address| address.to_string());
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| broken(error.to_string()))?;
@@ -159,7 +162,7 @@ impl AdminClient {
         let mut request = Request::builder()
             .method(method)
             .uri(target)
-            .header(HOST, &self.authority)
+            .header(HOST, host)
             .header(ADMIN_HEADER, "1")
             .header(CONTENT_LENGTH, payload.length);
         if let Some(content_type) = payload.content_type {

@@ -419,12 +419,12 @@ async fn images_are_purged_by_pattern_upstream_and_age() {
             .await;
     }
     done(&run(&["pin", "ghcr.io/org/app:pr-2"]).await);
-    let would = done(&run(&["purge", "ghcr.io/org/*:pr-*", "--dry-run"]).await);
+    let dry = done(&run(&["purge", "ghcr.io/org/*:pr-*", "--dry-run"]).await);
     assert!(
-        would.contains("would free at least ") && would.contains(": 1 image, "),
-        "{would}"
+        dry.contains("would free at least ") && dry.contains(": 1 image, "),
+        "{dry}"
     );
-    assert!(would.contains("; kept 1 pinned image"), "{would}");
+    assert!(dry.contains("; kept 1 pinned image"), "{dry}");
     done(&run(&["rm", "ghcr.io/org/*:pr-*"]).await);
     let left = done(&run(&["ls"]).await);
     assert!(
@@ -433,10 +433,7 @@ async fn images_are_purged_by_pattern_upstream_and_age() {
     );
     let told = done(&run(&["rm", "--json", "--unused-for", "500years"]).await);
     let told: Value = serde_json::from_str(&told).unwrap();
-    assert_eq!(
-        told["summary"]["images"], 0,
-        "everything was pulled since"
-    );
+    assert_eq!(told["summary"]["images"], 0, "everything was pulled since");
     done(&run(&["rm", "--upstream", "docker.io"]).await);
     let left = done(&run(&["ls"]).await);
     assert!(!left.contains("nginx") && left.contains("app:v1"), "{left}");
@@ -493,5 +490,20 @@ async fn a_tag_is_asked_for_again_at_once() {
     assert!(
         errors(&digest).contains("refresh takes a tag"),
         "{digest:?}"
+    );
+}
+
+/// The page is what the program says of itself. `UPDATE_DOCS=1` writes it.
+#[test]
+fn the_reference_is_current() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/cli.md");
+    let expected = roadstead::cli::reference();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&file, &expected).unwrap();
+    }
+    let there = std::fs::read_to_string(&file).unwrap();
+    assert!(
+        there == expected,
+        "UPDATE_DOCS=1 cargo test --test it cli::the_reference"
     );
 }
