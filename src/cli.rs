@@ -1,113 +1,209 @@
-//! The command line.
-//!
-//! Exit codes: 0 when all went well; 1 when roadstead could not start, `warm`, `export` or `import` left
-//! something missing, a pull of `bench` failed, `verify` found something that stays wrong, or an operator's
-//! command could not be done (what it names is not there, nobody has the cache); 2 when the command line or the
-//! configuration is wrong; 130, 143 and the like when a second signal cut the drain short.
+//! The command line: what the arguments mean, which command they name, and the exit code.
 
 mod config;
-mod signals;
+mod help;
+mod reference;
 mod state;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fmt::Display;
-use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+pub use reference::reference;
+
+use clap::{ArgAction, Args, FromArgMatches as _, Parser, Subcommand};
 use rustix::fs::Mode;
 use rustix::process::umask;
-use tokio::runtime::Runtime;
-use url::Url;
 
-use crate::admin::reach::{Place, ReachError, admin_url, server_url};
-use crate::admin::{self, CommandError, Screen};
-use crate::app::reload::Reload;
-use crate::app::{App, start};
-use crate::clock::{Clock as _, SystemClock};
-use crate::config::{Config, Loaded, Overrides, Snapshot};
-use crate::telemetry::logging;
-use crate::{bench, carry, verify, warm, words};
-use signals::Signals;
+use crate::commands::cache::{self, CommandError, Screen};
+use crate::commands::output::{self, Colour, Style};
+use crate::commands::target::Locator;
+use crate::commands::{
+    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, airgap, bench, fail, run_async, serve, verify, version,
+    warm,
+};
+use crate::config::{Config, Loaded, Overrides};
+use crate::telemetry::logging::{self, LogFormat};
 use state::State;
 
 /// Runs the program with these arguments, the first of which is its own name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(args) {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            // Help and version come this way too, with exit code 0.
-            error.print().ok();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE));
+    let code = match parse(args) {
+        Ok(arguments) => {
+            let outcome = dispatch(arguments);
+            outcome.unwrap_or_else(|error| fail(EXIT_USAGE, &error))
         }
+        Err(code) => code,
     };
-    if arguments.command.may_write_a_cache() {
+    let code = settle(code);
+    logging::flush(logging::FLUSH_WAIT_MAX);
+    ExitCode::from(code)
+}
+
+/// The exit code, where the answer could not be written.
+fn settle(code: u8) -> u8 {
+    let Some((why, is_pipe)) = output::failure() else {
+        return code;
+    };
+    if !is_pipe {
+        let code = code.max(EXIT_FAILED);
+        return fail(code, &format!("cannot write: standard output: {why}"));
+    }
+    // As other programs end whose reader has gone.
+    if code == EXIT_DONE {
+        output::EXIT_PIPE
+    } else {
+        code
+    }
+}
+
+/// The command line as it can be shown: help, completions, manual pages, reference.
+#[must_use]
+pub fn command() -> clap::Command {
+    help::dress(<Arguments as clap::CommandFactory>::command())
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Arguments, u8> {
+    let parsed = command()
+        .try_get_matches_from(args)
+        .and_then(|matches| Arguments::from_arg_matches(&matches));
+    parsed.map_err(|error| {
+        // Help and version come this way too, with exit code 0.
+        if error.use_stderr() {
+            error.print().ok();
+        } else {
+            let text = error.render();
+            output::write(&if output::has_colours() {
+                text.ansi().to_string()
+            } else {
+                text.to_string()
+            });
+        }
+        u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE)
+    })
+}
+
+/// Does what the arguments say.
+///
+/// # Errors
+/// The command line or the configuration is wrong: one line.
+fn dispatch(arguments: Arguments) -> Result<u8, String> {
+    let Arguments { global, command } = arguments;
+    output::set_style(Style {
+        colour: global.color,
+        quiet: global.quiet,
+    });
+    let filter = global.filter()?;
+    if command.may_write_a_cache() {
         // What is cached is nobody's business but the owner's and his group's, whoever starts this and how.
         let before = umask(Mode::RWXO);
         umask(before | Mode::RWXO | Mode::WGRP);
     }
-    let load = |overrides: &Overrides| {
-        Config::load_with_notes(overrides).map_err(|error| config::lines(&error))
-    };
-    let outcome = match arguments.command {
-        Command::Serve(overrides) => load(&overrides).map(|loaded| serve(loaded, &overrides)),
-        Command::Check(overrides) => load(&overrides).map(|loaded| check(&loaded)),
-        Command::Config { command } => Ok(match say(&command.output()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(EXIT_START, &format!("cannot write: {error}")),
-        }),
-        Command::Warm(arguments) => match &arguments.server {
-            Some(server) => Ok(server.clone()),
-            None => found(arguments.config.as_ref(), server_url),
+    if !matches!(command, Command::Serve(_)) {
+        // Standard output is for the answer; whoever opens a damaged store must hear of it.
+        logging::init(LogFormat::Text, filter.as_deref(), global.command_level());
+    }
+    match command {
+        Command::Serve(mut overrides) => {
+            overrides.log_level = global.serve_level();
+            let loaded = load(&overrides)?;
+            let config = &loaded.config;
+            logging::init(config.log_format, filter.as_deref(), &config.log_level);
+            Ok(serve::run(loaded, &overrides))
         }
-        .map(|server| warm(&arguments, server)),
-        Command::Verify(arguments) => verify(&arguments),
-        Command::Export(arguments) => match &arguments.server {
-            Some(server) => Ok(server.clone()),
-            None => found(arguments.config.as_ref(), server_url),
+        Command::Check(mut it) => {
+            it.overrides.log_level = global.serve_level();
+            check(&it)
         }
-        .map(|server| export(&arguments, server)),
-        Command::Import(arguments) => match &arguments.admin {
-            Some(admin) => Ok(admin.clone()),
-            None => found(arguments.config.as_ref(), admin_url),
+        Command::Config { command } => {
+            output::write(&command.output());
+            Ok(EXIT_DONE)
         }
-        .map(|admin| import(&arguments, admin)),
-        Command::Bench(arguments) => Ok(bench(&arguments)),
-        Command::State(command) => command.load().map(|config| state(&command, &config)),
-        Command::Admin(command) => {
-            let common = command.common();
-            load(&Overrides {
-                config: common.config.clone(),
-                cache_dir: common.cache_dir.clone(),
-                state_dir: common.state_dir.clone(),
-                ..Overrides::default()
-            })
-            .and_then(|loaded| {
-                let place = Place::new(loaded.config, common.admin.clone());
-                let place = place.map_err(|error| error.to_string())?;
-                Ok(match common.cache_dir {
-                    Some(_) => place.in_directory(),
-                    None => place,
-                })
-            })
-            .map(|place| operate(&command, &place))
+        Command::State(it) => state(&it),
+        Command::Warm(it) => warm(&it),
+        Command::Verify(it) => verify(&it),
+        Command::Export(it) => export(&it),
+        Command::Import(it) => import(&it),
+        Command::Bench(it) => bench(&it),
+        Command::Cache(it) => operate(&it),
+        Command::Version(it) => {
+            version::show(it.json);
+            Ok(EXIT_DONE)
         }
-    };
-    let code = outcome.unwrap_or_else(|error| fail(EXIT_USAGE, &error));
-    logging::flush(logging::FLUSH_WAIT_MAX);
-    code
+        Command::Completions { shell } => {
+            help::completions(shell);
+            Ok(EXIT_DONE)
+        }
+        Command::Man { dir } => help::manual(dir.as_deref()),
+    }
 }
 
-/// A pull-through caching mirror for OCI and Docker registries.
+/// A pull-through cache (proxy cache) for OCI and Docker registries
 #[derive(Debug, Parser)]
-#[command(name = "roadstead", version)]
+#[command(
+    name = "roadstead",
+    version,
+    propagate_version = false,
+    max_term_width = 100
+)]
 struct Arguments {
+    #[command(flatten)]
+    global: Global,
     #[command(subcommand)]
     command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// When to use colours
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Colour::Auto, global = true, hide_possible_values = true)]
+    color: Colour,
+    /// Log more to standard error; -vv for debug
+    #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
+    verbose: u8,
+    /// No notes, no progress; errors and the answer only
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// What is logged: error, warn, info, debug, trace, off, or directives such as `info,roadstead::upstream=debug`
+    #[arg(long, value_name = "LEVEL", global = true, value_parser = logging::checked)]
+    log_level: Option<String>,
+}
+
+impl Global {
+    /// The flag, or else the variable.
+    ///
+    /// # Errors
+    /// The variable makes no sense.
+    fn filter(&self) -> Result<Option<String>, String> {
+        if self.log_level.is_some() {
+            return Ok(self.log_level.clone());
+        }
+        logging::filter_of_environment()
+    }
+
+    /// What a command logs: its answer is what the user waits for.
+    fn command_level(&self) -> &'static str {
+        match self.verbose {
+            0 => "warn",
+            1 => "info",
+            2 => "debug",
+            _ => "trace",
+        }
+    }
+
+    /// What a server logs, where the flags say it.
+    fn serve_level(&self) -> Option<String> {
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => "warn",
+            (false, 0) => return self.log_level.clone(),
+            (false, 1) => "debug",
+            (false, _) => "trace",
+        };
+        Some(self.log_level.clone().unwrap_or_else(|| level.to_owned()))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -115,347 +211,195 @@ enum Command {
     /// Run the mirror
     Serve(Overrides),
     /// Print the effective configuration, secrets masked; exit 2 if it has an error
-    Check(Overrides),
-    /// What a configuration file may hold
+    Check(CheckArguments),
+    /// Describe what a configuration file may hold
     Config {
         #[command(subcommand)]
         command: config::Command,
     },
-    /// Pull images through a running mirror, so that they are in its cache
-    Warm(Box<warm::Arguments>),
-    /// Hash what is stored, and say what is damaged or missing; exit 1 if anything is, and stays so
-    Verify(Box<verify::Arguments>),
-    /// Write images as an OCI layout, to be carried to where no registry is reached
-    Export(Box<carry::ExportArguments>),
-    /// Put the images of an OCI layout into a running mirror
-    Import(Box<carry::ImportArguments>),
-    /// Pull an image many times at once from any registry, or from two in turn, and tell what it took; exit 1
-    /// if a pull failed
-    Bench(Box<bench::Arguments>),
     /// Back up the state directory
     #[command(subcommand)]
     State(State),
+    /// Pull images through a running mirror, so that they are in its cache (prefetch)
+    Warm(Box<warm::Arguments>),
+    /// Hash what is stored, and say what is damaged or missing; exit 1 if anything is, and stays so
+    Verify(Box<verify::Arguments>),
+    /// Write images as an OCI layout, to be carried to an air-gapped site
+    Export(Box<airgap::ExportArguments>),
+    /// Put the images of an OCI layout into a running mirror
+    Import(Box<airgap::ImportArguments>),
+    /// Pull an image many times at once from any registry, or from two in turn, and tell what it took
+    Bench(Box<bench::Arguments>),
     #[command(flatten)]
-    Admin(admin::Command),
+    Cache(cache::Command),
+    /// Print the version
+    Version(VersionArguments),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands into a directory
+    Man {
+        /// An existing directory for roadstead.1, roadstead-serve.1, …
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+struct CheckArguments {
+    #[command(flatten)]
+    overrides: Overrides,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `version`.
+#[derive(Debug, Args)]
+struct VersionArguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Command {
     /// Whether it may make files in the cache directory.
     fn may_write_a_cache(&self) -> bool {
         match self {
-            Self::Serve(_) | Self::Verify(_) | Self::Admin(_) => true,
+            Self::Serve(_) | Self::Verify(_) | Self::Cache(_) => true,
             Self::Check(_)
             | Self::Config { .. }
+            | Self::State(_)
             | Self::Warm(_)
             | Self::Export(_)
             | Self::Import(_)
             | Self::Bench(_)
-            | Self::State(_) => false,
+            | Self::Version(_)
+            | Self::Completions { .. }
+            | Self::Man { .. } => false,
         }
     }
 }
 
-fn state(command: &State, config: &Config) -> ExitCode {
-    match command.run(config) {
-        Ok(text) => match say(&text) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(EXIT_START, &format!("cannot write: {error}")),
-        },
-        Err(error) => fail(EXIT_START, &error),
-    }
+fn load(overrides: &Overrides) -> Result<Loaded, String> {
+    Config::load_with_notes(overrides).map_err(|error| config::lines(&error))
 }
 
-fn check(loaded: &Loaded) -> ExitCode {
+fn state(command: &State) -> Result<u8, String> {
+    let config = command.load()?;
+    Ok(match command.run(&config) {
+        Ok(text) => {
+            output::write(&text);
+            EXIT_DONE
+        }
+        Err(error) => fail(EXIT_FAILED, &error),
+    })
+}
+
+fn check(arguments: &CheckArguments) -> Result<u8, String> {
+    let loaded = load(&arguments.overrides)?;
     for note in &loaded.notes {
-        logging::say(&format!("warning: {}\n", words::harmless(note)));
+        output::note(&format!("warning: {}", crate::format::harmless(note)));
     }
-    match say(&loaded.config.to_toml()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(EXIT_START, &format!("cannot write: {error}")),
+    let text = loaded.config.to_toml();
+    if !arguments.json {
+        output::write(&text);
+        return Ok(EXIT_DONE);
     }
+    let table: toml::Table = text.parse().map_err(|error| format!("internal: {error}"))?;
+    output::say_json(&table);
+    Ok(EXIT_DONE)
 }
 
-/// The configuration for a command that has no flags of `serve`.
-fn load_file(file: Option<&PathBuf>) -> Result<Config, String> {
-    let overrides = Overrides {
-        config: file.cloned(),
-        ..Overrides::default()
-    };
-    Config::load(&overrides).map_err(|error| config::lines(&error))
-}
-
-/// The address of the running server that the configuration has.
-fn found(
-    file: Option<&PathBuf>,
-    address: impl FnOnce(&Config) -> Result<Url, ReachError>,
-) -> Result<Url, String> {
-    address(&load_file(file)?).map_err(|error| error.to_string())
-}
-
-fn verify(arguments: &verify::Arguments) -> Result<ExitCode, String> {
-    // With an address that the user has named, no directory is opened instead.
-    let (admin, config) = if let Some(admin) = &arguments.admin {
-        (admin.clone(), None)
-    } else {
-        let config = load_file(arguments.config.as_ref())?;
-        let admin = admin_url(&config).map_err(|error| error.to_string())?;
-        (admin, Some(config))
-    };
-    let job = arguments.job(admin, config);
+fn verify(arguments: &verify::Arguments) -> Result<u8, String> {
+    let job = arguments.job(Locator::of(&arguments.server, None)?);
     let job = job.map_err(|error| error.to_string())?;
     Ok(run_async(async {
         match Box::pin(verify::run(&job)).await {
-            Ok(outcome) if outcome.is_well() => ExitCode::SUCCESS,
-            Ok(_) => ExitCode::from(EXIT_MISSING),
-            Err(error) => fail(EXIT_MISSING, &error),
+            Ok(outcome) if outcome.is_well() => EXIT_DONE,
+            Ok(_) => EXIT_FAILED,
+            Err(error) => fail(EXIT_FAILED, &error),
         }
     }))
 }
 
-fn export(arguments: &carry::ExportArguments, server: Url) -> ExitCode {
-    let job = match arguments.job(server) {
-        Ok(job) => job,
-        Err(error) => return fail(EXIT_USAGE, &error),
-    };
-    run_async(async {
-        match Box::pin(carry::export(&job)).await {
-            Ok(_) => ExitCode::SUCCESS,
-            Err(error) => fail(EXIT_MISSING, &error),
+fn export(arguments: &airgap::ExportArguments) -> Result<u8, String> {
+    let job = arguments.job(arguments.server.url()?);
+    let job = job.map_err(|error| error.to_string())?;
+    Ok(run_async(async {
+        match Box::pin(airgap::export(&job)).await {
+            Ok(_) => EXIT_DONE,
+            // Whoever read the archive has gone, and knows.
+            Err(_) if output::failure().is_some_and(|(_, is_pipe)| is_pipe) => output::EXIT_PIPE,
+            Err(error) => fail(EXIT_FAILED, &error),
         }
-    })
+    }))
 }
 
-fn import(arguments: &carry::ImportArguments, admin: Url) -> ExitCode {
-    let job = match arguments.job(admin) {
-        Ok(job) => job,
-        Err(error) => return fail(EXIT_USAGE, &error),
-    };
-    run_async(async {
-        match Box::pin(carry::import(&job)).await {
-            Ok(puts) if puts.iter().all(|put| put.failed.is_none()) => ExitCode::SUCCESS,
-            Ok(_) => ExitCode::from(EXIT_MISSING),
-            Err(error) => fail(EXIT_MISSING, &error),
+fn import(arguments: &airgap::ImportArguments) -> Result<u8, String> {
+    let job = arguments.job(arguments.server.url()?);
+    let job = job.map_err(|error| error.to_string())?;
+    Ok(run_async(async {
+        match Box::pin(airgap::import(&job)).await {
+            Ok(puts) if puts.iter().all(|put| put.failed.is_none()) => EXIT_DONE,
+            Ok(_) => EXIT_FAILED,
+            Err(error) => fail(EXIT_FAILED, &error),
         }
-    })
+    }))
 }
 
-fn bench(arguments: &bench::Arguments) -> ExitCode {
-    let job = match arguments.job() {
-        Ok(job) => job,
-        Err(error) => return fail(EXIT_USAGE, &error),
-    };
-    run_async(async {
+fn bench(arguments: &bench::Arguments) -> Result<u8, String> {
+    let job = arguments.job().map_err(|error| error.to_string())?;
+    Ok(run_async(async {
         match Box::pin(bench::run(&job)).await {
-            Ok(report) if report.is_complete() => ExitCode::SUCCESS,
-            Ok(_) => ExitCode::from(EXIT_MISSING),
-            Err(error) => fail(EXIT_MISSING, &error),
+            Ok(report) if report.is_complete() => EXIT_DONE,
+            Ok(_) => EXIT_FAILED,
+            Err(error) => fail(EXIT_FAILED, &error),
         }
-    })
+    }))
 }
 
-/// Runs a command.
-fn run_async(work: impl Future<Output = ExitCode>) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(async {
-            signals::survive_large_files();
-            work.await
-        }),
-        Err(error) => fail(EXIT_START, &format!("cannot start threads: {error}")),
-    }
-}
-
-fn warm(arguments: &warm::Arguments, server: Url) -> ExitCode {
+fn warm(arguments: &warm::Arguments) -> Result<u8, String> {
+    let server = arguments.server.url()?;
     // As compose does: what the environment says comes before a default.
     let environment: HashMap<OsString, OsString> = std::env::vars_os().collect();
     let variable = |name: &str| {
         let value = environment.get(OsStr::new(name))?;
         value.to_str().map(str::to_owned)
     };
-    let (job, notes) = match arguments.job(server, &variable) {
-        Ok(job) => job,
-        Err(error) => return fail(EXIT_USAGE, &error),
-    };
+    let job = arguments.job(server, &variable);
+    let (job, notes) = job.map_err(|error| error.to_string())?;
     for note in notes {
-        // The images are what counts.
-        writeln!(io::stderr(), "note: {}", words::harmless(&note)).ok();
+        output::note(&format!("note: {}", crate::format::harmless(&note)));
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(EXIT_START, &format!("cannot start threads: {error}")),
-    };
-    match runtime.block_on(Box::pin(warm::run(&job))) {
-        Ok(outcome) if outcome.summary.complete == outcome.summary.images => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(EXIT_MISSING),
-        Err(error) => fail(EXIT_MISSING, &error),
-    }
+    Ok(run_async(async {
+        match Box::pin(warm::run(&job)).await {
+            Ok(outcome) if outcome.summary.complete == outcome.summary.images => EXIT_DONE,
+            Ok(_) => EXIT_FAILED,
+            Err(error) => fail(EXIT_FAILED, &error),
+        }
+    }))
 }
 
-/// An operator's command.
-fn operate(command: &admin::Command, place: &Place) -> ExitCode {
-    // Whoever opens a damaged store must hear of it; standard output is for the answer.
-    logging::init_quiet();
-    let screen = Screen {
-        json: command.common().json,
-        // https://no-color.org: set and not empty.
-        colours: io::stdout().is_terminal()
-            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-        now: SystemClock.now(),
-    };
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(EXIT_START, &format!("cannot start threads: {error}")),
-    };
-    let warn = |error: &dyn Display| {
+/// A command that looks into the cache, or changes it.
+fn operate(command: &cache::Command) -> Result<u8, String> {
+    let common = command.common();
+    let locator = Locator::of(&common.server, common.cache_dir.as_ref())?;
+    let screen = Screen::new(common.json);
+    let warn = |error: &dyn std::fmt::Display| {
         fail(EXIT_FAILED, error);
     };
-    match runtime.block_on(Box::pin(admin::run(command, place, screen, &warn))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error @ CommandError::Usage(_)) => fail(EXIT_USAGE, &error),
-        Err(error @ (CommandError::Failed(_) | CommandError::Some { .. })) => {
-            fail(EXIT_FAILED, &error)
-        }
-    }
-}
-
-fn serve(loaded: Loaded, flags: &Overrides) -> ExitCode {
-    let config = loaded.config;
-    logging::init(config.log_format);
-    for note in &loaded.notes {
-        tracing::warn!("{note}");
-    }
-    start::announce(&config, Config::file_of(flags).as_deref());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    // Signals and the end of the process have a thread of their own, which hangs with nothing.
-    let control = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let (runtime, control) = match runtime.and_then(|runtime| Ok((runtime, control?))) {
-        Ok(both) => both,
-        Err(error) => return fail(EXIT_START, &format!("cannot start threads: {error}")),
-    };
-    logging::write_access_lines_directly();
-    logging::log_panics();
-    let code = control.block_on(serve_until_signal(config, flags, &runtime));
-    // What still runs must not hold up the exit.
-    runtime.shutdown_background();
-    code
-}
-
-async fn serve_until_signal(config: Config, flags: &Overrides, runtime: &Runtime) -> ExitCode {
-    // Before anything starts, so that no signal finds the system's default, which kills.
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
-        Err(error) => return fail(EXIT_START, &format!("cannot handle signals: {error}")),
-    };
-    let scheme = config.server.scheme();
-    let stop_wait_max = config.server.drain_timeout.saturating_add(STOP_WAIT_MAX);
-    let snapshot = Snapshot::new(config);
-    let starting = {
-        let starting = App::start_with(snapshot.clone(), Arc::new(SystemClock));
-        runtime.spawn(Box::pin(starting))
-    };
-    let started = tokio::select! {
-        started = starting => started,
-        stop = signals.next() => {
-            tracing::info!(signal = stop.as_str(), "stopped before it had started");
-            return ExitCode::SUCCESS;
-        }
-    };
-    let app = match started {
-        Ok(Ok(app)) => app,
-        Ok(Err(error)) => return fail(EXIT_START, &error),
-        Err(error) => return fail(EXIT_START, &format!("cannot start: {error}")),
-    };
-    let reload = Arc::new(Reload::new(snapshot, flags.clone()));
-    let threads = runtime.handle().clone();
-    signals.on_reload(move || {
-        let reload = Arc::clone(&reload);
-        threads.spawn_blocking(move || reload.run());
-    });
-    let (address, admin) = (app.address(), app.admin_address());
-    let ready = format!("listening on {scheme}://{address} (admin http://{admin})\n");
-    if let Err(error) = say_in_time(ready).await {
-        // Whoever started us closed our output, or does not read it; clients can still be served.
-        tracing::warn!(%error, %address, %admin, "cannot write the ready line");
-    }
-    let first = signals.next().await;
-    tracing::info!(signal = first.as_str(), "draining");
-    let stopping = runtime.spawn(Box::pin(app.stop()));
-    tokio::select! {
-        stopped = tokio::time::timeout(stop_wait_max, stopping) => {
-            match stopped {
-                Ok(Ok(())) => tracing::info!("stopped"),
-                Ok(Err(error)) => tracing::error!(%error, "stopped in disorder"),
-                Err(_late) => tracing::error!(
-                    "stopped without waiting any longer for what still runs: does the disk answer? What was stored stays"
-                ),
+    Ok(run_async(async {
+        match Box::pin(cache::run(command, &locator, screen, &warn)).await {
+            Ok(()) => EXIT_DONE,
+            Err(error @ CommandError::Usage(_)) => fail(EXIT_USAGE, &error),
+            Err(error @ (CommandError::Failed(_) | CommandError::Some { .. })) => {
+                fail(EXIT_FAILED, &error)
             }
-            ExitCode::SUCCESS
         }
-        second = signals.next() => {
-            tracing::warn!(signal = second.as_str(), "second signal: stopping without draining");
-            ExitCode::from(second.exit_code())
-        }
-    }
-}
-
-/// Writes to standard output and flushes, for a pipe would keep the line back.
-fn say(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
-}
-
-/// The same, not waited for much longer than a reader takes that is there.
-async fn say_in_time(text: String) -> io::Result<()> {
-    let (sender, said) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new().name("ready line".to_owned());
-    thread.spawn(move || sender.send(say(&text)))?;
-    let said = tokio::time::timeout(SAY_WAIT_MAX, said).await;
-    said.map_or_else(
-        |_late| Err(io::ErrorKind::TimedOut.into()),
-        |said| said.unwrap_or_else(|gone| Err(io::Error::other(gone))),
-    )
-}
-
-/// One clear line, and the exit code.
-fn fail(code: u8, error: &dyn Display) -> ExitCode {
-    let line = format!("error: {error}");
-    logging::say(&format!("{}\n", words::shown(&line)));
-    ExitCode::from(code)
-}
-
-/// How much longer than the drain the end may take: what was begun is recorded, and the index written.
-const STOP_WAIT_MAX: Duration = Duration::from_secs(3);
-/// How long the start is held up for a ready line that nobody reads.
-const SAY_WAIT_MAX: Duration = Duration::from_secs(1);
-/// It could not start.
-const EXIT_START: u8 = 1;
-/// Not all that was to be warmed, carried, measured or verified is there and well.
-const EXIT_MISSING: u8 = 1;
-/// An operator's command was not done, or not all of it.
-const EXIT_FAILED: u8 = 1;
-/// The command line or the configuration is wrong.
-const EXIT_USAGE: u8 = 2;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory as _;
-
-    #[test]
-    fn the_arguments_are_consistent() {
-        Arguments::command().debug_assert();
-    }
+    }))
 }

@@ -7,7 +7,7 @@
 //!    `ROADSTEAD_CACHE__MAX_SIZE`. In an upstream's name whatever is not a letter or digit is `_`:
 //!    `ROADSTEAD_UPSTREAM__DOCKER_IO__USERNAME`; only configured upstreams can be named. Arrays are
 //!    written with commas; the tables of `[[tags.rule]]` and `[[cache.pin]]` cannot be written. A variable that means no key is an error, but for `ROADSTEAD_LOG` (the log
-//!    filter), those that a `password_env` names, and those that Kubernetes sets for a Service.
+//!    filter), `ROADSTEAD_ADMIN` and `ROADSTEAD_SERVER` (where commands find a server), those that a `password_env` names, and those that Kubernetes sets for a Service.
 //! 3. The file: `--config`, or else `./roadstead.toml`, or else `/etc/roadstead/config.toml`. One
 //!    with any `[upstream]` table replaces the built-in upstreams.
 //! 4. The defaults.
@@ -68,6 +68,8 @@ pub struct Config {
     pub upstreams: Vec<upstream::Config>,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// What is logged: a level, or directives.
+    pub log_level: String,
 }
 
 /// What the command line says about the configuration. The values are as they were typed: they are
@@ -101,6 +103,9 @@ pub struct Overrides {
     /// How log lines look
     #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
     pub log_format: Option<String>,
+    /// What is logged: a flag of every command.
+    #[arg(skip)]
+    pub log_level: Option<String>,
 }
 
 impl Config {
@@ -225,6 +230,10 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
         tags: tags::resolve(&tags, &cache, context),
         upstreams: upstreams::resolve(&upstreams, context),
         log_format: log.format.value_or(LogFormat::default()),
+        log_level: log
+            .level
+            .value()
+            .unwrap_or_else(|| defaults::LOG_LEVEL.to_owned()),
     }
 }
 

@@ -15,12 +15,9 @@
 //! | [`mirror`] | the decisions: hit or miss, fresh or stale, who joins which fill | `store`, `catalogue`, `upstream`, `oci` |
 //! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `oci` |
 //! | [`config`] | one file, the environment and flags, resolved into each module's own configuration | all `Config`s |
-//! | [`warm`] | the command that pulls images through a running mirror | `upstream`, `oci` |
-//! | [`verify`] | the command that has everything hashed, through a server or on its directory | `app`, `config`, `mirror`, `upstream`, `oci` |
-//! | [`carry`] | the commands `export` and `import`: images out of a running mirror and into one | `warm`, `upstream`, `oci` |
-//! | [`bench`] | the command that pulls an image many times at once, to measure registries | `warm`, `upstream`, `oci` |
+//! | [`commands`] | the commands: clients of a running mirror (`warm`, `export`, `import`, `verify`, operators' commands), or of any registry (`bench`) | `app`, `config`, `server`, `mirror`, `store`, `upstream`, `oci` |
 //! | [`app`] | puts the parts together, runs them, drains them | all |
-//! | [`telemetry`], [`clock`] | metrics, logs and time, used by all | nothing |
+//! | [`telemetry`], [`clock`], [`format`] | metrics, logs, time, and text that does no harm where it is printed; used by all | nothing |
 //!
 //! A pull enters in `server::registry::handler`, becomes a `oci::route::Route`, asks
 //! `mirror::Mirror`, and leaves through `server::http::body`.
@@ -56,20 +53,16 @@
 //! 16. Nothing of one upstream that is unverified (bytes, size, type,
 //!     existence, slowness) reaches another upstream's clients.
 
-pub mod admin;
 pub mod app;
-pub mod bench;
-pub mod carry;
 pub mod catalogue;
 pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod format;
 pub mod mirror;
 pub mod oci;
 pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;
-pub mod verify;
-pub mod warm;
-pub mod words;

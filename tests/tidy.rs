@@ -25,8 +25,8 @@ const FUNCTION_LINES_MAX: usize = 70;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("oci", &[]),
     ("clock", &[]),
-    ("telemetry", &["words"]),
-    ("words", &[]),
+    ("telemetry", &["format"]),
+    ("format", &[]),
     ("store", &["oci", "clock", "telemetry"]),
     ("catalogue", &["oci", "clock", "telemetry"]),
     ("upstream", &["oci", "clock", "telemetry"]),
@@ -41,7 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("server", &["mirror", "oci", "clock", "telemetry", "words"]),
+    ("server", &["mirror", "oci", "clock", "telemetry", "format"]),
     (
         "config",
         &[
@@ -67,27 +67,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "oci",
             "clock",
             "telemetry",
-            "words",
+            "format",
         ],
     ),
-    // It is a client: nothing of the server's, but the way to dial.
-    ("warm", &["oci", "upstream", "words"]),
-    // Likewise; what an image leads to is as for `warm`.
-    ("carry", &["oci", "upstream", "warm", "words"]),
-    // A client of any registry; its platforms and what a manifest leads to are as for `warm`.
-    ("bench", &["oci", "upstream", "warm", "telemetry", "words"]),
-    // A client too, and where no server runs a mirror without listeners.
+    // Clients of a server that runs, or, where none does, of the store itself.
     (
-        "verify",
-        &[
-            "app", "config", "mirror", "oci", "store", "upstream", "clock", "words",
-        ],
-    ),
-    // A client of a server that runs, or, where none does, of the store itself.
-    (
-        "admin",
+        "commands",
         &[
             "catalogue",
+            "app",
             "config",
             "server",
             "mirror",
@@ -95,7 +83,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "upstream",
             "oci",
             "clock",
-            "words",
+            "format",
             "telemetry",
         ],
     ),
@@ -104,16 +92,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "catalogue",
             "app",
-            "admin",
+            "commands",
             "config",
-            "warm",
-            "carry",
-            "bench",
-            "verify",
             "clock",
             "telemetry",
             "oci",
-            "words",
+            "format",
         ],
     ),
 ];
@@ -427,8 +411,8 @@ fn only_some_files_touch_the_disk_or_raw_memory() {
             "src/store/disk/layout",
             // The state directory is no part of the store.
             "src/catalogue/files.rs",
-            "src/carry/files.rs",
-            "src/carry/below.rs",
+            "src/commands/airgap/files.rs",
+            "src/commands/airgap/below.rs",
         ];
         if !may_write.iter().any(|path| source.path.starts_with(path)) {
             for change in FILE_CHANGES.iter().filter(|change| code.contains(**change)) {

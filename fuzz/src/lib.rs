@@ -2,7 +2,7 @@
 //!
 //! `tests/it/fuzz_corpus.rs` compiles this file too, and runs the corpus through it.
 
-use roadstead::carry;
+use roadstead::commands::airgap;
 use roadstead::config::{Config, Overrides};
 use roadstead::oci::directory::{Directory, Entry};
 use roadstead::oci::range::parse_content_range;
@@ -150,7 +150,7 @@ pub fn configuration(data: &[u8]) {
 /// An archive that is to be imported.
 pub fn import_archive(data: &[u8]) {
     let Some(path) = as_file(data) else { return };
-    match carry::layout_digests(&path.path()) {
+    match airgap::layout_digests(&path.path()) {
         Ok(digests) => assert!(digests.len() <= data.len()),
         Err(error) => assert!(!error.to_string().is_empty()),
     }

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
+use crate::format::{COMMIT, VERSION, size};
 use crate::store::{Amount, Store};
 use crate::upstream;
-use crate::words::{COMMIT, VERSION, size};
 
 /// Says what is about to start. `file`: the configuration's, if there is one.
 pub fn announce(config: &Config, file: Option<&Path>) {

@@ -38,7 +38,7 @@ impl State {
             state_dir: backup.state_dir.clone(),
             ..Overrides::default()
         };
-        Config::load(&overrides).map_err(|error| error.to_string())
+        Config::load(&overrides).map_err(|error| super::config::lines(&error))
     }
 
     /// Does it; one line for whoever asked.

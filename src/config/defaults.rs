@@ -22,6 +22,9 @@ pub(super) const MIN_FREE: Amount = Amount::Percent(1);
 pub(super) const SCRUB: Option<Duration> = Some(Duration::from_hours(30 * 24));
 /// The upstream that requests without a name mean, as they do in dockerd.
 pub(super) const DEFAULT_UPSTREAM: &str = "docker.io";
+/// `log.level`: what happens, without how.
+pub(super) const LOG_LEVEL: &str = "info";
+
 /// `timeout` of an `exec` login: a helper that asks a cloud takes a second or two, and a client waits
 /// for at most 25 s.
 pub(super) const EXEC_TIMEOUT: Duration = Duration::from_secs(10);

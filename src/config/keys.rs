@@ -6,7 +6,7 @@ use super::tags::Needs;
 use super::upstreams::{CredentialsKey, EndpointKey, HeadersKey, Provider, ProxyKey, UpstreamsKey};
 use super::values::{
     Address, CacheShare, Command, EndpointUrl, Failures, FillOnRanges, Flag, HeaderTimeout, Host,
-    Ip, LogFormats, Match, MaxAge, MaxSize, MinFree, Networks, Path, Rate, RetryDelay,
+    Ip, LogFormats, LogLevel, Match, MaxAge, MaxSize, MinFree, Networks, Path, Rate, RetryDelay,
     Revalidations, Scrub, SegmentSize, ServiceUrl, Size, Strategies, Text, Time, TimeLimit, Ttls,
     UpTo,
 };
@@ -149,8 +149,10 @@ table! {
 table! {
     /// `[log]`.
     Log {
-        /// `text` for people or `json` for machines; what is logged is set by the variable `ROADSTEAD_LOG`. Flag `--log-format`.
+        /// `text` for people or `json` for machines. Flag `--log-format`.
         format: LogFormats,
+        /// `error`, `warn`, `info`, `debug`, `trace`, `off`, or directives such as `info,roadstead::upstream=debug`. The variable `ROADSTEAD_LOG` and the flag `--log-level` beat it.
+        level: LogLevel,
     }
 }
 

@@ -339,6 +339,7 @@ impl<'i> Layers<'i> {
             ("--cache-dir", &flags.cache_dir, "cache", "dir"),
             ("--cache-size", &flags.cache_size, "cache", "max_size"),
             ("--log-format", &flags.log_format, "log", "format"),
+            ("--log-level", &flags.log_level, "log", "level"),
         ] {
             if let Some(value) = value {
                 let path = [table.to_owned(), key.to_owned()];
@@ -441,7 +442,7 @@ fn names(key: &str, value: &DeValue<'_>, variable: &str) -> bool {
     key.ends_with("_env") && text == Some(variable)
 }
 
-/// Whether a variable that looks like ours is not: the log filter, or one that Kubernetes sets in
+/// Whether a variable that looks like a key is none: the log filter, where commands find a server, or one that Kubernetes sets in
 /// every pod beside a Service called `roadstead` or `roadstead-…` (`ROADSTEAD_SERVICE_HOST`,
 /// `ROADSTEAD_PORT=tcp://…`, `ROADSTEAD_PORT_5000_TCP_ADDR`, …). Refusing these would keep a pod
 /// from starting as soon as its own Service exists.
@@ -461,5 +462,5 @@ fn is_somebody_elses(key: &str, text: &str) -> bool {
             let (number, rest) = rest.split_once('_').unwrap_or_default();
             number.parse::<u16>().is_ok() && transports.iter().any(|kind| rest.starts_with(kind))
         });
-    key == LOG_FILTER || (of_service && !key.contains("__"))
+    matches!(key, LOG_FILTER | "ADMIN" | "SERVER") || (of_service && !key.contains("__"))
 }

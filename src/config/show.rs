@@ -61,6 +61,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     table(&mut out, "log");
     let format = LogFormats::name(config.log_format);
     line(&mut out, "format", &quoted(format));
+    line(&mut out, "level", &quoted(&config.log_level));
     for upstream in &config.upstreams {
         upstreams::show(&mut out, upstream);
         let shares = config.cache.shares.iter();

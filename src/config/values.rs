@@ -15,7 +15,7 @@ use super::table::{About, Scalar};
 use crate::mirror::{Failure, FillOnRange, Pattern, Revalidate, Ttl};
 use crate::oci::UpstreamName;
 use crate::store::Amount;
-use crate::telemetry::logging::LogFormat;
+use crate::telemetry::logging::{self, LogFormat};
 use crate::upstream::{Network, Strategy};
 
 /// Some minutes at the fiftyfold, after which nobody waits any more.
@@ -113,6 +113,9 @@ macro_rules! kinds {
 kinds! {
     /// Any text but the empty one.
     Text: String = text, { "type": "string", "minLength": 1 };
+    /// What is logged: a level, or directives.
+    LogLevel: String = |written| text(written).and_then(|text| logging::checked(&text)),
+        { "type": "string", "minLength": 1 };
     /// A file or directory; whether it exists is found out where it is used.
     Path: PathBuf = |written| text(written).map(PathBuf::from), { "type": "string", "minLength": 1 };
     /// `true` or `false`; as text too, for the environment has nothing else.

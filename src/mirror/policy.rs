@@ -326,7 +326,8 @@ impl Pattern {
     }
 
     /// Whether it means this tag; without one, everything that the repository has.
-    pub(super) fn means(&self, source: &Source, tag: Option<&Tag>) -> bool {
+    #[must_use]
+    pub fn means(&self, source: &Source, tag: Option<&Tag>) -> bool {
         let means_tag = match (&self.tag, tag) {
             (None, _) => true,
             (Some(glob), Some(tag)) => glob.matches(tag.as_str()),

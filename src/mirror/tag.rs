@@ -284,6 +284,45 @@ impl Tags {
         Err(error)
     }
 
+    /// Asks upstream what a tag names now, however fresh it is and whatever was said of it a moment ago; nothing old is
+    /// an answer. What upstream has deleted is forgotten, unless the policy keeps it.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub(super) async fn refresh(
+        self: &Arc<Self>,
+        source: &Source,
+        tag: &Tag,
+        class: AcceptClass,
+    ) -> Result<Kept, MirrorError> {
+        let records = self.store.tags(source, tag).await;
+        let accept = Accept::from(class);
+        let question = Question {
+            source,
+            tag,
+            accept: &accept,
+            known: records.iter().find(|record| record.class == class),
+        };
+        let limits = Limits::of(false, Asker::Client);
+        let asking = async {
+            match question.known {
+                Some(known) => self.revalidate(question, known, limits).await,
+                None => self.get_tag(question, limits.patience).await,
+            }
+        };
+        let asked = tokio::time::timeout(limits.all, Box::pin(asking)).await;
+        let late = || Err(MirrorError::Timeout(FetchError::Timeout("a tag")));
+        let answer = asked.unwrap_or_else(|_elapsed| late());
+        match &answer {
+            Ok(_) => self.forget_failure(source, tag),
+            Err(error) if error.is_unknown() && !self.policies.of_tag(source, tag).keep_deleted => {
+                self.store.forget_tag(source, tag, class).await;
+            }
+            Err(_) => {}
+        }
+        answer
+    }
+
     /// What the newest of these records names, fresh or not, if it is stored.
     async fn named_before(
         &self,

@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::logging::LogFormat;
-use crate::words;
+use crate::format;
 
 /// The target of access lines.
 pub const TARGET: &str = "roadstead::access";
@@ -120,7 +120,7 @@ impl AccessLine<'_> {
                 Value::Plain(text) => quote(line, text),
                 Value::Text(text) if is_harmless(text) => quote(line, text),
                 // Text always has a JSON form.
-                Value::Text(text) => line.push_str(&words::json(&text).unwrap_or_default()),
+                Value::Text(text) => line.push_str(&format::json(&text).unwrap_or_default()),
                 Value::Number(number) => line.push_str(itoa::Buffer::new().format(number)),
                 Value::Milliseconds(wait) => milliseconds(line, wait),
             }
@@ -288,7 +288,7 @@ mod tests {
             line.render(format, UNIX_EPOCH, |line| {
                 whole.push_str(std::str::from_utf8(line).unwrap());
             });
-            assert!(!whole.trim_end().contains(words::is_odd), "{whole:?}");
+            assert!(!whole.trim_end().contains(format::is_odd), "{whole:?}");
             if format == LogFormat::Json {
                 let back: serde_json::Value = serde_json::from_str(&whole).unwrap();
                 assert_eq!(back["path"], nasty);

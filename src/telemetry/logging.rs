@@ -9,7 +9,9 @@ use std::time::Duration;
 use super::access::{self, AccessLine};
 use super::plain::Plain;
 use super::sink::Sink;
+use crate::format;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The one variable that is not read by `config`: logging must work before the configuration does.
@@ -27,27 +29,65 @@ pub enum LogFormat {
     Json,
 }
 
-/// What is logged unless [`FILTER_VARIABLE`] says otherwise. What the HTTP and TLS libraries warn of is a client's
-/// business (a bad handshake, an idle connection that hyper closes) and would bury what is the operator's,
-/// and in their debug lines stand headers: they must be asked for by name, as in `hyper=debug`.
-const FILTER_DEFAULT: &str = "info,hyper=error,hyper_util=error,h2=error,rustls=error";
+/// Libraries that speak only when asked by name, as in `hyper=debug`. What the HTTP and TLS libraries warn of is a
+/// client's business (a bad handshake, an idle connection that hyper closes) and would bury what is the operator's,
+/// and in their debug lines stand headers.
+const QUIET_LIBRARIES: &str = "hyper=error,hyper_util=error,h2=error,rustls=error";
 
-/// What a command logs: its answer is what the user waits for.
-const FILTER_QUIET: &str = "warn,hyper=error,hyper_util=error,h2=error,rustls=error";
+/// The levels by their names.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// How long the end of the process is held up for lines that nobody reads.
 pub const FLUSH_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Sends log lines to standard error, from `info` upwards unless [`FILTER_VARIABLE`] says otherwise.
-/// What is wrong in that variable is reported there and passed over. Only the first call in a process
-/// counts: tests start many servers in one.
-pub fn init(format: LogFormat) {
-    start(format, FILTER_DEFAULT);
+/// Sends log lines to standard error: what the filter says, or else from this level upwards. Only the first call in a
+/// process counts: tests start many servers in one.
+pub fn init(format: LogFormat, filter: Option<&str>, level: &str) {
+    start(format, level, filter.unwrap_or_default());
 }
 
-/// The same for a command that answers somebody who waits: from `warn` upwards.
-pub fn init_quiet() {
-    start(LogFormat::Text, FILTER_QUIET);
+/// The filter that [`FILTER_VARIABLE`] sets.
+///
+/// # Errors
+/// One line: it is none.
+pub fn filter_of_environment() -> Result<Option<String>, String> {
+    let Some(value) = std::env::var_os(FILTER_VARIABLE).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let checked = match value.to_str() {
+        Some(text) => checked(text),
+        None => Err("it is no text".to_owned()),
+    };
+    checked.map(Some).map_err(|why| {
+        let shown = value.to_string_lossy();
+        format!("{FILTER_VARIABLE}={}: {why}", format::harmless(&shown))
+    })
+}
+
+/// A filter that means something. A word that is neither a level nor a module's path would silence everything, since
+/// the grammar takes it for the name of a module.
+///
+/// # Errors
+/// One line.
+pub fn checked(filter: &str) -> Result<String, String> {
+    let directives = filter.split(',').map(str::trim);
+    let mut directives = directives.filter(|it| !it.is_empty()).peekable();
+    if directives.peek().is_none() {
+        return Err("name a level: error, warn, info, debug, trace or off".to_owned());
+    }
+    for directive in directives {
+        let is_level = LEVELS
+            .iter()
+            .any(|level| directive.eq_ignore_ascii_case(level));
+        let names_something = directive.contains(['=', '[', ':']) || directive == "roadstead";
+        let parses = || directive.parse::<Directive>().is_ok();
+        if !(is_level || (names_something && parses())) {
+            return Err(format!(
+                "{directive:?} is no level; write error, warn, info, debug, trace or off, or directives such as info,roadstead::upstream=debug"
+            ));
+        }
+    }
+    Ok(filter.to_owned())
 }
 
 /// Where lines go, once there is a thread that writes them.
@@ -133,13 +173,8 @@ pub fn access(line: &AccessLine<'_>) -> bool {
     true
 }
 
-fn start(format: LogFormat, default: &str) {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "logging must work before the configuration does"
-    )]
-    let asked = std::env::var(FILTER_VARIABLE).unwrap_or_default();
-    let filter = filter(default, &asked);
+fn start(format: LogFormat, level: &str, asked: &str) {
+    let filter = filter(level, asked);
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     let is_for_people = format == LogFormat::Text && std::io::stderr().is_terminal();
     let Some(sink) = sink(format) else {
@@ -164,8 +199,8 @@ fn start(format: LogFormat, default: &str) {
 }
 
 /// The default filter, and what was asked for on top of it: of two directives for one target the later counts.
-fn filter(default: &str, asked: &str) -> EnvFilter {
-    EnvFilter::builder().parse_lossy(format!("{default},{asked}"))
+fn filter(level: &str, asked: &str) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(format!("{level},{QUIET_LIBRARIES},{asked}"))
 }
 
 #[cfg(test)]
@@ -175,7 +210,7 @@ mod tests {
     #[test]
     fn libraries_speak_only_when_asked_by_name() {
         let has = |asked: &str, directive: &str| {
-            let filter = filter(FILTER_DEFAULT, asked).to_string();
+            let filter = filter("info", asked).to_string();
             filter.split(',').any(|each| each == directive)
         };
         for asked in ["", "debug", "roadstead=trace", "no such=level"] {
@@ -187,9 +222,28 @@ mod tests {
     }
 
     #[test]
+    fn words_that_mean_nothing_are_no_filter() {
+        for text in [
+            "info",
+            "WARN",
+            "off",
+            "info,roadstead::upstream=debug",
+            "hyper=debug",
+            "debug, h2=off",
+            "roadstead[x]=info",
+            "info,",
+        ] {
+            assert_eq!(checked(text).as_deref(), Ok(text));
+        }
+        for text in ["nonsense", "info,verbose", "roadstead=loud"] {
+            assert!(checked(text).unwrap_err().contains("is no level"), "{text}");
+        }
+    }
+
+    #[test]
     fn a_second_set_up_is_passed_over() {
-        init(LogFormat::Json);
-        init(LogFormat::Text);
+        init(LogFormat::Json, None, "info");
+        init(LogFormat::Text, None, "info");
         assert!(tracing::dispatcher::has_been_set());
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::logging::LogFormat;
-use crate::words;
+use crate::format;
 
 /// Writes lines that do no harm, each in one piece, as the log library gives them.
 #[derive(Clone, Copy, Debug)]
@@ -60,8 +60,8 @@ fn plain(line: &[u8], format: LogFormat) -> Cow<'_, [u8]> {
     let body = String::from_utf8_lossy(body);
     let mut plain = match format {
         // A line's end within it would begin a line that somebody else has written.
-        LogFormat::Text => words::shown(&body).replace('\n', "\\n"),
-        LogFormat::Json => words::escaped(&body).into_owned(),
+        LogFormat::Text => format::shown(&body).replace('\n', "\\n"),
+        LogFormat::Json => format::escaped(&body).into_owned(),
     };
     plain.push('\n');
     Cow::Owned(plain.into_bytes())
@@ -91,7 +91,7 @@ mod tests {
         );
         let json = serde_json::json!({ "why": nasty }).to_string() + "\n";
         let line = written(&json, LogFormat::Json);
-        assert!(!line.contains(|c| words::is_odd(c) && c != '\n'), "{line}");
+        assert!(!line.contains(|c| format::is_odd(c) && c != '\n'), "{line}");
         assert_eq!(line.lines().count(), 1);
         let back: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(back["why"], nasty);

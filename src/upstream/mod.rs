@@ -34,7 +34,6 @@
 //! No error, log line or `Debug` text of this module holds a secret, a path or a query: a signed
 //! URL is a secret, too. Hosts and causes are named.
 
-mod admin_client;
 mod auth;
 mod behalf;
 mod body;
@@ -73,7 +72,6 @@ mod work;
 #[cfg(test)]
 mod tests;
 
-pub use admin_client::{AdminClient, AdminError, Payload};
 pub use behalf::{Address, ClientId, OnBehalf, carry};
 pub use body::BlobBody;
 pub use error::FetchError;

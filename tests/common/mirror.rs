@@ -100,6 +100,7 @@ impl MirrorBuilder {
             fill_on_range: mirror::FillOnRange::default(),
             upstreams: Vec::new(),
             log_format: LogFormat::Text,
+            log_level: "info".to_owned(),
         };
         Self { config, dir }
     }

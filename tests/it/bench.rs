@@ -6,7 +6,7 @@ use crate::common::images::{Manifest, OCI_INDEX, OCI_MANIFEST, image, index};
 use crate::common::{Auth, Dialect, FakeRegistry, Fault, Image, Kind, Mirror, Rule, World, within};
 use clap::Parser;
 use http::Method;
-use roadstead::bench::{self, Arguments, Report};
+use roadstead::commands::bench::{self, Arguments, Report};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -20,7 +20,7 @@ struct Line {
 async fn run(words: &[&str]) -> Report {
     let words = std::iter::once("bench").chain(words.iter().copied());
     let mut job = Line::parse_from(words).arguments.job().unwrap();
-    job.output = bench::Output::Silent;
+    job.output = roadstead::commands::output::Output::Silent;
     within("a run of bench", bench::run(&job)).await.unwrap()
 }
 

@@ -11,9 +11,10 @@ use crate::common::{
     Blob, Dialect, FakeRegistry, Image, Kind, Mirror, MirrorBuilder, World, within,
 };
 use http::Method;
-use roadstead::carry::{self, ExportJob, Exported, ImportJob, Naming, Output, Put};
+use roadstead::commands::airgap::{self, ExportJob, Exported, ImportJob, Naming, Put};
+use roadstead::commands::output::Output;
+use roadstead::commands::warm::Wanted;
 use roadstead::oci::ImageName;
-use roadstead::warm::Wanted;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -26,7 +27,7 @@ async fn try_export(
     names: &[&str],
     target: &Path,
     platform: &str,
-) -> Result<Exported, carry::CarryError> {
+) -> Result<Exported, airgap::AirgapError> {
     let job = ExportJob {
         images: names.iter().map(|it| name(it)).collect(),
         target: target.to_path_buf(),
@@ -35,7 +36,7 @@ async fn try_export(
         ca_file: None,
         output: Output::Silent,
     };
-    within("an export", carry::export(&job)).await
+    within("an export", airgap::export(&job)).await
 }
 
 pub(crate) async fn export(mirror: &Mirror, names: &[&str], target: &Path) -> Exported {
@@ -46,9 +47,9 @@ pub(crate) async fn try_import(
     mirror: &Mirror,
     layout: &Path,
     namings: &[(&str, Option<&str>)],
-) -> Result<Vec<Put>, carry::CarryError> {
+) -> Result<Vec<Put>, airgap::AirgapError> {
     let job = import_job(mirror, layout, namings);
-    within("an import", carry::import(&job)).await
+    within("an import", airgap::import(&job)).await
 }
 
 pub(crate) fn import_job(
@@ -348,7 +349,7 @@ async fn imported_images_are_pinned_where_that_is_wanted() {
     for names in [&names[..1], &names[..]] {
         let mut job = import_job(&far, &path, names);
         job.pin = true;
-        let puts = within("an import", carry::import(&job)).await.unwrap();
+        let puts = within("an import", airgap::import(&job)).await.unwrap();
         assert!(puts.iter().all(|put| put.failed.is_none()), "{puts:?}");
         assert_eq!(pins(&far).await.len(), names.len());
     }

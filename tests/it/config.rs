@@ -246,6 +246,7 @@ fn every_flag_has_its_effect() {
         ],
         default_upstream: text("B.io"),
         log_format: text("json"),
+        log_level: text("debug"),
         config: None,
     };
     let config = layers(&[], &flags).unwrap();

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::common::client::Streaming;
 use crate::common::{Asked, FakeRegistry, Fault, Kind, Layer, Mirror, MirrorBuilder, Rule, within};
-use roadstead::carry::{self, ExportJob, ImportJob};
+use roadstead::commands::airgap::{self, ExportJob, ImportJob};
+use roadstead::commands::verify;
+use roadstead::commands::warm::Wanted;
 use roadstead::mirror::FillOnRange;
 use roadstead::oci::ImageName;
 use roadstead::upstream::{self, Parallel};
-use roadstead::verify;
-use roadstead::warm::Wanted;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -416,19 +416,19 @@ async fn an_import_does_not_wait_for_who_reads_a_part() {
         wanted: Wanted::parse(&["all".to_owned()]).unwrap(),
         server: other.url().parse().unwrap(),
         ca_file: None,
-        output: carry::Output::Silent,
+        output: roadstead::commands::output::Output::Silent,
     };
-    carry::export(&job).await.unwrap();
+    airgap::export(&job).await.unwrap();
     let _reader = world.held_open().await;
     let job = ImportJob {
         layout: target,
         images: Vec::new(),
         pin: false,
         admin: world.admin(),
-        output: carry::Output::Silent,
+        output: roadstead::commands::output::Output::Silent,
     };
     // It comes to an end, and so does the fill that it waited for.
-    let puts = within("the import", carry::import(&job)).await.unwrap();
+    let puts = within("the import", airgap::import(&job)).await.unwrap();
     assert_eq!(puts[0].failed, None);
     assert!(world.mirror.blob_path(&world.blob.digest).exists());
 }
@@ -443,7 +443,7 @@ async fn a_repair_does_not_wait_for_who_reads_a_part() {
         repair: true,
         admin: world.admin(),
         config: None,
-        output: verify::Output::Silent,
+        output: roadstead::commands::output::Output::Silent,
     };
     let outcome = within("the repair", verify::run(&job)).await.unwrap();
     assert!(outcome.is_well(), "{outcome:?}");

@@ -9,11 +9,12 @@ use std::time::Duration;
 use crate::common::images::{self, Blob};
 use crate::common::{Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, WAIT_MAX, within};
 use http::Method;
-use roadstead::carry::{self, ExportJob, ImportJob, Output};
+use roadstead::commands::airgap::{self, ExportJob, ImportJob};
+use roadstead::commands::output::Output;
+use roadstead::commands::warm::Wanted;
 use roadstead::mirror::Pattern;
 use roadstead::oci::ImageName;
 use roadstead::store::{Amount, DiskOp, Fault, Faults, Injection};
-use roadstead::warm::Wanted;
 use serde_json::Value;
 
 const MIB: usize = 1 << 20;
@@ -165,7 +166,7 @@ async fn layout(hub: &FakeRegistry, name: &str, target: &Path) {
         ca_file: None,
         output: Output::Silent,
     };
-    within("an export", carry::export(&job)).await.unwrap();
+    within("an export", airgap::export(&job)).await.unwrap();
 }
 
 async fn import(mirror: &Mirror, layout: &Path) {
@@ -176,7 +177,7 @@ async fn import(mirror: &Mirror, layout: &Path) {
         admin: format!("http://{}", mirror.admin.0).parse().unwrap(),
         output: Output::Silent,
     };
-    let puts = within("an import", carry::import(&job)).await.unwrap();
+    let puts = within("an import", airgap::import(&job)).await.unwrap();
     assert_eq!(puts[0].failed, None);
 }
 

@@ -18,6 +18,7 @@ mod admin;
 mod bench;
 mod carry;
 mod check;
+mod cli;
 mod coalesce;
 mod commands;
 mod config;

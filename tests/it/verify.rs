@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use crate::common::{Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, World, images, within};
 use http::Method;
+use roadstead::commands::output::Output;
+use roadstead::commands::verify::{self, Job, Outcome};
 use roadstead::config::Config;
 use roadstead::mirror::{Fault, Finding};
 use roadstead::oci::{ImageName, UpstreamName};
 use roadstead::store::{Amount, Share};
-use roadstead::verify::{self, Job, Outcome, Output};
 
 fn job(mirror: &Mirror, names: &[&str], repair: bool) -> Job {
     Job {
@@ -221,7 +222,7 @@ async fn without_a_server_the_directory_is_opened_unless_another_has_it() {
     let (_held, nobody) = crate::common::fake_registry::refused_port().unwrap();
     let job = Job {
         admin: format!("http://{nobody}").parse().unwrap(),
-        config: Some(config),
+        config: Some(Ok(config)),
         ..job(&mirror, &[], true)
     };
     let error = within("a refusal", verify::run(&job)).await.unwrap_err();
@@ -310,7 +311,7 @@ async fn stopped(dir: &Path, image: &Image, repair: bool) -> (Job, tokio::net::T
     let (held, nobody) = crate::common::fake_registry::refused_port().unwrap();
     let job = Job {
         admin: format!("http://{nobody}").parse().unwrap(),
-        config: Some(config),
+        config: Some(Ok(config)),
         ..job(&mirror, &[], repair)
     };
     mirror.stop().await;
@@ -338,7 +339,7 @@ async fn without_a_server_a_look_evicts_nothing() {
     let config = job.config.clone().unwrap();
     for (number, bound) in bounds.into_iter().enumerate() {
         let mut config = config.clone();
-        bound(&mut config.cache);
+        bound(&mut config.as_mut().unwrap().cache);
         job.config = Some(config);
         for _ in 0..2 {
             let outcome = run(&job).await;

@@ -7,9 +7,9 @@ use crate::common::{
     Blob, Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule, World, within,
 };
 use http::Method;
+use roadstead::commands::warm::{self, Job, Outcome, Wanted};
 use roadstead::oci::ImageName;
 use roadstead::server::TlsConfig;
-use roadstead::warm::{self, Job, Outcome, Wanted};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -26,7 +26,7 @@ fn job(mirror: &Mirror, images: &[&str], platforms: &[&str]) -> Job {
         ca_file: None,
         concurrency: 4,
         retries: 3,
-        output: warm::Output::Silent,
+        output: roadstead::commands::output::Output::Silent,
     }
 }
 
@@ -224,10 +224,36 @@ async fn a_mirror_with_a_certificate_is_warmed_if_that_is_believed() {
     };
     let error = within("a refusal", warm::run(&job)).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
+    // It said no more than that.
+    assert!(
+        error.to_string().contains("--ca-file FILE names"),
+        "{error}"
+    );
     job.ca_file = Some(certificate);
     let outcome = run(&job).await;
     assert_eq!(missing(&outcome), [""; 0]);
     assert_eq!(outcome.summary.blobs.fetched, 2);
+}
+
+/// A tag that was warmed was fetched once more for the first podman: at Docker Hub, each GET is a counted pull.
+#[tokio::test]
+async fn a_warmed_tag_is_fetched_once_whoever_pulls_it_then() {
+    let world = World::new().await;
+    run(&job(&world.mirror, &["nginx:1.27"], &[])).await;
+    let fetched = || world.hub.counters().of(&Method::GET, Kind::Manifest);
+    assert_eq!(fetched(), 1);
+    let oci = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json";
+    let docker = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
+    let old = "application/vnd.docker.distribution.manifest.v1+prettyjws, application/vnd.docker.distribution.manifest.v1+json";
+    for accept in [
+        format!("{docker}, {oci}, */*"),
+        format!("{oci}, {docker}, {old}"),
+    ] {
+        let path = "/v2/library/nginx/manifests/1.27?ns=docker.io";
+        let answer = world.mirror.get_with(path, &[("accept", &accept)]).await;
+        answer.assert_bytes(200, &world.image.manifest.bytes);
+    }
+    assert_eq!(fetched(), 1);
 }
 
 #[tokio::test]

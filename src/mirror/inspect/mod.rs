@@ -11,6 +11,7 @@
 //! | `status` | how the process is |
 //! | `usage` | who takes how much |
 //! | `pins` | which images are never evicted |
+//! | `refresh` | what upstream says of a tag now |
 //! | `remove`, `collect` | what an operator removes |
 //!
 //! The types are those of the JSON: docs/admin.md documents each field.
@@ -21,6 +22,7 @@ mod document;
 mod images;
 mod names;
 mod pins;
+mod refresh;
 mod remove;
 mod status;
 mod tree;
@@ -41,6 +43,7 @@ pub use images::{ImageEntry, ImagePage, PlatformState};
 pub use names::{Filter, NameError};
 pub use pins::PinEntry;
 pub(super) use pins::{PinEvent, PinEvents, Pins};
+pub use refresh::Refreshed;
 pub(super) use remove::Removal;
 pub use remove::{Kept, Removed};
 pub(super) use status::Overview;
@@ -73,6 +76,9 @@ pub enum InspectError {
     /// It could not be made durable.
     #[error("{0}")]
     Unavailable(String),
+    /// Upstream does not say.
+    #[error("{0}")]
+    Upstream(String),
 }
 
 impl From<CatalogueError> for InspectError {

@@ -10,7 +10,7 @@ use super::{Images, InspectError, PARTS_MAX, Seen, When, full_name, names};
 use crate::mirror::{Mirror, Source, Ttl};
 use crate::oci::manifest::{Child, ChildKind};
 use crate::oci::{Digest, Reference};
-use crate::store::{FillKey, TagRecord};
+use crate::store::{FillKey, Origin, TagRecord};
 
 /// Indexes in indexes that are followed: no client makes use of even one.
 const DEPTH_MAX: usize = 4;
@@ -163,7 +163,11 @@ impl Images {
                 accepts: record.class.header(),
                 checked_at: When(record.checked),
                 fresh_until: until(record, Duration::ZERO),
-                stale_until: until(record, policy.stale_if_error),
+                stale_until: match record.origin {
+                    // Its time does not run out (`freshness::may_be_stale`).
+                    Origin::Import => None,
+                    Origin::Upstream => until(record, policy.stale_if_error),
+                },
             })
             .collect()
     }

@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 
+use crate::format;
 use crate::mirror::Mirror;
 use crate::mirror::inspect::{Filter, InspectError};
 use crate::oci::UpstreamName;
 use crate::server::admin::answer::flag;
-use crate::words;
 
 /// What all paths of the API begin with.
 pub(super) const PREFIX: &str = "/api/";
@@ -94,12 +94,13 @@ impl AdminApi {
             ("/api/v1/usage", &Method::GET | &Method::HEAD) => self.usage(query).await,
             ("/api/v1/inspect", &Method::GET | &Method::HEAD) => self.inspect(query).await,
             ("/api/v1/gc", &Method::POST) => self.collect(query).await,
+            ("/api/v1/refresh", &Method::POST) => self.refresh(query).await,
             ("/api/v1/pins", &Method::GET | &Method::HEAD) => self.pins(query).await,
             ("/api/v1/pins", &Method::PUT) => self.pin(query).await,
             ("/api/v1/pins", &Method::DELETE) => self.unpin(query).await,
             (
                 "/api/v1/status" | "/api/v1/images" | "/api/v1/usage" | "/api/v1/inspect"
-                | "/api/v1/gc" | "/api/v1/pins",
+                | "/api/v1/gc" | "/api/v1/pins" | "/api/v1/refresh",
                 _,
             ) => Err(Refusal(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -157,6 +158,13 @@ impl AdminApi {
         let dry_run = query.flag("dry_run")?;
         query.end()?;
         json(&self.mirror.collect_garbage(dry_run).await?)
+    }
+
+    async fn refresh(&self, mut query: Query) -> Answer {
+        let image = query.need("image")?;
+        query.end()?;
+        // Boxed: a request to upstream is large, and the other questions have none.
+        json(&Box::pin(self.mirror.refresh_image(&image)).await?)
     }
 
     async fn pins(&self, query: Query) -> Answer {
@@ -235,6 +243,7 @@ impl From<InspectError> for Refusal {
             InspectError::NotFound(_) => StatusCode::NOT_FOUND,
             InspectError::Conflict(_) => StatusCode::CONFLICT,
             InspectError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            InspectError::Upstream(_) => StatusCode::BAD_GATEWAY,
         };
         Self(status, error.to_string())
     }
@@ -246,7 +255,7 @@ fn bad(why: String) -> Refusal {
 
 fn json(value: &impl Serialize) -> Answer {
     // People read it on terminals.
-    let body = words::json(value);
+    let body = format::json(value);
     let failed =
         |error: serde_json::Error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
     body.map(Bytes::from).map_err(failed)
@@ -255,5 +264,5 @@ fn json(value: &impl Serialize) -> Answer {
 /// The body of a refusal.
 pub(super) fn error_body(why: &str) -> Bytes {
     let body = serde_json::json!({ "error": why }).to_string();
-    words::escaped(&body).into_owned().into()
+    format::escaped(&body).into_owned().into()
 }

@@ -6,7 +6,7 @@ use std::fs;
 use rustix::process::{Resource, getrlimit};
 
 use super::Set;
-use crate::words;
+use crate::format;
 
 /// A name, its type and help, and what it is now.
 type Family = (&'static str, &'static str, &'static str, f64);
@@ -19,7 +19,7 @@ pub(super) fn build_info(set: &Set) {
         &["version", "commit"],
     );
     build
-        .with_label_values(&[words::VERSION, words::COMMIT])
+        .with_label_values(&[format::VERSION, format::COMMIT])
         .set(1);
 }
 

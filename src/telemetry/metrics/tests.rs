@@ -174,8 +174,8 @@ fn every_label_value_is_from_a_closed_set() {
     }
     let set = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect();
     let expected = BTreeMap::from([
-        ("commit".to_owned(), set(&[crate::words::COMMIT])),
-        ("version".to_owned(), set(&[crate::words::VERSION])),
+        ("commit".to_owned(), set(&[crate::format::COMMIT])),
+        ("version".to_owned(), set(&[crate::format::VERSION])),
         ("endpoint".to_owned(), set(&["mirror.example:8443"])),
         (
             "kind".to_owned(),

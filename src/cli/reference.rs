@@ -1,0 +1,167 @@
+//! docs/reference/cli.md: written from the command line itself, so that it cannot say anything else.
+
+use std::fmt::Write as _;
+
+use clap::{Arg, Command};
+
+use super::help::{EXAMPLES, GROUPS};
+
+/// Where a command's task is described.
+const PAGES: &[(&str, &str, &str)] = &[
+    ("serve", "Operations", "../operations.md"),
+    ("check", "Configuration", "../configuration.md"),
+    ("status", "status", "../admin.md#status"),
+    ("health", "health", "../admin.md#health"),
+    ("ls", "ls", "../admin.md#ls"),
+    ("du", "du", "../admin.md#du"),
+    ("inspect", "inspect", "../admin.md#inspect"),
+    ("warm", "Warming", "../warm.md"),
+    ("refresh", "refresh", "../admin.md#refresh"),
+    ("rm", "rm, gc", "../admin.md#rm-gc"),
+    ("gc", "rm, gc", "../admin.md#rm-gc"),
+    ("pin", "Pins", "../admin.md#pins"),
+    ("unpin", "Pins", "../admin.md#pins"),
+    (
+        "verify",
+        "Scrub and verify",
+        "../operations.md#scrub-and-verify",
+    ),
+    ("export", "Air-gapped sites", "../airgap.md#export"),
+    ("import", "Air-gapped sites", "../airgap.md#import"),
+    ("bench", "Benchmarking your mirror", "../bench.md"),
+];
+
+const INTRODUCTION: &str = "\
+<!-- Written from the program: UPDATE_DOCS=1 cargo test --test it cli::the_reference. -->
+
+# Command line
+
+`roadstead COMMAND --help` prints what stands here. Flags beat the environment, and that the file:
+[Layers](../configuration.md#layers). An operator's commands against a server need an address and nothing else, neither its
+configuration nor its secrets: `--admin` or `ROADSTEAD_ADMIN` for those that ask the admin listener, `--server` or
+`ROADSTEAD_SERVER` for those that pull, each as a URL or as `HOST:PORT`. Without them the address is read from the
+configuration file, where an error in another key does not matter. `--config` beats the two variables.
+";
+
+const EXIT_CODES: &str = "\
+## Exit codes
+
+| code | meaning |
+| --- | --- |
+| 0 | Done. `serve`: stopped as asked. |
+| 1 | `serve` cannot start (port in use, directory not writable, another roadstead in it). `warm`, `export` or `import` left something missing. A pull of `bench` failed. `verify` found something that stays wrong. An operator's command could not be done. The answer could not be written (a full disk). |
+| 2 | The configuration or the command line is wrong. |
+| 130, 143 | A second signal cut the drain of `serve` short (128 and the signal's number). |
+| 141 | The reader of standard output has gone (`roadstead ls \\| head -1`), as a shell reports it of other programs. |
+
+## Environment
+
+| variable | meaning |
+| --- | --- |
+| `ROADSTEAD_ADMIN` | The admin listener, as `--admin` |
+| `ROADSTEAD_SERVER` | The registry port, as `--server` |
+| `ROADSTEAD_LOG` | What is logged, as `--log-level`: [Logs](../configuration.md#logs) |
+| `ROADSTEAD_…__…` | Configuration keys: [Environment](../configuration.md#environment) |
+| `NO_COLOR` | Set and not empty: no colours |
+| `TMPDIR` | Where `import` unpacks an archive that is compressed or comes through a pipe |
+| `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` | Outbound proxies: [Proxies](../configuration.md#proxies) |
+
+Cloud logins read the usual variables of their vendors: [Logins](../configuration.md#logins).
+
+## Completions and manual pages
+
+`roadstead completions SHELL` and `roadstead man DIR` write them; a package installs what they write.
+";
+
+/// The page.
+#[must_use]
+pub fn reference() -> String {
+    let mut root = super::command();
+    root.build();
+    let mut page = INTRODUCTION.to_owned();
+    page.push_str("\n## Commands\n");
+    for (title, names) in GROUPS {
+        // Writing to a String cannot fail, here and below.
+        write!(
+            page,
+            "\n**{title}**\n\n| command | task | page |\n| --- | --- | --- |\n"
+        )
+        .ok();
+        for name in names.iter().filter(|name| **name != "help") {
+            let about = root.find_subcommand(name).and_then(Command::get_about);
+            let about = about.map(ToString::to_string).unwrap_or_default();
+            let page_of = PAGES.iter().find(|(command, ..)| command == name);
+            let link =
+                page_of.map_or_else(String::new, |(_, title, link)| format!("[{title}]({link})"));
+            writeln!(page, "| [`{name}`](#{name}) | {about} | {link} |").ok();
+        }
+    }
+    page.push_str("\n## Global options\n\n");
+    let globals = root.get_arguments().filter(|arg| arg.is_global_set());
+    table(&mut page, globals);
+    for name in GROUPS.iter().flat_map(|(_, names)| *names) {
+        if let Some(command) = root.find_subcommand(name).filter(|_| *name != "help") {
+            section(&mut page, command.clone());
+        }
+    }
+    page.push('\n');
+    page.push_str(EXIT_CODES);
+    page
+}
+
+fn section(page: &mut String, mut command: Command) {
+    let name = command.get_name().to_owned();
+    let usage = command.render_usage().to_string();
+    let usage = usage.trim_start_matches("Usage: ");
+    let usage: Vec<&str> = usage.split_whitespace().collect();
+    write!(page, "\n## {name}\n\n    {}\n", usage.join(" ")).ok();
+    let own = |arg: &&Arg| !arg.is_global_set() && arg.get_id() != "help";
+    if command.get_arguments().any(|arg| own(&arg)) {
+        page.push('\n');
+        table(page, command.get_arguments().filter(own));
+    }
+    if let Some((_, examples)) = EXAMPLES.iter().find(|(of, _)| *of == name) {
+        page.push('\n');
+        for line in examples.lines() {
+            writeln!(page, "    {}", line.trim_start()).ok();
+        }
+    }
+}
+
+fn table<'a>(page: &mut String, arguments: impl Iterator<Item = &'a Arg>) {
+    page.push_str("| argument | meaning |\n| --- | --- |\n");
+    for argument in arguments {
+        let names = [
+            argument.get_short().map(|short| format!("-{short}")),
+            argument.get_long().map(|long| format!("--{long}")),
+        ];
+        let names: Vec<String> = names.into_iter().flatten().collect();
+        let takes = argument.get_action().takes_values();
+        let values = argument.get_value_names().filter(|_| takes);
+        let values = values.map_or_else(String::new, |names| {
+            let names: Vec<&str> = names.iter().map(clap::builder::Str::as_str).collect();
+            names.join(" ")
+        });
+        let mut shown = names.join(", ");
+        if !shown.is_empty() && !values.is_empty() {
+            shown.push(' ');
+        }
+        shown.push_str(&values);
+        let help = argument
+            .get_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let defaults: Vec<String> = argument
+            .get_default_values()
+            .iter()
+            .map(|value| value.to_string_lossy().into_owned())
+            .collect();
+        let default = match defaults.join(", ") {
+            defaults if defaults.is_empty() || !takes => String::new(),
+            defaults => format!(" [default: {defaults}]"),
+        };
+        let cell = |text: &str| text.replace('|', "\\|");
+        let (shown, meaning) = (cell(&shown), cell(&format!("{help}{default}")));
+        writeln!(page, "| `{shown}` | {} |", meaning.replace('<', "&lt;")).ok();
+    }
+}

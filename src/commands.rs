@@ -1,0 +1,65 @@
+//! The commands: clients of a mirror that runs, or of the store where none does.
+//!
+//! | module | commands |
+//! | --- | --- |
+//! | `serve` | `serve` |
+//! | `version` | `version` |
+//! | `cache` | `status`, `health`, `ls`, `du`, `inspect`, `rm`, `gc`, `pin`, `unpin` |
+//! | `warm` | `warm` |
+//! | `airgap` | `export`, `import` |
+//! | `verify` | `verify` |
+//! | `bench` | `bench` |
+//! | `target` | where a server or a directory is, and questions to either |
+//! | `client` | requests to an admin listener |
+//! | `output` | what is printed, and whether it could be |
+
+pub mod airgap;
+pub mod bench;
+pub mod cache;
+pub mod client;
+pub mod output;
+pub mod serve;
+pub mod target;
+pub mod verify;
+pub mod version;
+pub mod warm;
+
+use std::fmt::Display;
+use std::io;
+
+use tokio::runtime::{Builder, Runtime};
+
+use crate::format;
+use crate::telemetry::logging;
+
+/// All went well.
+pub const EXIT_DONE: u8 = 0;
+/// It could not start.
+pub const EXIT_START: u8 = 1;
+/// Something was not done, is missing or is wrong.
+pub const EXIT_FAILED: u8 = 1;
+/// The command line or the configuration is wrong.
+pub const EXIT_USAGE: u8 = 2;
+
+/// One clear line, and the exit code.
+pub fn fail(code: u8, error: &dyn Display) -> u8 {
+    let line = format!("error: {error}");
+    logging::say(&format!("{}\n", format::shown(&line)));
+    code
+}
+
+/// Runs a command to its exit code.
+pub fn run_async(work: impl Future<Output = u8>) -> u8 {
+    match runtime() {
+        Ok(runtime) => runtime.block_on(async {
+            serve::survive_large_files();
+            work.await
+        }),
+        Err(error) => fail(EXIT_START, &format!("cannot start threads: {error}")),
+    }
+}
+
+/// What everything asynchronous runs on.
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_multi_thread().enable_all().build()
+}

@@ -1,0 +1,139 @@
+//! The command lines of `export` and `import`.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use url::Url;
+
+use super::archive::Form;
+use super::{ExportJob, ImportJob, Naming};
+use crate::commands::output::Output;
+use crate::commands::target::{AdminFlags, ServerFlags};
+use crate::commands::warm::{PlatformError, Wanted};
+use crate::oci::ImageName;
+use crate::oci::image::ImageNameError;
+
+/// What `export` is told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExportArguments {
+    /// Images: alpine, ghcr.io/org/app:1, nginx@sha256:…
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<String>,
+    /// A directory (DIR/ or a name without an ending), an archive (.tar, .tar.gz, .tar.zst), or - for an archive on
+    /// standard output
+    #[arg(short = 'o', long, value_name = "DIR/|FILE.tar|-")]
+    pub output: PathBuf,
+    /// Platforms of multi-platform images, or all [default: linux on this machine's processor]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
+    pub platform: Vec<String>,
+    /// Print JSON: an object for the whole
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerFlags,
+}
+
+/// What `import` is told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ImportArguments {
+    /// An OCI image layout: a directory, a tar archive of one (gzip and zstd too), or - for standard input
+    #[arg(value_name = "DIR|FILE|-")]
+    pub layout: PathBuf,
+    /// What to import, under which name: IMAGE alone for a layout with one image or an image that the layout
+    /// knows by this name, IMAGE=REF for the one that it calls REF [default: all, by their names in the layout]
+    #[arg(value_name = "IMAGE[=REF]")]
+    pub images: Vec<String>,
+    /// Pin the images, as `roadstead pin` does: they are never evicted
+    #[arg(long)]
+    pub pin: bool,
+    /// Print JSON: an object for each image
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(crate) server: AdminFlags,
+}
+
+/// Why the command line makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UsageError {
+    /// An image's name is none.
+    #[error("image {name:?}: {why}")]
+    Image {
+        /// As it was typed.
+        name: String,
+        /// What is wrong.
+        why: ImageNameError,
+    },
+    /// A platform is none.
+    #[error("--platform: {0}")]
+    Platform(#[from] PlatformError),
+    /// The name of the output promises what is not written.
+    #[error("--output {0}")]
+    Target(String),
+    /// Nobody wants an archive on a terminal.
+    #[error("--output -: standard output is a terminal; send it to a file or a program")]
+    Terminal,
+}
+
+impl ExportArguments {
+    /// What to do, at the server with this URL.
+    ///
+    /// # Errors
+    /// [`UsageError`].
+    pub fn job(&self, server: Url) -> Result<ExportJob, UsageError> {
+        let form = Form::of(&self.output).map_err(UsageError::Target)?;
+        if form == Form::Stream && std::io::stdout().is_terminal() {
+            return Err(UsageError::Terminal);
+        }
+        let mut images = Vec::new();
+        for name in &self.images {
+            let name = parse(name)?;
+            if !images.contains(&name) {
+                images.push(name);
+            }
+        }
+        Ok(ExportJob {
+            images,
+            target: self.output.clone(),
+            wanted: Wanted::parse(&self.platform)?,
+            server,
+            ca_file: self.server.ca_file.clone(),
+            output: Output::of(self.json),
+        })
+    }
+}
+
+impl ImportArguments {
+    /// What to do, at the server with this admin URL.
+    ///
+    /// # Errors
+    /// [`UsageError`].
+    pub fn job(&self, admin: Url) -> Result<ImportJob, UsageError> {
+        let naming = |text: &String| {
+            let (name, reference) = match text.split_once('=') {
+                Some((name, reference)) => (name, Some(reference.to_owned())),
+                None => (text.as_str(), None),
+            };
+            let name = parse(name)?;
+            Ok(Naming { name, reference })
+        };
+        Ok(ImportJob {
+            layout: self.layout.clone(),
+            images: self
+                .images
+                .iter()
+                .map(naming)
+                .collect::<Result<_, UsageError>>()?,
+            pin: self.pin,
+            admin,
+            output: Output::of(self.json),
+        })
+    }
+}
+
+fn parse(name: &str) -> Result<ImageName, UsageError> {
+    ImageName::parse(name).map_err(|why| UsageError::Image {
+        name: name.to_owned(),
+        why,
+    })
+}

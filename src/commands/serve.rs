@@ -1,0 +1,126 @@
+//! `serve`: runs the mirror until a signal ends it.
+
+mod signals;
+
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+
+use super::{EXIT_DONE, EXIT_START, fail, runtime};
+use crate::app::reload::Reload;
+use crate::app::{App, start};
+use crate::clock::SystemClock;
+use crate::config::{Config, Loaded, Overrides, Snapshot};
+use crate::telemetry::logging;
+use signals::Signals;
+
+pub(super) use signals::survive_large_files;
+
+/// How much longer than the drain the end may take: what was begun is recorded, and the index written.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// How long the start is held up for a ready line that nobody reads.
+const SAY_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Serves, and says with which code the process ends. Logging must have been set up.
+#[must_use]
+pub fn run(loaded: Loaded, flags: &Overrides) -> u8 {
+    let config = loaded.config;
+    for note in &loaded.notes {
+        tracing::warn!("{note}");
+    }
+    start::announce(&config, Config::file_of(flags).as_deref());
+    // Signals and the end of the process have a thread of their own, which hangs with nothing.
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let (runtime, control) = match runtime().and_then(|runtime| Ok((runtime, control?))) {
+        Ok(both) => both,
+        Err(error) => return fail(EXIT_START, &format!("cannot start threads: {error}")),
+    };
+    logging::write_access_lines_directly();
+    logging::log_panics();
+    let code = control.block_on(serve_until_signal(config, flags, &runtime));
+    // What still runs must not hold up the exit.
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve_until_signal(config: Config, flags: &Overrides, runtime: &Runtime) -> u8 {
+    // Before anything starts, so that no signal finds the system's default, which kills.
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return fail(EXIT_START, &format!("cannot handle signals: {error}")),
+    };
+    let scheme = config.server.scheme();
+    let stop_wait_max = config.server.drain_timeout.saturating_add(STOP_WAIT_MAX);
+    let snapshot = Snapshot::new(config);
+    let starting = {
+        let starting = App::start_with(snapshot.clone(), Arc::new(SystemClock));
+        runtime.spawn(Box::pin(starting))
+    };
+    let started = tokio::select! {
+        started = starting => started,
+        stop = signals.next() => {
+            tracing::info!(signal = stop.as_str(), "stopped before it had started");
+            return EXIT_DONE;
+        }
+    };
+    let app = match started {
+        Ok(Ok(app)) => app,
+        Ok(Err(error)) => return fail(EXIT_START, &error),
+        Err(error) => return fail(EXIT_START, &format!("cannot start: {error}")),
+    };
+    let reload = Arc::new(Reload::new(snapshot, flags.clone()));
+    let threads = runtime.handle().clone();
+    signals.on_reload(move || {
+        let reload = Arc::clone(&reload);
+        threads.spawn_blocking(move || reload.run());
+    });
+    let (address, admin) = (app.address(), app.admin_address());
+    let ready = format!("listening on {scheme}://{address} (admin http://{admin})\n");
+    if let Err(error) = say_in_time(ready).await {
+        // Whoever started us closed our output, or does not read it; clients can still be served.
+        tracing::warn!(%error, %address, %admin, "cannot write the ready line");
+    }
+    let first = signals.next().await;
+    tracing::info!(signal = first.as_str(), "draining");
+    let stopping = runtime.spawn(Box::pin(app.stop()));
+    tokio::select! {
+        stopped = tokio::time::timeout(stop_wait_max, stopping) => {
+            match stopped {
+                Ok(Ok(())) => tracing::info!("stopped"),
+                Ok(Err(error)) => tracing::error!(%error, "stopped in disorder"),
+                Err(_late) => tracing::error!(
+                    "stopped without waiting any longer for what still runs: does the disk answer? What was stored stays"
+                ),
+            }
+            EXIT_DONE
+        }
+        second = signals.next() => {
+            tracing::warn!(signal = second.as_str(), "second signal: stopping without draining");
+            second.exit_code()
+        }
+    }
+}
+
+/// Writes to standard output and flushes, for a pipe would keep the line back.
+fn say(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// Says it without waiting much longer than a reader takes that is there.
+async fn say_in_time(text: String) -> io::Result<()> {
+    let (sender, said) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("ready line".to_owned());
+    thread.spawn(move || sender.send(say(&text)))?;
+    let said = tokio::time::timeout(SAY_WAIT_MAX, said).await;
+    said.map_or_else(
+        |_late| Err(io::ErrorKind::TimedOut.into()),
+        |said| said.unwrap_or_else(|gone| Err(io::Error::other(gone))),
+    )
+}

@@ -1,0 +1,377 @@
+//! Where a server is: named by a flag or a variable, or found in the configuration.
+//!
+//! A command against a server needs nothing of the server's configuration but an address, and that only where the user
+//! names none. A key that is misspelt there, a variable that means nothing, or a password file that this user may not
+//! read, is therefore no error as long as the address can be told.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use crate::config::{Config, Overrides};
+use crate::format::harmless;
+
+/// The variable that names the admin listener.
+pub const ADMIN_VARIABLE: &str = "ROADSTEAD_ADMIN";
+
+/// The variable that names the registry port.
+pub const SERVER_VARIABLE: &str = "ROADSTEAD_SERVER";
+
+/// The default ports, for a host without one (`config::defaults`).
+const ADMIN_PORT: u16 = 5001;
+const SERVER_PORT: u16 = 5000;
+
+/// A larger file is no configuration, as for `serve`.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// The flags of a command that asks an admin listener.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct AdminFlags {
+    /// The admin listener of the running roadstead, such as 127.0.0.1:5001 [env: `ROADSTEAD_ADMIN`] [default: the
+    /// configuration's `server.admin_listen`]
+    #[arg(long, value_name = "URL|HOST:PORT", value_parser = admin_url, help_heading = "Server")]
+    pub admin: Option<Url>,
+    /// The configuration file, where no server is named
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    pub config: Option<PathBuf>,
+}
+
+/// The flags of a command that pulls from the registry port.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ServerFlags {
+    /// The running roadstead, such as 127.0.0.1:5000 [env: `ROADSTEAD_SERVER`] [default: the configuration's
+    /// server.listen]
+    #[arg(long, value_name = "URL|HOST:PORT", value_parser = server_url, help_heading = "Server")]
+    pub server: Option<Url>,
+    /// Certificates (PEM) to check the server's by, besides the system's
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    pub ca_file: Option<PathBuf>,
+    /// The configuration file, where no server is named
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    pub config: Option<PathBuf>,
+}
+
+/// The addresses of a server's listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listeners {
+    listen: SocketAddr,
+    admin_listen: SocketAddr,
+    tls: bool,
+}
+
+impl AdminFlags {
+    /// The admin listener that a flag or, without `--config`, the variable names.
+    ///
+    /// # Errors
+    /// One line: the variable makes no sense.
+    pub(super) fn named(&self) -> Result<Option<Url>, String> {
+        named(
+            self.admin.as_ref(),
+            self.config.as_ref(),
+            ADMIN_VARIABLE,
+            admin_url,
+        )
+    }
+}
+
+impl AdminFlags {
+    /// The URL of the admin listener.
+    ///
+    /// # Errors
+    /// One line: a variable makes no sense, or the configuration does not say where the server is.
+    pub fn url(&self) -> Result<Url, String> {
+        match self.named()? {
+            Some(url) => Ok(url),
+            None => configured(self.config.as_ref())?.0.admin(),
+        }
+    }
+}
+
+impl ServerFlags {
+    /// The URL of the registry port.
+    ///
+    /// # Errors
+    /// One line: a variable makes no sense, or the configuration does not say where the server is.
+    pub fn url(&self) -> Result<Url, String> {
+        let flag = self.server.as_ref();
+        if let Some(url) = named(flag, self.config.as_ref(), SERVER_VARIABLE, server_url)? {
+            return Ok(url);
+        }
+        configured(self.config.as_ref())?.0.server()
+    }
+}
+
+fn named(
+    flag: Option<&Url>,
+    config: Option<&PathBuf>,
+    variable: &str,
+    parse: impl Fn(&str) -> Result<Url, String>,
+) -> Result<Option<Url>, String> {
+    if flag.is_some() || config.is_some() {
+        return Ok(flag.cloned());
+    }
+    let Some(value) = std::env::var_os(variable).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let value = value.to_string_lossy();
+    let url = parse(&value);
+    url.map(Some)
+        .map_err(|why| format!("{variable}={}: {why}", harmless(&value)))
+}
+
+/// The listeners of the configuration, and what the whole of it is.
+///
+/// # Errors
+/// What is wrong with the configuration, where not even an address can be read from it.
+pub(super) fn configured(
+    file: Option<&PathBuf>,
+) -> Result<(Listeners, Result<Config, String>), String> {
+    let overrides = Overrides {
+        config: file.cloned(),
+        ..Overrides::default()
+    };
+    let error = match Config::load(&overrides) {
+        Ok(config) => return Ok((Listeners::of(&config), Ok(config))),
+        Err(error) => error.to_string(),
+    };
+    let path = Config::file_of(&overrides);
+    let variable = |name: &str| std::env::var_os(name);
+    match listeners(path.as_deref(), &variable) {
+        Some(listeners) => {
+            tracing::debug!(
+                error,
+                "the configuration is wrong; its addresses are used all the same"
+            );
+            Ok((listeners, Err(error)))
+        }
+        None => Err(error),
+    }
+}
+
+/// The addresses alone, whatever else stands in the file and the environment; `None`: they cannot be told.
+fn listeners(
+    file: Option<&Path>,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Option<Listeners> {
+    let table = match file {
+        Some(file) => {
+            let length = file.metadata().ok()?.len();
+            let text = (length <= FILE_BYTES_MAX).then(|| std::fs::read_to_string(file));
+            text?.ok()?.parse::<toml::Table>().ok()?
+        }
+        None => toml::Table::new(),
+    };
+    let server = match table.get("server") {
+        Some(server) => Some(server.as_table()?),
+        None => None,
+    };
+    let address = |key: &str, name: &str| -> Option<Option<String>> {
+        if let Some(value) = variable(name) {
+            return Some(Some(value.into_string().ok()?));
+        }
+        match server.and_then(|server| server.get(key)) {
+            Some(value) => Some(Some(value.as_str()?.to_owned())),
+            None => Some(None),
+        }
+    };
+    let flags = Overrides {
+        listen: address("listen", "ROADSTEAD_SERVER__LISTEN")?,
+        admin_listen: address("admin_listen", "ROADSTEAD_SERVER__ADMIN_LISTEN")?,
+        ..Overrides::default()
+    };
+    let config = Config::from_layers(&flags, [], &[]).ok()?;
+    let tls = server.is_some_and(|server| server.contains_key("tls"))
+        || variable("ROADSTEAD_SERVER__TLS__CERT").is_some();
+    Some(Listeners {
+        tls,
+        ..Listeners::of(&config)
+    })
+}
+
+impl Listeners {
+    fn of(config: &Config) -> Self {
+        Self {
+            listen: config.server.listen,
+            admin_listen: config.server.admin_listen,
+            tls: config.server.scheme() == "https",
+        }
+    }
+
+    /// Where the operator reaches the server from this machine.
+    ///
+    /// # Errors
+    /// One line.
+    pub(super) fn admin(self) -> Result<Url, String> {
+        url_of("http", self.admin_listen, "server.admin_listen", "--admin")
+    }
+
+    /// Where clients reach it from this machine.
+    ///
+    /// # Errors
+    /// One line.
+    pub(super) fn server(self) -> Result<Url, String> {
+        let scheme = if self.tls { "https" } else { "http" };
+        url_of(scheme, self.listen, "server.listen", "--server")
+    }
+}
+
+fn url_of(scheme: &str, mut address: SocketAddr, key: &str, flag: &str) -> Result<Url, String> {
+    if address.port() == 0 {
+        return Err(format!(
+            "{key} has port 0, which is another one each time: name the server with {flag}"
+        ));
+    }
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let url = format!("{scheme}://{address}");
+    // A link-local address with its zone is none.
+    url.parse()
+        .map_err(|error| format!("{url} is no URL ({error}): name the server with {flag}"))
+}
+
+/// An admin listener as users write it.
+fn admin_url(text: &str) -> Result<Url, String> {
+    url(
+        text,
+        ADMIN_PORT,
+        &["http"],
+        "127.0.0.1:5001 or http://127.0.0.1:5001",
+    )
+}
+
+/// A registry port as users write it.
+fn server_url(text: &str) -> Result<Url, String> {
+    url(
+        text,
+        SERVER_PORT,
+        &["http", "https"],
+        "127.0.0.1:5000 or https://mirror.example:5000",
+    )
+}
+
+fn url(text: &str, port: u16, schemes: &[&str], example: &str) -> Result<Url, String> {
+    let refused = || format!("write it as {example}");
+    let text = text.trim();
+    let url: Url = if text.contains("://") {
+        text.parse().map_err(|_| refused())?
+    } else {
+        let authority = text.trim_end_matches('/');
+        if authority.is_empty() || authority.contains(['/', '?', '#', '@']) {
+            return Err(refused());
+        }
+        let bare_v6 = authority.parse::<Ipv6Addr>().is_ok();
+        let authority = if bare_v6 {
+            format!("[{authority}]")
+        } else {
+            authority.to_owned()
+        };
+        let mut url: Url = format!("http://{authority}")
+            .parse()
+            .map_err(|_| refused())?;
+        // A URL of HTTP without a port means 80, an address without one the default of roadstead.
+        let has_port = authority
+            .rsplit_once(':')
+            .is_some_and(|(_, end)| !end.contains(']'));
+        if !has_port {
+            url.set_port(Some(port)).map_err(|()| refused())?;
+        }
+        url
+    };
+    let is_plain = url.username().is_empty() && url.password().is_none();
+    if !schemes.contains(&url.scheme()) || url.host_str().is_none() || !is_plain {
+        return Err(refused());
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_urls_or_host_and_port() {
+        for (text, expected) in [
+            ("127.0.0.1:5001", "http://127.0.0.1:5001/"),
+            ("mirror", "http://mirror:5001/"),
+            ("mirror:80", "http://mirror/"),
+            ("localhost:6001/", "http://localhost:6001/"),
+            ("[::1]:7", "http://[::1]:7/"),
+            ("::1", "http://[::1]:5001/"),
+            ("http://mirror:9", "http://mirror:9/"),
+            ("http://mirror", "http://mirror/"),
+        ] {
+            assert_eq!(
+                admin_url(text).map(String::from),
+                Ok(expected.to_owned()),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "https://mirror",
+            "http://u:p@mirror",
+            "a/b",
+            "u@mirror",
+            "ftp://x",
+            "a:99999",
+        ] {
+            let why = admin_url(text).unwrap_err();
+            assert!(why.contains("127.0.0.1:5001"), "{text}: {why}");
+        }
+        assert_eq!(
+            server_url("m").map(String::from),
+            Ok("http://m:5000/".to_owned())
+        );
+        assert_eq!(
+            server_url("https://m").map(String::from),
+            Ok("https://m/".to_owned())
+        );
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test's own file")]
+    fn write(file: &Path, text: &str) {
+        std::fs::write(file, text).unwrap();
+    }
+
+    #[test]
+    fn addresses_are_read_from_a_configuration_with_faults_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        let none = |_: &str| None;
+        let read = |text: &str, variable: &dyn Fn(&str) -> Option<OsString>| {
+            write(&file, text);
+            listeners(Some(&file), variable)
+        };
+        let found = read(
+            "[server]\nlisten = \"0.0.0.0:7000\"\nadmin_listen = \":7001\"\nlisten_adress = 1\n[server.tls]\n",
+            &none,
+        );
+        let found = found.unwrap();
+        assert_eq!(found.admin().unwrap().as_str(), "http://127.0.0.1:7001/");
+        assert_eq!(found.server().unwrap().as_str(), "https://127.0.0.1:7000/");
+        let found = read("[cache]\nmax_sise = 1\n", &none).unwrap();
+        assert_eq!(found.admin().unwrap().as_str(), "http://127.0.0.1:5001/");
+        let set = |name: &str| {
+            (name == "ROADSTEAD_SERVER__ADMIN_LISTEN").then(|| OsString::from("127.0.0.1:9"))
+        };
+        let found = read("[cache]\n", &set).unwrap();
+        assert_eq!(found.admin().unwrap().as_str(), "http://127.0.0.1:9/");
+        // Here the address cannot be told: another server must not be asked instead.
+        for text in [
+            "[server",
+            "server = 1",
+            "[server]\nadmin_listen = 5001",
+            "[server]\nadmin_listen = \"x\"",
+        ] {
+            assert_eq!(read(text, &none), None, "{text}");
+        }
+        let zero = read("[server]\nadmin_listen = \"127.0.0.1:0\"", &none).unwrap();
+        assert!(zero.admin().unwrap_err().contains("--admin"));
+    }
+}

@@ -1,0 +1,176 @@
+//! The command `verify`: has everything that is stored hashed, through the server that runs, or on the
+//! directory itself when none does, and says what is wrong and who needs it.
+
+mod report;
+mod source;
+
+use serde::Serialize;
+use url::Url;
+
+use crate::commands::output::Output;
+use crate::commands::target::{AdminFlags, Locator};
+use crate::config::Config;
+use crate::mirror::{Finding, VERIFY_IMAGES_MAX, VerifyEvent, VerifySummary};
+use crate::oci::ImageName;
+use crate::oci::image::ImageNameError;
+use report::Reporter;
+use source::Events;
+
+/// What `verify` is told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// Look only at what these images need: alpine, ghcr.io/org/app:1, nginx@sha256:…
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// Set damaged blobs aside, and fetch what is damaged or missing again
+    #[arg(long)]
+    pub repair: bool,
+    #[command(flatten)]
+    pub(crate) server: AdminFlags,
+    /// Print JSON: a line for each finding, and one for the whole
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What these need; all that is stored when there are none.
+    pub images: Vec<ImageName>,
+    /// Whether what is wrong is put right.
+    pub repair: bool,
+    /// The URL of the server's admin listener.
+    pub admin: Url,
+    /// What is opened when nobody listens there, or what is wrong with it; `None`: nothing.
+    pub config: Option<Result<Config, String>>,
+    /// How it is shown.
+    pub output: Output,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outcome {
+    /// What is not as it should be, or was not.
+    pub findings: Vec<Finding>,
+    /// The whole.
+    pub summary: VerifySummary,
+}
+
+/// Why the command line makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UsageError {
+    /// An image's name is none.
+    #[error("image {name:?}: {why}")]
+    Image {
+        /// As it was typed.
+        name: String,
+        /// What is wrong.
+        why: ImageNameError,
+    },
+    /// Only a directory is named.
+    #[error("name the server with --admin")]
+    NoServer,
+    /// More than a request can name.
+    #[error("at most {VERIFY_IMAGES_MAX} images at once")]
+    TooMany,
+}
+
+/// Why a run did not come to its end: one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct VerifyError(pub(crate) String);
+
+impl Arguments {
+    /// What to do, with the server that is located, or its configuration's directory when none runs.
+    ///
+    /// # Errors
+    /// [`UsageError`].
+    pub fn job(&self, locator: Locator) -> Result<Job, UsageError> {
+        let admin = locator.admin().cloned().ok_or(UsageError::NoServer)?;
+        let config = locator.into_config();
+        if self.images.len() > VERIFY_IMAGES_MAX {
+            return Err(UsageError::TooMany);
+        }
+        let parse = |name: &String| {
+            ImageName::parse(name).map_err(|why| UsageError::Image {
+                name: name.clone(),
+                why,
+            })
+        };
+        Ok(Job {
+            images: self.images.iter().map(parse).collect::<Result<_, _>>()?,
+            repair: self.repair,
+            admin,
+            config,
+            output: Output::of(self.json),
+        })
+    }
+}
+
+impl Job {
+    /// The same, but that a directory opened for it loses nothing.
+    fn only_looking(&self) -> Self {
+        let mut job = self.clone();
+        if let Some(Ok(config)) = &mut job.config {
+            config.cache = config.cache.clone().unbounded();
+        }
+        job
+    }
+}
+
+impl Outcome {
+    /// Whether all that was looked at is right now.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        let summary = &self.summary;
+        summary.findings == summary.repaired && summary.unreadable == 0
+    }
+}
+
+/// Verifies, and shows it.
+///
+/// # Errors
+/// [`VerifyError`]: not everything was looked at.
+pub async fn run(job: &Job) -> Result<Outcome, VerifyError> {
+    // What is repaired is stored again, and then the bounds are kept to, as by a server.
+    let mut events = if job.repair {
+        Events::begin(job).await?
+    } else {
+        Events::begin(&job.only_looking()).await?
+    };
+    let reporter = Reporter::new(job.output);
+    if let (Events::Own(_), Some(Ok(config))) = (&events, &job.config) {
+        reporter.note(&format!(
+            "note: nobody answers at {}, so {} is looked at directly",
+            job.admin,
+            config.cache.dir.display()
+        ));
+    }
+    let mut findings = Vec::new();
+    let ended = loop {
+        match events.next().await {
+            Ok(Some(VerifyEvent::Progress(progress))) => reporter.progress(&progress),
+            Ok(Some(VerifyEvent::Finding(finding))) => {
+                reporter.finding(&finding);
+                if findings.len() < FINDINGS_MAX {
+                    findings.push(finding);
+                }
+            }
+            Ok(Some(VerifyEvent::Summary(summary))) => break Ok(summary),
+            Ok(Some(VerifyEvent::Failed(why))) => break Err(VerifyError(why)),
+            Ok(None) => {
+                break Err(VerifyError(
+                    "the server broke off before the end".to_owned(),
+                ));
+            }
+            Err(why) => break Err(why),
+        }
+    };
+    events.end().await;
+    reporter.finish(ended.as_ref().ok());
+    let summary = ended?;
+    Ok(Outcome { findings, summary })
+}
+
+/// Findings that are kept for the caller; all of them are shown.
+const FINDINGS_MAX: usize = 100_000;
