@@ -24,6 +24,8 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
 const SEGMENT_SIZE_MIN: u64 = 1024 * 1024;
 /// Hardly a layer is smaller: a cache of fewer bytes is a forgotten unit.
 const CACHE_SIZE_MIN: u64 = 1024 * 1024;
+/// Fewer bytes, less than a block of a file system, are a forgotten unit: `10` means 10 GB.
+const BARE_BYTES_MIN: u64 = 4096;
 /// File offsets are signed, and so are TOML's numbers.
 const SIZE_MAX: u64 = i64::MAX.unsigned_abs();
 /// So that adding it to a clock cannot overflow. Nothing is meant to last longer.
@@ -347,10 +349,14 @@ fn cache_size(bytes: u64) -> Result<u64, String> {
     if bytes >= CACHE_SIZE_MIN {
         return Ok(bytes);
     }
-    // The unit that was forgotten is most likely this.
-    Err(format!(
-        "{bytes} bytes are too few for any image; write a unit, like \"{bytes}GB\", and at least 1MiB"
-    ))
+    Err(if bytes < BARE_BYTES_MIN {
+        // The unit that was forgotten is most likely this.
+        format!(
+            "{bytes} bytes are too few for any image; write a unit, like \"{bytes}GB\", and at least 1MiB"
+        )
+    } else {
+        format!("{bytes} bytes are too few for any image; write at least 1MiB")
+    })
 }
 
 fn max_size(written: &DeValue<'_>) -> Result<Amount, String> {
@@ -361,7 +367,12 @@ fn max_size(written: &DeValue<'_>) -> Result<Amount, String> {
 }
 
 fn min_free(written: &DeValue<'_>) -> Result<Amount, String> {
-    amount(written, 0..=99, size_or_zero)
+    match amount(written, 0..=99, size_or_zero)? {
+        Amount::Bytes(bytes) if (1..BARE_BYTES_MIN).contains(&bytes) => {
+            Err(format!("{bytes} has no unit; write \"{bytes}GB\""))
+        }
+        amount => Ok(amount),
+    }
 }
 
 /// A number of bytes, or whole percents of the file system.

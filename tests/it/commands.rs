@@ -216,7 +216,7 @@ fn configuration(dir: &Path, cache: &Path, admin: std::net::SocketAddr) -> Strin
     let state = cache.with_file_name("state");
     let (cache, state) = (cache.display(), state.display());
     let text = format!(
-        "[server]\nadmin_listen = \"{admin}\"\n[state]\ndir = \"{state}\"\n[cache]\ndir = \"{cache}\"\nmax_size = \"1MB\"\n"
+        "[server]\nadmin_listen = \"{admin}\"\n[state]\ndir = \"{state}\"\n[cache]\ndir = \"{cache}\"\nmax_size = \"1MiB\"\n"
     );
     std::fs::write(&file, text).unwrap();
     file.display().to_string()
