@@ -25,7 +25,7 @@ table! {
         server: Server,
         /// The cache on disk.
         cache: Cache,
-        /// What is done about tags, which upstreams may move.
+        /// Freshness of tags, which upstreams may move.
         tags: Tags,
         /// Logging.
         log: Log,
