@@ -168,6 +168,12 @@ impl Config {
         let document = toml::Spanned::new(0..0, toml::de::DeValue::Table(layers.table));
         let config =
             File::read(&document, &Place::default(), &context).map(|file| resolve(&file, &context));
+        if let Some(replaced) = &layers.replaced {
+            let place =
+                Place::default().under("upstream", context.origins.of(replaced.span().start));
+            // Only for the report.
+            upstreams::UpstreamsKey::read(replaced, &place, &context).ok();
+        }
         problems.extend(context.problems());
         let notes = layers.notes.iter();
         let notes = notes.map(|(origin, note)| source.note(origin, note));

@@ -27,7 +27,7 @@ table! {
         state: State,
         /// The cache on disk.
         cache: Cache,
-        /// What is done about tags, which upstreams may move.
+        /// Freshness of tags, which upstreams may move.
         tags: Tags,
         /// Logging.
         log: Log,

@@ -68,6 +68,8 @@ pub(super) struct Layers<'i> {
     pub(super) table: DeTable<'i>,
     pub(super) origins: Origins,
     pub(super) problems: Vec<Problem>,
+    /// The file's own upstreams, where flags name others instead. They must make sense all the same.
+    pub(super) replaced: Option<Spanned<DeValue<'i>>>,
     /// What is said of names that are old.
     pub(super) notes: Vec<(Origin, String)>,
 }
@@ -90,10 +92,12 @@ impl<'i> Layers<'i> {
             table: file,
             origins,
             problems: Vec::new(),
+            replaced: None,
             notes: Vec::new(),
         };
         renamed::rename(&mut layers, renamed::KEYS);
         if !flags.upstream.is_empty() {
+            layers.replaced = layers.table.remove("upstream");
             layers.lay_upstreams(&flags.upstream);
         } else if layers.has_no_upstreams() {
             let built_in = defaults::UPSTREAMS.iter();

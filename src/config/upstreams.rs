@@ -6,9 +6,11 @@ mod logins;
 mod proxy;
 mod texts;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Problem, Shown};
@@ -93,10 +95,16 @@ impl Read for UpstreamsKey {
 
 /// Says what `[upstream.docker.io]` is in TOML: a table `io` in a table `docker`.
 fn refuse_unquoted(name: &str, table: &DeTable<'_>, context: &Context<'_>) -> bool {
+    // Where a key of an upstream is there too, this is the upstream, and the table in it another mistake.
+    let is_table = |(key, value): (&Spanned<Cow<'_, str>>, &Written<'_>)| {
+        value.get_ref().is_table() && !Upstream::NAMES.contains(&key.get_ref().as_ref())
+    };
+    if !table.iter().all(is_table) {
+        return false;
+    }
     let mut refused = false;
     for (key, value) in in_order(table) {
-        let (inner, written) = (value.get_ref().as_table(), key.get_ref());
-        let Some(inner) = inner.filter(|_| !Upstream::NAMES.contains(&written.as_ref())) else {
+        let (Some(inner), written) = (value.get_ref().as_table(), key.get_ref()) else {
             continue;
         };
         refused = true;

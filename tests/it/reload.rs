@@ -57,7 +57,7 @@ impl Reloaded {
 }
 
 fn write(dir: &TempDir, upstream: &str, tags: &str, server: &str) {
-    let cache = dir.path().join("cache");
+    let cache = dir.path().join("cache").display().to_string();
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{server}
 [cache]\ndir = {cache:?}\n[tags]\n{tags}\n[upstream.\"docker.io\"]\nendpoints = [{upstream:?}]\n"

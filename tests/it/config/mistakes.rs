@@ -120,6 +120,11 @@ fn a_name_with_dots_belongs_in_quotes() {
         lines[1].ends_with("[upstream.\"registry.gitlab.com\"]"),
         "{lines:?}"
     );
+    // Another table in an upstream is another mistake.
+    let lines = errors(
+        "[upstream.\"ghcr.io\"]\nendpoints = [\"https://g\"]\n[upstream.\"ghcr.io\".tls]\nca = \"c\"\n",
+    );
+    assert!(lines[0].contains("ghcr.io\".tls: unknown key"), "{lines:?}");
     // A port is not even TOML.
     let lines = errors("[upstream.localhost:5000]\nendpoints = [\"http://l\"]\n");
     assert!(lines[0].contains("write the name in quotes"), "{lines:?}");
@@ -163,4 +168,18 @@ fn a_cache_size_without_its_unit_is_refused() {
     );
     let text = "[upstream.\"a.io\"]\nendpoints = [\"http://a\"]\nmax_size = \"20\"\n";
     assert!(errors(text)[0].contains("write a unit"));
+}
+
+#[test]
+fn upstreams_that_flags_replace_must_be_right_all_the_same() {
+    let written = Written::new("[upstream.\"a.io\"]\nendpoints = [\"https://a\"]\ncolour = 1\n");
+    let flags = Overrides {
+        upstream: vec!["b.io=https://b".to_owned()],
+        ..Overrides::default()
+    };
+    let error = written.load(&[], flags).unwrap_err();
+    assert!(
+        error.starts_with("config.toml:3: upstream.\"a.io\".colour: unknown key"),
+        "{error}"
+    );
 }

@@ -14,100 +14,87 @@ const BEGIN: &str =
     "<!-- made of the schema: UPDATE_REFERENCE=1 cargo test --test it reference -->\n";
 const END: &str = "<!-- end -->\n";
 
-/// What a schema says against a value, of the words that ours uses.
+/// Words of JSON Schema that say nothing against a value.
+const ABOUT: &[&str] = &["$schema", "title", "description", "default"];
+
+/// Says what a schema has against a value, in the words that ours uses.
 fn against(schema: &Json, value: &Json, path: &str, errors: &mut Vec<String>) {
-    let known = [
-        "$schema",
-        "title",
-        "description",
-        "default",
-        "type",
-        "properties",
-        "required",
-        "items",
-        "minItems",
-        "additionalProperties",
-        "propertyNames",
-        "anyOf",
-        "enum",
-        "pattern",
-        "minLength",
-        "minimum",
-        "maximum",
-    ];
     for (word, of) in schema.as_object().unwrap() {
-        assert!(known.contains(&word.as_str()), "{word}");
-        let fits = match word.as_str() {
-            "type" => {
-                let names: Vec<&Json> = of
-                    .as_array()
-                    .map_or_else(|| vec![of], |it| it.iter().collect());
-                names.iter().any(|name| is(value, name.as_str().unwrap()))
-            }
-            "enum" => of.as_array().unwrap().contains(value),
-            "pattern" => value
-                .as_str()
-                .is_none_or(|text| Regex::new(of.as_str().unwrap()).unwrap().is_match(text)),
-            "minLength" => value
-                .as_str()
-                .is_none_or(|text| text.len() as u64 >= of.as_u64().unwrap()),
-            "minItems" => value
-                .as_array()
-                .is_none_or(|items| items.len() as u64 >= of.as_u64().unwrap()),
-            "minimum" => value
-                .as_i64()
-                .is_none_or(|number| number >= of.as_i64().unwrap()),
-            "maximum" => value
-                .as_i64()
-                .is_none_or(|number| number <= of.as_i64().unwrap()),
-            "required" => value.as_object().is_none_or(|table| {
-                of.as_array()
-                    .unwrap()
-                    .iter()
-                    .all(|key| table.contains_key(key.as_str().unwrap()))
-            }),
-            "anyOf" => of.as_array().unwrap().iter().any(|one| {
-                let mut errors = Vec::new();
-                against(one, value, path, &mut errors);
-                errors.is_empty()
-            }),
+        match word.as_str() {
             "items" => {
                 for item in value.as_array().into_iter().flatten() {
                     against(of, item, path, errors);
                 }
-                true
             }
-            "properties" => {
-                let table = value.as_object().into_iter().flatten();
-                for (key, value) in table {
-                    if let Some(schema) = of.get(key) {
-                        against(schema, value, &format!("{path}.{key}"), errors);
-                    }
-                }
-                true
-            }
-            "additionalProperties" | "propertyNames" => {
+            "properties" | "additionalProperties" | "propertyNames" => {
                 for (key, value) in value.as_object().into_iter().flatten() {
-                    let path = format!("{path}.{key}");
-                    if word == "propertyNames" {
-                        against(of, &Json::from(key.as_str()), &path, errors);
-                    } else if schema
-                        .get("properties")
-                        .is_some_and(|it| it.get(key).is_some())
-                    {
-                    } else if of == false {
-                        errors.push(format!("{path}: unknown key"));
-                    } else {
-                        against(of, value, &path, errors);
-                    }
+                    against_key(schema, word, key, value, &format!("{path}.{key}"), errors);
                 }
-                true
             }
-            _ => true,
-        };
-        if !fits {
-            errors.push(format!("{path}: {word}"));
+            word if !ABOUT.contains(&word) && !fits(word, of, value) => {
+                errors.push(format!("{path}: {word}"));
+            }
+            _ => {}
         }
+    }
+}
+
+fn against_key(
+    schema: &Json,
+    word: &str,
+    key: &str,
+    value: &Json,
+    path: &str,
+    errors: &mut Vec<String>,
+) {
+    let known = schema.pointer(&format!("/properties/{key}"));
+    match (word, known, &schema[word]) {
+        ("properties", Some(known), _) => against(known, value, path, errors),
+        ("propertyNames", _, names) => against(names, &Json::from(key), path, errors),
+        ("additionalProperties", None, Json::Bool(false)) => {
+            errors.push(format!("{path}: unknown key"));
+        }
+        ("additionalProperties", None, any) => against(any, value, path, errors),
+        _ => {}
+    }
+}
+
+/// Whether a value is as a word demands that says nothing of what is inside of it.
+fn fits(word: &str, of: &Json, value: &Json) -> bool {
+    let list = || of.as_array().unwrap();
+    match word {
+        "type" => {
+            let one = std::slice::from_ref(of);
+            let mut names = of.as_array().map_or(one, Vec::as_slice).iter();
+            names.any(|name| is(value, name.as_str().unwrap()))
+        }
+        "enum" => list().contains(value),
+        "pattern" => value
+            .as_str()
+            .is_none_or(|text| Regex::new(of.as_str().unwrap()).unwrap().is_match(text)),
+        "minLength" => value
+            .as_str()
+            .is_none_or(|text| text.len() as u64 >= of.as_u64().unwrap()),
+        "minItems" => value
+            .as_array()
+            .is_none_or(|items| items.len() as u64 >= of.as_u64().unwrap()),
+        "minimum" => value
+            .as_i64()
+            .is_none_or(|number| number >= of.as_i64().unwrap()),
+        "maximum" => value
+            .as_i64()
+            .is_none_or(|number| number <= of.as_i64().unwrap()),
+        "required" => value.as_object().is_none_or(|table| {
+            list()
+                .iter()
+                .all(|key| table.contains_key(key.as_str().unwrap()))
+        }),
+        "anyOf" => list().iter().any(|one| {
+            let mut errors = Vec::new();
+            against(one, value, "", &mut errors);
+            errors.is_empty()
+        }),
+        word => panic!("{word} is not known here"),
     }
 }
 
