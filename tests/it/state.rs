@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::carry::{assert_pulls, export, import, try_import};
 use crate::common::images::image;
-use crate::common::{Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, World, within};
+use crate::common::{Dialect, FakeRegistry, Mirror, MirrorBuilder, World, within};
 
 const ADMIN: (&str, &str) = ("x-roadstead-admin", "1");
 const NGINX: &str = "docker.io/library/nginx:1.27";
