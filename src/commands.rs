@@ -11,6 +11,7 @@
 //! | `bench` | `bench` |
 //! | `target` | where a server or a directory is, and questions to either |
 //! | `client` | requests to an admin listener |
+//! | `progress` | how far a command is |
 //! | `output` | what is printed, and whether it could be |
 
 pub mod airgap;
@@ -18,6 +19,7 @@ pub mod bench;
 pub mod cache;
 pub mod client;
 pub mod output;
+mod progress;
 pub mod serve;
 pub mod target;
 pub mod verify;

@@ -2,11 +2,13 @@
 
 mod signals;
 
+use std::convert::Infallible;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 use super::{EXIT_DONE, EXIT_START, fail, runtime};
 use crate::app::reload::Reload;
@@ -20,6 +22,9 @@ pub(super) use signals::survive_large_files;
 
 /// How much longer than the drain the end may take: what was begun is recorded, and the index written.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// How often a drain says how long it may still take.
+const COUNT_EACH: Duration = Duration::from_secs(10);
 
 /// How long the start is held up for a ready line that nobody reads.
 const SAY_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -99,10 +104,27 @@ async fn serve_until_signal(config: Config, flags: &Overrides, runtime: &Runtime
             }
             EXIT_DONE
         }
+        never = count_down(stop_wait_max) => match never {},
         second = signals.next() => {
             tracing::warn!(signal = second.as_str(), "second signal: stopping without draining");
             second.exit_code()
         }
+    }
+}
+
+/// Says how long the drain may still take.
+async fn count_down(wait_max: Duration) -> Infallible {
+    let end = Instant::now() + wait_max;
+    let mut ticks = tokio::time::interval(COUNT_EACH);
+    // The first comes at once.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let left = end.saturating_duration_since(Instant::now()).as_secs();
+        tracing::info!(
+            seconds_left = left,
+            "draining: transfers under way are finished; a second signal stops at once"
+        );
     }
 }
 

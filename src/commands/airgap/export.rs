@@ -78,10 +78,12 @@ pub async fn export(job: &ExportJob) -> Result<Exported, AirgapError> {
     let mut plan = Plan::new();
     let mut roots = Vec::new();
     for name in &job.images {
-        reporter.doing(&name.to_string());
+        reporter.progress.doing(&name.to_string());
         roots.push(look_at(&mirror, name, job, &mut plan, &reporter).await?);
     }
-    reporter.expect(plan.values().map(|thing| thing.size).sum());
+    reporter
+        .progress
+        .expect(plan.values().map(|thing| thing.size).sum());
     let mut target = Target::open(&job.target)?;
     let written = write(&mirror, &mut target, roots, plan, &reporter).await;
     match written {
@@ -248,7 +250,7 @@ async fn write(
         exported.bytes += size;
         if target.has(&digest, size)? {
             exported.there += 1;
-            reporter.advance(size);
+            reporter.progress.advance(size);
             continue;
         }
         let mut file = target.blob(&digest, size)?;
@@ -257,10 +259,10 @@ async fn write(
                 let written = file.write(&bytes);
                 let finished = written.and_then(|()| file.finish());
                 finished.map_err(|why| AirgapError::of(&path, why))?;
-                reporter.advance(size);
+                reporter.progress.advance(size);
             }
             From::Image(name) => {
-                reporter.doing(&name.to_string());
+                reporter.progress.doing(&name.to_string());
                 mirror.blob(&name, &digest, &mut file, reporter).await?;
             }
         }

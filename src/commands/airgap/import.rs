@@ -85,7 +85,7 @@ pub async fn import(job: &ImportJob) -> Result<Vec<Put>, AirgapError> {
     };
     let mut puts = Vec::new();
     for (name, image) in chosen {
-        run.reporter.doing(&name.to_string());
+        run.reporter.progress.doing(&name.to_string());
         let put = Box::pin(run.image(&name, image)).await;
         run.tell(&put);
         puts.push(put);
@@ -204,11 +204,13 @@ impl Run {
             .map_err(|error| AirgapError::of(format!("{name}: {:?}", image.digest), error))?;
         let contents = self.contents(root, image)?;
         let bytes = contents.blobs.iter().filter_map(|(_, part)| part.as_ref());
-        self.reporter.expect(bytes.map(|part| part.size).sum());
+        self.reporter
+            .progress
+            .expect(bytes.map(|part| part.size).sum());
         for (digest, part) in contents.blobs {
             let there = self.admin.has(&digest).await?;
             match part {
-                Some(part) if there => self.reporter.advance(part.size),
+                Some(part) if there => self.reporter.progress.advance(part.size),
                 Some(part) => {
                     let sent = self.admin.blob(&digest, part, &self.reporter).await;
                     sent.map_err(|error| self.layout.fault(&blob_path(&digest), error))?;

@@ -1,11 +1,9 @@
-//! What the user sees: a bar on a terminal, and a line for each image.
+//! What the user sees of an export or import: how far it is, and a line for each image.
 
-use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::commands::output::{self, Output};
+use crate::commands::progress::Progress;
 use crate::format;
 
 /// Shows an export or import.
@@ -13,46 +11,16 @@ pub(super) struct Reporter {
     output: Output,
     /// Whether standard output is for something else.
     aside: bool,
-    bar: Option<ProgressBar>,
+    /// Bytes of all that is to be written or brought.
+    pub(super) progress: Progress,
 }
 
 impl Reporter {
     pub(super) fn new(output: Output, aside: bool) -> Self {
-        let bar = (output == Output::Human && output::is_watched()).then(|| {
-            let style = ProgressStyle::with_template(BAR);
-            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
-            bar.enable_steady_tick(TICK);
-            bar
-        });
-        Self { output, aside, bar }
-    }
-
-    /// So many bytes more are to come.
-    pub(super) fn expect(&self, bytes: u64) {
-        if let Some(bar) = &self.bar {
-            bar.inc_length(bytes);
-        }
-    }
-
-    /// So many have come.
-    pub(super) fn advance(&self, bytes: u64) {
-        if let Some(bar) = &self.bar {
-            bar.inc(bytes);
-        }
-    }
-
-    /// So many count no more.
-    pub(super) fn take_back(&self, bytes: u64) {
-        if let Some(bar) = &self.bar {
-            bar.dec(bytes);
-        }
-    }
-
-    /// What is being done.
-    pub(super) fn doing(&self, what: &str) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(format::harmless(what).into_owned());
+        Self {
+            output,
+            aside,
+            progress: Progress::new(output),
         }
     }
 
@@ -60,7 +28,7 @@ impl Reporter {
     pub(super) fn line(&self, text: &str) {
         if self.output == Output::Human {
             let text = format::harmless(text);
-            self.show(|| {
+            self.progress.show(|| {
                 if self.aside {
                     output::note(&text);
                 } else {
@@ -82,35 +50,15 @@ impl Reporter {
     /// Something that the user should know.
     pub(super) fn note(&self, text: &str) {
         if self.output != Output::Silent {
-            self.show(|| output::note(&format::harmless(text)));
+            self.progress.show(|| output::note(&format::harmless(text)));
         }
     }
 
     /// Something that failed.
     pub(super) fn failed(&self, text: &str) {
         if self.output != Output::Silent {
-            self.show(|| output::complain(&format::harmless(text)));
-        }
-    }
-
-    fn show(&self, write: impl FnOnce()) {
-        match &self.bar {
-            // The bar must stand below what is written.
-            Some(bar) => bar.suspend(write),
-            None => write(),
+            self.progress
+                .show(|| output::complain(&format::harmless(text)));
         }
     }
 }
-
-impl Drop for Reporter {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-const BAR: &str =
-    "[{bar:30}] {decimal_bytes:>9}/{decimal_total_bytes:9} {decimal_bytes_per_sec:>12}  {wide_msg}";
-/// Shows that something is alive, while no byte comes.
-const TICK: Duration = Duration::from_millis(200);

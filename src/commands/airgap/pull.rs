@@ -169,13 +169,13 @@ impl Mirror {
                 Err(failure) => break failure,
             };
             shown += data.len() as u64;
-            reporter.advance(data.len() as u64);
+            reporter.progress.advance(data.len() as u64);
             // It blocks, and may: the command has nothing else to do meanwhile.
             if let Err(why) = file.write(&data) {
                 break Failure { why, passes: false };
             }
         };
-        reporter.take_back(shown);
+        reporter.progress.take_back(shown);
         Err(failure)
     }
 

@@ -152,7 +152,7 @@ fn pieces(
             let reading = part.clone();
             let read = tokio::task::spawn_blocking(move || reading.read_at(at)).await;
             let bytes = read.map_err(std::io::Error::other).flatten()?;
-            reporter.advance(bytes.len() as u64);
+            reporter.progress.advance(bytes.len() as u64);
             let at = at + bytes.len() as u64;
             Ok(Some((Bytes::from(bytes), (part, at))))
         }

@@ -1,11 +1,12 @@
 //! What the user sees: a table, JSON for scripts, and a bar on a terminal meanwhile.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::failure::Group;
 use super::figures::{Range, Spread, float};
 use super::report::{Measured, Ratios, Report};
 use crate::commands::output::{self, Output};
+use crate::commands::progress::style;
 use crate::format::{self, plural, size};
 
 /// How far a round is.
@@ -18,9 +19,7 @@ impl Bar {
         if output != Output::Human || !output::is_watched() {
             return Self(None);
         }
-        let style = ProgressStyle::with_template(BAR);
-        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::new(pulls as u64).with_style(style.progress_chars("=> "));
+        let bar = ProgressBar::new(pulls as u64).with_style(style(BAR));
         Self(Some(bar.with_prefix(title)))
     }
 

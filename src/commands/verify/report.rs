@@ -2,17 +2,17 @@
 
 use std::fmt::Write as _;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::commands::output::{self, Output, say, say_json};
+use crate::commands::progress::Progress;
 use crate::format::{harmless, plural, size};
 use crate::mirror::{Fault, Finding, VerifyProgress, VerifySummary};
 
 /// Shows a run.
 pub(super) struct Reporter {
     output: Output,
-    bar: Option<ProgressBar>,
+    progress: Progress,
 }
 
 #[derive(Serialize)]
@@ -24,12 +24,10 @@ enum Line<'a> {
 
 impl Reporter {
     pub(super) fn new(output: Output) -> Self {
-        let bar = (output == Output::Human && output::is_watched()).then(|| {
-            let style = ProgressStyle::with_template(BAR);
-            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(0).with_style(style.progress_chars("=> "))
-        });
-        Self { output, bar }
+        Self {
+            output,
+            progress: Progress::new(output),
+        }
     }
 
     pub(super) fn note(&self, text: &str) {
@@ -39,29 +37,24 @@ impl Reporter {
     }
 
     pub(super) fn progress(&self, progress: &VerifyProgress) {
-        if let Some(bar) = &self.bar {
-            bar.set_length(progress.of_bytes.max(progress.bytes));
-            bar.set_position(progress.bytes);
-            bar.set_message(format!("{} of {}", progress.blobs, progress.of_blobs));
-        }
+        let (blobs, all) = (progress.blobs, progress.of_blobs);
+        let what = format!("{blobs} of {}", plural(all, "blob"));
+        self.progress.set(progress.bytes, progress.of_bytes, &what);
     }
 
     pub(super) fn finding(&self, finding: &Finding) {
-        match (self.output, &self.bar) {
-            // The bar must stand below what is written.
-            (Output::Human, Some(bar)) => bar.suspend(|| say(&words(finding))),
-            (Output::Human, None) => say(&words(finding)),
-            (Output::Json, _) => say_json(&Line::Finding(finding)),
-            (Output::Silent, _) => {}
+        match self.output {
+            Output::Human => self.progress.show(|| say(&words(finding))),
+            Output::Json => say_json(&Line::Finding(finding)),
+            Output::Silent => {}
         }
     }
 
     /// `None`: it did not come to its end.
-    pub(super) fn finish(&self, summary: Option<&VerifySummary>) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-        match (self.output, summary) {
+    pub(super) fn finish(self, summary: Option<&VerifySummary>) {
+        let Self { output, progress } = self;
+        drop(progress);
+        match (output, summary) {
             (Output::Human, Some(summary)) => say(&summary_line(summary)),
             (Output::Json, Some(summary)) => say_json(&Line::Summary(summary)),
             (Output::Human | Output::Json | Output::Silent, _) => {}
@@ -116,8 +109,6 @@ fn summary_line(summary: &VerifySummary) -> String {
     let seconds = summary.seconds;
     format!("{blobs}, {bytes}: {state}{unreadable}; {seconds:.1} s")
 }
-
-const BAR: &str = "[{bar:40}] {decimal_bytes:>9}/{decimal_total_bytes:9} {decimal_bytes_per_sec:>12}  {msg} blobs";
 
 #[cfg(test)]
 mod tests {

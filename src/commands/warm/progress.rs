@@ -1,13 +1,13 @@
 //! What the user sees: bars on a terminal, lines elsewhere, JSON for scripts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar};
 use serde::Serialize;
 
 use super::report::{Count, ImageReport, Summary};
 use crate::commands::output::{self, Output, say_json};
+use crate::commands::progress::{Lines, TICK, style};
 use crate::format::{self, plural, size};
 use crate::oci::ImageName;
 
@@ -16,6 +16,10 @@ use crate::oci::ImageName;
 pub(super) struct Reporter {
     output: Output,
     bars: Option<Bars>,
+    /// Instead of bars.
+    lines: Option<Lines>,
+    images: usize,
+    done: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -36,7 +40,13 @@ pub(super) struct ImageProgress<'a> {
 impl Reporter {
     pub(super) fn new(output: Output, images: usize) -> Self {
         let bars = (output == Output::Human && output::is_watched()).then(|| Bars::new(images));
-        Self { output, bars }
+        Self {
+            output,
+            bars,
+            lines: Lines::new(output),
+            images,
+            done: AtomicU64::new(0),
+        }
     }
 
     /// An image is begun.
@@ -60,7 +70,18 @@ impl Reporter {
         }
     }
 
+    fn count(&self, bytes: i64) {
+        if let Some(lines) = &self.lines {
+            let done = self.done.load(Ordering::Relaxed);
+            lines.change(
+                bytes,
+                &format!("{done} of {}", plural(self.images as u64, "image")),
+            );
+        }
+    }
+
     fn image_done(&self, report: &ImageReport) {
+        self.done.fetch_add(1, Ordering::Relaxed);
         match (self.output, &self.bars) {
             (Output::Human, Some(bars)) => {
                 bars.overall.inc(1);
@@ -115,6 +136,7 @@ impl ImageProgress<'_> {
 
     /// So many bytes came, or (negative) count no more.
     pub(super) fn advance(&self, bytes: i64) {
+        self.reporter.count(bytes);
         let Some(bar) = &self.bar else { return };
         if let Some(bars) = &self.reporter.bars {
             bars.advance(bytes);
@@ -214,21 +236,13 @@ fn shorten(name: &str) -> String {
     std::iter::once('…').chain(end).collect()
 }
 
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ")
-}
-
 /// Fits with the rest of [`IMAGE`] into a terminal of 100 columns.
 const NAME_CHARS_MAX: usize = 40;
 const IMAGE: &str =
-    "{msg:40} [{bar:20}] {decimal_bytes:>9}/{decimal_total_bytes:9} {decimal_bytes_per_sec}";
+    "{msg:40} [{bar:20}] {decimal_bytes:>9}/{decimal_total_bytes:9} {decimal_bytes_per_sec} {eta}";
 /// While its manifests are asked for.
 const BEGINNING: &str = "{msg:40} {spinner}";
 const OVERALL: &str = "{pos:>25} of {len:4} images [{bar:20}] {msg:>9} {spinner} {elapsed}";
-/// Shows that something is alive, while no byte comes.
-const TICK: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
