@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
 use super::deadline::Deadline;
-use super::exchange::Endpoint;
 use super::login::{Login, Source};
+use super::request::Endpoint;
 use super::token::{self, TokenKey, Tokens};
 use super::token_server::{basic, fetch_token};
 use super::weighed::{ENTRY_BYTES, Weighed};
@@ -59,7 +59,7 @@ struct Current {
 }
 
 /// What a challenge for a token says.
-struct TokenAsk<'a> {
+struct TokenRequest<'a> {
     realm: &'a str,
     service: Option<&'a str>,
     scope: Scope,
@@ -241,12 +241,12 @@ impl Auth {
                 scope,
                 error: _,
             } => {
-                let ask = TokenAsk {
+                let request = TokenRequest {
                     realm,
                     service: service.as_deref(),
                     scope: Scope::of(scope.as_deref(), repository),
                 };
-                self.bearer(endpoint, &ask, login, deadline).await
+                self.bearer(endpoint, &request, login, deadline).await
             }
         }
     }
@@ -256,12 +256,12 @@ impl Auth {
     async fn bearer(
         &self,
         endpoint: &Endpoint,
-        ask: &TokenAsk<'_>,
+        request: &TokenRequest<'_>,
         login: Option<Arc<Login>>,
         deadline: Deadline,
     ) -> Result<Authorization, FetchError> {
         let first = self
-            .bearer_of(endpoint, ask, login.as_ref(), deadline)
+            .bearer_of(endpoint, request, login.as_ref(), deadline)
             .await;
         let (Err(refusal), Some(refused)) = (&first, &login) else {
             return first;
@@ -275,7 +275,7 @@ impl Auth {
             Ok(_) | Err(_) => return first,
         };
         let second = self
-            .bearer_of(endpoint, ask, other.as_ref(), deadline)
+            .bearer_of(endpoint, request, other.as_ref(), deadline)
             .await;
         if let (Err(refusal), Some(refused)) = (&second, &other)
             && self.blames(refused, refusal)
@@ -288,7 +288,7 @@ impl Auth {
     async fn bearer_of(
         &self,
         endpoint: &Endpoint,
-        ask: &TokenAsk<'_>,
+        request: &TokenRequest<'_>,
         login: Option<&Arc<Login>>,
         deadline: Deadline,
     ) -> Result<Authorization, FetchError> {
@@ -302,16 +302,16 @@ impl Auth {
         }
         let mut key = TokenKey {
             endpoint: endpoint.id.0,
-            realm: ask.realm.to_owned(),
-            service: ask.service.map(str::to_owned),
-            scope: ask.scope.wanted.clone(),
+            realm: request.realm.to_owned(),
+            service: request.service.map(str::to_owned),
+            scope: request.scope.wanted.clone(),
             login: self.number(login),
         };
-        let url = realm::check(ask.realm, &endpoint.base, login.is_some())?;
-        // Boxed, and below: few questions need a token, and all would be large for it.
+        let url = realm::check(request.realm, &endpoint.base, login.is_some())?;
+        // Boxed, and below: few requests need a token, and all would be large for it.
         let fetch = Box::pin(fetch_token(endpoint, &url, &key, login_value, deadline));
         let mut token = self.tokens.obtain(&key, deadline, fetch).await;
-        if let (Err(error), Some(own)) = (&token, &ask.scope.own)
+        if let (Err(error), Some(own)) = (&token, &request.scope.own)
             && refuses_scope(error)
         {
             key.scope.clone_from(own);

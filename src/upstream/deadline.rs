@@ -1,4 +1,4 @@
-//! One time limit for everything a question needs before its answer begins.
+//! One time limit for everything a request needs before its answer begins.
 
 use std::future::Future;
 use std::time::Duration;

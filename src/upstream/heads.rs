@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::body::content_length;
 use super::coding::Coding;
-use super::exchange::{Answer, Wanted};
-use super::fetch::{blob_ask, content_type, digest, manifest_ask};
+use super::registry::{blob_request, content_type, digest, manifest_request};
+use super::request::{Answer, Wanted};
 use super::{BlobAsk, FetchError, ManifestHead, Patience, Upstream};
 use crate::oci::{Accept, Digest, Reference, Repository};
 use crate::telemetry::Kind;
@@ -72,9 +72,9 @@ impl Upstream {
             return Err(FetchError::Status(405));
         }
         let (accept, nothing) = (accept.into(), Wanted::Nothing);
-        let mut ask = manifest_ask(repository, reference, &accept, Method::HEAD, nothing)?;
-        ask.patience = patience;
-        let Answer { headers, .. } = self.inner.ask(&ask).await?;
+        let mut request = manifest_request(repository, reference, &accept, Method::HEAD, nothing)?;
+        request.patience = patience;
+        let Answer { headers, .. } = self.inner.ask(&request).await?;
         Ok(ManifestHead {
             digest: digest(&headers),
             content_type: content_type(&headers),
@@ -116,8 +116,8 @@ impl Upstream {
     ) -> Result<Option<u64>, FetchError> {
         let mut refused = false;
         let is_there = !self.knows_no_head(Kind::Blob, repository) && {
-            let ask = blob_ask(repository, digest, Method::HEAD, Wanted::Nothing);
-            match self.inner.ask(&ask).await {
+            let request = blob_request(repository, digest, Method::HEAD, Wanted::Nothing);
+            match self.inner.ask(&request).await {
                 Ok(answer) => {
                     let said = said_size(&answer.headers);
                     // Some say 0 of whatever they do not know.

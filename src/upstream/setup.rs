@@ -8,14 +8,14 @@ use tokio::sync::Semaphore;
 use super::auth::Auth;
 use super::body::WHOLE_BYTES_MAX;
 use super::client::HttpClient;
-use super::exchange::{Account, Endpoint, Inner};
 use super::heads::Heads;
 use super::health::Health;
-use super::limits::Limit;
 use super::login::Source;
+use super::observer::EndpointObserver;
+use super::rate_limit::Limit;
+use super::request::{Account, Endpoint, Inner};
 use super::timings::Timings;
 use super::turns::Turns;
-use super::watch::Watch;
 use super::{Config, EndpointConfig, EndpointId, OwnListeners, Upstream, realm};
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
@@ -96,7 +96,12 @@ impl Upstream {
                 parallel: config.parallel,
                 retry_delay: config.retry_delay,
                 timings,
-                watch: Arc::new(Watch::new(config.name.clone(), hosts, health, metrics)),
+                observer: Arc::new(EndpointObserver::new(
+                    config.name.clone(),
+                    hosts,
+                    health,
+                    metrics,
+                )),
                 turns: Arc::new(Turns::new(config.max_connections)),
                 heads: Heads::default(),
                 memory: Arc::new(Semaphore::new(WHOLE_BYTES_MAX / 1024)),

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use super::body::BlobBody;
 use super::client::HttpClient;
 use super::deadline::Deadline;
-use super::{FetchError, coding, limits};
+use super::{FetchError, coding, rate_limit};
 use crate::clock::{Clock, SystemClock};
 
 /// Turns an answer that is no success into an error. Its body is read, within a bound, for the error
@@ -124,8 +124,8 @@ pub(super) fn retry_after_text(body: &[u8]) -> Option<Duration> {
             message.as_str().map(str::to_owned)
         });
     match message {
-        Some(message) => limits::retry_after_in(&message),
-        None => limits::retry_after_in(std::str::from_utf8(body).ok()?),
+        Some(message) => rate_limit::retry_after_in(&message),
+        None => rate_limit::retry_after_in(std::str::from_utf8(body).ok()?),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `Via` (RFC 9110 section 7.6.3): which mirrors a question has passed through, so that one that comes
+//! `Via` (RFC 9110 section 7.6.3): which mirrors a request has passed through, so that one that comes
 //! back is refused and not asked for ever.
 //!
 //! What an upstream is asked serves all who ask the same at that time, and what is cached serves later ones. So a request

@@ -11,7 +11,7 @@ use super::behalf::{ClientId, OnBehalf};
 /// would hardly make it come sooner.
 const CLIENTS_MAX: usize = 16;
 
-/// A question, or the transfer of a blob: for whom it is done, and how far it is.
+/// A request, or the transfer of a blob: for whom it is done, and how far it is.
 #[derive(Debug)]
 pub struct Work {
     clients: Mutex<Vec<ClientId>>,

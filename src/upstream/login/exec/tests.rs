@@ -29,7 +29,7 @@ fn helper(command: Vec<OsString>) -> Helper {
 }
 
 /// Asks a helper that is this script, with the argument `get`.
-async fn ask(script: &str) -> Result<Given, FetchError> {
+async fn ask(script: &str) -> Result<Issued, FetchError> {
     let dir = tempfile::tempdir().unwrap();
     let program = program(dir.path(), "give-login", script);
     let helper = helper(vec![program, "get".into()]);

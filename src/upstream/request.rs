@@ -1,4 +1,4 @@
-//! One question to one endpoint: one repeat, the challenge, the redirects. Which endpoint is asked, as
+//! One request to one endpoint: one repeat, the challenge, the redirects. Which endpoint is asked, as
 //! whom, and how often, is the business of `rounds`.
 
 use std::cmp::Reverse;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
@@ -19,12 +19,12 @@ use super::body::BlobBody;
 use super::client::{HttpClient, Way};
 use super::deadline::Deadline;
 use super::extent::{Extent, extent, nonsense};
-use super::fetch::CONTENT_DIGEST;
 use super::heads::Heads;
-use super::limits::{Cost, Limit, Said};
+use super::observer::EndpointObserver;
+use super::rate_limit::{Cost, Limit, RateLimitHeaders};
+use super::registry::CONTENT_DIGEST;
 use super::timings::Timings;
 use super::turns::Turns;
-use super::watch::Watch;
 use super::{EndpointId, FetchError, Parallel, Patience, coding, redirect, status};
 use crate::oci::{Digest, Repository, UpstreamName};
 use crate::telemetry::Kind;
@@ -39,7 +39,7 @@ pub(super) struct Inner {
     pub(super) retry_delay: Duration,
     pub(super) timings: Timings,
     /// The health of the endpoints, and who hears of it.
-    pub(super) watch: Arc<Watch>,
+    pub(super) observer: Arc<EndpointObserver>,
     /// `max_connections`.
     pub(super) turns: Arc<Turns>,
     /// Where HEAD is refused.
@@ -67,8 +67,8 @@ pub(super) struct Account {
     pub(super) limit: Limit,
 }
 
-/// A question, as every endpoint can be asked it.
-pub(super) struct Ask<'a> {
+/// A request, as every endpoint can be asked it.
+pub(super) struct Request<'a> {
     pub(super) kind: Kind,
     /// GET or HEAD: asking twice does no harm.
     pub(super) method: Method,
@@ -138,13 +138,13 @@ impl Inner {
         &self,
         endpoint: &Endpoint,
         account: &Account,
-        ask: &Ask<'_>,
+        request: &Request<'_>,
         deadline: Deadline,
     ) -> Result<Answer, FetchError> {
-        match self.authorized(endpoint, account, ask, deadline).await {
+        match self.authorized(endpoint, account, request, deadline).await {
             Err(FetchError::Broken(_)) => {
-                self.watch.retry();
-                self.authorized(endpoint, account, ask, deadline).await
+                self.observer.retry();
+                self.authorized(endpoint, account, request, deadline).await
             }
             result => result,
         }
@@ -154,18 +154,18 @@ impl Inner {
         &self,
         endpoint: &Endpoint,
         account: &Account,
-        ask: &Ask<'_>,
+        request: &Request<'_>,
         deadline: Deadline,
     ) -> Result<Answer, FetchError> {
-        let landed = endpoint.authorized(account, ask, deadline).await?;
-        self.finish(endpoint, ask, landed, deadline).await
+        let landed = endpoint.authorized(account, request, deadline).await?;
+        self.finish(endpoint, request, landed, deadline).await
     }
 
     /// Takes what was landed on as a success or an error.
     async fn finish(
         &self,
         endpoint: &Endpoint,
-        ask: &Ask<'_>,
+        request: &Request<'_>,
         landed: Landed,
         deadline: Deadline,
     ) -> Result<Answer, FetchError> {
@@ -183,7 +183,7 @@ impl Inner {
             return Err(FetchError::Loop(host));
         }
         if status == StatusCode::NOT_IMPLEMENTED
-            && (ask.method == Method::HEAD || ask.kind == Kind::Referrers)
+            && (request.method == Method::HEAD || request.kind == Kind::Referrers)
         {
             // What it does not know it will not know in a moment either, and is not ill for it.
             status::drain(client, response, deadline).await;
@@ -192,18 +192,18 @@ impl Inner {
         if !matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
             return Err(status::refusal(client, response, home, deadline).await);
         }
-        if let Some(what) = ask.page_instead_of(response.headers()) {
+        if let Some(what) = request.page_instead_of(response.headers()) {
             status::drain(client, response, deadline).await;
             return Err(nonsense(&format!("a web page instead of {what}")));
         }
-        let health = &self.watch.health;
+        let health = &self.observer.health;
         health.head(endpoint.id, took, Instant::now());
         let headers = response.headers().clone();
         let idle = self.idle_timeout;
-        let body = match ask.body {
+        let body = match request.body {
             Wanted::Stream => {
                 // Who answers a Range with nonsense may still serve the whole.
-                let extent = extent(status, &headers, ask.range)
+                let extent = extent(status, &headers, request.range)
                     .inspect_err(|_| health.ignores_range(endpoint.id, Instant::now()))?;
                 Body::Stream(BlobBody::new(client, response, idle), extent)
             }
@@ -249,52 +249,59 @@ impl Endpoint {
     pub(super) async fn authorized(
         &self,
         account: &Account,
-        ask: &Ask<'_>,
+        request: &Request<'_>,
         deadline: Deadline,
     ) -> Result<Landed, FetchError> {
         let auth = &account.auth;
-        let known = auth.known(self, ask.repository, deadline).await?;
-        let landed = self.follow(account, ask, known.as_ref(), deadline).await?;
+        let known = auth.known(self, request.repository, deadline).await?;
+        let landed = self
+            .follow(account, request, known.as_ref(), deadline)
+            .await?;
         if !landed.wants_authorization() {
             return Ok(landed);
         }
         // Who refuses HEAD alone may do so whoever asks: a token is had anew, and a password not blamed.
-        let is_head = ask.method == Method::HEAD;
+        let is_head = request.method == Method::HEAD;
         if let Some(known) = known.as_ref().filter(|known| !is_head || known.is_token()) {
             auth.refused(known, deadline).await;
         }
         let headers = landed.response.headers().clone();
         status::drain(&self.client, landed.response, deadline).await;
         let fresh = auth
-            .challenged(self, ask.repository, &headers, deadline)
+            .challenged(self, request.repository, &headers, deadline)
             .await?;
-        let landed = self.follow(account, ask, Some(&fresh), deadline).await?;
+        let landed = self
+            .follow(account, request, Some(&fresh), deadline)
+            .await?;
         if landed.wants_authorization() && !is_head {
             auth.refused(&fresh, deadline).await;
         }
         Ok(landed)
     }
 
-    /// Sends the question and goes where the answers point.
+    /// Sends the request and goes where the answers point.
     async fn follow(
         &self,
         account: &Account,
-        ask: &Ask<'_>,
+        request: &Request<'_>,
         authorization: Option<&Authorization>,
         deadline: Deadline,
     ) -> Result<Landed, FetchError> {
         let began = Instant::now();
-        let mut visited = vec![self.url(ask)];
+        let mut visited = vec![self.url(request)];
         loop {
             let current = visited.last().unwrap_or(&self.base);
             let home = self.is_home(current);
             let authorization = authorization.filter(|_| home);
-            let mut request = ask.request(current, authorization)?;
+            let mut message = request.message(current, authorization)?;
             if home {
-                request.headers_mut().extend(self.headers.clone());
+                message.headers_mut().extend(self.headers.clone());
             }
-            let way = ask.way(home);
-            let response = self.client.send(ask.kind, request, deadline, way).await?;
+            let way = request.way(home);
+            let response = self
+                .client
+                .send(request.kind, message, deadline, way)
+                .await?;
             if home {
                 self.note_rate_limit(account, response.headers());
             }
@@ -317,15 +324,18 @@ impl Endpoint {
     }
 
     /// `<base>/v2/<repository>/<rest>?<query>`.
-    fn url(&self, ask: &Ask<'_>) -> Url {
+    fn url(&self, request: &Request<'_>) -> Url {
         let mut url = self.base.clone();
         let prefix = self.base.path().trim_end_matches('/');
-        url.set_path(&format!("{prefix}/v2/{}/{}", ask.repository, ask.rest));
-        url.set_query(ask.query.as_deref());
+        url.set_path(&format!(
+            "{prefix}/v2/{}/{}",
+            request.repository, request.rest
+        ));
+        url.set_query(request.query.as_deref());
         url
     }
 
-    /// The same question is asked again.
+    /// The same request is asked again.
     pub(super) fn count_retry(&self) {
         let metrics = self.client.metrics();
         metrics.upstream_retry(self.client.upstream().as_str());
@@ -374,7 +384,7 @@ impl Endpoint {
     }
 
     fn note_rate_limit(&self, account: &Account, headers: &HeaderMap) {
-        let said = Said::read(headers);
+        let said = RateLimitHeaders::read(headers);
         account.limit.note(&said, Instant::now());
         let (upstream, metrics) = (self.client.upstream().as_str(), self.client.metrics());
         let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
@@ -387,7 +397,7 @@ impl Endpoint {
     }
 }
 
-impl Ask<'_> {
+impl Request<'_> {
     /// What an answer to it counts.
     pub(super) fn cost(&self) -> Cost {
         if self.kind == Kind::Manifest && self.method == Method::GET {
@@ -422,16 +432,16 @@ impl Ask<'_> {
         (page && !headers.contains_key(CONTENT_DIGEST)).then_some(what)
     }
 
-    fn request(
+    fn message(
         &self,
         url: &Url,
         authorization: Option<&Authorization>,
-    ) -> Result<Request<Full<Bytes>>, FetchError> {
+    ) -> Result<http::Request<Full<Bytes>>, FetchError> {
         let uri = redirect::uri(url)?;
-        let mut request = Request::new(Full::new(Bytes::new()));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = uri;
-        let headers = request.headers_mut();
+        let mut message = http::Request::new(Full::new(Bytes::new()));
+        *message.method_mut() = self.method.clone();
+        *message.uri_mut() = uri;
+        let headers = message.headers_mut();
         headers.insert(ACCEPT, self.accept.clone());
         if let Some((start, end)) = self.range {
             // The last byte is named inclusively (RFC 9110 section 14.1.2).
@@ -443,6 +453,6 @@ impl Ask<'_> {
         if let Some(authorization) = authorization {
             headers.insert(AUTHORIZATION, authorization.header.clone());
         }
-        Ok(request)
+        Ok(message)
     }
 }

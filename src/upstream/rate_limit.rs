@@ -67,7 +67,7 @@ struct Refusals {
 
 /// What the headers of an answer say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct RateLimitHeaders {
     /// Requests allowed in a window.
     pub(super) limit: Option<u64>,
     /// Those that are left.
@@ -78,7 +78,7 @@ pub(super) struct Said {
     pub(super) source: Option<String>,
 }
 
-impl Said {
+impl RateLimitHeaders {
     /// Reads the headers; what makes no sense is as if it were not there.
     pub(super) fn read(headers: &HeaderMap) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -112,7 +112,7 @@ impl Limit {
 
     /// Takes in what an answer says of the allowance. That nothing remains is no limit yet: at Docker Hub
     /// only GETs of manifests count, and only a 429 says that one was refused.
-    pub(super) fn note(&self, said: &Said, now: Instant) {
+    pub(super) fn note(&self, said: &RateLimitHeaders, now: Instant) {
         if let Some(remaining) = said.remaining {
             let window = said.window.unwrap_or(WINDOW).min(RETRY_AFTER_MAX);
             self.state().remaining = Some((remaining, now + window));

@@ -1,5 +1,5 @@
-//! Whom a question is put to: the endpoints in order, each as one account after the other, and all of
-//! them once more where that may help.
+//! Endpoint order: the endpoints one after the other, each as one account after the other, and all of them once
+//! more where that may help.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
-use super::exchange::{Account, Answer, Ask, Body, Endpoint, Inner, Wanted};
 use super::health::{Need, Pass, Resource};
-use super::limits::{Cost, Turn as Try};
+use super::observer::BodyGuard;
+use super::rate_limit::{Cost, Turn as Try};
+use super::request::{Account, Answer, Body, Endpoint, Inner, Request, Wanted};
 use super::traits::{Health, RANK_ORIGIN_LACKS};
 use super::turns::Turn;
-use super::watch::Followed;
 use super::{EndpointId, FetchError, Patience};
 
 impl Inner {
@@ -22,19 +22,19 @@ impl Inner {
     ///
     /// # Errors
     /// The most telling error of all endpoints, see [`rank`].
-    pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, FetchError> {
+    pub(super) async fn ask(&self, request: &Request<'_>) -> Result<Answer, FetchError> {
         let deadline = Deadline::after(self.header_timeout);
-        let patient = ask.patience == Patience::Wait && !ask.connection.extra;
+        let patient = request.patience == Patience::Wait && !request.connection.extra;
         let mut pauses = self.timings.round_pauses().take(ROUNDS_MAX - 1);
         let mut jitter = self.timings.limited_jitter();
         let mut lacking = Vec::new();
         loop {
             // Boxed: whoever waits for an upstream should not make every request that may have to large.
-            let failures = match Box::pin(self.round(ask, &mut lacking, deadline)).await {
+            let failures = match Box::pin(self.round(request, &mut lacking, deadline)).await {
                 Ok(answer) => return Ok(answer),
                 Err(failures) => failures,
             };
-            if failures.gave_way && !ask.connection.extra && !deadline.passed() {
+            if failures.gave_way && !request.connection.extra && !deadline.passed() {
                 continue;
             }
             let moment = failures.for_a_moment().then(|| pauses.next()).flatten();
@@ -46,10 +46,10 @@ impl Inner {
             let wait =
                 wait.filter(|wait| patient && *wait < deadline.left() && !failures.settled());
             let Some(wait) = wait else {
-                return Err(failures.told());
+                return Err(failures.final_error());
             };
             tokio::time::sleep(wait).await;
-            self.watch.retry();
+            self.observer.retry();
         }
     }
 
@@ -57,20 +57,20 @@ impl Inner {
     /// what is asked for (`lacking`).
     async fn round(
         &self,
-        ask: &Ask<'_>,
+        request: &Request<'_>,
         lacking: &mut Vec<(EndpointId, FetchError)>,
         deadline: Deadline,
     ) -> Result<Answer, Failures> {
         let mut failures = Failures::default();
-        let (endpoints, refused) = self.askable(ask, lacking, Instant::now());
+        let (endpoints, refused) = self.askable(request, lacking, Instant::now());
         if !endpoints.is_empty() {
-            let turn = match self.turn(ask, deadline).await {
+            let turn = match self.turn(request, deadline).await {
                 Ok(turn) => turn,
                 Err(busy) => return Err(failures.and(busy.into())),
             };
             let asked = tokio::select! {
                 biased;
-                asked = self.ask_each(endpoints, ask, lacking, deadline) => asked,
+                asked = self.ask_each(endpoints, request, lacking, deadline) => asked,
                 () = turn.recalled() => Err(Failures::gave_way()),
             };
             failures = match asked {
@@ -88,7 +88,7 @@ impl Inner {
     async fn ask_each(
         &self,
         endpoints: Vec<&Endpoint>,
-        ask: &Ask<'_>,
+        request: &Request<'_>,
         lacking: &mut Vec<(EndpointId, FetchError)>,
         deadline: Deadline,
     ) -> Result<Answer, Failures> {
@@ -97,20 +97,20 @@ impl Inner {
         for endpoint in endpoints {
             let share = deadline.share(left);
             left = left.saturating_sub(1);
-            let pass = match self.watch.health.admit(endpoint.id, Instant::now()) {
+            let pass = match self.observer.health.admit(endpoint.id, Instant::now()) {
                 Ok(pass) => pass,
                 Err(error) => {
                     failures.add_unasked(self.by(endpoint.id, error));
                     continue;
                 }
             };
-            let error = match self.ask_endpoint(endpoint, pass, ask, share).await {
+            let error = match self.ask_endpoint(endpoint, pass, request, share).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let elsewhere = left > 0 && error.traits().try_endpoint;
             let failover = elsewhere && !error.traits().is_absence;
-            self.watch.no_answer(endpoint.id, &error, elsewhere);
+            self.observer.no_answer(endpoint.id, &error, elsewhere);
             if matches!(error, FetchError::NotFound { .. }) {
                 lacking.push((endpoint.id, error.clone()));
             }
@@ -124,7 +124,7 @@ impl Inner {
                 break;
             }
             if failover {
-                self.watch.failover();
+                self.observer.failover();
             }
         }
         Err(failures)
@@ -134,23 +134,23 @@ impl Inner {
     /// asked (`ask.endpoints`) the ill ones are among the latter: they may have what the asked ones have not.
     fn askable(
         &self,
-        ask: &Ask<'_>,
+        request: &Request<'_>,
         lacking: &[(EndpointId, FetchError)],
         now: Instant,
     ) -> (Vec<&Endpoint>, Vec<(EndpointId, FetchError)>) {
-        let health = &self.watch.health;
-        let order = if ask.endpoints.is_empty() {
-            health.order(ask.need(), now)
+        let health = &self.observer.health;
+        let order = if request.endpoints.is_empty() {
+            health.order(request.need(), now)
         } else {
-            ask.endpoints.to_vec()
+            request.endpoints.to_vec()
         };
         let (mut endpoints, mut refused) = (Vec::new(), Vec::new());
         for endpoint in order.iter().filter_map(|id| self.endpoints.get(id.0)) {
             if let Some(lacks) = lacking.iter().find(|(id, _)| *id == endpoint.id) {
                 refused.push(lacks.clone());
-            } else if let Some(error) = health.refusal(endpoint.id, ask.resource(), now) {
+            } else if let Some(error) = health.refusal(endpoint.id, request.resource(), now) {
                 refused.push((endpoint.id, error));
-            } else if let Some(left) = endpoint.limited(ask.cost(), now) {
+            } else if let Some(left) = endpoint.limited(request.cost(), now) {
                 let retry_after = Some(left);
                 refused.push((endpoint.id, FetchError::RateLimited { retry_after }));
             } else {
@@ -160,7 +160,7 @@ impl Inner {
         let others = (0..self.endpoints.len()).map(EndpointId);
         let others = others.filter(|id| !order.contains(id));
         refused.extend(others.filter_map(|id| {
-            let error = health.refusal(id, ask.resource(), now)?;
+            let error = health.refusal(id, request.resource(), now)?;
             Some((id, error))
         }));
         (endpoints, refused)
@@ -176,8 +176,8 @@ impl Inner {
     ///
     /// # Errors
     /// [`FetchError::Busy`], [`FetchError::Limited`].
-    async fn turn(&self, ask: &Ask<'_>, deadline: Deadline) -> Result<Turn, FetchError> {
-        if ask.connection.extra {
+    async fn turn(&self, request: &Request<'_>, deadline: Deadline) -> Result<Turn, FetchError> {
+        if request.connection.extra {
             return self.turns.extra().ok_or(FetchError::Busy);
         }
         self.turns.turn(deadline).await
@@ -186,8 +186,8 @@ impl Inner {
     /// Gives the turn to a body that is still to come.
     fn hand_over(&self, mut answer: Answer, turn: Turn) -> Answer {
         if let Body::Stream(body, _) = &mut answer.body {
-            body.follow(Followed {
-                watch: Arc::clone(&self.watch),
+            body.guard(BodyGuard {
+                observer: Arc::clone(&self.observer),
                 endpoint: answer.endpoint,
                 began: Instant::now(),
                 turn,
@@ -201,22 +201,22 @@ impl Inner {
         &self,
         endpoint: &Endpoint,
         pass: Pass<'_>,
-        ask: &Ask<'_>,
+        request: &Request<'_>,
         deadline: Deadline,
     ) -> Result<Answer, FetchError> {
-        let result = self.ask_accounts(endpoint, ask, deadline).await;
+        let result = self.ask_accounts(endpoint, request, deadline).await;
         let change = match &result {
-            Ok(_) => pass.answered(!matches!(ask.body, Wanted::Stream)),
+            Ok(_) => pass.answered(!matches!(request.body, Wanted::Stream)),
             // Ranges are not what it can do; that is kept in mind elsewhere.
-            Err(FetchError::Protocol(_)) if ask.range.is_some() => pass.answered(false),
+            Err(FetchError::Protocol(_)) if request.range.is_some() => pass.answered(false),
             Err(error) => match error.traits().health {
                 Health::Well => pass.answered(true),
-                Health::Ill => pass.failed(error, ask.resource(), Instant::now()),
+                Health::Ill => pass.failed(error, request.resource(), Instant::now()),
                 Health::Unknown => None,
             },
         };
         let why = result.as_ref().err().map(ToString::to_string);
-        self.watch
+        self.observer
             .changed(endpoint.id, change, why.as_deref().unwrap_or_default());
         result
     }
@@ -225,31 +225,35 @@ impl Inner {
     async fn ask_accounts(
         &self,
         endpoint: &Endpoint,
-        ask: &Ask<'_>,
+        request: &Request<'_>,
         deadline: Deadline,
     ) -> Result<Answer, FetchError> {
         let mut failures = Failures::default();
         let now = Instant::now();
-        let limited_before = endpoint.shortest_limit(ask.cost(), now);
-        for account in endpoint.usable(ask.cost(), now) {
+        let limited_before = endpoint.shortest_limit(request.cost(), now);
+        for account in endpoint.usable(request.cost(), now) {
             // Another request may have taken the turn.
-            let Some(turn) = account.limit.take(ask.cost(), Instant::now()) else {
+            let Some(turn) = account.limit.take(request.cost(), Instant::now()) else {
                 continue;
             };
-            let result = self.ask_account(endpoint, account, ask, deadline).await;
+            let result = self.ask_account(endpoint, account, request, deadline).await;
             let error = match result {
                 Ok(answer) => {
-                    self.not_limited(account, ask, turn);
+                    self.not_limited(account, request, turn);
                     return Ok(answer);
                 }
                 Err(FetchError::RateLimited { retry_after }) => {
                     let now = Instant::now();
-                    let (wait, news) = account.limit.limited(ask.cost(), retry_after, now);
+                    let (wait, news) = account.limit.limited(request.cost(), retry_after, now);
                     let news = news.then(|| (wait, account.limit.source()));
-                    self.watch
-                        .limited(endpoint.id, ask.cost(), news, self.limited_until(now));
+                    self.observer.limited(
+                        endpoint.id,
+                        request.cost(),
+                        news,
+                        self.limited_until(now),
+                    );
                     // A long limit may turn out to be over before.
-                    let left = account.limit.until(ask.cost(), now);
+                    let left = account.limit.until(request.cost(), now);
                     let left = left.map_or(wait, |left| left.saturating_duration_since(now));
                     FetchError::RateLimited {
                         retry_after: Some(retry_after.unwrap_or(wait).min(left)),
@@ -257,7 +261,7 @@ impl Inner {
                 }
                 Err(error) => {
                     if matches!(error, FetchError::NotFound { .. }) {
-                        self.not_limited(account, ask, turn);
+                        self.not_limited(account, request, turn);
                     }
                     error
                 }
@@ -265,25 +269,26 @@ impl Inner {
             let another = error.traits().try_account;
             failures.add(error.into());
             if !another || deadline.passed() {
-                return Err(failures.told());
+                return Err(failures.final_error());
             }
         }
         // Those that were limited before might have been given it.
         if let Some(left) = endpoint
-            .shortest_limit(ask.cost(), Instant::now())
+            .shortest_limit(request.cost(), Instant::now())
             .or(limited_before)
-            .filter(|_| limited_before.is_some() || failures.told.is_none())
+            .filter(|_| limited_before.is_some() || failures.final_error.is_none())
         {
             let retry_after = Some(left);
             failures.add(FetchError::RateLimited { retry_after }.into());
         }
-        Err(failures.told())
+        Err(failures.final_error())
     }
 
     /// The account was given an answer.
-    fn not_limited(&self, account: &Account, ask: &Ask<'_>, turn: Try) {
-        if account.limit.answered(ask.cost(), turn) {
-            self.watch.limited_until(self.limited_until(Instant::now()));
+    fn not_limited(&self, account: &Account, request: &Request<'_>, turn: Try) {
+        if account.limit.answered(request.cost(), turn) {
+            self.observer
+                .limited_until(self.limited_until(Instant::now()));
         }
     }
 
@@ -297,7 +302,7 @@ impl Inner {
     }
 }
 
-impl Ask<'_> {
+impl Request<'_> {
     fn resource(&self) -> Resource {
         let mut hasher = DefaultHasher::new();
         (self.repository.as_str(), self.rest.as_str()).hash(&mut hasher);
@@ -332,7 +337,7 @@ impl From<FetchError> for Failure {
 #[derive(Debug, Default)]
 struct Failures {
     /// The most telling one, and its rank.
-    told: Option<(u8, FetchError)>,
+    final_error: Option<(u8, FetchError)>,
     /// The shortest time that is left of a limit.
     limited: Option<Duration>,
     /// The shortest time for which an endpoint asked to be left alone.
@@ -390,15 +395,15 @@ impl Failures {
         if let FetchError::Unavailable { retry_after: left } = error {
             self.rests = Some(self.rests.map_or(left, |least| least.min(left)));
         }
-        let kept = self.told.as_ref();
+        let kept = self.final_error.as_ref();
         if kept.is_none_or(|(kept, _)| rank < *kept) {
-            self.told = Some((rank, error));
+            self.final_error = Some((rank, error));
         }
     }
 
     /// Whether nobody else's answer would change what is told: the origin lacks it.
     fn settled(&self) -> bool {
-        matches!(self.told, Some((RANK_ORIGIN_LACKS, _)))
+        matches!(self.final_error, Some((RANK_ORIGIN_LACKS, _)))
     }
 
     /// Whether asking again may help after a moment: those that are limited are left out then.
@@ -416,12 +421,12 @@ impl Failures {
 
     /// How long it is until asking again may help, because a limit ends.
     fn limited_for(&self) -> Option<Duration> {
-        let limited = matches!(self.told, Some((_, FetchError::RateLimited { .. })));
+        let limited = matches!(self.final_error, Some((_, FetchError::RateLimited { .. })));
         self.limited.filter(|_| limited)
     }
 
-    fn told(self) -> FetchError {
-        match self.told {
+    fn final_error(self) -> FetchError {
+        match self.final_error {
             Some((_, FetchError::RateLimited { .. })) => FetchError::RateLimited {
                 retry_after: self.limited,
             },

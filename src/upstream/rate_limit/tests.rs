@@ -11,23 +11,23 @@ fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
 
 #[test]
 fn docker_hubs_headers_are_read() {
-    let said = Said::read(&headers(&[
+    let said = RateLimitHeaders::read(&headers(&[
         ("ratelimit-limit", "100;w=21600"),
         ("ratelimit-remaining", "76;w=21600"),
         ("docker-ratelimit-source", "192.0.2.1"),
     ]));
-    let expected = Said {
+    let expected = RateLimitHeaders {
         limit: Some(100),
         remaining: Some(76),
         window: Some(Duration::from_hours(6)),
         source: Some("192.0.2.1".to_owned()),
     };
     assert_eq!(said, expected);
-    let bare = Said::read(&headers(&[("ratelimit-remaining", " 5 ")]));
+    let bare = RateLimitHeaders::read(&headers(&[("ratelimit-remaining", " 5 ")]));
     assert_eq!((bare.remaining, bare.window), (Some(5), None));
     for nonsense in ["", "many", "-1;w=9", ";w=x"] {
-        let said = Said::read(&headers(&[("ratelimit-remaining", nonsense)]));
-        assert_eq!(said, Said::default(), "{nonsense}");
+        let said = RateLimitHeaders::read(&headers(&[("ratelimit-remaining", nonsense)]));
+        assert_eq!(said, RateLimitHeaders::default(), "{nonsense}");
     }
 }
 
@@ -133,7 +133,7 @@ fn what_remains_is_known_for_its_window_and_is_no_limit() {
     let (limit, now) = (Limit::new(Timings::default()), Instant::now());
     assert_eq!(limit.remaining(now), None);
     let said = headers(&[("ratelimit-remaining", "0;w=60")]);
-    limit.note(&Said::read(&said), now);
+    limit.note(&RateLimitHeaders::read(&said), now);
     assert_eq!(limit.remaining(now), Some(0));
     assert_eq!(limit.until(Cost::Pull, now), None);
     assert_eq!(limit.remaining(now + Duration::from_mins(1)), None);

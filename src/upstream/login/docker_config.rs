@@ -10,9 +10,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 
-use super::helper::Helper;
-use super::keep::Given;
-use super::{Login, files};
+use super::cache::Issued;
+use super::exec::Helper;
+use super::{Login, file};
 use crate::upstream::{Credentials, FetchError, Secret};
 
 /// The login that a `config.json` holds for one registry.
@@ -36,12 +36,12 @@ impl Docker {
     ///
     /// # Errors
     /// [`FetchError::Login`], naming the file or program.
-    pub(super) async fn fetch(&self) -> Result<Given, FetchError> {
+    pub(super) async fn fetch(&self) -> Result<Issued, FetchError> {
         let (path, registry) = (self.path.clone(), self.registry.clone());
         let found = super::off_thread(move || find(&path, &registry)).await?;
         let helper = match found {
             Found::Login(login) => {
-                return Ok(Given {
+                return Ok(Issued {
                     login,
                     good_for: None,
                 });
@@ -69,7 +69,7 @@ enum Found {
 
 fn find(path: &Path, registry: &str) -> Result<Found, FetchError> {
     let wrong = |why: &str| FetchError::Login(format!("{}: {why}", path.display()));
-    let bytes = files::read(path, FILE_BYTES_MAX)?;
+    let bytes = file::read(path, FILE_BYTES_MAX)?;
     let file: File = serde_json::from_slice(&bytes).map_err(|error| {
         // serde_json's own text may quote a value.
         let (line, column) = (error.line(), error.column());

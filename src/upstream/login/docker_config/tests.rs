@@ -1,4 +1,4 @@
-use super::super::helper::tests::program;
+use super::super::exec::tests::program;
 use super::*;
 
 fn basic(username: &str, password: &str) -> Login {

@@ -1,7 +1,7 @@
 //! Keeps what a provider gives: fetched once for all who wait, again before it expires, again when a
 //! file changes or a registry refuses it, and not too often when it fails.
 //!
-//! The state is small and behind one mutex; [`State::step`] decides, the [`Keeper`] acts. A fetch and a
+//! The state is small and behind one mutex; [`State::step`] decides, the [`CredentialCache`] acts. A fetch and a
 //! look at the files are tasks of their own, so that a caller who leaves takes nothing with it.
 
 use std::fmt;
@@ -14,15 +14,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Login;
-use super::files::{self, Stamp};
+use super::file::{self, Stamp};
 use crate::oci::UpstreamName;
 use crate::upstream::FetchError;
 use crate::upstream::deadline::Deadline;
 
 /// Where logins come from.
 pub(super) trait Provider: Send + Sync + 'static {
-    /// Gets a login anew. It ends within a time of its own, or by itself; nobody drops it.
-    fn fetch(&self) -> impl Future<Output = Result<Given, FetchError>> + Send;
+    /// Fetches a login again. It ends within a time of its own, or by itself; nobody drops it.
+    fn fetch(&self) -> impl Future<Output = Result<Issued, FetchError>> + Send;
 
     /// What it is, for errors and logs: its kind, and its file, program or service. No secret.
     fn name(&self) -> &str;
@@ -32,7 +32,7 @@ pub(super) trait Provider: Send + Sync + 'static {
 }
 
 /// What a provider gave.
-pub(super) struct Given {
+pub(super) struct Issued {
     /// `None`: nobody in particular, which is an answer, too.
     pub(super) login: Option<Login>,
     /// How long it may be used; `None`: until one of the provider's files changes.
@@ -40,7 +40,7 @@ pub(super) struct Given {
 }
 
 /// A provider and what it gave last.
-pub(super) struct Keeper<P> {
+pub(super) struct CredentialCache<P> {
     provider: P,
     /// For the log.
     upstream: UpstreamName,
@@ -49,7 +49,7 @@ pub(super) struct Keeper<P> {
     ended: watch::Sender<()>,
 }
 
-impl<P: Provider> Keeper<P> {
+impl<P: Provider> CredentialCache<P> {
     /// Nothing fetched yet.
     pub(super) fn new(provider: P, upstream: UpstreamName) -> Self {
         Self {
@@ -89,7 +89,10 @@ impl<P: Provider> Keeper<P> {
     pub(super) fn refused(&self, login: &Arc<Login>) {
         let now = Instant::now();
         let mut state = self.state();
-        let current = state.kept.as_ref().and_then(|kept| kept.login.as_ref());
+        let current = state
+            .cached
+            .as_ref()
+            .and_then(|cached| cached.login.as_ref());
         let known = state.refusal.as_ref();
         let known = known.is_some_and(|old| old.login == *login && old.until > now);
         // A late word about a login that has been replaced changes nothing.
@@ -160,7 +163,7 @@ impl<P: Provider> Keeper<P> {
         let guard = LookGuard(Arc::clone(self));
         tokio::spawn(async move {
             let inputs = guard.0.provider.inputs().to_vec();
-            let look = move || inputs.iter().map(|path| files::stamp(path)).collect();
+            let look = move || inputs.iter().map(|path| file::stamp(path)).collect();
             let stamps: Option<Vec<_>> = tokio::task::spawn_blocking(look).await.ok();
             guard.0.state().saw(stamps);
         });
@@ -172,27 +175,27 @@ impl<P: Provider> Keeper<P> {
     )]
     fn start_fetch(self: &Arc<Self>, inputs: u64, begun: Instant) {
         let guard = FetchGuard {
-            keeper: Arc::clone(self),
+            cache: Arc::clone(self),
             inputs,
             begun,
             result: None,
         };
         tokio::spawn(async move {
-            let result = guard.keeper.provider.fetch().await;
+            let result = guard.cache.provider.fetch().await;
             guard.finish(result);
         });
     }
 
     /// Takes the end of a fetch into the state, and into the log where it is news.
-    fn end(&self, begun: Instant, inputs: u64, result: Result<Given, FetchError>) {
+    fn end(&self, begun: Instant, inputs: u64, result: Result<Issued, FetchError>) {
         let mut state = self.state();
         let (name, upstream) = (self.provider.name(), &self.upstream);
         let failed_before = state.failure.is_some();
         match result {
-            Ok(given) => {
-                state.give(given, begun, Instant::now());
+            Ok(issued) => {
+                state.give(issued, begun, Instant::now());
                 if failed_before {
-                    tracing::info!(%upstream, "{name} can be had again");
+                    tracing::info!(%upstream, "{name} is available again");
                 }
             }
             Err(error) => {
@@ -202,8 +205,8 @@ impl<P: Provider> Keeper<P> {
                     FetchError::Login(format!("{name}: {error}"))
                 };
                 if !failed_before {
-                    let still = state.kept.is_some();
-                    tracing::warn!(%upstream, %error, still, "{name} cannot be had now");
+                    let still = state.cached.is_some();
+                    tracing::warn!(%upstream, %error, still, "{name} is not available now");
                 }
                 state.fail(error, Instant::now());
             }
@@ -216,16 +219,16 @@ impl<P: Provider> Keeper<P> {
     }
 }
 
-impl<P: Provider> fmt::Debug for Keeper<P> {
+impl<P: Provider> fmt::Debug for CredentialCache<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Keeper")
+        f.debug_tuple("CredentialCache")
             .field(&self.provider.name())
             .finish()
     }
 }
 
 /// Ends a look, however it ends.
-struct LookGuard<P: Provider>(Arc<Keeper<P>>);
+struct LookGuard<P: Provider>(Arc<CredentialCache<P>>);
 
 impl<P: Provider> Drop for LookGuard<P> {
     fn drop(&mut self) {
@@ -236,15 +239,15 @@ impl<P: Provider> Drop for LookGuard<P> {
 
 /// Ends a fetch, however it ends.
 struct FetchGuard<P: Provider> {
-    keeper: Arc<Keeper<P>>,
+    cache: Arc<CredentialCache<P>>,
     /// Which state of the files it may have seen.
     inputs: u64,
     begun: Instant,
-    result: Option<Result<Given, FetchError>>,
+    result: Option<Result<Issued, FetchError>>,
 }
 
 impl<P: Provider> FetchGuard<P> {
-    fn finish(mut self, result: Result<Given, FetchError>) {
+    fn finish(mut self, result: Result<Issued, FetchError>) {
         self.result = Some(result);
     }
 }
@@ -253,8 +256,8 @@ impl<P: Provider> Drop for FetchGuard<P> {
     fn drop(&mut self) {
         let ended_early = || Err(FetchError::Login("the fetch was broken off".to_owned()));
         let result = self.result.take().unwrap_or_else(ended_early);
-        self.keeper.end(self.begun, self.inputs, result);
-        self.keeper.ended.send_replace(());
+        self.cache.end(self.begun, self.inputs, result);
+        self.cache.ended.send_replace(());
     }
 }
 
@@ -271,7 +274,7 @@ enum Step {
 #[derive(Default)]
 struct State {
     /// The last login that was had.
-    kept: Option<Kept>,
+    cached: Option<Cached>,
     /// How the last fetch failed; gone once one succeeds or a file changes.
     failure: Option<Failure>,
     /// The last login that was refused.
@@ -290,7 +293,7 @@ struct State {
     fetched_inputs: u64,
 }
 
-struct Kept {
+struct Cached {
     login: Option<Arc<Login>>,
     /// When it is fetched again, and when it is of no more use; `None`: when a file changes.
     life: Option<(Instant, Instant)>,
@@ -313,9 +316,9 @@ impl State {
     /// What a caller should do now, and whether a fetch is due.
     fn step(&self, name: &str, now: Instant) -> (Step, bool) {
         let may_fetch = self.failure.as_ref().is_none_or(|it| it.retry_at <= now);
-        let usable = |kept: &&Kept| kept.life.is_none_or(|(_, end)| end > now);
+        let usable = |cached: &&Cached| cached.life.is_none_or(|(_, end)| end > now);
         let up_to_date = self.fetched_inputs == self.inputs;
-        let Some(kept) = self.kept.as_ref().filter(usable).filter(|_| up_to_date) else {
+        let Some(cached) = self.cached.as_ref().filter(usable).filter(|_| up_to_date) else {
             return match &self.failure {
                 Some(failure) if !may_fetch && !self.fetching => {
                     (Step::Fail(failure.error.clone()), false)
@@ -323,17 +326,19 @@ impl State {
                 Some(_) | None => (Step::Wait, true),
             };
         };
-        let due = kept.life.is_some_and(|(fresh_until, _)| fresh_until <= now);
+        let due = cached
+            .life
+            .is_some_and(|(fresh_until, _)| fresh_until <= now);
         let fetch = may_fetch && (due || self.failure.is_some());
         let refusal = self
             .refusal
             .as_ref()
-            .filter(|refusal| refusal.until > now && kept.login.as_ref() == Some(&refusal.login));
+            .filter(|refusal| refusal.until > now && cached.login.as_ref() == Some(&refusal.login));
         match refusal {
-            None => (Step::Give(kept.login.clone()), fetch),
+            None => (Step::Give(cached.login.clone()), fetch),
             // Only what expires may be another one when it is fetched again.
             Some(refusal)
-                if refusal.refetch && kept.life.is_some() && (may_fetch || self.fetching) =>
+                if refusal.refetch && cached.life.is_some() && (may_fetch || self.fetching) =>
             {
                 (Step::Wait, true)
             }
@@ -356,19 +361,19 @@ impl State {
         }
     }
 
-    fn give(&mut self, given: Given, begun: Instant, now: Instant) {
+    fn give(&mut self, issued: Issued, begun: Instant, now: Instant) {
         self.fetch_ended(now);
         self.failure = None;
-        let life = given.good_for.map(|life| {
+        let life = issued.good_for.map(|life| {
             let life = life.min(LIFE_MAX);
             let margin = (life / 5).min(MARGIN_MAX);
-            // Counted from before the fetch, as what was given may be as old as that; but fetches
+            // Counted from before the fetch, as what was issued may be as old as that; but fetches
             // that take longer than their result lives must not follow each other without end.
             let end = (begun + life).max(now + LIFE_MIN);
             (begun + life.saturating_sub(margin), end)
         });
-        let login = given.login.map(Arc::new);
-        self.kept = Some(Kept { login, life });
+        let login = issued.login.map(Arc::new);
+        self.cached = Some(Cached { login, life });
     }
 
     fn fail(&mut self, error: FetchError, now: Instant) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::health::{Change, Health};
-use super::limits::{self, Cost};
+use super::rate_limit::{self, Cost};
 use super::turns::Turn;
 use super::{EndpointId, FetchError};
 use crate::oci::UpstreamName;
@@ -15,19 +15,19 @@ use crate::telemetry::Metrics;
 
 /// One for each upstream.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct EndpointObserver {
     upstream: UpstreamName,
     /// Host and port of each endpoint, for log and metrics.
     hosts: Vec<String>,
     metrics: Metrics,
     pub(super) health: Health,
     /// When people were told of a loop that costs only time.
-    loop_told: Mutex<Option<Instant>>,
+    loop_logged: Mutex<Option<Instant>>,
     /// The same of what is not followed inside.
-    inside_told: Mutex<Option<Instant>>,
+    inside_logged: Mutex<Option<Instant>>,
 }
 
-impl Watch {
+impl EndpointObserver {
     /// Nothing has happened yet.
     pub(super) fn new(
         upstream: UpstreamName,
@@ -43,8 +43,8 @@ impl Watch {
             hosts,
             metrics,
             health,
-            loop_told: Mutex::default(),
-            inside_told: Mutex::default(),
+            loop_logged: Mutex::default(),
+            inside_logged: Mutex::default(),
         }
     }
 
@@ -53,7 +53,7 @@ impl Watch {
         self.hosts.get(endpoint.0).map_or("", String::as_str)
     }
 
-    /// The same question is asked again.
+    /// The same request is asked again.
     pub(super) fn retry(&self) {
         self.metrics.upstream_retry(self.upstream.as_str());
     }
@@ -69,8 +69,8 @@ impl Watch {
         let now = Instant::now();
         let inside = matches!(error, FetchError::Inside(_));
         let ourselves = matches!(error, FetchError::Ourselves(_));
-        if (inside && is_news(&self.inside_told, now))
-            || (ourselves && is_news(&self.loop_told, now))
+        if (inside && is_news(&self.inside_logged, now))
+            || (ourselves && is_news(&self.loop_logged, now))
         {
             let advice = if inside {
                 "a redirect or token server is not followed"
@@ -79,7 +79,9 @@ impl Watch {
                  addresses of their names"
             };
             tracing::warn!(%upstream, endpoint = host, %error, "{advice}");
-        } else if matches!(error, FetchError::Loop(_)) && elsewhere && is_news(&self.loop_told, now)
+        } else if matches!(error, FetchError::Loop(_))
+            && elsewhere
+            && is_news(&self.loop_logged, now)
         {
             tracing::warn!(
                 %upstream, endpoint = host, %error,
@@ -153,7 +155,7 @@ impl Watch {
             Cost::Pull => " for manifests",
             Cost::Nothing => "",
         };
-        let but = if limits::is_probed(wait) {
+        let but = if rate_limit::is_probed(wait) {
             ", but for one request every few minutes"
         } else {
             ""
@@ -167,19 +169,19 @@ impl Watch {
 }
 
 /// Whether it was not told of lately; it is from now on.
-fn is_news(told: &Mutex<Option<Instant>>, now: Instant) -> bool {
-    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-    let news = told.is_none_or(|at| at + LOOP_LINE_EVERY <= now);
+fn is_news(logged: &Mutex<Option<Instant>>, now: Instant) -> bool {
+    let mut logged = logged.lock().unwrap_or_else(PoisonError::into_inner);
+    let news = logged.is_none_or(|at| at + LOOP_LINE_EVERY <= now);
     if news {
-        *told = Some(now);
+        *logged = Some(now);
     }
     news
 }
 
 /// What a streamed body reports to, and what it holds.
 #[derive(Debug)]
-pub(super) struct Followed {
-    pub(super) watch: Arc<Watch>,
+pub(super) struct BodyGuard {
+    pub(super) observer: Arc<EndpointObserver>,
     pub(super) endpoint: EndpointId,
     /// When its head had come.
     pub(super) began: Instant,
@@ -187,12 +189,12 @@ pub(super) struct Followed {
     pub(super) turn: Turn,
 }
 
-impl Followed {
+impl BodyGuard {
     /// The body ended well, after so many bytes. The turn is another's from now on.
     pub(super) fn ended(self, bytes: u64) {
         let now = Instant::now();
         let took = now.saturating_duration_since(self.began);
-        let health = &self.watch.health;
+        let health = &self.observer.health;
         health.body_ended(self.endpoint, bytes, took, now);
         drop(self.turn);
     }
@@ -203,9 +205,9 @@ impl Followed {
         if bytes >= GIVES_BYTES_MIN {
             return;
         }
-        let health = &self.watch.health;
+        let health = &self.observer.health;
         let change = health.body_failed(self.endpoint, error, self.began, Instant::now());
-        self.watch
+        self.observer
             .changed(self.endpoint, change, &error.to_string());
         drop(self.turn);
     }

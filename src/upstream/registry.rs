@@ -1,4 +1,4 @@
-//! The questions an upstream answers.
+//! The requests an upstream answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 
 use super::coding::{self, CODED_BLOB_BYTES_MAX, Coding};
-use super::exchange::{Answer, Ask, Body, Connection, Inner, Wanted};
 use super::extent::nonsense;
 use super::health::{Health, Need};
+use super::request::{Answer, Body, Connection, Inner, Request, Wanted};
 use super::{BlobBody, FetchError, Parallel};
 use crate::oci::link::{self, NextPage};
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
@@ -189,16 +189,16 @@ impl Upstream {
     /// The endpoint's host and port, for a log line.
     #[must_use]
     pub fn endpoint_host(&self, endpoint: EndpointId) -> &str {
-        self.inner.watch.host(endpoint)
+        self.inner.observer.host(endpoint)
     }
 
     /// Counts a blob's transfer that broke off and is gone on with.
     pub fn resumes(&self) {
-        self.inner.watch.retry();
+        self.inner.observer.retry();
     }
 
     fn health(&self) -> &Health {
-        &self.inner.watch.health
+        &self.inner.observer.health
     }
 
     /// The endpoints that a tag may be asked of, in the order of the moment, without those whose breaker is
@@ -241,15 +241,15 @@ impl Upstream {
         endpoints: &[EndpointId],
     ) -> Result<ManifestFetch, FetchError> {
         let wanted = Wanted::Whole("a manifest", MANIFEST_BYTES_MAX);
-        let mut ask = manifest_ask(repository, reference, accept, Method::GET, wanted)?;
-        ask.patience = patience;
-        ask.endpoints = endpoints;
+        let mut request = manifest_request(repository, reference, accept, Method::GET, wanted)?;
+        request.patience = patience;
+        request.endpoints = endpoints;
         let Answer {
             endpoint,
             headers,
             body,
             ..
-        } = self.inner.ask(&ask).await?;
+        } = self.inner.ask(&request).await?;
         Ok(ManifestFetch {
             endpoint,
             bytes: whole(body),
@@ -267,14 +267,14 @@ impl Upstream {
         let BlobAsk {
             repository, digest, ..
         } = *wanted;
-        let mut ask = blob_ask(repository, digest, Method::GET, Wanted::Stream);
-        ask.range = Some((wanted.start, wanted.end)).filter(|range| *range != (0, None));
-        ask.endpoints = wanted.endpoints;
-        ask.connection = Connection {
+        let mut request = blob_request(repository, digest, Method::GET, Wanted::Stream);
+        request.range = Some((wanted.start, wanted.end)).filter(|range| *range != (0, None));
+        request.endpoints = wanted.endpoints;
+        request.connection = Connection {
             lane: wanted.lane,
             extra: wanted.extra,
         };
-        let answer = self.inner.ask(&ask).await?;
+        let answer = self.inner.ask(&request).await?;
         let validator = etag(&answer.headers).map(|tag| (tag, answer.host));
         match answer.body {
             Body::Stream(mut body, extent) => {
@@ -310,7 +310,7 @@ impl Upstream {
         query: &[(String, String)],
         patience: Patience,
     ) -> Result<ListFetch, FetchError> {
-        self.list(Ask {
+        self.list(Request {
             kind: Kind::Tags,
             method: Method::GET,
             repository,
@@ -338,7 +338,7 @@ impl Upstream {
         query: &[(String, String)],
         patience: Patience,
     ) -> Result<ListFetch, FetchError> {
-        self.list(Ask {
+        self.list(Request {
             kind: Kind::Referrers,
             method: Method::GET,
             repository,
@@ -355,8 +355,8 @@ impl Upstream {
         .await
     }
 
-    async fn list(&self, ask: Ask<'_>) -> Result<ListFetch, FetchError> {
-        let Answer { headers, body, .. } = self.inner.ask(&ask).await?;
+    async fn list(&self, request: Request<'_>) -> Result<ListFetch, FetchError> {
+        let Answer { headers, body, .. } = self.inner.ask(&request).await?;
         let links = headers.get_all(LINK).iter();
         let filters = text(&headers, &FILTERS_APPLIED).unwrap_or_default();
         let mut filters = filters.split(',').map(str::trim);
@@ -374,16 +374,16 @@ impl fmt::Debug for Upstream {
     }
 }
 
-pub(super) fn manifest_ask<'a>(
+pub(super) fn manifest_request<'a>(
     repository: &'a Repository,
     reference: &'a Reference,
     accept: &Accept,
     method: Method,
     body: Wanted,
-) -> Result<Ask<'a>, FetchError> {
+) -> Result<Request<'a>, FetchError> {
     let accept = HeaderValue::try_from(accept.header())
         .map_err(|_| nonsense("the accepted types fit no header"))?;
-    Ok(Ask {
+    Ok(Request {
         kind: Kind::Manifest,
         method,
         repository,
@@ -402,13 +402,13 @@ pub(super) fn manifest_ask<'a>(
     })
 }
 
-pub(super) fn blob_ask<'a>(
+pub(super) fn blob_request<'a>(
     repository: &'a Repository,
     digest: &'a Digest,
     method: Method,
     body: Wanted,
-) -> Ask<'a> {
-    Ask {
+) -> Request<'a> {
+    Request {
         kind: Kind::Blob,
         method,
         repository,

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use super::Login;
-use super::keep::Given;
+use super::cache::Issued;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::upstream::{Credentials, FetchError, Secret};
 
@@ -40,7 +40,7 @@ impl Helper {
     ///
     /// # Errors
     /// [`FetchError::Login`], naming the program: never what it wrote, which may hold a secret.
-    pub(super) async fn ask(&self, server: &str) -> Result<Given, FetchError> {
+    pub(super) async fn ask(&self, server: &str) -> Result<Issued, FetchError> {
         let wrong = |why: &str| FetchError::Login(format!("{}: {why}", self.program()));
         let (status, output) = self.run(server).await?;
         if !status.success() {
@@ -57,8 +57,8 @@ impl Helper {
         Ok(self.given(answer.login(), life))
     }
 
-    fn given(&self, login: Option<Login>, life: Option<Duration>) -> Given {
-        Given {
+    fn given(&self, login: Option<Login>, life: Option<Duration>) -> Issued {
+        Issued {
             login,
             good_for: Some(life.unwrap_or(self.ttl)),
         }
