@@ -24,7 +24,7 @@ use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Hasher};
 use crate::store::{Blob, HELD_BACK_BYTES, Handed, Store};
 use crate::telemetry::{Kind, Limit, Outcome};
-use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, OnBehalf, Work};
+use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, OnBehalf, Patience, Work};
 
 /// Passes at the same time. Each is a connection to upstream of its own and up to some hundred KiB in
 /// memory: a fleet that pulls through a full disk must not become a flood.
@@ -312,6 +312,12 @@ impl Carrier {
             start: self.position,
             end: self.end.filter(|end| total != Some(*end)),
             endpoints: &endpoints,
+            // As for a fill that has begun: the retries are counted here.
+            patience: if self.given == 0 && self.position == 0 {
+                Patience::Wait
+            } else {
+                Patience::Now
+            },
             ..BlobAsk::whole(&self.passage.source.repository, &digest)
         };
         let mut fetched = match upstream.blob(&ask).await {

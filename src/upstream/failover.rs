@@ -2,123 +2,117 @@
 //! more where that may help.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::iter::Take;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::ExponentialBackoff;
 use tokio::time::Instant;
 
+use super::budget::{Budget, Share};
 use super::deadline::Deadline;
 use super::health::{Need, Pass, Resource};
 use super::observer::BodyGuard;
 use super::rate_limit::{Cost, Turn as Try};
 use super::request::{Account, Answer, Body, Endpoint, Inner, Request, Wanted};
+use super::timings::Timings;
 use super::traits::{Health, RANK_ORIGIN_LACKS};
 use super::turns::Turn;
 use super::{EndpointId, FetchError, Patience};
 
+/// How often everybody is asked, at most, when all fail for a moment: a third time helps in few cases,
+/// a fourth hardly ever, and each is load on a server that has enough.
+const ROUNDS_MAX: usize = 3;
+
+/// The same when a limit ends in time, and holds again: GHCR says microseconds to hundreds of requests a second, and
+/// the waits double up to a second.
+const LIMITED_ROUNDS_MAX: u32 = 6;
+
 impl Inner {
-    /// Asks the endpoints in order, within `header_timeout` in all: waiting for a connection, tokens,
-    /// redirects and repeats included.
+    /// Sends a request to the endpoints in order, and to all of them once more where that may help, within
+    /// `header_timeout` in all: waiting for a connection, tokens, redirects and repeats included.
     ///
     /// # Errors
-    /// The most telling error of all endpoints, see [`rank`].
-    pub(super) async fn ask(&self, request: &Request<'_>) -> Result<Answer, FetchError> {
-        let deadline = Deadline::after(self.header_timeout);
-        let patient = request.patience == Patience::Wait && !request.connection.extra;
-        let mut pauses = self.timings.round_pauses().take(ROUNDS_MAX - 1);
-        let mut jitter = self.timings.limited_jitter();
-        let mut lacking = Vec::new();
+    /// The most telling error of all endpoints, see [`Traits::rank`](super::traits::Traits::rank).
+    pub(super) async fn failover(&self, request: &Request<'_>) -> Result<Answer, FetchError> {
+        let logins = self
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.accounts.len());
+        let budget = Budget::new(self.header_timeout, logins);
+        let mut rounds = Rounds::new(self.timings, request);
         loop {
             // Boxed: whoever waits for an upstream should not make every request that may have to large.
-            let failures = match Box::pin(self.round(request, &mut lacking, deadline)).await {
+            let failures = match Box::pin(self.round(request, &mut rounds, &budget)).await {
                 Ok(answer) => return Ok(answer),
                 Err(failures) => failures,
             };
-            if failures.gave_way && !request.connection.extra && !deadline.passed() {
-                continue;
+            match rounds.next(&failures, budget.deadline().left()) {
+                Next::GiveUp => return Err(failures.final_error()),
+                Next::AtOnce => {}
+                Next::After(wait) => {
+                    tokio::time::sleep(wait).await;
+                    self.observer.retry();
+                }
             }
-            let moment = failures.for_a_moment().then(|| pauses.next()).flatten();
-            let over = || {
-                let left = failures.over_in(&mut pauses)?;
-                Some(left.saturating_add(jitter.next().unwrap_or_default()))
-            };
-            let wait = moment.or_else(over);
-            let wait =
-                wait.filter(|wait| patient && *wait < deadline.left() && !failures.settled());
-            let Some(wait) = wait else {
-                return Err(failures.final_error());
-            };
-            tokio::time::sleep(wait).await;
-            self.observer.retry();
         }
     }
 
-    /// Asks every endpoint once that may be asked now, and has not said in an earlier round that it lacks
-    /// what is asked for (`lacking`).
+    /// Asks every endpoint once that may be asked now, one after the other, until one answers.
     async fn round(
         &self,
         request: &Request<'_>,
-        lacking: &mut Vec<(EndpointId, FetchError)>,
-        deadline: Deadline,
+        rounds: &mut Rounds,
+        budget: &Budget,
     ) -> Result<Answer, Failures> {
         let mut failures = Failures::default();
-        let (endpoints, refused) = self.askable(request, lacking, Instant::now());
-        if !endpoints.is_empty() {
-            let turn = match self.turn(request, deadline).await {
-                Ok(turn) => turn,
-                Err(busy) => return Err(failures.and(busy.into())),
-            };
-            let asked = tokio::select! {
-                biased;
-                asked = self.ask_each(endpoints, request, lacking, deadline) => asked,
-                () = turn.recalled() => Err(Failures::gave_way()),
-            };
-            failures = match asked {
-                Ok(answer) => return Ok(self.hand_over(answer, turn)),
-                Err(failures) => failures,
-            };
+        let (endpoints, refused) = self.order(request, &rounds.ruled_out, Instant::now());
+        if endpoints.is_empty() {
+            return Err(self.with(failures, refused));
         }
-        for (endpoint, error) in refused {
-            failures.add_unasked(self.by(endpoint, error));
-        }
-        Err(failures)
-    }
-
-    /// Asks these endpoints one after the other, until one answers.
-    async fn ask_each(
-        &self,
-        endpoints: Vec<&Endpoint>,
-        request: &Request<'_>,
-        lacking: &mut Vec<(EndpointId, FetchError)>,
-        deadline: Deadline,
-    ) -> Result<Answer, Failures> {
-        let mut failures = Failures::default();
+        let turn = match self.turn(request, budget.deadline()).await {
+            Ok(turn) => turn,
+            Err(busy) => return Err(Failures::default().and(busy.into())),
+        };
         let mut left = endpoints.len();
         for endpoint in endpoints {
-            let share = deadline.share(left);
+            let share = budget.share(endpoint.id, left);
             left = left.saturating_sub(1);
-            let pass = match self.observer.health.admit(endpoint.id, Instant::now()) {
-                Ok(pass) => pass,
-                Err(error) => {
+            let pass = self.observer.health.admit(endpoint.id, Instant::now());
+            let (pass, share) = match (pass, share) {
+                (Ok(pass), Some(share)) => (pass, share),
+                (Err(error), _) => {
                     failures.add_unasked(self.by(endpoint.id, error));
                     continue;
                 }
+                (_, None) => continue,
             };
-            let error = match self.ask_endpoint(endpoint, pass, request, share).await {
-                Ok(answer) => return Ok(answer),
+            let result = tokio::select! {
+                biased;
+                result = self.as_account(endpoint, request, share) => result,
+                () = turn.recalled() => {
+                    if budget.is_spent(endpoint.id) {
+                        rounds.ruled_out.push((endpoint.id, FetchError::Busy));
+                    }
+                    return Err(Failures::gave_way());
+                }
+            };
+            self.note(endpoint, pass, request, &result);
+            let error = match result {
+                Ok(answer) => return Ok(self.hand_over(answer, turn)),
                 Err(error) => error,
             };
             let elsewhere = left > 0 && error.traits().try_endpoint;
             let failover = elsewhere && !error.traits().is_absence;
             self.observer.no_answer(endpoint.id, &error, elsewhere);
-            if matches!(error, FetchError::NotFound { .. }) {
-                lacking.push((endpoint.id, error.clone()));
+            if error.traits().is_absence || budget.is_spent(endpoint.id) {
+                rounds.ruled_out.push((endpoint.id, error.clone()));
             }
             failures.add(self.by(endpoint.id, error));
             if !elsewhere {
                 break;
             }
-            if deadline.passed() {
+            if budget.deadline().passed() {
                 // The others may have it.
                 failures.add_unasked(FetchError::Timeout("an endpoint").into());
                 break;
@@ -127,15 +121,23 @@ impl Inner {
                 self.observer.failover();
             }
         }
-        Err(failures)
+        Err(self.with(failures, refused))
+    }
+
+    /// Adds why these endpoints were not asked.
+    fn with(&self, mut failures: Failures, refused: Vec<(EndpointId, FetchError)>) -> Failures {
+        for (endpoint, error) in refused {
+            failures.add_unasked(self.by(endpoint, error));
+        }
+        failures
     }
 
     /// The endpoints to ask, in order, and why the others are not asked. Of those that were not to be
     /// asked (`ask.endpoints`) the ill ones are among the latter: they may have what the asked ones have not.
-    fn askable(
+    fn order(
         &self,
         request: &Request<'_>,
-        lacking: &[(EndpointId, FetchError)],
+        ruled_out: &[(EndpointId, FetchError)],
         now: Instant,
     ) -> (Vec<&Endpoint>, Vec<(EndpointId, FetchError)>) {
         let health = &self.observer.health;
@@ -146,8 +148,8 @@ impl Inner {
         };
         let (mut endpoints, mut refused) = (Vec::new(), Vec::new());
         for endpoint in order.iter().filter_map(|id| self.endpoints.get(id.0)) {
-            if let Some(lacks) = lacking.iter().find(|(id, _)| *id == endpoint.id) {
-                refused.push(lacks.clone());
+            if let Some(before) = ruled_out.iter().find(|(id, _)| *id == endpoint.id) {
+                refused.push(before.clone());
             } else if let Some(error) = health.refusal(endpoint.id, request.resource(), now) {
                 refused.push((endpoint.id, error));
             } else if let Some(left) = endpoint.limited(request.cost(), now) {
@@ -196,16 +198,15 @@ impl Inner {
         answer
     }
 
-    /// Asks one endpoint, and keeps in mind how it did.
-    async fn ask_endpoint(
+    /// Keeps in mind how an endpoint did.
+    fn note(
         &self,
         endpoint: &Endpoint,
         pass: Pass<'_>,
         request: &Request<'_>,
-        deadline: Deadline,
-    ) -> Result<Answer, FetchError> {
-        let result = self.ask_accounts(endpoint, request, deadline).await;
-        let change = match &result {
+        result: &Result<Answer, FetchError>,
+    ) {
+        let change = match result {
             Ok(_) => pass.answered(!matches!(request.body, Wanted::Stream)),
             // Ranges are not what it can do; that is kept in mind elsewhere.
             Err(FetchError::Protocol(_)) if request.range.is_some() => pass.answered(false),
@@ -218,15 +219,16 @@ impl Inner {
         let why = result.as_ref().err().map(ToString::to_string);
         self.observer
             .changed(endpoint.id, change, why.as_deref().unwrap_or_default());
-        result
     }
 
-    /// Asks one endpoint as one account after the other, while they are limited or refused.
-    async fn ask_accounts(
+    /// Asks one endpoint as one account after the other, while they are limited or refused; as each once more, when the
+    /// connection broke before an answer was there. Servers close idle connections at any time, which is no sign that
+    /// they are ill.
+    async fn as_account(
         &self,
         endpoint: &Endpoint,
         request: &Request<'_>,
-        deadline: Deadline,
+        share: Share<'_>,
     ) -> Result<Answer, FetchError> {
         let mut failures = Failures::default();
         let now = Instant::now();
@@ -236,39 +238,37 @@ impl Inner {
             let Some(turn) = account.limit.take(request.cost(), Instant::now()) else {
                 continue;
             };
-            let result = self.ask_account(endpoint, account, request, deadline).await;
+            let mut repeated = false;
+            let result = loop {
+                let landed = endpoint.authorised(account, request, share).await;
+                let result = match landed {
+                    Ok(landed) => self.read(endpoint, request, landed, share.deadline).await,
+                    Err(error) => Err(error),
+                };
+                let broken = matches!(result, Err(FetchError::Broken(_)));
+                if !broken || std::mem::replace(&mut repeated, true) || !share.registry.repeat() {
+                    break result;
+                }
+                self.observer.retry();
+            };
             let error = match result {
                 Ok(answer) => {
                     self.not_limited(account, request, turn);
                     return Ok(answer);
                 }
                 Err(FetchError::RateLimited { retry_after }) => {
-                    let now = Instant::now();
-                    let (wait, news) = account.limit.limited(request.cost(), retry_after, now);
-                    let news = news.then(|| (wait, account.limit.source()));
-                    self.observer.limited(
-                        endpoint.id,
-                        request.cost(),
-                        news,
-                        self.limited_until(now),
-                    );
-                    // A long limit may turn out to be over before.
-                    let left = account.limit.until(request.cost(), now);
-                    let left = left.map_or(wait, |left| left.saturating_duration_since(now));
-                    FetchError::RateLimited {
-                        retry_after: Some(retry_after.unwrap_or(wait).min(left)),
-                    }
+                    self.limited(endpoint, account, request, retry_after)
                 }
                 Err(error) => {
-                    if matches!(error, FetchError::NotFound { .. }) {
+                    if error.is_absence() {
                         self.not_limited(account, request, turn);
                     }
                     error
                 }
             };
-            let another = error.traits().try_account;
+            let another = error.traits().try_account && !share.registry.is_spent();
             failures.add(error.into());
-            if !another || deadline.passed() {
+            if !another || share.deadline.passed() {
                 return Err(failures.final_error());
             }
         }
@@ -282,6 +282,27 @@ impl Inner {
             failures.add(FetchError::RateLimited { retry_after }.into());
         }
         Err(failures.final_error())
+    }
+
+    /// The account was refused an answer because of its rate limit.
+    fn limited(
+        &self,
+        endpoint: &Endpoint,
+        account: &Account,
+        request: &Request<'_>,
+        retry_after: Option<Duration>,
+    ) -> FetchError {
+        let (cost, now) = (request.cost(), Instant::now());
+        let (wait, news) = account.limit.limited(cost, retry_after, now);
+        let news = news.then(|| (wait, account.limit.source()));
+        self.observer
+            .limited(endpoint.id, cost, news, self.limited_until(now));
+        // A long limit may turn out to be over before.
+        let left = account.limit.until(cost, now);
+        let left = left.map_or(wait, |left| left.saturating_duration_since(now));
+        FetchError::RateLimited {
+            retry_after: Some(retry_after.unwrap_or(wait).min(left)),
+        }
     }
 
     /// The account was given an answer.
@@ -318,6 +339,68 @@ impl Request<'_> {
     }
 }
 
+/// The rounds of one request.
+struct Rounds {
+    /// Whether to wait for anything at all.
+    patient: bool,
+    /// Whether the request is only worth a connection that is free.
+    extra: bool,
+    /// Rounds in which an endpoint was asked.
+    asked: u32,
+    /// Before each further round after failures of a moment.
+    pauses: Take<ExponentialBackoff>,
+    /// After the end of a limit.
+    jitter: ExponentialBackoff,
+    /// The endpoints that are not asked again, and why: they refuse, or have used up their part of the budget.
+    ruled_out: Vec<(EndpointId, FetchError)>,
+}
+
+/// What follows on a round without an answer.
+enum Next {
+    GiveUp,
+    /// Another round, as soon as there is a connection.
+    AtOnce,
+    /// Another round, after so long.
+    After(Duration),
+}
+
+impl Rounds {
+    fn new(timings: Timings, request: &Request<'_>) -> Self {
+        let again = ROUNDS_MAX.saturating_sub(1);
+        Self {
+            patient: request.patience == Patience::Wait && !request.connection.extra,
+            extra: request.connection.extra,
+            asked: 0,
+            pauses: timings.round_pauses().take(again),
+            jitter: timings.limited_jitter(),
+            ruled_out: Vec::new(),
+        }
+    }
+
+    /// What to do after a round with these failures, in the time that is left.
+    fn next(&mut self, failures: &Failures, left: Duration) -> Next {
+        self.asked += u32::from(failures.asked > 0);
+        if failures.gave_way && !self.extra && !left.is_zero() {
+            return Next::AtOnce;
+        }
+        if !self.patient || failures.settled() || self.asked >= LIMITED_ROUNDS_MAX {
+            return Next::GiveUp;
+        }
+        let moment = failures
+            .for_a_moment()
+            .then(|| self.pauses.next())
+            .flatten();
+        let wait = moment.or_else(|| {
+            let over = failures.over_in(&mut self.pauses)?;
+            Some(over.saturating_add(self.jitter.next().unwrap_or_default()))
+        });
+        match wait {
+            Some(wait) if wait < left => Next::After(wait),
+            Some(_) | None => Next::GiveUp,
+        }
+    }
+}
+
 /// Why an endpoint did not answer.
 #[derive(Debug)]
 struct Failure {
@@ -348,6 +431,8 @@ struct Failures {
     lasting: bool,
     /// The connection was needed more by somebody else.
     gave_way: bool,
+    /// Endpoints that were asked.
+    asked: u32,
 }
 
 impl Failures {
@@ -360,6 +445,7 @@ impl Failures {
     }
 
     fn add(&mut self, failure: Failure) {
+        self.asked += 1;
         let error = &failure.error;
         if error.traits().is_momentary {
             self.momentary = true;
@@ -435,7 +521,3 @@ impl Failures {
         }
     }
 }
-
-/// How often everybody is asked, at most, when all fail for a moment: a third time helps in few cases,
-/// a fourth hardly ever, and each is load on a server that has enough.
-const ROUNDS_MAX: usize = 3;

@@ -74,7 +74,7 @@ impl Upstream {
         let (accept, nothing) = (accept.into(), Wanted::Nothing);
         let mut request = manifest_request(repository, reference, &accept, Method::HEAD, nothing)?;
         request.patience = patience;
-        let Answer { headers, .. } = self.inner.ask(&request).await?;
+        let Answer { headers, .. } = self.inner.failover(&request).await?;
         Ok(ManifestHead {
             digest: digest(&headers),
             content_type: content_type(&headers),
@@ -117,7 +117,7 @@ impl Upstream {
         let mut refused = false;
         let is_there = !self.knows_no_head(Kind::Blob, repository) && {
             let request = blob_request(repository, digest, Method::HEAD, Wanted::Nothing);
-            match self.inner.ask(&request).await {
+            match self.inner.failover(&request).await {
                 Ok(answer) => {
                     let said = said_size(&answer.headers);
                     // Some say 0 of whatever they do not know.

@@ -8,6 +8,7 @@
 //! | `registry` | the registry's API: manifests, blobs, lists, and what their answers must look like |
 //! | `heads` | HEAD, and where it is refused |
 //! | `failover` | endpoint order: each endpoint, each of its accounts, the rounds; the final error |
+//! | `budget` | the most that one request may cost an upstream: time and HTTP requests |
 //! | `request` | one authorised request to one endpoint as one account, redirects included |
 //! | `extent` | which part of a blob an answer holds |
 //! | `auth`, `token`, `token_server`, `realm` | `Authorization`: challenges, tokens, which realms are trusted |
@@ -39,6 +40,7 @@ mod admin_client;
 mod auth;
 mod behalf;
 mod body;
+mod budget;
 mod client;
 mod coding;
 mod deadline;

@@ -11,6 +11,7 @@ use url::{Url, form_urlencoded};
 
 use super::auth::Auth;
 use super::body::BlobBody;
+use super::budget::Budget;
 use super::client::HttpClient;
 use super::deadline::Deadline;
 use super::extent::nonsense;
@@ -151,7 +152,9 @@ impl Puller {
         let account = self.endpoint.accounts.first();
         let account = account.ok_or(FetchError::Unauthorized)?;
         // Boxed: a login and its tokens would make everything that waits for this large.
-        let landed = Box::pin(self.endpoint.authorized(account, &request, deadline)).await?;
+        let budget = Budget::new(deadline.left(), [1]);
+        let share = budget.share(self.endpoint.id, 1).ok_or(FetchError::Busy)?;
+        let landed = Box::pin(self.endpoint.authorised(account, &request, share)).await?;
         let client = &self.endpoint.client;
         let response = landed.response;
         match response.status() {

@@ -58,6 +58,8 @@ pub struct BlobAsk<'a> {
     pub lane: usize,
     /// Whether this is only worth a connection that is free now: [`FetchError::Busy`] where none is.
     pub extra: bool,
+    /// What to do while the upstream limits us or fails for a moment.
+    pub patience: Patience,
 }
 
 impl<'a> BlobAsk<'a> {
@@ -72,6 +74,7 @@ impl<'a> BlobAsk<'a> {
             endpoints: &[],
             lane: 0,
             extra: false,
+            patience: Patience::Wait,
         }
     }
 }
@@ -249,7 +252,7 @@ impl Upstream {
             headers,
             body,
             ..
-        } = self.inner.ask(&request).await?;
+        } = self.inner.failover(&request).await?;
         Ok(ManifestFetch {
             endpoint,
             bytes: whole(body),
@@ -270,11 +273,12 @@ impl Upstream {
         let mut request = blob_request(repository, digest, Method::GET, Wanted::Stream);
         request.range = Some((wanted.start, wanted.end)).filter(|range| *range != (0, None));
         request.endpoints = wanted.endpoints;
+        request.patience = wanted.patience;
         request.connection = Connection {
             lane: wanted.lane,
             extra: wanted.extra,
         };
-        let answer = self.inner.ask(&request).await?;
+        let answer = self.inner.failover(&request).await?;
         let validator = etag(&answer.headers).map(|tag| (tag, answer.host));
         match answer.body {
             Body::Stream(mut body, extent) => {
@@ -356,7 +360,7 @@ impl Upstream {
     }
 
     async fn list(&self, request: Request<'_>) -> Result<ListFetch, FetchError> {
-        let Answer { headers, body, .. } = self.inner.ask(&request).await?;
+        let Answer { headers, body, .. } = self.inner.failover(&request).await?;
         let links = headers.get_all(LINK).iter();
         let filters = text(&headers, &FILTERS_APPLIED).unwrap_or_default();
         let mut filters = filters.split(',').map(str::trim);

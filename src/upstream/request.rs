@@ -16,6 +16,7 @@ use url::Url;
 
 use super::auth::{Auth, Authorization};
 use super::body::BlobBody;
+use super::budget::Share;
 use super::client::{HttpClient, Way};
 use super::deadline::Deadline;
 use super::extent::{Extent, extent, nonsense};
@@ -132,37 +133,8 @@ pub(super) enum Body {
 }
 
 impl Inner {
-    /// Asks one endpoint as one account; once more, when the connection broke before an answer was there.
-    /// Servers close idle connections at any time, which is no sign that they are ill.
-    pub(super) async fn ask_account(
-        &self,
-        endpoint: &Endpoint,
-        account: &Account,
-        request: &Request<'_>,
-        deadline: Deadline,
-    ) -> Result<Answer, FetchError> {
-        match self.authorized(endpoint, account, request, deadline).await {
-            Err(FetchError::Broken(_)) => {
-                self.observer.retry();
-                self.authorized(endpoint, account, request, deadline).await
-            }
-            result => result,
-        }
-    }
-
-    async fn authorized(
-        &self,
-        endpoint: &Endpoint,
-        account: &Account,
-        request: &Request<'_>,
-        deadline: Deadline,
-    ) -> Result<Answer, FetchError> {
-        let landed = endpoint.authorized(account, request, deadline).await?;
-        self.finish(endpoint, request, landed, deadline).await
-    }
-
     /// Takes what was landed on as a success or an error.
-    async fn finish(
+    pub(super) async fn read(
         &self,
         endpoint: &Endpoint,
         request: &Request<'_>,
@@ -237,90 +209,76 @@ pub(super) struct Landed {
     took: Duration,
 }
 
-impl Landed {
-    /// A challenge counts only from the endpoint: another host is never given a token.
-    fn wants_authorization(&self) -> bool {
-        self.home && self.response.status() == StatusCode::UNAUTHORIZED
-    }
-}
-
 impl Endpoint {
-    /// Asks with what the endpoint wanted last time; once more, when it wants something else.
-    pub(super) async fn authorized(
+    /// Sends a request with what the endpoint wanted last time, goes where the answers point, and begins once more when
+    /// the endpoint wants something else.
+    pub(super) async fn authorised(
         &self,
         account: &Account,
         request: &Request<'_>,
-        deadline: Deadline,
+        share: Share<'_>,
     ) -> Result<Landed, FetchError> {
-        let auth = &account.auth;
-        let known = auth.known(self, request.repository, deadline).await?;
-        let landed = self
-            .follow(account, request, known.as_ref(), deadline)
-            .await?;
-        if !landed.wants_authorization() {
-            return Ok(landed);
-        }
-        // Who refuses HEAD alone may do so whoever asks: a token is had anew, and a password not blamed.
+        let (client, auth, deadline) = (&self.client, &account.auth, share.deadline);
         let is_head = request.method == Method::HEAD;
-        if let Some(known) = known.as_ref().filter(|known| !is_head || known.is_token()) {
-            auth.refused(known, deadline).await;
-        }
-        let headers = landed.response.headers().clone();
-        status::drain(&self.client, landed.response, deadline).await;
-        let fresh = auth
-            .challenged(self, request.repository, &headers, deadline)
-            .await?;
-        let landed = self
-            .follow(account, request, Some(&fresh), deadline)
-            .await?;
-        if landed.wants_authorization() && !is_head {
-            auth.refused(&fresh, deadline).await;
-        }
-        Ok(landed)
-    }
-
-    /// Sends the request and goes where the answers point.
-    async fn follow(
-        &self,
-        account: &Account,
-        request: &Request<'_>,
-        authorization: Option<&Authorization>,
-        deadline: Deadline,
-    ) -> Result<Landed, FetchError> {
-        let began = Instant::now();
+        let mut authorization = auth.known(self, request.repository, share).await?;
+        let mut challenged = false;
+        let mut began = Instant::now();
         let mut visited = vec![self.url(request)];
         loop {
             let current = visited.last().unwrap_or(&self.base);
             let home = self.is_home(current);
-            let authorization = authorization.filter(|_| home);
-            let mut message = request.message(current, authorization)?;
-            if home {
-                message.headers_mut().extend(self.headers.clone());
-            }
-            let way = request.way(home);
-            let response = self
-                .client
-                .send(request.kind, message, deadline, way)
-                .await?;
+            let (message, way) = self.message(request, current, authorization.as_ref())?;
+            let sends = share.registry;
+            let sent = client.send_from(sends, request.kind, message, deadline, way);
+            let response = sent.await?;
             if home {
                 self.note_rate_limit(account, response.headers());
             }
-            let (status, headers) = (response.status(), response.headers());
-            match redirect::target(status, headers, &visited, &self.base)? {
-                None => {
-                    return Ok(Landed {
-                        home,
-                        host: current.authority().to_owned(),
-                        took: began.elapsed(),
-                        response,
-                    });
+            // A challenge counts only from the endpoint: another host is never given a token.
+            if home && response.status() == StatusCode::UNAUTHORIZED {
+                // Who refuses HEAD alone may do so whoever asks: a token is fetched again, and a password not blamed.
+                let blamed = |it: &&Authorization| !is_head || (!challenged && it.is_token());
+                if let Some(refused) = authorization.as_ref().filter(blamed) {
+                    auth.refused(refused, deadline).await;
                 }
-                Some(next) => {
-                    status::drain(&self.client, response, deadline).await;
-                    visited.push(next);
+                if !challenged && !sends.is_spent() {
+                    challenged = true;
+                    let headers = response.headers().clone();
+                    status::drain(client, response, deadline).await;
+                    let answer = auth.challenged(self, request.repository, &headers, share);
+                    authorization = Some(answer.await?);
+                    visited.truncate(1);
+                    began = Instant::now();
+                    continue;
                 }
             }
+            let (status, headers) = (response.status(), response.headers());
+            let Some(next) = redirect::target(status, headers, &visited, &self.base)? else {
+                return Ok(Landed {
+                    home,
+                    host: current.authority().to_owned(),
+                    took: began.elapsed(),
+                    response,
+                });
+            };
+            status::drain(client, response, deadline).await;
+            visited.push(next);
         }
+    }
+
+    /// The request as it is sent to this URL, and the connection that it takes.
+    fn message(
+        &self,
+        request: &Request<'_>,
+        url: &Url,
+        authorization: Option<&Authorization>,
+    ) -> Result<(http::Request<Full<Bytes>>, Way), FetchError> {
+        let home = self.is_home(url);
+        let mut message = request.message(url, authorization.filter(|_| home))?;
+        if home {
+            message.headers_mut().extend(self.headers.clone());
+        }
+        Ok((message, request.way(home)))
     }
 
     /// `<base>/v2/<repository>/<rest>?<query>`.

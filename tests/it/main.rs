@@ -47,6 +47,7 @@ mod protocol;
 mod range;
 mod referrers;
 mod resume;
+mod retry_budget;
 mod room;
 mod shares;
 mod shutdown;

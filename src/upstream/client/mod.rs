@@ -7,6 +7,7 @@ mod no_proxy;
 mod proxy;
 mod race;
 mod repeat;
+mod sends;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -32,6 +33,8 @@ use connector::{Connector, Pinned, Shared};
 use gate::{Errand, Gate};
 use proxy::{Proxies, Route, Server};
 use repeat::{Pool, Suspicion};
+
+pub(super) use sends::Sends;
 
 /// The client of one endpoint: its connections, counted in the metrics. Cheap to clone.
 #[derive(Clone)]
@@ -151,7 +154,7 @@ impl HttpClient {
         }
     }
 
-    /// Sends one request, and waits for the head of its answer.
+    /// Sends one request that is no part of another, and waits for the head of its answer.
     ///
     /// # Errors
     /// [`FetchError::Connect`], [`FetchError::Timeout`], [`FetchError::Broken`],
@@ -159,10 +162,31 @@ impl HttpClient {
     pub(super) async fn send(
         &self,
         kind: Kind,
+        request: Request<Full<Bytes>>,
+        deadline: Deadline,
+        way: Way,
+    ) -> Result<Response<Incoming>, FetchError> {
+        let sends = Sends::new(ALONE_REQUESTS_MAX);
+        self.send_from(&sends, kind, request, deadline, way).await
+    }
+
+    /// Sends one of the requests that `sends` has left, and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// As for [`HttpClient::send`]; [`FetchError::Protocol`] when none is left.
+    pub(super) async fn send_from(
+        &self,
+        sends: &Sends,
+        kind: Kind,
         mut request: Request<Full<Bytes>>,
         deadline: Deadline,
         way: Way,
     ) -> Result<Response<Incoming>, FetchError> {
+        if !sends.take() {
+            return Err(FetchError::Protocol(
+                "no end after as many requests as one may take".to_owned(),
+            ));
+        }
         let host = request.uri().host().unwrap_or_default().to_owned();
         let forwarder = match self.proxies.route(request.uri()) {
             Route::Forward(server) => Some(server),
@@ -188,7 +212,14 @@ impl HttpClient {
             self.metrics.upstream_retry(upstream);
         };
         // Boxed: whatever waits for an upstream would be large.
-        let sending = Box::pin(repeat::send(kept, fresh, &self.suspicion, request, lost));
+        let sending = Box::pin(repeat::send(
+            kept,
+            fresh,
+            &self.suspicion,
+            request,
+            sends,
+            lost,
+        ));
         let sent = deadline.run("the response header", sending).await;
         let result = match sent {
             Ok(Ok(response)) => let_through(&host, forwarder.as_deref(), response),
@@ -341,6 +372,8 @@ fn causes<'a>(
     })
 }
 
+/// A request that is no part of another: once, and again for connections that were gone.
+const ALONE_REQUESTS_MAX: u32 = 3;
 /// What roadstead calls itself.
 const AGENT: &str = concat!("roadstead/", env!("CARGO_PKG_VERSION"));
 /// Below the 60 to 75 s after which common servers and load balancers close idle connections.

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::causes;
 use super::connector::Connector;
+use super::sends::Sends;
 
 /// Connections that requests share.
 pub(super) type Pool = Client<Connector, Full<Bytes>>;
@@ -55,12 +56,13 @@ impl Suspicion {
 }
 
 /// Sends a request on a connection of `kept`; once or twice more, each time on a new one of `fresh`, when the
-/// connection was gone. `lost` hears of each time that it was.
+/// connection was gone and `sends` has repeats left. `lost` hears of each time that it was.
 pub(super) async fn send(
     kept: &Pool,
     fresh: &Pool,
     suspicion: &Suspicion,
     request: Request<Full<Bytes>>,
+    sends: &Sends,
     lost: impl Fn(),
 ) -> Answer {
     let mut first = request.clone();
@@ -77,17 +79,23 @@ pub(super) async fn send(
         Either::Left((Ok(response), _)) => {
             // Said to a connection that was idle, just when the request was on its way (RFC 9110 section 15.5.9).
             let closing = response.status() == StatusCode::REQUEST_TIMEOUT;
-            if closing && mark(&connection).is_some_and(|mark| mark.at().is_some()) {
+            if closing
+                && mark(&connection).is_some_and(|mark| mark.at().is_some())
+                && takes_repeat(sends)
+            {
                 unusable(&connection);
                 lost();
-                return again(fresh, request, &lost).await;
+                return again(fresh, request, sends, &lost).await;
             }
             noted(&connection);
             return Ok(response);
         }
         Either::Left((Err(error), _)) => error,
         Either::Right((silence, answer)) => {
-            let second = pin!(again(fresh, request, &lost));
+            if !takes_repeat(sends) {
+                return answer.await.inspect(|_| noted(&connection));
+            }
+            let second = pin!(again(fresh, request, sends, &lost));
             return match select(answer, second).await {
                 Either::Left((Ok(response), _)) => {
                     noted(&connection);
@@ -111,17 +119,27 @@ pub(super) async fn send(
     };
     unusable(&connection);
     let was_used = mark(&connection).is_some_and(|mark| mark.at().is_some());
-    if unprocessed(&error) || (was_used && broken(&error)) {
+    if (unprocessed(&error) || (was_used && broken(&error))) && takes_repeat(sends) {
         lost();
-        return again(fresh, request, &lost).await;
+        return again(fresh, request, sends, &lost).await;
     }
     Err(error)
 }
 
+/// Whether what met a connection that was gone may be sent again; it is, then.
+fn takes_repeat(sends: &Sends) -> bool {
+    sends.repeat() && sends.take()
+}
+
 /// On a connection of its own; once more if that was not processed either.
-async fn again(fresh: &Pool, request: Request<Full<Bytes>>, lost: impl Fn()) -> Answer {
+async fn again(
+    fresh: &Pool,
+    request: Request<Full<Bytes>>,
+    sends: &Sends,
+    lost: impl Fn(),
+) -> Answer {
     match fresh.request(request.clone()).await {
-        Err(error) if unprocessed(&error) => {
+        Err(error) if unprocessed(&error) && takes_repeat(sends) => {
             lost();
             fresh.request(request).await
         }

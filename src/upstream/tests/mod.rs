@@ -4,6 +4,7 @@ mod answers;
 mod auth;
 mod bodies;
 mod breaker;
+mod budget;
 mod connections;
 mod failover;
 mod faults;
