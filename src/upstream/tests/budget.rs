@@ -15,7 +15,7 @@ async fn chains_repeats_and_rounds_take_from_one_budget() {
             chain.store(0, Ordering::SeqCst);
         }
         match chain.fetch_add(1, Ordering::SeqCst) {
-            8 => Reply::Close,
+            8.. => Reply::Close,
             hop => answer(302, &[("location", &format!("/{hop}"))], "").into(),
         }
     })
