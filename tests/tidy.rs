@@ -23,7 +23,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &["words"]),
     ("words", &[]),
     ("store", &["oci", "clock", "telemetry"]),
-    ("upstream", &["oci", "clock", "telemetry"]),
+    ("net", &["oci", "telemetry"]),
+    ("upstream", &["net", "oci", "clock", "telemetry"]),
     (
         "mirror",
         &["store", "upstream", "oci", "clock", "telemetry"],

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
 use super::budget::Share;
-use super::deadline::Deadline;
 use super::login::{Login, Source};
 use super::request::Endpoint;
 use super::token::{self, TokenKey, Tokens};
 use super::token_server::{basic, fetch_token};
 use super::weighed::{ENTRY_BYTES, Weighed};
 use super::{FetchError, realm};
+use crate::net::Deadline;
 use crate::oci::Repository;
 use crate::oci::challenge::{self, Challenge};
 

@@ -14,10 +14,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::FetchError;
-use super::client::{HttpClient, root_cause};
-use super::deadline::Deadline;
 use super::observer::BodyGuard;
 use super::turns::Turn;
+use crate::net::Deadline;
+use crate::net::{HttpClient, root_cause};
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
 

@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use super::EndpointId;
-use super::client::Sends;
-use super::deadline::Deadline;
+use crate::net::Deadline;
+use crate::net::Sends;
 
 /// HTTP requests to one endpoint and to where it redirects, for each of its logins: the longest chain of redirects
 /// that is followed (9), the challenge before it, and two connections that were gone.

@@ -10,7 +10,6 @@ use backon::ExponentialBackoff;
 use tokio::time::Instant;
 
 use super::budget::{Budget, Share};
-use super::deadline::Deadline;
 use super::health::{Need, Pass, Resource};
 use super::observer::BodyGuard;
 use super::rate_limit::{Cost, Turn as Try};
@@ -19,6 +18,7 @@ use super::timings::Timings;
 use super::traits::{Health, RANK_ORIGIN_LACKS};
 use super::turns::Turn;
 use super::{EndpointId, FetchError, Patience};
+use crate::net::Deadline;
 
 /// How often everybody is asked, at most, when all fail for a moment: a third time helps in few cases,
 /// a fourth hardly ever, and each is load on a server that has enough.

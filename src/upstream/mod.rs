@@ -1,4 +1,4 @@
-//! Upstream registries: the only code that dials.
+//! Upstream registries, over the connections of `net`.
 //!
 //! An [`Upstream`] answers four requests (manifest, blob, tag list, referrers) with what the registry
 //! says, after tokens and redirects, within its time limits. It decides nothing about caching.
@@ -12,8 +12,6 @@
 //! | `request` | one authorised request to one endpoint as one account, redirects included |
 //! | `extent` | which part of a blob an answer holds |
 //! | `auth`, `token`, `token_server`, `realm` | `Authorization`: challenges, tokens, which realms are trusted |
-//! | `via` | which mirrors a request has passed through |
-//! | `behalf`, `work` | for which clients a request is sent |
 //! | `redirect` | where an answer that lies elsewhere is fetched from |
 //! | `status`, `traits` | what an answer that is no success means, and what a failure means for the next step |
 //! | `body` | bytes as they arrive |
@@ -25,25 +23,19 @@
 //! | `timings` | times that nobody configures |
 //! | `setup` | an upstream from its configuration |
 //! | `login/` | user names, passwords and tokens, and how they are kept fresh |
-//! | `client`, `tls` | connections |
-//! | `place` | where an address lies: on this machine, inside, at a metadata service |
 //! | `report` | how the endpoints are, for people |
 //! | `plain` | a client of a roadstead that runs, for its commands |
 //! | `puller` | a client of any registry, as those who pull have it: for `bench` |
 //! | `settings` | what is configured |
-//! | `deadline` | the one time limit of a request |
 //!
 //! No error, log line or `Debug` text of this module holds a secret, a path or a query: a signed
 //! URL is a secret, too. Hosts and causes are named.
 
 mod admin_client;
 mod auth;
-mod behalf;
 mod body;
 mod budget;
-mod client;
 mod coding;
-mod deadline;
 mod error;
 mod extent;
 mod failover;
@@ -51,7 +43,6 @@ mod heads;
 mod health;
 mod login;
 mod observer;
-mod place;
 mod plain;
 mod puller;
 mod rate_limit;
@@ -64,24 +55,23 @@ mod settings;
 mod setup;
 mod status;
 mod timings;
-mod tls;
 mod token;
 mod token_server;
 mod traits;
 mod turns;
-mod via;
 mod weighed;
-mod work;
 
 #[cfg(test)]
 mod tests;
 
+pub use crate::net::{
+    Address, ClientCertificate, ClientId, Credentials, EnvironmentProxies, Loop, Network, OnBehalf,
+    OwnListeners, Proxy, ProxyConfig, Pseudonym, Secret, Via, Work, carry,
+};
 pub use admin_client::{AdminClient, AdminError, Payload};
-pub use behalf::{Address, ClientId, OnBehalf, carry};
 pub use body::BlobBody;
 pub use error::FetchError;
 pub use login::{CloudConfig, CloudUrls, LoginConfig, Text};
-pub use place::{Network, OwnListeners};
 pub use plain::PlainClient;
 pub use puller::{PulledManifest, Puller};
 pub use registry::{
@@ -89,10 +79,7 @@ pub use registry::{
 };
 pub use report::EndpointReport;
 pub use settings::{
-    CONNECT_TIMEOUT, ClientCertificate, Config, Credentials, EndpointConfig, EnvironmentProxies,
-    HEADER_TIMEOUT, IDLE_TIMEOUT, MAX_CONNECTIONS, Parallel, Proxy, ProxyConfig, RETRY_DELAY,
-    Secret, Strategy,
+    CONNECT_TIMEOUT, Config, EndpointConfig, HEADER_TIMEOUT, IDLE_TIMEOUT, MAX_CONNECTIONS,
+    Parallel, RETRY_DELAY, Strategy,
 };
 pub use setup::SetupError;
-pub use via::{Loop, Pseudonym, Via};
-pub use work::Work;

@@ -12,8 +12,6 @@ use url::{Url, form_urlencoded};
 use super::auth::Auth;
 use super::body::BlobBody;
 use super::budget::Budget;
-use super::client::HttpClient;
-use super::deadline::Deadline;
 use super::extent::nonsense;
 use super::login::{LoginConfig, Source};
 use super::rate_limit::Limit;
@@ -21,6 +19,8 @@ use super::registry::{blob_request, content_type, digest, manifest_request};
 use super::request::{Account, Endpoint, Request, Wanted};
 use super::timings::Timings;
 use super::{EndpointConfig, EndpointId, FetchError, OwnListeners, ProxyConfig, realm, status};
+use crate::net::Deadline;
+use crate::net::HttpClient;
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::{AcceptClass, Digest, Reference, Repository, UpstreamName};
 use crate::telemetry::Metrics;
@@ -199,7 +199,14 @@ fn endpoint(
     source: &Source,
     metrics: Metrics,
 ) -> Result<Endpoint, String> {
-    let client = HttpClient::new(name.clone(), metrics, config, CONNECT_TIMEOUT, 1, nobody())?;
+    let client = HttpClient::new(
+        name.clone(),
+        metrics,
+        &config.peer(),
+        CONNECT_TIMEOUT,
+        1,
+        nobody(),
+    )?;
     let account = Account {
         auth: Auth::new(source.clone()),
         limit: Limit::new(Timings::default()),

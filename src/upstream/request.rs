@@ -17,8 +17,6 @@ use url::Url;
 use super::auth::{Auth, Authorization};
 use super::body::BlobBody;
 use super::budget::Share;
-use super::client::{HttpClient, Way};
-use super::deadline::Deadline;
 use super::extent::{Extent, extent, nonsense};
 use super::heads::Heads;
 use super::observer::EndpointObserver;
@@ -27,6 +25,8 @@ use super::registry::CONTENT_DIGEST;
 use super::timings::Timings;
 use super::turns::Turns;
 use super::{EndpointId, FetchError, Parallel, Patience, coding, redirect, status};
+use crate::net::Deadline;
+use crate::net::{HttpClient, Way};
 use crate::oci::{Digest, Repository, UpstreamName};
 use crate::telemetry::Kind;
 

@@ -7,7 +7,6 @@ use tokio::sync::Semaphore;
 
 use super::auth::Auth;
 use super::body::WHOLE_BYTES_MAX;
-use super::client::HttpClient;
 use super::heads::Heads;
 use super::health::Health;
 use super::login::Source;
@@ -17,6 +16,7 @@ use super::request::{Account, Endpoint, Inner};
 use super::timings::Timings;
 use super::turns::Turns;
 use super::{Config, EndpointConfig, EndpointId, OwnListeners, Upstream, realm};
+use crate::net::HttpClient;
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
 
@@ -128,7 +128,7 @@ impl Endpoint {
         let client = HttpClient::new(
             config.name.clone(),
             metrics.clone(),
-            endpoint,
+            &endpoint.peer(),
             connect_share(config),
             config.parallel.connections,
             own.clone(),

@@ -7,10 +7,10 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::body::BlobBody;
-use super::client::HttpClient;
-use super::deadline::Deadline;
 use super::{FetchError, coding, rate_limit};
 use crate::clock::{Clock, SystemClock};
+use crate::net::Deadline;
+use crate::net::HttpClient;
 
 /// Turns an answer that is no success into an error. Its body is read, within a bound, for the error
 /// code alone and so that the connection can be used again; it is never content.

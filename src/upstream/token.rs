@@ -12,8 +12,8 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::FetchError;
-use super::deadline::Deadline;
 use super::weighed::{ENTRY_BYTES, Weighed};
+use crate::net::Deadline;
 
 /// What a token is good for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -14,11 +14,11 @@ use url::{Url, form_urlencoded};
 
 use super::body::BlobBody;
 use super::budget::Share;
-use super::client::Way;
 use super::login::Login;
 use super::request::Endpoint;
 use super::token::{Token, TokenKey};
 use super::{Credentials, FetchError, Secret, coding, redirect, status};
+use crate::net::Way;
 use crate::telemetry::Kind;
 
 /// Asks the token server: GET first, which every server knows (distribution, token.md), and which

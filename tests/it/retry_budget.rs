@@ -112,7 +112,13 @@ fn token_answer(manner: Manner) -> (Vec<u8>, bool) {
     match manner {
         Manner::TokenFails => empty(500, ""),
         Manner::TokenCloses => (Vec::new(), false),
-        _ => {
+        Manner::Status(..)
+        | Manner::Closes
+        | Manner::Redirects
+        | Manner::BreaksOff
+        | Manner::BreaksOffThenFails
+        | Manner::Challenges
+        | Manner::ChallengesThenRedirects => {
             let body = r#"{"token":"t","expires_in":300}"#;
             let length = body.len();
             let head = format!("HTTP/1.1 200 X\r\ncontent-length: {length}\r\n\r\n{body}");
@@ -133,9 +139,11 @@ fn answer(manner: Manner, number: usize, head: &str, base: &str) -> (Vec<u8>, bo
         Manner::Redirects => redirect(),
         Manner::BreaksOffThenFails if number > 0 => empty(500, ""),
         Manner::BreaksOff | Manner::BreaksOffThenFails => part(head),
-        Manner::Challenges | Manner::TokenFails | Manner::TokenCloses => challenge(),
         Manner::ChallengesThenRedirects if head.contains("authorization:") => redirect(),
-        Manner::ChallengesThenRedirects => challenge(),
+        Manner::Challenges
+        | Manner::TokenFails
+        | Manner::TokenCloses
+        | Manner::ChallengesThenRedirects => challenge(),
     }
 }
 

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 
 use super::Login;
 use super::file::{self, Stamp};
+use crate::net::Deadline;
 use crate::oci::UpstreamName;
 use crate::upstream::FetchError;
-use crate::upstream::deadline::Deadline;
 
 /// Where logins come from.
 pub(super) trait Provider: Send + Sync + 'static {

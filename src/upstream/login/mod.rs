@@ -24,9 +24,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::HttpClient;
-use super::deadline::Deadline;
 use super::{Credentials, FetchError, Secret};
+use crate::net::Deadline;
+use crate::net::HttpClient;
 use cache::{CredentialCache, Issued, Provider};
 use docker_config::Docker;
 use exec::Helper;

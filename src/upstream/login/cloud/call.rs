@@ -10,10 +10,10 @@ use serde_json::Value;
 use url::Url;
 
 use crate::clock::{Clock, Timestamp};
+use crate::net::Deadline;
+use crate::net::{HttpClient, Way};
 use crate::telemetry::Kind;
 use crate::upstream::body::BlobBody;
-use crate::upstream::client::{HttpClient, Way};
-use crate::upstream::deadline::Deadline;
 use crate::upstream::{FetchError, status};
 
 /// What every request needs.

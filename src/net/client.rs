@@ -1,14 +1,5 @@
 //! Connections: the hyper client, its pools, its limits, and what its errors mean.
 
-mod connector;
-mod gate;
-mod handshake;
-mod no_proxy;
-mod proxy;
-mod race;
-mod repeat;
-mod sends;
-
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -23,22 +14,22 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::connector::{Connector, Pinned, Shared};
 use super::deadline::Deadline;
+use super::gate::{Errand, Gate};
+use super::handshake;
 use super::place::OwnListeners;
+use super::proxy::{Proxies, Route, Server};
+use super::repeat::{self, Pool, Suspicion};
+use super::sends::Sends;
 use super::tls::TlsConfigs;
-use super::{EndpointConfig, FetchError, OnBehalf, ProxyConfig};
+use super::{Error, OnBehalf, Peer, ProxyConfig};
 use crate::oci::UpstreamName;
 use crate::telemetry::{Kind, Metrics};
-use connector::{Connector, Pinned, Shared};
-use gate::{Errand, Gate};
-use proxy::{Proxies, Route, Server};
-use repeat::{Pool, Suspicion};
-
-pub(super) use sends::Sends;
 
 /// The client of one endpoint: its connections, counted in the metrics. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct HttpClient {
+pub(crate) struct HttpClient {
     /// The pool of lane 0, and those of the others.
     pool: Pool,
     more: Arc<[Pool]>,
@@ -55,7 +46,7 @@ pub(super) struct HttpClient {
 
 /// Which connection a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// To the endpoint itself, or elsewhere for what its digest checks. Requests in different lanes do not
     /// share a connection.
     Lane(usize),
@@ -69,10 +60,10 @@ impl HttpClient {
     ///
     /// # Errors
     /// One line naming the file or setting that cannot be used.
-    pub(super) fn new(
+    pub(crate) fn new(
         upstream: UpstreamName,
         metrics: Metrics,
-        endpoint: &EndpointConfig,
+        endpoint: &Peer<'_>,
         connect_timeout: Duration,
         lanes: usize,
         own: OwnListeners,
@@ -81,10 +72,10 @@ impl HttpClient {
         let host = endpoint.url.host_str().unwrap_or_default();
         let pinned = (!endpoint.resolve.is_empty()).then(|| Pinned {
             host: host.trim_matches(['[', ']']).to_owned(),
-            addresses: endpoint.resolve.clone(),
+            addresses: endpoint.resolve.to_vec(),
         });
         let name = pinned.as_ref().map(|pinned| pinned.host.clone());
-        let proxies = Arc::new(Proxies::new(&endpoint.proxy, name)?);
+        let proxies = Arc::new(Proxies::new(endpoint.proxy, name)?);
         if endpoint.insecure_skip_verify {
             tracing::warn!(
                 %upstream,
@@ -109,7 +100,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// One line naming the proxy that cannot be used.
-    pub(super) fn api(
+    pub(crate) fn api(
         upstream: UpstreamName,
         metrics: Metrics,
         proxy: &ProxyConfig,
@@ -157,15 +148,15 @@ impl HttpClient {
     /// Sends one request that is no part of another, and waits for the head of its answer.
     ///
     /// # Errors
-    /// [`FetchError::Connect`], [`FetchError::Timeout`], [`FetchError::Broken`],
-    /// [`FetchError::Protocol`], [`FetchError::TooLarge`], [`FetchError::Inside`], [`FetchError::Ourselves`].
-    pub(super) async fn send(
+    /// [`Error::Connect`], [`Error::Timeout`], [`Error::Broken`],
+    /// [`Error::Protocol`], [`Error::TooLarge`], [`Error::Inside`], [`Error::Ourselves`].
+    pub(crate) async fn send(
         &self,
         kind: Kind,
         request: Request<Full<Bytes>>,
         deadline: Deadline,
         way: Way,
-    ) -> Result<Response<Incoming>, FetchError> {
+    ) -> Result<Response<Incoming>, Error> {
         let sends = Sends::new(ALONE_REQUESTS_MAX);
         self.send_from(&sends, kind, request, deadline, way).await
     }
@@ -173,17 +164,17 @@ impl HttpClient {
     /// Sends one of the requests that `sends` has left, and waits for the head of its answer.
     ///
     /// # Errors
-    /// As for [`HttpClient::send`]; [`FetchError::Protocol`] when none is left.
-    pub(super) async fn send_from(
+    /// As for [`HttpClient::send`]; [`Error::Protocol`] when none is left.
+    pub(crate) async fn send_from(
         &self,
         sends: &Sends,
         kind: Kind,
         mut request: Request<Full<Bytes>>,
         deadline: Deadline,
         way: Way,
-    ) -> Result<Response<Incoming>, FetchError> {
+    ) -> Result<Response<Incoming>, Error> {
         if !sends.take() {
-            return Err(FetchError::Protocol(
+            return Err(Error::Protocol(
                 "no end after as many requests as one may take".to_owned(),
             ));
         }
@@ -228,7 +219,7 @@ impl HttpClient {
         };
         let status = match &result {
             Ok(response) => response.status().as_str().to_owned(),
-            Err(error) => error.traits().label.to_owned(),
+            Err(error) => error.label().to_owned(),
         };
         self.metrics.upstream_request(upstream, kind, &status);
         result
@@ -241,12 +232,12 @@ impl HttpClient {
     }
 
     /// The metrics that this client counts in.
-    pub(super) fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
     /// The upstream that this client belongs to.
-    pub(super) fn upstream(&self) -> &UpstreamName {
+    pub(crate) fn upstream(&self) -> &UpstreamName {
         &self.upstream
     }
 }
@@ -284,14 +275,14 @@ fn let_through(
     host: &str,
     forwarder: Option<&Server>,
     response: Response<Incoming>,
-) -> Result<Response<Incoming>, FetchError> {
+) -> Result<Response<Incoming>, Error> {
     if header_bytes(response.headers()) > HEADER_BYTES_MAX {
         return Err(HEADER_TOO_LARGE);
     }
     match forwarder {
         Some(server) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
             let advice = handshake::advice(server.authorization.is_some());
-            Err(FetchError::Connect(format!(
+            Err(Error::Connect(format!(
                 "{host}: {server} refused the request with status 407: {advice}"
             )))
         }
@@ -307,31 +298,29 @@ fn header_bytes(headers: &HeaderMap) -> usize {
 }
 
 /// What an error of hyper's means. Hosts are named, URLs are not.
-fn meaning(host: &str, error: &ClientError) -> FetchError {
+fn meaning(host: &str, error: &ClientError) -> Error {
     if error.is_connect() {
-        let own = causes(error).find_map(|cause| cause.downcast_ref::<FetchError>());
-        return if let Some(
-            own @ (FetchError::Timeout(_) | FetchError::Inside(_) | FetchError::Ourselves(_)),
-        ) = own
+        let own = causes(error).find_map(|cause| cause.downcast_ref::<Error>());
+        return if let Some(own @ (Error::Timeout(_) | Error::Inside(_) | Error::Ourselves(_))) = own
         {
             own.clone()
-        } else if let Some(FetchError::Connect(why)) = own {
-            FetchError::Connect(format!("{host}: {why}"))
+        } else if let Some(Error::Connect(why)) = own {
+            Error::Connect(format!("{host}: {why}"))
         } else if timed_out(error) {
-            FetchError::Timeout("a connection")
+            Error::Timeout("a connection")
         } else {
-            FetchError::Connect(format!("{host}: {}", root_cause(error)))
+            Error::Connect(format!("{host}: {}", root_cause(error)))
         };
     }
     match causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>()) {
         Some(inner) if inner.is_parse_too_large() => HEADER_TOO_LARGE,
-        Some(_) if malformed_http2(error) => FetchError::Protocol(format!(
+        Some(_) if malformed_http2(error) => Error::Protocol(format!(
             "{host}: the response header is malformed, or larger than {HEADER_BYTES_MAX} bytes"
         )),
         Some(inner) if inner.is_parse() => {
-            FetchError::Protocol(format!("{host}: {}", root_cause(error)))
+            Error::Protocol(format!("{host}: {}", root_cause(error)))
         }
-        Some(_) | None => FetchError::Broken(format!("{host}: {}", root_cause(error))),
+        Some(_) | None => Error::Broken(format!("{host}: {}", root_cause(error))),
     }
 }
 
@@ -348,7 +337,7 @@ fn malformed_http2(error: &ClientError) -> bool {
 }
 
 /// Whether the operating system or the TCP connector gave up waiting.
-fn timed_out(error: &(dyn StdError + 'static)) -> bool {
+pub(super) fn timed_out(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|cause| {
         let cause = cause.downcast_ref::<io::Error>();
         cause.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut)
@@ -356,7 +345,7 @@ fn timed_out(error: &(dyn StdError + 'static)) -> bool {
 }
 
 /// The text of the innermost cause: the outer ones say little more than "client error".
-pub(super) fn root_cause(error: &(dyn StdError + 'static)) -> String {
+pub(crate) fn root_cause(error: &(dyn StdError + 'static)) -> String {
     causes(error)
         .last()
         .map(ToString::to_string)
@@ -364,7 +353,7 @@ pub(super) fn root_cause(error: &(dyn StdError + 'static)) -> String {
 }
 
 /// An error and what it was caused by, outermost first.
-fn causes<'a>(
+pub(super) fn causes<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
@@ -388,7 +377,7 @@ const LANES_MAX: usize = 32;
 const HTTP1_BUFFER_BYTES_MAX: usize = 408 * 1024;
 /// The largest head of a response. Signed redirects and tokens make some KiB; none comes near this.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
-const HEADER_TOO_LARGE: FetchError = FetchError::TooLarge {
+const HEADER_TOO_LARGE: Error = Error::TooLarge {
     what: "the response header",
     limit: HEADER_BYTES_MAX,
 };

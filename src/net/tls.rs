@@ -10,7 +10,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem, pem::PemObject};
 
-use super::{ClientCertificate, EndpointConfig};
+use super::{ClientCertificate, Peer};
 
 /// The TLS configurations of one endpoint's connections.
 pub(super) struct TlsConfigs {
@@ -34,9 +34,9 @@ impl TlsConfigs {
     ///
     /// # Errors
     /// One line naming the file.
-    pub(super) fn new(endpoint: &EndpointConfig) -> Result<Self, String> {
+    pub(super) fn new(endpoint: &Peer<'_>) -> Result<Self, String> {
         let mut roots = native_roots().clone();
-        let named = match &endpoint.ca_file {
+        let named = match endpoint.ca_file {
             Some(path) => add_file(&mut roots, path)
                 .map_err(|why| format!("ca_file {}: {why}", path.display()))?,
             None => Vec::new(),
@@ -46,10 +46,10 @@ impl TlsConfigs {
             named,
         };
         let others = http(config(&trust, None, false)?);
-        let certificate = endpoint.client_certificate.as_ref();
+        let certificate = endpoint.client_certificate;
         let insecure = endpoint.insecure_skip_verify;
         let special = if certificate.is_some() || insecure {
-            let url = &endpoint.url;
+            let url = endpoint.url;
             let host = url.host_str().unwrap_or_default();
             let host = host.trim_start_matches('[').trim_end_matches(']');
             Some(Special {

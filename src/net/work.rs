@@ -76,7 +76,7 @@ impl Work {
     }
 
     /// Who waits for it, or for what it is a part of.
-    pub(super) fn all_clients(&self) -> Vec<ClientId> {
+    pub(crate) fn all_clients(&self) -> Vec<ClientId> {
         let mut all = self.clients().clone();
         let mut whole = self.whole.as_ref();
         while let Some(work) = whole {
@@ -91,12 +91,12 @@ impl Work {
     }
 
     /// Told when others join.
-    pub(super) fn joined(&self) -> &Notify {
+    pub(crate) fn joined(&self) -> &Notify {
         &self.joined
     }
 
     /// A request of it is sent.
-    pub(super) fn asks(&self) {
+    pub(crate) fn asks(&self) {
         self.and_what_it_is_part_of(|work| {
             work.sent.store(true, Ordering::Release);
             work.asking.fetch_add(1, Ordering::AcqRel);
@@ -104,7 +104,7 @@ impl Work {
     }
 
     /// A request of it has ended.
-    pub(super) fn asked(&self) {
+    pub(crate) fn asked(&self) {
         self.and_what_it_is_part_of(|work| {
             work.asking.fetch_sub(1, Ordering::AcqRel);
         });
@@ -128,7 +128,7 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::Pseudonym;
+    use crate::net::Pseudonym;
 
     fn behalf(connection: u64) -> OnBehalf {
         let via = Pseudonym::random().join(std::iter::empty()).unwrap();

@@ -158,7 +158,7 @@ pub fn carry<F: Future>(doing: F) -> impl Future<Output = F::Output> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::Pseudonym;
+    use crate::net::Pseudonym;
 
     #[test]
     fn a_network_is_one_client() {

@@ -8,14 +8,14 @@ const REPEATS_MAX: u32 = 2;
 
 /// The HTTP requests that are left for one purpose, redirects and repeats included. Nothing is sent without one.
 #[derive(Debug)]
-pub(in crate::upstream) struct Sends {
+pub(crate) struct Sends {
     left: AtomicU32,
     repeats: AtomicU32,
 }
 
 impl Sends {
     /// So many, of which some may be repeats for a connection that was gone.
-    pub(in crate::upstream) const fn new(requests: u32) -> Self {
+    pub(crate) const fn new(requests: u32) -> Self {
         Self {
             left: AtomicU32::new(requests),
             repeats: AtomicU32::new(REPEATS_MAX),
@@ -30,13 +30,13 @@ impl Sends {
 
     /// Whether what was sent on a connection that is gone may be sent again: there are fewer repeats than requests.
     #[must_use]
-    pub(in crate::upstream) fn repeat(&self) -> bool {
+    pub(crate) fn repeat(&self) -> bool {
         !self.is_spent() && take(&self.repeats)
     }
 
     /// Whether none is left.
     #[must_use]
-    pub(in crate::upstream) fn is_spent(&self) -> bool {
+    pub(crate) fn is_spent(&self) -> bool {
         self.left.load(Ordering::Relaxed) == 0
     }
 }

@@ -23,15 +23,15 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
+use super::Error;
+use super::client::{root_cause, timed_out};
+use super::deadline::Deadline;
 use super::gate::{Errand, Gate};
 use super::handshake::{self, Refusal, Target};
 use super::proxy::{Proxies, Route, Server, host_and_port};
 use super::race::race;
 use super::repeat::Answered;
-use super::{root_cause, timed_out};
-use crate::upstream::FetchError;
-use crate::upstream::deadline::Deadline;
-use crate::upstream::tls::TlsConfigs;
+use super::tls::TlsConfigs;
 
 /// Makes connections for one kind of errand. Cheap to clone.
 #[derive(Clone)]
@@ -63,7 +63,7 @@ impl Connector {
     }
 }
 
-/// A connector's error: a [`FetchError`] where it says all there is to say, or what some layer said.
+/// A connector's error: a [`Error`] where it says all there is to say, or what some layer said.
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl Service<Uri> for Connector {
@@ -125,7 +125,7 @@ impl Shared {
         match race(attempts).await {
             Ok(link) => Ok(link),
             Err(Some(Miss::Target(error) | Miss::Final(error))) => Err(error),
-            Err(None) => Err(FetchError::Connect("no address".to_owned()).into()),
+            Err(None) => Err(Error::Connect("no address".to_owned()).into()),
         }
     }
 
@@ -184,7 +184,7 @@ impl Shared {
                 (server, result, stream)
             }
         };
-        let error = |why| FetchError::Connect(format!("{server} {why}")).into();
+        let error = |why| Error::Connect(format!("{server} {why}")).into();
         match result {
             Ok(()) => Ok(stream),
             Err(Refusal::Target(why)) => Err(Miss::Target(error(why))),
@@ -196,9 +196,9 @@ impl Shared {
     async fn reach_proxy(&self, server: &Server) -> Result<BoxStream, BoxError> {
         let failed = |error: BoxError| -> BoxError {
             if timed_out(error.as_ref()) {
-                FetchError::Timeout(THROUGH_PROXY).into()
+                Error::Timeout(THROUGH_PROXY).into()
             } else {
-                FetchError::Connect(format!("{server}: {}", root_cause(error.as_ref()))).into()
+                Error::Connect(format!("{server}: {}", root_cause(error.as_ref()))).into()
             }
         };
         let host = server.host.trim_start_matches('[').trim_end_matches(']');
@@ -211,7 +211,7 @@ impl Shared {
         let stream = match race(dialling).await {
             Ok(stream) => stream,
             Err(Some(Miss::Target(error) | Miss::Final(error))) => return Err(failed(error)),
-            Err(None) => return Err(failed(FetchError::Connect("no address".to_owned()).into())),
+            Err(None) => return Err(failed(Error::Connect("no address".to_owned()).into())),
         };
         if !server.is_tls() {
             return Ok(stream);
@@ -284,7 +284,7 @@ pub(super) enum Miss {
 }
 
 fn no_address() -> Miss {
-    Miss::Target(FetchError::Connect("no address".to_owned()).into())
+    Miss::Target(Error::Connect("no address".to_owned()).into())
 }
 
 /// Bytes to and from somebody: TCP, or TLS over it, or TLS in TLS.

@@ -50,7 +50,7 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::FetchError;
+    use crate::net::Error;
     use futures_util::FutureExt;
     use futures_util::future::{BoxFuture, pending, ready};
     use tokio::time::Instant;
@@ -58,7 +58,7 @@ mod tests {
     type Attempt = BoxFuture<'static, Result<u8, Miss>>;
 
     fn dead() -> Attempt {
-        ready(Err(Miss::Target(FetchError::Busy.into()))).boxed()
+        ready(Err(Miss::Target(Error::Timeout("a test").into()))).boxed()
     }
 
     fn silent() -> Attempt {
@@ -103,7 +103,7 @@ mod tests {
     async fn when_all_have_failed_it_is_over() {
         assert_eq!(run(vec![dead(), dead()]).await, (None, 0));
         assert_eq!(run(Vec::new()).await, (None, 0));
-        let proxy = || ready(Err(Miss::Final(FetchError::Busy.into()))).boxed();
+        let proxy = || ready(Err(Miss::Final(Error::Timeout("a test").into()))).boxed();
         assert_eq!(run(vec![proxy(), after(0, 1)]).await, (None, 0));
     }
 }

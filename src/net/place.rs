@@ -9,7 +9,7 @@ use url::{Host, Url};
 
 /// Where an address lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// This machine.
     Loopback,
     /// An address for private networks.
@@ -22,7 +22,7 @@ pub(super) enum Place {
 
 impl Place {
     /// As far as the URL alone tells.
-    pub(super) fn of(url: &Url) -> Self {
+    pub(crate) fn of(url: &Url) -> Self {
         match url.host() {
             Some(Host::Ipv4(address)) => Self::of_address(IpAddr::V4(address)),
             Some(Host::Ipv6(address)) => Self::of_address(IpAddr::V6(address)),

@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use url::Url;
 
-use crate::upstream::place::{Network, OwnListeners, Place, plain};
-use crate::upstream::{EndpointConfig, FetchError};
+use super::place::{Network, OwnListeners, Place, plain};
+use super::{Error, Peer};
 
 /// What a connection to another host than the endpoint's own is for. Requests of different errands never share
 /// one.
@@ -38,13 +38,13 @@ pub(super) struct Gate {
 
 impl Gate {
     /// For an endpoint, and what it sends us to.
-    pub(super) fn new(endpoint: &EndpointConfig, own: OwnListeners) -> Self {
-        let home = host_and_port(&endpoint.url);
+    pub(super) fn new(endpoint: &Peer<'_>, own: OwnListeners) -> Self {
+        let home = host_and_port(endpoint.url);
         let address = endpoint.resolve.first().copied();
         let address = address.or_else(|| home.as_ref()?.0.parse().ok());
         Self {
             home,
-            networks: endpoint.redirect_networks.clone(),
+            networks: endpoint.redirect_networks.to_vec(),
             own,
             address: Mutex::new(address),
         }
@@ -63,16 +63,16 @@ impl Gate {
     /// Whether `host`, which is reached at `address`, may be dialled.
     ///
     /// # Errors
-    /// [`FetchError::Ourselves`], [`FetchError::Inside`].
+    /// [`Error::Ourselves`], [`Error::Inside`].
     pub(super) fn admit(
         &self,
         errand: Errand,
         host: &str,
         port: u16,
         address: IpAddr,
-    ) -> Result<(), FetchError> {
+    ) -> Result<(), Error> {
         if self.own.contain(address, port) || self.own.contain(plain(address), port) {
-            return Err(FetchError::Ourselves(named(host, port)));
+            return Err(Error::Ourselves(named(host, port)));
         }
         let mut both = [address, plain(address)].into_iter();
         if self.is_home(host, port)
@@ -90,19 +90,14 @@ impl Gate {
         } else {
             format!("{} at {address}", named(host, port))
         };
-        Err(FetchError::Inside(format!("{what} ({place})")))
+        Err(Error::Inside(format!("{what} ({place})")))
     }
 
     /// The same where a proxy dials, and hides the address of a name.
     ///
     /// # Errors
     /// As for [`Gate::admit`].
-    pub(super) fn admit_unseen(
-        &self,
-        errand: Errand,
-        host: &str,
-        port: u16,
-    ) -> Result<(), FetchError> {
+    pub(super) fn admit_unseen(&self, errand: Errand, host: &str, port: u16) -> Result<(), Error> {
         if let Ok(address) = host.parse() {
             return self.admit(errand, host, port, address);
         }
@@ -110,10 +105,7 @@ impl Gate {
         if self.is_home(host, port) || self.place_allowed(errand, place) {
             return Ok(());
         }
-        Err(FetchError::Inside(format!(
-            "{} ({place})",
-            named(host, port)
-        )))
+        Err(Error::Inside(format!("{} ({place})", named(host, port))))
     }
 
     /// The host was reached there.
@@ -168,9 +160,21 @@ mod tests {
     use super::*;
 
     fn gate(endpoint: &str, networks: &[&str]) -> Gate {
-        let mut config = EndpointConfig::at(Url::parse(endpoint).unwrap());
-        config.redirect_networks = networks.iter().map(|one| one.parse().unwrap()).collect();
-        Gate::new(&config, OwnListeners::default())
+        let networks: Vec<_> = networks.iter().map(|one| one.parse().unwrap()).collect();
+        gate_beside(endpoint, &networks, OwnListeners::default())
+    }
+
+    fn gate_beside(endpoint: &str, networks: &[Network], own: OwnListeners) -> Gate {
+        let peer = Peer {
+            url: &Url::parse(endpoint).unwrap(),
+            ca_file: None,
+            client_certificate: None,
+            insecure_skip_verify: false,
+            proxy: &crate::net::ProxyConfig::Direct,
+            resolve: &[],
+            redirect_networks: networks,
+        };
+        Gate::new(&peer, own)
     }
 
     fn admits(gate: &Gate, errand: Errand, target: &str) -> bool {
@@ -289,7 +293,7 @@ mod tests {
         };
         let refused = admit("rebind.example", "10.0.0.9").unwrap_err();
         let told = "rebind.example:443 at 10.0.0.9 (a private address)";
-        assert_eq!(refused, FetchError::Inside(told.to_owned()));
+        assert_eq!(refused, Error::Inside(told.to_owned()));
         assert!(
             admit("r.example", "10.0.0.9").is_ok(),
             "the endpoint is configured"
@@ -305,13 +309,12 @@ mod tests {
     fn ourselves_are_never_dialled() {
         let own = OwnListeners::default();
         own.are(vec!["0.0.0.0:5001".parse().unwrap()]);
-        let mut config = EndpointConfig::at(Url::parse("http://127.0.0.1:5001").unwrap());
-        config.redirect_networks = vec!["0.0.0.0/0".parse().unwrap()];
-        let gate = Gate::new(&config, own);
+        let networks = ["0.0.0.0/0".parse().unwrap()];
+        let gate = gate_beside("http://127.0.0.1:5001", &networks, own);
         for errand in [Errand::Configured, Errand::Content, Errand::Unchecked] {
             for host in ["127.0.0.1", "127.1.1.1", "0.0.0.0", "::ffff:7f00:1"] {
                 let error = gate.admit_unseen(errand, host, 5001).unwrap_err();
-                assert!(matches!(error, FetchError::Ourselves(_)), "{host}: {error}");
+                assert!(matches!(error, Error::Ourselves(_)), "{host}: {error}");
             }
             assert!(gate.admit_unseen(errand, "127.0.0.1", 5002).is_ok());
         }

@@ -12,8 +12,8 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::no_proxy::NoProxy;
-use crate::upstream::place::{Place, is_at_or_below};
-use crate::upstream::{Credentials, EnvironmentProxies, Proxy, ProxyConfig, Secret};
+use super::place::{Place, is_at_or_below};
+use super::{Credentials, EnvironmentProxies, Proxy, ProxyConfig, Secret};
 
 /// The proxies of an endpoint and of where it redirects to.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::upstream::Credentials;
+use super::Credentials;
 
 /// Where a connection shall end.
 #[derive(Clone, Debug, PartialEq, Eq)]
