@@ -24,7 +24,7 @@ use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Hasher};
 use crate::store::{Blob, HELD_BACK_BYTES, Handed, Store};
 use crate::telemetry::{Kind, Limit, Outcome};
-use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, OnBehalf, Patience, Work};
+use crate::upstream::{BlobFetch, BlobRequest, EndpointId, FetchError, OnBehalf, Patience, Work};
 
 /// Passes at the same time. Each is a connection to upstream of its own and up to some hundred KiB in
 /// memory: a fleet that pulls through a full disk must not become a flood.
@@ -308,7 +308,7 @@ impl Carrier {
         let digest = self.passage.digest;
         let endpoints = upstream.endpoints_for(&digest);
         let total = self.passage.total;
-        let ask = BlobAsk {
+        let ask = BlobRequest {
             start: self.position,
             end: self.end.filter(|end| total != Some(*end)),
             endpoints: &endpoints,
@@ -318,7 +318,7 @@ impl Carrier {
             } else {
                 Patience::Now
             },
-            ..BlobAsk::whole(&self.passage.source.repository, &digest)
+            ..BlobRequest::whole(&self.passage.source.repository, &digest)
         };
         let mut fetched = match upstream.blob(&ask).await {
             Ok(fetched) => fetched,

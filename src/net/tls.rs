@@ -1,4 +1,4 @@
-//! Which certificates are believed, and to whom ours is shown.
+//! Certificates: which ones are accepted, and to whom ours is shown.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -104,7 +104,7 @@ fn http(mut config: ClientConfig) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// Whom a connection believes.
+/// The roots that a connection trusts.
 struct Trust {
     roots: Arc<RootCertStore>,
     /// The certificates of a `ca_file`, each of which may be a server's own.

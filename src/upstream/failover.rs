@@ -423,7 +423,7 @@ struct Failures {
     final_error: Option<(u8, FetchError)>,
     /// The shortest time that is left of a limit.
     limited: Option<Duration>,
-    /// The shortest time for which an endpoint asked to be left alone.
+    /// The shortest time of the pauses that endpoints asked for.
     rests: Option<Duration>,
     /// One failed as servers do for a moment.
     momentary: bool,

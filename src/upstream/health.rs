@@ -65,14 +65,14 @@ struct Record {
     rest: Option<Rest>,
 }
 
-/// The endpoint asked to be left alone: 503 with `Retry-After`.
+/// The endpoint asked for a pause: 503 with `Retry-After`.
 #[derive(Debug)]
 struct Rest {
     until: Instant,
     /// What was asked for.
     resource: Resource,
     /// Whether nothing is asked. Where the last rest began with the same resource it may be that one's
-    /// own trouble, and only it is left alone.
+    /// own trouble, and only it is not asked for.
     everything: bool,
 }
 
@@ -100,7 +100,7 @@ pub(super) enum Change {
     StaysOpen(Duration),
     /// The endpoint is well again.
     Closed,
-    /// The endpoint asked to be left alone for so long.
+    /// The endpoint asked for a pause of so long.
     Rests(Duration),
 }
 

@@ -75,7 +75,7 @@ pub use login::{CloudConfig, CloudUrls, LoginConfig, Text};
 pub use plain::PlainClient;
 pub use puller::{PulledManifest, Puller};
 pub use registry::{
-    BlobAsk, BlobFetch, EndpointId, ListFetch, ManifestFetch, ManifestHead, Patience, Upstream,
+    BlobFetch, BlobRequest, EndpointId, ListFetch, ManifestFetch, ManifestHead, Patience, Upstream,
 };
 pub use report::EndpointReport;
 pub use settings::{

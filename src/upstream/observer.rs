@@ -102,20 +102,20 @@ impl EndpointObserver {
                 let pause = pause.as_secs_f64();
                 tracing::warn!(
                     %upstream, endpoint = host, error,
-                    "endpoint keeps failing: not asked for {pause:.1} s, then tried with one request at a time"
+                    "endpoint keeps failing: backing off for {pause:.1} s (circuit open), then tried with one request at a time"
                 );
             }
             Some(Change::StaysOpen(pause)) => {
                 let pause = pause.as_secs_f64();
-                tracing::debug!(%upstream, endpoint = host, error, "endpoint still fails: not asked for {pause:.1} s");
+                tracing::debug!(%upstream, endpoint = host, error, "endpoint still fails: backing off for {pause:.1} s (circuit open)");
             }
             Some(Change::Rests(wait)) => {
                 let wait = wait.as_secs_f64();
-                tracing::info!(%upstream, endpoint = host, "endpoint is overloaded, as it says: not asked for {wait:.0} s");
+                tracing::info!(%upstream, endpoint = host, "endpoint is overloaded, as it says: backing off for {wait:.0} s");
             }
             Some(Change::Closed) => {
                 self.metrics.endpoint_up(upstream.as_str(), host, true);
-                tracing::info!(%upstream, endpoint = host, "endpoint answers again: asked as before");
+                tracing::info!(%upstream, endpoint = host, "endpoint is available again (circuit closed): asked as before");
             }
         }
     }

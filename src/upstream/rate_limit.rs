@@ -58,7 +58,7 @@ struct Refusals {
     until: Option<Instant>,
     /// When one request is let through before that: then, if the limit is a long one.
     probe: Option<Instant>,
-    /// How long the login is left alone when nobody says how long, and at least.
+    /// How long the login is not used when nobody says how long, and at least.
     guesses: ExponentialBackoff,
     floors: ExponentialBackoff,
     /// Whether the last answer was a 429: the next one waits longer.
@@ -314,7 +314,7 @@ const PROBED_ABOVE: Duration = Duration::from_mins(15);
 /// One request in so long does no harm to who limits us, and is as long as one notices being left out.
 const PROBE_EVERY: Duration = Duration::from_mins(5);
 const RETRY_AFTER_TEXT: &str = "retry-after:";
-/// How long a remaining count is believed when no window is named: Docker Hub's is 6 hours.
+/// How long a remaining count is valid when no window is named: Docker Hub's is 6 hours.
 const WINDOW: Duration = Duration::from_hours(6);
 /// An address or a UUID.
 const SOURCE_BYTES_MAX: usize = 64;

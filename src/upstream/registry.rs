@@ -12,7 +12,7 @@ use url::form_urlencoded;
 
 use super::coding::{self, CODED_BLOB_BYTES_MAX, Coding};
 use super::extent::nonsense;
-use super::health::{Health, Need};
+use super::health::Need;
 use super::request::{Answer, Body, Connection, Inner, Request, Wanted};
 use super::{BlobBody, FetchError, Parallel};
 use crate::oci::link::{self, NextPage};
@@ -43,7 +43,7 @@ pub enum Patience {
 
 /// Which bytes of which blob, from whom.
 #[derive(Clone, Copy, Debug)]
-pub struct BlobAsk<'a> {
+pub struct BlobRequest<'a> {
     /// The repository.
     pub repository: &'a Repository,
     /// The blob.
@@ -62,7 +62,7 @@ pub struct BlobAsk<'a> {
     pub patience: Patience,
 }
 
-impl<'a> BlobAsk<'a> {
+impl<'a> BlobRequest<'a> {
     /// All of it, from anybody.
     #[must_use]
     pub fn whole(repository: &'a Repository, digest: &'a Digest) -> Self {
@@ -170,23 +170,32 @@ impl Upstream {
             bytes: true,
             explore: false,
         };
-        self.health().order(need, Instant::now())
+        self.inner.observer.health.order(need, Instant::now())
     }
 
     /// The endpoint gave wrong bytes for `digest`: it is not asked for it again as long as there is another.
     pub fn distrust(&self, endpoint: EndpointId, digest: &Digest) {
-        self.health().distrust(endpoint, digest, Instant::now());
+        self.inner
+            .observer
+            .health
+            .distrust(endpoint, digest, Instant::now());
     }
 
     /// The endpoint does not honour Range, or lies about it: it is used on one connection from now on.
     pub fn ignores_range(&self, endpoint: EndpointId) {
-        self.health().ignores_range(endpoint, Instant::now());
+        self.inner
+            .observer
+            .health
+            .ignores_range(endpoint, Instant::now());
     }
 
     /// Whether a Range may be tried at the endpoint.
     #[must_use]
     pub fn honours_range(&self, endpoint: EndpointId) -> bool {
-        self.health().honours_range(endpoint, Instant::now())
+        self.inner
+            .observer
+            .health
+            .honours_range(endpoint, Instant::now())
     }
 
     /// The endpoint's host and port, for a log line.
@@ -200,10 +209,6 @@ impl Upstream {
         self.inner.observer.retry();
     }
 
-    fn health(&self) -> &Health {
-        &self.inner.observer.health
-    }
-
     /// The endpoints that a tag may be asked of, in the order of the moment, without those whose breaker is
     /// open while there are others. Never empty.
     #[must_use]
@@ -213,7 +218,7 @@ impl Upstream {
             bytes: false,
             explore: false,
         };
-        self.health().order(need, Instant::now())
+        self.inner.observer.health.order(need, Instant::now())
     }
 
     /// GET of a manifest, from any endpoint.
@@ -266,8 +271,8 @@ impl Upstream {
     ///
     /// # Errors
     /// [`FetchError`].
-    pub async fn blob(&self, wanted: &BlobAsk<'_>) -> Result<BlobFetch, FetchError> {
-        let BlobAsk {
+    pub async fn blob(&self, wanted: &BlobRequest<'_>) -> Result<BlobFetch, FetchError> {
+        let BlobRequest {
             repository, digest, ..
         } = *wanted;
         let mut request = blob_request(repository, digest, Method::GET, Wanted::Stream);
@@ -314,7 +319,7 @@ impl Upstream {
         query: &[(String, String)],
         patience: Patience,
     ) -> Result<ListFetch, FetchError> {
-        self.list(Request {
+        let request = Request {
             kind: Kind::Tags,
             method: Method::GET,
             repository,
@@ -327,8 +332,8 @@ impl Upstream {
             endpoints: &[],
             connection: Connection::default(),
             body: LIST,
-        })
-        .await
+        };
+        Ok(list_of(self.inner.failover(&request).await?))
     }
 
     /// One page of the referrers of a digest.
@@ -342,7 +347,7 @@ impl Upstream {
         query: &[(String, String)],
         patience: Patience,
     ) -> Result<ListFetch, FetchError> {
-        self.list(Request {
+        let request = Request {
             kind: Kind::Referrers,
             method: Method::GET,
             repository,
@@ -355,26 +360,27 @@ impl Upstream {
             endpoints: &[],
             connection: Connection::default(),
             body: LIST,
-        })
-        .await
-    }
-
-    async fn list(&self, request: Request<'_>) -> Result<ListFetch, FetchError> {
-        let Answer { headers, body, .. } = self.inner.failover(&request).await?;
-        let links = headers.get_all(LINK).iter();
-        let filters = text(&headers, &FILTERS_APPLIED).unwrap_or_default();
-        let mut filters = filters.split(',').map(str::trim);
-        Ok(ListFetch {
-            bytes: whole(body),
-            next: link::next_page(links.filter_map(|value| value.to_str().ok())),
-            filtered: filters.any(|filter| filter == "artifactType"),
-        })
+        };
+        Ok(list_of(self.inner.failover(&request).await?))
     }
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Upstream").field(&self.inner.name).finish()
+    }
+}
+
+/// A list, and what its headers say of it.
+fn list_of(answer: Answer) -> ListFetch {
+    let Answer { headers, body, .. } = answer;
+    let links = headers.get_all(LINK).iter();
+    let filters = text(&headers, &FILTERS_APPLIED).unwrap_or_default();
+    let mut filters = filters.split(',').map(str::trim);
+    ListFetch {
+        bytes: whole(body),
+        next: link::next_page(links.filter_map(|value| value.to_str().ok())),
+        filtered: filters.any(|filter| filter == "artifactType"),
     }
 }
 

@@ -20,7 +20,7 @@ pub struct EndpointConfig {
     pub ca_file: Option<PathBuf>,
     /// PEM files of a certificate (with its chain) and its key, shown to the endpoint.
     pub client_certificate: Option<ClientCertificate>,
-    /// Any certificate is believed. Said loudly in the log.
+    /// Any certificate is accepted; the log warns of it.
     pub insecure_skip_verify: bool,
     /// How connections are made.
     pub proxy: ProxyConfig,

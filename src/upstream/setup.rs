@@ -51,20 +51,11 @@ impl Upstream {
         Self::with(config, metrics, Timings::default(), own)
     }
 
-    /// As `new`, with other times than those that nobody configures.
+    /// As `beside`, with other times than those that nobody configures.
     ///
     /// # Errors
     /// [`SetupError`].
-    #[cfg(test)]
-    pub(super) fn with_timings(
-        config: &Config,
-        metrics: Metrics,
-        timings: Timings,
-    ) -> Result<Self, SetupError> {
-        Self::with(config, metrics, timings, &OwnListeners::default())
-    }
-
-    fn with(
+    pub(super) fn with(
         config: &Config,
         metrics: Metrics,
         timings: Timings,

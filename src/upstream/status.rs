@@ -135,10 +135,10 @@ const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest code in the specification has 25 characters.
 const ERROR_CODE_BYTES_MAX: usize = 64;
-/// An overloaded server is left alone no longer than this, whatever it says: a page of a balancer that
+/// An overloaded server is backed off from no longer than this, whatever it says: a page of a balancer that
 /// is being worked on often says a day, and comes while one of many servers is away.
 const UNAVAILABLE_MAX: Duration = Duration::from_mins(1);
-/// A longer wait is not believed. Docker Hub's window is 6 hours.
+/// A longer wait is cut to this. Docker Hub's window is 6 hours.
 pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
 #[cfg(test)]

@@ -69,12 +69,12 @@ impl Timings {
         with_jitter(self.round_pause, self.round_pause * 8)
     }
 
-    /// How long a login is left alone when nobody says how long.
+    /// How long a login is not used when nobody says how long.
     pub(super) fn limited_guesses(&self) -> ExponentialBackoff {
         doubling(self.limited_first, self.limited_longest)
     }
 
-    /// The least that it is left alone.
+    /// The least that it is not used.
     pub(super) fn limited_floors(&self) -> ExponentialBackoff {
         doubling(self.limited_least, self.limited_first)
     }

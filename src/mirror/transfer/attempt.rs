@@ -11,7 +11,7 @@ use super::trust::Trust;
 use crate::mirror::MirrorError;
 use crate::store::Partial;
 use crate::telemetry::Kind;
-use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, OnBehalf, Patience};
+use crate::upstream::{BlobFetch, BlobRequest, EndpointId, FetchError, OnBehalf, Patience};
 
 /// A range that ends early, after fewer bytes than this, counts as broken.
 const RANGE_BYTES_MIN: u64 = 64 * 1024;
@@ -82,12 +82,12 @@ impl Job<'_> {
         piece: &Piece,
         endpoints: &'a [EndpointId],
         plain: bool,
-    ) -> BlobAsk<'a> {
+    ) -> BlobRequest<'a> {
         let (total, started) = {
             let state = self.state();
             (state.total.unwrap_or(u64::MAX), state.started)
         };
-        let whole = BlobAsk {
+        let whole = BlobRequest {
             endpoints,
             lane,
             extra: lane > 0,
@@ -97,12 +97,12 @@ impl Job<'_> {
             } else {
                 Patience::Wait
             },
-            ..BlobAsk::whole(&self.source.repository, &self.digest)
+            ..BlobRequest::whole(&self.source.repository, &self.digest)
         };
         if plain {
             return whole;
         }
-        BlobAsk {
+        BlobRequest {
             start: piece.range.start,
             end: Some(piece.range.end).filter(|end| *end < total),
             ..whole

@@ -402,7 +402,7 @@ impl State {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a look at the files may hold up a caller: longer, and the disk is stuck.
 const LOOK_WAIT: Duration = Duration::from_secs(1);
-/// How long a login that was refused is left alone. Registries lock an account after some failures in a
+/// How long a login that was refused is not used. Registries lock an account after some failures in a
 /// row; a password that was wrong for a moment should work again soon.
 const REFUSED_FOR: Duration = Duration::from_mins(1);
 /// A failure is told to everybody for this long at first, before the provider is asked again …
@@ -414,7 +414,7 @@ const PAUSE_MAX: Duration = Duration::from_mins(1);
 const MARGIN_MAX: Duration = Duration::from_mins(5);
 /// A login is used at least this long, whatever is said of its life.
 const LIFE_MIN: Duration = Duration::from_secs(1);
-/// Longer lives are not believed. The longest there are, of cloud tokens, last a day.
+/// Longer lives are cut to this. The longest there are, of cloud tokens, last a day.
 const LIFE_MAX: Duration = Duration::from_hours(24 * 30);
 
 #[cfg(test)]

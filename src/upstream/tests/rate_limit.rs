@@ -136,9 +136,9 @@ async fn who_cannot_wait_and_who_would_wait_too_long_hear_it_at_once() {
     let server = limited_times(1, &[]).await;
     let (upstream, _) = quick(&config(&[&server.url()]), short());
     let (repository, digest) = (repository(), digest());
-    let ask = BlobAsk {
+    let ask = BlobRequest {
         extra: true,
-        ..BlobAsk::whole(&repository, &digest)
+        ..BlobRequest::whole(&repository, &digest)
     };
     retry_after(&upstream.blob(&ask).await.unwrap_err());
 }
