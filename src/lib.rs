@@ -11,7 +11,8 @@
 //! | [`oci`] | the grammar of the protocol: digests, names, routes, ranges, manifests, errors. Pure. | nothing |
 //! | [`store`] | bytes on disk: fills, coverage, committed blobs, the index, eviction | `oci` |
 //! | [`catalogue`] | what nobody can be asked for again: imported names and links, pins; in the state directory | `oci` |
-//! | [`upstream`] | the only code that dials: requests, tokens, redirects, time limits | `oci` |
+//! | [`net`] | the outbound HTTP client, the only code that dials: connections, proxies, TLS | `oci` |
+//! | [`upstream`] | registries: endpoints, accounts, requests, tokens, redirects, limits | `net`, `oci` |
 //! | [`mirror`] | the decisions: hit or miss, fresh or stale, who joins which fill | `store`, `catalogue`, `upstream`, `oci` |
 //! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `oci` |
 //! | [`config`] | one file, the environment and flags, resolved into each module's own configuration | all `Config`s |
@@ -61,6 +62,7 @@ pub mod commands;
 pub mod config;
 pub mod format;
 pub mod mirror;
+pub mod net;
 pub mod oci;
 pub mod server;
 pub mod store;

@@ -29,7 +29,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("format", &[]),
     ("store", &["oci", "clock", "telemetry"]),
     ("catalogue", &["oci", "clock", "telemetry"]),
-    ("upstream", &["oci", "clock", "telemetry"]),
+    ("net", &["oci", "telemetry"]),
+    ("upstream", &["net", "oci", "clock", "telemetry"]),
     (
         "mirror",
         &[

@@ -24,7 +24,7 @@ use crate::oci::manifest::ChildKind;
 use crate::oci::{Digest, Hasher};
 use crate::store::{Blob, HELD_BACK_BYTES, Handed, Store};
 use crate::telemetry::{Kind, Limit, Outcome};
-use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, OnBehalf, Work};
+use crate::upstream::{BlobFetch, BlobRequest, EndpointId, FetchError, OnBehalf, Patience, Work};
 
 /// Passes at the same time. Each is a connection to upstream of its own and up to some hundred KiB in
 /// memory: a fleet that pulls through a full disk must not become a flood.
@@ -308,11 +308,17 @@ impl Carrier {
         let digest = self.passage.digest;
         let endpoints = upstream.endpoints_for(&digest);
         let total = self.passage.total;
-        let ask = BlobAsk {
+        let ask = BlobRequest {
             start: self.position,
             end: self.end.filter(|end| total != Some(*end)),
             endpoints: &endpoints,
-            ..BlobAsk::whole(&self.passage.source.repository, &digest)
+            // As for a fill that has begun: the retries are counted here.
+            patience: if self.given == 0 && self.position == 0 {
+                Patience::Wait
+            } else {
+                Patience::Now
+            },
+            ..BlobRequest::whole(&self.passage.source.repository, &digest)
         };
         let mut fetched = match upstream.blob(&ask).await {
             Ok(fetched) => fetched,

@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
-use super::deadline::Deadline;
-use super::exchange::Endpoint;
+use super::budget::Share;
 use super::login::{Login, Source};
+use super::request::Endpoint;
 use super::token::{self, TokenKey, Tokens};
 use super::token_server::{basic, fetch_token};
 use super::weighed::{ENTRY_BYTES, Weighed};
 use super::{FetchError, realm};
+use crate::net::Deadline;
 use crate::oci::Repository;
 use crate::oci::challenge::{self, Challenge};
 
@@ -59,7 +60,7 @@ struct Current {
 }
 
 /// What a challenge for a token says.
-struct TokenAsk<'a> {
+struct TokenRequest<'a> {
     realm: &'a str,
     service: Option<&'a str>,
     scope: Scope,
@@ -131,7 +132,7 @@ impl Auth {
         &self,
         endpoint: &Endpoint,
         repository: &Repository,
-        deadline: Deadline,
+        share: Share<'_>,
     ) -> Result<Option<Authorization>, FetchError> {
         let known = {
             let mut challenges = self.challenges();
@@ -140,9 +141,7 @@ impl Auth {
         let Some(challenge) = known else {
             return Ok(None);
         };
-        let answer = self
-            .answer(endpoint, repository, &challenge, deadline)
-            .await;
+        let answer = self.answer(endpoint, repository, &challenge, share).await;
         match &answer {
             // What the endpoint wants is known; only the login cannot be had.
             Ok(_) | Err(FetchError::Login(_) | FetchError::LoginRefused(_)) => {}
@@ -162,7 +161,7 @@ impl Auth {
         endpoint: &Endpoint,
         repository: &Repository,
         headers: &HeaderMap,
-        deadline: Deadline,
+        share: Share<'_>,
     ) -> Result<Authorization, FetchError> {
         let values = headers.get_all(WWW_AUTHENTICATE).iter();
         // A quoted text may hold bytes that are not ASCII (RFC 9110 section 5.6.4).
@@ -177,17 +176,13 @@ impl Auth {
         });
         let mut challenges = challenges.into_iter();
         let mut challenge = challenges.next().ok_or(FetchError::Unauthorized)?;
-        let mut answer = self
-            .answer(endpoint, repository, &challenge, deadline)
-            .await;
+        let mut answer = self.answer(endpoint, repository, &challenge, share).await;
         // A realm that cannot be used; another challenge may do.
         while let Err(FetchError::Protocol(_) | FetchError::Inside(_)) = &answer
             && let Some(next) = challenges.next()
         {
             challenge = next;
-            answer = self
-                .answer(endpoint, repository, &challenge, deadline)
-                .await;
+            answer = self.answer(endpoint, repository, &challenge, share).await;
         }
         if matches!(
             answer,
@@ -220,9 +215,9 @@ impl Auth {
         endpoint: &Endpoint,
         repository: &Repository,
         challenge: &Challenge,
-        deadline: Deadline,
+        share: Share<'_>,
     ) -> Result<Authorization, FetchError> {
-        let login = self.source.login(deadline).await?;
+        let login = self.source.login(share.deadline).await?;
         match challenge {
             Challenge::Basic => {
                 let Some((login, Login::Basic(credentials))) =
@@ -241,12 +236,12 @@ impl Auth {
                 scope,
                 error: _,
             } => {
-                let ask = TokenAsk {
+                let request = TokenRequest {
                     realm,
                     service: service.as_deref(),
                     scope: Scope::of(scope.as_deref(), repository),
                 };
-                self.bearer(endpoint, &ask, login, deadline).await
+                self.bearer(endpoint, &request, login, share).await
             }
         }
     }
@@ -256,12 +251,12 @@ impl Auth {
     async fn bearer(
         &self,
         endpoint: &Endpoint,
-        ask: &TokenAsk<'_>,
+        request: &TokenRequest<'_>,
         login: Option<Arc<Login>>,
-        deadline: Deadline,
+        share: Share<'_>,
     ) -> Result<Authorization, FetchError> {
         let first = self
-            .bearer_of(endpoint, ask, login.as_ref(), deadline)
+            .bearer_of(endpoint, request, login.as_ref(), share)
             .await;
         let (Err(refusal), Some(refused)) = (&first, &login) else {
             return first;
@@ -270,12 +265,12 @@ impl Auth {
             return first;
         }
         self.source.refused(refused);
-        let other = match self.source.login(deadline).await {
+        let other = match self.source.login(share.deadline).await {
             Ok(other) if other != login => other,
             Ok(_) | Err(_) => return first,
         };
         let second = self
-            .bearer_of(endpoint, ask, other.as_ref(), deadline)
+            .bearer_of(endpoint, request, other.as_ref(), share)
             .await;
         if let (Err(refusal), Some(refused)) = (&second, &other)
             && self.blames(refused, refusal)
@@ -288,9 +283,9 @@ impl Auth {
     async fn bearer_of(
         &self,
         endpoint: &Endpoint,
-        ask: &TokenAsk<'_>,
+        request: &TokenRequest<'_>,
         login: Option<&Arc<Login>>,
-        deadline: Deadline,
+        share: Share<'_>,
     ) -> Result<Authorization, FetchError> {
         let login_value = login.map(Arc::as_ref);
         if let Some(Login::Bearer(token)) = login_value {
@@ -302,21 +297,21 @@ impl Auth {
         }
         let mut key = TokenKey {
             endpoint: endpoint.id.0,
-            realm: ask.realm.to_owned(),
-            service: ask.service.map(str::to_owned),
-            scope: ask.scope.wanted.clone(),
+            realm: request.realm.to_owned(),
+            service: request.service.map(str::to_owned),
+            scope: request.scope.wanted.clone(),
             login: self.number(login),
         };
-        let url = realm::check(ask.realm, &endpoint.base, login.is_some())?;
-        // Boxed, and below: few questions need a token, and all would be large for it.
-        let fetch = Box::pin(fetch_token(endpoint, &url, &key, login_value, deadline));
-        let mut token = self.tokens.obtain(&key, deadline, fetch).await;
-        if let (Err(error), Some(own)) = (&token, &ask.scope.own)
+        let url = realm::check(request.realm, &endpoint.base, login.is_some())?;
+        // Boxed, and below: few requests need a token, and all would be large for it.
+        let fetch = Box::pin(fetch_token(endpoint, &url, &key, login_value, share));
+        let mut token = self.tokens.obtain(&key, share.deadline, fetch).await;
+        if let (Err(error), Some(own)) = (&token, &request.scope.own)
             && refuses_scope(error)
         {
             key.scope.clone_from(own);
-            let fetch = Box::pin(fetch_token(endpoint, &url, &key, login_value, deadline));
-            token = self.tokens.obtain(&key, deadline, fetch).await;
+            let fetch = Box::pin(fetch_token(endpoint, &url, &key, login_value, share));
+            token = self.tokens.obtain(&key, share.deadline, fetch).await;
         }
         let token = token?;
         {

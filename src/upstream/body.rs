@@ -14,10 +14,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::FetchError;
-use super::client::{HttpClient, root_cause};
-use super::deadline::Deadline;
+use super::observer::BodyGuard;
 use super::turns::Turn;
-use super::watch::Followed;
+use crate::net::Deadline;
+use crate::net::{HttpClient, root_cause};
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
 
@@ -37,7 +37,7 @@ pub struct BlobBody {
     /// The body ended, well or not: nothing more comes.
     ended: bool,
     /// Whom its end is reported to; gone once it is.
-    followed: Option<Followed>,
+    guard: Option<BodyGuard>,
     /// What bodies that are read whole may take together, in KiB.
     memory: Option<Arc<Semaphore>>,
     upstream: UpstreamName,
@@ -58,7 +58,7 @@ impl BlobBody {
             received: 0,
             waiting_since: None,
             ended: false,
-            followed: None,
+            guard: None,
             memory: None,
             upstream: client.upstream().clone(),
             metrics: client.metrics().clone(),
@@ -78,8 +78,8 @@ impl BlobBody {
     }
 
     /// Reports how it ends. One that is dropped before is no failure: nobody wanted the rest.
-    pub(super) fn follow(&mut self, followed: Followed) {
-        self.followed = Some(followed);
+    pub(super) fn guard(&mut self, guard: BodyGuard) {
+        self.guard = Some(guard);
     }
 
     /// The next bytes, never empty; `None` at the clean end. May be dropped and called again: no byte is lost.
@@ -93,7 +93,7 @@ impl BlobBody {
         while !self.ended {
             let since = *self.waiting_since.get_or_insert_with(Instant::now);
             let idle = since + self.idle_timeout;
-            let turn = self.followed.as_ref().map(|followed| &followed.turn);
+            let turn = self.guard.as_ref().map(|guard| &guard.turn);
             // Looked at first, or a body that always has more would never give way.
             if turn.is_some_and(Turn::is_recalled) {
                 return Err(self.gives_way());
@@ -122,8 +122,8 @@ impl BlobBody {
 
     /// Waits until somebody else needs the connection more: for a caller that waits for something else than bytes.
     pub async fn recalled(&self) {
-        match &self.followed {
-            Some(followed) => followed.turn.recalled().await,
+        match &self.guard {
+            Some(guard) => guard.turn.recalled().await,
             None => std::future::pending().await,
         }
     }
@@ -158,8 +158,8 @@ impl BlobBody {
                     return Err(self.failed(error));
                 }
                 self.ended = true;
-                if let Some(followed) = self.followed.take() {
-                    followed.ended(self.received);
+                if let Some(guard) = self.guard.take() {
+                    guard.ended(self.received);
                 }
                 return Ok(None);
             }
@@ -176,9 +176,9 @@ impl BlobBody {
         self.metrics.upstream_bytes(self.upstream.as_str(), count);
         // Those who know the length need not ask for the end.
         if self.expected == Some(self.received)
-            && let Some(followed) = self.followed.take()
+            && let Some(guard) = self.guard.take()
         {
-            followed.ended(self.received);
+            guard.ended(self.received);
         }
         Ok(Some(bytes))
     }
@@ -186,14 +186,14 @@ impl BlobBody {
     /// Somebody else needs the connection more; the endpoint has done nothing wrong.
     fn gives_way(&mut self) -> FetchError {
         self.ended = true;
-        self.followed = None;
+        self.guard = None;
         FetchError::Busy
     }
 
     fn failed(&mut self, error: FetchError) -> FetchError {
         self.ended = true;
-        if let Some(followed) = self.followed.take() {
-            followed.failed(&error, self.received);
+        if let Some(guard) = self.guard.take() {
+            guard.failed(&error, self.received);
         }
         error
     }

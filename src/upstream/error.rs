@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::net;
+
 /// Why an upstream did not give what was asked. Cloneable, because every waiter gets the same answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
@@ -83,4 +85,18 @@ pub enum FetchError {
     /// The token server failed; the text says how, without secrets.
     #[error("token server: {0}")]
     Token(String),
+}
+
+impl From<net::Error> for FetchError {
+    fn from(error: net::Error) -> Self {
+        match error {
+            net::Error::Connect(why) => Self::Connect(why),
+            net::Error::Timeout(what) => Self::Timeout(what),
+            net::Error::Broken(why) => Self::Broken(why),
+            net::Error::TooLarge { what, limit } => Self::TooLarge { what, limit },
+            net::Error::Protocol(why) => Self::Protocol(why),
+            net::Error::Inside(place) => Self::Inside(place),
+            net::Error::Ourselves(listener) => Self::Ourselves(listener),
+        }
+    }
 }

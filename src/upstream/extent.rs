@@ -17,7 +17,7 @@ pub(super) struct Extent {
     pub(super) ranged: bool,
 }
 
-/// What an answer holds to a question for these bytes, or for all.
+/// What an answer holds to a request for these bytes, or for all.
 ///
 /// # Errors
 /// [`FetchError::Protocol`]: it is neither what was asked for nor the whole, or contradicts itself.

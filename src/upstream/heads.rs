@@ -14,16 +14,16 @@ use tokio::time::Instant;
 
 use super::body::content_length;
 use super::coding::Coding;
-use super::exchange::{Answer, Wanted};
-use super::fetch::{blob_ask, content_type, digest, manifest_ask};
-use super::{BlobAsk, FetchError, ManifestHead, Patience, Upstream};
+use super::registry::{blob_request, content_type, digest, manifest_request};
+use super::request::{Answer, Inner, Wanted};
+use super::{BlobRequest, FetchError, ManifestHead, Patience, Upstream};
 use crate::oci::{Accept, Digest, Reference, Repository};
 use crate::telemetry::Kind;
 
 /// Repositories of one upstream that are remembered, each with its name of at most 255 bytes.
 const REPOSITORIES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
-/// How long it is believed: a proxy's rules are changed now and then, and HEAD costs no quota.
+/// How long that counts: a proxy's rules are changed now and then, and HEAD costs no quota.
 const REFUSED_FOR: Duration = Duration::from_mins(10);
 
 /// Where HEAD was refused, and when.
@@ -68,13 +68,13 @@ impl Upstream {
         accept: impl Into<Accept>,
         patience: Patience,
     ) -> Result<ManifestHead, FetchError> {
-        if self.knows_no_head(Kind::Manifest, repository) {
+        if self.inner.knows_no_head(Kind::Manifest, repository) {
             return Err(FetchError::Status(405));
         }
         let (accept, nothing) = (accept.into(), Wanted::Nothing);
-        let mut ask = manifest_ask(repository, reference, &accept, Method::HEAD, nothing)?;
-        ask.patience = patience;
-        let Answer { headers, .. } = self.inner.ask(&ask).await?;
+        let mut request = manifest_request(repository, reference, &accept, Method::HEAD, nothing)?;
+        request.patience = patience;
+        let Answer { headers, .. } = self.inner.failover(&request).await?;
         Ok(ManifestHead {
             digest: digest(&headers),
             content_type: content_type(&headers),
@@ -84,24 +84,7 @@ impl Upstream {
 
     /// HEAD of a manifest was refused, and GET answered: for a while HEAD is not tried in the repository.
     pub fn refused_manifest_head(&self, repository: &Repository) {
-        self.refused_head(Kind::Manifest, repository);
-    }
-
-    fn refused_head(&self, kind: Kind, repository: &Repository) {
-        if self.knows_no_head(kind, repository) {
-            return;
-        }
-        let upstream = &self.inner.name;
-        tracing::info!(
-            %upstream, %repository, kind = kind.label(),
-            "HEAD is refused where GET is answered; it is not tried for a while"
-        );
-        self.inner.heads.refuse(kind, repository, Instant::now());
-    }
-
-    fn knows_no_head(&self, kind: Kind, repository: &Repository) -> bool {
-        let now = Instant::now();
-        self.inner.heads.are_refused(kind, repository, now)
+        self.inner.refused_head(Kind::Manifest, repository);
     }
 
     /// Whether there is a blob, and its size, if the upstream says it: by HEAD, or by the head of a GET where that
@@ -115,9 +98,9 @@ impl Upstream {
         digest: &Digest,
     ) -> Result<Option<u64>, FetchError> {
         let mut refused = false;
-        let is_there = !self.knows_no_head(Kind::Blob, repository) && {
-            let ask = blob_ask(repository, digest, Method::HEAD, Wanted::Nothing);
-            match self.inner.ask(&ask).await {
+        let is_there = !self.inner.knows_no_head(Kind::Blob, repository) && {
+            let request = blob_request(repository, digest, Method::HEAD, Wanted::Nothing);
+            match self.inner.failover(&request).await {
                 Ok(answer) => {
                     let said = said_size(&answer.headers);
                     // Some say 0 of whatever they do not know.
@@ -137,7 +120,7 @@ impl Upstream {
         match self.blob_probe(repository, digest).await {
             Ok(size) => {
                 if refused {
-                    self.refused_head(Kind::Blob, repository);
+                    self.inner.refused_head(Kind::Blob, repository);
                 }
                 Ok(size)
             }
@@ -152,8 +135,8 @@ impl Upstream {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Option<u64>, FetchError> {
-        let whole = BlobAsk::whole(repository, digest);
-        let first = BlobAsk {
+        let whole = BlobRequest::whole(repository, digest);
+        let first = BlobRequest {
             end: Some(1),
             ..whole
         };
@@ -167,6 +150,24 @@ impl Upstream {
         };
         let total = fetched?.total;
         Ok(total.filter(|size| *size > 0 || is_empty(digest)))
+    }
+}
+
+impl Inner {
+    /// HEAD was refused, and GET answered.
+    fn refused_head(&self, kind: Kind, repository: &Repository) {
+        if self.knows_no_head(kind, repository) {
+            return;
+        }
+        tracing::info!(
+            upstream = %self.name, %repository, kind = kind.label(),
+            "HEAD is refused where GET is answered; it is not tried for a while"
+        );
+        self.heads.refuse(kind, repository, Instant::now());
+    }
+
+    fn knows_no_head(&self, kind: Kind, repository: &Repository) -> bool {
+        self.heads.are_refused(kind, repository, Instant::now())
     }
 }
 

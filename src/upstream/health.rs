@@ -4,10 +4,10 @@
 //! outside; what changed is told to the caller, who logs it and counts.
 //!
 //! A *breaker* keeps an endpoint from being asked in vain: after some failures in a row it opens, and
-//! nobody asks for a while; then one question is let through (*half-open*), which closes it again or
+//! nobody asks for a while; then one request is let through (*half-open*), which closes it again or
 //! opens it for twice as long.
 //!
-//! Some failures are told in answer to a question (5xx, nonsense): they may be that question's own. Of
+//! Some failures are told in answer to a request (5xx, nonsense): they may be that request's own. Of
 //! each [`Resource`] one counts, so that a single one that always fails closes nothing else.
 
 mod report;
@@ -38,7 +38,7 @@ struct State {
     endpoints: Vec<Record>,
     /// Who gave wrong bytes for what, and when.
     distrusted: LruCache<(EndpointId, Digest), Instant>,
-    /// Counts questions, so that an endpoint whose speed is unknown gets every second one.
+    /// Counts requests, so that an endpoint whose speed is unknown gets every second one.
     turn: bool,
 }
 
@@ -65,14 +65,14 @@ struct Record {
     rest: Option<Rest>,
 }
 
-/// The endpoint asked to be left alone: 503 with `Retry-After`.
+/// The endpoint asked for a pause: 503 with `Retry-After`.
 #[derive(Debug)]
 struct Rest {
     until: Instant,
     /// What was asked for.
     resource: Resource,
     /// Whether nothing is asked. Where the last rest began with the same resource it may be that one's
-    /// own trouble, and only it is left alone.
+    /// own trouble, and only it is not asked for.
     everything: bool,
 }
 
@@ -80,12 +80,12 @@ struct Rest {
 enum Breaker {
     Closed,
     Open {
-        /// Until then nobody asks; after it, one question may.
+        /// Until then nobody asks; after it, one request may.
         until: Instant,
         /// What failed last.
         last: FetchError,
     },
-    /// One question is under way.
+    /// One request is under way.
     HalfOpen {
         last: FetchError,
     },
@@ -100,11 +100,11 @@ pub(super) enum Change {
     StaysOpen(Duration),
     /// The endpoint is well again.
     Closed,
-    /// The endpoint asked to be left alone for so long.
+    /// The endpoint asked for a pause of so long.
     Rests(Duration),
 }
 
-/// What a question is about, whatever its method: a hash of its repository and path.
+/// What a request is about, whatever its method: a hash of its repository and path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Resource(pub(super) u64);
 
@@ -120,7 +120,7 @@ pub(super) struct Need<'a> {
 }
 
 /// The right to ask an endpoint. Dropped without a verdict, as when the client went away, it changes
-/// nothing, except that the next question may be the probe.
+/// nothing, except that the next request may be the probe.
 #[derive(Debug)]
 pub(super) struct Pass<'a> {
     health: &'a Health,
@@ -179,11 +179,11 @@ impl Health {
         order
     }
 
-    /// Lets a question through to the endpoint, or says why not: as the last failure, so that what is
+    /// Lets a request through to the endpoint, or says why not: as the last failure, so that what is
     /// done when an upstream cannot answer is done now, without asking it again.
     ///
     /// # Errors
-    /// The last failure, where the breaker is open or another question is the probe.
+    /// The last failure, where the breaker is open or another request is the probe.
     pub(super) fn admit(&self, endpoint: EndpointId, now: Instant) -> Result<Pass<'_>, FetchError> {
         let mut state = self.state();
         let mut probe = false;
@@ -205,7 +205,7 @@ impl Health {
         })
     }
 
-    /// Why a question about `resource` would not be let through now, if so. Takes no probe's place.
+    /// Why a request about `resource` would not be let through now, if so. Takes no probe's place.
     pub(super) fn refusal(
         &self,
         endpoint: EndpointId,
@@ -240,7 +240,7 @@ impl Health {
     }
 
     /// A body that began at `began` broke. Of bodies that break together, as when a cable is pulled, one
-    /// counts: their questions are all repeated at once, which an open breaker would forbid.
+    /// counts: their requests are all repeated at once, which an open breaker would forbid.
     pub(super) fn body_failed(
         &self,
         endpoint: EndpointId,
@@ -345,7 +345,7 @@ impl Drop for Pass<'_> {
 }
 
 impl State {
-    /// Sorts by expected time. One whose speed is not known goes last, but first at every second question,
+    /// Sorts by expected time. One whose speed is not known goes last, but first at every second request,
     /// so that it soon is.
     fn fastest_first(
         &mut self,
@@ -386,7 +386,7 @@ impl Record {
         }
     }
 
-    /// Why no question is let through; none about `resource`, where that is given.
+    /// Why no request is let through; none about `resource`, where that is given.
     fn refusal(&self, resource: Option<Resource>, now: Instant) -> Option<FetchError> {
         let open = match &self.breaker {
             Breaker::Closed => None,
@@ -432,7 +432,7 @@ impl Record {
     }
 
     /// `told`: what was asked for, where the failure may be its own. `probe`: the failure is that of the
-    /// one question let through.
+    /// one request let through.
     fn failed(
         &mut self,
         error: &FetchError,
@@ -510,7 +510,7 @@ impl Average {
     }
 }
 
-/// The last failure, told again to a question that was not let through.
+/// The last failure, told again to a request that was not let through.
 fn not_asked(last: &FetchError, wait: Duration) -> FetchError {
     let told = |why: &str| format!("{why} (not asked again for {:.1} s)", wait.as_secs_f64());
     match last {

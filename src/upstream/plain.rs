@@ -14,9 +14,9 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use url::Url;
 
-use super::client::{HttpClient, Way};
-use super::deadline::Deadline;
 use super::{EndpointConfig, FetchError, OwnListeners};
+use crate::net::Deadline;
+use crate::net::{HttpClient, Way};
 use crate::oci::UpstreamName;
 use crate::telemetry::{Kind, Metrics};
 
@@ -44,7 +44,7 @@ impl PlainClient {
         // Its counts are read by nobody.
         let metrics = Metrics::new(std::iter::empty());
         let nobody = OwnListeners::default();
-        let http = HttpClient::new(name, metrics, &endpoint, CONNECT_TIMEOUT, 1, nobody)?;
+        let http = HttpClient::new(name, metrics, &endpoint.peer(), CONNECT_TIMEOUT, 1, nobody)?;
         Ok(Self {
             http,
             base: base.clone(),
@@ -75,9 +75,8 @@ impl PlainClient {
             request.headers_mut().insert(ACCEPT, accept);
         }
         let deadline = Deadline::after(patience);
-        self.http
-            .send(Kind::Other, request, deadline, Way::Lane(0))
-            .await
+        let sent = self.http.send(Kind::Other, request, deadline, Way::Lane(0));
+        Ok(sent.await?)
     }
 }
 

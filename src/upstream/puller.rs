@@ -11,15 +11,16 @@ use url::{Url, form_urlencoded};
 
 use super::auth::Auth;
 use super::body::BlobBody;
-use super::client::HttpClient;
-use super::deadline::Deadline;
-use super::exchange::{Account, Ask, Endpoint, Wanted};
+use super::budget::Budget;
 use super::extent::nonsense;
-use super::fetch::{blob_ask, content_type, digest, manifest_ask};
-use super::limits::Limit;
 use super::login::{LoginConfig, Source};
+use super::rate_limit::Limit;
+use super::registry::{blob_request, content_type, digest, manifest_request};
+use super::request::{Account, Endpoint, Request, Wanted};
 use super::timings::Timings;
 use super::{EndpointConfig, EndpointId, FetchError, OwnListeners, ProxyConfig, realm, status};
+use crate::net::Deadline;
+use crate::net::HttpClient;
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::{AcceptClass, Digest, Reference, Repository, UpstreamName};
 use crate::telemetry::Metrics;
@@ -114,8 +115,8 @@ impl Puller {
     ) -> Result<PulledManifest, FetchError> {
         let deadline = Deadline::after(self.patience);
         let wanted = Wanted::Whole("a manifest", MANIFEST_BYTES_MAX);
-        let ask = manifest_ask(repository, reference, &accept.into(), Method::GET, wanted)?;
-        let (headers, body) = self.get(ask, deadline).await?;
+        let request = manifest_request(repository, reference, &accept.into(), Method::GET, wanted)?;
+        let (headers, body) = self.get(request, deadline).await?;
         Ok(PulledManifest {
             bytes: body
                 .whole("a manifest", MANIFEST_BYTES_MAX, deadline)
@@ -135,23 +136,25 @@ impl Puller {
         digest: &Digest,
     ) -> Result<BlobBody, FetchError> {
         let deadline = Deadline::after(self.patience);
-        let ask = blob_ask(repository, digest, Method::GET, Wanted::Stream);
-        Ok(self.get(ask, deadline).await?.1)
+        let request = blob_request(repository, digest, Method::GET, Wanted::Stream);
+        Ok(self.get(request, deadline).await?.1)
     }
 
     async fn get(
         &self,
-        mut ask: Ask<'_>,
+        mut request: Request<'_>,
         deadline: Deadline,
     ) -> Result<(HeaderMap, BlobBody), FetchError> {
-        ask.query = self.ns.as_ref().map(|ns| {
+        request.query = self.ns.as_ref().map(|ns| {
             let mut query = form_urlencoded::Serializer::new(String::new());
             query.append_pair("ns", ns).finish()
         });
         let account = self.endpoint.accounts.first();
         let account = account.ok_or(FetchError::Unauthorized)?;
         // Boxed: a login and its tokens would make everything that waits for this large.
-        let landed = Box::pin(self.endpoint.authorized(account, &ask, deadline)).await?;
+        let budget = Budget::new(deadline.left(), [1]);
+        let share = budget.share(self.endpoint.id, 1).ok_or(FetchError::Busy)?;
+        let landed = Box::pin(self.endpoint.authorised(account, &request, share)).await?;
         let client = &self.endpoint.client;
         let response = landed.response;
         match response.status() {
@@ -196,7 +199,14 @@ fn endpoint(
     source: &Source,
     metrics: Metrics,
 ) -> Result<Endpoint, String> {
-    let client = HttpClient::new(name.clone(), metrics, config, CONNECT_TIMEOUT, 1, nobody())?;
+    let client = HttpClient::new(
+        name.clone(),
+        metrics,
+        &config.peer(),
+        CONNECT_TIMEOUT,
+        1,
+        nobody(),
+    )?;
     let account = Account {
         auth: Auth::new(source.clone()),
         limit: Limit::new(Timings::default()),

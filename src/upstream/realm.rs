@@ -6,7 +6,7 @@
 use url::Url;
 
 use super::FetchError;
-use super::place::Place;
+use crate::net::Place;
 
 /// Parses and checks the realm of a challenge that `endpoint` made.
 ///

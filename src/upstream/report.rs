@@ -5,14 +5,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Upstream;
-use super::limits::Cost;
+use super::rate_limit::Cost;
 
 /// How one endpoint is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointReport {
     /// Its host and port.
     pub host: String,
-    /// Whether questions are put to it.
+    /// Whether requests are put to it.
     pub up: bool,
     /// Failures in a row.
     pub failures: u32,
@@ -36,14 +36,14 @@ impl Upstream {
         let endpoints = self.inner.endpoints.iter();
         endpoints
             .filter_map(|endpoint| {
-                let shape = self.inner.watch.health.shape(endpoint.id, now)?;
+                let shape = self.inner.observer.health.shape(endpoint.id, now)?;
                 let limits = || endpoint.accounts.iter().map(|account| &account.limit);
                 let until: Option<Vec<Instant>> =
                     limits().map(|limit| limit.until(Cost::Pull, now)).collect();
                 let first = until.and_then(|until| until.into_iter().min());
                 let remaining: Vec<u64> = limits().filter_map(|it| it.remaining(now)).collect();
                 Some(EndpointReport {
-                    host: self.inner.watch.host(endpoint.id).to_owned(),
+                    host: self.inner.observer.host(endpoint.id).to_owned(),
                     up: shape.up,
                     failures: shape.failures,
                     asked_in: shape.asked_in,

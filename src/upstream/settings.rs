@@ -8,72 +8,8 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::login::LoginConfig;
-use super::place::Network;
+use crate::net::{ClientCertificate, Network, Peer, ProxyConfig};
 use crate::oci::UpstreamName;
-
-/// A secret that cannot be printed: `Debug` shows `***`, there is no `Display`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-    /// The secret itself, for what is sent to whom it was meant for.
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// A user name and password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credentials {
-    /// The user name.
-    pub username: String,
-    /// The password or token.
-    pub password: Secret,
-}
-
-/// How connections to an endpoint, and to where it redirects, are made.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum ProxyConfig {
-    /// Straight.
-    #[default]
-    Direct,
-    /// As `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` said at start.
-    Environment(EnvironmentProxies),
-    /// Through this one.
-    Through(Proxy),
-}
-
-/// The proxies that the environment names; values as they were written.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct EnvironmentProxies {
-    /// For `http://` destinations.
-    pub http: Option<Secret>,
-    /// For `https://` destinations.
-    pub https: Option<Secret>,
-    /// For both, where the one above is missing.
-    pub all: Option<Secret>,
-    /// Hosts that are reached straight, in the usual syntax of `NO_PROXY`.
-    pub no: String,
-}
-
-/// One proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proxy {
-    /// `http://`, `https://` (HTTP CONNECT), `socks5://` or `socks5h://`; without user info.
-    pub url: Url,
-    /// What it wants to know, if anything.
-    pub credentials: Option<Credentials>,
-}
 
 /// One base URL of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +20,7 @@ pub struct EndpointConfig {
     pub ca_file: Option<PathBuf>,
     /// PEM files of a certificate (with its chain) and its key, shown to the endpoint.
     pub client_certificate: Option<ClientCertificate>,
-    /// Any certificate is believed. Said loudly in the log.
+    /// Any certificate is accepted; the log warns of it.
     pub insecure_skip_verify: bool,
     /// How connections are made.
     pub proxy: ProxyConfig,
@@ -96,15 +32,6 @@ pub struct EndpointConfig {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The pool of logins for this endpoint; `None`: the upstream's.
     pub logins: Option<Vec<LoginConfig>>,
-}
-
-/// The certificate that roadstead shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// PEM: the certificate first, then its chain.
-    pub cert: PathBuf,
-    /// PEM: its private key.
-    pub key: PathBuf,
 }
 
 impl EndpointConfig {
@@ -121,6 +48,19 @@ impl EndpointConfig {
             redirect_networks: Vec::new(),
             headers: Vec::new(),
             logins: None,
+        }
+    }
+
+    /// What of it concerns connections.
+    pub(crate) fn peer(&self) -> Peer<'_> {
+        Peer {
+            url: &self.url,
+            ca_file: self.ca_file.as_deref(),
+            client_certificate: self.client_certificate.as_ref(),
+            insecure_skip_verify: self.insecure_skip_verify,
+            proxy: &self.proxy,
+            resolve: &self.resolve,
+            redirect_networks: &self.redirect_networks,
         }
     }
 }

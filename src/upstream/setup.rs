@@ -7,16 +7,16 @@ use tokio::sync::Semaphore;
 
 use super::auth::Auth;
 use super::body::WHOLE_BYTES_MAX;
-use super::client::HttpClient;
-use super::exchange::{Account, Endpoint, Inner};
 use super::heads::Heads;
 use super::health::Health;
-use super::limits::Limit;
 use super::login::Source;
+use super::observer::EndpointObserver;
+use super::rate_limit::Limit;
+use super::request::{Account, Endpoint, Inner};
 use super::timings::Timings;
 use super::turns::Turns;
-use super::watch::Watch;
 use super::{Config, EndpointConfig, EndpointId, OwnListeners, Upstream, realm};
+use crate::net::HttpClient;
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
 
@@ -51,20 +51,11 @@ impl Upstream {
         Self::with(config, metrics, Timings::default(), own)
     }
 
-    /// As `new`, with other times than those that nobody configures.
+    /// As `beside`, with other times than those that nobody configures.
     ///
     /// # Errors
     /// [`SetupError`].
-    #[cfg(test)]
-    pub(super) fn with_timings(
-        config: &Config,
-        metrics: Metrics,
-        timings: Timings,
-    ) -> Result<Self, SetupError> {
-        Self::with(config, metrics, timings, &OwnListeners::default())
-    }
-
-    fn with(
+    pub(super) fn with(
         config: &Config,
         metrics: Metrics,
         timings: Timings,
@@ -96,7 +87,12 @@ impl Upstream {
                 parallel: config.parallel,
                 retry_delay: config.retry_delay,
                 timings,
-                watch: Arc::new(Watch::new(config.name.clone(), hosts, health, metrics)),
+                observer: Arc::new(EndpointObserver::new(
+                    config.name.clone(),
+                    hosts,
+                    health,
+                    metrics,
+                )),
                 turns: Arc::new(Turns::new(config.max_connections)),
                 heads: Heads::default(),
                 memory: Arc::new(Semaphore::new(WHOLE_BYTES_MAX / 1024)),
@@ -123,7 +119,7 @@ impl Endpoint {
         let client = HttpClient::new(
             config.name.clone(),
             metrics.clone(),
-            endpoint,
+            &endpoint.peer(),
             connect_share(config),
             config.parallel.connections,
             own.clone(),

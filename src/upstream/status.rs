@@ -7,10 +7,10 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::body::BlobBody;
-use super::client::HttpClient;
-use super::deadline::Deadline;
-use super::{FetchError, coding, limits};
+use super::{FetchError, coding, rate_limit};
 use crate::clock::{Clock, SystemClock};
+use crate::net::Deadline;
+use crate::net::HttpClient;
 
 /// Turns an answer that is no success into an error. Its body is read, within a bound, for the error
 /// code alone and so that the connection can be used again; it is never content.
@@ -124,8 +124,8 @@ pub(super) fn retry_after_text(body: &[u8]) -> Option<Duration> {
             message.as_str().map(str::to_owned)
         });
     match message {
-        Some(message) => limits::retry_after_in(&message),
-        None => limits::retry_after_in(std::str::from_utf8(body).ok()?),
+        Some(message) => rate_limit::retry_after_in(&message),
+        None => rate_limit::retry_after_in(std::str::from_utf8(body).ok()?),
     }
 }
 
@@ -135,10 +135,10 @@ const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest code in the specification has 25 characters.
 const ERROR_CODE_BYTES_MAX: usize = 64;
-/// An overloaded server is left alone no longer than this, whatever it says: a page of a balancer that
+/// An overloaded server is backed off from no longer than this, whatever it says: a page of a balancer that
 /// is being worked on often says a day, and comes while one of many servers is away.
 const UNAVAILABLE_MAX: Duration = Duration::from_mins(1);
-/// A longer wait is not believed. Docker Hub's window is 6 hours.
+/// A longer wait is cut to this. Docker Hub's window is 6 hours.
 pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
 #[cfg(test)]

@@ -38,13 +38,13 @@ impl Default for Timings {
             breaker_failures: 5,
             // As long as a pull can well wait, and short enough to notice that a restart is over.
             breaker_first: Duration::from_secs(1),
-            // An endpoint that is down for an hour costs two questions a minute.
+            // An endpoint that is down for an hour costs two requests a minute.
             breaker_longest: Duration::from_secs(30),
             // A CDN's bad copy is often repaired by then, and asking again costs one blob.
             distrusted: Duration::from_mins(10),
             // The answer may have come from one of several servers.
             rangeless: Duration::from_mins(10),
-            // Routes change by the hour; asking anew costs one question.
+            // Routes change by the hour; asking again costs one request.
             measured: Duration::from_mins(5),
             // A server behind a load balancer is taken out within about a second.
             round_pause: Duration::from_millis(250),
@@ -64,17 +64,17 @@ impl Timings {
         with_jitter(self.breaker_first, self.breaker_longest)
     }
 
-    /// The pauses between rounds of one question.
+    /// The pauses between rounds of one request.
     pub(super) fn round_pauses(&self) -> ExponentialBackoff {
         with_jitter(self.round_pause, self.round_pause * 8)
     }
 
-    /// How long a login is left alone when nobody says how long.
+    /// How long a login is not used when nobody says how long.
     pub(super) fn limited_guesses(&self) -> ExponentialBackoff {
         doubling(self.limited_first, self.limited_longest)
     }
 
-    /// The least that it is left alone.
+    /// The least that it is not used.
     pub(super) fn limited_floors(&self) -> ExponentialBackoff {
         doubling(self.limited_least, self.limited_first)
     }

@@ -12,8 +12,8 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::FetchError;
-use super::deadline::Deadline;
 use super::weighed::{ENTRY_BYTES, Weighed};
+use crate::net::Deadline;
 
 /// What a token is good for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -237,7 +237,7 @@ impl Tokens {
 /// What a token lives when the server does not say, and the least that a server may say
 /// (token.md: "a token should never be returned with less than 60 seconds to live").
 const LIFE_MIN: Duration = Duration::from_mins(1);
-/// Longer lives are not believed; ECR's, the longest, are 12 hours.
+/// Longer lives are cut to this; ECR's, the longest, are 12 hours.
 const LIFE_MAX: Duration = Duration::from_hours(24);
 /// A token is not used in the last fifth of its life, at most this long: clocks differ, and the
 /// request must arrive before the end.

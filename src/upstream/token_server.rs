@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use url::{Url, form_urlencoded};
 
 use super::body::BlobBody;
-use super::client::Way;
-use super::deadline::Deadline;
-use super::exchange::Endpoint;
+use super::budget::Share;
 use super::login::Login;
+use super::request::Endpoint;
 use super::token::{Token, TokenKey};
 use super::{Credentials, FetchError, Secret, coding, redirect, status};
+use crate::net::Way;
 use crate::telemetry::Kind;
 
 /// Asks the token server: GET first, which every server knows (distribution, token.md), and which
@@ -30,19 +30,19 @@ pub(super) async fn fetch_token(
     realm: &Url,
     key: &TokenKey,
     login: Option<&Login>,
-    deadline: Deadline,
+    share: Share<'_>,
 ) -> Result<Token, FetchError> {
     let credentials = match login {
         Some(Login::Refresh(token)) => {
             let form = refresh_form(key, token);
             let post = post_request(realm, form)?;
-            return Ok(ask_server(endpoint, post, deadline).await?);
+            return Ok(ask_server(endpoint, post, share).await?);
         }
         Some(Login::Basic(credentials)) => Some(credentials),
         Some(Login::Bearer(_)) | None => None,
     };
     let get = get_request(realm, key, credentials)?;
-    match (ask_server(endpoint, get, deadline).await, credentials) {
+    match (ask_server(endpoint, get, share).await, credentials) {
         (
             Err(Refusal::Status(
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::BAD_REQUEST,
@@ -50,7 +50,7 @@ pub(super) async fn fetch_token(
             Some(credentials),
         ) => {
             let post = post_request(realm, password_form(key, credentials))?;
-            ask_server(endpoint, post, deadline).await
+            ask_server(endpoint, post, share).await
         }
         (result, _) => result,
     }
@@ -81,6 +81,8 @@ impl From<Refusal> for FetchError {
             Refusal::Status(StatusCode::UNAUTHORIZED) => Self::Unauthorized,
             Refusal::Status(StatusCode::FORBIDDEN) => Self::Denied,
             Refusal::Status(status) => Self::Token(format!("answered status {}", status.as_u16())),
+            // Not the registry's connection: asking the registry again would only ask for a token again.
+            Refusal::Error(error @ FetchError::Broken(_)) => Self::Token(error.to_string()),
             Refusal::Error(error) => error,
         }
     }
@@ -90,13 +92,13 @@ impl From<Refusal> for FetchError {
 async fn ask_server(
     endpoint: &Endpoint,
     request: Request<Full<Bytes>>,
-    deadline: Deadline,
+    share: Share<'_>,
 ) -> Result<Token, Refusal> {
-    match ask_once(endpoint, request.clone(), deadline).await {
-        Err(refusal) if refusal.momentary() => {
-            tokio::time::sleep(AGAIN_AFTER.min(deadline.left())).await;
+    match ask_once(endpoint, request.clone(), share).await {
+        Err(refusal) if refusal.momentary() && !share.tokens.is_spent() => {
+            tokio::time::sleep(AGAIN_AFTER.min(share.deadline.left())).await;
             endpoint.count_retry();
-            ask_once(endpoint, request, deadline).await
+            ask_once(endpoint, request, share).await
         }
         result => result,
     }
@@ -105,12 +107,12 @@ async fn ask_server(
 async fn ask_once(
     endpoint: &Endpoint,
     request: Request<Full<Bytes>>,
-    deadline: Deadline,
+    share: Share<'_>,
 ) -> Result<Token, Refusal> {
     let asked = Instant::now();
     let form = request.method() == Method::POST;
     let client = &endpoint.client;
-    let landed = follow(endpoint, request, deadline).await;
+    let landed = follow(endpoint, request, share).await;
     let response = landed.map_err(Refusal::Error)?;
     let status = response.status();
     if status == StatusCode::TOO_MANY_REQUESTS {
@@ -120,12 +122,12 @@ async fn ask_once(
     // Some give 201, and proxies that change what passes 203.
     let taken = matches!(status.as_u16(), 200 | 201 | 203);
     if !taken && (!form || status != StatusCode::BAD_REQUEST) {
-        status::drain(client, response, deadline).await;
+        status::drain(client, response, share.deadline).await;
         return Err(Refusal::Status(status));
     }
     let headers = response.headers().clone();
     let body = BlobBody::new(client, response, TOKEN_IDLE_TIMEOUT)
-        .whole(ANSWER, TOKEN_BODY_BYTES_MAX, deadline)
+        .whole(ANSWER, TOKEN_BODY_BYTES_MAX, share.deadline)
         .await;
     // Identity was asked for; some encode whatever they send.
     let body = match body {
@@ -150,7 +152,7 @@ async fn ask_once(
 async fn follow(
     endpoint: &Endpoint,
     mut request: Request<Full<Bytes>>,
-    deadline: Deadline,
+    share: Share<'_>,
 ) -> Result<Response<Incoming>, FetchError> {
     let not_a_url = |_| FetchError::Protocol("token realm refused: not a URL".to_owned());
     let realm = Url::parse(&request.uri().to_string()).map_err(not_a_url)?;
@@ -158,10 +160,21 @@ async fn follow(
     let secret = request.headers().contains_key(AUTHORIZATION);
     let mut visited = vec![realm.clone()];
     loop {
+        if share.tokens.is_spent() {
+            return Err(FetchError::Token(
+                "gives none however often it is asked".to_owned(),
+            ));
+        }
         let home = visited.last().is_some_and(|url| endpoint.is_home(url));
         let way = if home { Way::Lane(0) } else { Way::Unchecked };
         let response = client
-            .send(Kind::Other, request.clone(), deadline, way)
+            .send_from(
+                share.tokens,
+                Kind::Other,
+                request.clone(),
+                share.deadline,
+                way,
+            )
             .await?;
         if request.method() != Method::GET {
             return Ok(response);
@@ -171,7 +184,7 @@ async fn follow(
         let Some(next) = next else {
             return Ok(response);
         };
-        status::drain(client, response, deadline).await;
+        status::drain(client, response, share.deadline).await;
         if secret && next.origin() != realm.origin() {
             let why = "redirects to another host, where a password does not go";
             return Err(FetchError::Token(why.to_owned()));

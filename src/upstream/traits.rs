@@ -35,8 +35,6 @@ pub(super) struct Traits {
     /// everything: clients that look for signatures and the like need the 404. Of refusals, the 404 counts more: a
     /// registry that wants a login often does so for names that do not exist, too.
     pub(super) rank: u8,
-    /// The `status` label of a request that ends with it, without an answer.
-    pub(super) label: &'static str,
 }
 
 /// The rank of the origin's 404.
@@ -63,7 +61,6 @@ const PLAIN: Traits = Traits {
     try_account: false,
     try_endpoint: true,
     rank: 3,
-    label: "error",
 };
 
 const WELL: Traits = Traits {
@@ -138,14 +135,7 @@ impl FetchError {
                     WELL
                 }
             },
-            Self::Connect(_) => Traits {
-                label: "connect",
-                ..ILL
-            },
-            Self::Timeout(_) => Traits {
-                label: "timeout",
-                ..ILL
-            },
+            Self::Connect(_) | Self::Timeout(_) => ILL,
             Self::Broken(_) => Traits {
                 is_momentary: true,
                 ..ILL

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::FetchError;
-use super::behalf::{Address, ClientId, OnBehalf};
-use super::deadline::Deadline;
-use super::work::Work;
+use crate::net::Deadline;
+use crate::net::Work;
+use crate::net::{Address, ClientId, OnBehalf};
 
 /// How long somebody with less than a fair part waits before one is taken from somebody with more. An upstream that is
 /// well answers within that, and nothing is taken from anybody.

@@ -49,6 +49,7 @@ mod range;
 mod referrers;
 mod reload;
 mod resume;
+mod retry_budget;
 mod room;
 mod shares;
 mod shutdown;

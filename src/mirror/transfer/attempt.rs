@@ -11,7 +11,7 @@ use super::trust::Trust;
 use crate::mirror::MirrorError;
 use crate::store::Partial;
 use crate::telemetry::Kind;
-use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, OnBehalf};
+use crate::upstream::{BlobFetch, BlobRequest, EndpointId, FetchError, OnBehalf, Patience};
 
 /// A range that ends early, after fewer bytes than this, counts as broken.
 const RANGE_BYTES_MIN: u64 = 64 * 1024;
@@ -82,18 +82,27 @@ impl Job<'_> {
         piece: &Piece,
         endpoints: &'a [EndpointId],
         plain: bool,
-    ) -> BlobAsk<'a> {
-        let total = self.state().total.unwrap_or(u64::MAX);
-        let whole = BlobAsk {
+    ) -> BlobRequest<'a> {
+        let (total, started) = {
+            let state = self.state();
+            (state.total.unwrap_or(u64::MAX), state.started)
+        };
+        let whole = BlobRequest {
             endpoints,
             lane,
             extra: lane > 0,
-            ..BlobAsk::whole(&self.source.repository, &self.digest)
+            // A transfer that has begun waits by itself, and counts its retries: two loops would multiply.
+            patience: if started {
+                Patience::Now
+            } else {
+                Patience::Wait
+            },
+            ..BlobRequest::whole(&self.source.repository, &self.digest)
         };
         if plain {
             return whole;
         }
-        BlobAsk {
+        BlobRequest {
             start: piece.range.start,
             end: Some(piece.range.end).filter(|end| *end < total),
             ..whole

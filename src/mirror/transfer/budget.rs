@@ -31,6 +31,8 @@ pub(in crate::mirror) struct Budget {
     delay: Duration,
     delays: ExponentialBackoff,
     last_progress: Instant,
+    /// When what failed last is tried again.
+    again_at: Option<Instant>,
 }
 
 impl Budget {
@@ -42,6 +44,7 @@ impl Budget {
             delay,
             delays: delays(delay),
             last_progress: Instant::now(),
+            again_at: None,
         }
     }
 
@@ -65,7 +68,13 @@ impl Budget {
             return None;
         }
         self.retries = self.retries.checked_sub(1)?;
+        self.again_at = Some(Instant::now() + wait);
         Some(wait)
+    }
+
+    /// Whether the time after a failure is not over: who else asks for the same in it has not waited.
+    pub(in crate::mirror) fn is_waiting(&self) -> bool {
+        self.again_at.is_some_and(|at| Instant::now() < at)
     }
 }
 

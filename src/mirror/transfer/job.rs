@@ -380,7 +380,8 @@ impl<'a> Job<'a> {
         let order = self.order(true);
         let mut state = self.state();
         let first = *order.first()?;
-        if !self.ranges(&state, first) || !state.started {
+        // Upstream has just failed: a reader at that place would have it asked again at once, each time.
+        if !self.ranges(&state, first) || !state.started || state.budget.is_waiting() {
             return None;
         }
         let total = state.total?;

@@ -10,7 +10,7 @@ use crate::upstream::EndpointId;
 /// How one endpoint is.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::upstream) struct Shape {
-    /// Whether questions are put to it.
+    /// Whether requests are put to it.
     pub(in crate::upstream) up: bool,
     /// Failures in a row.
     pub(in crate::upstream) failures: u32,

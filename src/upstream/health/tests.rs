@@ -44,13 +44,13 @@ fn a_breaker_opens_half_opens_and_closes() {
     let pause = open(&health, A, begin);
     assert!(pause >= seconds(0.5) && pause <= seconds(1.0), "{pause:?}");
 
-    // Fails as the last question did, and says how long it will.
+    // Fails as the last request did, and says how long it will.
     let FetchError::Connect(why) = health.admit(A, begin).unwrap_err() else {
         panic!("the kind of the last failure")
     };
     assert!(why.starts_with("refused (not asked again for "), "{why}");
 
-    // One question only is let through then.
+    // One request only is let through then.
     let later = begin + pause;
     let probe = health.admit(A, later).unwrap();
     assert!(health.admit(A, later).is_err());
@@ -85,7 +85,7 @@ fn a_probe_that_is_dropped_leaves_its_place_to_the_next() {
 }
 
 #[test]
-fn questions_asked_before_the_breaker_opened_change_nothing() {
+fn requests_sent_before_the_breaker_opened_change_nothing() {
     let (health, now) = (health(1, Strategy::Ordered), Instant::now());
     let before = [(), ()].map(|()| health.admit(A, now).unwrap());
     let pause = open(&health, A, now);
@@ -193,7 +193,7 @@ fn the_fastest_comes_first_and_the_unknown_get_a_turn() {
     assert_eq!(health.order(ANYTHING, now), [A, B, C]);
     health.head(A, seconds(0.2), now);
     health.head(B, seconds(0.1), now);
-    // C has its turn at every second question, until it is known.
+    // C has its turn at every second request, until it is known.
     assert_eq!(health.order(ANYTHING, now), [C, B, A]);
     assert_eq!(health.order(ANYTHING, now), [B, A, C]);
     assert_eq!(health.order(ANYTHING, now), [C, B, A]);
@@ -201,7 +201,7 @@ fn the_fastest_comes_first_and_the_unknown_get_a_turn() {
     for _ in 0..4 {
         assert_eq!(health.order(ANYTHING, now), [B, A, C]);
     }
-    // Where the order is asked for without a question, nobody is tried.
+    // Where the order is asked for without a request, nobody is tried.
     let later = now + Duration::from_mins(5);
     let explore = false;
     for _ in 0..4 {
@@ -243,7 +243,7 @@ fn throughput_counts_where_bodies_are_long() {
     assert_eq!(health.order(ANYTHING, now), [B, A]);
 }
 
-/// The endpoint answers 500 to a question about the resource.
+/// The endpoint answers 500 to a request about the resource.
 fn ill(health: &Health, resource: u64, now: Instant) -> Option<Change> {
     let pass = health.admit(A, now).unwrap();
     pass.failed(&FetchError::Status(500), Resource(resource), now)

@@ -6,30 +6,30 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `keep` | when a login is fetched, kept, fetched again, and not used |
-//! | `files` | files that hold a secret, and whether they have changed |
-//! | `docker` | Docker's `config.json` |
-//! | `helper` | programs that give logins |
+//! | `cache` | when a login is fetched, cached, fetched again, and not used |
+//! | `file` | files that hold a secret, and whether they have changed |
+//! | `docker_config` | Docker's `config.json` |
+//! | `exec` | programs that give logins |
 //! | `cloud/` | the ways of the clouds |
 
+mod cache;
 mod cloud;
 mod config;
-mod docker;
-mod files;
-mod helper;
-mod keep;
+mod docker_config;
+mod exec;
+mod file;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::HttpClient;
-use super::deadline::Deadline;
 use super::{Credentials, FetchError, Secret};
-use docker::Docker;
-use helper::Helper;
-use keep::{Given, Keeper, Provider};
+use crate::net::Deadline;
+use crate::net::HttpClient;
+use cache::{CredentialCache, Issued, Provider};
+use docker_config::Docker;
+use exec::Helper;
 
 pub use config::{CloudConfig, CloudUrls, LoginConfig, Text};
 
@@ -48,13 +48,13 @@ pub(super) enum Login {
 /// One entry of a pool of logins. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
-    keeper: Option<Arc<Keeper<Kind>>>,
+    cache: Option<Arc<CredentialCache<Kind>>>,
 }
 
 impl Source {
     /// Nobody in particular.
     pub(super) fn anonymous() -> Self {
-        Self { keeper: None }
+        Self { cache: None }
     }
 
     /// Sets up a source: checks what can be checked without dialling, reading or running anything.
@@ -70,7 +70,7 @@ impl Source {
         let upstream = api.upstream().clone();
         let kind = Kind::new(config, registry, api)?;
         Ok(Self {
-            keeper: Some(Arc::new(Keeper::new(kind, upstream))),
+            cache: Some(Arc::new(CredentialCache::new(kind, upstream))),
         })
     }
 
@@ -80,8 +80,8 @@ impl Source {
     /// [`FetchError::Login`] when it cannot be had, [`FetchError::LoginRefused`] when it was refused less
     /// than a minute ago and has not changed since; [`FetchError::Timeout`].
     pub(super) async fn login(&self, deadline: Deadline) -> Result<Option<Arc<Login>>, FetchError> {
-        match &self.keeper {
-            Some(keeper) => keeper.login(deadline).await,
+        match &self.cache {
+            Some(cache) => cache.login(deadline).await,
             None => Ok(None),
         }
     }
@@ -89,8 +89,8 @@ impl Source {
     /// The registry or its token server does not take this login: it is not used for a minute, unless
     /// the source gives another one.
     pub(super) fn refused(&self, login: &Arc<Login>) {
-        if let Some(keeper) = &self.keeper {
-            keeper.refused(login);
+        if let Some(cache) = &self.cache {
+            cache.refused(login);
         }
     }
 }
@@ -188,7 +188,7 @@ impl Kind {
 }
 
 impl Provider for Kind {
-    async fn fetch(&self) -> Result<Given, FetchError> {
+    async fn fetch(&self) -> Result<Issued, FetchError> {
         match &self.ask {
             Ask::Password { username, password } => {
                 let (username, password) = (username.clone(), password.clone());
@@ -203,7 +203,7 @@ impl Provider for Kind {
             } => {
                 let deadline = Deadline::after(CLOUD_TIMEOUT);
                 let fetched = cloud::fetch(config, registry, api, deadline).await?;
-                Ok(Given {
+                Ok(Issued {
                     login: Some(fetched.login),
                     good_for: Some(fetched.good_for),
                 })
@@ -220,14 +220,14 @@ impl Provider for Kind {
     }
 }
 
-fn read_password(username: &Text, password: &Text) -> Result<Given, FetchError> {
+fn read_password(username: &Text, password: &Text) -> Result<Issued, FetchError> {
     let read = |text: &Text| match text {
         Text::Literal(secret) => Ok(secret.clone()),
-        Text::File(path) => files::read_secret(path),
+        Text::File(path) => file::read_secret(path),
     };
     let (username, password) = (read(username)?, read(password)?);
     check_username(&username).map_err(|why| FetchError::Login(why.to_owned()))?;
-    Ok(Given {
+    Ok(Issued {
         login: Some(Login::Basic(Credentials {
             username: username.expose().to_owned(),
             password,

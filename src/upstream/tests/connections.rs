@@ -27,9 +27,9 @@ async fn open_bodies() -> (
 
 async fn ask(upstream: &Upstream, extra: bool) -> Result<BlobFetch, FetchError> {
     let (repository, digest) = (repository(), digest());
-    let ask = BlobAsk {
+    let ask = BlobRequest {
         extra,
-        ..BlobAsk::whole(&repository, &digest)
+        ..BlobRequest::whole(&repository, &digest)
     };
     upstream.blob(&ask).await
 }

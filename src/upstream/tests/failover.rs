@@ -77,9 +77,9 @@ async fn a_404_does_not_speak_for_an_endpoint_that_is_left_alone() {
     let endpoints = upstream.endpoints_for(&digest());
     assert_eq!(endpoints.len(), 1);
     let (repository, digest) = (repository(), digest());
-    let ask = BlobAsk {
+    let ask = BlobRequest {
         endpoints: &endpoints,
-        ..BlobAsk::whole(&repository, &digest)
+        ..BlobRequest::whole(&repository, &digest)
     };
     let error = upstream.blob(&ask).await.unwrap_err();
     assert_eq!(error, FetchError::Status(500));
@@ -91,9 +91,9 @@ async fn named_endpoints_are_asked_in_their_order_and_no_others() {
     let upstream = upstream(&config(&[&a.url(), &b.url(), &c.url()]));
     let all = upstream.endpoints_for(&digest());
     let (repository, digest) = (repository(), digest());
-    let ask = BlobAsk {
+    let ask = BlobRequest {
         endpoints: &[all[2], all[0]],
-        ..BlobAsk::whole(&repository, &digest)
+        ..BlobRequest::whole(&repository, &digest)
     };
     upstream.blob(&ask).await.unwrap_err();
     let seen = [a, b, c].map(|server| server.seen().len());

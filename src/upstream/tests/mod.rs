@@ -4,15 +4,16 @@ mod answers;
 mod auth;
 mod bodies;
 mod breaker;
+mod budget;
 mod connections;
 mod failover;
 mod faults;
 mod gone;
 mod inside;
-mod limits;
 mod login;
 mod proxies;
 mod proxy_server;
+mod rate_limit;
 mod redirects;
 pub(super) mod server;
 mod tls;
@@ -23,7 +24,7 @@ use url::Url;
 
 use super::timings::Timings;
 use super::{
-    BlobAsk, BlobFetch, Config, EndpointConfig, FetchError, LoginConfig, ManifestFetch,
+    BlobFetch, BlobRequest, Config, EndpointConfig, FetchError, LoginConfig, ManifestFetch,
     OwnListeners, Patience, Secret, Text, Upstream,
 };
 use crate::oci::{AcceptClass, Algorithm, Digest, Reference, Repository, Tag, UpstreamName};
@@ -56,9 +57,9 @@ fn credentials() -> LoginConfig {
 /// GET of the blob from `start` on.
 async fn blob(upstream: &Upstream, start: u64) -> Result<BlobFetch, FetchError> {
     let (repository, digest) = (repository(), digest());
-    let ask = BlobAsk {
+    let ask = BlobRequest {
         start,
-        ..BlobAsk::whole(&repository, &digest)
+        ..BlobRequest::whole(&repository, &digest)
     };
     upstream.blob(&ask).await
 }
@@ -92,7 +93,8 @@ async fn nobody() -> String {
 /// An upstream with quick times, and its metrics.
 fn quick(config: &Config, timings: Timings) -> (Upstream, Metrics) {
     let metrics = metrics();
-    let upstream = Upstream::with_timings(config, metrics.clone(), timings).unwrap();
+    let upstream =
+        Upstream::with(config, metrics.clone(), timings, &OwnListeners::default()).unwrap();
     (upstream, metrics)
 }
 
@@ -138,6 +140,6 @@ fn questions_can_be_asked_from_any_thread_and_are_small() {
     let upstream = simple("https://x.example");
     let (repository, digest) = (repository(), digest());
     // clippy's bound for large futures: a caller would have to box them.
-    assert!(size(&upstream.blob(&BlobAsk::whole(&repository, &digest))) < 16_384);
+    assert!(size(&upstream.blob(&BlobRequest::whole(&repository, &digest))) < 16_384);
     assert!(size(&upstream.tags(&repository, &[], Patience::Now)) < 16_384);
 }

@@ -10,9 +10,9 @@ use super::proxy_server::{Manner, ProxyServer};
 use super::server::{Server, answer};
 use super::tls::{Authority, pull};
 use super::*;
+use crate::net::Deadline;
+use crate::net::{HttpClient, Way};
 use crate::telemetry::Kind;
-use crate::upstream::client::{HttpClient, Way};
-use crate::upstream::deadline::Deadline;
 use crate::upstream::{Credentials, EnvironmentProxies, Proxy, ProxyConfig};
 
 /// A name that no resolver knows.

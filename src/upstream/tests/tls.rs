@@ -307,9 +307,9 @@ async fn requests_in_different_lanes_never_share_a_connection() {
             (3, 3),
             (7, 3),
         ] {
-            let ask = BlobAsk {
+            let ask = BlobRequest {
                 lane,
-                ..BlobAsk::whole(&repository, &digest)
+                ..BlobRequest::whole(&repository, &digest)
             };
             let fetch = upstream.blob(&ask).await.unwrap();
             let mut body = fetch.body;

@@ -126,7 +126,7 @@ async fn an_extra_leaves_some_to_those_who_come() {
 
 /// Who joins what somebody else waits for does not wait in that one's queue.
 #[tokio::test(start_paused = true)]
-async fn a_shared_question_has_the_best_place_of_all_who_share_it() {
+async fn a_shared_request_has_the_best_place_of_all_who_share_it() {
     let turns = Arc::new(Turns::new(1));
     let greedy = client(1, 1);
     let held = take(&turns, greedy).await.unwrap();

@@ -10,10 +10,10 @@ use serde_json::Value;
 use url::Url;
 
 use crate::clock::{Clock, Timestamp};
+use crate::net::Deadline;
+use crate::net::{HttpClient, Way};
 use crate::telemetry::Kind;
 use crate::upstream::body::BlobBody;
-use crate::upstream::client::{HttpClient, Way};
-use crate::upstream::deadline::Deadline;
 use crate::upstream::{FetchError, status};
 
 /// What every request needs.
@@ -416,7 +416,7 @@ const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A metadata service is next to the machine. Where answers to it are lost on the way, as in a container
 /// that is one hop too far away, the whole time of a request would be spent on it.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
-/// A longer life is not believed. ECR's 12 hours are the longest here.
+/// A longer life is cut to this. ECR's 12 hours are the longest here.
 const LIFE_MAX: Duration = Duration::from_hours(24);
 
 #[cfg(test)]

@@ -33,8 +33,8 @@ use std::time::Duration;
 
 use super::{CloudConfig, Login};
 use crate::clock::SystemClock;
-use crate::upstream::client::HttpClient;
-use crate::upstream::deadline::Deadline;
+use crate::net::Deadline;
+use crate::net::HttpClient;
 use crate::upstream::{Credentials, FetchError, Secret};
 use call::Caller;
 

@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_test_suites_post_x_www_form_urlencoded() {
-        // Given in another order than they are signed in.
+        // Issued in another order than they are signed in.
         let form = ("content-type", "application/x-www-form-urlencoded");
         assert_eq!(
             sign("POST", &[DATE, HOST, form], b"Param1=value1"),

@@ -1,0 +1,48 @@
+//! The outbound HTTP client: the only code that dials.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `client` | the pools of one server's connections, and what their errors mean |
+//! | `connector`, `race` | name look-up, TCP, proxy and TLS within one time limit; several addresses at once |
+//! | `proxy`, `no_proxy`, `handshake` | which proxy is used for what; HTTP CONNECT and SOCKS5 |
+//! | `gate`, `place` | which addresses are dialled for what |
+//! | `tls` | certificates |
+//! | `repeat`, `sends` | requests whose connection was gone; how many may still be sent |
+//! | `deadline` | one time limit for many steps |
+//! | `behalf`, `via`, `work` | the client's request that an outbound request belongs to |
+//! | `settings`, `error` | what is configured, and what can go wrong |
+//!
+//! No error, log line or `Debug` text of this module holds a secret, a path or a query: a signed URL is a secret, too.
+
+mod behalf;
+mod client;
+mod connector;
+mod deadline;
+mod error;
+mod gate;
+mod handshake;
+mod no_proxy;
+mod place;
+mod proxy;
+mod race;
+mod repeat;
+mod sends;
+mod settings;
+mod tls;
+mod via;
+mod work;
+
+pub use behalf::{Address, ClientId, OnBehalf, carry};
+pub use place::{Network, OwnListeners};
+pub use settings::{
+    ClientCertificate, Credentials, EnvironmentProxies, Proxy, ProxyConfig, Secret,
+};
+pub use via::{Loop, Pseudonym, Via};
+pub use work::Work;
+
+pub(crate) use client::{HttpClient, Way, root_cause};
+pub(crate) use deadline::Deadline;
+pub(crate) use error::Error;
+pub(crate) use place::Place;
+pub(crate) use sends::Sends;
+pub(crate) use settings::Peer;

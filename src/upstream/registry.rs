@@ -1,0 +1,489 @@
+//! The requests an upstream answers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LINK, WARNING};
+use tokio::time::Instant;
+use url::form_urlencoded;
+
+use super::coding::{self, CODED_BLOB_BYTES_MAX, Coding};
+use super::extent::nonsense;
+use super::health::Need;
+use super::request::{Answer, Body, Connection, Inner, Request, Wanted};
+use super::{BlobBody, FetchError, Parallel};
+use crate::oci::link::{self, NextPage};
+use crate::oci::manifest::MANIFEST_BYTES_MAX;
+use crate::oci::{Accept, Digest, Reference, Repository, UpstreamName, list, media_type};
+use crate::telemetry::Kind;
+
+/// One of an upstream's endpoints, by its place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(pub(super) usize);
+
+impl EndpointId {
+    /// The endpoint at this place of the configuration.
+    #[must_use]
+    pub const fn of(place: usize) -> Self {
+        Self(place)
+    }
+}
+
+/// What to do while an upstream limits our requests or fails for a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Wait and ask again, within `header_timeout`: there is nothing else to answer with.
+    Wait,
+    /// Fail at once.
+    Now,
+}
+
+/// Which bytes of which blob, from whom.
+#[derive(Clone, Copy, Debug)]
+pub struct BlobRequest<'a> {
+    /// The repository.
+    pub repository: &'a Repository,
+    /// The blob.
+    pub digest: &'a Digest,
+    /// The first byte.
+    pub start: u64,
+    /// The byte after the last one; `None`: to the blob's end. With `start` 0 and no end no Range is sent.
+    pub end: Option<u64>,
+    /// The endpoints to ask, in this order; empty: all, in the upstream's own order.
+    pub endpoints: &'a [EndpointId],
+    /// Requests in different lanes do not share a connection (one HTTP/2 connection has one flow window).
+    pub lane: usize,
+    /// Whether this is only worth a connection that is free now: [`FetchError::Busy`] where none is.
+    pub extra: bool,
+    /// What to do while the upstream limits us or fails for a moment.
+    pub patience: Patience,
+}
+
+impl<'a> BlobRequest<'a> {
+    /// All of it, from anybody.
+    #[must_use]
+    pub fn whole(repository: &'a Repository, digest: &'a Digest) -> Self {
+        Self {
+            repository,
+            digest,
+            start: 0,
+            end: None,
+            endpoints: &[],
+            lane: 0,
+            extra: false,
+            patience: Patience::Wait,
+        }
+    }
+}
+
+/// A manifest, whole.
+#[derive(Clone, Debug)]
+pub struct ManifestFetch {
+    /// Who gave it.
+    pub endpoint: EndpointId,
+    /// The body, at most `MANIFEST_BYTES_MAX`.
+    pub bytes: Bytes,
+    /// `Content-Type` without parameters.
+    pub content_type: Option<String>,
+    /// `Docker-Content-Digest`, if it parses: never trusted, only compared.
+    pub digest_header: Option<Digest>,
+    /// `Warning: 299` values to pass on (bounded).
+    pub warnings: Vec<String>,
+}
+
+/// What HEAD says of a manifest.
+#[derive(Clone, Debug)]
+pub struct ManifestHead {
+    /// `Docker-Content-Digest`, if it parses.
+    pub digest: Option<Digest>,
+    /// `Content-Type` without parameters.
+    pub content_type: Option<String>,
+    /// `Content-Length`.
+    pub size: Option<u64>,
+}
+
+/// A blob on its way.
+#[derive(Debug)]
+pub struct BlobFetch {
+    /// The offset of the first byte that `body` yields: what was asked for when the upstream honours
+    /// Range, 0 when it answered 200.
+    pub offset: u64,
+    /// Whether the answer was a 206: the upstream honours Range.
+    pub ranged: bool,
+    /// Who gives it.
+    pub endpoint: EndpointId,
+    /// The strong `ETag` and the host that gave it: two answers of one host whose tags differ are not
+    /// parts of one content (RFC 9110 section 13.1.5).
+    pub validator: Option<(String, String)>,
+    /// The size of the whole blob, when the upstream says it.
+    pub total: Option<u64>,
+    /// The bytes.
+    pub body: BlobBody,
+}
+
+/// A list, whole (bounded), as the upstream gave it.
+#[derive(Clone, Debug)]
+pub struct ListFetch {
+    /// The body, of whatever it is.
+    pub bytes: Bytes,
+    /// The next page, from `Link`.
+    pub next: Option<NextPage>,
+    /// Whether `OCI-Filters-Applied` names `artifactType`.
+    pub filtered: bool,
+}
+
+/// One upstream. Cheap to clone.
+#[derive(Clone)]
+pub struct Upstream {
+    pub(super) inner: Arc<Inner>,
+}
+
+impl Upstream {
+    /// Its public name.
+    #[must_use]
+    pub fn name(&self) -> &UpstreamName {
+        &self.inner.name
+    }
+
+    /// The first wait before a transfer that broke off is gone on with.
+    #[must_use]
+    pub fn retry_delay(&self) -> Duration {
+        self.inner.retry_delay
+    }
+
+    /// How big blobs are fetched.
+    #[must_use]
+    pub fn parallel(&self) -> Parallel {
+        self.inner.parallel
+    }
+
+    /// The endpoints that a blob or manifest may be asked of, in the order of the moment: the configured
+    /// one or the fastest first; those whose breaker is open, or that gave wrong bytes for this digest, only
+    /// where there is no other. Never empty.
+    #[must_use]
+    pub fn endpoints_for(&self, digest: &Digest) -> Vec<EndpointId> {
+        let need = Need {
+            digest: Some(digest),
+            bytes: true,
+            explore: false,
+        };
+        self.inner.observer.health.order(need, Instant::now())
+    }
+
+    /// The endpoint gave wrong bytes for `digest`: it is not asked for it again as long as there is another.
+    pub fn distrust(&self, endpoint: EndpointId, digest: &Digest) {
+        self.inner
+            .observer
+            .health
+            .distrust(endpoint, digest, Instant::now());
+    }
+
+    /// The endpoint does not honour Range, or lies about it: it is used on one connection from now on.
+    pub fn ignores_range(&self, endpoint: EndpointId) {
+        self.inner
+            .observer
+            .health
+            .ignores_range(endpoint, Instant::now());
+    }
+
+    /// Whether a Range may be tried at the endpoint.
+    #[must_use]
+    pub fn honours_range(&self, endpoint: EndpointId) -> bool {
+        self.inner
+            .observer
+            .health
+            .honours_range(endpoint, Instant::now())
+    }
+
+    /// The endpoint's host and port, for a log line.
+    #[must_use]
+    pub fn endpoint_host(&self, endpoint: EndpointId) -> &str {
+        self.inner.observer.host(endpoint)
+    }
+
+    /// Counts a blob's transfer that broke off and is gone on with.
+    pub fn resumes(&self) {
+        self.inner.observer.retry();
+    }
+
+    /// The endpoints that a tag may be asked of, in the order of the moment, without those whose breaker is
+    /// open while there are others. Never empty.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<EndpointId> {
+        let need = Need {
+            digest: None,
+            bytes: false,
+            explore: false,
+        };
+        self.inner.observer.health.order(need, Instant::now())
+    }
+
+    /// GET of a manifest, from any endpoint.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn manifest(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        accept: impl Into<Accept>,
+        patience: Patience,
+    ) -> Result<ManifestFetch, FetchError> {
+        self.manifest_from(repository, reference, &accept.into(), patience, &[])
+            .await
+    }
+
+    /// GET of a manifest from these endpoints, in this order; none: from any.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn manifest_from(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        accept: &Accept,
+        patience: Patience,
+        endpoints: &[EndpointId],
+    ) -> Result<ManifestFetch, FetchError> {
+        let wanted = Wanted::Whole("a manifest", MANIFEST_BYTES_MAX);
+        let mut request = manifest_request(repository, reference, accept, Method::GET, wanted)?;
+        request.patience = patience;
+        request.endpoints = endpoints;
+        let Answer {
+            endpoint,
+            headers,
+            body,
+            ..
+        } = self.inner.failover(&request).await?;
+        Ok(ManifestFetch {
+            endpoint,
+            bytes: whole(body),
+            content_type: content_type(&headers),
+            digest_header: digest(&headers),
+            warnings: warnings(&headers),
+        })
+    }
+
+    /// GET of a blob, or of a part of it.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn blob(&self, wanted: &BlobRequest<'_>) -> Result<BlobFetch, FetchError> {
+        let BlobRequest {
+            repository, digest, ..
+        } = *wanted;
+        let mut request = blob_request(repository, digest, Method::GET, Wanted::Stream);
+        request.range = Some((wanted.start, wanted.end)).filter(|range| *range != (0, None));
+        request.endpoints = wanted.endpoints;
+        request.patience = wanted.patience;
+        request.connection = Connection {
+            lane: wanted.lane,
+            extra: wanted.extra,
+        };
+        let answer = self.inner.failover(&request).await?;
+        let validator = etag(&answer.headers).map(|tag| (tag, answer.host));
+        match answer.body {
+            Body::Stream(mut body, extent) => {
+                let coding = Coding::of(&answer.headers);
+                let mut total = extent.total;
+                if coding != Coding::Identity && !extent.ranged {
+                    let upstream = &self.inner.name;
+                    tracing::info!(%upstream, %repository, %digest, ?coding, "a blob is labelled with a Content-Encoding, though identity was asked for; the digest decides");
+                    if total.is_none_or(|total| total <= CODED_BLOB_BYTES_MAX as u64) {
+                        total = coding::sort_out(&mut body, coding, digest).await?.or(total);
+                    }
+                }
+                Ok(BlobFetch {
+                    offset: extent.offset,
+                    ranged: extent.ranged,
+                    endpoint: answer.endpoint,
+                    validator,
+                    total,
+                    body,
+                })
+            }
+            Body::Nothing | Body::Whole(_) => Err(nonsense("no body")),
+        }
+    }
+
+    /// One page of the tag list.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn tags(
+        &self,
+        repository: &Repository,
+        query: &[(String, String)],
+        patience: Patience,
+    ) -> Result<ListFetch, FetchError> {
+        let request = Request {
+            kind: Kind::Tags,
+            method: Method::GET,
+            repository,
+            rest: "tags/list".to_owned(),
+            query: encode(query),
+            accept: HeaderValue::from_static(list::TAGS),
+            range: None,
+            patience,
+            digest: None,
+            endpoints: &[],
+            connection: Connection::default(),
+            body: LIST,
+        };
+        Ok(list_of(self.inner.failover(&request).await?))
+    }
+
+    /// One page of the referrers of a digest.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn referrers(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        query: &[(String, String)],
+        patience: Patience,
+    ) -> Result<ListFetch, FetchError> {
+        let request = Request {
+            kind: Kind::Referrers,
+            method: Method::GET,
+            repository,
+            rest: format!("referrers/{digest}"),
+            query: encode(query),
+            accept: HeaderValue::from_static(list::REFERRERS),
+            range: None,
+            patience,
+            digest: None,
+            endpoints: &[],
+            connection: Connection::default(),
+            body: LIST,
+        };
+        Ok(list_of(self.inner.failover(&request).await?))
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Upstream").field(&self.inner.name).finish()
+    }
+}
+
+/// A list, and what its headers say of it.
+fn list_of(answer: Answer) -> ListFetch {
+    let Answer { headers, body, .. } = answer;
+    let links = headers.get_all(LINK).iter();
+    let filters = text(&headers, &FILTERS_APPLIED).unwrap_or_default();
+    let mut filters = filters.split(',').map(str::trim);
+    ListFetch {
+        bytes: whole(body),
+        next: link::next_page(links.filter_map(|value| value.to_str().ok())),
+        filtered: filters.any(|filter| filter == "artifactType"),
+    }
+}
+
+pub(super) fn manifest_request<'a>(
+    repository: &'a Repository,
+    reference: &'a Reference,
+    accept: &Accept,
+    method: Method,
+    body: Wanted,
+) -> Result<Request<'a>, FetchError> {
+    let accept = HeaderValue::try_from(accept.header())
+        .map_err(|_| nonsense("the accepted types fit no header"))?;
+    Ok(Request {
+        kind: Kind::Manifest,
+        method,
+        repository,
+        rest: format!("manifests/{reference}"),
+        query: None,
+        accept,
+        range: None,
+        patience: Patience::Wait,
+        digest: match reference {
+            Reference::Digest(digest) => Some(digest),
+            Reference::Tag(_) => None,
+        },
+        endpoints: &[],
+        connection: Connection::default(),
+        body,
+    })
+}
+
+pub(super) fn blob_request<'a>(
+    repository: &'a Repository,
+    digest: &'a Digest,
+    method: Method,
+    body: Wanted,
+) -> Request<'a> {
+    Request {
+        kind: Kind::Blob,
+        method,
+        repository,
+        rest: format!("blobs/{digest}"),
+        query: None,
+        accept: HeaderValue::from_static("*/*"),
+        range: None,
+        patience: Patience::Wait,
+        digest: Some(digest),
+        endpoints: &[],
+        connection: Connection::default(),
+        body,
+    }
+}
+
+fn whole(body: Body) -> Bytes {
+    match body {
+        Body::Whole(bytes) => bytes,
+        Body::Nothing | Body::Stream(..) => Bytes::new(),
+    }
+}
+
+fn encode(pairs: &[(String, String)]) -> Option<String> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(pairs);
+    Some(query.finish()).filter(|text| !text.is_empty())
+}
+
+pub(super) fn content_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    media_type::essence(value).map(str::to_owned)
+}
+
+pub(super) fn digest(headers: &HeaderMap) -> Option<Digest> {
+    text(headers, &CONTENT_DIGEST).and_then(|text| Digest::parse(&text).ok())
+}
+
+/// `Warning: 299 …` (dist-spec, "Warnings").
+fn warnings(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(WARNING).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .filter(|value| value.starts_with("299 ") && value.len() <= HEADER_BYTES_MAX)
+        .take(WARNINGS_MAX)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// A strong entity tag (RFC 9110 section 8.8.3). A weak one says nothing of bytes.
+fn etag(headers: &HeaderMap) -> Option<String> {
+    text(headers, &ETAG).filter(|tag| tag.len() > 2 && tag.starts_with('"') && tag.ends_with('"'))
+}
+
+/// A header's text, unless it is absurdly long.
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let value = headers.get(name)?.to_str().ok()?;
+    (value.len() <= HEADER_BYTES_MAX).then(|| value.to_owned())
+}
+
+pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+/// Values that are kept or passed on: digests, media types, warnings are far shorter.
+const HEADER_BYTES_MAX: usize = 1024;
+/// Warnings passed on from one manifest.
+const WARNINGS_MAX: usize = 8;
+/// Docker Hub's longest tag list, asked for without `n`, has some 100 000 tags of a few bytes.
+const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
+const LIST: Wanted = Wanted::Whole("a list", LIST_BYTES_MAX);

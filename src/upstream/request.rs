@@ -1,0 +1,416 @@
+//! One request to one endpoint: one repeat, the challenge, the redirects. Which endpoint is asked, as
+//! whom, and how often, is the business of `rounds`.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
+use http::{Method, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use url::Url;
+
+use super::auth::{Auth, Authorization};
+use super::body::BlobBody;
+use super::budget::Share;
+use super::extent::{Extent, extent, nonsense};
+use super::heads::Heads;
+use super::observer::EndpointObserver;
+use super::rate_limit::{Cost, Limit, RateLimitHeaders};
+use super::registry::CONTENT_DIGEST;
+use super::timings::Timings;
+use super::turns::Turns;
+use super::{EndpointId, FetchError, Parallel, Patience, coding, redirect, status};
+use crate::net::Deadline;
+use crate::net::{HttpClient, Way};
+use crate::oci::{Digest, Repository, UpstreamName};
+use crate::telemetry::Kind;
+
+/// All that is known of an upstream.
+pub(super) struct Inner {
+    pub(super) name: UpstreamName,
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) header_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) parallel: Parallel,
+    pub(super) retry_delay: Duration,
+    pub(super) timings: Timings,
+    /// The health of the endpoints, and who hears of it.
+    pub(super) observer: Arc<EndpointObserver>,
+    /// `max_connections`.
+    pub(super) turns: Arc<Turns>,
+    /// Where HEAD is refused.
+    pub(super) heads: Heads,
+    /// What bodies that are being read whole may take, in KiB.
+    pub(super) memory: Arc<Semaphore>,
+}
+
+/// One base URL of an upstream, and the client for it and for where it redirects to.
+pub(super) struct Endpoint {
+    /// Its place in the configuration.
+    pub(super) id: EndpointId,
+    /// Scheme, host, port and path prefix.
+    pub(super) base: Url,
+    pub(super) client: HttpClient,
+    /// Sent with every request to the endpoint itself.
+    pub(super) headers: HeaderMap,
+    /// Who roadstead may be to it; at least one, be it nobody in particular.
+    pub(super) accounts: Vec<Account>,
+}
+
+/// One login at one endpoint.
+pub(super) struct Account {
+    pub(super) auth: Auth,
+    pub(super) limit: Limit,
+}
+
+/// A request, as every endpoint can be asked it.
+pub(super) struct Request<'a> {
+    pub(super) kind: Kind,
+    /// GET or HEAD: asking twice does no harm.
+    pub(super) method: Method,
+    pub(super) repository: &'a Repository,
+    /// What follows the repository in the path: `blobs/sha256:…`.
+    pub(super) rest: String,
+    /// Encoded, without `?`.
+    pub(super) query: Option<String>,
+    pub(super) accept: HeaderValue,
+    /// The first byte, and the one after the last, where not all are wanted.
+    pub(super) range: Option<(u64, Option<u64>)>,
+    /// What to do while the upstream limits us.
+    pub(super) patience: Patience,
+    /// What the content must hash to, where that is known.
+    pub(super) digest: Option<&'a Digest>,
+    /// The endpoints to ask, in this order; empty: all, in the upstream's own order.
+    pub(super) endpoints: &'a [EndpointId],
+    pub(super) connection: Connection,
+    /// What is done with the body.
+    pub(super) body: Wanted,
+}
+
+/// Which connection a request may have.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Connection {
+    /// Requests in different lanes do not share one.
+    pub(super) lane: usize,
+    /// Whether the request is only worth one that is free now.
+    pub(super) extra: bool,
+}
+
+/// What is done with the body of a success.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted {
+    /// There is none (HEAD).
+    Nothing,
+    /// Read before the answer is given, at most so many bytes of what is named.
+    Whole(&'static str, usize),
+    /// Handed on as it arrives.
+    Stream,
+}
+
+/// A success.
+pub(super) struct Answer {
+    pub(super) endpoint: EndpointId,
+    /// Host and port of who gave it, after redirects.
+    pub(super) host: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
+}
+
+/// The body of a success, as it was wanted.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each answer, and it is soon taken apart"
+)]
+pub(super) enum Body {
+    Nothing,
+    Whole(Bytes),
+    Stream(BlobBody, Extent),
+}
+
+impl Inner {
+    /// Takes what was landed on as a success or an error.
+    pub(super) async fn read(
+        &self,
+        endpoint: &Endpoint,
+        request: &Request<'_>,
+        landed: Landed,
+        deadline: Deadline,
+    ) -> Result<Answer, FetchError> {
+        let Landed {
+            response,
+            home,
+            host,
+            took,
+        } = landed;
+        let client = &endpoint.client;
+        let status = response.status();
+        if status == StatusCode::LOOP_DETECTED {
+            // The other side says that it is us who asked (RFC 5842 section 7.2).
+            status::drain(client, response, deadline).await;
+            return Err(FetchError::Loop(host));
+        }
+        if status == StatusCode::NOT_IMPLEMENTED
+            && (request.method == Method::HEAD || request.kind == Kind::Referrers)
+        {
+            // What it does not know it will not know in a moment either, and is not ill for it.
+            status::drain(client, response, deadline).await;
+            return Err(FetchError::Status(405));
+        }
+        if !matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+            return Err(status::refusal(client, response, home, deadline).await);
+        }
+        if let Some(what) = request.page_instead_of(response.headers()) {
+            status::drain(client, response, deadline).await;
+            return Err(nonsense(&format!("a web page instead of {what}")));
+        }
+        let health = &self.observer.health;
+        health.head(endpoint.id, took, Instant::now());
+        let headers = response.headers().clone();
+        let idle = self.idle_timeout;
+        let body = match request.body {
+            Wanted::Stream => {
+                // Who answers a Range with nonsense may still serve the whole.
+                let extent = extent(status, &headers, request.range)
+                    .inspect_err(|_| health.ignores_range(endpoint.id, Instant::now()))?;
+                Body::Stream(BlobBody::new(client, response, idle), extent)
+            }
+            Wanted::Nothing | Wanted::Whole(..) if status != StatusCode::OK => {
+                return Err(nonsense("status 206, though no range was asked for"));
+            }
+            Wanted::Nothing => Body::Nothing,
+            Wanted::Whole(what, limit) => {
+                let body = BlobBody::new(client, response, idle).within(&self.memory);
+                let bytes = body.whole(what, limit, deadline).await?;
+                Body::Whole(coding::plain(what, &headers, bytes, limit).await?)
+            }
+        };
+        Ok(Answer {
+            endpoint: endpoint.id,
+            host,
+            headers,
+            body,
+        })
+    }
+}
+
+/// The answer at the end of the redirects.
+pub(super) struct Landed {
+    pub(super) response: Response<Incoming>,
+    /// Whether the endpoint itself gave it.
+    pub(super) home: bool,
+    /// Host and port of who gave it.
+    host: String,
+    /// The time from the first request to its head.
+    took: Duration,
+}
+
+impl Endpoint {
+    /// Sends a request with what the endpoint wanted last time, goes where the answers point, and begins once more when
+    /// the endpoint wants something else.
+    pub(super) async fn authorised(
+        &self,
+        account: &Account,
+        request: &Request<'_>,
+        share: Share<'_>,
+    ) -> Result<Landed, FetchError> {
+        let (client, auth, deadline) = (&self.client, &account.auth, share.deadline);
+        let is_head = request.method == Method::HEAD;
+        let mut authorization = auth.known(self, request.repository, share).await?;
+        let mut challenged = false;
+        let mut began = Instant::now();
+        let mut visited = vec![self.url(request)];
+        loop {
+            let current = visited.last().unwrap_or(&self.base);
+            let home = self.is_home(current);
+            let (message, way) = self.message(request, current, authorization.as_ref())?;
+            let sends = share.registry;
+            let sent = client.send_from(sends, request.kind, message, deadline, way);
+            let response = sent.await?;
+            if home {
+                self.note_rate_limit(account, response.headers());
+            }
+            // A challenge counts only from the endpoint: another host is never given a token.
+            if home && response.status() == StatusCode::UNAUTHORIZED {
+                // Who refuses HEAD alone may do so whoever asks: a token is fetched again, and a password not blamed.
+                let blamed = |it: &&Authorization| !is_head || (!challenged && it.is_token());
+                if let Some(refused) = authorization.as_ref().filter(blamed) {
+                    auth.refused(refused, deadline).await;
+                }
+                if !challenged && !sends.is_spent() {
+                    challenged = true;
+                    let headers = response.headers().clone();
+                    status::drain(client, response, deadline).await;
+                    let answer = auth.challenged(self, request.repository, &headers, share);
+                    authorization = Some(answer.await?);
+                    visited.truncate(1);
+                    began = Instant::now();
+                    continue;
+                }
+            }
+            let (status, headers) = (response.status(), response.headers());
+            let Some(next) = redirect::target(status, headers, &visited, &self.base)? else {
+                return Ok(Landed {
+                    home,
+                    host: current.authority().to_owned(),
+                    took: began.elapsed(),
+                    response,
+                });
+            };
+            status::drain(client, response, deadline).await;
+            visited.push(next);
+        }
+    }
+
+    /// The request as it is sent to this URL, and the connection that it takes.
+    fn message(
+        &self,
+        request: &Request<'_>,
+        url: &Url,
+        authorization: Option<&Authorization>,
+    ) -> Result<(http::Request<Full<Bytes>>, Way), FetchError> {
+        let home = self.is_home(url);
+        let mut message = request.message(url, authorization.filter(|_| home))?;
+        if home {
+            message.headers_mut().extend(self.headers.clone());
+        }
+        Ok((message, request.way(home)))
+    }
+
+    /// `<base>/v2/<repository>/<rest>?<query>`.
+    fn url(&self, request: &Request<'_>) -> Url {
+        let mut url = self.base.clone();
+        let prefix = self.base.path().trim_end_matches('/');
+        url.set_path(&format!(
+            "{prefix}/v2/{}/{}",
+            request.repository, request.rest
+        ));
+        url.set_query(request.query.as_deref());
+        url
+    }
+
+    /// The same request is asked again.
+    pub(super) fn count_retry(&self) {
+        let metrics = self.client.metrics();
+        metrics.upstream_retry(self.client.upstream().as_str());
+    }
+
+    /// Whether a URL is of the endpoint's own scheme, host and port.
+    pub(super) fn is_home(&self, url: &Url) -> bool {
+        url.origin() == self.base.origin()
+    }
+
+    /// Whether any account may be used now; if not, how long it is until one may.
+    pub(super) fn limited(&self, cost: Cost, now: Instant) -> Option<Duration> {
+        let until = self.limited_until(cost, now)?;
+        Some(until.saturating_duration_since(now))
+    }
+
+    /// When the first account is not limited any more, if all are.
+    pub(super) fn limited_until(&self, cost: Cost, now: Instant) -> Option<Instant> {
+        let accounts = self.accounts.iter();
+        let all: Option<Vec<_>> = accounts
+            .map(|account| account.limit.until(cost, now))
+            .collect();
+        all?.into_iter().min()
+    }
+
+    /// How long it is until some account that is limited now is not, if there is one.
+    pub(super) fn shortest_limit(&self, cost: Cost, now: Instant) -> Option<Duration> {
+        let accounts = self.accounts.iter();
+        let until = accounts
+            .filter_map(|account| account.limit.until(cost, now))
+            .min();
+        until.map(|until| until.saturating_duration_since(now))
+    }
+
+    /// The accounts that are not limited, in the order in which they should be used: the one with most
+    /// left first, and as they are written where nobody has said how much. One that has not been used
+    /// has all of its allowance.
+    pub(super) fn usable(&self, cost: Cost, now: Instant) -> Vec<&Account> {
+        let accounts = self.accounts.iter();
+        let mut usable: Vec<_> = accounts
+            .filter(|account| account.limit.until(cost, now).is_none())
+            .map(|account| (account.limit.remaining(now), account))
+            .collect();
+        usable.sort_by_key(|(remaining, _)| Reverse(remaining.unwrap_or(u64::MAX)));
+        usable.into_iter().map(|(_, account)| account).collect()
+    }
+
+    fn note_rate_limit(&self, account: &Account, headers: &HeaderMap) {
+        let said = RateLimitHeaders::read(headers);
+        account.limit.note(&said, Instant::now());
+        let (upstream, metrics) = (self.client.upstream().as_str(), self.client.metrics());
+        let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        if let Some(limit) = said.limit {
+            metrics.ratelimit_limit(upstream, signed(limit));
+        }
+        if let Some(remaining) = said.remaining {
+            metrics.ratelimit_remaining(upstream, signed(remaining));
+        }
+    }
+}
+
+impl Request<'_> {
+    /// What an answer to it counts.
+    pub(super) fn cost(&self) -> Cost {
+        if self.kind == Kind::Manifest && self.method == Method::GET {
+            Cost::Pull
+        } else {
+            Cost::Nothing
+        }
+    }
+
+    /// What its digest checks may come from anywhere. A head is checked by nothing.
+    fn way(&self, home: bool) -> Way {
+        let checked = self.digest.is_some() && self.method == Method::GET;
+        if home || checked {
+            Way::Lane(self.connection.lane)
+        } else {
+            Way::Unchecked
+        }
+    }
+
+    /// What a web page came instead of: who has bought a registry's name, or wants a guest to log in to
+    /// the network, answers everything with one, and status 200. A blob may be of any type; and who gives
+    /// the digest of a manifest knows what it is, whatever it calls it.
+    fn page_instead_of(&self, headers: &HeaderMap) -> Option<&'static str> {
+        let what = match self.kind {
+            Kind::Manifest => "a manifest",
+            Kind::Tags | Kind::Referrers => "a list",
+            Kind::Blob | Kind::Other => return None,
+        };
+        let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        let essence = value.split(';').next()?.trim();
+        let page = essence.eq_ignore_ascii_case("text/html");
+        (page && !headers.contains_key(CONTENT_DIGEST)).then_some(what)
+    }
+
+    fn message(
+        &self,
+        url: &Url,
+        authorization: Option<&Authorization>,
+    ) -> Result<http::Request<Full<Bytes>>, FetchError> {
+        let uri = redirect::uri(url)?;
+        let mut message = http::Request::new(Full::new(Bytes::new()));
+        *message.method_mut() = self.method.clone();
+        *message.uri_mut() = uri;
+        let headers = message.headers_mut();
+        headers.insert(ACCEPT, self.accept.clone());
+        if let Some((start, end)) = self.range {
+            // The last byte is named inclusively (RFC 9110 section 14.1.2).
+            let last = end.map_or(String::new(), |end| end.saturating_sub(1).to_string());
+            if let Ok(range) = HeaderValue::try_from(format!("bytes={start}-{last}")) {
+                headers.insert(RANGE, range);
+            }
+        }
+        if let Some(authorization) = authorization {
+            headers.insert(AUTHORIZATION, authorization.header.clone());
+        }
+        Ok(message)
+    }
+}

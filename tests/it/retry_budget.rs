@@ -1,0 +1,267 @@
+//! The worst case: how often an upstream is asked for one request of a client's, when everything goes wrong. The
+//! numbers are those of the table in `docs/design.md`, which this test reads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::common::mirror::credentials;
+use crate::common::{Client, MirrorBuilder, images};
+use http::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// What a row of the table may take: `header_timeout`, and what a loaded machine adds.
+const TIME_MAX: Duration = Duration::from_secs(25);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Content of each kind, of which a part comes.
+const LENGTH: usize = 4 * 1024 * 1024;
+const PART: usize = 64 * 1024;
+/// The table begins below this heading, with these columns.
+const HEADING: &str = "### Retry budget";
+const COLUMNS: &str = "| what happens each time | manifest | tag | blob | token service |";
+
+/// How a registry answers whatever it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// This status, with these headers.
+    Status(u16, &'static str),
+    /// The connection is closed without an answer.
+    Closes,
+    /// A redirect to where nobody has been.
+    Redirects,
+    /// A part of the body, and then the connection is closed.
+    BreaksOff,
+    /// The same once, and from then on 500.
+    BreaksOffThenFails,
+    /// 401, which wants a token, whatever is sent.
+    Challenges,
+    /// The same, and the token service answers 500.
+    TokenFails,
+    /// The same, and the token service closes its connection.
+    TokenCloses,
+    /// 401, and with a token a redirect to where nobody has been.
+    ChallengesThenRedirects,
+}
+
+/// A registry that never gives anything, and counts.
+struct Hostile {
+    url: String,
+    requests: Arc<AtomicUsize>,
+    tokens: Arc<AtomicUsize>,
+    _task: JoinSet<()>,
+}
+
+impl Hostile {
+    async fn start(manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (requests, tokens) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (all, for_tokens, base) = (Arc::clone(&requests), Arc::clone(&tokens), url.clone());
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut running = JoinSet::new();
+            loop {
+                let (mut stream, _peer) = listener.accept().await.unwrap();
+                let (all, tokens) = (Arc::clone(&all), Arc::clone(&for_tokens));
+                let base = base.clone();
+                running.spawn(async move {
+                    while let Some(head) = read_head(&mut stream).await {
+                        let is_token = head.contains(" /token");
+                        let counter = if is_token { &tokens } else { &all };
+                        let number = counter.fetch_add(1, Ordering::SeqCst);
+                        let said = if is_token {
+                            token_answer(manner)
+                        } else {
+                            answer(manner, number, &head, &base)
+                        };
+                        let (said, goes_on) = said;
+                        if stream.write_all(&said).await.is_err() || !goes_on {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self {
+            url,
+            requests,
+            tokens,
+            _task: task,
+        }
+    }
+}
+
+async fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(head).unwrap().to_ascii_lowercase())
+}
+
+fn empty(status: u16, headers: &str) -> (Vec<u8>, bool) {
+    let head = format!("HTTP/1.1 {status} X\r\n{headers}content-length: 0\r\n\r\n");
+    (head.into_bytes(), true)
+}
+
+fn token_answer(manner: Manner) -> (Vec<u8>, bool) {
+    match manner {
+        Manner::TokenFails => empty(500, ""),
+        Manner::TokenCloses => (Vec::new(), false),
+        Manner::Status(..)
+        | Manner::Closes
+        | Manner::Redirects
+        | Manner::BreaksOff
+        | Manner::BreaksOffThenFails
+        | Manner::Challenges
+        | Manner::ChallengesThenRedirects => {
+            let body = r#"{"token":"t","expires_in":300}"#;
+            let length = body.len();
+            let head = format!("HTTP/1.1 200 X\r\ncontent-length: {length}\r\n\r\n{body}");
+            (head.into_bytes(), true)
+        }
+    }
+}
+
+fn answer(manner: Manner, number: usize, head: &str, base: &str) -> (Vec<u8>, bool) {
+    let challenge = || {
+        let value = format!("www-authenticate: Bearer realm=\"{base}/token\",service=\"s\"\r\n");
+        empty(401, &value)
+    };
+    let redirect = || empty(307, &format!("location: /elsewhere/{number}\r\n"));
+    match manner {
+        Manner::Status(status, headers) => empty(status, headers),
+        Manner::Closes => (Vec::new(), false),
+        Manner::Redirects => redirect(),
+        Manner::BreaksOffThenFails if number > 0 => empty(500, ""),
+        Manner::BreaksOff | Manner::BreaksOffThenFails => part(head),
+        Manner::ChallengesThenRedirects if head.contains("authorization:") => redirect(),
+        Manner::Challenges
+        | Manner::TokenFails
+        | Manner::TokenCloses
+        | Manner::ChallengesThenRedirects => challenge(),
+    }
+}
+
+/// The next part of the content.
+fn part(head: &str) -> (Vec<u8>, bool) {
+    let from = head.split("range: bytes=").nth(1);
+    let from = from.and_then(|range| range.split('-').next()?.parse::<usize>().ok());
+    let start = from.unwrap_or(0);
+    let range = format!("content-range: bytes {start}-{}/{LENGTH}\r\n", LENGTH - 1);
+    let (status, range) = from.map_or((200, ""), |_| (206, range.as_str()));
+    let length = LENGTH - start;
+    let mut said = format!("HTTP/1.1 {status} X\r\n{range}content-length: {length}\r\n\r\n");
+    let more = PART.min(length);
+    let mut said = std::mem::take(&mut said).into_bytes();
+    said.resize(said.len() + more, b'x');
+    (said, false)
+}
+
+/// The manner of a row, and how many endpoints and logins the upstream has.
+fn scenario(row: &str) -> (Manner, usize, usize) {
+    let (what, more) = match row.rsplit_once(", ") {
+        Some((what, more @ ("two endpoints" | "two logins"))) => (what, more),
+        Some(_) | None => (row, ""),
+    };
+    let manner = match what {
+        "status 500" => Manner::Status(500, ""),
+        "the connection closes" => Manner::Closes,
+        "429 with `Retry-After: 0`" => Manner::Status(429, "retry-after: 0\r\n"),
+        "503 with `Retry-After: 1`" => Manner::Status(503, "retry-after: 1\r\n"),
+        "another redirect" => Manner::Redirects,
+        "the body breaks off after 64 KiB" => Manner::BreaksOff,
+        "the same once, then status 500" => Manner::BreaksOffThenFails,
+        "401" => Manner::Challenges,
+        "the token service answers 500" => Manner::TokenFails,
+        "the token service's connection closes" => Manner::TokenCloses,
+        "401, and with a token another redirect" => Manner::ChallengesThenRedirects,
+        other => panic!("no scenario for the row {other:?}"),
+    };
+    match more {
+        "two endpoints" => (manner, 2, 0),
+        "two logins" => (manner, 1, 2),
+        _ => (manner, 1, 0),
+    }
+}
+
+/// How often everybody is asked for one request of a client's: endpoints, token services.
+async fn asked(row: &str, method: &Method, path: &str) -> (usize, usize) {
+    let (manner, endpoints, logins) = scenario(row);
+    let first = Hostile::start(manner).await;
+    let others = futures_util::future::join_all((1..endpoints).map(|_| Hostile::start(manner)));
+    let others = others.await;
+    let mirror = MirrorBuilder::new()
+        .upstream_at("docker.io", &first.url, |upstream| {
+            upstream.default = true;
+            upstream.header_timeout = HEADER_TIMEOUT;
+            let more = others.iter().map(|other| other.url.parse().unwrap());
+            let more = more.map(roadstead::upstream::EndpointConfig::at);
+            upstream.endpoints.extend(more);
+            let logins = (0..logins).map(|number| credentials(&format!("robot{number}"), "p"));
+            upstream.logins = logins.collect();
+        })
+        .start()
+        .await;
+    let begin = Instant::now();
+    let client: Client = mirror.client;
+    let answer = client.ask(method.clone(), path, &[]).await;
+    assert!(begin.elapsed() < TIME_MAX, "{row}: {path}");
+    if answer.status == 200 {
+        answer.assert_no_clean_success();
+    }
+    mirror.stop().await;
+    let all = std::iter::once(&first).chain(&others);
+    all.fold((0, 0), |(requests, tokens), one| {
+        (
+            requests + one.requests.load(Ordering::SeqCst),
+            tokens + one.tokens.load(Ordering::SeqCst),
+        )
+    })
+}
+
+/// The rows of the table: what happens, and the cells beside it.
+fn table() -> BTreeMap<String, [usize; 4]> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/design.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let table = page.split(HEADING).nth(1).unwrap();
+    let table = table.split(COLUMNS).nth(1).unwrap();
+    let lines = table.lines().skip(2);
+    lines
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| {
+            let mut cells = line.trim_matches('|').split('|').map(str::trim);
+            let row = cells.next().unwrap().to_owned();
+            let cells: Vec<usize> = cells.map(|cell| cell.parse().unwrap()).collect();
+            (row, cells.try_into().unwrap())
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_is_asked_as_often_as_the_table_says_and_no_more() {
+    let table = table();
+    assert!(table.len() >= 12, "{table:?}");
+    let digest = images::sha256(b"nobody has it");
+    let kinds = [
+        (Method::GET, format!("/v2/team/app/manifests/{digest}")),
+        (Method::HEAD, "/v2/team/app/manifests/v1".to_owned()),
+        (Method::GET, format!("/v2/team/app/blobs/{digest}")),
+    ];
+    let kinds = &kinds;
+    // Side by side: they wait more than they work.
+    let rows = table.iter().map(|(row, said)| async move {
+        let all = kinds.iter().map(|(method, path)| asked(row, method, path));
+        let all = futures_util::future::join_all(all).await;
+        let tokens = all.iter().map(|(_, tokens)| *tokens).max().unwrap();
+        let counted = [all[0].0, all[1].0, all[2].0, tokens];
+        (counted != *said).then(|| format!("{row}: the table says {said:?}, counted {counted:?}"))
+    });
+    let wrong = futures_util::future::join_all(rows).await;
+    let wrong: Vec<_> = wrong.into_iter().flatten().collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
