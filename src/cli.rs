@@ -167,7 +167,7 @@ struct Global {
     /// No notes, no progress; errors and the answer only
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// What is logged: error, warn, info, debug, trace, off, or directives such as `info,roadstead::upstream=debug`
+    /// Log level: error, warn, info, debug, trace, off, or directives such as `info,roadstead::upstream=debug`
     #[arg(long, value_name = "LEVEL", global = true, value_parser = logging::checked)]
     log_level: Option<String>,
 }

@@ -68,7 +68,7 @@ pub struct Config {
     pub upstreams: Vec<upstream::Config>,
     /// How log lines look.
     pub log_format: LogFormat,
-    /// What is logged: a level, or directives.
+    /// The log level: a level, or directives.
     pub log_level: String,
 }
 
@@ -91,7 +91,7 @@ pub struct Overrides {
     /// Where imported names, pins and other state is kept that cannot be fetched again
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
-    /// What the cache may take on disk, e.g. 200GB, or 80% of the file system
+    /// Disk space for the cache, such as 200GB, or 80% of the file system
     #[arg(long, value_name = "SIZE")]
     pub cache_size: Option<String>,
     /// An upstream registry and its endpoints, instead of those of the file; may be repeated

@@ -60,7 +60,7 @@ const EXIT_CODES: &str = "\
 | --- | --- |
 | `ROADSTEAD_ADMIN` | The admin listener, as `--admin` |
 | `ROADSTEAD_SERVER` | The registry port, as `--server` |
-| `ROADSTEAD_LOG` | What is logged, as `--log-level`: [Logs](../configuration.md#logs) |
+| `ROADSTEAD_LOG` | Log level, as `--log-level`: [Logs](../configuration.md#logs) |
 | `ROADSTEAD_…__…` | Configuration keys: [Environment](../configuration.md#environment) |
 | `NO_COLOR` | Set and not empty: no colours |
 | `TMPDIR` | Where `import` unpacks an archive that is compressed or comes through a pipe |

@@ -371,7 +371,7 @@ fn min_free(written: &DeValue<'_>) -> Result<Amount, String> {
         Amount::Bytes(bytes) if (1..BARE_BYTES_MIN).contains(&bytes) => {
             Err(format!("{bytes} has no unit; write \"{bytes}GB\""))
         }
-        amount => Ok(amount),
+        amount @ (Amount::Bytes(_) | Amount::Percent(_)) => Ok(amount),
     }
 }
 

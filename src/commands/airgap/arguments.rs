@@ -39,7 +39,7 @@ pub struct ImportArguments {
     /// An OCI image layout: a directory, a tar archive of one (gzip and zstd too), or - for standard input
     #[arg(value_name = "DIR|FILE|-")]
     pub layout: PathBuf,
-    /// What to import, under which name: IMAGE alone for a layout with one image or an image that the layout
+    /// Images to import and their names: IMAGE alone for a layout with one image or an image that the layout
     /// knows by this name, IMAGE=REF for the one that it calls REF [default: all, by their names in the layout]
     #[arg(value_name = "IMAGE[=REF]")]
     pub images: Vec<String>,

@@ -70,7 +70,7 @@ pub struct Health {
 /// `ls`.
 #[derive(Clone, Debug, Args)]
 pub struct List {
-    /// What to list: docker.io, ghcr.io/org, nginx, docker.io/library/nginx:1.27
+    /// Images to list: docker.io, ghcr.io/org, nginx, docker.io/library/nginx:1.27
     #[arg(value_name = "UPSTREAM[/REPO[:TAG]]")]
     pub(super) wanted: Option<String>,
     #[command(flatten)]
