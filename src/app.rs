@@ -66,7 +66,14 @@ impl Unserved {
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
         let Opened { store, catalogue } = {
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
-            Opened::open(mode, config.cache.clone(), config.state.clone(), clock, metrics).await?
+            Opened::open(
+                mode,
+                config.cache.clone(),
+                config.state.clone(),
+                clock,
+                metrics,
+            )
+            .await?
         };
         let entries = config.upstreams.iter().map(|u| Entry {
             name: u.name.clone(),
