@@ -148,7 +148,7 @@ fn strings(source: &str) -> Vec<String> {
     let code: String = source
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"))
-        .map(|line| format!("{line}\n"))
+        .flat_map(|line| [line, "\n"])
         .collect();
     let mut strings = Vec::new();
     let mut rest = code.as_str();
