@@ -12,7 +12,7 @@ use crate::commands::{EXIT_DONE, EXIT_FAILED, fail};
 
 /// The commands by what they are for. Each stands in one group.
 pub(super) const GROUPS: &[(&str, &[&str])] = &[
-    ("Run the mirror", &["serve", "check"]),
+    ("Run the mirror", &["serve", "check", "config", "state"]),
     ("Look inside", &["status", "health", "ls", "du", "inspect"]),
     (
         "Change the cache",
@@ -35,6 +35,14 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "check",
         "  roadstead check --config config.toml
   roadstead check --json | jq .cache",
+    ),
+    (
+        "config",
+        "  roadstead config schema > roadstead.schema.json",
+    ),
+    (
+        "state",
+        "  roadstead state backup -o roadstead-state.backup",
     ),
     (
         "warm",

@@ -10,6 +10,8 @@ use super::help::{EXAMPLES, GROUPS};
 const PAGES: &[(&str, &str, &str)] = &[
     ("serve", "Operations", "../operations.md"),
     ("check", "Configuration", "../configuration.md"),
+    ("config", "Editors", "../configuration.md#editors"),
+    ("state", "State directory", "../state.md"),
     ("status", "status", "../admin.md#status"),
     ("health", "health", "../admin.md#health"),
     ("ls", "ls", "../admin.md#ls"),

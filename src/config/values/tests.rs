@@ -219,14 +219,14 @@ fn a_cache_in_which_nothing_fits_is_a_forgotten_unit() {
     assert_eq!(max_size(&toml("1048576")), Ok(Amount::Bytes(1 << 20)));
     for few in [toml("10"), written("10"), written("10KB"), toml("1048575")] {
         let why = max_size(&few).unwrap_err();
-        assert!(why.contains("write a unit"), "{why}");
+        assert!(why.contains("at least 1MiB"), "{why}");
         assert_eq!(CacheShare::parse(&few), Err(why));
     }
-    assert_eq!(
-        min_free(&toml("10")),
-        Ok(Amount::Bytes(10)),
-        "any reserve is one"
-    );
+    for few in [toml("10"), written("10")] {
+        assert!(max_size(&few).unwrap_err().contains("write a unit"));
+        assert!(min_free(&few).unwrap_err().contains("has no unit"));
+    }
+    assert_eq!(min_free(&toml("0")), Ok(Amount::Bytes(0)));
 }
 
 #[test]
