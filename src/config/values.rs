@@ -23,7 +23,7 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
 /// Below this, asking takes longer than the bytes do.
 const SEGMENT_SIZE_MIN: u64 = 1024 * 1024;
 /// Hardly a layer is smaller: a cache of fewer bytes is a forgotten unit.
-const CACHE_SIZE_MIN: u64 = 1024 * 1024;
+const CACHE_SIZE_MIN: u64 = 1_000_000;
 /// File offsets are signed, and so are TOML's numbers.
 const SIZE_MAX: u64 = i64::MAX.unsigned_abs();
 /// So that adding it to a clock cannot overflow. Nothing is meant to last longer.
@@ -344,9 +344,8 @@ fn cache_size(bytes: u64) -> Result<u64, String> {
     if bytes >= CACHE_SIZE_MIN {
         return Ok(bytes);
     }
-    // The unit that was forgotten is most likely this.
     Err(format!(
-        "{bytes} bytes are too few for any image; write a unit, like \"{bytes}GB\", and at least 1MiB"
+        "{bytes} bytes are too few for any image; write a unit, like \"50GB\", and at least 1MB"
     ))
 }
 
