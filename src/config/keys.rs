@@ -83,7 +83,7 @@ table! {
     Cache {
         /// Where the cache is kept: a directory that is empty, new, or a cache (it has `VERSION`; any other is refused), on one file system. Files in it are readable by their owner and group alone (0750, 0640). Default: `roadstead` in the user's cache directory, `/var/cache/roadstead` for a user without a home. Flag `--cache-dir`.
         dir: Path,
-        /// Disk space for the cache, running transfers and the index included: a size of at least `1MiB`, or a part of the file system like `80%`. When it is full, blobs are evicted: the longest idle for how often they were used go first. Flag `--cache-size`.
+        /// Disk space for the cache, running transfers and the index included: a size of at least `1MB`, or a part of the file system like `80%`. When it is full, blobs are evicted: the longest idle for how often they were used go first. Flag `--cache-size`.
         max_size: MaxSize,
         /// Free space that the cache leaves on the file system, whatever else fills it: a size or a part; `0` turns it off.
         min_free: MinFree,

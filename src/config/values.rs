@@ -23,7 +23,7 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
 /// Below this, asking takes longer than the bytes do.
 const SEGMENT_SIZE_MIN: u64 = 1024 * 1024;
 /// Hardly a layer is smaller: a cache of fewer bytes is a forgotten unit.
-const CACHE_SIZE_MIN: u64 = 1024 * 1024;
+const CACHE_SIZE_MIN: u64 = 1_000_000;
 /// Fewer bytes, less than a block of a file system, are a forgotten unit: `10` means 10 GB.
 const BARE_BYTES_MIN: u64 = 4096;
 /// File offsets are signed, and so are TOML's numbers.
@@ -349,14 +349,9 @@ fn cache_size(bytes: u64) -> Result<u64, String> {
     if bytes >= CACHE_SIZE_MIN {
         return Ok(bytes);
     }
-    Err(if bytes < BARE_BYTES_MIN {
-        // The unit that was forgotten is most likely this.
-        format!(
-            "{bytes} bytes are too few for any image; write a unit, like \"{bytes}GB\", and at least 1MiB"
-        )
-    } else {
-        format!("{bytes} bytes are too few for any image; write at least 1MiB")
-    })
+    Err(format!(
+        "{bytes} bytes are too few for any image; write a unit, like \"50GB\", and at least 1MB"
+    ))
 }
 
 fn max_size(written: &DeValue<'_>) -> Result<Amount, String> {

@@ -216,10 +216,10 @@ fn connections() {
 
 #[test]
 fn a_cache_in_which_nothing_fits_is_a_forgotten_unit() {
-    assert_eq!(max_size(&toml("1048576")), Ok(Amount::Bytes(1 << 20)));
-    for few in [toml("10"), written("10"), written("10KB"), toml("1048575")] {
+    assert_eq!(max_size(&toml("1000000")), Ok(Amount::Bytes(1_000_000)));
+    for few in [toml("10"), written("10"), written("10KB"), toml("999999")] {
         let why = max_size(&few).unwrap_err();
-        assert!(why.contains("at least 1MiB"), "{why}");
+        assert!(why.contains("at least 1MB"), "{why}");
         assert_eq!(CacheShare::parse(&few), Err(why));
     }
     for few in [toml("10"), written("10")] {

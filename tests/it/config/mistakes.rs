@@ -163,7 +163,7 @@ fn a_cache_size_without_its_unit_is_refused() {
     assert_eq!(
         errors("[cache]\nmax_size = 10\n"),
         [
-            "config.toml:2: cache.max_size: 10 bytes are too few for any image; write a unit, like \"10GB\", and at least 1MiB"
+            "config.toml:2: cache.max_size: 10 bytes are too few for any image; write a unit, like \"50GB\", and at least 1MB"
         ]
     );
     let text = "[upstream.\"a.io\"]\nendpoints = [\"http://a\"]\nmax_size = \"20\"\n";
