@@ -206,3 +206,59 @@ fn weigh_said_type((source, _): &(Source, Digest), said: &Arc<str>) -> u32 {
     let name = source.upstream.as_str().len() + source.repository.as_str().len();
     u32::try_from(name + said.len() + 300).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::oci::{Algorithm, Repository, UpstreamName};
+    use crate::store;
+    use crate::telemetry::Metrics;
+
+    fn source(repository: &str) -> Source {
+        Source {
+            upstream: UpstreamName::parse("docker.io").unwrap(),
+            repository: Repository::parse(repository).unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_headers_first_word_counts_for_its_repository_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = store::Config {
+            dir: dir.path().to_path_buf(),
+            max_size: store::Amount::Bytes(100_000_000),
+            min_free: store::Amount::Bytes(0),
+            meter: store::Meter::default(),
+            injection: store::Injection::default(),
+            scrub: None,
+            max_age: None,
+            shares: Vec::new(),
+        };
+        let metrics = Metrics::new(std::iter::empty());
+        let store = Store::open(&config, Arc::new(SystemClock), metrics).unwrap();
+        let local = LocalManifests::new(&store);
+        let bytes = Bytes::from_static(b"{}");
+        let digest = Digest::of(Algorithm::Sha256, &bytes);
+        local.keep(&Arc::new(Manifest {
+            digest,
+            media_type: "application/first".into(),
+            by_header: true,
+            bytes,
+            children: Arc::from([]),
+            told: Told::default(),
+        }));
+        let (own, other) = (source("library/app"), source("library/other"));
+        let seen_by = |source: &Source| {
+            let manifest = local.as_said_to(source, local.peek(&digest)?)?;
+            Some(manifest.media_type.to_string())
+        };
+        assert_eq!(seen_by(&own), None, "nobody has said it to this repository");
+        local.note_said_type(&own, &digest, "application/a");
+        local.note_said_type(&own, &digest, "application/b");
+        assert_eq!(seen_by(&own).as_deref(), Some("application/a"));
+        assert_eq!(seen_by(&other), None);
+        local.forget(&digest);
+        assert!(local.peek(&digest).is_none());
+    }
+}

@@ -1,6 +1,5 @@
 //! One fill's work: its connections, what they write, when they try again.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,16 +7,16 @@ use futures_util::future::{BoxFuture, join, join_all};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::Transfers;
 use super::budget::{Budget, RETRY_EARNED_BYTES, retry_after};
+use super::givers::Givers;
 use super::lazy::{FillOnRange, First, Parts};
 use super::plan::{Piece, Pieces, Plan};
 use super::scout::scouts;
-use super::trust::{Again, Trust};
-use super::{Transfers, wrong_content};
 use crate::mirror::shares::Slot;
 use crate::mirror::{MirrorError, Source};
 use crate::oci::Digest;
-use crate::store::{Coverage, Partial, VerifyError};
+use crate::store::{Coverage, Partial};
 use crate::telemetry::{Kind, Limit};
 use crate::upstream::{EndpointId, FetchError, OnBehalf, Upstream, Work};
 
@@ -60,21 +59,7 @@ pub(super) struct State {
     pub(super) everything: bool,
     pub(super) plan: Plan,
     pub(super) budget: Budget,
-    pub(super) trust: Trust,
-    /// Whose connections broke, how often.
-    pub(super) failures: HashMap<EndpointId, u32>,
-    /// The strong `ETag` that each host gave.
-    pub(super) validators: HashMap<(EndpointId, String), String>,
-    /// The one endpoint that is believed, after others were not.
-    pub(super) only: Option<EndpointId>,
-    /// Where a body last ended cleanly, of an endpoint that did not announce its size, before the size
-    /// that a manifest says was reached.
-    pub(super) short_end: Option<(EndpointId, u64)>,
-    /// Of these endpoints ranges are not asked for: everything is streamed from the start, and what is
-    /// there is skipped.
-    pub(super) plain: Vec<EndpointId>,
-    /// The endpoint that announced the total, where no manifest had.
-    pub(super) announced_by: Option<EndpointId>,
+    pub(super) givers: Givers,
     /// Cancelled when the mirror stops or when the connections are to end. Then waits for upstream end,
     /// and writes under way are finished: a file must not be written to by one who has lost it.
     pub(super) over: CancellationToken,
@@ -116,6 +101,7 @@ impl<'a> Job<'a> {
         digest: Digest,
         expected: Option<u64>,
         first: First,
+        given_up: CancellationToken,
     ) -> Self {
         Self {
             transfers,
@@ -129,23 +115,12 @@ impl<'a> Job<'a> {
                 first: first.part,
                 plan: Plan::new(&Coverage::default(), 0, Pieces::WHOLE),
                 budget: Budget::new(upstream.retry_delay()),
-                trust: Trust::default(),
-                failures: HashMap::new(),
-                validators: HashMap::new(),
-                only: None,
-                short_end: None,
-                plain: Vec::new(),
-                announced_by: None,
+                givers: Givers::default(),
                 over: transfers.tasks.stopping().child_token(),
                 unattended: None,
             }),
-            given_up: CancellationToken::new(),
+            given_up,
         }
-    }
-
-    /// The same, until it is given up.
-    pub(super) fn until(self, given_up: CancellationToken) -> Self {
-        Self { given_up, ..self }
     }
 
     /// Fetches all that is missing. What is there then is not yet verified.
@@ -157,7 +132,7 @@ impl<'a> Job<'a> {
         partial: &Partial<MirrorError>,
     ) -> Result<Fetched, MirrorError> {
         if !self.state().started {
-            self.state().trust.taken_up(&partial.coverage());
+            self.state().givers.trust.taken_up(&partial.coverage());
         }
         loop {
             let total = self.state().total;
@@ -209,7 +184,7 @@ impl<'a> Job<'a> {
         let mut state = self.state();
         let ranges = order
             .first()
-            .is_some_and(|endpoint| self.ranges(&state, *endpoint));
+            .is_some_and(|endpoint| state.givers.take_ranges(self.upstream, *endpoint));
         let several = ranges && total > parallel.above && parallel.connections > 1;
         let (lanes, pieces) = if several {
             let pieces = Pieces {
@@ -361,7 +336,7 @@ impl<'a> Job<'a> {
         let mut state = self.state();
         let ranges = order
             .first()
-            .is_some_and(|endpoint| self.ranges(&state, *endpoint));
+            .is_some_and(|endpoint| state.givers.take_ranges(self.upstream, *endpoint));
         if !ranges {
             let total = state.total?;
             let gap = partial.coverage().next_gap(0, total)?;
@@ -380,7 +355,7 @@ impl<'a> Job<'a> {
         let order = self.order(true);
         let mut state = self.state();
         let first = *order.first()?;
-        if !self.ranges(&state, first) || !state.started {
+        if !state.givers.take_ranges(self.upstream, first) || !state.started {
             return None;
         }
         let total = state.total?;
@@ -399,13 +374,18 @@ impl<'a> Job<'a> {
     /// The endpoints to ask now: those whose connections broke least often first.
     pub(super) fn order(&self, needs_range: bool) -> Vec<EndpointId> {
         let state = self.state();
-        if let Some(only) = state.only {
+        if let Some(only) = state.givers.only {
             return vec![only];
         }
         let mut order = self.upstream.endpoints_for(&self.digest);
         order.sort_by_key(|endpoint| {
-            let failures = state.failures.get(endpoint).copied().unwrap_or_default();
-            let unfit = needs_range && !self.ranges(&state, *endpoint);
+            let failures = state
+                .givers
+                .failures
+                .get(endpoint)
+                .copied()
+                .unwrap_or_default();
+            let unfit = needs_range && !state.givers.take_ranges(self.upstream, *endpoint);
             failures.saturating_add(if unfit { UNFIT_WEIGHT } else { 0 })
         });
         order
@@ -417,108 +397,12 @@ impl<'a> Job<'a> {
         let state = self.state();
         order
             .first()
-            .is_some_and(|endpoint| self.ranges(&state, *endpoint))
-    }
-
-    /// Whether ranges may be asked for at an endpoint.
-    pub(super) fn ranges(&self, state: &State, endpoint: EndpointId) -> bool {
-        !state.plain.contains(&endpoint) && self.upstream.honours_range(endpoint)
-    }
-
-    /// The bytes that are there are wrong: whom to believe now.
-    ///
-    /// # Errors
-    /// What the readers are told when there is nobody.
-    pub(super) async fn again(
-        &self,
-        partial: &Partial<MirrorError>,
-        error: VerifyError,
-    ) -> Result<(), MirrorError> {
-        let digest = self.digest;
-        let (upstream, repository) = (&self.source.upstream, &self.source.repository);
-        let again = match &error {
-            VerifyError::Size { .. } | VerifyError::Digest { .. } => {
-                let endpoints = self.upstream.endpoints_for(&digest);
-                self.state().trust.again(&endpoints)
-            }
-            VerifyError::Store(_) => None,
-        };
-        let Some(again) = again else {
-            tracing::error!(
-                %upstream, %repository, %digest, %error,
-                "upstream sent wrong content; nothing of it is kept, and its readers are cut off"
-            );
-            return Err(wrong_content(digest, error));
-        };
-        tracing::error!(
-            %upstream, %repository, %digest, %error,
-            wrong = again.wrong.map(|id| self.upstream.endpoint_host(id)),
-            next = self.upstream.endpoint_host(again.only), without_ranges = again.plainly,
-            "upstream sent wrong content; fetching it again before anybody gets the end of it"
-        );
-        self.believe(partial, again).await
-    }
-
-    /// The one endpoint that was believed could not give the rest: another one may give everything.
-    ///
-    /// # Errors
-    /// The same error, when there is none.
-    pub(super) async fn without_the_believed(
-        &self,
-        partial: &Partial<MirrorError>,
-        error: MirrorError,
-    ) -> Result<(), MirrorError> {
-        let Some(only) = self.state().only else {
-            return Err(error);
-        };
-        let endpoints = self.upstream.endpoints_for(&self.digest);
-        let Some(again) = self.state().trust.deserted(only, &endpoints) else {
-            return Err(error);
-        };
-        tracing::warn!(
-            upstream = %self.source.upstream, repository = %self.source.repository,
-            digest = %self.digest, %error, endpoint = self.upstream.endpoint_host(only),
-            next = self.upstream.endpoint_host(again.only),
-            "the endpoint that was believed about a blob does not go on with it; asking another for all of it"
-        );
-        self.believe(partial, again).await
-    }
-
-    /// From now on only one endpoint is asked, with a budget of its own.
-    async fn believe(
-        &self,
-        partial: &Partial<MirrorError>,
-        again: Again,
-    ) -> Result<(), MirrorError> {
-        if let Some(wrong) = again.wrong {
-            self.upstream.distrust(wrong, &self.digest);
-        }
-        if again.plainly {
-            self.upstream.ignores_range(again.only);
-        }
-        {
-            let mut state = self.state();
-            state.only = Some(again.only);
-            state.over = self.transfers.tasks.stopping().child_token();
-            state.budget = Budget::new(self.upstream.retry_delay());
-            state.plain.retain(|id| *id != again.only);
-            if again.plainly {
-                state.plain.push(again.only);
-            }
-        }
-        Ok(partial.doubt(again.keep).await?)
+            .is_some_and(|endpoint| state.givers.take_ranges(self.upstream, *endpoint))
     }
 
     /// Whether any of what is there may be wrong.
     pub(super) fn in_doubt(&self) -> bool {
-        self.state().only.is_some()
-    }
-
-    /// The digest is right: endpoints whose bytes had to be replaced are not asked for it again.
-    pub(super) fn was_right(&self) {
-        for endpoint in self.state().trust.convicted() {
-            self.upstream.distrust(endpoint, &self.digest);
-        }
+        self.state().givers.only.is_some()
     }
 
     /// A fill goes on without readers, but only so many of them, and not when another upstream's was faster.

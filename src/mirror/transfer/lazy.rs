@@ -83,11 +83,6 @@ impl Job<'_> {
             }
     }
 
-    /// From now on everything is fetched: with fewer connections and more patience.
-    pub(super) fn fetch_everything(&self) {
-        self.state().everything = true;
-    }
-
     /// Fetches what is read, and nothing else, as long as that is right.
     ///
     /// # Errors
@@ -97,70 +92,90 @@ impl Job<'_> {
         partial: &Partial<MirrorError>,
         total: u64,
     ) -> Result<Parts, MirrorError> {
-        self.state().plan = Plan::new(&partial.coverage(), total, Pieces::WHOLE);
-        if !self.state().started {
-            self.first_part(partial, total).await?;
+        let reading = Reading {
+            job: self,
+            partial,
+            total,
+        };
+        reading.run().await
+    }
+
+    /// From now on everything is fetched: with fewer connections and more patience.
+    pub(super) fn fetch_everything(&self) {
+        self.state().everything = true;
+    }
+}
+
+/// The fetching of what is read.
+struct Reading<'a, 'j> {
+    job: &'a Job<'j>,
+    partial: &'a Partial<MirrorError>,
+    total: u64,
+}
+
+impl Reading<'_, '_> {
+    /// Fetches what is read, and nothing else, as long as that is right.
+    ///
+    /// # Errors
+    /// Those for which the fill is to be given up.
+    async fn run(&self) -> Result<Parts, MirrorError> {
+        self.job.state().plan = Plan::new(&self.partial.coverage(), self.total, Pieces::WHOLE);
+        if !self.job.state().started {
+            self.first_part().await?;
         }
         let done = CancellationToken::new();
         let watched = async {
-            let outcome = self.watch(partial, total).await;
+            let outcome = self.watch().await;
             done.cancel();
             outcome
         };
-        let (outcome, scouted) = join(watched, scouts(self, partial, 1, &done)).await;
+        let (outcome, scouted) = join(watched, scouts(self.job, self.partial, 1, &done)).await;
         scouted?;
         outcome
     }
 
     /// The part for which the fill was begun: its readers wait to hear that there is anything.
-    async fn first_part(
-        &self,
-        partial: &Partial<MirrorError>,
-        total: u64,
-    ) -> Result<(), MirrorError> {
-        while !self.state().started && !self.everything(partial, total) {
+    async fn first_part(&self) -> Result<(), MirrorError> {
+        while !self.job.state().started && !self.job.everything(self.partial, self.total) {
             let piece = {
-                let have = partial.coverage();
-                let mut state = self.state();
-                let first = state.first.clone().unwrap_or(0..total);
-                state.plan.take_at(clipped(first, total), &have, 0)
+                let have = self.partial.coverage();
+                let mut state = self.job.state();
+                let first = state.first.clone().unwrap_or(0..self.total);
+                state.plan.take_at(clipped(first, self.total), &have, 0)
             };
             // It is there, of an earlier run: then there is nothing to ask.
             let Some(piece) = piece else {
-                return self.start(partial).await;
+                return self.job.start(self.partial).await;
             };
-            let reached = self.attempt(partial, 0, &piece, None).await;
-            self.done(partial, &piece);
+            let reached = self.job.attempt(self.partial, 0, &piece, None).await;
+            self.job.done(self.partial, &piece);
             match reached {
                 Ok(()) => {}
-                Err(Failure::NoRange) => self.fetch_everything(),
+                Err(Failure::NoRange) => self.job.fetch_everything(),
                 Err(Failure::Fatal(error)) => return Err(error),
-                Err(Failure::Broken { error, .. }) => self.pause(partial, error).await?,
+                Err(Failure::Broken { error, .. }) => self.job.pause(self.partial, error).await?,
             }
         }
         Ok(())
     }
 
     /// Waits until everything is to be fetched, all is there, or nobody has read for a while.
-    async fn watch(
-        &self,
-        partial: &Partial<MirrorError>,
-        total: u64,
-    ) -> Result<Parts, MirrorError> {
+    async fn watch(&self) -> Result<Parts, MirrorError> {
         let mut read_at = Instant::now();
         loop {
-            let whole = partial.coverage().next_gap(0, total).is_none();
-            if whole || self.everything(partial, total) {
+            let whole = self.partial.coverage().next_gap(0, self.total).is_none();
+            if whole || self.job.everything(self.partial, self.total) {
                 return Ok(Parts::Everything);
             }
-            if partial.readers() > 0 {
+            if self.partial.readers() > 0 {
                 read_at = Instant::now();
             } else if read_at.elapsed() >= LINGER
-                && (self.transfers.fills).give_up(partial.key(), || partial.is_left_alone())
+                && (self.job.transfers.fills)
+                    .give_up(self.partial.key(), || self.partial.is_left_alone())
             {
                 return Ok(Parts::LeftOff);
             }
-            self.unless_over(tokio::time::sleep(LOOK_EVERY)).await?;
+            self.job.unless_over(tokio::time::sleep(LOOK_EVERY)).await?;
         }
     }
 }

@@ -9,6 +9,8 @@
 //! | `plan` | which bytes are to be fetched next (pure) |
 //! | `scout` | connections for readers that wait elsewhere |
 //! | `budget` | how often and after what wait something is tried again |
+//! | `givers` | what is known of the endpoints of a fill |
+//! | `doubt` | what is done when bytes are wrong |
 //! | `trust` | whose bytes they are, and whom to believe when they are wrong (pure) |
 //!
 //! A big blob is fetched in pieces on several connections, the lowest offset first. A connection that
@@ -18,6 +20,8 @@
 mod attempt;
 mod body;
 mod budget;
+mod doubt;
+mod givers;
 mod job;
 mod lazy;
 mod plan;
@@ -40,6 +44,7 @@ use crate::store::{Link, Partial, Store, Verified, VerifyError};
 use crate::telemetry::{Limit, Metrics};
 use crate::upstream::OnBehalf;
 pub(super) use budget::{Budget, retry_after};
+use doubt::Doubt;
 use job::{Fetched, Job};
 pub use lazy::FillOnRange;
 use lazy::First;
@@ -131,9 +136,7 @@ impl Transfers {
     ) {
         let digest = *partial.digest();
         let job = match self.upstreams.of(source) {
-            Ok(upstream) => {
-                Job::new(self, upstream, source, digest, expected, first).until(given_up)
-            }
+            Ok(upstream) => Job::new(self, upstream, source, digest, expected, first, given_up),
             Err(error) => return partial.fail(error),
         };
         let mut partial = partial;
@@ -160,7 +163,7 @@ impl Transfers {
                     self.not_stored.note(source, &digest, &error);
                     return partial.fail(error);
                 }
-                let Err(error) = job.without_the_believed(&partial, error).await else {
+                let Err(error) = Doubt(&job).without_the_believed(&partial, error).await else {
                     continue;
                 };
                 tracing::warn!(
@@ -177,10 +180,10 @@ impl Transfers {
             }
             match partial.verify().await {
                 Ok(verified) => {
-                    job.was_right();
+                    Doubt(&job).was_right();
                     return self.keep(verified, source, digest).await;
                 }
-                Err((wrong, error)) => match job.again(&wrong, error).await {
+                Err((wrong, error)) => match Doubt(&job).again(&wrong, error).await {
                     Ok(()) => partial = wrong,
                     Err(error) => {
                         self.doubt_size(source, &digest, expected, &error).await;
