@@ -74,7 +74,10 @@ async fn a_failure_breaks_a_body_of_known_length() {
     let (answer, line) = over_http1(steps, Some(5), GET).await;
     assert!(answer.contains("content-length: 5\r\n"), "{answer}");
     let body = answer.split_once("\r\n\r\n").unwrap().1;
-    assert_eq!(body, "abc", "what came before the failure, and no more: {answer}");
+    assert_eq!(
+        body, "abc",
+        "what came before the failure, and no more: {answer}"
+    );
     assert_eq!(line["ended"], "failed");
 }
 
