@@ -16,7 +16,7 @@ use super::{Config, MirrorError, Source};
 use crate::clock::Clock;
 use crate::oci::manifest::ChildKind;
 use crate::oci::{AcceptClass, Digest, Reference};
-use crate::store::{Link, Store};
+use crate::store::{Event, EventKinds, Link, Store};
 use crate::telemetry::Outcome;
 
 /// Answers what waits for nothing.
@@ -100,10 +100,20 @@ impl Hits {
     ///
     /// # Errors
     /// [`MirrorError::Busy`].
-    pub(super) fn answer(&self, kept: Kept) -> Result<ManifestAnswer, MirrorError> {
+    pub(super) fn answer(
+        &self,
+        source: &Source,
+        kept: Kept,
+    ) -> Result<ManifestAnswer, MirrorError> {
         self.expect_children(&kept.manifest);
+        let digest = kept.manifest.digest;
+        let events = self.store.events();
+        events.tell_if_wanted(EventKinds::PULLED, || Event::Pulled {
+            source: source.clone(),
+            digest,
+        });
         Ok(ManifestAnswer {
-            digest: kept.manifest.digest,
+            digest,
             media_type: Arc::clone(&kept.manifest.media_type),
             bytes: self.lent.lend_to_client(kept.manifest.bytes.clone())?,
             outcome: kept.outcome,

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::core::{Core, Upstreams};
 use super::flight::{Fills, Lead, Seat};
-use super::inspect::{PinEvent, PinEvents, Pins, Removal};
+use super::inspect::{Pins, Removal};
 use super::local::{LocalManifests, Manifest};
 use super::manifest_fetch::links;
 use super::tag::Tags;
@@ -21,7 +21,7 @@ use super::{Mirror, MirrorError, Source};
 use crate::clock::Clock;
 use crate::oci::manifest::{ChildKind, inspect};
 use crate::oci::{AcceptClass, Digest, ImageName, Reference, Repository, UpstreamName};
-use crate::store::{Link, Origin, Partial, Store, StoreError, TagRecord};
+use crate::store::{Event, Link, Origin, Partial, Store, StoreError, TagRecord};
 
 /// Blobs that are brought at the same time: one client brings one after the other.
 pub const IMPORTS_MAX: usize = 4;
@@ -168,7 +168,6 @@ pub(super) struct Imports {
     local: Arc<LocalManifests>,
     tags: Arc<Tags>,
     pins: Arc<Pins>,
-    events: Arc<PinEvents>,
     removal: Arc<Removal>,
     /// A permit for each upload.
     uploads: Semaphore,
@@ -200,7 +199,6 @@ impl Imports {
             local: Arc::clone(local),
             tags: Arc::clone(tags),
             pins: Arc::clone(pins),
-            events: pins.events(),
             removal: Arc::clone(removal),
             uploads: Semaphore::new(IMPORTS_MAX),
         }
@@ -313,9 +311,17 @@ impl Imports {
             };
             self.store.record_tag(&source, tag, record).await;
             self.tags.forget_failure(&source, tag);
-            self.events.notify(PinEvent::Tag(source, tag.clone()));
+            self.store.events().tell(Event::TagMoved {
+                source,
+                tag: tag.clone(),
+                digest: *digest,
+                before: None,
+            });
         } else {
-            self.events.notify(PinEvent::Manifest(source, *digest));
+            self.store.events().tell(Event::ManifestStored {
+                source,
+                digest: *digest,
+            });
         }
         tracing::info!(image = %name, %digest, manifests = walk.image.manifests, blobs = walk.image.blobs, "an image was imported");
         if pin {

@@ -54,7 +54,7 @@ impl Mirror {
         }
         // In a box: hits shall not carry the long way's future about.
         let found = in_time(self.inner.tags.by_reference(source, reference, &accept));
-        self.inner.hits.answer(Box::pin(found).await?)
+        self.inner.hits.answer(source, Box::pin(found).await?)
     }
 
     /// A manifest that is in memory and, by its tag, fresh: without waiting for anything.
@@ -66,7 +66,7 @@ impl Mirror {
         class: AcceptClass,
     ) -> Option<ManifestAnswer> {
         let kept = self.inner.hits.manifest(source, reference, class)?;
-        self.inner.hits.answer(kept).ok()
+        self.inner.hits.answer(source, kept).ok()
     }
 }
 

@@ -86,8 +86,8 @@ pub use parts::PartReaders;
 pub use policy::{Config, Failure, Pattern, PatternError, Policy, Revalidate, Rule, StaleOn, Ttl};
 use repair::Repairs;
 use tag::Tags;
-pub use transfer::FillOnRange;
 use transfer::Transfers;
+pub use transfer::{BlobName, BlobRead, BlobSource, FillOnRange, ReadBody, ReadRange};
 use verify::Audit;
 pub use verify::{
     Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
@@ -174,7 +174,7 @@ struct Operator {
 
 impl Inner {
     /// Makes the components, each of those that it needs.
-    fn new(parts: Parts) -> Self {
+    fn new(parts: Parts, sources: Vec<Arc<dyn BlobSource>>) -> Self {
         let core = Core {
             config: Arc::new(parts.config),
             upstreams: Upstreams::new(parts.upstreams),
@@ -190,21 +190,14 @@ impl Inner {
         let not_stored = Arc::new(NotStored::new(&core.store, &core.clock));
         let contents = Contents::new(&core.store, &local);
         let pins = Arc::new(Pins::new(&core, &contents));
-        let fetcher = ManifestFetcher::new(&core, &local, &negative, &not_stored, pins.events());
+        let fetcher = ManifestFetcher::new(&core, &local, &negative, &not_stored);
         let fetcher = Arc::new(fetcher);
         let links = Arc::new(Links::new(&core, &local, &negative, &fetcher));
         let manifests = Manifests::new(&core, &local, &negative, &links, &fetcher);
         let manifests = Arc::new(manifests);
-        let tags = Tags::new(
-            &core,
-            &local,
-            &negative,
-            &fetcher,
-            &manifests,
-            pins.events(),
-        );
+        let tags = Tags::new(&core, &local, &negative, &fetcher, &manifests);
         let tags = Arc::new(tags);
-        let transfers = Transfers::new(&core, parts.fill_on_range, &fills, &not_stored);
+        let transfers = Transfers::new(&core, parts.fill_on_range, &fills, &not_stored, sources);
         let transfers = Arc::new(transfers);
         let passthrough = Arc::new(Passthrough::new(&core, &links));
         let usage = Arc::new(UsageSurvey::new(&core));
@@ -240,8 +233,14 @@ impl Mirror {
     /// Puts a mirror together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        Self::with_sources(parts, Vec::new())
+    }
+
+    /// Puts a mirror together that asks these sources for blobs before their upstream, in this order.
+    #[must_use]
+    pub fn with_sources(parts: Parts, sources: Vec<Arc<dyn BlobSource>>) -> Self {
         Self {
-            inner: Arc::new(Inner::new(parts)),
+            inner: Arc::new(Inner::new(parts, sources)),
         }
     }
 

@@ -9,7 +9,6 @@ use moka::sync::Cache;
 use super::core::{Core, Tasks, Upstreams};
 use super::flights::Runway;
 use super::freshness::{self, LastFailure, Verdict};
-use super::inspect::{PinEvent, PinEvents};
 use super::local::{LocalManifests, Manifest};
 use super::manifest::{Found, Kept, ManifestFlights, Manifests};
 use super::manifest_fetch::ManifestFetcher;
@@ -20,7 +19,7 @@ use super::{
 use crate::clock::Clock;
 use crate::oci::manifest::{ChildKind, media};
 use crate::oci::{Accept, AcceptClass, Reference, Tag};
-use crate::store::{Link, Origin, Store, TagRecord};
+use crate::store::{Event, Link, Origin, Store, TagRecord};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, OnBehalf, Patience};
 
@@ -78,7 +77,6 @@ pub(super) struct Tags {
     negative: Arc<Negative>,
     fetcher: Arc<ManifestFetcher>,
     manifests: Arc<Manifests>,
-    pins: Arc<PinEvents>,
     flights: ManifestFlights,
     failed: Cache<(Source, Tag), LastFailure>,
 }
@@ -90,7 +88,6 @@ impl Tags {
         negative: &Arc<Negative>,
         fetcher: &Arc<ManifestFetcher>,
         manifests: &Arc<Manifests>,
-        pins: Arc<PinEvents>,
     ) -> Self {
         Self {
             config: Arc::clone(&core.config),
@@ -102,7 +99,6 @@ impl Tags {
             negative: Arc::clone(negative),
             fetcher: Arc::clone(fetcher),
             manifests: Arc::clone(manifests),
-            pins,
             flights: Arc::default(),
             failed: failed_tags(),
         }
@@ -263,8 +259,7 @@ impl Tags {
                 "upstream does not say what a tag names; serving what it named before"
             );
             if error.is_unknown() {
-                self.pins
-                    .notify(PinEvent::Deleted(source.clone(), tag.clone()));
+                self.tell_deleted(source, tag, true);
             }
             let failed = LastFailure::ServedStale(self.clock.now());
             self.failed.insert(key, failed);
@@ -273,6 +268,7 @@ impl Tags {
         if error.is_unknown() && !records.is_empty() && !policy.keep_deleted {
             tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, "upstream has deleted a tag");
             self.store.forget_tag(source, tag, class).await;
+            self.tell_deleted(source, tag, false);
         } else if policy.revalidate == Revalidate::Background {
             // Without this, everybody would be given the old answer in advance of the next failure.
             self.failed.insert(key, LastFailure::Refused);
@@ -441,8 +437,20 @@ impl Tags {
         self.store
             .record_tag(question.source, question.tag, record)
             .await;
-        let (source, tag) = (question.source.clone(), question.tag.clone());
-        self.pins.notify(PinEvent::Tag(source, tag));
+        self.store.events().tell(Event::TagMoved {
+            source: question.source.clone(),
+            tag: question.tag.clone(),
+            digest: manifest.digest,
+            before: question.known.map(|known| known.digest),
+        });
+    }
+
+    fn tell_deleted(&self, source: &Source, tag: &Tag, kept: bool) {
+        self.store.events().tell(Event::TagDeleted {
+            source: source.clone(),
+            tag: tag.clone(),
+            kept,
+        });
     }
 }
 

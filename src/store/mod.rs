@@ -22,6 +22,7 @@
 //! | `maintain` | the background: writing the index, making room, trying a disk again that fails |
 //! | `maintain/open`, `maintain/scan` | the start, and the scan of all files after it |
 //! | `maintain/scrub`, `maintain/quarantine` | hashing what is stored; blobs that cannot be read, set aside |
+//! | `events` | the stream of what happens, for pins and repair |
 //! | `stats` | what an operator sees and removes |
 //! | `error` | why something could not be done |
 
@@ -29,6 +30,7 @@ mod capacity;
 mod cas;
 mod disk;
 mod error;
+mod events;
 mod facade;
 mod locks;
 mod maintain;
@@ -68,6 +70,7 @@ use disk::work::{Kind, Task, Work};
 use disk::{Disk, DiskFile};
 pub use disk::{DiskOp, Fault, Faults, Injection};
 pub use error::StoreError;
+pub use events::{Event, EventKinds, Events, Heard, Subscription};
 use locks::{FilesGuard, Guard, Locks};
 use maintain::open as load;
 use maintain::quarantine::Aside;
@@ -146,6 +149,7 @@ struct Inner {
     journal: Journal,
     scan: Scan,
     pins: Pins,
+    events: Events,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
     /// Tells temporary files apart.
@@ -213,6 +217,7 @@ impl Store {
                 journal,
                 scan: Scan::default(),
                 pins: Pins::default(),
+                events: Events::new(metrics.clone()),
                 metrics,
                 clock,
                 unique: AtomicU64::new(0),
@@ -231,6 +236,12 @@ impl Store {
             .load(&noted)
             .map_err(|error| failed(error.to_string()))?;
         Ok(store)
+    }
+
+    /// What happens to images and blobs.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.inner.events
     }
 
     /// How many files of blobs are kept open.
@@ -384,7 +395,11 @@ impl Store {
             Ok(()) => {
                 tracing::debug!(digest = %victim.digest, bytes = victim.size, ?reason, "evicted");
                 self.inner.records.forget(&victim.digest);
-                self.inner.metrics.evicted(reason, victim.size);
+                self.inner.events.tell(Event::BlobEvicted {
+                    digest: victim.digest,
+                    size: victim.size,
+                    reason,
+                });
             }
             Err(error) => {
                 tracing::debug!(digest = %victim.digest, %error, "cannot delete a blob; it stays");

@@ -1,4 +1,4 @@
-//! Which images are never evicted: those that somebody pinned by hand, and those that a `[[cache.pin]]`
+//! The images that are never evicted: those that somebody pinned by hand, and those that a `[[cache.pin]]`
 //! of the configuration means. What belongs to one is looked up anew whenever a manifest of its
 //! repository was fetched or its tag was revalidated; a task of the mirror does that, so that no pull
 //! waits for it.
@@ -6,17 +6,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
 use super::{Closure, Contents, InspectError, When, full_name, names, tree};
 use crate::clock::Clock;
 use crate::mirror::core::{Core, Tasks};
 use crate::mirror::{Config, Mirror, Pattern, Source};
 use crate::oci::{Digest, Reference, Tag};
-use crate::store::{Pinned, Store};
-
-/// Events that wait to be looked at. More are dropped: the next revalidation brings them again.
-const EVENTS_MAX: usize = 4096;
+use crate::store::{Event, EventKinds, Heard, Pinned, Store, Subscription};
 
 /// A pinned image, as the list of them has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,67 +29,6 @@ pub struct PinEntry {
     pub stored_blobs: u64,
     /// The bytes of those.
     pub stored_bytes: u64,
-}
-
-/// What may change what is pinned.
-#[derive(Debug)]
-pub(in crate::mirror) enum PinEvent {
-    /// Upstream said what a tag names.
-    Tag(Source, Tag),
-    /// A manifest was fetched, or found to be in the repository too.
-    Manifest(Source, Digest),
-    /// Upstream has deleted a tag that is kept all the same.
-    Deleted(Source, Tag),
-}
-
-/// Where events of pins go. What concerns no pin goes no further.
-#[derive(Debug)]
-pub(in crate::mirror) struct PinEvents {
-    config: Arc<Config>,
-    store: Store,
-    sender: mpsc::Sender<PinEvent>,
-}
-
-impl PinEvents {
-    /// And where they come out.
-    fn new(config: &Arc<Config>, store: &Store) -> (Self, mpsc::Receiver<PinEvent>) {
-        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-        let events = Self {
-            config: Arc::clone(config),
-            store: store.clone(),
-            sender,
-        };
-        (events, receiver)
-    }
-
-    /// Something happened that may change what is pinned.
-    pub(in crate::mirror) fn notify(&self, event: PinEvent) {
-        let (source, tag) = match &event {
-            PinEvent::Tag(source, tag) => (source, Some(tag)),
-            PinEvent::Manifest(source, _) => (source, None),
-            PinEvent::Deleted(source, tag) => {
-                let reference = Reference::Tag(tag.clone());
-                if self.store.pin_of(source, &reference).is_none() {
-                    drop(self.sender.try_send(event));
-                }
-                return;
-            }
-        };
-        // Almost nothing is pinned: that is found out without a copy.
-        if self.rule(source, tag).is_none() && self.store.pins_of(source).is_empty() {
-            return;
-        }
-        if let Err(error) = self.sender.try_send(event) {
-            tracing::debug!(%error, "pins are looked at again at the next revalidation");
-        }
-    }
-
-    /// The rule that pins a tag; without a tag, what pins the whole repository.
-    pub(super) fn rule(&self, source: &Source, tag: Option<&Tag>) -> Option<&str> {
-        let mut rules = self.config.pins.iter();
-        let rule = rules.find(|pattern| pattern.means(source, tag));
-        rule.map(Pattern::as_str)
-    }
 }
 
 impl Mirror {
@@ -134,28 +69,29 @@ pub(in crate::mirror) struct Pins {
     clock: Arc<dyn Clock>,
     tasks: Tasks,
     contents: Contents,
-    events: Arc<PinEvents>,
     /// The events, until the mirror's task takes them.
-    receiver: Mutex<Option<mpsc::Receiver<PinEvent>>>,
+    events: Mutex<Option<Subscription>>,
 }
 
 impl Pins {
     pub(in crate::mirror) fn new(core: &Core, contents: &Contents) -> Self {
-        let (events, receiver) = PinEvents::new(&core.config, &core.store);
+        let kinds = EventKinds::MANIFEST_STORED | EventKinds::TAG_MOVED | EventKinds::TAG_DELETED;
+        let events = core.store.events().subscribe(kinds);
         Self {
             config: Arc::clone(&core.config),
             store: core.store.clone(),
             clock: Arc::clone(&core.clock),
             tasks: core.tasks.clone(),
             contents: contents.clone(),
-            events: Arc::new(events),
-            receiver: Mutex::new(Some(receiver)),
+            events: Mutex::new(Some(events)),
         }
     }
 
-    /// Where those who fetch tell of it.
-    pub(in crate::mirror) fn events(&self) -> Arc<PinEvents> {
-        Arc::clone(&self.events)
+    /// The rule that pins a tag; without a tag, the one that pins the whole repository.
+    fn rule(&self, source: &Source, tag: Option<&Tag>) -> Option<&str> {
+        let mut rules = self.config.pins.iter();
+        let rule = rules.find(|pattern| pattern.means(source, tag));
+        rule.map(Pattern::as_str)
     }
 
     pub(in crate::mirror) async fn pin(&self, name: &str) -> Result<PinEntry, InspectError> {
@@ -179,7 +115,7 @@ impl Pins {
             return Err(InspectError::NotFound(format!("{image} is not pinned")));
         };
         let tag = tag_of(&reference);
-        if let Some(rule) = self.events.rule(&source, tag) {
+        if let Some(rule) = self.rule(&source, tag) {
             return Err(InspectError::Conflict(format!(
                 "{image} is pinned by the configuration: [[cache.pin]] match = \"{rule}\""
             )));
@@ -200,19 +136,25 @@ impl Pins {
     }
 
     fn watch(self: &Arc<Self>) {
-        let receiver = self
-            .receiver
+        let events = self
+            .events
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some(mut events) = receiver else { return };
+        let Some(mut events) = events else { return };
         let this = Arc::clone(self);
         let stop = self.tasks.stopping().clone();
         self.tasks.spawn(async move {
             let work = async {
                 this.pin_what_is_there().await;
-                while let Some(event) = events.recv().await {
-                    this.follow(event).await;
+                while let Some(heard) = events.next().await {
+                    match heard {
+                        Heard::Event(event) => this.follow(event).await,
+                        Heard::Missed(events) => {
+                            tracing::debug!(events, "looking again at all that may be pinned");
+                            this.pin_what_is_there().await;
+                        }
+                    }
                 }
             };
             tokio::select! {
@@ -224,7 +166,7 @@ impl Pins {
 
     async fn pin_what_is_there(&self) {
         for pinned in self.store.pins() {
-            let rule = self.events.rule(&pinned.source, tag_of(&pinned.reference));
+            let rule = self.rule(&pinned.source, tag_of(&pinned.reference));
             if pinned.by_rule && rule.is_none() {
                 self.store.unpin(&pinned.source, &pinned.reference);
             } else {
@@ -254,11 +196,22 @@ impl Pins {
         }
     }
 
-    async fn follow(&self, event: PinEvent) {
+    async fn follow(&self, event: Event) {
         match event {
-            PinEvent::Tag(source, tag) => self.follow_tag(&source, &tag).await,
-            PinEvent::Manifest(source, digest) => self.follow_manifest(&source, &digest).await,
-            PinEvent::Deleted(source, tag) => self.keep_deleted(source, tag).await,
+            Event::TagMoved { source, tag, .. } => self.follow_tag(&source, &tag).await,
+            Event::ManifestStored { source, digest } => {
+                self.follow_manifest(&source, &digest).await;
+            }
+            Event::TagDeleted {
+                source,
+                tag,
+                kept: true,
+            } => self.keep_deleted(source, tag).await,
+            Event::TagDeleted { kept: false, .. }
+            | Event::BlobStored { .. }
+            | Event::BlobEvicted { .. }
+            | Event::ImageRemoved { .. }
+            | Event::Pulled { .. } => {}
         }
     }
 
@@ -289,7 +242,7 @@ impl Pins {
         let reference = Reference::Tag(tag.clone());
         if let Some(pinned) = self.store.pin_of(source, &reference) {
             self.renew(pinned).await;
-        } else if self.events.rule(source, Some(tag)).is_some() {
+        } else if self.rule(source, Some(tag)).is_some() {
             self.pin_by_rule(source, reference).await;
         }
     }
@@ -304,7 +257,7 @@ impl Pins {
                 self.renew(pinned).await;
             }
         }
-        if !is_part && self.events.rule(source, None).is_some() {
+        if !is_part && self.rule(source, None).is_some() {
             self.pin_by_rule(source, Reference::Digest(*digest)).await;
         }
     }

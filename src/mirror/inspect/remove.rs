@@ -12,7 +12,7 @@ use crate::mirror::local::LocalManifests;
 use crate::mirror::tag::Tags;
 use crate::mirror::{Mirror, Source};
 use crate::oci::{Digest, Reference, Tag};
-use crate::store::{self, LinkEntry, Store};
+use crate::store::{self, Event, LinkEntry, Store};
 
 /// Blobs of a repository that are looked for in the others at a time: some 20 MB.
 const BATCH_MAX: usize = 100_000;
@@ -177,8 +177,14 @@ impl Removal {
                 .collect();
             self.store.forget_links(&source, gone).await;
             self.store.forget_if_empty(&source).await;
+            self.tell_removed(source, Some(reference));
         }
         Ok(removed)
+    }
+
+    fn tell_removed(&self, source: Source, reference: Option<Reference>) {
+        let removed = Event::ImageRemoved { source, reference };
+        self.store.events().tell(removed);
     }
 
     /// Waits for the look through all files, which a start begins with, and refuses if that takes long.
@@ -358,6 +364,7 @@ impl Removal {
         }
         if !dry_run {
             self.store.forget_if_empty(source).await;
+            self.tell_removed(source.clone(), None);
         }
         Ok(removed)
     }

@@ -5,14 +5,15 @@ use std::ops::Range;
 use tokio::sync::watch;
 
 use super::body::{Batch, gather, part};
-use super::doubt::Doubt;
+use super::fallback::Fallback;
 use super::job::{Failure, Job};
+use super::origin::{BlobRead, Origin, ReadRange};
 use super::plan::Piece;
-use super::trust::Trust;
+use super::provenance::Provenance;
 use crate::mirror::MirrorError;
 use crate::store::Partial;
 use crate::telemetry::Kind;
-use crate::upstream::{BlobAsk, BlobFetch, EndpointId, FetchError, OnBehalf};
+use crate::upstream::{FetchError, OnBehalf};
 
 /// A range that ends early, after fewer bytes than this, counts as broken.
 const RANGE_BYTES_MIN: u64 = 64 * 1024;
@@ -26,7 +27,7 @@ fn needs_range(piece: &Range<u64>, total: Option<u64>) -> bool {
 struct Attempt<'a, 'j> {
     job: &'a Job<'j>,
     partial: &'a Partial<MirrorError>,
-    lane: usize,
+    pool: usize,
     piece: &'a Piece,
 }
 
@@ -35,14 +36,14 @@ impl Job<'_> {
     pub(super) async fn attempt(
         &self,
         partial: &Partial<MirrorError>,
-        lane: usize,
+        pool: usize,
         piece: &Piece,
         open: Option<&watch::Sender<bool>>,
     ) -> Result<(), Failure> {
         let attempt = Attempt {
             job: self,
             partial,
-            lane,
+            pool,
             piece,
         };
         attempt.run(open).await
@@ -69,72 +70,99 @@ impl Attempt<'_, '_> {
     /// Asks for the piece and writes what comes.
     async fn run(&self, open: Option<&watch::Sender<bool>>) -> Result<(), Failure> {
         let total = self.job.state().total;
-        let endpoints = self.job.order(needs_range(&self.piece.range, total));
-        let Some(first) = endpoints.first().copied() else {
+        let order = self.job.order(needs_range(&self.piece.range, total));
+        let Some(first) = order.first().copied() else {
             let why = "no endpoint".to_owned();
             return Err(MirrorError::of_fetch(Kind::Blob, FetchError::Protocol(why)).into());
         };
+        let reached = self.ask(&order, first, open).await;
+        if first.has_authority() {
+            return reached;
+        }
+        match reached {
+            Err(Failure::Broken { error, bytes }) => {
+                tracing::info!(
+                    digest = %self.job.digest, source = self.job.origins.name(first), %error, bytes,
+                    "a source of blobs failed; going on with the next"
+                );
+                self.job.leave(first);
+                Err(Failure::Left)
+            }
+            Err(Failure::NoRange) => {
+                self.job.leave(first);
+                Err(Failure::Left)
+            }
+            reached => reached,
+        }
+    }
+
+    /// Asks these origins, and writes what comes.
+    async fn ask(
+        &self,
+        order: &[Origin],
+        first: Origin,
+        open: Option<&watch::Sender<bool>>,
+    ) -> Result<(), Failure> {
+        let origins = &self.job.origins;
         let plain = {
             let state = self.job.state();
-            !state.givers.take_ranges(self.job.upstream, first)
+            !state.reliability.takes_ranges(origins, first)
         };
-        if plain && self.lane > 0 {
+        if plain && self.pool > 0 {
             return Err(Failure::NoRange);
         }
-        let ask = self.question(&endpoints, plain);
-        let by_range = ask.start > 0 || ask.end.is_some();
-        let mut fetched = match self.job.unless_over(self.job.upstream.blob(&ask)).await? {
-            Ok(fetched) => fetched,
+        let range = self.range(plain);
+        let by_range = range.start > 0 || range.end.is_some();
+        let asked = self.job.unless_over(origins.read(order, range)).await?;
+        let (origin, mut read) = match asked {
+            Ok(read) => read,
+            Err(error) if !first.has_authority() => {
+                return Err(Failure::Broken { error, bytes: 0 });
+            }
             Err(error) if by_range && self.only_the_range(&error) => {
-                self.job.state().givers.plain.push(first);
+                self.job.state().reliability.plain.push(first);
                 return Err(Failure::NoRange);
             }
             Err(error) => return self.refused(error).await,
         };
-        self.check(&fetched)?;
-        if by_range && !fetched.ranged {
-            self.job.upstream.ignores_range(fetched.endpoint);
-            if self.lane > 0 {
+        self.check(origin, &read)?;
+        if by_range && !read.ranged {
+            origins.ignores_range(origin);
+            if self.pool > 0 {
                 return Err(Failure::NoRange);
             }
         }
-        self.begin(&fetched).await?;
-        if fetched.ranged
+        self.begin(origin, read.total).await?;
+        if read.ranged
             && let Some(open) = open
         {
             open.send_replace(true);
         }
-        let reached = self.pump(&mut fetched).await;
+        let reached = self.pump(origin, &mut read).await;
         if let Err(Failure::Broken { error, .. }) = &reached
             && !matches!(error, FetchError::Busy)
         {
-            *self
-                .job
-                .state()
-                .givers
-                .failures
-                .entry(fetched.endpoint)
-                .or_default() += 1;
+            let mut state = self.job.state();
+            *state.reliability.failures.entry(origin).or_default() += 1;
         }
         reached
     }
 
-    /// The request for a piece: where ranges are of no use all of the blob is asked for.
-    fn question<'a>(&'a self, endpoints: &'a [EndpointId], plain: bool) -> BlobAsk<'a> {
+    /// The part to ask for: where ranges are of no use, all of the blob.
+    fn range(&self, plain: bool) -> ReadRange<'static> {
         let total = self.job.state().total.unwrap_or(u64::MAX);
-        let whole = BlobAsk {
-            endpoints,
-            lane: self.lane,
-            extra: self.lane > 0,
-            ..BlobAsk::whole(&self.job.source.repository, &self.job.digest)
+        let (start, end) = if plain {
+            (0, None)
+        } else {
+            let Range { start, end } = self.piece.range;
+            (start, Some(end).filter(|end| *end < total))
         };
-        if plain {
-            return whole;
-        }
-        BlobAsk {
-            start: self.piece.range.start,
-            end: Some(self.piece.range.end).filter(|end| *end < total),
-            ..whole
+        ReadRange {
+            start,
+            end,
+            endpoints: &[],
+            pool: self.pool,
+            extra: self.pool > 0,
         }
     }
 
@@ -172,7 +200,7 @@ impl Attempt<'_, '_> {
             }
             // An earlier run had it all, or too much. Nobody reads yet, so it can be begun again.
             self.partial.restart().await.map_err(MirrorError::from)?;
-            self.job.state().givers.trust = Trust::default();
+            self.job.state().reliability.provenance = Provenance::default();
             let all = Piece::unplanned(0..u64::MAX);
             return Box::pin(self.job.attempt(self.partial, 0, &all, None)).await;
         }
@@ -185,27 +213,30 @@ impl Attempt<'_, '_> {
     }
 
     /// Whether an answer can be a part of what is there.
-    fn check(&self, fetched: &BlobFetch) -> Result<(), Failure> {
+    fn check(&self, origin: Origin, read: &BlobRead) -> Result<(), Failure> {
         let expected = self.job.state().total;
-        if let (Some(expected), Some(total)) = (expected, fetched.total)
+        if let (Some(expected), Some(total)) = (expected, read.total)
             && expected != total
         {
-            let before = self.job.state().givers.announced_by;
-            let Some(before) = before.filter(|before| *before != fetched.endpoint) else {
-                let why = format!("upstream announces {total} bytes, {expected} are expected");
-                return Err(Doubt(self.job).other_size(fetched.endpoint, why));
+            let why = format!("upstream announces {total} bytes, {expected} are expected");
+            let before = self.job.state().reliability.announced_by;
+            let Some(before) = before.filter(|before| *before != origin) else {
+                return Err(Fallback(self.job).wrong_size(origin, why));
             };
-            // No manifest says who is right. If the digest has, the other one is not believed any more.
-            let (digest, host) = (self.job.digest, self.job.upstream.endpoint_host(before));
+            if !origin.has_authority() {
+                return Err(Fallback(self.job).wrong_size(origin, why));
+            }
+            // No manifest says which one is right. If the digest has, the other one is ruled out.
+            let (digest, host) = (self.job.digest, self.job.origins.name(before));
             let why = format!("{total} bytes are announced, and {expected} were by {host}");
             return Err(MirrorError::WrongContent { digest, why }.into());
         }
         let mut state = self.job.state();
-        if let Some((tag, host)) = &fetched.validator {
-            let key = (fetched.endpoint, host.clone());
-            let before = state.givers.validators.insert(key, tag.clone());
-            if fetched.ranged && before.is_some_and(|before| before != *tag) {
-                self.job.upstream.ignores_range(fetched.endpoint);
+        if let Some((tag, host)) = &read.validator {
+            let key = (origin, host.clone());
+            let before = state.reliability.validators.insert(key, tag.clone());
+            if read.ranged && before.is_some_and(|before| before != *tag) {
+                self.job.origins.ignores_range(origin);
                 return Err(Failure::NoRange);
             }
         }
@@ -213,53 +244,55 @@ impl Attempt<'_, '_> {
     }
 
     /// Tells the readers, once, that bytes will come.
-    async fn begin(&self, fetched: &BlobFetch) -> Result<(), MirrorError> {
+    async fn begin(&self, origin: Origin, total: Option<u64>) -> Result<(), MirrorError> {
         {
             let mut state = self.job.state();
-            if state.total.is_none() && fetched.total.is_some() {
-                state.total = fetched.total;
-                state.givers.announced_by = Some(fetched.endpoint);
+            if state.total.is_none() && total.is_some() {
+                state.total = total;
+                state.reliability.announced_by = Some(origin);
             }
         }
         self.job.start(self.partial).await
     }
 
     /// Writes what comes, up to the end of the piece.
-    async fn pump(&self, fetched: &mut BlobFetch) -> Result<(), Failure> {
+    async fn pump(&self, origin: Origin, read: &mut BlobRead) -> Result<(), Failure> {
         let total = self.job.state().total;
-        let mut position = fetched.offset;
+        let mut position = read.offset;
         let mut came = 0;
         let broken = |error, bytes| Err(Failure::Broken { error, bytes });
-        let mut stop = self.stop(fetched, position);
-        // Who sends everything is listened to until the end.
-        while position < stop || (!fetched.ranged && total == Some(stop)) {
-            let batch = match self.job.unless_over(gather(&mut fetched.body)).await? {
+        let mut stop = self.stop(read, position);
+        // One that sends everything is read until the end.
+        while position < stop || (!read.ranged && total == Some(stop)) {
+            let batch = match self.job.unless_over(gather(&mut read.body)).await? {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break,
                 Err(error) => return broken(error, came),
             };
-            stop = self.stop(fetched, position);
-            if position + batch.bytes > stop && !fetched.ranged && total == Some(stop) {
+            stop = self.stop(read, position);
+            if position + batch.bytes > stop && !read.ranged && total == Some(stop) {
                 let why = format!("more than {stop} bytes came");
-                return Err(Doubt(self.job).other_size(fetched.endpoint, why));
+                return Err(Fallback(self.job).wrong_size(origin, why));
             }
             let before = position;
             position = (position + batch.bytes).min(stop).max(before);
-            let ended = self.write(before..position, batch, fetched).await?;
+            let ended = self
+                .write(before..position, batch, origin, read.ranged)
+                .await?;
             came += position - before;
             if let Some(error) = ended {
                 return broken(error, came);
             }
             self.job.attend(self.partial)?;
-            stop = self.stop(fetched, position);
+            stop = self.stop(read, position);
         }
-        if position < stop && total.is_some() && (came < RANGE_BYTES_MIN || !fetched.ranged) {
+        if position < stop && total.is_some() && (came < RANGE_BYTES_MIN || !read.ranged) {
             let why = format!("ended at byte {position} of {stop}");
-            let end = (fetched.endpoint, position);
-            let unannounced = !fetched.ranged && fetched.total.is_none();
-            if unannounced && self.job.state().givers.short_end.replace(end) == Some(end) {
+            let end = (origin, position);
+            let unannounced = !read.ranged && read.total.is_none();
+            if unannounced && self.job.state().reliability.short_end.replace(end) == Some(end) {
                 // Not a connection that broke: the same end, twice.
-                return Err(Doubt(self.job).other_size(fetched.endpoint, why));
+                return Err(Fallback(self.job).wrong_size(origin, why));
             }
             return broken(FetchError::Broken(why), came);
         }
@@ -268,11 +301,11 @@ impl Attempt<'_, '_> {
     }
 
     /// Where a body that has come to `position` is of no more use.
-    fn stop(&self, fetched: &BlobFetch, position: u64) -> u64 {
+    fn stop(&self, read: &BlobRead, position: u64) -> u64 {
         let mut state = self.job.state();
         let total = state.total.unwrap_or(u64::MAX);
         let end = state.plan.advance(self.piece, position).min(total);
-        if !fetched.ranged && needs_range(&self.piece.range, state.total) {
+        if !read.ranged && needs_range(&self.piece.range, state.total) {
             // It was to be a part, and is everything.
             return total;
         }
@@ -284,7 +317,8 @@ impl Attempt<'_, '_> {
         &self,
         range: Range<u64>,
         batch: Batch,
-        fetched: &BlobFetch,
+        origin: Origin,
+        ranged: bool,
     ) -> Result<Option<FetchError>, MirrorError> {
         let have = self.partial.coverage();
         let mut at = range.start;
@@ -292,15 +326,12 @@ impl Attempt<'_, '_> {
             at = gap.end;
             let from = gap.start - range.start;
             let chunks = part(&batch.chunks, from..gap.end - range.start);
-            // Another connection may have brought some of it meanwhile: that is not this endpoint's.
+            // Another connection may have brought some of it meanwhile: that is not this origin's.
             let written = self.partial.write(gap.start, chunks).await?;
             let mut state = self.job.state();
             for range in written {
                 state.budget.progress(range.end - range.start);
-                state
-                    .givers
-                    .trust
-                    .note(fetched.endpoint, range, fetched.ranged);
+                state.reliability.provenance.note(origin, range, ranged);
             }
         }
         Ok(batch.ended)

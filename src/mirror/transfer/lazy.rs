@@ -1,5 +1,5 @@
 //! Fills of which only parts are read, as by clients that pull lazily: whether the rest is fetched too,
-//! and when such a fill is left off.
+//! and when such a fill is suspended.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::job::{Failure, Job};
 use super::plan::{Pieces, Plan};
-use super::scout::scouts;
+use super::range_workers::range_workers;
 use crate::mirror::MirrorError;
 use crate::oci::ByteRange;
 use crate::store::Partial;
@@ -63,7 +63,7 @@ pub(super) enum Parts {
     /// Now all that is missing is to be fetched, or nothing is missing.
     Everything,
     /// Nobody reads any more, and nobody can find the fill.
-    LeftOff,
+    Suspended,
 }
 
 impl Job<'_> {
@@ -129,8 +129,9 @@ impl Reading<'_, '_> {
             done.cancel();
             outcome
         };
-        let (outcome, scouted) = join(watched, scouts(self.job, self.partial, 1, &done)).await;
-        scouted?;
+        let for_ranges = range_workers(self.job, self.partial, 1, &done);
+        let (outcome, ranges_ended) = join(watched, for_ranges).await;
+        ranges_ended?;
         outcome
     }
 
@@ -150,7 +151,7 @@ impl Reading<'_, '_> {
             let reached = self.job.attempt(self.partial, 0, &piece, None).await;
             self.job.done(self.partial, &piece);
             match reached {
-                Ok(()) => {}
+                Ok(()) | Err(Failure::Left) => {}
                 Err(Failure::NoRange) => self.job.fetch_everything(),
                 Err(Failure::Fatal(error)) => return Err(error),
                 Err(Failure::Broken { error, .. }) => self.job.pause(self.partial, error).await?,
@@ -173,7 +174,7 @@ impl Reading<'_, '_> {
                 && (self.job.transfers.fills)
                     .give_up(self.partial.key(), || self.partial.is_left_alone())
             {
-                return Ok(Parts::LeftOff);
+                return Ok(Parts::Suspended);
             }
             self.job.unless_over(tokio::time::sleep(LOOK_EVERY)).await?;
         }

@@ -7,26 +7,30 @@
 //! | `body` | bytes as they come, gathered for writing |
 //! | `lazy` | fills of which only parts are read |
 //! | `plan` | which bytes are to be fetched next (pure) |
-//! | `scout` | connections for readers that wait elsewhere |
+//! | `range_workers` | connections for readers that wait elsewhere |
 //! | `budget` | how often and after what wait something is tried again |
-//! | `givers` | what is known of the endpoints of a fill |
-//! | `doubt` | what is done when bytes are wrong |
-//! | `trust` | whose bytes they are, and whom to believe when they are wrong (pure) |
+//! | `origin` | `BlobSource`: the upstream's endpoints, and what is asked before them |
+//! | `reliability` | how far each of them can be relied on |
+//! | `fallback` | the way on when bytes are wrong |
+//! | `provenance` | whose bytes they are, and the endpoint to fall back to when they are wrong (pure) |
 //!
 //! A big blob is fetched in pieces on several connections, the lowest offset first. A connection that
-//! breaks or stalls gives back what it has not fetched, and that is fetched by whoever is free, at the
-//! byte reached. Bytes that turn out wrong are fetched again from an endpoint that is believed more.
+//! breaks or stalls gives back what it has not fetched, and a free one resumes it at the byte reached. Bytes that turn
+//! out wrong are fetched again from another endpoint.
 
 mod attempt;
 mod body;
 mod budget;
-mod doubt;
-mod givers;
+mod fallback;
 mod job;
 mod lazy;
+mod origin;
 mod plan;
-mod scout;
-mod trust;
+mod provenance;
+mod range_workers;
+mod reliability;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,14 +48,24 @@ use crate::store::{Link, Partial, Store, Verified, VerifyError};
 use crate::telemetry::{Limit, Metrics};
 use crate::upstream::OnBehalf;
 pub(super) use budget::{Budget, retry_after};
-use doubt::Doubt;
+use fallback::Fallback;
 use job::{Fetched, Job};
 pub use lazy::FillOnRange;
 use lazy::First;
+pub use origin::{BlobName, BlobRead, BlobSource, ReadBody, ReadRange};
 
 /// Fills from one upstream that go on although nobody reads them any more: slow ones of one are not in the way of
 /// another's.
 const FILLS_UNATTENDED_MAX: usize = 32;
+
+/// What is known of a blob before it is fetched, and the part of it that is wanted first.
+struct Wanted {
+    /// Its size, as a manifest or the upstream said.
+    expected: Option<u64>,
+    /// Whether the upstream itself said that the repository has it.
+    given: bool,
+    first: First,
+}
 
 /// Fetches blobs into their fills.
 #[derive(Debug)]
@@ -63,6 +77,8 @@ pub(super) struct Transfers {
     tasks: Tasks,
     fills: Arc<Fills>,
     not_stored: Arc<NotStored>,
+    /// Sources that are asked before the upstream, in this order.
+    sources: Vec<Arc<dyn BlobSource>>,
     /// Places for fills that nobody reads, of each upstream.
     unattended: HashMap<UpstreamName, Arc<Shares>>,
 }
@@ -73,6 +89,7 @@ impl Transfers {
         fill_on_range: FillOnRange,
         fills: &Arc<Fills>,
         not_stored: &Arc<NotStored>,
+        sources: Vec<Arc<dyn BlobSource>>,
     ) -> Self {
         let places = || Shares::new(Limit::Transfers, FILLS_UNATTENDED_MAX, Stays::Nothing);
         let names = core.upstreams.iter().map(|(name, _)| name.clone());
@@ -84,6 +101,7 @@ impl Transfers {
             tasks: core.tasks.clone(),
             fills: Arc::clone(fills),
             not_stored: Arc::clone(not_stored),
+            sources,
             unattended: names.map(|name| (name, places())).collect(),
         }
     }
@@ -106,6 +124,7 @@ impl Transfers {
         drop(fill);
         let link = self.store.link(&source, &digest).await;
         let expected = link.and_then(|link| link.size);
+        let given = link.is_some_and(|link| link.covers(ChildKind::Blob) && link.is_given());
         let partial = match self.store.begin(opening, expected).await {
             Ok(partial) => partial,
             Err(Some((opening, error))) => {
@@ -118,7 +137,12 @@ impl Transfers {
         self.metrics.fills_in_flight(1);
         let given_up = place.given_up().clone();
         let first = First::of(asked, expected);
-        let filled = self.fill(partial, &source, expected, first, given_up);
+        let wanted = Wanted {
+            expected,
+            given,
+            first,
+        };
+        let filled = self.fill(partial, &source, wanted, given_up);
         // Boxed: it is the largest thing that a task holds.
         let behalf = OnBehalf::current().as_part_of(work);
         behalf.scope(Box::pin(filled)).await;
@@ -130,23 +154,28 @@ impl Transfers {
         &self,
         partial: Partial<MirrorError>,
         source: &Source,
-        expected: Option<u64>,
-        first: First,
+        wanted: Wanted,
         given_up: CancellationToken,
     ) {
         let digest = *partial.digest();
+        let Wanted {
+            expected,
+            given,
+            first,
+        } = wanted;
         let job = match self.upstreams.of(source) {
-            Ok(upstream) => Job::new(self, upstream, source, digest, expected, first, given_up),
+            Ok(upstream) => Job::new(self, upstream, source, &digest, expected, first, given_up),
             Err(error) => return partial.fail(error),
         };
+        job.enlist(given).await;
         let mut partial = partial;
         loop {
             let fetched = job.fetch(&partial).await;
-            if let Ok(Fetched::LeftOff { total }) = fetched {
+            if let Ok(Fetched::Suspended { total }) = fetched {
                 // Or the next one to read a part would have to ask for the size first.
                 let link = Link::of(ChildKind::Blob, Some(total)).given();
                 self.store.record_links(source, vec![(digest, link)]).await;
-                tracing::debug!(%digest, bytes = partial.coverage().bytes(), "left off");
+                tracing::debug!(%digest, bytes = partial.coverage().bytes(), "suspended");
                 let why = MirrorError::Busy("a download of which only parts were read has ended");
                 return partial.suspend(why).await;
             }
@@ -163,7 +192,7 @@ impl Transfers {
                     self.not_stored.note(source, &digest, &error);
                     return partial.fail(error);
                 }
-                let Err(error) = Doubt(&job).without_the_believed(&partial, error).await else {
+                let Err(error) = Fallback(&job).without_the_last(&partial, error).await else {
                     continue;
                 };
                 tracing::warn!(
@@ -180,10 +209,10 @@ impl Transfers {
             }
             match partial.verify().await {
                 Ok(verified) => {
-                    Doubt(&job).was_right();
+                    Fallback(&job).confirmed();
                     return self.keep(verified, source, digest).await;
                 }
-                Err((wrong, error)) => match Doubt(&job).again(&wrong, error).await {
+                Err((wrong, error)) => match Fallback(&job).invalidate(&wrong, error).await {
                     Ok(()) => partial = wrong,
                     Err(error) => {
                         self.doubt_size(source, &digest, expected, &error).await;

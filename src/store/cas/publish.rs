@@ -7,7 +7,7 @@ use crate::store::capacity::evict::OwnerId;
 use crate::store::disk::layout::Layout;
 use crate::store::locks::FilesGuard;
 use crate::store::metadata::schema::BlobRecord;
-use crate::store::{Pin, Store};
+use crate::store::{Event, Pin, Store};
 
 /// A reservation for a file that has no name any more: given back with the last who reads it.
 #[derive(Debug)]
@@ -65,6 +65,10 @@ impl Store {
         };
         self.inner.records.note(digest, record);
         self.report();
+        self.events().tell(Event::BlobStored {
+            digest: *digest,
+            size,
+        });
         Ok(Published::Now(Pin::of_pinned(self.clone(), *digest)))
     }
 

@@ -6,10 +6,10 @@ use std::io;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use crate::oci::Digest;
-use crate::store::Store;
 use crate::store::disk::DiskFile;
 use crate::store::disk::layout;
 use crate::store::disk::work::{Kind, Task};
+use crate::store::{Event, Store};
 use crate::telemetry::metrics::EvictReason;
 
 /// So many are kept: a disk with more bad blobs than this should be replaced, not studied.
@@ -56,7 +56,11 @@ impl Store {
             store.note(&files, [&digest], [store.layout().shard_path(&digest)]);
             store.open_files().pop(&digest);
             store.inner.records.forget(&digest);
-            store.inner.metrics.evicted(EvictReason::Damaged, size);
+            store.events().tell(Event::BlobEvicted {
+                digest,
+                size,
+                reason: EvictReason::Damaged,
+            });
             store.set_aside(&digest);
             store.report();
         });

@@ -17,7 +17,6 @@ use std::time::Duration;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Timestamp;
@@ -106,8 +105,6 @@ struct Progress {
 struct Scrub {
     store: Store,
     period: Duration,
-    /// Who is told of blobs that were set aside.
-    found: mpsc::Sender<Digest>,
     progress: Progress,
     noted: Progress,
     noted_at: tokio::time::Instant,
@@ -201,13 +198,8 @@ impl Store {
     }
 
     /// Goes through the store for ever, in `period` each time, until `stop`. Blobs that are damaged are set
-    /// aside, and `found` is told.
-    pub async fn scrub(
-        self,
-        period: Duration,
-        found: mpsc::Sender<Digest>,
-        stop: CancellationToken,
-    ) {
+    /// aside, which [`Event::BlobEvicted`](crate::store::Event) tells.
+    pub async fn scrub(self, period: Duration, stop: CancellationToken) {
         let store = self.clone();
         let read = move || Ok(store.layout().scrub_note());
         let note = blocking(self.work(), "read the scrub's note", read).await;
@@ -229,7 +221,6 @@ impl Store {
         let mut scrub = Scrub {
             store: self,
             period,
-            found,
             noted: progress.clone(),
             progress,
             noted_at: tokio::time::Instant::now(),
@@ -344,10 +335,6 @@ impl Scrub {
         let Some(why) = checked.fault() else { return };
         metrics.scrub_damaged();
         self.store.damaged(&digest, &why, looked_at).await;
-        // A full channel means that the disk is failing as a whole; what is asked for is fetched again anyway.
-        if self.found.try_send(digest).is_err() {
-            tracing::debug!(%digest, "not fetched again until somebody asks for it");
-        }
     }
 
     /// How fast a blob is read.
