@@ -17,7 +17,19 @@ const PID_BYTES_MAX: u64 = 32;
 /// process that is killed.
 #[derive(Debug)]
 pub(in crate::store) struct Lock {
-    _file: Option<File>,
+    file: Option<File>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not do: a child process that is being started has this file open too, until it executes its
+        // program, and keeps the lock as long.
+        if let Some(file) = &self.file
+            && let Err(error) = flock(file, FlockOperation::Unlock)
+        {
+            tracing::debug!(%error, "cannot unlock the cache directory");
+        }
+    }
 }
 
 impl Lock {
@@ -31,14 +43,14 @@ impl Lock {
         let mut file = match open_unwaiting(&lock, OpenOptions::new().read(true)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self { _file: None });
+                return Ok(Self { file: None });
             }
             Err(error) => return Err(error),
         };
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Err(Errno::WOULDBLOCK) => Err(busy(&mut file)),
             // Without locks, or without the right to one, it is looked all the same.
-            Ok(()) | Err(_) => Ok(Self { _file: Some(file) }),
+            Ok(()) | Err(_) => Ok(Self { file: Some(file) }),
         }
     }
 
@@ -60,7 +72,7 @@ impl Lock {
             // Whoever has it all the same is seen, and a store that is there can be served.
             Err(error) if health::is_of_the_disk(&error) => match File::open(&path) {
                 Ok(file) => file,
-                Err(_) => return Ok(Self { _file: None }),
+                Err(_) => return Ok(Self { file: None }),
             },
             opened => opened?,
         };
@@ -75,7 +87,7 @@ impl Lock {
         if let Err(error) = sign(&mut file) {
             tracing::debug!(%error, "this process's number is not in the lock file");
         }
-        Ok(Self { _file: Some(file) })
+        Ok(Self { file: Some(file) })
     }
 }
 
@@ -118,9 +130,12 @@ mod tests {
             std::process::id()
         );
         assert_eq!(refused.to_string(), who);
+        // As in a child process between its fork and its exec.
+        let copy = first.file.as_ref().unwrap().try_clone().unwrap();
         drop(first);
         std::fs::write(root.join("LOCK"), "99999999999999 who knows").unwrap();
         let third = Lock::take(&root).unwrap();
+        drop(copy);
         std::fs::write(root.join("LOCK"), "").unwrap();
         let refused = Lock::take(&root).unwrap_err().to_string();
         assert_eq!(refused, "another roadstead is using this directory");
