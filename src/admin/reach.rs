@@ -231,7 +231,7 @@ impl Place {
                     Purpose::Change | Purpose::Store => Store::open(&cache, clock, metrics)?,
                 };
                 // Nobody runs it: what the index does not know is found now.
-                store.scan_all();
+                store.scan().all();
                 Ok::<_, OpenError>(store)
             })
         };
@@ -340,7 +340,7 @@ impl Opened {
     /// Writes what was changed, and lets the directory go.
     pub async fn close(self) {
         self.mirror.stop().await;
-        self.store.settle_index().await;
+        self.store.pages().settle().await;
     }
 }
 

@@ -60,7 +60,7 @@ impl Hits {
                 *digest
             }
             Reference::Tag(tag) => {
-                let records = self.store.tags_in_memory(source, tag)?;
+                let records = self.store.metadata().tags_in_memory(source, tag)?;
                 let policy = self.config.of_tag(source, tag);
                 // How upstream failed matters for those alone that are not fresh.
                 match freshness::judge(&records, accept, &policy, None, self.clock.now()) {
@@ -124,12 +124,12 @@ impl Hits {
     /// Tells the store, now and then, what whoever is given this manifest will ask for.
     fn expect_children(&self, manifest: &Manifest) {
         if manifest.told.is_due(self.clock.now()) {
-            self.store.expect(&manifest.children);
+            self.store.contents().expect(&manifest.children);
         }
     }
 
     fn link(&self, source: &Source, digest: &Digest, kind: ChildKind) -> Option<Link> {
-        let link = self.store.link_in_memory(source, digest)?;
+        let link = self.store.metadata().link_in_memory(source, digest)?;
         // Whether one that is not given is good enough is found once, the long way.
         (link.is_given() && link.covers(kind)).then_some(link)
     }

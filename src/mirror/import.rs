@@ -205,7 +205,7 @@ impl Imports {
     }
 
     async fn size_of(&self, digest: &Digest) -> Option<u64> {
-        self.store.find(digest).await
+        self.store.scan().find(digest).await
     }
 
     async fn blob(
@@ -217,7 +217,7 @@ impl Imports {
         let _permit = self.uploads.try_acquire().map_err(|_| ImportError::Busy)?;
         let nobody = nobodys().ok_or(ImportError::Busy)?;
         // A lost index may not know it yet; from here on it does.
-        self.store.find(digest).await;
+        self.store.scan().find(digest).await;
         for _ in 0..ATTEMPTS_MAX {
             let stored = || self.store.contains(digest).is_some();
             let seat = self.fills.seat(digest, &nobody, stored);
@@ -263,7 +263,7 @@ impl Imports {
                 "a signed schema 1 manifest cannot be imported".to_owned(),
             ));
         }
-        let was_there = self.store.find(digest).await.is_some();
+        let was_there = self.store.scan().find(digest).await.is_some();
         let put = self.store.put(digest, &inspection.media_type, bytes);
         put.await?;
         Ok(if was_there {
@@ -293,14 +293,14 @@ impl Imports {
             repository: name.repository.clone(),
         };
         let named: Vec<Digest> = walk.links.iter().map(|(digest, _)| *digest).collect();
-        self.store.expect(&named);
+        self.store.contents().expect(&named);
         // What is there is the repository's by the operator's word; what is not is only named.
         let brought = |(digest, link): (Digest, Link)| match self.store.contains(&digest) {
             Some(_) => (digest, link.given()),
             None => (digest, link),
         };
         let links = walk.links.into_iter().map(brought).collect();
-        self.store.record_links(&source, links).await;
+        self.store.metadata().record_links(&source, links).await;
         if let Reference::Tag(tag) = &name.reference {
             let record = TagRecord {
                 class: AcceptClass::ALL,
@@ -309,7 +309,7 @@ impl Imports {
                 checked: self.clock.now(),
                 origin: Origin::Import,
             };
-            self.store.record_tag(&source, tag, record).await;
+            self.store.metadata().record_tag(&source, tag, record).await;
             self.tags.forget_failure(&source, tag);
             self.store.events().tell(Event::TagMoved {
                 source,
@@ -375,7 +375,7 @@ impl Imports {
 
     /// A manifest that is on disk: one that is in memory alone is gone after the next start.
     async fn stored_manifest(&self, digest: &Digest) -> Option<Arc<Manifest>> {
-        self.store.find(digest).await?;
+        self.store.scan().find(digest).await?;
         self.local.read(digest).await
     }
 
@@ -408,8 +408,8 @@ impl Imports {
                     continue;
                 }
                 match child.kind {
-                    ChildKind::Blob if self.store.find(&child.digest).await.is_some() => {
-                        self.store.touch(&child.digest);
+                    ChildKind::Blob if self.store.scan().find(&child.digest).await.is_some() => {
+                        self.store.contents().touch(&child.digest);
                         walk.image.blobs += 1;
                     }
                     ChildKind::Blob => walk.missing.push(child.digest),

@@ -108,7 +108,7 @@ impl LocalManifests {
     /// A manifest from memory, which counts as a use of it.
     pub(super) fn in_memory(&self, digest: &Digest) -> Option<Arc<Manifest>> {
         let manifest = self.hot.get(digest)?;
-        self.store.touch(digest);
+        self.store.contents().touch(digest);
         Some(manifest)
     }
 
@@ -124,14 +124,17 @@ impl LocalManifests {
         let found = Digest::of(digest.algorithm(), &bytes);
         if found != *digest {
             let why = format!("its content hashes to {found}");
-            self.store.damaged(digest, &why, looked_at).await;
+            self.store
+                .quarantine()
+                .damaged(digest, &why, looked_at)
+                .await;
             return None;
         }
         // The type is a function of the bytes. What was noted beside them is of whoever stored them first.
         let inspection = match inspect(None, &bytes) {
             Ok(inspection) => inspection,
             Err(ManifestError::UnknownKind) => {
-                let noted = self.store.media_type(digest).await;
+                let noted = self.store.metadata().media_type(digest).await;
                 inspect(noted.as_deref(), &bytes).ok()?
             }
             Err(

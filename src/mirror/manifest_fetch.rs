@@ -78,7 +78,7 @@ impl ManifestFetcher {
             if let Err(error) = put.await {
                 self.not_stored.note(source, &digest, &error.into());
             }
-            self.store.belongs(&digest, &source.upstream);
+            self.store.quotas().belongs(&digest, &source.upstream);
         }
         let links = links(&manifest, &inspection);
         for (digest, link) in &links {
@@ -92,7 +92,7 @@ impl ManifestFetcher {
                 self.negative.forget(source, What::Blob(*digest));
             }
         }
-        self.store.record_links(source, links).await;
+        self.store.metadata().record_links(source, links).await;
         if let Reference::Digest(digest) = reference {
             self.tell_stored(source, digest);
         }
@@ -206,7 +206,10 @@ impl ManifestFetcher {
             self.relink(source, &manifest).await;
         } else {
             let link = Link::of(ChildKind::Manifest, None).given();
-            self.store.record_links(source, vec![(*digest, link)]).await;
+            self.store
+                .metadata()
+                .record_links(source, vec![(*digest, link)])
+                .await;
         }
         Ok(())
     }
@@ -221,12 +224,13 @@ impl ManifestFetcher {
     /// Records the links of a stored manifest that upstream has just confirmed
     /// for this repository, unless they are known.
     pub(super) async fn relink(&self, source: &Source, manifest: &Manifest) {
-        let known = self.store.link(source, &manifest.digest).await;
+        let known = self.store.metadata().link(source, &manifest.digest).await;
         let given = |link: Link| link.covers(ChildKind::Manifest) && link.is_given();
         if !known.is_some_and(given)
             && let Ok(inspection) = inspect(Some(&manifest.media_type), &manifest.bytes)
         {
             self.store
+                .metadata()
                 .record_links(source, links(manifest, &inspection))
                 .await;
             self.tell_stored(source, &manifest.digest);

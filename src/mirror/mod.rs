@@ -253,7 +253,7 @@ impl Mirror {
     /// How many files of stored blobs are kept open.
     #[must_use]
     pub fn open_files_max(&self) -> usize {
-        self.inner.store.open_files_max()
+        self.inner.store.contents().open_files_max()
     }
 
     /// For whom a request is answered that a client sent with these values of `Via`.

@@ -99,7 +99,7 @@ impl Repairs {
             if batch.is_empty() {
                 continue;
             }
-            let mut sources = self.store.sources_of(&batch, SOURCES_MAX).await;
+            let mut sources = self.store.pages().sources_of(&batch, SOURCES_MAX).await;
             for digest in batch.drain(..) {
                 let sources = sources.remove(&digest).unwrap_or_default();
                 match self.repair(&digest, &sources).await {
@@ -121,7 +121,12 @@ impl Repairs {
         let mut why = "no repository of a configured upstream is known to have it".to_owned();
         let known = |source: &&Source| self.upstreams.contains(&source.upstream);
         for source in sources.iter().filter(known) {
-            let link = self.store.link(source, digest).await.unwrap_or_default();
+            let link = self
+                .store
+                .metadata()
+                .link(source, digest)
+                .await
+                .unwrap_or_default();
             let asked = if link.covers(ChildKind::Manifest) {
                 self.repair_manifest(source, digest).await
             } else {
@@ -158,7 +163,10 @@ impl Repairs {
                 Seat::Stored => {
                     // It is there for whoever else has asked for it; that this repository has it was known.
                     let link = Link::of(ChildKind::Blob, None);
-                    self.store.record_links(source, vec![(*digest, link)]).await;
+                    self.store
+                        .metadata()
+                        .record_links(source, vec![(*digest, link)])
+                        .await;
                     return Ok(());
                 }
                 Seat::Join { fill, .. } => {

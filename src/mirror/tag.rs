@@ -141,7 +141,7 @@ impl Tags {
     ) -> Result<Kept, MirrorError> {
         let class = accept.class;
         let policy = self.config.of_tag(source, tag);
-        let records = self.store.tags(source, tag).await;
+        let records = self.store.metadata().tags(source, tag).await;
         let failed = self.failed.get(&(source.clone(), tag.clone()));
         match freshness::judge(&records, class, &policy, failed, self.clock.now()) {
             Verdict::Fresh(record) => {
@@ -214,7 +214,7 @@ impl Tags {
     ) -> Result<Kept, MirrorError> {
         let class = accept.class;
         let policy = self.config.of_tag(source, tag);
-        let records = self.store.tags(source, tag).await;
+        let records = self.store.metadata().tags(source, tag).await;
         let now = self.clock.now();
         let known = match freshness::judge(&records, class, &policy, None, now) {
             // The flight before this one may have landed just now.
@@ -267,7 +267,7 @@ impl Tags {
         }
         if error.is_unknown() && !records.is_empty() && !policy.keep_deleted {
             tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, "upstream has deleted a tag");
-            self.store.forget_tag(source, tag, class).await;
+            self.store.metadata().forget_tag(source, tag, class).await;
             self.tell_deleted(source, tag, false);
         } else if policy.revalidate == Revalidate::Background {
             // Without this, everybody would be given the old answer in advance of the next failure.
@@ -371,8 +371,14 @@ impl Tags {
         };
         // It may name what has come from another upstream alone: that is asked for by its digest then.
         let named = Link::of(ChildKind::Manifest, None);
-        let named = named.union(self.store.link(source, &digest).await.unwrap_or_default());
-        let ours = self.store.vouches(source, &digest, &named);
+        let named = named.union(
+            self.store
+                .metadata()
+                .link(source, &digest)
+                .await
+                .unwrap_or_default(),
+        );
+        let ours = self.store.quotas().vouches(source, &digest, &named);
         let found = match self.local.read_for(source, &digest).await {
             Some(manifest) if ours => {
                 self.fetcher.relink(source, &manifest).await;
@@ -435,6 +441,7 @@ impl Tags {
             origin: Origin::Upstream,
         };
         self.store
+            .metadata()
             .record_tag(question.source, question.tag, record)
             .await;
         self.store.events().tell(Event::TagMoved {

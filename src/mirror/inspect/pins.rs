@@ -103,7 +103,7 @@ impl Pins {
         let closure = self.contents.closure(&roots).await;
         let pinned = self.pinned(source, reference, closure, false);
         let told = self.pin_entry(&pinned);
-        let kept = self.store.pin(pinned);
+        let kept = self.store.pins().pin(pinned);
         kept.map_err(|error| InspectError::Conflict(error.to_string()))?;
         Ok(told)
     }
@@ -111,7 +111,7 @@ impl Pins {
     fn unpin(&self, name: &str) -> Result<PinEntry, InspectError> {
         let (source, reference) = names::parse_image(name)?;
         let image = full_name(&source, &reference);
-        let Some(pinned) = self.store.pin_of(&source, &reference) else {
+        let Some(pinned) = self.store.pins().get(&source, &reference) else {
             return Err(InspectError::NotFound(format!("{image} is not pinned")));
         };
         let tag = tag_of(&reference);
@@ -121,7 +121,7 @@ impl Pins {
             )));
         }
         let told = self.pin_entry(&pinned);
-        self.store.unpin(&source, &reference);
+        self.store.pins().unpin(&source, &reference);
         Ok(told)
     }
 
@@ -129,7 +129,7 @@ impl Pins {
         let this = Arc::clone(self);
         // A hundred thousand look-ups, at most.
         let looking = tokio::task::spawn_blocking(move || {
-            let pins = this.store.pins();
+            let pins = this.store.pins().all();
             pins.iter().map(|it| this.pin_entry(it)).collect()
         });
         looking.await.unwrap_or_default()
@@ -165,10 +165,10 @@ impl Pins {
     }
 
     async fn pin_what_is_there(&self) {
-        for pinned in self.store.pins() {
+        for pinned in self.store.pins().all() {
             let rule = self.rule(&pinned.source, tag_of(&pinned.reference));
             if pinned.by_rule && rule.is_none() {
-                self.store.unpin(&pinned.source, &pinned.reference);
+                self.store.pins().unpin(&pinned.source, &pinned.reference);
             } else {
                 self.renew(pinned).await;
             }
@@ -176,16 +176,16 @@ impl Pins {
         if self.config.pins.is_empty() {
             return;
         }
-        self.store.settle_index().await;
+        self.store.pages().settle().await;
         let mut at: Option<Source> = None;
         loop {
-            let sources = self.store.repository_page(None, at.as_ref()).await;
+            let sources = self.store.pages().repository_page(None, at.as_ref()).await;
             let Some(last) = sources.last() else { return };
             at = Some(last.clone());
             for source in &sources {
                 let mut after: Option<Tag> = None;
                 loop {
-                    let tags = self.store.tag_page(source, after.as_ref()).await;
+                    let tags = self.store.pages().tag_page(source, after.as_ref()).await;
                     let Some(last) = tags.last() else { break };
                     after = Some(last.tag.clone());
                     for entry in &tags {
@@ -220,13 +220,14 @@ impl Pins {
     async fn keep_deleted(&self, source: Source, tag: Tag) {
         let reference = Reference::Tag(tag);
         let roots = self.contents.roots(&source, &reference).await;
-        if roots.is_empty() || self.store.pin_of(&source, &reference).is_some() {
+        if roots.is_empty() || self.store.pins().get(&source, &reference).is_some() {
             return;
         }
         let closure = self.contents.closure(&roots).await;
         let image = full_name(&source, &reference);
         match self
             .store
+            .pins()
             .pin(self.pinned(source, reference, closure, false))
         {
             Ok(()) => {
@@ -240,7 +241,7 @@ impl Pins {
 
     async fn follow_tag(&self, source: &Source, tag: &Tag) {
         let reference = Reference::Tag(tag.clone());
-        if let Some(pinned) = self.store.pin_of(source, &reference) {
+        if let Some(pinned) = self.store.pins().get(source, &reference) {
             self.renew(pinned).await;
         } else if self.rule(source, Some(tag)).is_some() {
             self.pin_by_rule(source, reference).await;
@@ -251,7 +252,7 @@ impl Pins {
     /// is an image of its own, where a rule means the whole repository.
     async fn follow_manifest(&self, source: &Source, digest: &Digest) {
         let mut is_part = false;
-        for pinned in self.store.pins_of(source) {
+        for pinned in self.store.pins().of(source) {
             if pinned.digests.binary_search(digest).is_ok() {
                 is_part = true;
                 self.renew(pinned).await;
@@ -270,7 +271,7 @@ impl Pins {
         let closure = self.contents.closure(&roots).await;
         let image = full_name(source, &reference);
         let pinned = self.pinned(source.clone(), reference, closure, true);
-        if let Err(error) = self.store.pin(pinned) {
+        if let Err(error) = self.store.pins().pin(pinned) {
             tracing::warn!(%image, %error, "an image that a [[cache.pin]] means is not pinned");
         } else {
             tracing::debug!(%image, "pinned by a rule");
@@ -291,7 +292,7 @@ impl Pins {
         let by_rule = old.by_rule;
         let pinned = self.pinned(old.source, old.reference, closure, by_rule);
         let image = full_name(&pinned.source, &pinned.reference);
-        if let Err(error) = self.store.renew_pin(pinned) {
+        if let Err(error) = self.store.pins().renew(pinned) {
             tracing::warn!(%image, %error, "a pinned image has changed, and stays pinned as it was");
         }
     }
@@ -313,7 +314,7 @@ impl Pins {
     }
 
     fn pin_entry(&self, pinned: &Pinned) -> PinEntry {
-        let stored = self.store.stored(&pinned.digests);
+        let stored = self.store.contents().stored(&pinned.digests);
         PinEntry {
             image: full_name(&pinned.source, &pinned.reference),
             since: When(pinned.since),

@@ -118,13 +118,13 @@ impl Removal {
     async fn remove(&self, name: &str, all: bool, dry_run: bool) -> Result<Removed, InspectError> {
         let (source, reference) = names::parse_image(name)?;
         let _one_at_a_time = self.hold().await;
-        self.store.settle_index().await;
+        self.store.pages().settle().await;
         self.know_all().await?;
         if all {
             return self.remove_repository(&source, dry_run).await;
         }
         let image = full_name(&source, &reference);
-        if self.store.pin_of(&source, &reference).is_some() {
+        if self.store.pins().get(&source, &reference).is_some() {
             return Err(InspectError::Conflict(format!(
                 "{image} is pinned; unpin it first"
             )));
@@ -158,6 +158,7 @@ impl Removal {
         };
         for (_, size) in self
             .store
+            .contents()
             .stored(&own.difference(&exclusive).copied().collect::<Vec<_>>())
         {
             removed.kept.shared_blobs += 1;
@@ -173,10 +174,15 @@ impl Removal {
             // What stays for being read or pinned is still the repository's.
             let gone: Vec<Digest> = links
                 .into_iter()
-                .filter(|digest| self.store.held(digest).is_none_or(|held| !held.pinned))
+                .filter(|digest| {
+                    self.store
+                        .contents()
+                        .held(digest)
+                        .is_none_or(|held| !held.pinned)
+                })
                 .collect();
-            self.store.forget_links(&source, gone).await;
-            self.store.forget_if_empty(&source).await;
+            self.store.metadata().forget_links(&source, gone).await;
+            self.store.metadata().forget_if_empty(&source).await;
             self.tell_removed(source, Some(reference));
         }
         Ok(removed)
@@ -209,7 +215,7 @@ impl Removal {
 
     /// Forgets what a tag names, here and in what is remembered of its failures.
     async fn forget_name(&self, source: &Source, tag: &Tag) {
-        self.store.drop_tag(source, tag).await;
+        self.store.metadata().drop_tag(source, tag).await;
         self.tags.forget_failure(source, tag);
     }
 
@@ -218,7 +224,7 @@ impl Removal {
         let mut found = Vec::new();
         let mut after: Option<Tag> = None;
         loop {
-            let tags = self.store.tag_page(source, after.as_ref()).await;
+            let tags = self.store.pages().tag_page(source, after.as_ref()).await;
             let Some(last) = tags.last() else {
                 return found;
             };
@@ -241,7 +247,7 @@ impl Removal {
     ) {
         let mut after: Option<Tag> = None;
         while !exclusive.is_empty() {
-            let tags = self.store.tag_page(source, after.as_ref()).await;
+            let tags = self.store.pages().tag_page(source, after.as_ref()).await;
             let Some(last) = tags.last() else { break };
             after = Some(last.tag.clone());
             for entry in tags.iter().filter(|it| !removed_tags.contains(&it.tag)) {
@@ -252,7 +258,11 @@ impl Removal {
         }
         let mut after: Option<LinkEntry> = None;
         while !exclusive.is_empty() {
-            let links = self.store.link_page(Some(source), after.as_ref()).await;
+            let links = self
+                .store
+                .pages()
+                .link_page(Some(source), after.as_ref())
+                .await;
             let Some(last) = links.last() else { break };
             after = Some(last.clone());
             let others = links
@@ -274,7 +284,7 @@ impl Removal {
     async fn keep_other_repositories(&self, source: &Source, exclusive: &mut BTreeSet<Digest>) {
         let mut after: Option<LinkEntry> = None;
         while !exclusive.is_empty() {
-            let links = self.store.link_page(None, after.as_ref()).await;
+            let links = self.store.pages().link_page(None, after.as_ref()).await;
             let Some(last) = links.last() else { break };
             after = Some(last.clone());
             for entry in links.iter().filter(|entry| entry.source != *source) {
@@ -287,13 +297,13 @@ impl Removal {
     pub(super) async fn remove_blobs(&self, blobs: &BTreeSet<Digest>, removed: &mut Removed) {
         for (at, digest) in blobs.iter().enumerate() {
             if at % SAVED_EVERY == SAVED_EVERY - 1 {
-                self.store.settle_index().await;
+                self.store.pages().settle().await;
             }
             let removal = if removed.dry_run {
-                self.store.would_remove(digest)
+                self.store.contents().would_remove(digest)
             } else {
                 self.local.forget(digest);
-                self.store.remove(digest).await
+                self.store.contents().remove(digest).await
             };
             match removal {
                 store::Removal::Absent => {}
@@ -315,7 +325,8 @@ impl Removal {
         let image = format!("{}/{}", source.upstream, source.repository);
         let pinned: Vec<Reference> = self
             .store
-            .pins_of(source)
+            .pins()
+            .of(source)
             .into_iter()
             .map(|pinned| pinned.reference)
             .collect();
@@ -329,7 +340,11 @@ impl Removal {
         loop {
             let mut batch = BTreeSet::new();
             while batch.len() < BATCH_MAX {
-                let links = self.store.link_page(Some(source), after.as_ref()).await;
+                let links = self
+                    .store
+                    .pages()
+                    .link_page(Some(source), after.as_ref())
+                    .await;
                 let Some(last) = links.last() else { break };
                 after = Some(last.clone());
                 batch.extend(links.iter().map(|entry| entry.digest));
@@ -342,18 +357,18 @@ impl Removal {
             self.keep_other_repositories(source, &mut batch).await;
             let shared = own.iter().filter(|digest| !batch.contains(digest));
             let shared: Vec<Digest> = shared.copied().collect();
-            for (_, size) in self.store.stored(&shared) {
+            for (_, size) in self.store.contents().stored(&shared) {
                 removed.kept.shared_blobs += 1;
                 removed.kept.shared_bytes += size;
             }
             self.remove_blobs(&batch, &mut removed).await;
             if !dry_run {
                 let stays = |digest: &Digest| {
-                    let held = self.store.held(digest);
+                    let held = self.store.contents().held(digest);
                     held.is_some_and(|held| held.pinned)
                 };
                 let gone = own.into_iter().filter(|digest| !stays(digest)).collect();
-                self.store.forget_links(source, gone).await;
+                self.store.metadata().forget_links(source, gone).await;
             }
         }
         if !found {
@@ -363,7 +378,7 @@ impl Removal {
             )));
         }
         if !dry_run {
-            self.store.forget_if_empty(source).await;
+            self.store.metadata().forget_if_empty(source).await;
             self.tell_removed(source.clone(), None);
         }
         Ok(removed)
@@ -379,13 +394,13 @@ impl Removal {
         let mut found = false;
         let mut after: Option<Tag> = None;
         loop {
-            let tags = self.store.tag_page(source, after.as_ref()).await;
+            let tags = self.store.pages().tag_page(source, after.as_ref()).await;
             let Some(last) = tags.last() else {
                 return found;
             };
             found = true;
             after = Some(last.tag.clone());
-            self.store.settle_index().await;
+            self.store.pages().settle().await;
             for entry in tags {
                 if pinned.contains(&Reference::Tag(entry.tag.clone())) {
                     continue;

@@ -194,12 +194,12 @@ impl Overview {
         if self.tasks.stopping().is_cancelled() {
             return Readiness::Stopping;
         }
-        let trouble = self.store.trouble();
+        let trouble = self.store.contents().trouble();
         trouble.map_or(Readiness::Ready, Readiness::Degraded)
     }
 
     async fn status(&self, running: bool) -> Result<Status, InspectError> {
-        let figures = self.store.figures_async().await;
+        let figures = self.store.contents().figures_async().await;
         let ready = self.readiness();
         let upstreams = self.upstream_statuses();
         let sum = self

@@ -138,7 +138,7 @@ impl Images {
             manifests.push(self.tree(&source, &root, &mut left).await);
         }
         Ok(Inspected {
-            pinned: self.store.pin_of(&source, &reference).is_some(),
+            pinned: self.store.pins().get(&source, &reference).is_some(),
             tags: self.freshness_of(&source, &reference).await,
             image,
             manifests,
@@ -154,7 +154,7 @@ impl Images {
             Ttl::For(ttl) => Some(When(record.checked.plus(ttl.saturating_add(more)))),
             Ttl::Forever => None,
         };
-        let records: Arc<Vec<TagRecord>> = self.store.tags(source, tag).await;
+        let records: Arc<Vec<TagRecord>> = self.store.metadata().tags(source, tag).await;
         let records = records.iter();
         records
             .map(|record| TagFreshness {
@@ -236,7 +236,7 @@ impl Images {
     }
 
     fn node(&self, source: &Source, digest: &Digest, kind: NodeKind, size: Option<u64>) -> Node {
-        let held = self.store.held(digest);
+        let held = self.store.contents().held(digest);
         let (presence, stored_bytes, size_bytes) = match held {
             Some(held) => (Presence::Stored, held.size, Some(held.size)),
             None => match self.partly(source, digest) {
@@ -267,7 +267,8 @@ impl Images {
         }
         Some((
             self.store
-                .left_off_bytes(&FillKey::new(&source.upstream, *digest))?,
+                .capacity()
+                .suspended_bytes(&FillKey::new(&source.upstream, *digest))?,
             None,
         ))
     }

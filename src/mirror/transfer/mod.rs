@@ -122,7 +122,7 @@ impl Transfers {
             work,
         } = lead;
         drop(fill);
-        let link = self.store.link(&source, &digest).await;
+        let link = self.store.metadata().link(&source, &digest).await;
         let expected = link.and_then(|link| link.size);
         let given = link.is_some_and(|link| link.covers(ChildKind::Blob) && link.is_given());
         let partial = match self.store.begin(opening, expected).await {
@@ -174,7 +174,10 @@ impl Transfers {
             if let Ok(Fetched::Suspended { total }) = fetched {
                 // Or the next one to read a part would have to ask for the size first.
                 let link = Link::of(ChildKind::Blob, Some(total)).given();
-                self.store.record_links(source, vec![(digest, link)]).await;
+                self.store
+                    .metadata()
+                    .record_links(source, vec![(digest, link)])
+                    .await;
                 tracing::debug!(%digest, bytes = partial.coverage().bytes(), "suspended");
                 let why = MirrorError::Busy("a download of which only parts were read has ended");
                 return partial.suspend(why).await;
@@ -227,7 +230,10 @@ impl Transfers {
     async fn keep(&self, verified: Verified<MirrorError>, source: &Source, digest: Digest) {
         // First: who finds it stored needs the link.
         let link = Link::of(ChildKind::Blob, Some(verified.size())).given();
-        self.store.record_links(source, vec![(digest, link)]).await;
+        self.store
+            .metadata()
+            .record_links(source, vec![(digest, link)])
+            .await;
         if let Err(error) = verified.commit().await {
             self.not_stored.note(source, &digest, &error.into());
         }
@@ -242,7 +248,7 @@ impl Transfers {
         error: &MirrorError,
     ) {
         if expected.is_some() && matches!(error, MirrorError::WrongContent { .. }) {
-            self.store.forget_size(source, digest).await;
+            self.store.metadata().forget_size(source, digest).await;
         }
     }
 }

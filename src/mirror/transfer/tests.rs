@@ -285,7 +285,10 @@ impl World {
         let digest = Digest::of(Algorithm::Sha256, &content());
         if given {
             let link = Link::of(ChildKind::Blob, Some(BLOB_BYTES as u64)).given();
-            store.record_links(&source(), vec![(digest, link)]).await;
+            store
+                .metadata()
+                .record_links(&source(), vec![(digest, link)])
+                .await;
         }
         Self {
             mirror: Mirror::with_sources(parts, peers.collect()),

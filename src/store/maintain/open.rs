@@ -32,13 +32,16 @@ const EXPECTED_BLOBS_MAX: u64 = 1 << 24;
 impl Store {
     /// Enters what is known to be on disk, in the order of last use, and keeps to the size.
     pub(in crate::store) fn load(&self, journal: &BTreeSet<Digest>) -> io::Result<()> {
-        let kept = or_nothing("downloads that were left off", self.layout().sweep_fills())?;
+        let kept = or_nothing(
+            "suspended downloads",
+            self.contents().layout().sweep_fills(),
+        )?;
         let mut known = 0_usize;
         let complete = {
-            let mut ledger = self.ledger();
-            let expected = self.inner.records.count().min(EXPECTED_BLOBS_MAX);
+            let mut ledger = self.contents().ledger();
+            let expected = self.contents().records.count().min(EXPECTED_BLOBS_MAX);
             ledger.make_room_for(usize::try_from(expected).unwrap_or_default());
-            let complete = self.inner.records.each(|digest, record| {
+            let complete = self.contents().records.each(|digest, record| {
                 known += 1;
                 if !journal.contains(&digest) {
                     let BlobRecord {
@@ -58,36 +61,36 @@ impl Store {
             sure &= or_nothing("a stored blob", self.look_at(digest).map(Some))?.is_some();
         }
         self.shrink();
-        self.enter_left_off(&kept);
-        or_nothing("blobs that were set aside", self.load_aside())?;
+        self.enter_suspended(&kept);
+        or_nothing("blobs that were set aside", self.quarantine().load())?;
         // Without these it would seem that nothing is there.
-        let shards = self.layout().shards()?;
+        let shards = self.contents().layout().shards()?;
         let lost = !complete
             || !sure
             || (known == 0 && !shards.is_empty())
-            || self.inner.records.is_incomplete();
-        self.inner.scan.begin(shards);
-        self.see_room(true);
+            || self.contents().records.is_incomplete();
+        self.scan().begin(shards);
+        self.capacity().see_room(true);
         if lost {
-            self.inner.records.note_incomplete(true);
-            self.assume_full();
-            self.scan_until(Instant::now() + SCAN_AT_OPEN_MAX);
+            self.contents().records.note_incomplete(true);
+            self.scan().assume_full();
+            self.scan().until(Instant::now() + SCAN_AT_OPEN_MAX);
         }
-        self.report();
+        self.contents().report();
         let (blobs, bytes) = {
-            let ledger = self.ledger();
+            let ledger = self.contents().ledger();
             (ledger.blobs(), ledger.bytes())
         };
-        let resumable = self.left_off().len();
+        let resumable = self.capacity().resumable();
         tracing::info!(blobs, bytes, resumable, "store is open");
         Ok(())
     }
 
     /// Finds out what became of a file that came or went just before the last process ended.
     fn look_at(&self, digest: &Digest) -> io::Result<()> {
-        let known = &self.inner.records;
+        let known = &self.contents().records;
         let record = known.read(digest);
-        match (self.layout().find_blob(digest)?, record) {
+        match (self.contents().layout().find_blob(digest)?, record) {
             (None, Some(_)) => known.forget(digest),
             (None, None) => {}
             (Some(found), record) if record.is_none_or(|known| known.size == found.size) => {
@@ -104,12 +107,14 @@ impl Store {
                     uses,
                     owner,
                 } = record;
-                self.ledger().load_of(*digest, size, used, uses, owner);
+                self.contents()
+                    .ledger()
+                    .load_of(*digest, size, used, uses, owner);
             }
             (Some(found), _) => {
                 tracing::warn!(%digest, bytes = found.size, "a stored blob has changed its length; it is removed and will be fetched again. Check the disk");
                 known.forget(digest);
-                self.set_aside(digest);
+                self.quarantine().set_aside(digest);
             }
         }
         Ok(())
@@ -120,29 +125,33 @@ impl Store {
         let end = Instant::now() + SHRINK_AT_OPEN_MAX;
         while Instant::now() < end {
             let over = {
-                let ledger = self.ledger();
+                let ledger = self.contents().ledger();
                 ledger.bytes().saturating_sub(ledger.max())
             };
-            let files = self.files();
-            let victims = self.ledger().free(over.min(capacity::STEP_BYTES), 0);
+            let files = self.contents().files();
+            let victims = self
+                .contents()
+                .ledger()
+                .free(over.min(capacity::STEP_BYTES), 0);
             if victims.is_empty() {
                 return;
             }
-            self.delete_all(&files, &victims, EvictReason::Size);
+            self.contents()
+                .delete_all(&files, &victims, EvictReason::Size);
         }
     }
 
     /// Takes partial files into account: never at the cost of a stored blob.
-    fn enter_left_off(&self, kept: &[(FillKey, u64)]) {
+    fn enter_suspended(&self, kept: &[(FillKey, u64)]) {
         for (key, size) in kept {
             let room = {
-                let ledger = self.ledger();
+                let ledger = self.contents().ledger();
                 ledger.max().saturating_sub(ledger.bytes())
             };
-            if *size <= room && self.ledger().admit(*size).is_ok() {
-                self.left_off().insert(*key, *size);
+            if *size <= room && self.contents().ledger().admit(*size).is_ok() {
+                self.capacity().enter_suspended(*key, *size);
             } else {
-                self.layout().remove_part(key);
+                self.contents().layout().remove_part(key);
             }
         }
     }

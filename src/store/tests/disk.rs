@@ -204,16 +204,16 @@ fn check_files(dir: &Path, store: &Store) {
     };
     bytes += take("damaged");
     // What lies in their gaps takes nothing.
-    let left_off = usize::try_from(store.all_left_off_bytes()).unwrap();
+    let left_off = usize::try_from(store.capacity().all_suspended_bytes()).unwrap();
     let lengths = take("fills/sha256");
     assert!(left_off <= lengths && (left_off == 0) == (lengths == 0));
     bytes += left_off;
     assert_eq!(
-        store.ledger().bytes(),
+        store.contents().ledger().bytes(),
         bytes as u64,
         "the files take {bytes}"
     );
-    assert_eq!(store.layout().stray_bytes(), 0);
+    assert_eq!(store.contents().layout().stray_bytes(), 0);
     assert!(bytes as u64 <= MAX);
 }
 
@@ -226,7 +226,7 @@ async fn comes_back(dir: &Path, disk: &Arc<FaultyDisk>, promised: &Promised) {
         tokio::time::advance(Duration::from_secs(31)).await;
         store.keep_up(false);
     }
-    assert_eq!(store.trouble(), None);
+    assert_eq!(store.contents().trouble(), None);
     let fresh = &BLOBS[5];
     assert!(try_whole(&store, fresh).await);
     assert_eq!(stored(&store, &fresh.0).await.unwrap(), fresh.1);
@@ -236,12 +236,12 @@ async fn comes_back(dir: &Path, disk: &Arc<FaultyDisk>, promised: &Promised) {
         upstream: UpstreamName::parse("docker.io").unwrap(),
         repository: crate::oci::Repository::parse("a/b").unwrap(),
     };
-    store.record_links(&source, vec![link]).await;
+    store.metadata().record_links(&source, vec![link]).await;
     store.keep_up(true);
     drop(store);
     let store = try_open(dir, None).unwrap();
     assert!(
-        store.link(&source, &link.0).await.is_some(),
+        store.metadata().link(&source, &link.0).await.is_some(),
         "the index is written"
     );
     check_files(dir, &store);
@@ -367,7 +367,7 @@ async fn check_after_power_loss(
             assert!(try_whole(&store, &blob).await, "{what}");
         }
     }
-    assert_eq!(store.trouble(), None, "{what}");
+    assert_eq!(store.contents().trouble(), None, "{what}");
     drop(store);
     let store = try_open(after, None).unwrap();
     check_files(after, &store);

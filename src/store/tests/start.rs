@@ -54,7 +54,7 @@ async fn a_blob_that_cannot_be_looked_at_is_found_when_it_can() {
     let hex: &'static str = digest.hex().leak();
     drop(open_with(dir.path(), hex));
     let store = open(dir.path(), 10_000_000);
-    store.scan_all();
+    store.scan().all();
     assert_eq!(stored(&store, &digest).await, Some(bytes));
 }
 
@@ -75,7 +75,7 @@ async fn a_read_only_store_of_an_earlier_version_is_served() {
     let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
     let store = Store::open(&config, clock, Metrics::new(std::iter::empty())).unwrap();
     assert_eq!(stored(&store, &digest).await, Some(bytes));
-    assert!(store.trouble().is_some());
+    assert!(store.contents().trouble().is_some());
 }
 
 /// A file system that is mounted read-only.
