@@ -182,13 +182,13 @@ impl Removal {
                 })
                 .collect();
             self.store.metadata().forget_links(&source, gone).await;
-            self.store.metadata().forget_if_empty(&source).await;
-            self.tell_removed(source, Some(reference));
+            self.end_removal(source, Some(reference)).await;
         }
         Ok(removed)
     }
 
-    fn tell_removed(&self, source: Source, reference: Option<Reference>) {
+    async fn end_removal(&self, source: Source, reference: Option<Reference>) {
+        self.store.metadata().forget_if_empty(&source).await;
         let removed = Event::ImageRemoved { source, reference };
         self.store.events().tell(removed);
     }
@@ -378,8 +378,7 @@ impl Removal {
             )));
         }
         if !dry_run {
-            self.store.metadata().forget_if_empty(source).await;
-            self.tell_removed(source.clone(), None);
+            self.end_removal(source.clone(), None).await;
         }
         Ok(removed)
     }
