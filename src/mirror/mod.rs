@@ -160,7 +160,7 @@ struct Inner {
 
 /// The components that answer an operator.
 #[derive(Debug)]
-struct Operator {
+pub struct Operator {
     images: Images,
     overview: Overview,
     usage: Arc<UsageSurvey>,
@@ -272,6 +272,12 @@ impl Mirror {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.inner.operator.overview.readiness()
+    }
+
+    /// What an operator asks for and does.
+    #[must_use]
+    pub fn operator(&self) -> &Operator {
+        &self.inner.operator
     }
 
     /// Ends the mirror's own tasks; fills under way are left so that a later

@@ -35,7 +35,7 @@ impl NotStored {
     /// Says, not too often, that something cannot be stored. Of a disk that fails the store has told, once.
     pub(super) fn note(&self, source: &Source, digest: &Digest, error: &MirrorError) {
         let room = matches!(error, MirrorError::NotStored { room: true, .. });
-        if !room && self.store.contents().trouble().is_some() {
+        if !room && self.store.trouble().is_some() {
             tracing::debug!(
                 upstream = %source.upstream, repository = %source.repository, %digest, %error,
                 "not stored, because the disk fails"

@@ -363,7 +363,7 @@ impl Run {
             let read = |more| {
                 bytes.fetch_add(more, Ordering::Relaxed);
             };
-            let check = store.check(digest, Pace::Full, &read);
+            let check = store.audit().check(digest, Pace::Full, &read);
             tokio::pin!(check);
             loop {
                 tokio::select! {

@@ -339,7 +339,7 @@ impl Capacity {
         })?;
         self.evict(&files, &victims);
         // What could not be deleted is still there.
-        if let Err(failing) = self.contents.refuse_if_failing() {
+        if let Err(failing) = self.contents.layout().refuse_if_failing() {
             self.contents.ledger().release(bytes);
             return Err(failing);
         }

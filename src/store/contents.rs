@@ -7,14 +7,12 @@ use std::sync::{Arc, MutexGuard};
 
 use lru::LruCache;
 
-use super::StoreError;
 use super::capacity::Bounds;
 use super::capacity::evict::{self, Ledger, Victim};
 use super::cas::open_files::OpenFiles;
 use super::disk::DiskFile;
-use super::disk::health::Part;
 use super::disk::layout::{Journal, Layout};
-use super::disk::work::{Kind, Task, Work};
+use super::disk::work::{Kind, Task};
 use super::events::{Event, Events};
 use super::locks::{FilesGuard, Guard, Locks};
 use super::metadata::records::Records;
@@ -151,7 +149,7 @@ impl Contents {
         let (contents, digest) = (Arc::clone(self), *digest);
         let task = Task::of("remove", &digest);
         let remove = move || contents.remove_now(&digest);
-        let removed = self.work().run(Kind::Write, task, remove).await;
+        let removed = self.layout.work().run(Kind::Write, task, remove).await;
         // What nobody could say is as if somebody had it open: it is not removed.
         removed.unwrap_or(Removal::Open)
     }
@@ -176,23 +174,6 @@ impl Contents {
             None => Removal::Removed(size),
         }
     }
-    /// What does not work of the disk and why, in one line; `None` when all is well. Does not ask it.
-    #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.layout().health().trouble()
-    }
-
-    /// An error while the disk fails: then nothing is tried for the sake of a request.
-    pub(in crate::store) fn refuse_if_failing(&self) -> Result<(), StoreError> {
-        let health = self.layout().health();
-        if !health.is_in_trouble(Part::Files) && !self.work().writes_are_late() {
-            return Ok(());
-        }
-        let why = health.trouble();
-        let why = why.unwrap_or_else(|| "the disk failed a moment ago".to_owned());
-        Err(StoreError::Failing(why))
-    }
-
     /// Writes the index, and lets go of what the journal noted for it. Blocks.
     pub(in crate::store) fn write_index(&self) {
         if self.layout().is_for_looking() {
@@ -293,10 +274,6 @@ impl Contents {
 
     pub(in crate::store) fn layout(&self) -> &Layout {
         &self.layout
-    }
-
-    pub(in crate::store) fn work(&self) -> &Arc<Work> {
-        self.layout.work()
     }
 
     pub(in crate::store) fn ledger(&self) -> Guard<'_, Ledger> {

@@ -17,6 +17,12 @@ impl Store {
         &self.inner.pages
     }
 
+    /// What does not work of the disk and why, in one line; `None` when all is well. Does not ask it.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.contents().layout().health().trouble()
+    }
+
     /// Makes sure that what was changed until now is in the pages read from now on. Blocks.
     pub fn save(&self) {
         self.contents().write_index();

@@ -28,26 +28,35 @@ impl Store {
     /// Looks through the files once; writes changes of the index, makes room ahead and tries a disk that
     /// fails again, now and then, until `stop`, then a last time.
     pub async fn run(self, stop: CancellationToken) {
+        let upkeep = Upkeep(self.clone());
         let look = async {
             self.scan().run(&stop).await;
             // Only now it is known what is stored.
             self.inner.expiry.run(&stop).await;
         };
-        tokio::join!(look, self.keep(&stop), self.watch_disk(&stop));
+        tokio::join!(look, upkeep.keep(&stop), upkeep.watch_disk(&stop));
     }
+}
 
+/// What is done twice a second.
+#[derive(Clone, Debug)]
+pub(super) struct Upkeep(pub(super) Store);
+
+impl Upkeep {
     async fn keep(&self, stop: &CancellationToken) {
         let mut stopping = false;
         while !stopping {
             stopping = tokio::time::timeout(FLUSH_EVERY, stop.cancelled())
                 .await
                 .is_ok();
-            let store = self.clone();
+            let upkeep = self.clone();
             let task = Task::new("write the index");
             let kept = self
+                .0
                 .contents()
+                .layout()
                 .work()
-                .run(Kind::Keep, task, move || store.keep_up(stopping));
+                .run(Kind::Keep, task, move || upkeep.keep_up(stopping));
             match kept.await {
                 Ok(()) => {}
                 // That the disk does not answer is told once.
@@ -63,41 +72,41 @@ impl Store {
             .await
             .is_err()
         {
-            self.contents().work().look();
+            self.0.contents().layout().work().look();
         }
     }
 
     /// Done twice a second. Blocks.
     pub(super) fn keep_up(&self, last: bool) {
-        let health = self.contents().layout().health();
+        let health = self.0.contents().layout().health();
         if last {
             health.hurry(Part::Index);
         }
-        self.contents().write_index();
-        self.capacity().account_for_index();
-        self.pins().watch();
+        self.0.contents().write_index();
+        self.0.capacity().account_for_index();
+        self.0.pins().watch();
         if !health.is_in_trouble(Part::Files) {
-            self.capacity().trim();
-            self.quotas().keep();
-            self.capacity().see_room(false);
+            self.0.capacity().trim();
+            self.0.quotas().keep();
+            self.0.capacity().see_room(false);
             if health.look_is_due() {
                 // Its health hears how it went.
-                drop(self.contents().layout().probe(1, false));
+                drop(self.0.contents().layout().probe(1, false));
             }
-            if self.contents().layout().stray_bytes() > 0 {
-                self.contents().layout().sweep_strays();
-                self.contents().report();
+            if self.0.contents().layout().stray_bytes() > 0 {
+                self.0.contents().layout().sweep_strays();
+                self.0.contents().report();
             }
         } else if health.retry_is_due(Part::Files) {
             // Where the disk is full, deleting is what helps.
-            self.capacity().trim();
+            self.0.capacity().trim();
             self.mend();
         }
     }
 
     /// Tries the disk. It works when all is in order again.
     fn mend(&self) {
-        let layout = self.contents().layout();
+        let layout = self.0.contents().layout();
         let tried = layout
             .make_directories()
             .and_then(|()| layout.probe(self.probe_bytes(), true));
@@ -107,17 +116,17 @@ impl Store {
             Ok(()) => {}
             Err(error) => tracing::debug!(%error, "the disk still fails"),
         }
-        self.contents().report();
+        self.0.contents().report();
     }
 
     /// A store that has no room left, or shall leave what is free, is not tried with more than a byte.
     fn probe_bytes(&self) -> usize {
         let wanted = PROBE_BYTES as u64;
         let room = {
-            let ledger = self.contents().ledger();
+            let ledger = self.0.contents().ledger();
             ledger.max().saturating_sub(ledger.bytes())
         };
-        if room >= wanted && self.contents().bounds.leaves_free(wanted) {
+        if room >= wanted && self.0.contents().bounds.leaves_free(wanted) {
             PROBE_BYTES
         } else {
             1

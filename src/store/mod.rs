@@ -65,10 +65,12 @@ use disk::work::{Kind, Task};
 pub use disk::{DiskOp, Fault, Faults, Injection};
 pub use error::StoreError;
 pub use events::{Event, EventKinds, Events, Heard, Subscription};
-use maintain::open as load;
+#[cfg(test)]
+use maintain::Upkeep;
+use maintain::open::{self as load, Start};
 pub use maintain::quarantine::{LookedAt, Quarantine};
 pub use maintain::scan::Scan;
-pub use maintain::scrub::{self, Checked, Pace};
+pub use maintain::scrub::{self, Audit, Checked, Pace};
 use metadata::Access;
 use metadata::expiry::Expiry;
 use metadata::facts::Facts;
@@ -205,7 +207,7 @@ impl Store {
         }
         // Before any blob has a chance to be a victim.
         store.pins().load();
-        store
+        Start(&store)
             .load(&noted)
             .map_err(|error| failed(error.to_string()))?;
         Ok(store)
@@ -253,6 +255,12 @@ impl Store {
         &self.inner.scan
     }
 
+    /// Looks at stored blobs that leave no trace.
+    #[must_use]
+    pub fn audit(&self) -> Audit<'_> {
+        Audit(self)
+    }
+
     /// The size of a blob, if it is known to be stored; [`Scan::find`] also looks.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> Option<u64> {
@@ -280,6 +288,7 @@ impl Store {
         let open = move || store.contents().open_checked(&wanted, size);
         match self
             .contents()
+            .layout()
             .work()
             .run(Kind::Read, task, open)
             .await
@@ -335,20 +344,24 @@ impl Store {
         if self.contains(digest).is_some() {
             return Ok(());
         }
-        self.contents().refuse_if_failing()?;
+        self.contents().layout().refuse_if_failing()?;
         let (store, digest) = (self.clone(), *digest);
         let task = Task::of("store", &digest);
-        let put = self.contents().work().run(Kind::Write, task, move || {
-            let size = bytes.len() as u64;
-            let unique = store.contents().unique.fetch_add(1, Ordering::Relaxed);
-            store.capacity().reserve(size)?;
-            let publish = store.publish(&digest, size, size, 0, |layout| {
-                layout.commit_bytes(&digest, &bytes, unique)
+        let put = self
+            .contents()
+            .layout()
+            .work()
+            .run(Kind::Write, task, move || {
+                let size = bytes.len() as u64;
+                let unique = store.contents().unique.fetch_add(1, Ordering::Relaxed);
+                store.capacity().reserve(size)?;
+                let publish = store.publish(&digest, size, size, 0, |layout| {
+                    layout.commit_bytes(&digest, &bytes, unique)
+                });
+                store.contents().bounds.unwritten_changes(size, 0);
+                publish.inspect_err(|_| store.contents().release(size))?;
+                Ok(())
             });
-            store.contents().bounds.unwritten_changes(size, 0);
-            publish.inspect_err(|_| store.contents().release(size))?;
-            Ok(())
-        });
         put.await?
     }
 }

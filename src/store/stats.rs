@@ -116,6 +116,7 @@ impl Contents {
         let task = Task::new("see how full the disk is");
         let path = self.layout().index_path();
         let space = self
+            .layout()
             .work()
             .run(Kind::Index, task, move || layout::space(&path));
         self.figures_with(space.await.flatten().ok())

@@ -11,7 +11,7 @@ use super::usage::{PASS_BLOBS_MAX, key};
 use super::{Contents, InspectError, Kept, Source};
 use crate::clock::Clock;
 use crate::mirror::core::Core;
-use crate::mirror::{Config, Mirror, Ttl};
+use crate::mirror::{Config, Operator, Ttl};
 use crate::oci::manifest::{MANIFEST_BYTES_MAX, inspect};
 use crate::oci::{Digest, Tag};
 use crate::store::{LinkEntry, Store};
@@ -44,14 +44,14 @@ pub struct Collected {
     pub kept: Kept,
 }
 
-impl Mirror {
+impl Operator {
     /// Removes what no known manifest refers to, and stale records. With `dry_run` it is only said what
     /// would go.
     ///
     /// # Errors
     /// [`InspectError::Conflict`]: what is needed cannot be told now.
     pub async fn collect_garbage(&self, dry_run: bool) -> Result<Collected, InspectError> {
-        self.inner.operator.garbage.collect(dry_run).await
+        self.garbage.collect(dry_run).await
     }
 }
 
@@ -174,7 +174,7 @@ impl Garbage {
             if !is_small {
                 continue;
             }
-            let Some(bytes) = self.store.peek(digest, MANIFEST_BYTES_MAX).await else {
+            let Some(bytes) = self.store.audit().peek(digest, MANIFEST_BYTES_MAX).await else {
                 continue;
             };
             if bytes.first() == Some(&b'{')

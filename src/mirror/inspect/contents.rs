@@ -61,7 +61,7 @@ impl Contents {
                 (Some(media_type), manifest.bytes.clone())
             }
             Some(_) | None => {
-                let bytes = self.store.peek(digest, MANIFEST_BYTES_MAX).await?;
+                let bytes = self.store.audit().peek(digest, MANIFEST_BYTES_MAX).await?;
                 (self.store.metadata().media_type(digest).await, bytes)
             }
         };

@@ -9,7 +9,7 @@ use super::tree::{Node, NodeKind, Presence};
 use super::{Contents, Filter, InspectError, PARTS_MAX, When, full_name, names};
 use crate::mirror::core::Core;
 use crate::mirror::flight::Fills;
-use crate::mirror::{Config, Mirror, Source};
+use crate::mirror::{Config, Operator, Source};
 use crate::oci::{Digest, Reference, Tag};
 use crate::store::{LinkEntry, Store, TagEntry};
 
@@ -80,7 +80,7 @@ pub struct PlatformState {
     pub presence: Presence,
 }
 
-impl Mirror {
+impl Operator {
     /// The images that `filter` means, after the one of this name (as a page's `next` says it).
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl Mirror {
         after: Option<&str>,
         limit: Option<usize>,
     ) -> Result<ImagePage, InspectError> {
-        self.inner.operator.images.page(filter, after, limit).await
+        self.images.page(filter, after, limit).await
     }
 }
 

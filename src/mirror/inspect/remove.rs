@@ -10,7 +10,7 @@ use tokio::sync::MutexGuard;
 use super::{Contents, InspectError, full_name, names};
 use crate::mirror::local::LocalManifests;
 use crate::mirror::tag::Tags;
-use crate::mirror::{Mirror, Source};
+use crate::mirror::{Operator, Source};
 use crate::oci::{Digest, Reference, Tag};
 use crate::store::{self, Event, LinkEntry, Store};
 
@@ -66,7 +66,7 @@ fn nothing_to_remove(name: &str, image: &str) -> InspectError {
     InspectError::NotFound(format!("{meant}; roadstead ls{list} lists what there is"))
 }
 
-impl Mirror {
+impl Operator {
     /// Removes an image, or with `all` the repository that it is in. With `dry_run` it is only said what
     /// would go.
     ///
@@ -78,7 +78,7 @@ impl Mirror {
         all: bool,
         dry_run: bool,
     ) -> Result<Removed, InspectError> {
-        let removal = &self.inner.operator.removal;
+        let removal = &self.removal;
         removal.remove(name, all, dry_run).await
     }
 }

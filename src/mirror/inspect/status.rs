@@ -10,7 +10,7 @@ use super::{InspectError, When};
 use crate::clock::{Clock, Timestamp};
 use crate::mirror::core::{Core, Tasks, Upstreams};
 use crate::mirror::flight::Fills;
-use crate::mirror::{Mirror, Readiness};
+use crate::mirror::{Operator, Readiness};
 use crate::store::{Figures, FillState, Store};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Totals;
@@ -148,13 +148,13 @@ pub struct FillStatus {
     pub readers: usize,
 }
 
-impl Mirror {
+impl Operator {
     /// How the process is.
     ///
     /// # Errors
     /// [`InspectError`]: the operating system does not answer.
     pub async fn status(&self, running: bool) -> Result<Status, InspectError> {
-        self.inner.operator.overview.status(running).await
+        self.overview.status(running).await
     }
 }
 
@@ -194,7 +194,7 @@ impl Overview {
         if self.tasks.stopping().is_cancelled() {
             return Readiness::Stopping;
         }
-        let trouble = self.store.contents().trouble();
+        let trouble = self.store.trouble();
         trouble.map_or(Readiness::Ready, Readiness::Degraded)
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{self, CONFIG_BYTES_MAX, ConfigFacts};
 use super::{Images, InspectError, PARTS_MAX, Seen, When, full_name, names};
-use crate::mirror::{Mirror, Source, Ttl};
+use crate::mirror::{Operator, Source, Ttl};
 use crate::oci::manifest::{Child, ChildKind};
 use crate::oci::{Digest, Reference};
 use crate::store::{FillKey, TagRecord};
@@ -108,13 +108,13 @@ pub struct Node {
     pub parts: Vec<Node>,
 }
 
-impl Mirror {
+impl Operator {
     /// An image as it is known here.
     ///
     /// # Errors
     /// [`InspectError`].
     pub async fn inspect_image(&self, name: &str) -> Result<Inspected, InspectError> {
-        self.inner.operator.images.inspect(name).await
+        self.images.inspect(name).await
     }
 }
 
@@ -231,7 +231,7 @@ impl Images {
     }
 
     async fn config_facts(&self, digest: &Digest) -> Option<ConfigFacts> {
-        let bytes = self.store.peek(digest, CONFIG_BYTES_MAX).await?;
+        let bytes = self.store.audit().peek(digest, CONFIG_BYTES_MAX).await?;
         ConfigFacts::parse(&bytes)
     }
 

@@ -14,7 +14,7 @@ use super::When;
 use super::status::ratio;
 use crate::clock::{Clock, Timestamp};
 use crate::mirror::core::{Core, Tasks};
-use crate::mirror::{Mirror, Source};
+use crate::mirror::{Operator, Source};
 use crate::oci::{Digest, UpstreamName};
 use crate::store::{LinkEntry, Store};
 
@@ -157,10 +157,10 @@ struct Tally {
     linked: u64,
 }
 
-impl Mirror {
+impl Operator {
     /// Who takes how much: of one upstream or all, at most `limit` repositories.
     pub async fn usage(&self, upstream: Option<&UpstreamName>, limit: usize) -> Usage {
-        self.inner.operator.usage.of(upstream, limit).await
+        self.usage.of(upstream, limit).await
     }
 }
 

@@ -60,7 +60,7 @@ impl Room {
         key: FillKey,
         expected: Option<u64>,
     ) -> Result<Self, StoreError> {
-        store.contents().refuse_if_failing()?;
+        store.contents().layout().refuse_if_failing()?;
         store.capacity().rooms().enter(key)?;
         // From here on the file is this room's, and goes with it.
         let room = Self {
@@ -72,7 +72,7 @@ impl Room {
         let resumed = room.held().reserved;
         store.contents().bounds.add_unverified(resumed);
         // The fill before may have left its file there because it could not be deleted.
-        store.contents().refuse_if_failing()?;
+        store.contents().layout().refuse_if_failing()?;
         if let Some(expected) = expected {
             room.expect(expected)?;
         }
@@ -199,7 +199,7 @@ impl Drop for Room {
         let discard = self.discard.load(Ordering::Acquire);
         let large = self.held().written > DROPPED_HERE_BYTES_MAX;
         let reserved = self.hand_over();
-        let late = self.store.contents().work().writes_are_late();
+        let late = self.store.contents().layout().work().writes_are_late();
         let (store, key) = (self.store.clone(), self.key);
         let leave = move || {
             if discard {

@@ -69,7 +69,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         let (own, shared) = (store.clone(), Arc::clone(&opening.shared));
         let digest = *shared.key.digest();
         // The opening stays here: where the disk does not answer, its readers are told all the same.
-        let prepared = store.contents().work().run(
+        let prepared = store.contents().layout().work().run(
             Kind::Write,
             Task::of("make room for", &digest),
             move || Sink::prepare(&own, &shared, expected),
@@ -84,7 +84,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
     }
 
     fn work(&self) -> &Arc<Work> {
-        self.sink.room.store.contents().work()
+        self.sink.room.store.contents().layout().work()
     }
 
     /// Which fill it is.
@@ -272,7 +272,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         let digest = *sink.room.key.digest();
         let total = sender.borrow().total;
         // The sink is dropped there, before the readers hear of the end.
-        let work = Arc::clone(sink.room.store.contents().work());
+        let work = Arc::clone(sink.room.store.contents().layout().work());
         let task = Task::of("record", &digest);
         let recorded = work.run(Kind::Keep, task, move || sink.leave_off(total));
         if let Err(error) = recorded.await.flatten() {
@@ -321,7 +321,7 @@ impl<E> Verified<E> {
             _sender,
         } = self;
         let (key, digest) = (sink.room.key, *sink.room.key.digest());
-        let work = Arc::clone(sink.room.store.contents().work());
+        let work = Arc::clone(sink.room.store.contents().layout().work());
         let committed = work.run(Kind::Keep, Task::of("commit", &digest), move || {
             // Wrong bytes that were there before may have been more.
             sink.close_record();
@@ -361,6 +361,7 @@ async fn blocking<T: Send + 'static>(
     let (store, digest) = (&sink.room.store, sink.room.key.digest());
     let done = store
         .contents()
+        .layout()
         .work()
         .run(Kind::Write, Task::of(what, digest), work);
     done.await

@@ -42,7 +42,8 @@ pub(in crate::store) use regular::{means_damage, space};
 use regular::{open_regular, open_unwaiting};
 
 use crate::oci::Digest;
-use crate::store::disk::health::{self, Health};
+use crate::store::StoreError;
+use crate::store::disk::health::{self, Health, Part};
 use crate::store::disk::work::Work;
 use crate::store::disk::{Disk, DiskFile, DiskOp as Op};
 use crate::store::metadata::index::OnDisk;
@@ -284,6 +285,17 @@ impl Layout {
     #[must_use]
     pub(in crate::store) fn health(&self) -> &Health {
         self.disk.health()
+    }
+
+    /// An error while the disk fails: then nothing is tried for the sake of a request.
+    pub(in crate::store) fn refuse_if_failing(&self) -> Result<(), StoreError> {
+        let health = self.health();
+        if !health.is_in_trouble(Part::Files) && !self.work().writes_are_late() {
+            return Ok(());
+        }
+        let why = health.trouble();
+        let why = why.unwrap_or_else(|| "the disk failed a moment ago".to_owned());
+        Err(StoreError::Failing(why))
     }
 
     /// What the scrub noted last; `None` when there is nothing usable.

@@ -29,19 +29,22 @@ const SHRINK_AT_OPEN_MAX: Duration = Duration::from_secs(1);
 /// For more blobs than this no room is made ahead: a number in a damaged file may say anything.
 const EXPECTED_BLOBS_MAX: u64 = 1 << 24;
 
-impl Store {
+/// The start of a store.
+pub(in crate::store) struct Start<'a>(pub(in crate::store) &'a Store);
+
+impl Start<'_> {
     /// Enters what is known to be on disk, in the order of last use, and keeps to the size.
     pub(in crate::store) fn load(&self, journal: &BTreeSet<Digest>) -> io::Result<()> {
         let kept = or_nothing(
             "suspended downloads",
-            self.contents().layout().sweep_fills(),
+            self.0.contents().layout().sweep_fills(),
         )?;
         let mut known = 0_usize;
         let complete = {
-            let mut ledger = self.contents().ledger();
-            let expected = self.contents().records.count().min(EXPECTED_BLOBS_MAX);
+            let mut ledger = self.0.contents().ledger();
+            let expected = self.0.contents().records.count().min(EXPECTED_BLOBS_MAX);
             ledger.make_room_for(usize::try_from(expected).unwrap_or_default());
-            let complete = self.contents().records.each(|digest, record| {
+            let complete = self.0.contents().records.each(|digest, record| {
                 known += 1;
                 if !journal.contains(&digest) {
                     let BlobRecord {
@@ -62,35 +65,35 @@ impl Store {
         }
         self.shrink();
         self.enter_suspended(&kept);
-        or_nothing("blobs that were set aside", self.quarantine().load())?;
+        or_nothing("blobs that were set aside", self.0.quarantine().load())?;
         // Without these it would seem that nothing is there.
-        let shards = self.contents().layout().shards()?;
+        let shards = self.0.contents().layout().shards()?;
         let lost = !complete
             || !sure
             || (known == 0 && !shards.is_empty())
-            || self.contents().records.is_incomplete();
-        self.scan().begin(shards);
-        self.capacity().see_room(true);
+            || self.0.contents().records.is_incomplete();
+        self.0.scan().begin(shards);
+        self.0.capacity().see_room(true);
         if lost {
-            self.contents().records.note_incomplete(true);
-            self.scan().assume_full();
-            self.scan().until(Instant::now() + SCAN_AT_OPEN_MAX);
+            self.0.contents().records.note_incomplete(true);
+            self.0.scan().assume_full();
+            self.0.scan().until(Instant::now() + SCAN_AT_OPEN_MAX);
         }
-        self.contents().report();
+        self.0.contents().report();
         let (blobs, bytes) = {
-            let ledger = self.contents().ledger();
+            let ledger = self.0.contents().ledger();
             (ledger.blobs(), ledger.bytes())
         };
-        let resumable = self.capacity().resumable();
+        let resumable = self.0.capacity().resumable();
         tracing::info!(blobs, bytes, resumable, "store is open");
         Ok(())
     }
 
     /// Finds out what became of a file that came or went just before the last process ended.
     fn look_at(&self, digest: &Digest) -> io::Result<()> {
-        let known = &self.contents().records;
+        let known = &self.0.contents().records;
         let record = known.read(digest);
-        match (self.contents().layout().find_blob(digest)?, record) {
+        match (self.0.contents().layout().find_blob(digest)?, record) {
             (None, Some(_)) => known.forget(digest),
             (None, None) => {}
             (Some(found), record) if record.is_none_or(|known| known.size == found.size) => {
@@ -107,14 +110,15 @@ impl Store {
                     uses,
                     owner,
                 } = record;
-                self.contents()
+                self.0
+                    .contents()
                     .ledger()
                     .load_of(*digest, size, used, uses, owner);
             }
             (Some(found), _) => {
                 tracing::warn!(%digest, bytes = found.size, "a stored blob has changed its length; it is removed and will be fetched again. Check the disk");
                 known.forget(digest);
-                self.quarantine().set_aside(digest);
+                self.0.quarantine().set_aside(digest);
             }
         }
         Ok(())
@@ -125,18 +129,20 @@ impl Store {
         let end = Instant::now() + SHRINK_AT_OPEN_MAX;
         while Instant::now() < end {
             let over = {
-                let ledger = self.contents().ledger();
+                let ledger = self.0.contents().ledger();
                 ledger.bytes().saturating_sub(ledger.max())
             };
-            let files = self.contents().files();
+            let files = self.0.contents().files();
             let victims = self
+                .0
                 .contents()
                 .ledger()
                 .free(over.min(capacity::STEP_BYTES), 0);
             if victims.is_empty() {
                 return;
             }
-            self.contents()
+            self.0
+                .contents()
                 .delete_all(&files, &victims, EvictReason::Size);
         }
     }
@@ -145,13 +151,13 @@ impl Store {
     fn enter_suspended(&self, kept: &[(FillKey, u64)]) {
         for (key, size) in kept {
             let room = {
-                let ledger = self.contents().ledger();
+                let ledger = self.0.contents().ledger();
                 ledger.max().saturating_sub(ledger.bytes())
             };
-            if *size <= room && self.contents().ledger().admit(*size).is_ok() {
-                self.capacity().enter_suspended(*key, *size);
+            if *size <= room && self.0.contents().ledger().admit(*size).is_ok() {
+                self.0.capacity().enter_suspended(*key, *size);
             } else {
-                self.contents().layout().remove_part(key);
+                self.0.contents().layout().remove_part(key);
             }
         }
     }

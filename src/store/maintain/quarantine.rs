@@ -51,7 +51,7 @@ impl Quarantine {
         let (this, digest, why) = (Arc::clone(self), *digest, why.to_owned());
         let contents = Arc::clone(&self.contents);
         let task = Task::of("set aside", &digest);
-        let lost = self.contents.work().run(Kind::Write, task, move || {
+        let lost = self.contents.layout().work().run(Kind::Write, task, move || {
             let files = contents.files();
             // Another reader may have found out before, and the blob been fetched again since.
             let size = contents.ledger().size(&digest);

@@ -107,6 +107,7 @@ impl Scan {
         let task = Task::of("look for", digest);
         let looked = self
             .contents
+            .layout()
             .work()
             .run(Kind::Read, task, move || scan.adopt(&wanted));
         if let Err(error) = looked.await.flatten() {
@@ -133,6 +134,7 @@ impl Scan {
             let task = Task::new("look through the files");
             let stepped = self
                 .contents
+                .layout()
                 .work()
                 .run(Kind::Keep, task, move || scan.scan_step());
             more = stepped.await.unwrap_or_else(|error| {

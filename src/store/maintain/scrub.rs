@@ -125,21 +125,25 @@ impl Checked {
     }
 }
 
-impl Store {
+/// Looks at stored blobs; none of it is a use.
+#[derive(Clone, Copy, Debug)]
+pub struct Audit<'a>(pub(in crate::store) &'a Store);
+
+impl Audit<'_> {
     /// Hashes a stored blob, and says which file it was, if it could be opened. Neither counts as a use nor
     /// changes anything. `read` hears of bytes as they are read.
     pub async fn check(
-        &self,
+        self,
         digest: &Digest,
         pace: Pace,
         read: &(dyn Fn(u64) + Send + Sync),
     ) -> (Checked, LookedAt) {
-        let Some(size) = self.contents().ledger().hold(digest) else {
+        let Some(size) = self.0.contents().ledger().hold(digest) else {
             return (Checked::Absent, LookedAt::default());
         };
-        let _pin = Pin::of_pinned(self.clone(), *digest);
-        let (store, wanted) = (self.clone(), *digest);
-        let opened = blocking(self.contents().work(), "open", move || {
+        let _pin = Pin::of_pinned(self.0.clone(), *digest);
+        let (store, wanted) = (self.0.clone(), *digest);
+        let opened = blocking(self.0.contents().layout().work(), "open", move || {
             let file = store.contents().layout().open_blob(&wanted)?;
             let length = file.length()?;
             Ok((file, length))
@@ -163,7 +167,7 @@ impl Store {
     }
 
     async fn hash(
-        &self,
+        self,
         mut hashing: Hashing,
         pace: Pace,
         read: &(dyn Fn(u64) + Send + Sync),
@@ -171,10 +175,14 @@ impl Store {
         let size = hashing.size;
         while hashing.at < size {
             let before = hashing.at;
-            let step = blocking(self.contents().work(), "hash a blob", move || {
-                hashing.step()?;
-                Ok(hashing)
-            });
+            let step = blocking(
+                self.0.contents().layout().work(),
+                "hash a blob",
+                move || {
+                    hashing.step()?;
+                    Ok(hashing)
+                },
+            );
             hashing = step.await?;
             let bytes = hashing.at - before;
             read(bytes);
@@ -185,28 +193,49 @@ impl Store {
 
     /// A small blob as it is on disk, unless it is larger than `limit` or cannot be read. Neither counts as a
     /// use nor changes anything.
-    pub async fn peek(&self, digest: &Digest, limit: usize) -> Option<bytes::Bytes> {
-        let size = self.contents().ledger().hold(digest)?;
-        let pin = Pin::of_pinned(self.clone(), *digest);
+    pub async fn peek(self, digest: &Digest, limit: usize) -> Option<bytes::Bytes> {
+        let size = self.0.contents().ledger().hold(digest)?;
+        let pin = Pin::of_pinned(self.0.clone(), *digest);
         let size_in_memory = usize::try_from(size).ok().filter(|size| *size <= limit)?;
-        let (store, wanted) = (self.clone(), *digest);
-        let read = blocking(self.contents().work(), "read a manifest", move || {
-            let blob = Blob::new(
-                size,
-                Arc::new(store.contents().layout().open_blob(&wanted)?),
-                pin,
-            );
-            blob.bytes(size_in_memory)
-        });
+        let (store, wanted) = (self.0.clone(), *digest);
+        let read = blocking(
+            self.0.contents().layout().work(),
+            "read a manifest",
+            move || {
+                let blob = Blob::new(
+                    size,
+                    Arc::new(store.contents().layout().open_blob(&wanted)?),
+                    pin,
+                );
+                blob.bytes(size_in_memory)
+            },
+        );
         read.await.ok().map(Into::into)
     }
 
+    async fn pause(self, pace: Pace, bytes: u64) {
+        let Pace::Gentle(rate) = pace else { return };
+        let micros = bytes.saturating_mul(1_000_000) / rate;
+        let mut pause = Duration::from_micros(micros);
+        if self.0.contents().metrics.is_serving() {
+            pause = pause.saturating_mul(BUSY_SLOWNESS);
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+impl Store {
     /// Goes through the store for ever, in `period` each time, until `stop`. Blobs that are damaged are set
     /// aside, which [`Event::BlobEvicted`](crate::store::Event) tells.
     pub async fn scrub(self, period: Duration, stop: CancellationToken) {
         let store = self.clone();
         let read = move || Ok(store.contents().layout().scrub_note());
-        let note = blocking(self.contents().work(), "read the scrub's note", read).await;
+        let note = blocking(
+            self.contents().layout().work(),
+            "read the scrub's note",
+            read,
+        )
+        .await;
         let noted = note.ok().flatten();
         let noted = noted.and_then(|note| serde_json::from_slice::<Progress>(&note).ok());
         let now = self.contents().clock.now();
@@ -231,16 +260,6 @@ impl Store {
         };
         stop.run_until_cancelled(scrub.rounds()).await;
         scrub.note().await;
-    }
-
-    async fn pause(&self, pace: Pace, bytes: u64) {
-        let Pace::Gentle(rate) = pace else { return };
-        let micros = bytes.saturating_mul(1_000_000) / rate;
-        let mut pause = Duration::from_micros(micros);
-        if self.contents().metrics.is_serving() {
-            pause = pause.saturating_mul(BUSY_SLOWNESS);
-        }
-        tokio::time::sleep(pause).await;
     }
 }
 
@@ -330,7 +349,7 @@ impl Scrub {
         let metrics = &self.store.contents().metrics;
         let pace = Pace::Gentle(self.burst());
         let read = |bytes| metrics.scrubbed(bytes);
-        let (checked, looked_at) = self.store.check(&digest, pace, &read).await;
+        let (checked, looked_at) = self.store.audit().check(&digest, pace, &read).await;
         let size = self.store.contents().contains(&digest).unwrap_or_default();
         self.progress.bytes = self.progress.bytes.saturating_add(size);
         if let Checked::Unreadable(why) = &checked {
@@ -368,7 +387,7 @@ impl Scrub {
                 .note_scrub(&serde_json::to_vec(&progress)?)
         };
         let noted = blocking(
-            self.store.contents().work(),
+            self.store.contents().layout().work(),
             "note how far the scrub is",
             note,
         );

@@ -64,9 +64,13 @@ impl Expiry {
                     let expiry = Arc::clone(self);
                     let from = after.take();
                     let task = Task::new("look through the index");
-                    let page = self.contents.work().run(Kind::Keep, task, move || {
-                        expiry.page(table, from.as_deref())
-                    });
+                    let page = self
+                        .contents
+                        .layout()
+                        .work()
+                        .run(Kind::Keep, task, move || {
+                            expiry.page(table, from.as_deref())
+                        });
                     let rest = tokio::time::timeout(PAGE_REST, stop.cancelled());
                     after = page.await.unwrap_or_default();
                     if rest.await.is_ok() {

@@ -89,7 +89,7 @@ async fn an_index_that_outgrows_its_part_forgets_and_becomes_smaller() {
             .is_some()
     );
     assert!(store.contents().records.read(&kept).is_some());
-    assert_eq!(store.contents().trouble(), None);
+    assert_eq!(store.trouble(), None);
     drop(store);
     let store = open(dir.path(), 25_000_000);
     assert_eq!(store.contains(&kept), Some(1000));
@@ -118,7 +118,7 @@ async fn an_index_that_left_no_room_is_made_smaller_at_the_start() {
     let bytes = store.contents().layout().index_bytes().unwrap();
     assert!(bytes <= most, "{bytes}");
     assert!(store.contents().ledger().max() >= 9_000_000);
-    assert_eq!(store.contents().trouble(), None);
+    assert_eq!(store.trouble(), None);
     for (seed, blob) in (0..3).zip(&blobs) {
         let bytes = stored(&store, blob).await.unwrap();
         assert_eq!(bytes, vec![seed; 100_000]);
@@ -147,7 +147,7 @@ async fn an_index_that_stays_too_large_is_begun_anew() {
     assert!(store.contents().layout().index_bytes().unwrap() < 1_000_000);
     store.scan().all();
     assert_eq!(stored(&store, &blob).await.unwrap(), vec![1; 100_000]);
-    assert_eq!(store.contents().trouble(), None);
+    assert_eq!(store.trouble(), None);
 }
 
 /// Nothing can be stored: `/readyz` said ok.
@@ -164,7 +164,7 @@ async fn a_store_without_room_for_anything_says_so() {
         Store::open(&config, clock, metrics.clone()).unwrap()
     };
     let store = with(capacity::INDEX_STEP_BYTES);
-    let why = store.contents().trouble().unwrap();
+    let why = store.trouble().unwrap();
     assert!(
         why.contains("no room") && why.contains("cache.max_size"),
         "{why}"
@@ -172,21 +172,21 @@ async fn a_store_without_room_for_anything_says_so() {
     assert!(metrics.render().contains("roadstead_store_degraded 1\n"));
     drop(store);
     let store = with(10 * capacity::INDEX_STEP_BYTES);
-    assert_eq!(store.contents().trouble(), None);
+    assert_eq!(store.trouble(), None);
     // All of it is in use: that passes, and is said when it does not.
     let mut open = Vec::new();
     for seed in 0..18 {
         let digest = put(&store, seed, 1 << 20).await;
         open.push(store.blob(&digest).await.unwrap());
     }
-    store.keep_up(false);
-    assert_eq!(store.contents().trouble(), None);
+    Upkeep(store.clone()).keep_up(false);
+    assert_eq!(store.trouble(), None);
     for _ in 0..30 {
-        store.keep_up(false);
+        Upkeep(store.clone()).keep_up(false);
     }
-    assert!(store.contents().trouble().unwrap().contains("in use"));
+    assert!(store.trouble().unwrap().contains("in use"));
     drop(open);
-    store.keep_up(false);
-    assert_eq!(store.contents().trouble(), None);
+    Upkeep(store.clone()).keep_up(false);
+    assert_eq!(store.trouble(), None);
     assert!(metrics.render().contains("roadstead_store_degraded 0\n"));
 }

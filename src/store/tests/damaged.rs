@@ -13,7 +13,7 @@ async fn with_blob() -> (TempDir, Store, Digest, Bytes, PathBuf) {
 }
 
 async fn check(store: &Store, digest: &Digest) -> (Checked, LookedAt) {
-    store.check(digest, Pace::Full, &|_| {}).await
+    store.audit().check(digest, Pace::Full, &|_| {}).await
 }
 
 #[tokio::test]

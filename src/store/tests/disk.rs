@@ -139,13 +139,13 @@ async fn work(dir: &Path, disk: Option<&Arc<FaultyDisk>>, promised: &mut Promise
         let parts = [100_000..200_000, 0..60_000, 60_000..100_000];
         let done = try_fill(&store, scattered, &parts, false).await;
         note(promised, scattered.0, done);
-        store.keep_up(false);
+        Upkeep(store.clone()).keep_up(false);
         try_fill(&store, paused, &[0..80_000, 120_000..130_000], true).await;
         try_fill(&store, long_paused, &[0..200_000, 200_000..350_000], true).await;
         let done = try_whole(&store, paused).await;
         note(promised, paused.0, done);
         read(&store, promised).await;
-        store.keep_up(true);
+        Upkeep(store.clone()).keep_up(true);
     }
     if let Ok(store) = try_open(dir, disk) {
         read(&store, promised).await;
@@ -153,9 +153,9 @@ async fn work(dir: &Path, disk: Option<&Arc<FaultyDisk>>, promised: &mut Promise
         note(promised, long_paused.0, done);
         let done = try_whole(&store, last).await;
         note(promised, last.0, done);
-        store.keep_up(false);
+        Upkeep(store.clone()).keep_up(false);
         read(&store, promised).await;
-        store.keep_up(true);
+        Upkeep(store.clone()).keep_up(true);
     }
 }
 
@@ -224,9 +224,9 @@ async fn comes_back(dir: &Path, disk: &Arc<FaultyDisk>, promised: &Promised) {
     let store = store.unwrap_or_else(|_| try_open(dir, Some(disk)).unwrap());
     for _ in 0..3 {
         tokio::time::advance(Duration::from_secs(31)).await;
-        store.keep_up(false);
+        Upkeep(store.clone()).keep_up(false);
     }
-    assert_eq!(store.contents().trouble(), None);
+    assert_eq!(store.trouble(), None);
     let fresh = &BLOBS[5];
     assert!(try_whole(&store, fresh).await);
     assert_eq!(stored(&store, &fresh.0).await.unwrap(), fresh.1);
@@ -237,7 +237,7 @@ async fn comes_back(dir: &Path, disk: &Arc<FaultyDisk>, promised: &Promised) {
         repository: crate::oci::Repository::parse("a/b").unwrap(),
     };
     store.metadata().record_links(&source, vec![link]).await;
-    store.keep_up(true);
+    Upkeep(store.clone()).keep_up(true);
     drop(store);
     let store = try_open(dir, None).unwrap();
     assert!(
@@ -367,7 +367,7 @@ async fn check_after_power_loss(
             assert!(try_whole(&store, &blob).await, "{what}");
         }
     }
-    assert_eq!(store.contents().trouble(), None, "{what}");
+    assert_eq!(store.trouble(), None, "{what}");
     drop(store);
     let store = try_open(after, None).unwrap();
     check_files(after, &store);

@@ -198,15 +198,15 @@ async fn an_index_begun_anew_is_known_not_to_say_all() {
     write_all(&store);
     disk.turn(true);
     let new = put(&store, 2, 2000).await;
-    store.keep_up(false);
-    assert!(store.contents().trouble().is_some());
+    Upkeep(store.clone()).keep_up(false);
+    assert!(store.trouble().is_some());
     std::fs::write(dir.path().join("index.redb"), vec![7; 50_000]).unwrap();
     disk.turn(false);
     for _ in 0..10 {
         tokio::time::advance(Duration::from_secs(31)).await;
-        store.keep_up(false);
+        Upkeep(store.clone()).keep_up(false);
     }
-    assert_eq!(store.contents().trouble(), None);
+    assert_eq!(store.trouble(), None);
     let aside = dir.path().join("index.redb.unreadable");
     assert!(aside.exists(), "it was begun anew");
     write_all(&store);
@@ -225,7 +225,7 @@ async fn a_damaged_file_that_stays_is_not_taken_in_again() {
     let digest = put(&store, 1, 1000).await;
     std::fs::write(path_of(dir.path(), &digest), vec![9; 1000]).unwrap();
     disk.turn(true);
-    let (_, looked_at) = store.check(&digest, Pace::Full, &|_| {}).await;
+    let (_, looked_at) = store.audit().check(&digest, Pace::Full, &|_| {}).await;
     store
         .quarantine()
         .damaged(&digest, "as the test says", looked_at)
@@ -261,11 +261,11 @@ async fn who_only_looks_changes_nothing_about_what_goes_first() {
         digests.push(put(&store, seed, 1000).await);
     }
     let read = |_| {};
-    let (checked, _) = store.check(&digests[0], Pace::Full, &read).await;
+    let (checked, _) = store.audit().check(&digests[0], Pace::Full, &read).await;
     assert_eq!(checked, Checked::Sound(1000));
     put(&store, 4, 1000).await;
     assert_eq!(store.contains(&digests[0]), None, "hashing is no use");
-    assert!(store.peek(&digests[1], 5000).await.is_some());
+    assert!(store.audit().peek(&digests[1], 5000).await.is_some());
     put(&store, 5, 1000).await;
     assert_eq!(store.contains(&digests[1]), None, "nor is a look");
     assert!(store.contains(&digests[2]).is_some());

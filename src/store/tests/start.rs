@@ -34,7 +34,7 @@ async fn what_cannot_be_looked_for_is_no_reason_not_to_serve() {
     {
         let store = open(dir.path(), 10_000_000);
         store.put(&digest, "text", bytes.clone()).await.unwrap();
-        store.keep_up(true);
+        Upkeep(store.clone()).keep_up(true);
     }
     for unreadable in ["fills", "damaged"] {
         let store = open_with(dir.path(), unreadable);
@@ -65,7 +65,7 @@ async fn a_read_only_store_of_an_earlier_version_is_served() {
     {
         let store = open(dir.path(), 10_000_000);
         store.put(&digest, "text", bytes.clone()).await.unwrap();
-        store.keep_up(true);
+        Upkeep(store.clone()).keep_up(true);
     }
     std::fs::remove_dir(dir.path().join("damaged")).unwrap();
     let config = Config {
@@ -75,7 +75,7 @@ async fn a_read_only_store_of_an_earlier_version_is_served() {
     let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
     let store = Store::open(&config, clock, Metrics::new(std::iter::empty())).unwrap();
     assert_eq!(stored(&store, &digest).await, Some(bytes));
-    assert!(store.contents().trouble().is_some());
+    assert!(store.trouble().is_some());
 }
 
 /// A file system that is mounted read-only.
