@@ -35,7 +35,7 @@ use common::{Dialect, FakeRegistry, Mirror, MirrorBuilder, within};
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput};
 use futures_util::FutureExt;
-use http::{Method, Request};
+use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -184,9 +184,9 @@ fn route_parse(criterion: &mut Criterion<Cpu>) {
     ];
     let mut group = criterion.benchmark_group("micro/route_parse");
     for (name, path, query) in &targets {
-        Target::parse(&Method::GET, path, *query).unwrap();
+        Target::parse(path, *query).unwrap();
         group.bench_function(*name, |bencher| {
-            bencher.iter(|| Target::parse(&Method::GET, black_box(path), black_box(*query)));
+            bencher.iter(|| Target::parse(black_box(path), black_box(*query)));
         });
     }
     group.finish();

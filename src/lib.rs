@@ -21,8 +21,8 @@
 //! | [`app`] | puts the parts together, runs them, drains them | all |
 //! | [`telemetry`], [`clock`] | metrics, logs and time, used by all | nothing |
 //!
-//! A pull enters in `server::handler`, becomes a `oci::route::Route`, asks
-//! `mirror::Mirror`, and leaves through `server::body`.
+//! A pull enters in `server::registry::handler`, becomes a `oci::route::Route`, asks
+//! `mirror::Mirror`, and leaves through `server::http::body`.
 //!
 //! # Invariants
 //!

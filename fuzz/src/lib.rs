@@ -6,7 +6,7 @@ use roadstead::carry;
 use roadstead::config::{Config, Overrides};
 use roadstead::oci::directory::{Directory, Entry};
 use roadstead::oci::range::parse_content_range;
-use roadstead::oci::route::Target;
+use roadstead::oci::route::{Action, Target};
 use roadstead::oci::{AcceptClass, ByteRange, ImageName, UpstreamName, challenge, link, manifest};
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
@@ -26,14 +26,15 @@ pub fn route(data: &[u8]) {
     let Ok(method) = http::Method::from_bytes(method.as_bytes()) else {
         return;
     };
+    let _action = Action::of(&method);
     // What clients may name instead of a registry.
     drop(ImageName::parse(target));
-    let Ok(parsed) = Target::parse(&method, path, query) else {
+    let Ok(parsed) = Target::parse(path, query) else {
         return;
     };
     let printed = parsed.route.path();
     assert!(printed.starts_with("/v2/"), "{printed}");
-    let again = Target::parse(&method, &printed, query);
+    let again = Target::parse(&printed, query);
     assert_eq!(
         again.map(|again| again.route),
         Ok(parsed.route),

@@ -55,6 +55,13 @@ pub enum Route {
         /// The blob.
         digest: Digest,
     },
+    /// `/v2/<name>/blobs/uploads/`, and what lies below it.
+    Upload {
+        /// The name as written.
+        path: String,
+        /// The upload, as its `Location` named it; empty where it begins.
+        session: String,
+    },
     /// `/v2/<name>/tags/list`.
     Tags {
         /// The name as written.
@@ -76,6 +83,29 @@ pub enum Route {
     },
 }
 
+/// What is to be done with what a route names. Whether a name can be written to is for its service to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// HEAD.
+    Describe,
+    /// GET.
+    Read,
+    /// POST, PUT, PATCH, DELETE, and anything else.
+    Write,
+}
+
+impl Action {
+    /// By a request's method.
+    #[must_use]
+    pub fn of(method: &Method) -> Self {
+        match *method {
+            Method::GET => Self::Read,
+            Method::HEAD => Self::Describe,
+            _ => Self::Write,
+        }
+    }
+}
+
 /// A parsed request target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -91,9 +121,6 @@ pub enum RouteError {
     /// Not a path of the distribution API.
     #[error("no such endpoint")]
     NotFound,
-    /// A method that would write (POST, PUT, PATCH, DELETE, and anything else that is not GET or HEAD).
-    #[error("this registry is a read-only mirror")]
-    Unsupported,
     /// The digest or reference in the path is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -113,7 +140,6 @@ impl RouteError {
         match self {
             // No repository stands at that path: the nearest of the codes that go with 404.
             Self::NotFound => ErrorCode::NameUnknown,
-            Self::Unsupported => ErrorCode::Unsupported,
             Self::Name(NameError::Tag) => ErrorCode::TagInvalid,
             Self::Name(NameError::Digest(_)) => ErrorCode::DigestInvalid,
             Self::Name(NameError::Repository | NameError::Upstream) => ErrorCode::NameInvalid,
@@ -123,12 +149,12 @@ impl RouteError {
 }
 
 impl Target {
-    /// Parses a request's method, path (still percent-encoded) and query. Of a parameter given
+    /// Parses a request's path (still percent-encoded) and query. Of a parameter given
     /// twice the first counts; an empty one counts as absent, as in distribution.
     ///
     /// # Errors
     /// [`RouteError`].
-    pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Self, RouteError> {
+    pub fn parse(path: &str, query: Option<&str>) -> Result<Self, RouteError> {
         let path = if path.contains('%') {
             percent_decode_str(path)
                 .decode_utf8()
@@ -141,9 +167,6 @@ impl Target {
             Some(rest) => rest.strip_prefix('/').ok_or(RouteError::NotFound)?,
             None => return Err(RouteError::NotFound),
         };
-        if method != Method::GET && method != Method::HEAD {
-            return Err(RouteError::Unsupported);
-        }
         let query = Query::parse(query.unwrap_or_default());
         Ok(Self {
             route: Route::parse(rest, &query)?,
@@ -174,7 +197,7 @@ impl fmt::Display for Target {
                 }
                 query.extend_pairs(cursor);
             }
-            Route::Ping | Route::Manifest { .. } | Route::Blob { .. } => {}
+            Route::Ping | Route::Manifest { .. } | Route::Blob { .. } | Route::Upload { .. } => {}
         }
         match query.finish() {
             query if query.is_empty() => Ok(()),
@@ -192,6 +215,10 @@ impl Route {
             Self::Catalog(_) => return "/v2/_catalog".to_owned(),
             Self::Manifest { path, reference } => (path, format!("manifests/{reference}")),
             Self::Blob { path, digest } => (path, format!("blobs/{digest}")),
+            Self::Upload { path, session } => {
+                let session = utf8_percent_encode(session, PATH_ENCODED);
+                (path, format!("blobs/uploads/{session}"))
+            }
             Self::Tags { path, .. } => (path, "tags/list".to_owned()),
             Self::Referrers { path, digest, .. } => (path, format!("referrers/{digest}")),
         };
@@ -213,8 +240,10 @@ impl Route {
                 path,
                 reference: Reference::parse(reference)?,
             },
-            // Where uploads begin: a push, whatever the method.
-            ("blobs", "uploads") => return Err(RouteError::Unsupported),
+            ("blobs", "uploads") => Self::Upload {
+                path,
+                session: String::new(),
+            },
             ("blobs", digest) => Self::Blob {
                 path,
                 digest: Digest::parse(digest).map_err(NameError::Digest)?,
@@ -229,7 +258,10 @@ impl Route {
                 artifact_type: query.short("artifactType")?,
                 cursor: query.others(&["artifactType"]),
             },
-            _ if is_upload(name, word) => return Err(RouteError::Unsupported),
+            ("uploads", session) => Self::Upload {
+                path: uploads_to(name).ok_or(RouteError::NotFound)?.to_owned(),
+                session: session.to_owned(),
+            },
             _ => return Err(RouteError::NotFound),
         })
     }
@@ -252,10 +284,9 @@ fn split_end(rest: &str) -> Option<(&str, &str, &str)> {
     (!name.is_empty() && !word.is_empty()).then_some((name, word, last))
 }
 
-/// Whether `<name>/<word>/…` is `<repository>/blobs/uploads/<upload>`.
-fn is_upload(name: &str, word: &str) -> bool {
-    let repository = name.strip_suffix("/blobs").unwrap_or_default();
-    word == "uploads" && !repository.is_empty()
+/// The repository of `<repository>/blobs`.
+fn uploads_to(name: &str) -> Option<&str> {
+    name.strip_suffix("/blobs").filter(|name| !name.is_empty())
 }
 
 /// A query, decoded.

@@ -1,13 +1,13 @@
 //! What the tests of this module share.
 
-use super::access_log::{Exchange, RequestIds};
-use super::body::Body;
-use super::buffers::Buffers;
-use super::client_stream::ClientStream;
-use super::connection::{self, Tasks};
-use super::watch::Watch;
 use crate::clock::{ManualClock, Timestamp};
 use crate::oci::{Repository, UpstreamName};
+use crate::server::conn::buffers::Buffers;
+use crate::server::conn::client_stream::ClientStream;
+use crate::server::conn::connection::{self, Tasks};
+use crate::server::conn::stall_guard::Watch;
+use crate::server::http::access_log::{Exchange, RequestIds};
+use crate::server::http::body::Body;
 use crate::telemetry::{Kind, Metrics, Outcome};
 use http::{Request, Response, StatusCode, request};
 use hyper::body::Incoming;

@@ -10,7 +10,7 @@ fn get(path: &str) -> Result<Target, RouteError> {
         Some((path, query)) => (path, Some(query)),
         None => (path, None),
     };
-    Target::parse(&Method::GET, path, query)
+    Target::parse(path, query)
 }
 
 fn route(path: &str) -> Route {
@@ -152,7 +152,7 @@ fn what_is_no_endpoint_is_not_found() {
 }
 
 #[test]
-fn writing_is_not_supported_below_v2_alone() {
+fn all_but_get_and_head_write() {
     for method in [
         Method::POST,
         Method::PUT,
@@ -161,35 +161,24 @@ fn writing_is_not_supported_below_v2_alone() {
         Method::OPTIONS,
         Method::TRACE,
     ] {
-        for path in [
-            "/v2",
-            "/v2/",
-            "/v2/a/manifests/latest",
-            "/v2/a/blobs/uploads/",
-            "/v2/whatever",
-        ] {
-            assert_eq!(
-                Target::parse(&method, path, None),
-                Err(RouteError::Unsupported),
-                "{method} {path}"
-            );
-        }
-        assert_eq!(
-            Target::parse(&method, "/other", None),
-            Err(RouteError::NotFound)
-        );
+        assert_eq!(Action::of(&method), Action::Write, "{method}");
     }
-    assert!(Target::parse(&Method::HEAD, "/v2/a/manifests/latest", None).is_ok());
+    assert_eq!(Action::of(&Method::GET), Action::Read);
+    assert_eq!(Action::of(&Method::HEAD), Action::Describe);
 }
 
 #[test]
-fn uploads_are_not_supported_by_any_method() {
-    for path in [
-        "/v2/a/blobs/uploads",
-        "/v2/a/blobs/uploads/",
-        "/v2/a/b/blobs/uploads/0b4bf2f1",
+fn uploads_have_a_repository() {
+    for (path, name, session) in [
+        ("/v2/a/blobs/uploads", "a", ""),
+        ("/v2/a/blobs/uploads/", "a", ""),
+        ("/v2/a/b/blobs/uploads/0b4bf2f1", "a/b", "0b4bf2f1"),
     ] {
-        assert_eq!(get(path), Err(RouteError::Unsupported), "{path}");
+        let upload = Route::Upload {
+            path: name.to_owned(),
+            session: session.to_owned(),
+        };
+        assert_eq!(get(path).unwrap().route, upload, "{path}");
     }
     // Without a repository it is nothing at all.
     assert_eq!(get("/v2/blobs/uploads/x"), Err(RouteError::NotFound));
@@ -206,7 +195,6 @@ fn bad_references_say_what_is_wrong() {
         ("/v2/a/referrers/x", ErrorCode::DigestInvalid),
         ("/v2/a/tags/list?n=abc", ErrorCode::PaginationNumberInvalid),
         ("/v2/nothing", ErrorCode::NameUnknown),
-        ("/v2/a/blobs/uploads/", ErrorCode::Unsupported),
     ] {
         assert_eq!(get(path).unwrap_err().code(), code, "{path}");
     }
@@ -275,11 +263,7 @@ fn an_upstreams_own_cursor_is_kept_within_bounds() {
 
 #[test]
 fn ns_is_given_as_written() {
-    let ns = |query| {
-        Target::parse(&Method::GET, "/v2/a/manifests/b", query)
-            .unwrap()
-            .ns
-    };
+    let ns = |query| Target::parse("/v2/a/manifests/b", query).unwrap().ns;
     assert_eq!(ns(Some("ns=Docker.IO")).as_deref(), Some("Docker.IO"));
     assert_eq!(
         ns(Some("x=1&ns=localhost%3A5000")).as_deref(),
@@ -355,7 +339,7 @@ proptest! {
 
     #[test]
     fn no_request_target_makes_the_parser_panic(path in "/v2/\\PC{0,60}", query in prop::option::of(".{0,60}")) {
-        if let Ok(target) = Target::parse(&Method::GET, &path, query.as_deref()) {
+        if let Ok(target) = Target::parse(&path, query.as_deref()) {
             prop_assert_eq!(get(&target.to_string()), Ok(target));
         }
     }

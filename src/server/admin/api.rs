@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 
-use super::super::admin_answer::flag;
 use crate::mirror::Mirror;
 use crate::mirror::inspect::{Filter, InspectError};
 use crate::oci::UpstreamName;
+use crate::server::admin::answer::flag;
 use crate::words;
 
 /// What all paths of the API begin with.

@@ -3,7 +3,7 @@
 //! and must not: neither by a form or script of another site, nor by a name of its own that it has
 //! resolved to this address (DNS rebinding).
 
-use super::super::admin_answer::is_deliberate;
+use crate::server::admin::answer::is_deliberate;
 use http::{HeaderMap, Method, header, request};
 use std::net::{IpAddr, Ipv6Addr};
 

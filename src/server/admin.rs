@@ -1,0 +1,120 @@
+//! The operator's listener: metrics, health, and the admin API.
+
+mod answer;
+mod api;
+mod audit;
+mod guard;
+mod import;
+
+pub use api::AdminApi;
+
+use super::http::host;
+use crate::mirror::{Mirror, Readiness};
+use crate::server::admin::answer::{AdminBody, full};
+use crate::telemetry::Metrics;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+
+/// The Prometheus text format.
+const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Answers the operator's tools.
+#[derive(Debug)]
+pub(super) struct Admin {
+    /// What is asked whether it is ready.
+    pub(super) mirror: Mirror,
+    /// What is asked everything else.
+    pub(super) api: AdminApi,
+    /// What is shown.
+    pub(super) metrics: Metrics,
+    /// Cancelled when the drain begins.
+    pub(super) stop: CancellationToken,
+}
+
+impl Admin {
+    /// A listener's answers.
+    pub(super) fn new(mirror: Mirror, metrics: Metrics, stop: CancellationToken) -> Self {
+        Self {
+            api: AdminApi::of_server(mirror.clone(), stop.clone()),
+            mirror,
+            metrics,
+            stop,
+        }
+    }
+
+    /// Answers one request. Its body is read where something is imported, and nowhere else.
+    pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<AdminBody> {
+        let (head, body) = request.into_parts();
+        if let Some(why) = host::refusal(&head) {
+            return full(text(StatusCode::BAD_REQUEST, format!("{why}\n")));
+        }
+        let path = head.uri.path();
+        if !path.starts_with(api::PREFIX) {
+            return full(self.tell(&head));
+        }
+        if let Some(why) = guard::refusal(&head) {
+            let refusal = with_type(StatusCode::FORBIDDEN, JSON, api::error_body(why));
+            return full(refusal);
+        }
+        if path.starts_with(import::PREFIX) {
+            let request = Request::from_parts(head, body);
+            return Box::pin(import::answer(&self.mirror, request)).await;
+        }
+        if path == audit::PATH {
+            return audit::answer(&self.mirror, &head);
+        }
+        let target = head.uri.path_and_query();
+        let target = target.map_or("/", http::uri::PathAndQuery::as_str);
+        let (status, body) = self.api.answer(&head.method, target).await;
+        full(with_type(status, JSON, body))
+    }
+
+    /// What a scraper or a probe asks.
+    fn tell(&self, request: &request::Parts) -> Response<Full<Bytes>> {
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            let allow = HeaderValue::from_static("GET, HEAD");
+            response.headers_mut().insert(header::ALLOW, allow);
+            return response;
+        }
+        match request.uri.path() {
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" if self.stop.is_cancelled() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+            }
+            // With a disk that fails every client still gets its bytes. A 503 would have a balancer or an
+            // orchestrator take away a mirror that serves, and on a disk that all of them share, every one.
+            "/readyz" => match self.mirror.readiness() {
+                Readiness::Ready => text(StatusCode::OK, "ok\n"),
+                Readiness::Degraded(why) => text(StatusCode::OK, format!("degraded: {why}\n")),
+                Readiness::Stopping => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            },
+            "/metrics" => with_type(StatusCode::OK, EXPOSITION, self.metrics.render()),
+            _ => text(StatusCode::NOT_FOUND, "not found\n"),
+        }
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    with_type(status, TEXT, body)
+}
+
+fn with_type(
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, content_type);
+    // Health and metrics are of the moment.
+    let no_store = HeaderValue::from_static("no-store");
+    headers.insert(header::CACHE_CONTROL, no_store);
+    response
+}

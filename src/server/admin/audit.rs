@@ -1,0 +1,90 @@
+//! `POST /api/v1/verify`: looks at what is stored, and tells of it as it goes, an object on a line
+//! ([`VerifyEvent`]). `repair=true` has what is damaged set aside and fetched again; `image=NAME`, any number
+//! of them, restricts it to what these need.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderValue, Method, Response, StatusCode, header, request};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use tokio::sync::mpsc;
+
+use crate::mirror::{Mirror, VERIFY_IMAGES_MAX, VerifyEvent};
+use crate::oci::ImageName;
+use crate::server::admin::answer::{AdminBody, Refused, unless_deliberate};
+
+/// The path.
+pub(crate) const PATH: &str = "/api/v1/verify";
+
+/// While a blob is fetched again there is nothing to tell; an empty line shows that somebody is there.
+const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(10);
+
+/// Answers a request for the path.
+pub(crate) fn answer(mirror: &Mirror, request: &request::Parts) -> Response<AdminBody> {
+    match begin(mirror, request) {
+        Ok(events) => lines(events),
+        Err(refused) => *refused.0,
+    }
+}
+
+fn begin(
+    mirror: &Mirror,
+    request: &request::Parts,
+) -> Result<mpsc::Receiver<VerifyEvent>, Refused> {
+    if request.method != Method::POST {
+        let mut refused = Refused::new(StatusCode::METHOD_NOT_ALLOWED, "only POST");
+        let allow = HeaderValue::from_static("POST");
+        refused.0.headers_mut().insert(header::ALLOW, allow);
+        return Err(refused);
+    }
+    unless_deliberate(&request.headers)?;
+    let (mut images, mut repair) = (Vec::new(), false);
+    let query = request.uri.query().unwrap_or_default();
+    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        let why = match (&*key, &*value) {
+            ("repair", "true" | "false") => {
+                repair = value == "true";
+                continue;
+            }
+            ("image", name) => match ImageName::parse(name) {
+                Ok(name) if images.len() < VERIFY_IMAGES_MAX => {
+                    images.push(name);
+                    continue;
+                }
+                Ok(_) => format!("more than {VERIFY_IMAGES_MAX} images"),
+                Err(error) => format!("image {name:?}: {error}"),
+            },
+            _ => format!("{key}={value} means nothing here"),
+        };
+        return Err(Refused::new(StatusCode::BAD_REQUEST, &why));
+    }
+    let begun = mirror.verify(images, repair);
+    begun.map_err(|busy| Refused::new(StatusCode::CONFLICT, &busy.to_string()))
+}
+
+/// A line for each event. When the client goes, the run ends.
+fn lines(events: mpsc::Receiver<VerifyEvent>) -> Response<AdminBody> {
+    let lines = stream::unfold(events, |mut events| async move {
+        let line = match tokio::time::timeout(SIGN_OF_LIFE_EVERY, events.recv()).await {
+            Ok(Some(event)) => {
+                let mut line = serde_json::to_vec(&event).unwrap_or_default();
+                line.push(b'\n');
+                Bytes::from(line)
+            }
+            Ok(None) => return None,
+            Err(_elapsed) => Bytes::from_static(b"\n"),
+        };
+        Some((Ok::<_, Infallible>(Frame::data(line)), events))
+    });
+    let mut response = Response::new(StreamBody::new(lines).boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/x-ndjson"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,132 @@
+//! Taking connections.
+
+use crate::server::conn::table::{Seat, Table};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// How long to wait after an accept that failed for want of something (file descriptors, memory) when nobody can give it
+/// up: at once again would spin, since the connection is still waiting to be accepted.
+const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(500);
+
+/// The same when somebody has just given it up.
+const FREED_WAIT: Duration = Duration::from_millis(5);
+
+/// So many that found no place wait for one, and the others' connections are closed. They wait here and not in the
+/// backlog, so that those of one address do not keep out another's.
+const WAITING_MAX: usize = 256;
+
+/// How often those who wait try again: a connection that becomes idle says nothing.
+const KNOCK_WAIT: Duration = Duration::from_millis(100);
+
+/// Those who have knocked and found no place.
+struct Waiting<'a> {
+    table: &'a Arc<Table>,
+    queue: VecDeque<(TcpStream, SocketAddr)>,
+    is_buffered: bool,
+}
+
+/// Hands every new connection to `serve`, until `stop` is cancelled; the listener is closed on return.
+/// Past the table's bound new ones get a place that another gives up, or wait for one. `is_buffered`: whether they have
+/// TLS.
+pub(crate) async fn accept_until(
+    stop: &CancellationToken,
+    listener: TcpListener,
+    table: &Arc<Table>,
+    is_buffered: bool,
+    mut serve: impl FnMut(TcpStream, SocketAddr, Seat),
+) {
+    let accept_all = async {
+        let mut waiting = Waiting {
+            table,
+            queue: VecDeque::new(),
+            is_buffered,
+        };
+        loop {
+            let accepted = if waiting.queue.is_empty() {
+                Some(listener.accept().await)
+            } else {
+                tokio::select! {
+                    accepted = listener.accept() => Some(accepted),
+                    () = table.freed() => None,
+                    () = tokio::time::sleep(KNOCK_WAIT) => None,
+                }
+            };
+            match accepted {
+                None => {}
+                Some(Ok((stream, client))) => {
+                    // Nagle's algorithm would delay the last part of each response.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%client, %error, "cannot set TCP_NODELAY");
+                    }
+                    match table.admit(client, is_buffered) {
+                        Some(seat) => serve(stream, client, seat),
+                        None => waiting.push(stream, client),
+                    }
+                }
+                Some(Err(error)) if is_of_one_connection(&error) => {
+                    tracing::debug!(%error, "a connection ended before it was accepted");
+                }
+                Some(Err(error)) => {
+                    let freed = table.give_up_idle();
+                    tracing::warn!(%error, freed, "cannot accept connections, waiting");
+                    tokio::time::sleep(if freed { FREED_WAIT } else { ACCEPT_RETRY_WAIT }).await;
+                }
+            }
+            waiting.serve(&mut serve);
+        }
+    };
+    tokio::select! {
+        () = accept_all => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+impl Waiting<'_> {
+    fn push(&mut self, stream: TcpStream, client: SocketAddr) {
+        self.queue.push_back((stream, client));
+        if self.queue.len() > WAITING_MAX {
+            // Of whom most are here already.
+            let mut most = 0;
+            for at in 1..self.queue.len() {
+                if let (Some((_, one)), Some((_, other))) =
+                    (self.queue.get(most), self.queue.get(at))
+                    && self.table.has_less(*one, *other)
+                {
+                    most = at;
+                }
+            }
+            self.queue.remove(most);
+            self.table.turned_away();
+        }
+    }
+
+    fn serve(&mut self, serve: &mut impl FnMut(TcpStream, SocketAddr, Seat)) {
+        let mut at = 0;
+        while let Some((_, client)) = self.queue.get(at) {
+            let Some(seat) = self.table.admit(*client, self.is_buffered) else {
+                at += 1;
+                continue;
+            };
+            if let Some((stream, client)) = self.queue.remove(at) {
+                serve(stream, client, seat);
+            }
+        }
+        self.table.waiting(self.queue.len());
+    }
+}
+
+/// Whether an accept failed because of that one connection: the next may well succeed.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,10 @@
+//! HTTP, whatever the request is for: its context, conditions and ranges, errors, bodies, the access log.
+
+pub(super) mod access_log;
+pub(super) mod body;
+pub(super) mod conditions;
+pub(super) mod context;
+pub(super) mod error;
+pub(super) mod host;
+pub(super) mod multipart;
+pub(super) mod reason;

@@ -1,0 +1,518 @@
+//! One request from its arrival to the end of its body: one access line, one count.
+
+use crate::clock::Clock;
+use crate::mirror::ClientId;
+use crate::oci::{Digest, ErrorCode, Reference, Repository, UpstreamName};
+use crate::telemetry::access::{self, AccessLine};
+use crate::telemetry::{Kind, Metrics, Outcome, logging};
+use http::{HeaderValue, Method, StatusCode, Uri, header, request};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// So much of a path is logged: more than the longest valid one (a name of 255 characters, a
+/// sha512 digest and the words between), so that only nonsense is cut.
+const PATH_LOGGED_BYTES_MAX: usize = 512;
+
+/// So much of a `User-Agent` is logged; dockerd's, the longest known, is about 200 bytes.
+const USER_AGENT_LOGGED_BYTES_MAX: usize = 256;
+
+/// The status logged for a request whose client left before there was an answer: nginx's number
+/// for it, which log readers know.
+const STATUS_CLIENT_CLOSED: u16 = 499;
+
+/// Makes request ids.
+#[derive(Debug)]
+pub(crate) struct RequestIds {
+    /// The low bits of the start time, so that ids of two runs do not meet in one log.
+    run: u32,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    /// Ids of the run that begins now.
+    pub(crate) fn new(clock: &dyn Clock) -> Self {
+        let low_bits = clock.now().0 & u64::from(u32::MAX);
+        Self {
+            run: u32::try_from(low_bits).unwrap_or_default(),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    /// An id that no other request of this run has.
+    pub(crate) fn next(&self) -> RequestId {
+        RequestId {
+            run: self.run,
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+/// The id of a request: `X-Request-Id`, and `request_id` in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestId {
+    run: u32,
+    number: u64,
+}
+
+impl RequestId {
+    /// The run in 8 hex digits, a dash, the number in as many as it needs.
+    pub(crate) fn with_text<T>(self, take: impl FnOnce(&str) -> T) -> T {
+        let mut text = *b"00000000-0000000000000000";
+        let (run, number) = text.split_at_mut(9);
+        let mut rest = u64::from(self.run);
+        for digit in run.iter_mut().take(8).rev() {
+            *digit = hex_digit(rest);
+            rest >>= 4;
+        }
+        let mut rest = self.number;
+        let mut used = 0;
+        for digit in number.iter_mut().rev() {
+            *digit = hex_digit(rest);
+            rest >>= 4;
+            used += 1;
+            if rest == 0 {
+                break;
+            }
+        }
+        let unused = number.len() - used;
+        number.copy_within(unused.., 0);
+        let text = text.get(..9 + used).unwrap_or_default();
+        // Hex digits and a dash.
+        take(str::from_utf8(text).unwrap_or_default())
+    }
+}
+
+/// The lowest digit.
+fn hex_digit(number: u64) -> u8 {
+    let digit = b"0123456789abcdef".get((number & 0xf) as usize);
+    digit.copied().unwrap_or_default()
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.with_text(|text| f.write_str(text))
+    }
+}
+
+/// How a response ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Ended {
+    /// All of it was handed to the connection.
+    Complete,
+    /// The body broke off, and the connection with it. An error line has said why.
+    Failed,
+    /// The client left, or the drain's time was over. What is not ended otherwise was cancelled.
+    Cancelled,
+}
+
+/// A client's address, and which of its connections this is: one for all requests of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    text: Arc<str>,
+    id: ClientId,
+}
+
+/// Each connection has a number of its own.
+impl From<SocketAddr> for Client {
+    fn from(address: SocketAddr) -> Self {
+        static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+        let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        Self {
+            text: address.to_string().into(),
+            id: ClientId::new(address.ip(), connection),
+        }
+    }
+}
+
+/// What is known of a request. Dropping it writes the access line: exactly one, however it ends.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    id: RequestId,
+    client: Client,
+    method: Method,
+    uri: Uri,
+    user_agent: Option<HeaderValue>,
+    started: Instant,
+    metrics: Metrics,
+    kind: Kind,
+    upstream: Option<UpstreamName>,
+    repository: Option<Repository>,
+    reference: Option<Reference>,
+    /// What was asked for by digest, or what a tag named.
+    digest: Option<Digest>,
+    /// Set when the head of the response is known.
+    answer: Option<(StatusCode, Outcome)>,
+    /// Why the answer is an error.
+    refused: Option<String>,
+    first_byte: Option<Instant>,
+    bytes: u64,
+    ended: Ended,
+}
+
+impl Exchange {
+    /// A request has arrived.
+    pub(crate) fn begin(
+        id: RequestId,
+        client: Client,
+        request: &request::Parts,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            id,
+            client,
+            method: request.method.clone(),
+            uri: request.uri.clone(),
+            user_agent: request.headers.get(header::USER_AGENT).cloned(),
+            started: Instant::now(),
+            metrics,
+            kind: Kind::Other,
+            upstream: None,
+            repository: None,
+            reference: None,
+            digest: None,
+            answer: None,
+            refused: None,
+            first_byte: None,
+            bytes: 0,
+            ended: Ended::Cancelled,
+        }
+    }
+
+    /// The id.
+    pub(crate) fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// Who asks.
+    pub(crate) fn client_id(&self) -> ClientId {
+        self.client.id
+    }
+
+    /// What kind of thing it asks for.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The upstream it goes to, once that is known.
+    pub(crate) fn upstream(&self) -> Option<&UpstreamName> {
+        self.upstream.as_ref()
+    }
+
+    /// The request's path was understood.
+    pub(crate) fn asks_for(&mut self, kind: Kind, reference: Option<Reference>) {
+        self.kind = kind;
+        self.digest = match reference {
+            Some(Reference::Digest(digest)) => Some(digest),
+            Some(Reference::Tag(_)) | None => None,
+        };
+        self.reference = reference;
+    }
+
+    /// A tag was found to name this.
+    pub(crate) fn found(&mut self, digest: &Digest) {
+        self.digest = Some(*digest);
+    }
+
+    /// The upstream was found.
+    pub(crate) fn goes_to(&mut self, upstream: &UpstreamName, repository: &Repository) {
+        self.upstream = Some(upstream.clone());
+        self.repository = Some(repository.clone());
+    }
+
+    /// The answer is an error. A fault of ours or of an upstream has an error line, which names what failed and why,
+    /// for it is read alone; of all others the access line says why. Nothing is told twice.
+    pub(crate) fn refused(&mut self, status: StatusCode, code: ErrorCode, cause: &str) {
+        if status.is_server_error() {
+            tracing::error!(
+                request_id = %self.id,
+                upstream = self.upstream.as_ref().map(display),
+                repository = self.repository.as_ref().map(display),
+                reference = self.reference.as_ref().map(display),
+                status = status.as_u16(),
+                code = code.as_str(),
+                cause,
+                "request failed"
+            );
+            return;
+        }
+        self.refused = Some(cause.to_owned());
+    }
+
+    /// The head of the response is known: the request is counted.
+    pub(crate) fn answered(&mut self, status: StatusCode, outcome: Outcome) {
+        self.answer = Some((status, outcome));
+        self.metrics
+            .request(self.kind, self.upstream_label(), outcome);
+    }
+
+    /// Body bytes were handed to the connection.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.first_byte();
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.metrics
+            .client_bytes(self.kind, self.upstream_label(), bytes);
+    }
+
+    /// The response was handed over as a whole.
+    pub(crate) fn completed(&mut self) {
+        // A response without a body has its head in place of a first byte.
+        self.first_byte();
+        self.ended = Ended::Complete;
+    }
+
+    /// The body broke off. The client sees a broken connection, and the log the reason.
+    pub(crate) fn failed(&mut self, why: &dyn std::error::Error) {
+        tracing::error!(
+            request_id = %self.id,
+            upstream = self.upstream.as_ref().map(display),
+            repository = self.repository.as_ref().map(display),
+            reference = self.reference.as_ref().map(display),
+            bytes = self.bytes,
+            cause = %Chain(why),
+            "a body broke off"
+        );
+        self.ended = Ended::Failed;
+    }
+
+    fn first_byte(&mut self) {
+        if self.first_byte.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        self.first_byte = Some(now);
+        if let Some((_, outcome)) = self.answer {
+            let wait = now.duration_since(self.started);
+            self.metrics
+                .first_byte(self.kind, outcome, wait.as_secs_f64());
+        }
+    }
+
+    fn upstream_label(&self) -> &str {
+        self.upstream.as_ref().map_or("", UpstreamName::as_str)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let (ended, cause) = match &self.ended {
+            // A panic unwinds through here; nothing else may look like a client that left.
+            Ended::Cancelled if std::thread::panicking() => ("failed", Some("panic")),
+            Ended::Cancelled => ("cancelled", self.refused.as_deref()),
+            Ended::Complete => ("complete", self.refused.as_deref()),
+            Ended::Failed => ("failed", None),
+        };
+        let status = self
+            .answer
+            .map_or(STATUS_CLIENT_CLOSED, |(status, _)| status.as_u16());
+        let ttfb = self.first_byte.map(|at| at.duration_since(self.started));
+        if !logging::wants_access_lines() {
+            return;
+        }
+        let total = self.started.elapsed();
+        let user_agent = self.user_agent.as_ref().map(printable);
+        let line = AccessLine {
+            request_id: &self.id,
+            client: &self.client.text,
+            method: self.method.as_str(),
+            path: shortened(self.uri.path(), PATH_LOGGED_BYTES_MAX),
+            upstream: self.upstream.as_ref().map(UpstreamName::as_str),
+            repository: self.repository.as_ref().map(Repository::as_str),
+            reference: shown(self.reference.as_ref()),
+            digest: shown(self.digest.as_ref()),
+            status,
+            outcome: self.answer.map(|(_, outcome)| outcome.label()),
+            bytes: self.bytes,
+            ttfb,
+            total,
+            ended,
+            cause,
+            user_agent,
+        };
+        if logging::access(&line) {
+            return;
+        }
+        tracing::info!(
+            target: access::TARGET,
+            request_id = %self.id,
+            client = %line.client,
+            method = %self.method,
+            path = line.path,
+            upstream = self.upstream.as_ref().map(display),
+            repository = self.repository.as_ref().map(display),
+            reference = self.reference.as_ref().map(display),
+            digest = self.digest.as_ref().map(display),
+            status,
+            outcome = self.answer.map(|(_, outcome)| outcome.label()),
+            bytes = self.bytes,
+            ttfb_ms = ttfb.map(milliseconds),
+            total_ms = milliseconds(total),
+            ended,
+            cause,
+            user_agent,
+            "request"
+        );
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Milliseconds with three places: a hit takes fractions of one.
+fn milliseconds(wait: Duration) -> f64 {
+    (wait.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// The header's text when it is plain, visible ASCII: anything else could forge log lines.
+fn printable(value: &HeaderValue) -> &str {
+    value.to_str().map_or("(not plain text)", |text| {
+        shortened(text, USER_AGENT_LOGGED_BYTES_MAX)
+    })
+}
+
+fn shown<T: fmt::Display>(value: Option<&T>) -> Option<&dyn fmt::Display> {
+    value.map(|value| value as &dyn fmt::Display)
+}
+
+fn shortened(text: &str, bytes_max: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes_max))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+    use crate::server::testing::{Logs, exchange, metrics, request_head};
+
+    #[test]
+    fn a_request_dropped_without_an_answer_is_logged_and_not_counted() {
+        let (logs, metrics) = (Logs::collect(), metrics());
+        let counted = || {
+            // What the system says of the process is of the moment.
+            let text = metrics.render();
+            text.split("# HELP process_").next().map(str::to_owned)
+        };
+        let before = counted();
+        let ids = RequestIds::new(&ManualClock::new(Timestamp(0xab)));
+        let client = SocketAddr::from(([192, 0, 2, 1], 4711));
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(async {
+                drop(Exchange::begin(
+                    ids.next(),
+                    client.into(),
+                    &request_head(),
+                    metrics.clone(),
+                ));
+            });
+        let lines = logs.access();
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0]["status"], 499);
+        assert_eq!(lines[0]["ended"], "cancelled");
+        assert_eq!(lines[0]["request_id"], "000000ab-1");
+        assert_eq!(lines[0]["client"], "192.0.2.1:4711");
+        assert_eq!(lines[0]["path"], "/v2/library/nginx/blobs/sha256:aa");
+        assert!(counted() == before, "it was counted");
+    }
+
+    #[test]
+    fn the_access_line_says_what_a_tag_named() {
+        let (logs, metrics) = (Logs::collect(), metrics());
+        let digest = Digest::Sha256([0xab; 32]);
+        let mut exchange = exchange(&metrics);
+        let tag = Reference::parse("v1").unwrap();
+        exchange.asks_for(Kind::Manifest, Some(tag));
+        exchange.found(&digest);
+        drop(exchange);
+        let lines = logs.access();
+        assert_eq!(lines[0]["reference"], "v1");
+        assert_eq!(lines[0]["digest"], digest.to_string());
+    }
+
+    #[test]
+    fn a_request_is_counted_once_and_its_first_byte_once() {
+        let metrics = metrics();
+        let mut exchange = exchange(&metrics);
+        exchange.sent(3);
+        exchange.sent(4);
+        exchange.completed();
+        drop(exchange);
+        let text = metrics.render();
+        for line in [
+            "roadstead_requests_total{kind=\"blob\",outcome=\"hit\",upstream=\"docker.io\"} 1",
+            "roadstead_first_byte_seconds_count{kind=\"blob\",outcome=\"hit\"} 1",
+            "roadstead_client_bytes_total{kind=\"blob\",upstream=\"docker.io\"} 7",
+        ] {
+            assert!(text.contains(line), "{line:?} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn a_failure_names_what_failed_and_is_told_once() {
+        let (logs, metrics) = (Logs::collect(), metrics());
+        let mut exchange = exchange(&metrics);
+        exchange.refused(StatusCode::BAD_GATEWAY, ErrorCode::Unknown, "no such host");
+        drop(exchange);
+        let failed = &logs.lines("roadstead::server::http::access_log")[0];
+        assert_eq!(failed["upstream"], "docker.io");
+        assert_eq!(failed["repository"], "library/nginx");
+        assert_eq!(failed["status"], 502);
+        assert_eq!(failed["cause"], "no such host");
+        assert!(logs.access()[0].get("cause").is_none());
+    }
+
+    #[test]
+    fn a_refusal_has_one_line_and_it_says_why() {
+        let (logs, metrics) = (Logs::collect(), metrics());
+        let mut exchange = exchange(&metrics);
+        exchange.refused(StatusCode::FORBIDDEN, ErrorCode::Denied, "bad credentials");
+        drop(exchange);
+        assert!(logs.lines("roadstead::server::http::access_log").is_empty());
+        assert_eq!(logs.access()[0]["cause"], "bad credentials");
+    }
+
+    #[test]
+    fn an_id_is_the_run_and_a_number() {
+        for (run, number, expected) in [
+            (0xab, 1, "000000ab-1"),
+            (u32::MAX, u64::MAX, "ffffffff-ffffffffffffffff"),
+            (0x1234_5678, 0x10, "12345678-10"),
+            (0, 0, "00000000-0"),
+        ] {
+            assert_eq!(RequestId { run, number }.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn ids_differ() {
+        let ids = RequestIds::new(&ManualClock::new(Timestamp(1 << 40)));
+        assert_ne!(ids.next().to_string(), ids.next().to_string());
+    }
+
+    #[test]
+    fn what_a_client_says_is_bounded_and_plain() {
+        let long = HeaderValue::from_str(&"x".repeat(5000)).unwrap();
+        assert_eq!(printable(&long).len(), USER_AGENT_LOGGED_BYTES_MAX);
+        let odd = HeaderValue::from_bytes(b"\xff\x9b31m").unwrap();
+        assert_eq!(printable(&odd), "(not plain text)");
+        assert_eq!(shortened("\u{e9}\u{e9}", 3), "\u{e9}");
+    }
+}

@@ -1,0 +1,113 @@
+//! A client's request, read once.
+
+use super::conditions::Conditions;
+use super::error::ApiError;
+use super::host;
+use crate::mirror::{ClientId, Windows};
+use crate::oci::route::{Action, Route, Target};
+use http::{HeaderMap, HeaderName, Version, header, request};
+
+/// The upstream that a request is for (dist-spec, "Registry proxying").
+pub(crate) const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+
+/// What a request asks for, of whom, and how it may be answered.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    /// The client and its connection.
+    pub(crate) client: ClientId,
+    /// The path as the client wrote it, for links back to it.
+    pub(crate) path: &'a str,
+    /// What is asked for.
+    pub(crate) route: Route,
+    /// What is to be done with it.
+    pub(crate) action: Action,
+    /// `?ns=`.
+    ns: Option<String>,
+    /// All headers; conditions and ranges are in `conditions`.
+    headers: &'a HeaderMap,
+    /// The host that the request was sent to.
+    pub(crate) host: Option<&'a str>,
+    /// Under which conditions, and which bytes.
+    pub(crate) conditions: Conditions<'a>,
+    /// What the answer leaves through.
+    pub(crate) transport: Transport,
+}
+
+/// What answers of a connection leave through.
+#[derive(Clone, Debug)]
+pub(crate) struct Transport {
+    version: Version,
+    windows: Option<Windows>,
+}
+
+impl Transport {
+    /// Of a request of this version. `windows`: those of the connection, if it has no TLS.
+    pub(crate) fn new(version: Version, windows: Option<Windows>) -> Self {
+        Self {
+            version,
+            // HTTP/2 cuts bodies into frames, which it may copy.
+            windows: windows.filter(|_| version < Version::HTTP_2),
+        }
+    }
+
+    /// Where windows of files go, if nobody but the kernel looks into the body's bytes on their way out.
+    pub(crate) fn windows(&self) -> Option<Windows> {
+        self.windows.clone()
+    }
+
+    /// Whether bodies are cut into frames (RFC 9113 section 4.1).
+    pub(crate) fn is_framed(&self) -> bool {
+        self.version == Version::HTTP_2
+    }
+}
+
+impl<'a> Request<'a> {
+    /// Reads the head of a request.
+    ///
+    /// # Errors
+    /// It names no host or several, or its path is nothing of the API's.
+    pub(crate) fn read(
+        head: &'a request::Parts,
+        client: ClientId,
+        transport: Transport,
+    ) -> Result<Self, ApiError> {
+        let Target { route, ns } = Target::parse(head.uri.path(), head.uri.query())?;
+        Ok(Self {
+            client,
+            path: head.uri.path(),
+            route,
+            action: Action::of(&head.method),
+            ns,
+            headers: &head.headers,
+            host: host::of(head),
+            conditions: Conditions::of(&head.headers),
+            transport,
+        })
+    }
+
+    /// The upstream that the request names, as written. Where `OCI-Namespace` contradicts `ns`, which clients have
+    /// sent for longer, that counts (dist-spec, "Registry proxying").
+    pub(crate) fn ns(&self) -> Option<&str> {
+        let header = || {
+            let name = self.headers.get(OCI_NAMESPACE)?.to_str().ok()?.trim();
+            Some(name).filter(|name| !name.is_empty())
+        };
+        self.ns.as_deref().or_else(header)
+    }
+
+    /// The types that the client takes.
+    pub(crate) fn accepted(&self) -> impl Iterator<Item = &'a str> {
+        texts(self.headers, &header::ACCEPT)
+    }
+
+    /// The proxies that the request came through (RFC 9110 section 7.6.3).
+    pub(crate) fn via(&self) -> impl Iterator<Item = &'a str> {
+        texts(self.headers, &header::VIA)
+    }
+}
+
+/// The values of a header that are text.
+fn texts<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).iter();
+    values.filter_map(|value| value.to_str().ok())
+}

@@ -1,0 +1,371 @@
+//! Errors on their way out: the one place that turns them into HTTP.
+//!
+//! A client gets the spec's code and a fixed phrase; the cause goes to the log, with the request's id.
+
+use crate::mirror::MirrorError;
+use crate::oci::directory::ResolveError;
+use crate::oci::route::RouteError;
+use crate::oci::{ErrorCode, UpstreamName, error};
+use crate::server::http::access_log::{Chain, Exchange};
+use crate::server::http::body::{BodyError, Content};
+use crate::server::http::reason::{self, Whose};
+use crate::server::registry::reply::{self, Reply};
+use crate::telemetry::{Limit, Outcome};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use std::borrow::Cow;
+use std::error::Error;
+use std::time::Duration;
+
+/// The `Retry-After` of a 429 when upstream did not say: long enough that a fleet does not knock on
+/// a limit that is counted in minutes, short enough for a rate counted in seconds.
+const RETRY_AFTER_LIMITED: Duration = Duration::from_secs(10);
+
+/// The `Retry-After` of a 503: a place among the fills or a restart takes seconds.
+const RETRY_AFTER_BUSY: Duration = Duration::from_secs(2);
+
+/// Why a request is answered with an error.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    code: ErrorCode,
+    message: Cow<'static, str>,
+    extra: Extra,
+    found: Found,
+    limit: Option<Limit>,
+    /// Whether it is an upstream that failed or refused, and in harmless words why, if there are any.
+    whose: Whose,
+    /// For the log only.
+    cause: Option<String>,
+}
+
+/// What `Cache-Status` says of an answer that is no success.
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    /// Upstream was asked, and said this if anything.
+    Forwarded(Option<u16>),
+    /// What upstream said a moment ago, or what this mirror knows by itself.
+    Remembered,
+    /// As of the success that it would have been.
+    As(Outcome),
+    /// Nothing was looked for: the request makes no sense.
+    Unsought,
+}
+
+/// The header that belongs to a status.
+#[derive(Debug)]
+enum Extra {
+    Nothing,
+    /// When to come back.
+    RetryAfter(Duration),
+    /// The methods that a resource has.
+    AllowReading,
+    /// How many bytes exist, if that is known.
+    Total(Option<u64>),
+}
+
+impl ApiError {
+    fn new(
+        status: StatusCode,
+        code: ErrorCode,
+        message: impl Into<Cow<'static, str>>,
+        cause: &dyn Error,
+    ) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            extra: Extra::Nothing,
+            found: Found::Forwarded(None),
+            limit: None,
+            whose: Whose::Ours,
+            cause: Some(Chain(cause).to_string()),
+        }
+    }
+
+    /// 400: the request is not HTTP as it should be.
+    pub(crate) fn malformed(why: &'static str) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: ErrorCode::Unsupported,
+            message: why.into(),
+            extra: Extra::Nothing,
+            found: Found::Unsought,
+            limit: None,
+            whose: Whose::Ours,
+            cause: None,
+        }
+    }
+
+    /// 405: what is mirrored is written to at its upstream.
+    pub(crate) fn read_only() -> Self {
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            extra: Extra::AllowReading,
+            ..Self::malformed("this registry is a read-only mirror")
+        }
+    }
+
+    /// 429: this client has more bodies than others, and there is no memory for more of them.
+    pub(crate) fn too_much() -> Self {
+        Self {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            code: ErrorCode::TooManyRequests,
+            message: "too many requests at once; try again in a moment".into(),
+            extra: Extra::RetryAfter(RETRY_AFTER_BUSY),
+            found: Found::Remembered,
+            limit: None,
+            whose: Whose::Ours,
+            cause: None,
+        }
+    }
+
+    /// 416: `total` bytes exist, and none of those asked for. `found`: how the blob was.
+    pub(crate) fn range(total: Option<u64>, found: Outcome) -> Self {
+        Self {
+            status: StatusCode::RANGE_NOT_SATISFIABLE,
+            code: ErrorCode::RangeInvalid,
+            message: "the range asked for does not exist".into(),
+            extra: Extra::Total(total),
+            found: Found::As(found),
+            limit: None,
+            whose: Whose::Ours,
+            cause: None,
+        }
+    }
+
+    /// The limit of ours that the client has met.
+    pub(crate) fn limit(&self) -> Option<Limit> {
+        self.limit
+    }
+
+    /// Says which upstream it was, and why, as far as that is nobody's secret.
+    pub(crate) fn about(mut self, upstream: Option<&UpstreamName>) -> Self {
+        if let (Whose::Upstream(why), Some(upstream)) = (&self.whose, upstream) {
+            let message = match why {
+                Some(why) => format!("{upstream}: {}: {why}", self.message),
+                None => format!("{upstream}: {}", self.message),
+            };
+            self.message = message.into();
+        }
+        self
+    }
+
+    /// Tells the request's log lines why.
+    pub(crate) fn log(&self, exchange: &mut Exchange) {
+        let cause = self.cause.as_deref().unwrap_or(&self.message);
+        exchange.refused(self.status, self.code, cause);
+    }
+
+    /// The response: the spec's envelope.
+    pub(crate) fn into_reply(self) -> Reply {
+        let mut headers = HeaderMap::with_capacity(reply::HEADERS_USUAL);
+        headers.insert(header::CONTENT_TYPE, reply::JSON);
+        if let Some((name, value)) = self.extra.header() {
+            headers.insert(name, value);
+        }
+        headers.insert(reply::CACHE_STATUS, self.found.cache_status());
+        let body = error::envelope(self.code, &self.message, None);
+        Reply {
+            status: self.status,
+            headers,
+            content: Content::Full(Bytes::from(body)),
+            outcome: outcome(self.status),
+        }
+    }
+}
+
+/// How an answer with such a status counts.
+fn outcome(status: StatusCode) -> Outcome {
+    match status {
+        StatusCode::NOT_FOUND => Outcome::NotFound,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Denied,
+        StatusCode::TOO_MANY_REQUESTS => Outcome::Limited,
+        status if status.is_client_error() => Outcome::Rejected,
+        _ => Outcome::Error,
+    }
+}
+
+impl Found {
+    fn cache_status(self) -> HeaderValue {
+        match self {
+            Self::Forwarded(None) => HeaderValue::from_static("roadstead; fwd=miss"),
+            Self::Forwarded(Some(status)) => {
+                let text = format!("roadstead; fwd=miss; fwd-status={status}");
+                HeaderValue::try_from(text)
+                    .unwrap_or(HeaderValue::from_static("roadstead; fwd=miss"))
+            }
+            Self::Remembered => HeaderValue::from_static("roadstead; hit; detail=negative"),
+            Self::Unsought => HeaderValue::from_static("roadstead; detail=invalid"),
+            Self::As(outcome) => HeaderValue::from_static(outcome.cache_status()),
+        }
+    }
+}
+
+impl Extra {
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            Self::Nothing | Self::Total(None) => None,
+            Self::RetryAfter(wait) => {
+                // Whole seconds, rounded up: earlier would be too early.
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                Some((header::RETRY_AFTER, HeaderValue::from(seconds.max(1))))
+            }
+            Self::AllowReading => Some((header::ALLOW, HeaderValue::from_static("GET, HEAD"))),
+            Self::Total(Some(total)) => HeaderValue::try_from(format!("bytes */{total}"))
+                .ok()
+                .map(|value| (header::CONTENT_RANGE, value)),
+        }
+    }
+}
+
+/// The mapping of everything that the mirror can fail with.
+///
+/// Upstream's refusals of our credentials (401, 403) become 403 DENIED and not 401: a 401 without
+/// a challenge is no HTTP (RFC 9110 section 15.5.2), and one with a challenge makes dockerd send its
+/// Docker Hub password here (moby#30880). Docker Hub answers 401 for repositories that do not
+/// exist, so the phrase leaves that open, as Hub's own does.
+impl From<MirrorError> for ApiError {
+    fn from(error: MirrorError) -> Self {
+        use ErrorCode as Code;
+        use MirrorError as E;
+        use StatusCode as Status;
+        let (error, found) = if let E::Remembered(said) = error {
+            (*said, Found::Remembered)
+        } else {
+            let found = Found::Forwarded(error.upstream_status());
+            (error, found)
+        };
+        let (status, code, message) = match &error {
+            E::ManifestUnknown => (
+                Status::NOT_FOUND,
+                Code::ManifestUnknown,
+                phrase::NO_MANIFEST,
+            ),
+            E::NameUnknown => (Status::NOT_FOUND, Code::NameUnknown, phrase::NO_NAME),
+            E::BlobUnknown => (Status::NOT_FOUND, Code::BlobUnknown, phrase::NO_BLOB),
+            E::Unauthorized => (Status::FORBIDDEN, Code::Denied, phrase::UNAUTHORIZED),
+            E::Denied => (Status::FORBIDDEN, Code::Denied, phrase::DENIED),
+            E::RateLimited { .. } => {
+                let status = Status::TOO_MANY_REQUESTS;
+                (status, Code::TooManyRequests, phrase::RATE_LIMITED)
+            }
+            E::Upstream(_) => (Status::BAD_GATEWAY, Code::Unknown, phrase::UPSTREAM),
+            E::Timeout(_) => (Status::GATEWAY_TIMEOUT, Code::Unknown, phrase::TIMEOUT),
+            E::WrongContent { .. } => (Status::BAD_GATEWAY, Code::Unknown, phrase::WRONG),
+            E::ManifestInvalid(_) => {
+                let status = Status::BAD_GATEWAY;
+                (status, Code::ManifestInvalid, phrase::MANIFEST_INVALID)
+            }
+            E::Loop(_) => (Status::LOOP_DETECTED, Code::Unknown, phrase::LOOP),
+            E::Busy(_) => (Status::SERVICE_UNAVAILABLE, Code::Unavailable, phrase::BUSY),
+            E::Limited(_) => {
+                let status = Status::TOO_MANY_REQUESTS;
+                (status, Code::TooManyRequests, phrase::LIMITED)
+            }
+            E::ShuttingDown => (
+                Status::SERVICE_UNAVAILABLE,
+                Code::Unavailable,
+                phrase::STOPPING,
+            ),
+            // What is remembered is what upstream said, and not that it was remembered.
+            E::Remembered(_) | E::NotStored { .. } | E::Store(_) => {
+                let status = Status::INTERNAL_SERVER_ERROR;
+                (status, Code::Unknown, phrase::STORE)
+            }
+        };
+        let mut refusal = Self::new(status, code, message, &error);
+        refusal.found = found;
+        refusal.whose = reason::of(&error);
+        if let E::Busy(what) = error {
+            refusal.message = format!("{message}: {what}").into();
+        }
+        if let E::RateLimited { retry_after } = error {
+            refusal.extra = Extra::RetryAfter(retry_after.unwrap_or(RETRY_AFTER_LIMITED));
+        } else if let E::Limited(limit) = error {
+            refusal.limit = Some(limit);
+            refusal.extra = Extra::RetryAfter(RETRY_AFTER_BUSY);
+        } else if status == Status::SERVICE_UNAVAILABLE {
+            refusal.extra = Extra::RetryAfter(RETRY_AFTER_BUSY);
+        }
+        refusal
+    }
+}
+
+/// What clients are told.
+mod phrase {
+    pub(crate) const NO_MANIFEST: &str = "manifest unknown to upstream";
+    pub(crate) const NO_NAME: &str = "repository unknown to upstream";
+    pub(crate) const NO_BLOB: &str = "blob unknown to upstream";
+    pub(crate) const UNAUTHORIZED: &str = "upstream refuses this mirror's credentials, \
+        or the repository is private or does not exist";
+    pub(crate) const DENIED: &str = "upstream denies this mirror access to the repository";
+    pub(crate) const RATE_LIMITED: &str = "upstream limits this mirror's requests";
+    pub(crate) const UPSTREAM: &str = "upstream cannot be reached, or failed";
+    pub(crate) const TIMEOUT: &str = "upstream did not answer in time";
+    pub(crate) const WRONG: &str = "upstream sent content that does not match its digest";
+    pub(crate) const MANIFEST_INVALID: &str = "upstream sent something that is no usable manifest";
+    pub(crate) const LOOP: &str = "this mirror was asked by itself: one of its upstreams' endpoints, \
+        or those of a mirror behind it, leads back here";
+    pub(crate) const BUSY: &str = "this mirror is too busy";
+    pub(crate) const LIMITED: &str = "this client has more requests under way at this mirror \
+        than its share: try again in a moment";
+    pub(crate) const STOPPING: &str = "this mirror is shutting down";
+    pub(crate) const STORE: &str = "this mirror's store failed";
+    pub(crate) const SIZE: &str = "upstream sent content of another size than it promised";
+}
+
+impl From<RouteError> for ApiError {
+    fn from(error: RouteError) -> Self {
+        // Its texts are fixed phrases, but for the name of an unknown digest algorithm, which the
+        // grammar keeps harmless.
+        let status = match &error {
+            RouteError::NotFound => StatusCode::NOT_FOUND,
+            RouteError::Name(_) | RouteError::Page => StatusCode::BAD_REQUEST,
+        };
+        let refusal = Self::new(status, error.code(), error.to_string(), &error);
+        Self {
+            found: Found::Unsought,
+            ..refusal
+        }
+    }
+}
+
+impl From<ResolveError> for ApiError {
+    fn from(error: ResolveError) -> Self {
+        use StatusCode as Status;
+        let (status, code, found) = match &error {
+            ResolveError::Unknown { .. } => {
+                (Status::NOT_FOUND, ErrorCode::NameUnknown, Found::Remembered)
+            }
+            ResolveError::Repository => {
+                (Status::BAD_REQUEST, ErrorCode::NameInvalid, Found::Unsought)
+            }
+        };
+        // The text says which upstreams exist: clients print the message, never the detail.
+        let mut refusal = Self::new(status, code, error.to_string(), &error);
+        refusal.found = found;
+        refusal
+    }
+}
+
+/// A body that failed before its head was sent.
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Mirror(error) => error.into(),
+            BodyError::Short { .. } | BodyError::Long | BodyError::Late => Self {
+                whose: Whose::Upstream(None),
+                ..Self::new(
+                    StatusCode::BAD_GATEWAY,
+                    ErrorCode::Unknown,
+                    phrase::SIZE,
+                    &error,
+                )
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! One request of a client: admitted, read, asked of the mirror, answered.
+
+use super::blob::{Delivery, Selected};
+use super::reply::{self, EntityTag, Reply};
+use super::restraint::Restraint;
+use crate::clock::Clock;
+use crate::mirror::{BlobHead, Mirror, Source};
+use crate::oci::route::{Action, Route};
+use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Page, Reference};
+use crate::server::conn::buffers::Buffers;
+use crate::server::http::access_log::{Client, Exchange, RequestIds};
+use crate::server::http::body::Body;
+use crate::server::http::context::{OCI_NAMESPACE, Request, Transport};
+use crate::server::http::error::ApiError;
+use crate::server::http::host;
+use crate::telemetry::{Kind, Limit, Metrics};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, header, request};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// What `/` says to somebody who opened it in a browser.
+const GREETING: &[u8] = b"roadstead: a registry mirror. The API is under /v2/.\n";
+
+/// Answers clients.
+#[derive(Debug)]
+pub(crate) struct Handler {
+    mirror: Mirror,
+    metrics: Metrics,
+    buffers: Buffers,
+    ids: RequestIds,
+    restraint: Restraint,
+}
+
+impl Handler {
+    /// A handler that asks `mirror`.
+    pub(crate) fn new(
+        mirror: Mirror,
+        metrics: Metrics,
+        buffers: Buffers,
+        clock: &dyn Clock,
+    ) -> Self {
+        Self {
+            mirror,
+            metrics,
+            buffers,
+            ids: RequestIds::new(clock),
+            restraint: Restraint::new(),
+        }
+    }
+
+    /// Answers one request. Its body, if it has one, is never read. `must_wait`: memory is short, and this client has
+    /// more of it than others.
+    pub(crate) async fn answer(
+        &self,
+        head: request::Parts,
+        client: Client,
+        transport: Transport,
+        must_wait: bool,
+    ) -> Response<Body> {
+        let mut exchange = Box::new(Exchange::begin(
+            self.ids.next(),
+            client,
+            &head,
+            self.metrics.clone(),
+        ));
+        let mut names_upstream = false;
+        let answered = match self.admit(&head, must_wait) {
+            Ok(Some(greeting)) => Ok(greeting),
+            Err(refused) => Err(refused),
+            Ok(None) => match Request::read(&head, exchange.client_id(), transport) {
+                Err(refused) => Err(refused),
+                Ok(request) => {
+                    names_upstream = request.ns().is_some();
+                    self.dispatch(request, &mut exchange).await
+                }
+            },
+        };
+        let reply = match answered {
+            Ok(reply) => reply,
+            Err(error) => {
+                if let Some(limit) = error.limit() {
+                    let refused = self.restraint.refuse(limit, &exchange, &self.metrics);
+                    Box::pin(refused).await;
+                }
+                let error = error.about(exchange.upstream());
+                error.log(&mut exchange);
+                error.into_reply()
+            }
+        };
+        respond(&head, reply, exchange, names_upstream)
+    }
+
+    /// What is to be said before a request is looked into: `/` has no route, and what is mirrored is not written to.
+    fn admit(&self, head: &request::Parts, must_wait: bool) -> Result<Option<Reply>, ApiError> {
+        let path = head.uri.path();
+        if must_wait && path != "/v2/" {
+            self.metrics.limited(Limit::Buffers);
+            return Err(ApiError::too_much());
+        }
+        if let Some(why) = host::refusal(head) {
+            return Err(ApiError::malformed(why));
+        }
+        let action = Action::of(&head.method);
+        if path == "/" && action != Action::Write {
+            let text = HeaderValue::from_static("text/plain; charset=utf-8");
+            return Ok(Some(Reply::own(text, Bytes::from_static(GREETING))));
+        }
+        if action == Action::Write && is_of_the_api(path) {
+            return Err(ApiError::read_only());
+        }
+        Ok(None)
+    }
+
+    async fn dispatch(
+        &self,
+        request: Request<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<Reply, ApiError> {
+        let behalf = self.mirror.on_behalf(request.client, request.via())?;
+        behalf.scope(self.route(request, exchange)).await
+    }
+
+    async fn route(
+        &self,
+        request: Request<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<Reply, ApiError> {
+        match &request.route {
+            Route::Ping => Ok(Reply::own(reply::JSON, Bytes::from_static(b"{}"))),
+            Route::Catalog(page) => Box::pin(self.catalog(page, &request)).await,
+            Route::Manifest { path, reference } => {
+                exchange.asks_for(Kind::Manifest, Some(reference.clone()));
+                let source = self.resolve(&request, path, exchange)?;
+                self.manifest(&request, &source, reference, exchange).await
+            }
+            Route::Blob { path, digest } => {
+                exchange.asks_for(Kind::Blob, Some(Reference::Digest(*digest)));
+                let source = self.resolve(&request, path, exchange)?;
+                self.blob(&request, &source, digest).await
+            }
+            Route::Upload { .. } => Err(ApiError::read_only()),
+            Route::Tags { path, page } => {
+                exchange.asks_for(Kind::Tags, None);
+                let source = self.resolve(&request, path, exchange)?;
+                let answer = Box::pin(self.mirror.tags(&source, page)).await?;
+                Ok(Reply::list(answer, request.path, request.ns()))
+            }
+            Route::Referrers {
+                path,
+                digest,
+                artifact_type,
+                cursor,
+            } => {
+                exchange.asks_for(Kind::Referrers, Some(Reference::Digest(*digest)));
+                let source = self.resolve(&request, path, exchange)?;
+                let artifact_type = artifact_type.as_deref();
+                let asked = self
+                    .mirror
+                    .referrers(&source, digest, artifact_type, cursor);
+                let answer = Box::pin(asked).await?;
+                Ok(Reply::list(answer, request.path, request.ns()))
+            }
+        }
+    }
+
+    fn resolve(
+        &self,
+        request: &Request<'_>,
+        path: &str,
+        exchange: &mut Exchange,
+    ) -> Result<Source, ApiError> {
+        let directory = self.mirror.directory();
+        let source = directory.resolve(request.ns(), request.host, path)?;
+        exchange.goes_to(&source.upstream, &source.repository);
+        Ok(source)
+    }
+
+    async fn manifest(
+        &self,
+        request: &Request<'_>,
+        source: &Source,
+        reference: &Reference,
+        exchange: &mut Exchange,
+    ) -> Result<Reply, ApiError> {
+        let (class, by_digest) = match reference {
+            Reference::Tag(_) => (AcceptClass::from_headers(request.accepted()), false),
+            Reference::Digest(_) => (AcceptClass::ALL, true),
+        };
+        // An answer that the client did not list is served all the same, as registries do: it may
+        // well understand it, and 406 is nothing that any client handles.
+        let at_hand = self.mirror.manifest_at_hand(source, reference, class);
+        let answer = if let Some(answer) = at_hand {
+            answer
+        } else {
+            let accept = match reference {
+                Reference::Tag(_) => Accept::from_headers(request.accepted()),
+                Reference::Digest(_) => Accept::of_digest(request.accepted()),
+            };
+            self.mirror.manifest(source, reference, accept).await?
+        };
+        exchange.found(&answer.digest);
+        Ok(Reply::manifest(&request.conditions, answer, by_digest))
+    }
+
+    async fn blob(
+        &self,
+        request: &Request<'_>,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<Reply, ApiError> {
+        let tag = EntityTag::new(digest);
+        let client_has = request.conditions.client_has(tag.digest());
+        // A client that has the blob needs no fill, only to hear that the repository has it too.
+        if client_has || request.action == Action::Describe {
+            let head = self.mirror.blob_head(source, digest).await?;
+            return Ok(Reply::blob_head(tag, client_has, head));
+        }
+        let ranges = request.conditions.ranges();
+        let first = ranges.and_then(ByteRanges::first);
+        let answer = self.mirror.blob(source, digest, first).await?;
+        let head = BlobHead {
+            total: answer.total,
+            outcome: answer.outcome,
+        };
+        let selected = Selected::of(&request.conditions, &tag, head, answer.is_stored())?;
+        let delivery = Delivery {
+            transport: &request.transport,
+            buffers: &self.buffers,
+            metrics: &self.metrics,
+        };
+        let mut content = delivery.open(answer, &selected);
+        content.prime().await?;
+        Ok(selected.describe(tag, head, content))
+    }
+
+    async fn catalog(&self, page: &Page, request: &Request<'_>) -> Result<Reply, ApiError> {
+        let (repositories, next) = self.mirror.catalog(page).await;
+        // As distribution answers (docs/spec/api.md, "Listing Repositories").
+        let body = serde_json::json!({ "repositories": repositories }).to_string();
+        let mut reply = Reply::own(reply::JSON, Bytes::from(body));
+        if let Some(next) = next {
+            reply.link(next, request.path, request.ns());
+        }
+        Ok(reply)
+    }
+}
+
+/// Whether a path is the registry API's.
+fn is_of_the_api(path: &str) -> bool {
+    path == "/v2" || path.starts_with("/v2/")
+}
+
+/// Puts a response together: what all of them have, the body, the end of the request's story.
+fn respond(
+    request: &request::Parts,
+    mut reply: Reply,
+    mut exchange: Box<Exchange>,
+    names_upstream: bool,
+) -> Response<Body> {
+    reply.answer_head(&request.method);
+    reply.add_cache_status(exchange.kind());
+    let headers = &mut reply.headers;
+    if is_of_the_api(request.uri.path()) {
+        headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    }
+    // A client must not be told that a digest's text is a web page.
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    if let Ok(id) = exchange.id().with_text(HeaderValue::from_str) {
+        headers.insert(REQUEST_ID, id);
+    }
+    // Only the configured name is echoed, never the client's text (dist-spec, "Registry proxying").
+    let upstream = exchange.upstream().filter(|_| names_upstream);
+    if let Some(Ok(name)) = upstream.map(|name| HeaderValue::from_str(name.as_str())) {
+        headers.insert(OCI_NAMESPACE, name);
+    }
+    exchange.answered(reply.status, reply.outcome);
+    let mut response = Response::new(Body::new(reply.content, exchange));
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    response
+}
