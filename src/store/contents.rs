@@ -174,8 +174,9 @@ impl Contents {
             None => Removal::Removed(size),
         }
     }
-    /// Writes the index, and lets go of what the journal noted for it. Blocks.
-    pub(in crate::store) fn write_index(&self) {
+    /// Writes the index, so that what was changed until now is in the pages read from now on, and lets go of what the
+    /// journal noted for it. Blocks.
+    pub fn write_index(&self) {
         if self.layout().is_for_looking() {
             // Into the copy, where questions find it.
             self.records.flush();
@@ -206,7 +207,7 @@ impl Contents {
         reason: EvictReason,
     ) {
         let digests = || victims.iter().map(|victim| &victim.digest);
-        let shards = digests().map(|digest| self.layout().shard_path(digest));
+        let shards = digests().map(|digest| self.layout().blobs().shard_path(digest));
         self.note(files, digests(), shards);
         for victim in victims {
             self.delete(victim, reason);
@@ -228,7 +229,7 @@ impl Contents {
 
     fn delete(&self, victim: &Victim, reason: EvictReason) {
         self.open_files().pop(&victim.digest);
-        match self.layout.remove_blob(&victim.digest) {
+        match self.layout.blobs().remove(&victim.digest) {
             Ok(()) => {
                 tracing::debug!(digest = %victim.digest, bytes = victim.size, ?reason, "evicted");
                 self.records.forget(&victim.digest);
@@ -252,7 +253,7 @@ impl Contents {
         digest: &Digest,
         size: u64,
     ) -> io::Result<Arc<DiskFile>> {
-        let file = self.layout.open_blob(digest)?;
+        let file = self.layout.blobs().open(digest)?;
         let length = file.length()?;
         if length == size {
             return Ok(Arc::new(file));

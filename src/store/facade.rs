@@ -23,11 +23,6 @@ impl Store {
         self.contents().layout().health().trouble()
     }
 
-    /// Makes sure that what was changed until now is in the pages read from now on. Blocks.
-    pub fn save(&self) {
-        self.contents().write_index();
-    }
-
     /// Whether the pages have all there is: not while the index fails, or while the files are looked
     /// through after it was lost. What nobody seems to need may be needed then.
     pub async fn knows_all(&self) -> bool {

@@ -356,7 +356,7 @@ impl Store {
                 let unique = store.contents().unique.fetch_add(1, Ordering::Relaxed);
                 store.capacity().reserve(size)?;
                 let publish = store.publish(&digest, size, size, 0, |layout| {
-                    layout.commit_bytes(&digest, &bytes, unique)
+                    layout.blobs().commit_bytes(&digest, &bytes, unique)
                 });
                 store.contents().bounds.unwritten_changes(size, 0);
                 publish.inspect_err(|_| store.contents().release(size))?;

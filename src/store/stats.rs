@@ -88,38 +88,38 @@ impl Contents {
     /// What the store takes now. Asks the operating system: not for async code.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        self.figures_with(layout::space(&self.layout().index_path()).ok())
-    }
-
-    fn figures_with(&self, space: Option<Space>) -> Figures {
-        let bounds = &self.bounds;
-        let index = bounds.index_bytes();
-        // What a look for files has reserved for those it may find is taken by nothing yet.
-        let hidden = *self.hidden();
-        let ledger = self.ledger();
-        let (held, blob_bytes) = (ledger.bytes().saturating_sub(hidden), ledger.blob_bytes());
-        Figures {
-            used: held.saturating_add(index),
-            max: bounds.max(),
-            blob_bytes,
-            blobs: ledger.blobs() as u64,
-            pinned: ledger.kept_bytes(),
-            reserved: held.saturating_sub(blob_bytes),
-            index,
-            free: space.map(|space| space.free),
-            disk: space.map(|space| space.total),
-        }
+        figures(self, layout::space(&self.layout().index().path()).ok())
     }
 
     /// The same, for async code.
     pub async fn figures_async(&self) -> Figures {
         let task = Task::new("see how full the disk is");
-        let path = self.layout().index_path();
+        let path = self.layout().index().path();
         let space = self
             .layout()
             .work()
             .run(Kind::Index, task, move || layout::space(&path));
-        self.figures_with(space.await.flatten().ok())
+        figures(self, space.await.flatten().ok())
+    }
+}
+
+fn figures(contents: &Contents, space: Option<Space>) -> Figures {
+    let bounds = &contents.bounds;
+    let index = bounds.index_bytes();
+    // What a look for files has reserved for those it may find is taken by nothing yet.
+    let hidden = *contents.hidden();
+    let ledger = contents.ledger();
+    let (held, blob_bytes) = (ledger.bytes().saturating_sub(hidden), ledger.blob_bytes());
+    Figures {
+        used: held.saturating_add(index),
+        max: bounds.max(),
+        blob_bytes,
+        blobs: ledger.blobs() as u64,
+        pinned: ledger.kept_bytes(),
+        reserved: held.saturating_sub(blob_bytes),
+        index,
+        free: space.map(|space| space.free),
+        disk: space.map(|space| space.total),
     }
 }
 

@@ -236,7 +236,11 @@ async fn what_a_client_asks_wrongly_is_no_error() {
             404,
             "hit; detail=negative",
         ),
-        ("/v2/UPPER/case/manifests/v1".to_owned(), 400, "detail=invalid"),
+        (
+            "/v2/UPPER/case/manifests/v1".to_owned(),
+            400,
+            "detail=invalid",
+        ),
     ];
     for (path, status, said) in &found {
         let answer = mirror.get(path).await;

@@ -85,11 +85,11 @@ impl Attempt<'_, '_> {
                     digest = %self.job.digest, source = self.job.origins.name(first), %error, bytes,
                     "a source of blobs failed; going on with the next"
                 );
-                self.job.leave(first);
+                self.job.state().reliability.leave(first);
                 Err(Failure::Left)
             }
             Err(Failure::NoRange) => {
-                self.job.leave(first);
+                self.job.state().reliability.leave(first);
                 Err(Failure::Left)
             }
             reached => reached,

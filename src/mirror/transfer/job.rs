@@ -380,11 +380,6 @@ impl<'a> Job<'a> {
         state.reliability.order(&self.origins, needs_range)
     }
 
-    /// Whether ranges may be asked for at the origin that is asked next.
-    pub(super) fn may_ask_for_ranges(&self) -> bool {
-        self.state().reliability.next_takes_ranges(&self.origins)
-    }
-
     /// Finds the sources beside the upstream that have the blob. They are asked only where the upstream's word says
     /// that its repository has it, and how large it is: without that nobody may be served what they have.
     pub(super) async fn enlist(&self, given: bool) {
@@ -405,12 +400,6 @@ impl<'a> Job<'a> {
             state.total = Some(size);
             state.reliability.others = others;
         }
-    }
-
-    /// A source beside the upstream is asked no more.
-    pub(super) fn leave(&self, other: Origin) {
-        let mut state = self.state();
-        state.reliability.others.retain(|it| *it != other);
     }
 
     /// Whether any of what is there may be wrong.

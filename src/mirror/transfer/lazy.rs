@@ -71,7 +71,8 @@ impl Job<'_> {
     pub(super) fn everything(&self, partial: &Partial<MirrorError>, total: u64) -> bool {
         let chosen = self.state().everything;
         // Nobody can be sure of a part of an endpoint's bytes, or have it at all.
-        let must = chosen || self.in_doubt() || !self.may_ask_for_ranges();
+        let must =
+            chosen || self.in_doubt() || !self.state().reliability.next_takes_ranges(&self.origins);
         must || partial.whole_is_wanted()
             || match self.transfers.fill_on_range {
                 FillOnRange::Always => true,

@@ -54,6 +54,11 @@ impl Reliability {
         [self.others.as_slice(), &endpoints].concat()
     }
 
+    /// A source beside the upstream is asked no more.
+    pub(super) fn leave(&mut self, other: Origin) {
+        self.others.retain(|it| *it != other);
+    }
+
     /// Whether ranges may be asked for at the origin that is asked next.
     pub(super) fn next_takes_ranges(&self, origins: &Origins<'_>) -> bool {
         let order = self.order(origins, true);

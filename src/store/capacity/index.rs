@@ -52,7 +52,7 @@ impl Capacity {
     /// What the index takes now, after it was made smaller if that was more than it may. Blocks.
     fn index_within_bound(&self) -> Option<u64> {
         let measure = || {
-            let measured = self.contents.layout().index_bytes();
+            let measured = self.contents.layout().index().bytes();
             let measured = measured.inspect_err(|error| {
                 tracing::warn!(%error, "cannot see how large the index is");
             });

@@ -203,7 +203,7 @@ impl Drop for Room {
         let (store, key) = (self.store.clone(), self.key);
         let leave = move || {
             if discard {
-                store.contents().layout().remove_part(&key);
+                store.contents().layout().parts().remove(&key);
             }
             store.contents().release(reserved);
             store.capacity().rooms().leave(&key);
@@ -287,7 +287,7 @@ impl Capacity {
         let mut suspended = self.suspended();
         let mut freed = 0;
         for (key, bytes) in suspended.drain() {
-            self.contents.layout().remove_part(&key);
+            self.contents.layout().parts().remove(&key);
             self.contents.ledger().release(bytes);
             freed += bytes;
         }

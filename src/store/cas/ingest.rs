@@ -66,12 +66,13 @@ impl Sink {
     /// Opens the partial file, and takes up what an earlier run recorded of it.
     pub(in crate::store) fn open(room: Room, shared: &Arc<Shared>) -> Result<Self, StoreError> {
         let (key, digest) = (shared.key, *shared.key.digest());
-        let record = room.store.contents().layout().part_record(&key);
+        let record = room.store.contents().layout().parts().recorded(&key);
         let file = Arc::new(
             room.store
                 .contents()
                 .layout()
-                .open_part(&key, record.is_some())?,
+                .parts()
+                .open(&key, record.is_some())?,
         );
         drop(shared.file.set(Arc::clone(&file)));
         let sink = Self {
@@ -158,7 +159,8 @@ impl Sink {
         store
             .contents()
             .layout()
-            .record_part(&key, &self.file, &record)?;
+            .parts()
+            .record(&key, &self.file, &record)?;
         self.room.keep();
         let bytes = record.coverage.bytes();
         store.capacity().suspend(key, self.room.hand_over(), bytes);

@@ -330,7 +330,7 @@ impl<E> Verified<E> {
             let store = &sink.room.store;
             let reserved = sink.room.hand_over();
             let published = store.publish(&digest, reserved, size, key.owner(), |layout| {
-                layout.publish_part(&key)
+                layout.parts().publish(&key)
             });
             let pin = match published.inspect_err(|_| sink.room.take_back(reserved))? {
                 Published::Now(pin) => {

@@ -83,7 +83,13 @@ impl Store {
         self.contents()
             .contains(digest)
             .filter(|known| *known == size)?;
-        let found = self.contents().layout().find_blob(digest).ok().flatten()?;
+        let found = self
+            .contents()
+            .layout()
+            .blobs()
+            .find(digest)
+            .ok()
+            .flatten()?;
         if found.size != size {
             return None;
         }

@@ -98,7 +98,7 @@ impl Sink {
         let record = FillRecord { total, coverage };
         let key = self.room.key;
         let layout = self.room.store.contents().layout();
-        if let Err(error) = layout.record_part(&key, &self.file, &record) {
+        if let Err(error) = layout.parts().record(&key, &self.file, &record) {
             tracing::debug!(digest = %key.digest(), %error, "how far a download has come is not recorded");
         }
     }
@@ -108,7 +108,7 @@ impl Sink {
     pub(in crate::store) fn unrecord(&self) -> io::Result<Unrecorded<'_>> {
         let state = self.recorder.state();
         let layout = self.room.store.contents().layout();
-        layout.forget_part_record(&self.room.key)?;
+        layout.parts().forget_record(&self.room.key)?;
         Ok(Unrecorded(state))
     }
 

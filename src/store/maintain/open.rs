@@ -37,7 +37,7 @@ impl Start<'_> {
     pub(in crate::store) fn load(&self, journal: &BTreeSet<Digest>) -> io::Result<()> {
         let kept = or_nothing(
             "suspended downloads",
-            self.0.contents().layout().sweep_fills(),
+            self.0.contents().layout().parts().sweep(),
         )?;
         let mut known = 0_usize;
         let complete = {
@@ -67,7 +67,7 @@ impl Start<'_> {
         self.enter_suspended(&kept);
         or_nothing("blobs that were set aside", self.0.quarantine().load())?;
         // Without these it would seem that nothing is there.
-        let shards = self.0.contents().layout().shards()?;
+        let shards = self.0.contents().layout().blobs().shards()?;
         let lost = !complete
             || !sure
             || (known == 0 && !shards.is_empty())
@@ -93,7 +93,7 @@ impl Start<'_> {
     fn look_at(&self, digest: &Digest) -> io::Result<()> {
         let known = &self.0.contents().records;
         let record = known.read(digest);
-        match (self.0.contents().layout().find_blob(digest)?, record) {
+        match (self.0.contents().layout().blobs().find(digest)?, record) {
             (None, Some(_)) => known.forget(digest),
             (None, None) => {}
             (Some(found), record) if record.is_none_or(|known| known.size == found.size) => {
@@ -157,7 +157,7 @@ impl Start<'_> {
             if *size <= room && self.0.contents().ledger().admit(*size).is_ok() {
                 self.0.capacity().enter_suspended(*key, *size);
             } else {
-                self.0.contents().layout().remove_part(key);
+                self.0.contents().layout().parts().remove(key);
             }
         }
     }
@@ -184,16 +184,16 @@ pub(in crate::store) fn bounds(
 ) -> io::Result<Bounds> {
     let max = Bounds::max_of(config)?;
     let most = capacity::index_max(max);
-    let before = layout.index_bytes()?;
+    let before = layout.index().bytes()?;
     if before <= most || layout.is_for_looking() {
         return Ok(Bounds::new(config, max, before));
     }
-    layout.discard_index_aside();
+    layout.index().discard_aside();
     let forgotten = index.slim(before, most, false);
-    if forgotten.is_some() && layout.index_bytes()? > most {
+    if forgotten.is_some() && layout.index().bytes()? > most {
         index.begin_anew();
     }
-    let bytes = layout.index_bytes()?;
+    let bytes = layout.index().bytes()?;
     tracing::warn!(
         before,
         bytes,

@@ -56,7 +56,7 @@ impl Quarantine {
             // Another reader may have found out before, and the blob been fetched again since.
             let size = contents.ledger().size(&digest);
             let replaced = match (looked_at.0, size) {
-                (Some(file), _) => !contents.layout().is_blob(&digest, &file),
+                (Some(file), _) => !contents.layout().blobs().is(&digest, &file),
                 (None, Some(size)) => contents.open_checked(&digest, size).is_ok(),
                 (None, None) => true,
             };
@@ -69,7 +69,7 @@ impl Quarantine {
                 return;
             };
             tracing::warn!(%digest, why, "a stored blob is damaged; it is set aside and will be fetched again. Check the disk");
-            contents.note(&files, [&digest], [contents.layout().shard_path(&digest)]);
+            contents.note(&files, [&digest], [contents.layout().blobs().shard_path(&digest)]);
             contents.open_files().pop(&digest);
             contents.records.forget(&digest);
             contents.events.tell(Event::BlobEvicted {
@@ -105,18 +105,18 @@ impl Quarantine {
 
     /// Moves a blob's file out of the way, or deletes it. The ledger does not know it any more.
     pub(in crate::store) fn set_aside(&self, digest: &Digest) {
-        match self.contents.layout().set_blob_aside(digest) {
+        match self.contents.layout().blobs().set_aside(digest) {
             Ok(bytes) => self.keep_aside(*digest, bytes),
             Err(error) => {
                 tracing::debug!(%digest, %error, "a damaged blob cannot be moved");
-                self.contents.layout().give_up_blob(digest);
+                self.contents.layout().blobs().give_up(digest);
             }
         }
     }
 
     /// Takes in what earlier runs have set aside.
     pub(in crate::store) fn load(&self) -> io::Result<()> {
-        for (digest, bytes) in self.contents.layout().damaged()? {
+        for (digest, bytes) in self.contents.layout().blobs().set_aside_before()? {
             let known = self.aside().0.iter().any(|(of, _)| *of == digest);
             if !known {
                 self.keep_aside(digest, bytes);
@@ -135,7 +135,7 @@ impl Quarantine {
         let aside = std::mem::take(&mut *self.aside());
         let mut freed = 0;
         for (digest, bytes) in aside.0 {
-            self.contents.layout().remove_damaged(&digest);
+            self.contents.layout().blobs().remove_damaged(&digest);
             self.contents.ledger().release(bytes);
             freed += bytes;
         }
@@ -153,7 +153,7 @@ impl Quarantine {
             self.contents.ledger().release(before);
         }
         if !self.reserve_aside(bytes) {
-            return self.contents.layout().remove_damaged(&digest);
+            return self.contents.layout().blobs().remove_damaged(&digest);
         }
         aside.0.push_back((digest, bytes));
         let most = self.aside_bytes_max();
@@ -161,7 +161,7 @@ impl Quarantine {
             gone.extend(aside.0.pop_front());
         }
         for (digest, bytes) in gone {
-            self.contents.layout().remove_damaged(&digest);
+            self.contents.layout().blobs().remove_damaged(&digest);
             self.contents.ledger().release(bytes);
         }
     }

@@ -239,7 +239,7 @@ impl Scan {
             }
             // It may have come since.
             let _files = self.contents.files();
-            match self.contents.layout().find_blob(&digest) {
+            match self.contents.layout().blobs().find(&digest) {
                 Ok(None) => {
                     if self.contents.ledger().forget(&digest).is_some() {
                         self.contents.open_files().pop(&digest);
@@ -291,7 +291,7 @@ impl Scan {
         if self.contents.contains(digest).is_some() {
             return Ok(false);
         }
-        let Some(found) = self.contents.layout().find_blob(digest)? else {
+        let Some(found) = self.contents.layout().blobs().find(digest)? else {
             return Ok(false);
         };
         let record = BlobRecord {

@@ -144,7 +144,7 @@ impl Audit<'_> {
         let _pin = Pin::of_pinned(self.0.clone(), *digest);
         let (store, wanted) = (self.0.clone(), *digest);
         let opened = blocking(self.0.contents().layout().work(), "open", move || {
-            let file = store.contents().layout().open_blob(&wanted)?;
+            let file = store.contents().layout().blobs().open(&wanted)?;
             let length = file.length()?;
             Ok((file, length))
         });
@@ -204,7 +204,7 @@ impl Audit<'_> {
             move || {
                 let blob = Blob::new(
                     size,
-                    Arc::new(store.contents().layout().open_blob(&wanted)?),
+                    Arc::new(store.contents().layout().blobs().open(&wanted)?),
                     pin,
                 );
                 blob.bytes(size_in_memory)

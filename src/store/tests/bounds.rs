@@ -31,7 +31,7 @@ async fn link_many(store: &Store, upstream: &str, from: u32) {
 fn keep_up(store: &Store) -> u64 {
     store.known_flush();
     store.capacity().account_for_index();
-    store.contents().layout().index_bytes().unwrap()
+    store.contents().layout().index().bytes().unwrap()
 }
 
 impl Store {
@@ -111,11 +111,11 @@ async fn an_index_that_left_no_room_is_made_smaller_at_the_start() {
             index.change(Table::MediaTypes, key, Some(vec![b'x'; 4_000_000]));
         }
         store.known_flush();
-        assert!(store.contents().layout().index_bytes().unwrap() > 12_000_000);
+        assert!(store.contents().layout().index().bytes().unwrap() > 12_000_000);
     }
     let store = open(dir.path(), 10_000_000);
     let most = (10_000_000 + capacity::INDEX_STEP_BYTES) / 5;
-    let bytes = store.contents().layout().index_bytes().unwrap();
+    let bytes = store.contents().layout().index().bytes().unwrap();
     assert!(bytes <= most, "{bytes}");
     assert!(store.contents().ledger().max() >= 9_000_000);
     assert_eq!(store.trouble(), None);
@@ -140,11 +140,11 @@ async fn an_index_that_stays_too_large_is_begun_anew() {
             index.change(Table::Blobs, key, Some(vec![0; 21]));
         }
         store.known_flush();
-        assert!(store.contents().layout().index_bytes().unwrap() > 4_000_000);
+        assert!(store.contents().layout().index().bytes().unwrap() > 4_000_000);
         blob
     };
     let store = open(dir.path(), 1_000_000);
-    assert!(store.contents().layout().index_bytes().unwrap() < 1_000_000);
+    assert!(store.contents().layout().index().bytes().unwrap() < 1_000_000);
     store.scan().all();
     assert_eq!(stored(&store, &blob).await.unwrap(), vec![1; 100_000]);
     assert_eq!(store.trouble(), None);

@@ -274,7 +274,7 @@ async fn room_is_made_ahead_down_to_the_low_mark() {
     assert_eq!(store.contents().ledger().bytes(), 846_000, "one is enough");
     assert_eq!(store.contains(&blobs[0]), None);
     assert!(
-        store.contents().layout().open_blob(&blobs[0]).is_err(),
+        store.contents().layout().blobs().open(&blobs[0]).is_err(),
         "its file too"
     );
     // What is open stays, whatever the marks say.
@@ -334,7 +334,7 @@ async fn the_index_is_part_of_the_size() {
     store.contents().records.flush();
     store.capacity().account_for_index();
     let room = before - store.contents().ledger().max();
-    let file = store.contents().layout().index_bytes().unwrap();
+    let file = store.contents().layout().index().bytes().unwrap();
     assert!(
         room + capacity::INDEX_STEP_BYTES > file,
         "{room} for {file}"
