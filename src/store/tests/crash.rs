@@ -285,6 +285,7 @@ async fn what_is_known_of_content_that_is_not_stored_is_forgotten() {
     let metrics = Metrics::new(std::iter::empty());
     let config = config(dir.path(), 10_000_000);
     let store = Store::open(&config, Arc::clone(&clock) as _, metrics).unwrap();
+    let known = store.metadata();
     let source = |name: &str| Source {
         upstream: UpstreamName::parse("docker.io").unwrap(),
         repository: Repository::parse(name).unwrap(),
@@ -293,8 +294,7 @@ async fn what_is_known_of_content_that_is_not_stored_is_forgotten() {
     let tag = Tag::parse("v1").unwrap();
     for (name, digest) in [("team/here", here), ("team/gone", gone)] {
         let link = Link::of(ChildKind::Blob, Some(1000));
-        store
-            .metadata()
+        known
             .record_links(&source(name), vec![(digest, link)])
             .await;
         let record = TagRecord {
@@ -304,10 +304,7 @@ async fn what_is_known_of_content_that_is_not_stored_is_forgotten() {
             media_type: "text/plain".to_owned(),
             checked: clock.now(),
         };
-        store
-            .metadata()
-            .record_tag(&source(name), &tag, record)
-            .await;
+        known.record_tag(&source(name), &tag, record).await;
     }
     let expire = || {
         for table in [
@@ -324,49 +321,20 @@ async fn what_is_known_of_content_that_is_not_stored_is_forgotten() {
     assert_eq!(store.pages().repositories(None, 9).await.len(), 2);
     // Confirmed: it begins anew.
     let link = Link::of(ChildKind::Blob, Some(1000));
-    store
-        .metadata()
+    known
         .record_links(&source("team/gone"), vec![(gone, link)])
         .await;
     clock.advance(Duration::from_hours(24 * 29));
     expire();
-    assert!(
-        store
-            .metadata()
-            .link(&source("team/gone"), &gone)
-            .await
-            .is_some()
-    );
-    assert!(
-        store
-            .metadata()
-            .tags(&source("team/gone"), &tag)
-            .await
-            .is_empty()
-    );
+    assert!(known.link(&source("team/gone"), &gone).await.is_some());
+    assert!(known.tags(&source("team/gone"), &tag).await.is_empty());
     clock.advance(Duration::from_hours(24 * 2));
     expire();
-    assert_eq!(
-        store.metadata().link(&source("team/gone"), &gone).await,
-        None
-    );
+    assert_eq!(known.link(&source("team/gone"), &gone).await, None);
     assert_eq!(
         store.pages().repositories(None, 9).await,
         [source("team/here")]
     );
-    assert!(
-        store
-            .metadata()
-            .link(&source("team/here"), &here)
-            .await
-            .is_some()
-    );
-    assert_eq!(
-        store
-            .metadata()
-            .tags(&source("team/here"), &tag)
-            .await
-            .len(),
-        1
-    );
+    assert!(known.link(&source("team/here"), &here).await.is_some());
+    assert_eq!(known.tags(&source("team/here"), &tag).await.len(), 1);
 }

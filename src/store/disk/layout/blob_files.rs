@@ -14,7 +14,7 @@ use crate::oci::{Algorithm, Digest};
 use crate::store::disk::{DiskFile, DiskOp as Op};
 
 /// The files of blobs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(in crate::store) struct BlobFiles<'a>(pub(super) &'a Layout);
 
 impl BlobFiles<'_> {

@@ -16,7 +16,7 @@ use crate::store::metadata::index::OnDisk;
 const BLOCK_BYTES: u64 = 512;
 
 /// The index's file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(in crate::store) struct IndexFile<'a>(pub(super) &'a Layout);
 
 impl IndexFile<'_> {

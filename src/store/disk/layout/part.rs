@@ -27,7 +27,7 @@ pub(in crate::store) struct FillRecord {
 }
 
 /// The partial files of fills.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(in crate::store) struct PartFiles<'a>(pub(super) &'a Layout);
 
 impl PartFiles<'_> {
