@@ -10,6 +10,11 @@
     reason = "a test says what it expects by failing, and owns its files and tasks"
 )]
 
+#[path = "tidy/reference.rs"]
+mod reference;
+#[path = "tidy/words.rs"]
+mod words;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

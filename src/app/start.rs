@@ -65,13 +65,13 @@ impl Start {
         let mut warnings = Vec::new();
         if !self.admin.ip().is_loopback() {
             warnings.push(format!(
-                "the admin listener {} is open to other machines: whoever reaches it sees what is pulled and can remove it. Listen on 127.0.0.1, or let only operators and Prometheus reach it",
+                "the admin listener {} is open to other machines: everybody who reaches it sees what is pulled and can remove it. Listen on 127.0.0.1, or let only operators and Prometheus reach it",
                 self.admin
             ));
         }
         if !self.with_login.is_empty() && !self.address.ip().is_loopback() {
             warnings.push(format!(
-                "there are logins for {}, and the listener {} is open to other machines: whoever reaches it can pull what these logins may. Let only those reach it who may have that",
+                "there are logins for {}, and the listener {} is open to other machines: everybody who reaches it can pull what these logins may. Let only those reach it who may have that",
                 self.with_login.join(", "),
                 self.address
             ));

@@ -146,7 +146,7 @@ fn start(format: LogFormat, default: &str) {
         let writer = Plain::new(std::io::stderr, format);
         let started = builder.with_writer(writer).finish().try_init();
         if started.is_ok() {
-            tracing::warn!("no thread for the log: whoever logs waits for standard error");
+            tracing::warn!("no thread for the log: requests wait for standard error");
         }
         return;
     };

@@ -86,7 +86,7 @@ impl HttpClient {
             tracing::warn!(
                 %upstream,
                 endpoint = host,
-                "insecure_skip_verify: any certificate is believed, so whoever is on the way can read \
+                "insecure_skip_verify: any certificate is believed, so anybody on the way can read \
                  the credentials and change what tags point at"
             );
         }

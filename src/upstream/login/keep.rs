@@ -192,7 +192,7 @@ impl<P: Provider> Keeper<P> {
             Ok(given) => {
                 state.give(given, begun, Instant::now());
                 if failed_before {
-                    tracing::info!(%upstream, "{name} can be had again");
+                    tracing::info!(%upstream, "{name} is available again");
                 }
             }
             Err(error) => {
