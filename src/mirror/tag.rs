@@ -371,13 +371,8 @@ impl Tags {
         };
         // It may name what has come from another upstream alone: that is asked for by its digest then.
         let named = Link::of(ChildKind::Manifest, None);
-        let named = named.union(
-            self.store
-                .metadata()
-                .link(source, &digest)
-                .await
-                .unwrap_or_default(),
-        );
+        let before = self.store.metadata().link(source, &digest).await;
+        let named = named.union(before.unwrap_or_default());
         let ours = self.store.quotas().vouches(source, &digest, &named);
         let found = match self.local.read_for(source, &digest).await {
             Some(manifest) if ours => {

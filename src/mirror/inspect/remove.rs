@@ -172,15 +172,9 @@ impl Removal {
         self.remove_blobs(&exclusive, &mut removed).await;
         if !dry_run {
             // What stays for being read or pinned is still the repository's.
-            let gone: Vec<Digest> = links
-                .into_iter()
-                .filter(|digest| {
-                    self.store
-                        .contents()
-                        .held(digest)
-                        .is_none_or(|held| !held.pinned)
-                })
-                .collect();
+            let held = |digest: &Digest| self.store.contents().held(digest);
+            let stays = |digest: &Digest| held(digest).is_some_and(|held| held.pinned);
+            let gone = links.into_iter().filter(|digest| !stays(digest)).collect();
             self.store.metadata().forget_links(&source, gone).await;
             self.end_removal(source, Some(reference)).await;
         }

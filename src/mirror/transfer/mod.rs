@@ -172,15 +172,7 @@ impl Transfers {
         loop {
             let fetched = job.fetch(&partial).await;
             if let Ok(Fetched::Suspended { total }) = fetched {
-                // Or the next one to read a part would have to ask for the size first.
-                let link = Link::of(ChildKind::Blob, Some(total)).given();
-                self.store
-                    .metadata()
-                    .record_links(source, vec![(digest, link)])
-                    .await;
-                tracing::debug!(%digest, bytes = partial.coverage().bytes(), "suspended");
-                let why = MirrorError::Busy("a download of which only parts were read has ended");
-                return partial.suspend(why).await;
+                return self.suspend(partial, source, total).await;
             }
             if let Err(error) = fetched {
                 if self.store.contains(&digest).is_some() && partial.is_left_alone() {
@@ -224,6 +216,18 @@ impl Transfers {
                 },
             }
         }
+    }
+
+    /// Leaves a fill of which only parts were read to the next one.
+    async fn suspend(&self, partial: Partial<MirrorError>, source: &Source, total: u64) {
+        let digest = *partial.digest();
+        // Or the next one to read a part would have to ask for the size first.
+        let link = Link::of(ChildKind::Blob, Some(total)).given();
+        let metadata = self.store.metadata();
+        metadata.record_links(source, vec![(digest, link)]).await;
+        tracing::debug!(%digest, bytes = partial.coverage().bytes(), "suspended");
+        let why = MirrorError::Busy("a download of which only parts were read has ended");
+        partial.suspend(why).await;
     }
 
     /// Makes a checked blob durable. Its readers have all of it already.
