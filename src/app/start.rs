@@ -50,7 +50,7 @@ impl Start {
 
     /// Says what the cache has, and warns.
     pub(super) async fn tell(&self, store: &Store) {
-        let figures = store.figures_async().await;
+        let figures = store.contents().figures_async().await;
         tracing::info!(
             dir = %self.dir.display(), blobs = figures.blobs, used = size(figures.used),
             max_size = size(figures.max), free = figures.free.map(size),

@@ -290,7 +290,7 @@ async fn open(config: &Config, mode: OpenMode) -> Result<Directory, TargetError>
     let scanned = {
         let store = store.clone();
         // Nobody runs it: what the index does not know is found now.
-        tokio::task::spawn_blocking(move || store.scan_all())
+        tokio::task::spawn_blocking(move || store.scan().all())
     };
     scanned.await.map_err(|error| failed(&error))?;
     let mirror = Mirror::new(Parts {
@@ -393,7 +393,7 @@ impl Directory {
     /// Writes what was changed, and lets the directory go.
     pub async fn close(self) {
         self.mirror.stop().await;
-        self.store.settle_index().await;
+        self.store.pages().settle().await;
     }
 }
 

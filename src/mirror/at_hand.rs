@@ -16,7 +16,7 @@ use super::{MirrorError, Policies, Source};
 use crate::clock::Clock;
 use crate::oci::manifest::ChildKind;
 use crate::oci::{AcceptClass, Digest, Reference};
-use crate::store::{Link, Store};
+use crate::store::{Event, EventKinds, Link, Store};
 use crate::telemetry::Outcome;
 
 /// Answers what waits for nothing.
@@ -60,7 +60,7 @@ impl Hits {
                 *digest
             }
             Reference::Tag(tag) => {
-                let records = self.store.tags_in_memory(source, tag)?;
+                let records = self.store.metadata().tags_in_memory(source, tag)?;
                 let policy = self.policies.of_tag(source, tag);
                 // How upstream failed matters for those alone that are not fresh.
                 match freshness::judge(&records, accept, &policy, None, self.clock.now()) {
@@ -100,10 +100,20 @@ impl Hits {
     ///
     /// # Errors
     /// [`MirrorError::Busy`].
-    pub(super) fn answer(&self, kept: Kept) -> Result<ManifestAnswer, MirrorError> {
+    pub(super) fn answer(
+        &self,
+        source: &Source,
+        kept: Kept,
+    ) -> Result<ManifestAnswer, MirrorError> {
         self.expect_children(&kept.manifest);
+        let digest = kept.manifest.digest;
+        let events = self.store.events();
+        events.tell_if_wanted(EventKinds::PULLED, || Event::Pulled {
+            source: source.clone(),
+            digest,
+        });
         Ok(ManifestAnswer {
-            digest: kept.manifest.digest,
+            digest,
             media_type: Arc::clone(&kept.manifest.media_type),
             bytes: self.lent.lend_to_client(kept.manifest.bytes.clone())?,
             outcome: kept.outcome,
@@ -114,12 +124,12 @@ impl Hits {
     /// Tells the store, now and then, what whoever is given this manifest will ask for.
     fn expect_children(&self, manifest: &Manifest) {
         if manifest.told.is_due(self.clock.now()) {
-            self.store.expect(&manifest.children);
+            self.store.contents().expect(&manifest.children);
         }
     }
 
     fn link(&self, source: &Source, digest: &Digest, kind: ChildKind) -> Option<Link> {
-        let link = self.store.link_in_memory(source, digest)?;
+        let link = self.store.metadata().link_in_memory(source, digest)?;
         // Whether one that is not given is good enough is found once, the long way.
         (link.is_given() && link.covers(kind)).then_some(link)
     }

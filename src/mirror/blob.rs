@@ -208,7 +208,7 @@ impl Blobs {
         let size_is_known = match asked {
             // It may be the first of several.
             Some(_) => {
-                let link = self.store.link(source, digest).await;
+                let link = self.store.metadata().link(source, digest).await;
                 link.is_some_and(|link| link.size.is_some())
             }
             // Nothing depends on it.
@@ -223,7 +223,7 @@ impl Blobs {
     }
 
     async fn head(&self, source: &Source, digest: &Digest) -> Result<BlobHead, MirrorError> {
-        if let Some(size) = self.store.find(digest).await {
+        if let Some(size) = self.store.scan().find(digest).await {
             self.links
                 .ensure_linked(source, digest, ChildKind::Blob)
                 .await?;
@@ -233,7 +233,7 @@ impl Blobs {
             });
         }
         // What a manifest of this repository says of it is as good as upstream's HEAD, and better than some.
-        let link = self.store.link(source, digest).await;
+        let link = self.store.metadata().link(source, digest).await;
         let said = link.filter(|link| link.covers(ChildKind::Blob));
         if let Some(size) = said.and_then(|link| link.size).filter(|size| *size > 0) {
             self.negative.check(source, &What::Blob(*digest))?;
@@ -272,12 +272,15 @@ impl Blobs {
             .ensure_linked(source, digest, ChildKind::Blob)
             .await?;
         let size = blob.size();
-        let link = self.store.link(source, digest).await;
+        let link = self.store.metadata().link(source, digest).await;
         if link.is_some_and(|link| link.size.is_some_and(|said| said != size)) {
             // What is stored was hashed in full when it came: a manifest that says another size is wrong.
             tracing::debug!(upstream = %source.upstream, repository = %source.repository, %digest, bytes = size, "a manifest says another size of what is stored");
             let link = Link::of(ChildKind::Blob, Some(size));
-            self.store.record_links(source, vec![(*digest, link)]).await;
+            self.store
+                .metadata()
+                .record_links(source, vec![(*digest, link)])
+                .await;
         }
         Ok(Some(self.passthrough.answer_stored(blob, source)))
     }

@@ -107,7 +107,7 @@ impl Passthrough {
         answer_by: Instant,
     ) -> Result<BlobAnswer, MirrorError> {
         let (behalf, slot) = self.permit_pass(source, OnBehalf::current())?;
-        let link = self.store.link(source, digest).await;
+        let link = self.store.metadata().link(source, digest).await;
         let total = match link.and_then(|link| link.size) {
             Some(size) => Some(size),
             None => self.links.ask_head(source, digest, ChildKind::Blob).await?,
@@ -361,7 +361,11 @@ impl Carrier {
             digest,
             ..
         } = &self.passage;
-        passthrough.store.forget_size(source, digest).await;
+        passthrough
+            .store
+            .metadata()
+            .forget_size(source, digest)
+            .await;
         let digest = *digest;
         MirrorError::WrongContent { digest, why }
     }

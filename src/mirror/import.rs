@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::core::{Core, Upstreams};
 use super::flight::{Fills, Lead, Seat};
 use super::imported::Imported;
-use super::inspect::{PinEvent, PinEvents, Pins, Removal};
+use super::inspect::{Pins, Removal};
 use super::local::{LocalManifests, Manifest};
 use super::manifest_fetch::links;
 use super::tag::Tags;
@@ -23,7 +23,7 @@ use crate::catalogue::{CatalogueError, ImportedTag};
 use crate::clock::Clock;
 use crate::oci::manifest::{ChildKind, inspect};
 use crate::oci::{AcceptClass, Digest, ImageName, Reference, Repository, UpstreamName};
-use crate::store::{Link, Origin, Partial, Store, StoreError, TagRecord};
+use crate::store::{Event, Link, Origin, Partial, Store, StoreError, TagRecord};
 
 /// Blobs that are brought at the same time: one client brings one after the other.
 pub const IMPORTS_MAX: usize = 4;
@@ -174,7 +174,6 @@ pub(super) struct Imports {
     imported: Arc<Imported>,
     tags: Arc<Tags>,
     pins: Arc<Pins>,
-    events: Arc<PinEvents>,
     removal: Arc<Removal>,
     /// A permit for each upload.
     uploads: Semaphore,
@@ -208,14 +207,13 @@ impl Imports {
             imported: Arc::clone(imported),
             tags: Arc::clone(tags),
             pins: Arc::clone(pins),
-            events: pins.events(),
             removal: Arc::clone(removal),
             uploads: Semaphore::new(IMPORTS_MAX),
         }
     }
 
     async fn size_of(&self, digest: &Digest) -> Option<u64> {
-        self.store.find(digest).await
+        self.store.scan().find(digest).await
     }
 
     async fn blob(
@@ -229,7 +227,7 @@ impl Imports {
         let _permit = self.uploads.try_acquire().map_err(|_| ImportError::Busy)?;
         let nobody = nobodys().ok_or(ImportError::Busy)?;
         // A lost index may not know it yet; from here on it does.
-        self.store.find(digest).await;
+        self.store.scan().find(digest).await;
         for _ in 0..ATTEMPTS_MAX {
             let stored = || self.store.contains(digest).is_some();
             let seat = self.fills.seat(digest, &nobody, stored);
@@ -276,7 +274,7 @@ impl Imports {
                 "a signed schema 1 manifest cannot be imported".to_owned(),
             ));
         }
-        let was_there = self.store.find(digest).await.is_some();
+        let was_there = self.store.scan().find(digest).await.is_some();
         let put = self.store.put(digest, &inspection.media_type, bytes);
         put.await?;
         Ok(if was_there {
@@ -306,7 +304,7 @@ impl Imports {
             repository: name.repository.clone(),
         };
         let named: Vec<Digest> = walk.links.iter().map(|(digest, _)| *digest).collect();
-        self.store.expect(&named);
+        self.store.contents().expect(&named);
         // What is there is the repository's by the operator's word; what is not is only named.
         let brought = |(digest, link): (Digest, Link)| match self.store.contains(&digest) {
             Some(_) => (digest, link.given()),
@@ -327,7 +325,7 @@ impl Imports {
         };
         // Durable before it is answered, and before anybody can pull it.
         self.imported.record(&source, tag, &links).await?;
-        self.store.record_links(&source, links).await;
+        self.store.metadata().record_links(&source, links).await;
         if let Reference::Tag(tag) = &name.reference {
             let record = TagRecord {
                 class: AcceptClass::ALL,
@@ -336,11 +334,19 @@ impl Imports {
                 checked: now,
                 origin: Origin::Import,
             };
-            self.store.record_tag(&source, tag, record).await;
+            self.store.metadata().record_tag(&source, tag, record).await;
             self.tags.forget_failure(&source, tag);
-            self.events.notify(PinEvent::Tag(source, tag.clone()));
+            self.store.events().tell(Event::TagMoved {
+                source,
+                tag: tag.clone(),
+                digest: *digest,
+                before: None,
+            });
         } else {
-            self.events.notify(PinEvent::Manifest(source, *digest));
+            self.store.events().tell(Event::ManifestStored {
+                source,
+                digest: *digest,
+            });
         }
         tracing::info!(image = %name, %digest, manifests = walk.image.manifests, blobs = walk.image.blobs, "an image was imported");
         if pin {
@@ -394,7 +400,7 @@ impl Imports {
 
     /// A manifest that is on disk: one that is in memory alone is gone after the next start.
     async fn stored_manifest(&self, digest: &Digest) -> Option<Arc<Manifest>> {
-        self.store.find(digest).await?;
+        self.store.scan().find(digest).await?;
         self.local.read(digest).await
     }
 
@@ -427,8 +433,8 @@ impl Imports {
                     continue;
                 }
                 match child.kind {
-                    ChildKind::Blob if self.store.find(&child.digest).await.is_some() => {
-                        self.store.touch(&child.digest);
+                    ChildKind::Blob if self.store.scan().find(&child.digest).await.is_some() => {
+                        self.store.contents().touch(&child.digest);
                         walk.image.blobs += 1;
                     }
                     ChildKind::Blob => walk.missing.push(child.digest),

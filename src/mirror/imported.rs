@@ -38,7 +38,7 @@ impl Imported {
 
     /// What a tag named, as the cache knows it, or by its import.
     pub(super) async fn tags(&self, source: &Source, tag: &Tag) -> Arc<Vec<TagRecord>> {
-        let known = self.store.tags(source, tag).await;
+        let known = self.store.metadata().tags(source, tag).await;
         if !known.is_empty() || !self.catalogue.may_have(source) {
             return known;
         }
@@ -62,7 +62,7 @@ impl Imported {
         let found = self.catalogue.imported_link(source, digest).await;
         let link = link_of(found.ok().flatten()?);
         let links = vec![(*digest, link)];
-        self.store.record_links(source, links).await;
+        self.store.metadata().record_links(source, links).await;
         Some(link)
     }
 
@@ -131,7 +131,7 @@ impl Imported {
             };
             after = Some((source.clone(), tag.clone()));
             for (source, tag, imported) in page {
-                if self.store.tags(&source, &tag).await.is_empty() {
+                if self.store.metadata().tags(&source, &tag).await.is_empty() {
                     let metadata = self.store.metadata();
                     metadata
                         .restore_tag(&source, &tag, record_of(imported))
@@ -139,7 +139,7 @@ impl Imported {
                     tags += 1;
                 }
             }
-            self.store.settle_index().await;
+            self.store.pages().settle().await;
         }
         let mut after: Option<(Source, Digest)> = None;
         loop {
@@ -151,7 +151,7 @@ impl Imported {
             let mut missing: HashMap<Source, Vec<(Digest, Link)>> = HashMap::new();
             for (source, entry) in page {
                 let link = link_of(entry.link);
-                let known = self.store.link(&source, &entry.digest).await;
+                let known = self.store.metadata().link(&source, &entry.digest).await;
                 if known.is_none_or(|known| known.union(link) != known) {
                     missing
                         .entry(source)
@@ -161,9 +161,9 @@ impl Imported {
             }
             for (source, missing) in missing {
                 links += missing.len();
-                self.store.record_links(&source, missing).await;
+                self.store.metadata().record_links(&source, missing).await;
             }
-            self.store.settle_index().await;
+            self.store.pages().settle().await;
         }
         if tags + links > 0 {
             tracing::info!(
@@ -197,7 +197,7 @@ impl Imported {
             }
         };
         match digest {
-            Some(digest) if self.store.find(&digest).await.is_none() => {
+            Some(digest) if self.store.scan().find(&digest).await.is_none() => {
                 MirrorError::ImportGone(Kind::Manifest, Box::new(error))
             }
             Some(_) | None => error,
@@ -216,7 +216,7 @@ impl Imported {
         }
         let link = self.link(source, digest).await;
         match link.filter(|link| link.is_given() && link.covers(ChildKind::Blob)) {
-            Some(_) if self.store.find(digest).await.is_none() => {
+            Some(_) if self.store.scan().find(digest).await.is_none() => {
                 MirrorError::ImportGone(Kind::Blob, Box::new(error))
             }
             Some(_) | None => error,

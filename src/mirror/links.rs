@@ -60,7 +60,7 @@ impl Links {
         digest: &Digest,
         kind: ChildKind,
     ) -> Result<(), MirrorError> {
-        let link = self.store.link(source, digest).await;
+        let link = self.store.metadata().link(source, digest).await;
         if let Some(link) = link.filter(|link| self.is_good(source, digest, link, kind)) {
             if !link.is_given() {
                 // From now on it needs no look at who fetched it.
@@ -72,7 +72,7 @@ impl Links {
                     }
                     ChildKind::Blob => {
                         let links = vec![(*digest, link.given())];
-                        self.store.record_links(source, links).await;
+                        self.store.metadata().record_links(source, links).await;
                     }
                 }
             }
@@ -97,7 +97,7 @@ impl Links {
         digest: &Digest,
         kind: ChildKind,
     ) -> Result<(), MirrorError> {
-        let link = self.store.link(source, digest).await;
+        let link = self.store.metadata().link(source, digest).await;
         if link.is_some_and(|link| link.covers(kind))
             || self.was_brought(source, digest, kind).await
         {
@@ -108,7 +108,7 @@ impl Links {
 
     /// Whether a link is reason enough to serve what is stored.
     fn is_good(&self, source: &Source, digest: &Digest, link: &Link, kind: ChildKind) -> bool {
-        link.covers(kind) && self.store.vouches(source, digest, link)
+        link.covers(kind) && self.store.quotas().vouches(source, digest, link)
     }
 
     /// Asks upstream, once at a time, whether a repository has a digest.
@@ -163,10 +163,13 @@ impl Links {
         let said = upstream.blob_head(&source.repository, digest).await;
         let said = said.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
         // A manifest's word goes before a header's.
-        let known = self.store.link(source, digest).await;
+        let known = self.store.metadata().link(source, digest).await;
         let size = known.and_then(|link| link.size).or(said);
         let link = Link::of(ChildKind::Blob, size).given();
-        self.store.record_links(source, vec![(*digest, link)]).await;
+        self.store
+            .metadata()
+            .record_links(source, vec![(*digest, link)])
+            .await;
         Ok(size)
     }
 }

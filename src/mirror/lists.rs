@@ -178,7 +178,7 @@ impl Lists {
     async fn catalog(&self, page: &Page) -> (Vec<String>, Option<NextPage>) {
         let limit = page.limit.unwrap_or(CATALOG_PAGE_MAX).min(CATALOG_PAGE_MAX);
         let after = page.last.as_deref().and_then(parse_entry);
-        let found = self.store.repositories(after.as_ref(), limit).await;
+        let found = self.store.pages().repositories(after.as_ref(), limit).await;
         let names: Vec<String> = found
             .iter()
             .map(|source| format!("{}/{}", source.upstream, source.repository))

@@ -108,7 +108,7 @@ impl LocalManifests {
     /// A manifest from memory, which counts as a use of it.
     pub(super) fn in_memory(&self, digest: &Digest) -> Option<Arc<Manifest>> {
         let manifest = self.hot.get(digest)?;
-        self.store.touch(digest);
+        self.store.contents().touch(digest);
         Some(manifest)
     }
 
@@ -124,14 +124,17 @@ impl LocalManifests {
         let found = Digest::of(digest.algorithm(), &bytes);
         if found != *digest {
             let why = format!("its content hashes to {found}");
-            self.store.damaged(digest, &why, looked_at).await;
+            self.store
+                .quarantine()
+                .damaged(digest, &why, looked_at)
+                .await;
             return None;
         }
         // The type is a function of the bytes. What was noted beside them is of whoever stored them first.
         let inspection = match inspect(None, &bytes) {
             Ok(inspection) => inspection,
             Err(ManifestError::UnknownKind) => {
-                let noted = self.store.media_type(digest).await;
+                let noted = self.store.metadata().media_type(digest).await;
                 inspect(noted.as_deref(), &bytes).ok()?
             }
             Err(
@@ -205,4 +208,60 @@ pub(super) fn children(inspection: &Inspection) -> Arc<[Digest]> {
 fn weigh_said_type((source, _): &(Source, Digest), said: &Arc<str>) -> u32 {
     let name = source.upstream.as_str().len() + source.repository.as_str().len();
     u32::try_from(name + said.len() + 300).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::oci::{Algorithm, Repository, UpstreamName};
+    use crate::store;
+    use crate::telemetry::Metrics;
+
+    fn source(repository: &str) -> Source {
+        Source {
+            upstream: UpstreamName::parse("docker.io").unwrap(),
+            repository: Repository::parse(repository).unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_headers_first_word_counts_for_its_repository_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = store::Config {
+            dir: dir.path().to_path_buf(),
+            max_size: store::Amount::Bytes(100_000_000),
+            min_free: store::Amount::Bytes(0),
+            meter: store::Meter::default(),
+            injection: store::Injection::default(),
+            scrub: None,
+            max_age: None,
+            shares: Vec::new(),
+        };
+        let metrics = Metrics::new(std::iter::empty());
+        let store = Store::open(&config, Arc::new(SystemClock), metrics).unwrap();
+        let local = LocalManifests::new(&store);
+        let bytes = Bytes::from_static(b"{}");
+        let digest = Digest::of(Algorithm::Sha256, &bytes);
+        local.keep(&Arc::new(Manifest {
+            digest,
+            media_type: "application/first".into(),
+            by_header: true,
+            bytes,
+            children: Arc::from([]),
+            told: Told::default(),
+        }));
+        let (own, other) = (source("library/app"), source("library/other"));
+        let seen_by = |source: &Source| {
+            let manifest = local.as_said_to(source, local.peek(&digest)?)?;
+            Some(manifest.media_type.to_string())
+        };
+        assert_eq!(seen_by(&own), None, "nobody has said it to this repository");
+        local.note_said_type(&own, &digest, "application/a");
+        local.note_said_type(&own, &digest, "application/b");
+        assert_eq!(seen_by(&own).as_deref(), Some("application/a"));
+        assert_eq!(seen_by(&other), None);
+        local.forget(&digest);
+        assert!(local.peek(&digest).is_none());
+    }
 }

@@ -55,7 +55,7 @@ impl Mirror {
         // In a box: hits shall not carry the long way's future about.
         let found = in_time(self.inner.tags.by_reference(source, reference, &accept));
         match Box::pin(found).await {
-            Ok(found) => self.inner.hits.answer(found),
+            Ok(found) => self.inner.hits.answer(source, found),
             Err(error) => {
                 let imported = &self.inner.imported;
                 let explained = imported.explain_manifest(source, reference, error);
@@ -73,7 +73,7 @@ impl Mirror {
         class: AcceptClass,
     ) -> Option<ManifestAnswer> {
         let kept = self.inner.hits.manifest(source, reference, class)?;
-        self.inner.hits.answer(kept).ok()
+        self.inner.hits.answer(source, kept).ok()
     }
 }
 

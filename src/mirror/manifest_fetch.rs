@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::core::{Core, Upstreams};
-use super::inspect::{PinEvent, PinEvents};
 use super::local::{LocalManifests, Manifest, Told, children};
 use super::manifest::Kept;
 use super::negative::{Negative, What};
@@ -12,7 +11,7 @@ use super::not_stored::NotStored;
 use super::{MirrorError, Source};
 use crate::oci::manifest::{ChildKind, Inspection, inspect};
 use crate::oci::{Accept, AcceptClass, Algorithm, Digest, Reference};
-use crate::store::{Link, Store};
+use crate::store::{Event, Link, Store};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, ManifestFetch, Patience};
 
@@ -24,7 +23,6 @@ pub(super) struct ManifestFetcher {
     local: Arc<LocalManifests>,
     negative: Arc<Negative>,
     not_stored: Arc<NotStored>,
-    pins: Arc<PinEvents>,
 }
 
 impl ManifestFetcher {
@@ -33,7 +31,6 @@ impl ManifestFetcher {
         local: &Arc<LocalManifests>,
         negative: &Arc<Negative>,
         not_stored: &Arc<NotStored>,
-        pins: Arc<PinEvents>,
     ) -> Self {
         Self {
             upstreams: core.upstreams.clone(),
@@ -41,7 +38,6 @@ impl ManifestFetcher {
             local: Arc::clone(local),
             negative: Arc::clone(negative),
             not_stored: Arc::clone(not_stored),
-            pins,
         }
     }
 
@@ -82,7 +78,7 @@ impl ManifestFetcher {
             if let Err(error) = put.await {
                 self.not_stored.note(source, &digest, &error.into());
             }
-            self.store.belongs(&digest, &source.upstream);
+            self.store.quotas().belongs(&digest, &source.upstream);
         }
         let links = links(&manifest, &inspection);
         for (digest, link) in &links {
@@ -96,10 +92,9 @@ impl ManifestFetcher {
                 self.negative.forget(source, What::Blob(*digest));
             }
         }
-        self.store.record_links(source, links).await;
+        self.store.metadata().record_links(source, links).await;
         if let Reference::Digest(digest) = reference {
-            self.pins
-                .notify(PinEvent::Manifest(source.clone(), *digest));
+            self.tell_stored(source, digest);
         }
         let outcome = if passed_on {
             Outcome::Bypass
@@ -211,24 +206,34 @@ impl ManifestFetcher {
             self.relink(source, &manifest).await;
         } else {
             let link = Link::of(ChildKind::Manifest, None).given();
-            self.store.record_links(source, vec![(*digest, link)]).await;
+            self.store
+                .metadata()
+                .record_links(source, vec![(*digest, link)])
+                .await;
         }
         Ok(())
+    }
+
+    fn tell_stored(&self, source: &Source, digest: &Digest) {
+        self.store.events().tell(Event::ManifestStored {
+            source: source.clone(),
+            digest: *digest,
+        });
     }
 
     /// Records the links of a stored manifest that upstream has just confirmed
     /// for this repository, unless they are known.
     pub(super) async fn relink(&self, source: &Source, manifest: &Manifest) {
-        let known = self.store.link(source, &manifest.digest).await;
+        let known = self.store.metadata().link(source, &manifest.digest).await;
         let given = |link: Link| link.covers(ChildKind::Manifest) && link.is_given();
         if !known.is_some_and(given)
             && let Ok(inspection) = inspect(Some(&manifest.media_type), &manifest.bytes)
         {
             self.store
+                .metadata()
                 .record_links(source, links(manifest, &inspection))
                 .await;
-            self.pins
-                .notify(PinEvent::Manifest(source.clone(), manifest.digest));
+            self.tell_stored(source, &manifest.digest);
         }
     }
 }

@@ -94,8 +94,8 @@ pub use policy::{
 };
 use repair::Repairs;
 use tag::Tags;
-pub use transfer::FillOnRange;
 use transfer::Transfers;
+pub use transfer::{BlobName, BlobRead, BlobSource, FillOnRange, ReadBody, ReadRange};
 use verify::Audit;
 pub use verify::{
     Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
@@ -173,7 +173,7 @@ struct Inner {
 
 /// The components that answer an operator.
 #[derive(Debug)]
-struct Operator {
+pub struct Operator {
     images: Images,
     overview: Overview,
     usage: Arc<UsageSurvey>,
@@ -187,7 +187,7 @@ struct Operator {
 
 impl Inner {
     /// Makes the components, each of those that it needs.
-    fn new(parts: Parts) -> Self {
+    fn new(parts: Parts, sources: Vec<Arc<dyn BlobSource>>) -> Self {
         let core = Core {
             policies: parts.policies,
             upstreams: Upstreams::new(parts.upstreams),
@@ -205,22 +205,14 @@ impl Inner {
         let not_stored = Arc::new(NotStored::new(&core.store, &core.clock));
         let contents = Contents::new(&core.store, &local);
         let pins = Arc::new(Pins::new(&core, &contents));
-        let fetcher = ManifestFetcher::new(&core, &local, &negative, &not_stored, pins.events());
+        let fetcher = ManifestFetcher::new(&core, &local, &negative, &not_stored);
         let fetcher = Arc::new(fetcher);
         let links = Arc::new(Links::new(&core, &local, &negative, &imported, &fetcher));
         let manifests = Manifests::new(&core, &local, &negative, &links, &fetcher);
         let manifests = Arc::new(manifests);
-        let tags = Tags::new(
-            &core,
-            &local,
-            &negative,
-            &imported,
-            &fetcher,
-            &manifests,
-            pins.events(),
-        );
+        let tags = Tags::new(&core, &local, &negative, &imported, &fetcher, &manifests);
         let tags = Arc::new(tags);
-        let transfers = Transfers::new(&core, parts.fill_on_range, &fills, &not_stored);
+        let transfers = Transfers::new(&core, parts.fill_on_range, &fills, &not_stored, sources);
         let transfers = Arc::new(transfers);
         let passthrough = Arc::new(Passthrough::new(&core, &links));
         let usage = Arc::new(UsageSurvey::new(&core));
@@ -258,8 +250,14 @@ impl Mirror {
     /// Puts a mirror together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        Self::with_sources(parts, Vec::new())
+    }
+
+    /// Puts a mirror together that asks these sources for blobs before their upstream, in this order.
+    #[must_use]
+    pub fn with_sources(parts: Parts, sources: Vec<Arc<dyn BlobSource>>) -> Self {
         Self {
-            inner: Arc::new(Inner::new(parts)),
+            inner: Arc::new(Inner::new(parts, sources)),
         }
     }
 
@@ -272,7 +270,7 @@ impl Mirror {
     /// How many files of stored blobs are kept open.
     #[must_use]
     pub fn open_files_max(&self) -> usize {
-        self.inner.store.open_files_max()
+        self.inner.store.contents().open_files_max()
     }
 
     /// For whom a request is answered that a client sent with these values of `Via`.
@@ -305,6 +303,12 @@ impl Mirror {
                 () = stop.cancelled() => {}
             }
         });
+    }
+
+    /// What an operator asks for and does.
+    #[must_use]
+    pub fn operator(&self) -> &Operator {
+        &self.inner.operator
     }
 
     /// Ends the mirror's own tasks; fills under way are left so that a later

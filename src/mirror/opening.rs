@@ -88,7 +88,7 @@ impl Opened {
         let adopted = match self.catalogue.has_adopted().await {
             Ok(true) => {
                 let known: HashSet<_> = pins.iter().map(|it| (&it.source, &it.reference)).collect();
-                let by_hand = self.store.pins().into_iter().filter(|it| !it.by_rule);
+                let by_hand = self.store.pins().all().into_iter().filter(|it| !it.by_rule);
                 for pin in by_hand.filter(|it| !known.contains(&(&it.source, &it.reference))) {
                     // The index was not written after it was undone; or it was made with another state directory.
                     let image = format!(
@@ -96,7 +96,7 @@ impl Opened {
                         pin.source.upstream, pin.source.repository, pin.reference
                     );
                     tracing::warn!(image, "a pin that the catalogue does not have is undone");
-                    self.store.unpin(&pin.source, &pin.reference);
+                    self.store.pins().unpin(&pin.source, &pin.reference);
                 }
                 Ok(())
             }
@@ -110,7 +110,7 @@ impl Opened {
 
     /// Takes over imported names and links, and hand-made pins, of a cache that an earlier version filled.
     async fn adopt(&self) -> Result<(), CatalogueError> {
-        let by_hand = self.store.pins().into_iter().filter(|it| !it.by_rule);
+        let by_hand = self.store.pins().all().into_iter().filter(|it| !it.by_rule);
         let pins: Vec<HandPin> = by_hand.map(|it| hand_pin(&it)).collect();
         let (mut pinned, mut tags, mut links) = (0, 0, 0);
         for some in pins.chunks(100) {
@@ -122,10 +122,10 @@ impl Opened {
             })
             .await?;
         }
-        self.store.settle_index().await;
+        self.store.pages().settle().await;
         let mut at: Option<Source> = None;
         loop {
-            let sources = self.store.repository_page(None, at.as_ref()).await;
+            let sources = self.store.pages().repository_page(None, at.as_ref()).await;
             let Some(last) = sources.last() else { break };
             at = Some(last.clone());
             for source in &sources {
@@ -164,7 +164,7 @@ impl Opened {
         let mut imported = Vec::new();
         let mut after: Option<Tag> = None;
         loop {
-            let tags = self.store.tag_page(source, after.as_ref()).await;
+            let tags = self.store.pages().tag_page(source, after.as_ref()).await;
             let Some(last) = tags.last() else {
                 return imported;
             };
@@ -187,7 +187,11 @@ impl Opened {
     async fn adopt_links(&self, source: &Source) -> Result<usize, CatalogueError> {
         let (mut links, mut after) = (0, None::<LinkEntry>);
         loop {
-            let page = self.store.link_page(Some(source), after.as_ref()).await;
+            let page = self
+                .store
+                .pages()
+                .link_page(Some(source), after.as_ref())
+                .await;
             let Some(last) = page.last() else {
                 return Ok(links);
             };

@@ -68,7 +68,7 @@ impl Referrers {
             // Who cannot be reached is not asked a second question, but what is known is told.
             let tells_old = self.policies.of_tag(source, &tag);
             let tells_old = tells_old.serves_stale(error.failure());
-            if !tells_old || self.store.tags(source, &tag).await.is_empty() {
+            if !tells_old || self.store.metadata().tags(source, &tag).await.is_empty() {
                 return Err(error);
             }
             let found = self.referrers_by_tag(source, &tag, wanted, patience).await;
@@ -81,7 +81,7 @@ impl Referrers {
             return Ok(listed);
         }
         // That there is no such repository, some say of the API that they have not: not where they gave something of it.
-        let known = self.store.link(source, digest).await;
+        let known = self.store.metadata().link(source, digest).await;
         if says_no_name(&error) && !known.is_some_and(|link| link.covers(ChildKind::Manifest)) {
             return Err(error);
         }
@@ -141,7 +141,7 @@ impl Referrers {
         wanted: Option<&str>,
         patience: Patience,
     ) -> Result<Option<Listed>, MirrorError> {
-        if self.store.tags(source, tag).await.is_empty()
+        if self.store.metadata().tags(source, tag).await.is_empty()
             && !self.may_have_tag(source, tag, patience).await?
         {
             return Ok(None);

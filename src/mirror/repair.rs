@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, Tasks, Upstreams};
@@ -13,7 +13,8 @@ use super::transfer::Transfers;
 use super::{Mirror, MirrorError, Source};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
-use crate::store::{Link, Store};
+use crate::store::{Event, EventKinds, Heard, Link, Store, Subscription};
+use crate::telemetry::metrics::EvictReason;
 use crate::upstream::Patience;
 
 /// Repositories that are asked for one blob: a base layer may be linked to a thousand.
@@ -29,10 +30,29 @@ impl Mirror {
     /// Goes through the store for ever (if `cache.scrub` says so), and fetches again, one after the other, what
     /// turned out damaged, until `stop`.
     pub async fn scrub(self, store: Store, period: std::time::Duration, stop: CancellationToken) {
-        let (found, damaged) = mpsc::channel(BATCH_MAX);
-        let scrubbing = store.scrub(period, found, stop.clone());
-        let repairing = stop.run_until_cancelled(self.inner.operator.repairs.repair_all(damaged));
+        let evicted = store.events().subscribe(EventKinds::BLOB_EVICTED);
+        let scrubbing = store.scrub(period, stop.clone());
+        let repairing = stop.run_until_cancelled(self.inner.operator.repairs.repair_all(evicted));
         tokio::join!(scrubbing, repairing);
+    }
+}
+
+/// The blob to fetch again because of an event.
+fn damaged(heard: &Heard) -> Option<Digest> {
+    match heard {
+        Heard::Event(Event::BlobEvicted {
+            digest,
+            reason: EvictReason::Damaged,
+            ..
+        }) => Some(*digest),
+        Heard::Event(_) => None,
+        Heard::Missed(events) => {
+            tracing::debug!(
+                events,
+                "damaged blobs among these are fetched again by the next request"
+            );
+            None
+        }
     }
 }
 
@@ -67,10 +87,19 @@ impl Repairs {
         }
     }
 
-    async fn repair_all(&self, mut damaged: mpsc::Receiver<Digest>) {
+    async fn repair_all(&self, mut evicted: Subscription) {
         let mut batch = Vec::new();
-        while damaged.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            let mut sources = self.store.sources_of(&batch, SOURCES_MAX).await;
+        while let Some(heard) = evicted.next().await {
+            batch.extend(damaged(&heard));
+            while batch.len() < BATCH_MAX
+                && let Some(Some(heard)) = evicted.next().now_or_never()
+            {
+                batch.extend(damaged(&heard));
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            let mut sources = self.store.pages().sources_of(&batch, SOURCES_MAX).await;
             for digest in batch.drain(..) {
                 let sources = sources.remove(&digest).unwrap_or_default();
                 match self.repair(&digest, &sources).await {
@@ -92,7 +121,12 @@ impl Repairs {
         let mut why = "no repository of a configured upstream is known to have it".to_owned();
         let known = |source: &&Source| self.upstreams.contains(&source.upstream);
         for source in sources.iter().filter(known) {
-            let link = self.store.link(source, digest).await.unwrap_or_default();
+            let link = self
+                .store
+                .metadata()
+                .link(source, digest)
+                .await
+                .unwrap_or_default();
             let asked = if link.covers(ChildKind::Manifest) {
                 self.repair_manifest(source, digest).await
             } else {
@@ -129,7 +163,10 @@ impl Repairs {
                 Seat::Stored => {
                     // It is there for whoever else has asked for it; that this repository has it was known.
                     let link = Link::of(ChildKind::Blob, None);
-                    self.store.record_links(source, vec![(*digest, link)]).await;
+                    self.store
+                        .metadata()
+                        .record_links(source, vec![(*digest, link)])
+                        .await;
                     return Ok(());
                 }
                 Seat::Join { fill, .. } => {

@@ -10,7 +10,6 @@ use super::core::{Core, Tasks, Upstreams};
 use super::flights::Runway;
 use super::freshness::{self, LastFailure, Verdict};
 use super::imported::Imported;
-use super::inspect::{PinEvent, PinEvents};
 use super::local::{LocalManifests, Manifest};
 use super::manifest::{Found, Kept, ManifestFlights, Manifests};
 use super::manifest_fetch::ManifestFetcher;
@@ -21,7 +20,7 @@ use super::{
 use crate::clock::Clock;
 use crate::oci::manifest::{ChildKind, media};
 use crate::oci::{Accept, AcceptClass, Reference, Tag};
-use crate::store::{Link, Origin, Store, TagRecord};
+use crate::store::{Event, Link, Origin, Store, TagRecord};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, OnBehalf, Patience};
 
@@ -80,7 +79,6 @@ pub(super) struct Tags {
     imported: Arc<Imported>,
     fetcher: Arc<ManifestFetcher>,
     manifests: Arc<Manifests>,
-    pins: Arc<PinEvents>,
     flights: ManifestFlights,
     failed: Cache<(Source, Tag), LastFailure>,
 }
@@ -93,7 +91,6 @@ impl Tags {
         imported: &Arc<Imported>,
         fetcher: &Arc<ManifestFetcher>,
         manifests: &Arc<Manifests>,
-        pins: Arc<PinEvents>,
     ) -> Self {
         Self {
             policies: core.policies.clone(),
@@ -106,7 +103,6 @@ impl Tags {
             imported: Arc::clone(imported),
             fetcher: Arc::clone(fetcher),
             manifests: Arc::clone(manifests),
-            pins,
             flights: Arc::default(),
             failed: failed_tags(),
         }
@@ -267,8 +263,7 @@ impl Tags {
                 "upstream does not say what a tag names; serving what it named before"
             );
             if error.is_unknown() {
-                self.pins
-                    .notify(PinEvent::Deleted(source.clone(), tag.clone()));
+                self.tell_deleted(source, tag, true);
             }
             let failed = LastFailure::ServedStale(self.clock.now());
             self.failed.insert(key, failed);
@@ -276,7 +271,8 @@ impl Tags {
         }
         if error.is_unknown() && !records.is_empty() && !policy.keep_deleted {
             tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, "upstream has deleted a tag");
-            self.store.forget_tag(source, tag, class).await;
+            self.store.metadata().forget_tag(source, tag, class).await;
+            self.tell_deleted(source, tag, false);
         } else if policy.revalidate == Revalidate::Background {
             // Without this, everybody would be given the old answer in advance of the next failure.
             self.failed.insert(key, LastFailure::Refused);
@@ -295,7 +291,7 @@ impl Tags {
         tag: &Tag,
         class: AcceptClass,
     ) -> Result<Kept, MirrorError> {
-        let records = self.store.tags(source, tag).await;
+        let records = self.store.metadata().tags(source, tag).await;
         let accept = Accept::from(class);
         let question = Question {
             source,
@@ -316,7 +312,7 @@ impl Tags {
         match &answer {
             Ok(_) => self.forget_failure(source, tag),
             Err(error) if error.is_unknown() && !self.policies.of_tag(source, tag).keep_deleted => {
-                self.store.forget_tag(source, tag, class).await;
+                self.store.metadata().forget_tag(source, tag, class).await;
             }
             Err(_) => {}
         }
@@ -418,8 +414,9 @@ impl Tags {
         };
         // It may name what has come from another upstream alone: that is asked for by its digest then.
         let named = Link::of(ChildKind::Manifest, None);
-        let named = named.union(self.store.link(source, &digest).await.unwrap_or_default());
-        let ours = self.store.vouches(source, &digest, &named);
+        let before = self.store.metadata().link(source, &digest).await;
+        let named = named.union(before.unwrap_or_default());
+        let ours = self.store.quotas().vouches(source, &digest, &named);
         let found = match self.local.read_for(source, &digest).await {
             Some(manifest) if ours => {
                 self.fetcher.relink(source, &manifest).await;
@@ -482,10 +479,23 @@ impl Tags {
             origin: Origin::Upstream,
         };
         self.store
+            .metadata()
             .record_tag(question.source, question.tag, record)
             .await;
-        let (source, tag) = (question.source.clone(), question.tag.clone());
-        self.pins.notify(PinEvent::Tag(source, tag));
+        self.store.events().tell(Event::TagMoved {
+            source: question.source.clone(),
+            tag: question.tag.clone(),
+            digest: manifest.digest,
+            before: question.known.map(|known| known.digest),
+        });
+    }
+
+    fn tell_deleted(&self, source: &Source, tag: &Tag, kept: bool) {
+        self.store.events().tell(Event::TagDeleted {
+            source: source.clone(),
+            tag: tag.clone(),
+            kept,
+        });
     }
 }
 

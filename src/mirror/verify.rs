@@ -233,17 +233,17 @@ impl Run {
     /// yet is verified too, wherever it stands in the order.
     async fn look_through(&self) -> Result<(), String> {
         let store = self.audit.store.clone();
-        let looked = tokio::task::spawn_blocking(move || store.scan_all()).await;
+        let looked = tokio::task::spawn_blocking(move || store.scan().all()).await;
         looked.map_err(|error| format!("the files were not looked through: {error}"))
     }
 
     async fn everything(&mut self) -> Result<(), String> {
-        let (blobs, bytes) = self.audit.store.totals();
+        let (blobs, bytes) = self.audit.store.contents().totals();
         self.progress.of_blobs = blobs;
         self.progress.of_bytes = bytes;
         let mut after = None;
         loop {
-            let page = self.audit.store.stored_after(after, PAGE).await;
+            let page = self.audit.store.pages().stored_after(after, PAGE).await;
             let page = page.map_err(|error: SurveyError| error.to_string())?;
             let Some(last) = page.last() else {
                 return Ok(());
@@ -254,7 +254,12 @@ impl Run {
                 let Some(trouble) = self.look_at(&digest).await else {
                     continue;
                 };
-                let sources = self.audit.store.sources_of(&[digest], SOURCES_MAX).await;
+                let sources = self
+                    .audit
+                    .store
+                    .pages()
+                    .sources_of(&[digest], SOURCES_MAX)
+                    .await;
                 let sources = sources.into_values().next().unwrap_or_default();
                 let images = self.audit.contents.users(&digest, &sources).await;
                 self.found(trouble, digest, images, &sources).await;
@@ -358,7 +363,7 @@ impl Run {
             let read = |more| {
                 bytes.fetch_add(more, Ordering::Relaxed);
             };
-            let check = store.check(digest, Pace::Full, &read);
+            let check = store.audit().check(digest, Pace::Full, &read);
             tokio::pin!(check);
             loop {
                 tokio::select! {
@@ -417,6 +422,7 @@ impl Run {
             if self.audit.store.contains(&digest).is_some() {
                 let store = &self.audit.store;
                 store
+                    .quarantine()
                     .damaged(&digest, &finding.why, trouble.looked_at)
                     .await;
             }

@@ -8,6 +8,7 @@ pub(super) mod pins;
 pub(super) mod quota;
 pub(super) mod reservation;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,11 +16,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub(super) use index::index_max;
 use index::room_for_index;
+use reservation::Rooms;
 
 use crate::store::capacity::evict::{Ledger, Victim};
+use crate::store::contents::Contents;
 use crate::store::disk::layout;
 use crate::store::locks::FilesGuard;
-use crate::store::{Config, Store, StoreError};
+use crate::store::maintain::quarantine::Quarantine;
+use crate::store::{Config, FillKey, StoreError};
 use crate::telemetry::metrics::EvictReason;
 
 /// Above this part of its size, in percent, the store makes room in the background.
@@ -38,8 +42,8 @@ const UNVERIFIED_PERCENT: u8 = 50;
 /// The same for those of them of which nobody has said how large they are: one without an end would have all of that.
 const UNSIZED_PERCENT: u8 = 25;
 
-/// What of the store, in percent, downloads that were left off may have while others are evicted.
-const LEFT_OFF_PERCENT: u8 = 25;
+/// What of the store, in percent, suspended downloads may have while others are evicted.
+const SUSPENDED_PERCENT: u8 = 25;
 
 /// Room for the index is taken in steps of this, always one step ahead of what it takes on disk: half
 /// a second's changes fit in it many times.
@@ -293,37 +297,61 @@ struct Shortage {
     keep: u64,
 }
 
-/// Reserving room, and making it.
-impl Store {
+/// Reserves room, and makes it.
+#[derive(Debug)]
+pub struct Capacity {
+    contents: Arc<Contents>,
+    quarantine: Arc<Quarantine>,
+    /// The partial files that nobody writes now, and the bytes reserved for each.
+    suspended: Mutex<HashMap<FillKey, u64>>,
+    /// The partial files that somebody writes.
+    rooms: Rooms,
+}
+
+impl Capacity {
+    pub(super) fn new(contents: &Arc<Contents>, quarantine: &Arc<Quarantine>) -> Self {
+        Self {
+            contents: Arc::clone(contents),
+            quarantine: Arc::clone(quarantine),
+            suspended: Mutex::default(),
+            rooms: Rooms::default(),
+        }
+    }
+
+    /// The names of the partial files that somebody writes.
+    pub(super) fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
     /// The bytes reserved from now on; what must go for them goes now. They count as not yet written.
     /// Blocks.
     pub(super) fn reserve(&self, bytes: u64) -> Result<(), StoreError> {
-        let files = self.files();
-        self.discard_much_left_off(&files, bytes);
+        let files = self.contents.files();
+        self.discard_much_suspended(&files, bytes);
         self.make_free(&files, bytes)?;
-        let admitted = self.ledger().admit(bytes);
+        let admitted = self.contents.ledger().admit(bytes);
         let victims = admitted.or_else(|refused| {
             if bytes > refused.max {
                 return Err(refused);
             }
             self.discard_spare();
-            self.ledger().admit(bytes)
+            self.contents.ledger().admit(bytes)
         })?;
         self.evict(&files, &victims);
         // What could not be deleted is still there.
-        if let Err(failing) = self.refuse_if_failing() {
-            self.ledger().release(bytes);
+        if let Err(failing) = self.contents.layout().refuse_if_failing() {
+            self.contents.ledger().release(bytes);
             return Err(failing);
         }
-        self.inner.bounds.unwritten_changes(0, bytes);
-        self.report();
+        self.contents.bounds.unwritten_changes(0, bytes);
+        self.contents.report();
         Ok(())
     }
 
     /// The same for a blob on its way, of which somebody has said how large it is, or not: of what is stored, only
     /// so much goes for all of those. Blocks.
     pub(super) fn reserve_unverified(&self, bytes: u64, is_sized: bool) -> Result<(), StoreError> {
-        let bounds = &self.inner.bounds;
+        let bounds = &self.contents.bounds;
         let unsized_bytes = if is_sized { 0 } else { bytes };
         let all = bounds.unverified.fetch_add(bytes, Ordering::AcqRel) + bytes;
         let unsized_all = bounds
@@ -350,12 +378,12 @@ impl Store {
     /// Whether so many more are within a part of the store with `all` like them, or free.
     fn may_have(&self, bytes: u64, percent: u8, all: u64) -> Result<(), StoreError> {
         let (after, most) = {
-            let ledger = self.ledger();
+            let ledger = self.contents.ledger();
             (ledger.bytes().saturating_add(bytes), ledger.max())
         };
         let max = Amount::Percent(percent).of(most);
         // Above the high mark the background would evict for it.
-        let is_free = || over_marks(after, most) == 0 && self.inner.bounds.leaves_free(bytes);
+        let is_free = || over_marks(after, most) == 0 && self.contents.bounds.leaves_free(bytes);
         if bytes == 0 || all <= max || is_free() {
             return Ok(());
         }
@@ -364,9 +392,9 @@ impl Store {
 
     /// Whether `bytes` could be reserved, if everything went that may; nothing goes. Blocks.
     pub(super) fn could_reserve(&self, bytes: u64) -> Result<(), StoreError> {
-        let spare = self.all_left_off_bytes() + self.aside_bytes();
-        let shortage = self.inner.bounds.shortage(bytes);
-        let mut ledger = self.ledger();
+        let spare = self.all_suspended_bytes() + self.quarantine.bytes();
+        let shortage = self.contents.bounds.shortage(bytes);
+        let mut ledger = self.contents.ledger();
         ledger.could_admit(bytes, spare)?;
         if let Some(Shortage { short, free, keep }) = shortage
             && ledger.could_free(short).saturating_add(spare) < short
@@ -380,40 +408,35 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes downloads that were left off before blobs are evicted, where there are too many of them.
-    fn discard_much_left_off(&self, _files: &FilesGuard<'_>, bytes: u64) {
+    /// Deletes suspended downloads before blobs are evicted, where there are too many of them.
+    fn discard_much_suspended(&self, _files: &FilesGuard<'_>, bytes: u64) {
         let (over, max) = {
-            let ledger = self.ledger();
+            let ledger = self.contents.ledger();
             let (after, max) = (ledger.bytes().saturating_add(bytes), ledger.max());
             (after > max, max)
         };
-        let most = Amount::Percent(LEFT_OFF_PERCENT).of(max);
-        if over && bytes <= max && self.all_left_off_bytes() > most {
-            self.discard_left_off();
+        let most = Amount::Percent(SUSPENDED_PERCENT).of(max);
+        if over && bytes <= max && self.all_suspended_bytes() > most {
+            self.discard_suspended();
         }
-    }
-
-    pub(super) fn release(&self, bytes: u64) {
-        self.ledger().release(bytes);
-        self.report();
     }
 
     /// Makes sure that the file system has as much left as it should after `bytes` more. If evicting
     /// everything would not do, nothing is evicted.
     fn make_free(&self, files: &FilesGuard<'_>, bytes: u64) -> Result<(), StoreError> {
-        let Some(Shortage { short, free, keep }) = self.inner.bounds.shortage(bytes) else {
+        let Some(Shortage { short, free, keep }) = self.contents.bounds.shortage(bytes) else {
             return Ok(());
         };
         // What can never fit is refused for that, and costs nobody a blob.
-        let never = bytes > self.ledger().max();
+        let never = bytes > self.contents.ledger().max();
         if !never {
-            let victims = self.ledger().free(short, short);
+            let victims = self.contents.ledger().free(short, short);
             if !victims.is_empty() {
                 self.evict(files, &victims);
                 return Ok(());
             }
             let short = short.saturating_sub(self.discard_spare());
-            let victims = self.ledger().free(short, short);
+            let victims = self.contents.ledger().free(short, short);
             self.evict(files, &victims);
             if short == 0 || !victims.is_empty() {
                 return Ok(());
@@ -429,11 +452,15 @@ impl Store {
     /// Makes room before somebody needs it: from above the high mark down to the low one, and whatever
     /// the file system lacks. Blocks.
     pub(super) fn trim(&self) {
-        let short = self.inner.bounds.shortage(0).map_or(0, |lack| lack.short);
+        let short = self
+            .contents
+            .bounds
+            .shortage(0)
+            .map_or(0, |lack| lack.short);
         let over = {
             // What a look for files has reserved for those it may find is no reason to delete any.
-            let hidden = *self.inner.locks.hidden();
-            let ledger = self.ledger();
+            let hidden = *self.contents.hidden();
+            let ledger = self.contents.ledger();
             over_marks(ledger.bytes().saturating_sub(hidden), ledger.max())
         };
         self.free_in_steps(short.max(over), |ledger, bytes| ledger.free(bytes, 0));
@@ -447,8 +474,8 @@ impl Store {
         choose: impl Fn(&mut Ledger, u64) -> Vec<Victim>,
     ) {
         while need > 0 {
-            let files = self.files();
-            let victims = choose(&mut self.ledger(), need.min(STEP_BYTES));
+            let files = self.contents.files();
+            let victims = choose(&mut self.contents.ledger(), need.min(STEP_BYTES));
             if victims.is_empty() {
                 return;
             }
@@ -461,12 +488,12 @@ impl Store {
     /// Sees whether anything can be stored, and tells if that is not so: at the `start`, if it cannot be so by the
     /// store's size, and later if it has not been so for a while. Blocks.
     pub(super) fn see_room(&self, start: bool) {
-        if *self.inner.locks.hidden() > 0 {
+        if *self.contents.hidden() > 0 {
             // Room is kept for what a look through the files may find, and soon free.
             return;
         }
-        let bounds = &self.inner.bounds;
-        let max = self.ledger().max();
+        let bounds = &self.contents.bounds;
+        let max = self.contents.ledger().max();
         let least = Amount::Percent(LEAST_ROOM_PERCENT).of(bounds.max);
         let least = least.clamp(1, LEAST_ROOM_BYTES);
         let lack = if start && max >= least {
@@ -482,19 +509,19 @@ impl Store {
         };
         if lack.is_none() || start || times >= LACKING_TIMES {
             let why = lack.map(|lack| lack.to_string());
-            self.layout().health().lacks_room(why);
+            self.contents.layout().health().lacks_room(why);
         }
     }
 
-    /// Deletes what nobody asks for, before a request is refused: downloads that were left off, and
+    /// Deletes what nobody asks for, before a request is refused: suspended downloads, and
     /// damaged blobs. Says how many bytes came free.
     fn discard_spare(&self) -> u64 {
-        self.discard_left_off() + self.discard_aside()
+        self.discard_suspended() + self.quarantine.discard()
     }
 
     fn evict(&self, files: &FilesGuard<'_>, victims: &[Victim]) {
         if !victims.is_empty() {
-            self.delete_all(files, victims, EvictReason::Size);
+            self.contents.delete_all(files, victims, EvictReason::Size);
         }
     }
 }

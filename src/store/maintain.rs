@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::store::Store;
 use crate::store::disk::health::Part;
 use crate::store::disk::work::{Kind, Task};
-use crate::store::{Store, StoreError};
 
 /// So much is written to see whether the disk takes it again. Less could fit on one that is full all the
 /// same, and the next blob would find that out.
@@ -28,25 +28,35 @@ impl Store {
     /// Looks through the files once; writes changes of the index, makes room ahead and tries a disk that
     /// fails again, now and then, until `stop`, then a last time.
     pub async fn run(self, stop: CancellationToken) {
+        let upkeep = Upkeep(self.clone());
         let look = async {
-            self.scan(&stop).await;
+            self.scan().run(&stop).await;
             // Only now it is known what is stored.
-            self.expire(&stop).await;
+            self.inner.expiry.run(&stop).await;
         };
-        tokio::join!(look, self.keep(&stop), self.watch_disk(&stop));
+        tokio::join!(look, upkeep.keep(&stop), upkeep.watch_disk(&stop));
     }
+}
 
+/// What is done twice a second.
+#[derive(Clone, Debug)]
+pub(super) struct Upkeep(pub(super) Store);
+
+impl Upkeep {
     async fn keep(&self, stop: &CancellationToken) {
         let mut stopping = false;
         while !stopping {
             stopping = tokio::time::timeout(FLUSH_EVERY, stop.cancelled())
                 .await
                 .is_ok();
-            let store = self.clone();
+            let upkeep = self.clone();
             let task = Task::new("write the index");
             let kept = self
+                .0
+                .contents()
+                .layout()
                 .work()
-                .run(Kind::Keep, task, move || store.keep_up(stopping));
+                .run(Kind::Keep, task, move || upkeep.keep_up(stopping));
             match kept.await {
                 Ok(()) => {}
                 // That the disk does not answer is told once.
@@ -56,83 +66,47 @@ impl Store {
         }
     }
 
-    /// Writes the index, and lets go of what the journal noted for it. Blocks.
-    pub(super) fn write_index(&self) {
-        if self.layout().is_for_looking() {
-            // Into the copy, where questions find it.
-            self.inner.records.flush();
-            return;
-        }
-        {
-            // Nobody has noted a change there and not yet told the index of it.
-            let _files = self.files();
-            self.inner.journal.turn();
-        }
-        if self.inner.records.flush()
-            && let Err(error) = self.inner.journal.caught_up()
-        {
-            tracing::warn!(%error, "cannot empty the journal; it is tried again");
-        }
-    }
-
-    /// What does not work of the disk and why, in one line; `None` when all is well. Does not ask it.
-    #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.layout().health().trouble()
-    }
-
-    /// An error while the disk fails: then nothing is tried for the sake of a request.
-    pub(super) fn refuse_if_failing(&self) -> Result<(), StoreError> {
-        let health = self.layout().health();
-        if !health.is_in_trouble(Part::Files) && !self.work().writes_are_late() {
-            return Ok(());
-        }
-        let why = health.trouble();
-        let why = why.unwrap_or_else(|| "the disk failed a moment ago".to_owned());
-        Err(StoreError::Failing(why))
-    }
-
     /// Sees whether the disk answers, until `stop`.
     pub(super) async fn watch_disk(&self, stop: &CancellationToken) {
         while tokio::time::timeout(LOOK_EVERY, stop.cancelled())
             .await
             .is_err()
         {
-            self.work().look();
+            self.0.contents().layout().work().look();
         }
     }
 
     /// Done twice a second. Blocks.
     pub(super) fn keep_up(&self, last: bool) {
-        let health = self.layout().health();
+        let health = self.0.contents().layout().health();
         if last {
             health.hurry(Part::Index);
         }
-        self.write_index();
-        self.account_for_index();
-        self.watch_pins();
+        self.0.contents().write_index();
+        self.0.capacity().account_for_index();
+        self.0.pins().watch();
         if !health.is_in_trouble(Part::Files) {
-            self.trim();
-            self.keep_shares();
-            self.see_room(false);
+            self.0.capacity().trim();
+            self.0.quotas().keep();
+            self.0.capacity().see_room(false);
             if health.look_is_due() {
                 // Its health hears how it went.
-                drop(self.layout().probe(1, false));
+                drop(self.0.contents().layout().probe(1, false));
             }
-            if self.layout().stray_bytes() > 0 {
-                self.layout().sweep_strays();
-                self.report();
+            if self.0.contents().layout().stray_bytes() > 0 {
+                self.0.contents().layout().sweep_strays();
+                self.0.contents().report();
             }
         } else if health.retry_is_due(Part::Files) {
             // Where the disk is full, deleting is what helps.
-            self.trim();
+            self.0.capacity().trim();
             self.mend();
         }
     }
 
     /// Tries the disk. It works when all is in order again.
     fn mend(&self) {
-        let layout = self.layout();
+        let layout = self.0.contents().layout();
         let tried = layout
             .make_directories()
             .and_then(|()| layout.probe(self.probe_bytes(), true));
@@ -142,17 +116,17 @@ impl Store {
             Ok(()) => {}
             Err(error) => tracing::debug!(%error, "the disk still fails"),
         }
-        self.report();
+        self.0.contents().report();
     }
 
     /// A store that has no room left, or shall leave what is free, is not tried with more than a byte.
     fn probe_bytes(&self) -> usize {
         let wanted = PROBE_BYTES as u64;
         let room = {
-            let ledger = self.ledger();
+            let ledger = self.0.contents().ledger();
             ledger.max().saturating_sub(ledger.bytes())
         };
-        if room >= wanted && self.inner.bounds.leaves_free(wanted) {
+        if room >= wanted && self.0.contents().bounds.leaves_free(wanted) {
             PROBE_BYTES
         } else {
             1

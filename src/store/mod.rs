@@ -10,6 +10,7 @@
 //! | `cas/publish` | content gets its final name, once |
 //! | `cas/blob`, `cas/open_files` | a stored blob, open; the files that are kept open |
 //! | `cas/coverage` | which bytes are there (pure) |
+//! | `contents` | the blobs that are stored: ledger, files, what the index is told |
 //! | `disk` | every operation on the disk; `disk/health`: whether it works; `disk/work`: how long it is waited for |
 //! | `disk/layout` | the files: the only code that makes, renames or deletes any |
 //! | `disk/map`, `disk/windows` | parts of files, which the kernel sends without a copy |
@@ -22,13 +23,16 @@
 //! | `maintain` | the background: writing the index, making room, trying a disk again that fails |
 //! | `maintain/open`, `maintain/scan` | the start, and the scan of all files after it |
 //! | `maintain/scrub`, `maintain/quarantine` | hashing what is stored; blobs that cannot be read, set aside |
+//! | `events` | the stream of what happens, for pins and repair |
 //! | `stats` | what an operator sees and removes |
 //! | `error` | why something could not be done |
 
 mod capacity;
 mod cas;
+mod contents;
 mod disk;
 mod error;
+mod events;
 mod facade;
 mod locks;
 mod maintain;
@@ -37,48 +41,41 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use lru::LruCache;
-
-use capacity::Bounds;
 pub use capacity::evict;
 pub use capacity::evict::NoRoom;
-use capacity::evict::{Ledger, Victim};
-use capacity::pins::Pins;
-pub use capacity::pins::{Keeping, PinError, Pinned};
-use capacity::quota::Ages;
-pub use capacity::quota::Share;
-use capacity::reservation::Rooms;
-pub use capacity::{Amount, Measure, Meter, Space};
+pub use capacity::pins::{Keeping, PinError, Pinned, Pins};
+pub use capacity::quota::{Quotas, Share};
+pub use capacity::{Amount, Capacity, Measure, Meter, Space};
 pub use cas::blob::{Blob, Pin, StoredReader};
 pub use cas::coverage::{self, Coverage};
 pub use cas::fill::{self, Ended, Fill, FillKey, FillState, HELD_BACK_BYTES, Handed, Reader, fill};
-use cas::open_files::OpenFiles;
 pub use cas::partial::{self, Partial, Verified, VerifyError};
+pub use contents::Contents;
+use disk::Disk;
 use disk::health::{self, Health};
 use disk::layout::relocate::{self, Place};
-use disk::layout::{self, Journal, Layout, Lock};
+use disk::layout::{self, Layout, Lock};
 pub use disk::windows::Windows;
-use disk::work::{Kind, Task, Work};
-use disk::{Disk, DiskFile};
+use disk::work::{Kind, Task};
 pub use disk::{DiskOp, Fault, Faults, Injection};
 pub use error::StoreError;
-use locks::{FilesGuard, Guard, Locks};
-use maintain::open as load;
-use maintain::quarantine::Aside;
-pub use maintain::quarantine::LookedAt;
-use maintain::scan::Scan;
-pub use maintain::scrub::{self, Checked, Pace};
+pub use events::{Event, EventKinds, Events, Heard, Subscription};
+#[cfg(test)]
+use maintain::Upkeep;
+use maintain::open::{self as load, Start};
+pub use maintain::quarantine::{LookedAt, Quarantine};
+pub use maintain::scan::Scan;
+pub use maintain::scrub::{self, Audit, Checked, Pace};
 use metadata::Access;
+use metadata::expiry::Expiry;
 use metadata::facts::Facts;
 use metadata::records::Records;
-use metadata::schema::BlobRecord;
 pub use metadata::schema::{Link, Origin, TagRecord, Word};
 pub use metadata::{LinkEntry, Metadata, Pages, SurveyError, TagEntry};
 pub use stats::{Figures, Held, Removal};
@@ -86,7 +83,6 @@ pub use stats::{Figures, Held, Removal};
 use crate::clock::Clock;
 use crate::oci::Digest;
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::EvictReason;
 
 /// Where the store is and how large it may grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,34 +137,18 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
+/// The parts of a store, each with its own state.
 #[derive(Debug)]
 struct Inner {
-    layout: Arc<Layout>,
-    locks: Locks,
-    bounds: Bounds,
-    open: OpenFiles,
-    /// The partial files that nobody writes now, and the bytes reserved for each.
-    left_off: Mutex<HashMap<FillKey, u64>>,
-    /// The partial files that somebody writes.
-    rooms: Rooms,
-    /// The blobs that could not be read.
-    aside: Mutex<Aside>,
+    contents: Arc<Contents>,
+    quarantine: Arc<Quarantine>,
+    capacity: Arc<Capacity>,
+    quotas: Quotas,
+    pins: Pins,
+    scan: Arc<Scan>,
     metadata: Metadata,
     pages: Pages,
-    facts: Arc<Facts>,
-    records: Records,
-    shares: Vec<Share>,
-    ages: Ages,
-    /// When it was last looked for blobs that nobody uses any more, in milliseconds.
-    aged_at: AtomicU64,
-    /// Which blobs the index has not caught up with; written to by whoever holds `files`.
-    journal: Journal,
-    scan: Scan,
-    pins: Pins,
-    metrics: Metrics,
-    clock: Arc<dyn Clock>,
-    /// Tells temporary files apart.
-    unique: AtomicU64,
+    expiry: Arc<Expiry>,
     /// Declared last: the directory is somebody else's when nothing here uses it any more.
     _lock: Lock,
 }
@@ -293,28 +273,28 @@ impl Store {
             .map_err(|error| failed(format!("cannot see how large it is: {error}")))?;
         let index = Arc::new(index);
         let access = Access::new(Facts::new(Arc::clone(&index)), layout.work());
+        let contents = Contents::new(
+            layout,
+            journal,
+            bounds,
+            Records::new(index),
+            metrics,
+            Arc::clone(&clock),
+        );
+        let contents = Arc::new(contents);
+        let quarantine = Arc::new(Quarantine::new(&contents));
+        let capacity = Arc::new(Capacity::new(&contents, &quarantine));
         let store = Self {
             inner: Arc::new(Inner {
-                layout,
-                locks: Locks::new(Ledger::new(bounds.for_blobs())),
-                bounds,
-                open: OpenFiles::new(),
-                left_off: Mutex::default(),
-                rooms: Rooms::default(),
-                aside: Mutex::default(),
-                metadata: Metadata::new(access.clone(), Arc::clone(&clock)),
-                facts: Arc::clone(access.facts()),
+                quotas: Quotas::new(&contents, &capacity, config),
+                pins: Pins::new(&contents),
+                scan: Arc::new(Scan::new(&contents)),
+                metadata: Metadata::new(access.clone(), clock),
+                expiry: Arc::new(Expiry::new(&contents, access.facts())),
                 pages: Pages::new(access),
-                records: Records::new(index),
-                shares: config.shares.clone(),
-                ages: Ages::of_config(config),
-                aged_at: AtomicU64::new(0),
-                journal,
-                scan: Scan::default(),
-                pins: Pins::default(),
-                metrics,
-                clock,
-                unique: AtomicU64::new(0),
+                quarantine,
+                capacity,
+                contents,
                 _lock: lock,
             }),
         };
@@ -325,49 +305,66 @@ impl Store {
             );
         }
         // Before any blob has a chance to be a victim.
-        store.load_pins();
-        store.keep_pinned(keeping);
-        store
+        store.pins().load();
+        store.pins().keep(keeping);
+        Start(&store)
             .load(&noted)
             .map_err(|error| failed(error.to_string()))?;
         Ok(store)
     }
 
-    /// How many files of blobs are kept open.
+    /// What happens to images and blobs.
     #[must_use]
-    pub fn open_files_max(&self) -> usize {
-        self.inner.open.max()
+    pub fn events(&self) -> &Events {
+        &self.inner.contents.events
     }
 
-    /// The size of a blob, if it is known to be stored; [`Store::find`] also looks.
+    /// The blobs that are stored.
+    #[must_use]
+    pub fn contents(&self) -> &Arc<Contents> {
+        &self.inner.contents
+    }
+
+    /// The blobs that were set aside.
+    #[must_use]
+    pub fn quarantine(&self) -> &Arc<Quarantine> {
+        &self.inner.quarantine
+    }
+
+    /// The room that there is, and suspended fills.
+    #[must_use]
+    pub fn capacity(&self) -> &Arc<Capacity> {
+        &self.inner.capacity
+    }
+
+    /// The parts of upstreams, and ages.
+    #[must_use]
+    pub fn quotas(&self) -> &Quotas {
+        &self.inner.quotas
+    }
+
+    /// The pinned images.
+    #[must_use]
+    pub fn pins(&self) -> &Pins {
+        &self.inner.pins
+    }
+
+    /// The look through all files.
+    #[must_use]
+    pub fn scan(&self) -> &Arc<Scan> {
+        &self.inner.scan
+    }
+
+    /// Looks at stored blobs that leave no trace.
+    #[must_use]
+    pub fn audit(&self) -> Audit<'_> {
+        Audit(self)
+    }
+
+    /// The size of a blob, if it is known to be stored; [`Scan::find`] also looks.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> Option<u64> {
-        self.ledger().size(digest)
-    }
-
-    /// Marks a blob as used now.
-    pub fn touch(&self, digest: &Digest) {
-        let now = self.inner.clock.now();
-        let due = self.ledger().touch(digest, now);
-        if let Some(evict::Noted { size, uses, owner }) = due {
-            let record = BlobRecord {
-                size,
-                used: now,
-                uses,
-                owner,
-            };
-            self.inner.records.note(digest, record);
-        }
-    }
-
-    /// These are likely to be asked for in a moment: those of them that are stored are not evicted for
-    /// some minutes.
-    pub fn expect(&self, digests: &[Digest]) {
-        let now = self.inner.clock.now();
-        let mut ledger = self.ledger();
-        for digest in digests {
-            ledger.expect(digest, now);
-        }
+        self.inner.contents.contains(digest)
     }
 
     /// Opens a stored blob and pins it. A file that is missing or not as long
@@ -376,27 +373,36 @@ impl Store {
         if let Some(blob) = self.open_blob(digest) {
             return Some(blob);
         }
-        let pinned = self.ledger().pin(digest);
+        let pinned = self.contents().ledger().pin(digest);
         let size = if let Some(size) = pinned {
             size
         } else {
             // An index that was lost may not know it yet.
-            self.find(digest).await?;
-            self.ledger().pin(digest)?
+            self.scan().find(digest).await?;
+            self.contents().ledger().pin(digest)?
         };
         let pin = Pin::of_pinned(self.clone(), *digest);
-        self.touch(digest);
+        self.contents().touch(digest);
         let (store, wanted) = (self.clone(), *digest);
         let task = Task::of("open", digest);
-        let open = move || store.open_checked(&wanted, size);
-        match self.work().run(Kind::Read, task, open).await.flatten() {
+        let open = move || store.contents().open_checked(&wanted, size);
+        match self
+            .contents()
+            .layout()
+            .work()
+            .run(Kind::Read, task, open)
+            .await
+            .flatten()
+        {
             Ok(file) => {
-                self.open_files().put(*digest, Arc::clone(&file));
+                self.contents().open_files().put(*digest, Arc::clone(&file));
                 Some(Blob::new(size, file, pin))
             }
             Err(error) => {
                 drop(pin);
-                self.unreadable(digest, &error, LookedAt::default()).await;
+                self.quarantine()
+                    .unreadable(digest, &error, LookedAt::default())
+                    .await;
                 None
             }
         }
@@ -405,10 +411,10 @@ impl Store {
     /// The same, if its file is open already: waits for nothing.
     #[must_use]
     pub fn open_blob(&self, digest: &Digest) -> Option<Blob> {
-        let file = self.open_files().get(digest).cloned()?;
-        let size = self.ledger().pin(digest)?;
+        let file = self.contents().open_files().get(digest).cloned()?;
+        let size = self.contents().ledger().pin(digest)?;
         let pin = Pin::of_pinned(self.clone(), *digest);
-        self.touch(digest);
+        self.contents().touch(digest);
         Some(Blob::new(size, file, pin))
     }
 
@@ -438,108 +444,24 @@ impl Store {
         if self.contains(digest).is_some() {
             return Ok(());
         }
-        self.refuse_if_failing()?;
+        self.contents().layout().refuse_if_failing()?;
         let (store, digest) = (self.clone(), *digest);
         let task = Task::of("store", &digest);
-        let put = self.work().run(Kind::Write, task, move || {
-            let size = bytes.len() as u64;
-            let unique = store.inner.unique.fetch_add(1, Ordering::Relaxed);
-            store.reserve(size)?;
-            let publish = store.publish(&digest, size, size, 0, |layout| {
-                layout.commit_bytes(&digest, &bytes, unique)
+        let put = self
+            .contents()
+            .layout()
+            .work()
+            .run(Kind::Write, task, move || {
+                let size = bytes.len() as u64;
+                let unique = store.contents().unique.fetch_add(1, Ordering::Relaxed);
+                store.capacity().reserve(size)?;
+                let publish = store.publish(&digest, size, size, 0, |layout| {
+                    layout.blobs().commit_bytes(&digest, &bytes, unique)
+                });
+                store.contents().bounds.unwritten_changes(size, 0);
+                publish.inspect_err(|_| store.contents().release(size))?;
+                Ok(())
             });
-            store.inner.bounds.unwritten_changes(size, 0);
-            publish.inspect_err(|_| store.release(size))?;
-            Ok(())
-        });
         put.await?
-    }
-
-    /// Deletes what the ledger has forgotten.
-    fn delete_all(&self, files: &FilesGuard<'_>, victims: &[Victim], reason: EvictReason) {
-        let digests = || victims.iter().map(|victim| &victim.digest);
-        let shards = digests().map(|digest| self.layout().shard_path(digest));
-        self.note(files, digests(), shards);
-        for victim in victims {
-            self.delete(victim, reason);
-        }
-    }
-
-    /// Notes which files are about to come or go. Nothing waits for a disk that does not take it: the
-    /// scan of all files at the next start finds out.
-    fn note<'a>(
-        &self,
-        _files: &FilesGuard<'_>,
-        digests: impl IntoIterator<Item = &'a Digest>,
-        shrinking: impl IntoIterator<Item = PathBuf>,
-    ) {
-        if let Err(error) = self.inner.journal.note(digests, shrinking) {
-            tracing::debug!(%error, "cannot note in the journal what comes or goes");
-        }
-    }
-
-    fn delete(&self, victim: &Victim, reason: EvictReason) {
-        self.open_files().pop(&victim.digest);
-        match self.inner.layout.remove_blob(&victim.digest) {
-            Ok(()) => {
-                tracing::debug!(digest = %victim.digest, bytes = victim.size, ?reason, "evicted");
-                self.inner.records.forget(&victim.digest);
-                self.inner.metrics.evicted(reason, victim.size);
-            }
-            Err(error) => {
-                tracing::debug!(digest = %victim.digest, %error, "cannot delete a blob; it stays");
-                self.ledger()
-                    .load(victim.digest, victim.size, self.inner.clock.now(), 1);
-            }
-        }
-        self.report();
-    }
-
-    fn open_checked(&self, digest: &Digest, size: u64) -> io::Result<Arc<DiskFile>> {
-        let file = self.inner.layout.open_blob(digest)?;
-        let length = file.length()?;
-        if length == size {
-            return Ok(Arc::new(file));
-        }
-        let why = format!("the file has {length} bytes instead of {size}");
-        Err(io::Error::new(io::ErrorKind::InvalidData, why))
-    }
-
-    fn report(&self) {
-        let hidden = *self.inner.locks.hidden();
-        let ledger = self.ledger();
-        let blobs = ledger.blobs() as u64;
-        let bounds = &self.inner.bounds;
-        let beside = bounds.index_bytes() + self.inner.layout.stray_bytes();
-        let bytes = ledger.bytes().saturating_sub(hidden);
-        let bytes = bytes.saturating_add(beside);
-        self.inner.metrics.cache(bytes, blobs, bounds.max());
-    }
-
-    fn layout(&self) -> &Layout {
-        &self.inner.layout
-    }
-
-    fn work(&self) -> &Arc<Work> {
-        self.inner.layout.work()
-    }
-
-    fn ledger(&self) -> Guard<'_, Ledger> {
-        self.inner.locks.ledger()
-    }
-
-    fn left_off(&self) -> MutexGuard<'_, HashMap<FillKey, u64>> {
-        self.inner
-            .left_off
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn open_files(&self) -> MutexGuard<'_, LruCache<Digest, Arc<DiskFile>>> {
-        self.inner.open.lock()
-    }
-
-    fn files(&self) -> FilesGuard<'_> {
-        self.inner.locks.files()
     }
 }

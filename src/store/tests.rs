@@ -244,7 +244,11 @@ async fn wrong_bytes_break_every_reader_and_leave_nothing() {
     assert!(fill.has_failed());
     assert_eq!(store.contains(&digest), None);
     assert_eq!(part_files(dir.path()), [""; 0]);
-    assert_eq!(store.ledger().bytes(), 0, "the reservation is given back");
+    assert_eq!(
+        store.contents().ledger().bytes(),
+        0,
+        "the reservation is given back"
+    );
 }
 
 #[tokio::test]
@@ -308,7 +312,7 @@ async fn a_size_nobody_announced_is_learned_at_the_end() {
     );
     commit(partial).await;
     assert_eq!(drain(&mut reader).await.unwrap(), &bytes[500..]);
-    assert_eq!(store.ledger().bytes(), bytes.len() as u64);
+    assert_eq!(store.contents().ledger().bytes(), bytes.len() as u64);
 }
 
 #[tokio::test]
@@ -366,7 +370,7 @@ async fn eviction_takes_the_oldest_and_never_an_open_blob() {
         .await
         .unwrap();
     assert_eq!(stored(&store, &fourth).await.unwrap(), more);
-    assert!(store.ledger().bytes() <= 2500);
+    assert!(store.contents().ledger().bytes() <= 2500);
 }
 
 #[tokio::test]
@@ -377,7 +381,7 @@ async fn a_restart_takes_what_is_on_disk_with_or_without_an_index() {
         .put(&digest, "text/plain", bytes.clone())
         .await
         .unwrap();
-    store.inner.records.flush();
+    store.contents().records.flush();
     drop(store);
     File::options()
         .write(true)
@@ -387,7 +391,7 @@ async fn a_restart_takes_what_is_on_disk_with_or_without_an_index() {
         .unwrap();
     let store = open(dir.path(), 10_000_000);
     assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
-    assert_eq!(store.ledger().bytes(), 5000);
+    assert_eq!(store.contents().ledger().bytes(), 5000);
     let config = config(dir.path(), 1);
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Timestamp(0)));
     let second = Store::open(&config, clock, Metrics::new(std::iter::empty()));
@@ -444,7 +448,7 @@ async fn what_a_partial_file_has_beyond_its_record_is_cut_off() {
     let store = open(dir.path(), 10_000_000);
     let (partial, _fill) = begin(&store, digest, None).await;
     assert!(
-        store.ledger().bytes() >= 150_000,
+        store.contents().ledger().bytes() >= 150_000,
         "what is kept is reserved"
     );
     partial.start(Some(200_000)).await.unwrap();
@@ -468,11 +472,19 @@ async fn partial_files_left_off_count_and_make_room() {
         "nothing to go on from is nothing to keep"
     );
     let store = open(dir.path(), 400_000);
-    assert_eq!(store.ledger().bytes(), 150_000);
+    assert_eq!(store.contents().ledger().bytes(), 150_000);
     let (partial, _fill) = begin(&store, digest, Some(200_000)).await;
-    assert_eq!(store.ledger().bytes(), 150_000, "it is not counted twice");
+    assert_eq!(
+        store.contents().ledger().bytes(),
+        150_000,
+        "it is not counted twice"
+    );
     partial.suspend("stopping").await;
-    assert_eq!(store.ledger().bytes(), 150_000, "in the same run, too");
+    assert_eq!(
+        store.contents().ledger().bytes(),
+        150_000,
+        "in the same run, too"
+    );
     let (large, content) = content(300_000);
     store.put(&large, "text/plain", content).await.unwrap();
     assert_eq!(
@@ -480,13 +492,13 @@ async fn partial_files_left_off_count_and_make_room() {
         [""; 0],
         "a stored blob is worth more"
     );
-    assert_eq!(store.ledger().bytes(), 300_000);
+    assert_eq!(store.contents().ledger().bytes(), 300_000);
     drop(store);
     let store = open(dir.path(), 400_000);
     leave_off(&store, digest, &bytes, 150_000).await;
     drop(store);
     let store = open(dir.path(), 100_000);
-    assert!(store.ledger().bytes() <= 100_000);
+    assert!(store.contents().ledger().bytes() <= 100_000);
     assert_eq!(
         part_files(dir.path()),
         [""; 0],
@@ -510,7 +522,7 @@ async fn a_blob_whose_file_is_a_link_is_a_miss() {
     for target in [&elsewhere, &path] {
         std::os::unix::fs::symlink(target, &path).unwrap();
         // Or the file that was open before would do.
-        store.open_files().pop(&digest);
+        store.contents().open_files().pop(&digest);
         assert!(store.blob(&digest).await.is_none());
         assert_eq!(store.contains(&digest), None);
         assert!(path.symlink_metadata().is_err(), "it is in nobody's way");

@@ -126,7 +126,7 @@ async fn a_name_is_given_before_an_operators_removal_or_after_it_and_then_what_w
     );
     let gone = bench.blobs[1].0;
     assert!(matches!(
-        bench.store.remove(&gone).await,
+        bench.store.contents().remove(&gone).await,
         store::Removal::Removed(3000)
     ));
     drop(removing);
@@ -141,7 +141,7 @@ async fn a_name_is_given_before_an_operators_removal_or_after_it_and_then_what_w
         upstream: name.upstream.clone(),
         repository: name.repository.clone(),
     };
-    assert!(bench.store.tags(&source, &tag).await.is_empty());
+    assert!(bench.store.metadata().tags(&source, &tag).await.is_empty());
     bench.bring(&gone, &bench.blobs[1].1).await;
     let image = bench
         .mirror
@@ -177,7 +177,7 @@ async fn a_manifest_that_is_in_memory_only_is_missed() {
             .await
             .is_some()
     );
-    bench.store.remove(&root).await;
+    bench.store.contents().remove(&root).await;
     let named = bench
         .mirror
         .import_image(&Bench::name(), &root, false)

@@ -11,7 +11,7 @@ use super::usage::{PASS_BLOBS_MAX, key};
 use super::{Contents, InspectError, Kept, Source};
 use crate::clock::Clock;
 use crate::mirror::core::Core;
-use crate::mirror::{Mirror, Policies, Ttl};
+use crate::mirror::{Operator, Policies, Ttl};
 use crate::oci::manifest::{MANIFEST_BYTES_MAX, inspect};
 use crate::oci::{Digest, Tag};
 use crate::store::{LinkEntry, Store};
@@ -44,14 +44,14 @@ pub struct Collected {
     pub kept: Kept,
 }
 
-impl Mirror {
+impl Operator {
     /// Removes what no known manifest refers to, and stale records. With `dry_run` it is only said what
     /// would go.
     ///
     /// # Errors
     /// [`InspectError::Conflict`]: what is needed cannot be told now.
     pub async fn collect_garbage(&self, dry_run: bool) -> Result<Collected, InspectError> {
-        self.inner.operator.garbage.collect(dry_run).await
+        self.garbage.collect(dry_run).await
     }
 }
 
@@ -78,7 +78,7 @@ impl Garbage {
 
     async fn collect(&self, dry_run: bool) -> Result<Collected, InspectError> {
         let _one_at_a_time = self.removal.hold().await;
-        self.store.settle_index().await;
+        self.store.pages().settle().await;
         self.removal.know_all().await?;
         let mut collected = Collected {
             dry_run,
@@ -114,7 +114,7 @@ impl Garbage {
             }
             let mut blobs = BTreeSet::new();
             for digest in garbage.into_values() {
-                let used = self.store.held(&digest).map(|held| held.used);
+                let used = self.store.contents().held(&digest).map(|held| held.used);
                 if used.is_some_and(|used| now.since(used) < GRACE) {
                     collected.kept.shared_blobs += 1;
                 } else {
@@ -141,7 +141,7 @@ impl Garbage {
     ) -> Result<(), InspectError> {
         let mut after: Option<Digest> = None;
         loop {
-            let manifests = self.store.manifest_page(after.as_ref()).await;
+            let manifests = self.store.pages().manifest_page(after.as_ref()).await;
             let Some(last) = manifests.last() else {
                 // It may be the end because it cannot be read on.
                 return self.removal.must_know_all().await;
@@ -169,23 +169,25 @@ impl Garbage {
     async fn finds_manifests(&self, garbage: &BTreeMap<[u8; 32], Digest>) -> bool {
         let mut found = false;
         for digest in garbage.values() {
-            let held = self.store.held(digest);
+            let held = self.store.contents().held(digest);
             let is_small = held.is_some_and(|held| held.size <= MANIFEST_BYTES_MAX as u64);
             if !is_small {
                 continue;
             }
-            let Some(bytes) = self.store.peek(digest, MANIFEST_BYTES_MAX).await else {
+            let Some(bytes) = self.store.audit().peek(digest, MANIFEST_BYTES_MAX).await else {
                 continue;
             };
             if bytes.first() == Some(&b'{')
                 && let Ok(inspection) = inspect(None, &bytes)
             {
-                self.store.note_media_type(digest, &inspection.media_type);
+                self.store
+                    .metadata()
+                    .note_media_type(digest, &inspection.media_type);
                 found = true;
             }
         }
         if found {
-            self.store.settle_index().await;
+            self.store.pages().settle().await;
         }
         found
     }
@@ -193,27 +195,27 @@ impl Garbage {
     async fn collect_records(&self, collected: &mut Collected) {
         let mut at: Option<Source> = None;
         loop {
-            let sources = self.store.repository_page(None, at.as_ref()).await;
+            let sources = self.store.pages().repository_page(None, at.as_ref()).await;
             let Some(last) = sources.last() else { break };
             at = Some(last.clone());
             for source in &sources {
                 self.collect_tags(source, collected).await;
                 self.collect_links(source, collected).await;
-                if !collected.dry_run && self.store.forget_if_empty(source).await {
+                if !collected.dry_run && self.store.metadata().forget_if_empty(source).await {
                     collected.empty_repositories += 1;
                 }
             }
         }
         let mut after: Option<Digest> = None;
         loop {
-            let manifests = self.store.manifest_page(after.as_ref()).await;
+            let manifests = self.store.pages().manifest_page(after.as_ref()).await;
             let Some(last) = manifests.last() else { return };
             after = Some(*last);
             for digest in manifests {
                 if self.store.contains(&digest).is_none() {
                     collected.stale_media_types += 1;
                     if !collected.dry_run {
-                        self.store.forget_media_type(&digest).await;
+                        self.store.metadata().forget_media_type(&digest).await;
                     }
                 }
             }
@@ -224,7 +226,7 @@ impl Garbage {
         let now = self.clock.now();
         let mut after: Option<Tag> = None;
         loop {
-            let tags = self.store.tag_page(source, after.as_ref()).await;
+            let tags = self.store.pages().tag_page(source, after.as_ref()).await;
             let Some(last) = tags.last() else { return };
             after = Some(last.tag.clone());
             for entry in tags {
@@ -238,7 +240,7 @@ impl Garbage {
                 if is_stale {
                     collected.stale_tags += 1;
                     if !collected.dry_run {
-                        self.store.drop_tag(source, &entry.tag).await;
+                        self.store.metadata().drop_tag(source, &entry.tag).await;
                     }
                 }
             }
@@ -250,7 +252,11 @@ impl Garbage {
         loop {
             let mut stale: HashSet<Digest> = HashSet::new();
             while stale.len() < PASS_BLOBS_MAX {
-                let links = self.store.link_page(Some(source), after.as_ref()).await;
+                let links = self
+                    .store
+                    .pages()
+                    .link_page(Some(source), after.as_ref())
+                    .await;
                 let Some(last) = links.last() else { break };
                 after = Some(last.clone());
                 let gone = links.iter().map(|entry| entry.digest);
@@ -263,7 +269,7 @@ impl Garbage {
             collected.stale_links += stale.len() as u64;
             if !collected.dry_run {
                 let stale = stale.into_iter().collect();
-                self.store.forget_links(source, stale).await;
+                self.store.metadata().forget_links(source, stale).await;
             }
         }
     }
@@ -272,7 +278,7 @@ impl Garbage {
     async fn keep_known_links(&self, source: &Source, stale: &mut HashSet<Digest>) {
         let mut after: Option<Tag> = None;
         while !stale.is_empty() {
-            let tags = self.store.tag_page(source, after.as_ref()).await;
+            let tags = self.store.pages().tag_page(source, after.as_ref()).await;
             let Some(last) = tags.last() else { break };
             after = Some(last.tag.clone());
             for record in tags.iter().flat_map(|entry| &entry.records) {
@@ -281,7 +287,11 @@ impl Garbage {
         }
         let mut after: Option<LinkEntry> = None;
         while !stale.is_empty() {
-            let links = self.store.link_page(Some(source), after.as_ref()).await;
+            let links = self
+                .store
+                .pages()
+                .link_page(Some(source), after.as_ref())
+                .await;
             let Some(last) = links.last() else { break };
             after = Some(last.clone());
             let manifests = links.iter().filter(|entry| entry.link.manifest);

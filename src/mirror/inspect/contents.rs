@@ -61,8 +61,8 @@ impl Contents {
                 (Some(media_type), manifest.bytes.clone())
             }
             Some(_) | None => {
-                let bytes = self.store.peek(digest, MANIFEST_BYTES_MAX).await?;
-                (self.store.media_type(digest).await, bytes)
+                let bytes = self.store.audit().peek(digest, MANIFEST_BYTES_MAX).await?;
+                (self.store.metadata().media_type(digest).await, bytes)
             }
         };
         // What is damaged says nothing; the next pull of it notices.
@@ -113,11 +113,11 @@ impl Contents {
     ) -> Vec<Digest> {
         match reference {
             Reference::Digest(digest) => {
-                let linked = self.store.link(source, digest).await;
+                let linked = self.store.metadata().link(source, digest).await;
                 linked.map(|_| *digest).into_iter().collect()
             }
             Reference::Tag(tag) => {
-                let records = self.store.tags(source, tag).await;
+                let records = self.store.metadata().tags(source, tag).await;
                 let mut digests: Vec<Digest> = records.iter().map(|it| it.digest).collect();
                 digests.sort_unstable();
                 digests.dedup();
@@ -137,7 +137,7 @@ impl Contents {
         for source in sources {
             let repository = format!("{}/{}", source.upstream, source.repository);
             let before = users.len();
-            for (tag, records) in self.store.tags_of(source).await {
+            for (tag, records) in self.store.pages().tags_of(source).await {
                 if users.len() >= USERS_MAX || leads.are_enough() {
                     break;
                 }

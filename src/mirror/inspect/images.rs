@@ -9,7 +9,7 @@ use super::tree::{Node, NodeKind, Presence};
 use super::{Contents, Filter, InspectError, PARTS_MAX, When, full_name, names};
 use crate::mirror::core::Core;
 use crate::mirror::flight::Fills;
-use crate::mirror::{Mirror, Policies, Source};
+use crate::mirror::{Operator, Policies, Source};
 use crate::oci::{Digest, Reference, Tag};
 use crate::store::{LinkEntry, Store, TagEntry};
 
@@ -80,7 +80,7 @@ pub struct PlatformState {
     pub presence: Presence,
 }
 
-impl Mirror {
+impl Operator {
     /// The images that `filter` means, after the one of this name (as a page's `next` says it).
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl Mirror {
         after: Option<&str>,
         limit: Option<usize>,
     ) -> Result<ImagePage, InspectError> {
-        self.inner.operator.images.page(filter, after, limit).await
+        self.images.page(filter, after, limit).await
     }
 }
 
@@ -134,7 +134,7 @@ impl Images {
     ) -> Result<ImagePage, InspectError> {
         let limit = limit.unwrap_or(IMAGES_DEFAULT).clamp(1, IMAGES_MAX);
         let after = after.map(names::parse_image).transpose()?;
-        self.store.settle_index().await;
+        self.store.pages().settle().await;
         let mut page = Page {
             filter,
             limit,
@@ -148,7 +148,11 @@ impl Images {
         }
         while !page.is_full() {
             let upstream = filter.upstream();
-            let sources = self.store.repository_page(upstream, at.as_ref()).await;
+            let sources = self
+                .store
+                .pages()
+                .repository_page(upstream, at.as_ref())
+                .await;
             let Some(last) = sources.last() else { break };
             at = Some(last.clone());
             for source in sources.iter().filter(|source| filter.means(source)) {
@@ -192,7 +196,7 @@ impl Images {
     async fn list_tags(&self, source: &Source, after: Option<&Tag>, page: &mut Page<'_>) {
         let mut after = after.cloned();
         loop {
-            let tags = self.store.tag_page(source, after.as_ref()).await;
+            let tags = self.store.pages().tag_page(source, after.as_ref()).await;
             let Some(last) = tags.last() else { return };
             after = Some(last.tag.clone());
             for entry in tags {
@@ -238,7 +242,11 @@ impl Images {
         });
         let mut part_of_tagged: Option<BTreeSet<Digest>> = None;
         loop {
-            let links = self.store.link_page(Some(source), after.as_ref()).await;
+            let links = self
+                .store
+                .pages()
+                .link_page(Some(source), after.as_ref())
+                .await;
             let Some(last) = links.last() else { return };
             after = Some(last.clone());
             let manifests = links.iter().filter(|entry| entry.link.manifest);
@@ -273,7 +281,7 @@ impl Images {
         let mut found = BTreeSet::new();
         let mut after: Option<Tag> = None;
         loop {
-            let tags = self.store.tag_page(source, after.as_ref()).await;
+            let tags = self.store.pages().tag_page(source, after.as_ref()).await;
             let Some(last) = tags.last() else {
                 return found;
             };
@@ -332,7 +340,7 @@ impl Images {
             stored_bytes,
             checked_at: None,
             used_at: node.used_at,
-            pinned: self.store.pin_of(source, reference).is_some(),
+            pinned: self.store.pins().get(source, reference).is_some(),
         }
     }
 }

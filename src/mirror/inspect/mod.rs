@@ -42,7 +42,7 @@ pub(super) use images::Images;
 pub use images::{ImageEntry, ImagePage, PlatformState};
 pub use names::{Filter, NameError};
 pub use pins::PinEntry;
-pub(super) use pins::{PinEvent, PinEvents, Pins};
+pub(super) use pins::Pins;
 pub use refresh::Refreshed;
 pub(super) use remove::Removal;
 pub use remove::{Kept, Removed};

@@ -1,4 +1,4 @@
-//! Which images are never evicted: those that somebody pinned by hand, and those that a `[[cache.pin]]`
+//! The images that are never evicted: those that somebody pinned by hand, and those that a `[[cache.pin]]`
 //! of the configuration means. What belongs to one is looked up anew whenever a manifest of its
 //! repository was fetched or its tag was revalidated; a task of the mirror does that, so that no pull
 //! waits for it.
@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
 use super::{Closure, Contents, InspectError, When, full_name, names, tree};
 use crate::catalogue::{Catalogue, Change};
@@ -15,10 +14,7 @@ use crate::mirror::core::{Core, Tasks};
 use crate::mirror::opening::hand_pin;
 use crate::mirror::{Config, Mirror, Pattern, Source};
 use crate::oci::{Digest, Reference, Tag};
-use crate::store::{Pinned, Store};
-
-/// Events that wait to be looked at. More are dropped: the next revalidation brings them again.
-const EVENTS_MAX: usize = 4096;
+use crate::store::{Event, EventKinds, Heard, Pinned, Store, Subscription};
 
 /// A pinned image, as the list of them has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,67 +31,6 @@ pub struct PinEntry {
     pub stored_blobs: u64,
     /// The bytes of those.
     pub stored_bytes: u64,
-}
-
-/// What may change what is pinned.
-#[derive(Debug)]
-pub(in crate::mirror) enum PinEvent {
-    /// Upstream said what a tag names.
-    Tag(Source, Tag),
-    /// A manifest was fetched, or found to be in the repository too.
-    Manifest(Source, Digest),
-    /// Upstream has deleted a tag that is kept all the same.
-    Deleted(Source, Tag),
-}
-
-/// Where events of pins go. What concerns no pin goes no further.
-#[derive(Debug)]
-pub(in crate::mirror) struct PinEvents {
-    config: Arc<Config>,
-    store: Store,
-    sender: mpsc::Sender<PinEvent>,
-}
-
-impl PinEvents {
-    /// And where they come out.
-    fn new(config: &Arc<Config>, store: &Store) -> (Self, mpsc::Receiver<PinEvent>) {
-        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-        let events = Self {
-            config: Arc::clone(config),
-            store: store.clone(),
-            sender,
-        };
-        (events, receiver)
-    }
-
-    /// Something happened that may change what is pinned.
-    pub(in crate::mirror) fn notify(&self, event: PinEvent) {
-        let (source, tag) = match &event {
-            PinEvent::Tag(source, tag) => (source, Some(tag)),
-            PinEvent::Manifest(source, _) => (source, None),
-            PinEvent::Deleted(source, tag) => {
-                let reference = Reference::Tag(tag.clone());
-                if self.store.pin_of(source, &reference).is_none() {
-                    drop(self.sender.try_send(event));
-                }
-                return;
-            }
-        };
-        // Almost nothing is pinned: that is found out without a copy.
-        if self.rule(source, tag).is_none() && self.store.pins_of(source).is_empty() {
-            return;
-        }
-        if let Err(error) = self.sender.try_send(event) {
-            tracing::debug!(%error, "pins are looked at again at the next revalidation");
-        }
-    }
-
-    /// The rule that pins a tag; without a tag, what pins the whole repository.
-    pub(super) fn rule(&self, source: &Source, tag: Option<&Tag>) -> Option<&str> {
-        let mut rules = self.config.pins.iter();
-        let rule = rules.find(|pattern| pattern.means(source, tag));
-        rule.map(Pattern::as_str)
-    }
 }
 
 impl Mirror {
@@ -138,18 +73,18 @@ pub(in crate::mirror) struct Pins {
     clock: Arc<dyn Clock>,
     tasks: Tasks,
     contents: Contents,
-    events: Arc<PinEvents>,
     /// Held while somebody pins or unpins, so that catalogue and store see both in one order.
     changing: tokio::sync::Mutex<()>,
     /// The events, until the mirror's task takes them.
-    receiver: Mutex<Option<mpsc::Receiver<PinEvent>>>,
+    events: Mutex<Option<Subscription>>,
 }
 
 impl Pins {
     pub(in crate::mirror) fn new(core: &Core, contents: &Contents) -> Self {
         // Rules that pin are looked at once, at the start: they are about all that is stored.
         let config = Arc::new(core.policies.now());
-        let (events, receiver) = PinEvents::new(&config, &core.store);
+        let kinds = EventKinds::MANIFEST_STORED | EventKinds::TAG_MOVED | EventKinds::TAG_DELETED;
+        let events = core.store.events().subscribe(kinds);
         Self {
             config,
             store: core.store.clone(),
@@ -158,14 +93,15 @@ impl Pins {
             clock: Arc::clone(&core.clock),
             tasks: core.tasks.clone(),
             contents: contents.clone(),
-            events: Arc::new(events),
-            receiver: Mutex::new(Some(receiver)),
+            events: Mutex::new(Some(events)),
         }
     }
 
-    /// Where those who fetch tell of it.
-    pub(in crate::mirror) fn events(&self) -> Arc<PinEvents> {
-        Arc::clone(&self.events)
+    /// The rule that pins a tag; without a tag, the one that pins the whole repository.
+    fn rule(&self, source: &Source, tag: Option<&Tag>) -> Option<&str> {
+        let mut rules = self.config.pins.iter();
+        let rule = rules.find(|pattern| pattern.means(source, tag));
+        rule.map(Pattern::as_str)
     }
 
     pub(in crate::mirror) async fn pin(&self, name: &str) -> Result<PinEntry, InspectError> {
@@ -186,12 +122,12 @@ impl Pins {
     async fn keep(&self, pinned: Pinned) -> Result<(), InspectError> {
         let _changing = self.changing.lock().await;
         let mut by_hand = hand_pin(&pinned);
-        if let Some(old) = self.store.pin_of(&pinned.source, &pinned.reference) {
+        if let Some(old) = self.store.pins().get(&pinned.source, &pinned.reference) {
             by_hand.since = old.since;
         }
         let undo = Change::Unpin(pinned.source.clone(), pinned.reference.clone());
         self.catalogue.commit(Change::Pin(by_hand)).await?;
-        if let Err(error) = self.store.pin(pinned) {
+        if let Err(error) = self.store.pins().pin(pinned) {
             // There are too many: it must not be pinned after the next start either.
             self.catalogue.commit(undo).await?;
             return Err(InspectError::Conflict(error.to_string()));
@@ -202,11 +138,11 @@ impl Pins {
     async fn unpin(&self, name: &str) -> Result<PinEntry, InspectError> {
         let (source, reference) = names::parse_image(name)?;
         let image = full_name(&source, &reference);
-        let Some(pinned) = self.store.pin_of(&source, &reference) else {
+        let Some(pinned) = self.store.pins().get(&source, &reference) else {
             return Err(InspectError::NotFound(format!("{image} is not pinned")));
         };
         let tag = tag_of(&reference);
-        if let Some(rule) = self.events.rule(&source, tag) {
+        if let Some(rule) = self.rule(&source, tag) {
             return Err(InspectError::Conflict(format!(
                 "{image} is pinned by the configuration: [[cache.pin]] match = \"{rule}\""
             )));
@@ -215,7 +151,7 @@ impl Pins {
         let _changing = self.changing.lock().await;
         let change = Change::Unpin(source.clone(), reference.clone());
         self.catalogue.commit(change).await?;
-        self.store.unpin(&source, &reference);
+        self.store.pins().unpin(&source, &reference);
         Ok(told)
     }
 
@@ -223,26 +159,32 @@ impl Pins {
         let this = Arc::clone(self);
         // A hundred thousand look-ups, at most.
         let looking = tokio::task::spawn_blocking(move || {
-            let pins = this.store.pins();
+            let pins = this.store.pins().all();
             pins.iter().map(|it| this.pin_entry(it)).collect()
         });
         looking.await.unwrap_or_default()
     }
 
     fn watch(self: &Arc<Self>) {
-        let receiver = self
-            .receiver
+        let events = self
+            .events
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some(mut events) = receiver else { return };
+        let Some(mut events) = events else { return };
         let this = Arc::clone(self);
         let stop = self.tasks.stopping().clone();
         self.tasks.spawn(async move {
             let work = async {
                 this.pin_what_is_there().await;
-                while let Some(event) = events.recv().await {
-                    this.follow(event).await;
+                while let Some(heard) = events.next().await {
+                    match heard {
+                        Heard::Event(event) => this.follow(event).await,
+                        Heard::Missed(events) => {
+                            tracing::debug!(events, "looking again at all that may be pinned");
+                            this.pin_what_is_there().await;
+                        }
+                    }
                 }
             };
             tokio::select! {
@@ -253,10 +195,10 @@ impl Pins {
     }
 
     async fn pin_what_is_there(&self) {
-        for pinned in self.store.pins() {
-            let rule = self.events.rule(&pinned.source, tag_of(&pinned.reference));
+        for pinned in self.store.pins().all() {
+            let rule = self.rule(&pinned.source, tag_of(&pinned.reference));
             if pinned.by_rule && rule.is_none() {
-                self.store.unpin(&pinned.source, &pinned.reference);
+                self.store.pins().unpin(&pinned.source, &pinned.reference);
             } else {
                 self.renew(pinned).await;
             }
@@ -264,16 +206,16 @@ impl Pins {
         if self.config.pins.is_empty() {
             return;
         }
-        self.store.settle_index().await;
+        self.store.pages().settle().await;
         let mut at: Option<Source> = None;
         loop {
-            let sources = self.store.repository_page(None, at.as_ref()).await;
+            let sources = self.store.pages().repository_page(None, at.as_ref()).await;
             let Some(last) = sources.last() else { return };
             at = Some(last.clone());
             for source in &sources {
                 let mut after: Option<Tag> = None;
                 loop {
-                    let tags = self.store.tag_page(source, after.as_ref()).await;
+                    let tags = self.store.pages().tag_page(source, after.as_ref()).await;
                     let Some(last) = tags.last() else { break };
                     after = Some(last.tag.clone());
                     for entry in &tags {
@@ -284,11 +226,22 @@ impl Pins {
         }
     }
 
-    async fn follow(&self, event: PinEvent) {
+    async fn follow(&self, event: Event) {
         match event {
-            PinEvent::Tag(source, tag) => self.follow_tag(&source, &tag).await,
-            PinEvent::Manifest(source, digest) => self.follow_manifest(&source, &digest).await,
-            PinEvent::Deleted(source, tag) => self.keep_deleted(source, tag).await,
+            Event::TagMoved { source, tag, .. } => self.follow_tag(&source, &tag).await,
+            Event::ManifestStored { source, digest } => {
+                self.follow_manifest(&source, &digest).await;
+            }
+            Event::TagDeleted {
+                source,
+                tag,
+                kept: true,
+            } => self.keep_deleted(source, tag).await,
+            Event::TagDeleted { kept: false, .. }
+            | Event::BlobStored { .. }
+            | Event::BlobEvicted { .. }
+            | Event::ImageRemoved { .. }
+            | Event::Pulled { .. } => {}
         }
     }
 
@@ -297,7 +250,7 @@ impl Pins {
     async fn keep_deleted(&self, source: Source, tag: Tag) {
         let reference = Reference::Tag(tag);
         let roots = self.contents.roots(&source, &reference).await;
-        if roots.is_empty() || self.store.pin_of(&source, &reference).is_some() {
+        if roots.is_empty() || self.store.pins().get(&source, &reference).is_some() {
             return;
         }
         let closure = self.contents.closure(&roots).await;
@@ -317,9 +270,9 @@ impl Pins {
 
     async fn follow_tag(&self, source: &Source, tag: &Tag) {
         let reference = Reference::Tag(tag.clone());
-        if let Some(pinned) = self.store.pin_of(source, &reference) {
+        if let Some(pinned) = self.store.pins().get(source, &reference) {
             self.renew(pinned).await;
-        } else if self.events.rule(source, Some(tag)).is_some() {
+        } else if self.rule(source, Some(tag)).is_some() {
             self.pin_by_rule(source, reference).await;
         }
     }
@@ -328,13 +281,13 @@ impl Pins {
     /// is an image of its own, where a rule means the whole repository.
     async fn follow_manifest(&self, source: &Source, digest: &Digest) {
         let mut is_part = false;
-        for pinned in self.store.pins_of(source) {
+        for pinned in self.store.pins().of(source) {
             if pinned.digests.binary_search(digest).is_ok() {
                 is_part = true;
                 self.renew(pinned).await;
             }
         }
-        if !is_part && self.events.rule(source, None).is_some() {
+        if !is_part && self.rule(source, None).is_some() {
             self.pin_by_rule(source, Reference::Digest(*digest)).await;
         }
     }
@@ -347,7 +300,7 @@ impl Pins {
         let closure = self.contents.closure(&roots).await;
         let image = full_name(source, &reference);
         let pinned = self.pinned(source.clone(), reference, closure, true);
-        if let Err(error) = self.store.pin(pinned) {
+        if let Err(error) = self.store.pins().pin(pinned) {
             tracing::warn!(%image, %error, "an image that a [[cache.pin]] means is not pinned");
         } else {
             tracing::debug!(%image, "pinned by a rule");
@@ -374,7 +327,7 @@ impl Pins {
                 tracing::warn!(%image, %error, "a pinned image has changed; after the next start it is pinned as it was until its tag is asked for");
             }
         }
-        if let Err(error) = self.store.renew_pin(pinned) {
+        if let Err(error) = self.store.pins().renew(pinned) {
             tracing::warn!(%image, %error, "a pinned image has changed, and stays pinned as it was");
         }
     }
@@ -396,7 +349,7 @@ impl Pins {
     }
 
     fn pin_entry(&self, pinned: &Pinned) -> PinEntry {
-        let stored = self.store.stored(&pinned.digests);
+        let stored = self.store.contents().stored(&pinned.digests);
         PinEntry {
             image: full_name(&pinned.source, &pinned.reference),
             since: When(pinned.since),

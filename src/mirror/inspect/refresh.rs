@@ -36,7 +36,7 @@ impl Mirror {
             return Err(InspectError::Bad(why));
         };
         let inner = &self.inner;
-        let records = inner.store.tags(&source, tag).await;
+        let records = inner.store.metadata().tags(&source, tag).await;
         let newest = records.iter().max_by_key(|record| record.checked);
         let before = newest.map(|record| record.digest);
         let preferred = newest.map_or(AcceptClass::MODERN, |record| record.class);

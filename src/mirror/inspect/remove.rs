@@ -13,9 +13,9 @@ use crate::mirror::core::Core;
 use crate::mirror::imported::Imported;
 use crate::mirror::local::LocalManifests;
 use crate::mirror::tag::Tags;
-use crate::mirror::{Mirror, Source};
+use crate::mirror::{Operator, Source};
 use crate::oci::{Digest, Reference, Tag};
-use crate::store::{self, LinkEntry, Store};
+use crate::store::{self, Event, LinkEntry, Store};
 
 /// Blobs of a repository that are looked for in the others at a time: some 20 MB.
 const BATCH_MAX: usize = 100_000;
@@ -69,7 +69,7 @@ fn nothing_to_remove(name: &str, image: &str) -> InspectError {
     InspectError::NotFound(format!("{meant}; roadstead ls{list} lists what there is"))
 }
 
-impl Mirror {
+impl Operator {
     /// Removes an image, or with `all` the repository that it is in. With `dry_run` it is only said what
     /// would go.
     ///
@@ -81,7 +81,7 @@ impl Mirror {
         all: bool,
         dry_run: bool,
     ) -> Result<Removed, InspectError> {
-        let removal = &self.inner.operator.removal;
+        let removal = &self.removal;
         removal.remove(name, all, dry_run).await
     }
 }
@@ -124,13 +124,13 @@ impl Removal {
     async fn remove(&self, name: &str, all: bool, dry_run: bool) -> Result<Removed, InspectError> {
         let (source, reference) = names::parse_image(name)?;
         let _one_at_a_time = self.hold().await;
-        self.store.settle_index().await;
+        self.store.pages().settle().await;
         self.know_all().await?;
         if all {
             return self.remove_repository(&source, dry_run).await;
         }
         let image = full_name(&source, &reference);
-        if self.store.pin_of(&source, &reference).is_some() {
+        if self.store.pins().get(&source, &reference).is_some() {
             return Err(InspectError::Conflict(format!(
                 "{image} is pinned; unpin it first"
             )));
@@ -164,6 +164,7 @@ impl Removal {
         };
         for (_, size) in self
             .store
+            .contents()
             .stored(&own.difference(&exclusive).copied().collect::<Vec<_>>())
         {
             removed.kept.shared_blobs += 1;
@@ -172,7 +173,12 @@ impl Removal {
         if !dry_run {
             // Durably first: or an import would come back with the next start.
             let names = tags.iter().cloned().map(Name::Tag);
-            let goes = |digest: &&Digest| self.store.held(digest).is_none_or(|held| !held.pinned);
+            let goes = |digest: &&Digest| {
+                self.store
+                    .contents()
+                    .held(digest)
+                    .is_none_or(|held| !held.pinned)
+            };
             let names = names.chain(links.iter().filter(goes).copied().map(Name::Digest));
             self.imported.forget(&source, names).await?;
             for tag in &tags {
@@ -182,14 +188,19 @@ impl Removal {
         self.remove_blobs(&exclusive, &mut removed).await;
         if !dry_run {
             // What stays for being read or pinned is still the repository's.
-            let gone: Vec<Digest> = links
-                .into_iter()
-                .filter(|digest| self.store.held(digest).is_none_or(|held| !held.pinned))
-                .collect();
-            self.store.forget_links(&source, gone).await;
-            self.store.forget_if_empty(&source).await;
+            let held = |digest: &Digest| self.store.contents().held(digest);
+            let stays = |digest: &Digest| held(digest).is_some_and(|held| held.pinned);
+            let gone = links.into_iter().filter(|digest| !stays(digest)).collect();
+            self.store.metadata().forget_links(&source, gone).await;
+            self.end_removal(source, Some(reference)).await;
         }
         Ok(removed)
+    }
+
+    async fn end_removal(&self, source: Source, reference: Option<Reference>) {
+        self.store.metadata().forget_if_empty(&source).await;
+        let removed = Event::ImageRemoved { source, reference };
+        self.store.events().tell(removed);
     }
 
     /// Waits for the look through all files, which a start begins with, and refuses if that takes long.
@@ -215,7 +226,7 @@ impl Removal {
 
     /// Forgets what a tag names, here and in what is remembered of its failures.
     async fn forget_name(&self, source: &Source, tag: &Tag) {
-        self.store.drop_tag(source, tag).await;
+        self.store.metadata().drop_tag(source, tag).await;
         self.tags.forget_failure(source, tag);
     }
 
@@ -224,7 +235,7 @@ impl Removal {
         let mut found = Vec::new();
         let mut after: Option<Tag> = None;
         loop {
-            let tags = self.store.tag_page(source, after.as_ref()).await;
+            let tags = self.store.pages().tag_page(source, after.as_ref()).await;
             let Some(last) = tags.last() else {
                 return found;
             };
@@ -247,7 +258,7 @@ impl Removal {
     ) {
         let mut after: Option<Tag> = None;
         while !exclusive.is_empty() {
-            let tags = self.store.tag_page(source, after.as_ref()).await;
+            let tags = self.store.pages().tag_page(source, after.as_ref()).await;
             let Some(last) = tags.last() else { break };
             after = Some(last.tag.clone());
             for entry in tags.iter().filter(|it| !removed_tags.contains(&it.tag)) {
@@ -258,7 +269,11 @@ impl Removal {
         }
         let mut after: Option<LinkEntry> = None;
         while !exclusive.is_empty() {
-            let links = self.store.link_page(Some(source), after.as_ref()).await;
+            let links = self
+                .store
+                .pages()
+                .link_page(Some(source), after.as_ref())
+                .await;
             let Some(last) = links.last() else { break };
             after = Some(last.clone());
             let others = links
@@ -280,7 +295,7 @@ impl Removal {
     async fn keep_other_repositories(&self, source: &Source, exclusive: &mut BTreeSet<Digest>) {
         let mut after: Option<LinkEntry> = None;
         while !exclusive.is_empty() {
-            let links = self.store.link_page(None, after.as_ref()).await;
+            let links = self.store.pages().link_page(None, after.as_ref()).await;
             let Some(last) = links.last() else { break };
             after = Some(last.clone());
             for entry in links.iter().filter(|entry| entry.source != *source) {
@@ -293,13 +308,13 @@ impl Removal {
     pub(super) async fn remove_blobs(&self, blobs: &BTreeSet<Digest>, removed: &mut Removed) {
         for (at, digest) in blobs.iter().enumerate() {
             if at % SAVED_EVERY == SAVED_EVERY - 1 {
-                self.store.settle_index().await;
+                self.store.pages().settle().await;
             }
             let removal = if removed.dry_run {
-                self.store.would_remove(digest)
+                self.store.contents().would_remove(digest)
             } else {
                 self.local.forget(digest);
-                self.store.remove(digest).await
+                self.store.contents().remove(digest).await
             };
             match removal {
                 store::Removal::Absent => {}
@@ -321,7 +336,8 @@ impl Removal {
         let image = format!("{}/{}", source.upstream, source.repository);
         let pinned: Vec<Reference> = self
             .store
-            .pins_of(source)
+            .pins()
+            .of(source)
             .into_iter()
             .map(|pinned| pinned.reference)
             .collect();
@@ -335,7 +351,11 @@ impl Removal {
         loop {
             let mut batch = BTreeSet::new();
             while batch.len() < BATCH_MAX {
-                let links = self.store.link_page(Some(source), after.as_ref()).await;
+                let links = self
+                    .store
+                    .pages()
+                    .link_page(Some(source), after.as_ref())
+                    .await;
                 let Some(last) = links.last() else { break };
                 after = Some(last.clone());
                 batch.extend(links.iter().map(|entry| entry.digest));
@@ -348,20 +368,20 @@ impl Removal {
             self.keep_other_repositories(source, &mut batch).await;
             let shared = own.iter().filter(|digest| !batch.contains(digest));
             let shared: Vec<Digest> = shared.copied().collect();
-            for (_, size) in self.store.stored(&shared) {
+            for (_, size) in self.store.contents().stored(&shared) {
                 removed.kept.shared_blobs += 1;
                 removed.kept.shared_bytes += size;
             }
             self.remove_blobs(&batch, &mut removed).await;
             if !dry_run {
                 let stays = |digest: &Digest| {
-                    let held = self.store.held(digest);
+                    let held = self.store.contents().held(digest);
                     held.is_some_and(|held| held.pinned)
                 };
                 let gone: Vec<Digest> = own.into_iter().filter(|digest| !stays(digest)).collect();
                 let names = gone.iter().copied().map(Name::Digest);
                 self.imported.forget(source, names).await?;
-                self.store.forget_links(source, gone).await;
+                self.store.metadata().forget_links(source, gone).await;
             }
         }
         if !found {
@@ -371,7 +391,7 @@ impl Removal {
             )));
         }
         if !dry_run {
-            self.store.forget_if_empty(source).await;
+            self.end_removal(source.clone(), None).await;
         }
         Ok(removed)
     }
@@ -386,13 +406,13 @@ impl Removal {
         let mut found = false;
         let mut after: Option<Tag> = None;
         loop {
-            let tags = self.store.tag_page(source, after.as_ref()).await;
+            let tags = self.store.pages().tag_page(source, after.as_ref()).await;
             let Some(last) = tags.last() else {
                 return Ok(found);
             };
             found = true;
             after = Some(last.tag.clone());
-            self.store.settle_index().await;
+            self.store.pages().settle().await;
             let is_pinned = |tag: &Tag| pinned.contains(&Reference::Tag(tag.clone()));
             if !removed.dry_run {
                 let tags = tags.iter().map(|entry| entry.tag.clone());

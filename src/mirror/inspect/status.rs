@@ -11,7 +11,7 @@ use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
 use crate::mirror::core::{Core, Tasks, Upstreams};
 use crate::mirror::flight::Fills;
-use crate::mirror::{Mirror, Readiness};
+use crate::mirror::{Operator, Readiness};
 use crate::store::{Figures, FillState, Store};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Totals;
@@ -149,13 +149,13 @@ pub struct FillStatus {
     pub readers: usize,
 }
 
-impl Mirror {
+impl Operator {
     /// How the process is.
     ///
     /// # Errors
     /// [`InspectError`]: the operating system does not answer.
     pub async fn status(&self, running: bool) -> Result<Status, InspectError> {
-        self.inner.operator.overview.status(running).await
+        self.overview.status(running).await
     }
 }
 
@@ -202,7 +202,7 @@ impl Overview {
     }
 
     async fn status(&self, running: bool) -> Result<Status, InspectError> {
-        let figures = self.store.figures_async().await;
+        let figures = self.store.contents().figures_async().await;
         let ready = self.readiness();
         let upstreams = self.upstream_statuses();
         let sum = self

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{self, CONFIG_BYTES_MAX, ConfigFacts};
 use super::{Images, InspectError, PARTS_MAX, Seen, When, full_name, names};
-use crate::mirror::{Mirror, Source, Ttl};
+use crate::mirror::{Operator, Source, Ttl};
 use crate::oci::manifest::{Child, ChildKind};
 use crate::oci::{Digest, Reference};
 use crate::store::{FillKey, Origin, TagRecord};
@@ -108,13 +108,13 @@ pub struct Node {
     pub parts: Vec<Node>,
 }
 
-impl Mirror {
+impl Operator {
     /// An image as it is known here.
     ///
     /// # Errors
     /// [`InspectError`].
     pub async fn inspect_image(&self, name: &str) -> Result<Inspected, InspectError> {
-        self.inner.operator.images.inspect(name).await
+        self.images.inspect(name).await
     }
 }
 
@@ -138,7 +138,7 @@ impl Images {
             manifests.push(self.tree(&source, &root, &mut left).await);
         }
         Ok(Inspected {
-            pinned: self.store.pin_of(&source, &reference).is_some(),
+            pinned: self.store.pins().get(&source, &reference).is_some(),
             tags: self.freshness_of(&source, &reference).await,
             image,
             manifests,
@@ -154,7 +154,7 @@ impl Images {
             Ttl::For(ttl) => Some(When(record.checked.plus(ttl.saturating_add(more)))),
             Ttl::Forever => None,
         };
-        let records: Arc<Vec<TagRecord>> = self.store.tags(source, tag).await;
+        let records: Arc<Vec<TagRecord>> = self.store.metadata().tags(source, tag).await;
         let records = records.iter();
         records
             .map(|record| TagFreshness {
@@ -235,12 +235,12 @@ impl Images {
     }
 
     async fn config_facts(&self, digest: &Digest) -> Option<ConfigFacts> {
-        let bytes = self.store.peek(digest, CONFIG_BYTES_MAX).await?;
+        let bytes = self.store.audit().peek(digest, CONFIG_BYTES_MAX).await?;
         ConfigFacts::parse(&bytes)
     }
 
     fn node(&self, source: &Source, digest: &Digest, kind: NodeKind, size: Option<u64>) -> Node {
-        let held = self.store.held(digest);
+        let held = self.store.contents().held(digest);
         let (presence, stored_bytes, size_bytes) = match held {
             Some(held) => (Presence::Stored, held.size, Some(held.size)),
             None => match self.partly(source, digest) {
@@ -271,7 +271,8 @@ impl Images {
         }
         Some((
             self.store
-                .left_off_bytes(&FillKey::new(&source.upstream, *digest))?,
+                .capacity()
+                .suspended_bytes(&FillKey::new(&source.upstream, *digest))?,
             None,
         ))
     }

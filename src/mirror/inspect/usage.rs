@@ -14,7 +14,7 @@ use super::When;
 use super::status::ratio;
 use crate::clock::{Clock, Timestamp};
 use crate::mirror::core::{Core, Tasks};
-use crate::mirror::{Mirror, Source};
+use crate::mirror::{Operator, Source};
 use crate::oci::{Digest, UpstreamName};
 use crate::store::{LinkEntry, Store};
 
@@ -157,10 +157,10 @@ struct Tally {
     linked: u64,
 }
 
-impl Mirror {
+impl Operator {
     /// Who takes how much: of one upstream or all, at most `limit` repositories.
     pub async fn usage(&self, upstream: Option<&UpstreamName>, limit: usize) -> Usage {
-        self.inner.operator.usage.of(upstream, limit).await
+        self.usage.of(upstream, limit).await
     }
 }
 
@@ -226,7 +226,7 @@ impl UsageSurvey {
         {
             return Arc::clone(usage);
         }
-        self.store.settle_index().await;
+        self.store.pages().settle().await;
         let mut tally = Tally::default();
         let mut after: Option<Digest> = None;
         loop {
@@ -248,7 +248,7 @@ impl UsageSurvey {
             }
             let mut link: Option<LinkEntry> = None;
             loop {
-                let links = self.store.link_page(None, link.as_ref()).await;
+                let links = self.store.pages().link_page(None, link.as_ref()).await;
                 let Some(last) = links.last() else { break };
                 link = Some(last.clone());
                 for entry in &links {
@@ -261,7 +261,7 @@ impl UsageSurvey {
                 tally.blob(&owners);
             }
         }
-        let figures = self.store.figures_async().await;
+        let figures = self.store.contents().figures_async().await;
         let now = self.clock.now();
         let usage = Arc::new(tally.finish(now, figures.reserved, figures.index));
         *last = Some((now, Arc::clone(&usage)));

@@ -5,13 +5,15 @@ use std::ops::Range;
 use tokio::sync::watch;
 
 use super::body::{Batch, gather, part};
+use super::fallback::Fallback;
 use super::job::{Failure, Job};
+use super::origin::{BlobRead, Origin, ReadRange};
 use super::plan::Piece;
-use super::trust::Trust;
+use super::provenance::Provenance;
 use crate::mirror::MirrorError;
 use crate::store::Partial;
 use crate::telemetry::Kind;
-use crate::upstream::{BlobFetch, BlobRequest, EndpointId, FetchError, OnBehalf, Patience};
+use crate::upstream::{FetchError, OnBehalf};
 
 /// A range that ends early, after fewer bytes than this, counts as broken.
 const RANGE_BYTES_MIN: u64 = 64 * 1024;
@@ -21,98 +23,157 @@ fn needs_range(piece: &Range<u64>, total: Option<u64>) -> bool {
     piece.start > 0 || piece.end < total.unwrap_or(u64::MAX)
 }
 
+/// One request for a piece.
+struct Attempt<'a, 'j> {
+    job: &'a Job<'j>,
+    partial: &'a Partial<MirrorError>,
+    pool: usize,
+    piece: &'a Piece,
+}
+
 impl Job<'_> {
     /// Asks for a piece and writes what comes.
     pub(super) async fn attempt(
         &self,
         partial: &Partial<MirrorError>,
-        lane: usize,
+        pool: usize,
         piece: &Piece,
         open: Option<&watch::Sender<bool>>,
     ) -> Result<(), Failure> {
-        let total = self.state().total;
-        let endpoints = self.order(needs_range(&piece.range, total));
-        let Some(first) = endpoints.first().copied() else {
+        let attempt = Attempt {
+            job: self,
+            partial,
+            pool,
+            piece,
+        };
+        attempt.run(open).await
+    }
+
+    /// Tells the readers, once, that bytes will come.
+    pub(super) async fn start(&self, partial: &Partial<MirrorError>) -> Result<(), MirrorError> {
+        let total = {
+            let mut state = self.state();
+            if std::mem::replace(&mut state.started, true) {
+                return Ok(());
+            }
+            state.total
+        };
+        // From here on its place is its own, also where nothing needed to be sent.
+        if let Some(work) = OnBehalf::current().work() {
+            work.needs_no_turn();
+        }
+        Ok(partial.start(total).await?)
+    }
+}
+
+impl Attempt<'_, '_> {
+    /// Asks for the piece and writes what comes.
+    async fn run(&self, open: Option<&watch::Sender<bool>>) -> Result<(), Failure> {
+        let total = self.job.state().total;
+        let order = self.job.order(needs_range(&self.piece.range, total));
+        let Some(first) = order.first().copied() else {
             let why = "no endpoint".to_owned();
             return Err(MirrorError::of_fetch(Kind::Blob, FetchError::Protocol(why)).into());
         };
+        let reached = self.ask(&order, first, open).await;
+        if first.has_authority() {
+            return reached;
+        }
+        match reached {
+            Err(Failure::Broken { error, bytes }) => {
+                tracing::info!(
+                    digest = %self.job.digest, source = self.job.origins.name(first), %error, bytes,
+                    "a source of blobs failed; going on with the next"
+                );
+                self.job.state().reliability.leave(first);
+                Err(Failure::Left)
+            }
+            Err(Failure::NoRange) => {
+                self.job.state().reliability.leave(first);
+                Err(Failure::Left)
+            }
+            reached => reached,
+        }
+    }
+
+    /// Asks these origins, and writes what comes.
+    async fn ask(
+        &self,
+        order: &[Origin],
+        first: Origin,
+        open: Option<&watch::Sender<bool>>,
+    ) -> Result<(), Failure> {
+        let origins = &self.job.origins;
         let plain = {
-            let state = self.state();
-            !self.ranges(&state, first)
+            let state = self.job.state();
+            !state.reliability.takes_ranges(origins, first)
         };
-        if plain && lane > 0 {
+        if plain && self.pool > 0 {
             return Err(Failure::NoRange);
         }
-        let ask = self.question(lane, piece, &endpoints, plain);
-        let by_range = ask.start > 0 || ask.end.is_some();
-        let mut fetched = match self.unless_over(self.upstream.blob(&ask)).await? {
-            Ok(fetched) => fetched,
+        let range = self.range(plain);
+        let by_range = range.start > 0 || range.end.is_some();
+        let asked = self.job.unless_over(origins.read(order, range)).await?;
+        let (origin, mut read) = match asked {
+            Ok(read) => read,
+            Err(error) if !first.has_authority() => {
+                return Err(Failure::Broken { error, bytes: 0 });
+            }
             Err(error) if by_range && self.only_the_range(&error) => {
-                self.state().plain.push(first);
+                self.job.state().reliability.plain.push(first);
                 return Err(Failure::NoRange);
             }
-            Err(error) => return self.refused(partial, piece, error).await,
+            Err(error) => return self.refused(error).await,
         };
-        self.check(&fetched)?;
-        if by_range && !fetched.ranged {
-            self.upstream.ignores_range(fetched.endpoint);
-            if lane > 0 {
+        self.check(origin, &read)?;
+        if by_range && !read.ranged {
+            origins.ignores_range(origin);
+            if self.pool > 0 {
                 return Err(Failure::NoRange);
             }
         }
-        self.begin(partial, &fetched).await?;
-        if fetched.ranged
+        self.begin(origin, read.total).await?;
+        if read.ranged
             && let Some(open) = open
         {
             open.send_replace(true);
         }
-        let reached = self.pump(partial, piece, &mut fetched).await;
+        let reached = self.pump(origin, &mut read).await;
         if let Err(Failure::Broken { error, .. }) = &reached
             && !matches!(error, FetchError::Busy)
         {
-            *self.state().failures.entry(fetched.endpoint).or_default() += 1;
+            let mut state = self.job.state();
+            *state.reliability.failures.entry(origin).or_default() += 1;
         }
         reached
     }
 
-    /// The request for a piece: where ranges are of no use all of the blob is asked for.
-    fn question<'a>(
-        &'a self,
-        lane: usize,
-        piece: &Piece,
-        endpoints: &'a [EndpointId],
-        plain: bool,
-    ) -> BlobRequest<'a> {
+    /// The part to ask for: where ranges are of no use, all of the blob.
+    fn range(&self, plain: bool) -> ReadRange<'static> {
         let (total, started) = {
-            let state = self.state();
+            let state = self.job.state();
             (state.total.unwrap_or(u64::MAX), state.started)
         };
-        let whole = BlobRequest {
-            endpoints,
-            lane,
-            extra: lane > 0,
-            // A transfer that has begun waits by itself, and counts its retries: two loops would multiply.
-            patience: if started {
-                Patience::Now
-            } else {
-                Patience::Wait
-            },
-            ..BlobRequest::whole(&self.source.repository, &self.digest)
+        let (start, end) = if plain {
+            (0, None)
+        } else {
+            let Range { start, end } = self.piece.range;
+            (start, Some(end).filter(|end| *end < total))
         };
-        if plain {
-            return whole;
-        }
-        BlobRequest {
-            start: piece.range.start,
-            end: Some(piece.range.end).filter(|end| *end < total),
-            ..whole
+        ReadRange {
+            start,
+            end,
+            endpoints: &[],
+            pool: self.pool,
+            extra: self.pool > 0,
+            is_resumed: started,
         }
     }
 
     /// Whether an error in answer to a range may be due to that: the whole may be had all the same.
     fn only_the_range(&self, error: &FetchError) -> bool {
         let (known, started) = {
-            let state = self.state();
+            let state = self.job.state();
             (state.total.is_some(), state.started)
         };
         let unwanted = matches!(
@@ -128,18 +189,13 @@ impl Job<'_> {
     }
 
     /// What a request that was not answered with bytes means for the fill.
-    async fn refused(
-        &self,
-        partial: &Partial<MirrorError>,
-        piece: &Piece,
-        error: FetchError,
-    ) -> Result<(), Failure> {
+    async fn refused(&self, error: FetchError) -> Result<(), Failure> {
         let (started, total) = {
-            let state = self.state();
+            let state = self.job.state();
             (state.started, state.total)
         };
         if matches!(error, FetchError::RangeNotSatisfiable)
-            && piece.range.start > 0
+            && self.piece.range.start > 0
             && total.is_none()
         {
             if started {
@@ -147,10 +203,10 @@ impl Job<'_> {
                 return Ok(());
             }
             // An earlier run had it all, or too much. Nobody reads yet, so it can be begun again.
-            partial.restart().await.map_err(MirrorError::from)?;
-            self.state().trust = Trust::default();
+            self.partial.restart().await.map_err(MirrorError::from)?;
+            self.job.state().reliability.provenance = Provenance::default();
             let all = Piece::unplanned(0..u64::MAX);
-            return Box::pin(self.attempt(partial, 0, &all, None)).await;
+            return Box::pin(self.job.attempt(self.partial, 0, &all, None)).await;
         }
         if started {
             Err(Failure::Broken { error, bytes: 0 })
@@ -161,124 +217,86 @@ impl Job<'_> {
     }
 
     /// Whether an answer can be a part of what is there.
-    fn check(&self, fetched: &BlobFetch) -> Result<(), Failure> {
-        let expected = self.state().total;
-        if let (Some(expected), Some(total)) = (expected, fetched.total)
+    fn check(&self, origin: Origin, read: &BlobRead) -> Result<(), Failure> {
+        let expected = self.job.state().total;
+        if let (Some(expected), Some(total)) = (expected, read.total)
             && expected != total
         {
-            let before = self.state().announced_by;
-            let Some(before) = before.filter(|before| *before != fetched.endpoint) else {
-                let why = format!("upstream announces {total} bytes, {expected} are expected");
-                return Err(self.other_size(fetched.endpoint, why));
+            let why = format!("upstream announces {total} bytes, {expected} are expected");
+            let before = self.job.state().reliability.announced_by;
+            let Some(before) = before.filter(|before| *before != origin) else {
+                return Err(Fallback(self.job).wrong_size(origin, why));
             };
-            // No manifest says who is right. If the digest has, the other one is not believed any more.
-            let (digest, host) = (self.digest, self.upstream.endpoint_host(before));
+            if !origin.has_authority() {
+                return Err(Fallback(self.job).wrong_size(origin, why));
+            }
+            // No manifest says which one is right. If the digest has, the other one is ruled out.
+            let (digest, host) = (self.job.digest, self.job.origins.name(before));
             let why = format!("{total} bytes are announced, and {expected} were by {host}");
             return Err(MirrorError::WrongContent { digest, why }.into());
         }
-        let mut state = self.state();
-        if let Some((tag, host)) = &fetched.validator {
-            let key = (fetched.endpoint, host.clone());
-            let before = state.validators.insert(key, tag.clone());
-            if fetched.ranged && before.is_some_and(|before| before != *tag) {
-                self.upstream.ignores_range(fetched.endpoint);
+        let mut state = self.job.state();
+        if let Some((tag, host)) = &read.validator {
+            let key = (origin, host.clone());
+            let before = state.reliability.validators.insert(key, tag.clone());
+            if read.ranged && before.is_some_and(|before| before != *tag) {
+                self.job.origins.ignores_range(origin);
                 return Err(Failure::NoRange);
             }
         }
         Ok(())
     }
 
-    /// An endpoint has something of another size: is there one that has what is wanted?
-    fn other_size(&self, endpoint: EndpointId, why: String) -> Failure {
-        let digest = self.digest;
-        self.upstream.distrust(endpoint, &digest);
-        let others = self.upstream.endpoints_for(&digest);
-        if self.state().only.is_some() || others.contains(&endpoint) {
-            return MirrorError::WrongContent { digest, why }.into();
-        }
-        let host = self.upstream.endpoint_host(endpoint);
-        tracing::warn!(upstream = %self.source.upstream, endpoint = host, %digest, %why, "asking another endpoint");
-        Failure::Broken {
-            error: FetchError::Protocol(why),
-            bytes: 0,
-        }
-    }
-
     /// Tells the readers, once, that bytes will come.
-    async fn begin(
-        &self,
-        partial: &Partial<MirrorError>,
-        fetched: &BlobFetch,
-    ) -> Result<(), MirrorError> {
+    async fn begin(&self, origin: Origin, total: Option<u64>) -> Result<(), MirrorError> {
         {
-            let mut state = self.state();
-            if state.total.is_none() && fetched.total.is_some() {
-                state.total = fetched.total;
-                state.announced_by = Some(fetched.endpoint);
+            let mut state = self.job.state();
+            if state.total.is_none() && total.is_some() {
+                state.total = total;
+                state.reliability.announced_by = Some(origin);
             }
         }
-        self.start(partial).await
-    }
-
-    /// The same, of a fill for which nothing needs to be asked.
-    pub(super) async fn start(&self, partial: &Partial<MirrorError>) -> Result<(), MirrorError> {
-        let total = {
-            let mut state = self.state();
-            if std::mem::replace(&mut state.started, true) {
-                return Ok(());
-            }
-            state.total
-        };
-        // From here on its place is its own, also where nothing needed to be sent.
-        if let Some(work) = OnBehalf::current().work() {
-            work.needs_no_turn();
-        }
-        Ok(partial.start(total).await?)
+        self.job.start(self.partial).await
     }
 
     /// Writes what comes, up to the end of the piece.
-    async fn pump(
-        &self,
-        partial: &Partial<MirrorError>,
-        piece: &Piece,
-        fetched: &mut BlobFetch,
-    ) -> Result<(), Failure> {
-        let total = self.state().total;
-        let mut position = fetched.offset;
+    async fn pump(&self, origin: Origin, read: &mut BlobRead) -> Result<(), Failure> {
+        let total = self.job.state().total;
+        let mut position = read.offset;
         let mut came = 0;
         let broken = |error, bytes| Err(Failure::Broken { error, bytes });
-        let mut stop = self.stop(piece, fetched, position);
-        // Who sends everything is listened to until the end.
-        while position < stop || (!fetched.ranged && total == Some(stop)) {
-            let batch = match self.unless_over(gather(&mut fetched.body)).await? {
+        let mut stop = self.stop(read, position);
+        // One that sends everything is read until the end.
+        while position < stop || (!read.ranged && total == Some(stop)) {
+            let batch = match self.job.unless_over(gather(&mut read.body)).await? {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break,
                 Err(error) => return broken(error, came),
             };
-            stop = self.stop(piece, fetched, position);
-            if position + batch.bytes > stop && !fetched.ranged && total == Some(stop) {
+            stop = self.stop(read, position);
+            if position + batch.bytes > stop && !read.ranged && total == Some(stop) {
                 let why = format!("more than {stop} bytes came");
-                return Err(self.other_size(fetched.endpoint, why));
+                return Err(Fallback(self.job).wrong_size(origin, why));
             }
             let before = position;
             position = (position + batch.bytes).min(stop).max(before);
             let ended = self
-                .write(partial, before..position, batch, fetched)
+                .write(before..position, batch, origin, read.ranged)
                 .await?;
             came += position - before;
             if let Some(error) = ended {
                 return broken(error, came);
             }
-            self.attend(partial)?;
-            stop = self.stop(piece, fetched, position);
+            self.job.attend(self.partial)?;
+            stop = self.stop(read, position);
         }
-        if position < stop && total.is_some() && (came < RANGE_BYTES_MIN || !fetched.ranged) {
+        if position < stop && total.is_some() && (came < RANGE_BYTES_MIN || !read.ranged) {
             let why = format!("ended at byte {position} of {stop}");
-            let end = (fetched.endpoint, position);
-            let unannounced = !fetched.ranged && fetched.total.is_none();
-            if unannounced && self.state().short_end.replace(end) == Some(end) {
+            let end = (origin, position);
+            let unannounced = !read.ranged && read.total.is_none();
+            if unannounced && self.job.state().reliability.short_end.replace(end) == Some(end) {
                 // Not a connection that broke: the same end, twice.
-                return Err(self.other_size(fetched.endpoint, why));
+                return Err(Fallback(self.job).wrong_size(origin, why));
             }
             return broken(FetchError::Broken(why), came);
         }
@@ -287,11 +305,11 @@ impl Job<'_> {
     }
 
     /// Where a body that has come to `position` is of no more use.
-    fn stop(&self, piece: &Piece, fetched: &BlobFetch, position: u64) -> u64 {
-        let mut state = self.state();
+    fn stop(&self, read: &BlobRead, position: u64) -> u64 {
+        let mut state = self.job.state();
         let total = state.total.unwrap_or(u64::MAX);
-        let end = state.plan.advance(piece, position).min(total);
-        if !fetched.ranged && needs_range(&piece.range, state.total) {
+        let end = state.plan.advance(self.piece, position).min(total);
+        if !read.ranged && needs_range(&self.piece.range, state.total) {
             // It was to be a part, and is everything.
             return total;
         }
@@ -301,23 +319,23 @@ impl Job<'_> {
     /// Writes what is missing of a batch.
     async fn write(
         &self,
-        partial: &Partial<MirrorError>,
         range: Range<u64>,
         batch: Batch,
-        fetched: &BlobFetch,
+        origin: Origin,
+        ranged: bool,
     ) -> Result<Option<FetchError>, MirrorError> {
-        let have = partial.coverage();
+        let have = self.partial.coverage();
         let mut at = range.start;
         while let Some(gap) = have.next_gap(at, range.end) {
             at = gap.end;
             let from = gap.start - range.start;
             let chunks = part(&batch.chunks, from..gap.end - range.start);
-            // Another connection may have brought some of it meanwhile: that is not this endpoint's.
-            let written = partial.write(gap.start, chunks).await?;
-            let mut state = self.state();
+            // Another connection may have brought some of it meanwhile: that is not this origin's.
+            let written = self.partial.write(gap.start, chunks).await?;
+            let mut state = self.job.state();
             for range in written {
                 state.budget.progress(range.end - range.start);
-                state.trust.note(fetched.endpoint, range, fetched.ranged);
+                state.reliability.provenance.note(origin, range, ranged);
             }
         }
         Ok(batch.ended)

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::upstream::{BlobBody, FetchError};
+use super::origin::ReadBody;
+use crate::upstream::FetchError;
 
 /// How much is gathered, of what has arrived already, for one write.
 const WRITE_BYTES_MAX: usize = 1024 * 1024;
@@ -21,7 +22,7 @@ pub(super) struct Batch {
 }
 
 /// Waits for bytes, and takes what else has arrived with them. `None` at the clean end.
-pub(super) async fn gather(body: &mut BlobBody) -> Result<Option<Batch>, FetchError> {
+pub(super) async fn gather(body: &mut ReadBody) -> Result<Option<Batch>, FetchError> {
     let Some(first) = body.next().await? else {
         return Ok(None);
     };

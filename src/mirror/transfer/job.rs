@@ -1,6 +1,5 @@
 //! One fill's work: its connections, what they write, when they try again.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,27 +7,24 @@ use futures_util::future::{BoxFuture, join, join_all};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::Transfers;
 use super::budget::{Budget, RETRY_EARNED_BYTES, retry_after};
 use super::lazy::{FillOnRange, First, Parts};
+use super::origin::{BlobName, Origin, Origins};
 use super::plan::{Piece, Pieces, Plan};
-use super::scout::scouts;
-use super::trust::{Again, Trust};
-use super::{Transfers, wrong_content};
+use super::range_workers::range_workers;
+use super::reliability::Reliability;
 use crate::mirror::shares::Slot;
 use crate::mirror::{MirrorError, Source};
 use crate::oci::Digest;
-use crate::store::{Coverage, Partial, VerifyError};
+use crate::store::{Coverage, Partial};
 use crate::telemetry::{Kind, Limit};
-use crate::upstream::{EndpointId, FetchError, OnBehalf, Upstream, Work};
+use crate::upstream::{FetchError, OnBehalf, Upstream, Work};
 
 /// Requests in a row that one of the further connections may lose before it is given up: the blob
 /// comes without it, too, only slower. An upstream that allows fewer connections than configured is
 /// not bothered with more.
-const LANE_FAILURES_MAX: u32 = 2;
-
-/// An endpoint without ranges begins at the first byte again: so many broken connections of one that has
-/// them are rather put up with.
-const UNFIT_WEIGHT: u32 = 3;
+const WORKER_FAILURES_MAX: u32 = 2;
 
 /// So much is asked for at the place where the first reader wants to begin, while it is not known how
 /// much there is. Then the rest can be planned.
@@ -44,6 +40,8 @@ pub(super) struct Job<'a> {
     pub(super) upstream: &'a Upstream,
     pub(super) source: &'a Source,
     pub(super) digest: Digest,
+    /// The upstream, and the sources that are asked before it.
+    pub(super) origins: Origins<'a>,
     pub(super) state: Mutex<State>,
     /// Cancelled when the fill's place is somebody else's, or nobody wants it, before it has begun.
     given_up: CancellationToken,
@@ -60,21 +58,7 @@ pub(super) struct State {
     pub(super) everything: bool,
     pub(super) plan: Plan,
     pub(super) budget: Budget,
-    pub(super) trust: Trust,
-    /// Whose connections broke, how often.
-    pub(super) failures: HashMap<EndpointId, u32>,
-    /// The strong `ETag` that each host gave.
-    pub(super) validators: HashMap<(EndpointId, String), String>,
-    /// The one endpoint that is believed, after others were not.
-    pub(super) only: Option<EndpointId>,
-    /// Where a body last ended cleanly, of an endpoint that did not announce its size, before the size
-    /// that a manifest says was reached.
-    pub(super) short_end: Option<(EndpointId, u64)>,
-    /// Of these endpoints ranges are not asked for: everything is streamed from the start, and what is
-    /// there is skipped.
-    pub(super) plain: Vec<EndpointId>,
-    /// The endpoint that announced the total, where no manifest had.
-    pub(super) announced_by: Option<EndpointId>,
+    pub(super) reliability: Reliability,
     /// Cancelled when the mirror stops or when the connections are to end. Then waits for upstream end,
     /// and writes under way are finished: a file must not be written to by one who has lost it.
     pub(super) over: CancellationToken,
@@ -86,7 +70,7 @@ pub(super) enum Fetched {
     /// All of it is there.
     Whole,
     /// Nobody reads it any more, nobody can find it, and the rest was not wanted.
-    LeftOff {
+    Suspended {
         /// The size of the blob.
         total: u64,
     },
@@ -100,6 +84,8 @@ pub(super) enum Failure {
     Broken { error: FetchError, bytes: u64 },
     /// The endpoint sends everything or nothing, and this connection is not the one to take everything.
     NoRange,
+    /// A source beside the upstream failed, and is asked no more: the next one is.
+    Left,
 }
 
 impl From<MirrorError> for Failure {
@@ -113,15 +99,21 @@ impl<'a> Job<'a> {
         transfers: &'a Transfers,
         upstream: &'a Upstream,
         source: &'a Source,
-        digest: Digest,
+        digest: &'a Digest,
         expected: Option<u64>,
         first: First,
+        given_up: CancellationToken,
     ) -> Self {
         Self {
             transfers,
             upstream,
             source,
-            digest,
+            digest: *digest,
+            origins: Origins {
+                upstream,
+                others: &transfers.sources,
+                blob: BlobName { source, digest },
+            },
             state: Mutex::new(State {
                 total: expected,
                 started: false,
@@ -129,23 +121,12 @@ impl<'a> Job<'a> {
                 first: first.part,
                 plan: Plan::new(&Coverage::default(), 0, Pieces::WHOLE),
                 budget: Budget::new(upstream.retry_delay()),
-                trust: Trust::default(),
-                failures: HashMap::new(),
-                validators: HashMap::new(),
-                only: None,
-                short_end: None,
-                plain: Vec::new(),
-                announced_by: None,
+                reliability: Reliability::default(),
                 over: transfers.tasks.stopping().child_token(),
                 unattended: None,
             }),
-            given_up: CancellationToken::new(),
+            given_up,
         }
-    }
-
-    /// The same, until it is given up.
-    pub(super) fn until(self, given_up: CancellationToken) -> Self {
-        Self { given_up, ..self }
     }
 
     /// Fetches all that is missing. What is there then is not yet verified.
@@ -157,7 +138,8 @@ impl<'a> Job<'a> {
         partial: &Partial<MirrorError>,
     ) -> Result<Fetched, MirrorError> {
         if !self.state().started {
-            self.state().trust.taken_up(&partial.coverage());
+            let mut state = self.state();
+            state.reliability.provenance.resumed(&partial.coverage());
         }
         loop {
             let total = self.state().total;
@@ -177,22 +159,23 @@ impl<'a> Job<'a> {
             if !self.everything(partial, total) {
                 match self.parts(partial, total).await? {
                     Parts::Everything => continue,
-                    Parts::LeftOff => return Ok(Fetched::LeftOff { total }),
+                    Parts::Suspended => return Ok(Fetched::Suspended { total }),
                 }
             }
-            let lanes = self.plan(&have, total);
+            let pools = self.plan(&have, total);
             let (open, gate) = watch::channel(false);
-            let others = (1..lanes).map(|lane| {
+            let others = (1..pools).map(|pool| {
                 let gate = gate.clone();
-                Box::pin(self.further_lane(partial, lane, gate)) as BoxFuture<'_, _>
+                Box::pin(self.extra_worker(partial, pool, gate)) as BoxFuture<'_, _>
             });
-            let first = Box::pin(self.first_lane(partial, open)) as BoxFuture<'_, _>;
+            let first = Box::pin(self.main_worker(partial, open)) as BoxFuture<'_, _>;
             let all = join_all(std::iter::once(first).chain(others));
             let done = CancellationToken::new();
             let all = async { (all.await, done.cancel()).0 };
-            let scouts = Box::pin(scouts(self, partial, lanes, &done)) as BoxFuture<'_, _>;
-            let (mut ended, scouted) = join(all, scouts).await;
-            ended.push(scouted);
+            let for_ranges =
+                Box::pin(range_workers(self, partial, pools, &done)) as BoxFuture<'_, _>;
+            let (mut ended, ranges_ended) = join(all, for_ranges).await;
+            ended.push(ranges_ended);
             // The first one's error ended the others.
             let errors = ended.into_iter().filter_map(Result::err);
             let telling = errors.min_by_key(|error| matches!(error, MirrorError::ShuttingDown));
@@ -209,9 +192,9 @@ impl<'a> Job<'a> {
         let mut state = self.state();
         let ranges = order
             .first()
-            .is_some_and(|endpoint| self.ranges(&state, *endpoint));
+            .is_some_and(|next| state.reliability.takes_ranges(&self.origins, *next));
         let several = ranges && total > parallel.above && parallel.connections > 1;
-        let (lanes, pieces) = if several {
+        let (pools, pieces) = if several {
             let pieces = Pieces {
                 connections: u64::try_from(parallel.connections).unwrap_or(u64::MAX),
                 segment: parallel.segment_size,
@@ -233,11 +216,11 @@ impl<'a> Job<'a> {
             (1, Pieces::WHOLE)
         };
         state.plan = Plan::new(have, total, pieces);
-        lanes
+        pools
     }
 
     /// The connection that always is: it decides when the fill is given up.
-    async fn first_lane(
+    async fn main_worker(
         &self,
         partial: &Partial<MirrorError>,
         open: watch::Sender<bool>,
@@ -246,8 +229,8 @@ impl<'a> Job<'a> {
             let reached = self.attempt(partial, 0, &piece, Some(&open)).await;
             self.done(partial, &piece);
             match reached {
-                // It is remembered of whom ranges are no use.
-                Ok(()) | Err(Failure::NoRange) => {}
+                // Those that ranges are of no use at are remembered.
+                Ok(()) | Err(Failure::NoRange | Failure::Left) => {}
                 Err(Failure::Fatal(error)) => {
                     self.state().over.cancel();
                     return Err(error);
@@ -262,10 +245,10 @@ impl<'a> Job<'a> {
     }
 
     /// One more connection, worth having as long as it works.
-    async fn further_lane(
+    async fn extra_worker(
         &self,
         partial: &Partial<MirrorError>,
-        lane: usize,
+        pool: usize,
         mut gate: watch::Receiver<bool>,
     ) -> Result<(), MirrorError> {
         // Opened by the first answer to a Range; closed when there is none.
@@ -274,14 +257,15 @@ impl<'a> Job<'a> {
             return Ok(());
         }
         let mut failures = 0;
-        while failures < LANE_FAILURES_MAX {
+        while failures < WORKER_FAILURES_MAX {
             let Some(piece) = self.take(partial) else {
                 return Ok(());
             };
-            let reached = self.attempt(partial, lane, &piece, None).await;
+            let reached = self.attempt(partial, pool, &piece, None).await;
             self.done(partial, &piece);
             match reached {
                 Ok(()) => failures = 0,
+                Err(Failure::Left) => {}
                 Err(Failure::Fatal(error)) => {
                     self.state().over.cancel();
                     return Err(error);
@@ -294,7 +278,7 @@ impl<'a> Job<'a> {
                     },
                 ) => return Ok(()),
                 Err(Failure::Broken { error, bytes }) => {
-                    tracing::debug!(digest = %self.digest, lane, %error, bytes, "one of several connections broke");
+                    tracing::debug!(digest = %self.digest, pool, %error, bytes, "one of several connections broke");
                     let worth_it = bytes >= RETRY_EARNED_BYTES;
                     failures = if worth_it { 0 } else { failures + 1 };
                     self.rest().await?;
@@ -315,8 +299,8 @@ impl<'a> Job<'a> {
                 Ok(()) if piece.range.end < u64::MAX => {}
                 Ok(()) => return Ok(()),
                 Err(Failure::Fatal(error)) => return Err(error),
-                // It is remembered of whom.
-                Err(Failure::NoRange) => {}
+                // It is remembered.
+                Err(Failure::NoRange | Failure::Left) => {}
                 Err(Failure::Broken { error, .. }) => self.pause(partial, error).await?,
             }
             if self.state().total.is_some() {
@@ -357,12 +341,8 @@ impl<'a> Job<'a> {
 
     /// The next piece for a connection to fetch.
     fn take(&self, partial: &Partial<MirrorError>) -> Option<Piece> {
-        let order = self.order(true);
         let mut state = self.state();
-        let ranges = order
-            .first()
-            .is_some_and(|endpoint| self.ranges(&state, *endpoint));
-        if !ranges {
+        if !state.reliability.next_takes_ranges(&self.origins) {
             let total = state.total?;
             let gap = partial.coverage().next_gap(0, total)?;
             return Some(Piece::unplanned(gap.start..total));
@@ -377,11 +357,12 @@ impl<'a> Job<'a> {
 
     /// The piece for a connection of their own of readers that wait far from where others are.
     pub(super) fn take_wanted(&self, partial: &Partial<MirrorError>) -> Option<Piece> {
-        let order = self.order(true);
         let mut state = self.state();
-        let first = *order.first()?;
         // Upstream has just failed: a reader at that place would have it asked again at once, each time.
-        if !self.ranges(&state, first) || !state.started || state.budget.is_waiting() {
+        if !state.started
+            || state.budget.is_waiting()
+            || !state.reliability.next_takes_ranges(&self.origins)
+        {
             return None;
         }
         let total = state.total?;
@@ -397,129 +378,37 @@ impl<'a> Job<'a> {
         self.state().plan.done(piece, &have);
     }
 
-    /// The endpoints to ask now: those whose connections broke least often first.
-    pub(super) fn order(&self, needs_range: bool) -> Vec<EndpointId> {
+    /// The origins to ask now, best first.
+    pub(super) fn order(&self, needs_range: bool) -> Vec<Origin> {
         let state = self.state();
-        if let Some(only) = state.only {
-            return vec![only];
+        state.reliability.order(&self.origins, needs_range)
+    }
+
+    /// Finds the sources beside the upstream that have the blob. They are asked only where the upstream's word says
+    /// that its repository has it, and how large it is: without that nobody may be served what they have.
+    pub(super) async fn enlist(&self, given: bool) {
+        if self.origins.others.is_empty() {
+            return;
         }
-        let mut order = self.upstream.endpoints_for(&self.digest);
-        order.sort_by_key(|endpoint| {
-            let failures = state.failures.get(endpoint).copied().unwrap_or_default();
-            let unfit = needs_range && !self.ranges(&state, *endpoint);
-            failures.saturating_add(if unfit { UNFIT_WEIGHT } else { 0 })
-        });
-        order
-    }
-
-    /// Whether ranges may be asked for at the endpoint that is asked next.
-    pub(super) fn may_ask_for_ranges(&self) -> bool {
-        let order = self.order(true);
-        let state = self.state();
-        order
-            .first()
-            .is_some_and(|endpoint| self.ranges(&state, *endpoint))
-    }
-
-    /// Whether ranges may be asked for at an endpoint.
-    pub(super) fn ranges(&self, state: &State, endpoint: EndpointId) -> bool {
-        !state.plain.contains(&endpoint) && self.upstream.honours_range(endpoint)
-    }
-
-    /// The bytes that are there are wrong: whom to believe now.
-    ///
-    /// # Errors
-    /// What the readers are told when there is nobody.
-    pub(super) async fn again(
-        &self,
-        partial: &Partial<MirrorError>,
-        error: VerifyError,
-    ) -> Result<(), MirrorError> {
-        let digest = self.digest;
-        let (upstream, repository) = (&self.source.upstream, &self.source.repository);
-        let again = match &error {
-            VerifyError::Size { .. } | VerifyError::Digest { .. } => {
-                let endpoints = self.upstream.endpoints_for(&digest);
-                self.state().trust.again(&endpoints)
-            }
-            VerifyError::Store(_) => None,
+        let known = self.state().total.filter(|_| given);
+        let size = match known {
+            Some(size) => size,
+            None => match self.unless_over(self.origins.stat()).await {
+                Ok(Ok(Some(size))) if self.state().total.is_none_or(|total| total == size) => size,
+                // The upstream is asked for the blob in a moment, and says why not.
+                _ => return,
+            },
         };
-        let Some(again) = again else {
-            tracing::error!(
-                %upstream, %repository, %digest, %error,
-                "upstream sent wrong content; nothing of it is kept, and its readers are cut off"
-            );
-            return Err(wrong_content(digest, error));
-        };
-        tracing::error!(
-            %upstream, %repository, %digest, %error,
-            wrong = again.wrong.map(|id| self.upstream.endpoint_host(id)),
-            next = self.upstream.endpoint_host(again.only), without_ranges = again.plainly,
-            "upstream sent wrong content; fetching it again before anybody gets the end of it"
-        );
-        self.believe(partial, again).await
-    }
-
-    /// The one endpoint that was believed could not give the rest: another one may give everything.
-    ///
-    /// # Errors
-    /// The same error, when there is none.
-    pub(super) async fn without_the_believed(
-        &self,
-        partial: &Partial<MirrorError>,
-        error: MirrorError,
-    ) -> Result<(), MirrorError> {
-        let Some(only) = self.state().only else {
-            return Err(error);
-        };
-        let endpoints = self.upstream.endpoints_for(&self.digest);
-        let Some(again) = self.state().trust.deserted(only, &endpoints) else {
-            return Err(error);
-        };
-        tracing::warn!(
-            upstream = %self.source.upstream, repository = %self.source.repository,
-            digest = %self.digest, %error, endpoint = self.upstream.endpoint_host(only),
-            next = self.upstream.endpoint_host(again.only),
-            "the endpoint that was believed about a blob does not go on with it; asking another for all of it"
-        );
-        self.believe(partial, again).await
-    }
-
-    /// From now on only one endpoint is asked, with a budget of its own.
-    async fn believe(
-        &self,
-        partial: &Partial<MirrorError>,
-        again: Again,
-    ) -> Result<(), MirrorError> {
-        if let Some(wrong) = again.wrong {
-            self.upstream.distrust(wrong, &self.digest);
-        }
-        if again.plainly {
-            self.upstream.ignores_range(again.only);
-        }
-        {
+        if let Ok(others) = self.unless_over(self.origins.others_with(size)).await {
             let mut state = self.state();
-            state.only = Some(again.only);
-            state.over = self.transfers.tasks.stopping().child_token();
-            state.budget = Budget::new(self.upstream.retry_delay());
-            state.plain.retain(|id| *id != again.only);
-            if again.plainly {
-                state.plain.push(again.only);
-            }
+            state.total = Some(size);
+            state.reliability.others = others;
         }
-        Ok(partial.doubt(again.keep).await?)
     }
 
     /// Whether any of what is there may be wrong.
     pub(super) fn in_doubt(&self) -> bool {
-        self.state().only.is_some()
-    }
-
-    /// The digest is right: endpoints whose bytes had to be replaced are not asked for it again.
-    pub(super) fn was_right(&self) {
-        for endpoint in self.state().trust.convicted() {
-            self.upstream.distrust(endpoint, &self.digest);
-        }
+        self.state().reliability.only.is_some()
     }
 
     /// A fill goes on without readers, but only so many of them, and not when another upstream's was faster.

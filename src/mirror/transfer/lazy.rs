@@ -1,5 +1,5 @@
 //! Fills of which only parts are read, as by clients that pull lazily: whether the rest is fetched too,
-//! and when such a fill is left off.
+//! and when such a fill is suspended.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::job::{Failure, Job};
 use super::plan::{Pieces, Plan};
-use super::scout::scouts;
+use super::range_workers::range_workers;
 use crate::mirror::MirrorError;
 use crate::oci::ByteRange;
 use crate::store::Partial;
@@ -63,7 +63,7 @@ pub(super) enum Parts {
     /// Now all that is missing is to be fetched, or nothing is missing.
     Everything,
     /// Nobody reads any more, and nobody can find the fill.
-    LeftOff,
+    Suspended,
 }
 
 impl Job<'_> {
@@ -71,7 +71,8 @@ impl Job<'_> {
     pub(super) fn everything(&self, partial: &Partial<MirrorError>, total: u64) -> bool {
         let chosen = self.state().everything;
         // Nobody can be sure of a part of an endpoint's bytes, or have it at all.
-        let must = chosen || self.in_doubt() || !self.may_ask_for_ranges();
+        let must =
+            chosen || self.in_doubt() || !self.state().reliability.next_takes_ranges(&self.origins);
         must || partial.whole_is_wanted()
             || match self.transfers.fill_on_range {
                 FillOnRange::Always => true,
@@ -83,11 +84,6 @@ impl Job<'_> {
             }
     }
 
-    /// From now on everything is fetched: with fewer connections and more patience.
-    pub(super) fn fetch_everything(&self) {
-        self.state().everything = true;
-    }
-
     /// Fetches what is read, and nothing else, as long as that is right.
     ///
     /// # Errors
@@ -97,70 +93,91 @@ impl Job<'_> {
         partial: &Partial<MirrorError>,
         total: u64,
     ) -> Result<Parts, MirrorError> {
-        self.state().plan = Plan::new(&partial.coverage(), total, Pieces::WHOLE);
-        if !self.state().started {
-            self.first_part(partial, total).await?;
+        let reading = Reading {
+            job: self,
+            partial,
+            total,
+        };
+        reading.run().await
+    }
+
+    /// From now on everything is fetched: with fewer connections and more patience.
+    pub(super) fn fetch_everything(&self) {
+        self.state().everything = true;
+    }
+}
+
+/// The fetching of what is read.
+struct Reading<'a, 'j> {
+    job: &'a Job<'j>,
+    partial: &'a Partial<MirrorError>,
+    total: u64,
+}
+
+impl Reading<'_, '_> {
+    /// Fetches what is read, and nothing else, as long as that is right.
+    ///
+    /// # Errors
+    /// Those for which the fill is to be given up.
+    async fn run(&self) -> Result<Parts, MirrorError> {
+        self.job.state().plan = Plan::new(&self.partial.coverage(), self.total, Pieces::WHOLE);
+        if !self.job.state().started {
+            self.first_part().await?;
         }
         let done = CancellationToken::new();
         let watched = async {
-            let outcome = self.watch(partial, total).await;
+            let outcome = self.watch().await;
             done.cancel();
             outcome
         };
-        let (outcome, scouted) = join(watched, scouts(self, partial, 1, &done)).await;
-        scouted?;
+        let for_ranges = range_workers(self.job, self.partial, 1, &done);
+        let (outcome, ranges_ended) = join(watched, for_ranges).await;
+        ranges_ended?;
         outcome
     }
 
     /// The part for which the fill was begun: its readers wait to hear that there is anything.
-    async fn first_part(
-        &self,
-        partial: &Partial<MirrorError>,
-        total: u64,
-    ) -> Result<(), MirrorError> {
-        while !self.state().started && !self.everything(partial, total) {
+    async fn first_part(&self) -> Result<(), MirrorError> {
+        while !self.job.state().started && !self.job.everything(self.partial, self.total) {
             let piece = {
-                let have = partial.coverage();
-                let mut state = self.state();
-                let first = state.first.clone().unwrap_or(0..total);
-                state.plan.take_at(clipped(first, total), &have, 0)
+                let have = self.partial.coverage();
+                let mut state = self.job.state();
+                let first = state.first.clone().unwrap_or(0..self.total);
+                state.plan.take_at(clipped(first, self.total), &have, 0)
             };
             // It is there, of an earlier run: then there is nothing to ask.
             let Some(piece) = piece else {
-                return self.start(partial).await;
+                return self.job.start(self.partial).await;
             };
-            let reached = self.attempt(partial, 0, &piece, None).await;
-            self.done(partial, &piece);
+            let reached = self.job.attempt(self.partial, 0, &piece, None).await;
+            self.job.done(self.partial, &piece);
             match reached {
-                Ok(()) => {}
-                Err(Failure::NoRange) => self.fetch_everything(),
+                Ok(()) | Err(Failure::Left) => {}
+                Err(Failure::NoRange) => self.job.fetch_everything(),
                 Err(Failure::Fatal(error)) => return Err(error),
-                Err(Failure::Broken { error, .. }) => self.pause(partial, error).await?,
+                Err(Failure::Broken { error, .. }) => self.job.pause(self.partial, error).await?,
             }
         }
         Ok(())
     }
 
     /// Waits until everything is to be fetched, all is there, or nobody has read for a while.
-    async fn watch(
-        &self,
-        partial: &Partial<MirrorError>,
-        total: u64,
-    ) -> Result<Parts, MirrorError> {
+    async fn watch(&self) -> Result<Parts, MirrorError> {
         let mut read_at = Instant::now();
         loop {
-            let whole = partial.coverage().next_gap(0, total).is_none();
-            if whole || self.everything(partial, total) {
+            let whole = self.partial.coverage().next_gap(0, self.total).is_none();
+            if whole || self.job.everything(self.partial, self.total) {
                 return Ok(Parts::Everything);
             }
-            if partial.readers() > 0 {
+            if self.partial.readers() > 0 {
                 read_at = Instant::now();
             } else if read_at.elapsed() >= LINGER
-                && (self.transfers.fills).give_up(partial.key(), || partial.is_left_alone())
+                && (self.job.transfers.fills)
+                    .give_up(self.partial.key(), || self.partial.is_left_alone())
             {
-                return Ok(Parts::LeftOff);
+                return Ok(Parts::Suspended);
             }
-            self.unless_over(tokio::time::sleep(LOOK_EVERY)).await?;
+            self.job.unless_over(tokio::time::sleep(LOOK_EVERY)).await?;
         }
     }
 }

@@ -7,22 +7,30 @@
 //! | `body` | bytes as they come, gathered for writing |
 //! | `lazy` | fills of which only parts are read |
 //! | `plan` | which bytes are to be fetched next (pure) |
-//! | `scout` | connections for readers that wait elsewhere |
+//! | `range_workers` | connections for readers that wait elsewhere |
 //! | `budget` | how often and after what wait something is tried again |
-//! | `trust` | whose bytes they are, and whom to believe when they are wrong (pure) |
+//! | `origin` | `BlobSource`: the upstream's endpoints, and what is asked before them |
+//! | `reliability` | how far each of them can be relied on |
+//! | `fallback` | the way on when bytes are wrong |
+//! | `provenance` | whose bytes they are, and the endpoint to fall back to when they are wrong (pure) |
 //!
 //! A big blob is fetched in pieces on several connections, the lowest offset first. A connection that
-//! breaks or stalls gives back what it has not fetched, and that is fetched by whoever is free, at the
-//! byte reached. Bytes that turn out wrong are fetched again from an endpoint that is believed more.
+//! breaks or stalls gives back what it has not fetched, and a free one resumes it at the byte reached. Bytes that turn
+//! out wrong are fetched again from another endpoint.
 
 mod attempt;
 mod body;
 mod budget;
+mod fallback;
 mod job;
 mod lazy;
+mod origin;
 mod plan;
-mod scout;
-mod trust;
+mod provenance;
+mod range_workers;
+mod reliability;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,13 +48,24 @@ use crate::store::{Link, Partial, Store, Verified, VerifyError};
 use crate::telemetry::{Limit, Metrics};
 use crate::upstream::OnBehalf;
 pub(super) use budget::{Budget, retry_after};
+use fallback::Fallback;
 use job::{Fetched, Job};
 pub use lazy::FillOnRange;
 use lazy::First;
+pub use origin::{BlobName, BlobRead, BlobSource, ReadBody, ReadRange};
 
 /// Fills from one upstream that go on although nobody reads them any more: slow ones of one are not in the way of
 /// another's.
 const FILLS_UNATTENDED_MAX: usize = 32;
+
+/// What is known of a blob before it is fetched, and the part of it that is wanted first.
+struct Wanted {
+    /// Its size, as a manifest or the upstream said.
+    expected: Option<u64>,
+    /// Whether the upstream itself said that the repository has it.
+    given: bool,
+    first: First,
+}
 
 /// Fetches blobs into their fills.
 #[derive(Debug)]
@@ -58,6 +77,8 @@ pub(super) struct Transfers {
     tasks: Tasks,
     fills: Arc<Fills>,
     not_stored: Arc<NotStored>,
+    /// Sources that are asked before the upstream, in this order.
+    sources: Vec<Arc<dyn BlobSource>>,
     /// Places for fills that nobody reads, of each upstream.
     unattended: HashMap<UpstreamName, Arc<Shares>>,
 }
@@ -68,6 +89,7 @@ impl Transfers {
         fill_on_range: FillOnRange,
         fills: &Arc<Fills>,
         not_stored: &Arc<NotStored>,
+        sources: Vec<Arc<dyn BlobSource>>,
     ) -> Self {
         let places = || Shares::new(Limit::Transfers, FILLS_UNATTENDED_MAX, Stays::Nothing);
         let names = core.upstreams.iter().map(|(name, _)| name.clone());
@@ -79,6 +101,7 @@ impl Transfers {
             tasks: core.tasks.clone(),
             fills: Arc::clone(fills),
             not_stored: Arc::clone(not_stored),
+            sources,
             unattended: names.map(|name| (name, places())).collect(),
         }
     }
@@ -99,8 +122,9 @@ impl Transfers {
             work,
         } = lead;
         drop(fill);
-        let link = self.store.link(&source, &digest).await;
+        let link = self.store.metadata().link(&source, &digest).await;
         let expected = link.and_then(|link| link.size);
+        let given = link.is_some_and(|link| link.covers(ChildKind::Blob) && link.is_given());
         let partial = match self.store.begin(opening, expected).await {
             Ok(partial) => partial,
             Err(Some((opening, error))) => {
@@ -113,7 +137,12 @@ impl Transfers {
         self.metrics.fills_in_flight(1);
         let given_up = place.given_up().clone();
         let first = First::of(asked, expected);
-        let filled = self.fill(partial, &source, expected, first, given_up);
+        let wanted = Wanted {
+            expected,
+            given,
+            first,
+        };
+        let filled = self.fill(partial, &source, wanted, given_up);
         // Boxed: it is the largest thing that a task holds.
         let behalf = OnBehalf::current().as_part_of(work);
         behalf.scope(Box::pin(filled)).await;
@@ -125,27 +154,25 @@ impl Transfers {
         &self,
         partial: Partial<MirrorError>,
         source: &Source,
-        expected: Option<u64>,
-        first: First,
+        wanted: Wanted,
         given_up: CancellationToken,
     ) {
         let digest = *partial.digest();
+        let Wanted {
+            expected,
+            given,
+            first,
+        } = wanted;
         let job = match self.upstreams.of(source) {
-            Ok(upstream) => {
-                Job::new(self, upstream, source, digest, expected, first).until(given_up)
-            }
+            Ok(upstream) => Job::new(self, upstream, source, &digest, expected, first, given_up),
             Err(error) => return partial.fail(error),
         };
+        job.enlist(given).await;
         let mut partial = partial;
         loop {
             let fetched = job.fetch(&partial).await;
-            if let Ok(Fetched::LeftOff { total }) = fetched {
-                // Or the next one to read a part would have to ask for the size first.
-                let link = Link::of(ChildKind::Blob, Some(total)).given();
-                self.store.record_links(source, vec![(digest, link)]).await;
-                tracing::debug!(%digest, bytes = partial.coverage().bytes(), "left off");
-                let why = MirrorError::Busy("a download of which only parts were read has ended");
-                return partial.suspend(why).await;
+            if let Ok(Fetched::Suspended { total }) = fetched {
+                return self.suspend(partial, source, total).await;
             }
             if let Err(error) = fetched {
                 if self.store.contains(&digest).is_some() && partial.is_left_alone() {
@@ -160,7 +187,7 @@ impl Transfers {
                     self.not_stored.note(source, &digest, &error);
                     return partial.fail(error);
                 }
-                let Err(error) = job.without_the_believed(&partial, error).await else {
+                let Err(error) = Fallback(&job).without_the_last(&partial, error).await else {
                     continue;
                 };
                 tracing::warn!(
@@ -177,10 +204,10 @@ impl Transfers {
             }
             match partial.verify().await {
                 Ok(verified) => {
-                    job.was_right();
+                    Fallback(&job).confirmed();
                     return self.keep(verified, source, digest).await;
                 }
-                Err((wrong, error)) => match job.again(&wrong, error).await {
+                Err((wrong, error)) => match Fallback(&job).invalidate(&wrong, error).await {
                     Ok(()) => partial = wrong,
                     Err(error) => {
                         self.doubt_size(source, &digest, expected, &error).await;
@@ -191,11 +218,26 @@ impl Transfers {
         }
     }
 
+    /// Leaves a fill of which only parts were read to the next one.
+    async fn suspend(&self, partial: Partial<MirrorError>, source: &Source, total: u64) {
+        let digest = *partial.digest();
+        // Or the next one to read a part would have to ask for the size first.
+        let link = Link::of(ChildKind::Blob, Some(total)).given();
+        let metadata = self.store.metadata();
+        metadata.record_links(source, vec![(digest, link)]).await;
+        tracing::debug!(%digest, bytes = partial.coverage().bytes(), "suspended");
+        let why = MirrorError::Busy("a download of which only parts were read has ended");
+        partial.suspend(why).await;
+    }
+
     /// Makes a checked blob durable. Its readers have all of it already.
     async fn keep(&self, verified: Verified<MirrorError>, source: &Source, digest: Digest) {
         // First: who finds it stored needs the link.
         let link = Link::of(ChildKind::Blob, Some(verified.size())).given();
-        self.store.record_links(source, vec![(digest, link)]).await;
+        self.store
+            .metadata()
+            .record_links(source, vec![(digest, link)])
+            .await;
         if let Err(error) = verified.commit().await {
             self.not_stored.note(source, &digest, &error.into());
         }
@@ -210,7 +252,7 @@ impl Transfers {
         error: &MirrorError,
     ) {
         if expected.is_some() && matches!(error, MirrorError::WrongContent { .. }) {
-            self.store.forget_size(source, digest).await;
+            self.store.metadata().forget_size(source, digest).await;
         }
     }
 }

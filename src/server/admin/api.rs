@@ -115,7 +115,7 @@ impl AdminApi {
 
     async fn status(&self, query: Query) -> Answer {
         query.end()?;
-        let mut status = self.mirror.status(self.running).await?;
+        let mut status = self.mirror.operator().status(self.running).await?;
         if self.stop.is_cancelled() {
             DRAINING.clone_into(&mut status.health);
         }
@@ -127,7 +127,10 @@ impl AdminApi {
             .map_err(|error| bad(error.to_string()))?;
         let (after, limit) = (query.take("after"), query.number("limit")?);
         query.end()?;
-        let page = self.mirror.image_page(&filter, after.as_deref(), limit);
+        let page = self
+            .mirror
+            .operator()
+            .image_page(&filter, after.as_deref(), limit);
         json(&page.await?)
     }
 
@@ -138,26 +141,32 @@ impl AdminApi {
         let limit = query.number("limit")?.unwrap_or(REPOSITORIES_DEFAULT);
         query.end()?;
         let limit = limit.min(REPOSITORIES_MAX);
-        json(&self.mirror.usage(upstream.as_ref(), limit).await)
+        json(&self.mirror.operator().usage(upstream.as_ref(), limit).await)
     }
 
     async fn inspect(&self, mut query: Query) -> Answer {
         let image = query.need("image")?;
         query.end()?;
-        json(&self.mirror.inspect_image(&image).await?)
+        json(&self.mirror.operator().inspect_image(&image).await?)
     }
 
     async fn remove(&self, mut query: Query) -> Answer {
         let image = query.need("image")?;
         let (all, dry_run) = (query.flag("all")?, query.flag("dry_run")?);
         query.end()?;
-        json(&self.mirror.remove_image(&image, all, dry_run).await?)
+        json(
+            &self
+                .mirror
+                .operator()
+                .remove_image(&image, all, dry_run)
+                .await?,
+        )
     }
 
     async fn collect(&self, mut query: Query) -> Answer {
         let dry_run = query.flag("dry_run")?;
         query.end()?;
-        json(&self.mirror.collect_garbage(dry_run).await?)
+        json(&self.mirror.operator().collect_garbage(dry_run).await?)
     }
 
     async fn refresh(&self, mut query: Query) -> Answer {

@@ -3,8 +3,8 @@
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+use super::Capacity;
 use super::{Amount, INDEX_STEP_BYTES};
-use crate::store::Store;
 
 /// What of `max_size`, in percent, the index may take before it forgets what can be asked again.
 const INDEX_PERCENT: u8 = 20;
@@ -12,13 +12,13 @@ const INDEX_PERCENT: u8 = 20;
 /// And at most this: sixteen million blobs have no more.
 const INDEX_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
-impl Store {
+impl Capacity {
     /// The index has been written: room for what it takes now, and for what comes next. Blocks.
     pub(in crate::store) fn account_for_index(&self) {
         let Some(bytes) = self.index_within_bound() else {
             return;
         };
-        let bounds = &self.inner.bounds;
+        let bounds = &self.contents.bounds;
         let before = bounds.index_bytes.swap(bytes, Ordering::Relaxed);
         let mut room = bounds
             .index_room
@@ -27,7 +27,7 @@ impl Store {
         let more = room_for_index(bytes).saturating_sub(*room);
         let less = room.saturating_sub(room_for_index(bytes) + INDEX_STEP_BYTES);
         if less > 0 {
-            self.ledger().have_back(less);
+            self.contents.ledger().have_back(less);
             *room -= less;
         } else if more > 0 {
             match self.reserve(more) {
@@ -35,7 +35,7 @@ impl Store {
                     // Most of it is written; the rest is small.
                     bounds.unwritten_changes(more, 0);
                     // It counts by itself, like the room that it had at the start.
-                    self.ledger().give_away(more);
+                    self.contents.ledger().give_away(more);
                     *room += more;
                 }
                 Err(error) => {
@@ -45,27 +45,27 @@ impl Store {
         }
         drop(room);
         if before != bytes {
-            self.report();
+            self.contents.report();
         }
     }
 
     /// What the index takes now, after it was made smaller if that was more than it may. Blocks.
     fn index_within_bound(&self) -> Option<u64> {
         let measure = || {
-            let measured = self.layout().index_bytes();
+            let measured = self.contents.layout().index().bytes();
             let measured = measured.inspect_err(|error| {
                 tracing::warn!(%error, "cannot see how large the index is");
             });
             measured.ok()
         };
         let before = measure()?;
-        let bounds = &self.inner.bounds;
+        let bounds = &self.contents.bounds;
         let most = index_max(bounds.max);
         // Where that was of no use, it is tried again when there is more.
         if before <= most.max(bounds.slimmed.load(Ordering::Relaxed)) {
             return Some(before);
         }
-        let forgotten = self.inner.records.slim(before, most);
+        let forgotten = self.contents.records.slim(before, most);
         let bytes = measure()?;
         let slimmed = if bytes > most {
             before.max(bytes) + INDEX_STEP_BYTES

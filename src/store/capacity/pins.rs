@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Timestamp;
 use crate::oci::directory::Source;
 use crate::oci::{Digest, Reference};
-use crate::store::Store;
+use crate::store::contents::Contents;
 use crate::store::metadata::schema;
 
 /// Pinned images: what somebody wrote down by hand, or a rule that means the images of a platform, not
@@ -69,8 +69,9 @@ pub enum PinError {
 }
 
 /// The pinned images, and how many of them each blob belongs to.
-#[derive(Debug, Default)]
-pub(in crate::store) struct Pins {
+#[derive(Debug)]
+pub struct Pins {
+    contents: Arc<Contents>,
     state: Mutex<State>,
     /// Whether it was said that they take too much.
     warned: AtomicBool,
@@ -83,18 +84,24 @@ struct State {
 }
 
 impl Pins {
+    pub(in crate::store) fn new(contents: &Arc<Contents>) -> Self {
+        Self {
+            contents: Arc::clone(contents),
+            state: Mutex::default(),
+            warned: AtomicBool::new(false),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change is finished before anything that could panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Store {
     /// Takes in the pins of an earlier run. Blocks.
-    pub(in crate::store) fn load_pins(&self) {
-        for (key, value) in self.inner.records.read_pins(PINS_MAX) {
+    pub(in crate::store) fn load(&self) {
+        for (key, value) in self.contents.records.read_pins(PINS_MAX) {
             if let Some(pinned) = decode(&key, &value) {
-                self.note_pin(&mut self.inner.pins.state(), key, pinned);
+                self.note_pin(&mut self.state(), key, pinned);
             } else {
                 tracing::warn!("a pin in the index cannot be read; it is left out");
             }
@@ -102,40 +109,39 @@ impl Store {
     }
 
     /// Keeps what is not the index's to say. What that has of the same images stays as well: it may be newer.
-    pub(in crate::store) fn keep_pinned(&self, keeping: Keeping) {
+    pub(in crate::store) fn keep(&self, keeping: Keeping) {
         let pins = match keeping {
             Keeping::Pins(pins) => pins,
             Keeping::Everything => {
-                self.ledger().keep_all();
+                self.contents.ledger().keep_all();
                 return;
             }
         };
         for mut pinned in pins {
             let key = schema::pin_key(&pinned.source, &pinned.reference);
-            let mut state = self.inner.pins.state();
+            let mut state = self.state();
             if let Some(old) = state.images.get(&key) {
                 pinned.digests.extend(&old.digests);
             }
             pinned.digests.sort_unstable();
             pinned.digests.dedup();
-            self.inner
-                .records
-                .write_pin(key.clone(), Some(encode(&pinned)));
+            let value = encode(&pinned);
+            self.contents.records.write_pin(key.clone(), Some(value));
             self.note_pin(&mut state, key, pinned);
         }
     }
 
     /// The pinned images, sorted by name.
     #[must_use]
-    pub fn pins(&self) -> Vec<Pinned> {
-        self.inner.pins.state().images.values().cloned().collect()
+    pub fn all(&self) -> Vec<Pinned> {
+        self.state().images.values().cloned().collect()
     }
 
     /// The pinned images of a repository.
     #[must_use]
-    pub fn pins_of(&self, source: &Source) -> Vec<Pinned> {
+    pub fn of(&self, source: &Source) -> Vec<Pinned> {
         let prefix = schema::repository_prefix(source);
-        let state = self.inner.pins.state();
+        let state = self.state();
         let images = state.images.range(prefix.clone()..);
         images
             .take_while(|(key, _)| key.starts_with(&prefix))
@@ -145,9 +151,9 @@ impl Store {
 
     /// The pin of an image, if it has one.
     #[must_use]
-    pub fn pin_of(&self, source: &Source, reference: &Reference) -> Option<Pinned> {
+    pub fn get(&self, source: &Source, reference: &Reference) -> Option<Pinned> {
         let key = schema::pin_key(source, reference);
-        self.inner.pins.state().images.get(&key).cloned()
+        self.state().images.get(&key).cloned()
     }
 
     /// Pins an image, or says anew what belongs to it. One that was pinned by hand stays so.
@@ -162,7 +168,7 @@ impl Store {
     ///
     /// # Errors
     /// [`PinError`]; then it is as before.
-    pub fn renew_pin(&self, pinned: Pinned) -> Result<(), PinError> {
+    pub fn renew(&self, pinned: Pinned) -> Result<(), PinError> {
         self.write_pin(pinned, true)
     }
 
@@ -171,7 +177,7 @@ impl Store {
         pinned.digests.dedup();
         pinned.digests.truncate(PIN_DIGESTS_MAX);
         let key = schema::pin_key(&pinned.source, &pinned.reference);
-        let mut state = self.inner.pins.state();
+        let mut state = self.state();
         if let Some(old) = state.images.get(&key) {
             pinned.by_rule &= old.by_rule;
             pinned.since = old.since;
@@ -187,18 +193,18 @@ impl Store {
             return Err(PinError::TooLarge);
         }
         let value = encode(&pinned);
-        self.inner.records.write_pin(key.clone(), Some(value));
+        self.contents.records.write_pin(key.clone(), Some(value));
         self.note_pin(&mut state, key, pinned);
         Ok(())
     }
 
-    /// Undoes [`Store::pin`].
+    /// Undoes [`Pins::pin`].
     pub fn unpin(&self, source: &Source, reference: &Reference) {
         let key = schema::pin_key(source, reference);
-        let mut state = self.inner.pins.state();
+        let mut state = self.state();
         if let Some(old) = state.images.remove(&key) {
             self.let_go(&mut state, &old.digests);
-            self.inner.records.write_pin(key, None);
+            self.contents.records.write_pin(key, None);
         }
     }
 
@@ -214,7 +220,7 @@ impl Store {
             .copied()
             .collect();
         for some in fresh.chunks(CHANGED_AT_ONCE_MAX) {
-            let mut ledger = self.ledger();
+            let mut ledger = self.contents.ledger();
             for digest in some {
                 ledger.keep(digest);
             }
@@ -238,7 +244,7 @@ impl Store {
             }
         }
         for some in free.chunks(CHANGED_AT_ONCE_MAX) {
-            let mut ledger = self.ledger();
+            let mut ledger = self.contents.ledger();
             for digest in some {
                 ledger.let_go(digest);
             }
@@ -246,13 +252,13 @@ impl Store {
     }
 
     /// Says once when pinned images take so much that little else can be kept.
-    pub(in crate::store) fn watch_pins(&self) {
+    pub(in crate::store) fn watch(&self) {
         let (pinned, max) = {
-            let ledger = self.ledger();
+            let ledger = self.contents.ledger();
             (ledger.kept_bytes(), ledger.max())
         };
         let percent = u128::from(pinned) * 100 / u128::from(max.max(1));
-        let warned = &self.inner.pins.warned;
+        let warned = &self.warned;
         if percent > u128::from(PINNED_PERCENT_HIGH) {
             if !warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!(

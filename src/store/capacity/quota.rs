@@ -1,13 +1,15 @@
 //! What a single upstream may take of the store, and how long what nobody uses is kept. Both are seen to
 //! in the background: an upstream may have more for a moment.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::Capacity;
 use crate::oci::directory::Source;
 use crate::oci::{Algorithm, Digest, UpstreamName};
-use crate::store::Store;
 use crate::store::capacity::evict::OwnerId;
+use crate::store::contents::Contents;
 use crate::store::metadata::schema::BlobRecord;
 use crate::store::{Link, Word};
 use crate::telemetry::metrics::EvictReason;
@@ -63,11 +65,36 @@ impl Ages {
     }
 }
 
-impl Store {
+/// Sees to it that upstreams keep to what they may have, and ages.
+#[derive(Debug)]
+pub struct Quotas {
+    contents: Arc<Contents>,
+    capacity: Arc<Capacity>,
+    shares: Vec<Share>,
+    ages: Ages,
+    /// When it was last looked for blobs that nobody uses any more, in milliseconds.
+    aged_at: AtomicU64,
+}
+
+impl Quotas {
+    pub(in crate::store) fn new(
+        contents: &Arc<Contents>,
+        capacity: &Arc<Capacity>,
+        config: &crate::store::Config,
+    ) -> Self {
+        Self {
+            contents: Arc::clone(contents),
+            capacity: Arc::clone(capacity),
+            shares: config.shares.clone(),
+            ages: Ages::of_config(config),
+            aged_at: AtomicU64::new(0),
+        }
+    }
+
     /// A blob was fetched from an upstream: it counts as that one's, if it is nobody's yet. Blobs that
     /// several have count as the first one's.
     pub fn belongs(&self, digest: &Digest, upstream: &UpstreamName) {
-        let changed = self.ledger().belongs(digest, owner_id(upstream));
+        let changed = self.contents.ledger().belongs(digest, owner_id(upstream));
         if let Some((used, noted)) = changed {
             let record = BlobRecord {
                 size: noted.size,
@@ -75,7 +102,7 @@ impl Store {
                 uses: noted.uses,
                 owner: noted.owner,
             };
-            self.inner.records.note(digest, record);
+            self.contents.records.note(digest, record);
         }
     }
 
@@ -87,44 +114,45 @@ impl Store {
         if link.is_given() {
             return true;
         }
-        let owner = self.ledger().owner(digest);
+        let owner = self.contents.ledger().owner(digest);
         owner.is_some_and(|owner| {
             owner == owner_id(&source.upstream) || (link.word == Word::Before && owner == 0)
         })
     }
 
     /// Evicts what upstreams have too much of, and what nobody has used for too long. Blocks.
-    pub(in crate::store) fn keep_shares(&self) {
-        for share in &self.inner.shares {
+    pub(in crate::store) fn keep(&self) {
+        for share in &self.shares {
             if let Some(most) = share.max_size {
                 self.cut_down(owner_id(&share.upstream), most);
             }
         }
-        let now = self.inner.clock.now();
-        let last = &self.inner.aged_at;
+        let now = self.contents.clock.now();
+        let last = &self.aged_at;
         let due = now.0.saturating_sub(last.load(Ordering::Relaxed));
-        if u128::from(due) < AGED_EACH.as_millis() || self.inner.ages.least().is_none() {
+        if u128::from(due) < AGED_EACH.as_millis() || self.ages.least().is_none() {
             return;
         }
         last.store(now.0, Ordering::Relaxed);
         loop {
-            let files = self.files();
-            let victims = self.ledger().aged(&self.inner.ages, now, STEP_BLOBS);
+            let files = self.contents.files();
+            let victims = self.contents.ledger().aged(&self.ages, now, STEP_BLOBS);
             if victims.is_empty() {
                 return;
             }
             // One that the disk does not let go of is entered again as used now.
-            self.delete_all(&files, &victims, EvictReason::Age);
+            self.contents.delete_all(&files, &victims, EvictReason::Age);
         }
     }
 
     fn cut_down(&self, owner: OwnerId, most: u64) {
-        let has = self.ledger().bytes_of(owner);
+        let has = self.contents.ledger().bytes_of(owner);
         if has <= most {
             return;
         }
         let over = has - most / 100 * LOW_PERCENT;
-        self.free_in_steps(over, |ledger, bytes| ledger.free_of(owner, bytes));
+        self.capacity
+            .free_in_steps(over, |ledger, bytes| ledger.free_of(owner, bytes));
     }
 }
 

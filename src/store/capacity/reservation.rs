@@ -1,11 +1,12 @@
 //! What a fill holds on the disk, and what is left of it between two fills.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::Capacity;
 use crate::store::{FillKey, Store, StoreError};
 
 /// Room is reserved so far ahead of a fill's bytes, and never further ahead than what has arrived: whoever
@@ -59,19 +60,19 @@ impl Room {
         key: FillKey,
         expected: Option<u64>,
     ) -> Result<Self, StoreError> {
-        store.refuse_if_failing()?;
-        store.inner.rooms.enter(key)?;
+        store.contents().layout().refuse_if_failing()?;
+        store.capacity().rooms().enter(key)?;
         // From here on the file is this room's, and goes with it.
         let room = Self {
             store: store.clone(),
             key,
-            held: Mutex::new(Held::of_file(store.take_up(&key))),
+            held: Mutex::new(Held::of_file(store.capacity().resume(&key))),
             discard: AtomicBool::new(true),
         };
-        let taken_up = room.held().reserved;
-        store.inner.bounds.add_unverified(taken_up);
+        let resumed = room.held().reserved;
+        store.contents().bounds.add_unverified(resumed);
         // The fill before may have left its file there because it could not be deleted.
-        store.refuse_if_failing()?;
+        store.contents().layout().refuse_if_failing()?;
         if let Some(expected) = expected {
             room.expect(expected)?;
         }
@@ -85,10 +86,10 @@ impl Room {
             let mut held = self.held();
             held.total = Some(total);
             let unsized_bytes = std::mem::take(&mut held.unsized_bytes);
-            self.store.inner.bounds.release_unsized(unsized_bytes);
+            self.store.contents().bounds.release_unsized(unsized_bytes);
             total.saturating_sub(held.reserved)
         };
-        self.store.could_have(more, total)
+        self.store.capacity().could_have(more, total)
     }
 
     /// Room for `bytes` more of the file, which are here and about to be written, and some ahead.
@@ -116,12 +117,12 @@ impl Room {
         let before = held.unwritten();
         // More than was said is as if nothing had been.
         let is_sized = held.total.is_some_and(|total| bytes <= total);
-        self.store.reserve_unverified(more, is_sized)?;
+        self.store.capacity().reserve_unverified(more, is_sized)?;
         held.unsized_bytes += if is_sized { 0 } else { more };
         held.reserved = held.reserved.saturating_add(more);
         // Some of it may be in the file already, if an earlier fill has left more than was reserved.
         let new = held.unwritten().saturating_sub(before);
-        self.store.inner.bounds.unwritten_changes(more, new);
+        self.store.contents().bounds.unwritten_changes(more, new);
         Ok(())
     }
 
@@ -148,7 +149,7 @@ impl Room {
         self.change(|held| {
             let unsized_bytes = std::mem::take(&mut held.unsized_bytes);
             let reserved = std::mem::take(&mut held.reserved);
-            let bounds = &self.store.inner.bounds;
+            let bounds = &self.store.contents().bounds;
             bounds.release_unsized(unsized_bytes);
             bounds.release_unverified(reserved);
             reserved
@@ -157,7 +158,7 @@ impl Room {
 
     /// Has it again.
     pub(in crate::store) fn take_back(&self, bytes: u64) {
-        self.store.inner.bounds.add_unverified(bytes);
+        self.store.contents().bounds.add_unverified(bytes);
         self.change(|held| held.reserved = bytes);
     }
 
@@ -166,7 +167,7 @@ impl Room {
         let mut held = self.held();
         let before = held.unwritten();
         let changed = change(&mut held);
-        let bounds = &self.store.inner.bounds;
+        let bounds = &self.store.contents().bounds;
         bounds.unwritten_changes(before, held.unwritten());
         changed
     }
@@ -198,14 +199,14 @@ impl Drop for Room {
         let discard = self.discard.load(Ordering::Acquire);
         let large = self.held().written > DROPPED_HERE_BYTES_MAX;
         let reserved = self.hand_over();
-        let late = self.store.work().writes_are_late();
+        let late = self.store.contents().layout().work().writes_are_late();
         let (store, key) = (self.store.clone(), self.key);
         let leave = move || {
             if discard {
-                store.layout().remove_part(&key);
+                store.contents().layout().parts().remove(&key);
             }
-            store.release(reserved);
-            store.inner.rooms.leave(&key);
+            store.contents().release(reserved);
+            store.capacity().rooms().leave(&key);
         };
         match tokio::runtime::Handle::try_current() {
             // What a runtime that ends does not do any more, the next start does.
@@ -240,32 +241,54 @@ impl Rooms {
 }
 
 /// Partial files between two fills: they take room, and go when nothing else can.
-impl Store {
+impl Capacity {
+    pub(in crate::store) fn suspended(&self) -> MutexGuard<'_, HashMap<FillKey, u64>> {
+        self.suspended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many partial files there are that nobody writes.
+    pub(in crate::store) fn resumable(&self) -> usize {
+        self.suspended().len()
+    }
+
+    /// A partial file of an earlier run, whose bytes are reserved.
+    pub(in crate::store) fn enter_suspended(&self, key: FillKey, bytes: u64) {
+        self.suspended().insert(key, bytes);
+    }
+
+    /// The length of the partial file that an earlier transfer left, if nobody writes it now.
+    #[must_use]
+    pub fn suspended_bytes(&self, key: &FillKey) -> Option<u64> {
+        self.suspended().get(key).copied()
+    }
+
     /// Keeps, of what was reserved for a fill, what its file has, as after a restart.
-    pub(in crate::store) fn leave_off(&self, key: FillKey, reserved: u64, bytes: u64) {
+    pub(in crate::store) fn suspend(&self, key: FillKey, reserved: u64, bytes: u64) {
         let kept = bytes.min(reserved);
-        self.left_off().insert(key, kept);
-        self.release(reserved - kept);
+        self.suspended().insert(key, kept);
+        self.contents.release(reserved - kept);
     }
 
     /// What is reserved for a partial file; the caller answers for it now.
-    fn take_up(&self, key: &FillKey) -> u64 {
-        self.left_off().remove(key).unwrap_or(0)
+    fn resume(&self, key: &FillKey) -> u64 {
+        self.suspended().remove(key).unwrap_or(0)
     }
 
     /// What partial files take that nobody writes.
-    pub(in crate::store) fn all_left_off_bytes(&self) -> u64 {
-        self.left_off().values().sum()
+    pub(in crate::store) fn all_suspended_bytes(&self) -> u64 {
+        self.suspended().values().sum()
     }
 
     /// Removes all partial files that nobody writes; says how many bytes came free. Blocks.
-    pub(in crate::store) fn discard_left_off(&self) -> u64 {
+    pub(in crate::store) fn discard_suspended(&self) -> u64 {
         // Locked to the end: a new fill of one of them begins when its file is gone.
-        let mut left_off = self.left_off();
+        let mut suspended = self.suspended();
         let mut freed = 0;
-        for (key, bytes) in left_off.drain() {
-            self.layout().remove_part(&key);
-            self.ledger().release(bytes);
+        for (key, bytes) in suspended.drain() {
+            self.contents.layout().parts().remove(&key);
+            self.contents.ledger().release(bytes);
             freed += bytes;
         }
         freed

@@ -58,7 +58,7 @@ impl Pin {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        self.store.ledger().unpin(&self.digest);
+        self.store.contents().ledger().unpin(&self.digest);
     }
 }
 
@@ -179,10 +179,11 @@ impl StoredReader {
             }
             Err(error) => {
                 let pinned = &self.blob.pin.0;
-                let unreadable =
-                    pinned
-                        .store
-                        .unreadable(&pinned.digest, &error, self.blob.looked_at());
+                let unreadable = pinned.store.quarantine().unreadable(
+                    &pinned.digest,
+                    &error,
+                    self.blob.looked_at(),
+                );
                 unreadable.await;
                 Err(error.to_string())
             }

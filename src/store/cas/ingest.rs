@@ -66,8 +66,14 @@ impl Sink {
     /// Opens the partial file, and takes up what an earlier run recorded of it.
     pub(in crate::store) fn open(room: Room, shared: &Arc<Shared>) -> Result<Self, StoreError> {
         let (key, digest) = (shared.key, *shared.key.digest());
-        let record = room.store.layout().part_record(&key);
-        let file = Arc::new(room.store.layout().open_part(&key, record.is_some())?);
+        let record = room.store.contents().layout().parts().recorded(&key);
+        let file = Arc::new(
+            room.store
+                .contents()
+                .layout()
+                .parts()
+                .open(&key, record.is_some())?,
+        );
         drop(shared.file.set(Arc::clone(&file)));
         let sink = Self {
             room,
@@ -150,10 +156,14 @@ impl Sink {
         self.file.cut(length)?;
         let (store, key): (&Store, _) = (&self.room.store, self.room.key);
         let record = FillRecord { total, coverage };
-        store.layout().record_part(&key, &self.file, &record)?;
+        store
+            .contents()
+            .layout()
+            .parts()
+            .record(&key, &self.file, &record)?;
         self.room.keep();
         let bytes = record.coverage.bytes();
-        store.leave_off(key, self.room.hand_over(), bytes);
+        store.capacity().suspend(key, self.room.hand_over(), bytes);
         Ok(())
     }
 

@@ -69,12 +69,11 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         let (own, shared) = (store.clone(), Arc::clone(&opening.shared));
         let digest = *shared.key.digest();
         // The opening stays here: where the disk does not answer, its readers are told all the same.
-        let prepared =
-            store
-                .work()
-                .run(Kind::Write, Task::of("make room for", &digest), move || {
-                    Sink::prepare(&own, &shared, expected)
-                });
+        let prepared = store.contents().layout().work().run(
+            Kind::Write,
+            Task::of("make room for", &digest),
+            move || Sink::prepare(&own, &shared, expected),
+        );
         match prepared.await.map_err(StoreError::from).flatten() {
             Ok(sink) => Ok(Self {
                 sink: Arc::new(sink),
@@ -85,7 +84,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
     }
 
     fn work(&self) -> &Arc<Work> {
-        self.sink.room.store.work()
+        self.sink.room.store.contents().layout().work()
     }
 
     /// Which fill it is.
@@ -273,7 +272,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         let digest = *sink.room.key.digest();
         let total = sender.borrow().total;
         // The sink is dropped there, before the readers hear of the end.
-        let work = Arc::clone(sink.room.store.work());
+        let work = Arc::clone(sink.room.store.contents().layout().work());
         let task = Task::of("record", &digest);
         let recorded = work.run(Kind::Keep, task, move || sink.leave_off(total));
         if let Err(error) = recorded.await.flatten() {
@@ -322,7 +321,7 @@ impl<E> Verified<E> {
             _sender,
         } = self;
         let (key, digest) = (sink.room.key, *sink.room.key.digest());
-        let work = Arc::clone(sink.room.store.work());
+        let work = Arc::clone(sink.room.store.contents().layout().work());
         let committed = work.run(Kind::Keep, Task::of("commit", &digest), move || {
             // Wrong bytes that were there before may have been more.
             sink.close_record();
@@ -331,7 +330,7 @@ impl<E> Verified<E> {
             let store = &sink.room.store;
             let reserved = sink.room.hand_over();
             let published = store.publish(&digest, reserved, size, key.owner(), |layout| {
-                layout.publish_part(&key)
+                layout.parts().publish(&key)
             });
             let pin = match published.inspect_err(|_| sink.room.take_back(reserved))? {
                 Published::Now(pin) => {
@@ -360,7 +359,11 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let (store, digest) = (&sink.room.store, sink.room.key.digest());
-    let done = store.work().run(Kind::Write, Task::of(what, digest), work);
+    let done = store
+        .contents()
+        .layout()
+        .work()
+        .run(Kind::Write, Task::of(what, digest), work);
     done.await
         .map_err(StoreError::from)
         .flatten()

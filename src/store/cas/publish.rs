@@ -7,7 +7,7 @@ use crate::store::capacity::evict::OwnerId;
 use crate::store::disk::layout::Layout;
 use crate::store::locks::FilesGuard;
 use crate::store::metadata::schema::BlobRecord;
-use crate::store::{Pin, Store};
+use crate::store::{Event, Pin, Store};
 
 /// A reservation for a file that has no name any more: given back with the last who reads it.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(in crate::store) struct Spare {
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        self.store.release(self.bytes);
+        self.store.contents().release(self.bytes);
     }
 }
 
@@ -41,30 +41,34 @@ impl Store {
         owner: OwnerId,
         name: impl FnOnce(&Layout) -> io::Result<()>,
     ) -> io::Result<Published> {
-        let files = self.files();
+        let files = self.contents().files();
         if let Some(before) = self.stored_before(&files, digest, reserved, size) {
             return Ok(before);
         }
-        self.note(&files, [digest], None);
-        name(&self.inner.layout)?;
-        let now = self.inner.clock.now();
+        self.contents().note(&files, [digest], None);
+        name(self.contents().layout())?;
+        let now = self.contents().clock.now();
         let owner = {
-            let mut ledger = self.ledger();
+            let mut ledger = self.contents().ledger();
             ledger.settle(*digest, reserved, size, now);
             ledger.belongs(digest, owner);
             ledger.pin(digest);
             ledger.owner(digest).unwrap_or(owner)
         };
         // A file of this name that was open before is another file now.
-        self.open_files().pop(digest);
+        self.contents().open_files().pop(digest);
         let record = BlobRecord {
             size,
             used: now,
             uses: 1,
             owner,
         };
-        self.inner.records.note(digest, record);
-        self.report();
+        self.contents().records.note(digest, record);
+        self.contents().report();
+        self.events().tell(Event::BlobStored {
+            digest: *digest,
+            size,
+        });
         Ok(Published::Now(Pin::of_pinned(self.clone(), *digest)))
     }
 
@@ -76,12 +80,20 @@ impl Store {
         reserved: u64,
         size: u64,
     ) -> Option<Published> {
-        self.contains(digest).filter(|known| *known == size)?;
-        let found = self.layout().find_blob(digest).ok().flatten()?;
+        self.contents()
+            .contains(digest)
+            .filter(|known| *known == size)?;
+        let found = self
+            .contents()
+            .layout()
+            .blobs()
+            .find(digest)
+            .ok()
+            .flatten()?;
         if found.size != size {
             return None;
         }
-        self.ledger().pin(digest)?;
+        self.contents().ledger().pin(digest)?;
         let pin = Pin::of_pinned(self.clone(), *digest);
         let spare = Spare {
             store: self.clone(),

@@ -17,8 +17,10 @@
     reason = "this file is where the rule sends them"
 )]
 
+mod blob_files;
 mod claim;
 mod found;
+mod index_file;
 mod journal;
 mod lock;
 mod part;
@@ -28,34 +30,32 @@ pub(in crate::store) mod relocate;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use blob_files::BlobFiles;
 use claim::is_one_file_system;
 pub(in crate::store) use claim::{claim, see};
 pub(in crate::store) use found::Shard;
+use index_file::IndexFile;
 pub(in crate::store) use journal::Journal;
 pub(in crate::store) use lock::Lock;
 pub(in crate::store) use part::FillRecord;
-use redb::backends::FileBackend;
+use part::PartFiles;
+use regular::open_regular;
 pub(in crate::store) use regular::{means_damage, space};
-use regular::{open_regular, open_unwaiting};
 
 use crate::oci::Digest;
-use crate::store::disk::health::{self, Health};
+use crate::store::StoreError;
+use crate::store::disk::health::{self, Health, Part};
 use crate::store::disk::work::Work;
-use crate::store::disk::{Disk, DiskFile, DiskOp as Op};
-use crate::store::metadata::index::OnDisk;
+use crate::store::disk::{Disk, DiskOp as Op};
 
 /// The version of the layout, as it stands in `VERSION`.
 const LAYOUT_VERSION: &str = "1";
 
 /// A note above this size is not ours: it has a digest and three numbers.
 const SCRUB_NOTE_BYTES_MAX: u64 = 4096;
-
-/// The unit in which files are said to take space, whatever the file system's blocks are (stat(2)).
-const BLOCK_BYTES: u64 = 512;
 
 /// The directories that a store consists of.
 const DIRECTORIES: [&str; 7] = [
@@ -201,72 +201,19 @@ impl Layout {
         self.strays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the index is.
-    #[must_use]
-    pub(in crate::store) fn index_path(&self) -> PathBuf {
-        self.root.join("index.redb")
+    /// The files of blobs.
+    pub(in crate::store) fn blobs(&self) -> BlobFiles<'_> {
+        BlobFiles(self)
     }
 
-    /// What the index takes on disk, one that was set aside included, in bytes. Its file may be longer:
-    /// redb makes it larger ahead of time, and the file system gives space to what is written.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub(in crate::store) fn index_bytes(&self) -> io::Result<u64> {
-        let taken = |path: &Path| match fs::metadata(path) {
-            Ok(metadata) => Ok(metadata.blocks().saturating_mul(BLOCK_BYTES)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(error),
-        };
-        Ok(taken(&self.index_path())?.saturating_add(taken(&self.index_aside())?))
+    /// The partial files of fills.
+    pub(in crate::store) fn parts(&self) -> PartFiles<'_> {
+        PartFiles(self)
     }
 
-    fn index_aside(&self) -> PathBuf {
-        self.root.join("index.redb.unreadable")
-    }
-
-    /// Moves an index that cannot be read out of the way; returns where it went.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub(in crate::store) fn set_index_aside(&self) -> io::Result<PathBuf> {
-        let aside = self.index_aside();
-        self.rename(&self.index_path(), &aside)?;
-        Ok(aside)
-    }
-
-    /// Opens the index's file, or makes it; to be read alone, it must be there.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub(in crate::store) fn open_index(&self, to_write: bool) -> io::Result<File> {
-        let path = self.index_path();
-        let open = || {
-            let mut options = OpenOptions::new();
-            options.read(true).write(to_write).create(to_write);
-            open_unwaiting(&path, options.truncate(false))
-        };
-        let op = if to_write {
-            Op::WriteIndex
-        } else {
-            Op::ReadIndex
-        };
-        let made = to_write && !path.exists();
-        let file = self.disk.run(op, &path, open)?;
-        if made {
-            self.sync_directory(&self.root)?;
-        }
-        Ok(file)
-    }
-
-    /// The index's file for redb, whose operations go through the disk.
-    #[must_use]
-    pub(in crate::store) fn on_disk(&self, file: FileBackend) -> OnDisk {
-        OnDisk {
-            file,
-            path: self.index_path(),
-            disk: self.disk.clone(),
-        }
+    /// The index's file.
+    pub(in crate::store) fn index(&self) -> IndexFile<'_> {
+        IndexFile(self)
     }
 
     /// Whether nothing of it may be changed.
@@ -287,6 +234,17 @@ impl Layout {
         self.disk.health()
     }
 
+    /// An error while the disk fails: then nothing is tried for the sake of a request.
+    pub(in crate::store) fn refuse_if_failing(&self) -> Result<(), StoreError> {
+        let health = self.health();
+        if !health.is_in_trouble(Part::Files) && !self.work().writes_are_late() {
+            return Ok(());
+        }
+        let why = health.trouble();
+        let why = why.unwrap_or_else(|| "the disk failed a moment ago".to_owned());
+        Err(StoreError::Failing(why))
+    }
+
     /// What the scrub noted last; `None` when there is nothing usable.
     #[must_use]
     pub(in crate::store) fn scrub_note(&self) -> Option<Vec<u8>> {
@@ -304,119 +262,6 @@ impl Layout {
     /// The operating system's.
     pub(in crate::store) fn note_scrub(&self, note: &[u8]) -> io::Result<()> {
         self.write_durably(&self.root.join("scrub.json"), note)
-    }
-
-    /// Opens a committed blob.
-    ///
-    /// # Errors
-    /// The operating system's; see [`means_damage`].
-    pub(in crate::store) fn open_blob(&self, digest: &Digest) -> io::Result<DiskFile> {
-        let path = self.blob_path(digest);
-        let open = || open_regular(&path, OpenOptions::new().read(true));
-        let file = self.disk.run(Op::Read, &path, open)?;
-        Ok(self.disk.file(file, path))
-    }
-
-    /// Deletes a committed blob; nothing when it is gone already.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub(in crate::store) fn remove_blob(&self, digest: &Digest) -> io::Result<()> {
-        self.remove(&self.blob_path(digest))
-    }
-
-    /// The same of a blob that is not one any more. If that cannot be, it is done later.
-    pub(in crate::store) fn give_up_blob(&self, digest: &Digest) {
-        self.remove_or_remember(&self.blob_path(digest));
-    }
-
-    /// Whether a committed blob is this file, and not one that has taken its place; also where that
-    /// cannot be told.
-    #[must_use]
-    pub(in crate::store) fn is_blob(&self, digest: &Digest, file: &DiskFile) -> bool {
-        let here = fs::symlink_metadata(self.blob_path(digest));
-        here.map_or(true, |here| file.is_inode(here.dev(), here.ino()))
-    }
-
-    /// Takes a committed blob that cannot be read out of the way. Returns what it takes there.
-    ///
-    /// # Errors
-    /// The operating system's; `NotFound` when it is gone already.
-    pub(in crate::store) fn set_blob_aside(&self, digest: &Digest) -> io::Result<u64> {
-        let (path, aside) = (self.blob_path(digest), self.damaged_path(digest));
-        let found = fs::symlink_metadata(&path)?;
-        if !found.is_file() {
-            // Nothing that could be read some day.
-            let remove = || {
-                if found.is_dir() {
-                    fs::remove_dir_all(&path)
-                } else {
-                    fs::remove_file(&path)
-                }
-            };
-            self.disk.run(Op::Remove, &path, remove)?;
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let bytes = found.len();
-        self.rename(&path, &aside)?;
-        Ok(bytes)
-    }
-
-    /// Deletes a blob that was set aside. If that cannot be, it is done later.
-    pub(in crate::store) fn remove_damaged(&self, digest: &Digest) {
-        self.remove_or_remember(&self.damaged_path(digest));
-    }
-
-    /// Writes and commits small content whose digest has been computed from these bytes.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub(in crate::store) fn commit_bytes(
-        &self,
-        digest: &Digest,
-        bytes: &[u8],
-        unique: u64,
-    ) -> io::Result<()> {
-        let algorithm = digest.algorithm().name();
-        let temporary = self
-            .fills(algorithm)
-            .join(format!("{}.{unique}.tmp", digest.hex()));
-        let written = self.write_new(&temporary, bytes, true);
-        let published = written.and_then(|()| self.publish(&temporary, digest));
-        if published.is_err() {
-            // The first error is the one to tell.
-            self.remove_or_remember(&temporary);
-        }
-        published
-    }
-
-    /// Gives a file that is durable the name of its digest. If it has that name, and the name cannot be
-    /// made durable, it loses it again; where that is impossible too, the blob counts as committed, for
-    /// it is there and whole.
-    fn publish(&self, from: &Path, digest: &Digest) -> io::Result<()> {
-        let to = self.blob_path(digest);
-        let shard = to.parent().unwrap_or(&self.root);
-        if !fs::symlink_metadata(shard).is_ok_and(|found| found.is_dir()) {
-            // What else has the name is nobody's.
-            self.remove(shard)?;
-            let make = || fs::create_dir_all(shard);
-            self.disk.run(Op::Create, shard, make)?;
-            let synced = shard
-                .parent()
-                .map_or(Ok(()), |dir| self.sync_directory(dir));
-            if synced.is_err() {
-                // Whoever comes next would take its name for durable.
-                drop(fs::remove_dir(shard));
-            }
-            synced?;
-        }
-        self.rename(from, &to)?;
-        self.strays().remove(&to);
-        let synced = self.sync_directory(shard);
-        if synced.is_err() && self.remove(&to).is_err() {
-            return Ok(());
-        }
-        synced
     }
 
     fn write_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -465,19 +310,6 @@ impl Layout {
             let bytes = fs::metadata(path).map_or(0, |metadata| metadata.len());
             self.strays().insert(path.to_path_buf(), bytes);
         }
-    }
-
-    fn damaged_path(&self, digest: &Digest) -> PathBuf {
-        let name = format!("{}-{}", digest.algorithm().name(), digest.hex());
-        self.root.join("damaged").join(name)
-    }
-
-    fn blob_path(&self, digest: &Digest) -> PathBuf {
-        let hex = digest.hex();
-        let shard = hex.get(..2).unwrap_or_default();
-        let mut path = self.root.join("blobs");
-        path.extend([digest.algorithm().name(), shard, &hex]);
-        path
     }
 
     fn fills(&self, algorithm: &str) -> PathBuf {

@@ -29,16 +29,22 @@ const SHRINK_AT_OPEN_MAX: Duration = Duration::from_secs(1);
 /// For more blobs than this no room is made ahead: a number in a damaged file may say anything.
 const EXPECTED_BLOBS_MAX: u64 = 1 << 24;
 
-impl Store {
+/// The start of a store.
+pub(in crate::store) struct Start<'a>(pub(in crate::store) &'a Store);
+
+impl Start<'_> {
     /// Enters what is known to be on disk, in the order of last use, and keeps to the size.
     pub(in crate::store) fn load(&self, journal: &BTreeSet<Digest>) -> io::Result<()> {
-        let kept = or_nothing("downloads that were left off", self.layout().sweep_fills())?;
+        let kept = or_nothing(
+            "suspended downloads",
+            self.0.contents().layout().parts().sweep(),
+        )?;
         let mut known = 0_usize;
         let complete = {
-            let mut ledger = self.ledger();
-            let expected = self.inner.records.count().min(EXPECTED_BLOBS_MAX);
+            let mut ledger = self.0.contents().ledger();
+            let expected = self.0.contents().records.count().min(EXPECTED_BLOBS_MAX);
             ledger.make_room_for(usize::try_from(expected).unwrap_or_default());
-            let complete = self.inner.records.each(|digest, record| {
+            let complete = self.0.contents().records.each(|digest, record| {
                 known += 1;
                 if !journal.contains(&digest) {
                     let BlobRecord {
@@ -58,36 +64,36 @@ impl Store {
             sure &= or_nothing("a stored blob", self.look_at(digest).map(Some))?.is_some();
         }
         self.shrink();
-        self.enter_left_off(&kept);
-        or_nothing("blobs that were set aside", self.load_aside())?;
+        self.enter_suspended(&kept);
+        or_nothing("blobs that were set aside", self.0.quarantine().load())?;
         // Without these it would seem that nothing is there.
-        let shards = self.layout().shards()?;
+        let shards = self.0.contents().layout().blobs().shards()?;
         let lost = !complete
             || !sure
             || (known == 0 && !shards.is_empty())
-            || self.inner.records.is_incomplete();
-        self.inner.scan.begin(shards);
-        self.see_room(true);
+            || self.0.contents().records.is_incomplete();
+        self.0.scan().begin(shards);
+        self.0.capacity().see_room(true);
         if lost {
-            self.inner.records.note_incomplete(true);
-            self.assume_full();
-            self.scan_until(Instant::now() + SCAN_AT_OPEN_MAX);
+            self.0.contents().records.note_incomplete(true);
+            self.0.scan().assume_full();
+            self.0.scan().until(Instant::now() + SCAN_AT_OPEN_MAX);
         }
-        self.report();
+        self.0.contents().report();
         let (blobs, bytes) = {
-            let ledger = self.ledger();
+            let ledger = self.0.contents().ledger();
             (ledger.blobs(), ledger.bytes())
         };
-        let resumable = self.left_off().len();
+        let resumable = self.0.capacity().resumable();
         tracing::info!(blobs, bytes, resumable, "store is open");
         Ok(())
     }
 
     /// Finds out what became of a file that came or went just before the last process ended.
     fn look_at(&self, digest: &Digest) -> io::Result<()> {
-        let known = &self.inner.records;
+        let known = &self.0.contents().records;
         let record = known.read(digest);
-        match (self.layout().find_blob(digest)?, record) {
+        match (self.0.contents().layout().blobs().find(digest)?, record) {
             (None, Some(_)) => known.forget(digest),
             (None, None) => {}
             (Some(found), record) if record.is_none_or(|known| known.size == found.size) => {
@@ -104,12 +110,15 @@ impl Store {
                     uses,
                     owner,
                 } = record;
-                self.ledger().load_of(*digest, size, used, uses, owner);
+                self.0
+                    .contents()
+                    .ledger()
+                    .load_of(*digest, size, used, uses, owner);
             }
             (Some(found), _) => {
                 tracing::warn!(%digest, bytes = found.size, "a stored blob has changed its length; it is removed and will be fetched again. Check the disk");
                 known.forget(digest);
-                self.set_aside(digest);
+                self.0.quarantine().set_aside(digest);
             }
         }
         Ok(())
@@ -120,29 +129,35 @@ impl Store {
         let end = Instant::now() + SHRINK_AT_OPEN_MAX;
         while Instant::now() < end {
             let over = {
-                let ledger = self.ledger();
+                let ledger = self.0.contents().ledger();
                 ledger.bytes().saturating_sub(ledger.max())
             };
-            let files = self.files();
-            let victims = self.ledger().free(over.min(capacity::STEP_BYTES), 0);
+            let files = self.0.contents().files();
+            let victims = self
+                .0
+                .contents()
+                .ledger()
+                .free(over.min(capacity::STEP_BYTES), 0);
             if victims.is_empty() {
                 return;
             }
-            self.delete_all(&files, &victims, EvictReason::Size);
+            self.0
+                .contents()
+                .delete_all(&files, &victims, EvictReason::Size);
         }
     }
 
     /// Takes partial files into account: never at the cost of a stored blob.
-    fn enter_left_off(&self, kept: &[(FillKey, u64)]) {
+    fn enter_suspended(&self, kept: &[(FillKey, u64)]) {
         for (key, size) in kept {
             let room = {
-                let ledger = self.ledger();
+                let ledger = self.0.contents().ledger();
                 ledger.max().saturating_sub(ledger.bytes())
             };
-            if *size <= room && self.ledger().admit(*size).is_ok() {
-                self.left_off().insert(*key, *size);
+            if *size <= room && self.0.contents().ledger().admit(*size).is_ok() {
+                self.0.capacity().enter_suspended(*key, *size);
             } else {
-                self.layout().remove_part(key);
+                self.0.contents().layout().parts().remove(key);
             }
         }
     }
@@ -169,16 +184,16 @@ pub(in crate::store) fn bounds(
 ) -> io::Result<Bounds> {
     let max = Bounds::max_of(config)?;
     let most = capacity::index_max(max);
-    let before = layout.index_bytes()?;
+    let before = layout.index().bytes()?;
     if before <= most || layout.is_for_looking() {
         return Ok(Bounds::new(config, max, before));
     }
-    layout.discard_index_aside();
+    layout.index().discard_aside();
     let forgotten = index.slim(before, most, false);
-    if forgotten.is_some() && layout.index_bytes()? > most {
+    if forgotten.is_some() && layout.index().bytes()? > most {
         index.begin_anew();
     }
-    let bytes = layout.index_bytes()?;
+    let bytes = layout.index().bytes()?;
     tracing::warn!(
         before,
         bytes,

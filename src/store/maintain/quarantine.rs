@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::oci::Digest;
-use crate::store::Store;
+use crate::store::Event;
+use crate::store::contents::Contents;
 use crate::store::disk::DiskFile;
 use crate::store::disk::layout;
 use crate::store::disk::work::{Kind, Task};
@@ -23,42 +24,61 @@ const ASIDE_PERCENT_MAX: u64 = 5;
 
 /// The blobs that were set aside, oldest first, with their sizes, which are reserved.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Aside(VecDeque<(Digest, u64)>);
+struct Aside(VecDeque<(Digest, u64)>);
 
 /// The file that somebody looked at. What is wrong with it says nothing of one that has taken its place since.
 #[derive(Clone, Debug, Default)]
 pub struct LookedAt(pub(in crate::store) Option<Arc<DiskFile>>);
 
-impl Store {
+/// Sets blobs aside that cannot be read.
+#[derive(Debug)]
+pub struct Quarantine {
+    contents: Arc<Contents>,
+    aside: Mutex<Aside>,
+}
+
+impl Quarantine {
+    pub(in crate::store) fn new(contents: &Arc<Contents>) -> Self {
+        Self {
+            contents: Arc::clone(contents),
+            aside: Mutex::default(),
+        }
+    }
+
     /// A stored blob turned out to be unreadable, or is not what it was: it is set aside, and fetched
     /// again by whoever asks next. Not if another file has taken the place of the one that was looked at.
-    pub async fn damaged(&self, digest: &Digest, why: &str, looked_at: LookedAt) {
-        let (store, digest, why) = (self.clone(), *digest, why.to_owned());
+    pub async fn damaged(self: &Arc<Self>, digest: &Digest, why: &str, looked_at: LookedAt) {
+        let (this, digest, why) = (Arc::clone(self), *digest, why.to_owned());
+        let contents = Arc::clone(&self.contents);
         let task = Task::of("set aside", &digest);
-        let lost = self.work().run(Kind::Write, task, move || {
-            let files = store.files();
+        let lost = self.contents.layout().work().run(Kind::Write, task, move || {
+            let files = contents.files();
             // Another reader may have found out before, and the blob been fetched again since.
-            let size = store.ledger().size(&digest);
+            let size = contents.ledger().size(&digest);
             let replaced = match (looked_at.0, size) {
-                (Some(file), _) => !store.layout().is_blob(&digest, &file),
-                (None, Some(size)) => store.open_checked(&digest, size).is_ok(),
+                (Some(file), _) => !contents.layout().blobs().is(&digest, &file),
+                (None, Some(size)) => contents.open_checked(&digest, size).is_ok(),
                 (None, None) => true,
             };
             if replaced {
                 return;
             }
             // Not in the condition: its lock would be held for the whole block.
-            let forgotten = store.ledger().forget(&digest);
+            let forgotten = contents.ledger().forget(&digest);
             let Some(size) = forgotten else {
                 return;
             };
             tracing::warn!(%digest, why, "a stored blob is damaged; it is set aside and will be fetched again. Check the disk");
-            store.note(&files, [&digest], [store.layout().shard_path(&digest)]);
-            store.open_files().pop(&digest);
-            store.inner.records.forget(&digest);
-            store.inner.metrics.evicted(EvictReason::Damaged, size);
-            store.set_aside(&digest);
-            store.report();
+            contents.note(&files, [&digest], [contents.layout().blobs().shard_path(&digest)]);
+            contents.open_files().pop(&digest);
+            contents.records.forget(&digest);
+            contents.events.tell(Event::BlobEvicted {
+                digest,
+                size,
+                reason: EvictReason::Damaged,
+            });
+            this.set_aside(&digest);
+            contents.report();
         });
         if let Err(error) = lost.await {
             tracing::error!(%error, "a damaged blob was not set aside");
@@ -68,7 +88,7 @@ impl Store {
     /// A stored blob could not be read, from `looked_at` if it could be opened: it is set aside if that is its
     /// own fault. A lack of descriptors or memory passes, and is no reason to lose it.
     pub(in crate::store) async fn unreadable(
-        &self,
+        self: &Arc<Self>,
         digest: &Digest,
         error: &io::Error,
         looked_at: LookedAt,
@@ -85,18 +105,18 @@ impl Store {
 
     /// Moves a blob's file out of the way, or deletes it. The ledger does not know it any more.
     pub(in crate::store) fn set_aside(&self, digest: &Digest) {
-        match self.layout().set_blob_aside(digest) {
+        match self.contents.layout().blobs().set_aside(digest) {
             Ok(bytes) => self.keep_aside(*digest, bytes),
             Err(error) => {
                 tracing::debug!(%digest, %error, "a damaged blob cannot be moved");
-                self.layout().give_up_blob(digest);
+                self.contents.layout().blobs().give_up(digest);
             }
         }
     }
 
     /// Takes in what earlier runs have set aside.
-    pub(in crate::store) fn load_aside(&self) -> io::Result<()> {
-        for (digest, bytes) in self.layout().damaged()? {
+    pub(in crate::store) fn load(&self) -> io::Result<()> {
+        for (digest, bytes) in self.contents.layout().blobs().set_aside_before()? {
             let known = self.aside().0.iter().any(|(of, _)| *of == digest);
             if !known {
                 self.keep_aside(digest, bytes);
@@ -106,17 +126,17 @@ impl Store {
     }
 
     /// What all take that were set aside.
-    pub(in crate::store) fn aside_bytes(&self) -> u64 {
+    pub(in crate::store) fn bytes(&self) -> u64 {
         self.aside().0.iter().map(|(_, bytes)| bytes).sum()
     }
 
     /// Deletes all that was set aside; says how many bytes came free. Blocks.
-    pub(in crate::store) fn discard_aside(&self) -> u64 {
+    pub(in crate::store) fn discard(&self) -> u64 {
         let aside = std::mem::take(&mut *self.aside());
         let mut freed = 0;
         for (digest, bytes) in aside.0 {
-            self.layout().remove_damaged(&digest);
-            self.ledger().release(bytes);
+            self.contents.layout().blobs().remove_damaged(&digest);
+            self.contents.ledger().release(bytes);
             freed += bytes;
         }
         freed
@@ -130,10 +150,10 @@ impl Store {
         if let Some(at) = aside.0.iter().position(|(of, _)| *of == digest)
             && let Some((_, before)) = aside.0.remove(at)
         {
-            self.ledger().release(before);
+            self.contents.ledger().release(before);
         }
         if !self.reserve_aside(bytes) {
-            return self.layout().remove_damaged(&digest);
+            return self.contents.layout().blobs().remove_damaged(&digest);
         }
         aside.0.push_back((digest, bytes));
         let most = self.aside_bytes_max();
@@ -141,26 +161,26 @@ impl Store {
             gone.extend(aside.0.pop_front());
         }
         for (digest, bytes) in gone {
-            self.layout().remove_damaged(&digest);
-            self.ledger().release(bytes);
+            self.contents.layout().blobs().remove_damaged(&digest);
+            self.contents.ledger().release(bytes);
         }
     }
 
     /// Whether there is room for it: never at the cost of a blob that can be read.
     fn reserve_aside(&self, bytes: u64) -> bool {
         let most = self.aside_bytes_max();
-        let mut ledger = self.ledger();
+        let mut ledger = self.contents.ledger();
         let room = ledger.max().saturating_sub(ledger.bytes());
         bytes <= most.min(room) && ledger.admit(bytes).is_ok()
     }
 
     fn aside_bytes_max(&self) -> u64 {
-        let part = self.ledger().max() / 100 * ASIDE_PERCENT_MAX;
+        let part = self.contents.ledger().max() / 100 * ASIDE_PERCENT_MAX;
         part.min(ASIDE_BYTES_MAX)
     }
 
     fn aside(&self) -> MutexGuard<'_, Aside> {
-        let aside = self.inner.aside.lock();
+        let aside = self.aside.lock();
         aside.unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,14 +7,14 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::oci::Digest;
-use crate::store::Store;
+use crate::store::contents::Contents;
 use crate::store::disk::layout::Shard;
 use crate::store::disk::work::{Kind, Task};
 use crate::store::metadata::schema::BlobRecord;
@@ -33,8 +33,9 @@ const REST_MIN: Duration = Duration::from_millis(1);
 const AGAIN_AFTER: Duration = Duration::from_mins(10);
 
 /// The look through all files.
-#[derive(Debug, Default)]
-pub(in crate::store) struct Scan {
+#[derive(Debug)]
+pub struct Scan {
+    contents: Arc<Contents>,
     done: AtomicBool,
     pass: Mutex<Pass>,
 }
@@ -54,6 +55,14 @@ struct Pass {
 }
 
 impl Scan {
+    pub(in crate::store) fn new(contents: &Arc<Contents>) -> Self {
+        Self {
+            contents: Arc::clone(contents),
+            done: AtomicBool::new(false),
+            pass: Mutex::default(),
+        }
+    }
+
     /// These directories are to be looked through.
     pub(in crate::store) fn begin(&self, shards: Vec<Shard>) {
         self.pass().shards = shards;
@@ -87,47 +96,53 @@ impl Pass {
     }
 }
 
-impl Store {
+impl Scan {
     /// The size of a blob, if it is stored: also of one that a lost index does not know yet.
-    pub async fn find(&self, digest: &Digest) -> Option<u64> {
-        let known = self.contains(digest);
-        if known.is_some() || self.inner.scan.done.load(Ordering::Acquire) {
+    pub async fn find(self: &Arc<Self>, digest: &Digest) -> Option<u64> {
+        let known = self.contents.contains(digest);
+        if known.is_some() || self.done.load(Ordering::Acquire) {
             return known;
         }
-        let (store, wanted) = (self.clone(), *digest);
+        let (scan, wanted) = (Arc::clone(self), *digest);
         let task = Task::of("look for", digest);
         let looked = self
+            .contents
+            .layout()
             .work()
-            .run(Kind::Read, task, move || store.adopt(&wanted));
+            .run(Kind::Read, task, move || scan.adopt(&wanted));
         if let Err(error) = looked.await.flatten() {
             tracing::warn!(%digest, %error, "cannot look for a stored blob");
         }
-        self.contains(digest)
+        self.contents.contains(digest)
     }
 
     /// Looks through the files until all of them have been looked at, or `stop`.
-    pub(in crate::store) async fn scan(&self, stop: &CancellationToken) {
+    pub(in crate::store) async fn run(self: &Arc<Self>, stop: &CancellationToken) {
         self.scan_once(stop).await;
-        while !self.inner.scan.is_done() && !stop.is_cancelled() {
+        while !self.is_done() && !stop.is_cancelled() {
             drop(tokio::time::timeout(AGAIN_AFTER, stop.cancelled()).await);
             self.scan_once(stop).await;
         }
     }
 
     /// Looks through them once, resting in between.
-    async fn scan_once(&self, stop: &CancellationToken) {
+    async fn scan_once(self: &Arc<Self>, stop: &CancellationToken) {
         let mut more = true;
         while more && !stop.is_cancelled() {
             let began = Instant::now();
-            let store = self.clone();
+            let scan = Arc::clone(self);
             let task = Task::new("look through the files");
-            let stepped = self.work().run(Kind::Keep, task, move || store.scan_step());
+            let stepped = self
+                .contents
+                .layout()
+                .work()
+                .run(Kind::Keep, task, move || scan.scan_step());
             more = stepped.await.unwrap_or_else(|error| {
                 tracing::error!(%error, "the files were not looked through");
                 false
             });
             // Who knows little of what there is wants to know it soon.
-            if *self.inner.locks.hidden() == 0 {
+            if *self.contents.hidden() == 0 {
                 let rest = began.elapsed().max(REST_MIN);
                 drop(tokio::time::timeout(rest, stop.cancelled()).await);
             }
@@ -135,32 +150,32 @@ impl Store {
     }
 
     /// Looks through the files until it is through or `end` has come. Blocks.
-    pub(in crate::store) fn scan_until(&self, end: Instant) {
+    pub(in crate::store) fn until(&self, end: Instant) {
         while Instant::now() < end && self.scan_step() {}
     }
 
     /// Looks through all files now: for who opens a store without running it. Blocks.
-    pub fn scan_all(&self) {
+    pub fn all(&self) {
         while self.scan_step() {}
     }
 
     /// Files that are not known may take all the room there is, until it is known what they take.
     pub(in crate::store) fn assume_full(&self) {
         let free = {
-            let ledger = self.ledger();
+            let ledger = self.contents.ledger();
             ledger.max().saturating_sub(ledger.bytes())
         };
-        let most = free.min(self.inner.bounds.taken_on_disk());
-        if self.ledger().admit(most).is_ok() {
-            *self.inner.locks.hidden() = most;
+        let most = free.min(self.contents.bounds.taken_on_disk());
+        if self.contents.ledger().admit(most).is_ok() {
+            *self.contents.hidden() = most;
         }
     }
 
     /// Does some of it; whether there is more. Blocks.
     fn scan_step(&self) -> bool {
-        let mut pass = self.inner.scan.pass();
+        let mut pass = self.pass();
         // Asked under the lock: another may just have come to the end.
-        if self.inner.scan.is_done() {
+        if self.is_done() {
             return false;
         }
         if let Some(shard) = pass.shards.pop() {
@@ -189,7 +204,7 @@ impl Store {
             }
             let mut unknown = Vec::new();
             {
-                let ledger = self.ledger();
+                let ledger = self.contents.ledger();
                 for digest in named {
                     match ledger.place(&digest) {
                         Some(place) => pass.see(place.number()),
@@ -202,11 +217,11 @@ impl Store {
                     Ok(adopted) => pass.adopted += usize::from(adopted),
                     Err(error) => failed = failed.and(Err(error)),
                 }
-                if let Some(place) = self.ledger().place(&digest) {
+                if let Some(place) = self.contents.ledger().place(&digest) {
                     pass.see(place.number());
                 }
                 if pass.adopted % ADOPTED_WRITE_EACH == ADOPTED_WRITE_EACH - 1 {
-                    self.inner.records.flush();
+                    self.contents.records.flush();
                 }
             }
         }
@@ -214,7 +229,7 @@ impl Store {
 
     /// Some of the entries that no file was seen for; whether there are more.
     fn scan_entries(&self, pass: &mut Pass) -> bool {
-        let Some(entries) = self.ledger().step(pass.next_entry, STEP) else {
+        let Some(entries) = self.contents.ledger().step(pass.next_entry, STEP) else {
             return false;
         };
         pass.next_entry += STEP;
@@ -223,12 +238,12 @@ impl Store {
                 continue;
             }
             // It may have come since.
-            let _files = self.files();
-            match self.layout().find_blob(&digest) {
+            let _files = self.contents.files();
+            match self.contents.layout().blobs().find(&digest) {
                 Ok(None) => {
-                    if self.ledger().forget(&digest).is_some() {
-                        self.open_files().pop(&digest);
-                        self.inner.records.forget(&digest);
+                    if self.contents.ledger().forget(&digest).is_some() {
+                        self.contents.open_files().pop(&digest);
+                        self.contents.records.forget(&digest);
                         tracing::debug!(%digest, "the file of a stored blob is missing; it is fetched again when it is wanted");
                         pass.missing += 1;
                     }
@@ -242,15 +257,15 @@ impl Store {
 
     fn end_scan(&self, pass: &mut Pass) {
         if pass.adopted > 0 {
-            self.ledger().arrange();
+            self.contents.ledger().arrange();
         }
-        let hidden = std::mem::take(&mut *self.inner.locks.hidden());
-        self.ledger().release(hidden);
+        let hidden = std::mem::take(&mut *self.contents.hidden());
+        self.contents.ledger().release(hidden);
         if pass.failed.is_empty() {
-            self.inner.records.note_incomplete(false);
-            self.inner.scan.done.store(true, Ordering::Release);
+            self.contents.records.note_incomplete(false);
+            self.done.store(true, Ordering::Release);
         }
-        self.report();
+        self.contents.report();
         let Pass {
             adopted, missing, ..
         } = *pass;
@@ -271,12 +286,12 @@ impl Store {
 
     /// Takes in the file of a blob that is not known, if there is one; whether it did. Blocks.
     fn adopt(&self, digest: &Digest) -> io::Result<bool> {
-        let _files = self.files();
+        let _files = self.contents.files();
         // It may have come since, and may go before this returns.
-        if self.contains(digest).is_some() {
+        if self.contents.contains(digest).is_some() {
             return Ok(false);
         }
-        let Some(found) = self.layout().find_blob(digest)? else {
+        let Some(found) = self.contents.layout().blobs().find(digest)? else {
             return Ok(false);
         };
         let record = BlobRecord {
@@ -286,15 +301,15 @@ impl Store {
             owner: 0,
         };
         {
-            let mut hidden = self.inner.locks.hidden();
+            let mut hidden = self.contents.hidden();
             let known = found.size.min(*hidden);
             *hidden -= known;
-            let mut ledger = self.ledger();
+            let mut ledger = self.contents.ledger();
             ledger.release(known);
             ledger.load(*digest, record.size, record.used, record.uses);
         }
-        self.inner.records.note(digest, record);
-        self.report();
+        self.contents.records.note(digest, record);
+        self.contents.report();
         Ok(true)
     }
 }

@@ -17,7 +17,6 @@ use std::time::Duration;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Timestamp;
@@ -106,8 +105,6 @@ struct Progress {
 struct Scrub {
     store: Store,
     period: Duration,
-    /// Who is told of blobs that were set aside.
-    found: mpsc::Sender<Digest>,
     progress: Progress,
     noted: Progress,
     noted_at: tokio::time::Instant,
@@ -128,22 +125,26 @@ impl Checked {
     }
 }
 
-impl Store {
+/// Looks at stored blobs; none of it is a use.
+#[derive(Clone, Copy, Debug)]
+pub struct Audit<'a>(pub(in crate::store) &'a Store);
+
+impl Audit<'_> {
     /// Hashes a stored blob, and says which file it was, if it could be opened. Neither counts as a use nor
     /// changes anything. `read` hears of bytes as they are read.
     pub async fn check(
-        &self,
+        self,
         digest: &Digest,
         pace: Pace,
         read: &(dyn Fn(u64) + Send + Sync),
     ) -> (Checked, LookedAt) {
-        let Some(size) = self.ledger().hold(digest) else {
+        let Some(size) = self.0.contents().ledger().hold(digest) else {
             return (Checked::Absent, LookedAt::default());
         };
-        let _pin = Pin::of_pinned(self.clone(), *digest);
-        let (store, wanted) = (self.clone(), *digest);
-        let opened = blocking(self.work(), "open", move || {
-            let file = store.layout().open_blob(&wanted)?;
+        let _pin = Pin::of_pinned(self.0.clone(), *digest);
+        let (store, wanted) = (self.0.clone(), *digest);
+        let opened = blocking(self.0.contents().layout().work(), "open", move || {
+            let file = store.contents().layout().blobs().open(&wanted)?;
             let length = file.length()?;
             Ok((file, length))
         });
@@ -166,7 +167,7 @@ impl Store {
     }
 
     async fn hash(
-        &self,
+        self,
         mut hashing: Hashing,
         pace: Pace,
         read: &(dyn Fn(u64) + Send + Sync),
@@ -174,10 +175,14 @@ impl Store {
         let size = hashing.size;
         while hashing.at < size {
             let before = hashing.at;
-            let step = blocking(self.work(), "hash a blob", move || {
-                hashing.step()?;
-                Ok(hashing)
-            });
+            let step = blocking(
+                self.0.contents().layout().work(),
+                "hash a blob",
+                move || {
+                    hashing.step()?;
+                    Ok(hashing)
+                },
+            );
             hashing = step.await?;
             let bytes = hashing.at - before;
             read(bytes);
@@ -188,32 +193,52 @@ impl Store {
 
     /// A small blob as it is on disk, unless it is larger than `limit` or cannot be read. Neither counts as a
     /// use nor changes anything.
-    pub async fn peek(&self, digest: &Digest, limit: usize) -> Option<bytes::Bytes> {
-        let size = self.ledger().hold(digest)?;
-        let pin = Pin::of_pinned(self.clone(), *digest);
+    pub async fn peek(self, digest: &Digest, limit: usize) -> Option<bytes::Bytes> {
+        let size = self.0.contents().ledger().hold(digest)?;
+        let pin = Pin::of_pinned(self.0.clone(), *digest);
         let size_in_memory = usize::try_from(size).ok().filter(|size| *size <= limit)?;
-        let (store, wanted) = (self.clone(), *digest);
-        let read = blocking(self.work(), "read a manifest", move || {
-            let blob = Blob::new(size, Arc::new(store.layout().open_blob(&wanted)?), pin);
-            blob.bytes(size_in_memory)
-        });
+        let (store, wanted) = (self.0.clone(), *digest);
+        let read = blocking(
+            self.0.contents().layout().work(),
+            "read a manifest",
+            move || {
+                let blob = Blob::new(
+                    size,
+                    Arc::new(store.contents().layout().blobs().open(&wanted)?),
+                    pin,
+                );
+                blob.bytes(size_in_memory)
+            },
+        );
         read.await.ok().map(Into::into)
     }
 
+    async fn pause(self, pace: Pace, bytes: u64) {
+        let Pace::Gentle(rate) = pace else { return };
+        let micros = bytes.saturating_mul(1_000_000) / rate;
+        let mut pause = Duration::from_micros(micros);
+        if self.0.contents().metrics.is_serving() {
+            pause = pause.saturating_mul(BUSY_SLOWNESS);
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+impl Store {
     /// Goes through the store for ever, in `period` each time, until `stop`. Blobs that are damaged are set
-    /// aside, and `found` is told.
-    pub async fn scrub(
-        self,
-        period: Duration,
-        found: mpsc::Sender<Digest>,
-        stop: CancellationToken,
-    ) {
+    /// aside, which [`Event::BlobEvicted`](crate::store::Event) tells.
+    pub async fn scrub(self, period: Duration, stop: CancellationToken) {
         let store = self.clone();
-        let read = move || Ok(store.layout().scrub_note());
-        let note = blocking(self.work(), "read the scrub's note", read).await;
+        let read = move || Ok(store.contents().layout().scrub_note());
+        let note = blocking(
+            self.contents().layout().work(),
+            "read the scrub's note",
+            read,
+        )
+        .await;
         let noted = note.ok().flatten();
         let noted = noted.and_then(|note| serde_json::from_slice::<Progress>(&note).ok());
-        let now = self.inner.clock.now();
+        let now = self.contents().clock.now();
         let mut progress = noted.unwrap_or_default();
         // Nothing was noted, or the clock was set back: a round that begins now.
         if progress.began > now.plus(period) || progress.began == Timestamp::default() {
@@ -224,28 +249,17 @@ impl Store {
             };
         }
         if let Some(completed) = progress.completed {
-            self.inner.metrics.scrub_completed(completed.0 / 1000);
+            self.contents().metrics.scrub_completed(completed.0 / 1000);
         }
         let mut scrub = Scrub {
             store: self,
             period,
-            found,
             noted: progress.clone(),
             progress,
             noted_at: tokio::time::Instant::now(),
         };
         stop.run_until_cancelled(scrub.rounds()).await;
         scrub.note().await;
-    }
-
-    async fn pause(&self, pace: Pace, bytes: u64) {
-        let Pace::Gentle(rate) = pace else { return };
-        let micros = bytes.saturating_mul(1_000_000) / rate;
-        let mut pause = Duration::from_micros(micros);
-        if self.inner.metrics.is_serving() {
-            pause = pause.saturating_mul(BUSY_SLOWNESS);
-        }
-        tokio::time::sleep(pause).await;
     }
 }
 
@@ -271,7 +285,7 @@ impl Scrub {
         loop {
             let after = self.progress.after.as_deref();
             let after = after.and_then(|text| Digest::parse(text).ok());
-            let page = match self.store.stored_after(after, PAGE).await {
+            let page = match self.store.pages().stored_after(after, PAGE).await {
                 Ok(page) => page,
                 Err(error) => {
                     tracing::warn!(%error, "the scrub cannot go on; it tries again");
@@ -295,7 +309,7 @@ impl Scrub {
 
     /// Everything has been looked at.
     async fn next_round(&mut self) {
-        let now = self.store.inner.clock.now();
+        let now = self.store.contents().clock.now();
         if self.progress.after.take().is_none() {
             // Nothing is stored yet, so that the round has not begun either.
             self.progress.began = now;
@@ -308,7 +322,7 @@ impl Scrub {
             "the scrub has read all that is stored"
         );
         self.progress.completed = Some(now);
-        self.store.inner.metrics.scrub_completed(now.0 / 1000);
+        self.store.contents().metrics.scrub_completed(now.0 / 1000);
         self.progress.began = self.progress.began.plus(self.period).max(now);
         self.progress.bytes = 0;
         self.note().await;
@@ -318,12 +332,12 @@ impl Scrub {
     async fn wait_for_turn(&self) {
         loop {
             let bytes = u128::from(self.progress.bytes);
-            let (_, total) = self.store.totals();
+            let (_, total) = self.store.contents().totals();
             let total = u128::from(total).max(bytes).max(1);
             let share = bytes.saturating_mul(self.period.as_millis()) / total;
             let share = Duration::from_millis(u64::try_from(share).unwrap_or(u64::MAX));
             let due = self.progress.began.plus(share);
-            let wait = due.since(self.store.inner.clock.now());
+            let wait = due.since(self.store.contents().clock.now());
             if wait.is_zero() {
                 return;
             }
@@ -332,27 +346,26 @@ impl Scrub {
     }
 
     async fn look_at(&mut self, digest: Digest) {
-        let metrics = &self.store.inner.metrics;
+        let metrics = &self.store.contents().metrics;
         let pace = Pace::Gentle(self.burst());
         let read = |bytes| metrics.scrubbed(bytes);
-        let (checked, looked_at) = self.store.check(&digest, pace, &read).await;
-        let size = self.store.contains(&digest).unwrap_or_default();
+        let (checked, looked_at) = self.store.audit().check(&digest, pace, &read).await;
+        let size = self.store.contents().contains(&digest).unwrap_or_default();
         self.progress.bytes = self.progress.bytes.saturating_add(size);
         if let Checked::Unreadable(why) = &checked {
             tracing::warn!(%digest, why, "the scrub cannot read a stored blob now; it is looked at again in the next round");
         }
         let Some(why) = checked.fault() else { return };
         metrics.scrub_damaged();
-        self.store.damaged(&digest, &why, looked_at).await;
-        // A full channel means that the disk is failing as a whole; what is asked for is fetched again anyway.
-        if self.found.try_send(digest).is_err() {
-            tracing::debug!(%digest, "not fetched again until somebody asks for it");
-        }
+        self.store
+            .quarantine()
+            .damaged(&digest, &why, looked_at)
+            .await;
     }
 
     /// How fast a blob is read.
     fn burst(&self) -> NonZeroU64 {
-        let (_, total) = self.store.totals();
+        let (_, total) = self.store.contents().totals();
         let seconds = self.period.as_secs().max(1);
         let rate = (total / seconds).saturating_mul(BURST);
         let rate = rate.clamp(BURST_BYTES_MIN, BURST_BYTES_MAX);
@@ -367,8 +380,17 @@ impl Scrub {
         }
         let store = self.store.clone();
         let progress = self.progress.clone();
-        let note = move || store.layout().note_scrub(&serde_json::to_vec(&progress)?);
-        let noted = blocking(self.store.work(), "note how far the scrub is", note);
+        let note = move || {
+            store
+                .contents()
+                .layout()
+                .note_scrub(&serde_json::to_vec(&progress)?)
+        };
+        let noted = blocking(
+            self.store.contents().layout().work(),
+            "note how far the scrub is",
+            note,
+        );
         match noted.await {
             Ok(()) => self.noted = self.progress.clone(),
             Err(error) => {

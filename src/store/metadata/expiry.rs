@@ -2,13 +2,15 @@
 //! that the index does not grow for ever: links, tags, media types, and repositories of which nothing
 //! else is known. What it costs is one question to upstream when somebody wants it again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Timestamp;
-use crate::store::Store;
+use crate::store::contents::Contents;
 use crate::store::disk::work::{Kind, Task};
+use crate::store::metadata::facts::Facts;
 use crate::store::metadata::index::{Pair, Table};
 use crate::store::metadata::schema::{self, LinkRecord, TagRecord};
 
@@ -33,19 +35,42 @@ const TABLES: [Table; 4] = [
     Table::Repositories,
 ];
 
-impl Store {
+/// Forgets what has expired.
+#[derive(Debug)]
+pub(in crate::store) struct Expiry {
+    contents: Arc<Contents>,
+    facts: Arc<Facts>,
+}
+
+impl Expiry {
+    pub(in crate::store) fn new(contents: &Arc<Contents>, facts: &Arc<Facts>) -> Self {
+        Self {
+            contents: Arc::clone(contents),
+            facts: Arc::clone(facts),
+        }
+    }
+
+    #[cfg(test)]
+    pub(in crate::store) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     /// Goes through the index now and then, until `stop`.
-    pub(in crate::store) async fn expire(&self, stop: &CancellationToken) {
+    pub(in crate::store) async fn run(self: &Arc<Self>, stop: &CancellationToken) {
         loop {
             for table in TABLES {
                 let mut after = None;
                 loop {
-                    let store = self.clone();
+                    let expiry = Arc::clone(self);
                     let from = after.take();
                     let task = Task::new("look through the index");
-                    let page = self.work().run(Kind::Keep, task, move || {
-                        store.expire_page(table, from.as_deref())
-                    });
+                    let page = self
+                        .contents
+                        .layout()
+                        .work()
+                        .run(Kind::Keep, task, move || {
+                            expiry.page(table, from.as_deref())
+                        });
                     let rest = tokio::time::timeout(PAGE_REST, stop.cancelled());
                     after = page.await.unwrap_or_default();
                     if rest.await.is_ok() {
@@ -64,18 +89,14 @@ impl Store {
 
     /// Forgets what has expired among some entries behind `after`; the last key, if there may be more.
     /// Blocks.
-    pub(in crate::store) fn expire_page(
-        &self,
-        table: Table,
-        after: Option<&[u8]>,
-    ) -> Option<Vec<u8>> {
-        let known = &self.inner.facts;
+    pub(in crate::store) fn page(&self, table: Table, after: Option<&[u8]>) -> Option<Vec<u8>> {
+        let known = &self.facts;
         // The pages are those of the file.
         known.flush();
         let page = known.page_below(table, &[], after, PAGE_ENTRIES);
         let last = page.last().map(|(key, _)| key.clone());
         let whole = page.len() == PAGE_ENTRIES;
-        let now = self.inner.clock.now();
+        let now = self.contents.clock.now();
         let expired: Vec<Pair> = page
             .into_iter()
             .filter(|entry| self.is_expired(table, entry, now))
@@ -92,7 +113,7 @@ impl Store {
     }
 
     fn is_expired(&self, table: Table, (key, value): &Pair, now: Timestamp) -> bool {
-        let stored = |digest| self.contains(&digest).is_some();
+        let stored = |digest| self.contents.contains(&digest).is_some();
         match table {
             Table::Links => {
                 let digest = schema::decode_link_key(key).map(|(_, digest)| digest);
@@ -106,7 +127,7 @@ impl Store {
             }
             // Written with the manifest, and deleted with it, but for some crash.
             Table::MediaTypes => !schema::decode_digest(key).is_some_and(stored),
-            Table::Repositories => !self.inner.facts.has_any(key),
+            Table::Repositories => !self.facts.has_any(key),
             Table::Blobs | Table::Pins => false,
         }
     }

@@ -515,7 +515,7 @@ fn unless_panicking<T, E: From<redb::Error>>(ask: impl FnOnce() -> Result<T, E>)
 
 /// Moves an index that cannot be read out of the way, and begins a new one.
 pub(in crate::store) fn set_aside(layout: &Layout, why: &str) -> io::Result<()> {
-    let aside = layout.set_index_aside()?;
+    let aside = layout.index().set_aside()?;
     tracing::warn!(
         error = why, kept = %aside.display(),
         "the index cannot be read and is begun anew; blobs on disk stay, which repository has them is asked of upstream again"
@@ -528,10 +528,10 @@ fn open(layout: &Layout) -> Result<Database, IndexError> {
 }
 
 fn open_file(layout: &Layout) -> Result<Database, IndexError> {
-    let file = layout.open_index(true).map_err(StorageError::Io);
+    let file = layout.index().open(true).map_err(StorageError::Io);
     let opened = file.map_err(DatabaseError::Storage).and_then(|file| {
         let file = FileBackend::new(file)?;
-        builder().create_with_backend(layout.on_disk(file))
+        builder().create_with_backend(layout.index().on_disk(file))
     });
     let database = opened.map_err(|error| {
         if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
@@ -547,8 +547,8 @@ fn open_file(layout: &Layout) -> Result<Database, IndexError> {
 /// What can be read of a file that cannot be written. That it cannot be either is no news.
 fn open_copy(layout: &Layout) -> Opened {
     let open = || -> Result<Database, redb::Error> {
-        let file = FileBackend::new(layout.open_index(false)?)?;
-        let database = builder().create_with_backend(Copy::of(layout.on_disk(file))?)?;
+        let file = FileBackend::new(layout.index().open(false)?)?;
+        let database = builder().create_with_backend(Copy::of(layout.index().on_disk(file))?)?;
         create_tables(&database)?;
         Ok(database)
     };

@@ -22,6 +22,7 @@ async fn link_many(store: &Store, upstream: &str, from: u32) {
         let repository = format!("{}/{part}", "r".repeat(240));
         let links = (0..1000).map(|n| (digest(from + part * 1000 + n), Link::default()));
         store
+            .metadata()
             .record_links(&source(upstream, &repository), links.collect())
             .await;
     }
@@ -29,13 +30,13 @@ async fn link_many(store: &Store, upstream: &str, from: u32) {
 
 fn keep_up(store: &Store) -> u64 {
     store.known_flush();
-    store.account_for_index();
-    store.layout().index_bytes().unwrap()
+    store.capacity().account_for_index();
+    store.contents().layout().index().bytes().unwrap()
 }
 
 impl Store {
     fn known_flush(&self) {
-        assert!(self.inner.records.flush());
+        assert!(self.contents().records.flush());
     }
 }
 
@@ -48,6 +49,7 @@ async fn an_index_that_outgrows_its_part_forgets_and_becomes_smaller() {
     let kept = put(&store, 1, 1000).await;
     let app = source("quay.io", "team/app");
     store
+        .metadata()
         .record_links(&app, vec![(kept, Link::default())])
         .await;
     let tag = Tag::parse("v1").unwrap();
@@ -55,24 +57,38 @@ async fn an_index_that_outgrows_its_part_forgets_and_becomes_smaller() {
         class: AcceptClass::MODERN,
         digest: kept,
         media_type: "a/b".to_owned(),
-        checked: store.inner.clock.now(),
+        checked: store.contents().clock.now(),
         origin: Origin::Upstream,
     };
-    store.record_tag(&app, &tag, record).await;
+    store.metadata().record_tag(&app, &tag, record).await;
     for round in 0..2 {
         link_many(&store, "docker.io", round * 20_000).await;
         let bytes = keep_up(&store);
         assert!(bytes <= most, "{bytes} of {most} in round {round}");
     }
-    assert!(store.ledger().max() >= 25_000_000 - most);
+    assert!(store.contents().ledger().max() >= 25_000_000 - most);
     let linked = |source: &Source, digest: &Digest| {
         let key = metadata::schema::link_key(source, digest);
-        store.inner.facts.index().read(Table::Links, &key).is_some()
+        store
+            .inner
+            .expiry
+            .facts()
+            .index()
+            .read(Table::Links, &key)
+            .is_some()
     };
     assert!(linked(&app, &kept), "its content is stored");
     let key = metadata::schema::tag_key(&app, &tag);
-    assert!(store.inner.facts.index().read(Table::Tags, &key).is_some());
-    assert!(store.inner.records.read(&kept).is_some());
+    assert!(
+        store
+            .inner
+            .expiry
+            .facts()
+            .index()
+            .read(Table::Tags, &key)
+            .is_some()
+    );
+    assert!(store.contents().records.read(&kept).is_some());
     assert_eq!(store.trouble(), None);
     drop(store);
     let store = open(dir.path(), 25_000_000);
@@ -89,19 +105,19 @@ async fn an_index_that_left_no_room_is_made_smaller_at_the_start() {
         for seed in 0..3 {
             blobs.push(put(&store, seed, 100_000).await);
         }
-        let index = store.inner.facts.index();
+        let index = store.inner.expiry.facts().index();
         for blob in &blobs {
             let key = metadata::schema::digest_key(blob);
             index.change(Table::MediaTypes, key, Some(vec![b'x'; 4_000_000]));
         }
         store.known_flush();
-        assert!(store.layout().index_bytes().unwrap() > 12_000_000);
+        assert!(store.contents().layout().index().bytes().unwrap() > 12_000_000);
     }
     let store = open(dir.path(), 10_000_000);
     let most = (10_000_000 + capacity::INDEX_STEP_BYTES) / 5;
-    let bytes = store.layout().index_bytes().unwrap();
+    let bytes = store.contents().layout().index().bytes().unwrap();
     assert!(bytes <= most, "{bytes}");
-    assert!(store.ledger().max() >= 9_000_000);
+    assert!(store.contents().ledger().max() >= 9_000_000);
     assert_eq!(store.trouble(), None);
     for (seed, blob) in (0..3).zip(&blobs) {
         let bytes = stored(&store, blob).await.unwrap();
@@ -117,19 +133,19 @@ async fn an_index_that_stays_too_large_is_begun_anew() {
     let blob = {
         let store = open(dir.path(), 100_000_000);
         let blob = put(&store, 1, 100_000).await;
-        let index = store.inner.facts.index();
+        let index = store.inner.expiry.facts().index();
         for n in 0..100_000 {
             // Blobs that an earlier version may have had by the million.
             let key = metadata::schema::digest_key(&digest(n));
             index.change(Table::Blobs, key, Some(vec![0; 21]));
         }
         store.known_flush();
-        assert!(store.layout().index_bytes().unwrap() > 4_000_000);
+        assert!(store.contents().layout().index().bytes().unwrap() > 4_000_000);
         blob
     };
     let store = open(dir.path(), 1_000_000);
-    assert!(store.layout().index_bytes().unwrap() < 1_000_000);
-    store.scan_all();
+    assert!(store.contents().layout().index().bytes().unwrap() < 1_000_000);
+    store.scan().all();
     assert_eq!(stored(&store, &blob).await.unwrap(), vec![1; 100_000]);
     assert_eq!(store.trouble(), None);
 }
@@ -163,14 +179,14 @@ async fn a_store_without_room_for_anything_says_so() {
         let digest = put(&store, seed, 1 << 20).await;
         open.push(store.blob(&digest).await.unwrap());
     }
-    store.keep_up(false);
+    Upkeep(store.clone()).keep_up(false);
     assert_eq!(store.trouble(), None);
     for _ in 0..30 {
-        store.keep_up(false);
+        Upkeep(store.clone()).keep_up(false);
     }
     assert!(store.trouble().unwrap().contains("in use"));
     drop(open);
-    store.keep_up(false);
+    Upkeep(store.clone()).keep_up(false);
     assert_eq!(store.trouble(), None);
     assert!(metrics.render().contains("roadstead_store_degraded 0\n"));
 }

@@ -44,19 +44,27 @@ async fn the_index_never_heard_of_what_was_committed() {
     let digests = [put(&store, 1, 1000).await, put(&store, 2, 2000).await];
     drop(store);
     let store = open(dir.path(), 10_000_000);
-    assert_eq!(store.ledger().bytes(), 3000, "before any look at the files");
+    assert_eq!(
+        store.contents().ledger().bytes(),
+        3000,
+        "before any look at the files"
+    );
     for digest in digests {
         assert!(stored(&store, &digest).await.is_some());
     }
     // As often as it takes: what was noted stays until the index has it.
     drop(store);
     let store = open(dir.path(), 10_000_000);
-    assert_eq!(store.ledger().bytes(), 3000);
-    store.write_index();
-    store.write_index();
+    assert_eq!(store.contents().ledger().bytes(), 3000);
+    store.contents().write_index();
+    store.contents().write_index();
     drop(store);
     let store = open(dir.path(), 10_000_000);
-    assert_eq!(store.ledger().bytes(), 3000, "the index has it now");
+    assert_eq!(
+        store.contents().ledger().bytes(),
+        3000,
+        "the index has it now"
+    );
 }
 
 #[tokio::test]
@@ -65,38 +73,40 @@ async fn the_index_never_heard_of_what_was_evicted() {
     let store = open(dir.path(), 2500);
     let old = put(&store, 1, 1000).await;
     put(&store, 2, 1000).await;
-    store.write_index();
-    store.write_index();
+    store.contents().write_index();
+    store.contents().write_index();
     let new = put(&store, 3, 1200).await;
     assert_eq!(store.contains(&old), None, "it had to go");
     drop(store);
     let store = open(dir.path(), 2500);
     assert_eq!(store.contains(&old), None);
     assert_eq!(store.contains(&new), Some(1200));
-    assert_eq!(store.ledger().bytes(), on_disk(dir.path()));
-    assert_eq!(store.ledger().bytes(), 2200);
+    assert_eq!(store.contents().ledger().bytes(), on_disk(dir.path()));
+    assert_eq!(store.contents().ledger().bytes(), 2200);
 }
 
 #[tokio::test]
 async fn what_was_noted_and_not_done_changes_nothing() {
     let (dir, store) = store();
     let kept = put(&store, 1, 1000).await;
-    store.write_index();
-    store.write_index();
+    store.contents().write_index();
+    store.contents().write_index();
     let never = Digest::Sha256([9; 32]);
-    store.note(&store.files(), [&kept, &never], None);
+    store
+        .contents()
+        .note(&store.contents().files(), [&kept, &never], None);
     drop(store);
     let store = open(dir.path(), 10_000_000);
     assert_eq!(store.contains(&kept), Some(1000));
-    assert_eq!(store.ledger().bytes(), 1000);
+    assert_eq!(store.contents().ledger().bytes(), 1000);
 }
 
 #[tokio::test]
 async fn files_and_index_are_brought_together() {
     let (dir, store) = store();
     let digests = [put(&store, 1, 1000).await, put(&store, 2, 2000).await];
-    store.write_index();
-    store.write_index();
+    store.contents().write_index();
+    store.contents().write_index();
     drop(store);
     // Behind its back: one goes, one comes.
     let (digest, bytes) = content(500);
@@ -105,16 +115,20 @@ async fn files_and_index_are_brought_together() {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, &bytes).unwrap();
     let store = open(dir.path(), 10_000_000);
-    assert_eq!(store.ledger().bytes(), 3000, "as the index says");
+    assert_eq!(store.contents().ledger().bytes(), 3000, "as the index says");
     assert_eq!(store.contains(&digest), None);
-    assert_eq!(store.find(&digest).await, Some(500), "it is looked for");
-    store.scan_all();
-    assert_eq!(store.ledger().bytes(), 2500);
+    assert_eq!(
+        store.scan().find(&digest).await,
+        Some(500),
+        "it is looked for"
+    );
+    store.scan().all();
+    assert_eq!(store.contents().ledger().bytes(), 2500);
     assert_eq!(store.contains(&digests[0]), None);
-    assert_eq!(store.ledger().bytes(), on_disk(dir.path()));
+    assert_eq!(store.contents().ledger().bytes(), on_disk(dir.path()));
     std::fs::remove_file(&path).unwrap();
     assert_eq!(
-        store.find(&digest).await,
+        store.scan().find(&digest).await,
         Some(500),
         "known, until it is opened"
     );
@@ -127,15 +141,18 @@ async fn files_that_are_not_known_yet_keep_their_room() {
     let store = open(dir.path(), 5000);
     let known = put(&store, 1, 1000).await;
     let unknown = put(&store, 2, 3000).await;
-    store.ledger().forget(&unknown);
-    store.assume_full();
-    assert!(store.reserve(4500).is_err(), "it may all be taken");
+    store.contents().ledger().forget(&unknown);
+    store.scan().assume_full();
+    assert!(
+        store.capacity().reserve(4500).is_err(),
+        "it may all be taken"
+    );
     assert!(store.contains(&known).is_some());
-    assert_eq!(store.find(&unknown).await, Some(3000));
-    assert_eq!(store.ledger().bytes(), 5000);
-    store.scan_all();
-    assert_eq!(store.ledger().bytes(), 4000, "now it is known");
-    store.reserve(900).unwrap();
+    assert_eq!(store.scan().find(&unknown).await, Some(3000));
+    assert_eq!(store.contents().ledger().bytes(), 5000);
+    store.scan().all();
+    assert_eq!(store.contents().ledger().bytes(), 4000, "now it is known");
+    store.capacity().reserve(900).unwrap();
 }
 
 #[tokio::test]
@@ -152,11 +169,12 @@ async fn the_order_of_last_use_is_that_of_before() {
         digests.push(put(&store, seed, 1000).await);
         clock.advance(Duration::from_mins(5));
     }
-    store.write_index();
-    store.write_index();
+    store.contents().write_index();
+    store.contents().write_index();
     drop(store);
     let store = open();
     let gone: Vec<Digest> = store
+        .contents()
         .ledger()
         .free(2500, 0)
         .iter()
@@ -202,15 +220,15 @@ async fn a_fill_is_gone_on_with_where_it_was_recorded() {
     );
 
     let store = open(crashed.path(), 10_000_000);
-    assert_eq!(store.ledger().bytes(), 200_000);
-    assert_eq!(store.ledger().bytes(), on_disk(crashed.path()));
+    assert_eq!(store.contents().ledger().bytes(), 200_000);
+    assert_eq!(store.contents().ledger().bytes(), on_disk(crashed.path()));
     let (partial, _fill) = begin(&store, digest, Some(total)).await;
     assert_eq!(partial.prefix(), 200_000);
     // The next crash comes before anything is written.
     let again = tempfile::tempdir().unwrap();
     copy(crashed.path(), again.path());
     let second = open(again.path(), 10_000_000);
-    assert_eq!(second.ledger().bytes(), 200_000);
+    assert_eq!(second.contents().ledger().bytes(), 200_000);
     partial.start(Some(total)).await.unwrap();
     commit(partial_whole(partial, &bytes).await).await;
     assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
@@ -257,7 +275,7 @@ async fn leftovers_go_and_what_is_no_file_is_no_obstacle() {
     std::fs::create_dir(fills.join("a-directory")).unwrap();
     let store = open(dir.path(), 10_000_000);
     assert_eq!(part_files(dir.path()), ["a-directory"]);
-    assert_eq!(store.ledger().bytes(), 0);
+    assert_eq!(store.contents().ledger().bytes(), 0);
 }
 
 #[tokio::test]
@@ -267,6 +285,7 @@ async fn what_is_known_of_content_that_is_not_stored_is_forgotten() {
     let metrics = Metrics::new(std::iter::empty());
     let config = config(dir.path(), 10_000_000);
     let store = Store::open(&config, Arc::clone(&clock) as _, metrics).unwrap();
+    let known = store.metadata();
     let source = |name: &str| Source {
         upstream: UpstreamName::parse("docker.io").unwrap(),
         repository: Repository::parse(name).unwrap(),
@@ -275,7 +294,7 @@ async fn what_is_known_of_content_that_is_not_stored_is_forgotten() {
     let tag = Tag::parse("v1").unwrap();
     for (name, digest) in [("team/here", here), ("team/gone", gone)] {
         let link = Link::of(ChildKind::Blob, Some(1000));
-        store
+        known
             .record_links(&source(name), vec![(digest, link)])
             .await;
         let record = TagRecord {
@@ -285,7 +304,7 @@ async fn what_is_known_of_content_that_is_not_stored_is_forgotten() {
             media_type: "text/plain".to_owned(),
             checked: clock.now(),
         };
-        store.record_tag(&source(name), &tag, record).await;
+        known.record_tag(&source(name), &tag, record).await;
     }
     let expire = || {
         for table in [
@@ -293,26 +312,29 @@ async fn what_is_known_of_content_that_is_not_stored_is_forgotten() {
             metadata::index::Table::Tags,
             metadata::index::Table::Repositories,
         ] {
-            assert_eq!(store.expire_page(table, None), None);
+            assert_eq!(store.inner.expiry.page(table, None), None);
         }
-        store.inner.records.flush();
+        store.contents().records.flush();
     };
     clock.advance(Duration::from_hours(24 * 29));
     expire();
-    assert_eq!(store.repositories(None, 9).await.len(), 2);
+    assert_eq!(store.pages().repositories(None, 9).await.len(), 2);
     // Confirmed: it begins anew.
     let link = Link::of(ChildKind::Blob, Some(1000));
-    store
+    known
         .record_links(&source("team/gone"), vec![(gone, link)])
         .await;
     clock.advance(Duration::from_hours(24 * 29));
     expire();
-    assert!(store.link(&source("team/gone"), &gone).await.is_some());
-    assert!(store.tags(&source("team/gone"), &tag).await.is_empty());
+    assert!(known.link(&source("team/gone"), &gone).await.is_some());
+    assert!(known.tags(&source("team/gone"), &tag).await.is_empty());
     clock.advance(Duration::from_hours(24 * 2));
     expire();
-    assert_eq!(store.link(&source("team/gone"), &gone).await, None);
-    assert_eq!(store.repositories(None, 9).await, [source("team/here")]);
-    assert!(store.link(&source("team/here"), &here).await.is_some());
-    assert_eq!(store.tags(&source("team/here"), &tag).await.len(), 1);
+    assert_eq!(known.link(&source("team/gone"), &gone).await, None);
+    assert_eq!(
+        store.pages().repositories(None, 9).await,
+        [source("team/here")]
+    );
+    assert!(known.link(&source("team/here"), &here).await.is_some());
+    assert_eq!(known.tags(&source("team/here"), &tag).await.len(), 1);
 }

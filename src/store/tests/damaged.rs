@@ -13,7 +13,7 @@ async fn with_blob() -> (TempDir, Store, Digest, Bytes, PathBuf) {
 }
 
 async fn check(store: &Store, digest: &Digest) -> (Checked, LookedAt) {
-    store.check(digest, Pace::Full, &|_| {}).await
+    store.audit().check(digest, Pace::Full, &|_| {}).await
 }
 
 #[tokio::test]
@@ -26,10 +26,16 @@ async fn a_fresh_copy_is_not_blamed_for_the_damaged_one_before_it() {
     let (second, other) = check(&store, &digest).await;
     assert!(matches!(first, Checked::Damaged(_)), "{first:?}");
     assert_eq!(first, second);
-    store.damaged(&digest, "one found it", one).await;
+    store
+        .quarantine()
+        .damaged(&digest, "one found it", one)
+        .await;
     assert_eq!(store.contains(&digest), None);
     store.put(&digest, "text", bytes.clone()).await.unwrap();
-    store.damaged(&digest, "the other found it", other).await;
+    store
+        .quarantine()
+        .damaged(&digest, "the other found it", other)
+        .await;
     assert_eq!(stored(&store, &digest).await, Some(bytes));
 }
 
@@ -41,10 +47,13 @@ async fn a_file_that_was_missing_and_is_there_again_stays() {
     let (checked, looked_at) = check(&store, &digest).await;
     assert_eq!(checked, Checked::Missing);
     move_file(&away, &path);
-    store.damaged(&digest, "gone", looked_at.clone()).await;
+    store
+        .quarantine()
+        .damaged(&digest, "gone", looked_at.clone())
+        .await;
     assert_eq!(stored(&store, &digest).await, Some(bytes));
     // Nor is one that is gone kept for want of a file that was looked at.
     move_file(&path, &away);
-    store.damaged(&digest, "gone", looked_at).await;
+    store.quarantine().damaged(&digest, "gone", looked_at).await;
     assert_eq!(store.contains(&digest), None);
 }

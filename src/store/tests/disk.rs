@@ -139,13 +139,13 @@ async fn work(dir: &Path, disk: Option<&Arc<FaultyDisk>>, promised: &mut Promise
         let parts = [100_000..200_000, 0..60_000, 60_000..100_000];
         let done = try_fill(&store, scattered, &parts, false).await;
         note(promised, scattered.0, done);
-        store.keep_up(false);
+        Upkeep(store.clone()).keep_up(false);
         try_fill(&store, paused, &[0..80_000, 120_000..130_000], true).await;
         try_fill(&store, long_paused, &[0..200_000, 200_000..350_000], true).await;
         let done = try_whole(&store, paused).await;
         note(promised, paused.0, done);
         read(&store, promised).await;
-        store.keep_up(true);
+        Upkeep(store.clone()).keep_up(true);
     }
     if let Ok(store) = try_open(dir, disk) {
         read(&store, promised).await;
@@ -153,9 +153,9 @@ async fn work(dir: &Path, disk: Option<&Arc<FaultyDisk>>, promised: &mut Promise
         note(promised, long_paused.0, done);
         let done = try_whole(&store, last).await;
         note(promised, last.0, done);
-        store.keep_up(false);
+        Upkeep(store.clone()).keep_up(false);
         read(&store, promised).await;
-        store.keep_up(true);
+        Upkeep(store.clone()).keep_up(true);
     }
 }
 
@@ -204,16 +204,16 @@ fn check_files(dir: &Path, store: &Store) {
     };
     bytes += take("damaged");
     // What lies in their gaps takes nothing.
-    let left_off = usize::try_from(store.all_left_off_bytes()).unwrap();
+    let left_off = usize::try_from(store.capacity().all_suspended_bytes()).unwrap();
     let lengths = take("fills/sha256");
     assert!(left_off <= lengths && (left_off == 0) == (lengths == 0));
     bytes += left_off;
     assert_eq!(
-        store.ledger().bytes(),
+        store.contents().ledger().bytes(),
         bytes as u64,
         "the files take {bytes}"
     );
-    assert_eq!(store.layout().stray_bytes(), 0);
+    assert_eq!(store.contents().layout().stray_bytes(), 0);
     assert!(bytes as u64 <= MAX);
 }
 
@@ -224,7 +224,7 @@ async fn comes_back(dir: &Path, disk: &Arc<FaultyDisk>, promised: &Promised) {
     let store = store.unwrap_or_else(|_| try_open(dir, Some(disk)).unwrap());
     for _ in 0..3 {
         tokio::time::advance(Duration::from_secs(31)).await;
-        store.keep_up(false);
+        Upkeep(store.clone()).keep_up(false);
     }
     assert_eq!(store.trouble(), None);
     let fresh = &BLOBS[5];
@@ -236,12 +236,12 @@ async fn comes_back(dir: &Path, disk: &Arc<FaultyDisk>, promised: &Promised) {
         upstream: UpstreamName::parse("docker.io").unwrap(),
         repository: crate::oci::Repository::parse("a/b").unwrap(),
     };
-    store.record_links(&source, vec![link]).await;
-    store.keep_up(true);
+    store.metadata().record_links(&source, vec![link]).await;
+    Upkeep(store.clone()).keep_up(true);
     drop(store);
     let store = try_open(dir, None).unwrap();
     assert!(
-        store.link(&source, &link.0).await.is_some(),
+        store.metadata().link(&source, &link.0).await.is_some(),
         "the index is written"
     );
     check_files(dir, &store);

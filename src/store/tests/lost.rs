@@ -76,8 +76,8 @@ fn open_on(dir: &Path, max_size: u64, disk: &Arc<Bad>) -> Store {
 
 /// Writes the index and lets go of what the journal noted.
 fn write_all(store: &Store) {
-    store.write_index();
-    store.write_index();
+    store.contents().write_index();
+    store.contents().write_index();
 }
 
 #[tokio::test]
@@ -88,17 +88,22 @@ async fn an_index_that_cannot_be_read_does_not_say_that_nothing_is_there() {
         let store = open_on(dir.path(), 10_000_000, &disk);
         let digest = put(&store, 1, 1000).await;
         write_all(&store);
-        store.scan_all();
+        store.scan().all();
         assert!(store.knows_all().await);
-        assert_eq!(store.stored_after(None, 9).await.unwrap(), [digest]);
+        assert_eq!(store.pages().stored_after(None, 9).await.unwrap(), [digest]);
         disk.turn(true);
         // A change that cannot be written: the database gives up.
         put(&store, 2, 1000).await;
-        store.write_index();
+        store.contents().write_index();
         assert!(!store.knows_all().await, "error {errno}");
-        let asked = store.stored_after(None, 9).await;
+        let asked = store.pages().stored_after(None, 9).await;
         assert!(asked.is_err(), "error {errno}: {asked:?}");
-        let page = store.inner.facts.index().page(Table::Blobs, None, 9);
+        let page = store
+            .inner
+            .expiry
+            .facts()
+            .index()
+            .page(Table::Blobs, None, 9);
         assert!(page.is_err(), "error {errno}: {page:?}");
         assert!(!store.knows_all().await, "nor is it forgotten");
     }
@@ -120,11 +125,15 @@ async fn a_second_start_amid_the_look_begins_it_anew() {
     let disk = Bad::new(&[DiskOp::Read], "blobs/sha256/", None);
     disk.turn(true);
     let store = open_on(dir.path(), 4000, &disk);
-    assert_eq!(store.ledger().blobs(), 1, "and more are not known yet");
-    assert!(!store.knows_all().await);
-    store.trim();
     assert_eq!(
-        store.ledger().blobs(),
+        store.contents().ledger().blobs(),
+        1,
+        "and more are not known yet"
+    );
+    assert!(!store.knows_all().await);
+    store.capacity().trim();
+    assert_eq!(
+        store.contents().ledger().blobs(),
         1,
         "that there may be others is no reason to evict it"
     );
@@ -132,13 +141,13 @@ async fn a_second_start_amid_the_look_begins_it_anew() {
     drop(store);
 
     let store = open(dir.path(), 4000);
-    assert_eq!(store.ledger().blobs(), 4, "the start found them");
+    assert_eq!(store.contents().ledger().blobs(), 4, "the start found them");
     write_all(&store);
     drop(store);
     let store = open(dir.path(), 4000);
-    assert_eq!(store.ledger().blobs(), 4);
+    assert_eq!(store.contents().ledger().blobs(), 4);
     assert!(
-        !store.inner.records.is_incomplete(),
+        !store.contents().records.is_incomplete(),
         "the look is over, once and for all"
     );
 }
@@ -161,15 +170,19 @@ async fn a_file_that_cannot_be_looked_at_is_not_forgotten() {
     let disk = Bad::new(&[DiskOp::Read], bad, Some(BAD));
     disk.turn(true);
     let store = open_on(dir.path(), 10_000_000, &disk);
-    store.scan_all();
-    assert_eq!(store.ledger().blobs(), 3);
+    store.scan().all();
+    assert_eq!(store.contents().ledger().blobs(), 3);
     assert!(!store.knows_all().await);
-    assert!(store.inner.records.is_incomplete());
+    assert!(store.contents().records.is_incomplete());
     disk.turn(false);
-    assert_eq!(store.find(&digests[2]).await, Some(900), "it is looked for");
-    store.scan_all();
+    assert_eq!(
+        store.scan().find(&digests[2]).await,
+        Some(900),
+        "it is looked for"
+    );
+    store.scan().all();
     assert!(store.knows_all().await);
-    assert!(!store.inner.records.is_incomplete());
+    assert!(!store.contents().records.is_incomplete());
 }
 
 /// An index that turns out damaged while it is in use is begun anew; the next start looks for all that the
@@ -181,17 +194,17 @@ async fn an_index_begun_anew_is_known_not_to_say_all() {
     let store = open_on(dir.path(), 10_000_000, &disk);
     let old = put(&store, 1, 1000).await;
     write_all(&store);
-    store.scan_all();
+    store.scan().all();
     write_all(&store);
     disk.turn(true);
     let new = put(&store, 2, 2000).await;
-    store.keep_up(false);
+    Upkeep(store.clone()).keep_up(false);
     assert!(store.trouble().is_some());
     std::fs::write(dir.path().join("index.redb"), vec![7; 50_000]).unwrap();
     disk.turn(false);
     for _ in 0..10 {
         tokio::time::advance(Duration::from_secs(31)).await;
-        store.keep_up(false);
+        Upkeep(store.clone()).keep_up(false);
     }
     assert_eq!(store.trouble(), None);
     let aside = dir.path().join("index.redb.unreadable");
@@ -212,11 +225,14 @@ async fn a_damaged_file_that_stays_is_not_taken_in_again() {
     let digest = put(&store, 1, 1000).await;
     std::fs::write(path_of(dir.path(), &digest), vec![9; 1000]).unwrap();
     disk.turn(true);
-    let (_, looked_at) = store.check(&digest, Pace::Full, &|_| {}).await;
-    store.damaged(&digest, "as the test says", looked_at).await;
+    let (_, looked_at) = store.audit().check(&digest, Pace::Full, &|_| {}).await;
+    store
+        .quarantine()
+        .damaged(&digest, "as the test says", looked_at)
+        .await;
     assert!(path_of(dir.path(), &digest).exists());
-    assert_eq!(store.find(&digest).await, None);
-    store.scan_all();
+    assert_eq!(store.scan().find(&digest).await, None);
+    store.scan().all();
     assert_eq!(store.contains(&digest), None);
     assert!(store.blob(&digest).await.is_none());
 }
@@ -245,11 +261,11 @@ async fn who_only_looks_changes_nothing_about_what_goes_first() {
         digests.push(put(&store, seed, 1000).await);
     }
     let read = |_| {};
-    let (checked, _) = store.check(&digests[0], Pace::Full, &read).await;
+    let (checked, _) = store.audit().check(&digests[0], Pace::Full, &read).await;
     assert_eq!(checked, Checked::Sound(1000));
     put(&store, 4, 1000).await;
     assert_eq!(store.contains(&digests[0]), None, "hashing is no use");
-    assert!(store.peek(&digests[1], 5000).await.is_some());
+    assert!(store.audit().peek(&digests[1], 5000).await.is_some());
     put(&store, 5, 1000).await;
     assert_eq!(store.contains(&digests[1]), None, "nor is a look");
     assert!(store.contains(&digests[2]).is_some());

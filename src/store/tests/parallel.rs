@@ -1,6 +1,7 @@
 //! Many writers of one fill, anywhere in it.
 
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinSet;
@@ -101,7 +102,7 @@ async fn pull_in_parallel(seed: u64) {
     commit(partial).await;
     readers.join_all().await;
     assert_eq!(stored(&store, &digest).await.unwrap(), bytes, "seed {seed}");
-    assert_eq!(store.ledger().bytes(), total as u64);
+    assert_eq!(store.contents().ledger().bytes(), total as u64);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,15 +168,23 @@ async fn ranges_left_off_are_taken_up_after_a_restart() {
         partial.write(range.start as u64, vec![part]).await.unwrap();
     }
     partial.suspend("stopping").await;
-    assert_eq!(store.ledger().bytes(), 120_000, "gaps take nothing");
+    assert_eq!(
+        store.contents().ledger().bytes(),
+        120_000,
+        "gaps take nothing"
+    );
     drop(store);
     let store = open(dir.path(), 10_000_000);
-    assert_eq!(store.ledger().bytes(), 120_000);
+    assert_eq!(store.contents().ledger().bytes(), 120_000);
     let (partial, _fill) = begin(&store, digest, None).await;
     assert_eq!(partial.prefix(), 50_000);
     let left = vec![(0, 50_000), (100_000, 150_000), (180_000, 200_000)];
     assert_eq!(partial.coverage(), Coverage::from(left));
-    assert_eq!(store.ledger().bytes(), 120_000, "and not counted twice");
+    assert_eq!(
+        store.contents().ledger().bytes(),
+        120_000,
+        "and not counted twice"
+    );
     partial.start(Some(300_000)).await.unwrap();
     for gap in [50_000..100_000, 150_000..180_000, 200_000..300_000] {
         let part = bytes.slice(gap.clone());
@@ -183,7 +192,7 @@ async fn ranges_left_off_are_taken_up_after_a_restart() {
     }
     commit(partial).await;
     assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
-    assert_eq!(store.ledger().bytes(), 300_000);
+    assert_eq!(store.contents().ledger().bytes(), 300_000);
 }
 
 #[tokio::test]

@@ -63,12 +63,12 @@ async fn what_shall_stay_free_stays_free() {
         refused(&store, Some(100_001)).await.contains("min_free"),
         "what is promised and not written counts"
     );
-    store.reserve(100_000).unwrap();
-    store.inner.bounds.unwritten_changes(100_000, 0);
-    store.release(100_000);
+    store.capacity().reserve(100_000).unwrap();
+    store.contents().bounds.unwritten_changes(100_000, 0);
+    store.contents().release(100_000);
     partial.fail("given up");
     said.free.store(10_500_000, Ordering::Relaxed);
-    store.reserve(500_000).unwrap();
+    store.capacity().reserve(500_000).unwrap();
 }
 
 #[tokio::test]
@@ -81,12 +81,12 @@ async fn what_was_left_off_is_not_promised_a_second_time() {
     partial.suspend("later").await;
     said.free.store(10_400_000, Ordering::Relaxed);
     // As if it had been left by somebody who had no room for it.
-    let reserved = store.left_off().remove(&key(digest)).unwrap();
-    store.release(reserved);
+    let reserved = store.capacity().suspended().remove(&key(digest)).unwrap();
+    store.contents().release(reserved);
     let (partial, _fill) = begin(&store, digest, None).await;
     assert_eq!(partial.prefix(), 300_000);
     partial.fail("given up");
-    store.reserve(300_000).unwrap();
+    store.capacity().reserve(300_000).unwrap();
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn eviction_comes_before_refusal_and_only_where_it_helps() {
         store.contains(&old).is_some(),
         "its end would not have helped"
     );
-    store.reserve(200_000).unwrap();
+    store.capacity().reserve(200_000).unwrap();
     assert_eq!(store.contains(&old), None, "the least recently used went");
     assert!(store.contains(&new).is_some());
 }
@@ -153,7 +153,7 @@ async fn a_size_that_is_only_said_costs_nobody_a_blob() {
         .await
         .unwrap();
     assert_eq!(how_many(&store, &blobs), 8);
-    assert_eq!(store.ledger().bytes(), 16 * MIB as u64);
+    assert_eq!(store.contents().ledger().bytes(), 16 * MIB as u64);
     commit(fill).await;
     assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
 }
@@ -172,7 +172,7 @@ async fn two_that_do_not_fit_together_do_not_outgrow_the_store() {
         for (partial, goes_on) in &mut fills {
             let chunk = vec![bytes.clone()];
             *goes_on = *goes_on && partial.write(step * MIB as u64, chunk).await.is_ok();
-            assert!(store.ledger().bytes() <= 16 * MIB as u64);
+            assert!(store.contents().ledger().bytes() <= 16 * MIB as u64);
         }
         // As the mirror does: its readers go on without it.
         fills.retain(|(_, goes_on)| *goes_on);
@@ -196,7 +196,7 @@ async fn a_blob_larger_than_half_of_the_store_is_stored_where_there_is_room() {
     partial.write(0, vec![bytes]).await.unwrap();
     commit(partial).await;
     assert!(store.contains(&digest).is_some());
-    let unverified = store.inner.bounds.unverified_bytes();
+    let unverified = store.contents().bounds.unverified_bytes();
     assert_eq!(unverified, 0, "it is verified now");
 }
 
@@ -219,13 +219,13 @@ async fn blobs_of_which_nobody_says_how_large_they_are_push_out_a_quarter_at_mos
                     assert!(error.is_room(), "{error}");
                 }
             }
-            store.trim();
+            store.capacity().trim();
         }
         // Two more went to the low mark, for the store was full.
         let left = how_many(&store, &blobs);
         assert!(left >= 10, "{left} in turn {turn}");
     }
-    let reserved = store.figures().reserved;
+    let reserved = store.contents().figures().reserved;
     assert_eq!(reserved, 0, "what they had is given back");
     // One that is finished within that is kept.
     let (digest, bytes) = content(3 * MIB);
@@ -263,21 +263,28 @@ async fn room_is_made_ahead_down_to_the_low_mark() {
     for seed in 0..9 {
         blobs.push(put(&store, seed, 105_000).await);
     }
-    store.trim();
-    assert_eq!(store.ledger().bytes(), 945_000, "below the high mark");
+    store.capacity().trim();
+    assert_eq!(
+        store.contents().ledger().bytes(),
+        945_000,
+        "below the high mark"
+    );
     blobs.push(put(&store, 9, 6_000).await);
-    store.trim();
-    assert_eq!(store.ledger().bytes(), 846_000, "one is enough");
+    store.capacity().trim();
+    assert_eq!(store.contents().ledger().bytes(), 846_000, "one is enough");
     assert_eq!(store.contains(&blobs[0]), None);
-    assert!(store.layout().open_blob(&blobs[0]).is_err(), "its file too");
+    assert!(
+        store.contents().layout().blobs().open(&blobs[0]).is_err(),
+        "its file too"
+    );
     // What is open stays, whatever the marks say.
     let mut open = Vec::new();
     for digest in &blobs[1..] {
         open.push(store.blob(digest).await.unwrap());
     }
-    store.reserve(150_000).unwrap();
-    store.trim();
-    assert_eq!(store.ledger().bytes(), 996_000);
+    store.capacity().reserve(150_000).unwrap();
+    store.capacity().trim();
+    assert_eq!(store.contents().ledger().bytes(), 996_000);
 }
 
 #[tokio::test]
@@ -285,7 +292,7 @@ async fn room_is_made_for_others_on_the_file_system_too() {
     let (_dir, store, said) = on_a_disk_with(20_000_000);
     let (old, new) = (put(&store, 1, 300_000).await, put(&store, 2, 300_000).await);
     said.free.store(9_900_000, Ordering::Relaxed);
-    store.trim();
+    store.capacity().trim();
     assert_eq!(store.contains(&old), None);
     assert!(store.contains(&new).is_some());
 }
@@ -305,7 +312,7 @@ async fn a_part_of_the_file_system_is_a_size() {
     let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
     let store = Store::open(&config, clock, Metrics::new(std::iter::empty())).unwrap();
     assert_eq!(
-        store.ledger().max(),
+        store.contents().ledger().max(),
         20_000_000 - capacity::INDEX_STEP_BYTES
     );
 }
@@ -314,7 +321,7 @@ async fn a_part_of_the_file_system_is_a_size() {
 async fn the_index_is_part_of_the_size() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 60_000_000);
-    let before = store.ledger().max();
+    let before = store.contents().ledger().max();
     let kept = put(&store, 1, 59_900_000).await;
     // Some megabytes of media types, each under a digest of its own.
     for seed in 0..30_000_u32 {
@@ -324,16 +331,16 @@ async fn the_index_is_part_of_the_size() {
             .metadata
             .note_media_type(&digest, &format!("a/{}", "x".repeat(120)));
     }
-    store.inner.records.flush();
-    store.account_for_index();
-    let room = before - store.ledger().max();
-    let file = store.layout().index_bytes().unwrap();
+    store.contents().records.flush();
+    store.capacity().account_for_index();
+    let room = before - store.contents().ledger().max();
+    let file = store.contents().layout().index().bytes().unwrap();
     assert!(
         room + capacity::INDEX_STEP_BYTES > file,
         "{room} for {file}"
     );
     assert_eq!(store.contains(&kept), None, "it made room for the index");
-    let figures = store.figures();
+    let figures = store.contents().figures();
     assert_eq!(
         (figures.used, figures.reserved),
         (file, 0),

@@ -34,7 +34,7 @@ async fn what_cannot_be_looked_for_is_no_reason_not_to_serve() {
     {
         let store = open(dir.path(), 10_000_000);
         store.put(&digest, "text", bytes.clone()).await.unwrap();
-        store.keep_up(true);
+        Upkeep(store.clone()).keep_up(true);
     }
     for unreadable in ["fills", "damaged"] {
         let store = open_with(dir.path(), unreadable);
@@ -54,7 +54,7 @@ async fn a_blob_that_cannot_be_looked_at_is_found_when_it_can() {
     let hex: &'static str = digest.hex().leak();
     drop(open_with(dir.path(), hex));
     let store = open(dir.path(), 10_000_000);
-    store.scan_all();
+    store.scan().all();
     assert_eq!(stored(&store, &digest).await, Some(bytes));
 }
 
@@ -65,7 +65,7 @@ async fn a_read_only_store_of_an_earlier_version_is_served() {
     {
         let store = open(dir.path(), 10_000_000);
         store.put(&digest, "text", bytes.clone()).await.unwrap();
-        store.keep_up(true);
+        Upkeep(store.clone()).keep_up(true);
     }
     std::fs::remove_dir(dir.path().join("damaged")).unwrap();
     let config = Config {

@@ -38,14 +38,14 @@ async fn each_has_a_file_and_room_of_its_own() {
     write(&theirs, &wrong).await;
     write(&ours, &bytes.slice(..100_000)).await;
     // What came of each, and as much ahead.
-    assert_eq!(store.ledger().bytes(), 500_000);
+    assert_eq!(store.contents().ledger().bytes(), 500_000);
     theirs.suspend("stopping").await;
     assert!(fill.has_failed());
     drop((ours, store));
 
     // What one of them left off is taken up for that one alone.
     let store = open(dir.path(), 10_000_000);
-    assert_eq!(store.ledger().bytes(), 300_000);
+    assert_eq!(store.contents().ledger().bytes(), 300_000);
     let (ours, _ours) = begin_of(&store, "docker.io", digest, &bytes).await;
     assert_eq!(ours.coverage().bytes(), 0);
     let (theirs, _theirs) = begin_of(&store, "ghcr.io", digest, &wrong).await;
@@ -54,7 +54,7 @@ async fn each_has_a_file_and_room_of_its_own() {
     commit(ours).await;
     assert!(theirs.verify().await.is_err(), "its bytes are wrong");
     assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
-    assert_eq!(store.ledger().bytes(), 300_000);
+    assert_eq!(store.contents().ledger().bytes(), 300_000);
     assert_eq!(part_files(dir.path()), [""; 0]);
 }
 
@@ -78,11 +78,11 @@ async fn the_second_to_be_right_finds_the_first_stored() {
     assert_eq!(inode(), before, "a stored file stays as it is");
     assert_eq!(part_files(dir.path()), [""; 0]);
     // Its reader goes on, and the room that its file takes is counted as long.
-    assert_eq!(store.ledger().bytes(), 600_000);
+    assert_eq!(store.contents().ledger().bytes(), 600_000);
     let rest = drain(&mut reader).await.unwrap();
     assert!([&first[..], &rest[..]].concat() == bytes);
     drop((reader, fill));
-    assert_eq!(store.ledger().bytes(), 300_000);
+    assert_eq!(store.contents().ledger().bytes(), 300_000);
     assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
 }
 
@@ -98,7 +98,7 @@ async fn a_stored_file_that_is_gone_is_replaced() {
     std::fs::remove_file(path_of(dir.path(), &digest)).unwrap();
     commit(theirs).await;
     assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
-    assert_eq!(store.ledger().bytes(), 300_000);
+    assert_eq!(store.contents().ledger().bytes(), 300_000);
 }
 
 /// All of them, at random moments: one file, and a ledger that is right.
@@ -107,7 +107,7 @@ async fn many_commit_at_once() {
     let (dir, store) = store();
     for round in 0..20 {
         let (digest, bytes) = content(70_000 + round);
-        let before = store.ledger().bytes();
+        let before = store.contents().ledger().bytes();
         let mut commits = Vec::new();
         for upstream in ["docker.io", "ghcr.io", "quay.io", "gcr.io"] {
             let (partial, _fill) = begin_of(&store, upstream, digest, &bytes).await;
@@ -118,7 +118,7 @@ async fn many_commit_at_once() {
             done.await.unwrap();
         }
         let size = bytes.len() as u64;
-        assert_eq!(store.ledger().bytes(), before + size);
+        assert_eq!(store.contents().ledger().bytes(), before + size);
         assert_eq!(stored(&store, &digest).await.unwrap(), bytes);
     }
     assert_eq!(part_files(dir.path()), [""; 0]);
@@ -140,10 +140,10 @@ async fn a_link_is_as_good_as_the_word_that_it_is_on() {
         ..named
     };
     let counts = |source: &Source| {
-        [named, before, named.given()].map(|link| store.vouches(source, &digest, &link))
+        [named, before, named.given()].map(|link| store.quotas().vouches(source, &digest, &link))
     };
     assert_eq!(counts(&ours), [false, true, true], "nobody's");
-    store.belongs(&digest, &ours.upstream);
+    store.quotas().belongs(&digest, &ours.upstream);
     assert_eq!(counts(&ours), [true, true, true]);
     assert_eq!(counts(&theirs), [false, false, true]);
     // Also of a blob that came through a fill.
@@ -153,9 +153,12 @@ async fn a_link_is_as_good_as_the_word_that_it_is_on() {
     commit(partial).await;
     // Who holds it has the blob open.
     drop(fill);
-    assert!(store.vouches(&theirs, &digest, &named));
-    assert!(!store.vouches(&ours, &digest, &named));
+    assert!(store.quotas().vouches(&theirs, &digest, &named));
+    assert!(!store.quotas().vouches(&ours, &digest, &named));
     // What is not stored is nobody's to give.
-    assert_eq!(store.remove(&digest).await, Removal::Removed(70_000));
-    assert!(!store.vouches(&theirs, &digest, &named));
+    assert_eq!(
+        store.contents().remove(&digest).await,
+        Removal::Removed(70_000)
+    );
+    assert!(!store.quotas().vouches(&theirs, &digest, &named));
 }

@@ -61,9 +61,9 @@ impl Index {
         let begun = {
             let mut opened = self.opened_to_change();
             opened.close();
-            let aside = self.layout.set_index_aside();
+            let aside = self.layout.index().set_aside();
             let begun = aside.map_err(|error| error.to_string()).and_then(|_| {
-                self.layout.discard_index_aside();
+                self.layout.index().discard_aside();
                 super::open(&self.layout).map_err(|error| error.to_string())
             });
             begun.map(|database| *opened = Opened::Database(database))

@@ -13,10 +13,10 @@ use crate::store::disk::layout::Layout;
 /// file that can be read it is empty.
 pub(super) fn open(layout: &Layout) -> Result<Database, IndexError> {
     let open = || -> Result<Database, redb::Error> {
-        let database = match layout.open_index(false) {
+        let database = match layout.index().open(false) {
             Ok(file) => {
                 let file = FileBackend::new(file)?;
-                builder().create_with_backend(Copy::of(layout.on_disk(file))?)?
+                builder().create_with_backend(Copy::of(layout.index().on_disk(file))?)?
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return open_empty(),
             Err(error) => return Err(error.into()),

@@ -88,7 +88,7 @@ fn a_second_process_is_told_apart_from_damage() {
     assert!(matches!(Index::open(&layout), Err(IndexError::InUse)));
     drop(index);
     #[expect(clippy::disallowed_methods, reason = "the test plays a damaged disk")]
-    std::fs::write(layout.index_path(), vec![7; 5000]).unwrap();
+    std::fs::write(layout.index().path(), vec![7; 5000]).unwrap();
     assert!(matches!(
         Index::open(&layout),
         Err(IndexError::Unreadable(_))
@@ -106,7 +106,7 @@ fn an_index_that_can_be_opened_and_not_read_is_begun_anew() {
     assert!(index.flush());
     let file = std::fs::File::options()
         .write(true)
-        .open(layout.index_path());
+        .open(layout.index().path());
     let file = file.unwrap();
     let bytes = file.metadata().unwrap().len();
     // The header stays, so that it can be opened.

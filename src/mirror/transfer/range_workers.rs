@@ -1,5 +1,5 @@
-//! Connections of their own for readers that wait far from where the others are: those of a Range of a
-//! blob that is not there yet, as lazily pulling clients ask for many of.
+//! Workers for readers that wait far from where the others are: those of a Range of a blob that is not there yet, as
+//! lazily pulling clients ask for many of.
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -13,30 +13,29 @@ use crate::mirror::MirrorError;
 use crate::store::Partial;
 use crate::upstream::FetchError;
 
-/// Scouts of one fill at once. More readers than that at different places wait for each other.
-const SCOUTS_MAX: usize = 8;
+/// Range workers of one fill at once. More readers than that at different places wait for each other.
+const WORKERS_MAX: usize = 8;
 
-/// Scouts that may fail one after the other before no more are sent: the others fetch everything in the
-/// end.
+/// Range workers that may fail one after the other before there are no more: the others fetch everything in the end.
 const FAILURES_MAX: usize = 4;
 
 /// Readers that wait are looked at again after so long, for what they wait for may have been dropped by
 /// whoever was on the way to it.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Sends scouts until `done`, and waits for the last one to come back.
+/// Runs range workers until `done`, and waits for the last one to end.
 ///
 /// # Errors
 /// Those for which the fill is to be given up.
-pub(super) async fn scouts(
+pub(super) async fn range_workers(
     job: &Job<'_>,
     partial: &Partial<MirrorError>,
-    lanes: usize,
+    pools: usize,
     done: &CancellationToken,
 ) -> Result<(), MirrorError> {
     let mut under_way: FuturesUnordered<BoxFuture<'_, (usize, Result<Step, MirrorError>)>> =
         FuturesUnordered::new();
-    let mut free: Vec<usize> = (lanes..lanes + SCOUTS_MAX).collect();
+    let mut free: Vec<usize> = (pools..pools + WORKERS_MAX).collect();
     let mut failures = 0;
     loop {
         if failures >= FAILURES_MAX {
@@ -44,21 +43,22 @@ pub(super) async fn scouts(
         }
         while failures < FAILURES_MAX
             && !done.is_cancelled()
-            && let Some(lane) = free.pop()
+            && let Some(pool) = free.pop()
         {
             let Some(piece) = job.take_wanted(partial) else {
-                free.push(lane);
+                free.push(pool);
                 break;
             };
-            let scout = async move { (lane, scout(job, partial, lane, piece).await) };
-            under_way.push(Box::pin(scout));
+            let work = async move { (pool, range_worker(job, partial, pool, piece).await) };
+            under_way.push(Box::pin(work));
         }
         tokio::select! {
             biased;
-            Some((lane, back)) = under_way.next() => {
-                free.push(lane);
+            Some((pool, back)) = under_way.next() => {
+                free.push(pool);
                 match back? {
                     Step::Came => failures = 0,
+                    Step::Left => {}
                     // Whoever fetches everything waits for its turn, and tries longer.
                     Step::Busy => job.fetch_everything(),
                     Step::Failed => failures += 1,
@@ -72,21 +72,23 @@ pub(super) async fn scouts(
     }
 }
 
-/// How a scout came back.
+/// The end of one worker.
 enum Step {
     Came,
+    /// Another source is asked now.
+    Left,
     /// There was no connection for it.
     Busy,
     Failed,
 }
 
-async fn scout(
+async fn range_worker(
     job: &Job<'_>,
     partial: &Partial<MirrorError>,
-    lane: usize,
+    pool: usize,
     piece: Piece,
 ) -> Result<Step, MirrorError> {
-    let reached = job.attempt(partial, lane, &piece, None).await;
+    let reached = job.attempt(partial, pool, &piece, None).await;
     job.done(partial, &piece);
     let step = match reached {
         Ok(()) => return Ok(Step::Came),
@@ -98,9 +100,11 @@ async fn scout(
             error: FetchError::Busy,
             ..
         }) => Step::Busy,
+        // The next source is asked at once.
+        Err(Failure::Left) => return Ok(Step::Left),
         Err(Failure::NoRange) => Step::Failed,
         Err(Failure::Broken { error, bytes }) => {
-            tracing::debug!(lane, %error, bytes, "a connection for a reader of a range broke");
+            tracing::debug!(pool, %error, bytes, "a connection for a reader of a range broke");
             Step::Failed
         }
     };

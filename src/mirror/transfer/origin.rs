@@ -1,0 +1,351 @@
+//! The sources that a fill reads a blob from, in the order in which they are asked.
+//!
+//! The upstream is always among them, as the last one, and alone has authority: whether its repository has the blob,
+//! and how large it is, is its word. Of any other source (an object store, a node nearby) a fill takes bytes and
+//! nothing else. They are checked by the digest like the upstream's; a source that fails in any way, that stalls or
+//! contradicts what is known is left for the rest of the fill, and the next one goes on at the byte reached.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
+
+use crate::mirror::Source;
+use crate::oci::Digest;
+use crate::upstream::{
+    BlobBody, BlobFetch, BlobRequest, EndpointId, FetchError, Patience, Upstream,
+};
+
+/// Sources beside the upstream that one fill asks. Each may cost it one wait of [`SOURCE_WAIT_MAX`].
+const SOURCES_MAX: usize = 4;
+
+/// How long an answer, or more of a body, of a source beside the upstream is waited for: it is worth asking because it
+/// is near, and clients wait meanwhile.
+const SOURCE_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// A place that blobs are read from: an upstream with its endpoints, an object store, another node.
+pub trait BlobSource: fmt::Debug + Send + Sync {
+    /// The name of one of its endpoints, for a log line.
+    fn name(&self, endpoint: EndpointId) -> &str;
+
+    /// The endpoints that a blob may be asked of, best first; one, where there is nothing to choose.
+    fn endpoints(&self, _digest: &Digest) -> Vec<EndpointId> {
+        vec![EndpointId::of(0)]
+    }
+
+    /// Whether it has the blob, and its size if it says that.
+    fn stat<'a>(&'a self, blob: BlobName<'a>) -> BoxFuture<'a, Result<Option<u64>, FetchError>>;
+
+    /// Opens a part of a blob.
+    fn read<'a>(
+        &'a self,
+        blob: BlobName<'a>,
+        range: ReadRange<'a>,
+    ) -> BoxFuture<'a, Result<BlobRead, FetchError>>;
+
+    /// Whether an endpoint gives parts of blobs.
+    fn honours_range(&self, _endpoint: EndpointId) -> bool {
+        true
+    }
+
+    /// An endpoint does not give parts, or wrong ones.
+    fn ignores_range(&self, _endpoint: EndpointId) {}
+
+    /// An endpoint gave wrong bytes for `digest`.
+    fn distrust(&self, _endpoint: EndpointId, _digest: &Digest) {}
+
+    /// How long an answer, or more of a body, is waited for where the source has no limit of its own.
+    fn wait_max(&self) -> Duration {
+        SOURCE_WAIT_MAX
+    }
+}
+
+/// A blob, as a repository of an upstream names it.
+#[derive(Clone, Copy, Debug)]
+pub struct BlobName<'a> {
+    /// The repository that a client asked for it in.
+    pub source: &'a Source,
+    /// Its digest.
+    pub digest: &'a Digest,
+}
+
+/// A part of a blob, and the way to ask for it.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRange<'a> {
+    /// The first byte.
+    pub start: u64,
+    /// The byte after the last one; `None`: to the blob's end.
+    pub end: Option<u64>,
+    /// The source's endpoints to ask, in this order.
+    pub endpoints: &'a [EndpointId],
+    /// Requests of different pools share no connection.
+    pub pool: usize,
+    /// Whether it is only worth a connection that is free now.
+    pub extra: bool,
+    /// Whether the transfer has begun: it waits by itself then, and counts its retries. Two loops would multiply.
+    pub is_resumed: bool,
+}
+
+/// A part of a blob on its way.
+#[derive(Debug)]
+pub struct BlobRead {
+    /// The offset of the first byte that `body` yields: 0 where the source gives everything or nothing.
+    pub offset: u64,
+    /// Whether it is the part that was asked for.
+    pub ranged: bool,
+    /// The endpoint that gives it.
+    pub endpoint: EndpointId,
+    /// The strong `ETag` and the host that gave it, where there is one.
+    pub validator: Option<(String, String)>,
+    /// The size of the whole blob, if the source says it.
+    pub total: Option<u64>,
+    /// The bytes.
+    pub body: ReadBody,
+}
+
+/// The bytes of a blob as they arrive.
+pub struct ReadBody(Bytestream);
+
+/// Upstreams limit the waits for their bodies themselves, and need no box.
+enum Bytestream {
+    Upstream(BlobBody),
+    Other {
+        pieces: BoxStream<'static, Result<Bytes, FetchError>>,
+        wait_max: Duration,
+    },
+}
+
+impl ReadBody {
+    /// Pieces as they come, none of them empty, each at most some MiB. The wait for one is limited by `wait_max`.
+    #[must_use]
+    pub fn of(pieces: BoxStream<'static, Result<Bytes, FetchError>>, wait_max: Duration) -> Self {
+        Self(Bytestream::Other { pieces, wait_max })
+    }
+
+    /// The next bytes; `None` at the clean end. May be dropped and called again: no byte is lost.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
+        match &mut self.0 {
+            Bytestream::Upstream(body) => body.next().await,
+            Bytestream::Other { pieces, wait_max } => {
+                let next = tokio::time::timeout(*wait_max, pieces.next()).await;
+                let next = next.map_err(|_late| FetchError::Timeout("more of a blob"))?;
+                next.map(checked).transpose()
+            }
+        }
+    }
+
+    /// Bytes that have arrived already, without waiting.
+    pub(super) fn try_next(&mut self) -> Option<Result<Bytes, FetchError>> {
+        match &mut self.0 {
+            Bytestream::Upstream(body) => body.try_next(),
+            Bytestream::Other { pieces, .. } => pieces.next().now_or_never()?.map(checked),
+        }
+    }
+}
+
+/// Nothing is no piece: one who has only that to give would be read for ever.
+fn checked(piece: Result<Bytes, FetchError>) -> Result<Bytes, FetchError> {
+    piece.and_then(|bytes| {
+        if bytes.is_empty() {
+            return Err(FetchError::Protocol("an empty piece of a blob".to_owned()));
+        }
+        Ok(bytes)
+    })
+}
+
+impl fmt::Debug for ReadBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReadBody")
+    }
+}
+
+impl From<BlobFetch> for BlobRead {
+    fn from(fetched: BlobFetch) -> Self {
+        Self {
+            offset: fetched.offset,
+            ranged: fetched.ranged,
+            endpoint: fetched.endpoint,
+            validator: fetched.validator,
+            total: fetched.total,
+            body: ReadBody(Bytestream::Upstream(fetched.body)),
+        }
+    }
+}
+
+impl BlobSource for Upstream {
+    fn name(&self, endpoint: EndpointId) -> &str {
+        self.endpoint_host(endpoint)
+    }
+
+    fn endpoints(&self, digest: &Digest) -> Vec<EndpointId> {
+        self.endpoints_for(digest)
+    }
+
+    fn stat<'a>(&'a self, blob: BlobName<'a>) -> BoxFuture<'a, Result<Option<u64>, FetchError>> {
+        self.blob_head(&blob.source.repository, blob.digest).boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        blob: BlobName<'a>,
+        range: ReadRange<'a>,
+    ) -> BoxFuture<'a, Result<BlobRead, FetchError>> {
+        async move {
+            let request = BlobRequest {
+                start: range.start,
+                end: range.end,
+                endpoints: range.endpoints,
+                lane: range.pool,
+                extra: range.extra,
+                patience: if range.is_resumed {
+                    Patience::Now
+                } else {
+                    Patience::Wait
+                },
+                ..BlobRequest::whole(&blob.source.repository, blob.digest)
+            };
+            Ok(self.blob(&request).await?.into())
+        }
+        .boxed()
+    }
+
+    fn honours_range(&self, endpoint: EndpointId) -> bool {
+        Self::honours_range(self, endpoint)
+    }
+
+    fn ignores_range(&self, endpoint: EndpointId) {
+        Self::ignores_range(self, endpoint);
+    }
+
+    fn distrust(&self, endpoint: EndpointId, digest: &Digest) {
+        Self::distrust(self, endpoint, digest);
+    }
+}
+
+/// An endpoint of one of a fill's sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Origin {
+    /// `None`: the upstream; else the place among the others.
+    other: Option<usize>,
+    pub(super) endpoint: EndpointId,
+}
+
+impl Origin {
+    /// An endpoint of the upstream.
+    pub(super) const fn upstream(endpoint: EndpointId) -> Self {
+        let other = None;
+        Self { other, endpoint }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn other(place: usize) -> Self {
+        Self {
+            other: Some(place),
+            endpoint: EndpointId::of(0),
+        }
+    }
+
+    /// Whether what it says of a blob counts, beside the bytes.
+    pub(super) const fn has_authority(self) -> bool {
+        self.other.is_none()
+    }
+}
+
+/// The sources of one fill.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origins<'a> {
+    pub(super) upstream: &'a Upstream,
+    pub(super) others: &'a [Arc<dyn BlobSource>],
+    pub(super) blob: BlobName<'a>,
+}
+
+impl<'a> Origins<'a> {
+    fn source(&self, origin: Origin) -> &'a dyn BlobSource {
+        let other = origin.other.and_then(|place| self.others.get(place));
+        other.map_or(self.upstream as &dyn BlobSource, |other| &**other)
+    }
+
+    /// The upstream's endpoints, best first. Never empty.
+    pub(super) fn endpoints(&self) -> Vec<Origin> {
+        let endpoints = self.upstream.endpoints_for(self.blob.digest);
+        endpoints.into_iter().map(Origin::upstream).collect()
+    }
+
+    /// The name for a log line.
+    pub(super) fn name(&self, origin: Origin) -> &'a str {
+        self.source(origin).name(origin.endpoint)
+    }
+
+    pub(super) fn honours_range(&self, origin: Origin) -> bool {
+        self.source(origin).honours_range(origin.endpoint)
+    }
+
+    pub(super) fn ignores_range(&self, origin: Origin) {
+        self.source(origin).ignores_range(origin.endpoint);
+    }
+
+    /// It gave wrong bytes of this blob.
+    pub(super) fn distrust(&self, origin: Origin) {
+        self.source(origin)
+            .distrust(origin.endpoint, self.blob.digest);
+    }
+
+    /// Whether the upstream's repository has the blob, and its size.
+    pub(super) async fn stat(&self) -> Result<Option<u64>, FetchError> {
+        BlobSource::stat(self.upstream, self.blob).await
+    }
+
+    /// The other sources that have a blob of this size, in their order.
+    pub(super) async fn others_with(&self, size: u64) -> Vec<Origin> {
+        let others = self.others.iter().take(SOURCES_MAX).enumerate();
+        let asked = others.map(async |(place, other)| {
+            let stat = tokio::time::timeout(other.wait_max(), other.stat(self.blob)).await;
+            let said = stat.ok()?.ok()?;
+            if said.is_some_and(|said| said != size) {
+                return None;
+            }
+            let endpoint = *other.endpoints(self.blob.digest).first()?;
+            let other = Some(place);
+            Some(Origin { other, endpoint })
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Opens a part of the blob at the first of these origins; the upstream goes on to its further endpoints itself.
+    pub(super) async fn read(
+        &self,
+        order: &[Origin],
+        range: ReadRange<'_>,
+    ) -> Result<(Origin, BlobRead), FetchError> {
+        let Some(first) = order.first().copied() else {
+            return Err(FetchError::Protocol("no endpoint".to_owned()));
+        };
+        let same = order.iter().filter(|origin| origin.other == first.other);
+        let endpoints: Vec<EndpointId> = same.map(|origin| origin.endpoint).collect();
+        let endpoints = endpoints.as_slice();
+        let range = ReadRange { endpoints, ..range };
+        let source = self.source(first);
+        let answer = source.read(self.blob, range);
+        let read = if first.has_authority() {
+            answer.await?
+        } else {
+            let in_time = tokio::time::timeout(source.wait_max(), answer).await;
+            let read = in_time.map_err(|_late| FetchError::Timeout("an answer"))??;
+            let begins_at = if read.ranged { range.start } else { 0 };
+            if read.offset != begins_at {
+                let why = format!("a blob from byte {} on, not {begins_at}", read.offset);
+                return Err(FetchError::Protocol(why));
+            }
+            read
+        };
+        let origin = Origin {
+            endpoint: read.endpoint,
+            ..first
+        };
+        Ok((origin, read))
+    }
+}
