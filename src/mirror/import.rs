@@ -336,18 +336,10 @@ impl Imports {
             };
             self.store.metadata().record_tag(&source, tag, record).await;
             self.tags.forget_failure(&source, tag);
-            self.store.events().tell(Event::TagMoved {
-                source,
-                tag: tag.clone(),
-                digest: *digest,
-                before: None,
-            });
-        } else {
-            self.store.events().tell(Event::ManifestStored {
-                source,
-                digest: *digest,
-            });
         }
+        self.store
+            .events()
+            .tell(imported(source, &name.reference, *digest));
         tracing::info!(image = %name, %digest, manifests = walk.image.manifests, blobs = walk.image.blobs, "an image was imported");
         if pin {
             let pinned = self.pins.pin(&name.to_string()).await;
@@ -516,6 +508,19 @@ impl From<StoreError> for ImportError {
             room: error.is_room(),
             why: error.to_string(),
         }
+    }
+}
+
+/// The event of an image that was imported under this name.
+fn imported(source: Source, name: &Reference, digest: Digest) -> Event {
+    match name {
+        Reference::Tag(tag) => Event::TagMoved {
+            source,
+            tag: tag.clone(),
+            digest,
+            before: None,
+        },
+        Reference::Digest(_) => Event::ManifestStored { source, digest },
     }
 }
 

@@ -143,13 +143,8 @@ impl Removal {
             Reference::Tag(tag) => vec![tag.clone()],
             Reference::Digest(digest) => self.tags_naming(&source, digest).await,
         };
-        let own: BTreeSet<Digest> = self
-            .contents
-            .closure(&roots)
-            .await
-            .parts
-            .into_keys()
-            .collect();
+        let closure = self.contents.closure(&roots).await;
+        let own: BTreeSet<Digest> = closure.parts.into_keys().collect();
         let mut exclusive = own.clone();
         self.keep_other_images(&source, &own, &tags, &mut exclusive)
             .await;
@@ -173,13 +168,8 @@ impl Removal {
         if !dry_run {
             // Durably first: or an import would come back with the next start.
             let names = tags.iter().cloned().map(Name::Tag);
-            let goes = |digest: &&Digest| {
-                self.store
-                    .contents()
-                    .held(digest)
-                    .is_none_or(|held| !held.pinned)
-            };
-            let names = names.chain(links.iter().filter(goes).copied().map(Name::Digest));
+            let unpinned = links.iter().filter(|digest| !self.is_pinned(digest));
+            let names = names.chain(unpinned.copied().map(Name::Digest));
             self.imported.forget(&source, names).await?;
             for tag in &tags {
                 self.forget_name(&source, tag).await;
@@ -187,14 +177,19 @@ impl Removal {
         }
         self.remove_blobs(&exclusive, &mut removed).await;
         if !dry_run {
-            // What stays for being read or pinned is still the repository's.
-            let held = |digest: &Digest| self.store.contents().held(digest);
-            let stays = |digest: &Digest| held(digest).is_some_and(|held| held.pinned);
-            let gone = links.into_iter().filter(|digest| !stays(digest)).collect();
+            // Pinned content is still the repository's.
+            let links = links.into_iter();
+            let gone = links.filter(|digest| !self.is_pinned(digest)).collect();
             self.store.metadata().forget_links(&source, gone).await;
             self.end_removal(source, Some(reference)).await;
         }
         Ok(removed)
+    }
+
+    /// Whether a stored blob belongs to a pinned image.
+    fn is_pinned(&self, digest: &Digest) -> bool {
+        let held = self.store.contents().held(digest);
+        held.is_some_and(|held| held.pinned)
     }
 
     async fn end_removal(&self, source: Source, reference: Option<Reference>) {
