@@ -46,7 +46,7 @@ impl NotStored {
             return;
         };
         let advice = if room {
-            "raise cache.max_size, or make room on the disk"
+            "raise cache.max_size, lower cache.min_free, or make room on the disk"
         } else {
             "is the disk full, read-only or failing?"
         };

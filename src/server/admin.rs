@@ -3,16 +3,19 @@
 mod answer;
 mod api;
 mod audit;
+mod error;
 mod guard;
 mod import;
+mod query;
 
 pub use api::AdminApi;
 
-use super::http::host;
+use super::http::{JSON, host};
 use crate::mirror::{Mirror, Readiness};
-use crate::server::admin::answer::{AdminBody, full};
 use crate::telemetry::Metrics;
+use answer::{AdminBody, full, with_type};
 use bytes::Bytes;
+use error::AdminError;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -20,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 /// The Prometheus text format.
 const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Answers the operator's tools.
@@ -58,8 +60,7 @@ impl Admin {
             return full(self.tell(&head));
         }
         if let Some(why) = guard::refusal(&head) {
-            let refusal = with_type(StatusCode::FORBIDDEN, JSON, api::error_body(why));
-            return full(refusal);
+            return AdminError::new(StatusCode::FORBIDDEN, why).into_response();
         }
         if path.starts_with(import::PREFIX) {
             let request = Request::from_parts(head, body);
@@ -102,19 +103,4 @@ impl Admin {
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     with_type(status, TEXT, body)
-}
-
-fn with_type(
-    status: StatusCode,
-    content_type: HeaderValue,
-    body: impl Into<Bytes>,
-) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, content_type);
-    // Health and metrics are of the moment.
-    let no_store = HeaderValue::from_static("no-store");
-    headers.insert(header::CACHE_CONTROL, no_store);
-    response
 }

@@ -1,5 +1,7 @@
 //! HTTP, whatever the request is for: its context, conditions and ranges, errors, bodies, the access log.
 
+use http::HeaderValue;
+
 pub(super) mod access_log;
 pub(super) mod body;
 pub(super) mod conditions;
@@ -8,3 +10,6 @@ pub(super) mod error;
 pub(super) mod host;
 pub(super) mod multipart;
 pub(super) mod reason;
+
+/// The type of all JSON that is roadstead's own.
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");

@@ -3,18 +3,17 @@
 //! Everything that is asked stands in the path and query; bodies of requests are not read. Answers are
 //! JSON, errors `{"error": "…"}`.
 
+use super::error::AdminError;
+use super::query::Query;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use tokio_util::sync::CancellationToken;
-use url::form_urlencoded;
 
 use crate::format;
 use crate::mirror::Mirror;
-use crate::mirror::inspect::{Filter, InspectError};
+use crate::mirror::inspect::Filter;
 use crate::oci::UpstreamName;
-use crate::server::admin::answer::flag;
 
 /// What all paths of the API begin with.
 pub(super) const PREFIX: &str = "/api/";
@@ -37,11 +36,8 @@ pub struct AdminApi {
     stop: CancellationToken,
 }
 
-/// An answer or a refusal, and its status.
-type Answer = Result<Bytes, Refusal>;
-
-#[derive(Debug)]
-struct Refusal(StatusCode, String);
+/// The JSON of an answer, or an error.
+type Answer = Result<Bytes, AdminError>;
 
 impl AdminApi {
     /// For a server.
@@ -67,10 +63,7 @@ impl AdminApi {
     /// Answers a question, `target` being its path and query, in JSON.
     pub async fn answer(&self, method: &Method, target: &str) -> (StatusCode, Bytes) {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let answer = match Query::parse(query) {
-            Ok(query) => self.route(method, path, query).await,
-            Err(refusal) => Err(refusal),
-        };
+        let answer = self.route(method, path, Query::parse(query)).await;
         let changes = !matches!(*method, Method::GET | Method::HEAD);
         match answer {
             Ok(body) => {
@@ -79,9 +72,10 @@ impl AdminApi {
                 }
                 (StatusCode::OK, body)
             }
-            Err(Refusal(status, why)) => {
+            Err(error) => {
+                let (status, why) = (error.status, error.message());
                 tracing::debug!(%method, target, %status, why, "the admin API refuses");
-                (status, error_body(&why))
+                (status, error.body())
             }
         }
     }
@@ -102,11 +96,11 @@ impl AdminApi {
                 "/api/v1/status" | "/api/v1/images" | "/api/v1/usage" | "/api/v1/inspect"
                 | "/api/v1/gc" | "/api/v1/pins" | "/api/v1/refresh",
                 _,
-            ) => Err(Refusal(
+            ) => Err(AdminError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 format!("{path} does not take {method}; docs/admin.md lists what it takes"),
             )),
-            _ => Err(Refusal(
+            _ => Err(AdminError::new(
                 StatusCode::NOT_FOUND,
                 format!("{path} is nothing of this version's; docs/admin.md lists what there is"),
             )),
@@ -123,9 +117,9 @@ impl AdminApi {
     }
 
     async fn images(&self, mut query: Query) -> Answer {
-        let filter = Filter::parse(&query.take("match").unwrap_or_default())
-            .map_err(|error| bad(error.to_string()))?;
-        let (after, limit) = (query.take("after"), query.number("limit")?);
+        let filter = Filter::parse(&query.take("match")?.unwrap_or_default())
+            .map_err(|error| AdminError::bad(error.to_string()))?;
+        let (after, limit) = (query.take("after")?, query.number("limit")?);
         query.end()?;
         let page = self
             .mirror
@@ -135,9 +129,9 @@ impl AdminApi {
     }
 
     async fn usage(&self, mut query: Query) -> Answer {
-        let upstream = query.take("upstream");
+        let upstream = query.take("upstream")?;
         let upstream = upstream.map(|it| UpstreamName::parse(&it)).transpose();
-        let upstream = upstream.map_err(|error| bad(format!("upstream: {error}")))?;
+        let upstream = upstream.map_err(|error| AdminError::bad(format!("upstream: {error}")))?;
         let limit = query.number("limit")?.unwrap_or(REPOSITORIES_DEFAULT);
         query.end()?;
         let limit = limit.min(REPOSITORIES_MAX);
@@ -201,77 +195,11 @@ struct Pins<T> {
     pins: Vec<T>,
 }
 
-/// The parameters of a question. One that is not known is an error: a misspelt `dry_run` must not remove
-/// anything.
-struct Query(BTreeMap<String, String>);
-
-impl Query {
-    fn parse(query: &str) -> Result<Self, Refusal> {
-        let mut parameters = BTreeMap::new();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let twice = parameters.insert(name.to_string(), value.into_owned());
-            if twice.is_some() {
-                return Err(bad(format!("{name} is given twice")));
-            }
-        }
-        Ok(Self(parameters))
-    }
-
-    fn take(&mut self, name: &str) -> Option<String> {
-        self.0.remove(name)
-    }
-
-    fn need(&mut self, name: &str) -> Result<String, Refusal> {
-        let value = self.take(name).filter(|value| !value.is_empty());
-        value.ok_or_else(|| bad(format!("{name} is missing; write ?{name}=…")))
-    }
-
-    fn number(&mut self, name: &str) -> Result<Option<usize>, Refusal> {
-        let number = self.take(name).map(|value| value.parse()).transpose();
-        number.map_err(|_| bad(format!("{name} must be a number")))
-    }
-
-    fn flag(&mut self, name: &str) -> Result<bool, Refusal> {
-        let flag = self.take(name).map_or(Some(false), |value| flag(&value));
-        flag.ok_or_else(|| bad(format!("{name} must be true or false")))
-    }
-
-    /// All that was asked has been understood.
-    fn end(&self) -> Result<(), Refusal> {
-        match self.0.keys().next() {
-            Some(name) => Err(bad(format!("{name} is no parameter of this question"))),
-            None => Ok(()),
-        }
-    }
-}
-
-impl From<InspectError> for Refusal {
-    fn from(error: InspectError) -> Self {
-        let status = match error {
-            InspectError::Bad(_) => StatusCode::BAD_REQUEST,
-            InspectError::NotFound(_) => StatusCode::NOT_FOUND,
-            InspectError::Conflict(_) => StatusCode::CONFLICT,
-            InspectError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            InspectError::Upstream(_) => StatusCode::BAD_GATEWAY,
-        };
-        Self(status, error.to_string())
-    }
-}
-
-fn bad(why: String) -> Refusal {
-    Refusal(StatusCode::BAD_REQUEST, why)
-}
-
 fn json(value: &impl Serialize) -> Answer {
     // People read it on terminals.
     let body = format::json(value);
-    let failed =
-        |error: serde_json::Error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let failed = |error: serde_json::Error| {
+        AdminError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    };
     body.map(Bytes::from).map_err(failed)
-}
-
-/// The body of a refusal.
-pub(super) fn error_body(why: &str) -> Bytes {
-    let body = serde_json::json!({ "error": why }).to_string();
-    format::escaped(&body).into_owned().into()
 }

@@ -12,9 +12,11 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::sync::mpsc;
 
+use super::answer::AdminBody;
+use super::error::AdminError;
+use super::query::Query;
 use crate::mirror::{Mirror, VERIFY_IMAGES_MAX, VerifyEvent};
 use crate::oci::ImageName;
-use crate::server::admin::answer::{AdminBody, Refused, unless_deliberate};
 
 /// The path.
 pub(crate) const PATH: &str = "/api/v1/verify";
@@ -26,43 +28,31 @@ const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(10);
 pub(crate) fn answer(mirror: &Mirror, request: &request::Parts) -> Response<AdminBody> {
     match begin(mirror, request) {
         Ok(events) => lines(events),
-        Err(refused) => *refused.0,
+        Err(error) => error.into_response(),
     }
 }
 
 fn begin(
     mirror: &Mirror,
     request: &request::Parts,
-) -> Result<mpsc::Receiver<VerifyEvent>, Refused> {
+) -> Result<mpsc::Receiver<VerifyEvent>, AdminError> {
     if request.method != Method::POST {
-        let mut refused = Refused::new(StatusCode::METHOD_NOT_ALLOWED, "only POST");
-        let allow = HeaderValue::from_static("POST");
-        refused.0.headers_mut().insert(header::ALLOW, allow);
-        return Err(refused);
+        return Err(AdminError::method("POST", "only POST"));
     }
-    unless_deliberate(&request.headers)?;
-    let (mut images, mut repair) = (Vec::new(), false);
-    let query = request.uri.query().unwrap_or_default();
-    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        let why = match (&*key, &*value) {
-            ("repair", "true" | "false") => {
-                repair = value == "true";
-                continue;
-            }
-            ("image", name) => match ImageName::parse(name) {
-                Ok(name) if images.len() < VERIFY_IMAGES_MAX => {
-                    images.push(name);
-                    continue;
-                }
-                Ok(_) => format!("more than {VERIFY_IMAGES_MAX} images"),
-                Err(error) => format!("image {name:?}: {error}"),
-            },
-            _ => format!("{key}={value} means nothing here"),
-        };
-        return Err(Refused::new(StatusCode::BAD_REQUEST, &why));
+    let mut query = Query::parse(request.uri.query().unwrap_or_default());
+    let (names, repair) = (query.take_all("image"), query.flag("repair")?);
+    query.end()?;
+    if names.len() > VERIFY_IMAGES_MAX {
+        return Err(AdminError::bad(format!(
+            "more than {VERIFY_IMAGES_MAX} images"
+        )));
     }
+    let images = names.iter().map(|name| {
+        ImageName::parse(name).map_err(|error| AdminError::bad(format!("image {name:?}: {error}")))
+    });
+    let images = images.collect::<Result<Vec<_>, _>>()?;
     let begun = mirror.verify(images, repair);
-    begun.map_err(|busy| Refused::new(StatusCode::CONFLICT, &busy.to_string()))
+    begun.map_err(|busy| AdminError::new(StatusCode::CONFLICT, busy.to_string()))
 }
 
 /// A line for each event. When the client goes, the run ends.

@@ -3,9 +3,12 @@
 //! and must not: neither by a form or script of another site, nor by a name of its own that it has
 //! resolved to this address (DNS rebinding).
 
-use crate::server::admin::answer::is_deliberate;
-use http::{HeaderMap, Method, header, request};
+use http::{HeaderMap, HeaderName, Method, header, request};
 use std::net::{IpAddr, Ipv6Addr};
+
+/// What a request that changes something must bring, unless it is JSON. A page in a browser cannot send it to another site
+/// without being asked first (CORS preflight), which is always refused here.
+const DELIBERATE: HeaderName = HeaderName::from_static("x-roadstead-admin");
 
 /// Why a request is refused; none: it may pass.
 pub(super) fn refusal(request: &request::Parts) -> Option<&'static str> {
@@ -27,6 +30,10 @@ pub(super) fn refusal(request: &request::Parts) -> Option<&'static str> {
         return Some("a request that changes something needs the header X-Roadstead-Admin: 1");
     }
     None
+}
+
+fn is_deliberate(headers: &HeaderMap) -> bool {
+    headers.get(DELIBERATE).is_some_and(|value| value == "1")
 }
 
 /// Whether a browser says that another site caused the request (W3C Fetch Metadata). `none`: the user

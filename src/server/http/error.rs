@@ -6,6 +6,7 @@ use crate::mirror::MirrorError;
 use crate::oci::directory::ResolveError;
 use crate::oci::route::RouteError;
 use crate::oci::{ErrorCode, UpstreamName, error};
+use crate::server::http::JSON;
 use crate::server::http::access_log::{Chain, Exchange};
 use crate::server::http::body::{BodyError, Content};
 use crate::server::http::reason::{self, Whose};
@@ -160,7 +161,7 @@ impl ApiError {
     /// The response: the spec's envelope.
     pub(crate) fn into_reply(self) -> Reply {
         let mut headers = HeaderMap::with_capacity(reply::HEADERS_USUAL);
-        headers.insert(header::CONTENT_TYPE, reply::JSON);
+        headers.insert(header::CONTENT_TYPE, JSON);
         if let Some((name, value)) = self.extra.header() {
             headers.insert(name, value);
         }

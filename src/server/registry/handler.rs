@@ -1,13 +1,14 @@
 //! One request of a client: admitted, read, asked of the mirror, answered.
 
 use super::blob::{Delivery, Selected};
-use super::reply::{self, EntityTag, Reply};
+use super::reply::{EntityTag, Reply};
 use super::restraint::Restraint;
 use crate::clock::Clock;
 use crate::mirror::{BlobHead, Mirror, Source};
 use crate::oci::route::{Action, Route};
 use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Page, Reference};
 use crate::server::conn::buffers::Buffers;
+use crate::server::http::JSON;
 use crate::server::http::access_log::{Client, Exchange, RequestIds};
 use crate::server::http::body::Body;
 use crate::server::http::context::{OCI_NAMESPACE, Request, Transport};
@@ -128,7 +129,7 @@ impl Handler {
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
         match &request.route {
-            Route::Ping => Ok(Reply::own(reply::JSON, Bytes::from_static(b"{}"))),
+            Route::Ping => Ok(Reply::own(JSON, Bytes::from_static(b"{}"))),
             Route::Catalog(page) => Box::pin(self.catalog(page, &request)).await,
             Route::Manifest { path, reference } => {
                 exchange.asks_for(Kind::Manifest, Some(reference.clone()));
@@ -239,7 +240,7 @@ impl Handler {
         let (repositories, next) = self.mirror.catalog(page).await;
         // As distribution answers (docs/spec/api.md, "Listing Repositories").
         let body = serde_json::json!({ "repositories": repositories }).to_string();
-        let mut reply = Reply::own(reply::JSON, Bytes::from(body));
+        let mut reply = Reply::own(JSON, Bytes::from(body));
         if let Some(next) = next {
             reply.link(next, request.path, request.ns());
         }

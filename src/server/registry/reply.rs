@@ -11,9 +11,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 /// Room for the headers of a usual response, so that the map is allocated once.
 pub(crate) const HEADERS_USUAL: usize = 16;
 
-/// The type of all JSON that is roadstead's own.
-pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
 /// The type of blobs: what they hold is in the manifest's descriptors.
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
