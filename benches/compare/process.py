@@ -85,9 +85,11 @@ class Peer:
         self.start()
 
     def start(self):
+        # Several roadsteads run at once, also of versions that know no key for it.
+        environment = {**(self.environment or os.environ), "XDG_STATE_HOME": str(self.directory)}
         with open(self.log, "ab") as output:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                            env=self.environment)
+                                            env=environment)
         deadline = time.monotonic() + START_SECONDS_MAX
         while True:
             try:

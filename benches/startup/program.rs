@@ -55,6 +55,7 @@ pub(crate) fn start(dir: &Path, count: usize, ended: Ended, lost: bool) -> Start
         .args(["--cache-size", "100TB", "--cache-dir"])
         .arg(dir)
         .current_dir(dir)
+        .env("XDG_STATE_HOME", dir.join("state"))
         .env("ROADSTEAD_LOG", "info")
         // The files are not what their names say.
         .env("ROADSTEAD_CACHE__SCRUB", "off")

@@ -158,7 +158,9 @@ class Mirror:
             file.write(text)
         self.errors = stderr if stderr is not None else open(os.path.join(self.folder, "log"), "w")
         self.process = subprocess.Popen(
-            [binary, "serve", "--config", config], stdout=subprocess.PIPE, stderr=self.errors, stdin=subprocess.DEVNULL
+            [binary, "serve", "--config", config], stdout=subprocess.PIPE, stderr=self.errors, stdin=subprocess.DEVNULL,
+            # A key would not do: versions before know none.
+            env={**os.environ, "XDG_STATE_HOME": self.folder},
         )
         line = self.process.stdout.readline().decode()
         if "listening on" not in line:

@@ -76,6 +76,8 @@ TOML
     # Tags are fresh for one second only, so that later pulls revalidate, and pulls without upstream serve stale.
     # One connection a blob, so that requests upstream can be counted.
     cat >>"$file" <<TOML
+[state]
+dir = "$work/state-$name"
 [cache]
 dir = "$work/cache-$name"
 max_size = "4GB"
