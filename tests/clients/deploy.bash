@@ -51,6 +51,9 @@ deploy_confined() {
     grep -E '^Seccomp:[[:space:]]+2$' "/proc/${pids[confined]}/status"
     pull_through "${mirror_address[confined]}"
     pull_through "${mirror_address[confined]}"
+    # A change of the catalogue is durable, and nothing is degraded.
+    bounded "$BINARY" pin docker.io/library/layers-podman:1 --admin "${admin_address[confined]}"
+    [[ $(curl -sSf --max-time 10 "http://${admin_address[confined]}/readyz") == ok ]]
     stop confined
     [[ $stop_status == 0 ]]
 }
