@@ -267,7 +267,7 @@ impl Locator {
 
 /// Opens the cache directory, which must exist. Fails while another process has it.
 async fn open(config: &Config, mode: OpenMode) -> Result<Directory, TargetError> {
-    let mut cache = Store::find_cache(config.cache.clone(), &config.state.dir, false);
+    let mut cache = config.cache.clone().found(&config.state.dir, false);
     if mode != OpenMode::Store {
         // Nobody who wants to see a directory that is not there wants it to be made.
         if !cache.dir.is_dir() {

@@ -10,7 +10,7 @@ use crate::catalogue::{
 };
 use crate::clock::Clock;
 use crate::oci::Tag;
-use crate::store::{self, Keeping, LinkEntry, OpenError, Origin, Pinned, Store};
+use crate::store::{self, Claim, Keeping, LinkEntry, OpenError, Origin, Pinned, Store};
 use crate::telemetry::Metrics;
 
 /// Entries that are taken over in one change: some megabytes.
@@ -48,14 +48,14 @@ impl Opened {
     ) -> Result<Self, OpenError> {
         let counts = metrics.clone();
         let claimed = blocking((state, cache), move |(state, cache)| {
-            let cache = Store::find_cache(cache, &state.dir, mode == OpenMode::Write);
+            let cache = cache.found(&state.dir, mode == OpenMode::Write);
             if mode == OpenMode::Write && state.dir.starts_with(&cache.dir) {
                 tracing::warn!(cache_dir = %cache.dir.display(), state_dir = %state.dir.display(), "the state directory is in the cache directory: deleting the cache deletes imported names and pins. Give state.dir and cache.dir directories of their own");
             }
             // First, or a second process on both would touch what it may not have.
             let claim = match mode {
-                OpenMode::Write => Store::claim(&cache),
-                OpenMode::Look => Store::claim_to_look(&cache),
+                OpenMode::Write => Claim::take(&cache),
+                OpenMode::Look => Claim::to_look(&cache),
             };
             let claim = claim?;
             let catalogue = match mode {

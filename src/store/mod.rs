@@ -105,6 +105,45 @@ pub struct Config {
     pub scrub: Option<Duration>,
 }
 
+impl Config {
+    /// This with the directory that the cache is in: versions before had it in what is the state directory
+    /// now. With `may_move` it is moved to where it should be, if that can be; else it is used where it is, with a
+    /// warning. Blocks.
+    #[must_use]
+    pub fn found(mut self, state: &Path, may_move: bool) -> Self {
+        let shown = (self.dir.display().to_string(), state.display().to_string());
+        match relocate::find(&self.dir, state, may_move) {
+            Place::Right => {}
+            Place::Moved => {
+                tracing::info!(
+                    from = shown.1,
+                    to = shown.0,
+                    "the cache was moved out of the state directory"
+                );
+            }
+            Place::Both => {
+                tracing::warn!(
+                    used = shown.0,
+                    unused = shown.1,
+                    "there are two caches: that of cache.dir is used. Delete blobs, fills, damaged, index.redb and VERSION of the other"
+                );
+            }
+            Place::Before(why) => {
+                if may_move {
+                    tracing::warn!(
+                        cache_dir = shown.0,
+                        used = shown.1,
+                        error = why,
+                        "the cache is in the state directory, where versions before had it, and cannot be moved to cache.dir; it is used where it is. To move it: stop roadstead, and move blobs, fills, damaged, index.redb, journal.* and, last, VERSION; or set cache.dir to where it is"
+                    );
+                }
+                state.clone_into(&mut self.dir);
+            }
+        }
+        self
+    }
+}
+
 /// Why a store cannot be opened: one line that names the directory.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use the cache directory {}: {why}", dir.display())]
@@ -122,6 +161,24 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// Takes the directory; makes it if missing. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`]: another process has it, or it is no cache's.
+    pub fn take(config: &Config) -> Result<Self, OpenError> {
+        let lock = layout::claim(&config.dir).and_then(|()| Lock::take(&config.dir));
+        Self::of(config, lock, false)
+    }
+
+    /// Takes the directory of a store that is only looked at, which must be there. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`]: another process writes there, or it is no cache's.
+    pub fn to_look(config: &Config) -> Result<Self, OpenError> {
+        let lock = layout::see(&config.dir).and_then(|()| Lock::look(&config.dir));
+        Self::of(config, lock, true)
+    }
+
     fn of(config: &Config, lock: io::Result<Lock>, to_look: bool) -> Result<Self, OpenError> {
         let lock = lock.map_err(|error| OpenError {
             dir: config.dir.clone(),
@@ -165,66 +222,8 @@ impl Store {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Result<Self, OpenError> {
-        let claim = Self::claim(config)?;
+        let claim = Claim::take(config)?;
         Self::open_claimed(claim, config, Keeping::default(), clock, metrics)
-    }
-
-    /// The configuration with the directory that the cache is in: versions before had it in what is the state directory
-    /// now. With `may_move` it is moved to where it should be, if that can be; else it is used where it is, with a
-    /// warning. Blocks.
-    #[must_use]
-    pub fn find_cache(mut config: Config, state: &Path, may_move: bool) -> Config {
-        let shown = (
-            config.dir.display().to_string(),
-            state.display().to_string(),
-        );
-        match relocate::find(&config.dir, state, may_move) {
-            Place::Right => {}
-            Place::Moved => {
-                tracing::info!(
-                    from = shown.1,
-                    to = shown.0,
-                    "the cache was moved out of the state directory"
-                );
-            }
-            Place::Both => {
-                tracing::warn!(
-                    used = shown.0,
-                    unused = shown.1,
-                    "there are two caches: that of cache.dir is used. Delete blobs, fills, damaged, index.redb and VERSION of the other"
-                );
-            }
-            Place::Before(why) => {
-                if may_move {
-                    tracing::warn!(
-                        cache_dir = shown.0,
-                        used = shown.1,
-                        error = why,
-                        "the cache is in the state directory, where versions before had it, and cannot be moved to cache.dir; it is used where it is. To move it: stop roadstead, and move blobs, fills, damaged, index.redb, journal.* and, last, VERSION; or set cache.dir to where it is"
-                    );
-                }
-                state.clone_into(&mut config.dir);
-            }
-        }
-        config
-    }
-
-    /// Takes the directory; makes it if missing. Blocks.
-    ///
-    /// # Errors
-    /// [`OpenError`]: another process has it, or it is no cache's.
-    pub fn claim(config: &Config) -> Result<Claim, OpenError> {
-        let lock = layout::claim(&config.dir).and_then(|()| Lock::take(&config.dir));
-        Claim::of(config, lock, false)
-    }
-
-    /// Takes the directory of a store that is only looked at, which must be there. Blocks.
-    ///
-    /// # Errors
-    /// [`OpenError`]: another process writes there, or it is no cache's.
-    pub fn claim_to_look(config: &Config) -> Result<Claim, OpenError> {
-        let lock = layout::see(&config.dir).and_then(|()| Lock::look(&config.dir));
-        Claim::of(config, lock, true)
     }
 
     /// Opens the store of a directory that was taken, where more is never evicted than the index says: as

@@ -12,7 +12,7 @@ use crate::catalogue::{Catalogue, Change};
 use crate::clock::Clock;
 use crate::mirror::core::{Core, Tasks};
 use crate::mirror::opening::hand_pin;
-use crate::mirror::{Config, Mirror, Pattern, Source};
+use crate::mirror::{Config, Mirror, Operator, Pattern, Source};
 use crate::oci::{Digest, Reference, Tag};
 use crate::store::{Event, EventKinds, Heard, Pinned, Store, Subscription};
 
@@ -33,13 +33,13 @@ pub struct PinEntry {
     pub stored_bytes: u64,
 }
 
-impl Mirror {
+impl Operator {
     /// Pins an image that is known here.
     ///
     /// # Errors
     /// [`InspectError`].
     pub async fn pin_image(&self, name: &str) -> Result<PinEntry, InspectError> {
-        self.inner.operator.pins.pin(name).await
+        self.pins.pin(name).await
     }
 
     /// Undoes that.
@@ -49,14 +49,16 @@ impl Mirror {
     /// [`InspectError::Conflict`]: a rule of the configuration pins it.
     /// [`InspectError::Unavailable`]: it could not be made durable.
     pub async fn unpin_image(&self, name: &str) -> Result<PinEntry, InspectError> {
-        self.inner.operator.pins.unpin(name).await
+        self.pins.unpin(name).await
     }
 
     /// The pinned images, sorted by name.
     pub async fn pins(&self) -> Vec<PinEntry> {
-        self.inner.operator.pins.list().await
+        self.pins.list().await
     }
+}
 
+impl Mirror {
     /// From now on the rules of the configuration are followed: what is there already is pinned in the
     /// background, and what comes as it comes. Once for each mirror.
     pub fn watch_pins(&self) {

@@ -173,20 +173,20 @@ impl AdminApi {
     async fn pins(&self, query: Query) -> Answer {
         query.end()?;
         json(&Pins {
-            pins: self.mirror.pins().await,
+            pins: self.mirror.operator().pins().await,
         })
     }
 
     async fn pin(&self, mut query: Query) -> Answer {
         let image = query.need("image")?;
         query.end()?;
-        json(&self.mirror.pin_image(&image).await?)
+        json(&self.mirror.operator().pin_image(&image).await?)
     }
 
     async fn unpin(&self, mut query: Query) -> Answer {
         let image = query.need("image")?;
         query.end()?;
-        json(&self.mirror.unpin_image(&image).await?)
+        json(&self.mirror.operator().unpin_image(&image).await?)
     }
 }
 
