@@ -16,6 +16,9 @@ use crate::store::{Store, TagRecord};
 /// Manifests kept in memory, in bytes, with what is known of them.
 const HOT_MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Room for a manifest of at most this size may be made later: some hundred of these are a few MiB.
+const EVICTED_LATER_BYTES_MAX: usize = 16 * 1024;
+
 /// Memory for what upstreams' headers said of manifests that do not say themselves what they are, in bytes.
 const SAID_TYPES_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
@@ -98,6 +101,11 @@ impl LocalManifests {
     /// Keeps a manifest in memory.
     pub(super) fn keep(&self, manifest: &Arc<Manifest>) {
         self.hot.insert(manifest.digest, Arc::clone(manifest));
+        if manifest.bytes.len() > EVICTED_LATER_BYTES_MAX {
+            // By itself the cache evicts now and then, and with manifests of megabytes holds many times its room until
+            // then.
+            self.hot.run_pending_tasks();
+        }
     }
 
     /// Lets go of a manifest in memory: what is on disk stays.
@@ -217,6 +225,8 @@ mod tests {
     use crate::oci::{Algorithm, Repository, UpstreamName};
     use crate::store;
     use crate::telemetry::Metrics;
+    use std::path::Path;
+    use std::sync::atomic::AtomicU64;
 
     fn source(repository: &str) -> Source {
         Source {
@@ -225,11 +235,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_headers_first_word_counts_for_its_repository_alone() {
-        let dir = tempfile::tempdir().unwrap();
+    fn store(dir: &Path) -> Store {
         let config = store::Config {
-            dir: dir.path().to_path_buf(),
+            dir: dir.to_path_buf(),
             max_size: store::Amount::Bytes(100_000_000),
             min_free: store::Amount::Bytes(0),
             meter: store::Meter::default(),
@@ -239,7 +247,13 @@ mod tests {
             shares: Vec::new(),
         };
         let metrics = Metrics::new(std::iter::empty());
-        let store = Store::open(&config, Arc::new(SystemClock), metrics).unwrap();
+        Store::open(&config, Arc::new(SystemClock), metrics).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_headers_first_word_counts_for_its_repository_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
         let local = LocalManifests::new(&store);
         let bytes = Bytes::from_static(b"{}");
         let digest = Digest::of(Algorithm::Sha256, &bytes);
@@ -263,5 +277,44 @@ mod tests {
         assert_eq!(seen_by(&other), None);
         local.forget(&digest);
         assert!(local.peek(&digest).is_none());
+    }
+    /// Bytes of a manifest that somebody still has, counted.
+    struct Counted(Vec<u8>, Arc<AtomicU64>);
+
+    impl AsRef<[u8]> for Counted {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.1.fetch_sub(self.0.len() as u64, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn manifests_that_come_at_once_take_no_more_than_their_room() {
+        const MANIFEST_BYTES: u64 = 4 * 1024 * 1024;
+        let dir = tempfile::tempdir().unwrap();
+        let (local, held) = (LocalManifests::new(&store(dir.path())), AtomicU64::new(0));
+        let held = Arc::new(held);
+        for number in 0..40_u8 {
+            held.fetch_add(MANIFEST_BYTES, Ordering::Relaxed);
+            let bytes = vec![number; usize::try_from(MANIFEST_BYTES).unwrap()];
+            local.keep(&Arc::new(Manifest {
+                digest: Digest::of(Algorithm::Sha256, &[number]),
+                media_type: "application/any".into(),
+                by_header: false,
+                bytes: Bytes::from_owner(Counted(bytes, Arc::clone(&held))),
+                children: Arc::from([]),
+                told: Told::default(),
+            }));
+            let now = held.load(Ordering::Relaxed);
+            assert!(
+                now <= HOT_MANIFEST_BYTES + MANIFEST_BYTES,
+                "{now} bytes after {number}"
+            );
+        }
     }
 }

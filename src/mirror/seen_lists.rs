@@ -80,6 +80,10 @@ impl SeenLists {
         let key = (source.clone(), list);
         other.invalidate(&key);
         into.insert(key, seen);
+        // By itself the cache evicts now and then, and with lists of megabytes holds many times its room until then.
+        for lists in [&self.whole, &self.parts] {
+            lists.run_pending_tasks();
+        }
     }
 
     /// Remembers what upstream gave just now.
@@ -220,4 +224,56 @@ fn filtered(whole: &Listed, query: &[(String, String)]) -> Option<Listed> {
         empty: found.count == 0,
         ..whole.clone()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{Repository, UpstreamName};
+    use bytes::Bytes;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Bytes of a list that somebody still has, counted.
+    struct Counted(Vec<u8>, Arc<AtomicU64>);
+
+    impl AsRef<[u8]> for Counted {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.1.fetch_sub(self.0.len() as u64, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn lists_that_come_at_once_take_no_more_than_their_room() {
+        const LIST_BYTES: u64 = 4 * 1024 * 1024;
+        let (seen, held) = (SeenLists::default(), Arc::new(AtomicU64::new(0)));
+        for number in 0..40 {
+            held.fetch_add(LIST_BYTES, Ordering::Relaxed);
+            let bytes = vec![b' '; usize::try_from(LIST_BYTES).unwrap()];
+            let source = Source {
+                upstream: UpstreamName::parse("docker.io").unwrap(),
+                repository: Repository::parse(&format!("library/app{number}")).unwrap(),
+            };
+            let listed = Listed {
+                bytes: Bytes::from_owner(Counted(bytes, Arc::clone(&held))),
+                next: None,
+                filtered: false,
+                empty: false,
+                outcome: Outcome::Bypass,
+                warnings: Vec::new(),
+            };
+            let query = vec![("n".to_owned(), "100000".to_owned())];
+            seen.note(&source, &List::Tags(query), listed, Timestamp(0));
+            let now = held.load(Ordering::Relaxed);
+            assert!(
+                now <= WHOLE_BYTES_MAX + PARTS_BYTES_MAX + LIST_BYTES,
+                "{now} bytes after {number}"
+            );
+        }
+    }
 }
