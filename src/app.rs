@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::{AccessError, Guard};
 use crate::clock::Clock;
 use crate::config::{Config, Snapshot};
 use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
@@ -103,6 +104,7 @@ impl Unserved {
 pub struct App {
     address: SocketAddr,
     admin_address: SocketAddr,
+    guard: Guard,
     mirror: Mirror,
     serving: TaskTracker,
     stop_serving: CancellationToken,
@@ -119,6 +121,9 @@ pub enum StartError {
     /// The cache directory.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// Users or policies.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// An upstream's CA file or the like.
     #[error(transparent)]
     Upstream(#[from] SetupError),
@@ -151,10 +156,12 @@ impl App {
             store,
             metrics,
         } = Unserved::open_by(OpenMode::Write, &snapshot, Arc::clone(&clock), &own).await?;
+        let guard = Guard::open(config.access.clone(), Arc::clone(&clock), metrics.clone())?;
         start.tell(&store).await;
         let app = Self {
             address,
             admin_address,
+            guard: guard.clone(),
             mirror: mirror.clone(),
             serving: TaskTracker::new(),
             stop_serving: CancellationToken::new(),
@@ -171,7 +178,7 @@ impl App {
         }
         app.storing.spawn(store.run(app.stop_storing.clone()));
         app.serving
-            .spawn(bound.serve(mirror, metrics, clock, app.stop_serving.clone()));
+            .spawn(bound.serve(mirror, metrics, guard, clock, app.stop_serving.clone()));
         Ok(app)
     }
 
@@ -185,6 +192,12 @@ impl App {
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
+    }
+
+    /// The front door.
+    #[must_use]
+    pub fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// Drains and stops: no new connections, running bodies finish up to the

@@ -20,6 +20,7 @@
 //! A key is in three places: its table in `keys` (name, kind, meaning), its default (`defaults`, or the `Config` of the
 //! module that uses it), and `config.example.toml`. The JSON Schema and the reference of keys are made of these.
 
+mod access;
 mod defaults;
 mod error;
 mod file;
@@ -56,6 +57,8 @@ const FILES: [&str; 2] = ["./roadstead.toml", "/etc/roadstead/config.toml"];
 pub struct Config {
     /// Listeners.
     pub server: server::Config,
+    /// Who may come in, and who may do what.
+    pub access: crate::access::Config,
     /// What may not be lost.
     pub state: catalogue::Config,
     /// The store.
@@ -230,6 +233,7 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
     let upstreams = file.upstream.value().unwrap_or_default();
     Config {
         server: resolve_server(&server, context),
+        access: access::resolve(file.access.as_ref(), context),
         state: catalogue::Config::of(state.dir.value().unwrap_or_else(defaults::state_dir)),
         cache: resolve_cache(&cache, upstreams::shares(&upstreams)),
         fill_on_range: cache.fill_on_range.value_or(mirror::FillOnRange::default()),
@@ -260,6 +264,7 @@ fn resolve_server(keys: &keys::Server, context: &Context<'_>) -> server::Config 
     server::Config {
         listen,
         admin_listen,
+        asks: server::Asks::default(),
         tls: resolve_tls(keys, context),
         drain_timeout: keys.drain_timeout.value_or(defaults::DRAIN_TIMEOUT),
         limits: server::Limits {

@@ -54,6 +54,7 @@
 //! 16. Nothing of one upstream that is unverified (bytes, size, type,
 //!     existence, slowness) reaches another upstream's clients.
 
+pub mod access;
 pub mod app;
 pub mod catalogue;
 pub mod cli;

@@ -5,6 +5,7 @@
 //! what it cannot say one in `http::error`. The bytes leave through `http::body`, which at its end, however that comes,
 //! drops the request's `http::access_log::Exchange` and so writes its line. The operator's listener is `admin`.
 
+use crate::access::Guard;
 use crate::clock::Clock;
 use crate::mirror::{Mirror, Windows};
 use crate::server::http::access_log::Client;
@@ -23,6 +24,8 @@ use conn::table::{Seat, Table};
 use conn::{accept, connection, deferred_flush, fd_limit, tls};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use registry::door::{Door, Memory};
+pub use registry::door::Asks;
 use registry::handler::Handler;
 use std::convert::Infallible;
 use std::io;
@@ -56,6 +59,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Metrics, health and the admin API.
     pub admin_listen: SocketAddr,
+    /// What `listen` asks of its clients.
+    pub asks: Asks,
     /// HTTPS; plain HTTP when absent.
     pub tls: Option<TlsConfig>,
     /// How long running bodies may go on after SIGTERM.
@@ -111,6 +116,7 @@ pub struct Bound {
     clients: Endpoint,
     admin: Endpoint,
     tls: Option<Arc<rustls::ServerConfig>>,
+    asks: Asks,
     drain_timeout: Duration,
     limits: Limits,
 }
@@ -147,6 +153,7 @@ impl Bound {
             clients: Endpoint::bind(config.listen).await?,
             admin: Endpoint::bind(config.admin_listen).await?,
             tls,
+            asks: config.asks,
             drain_timeout: config.drain_timeout,
             limits: config.limits.clone(),
         })
@@ -170,6 +177,7 @@ impl Bound {
         self,
         mirror: Mirror,
         metrics: Metrics,
+        guard: Guard,
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) {
@@ -184,7 +192,9 @@ impl Bound {
         let operators = table(Listener::Admin, ADMIN_CONNECTIONS_MAX);
         let admin = Admin::new(mirror.clone(), metrics.clone(), stop.clone());
         let admin = Arc::new(admin);
-        let handler = Arc::new(Handler::new(mirror, metrics, buffers.clone(), &*clock));
+        let door = Door::new(guard, self.asks, self.tls.is_some());
+        let handler = Handler::new(mirror, metrics, buffers.clone(), door, &*clock);
+        let handler = Arc::new(handler);
         let tls = self.tls.map(TlsAcceptor::from);
         let drained = CancellationToken::new();
         let serve_clients = async {
@@ -250,16 +260,17 @@ async fn serve_client(
 ) {
     let windows = tls.is_none().then(Windows::default);
     // What all requests of this connection share, under one count of references, which is the connection's own.
-    let shared = Arc::new((handler, Client::from(client), windows.clone()));
+    let client_of_all = Client::from(client);
+    let shared = Arc::new((handler, client_of_all, Memory::default(), windows.clone()));
     let counts = Arc::clone(watch);
     let service = service_fn(move |request: Request<Incoming>| {
         let shared = Arc::clone(&shared);
         let must_wait = counts.must_wait();
         async move {
-            let (handler, client, windows) = &*shared;
+            let (handler, client, memory, windows) = &*shared;
             let (request, _unread) = request.into_parts();
             let transport = Transport::new(request.version, windows.clone());
-            let answer = handler.answer(request, client.clone(), transport, must_wait);
+            let answer = handler.answer(request, client.clone(), memory, transport, must_wait);
             Ok::<_, Infallible>(answer.await)
         }
     });

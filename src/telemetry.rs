@@ -6,4 +6,4 @@ pub mod metrics;
 mod plain;
 mod sink;
 
-pub use metrics::{Kind, Limit, Listener, Metrics, Outcome};
+pub use metrics::{AccessMetrics, AuthMethod, AuthResult, Kind, Limit, Listener, Metrics, Outcome};

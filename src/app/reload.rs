@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::access::Guard;
 use crate::config::{Config, Overrides, Snapshot};
 
 /// Reads the configuration again when it is asked to.
@@ -10,6 +11,7 @@ use crate::config::{Config, Overrides, Snapshot};
 pub struct Reload {
     snapshot: Snapshot,
     flags: Overrides,
+    guard: Guard,
     /// One reload waits for the one that runs; further ones would read the same.
     is_waited_for: AtomicBool,
     running: Mutex<()>,
@@ -18,10 +20,11 @@ pub struct Reload {
 impl Reload {
     /// Reloads of a server that was started with these flags.
     #[must_use]
-    pub fn new(snapshot: Snapshot, flags: Overrides) -> Self {
+    pub fn new(snapshot: Snapshot, flags: Overrides, guard: Guard) -> Self {
         Self {
             snapshot,
             flags,
+            guard,
             is_waited_for: AtomicBool::new(false),
             running: Mutex::new(()),
         }
@@ -53,6 +56,14 @@ impl Reload {
         };
         for note in &loaded.notes {
             tracing::warn!("{note}");
+        }
+        // A file of users that cannot be read leaves everything as it was.
+        if let Err(error) = self.guard.reload(loaded.config.access.clone()) {
+            tracing::error!(
+                %error,
+                "the new configuration cannot be used: nothing is changed; correct it and send SIGHUP again"
+            );
+            return;
         }
         let changes = self.snapshot.replace(&loaded.config);
         if changes.applied.is_empty() && changes.after_restart.is_empty() {

@@ -78,7 +78,7 @@ async fn serve_until_signal(config: Config, flags: &Overrides, runtime: &Runtime
         Ok(Err(error)) => return fail(EXIT_START, &error),
         Err(error) => return fail(EXIT_START, &format!("cannot start: {error}")),
     };
-    let reload = Arc::new(Reload::new(snapshot, flags.clone()));
+    let reload = Arc::new(Reload::new(snapshot, flags.clone(), app.guard().clone()));
     let threads = runtime.handle().clone();
     signals.on_reload(move || {
         let reload = Arc::clone(&reload);

@@ -1,6 +1,7 @@
 //! Every key of a file: its name, its kind and its meaning. The JSON Schema and the reference of keys
 //! (`docs/reference/configuration-keys.md`) take their words from here.
 
+use super::access::Access;
 use super::table::{List, OneOrMore, name, table};
 use super::tags::Needs;
 use super::upstreams::{CredentialsKey, EndpointKey, HeadersKey, Provider, ProxyKey, UpstreamsKey};
@@ -23,6 +24,8 @@ table! {
     File {
         /// Listeners for clients and operators, and what connections may take.
         server: Server,
+        /// Who may come in, and who may do what. Without this table everybody may pull everything.
+        access: Access,
         /// What cannot be fetched again.
         state: State,
         /// The cache on disk.

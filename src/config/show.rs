@@ -1,5 +1,6 @@
 //! The effective configuration as TOML that can be read back, with secrets masked.
 
+mod access;
 mod upstreams;
 
 use std::fmt::Write as _;
@@ -30,6 +31,7 @@ pub(super) fn to_toml(config: &Config) -> String {
         line(&mut out, "cert", &quoted(&tls.cert.to_string_lossy()));
         line(&mut out, "key", &quoted(&tls.key.to_string_lossy()));
     }
+    access::show(&mut out, &config.access);
     table(&mut out, "state");
     line(&mut out, "dir", &shown(&config.state.dir));
     table(&mut out, "cache");

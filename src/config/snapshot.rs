@@ -11,7 +11,7 @@ use super::table::join;
 use crate::mirror;
 
 /// Tables whose keys are read anew by each request. All others need a restart.
-const READ_ANEW: &[&str] = &["tags."];
+const READ_ANEW: &[&str] = &["access.", "access", "tags."];
 
 /// The configuration in use. Whoever reads it for each request sees a new one as a whole, from one moment on. Cheap to
 /// clone.
@@ -69,6 +69,7 @@ impl Snapshot {
             };
             self.0.store(Arc::new(Config {
                 tags,
+                access: new.access.clone(),
                 ..Config::clone(&old)
             }));
         }

@@ -12,6 +12,7 @@ use url::Url;
 
 use super::error::Shown;
 use super::table::{About, Scalar};
+use crate::access::Enforcement;
 use crate::mirror::{Failure, FillOnRange, Pattern, Revalidate, Ttl};
 use crate::oci::UpstreamName;
 use crate::store::Amount;
@@ -91,6 +92,11 @@ choice! {
 choice! {
     /// Whether a client waits while a tag is checked.
     Revalidations: Revalidate { "blocking" => Revalidate::Blocking, "background" => Revalidate::Background }
+}
+
+choice! {
+    /// What becomes of what the rules of access deny.
+    Enforcements: Enforcement { "enforce" => Enforcement::Enforce, "warn" => Enforcement::Warn }
 }
 
 /// Kinds of values that are read by a function, with a JSON Schema.

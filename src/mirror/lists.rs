@@ -27,6 +27,9 @@ use crate::upstream::{FetchError, Patience, carry};
 /// Entries on a page of the catalog, whatever the client asks for.
 const CATALOG_PAGE_MAX: usize = 1000;
 
+/// Looks into the index for one page: past so many thousand repositories that a client may not see, the list ends.
+const CATALOG_LOOKS_MAX: usize = 100;
+
 /// How long a client who could be given an old list waits for upstream. What it says later is kept for the next.
 const STALE_WAIT: Duration = Duration::from_secs(10);
 
@@ -97,10 +100,14 @@ impl Mirror {
         lists.referrers(source, digest, artifact_type, cursor).await
     }
 
-    /// The repositories that something is cached of, as `upstream/repository`,
-    /// sorted, and where the next page begins.
-    pub async fn catalog(&self, page: &Page) -> (Vec<String>, Option<NextPage>) {
-        self.inner.lists.catalog(page).await
+    /// The repositories that something is cached of and that somebody `sees`, as `upstream/repository`, sorted, and
+    /// where the next page begins.
+    pub async fn catalog(
+        &self,
+        page: &Page,
+        sees: &(dyn Fn(&Source) -> bool + Sync),
+    ) -> (Vec<String>, Option<NextPage>) {
+        self.inner.lists.catalog(page, sees).await
     }
 }
 
@@ -175,23 +182,38 @@ impl Lists {
         self.lend_list(listed.answer(list::REFERRERS, role))
     }
 
-    async fn catalog(&self, page: &Page) -> (Vec<String>, Option<NextPage>) {
+    async fn catalog(
+        &self,
+        page: &Page,
+        sees: &(dyn Fn(&Source) -> bool + Sync),
+    ) -> (Vec<String>, Option<NextPage>) {
         let limit = page.limit.unwrap_or(CATALOG_PAGE_MAX).min(CATALOG_PAGE_MAX);
-        let after = page.last.as_deref().and_then(parse_entry);
-        let found = self.store.pages().repositories(after.as_ref(), limit).await;
-        let names: Vec<String> = found
-            .iter()
-            .map(|source| format!("{}/{}", source.upstream, source.repository))
-            .collect();
-        let full = names.len() == limit;
-        let next = names.last().filter(|_| full).map(|last| {
-            NextPage::of(&Page {
-                limit: Some(limit),
-                last: Some(last.clone()),
-                ..Page::default()
-            })
-        });
-        (names, next)
+        let mut after = page.last.as_deref().and_then(parse_entry);
+        let mut names: Vec<String> = Vec::new();
+        for _ in 0..CATALOG_LOOKS_MAX {
+            let pages = self.store.pages();
+            let found = pages.repositories(after.as_ref(), CATALOG_PAGE_MAX).await;
+            let is_last = found.len() < CATALOG_PAGE_MAX;
+            after = found.last().cloned();
+            for source in found.iter().filter(|source| sees(source)) {
+                if names.len() == limit {
+                    // The link names what was shown, never what was not.
+                    let next = names.last().map(|last| {
+                        NextPage::of(&Page {
+                            limit: Some(limit),
+                            last: Some(last.clone()),
+                            ..Page::default()
+                        })
+                    });
+                    return (names, next);
+                }
+                names.push(format!("{}/{}", source.upstream, source.repository));
+            }
+            if is_last {
+                break;
+            }
+        }
+        (names, None)
     }
 
     /// A list for the client of this request.

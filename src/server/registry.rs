@@ -1,6 +1,7 @@
 //! The registry's API: requests of clients under `/v2/`, and their answers.
 
 mod blob;
+pub(super) mod door;
 pub(super) mod handler;
 pub(super) mod reply;
 pub(super) mod restraint;

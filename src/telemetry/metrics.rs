@@ -1,6 +1,7 @@
 //! Prometheus metrics. Labels are closed enums or configured upstream names:
 //! never a repository, a tag or a digest. A name that is not configured counts under the empty label.
 
+mod access;
 mod catalogue;
 mod disk;
 mod labels;
@@ -12,6 +13,7 @@ mod set;
 mod totals;
 mod trouble;
 
+pub use access::{AccessMetrics, AuthMethod, AuthResult};
 use catalogue::Catalogue;
 use disk::Disk;
 pub use disk::DiskOp;
@@ -54,6 +56,7 @@ struct Inner {
     cache_blobs: IntGauge,
     evicted_size: IntCounter,
     evicted_damaged: IntCounter,
+    access: AccessMetrics,
     catalogue: Catalogue,
     disk: Disk,
     log: Log,
@@ -131,6 +134,7 @@ impl Metrics {
                 cache_blobs: gauge("roadstead_cache_blobs", "Whole blobs in the cache."),
                 evicted_size: evicted(EvictReason::Size),
                 evicted_damaged: evicted(EvictReason::Damaged),
+                access: AccessMetrics::new(&set),
                 catalogue: Catalogue::new(&set),
                 disk: Disk::new(&set),
                 log: Log::new(&set),
@@ -147,6 +151,12 @@ impl Metrics {
                 upstreams,
             }),
         }
+    }
+
+    /// What is counted of access.
+    #[must_use]
+    pub fn access(&self) -> &AccessMetrics {
+        &self.inner.access
     }
 
     /// A request was answered. `upstream` is `""` where none was named.

@@ -76,10 +76,12 @@ impl MirrorBuilder {
             server: server::Config {
                 listen: any,
                 admin_listen: any,
+                asks: server::Asks::default(),
                 tls: None,
                 drain_timeout: Duration::from_secs(10),
                 limits: server::Limits::default(),
             },
+            access: roadstead::access::Config::default(),
             state: catalogue::Config::of(dir.path().join("state")),
             cache: store::Config {
                 dir: dir.path().join("cache"),

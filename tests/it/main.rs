@@ -14,6 +14,7 @@
 mod common;
 mod process;
 
+mod access;
 mod admin;
 mod bench;
 mod carry;

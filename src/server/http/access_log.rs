@@ -7,7 +7,7 @@ use crate::telemetry::access::{self, AccessLine};
 use crate::telemetry::{Kind, Metrics, Outcome, logging};
 use http::{HeaderValue, Method, StatusCode, Uri, header, request};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -113,6 +113,7 @@ enum Ended {
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     text: Arc<str>,
+    ip: IpAddr,
     id: ClientId,
 }
 
@@ -123,6 +124,7 @@ impl From<SocketAddr> for Client {
         let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
         Self {
             text: address.to_string().into(),
+            ip: address.ip(),
             id: ClientId::new(address.ip(), connection),
         }
     }
@@ -190,6 +192,11 @@ impl Exchange {
     /// Who asks.
     pub(crate) fn client_id(&self) -> ClientId {
         self.client.id
+    }
+
+    /// The client's address.
+    pub(crate) fn source(&self) -> IpAddr {
+        self.client.ip
     }
 
     /// What kind of thing it asks for.

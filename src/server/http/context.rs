@@ -13,6 +13,8 @@ pub(crate) const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namesp
 /// What a request asks for, of whom, and how it may be answered.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
+    /// As it was read.
+    pub(crate) head: &'a request::Parts,
     /// The client and its connection.
     pub(crate) client: ClientId,
     /// The path as the client wrote it, for links back to it.
@@ -73,6 +75,7 @@ impl<'a> Request<'a> {
     ) -> Result<Self, ApiError> {
         let Target { route, ns } = Target::parse(head.uri.path(), head.uri.query())?;
         Ok(Self {
+            head,
             client,
             path: head.uri.path(),
             route,

@@ -61,6 +61,8 @@ enum Extra {
     RetryAfter(Duration),
     /// The methods that a resource has.
     AllowReading,
+    /// How to say who one is.
+    Challenge(String),
     /// How many bytes exist, if that is known.
     Total(Option<u64>),
 }
@@ -118,6 +120,59 @@ impl ApiError {
             limit: None,
             whose: Whose::Ours,
             cause: None,
+        }
+    }
+
+    /// 401: who is it? `challenge`: the value of `WWW-Authenticate`.
+    pub(crate) fn unauthorized(why: &dyn Error, challenge: String) -> Self {
+        Self {
+            extra: Extra::Challenge(challenge),
+            found: Found::Unsought,
+            ..Self::new(
+                StatusCode::UNAUTHORIZED,
+                ErrorCode::Unauthorized,
+                why.to_string(),
+                why,
+            )
+        }
+    }
+
+    /// 403: the rules of access deny it.
+    pub(crate) fn denied(why: &dyn Error) -> Self {
+        let (status, code) = (StatusCode::FORBIDDEN, ErrorCode::Denied);
+        Self {
+            found: Found::Unsought,
+            ..Self::new(status, code, why.to_string(), why)
+        }
+    }
+
+    /// 403: clients may not come from there.
+    pub(crate) fn not_admitted() -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            code: ErrorCode::Denied,
+            ..Self::malformed("this registry does not serve clients at this address (access.allow)")
+        }
+    }
+
+    /// 429: too many failed logins.
+    pub(crate) fn too_many_logins(why: &dyn Error, wait: Duration) -> Self {
+        let (status, code) = (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests);
+        Self {
+            extra: Extra::RetryAfter(wait),
+            found: Found::Unsought,
+            ..Self::new(status, code, why.to_string(), why)
+        }
+    }
+
+    /// 503: credentials cannot be checked now, which says nothing of them.
+    pub(crate) fn cannot_identify(why: &dyn Error) -> Self {
+        let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable);
+        let message = "credentials cannot be checked now; try again in a moment";
+        Self {
+            extra: Extra::RetryAfter(RETRY_AFTER_BUSY),
+            found: Found::Unsought,
+            ..Self::new(status, code, message, why)
         }
     }
 
@@ -213,6 +268,9 @@ impl Extra {
                 Some((header::RETRY_AFTER, HeaderValue::from(seconds.max(1))))
             }
             Self::AllowReading => Some((header::ALLOW, HeaderValue::from_static("GET, HEAD"))),
+            Self::Challenge(challenge) => HeaderValue::from_str(challenge)
+                .ok()
+                .map(|value| (header::WWW_AUTHENTICATE, value)),
             Self::Total(Some(total)) => HeaderValue::try_from(format!("bytes */{total}"))
                 .ok()
                 .map(|value| (header::CONTENT_RANGE, value)),

@@ -1,8 +1,10 @@
 //! One request of a client: admitted, read, asked of the mirror, answered.
 
 use super::blob::{Delivery, Selected};
+use super::door::{Door, Memory, Visitor};
 use super::reply::{EntityTag, Reply};
 use super::restraint::Restraint;
+use crate::access;
 use crate::clock::Clock;
 use crate::mirror::{BlobHead, Mirror, Source};
 use crate::oci::route::{Action, Route};
@@ -32,6 +34,7 @@ pub(crate) struct Handler {
     buffers: Buffers,
     ids: RequestIds,
     restraint: Restraint,
+    door: Door,
 }
 
 impl Handler {
@@ -40,6 +43,7 @@ impl Handler {
         mirror: Mirror,
         metrics: Metrics,
         buffers: Buffers,
+        door: Door,
         clock: &dyn Clock,
     ) -> Self {
         Self {
@@ -48,6 +52,7 @@ impl Handler {
             buffers,
             ids: RequestIds::new(clock),
             restraint: Restraint::new(),
+            door,
         }
     }
 
@@ -57,6 +62,7 @@ impl Handler {
         &self,
         head: request::Parts,
         client: Client,
+        memory: &Memory,
         transport: Transport,
         must_wait: bool,
     ) -> Response<Body> {
@@ -70,11 +76,11 @@ impl Handler {
         let answered = match self.admit(&head, must_wait) {
             Ok(Some(greeting)) => Ok(greeting),
             Err(refused) => Err(refused),
-            Ok(None) => match Request::read(&head, exchange.client_id(), transport) {
+            Ok(None) => match self.enter(&head, &exchange, memory, transport).await {
                 Err(refused) => Err(refused),
-                Ok(request) => {
+                Ok((request, visitor)) => {
                     names_upstream = request.ns().is_some();
-                    self.dispatch(request, &mut exchange).await
+                    self.dispatch(request, visitor, &mut exchange).await
                 }
             },
         };
@@ -114,37 +120,59 @@ impl Handler {
         Ok(None)
     }
 
+    /// Lets a request in, and reads it.
+    async fn enter<'h>(
+        &'h self,
+        head: &'h request::Parts,
+        exchange: &Exchange,
+        memory: &Memory,
+        transport: Transport,
+    ) -> Result<(Request<'h>, Option<Visitor<'h>>), ApiError> {
+        let client = exchange.client_id();
+        let visitor = self.door.enter(head, exchange.source(), memory).await?;
+        Ok((Request::read(head, client, transport)?, visitor))
+    }
+
     async fn dispatch(
         &self,
         request: Request<'_>,
+        visitor: Option<Visitor<'_>>,
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
         let behalf = self.mirror.on_behalf(request.client, request.via())?;
-        behalf.scope(self.route(request, exchange)).await
+        behalf.scope(self.route(request, visitor, exchange)).await
     }
 
     async fn route(
         &self,
         request: Request<'_>,
+        visitor: Option<Visitor<'_>>,
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
         match &request.route {
-            Route::Ping => Ok(Reply::own(JSON, Bytes::from_static(b"{}"))),
-            Route::Catalog(page) => Box::pin(self.catalog(page, &request)).await,
+            Route::Ping => {
+                visitor.map_or(Ok(()), |visitor| visitor.greet(request.head))?;
+                Ok(Reply::own(JSON, Bytes::from_static(b"{}")))
+            }
+            Route::Catalog(page) => Box::pin(self.catalog(page, &request, visitor)).await,
             Route::Manifest { path, reference } => {
                 exchange.asks_for(Kind::Manifest, Some(reference.clone()));
-                let source = self.resolve(&request, path, exchange)?;
+                let (action, tag) = (access::Action::Pull, tag_of(reference));
+                let source = self.resolve(&request, path, &visitor, exchange)?;
+                self.may(action, &source, tag, &request, path, &visitor)?;
                 self.manifest(&request, &source, reference, exchange).await
             }
             Route::Blob { path, digest } => {
                 exchange.asks_for(Kind::Blob, Some(Reference::Digest(*digest)));
-                let source = self.resolve(&request, path, exchange)?;
+                let source = self.resolve(&request, path, &visitor, exchange)?;
+                self.may(access::Action::Pull, &source, None, &request, path, &visitor)?;
                 self.blob(&request, &source, digest).await
             }
             Route::Upload { .. } => Err(ApiError::read_only()),
             Route::Tags { path, page } => {
                 exchange.asks_for(Kind::Tags, None);
-                let source = self.resolve(&request, path, exchange)?;
+                let source = self.resolve(&request, path, &visitor, exchange)?;
+                self.may(access::Action::List, &source, None, &request, path, &visitor)?;
                 let answer = Box::pin(self.mirror.tags(&source, page)).await?;
                 Ok(Reply::list(answer, request.path, request.ns()))
             }
@@ -155,7 +183,8 @@ impl Handler {
                 cursor,
             } => {
                 exchange.asks_for(Kind::Referrers, Some(Reference::Digest(*digest)));
-                let source = self.resolve(&request, path, exchange)?;
+                let source = self.resolve(&request, path, &visitor, exchange)?;
+                self.may(access::Action::List, &source, None, &request, path, &visitor)?;
                 let artifact_type = artifact_type.as_deref();
                 let asked = self
                     .mirror
@@ -170,12 +199,33 @@ impl Handler {
         &self,
         request: &Request<'_>,
         path: &str,
+        visitor: &Option<Visitor<'_>>,
         exchange: &mut Exchange,
     ) -> Result<Source, ApiError> {
         let directory = self.mirror.directory();
-        let source = directory.resolve(request.ns(), request.host, path)?;
+        let resolved = directory.resolve(request.ns(), request.host, path);
+        let source = resolved.map_err(|error| match visitor {
+            Some(visitor) => visitor.hide(error, directory.names()),
+            None => error,
+        })?;
         exchange.goes_to(&source.upstream, &source.repository);
         Ok(source)
+    }
+
+    /// Asks the rules, where there are any.
+    fn may(
+        &self,
+        action: access::Action,
+        source: &Source,
+        tag: Option<&str>,
+        request: &Request<'_>,
+        path: &str,
+        visitor: &Option<Visitor<'_>>,
+    ) -> Result<(), ApiError> {
+        match visitor {
+            Some(visitor) => visitor.may(action, source, tag, request, path, &self.metrics),
+            None => Ok(()),
+        }
     }
 
     async fn manifest(
@@ -236,8 +286,15 @@ impl Handler {
         Ok(selected.describe(tag, head, content))
     }
 
-    async fn catalog(&self, page: &Page, request: &Request<'_>) -> Result<Reply, ApiError> {
-        let (repositories, next) = self.mirror.catalog(page).await;
+    /// What is cached, as far as the client may pull it.
+    async fn catalog(
+        &self,
+        page: &Page,
+        request: &Request<'_>,
+        visitor: Option<Visitor<'_>>,
+    ) -> Result<Reply, ApiError> {
+        let sees = |source: &Source| visitor.as_ref().is_none_or(|it| it.sees(source));
+        let (repositories, next) = self.mirror.catalog(page, &sees).await;
         // As distribution answers (docs/spec/api.md, "Listing Repositories").
         let body = serde_json::json!({ "repositories": repositories }).to_string();
         let mut reply = Reply::own(JSON, Bytes::from(body));
@@ -245,6 +302,14 @@ impl Handler {
             reply.link(next, request.path, request.ns());
         }
         Ok(reply)
+    }
+}
+
+/// The tag that a reference is.
+fn tag_of(reference: &Reference) -> Option<&str> {
+    match reference {
+        Reference::Tag(tag) => Some(tag.as_str()),
+        Reference::Digest(_) => None,
     }
 }
 

@@ -1,0 +1,46 @@
+//! Who may do what: identities, permissions, and the one function that decides.
+//!
+//! A [`Principal`] is who a request comes from, after its credentials were looked at. [`Rules`] are the statements of all
+//! policies, compiled, and who they are attached to. [`Rules::decide`] answers every question about them: a pull, a list,
+//! the catalog, the admin API, and what the `access` commands ask. It is pure: it reads no file, no clock and no socket.
+//!
+//! The language is closed on purpose: a statement has an effect, actions, resource patterns, and conditions of five kinds.
+//! So that what somebody may do can be computed, and not only tried.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `action` | the verbs, with the names that Alibaba Cloud's RAM has for them |
+//! | `resource` | names of what is acted on, and patterns of them |
+//! | `condition` | source address, tag, time, certificate, claim |
+//! | `statement` | statements, policies, the built-in ones |
+//! | `rules` | policies compiled, whom they are attached to, the decision |
+//! | `trie` | patterns by their literal beginning |
+//! | `principal` | who asks |
+//! | `config` | what is configured |
+//! | `credentials` | what clients send |
+//! | `htpasswd` | a file of users |
+//! | `passwords`, `failures` | slow hashes and who may have them calculated |
+//! | `guard` | the front door: credentials to identities, questions to the rules |
+
+pub mod action;
+pub mod condition;
+pub mod config;
+pub mod credentials;
+mod failures;
+pub mod guard;
+pub mod htpasswd;
+mod passwords;
+pub mod principal;
+pub mod resource;
+pub mod rules;
+pub mod statement;
+mod trie;
+
+pub use action::{Action, Actions};
+pub use condition::{Condition, Context};
+pub use config::{Config, Enforcement};
+pub use guard::{AccessError, Guard, Identified, IdentifyError, Verdict};
+pub use principal::{Kind, Principal};
+pub use resource::{Pattern, Resource};
+pub use rules::{Attachment, Decision, Mode, Rules, RulesError, Subject};
+pub use statement::{Effect, Policy, Statement};

@@ -1,0 +1,68 @@
+//! What is configured of access, resolved: plain values, no file read yet.
+
+use super::{Attachment, Mode, Policy, Rules, RulesError};
+use crate::net::Network;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// What becomes of a request that the rules deny.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Enforcement {
+    /// It is refused.
+    #[default]
+    Enforce,
+    /// It is answered, and the log says that it would have been refused.
+    Warn,
+}
+
+/// Access.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// There is an `[access]` table. Without one nobody is asked who he is.
+    pub enabled: bool,
+    /// What becomes of what is denied.
+    pub enforcement: Enforcement,
+    /// Networks that clients may come from; empty: any.
+    pub allow: Vec<Network>,
+    /// Users and the bcrypt hashes of their passwords, in the format of Apache's `htpasswd`.
+    pub htpasswd: Option<PathBuf>,
+    /// The URL of the token endpoint as clients reach it; `None`: on the host that the client has asked.
+    pub token_url: Option<String>,
+    /// Policies of the file, in its order.
+    pub policies: Vec<Policy>,
+    /// Whom policies are attached to.
+    pub attachments: Vec<Attachment>,
+}
+
+impl Config {
+    /// True if somebody can say who he is, so that clients are asked for credentials.
+    #[must_use]
+    pub fn has_identities(&self) -> bool {
+        let only_networks = self.htpasswd.is_none()
+            && self.token_url.is_none()
+            && self.policies.is_empty()
+            && self.attachments.is_empty()
+            && !self.allow.is_empty();
+        self.enabled && !only_networks
+    }
+
+    /// True if clients from this address may come in.
+    #[must_use]
+    pub fn admits(&self, source: IpAddr) -> bool {
+        let source = source.to_canonical();
+        self.allow.is_empty() || self.allow.iter().any(|it| it.contains(source))
+    }
+
+    /// The rules, compiled.
+    ///
+    /// # Errors
+    /// [`RulesError`].
+    pub fn rules(&self) -> Result<Rules, RulesError> {
+        let mode = if self.has_identities() {
+            Mode::Identified
+        } else {
+            Mode::Open
+        };
+        Rules::new(mode, self.policies.clone(), &self.attachments)
+    }
+}

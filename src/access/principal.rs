@@ -1,0 +1,96 @@
+//! Who a request comes from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Who a request comes from, once its credentials were looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// What kind of identity.
+    pub kind: Kind,
+    /// Its name; empty for an anonymous client.
+    pub name: Arc<str>,
+    /// Groups that it is in.
+    pub groups: Vec<String>,
+    /// What a token or certificate says of it.
+    pub claims: BTreeMap<String, String>,
+    /// The connection has shown a client certificate that was accepted.
+    pub certificate: bool,
+    /// Policies that a token of this identity is narrowed to: each must allow what the identity itself may do. Empty:
+    /// the token can do what the identity can.
+    pub narrowed: Vec<Vec<String>>,
+}
+
+/// A kind of identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// No credentials.
+    Anonymous,
+    /// A person, or whatever logs in by a name and a password.
+    User,
+    /// A program with a token of its own.
+    Robot,
+    /// A client certificate.
+    Certificate,
+    /// A token of another issuer: a Kubernetes service account, a CI job.
+    Workload,
+    /// The operator of this machine: the Unix socket of the admin listener.
+    Operator,
+}
+
+impl Kind {
+    /// Its name in logs and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::User => "user",
+            Self::Robot => "robot",
+            Self::Certificate => "certificate",
+            Self::Workload => "workload",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+impl Principal {
+    /// A client without credentials.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self::of(Kind::Anonymous, "")
+    }
+
+    /// A user of this name.
+    #[must_use]
+    pub fn user(name: &str) -> Self {
+        Self::of(Kind::User, name)
+    }
+
+    /// An identity without groups and claims.
+    #[must_use]
+    pub fn of(kind: Kind, name: &str) -> Self {
+        Self {
+            kind,
+            name: name.into(),
+            groups: Vec::new(),
+            claims: BTreeMap::new(),
+            certificate: false,
+            narrowed: Vec::new(),
+        }
+    }
+
+    /// True if it has not said who it is.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.kind == Kind::Anonymous
+    }
+
+    /// As people are told of it: `user alice`, `anonymous`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.kind {
+            Kind::Anonymous => self.kind.name().to_owned(),
+            _ => format!("{} {}", self.kind.name(), self.name),
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! `[access]`: who may come in, and who may do what.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value as Json, json};
+use toml::de::DeValue;
+
+use super::error::{Problem, Shown};
+use super::origin::Origin;
+use super::table::{
+    About, Context, Given, List, OneOrMore, Outcome, Place, Read, Scalar, Values as _,
+    Written, in_order, name, table,
+};
+use super::values::{Enforcements, Flag, Networks, Path, Text};
+use crate::access::condition::{Condition, Window};
+use crate::access::{self, Actions, Attachment, Effect, Pattern, Policy, Statement, Subject};
+
+/// Policies, and statements in one. Each is looked at when the file is read; a request sees those that may mean it.
+const POLICIES_MAX: usize = 10_000;
+
+table! {
+    /// `[access]`.
+    Access {
+        /// `enforce` refuses what the rules deny; `warn` answers it, and logs what would have been refused.
+        mode: Enforcements,
+        /// Networks that clients may come from, for all listeners; without it, any.
+        allow: OneOrMore<Networks>,
+        /// A file of users in the format of `htpasswd -B` (bcrypt), read again when it changes.
+        htpasswd: Path,
+        /// Where clients get tokens: the URL of `/token` as they reach it, when that is not the host that they ask.
+        realm: Realm,
+        /// Policies: statements under a name, which are attached to users, groups, robots or claims.
+        policy: List<PolicyKey>,
+        /// Whom policies are attached to.
+        attach: List<Attach>,
+    }
+}
+
+table! {
+    /// `[[access.policy]]`.
+    PolicyKey {
+        /// Its name. Built in are `read-only`, `developer`, `maintainer`, `admin` and `auditor`.
+        policy_name as "name": Text,
+        /// What it allows and denies. A statement that denies wins over all that allow.
+        statement: List<StatementKey>,
+    }
+}
+
+table! {
+    /// `[[access.policy.statement]]`.
+    StatementKey {
+        /// `allow` or `deny`.
+        effect: Effects,
+        /// `pull`, `push`, `delete`, `list`, `admin`, `*`, or names of Alibaba Cloud's RAM such as `cr:PullRepository`.
+        actions: OneOrMore<ActionWord>,
+        /// Patterns of `mirror/<upstream>/<repository>`, `repository/<namespace>/<name>` and `admin`, in which `*` stands for any characters, slashes too; or RAM's `acs:cr:*:*:repository/*/<namespace>/*`.
+        resources: OneOrMore<ResourcePattern>,
+        /// When it holds; all that is said must.
+        condition: ConditionKey,
+    }
+}
+
+table! {
+    /// A condition.
+    ConditionKey {
+        /// Networks that the client is in.
+        source_ip: OneOrMore<Networks>,
+        /// Patterns of the tag. Content that is named by its digest has none: a statement that allows means it, one that denies does not.
+        tag: OneOrMore<Text>,
+        /// Times like `"mon-fri 08:00-18:00 +08:00"`; UTC without an offset.
+        time: OneOrMore<Windows>,
+        /// `true`: the client has shown a certificate that was accepted.
+        certificate: Flag,
+        /// Patterns of claims of the client's token or certificate, by their names.
+        claim: Claims,
+    }
+}
+
+table! {
+    /// `[[access.attach]]`: one of `user`, `group`, `robot`, `claim` and `anonymous`, and the policies that it has.
+    Attach {
+        /// A user by name; `*` is every user.
+        user: Text,
+        /// A group by name.
+        group: Text,
+        /// A robot by name; `*` is every robot.
+        robot: Text,
+        /// Whoever has these claims, a table of patterns; or `"name=pattern"`.
+        claim: ClaimText,
+        /// `true`: clients without credentials. What they may do everybody may.
+        anonymous: Flag,
+        /// Names of policies.
+        policies: OneOrMore<Text>,
+    }
+}
+
+/// An effect.
+pub(super) enum Effects {}
+
+impl Scalar for Effects {
+    type Value = Effect;
+
+    fn parse(written: &DeValue<'_>) -> Result<Effect, String> {
+        match written.as_str().map(str::to_ascii_lowercase).as_deref() {
+            Some("allow") => Ok(Effect::Allow),
+            Some("deny") => Ok(Effect::Deny),
+            _ => Err("must be \"allow\" or \"deny\"".to_owned()),
+        }
+    }
+    fn schema() -> Json {
+        json!({ "enum": ["allow", "deny"] })
+    }
+}
+
+/// Kinds of text that parse themselves.
+macro_rules! texts {
+    ($($(#[$meta:meta])+ $kind:ident: $value:ty = $parse:expr;)+) => {$(
+        $(#[$meta])+
+        pub(super) enum $kind {}
+
+        impl Scalar for $kind {
+            type Value = $value;
+
+            fn parse(written: &DeValue<'_>) -> Result<$value, String> {
+                let text = written.as_str().ok_or("must be text")?;
+                $parse(text)
+            }
+            fn schema() -> Json {
+                json!({ "type": "string", "minLength": 1 })
+            }
+        }
+    )+};
+}
+
+texts! {
+    /// A word of `actions`.
+    ActionWord: Actions = Actions::parse;
+    /// A pattern of `resources`.
+    ResourcePattern: Pattern = Pattern::parse;
+    /// A window of time.
+    Windows: Window = |text: &str| text.parse();
+    /// The URL of the token endpoint.
+    Realm: String = realm;
+}
+
+fn realm(text: &str) -> Result<String, String> {
+    let url: Option<url::Url> = text.parse().ok();
+    let is_plain = |url: &url::Url| {
+        matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.username().is_empty()
+    };
+    match url.filter(is_plain) {
+        Some(url) => Ok(url.to_string()),
+        None => Err("must be a URL like \"https://mirror.corp/token\"".to_owned()),
+    }
+}
+
+/// Patterns by the names of claims.
+pub(super) enum Claims {}
+
+impl Read for Claims {
+    type Value = BTreeMap<String, Vec<String>>;
+
+    fn read(written: &Written<'_>, place: &Place, context: &Context<'_>) -> Outcome<Self::Value> {
+        let DeValue::Table(entries) = written.get_ref() else {
+            return Err(context.wrong(place, "must be a table of patterns, such as { sub = \"repo:acme/*\" }"));
+        };
+        let mut claims = BTreeMap::new();
+        for (name, value) in in_order(entries) {
+            let name = name.get_ref().as_ref();
+            let place = place.under(name, context.origins.of(value.span().start));
+            let patterns = OneOrMore::<Text>::read(value, &place, context)?;
+            claims.insert(name.to_owned(), patterns);
+        }
+        Ok(claims)
+    }
+    fn schema() -> Json {
+        json!({ "type": "object", "additionalProperties": OneOrMore::<Text>::schema() })
+    }
+}
+
+/// A claim that somebody has: a table with one entry, or `name=pattern`.
+pub(super) enum ClaimText {}
+
+impl Read for ClaimText {
+    type Value = (String, String);
+
+    fn read(written: &Written<'_>, place: &Place, context: &Context<'_>) -> Outcome<Self::Value> {
+        let wrong = || context.wrong(place, "must be \"name=pattern\", or a table with one claim");
+        if let Some(text) = written.get_ref().as_str() {
+            let claim = text.split_once('=').filter(|(name, pattern)| !name.is_empty() && !pattern.is_empty());
+            let (name, pattern) = claim.ok_or_else(wrong)?;
+            return Ok((name.to_owned(), pattern.to_owned()));
+        }
+        let mut claims = Claims::read(written, place, context)?.into_iter();
+        match (claims.next(), claims.next()) {
+            (Some((name, patterns)), None) => match <[String; 1]>::try_from(patterns) {
+                Ok([pattern]) => Ok((name, pattern)),
+                Err(_several) => Err(wrong()),
+            },
+            _ => Err(wrong()),
+        }
+    }
+    fn schema() -> Json {
+        json!({ "anyOf": [{ "type": "string", "pattern": "^[^=]+=.+$" }, Claims::schema()] })
+    }
+}
+
+/// Names what a list of tables is.
+macro_rules! lists {
+    ($($kind:ident: $name:literal;)+) => {$(
+        impl About for $kind {
+            const MAX: usize = POLICIES_MAX;
+
+            fn about_list() -> String {
+                concat!("must be an array of tables, each under [[", $name, "]]").to_owned()
+            }
+        }
+    )+};
+}
+
+lists! {
+    PolicyKey: "access.policy";
+    StatementKey: "access.policy.statement";
+    Attach: "access.attach";
+}
+
+/// Resolves `[access]`.
+pub(super) fn resolve(given: Option<&Given<Access>>, context: &Context<'_>) -> access::Config {
+    let Some(Given { value: keys, .. }) = given else {
+        return access::Config::default();
+    };
+    let policies = policies(keys, context);
+    let known = |name: &str| {
+        Policy::is_built_in(name) || policies.iter().any(|policy| policy.name == name)
+    };
+    let attachments = keys.attach.iter().flat_map(|given| &given.value);
+    let attachments = attachments.filter_map(|given| attachment(&given.value, &known, context));
+    let attachments = attachments.collect();
+    access::Config {
+        enabled: true,
+        enforcement: keys.mode.value_or(access::Enforcement::default()),
+        allow: keys.allow.value_or(Vec::new()),
+        htpasswd: keys.htpasswd.value(),
+        token_url: keys.realm.value(),
+        policies,
+        attachments,
+    }
+}
+
+fn policies(keys: &Access, context: &Context<'_>) -> Vec<Policy> {
+    let mut policies: Vec<Policy> = Vec::new();
+    let mut seen: BTreeMap<String, Origin> = BTreeMap::new();
+    for Given { value, .. } in keys.policy.iter().flat_map(|given| &given.value) {
+        let Some(Given { value: name, place }) = &value.policy_name else {
+            missing("name", "a policy has a name", &value.keys, context);
+            continue;
+        };
+        if Policy::is_built_in(name) {
+            let why = format!("{} is built in: choose another name", Shown(name));
+            context.wrong(place, why);
+        }
+        if let Some(first) = seen.insert(name.clone(), place.origin.clone()) {
+            let why = format!("{} is there twice", Shown(name));
+            context.report(Problem::new(&place.origin, &place.key, why).and(&first));
+        }
+        let statements = value.statement.iter().flat_map(|given| &given.value);
+        let statements: Vec<Statement> = statements
+            .filter_map(|given| statement(&given.value, context))
+            .collect();
+        if value.statement.is_none() {
+            missing("statement", "write [[access.policy.statement]] below it", &value.keys, context);
+        }
+        policies.push(Policy {
+            name: name.clone(),
+            statements,
+        });
+    }
+    policies
+}
+
+fn statement(keys: &StatementKey, context: &Context<'_>) -> Option<Statement> {
+    let table = &keys.keys;
+    let need = |name: &'static str, example: &str| {
+        missing(name, &format!("write {name} = {example}"), table, context);
+    };
+    if keys.effect.is_none() {
+        need("effect", "\"allow\"");
+    }
+    if keys.actions.is_none() {
+        need("actions", "[\"pull\"]");
+    }
+    if keys.resources.is_none() {
+        need("resources", "[\"mirror/docker.io/library/*\"]");
+    }
+    let resources = keys.resources.as_ref()?;
+    let actions = keys.actions.as_ref()?;
+    for (is_empty, given) in [
+        (resources.value.is_empty(), &resources.place),
+        (actions.value.is_empty(), &actions.place),
+    ] {
+        if is_empty {
+            context.wrong(given, "is empty: the statement would mean nothing");
+        }
+    }
+    Some(Statement {
+        effect: keys.effect.value()?,
+        actions: actions.value.iter().fold(Actions::NONE, |all, one| all.and(*one)),
+        resources: resources.value.clone(),
+        condition: keys.condition.as_ref().map(|given| condition(&given.value)).unwrap_or_default(),
+    })
+}
+
+fn condition(keys: &ConditionKey) -> Condition {
+    Condition {
+        source_ip: keys.source_ip.value_or(Vec::new()),
+        tag: keys.tag.value_or(Vec::new()),
+        time: keys.time.value_or(Vec::new()),
+        certificate: keys.certificate.value(),
+        claim: keys.claim.value_or(BTreeMap::new()),
+    }
+}
+
+fn attachment(
+    keys: &Attach,
+    known: &dyn Fn(&str) -> bool,
+    context: &Context<'_>,
+) -> Option<Attachment> {
+    const WAYS: &[&[&str]] = &[&["user"], &["group"], &["robot"], &["claim"], &["anonymous"]];
+    let subject = match keys.keys.one_of(WAYS, context).ok()? {
+        None => {
+            missing("user", "write whom it is for: user, group, robot, claim or anonymous", &keys.keys, context);
+            return None;
+        }
+        Some(("user", _)) => Subject::User(keys.user.value()?),
+        Some(("group", _)) => Subject::Group(keys.group.value()?),
+        Some(("robot", _)) => Subject::Robot(keys.robot.value()?),
+        Some(("claim", _)) => {
+            let (name, pattern) = keys.claim.value()?;
+            Subject::Claim(name, pattern)
+        }
+        Some((_, place)) => {
+            if !keys.anonymous.value()? {
+                context.wrong(place, "must be true, or left out");
+            }
+            Subject::Anonymous
+        }
+    };
+    let Some(policies) = &keys.policies else {
+        missing("policies", "write policies = [\"read-only\"]", &keys.keys, context);
+        return None;
+    };
+    for name in &policies.value {
+        if !known(name) {
+            let why = format!("there is no policy {}", Shown(name));
+            context.wrong(&policies.place, why);
+        }
+    }
+    Some(Attachment {
+        subject,
+        policies: policies.value.clone(),
+    })
+}
+
+/// Reports a key that is not there; one that is there and makes no sense was reported before.
+fn missing(name: &str, what_to_do: &str, keys: &super::table::Keys, context: &Context<'_>) {
+    if keys.place_of(name).is_none() {
+        context.wrong(&keys.place.missing(name), format!("is missing; {what_to_do}"));
+    }
+}

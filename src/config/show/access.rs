@@ -1,0 +1,84 @@
+//! `[access]` as it is shown.
+
+use super::{line, quoted, table};
+use crate::access::condition::Window;
+use crate::access::{Action, Condition, Config, Policy, Statement, Subject};
+use crate::config::values::Enforcements;
+
+/// Nothing where there is no such table.
+pub(super) fn show(out: &mut String, config: &Config) {
+    if !config.enabled {
+        return;
+    }
+    table(out, "access");
+    let mode = Enforcements::name(config.enforcement);
+    line(out, "mode", &quoted(mode));
+    if !config.allow.is_empty() {
+        line(out, "allow", &list(config.allow.iter().map(ToString::to_string)));
+    }
+    if let Some(path) = &config.htpasswd {
+        line(out, "htpasswd", &super::shown(path));
+    }
+    if let Some(url) = &config.token_url {
+        line(out, "realm", &quoted(url));
+    }
+    for policy in &config.policies {
+        show_policy(out, policy);
+    }
+    for attachment in &config.attachments {
+        table(out, "[access.attach]");
+        match &attachment.subject {
+            Subject::User(name) => line(out, "user", &quoted(name)),
+            Subject::Group(name) => line(out, "group", &quoted(name)),
+            Subject::Robot(name) => line(out, "robot", &quoted(name)),
+            Subject::Claim(name, pattern) => line(out, "claim", &quoted(&format!("{name}={pattern}"))),
+            Subject::Anonymous => line(out, "anonymous", "true"),
+        }
+        line(out, "policies", &list(attachment.policies.iter()));
+    }
+}
+
+fn show_policy(out: &mut String, policy: &Policy) {
+    table(out, "[access.policy]");
+    line(out, "name", &quoted(&policy.name));
+    for Statement { effect, actions, resources, condition } in &policy.statements {
+        table(out, "[access.policy.statement]");
+        line(out, "effect", &quoted(effect.name()));
+        line(out, "actions", &list(actions.iter().map(Action::name)));
+        line(out, "resources", &list(resources.iter().map(|it| it.as_str())));
+        if !condition.is_empty() {
+            line(out, "condition", &shown(condition));
+        }
+    }
+}
+
+fn shown(condition: &Condition) -> String {
+    let mut parts = Vec::new();
+    if !condition.source_ip.is_empty() {
+        let networks = condition.source_ip.iter().map(ToString::to_string);
+        parts.push(format!("source_ip = {}", list(networks)));
+    }
+    if !condition.tag.is_empty() {
+        parts.push(format!("tag = {}", list(condition.tag.iter())));
+    }
+    if !condition.time.is_empty() {
+        let windows = condition.time.iter().map(Window::as_str);
+        parts.push(format!("time = {}", list(windows)));
+    }
+    if let Some(certificate) = condition.certificate {
+        parts.push(format!("certificate = {certificate}"));
+    }
+    if !condition.claim.is_empty() {
+        let claims = condition.claim.iter();
+        let claims = claims.map(|(name, patterns)| {
+            format!("{} = {}", quoted(name), list(patterns.iter()))
+        });
+        parts.push(format!("claim = {{ {} }}", claims.collect::<Vec<_>>().join(", ")));
+    }
+    format!("{{ {} }}", parts.join(", "))
+}
+
+fn list(texts: impl Iterator<Item = impl AsRef<str>>) -> String {
+    let texts: Vec<_> = texts.map(|text| quoted(text.as_ref())).collect();
+    format!("[{}]", texts.join(", "))
+}

@@ -1,0 +1,258 @@
+//! Access at the client listener: who asks, and may he?
+
+use crate::access::{Action, Context, Guard, Identified, IdentifyError, Principal, Resource, Verdict};
+use crate::oci::UpstreamName;
+use crate::oci::directory::{ResolveError, Source};
+use crate::server::http::context::Request;
+use crate::server::http::error::ApiError;
+use crate::telemetry::Metrics;
+use http::{HeaderValue, Uri, header, request};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a listener asks of its clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asks {
+    /// Nobody: what anonymous clients may pull is served, and `Authorization` is ignored. For dockerd's
+    /// `registry-mirrors`: a dockerd that is logged in to Docker Hub would send its Hub password to a mirror that
+    /// challenges it.
+    Nobody,
+    /// Who they are, where access is configured.
+    #[default]
+    Everybody,
+}
+
+/// The door of one listener. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    guard: Guard,
+    asks: Asks,
+    /// Clients reach the listener by HTTPS.
+    is_secure: bool,
+}
+
+/// Who a connection's last request came from, so that the same credentials are not looked at again.
+#[derive(Debug, Default)]
+pub(crate) struct Memory(Mutex<Option<(HeaderValue, Identified)>>);
+
+/// Who asks, from where, by which door.
+#[derive(Clone, Debug)]
+pub(crate) struct Visitor<'a> {
+    door: &'a Door,
+    pub(crate) who: Arc<Principal>,
+    source: IpAddr,
+}
+
+impl Door {
+    /// A door of a listener.
+    pub(crate) fn new(guard: Guard, asks: Asks, is_secure: bool) -> Self {
+        Self {
+            guard,
+            asks,
+            is_secure,
+        }
+    }
+
+    /// True if clients have to say who they are.
+    fn is_asking(&self) -> bool {
+        self.asks == Asks::Everybody && self.guard.has_identities()
+    }
+
+    /// Lets a request in, and says who it comes from; `None` where access is not configured.
+    ///
+    /// # Errors
+    /// The client may not come from where it does, or its credentials are wrong.
+    pub(crate) async fn enter(
+        &self,
+        head: &request::Parts,
+        source: IpAddr,
+        memory: &Memory,
+    ) -> Result<Option<Visitor<'_>>, ApiError> {
+        if self.guard.is_open() {
+            return Ok(None);
+        }
+        if !self.guard.admits(source) {
+            return Err(ApiError::not_admitted());
+        }
+        let given = head.headers.get(header::AUTHORIZATION);
+        let who = match given.filter(|_| self.is_asking()) {
+            Some(given) => Box::pin(self.identify(head, given, source, memory)).await?,
+            None => Arc::new(Principal::anonymous()),
+        };
+        Ok(Some(Visitor {
+            door: self,
+            who,
+            source,
+        }))
+    }
+
+    async fn identify(
+        &self,
+        head: &request::Parts,
+        given: &HeaderValue,
+        source: IpAddr,
+        memory: &Memory,
+    ) -> Result<Arc<Principal>, ApiError> {
+        {
+            let known = memory.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((before, identified)) = &*known
+                && before == given
+                && self.guard.holds(identified)
+            {
+                return Ok(Arc::clone(&identified.principal));
+            }
+        }
+        let text = given.to_str().unwrap_or_default();
+        match self.guard.identify(text, source).await {
+            Ok(identified) => {
+                let who = Arc::clone(&identified.principal);
+                let mut known = memory.0.lock().unwrap_or_else(PoisonError::into_inner);
+                *known = Some((given.clone(), identified));
+                Ok(who)
+            }
+            Err(error @ IdentifyError::Invalid) => {
+                let challenge = self.challenge(head, None, Some("invalid_token"));
+                Err(ApiError::unauthorized(&error, challenge))
+            }
+            Err(error @ IdentifyError::Limited(wait)) => Err(ApiError::too_many_logins(&error, wait)),
+            Err(error @ IdentifyError::Unavailable(_)) => Err(ApiError::cannot_identify(&error)),
+        }
+    }
+
+    /// The value of `WWW-Authenticate` (distribution, docs/spec/auth/token.md). `scope`: the repository as the client
+    /// names it, and what it wants there.
+    fn challenge(
+        &self,
+        head: &request::Parts,
+        scope: Option<(&str, Action)>,
+        error: Option<&str>,
+    ) -> String {
+        let host = crate::server::http::host::of(head);
+        let realm = match self.guard.token_url() {
+            Some(url) => url,
+            None => self.url_of_token(host, &head.uri),
+        };
+        let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"");
+        if let Some((name, action)) = scope {
+            challenge.push_str(&format!(",scope=\"repository:{name}:{action}\""));
+        }
+        if let Some(error) = error {
+            challenge.push_str(&format!(",error=\"{error}\""));
+        }
+        challenge
+    }
+
+    fn url_of_token(&self, host: Option<&str>, _uri: &Uri) -> String {
+        let scheme = if self.is_secure { "https" } else { "http" };
+        // A host that could end the quoted string is none.
+        let host = host.filter(|host| !host.contains(['"', '\\'])).unwrap_or("localhost");
+        format!("{scheme}://{host}/token")
+    }
+}
+
+/// What tokens of this server are for.
+pub(crate) const SERVICE: &str = "roadstead";
+
+impl Visitor<'_> {
+    /// Answers the ping: whoever can say who he is is asked, since clients take their challenges from there alone.
+    ///
+    /// # Errors
+    /// The client has not said who it is.
+    pub(crate) fn greet(&self, head: &request::Parts) -> Result<(), ApiError> {
+        if self.who.is_anonymous() && self.door.is_asking() {
+            let challenge = self.door.challenge(head, None, None);
+            return Err(ApiError::unauthorized(&Unidentified, challenge));
+        }
+        Ok(())
+    }
+
+    /// Lets a request have something of a repository.
+    ///
+    /// # Errors
+    /// The rules deny it.
+    pub(crate) fn may(
+        &self,
+        action: Action,
+        source: &Source,
+        tag: Option<&str>,
+        request: &Request<'_>,
+        path: &str,
+        metrics: &Metrics,
+    ) -> Result<(), ApiError> {
+        let resource = Resource::mirror(source.upstream.as_str(), source.repository.as_str());
+        let verdict = self.door.guard.judge(&self.who, action, &resource, &self.at(tag));
+        if !verdict.is_denied {
+            return Ok(());
+        }
+        metrics.access().denied(source.upstream.as_str(), action.name());
+        if verdict.is_allowed {
+            tracing::warn!(
+                client = %self.source, who = self.who.label(), %action, %resource, reason = verdict.reason,
+                "access.mode is \"warn\": with \"enforce\" this request would be refused"
+            );
+            return Ok(());
+        }
+        Err(self.refuse(action, &resource, &verdict, request.head, path))
+    }
+
+    fn refuse(
+        &self,
+        action: Action,
+        resource: &Resource<'_>,
+        verdict: &Verdict,
+        head: &request::Parts,
+        path: &str,
+    ) -> ApiError {
+        let Verdict { reason, .. } = verdict;
+        let denied = Denied(format!("{} may not {action} {resource}: {reason}", self.who.label()));
+        if self.who.is_anonymous() && self.door.is_asking() {
+            // The same for what there is and what there is not: nothing was looked up.
+            let challenge = self.door.challenge(head, Some((path, action)), None);
+            return ApiError::unauthorized(&denied, challenge);
+        }
+        ApiError::denied(&denied)
+    }
+
+    /// True if a repository may be shown in a list.
+    pub(crate) fn sees(&self, source: &Source) -> bool {
+        let resource = Resource::mirror(source.upstream.as_str(), source.repository.as_str());
+        self.door.guard.shows(&self.who, Action::Pull, &resource, &self.at(None))
+    }
+
+    /// The error of a name that leads nowhere, with those upstreams alone that the client may use.
+    pub(crate) fn hide<'n>(
+        &self,
+        error: ResolveError,
+        names: impl Iterator<Item = &'n UpstreamName>,
+    ) -> ResolveError {
+        match error {
+            ResolveError::Unknown { name, .. } => {
+                let may_use = |upstream: &&UpstreamName| {
+                    self.door.guard.reaches(&self.who, upstream.as_str())
+                };
+                let known: Vec<&str> = names.filter(may_use).map(UpstreamName::as_str).collect();
+                let known = known.join(", ");
+                ResolveError::Unknown { name, known }
+            }
+            error @ ResolveError::Repository => error,
+        }
+    }
+
+    fn at<'t>(&self, tag: Option<&'t str>) -> Context<'t> {
+        Context {
+            source: self.source,
+            tag,
+            now: self.door.guard.now(),
+        }
+    }
+}
+
+/// A client that has not said who it is.
+#[derive(Debug, thiserror::Error)]
+#[error("authentication required")]
+struct Unidentified;
+
+/// What the rules say.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Denied(String);
