@@ -20,6 +20,9 @@
 //! | `credentials` | what clients send |
 //! | `htpasswd` | a file of users |
 //! | `passwords`, `failures` | slow hashes and who may have them calculated |
+//! | `scope`, `jwt`, `keys` | tokens that clients get at `/token` |
+//! | `issue` | the token endpoint, without HTTP |
+//! | `secret`, `people`, `manage` | tokens of this server, users and tokens of the catalogue, and how they are made |
 //! | `guard` | the front door: credentials to identities, questions to the rules |
 
 pub mod action;
@@ -29,16 +32,27 @@ pub mod credentials;
 mod failures;
 pub mod guard;
 pub mod htpasswd;
+mod issue;
+mod jwt;
+mod keys;
+pub mod manage;
 mod passwords;
+mod people;
 pub mod principal;
 pub mod resource;
 pub mod rules;
+pub mod scope;
+mod secret;
 pub mod statement;
 mod trie;
 
 pub use action::{Action, Actions};
 pub use condition::{Condition, Context};
 pub use config::{Config, Enforcement};
+pub use issue::{Granted, Grant, Wanted};
+pub use keys::KeyError;
+pub use manage::{ManageError, TokenInfo, TokenWanted, UserInfo};
+pub use scope::Scope;
 pub use guard::{AccessError, Guard, Identified, IdentifyError, Verdict};
 pub use principal::{Kind, Principal};
 pub use resource::{Pattern, Resource};

@@ -5,11 +5,13 @@ pub mod start;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{AccessError, Guard};
+use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::config::{Config, Snapshot};
 use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
@@ -28,6 +30,8 @@ pub struct Unserved {
     pub mirror: Mirror,
     /// Its store.
     pub store: Store,
+    /// What cannot be fetched again.
+    pub catalogue: Catalogue,
     /// What both count.
     pub metrics: Metrics,
 }
@@ -87,15 +91,33 @@ impl Unserved {
             directory: Directory::new(entries.collect()),
             upstreams,
             store: store.clone(),
-            catalogue,
+            catalogue: catalogue.clone(),
             clock,
             metrics: metrics.clone(),
         });
         Ok(Self {
             mirror,
             store,
+            catalogue,
             metrics,
         })
+    }
+}
+
+/// How often it is written down when tokens were last used.
+const NOTE_USES_EVERY: Duration = Duration::from_mins(1);
+
+/// Writes down when tokens were last used, now and then and at the end.
+async fn note_uses(guard: Guard, stop: CancellationToken) {
+    let mut stopped = false;
+    while !stopped {
+        tokio::select! {
+            () = tokio::time::sleep(NOTE_USES_EVERY) => {}
+            () = stop.cancelled() => stopped = true,
+        }
+        if let Err(error) = guard.note_uses().await {
+            tracing::debug!(%error, "when tokens were last used could not be written down");
+        }
     }
 }
 
@@ -154,9 +176,16 @@ impl App {
         let Unserved {
             mirror,
             store,
+            catalogue,
             metrics,
         } = Unserved::open_by(OpenMode::Write, &snapshot, Arc::clone(&clock), &own).await?;
-        let guard = Guard::open(config.access.clone(), Arc::clone(&clock), metrics.clone())?;
+        let guard = Guard::open(
+            config.access.clone(),
+            Some(catalogue),
+            Arc::clone(&clock),
+            metrics.clone(),
+        )
+        .await?;
         start.tell(&store).await;
         let app = Self {
             address,
@@ -176,6 +205,8 @@ impl App {
                 .scrub(store.clone(), period, app.stop_storing.clone());
             app.storing.spawn(scrubbing);
         }
+        app.storing
+            .spawn(note_uses(guard.clone(), app.stop_storing.clone()));
         app.storing.spawn(store.run(app.stop_storing.clone()));
         app.serving
             .spawn(bound.serve(mirror, metrics, guard, clock, app.stop_serving.clone()));

@@ -16,12 +16,14 @@
 //! | `writer` | the thread that writes |
 //! | `changes` | what is written |
 //! | `queries` | what is read |
+//! | `people` | users and tokens |
 //! | `backup` | a copy while the server runs |
 
 mod backup;
 mod changes;
 mod connection;
 mod files;
+pub mod people;
 mod queries;
 mod schema;
 #[cfg(test)]
@@ -38,6 +40,7 @@ use std::time::Duration;
 pub use backup::{Backup, BackupError, backup};
 pub use changes::{Change, HandPin, ImportedLink, ImportedTag, Legacy, Link, Name};
 pub use files::DATABASE;
+pub use people::{PeopleChange, Token, TokenKind, User};
 use files::Files;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};

@@ -190,7 +190,7 @@ impl Bound {
         };
         let clients = table(Listener::Client, connections_max);
         let operators = table(Listener::Admin, ADMIN_CONNECTIONS_MAX);
-        let admin = Admin::new(mirror.clone(), metrics.clone(), stop.clone());
+        let admin = Admin::new(mirror.clone(), guard.clone(), metrics.clone(), stop.clone());
         let admin = Arc::new(admin);
         let door = Door::new(guard, self.asks, self.tls.is_some());
         let handler = Handler::new(mirror, metrics, buffers.clone(), door, &*clock);
@@ -268,9 +268,9 @@ async fn serve_client(
         let must_wait = counts.must_wait();
         async move {
             let (handler, client, memory, windows) = &*shared;
-            let (request, _unread) = request.into_parts();
+            let (request, body) = request.into_parts();
             let transport = Transport::new(request.version, windows.clone());
-            let answer = handler.answer(request, client.clone(), memory, transport, must_wait);
+            let answer = handler.answer(request, body, client.clone(), memory, transport, must_wait);
             Ok::<_, Infallible>(answer.await)
         }
     });

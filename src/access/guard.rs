@@ -3,15 +3,26 @@
 use super::credentials::Credentials;
 use super::failures::Failures;
 use super::htpasswd::{Htpasswd, HtpasswdError};
+use super::jwt::{Claims, Use};
+use super::keys::{KeyError, Keys};
+use super::people::People;
+use crate::catalogue::{Catalogue, Token};
+use super::scope::Scope;
 use super::passwords::{HashError, Passwords};
-use super::{Action, Config, Context, Decision, Enforcement, Principal, Resource, Rules, RulesError};
+use super::{Action, Config, Context, Decision, Enforcement, Kind, Principal, Resource, Rules, RulesError};
 use crate::clock::{Clock, Timestamp};
 use crate::net::Secret;
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::telemetry::{AuthMethod, AuthResult, Metrics};
 use arc_swap::ArcSwap;
 use std::net::IpAddr;
+use moka::sync::Cache;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How often it is looked whether a file has changed.
@@ -20,28 +31,47 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long what was found out holds for a connection that sends the same credentials again.
 const REMEMBERED: Duration = Duration::from_secs(10);
 
+/// How credentials that are a token begin, in tokens that are given for them.
+const TOKEN: &str = "token:";
+
+/// Bytes of tokens that were verified and are remembered: some thousand.
+const TOKENS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 /// The front door. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     active: ArcSwap<Active>,
+    pub(super) keys: Keys,
+    /// By the value of `Authorization`.
+    tokens: Cache<String, Identified>,
     passwords: Passwords,
     failures: Failures,
-    looked: Mutex<Timestamp>,
+    /// Where users and tokens are kept.
+    pub(super) catalogue: Option<Catalogue>,
+    /// One change of users and tokens after the other.
+    pub(super) changing: tokio::sync::Mutex<()>,
+    /// When tokens were used, since that was last written down.
+    used: Mutex<HashMap<String, Timestamp>>,
+    /// When it was last looked whether files have changed, in milliseconds.
+    looked: AtomicU64,
     clock: Arc<dyn Clock>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 /// What holds now, as a whole.
-#[derive(Debug)]
-struct Active {
+#[derive(Clone, Debug)]
+pub(super) struct Active {
     config: Config,
     rules: Rules,
     htpasswd: Htpasswd,
+    pub(super) people: Arc<People>,
+    /// Why it is not known which users and tokens there are.
+    people_trouble: Option<String>,
     /// The hash that a user who there is not is checked against.
     nobody: String,
     /// Of each change another.
@@ -53,8 +83,20 @@ struct Active {
 pub struct Identified {
     /// Who.
     pub principal: Arc<Principal>,
+    /// What a token was given for; `None`: the credentials are not bound to anything.
+    pub scopes: Option<Arc<[Scope]>>,
     generation: u64,
     until: Timestamp,
+}
+
+/// Who it is, by which credentials.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) principal: Principal,
+    /// What stands for the credentials in tokens that are given for them.
+    pub(super) credential: String,
+    /// When they end.
+    pub(super) until: Option<Timestamp>,
 }
 
 /// Why access cannot be set up: one line.
@@ -63,6 +105,9 @@ pub enum AccessError {
     /// A file of users.
     #[error("access.htpasswd: {0}")]
     Htpasswd(#[from] HtpasswdError),
+    /// The keys of tokens.
+    #[error("keys of tokens: {0}")]
+    Keys(#[from] KeyError),
     /// Policies.
     #[error("access: {0}")]
     Rules(#[from] RulesError),
@@ -94,22 +139,50 @@ pub struct Verdict {
 }
 
 impl Guard {
-    /// Reads what the configuration names. Blocks.
+    /// Reads what the configuration names. `catalogue`: users and tokens, and its directory has the keys of tokens;
+    /// without one they are gone with the process. Blocks for as long as small files take.
     ///
     /// # Errors
     /// [`AccessError`].
-    pub fn open(
+    pub async fn open(
         config: Config,
+        catalogue: Option<Catalogue>,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Result<Self, AccessError> {
-        let active = Active::new(config, 0)?;
+        // Without access nobody gets a token, and nothing is written.
+        let keys = match catalogue.as_ref().filter(|it| config.enabled && it.is_known()) {
+            Some(catalogue) => Keys::open(catalogue.dir())?,
+            None => Keys::ephemeral()?,
+        };
+        let (people, people_trouble) = match catalogue.as_ref().filter(|_| config.enabled) {
+            Some(catalogue) => match People::read(catalogue).await {
+                Ok(people) => (people, None),
+                Err(error) => {
+                    tracing::error!(%error, "users and tokens cannot be read: those of access.htpasswd can log in, others hear 503");
+                    (People::default(), Some(error.to_string()))
+                }
+            },
+            None => (People::default(), None),
+        };
+        let mut active = Active::new(config, 0)?;
+        active.people = Arc::new(people);
+        active.people_trouble = people_trouble;
         Ok(Self {
             inner: Arc::new(Inner {
                 active: ArcSwap::from_pointee(active),
+                keys,
+                tokens: Cache::builder()
+                    .weigher(|token: &String, _| u32::try_from(2 * token.len()).unwrap_or(u32::MAX))
+                    .max_capacity(TOKENS_BYTES_MAX)
+                    .time_to_live(REMEMBERED)
+                    .build(),
                 passwords: Passwords::default(),
                 failures: Failures::default(),
-                looked: Mutex::new(clock.now()),
+                catalogue,
+                changing: tokio::sync::Mutex::new(()),
+                used: Mutex::default(),
+                looked: AtomicU64::new(clock.now().0),
                 clock,
                 metrics,
             }),
@@ -121,10 +194,24 @@ impl Guard {
     /// # Errors
     /// [`AccessError`].
     pub fn reload(&self, config: Config) -> Result<(), AccessError> {
-        let generation = self.inner.active.load().generation + 1;
-        let active = Active::new(config, generation)?;
+        let before = self.active();
+        let mut active = Active::new(config, before.generation + 1)?;
+        active.people = Arc::clone(&before.people);
+        active.people_trouble.clone_from(&before.people_trouble);
         self.inner.active.store(Arc::new(active));
         Ok(())
+    }
+
+    /// Other users and tokens.
+    pub(super) fn know(&self, people: People) {
+        let people = Arc::new(people);
+        self.inner.active.rcu(|before| {
+            let mut active = Active::clone(before);
+            active.people = Arc::clone(&people);
+            active.people_trouble = None;
+            active.generation += 1;
+            active
+        });
     }
 
     /// True if nobody is asked who he is, and everything may be pulled.
@@ -169,22 +256,103 @@ impl Guard {
         source: IpAddr,
     ) -> Result<Identified, IdentifyError> {
         self.look_for_changes().await;
-        let active = self.inner.active.load_full();
+        let active = self.active();
         let now = self.inner.clock.now();
+        if let Some(known) = self.inner.tokens.get(authorization)
+            && self.holds(&known)
+        {
+            return Ok(known);
+        }
+        let mut scopes = None;
         let (method, found) = match Credentials::parse(authorization) {
             Some(Credentials::Basic { user, password }) => {
-                let found = self.by_password(&active, &user, &password, source, now);
-                (AuthMethod::Password, found.await)
+                let found = self.by_secret(&active, &user, &password, source, now);
+                found.await
             }
-            Some(Credentials::Bearer(_)) => (AuthMethod::Token, Err(IdentifyError::Invalid)),
+            Some(Credentials::Bearer(token)) if People::is_token(token.expose()) => {
+                (AuthMethod::Token, self.by_token(&active, token.expose(), now))
+            }
+            Some(Credentials::Bearer(token)) => {
+                let claims = self.verified(&active, token.expose(), Use::Access, now);
+                let found = claims.ok_or(IdentifyError::Invalid).and_then(|claims| {
+                    scopes = Some(claims.access.clone().into());
+                    let who = claims.principal().ok_or(IdentifyError::Invalid)?;
+                    Ok(Found {
+                        principal: active.as_now(who),
+                        until: Some(claims.expires()),
+                        credential: claims.credential,
+                    })
+                });
+                (AuthMethod::Token, found)
+            }
             None => (AuthMethod::Unknown, Err(IdentifyError::Invalid)),
         };
         self.inner.metrics.access().authenticated(method, result_of(&found));
-        let principal = found?;
-        Ok(Identified {
-            principal: Arc::new(principal),
+        let found = found?;
+        let remembered = now.plus(REMEMBERED);
+        let identified = Identified {
+            principal: Arc::new(found.principal),
+            scopes,
             generation: active.generation,
-            until: now.plus(REMEMBERED),
+            until: found.until.map_or(remembered, |end| end.min(remembered)),
+        };
+        if identified.scopes.is_some() {
+            let tokens = &self.inner.tokens;
+            tokens.insert(authorization.to_owned(), identified.clone());
+        }
+        Ok(identified)
+    }
+
+    /// What holds now.
+    pub(super) fn active(&self) -> Arc<Active> {
+        self.inner.active.load_full()
+    }
+
+    /// What a token of ours says, if it holds and so do the credentials that it was given for.
+    pub(super) fn verified(
+        &self,
+        active: &Active,
+        token: &str,
+        used_for: Use,
+        now: Timestamp,
+    ) -> Option<Claims> {
+        let claims = Claims::verify(token, used_for, &self.inner.keys, now)?;
+        let who = claims.principal()?;
+        active.still_has(&who, &claims.credential, now).then_some(claims)
+    }
+
+    /// Who has this password, or the token that stands in its place.
+    pub(super) async fn by_secret(
+        &self,
+        active: &Active,
+        user: &str,
+        secret: &Secret,
+        source: IpAddr,
+        now: Timestamp,
+    ) -> (AuthMethod, Result<Found, IdentifyError>) {
+        if People::is_token(secret.expose()) {
+            return (AuthMethod::Token, self.by_token(active, secret.expose(), now));
+        }
+        let found = self.by_password(active, user, secret, source, now).await;
+        (AuthMethod::Password, found)
+    }
+
+    /// Who bears a token of ours.
+    pub(super) fn by_token(
+        &self,
+        active: &Active,
+        text: &str,
+        now: Timestamp,
+    ) -> Result<Found, IdentifyError> {
+        let Some(token) = active.people.sent(text, now) else {
+            return Err(active.unknown());
+        };
+        let principal = active.bearer(token).ok_or(IdentifyError::Invalid)?;
+        self.inner.uses().insert(token.id.clone(), now);
+        Ok(Found {
+            principal,
+            credential: format!("{TOKEN}{}", token.id),
+            until: token.expires,
         })
     }
 
@@ -235,20 +403,29 @@ impl Guard {
         self.inner.clock.now()
     }
 
-    async fn by_password(
+    /// Who has this name and password.
+    ///
+    /// # Errors
+    /// [`IdentifyError`].
+    pub(super) async fn by_password(
         &self,
         active: &Active,
         user: &str,
         password: &Secret,
         source: IpAddr,
         now: Timestamp,
-    ) -> Result<Principal, IdentifyError> {
-        let hash = active.htpasswd.hash_of(user);
+    ) -> Result<Found, IdentifyError> {
+        let hash = active.hash_of(user);
+        let found = || Found {
+            principal: active.user(user),
+            credential: hash.map(fingerprint).unwrap_or_default(),
+            until: None,
+        };
         let inner = &self.inner;
         if let Some(hash) = hash
             && inner.passwords.was_right(user, password, hash)
         {
-            return Ok(Principal::user(user));
+            return Ok(found());
         }
         if let Some(wait) = inner.failures.wait(user, source, now) {
             return Err(IdentifyError::Limited(wait));
@@ -259,8 +436,9 @@ impl Guard {
         match checked {
             Ok(true) => {
                 inner.failures.forgive(user, source);
-                Ok(Principal::user(user))
+                Ok(found())
             }
+            Ok(false) if hash.is_none() && active.people_trouble.is_some() => Err(active.unknown()),
             Ok(false) => {
                 inner.failures.count(user, source, now);
                 Err(IdentifyError::Invalid)
@@ -273,14 +451,20 @@ impl Guard {
     }
 
     /// Reads files again that have changed.
-    async fn look_for_changes(&self) {
+    pub async fn look_for_changes(&self) {
         let now = self.inner.clock.now();
-        {
-            let mut looked = self.inner.looked.lock().unwrap_or_else(PoisonError::into_inner);
-            if now.since(*looked) < LOOK_EVERY {
-                return;
-            }
-            *looked = now;
+        let looked = self.inner.looked.load(Ordering::Relaxed);
+        if now.since(Timestamp(looked)) < LOOK_EVERY {
+            return;
+        }
+        let is_first = self.inner.looked.compare_exchange(
+            looked,
+            now.0,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        if is_first.is_err() {
+            return;
         }
         let active = self.inner.active.load_full();
         let Some(path) = active.config.htpasswd.clone() else {
@@ -311,11 +495,10 @@ impl Guard {
             }
         };
         let new = Active {
-            config: active.config.clone(),
-            rules: active.rules.clone(),
             nobody: htpasswd.hash_of_nobody(),
             htpasswd,
             generation: active.generation + 1,
+            ..Active::clone(active)
         };
         // Unless a whole configuration was taken over meanwhile, which has read the file, too.
         self.inner.active.compare_and_swap(active, Arc::new(new));
@@ -323,6 +506,83 @@ impl Guard {
 }
 
 impl Active {
+    /// True if somebody has the credentials still that a token was given for.
+    fn still_has(&self, who: &Principal, credential: &str, now: Timestamp) -> bool {
+        if let Some(id) = credential.strip_prefix(TOKEN) {
+            let token = self.people.token(id, now);
+            return token.is_some_and(|token| self.bearer(token).is_some());
+        }
+        match who.kind {
+            Kind::Anonymous => true,
+            Kind::User => self.hash_of(&who.name).is_some_and(|hash| fingerprint(hash) == credential),
+            Kind::Robot | Kind::Certificate | Kind::Workload | Kind::Operator => false,
+        }
+    }
+
+    /// The hash of a user's password.
+    fn hash_of(&self, user: &str) -> Option<&str> {
+        let kept = || self.people.user(user).map(|user| user.hash.as_str());
+        self.htpasswd.hash_of(user).or_else(kept)
+    }
+
+    /// A user, with the groups that it is in.
+    fn user(&self, name: &str) -> Principal {
+        let groups = self.people.user(name).map(|user| user.groups.clone());
+        Principal {
+            groups: groups.unwrap_or_default(),
+            ..Principal::user(name)
+        }
+    }
+
+    /// Somebody with the groups that he is in now.
+    pub(super) fn as_now(&self, who: Principal) -> Principal {
+        match who.kind {
+            Kind::User => Principal {
+                groups: self.user(&who.name).groups,
+                ..who
+            },
+            Kind::Anonymous
+            | Kind::Robot
+            | Kind::Certificate
+            | Kind::Workload
+            | Kind::Operator => who,
+        }
+    }
+
+    /// Who bears a token, if the user is there still that it is of.
+    fn bearer(&self, token: &Token) -> Option<Principal> {
+        let groups = self.has_user(&token.owner).then(|| self.user(&token.owner).groups);
+        People::bearer(token, groups)
+    }
+
+    /// True if there is a user of this name.
+    pub(super) fn has_user(&self, name: &str) -> bool {
+        self.hash_of(name).is_some()
+    }
+
+    /// True if the file has a user of this name.
+    pub(super) fn htpasswd_has(&self, name: &str) -> bool {
+        self.htpasswd.hash_of(name).is_some()
+    }
+
+    /// The users of the file.
+    pub(super) fn htpasswd_users(&self) -> Vec<String> {
+        self.htpasswd.users()
+    }
+
+    /// The answer to credentials that are not known: while it is not known which there are, they may be right.
+    fn unknown(&self) -> IdentifyError {
+        match &self.people_trouble {
+            Some(why) => IdentifyError::Unavailable(why.clone()),
+            None => IdentifyError::Invalid,
+        }
+    }
+
+    /// The rules.
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     fn new(config: Config, generation: u64) -> Result<Self, AccessError> {
         let rules = config.rules()?;
         let htpasswd = match &config.htpasswd {
@@ -334,16 +594,31 @@ impl Active {
             rules,
             nobody: htpasswd.hash_of_nobody(),
             htpasswd,
+            people: Arc::default(),
+            people_trouble: None,
             generation,
         })
     }
+}
+
+impl Inner {
+    /// When tokens were used.
+    pub(super) fn uses(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Stands for a hash, and does not tell it.
+fn fingerprint(hash: &str) -> String {
+    let digest = digest(&SHA256, hash.as_bytes());
+    URL_SAFE_NO_PAD.encode(digest.as_ref().get(..12).unwrap_or_default())
 }
 
 fn reason(decision: &Decision<'_>) -> String {
     decision.to_string()
 }
 
-fn result_of(found: &Result<Principal, IdentifyError>) -> AuthResult {
+pub(super) fn result_of<T>(found: &Result<T, IdentifyError>) -> AuthResult {
     match found {
         Ok(_) => AuthResult::Accepted,
         Err(IdentifyError::Invalid) => AuthResult::Rejected,

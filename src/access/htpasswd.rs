@@ -78,6 +78,13 @@ impl Htpasswd {
         self.users.get(user).map(String::as_str)
     }
 
+    /// All users, sorted.
+    pub(super) fn users(&self) -> Vec<String> {
+        let mut users: Vec<String> = self.users.keys().cloned().collect();
+        users.sort();
+        users
+    }
+
     /// What is hashed for a user that there is not: as dear as others are, and right for no password.
     pub(super) fn hash_of_nobody(&self) -> String {
         let cost = |hash: &String| hash.get(4..6)?.parse::<u32>().ok();

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long a token for pulls holds.
-pub const ACCESS_TTL: Duration = Duration::from_mins(10);
+pub(super) const ACCESS_TTL: Duration = Duration::from_mins(10);
 
 /// How long a refresh token holds, which clients keep in the place of a password.
 const REFRESH_TTL: Duration = Duration::from_hours(365 * 24);
@@ -49,6 +49,8 @@ pub(super) struct Claims {
     groups: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     claims: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    policies: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     narrowed: Vec<Vec<String>>,
     /// Stands for the credentials that it was given for: with other credentials it holds no more.
@@ -90,6 +92,7 @@ impl Claims {
             kind: who.kind.name().to_owned(),
             groups: who.groups.clone(),
             claims: who.claims.clone(),
+            policies: who.policies.clone(),
             narrowed: who.narrowed.clone(),
             credential,
             access,
@@ -149,6 +152,7 @@ impl Claims {
         Some(Principal {
             groups: self.groups.clone(),
             claims: self.claims.clone(),
+            policies: self.policies.clone(),
             narrowed: self.narrowed.clone(),
             ..Principal::of(kind, &self.sub)
         })

@@ -16,6 +16,8 @@ pub struct Principal {
     pub claims: BTreeMap<String, String>,
     /// The connection has shown a client certificate that was accepted.
     pub certificate: bool,
+    /// Policies that it has by itself, as a robot has: besides those that are attached to it.
+    pub policies: Vec<String>,
     /// Policies that a token of this identity is narrowed to: each must allow what the identity itself may do. Empty:
     /// the token can do what the identity can.
     pub narrowed: Vec<Vec<String>>,
@@ -75,6 +77,7 @@ impl Principal {
             groups: Vec::new(),
             claims: BTreeMap::new(),
             certificate: false,
+            policies: Vec::new(),
             narrowed: Vec::new(),
         }
     }

@@ -201,15 +201,21 @@ impl Rules {
     /// True if some statement may allow somebody something whose name begins like this.
     #[must_use]
     pub fn reaches(&self, who: &Principal, action: Action, beginning: &str) -> bool {
-        if !self.has_statements || who.kind == Kind::Operator {
+        if (!self.has_statements && who.policies.is_empty()) || who.kind == Kind::Operator {
             return self.mode == Mode::Open || !who.is_anonymous();
         }
-        let policies = self.attached.of(who);
-        let mut policies = policies.filter_map(|number| self.policies.get(number));
+        let mut policies = self.of(who).filter_map(|number| self.policies.get(number));
         policies.any(|compiled| {
             let mut statements = compiled.policy.statements.iter();
             statements.any(|it| it.reaches(action, beginning))
         })
+    }
+
+    /// The policies of somebody.
+    fn of<'a>(&'a self, who: &'a Principal) -> impl Iterator<Item = usize> + Clone + use<'a> {
+        let own = who.policies.iter();
+        let own = own.filter_map(|name| self.by_name.get(name).copied());
+        own.chain(self.attached.of(who))
     }
 
     /// The decision without what a token is narrowed to.
@@ -223,7 +229,7 @@ impl Rules {
         if who.kind == Kind::Operator {
             return Decision::by_default(Effect::Allow);
         }
-        if !self.has_statements {
+        if !self.has_statements && who.policies.is_empty() {
             let reads = matches!(action, Action::Pull | Action::List);
             let is_content = resource.as_str() != "admin" && !resource.as_str().starts_with("admin/");
             let may_enter = self.mode == Mode::Open || !who.is_anonymous();
@@ -233,7 +239,7 @@ impl Rules {
                 Effect::Deny
             });
         }
-        self.by_policies(self.attached.of(who), who, action, resource, at)
+        self.by_policies(self.of(who), who, action, resource, at)
     }
 
     /// The decision of these policies. Whoever may pull may list, unless that is denied.

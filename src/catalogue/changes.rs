@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, params};
 
+use super::people::PeopleChange;
 use crate::clock::Timestamp;
 use crate::oci::directory::Source;
 use crate::oci::{Digest, Reference, Tag};
@@ -105,6 +106,8 @@ pub enum Change {
     Forget(Source, Vec<Name>),
     /// What a cache of an earlier version has. What the catalogue has already stays.
     Adopt(Legacy),
+    /// Users and tokens.
+    People(PeopleChange),
 }
 
 impl Change {
@@ -119,6 +122,7 @@ impl Change {
             Self::Pin(pinned) | Self::Renew(pinned) => pin(pinned),
             Self::Unpin(source, _) => of(source),
             Self::Forget(source, names) => of(source) + names.len() * ENTRY_BYTES,
+            Self::People(change) => ENTRY_BYTES + change.weight(),
             Self::Adopt(legacy) => {
                 let tags: usize = legacy.tags.iter().map(|(source, ..)| of(source)).sum();
                 let links: usize = legacy.links.iter().map(|(source, _)| of(source)).sum();
@@ -134,6 +138,7 @@ impl Change {
             Self::Import { links, .. } => links.len() <= LINKS_MAX,
             Self::Pin(pin) | Self::Renew(pin) => pin.digests.len() <= PIN_DIGESTS_MAX,
             Self::Unpin(..) => true,
+            Self::People(change) => change.is_bounded(),
             Self::Forget(_, names) => names.len() <= LINKS_MAX,
             Self::Adopt(legacy) => legacy.links.len() + legacy.tags.len() <= LINKS_MAX,
         }
@@ -148,7 +153,9 @@ impl Change {
                 tags.chain(legacy.links.iter().map(|(source, _)| source))
                     .collect()
             }
-            Self::Pin(_) | Self::Renew(_) | Self::Unpin(..) | Self::Forget(..) => Vec::new(),
+            Self::Pin(_) | Self::Renew(_) | Self::Unpin(..) | Self::Forget(..) | Self::People(_) => {
+                Vec::new()
+            }
         }
     }
 
@@ -168,6 +175,7 @@ impl Change {
                 names.iter().try_for_each(|name| forget(to, source, name))
             }
             Self::Adopt(legacy) => adopt(to, legacy),
+            Self::People(change) => change.apply(to),
         }
     }
 }

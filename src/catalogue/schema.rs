@@ -8,7 +8,7 @@ pub(super) const APPLICATION_ID: i32 = 0x7264_7363;
 
 /// What makes each version of the version before; the first makes the first of nothing. One that was released is never
 /// changed.
-pub(super) const STEPS: &[&str] = &[VERSION_1];
+pub(super) const STEPS: &[&str] = &[VERSION_1, VERSION_2];
 
 const VERSION_1: &str = "
     CREATE TABLE facts (
@@ -42,6 +42,27 @@ const VERSION_1: &str = "
         digests TEXT NOT NULL,
         PRIMARY KEY (upstream, repository, reference)
     ) STRICT, WITHOUT ROWID;
+";
+
+const VERSION_2: &str = "
+    CREATE TABLE users (
+        name TEXT PRIMARY KEY,
+        hash TEXT NOT NULL,
+        groups TEXT NOT NULL,
+        created_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE tokens (
+        id TEXT PRIMARY KEY,
+        secret BLOB NOT NULL,
+        kind TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        policies TEXT NOT NULL,
+        note TEXT NOT NULL,
+        created_ms INTEGER NOT NULL,
+        expires_ms INTEGER,
+        used_ms INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX tokens_by_owner ON tokens (owner);
 ";
 
 /// The version of a database.

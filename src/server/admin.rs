@@ -6,11 +6,13 @@ mod audit;
 mod error;
 mod guard;
 mod import;
+mod people;
 mod query;
 
 pub use api::AdminApi;
 
 use super::http::{JSON, host};
+use crate::access::Guard;
 use crate::mirror::{Mirror, Readiness};
 use crate::telemetry::Metrics;
 use answer::{AdminBody, full, with_type};
@@ -30,6 +32,8 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 pub(super) struct Admin {
     /// What is asked whether it is ready.
     pub(super) mirror: Mirror,
+    /// Users and tokens.
+    pub(super) guard: Guard,
     /// What is asked everything else.
     pub(super) api: AdminApi,
     /// What is shown.
@@ -40,10 +44,16 @@ pub(super) struct Admin {
 
 impl Admin {
     /// A listener's answers.
-    pub(super) fn new(mirror: Mirror, metrics: Metrics, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        mirror: Mirror,
+        guard: Guard,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             api: AdminApi::of_server(mirror.clone(), stop.clone()),
             mirror,
+            guard,
             metrics,
             stop,
         }
@@ -65,6 +75,10 @@ impl Admin {
         if path.starts_with(import::PREFIX) {
             let request = Request::from_parts(head, body);
             return Box::pin(import::answer(&self.mirror, request)).await;
+        }
+        if matches!(path, people::USERS | people::TOKENS) {
+            let request = Request::from_parts(head, body);
+            return Box::pin(people::answer(&self.guard, request)).await;
         }
         if path == audit::PATH {
             return audit::answer(&self.mirror, &head);

@@ -5,3 +5,4 @@ pub(super) mod door;
 pub(super) mod handler;
 pub(super) mod reply;
 pub(super) mod restraint;
+mod token;

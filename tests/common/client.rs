@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, Method, Request};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpSocket;
@@ -187,8 +187,19 @@ impl Client {
 
     /// Any request, its answer whole.
     pub async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.ask_with(method, path, headers, Bytes::new()).await
+    }
+
+    /// Any request with a body, its answer whole.
+    pub async fn ask_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Answer {
         let is_head = method == Method::HEAD;
-        let Some(mut streaming) = self.send(method, path, headers).await else {
+        let Some(mut streaming) = self.send(method, path, headers, body).await else {
             return Answer {
                 status: 0,
                 headers: HeaderMap::new(),
@@ -211,7 +222,8 @@ impl Client {
 
     /// GET, to be read piece by piece; the head must come.
     pub async fn open(&self, path: &str, headers: &[(&str, &str)]) -> Streaming {
-        let opened = self.send(Method::GET, path, headers).await;
+        let opened = self.send(Method::GET, path, headers, Bytes::new());
+        let opened = opened.await;
         opened.expect("the connection broke before the head of the answer")
     }
 
@@ -220,6 +232,7 @@ impl Client {
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
+        body: Bytes,
     ) -> Option<Streaming> {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).unwrap();
@@ -243,7 +256,7 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let request = request.body(Full::new(body)).unwrap();
         let response = within("the head of an answer", sender.send_request(request)).await;
         let (head, body) = response.ok()?.into_parts();
         Some(Streaming {

@@ -1,5 +1,7 @@
 //! Who may come in, and who may pull what.
 
+mod tokens;
+
 use crate::common::images::{self, Image};
 use crate::common::{Dialect, FakeRegistry, Mirror, MirrorBuilder};
 use base64::Engine as _;

@@ -146,6 +146,14 @@ impl ApiError {
         }
     }
 
+    /// 404: tokens are not given in this way.
+    pub(crate) fn no_such_grant() -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            ..Self::malformed("this grant_type is not known here: password and refresh_token are")
+        }
+    }
+
     /// 403: clients may not come from there.
     pub(crate) fn not_admitted() -> Self {
         Self {

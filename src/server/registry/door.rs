@@ -1,6 +1,6 @@
 //! Access at the client listener: who asks, and may he?
 
-use crate::access::{Action, Context, Guard, Identified, IdentifyError, Principal, Resource, Verdict};
+use crate::access::{Action, Context, Guard, Identified, IdentifyError, Principal, Resource, Scope, Verdict};
 use crate::oci::UpstreamName;
 use crate::oci::directory::{ResolveError, Source};
 use crate::server::http::context::Request;
@@ -40,6 +40,8 @@ pub(crate) struct Memory(Mutex<Option<(HeaderValue, Identified)>>);
 pub(crate) struct Visitor<'a> {
     door: &'a Door,
     pub(crate) who: Arc<Principal>,
+    /// What its token was given for.
+    scopes: Option<Arc<[Scope]>>,
     source: IpAddr,
 }
 
@@ -51,6 +53,27 @@ impl Door {
             asks,
             is_secure,
         }
+    }
+
+    /// The guard behind it.
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// True if clients can get tokens here.
+    pub(crate) fn gives_tokens(&self) -> bool {
+        self.is_asking()
+    }
+
+    /// Lets clients in from where they may come.
+    ///
+    /// # Errors
+    /// They may not.
+    pub(crate) fn admit(&self, source: IpAddr) -> Result<(), ApiError> {
+        if self.guard.admits(source) {
+            return Ok(());
+        }
+        Err(ApiError::not_admitted())
     }
 
     /// True if clients have to say who they are.
@@ -71,17 +94,19 @@ impl Door {
         if self.guard.is_open() {
             return Ok(None);
         }
-        if !self.guard.admits(source) {
-            return Err(ApiError::not_admitted());
-        }
+        self.admit(source)?;
         let given = head.headers.get(header::AUTHORIZATION);
-        let who = match given.filter(|_| self.is_asking()) {
-            Some(given) => Box::pin(self.identify(head, given, source, memory)).await?,
-            None => Arc::new(Principal::anonymous()),
+        let (who, scopes) = match given.filter(|_| self.is_asking()) {
+            Some(given) => {
+                let identified = Box::pin(self.identify(head, given, source, memory)).await?;
+                (identified.principal, identified.scopes)
+            }
+            None => (Arc::new(Principal::anonymous()), None),
         };
         Ok(Some(Visitor {
             door: self,
             who,
+            scopes,
             source,
         }))
     }
@@ -92,23 +117,23 @@ impl Door {
         given: &HeaderValue,
         source: IpAddr,
         memory: &Memory,
-    ) -> Result<Arc<Principal>, ApiError> {
+    ) -> Result<Identified, ApiError> {
+        self.guard.look_for_changes().await;
         {
             let known = memory.0.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((before, identified)) = &*known
                 && before == given
                 && self.guard.holds(identified)
             {
-                return Ok(Arc::clone(&identified.principal));
+                return Ok(identified.clone());
             }
         }
         let text = given.to_str().unwrap_or_default();
         match self.guard.identify(text, source).await {
             Ok(identified) => {
-                let who = Arc::clone(&identified.principal);
                 let mut known = memory.0.lock().unwrap_or_else(PoisonError::into_inner);
-                *known = Some((given.clone(), identified));
-                Ok(who)
+                *known = Some((given.clone(), identified.clone()));
+                Ok(identified)
             }
             Err(error @ IdentifyError::Invalid) => {
                 let challenge = self.challenge(head, None, Some("invalid_token"));
@@ -182,7 +207,7 @@ impl Visitor<'_> {
         let resource = Resource::mirror(source.upstream.as_str(), source.repository.as_str());
         let verdict = self.door.guard.judge(&self.who, action, &resource, &self.at(tag));
         if !verdict.is_denied {
-            return Ok(());
+            return self.has_scope(action, path, request.head);
         }
         metrics.access().denied(source.upstream.as_str(), action.name());
         if verdict.is_allowed {
@@ -193,6 +218,24 @@ impl Visitor<'_> {
             return Ok(());
         }
         Err(self.refuse(action, &resource, &verdict, request.head, path))
+    }
+
+    /// A token is for what its bearer has asked for, and he can ask for another.
+    fn has_scope(
+        &self,
+        action: Action,
+        path: &str,
+        head: &request::Parts,
+    ) -> Result<(), ApiError> {
+        let Some(scopes) = &self.scopes else {
+            return Ok(());
+        };
+        if scopes.iter().any(|scope| scope.allows(path, action)) {
+            return Ok(());
+        }
+        let verb = if action == Action::List { Action::Pull } else { action };
+        let challenge = self.door.challenge(head, Some((path, verb)), Some("insufficient_scope"));
+        Err(ApiError::unauthorized(&OtherScope, challenge))
     }
 
     fn refuse(
@@ -207,7 +250,8 @@ impl Visitor<'_> {
         let denied = Denied(format!("{} may not {action} {resource}: {reason}", self.who.label()));
         if self.who.is_anonymous() && self.door.is_asking() {
             // The same for what there is and what there is not: nothing was looked up.
-            let challenge = self.door.challenge(head, Some((path, action)), None);
+            let verb = if action == Action::List { Action::Pull } else { action };
+            let challenge = self.door.challenge(head, Some((path, verb)), None);
             return ApiError::unauthorized(&denied, challenge);
         }
         ApiError::denied(&denied)
@@ -251,6 +295,11 @@ impl Visitor<'_> {
 #[derive(Debug, thiserror::Error)]
 #[error("authentication required")]
 struct Unidentified;
+
+/// A token that is for something else.
+#[derive(Debug, thiserror::Error)]
+#[error("the token is for something else: get one for this scope")]
+struct OtherScope;
 
 /// What the rules say.
 #[derive(Debug, thiserror::Error)]

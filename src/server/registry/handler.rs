@@ -4,6 +4,7 @@ use super::blob::{Delivery, Selected};
 use super::door::{Door, Memory, Visitor};
 use super::reply::{EntityTag, Reply};
 use super::restraint::Restraint;
+use super::token;
 use crate::access;
 use crate::clock::Clock;
 use crate::mirror::{BlobHead, Mirror, Source};
@@ -18,6 +19,7 @@ use crate::server::http::error::ApiError;
 use crate::server::http::host;
 use crate::telemetry::{Kind, Limit, Metrics};
 use bytes::Bytes;
+use hyper::body::Incoming;
 use http::{HeaderName, HeaderValue, Response, header, request};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -56,11 +58,12 @@ impl Handler {
         }
     }
 
-    /// Answers one request. Its body, if it has one, is never read. `must_wait`: memory is short, and this client has
+    /// Answers one request. Its body, if it has one, is read for `/token` alone. `must_wait`: memory is short, and this client has
     /// more of it than others.
     pub(crate) async fn answer(
         &self,
         head: request::Parts,
+        body: Incoming,
         client: Client,
         memory: &Memory,
         transport: Transport,
@@ -76,6 +79,9 @@ impl Handler {
         let answered = match self.admit(&head, must_wait) {
             Ok(Some(greeting)) => Ok(greeting),
             Err(refused) => Err(refused),
+            Ok(None) if self.door.gives_tokens() && head.uri.path() == token::PATH => {
+                self.token(&head, body, &exchange).await
+            }
             Ok(None) => match self.enter(&head, &exchange, memory, transport).await {
                 Err(refused) => Err(refused),
                 Ok((request, visitor)) => {
@@ -118,6 +124,19 @@ impl Handler {
             return Err(ApiError::read_only());
         }
         Ok(None)
+    }
+
+    /// Gives a token.
+    async fn token(
+        &self,
+        head: &request::Parts,
+        body: Incoming,
+        exchange: &Exchange,
+    ) -> Result<Reply, ApiError> {
+        self.door.admit(exchange.source())?;
+        let directory = self.mirror.directory();
+        let answer = token::answer(&self.door, head, body, exchange.source(), directory);
+        Box::pin(answer).await
     }
 
     /// Lets a request in, and reads it.

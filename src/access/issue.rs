@@ -1,0 +1,190 @@
+//! The token endpoint, without HTTP: credentials become a token for what its bearer may do now (distribution,
+//! docs/spec/auth/token.md and oauth.md).
+
+use super::guard::{Active, Found, result_of};
+use super::people::People;
+use super::jwt::{ACCESS_TTL, Claims, Use};
+use super::scope::Scope;
+use super::{Action, Context, Guard, IdentifyError, Principal, Resource};
+use crate::clock::Timestamp;
+use crate::net::Secret;
+use crate::telemetry::AuthMethod;
+use std::net::IpAddr;
+
+/// How somebody wants to get a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// Without saying who he is.
+    Anonymous,
+    /// By name and password.
+    Password {
+        /// The user name.
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+    /// By a refresh token.
+    Refresh(Secret),
+}
+
+/// What somebody wants.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// How.
+    pub grant: Grant,
+    /// What for.
+    pub scopes: Vec<Scope>,
+    /// A refresh token, too.
+    pub offline: bool,
+    /// The client's address.
+    pub source: IpAddr,
+}
+
+/// What somebody gets.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    /// The token.
+    pub token: Secret,
+    /// What it is for, which may be less than was wanted.
+    pub scopes: Vec<Scope>,
+    /// The token to get others with.
+    pub refresh: Option<Secret>,
+    /// Seconds that it holds.
+    pub expires_in: u64,
+    /// When it was made.
+    pub issued: Timestamp,
+}
+
+impl Guard {
+    /// Gives a token. `resources`: what a repository may be that a client names like this; where it may do something
+    /// with one of them, its token says so, and each request is decided by itself.
+    ///
+    /// # Errors
+    /// [`IdentifyError`].
+    pub async fn issue(
+        &self,
+        wanted: Wanted,
+        resources: impl Fn(&str) -> Vec<Resource<'static>>,
+    ) -> Result<Granted, IdentifyError> {
+        self.look_for_changes().await;
+        let active = self.active();
+        let now = self.now();
+        let (found, refresh) = self.who_wants(&active, wanted.grant, wanted.source, now).await?;
+        let who = found.principal;
+        let at = Context {
+            source: wanted.source,
+            tag: None,
+            now,
+        };
+        let scopes = wanted.scopes.into_iter();
+        let scopes: Vec<Scope> = scopes
+            .map(|scope| grant(&active, &who, scope, &resources, &at))
+            .collect();
+        let credential = found.credential;
+        let sign = |used_for, credential, scopes| {
+            let claims = Claims::of(&who, used_for, credential, scopes, now);
+            Secret::new(claims.sign(&self.inner.keys))
+        };
+        let refresh = match refresh {
+            // The same again: a client that runs twice at once must not lose its login.
+            Some(refresh) => Some(refresh),
+            // What ends by itself ends with its refresh token.
+            None if wanted.offline && !who.is_anonymous() => {
+                Some(sign(Use::Refresh, credential.clone(), Vec::new()))
+            }
+            None => None,
+        };
+        Ok(Granted {
+            token: sign(Use::Access, credential, scopes.clone()),
+            scopes,
+            refresh,
+            expires_in: ACCESS_TTL.as_secs(),
+            issued: now,
+        })
+    }
+
+    /// Who it is, and the refresh token that he has.
+    async fn who_wants(
+        &self,
+        active: &Active,
+        grant: Grant,
+        source: IpAddr,
+        now: Timestamp,
+    ) -> Result<(Found, Option<Secret>), IdentifyError> {
+        let (method, found, refresh) = match grant {
+            Grant::Anonymous => {
+                let anonymous = Found {
+                    principal: Principal::anonymous(),
+                    credential: String::new(),
+                    until: None,
+                };
+                return Ok((anonymous, None));
+            }
+            Grant::Password { user, password } => {
+                let found = self.by_secret(active, &user, &password, source, now);
+                let (method, found) = found.await;
+                (method, found, None)
+            }
+            // Some clients send a token of ours in the place of a refresh token.
+            Grant::Refresh(token) if People::is_token(token.expose()) => {
+                let found = self.by_token(active, token.expose(), now);
+                (AuthMethod::Token, found, None)
+            }
+            Grant::Refresh(token) => {
+                let found = self.by_refresh(active, &token, now);
+                (AuthMethod::Token, found, Some(token))
+            }
+        };
+        let access = self.inner.metrics.access();
+        access.authenticated(method, result_of(&found));
+        Ok((found?, refresh))
+    }
+
+    /// Who has a refresh token: as he is now, not as he was when he got it.
+    fn by_refresh(
+        &self,
+        active: &Active,
+        token: &Secret,
+        now: Timestamp,
+    ) -> Result<Found, IdentifyError> {
+        let claims = self.verified(active, token.expose(), Use::Refresh, now);
+        let claims = claims.ok_or(IdentifyError::Invalid)?;
+        let principal = claims.principal().ok_or(IdentifyError::Invalid)?;
+        Ok(Found {
+            principal: active.as_now(principal),
+            credential: claims.credential,
+            until: None,
+        })
+    }
+}
+
+/// What of a scope somebody may do with one of the repositories that it may mean. The catalog shows everybody what he may
+/// pull.
+fn grant(
+    active: &Active,
+    who: &Principal,
+    scope: Scope,
+    resources: &impl Fn(&str) -> Vec<Resource<'static>>,
+    at: &Context<'_>,
+) -> Scope {
+    if scope.kind != "repository" {
+        return scope;
+    }
+    let may_be = resources(&scope.name);
+    let wanted = scope.wanted();
+    let may = |action: Action| {
+        let mut may_be = may_be.iter();
+        may_be.any(|resource| {
+            let decision = active.rules().decide(who, action, resource, at);
+            // Whoever may see a list may do so with a token for pulls, the only one that there is for that.
+            decision.is_allowed()
+                || (action == Action::Pull
+                    && active.rules().decide(who, Action::List, resource, at).is_allowed())
+        })
+    };
+    let actions = wanted.iter().filter(|action| may(*action));
+    Scope {
+        actions: actions.map(|action| action.name().to_owned()).collect(),
+        ..scope
+    }
+}

@@ -1,0 +1,169 @@
+//! `/token`: credentials for a token (distribution, docs/spec/auth/token.md and oauth.md).
+
+use super::door::{Door, SERVICE};
+use super::reply::Reply;
+use crate::access::credentials::Credentials;
+use crate::access::{Grant, Granted, IdentifyError, Resource, Scope, Wanted};
+use crate::net::Secret;
+use crate::oci::Directory;
+use crate::server::http::JSON;
+use crate::server::http::error::ApiError;
+use bytes::Bytes;
+use http::{HeaderValue, Method, header, request};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use std::net::IpAddr;
+use std::time::Duration;
+use url::form_urlencoded;
+
+/// The path.
+pub(crate) const PATH: &str = "/token";
+
+/// The longest form: a token of an identity provider with many groups, and scopes.
+const FORM_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a client may take to send it.
+const FORM_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// What a request for a token says, in its query or its form.
+#[derive(Debug, Default)]
+struct Asked {
+    scopes: Vec<String>,
+    grant_type: Option<String>,
+    username: Option<String>,
+    password: Option<Secret>,
+    refresh_token: Option<Secret>,
+    offline: bool,
+}
+
+/// Answers a request for a token.
+///
+/// # Errors
+/// The credentials are wrong, or cannot be checked; the request makes no sense.
+pub(crate) async fn answer(
+    door: &Door,
+    head: &request::Parts,
+    body: Incoming,
+    source: IpAddr,
+    directory: &Directory,
+) -> Result<Reply, ApiError> {
+    let asked = match head.method {
+        Method::GET => Asked::read(head.uri.query().unwrap_or_default().as_bytes()),
+        Method::POST => Asked::read(&form(body).await?),
+        _ => return Err(ApiError::malformed("tokens are for GET and POST")),
+    };
+    let grant = asked.grant(head)?;
+    let wanted = Wanted {
+        grant,
+        scopes: Scope::parse_all(asked.scopes.iter().map(String::as_str)),
+        offline: asked.offline,
+        source,
+    };
+    let host = crate::server::http::host::of(head);
+    let resources = |name: &str| resources(directory, host, name);
+    let granted = Box::pin(door.guard().issue(wanted, resources)).await;
+    let granted = granted.map_err(|error| match &error {
+        // Not our own scheme: the client is to ask its user for a password.
+        IdentifyError::Invalid => {
+            ApiError::unauthorized(&error, format!("Basic realm=\"{SERVICE}\""))
+        }
+        IdentifyError::Limited(wait) => ApiError::too_many_logins(&error, *wait),
+        IdentifyError::Unavailable(_) => ApiError::cannot_identify(&error),
+    })?;
+    let mut reply = Reply::own(JSON, Bytes::from(render(&granted)));
+    let never = HeaderValue::from_static("no-store");
+    reply.headers.insert(header::CACHE_CONTROL, never);
+    Ok(reply)
+}
+
+/// Reads a form, as long as it may be.
+async fn form(body: Incoming) -> Result<Bytes, ApiError> {
+    let whole = Limited::new(body, FORM_BYTES_MAX).collect();
+    let whole = tokio::time::timeout(FORM_WAIT_MAX, whole).await;
+    match whole {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(ApiError::malformed("the form is longer than 64 KiB"))
+        }
+        Ok(Err(_)) | Err(_) => Err(ApiError::malformed("the form did not arrive")),
+    }
+}
+
+/// What a repository may be that a client names like this: it says nothing of `ns` when it asks for a token.
+fn resources(directory: &Directory, host: Option<&str>, name: &str) -> Vec<Resource<'static>> {
+    let by_itself = directory.resolve(None, host, name);
+    let by_ns = directory
+        .names()
+        .map(|upstream| directory.resolve(Some(upstream.as_str()), None, name));
+    let sources = std::iter::once(by_itself).chain(by_ns).flatten();
+    sources
+        .map(|it| Resource::mirror(it.upstream.as_str(), it.repository.as_str()))
+        .collect()
+}
+
+impl Asked {
+    fn read(form: &[u8]) -> Self {
+        let mut asked = Self::default();
+        for (name, value) in form_urlencoded::parse(form) {
+            let value = value.into_owned();
+            match &*name {
+                "scope" => asked.scopes.push(value),
+                "grant_type" => asked.grant_type = Some(value),
+                "username" => asked.username = Some(value),
+                "password" => asked.password = Some(Secret::new(value)),
+                "refresh_token" => asked.refresh_token = Some(Secret::new(value)),
+                "offline_token" => asked.offline |= value == "true",
+                "access_type" => asked.offline |= value == "offline",
+                _ => {}
+            }
+        }
+        asked
+    }
+
+    fn grant(&self, head: &request::Parts) -> Result<Grant, ApiError> {
+        if head.method == Method::GET {
+            let given = head.headers.get(header::AUTHORIZATION);
+            let Some(given) = given else {
+                return Ok(Grant::Anonymous);
+            };
+            return match given.to_str().ok().and_then(Credentials::parse) {
+                Some(Credentials::Basic { user, password }) => {
+                    Ok(Grant::Password { user, password })
+                }
+                Some(Credentials::Bearer(token)) => Ok(Grant::Refresh(token)),
+                None => Err(ApiError::malformed("the Authorization header makes no sense")),
+            };
+        }
+        match (self.grant_type.as_deref(), &self.username, &self.password, &self.refresh_token) {
+            (Some("password"), Some(user), Some(password), _) => Ok(Grant::Password {
+                user: user.clone(),
+                password: password.clone(),
+            }),
+            (Some("refresh_token"), _, _, Some(token)) => Ok(Grant::Refresh(token.clone())),
+            // With 404 clients ask by GET instead; with 403 containerd gives up (containerd#4982).
+            _ => Err(ApiError::no_such_grant()),
+        }
+    }
+}
+
+fn render(granted: &Granted) -> String {
+    let scope: Vec<String> = granted
+        .scopes
+        .iter()
+        .map(|it| format!("{}:{}:{}", it.kind, it.name, it.actions.join(",")))
+        .collect();
+    let issued = Duration::from_millis(granted.issued.0);
+    let issued = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + issued);
+    let token = granted.token.expose();
+    let mut json = serde_json::json!({
+        "token": token,
+        "access_token": token,
+        "expires_in": granted.expires_in,
+        "issued_at": issued.to_string(),
+        "scope": scope.join(" "),
+    });
+    if let (Some(refresh), Some(object)) = (&granted.refresh, json.as_object_mut()) {
+        object.insert("refresh_token".to_owned(), refresh.expose().into());
+    }
+    json.to_string()
+}
