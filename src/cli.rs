@@ -20,7 +20,7 @@ use crate::commands::cache::{self, CommandError, Screen};
 use crate::commands::output::{self, Colour, Style};
 use crate::commands::target::Locator;
 use crate::commands::{
-    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, airgap, bench, fail, run_async, serve, verify, version,
+    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, fail, people, run_async, serve, verify, version,
     warm,
 };
 use crate::config::{Config, Loaded, Overrides};
@@ -127,6 +127,12 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
         Command::Import(it) => import(&it),
         Command::Bench(it) => bench(&it),
         Command::Cache(it) => operate(&it),
+        Command::Access(it) => Ok(run_async(async {
+            let done = Box::pin(access::run(&it)).await;
+            done.unwrap_or_else(|error| fail(EXIT_USAGE, &error))
+        })),
+        Command::User(it) => Ok(run_async(async { ended(Box::pin(people::user(&it)).await) })),
+        Command::Token(it) => Ok(run_async(async { ended(Box::pin(people::token(&it)).await) })),
         Command::Version(it) => {
             version::show(it.json);
             Ok(EXIT_DONE)
@@ -230,6 +236,15 @@ enum Command {
     Import(Box<airgap::ImportArguments>),
     /// Pull an image many times at once from any registry, or from two in turn, and tell what it took
     Bench(Box<bench::Arguments>),
+    /// Say what the rules of access say
+    #[command(subcommand)]
+    Access(Box<access::AccessCommand>),
+    /// Make, change and list users
+    #[command(subcommand)]
+    User(people::UserCommand),
+    /// Make, list and revoke tokens: passwords for programs
+    #[command(subcommand)]
+    Token(people::TokenCommand),
     #[command(flatten)]
     Cache(cache::Command),
     /// Print the version
@@ -278,6 +293,9 @@ impl Command {
             | Self::Export(_)
             | Self::Import(_)
             | Self::Bench(_)
+            | Self::Access(_)
+            | Self::User(_)
+            | Self::Token(_)
             | Self::Version(_)
             | Self::Completions { .. }
             | Self::Man { .. } => false,
@@ -383,6 +401,15 @@ fn warm(arguments: &warm::Arguments) -> Result<u8, String> {
             Err(error) => fail(EXIT_FAILED, &error),
         }
     }))
+}
+
+/// How a command about users and tokens ends.
+fn ended(done: Result<(), people::PeopleError>) -> u8 {
+    match done {
+        Ok(()) => EXIT_DONE,
+        Err(error @ people::PeopleError::Usage(_)) => fail(EXIT_USAGE, &error),
+        Err(error @ people::PeopleError::Failed(_)) => fail(EXIT_FAILED, &error),
+    }
 }
 
 /// A command that looks into the cache, or changes it.

@@ -5,6 +5,8 @@
 //! | `serve` | `serve` |
 //! | `version` | `version` |
 //! | `cache` | `status`, `health`, `ls`, `du`, `inspect`, `rm`, `gc`, `pin`, `unpin` |
+//! | `access` | `access` |
+//! | `people` | `user`, `token` |
 //! | `warm` | `warm` |
 //! | `airgap` | `export`, `import` |
 //! | `verify` | `verify` |
@@ -14,11 +16,13 @@
 //! | `progress` | how far a command is |
 //! | `output` | what is printed, and whether it could be |
 
+pub mod access;
 pub mod airgap;
 pub mod bench;
 pub mod cache;
 pub mod client;
 pub mod output;
+pub mod people;
 mod progress;
 pub mod serve;
 pub mod target;

@@ -13,7 +13,7 @@ use crate::server::http::context::Transport;
 use crate::telemetry::{Listener, Metrics};
 use ::http::Request;
 use admin::Admin;
-pub use admin::AdminApi;
+pub use admin::{AdminApi, PeopleApi};
 use conn::buffers::Buffers;
 use conn::client_stream::ClientStream;
 use conn::connection::Tasks;

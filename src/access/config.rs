@@ -1,5 +1,6 @@
 //! What is configured of access, resolved: plain values, no file read yet.
 
+use super::htpasswd::{Htpasswd, HtpasswdError};
 use super::{Attachment, Mode, Policy, Rules, RulesError};
 use crate::net::Network;
 use std::net::IpAddr;
@@ -51,6 +52,17 @@ impl Config {
     pub fn admits(&self, source: IpAddr) -> bool {
         let source = source.to_canonical();
         self.allow.is_empty() || self.allow.iter().any(|it| it.contains(source))
+    }
+
+    /// The users of the file, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn htpasswd_users(&self) -> Result<Vec<String>, HtpasswdError> {
+        match &self.htpasswd {
+            Some(path) => Ok(Htpasswd::read(path)?.users()),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// The rules, compiled.

@@ -155,7 +155,7 @@ impl Guard {
             Some(catalogue) => Keys::open(catalogue.dir())?,
             None => Keys::ephemeral()?,
         };
-        let (people, people_trouble) = match catalogue.as_ref().filter(|_| config.enabled) {
+        let (people, people_trouble) = match &catalogue {
             Some(catalogue) => match People::read(catalogue).await {
                 Ok(people) => (people, None),
                 Err(error) => {

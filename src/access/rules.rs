@@ -1,5 +1,7 @@
 //! Policies compiled, whom they are attached to, and the decision.
 
+pub mod explain;
+
 use super::resource::glob;
 use super::trie::Trie;
 use super::{Action, Context, Effect, Kind, Policy, Principal, Resource, Statement};

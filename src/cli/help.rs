@@ -19,6 +19,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
         &["warm", "refresh", "rm", "gc", "pin", "unpin", "verify"],
     ),
     ("Air-gapped sites", &["export", "import"]),
+    ("Access", &["access", "user", "token"]),
     ("Measure", &["bench"]),
     ("This program", &["version", "completions", "man", "help"]),
 ];
@@ -96,6 +97,23 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
   roadstead rm --all ghcr.io/org/app
   roadstead rm 'ghcr.io/org/*:pr-*' --unused-for 30d --dry-run
   roadstead rm --upstream quay.io",
+    ),
+    (
+        "access",
+        "  roadstead access test --user alice pull mirror/docker.io/library/alpine
+  roadstead access explain --anonymous pull mirror/ghcr.io/org/app --tag v1
+  roadstead access who-can push repository/team/app",
+    ),
+    (
+        "user",
+        "  pass show mirror/alice | roadstead user add alice --group dev --password-stdin
+  roadstead user ls",
+    ),
+    (
+        "token",
+        "  roadstead token create --robot ci --policy read-only --ttl 90d
+  roadstead token temp --user alice --ttl 1h
+  roadstead token revoke --user alice",
     ),
     ("gc", "  roadstead gc --dry-run"),
     (

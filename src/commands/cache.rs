@@ -14,7 +14,7 @@ mod arguments;
 mod change;
 mod health;
 mod look;
-mod screen;
+pub(super) mod screen;
 mod select;
 mod tree;
 

@@ -13,6 +13,7 @@ pub use api::AdminApi;
 
 use super::http::{JSON, host};
 use crate::access::Guard;
+pub use people::PeopleApi;
 use crate::mirror::{Mirror, Readiness};
 use crate::telemetry::Metrics;
 use answer::{AdminBody, full, with_type};
@@ -33,7 +34,7 @@ pub(super) struct Admin {
     /// What is asked whether it is ready.
     pub(super) mirror: Mirror,
     /// Users and tokens.
-    pub(super) guard: Guard,
+    pub(super) people: PeopleApi,
     /// What is asked everything else.
     pub(super) api: AdminApi,
     /// What is shown.
@@ -53,7 +54,7 @@ impl Admin {
         Self {
             api: AdminApi::of_server(mirror.clone(), stop.clone()),
             mirror,
-            guard,
+            people: PeopleApi::new(guard),
             metrics,
             stop,
         }
@@ -78,7 +79,7 @@ impl Admin {
         }
         if matches!(path, people::USERS | people::TOKENS) {
             let request = Request::from_parts(head, body);
-            return Box::pin(people::answer(&self.guard, request)).await;
+            return Box::pin(people::answer(&self.people, request)).await;
         }
         if path == audit::PATH {
             return audit::answer(&self.mirror, &head);

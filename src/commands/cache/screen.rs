@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::commands::output::has_colours;
-pub(super) use crate::commands::output::{say, say_json};
+pub(in crate::commands) use crate::commands::output::{say, say_json};
 use crate::format;
 use crate::mirror::inspect::When;
 
@@ -27,7 +27,7 @@ pub struct Screen {
 
 /// How a cell stands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tone {
+pub(in crate::commands) enum Tone {
     /// Not at all.
     Plain,
     /// A heading.
@@ -40,7 +40,7 @@ pub(super) enum Tone {
 
 /// A cell of a table.
 #[derive(Clone, Debug)]
-pub(super) struct Cell {
+pub(in crate::commands) struct Cell {
     text: String,
     tone: Tone,
     right: bool,
@@ -48,7 +48,7 @@ pub(super) struct Cell {
 
 /// Rows under headings.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(in crate::commands) struct Table {
     screen: Screen,
     head: Vec<Cell>,
     rows: Vec<Vec<Cell>>,
@@ -67,7 +67,7 @@ impl Screen {
     }
 
     /// A text that stands out.
-    pub(super) fn paint(&self, text: &str, tone: Tone) -> String {
+    pub(in crate::commands) fn paint(&self, text: &str, tone: Tone) -> String {
         let code = match tone {
             Tone::Strong => "1",
             Tone::Bad => "31",
@@ -81,7 +81,7 @@ impl Screen {
     }
 
     /// How long ago something was.
-    pub(super) fn ago(&self, when: Option<When>) -> String {
+    pub(in crate::commands) fn ago(&self, when: Option<When>) -> String {
         match when {
             None => "-".to_owned(),
             Some(When(at)) if at > self.now => format!("in {}", span(at.since(self.now))),
@@ -92,7 +92,7 @@ impl Screen {
 
 impl Table {
     /// Headings; those that begin with `>` stand over numbers.
-    pub(super) fn new(screen: Screen, head: &[&str]) -> Self {
+    pub(in crate::commands) fn new(screen: Screen, head: &[&str]) -> Self {
         let head = head.iter().map(|text| Cell {
             text: text.trim_start_matches('>').to_owned(),
             tone: Tone::Strong,
@@ -107,7 +107,7 @@ impl Table {
     }
 
     /// One more row.
-    pub(super) fn row(&mut self, cells: Vec<Cell>) {
+    pub(in crate::commands) fn row(&mut self, cells: Vec<Cell>) {
         self.rows.push(cells);
         if self.rows.len() >= ROWS_MAX {
             self.flush();
@@ -115,7 +115,7 @@ impl Table {
     }
 
     /// Shows the rows.
-    pub(super) fn flush(&mut self) {
+    pub(in crate::commands) fn flush(&mut self) {
         if self.rows.is_empty() {
             return;
         }
@@ -162,7 +162,7 @@ impl Cell {
     }
 
     /// A cell that stands out.
-    pub(super) fn toned(text: impl AsRef<str>, tone: Tone) -> Self {
+    pub(in crate::commands) fn toned(text: impl AsRef<str>, tone: Tone) -> Self {
         Self {
             text: clean(text.as_ref()),
             tone,
@@ -178,23 +178,23 @@ impl<T: AsRef<str>> From<T> for Cell {
 }
 
 /// What a registry or an image's maker wrote, without what a terminal would take for a command.
-pub(super) fn clean(text: &str) -> String {
+pub(in crate::commands) fn clean(text: &str) -> String {
     format::harmless(text).into_owned()
 }
 
 /// A part of a whole.
-pub(super) fn percent(ratio: Option<f64>) -> String {
+pub(in crate::commands) fn percent(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.1}%", ratio * 100.0))
 }
 
 /// The beginning of a digest.
-pub(super) fn short(digest: &str) -> String {
+pub(in crate::commands) fn short(digest: &str) -> String {
     let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
     hex.chars().take(DIGEST_CHARS).collect()
 }
 
 /// A length of time in its two largest units.
-pub(super) fn span(time: Duration) -> String {
+pub(in crate::commands) fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let units = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)];
     let first = units.iter().position(|(_, unit)| seconds >= *unit);

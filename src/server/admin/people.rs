@@ -1,13 +1,15 @@
 //! Users and tokens: `/api/v1/users` and `/api/v1/tokens`. What is secret comes and goes in bodies, which no log has.
 
-use super::answer::{AdminBody, json};
+use super::answer::{AdminBody, full, with_type};
 use super::error::AdminError;
 use super::query::Query;
 use crate::access::{Guard, ManageError, TokenInfo, TokenWanted, UserInfo};
 use crate::catalogue::CatalogueError;
 use crate::net::Secret;
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use crate::format;
+use crate::server::http::JSON;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
@@ -18,6 +20,10 @@ use std::time::Duration;
 pub(super) const USERS: &str = "/api/v1/users";
 /// Tokens.
 pub(super) const TOKENS: &str = "/api/v1/tokens";
+
+/// What they take.
+const USERS_TAKE: &str = "GET, HEAD, POST, PUT, DELETE";
+const TOKENS_TAKE: &str = "GET, HEAD, POST, DELETE";
 
 /// The longest body: a name, a password, groups.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -58,104 +64,150 @@ struct Done {
     changed: usize,
 }
 
-/// Answers a request for one of the paths.
-pub(super) async fn answer(guard: &Guard, request: Request<Incoming>) -> Response<AdminBody> {
-    let (head, body) = request.into_parts();
-    let query = Query::parse(head.uri.query().unwrap_or_default());
-    let is_users = head.uri.path() == USERS;
-    let answered = if is_users {
-        users(guard, &head.method, query, body).await
-    } else {
-        tokens(guard, &head.method, query, body).await
-    };
-    answered.unwrap_or_else(AdminError::into_response)
+/// Answers requests for users and tokens: those of the listener, and those of a command that has opened the catalogue
+/// itself.
+#[derive(Clone, Debug)]
+pub struct PeopleApi {
+    guard: Guard,
 }
 
-type Answer = Result<Response<AdminBody>, AdminError>;
+/// Status and JSON.
+type Answer = Result<(StatusCode, Bytes), AdminError>;
 
-async fn users(guard: &Guard, method: &Method, mut query: Query, body: Incoming) -> Answer {
-    match *method {
-        Method::GET | Method::HEAD => {
-            query.end()?;
-            let users = guard.users();
-            Ok(json(StatusCode::OK, &Users { users }))
-        }
-        Method::POST => {
-            query.end()?;
-            let UserBody { name, password, groups } = read(body).await?;
-            guard.add_user(&name, Secret::new(password), groups).await?;
-            tracing::info!(user = name, "an operator has made a user");
-            Ok(json(StatusCode::CREATED, &Done { changed: 1 }))
-        }
-        Method::PUT => {
-            query.end()?;
-            let UserBody { name, password, .. } = read(body).await?;
-            guard.set_password(&name, Secret::new(password)).await?;
-            tracing::info!(user = name, "an operator has changed a user's password");
-            Ok(json(StatusCode::OK, &Done { changed: 1 }))
-        }
-        Method::DELETE => {
-            let name = query.need("name")?;
-            query.end()?;
-            guard.remove_user(&name).await?;
-            tracing::info!(user = name, "an operator has removed a user");
-            Ok(json(StatusCode::OK, &Done { changed: 1 }))
-        }
-        _ => Err(AdminError::method("GET, HEAD, POST, PUT, DELETE", "users are listed, made, changed and removed")),
+impl PeopleApi {
+    /// Users and tokens of this guard.
+    #[must_use]
+    pub fn new(guard: Guard) -> Self {
+        Self { guard }
     }
-}
 
-async fn tokens(guard: &Guard, method: &Method, mut query: Query, body: Incoming) -> Answer {
-    match *method {
-        Method::GET | Method::HEAD => {
-            let user = query.take("user")?;
-            query.end()?;
-            let mut tokens = guard.tokens();
-            tokens.retain(|token| user.as_ref().is_none_or(|user| *user == token.owner));
-            Ok(json(StatusCode::OK, &Tokens { tokens }))
-        }
-        Method::POST => {
-            query.end()?;
-            let wanted: TokenWanted = read(body).await?;
-            let (info, text) = guard.create_token(wanted).await?;
-            tracing::info!(id = info.id, owner = info.owner, "an operator has made a token");
-            let token = text.expose();
-            Ok(json(StatusCode::CREATED, &NewToken { token, info }))
-        }
-        Method::DELETE => {
-            let (id, user) = (query.take("id")?, query.take("user")?);
-            query.end()?;
-            let ids = match (id, user) {
-                (Some(id), None) => vec![id],
-                (None, Some(user)) => {
-                    let tokens = guard.tokens().into_iter();
-                    let own = tokens.filter(|token| token.owner == user);
-                    own.map(|token| token.id).collect()
-                }
-                _ => return Err(AdminError::bad("write ?id=… or ?user=…")),
-            };
-            for id in &ids {
-                guard.revoke_token(id).await?;
-                tracing::info!(id, "an operator has revoked a token");
+    /// Answers a request, `target` being its path and query.
+    pub async fn answer(&self, method: &Method, target: &str, body: &[u8]) -> (StatusCode, Bytes) {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let query = Query::parse(query);
+        let answered = if path == USERS {
+            self.users(method, query, body).await
+        } else {
+            self.tokens(method, query, body).await
+        };
+        answered.unwrap_or_else(|error| (error.status, error.body()))
+    }
+
+    async fn users(&self, method: &Method, mut query: Query, body: &[u8]) -> Answer {
+        let guard = &self.guard;
+        match *method {
+            Method::GET | Method::HEAD => {
+                query.end()?;
+                let users = guard.users();
+                json(StatusCode::OK, &Users { users })
             }
-            Ok(json(StatusCode::OK, &Done { changed: ids.len() }))
+            Method::POST => {
+                query.end()?;
+                let UserBody { name, password, groups } = read(body)?;
+                guard.add_user(&name, Secret::new(password), groups).await?;
+                tracing::info!(user = name, "an operator has made a user");
+                json(StatusCode::CREATED, &Done { changed: 1 })
+            }
+            Method::PUT => {
+                query.end()?;
+                let UserBody { name, password, .. } = read(body)?;
+                guard.set_password(&name, Secret::new(password)).await?;
+                tracing::info!(user = name, "an operator has changed a user's password");
+                json(StatusCode::OK, &Done { changed: 1 })
+            }
+            Method::DELETE => {
+                let name = query.need("name")?;
+                query.end()?;
+                guard.remove_user(&name).await?;
+                tracing::info!(user = name, "an operator has removed a user");
+                json(StatusCode::OK, &Done { changed: 1 })
+            }
+            _ => Err(AdminError::method(USERS_TAKE, "users are listed, made, changed and removed")),
         }
-        _ => Err(AdminError::method("GET, HEAD, POST, DELETE", "tokens are listed, made and revoked")),
     }
+
+    async fn tokens(&self, method: &Method, mut query: Query, body: &[u8]) -> Answer {
+        let guard = &self.guard;
+        match *method {
+            Method::GET | Method::HEAD => {
+                let user = query.take("user")?;
+                query.end()?;
+                let mut tokens = guard.tokens();
+                tokens.retain(|token| user.as_ref().is_none_or(|user| *user == token.owner));
+                json(StatusCode::OK, &Tokens { tokens })
+            }
+            Method::POST => {
+                query.end()?;
+                let wanted: TokenWanted = read(body)?;
+                let (info, text) = guard.create_token(wanted).await?;
+                tracing::info!(id = info.id, owner = info.owner, "an operator has made a token");
+                let token = text.expose();
+                json(StatusCode::CREATED, &NewToken { token, info })
+            }
+            Method::DELETE => {
+                let (id, user) = (query.take("id")?, query.take("user")?);
+                query.end()?;
+                let ids = match (id, user) {
+                    (Some(id), None) => vec![id],
+                    (None, Some(user)) => {
+                        let tokens = guard.tokens().into_iter();
+                        let own = tokens.filter(|token| token.owner == user);
+                        own.map(|token| token.id).collect()
+                    }
+                    _ => return Err(AdminError::bad("write ?id=… or ?user=…")),
+                };
+                for id in &ids {
+                    guard.revoke_token(id).await?;
+                    tracing::info!(id, "an operator has revoked a token");
+                }
+                json(StatusCode::OK, &Done { changed: ids.len() })
+            }
+            _ => Err(AdminError::method(TOKENS_TAKE, "tokens are listed, made and revoked")),
+        }
+    }
+}
+
+/// Answers a request of the listener for one of the paths.
+pub(super) async fn answer(api: &PeopleApi, request: Request<Incoming>) -> Response<AdminBody> {
+    let (head, body) = request.into_parts();
+    let body = match whole(body).await {
+        Ok(body) => body,
+        Err(error) => return error.into_response(),
+    };
+    let target = head.uri.path_and_query();
+    let target = target.map_or("/", http::uri::PathAndQuery::as_str);
+    let (status, answer) = api.answer(&head.method, target, &body).await;
+    let mut response = full(with_type(status, JSON, answer));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        let allow = if head.uri.path() == USERS { USERS_TAKE } else { TOKENS_TAKE };
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    }
+    response
+}
+
+/// Reads a body.
+async fn whole(body: Incoming) -> Result<Bytes, AdminError> {
+    let whole = Limited::new(body, BODY_BYTES_MAX).collect();
+    match tokio::time::timeout(BODY_WAIT_MAX, whole).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(_)) | Err(_) => {
+            let why = format!("the body did not arrive, or has more than {BODY_BYTES_MAX} bytes");
+            Err(AdminError::bad(why))
+        }
+    }
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    let failed = |error: serde_json::Error| {
+        AdminError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    };
+    let body = format::json(value).map_err(failed)?;
+    Ok((status, body.into()))
 }
 
 /// Reads JSON. What is wrong with it is told without what it says.
-async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, AdminError> {
-    let whole = Limited::new(body, BODY_BYTES_MAX).collect();
-    let whole = tokio::time::timeout(BODY_WAIT_MAX, whole).await;
-    let bytes: Bytes = match whole {
-        Ok(Ok(whole)) => whole.to_bytes(),
-        Ok(Err(_)) | Err(_) => {
-            let why = format!("the body did not arrive, or has more than {BODY_BYTES_MAX} bytes");
-            return Err(AdminError::bad(why));
-        }
-    };
-    serde_json::from_slice(&bytes).map_err(|error| {
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, AdminError> {
+    serde_json::from_slice(body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         AdminError::bad(format!(
             "the body is not the JSON that is taken here (line {line}, column {column}): docs/admin.md has it"
