@@ -66,9 +66,10 @@ impl Unserved {
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
         let Opened { store, catalogue } = {
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
+            let may_move = mode == OpenMode::Write;
             Opened::open(
                 mode,
-                config.cache.clone(),
+                config.cache.clone().found(&config.state.dir, may_move),
                 config.state.clone(),
                 clock,
                 metrics,

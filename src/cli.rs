@@ -65,10 +65,17 @@ pub fn command() -> clap::Command {
 }
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Arguments, u8> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let colour = colour_of(&args);
     let parsed = command()
+        .color(colour.into())
         .try_get_matches_from(args)
         .and_then(|matches| Arguments::from_arg_matches(&matches));
     parsed.map_err(|error| {
+        output::set_style(Style {
+            colour,
+            ..Style::default()
+        });
         // Help and version come this way too, with exit code 0.
         if error.use_stderr() {
             error.print().ok();
@@ -82,6 +89,22 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Arguments, u8> {
         }
         u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE)
     })
+}
+
+/// The value of `--color` where the other arguments may make no sense: help and mistakes have colours too.
+fn colour_of(args: &[OsString]) -> Colour {
+    let mut args = args.iter().filter_map(|it| it.to_str());
+    while let Some(arg) = args.next().filter(|it| *it != "--") {
+        let value = match arg.strip_prefix("--color") {
+            Some("") => args.next(),
+            Some(value) => value.strip_prefix('='),
+            None => None,
+        };
+        if let Some(value) = value {
+            return <Colour as clap::ValueEnum>::from_str(value, false).unwrap_or_default();
+        }
+    }
+    Colour::default()
 }
 
 /// Does what the arguments say.
@@ -184,13 +207,14 @@ impl Global {
         logging::filter_of_environment()
     }
 
-    /// What a command logs: its answer is what the user waits for.
+    /// The level of a command: its answer is what the user waits for.
     fn command_level(&self) -> &'static str {
-        match self.verbose {
-            0 => "warn",
-            1 => "info",
-            2 => "debug",
-            _ => "trace",
+        match (self.quiet, self.verbose) {
+            (true, _) => "error",
+            (false, 0) => "warn",
+            (false, 1) => "info",
+            (false, 2) => "debug",
+            (false, _) => "trace",
         }
     }
 
@@ -316,7 +340,7 @@ fn check(arguments: &CheckArguments) -> Result<u8, String> {
 }
 
 fn verify(arguments: &verify::Arguments) -> Result<u8, String> {
-    let job = arguments.job(Locator::of(&arguments.server, None)?);
+    let job = arguments.job(Locator::of(&arguments.server, None, None)?);
     let job = job.map_err(|error| error.to_string())?;
     Ok(run_async(async {
         match Box::pin(verify::run(&job)).await {
@@ -388,7 +412,11 @@ fn warm(arguments: &warm::Arguments) -> Result<u8, String> {
 /// A command that looks into the cache, or changes it.
 fn operate(command: &cache::Command) -> Result<u8, String> {
     let common = command.common();
-    let locator = Locator::of(&common.server, common.cache_dir.as_ref())?;
+    let locator = Locator::of(
+        &common.server,
+        common.cache_dir.as_ref(),
+        common.state_dir.as_ref(),
+    )?;
     let screen = Screen::new(common.json);
     let warn = |error: &dyn std::fmt::Display| {
         fail(EXIT_FAILED, error);

@@ -40,12 +40,14 @@ use std::path::PathBuf;
 
 use crate::telemetry::logging::LogFormat;
 use crate::{catalogue, mirror, server, store, upstream};
+use error::Source;
 use keys::File;
 use layers::{Environment, Layers};
 use origin::Origins;
 use table::{Context, Place, Read as _, Values as _};
 
 pub use error::ConfigError;
+pub use file::ConfigFile;
 pub use snapshot::{Changes, Snapshot};
 
 /// Places in which the file is looked for when no flag names it.
@@ -122,8 +124,16 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_with_notes(flags: &Overrides) -> Result<Loaded, ConfigError> {
+        Self::read_file(flags)?.load(flags)
+    }
+
+    /// Reads the file of this process, or an empty one where there is none.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: it cannot be read.
+    pub fn read_file(flags: &Overrides) -> Result<ConfigFile, ConfigError> {
         let candidates = FILES.map(PathBuf::from);
-        Self::resolve_layers(flags, std::env::vars_os(), &candidates)
+        file::find(flags.config.as_deref(), &candidates).map(ConfigFile)
     }
 
     /// The file that [`Config::load`] reads, if there is one.
@@ -146,20 +156,20 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         files: &[PathBuf],
     ) -> Result<Self, ConfigError> {
-        Self::resolve_layers(flags, environment, files).map(|loaded| loaded.config)
+        let source = file::find(flags.config.as_deref(), files)?;
+        Self::resolve_layers(flags, environment, &source).map(|loaded| loaded.config)
     }
 
     fn resolve_layers(
         flags: &Overrides,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-        files: &[PathBuf],
+        source: &Source,
     ) -> Result<Loaded, ConfigError> {
         let environment = Environment::new(environment);
-        let source = file::find(flags.config.as_deref(), files)?;
-        let (table, mut problems) = file::parse(&source);
+        let (table, mut problems) = file::parse(source);
         if !problems.iter().all(file::is_harmless) {
             // Behind a syntax error tables may be lost, and what is in them be said to be missing.
-            return Err(ConfigError::of(problems, &source));
+            return Err(ConfigError::of(problems, source));
         }
         let origins = Origins::new(&source.text);
         let layers = Layers::lay(table, origins, &environment, flags);
@@ -182,7 +192,7 @@ impl Config {
                 config,
                 notes: notes.collect(),
             }),
-            Ok(_) | Err(_) => Err(ConfigError::of(problems, &source)),
+            Ok(_) | Err(_) => Err(ConfigError::of(problems, source)),
         }
     }
 

@@ -36,6 +36,16 @@ pub enum Colour {
     Never,
 }
 
+impl From<Colour> for clap::ColorChoice {
+    fn from(colour: Colour) -> Self {
+        match colour {
+            Colour::Auto => Self::Auto,
+            Colour::Always => Self::Always,
+            Colour::Never => Self::Never,
+        }
+    }
+}
+
 /// What holds for the whole process: its standard output is one, too.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Style {

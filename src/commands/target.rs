@@ -31,7 +31,7 @@ use crate::clock::SystemClock;
 use crate::commands::client::{AdminClient, AdminError, Payload};
 use crate::config::{Config, Overrides};
 use crate::format::harmless;
-use crate::mirror::{self, Mirror, Parts};
+use crate::mirror::{Mirror, OpenMode, Opened, Parts};
 use crate::oci;
 use crate::server::AdminApi;
 use crate::store::Store;
@@ -89,17 +89,6 @@ pub struct Directory {
     /// A mirror without upstreams on it: for its questions.
     pub mirror: Mirror,
     api: AdminApi,
-}
-
-/// What the directory is opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpenMode {
-    /// To see what is there: nothing is changed.
-    Look,
-    /// To pin and to remove what is named: nothing else goes.
-    Change,
-    /// To store more: the configuration's size is kept to, as by a server.
-    Store,
 }
 
 /// Why a question has no answer: one line.
@@ -164,11 +153,16 @@ impl Locator {
     ///
     /// # Errors
     /// One line: a flag makes no sense, or the configuration does not say where the server is.
-    pub fn of(flags: &AdminFlags, directory: Option<&String>) -> Result<Self, String> {
-        if let Some(directory) = directory {
+    pub fn of(
+        flags: &AdminFlags,
+        cache_dir: Option<&String>,
+        state_dir: Option<&String>,
+    ) -> Result<Self, String> {
+        if cache_dir.is_some() {
             let config = Config::load(&Overrides {
                 config: flags.config.clone(),
-                cache_dir: Some(directory.clone()),
+                cache_dir: cache_dir.cloned(),
+                state_dir: state_dir.cloned(),
                 ..Overrides::default()
             });
             let config = config.map_err(|error| error.to_string())?;
@@ -180,12 +174,6 @@ impl Locator {
         let (listeners, config) = address::configured(flags.config.as_ref())?;
         let admin = listeners.admin()?;
         Ok(Self::at(Place::Configured(admin, Box::new(config))))
-    }
-
-    /// The server with this admin listener, and nothing else.
-    #[must_use]
-    pub fn server(admin: Url) -> Self {
-        Self::at(Place::Named(admin))
     }
 
     fn at(place: Place) -> Self {
@@ -267,26 +255,20 @@ impl Locator {
 
 /// Opens the cache directory, which must exist. Fails while another process has it.
 async fn open(config: &Config, mode: OpenMode) -> Result<Directory, TargetError> {
-    let mut cache = config.cache.clone().found(&config.state.dir, false);
-    if mode != OpenMode::Store {
-        // Nobody who wants to see a directory that is not there wants it to be made.
-        if !cache.dir.is_dir() {
-            let dir = cache.dir.display();
-            return Err(TargetError::Directory(format!(
-                "there is no directory {dir}"
-            )));
-        }
-        cache = cache.unbounded();
+    let cache = config.cache.clone().found(&config.state.dir, false);
+    // Nobody who wants to see a directory that is not there wants it to be made.
+    if !cache.dir.is_dir() {
+        let dir = cache.dir.display();
+        return Err(TargetError::Directory(format!(
+            "there is no directory {dir}"
+        )));
     }
+    let cache = cache.unbounded();
     let metrics = Metrics::new(std::iter::empty());
-    let mode = match mode {
-        OpenMode::Look => mirror::OpenMode::Look,
-        OpenMode::Change | OpenMode::Store => mirror::OpenMode::Write,
-    };
     let failed = |error: &dyn fmt::Display| TargetError::Directory(error.to_string());
     let (state, clock) = (config.state.clone(), Arc::new(SystemClock));
-    let opened = mirror::Opened::open(mode, cache, state, clock, metrics.clone()).await;
-    let mirror::Opened { store, catalogue } = opened.map_err(|error| failed(&error))?;
+    let opened = Opened::open(mode, cache, state, clock, metrics.clone()).await;
+    let Opened { store, catalogue } = opened.map_err(|error| failed(&error))?;
     let scanned = {
         let store = store.clone();
         // Nobody runs it: what the index does not know is found now.
@@ -431,7 +413,7 @@ mod tests {
             ..Overrides::default()
         };
         let config = Config::from_layers(&flags, [], &[]).unwrap();
-        let mut locator = Locator::server(admin.clone());
+        let mut locator = Locator::at(Place::Named(admin.clone()));
         assert_eq!(locator.sign_of_life, Duration::from_secs(10));
         locator.sign_of_life = Duration::from_millis(50);
         // Bounded: it used to be half an hour.

@@ -7,11 +7,13 @@ use http::Method;
 use super::arguments::{List, Usage as UsageArguments};
 use super::screen::{Cell, Screen, Table, Tone, clean, percent, say, say_json, short, span};
 use super::{ask, with_query};
+use crate::commands::output::is_refused;
 use crate::commands::target::{Target, TargetError};
 use crate::format::{plural, size};
 use crate::mirror::inspect::{
     EndpointStatus, ImageEntry, ImagePage, PlatformState, Presence, Status, Usage,
 };
+use crate::oci::UpstreamName;
 
 /// Images asked for at a time.
 const PAGE: &str = "200";
@@ -221,18 +223,22 @@ pub(super) async fn list(
             }
         }
         after = page.next;
-        if after.is_none() {
+        if after.is_none() || is_refused() {
             break;
         }
     }
     drop(table);
     if count == 0 && !wanted.is_empty() {
-        return Err(TargetError::Refused {
-            status: 404,
-            message: format!("nothing of {wanted} is in the cache"),
-        });
+        return Err(nothing_of(wanted));
     }
     Ok(())
+}
+
+fn nothing_of(wanted: &str) -> TargetError {
+    TargetError::Refused {
+        status: 404,
+        message: format!("nothing of {wanted} is in the cache"),
+    }
 }
 
 fn image_row(image: &ImageEntry, screen: Screen) -> Vec<Cell> {
@@ -285,7 +291,7 @@ pub(super) async fn usage(
 ) -> Result<(), TargetError> {
     let mut parameters = vec![("limit", REPOSITORIES)];
     if let [one] = arguments.upstreams.as_slice() {
-        parameters.push(("upstream", one));
+        parameters.push(("upstream", one.as_str()));
     }
     let mut usage: Usage = ask(
         target,
@@ -293,14 +299,25 @@ pub(super) async fn usage(
         &with_query("/api/v1/usage", &parameters),
     )
     .await?;
-    let wanted =
-        |name: &String| arguments.upstreams.is_empty() || arguments.upstreams.contains(name);
+    let named: Vec<&str> = arguments
+        .upstreams
+        .iter()
+        .map(UpstreamName::as_str)
+        .collect();
+    let wanted = |name: &str| named.is_empty() || named.contains(&name);
     usage.upstreams.retain(|it| wanted(&it.upstream));
     usage.repositories.retain(|it| wanted(&it.upstream));
+    let has = |name: &&&str| usage.upstreams.iter().any(|it| it.upstream == **name);
+    let missing = named.iter().find(|name| !has(name)).copied();
     if screen.json {
         say_json(&usage);
-        return Ok(());
+    } else {
+        show_usage(&usage, screen);
     }
+    missing.map_or(Ok(()), |name| Err(nothing_of(name)))
+}
+
+fn show_usage(usage: &Usage, screen: Screen) {
     let mut table = Table::new(
         screen,
         &[
@@ -337,8 +354,7 @@ pub(super) async fn usage(
             usage.repositories_left_off
         ));
     }
-    show_totals(&usage, screen);
-    Ok(())
+    show_totals(usage, screen);
 }
 
 fn usage_row(bytes: [u64; 3], blobs: u64, name: &str, tone: Tone) -> Vec<Cell> {

@@ -6,7 +6,7 @@ use super::arguments::Remove;
 use super::screen::{Screen, clean};
 use super::{ask, with_query};
 use crate::commands::target::{Target, TargetError};
-use crate::mirror::inspect::{ImageEntry, ImagePage};
+use crate::mirror::inspect::{ImageEntry, ImagePage, Status};
 use crate::mirror::{Pattern, Source};
 use crate::oci::{ImageName, Repository, Tag, UpstreamName};
 
@@ -144,8 +144,15 @@ pub(super) async fn select(
         .map(|text| pattern(text).map_err(|why| refused(400, why)))
         .collect::<Result<_, _>>()?;
     let mut selected = Selected::default();
-    let wanted = arguments.upstream.as_deref().unwrap_or_default();
-    each_image(target, wanted, |image| {
+    let upstream = arguments.upstream.as_ref().map(UpstreamName::as_str);
+    // Without a dot it would be read as an image's name.
+    let wanted = upstream.filter(|name| name.contains('.'));
+    let mut has_images = false;
+    each_image(target, wanted.unwrap_or_default(), |image| {
+        if upstream.is_some_and(|name| name != image.upstream) {
+            return true;
+        }
+        has_images = true;
         let age = image.used_at.or(image.checked_at);
         let is_old = arguments
             .unused_for
@@ -159,7 +166,22 @@ pub(super) async fn select(
         selected.images.len() < SELECTED_MAX
     })
     .await?;
+    if let Some(name) = upstream.filter(|_| !has_images) {
+        is_configured(target, name).await?;
+    }
     Ok(selected)
+}
+
+/// Refuses the name of an upstream that the server does not have. Without a server nobody knows which there are.
+async fn is_configured(target: &Target, name: &str) -> Result<(), TargetError> {
+    let status: Status = ask(target, Method::GET, "/api/v1/status").await?;
+    let known: Vec<&str> = status.upstreams.iter().map(|it| &*it.name).collect();
+    if !status.running || known.contains(&name) {
+        return Ok(());
+    }
+    let known = clean(&known.join(", "));
+    let why = format!("no upstream is called {name}; configured: {known}");
+    Err(refused(404, why))
 }
 
 fn means(patterns: &[Pattern], image: &ImageEntry) -> bool {
