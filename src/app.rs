@@ -27,7 +27,7 @@ pub struct Unserved {
     pub mirror: Mirror,
     /// Its store.
     pub store: Store,
-    /// What both count.
+    /// The metrics of both.
     pub metrics: Metrics,
 }
 
@@ -111,7 +111,7 @@ pub struct App {
     stop_storing: CancellationToken,
 }
 
-/// Why it did not start: one line.
+/// The reason that it did not start: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener or the certificate.

@@ -177,7 +177,7 @@ struct Arguments {
     command: Command,
 }
 
-/// What every command takes.
+/// The options that every command takes.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 struct Global {
@@ -218,7 +218,7 @@ impl Global {
         }
     }
 
-    /// What a server logs, where the flags say it.
+    /// The level of a server, where the flags say it.
     fn serve_level(&self) -> Option<String> {
         let level = match (self.quiet, self.verbose) {
             (true, _) => "warn",
@@ -291,7 +291,7 @@ struct VersionArguments {
 }
 
 impl Command {
-    /// Whether it may make files in the cache directory.
+    /// True if it may make files in the cache directory.
     fn may_write_a_cache(&self) -> bool {
         match self {
             Self::Serve(_) | Self::Verify(_) | Self::Cache(_) => true,

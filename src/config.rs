@@ -58,39 +58,39 @@ const FILES: [&str; 2] = ["./roadstead.toml", "/etc/roadstead/config.toml"];
 pub struct Config {
     /// Listeners.
     pub server: server::Config,
-    /// What may not be lost.
+    /// The state directory.
     pub state: catalogue::Config,
     /// The store.
     pub cache: store::Config,
-    /// What comes of a blob of which a part was asked for.
+    /// The fate of a blob of which a part was asked for.
     pub fill_on_range: mirror::FillOnRange,
-    /// What is done about which tag.
+    /// The policies of tags.
     pub tags: mirror::Config,
     /// The upstreams, in the order of the file; at least one, at most one of them the default.
     pub upstreams: Vec<upstream::Config>,
-    /// How log lines look.
+    /// The format of log lines.
     pub log_format: LogFormat,
     /// The log level: a level, or directives.
     pub log_level: String,
 }
 
-/// What the command line says about the configuration. The values are as they were typed: they are
+/// The flags of the command line for the configuration. The values are as they were typed: they are
 /// checked like those of the file.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Overrides {
     /// The configuration file [default: ./roadstead.toml, then /etc/roadstead/config.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where clients connect, e.g. 0.0.0.0:5000
+    /// Listener for clients, e.g. 0.0.0.0:5000
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Where metrics, health and the admin API are served
+    /// Listener for metrics, health and the admin API
     #[arg(long, value_name = "ADDR")]
     pub admin_listen: Option<String>,
-    /// Where the cache is kept
+    /// Directory of the cache
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,
-    /// Where imported names, pins and other state is kept that cannot be fetched again
+    /// Directory for imported names, pins and other state that cannot be fetched again
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
     /// Disk space for the cache, such as 200GB, or 80% of the file system
@@ -102,10 +102,10 @@ pub struct Overrides {
     /// The upstream of requests that name none
     #[arg(long, value_name = "NAME")]
     pub default_upstream: Option<String>,
-    /// How log lines look
+    /// Format of log lines
     #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
     pub log_format: Option<String>,
-    /// What is logged: a flag of every command.
+    /// The log level: a flag of every command.
     #[arg(skip)]
     pub log_level: Option<String>,
 }

@@ -40,12 +40,12 @@ pub use failure::{Cause, Failure, Group, Stage};
 pub use figures::{Range, Spread};
 pub use report::{Measured, Ratios, Report, Round};
 
-/// What to do.
+/// A run of `bench`.
 #[derive(Debug)]
 pub struct Job {
     /// The image.
     pub image: ImageName,
-    /// Which of its platforms, should it have several: one.
+    /// The platform, should it have several: one.
     pub wanted: Wanted,
     /// The registries to pull it from, in turn: one or two.
     pub targets: Vec<Target>,
@@ -53,13 +53,13 @@ pub struct Job {
     pub pulls: usize,
     /// Blobs at once in each pull; 1 to [`PARALLEL_MAX`].
     pub parallel: usize,
-    /// How often each registry is measured; 1 to [`ROUNDS_MAX`].
+    /// Number of measurements of each registry; 1 to [`ROUNDS_MAX`].
     pub rounds: usize,
     /// Rounds before, which are not counted; 0 to [`ROUNDS_MAX`].
     pub warmup: usize,
     /// The longest that one pull may take.
     pub timeout: Duration,
-    /// How it is shown.
+    /// The form of the answer.
     pub output: Output,
 }
 
@@ -68,11 +68,11 @@ pub struct Job {
 pub struct Target {
     /// As the user wrote it.
     pub url: Url,
-    /// What the clients of the pulls are made of. It is never asked anything itself.
+    /// The client that those of the pulls are copies of. It is never asked anything itself.
     pub puller: Puller,
 }
 
-/// Why nothing was measured.
+/// The reason that nothing was measured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BenchError(String);

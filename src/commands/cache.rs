@@ -29,7 +29,7 @@ pub use screen::Screen;
 use crate::commands::target::{Locator, Target, TargetError};
 use crate::oci::ImageName;
 
-/// Why a command was not done: one line.
+/// The reason that a command was not done: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// The command line makes no sense.
@@ -41,7 +41,7 @@ pub enum CommandError {
     /// Some of it could not be done; the rest was.
     #[error("{failed} of {all} failed")]
     Some {
-        /// How many.
+        /// Number that failed.
         failed: usize,
         /// Of how many.
         all: usize,
@@ -187,7 +187,7 @@ async fn one(
 }
 
 impl TargetError {
-    /// Whether the question was understood and refused: others may be asked.
+    /// True if the question was understood and refused: others may be asked.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })

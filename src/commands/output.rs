@@ -1,4 +1,4 @@
-//! What commands print: the answer on standard output, everything else on standard error.
+//! Printing: the answer on standard output, everything else on standard error.
 //!
 //! An answer that cannot be written is an error of the command, whatever else it did: a script that asks for a list
 //! must not take half of one for the whole. Where a pipe's reader has gone nobody is told, as by other programs.
@@ -13,7 +13,7 @@ use crate::format;
 /// The exit code of a program that SIGPIPE ends, as a shell reports it.
 pub const EXIT_PIPE: u8 = 141;
 
-/// How a command shows what it does.
+/// The form of a command's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Lines and tables, and a bar meanwhile on a terminal.
@@ -46,7 +46,7 @@ impl From<Colour> for clap::ColorChoice {
     }
 }
 
-/// What holds for the whole process: its standard output is one, too.
+/// The style of the whole process: its standard output is one, too.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Style {
     /// When colours are used.
@@ -58,7 +58,7 @@ pub struct Style {
 /// Set once, by the command line.
 static STYLE: OnceLock<Style> = OnceLock::new();
 
-/// Why standard output takes no more.
+/// The reason that standard output takes no more.
 static FAILURE: OnceLock<(io::ErrorKind, String)> = OnceLock::new();
 
 impl Output {
@@ -74,13 +74,13 @@ pub fn set_style(style: Style) {
     STYLE.set(style).ok();
 }
 
-/// Whether notes and progress are left out.
+/// True if notes and progress are left out.
 #[must_use]
 pub fn is_quiet() -> bool {
     STYLE.get().is_some_and(|style| style.quiet)
 }
 
-/// Whether standard output is coloured.
+/// True if standard output is coloured.
 #[must_use]
 pub fn has_colours() -> bool {
     match STYLE.get().map(|style| style.colour).unwrap_or_default() {
@@ -94,7 +94,7 @@ pub fn has_colours() -> bool {
     }
 }
 
-/// Whether a person watches: a bar would be seen, and would not end in a file.
+/// True if a person watches: a bar would be seen, and would not end in a file.
 #[must_use]
 pub fn is_watched() -> bool {
     io::stderr().is_terminal() && !is_quiet()
@@ -151,13 +151,13 @@ pub fn complain(line: &str) {
     writeln!(io::stderr(), "{}", format::shown(line)).ok();
 }
 
-/// Whether the rest of an answer need not be asked for.
+/// True if the rest of an answer need not be asked for.
 #[must_use]
 pub fn is_refused() -> bool {
     FAILURE.get().is_some()
 }
 
-/// Why the answer could not be written, if it could not; and whether it is a pipe whose reader has gone.
+/// The reason that the answer could not be written, if it could not; true if it is a pipe whose reader has gone.
 #[must_use]
 pub fn failure() -> Option<(&'static str, bool)> {
     let (kind, why) = FAILURE.get()?;

@@ -20,13 +20,13 @@ use signals::Signals;
 
 pub(super) use signals::survive_large_files;
 
-/// How much longer than the drain the end may take: what was begun is recorded, and the index written.
+/// The time that the end may take longer than the drain: what was begun is recorded, and the index written.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(3);
 
-/// How often a drain says how long it may still take.
+/// The time between two lines that say how long a drain may still take.
 const COUNT_EACH: Duration = Duration::from_secs(10);
 
-/// How long the start is held up for a ready line that nobody reads.
+/// The longest that the start is held up for a ready line that nobody reads.
 const SAY_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Serves, and says with which code the process ends. Logging must have been set up.

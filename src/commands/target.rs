@@ -1,4 +1,4 @@
-//! Who holds the store: a server that runs, or nobody, and then it is opened here.
+//! The holder of the store: a server that runs, or nobody, and then it is opened here.
 //!
 //! A command asks [`Locator::reach`] once and then [`Target::ask`]s: the questions are those of the admin
 //! API (docs/admin.md), whoever answers.
@@ -37,7 +37,7 @@ use crate::server::AdminApi;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
-/// Whether a roadstead is there: it answers that from memory, at once. Who is connected to and says nothing is
+/// The longest wait for a sign of life: a roadstead answers it from memory, at once. A listener that says nothing is
 /// something else, or has stopped; ten seconds are for a machine that is busy.
 const SIGN_OF_LIFE_MAX: Duration = Duration::from_secs(10);
 /// Going through an index of millions of entries, or all manifests, takes minutes on a slow disk.
@@ -47,11 +47,11 @@ const BODY_WAIT_MAX: Duration = Duration::from_mins(1);
 /// Pages are far smaller; a list of ten thousand repositories is not.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Where to look for the store.
+/// The place of the store, as far as the command line tells.
 #[derive(Clone, Debug)]
 pub struct Locator {
     place: Place,
-    /// How long a server may take to say that it is there.
+    /// The longest that a server may take to say that it is there.
     sign_of_life: Duration,
 }
 
@@ -65,7 +65,7 @@ enum Place {
     Directory(Box<Config>),
 }
 
-/// Who has the store.
+/// The holder of the store.
 #[derive(Debug)]
 pub enum Target {
     /// A server that runs.
@@ -91,7 +91,7 @@ pub struct Directory {
     api: AdminApi,
 }
 
-/// Why a question has no answer: one line.
+/// The reason that a question has no answer: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// The address of the admin listener is none that can be asked.
@@ -104,9 +104,9 @@ pub enum TargetError {
     Nobody {
         /// The admin address.
         admin: String,
-        /// Why nobody answers.
+        /// The reason that nobody answers.
         why: String,
-        /// Why the directory cannot be opened.
+        /// The reason that the directory cannot be opened.
         open: String,
     },
     /// Nobody answers where the user said.
@@ -122,9 +122,9 @@ pub enum TargetError {
     Configuration {
         /// The admin address.
         admin: String,
-        /// Why nobody answers.
+        /// The reason that nobody answers.
         why: String,
-        /// What is wrong with the configuration.
+        /// The faults of the configuration.
         error: String,
     },
     /// The directory cannot be opened.
@@ -135,21 +135,21 @@ pub enum TargetError {
     Refused {
         /// The HTTP status.
         status: u16,
-        /// What is wrong, and what to do.
+        /// The fault, and what to do.
         message: String,
     },
     /// The answer makes no sense.
     #[error("the answer of {from} makes no sense: {why}. Is it a roadstead of this version?")]
     Nonsense {
-        /// Who answered.
+        /// The name of the server that answered.
         from: String,
-        /// What is wrong with it.
+        /// The fault.
         why: String,
     },
 }
 
 impl Locator {
-    /// Where the store is, as flags, environment and configuration say, in this order.
+    /// Locates the store, as flags, environment and configuration say, in this order.
     ///
     /// # Errors
     /// One line: a flag makes no sense, or the configuration does not say where the server is.
@@ -324,13 +324,13 @@ impl Target {
         })
     }
 
-    /// Whether a server answers.
+    /// True if a server answers.
     #[must_use]
     pub fn is_server(&self) -> bool {
         matches!(self, Self::Server(_))
     }
 
-    /// Who answers, for people.
+    /// Its name, for people.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -379,7 +379,7 @@ impl Directory {
     }
 }
 
-/// What an answer that is no success says.
+/// The error of an answer that is no success.
 fn refusal(status: StatusCode, body: &[u8]) -> TargetError {
     #[derive(Deserialize)]
     struct Told {

@@ -16,7 +16,7 @@ use crate::oci::image::ImageNameError;
 use report::Reporter;
 use source::Events;
 
-/// What `verify` is told.
+/// The arguments of `verify`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// Look only at what these images need: alpine, ghcr.io/org/app:1, nginx@sha256:…
@@ -32,31 +32,31 @@ pub struct Arguments {
     pub json: bool,
 }
 
-/// What to do.
+/// A run of `verify`.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// What these need; all that is stored when there are none.
+    /// The images whose parts are looked at; all that is stored when there are none.
     pub images: Vec<ImageName>,
-    /// Whether what is wrong is put right.
+    /// True if what is wrong is put right.
     pub repair: bool,
     /// The URL of the server's admin listener.
     pub admin: Url,
-    /// What is opened when nobody listens there, or what is wrong with it; `None`: nothing.
+    /// The configuration of the directory that is opened when nobody listens there, or its fault; `None`: nothing.
     pub config: Option<Result<Config, String>>,
-    /// How it is shown.
+    /// The form of the answer.
     pub output: Output,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outcome {
-    /// What is not as it should be, or was not.
+    /// Blobs and images that are not as they should be, or were not.
     pub findings: Vec<Finding>,
     /// The whole.
     pub summary: VerifySummary,
 }
 
-/// Why the command line makes no sense.
+/// The reason that the command line makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
     /// An image's name is none.
@@ -64,7 +64,7 @@ pub enum UsageError {
     Image {
         /// As it was typed.
         name: String,
-        /// What is wrong.
+        /// The cause.
         why: ImageNameError,
     },
     /// Only a directory is named.
@@ -75,13 +75,13 @@ pub enum UsageError {
     TooMany,
 }
 
-/// Why a run did not come to its end: one line.
+/// The reason that a run did not come to its end: one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct VerifyError(pub(crate) String);
 
 impl Arguments {
-    /// What to do, with the server that is located, or its configuration's directory when none runs.
+    /// The job at the server that is located, or in its configuration's directory when none runs.
     ///
     /// # Errors
     /// [`UsageError`].
@@ -119,7 +119,7 @@ impl Job {
 }
 
 impl Outcome {
-    /// Whether all that was looked at is right now.
+    /// True if all that was looked at is right now.
     #[must_use]
     pub fn is_well(&self) -> bool {
         let summary = &self.summary;

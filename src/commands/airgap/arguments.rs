@@ -13,7 +13,7 @@ use crate::commands::warm::{PlatformError, Wanted};
 use crate::oci::ImageName;
 use crate::oci::image::ImageNameError;
 
-/// What `export` is told.
+/// The arguments of `export`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExportArguments {
     /// Images: alpine, ghcr.io/org/app:1, nginx@sha256:…
@@ -33,7 +33,7 @@ pub struct ExportArguments {
     pub(crate) server: ServerFlags,
 }
 
-/// What `import` is told.
+/// The arguments of `import`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ImportArguments {
     /// An OCI image layout: a directory, a tar archive of one (gzip and zstd too), or - for standard input
@@ -53,7 +53,7 @@ pub struct ImportArguments {
     pub(crate) server: AdminFlags,
 }
 
-/// Why the command line makes no sense.
+/// The reason that the command line makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
     /// An image's name is none.
@@ -61,7 +61,7 @@ pub enum UsageError {
     Image {
         /// As it was typed.
         name: String,
-        /// What is wrong.
+        /// The cause.
         why: ImageNameError,
     },
     /// A platform is none.
@@ -76,7 +76,7 @@ pub enum UsageError {
 }
 
 impl ExportArguments {
-    /// What to do, at the server with this URL.
+    /// The job at the server with this URL.
     ///
     /// # Errors
     /// [`UsageError`].
@@ -104,7 +104,7 @@ impl ExportArguments {
 }
 
 impl ImportArguments {
-    /// What to do, at the server with this admin URL.
+    /// The job at the server with this admin URL.
     ///
     /// # Errors
     /// [`UsageError`].

@@ -21,31 +21,31 @@ use crate::oci::{Digest, ImageName, Reference};
 /// An index, and the images in it, are two; an index of indexes is the most that anybody publishes.
 const LEVELS_MAX: usize = 4;
 
-/// What to export.
+/// A run of `export`.
 #[derive(Clone, Debug)]
 pub struct ExportJob {
     /// The images.
     pub images: Vec<ImageName>,
     /// A directory, an archive, or `-` for standard output.
     pub target: PathBuf,
-    /// Which of their platforms.
+    /// The platforms of them that are wanted.
     pub wanted: Wanted,
     /// The URL of the server's registry port.
     pub server: Url,
     /// Further certificates to check that server's by.
     pub ca_file: Option<PathBuf>,
-    /// How it is shown.
+    /// The form of the answer.
     pub output: Output,
 }
 
-/// What was exported.
+/// The result of an export.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exported {
     /// Manifests and blobs, shared ones counted once.
     pub things: usize,
     /// Their bytes.
     pub bytes: u64,
-    /// How many of them a directory had already, from an export before.
+    /// Number of them that a directory had already, from an export before.
     pub there: usize,
 }
 
@@ -175,7 +175,7 @@ async fn look_at(
     })
 }
 
-/// What a manifest leads to, as far as it is wanted.
+/// The children of a manifest, as far as they are wanted.
 struct Children {
     media_type: String,
     manifests: Vec<Digest>,

@@ -28,16 +28,16 @@ const END: [u8; 1024] = [0; 1024];
 /// The name of an entry that holds the name of the next one.
 const LONG_NAME: &str = "././@LongLink";
 
-/// What a header has room for.
+/// The bytes of a name that a header has room for.
 const SHORT_NAME_BYTES: usize = 100;
 
 /// A larger index is none that images make.
 const INDEX_BYTES_MAX: u64 = 4_500_000;
 
-/// What is read at once of a file that is there already.
+/// Bytes that are read at once of a file that is there already.
 const READ_BYTES: usize = 1024 * 1024;
 
-/// Where a layout is written to.
+/// The place that a layout is written to.
 #[derive(Debug)]
 pub(super) enum Target {
     /// A directory: its name for messages.
@@ -69,12 +69,12 @@ pub(super) struct BlobFile {
     come: u64,
 }
 
-/// Where a blob is written.
+/// The place that a blob is written to.
 #[derive(Debug)]
 enum Writing {
     File {
         file: File,
-        /// Where it begins in the file.
+        /// Its first byte in the file.
         start: u64,
         /// Its names in a directory, while it is written and after.
         names: Option<(Arc<Root>, String, String)>,
@@ -165,7 +165,7 @@ impl Target {
         written.map_err(|error| AirgapError::of(name, error))
     }
 
-    /// Whether a directory has a blob, whole, from an export before. One that is not is written again.
+    /// True if a directory has a blob, whole, from an export before. One that is not is written again.
     pub(super) fn has(&self, digest: &Digest, size: u64) -> Result<bool, AirgapError> {
         let Self::Dir { path, root } = self else {
             return Ok(false);
@@ -352,7 +352,7 @@ impl BlobFile {
     }
 }
 
-/// What holds the lock does nothing but write.
+/// Locks a sink: the holder of the lock does nothing but write.
 fn lock(sink: &Mutex<Sink>) -> MutexGuard<'_, Sink> {
     sink.lock().unwrap_or_else(PoisonError::into_inner)
 }

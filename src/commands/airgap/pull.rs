@@ -31,10 +31,10 @@ pub(super) struct Manifest {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Why one request gave nothing.
+/// The reason that one request gave nothing.
 struct Failure {
     why: String,
-    /// Whether another one may.
+    /// True if another one may give something.
     passes: bool,
 }
 
@@ -44,7 +44,7 @@ impl Mirror {
         Ok(Self { client })
     }
 
-    /// Whether anybody answers.
+    /// Checks that a registry answers.
     pub(super) async fn ping(&self, server: &Url) -> Result<(), AirgapError> {
         let path = Route::Ping.path();
         let answer = self.client.get(&path, None, HEADER_TIMEOUT).await.map(drop);

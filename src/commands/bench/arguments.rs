@@ -15,7 +15,7 @@ use crate::oci::{ImageName, UpstreamName};
 use crate::telemetry::Metrics;
 use crate::upstream::{EndpointConfig, LoginConfig, Puller, Secret, Text};
 
-/// What `bench` is told.
+/// The arguments of `bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// The registry, as in `http://127.0.0.1:5000` or `https://registry-1.docker.io`
@@ -31,7 +31,7 @@ pub struct Arguments {
     /// Another registry, measured in turn with the first
     #[arg(long, value_name = "URL2")]
     pub vs: Option<Url>,
-    /// How often each registry is measured [default: 1; with --vs 3]
+    /// Measurements of each registry [default: 1; with --vs 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=ROUNDS_MAX as u64))]
     pub rounds: Option<u64>,
     /// Rounds before, which are not counted
@@ -72,7 +72,7 @@ pub struct Arguments {
     pub json: bool,
 }
 
-/// Why the command line makes no sense.
+/// The reason that the command line makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
     /// The image's name is none.
@@ -80,7 +80,7 @@ pub enum UsageError {
     Image {
         /// As it was typed.
         name: String,
-        /// What is wrong.
+        /// The cause.
         why: ImageNameError,
     },
     /// A platform is none.
@@ -97,13 +97,13 @@ pub enum UsageError {
     Target {
         /// `URL` or `--vs`.
         argument: &'static str,
-        /// What is wrong.
+        /// The cause.
         why: String,
     },
 }
 
 impl Arguments {
-    /// What to do. Dials nothing; reads the certificates.
+    /// The job. Dials nothing; reads the certificates.
     ///
     /// # Errors
     /// [`UsageError`].
@@ -208,7 +208,7 @@ fn bounded(number: u64) -> usize {
 }
 
 const DOCKER_HUB: &str = "docker.io";
-/// What it was called once, and is still written.
+/// The name that it had once, and that is still written.
 const DOCKER_HUB_LEGACY: &str = "index.docker.io";
 /// `registry-1.docker.io` is where it is.
 const DOCKER_HUB_HOSTS: &str = ".docker.io";

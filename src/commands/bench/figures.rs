@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// How the samples of a round are spread.
+/// The spread of the samples of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     /// The least.
@@ -15,7 +15,7 @@ pub struct Spread {
     pub max: f64,
 }
 
-/// What one figure was in several rounds.
+/// One figure in several rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Range {
     /// In the middle round; the mean of the two in the middle where the rounds are even.

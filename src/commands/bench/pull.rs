@@ -16,7 +16,7 @@ use crate::oci::manifest::Child;
 use crate::oci::{Algorithm, Digest, ImageName, Reference};
 use crate::upstream::Puller;
 
-/// What each pull of a run does.
+/// The work of each pull of a run.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) image: ImageName,
@@ -25,7 +25,7 @@ pub(super) struct Plan {
     pub(super) timeout: Duration,
 }
 
-/// What came of one pull.
+/// The result of one pull.
 #[derive(Debug)]
 pub(super) struct Pulled {
     /// From the begin of the round to its end.
@@ -37,7 +37,7 @@ pub(super) struct Pulled {
     pub(super) failure: Option<Failure>,
 }
 
-/// What the tasks of one pull know together.
+/// The state that the tasks of one pull share.
 #[derive(Debug)]
 struct Shared {
     puller: Puller,

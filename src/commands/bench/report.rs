@@ -1,4 +1,4 @@
-//! What came of all: the figures of each registry, and of two side by side. The JSON output is this.
+//! The result: the figures of each registry, and of two side by side. The JSON output is this.
 
 use serde::Serialize;
 
@@ -30,12 +30,12 @@ pub struct Report {
     pub ratios: Option<Ratios>,
 }
 
-/// What was measured of one registry.
+/// The figures of one registry.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Measured {
     /// Its URL.
     pub url: String,
-    /// Whether its address is this machine's own, so that the client and the registry shared the CPUs.
+    /// True if its address is this machine's own, so that the client and the registry shared the CPUs.
     pub shares_the_machine: bool,
     /// Pulls of all rounds.
     pub pulls: u64,
@@ -55,7 +55,7 @@ pub struct Measured {
     pub first_byte_seconds: Option<Spread>,
     /// CPU time of the client in all rounds.
     pub client_cpu_seconds: f64,
-    /// Why pulls failed.
+    /// The failures of pulls.
     pub errors: Vec<Group>,
     /// Each round.
     pub each_round: Vec<Round>,
@@ -82,12 +82,12 @@ pub struct Round {
     pub first_byte_seconds: Option<Spread>,
     /// CPU time of the client.
     pub client_cpu_seconds: f64,
-    /// Why pulls failed.
+    /// The failures of pulls.
     pub errors: Vec<Group>,
-    /// What `pull_seconds` is made of.
+    /// The samples of `pull_seconds`.
     #[serde(skip)]
     pub(super) samples: Vec<f64>,
-    /// What `first_byte_seconds` is made of.
+    /// The samples of `first_byte_seconds`.
     #[serde(skip)]
     pub(super) first_bytes: Vec<f64>,
 }
@@ -115,7 +115,7 @@ pub struct Ratios {
 }
 
 impl Report {
-    /// What these rounds come to, those of each of the job's targets in turn.
+    /// The report of these rounds, those of each of the job's targets in turn.
     pub(super) fn new(job: &Job, rounds: Vec<Vec<Round>>) -> Self {
         let targets = job.targets.iter().zip(rounds);
         let targets: Vec<Measured> = targets
@@ -146,7 +146,7 @@ impl Report {
         }
     }
 
-    /// Whether every pull came to its end with the right bytes.
+    /// True if every pull came to its end with the right bytes.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.targets.iter().all(|target| target.failed == 0)
@@ -175,7 +175,7 @@ impl Measured {
         }
     }
 
-    /// How much of the CPUs that it could use the client used, from 0 to 1.
+    /// The part of the CPUs that it could use that the client used, from 0 to 1.
     pub(super) fn client_load(&self, cpus: usize) -> Option<f64> {
         let wall: f64 = self.each_round.iter().map(|round| round.wall_seconds).sum();
         ratio(

@@ -35,7 +35,7 @@ pub enum Command {
     Unpin(Unpin),
 }
 
-/// Where the cache is, and how it is shown.
+/// The place of the cache, and the form of the answer.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
     #[command(flatten)]
@@ -164,14 +164,14 @@ pub struct Unpin {
 }
 
 impl Remove {
-    /// Whether images are looked for that are not named.
+    /// True if it removes images that are looked for rather than named.
     pub(super) fn selects(&self) -> bool {
         self.upstream.is_some() || self.unused_for.is_some()
     }
 }
 
 impl Command {
-    /// Where the cache is, and how it is shown.
+    /// The arguments that all of them have.
     #[must_use]
     pub fn common(&self) -> &Common {
         match self {
@@ -188,7 +188,7 @@ impl Command {
         }
     }
 
-    /// What it needs the cache for.
+    /// The access that it needs to a directory.
     pub(super) fn purpose(&self) -> OpenMode {
         let changes = match self {
             Self::Status(_)

@@ -55,7 +55,7 @@ pub(super) async fn remove(
     Ok(())
 }
 
-/// What came of removing images that were looked for.
+/// The sum of a removal of images that were looked for.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Total {
     dry_run: bool,
@@ -178,7 +178,7 @@ pub(super) async fn collect(
     Ok(())
 }
 
-/// What stays, and why.
+/// The blobs that stay, and the reasons.
 fn kept(kept: &Kept, shared: &str) -> String {
     let reasons = [
         (kept.shared_blobs, shared),

@@ -21,7 +21,7 @@ const PAGE: &str = "200";
 /// Repositories asked for: what a person looks through, and more.
 const REPOSITORIES: &str = "10000";
 
-/// How the mirror is.
+/// Shows the state of the mirror.
 pub(super) async fn status(target: &Target, screen: Screen) -> Result<(), TargetError> {
     let status: Status = ask(target, Method::GET, "/api/v1/status").await?;
     if screen.json {
@@ -283,7 +283,7 @@ fn platforms(platforms: &[PlatformState]) -> String {
     shown.join(", ")
 }
 
-/// Who takes how much.
+/// Shows the disk usage of upstreams and repositories.
 pub(super) async fn usage(
     target: &Target,
     arguments: &UsageArguments,

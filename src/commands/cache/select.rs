@@ -1,4 +1,4 @@
-//! Which images are meant: by digests as `ls` prints them, by patterns, by upstream, by age.
+//! Selection of images: by digests as `ls` prints them, by patterns, by upstream, by age.
 
 use http::Method;
 
@@ -24,7 +24,7 @@ const DIGITS_ALONE_MIN: usize = 12;
 /// Images that are named where several may be meant.
 const CANDIDATES_MAX: usize = 10;
 
-/// What `rm` is to remove.
+/// The images that `rm` is to remove.
 #[derive(Debug, Default)]
 pub(super) struct Selected {
     /// The images.
@@ -37,7 +37,7 @@ pub(super) struct Selected {
 struct Short<'a> {
     name: Option<&'a str>,
     digits: &'a str,
-    /// Whether it can be an image's name as well.
+    /// True if it can be an image's name as well.
     is_name_too: bool,
 }
 
@@ -70,12 +70,12 @@ impl<'a> Short<'a> {
     }
 }
 
-/// Whether a text is a pattern rather than a name.
+/// True if a text is a pattern rather than a name.
 pub(super) fn is_pattern(text: &str) -> bool {
     text.contains('*')
 }
 
-/// Whether a text can be looked up by its digest.
+/// True if a text can be looked up by its digest.
 pub(super) fn is_short(text: &str) -> bool {
     Short::parse(text).is_some()
 }

@@ -1,4 +1,4 @@
-//! Where a server is: named by a flag or a variable, or found in the configuration.
+//! The address of a server: named by a flag or a variable, or found in the configuration.
 //!
 //! A command against a server needs nothing of the server's configuration but an address, and that only where the user
 //! names none. A key that is misspelt there, a variable that means nothing, or a password file that this user may not
@@ -119,7 +119,7 @@ fn named(
 /// The listeners of the configuration, and what the whole of it is.
 ///
 /// # Errors
-/// What is wrong with the configuration, where not even an address can be read from it.
+/// One line for each fault of the configuration, if not even an address can be read from it.
 pub(super) fn configured(
     file: Option<&PathBuf>,
 ) -> Result<(Listeners, Result<Config, String>), String> {
@@ -184,7 +184,7 @@ impl Listeners {
         }
     }
 
-    /// Where the operator reaches the server from this machine.
+    /// The URL at which the operator reaches the server from this machine.
     ///
     /// # Errors
     /// One line.
@@ -192,7 +192,7 @@ impl Listeners {
         url_of("http", self.admin_listen, "server.admin_listen", "--admin")
     }
 
-    /// Where clients reach it from this machine.
+    /// The URL at which clients reach it from this machine.
     ///
     /// # Errors
     /// One line.

@@ -1,4 +1,4 @@
-//! Where the events come from: a server, or a mirror of our own on the directory.
+//! The source of events: a server, or a mirror of our own on the directory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(super) struct Own {
     stop: CancellationToken,
 }
 
-/// What the server says when it refuses.
+/// The server's answer when it refuses.
 #[derive(Deserialize)]
 struct Refusal {
     error: String,

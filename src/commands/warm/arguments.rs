@@ -14,7 +14,7 @@ use crate::commands::target::ServerFlags;
 use crate::oci::ImageName;
 use crate::oci::image::ImageNameError;
 
-/// What `warm` is told.
+/// The arguments of `warm`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// Images: alpine, ghcr.io/org/app:1, nginx@sha256:…
@@ -30,7 +30,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = CONCURRENCY_DEFAULT as u64,
           value_parser = clap::value_parser!(u64).range(1..=CONCURRENCY_MAX as u64))]
     pub concurrency: u64,
-    /// How often a failed request is repeated
+    /// Repetitions of a failed request
     #[arg(long, value_name = "N", default_value_t = RETRIES_DEFAULT as u64,
           value_parser = clap::value_parser!(u64).range(0..=RETRIES_MAX as u64))]
     pub retries: u64,
@@ -41,7 +41,7 @@ pub struct Arguments {
     pub(crate) server: ServerFlags,
 }
 
-/// Why the command line makes no sense.
+/// The reason that the command line makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
     /// An image's name is none.
@@ -49,7 +49,7 @@ pub enum UsageError {
     Image {
         /// As it was typed.
         name: String,
-        /// What is wrong.
+        /// The cause.
         why: ImageNameError,
     },
     /// A file is of no use.
@@ -64,7 +64,7 @@ pub enum UsageError {
 }
 
 impl Arguments {
-    /// What to do, at the server with this URL, and lines to tell the user before. Reads the files.
+    /// The job at the server with this URL, and lines to tell the user before. Reads the files.
     ///
     /// # Errors
     /// [`UsageError`].

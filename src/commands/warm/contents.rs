@@ -1,4 +1,4 @@
-//! What a manifest leads to: the images of an index for the wanted platforms, the blobs of an image.
+//! The contents of a manifest: the images of an index for the wanted platforms, the blobs of an image.
 
 use serde::Deserialize;
 
@@ -6,7 +6,7 @@ use super::platform::{Platform, RawPlatform, Wanted};
 use crate::oci::Digest;
 use crate::oci::manifest::{Child, ChildKind, ManifestError, inspect};
 
-/// What has to be there, besides the manifest itself, for an image to be pulled.
+/// The parts, besides the manifest itself, that an image needs to be pulled.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// Further manifests, with their platforms.

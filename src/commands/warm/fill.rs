@@ -20,7 +20,7 @@ pub(super) struct Run<'a> {
     server: &'a Server,
     wanted: &'a Wanted,
     reporter: &'a Reporter,
-    /// What was asked for in this run. A cell stays empty while nobody has got the blob.
+    /// The blobs of this run. A cell stays empty while nobody has got the blob.
     blobs: Mutex<HashMap<Digest, Arc<OnceCell<Transfer>>>>,
 }
 
@@ -128,7 +128,7 @@ impl<'a> Run<'a> {
         blobs
     }
 
-    /// What one manifest leads to; `None` when there is no such thing, which the report says then.
+    /// The contents of one manifest; `None` when there is no such thing, which the report says then.
     fn read(
         &self,
         wish: &Wish,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// What an image runs on.
+/// An operating system and a processor that an image runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
     os: String,
@@ -23,7 +23,7 @@ pub(super) struct RawPlatform {
     variant: String,
 }
 
-/// Which of an index's images are wanted.
+/// The images of an index that are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// All of them.
@@ -68,7 +68,7 @@ impl Platform {
         }
     }
 
-    /// How well an image for `offered` runs here; `None` when it does not. Higher is better: the very
+    /// The fitness of an image for `offered`; `None` when it does not run here. Higher is better: the very
     /// variant, and then the nearest older one (`arm/v7` runs what was built for v6).
     fn fit(&self, offered: &Self) -> Option<u32> {
         if self.os != offered.os || self.architecture != offered.architecture {
@@ -122,7 +122,7 @@ impl Wanted {
         Ok(Self::These(platforms))
     }
 
-    /// Which of the offered platforms to take, by their positions, and the wanted ones that none of them fits.
+    /// The offered platforms to take, by their positions, and the wanted ones that none of them fits.
     pub(super) fn choose(&self, offered: &[Option<Platform>]) -> (Vec<usize>, Vec<Platform>) {
         let Self::These(wanted) = self else {
             return ((0..offered.len()).collect(), Vec::new());

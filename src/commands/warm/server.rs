@@ -24,7 +24,7 @@ pub(super) struct Server {
     retries: usize,
 }
 
-/// How the server found what it gave.
+/// The state in which the server found what it gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// It had it.
@@ -33,7 +33,7 @@ pub(super) enum Found {
     Fetched,
 }
 
-/// What came.
+/// An answer.
 #[derive(Debug)]
 pub(super) struct Got {
     pub(super) found: Found,
@@ -45,7 +45,7 @@ pub(super) struct Got {
     pub(super) digest: Option<String>,
 }
 
-/// Why something did not come.
+/// The reason that something did not come.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum GetError {
     /// The server answered so; the text is its own message.
@@ -76,7 +76,7 @@ impl Server {
         }
     }
 
-    /// Whether anybody answers.
+    /// Checks that a server answers.
     ///
     /// # Errors
     /// Nobody does.
@@ -189,7 +189,7 @@ impl Server {
 }
 
 impl GetError {
-    /// How long to wait at least before asking again; `None` where that is of no use.
+    /// The least wait before asking again; `None` where that is of no use.
     fn patience(&self) -> Option<Duration> {
         match self {
             Self::Status {
@@ -206,7 +206,7 @@ impl GetError {
         }
     }
 
-    /// Whether the server says that there is no such thing.
+    /// True if the server says that there is no such thing.
     pub(super) fn is_not_found(&self) -> bool {
         matches!(self, Self::Status { status: 404, .. })
     }
@@ -258,7 +258,7 @@ async fn read(
     }
 }
 
-/// What `Cache-Status` says (RFC 9211). A server that says nothing has no cache that we could see into.
+/// Reads `Cache-Status` (RFC 9211). A server that says nothing has no cache that we could see into.
 fn found(headers: &HeaderMap) -> Result<Found, GetError> {
     let status = text(headers, "cache-status").unwrap_or_default();
     let mut members = status.split([';', ',']).map(str::trim);
@@ -272,7 +272,7 @@ fn found(headers: &HeaderMap) -> Result<Found, GetError> {
     Ok(Found::Fetched)
 }
 
-/// What an answer that is no success says.
+/// The error of an answer that is no success.
 async fn refusal(status: StatusCode, headers: &HeaderMap, mut body: Incoming) -> GetError {
     let mut bytes = Vec::new();
     // What does not come, or is too long, is no message; the status is there in any case.
