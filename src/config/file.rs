@@ -112,7 +112,7 @@ fn explain(source: &Source, message: &str, start: usize) -> Problem {
     Problem::new(&origin, key, why)
 }
 
-/// Whether the text can be understood in spite of this.
+/// True if the text can be understood in spite of this.
 pub(super) fn is_harmless(problem: &Problem) -> bool {
     problem.why == "is given twice"
 }

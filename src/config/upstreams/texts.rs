@@ -22,7 +22,7 @@ pub(super) struct Source<'a> {
 
 /// A text that was read.
 pub(super) struct Read {
-    /// What it is now.
+    /// The text now.
     pub(super) now: Secret,
     /// The file that it is in.
     file: Option<PathBuf>,
@@ -136,7 +136,7 @@ impl<'a> Source<'a> {
 }
 
 impl Read {
-    /// Where it comes from, for those who can read the file again.
+    /// The text or its file, for those who can read the file again.
     pub(super) fn text(self) -> Text {
         self.file.map_or(Text::Literal(self.now), Text::File)
     }
@@ -177,7 +177,7 @@ pub(super) fn file(
     Ok(Some(value.clone()))
 }
 
-/// Whether a file can be opened.
+/// Checks that a file can be opened.
 pub(super) fn can_be_read(path: &Path) -> Result<(), String> {
     let shown = path.to_string_lossy();
     match open(path) {
