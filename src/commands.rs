@@ -11,6 +11,7 @@
 //! | `bench` | `bench` |
 //! | `target` | where a server or a directory is, and questions to either |
 //! | `client` | requests to an admin listener |
+//! | `plain` | requests to a registry port |
 //! | `progress` | how far a command is |
 //! | `output` | what is printed, and whether it could be |
 
@@ -19,6 +20,7 @@ pub mod bench;
 pub mod cache;
 pub mod client;
 pub mod output;
+mod plain;
 mod progress;
 pub mod serve;
 pub mod target;

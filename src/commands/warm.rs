@@ -31,8 +31,8 @@ use url::Url;
 
 use crate::commands::client::tls_advice;
 use crate::commands::output::Output;
+use crate::commands::plain::PlainClient;
 use crate::oci::ImageName;
-use crate::upstream::PlainClient;
 use fill::Run;
 use progress::Reporter;
 use server::Server;

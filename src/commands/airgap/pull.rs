@@ -11,13 +11,13 @@ use super::AirgapError;
 use super::files::BlobFile;
 use super::progress::Reporter;
 use crate::commands::client::tls_advice;
+use crate::commands::plain::PlainClient;
 use crate::commands::warm::server::{
     ERROR_BYTES_MAX, HEADER_TIMEOUT, IDLE_TIMEOUT, accept, target, waits,
 };
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::route::Route;
 use crate::oci::{Algorithm, Digest, ImageName, Reference};
-use crate::upstream::PlainClient;
 
 /// The mirror.
 pub(super) struct Mirror {

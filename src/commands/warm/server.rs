@@ -10,10 +10,11 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
+use crate::commands::plain::PlainClient;
 use crate::oci::manifest::{MANIFEST_BYTES_MAX, media};
 use crate::oci::route::{Route, Target};
 use crate::oci::{AcceptClass, Digest, ImageName, Reference};
-use crate::upstream::{FetchError, PlainClient};
+use crate::upstream::FetchError;
 
 /// The server, and how it is asked.
 #[derive(Debug)]
