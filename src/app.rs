@@ -41,11 +41,12 @@ impl Unserved {
         Self::open_by(OpenMode::Write, &config, clock, &OwnListeners::default()).await
     }
 
-    /// The same on a directory in which nothing is changed.
+    /// Opens a directory in which nothing is changed, and nothing evicted, whatever the configuration's bounds are.
     ///
     /// # Errors
     /// [`StartError`]: there is no cache in it, for example.
-    pub async fn look_into(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+    pub async fn look_into(mut config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        config.cache = config.cache.unbounded();
         let config = Snapshot::new(config);
         Self::open_by(OpenMode::Look, &config, clock, &OwnListeners::default()).await
     }

@@ -7,6 +7,7 @@ mod state;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -339,21 +340,27 @@ fn check(arguments: &CheckArguments) -> Result<u8, String> {
     Ok(EXIT_DONE)
 }
 
-fn verify(arguments: &verify::Arguments) -> Result<u8, String> {
-    let job = arguments.job(Locator::of(&arguments.server, None, None)?);
-    let job = job.map_err(|error| error.to_string())?;
-    Ok(run_async(async {
-        match Box::pin(verify::run(&job)).await {
-            Ok(outcome) if outcome.is_well() => EXIT_DONE,
+/// Does a job. `is_well`: nothing of its result is missing or wrong.
+fn ended<T, E: Display>(
+    job: impl Future<Output = Result<T, E>>,
+    is_well: impl FnOnce(&T) -> bool,
+) -> u8 {
+    run_async(async {
+        match Box::pin(job).await {
+            Ok(outcome) if is_well(&outcome) => EXIT_DONE,
             Ok(_) => EXIT_FAILED,
             Err(error) => fail(EXIT_FAILED, &error),
         }
-    }))
+    })
+}
+
+fn verify(arguments: &verify::Arguments) -> Result<u8, String> {
+    let job = arguments.job(Locator::of(&arguments.server, None, None)?)?;
+    Ok(ended(verify::run(&job), verify::Outcome::is_well))
 }
 
 fn export(arguments: &airgap::ExportArguments) -> Result<u8, String> {
-    let job = arguments.job(arguments.server.url()?);
-    let job = job.map_err(|error| error.to_string())?;
+    let job = arguments.job(arguments.server.url()?)?;
     Ok(run_async(async {
         match Box::pin(airgap::export(&job)).await {
             Ok(_) => EXIT_DONE,
@@ -365,26 +372,14 @@ fn export(arguments: &airgap::ExportArguments) -> Result<u8, String> {
 }
 
 fn import(arguments: &airgap::ImportArguments) -> Result<u8, String> {
-    let job = arguments.job(arguments.server.url()?);
-    let job = job.map_err(|error| error.to_string())?;
-    Ok(run_async(async {
-        match Box::pin(airgap::import(&job)).await {
-            Ok(puts) if puts.iter().all(|put| put.failed.is_none()) => EXIT_DONE,
-            Ok(_) => EXIT_FAILED,
-            Err(error) => fail(EXIT_FAILED, &error),
-        }
-    }))
+    let job = arguments.job(arguments.server.url()?)?;
+    let is_well = |puts: &Vec<airgap::Put>| puts.iter().all(|put| put.failed.is_none());
+    Ok(ended(airgap::import(&job), is_well))
 }
 
 fn bench(arguments: &bench::Arguments) -> Result<u8, String> {
-    let job = arguments.job().map_err(|error| error.to_string())?;
-    Ok(run_async(async {
-        match Box::pin(bench::run(&job)).await {
-            Ok(report) if report.is_complete() => EXIT_DONE,
-            Ok(_) => EXIT_FAILED,
-            Err(error) => fail(EXIT_FAILED, &error),
-        }
-    }))
+    let job = arguments.job()?;
+    Ok(ended(bench::run(&job), bench::Report::is_complete))
 }
 
 fn warm(arguments: &warm::Arguments) -> Result<u8, String> {
@@ -395,17 +390,12 @@ fn warm(arguments: &warm::Arguments) -> Result<u8, String> {
         let value = environment.get(OsStr::new(name))?;
         value.to_str().map(str::to_owned)
     };
-    let job = arguments.job(server, &variable);
-    let (job, notes) = job.map_err(|error| error.to_string())?;
+    let (job, notes) = arguments.job(server, &variable)?;
     for note in notes {
         output::note(&format!("note: {}", crate::format::harmless(&note)));
     }
-    Ok(run_async(async {
-        match Box::pin(warm::run(&job)).await {
-            Ok(outcome) if outcome.summary.complete == outcome.summary.images => EXIT_DONE,
-            Ok(_) => EXIT_FAILED,
-            Err(error) => fail(EXIT_FAILED, &error),
-        }
+    Ok(ended(warm::run(&job), |outcome| {
+        outcome.summary.complete == outcome.summary.images
     }))
 }
 
@@ -418,7 +408,7 @@ fn operate(command: &cache::Command) -> Result<u8, String> {
         common.state_dir.as_ref(),
     )?;
     let screen = Screen::new(common.json);
-    let warn = |error: &dyn std::fmt::Display| {
+    let warn = |error: &dyn Display| {
         fail(EXIT_FAILED, error);
     };
     Ok(run_async(async {

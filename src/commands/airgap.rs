@@ -27,7 +27,7 @@ mod push;
 mod reading;
 mod spool;
 
-pub use arguments::{ExportArguments, ImportArguments, UsageError};
+pub use arguments::{ExportArguments, ImportArguments};
 pub use export::{ExportJob, Exported, export};
 pub use import::{ImportJob, Naming, Put, import};
 

@@ -35,7 +35,7 @@ use crate::commands::warm::Wanted;
 use crate::oci::ImageName;
 use crate::upstream::Puller;
 
-pub use arguments::{Arguments, UsageError};
+pub use arguments::Arguments;
 pub use failure::{Cause, Failure, Group, Stage};
 pub use figures::{Range, Spread};
 pub use report::{Measured, Ratios, Report, Round};

@@ -23,7 +23,7 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use url::Url;
+use url::{Url, form_urlencoded};
 
 pub use address::{ADMIN_VARIABLE, AdminFlags, SERVER_VARIABLE, ServerFlags};
 
@@ -293,31 +293,29 @@ async fn open(config: &Config, mode: OpenMode) -> Result<Directory, TargetError>
 }
 
 impl Target {
-    /// Asks the admin API, `target` being a path and query; the answer's JSON, whole.
+    /// Asks the admin API for an answer in JSON.
     ///
     /// # Errors
     /// [`TargetError`].
-    pub async fn ask(&self, method: Method, target: &str) -> Result<Bytes, TargetError> {
-        let (status, body) = match self {
-            Self::Server(server) => server.ask(method, target).await?,
-            Self::Directory(opened) => opened.api.answer(&method, target).await,
-        };
-        if status.is_success() {
-            return Ok(body);
-        }
-        Err(refusal(status, &body))
-    }
-
-    /// The same, read as what it should be.
-    ///
-    /// # Errors
-    /// [`TargetError`].
-    pub async fn ask_for<T: DeserializeOwned>(
+    pub async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
-        target: &str,
+        path: &str,
+        parameters: &[(&str, &str)],
     ) -> Result<T, TargetError> {
-        let body = self.ask(method, target).await?;
+        let mut target = path.to_owned();
+        if !parameters.is_empty() {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.extend_pairs(parameters);
+            target = format!("{path}?{}", query.finish());
+        }
+        let (status, body) = match self {
+            Self::Server(server) => server.ask(method, &target).await?,
+            Self::Directory(opened) => opened.api.answer(&method, &target).await,
+        };
+        if !status.is_success() {
+            return Err(refusal(status, &body));
+        }
         serde_json::from_slice(&body).map_err(|error| TargetError::Nonsense {
             from: self.name(),
             why: error.to_string(),

@@ -9,10 +9,10 @@ use url::Url;
 
 use crate::commands::output::Output;
 use crate::commands::target::{AdminFlags, Locator};
+use crate::commands::{UsageError, image};
 use crate::config::Config;
 use crate::mirror::{Finding, VERIFY_IMAGES_MAX, VerifyEvent, VerifySummary};
 use crate::oci::ImageName;
-use crate::oci::image::ImageNameError;
 use report::Reporter;
 use source::Events;
 
@@ -56,25 +56,6 @@ pub struct Outcome {
     pub summary: VerifySummary,
 }
 
-/// The reason that the command line makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UsageError {
-    /// An image's name is none.
-    #[error("image {name:?}: {why}")]
-    Image {
-        /// As it was typed.
-        name: String,
-        /// The cause.
-        why: ImageNameError,
-    },
-    /// Only a directory is named.
-    #[error("name the server with --admin")]
-    NoServer,
-    /// More than a request can name.
-    #[error("at most {VERIFY_IMAGES_MAX} images at once")]
-    TooMany,
-}
-
 /// The reason that a run did not come to its end: one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -86,35 +67,22 @@ impl Arguments {
     /// # Errors
     /// [`UsageError`].
     pub fn job(&self, locator: Locator) -> Result<Job, UsageError> {
-        let admin = locator.admin().cloned().ok_or(UsageError::NoServer)?;
+        let admin = locator.admin().cloned();
+        let admin = admin.ok_or_else(|| UsageError("name the server with --admin".to_owned()))?;
         let config = locator.into_config();
         if self.images.len() > VERIFY_IMAGES_MAX {
-            return Err(UsageError::TooMany);
+            return Err(UsageError(format!(
+                "at most {VERIFY_IMAGES_MAX} images at once"
+            )));
         }
-        let parse = |name: &String| {
-            ImageName::parse(name).map_err(|why| UsageError::Image {
-                name: name.clone(),
-                why,
-            })
-        };
+        let images = self.images.iter().map(|name| image(name));
         Ok(Job {
-            images: self.images.iter().map(parse).collect::<Result<_, _>>()?,
+            images: images.collect::<Result<_, _>>()?,
             repair: self.repair,
             admin,
             config,
             output: Output::of(self.json),
         })
-    }
-}
-
-impl Job {
-    /// The same, but that a directory opened for it loses nothing.
-    fn only_looking(&self) -> Self {
-        let mut job = self.clone();
-        if let Some(Ok(config)) = &mut job.config {
-            config.cache = config.cache.clone().unbounded();
-        }
-        job
     }
 }
 
@@ -132,12 +100,7 @@ impl Outcome {
 /// # Errors
 /// [`VerifyError`]: not everything was looked at.
 pub async fn run(job: &Job) -> Result<Outcome, VerifyError> {
-    // What is repaired is stored again, and then the bounds are kept to, as by a server.
-    let mut events = if job.repair {
-        Events::begin(job).await?
-    } else {
-        Events::begin(&job.only_looking()).await?
-    };
+    let mut events = Events::begin(job).await?;
     let reporter = Reporter::new(job.output);
     if let (Events::Own(_), Some(Ok(config))) = (&events, &job.config) {
         reporter.note(&format!(

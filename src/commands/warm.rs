@@ -37,7 +37,7 @@ use fill::Run;
 use progress::Reporter;
 use server::Server;
 
-pub use arguments::{Arguments, UsageError};
+pub use arguments::Arguments;
 pub(crate) use contents::Contents;
 pub use platform::{Platform, PlatformError, Wanted};
 pub use report::{Count, ImageReport, Missing, Summary};

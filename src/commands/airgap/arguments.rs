@@ -9,9 +9,8 @@ use super::archive::Form;
 use super::{ExportJob, ImportJob, Naming};
 use crate::commands::output::Output;
 use crate::commands::target::{AdminFlags, ServerFlags};
-use crate::commands::warm::{PlatformError, Wanted};
-use crate::oci::ImageName;
-use crate::oci::image::ImageNameError;
+use crate::commands::warm::Wanted;
+use crate::commands::{UsageError, image};
 
 /// The arguments of `export`.
 #[derive(Clone, Debug, clap::Args)]
@@ -53,41 +52,20 @@ pub struct ImportArguments {
     pub(crate) server: AdminFlags,
 }
 
-/// The reason that the command line makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UsageError {
-    /// An image's name is none.
-    #[error("image {name:?}: {why}")]
-    Image {
-        /// As it was typed.
-        name: String,
-        /// The cause.
-        why: ImageNameError,
-    },
-    /// A platform is none.
-    #[error("--platform: {0}")]
-    Platform(#[from] PlatformError),
-    /// The name of the output promises what is not written.
-    #[error("--output {0}")]
-    Target(String),
-    /// Nobody wants an archive on a terminal.
-    #[error("--output -: standard output is a terminal; send it to a file or a program")]
-    Terminal,
-}
-
 impl ExportArguments {
     /// The job at the server with this URL.
     ///
     /// # Errors
     /// [`UsageError`].
     pub fn job(&self, server: Url) -> Result<ExportJob, UsageError> {
-        let form = Form::of(&self.output).map_err(UsageError::Target)?;
+        let form = Form::of(&self.output).map_err(|why| UsageError(format!("--output {why}")))?;
         if form == Form::Stream && std::io::stdout().is_terminal() {
-            return Err(UsageError::Terminal);
+            let why = "--output -: standard output is a terminal; send it to a file or a program";
+            return Err(UsageError(why.to_owned()));
         }
         let mut images = Vec::new();
         for name in &self.images {
-            let name = parse(name)?;
+            let name = image(name)?;
             if !images.contains(&name) {
                 images.push(name);
             }
@@ -114,7 +92,7 @@ impl ImportArguments {
                 Some((name, reference)) => (name, Some(reference.to_owned())),
                 None => (text.as_str(), None),
             };
-            let name = parse(name)?;
+            let name = image(name)?;
             Ok(Naming { name, reference })
         };
         Ok(ImportJob {
@@ -129,11 +107,4 @@ impl ImportArguments {
             output: Output::of(self.json),
         })
     }
-}
-
-fn parse(name: &str) -> Result<ImageName, UsageError> {
-    ImageName::parse(name).map_err(|why| UsageError::Image {
-        name: name.to_owned(),
-        why,
-    })
 }

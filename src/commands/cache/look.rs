@@ -5,25 +5,20 @@ use std::time::Duration;
 use http::Method;
 
 use super::arguments::{List, Usage as UsageArguments};
+use super::each_image;
 use super::screen::{Cell, Screen, Table, Tone, clean, percent, say, say_json, short, span};
-use super::{ask, with_query};
 use crate::commands::output::is_refused;
 use crate::commands::target::{Target, TargetError};
 use crate::format::{plural, size};
-use crate::mirror::inspect::{
-    EndpointStatus, ImageEntry, ImagePage, PlatformState, Presence, Status, Usage,
-};
+use crate::mirror::inspect::{EndpointStatus, ImageEntry, PlatformState, Presence, Status, Usage};
 use crate::oci::UpstreamName;
-
-/// Images asked for at a time.
-const PAGE: &str = "200";
 
 /// Repositories asked for: what a person looks through, and more.
 const REPOSITORIES: &str = "10000";
 
 /// Shows the state of the mirror.
 pub(super) async fn status(target: &Target, screen: Screen) -> Result<(), TargetError> {
-    let status: Status = ask(target, Method::GET, "/api/v1/status").await?;
+    let status: Status = target.ask(Method::GET, "/api/v1/status", &[]).await?;
     if screen.json {
         say_json(&status);
         return Ok(());
@@ -201,34 +196,19 @@ pub(super) async fn list(
         "",
     ];
     let mut table = Table::new(screen, &head);
-    let mut after: Option<String> = None;
-    let mut count = 0_u64;
-    loop {
-        let mut parameters = vec![("match", wanted), ("limit", PAGE)];
-        if let Some(after) = &after {
-            parameters.push(("after", after));
+    let mut is_empty = true;
+    each_image(target, wanted, |image| {
+        is_empty = false;
+        if screen.json {
+            say_json(image);
+        } else {
+            table.row(image_row(image, screen));
         }
-        let page: ImagePage = ask(
-            target,
-            Method::GET,
-            &with_query("/api/v1/images", &parameters),
-        )
-        .await?;
-        for image in &page.images {
-            count += 1;
-            if screen.json {
-                say_json(image);
-            } else {
-                table.row(image_row(image, screen));
-            }
-        }
-        after = page.next;
-        if after.is_none() || is_refused() {
-            break;
-        }
-    }
+        !is_refused()
+    })
+    .await?;
     drop(table);
-    if count == 0 && !wanted.is_empty() {
+    if is_empty && !wanted.is_empty() {
         return Err(nothing_of(wanted));
     }
     Ok(())
@@ -293,12 +273,8 @@ pub(super) async fn usage(
     if let [one] = arguments.upstreams.as_slice() {
         parameters.push(("upstream", one.as_str()));
     }
-    let mut usage: Usage = ask(
-        target,
-        Method::GET,
-        &with_query("/api/v1/usage", &parameters),
-    )
-    .await?;
+    let asked = target.ask(Method::GET, "/api/v1/usage", &parameters);
+    let mut usage: Usage = asked.await?;
     let named: Vec<&str> = arguments
         .upstreams
         .iter()

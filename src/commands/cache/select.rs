@@ -3,15 +3,12 @@
 use http::Method;
 
 use super::arguments::Remove;
+use super::each_image;
 use super::screen::{Screen, clean};
-use super::{ask, with_query};
 use crate::commands::target::{Target, TargetError};
-use crate::mirror::inspect::{ImageEntry, ImagePage, Status};
+use crate::mirror::inspect::{ImageEntry, Status};
 use crate::mirror::{Pattern, Source};
 use crate::oci::{ImageName, Repository, Tag, UpstreamName};
-
-/// Images asked for at a time.
-const PAGE: &str = "500";
 
 /// Images that one command removes: some hundred bytes each are kept of their names.
 const SELECTED_MAX: usize = 100_000;
@@ -174,7 +171,7 @@ pub(super) async fn select(
 
 /// Refuses the name of an upstream that the server does not have. Without a server nobody knows which there are.
 async fn is_configured(target: &Target, name: &str) -> Result<(), TargetError> {
-    let status: Status = ask(target, Method::GET, "/api/v1/status").await?;
+    let status: Status = target.ask(Method::GET, "/api/v1/status", &[]).await?;
     let known: Vec<&str> = status.upstreams.iter().map(|it| &*it.name).collect();
     if !status.running || known.contains(&name) {
         return Ok(());
@@ -215,27 +212,6 @@ pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
         None => format!("docker.io/library/{text}"),
     };
     Pattern::parse(&full).map_err(|error| format!("pattern {text:?}: {error}"))
-}
-
-/// Goes through the images of a list for as long as `more` says.
-async fn each_image(
-    target: &Target,
-    wanted: &str,
-    mut more: impl FnMut(&ImageEntry) -> bool,
-) -> Result<(), TargetError> {
-    let mut after: Option<String> = None;
-    loop {
-        let mut parameters = vec![("match", wanted), ("limit", PAGE)];
-        if let Some(after) = &after {
-            parameters.push(("after", after));
-        }
-        let path = with_query("/api/v1/images", &parameters);
-        let page: ImagePage = ask(target, Method::GET, &path).await?;
-        if !page.images.iter().all(&mut more) || page.next.is_none() {
-            return Ok(());
-        }
-        after = page.next;
-    }
 }
 
 fn refused(status: u16, message: String) -> TargetError {

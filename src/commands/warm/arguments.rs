@@ -6,13 +6,12 @@ use url::Url;
 
 use super::sources::{self, Images};
 use super::{
-    CONCURRENCY_DEFAULT, CONCURRENCY_MAX, Job, PlatformError, RETRIES_DEFAULT, RETRIES_MAX,
-    SourceError, Variables, Wanted,
+    CONCURRENCY_DEFAULT, CONCURRENCY_MAX, Job, RETRIES_DEFAULT, RETRIES_MAX, SourceError,
+    Variables, Wanted,
 };
 use crate::commands::output::Output;
 use crate::commands::target::ServerFlags;
-use crate::oci::ImageName;
-use crate::oci::image::ImageNameError;
+use crate::commands::{UsageError, image};
 
 /// The arguments of `warm`.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,26 +40,10 @@ pub struct Arguments {
     pub(crate) server: ServerFlags,
 }
 
-/// The reason that the command line makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UsageError {
-    /// An image's name is none.
-    #[error("image {name:?}: {why}")]
-    Image {
-        /// As it was typed.
-        name: String,
-        /// The cause.
-        why: ImageNameError,
-    },
-    /// A file is of no use.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A platform is none.
-    #[error("--platform: {0}")]
-    Platform(#[from] PlatformError),
-    /// There is nothing to do.
-    #[error("name an image, or a file of images with -f")]
-    Nothing,
+impl From<SourceError> for UsageError {
+    fn from(error: SourceError) -> Self {
+        Self(error.to_string())
+    }
 }
 
 impl Arguments {
@@ -74,15 +57,12 @@ impl Arguments {
         variables: Variables<'_>,
     ) -> Result<(Job, Vec<String>), UsageError> {
         if self.images.is_empty() && self.files.is_empty() {
-            return Err(UsageError::Nothing);
+            let why = "name an image, or a file of images with -f";
+            return Err(UsageError(why.to_owned()));
         }
         let mut images = Images::default();
         for name in &self.images {
-            let parsed = ImageName::parse(name).map_err(|why| UsageError::Image {
-                name: name.clone(),
-                why,
-            })?;
-            images.add_name(parsed);
+            images.add_name(image(name)?);
         }
         for file in &self.files {
             let found = sources::read(file, variables)?;
