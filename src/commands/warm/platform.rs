@@ -106,18 +106,18 @@ impl Wanted {
     /// # Errors
     /// [`PlatformError`].
     pub fn parse(values: &[String]) -> Result<Self, PlatformError> {
-        if values.iter().any(|value| value == "all") {
-            return Ok(Self::All);
-        }
         if values.is_empty() {
             return Ok(Self::These(vec![Platform::of_this_machine()]));
         }
         let mut platforms = Vec::new();
-        for value in values {
+        for value in values.iter().filter(|value| *value != "all") {
             let platform: Platform = value.parse()?;
             if !platforms.contains(&platform) {
                 platforms.push(platform);
             }
+        }
+        if values.iter().any(|value| value == "all") {
+            return Ok(Self::All);
         }
         Ok(Self::These(platforms))
     }
@@ -253,6 +253,18 @@ mod tests {
             choose(&["linux/amd64"], &["linux/amd64", "?"]),
             (vec![0, 1], vec![])
         );
+    }
+
+    /// It was passed over.
+    #[test]
+    fn nonsense_beside_all_is_refused() {
+        let parse = |values: &[&str]| {
+            let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+            Wanted::parse(&values)
+        };
+        assert_eq!(parse(&["all", "linux/arm64"]), Ok(Wanted::All));
+        assert!(parse(&["all", "linux"]).is_err());
+        assert!(parse(&["", "all"]).is_err());
     }
 
     #[test]
