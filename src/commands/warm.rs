@@ -38,7 +38,7 @@ use progress::Reporter;
 use server::Server;
 
 pub use arguments::Arguments;
-pub(crate) use contents::Contents;
+pub(crate) use contents::{Contents, LEVELS_MAX};
 pub use platform::{Platform, PlatformError, Wanted};
 pub use report::{Count, ImageReport, Missing, Summary};
 pub use sources::{Images, SourceError, Variables};

@@ -375,10 +375,7 @@ fn environment(variable: &str) -> Origin {
 }
 
 /// The schema of a key; any name of an upstream stands for all.
-pub(super) fn schema_of<'s>(
-    schema: &'s Json,
-    path: impl Iterator<Item = impl AsRef<str>>,
-) -> &'s Json {
+pub(super) fn schema_of(schema: &Json, path: impl Iterator<Item = impl AsRef<str>>) -> &Json {
     path.fold(schema, |schema, name| {
         let named = schema.get("properties");
         let named = named.and_then(|keys| keys.get(name.as_ref()));

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::AirgapError;
 use super::archive::{Coding, Form, Out, Sink, unfinished};
 use super::below::Root;
-use super::layout::{BLOBS, INDEX, Index, LAYOUT, LAYOUT_TEXT, blob_path};
+use super::layout::{BLOBS, INDEX, INDEX_BYTES_MAX, Index, LAYOUT, LAYOUT_TEXT, blob_path};
 use crate::oci::{Digest, Hasher};
 
 /// The unit of a tar archive (POSIX.1-2017, pax).
@@ -30,9 +30,6 @@ const LONG_NAME: &str = "././@LongLink";
 
 /// The bytes of a name that a header has room for.
 const SHORT_NAME_BYTES: usize = 100;
-
-/// A larger index is none that images make.
-const INDEX_BYTES_MAX: u64 = 4_500_000;
 
 /// Bytes that are read at once of a file that is there already.
 const READ_BYTES: usize = 1024 * 1024;
@@ -88,10 +85,10 @@ enum Writing {
 }
 
 impl Target {
-    /// Opens or makes the target: what its name means.
-    pub(super) fn open(path: &Path) -> Result<Self, AirgapError> {
+    /// Opens or makes the target.
+    pub(super) fn open(path: &Path, form: &Form) -> Result<Self, AirgapError> {
         let failed = |error: io::Error| AirgapError::of(path.display(), error);
-        let coding = match Form::of(path).map_err(AirgapError)? {
+        let coding = match *form {
             Form::Directory => return Self::directory(path),
             Form::Stream => {
                 let sink = Sink::new(Out::Stdout, Coding::Plain).map_err(failed)?;
@@ -145,10 +142,10 @@ impl Target {
             return Ok(Index::empty());
         };
         let mut bytes = Vec::new();
-        file.take(INDEX_BYTES_MAX + 1)
+        file.take(INDEX_BYTES_MAX as u64 + 1)
             .read_to_end(&mut bytes)
             .map_err(|error| failed(error.to_string()))?;
-        if bytes.len() as u64 > INDEX_BYTES_MAX {
+        if bytes.len() > INDEX_BYTES_MAX {
             return Err(failed(format!("has more than {INDEX_BYTES_MAX} bytes")));
         }
         serde_json::from_slice(&bytes).map_err(|error| failed(format!("is no index: {error}")))
@@ -426,11 +423,15 @@ mod tests {
     use crate::commands::airgap::reading::Layout;
     use crate::oci::Algorithm;
 
+    fn open(path: &Path) -> Result<Target, AirgapError> {
+        Target::open(path, &Form::of(path).unwrap())
+    }
+
     #[test]
     fn an_archive_is_read_back_with_long_names_too() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.tar");
-        let mut target = Target::open(&path).unwrap();
+        let mut target = open(&path).unwrap();
         target.begin(&Index::empty()).unwrap();
         let contents = [vec![7; 1000], vec![8; 512], Vec::new()];
         let mut digests = Vec::new();
@@ -467,7 +468,7 @@ mod tests {
         let digest = Digest::of(Algorithm::Sha256, &content);
         for name in ["a.tar.gz", "a.tar.zst"] {
             let path = dir.path().join(name);
-            let mut target = Target::open(&path).unwrap();
+            let mut target = open(&path).unwrap();
             target.begin(&Index::empty()).unwrap();
             let mut blob = target.blob(&digest, content.len() as u64).unwrap();
             for tries in [5, 70_000, 20, 399_999, content.len()] {
@@ -494,7 +495,7 @@ mod tests {
     #[test]
     fn what_is_not_what_it_should_be_is_not_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let mut target = Target::open(dir.path()).unwrap();
+        let mut target = open(dir.path()).unwrap();
         let digest = Digest::of(Algorithm::Sha256, b"right");
         let mut blob = target.blob(&digest, 5).unwrap();
         blob.write(b"wrong").unwrap();

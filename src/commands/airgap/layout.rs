@@ -12,6 +12,8 @@ use crate::oci::{Digest, ImageName};
 pub(super) const LAYOUT: &str = "oci-layout";
 /// The file that names the images.
 pub(super) const INDEX: &str = "index.json";
+/// A larger index is none that images make: it would name some ten thousand.
+pub(super) const INDEX_BYTES_MAX: usize = 4_500_000;
 /// The directory of everything else.
 pub(super) const BLOBS: &str = "blobs";
 /// The content of [`LAYOUT`].

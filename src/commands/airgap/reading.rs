@@ -11,15 +11,12 @@ use std::sync::Arc;
 
 use super::AirgapError;
 use super::below::Root;
-use super::layout::{BLOBS, INDEX, Index, LAYOUT, blob_path, check_version};
+use super::layout::{BLOBS, INDEX, INDEX_BYTES_MAX, Index, LAYOUT, blob_path, check_version};
 use super::spool;
 use crate::oci::Digest;
 
 /// The name that means standard input.
 const STANDARD: &str = "-";
-
-/// A larger index is none that images make: it would name some ten thousand.
-const INDEX_BYTES_MAX: usize = 4_500_000;
 
 /// More files are no layout: a thousand large images have some ten thousand.
 const ENTRIES_MAX: usize = 1_000_000;

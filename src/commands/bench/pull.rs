@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::failure::{Cause, Failure, Stage};
 use crate::commands::warm::server::accept_class;
-use crate::commands::warm::{Contents, Platform, Wanted};
+use crate::commands::warm::{Contents, LEVELS_MAX, Wanted};
 use crate::oci::digest::Hasher;
 use crate::oci::manifest::Child;
 use crate::oci::{Algorithm, Digest, ImageName, Reference};
@@ -119,8 +119,7 @@ async fn manifests(shared: &Shared) -> Result<Vec<Child>, Failure> {
             detail: format!("{reference}: {why}"),
         };
         if let Some(platform) = contents.unmet.first() {
-            let offered: Vec<String> = contents.offered.iter().map(Platform::to_string).collect();
-            let why = format!("no image for {platform}, only {}", offered.join(", "));
+            let why = format!("no image for {platform}, only {}", contents.offered());
             return Err(failed(Cause::Platform, why));
         }
         // An entry that says its platform fits; one that is silent may.
@@ -222,5 +221,3 @@ impl Shared {
 
 /// Later than any byte.
 const NEVER: u64 = u64::MAX;
-/// An index, and the image in it, are two; an index of indexes is the most that anybody publishes.
-const LEVELS_MAX: usize = 4;

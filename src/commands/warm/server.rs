@@ -198,9 +198,8 @@ impl GetError {
                 retry_after,
                 ..
             } => {
-                let passes = matches!(status, 408 | 429 | 500 | 502 | 503 | 504);
                 let wait = retry_after.unwrap_or_default();
-                (passes && wait <= RETRY_AFTER_MAX).then_some(wait)
+                (passes(*status) && wait <= RETRY_AFTER_MAX).then_some(wait)
             }
             Self::Fetch(_) | Self::Body(_) => Some(Duration::ZERO),
             Self::NotKept => None,
@@ -211,6 +210,11 @@ impl GetError {
     pub(super) fn is_not_found(&self) -> bool {
         matches!(self, Self::Status { status: 404, .. })
     }
+}
+
+/// True if an answer of this status may be another one soon.
+pub(crate) fn passes(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }
 
 /// Path and query; `ns` names the upstream whatever the server's name is.
