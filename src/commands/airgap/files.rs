@@ -101,7 +101,7 @@ impl Target {
             Form::Archive(coding) => coding,
         };
         let part = unfinished(path);
-        // What an export before left, or a link that somebody has put there: neither is written through.
+        // A file that an export before left, or a link that somebody has put there: neither is written through.
         let file = ignore_missing(fs::remove_file(&part)).and_then(|()| File::create_new(&part));
         let file = file.map_err(|error| AirgapError::of(part.display(), error))?;
         let path = path.to_path_buf();
@@ -223,8 +223,17 @@ impl Target {
         })
     }
 
-    /// The end: from now on it is a layout.
+    /// The end: from now on it is a layout. An archive that cannot be ended is not left behind.
     pub(super) fn finish(self, index: &Index) -> Result<(), AirgapError> {
+        let part = self.part();
+        let ended = self.end(index);
+        if ended.is_err() {
+            discard(part);
+        }
+        ended
+    }
+
+    fn end(self, index: &Index) -> Result<(), AirgapError> {
         match self {
             Self::Dir { path, root } => {
                 let write = || {
@@ -265,15 +274,23 @@ impl Target {
 
     /// Leaves no unfinished archive behind. What is in a directory already is used by the next try.
     pub(super) fn give_up(self) {
-        if let Self::Tar { part, .. }
-        | Self::Stream {
-            names: Some((_, part)),
-            ..
-        } = self
-        {
-            // The first error is the one to tell.
-            fs::remove_file(part).ok();
+        discard(self.part());
+    }
+
+    /// The file of an archive under its other name.
+    fn part(&self) -> Option<PathBuf> {
+        match self {
+            Self::Tar { part, .. } => Some(part.clone()),
+            Self::Stream { names, .. } => names.as_ref().map(|(_, part)| part.clone()),
+            Self::Dir { .. } => None,
         }
+    }
+}
+
+fn discard(part: Option<PathBuf>) {
+    if let Some(part) = part {
+        // The first error is the one to tell.
+        fs::remove_file(part).ok();
     }
 }
 
@@ -459,6 +476,21 @@ mod tests {
         };
         assert!(listed.status.success(), "tar itself reads it");
         assert_eq!(String::from_utf8(listed.stdout).unwrap().lines().count(), 8);
+    }
+
+    /// It stayed, as large as the disk had room for.
+    #[test]
+    fn an_archive_that_cannot_be_ended_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.tar", "a.tar.zst"] {
+            let path = dir.path().join(name);
+            let mut target = open(&path).unwrap();
+            target.begin(&Index::empty()).unwrap();
+            fs::create_dir(&path).unwrap();
+            assert!(unfinished(&path).exists());
+            target.finish(&Index::empty()).unwrap_err();
+            assert!(!unfinished(&path).exists(), "{name}");
+        }
     }
 
     #[test]

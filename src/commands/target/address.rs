@@ -222,12 +222,12 @@ fn url_of(scheme: &str, mut address: SocketAddr, key: &str, flag: &str) -> Resul
 
 /// An admin listener as users write it.
 fn admin_url(text: &str) -> Result<Url, String> {
-    url(
-        text,
-        ADMIN_PORT,
-        &["http"],
-        "127.0.0.1:5001 or http://127.0.0.1:5001",
-    )
+    let example = "127.0.0.1:5001 or http://127.0.0.1:5001";
+    let url = url(text, ADMIN_PORT, &["http"], example)?;
+    match url.path() {
+        "/" => Ok(url),
+        _ => Err(format!("write it as {example}")),
+    }
 }
 
 /// A registry port as users write it.
@@ -268,7 +268,10 @@ fn url(text: &str, port: u16, schemes: &[&str], example: &str) -> Result<Url, St
         }
         url
     };
-    let is_plain = url.username().is_empty() && url.password().is_none();
+    let is_plain = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
     if !schemes.contains(&url.scheme()) || url.host_str().is_none() || !is_plain {
         return Err(refused());
     }
@@ -305,6 +308,9 @@ mod tests {
             "u@mirror",
             "ftp://x",
             "a:99999",
+            "http://mirror/?a=1",
+            "http://mirror/#b",
+            "http://mirror/api",
         ] {
             let why = admin_url(text).unwrap_err();
             assert!(why.contains("127.0.0.1:5001"), "{text}: {why}");
@@ -312,6 +318,11 @@ mod tests {
         assert_eq!(
             server_url("m").map(String::from),
             Ok("http://m:5000/".to_owned())
+        );
+        assert!(server_url("https://m/?a=1").is_err());
+        assert_eq!(
+            server_url("https://m/below").map(String::from),
+            Ok("https://m/below".to_owned())
         );
         assert_eq!(
             server_url("https://m").map(String::from),
