@@ -51,7 +51,7 @@ impl Unserved {
         Self::open_by(OpenMode::Look, &config, clock, &OwnListeners::default()).await
     }
 
-    /// The same in a process that listens at `own`: no upstream may lead there.
+    /// Opens the store in a process that listens at `own`: no upstream may lead there.
     async fn open_by(
         mode: OpenMode,
         snapshot: &Snapshot,
@@ -136,7 +136,7 @@ impl App {
         Self::start_with(Snapshot::new(config), clock).await
     }
 
-    /// The same with a configuration that may be replaced while it runs.
+    /// Starts with a configuration that may be replaced while it runs.
     ///
     /// # Errors
     /// As [`App::start`].

@@ -120,7 +120,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
     });
     let filter = global.filter()?;
     if command.may_write_a_cache() {
-        // What is cached is nobody's business but the owner's and his group's, whoever starts this and how.
+        // The cache is nobody's business but the owner's and his group's, however this was started.
         let before = umask(Mode::RWXO);
         umask(before | Mode::RWXO | Mode::WGRP);
     }
@@ -364,7 +364,7 @@ fn export(arguments: &airgap::ExportArguments) -> Result<u8, String> {
     Ok(run_async(async {
         match Box::pin(airgap::export(&job)).await {
             Ok(_) => EXIT_DONE,
-            // Whoever read the archive has gone, and knows.
+            // The reader of the archive has gone, and knows.
             Err(_) if output::failure().is_some_and(|(_, is_pipe)| is_pipe) => output::EXIT_PIPE,
             Err(error) => fail(EXIT_FAILED, &error),
         }

@@ -119,7 +119,7 @@ impl Config {
         Self::load_with_notes(flags).map(|loaded| loaded.config)
     }
 
-    /// The same with what is to be said of it.
+    /// The configuration of this process, and notes on it.
     ///
     /// # Errors
     /// As [`Config::load`].

@@ -93,7 +93,7 @@ pub async fn run(job: &Job) -> Result<Report, BenchError> {
     let (warmup, rounds) = (job.warmup.min(ROUNDS_MAX), job.rounds.clamp(1, ROUNDS_MAX));
     let mut taken: Vec<Vec<Round>> = job.targets.iter().map(|_| Vec::new()).collect();
     for number in 0..warmup + rounds {
-        // Who is second finds the machine warmer or more tired: that falls on each in turn.
+        // The second finds the machine warmer or more tired: that falls on each in turn.
         let mut order: Vec<usize> = (0..job.targets.len()).collect();
         if number % 2 == 1 {
             order.reverse();
@@ -133,5 +133,5 @@ pub const ROUNDS_MAX: usize = 100;
 /// The longest that one pull may take, unless the user says otherwise: what kubelet has patience for is in this
 /// order, and a pull of some gigabytes over a thin line fits.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_mins(10);
-/// Whoever waits longer has forgotten it.
+/// A longer wait has been forgotten.
 pub const TIMEOUT_MAX: Duration = Duration::from_hours(24);

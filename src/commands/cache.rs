@@ -46,7 +46,7 @@ pub enum CommandError {
     Some {
         /// Number that failed.
         failed: usize,
-        /// Of how many.
+        /// Number of all.
         all: usize,
     },
 }

@@ -156,7 +156,7 @@ impl AdminClient {
             .await
             .map_err(|error| broken(error.to_string()))?;
         self.connections.spawn(async move {
-            // What goes wrong shows in the answer.
+            // A failure shows in the answer.
             connection.await.ok();
         });
         let mut request = Request::builder()

@@ -120,7 +120,7 @@ pub fn write(text: &str) {
     if FAILURE.get().is_some() {
         return;
     }
-    // Who wants to know asks for the failure.
+    // The end of the command asks for the failure.
     write_bytes(text.as_bytes()).ok();
 }
 

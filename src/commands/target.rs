@@ -246,7 +246,7 @@ impl Locator {
     async fn ask_for_life(&self, http: AdminClient, admin: &Url) -> Result<Server, AdminError> {
         let patience = Some(self.sign_of_life);
         let asked = http.send(Method::GET, "/healthz", Payload::none(), patience);
-        // Whoever answers is there, whatever he says; what he says is seen to when he is asked.
+        // Any answer is a sign of life; its content matters only to the questions that follow.
         drop(asked.await?);
         let admin = admin.clone();
         Ok(Server { http, admin })

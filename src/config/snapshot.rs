@@ -86,7 +86,7 @@ fn changed(old: &Config, new: &Config) -> Vec<String> {
         .filter(|key| was.get(*key) != is.get(*key))
         .cloned()
         .collect();
-    // What is printed has no secrets in it.
+    // The printed text has no secrets in it.
     for upstream in &new.upstreams {
         let name = upstream.name.as_str();
         let before = old
@@ -106,7 +106,7 @@ fn changed(old: &Config, new: &Config) -> Vec<String> {
 /// The text that `check` prints of each key.
 fn keys(config: &Config) -> BTreeMap<String, String> {
     let mut keys = BTreeMap::new();
-    // What is printed can be read back; a test holds that.
+    // The printed text can be read back; a test holds that.
     let table: toml::Table = config.to_toml().parse().unwrap_or_default();
     collect("", &toml::Value::Table(table), &mut keys);
     keys

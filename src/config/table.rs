@@ -216,7 +216,7 @@ impl Keys {
         Err(Reported)
     }
 
-    /// Of several ways to say something the one that was used. One in a stronger layer wins over another in a weaker;
+    /// The one way that was used of several to say something. One in a stronger layer wins over another in a weaker;
     /// two in one layer are an error. A way may take several keys.
     pub(super) fn one_of(
         &self,

@@ -102,7 +102,7 @@ pub(super) fn resolve(tags: &Tags, cache: &Cache, context: &Context<'_>) -> Conf
         let Ok(written) = rule.keys.required(pattern, "match", why, context) else {
             continue;
         };
-        // Of two rules for the same tags the second would never be used.
+        // The second of two rules for the same tags would never be used.
         let (pattern, place) = (written.value.clone(), &written.place);
         if let Some(first) = seen.insert(pattern.as_str().to_owned(), &place.origin) {
             let why = format!("{} is given twice", Shown(pattern.as_str()));

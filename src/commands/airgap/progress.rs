@@ -38,7 +38,7 @@ impl Reporter {
         }
     }
 
-    /// The same for scripts.
+    /// An object for scripts.
     pub(super) fn json(&self, value: &impl Serialize) {
         match (self.output, self.aside) {
             (Output::Json, false) => output::say_json(value),

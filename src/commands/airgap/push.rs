@@ -108,7 +108,7 @@ impl Admin {
         payload: Payload,
     ) -> Result<(StatusCode, Value), AirgapError> {
         let patience = match method {
-            // Of a blob the answer comes when all of it is on the server's disk.
+            // The answer to a blob comes when all of it is on the server's disk.
             Method::PUT => None,
             Method::POST => Some(NAMING_WAIT),
             _ => Some(ANSWER_WAIT),

@@ -9,7 +9,7 @@ pub struct Spread {
     pub min: f64,
     /// Half are at most this.
     pub median: f64,
-    /// Of a hundred, 95 are at most this.
+    /// The 95th percentile: 95 of a hundred are at most this.
     pub p95: f64,
     /// The most.
     pub max: f64,

@@ -67,7 +67,7 @@ pub(super) async fn run(
         first_byte: AtomicU64::new(NEVER),
         total,
     });
-    // What is under way when the time is up is dropped, and its connections with it.
+    // Requests that are under way when the time is up are dropped, and their connections with them.
     let outcome = tokio::time::timeout_at(begin + timeout, image(&shared)).await;
     let failure = outcome.unwrap_or_else(|_elapsed| {
         Err(Failure {

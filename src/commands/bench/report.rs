@@ -51,7 +51,7 @@ pub struct Measured {
     pub bytes_per_second: Option<Range>,
     /// From the begin of a round to the end of a pull, of those of all rounds that did not fail.
     pub pull_seconds: Option<Spread>,
-    /// The same, to a pull's first byte of a blob.
+    /// From the begin of a round to a pull's first byte of a blob.
     pub first_byte_seconds: Option<Spread>,
     /// CPU time of the client in all rounds.
     pub client_cpu_seconds: f64,
@@ -78,7 +78,7 @@ pub struct Round {
     pub bytes_per_second: f64,
     /// From its begin to the end of a pull, of those that did not fail.
     pub pull_seconds: Option<Spread>,
-    /// The same, to a pull's first byte of a blob.
+    /// From its begin to a pull's first byte of a blob.
     pub first_byte_seconds: Option<Spread>,
     /// CPU time of the client.
     pub client_cpu_seconds: f64,
@@ -96,21 +96,21 @@ pub struct Round {
 /// `None` where one of them is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Ratios {
-    /// Of the medians of the rounds.
+    /// Wall times, the medians of the rounds.
     pub wall: Option<f64>,
-    /// Of the medians of the rounds.
+    /// Throughputs, the medians of the rounds.
     pub bytes_per_second: Option<f64>,
-    /// Of the median pulls.
+    /// Median pulls.
     pub pull_median: Option<f64>,
-    /// Of the pulls at the 95th percentile.
+    /// Pulls at the 95th percentile.
     pub pull_p95: Option<f64>,
-    /// Of the slowest pulls.
+    /// Slowest pulls.
     pub pull_max: Option<f64>,
-    /// Of the median times to the first byte.
+    /// Median times to the first byte.
     pub first_byte_median: Option<f64>,
-    /// Of the same at the 95th percentile.
+    /// Times to the first byte at the 95th percentile.
     pub first_byte_p95: Option<f64>,
-    /// Of the longest times to the first byte.
+    /// Longest times to the first byte.
     pub first_byte_max: Option<f64>,
 }
 
@@ -236,7 +236,7 @@ pub(super) mod tests {
         assert_eq!(one.bytes, 3_000_000);
         let wall = one.wall_seconds.unwrap();
         assert_eq!((wall.median, wall.min, wall.max), (2.0, 1.0, 4.0));
-        // Of the six pulls of all rounds: 0.5, 1, 1, 2, 2, 4.
+        // The six pulls of all rounds: 0.5, 1, 1, 2, 2, 4.
         let pull = one.pull_seconds.unwrap();
         assert_eq!((pull.min, pull.median, pull.max), (0.5, 1.0, 4.0));
         // 0.75 s of CPU in 7 s on one CPU.

@@ -126,7 +126,7 @@ impl Events {
 impl Own {
     async fn begin(job: &Job, config: Config) -> Result<Events, VerifyError> {
         let clock = Arc::new(SystemClock);
-        // What is repaired is stored again, and then the bounds are kept to, as by a server.
+        // A repair stores content again, and then the bounds are kept to, as by a server.
         let opened = if job.repair {
             Unserved::open(config, clock).await
         } else {

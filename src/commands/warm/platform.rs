@@ -134,7 +134,7 @@ impl Wanted {
                 .iter()
                 .enumerate()
                 .filter_map(|(at, other)| Some((platform.fit(other.as_ref()?)?, at)));
-            // Of equals the first: that is the one that clients take.
+            // The first of equals: that is the one that clients take.
             match fits.max_by_key(|(fit, at)| (*fit, usize::MAX - at)) {
                 Some((_, at)) => taken.push(at),
                 None => unmet.push(platform.clone()),

@@ -280,7 +280,7 @@ fn found(headers: &HeaderMap) -> Result<Found, GetError> {
 /// The error of an answer that is no success.
 async fn refusal(status: StatusCode, headers: &HeaderMap, mut body: Incoming) -> GetError {
     let mut bytes = Vec::new();
-    // What does not come, or is too long, is no message; the status is there in any case.
+    // A body that does not come, or is too long, is no message; the status is there in any case.
     read(&mut body, |data| {
         let room = ERROR_BYTES_MAX.saturating_sub(bytes.len());
         bytes.extend(data.iter().take(room));

@@ -145,7 +145,7 @@ impl Read {
 /// The text of the file that a key names.
 fn named_file(name: &str) -> Result<String, String> {
     read_file(Path::new(name)).map_err(|why| {
-        // What is no file's name may be the secret itself, written in the wrong place.
+        // A text that is no file's name may be the secret itself, written in the wrong place.
         if Path::new(name).exists() {
             format!("{} cannot be read: {why}", Shown(name))
         } else {
