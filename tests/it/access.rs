@@ -1,5 +1,6 @@
 //! Who may come in, and who may pull what.
 
+mod people;
 mod tokens;
 
 use crate::common::images::{self, Image};
