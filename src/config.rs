@@ -241,14 +241,19 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
     let tags = file.tags.value().unwrap_or_default();
     let log = file.log.value().unwrap_or_default();
     let upstreams = file.upstream.value().unwrap_or_default();
+    let server = resolve_server(&server, context);
+    let surroundings = upstreams::Surroundings {
+        is_reachable: !server.listen.ip().is_loopback(),
+        has_access: file.access.is_some(),
+    };
     Config {
-        server: resolve_server(&server, context),
+        server,
         access: access::resolve(file.access.as_ref(), context),
         state: catalogue::Config::of(state.dir.value().unwrap_or_else(defaults::state_dir)),
         cache: resolve_cache(&cache, upstreams::shares(&upstreams)),
         fill_on_range: cache.fill_on_range.value_or(mirror::FillOnRange::default()),
         tags: tags::resolve(&tags, &cache, context),
-        upstreams: upstreams::resolve(&upstreams, context),
+        upstreams: upstreams::resolve(&upstreams, surroundings, context),
         log_format: log.format.value_or(LogFormat::default()),
         log_level: log
             .level

@@ -8,7 +8,7 @@ use super::upstreams::{CredentialsKey, EndpointKey, HeadersKey, Provider, ProxyK
 use super::values::{
     Address, CacheShare, Command, EndpointUrl, Failures, FillOnRanges, Flag, HeaderTimeout, Host,
     Ip, LogFormats, LogLevel, Match, MaxAge, MaxSize, MinFree, Networks, Path, Rate, RetryDelay,
-    Revalidations, Scrub, SegmentSize, ServiceUrl, Size, Strategies, Text, Time, TimeLimit, Ttls,
+    Revalidations, Scrub, Visibilities, SegmentSize, ServiceUrl, Size, Strategies, Text, Time, TimeLimit, Ttls,
     UpTo,
 };
 
@@ -188,6 +188,10 @@ table! {
         docker_config: Path,
         /// Instead of `username` and a password: one login or a pool of them, of any kind: passwords, programs, AWS, Google, Azure, Alibaba, Tencent.
         credentials: CredentialsKey,
+        /// What clients without credentials get of it: `public`, what anybody could pull from the upstream itself; `rules`, what a statement of `[access]` allows; `anyone`, all that roadstead can pull. Default: `public` where roadstead has a login for it and listens to others than this machine, else `anyone`.
+        visibility: Visibilities,
+        /// How long it is remembered what anybody could pull.
+        visibility_ttl: Time,
         /// Requests to it at the same time, each counted until its body ends; more wait; 1 to 1024.
         max_connections: UpTo<CONNECTIONS_MAX>,
         /// Name look-up, TCP, proxy and TLS of one connection; several endpoints share 10 s.

@@ -17,7 +17,7 @@ use crate::mirror::{Failure, FillOnRange, Pattern, Revalidate, Ttl};
 use crate::oci::UpstreamName;
 use crate::store::Amount;
 use crate::telemetry::logging::{self, LogFormat};
-use crate::upstream::{Network, Strategy};
+use crate::upstream::{Network, Strategy, Visibility};
 
 /// Some minutes at the fiftyfold, after which nobody waits any more.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
@@ -94,6 +94,10 @@ choice! {
     Revalidations: Revalidate { "blocking" => Revalidate::Blocking, "background" => Revalidate::Background }
 }
 
+choice! {
+    /// What anonymous clients get of an upstream.
+    Visibilities: Visibility { "public" => Visibility::Public, "rules" => Visibility::Rules, "anyone" => Visibility::Anyone }
+}
 choice! {
     /// What becomes of what the rules of access deny.
     Enforcements: Enforcement { "enforce" => Enforcement::Enforce, "warn" => Enforcement::Warn }

@@ -75,6 +75,6 @@ pub use registry::{
 pub use report::EndpointReport;
 pub use settings::{
     CONNECT_TIMEOUT, Config, EndpointConfig, HEADER_TIMEOUT, IDLE_TIMEOUT, MAX_CONNECTIONS,
-    Parallel, RETRY_DELAY, Strategy,
+    Parallel, RETRY_DELAY, Strategy, VISIBILITY_TTL, Visibility,
 };
 pub use setup::SetupError;

@@ -96,6 +96,18 @@ impl Default for Parallel {
     }
 }
 
+/// What clients that have not said who they are get of an upstream, as far as the rules of access allow it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Visibility {
+    /// All that this mirror can pull, whatever login it uses for that.
+    #[default]
+    Anyone,
+    /// Nothing that a client without a login could not pull from the upstream itself.
+    Public,
+    /// What a statement of the rules allows, and nothing without one.
+    Rules,
+}
+
 /// One upstream, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -126,9 +138,42 @@ pub struct Config {
     pub retry_delay: Duration,
     /// How big blobs are fetched.
     pub parallel: Parallel,
+    /// What anonymous clients get of it.
+    pub visibility: Visibility,
+    /// How long it is remembered what a client without a login could pull.
+    pub visibility_ttl: Duration,
 }
 
 impl Config {
+    /// True if some request to it bears a secret: a login, a header, a certificate.
+    #[must_use]
+    pub fn has_secrets(&self) -> bool {
+        let mut endpoints = self.endpoints.iter();
+        !self.logins.is_empty()
+            || endpoints.any(|it| {
+                let has_login = it.logins.as_ref().is_some_and(|logins| !logins.is_empty());
+                has_login || !it.headers.is_empty() || it.client_certificate.is_some()
+            })
+    }
+
+    /// The same upstream as somebody sees it who has no secret of it.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        let endpoints = self.endpoints.iter().cloned();
+        Self {
+            endpoints: endpoints
+                .map(|endpoint| EndpointConfig {
+                    logins: None,
+                    headers: Vec::new(),
+                    client_certificate: None,
+                    ..endpoint
+                })
+                .collect(),
+            logins: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// An upstream with these endpoints and defaults for the rest.
     #[must_use]
     pub fn of(name: UpstreamName, endpoints: Vec<EndpointConfig>) -> Self {
@@ -145,6 +190,8 @@ impl Config {
             idle_timeout: IDLE_TIMEOUT,
             retry_delay: RETRY_DELAY,
             parallel: Parallel::default(),
+            visibility: Visibility::default(),
+            visibility_ttl: VISIBILITY_TTL,
         }
     }
 }
@@ -152,6 +199,9 @@ impl Config {
 /// `upstream.*.max_connections`: a node that starts asks for some dozens of layers at once; registries
 /// count connections of one address in hundreds.
 pub const MAX_CONNECTIONS: usize = 64;
+/// `upstream.*.visibility_ttl`: a repository that was made private is hidden soon, and a pull of dozens of layers is one
+/// look.
+pub const VISIBILITY_TTL: Duration = Duration::from_mins(5);
 /// `upstream.*.connect_timeout`.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// `upstream.*.header_timeout`.
