@@ -27,7 +27,7 @@ pub struct Unserved {
     pub mirror: Mirror,
     /// Its store.
     pub store: Store,
-    /// What both count.
+    /// The metrics of both.
     pub metrics: Metrics,
 }
 
@@ -41,16 +41,17 @@ impl Unserved {
         Self::open_by(OpenMode::Write, &config, clock, &OwnListeners::default()).await
     }
 
-    /// The same on a directory in which nothing is changed.
+    /// Opens a directory in which nothing is changed, and nothing evicted, whatever the configuration's bounds are.
     ///
     /// # Errors
     /// [`StartError`]: there is no cache in it, for example.
-    pub async fn look_into(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+    pub async fn look_into(mut config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        config.cache = config.cache.unbounded();
         let config = Snapshot::new(config);
         Self::open_by(OpenMode::Look, &config, clock, &OwnListeners::default()).await
     }
 
-    /// The same in a process that listens at `own`: no upstream may lead there.
+    /// Opens the store in a process that listens at `own`: no upstream may lead there.
     async fn open_by(
         mode: OpenMode,
         snapshot: &Snapshot,
@@ -66,9 +67,10 @@ impl Unserved {
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
         let Opened { store, catalogue } = {
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
+            let may_move = mode == OpenMode::Write;
             Opened::open(
                 mode,
-                config.cache.clone(),
+                config.cache.clone().found(&config.state.dir, may_move),
                 config.state.clone(),
                 clock,
                 metrics,
@@ -110,7 +112,7 @@ pub struct App {
     stop_storing: CancellationToken,
 }
 
-/// Why it did not start: one line.
+/// The reason that it did not start: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener or the certificate.
@@ -134,7 +136,7 @@ impl App {
         Self::start_with(Snapshot::new(config), clock).await
     }
 
-    /// The same with a configuration that may be replaced while it runs.
+    /// Starts with a configuration that may be replaced while it runs.
     ///
     /// # Errors
     /// As [`App::start`].

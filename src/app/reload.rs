@@ -1,5 +1,6 @@
 //! A new configuration for a server that runs.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -39,6 +40,12 @@ impl Reload {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         self.is_waited_for.store(false, Ordering::Release);
+        if self.came_through_a_pipe() {
+            tracing::error!(
+                "the configuration came through a pipe and cannot be read again: nothing is changed; restart, or name a file with --config"
+            );
+            return;
+        }
         let loaded = match Config::load_with_notes(&self.flags) {
             Ok(loaded) => loaded,
             Err(error) => {
@@ -71,5 +78,11 @@ impl Reload {
                 "these keys of the new configuration are not used before a restart"
             );
         }
+    }
+
+    fn came_through_a_pipe(&self) -> bool {
+        let file = self.flags.config.as_ref();
+        let file = file.and_then(|file| file.metadata().ok());
+        file.is_some_and(|file| file.file_type().is_fifo())
     }
 }

@@ -173,7 +173,7 @@ fn upstream(entry: &Named, context: &Context<'_>) -> Outcome<Config> {
     Ok(config)
 }
 
-/// What upstreams may have of the store, those that have a say in it.
+/// The shares of the store of those upstreams that have one.
 pub(super) fn shares(entries: &[Named]) -> Vec<Share> {
     let share = |entry: &Named| {
         let (max_size, max_age) = (entry.keys.max_size.value(), entry.keys.max_age.value());
@@ -224,7 +224,7 @@ fn hosts(entries: &[Named], context: &Context<'_>) -> Vec<Vec<String>> {
     all
 }
 
-/// Which upstream is the default. One that says so in a stronger layer wins over one that says so in
+/// The position of the default upstream. One that says so in a stronger layer wins over one that says so in
 /// a weaker; two in one layer are an error. Where none says anything, an only upstream is it.
 fn default(entries: &[Named], context: &Context<'_>) -> Option<usize> {
     let mut chosen: Option<(usize, &Place)> = None;

@@ -35,7 +35,7 @@ pub enum OpenMode {
 }
 
 impl Opened {
-    /// Opens both.
+    /// Opens both, the cache where it was [found](store::Config::found).
     ///
     /// # Errors
     /// [`OpenError`], of the store: a catalogue that cannot be opened is degraded.
@@ -48,7 +48,6 @@ impl Opened {
     ) -> Result<Self, OpenError> {
         let counts = metrics.clone();
         let claimed = blocking((state, cache), move |(state, cache)| {
-            let cache = cache.found(&state.dir, mode == OpenMode::Write);
             if mode == OpenMode::Write && state.dir.starts_with(&cache.dir) {
                 tracing::warn!(cache_dir = %cache.dir.display(), state_dir = %state.dir.display(), "the state directory is in the cache directory: deleting the cache deletes imported names and pins. Give state.dir and cache.dir directories of their own");
             }

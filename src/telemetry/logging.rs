@@ -19,8 +19,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 pub const FILTER_VARIABLE: &str = "ROADSTEAD_LOG";
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
     #[default]
@@ -43,7 +42,28 @@ pub const FLUSH_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Sends log lines to standard error: what the filter says, or else from this level upwards. Only the first call in a
 /// process counts: tests start many servers in one.
 pub fn init(format: LogFormat, filter: Option<&str>, level: &str) {
-    start(format, level, filter.unwrap_or_default());
+    let filter = with_defaults(level, filter.unwrap_or_default());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    let is_for_people = format == LogFormat::Text && std::io::stderr().is_terminal();
+    let Some(sink) = sink(format) else {
+        let writer = Plain::new(std::io::stderr, format);
+        let started = builder.with_writer(writer).finish().try_init();
+        if started.is_ok() {
+            tracing::warn!("no thread for the log: requests wait for standard error");
+        }
+        return;
+    };
+    let builder = builder
+        .with_writer(Plain::new(sink, format))
+        .with_ansi(is_for_people);
+    let result = match format {
+        LogFormat::Text => builder.finish().try_init(),
+        // Fields beside the message and the level, where log collectors look for them.
+        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+    };
+    if result.is_err() {
+        tracing::debug!("logging is set up already");
+    }
 }
 
 /// The filter that [`FILTER_VARIABLE`] sets.
@@ -173,33 +193,8 @@ pub fn access(line: &AccessLine<'_>) -> bool {
     true
 }
 
-fn start(format: LogFormat, level: &str, asked: &str) {
-    let filter = filter(level, asked);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
-    let is_for_people = format == LogFormat::Text && std::io::stderr().is_terminal();
-    let Some(sink) = sink(format) else {
-        let writer = Plain::new(std::io::stderr, format);
-        let started = builder.with_writer(writer).finish().try_init();
-        if started.is_ok() {
-            tracing::warn!("no thread for the log: requests wait for standard error");
-        }
-        return;
-    };
-    let builder = builder
-        .with_writer(Plain::new(sink, format))
-        .with_ansi(is_for_people);
-    let result = match format {
-        LogFormat::Text => builder.finish().try_init(),
-        // Fields beside the message and the level, where log collectors look for them.
-        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
-    };
-    if result.is_err() {
-        tracing::debug!("logging is set up already");
-    }
-}
-
 /// The default filter, and what was asked for on top of it: of two directives for one target the later counts.
-fn filter(level: &str, asked: &str) -> EnvFilter {
+fn with_defaults(level: &str, asked: &str) -> EnvFilter {
     EnvFilter::builder().parse_lossy(format!("{level},{QUIET_LIBRARIES},{asked}"))
 }
 
@@ -210,7 +205,7 @@ mod tests {
     #[test]
     fn libraries_speak_only_when_asked_by_name() {
         let has = |asked: &str, directive: &str| {
-            let filter = filter("info", asked).to_string();
+            let filter = with_defaults("info", asked).to_string();
             filter.split(',').any(|each| each == directive)
         };
         for asked in ["", "debug", "roadstead=trace", "no such=level"] {
