@@ -32,7 +32,7 @@ pub struct ClientId {
 pub struct Address(Option<IpAddr>);
 
 impl ClientId {
-    /// What this mirror does by itself.
+    /// The client of work that this mirror does by itself.
     pub const OURSELVES: Self = Self {
         address: Address(None),
         connection: 0,
@@ -76,7 +76,7 @@ impl fmt::Debug for Address {
 pub struct OnBehalf {
     via: Option<Via>,
     client: ClientId,
-    /// What it is a part of, if others may wait for that, too.
+    /// The work that it is a part of, if others may wait for that, too.
     work: Option<Arc<Work>>,
 }
 
@@ -108,13 +108,13 @@ impl OnBehalf {
         self.client
     }
 
-    /// Whether the client's request had passed through other mirrors.
+    /// True if the client's request had passed through other mirrors.
     #[must_use]
     pub fn came_through_others(&self) -> bool {
         self.via.as_ref().is_some_and(Via::came_through_others)
     }
 
-    /// What it is a part of.
+    /// The work that it is a part of.
     #[must_use]
     pub fn work(&self) -> Option<&Arc<Work>> {
         self.work.as_ref()

@@ -44,7 +44,7 @@ pub(crate) struct HttpClient {
     metrics: Metrics,
 }
 
-/// Which connection a request takes.
+/// The kind of connection that a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// To the endpoint itself, or elsewhere for what its digest checks. Requests in different lanes do not
@@ -297,7 +297,7 @@ fn header_bytes(headers: &HeaderMap) -> usize {
     sizes.fold(0, usize::saturating_add)
 }
 
-/// What an error of hyper's means. Hosts are named, URLs are not.
+/// Translates an error of hyper's. Hosts are named, URLs are not.
 fn meaning(host: &str, error: &ClientError) -> Error {
     if error.is_connect() {
         let own = causes(error).find_map(|cause| cause.downcast_ref::<Error>());
@@ -324,7 +324,7 @@ fn meaning(host: &str, error: &ClientError) -> Error {
     }
 }
 
-/// Whether it was us who broke an HTTP/2 stream off for what came on it; of a header that is too large the
+/// True if it was us who broke an HTTP/2 stream off for what came on it; of a header that is too large the
 /// library says no more than that.
 fn malformed_http2(error: &ClientError) -> bool {
     causes(error).any(|cause| {
@@ -336,7 +336,7 @@ fn malformed_http2(error: &ClientError) -> bool {
     })
 }
 
-/// Whether the operating system or the TCP connector gave up waiting.
+/// True if the operating system or the TCP connector gave up waiting.
 pub(super) fn timed_out(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|cause| {
         let cause = cause.downcast_ref::<io::Error>();
@@ -363,7 +363,7 @@ pub(super) fn causes<'a>(
 
 /// A request that is no part of another: once, and again for connections that were gone.
 const ALONE_REQUESTS_MAX: u32 = 3;
-/// What roadstead calls itself.
+/// The value of `User-Agent`.
 const AGENT: &str = concat!("roadstead/", env!("CARGO_PKG_VERSION"));
 /// Below the 60 to 75 s after which common servers and load balancers close idle connections.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
@@ -398,7 +398,7 @@ const HTTP2_LANES_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 const HTTP2_HEADER_BYTES_MAX: u32 = 4 * 64 * 1024;
 /// Finds HTTP/2 connections that died silently, on which every new request would wait in vain.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(15);
-/// How long the answer to such a ping may take.
+/// The longest time that the answer to such a ping may take.
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

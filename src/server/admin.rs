@@ -28,11 +28,11 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// Answers the operator's tools.
 #[derive(Debug)]
 pub(super) struct Admin {
-    /// What is asked whether it is ready.
+    /// The mirror, which is asked for its readiness.
     pub(super) mirror: Mirror,
-    /// What is asked everything else.
+    /// The admin API.
     pub(super) api: AdminApi,
-    /// What is shown.
+    /// The metrics that are shown.
     pub(super) metrics: Metrics,
     /// Cancelled when the drain begins.
     pub(super) stop: CancellationToken,
@@ -75,7 +75,7 @@ impl Admin {
         full(with_type(status, JSON, body))
     }
 
-    /// What a scraper or a probe asks.
+    /// Answers a scraper or a probe.
     fn tell(&self, request: &request::Parts) -> Response<Full<Bytes>> {
         if !matches!(request.method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");

@@ -210,13 +210,13 @@ impl Metrics {
         self.inner.readers_in_flight.add(change);
     }
 
-    /// Whether clients are being given bytes, or bytes are being fetched for them.
+    /// True if clients are being given bytes, or bytes are being fetched for them.
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.inner.readers_in_flight.get() > 0 || self.inner.fills_in_flight.get() > 0
     }
 
-    /// What the store holds.
+    /// Sets the contents of the store.
     pub fn cache(&self, bytes: u64, blobs: u64, max_bytes: u64) {
         self.inner.cache_bytes.set(signed(bytes));
         self.inner.cache_blobs.set(signed(blobs));

@@ -20,7 +20,7 @@ use super::turns::Turn;
 use super::{EndpointId, FetchError, Patience};
 use crate::net::Deadline;
 
-/// How often everybody is asked, at most, when all fail for a moment: a third time helps in few cases,
+/// The most rounds in which everybody is asked when all fail for a moment: a third time helps in few cases,
 /// a fourth hardly ever, and each is load on a server that has enough.
 const ROUNDS_MAX: usize = 3;
 
@@ -341,9 +341,9 @@ impl Request<'_> {
 
 /// The rounds of one request.
 struct Rounds {
-    /// Whether to wait for anything at all.
+    /// True if anything is waited for at all.
     patient: bool,
-    /// Whether the request is only worth a connection that is free.
+    /// True if the request is only worth a connection that is free.
     extra: bool,
     /// Rounds in which an endpoint was asked.
     asked: u32,
@@ -355,7 +355,7 @@ struct Rounds {
     ruled_out: Vec<(EndpointId, FetchError)>,
 }
 
-/// What follows on a round without an answer.
+/// The step after a round without an answer.
 enum Next {
     GiveUp,
     /// Another round, as soon as there is a connection.
@@ -377,7 +377,7 @@ impl Rounds {
         }
     }
 
-    /// What to do after a round with these failures, in the time that is left.
+    /// The step after a round with these failures, in the time that is left.
     fn next(&mut self, failures: &Failures, left: Duration) -> Next {
         self.asked += u32::from(failures.asked > 0);
         if failures.gave_way && !self.extra && !left.is_zero() {
@@ -401,11 +401,11 @@ impl Rounds {
     }
 }
 
-/// Why an endpoint did not answer.
+/// The failure of an endpoint.
 #[derive(Debug)]
 struct Failure {
     error: FetchError,
-    /// Whether the endpoint is the origin, which has everything there is.
+    /// True if the endpoint is the origin, which has everything there is.
     origin: bool,
 }
 
@@ -455,7 +455,7 @@ impl Failures {
         self.keep(failure);
     }
 
-    /// Why an endpoint was not asked. It takes no time to leave it out once more.
+    /// Adds the reason why an endpoint was not asked. It takes no time to leave it out once more.
     fn add_unasked(&mut self, failure: Failure) {
         self.keep(failure);
     }
@@ -487,17 +487,17 @@ impl Failures {
         }
     }
 
-    /// Whether nobody else's answer would change what is told: the origin lacks it.
+    /// True if nobody else's answer would change what is told: the origin lacks it.
     fn settled(&self) -> bool {
         matches!(self.final_error, Some((RANK_ORIGIN_LACKS, _)))
     }
 
-    /// Whether asking again may help after a moment: those that are limited are left out then.
+    /// True if asking again may help after a moment: those that are limited are left out then.
     fn for_a_moment(&self) -> bool {
         self.momentary && !self.lasting
     }
 
-    /// How long it is until asking again may help, because a limit ends, or an endpoint's rest. The latter
+    /// Time until asking again may help, because a limit ends, or an endpoint's rest. The latter
     /// is waited for as often as failures of a moment are.
     fn over_in(&self, mut pauses: impl Iterator<Item = Duration>) -> Option<Duration> {
         let rests = || self.rests.filter(|_| !self.lasting);
@@ -505,7 +505,7 @@ impl Failures {
         self.limited_for().or_else(again)
     }
 
-    /// How long it is until asking again may help, because a limit ends.
+    /// Time until asking again may help, because a limit ends.
     fn limited_for(&self) -> Option<Duration> {
         let limited = matches!(self.final_error, Some((_, FetchError::RateLimited { .. })));
         self.limited.filter(|_| limited)

@@ -1,4 +1,4 @@
-//! What happens at the endpoints of an upstream, told to those whom it concerns: their health, the log,
+//! Passes on what happens at the endpoints of an upstream to those whom it concerns: their health, the log,
 //! the metrics.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -126,8 +126,8 @@ impl EndpointObserver {
         self.metrics.upstream_limited(upstream, until);
     }
 
-    /// A login is limited at an endpoint, for what costs so much. `news`: for how long, where that was not known, and whom the
-    /// limit counts. `until`: when the first login of all endpoints is not limited, if they all are.
+    /// A login is limited at an endpoint, for what costs so much. `news`: for how long, where that was not known, and
+    /// whom the limit counts. `until`: when the first login of all endpoints is not limited, if they all are.
     pub(super) fn limited(
         &self,
         endpoint: EndpointId,
@@ -168,7 +168,7 @@ impl EndpointObserver {
     }
 }
 
-/// Whether it was not told of lately; it is from now on.
+/// True if it was not told of lately; it is from now on.
 fn is_news(logged: &Mutex<Option<Instant>>, now: Instant) -> bool {
     let mut logged = logged.lock().unwrap_or_else(PoisonError::into_inner);
     let news = logged.is_none_or(|at| at + LOOP_LINE_EVERY <= now);
@@ -178,7 +178,7 @@ fn is_news(logged: &Mutex<Option<Instant>>, now: Instant) -> bool {
     news
 }
 
-/// What a streamed body reports to, and what it holds.
+/// The observer and the turn of a streamed body.
 #[derive(Debug)]
 pub(super) struct BodyGuard {
     pub(super) observer: Arc<EndpointObserver>,
@@ -215,7 +215,7 @@ impl BodyGuard {
 
 /// A loop is met by each request, and does not change by itself.
 const LOOP_LINE_EVERY: Duration = Duration::from_mins(1);
-/// Who gives so many bytes of a body is there.
+/// An endpoint that gives so many bytes of a body is well.
 const GIVES_BYTES_MIN: u64 = 64 * 1024;
 /// Shorter limits come by the dozen a minute (GHCR), and nobody notices.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);

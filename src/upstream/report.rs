@@ -1,4 +1,4 @@
-//! How an upstream's endpoints are, for people.
+//! The state of an upstream's endpoints, for people.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use tokio::time::Instant;
 use super::Upstream;
 use super::rate_limit::Cost;
 
-/// How one endpoint is.
+/// The state of one endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointReport {
     /// Its host and port.
     pub host: String,
-    /// Whether requests are put to it.
+    /// True if requests are put to it.
     pub up: bool,
     /// Failures in a row.
     pub failures: u32,
@@ -20,16 +20,16 @@ pub struct EndpointReport {
     pub asked_in: Option<Duration>,
     /// The failure for which it is not.
     pub why: Option<String>,
-    /// How long its answers took to begin, in the last minutes.
+    /// Time until its answers began, in the last minutes.
     pub latency: Option<Duration>,
     /// For how long every login's pulls are limited.
     pub limited_for: Option<Duration>,
-    /// How many pulls are left to all logins together, where the registry says.
+    /// Number of pulls that are left to all logins together, where the registry says.
     pub remaining: Option<u64>,
 }
 
 impl Upstream {
-    /// How the endpoints are now, in the order of the configuration.
+    /// The state of the endpoints now, in the order of the configuration.
     #[must_use]
     pub fn report(&self) -> Vec<EndpointReport> {
         let now = Instant::now();

@@ -15,14 +15,14 @@ use crate::mirror::Mirror;
 use crate::mirror::inspect::Filter;
 use crate::oci::UpstreamName;
 
-/// What all paths of the API begin with.
+/// The beginning of all paths of the API.
 pub(super) const PREFIX: &str = "/api/";
 
 /// Repositories in an answer about usage, unless something else is asked for, and at most.
 const REPOSITORIES_DEFAULT: usize = 1000;
 const REPOSITORIES_MAX: usize = 100_000;
 
-/// What `status` and `/readyz` say while requests under way are finished and no new connection is taken.
+/// The health that `status` and `/readyz` report while requests under way are finished and no new connection is taken.
 pub(super) const DRAINING: &str = "draining";
 
 /// Answers the questions of the admin API: those of the listener, and those of a command that has opened
@@ -30,7 +30,7 @@ pub(super) const DRAINING: &str = "draining";
 #[derive(Clone, Debug)]
 pub struct AdminApi {
     mirror: Mirror,
-    /// Whether clients are served.
+    /// True if clients are served.
     running: bool,
     /// Cancelled when the drain begins.
     stop: CancellationToken,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-/// Why a request is refused.
+/// Reason why a request is refused.
 #[derive(Debug)]
 pub(super) struct AdminError {
     pub(super) status: StatusCode,
@@ -52,7 +52,7 @@ impl AdminError {
         }
     }
 
-    /// What is wrong, for the log.
+    /// The message, for the log.
     pub(super) fn message(&self) -> &str {
         &self.message
     }

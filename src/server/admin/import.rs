@@ -22,13 +22,13 @@ use crate::mirror::{ImportError, ImportOutcome, Mirror};
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::{Digest, ImageName};
 
-/// What the paths begin with.
+/// The beginning of the paths.
 pub(crate) const PREFIX: &str = "/api/v1/import/";
 
-/// How long a manifest may take to come: far longer than a few megabytes do.
+/// The longest time that a manifest may take to come: far longer than a few megabytes do.
 const MANIFEST_WAIT_MAX: Duration = Duration::from_mins(1);
 
-/// How long the rest of a refused blob is taken and thrown away: from this machine, some gigabytes.
+/// The longest time that the rest of a refused body is taken and thrown away: from this machine, some gigabytes.
 const LINGER_MAX: Duration = Duration::from_secs(10);
 
 type Answer = Result<Response<AdminBody>, AdminError>;

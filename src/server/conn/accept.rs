@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-/// How long to wait after an accept that failed for want of something (file descriptors, memory) when nobody can give it
+/// The wait after an accept that failed for want of something (file descriptors, memory) when nobody can give it
 /// up: at once again would spin, since the connection is still waiting to be accepted.
 const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(500);
 
@@ -20,7 +20,7 @@ const FREED_WAIT: Duration = Duration::from_millis(5);
 /// backlog, so that those of one address do not keep out another's.
 const WAITING_MAX: usize = 256;
 
-/// How often those who wait try again: a connection that becomes idle says nothing.
+/// Time until those who wait try again: a connection that becomes idle says nothing.
 const KNOCK_WAIT: Duration = Duration::from_millis(100);
 
 /// Those who have knocked and found no place.
@@ -120,7 +120,7 @@ impl Waiting<'_> {
     }
 }
 
-/// Whether an accept failed because of that one connection: the next may well succeed.
+/// True if an accept failed because of that one connection: the next may well succeed.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -10,16 +10,16 @@ use http::{HeaderMap, HeaderName, Version, header, request};
 /// The upstream that a request is for (dist-spec, "Registry proxying").
 pub(crate) const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
-/// What a request asks for, of whom, and how it may be answered.
+/// A request: its target, its client, and the ways to answer it.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     /// The client and its connection.
     pub(crate) client: ClientId,
     /// The path as the client wrote it, for links back to it.
     pub(crate) path: &'a str,
-    /// What is asked for.
+    /// The target.
     pub(crate) route: Route,
-    /// What is to be done with it.
+    /// The operation on it.
     pub(crate) action: Action,
     /// `?ns=`.
     ns: Option<String>,
@@ -29,11 +29,11 @@ pub(crate) struct Request<'a> {
     pub(crate) host: Option<&'a str>,
     /// Under which conditions, and which bytes.
     pub(crate) conditions: Conditions<'a>,
-    /// What the answer leaves through.
+    /// The way out of the answer.
     pub(crate) transport: Transport,
 }
 
-/// What answers of a connection leave through.
+/// The way out of a connection's answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
     version: Version,
@@ -50,12 +50,12 @@ impl Transport {
         }
     }
 
-    /// Where windows of files go, if nobody but the kernel looks into the body's bytes on their way out.
+    /// The place for windows of files, if nobody but the kernel looks into the body's bytes on their way out.
     pub(crate) fn windows(&self) -> Option<Windows> {
         self.windows.clone()
     }
 
-    /// Whether bodies are cut into frames (RFC 9113 section 4.1).
+    /// True if bodies are cut into frames (RFC 9113 section 4.1).
     pub(crate) fn is_framed(&self) -> bool {
         self.version == Version::HTTP_2
     }

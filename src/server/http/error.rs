@@ -25,7 +25,7 @@ const RETRY_AFTER_LIMITED: Duration = Duration::from_secs(10);
 /// The `Retry-After` of a 503: a place among the fills or a restart takes seconds.
 const RETRY_AFTER_BUSY: Duration = Duration::from_secs(2);
 
-/// Why a request is answered with an error.
+/// Reason why a request is answered with an error.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
@@ -34,18 +34,18 @@ pub(crate) struct ApiError {
     extra: Extra,
     found: Found,
     limit: Option<Limit>,
-    /// Whether it is an upstream that failed or refused, and in harmless words why, if there are any.
+    /// The side that failed or refused; of an upstream, with the reason in harmless words if there are any.
     whose: Whose,
     /// For the log only.
     cause: Option<String>,
 }
 
-/// What `Cache-Status` says of an answer that is no success.
+/// The `Cache-Status` of an answer that is no success.
 #[derive(Clone, Copy, Debug)]
 enum Found {
     /// Upstream was asked, and said this if anything.
     Forwarded(Option<u16>),
-    /// What upstream said a moment ago, or what this mirror knows by itself.
+    /// Upstream said it a moment ago, or this mirror knows it by itself.
     Remembered,
     /// As of the success that it would have been.
     As(Outcome),
@@ -61,7 +61,7 @@ enum Extra {
     RetryAfter(Duration),
     /// The methods that a resource has.
     AllowReading,
-    /// How many bytes exist, if that is known.
+    /// Number of bytes that exist, if that is known.
     Total(Option<u64>),
 }
 
@@ -176,7 +176,7 @@ impl ApiError {
     }
 }
 
-/// How an answer with such a status counts.
+/// The outcome of an answer with such a status.
 fn outcome(status: StatusCode) -> Outcome {
     match status {
         StatusCode::NOT_FOUND => Outcome::NotFound,
@@ -303,7 +303,7 @@ fn unknown(kind: Kind) -> ErrorCode {
     }
 }
 
-/// What clients are told.
+/// Texts for clients.
 mod phrase {
     pub(crate) const NO_MANIFEST: &str = "manifest unknown to upstream";
     pub(crate) const NO_NAME: &str = "repository unknown to upstream";

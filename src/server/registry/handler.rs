@@ -21,7 +21,7 @@ use http::{HeaderName, HeaderValue, Response, header, request};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
-/// What `/` says to somebody who opened it in a browser.
+/// The answer to `/`, for somebody who opened it in a browser.
 const GREETING: &[u8] = b"roadstead: a registry mirror. The API is under /v2/.\n";
 
 /// Answers clients.
@@ -93,7 +93,7 @@ impl Handler {
         respond(&head, reply, exchange, names_upstream)
     }
 
-    /// What is to be said before a request is looked into: `/` has no route, and what is mirrored is not written to.
+    /// Answers that come before a request is looked into: `/` has no route, and what is mirrored is not written to.
     fn admit(&self, head: &request::Parts, must_wait: bool) -> Result<Option<Reply>, ApiError> {
         let path = head.uri.path();
         if must_wait && path != "/v2/" {
@@ -248,7 +248,7 @@ impl Handler {
     }
 }
 
-/// Whether a path is the registry API's.
+/// True if a path is the registry API's.
 fn is_of_the_api(path: &str) -> bool {
     path == "/v2" || path.starts_with("/v2/")
 }

@@ -1,4 +1,4 @@
-//! What is written to the catalogue, and whether it can be.
+//! Changes of the catalogue, and its health.
 
 use prometheus::{IntCounter, IntGauge};
 
@@ -33,7 +33,7 @@ impl Catalogue {
 }
 
 impl Metrics {
-    /// Whether the catalogue cannot be opened or written.
+    /// Sets if the catalogue cannot be opened or written.
     pub fn catalogue_degraded(&self, degraded: bool) {
         self.inner.catalogue.degraded.set(i64::from(degraded));
     }

@@ -1,4 +1,4 @@
-//! What the store does to its disk, and how often that failed.
+//! Operations of the store on its disk that failed.
 
 use prometheus::{IntCounter, IntGauge};
 
@@ -65,7 +65,7 @@ impl DiskOp {
         }
     }
 
-    /// Whether it is done to the index.
+    /// True if it is done to the index.
     #[must_use]
     pub fn is_index(self) -> bool {
         matches!(self, Self::ReadIndex | Self::WriteIndex | Self::SyncIndex)
@@ -107,7 +107,7 @@ impl Metrics {
         }
     }
 
-    /// Whether the store's disk fails.
+    /// Sets if the store's disk fails.
     pub fn store_degraded(&self, degraded: bool) {
         self.inner.disk.degraded.set(i64::from(degraded));
     }

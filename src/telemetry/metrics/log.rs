@@ -1,4 +1,4 @@
-//! What was to be logged and was not.
+//! Log lines that were not written.
 
 use prometheus::IntCounter;
 

@@ -1,4 +1,4 @@
-//! What the scrub has read, and what it found.
+//! Bytes that the scrub has read, and its findings.
 
 use prometheus::{IntCounter, IntGaugeVec};
 

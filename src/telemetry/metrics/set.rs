@@ -13,7 +13,7 @@ use super::labels::{ByKind, ByOutcome, Kind, Outcome};
 const FIRST_BYTE_BUCKETS: [f64; 15] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
-/// What has no labels.
+/// The labels of a family that has none.
 pub(super) const NO_LABELS: [&str; 0] = [];
 
 /// The family of times to the first byte: without a sample until something was answered.

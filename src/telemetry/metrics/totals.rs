@@ -5,7 +5,7 @@ use prometheus::proto::MetricFamily;
 
 use super::{Kind, Metrics, Outcome};
 
-/// What was asked for and moved since the start.
+/// Requests and bytes since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Requests for manifests and blobs that were answered with them.
@@ -42,7 +42,7 @@ impl Totals {
 }
 
 impl Metrics {
-    /// What was asked of one upstream, and moved; nothing for one that is not configured.
+    /// Requests and bytes of one upstream; zeros for one that is not configured.
     #[must_use]
     pub fn totals(&self, upstream: &str) -> Totals {
         let Some(counters) = self.inner.upstreams.get(upstream) else {

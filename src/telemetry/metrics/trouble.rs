@@ -1,4 +1,4 @@
-//! What goes wrong with upstreams: rate limits, endpoints that fail, requests sent again.
+//! Troubles with upstreams: rate limits, endpoints that fail, requests sent again.
 
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec};
 use std::sync::PoisonError;
@@ -55,7 +55,7 @@ impl Trouble {
 }
 
 impl Metrics {
-    /// What an upstream said of its limit.
+    /// Sets the requests that an upstream said its limit still allows.
     pub fn ratelimit_remaining(&self, upstream: &str, remaining: i64) {
         self.inner
             .trouble
@@ -64,7 +64,7 @@ impl Metrics {
             .set(remaining);
     }
 
-    /// What an upstream said that its limit is.
+    /// Sets the limit that an upstream said it has.
     pub fn ratelimit_limit(&self, upstream: &str, limit: i64) {
         self.inner
             .trouble
@@ -82,7 +82,7 @@ impl Metrics {
         }
     }
 
-    /// Whether an endpoint is asked. `endpoint` is the host and port of a configured endpoint.
+    /// Sets if an endpoint is asked. `endpoint` is the host and port of a configured endpoint.
     pub fn endpoint_up(&self, upstream: &str, endpoint: &str, up: bool) {
         if self.inner.upstreams.contains_key(upstream) {
             self.inner
