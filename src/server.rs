@@ -268,8 +268,12 @@ async fn serve_client(
         let stream = ClientStream::plain(stream, Arc::clone(&watch), windows);
         return connection::serve(stop, stream, connection::flushed, watch, service).await;
     };
-    // The watch knows how long a client may take for it.
-    match tls.accept(stream).await {
+    // The watch knows how long a client may take for it. Nothing has been asked yet, so nothing is lost by a stop.
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream) => accepted,
+        () = stop.cancelled() => return,
+    };
+    match accepted {
         Ok(stream) => {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
             let stream = ClientStream::new(RecordStream::new(stream), Arc::clone(&watch));

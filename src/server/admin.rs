@@ -71,8 +71,10 @@ impl Admin {
         }
         let target = head.uri.path_and_query();
         let target = target.map_or("/", http::uri::PathAndQuery::as_str);
-        let (status, body) = self.api.answer(&head.method, target).await;
-        full(with_type(status, JSON, body))
+        match self.api.ask(&head.method, target).await {
+            Ok(body) => full(with_type(StatusCode::OK, JSON, body)),
+            Err(error) => error.into_response(),
+        }
     }
 
     /// Answers a scraper or a probe.

@@ -45,10 +45,10 @@ impl AdminError {
     }
 
     /// 405: the path takes `allow`.
-    pub(super) fn method(allow: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn method(allow: &'static str) -> Self {
         Self {
             allow: Some(HeaderValue::from_static(allow)),
-            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message)
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("only {allow}"))
         }
     }
 

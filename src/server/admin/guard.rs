@@ -3,6 +3,7 @@
 //! and must not: neither by a form or script of another site, nor by a name of its own that it has
 //! resolved to this address (DNS rebinding).
 
+use crate::server::http::host;
 use http::{HeaderMap, HeaderName, Method, header, request};
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -16,11 +17,7 @@ pub(super) fn refusal(request: &request::Parts) -> Option<&'static str> {
     if headers.contains_key(header::ORIGIN) || is_of_another_site(headers) {
         return Some("the admin API does not answer web pages; ask it with roadstead or curl");
     }
-    let host = match request.uri.authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => headers.get(header::HOST).and_then(|it| it.to_str().ok()),
-    };
-    if !host.is_some_and(is_address) {
+    if !host::of(request).is_some_and(is_address) {
         return Some("ask the admin API by an IP address or as localhost, not by another name");
     }
     // A form can send neither that header nor JSON, and a script of another site not without asking first

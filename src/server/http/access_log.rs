@@ -140,6 +140,7 @@ pub(crate) struct Exchange {
     metrics: Metrics,
     kind: Kind,
     upstream: Option<UpstreamName>,
+    echoes_upstream: bool,
     repository: Option<Repository>,
     reference: Option<Reference>,
     /// The digest that was asked for, or that a tag named.
@@ -171,6 +172,7 @@ impl Exchange {
             metrics,
             kind: Kind::Other,
             upstream: None,
+            echoes_upstream: false,
             repository: None,
             reference: None,
             digest: None,
@@ -200,6 +202,16 @@ impl Exchange {
     /// The upstream it goes to, once that is known.
     pub(crate) fn upstream(&self) -> Option<&UpstreamName> {
         self.upstream.as_ref()
+    }
+
+    /// Sets if the client named the upstream, and hears its name.
+    pub(crate) fn echoes_upstream(&mut self, echoes: bool) {
+        self.echoes_upstream = echoes;
+    }
+
+    /// The upstream's configured name, never the client's text, if the client hears it (dist-spec, "Registry proxying").
+    pub(crate) fn echoed_upstream(&self) -> Option<&UpstreamName> {
+        self.upstream().filter(|_| self.echoes_upstream)
     }
 
     /// The request's path was understood.

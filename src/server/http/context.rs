@@ -6,6 +6,7 @@ use super::host;
 use crate::mirror::{ClientId, Windows};
 use crate::oci::route::{Action, Route, Target};
 use http::{HeaderMap, HeaderName, Version, header, request};
+use std::borrow::Cow;
 
 /// The upstream that a request is for (dist-spec, "Registry proxying").
 pub(crate) const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
@@ -21,8 +22,8 @@ pub(crate) struct Request<'a> {
     pub(crate) route: Route,
     /// The operation on it.
     pub(crate) action: Action,
-    /// `?ns=`.
-    ns: Option<String>,
+    /// The upstream that the request names, as written.
+    ns: Option<Cow<'a, str>>,
     /// All headers; conditions and ranges are in `conditions`.
     headers: &'a HeaderMap,
     /// The host that the request was sent to.
@@ -72,12 +73,17 @@ impl<'a> Request<'a> {
         transport: Transport,
     ) -> Result<Self, ApiError> {
         let Target { route, ns } = Target::parse(head.uri.path(), head.uri.query())?;
+        // Where the header contradicts `ns`, which clients have sent for longer, that counts (dist-spec, "Registry
+        // proxying").
+        let named = head.headers.get(OCI_NAMESPACE);
+        let named = named.and_then(|name| name.to_str().ok()).map(str::trim);
+        let named = named.filter(|name| !name.is_empty()).map(Cow::Borrowed);
         Ok(Self {
             client,
             path: head.uri.path(),
             route,
             action: Action::of(&head.method),
-            ns,
+            ns: ns.map(Cow::Owned).or(named),
             headers: &head.headers,
             host: host::of(head),
             conditions: Conditions::of(&head.headers),
@@ -85,14 +91,9 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// The upstream that the request names, as written. Where `OCI-Namespace` contradicts `ns`, which clients have
-    /// sent for longer, that counts (dist-spec, "Registry proxying").
+    /// The upstream that the request names, as written.
     pub(crate) fn ns(&self) -> Option<&str> {
-        let header = || {
-            let name = self.headers.get(OCI_NAMESPACE)?.to_str().ok()?.trim();
-            Some(name).filter(|name| !name.is_empty())
-        };
-        self.ns.as_deref().or_else(header)
+        self.ns.as_deref()
     }
 
     /// The types that the client takes.

@@ -73,23 +73,18 @@ impl ApiError {
         cause: &dyn Error,
     ) -> Self {
         Self {
-            status,
-            code,
-            message: message.into(),
-            extra: Extra::Nothing,
             found: Found::Forwarded(None),
-            limit: None,
-            whose: Whose::Ours,
             cause: Some(Chain(cause).to_string()),
+            ..Self::own(status, code, message)
         }
     }
 
-    /// 400: the request is not HTTP as it should be.
-    pub(crate) fn malformed(why: &'static str) -> Self {
+    /// An answer of this mirror's own, for which nothing was looked for.
+    fn own(status: StatusCode, code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            status: StatusCode::BAD_REQUEST,
-            code: ErrorCode::Unsupported,
-            message: why.into(),
+            status,
+            code,
+            message: message.into(),
             extra: Extra::Nothing,
             found: Found::Unsought,
             limit: None,
@@ -98,40 +93,40 @@ impl ApiError {
         }
     }
 
+    /// 400: the request is not HTTP as it should be.
+    pub(crate) fn malformed(why: &'static str) -> Self {
+        Self::own(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, why)
+    }
+
     /// 405: what is mirrored is written to at its upstream.
     pub(crate) fn read_only() -> Self {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let message = "this registry is a read-only mirror";
         Self {
-            status: StatusCode::METHOD_NOT_ALLOWED,
             extra: Extra::AllowReading,
-            ..Self::malformed("this registry is a read-only mirror")
+            ..Self::own(status, ErrorCode::Unsupported, message)
         }
     }
 
     /// 429: this client has more bodies than others, and there is no memory for more of them.
     pub(crate) fn too_much() -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let message = "too many requests at once; try again in a moment";
         Self {
-            status: StatusCode::TOO_MANY_REQUESTS,
-            code: ErrorCode::TooManyRequests,
-            message: "too many requests at once; try again in a moment".into(),
             extra: Extra::RetryAfter(RETRY_AFTER_BUSY),
             found: Found::Remembered,
-            limit: None,
-            whose: Whose::Ours,
-            cause: None,
+            ..Self::own(status, ErrorCode::TooManyRequests, message)
         }
     }
 
     /// 416: `total` bytes exist, and none of those asked for. `found`: how the blob was.
     pub(crate) fn range(total: Option<u64>, found: Outcome) -> Self {
+        let status = StatusCode::RANGE_NOT_SATISFIABLE;
+        let message = "the range asked for does not exist";
         Self {
-            status: StatusCode::RANGE_NOT_SATISFIABLE,
-            code: ErrorCode::RangeInvalid,
-            message: "the range asked for does not exist".into(),
             extra: Extra::Total(total),
             found: Found::As(found),
-            limit: None,
-            whose: Whose::Ours,
-            cause: None,
+            ..Self::own(status, ErrorCode::RangeInvalid, message)
         }
     }
 

@@ -82,8 +82,8 @@ impl Seen {
             return false;
         }
         self.withdrawn = (withdrawn, now);
-        let most = WITHDRAWN_PER_SECOND_MAX.saturating_mul(span.as_secs().max(1));
-        withdrawn.saturating_sub(before) > most
+        let withdrawn = u128::from(withdrawn.saturating_sub(before));
+        withdrawn * 1000 > u128::from(WITHDRAWN_PER_SECOND_MAX) * span.as_millis()
     }
 }
 
