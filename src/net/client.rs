@@ -197,10 +197,11 @@ impl HttpClient {
             Way::Lane(lane) => (self.lane(lane), &self.fresh),
             Way::Unchecked => (&self.unchecked, &self.fresh_unchecked),
         };
+        let metrics = self.metrics.upstreams();
         let upstream = self.upstream.as_str();
         let lost = || {
-            self.metrics.upstream_request(upstream, kind, "lost");
-            self.metrics.upstream_retry(upstream);
+            metrics.request(upstream, kind, "lost");
+            self.count_retry();
         };
         // Boxed: whatever waits for an upstream would be large.
         let sending = Box::pin(repeat::send(
@@ -221,7 +222,7 @@ impl HttpClient {
             Ok(response) => response.status().as_str().to_owned(),
             Err(error) => error.label().to_owned(),
         };
-        self.metrics.upstream_request(upstream, kind, &status);
+        metrics.request(upstream, kind, &status);
         result
     }
 
@@ -229,6 +230,11 @@ impl HttpClient {
         let lane = lane % (self.more.len() + 1);
         let other = lane.checked_sub(1).and_then(|index| self.more.get(index));
         other.unwrap_or(&self.pool)
+    }
+
+    /// The same request is asked again.
+    pub(crate) fn count_retry(&self) {
+        self.metrics.upstreams().retry(self.upstream.as_str());
     }
 
     /// The metrics that this client counts in.

@@ -173,7 +173,9 @@ impl BlobBody {
         }
         let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.received = self.received.saturating_add(count);
-        self.metrics.upstream_bytes(self.upstream.as_str(), count);
+        self.metrics
+            .upstreams()
+            .bytes(self.upstream.as_str(), count);
         // Those who know the length need not ask for the end.
         if self.expected == Some(self.received)
             && let Some(guard) = self.guard.take()

@@ -379,7 +379,7 @@ impl Rounds {
 
     /// The step after a round with these failures, in the time that is left.
     fn next(&mut self, failures: &Failures, left: Duration) -> Next {
-        self.asked += u32::from(failures.asked > 0);
+        self.asked += u32::from(failures.asked);
         if failures.gave_way && !self.extra && !left.is_zero() {
             return Next::AtOnce;
         }
@@ -418,6 +418,10 @@ impl From<FetchError> for Failure {
 
 /// The errors of one round.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says of the round's failures that there was one of a kind"
+)]
 struct Failures {
     /// The most telling one, and its rank.
     final_error: Option<(u8, FetchError)>,
@@ -431,8 +435,8 @@ struct Failures {
     lasting: bool,
     /// The connection was needed more by somebody else.
     gave_way: bool,
-    /// Endpoints that were asked.
-    asked: u32,
+    /// An endpoint was asked.
+    asked: bool,
 }
 
 impl Failures {
@@ -445,7 +449,7 @@ impl Failures {
     }
 
     fn add(&mut self, failure: Failure) {
-        self.asked += 1;
+        self.asked = true;
         let error = &failure.error;
         if error.traits().is_momentary {
             self.momentary = true;

@@ -36,7 +36,9 @@ impl EndpointObserver {
         metrics: Metrics,
     ) -> Self {
         for host in &hosts {
-            metrics.endpoint_up(upstream.as_str(), host, true);
+            metrics
+                .upstreams()
+                .endpoint_up(upstream.as_str(), host, true);
         }
         Self {
             upstream,
@@ -55,12 +57,12 @@ impl EndpointObserver {
 
     /// The same request is asked again.
     pub(super) fn retry(&self) {
-        self.metrics.upstream_retry(self.upstream.as_str());
+        self.metrics.upstreams().retry(self.upstream.as_str());
     }
 
     /// The next endpoint is asked instead of one that failed.
     pub(super) fn failover(&self) {
-        self.metrics.upstream_failover(self.upstream.as_str());
+        self.metrics.upstreams().failover(self.upstream.as_str());
     }
 
     /// An endpoint did not give what it was asked for. `elsewhere`: the next one is asked.
@@ -98,7 +100,9 @@ impl EndpointObserver {
         match change {
             None => {}
             Some(Change::Opened(pause)) => {
-                self.metrics.endpoint_up(upstream.as_str(), host, false);
+                self.metrics
+                    .upstreams()
+                    .endpoint_up(upstream.as_str(), host, false);
                 let pause = pause.as_secs_f64();
                 tracing::warn!(
                     %upstream, endpoint = host, error,
@@ -114,7 +118,9 @@ impl EndpointObserver {
                 tracing::info!(%upstream, endpoint = host, "endpoint is overloaded, as it says: backing off for {wait:.0} s");
             }
             Some(Change::Closed) => {
-                self.metrics.endpoint_up(upstream.as_str(), host, true);
+                self.metrics
+                    .upstreams()
+                    .endpoint_up(upstream.as_str(), host, true);
                 tracing::info!(%upstream, endpoint = host, "endpoint is available again (circuit closed): asked as before");
             }
         }
@@ -123,7 +129,7 @@ impl EndpointObserver {
     /// When the first login of all endpoints is not limited, if they all are.
     pub(super) fn limited_until(&self, until: Option<Instant>) {
         let upstream = self.upstream.as_str();
-        self.metrics.upstream_limited(upstream, until);
+        self.metrics.upstreams().limited(upstream, until);
     }
 
     /// A login is limited at an endpoint, for what costs so much. `news`: for how long, where that was not known, and

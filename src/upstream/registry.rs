@@ -319,19 +319,12 @@ impl Upstream {
         query: &[(String, String)],
         patience: Patience,
     ) -> Result<ListFetch, FetchError> {
+        let rest = "tags/list".to_owned();
+        let accept = HeaderValue::from_static(list::TAGS);
         let request = Request {
-            kind: Kind::Tags,
-            method: Method::GET,
-            repository,
-            rest: "tags/list".to_owned(),
             query: encode(query),
-            accept: HeaderValue::from_static(list::TAGS),
-            range: None,
             patience,
-            digest: None,
-            endpoints: &[],
-            connection: Connection::default(),
-            body: LIST,
+            ..Request::get(Kind::Tags, repository, rest, accept, LIST)
         };
         Ok(list_of(self.inner.failover(&request).await?))
     }
@@ -347,19 +340,12 @@ impl Upstream {
         query: &[(String, String)],
         patience: Patience,
     ) -> Result<ListFetch, FetchError> {
+        let rest = format!("referrers/{digest}");
+        let accept = HeaderValue::from_static(list::REFERRERS);
         let request = Request {
-            kind: Kind::Referrers,
-            method: Method::GET,
-            repository,
-            rest: format!("referrers/{digest}"),
             query: encode(query),
-            accept: HeaderValue::from_static(list::REFERRERS),
-            range: None,
             patience,
-            digest: None,
-            endpoints: &[],
-            connection: Connection::default(),
-            body: LIST,
+            ..Request::get(Kind::Referrers, repository, rest, accept, LIST)
         };
         Ok(list_of(self.inner.failover(&request).await?))
     }
@@ -393,22 +379,14 @@ pub(super) fn manifest_request<'a>(
 ) -> Result<Request<'a>, FetchError> {
     let accept = HeaderValue::try_from(accept.header())
         .map_err(|_| nonsense("the accepted types fit no header"))?;
+    let rest = format!("manifests/{reference}");
     Ok(Request {
-        kind: Kind::Manifest,
         method,
-        repository,
-        rest: format!("manifests/{reference}"),
-        query: None,
-        accept,
-        range: None,
-        patience: Patience::Wait,
         digest: match reference {
             Reference::Digest(digest) => Some(digest),
             Reference::Tag(_) => None,
         },
-        endpoints: &[],
-        connection: Connection::default(),
-        body,
+        ..Request::get(Kind::Manifest, repository, rest, accept, body)
     })
 }
 
@@ -418,19 +396,12 @@ pub(super) fn blob_request<'a>(
     method: Method,
     body: Wanted,
 ) -> Request<'a> {
+    let rest = format!("blobs/{digest}");
+    let accept = HeaderValue::from_static("*/*");
     Request {
-        kind: Kind::Blob,
         method,
-        repository,
-        rest: format!("blobs/{digest}"),
-        query: None,
-        accept: HeaderValue::from_static("*/*"),
-        range: None,
-        patience: Patience::Wait,
         digest: Some(digest),
-        endpoints: &[],
-        connection: Connection::default(),
-        body,
+        ..Request::get(Kind::Blob, repository, rest, accept, body)
     }
 }
 

@@ -37,11 +37,8 @@ impl Upstream {
         endpoints
             .filter_map(|endpoint| {
                 let shape = self.inner.observer.health.shape(endpoint.id, now)?;
-                let limits = || endpoint.accounts.iter().map(|account| &account.limit);
-                let until: Option<Vec<Instant>> =
-                    limits().map(|limit| limit.until(Cost::Pull, now)).collect();
-                let first = until.and_then(|until| until.into_iter().min());
-                let remaining: Vec<u64> = limits().filter_map(|it| it.remaining(now)).collect();
+                let accounts = endpoint.accounts.iter();
+                let remaining = accounts.filter_map(|account| account.limit.remaining(now));
                 Some(EndpointReport {
                     host: self.inner.observer.host(endpoint.id).to_owned(),
                     up: shape.up,
@@ -49,8 +46,8 @@ impl Upstream {
                     asked_in: shape.asked_in,
                     why: shape.why,
                     latency: shape.latency,
-                    limited_for: first.map(|until| until.saturating_duration_since(now)),
-                    remaining: (!remaining.is_empty()).then(|| remaining.iter().sum()),
+                    limited_for: endpoint.limited(Cost::Pull, now),
+                    remaining: remaining.reduce(|sum, left| sum + left),
                 })
             })
             .collect()

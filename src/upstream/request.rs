@@ -227,8 +227,12 @@ impl Endpoint {
         loop {
             let current = visited.last().unwrap_or(&self.base);
             let home = self.is_home(current);
-            let (message, way) = self.message(request, current, authorization.as_ref())?;
+            let mut message = request.message(current, authorization.as_ref().filter(|_| home))?;
+            if home {
+                message.headers_mut().extend(self.headers.clone());
+            }
             let sends = share.registry;
+            let way = request.way(home);
             let sent = client.send_from(sends, request.kind, message, deadline, way);
             let response = sent.await?;
             if home {
@@ -266,21 +270,6 @@ impl Endpoint {
         }
     }
 
-    /// The request as it is sent to this URL, and the connection that it takes.
-    fn message(
-        &self,
-        request: &Request<'_>,
-        url: &Url,
-        authorization: Option<&Authorization>,
-    ) -> Result<(http::Request<Full<Bytes>>, Way), FetchError> {
-        let home = self.is_home(url);
-        let mut message = request.message(url, authorization.filter(|_| home))?;
-        if home {
-            message.headers_mut().extend(self.headers.clone());
-        }
-        Ok((message, request.way(home)))
-    }
-
     /// `<base>/v2/<repository>/<rest>?<query>`.
     fn url(&self, request: &Request<'_>) -> Url {
         let mut url = self.base.clone();
@@ -291,12 +280,6 @@ impl Endpoint {
         ));
         url.set_query(request.query.as_deref());
         url
-    }
-
-    /// The same request is asked again.
-    pub(super) fn count_retry(&self) {
-        let metrics = self.client.metrics();
-        metrics.upstream_retry(self.client.upstream().as_str());
     }
 
     /// True if a URL is of the endpoint's own scheme, host and port.
@@ -347,15 +330,41 @@ impl Endpoint {
         let (upstream, metrics) = (self.client.upstream().as_str(), self.client.metrics());
         let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
         if let Some(limit) = said.limit {
-            metrics.ratelimit_limit(upstream, signed(limit));
+            metrics.upstreams().ratelimit_limit(upstream, signed(limit));
         }
         if let Some(remaining) = said.remaining {
-            metrics.ratelimit_remaining(upstream, signed(remaining));
+            metrics
+                .upstreams()
+                .ratelimit_remaining(upstream, signed(remaining));
         }
     }
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// GET of what follows a repository in a path, of any endpoint, for which limits are waited for.
+    pub(super) fn get(
+        kind: Kind,
+        repository: &'a Repository,
+        rest: String,
+        accept: HeaderValue,
+        body: Wanted,
+    ) -> Self {
+        Self {
+            kind,
+            method: Method::GET,
+            repository,
+            rest,
+            query: None,
+            accept,
+            range: None,
+            patience: Patience::Wait,
+            digest: None,
+            endpoints: &[],
+            connection: Connection::default(),
+            body,
+        }
+    }
+
     /// The cost of an answer to it.
     pub(super) fn cost(&self) -> Cost {
         if self.kind == Kind::Manifest && self.method == Method::GET {

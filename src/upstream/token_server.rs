@@ -97,7 +97,7 @@ async fn ask_server(
     match ask_once(endpoint, request.clone(), share).await {
         Err(refusal) if refusal.momentary() && !share.tokens.is_spent() => {
             tokio::time::sleep(AGAIN_AFTER.min(share.deadline.left())).await;
-            endpoint.count_retry();
+            endpoint.client.count_retry();
             ask_once(endpoint, request, share).await
         }
         result => result,

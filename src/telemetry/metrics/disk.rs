@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntGauge};
 
-use super::{Metrics, NO_LABELS, Set};
+use super::{Metrics, Set};
 
 /// One kind of operation of the store on its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,13 +86,11 @@ impl Disk {
             "Operations of the store on its disk that failed.",
             &["op"],
         );
-        let degraded = set.gauges(
-            "roadstead_store_degraded",
-            "1 while the store's disk or index fails: what is not stored passes through.",
-            &[],
-        );
         Self {
-            degraded: degraded.with_label_values(&NO_LABELS),
+            degraded: set.gauge(
+                "roadstead_store_degraded",
+                "1 while the store's disk or index fails: what is not stored passes through.",
+            ),
             errors: DiskOp::ALL.map(|op| (op, errors.with_label_values(&[op.label()]))),
         }
     }

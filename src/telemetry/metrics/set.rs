@@ -3,7 +3,8 @@
 use std::sync::OnceLock;
 
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
 use super::labels::{ByKind, ByOutcome, Kind, Outcome};
@@ -50,6 +51,16 @@ impl Set {
         let counters = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid name");
         self.register(Box::new(counters.clone()));
         counters
+    }
+
+    /// A counter without labels.
+    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.counters(name, help, &[]).with_label_values(&NO_LABELS)
+    }
+
+    /// A gauge without labels.
+    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.gauges(name, help, &[]).with_label_values(&NO_LABELS)
     }
 
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
