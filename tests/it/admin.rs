@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::common::images::{Manifest, image, image_of, index};
 use crate::common::{
-    Answer, Blob, Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, World, within,
+    ADMIN, Answer, Blob, Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, World, within,
 };
 use http::Method;
 use serde_json::{Value, json};
@@ -15,8 +15,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const MIB: usize = 1 << 20;
-/// What a command sends with what changes something.
-const ADMIN: (&str, &str) = ("x-roadstead-admin", "1");
 
 /// It said \"ok\" while it was going away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
