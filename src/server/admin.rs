@@ -13,7 +13,7 @@ pub use api::AdminApi;
 use super::http::{JSON, host};
 use crate::mirror::{Mirror, Readiness};
 use crate::telemetry::Metrics;
-use answer::{AdminBody, full, with_type};
+use answer::{AdminBody, full, head_of, with_type};
 use bytes::Bytes;
 use error::AdminError;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
@@ -51,6 +51,13 @@ impl Admin {
 
     /// Answers one request. Its body is read where something is imported, and nowhere else.
     pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<AdminBody> {
+        let is_head = request.method() == Method::HEAD;
+        let response = Box::pin(self.answer(request)).await;
+        // hyper leaves the body away over HTTP/1 alone.
+        if is_head { head_of(response) } else { response }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<AdminBody> {
         let (head, body) = request.into_parts();
         if let Some(why) = host::refusal(&head) {
             return full(text(StatusCode::BAD_REQUEST, format!("{why}\n")));

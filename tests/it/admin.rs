@@ -9,7 +9,11 @@ use crate::common::images::{Manifest, image, image_of, index};
 use crate::common::{
     ADMIN, Answer, Blob, Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, World, within,
 };
-use http::Method;
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -521,4 +525,26 @@ async fn an_import_that_is_refused_at_once_hears_why_all_the_same() {
             "{target}: {answer}"
         );
     }
+}
+
+/// Over HTTP/2 the answer to HEAD had a body, which ends the stream with a protocol error (RFC 9113 section 8.1.1).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn head_over_http_2_is_answered_without_a_body() {
+    let registry = FakeRegistry::start().await;
+    let mirror = Mirror::of(&registry).await;
+    let stream = TcpStream::connect(mirror.admin.0).await.unwrap();
+    let connection = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = connection.await.unwrap();
+    let connection = tokio::spawn(connection);
+    for path in ["/metrics", "/readyz", "/api/v1/status", "/api/v1/nothing"] {
+        let uri = format!("http://{}{path}", mirror.admin.0);
+        let request = Request::head(uri).body(Empty::<Bytes>::new()).unwrap();
+        let answer = within("an answer", sender.send_request(request)).await;
+        let answer = answer.unwrap();
+        let length = answer.headers()["content-length"].to_str().unwrap();
+        assert!(length.parse::<u64>().unwrap() > 0, "{path}");
+        let body = within("the end", answer.into_body().collect()).await;
+        assert!(body.unwrap().to_bytes().is_empty(), "{path}");
+    }
+    connection.abort();
 }

@@ -57,7 +57,7 @@ pub(crate) struct Table {
     /// Somebody has left.
     freed: Notify,
     /// Number of connections that wait for a place.
-    waiting: AtomicUsize,
+    pub(super) waiting: AtomicUsize,
     is_crowded: AtomicBool,
 }
 
