@@ -27,6 +27,9 @@ const MIB: usize = 1 << 20;
 const BIG: usize = 16 * MIB;
 const PIECE: u64 = 4 << 20;
 const CONNECTIONS: usize = 4;
+/// Two logins whose limits of 50 ms end far from each other, on a busy machine, are not asked in one round: a row that is
+/// asked less often than it could be is tried again.
+const TRIES_MAX: usize = 5;
 /// The tables begin below this heading, with these columns.
 const HEADING: &str = "### Retry budget";
 const COLUMNS: &str = "| what happens each time | manifest | tag | blob | token service |";
@@ -323,10 +326,20 @@ async fn an_upstream_is_asked_as_often_as_the_table_says_and_no_more() {
     let kinds = &kinds;
     // Side by side: they wait more than they work.
     let rows = table.iter().map(|(row, said)| async move {
-        let all = kinds.iter().map(|(method, path)| asked(row, method, path));
-        let all = futures_util::future::join_all(all).await;
-        let tokens = all.iter().map(|(_, tokens)| *tokens).max().unwrap();
-        let counted = [all[0].0, all[1].0, all[2].0, tokens];
+        let mut counted = [0; 4];
+        for _ in 0..TRIES_MAX {
+            let all = kinds.iter().map(|(method, path)| asked(row, method, path));
+            let all = futures_util::future::join_all(all).await;
+            let tokens = all.iter().map(|(_, tokens)| *tokens).max().unwrap();
+            counted = [all[0].0, all[1].0, all[2].0, tokens];
+            let is_less = counted
+                .iter()
+                .zip(said)
+                .all(|(counted, said)| counted <= said);
+            if !is_less || counted == *said {
+                break;
+            }
+        }
         (counted != *said).then(|| format!("{row}: the table says {said:?}, counted {counted:?}"))
     });
     let wrong = futures_util::future::join_all(rows).await;
