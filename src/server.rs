@@ -49,13 +49,13 @@ mod testing;
 /// The most admin connections at once: a few scrapers and probes, which get in all the same when all are taken.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 
-/// How long the admin listener's last answers may take once the drain is over.
+/// The longest time that the admin listener's last answers may take once the drain is over.
 const ADMIN_DRAIN_MAX: Duration = Duration::from_secs(1);
 
 /// The listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where clients connect.
+    /// The address for clients.
     pub listen: SocketAddr,
     /// Metrics, health and the admin API.
     pub admin_listen: SocketAddr,
@@ -63,9 +63,9 @@ pub struct Config {
     pub asks: Asks,
     /// HTTPS; plain HTTP when absent.
     pub tls: Option<TlsConfig>,
-    /// How long running bodies may go on after SIGTERM.
+    /// The longest time that running bodies may go on after SIGTERM.
     pub drain_timeout: Duration,
-    /// What connections may take.
+    /// Limits of connections.
     pub limits: Limits,
 }
 
@@ -89,7 +89,7 @@ pub struct TlsConfig {
     pub key: PathBuf,
 }
 
-/// Why a server cannot start; one clear line each, naming the address or file and the cause.
+/// Reason why a server cannot start; one clear line each, naming the address or file and the cause.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The address cannot be bound.
@@ -97,7 +97,7 @@ pub enum BindError {
     Listen {
         /// The address asked for.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The certificate or key cannot be used.
@@ -105,7 +105,7 @@ pub enum BindError {
     Tls {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         why: String,
     },
 }
@@ -279,8 +279,12 @@ async fn serve_client(
         let stream = ClientStream::plain(stream, Arc::clone(&watch), windows);
         return connection::serve(stop, stream, connection::flushed, watch, service).await;
     };
-    // The watch knows how long a client may take for it.
-    match tls.accept(stream).await {
+    // The watch knows how long a client may take for it. Nothing has been asked yet, so nothing is lost by a stop.
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream) => accepted,
+        () = stop.cancelled() => return,
+    };
+    match accepted {
         Ok(stream) => {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
             let stream = ClientStream::new(RecordStream::new(stream), Arc::clone(&watch));

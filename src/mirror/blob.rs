@@ -16,7 +16,7 @@ use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
 use crate::store::{Ended, Fill, Link, Store};
 use crate::telemetry::Outcome;
-use crate::upstream::carry;
+use crate::upstream::in_request_scope;
 
 /// How often a request looks again: when a blob was stored or evicted in
 /// between, or when the fill it joined failed for another repository's reasons.
@@ -175,7 +175,7 @@ impl Blobs {
         let fill = lead.fill.clone();
         let (source_asked, wanted) = (source.clone(), *digest);
         let transfers = Arc::clone(&self.transfers);
-        self.tasks.spawn(carry(async move {
+        self.tasks.spawn(in_request_scope(async move {
             transfers.fetch(lead, source_asked, wanted, asked).await;
         }));
         let started = fill.started().await.map_err(MirrorError::from);

@@ -22,7 +22,7 @@ use crate::oci::list::{self, ListError};
 use crate::oci::{Digest, Page, Repository, UpstreamName};
 use crate::store::Store;
 use crate::telemetry::{Kind, Outcome};
-use crate::upstream::{FetchError, Patience, carry};
+use crate::upstream::{FetchError, Patience, in_request_scope};
 
 /// Entries on a page of the catalog, whatever the client asks for.
 const CATALOG_PAGE_MAX: usize = 1000;
@@ -296,7 +296,7 @@ impl Lists {
         list: &List,
     ) -> Result<Listed, MirrorError> {
         let (lists, source, list) = (Arc::clone(self), source.clone(), list.clone());
-        let asking = self.tasks.spawn(carry(async move {
+        let asking = self.tasks.spawn(in_request_scope(async move {
             lists.ask_list(&source, &list, Patience::Now).await
         }));
         match tokio::time::timeout(STALE_WAIT, asking).await {

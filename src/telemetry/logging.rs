@@ -18,7 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// Its grammar is that of [`EnvFilter`]: `debug`, `warn,roadstead::mirror=trace`.
 pub const FILTER_VARIABLE: &str = "ROADSTEAD_LOG";
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
@@ -36,7 +36,7 @@ const QUIET_LIBRARIES: &str = "hyper=error,hyper_util=error,h2=error,rustls=erro
 /// The levels by their names.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// How long the end of the process is held up for lines that nobody reads.
+/// The longest time that the end of the process is held up for lines that nobody reads.
 pub const FLUSH_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Sends log lines to standard error: what the filter says, or else from this level upwards. Only the first call in a
@@ -110,10 +110,10 @@ pub fn checked(filter: &str) -> Result<String, String> {
     Ok(filter.to_owned())
 }
 
-/// Where lines go, once there is a thread that writes them.
+/// The sink of lines, once there is a thread that writes them.
 static SINK: OnceLock<Sink> = OnceLock::new();
 
-/// Whether access lines go there by a shorter way.
+/// True if access lines go there by a shorter way.
 static DIRECT: AtomicBool = AtomicBool::new(false);
 
 /// From now on access lines are written without the log library, unless they go to a terminal. For the program that
@@ -158,7 +158,7 @@ pub fn flush(wait_max: Duration) {
     }
 }
 
-/// Where lines go: made, with its thread, at the first call. `None` if there is no thread to be had.
+/// The sink of lines: made, with its thread, at the first call. `None` if there is no thread to be had.
 fn sink(format: LogFormat) -> Option<&'static Sink> {
     if SINK.get().is_none() {
         let thread = std::thread::Builder::new().name("log".to_owned());
@@ -169,7 +169,7 @@ fn sink(format: LogFormat) -> Option<&'static Sink> {
     Some(SINK.get_or_init(|| Sink::new(format)))
 }
 
-/// Whether anybody wants to read access lines.
+/// True if anybody wants to read access lines.
 #[must_use]
 pub fn wants_access_lines() -> bool {
     // Where they are written directly, this was asked when that began: the filter does not change.

@@ -63,7 +63,7 @@ mod tests;
 
 pub use crate::net::{
     Address, ClientCertificate, ClientId, Credentials, EnvironmentProxies, Loop, Network, OnBehalf,
-    OwnListeners, Proxy, ProxyConfig, Pseudonym, Secret, Via, Work, carry,
+    OwnListeners, Proxy, ProxyConfig, Pseudonym, Secret, Via, Work, in_request_scope,
 };
 pub use body::BlobBody;
 pub use error::FetchError;

@@ -1,4 +1,4 @@
-//! What is configured of an upstream, resolved: plain values, nothing dialled or read yet.
+//! Configuration of an upstream, resolved: plain values, nothing dialled or read yet.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -22,11 +22,11 @@ pub struct EndpointConfig {
     pub client_certificate: Option<ClientCertificate>,
     /// Any certificate is accepted; the log warns of it.
     pub insecure_skip_verify: bool,
-    /// How connections are made.
+    /// The route of connections.
     pub proxy: ProxyConfig,
     /// Addresses that the endpoint's host name stands for; empty: it is looked up.
     pub resolve: Vec<IpAddr>,
-    /// Where its redirects and token servers may lie besides, for what no digest checks.
+    /// Networks in which its redirects and token servers may lie besides, for what no digest checks.
     pub redirect_networks: Vec<Network>,
     /// Sent with every request to the endpoint itself (never to where it redirects). Marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -51,7 +51,7 @@ impl EndpointConfig {
         }
     }
 
-    /// What of it concerns connections.
+    /// The part that concerns connections.
     pub(crate) fn peer(&self) -> Peer<'_> {
         Peer {
             url: &self.url,
@@ -65,7 +65,7 @@ impl EndpointConfig {
     }
 }
 
-/// Which endpoint is asked first.
+/// The rule that says which endpoint is asked first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Strategy {
     /// The one that is written first. Those whose breaker is open are left out while there are others.
@@ -75,7 +75,7 @@ pub enum Strategy {
     Fastest,
 }
 
-/// How big blobs are fetched.
+/// The setting for big blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parallel {
     /// Connections for one blob, at least 1.
@@ -115,13 +115,13 @@ pub struct Config {
     pub name: UpstreamName,
     /// Base URLs in order of preference; at least one.
     pub endpoints: Vec<EndpointConfig>,
-    /// Which of them is asked first.
+    /// The rule that says which of them is asked first.
     pub strategy: Strategy,
     /// Requests that name no upstream go here.
     pub default: bool,
     /// `Host` names that select it.
     pub hosts: Vec<String>,
-    /// Who roadstead is to the endpoints that do not say it themselves: a pool. The one with most left of
+    /// Logins at the endpoints that have none of their own: a pool. The one with most left of
     /// its rate limit comes first, where the registry says what is left, and else they come as they are
     /// written; each is used when those before it are limited or refused. Empty: anonymous.
     pub logins: Vec<LoginConfig>,
@@ -136,7 +136,7 @@ pub struct Config {
     /// The first wait before a transfer that broke off is gone on with. Each further wait of a series is
     /// twice as long as the one before, up to fifty times this, and all have jitter.
     pub retry_delay: Duration,
-    /// How big blobs are fetched.
+    /// The setting for big blobs.
     pub parallel: Parallel,
     /// What anonymous clients get of it.
     pub visibility: Visibility,

@@ -336,7 +336,9 @@ impl<'a> Job<'a> {
             "a transfer broke off; going on with it"
         );
         self.upstream.resumes();
-        self.unless_over(tokio::time::sleep(wait)).await
+        self.unless_over(tokio::time::sleep(wait)).await?;
+        self.state().budget.tries_again();
+        Ok(())
     }
 
     /// The next piece for a connection to fetch.

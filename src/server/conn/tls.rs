@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// the wrong file.
 const PEM_BYTES_MAX: u64 = 1024 * 1024;
 
-/// What HTTP/2 is called when client and server agree on a protocol (RFC 9113 section 3.2).
+/// The name of HTTP/2 when client and server agree on a protocol (RFC 9113 section 3.2).
 pub(crate) const HTTP2: &[u8] = b"h2";
 
 /// Reads the certificate chain and its key.

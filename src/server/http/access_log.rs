@@ -98,7 +98,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// How a response ended.
+/// The end of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Ended {
     /// All of it was handed to the connection.
@@ -130,7 +130,7 @@ impl From<SocketAddr> for Client {
     }
 }
 
-/// What is known of a request. Dropping it writes the access line: exactly one, however it ends.
+/// Knowledge about a request. Dropping it writes the access line: exactly one, however it ends.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     id: RequestId,
@@ -142,13 +142,14 @@ pub(crate) struct Exchange {
     metrics: Metrics,
     kind: Kind,
     upstream: Option<UpstreamName>,
+    echoes_upstream: bool,
     repository: Option<Repository>,
     reference: Option<Reference>,
-    /// What was asked for by digest, or what a tag named.
+    /// The digest that was asked for, or that a tag named.
     digest: Option<Digest>,
     /// Set when the head of the response is known.
     answer: Option<(StatusCode, Outcome)>,
-    /// Why the answer is an error.
+    /// The reason of an error.
     refused: Option<String>,
     first_byte: Option<Instant>,
     bytes: u64,
@@ -173,6 +174,7 @@ impl Exchange {
             metrics,
             kind: Kind::Other,
             upstream: None,
+            echoes_upstream: false,
             repository: None,
             reference: None,
             digest: None,
@@ -189,7 +191,7 @@ impl Exchange {
         self.id
     }
 
-    /// Who asks.
+    /// The client that asks.
     pub(crate) fn client_id(&self) -> ClientId {
         self.client.id
     }
@@ -199,7 +201,7 @@ impl Exchange {
         self.client.ip
     }
 
-    /// What kind of thing it asks for.
+    /// The kind of thing that it asks for.
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
@@ -207,6 +209,16 @@ impl Exchange {
     /// The upstream it goes to, once that is known.
     pub(crate) fn upstream(&self) -> Option<&UpstreamName> {
         self.upstream.as_ref()
+    }
+
+    /// Sets if the client named the upstream, and hears its name.
+    pub(crate) fn echoes_upstream(&mut self, echoes: bool) {
+        self.echoes_upstream = echoes;
+    }
+
+    /// The upstream's configured name, never the client's text, if the client hears it (dist-spec, "Registry proxying").
+    pub(crate) fn echoed_upstream(&self) -> Option<&UpstreamName> {
+        self.upstream().filter(|_| self.echoes_upstream)
     }
 
     /// The request's path was understood.

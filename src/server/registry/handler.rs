@@ -25,7 +25,7 @@ use http::{HeaderName, HeaderValue, Response, header, request};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
-/// What `/` says to somebody who opened it in a browser.
+/// The answer to `/`, for somebody who opened it in a browser.
 const GREETING: &[u8] = b"roadstead: a registry mirror. The API is under /v2/.\n";
 
 /// Answers clients.
@@ -75,22 +75,8 @@ impl Handler {
             &head,
             self.metrics.clone(),
         ));
-        let mut names_upstream = false;
-        let answered = match self.admit(&head, must_wait) {
-            Ok(Some(greeting)) => Ok(greeting),
-            Err(refused) => Err(refused),
-            Ok(None) if self.door.gives_tokens() && head.uri.path() == token::PATH => {
-                self.token(&head, body, &exchange).await
-            }
-            Ok(None) => match self.enter(&head, &exchange, memory, transport).await {
-                Err(refused) => Err(refused),
-                Ok((request, visitor)) => {
-                    names_upstream = request.ns().is_some();
-                    self.dispatch(request, visitor, &mut exchange).await
-                }
-            },
-        };
-        let reply = match answered {
+        let answered = self.dispatch(&head, body, memory, transport, must_wait, &mut exchange);
+        let reply = match answered.await {
             Ok(reply) => reply,
             Err(error) => {
                 if let Some(limit) = error.limit() {
@@ -102,10 +88,10 @@ impl Handler {
                 error.into_reply()
             }
         };
-        respond(&head, reply, exchange, names_upstream)
+        respond(&head, reply, exchange)
     }
 
-    /// What is to be said before a request is looked into: `/` has no route, and what is mirrored is not written to.
+    /// Answers that come before a request is looked into: `/` has no route, and what is mirrored is not written to.
     fn admit(&self, head: &request::Parts, must_wait: bool) -> Result<Option<Reply>, ApiError> {
         let path = head.uri.path();
         if must_wait && path != "/v2/" {
@@ -154,10 +140,24 @@ impl Handler {
 
     async fn dispatch(
         &self,
-        request: Request<'_>,
-        visitor: Option<Visitor<'_>>,
+        head: &request::Parts,
+        body: Incoming,
+        memory: &Memory,
+        transport: Transport,
+        must_wait: bool,
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
+        if let Some(greeting) = self.admit(head, must_wait)? {
+            return Ok(greeting);
+        }
+        if self.door.gives_tokens() && head.uri.path() == token::PATH {
+            return self.token(head, body, exchange).await;
+        }
+        let (request, visitor) = self.enter(head, exchange, memory, transport).await?;
+        // A push is refused as one whichever way it came: nobody would be asked, so no loop is looked for.
+        if let Route::Upload { .. } = request.route {
+            return Err(ApiError::read_only());
+        }
         let behalf = self.mirror.on_behalf(request.client, request.via())?;
         behalf.scope(self.route(request, visitor, exchange)).await
     }
@@ -228,6 +228,7 @@ impl Handler {
             None => error,
         })?;
         exchange.goes_to(&source.upstream, &source.repository);
+        exchange.echoes_upstream(request.ns().is_some());
         Ok(source)
     }
 
@@ -332,7 +333,7 @@ fn tag_of(reference: &Reference) -> Option<&str> {
     }
 }
 
-/// Whether a path is the registry API's.
+/// True if a path is the registry API's.
 fn is_of_the_api(path: &str) -> bool {
     path == "/v2" || path.starts_with("/v2/")
 }
@@ -342,7 +343,6 @@ fn respond(
     request: &request::Parts,
     mut reply: Reply,
     mut exchange: Box<Exchange>,
-    names_upstream: bool,
 ) -> Response<Body> {
     reply.answer_head(&request.method);
     reply.add_cache_status(exchange.kind());
@@ -356,9 +356,8 @@ fn respond(
     if let Ok(id) = exchange.id().with_text(HeaderValue::from_str) {
         headers.insert(REQUEST_ID, id);
     }
-    // Only the configured name is echoed, never the client's text (dist-spec, "Registry proxying").
-    let upstream = exchange.upstream().filter(|_| names_upstream);
-    if let Some(Ok(name)) = upstream.map(|name| HeaderValue::from_str(name.as_str())) {
+    let echoed = exchange.echoed_upstream();
+    if let Some(Ok(name)) = echoed.map(|name| HeaderValue::from_str(name.as_str())) {
         headers.insert(OCI_NAMESPACE, name);
     }
     exchange.answered(reply.status, reply.outcome);
