@@ -61,6 +61,8 @@ mod repair;
 mod seen_lists;
 mod shares;
 mod tag;
+#[cfg(test)]
+mod testing;
 mod transfer;
 mod verify;
 
