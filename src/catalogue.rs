@@ -71,13 +71,16 @@ const REPOSITORIES_MAX: usize = 100_000;
 pub struct Config {
     /// The state directory; made if missing.
     pub dir: PathBuf,
-    /// Who is asked before each commit.
+    /// What is asked before each commit and each read.
     pub gate: Gate,
 }
 
-/// Who is asked before each commit, and may make it wait or fail: for tests.
+/// Asked before each commit and each read, both of which it may hold up, and the first of which it may fail: for tests.
 #[derive(Clone, Default)]
-pub struct Gate(Option<Arc<dyn Fn() -> io::Result<()> + Send + Sync>>);
+pub struct Gate {
+    commits: Option<Arc<dyn Fn() -> io::Result<()> + Send + Sync>>,
+    reads: Option<Arc<dyn Fn() + Send + Sync>>,
+}
 
 /// Why the catalogue does not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,6 +112,7 @@ struct Inner {
     /// Connections that nobody uses now.
     idle: Mutex<Vec<Connection>>,
     contents: Contents,
+    gate: Gate,
     shared: Arc<Shared>,
 }
 
@@ -152,26 +156,50 @@ enum Repositories {
 impl Gate {
     /// Asks this before each commit.
     pub fn of(ask: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(ask)))
+        Self {
+            commits: Some(Arc::new(ask)),
+            reads: None,
+        }
+    }
+
+    /// Asks this before each read.
+    pub fn of_reads(ask: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            commits: None,
+            reads: Some(Arc::new(ask)),
+        }
     }
 
     fn pass(&self) -> io::Result<()> {
-        self.0.as_ref().map_or(Ok(()), |ask| ask())
+        self.commits.as_ref().map_or(Ok(()), |ask| ask())
+    }
+
+    fn pass_read(&self) {
+        if let Some(ask) = &self.reads {
+            ask();
+        }
     }
 }
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Gate").field(&self.0.is_some()).finish()
+        f.debug_struct("Gate")
+            .field("commits", &self.commits.is_some())
+            .field("reads", &self.reads.is_some())
+            .finish()
     }
 }
 
 impl PartialEq for Gate {
     fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (one, other) => one.is_none() && other.is_none(),
+        fn same<T: ?Sized>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+            match (one, other) {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                (one, other) => one.is_none() && other.is_none(),
+            }
         }
+        same(self.commits.as_ref(), other.commits.as_ref())
+            && same(self.reads.as_ref(), other.reads.as_ref())
     }
 }
 
@@ -208,7 +236,7 @@ impl Catalogue {
                 (None, Contents::Unknown)
             }
         };
-        Self::with(&config.dir, writing, contents, shared)
+        Self::with(config, writing, contents, shared)
     }
 
     /// Opens the catalogue of a state directory to look at it, beside a server or without one, and changes no file. No
@@ -230,18 +258,24 @@ impl Catalogue {
                 Contents::Unknown
             }
         };
-        Self::with(&config.dir, None, contents, shared)
+        Self::with(config, None, contents, shared)
     }
 
-    fn with(dir: &Path, writing: Option<Writing>, contents: Contents, shared: Arc<Shared>) -> Self {
+    fn with(
+        config: &Config,
+        writing: Option<Writing>,
+        contents: Contents,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
-                dir: dir.to_owned(),
+                dir: config.dir.clone(),
                 jobs: Mutex::new(writing),
                 queue: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
                 readers: Arc::new(Semaphore::new(READERS_MAX)),
                 idle: Mutex::default(),
                 contents,
+                gate: config.gate.clone(),
                 shared,
             }),
         }
@@ -340,18 +374,23 @@ impl Catalogue {
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, CatalogueError> {
-        let inner = Arc::clone(&self.inner);
-        let asking = async move {
-            let place = Arc::clone(&inner.readers).acquire_owned().await;
-            let asked = tokio::task::spawn_blocking(move || {
-                // Held until the disk has answered, whoever waits for that: else threads would pile up.
-                let _place = place;
-                inner.read(question)
-            });
-            asked.await.unwrap_or(Err(CatalogueError::Busy))
-        };
-        let asked = tokio::time::timeout(READ_WAIT_MAX, asking).await;
+        let asked = tokio::time::timeout(READ_WAIT_MAX, self.ask_at_leisure(question)).await;
         asked.unwrap_or(Err(CatalogueError::Busy))
+    }
+
+    /// Runs a question like [`Self::ask`], and waits for as long as the disk takes.
+    async fn ask_at_leisure<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, CatalogueError> {
+        let inner = Arc::clone(&self.inner);
+        let place = Arc::clone(&inner.readers).acquire_owned().await;
+        let asked = tokio::task::spawn_blocking(move || {
+            // Held until the disk has answered, whoever waits for that: else threads would pile up.
+            let _place = place;
+            inner.read(question)
+        });
+        asked.await.unwrap_or(Err(CatalogueError::Busy))
     }
 
     fn unavailable(&self, why: &str) -> CatalogueError {
@@ -390,6 +429,7 @@ impl Inner {
         let Some(connection) = opened.map_err(failed)? else {
             return Err(failed("it is gone".to_owned()));
         };
+        self.gate.pass_read();
         match question(&connection) {
             Ok(answer) => {
                 idle().push(connection);

@@ -117,6 +117,17 @@ impl Catalogue {
         }
     }
 
+    /// Waits until the pins can be read, for as long as the disk takes.
+    ///
+    /// # Errors
+    /// [`CatalogueError`], but not that it takes long.
+    pub async fn wait_for_pins(&self) -> Result<(), CatalogueError> {
+        if self.inner.contents != Contents::Nothing {
+            self.ask_at_leisure(pins).await?;
+        }
+        Ok(())
+    }
+
     /// Whether caches of earlier versions were looked through.
     ///
     /// # Errors

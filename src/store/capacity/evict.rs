@@ -117,9 +117,15 @@ impl<P: Policy> Ledger<P> {
         }
     }
 
-    /// From now on nothing is a victim: it is not known what must stay.
-    pub fn keep_all(&mut self) {
-        self.keeps_all = true;
+    /// Makes nothing a victim from now on, while it is not known what must stay; or ends that.
+    pub fn keep_all(&mut self, keeps_all: bool) {
+        self.keeps_all = keeps_all;
+    }
+
+    /// True if nothing is a victim.
+    #[must_use]
+    pub fn keeps_all(&self) -> bool {
+        self.keeps_all
     }
 
     /// Takes in a blob found on disk; call in order of last use, oldest first, or

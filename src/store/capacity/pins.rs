@@ -83,6 +83,18 @@ struct State {
     counts: HashMap<Digest, u32>,
 }
 
+impl State {
+    /// Number of digests that pinned images have together once the image of this key has these, which are sorted.
+    fn kept_with(&self, key: &[u8], digests: &[Digest]) -> usize {
+        let more = digests.iter().filter(|it| !self.counts.contains_key(it));
+        let old = self.images.get(key).map_or(&[][..], |old| &old.digests);
+        let its_alone = |digest: &&Digest| {
+            self.counts.get(digest) == Some(&1) && digests.binary_search(digest).is_err()
+        };
+        self.counts.len() + more.count() - old.iter().filter(its_alone).count()
+    }
+}
+
 impl Pins {
     pub(in crate::store) fn new(contents: &Arc<Contents>) -> Self {
         Self {
@@ -108,12 +120,13 @@ impl Pins {
         }
     }
 
-    /// Keeps what is not the index's to say. What that has of the same images stays as well: it may be newer.
-    pub(in crate::store) fn keep(&self, keeping: Keeping) {
+    /// Keeps what the index cannot be trusted with. What it has of the same images stays as well: it may be newer. Pins
+    /// end an earlier [`Keeping::Everything`].
+    pub fn keep(&self, keeping: Keeping) {
         let pins = match keeping {
             Keeping::Pins(pins) => pins,
             Keeping::Everything => {
-                self.contents.ledger().keep_all();
+                self.contents.ledger().keep_all(true);
                 return;
             }
         };
@@ -129,6 +142,13 @@ impl Pins {
             self.contents.records.write_pin(key.clone(), Some(value));
             self.note_pin(&mut state, key, pinned);
         }
+        self.contents.ledger().keep_all(false);
+    }
+
+    /// True while nothing is evicted because it is not known what is pinned.
+    #[must_use]
+    pub fn keeps_everything(&self) -> bool {
+        self.contents.ledger().keeps_all()
     }
 
     /// The pinned images, sorted by name.
@@ -189,7 +209,7 @@ impl Pins {
         } else if state.images.len() >= PINS_MAX {
             return Err(PinError::TooMany);
         }
-        if state.counts.len() + pinned.digests.len() > KEPT_DIGESTS_MAX {
+        if state.kept_with(&key, &pinned.digests) > KEPT_DIGESTS_MAX {
             return Err(PinError::TooLarge);
         }
         let value = encode(&pinned);
