@@ -105,6 +105,20 @@ impl Imported {
         Ok(())
     }
 
+    /// Forgets the import of a tag, durably, if clients of `class` can read what it names.
+    pub(super) async fn forget_tag(
+        &self,
+        source: &Source,
+        tag: &Tag,
+        class: AcceptClass,
+    ) -> Result<(), CatalogueError> {
+        let imported = self.catalogue.imported_tag(source, tag).await?;
+        if imported.is_some_and(|imported| class.allows(&imported.media_type)) {
+            self.forget(source, [Name::Tag(tag.clone())]).await?;
+        }
+        Ok(())
+    }
+
     /// Puts what was imported back into the cache's facts, where those do not have it; once.
     ///
     /// # Errors

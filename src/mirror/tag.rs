@@ -273,15 +273,17 @@ impl Tags {
             tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, "upstream has deleted a tag");
             self.store.metadata().forget_tag(source, tag, class).await;
             self.tell_deleted(source, tag, false);
-        } else if policy.revalidate == Revalidate::Background {
-            // Without this, everybody would be given the old answer in advance of the next failure.
+        }
+        if policy.revalidate == Revalidate::Background {
+            // Without this, everybody would be given the old answer in advance of the next failure; also one that the
+            // catalogue has of a tag that was imported.
             self.failed.insert(key, LastFailure::Refused);
         }
         Err(error)
     }
 
     /// Asks upstream what a tag names now, however fresh it is and whatever was said of it a moment ago; nothing old is
-    /// an answer. What upstream has deleted is forgotten, unless the policy keeps it.
+    /// an answer. A tag that upstream has deleted is forgotten, with its import, unless the policy keeps it.
     ///
     /// # Errors
     /// [`MirrorError`].
@@ -311,12 +313,24 @@ impl Tags {
         let answer = asked.unwrap_or_else(|_elapsed| late());
         match &answer {
             Ok(_) => self.forget_failure(source, tag),
-            Err(error) if error.is_unknown() && !self.policies.of_tag(source, tag).keep_deleted => {
-                self.store.metadata().forget_tag(source, tag, class).await;
+            Err(error) if error.is_unknown() && !records.is_empty() => {
+                let kept = self.policies.of_tag(source, tag).keep_deleted;
+                if !kept {
+                    self.store.metadata().forget_tag(source, tag, class).await;
+                    self.forget_import(source, tag, class).await;
+                }
+                self.tell_deleted(source, tag, kept);
             }
             Err(_) => {}
         }
         answer
+    }
+
+    /// Forgets an import of a tag, if it is one in these formats: it would be as fresh as it was.
+    async fn forget_import(&self, source: &Source, tag: &Tag, class: AcceptClass) {
+        if let Err(error) = self.imported.forget_tag(source, tag, class).await {
+            tracing::warn!(upstream = %source.upstream, repository = %source.repository, %tag, %error, "upstream has deleted an imported tag, which stays in the catalogue; remove it with roadstead rm");
+        }
     }
 
     /// What the newest of these records names, fresh or not, if it is stored.
