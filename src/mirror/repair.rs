@@ -14,7 +14,6 @@ use super::{Mirror, MirrorError, Source};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
 use crate::store::{Event, EventKinds, Heard, Link, Store, Subscription};
-use crate::telemetry::metrics::EvictReason;
 use crate::upstream::Patience;
 
 /// Repositories that are asked for one blob: a base layer may be linked to a thousand.
@@ -30,9 +29,9 @@ impl Mirror {
     /// Goes through the store for ever (if `cache.scrub` says so), and fetches again, one after the other, what
     /// turned out damaged, until `stop`.
     pub async fn scrub(self, store: Store, period: std::time::Duration, stop: CancellationToken) {
-        let evicted = store.events().subscribe(EventKinds::BLOB_EVICTED);
+        let damaged = store.events().subscribe(EventKinds::BLOB_DAMAGED);
         let scrubbing = store.scrub(period, stop.clone());
-        let repairing = stop.run_until_cancelled(self.inner.operator.repairs.repair_all(evicted));
+        let repairing = stop.run_until_cancelled(self.inner.operator.repairs.repair_all(damaged));
         tokio::join!(scrubbing, repairing);
     }
 }
@@ -40,11 +39,7 @@ impl Mirror {
 /// The blob to fetch again because of an event.
 fn damaged(heard: &Heard) -> Option<Digest> {
     match heard {
-        Heard::Event(Event::BlobEvicted {
-            digest,
-            reason: EvictReason::Damaged,
-            ..
-        }) => Some(*digest),
+        Heard::Event(Event::BlobDamaged { digest, .. }) => Some(*digest),
         Heard::Event(_) => None,
         Heard::Missed(events) => {
             tracing::debug!(
@@ -87,12 +82,12 @@ impl Repairs {
         }
     }
 
-    async fn repair_all(&self, mut evicted: Subscription) {
+    async fn repair_all(&self, mut events: Subscription) {
         let mut batch = Vec::new();
-        while let Some(heard) = evicted.next().await {
+        while let Some(heard) = events.next().await {
             batch.extend(damaged(&heard));
             while batch.len() < BATCH_MAX
-                && let Some(Some(heard)) = evicted.next().now_or_never()
+                && let Some(Some(heard)) = events.next().now_or_never()
             {
                 batch.extend(damaged(&heard));
             }

@@ -11,7 +11,6 @@ use crate::store::contents::Contents;
 use crate::store::disk::DiskFile;
 use crate::store::disk::layout;
 use crate::store::disk::work::{Kind, Task};
-use crate::telemetry::metrics::EvictReason;
 
 /// So many are kept: a disk with more bad blobs than this should be replaced, not studied.
 const ASIDE_FILES_MAX: usize = 16;
@@ -72,11 +71,7 @@ impl Quarantine {
             contents.note(&files, [&digest], [contents.layout().blobs().shard_path(&digest)]);
             contents.open_files().pop(&digest);
             contents.records.forget(&digest);
-            contents.events.tell(Event::BlobEvicted {
-                digest,
-                size,
-                reason: EvictReason::Damaged,
-            });
+            contents.events.tell(Event::BlobDamaged { digest, size });
             this.set_aside(&digest);
             contents.report();
         });

@@ -226,7 +226,7 @@ impl Audit<'_> {
 
 impl Store {
     /// Goes through the store for ever, in `period` each time, until `stop`. Blobs that are damaged are set
-    /// aside, which [`Event::BlobEvicted`](crate::store::Event) tells.
+    /// aside, which [`Event::BlobDamaged`](crate::store::Event) tells.
     pub async fn scrub(self, period: Duration, stop: CancellationToken) {
         let store = self.clone();
         let read = move || Ok(store.contents().layout().scrub_note());
