@@ -81,13 +81,13 @@ impl Contents {
     /// The size of a blob, if it is known to be stored; [`Scan::find`](super::maintain::scan::Scan::find) also looks.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> Option<u64> {
-        self.ledger().size(digest)
+        self.ledger().order().size(digest)
     }
 
     /// Marks a blob as used now.
     pub fn touch(&self, digest: &Digest) {
         let now = self.clock.now();
-        let due = self.ledger().touch(digest, now);
+        let due = self.ledger().stored_mut().touch(digest, now);
         if let Some(evict::Noted { size, uses, owner }) = due {
             let record = BlobRecord {
                 size,
@@ -113,13 +113,13 @@ impl Contents {
     #[must_use]
     pub fn held(&self, digest: &Digest) -> Option<Held> {
         let ledger = self.ledger();
-        let entry = ledger.entry(digest)?;
+        let entry = ledger.order().entry(digest)?;
         Some(Held {
             size: entry.size,
             used: entry.used,
             uses: entry.uses,
-            open: ledger.is_open(digest),
-            pinned: ledger.keeps(digest),
+            open: ledger.stored().is_open(digest),
+            pinned: ledger.order().keeps(digest),
         })
     }
 
@@ -132,7 +132,7 @@ impl Contents {
             let ledger = self.ledger();
             stored.extend(
                 some.iter()
-                    .filter_map(|digest| Some((*digest, ledger.size(digest)?))),
+                    .filter_map(|digest| Some((*digest, ledger.order().size(digest)?))),
             );
         }
         stored
@@ -159,7 +159,7 @@ impl Contents {
         let size = {
             let mut ledger = self.ledger();
             match removal(&ledger, digest) {
-                Removal::Removed(_) => ledger.forget(digest).unwrap_or(0),
+                Removal::Removed(_) => ledger.stored_mut().forget(digest).unwrap_or(0),
                 stays @ (Removal::Open | Removal::Pinned | Removal::Absent) => return stays,
             }
         };
@@ -242,6 +242,7 @@ impl Contents {
             Err(error) => {
                 tracing::debug!(digest = %victim.digest, %error, "cannot delete a blob; it stays");
                 self.ledger()
+                    .stored_mut()
                     .load(victim.digest, victim.size, self.clock.now(), 1);
             }
         }
@@ -265,7 +266,7 @@ impl Contents {
     pub(in crate::store) fn report(&self) {
         let hidden = *self.locks.hidden();
         let ledger = self.ledger();
-        let blobs = ledger.blobs() as u64;
+        let blobs = ledger.order().len() as u64;
         let bounds = &self.bounds;
         let beside = bounds.index_bytes() + self.layout.stray_bytes();
         let bytes = ledger.bytes().saturating_sub(hidden);
@@ -293,6 +294,6 @@ impl Contents {
     #[must_use]
     pub fn totals(&self) -> (u64, u64) {
         let ledger = self.ledger();
-        (ledger.blobs() as u64, ledger.bytes())
+        (ledger.order().len() as u64, ledger.bytes())
     }
 }

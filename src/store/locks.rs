@@ -134,7 +134,7 @@ mod tests {
         drop(hidden);
         let files = locks.files();
         assert_eq!(*locks.hidden(), 7);
-        assert_eq!(locks.ledger().blobs(), 0);
+        assert_eq!(locks.ledger().order().len(), 0);
         drop(files);
     }
 

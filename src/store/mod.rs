@@ -372,13 +372,13 @@ impl Store {
         if let Some(blob) = self.open_blob(digest) {
             return Some(blob);
         }
-        let pinned = self.contents().ledger().pin(digest);
+        let pinned = self.contents().ledger().stored_mut().pin(digest);
         let size = if let Some(size) = pinned {
             size
         } else {
             // An index that was lost may not know it yet.
             self.scan().find(digest).await?;
-            self.contents().ledger().pin(digest)?
+            self.contents().ledger().stored_mut().pin(digest)?
         };
         let pin = Pin::of_pinned(self.clone(), *digest);
         self.contents().touch(digest);
@@ -411,7 +411,7 @@ impl Store {
     #[must_use]
     pub fn open_blob(&self, digest: &Digest) -> Option<Blob> {
         let file = self.contents().open_files().get(digest).cloned()?;
-        let size = self.contents().ledger().pin(digest)?;
+        let size = self.contents().ledger().stored_mut().pin(digest)?;
         let pin = Pin::of_pinned(self.clone(), *digest);
         self.contents().touch(digest);
         Some(Blob::new(size, file, pin))

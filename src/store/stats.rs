@@ -84,13 +84,16 @@ fn figures(contents: &Contents, space: Option<Space>) -> Figures {
     // What a look for files has reserved for those it may find is taken by nothing yet.
     let hidden = *contents.hidden();
     let ledger = contents.ledger();
-    let (held, blob_bytes) = (ledger.bytes().saturating_sub(hidden), ledger.blob_bytes());
+    let (held, blob_bytes) = (
+        ledger.bytes().saturating_sub(hidden),
+        ledger.order().bytes(),
+    );
     Figures {
         used: held.saturating_add(index),
         max: bounds.max(),
         blob_bytes,
-        blobs: ledger.blobs() as u64,
-        pinned: ledger.kept_bytes(),
+        blobs: ledger.order().len() as u64,
+        pinned: ledger.order().kept_bytes(),
         reserved: held.saturating_sub(blob_bytes),
         index,
         free: space.map(|space| space.free),
@@ -100,10 +103,10 @@ fn figures(contents: &Contents, space: Option<Space>) -> Figures {
 
 /// What comes of removing a blob. One that is expected to be read in a moment is read by nobody.
 pub(super) fn removal(ledger: &Ledger, digest: &Digest) -> Removal {
-    match ledger.entry(digest) {
+    match ledger.order().entry(digest) {
         None => Removal::Absent,
-        Some(_) if ledger.is_open(digest) => Removal::Open,
-        Some(_) if ledger.keeps(digest) => Removal::Pinned,
+        Some(_) if ledger.stored().is_open(digest) => Removal::Open,
+        Some(_) if ledger.order().keeps(digest) => Removal::Pinned,
         Some(entry) => Removal::Removed(entry.size),
     }
 }

@@ -126,7 +126,7 @@ impl Pins {
         let pins = match keeping {
             Keeping::Pins(pins) => pins,
             Keeping::Everything => {
-                self.contents.ledger().keep_all(true);
+                self.contents.ledger().order_mut().keep_all(true);
                 return;
             }
         };
@@ -142,13 +142,13 @@ impl Pins {
             self.contents.records.write_pin(key.clone(), Some(value));
             self.note_pin(&mut state, key, pinned);
         }
-        self.contents.ledger().keep_all(false);
+        self.contents.ledger().order_mut().keep_all(false);
     }
 
     /// True while nothing is evicted because it is not known what is pinned.
     #[must_use]
     pub fn keeps_everything(&self) -> bool {
-        self.contents.ledger().keeps_all()
+        self.contents.ledger().order().keeps_all()
     }
 
     /// The pinned images, sorted by name.
@@ -242,7 +242,7 @@ impl Pins {
         for some in fresh.chunks(CHANGED_AT_ONCE_MAX) {
             let mut ledger = self.contents.ledger();
             for digest in some {
-                ledger.keep(digest);
+                ledger.order_mut().keep(digest);
             }
         }
         // Only now: what both have must not be evictable in between.
@@ -266,7 +266,7 @@ impl Pins {
         for some in free.chunks(CHANGED_AT_ONCE_MAX) {
             let mut ledger = self.contents.ledger();
             for digest in some {
-                ledger.let_go(digest);
+                ledger.order_mut().let_go(digest);
             }
         }
     }
@@ -275,7 +275,7 @@ impl Pins {
     pub(in crate::store) fn watch(&self) {
         let (pinned, max) = {
             let ledger = self.contents.ledger();
-            (ledger.kept_bytes(), ledger.max())
+            (ledger.order().kept_bytes(), ledger.max())
         };
         let percent = u128::from(pinned) * 100 / u128::from(max.max(1));
         let warned = &self.warned;

@@ -94,7 +94,11 @@ impl Quotas {
     /// A blob was fetched from an upstream: it counts as that one's, if it is nobody's yet. Blobs that
     /// several have count as the first one's.
     pub fn belongs(&self, digest: &Digest, upstream: &UpstreamName) {
-        let changed = self.contents.ledger().belongs(digest, owner_id(upstream));
+        let changed = self
+            .contents
+            .ledger()
+            .stored_mut()
+            .belongs(digest, owner_id(upstream));
         if let Some((used, noted)) = changed {
             let record = BlobRecord {
                 size: noted.size,
@@ -114,7 +118,7 @@ impl Quotas {
         if link.is_given() {
             return true;
         }
-        let owner = self.contents.ledger().owner(digest);
+        let owner = self.contents.ledger().stored().owner(digest);
         owner.is_some_and(|owner| {
             owner == owner_id(&source.upstream) || (link.word == Word::Before && owner == 0)
         })
@@ -146,7 +150,7 @@ impl Quotas {
     }
 
     fn cut_down(&self, owner: OwnerId, most: u64) {
-        let has = self.contents.ledger().bytes_of(owner);
+        let has = self.contents.ledger().stored_mut().bytes_of(owner);
         if has <= most {
             return;
         }

@@ -58,7 +58,11 @@ impl Pin {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        self.store.contents().ledger().unpin(&self.digest);
+        self.store
+            .contents()
+            .ledger()
+            .stored_mut()
+            .unpin(&self.digest);
     }
 }
 

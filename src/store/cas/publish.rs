@@ -51,9 +51,9 @@ impl Store {
         let owner = {
             let mut ledger = self.contents().ledger();
             ledger.settle(*digest, reserved, size, now);
-            ledger.belongs(digest, owner);
-            ledger.pin(digest);
-            ledger.owner(digest).unwrap_or(owner)
+            ledger.stored_mut().belongs(digest, owner);
+            ledger.stored_mut().pin(digest);
+            ledger.stored().owner(digest).unwrap_or(owner)
         };
         // A file of this name that was open before is another file now.
         self.contents().open_files().pop(digest);
@@ -93,7 +93,7 @@ impl Store {
         if found.size != size {
             return None;
         }
-        self.contents().ledger().pin(digest)?;
+        self.contents().ledger().stored_mut().pin(digest)?;
         let pin = Pin::of_pinned(self.clone(), *digest);
         let spare = Spare {
             store: self.clone(),

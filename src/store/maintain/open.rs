@@ -43,7 +43,9 @@ impl Start<'_> {
         let complete = {
             let mut ledger = self.0.contents().ledger();
             let expected = self.0.contents().records.count().min(EXPECTED_BLOBS_MAX);
-            ledger.make_room_for(usize::try_from(expected).unwrap_or_default());
+            ledger
+                .order_mut()
+                .reserve(usize::try_from(expected).unwrap_or_default());
             let complete = self.0.contents().records.each(|digest, record| {
                 known += 1;
                 if !journal.contains(&digest) {
@@ -53,10 +55,10 @@ impl Start<'_> {
                         uses,
                         owner,
                     } = record;
-                    ledger.load_of(digest, size, used, uses, owner);
+                    ledger.stored_mut().load_of(digest, size, used, uses, owner);
                 }
             });
-            ledger.arrange();
+            ledger.order_mut().arrange();
             complete
         };
         let mut sure = true;
@@ -82,7 +84,7 @@ impl Start<'_> {
         self.0.contents().report();
         let (blobs, bytes) = {
             let ledger = self.0.contents().ledger();
-            (ledger.blobs(), ledger.bytes())
+            (ledger.order().len(), ledger.bytes())
         };
         let resumable = self.0.capacity().resumable();
         tracing::info!(blobs, bytes, resumable, "store is open");
@@ -113,6 +115,7 @@ impl Start<'_> {
                 self.0
                     .contents()
                     .ledger()
+                    .stored_mut()
                     .load_of(*digest, size, used, uses, owner);
             }
             (Some(found), _) => {

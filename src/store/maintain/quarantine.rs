@@ -53,7 +53,7 @@ impl Quarantine {
         let lost = self.contents.layout().work().run(Kind::Write, task, move || {
             let files = contents.files();
             // Another reader may have found out before, and the blob been fetched again since.
-            let size = contents.ledger().size(&digest);
+            let size = contents.ledger().order().size(&digest);
             let replaced = match (looked_at.0, size) {
                 (Some(file), _) => !contents.layout().blobs().is(&digest, &file),
                 (None, Some(size)) => contents.open_checked(&digest, size).is_ok(),
@@ -63,7 +63,7 @@ impl Quarantine {
                 return;
             }
             // Not in the condition: its lock would be held for the whole block.
-            let forgotten = contents.ledger().forget(&digest);
+            let forgotten = contents.ledger().stored_mut().forget(&digest);
             let Some(size) = forgotten else {
                 return;
             };

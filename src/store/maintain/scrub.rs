@@ -138,7 +138,7 @@ impl Audit<'_> {
         pace: Pace,
         read: &(dyn Fn(u64) + Send + Sync),
     ) -> (Checked, LookedAt) {
-        let Some(size) = self.0.contents().ledger().hold(digest) else {
+        let Some(size) = self.0.contents().ledger().stored_mut().hold(digest) else {
             return (Checked::Absent, LookedAt::default());
         };
         let _pin = Pin::of_pinned(self.0.clone(), *digest);
@@ -194,7 +194,7 @@ impl Audit<'_> {
     /// A small blob as it is on disk, unless it is larger than `limit` or cannot be read. Neither counts as a
     /// use nor changes anything.
     pub async fn peek(self, digest: &Digest, limit: usize) -> Option<bytes::Bytes> {
-        let size = self.0.contents().ledger().hold(digest)?;
+        let size = self.0.contents().ledger().stored_mut().hold(digest)?;
         let pin = Pin::of_pinned(self.0.clone(), *digest);
         let size_in_memory = usize::try_from(size).ok().filter(|size| *size <= limit)?;
         let (store, wanted) = (self.0.clone(), *digest);

@@ -141,7 +141,7 @@ async fn files_that_are_not_known_yet_keep_their_room() {
     let store = open(dir.path(), 5000);
     let known = put(&store, 1, 1000).await;
     let unknown = put(&store, 2, 3000).await;
-    store.contents().ledger().forget(&unknown);
+    store.contents().ledger().stored_mut().forget(&unknown);
     store.scan().assume_full();
     assert!(
         store.capacity().reserve(4500).is_err(),

@@ -126,14 +126,14 @@ async fn a_second_start_amid_the_look_begins_it_anew() {
     disk.turn(true);
     let store = open_on(dir.path(), 4000, &disk);
     assert_eq!(
-        store.contents().ledger().blobs(),
+        store.contents().ledger().order().len(),
         1,
         "and more are not known yet"
     );
     assert!(!store.knows_all().await);
     store.capacity().trim();
     assert_eq!(
-        store.contents().ledger().blobs(),
+        store.contents().ledger().order().len(),
         1,
         "that there may be others is no reason to evict it"
     );
@@ -141,11 +141,15 @@ async fn a_second_start_amid_the_look_begins_it_anew() {
     drop(store);
 
     let store = open(dir.path(), 4000);
-    assert_eq!(store.contents().ledger().blobs(), 4, "the start found them");
+    assert_eq!(
+        store.contents().ledger().order().len(),
+        4,
+        "the start found them"
+    );
     write_all(&store);
     drop(store);
     let store = open(dir.path(), 4000);
-    assert_eq!(store.contents().ledger().blobs(), 4);
+    assert_eq!(store.contents().ledger().order().len(), 4);
     assert!(
         !store.contents().records.is_incomplete(),
         "the look is over, once and for all"
@@ -171,7 +175,7 @@ async fn a_file_that_cannot_be_looked_at_is_not_forgotten() {
     disk.turn(true);
     let store = open_on(dir.path(), 10_000_000, &disk);
     store.scan().all();
-    assert_eq!(store.contents().ledger().blobs(), 3);
+    assert_eq!(store.contents().ledger().order().len(), 3);
     assert!(!store.knows_all().await);
     assert!(store.contents().records.is_incomplete());
     disk.turn(false);
