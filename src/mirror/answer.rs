@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::bypass::{Pass, Passage, Passthrough};
 use super::parts::PartReaders;
+use super::passthrough::{Passthrough, Passthroughs, Prepared};
 use super::{MirrorError, Source};
 use crate::oci::link::NextPage;
 use crate::oci::{ByteRange, Digest, Part};
@@ -44,14 +44,14 @@ pub struct BlobAnswer {
 pub(super) enum Content {
     Stored(Blob, Asker),
     Filling(Filling),
-    Passing(Passage),
+    Passing(Prepared),
 }
 
 /// For whom a blob or a fill is read: if it turns out that the store cannot give it, this one goes on
 /// without.
 #[derive(Clone, Debug)]
 pub(super) struct Asker {
-    pub(super) passthrough: Arc<Passthrough>,
+    pub(super) passthroughs: Arc<Passthroughs>,
     pub(super) source: Source,
     pub(super) digest: Digest,
     pub(super) behalf: OnBehalf,
@@ -77,7 +77,7 @@ pub struct BlobReader(Reading);
 enum Reading {
     Stored(StoredReader, Box<Asker>),
     Filling(Reader<MirrorError>, Box<Asker>),
-    Passing(Pass),
+    Passing(Passthrough),
 }
 
 /// What HEAD of a blob says.
@@ -109,7 +109,7 @@ pub struct ListAnswer {
 impl BlobAnswer {
     /// These bytes of it, if they can be had without waiting.
     #[must_use]
-    pub fn at_hand(&self, range: Range<u64>) -> Option<Bytes> {
+    pub fn try_inline(&self, range: Range<u64>) -> Option<Bytes> {
         match &self.content {
             Content::Stored(blob, _) => blob.cached(range),
             Content::Filling(_) | Content::Passing(_) => None,
@@ -144,7 +144,7 @@ impl Content {
                 let reader = filling.reader(range);
                 Reading::Filling(reader, Box::new(filling.asker))
             }
-            Self::Passing(passage) => Reading::Passing(passage.open(range)),
+            Self::Passing(prepared) => Reading::Passing(prepared.open(range)),
         })
     }
 }
@@ -171,9 +171,9 @@ impl Filling {
 
 impl Asker {
     /// Goes on past the store.
-    fn pass_on(&self, handed: Handed) -> Result<Pass, MirrorError> {
+    fn pass_on(&self, handed: Handed) -> Result<Passthrough, MirrorError> {
         let (source, behalf) = (self.source.clone(), self.behalf.clone());
-        self.passthrough
+        self.passthroughs
             .pass_on(source, self.digest, behalf, handed)
     }
 }

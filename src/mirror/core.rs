@@ -1,6 +1,6 @@
 //! Handles that the mirror's components are made of: configuration, upstreams, store, time and tasks.
 //!
-//! A component is given a [`Core`] and keeps the handles that it uses. State of its own (caches, flights, places) is
+//! A component is given a [`Core`] and keeps the handles that it uses. State of its own (caches, requests, places) is
 //! nobody else's.
 
 use std::collections::HashMap;
@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::flights::{FLIGHTS_MAX, Runway};
 use super::shares::{Shares, Stays};
+use super::single_flight::{REQUESTS_MAX, Runway};
 use super::{MirrorError, Policies, Source};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
@@ -79,7 +79,7 @@ impl Tasks {
         Self {
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
-            requests: Shares::new(Limit::Questions, FLIGHTS_MAX, Stays::Asking),
+            requests: Shares::new(Limit::Questions, REQUESTS_MAX, Stays::Asking),
         }
     }
 

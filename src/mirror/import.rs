@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::sync::Semaphore;
 
 use super::core::{Core, Upstreams};
-use super::flight::{Fills, Lead, Seat};
+use super::fills::{Claim, Fills, Lead};
 use super::imported::Imported;
 use super::inspect::{Pins, Removal};
 use super::local::{LocalManifests, Manifest};
@@ -230,11 +230,11 @@ impl Imports {
         self.store.scan().find(digest).await;
         for _ in 0..ATTEMPTS_MAX {
             let stored = || self.store.contains(digest).is_some();
-            let seat = self.fills.seat(digest, &nobody, stored);
+            let seat = self.fills.claim(digest, &nobody, stored);
             match seat.map_err(|_| ImportError::Busy)? {
-                Seat::Stored => return Ok(ImportOutcome::There),
+                Claim::Stored => return Ok(ImportOutcome::There),
                 // Upstream may be faster, or dead: then it is our turn.
-                Seat::Join { fill, .. } => {
+                Claim::Follow { fill, .. } => {
                     // Somebody needs all of it: else it might never be over.
                     let _reader = fill.reader(None);
                     drop(fill.over().await);
@@ -243,7 +243,7 @@ impl Imports {
                         return Ok(ImportOutcome::There);
                     }
                 }
-                Seat::Lead(lead, _waits) => {
+                Claim::Lead(lead, _waits) => {
                     lead.work.needs_no_turn();
                     return self.receive(lead, digest, size, body).await;
                 }

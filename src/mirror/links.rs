@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::core::{Core, Tasks, Upstreams};
-use super::flights::Flights;
 use super::imported::Imported;
 use super::local::LocalManifests;
 use super::manifest_fetch::ManifestFetcher;
 use super::negative::{Negative, What};
+use super::single_flight::SingleFlight;
 use super::{MirrorError, Source};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
@@ -15,7 +15,7 @@ use crate::store::{Link, Store};
 use crate::telemetry::Kind;
 
 /// Requests under way, by repository, digest and whether it is a manifest's: the size, where upstream says it.
-type Heads = Arc<Flights<(Source, Digest, bool), Result<Option<u64>, MirrorError>>>;
+type Heads = Arc<SingleFlight<(Source, Digest, bool), Result<Option<u64>, MirrorError>>>;
 
 /// Says whether a repository has a digest, or asks its upstream.
 #[derive(Debug)]

@@ -8,12 +8,12 @@ use bytes::Bytes;
 
 use super::answer::ListAnswer;
 use super::core::{Core, Tasks, Upstreams};
-use super::flights::{Flights, Role};
 use super::lent::Lent;
 use super::manifest::WARNING_STALE;
 use super::negative::{List, Negative, What};
 use super::referrers::Referrers;
 use super::seen_lists::SeenLists;
+use super::single_flight::{Role, SingleFlight};
 use super::tag::Tags;
 use super::{Mirror, MirrorError, Policies, Source, StaleOn, in_time};
 use crate::clock::Clock;
@@ -115,7 +115,7 @@ pub(super) struct Lists {
     negative: Arc<Negative>,
     referrers: Referrers,
     lent: Lent,
-    flights: Arc<Flights<(Source, List), Result<Listed, MirrorError>>>,
+    requests: Arc<SingleFlight<(Source, List), Result<Listed, MirrorError>>>,
     seen: SeenLists,
 }
 
@@ -135,7 +135,7 @@ impl Lists {
             negative: Arc::clone(negative),
             referrers: Referrers::new(core, negative, tags),
             lent: lent.clone(),
-            flights: Arc::default(),
+            requests: Arc::default(),
             seen: SeenLists::default(),
         }
     }
@@ -218,7 +218,7 @@ impl Lists {
         let ask = move || async move { lists.ask_or_recall(&asked, &wanted).await };
         let key = (source.clone(), list);
         let (listed, role) = self
-            .flights
+            .requests
             .run(key, self.tasks.runway(source), ask)
             .await?;
         listed.map(|listed| (listed, role))

@@ -6,9 +6,9 @@
 //! | file | what |
 //! | --- | --- |
 //! | `core` | handles that components are made of |
-//! | `at_hand` | hits that wait for nothing |
+//! | `fast_path` | hits that wait for nothing |
 //! | `blob` | blobs: stored, joined, or fetched by a fill |
-//! | `bypass` | blobs that cannot be stored: straight from upstream to the client |
+//! | `passthrough` | blobs that cannot be stored: straight from upstream to the client |
 //! | `transfer` | the fetcher: from an upstream's answer into a fill |
 //! | `manifest`, `manifest_fetch`, `local` | manifests by digest; fetched; in memory and on disk |
 //! | `links` | what a repository is known to have |
@@ -27,20 +27,18 @@
 //! | `imported` | what was imported, from the catalogue, where the cache does not know it any more |
 //! | `opening` | the start of store and catalogue |
 //! | `inspect/` | what an operator sees and removes |
-//! | `flight`, `flights` | one transfer, or request, for all who ask at once |
+//! | `fills`, `single_flight` | one transfer, or request, for all that ask for the same at the same time |
 //! | `shares` | who may have how many of these |
 //!
 //! Work that goes upstream runs on the mirror's own tasks: the client who
 //! caused it may hang up.
 
 mod answer;
-mod at_hand;
 mod blob;
-mod bypass;
 mod core;
 mod error;
-mod flight;
-mod flights;
+mod fast_path;
+mod fills;
 mod freshness;
 mod import;
 mod imported;
@@ -55,11 +53,13 @@ mod negative;
 mod not_stored;
 mod opening;
 mod parts;
+mod passthrough;
 mod policy;
 mod referrers;
 mod repair;
 mod seen_lists;
 mod shares;
+mod single_flight;
 mod tag;
 #[cfg(test)]
 mod testing;
@@ -72,11 +72,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
-use at_hand::Hits;
 use blob::Blobs;
-use bypass::Passthrough;
 use core::{Core, Tasks, Upstreams};
 pub use error::MirrorError;
+use fast_path::Hits;
 use import::Imports;
 pub use import::{IMPORTS_MAX, ImportError, ImportOutcome, ImportedImage};
 use imported::Imported;
@@ -91,6 +90,7 @@ use negative::Negative;
 use not_stored::NotStored;
 pub use opening::{OpenMode, Opened};
 pub use parts::PartReaders;
+use passthrough::Passthroughs;
 pub use policy::{
     Config, Failure, Pattern, PatternError, Policies, Policy, Revalidate, Rule, StaleOn, Ttl,
 };
@@ -216,7 +216,7 @@ impl Inner {
         let tags = Arc::new(tags);
         let transfers = Transfers::new(&core, parts.fill_on_range, &fills, &not_stored, sources);
         let transfers = Arc::new(transfers);
-        let passthrough = Arc::new(Passthrough::new(&core, &links));
+        let passthroughs = Arc::new(Passthroughs::new(&core, &links));
         let usage = Arc::new(UsageSurvey::new(&core));
         let removal = Arc::new(Removal::new(&core, &local, &imported, &tags, &contents));
         let repairs = Repairs::new(&core, &fills, &local, &manifests, &transfers);
@@ -235,8 +235,8 @@ impl Inner {
         Self {
             directory: parts.directory,
             pseudonym: Pseudonym::random(),
-            hits: Hits::new(&core, &local, &passthrough, &lent),
-            blobs: Blobs::new(&core, &negative, &links, &fills, &transfers, &passthrough),
+            hits: Hits::new(&core, &local, &passthroughs, &lent),
+            blobs: Blobs::new(&core, &negative, &links, &fills, &transfers, &passthroughs),
             lists: Arc::new(Lists::new(&core, &negative, &tags, &lent)),
             tags,
             operator,

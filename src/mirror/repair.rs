@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, Tasks, Upstreams};
-use super::flight::{Fills, Seat};
+use super::fills::{Claim, Fills};
 use super::local::LocalManifests;
 use super::manifest::Manifests;
 use super::transfer::Transfers;
@@ -154,8 +154,8 @@ impl Repairs {
     async fn repair_blob(&self, source: &Source, digest: &Digest) -> Result<(), MirrorError> {
         for _ in 0..ATTEMPTS_MAX {
             let stored = || self.store.contains(digest).is_some();
-            match self.fills.seat(digest, source, stored)? {
-                Seat::Stored => {
+            match self.fills.claim(digest, source, stored)? {
+                Claim::Stored => {
                     // It is there for whoever else has asked for it; that this repository has it was known.
                     let link = Link::of(ChildKind::Blob, None);
                     self.store
@@ -164,14 +164,14 @@ impl Repairs {
                         .await;
                     return Ok(());
                 }
-                Seat::Join { fill, .. } => {
+                Claim::Follow { fill, .. } => {
                     // It is for another repository's sake, and may fail for its reasons.
                     let _reader = fill.reader(None);
                     if fill.over().await.is_ok() {
                         return self.is_stored(digest);
                     }
                 }
-                Seat::Lead(lead, _waits) => {
+                Claim::Lead(lead, _waits) => {
                     let fill = lead.fill.clone();
                     // Somebody waits for it, though not for its bytes.
                     let _reader = fill.reader(None);

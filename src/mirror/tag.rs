@@ -7,13 +7,13 @@ use futures_util::FutureExt;
 use moka::sync::Cache;
 
 use super::core::{Core, Tasks, Upstreams};
-use super::flights::Runway;
 use super::freshness::{self, LastFailure, Verdict};
 use super::imported::Imported;
 use super::local::{LocalManifests, Manifest};
-use super::manifest::{Found, Kept, ManifestFlights, Manifests};
+use super::manifest::{Found, Kept, ManifestRequests, Manifests};
 use super::manifest_fetch::ManifestFetcher;
 use super::negative::{Negative, What};
+use super::single_flight::Runway;
 use super::{
     ANSWER_WAIT_MAX, Failure, MirrorError, Policies, Policy, Revalidate, Source, StaleOn, Ttl,
 };
@@ -79,7 +79,7 @@ pub(super) struct Tags {
     imported: Arc<Imported>,
     fetcher: Arc<ManifestFetcher>,
     manifests: Arc<Manifests>,
-    flights: ManifestFlights,
+    requests: ManifestRequests,
     failed: Cache<(Source, Tag), LastFailure>,
 }
 
@@ -103,7 +103,7 @@ impl Tags {
             imported: Arc::clone(imported),
             fetcher: Arc::clone(fetcher),
             manifests: Arc::clone(manifests),
-            flights: Arc::default(),
+            requests: Arc::default(),
             failed: failed_tags(),
         }
     }
@@ -170,9 +170,9 @@ impl Tags {
             }
             Verdict::StaleMeanwhile(record) => {
                 if let Some(manifest) = self.local.named(source, record).await {
-                    // Its first poll begins the flight, or finds one under way; nobody waits for the end.
-                    let flight = self.join_tag(source, tag, accept, Asker::Nobody);
-                    if let Some(Err(error)) = flight.now_or_never() {
+                    // Its first poll begins the request, or finds one under way; nobody waits for the end.
+                    let asking = self.join_tag(source, tag, accept, Asker::Nobody);
+                    if let Some(Err(error)) = asking.now_or_never() {
                         tracing::warn!(upstream = %source.upstream, repository = %source.repository, %tag, %error, "a tag cannot be revalidated in the background");
                     }
                     return Ok(Kept::stale(manifest));
@@ -204,7 +204,7 @@ impl Tags {
                 patience: Patience::Wait,
             }
         };
-        let (found, role) = self.flights.run(key, runway, ask).await?;
+        let (found, role) = self.requests.run(key, runway, ask).await?;
         found.kept.map(|kept| kept.seen_by(role))
     }
 
@@ -221,7 +221,7 @@ impl Tags {
         let records = self.imported.tags(source, tag).await;
         let now = self.clock.now();
         let known = match freshness::judge(&records, class, &policy, None, now) {
-            // The flight before this one may have landed just now.
+            // The request before this one may have ended just now.
             Verdict::Fresh(record) => {
                 if let Some(manifest) = self.local.named(source, record).await {
                     return Ok(Kept::hit(manifest));

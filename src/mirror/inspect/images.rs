@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::tree::{Node, NodeKind, Presence};
 use super::{Contents, Filter, InspectError, PARTS_MAX, When, full_name, names};
 use crate::mirror::core::Core;
-use crate::mirror::flight::Fills;
+use crate::mirror::fills::Fills;
 use crate::mirror::{Operator, Policies, Source};
 use crate::oci::{Digest, Reference, Tag};
 use crate::store::{LinkEntry, Store, TagEntry};

@@ -10,7 +10,7 @@ use super::{InspectError, When};
 use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
 use crate::mirror::core::{Core, Tasks, Upstreams};
-use crate::mirror::flight::Fills;
+use crate::mirror::fills::Fills;
 use crate::mirror::{Operator, Readiness};
 use crate::store::{Figures, FillState, Store};
 use crate::telemetry::Metrics;

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, Tasks, Upstreams};
-use super::flight::{Fills, Lead};
+use super::fills::{Fills, Lead};
 use super::not_stored::NotStored;
 use super::shares::{Shares, Stays};
 use super::{MirrorError, Source};
