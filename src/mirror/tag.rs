@@ -270,9 +270,7 @@ impl Tags {
             return Ok(Kept::stale(manifest));
         }
         if error.is_unknown() && !records.is_empty() && !policy.keep_deleted {
-            tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, "upstream has deleted a tag");
-            self.store.metadata().forget_tag(source, tag, class).await;
-            self.tell_deleted(source, tag, false);
+            self.forget_deleted(source, tag, class).await;
         }
         if policy.revalidate == Revalidate::Background {
             // Without this, everybody would be given the old answer in advance of the next failure; also one that the
@@ -314,16 +312,23 @@ impl Tags {
         match &answer {
             Ok(_) => self.forget_failure(source, tag),
             Err(error) if error.is_unknown() && !records.is_empty() => {
-                let kept = self.policies.of_tag(source, tag).keep_deleted;
-                if !kept {
-                    self.store.metadata().forget_tag(source, tag, class).await;
+                if self.policies.of_tag(source, tag).keep_deleted {
+                    self.tell_deleted(source, tag, true);
+                } else {
                     self.forget_import(source, tag, class).await;
+                    self.forget_deleted(source, tag, class).await;
                 }
-                self.tell_deleted(source, tag, kept);
             }
             Err(_) => {}
         }
         answer
+    }
+
+    /// Forgets a tag in these formats, which upstream has deleted, and tells of it.
+    async fn forget_deleted(&self, source: &Source, tag: &Tag, class: AcceptClass) {
+        tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, "upstream has deleted a tag");
+        self.store.metadata().forget_tag(source, tag, class).await;
+        self.tell_deleted(source, tag, false);
     }
 
     /// Forgets an import of a tag, if it is one in these formats: it would be as fresh as it was.

@@ -115,18 +115,4 @@ impl Bench {
     pub(super) fn name() -> ImageName {
         ImageName::parse("app:1").unwrap()
     }
-
-    /// Puts a file where a lost index would have had it.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "behind the store's back: that is what is tested"
-    )]
-    pub(super) fn leave(&self, digest: &Digest, bytes: &Bytes) {
-        let text = digest.to_string();
-        let (algorithm, hex) = text.split_once(':').unwrap();
-        let shard = self.dir.path().join("cache/blobs").join(algorithm);
-        let shard = shard.join(&hex[..2]);
-        std::fs::create_dir_all(&shard).unwrap();
-        std::fs::write(shard.join(hex), bytes).unwrap();
-    }
 }

@@ -6,6 +6,22 @@ use super::*;
 use crate::mirror::testing::Bench;
 use crate::store;
 
+impl Bench {
+    /// Puts a file where a lost index would have had it.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "behind the store's back: that is what is tested"
+    )]
+    fn leave(&self, digest: &Digest, bytes: &Bytes) {
+        let text = digest.to_string();
+        let (algorithm, hex) = text.split_once(':').unwrap();
+        let shard = self.dir.path().join("cache/blobs").join(algorithm);
+        let shard = shard.join(&hex[..2]);
+        std::fs::create_dir_all(&shard).unwrap();
+        std::fs::write(shard.join(hex), bytes).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_name_is_given_before_an_operators_removal_or_after_it_and_then_what_went_is_missed() {
     // A layer that was found and not brought again used to go while its image got its name.
