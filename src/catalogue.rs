@@ -1,4 +1,4 @@
-//! What nobody can be asked for again: names and links of imported images, and pins that were made by hand. A database
+//! State that nobody can be asked for again: names and links of imported images, and pins that were made by hand. A database
 //! (SQLite) in the state directory, a file of its own beside the cache, which may be deleted at any time.
 //!
 //! A change is answered after it is durable, and not before: one thread writes, takes what waits as one transaction
@@ -49,29 +49,29 @@ use crate::telemetry::Metrics;
 /// Connections that read at the same time; more wait. Each has a page cache of its own.
 const READERS_MAX: usize = 4;
 
-/// What changes take in memory that wait to be written, in bytes: an image with all its platforms has some
+/// Bytes that changes take in memory that wait to be written: an image with all its platforms has some
 /// hundred kilobytes.
 const QUEUE_BYTES_MAX: u32 = 32 * 1024 * 1024;
 
-/// How long a caller waits for a change to be durable. An operator's command waits longer than that for its answer.
+/// Time that a caller waits for a change to be durable. An operator's command waits longer than that for its answer.
 const COMMIT_WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// How long a caller waits for an answer: a client's request may have waited for upstream before, and has 30 s in all.
+/// Time that a caller waits for an answer: a client's request may have waited for upstream before, and has 30 s in all.
 const READ_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// How long the end of the thread is waited for: it may be at a disk that does not answer.
+/// Time that the end of the thread is waited for: it may be at a disk that does not answer.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Repositories with imports that are known by heart, so that no other is asked about: some 10 MB. With more, every
 /// question is asked.
 const REPOSITORIES_MAX: usize = 100_000;
 
-/// Where the catalogue is.
+/// The place of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The state directory; made if missing.
     pub dir: PathBuf,
-    /// What is asked before each commit and each read.
+    /// Asked before each commit and each read.
     pub gate: Gate,
 }
 
@@ -82,7 +82,7 @@ pub struct Gate {
     reads: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
-/// Why the catalogue does not do what it was asked for.
+/// The reason why the catalogue does not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogueError {
     /// It cannot be read or written: one line that says what to do.
@@ -105,7 +105,7 @@ pub struct Catalogue {
 #[derive(Debug)]
 struct Inner {
     dir: PathBuf,
-    /// Where changes go; nothing where there is no writer.
+    /// The queue of changes; nothing where there is no writer.
     jobs: Mutex<Option<Writing>>,
     queue: Arc<Semaphore>,
     readers: Arc<Semaphore>,
@@ -124,7 +124,7 @@ struct Writing {
     ended: std::sync::mpsc::Receiver<()>,
 }
 
-/// What can be said of what it holds.
+/// The knowledge of what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Contents {
     /// It can be asked.
@@ -137,7 +137,7 @@ enum Contents {
     Unknown,
 }
 
-/// What the writer and those who ask have between them.
+/// The state that the writer and those who ask have between them.
 #[derive(Debug)]
 struct Shared {
     metrics: Metrics,
@@ -287,13 +287,13 @@ impl Catalogue {
         &self.inner.dir
     }
 
-    /// What does not work, in one line that says what to do; `None` when all is well. Waits for nothing.
+    /// The trouble, in one line that says what to do; `None` when all is well. Waits for nothing.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.inner.shared.trouble().clone()
     }
 
-    /// Whether it is known what the catalogue holds. While it is not, nothing may be evicted: it may be pinned.
+    /// True if it is known what the catalogue holds. While it is not, nothing may be evicted: it may be pinned.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.inner.contents != Contents::Unknown
@@ -352,7 +352,7 @@ impl Catalogue {
         }
     }
 
-    /// Whether anything may have been imported into a repository: whoever asks about others need not wait.
+    /// True if anything may have been imported into a repository: a request about others need not wait.
     #[must_use]
     pub fn may_have(&self, source: &Source) -> bool {
         let repositories = self.inner.shared.repositories.read();

@@ -17,7 +17,7 @@ use super::{CatalogueError, Gate, Shared, Writing, connection, schema};
 /// Changes in one transaction: more would keep the first of them waiting.
 const GROUP_MAX: usize = 64;
 
-/// How often a database that failed is tried again while nobody asks.
+/// Time between two attempts with a database that failed, while nobody asks.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 
 /// A change that waits, and who waits for it.
@@ -25,7 +25,7 @@ const RETRY_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Job {
     pub(super) change: Change,
     pub(super) answer: oneshot::Sender<Result<(), CatalogueError>>,
-    /// What it takes of the queue.
+    /// The place that it takes of the queue.
     pub(super) _place: OwnedSemaphorePermit,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
 }
 
-/// Why a whole transaction failed.
+/// The reason why a whole transaction failed.
 #[derive(Debug)]
 struct Failed(String);
 
@@ -202,7 +202,7 @@ impl Writer {
     }
 }
 
-/// Whether an error says something of the file, and not of the change alone.
+/// True if an error says something of the file, and not of the change alone.
 fn is_of_the_file(error: &rusqlite::Error) -> bool {
     !matches!(
         error.sqlite_error_code(),

@@ -1,4 +1,4 @@
-//! What the server gets.
+//! The answers that the server gets.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct ManifestAnswer {
     pub media_type: Arc<str>,
     /// The body.
     pub bytes: Bytes,
-    /// How it was found.
+    /// The way in which it was found.
     pub outcome: Outcome,
     /// `Warning` headers to send (a stale tag carries `110 - "Response is Stale"`).
     pub warnings: Vec<String>,
@@ -35,7 +35,7 @@ pub struct ManifestAnswer {
 pub struct BlobAnswer {
     /// Its size, unless neither a manifest nor upstream has said it (then: chunked).
     pub total: Option<u64>,
-    /// How it was found.
+    /// The way in which it was found.
     pub outcome: Outcome,
     pub(super) content: Content,
 }
@@ -63,7 +63,7 @@ pub(super) struct Filling {
     pub(super) fill: Fill<MirrorError>,
     /// The range that the client asks for.
     pub(super) asked: Option<ByteRange>,
-    /// Whether a manifest has said how large the blob is.
+    /// True if a manifest has said how large the blob is.
     pub(super) size_is_known: bool,
     pub(super) asker: Asker,
 }
@@ -80,12 +80,12 @@ enum Reading {
     Passing(Passthrough),
 }
 
-/// What HEAD of a blob says.
+/// The answer to HEAD of a blob.
 #[derive(Clone, Copy, Debug)]
 pub struct BlobHead {
     /// `Content-Length`, if known.
     pub total: Option<u64>,
-    /// How it was found.
+    /// The way in which it was found.
     pub outcome: Outcome,
 }
 
@@ -96,11 +96,11 @@ pub struct ListAnswer {
     pub media_type: &'static str,
     /// The body.
     pub bytes: Bytes,
-    /// Where the next page begins.
+    /// The beginning of the next page.
     pub next: Option<NextPage>,
-    /// Whether only one `artifactType` is in it: `OCI-Filters-Applied`.
+    /// True if only one `artifactType` is in it: `OCI-Filters-Applied`.
     pub filtered: bool,
-    /// How it was found.
+    /// The way in which it was found.
     pub outcome: Outcome,
     /// `Warning` headers to send.
     pub warnings: Vec<String>,
@@ -116,7 +116,7 @@ impl BlobAnswer {
         }
     }
 
-    /// Whether its bytes were checked before: what comes of it can be given without holding anything back.
+    /// True if its bytes were checked before: they can be given without holding anything back.
     #[must_use]
     pub fn is_stored(&self) -> bool {
         matches!(self.content, Content::Stored(..))
@@ -157,7 +157,7 @@ impl Filling {
         }
     }
 
-    /// Whether the client knows where what it reads ends, and completes nothing with it: it depends
+    /// True if the client knows where what it reads ends, and completes nothing with it: it depends
     /// on nobody's word for the blob's size, nor on the digest.
     fn is_a_part(&self, range: &Range<u64>) -> bool {
         let knows_end = match self.asked {
@@ -198,7 +198,7 @@ impl BlobReader {
         }
     }
 
-    /// How much is read at once, from now on, where it has to be read: windows cost no memory of ours.
+    /// Bounds what is read at once, from now on, where it has to be read: windows cost no memory of ours.
     pub fn set_piece_max(&mut self, bytes: usize) {
         match &mut self.0 {
             Reading::Stored(reader, _) => reader.set_piece_max(bytes),
@@ -207,7 +207,7 @@ impl BlobReader {
         }
     }
 
-    /// How long it is worth waiting for the first bytes before the head is sent: of a blob that passes
+    /// Time that it is worth waiting for the first bytes before the head is sent: of a blob that passes
     /// through, upstream has not answered yet.
     #[must_use]
     pub fn patience(&self) -> Duration {

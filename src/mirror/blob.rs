@@ -18,7 +18,7 @@ use crate::store::{Ended, Fill, Link, Store};
 use crate::telemetry::Outcome;
 use crate::upstream::carry;
 
-/// How often a request looks again: when a blob was stored or evicted in
+/// Number of times that a request looks again: when a blob was stored or evicted in
 /// between, or when the fill it joined failed for another repository's reasons.
 const ATTEMPTS_MAX: usize = 4;
 
@@ -41,7 +41,7 @@ impl Mirror {
         self.explained(source, digest, found).await
     }
 
-    /// What HEAD of a blob says.
+    /// Answers HEAD of a blob.
     ///
     /// # Errors
     /// [`MirrorError`].

@@ -21,7 +21,7 @@ use crate::store::Store;
 use crate::telemetry::{Limit, Metrics};
 use crate::upstream::Upstream;
 
-/// How long the mirror's own tasks may take to end after they were told to.
+/// Time that the mirror's own tasks may take to end after they were told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The handles that components are made of. Cheap to clone.
@@ -63,7 +63,7 @@ impl Upstreams {
         self.0.get(&source.upstream).ok_or(MirrorError::NameUnknown)
     }
 
-    /// Whether there is one of this name.
+    /// True if there is one of this name.
     pub(super) fn contains(&self, name: &UpstreamName) -> bool {
         self.0.contains_key(name)
     }

@@ -87,7 +87,7 @@ impl Hits {
         agrees.then(|| self.passthroughs.answer_stored(blob, source))
     }
 
-    /// What HEAD says of a stored blob.
+    /// Answers HEAD of a stored blob.
     pub(super) fn blob_head(&self, source: &Source, digest: &Digest) -> Option<BlobHead> {
         self.link(source, digest, ChildKind::Blob)?;
         Some(BlobHead {

@@ -41,7 +41,7 @@ impl Default for Fills {
 #[derive(Debug)]
 struct Entry {
     id: u64,
-    /// Who waits for it to begin.
+    /// Number of requests that wait for it to begin.
     waiting: usize,
     work: Arc<Work>,
     given_up: CancellationToken,
@@ -49,7 +49,7 @@ struct Entry {
     fill: Fill<MirrorError>,
 }
 
-/// What to do about a blob that was not found in the store.
+/// The way to a blob that was not found in the store.
 #[derive(Debug)]
 pub(super) enum Claim {
     /// It has been stored meanwhile: look again.

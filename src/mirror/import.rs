@@ -1,6 +1,6 @@
 //! Images that an operator brings, where no upstream can be asked: blobs and manifests first, then the name.
 //!
-//! What is brought is believed no more than what an upstream sends: bytes are hashed before they are kept.
+//! Bytes that are brought are believed no more than what an upstream sends: they are hashed before they are kept.
 //! Until the name is given nothing of it is served anywhere, for no repository is known to have it.
 
 use std::collections::HashSet;
@@ -34,16 +34,16 @@ const MANIFESTS_MAX: usize = 1000;
 /// Missing parts that are named; whoever brings them then is told of the next.
 const MISSING_MAX: usize = 1000;
 
-/// What is gathered before it is written.
+/// Bytes that are gathered before they are written.
 const WRITE_BYTES: usize = 512 * 1024;
 
 /// Nothing more comes from somebody who has been silent for so long.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How often it is tried, when others begin to fetch the same blob and fail.
+/// Number of attempts, when others begin to fetch the same blob and fail.
 const ATTEMPTS_MAX: usize = 4;
 
-/// Where something was.
+/// The way in which content came to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportOutcome {
     /// It has been stored now.
@@ -63,7 +63,7 @@ pub struct ImportedImage {
     pub absent: usize,
 }
 
-/// Why something is not imported.
+/// The reason why something is not imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// Too much is being brought already.
@@ -75,17 +75,17 @@ pub enum ImportError {
     /// The bytes are not what the digest says.
     #[error("{digest}: {why}")]
     Wrong {
-        /// What it was said to be.
+        /// The digest that it was said to have.
         digest: Digest,
-        /// What it is.
+        /// The fault.
         why: String,
     },
     /// The body did not come as announced.
     #[error("{digest}: {why}")]
     Broken {
-        /// What was to come.
+        /// The digest that was to come.
         digest: Digest,
-        /// What came.
+        /// The fault of what came.
         why: String,
     },
     /// Parts of an image are not there; at most [`MISSING_MAX`] are named.
@@ -103,9 +103,9 @@ pub enum ImportError {
     /// It cannot be kept.
     #[error("it cannot be stored: {why}")]
     NotStored {
-        /// What the store said.
+        /// The error of the store.
         why: String,
-        /// Whether room is what is missing.
+        /// True if room is what is missing.
         room: bool,
     },
 }
@@ -179,7 +179,7 @@ pub(super) struct Imports {
     uploads: Semaphore,
 }
 
-/// What an image consists of, as far as it is there.
+/// The parts of an image, as far as they are there.
 #[derive(Default)]
 struct Walk {
     root: Option<Arc<Manifest>>,
@@ -499,7 +499,7 @@ fn nobodys() -> Option<Source> {
     })
 }
 
-/// What those are told who wait for a blob that was being brought: they ask upstream then.
+/// The error for those who wait for a blob that was being brought: they ask upstream then.
 const BROKE_OFF: MirrorError = MirrorError::Busy("an import of the blob broke off");
 
 impl From<StoreError> for ImportError {

@@ -1,4 +1,4 @@
-//! What was imported, where the cache does not know it any more: its index was lost, or the whole cache. The catalogue
+//! Imports, where the cache does not know them any more: its index was lost, or the whole cache. The catalogue
 //! is asked only then, and what it says is put back into the cache's facts.
 
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ const FORGOTTEN_AT_ONCE_MAX: usize = 10_000;
 pub(super) struct Imported {
     store: Store,
     catalogue: Catalogue,
-    /// Whether the cache's facts have all that the catalogue has.
+    /// Set once the cache's facts have all that the catalogue has.
     restored: OnceCell<()>,
 }
 
@@ -36,7 +36,7 @@ impl Imported {
         }
     }
 
-    /// What a tag named, as the cache knows it, or by its import.
+    /// The manifests that a tag named, as the cache knows it, or by its import.
     pub(super) async fn tags(&self, source: &Source, tag: &Tag) -> Arc<Vec<TagRecord>> {
         let known = self.store.metadata().tags(source, tag).await;
         if !known.is_empty() || !self.catalogue.may_have(source) {
@@ -189,7 +189,7 @@ impl Imported {
         Ok(())
     }
 
-    /// What a client is told when upstream does not supply what was imported and is not stored any more.
+    /// The error for a client when upstream does not supply what was imported and is not stored any more.
     pub(super) async fn explain_manifest(
         &self,
         source: &Source,

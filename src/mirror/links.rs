@@ -84,7 +84,7 @@ impl Links {
         self.ask_link(source, digest, kind).await
     }
 
-    /// Whether an operator has brought it, and the cache has forgotten that.
+    /// True if an operator has brought it, and the cache has forgotten that.
     async fn was_brought(&self, source: &Source, digest: &Digest, kind: ChildKind) -> bool {
         let link = self.imported.link(source, digest).await;
         link.is_some_and(|link| link.is_given() && link.covers(kind))
@@ -106,7 +106,7 @@ impl Links {
         self.ask_link(source, digest, kind).await
     }
 
-    /// Whether a link is reason enough to serve what is stored.
+    /// True if a link is reason enough to serve what is stored.
     fn is_good(&self, source: &Source, digest: &Digest, link: &Link, kind: ChildKind) -> bool {
         link.covers(kind) && self.store.quotas().vouches(source, digest, link)
     }

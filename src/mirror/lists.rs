@@ -27,7 +27,7 @@ use crate::upstream::{FetchError, Patience, carry};
 /// Entries on a page of the catalog, whatever the client asks for.
 const CATALOG_PAGE_MAX: usize = 1000;
 
-/// How long a client who could be given an old list waits for upstream. What it says later is kept for the next.
+/// Time that a client who could be given an old list waits for upstream. What it says later is kept for the next.
 const STALE_WAIT: Duration = Duration::from_secs(10);
 
 /// Lists of more bytes are not looked through on the threads that serve requests.
@@ -38,16 +38,16 @@ const AT_ONCE_BYTES_MAX: usize = 64 * 1024;
 pub(super) struct Listed {
     pub(super) bytes: Bytes,
     pub(super) next: Option<NextPage>,
-    /// Whether only one artifact type is in it.
+    /// True if only one artifact type is in it.
     pub(super) filtered: bool,
-    /// Whether nothing refers to what was asked about.
+    /// True if nothing refers to what was asked about.
     pub(super) empty: bool,
     pub(super) outcome: Outcome,
     pub(super) warnings: Vec<String>,
 }
 
 impl Listed {
-    /// What was seen before, because upstream does not say what is now.
+    /// The list as it was seen before, because upstream does not say what is now.
     pub(super) fn as_stale(&self) -> Self {
         Self {
             outcome: Outcome::Stale,
@@ -80,7 +80,7 @@ impl Mirror {
         self.inner.lists.tags(source, page).await
     }
 
-    /// What refers to a digest, and where the next page begins. Where upstream has no referrers API, the
+    /// Lists the manifests that refer to a digest, with the beginning of the next page. Where upstream has no referrers API, the
     /// referrers tag (dist-spec, "Referrers tag schema") is looked up instead. Where nothing refers to it, an
     /// empty list: clients take the one 404 among other answers for a failure.
     ///

@@ -22,7 +22,7 @@ pub(super) const WARNING_STALE: &str = "110 roadstead \"Response is Stale\"";
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) kept: Result<Kept, MirrorError>,
-    /// How it was asked: who has more patience need not be content with a failure.
+    /// The patience with which it was asked: a request that has more need not be content with a failure.
     pub(super) patience: Patience,
 }
 

@@ -124,7 +124,7 @@ pub struct Mirror {
     inner: Arc<Inner>,
 }
 
-/// How ready a mirror is for clients.
+/// The readiness of a mirror for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// All is well.
@@ -136,20 +136,20 @@ pub enum Readiness {
     Stopping,
 }
 
-/// What a mirror is made of.
+/// The parts that a mirror is made of.
 #[derive(Debug)]
 pub struct Parts {
-    /// What is done about which tag.
+    /// The policies of tags.
     pub policies: Policies,
-    /// What comes of a blob of which a part was asked for.
+    /// The treatment of a blob of which a part was asked for.
     pub fill_on_range: FillOnRange,
-    /// Which upstream a request means.
+    /// Finds the upstream that a request means.
     pub directory: Directory,
     /// The upstreams: one for each name in the directory.
     pub upstreams: Vec<Upstream>,
     /// The store.
     pub store: Store,
-    /// What may not be lost.
+    /// State that may not be lost.
     pub catalogue: Catalogue,
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -263,13 +263,13 @@ impl Mirror {
         }
     }
 
-    /// Which upstream a request means.
+    /// Finds the upstream that a request means.
     #[must_use]
     pub fn directory(&self) -> &Directory {
         &self.inner.directory
     }
 
-    /// How many files of stored blobs are kept open.
+    /// Number of stored blobs' files that are kept open at most.
     #[must_use]
     pub fn open_files_max(&self) -> usize {
         self.inner.store.contents().open_files_max()
@@ -287,7 +287,7 @@ impl Mirror {
         Ok(OnBehalf::of(client, self.inner.pseudonym.join(via)?))
     }
 
-    /// Whether clients are served, and how well: `/readyz`. Waits for nothing.
+    /// The readiness for clients: `/readyz`. Waits for nothing.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.inner.operator.overview.readiness()
@@ -307,7 +307,7 @@ impl Mirror {
         });
     }
 
-    /// What an operator asks for and does.
+    /// The components that answer an operator.
     #[must_use]
     pub fn operator(&self) -> &Operator {
         &self.inner.operator

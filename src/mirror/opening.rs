@@ -25,7 +25,7 @@ pub struct Opened {
     pub catalogue: Catalogue,
 }
 
-/// How both are opened.
+/// The way in which both are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
     /// They are made where there are none, and written.

@@ -161,7 +161,7 @@ impl Passthroughs {
 }
 
 impl Prepared {
-    /// How long upstream's answer may be waited for.
+    /// Time that upstream's answer may be waited for.
     pub(super) fn patience(&self) -> Duration {
         self.answer_by.saturating_duration_since(Instant::now())
     }
@@ -204,7 +204,7 @@ impl Prepared {
 }
 
 impl Passthrough {
-    /// How long upstream's answer may be waited for.
+    /// Time that upstream's answer may be waited for.
     pub(super) fn patience(&self) -> Duration {
         self.answer_by.saturating_duration_since(Instant::now())
     }
@@ -231,11 +231,11 @@ struct Pump {
     position: u64,
     /// The next byte to be given.
     given: u64,
-    /// What lies between.
+    /// The bytes between.
     held: VecDeque<Bytes>,
 }
 
-/// Who gave the bytes of a pass.
+/// The origin of the bytes of a passthrough.
 #[derive(Clone, Copy)]
 enum Provenance {
     Nobody,
@@ -243,7 +243,7 @@ enum Provenance {
     Several,
 }
 
-/// How a request of a pass ended without all that was asked for.
+/// The end of a request of a passthrough without all that was asked for.
 enum Failure {
     /// It makes no sense to go on, or nobody wants it.
     Fatal(MirrorError),

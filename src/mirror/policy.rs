@@ -1,4 +1,4 @@
-//! What is done about a tag: how long it is believed, and what happens when upstream cannot, or will
+//! The policy of a tag: how long it is believed, and what happens when upstream cannot, or will
 //! not, say what it names. One policy for all, and rules for the tags that a pattern means. Pure.
 
 use std::fmt;
@@ -17,7 +17,7 @@ const PATTERN_CHARS_MAX: usize = 640;
 /// The policies of all tags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// What holds where no rule says otherwise.
+    /// The policy where no rule says otherwise.
     pub defaults: Policy,
     /// The first one that means a tag decides about it, as a whole.
     pub rules: Vec<Rule>,
@@ -67,30 +67,30 @@ impl fmt::Debug for Policies {
 /// The policy of the tags that a pattern means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Which tags.
+    /// The tags that it means.
     pub pattern: Pattern,
-    /// What is done about them.
+    /// Their policy.
     pub policy: Policy,
 }
 
-/// What is done about a tag.
+/// The policy of a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// How long it is believed.
+    /// Time that it is believed.
     pub ttl: Ttl,
-    /// Whether a client waits while upstream is asked about a tag that is no longer fresh.
+    /// The treatment of a client while upstream is asked about a tag that is no longer fresh.
     pub revalidate: Revalidate,
-    /// How long past its `ttl` the old answer may be served.
+    /// Time past its `ttl` that the old answer may be served.
     pub stale_if_error: Duration,
-    /// Which failures the old answer is served for.
+    /// The failures that the old answer is served for.
     pub stale_on: StaleOn,
-    /// Whether a tag that upstream has deleted is served on as what it last named.
+    /// True if a tag that upstream has deleted is served on as what it last named.
     pub keep_deleted: bool,
-    /// How long upstream's "there is no such thing" is believed; zero: not at all.
+    /// Time that upstream's "there is no such thing" is believed; zero: not at all.
     pub negative_ttl: Duration,
 }
 
-/// How long a tag is believed without asking upstream.
+/// Time that a tag is believed without asking upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ttl {
     /// This long.
@@ -99,7 +99,7 @@ pub enum Ttl {
     Forever,
 }
 
-/// What happens to the client who asks for a tag that is known but no longer fresh.
+/// The treatment of a client who asks for a tag that is known but no longer fresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revalidate {
     /// It waits for upstream's answer.
@@ -108,7 +108,7 @@ pub enum Revalidate {
     Background,
 }
 
-/// Why upstream did not say what a tag names.
+/// The reason why upstream did not say what a tag names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// It could not be asked, did not answer in time or in full, or answered nonsense; or something
@@ -129,7 +129,7 @@ pub enum Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StaleOn(u8);
 
-/// Which tags a rule means: `docker.io/library/*:latest`.
+/// The tags that a rule means: `docker.io/library/*:latest`.
 ///
 /// Matched against the upstream's name, `/`, the repository, `:` and the tag. `*` stands for any
 /// characters within a path component or the tag, `**` for any number of whole components, none
@@ -142,7 +142,7 @@ pub struct Pattern {
     tag: Option<Glob>,
 }
 
-/// Why a text is no pattern.
+/// The reason why a text is no pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// It is longer than any name.
@@ -162,7 +162,7 @@ pub enum PatternError {
     NoRepository,
 }
 
-/// What one component of a path must be.
+/// A condition on one component of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     /// `**`.
@@ -186,7 +186,7 @@ impl Config {
         }
     }
 
-    /// What is done about a tag.
+    /// The policy of a tag.
     pub(super) fn of_tag(&self, source: &Source, tag: &Tag) -> Policy {
         self.first(source, |pattern| {
             pattern
@@ -196,7 +196,7 @@ impl Config {
         })
     }
 
-    /// What is done about whatever a repository has beside its tags: that of the first rule that
+    /// The policy of all that a repository has beside its tags: that of the first rule that
     /// means all its tags.
     pub(super) fn of_repository(&self, source: &Source) -> Policy {
         self.first(source, |pattern| pattern.tag.is_none())
@@ -214,7 +214,7 @@ impl Config {
 }
 
 impl Policy {
-    /// Whether what a tag last named is served when this is why upstream did not say.
+    /// True if what a tag last named is served when this is why upstream did not say.
     #[must_use]
     pub fn serves_stale(&self, failure: Failure) -> bool {
         match failure {
@@ -253,7 +253,7 @@ impl StaleOn {
         Self(self.0 | bit(failure))
     }
 
-    /// Whether this failure is among them.
+    /// True if this failure is among them.
     #[must_use]
     pub fn contains(self, failure: Failure) -> bool {
         self.0 & bit(failure) != 0
@@ -325,7 +325,7 @@ impl Pattern {
         &self.text
     }
 
-    /// Whether it means this tag; without one, everything that the repository has.
+    /// True if it means this tag; without one, everything that the repository has.
     #[must_use]
     pub fn means(&self, source: &Source, tag: Option<&Tag>) -> bool {
         let means_tag = match (&self.tag, tag) {
@@ -336,7 +336,7 @@ impl Pattern {
         means_tag && self.means_path(&path_of(source))
     }
 
-    /// Whether it means this upstream and repository. Where a step does not fit, the last `**` takes
+    /// True if it means this upstream and repository. Where a step does not fit, the last `**` takes
     /// one component more: at most components times steps comparisons.
     fn means_path(&self, path: &[&str]) -> bool {
         let (mut step, mut at) = (0, 0);
@@ -414,17 +414,17 @@ impl Glob {
     }
 }
 
-/// What an upstream's name may have in it: a host name or address and a port.
+/// True for the characters of an upstream's name: a host name or address and a port.
 fn is_upstream_char(c: char) -> bool {
     is_repository_char(c) || matches!(c, ':' | '[' | ']')
 }
 
-/// What a repository's component may have in it (dist-spec, "Pulling manifests").
+/// True for the characters of a repository's component (dist-spec, "Pulling manifests").
 fn is_repository_char(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-')
 }
 
-/// What a tag may have in it (dist-spec, "Pulling manifests").
+/// True for the characters of a tag (dist-spec, "Pulling manifests").
 fn is_tag_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }

@@ -22,7 +22,7 @@ pub(super) const SOURCES_MAX: usize = 16;
 /// Blobs whose links are looked for at once, each time through the whole table of them.
 const BATCH_MAX: usize = 64;
 
-/// How often a repair looks again when the blob was stored, or a fill was begun, in between.
+/// Number of times that a repair looks again when the blob was stored, or a fill was begun, in between.
 const ATTEMPTS_MAX: usize = 4;
 
 impl Mirror {
@@ -111,7 +111,7 @@ impl Repairs {
     /// configured.
     ///
     /// # Errors
-    /// What the last one that was asked said, on one line.
+    /// The error of the last one that was asked, on one line.
     pub(super) async fn repair(&self, digest: &Digest, sources: &[Source]) -> Result<(), String> {
         let mut why = "no repository of a configured upstream is known to have it".to_owned();
         let known = |source: &&Source| self.upstreams.contains(&source.upstream);

@@ -21,10 +21,10 @@ use crate::upstream::{OnBehalf, Work};
 /// Different questions under way at the same time, some KB each.
 pub(super) const REQUESTS_MAX: usize = 4096;
 
-/// How often somebody who joined asks anew, when what was joined failed for its leader alone.
+/// Number of times that a follower asks, when what was joined failed for its leader alone.
 const TURNS_MAX: usize = 3;
 
-/// Whether an answer was fetched for the asker or for somebody before.
+/// The role of a request: the leader is the one for which the answer is fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Leader,
@@ -33,7 +33,7 @@ pub(super) enum Role {
 
 /// An answer that several may be given.
 pub(super) trait Shared {
-    /// Whether it is about whoever asked first, so that others had better ask themselves.
+    /// True if it is about the first asker, so that others had better ask themselves.
     fn is_the_askers_own(&self) -> bool;
 }
 
@@ -43,13 +43,13 @@ impl<T> Shared for Result<T, MirrorError> {
     }
 }
 
-/// Where a question is asked from.
+/// The tasks and places that a question is asked with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Runway<'a> {
     pub(super) tasks: &'a TaskTracker,
     pub(super) shares: &'a Arc<Shares>,
     pub(super) upstream: &'a UpstreamName,
-    /// Whether the answer is wanted although nobody waits for it.
+    /// True if the answer is wanted although nobody waits for it.
     pub(super) for_later: bool,
 }
 
@@ -65,13 +65,13 @@ pub(super) struct SingleFlight<K, V> {
 struct Flight<V> {
     id: u64,
     answer: watch::Receiver<Option<Ended<V>>>,
-    /// Who wants the answer.
+    /// Number of those who want the answer.
     waiting: usize,
     work: Arc<Work>,
     given_up: CancellationToken,
 }
 
-/// How a flight ended.
+/// The end of a flight.
 #[derive(Clone, Debug)]
 enum Ended<V> {
     Answer(V),

@@ -24,10 +24,10 @@ use crate::store::{Event, Link, Origin, Store, TagRecord};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, OnBehalf, Patience};
 
-/// How long a client who could be given a stale answer waits for upstream to say what a tag names.
+/// Time that a client who could be given a stale answer waits for upstream to say what a tag names.
 const REVALIDATE_WAIT: Duration = Duration::from_secs(5);
 
-/// How long such a client waits in all, when what the tag names now must be fetched: so that the
+/// Time that such a client waits in all, when what the tag names now must be fetched: so that the
 /// stale answer still comes within [`ANSWER_WAIT_MAX`].
 const STALE_WAIT_MAX: Duration = Duration::from_secs(20);
 
@@ -40,17 +40,17 @@ enum Asker {
     Nobody,
 }
 
-/// What is asked of upstream.
+/// A question to upstream.
 #[derive(Clone, Copy, Debug)]
 struct Question<'a> {
     source: &'a Source,
     tag: &'a Tag,
     accept: &'a Accept,
-    /// What the tag named, if that is known for clients of this class.
+    /// The manifest that the tag named, if that is known for clients of this class.
     known: Option<&'a TagRecord>,
 }
 
-/// How long an answer may take.
+/// Time that an answer may take.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     patience: Patience,
@@ -63,7 +63,7 @@ struct Limits {
 /// Memory for the tags whose last revalidation failed, in bytes: some ten thousand.
 const FAILED_TAGS_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// What one takes beside its names.
+/// Bytes that one takes beside its names.
 const FAILED_TAG_BYTES: usize = 200;
 
 /// Manifests by tag.
@@ -133,7 +133,7 @@ impl Tags {
         }
     }
 
-    /// What a tag names: as known, as upstream says, or as it was.
+    /// The manifest that a tag names: as known, as upstream says, or as it was.
     ///
     /// # Errors
     /// [`MirrorError`].
@@ -338,7 +338,7 @@ impl Tags {
         }
     }
 
-    /// What the newest of these records names, fresh or not, if it is stored.
+    /// The manifest that the newest of these records names, fresh or not, if it is stored.
     async fn named_before(
         &self,
         source: &Source,
@@ -531,7 +531,7 @@ fn failed_tags() -> Cache<(Source, Tag), LastFailure> {
 }
 
 impl Policy {
-    /// Whether this is a failure that passes, and that the old answer is not served for.
+    /// True if this is a failure that passes, and that the old answer is not served for.
     pub(super) fn demands_patience(&self, failure: Failure) -> bool {
         let passes = match failure {
             Failure::Unreachable | Failure::ServerError | Failure::RateLimited => true,
@@ -542,7 +542,7 @@ impl Policy {
 }
 
 impl Limits {
-    /// Who has nothing else waits as long as anybody may.
+    /// The limits of a question. A client that has nothing else waits as long as anybody may.
     fn of(has_old: bool, asker: Asker) -> Self {
         let patience = if has_old {
             Patience::Now

@@ -1,4 +1,4 @@
-//! What unit tests of the mirror's components have in common.
+//! A bench for unit tests of the mirror's components.
 
 use std::sync::Arc;
 

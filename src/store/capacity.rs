@@ -1,4 +1,4 @@
-//! How much the store may take, and what it does to keep to that: `max_size` bounds the store's own
+//! Bounds of the store, and the ways in which it keeps to them: `max_size` bounds the store's own
 //! files, `min_free` what it leaves of the file system. Both are seen to before the first byte of
 //! anything is written; a task keeps ahead of them, so that requests rarely wait for an eviction.
 
@@ -35,14 +35,14 @@ const LOW_PERCENT: u8 = 90;
 /// So much is evicted under one lock: requests that need room themselves come in between.
 pub(super) const STEP_BYTES: u64 = 64 * 1024 * 1024;
 
-/// What blobs on their way, which may turn out wrong, may have of the store, in percent, while others are evicted for
+/// Part of the store, in percent, that blobs on their way, which may turn out wrong, may have while others are evicted for
 /// them. Past that they have what is free.
 const UNVERIFIED_PERCENT: u8 = 50;
 
 /// The same for those of them of which nobody has said how large they are: one without an end would have all of that.
 const UNSIZED_PERCENT: u8 = 25;
 
-/// What of the store, in percent, suspended downloads may have while others are evicted.
+/// Part of the store, in percent, that suspended downloads may have while others are evicted.
 const SUSPENDED_PERCENT: u8 = 25;
 
 /// Room for the index is taken in steps of this, always one step ahead of what it takes on disk: half
@@ -99,7 +99,7 @@ impl Config {
     }
 }
 
-/// What a file system has, in bytes.
+/// Bytes of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     /// In all.
@@ -110,14 +110,14 @@ pub struct Space {
 
 /// Says what the file system of a directory has.
 pub trait Measure: Send + Sync + std::fmt::Debug {
-    /// What it has now.
+    /// Measures it now.
     ///
     /// # Errors
     /// The operating system's.
     fn space(&self, dir: &Path) -> io::Result<Space>;
 }
 
-/// Who is asked what the file system has: the operating system, unless a test says otherwise.
+/// The source of a file system's figures: the operating system, unless a test says otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct Meter(Option<Arc<dyn Measure>>);
 
@@ -156,19 +156,19 @@ pub(super) struct Bounds {
     /// `max_size`, in bytes.
     max: u64,
     min_free: Amount,
-    /// What is reserved and not yet written: the file system still counts it as free.
+    /// Bytes reserved and not yet written: the file system still counts them as free.
     unwritten: AtomicU64,
-    /// What is reserved for blobs on their way.
+    /// Bytes reserved for blobs on their way.
     unverified: AtomicU64,
-    /// What of that for blobs of which nobody has said how large they are.
+    /// Those of them for blobs of which nobody has said how large they are.
     unsized_bytes: AtomicU64,
-    /// What the index takes on disk.
+    /// Bytes that the index takes on disk.
     index_bytes: AtomicU64,
-    /// What of `max` is kept for the index.
+    /// Part of `max` that is kept for the index.
     index_room: Mutex<u64>,
-    /// What the index took when it was last made smaller.
+    /// Bytes that the index took when it was last made smaller.
     slimmed: AtomicU64,
-    /// How often in a row there was no room for anything.
+    /// Number of times in a row that there was no room for anything.
     lacking: AtomicU32,
 }
 
@@ -209,7 +209,7 @@ impl Bounds {
         }
     }
 
-    /// What is left of `max_size` for blobs and partial files at the start.
+    /// Part of `max_size` that is left for blobs and partial files at the start.
     pub(super) fn for_blobs(&self) -> u64 {
         let room = self
             .index_room
@@ -223,19 +223,19 @@ impl Bounds {
         self.max
     }
 
-    /// What the index takes on disk.
+    /// Bytes that the index takes on disk.
     pub(super) fn index_bytes(&self) -> u64 {
         self.index_bytes.load(Ordering::Relaxed)
     }
 
-    /// What the file system has of anybody's, at least all that is the store's; no bound where it
+    /// Bytes of the file system that anybody has, at least all that is the store's; no bound where it
     /// cannot be asked.
     pub(super) fn taken_on_disk(&self) -> u64 {
         let space = self.meter.space(&self.dir);
         space.map_or(u64::MAX, |space| space.total.saturating_sub(space.free))
     }
 
-    /// What was reserved and not written was `before`, and is `after` now.
+    /// Changes what is reserved and not written from `before` to `after`.
     pub(super) fn unwritten_changes(&self, before: u64, after: u64) {
         if after >= before {
             self.unwritten.fetch_add(after - before, Ordering::AcqRel);
@@ -254,7 +254,7 @@ impl Bounds {
         self.unverified.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    /// What is reserved for blobs on their way.
+    /// Bytes reserved for blobs on their way.
     #[cfg(test)]
     pub(super) fn unverified_bytes(&self) -> u64 {
         self.unverified.load(Ordering::Acquire)
@@ -265,12 +265,12 @@ impl Bounds {
         self.unsized_bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    /// Whether `bytes` more would leave the file system what it shall have.
+    /// True if `bytes` more would leave the file system what it shall have.
     pub(super) fn leaves_free(&self, bytes: u64) -> bool {
         self.shortage(bytes).is_none()
     }
 
-    /// How many bytes must come free before `bytes` more may be written; and what is free.
+    /// Number of bytes that must come free before `bytes` more may be written; and what is free.
     fn shortage(&self, bytes: u64) -> Option<Shortage> {
         if self.min_free.is_nothing() {
             return None;
@@ -369,13 +369,13 @@ impl Capacity {
         })
     }
 
-    /// Whether a blob on its way could have `bytes` more, of `total`. Nothing is reserved, and nothing goes. Blocks.
+    /// Checks that a blob on its way could have `bytes` more, of `total`. Nothing is reserved, and nothing goes. Blocks.
     pub(super) fn could_have(&self, bytes: u64, total: u64) -> Result<(), StoreError> {
         self.could_reserve(bytes)?;
         self.may_have(bytes, UNVERIFIED_PERCENT, total)
     }
 
-    /// Whether so many more are within a part of the store with `all` like them, or free.
+    /// Checks that so many more are within a part of the store with `all` like them, or free.
     fn may_have(&self, bytes: u64, percent: u8, all: u64) -> Result<(), StoreError> {
         let (after, most) = {
             let ledger = self.contents.ledger();
@@ -390,7 +390,7 @@ impl Capacity {
         Err(StoreError::Unverified { max })
     }
 
-    /// Whether `bytes` could be reserved, if everything went that may; nothing goes. Blocks.
+    /// Checks that `bytes` could be reserved, if everything went that may; nothing goes. Blocks.
     pub(super) fn could_reserve(&self, bytes: u64) -> Result<(), StoreError> {
         let spare = self.all_suspended_bytes() + self.quarantine.bytes();
         let shortage = self.contents.bounds.shortage(bytes);
@@ -526,7 +526,7 @@ impl Capacity {
     }
 }
 
-/// What must go of `bytes` in a store of `max`.
+/// Number of bytes that must go of `bytes` in a store of `max`.
 fn over_marks(bytes: u64, max: u64) -> u64 {
     if bytes > Amount::Percent(HIGH_PERCENT).of(max) {
         bytes - Amount::Percent(LOW_PERCENT).of(max)

@@ -67,7 +67,7 @@ impl Contents {
         }
     }
 
-    /// How many files of blobs are kept open.
+    /// Number of blobs' files that are kept open at most.
     #[must_use]
     pub fn open_files_max(&self) -> usize {
         self.open.max()
@@ -109,7 +109,7 @@ impl Contents {
         }
     }
 
-    /// What is known of a blob, if it is stored.
+    /// Facts about a blob, if it is stored.
     #[must_use]
     pub fn held(&self, digest: &Digest) -> Option<Held> {
         let ledger = self.ledger();
@@ -138,7 +138,7 @@ impl Contents {
         stored
     }
 
-    /// What would come of removing a blob now.
+    /// The outcome of removing a blob now.
     #[must_use]
     pub fn would_remove(&self, digest: &Digest) -> Removal {
         removal(&self.ledger(), digest)
@@ -290,7 +290,7 @@ impl Contents {
         self.locks.files()
     }
 
-    /// How many blobs are stored, and how many bytes those and the fills under way take.
+    /// Number of stored blobs, and bytes of those and the fills under way.
     #[must_use]
     pub fn totals(&self) -> (u64, u64) {
         let ledger = self.ledger();

@@ -34,7 +34,7 @@ pub enum Event {
         digest: Digest,
         /// Its size in bytes.
         size: u64,
-        /// Why it went; never that it is damaged.
+        /// The reason why it went; never that it is damaged.
         reason: EvictReason,
     },
     /// A stored blob or manifest turned out damaged, and is not stored any more.
@@ -59,7 +59,7 @@ pub enum Event {
         tag: Tag,
         /// The manifest that it names now.
         digest: Digest,
-        /// What it named before, as far as that is known.
+        /// The manifest that it named before, as far as that is known.
         before: Option<Digest>,
     },
     /// Upstream has deleted a tag.
@@ -68,7 +68,7 @@ pub enum Event {
         source: Source,
         /// The tag.
         tag: Tag,
-        /// Whether it is served all the same.
+        /// True if it is served all the same.
         kept: bool,
     },
     /// An operator removed an image.

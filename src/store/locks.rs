@@ -10,7 +10,7 @@ use super::evict::Ledger;
 #[derive(Debug)]
 pub(super) struct Locks {
     files: Mutex<()>,
-    /// What is reserved for files that are not known yet, in bytes.
+    /// Bytes reserved for files that are not known yet.
     hidden: Mutex<u64>,
     ledger: Mutex<Ledger>,
 }

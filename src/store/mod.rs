@@ -84,22 +84,22 @@ use crate::clock::Clock;
 use crate::oci::Digest;
 use crate::telemetry::Metrics;
 
-/// Where the store is and how large it may grow.
+/// The place of the store, and its bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The directory; made if missing.
     pub dir: PathBuf,
-    /// What the store may take on disk: blobs, partial files and the index.
+    /// Bytes that the store may take on disk: blobs, partial files and the index.
     pub max_size: Amount,
-    /// What it leaves free of the file system, whoever fills that; nothing: it does not look.
+    /// Bytes that it leaves free of the file system, whoever fills that; nothing: it does not look.
     pub min_free: Amount,
-    /// Who is asked how much is free.
+    /// Measures what is free.
     pub meter: Meter,
-    /// Who makes operations on the disk fail.
+    /// Makes operations on the disk fail.
     pub injection: Injection,
-    /// How long blobs are kept that nobody uses; `None`: as long as there is room.
+    /// Time that blobs are kept that nobody uses; `None`: as long as there is room.
     pub max_age: Option<Duration>,
-    /// What some upstreams may have of it.
+    /// Parts of it that some upstreams may have.
     pub shares: Vec<Share>,
     /// In which time all that is stored is hashed again; `None`: it is not.
     pub scrub: Option<Duration>,
@@ -144,7 +144,7 @@ impl Config {
     }
 }
 
-/// Why a store cannot be opened: one line that names the directory.
+/// The reason why a store cannot be opened: one line that names the directory.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use the cache directory {}: {why}", dir.display())]
 pub struct OpenError {
@@ -312,7 +312,7 @@ impl Store {
         Ok(store)
     }
 
-    /// What happens to images and blobs.
+    /// Events of images and blobs.
     #[must_use]
     pub fn events(&self) -> &Events {
         &self.inner.contents.events

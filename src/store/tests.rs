@@ -68,7 +68,7 @@ async fn put(store: &Store, seed: u8, bytes: usize) -> Digest {
     digest
 }
 
-/// Where a stored blob is.
+/// Path of a stored blob.
 fn path_of(dir: &Path, digest: &Digest) -> PathBuf {
     let hex = digest.hex();
     dir.join("blobs/sha256").join(&hex[..2]).join(hex)
@@ -83,7 +83,7 @@ fn key_of(upstream: &str, digest: Digest) -> FillKey {
     FillKey::new(&UpstreamName::parse(upstream).unwrap(), digest)
 }
 
-/// Where its partial file is.
+/// Path of its partial file.
 fn part_path(dir: &Path, digest: Digest) -> PathBuf {
     let stem = key(digest).stem();
     dir.join("fills/sha256").join(stem + ".part")

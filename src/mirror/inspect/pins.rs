@@ -27,11 +27,11 @@ pub struct PinEntry {
     pub image: String,
     /// Since when it is pinned.
     pub since: When,
-    /// Whether a rule of the configuration says so, rather than somebody by hand.
+    /// True if a rule of the configuration says so, rather than somebody by hand.
     pub by_rule: bool,
     /// Manifests and blobs that belong to it, as far as they are known.
     pub blobs: u64,
-    /// How many of them are stored.
+    /// Number of them that are stored.
     pub stored_blobs: u64,
     /// The bytes of those.
     pub stored_bytes: u64,
@@ -286,7 +286,7 @@ impl Pins {
         }
     }
 
-    /// What upstream does not have any more cannot be fetched again once it is evicted: its manifest
+    /// Pins an image that upstream does not have any more. Once it is evicted it cannot be fetched again: its manifest
     /// would name what nobody can get.
     async fn keep_deleted(&self, source: Source, tag: Tag) {
         let reference = Reference::Tag(tag);

@@ -23,16 +23,16 @@ const BATCH_MAX: usize = 100_000;
 /// Blobs removed before that is written to the index: a part of what may wait there.
 const SAVED_EVERY: usize = 10_000;
 
-/// How long a question waits for the look through all files: that of most stores takes less than a second.
+/// Number of times that a question looks if all files have been gone through: that takes most stores less than a second.
 const SCAN_LOOKS_MAX: u32 = 100;
 const SCAN_LOOK_EACH: Duration = Duration::from_millis(50);
 
-/// What came of removing an image, or would.
+/// The outcome of removing an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// The image, or the repository.
     pub image: String,
-    /// Whether nothing was done.
+    /// True if nothing was done.
     pub dry_run: bool,
     /// The tags that are forgotten.
     pub forgotten_tags: Vec<String>,
@@ -40,7 +40,7 @@ pub struct Removed {
     pub removed_blobs: u64,
     /// The bytes that came free.
     pub freed_bytes: u64,
-    /// What stays, and why.
+    /// Blobs that stay, and why.
     pub kept: Kept,
 }
 
@@ -186,7 +186,7 @@ impl Removal {
         Ok(removed)
     }
 
-    /// Whether a stored blob belongs to a pinned image.
+    /// True if a stored blob belongs to a pinned image.
     fn is_pinned(&self, digest: &Digest) -> bool {
         let held = self.store.contents().held(digest);
         held.is_some_and(|held| held.pinned)

@@ -1,4 +1,4 @@
-//! How often a fill tries again, and how long it waits before that.
+//! The retries of a fill, and the waits before them.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ impl Budget {
         Some(wait)
     }
 
-    /// Whether the time after a failure is not over: who else asks for the same in it has not waited.
+    /// True if the time after a failure is not over: another one who asks for the same in it has not waited.
     pub(in crate::mirror) fn is_waiting(&self) -> bool {
         self.again_at.is_some_and(|at| Instant::now() < at)
     }

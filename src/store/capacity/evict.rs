@@ -1,4 +1,4 @@
-//! What is kept and what goes: the ledger of sizes. Pure: it names victims,
+//! The ledger of sizes, which decides what is kept and what goes. Pure: it names victims,
 //! the store deletes them.
 //!
 //! | file | what |
@@ -42,7 +42,7 @@ pub struct Ledger<P = IdleByUses> {
     space: Space,
 }
 
-/// What the index should know of a blob's use.
+/// Facts about a blob's use that the index should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Noted {
     /// The blob's size in bytes.
@@ -56,7 +56,7 @@ pub struct Noted {
 /// A blob that must be deleted now. The ledger has forgotten it already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Victim {
-    /// Which.
+    /// The blob.
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
@@ -68,9 +68,9 @@ pub struct Victim {
     "{wanted} bytes do not fit: of {max} bytes {kept} are in use by open blobs, fills and pinned images"
 )]
 pub struct NoRoom {
-    /// What was asked for.
+    /// Bytes that were asked for.
     pub wanted: u64,
-    /// What cannot be freed now.
+    /// Bytes that cannot be freed now.
     pub kept: u64,
     /// The size of the store.
     pub max: u64,

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Capacity;
 use super::{Amount, INDEX_STEP_BYTES};
 
-/// What of `max_size`, in percent, the index may take before it forgets what can be asked again.
+/// Part of `max_size`, in percent, that the index may take before it forgets what can be asked again.
 const INDEX_PERCENT: u8 = 20;
 
 /// And at most this: sixteen million blobs have no more.
@@ -49,7 +49,7 @@ impl Capacity {
         }
     }
 
-    /// What the index takes now, after it was made smaller if that was more than it may. Blocks.
+    /// Measures the index, after making it smaller if it takes more than it may. Blocks.
     fn index_within_bound(&self) -> Option<u64> {
         let measure = || {
             let measured = self.contents.layout().index().bytes();
@@ -84,7 +84,7 @@ impl Capacity {
     }
 }
 
-/// What an index may take in a store of `max` bytes. One without a bound bounds nothing: who only looks changes nothing.
+/// Bytes that an index may take in a store of `max` bytes. One without a bound bounds nothing: a command that only looks changes nothing.
 pub(in crate::store) fn index_max(max: u64) -> u64 {
     if max == u64::MAX {
         return max;

@@ -15,10 +15,10 @@ use crate::store::metadata::schema;
 /// all that there are.
 const PINS_MAX: usize = 10_000;
 
-/// What one image may have: an index of 60 platforms with 127 layers each.
+/// Digests of one image: an index of 60 platforms with 127 layers each.
 const PIN_DIGESTS_MAX: usize = 8_192;
 
-/// What all pinned images may have together: about 30 MB of memory.
+/// Digests of all pinned images together: about 30 MB of memory.
 const KEPT_DIGESTS_MAX: usize = 200_000;
 
 /// When pinned images take more than this part of the store, in percent, little else can be kept.
@@ -32,17 +32,17 @@ const PINNED_PERCENT_LOW: u64 = 85;
 pub struct Pinned {
     /// The repository.
     pub source: Source,
-    /// Which image of it.
+    /// The image in it.
     pub reference: Reference,
     /// Since when.
     pub since: Timestamp,
-    /// Whether a rule of the configuration says so, rather than somebody by hand.
+    /// True if a rule of the configuration says so, rather than somebody by hand.
     pub by_rule: bool,
-    /// What belongs to it, stored or not.
+    /// All that belongs to it, stored or not.
     pub digests: Vec<Digest>,
 }
 
-/// What is never evicted, beside what the index says: what it has of that may be lost with it.
+/// Content that is never evicted, beside the pins in the index, which may be lost with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keeping {
     /// These images.
@@ -57,7 +57,7 @@ impl Default for Keeping {
     }
 }
 
-/// Why an image cannot be pinned.
+/// The reason why an image cannot be pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PinError {
     /// There are too many.
@@ -73,7 +73,7 @@ pub enum PinError {
 pub struct Pins {
     contents: Arc<Contents>,
     state: Mutex<State>,
-    /// Whether it was said that they take too much.
+    /// True after a warning that they take too much.
     warned: AtomicBool,
 }
 

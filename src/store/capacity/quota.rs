@@ -1,4 +1,4 @@
-//! What a single upstream may take of the store, and how long what nobody uses is kept. Both are seen to
+//! The part of the store that a single upstream may take, and the time that unused blobs are kept. Both are seen to
 //! in the background: an upstream may have more for a moment.
 
 use std::sync::Arc;
@@ -20,21 +20,21 @@ const LOW_PERCENT: u64 = 95;
 /// So many blobs that nobody has used for too long are evicted under one lock: requests come in between.
 const STEP_BLOBS: usize = 256;
 
-/// How often it is looked for those.
+/// Time between two looks for those.
 const AGED_EACH: Duration = Duration::from_mins(1);
 
-/// What an upstream may have of the store.
+/// The part of the store that an upstream may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// Which.
+    /// The upstream.
     pub upstream: UpstreamName,
-    /// What its blobs may take, in bytes; none: all there is.
+    /// Bytes that its blobs may take; none: all there is.
     pub max_size: Option<u64>,
-    /// How long they are kept without a use; none: as all others.
+    /// Time that they are kept without a use; none: as all others.
     pub max_age: Option<Duration>,
 }
 
-/// How long blobs are kept without a use.
+/// Times that blobs are kept without a use.
 #[derive(Clone, Debug, Default)]
 pub struct Ages {
     /// Those of whom nothing else is said; none: for ever.
@@ -110,7 +110,7 @@ impl Quotas {
         }
     }
 
-    /// Whether a link is reason enough to give its repository what is stored: its upstream must have said that the
+    /// True if a link is reason enough to give its repository what is stored: its upstream must have said that the
     /// repository has it, or have sent it itself and named it there. Nobody knows of old links which of the two they
     /// are: they are good for what is nobody's (imports are), or this upstream's.
     #[must_use]

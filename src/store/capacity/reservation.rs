@@ -1,4 +1,4 @@
-//! What a fill holds on the disk, and what is left of it between two fills.
+//! The disk space of a fill, and what is left of it between two fills.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -17,31 +17,31 @@ const RESERVE_STEP_BYTES: u64 = 64 * 1024 * 1024;
 /// and whoever drops a fill may be an async task.
 const DROPPED_HERE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// How long a fill waits for the last write of the one before: far longer than a write takes on a
+/// Time that a fill waits for the last write of the one before: far longer than a write takes on a
 /// disk that works, and short enough that its first client hears why it failed.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// What a fill holds on the disk: its file and its reservation.
+/// The disk space of a fill: its file and its reservation.
 #[derive(Debug)]
 pub(in crate::store) struct Room {
     pub(in crate::store) store: Store,
     pub(in crate::store) key: FillKey,
     held: Mutex<Held>,
-    /// Whether the file goes when this is dropped.
+    /// True if the file goes when this is dropped.
     discard: AtomicBool,
 }
 
-/// What of a reservation the file takes already.
+/// The part of a reservation that the file takes already.
 #[derive(Debug)]
 struct Held {
     reserved: u64,
-    /// What of it is in the file.
+    /// Bytes that are in the file.
     written: u64,
     /// The same with what is just being written.
     taken: u64,
-    /// How large the blob is said to be.
+    /// The size that the blob is said to have.
     total: Option<u64>,
-    /// What of the reservation was had without anybody's having said that.
+    /// Bytes of the reservation that were had without anybody's having said that.
     unsized_bytes: u64,
 }
 
@@ -178,7 +178,7 @@ impl Room {
 }
 
 impl Held {
-    /// What an earlier fill left: its file takes it all.
+    /// Takes over what an earlier fill left: its file takes it all.
     fn of_file(bytes: u64) -> Self {
         Self {
             reserved: bytes,
@@ -248,7 +248,7 @@ impl Capacity {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many partial files there are that nobody writes.
+    /// Number of partial files that nobody writes.
     pub(in crate::store) fn resumable(&self) -> usize {
         self.suspended().len()
     }
@@ -271,12 +271,12 @@ impl Capacity {
         self.contents.release(reserved - kept);
     }
 
-    /// What is reserved for a partial file; the caller answers for it now.
+    /// Takes over the bytes reserved for a partial file; the caller answers for them now.
     fn resume(&self, key: &FillKey) -> u64 {
         self.suspended().remove(key).unwrap_or(0)
     }
 
-    /// What partial files take that nobody writes.
+    /// Bytes of the partial files that nobody writes.
     pub(in crate::store) fn all_suspended_bytes(&self) -> u64 {
         self.suspended().values().sum()
     }

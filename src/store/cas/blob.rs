@@ -35,11 +35,11 @@ pub struct Blob {
 #[derive(Debug)]
 pub struct StoredReader {
     blob: Blob,
-    /// Where the range began.
+    /// First byte of the range.
     start: u64,
-    /// What is left of it.
+    /// The rest of it.
     range: Range<u64>,
-    /// Where its windows go, if it is read in windows.
+    /// Registers its windows, if it is read in windows.
     windows: Option<Windows>,
     /// Nothing has been read yet.
     fresh: bool,
@@ -71,7 +71,7 @@ impl Blob {
         Self { size, file, pin }
     }
 
-    /// Which it is.
+    /// Its digest.
     #[must_use]
     pub fn digest(&self) -> &Digest {
         &self.pin.0.digest
@@ -145,12 +145,12 @@ impl StoredReader {
         Self { windows, ..self }
     }
 
-    /// How much of what is copied it is given at once, from now on.
+    /// Bounds the pieces of what is copied, from now on.
     pub fn set_piece_max(&mut self, bytes: usize) {
         self.piece_max = bytes.clamp(1, READ_BYTES);
     }
 
-    /// What it was given, so that somebody else can give it the rest.
+    /// Hands over what it was given, so that somebody else can give it the rest.
     #[must_use]
     pub fn hand_over(&self) -> Handed {
         Handed {

@@ -1,4 +1,4 @@
-//! Where the bytes of a fill go: its file, and the verifier. Everything here blocks, and is done on
+//! The destination of a fill's bytes: its file, and the verifier. Everything here blocks, and is done on
 //! the blocking pool.
 
 use std::io;
@@ -21,7 +21,7 @@ use crate::store::disk::health;
 use crate::store::disk::layout::FillRecord;
 use crate::store::{Store, StoreError};
 
-/// How much of the file one write may read back for the verifier. Without a bound, the write that
+/// Bytes of the file that one write may read back for the verifier. Without a bound, the write that
 /// closes a gap would hash all that other connections have written behind it, and its own
 /// connection would stand still meanwhile. Four times what a write usually brings, so that the
 /// verifier gains on several connections.
@@ -220,7 +220,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Where the claim's bytes are others than the old ones.
+    /// Ranges in which the claim's bytes are others than the old ones.
     fn differing(&self, claim: &Claim) -> io::Result<Coverage> {
         let mut differing = Coverage::default();
         for (at, bytes) in &claim.pieces {
@@ -295,7 +295,7 @@ impl Sink {
         Ok(())
     }
 
-    /// How far the verifier has come.
+    /// Number of bytes that the verifier has hashed.
     #[cfg(test)]
     pub(in crate::store) fn hashed(&self) -> u64 {
         self.verifier().hashed

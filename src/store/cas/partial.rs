@@ -36,7 +36,7 @@ pub struct Verified<E> {
     _sender: watch::Sender<Progress<E>>,
 }
 
-/// Why a fill is not what it should be.
+/// The reason why a fill is not what it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// Too few or too many bytes.
@@ -44,13 +44,13 @@ pub enum VerifyError {
     Size {
         /// The announced size.
         expected: u64,
-        /// How many bytes came.
+        /// Number of bytes that came.
         got: u64,
     },
     /// The bytes hash to something else.
     #[error("the bytes have the digest {got}")]
     Digest {
-        /// What they hash to.
+        /// Digest of the bytes.
         got: Digest,
     },
     /// The partial file could not be read back.
@@ -60,7 +60,7 @@ pub enum VerifyError {
 
 impl<E: Clone + Send + Sync + 'static> Partial<E> {
     /// Opens the partial file, unless there cannot be room for `expected` bytes.
-    /// What an earlier run left of it is taken up: re-hashed, never trusted.
+    /// Bytes that an earlier run left of it are resumed: re-hashed, never trusted.
     pub(in crate::store) async fn open(
         store: &Store,
         opening: Opening<E>,
@@ -87,7 +87,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         self.sink.room.store.contents().layout().work()
     }
 
-    /// Which fill it is.
+    /// The identity of the fill.
     #[must_use]
     pub fn key(&self) -> &FillKey {
         &self.sink.room.key
@@ -99,33 +99,33 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         self.sink.room.key.digest()
     }
 
-    /// How many bytes are there from offset 0 without a gap: where one
+    /// Number of bytes there from offset 0 without a gap: where one
     /// connection goes on.
     #[must_use]
     pub fn prefix(&self) -> u64 {
         self.sink.shared.prefix()
     }
 
-    /// How many readers follow.
+    /// Number of readers that follow.
     #[must_use]
     pub fn readers(&self) -> usize {
         self.sink.shared.readers()
     }
 
-    /// What the readers that have to wait are waiting for, lowest first; the end is `u64::MAX` for
+    /// Ranges that waiting readers wait for, lowest first; the end is `u64::MAX` for
     /// who reads on to the blob's end.
     #[must_use]
     pub fn wanted(&self) -> Vec<Range<u64>> {
         self.sink.shared.wants.all()
     }
 
-    /// Whether a reader came who needs the whole blob.
+    /// True if a reader came who needs the whole blob.
     #[must_use]
     pub fn whole_is_wanted(&self) -> bool {
         self.sink.shared.wants.is_everything()
     }
 
-    /// Whether nobody holds the fill but one, who keeps it to be found by others.
+    /// True if nobody holds the fill but one, who keeps it to be found by others.
     #[must_use]
     pub fn is_left_alone(&self) -> bool {
         self.sender.receiver_count() <= 1
@@ -216,7 +216,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         written
     }
 
-    /// Which bytes are there now.
+    /// The bytes that are there now.
     #[must_use]
     pub fn coverage(&self) -> Coverage {
         self.sink.shared.coverage()
@@ -239,7 +239,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
     /// Checks size and digest. On success readers get the tail.
     ///
     /// # Errors
-    /// What is wrong, and the fill as it was: its readers wait, and are to be told by
+    /// The fault, and the fill as it was: its readers wait, and are to be told by
     /// [`Partial::fail`], or the bytes to be had again after [`Partial::doubt`].
     pub async fn verify(self) -> Result<Verified<E>, (Self, VerifyError)> {
         match self.check().await {
@@ -302,7 +302,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
 }
 
 impl<E> Verified<E> {
-    /// How many bytes it has.
+    /// Its size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size

@@ -22,7 +22,7 @@ impl Drop for Spare {
     }
 }
 
-/// What came of content that was to get its final name.
+/// The outcome for content that was to get its final name.
 #[derive(Debug)]
 pub(in crate::store) enum Published {
     /// It has it now.

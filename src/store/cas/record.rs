@@ -1,4 +1,4 @@
-//! How far a fill has come, recorded beside its file now and then, so that a process that is killed
+//! The progress of a fill, recorded beside its file now and then, so that a process that is killed
 //! loses little of it.
 //!
 //! The record never promises what the disk has not got: the coverage is taken first, then the file is
@@ -62,7 +62,7 @@ impl Recorder {
         self.unrecorded.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Whether it is time for a record; true is said once for each. Does not wait.
+    /// True if it is time for a record; true is said once for each. Does not wait.
     pub(in crate::store) fn due(&self) -> bool {
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
@@ -103,7 +103,7 @@ impl Sink {
         }
     }
 
-    /// What the record promises is about to be untrue: it goes, and no other comes as long as the
+    /// Removes the record, whose promise is about to be untrue; no other comes as long as the
     /// caller keeps what is returned.
     pub(in crate::store) fn unrecord(&self) -> io::Result<Unrecorded<'_>> {
         let state = self.recorder.state();

@@ -18,11 +18,11 @@ use crate::store::metadata::schema::BlobRecord;
 use crate::store::{Config, FillKey, Store, capacity};
 use crate::telemetry::metrics::EvictReason;
 
-/// How long a start looks through the files itself when the index does not know them: most stores
+/// Time that a start looks through the files itself when the index does not know them: most stores
 /// are through then, and the rest goes on while clients are served.
 const SCAN_AT_OPEN_MAX: Duration = Duration::from_secs(1);
 
-/// How long a start deletes files itself when the store has been made smaller; the rest goes in the
+/// Time that a start deletes files itself when the store has been made smaller; the rest goes in the
 /// background and when room is needed.
 const SHRINK_AT_OPEN_MAX: Duration = Duration::from_secs(1);
 
@@ -166,7 +166,7 @@ impl Start<'_> {
     }
 }
 
-/// What was found; nothing, where the disk cannot say now what is there. That is no reason not to serve
+/// The content that was found; nothing, where the disk cannot say now what is there. That is no reason not to serve
 /// what it can say, and a look through all files is made after each start.
 fn or_nothing<T: Default>(what: &str, found: io::Result<T>) -> io::Result<T> {
     match found {

@@ -120,7 +120,7 @@ impl Quarantine {
         Ok(())
     }
 
-    /// What all take that were set aside.
+    /// Bytes of all that were set aside.
     pub(in crate::store) fn bytes(&self) -> u64 {
         self.aside().0.iter().map(|(_, bytes)| bytes).sum()
     }
@@ -161,7 +161,7 @@ impl Quarantine {
         }
     }
 
-    /// Whether there is room for it: never at the cost of a blob that can be read.
+    /// True if there is room for it: never at the cost of a blob that can be read.
     fn reserve_aside(&self, bytes: u64) -> bool {
         let most = self.aside_bytes_max();
         let mut ledger = self.contents.ledger();

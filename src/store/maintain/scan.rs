@@ -40,7 +40,7 @@ pub struct Scan {
     pass: Mutex<Pass>,
 }
 
-/// How far it has come.
+/// The progress of a scan.
 #[derive(Debug, Default)]
 struct Pass {
     shards: Vec<Shard>,
@@ -48,7 +48,7 @@ struct Pass {
     failed: Vec<Shard>,
     /// The blobs whose files were seen, by the numbers of their places.
     seen: Vec<u64>,
-    /// Where it goes on with the entries, when it is through with the files.
+    /// Place at which it goes on with the entries, when it is through with the files.
     next_entry: usize,
     adopted: usize,
     missing: usize,
@@ -73,7 +73,7 @@ impl Scan {
         self.pass.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether all files have been looked through.
+    /// True if all files have been looked through.
     pub(in crate::store) fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
     }

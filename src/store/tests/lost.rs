@@ -1,4 +1,4 @@
-//! What is not known, because an index was lost or cannot be read, or a disk does not let go of something, is
+//! Content that is not known, because an index was lost or cannot be read, or a disk does not let go of something, is
 //! not taken for what is not there.
 
 #![expect(
@@ -15,9 +15,9 @@ use crate::store::metadata::index::Table;
 #[derive(Debug)]
 struct Bad {
     ops: &'static [DiskOp],
-    /// What a path must have in it.
+    /// Part of the path of an operation that fails.
     path: &'static str,
-    /// How they fail; nothing: they take [`SLOW`], once.
+    /// The error that they fail with; nothing: they take [`SLOW`], once.
     errno: Option<i32>,
     on: AtomicBool,
 }
@@ -220,7 +220,7 @@ async fn an_index_begun_anew_is_known_not_to_say_all() {
     assert_eq!(store.contains(&old), Some(1000), "found at the start");
 }
 
-/// What is damaged, and can be neither moved nor deleted, is not found again beside the index.
+/// A damaged file that can be neither moved nor deleted is not found again beside the index.
 #[tokio::test]
 async fn a_damaged_file_that_stays_is_not_taken_in_again() {
     let dir = tempfile::tempdir().unwrap();

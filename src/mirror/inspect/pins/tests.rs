@@ -99,7 +99,7 @@ fn pin_rest(bench: &Bench) {
     bench.store.pins().pin(other(1_000, rest)).unwrap();
 }
 
-/// What an image had before counted beside what it has now: one that was renewed could be refused for its own sake.
+/// The old content of an image counted beside its new: one that was renewed could be refused for its own sake.
 #[tokio::test]
 async fn an_image_that_is_pinned_again_needs_room_for_what_is_new_alone() {
     let bench = Bench::new();

@@ -20,7 +20,7 @@ impl Place {
     }
 }
 
-/// What is known of a stored blob.
+/// Facts about a stored blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its size in bytes.
@@ -87,13 +87,13 @@ impl Blobs {
         self.slots.reserve(more);
     }
 
-    /// How many there are.
+    /// Number of blobs.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_digest.len()
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_digest.is_empty()
@@ -111,7 +111,7 @@ impl Blobs {
         self.lists.get(usize::from(list)).map_or(0, |l| l.bytes)
     }
 
-    /// How many lists there are for a policy.
+    /// Number of lists for a policy.
     #[must_use]
     pub fn lists(&self) -> u16 {
         u16::try_from(self.lists.len() - 1).unwrap_or(u16::MAX)
@@ -124,7 +124,7 @@ impl Blobs {
         self.lists()
     }
 
-    /// Where a blob is.
+    /// Place of a blob.
     #[must_use]
     pub fn find(&self, digest: &Digest) -> Option<Place> {
         let found = self
@@ -133,13 +133,13 @@ impl Blobs {
         found.map(|index| Place(*index))
     }
 
-    /// What is known of a blob.
+    /// Entry of a blob.
     #[must_use]
     pub fn entry(&self, place: Place) -> Option<&Entry> {
         self.slots.get(place.0).map(|slot| &slot.entry)
     }
 
-    /// Which blob it is.
+    /// Digest of the blob in a place.
     #[must_use]
     pub fn digest(&self, place: Place) -> Option<Digest> {
         self.slots.digest(place.0)

@@ -240,8 +240,8 @@ fn what_is_kept_stays_and_comes_under_the_policy_when_it_is_let_go() {
     assert_eq!(ledger.admit(1).unwrap()[0].digest, digest(3));
 }
 
-/// What is done to a ledger in the properties: which step, with which blob, how many bytes, how
-/// much later.
+/// One step of the properties: its kind, its blob, a number of bytes, and the time
+/// that passes before it.
 type Step = (u8, u8, u64, u64);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

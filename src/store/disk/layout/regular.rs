@@ -31,7 +31,7 @@ fn open_with(path: &Path, options: &mut OpenOptions, flags: OFlags) -> io::Resul
     Err(io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
-/// Whether an error says that a file itself is bad, rather than that the
+/// True if an error says that a file itself is bad, rather than that the
 /// system lacks something for now.
 #[must_use]
 pub(in crate::store) fn means_damage(error: &io::Error) -> bool {
@@ -60,7 +60,7 @@ pub(in crate::store) fn means_damage(error: &io::Error) -> bool {
         || kind == io::ErrorKind::InvalidData
 }
 
-/// What the file system of `dir` has.
+/// Measures the file system of `dir`.
 ///
 /// # Errors
 /// The operating system's.

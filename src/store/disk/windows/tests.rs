@@ -34,7 +34,7 @@ fn world() -> World {
     }
 }
 
-/// What two sides of a fill have between them.
+/// The state between the two sides of a fill.
 fn shared() -> Arc<Shared> {
     let upstream = UpstreamName::parse("docker.io").unwrap();
     let digest = Digest::of(Algorithm::Sha256, b"a blob");
