@@ -7,11 +7,11 @@ use std::sync::{Arc, MutexGuard};
 
 use lru::LruCache;
 
-use super::capacity::Bounds;
+use super::capacity::bounds::Bounds;
 use super::capacity::evict::{self, Ledger, Victim};
 use super::cas::open_files::OpenFiles;
 use super::disk::DiskFile;
-use super::disk::layout::{Journal, Layout};
+use super::disk::layout::{Journal, Layout, Lock};
 use super::disk::work::{Kind, Task};
 use super::events::{Event, Events};
 use super::locks::{FilesGuard, Guard, Locks};
@@ -41,6 +41,8 @@ pub struct Contents {
     pub(in crate::store) clock: Arc<dyn Clock>,
     /// Tells temporary files apart.
     pub(in crate::store) unique: AtomicU64,
+    /// Declared last: the directory is somebody else's when nothing here uses it any more.
+    _directory: Option<Lock>,
 }
 
 impl Contents {
@@ -64,6 +66,15 @@ impl Contents {
             metrics,
             clock,
             unique: AtomicU64::new(0),
+            _directory: None,
+        }
+    }
+
+    /// Keeps the right to the directory for as long as anybody has this.
+    pub(in crate::store) fn locked_by(self, lock: Lock) -> Self {
+        Self {
+            _directory: Some(lock),
+            ..self
         }
     }
 

@@ -7,6 +7,7 @@ mod disk;
 mod doubt;
 mod lost;
 pub(super) mod parallel;
+mod parts;
 mod room;
 mod start;
 mod upstreams;
@@ -15,6 +16,7 @@ mod windows;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tempfile::TempDir;

@@ -7,7 +7,7 @@
 //! | `policy` | which blob goes first |
 //! | `order` | the blobs as a policy has them, without those that are kept |
 //! | `expected`, `owners`, `stored` | their uses, and whose they are |
-//! | `space` | the size of the store, and what of it is promised |
+//! | `promised` | the size of the store, and what of it is promised |
 //!
 //! `benches/eviction` replays access logs through this very code; docs/eviction.md has what came of it.
 
@@ -16,8 +16,8 @@ mod expected;
 pub mod order;
 mod owners;
 pub mod policy;
+mod promised;
 mod slots;
-mod space;
 pub mod stored;
 #[cfg(test)]
 mod tests;
@@ -29,17 +29,17 @@ pub use blobs::{Blobs, Entry, Place};
 pub use order::Order;
 pub use owners::OwnerId;
 pub use policy::{IdleByUses, Policy};
-use space::Space;
+use promised::Promised;
 pub use stored::Stored;
 
-/// The stored blobs, and the space that they and reservations take.
+/// The stored blobs, and the bytes that they and reservations take.
 ///
 /// `stored + reserved <= max` holds after every call. A reservation is made
 /// before the first byte of a fill and is settled into an entry or released.
 #[derive(Debug)]
 pub struct Ledger<P = IdleByUses> {
     stored: Stored<P>,
-    space: Space,
+    promised: Promised,
 }
 
 /// Facts about a blob's use that the index should know.
@@ -90,7 +90,7 @@ impl<P: Policy> Ledger<P> {
     pub fn with_policy(max: u64, policy: P) -> Self {
         Self {
             stored: Stored::new(policy),
-            space: Space::new(max),
+            promised: Promised::new(max),
         }
     }
 
@@ -121,16 +121,16 @@ impl<P: Policy> Ledger<P> {
     /// # Errors
     /// [`NoRoom`]; then nothing was evicted.
     pub fn admit(&mut self, bytes: u64) -> Result<Vec<Victim>, NoRoom> {
-        let need = self.space.missing(self.order().bytes(), bytes);
+        let need = self.promised.missing(self.order().bytes(), bytes);
         let mut victims = self.stored.victims(need, None);
         let freed = bytes_of(&victims);
         if freed < need {
             return Err(self.no_room(bytes, freed));
         }
         self.evict(&victims);
-        self.space.reserve(bytes);
+        self.promised.reserve(bytes);
         // Of many small ones the entries and files take more than their bytes.
-        while self.order().len() >= self.space.blobs_max() {
+        while self.order().len() >= self.promised.blobs_max() {
             let more = self.stored.victims(1, None);
             if more.is_empty() {
                 break;
@@ -146,7 +146,7 @@ impl<P: Policy> Ledger<P> {
     /// # Errors
     /// [`NoRoom`].
     pub fn could_admit(&mut self, bytes: u64, spare: u64) -> Result<(), NoRoom> {
-        let need = self.space.missing(self.order().bytes(), bytes);
+        let need = self.promised.missing(self.order().bytes(), bytes);
         let freed = self.could_free(need);
         if bytes > self.max() || freed.saturating_add(spare) < need {
             return Err(self.no_room(bytes, freed));
@@ -187,23 +187,23 @@ impl<P: Policy> Ledger<P> {
 
     /// Names what must go at start-up when the store has been made smaller.
     pub fn shrink(&mut self) -> Vec<Victim> {
-        let over = self.space.missing(self.order().bytes(), 0);
+        let over = self.promised.missing(self.order().bytes(), 0);
         self.free(over, 0)
     }
 
     /// Gives back a reservation.
     pub fn release(&mut self, bytes: u64) {
-        self.space.release(bytes);
+        self.promised.release(bytes);
     }
 
     /// Makes a reservation something else's, which is no longer a part of this.
     pub fn give_away(&mut self, reserved: u64) {
-        self.space.give_away(reserved);
+        self.promised.give_away(reserved);
     }
 
     /// Takes back some of what was given away.
     pub fn have_back(&mut self, bytes: u64) {
-        self.space.have_back(bytes);
+        self.promised.have_back(bytes);
     }
 
     /// Turns a reservation into a stored blob of `size` (at most `reserved`) bytes.
@@ -221,13 +221,13 @@ impl<P: Policy> Ledger<P> {
     /// Bytes stored and promised.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.space.taken(self.order().bytes())
+        self.promised.taken(self.order().bytes())
     }
 
     /// Size of the store, in bytes.
     #[must_use]
     pub fn max(&self) -> u64 {
-        self.space.max()
+        self.promised.max()
     }
 
     fn no_room(&self, wanted: u64, freed: u64) -> NoRoom {

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::Capacity;
-use super::{Amount, INDEX_STEP_BYTES};
+use super::bounds::{Amount, INDEX_STEP_BYTES, room_for_index};
 
 /// Part of `max_size`, in percent, that the index may take before it forgets what can be asked again.
 const INDEX_PERCENT: u8 = 20;
@@ -91,22 +91,4 @@ pub(in crate::store) fn index_max(max: u64) -> u64 {
     }
     let part = Amount::Percent(INDEX_PERCENT).of(max);
     part.clamp(INDEX_STEP_BYTES, INDEX_BYTES_MAX)
-}
-
-/// The room for an index of `bytes`: whole steps, and always some of one ahead.
-pub(super) fn room_for_index(bytes: u64) -> u64 {
-    (bytes / INDEX_STEP_BYTES + 1) * INDEX_STEP_BYTES
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_index_has_room_ahead() {
-        for bytes in [0, 1, INDEX_STEP_BYTES - 1, INDEX_STEP_BYTES, 100_000_000] {
-            let room = room_for_index(bytes);
-            assert!(room > bytes && room - bytes <= INDEX_STEP_BYTES, "{bytes}");
-        }
-    }
 }

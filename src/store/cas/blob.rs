@@ -7,11 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::oci::Digest;
+use crate::store::LookedAt;
+use crate::store::cas::Cas;
 use crate::store::cas::fill::{Handed, READ_BYTES};
 use crate::store::disk::DiskFile;
 use crate::store::disk::windows::{self, Ahead, FIRST_WINDOW_BYTES, Kept, WINDOW_BYTES, Windows};
 use crate::store::disk::work::{Kind, Task};
-use crate::store::{LookedAt, Store};
 
 /// Keeps a stored blob from being evicted. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -19,7 +20,7 @@ pub struct Pin(Arc<Pinned>);
 
 #[derive(Debug)]
 struct Pinned {
-    store: Store,
+    cas: Cas,
     digest: Digest,
 }
 
@@ -51,18 +52,15 @@ pub struct StoredReader {
 
 impl Pin {
     /// The guard of a pin that the ledger has counted already.
-    pub(in crate::store) fn of_pinned(store: Store, digest: Digest) -> Self {
-        Self(Arc::new(Pinned { store, digest }))
+    pub(in crate::store) fn of_pinned(cas: Cas, digest: Digest) -> Self {
+        Self(Arc::new(Pinned { cas, digest }))
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        self.store
-            .contents()
-            .ledger()
-            .stored_mut()
-            .unpin(&self.digest);
+        let mut ledger = self.cas.contents().ledger();
+        ledger.stored_mut().unpin(&self.digest);
     }
 }
 
@@ -183,7 +181,7 @@ impl StoredReader {
             }
             Err(error) => {
                 let pinned = &self.blob.pin.0;
-                let unreadable = pinned.store.quarantine().unreadable(
+                let unreadable = pinned.cas.quarantine().unreadable(
                     &pinned.digest,
                     &error,
                     self.blob.looked_at(),
@@ -236,9 +234,7 @@ impl StoredReader {
         if from_disk && !next.is_empty() && !file.is_cached(&next) {
             self.ahead = Ahead::begin(file, next);
         }
-        let kept = Kept::Blob {
-            _pin: self.blob.pin.clone(),
-        };
+        let kept = Kept::by(Arc::clone(&self.blob.pin.0));
         windows.remember(bytes.clone(), Arc::clone(file), start, kept);
         Ok(bytes)
     }

@@ -477,9 +477,8 @@ impl<E: Clone> Reader<E> {
         if !shared.give(&mut self.span, bytes.len()) {
             return Ok(Some(None));
         }
-        let kept = Kept::Fill {
-            _shared: Arc::clone(shared),
-        };
+        // The blob is pinned by all who hold this when it is stored.
+        let kept = Kept::by(Arc::clone(shared));
         windows.remember(bytes.clone(), file, start, kept);
         Ok(Some(Some(bytes)))
     }

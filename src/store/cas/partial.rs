@@ -9,12 +9,13 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::oci::Digest;
+use crate::store::cas::Cas;
 use crate::store::cas::coverage::Coverage;
 use crate::store::cas::fill::{Opening, Phase, Progress};
 use crate::store::cas::ingest::Sink;
 use crate::store::cas::publish::Published;
 use crate::store::disk::work::{Kind, Task, Work};
-use crate::store::{Blob, FillKey, Store, StoreError};
+use crate::store::{Blob, FillKey, StoreError};
 
 /// A fill with an open file. Dropping it removes the file, gives back the
 /// reservation, and ends the fill as vanished.
@@ -62,14 +63,14 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
     /// Opens the partial file, unless there cannot be room for `expected` bytes.
     /// Bytes that an earlier run left of it are resumed: re-hashed, never trusted.
     pub(in crate::store) async fn open(
-        store: &Store,
+        cas: &Cas,
         opening: Opening<E>,
         expected: Option<u64>,
     ) -> Result<Self, (Opening<E>, StoreError)> {
-        let (own, shared) = (store.clone(), Arc::clone(&opening.shared));
+        let (own, shared) = (cas.clone(), Arc::clone(&opening.shared));
         let digest = *shared.key.digest();
         // The opening stays here: where the disk does not answer, its readers are told all the same.
-        let prepared = store.contents().layout().work().run(
+        let prepared = cas.contents().layout().work().run(
             Kind::Write,
             Task::of("make room for", &digest),
             move || Sink::prepare(&own, &shared, expected),
@@ -84,7 +85,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
     }
 
     fn work(&self) -> &Arc<Work> {
-        self.sink.room.store.contents().layout().work()
+        self.sink.room.cas.contents().layout().work()
     }
 
     /// The identity of the fill.
@@ -272,7 +273,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         let digest = *sink.room.key.digest();
         let total = sender.borrow().total;
         // The sink is dropped there, before the readers hear of the end.
-        let work = Arc::clone(sink.room.store.contents().layout().work());
+        let work = Arc::clone(sink.room.cas.contents().layout().work());
         let task = Task::of("record", &digest);
         let recorded = work.run(Kind::Keep, task, move || sink.leave_off(total));
         if let Err(error) = recorded.await.flatten() {
@@ -321,15 +322,15 @@ impl<E> Verified<E> {
             _sender,
         } = self;
         let (key, digest) = (sink.room.key, *sink.room.key.digest());
-        let work = Arc::clone(sink.room.store.contents().layout().work());
+        let work = Arc::clone(sink.room.cas.contents().layout().work());
         let committed = work.run(Kind::Keep, Task::of("commit", &digest), move || {
             // Wrong bytes that were there before may have been more.
             sink.close_record();
             sink.file.cut(size)?;
             sink.file.sync()?;
-            let store = &sink.room.store;
+            let cas = &sink.room.cas;
             let reserved = sink.room.hand_over();
-            let published = store.publish(&digest, reserved, size, key.owner(), |layout| {
+            let published = cas.publish(&digest, reserved, size, key.owner(), |layout| {
                 layout.parts().publish(&key)
             });
             let pin = match published.inspect_err(|_| sink.room.take_back(reserved))? {
@@ -358,8 +359,8 @@ async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let (store, digest) = (&sink.room.store, sink.room.key.digest());
-    let done = store
+    let (cas, digest) = (&sink.room.cas, sink.room.key.digest());
+    let done = cas
         .contents()
         .layout()
         .work()

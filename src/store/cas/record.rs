@@ -97,7 +97,7 @@ impl Sink {
         let coverage = self.shared.coverage();
         let record = FillRecord { total, coverage };
         let key = self.room.key;
-        let layout = self.room.store.contents().layout();
+        let layout = self.room.cas.contents().layout();
         if let Err(error) = layout.parts().record(&key, &self.file, &record) {
             tracing::debug!(digest = %key.digest(), %error, "how far a download has come is not recorded");
         }
@@ -107,7 +107,7 @@ impl Sink {
     /// caller keeps what is returned.
     pub(in crate::store) fn unrecord(&self) -> io::Result<Unrecorded<'_>> {
         let state = self.recorder.state();
-        let layout = self.room.store.contents().layout();
+        let layout = self.room.cas.contents().layout();
         layout.parts().forget_record(&self.room.key)?;
         Ok(Unrecorded(state))
     }

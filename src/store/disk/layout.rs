@@ -42,6 +42,7 @@ pub(in crate::store) use journal::Journal;
 pub(in crate::store) use lock::Lock;
 pub(in crate::store) use part::FillRecord;
 use part::PartFiles;
+pub use regular::Space;
 use regular::open_regular;
 pub(in crate::store) use regular::{means_damage, space};
 

@@ -12,6 +12,7 @@
 //! breaks the connection.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -22,8 +23,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use crate::store::cas::blob::Pin;
-use crate::store::cas::fill_state::Shared;
 use crate::store::disk::DiskFile;
 use crate::store::disk::work::{Begun, Kind, Task};
 
@@ -69,13 +68,10 @@ struct Window {
     _kept: Kept,
 }
 
-/// Content that a window keeps from being evicted until it has been sent: its reader may be gone before.
+/// Keeps a window's content from being evicted until it has been sent: its reader may be gone before.
 #[derive(Debug)]
-pub(in crate::store) enum Kept {
-    /// A stored blob.
-    Blob { _pin: Pin },
-    /// A blob on its way, which is pinned by all who hold this when it is stored.
-    Fill { _shared: Arc<Shared> },
+pub(in crate::store) struct Kept {
+    _by: Arc<dyn fmt::Debug + Send + Sync>,
 }
 
 /// A window that is being brought from the disk while the one before it is sent.
@@ -101,6 +97,13 @@ pub(in crate::store) async fn bring(
         file.window(&range)
     });
     brought.await.flatten()
+}
+
+impl Kept {
+    /// Keeps it for as long as this lives.
+    pub(in crate::store) fn by(guard: Arc<impl fmt::Debug + Send + Sync + 'static>) -> Self {
+        Self { _by: guard }
+    }
 }
 
 impl Ahead {

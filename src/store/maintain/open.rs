@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::oci::Digest;
-use crate::store::capacity::Bounds;
+use crate::store::capacity::bounds::Bounds;
 use crate::store::disk::health;
 use crate::store::disk::layout::Layout;
 use crate::store::metadata::index::{self, Index, IndexError};

@@ -8,8 +8,6 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::store::Space;
-
 /// Opens a file, if it is one: neither what lies elsewhere (a symbolic link), nor what could keep whoever opens or
 /// reads it waiting (a pipe, a device).
 pub(in crate::store) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
@@ -58,6 +56,15 @@ pub(in crate::store) fn means_damage(error: &io::Error) -> bool {
         || kind == io::ErrorKind::NotFound
         || kind == io::ErrorKind::UnexpectedEof
         || kind == io::ErrorKind::InvalidData
+}
+
+/// Bytes of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// In all.
+    pub total: u64,
+    /// Free for whoever is not root.
+    pub free: u64,
 }
 
 /// Measures the file system of `dir`.

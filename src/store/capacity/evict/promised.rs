@@ -12,12 +12,12 @@ const BLOBS_MAX: usize = 4 * 1024 * 1024;
 
 /// Bytes that are reserved, and those that there may be with the stored ones.
 #[derive(Debug)]
-pub(super) struct Space {
+pub(super) struct Promised {
     reserved: u64,
     max: u64,
 }
 
-impl Space {
+impl Promised {
     pub(super) fn new(max: u64) -> Self {
         Self { reserved: 0, max }
     }
@@ -72,23 +72,23 @@ mod tests {
 
     #[test]
     fn reservations_count_until_they_are_released_or_given_away() {
-        let mut space = Space::new(100);
-        assert_eq!((space.missing(70, 30), space.missing(70, 31)), (0, 1));
-        space.reserve(20);
-        assert_eq!((space.taken(70), space.missing(70, 30)), (90, 20));
-        space.give_away(20);
-        assert_eq!((space.max(), space.taken(70)), (80, 70));
-        space.have_back(20);
-        space.reserve(20);
-        space.release(20);
-        assert_eq!((space.max(), space.taken(70)), (100, 70));
-        assert_eq!(space.missing(u64::MAX, u64::MAX), u64::MAX - 100);
+        let mut promised = Promised::new(100);
+        assert_eq!((promised.missing(70, 30), promised.missing(70, 31)), (0, 1));
+        promised.reserve(20);
+        assert_eq!((promised.taken(70), promised.missing(70, 30)), (90, 20));
+        promised.give_away(20);
+        assert_eq!((promised.max(), promised.taken(70)), (80, 70));
+        promised.have_back(20);
+        promised.reserve(20);
+        promised.release(20);
+        assert_eq!((promised.max(), promised.taken(70)), (100, 70));
+        assert_eq!(promised.missing(u64::MAX, u64::MAX), u64::MAX - 100);
     }
 
     #[test]
     fn there_are_no_more_blobs_than_blocks_and_a_bound_on_both_sides() {
-        assert_eq!(Space::new(0).blobs_max(), 1024);
-        assert_eq!(Space::new(4096 * 5000).blobs_max(), 5000);
-        assert_eq!(Space::new(u64::MAX).blobs_max(), 4 * 1024 * 1024);
+        assert_eq!(Promised::new(0).blobs_max(), 1024);
+        assert_eq!(Promised::new(4096 * 5000).blobs_max(), 5000);
+        assert_eq!(Promised::new(u64::MAX).blobs_max(), 4 * 1024 * 1024);
     }
 }
