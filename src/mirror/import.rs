@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::core::{Core, Upstreams};
 use super::fills::{Claim, Fills, Lead};
-use super::imported::Imported;
+use super::imported::{Imported, record_of};
 use super::inspect::{Pins, Removal};
 use super::local::{LocalManifests, Manifest};
 use super::manifest_fetch::links;
@@ -22,8 +22,8 @@ use super::{Mirror, MirrorError, Source};
 use crate::catalogue::{CatalogueError, ImportedTag};
 use crate::clock::Clock;
 use crate::oci::manifest::{ChildKind, inspect};
-use crate::oci::{AcceptClass, Digest, ImageName, Reference, Repository, UpstreamName};
-use crate::store::{Event, Link, Origin, Partial, Store, StoreError, TagRecord};
+use crate::oci::{Digest, ImageName, Reference, Repository, UpstreamName};
+use crate::store::{Event, Link, Partial, Store, StoreError};
 
 /// Blobs that are brought at the same time: one client brings one after the other.
 pub const IMPORTS_MAX: usize = 4;
@@ -312,7 +312,7 @@ impl Imports {
         };
         let links: Vec<(Digest, Link)> = walk.links.into_iter().map(brought).collect();
         let now = self.clock.now();
-        let tag = match &name.reference {
+        let named_by = match &name.reference {
             Reference::Tag(tag) => {
                 let imported = ImportedTag {
                     digest: *digest,
@@ -324,18 +324,16 @@ impl Imports {
             Reference::Digest(_) => None,
         };
         // Durable before it is answered, and before anybody can pull it.
-        self.imported.record(&source, tag, &links).await?;
+        self.imported
+            .record(&source, named_by.clone(), &links)
+            .await?;
         self.store.metadata().record_links(&source, links).await;
-        if let Reference::Tag(tag) = &name.reference {
-            let record = TagRecord {
-                class: AcceptClass::ALL,
-                digest: *digest,
-                media_type: root.media_type.to_string(),
-                checked: now,
-                origin: Origin::Import,
-            };
-            self.store.metadata().record_tag(&source, tag, record).await;
-            self.tags.forget_failure(&source, tag);
+        if let Some((tag, imported)) = named_by {
+            let metadata = self.store.metadata();
+            metadata
+                .record_tag(&source, &tag, record_of(imported))
+                .await;
+            self.tags.forget_failure(&source, &tag);
         }
         self.store
             .events()

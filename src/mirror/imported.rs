@@ -205,20 +205,17 @@ impl Imported {
                 tag.ok().flatten().map(|tag| tag.digest)
             }
             Reference::Digest(digest) => {
-                let link = self.link(source, digest).await;
-                let link = link.filter(|link| link.is_given() && link.covers(ChildKind::Manifest));
-                link.map(|_| *digest)
+                let brought = self.brought(source, digest, ChildKind::Manifest).await;
+                brought.then_some(*digest)
             }
         };
         match digest {
-            Some(digest) if self.store.scan().find(&digest).await.is_none() => {
-                MirrorError::ImportGone(Kind::Manifest, Box::new(error))
-            }
-            Some(_) | None => error,
+            Some(digest) => self.gone(Kind::Manifest, &digest, error).await,
+            None => error,
         }
     }
 
-    /// The same of a blob.
+    /// The error for a client when upstream does not supply an imported blob that is not stored any more.
     pub(super) async fn explain_blob(
         &self,
         source: &Source,
@@ -228,17 +225,29 @@ impl Imported {
         if !error.leaves_no_hope() || !self.catalogue.may_have(source) {
             return error;
         }
-        let link = self.link(source, digest).await;
-        match link.filter(|link| link.is_given() && link.covers(ChildKind::Blob)) {
-            Some(_) if self.store.scan().find(digest).await.is_none() => {
-                MirrorError::ImportGone(Kind::Blob, Box::new(error))
-            }
-            Some(_) | None => error,
+        if self.brought(source, digest, ChildKind::Blob).await {
+            return self.gone(Kind::Blob, digest, error).await;
         }
+        error
+    }
+
+    /// True if an import has brought a digest itself.
+    pub(super) async fn brought(&self, source: &Source, digest: &Digest, kind: ChildKind) -> bool {
+        let link = self.link(source, digest).await;
+        link.is_some_and(|link| link.is_given() && link.covers(kind))
+    }
+
+    /// The error, or if what was imported is not stored any more, that.
+    async fn gone(&self, kind: Kind, digest: &Digest, error: MirrorError) -> MirrorError {
+        if self.store.scan().find(digest).await.is_some() {
+            return error;
+        }
+        MirrorError::ImportGone(kind, Box::new(error))
     }
 }
 
-fn record_of(imported: ImportedTag) -> TagRecord {
+/// The record of an imported tag in the cache.
+pub(super) fn record_of(imported: ImportedTag) -> TagRecord {
     TagRecord {
         class: AcceptClass::ALL,
         digest: imported.digest,

@@ -78,16 +78,10 @@ impl Links {
             }
             return Ok(());
         }
-        if self.was_brought(source, digest, kind).await {
+        if self.imported.brought(source, digest, kind).await {
             return Ok(());
         }
         self.ask_link(source, digest, kind).await
-    }
-
-    /// True if an operator has brought it, and the cache has forgotten that.
-    async fn was_brought(&self, source: &Source, digest: &Digest, kind: ChildKind) -> bool {
-        let link = self.imported.link(source, digest).await;
-        link.is_some_and(|link| link.is_given() && link.covers(kind))
     }
 
     /// The same for what its upstream is sending for another of its repositories.
@@ -99,7 +93,7 @@ impl Links {
     ) -> Result<(), MirrorError> {
         let link = self.store.metadata().link(source, digest).await;
         if link.is_some_and(|link| link.covers(kind))
-            || self.was_brought(source, digest, kind).await
+            || self.imported.brought(source, digest, kind).await
         {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::access::{Constant, DynAccess};
+use arc_swap::access::{Access, Constant};
 
 use super::Source;
 use crate::oci::Tag;
@@ -27,27 +27,48 @@ pub struct Config {
 
 /// The policies in use. They may be replaced while requests run: each looks at them anew. Cheap to clone.
 #[derive(Clone)]
-pub struct Policies(Arc<dyn DynAccess<Config> + Send + Sync>);
+pub struct Policies(Arc<dyn InUse>);
+
+/// The place that policies are read from: a policy is copied out, where a reference would take a box for its guard.
+trait InUse: Send + Sync {
+    fn now(&self) -> Config;
+    fn of_tag(&self, source: &Source, tag: &Tag) -> Policy;
+    fn of_repository(&self, source: &Source) -> Policy;
+}
+
+impl<A: Access<Config> + Send + Sync> InUse for A {
+    fn now(&self) -> Config {
+        self.load().clone()
+    }
+
+    fn of_tag(&self, source: &Source, tag: &Tag) -> Policy {
+        self.load().of_tag(source, tag)
+    }
+
+    fn of_repository(&self, source: &Source) -> Policy {
+        self.load().of_repository(source)
+    }
+}
 
 impl Policies {
     /// Those that are read from here.
-    pub fn new(access: impl DynAccess<Config> + Send + Sync + 'static) -> Self {
+    pub fn new(access: impl Access<Config> + Send + Sync + 'static) -> Self {
         Self(Arc::new(access))
     }
 
     /// All of them, as they are now.
     pub(super) fn now(&self) -> Config {
-        self.0.load().clone()
+        self.0.now()
     }
 
     /// As [`Config::of_tag`].
     pub(super) fn of_tag(&self, source: &Source, tag: &Tag) -> Policy {
-        self.0.load().of_tag(source, tag)
+        self.0.of_tag(source, tag)
     }
 
     /// As [`Config::of_repository`].
     pub(super) fn of_repository(&self, source: &Source) -> Policy {
-        self.0.load().of_repository(source)
+        self.0.of_repository(source)
     }
 }
 
@@ -60,7 +81,7 @@ impl From<Config> for Policies {
 
 impl fmt::Debug for Policies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Policies").field(&*self.0.load()).finish()
+        f.debug_tuple("Policies").field(&self.0.now()).finish()
     }
 }
 
