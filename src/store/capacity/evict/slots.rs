@@ -14,7 +14,7 @@ const NO_LIST: u16 = u16::MAX;
 /// Slots by number. Free ones are chained by `older`.
 #[derive(Debug)]
 pub(super) struct Slots {
-    slots: Vec<Slot>,
+    places: Vec<Slot>,
     /// The first of the free ones.
     free: u32,
     /// The digests that are longer than a slot's, by slot: hardly anybody has any.
@@ -36,7 +36,7 @@ const _: () = assert!(size_of::<Slot>() <= 64);
 impl Default for Slots {
     fn default() -> Self {
         Self {
-            slots: Vec::new(),
+            places: Vec::new(),
             free: NONE,
             wide: HashMap::new(),
         }
@@ -46,15 +46,15 @@ impl Default for Slots {
 impl Slots {
     /// Makes room for that many more.
     pub(super) fn reserve(&mut self, more: usize) {
-        self.slots.reserve(more);
+        self.places.reserve(more);
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&Slot> {
-        self.slots.get(number as usize)
+        self.places.get(number as usize)
     }
 
     pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Slot> {
-        self.slots.get_mut(number as usize)
+        self.places.get_mut(number as usize)
     }
 
     /// The slots that hold a blob among `count` from `first` on, with their numbers; nothing past the last slot.
@@ -63,9 +63,9 @@ impl Slots {
         first: usize,
         count: usize,
     ) -> Option<impl Iterator<Item = (u32, &Slot)>> {
-        let end = first.saturating_add(count).min(self.slots.len());
+        let end = first.saturating_add(count).min(self.places.len());
         let slots = self
-            .slots
+            .places
             .get(first..end)
             .filter(|slots| !slots.is_empty())?;
         let taken = (first..).zip(slots).filter(|(_, slot)| slot.is_taken());
@@ -81,14 +81,14 @@ impl Slots {
             older: NONE,
         };
         let free = self.free;
-        let number = if let Some(place) = self.slots.get_mut(free as usize) {
+        let number = if let Some(place) = self.places.get_mut(free as usize) {
             self.free = place.older;
             *place = slot;
             free
         } else {
-            self.slots.push(slot);
+            self.places.push(slot);
             // Four thousand million blobs are more than any file system holds.
-            u32::try_from(self.slots.len() - 1).unwrap_or(NONE)
+            u32::try_from(self.places.len() - 1).unwrap_or(NONE)
         };
         if let Digest::Sha512(bytes) = digest {
             self.wide.insert(number, Box::new(*bytes));
@@ -99,7 +99,7 @@ impl Slots {
     /// Frees the slot of a blob that is in no chain any more, and returns its entry.
     pub(super) fn remove(&mut self, number: u32) -> Option<Entry> {
         let free = self.free;
-        let slot = self.slots.get_mut(number as usize)?;
+        let slot = self.places.get_mut(number as usize)?;
         let entry = slot.entry;
         slot.older = free;
         slot.entry.list = NO_LIST;
