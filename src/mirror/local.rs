@@ -236,16 +236,7 @@ mod tests {
     }
 
     fn store(dir: &Path) -> Store {
-        let config = store::Config {
-            dir: dir.to_path_buf(),
-            max_size: store::Amount::Bytes(100_000_000),
-            min_free: store::Amount::Bytes(0),
-            meter: store::Meter::default(),
-            injection: store::Injection::default(),
-            scrub: None,
-            max_age: None,
-            shares: Vec::new(),
-        };
+        let config = store::Config::of(dir.to_path_buf(), store::Amount::Bytes(100_000_000));
         let metrics = Metrics::new(std::iter::empty());
         Store::open(&config, Arc::new(SystemClock), metrics).unwrap()
     }

@@ -36,16 +36,8 @@ pub(super) fn clock() -> Arc<dyn Clock> {
 
 /// The configuration of a store in a test's directory.
 pub(super) fn cache(dir: &TempDir) -> store::Config {
-    store::Config {
-        dir: dir.path().join("cache"),
-        max_size: store::Amount::Bytes(100_000_000),
-        min_free: store::Amount::Bytes(0),
-        meter: store::Meter::default(),
-        injection: store::Injection::default(),
-        scrub: None,
-        max_age: None,
-        shares: Vec::new(),
-    }
+    let dir = dir.path().join("cache");
+    store::Config::of(dir, store::Amount::Bytes(100_000_000))
 }
 
 fn hashed(bytes: impl Into<Bytes>) -> (Digest, Bytes) {

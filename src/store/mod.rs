@@ -208,6 +208,23 @@ struct Inner {
     cas: Cas,
 }
 
+impl Config {
+    /// A store that is bounded by `max_size` alone, and has no other wishes.
+    #[must_use]
+    pub fn of(dir: PathBuf, max_size: Amount) -> Self {
+        Self {
+            dir,
+            max_size,
+            min_free: Amount::Bytes(0),
+            meter: Meter::default(),
+            injection: Injection::default(),
+            max_age: None,
+            shares: Vec::new(),
+            scrub: None,
+        }
+    }
+}
+
 impl Store {
     /// Opens or makes a store, which no other process may have open: takes what the index knows to be
     /// on disk; what it does not know is found by [`Store::run`] or [`Store::scan_all`]. Blocks: not

@@ -29,16 +29,8 @@ const HELD: usize = 64 * 1024;
 
 /// `max_size` is for blobs and partial files alone.
 fn config(dir: &Path, max_size: u64) -> Config {
-    Config {
-        dir: dir.to_path_buf(),
-        max_size: Amount::Bytes(max_size + capacity::INDEX_STEP_BYTES),
-        min_free: Amount::Bytes(0),
-        meter: Meter::default(),
-        injection: Injection::default(),
-        scrub: None,
-        max_age: None,
-        shares: Vec::new(),
-    }
+    let max_size = Amount::Bytes(max_size + capacity::INDEX_STEP_BYTES);
+    Config::of(dir.to_path_buf(), max_size)
 }
 
 fn open(dir: &Path, max_size: u64) -> Store {
