@@ -46,7 +46,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Nothing is known yet.
+    /// Nothing is known yet. The right to the directory is kept for as long as anybody has this.
     pub(in crate::store) fn new(
         layout: Arc<Layout>,
         journal: Journal,
@@ -54,6 +54,7 @@ impl Contents {
         records: Records,
         metrics: Metrics,
         clock: Arc<dyn Clock>,
+        directory: Option<Lock>,
     ) -> Self {
         Self {
             layout,
@@ -66,15 +67,7 @@ impl Contents {
             metrics,
             clock,
             unique: AtomicU64::new(0),
-            _directory: None,
-        }
-    }
-
-    /// Keeps the right to the directory for as long as anybody has this.
-    pub(in crate::store) fn locked_by(self, lock: Lock) -> Self {
-        Self {
-            _directory: Some(lock),
-            ..self
+            _directory: directory,
         }
     }
 

@@ -294,8 +294,8 @@ impl Store {
             Records::new(index),
             metrics,
             Arc::clone(&clock),
-        )
-        .locked_by(lock);
+            Some(lock),
+        );
         let contents = Arc::new(contents);
         let quarantine = Arc::new(Quarantine::new(&contents));
         let capacity = Arc::new(Capacity::new(&contents, &quarantine));

@@ -7,10 +7,12 @@
 //! | `policy` | which blob goes first |
 //! | `order` | the blobs as a policy has them, without those that are kept |
 //! | `expected`, `owners`, `stored` | their uses, and whose they are |
+//! | `ages` | how long they are kept without a use |
 //! | `promised` | the size of the store, and what of it is promised |
 //!
 //! `benches/eviction` replays access logs through this very code; docs/eviction.md has what came of it.
 
+mod ages;
 pub mod blobs;
 mod expected;
 pub mod order;
@@ -24,7 +26,7 @@ mod tests;
 
 use crate::clock::Timestamp;
 use crate::oci::Digest;
-use crate::store::capacity::quota::Ages;
+pub use ages::Ages;
 pub use blobs::{Blobs, Entry, Place};
 pub use order::Order;
 pub use owners::OwnerId;

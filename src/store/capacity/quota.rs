@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Capacity;
 use crate::oci::directory::Source;
 use crate::oci::{Algorithm, Digest, UpstreamName};
-use crate::store::capacity::evict::OwnerId;
+use crate::store::capacity::evict::{Ages, OwnerId};
 use crate::store::contents::Contents;
 use crate::store::metadata::schema::BlobRecord;
 use crate::store::{Link, Word};
@@ -34,37 +34,6 @@ pub struct Share {
     pub max_age: Option<Duration>,
 }
 
-/// Times that blobs are kept without a use.
-#[derive(Clone, Debug, Default)]
-pub struct Ages {
-    /// Those of whom nothing else is said; none: for ever.
-    pub usual: Option<Duration>,
-    /// Those of some upstreams.
-    pub special: Vec<(OwnerId, Duration)>,
-}
-
-impl Ages {
-    pub(in crate::store) fn of_config(config: &crate::store::Config) -> Self {
-        let special = config.shares.iter();
-        let special = special.filter_map(|share| Some((owner_id(&share.upstream), share.max_age?)));
-        Self {
-            usual: config.max_age,
-            special: special.collect(),
-        }
-    }
-
-    /// The least of all.
-    pub(in crate::store) fn least(&self) -> Option<Duration> {
-        let special = self.special.iter().map(|(_, age)| *age);
-        special.chain(self.usual).min()
-    }
-
-    pub(in crate::store) fn of(&self, owner: OwnerId) -> Option<Duration> {
-        let special = self.special.iter().find(|(id, _)| *id == owner);
-        special.map(|(_, age)| *age).or(self.usual)
-    }
-}
-
 /// Sees to it that upstreams keep to what they may have, and ages.
 #[derive(Debug)]
 pub struct Quotas {
@@ -86,7 +55,7 @@ impl Quotas {
             contents: Arc::clone(contents),
             capacity: Arc::clone(capacity),
             shares: config.shares.clone(),
-            ages: Ages::of_config(config),
+            ages: ages_of(config),
             aged_at: AtomicU64::new(0),
         }
     }
@@ -157,6 +126,16 @@ impl Quotas {
         let over = has - most / 100 * LOW_PERCENT;
         self.capacity
             .free_in_steps(over, |ledger, bytes| ledger.free_of(owner, bytes));
+    }
+}
+
+/// The times that a configuration asks for.
+fn ages_of(config: &crate::store::Config) -> Ages {
+    let special = config.shares.iter();
+    let special = special.filter_map(|share| Some((owner_id(&share.upstream), share.max_age?)));
+    Ages {
+        usual: config.max_age,
+        special: special.collect(),
     }
 }
 

@@ -34,7 +34,7 @@ fn contents(dir: &TempDir) -> Arc<Contents> {
     let bounds = Bounds::new(&config(dir.path(), MAX), MAX, 0);
     let records = Records::new(index(&layout));
     let metrics = Metrics::new(std::iter::empty());
-    let contents = Contents::new(layout, journal, bounds, records, metrics, clock());
+    let contents = Contents::new(layout, journal, bounds, records, metrics, clock(), None);
     Arc::new(contents)
 }
 

@@ -6,10 +6,9 @@ use super::blobs::Entry;
 use super::expected::Expected;
 use super::order::Order;
 use super::owners::{OwnerId, Owners};
-use super::{IdleByUses, Noted, Policy, Victim};
+use super::{Ages, IdleByUses, Noted, Policy, Victim};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
-use crate::store::capacity::quota::Ages;
 
 /// Uses closer together than this are one, for the count and for the index: a client's ranges and
 /// a fleet's rollout are one use of a blob, and order in memory is exact within a list anyway.
