@@ -191,8 +191,8 @@ impl Handler {
         };
         // An answer that the client did not list is served all the same, as registries do: it may
         // well understand it, and 406 is nothing that any client handles.
-        let at_hand = self.mirror.manifest_at_hand(source, reference, class);
-        let answer = if let Some(answer) = at_hand {
+        let hit = self.mirror.try_manifest_hit(source, reference, class);
+        let answer = if let Some(answer) = hit {
             answer
         } else {
             let accept = match reference {
