@@ -14,13 +14,13 @@ use crate::access::{AccessError, Guard};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::config::{Config, Snapshot};
-use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
+use crate::mirror::{Mirror, PublicView, OpenMode, Opened, Parts, Policies};
 use crate::oci::Directory;
 use crate::oci::directory::Entry;
 use crate::server::{BindError, Bound};
 use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
-use crate::upstream::{OwnListeners, SetupError, Upstream};
+use crate::upstream::{OwnListeners, SetupError, Upstream, Visibility};
 use start::Start;
 
 /// A mirror on its directory that serves nobody: what runs, without the listeners.
@@ -70,6 +70,16 @@ impl Unserved {
             .iter()
             .map(|u| Upstream::beside(u, metrics.clone(), own));
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
+        let public = config.upstreams.iter();
+        let public = public.filter(|it| it.visibility == Visibility::Public);
+        let public_views = public.map(|it| {
+            let upstream = Upstream::beside(&it.without_secrets(), metrics.clone(), own)?;
+            Ok::<_, SetupError>(PublicView {
+                upstream,
+                ttl: it.visibility_ttl,
+            })
+        });
+        let public_views = public_views.collect::<Result<Vec<_>, _>>()?;
         let Opened { store, catalogue } = {
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
             let may_move = mode == OpenMode::Write;
@@ -92,6 +102,7 @@ impl Unserved {
             fill_on_range: config.fill_on_range,
             directory: Directory::new(entries.collect()),
             upstreams,
+            public_views,
             store: store.clone(),
             catalogue: catalogue.clone(),
             clock,

@@ -45,6 +45,7 @@ use error::Source;
 use keys::File;
 use layers::{Environment, Layers};
 use origin::Origins;
+use crate::upstream::Visibility;
 use table::{Context, Place, Read as _, Values as _};
 
 pub use error::ConfigError;
@@ -246,14 +247,21 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
         is_reachable: !server.listen.ip().is_loopback(),
         has_access: file.access.is_some(),
     };
+    let shares = upstreams::shares(&upstreams);
+    let upstreams = upstreams::resolve(&upstreams, surroundings, context);
+    let ruled = upstreams.iter().filter(|it| it.visibility == Visibility::Rules);
+    let access = crate::access::Config {
+        ruled: ruled.map(|it| it.name.as_str().to_owned()).collect(),
+        ..access::resolve(file.access.as_ref(), context)
+    };
     Config {
         server,
-        access: access::resolve(file.access.as_ref(), context),
+        access,
         state: catalogue::Config::of(state.dir.value().unwrap_or_else(defaults::state_dir)),
-        cache: resolve_cache(&cache, upstreams::shares(&upstreams)),
+        cache: resolve_cache(&cache, shares),
         fill_on_range: cache.fill_on_range.value_or(mirror::FillOnRange::default()),
         tags: tags::resolve(&tags, &cache, context),
-        upstreams: upstreams::resolve(&upstreams, surroundings, context),
+        upstreams,
         log_format: log.format.value_or(LogFormat::default()),
         log_level: log
             .level

@@ -33,6 +33,8 @@ pub struct Config {
     pub policies: Vec<Policy>,
     /// Whom policies are attached to.
     pub attachments: Vec<Attachment>,
+    /// Upstreams of which nobody gets anything without a statement (`visibility = "rules"`).
+    pub ruled: Vec<String>,
 }
 
 impl Config {
@@ -75,6 +77,7 @@ impl Config {
         } else {
             Mode::Open
         };
-        Rules::new(mode, self.policies.clone(), &self.attachments)
+        let rules = Rules::new(mode, self.policies.clone(), &self.attachments)?;
+        Ok(rules.with_ruled(self.ruled.iter().cloned().collect()))
     }
 }

@@ -280,6 +280,7 @@ async fn open(config: &Config, mode: OpenMode) -> Result<Directory, TargetError>
         fill_on_range: config.fill_on_range,
         directory: oci::Directory::new(Vec::new()),
         upstreams: Vec::new(),
+        public_views: Vec::new(),
         store: store.clone(),
         catalogue,
         clock: Arc::new(SystemClock),

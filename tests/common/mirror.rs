@@ -85,16 +85,7 @@ impl MirrorBuilder {
             },
             access: roadstead::access::Config::default(),
             state: catalogue::Config::of(dir.path().join("state")),
-            cache: store::Config {
-                dir: dir.path().join("cache"),
-                max_size: store::Amount::Bytes(1 << 30),
-                min_free: store::Amount::Bytes(0),
-                meter: store::Meter::default(),
-                injection: store::Injection::default(),
-                scrub: None,
-                max_age: None,
-                shares: Vec::new(),
-            },
+            cache: store::Config::of(dir.path().join("cache"), store::Amount::Bytes(1 << 30)),
             tags: mirror::Config::of(mirror::Policy {
                 ttl: mirror::Ttl::For(TTL),
                 stale_if_error: STALE_IF_ERROR,

@@ -2,6 +2,7 @@
 
 mod people;
 mod tokens;
+mod visibility;
 
 use crate::common::images::{self, Image};
 use crate::common::{Dialect, FakeRegistry, Mirror, MirrorBuilder};

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use http::Method;
 use roadstead::catalogue::Gate;
 use roadstead::config::Config;
+use roadstead::mirror::Revalidate;
 use roadstead::store::{Amount, DiskOp, Fault, Faults, Injection};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 use crate::carry::{assert_pulls, export, import, try_import};
 use crate::commands::program;
 use crate::common::images::image;
+use crate::common::mirror::TTL;
 use crate::common::{ADMIN, Dialect, FakeRegistry, Mirror, MirrorBuilder, World, within};
 
 const NGINX: &str = "docker.io/library/nginx:1.27";
@@ -189,6 +191,42 @@ async fn an_import_is_served_without_the_index_and_listed_again() {
         }
     });
     assert!(listed.await.to_string().contains("library/nginx"));
+}
+
+/// An imported tag came back from the catalogue when upstream had deleted it: fresh after a refresh, and stale for ever
+/// where tags are revalidated in the background.
+#[tokio::test]
+async fn an_imported_tag_that_upstream_has_deleted_does_not_come_back() {
+    let world = World::new().await;
+    let dir = TempDir::new().unwrap();
+    let layout = dir.path().join("layout");
+    export(&world.mirror, &["nginx:1.27"], &layout).await;
+    let path = "/v2/library/nginx/manifests/1.27";
+    let site = MirrorBuilder::of(&world.hub).start().await;
+    import(&site, &layout).await;
+    let background = MirrorBuilder::of(&world.hub)
+        .with(|config| config.tags.defaults.revalidate = Revalidate::Background)
+        .start()
+        .await;
+    import(&background, &layout).await;
+    world.hub.delete_tag("library/nginx", "1.27");
+    assert_eq!(site.get(path).await.status, 200, "its time has not run out");
+    let (status, said) = admin(&site, Method::POST, "/api/v1/refresh?image=nginx:1.27").await;
+    assert_eq!(status, 200, "{said}");
+    assert_eq!(site.get(path).await.status, 404);
+    let site = site.restart().await;
+    assert_eq!(site.get(path).await.status, 404);
+
+    background.clock.advance(TTL * 2);
+    within("the deletion", async {
+        while background.get(path).await.status != 404 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for _ in 0..3 {
+        assert_eq!(background.get(path).await.status, 404);
+    }
 }
 
 /// Changes of an index that cannot be written wait in memory, and are dropped when they are too many.

@@ -1,4 +1,4 @@
-//! How often a fill tries again, and how long it waits before that.
+//! The retries of a fill, and the waits before them.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ impl Budget {
         Some(wait)
     }
 
-    /// True if what failed has not been tried again: who else asks for the same has not waited.
+    /// True if what failed has not been tried again: another one who asks for the same has not waited.
     pub(in crate::mirror) fn is_waiting(&self) -> bool {
         self.is_waiting
     }

@@ -143,5 +143,5 @@ fn inline(answer: &BlobAnswer, part: Option<&Range<u64>>) -> Option<Bytes> {
     let length = part.end.saturating_sub(part.start);
     (1..=INLINE_BODY_BYTES_MAX)
         .contains(&length)
-        .then(|| answer.at_hand(part))?
+        .then(|| answer.try_inline(part))?
 }

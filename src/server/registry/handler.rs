@@ -7,7 +7,7 @@ use super::restraint::Restraint;
 use super::token;
 use crate::access;
 use crate::clock::Clock;
-use crate::mirror::{BlobHead, Mirror, Source};
+use crate::mirror::{BlobHead, Mirror, Sought, Source};
 use crate::oci::route::{Action, Route};
 use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Page, Reference};
 use crate::server::conn::buffers::Buffers;
@@ -179,12 +179,14 @@ impl Handler {
                 let (action, tag) = (access::Action::Pull, tag_of(reference));
                 let source = self.resolve(&request, path, &visitor, exchange)?;
                 self.may(action, &source, tag, &request, path, &visitor)?;
+                self.see(&visitor, &source, || Sought::Manifest(reference.clone())).await?;
                 self.manifest(&request, &source, reference, exchange).await
             }
             Route::Blob { path, digest } => {
                 exchange.asks_for(Kind::Blob, Some(Reference::Digest(*digest)));
                 let source = self.resolve(&request, path, &visitor, exchange)?;
                 self.may(access::Action::Pull, &source, None, &request, path, &visitor)?;
+                self.see(&visitor, &source, || Sought::Blob(*digest)).await?;
                 self.blob(&request, &source, digest).await
             }
             Route::Upload { .. } => Err(ApiError::read_only()),
@@ -192,6 +194,7 @@ impl Handler {
                 exchange.asks_for(Kind::Tags, None);
                 let source = self.resolve(&request, path, &visitor, exchange)?;
                 self.may(access::Action::List, &source, None, &request, path, &visitor)?;
+                self.see(&visitor, &source, || Sought::Tags).await?;
                 let answer = Box::pin(self.mirror.tags(&source, page)).await?;
                 Ok(Reply::list(answer, request.path, request.ns()))
             }
@@ -204,6 +207,8 @@ impl Handler {
                 exchange.asks_for(Kind::Referrers, Some(Reference::Digest(*digest)));
                 let source = self.resolve(&request, path, &visitor, exchange)?;
                 self.may(access::Action::List, &source, None, &request, path, &visitor)?;
+                let subject = || Sought::Manifest(Reference::Digest(*digest));
+                self.see(&visitor, &source, subject).await?;
                 let artifact_type = artifact_type.as_deref();
                 let asked = self
                     .mirror
@@ -230,6 +235,21 @@ impl Handler {
         exchange.goes_to(&source.upstream, &source.repository);
         exchange.echoes_upstream(request.ns().is_some());
         Ok(source)
+    }
+
+    /// Refuses a client that has not said who it is what the upstream gives to nobody without a login, where that is
+    /// hidden.
+    async fn see(
+        &self,
+        visitor: &Option<Visitor<'_>>,
+        source: &Source,
+        sought: impl FnOnce() -> Sought,
+    ) -> Result<(), ApiError> {
+        let is_known = visitor.as_ref().is_some_and(|it| !it.who.is_anonymous());
+        if is_known || !self.mirror.hides_something() {
+            return Ok(());
+        }
+        Ok(Box::pin(self.mirror.may_be_seen(source, sought())).await?)
     }
 
     /// Asks the rules, where there are any.
@@ -261,8 +281,8 @@ impl Handler {
         };
         // An answer that the client did not list is served all the same, as registries do: it may
         // well understand it, and 406 is nothing that any client handles.
-        let at_hand = self.mirror.manifest_at_hand(source, reference, class);
-        let answer = if let Some(answer) = at_hand {
+        let hit = self.mirror.try_manifest_hit(source, reference, class);
+        let answer = if let Some(answer) = hit {
             answer
         } else {
             let accept = match reference {
@@ -313,7 +333,13 @@ impl Handler {
         request: &Request<'_>,
         visitor: Option<Visitor<'_>>,
     ) -> Result<Reply, ApiError> {
-        let sees = |source: &Source| visitor.as_ref().is_none_or(|it| it.sees(source));
+        let sees = |source: &Source| match &visitor {
+            Some(visitor) if !visitor.who.is_anonymous() => visitor.sees(source),
+            visitor => {
+                let allows = visitor.as_ref().is_none_or(|it| it.sees(source));
+                allows && self.mirror.may_be_listed(source)
+            }
+        };
         let (repositories, next) = self.mirror.catalog(page, &sees).await;
         // As distribution answers (docs/spec/api.md, "Listing Repositories").
         let body = serde_json::json!({ "repositories": repositories }).to_string();
