@@ -40,12 +40,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::telemetry::logging::LogFormat;
+use crate::upstream::Visibility;
 use crate::{catalogue, mirror, server, store, upstream};
 use error::Source;
 use keys::File;
 use layers::{Environment, Layers};
 use origin::Origins;
-use crate::upstream::Visibility;
 use table::{Context, Place, Read as _, Values as _};
 
 pub use error::ConfigError;
@@ -249,7 +249,9 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
     };
     let shares = upstreams::shares(&upstreams);
     let upstreams = upstreams::resolve(&upstreams, surroundings, context);
-    let ruled = upstreams.iter().filter(|it| it.visibility == Visibility::Rules);
+    let ruled = upstreams
+        .iter()
+        .filter(|it| it.visibility == Visibility::Rules);
     let access = crate::access::Config {
         ruled: ruled.map(|it| it.name.as_str().to_owned()).collect(),
         ..access::resolve(file.access.as_ref(), context)
