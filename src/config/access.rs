@@ -112,9 +112,9 @@ impl Scalar for Effects {
     }
 }
 
-/// Kinds of text that parse themselves.
+/// Kinds of text that parse themselves, with a pattern for editors.
 macro_rules! texts {
-    ($($(#[$meta:meta])+ $kind:ident: $value:ty = $parse:expr;)+) => {$(
+    ($($(#[$meta:meta])+ $kind:ident: $value:ty = $parse:expr, $pattern:literal;)+) => {$(
         $(#[$meta])+
         pub(super) enum $kind {}
 
@@ -126,7 +126,7 @@ macro_rules! texts {
                 $parse(text)
             }
             fn schema() -> Json {
-                json!({ "type": "string", "minLength": 1 })
+                json!({ "type": "string", "pattern": $pattern })
             }
         }
     )+};
@@ -134,13 +134,14 @@ macro_rules! texts {
 
 texts! {
     /// A word of `actions`.
-    ActionWord: Actions = Actions::parse;
+    ActionWord: Actions = Actions::parse, r"^(pull|push|delete|list|admin|repo:[a-z]+|cr:.+|\*)$";
     /// A pattern of `resources`.
-    ResourcePattern: Pattern = Pattern::parse;
+    ResourcePattern: Pattern = Pattern::parse,
+        r"^(\*.*|(mirror|repository)/.+|admin(/.+)?|acs:.+|[mra][a-z]*\*.*)$";
     /// A window of time.
-    Windows: Window = |text: &str| text.parse();
+    Windows: Window = |text: &str| text.parse(), r"^\s*([A-Za-z,-]+\s+)?[0-9]{2}:[0-9]{2}-[0-9]{2}:[0-9]{2}(\s+\S+)?\s*$";
     /// The URL of the token endpoint.
-    Realm: String = realm;
+    Realm: String = realm, "^[hH][tT][tT][pP][sS]?://[^?#]+$";
 }
 
 fn realm(text: &str) -> Result<String, String> {
