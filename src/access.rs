@@ -23,6 +23,7 @@
 //! | `scope`, `jwt`, `keys` | tokens that clients get at `/token` |
 //! | `issue` | the token endpoint, without HTTP |
 //! | `secret`, `people`, `manage` | tokens of this server, users and tokens of the catalogue, and how they are made |
+//! | `oidc` | tokens of other issuers |
 //! | `active` | all of that, as it holds at one moment |
 //! | `guard` | the front door: credentials to identities, questions to the rules |
 
@@ -38,6 +39,7 @@ mod issue;
 mod jwt;
 mod keys;
 pub mod manage;
+pub mod oidc;
 mod passwords;
 mod people;
 pub mod principal;

@@ -29,7 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("format", &[]),
     ("store", &["oci", "clock", "telemetry"]),
     ("catalogue", &["oci", "clock", "telemetry"]),
-    ("access", &["catalogue", "clock", "net", "telemetry"]),
+    ("access", &["catalogue", "clock", "net", "oci", "telemetry"]),
     ("net", &["oci", "telemetry"]),
     ("upstream", &["net", "oci", "clock", "telemetry"]),
     (

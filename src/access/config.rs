@@ -1,6 +1,7 @@
 //! What is configured of access, resolved: plain values, no file read yet.
 
 use super::htpasswd::{Htpasswd, HtpasswdError};
+use super::oidc::Trust;
 use super::{Attachment, Mode, Policy, Rules, RulesError};
 use crate::net::Network;
 use std::net::IpAddr;
@@ -29,6 +30,8 @@ pub struct Config {
     pub htpasswd: Option<PathBuf>,
     /// The URL of the token endpoint as clients reach it; `None`: on the host that the client has asked.
     pub token_url: Option<String>,
+    /// Issuers of other tokens.
+    pub oidc: Vec<Trust>,
     /// Policies of the file, in its order.
     pub policies: Vec<Policy>,
     /// Whom policies are attached to.
@@ -43,6 +46,7 @@ impl Config {
     pub fn has_identities(&self) -> bool {
         let only_networks = self.htpasswd.is_none()
             && self.token_url.is_none()
+            && self.oidc.is_empty()
             && self.policies.is_empty()
             && self.attachments.is_empty()
             && !self.allow.is_empty();

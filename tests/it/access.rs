@@ -1,5 +1,6 @@
 //! Who may come in, and who may pull what.
 
+mod oidc;
 mod people;
 mod tokens;
 mod visibility;
@@ -363,7 +364,7 @@ async fn users_change_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_guesses_waits() {
+async fn guesses_are_slowed_down() {
     let house = House::with(&["alice"], "[access]\nhtpasswd = HTPASSWD\n").await;
     let wrong = basic("alice", "wrong");
     let wrong = [("authorization", wrong.as_str())];
