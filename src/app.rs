@@ -212,6 +212,7 @@ impl App {
         };
         mirror.watch_pins();
         mirror.restore_imports();
+        mirror.keep_verdicts();
         if let Some(period) = scrub {
             let scrubbing = mirror
                 .clone()

@@ -13,11 +13,11 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The dearest hash that is taken: each step doubles what a login costs, and this one takes some seconds.
 const COST_MAX: u32 = 15;
 
-/// What `htpasswd -B` and others take.
-const USUAL_COST: u32 = 10;
-
 /// Salt and hash of a password that nobody knows.
 const NOBODY: &str = "CwTycUXWue0Thq9StjUM0uJ8c1l8c1l8c1l8c1l8c1l8c1l8c1l8e";
+
+/// The same, as hashes of the catalogue are.
+const NOBODY_ARGON2: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// Why a file cannot be used: one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +89,11 @@ impl Htpasswd {
     pub(super) fn hash_of_nobody(&self) -> String {
         let cost = |hash: &String| hash.get(4..6)?.parse::<u32>().ok();
         let cost = self.users.values().filter_map(cost).max();
-        format!("$2b${:02}${NOBODY}", cost.unwrap_or(USUAL_COST))
+        match cost {
+            Some(cost) => format!("$2b${cost:02}${NOBODY}"),
+            // All users are those of the catalogue then.
+            None => NOBODY_ARGON2.to_owned(),
+        }
     }
 
     /// Takes a file that cannot be used for read, so that it is not told of again before it changes.
@@ -167,7 +171,7 @@ mod tests {
         assert!(nobody.starts_with("$2b$05$"), "{nobody}");
         assert_eq!(bcrypt::verify("", &nobody).ok(), Some(false));
         let nobody = Htpasswd::default().hash_of_nobody();
-        assert!(nobody.starts_with("$2b$10$"), "{nobody}");
+        argon2::password_hash::phc::PasswordHash::new(&nobody).expect("a hash that can be checked");
     }
 
     #[test]

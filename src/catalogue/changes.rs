@@ -108,6 +108,8 @@ pub enum Change {
     Adopt(Legacy),
     /// Users and tokens.
     People(PeopleChange),
+    /// Repositories that were seen to be public, or `None`: not any more.
+    Public(Vec<(Source, Option<Timestamp>)>),
 }
 
 impl Change {
@@ -123,6 +125,7 @@ impl Change {
             Self::Unpin(source, _) => of(source),
             Self::Forget(source, names) => of(source) + names.len() * ENTRY_BYTES,
             Self::People(change) => ENTRY_BYTES + change.weight(),
+            Self::Public(seen) => seen.iter().map(|(source, _)| of(source)).sum(),
             Self::Adopt(legacy) => {
                 let tags: usize = legacy.tags.iter().map(|(source, ..)| of(source)).sum();
                 let links: usize = legacy.links.iter().map(|(source, _)| of(source)).sum();
@@ -139,6 +142,7 @@ impl Change {
             Self::Pin(pin) | Self::Renew(pin) => pin.digests.len() <= PIN_DIGESTS_MAX,
             Self::Unpin(..) => true,
             Self::People(change) => change.is_bounded(),
+            Self::Public(seen) => seen.len() <= LINKS_MAX,
             Self::Forget(_, names) => names.len() <= LINKS_MAX,
             Self::Adopt(legacy) => legacy.links.len() + legacy.tags.len() <= LINKS_MAX,
         }
@@ -157,7 +161,8 @@ impl Change {
             | Self::Renew(_)
             | Self::Unpin(..)
             | Self::Forget(..)
-            | Self::People(_) => Vec::new(),
+            | Self::People(_)
+            | Self::Public(_) => Vec::new(),
         }
     }
 
@@ -178,8 +183,25 @@ impl Change {
             }
             Self::Adopt(legacy) => adopt(to, legacy),
             Self::People(change) => change.apply(to),
+            Self::Public(seen) => seen
+                .iter()
+                .try_for_each(|(source, at)| note_public(to, source, *at)),
         }
     }
+}
+
+fn note_public(to: &Connection, source: &Source, at: Option<Timestamp>) -> rusqlite::Result<()> {
+    let (upstream, repository) = (source.upstream.as_str(), source.repository.as_str());
+    let Some(at) = at else {
+        let sql = "DELETE FROM public_repositories WHERE upstream = ?1 AND repository = ?2";
+        to.prepare_cached(sql)?
+            .execute(params![upstream, repository])?;
+        return Ok(());
+    };
+    let sql = "INSERT OR REPLACE INTO public_repositories (upstream, repository, seen_ms) VALUES (?1, ?2, ?3)";
+    let row = params![upstream, repository, whole(at.0)];
+    to.prepare_cached(sql)?.execute(row)?;
+    Ok(())
 }
 
 /// Notes which version wrote last: a change that does nothing else.

@@ -16,6 +16,9 @@ pub(super) const ADOPTED: &str = "adopted";
 /// Entries read at once: some hundred kilobytes.
 const PAGE_MAX: i64 = 2_000;
 
+/// Verdicts that are read; more are not remembered.
+const PUBLIC_MAX: i64 = 50_000;
+
 /// Pins that are read; more cannot be made.
 const PINS_MAX: i64 = 20_000;
 
@@ -115,6 +118,26 @@ impl Catalogue {
             Some(none) => Ok(none),
             None => self.ask(pins).await,
         }
+    }
+
+    /// Repositories that were seen to be public, the latest first.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn public_repositories(&self) -> Result<Vec<(Source, Timestamp)>, CatalogueError> {
+        if self.inner.contents == Contents::Nothing {
+            return Ok(Vec::new());
+        }
+        self.ask(|from| {
+            let sql = "SELECT upstream, repository, seen_ms FROM public_repositories ORDER BY seen_ms DESC LIMIT ?1";
+            let mut statement = from.prepare_cached(sql)?;
+            let rows = statement.query_map([PUBLIC_MAX], |row| {
+                let seen = Timestamp(count(row.get(2)?));
+                Ok(source_in(row)?.map(|source| (source, seen)))
+            })?;
+            rows.filter_map(Result::transpose).collect()
+        })
+        .await
     }
 
     /// Waits until the pins can be read, for as long as the disk takes.

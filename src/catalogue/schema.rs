@@ -62,6 +62,12 @@ const VERSION_2: &str = "
         expires_ms INTEGER,
         used_ms INTEGER
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE public_repositories (
+        upstream TEXT NOT NULL,
+        repository TEXT NOT NULL,
+        seen_ms INTEGER NOT NULL,
+        PRIMARY KEY (upstream, repository)
+    ) STRICT, WITHOUT ROWID;
     CREATE INDEX tokens_by_owner ON tokens (owner);
 ";
 

@@ -6,7 +6,7 @@
 //! hidden and what is not there cannot be told apart, by words or by time.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -14,6 +14,7 @@ use moka::sync::Cache;
 use super::core::{Core, Tasks};
 use super::single_flight::SingleFlight;
 use super::{Mirror, MirrorError, Source, in_time};
+use crate::catalogue::{Catalogue, CatalogueError, Change};
 use crate::clock::{Clock, Timestamp};
 use crate::oci::{AcceptClass, Digest, Reference, UpstreamName};
 use crate::telemetry::Kind;
@@ -22,8 +23,15 @@ use crate::upstream::{Patience, Upstream};
 /// Verdicts that are remembered, some 300 bytes each.
 const VERDICTS_MAX: u64 = 50_000;
 
-/// The time that a verdict holds while the upstream cannot be asked again: a pull of the morning works in the evening.
-const OLD_VERDICT_MAX: Duration = Duration::from_hours(24);
+/// The time that a verdict holds while the upstream cannot be asked again: its outage must not take away what is
+/// cached, also after a restart.
+const OLD_VERDICT_MAX: Duration = Duration::from_hours(7 * 24);
+
+/// Verdicts are written down so often.
+const WRITE_EVERY: Duration = Duration::from_mins(1);
+
+/// Verdicts in one write, some 100 bytes each.
+const WRITTEN_AT_ONCE_MAX: usize = 10_000;
 
 /// An upstream as anybody sees it.
 #[derive(Debug)]
@@ -53,6 +61,9 @@ pub(super) struct Visibility {
     /// When a repository was last seen to be public.
     public: Cache<Source, Timestamp>,
     refused: Cache<(Source, Sought), (MirrorError, Timestamp)>,
+    /// Verdicts that were not written down yet: in a crash some minutes of them are lost.
+    unwritten: Mutex<HashMap<Source, Option<Timestamp>>>,
+    catalogue: Catalogue,
     looks: Arc<SingleFlight<(Source, Sought), Result<(), MirrorError>>>,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
@@ -69,6 +80,8 @@ impl Visibility {
                 .time_to_live(OLD_VERDICT_MAX)
                 .build(),
             refused: Cache::builder().max_capacity(VERDICTS_MAX).build(),
+            unwritten: Mutex::default(),
+            catalogue: core.catalogue.clone(),
             looks: Arc::default(),
             clock: Arc::clone(&core.clock),
             tasks: core.tasks.clone(),
@@ -116,13 +129,17 @@ impl Visibility {
         let answer = ask(&view.upstream, source, sought).await;
         let now = self.clock.now();
         match &answer {
-            Ok(()) => self.public.insert(source.clone(), now),
+            Ok(()) => {
+                self.public.insert(source.clone(), now);
+                self.unwritten().insert(source.clone(), Some(now));
+            }
             Err(error) if is_refusal(error) => {
                 if !matches!(
                     error,
                     MirrorError::ManifestUnknown | MirrorError::BlobUnknown
                 ) {
                     self.public.invalidate(source);
+                    self.unwritten().insert(source.clone(), None);
                 }
                 let key = (source.clone(), sought.clone());
                 self.refused.insert(key, (error.clone(), now));
@@ -137,6 +154,33 @@ impl Visibility {
         answer
     }
 
+    /// Verdicts that wait to be written down: those that an upstream can give in a minute.
+    fn unwritten(&self) -> MutexGuard<'_, HashMap<Source, Option<Timestamp>>> {
+        self.unwritten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down what was found out since the last time.
+    async fn write(&self) -> Result<(), CatalogueError> {
+        let verdicts: Vec<_> = std::mem::take(&mut *self.unwritten()).into_iter().collect();
+        for some in verdicts.chunks(WRITTEN_AT_ONCE_MAX) {
+            self.catalogue.commit(Change::Public(some.to_vec())).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads what was written down before.
+    async fn read(&self) -> Result<(), CatalogueError> {
+        let now = self.clock.now();
+        for (source, seen) in self.catalogue.public_repositories().await? {
+            if now.since(seen) < OLD_VERDICT_MAX && !self.public.contains_key(&source) {
+                self.public.insert(source, seen);
+            }
+        }
+        Ok(())
+    }
+
     /// True if a repository may stand in an anonymous client's list: nothing is looked up for that.
     fn is_shown(&self, source: &Source) -> bool {
         !self.views.contains_key(&source.upstream) || self.public.contains_key(source)
@@ -148,6 +192,30 @@ impl Mirror {
     #[must_use]
     pub fn hides_something(&self) -> bool {
         !self.inner.visibility.views.is_empty()
+    }
+
+    /// Knows again which repositories were public, and writes down now and then which are, until the mirror stops.
+    pub fn keep_verdicts(&self) {
+        if !self.hides_something() {
+            return;
+        }
+        let visibility = Arc::clone(&self.inner.visibility);
+        let stop = self.inner.tasks.stopping().clone();
+        self.inner.tasks.spawn(async move {
+            if let Err(error) = visibility.read().await {
+                tracing::warn!(%error, "it is not known which repositories were public before the start: upstreams are asked again");
+            }
+            let mut is_over = false;
+            while !is_over {
+                tokio::select! {
+                    () = tokio::time::sleep(WRITE_EVERY) => {}
+                    () = stop.cancelled() => is_over = true,
+                }
+                if let Err(error) = visibility.write().await {
+                    tracing::debug!(%error, "which repositories are public could not be written down");
+                }
+            }
+        });
     }
 
     /// Refuses an anonymous client what the upstream would refuse anybody, where its visibility is `public`.

@@ -160,3 +160,33 @@ async fn a_verdict_ends_and_lasts_while_nobody_can_say_another() {
     assert_eq!(site.mirror.get(&by_digest).await.status, 403);
     assert_eq!(site.catalog().await, r#"{"repositories":[]}"#);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verdict_is_known_after_a_restart_without_the_upstream() {
+    let site = Site::new(Visibility::Public, "").await;
+    assert_eq!(site.statuses(PUBLIC).await, [200; 5]);
+    assert_eq!(site.statuses(PRIVATE).await, [403; 5]);
+    site.registry.go_down().await;
+    let [_, by_digest, blob, ..] = site.paths(PUBLIC);
+    let [_, hidden, ..] = site.paths(PRIVATE);
+    let mirror = site.mirror.restart().await;
+    mirror.clock.advance(Duration::from_hours(6 * 24));
+    for path in [by_digest.as_str(), &blob] {
+        let served = async {
+            // It is read in the background of the start.
+            while mirror.get(path).await.status != 200 {
+                tokio::task::yield_now().await;
+            }
+        };
+        crate::common::within("the verdict", served).await;
+    }
+    assert!(
+        mirror.get(&hidden).await.status >= 500,
+        "nobody can say that it is public"
+    );
+    mirror.clock.advance(Duration::from_hours(2 * 24));
+    assert!(
+        mirror.get(&by_digest).await.status >= 500,
+        "it does not last for ever"
+    );
+}
