@@ -33,6 +33,8 @@ pub struct Config {
     pub policies: Vec<Policy>,
     /// Whom policies are attached to.
     pub attachments: Vec<Attachment>,
+    /// Clients can show certificates.
+    pub certificates: bool,
 }
 
 impl Config {
@@ -43,6 +45,7 @@ impl Config {
             && self.token_url.is_none()
             && self.policies.is_empty()
             && self.attachments.is_empty()
+            && !self.certificates
             && !self.allow.is_empty();
         self.enabled && !only_networks
     }

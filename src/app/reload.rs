@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::access::Guard;
 use crate::config::{Config, Overrides, Snapshot};
+use crate::server::Certificates;
 
 /// Reads the configuration again when it is asked to.
 #[derive(Debug)]
@@ -12,6 +13,7 @@ pub struct Reload {
     snapshot: Snapshot,
     flags: Overrides,
     guard: Guard,
+    certificates: Certificates,
     /// One reload waits for the one that runs; further ones would read the same.
     is_waited_for: AtomicBool,
     running: Mutex<()>,
@@ -20,11 +22,17 @@ pub struct Reload {
 impl Reload {
     /// Reloads of a server that was started with these flags.
     #[must_use]
-    pub fn new(snapshot: Snapshot, flags: Overrides, guard: Guard) -> Self {
+    pub fn new(
+        snapshot: Snapshot,
+        flags: Overrides,
+        guard: Guard,
+        certificates: Certificates,
+    ) -> Self {
         Self {
             snapshot,
             flags,
             guard,
+            certificates,
             is_waited_for: AtomicBool::new(false),
             running: Mutex::new(()),
         }
@@ -42,6 +50,8 @@ impl Reload {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         self.is_waited_for.store(false, Ordering::Release);
+        // Each pair by itself, whatever the file says.
+        self.certificates.reload();
         let loaded = match Config::load_with_notes(&self.flags) {
             Ok(loaded) => loaded,
             Err(error) => {

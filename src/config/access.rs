@@ -244,6 +244,7 @@ pub(super) fn resolve(given: Option<&Given<Access>>, context: &Context<'_>) -> a
         token_url: keys.realm.value(),
         policies,
         attachments,
+        certificates: false,
     }
 }
 

@@ -15,6 +15,7 @@ use super::table::{About, Scalar};
 use crate::access::Enforcement;
 use crate::mirror::{Failure, FillOnRange, Pattern, Revalidate, Ttl};
 use crate::oci::UpstreamName;
+use crate::server::{Asks, ClientAuth};
 use crate::store::Amount;
 use crate::telemetry::logging::{self, LogFormat};
 use crate::upstream::{Network, Strategy};
@@ -97,6 +98,15 @@ choice! {
 choice! {
     /// What becomes of what the rules of access deny.
     Enforcements: Enforcement { "enforce" => Enforcement::Enforce, "warn" => Enforcement::Warn }
+}
+
+choice! {
+    /// What a listener asks of its clients.
+    ListenerAccess: Asks { "rules" => Asks::Everybody, "open" => Asks::Nobody }
+}
+choice! {
+    /// What becomes of clients without a certificate.
+    ClientAuths: ClientAuth { "required" => ClientAuth::Required, "optional" => ClientAuth::Optional }
 }
 
 /// Kinds of values that are read by a function, with a JSON Schema.
@@ -232,6 +242,12 @@ impl Failures {
 impl About for Failures {
     fn about_list() -> String {
         format!("must be an array of {}", Self::names())
+    }
+}
+
+impl About for Networks {
+    fn about_list() -> String {
+        "must be an array like [\"10.0.0.0/8\"]".to_owned()
     }
 }
 

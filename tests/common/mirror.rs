@@ -74,10 +74,12 @@ impl MirrorBuilder {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = Config {
             server: server::Config {
-                listen: any,
+                listeners: vec![server::ListenerConfig::at(any)],
                 admin_listen: any,
-                asks: server::Asks::default(),
                 tls: None,
+                admin_tls: None,
+                admin_hosts: Vec::new(),
+                trusted_proxies: Vec::new(),
                 drain_timeout: Duration::from_secs(10),
                 limits: server::Limits::default(),
             },
@@ -190,6 +192,16 @@ impl Mirror {
             dir,
             clock,
         })
+    }
+
+    /// Another listener of clients, by its number.
+    pub fn listener(&self, number: usize) -> Client {
+        Client(self.app.addresses()[number])
+    }
+
+    /// The certificates.
+    pub fn certificates(&self) -> &server::Certificates {
+        self.app.certificates()
     }
 
     /// Where clients connect.

@@ -31,14 +31,11 @@ impl World {
         registry.put_blob("team/app", &blob);
         let made = rcgen::generate_simple_self_signed(vec!["mirror.test".to_owned()]).unwrap();
         let builder = MirrorBuilder::of(&registry);
-        let tls = TlsConfig {
-            cert: builder.dir().join("tls.crt"),
-            key: builder.dir().join("tls.key"),
-        };
-        std::fs::write(&tls.cert, made.cert.pem()).unwrap();
-        std::fs::write(&tls.key, made.signing_key.serialize_pem()).unwrap();
+        let tls = TlsConfig::of(builder.dir().join("tls.crt"), builder.dir().join("tls.key"));
+        std::fs::write(&tls.pairs[0].cert, made.cert.pem()).unwrap();
+        std::fs::write(&tls.pairs[0].key, made.signing_key.serialize_pem()).unwrap();
         let mirror = builder
-            .with(|config| config.server.tls = Some(tls))
+            .with(|config| secure(config, tls))
             .start()
             .await;
         Self {
@@ -238,12 +235,9 @@ async fn a_bad_certificate_or_key_is_named() {
             }
             path
         };
-        let tls = TlsConfig {
-            cert: write("tls.crt", cert),
-            key: write("tls.key", key),
-        };
+        let tls = TlsConfig::of(write("tls.crt", cert), write("tls.key", key));
         let refused = builder
-            .with(|config| config.server.tls = Some(tls))
+            .with(|config| secure(config, tls))
             .try_start()
             .await;
         let text = refused.expect_err("it started").to_string();

@@ -207,15 +207,12 @@ async fn a_mirror_with_a_certificate_is_warmed_if_that_is_believed() {
     hub.put_image("library/one", Some("1"), &one);
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     let builder = MirrorBuilder::of(&hub);
-    let tls = TlsConfig {
-        cert: builder.dir().join("tls.crt"),
-        key: builder.dir().join("tls.key"),
-    };
-    let certificate = tls.cert.clone();
-    std::fs::write(&tls.cert, made.cert.pem()).unwrap();
-    std::fs::write(&tls.key, made.signing_key.serialize_pem()).unwrap();
+    let tls = TlsConfig::of(builder.dir().join("tls.crt"), builder.dir().join("tls.key"));
+    let certificate = tls.pairs[0].cert.clone();
+    std::fs::write(&tls.pairs[0].cert, made.cert.pem()).unwrap();
+    std::fs::write(&tls.pairs[0].key, made.signing_key.serialize_pem()).unwrap();
     let mirror = builder
-        .with(|config| config.server.tls = Some(tls))
+        .with(|config| secure(config, tls))
         .start()
         .await;
     let mut job = Job {

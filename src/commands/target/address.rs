@@ -59,6 +59,7 @@ pub(super) struct Listeners {
     listen: SocketAddr,
     admin_listen: SocketAddr,
     tls: bool,
+    admin_tls: bool,
 }
 
 impl AdminFlags {
@@ -184,8 +185,11 @@ fn listeners(
     let config = Config::from_layers(&flags, [], &[]).ok()?;
     let tls = server.is_some_and(|server| server.contains_key("tls"))
         || variable("ROADSTEAD_SERVER__TLS__CERT").is_some();
+    let admin_tls = server.is_some_and(|server| server.contains_key("admin_tls"))
+        || variable("ROADSTEAD_SERVER__ADMIN_TLS__CERT").is_some();
     Some(Listeners {
         tls,
+        admin_tls,
         ..Listeners::of(&config)
     })
 }
@@ -193,9 +197,10 @@ fn listeners(
 impl Listeners {
     fn of(config: &Config) -> Self {
         Self {
-            listen: config.server.listen,
+            listen: config.server.listen(),
             admin_listen: config.server.admin_listen,
             tls: config.server.scheme() == "https",
+            admin_tls: config.server.admin_tls.is_some(),
         }
     }
 
@@ -204,7 +209,8 @@ impl Listeners {
     /// # Errors
     /// One line.
     pub(super) fn admin(self) -> Result<Url, String> {
-        url_of("http", self.admin_listen, "server.admin_listen", "--admin")
+        let scheme = if self.admin_tls { "https" } else { "http" };
+        url_of(scheme, self.admin_listen, "server.admin_listen", "--admin")
     }
 
     /// Where clients reach it from this machine.

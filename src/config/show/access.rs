@@ -1,6 +1,6 @@
 //! `[access]` as it is shown.
 
-use super::{line, quoted, table};
+use super::{line, list, quoted, table};
 use crate::access::condition::Window;
 use crate::access::{Action, Condition, Config, Policy, Statement, Subject};
 use crate::config::values::Enforcements;
@@ -76,9 +76,4 @@ fn shown(condition: &Condition) -> String {
         parts.push(format!("claim = {{ {} }}", claims.collect::<Vec<_>>().join(", ")));
     }
     format!("{{ {} }}", parts.join(", "))
-}
-
-fn list(texts: impl Iterator<Item = impl AsRef<str>>) -> String {
-    let texts: Vec<_> = texts.map(|text| quoted(text.as_ref())).collect();
-    format!("[{}]", texts.join(", "))
 }

@@ -28,6 +28,8 @@ struct Waiting<'a> {
     table: &'a Arc<Table>,
     queue: VecDeque<(TcpStream, SocketAddr)>,
     is_buffered: bool,
+    /// So many, as the table knows it.
+    told: usize,
 }
 
 /// Hands every new connection to `serve`, until `stop` is cancelled; the listener is closed on return.
@@ -45,6 +47,7 @@ pub(crate) async fn accept_until(
             table,
             queue: VecDeque::new(),
             is_buffered,
+            told: 0,
         };
         loop {
             let accepted = if waiting.queue.is_empty() {
@@ -116,7 +119,14 @@ impl Waiting<'_> {
                 serve(stream, client, seat);
             }
         }
-        self.table.waiting(self.queue.len());
+        let waiting = self.queue.len();
+        self.table.waiting(std::mem::replace(&mut self.told, waiting), waiting);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.table.waiting(self.told, 0);
     }
 }
 

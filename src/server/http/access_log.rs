@@ -115,6 +115,29 @@ pub(crate) struct Client {
     text: Arc<str>,
     ip: IpAddr,
     id: ClientId,
+    connection: u64,
+}
+
+impl Client {
+    /// The address.
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// What its share of upstreams is by.
+    pub(crate) fn id(&self) -> ClientId {
+        self.id
+    }
+
+    /// A client that this one, a proxy, speaks for on the same connection.
+    pub(crate) fn behind(&self, address: IpAddr) -> Self {
+        Self {
+            text: address.to_string().into(),
+            ip: address,
+            id: ClientId::new(address, self.connection),
+            connection: self.connection,
+        }
+    }
 }
 
 /// Each connection has a number of its own.
@@ -126,6 +149,7 @@ impl From<SocketAddr> for Client {
             text: address.to_string().into(),
             ip: address.ip(),
             id: ClientId::new(address.ip(), connection),
+            connection,
         }
     }
 }
