@@ -185,13 +185,19 @@ impl Way {
         let (stream, flusher) = deferred_flush::new(stream, is_http2);
         let flush = |context: &mut Context<'_>| flusher.poll_flush(context);
         let service = self.requests(front, client, who, None, watch);
-        let ending = stop.child_token();
+        let ending = if outdated.is_some() {
+            stop.child_token()
+        } else {
+            stop
+        };
         let watched = Arc::clone(watch);
         let served = connection::serve(ending.clone(), stream, flush, watched, service);
         // It ends like at a drain: what runs is finished.
         let until_outdated = async {
-            outdated.cancelled().await;
-            ending.cancel();
+            if let Some(outdated) = outdated {
+                outdated.cancelled().await;
+                ending.cancel();
+            }
             std::future::pending::<()>().await;
         };
         tokio::select! {

@@ -55,6 +55,12 @@ pub fn credentials(username: &str, password: &str) -> upstream::LoginConfig {
     }
 }
 
+/// Gives the first listener these certificates.
+pub fn secure(config: &mut Config, tls: server::TlsConfig) {
+    config.server.tls = Some(tls);
+    config.server.listeners[0].tls = true;
+}
+
 /// A mirror to be.
 #[derive(Debug)]
 pub struct MirrorBuilder {

@@ -1,10 +1,15 @@
 //! HTTPS on the same listener code: HTTP/1.1 and HTTP/2, chosen by ALPN.
 
+mod admin;
+mod certificates;
+mod clients;
+mod pki;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::common::images::Blob;
-use crate::common::{FakeRegistry, Mirror, MirrorBuilder, within};
+use crate::common::{FakeRegistry, Mirror, MirrorBuilder, secure, within};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};

@@ -4,7 +4,7 @@ use std::process::{Output, Stdio};
 
 use crate::common::images::{Manifest, OCI_INDEX, OCI_MANIFEST, image, image_of, index};
 use crate::common::{
-    Blob, Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule, World, within,
+    Blob, Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule, World, secure, within,
 };
 use http::Method;
 use roadstead::commands::warm::{self, Job, Outcome, Wanted};

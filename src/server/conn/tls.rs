@@ -85,7 +85,7 @@ pub(crate) struct Secured {
     /// Who has shown a certificate.
     pub(crate) who: Option<Arc<Principal>>,
     /// Cancelled when the certificate may be one that is no longer accepted.
-    pub(crate) outdated: CancellationToken,
+    pub(crate) outdated: Option<CancellationToken>,
 }
 
 impl Tls {
@@ -128,10 +128,7 @@ impl Tls {
         let stream = TlsAcceptor::from(Arc::clone(&current.server)).accept(stream).await?;
         let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let who = shown.first().map(|first| Arc::new(identity::principal(first)));
-        let outdated = match who {
-            Some(_) => current.outdated.clone(),
-            None => CancellationToken::new(),
-        };
+        let outdated = who.is_some().then(|| current.outdated.clone());
         Ok(Secured {
             stream,
             who,
