@@ -14,13 +14,13 @@ use crate::access::{AccessError, Guard};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::config::{Config, Snapshot};
-use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
+use crate::mirror::{Mirror, PublicView, OpenMode, Opened, Parts, Policies};
 use crate::oci::Directory;
 use crate::oci::directory::Entry;
 use crate::server::{BindError, Bound, Certificates};
 use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
-use crate::upstream::{OwnListeners, SetupError, Upstream};
+use crate::upstream::{OwnListeners, SetupError, Upstream, Visibility};
 use start::Start;
 
 /// A mirror on its directory that serves nobody: what runs, without the listeners.
@@ -30,9 +30,9 @@ pub struct Unserved {
     pub mirror: Mirror,
     /// Its store.
     pub store: Store,
-    /// What cannot be fetched again.
+    /// State that cannot be fetched again.
     pub catalogue: Catalogue,
-    /// What both count.
+    /// The metrics of both.
     pub metrics: Metrics,
 }
 
@@ -46,16 +46,17 @@ impl Unserved {
         Self::open_by(OpenMode::Write, &config, clock, &OwnListeners::default()).await
     }
 
-    /// The same on a directory in which nothing is changed.
+    /// Opens a directory in which nothing is changed, and nothing evicted, whatever the configuration's bounds are.
     ///
     /// # Errors
     /// [`StartError`]: there is no cache in it, for example.
-    pub async fn look_into(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+    pub async fn look_into(mut config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        config.cache = config.cache.unbounded();
         let config = Snapshot::new(config);
         Self::open_by(OpenMode::Look, &config, clock, &OwnListeners::default()).await
     }
 
-    /// The same in a process that listens at `own`: no upstream may lead there.
+    /// Opens the store in a process that listens at `own`: no upstream may lead there.
     async fn open_by(
         mode: OpenMode,
         snapshot: &Snapshot,
@@ -69,11 +70,22 @@ impl Unserved {
             .iter()
             .map(|u| Upstream::beside(u, metrics.clone(), own));
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
+        let public = config.upstreams.iter();
+        let public = public.filter(|it| it.visibility == Visibility::Public);
+        let public_views = public.map(|it| {
+            let upstream = Upstream::beside(&it.without_secrets(), metrics.clone(), own)?;
+            Ok::<_, SetupError>(PublicView {
+                upstream,
+                ttl: it.visibility_ttl,
+            })
+        });
+        let public_views = public_views.collect::<Result<Vec<_>, _>>()?;
         let Opened { store, catalogue } = {
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
+            let may_move = mode == OpenMode::Write;
             Opened::open(
                 mode,
-                config.cache.clone(),
+                config.cache.clone().found(&config.state.dir, may_move),
                 config.state.clone(),
                 clock,
                 metrics,
@@ -90,6 +102,7 @@ impl Unserved {
             fill_on_range: config.fill_on_range,
             directory: Directory::new(entries.collect()),
             upstreams,
+            public_views,
             store: store.clone(),
             catalogue: catalogue.clone(),
             clock,
@@ -136,7 +149,7 @@ pub struct App {
     stop_storing: CancellationToken,
 }
 
-/// Why it did not start: one line.
+/// The reason that it did not start: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener or the certificate.
@@ -163,7 +176,7 @@ impl App {
         Self::start_with(Snapshot::new(config), clock).await
     }
 
-    /// The same with a configuration that may be replaced while it runs.
+    /// Starts with a configuration that may be replaced while it runs.
     ///
     /// # Errors
     /// As [`App::start`].

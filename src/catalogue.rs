@@ -1,4 +1,4 @@
-//! What nobody can be asked for again: names and links of imported images, and pins that were made by hand. A database
+//! State that nobody can be asked for again: names and links of imported images, and pins that were made by hand. A database
 //! (SQLite) in the state directory, a file of its own beside the cache, which may be deleted at any time.
 //!
 //! A change is answered after it is durable, and not before: one thread writes, takes what waits as one transaction
@@ -52,37 +52,40 @@ use crate::telemetry::Metrics;
 /// Connections that read at the same time; more wait. Each has a page cache of its own.
 const READERS_MAX: usize = 4;
 
-/// What changes take in memory that wait to be written, in bytes: an image with all its platforms has some
+/// Bytes that changes take in memory that wait to be written: an image with all its platforms has some
 /// hundred kilobytes.
 const QUEUE_BYTES_MAX: u32 = 32 * 1024 * 1024;
 
-/// How long a caller waits for a change to be durable. An operator's command waits longer than that for its answer.
+/// Time that a caller waits for a change to be durable. An operator's command waits longer than that for its answer.
 const COMMIT_WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// How long a caller waits for an answer: a client's request may have waited for upstream before, and has 30 s in all.
+/// Time that a caller waits for an answer: a client's request may have waited for upstream before, and has 30 s in all.
 const READ_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// How long the end of the thread is waited for: it may be at a disk that does not answer.
+/// Time that the end of the thread is waited for: it may be at a disk that does not answer.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Repositories with imports that are known by heart, so that no other is asked about: some 10 MB. With more, every
 /// question is asked.
 const REPOSITORIES_MAX: usize = 100_000;
 
-/// Where the catalogue is.
+/// The place of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The state directory; made if missing.
     pub dir: PathBuf,
-    /// Who is asked before each commit.
+    /// Asked before each commit and each read.
     pub gate: Gate,
 }
 
-/// Who is asked before each commit, and may make it wait or fail: for tests.
+/// Asked before each commit and each read, both of which it may hold up, and the first of which it may fail: for tests.
 #[derive(Clone, Default)]
-pub struct Gate(Option<Arc<dyn Fn() -> io::Result<()> + Send + Sync>>);
+pub struct Gate {
+    commits: Option<Arc<dyn Fn() -> io::Result<()> + Send + Sync>>,
+    reads: Option<Arc<dyn Fn() + Send + Sync>>,
+}
 
-/// Why the catalogue does not do what it was asked for.
+/// The reason why the catalogue does not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogueError {
     /// It cannot be read or written: one line that says what to do.
@@ -105,13 +108,14 @@ pub struct Catalogue {
 #[derive(Debug)]
 struct Inner {
     dir: PathBuf,
-    /// Where changes go; nothing where there is no writer.
+    /// The queue of changes; nothing where there is no writer.
     jobs: Mutex<Option<Writing>>,
     queue: Arc<Semaphore>,
     readers: Arc<Semaphore>,
     /// Connections that nobody uses now.
     idle: Mutex<Vec<Connection>>,
     contents: Contents,
+    gate: Gate,
     shared: Arc<Shared>,
 }
 
@@ -123,7 +127,7 @@ struct Writing {
     ended: std::sync::mpsc::Receiver<()>,
 }
 
-/// What can be said of what it holds.
+/// The knowledge of what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Contents {
     /// It can be asked.
@@ -136,7 +140,7 @@ enum Contents {
     Unknown,
 }
 
-/// What the writer and those who ask have between them.
+/// The state that the writer and those who ask have between them.
 #[derive(Debug)]
 struct Shared {
     metrics: Metrics,
@@ -155,26 +159,50 @@ enum Repositories {
 impl Gate {
     /// Asks this before each commit.
     pub fn of(ask: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(ask)))
+        Self {
+            commits: Some(Arc::new(ask)),
+            reads: None,
+        }
+    }
+
+    /// Asks this before each read.
+    pub fn of_reads(ask: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            commits: None,
+            reads: Some(Arc::new(ask)),
+        }
     }
 
     fn pass(&self) -> io::Result<()> {
-        self.0.as_ref().map_or(Ok(()), |ask| ask())
+        self.commits.as_ref().map_or(Ok(()), |ask| ask())
+    }
+
+    fn pass_read(&self) {
+        if let Some(ask) = &self.reads {
+            ask();
+        }
     }
 }
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Gate").field(&self.0.is_some()).finish()
+        f.debug_struct("Gate")
+            .field("commits", &self.commits.is_some())
+            .field("reads", &self.reads.is_some())
+            .finish()
     }
 }
 
 impl PartialEq for Gate {
     fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (one, other) => one.is_none() && other.is_none(),
+        fn same<T: ?Sized>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+            match (one, other) {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                (one, other) => one.is_none() && other.is_none(),
+            }
         }
+        same(self.commits.as_ref(), other.commits.as_ref())
+            && same(self.reads.as_ref(), other.reads.as_ref())
     }
 }
 
@@ -211,7 +239,7 @@ impl Catalogue {
                 (None, Contents::Unknown)
             }
         };
-        Self::with(&config.dir, writing, contents, shared)
+        Self::with(config, writing, contents, shared)
     }
 
     /// Opens the catalogue of a state directory to look at it, beside a server or without one, and changes no file. No
@@ -233,18 +261,24 @@ impl Catalogue {
                 Contents::Unknown
             }
         };
-        Self::with(&config.dir, None, contents, shared)
+        Self::with(config, None, contents, shared)
     }
 
-    fn with(dir: &Path, writing: Option<Writing>, contents: Contents, shared: Arc<Shared>) -> Self {
+    fn with(
+        config: &Config,
+        writing: Option<Writing>,
+        contents: Contents,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
-                dir: dir.to_owned(),
+                dir: config.dir.clone(),
                 jobs: Mutex::new(writing),
                 queue: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
                 readers: Arc::new(Semaphore::new(READERS_MAX)),
                 idle: Mutex::default(),
                 contents,
+                gate: config.gate.clone(),
                 shared,
             }),
         }
@@ -256,13 +290,13 @@ impl Catalogue {
         &self.inner.dir
     }
 
-    /// What does not work, in one line that says what to do; `None` when all is well. Waits for nothing.
+    /// The trouble, in one line that says what to do; `None` when all is well. Waits for nothing.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.inner.shared.trouble().clone()
     }
 
-    /// Whether it is known what the catalogue holds. While it is not, nothing may be evicted: it may be pinned.
+    /// True if it is known what the catalogue holds. While it is not, nothing may be evicted: it may be pinned.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.inner.contents != Contents::Unknown
@@ -321,7 +355,7 @@ impl Catalogue {
         }
     }
 
-    /// Whether anything may have been imported into a repository: whoever asks about others need not wait.
+    /// True if anything may have been imported into a repository: a request about others need not wait.
     #[must_use]
     pub fn may_have(&self, source: &Source) -> bool {
         let repositories = self.inner.shared.repositories.read();
@@ -343,18 +377,23 @@ impl Catalogue {
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, CatalogueError> {
-        let inner = Arc::clone(&self.inner);
-        let asking = async move {
-            let place = Arc::clone(&inner.readers).acquire_owned().await;
-            let asked = tokio::task::spawn_blocking(move || {
-                // Held until the disk has answered, whoever waits for that: else threads would pile up.
-                let _place = place;
-                inner.read(question)
-            });
-            asked.await.unwrap_or(Err(CatalogueError::Busy))
-        };
-        let asked = tokio::time::timeout(READ_WAIT_MAX, asking).await;
+        let asked = tokio::time::timeout(READ_WAIT_MAX, self.ask_at_leisure(question)).await;
         asked.unwrap_or(Err(CatalogueError::Busy))
+    }
+
+    /// Runs a question like [`Self::ask`], and waits for as long as the disk takes.
+    async fn ask_at_leisure<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, CatalogueError> {
+        let inner = Arc::clone(&self.inner);
+        let place = Arc::clone(&inner.readers).acquire_owned().await;
+        let asked = tokio::task::spawn_blocking(move || {
+            // Held until the disk has answered, whoever waits for that: else threads would pile up.
+            let _place = place;
+            inner.read(question)
+        });
+        asked.await.unwrap_or(Err(CatalogueError::Busy))
     }
 
     fn unavailable(&self, why: &str) -> CatalogueError {
@@ -393,6 +432,7 @@ impl Inner {
         let Some(connection) = opened.map_err(failed)? else {
             return Err(failed("it is gone".to_owned()));
         };
+        self.gate.pass_read();
         match question(&connection) {
             Ok(answer) => {
                 idle().push(connection);

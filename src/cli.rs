@@ -7,6 +7,7 @@ mod state;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -65,10 +66,17 @@ pub fn command() -> clap::Command {
 }
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Arguments, u8> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let colour = colour_of(&args);
     let parsed = command()
+        .color(colour.into())
         .try_get_matches_from(args)
         .and_then(|matches| Arguments::from_arg_matches(&matches));
     parsed.map_err(|error| {
+        output::set_style(Style {
+            colour,
+            ..Style::default()
+        });
         // Help and version come this way too, with exit code 0.
         if error.use_stderr() {
             error.print().ok();
@@ -84,6 +92,22 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Arguments, u8> {
     })
 }
 
+/// The value of `--color` where the other arguments may make no sense: help and mistakes have colours too.
+fn colour_of(args: &[OsString]) -> Colour {
+    let mut args = args.iter().filter_map(|it| it.to_str());
+    while let Some(arg) = args.next().filter(|it| *it != "--") {
+        let value = match arg.strip_prefix("--color") {
+            Some("") => args.next(),
+            Some(value) => value.strip_prefix('='),
+            None => None,
+        };
+        if let Some(value) = value {
+            return <Colour as clap::ValueEnum>::from_str(value, false).unwrap_or_default();
+        }
+    }
+    Colour::default()
+}
+
 /// Does what the arguments say.
 ///
 /// # Errors
@@ -96,7 +120,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
     });
     let filter = global.filter()?;
     if command.may_write_a_cache() {
-        // What is cached is nobody's business but the owner's and his group's, whoever starts this and how.
+        // The cache is nobody's business but the owner's and his group's, however this was started.
         let before = umask(Mode::RWXO);
         umask(before | Mode::RWXO | Mode::WGRP);
     }
@@ -131,8 +155,8 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
             let done = Box::pin(access::run(&it)).await;
             done.unwrap_or_else(|error| fail(EXIT_USAGE, &error))
         })),
-        Command::User(it) => Ok(run_async(async { ended(Box::pin(people::user(&it)).await) })),
-        Command::Token(it) => Ok(run_async(async { ended(Box::pin(people::token(&it)).await) })),
+        Command::User(it) => Ok(run_async(async { done(Box::pin(people::user(&it)).await) })),
+        Command::Token(it) => Ok(run_async(async { done(Box::pin(people::token(&it)).await) })),
         Command::Version(it) => {
             version::show(it.json);
             Ok(EXIT_DONE)
@@ -160,7 +184,7 @@ struct Arguments {
     command: Command,
 }
 
-/// What every command takes.
+/// The options that every command takes.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 struct Global {
@@ -190,17 +214,18 @@ impl Global {
         logging::filter_of_environment()
     }
 
-    /// What a command logs: its answer is what the user waits for.
+    /// The level of a command: its answer is what the user waits for.
     fn command_level(&self) -> &'static str {
-        match self.verbose {
-            0 => "warn",
-            1 => "info",
-            2 => "debug",
-            _ => "trace",
+        match (self.quiet, self.verbose) {
+            (true, _) => "error",
+            (false, 0) => "warn",
+            (false, 1) => "info",
+            (false, 2) => "debug",
+            (false, _) => "trace",
         }
     }
 
-    /// What a server logs, where the flags say it.
+    /// The level of a server, where the flags say it.
     fn serve_level(&self) -> Option<String> {
         let level = match (self.quiet, self.verbose) {
             (true, _) => "warn",
@@ -282,7 +307,7 @@ struct VersionArguments {
 }
 
 impl Command {
-    /// Whether it may make files in the cache directory.
+    /// True if it may make files in the cache directory.
     fn may_write_a_cache(&self) -> bool {
         match self {
             Self::Serve(_) | Self::Verify(_) | Self::Cache(_) => true,
@@ -333,25 +358,31 @@ fn check(arguments: &CheckArguments) -> Result<u8, String> {
     Ok(EXIT_DONE)
 }
 
-fn verify(arguments: &verify::Arguments) -> Result<u8, String> {
-    let job = arguments.job(Locator::of(&arguments.server, None)?);
-    let job = job.map_err(|error| error.to_string())?;
-    Ok(run_async(async {
-        match Box::pin(verify::run(&job)).await {
-            Ok(outcome) if outcome.is_well() => EXIT_DONE,
+/// Does a job. `is_well`: nothing of its result is missing or wrong.
+fn ended<T, E: Display>(
+    job: impl Future<Output = Result<T, E>>,
+    is_well: impl FnOnce(&T) -> bool,
+) -> u8 {
+    run_async(async {
+        match Box::pin(job).await {
+            Ok(outcome) if is_well(&outcome) => EXIT_DONE,
             Ok(_) => EXIT_FAILED,
             Err(error) => fail(EXIT_FAILED, &error),
         }
-    }))
+    })
+}
+
+fn verify(arguments: &verify::Arguments) -> Result<u8, String> {
+    let job = arguments.job(Locator::of(&arguments.server, None, None)?)?;
+    Ok(ended(verify::run(&job), verify::Outcome::is_well))
 }
 
 fn export(arguments: &airgap::ExportArguments) -> Result<u8, String> {
-    let job = arguments.job(arguments.server.url()?);
-    let job = job.map_err(|error| error.to_string())?;
+    let job = arguments.job(arguments.server.url()?)?;
     Ok(run_async(async {
         match Box::pin(airgap::export(&job)).await {
             Ok(_) => EXIT_DONE,
-            // Whoever read the archive has gone, and knows.
+            // The reader of the archive has gone, and knows.
             Err(_) if output::failure().is_some_and(|(_, is_pipe)| is_pipe) => output::EXIT_PIPE,
             Err(error) => fail(EXIT_FAILED, &error),
         }
@@ -359,26 +390,14 @@ fn export(arguments: &airgap::ExportArguments) -> Result<u8, String> {
 }
 
 fn import(arguments: &airgap::ImportArguments) -> Result<u8, String> {
-    let job = arguments.job(arguments.server.url()?);
-    let job = job.map_err(|error| error.to_string())?;
-    Ok(run_async(async {
-        match Box::pin(airgap::import(&job)).await {
-            Ok(puts) if puts.iter().all(|put| put.failed.is_none()) => EXIT_DONE,
-            Ok(_) => EXIT_FAILED,
-            Err(error) => fail(EXIT_FAILED, &error),
-        }
-    }))
+    let job = arguments.job(arguments.server.url()?)?;
+    let is_well = |puts: &Vec<airgap::Put>| puts.iter().all(|put| put.failed.is_none());
+    Ok(ended(airgap::import(&job), is_well))
 }
 
 fn bench(arguments: &bench::Arguments) -> Result<u8, String> {
-    let job = arguments.job().map_err(|error| error.to_string())?;
-    Ok(run_async(async {
-        match Box::pin(bench::run(&job)).await {
-            Ok(report) if report.is_complete() => EXIT_DONE,
-            Ok(_) => EXIT_FAILED,
-            Err(error) => fail(EXIT_FAILED, &error),
-        }
-    }))
+    let job = arguments.job()?;
+    Ok(ended(bench::run(&job), bench::Report::is_complete))
 }
 
 fn warm(arguments: &warm::Arguments) -> Result<u8, String> {
@@ -389,22 +408,17 @@ fn warm(arguments: &warm::Arguments) -> Result<u8, String> {
         let value = environment.get(OsStr::new(name))?;
         value.to_str().map(str::to_owned)
     };
-    let job = arguments.job(server, &variable);
-    let (job, notes) = job.map_err(|error| error.to_string())?;
+    let (job, notes) = arguments.job(server, &variable)?;
     for note in notes {
         output::note(&format!("note: {}", crate::format::harmless(&note)));
     }
-    Ok(run_async(async {
-        match Box::pin(warm::run(&job)).await {
-            Ok(outcome) if outcome.summary.complete == outcome.summary.images => EXIT_DONE,
-            Ok(_) => EXIT_FAILED,
-            Err(error) => fail(EXIT_FAILED, &error),
-        }
+    Ok(ended(warm::run(&job), |outcome| {
+        outcome.summary.complete == outcome.summary.images
     }))
 }
 
-/// How a command about users and tokens ends.
-fn ended(done: Result<(), people::PeopleError>) -> u8 {
+/// The exit code of a command about users and tokens.
+fn done(done: Result<(), people::PeopleError>) -> u8 {
     match done {
         Ok(()) => EXIT_DONE,
         Err(error @ people::PeopleError::Usage(_)) => fail(EXIT_USAGE, &error),
@@ -415,9 +429,13 @@ fn ended(done: Result<(), people::PeopleError>) -> u8 {
 /// A command that looks into the cache, or changes it.
 fn operate(command: &cache::Command) -> Result<u8, String> {
     let common = command.common();
-    let locator = Locator::of(&common.server, common.cache_dir.as_ref())?;
+    let locator = Locator::of(
+        &common.server,
+        common.cache_dir.as_ref(),
+        common.state_dir.as_ref(),
+    )?;
     let screen = Screen::new(common.json);
-    let warn = |error: &dyn std::fmt::Display| {
+    let warn = |error: &dyn Display| {
         fail(EXIT_FAILED, error);
     };
     Ok(run_async(async {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// How long ago `earlier` was; zero when it lies in the future, as after
+    /// Time since `earlier`; zero when it lies in the future, as after
     /// a clock was set back.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -30,7 +30,7 @@ impl Timestamp {
     }
 }
 
-/// Where wall-clock time comes from.
+/// The source of wall-clock time.
 pub trait Clock: Send + Sync + Debug {
     /// The time now.
     fn now(&self) -> Timestamp;

@@ -13,6 +13,7 @@
 //! | `bench` | `bench` |
 //! | `target` | where a server or a directory is, and questions to either |
 //! | `client` | requests to an admin listener |
+//! | `plain` | requests to a registry port |
 //! | `progress` | how far a command is |
 //! | `output` | what is printed, and whether it could be |
 
@@ -23,6 +24,7 @@ pub mod cache;
 pub mod client;
 pub mod output;
 pub mod people;
+mod plain;
 mod progress;
 pub mod serve;
 pub mod target;
@@ -36,7 +38,9 @@ use std::io;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::format;
+use crate::oci::ImageName;
 use crate::telemetry::logging;
+use warm::PlatformError;
 
 /// All went well.
 pub const EXIT_DONE: u8 = 0;
@@ -46,6 +50,28 @@ pub const EXIT_START: u8 = 1;
 pub const EXIT_FAILED: u8 = 1;
 /// The command line or the configuration is wrong.
 pub const EXIT_USAGE: u8 = 2;
+
+/// A command line that makes no sense: one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(String);
+
+impl From<PlatformError> for UsageError {
+    fn from(error: PlatformError) -> Self {
+        Self(format!("--platform: {error}"))
+    }
+}
+
+impl From<UsageError> for String {
+    fn from(UsageError(line): UsageError) -> Self {
+        line
+    }
+}
+
+/// The image that a user names.
+fn image(name: &str) -> Result<ImageName, UsageError> {
+    ImageName::parse(name).map_err(|why| UsageError(format!("image {name:?}: {why}")))
+}
 
 /// One clear line, and the exit code.
 pub fn fail(code: u8, error: &dyn Display) -> u8 {

@@ -42,12 +42,15 @@ use std::path::PathBuf;
 
 use crate::telemetry::logging::LogFormat;
 use crate::{catalogue, mirror, server, store, upstream};
+use error::Source;
 use keys::File;
 use layers::{Environment, Layers};
 use origin::Origins;
+use crate::upstream::Visibility;
 use table::{Context, Place, Read as _, Values as _};
 
 pub use error::ConfigError;
+pub use file::ConfigFile;
 pub use snapshot::{Changes, Snapshot};
 
 /// Places in which the file is looked for when no flag names it.
@@ -58,41 +61,41 @@ const FILES: [&str; 2] = ["./roadstead.toml", "/etc/roadstead/config.toml"];
 pub struct Config {
     /// Listeners.
     pub server: server::Config,
-    /// Who may come in, and who may do what.
+    /// Access: who may come in, and who may do what.
     pub access: crate::access::Config,
-    /// What may not be lost.
+    /// The state directory.
     pub state: catalogue::Config,
     /// The store.
     pub cache: store::Config,
-    /// What comes of a blob of which a part was asked for.
+    /// The fate of a blob of which a part was asked for.
     pub fill_on_range: mirror::FillOnRange,
-    /// What is done about which tag.
+    /// The policies of tags.
     pub tags: mirror::Config,
     /// The upstreams, in the order of the file; at least one, at most one of them the default.
     pub upstreams: Vec<upstream::Config>,
-    /// How log lines look.
+    /// The format of log lines.
     pub log_format: LogFormat,
     /// The log level: a level, or directives.
     pub log_level: String,
 }
 
-/// What the command line says about the configuration. The values are as they were typed: they are
+/// The flags of the command line for the configuration. The values are as they were typed: they are
 /// checked like those of the file.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Overrides {
     /// The configuration file [default: ./roadstead.toml, then /etc/roadstead/config.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where clients connect, e.g. 0.0.0.0:5000
+    /// Listener for clients, e.g. 0.0.0.0:5000
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Where metrics, health and the admin API are served
+    /// Listener for metrics, health and the admin API
     #[arg(long, value_name = "ADDR")]
     pub admin_listen: Option<String>,
-    /// Where the cache is kept
+    /// Directory of the cache
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,
-    /// Where imported names, pins and other state is kept that cannot be fetched again
+    /// Directory for imported names, pins and other state that cannot be fetched again
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
     /// Disk space for the cache, such as 200GB, or 80% of the file system
@@ -104,10 +107,10 @@ pub struct Overrides {
     /// The upstream of requests that name none
     #[arg(long, value_name = "NAME")]
     pub default_upstream: Option<String>,
-    /// How log lines look
+    /// Format of log lines
     #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
     pub log_format: Option<String>,
-    /// What is logged: a flag of every command.
+    /// The log level: a flag of every command.
     #[arg(skip)]
     pub log_level: Option<String>,
 }
@@ -121,13 +124,21 @@ impl Config {
         Self::load_with_notes(flags).map(|loaded| loaded.config)
     }
 
-    /// The same with what is to be said of it.
+    /// The configuration of this process, and notes on it.
     ///
     /// # Errors
     /// As [`Config::load`].
     pub fn load_with_notes(flags: &Overrides) -> Result<Loaded, ConfigError> {
+        Self::read_file(flags)?.load(flags)
+    }
+
+    /// Reads the file of this process, or an empty one where there is none.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: it cannot be read.
+    pub fn read_file(flags: &Overrides) -> Result<ConfigFile, ConfigError> {
         let candidates = FILES.map(PathBuf::from);
-        Self::resolve_layers(flags, std::env::vars_os(), &candidates)
+        file::find(flags.config.as_deref(), &candidates).map(ConfigFile)
     }
 
     /// The file that [`Config::load`] reads, if there is one.
@@ -150,20 +161,20 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         files: &[PathBuf],
     ) -> Result<Self, ConfigError> {
-        Self::resolve_layers(flags, environment, files).map(|loaded| loaded.config)
+        let source = file::find(flags.config.as_deref(), files)?;
+        Self::resolve_layers(flags, environment, &source).map(|loaded| loaded.config)
     }
 
     fn resolve_layers(
         flags: &Overrides,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-        files: &[PathBuf],
+        source: &Source,
     ) -> Result<Loaded, ConfigError> {
         let environment = Environment::new(environment);
-        let source = file::find(flags.config.as_deref(), files)?;
-        let (table, mut problems) = file::parse(&source);
+        let (table, mut problems) = file::parse(source);
         if !problems.iter().all(file::is_harmless) {
             // Behind a syntax error tables may be lost, and what is in them be said to be missing.
-            return Err(ConfigError::of(problems, &source));
+            return Err(ConfigError::of(problems, source));
         }
         let origins = Origins::new(&source.text);
         let layers = Layers::lay(table, origins, &environment, flags);
@@ -186,7 +197,7 @@ impl Config {
                 config,
                 notes: notes.collect(),
             }),
-            Ok(_) | Err(_) => Err(ConfigError::of(problems, &source)),
+            Ok(_) | Err(_) => Err(ConfigError::of(problems, source)),
         }
     }
 
@@ -233,18 +244,27 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
     let log = file.log.value().unwrap_or_default();
     let upstreams = file.upstream.value().unwrap_or_default();
     let server = listeners::resolve(&server, context);
+    let surroundings = upstreams::Surroundings {
+        is_reachable: server.is_reachable(),
+        has_access: file.access.is_some(),
+    };
+    let shares = upstreams::shares(&upstreams);
+    let upstreams = upstreams::resolve(&upstreams, surroundings, context);
+    let ruled = upstreams.iter().filter(|it| it.visibility == Visibility::Rules);
     let shows_certificates = server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let access = crate::access::Config {
+        ruled: ruled.map(|it| it.name.as_str().to_owned()).collect(),
+        certificates: shows_certificates,
+        ..access::resolve(file.access.as_ref(), context)
+    };
     Config {
         server,
-        access: crate::access::Config {
-            certificates: shows_certificates,
-            ..access::resolve(file.access.as_ref(), context)
-        },
+        access,
         state: catalogue::Config::of(state.dir.value().unwrap_or_else(defaults::state_dir)),
-        cache: resolve_cache(&cache, upstreams::shares(&upstreams)),
+        cache: resolve_cache(&cache, shares),
         fill_on_range: cache.fill_on_range.value_or(mirror::FillOnRange::default()),
         tags: tags::resolve(&tags, &cache, context),
-        upstreams: upstreams::resolve(&upstreams, context),
+        upstreams,
         log_format: log.format.value_or(LogFormat::default()),
         log_level: log
             .level

@@ -1,4 +1,4 @@
-//! What the commands print: numbers as people read them, and what others wrote, so that it does no harm.
+//! The commands' output: numbers as people read them, and foreign text made harmless.
 //!
 //! Names, labels, error messages and the like come from whoever made an image or runs a registry, and end on an
 //! operator's terminal and in logs. There they must neither be commands (escape sequences), nor look like something
@@ -15,7 +15,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit that this was built from; `unknown` where that could not be told.
 pub const COMMIT: &str = env!("BUILD_COMMIT");
 
-/// What stands for a character that is not shown.
+/// The replacement of a character that is not shown.
 const INSTEAD: char = '\u{fffd}';
 
 /// The commands to a terminal that are ours, and the log library's: none of them hides anything.
@@ -31,7 +31,7 @@ const COLOURS: [&str; 9] = [
     "\u{1b}[35m",
 ];
 
-/// Whether a character is a command rather than a sign, or is not seen as what it is: control characters (C0, DEL, C1),
+/// True if a character is a command rather than a sign, or is not seen as what it is: control characters (C0, DEL, C1),
 /// those that set the direction of text, those without a width, line separators, tags.
 #[must_use]
 pub const fn is_odd(c: char) -> bool {
@@ -55,7 +55,7 @@ pub const fn is_odd(c: char) -> bool {
     )
 }
 
-/// What somebody else wrote, on one line and harmless: what [`is_odd`] is replaced.
+/// Foreign text, on one line and harmless: what [`is_odd`] is replaced.
 #[must_use]
 pub fn harmless(text: &str) -> Cow<'_, str> {
     if !text.contains(is_odd) {

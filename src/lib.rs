@@ -16,7 +16,7 @@
 //! | [`mirror`] | the decisions: hit or miss, fresh or stale, who joins which fill | `store`, `catalogue`, `upstream`, `oci` |
 //! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `oci` |
 //! | [`config`] | one file, the environment and flags, resolved into each module's own configuration | all `Config`s |
-//! | [`commands`] | the commands: clients of a running mirror (`warm`, `export`, `import`, `verify`, operators' commands), or of any registry (`bench`) | `app`, `config`, `server`, `mirror`, `store`, `upstream`, `oci` |
+//! | [`commands`] | the commands: clients of a running mirror (`warm`, `export`, `import`, `verify`, operators' commands), or of any registry (`bench`) | `app`, `config`, `server`, `mirror`, `store`, `upstream`, `net`, `oci` |
 //! | [`app`] | puts the parts together, runs them, drains them | all |
 //! | [`telemetry`], [`clock`], [`format`] | metrics, logs, time, and text that does no harm where it is printed; used by all | nothing |
 //!

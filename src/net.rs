@@ -32,7 +32,7 @@ mod tls;
 mod via;
 mod work;
 
-pub use behalf::{Address, ClientId, OnBehalf, carry};
+pub use behalf::{Address, ClientId, OnBehalf, in_request_scope};
 pub use place::{Network, OwnListeners};
 pub use settings::{
     ClientCertificate, Credentials, EnvironmentProxies, Proxy, ProxyConfig, Secret,

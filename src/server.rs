@@ -18,6 +18,7 @@ pub use config::{ClientAuth, Config, ListenerConfig, PairConfig, TlsConfig};
 use conn::buffers::Buffers;
 use conn::fd_limit;
 pub use conn::limits::Limits;
+pub use conn::proxy_protocol;
 use conn::table::Table;
 use conn::tls::Tls;
 use operators::Operators;
@@ -45,7 +46,7 @@ mod testing;
 /// The most admin connections at once: a few scrapers and probes, which get in all the same when all are taken.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 
-/// Why a server cannot start; one clear line each, naming the address or file and the cause.
+/// Reason why a server cannot start; one clear line each, naming the address or file and the cause.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The address cannot be bound.
@@ -53,7 +54,7 @@ pub enum BindError {
     Listen {
         /// The address asked for.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The certificate or key cannot be used.
@@ -61,7 +62,7 @@ pub enum BindError {
     Tls {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         why: String,
     },
 }
@@ -69,7 +70,7 @@ pub enum BindError {
 /// Bound listeners, not serving yet.
 #[derive(Debug)]
 pub struct Bound {
-    /// As they are configured.
+    /// Client listeners with their configuration.
     clients: Vec<(Endpoint, ListenerConfig)>,
     admin: Endpoint,
     admin_hosts: Vec<String>,

@@ -1,4 +1,4 @@
-//! What the operator sees: metrics and logs.
+//! Metrics and logs, for the operator.
 
 pub mod access;
 pub mod logging;

@@ -82,6 +82,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "mirror",
             "store",
             "upstream",
+            // The client of a registry port is one server's, and no upstream.
+            "net",
             "oci",
             "clock",
             "format",

@@ -62,12 +62,12 @@ pub(crate) fn replay<P: Policy + Default>(trace: &[Request], max: u64, restart: 
             day = today;
         }
         let digest = digest(request.blob);
-        let hit = ledger.pin(&digest).is_some();
+        let hit = ledger.stored_mut().pin(&digest).is_some();
         if hit {
-            if let Some(noted) = ledger.touch(&digest, request.at) {
+            if let Some(noted) = ledger.stored_mut().touch(&digest, request.at) {
                 index.insert(digest, (request.at, noted.size, noted.uses));
             }
-            ledger.unpin(&digest);
+            ledger.stored_mut().unpin(&digest);
         } else if let Ok(victims) = ledger.admit(request.size) {
             for victim in victims {
                 index.remove(&victim.digest);
@@ -89,7 +89,7 @@ fn restarted<P: Policy + Default>(
     let mut records: Vec<_> = index.iter().collect();
     records.sort_by_key(|(digest, (used, _, _))| (*used, **digest));
     for (digest, (used, size, uses)) in records {
-        ledger.load(*digest, *size, *used, *uses);
+        ledger.stored_mut().load(*digest, *size, *used, *uses);
     }
     ledger
 }

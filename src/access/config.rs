@@ -35,6 +35,8 @@ pub struct Config {
     pub attachments: Vec<Attachment>,
     /// Clients can show certificates.
     pub certificates: bool,
+    /// Upstreams of which nobody gets anything without a statement (`visibility = "rules"`).
+    pub ruled: Vec<String>,
 }
 
 impl Config {
@@ -78,6 +80,7 @@ impl Config {
         } else {
             Mode::Open
         };
-        Rules::new(mode, self.policies.clone(), &self.attachments)
+        let rules = Rules::new(mode, self.policies.clone(), &self.attachments)?;
+        Ok(rules.with_ruled(self.ruled.iter().cloned().collect()))
     }
 }

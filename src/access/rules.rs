@@ -5,7 +5,7 @@ pub mod explain;
 use super::resource::glob;
 use super::trie::Trie;
 use super::{Action, Context, Effect, Kind, Policy, Principal, Resource, Statement};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 /// Whom policies are attached to.
@@ -68,6 +68,8 @@ pub struct Rules {
     policies: Vec<Compiled>,
     by_name: BTreeMap<String, usize>,
     attached: Attached,
+    /// Upstreams of which nobody gets anything without a statement.
+    ruled: HashSet<String>,
     /// Some statement was written: without one, [`Mode`] decides.
     has_statements: bool,
 }
@@ -135,6 +137,7 @@ impl Rules {
             policies: Vec::new(),
             by_name: BTreeMap::new(),
             attached: Attached::default(),
+            ruled: HashSet::new(),
             has_statements: false,
         }
     }
@@ -166,6 +169,12 @@ impl Rules {
             rules.attached.add(&attachment.subject, numbers);
         }
         Ok(rules)
+    }
+
+    /// The same with upstreams of which nobody gets anything without a statement.
+    #[must_use]
+    pub fn with_ruled(self, ruled: HashSet<String>) -> Self {
+        Self { ruled, ..self }
     }
 
     /// True if a policy of this name exists.
@@ -234,7 +243,8 @@ impl Rules {
         if !self.has_statements && who.policies.is_empty() {
             let reads = matches!(action, Action::Pull | Action::List);
             let is_content = resource.as_str() != "admin" && !resource.as_str().starts_with("admin/");
-            let may_enter = self.mode == Mode::Open || !who.is_anonymous();
+            let is_ruled = resource.upstream().is_some_and(|it| self.ruled.contains(it));
+            let may_enter = !is_ruled && (self.mode == Mode::Open || !who.is_anonymous());
             return Decision::by_default(if reads && is_content && may_enter {
                 Effect::Allow
             } else {

@@ -1,5 +1,6 @@
 //! A new configuration for a server that runs.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -52,7 +53,13 @@ impl Reload {
         self.is_waited_for.store(false, Ordering::Release);
         // Each pair by itself, whatever the file says.
         self.certificates.reload();
-        let loaded = match Config::load_with_notes(&self.flags) {
+        if self.came_through_a_pipe() {
+            tracing::error!(
+                "the configuration came through a pipe and cannot be read again: nothing is changed; restart, or name a file with --config"
+            );
+            return;
+        }
+        let mut loaded = match Config::load_with_notes(&self.flags) {
             Ok(loaded) => loaded,
             Err(error) => {
                 for line in error.lines() {
@@ -67,6 +74,8 @@ impl Reload {
         for note in &loaded.notes {
             tracing::warn!("{note}");
         }
+        // Listeners ask for certificates, or do not, until a restart.
+        loaded.config.access.certificates = self.snapshot.now().access.certificates;
         // A file of users that cannot be read leaves everything as it was.
         if let Err(error) = self.guard.reload(loaded.config.access.clone()) {
             tracing::error!(
@@ -92,5 +101,11 @@ impl Reload {
                 "these keys of the new configuration are not used before a restart"
             );
         }
+    }
+
+    fn came_through_a_pipe(&self) -> bool {
+        let file = self.flags.config.as_ref();
+        let file = file.and_then(|file| file.metadata().ok());
+        file.is_some_and(|file| file.file_type().is_fifo())
     }
 }

@@ -1,4 +1,4 @@
-//! What the log says of a start: what runs, with what, and what of that is likely not meant.
+//! The log of a start: what runs, with what, and what of that is likely not meant.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ pub fn announce(config: &Config, file: Option<&Path>) {
     );
 }
 
-/// What is remembered of a configuration to tell when all is open.
+/// The facts of a configuration that are told when all is open.
 #[derive(Debug)]
 pub(super) struct Start {
     dir: PathBuf,
@@ -61,7 +61,7 @@ impl Start {
         }
     }
 
-    /// What is likely not meant; `disk`: how large the file system is, if it says.
+    /// Settings that are likely not meant; `disk`: how large the file system is, if it says.
     fn warnings(&self, disk: Option<u64>) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.admin.ip().is_loopback() {

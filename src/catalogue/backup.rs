@@ -18,7 +18,7 @@ pub struct Backup {
     pub bytes: u64,
 }
 
-/// Why there is no copy: one line that says what to do.
+/// The reason why there is no copy: one line that says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BackupError(String);

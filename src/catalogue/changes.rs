@@ -1,4 +1,4 @@
-//! What is written: each change is whole, or is not made.
+//! Changes: each is whole, or is not made.
 
 use rusqlite::{Connection, params};
 
@@ -13,13 +13,13 @@ const LINKS_MAX: usize = 100_000;
 /// Digests of a pinned image, as the store bounds them.
 const PIN_DIGESTS_MAX: usize = 8_192;
 
-/// What an entry takes in memory beside its texts, in bytes.
+/// Bytes that an entry takes in memory beside its texts.
 const ENTRY_BYTES: usize = 200;
 
-/// What a tag was imported as.
+/// The import of a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportedTag {
-    /// What it names.
+    /// The manifest that it names.
     pub digest: Digest,
     /// The media type of that.
     pub media_type: String,
@@ -27,14 +27,14 @@ pub struct ImportedTag {
     pub imported: Timestamp,
 }
 
-/// What a repository has of a digest, by an import.
+/// The link of a repository to a digest, by an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     /// It is served from `/manifests/`.
     pub manifest: bool,
     /// It is served from `/blobs/`.
     pub blob: bool,
-    /// Whether it was brought itself; else an image names it, and it was not there.
+    /// True if it was brought itself; else an image names it, and it was not there.
     pub given: bool,
     /// Its size in bytes, if that is known.
     pub size: Option<u64>,
@@ -45,7 +45,7 @@ pub struct Link {
 pub struct ImportedLink {
     /// The digest.
     pub digest: Digest,
-    /// What it is there.
+    /// Its link.
     pub link: Link,
 }
 
@@ -54,11 +54,11 @@ pub struct ImportedLink {
 pub struct HandPin {
     /// The repository.
     pub source: Source,
-    /// Which image of it.
+    /// The image in it.
     pub reference: Reference,
     /// Since when.
     pub since: Timestamp,
-    /// What belongs to it, stored or not.
+    /// All that belongs to it, stored or not.
     pub digests: Vec<Digest>,
 }
 
@@ -71,7 +71,7 @@ pub enum Name {
     Digest(Digest),
 }
 
-/// What a cache of an earlier version has that is the catalogue's now.
+/// Entries of a cache of an earlier version that are the catalogue's now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Legacy {
     /// Imported tags.
@@ -93,25 +93,25 @@ pub enum Change {
         source: Source,
         /// Its name.
         tag: Option<(Tag, ImportedTag)>,
-        /// What it leads to.
+        /// The digests that it leads to.
         links: Vec<ImportedLink>,
     },
     /// An image is pinned, or what belongs to it is said anew.
     Pin(HandPin),
-    /// What belongs to an image is said anew, if it is pinned still.
+    /// The parts of an image are said anew, if it is pinned still.
     Renew(HandPin),
     /// An image is not pinned any more.
     Unpin(Source, Reference),
     /// Names of a repository are forgotten.
     Forget(Source, Vec<Name>),
-    /// What a cache of an earlier version has. What the catalogue has already stays.
+    /// Entries of a cache of an earlier version. Those of the catalogue stay.
     Adopt(Legacy),
     /// Users and tokens.
     People(PeopleChange),
 }
 
 impl Change {
-    /// What it takes in memory, in bytes.
+    /// Bytes that it takes in memory.
     pub(super) fn weight(&self) -> u32 {
         let of = |source: &Source| {
             ENTRY_BYTES + source.upstream.as_str().len() + source.repository.as_str().len()
@@ -132,7 +132,7 @@ impl Change {
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
-    /// Whether it is no more than may be written at once.
+    /// True if it is no more than may be written at once.
     pub(super) fn is_bounded(&self) -> bool {
         match self {
             Self::Import { links, .. } => links.len() <= LINKS_MAX,

@@ -9,14 +9,14 @@ use rusqlite::{Connection, OpenFlags};
 use super::files::{self, DATABASE};
 use super::schema;
 
-/// How long a lock of somebody else is waited for, an operator's own `sqlite3` for example.
+/// Time that a lock of somebody else is waited for, an operator's own `sqlite3` for example.
 const BUSY_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// A database up to this size is checked as a whole at the start, which takes less than a second; of a larger one
 /// what is read is.
 const CHECKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// How large a page is, in bytes: digests of pinned images are long.
+/// Size of a page, in bytes: digests of pinned images are long.
 const PAGE_BYTES: i64 = 8192;
 
 /// Statements that a connection keeps prepared.

@@ -31,7 +31,7 @@ pub const DATABASE: &str = "catalogue.db";
 const NEW: &str = "catalogue.db.new";
 const LOCK: &str = "catalogue.lock";
 
-/// Who may do what: later it holds keys and users.
+/// Permissions: later it holds keys and users.
 const DIRECTORY_MODE: u32 = 0o700;
 pub(super) const FILE_MODE: u32 = 0o600;
 
@@ -164,7 +164,7 @@ pub(super) fn copy_before(dir: &Path, connection: &Connection, version: i64) -> 
     made()
 }
 
-/// Whether a log is beside the database that may hold what the database does not; `None` where there is no database.
+/// True if a log is beside the database that may hold what the database does not; `None` where there is no database.
 pub(super) fn has_log(dir: &Path) -> Result<Option<bool>, String> {
     let path = dir.join(DATABASE);
     match fs::metadata(&path) {

@@ -1,4 +1,4 @@
-//! What is read. An entry that makes no sense to this version is left out, with a warning.
+//! Reads. An entry that makes no sense to this version is left out, with a warning.
 
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ const PAGE_MAX: i64 = 2_000;
 const PINS_MAX: i64 = 20_000;
 
 impl Catalogue {
-    /// What a tag was imported as.
+    /// The import of a tag.
     ///
     /// # Errors
     /// [`CatalogueError`].
@@ -42,7 +42,7 @@ impl Catalogue {
         .await
     }
 
-    /// What a repository has of a digest, by an import.
+    /// The link of a repository to a digest, by an import.
     ///
     /// # Errors
     /// [`CatalogueError`].
@@ -117,7 +117,18 @@ impl Catalogue {
         }
     }
 
-    /// Whether caches of earlier versions were looked through.
+    /// Waits until the pins can be read, for as long as the disk takes.
+    ///
+    /// # Errors
+    /// [`CatalogueError`], but not that it takes long.
+    pub async fn wait_for_pins(&self) -> Result<(), CatalogueError> {
+        if self.inner.contents != Contents::Nothing {
+            self.ask_at_leisure(pins).await?;
+        }
+        Ok(())
+    }
+
+    /// True if caches of earlier versions were looked through.
     ///
     /// # Errors
     /// [`CatalogueError`].

@@ -6,7 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 /// Tells the file from other databases (SQLite file format, offset 68): `rdsc`.
 pub(super) const APPLICATION_ID: i32 = 0x7264_7363;
 
-/// What makes each version of the version before; the first makes the first of nothing. One that was released is never
+/// Statements that make each version of the version before; the first makes the first of nothing. One that was released is never
 /// changed.
 pub(super) const STEPS: &[&str] = &[VERSION_1, VERSION_2];
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::changes::Change;
@@ -17,7 +17,7 @@ use super::{CatalogueError, Gate, Shared, Writing, connection, schema};
 /// Changes in one transaction: more would keep the first of them waiting.
 const GROUP_MAX: usize = 64;
 
-/// How often a database that failed is tried again while nobody asks.
+/// Time between two attempts with a database that failed, while nobody asks.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 
 /// A change that waits, and who waits for it.
@@ -25,7 +25,7 @@ const RETRY_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Job {
     pub(super) change: Change,
     pub(super) answer: oneshot::Sender<Result<(), CatalogueError>>,
-    /// What it takes of the queue.
+    /// The place that it takes of the queue.
     pub(super) _place: OwnedSemaphorePermit,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
 }
 
-/// Why a whole transaction failed.
+/// The reason why a whole transaction failed.
 #[derive(Debug)]
 struct Failed(String);
 
@@ -126,55 +126,55 @@ impl Writer {
         }
     }
 
-    /// Writes a group as one transaction; what became of each of its changes.
+    /// Writes a group as one transaction, each change by itself. Returns a result for each.
     fn write(&mut self, group: &[Job]) -> Result<Vec<Result<(), CatalogueError>>, Failed> {
+        let dir = self.files.dir().to_owned();
+        self.transact(|transaction| {
+            let mut results = Vec::with_capacity(group.len());
+            for job in group {
+                let savepoint = transaction.savepoint()?;
+                match job.change.apply(&savepoint) {
+                    Ok(()) => {
+                        savepoint.commit()?;
+                        results.push(Ok(()));
+                    }
+                    Err(error) if is_of_the_file(&error) => return Err(error),
+                    Err(error) => {
+                        // Dropped, it is undone.
+                        drop(savepoint);
+                        let why = files::describe(&dir, &error);
+                        tracing::error!(error = why, "a change of the catalogue was refused");
+                        results.push(Err(CatalogueError::Unavailable(why)));
+                    }
+                }
+            }
+            Ok(results)
+        })
+    }
+
+    /// Does this as one transaction, which is durable when this returns.
+    fn transact<T>(
+        &mut self,
+        write: impl FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, Failed> {
         let dir = self.files.dir().to_owned();
         let failed = |error: rusqlite::Error| Failed(files::describe(&dir, &error));
         let gate = self.gate.clone();
         let connection = self.connection().map_err(Failed)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate);
         let mut transaction = transaction.map_err(failed)?;
-        let mut results = Vec::with_capacity(group.len());
-        for job in group {
-            let savepoint = transaction.savepoint().map_err(failed)?;
-            match job.change.apply(&savepoint) {
-                Ok(()) => {
-                    savepoint.commit().map_err(failed)?;
-                    results.push(Ok(()));
-                }
-                Err(error) if is_of_the_file(&error) => return Err(failed(error)),
-                Err(error) => {
-                    // Dropped, it is undone.
-                    drop(savepoint);
-                    let why = files::describe(&dir, &error);
-                    tracing::error!(error = why, "a change of the catalogue was refused");
-                    results.push(Err(CatalogueError::Unavailable(why)));
-                }
-            }
-        }
+        let written = write(&mut transaction).map_err(failed)?;
         gate.pass().map_err(|error| Failed(error.to_string()))?;
         transaction.commit().map_err(failed)?;
-        Ok(results)
+        Ok(written)
     }
 
     /// Sees whether something can be written.
     fn probe(&mut self) {
-        match self.write_nothing() {
+        match self.transact(|transaction| super::changes::note_writer(transaction)) {
             Ok(()) => self.works(),
             Err(Failed(why)) => self.fails(&why),
         }
-    }
-
-    fn write_nothing(&mut self) -> Result<(), Failed> {
-        let dir = self.files.dir().to_owned();
-        let failed = |error: rusqlite::Error| Failed(files::describe(&dir, &error));
-        let gate = self.gate.clone();
-        let connection = self.connection().map_err(Failed)?;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate);
-        let transaction = transaction.map_err(failed)?;
-        super::changes::note_writer(&transaction).map_err(failed)?;
-        gate.pass().map_err(|error| Failed(error.to_string()))?;
-        transaction.commit().map_err(failed)
     }
 
     fn connection(&mut self) -> Result<&mut Connection, String> {
@@ -202,7 +202,7 @@ impl Writer {
     }
 }
 
-/// Whether an error says something of the file, and not of the change alone.
+/// True if an error says something of the file, and not of the change alone.
 fn is_of_the_file(error: &rusqlite::Error) -> bool {
     !matches!(
         error.sqlite_error_code(),

@@ -1,4 +1,4 @@
-//! What is said about the commands: groups, examples, environment, exit codes; as help, completions, manual pages and
+//! The texts about the commands: groups, examples, environment, exit codes; as help, completions, manual pages and
 //! the reference.
 
 use std::fmt::Write as _;

@@ -6,7 +6,7 @@ use clap::{Arg, Command};
 
 use super::help::{EXAMPLES, GROUPS};
 
-/// Where a command's task is described.
+/// The page that describes a command's task.
 const PAGES: &[(&str, &str, &str)] = &[
     ("serve", "Operations", "../operations.md"),
     ("check", "Configuration", "../configuration.md"),

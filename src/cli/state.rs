@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::catalogue;
 use crate::config::{Config, Overrides};
 
-/// What is done with the state directory.
+/// A command on the state directory.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum State {
     /// Copy the catalogue into a file while the server runs: imported names and links, and pins

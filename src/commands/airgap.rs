@@ -27,20 +27,20 @@ mod push;
 mod reading;
 mod spool;
 
-pub use arguments::{ExportArguments, ImportArguments, UsageError};
+pub use arguments::{ExportArguments, ImportArguments};
 pub use export::{ExportJob, Exported, export};
 pub use import::{ImportJob, Naming, Put, import};
 
 use crate::oci::Digest;
 use std::path::Path;
 
-/// Why an export or import did not come to its end: one line that names the file, image or blob.
+/// The reason that an export or import did not come to its end: one line that names the file, image or blob.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct AirgapError(String);
 
 impl AirgapError {
-    /// What failed, and why.
+    /// An error of a file, image or blob.
     fn of(what: impl std::fmt::Display, why: impl std::fmt::Display) -> Self {
         Self(format!("{what}: {why}"))
     }

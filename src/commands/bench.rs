@@ -35,17 +35,17 @@ use crate::commands::warm::Wanted;
 use crate::oci::ImageName;
 use crate::upstream::Puller;
 
-pub use arguments::{Arguments, UsageError};
+pub use arguments::Arguments;
 pub use failure::{Cause, Failure, Group, Stage};
 pub use figures::{Range, Spread};
 pub use report::{Measured, Ratios, Report, Round};
 
-/// What to do.
+/// A run of `bench`.
 #[derive(Debug)]
 pub struct Job {
     /// The image.
     pub image: ImageName,
-    /// Which of its platforms, should it have several: one.
+    /// The platform, should it have several: one.
     pub wanted: Wanted,
     /// The registries to pull it from, in turn: one or two.
     pub targets: Vec<Target>,
@@ -53,13 +53,13 @@ pub struct Job {
     pub pulls: usize,
     /// Blobs at once in each pull; 1 to [`PARALLEL_MAX`].
     pub parallel: usize,
-    /// How often each registry is measured; 1 to [`ROUNDS_MAX`].
+    /// Number of measurements of each registry; 1 to [`ROUNDS_MAX`].
     pub rounds: usize,
     /// Rounds before, which are not counted; 0 to [`ROUNDS_MAX`].
     pub warmup: usize,
     /// The longest that one pull may take.
     pub timeout: Duration,
-    /// How it is shown.
+    /// The form of the answer.
     pub output: Output,
 }
 
@@ -68,11 +68,11 @@ pub struct Job {
 pub struct Target {
     /// As the user wrote it.
     pub url: Url,
-    /// What the clients of the pulls are made of. It is never asked anything itself.
+    /// The client that those of the pulls are copies of. It is never asked anything itself.
     pub puller: Puller,
 }
 
-/// Why nothing was measured.
+/// The reason that nothing was measured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BenchError(String);
@@ -93,7 +93,7 @@ pub async fn run(job: &Job) -> Result<Report, BenchError> {
     let (warmup, rounds) = (job.warmup.min(ROUNDS_MAX), job.rounds.clamp(1, ROUNDS_MAX));
     let mut taken: Vec<Vec<Round>> = job.targets.iter().map(|_| Vec::new()).collect();
     for number in 0..warmup + rounds {
-        // Who is second finds the machine warmer or more tired: that falls on each in turn.
+        // The second finds the machine warmer or more tired: that falls on each in turn.
         let mut order: Vec<usize> = (0..job.targets.len()).collect();
         if number % 2 == 1 {
             order.reverse();
@@ -133,5 +133,5 @@ pub const ROUNDS_MAX: usize = 100;
 /// The longest that one pull may take, unless the user says otherwise: what kubelet has patience for is in this
 /// order, and a pull of some gigabytes over a thin line fits.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_mins(10);
-/// Whoever waits longer has forgotten it.
+/// A longer wait has been forgotten.
 pub const TIMEOUT_MAX: Duration = Duration::from_hours(24);

@@ -21,29 +21,32 @@ mod tree;
 use std::fmt::Display;
 
 use http::Method;
-use url::form_urlencoded;
 
 pub use arguments::{Command, Common};
 pub use screen::Screen;
 
-use crate::commands::target::{Locator, Target, TargetError};
-use crate::oci::ImageName;
+use super::UsageError;
+use super::target::{Locator, Target, TargetError};
+use crate::mirror::inspect::{ImageEntry, ImagePage};
 
-/// Why a command was not done: one line.
+/// Images asked for at a time.
+const PAGE: &str = "500";
+
+/// The reason that a command was not done: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// The command line makes no sense.
-    #[error("{0}")]
-    Usage(String),
+    #[error(transparent)]
+    Usage(#[from] UsageError),
     /// It could not be done.
     #[error(transparent)]
     Failed(#[from] TargetError),
     /// Some of it could not be done; the rest was.
     #[error("{failed} of {all} failed")]
     Some {
-        /// How many.
+        /// Number that failed.
         failed: usize,
-        /// Of how many.
+        /// Number of all.
         all: usize,
     },
 }
@@ -87,16 +90,16 @@ pub async fn run(
 }
 
 /// Names that can be none are told before anything is asked.
-fn check(command: &Command) -> Result<(), CommandError> {
+fn check(command: &Command) -> Result<(), UsageError> {
     for image in command.images() {
         let checked = match command {
-            Command::Rm(it) if select::is_pattern(image) && it.all => Err(CommandError::Usage(
-                format!("--all takes a repository, and {image} is a pattern"),
-            )),
-            Command::Rm(_) if select::is_pattern(image) => select::pattern(image)
-                .map(drop)
-                .map_err(CommandError::Usage),
-            Command::Rm(it) if it.selects() => Err(CommandError::Usage(format!(
+            Command::Rm(it) if select::is_pattern(image) && it.all => Err(UsageError(format!(
+                "--all takes a repository, and {image} is a pattern"
+            ))),
+            Command::Rm(_) if select::is_pattern(image) => {
+                select::pattern(image).map(drop).map_err(UsageError)
+            }
+            Command::Rm(it) if it.selects() => Err(UsageError(format!(
                 "--upstream and --unused-for go with patterns, and {image} is an image: name it alone"
             ))),
             Command::Status(_)
@@ -115,13 +118,11 @@ fn check(command: &Command) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn is_name(image: &str) -> Result<(), CommandError> {
+fn is_name(image: &str) -> Result<(), UsageError> {
     if select::is_short(image) {
         return Ok(());
     }
-    ImageName::parse(image)
-        .map(drop)
-        .map_err(|why| CommandError::Usage(format!("image {image:?}: {why}")))
+    super::image(image).map(drop)
 }
 
 /// One image after the other: one that fails holds up none.
@@ -187,28 +188,30 @@ async fn one(
 }
 
 impl TargetError {
-    /// Whether the question was understood and refused: others may be asked.
+    /// True if the question was understood and refused: others may be asked.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })
     }
 }
 
-/// A path of the API with parameters.
-fn with_query(path: &str, parameters: &[(&str, &str)]) -> String {
-    if parameters.is_empty() {
-        return path.to_owned();
-    }
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.extend_pairs(parameters);
-    format!("{path}?{}", query.finish())
-}
-
-/// Asks for something that is shown as it comes where JSON is wanted, and read otherwise.
-async fn ask<T: serde::de::DeserializeOwned>(
+/// Goes through the images of a list for as long as `more` says.
+async fn each_image(
     target: &Target,
-    method: Method,
-    path: &str,
-) -> Result<T, TargetError> {
-    target.ask_for(method, path).await
+    wanted: &str,
+    mut more: impl FnMut(&ImageEntry) -> bool,
+) -> Result<(), TargetError> {
+    let mut after: Option<String> = None;
+    loop {
+        let mut parameters = vec![("match", wanted), ("limit", PAGE)];
+        if let Some(after) = &after {
+            parameters.push(("after", after));
+        }
+        let asked = target.ask(Method::GET, "/api/v1/images", &parameters);
+        let page: ImagePage = asked.await?;
+        if !page.images.iter().all(&mut more) || page.next.is_none() {
+            return Ok(());
+        }
+        after = page.next;
+    }
 }

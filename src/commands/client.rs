@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-/// What a request that changes something must bring, so that no page in a browser can send it; the server has
+/// The header that a request must bring to change something, so that no page in a browser can send it; the server has
 /// the same in `server::admin_answer`, which no client may use.
 const ADMIN_HEADER: HeaderName = HeaderName::from_static("x-roadstead-admin");
 
@@ -31,23 +31,23 @@ pub struct AdminClient {
     connections: TaskTracker,
 }
 
-/// Why there is no answer.
+/// The reason that there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// Nobody listens there.
     #[error("nobody answers at http://{authority}: {source}")]
     NotThere {
-        /// Where.
+        /// The address.
         authority: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The answer's head did not come.
     #[error("http://{authority} does not answer: {why}")]
     Broken {
-        /// Who.
+        /// The address.
         authority: String,
-        /// Why.
+        /// The cause.
         why: String,
     },
 }
@@ -63,7 +63,7 @@ impl AdminError {
     }
 }
 
-/// What a request carries.
+/// The body of a request.
 pub struct Payload {
     body: UnsyncBoxBody<Bytes, io::Error>,
     length: u64,
@@ -156,7 +156,7 @@ impl AdminClient {
             .await
             .map_err(|error| broken(error.to_string()))?;
         self.connections.spawn(async move {
-            // What goes wrong shows in the answer.
+            // A failure shows in the answer.
             connection.await.ok();
         });
         let mut request = Request::builder()
@@ -193,7 +193,7 @@ impl AdminClient {
     }
 }
 
-/// What helps where a server's certificate is not believed, or there is none. The words of the TLS library name the fault.
+/// Advice where a server's certificate is not believed, or there is none. The words of the TLS library name the fault.
 #[must_use]
 pub fn tls_advice(why: &str) -> &'static str {
     let has = |words: &str| why.contains(words);

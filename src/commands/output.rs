@@ -1,4 +1,4 @@
-//! What commands print: the answer on standard output, everything else on standard error.
+//! Printing: the answer on standard output, everything else on standard error.
 //!
 //! An answer that cannot be written is an error of the command, whatever else it did: a script that asks for a list
 //! must not take half of one for the whole. Where a pipe's reader has gone nobody is told, as by other programs.
@@ -13,7 +13,7 @@ use crate::format;
 /// The exit code of a program that SIGPIPE ends, as a shell reports it.
 pub const EXIT_PIPE: u8 = 141;
 
-/// How a command shows what it does.
+/// The form of a command's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Lines and tables, and a bar meanwhile on a terminal.
@@ -36,7 +36,17 @@ pub enum Colour {
     Never,
 }
 
-/// What holds for the whole process: its standard output is one, too.
+impl From<Colour> for clap::ColorChoice {
+    fn from(colour: Colour) -> Self {
+        match colour {
+            Colour::Auto => Self::Auto,
+            Colour::Always => Self::Always,
+            Colour::Never => Self::Never,
+        }
+    }
+}
+
+/// The style of the whole process: its standard output is one, too.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Style {
     /// When colours are used.
@@ -48,7 +58,7 @@ pub struct Style {
 /// Set once, by the command line.
 static STYLE: OnceLock<Style> = OnceLock::new();
 
-/// Why standard output takes no more.
+/// The reason that standard output takes no more.
 static FAILURE: OnceLock<(io::ErrorKind, String)> = OnceLock::new();
 
 impl Output {
@@ -64,13 +74,13 @@ pub fn set_style(style: Style) {
     STYLE.set(style).ok();
 }
 
-/// Whether notes and progress are left out.
+/// True if notes and progress are left out.
 #[must_use]
 pub fn is_quiet() -> bool {
     STYLE.get().is_some_and(|style| style.quiet)
 }
 
-/// Whether standard output is coloured.
+/// True if standard output is coloured.
 #[must_use]
 pub fn has_colours() -> bool {
     match STYLE.get().map(|style| style.colour).unwrap_or_default() {
@@ -84,7 +94,7 @@ pub fn has_colours() -> bool {
     }
 }
 
-/// Whether a person watches: a bar would be seen, and would not end in a file.
+/// True if a person watches: a bar would be seen, and would not end in a file.
 #[must_use]
 pub fn is_watched() -> bool {
     io::stderr().is_terminal() && !is_quiet()
@@ -110,7 +120,7 @@ pub fn write(text: &str) {
     if FAILURE.get().is_some() {
         return;
     }
-    // Who wants to know asks for the failure.
+    // The end of the command asks for the failure.
     write_bytes(text.as_bytes()).ok();
 }
 
@@ -141,13 +151,13 @@ pub fn complain(line: &str) {
     writeln!(io::stderr(), "{}", format::shown(line)).ok();
 }
 
-/// Whether the rest of an answer need not be asked for.
+/// True if the rest of an answer need not be asked for.
 #[must_use]
 pub fn is_refused() -> bool {
     FAILURE.get().is_some()
 }
 
-/// Why the answer could not be written, if it could not; and whether it is a pipe whose reader has gone.
+/// The reason that the answer could not be written, if it could not; true if it is a pipe whose reader has gone.
 #[must_use]
 pub fn failure() -> Option<(&'static str, bool)> {
     let (kind, why) = FAILURE.get()?;

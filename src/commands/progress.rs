@@ -1,4 +1,4 @@
-//! How far a command is: a bar on a terminal, elsewhere a line on standard error every ten seconds, so that a job's log
+//! The progress of a command: a bar on a terminal, elsewhere a line on standard error every ten seconds, so that a job's log
 //! shows that something goes on, how fast, and until when.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,7 +93,7 @@ impl Progress {
         }
     }
 
-    /// What is being done.
+    /// Names the work that is being done.
     pub(super) fn doing(&self, what: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(harmless(what).into_owned());

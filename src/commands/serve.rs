@@ -20,13 +20,13 @@ use signals::Signals;
 
 pub(super) use signals::survive_large_files;
 
-/// How much longer than the drain the end may take: what was begun is recorded, and the index written.
+/// The time that the end may take longer than the drain: what was begun is recorded, and the index written.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(3);
 
-/// How often a drain says how long it may still take.
+/// The time between two lines that say how long a drain may still take.
 const COUNT_EACH: Duration = Duration::from_secs(10);
 
-/// How long the start is held up for a ready line that nobody reads.
+/// The longest that the start is held up for a ready line that nobody reads.
 const SAY_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Serves, and says with which code the process ends. Logging must have been set up.
@@ -48,7 +48,7 @@ pub fn run(loaded: Loaded, flags: &Overrides) -> u8 {
     logging::write_access_lines_directly();
     logging::log_panics();
     let code = control.block_on(serve_until_signal(config, flags, &runtime));
-    // What still runs must not hold up the exit.
+    // Tasks that still run must not hold up the exit.
     runtime.shutdown_background();
     code
 }
@@ -92,7 +92,7 @@ async fn serve_until_signal(config: Config, flags: &Overrides, runtime: &Runtime
     let (address, admin) = (app.address(), app.admin_address());
     let ready = format!("listening on {scheme}://{address} (admin {admin_scheme}://{admin})\n");
     if let Err(error) = say_in_time(ready).await {
-        // Whoever started us closed our output, or does not read it; clients can still be served.
+        // Our output is closed, or nobody reads it; clients can still be served.
         tracing::warn!(%error, %address, %admin, "cannot write the ready line");
     }
     let first = signals.next().await;

@@ -1,4 +1,4 @@
-//! Who holds the store: a server that runs, or nobody, and then it is opened here.
+//! The holder of the store: a server that runs, or nobody, and then it is opened here.
 //!
 //! A command asks [`Locator::reach`] once and then [`Target::ask`]s: the questions are those of the admin
 //! API (docs/admin.md), whoever answers.
@@ -23,7 +23,7 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use url::Url;
+use url::{Url, form_urlencoded};
 
 pub use address::{ADMIN_VARIABLE, AdminFlags, SERVER_VARIABLE, ServerFlags};
 
@@ -31,13 +31,13 @@ use crate::clock::SystemClock;
 use crate::commands::client::{AdminClient, AdminError, Payload};
 use crate::config::{Config, Overrides};
 use crate::format::harmless;
-use crate::mirror::{self, Mirror, Parts};
+use crate::mirror::{Mirror, OpenMode, Opened, Parts};
 use crate::oci;
 use crate::server::AdminApi;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
-/// Whether a roadstead is there: it answers that from memory, at once. Who is connected to and says nothing is
+/// The longest wait for a sign of life: a roadstead answers it from memory, at once. A listener that says nothing is
 /// something else, or has stopped; ten seconds are for a machine that is busy.
 const SIGN_OF_LIFE_MAX: Duration = Duration::from_secs(10);
 /// Going through an index of millions of entries, or all manifests, takes minutes on a slow disk.
@@ -47,11 +47,11 @@ const BODY_WAIT_MAX: Duration = Duration::from_mins(1);
 /// Pages are far smaller; a list of ten thousand repositories is not.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Where to look for the store.
+/// The place of the store, as far as the command line tells.
 #[derive(Clone, Debug)]
 pub struct Locator {
     place: Place,
-    /// How long a server may take to say that it is there.
+    /// The longest that a server may take to say that it is there.
     sign_of_life: Duration,
 }
 
@@ -65,7 +65,7 @@ enum Place {
     Directory(Box<Config>),
 }
 
-/// Who has the store.
+/// The holder of the store.
 #[derive(Debug)]
 pub enum Target {
     /// A server that runs.
@@ -91,18 +91,7 @@ pub struct Directory {
     api: AdminApi,
 }
 
-/// What the directory is opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpenMode {
-    /// To see what is there: nothing is changed.
-    Look,
-    /// To pin and to remove what is named: nothing else goes.
-    Change,
-    /// To store more: the configuration's size is kept to, as by a server.
-    Store,
-}
-
-/// Why a question has no answer: one line.
+/// The reason that a question has no answer: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// The address of the admin listener is none that can be asked.
@@ -115,9 +104,9 @@ pub enum TargetError {
     Nobody {
         /// The admin address.
         admin: String,
-        /// Why nobody answers.
+        /// The reason that nobody answers.
         why: String,
-        /// Why the directory cannot be opened.
+        /// The reason that the directory cannot be opened.
         open: String,
     },
     /// Nobody answers where the user said.
@@ -133,9 +122,9 @@ pub enum TargetError {
     Configuration {
         /// The admin address.
         admin: String,
-        /// Why nobody answers.
+        /// The reason that nobody answers.
         why: String,
-        /// What is wrong with the configuration.
+        /// The faults of the configuration.
         error: String,
     },
     /// The directory cannot be opened.
@@ -146,29 +135,34 @@ pub enum TargetError {
     Refused {
         /// The HTTP status.
         status: u16,
-        /// What is wrong, and what to do.
+        /// The fault, and what to do.
         message: String,
     },
     /// The answer makes no sense.
     #[error("the answer of {from} makes no sense: {why}. Is it a roadstead of this version?")]
     Nonsense {
-        /// Who answered.
+        /// The name of the server that answered.
         from: String,
-        /// What is wrong with it.
+        /// The fault.
         why: String,
     },
 }
 
 impl Locator {
-    /// Where the store is, as flags, environment and configuration say, in this order.
+    /// Locates the store, as flags, environment and configuration say, in this order.
     ///
     /// # Errors
     /// One line: a flag makes no sense, or the configuration does not say where the server is.
-    pub fn of(flags: &AdminFlags, directory: Option<&String>) -> Result<Self, String> {
-        if let Some(directory) = directory {
+    pub fn of(
+        flags: &AdminFlags,
+        cache_dir: Option<&String>,
+        state_dir: Option<&String>,
+    ) -> Result<Self, String> {
+        if cache_dir.is_some() {
             let config = Config::load(&Overrides {
                 config: flags.config.clone(),
-                cache_dir: Some(directory.clone()),
+                cache_dir: cache_dir.cloned(),
+                state_dir: state_dir.cloned(),
                 ..Overrides::default()
             });
             let config = config.map_err(|error| error.to_string())?;
@@ -180,12 +174,6 @@ impl Locator {
         let (listeners, config) = address::configured(flags.config.as_ref())?;
         let admin = listeners.admin()?;
         Ok(Self::at(Place::Configured(admin, Box::new(config))))
-    }
-
-    /// The server with this admin listener, and nothing else.
-    #[must_use]
-    pub fn server(admin: Url) -> Self {
-        Self::at(Place::Named(admin))
     }
 
     fn at(place: Place) -> Self {
@@ -258,7 +246,7 @@ impl Locator {
     async fn ask_for_life(&self, http: AdminClient, admin: &Url) -> Result<Server, AdminError> {
         let patience = Some(self.sign_of_life);
         let asked = http.send(Method::GET, "/healthz", Payload::none(), patience);
-        // Whoever answers is there, whatever he says; what he says is seen to when he is asked.
+        // Any answer is a sign of life; its content matters only to the questions that follow.
         drop(asked.await?);
         let admin = admin.clone();
         Ok(Server { http, admin })
@@ -267,26 +255,20 @@ impl Locator {
 
 /// Opens the cache directory, which must exist. Fails while another process has it.
 async fn open(config: &Config, mode: OpenMode) -> Result<Directory, TargetError> {
-    let mut cache = config.cache.clone().found(&config.state.dir, false);
-    if mode != OpenMode::Store {
-        // Nobody who wants to see a directory that is not there wants it to be made.
-        if !cache.dir.is_dir() {
-            let dir = cache.dir.display();
-            return Err(TargetError::Directory(format!(
-                "there is no directory {dir}"
-            )));
-        }
-        cache = cache.unbounded();
+    let cache = config.cache.clone().found(&config.state.dir, false);
+    // Nobody who wants to see a directory that is not there wants it to be made.
+    if !cache.dir.is_dir() {
+        let dir = cache.dir.display();
+        return Err(TargetError::Directory(format!(
+            "there is no directory {dir}"
+        )));
     }
+    let cache = cache.unbounded();
     let metrics = Metrics::new(std::iter::empty());
-    let mode = match mode {
-        OpenMode::Look => mirror::OpenMode::Look,
-        OpenMode::Change | OpenMode::Store => mirror::OpenMode::Write,
-    };
     let failed = |error: &dyn fmt::Display| TargetError::Directory(error.to_string());
     let (state, clock) = (config.state.clone(), Arc::new(SystemClock));
-    let opened = mirror::Opened::open(mode, cache, state, clock, metrics.clone()).await;
-    let mirror::Opened { store, catalogue } = opened.map_err(|error| failed(&error))?;
+    let opened = Opened::open(mode, cache, state, clock, metrics.clone()).await;
+    let Opened { store, catalogue } = opened.map_err(|error| failed(&error))?;
     let scanned = {
         let store = store.clone();
         // Nobody runs it: what the index does not know is found now.
@@ -298,6 +280,7 @@ async fn open(config: &Config, mode: OpenMode) -> Result<Directory, TargetError>
         fill_on_range: config.fill_on_range,
         directory: oci::Directory::new(Vec::new()),
         upstreams: Vec::new(),
+        public_views: Vec::new(),
         store: store.clone(),
         catalogue,
         clock: Arc::new(SystemClock),
@@ -311,44 +294,42 @@ async fn open(config: &Config, mode: OpenMode) -> Result<Directory, TargetError>
 }
 
 impl Target {
-    /// Asks the admin API, `target` being a path and query; the answer's JSON, whole.
+    /// Asks the admin API for an answer in JSON.
     ///
     /// # Errors
     /// [`TargetError`].
-    pub async fn ask(&self, method: Method, target: &str) -> Result<Bytes, TargetError> {
-        let (status, body) = match self {
-            Self::Server(server) => server.ask(method, target).await?,
-            Self::Directory(opened) => opened.api.answer(&method, target).await,
-        };
-        if status.is_success() {
-            return Ok(body);
-        }
-        Err(refusal(status, &body))
-    }
-
-    /// The same, read as what it should be.
-    ///
-    /// # Errors
-    /// [`TargetError`].
-    pub async fn ask_for<T: DeserializeOwned>(
+    pub async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
-        target: &str,
+        path: &str,
+        parameters: &[(&str, &str)],
     ) -> Result<T, TargetError> {
-        let body = self.ask(method, target).await?;
+        let mut target = path.to_owned();
+        if !parameters.is_empty() {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.extend_pairs(parameters);
+            target = format!("{path}?{}", query.finish());
+        }
+        let (status, body) = match self {
+            Self::Server(server) => server.ask(method, &target).await?,
+            Self::Directory(opened) => opened.api.answer(&method, &target).await,
+        };
+        if !status.is_success() {
+            return Err(refusal(status, &body));
+        }
         serde_json::from_slice(&body).map_err(|error| TargetError::Nonsense {
             from: self.name(),
             why: error.to_string(),
         })
     }
 
-    /// Whether a server answers.
+    /// True if a server answers.
     #[must_use]
     pub fn is_server(&self) -> bool {
         matches!(self, Self::Server(_))
     }
 
-    /// Who answers, for people.
+    /// Its name, for people.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -397,7 +378,7 @@ impl Directory {
     }
 }
 
-/// What an answer that is no success says.
+/// The error of an answer that is no success.
 fn refusal(status: StatusCode, body: &[u8]) -> TargetError {
     #[derive(Deserialize)]
     struct Told {
@@ -431,7 +412,7 @@ mod tests {
             ..Overrides::default()
         };
         let config = Config::from_layers(&flags, [], &[]).unwrap();
-        let mut locator = Locator::server(admin.clone());
+        let mut locator = Locator::at(Place::Named(admin.clone()));
         assert_eq!(locator.sign_of_life, Duration::from_secs(10));
         locator.sign_of_life = Duration::from_millis(50);
         // Bounded: it used to be half an hour.

@@ -9,14 +9,14 @@ use url::Url;
 
 use crate::commands::output::Output;
 use crate::commands::target::{AdminFlags, Locator};
+use crate::commands::{UsageError, image};
 use crate::config::Config;
 use crate::mirror::{Finding, VERIFY_IMAGES_MAX, VerifyEvent, VerifySummary};
 use crate::oci::ImageName;
-use crate::oci::image::ImageNameError;
 use report::Reporter;
 use source::Events;
 
-/// What `verify` is told.
+/// The arguments of `verify`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// Look only at what these images need: alpine, ghcr.io/org/app:1, nginx@sha256:…
@@ -32,73 +32,52 @@ pub struct Arguments {
     pub json: bool,
 }
 
-/// What to do.
+/// A run of `verify`.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// What these need; all that is stored when there are none.
+    /// The images whose parts are looked at; all that is stored when there are none.
     pub images: Vec<ImageName>,
-    /// Whether what is wrong is put right.
+    /// True if what is wrong is put right.
     pub repair: bool,
     /// The URL of the server's admin listener.
     pub admin: Url,
-    /// What is opened when nobody listens there, or what is wrong with it; `None`: nothing.
+    /// The configuration of the directory that is opened when nobody listens there, or its fault; `None`: nothing.
     pub config: Option<Result<Config, String>>,
-    /// How it is shown.
+    /// The form of the answer.
     pub output: Output,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outcome {
-    /// What is not as it should be, or was not.
+    /// Blobs and images that are not as they should be, or were not.
     pub findings: Vec<Finding>,
     /// The whole.
     pub summary: VerifySummary,
 }
 
-/// Why the command line makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UsageError {
-    /// An image's name is none.
-    #[error("image {name:?}: {why}")]
-    Image {
-        /// As it was typed.
-        name: String,
-        /// What is wrong.
-        why: ImageNameError,
-    },
-    /// Only a directory is named.
-    #[error("name the server with --admin")]
-    NoServer,
-    /// More than a request can name.
-    #[error("at most {VERIFY_IMAGES_MAX} images at once")]
-    TooMany,
-}
-
-/// Why a run did not come to its end: one line.
+/// The reason that a run did not come to its end: one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct VerifyError(pub(crate) String);
 
 impl Arguments {
-    /// What to do, with the server that is located, or its configuration's directory when none runs.
+    /// The job at the server that is located, or in its configuration's directory when none runs.
     ///
     /// # Errors
     /// [`UsageError`].
     pub fn job(&self, locator: Locator) -> Result<Job, UsageError> {
-        let admin = locator.admin().cloned().ok_or(UsageError::NoServer)?;
+        let admin = locator.admin().cloned();
+        let admin = admin.ok_or_else(|| UsageError("name the server with --admin".to_owned()))?;
         let config = locator.into_config();
         if self.images.len() > VERIFY_IMAGES_MAX {
-            return Err(UsageError::TooMany);
+            return Err(UsageError(format!(
+                "at most {VERIFY_IMAGES_MAX} images at once"
+            )));
         }
-        let parse = |name: &String| {
-            ImageName::parse(name).map_err(|why| UsageError::Image {
-                name: name.clone(),
-                why,
-            })
-        };
+        let images = self.images.iter().map(|name| image(name));
         Ok(Job {
-            images: self.images.iter().map(parse).collect::<Result<_, _>>()?,
+            images: images.collect::<Result<_, _>>()?,
             repair: self.repair,
             admin,
             config,
@@ -107,19 +86,8 @@ impl Arguments {
     }
 }
 
-impl Job {
-    /// The same, but that a directory opened for it loses nothing.
-    fn only_looking(&self) -> Self {
-        let mut job = self.clone();
-        if let Some(Ok(config)) = &mut job.config {
-            config.cache = config.cache.clone().unbounded();
-        }
-        job
-    }
-}
-
 impl Outcome {
-    /// Whether all that was looked at is right now.
+    /// True if all that was looked at is right now.
     #[must_use]
     pub fn is_well(&self) -> bool {
         let summary = &self.summary;
@@ -132,12 +100,7 @@ impl Outcome {
 /// # Errors
 /// [`VerifyError`]: not everything was looked at.
 pub async fn run(job: &Job) -> Result<Outcome, VerifyError> {
-    // What is repaired is stored again, and then the bounds are kept to, as by a server.
-    let mut events = if job.repair {
-        Events::begin(job).await?
-    } else {
-        Events::begin(&job.only_looking()).await?
-    };
+    let mut events = Events::begin(job).await?;
     let reporter = Reporter::new(job.output);
     if let (Events::Own(_), Some(Ok(config))) = (&events, &job.config) {
         reporter.note(&format!(

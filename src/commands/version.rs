@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::output::{say, say_json};
 use crate::format::{COMMIT, VERSION};
 
-/// What a bug report should name.
+/// The facts that a bug report should name.
 #[derive(Debug, Serialize)]
 #[expect(clippy::struct_field_names, reason = "the names of the JSON")]
 struct Version {

@@ -31,38 +31,38 @@ use url::Url;
 
 use crate::commands::client::tls_advice;
 use crate::commands::output::Output;
+use crate::commands::plain::PlainClient;
 use crate::oci::ImageName;
-use crate::upstream::PlainClient;
 use fill::Run;
 use progress::Reporter;
 use server::Server;
 
-pub use arguments::{Arguments, UsageError};
-pub(crate) use contents::Contents;
+pub use arguments::Arguments;
+pub(crate) use contents::{Contents, LEVELS_MAX};
 pub use platform::{Platform, PlatformError, Wanted};
 pub use report::{Count, ImageReport, Missing, Summary};
 pub use sources::{Images, SourceError, Variables};
 
-/// What to do.
+/// A run of `warm`.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// The images.
     pub images: Vec<ImageName>,
-    /// Which of their platforms.
+    /// The platforms of them that are wanted.
     pub wanted: Wanted,
     /// The URL of the server's registry port.
     pub server: Url,
     /// Further certificates to check that server's by.
     pub ca_file: Option<PathBuf>,
-    /// How many requests are under way at once; 1 to [`CONCURRENCY_MAX`].
+    /// Number of requests that are under way at once; 1 to [`CONCURRENCY_MAX`].
     pub concurrency: usize,
-    /// How often a request is repeated.
+    /// Number of repetitions of a request.
     pub retries: usize,
-    /// How it is shown.
+    /// The form of the answer.
     pub output: Output,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// Each image, in the order in which they were done.
@@ -71,7 +71,7 @@ pub struct Outcome {
     pub summary: Summary,
 }
 
-/// Why nothing was begun.
+/// The reason that nothing was begun.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WarmError {
     /// The client cannot be made.

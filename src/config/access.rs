@@ -245,6 +245,7 @@ pub(super) fn resolve(given: Option<&Given<Access>>, context: &Context<'_>) -> a
         policies,
         attachments,
         certificates: false,
+        ruled: Vec::new(),
     }
 }
 
@@ -365,6 +366,6 @@ fn attachment(
 /// Reports a key that is not there; one that is there and makes no sense was reported before.
 fn missing(name: &str, what_to_do: &str, keys: &super::table::Keys, context: &Context<'_>) {
     if keys.place_of(name).is_none() {
-        context.wrong(&keys.place.missing(name), format!("is missing; {what_to_do}"));
+        context.wrong(&keys.place.under(name, keys.place.origin.clone()), format!("is missing; {what_to_do}"));
     }
 }

@@ -1,4 +1,4 @@
-//! What holds when nothing is said.
+//! Defaults.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

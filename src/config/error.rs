@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where.
+//! Errors of a configuration, and their places.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ const NAME_CHARS_MAX: usize = 64;
 /// More errors than this come of one: the wrong file, most likely.
 const ERRORS_MAX: usize = 50;
 
-/// Why a configuration cannot be used: everything that is wrong with it, a line for each, in the order of the file.
+/// The reason that a configuration cannot be used: everything that is wrong with it, a line for each, in the order of the file.
 /// Each line names the place (file and line, variable or flag), the key, and the reason. None contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
@@ -92,7 +92,7 @@ impl Problem {
 }
 
 impl Source {
-    /// Where a value came from, as the user would name it.
+    /// The place of a value, as the user would name it.
     fn place(&self, origin: &Origin) -> String {
         match origin {
             Origin::Default => "default".to_owned(),
@@ -102,7 +102,7 @@ impl Source {
         }
     }
 
-    /// What is to be said of a place.
+    /// A note on a place, which it names.
     pub(super) fn note(&self, origin: &Origin, note: &str) -> String {
         match origin {
             // The note names it.

@@ -1,5 +1,6 @@
 //! Finds, reads and parses the configuration file.
 
+use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -7,12 +8,39 @@ use toml::de::DeTable;
 
 use super::error::{ConfigError, Problem, Source};
 use super::origin::Origin;
+use super::{Config, Loaded, Overrides};
 
 /// A file of ten thousand upstreams is far below this; what is above it is not a configuration.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// The parser's words for a key or table that is there twice.
 const DUPLICATE: &str = "duplicate key";
+
+/// A configuration file that has been read, once: what comes through a pipe is gone then.
+pub struct ConfigFile(pub(super) Source);
+
+impl ConfigFile {
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// The configuration of this file, the environment of this process, and these flags.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: it cannot be parsed, or a value makes no sense.
+    pub fn load(&self, flags: &Overrides) -> Result<Loaded, ConfigError> {
+        Config::resolve_layers(flags, std::env::vars_os(), &self.0)
+    }
+}
+
+impl fmt::Debug for ConfigFile {
+    /// Without the text, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ConfigFile").field(&self.0.name).finish()
+    }
+}
 
 /// Reads the file that was asked for, or the first of the candidates that exists; without any, an
 /// empty one.
@@ -84,7 +112,7 @@ fn explain(source: &Source, message: &str, start: usize) -> Problem {
     Problem::new(&origin, key, why)
 }
 
-/// Whether the text can be understood in spite of this.
+/// True if the text can be understood in spite of this.
 pub(super) fn is_harmless(problem: &Problem) -> bool {
     problem.why == "is given twice"
 }

@@ -9,7 +9,7 @@ use super::upstreams::{CredentialsKey, EndpointKey, HeadersKey, Provider, ProxyK
 use super::values::{
     Address, CacheShare, Command, EndpointUrl, Failures, FillOnRanges, Flag, HeaderTimeout, Host,
     Ip, LogFormats, LogLevel, Match, MaxAge, MaxSize, MinFree, Networks, Path, Rate, RetryDelay,
-    Revalidations, Scrub, SegmentSize, ServiceUrl, Size, Strategies, Text, Time, TimeLimit, Ttls,
+    Revalidations, Scrub, Visibilities, SegmentSize, ServiceUrl, Size, Strategies, Text, Time, TimeLimit, Ttls,
     UpTo,
 };
 
@@ -25,9 +25,9 @@ table! {
     File {
         /// Listeners for clients and operators, and what connections may take.
         server: Server,
-        /// Who may come in, and who may do what. Without this table everybody may pull everything.
+        /// Access: who may come in, and who may do what. Without this table everybody may pull everything.
         access: Access,
-        /// What cannot be fetched again.
+        /// State that cannot be fetched again.
         state: State,
         /// The cache on disk.
         cache: Cache,
@@ -43,7 +43,7 @@ table! {
 table! {
     /// `[server]`.
     Server {
-        /// Where clients connect: `IP:PORT`, `localhost:PORT`, or `:PORT` for every IPv4 address. Flag `--listen`.
+        /// Listener for clients: `IP:PORT`, `localhost:PORT`, or `:PORT` for every IPv4 address. Flag `--listen`.
         listen: Address,
         /// Several client listeners instead of `listen`, each with its own `access` and `tls`. They share all limits.
         listener: List<ListenerKey>,
@@ -57,13 +57,13 @@ table! {
         proxy_protocol: Flag,
         /// Networks of proxies and load balancers. The client of a request from there is the last address in `X-Forwarded-For` (or else `Forwarded`) outside of them, in logs, limits and rules; `X-Forwarded-Proto` decides the scheme of the token URL.
         trusted_proxies: List<Networks>,
-        /// How long running requests may go on after SIGTERM or SIGINT. The process ends 5 s after that, even if something hangs.
+        /// Time for which running requests may go on after SIGTERM or SIGINT. The process ends 5 s after that, even if something hangs.
         drain_timeout: Time,
         /// The most client connections at once; fewer where the limit on open files is low. When all are taken, the longest idle one of the address with the most connections is closed for a new one.
         max_connections: UpTo<CLIENTS_MAX>,
-        /// How long a client may take for a request's head, its TLS handshake included.
+        /// Time that a client may take for a request's head, its TLS handshake included.
         head_timeout: TimeLimit,
-        /// How long a connection may be without a request. Go's HTTP client closes its own after 90 s.
+        /// Time that a connection may be without a request. Go's HTTP client closes its own after 90 s.
         idle_timeout: TimeLimit,
         /// A body is aborted when its client takes no byte for this long; over HTTP/2 that stream alone.
         body_stall_timeout: TimeLimit,
@@ -77,7 +77,7 @@ table! {
 table! {
     /// `[state]`.
     State {
-        /// Where imported names, pins and other state is kept that cannot be fetched again: on a local disk, one for each roadstead. Files in it are readable by their owner alone (0700, 0600). Default: `roadstead` in the user's directory for state (`~/.local/state`), `/var/lib/roadstead` for a user without a home. Flag `--state-dir`.
+        /// Directory for imported names, pins and other state that cannot be fetched again: on a local disk, one for each roadstead. Files in it are readable by their owner alone (0700, 0600). Default: `roadstead` in the user's directory for state (`~/.local/state`), `/var/lib/roadstead` for a user without a home. Flag `--state-dir`.
         dir: Path,
     }
 }
@@ -85,13 +85,13 @@ table! {
 table! {
     /// `[cache]`.
     Cache {
-        /// Where the cache is kept: a directory that is empty, new, or a cache (it has `VERSION`; any other is refused), on one file system. Files in it are readable by their owner and group alone (0750, 0640). Default: `roadstead` in the user's cache directory, `/var/cache/roadstead` for a user without a home. Flag `--cache-dir`.
+        /// Directory of the cache: one that is empty, new, or a cache (it has `VERSION`; any other is refused), on one file system. Files in it are readable by their owner and group alone (0750, 0640). Default: `roadstead` in the user's cache directory, `/var/cache/roadstead` for a user without a home. Flag `--cache-dir`.
         dir: Path,
         /// Disk space for the cache, running transfers and the index included: a size of at least `1MB`, or a part of the file system like `80%`. When it is full, blobs are evicted: the longest idle for how often they were used go first. Flag `--cache-size`.
         max_size: MaxSize,
         /// Free space that the cache leaves on the file system, whatever else fills it: a size or a part; `0` turns it off.
         min_free: MinFree,
-        /// How long content is kept that no client pulls, `1h` at least; `off`: as long as there is room.
+        /// Time for which content is kept that no client pulls, `1h` at least; `off`: as long as there is room.
         max_age: MaxAge,
         /// When a client reads only a part of a blob: `always` fetches the rest too, behind that part; `never` fetches only what is read; `over 25%` fetches the rest once more than that is stored.
         fill_on_range: FillOnRanges,
@@ -113,17 +113,17 @@ table! {
 table! {
     /// `[tags]`.
     Tags {
-        /// How long a tag is served without asking upstream; `0s` asks every time; with `forever` upstream is never asked again.
+        /// Time for which a tag is served without asking upstream; `0s` asks every time; with `forever` upstream is never asked again.
         ttl: Ttls,
         /// When `ttl` is over, `blocking` asks upstream before it answers; `background` answers with the known digest at once, and asks upstream for the next pull.
         revalidate: Revalidations,
-        /// How long past `ttl` a tag may still be served when upstream cannot answer.
+        /// Time past `ttl` for which a tag may still be served when upstream cannot answer.
         stale_if_error: Time,
         /// The upstream failures for which a stale tag is served; `denied` (401, 403) can be added.
         stale_on: List<Failures>,
         /// `true` goes on serving a tag that upstream has deleted (404), without end.
         keep_deleted: Flag,
-        /// How long an upstream's 404 is cached (negative caching); `0s` asks every time.
+        /// Time for which an upstream's 404 is cached (negative caching); `0s` asks every time.
         negative_ttl: Time,
         /// Other values for some tags. The first rule that matches decides; what it leaves unsaid is as in `[tags]`.
         rule: List<Needs<Rule>>,
@@ -189,6 +189,10 @@ table! {
         docker_config: Path,
         /// Instead of `username` and a password: one login or a pool of them, of any kind: passwords, programs, AWS, Google, Azure, Alibaba, Tencent.
         credentials: CredentialsKey,
+        /// What clients without credentials get of it: `public`, what anybody could pull from the upstream itself; `rules`, what a statement of `[access]` allows; `anyone`, all that roadstead can pull. Default: `public` where roadstead has a login for it and listens to others than this machine, else `anyone`.
+        visibility: Visibilities,
+        /// How long it is remembered what anybody could pull.
+        visibility_ttl: Time,
         /// Requests to it at the same time, each counted until its body ends; more wait; 1 to 1024.
         max_connections: UpTo<CONNECTIONS_MAX>,
         /// Name look-up, TCP, proxy and TLS of one connection; several endpoints share 10 s.
@@ -203,11 +207,11 @@ table! {
         parallel: UpTo<PARALLEL_MAX>,
         /// Blobs up to this size are fetched on one connection.
         parallel_above: Size,
-        /// How much each of the parallel connections requests at a time; at least `1MiB`.
+        /// Bytes that each of the parallel connections requests at a time; at least `1MiB`.
         segment_size: SegmentSize,
         /// Share (quota) of the cache for blobs of this upstream; a blob that several upstreams have counts for the one that it was first fetched from. Enforced in the background.
         max_size: CacheShare,
-        /// How long its blobs are kept that no client pulls; without it, `cache.max_age`.
+        /// Time for which its blobs are kept that no client pulls; without it, `cache.max_age`.
         max_age: MaxAge,
     }
 }
@@ -291,9 +295,9 @@ table! {
         docker_config: Path,
         /// A program and its arguments; it speaks the protocol of docker-credential helpers (`get`).
         exec: Command,
-        /// How long the program may take; default `10s`.
+        /// Time that the program may take; default `10s`.
         timeout: TimeLimit,
-        /// How long what the program gave is used, unless that says `ExpiresIn` or `ExpiresAt`; default `5m`.
+        /// Time for which the login that the program gave is used, unless that says `ExpiresIn` or `ExpiresAt`; default `5m`.
         ttl: TimeLimit,
         /// A cloud's registry: `ecr`, `gar`, `acr-azure`, `acr-alibaba` or `tcr`.
         provider: Provider,

@@ -14,7 +14,7 @@ use super::origin::{Origin, Origins};
 use super::table::{Read as _, in_order};
 use super::{Overrides, defaults, renamed};
 
-/// What our variables begin with.
+/// The prefix of our variables.
 const PREFIX: &str = "ROADSTEAD_";
 /// The log filter, which is no key.
 const LOG_FILTER: &str = "LOG";
@@ -34,7 +34,7 @@ impl Environment {
     /// The text of a variable.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The reason that there is none.
     pub(super) fn text(&self, name: &str) -> Result<String, String> {
         let value = self.0.get(name).ok_or("is not set")?;
         let text = value.to_str().ok_or("is not UTF-8 text")?;
@@ -70,11 +70,11 @@ pub(super) struct Layers<'i> {
     pub(super) problems: Vec<Problem>,
     /// The file's own upstreams, where flags name others instead. They must make sense all the same.
     pub(super) replaced: Option<Spanned<DeValue<'i>>>,
-    /// What is said of names that are old.
+    /// Notes on names that are old.
     pub(super) notes: Vec<(Origin, String)>,
 }
 
-/// Where a variable leads.
+/// The meaning of a variable.
 enum Target {
     Key(Vec<String>),
     Unknown,
@@ -215,7 +215,7 @@ impl<'i> Layers<'i> {
             };
             match variables.text(variable) {
                 Err(why) => self.report(&origin, why),
-                Ok(text) if is_list(schema_of(&schema, &path)) => {
+                Ok(text) if is_list(schema_of(&schema, path.iter())) => {
                     let list = self.list(&text, &origin);
                     self.put(&path, list, &origin);
                 }
@@ -248,7 +248,7 @@ impl<'i> Layers<'i> {
             let path = path.to_ascii_lowercase();
             let mut path: Vec<String> = path.split("__").map(str::to_owned).collect();
             path.push(key);
-            let is_key = is_settable(schema_of(schema, &path)) && path.len() > 1;
+            let is_key = is_settable(schema_of(schema, path.iter())) && path.len() > 1;
             return Ok(if is_key {
                 Target::Key(path)
             } else {
@@ -374,10 +374,11 @@ fn environment(variable: &str) -> Origin {
     Origin::Environment(variable.to_owned())
 }
 
-/// The schema of a key.
-fn schema_of<'s>(schema: &'s Json, path: &[String]) -> &'s Json {
-    path.iter().fold(schema, |schema, name| {
-        let named = schema.get("properties").and_then(|keys| keys.get(name));
+/// The schema of a key; any name of an upstream stands for all.
+pub(super) fn schema_of(schema: &Json, path: impl Iterator<Item = impl AsRef<str>>) -> &Json {
+    path.fold(schema, |schema, name| {
+        let named = schema.get("properties");
+        let named = named.and_then(|keys| keys.get(name.as_ref()));
         let any = || {
             schema
                 .get("additionalProperties")
@@ -391,7 +392,7 @@ fn is_list(schema: &Json) -> bool {
     schema.get("type").is_some_and(|kind| kind == "array")
 }
 
-/// Whether a variable can say it: no tables, and no lists of them.
+/// True if a variable can say it: no tables, and no lists of them.
 fn is_settable(schema: &Json) -> bool {
     let is_table = |schema: &Json| schema.get("type").is_some_and(|kind| kind == "object");
     !schema.is_null() && !is_table(schema) && !schema.get("items").is_some_and(is_table)
@@ -425,7 +426,7 @@ fn variable_of(name: &str) -> String {
     name.chars().map(upper).collect()
 }
 
-/// Whether a `password_env` or another key of that kind names this variable. Tables are not nested deeper than the
+/// True if a `password_env` or another key of that kind names this variable. Tables are not nested deeper than the
 /// parser allows.
 fn is_named(table: &DeTable<'_>, variable: &str) -> bool {
     table
@@ -446,7 +447,7 @@ fn names(key: &str, value: &DeValue<'_>, variable: &str) -> bool {
     key.ends_with("_env") && text == Some(variable)
 }
 
-/// Whether a variable that looks like a key is none: the log filter, where commands find a server, or one that Kubernetes sets in
+/// True if a variable that looks like a key is none: the log filter, where commands find a server, or one that Kubernetes sets in
 /// every pod beside a Service called `roadstead` or `roadstead-…` (`ROADSTEAD_SERVICE_HOST`,
 /// `ROADSTEAD_PORT=tcp://…`, `ROADSTEAD_PORT_5000_TCP_ADDR`, …). Refusing these would keep a pod
 /// from starting as soon as its own Service exists.

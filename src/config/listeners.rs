@@ -19,9 +19,9 @@ const PAIRS_MAX: usize = 1000;
 table! {
     /// `[[server.listener]]`.
     ListenerKey {
-        /// What logs call it.
+        /// Name of the listener in logs.
         listener_name as "name": Text,
-        /// Where it listens, as in `server.listen`; required.
+        /// Address, as in `server.listen`; required.
         address: Address,
         /// `true`: HTTPS with the certificates of `[server.tls]`; `false`: plain HTTP. Default: `true` where there is `[server.tls]`.
         tls: Flag,
@@ -43,7 +43,7 @@ table! {
         pair: List<Pair>,
         /// Certificates of authorities, in PEM: clients show a certificate of one of them (mTLS). Its first alternative name (URI, DNS or e-mail), else its common name, is the client's identity in `[access]`.
         client_ca: Path,
-        /// With `client_ca`: `required` refuses clients without a certificate; `optional` lets them in as others are.
+        /// Clients without a certificate, where there is a `client_ca`: `required` refuses them; `optional` lets them in like others.
         client_auth: ClientAuths,
     }
 }
@@ -53,7 +53,7 @@ table! {
     Pair {
         /// A certificate, as `server.tls.cert`.
         cert: Path,
-        /// Its private key in PEM.
+        /// The private key in PEM.
         key: Path,
     }
 }
@@ -63,7 +63,7 @@ table! {
     AdminTls {
         /// The certificate of the admin listener, as `server.tls.cert`.
         cert: Path,
-        /// Its private key in PEM.
+        /// The private key in PEM.
         key: Path,
         /// Certificates of authorities, in PEM: operators, scrapers and probes must show a certificate of one of them.
         client_ca: Path,
@@ -100,7 +100,11 @@ pub(super) fn resolve(keys: &keys::Server, context: &Context<'_>) -> server::Con
             key: "server.admin_listen".to_owned(),
             ..given.cloned().unwrap_or_default()
         };
-        let of = if keys.listener.is_some() { "a client listener" } else { "server.listen" };
+        let of = if keys.listener.is_some() {
+            "a client listener"
+        } else {
+            "server.listen"
+        };
         context.wrong(&place, format!("{admin_listen} is the address of {of} too"));
     }
     server::Config {
@@ -109,7 +113,12 @@ pub(super) fn resolve(keys: &keys::Server, context: &Context<'_>) -> server::Con
         tls,
         admin_tls: admin_tls(keys, context),
         admin_hosts: admin_hosts(keys, context),
-        trusted_proxies: keys.trusted_proxies.value_or(Vec::new()).into_iter().map(|it| it.value).collect(),
+        trusted_proxies: keys
+            .trusted_proxies
+            .value_or(Vec::new())
+            .into_iter()
+            .map(|it| it.value)
+            .collect(),
         drain_timeout: keys.drain_timeout.value_or(defaults::DRAIN_TIMEOUT),
         limits: server::Limits {
             max_connections: keys.max_connections.value_or(usual.max_connections),
@@ -121,7 +130,7 @@ pub(super) fn resolve(keys: &keys::Server, context: &Context<'_>) -> server::Con
     }
 }
 
-/// Port 0 is a different port each time.
+/// True if both cannot be bound; port 0 is a different port each time.
 fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     one == other && one.port() != 0
 }
@@ -130,7 +139,10 @@ fn listeners(keys: &keys::Server, has_tls: bool, context: &Context<'_>) -> Vec<L
     let chosen = keys.keys.one_of(&[&["listen"], &["listener"]], context);
     if let (Ok(Some(("listener", _))), Some(given)) = (chosen, &keys.listener) {
         if let Some(place) = keys.keys.place_of("proxy_protocol") {
-            context.wrong(place, "is for server.listen: say it in each [[server.listener]]");
+            context.wrong(
+                place,
+                "is for server.listen: say it in each [[server.listener]]",
+            );
         }
         if given.value.is_empty() {
             context.wrong(&given.place, "is empty: clients need a listener");
@@ -157,20 +169,25 @@ fn tables(
     let mut listeners: Vec<ListenerConfig> = Vec::new();
     let mut seen: BTreeMap<String, Origin> = BTreeMap::new();
     for Given { value: it, .. } in given {
-        let Some(address) = &it.address else {
-            missing("address", "write address = \"0.0.0.0:5000\"", &it.keys, context);
+        let why = "is missing; write address = \"0.0.0.0:5000\"";
+        let Ok(address) = it
+            .keys
+            .required(it.address.as_ref(), "address", why, context)
+        else {
             continue;
         };
-        let taken = listeners.iter().any(|other| is_same(other.address, address.value));
-        let names = it.listener_name.iter().map(|name| (Shown(&name.value).to_string(), &name.place));
-        let address_twice = (address.value.to_string(), &address.place);
-        for (what, place) in names.chain(std::iter::once(address_twice)) {
-            let is_address = place.key == address.place.key;
-            let first = seen.insert(format!("{} {what}", place.key), place.origin.clone());
-            if let Some(first) = first.filter(|_| !is_address || taken) {
-                let problem = Problem::new(&place.origin, &place.key, format!("{what} is given twice"));
-                context.report(problem.and(&first));
+        let mut once = |what: String, place: &Place| {
+            if let Some(first) = seen.insert(what.clone(), place.origin.clone()) {
+                let why = format!("{what} is given twice");
+                context.report(Problem::new(&place.origin, &place.key, why).and(&first));
             }
+        };
+        // Port 0 is a different port each time.
+        if address.value.port() != 0 {
+            once(address.value.to_string(), &address.place);
+        }
+        if let Some(name) = &it.listener_name {
+            once(Shown(&name.value).to_string(), &name.place);
         }
         if let Some(tls) = it.tls.as_ref().filter(|tls| tls.value && !has_tls) {
             context.wrong(&tls.place, "needs the certificates of [server.tls]");
@@ -189,23 +206,34 @@ fn tables(
     listeners
 }
 
-/// Whoever could send a PROXY head could be anybody.
+/// Reports a missing `trusted_proxies`: a client that may send a PROXY head can be anybody.
 fn need_proxies(keys: &keys::Server, place: &Place, context: &Context<'_>) {
-    let are_given = keys.trusted_proxies.as_ref().is_none_or(|given| given.value.is_empty());
-    if are_given && keys.keys.place_of("trusted_proxies").is_none_or(|_| keys.trusted_proxies.is_some()) {
-        let why = "needs server.trusted_proxies, the networks of the balancers that send it: write trusted_proxies = [\"10.0.0.0/8\"]";
+    let why = "needs server.trusted_proxies, the networks of the balancers that send it: write trusted_proxies = [\"10.0.0.0/8\"]";
+    let is_wrong =
+        keys.trusted_proxies.is_none() && keys.keys.place_of("trusted_proxies").is_some();
+    let are_there = keys
+        .trusted_proxies
+        .as_ref()
+        .is_some_and(|given| !given.value.is_empty());
+    if !are_there && !is_wrong {
         context.wrong(place, why);
     }
 }
 
-/// A `[server.tls]` that is there must be whole: half a table must not mean plain HTTP.
+/// Resolves `[server.tls]`, which must be whole: half a table must not mean plain HTTP.
 fn tls(keys: &keys::Server, context: &Context<'_>) -> Option<TlsConfig> {
     let tls = &keys.tls.as_ref()?.value;
-    let chosen = tls.keys.one_of(&[&["cert", "key"], &["pair"]], context).ok()?;
+    let chosen = tls
+        .keys
+        .one_of(&[&["cert", "key"], &["pair"]], context)
+        .ok()?;
     let pairs = match (chosen, &tls.pair) {
         (Some(("pair", _)), Some(given)) => {
             if given.value.is_empty() {
-                context.wrong(&given.place, "is empty: TLS needs a certificate and its key");
+                context.wrong(
+                    &given.place,
+                    "is empty: TLS needs a certificate and its key",
+                );
             }
             let pairs = given.value.iter().map(|Given { value: pair, .. }| {
                 need_both(&pair.keys, context);
@@ -220,7 +248,10 @@ fn tls(keys: &keys::Server, context: &Context<'_>) -> Option<TlsConfig> {
         }
     };
     if let Some(auth) = tls.client_auth.as_ref().filter(|_| tls.client_ca.is_none()) {
-        context.wrong(&auth.place, "needs client_ca, the authorities of the certificates");
+        context.wrong(
+            &auth.place,
+            "needs client_ca, the authorities of the certificates",
+        );
     }
     Some(TlsConfig {
         pairs,
@@ -239,7 +270,10 @@ fn admin_tls(keys: &keys::Server, context: &Context<'_>) -> Option<TlsConfig> {
     })
 }
 
-fn pair_of(cert: Option<std::path::PathBuf>, key: Option<std::path::PathBuf>) -> Option<PairConfig> {
+fn pair_of(
+    cert: Option<std::path::PathBuf>,
+    key: Option<std::path::PathBuf>,
+) -> Option<PairConfig> {
     Some(PairConfig {
         cert: cert?,
         key: key?,
@@ -270,10 +304,4 @@ fn admin_hosts(keys: &keys::Server, context: &Context<'_>) -> Vec<String> {
         Some(name)
     });
     names.collect()
-}
-
-fn missing(name: &str, what_to_do: &str, keys: &Keys, context: &Context<'_>) {
-    if keys.place_of(name).is_none() {
-        context.wrong(&keys.place.missing(name), format!("is missing; {what_to_do}"));
-    }
 }

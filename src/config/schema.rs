@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value as Json, json};
 
 use super::keys::File;
-use super::layers::variables_of;
-use super::table::{Key, Read as _};
+use super::layers::{schema_of, variables_of};
+use super::table::{Key, Read as _, join};
 
 /// The draft that the schema is written in.
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -107,10 +107,7 @@ fn rows_of(
     waiting: &mut VecDeque<(String, &'static [Key])>,
 ) {
     for key in keys {
-        let path = match path {
-            "" => key.name.to_owned(),
-            _ => format!("{path}.{}", key.name),
-        };
+        let path = join(path, key.name);
         let schema = (key.schema)();
         if schema.get("properties").is_some() {
             rows_of(key.keys, &path, rows, waiting);
@@ -173,13 +170,7 @@ fn shown(path: &str) -> String {
 
 /// The default of a key, as TOML without its quotes.
 fn default_of(schema: &Json, path: &str) -> Option<String> {
-    let schema = path
-        .split('.')
-        .try_fold(schema, |schema, name| match name {
-            "*" => schema.get("additionalProperties"),
-            _ => schema.get("properties")?.get(name),
-        })?;
-    let default = schema.get("default")?;
+    let default = schema_of(schema, path.split('.')).get("default")?;
     Some(default.as_str().map_or_else(
         || default.to_string().replace("\",\"", "\", \""),
         str::to_owned,

@@ -137,7 +137,7 @@ fn duration(duration: Duration) -> String {
     quoted(&format!("{}{name}", seconds / unit))
 }
 
-/// What stands for a secret.
+/// The text that stands for a secret.
 const MASK: &str = "***";
 
 const SIZE_UNITS: &[(&str, u64)] = &[

@@ -18,7 +18,7 @@ const READ_ANEW: &[&str] = &["access.", "access", "tags."];
 #[derive(Clone, Debug)]
 pub struct Snapshot(Arc<ArcSwap<Config>>);
 
-/// What a new configuration changes.
+/// The effect of a new configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Keys that hold from now on.
@@ -34,7 +34,7 @@ impl Snapshot {
         Self(Arc::new(ArcSwap::from_pointee(config)))
     }
 
-    /// What is in use now.
+    /// The configuration that is in use now.
     #[must_use]
     pub fn now(&self) -> Arc<Config> {
         self.0.load_full()
@@ -87,7 +87,7 @@ fn changed(old: &Config, new: &Config) -> Vec<String> {
         .filter(|key| was.get(*key) != is.get(*key))
         .cloned()
         .collect();
-    // What is printed has no secrets in it.
+    // The printed text has no secrets in it.
     for upstream in &new.upstreams {
         let name = upstream.name.as_str();
         let before = old
@@ -104,10 +104,10 @@ fn changed(old: &Config, new: &Config) -> Vec<String> {
     changed
 }
 
-/// What `check` prints of each key.
+/// The text that `check` prints of each key.
 fn keys(config: &Config) -> BTreeMap<String, String> {
     let mut keys = BTreeMap::new();
-    // What is printed can be read back; a test holds that.
+    // The printed text can be read back; a test holds that.
     let table: toml::Table = config.to_toml().parse().unwrap_or_default();
     collect("", &toml::Value::Table(table), &mut keys);
     keys

@@ -18,12 +18,12 @@ use super::origin::{Origin, Origins};
 
 /// A value as the parser gives it.
 pub(super) type Written<'i> = Spanned<DeValue<'i>>;
-/// What a key of a kind holds, if it was given and makes sense.
+/// The value of a key of a kind, if it was given and makes sense.
 pub(super) type Field<K> = Option<Given<<K as Read>::Value>>;
 /// A result whose error has been reported already.
 pub(super) type Outcome<T> = Result<T, Reported>;
 
-/// What is wrong is in the report.
+/// The error is in the report.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reported;
 
@@ -81,7 +81,7 @@ impl<K: Scalar> Read for K {
 /// A key of a table.
 pub(super) struct Key {
     pub(super) name: &'static str,
-    /// What it means, in Markdown.
+    /// Its meaning, in Markdown.
     pub(super) about: &'static str,
     pub(super) schema: fn() -> Json,
     /// The keys inside of it.
@@ -99,7 +99,7 @@ pub(super) struct Keys {
     pub(super) unknown: Vec<(String, Place)>,
 }
 
-/// What is known while a configuration is read, and what is wrong with it.
+/// The environment and the origins while a configuration is read, and all that is wrong with it.
 pub(super) struct Context<'a> {
     pub(super) environment: &'a Environment,
     pub(super) origins: Origins,
@@ -172,11 +172,6 @@ impl Place {
         }
     }
 
-    /// A key that is not there: its place is the table's.
-    pub(super) fn missing(&self, key: &str) -> Self {
-        self.under(key, self.origin.clone())
-    }
-
     /// Another place of the same key.
     pub(super) fn at(&self, origin: Origin) -> Self {
         Self {
@@ -187,10 +182,24 @@ impl Place {
 }
 
 impl Keys {
-    /// Where a key was written.
+    /// The place of a key that was written.
     pub(super) fn place_of(&self, name: &str) -> Option<&Place> {
         let mut given = self.given.iter();
         given.find(|(known, _)| *known == name).map(|it| &it.1)
+    }
+
+    /// A key that must be there. One that is not is reported, and why it is needed; one with a wrong value was.
+    pub(super) fn required<'g, T>(
+        &self,
+        given: Option<&'g Given<T>>,
+        name: &str,
+        why: &str,
+        context: &Context<'_>,
+    ) -> Outcome<&'g Given<T>> {
+        given.ok_or_else(|| match self.place_of(name) {
+            Some(_) => Reported,
+            None => context.wrong(&self.place.under(name, self.place.origin.clone()), why),
+        })
     }
 
     /// Reports every key that is none of these.
@@ -207,7 +216,7 @@ impl Keys {
         Err(Reported)
     }
 
-    /// Of several ways to say something the one that was used. One in a stronger layer wins over another in a weaker;
+    /// The one way that was used of several to say something. One in a stronger layer wins over another in a weaker;
     /// two in one layer are an error. A way may take several keys.
     pub(super) fn one_of(
         &self,
@@ -288,10 +297,10 @@ pub(super) trait About {
     /// The most of them in a list.
     const MAX: usize = usize::MAX;
 
-    /// How to write a list of them, for what is none.
+    /// The way to write a list of them, for what is none.
     fn about_list() -> String;
 
-    /// What is wrong with more than [`About::MAX`].
+    /// The fault of more than [`About::MAX`].
     fn too_many() -> String {
         format!("has more than {} entries", Self::MAX)
     }

@@ -21,7 +21,7 @@ use super::table::{
 };
 use crate::oci::UpstreamName;
 use crate::store::Share;
-use crate::upstream::{Config, Parallel};
+use crate::upstream::{Config, Parallel, Visibility};
 
 pub(super) use cloud::Provider;
 pub(super) use endpoint::{EndpointKey, HeadersKey};
@@ -124,7 +124,11 @@ fn refuse_unquoted(name: &str, table: &DeTable<'_>, context: &Context<'_>) -> bo
 }
 
 /// Resolves every upstream, and checks what concerns several of them.
-pub(super) fn resolve(entries: &[Named], context: &Context<'_>) -> Vec<Config> {
+pub(super) fn resolve(
+    entries: &[Named],
+    surroundings: Surroundings,
+    context: &Context<'_>,
+) -> Vec<Config> {
     refuse_twice(entries, context);
     let hosts = hosts(entries, context);
     let default = default(entries, context);
@@ -132,6 +136,7 @@ pub(super) fn resolve(entries: &[Named], context: &Context<'_>) -> Vec<Config> {
     for (at, (entry, hosts)) in entries.iter().zip(hosts).enumerate() {
         if let Ok(config) = upstream(entry, context) {
             upstreams.push(Config {
+                visibility: visibility(entry, &config, surroundings, context),
                 default: default == Some(at),
                 hosts,
                 ..config
@@ -139,6 +144,36 @@ pub(super) fn resolve(entries: &[Named], context: &Context<'_>) -> Vec<Config> {
         }
     }
     upstreams
+}
+
+/// What the visibility of upstreams depends on besides themselves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings {
+    /// Clients on other machines can connect.
+    pub(super) is_reachable: bool,
+    /// There is an `[access]` table.
+    pub(super) has_access: bool,
+}
+
+/// What anonymous clients get of an upstream. A login that is there for its rate limit opens nothing to others.
+fn visibility(
+    entry: &Named,
+    config: &Config,
+    surroundings: Surroundings,
+    context: &Context<'_>,
+) -> Visibility {
+    let Some(given) = &entry.keys.visibility else {
+        return if config.has_secrets() && surroundings.is_reachable {
+            Visibility::Public
+        } else {
+            Visibility::Anyone
+        };
+    };
+    if given.value == Visibility::Rules && !surroundings.has_access {
+        let why = "needs rules: write an [access] table, or \"public\" or \"anyone\"";
+        context.wrong(&given.place, why);
+    }
+    given.value
 }
 
 /// Resolves one upstream alone.
@@ -164,6 +199,7 @@ fn upstream(entry: &Named, context: &Context<'_>) -> Outcome<Config> {
     config.idle_timeout = keys.idle_timeout.value_or(config.idle_timeout);
     config.retry_delay = keys.retry_delay.value_or(config.retry_delay);
     config.strategy = keys.strategy.value_or(config.strategy);
+    config.visibility_ttl = keys.visibility_ttl.value_or(config.visibility_ttl);
     config.max_connections = keys.max_connections.value_or(config.max_connections);
     config.parallel = Parallel {
         connections: keys.parallel.value_or(parallel.connections),
@@ -173,7 +209,7 @@ fn upstream(entry: &Named, context: &Context<'_>) -> Outcome<Config> {
     Ok(config)
 }
 
-/// What upstreams may have of the store, those that have a say in it.
+/// The shares of the store of those upstreams that have one.
 pub(super) fn shares(entries: &[Named]) -> Vec<Share> {
     let share = |entry: &Named| {
         let (max_size, max_age) = (entry.keys.max_size.value(), entry.keys.max_age.value());
@@ -224,7 +260,7 @@ fn hosts(entries: &[Named], context: &Context<'_>) -> Vec<Vec<String>> {
     all
 }
 
-/// Which upstream is the default. One that says so in a stronger layer wins over one that says so in
+/// The position of the default upstream. One that says so in a stronger layer wins over one that says so in
 /// a weaker; two in one layer are an error. Where none says anything, an only upstream is it.
 fn default(entries: &[Named], context: &Context<'_>) -> Option<usize> {
     let mut chosen: Option<(usize, &Place)> = None;

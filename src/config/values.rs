@@ -18,7 +18,7 @@ use crate::oci::UpstreamName;
 use crate::server::{Asks, ClientAuth};
 use crate::store::Amount;
 use crate::telemetry::logging::{self, LogFormat};
-use crate::upstream::{Network, Strategy};
+use crate::upstream::{Network, Strategy, Visibility};
 
 /// Some minutes at the fiftyfold, after which nobody waits any more.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
@@ -83,29 +83,33 @@ macro_rules! choice {
 }
 
 choice! {
-    /// How log lines look.
+    /// The format of log lines.
     LogFormats: LogFormat { "text" => LogFormat::Text, "json" => LogFormat::Json }
 }
 choice! {
-    /// Which endpoint is asked first.
+    /// The order of endpoints.
     Strategies: Strategy { "ordered" => Strategy::Ordered, "fastest" => Strategy::Fastest }
 }
 choice! {
-    /// Whether a client waits while a tag is checked.
+    /// The wait of a client while a tag is checked.
     Revalidations: Revalidate { "blocking" => Revalidate::Blocking, "background" => Revalidate::Background }
 }
 
+choice! {
+    /// What anonymous clients get of an upstream.
+    Visibilities: Visibility { "public" => Visibility::Public, "rules" => Visibility::Rules, "anyone" => Visibility::Anyone }
+}
 choice! {
     /// What becomes of what the rules of access deny.
     Enforcements: Enforcement { "enforce" => Enforcement::Enforce, "warn" => Enforcement::Warn }
 }
 
 choice! {
-    /// What a listener asks of its clients.
+    /// Identification that a listener asks clients for.
     ListenerAccess: Asks { "rules" => Asks::Everybody, "open" => Asks::Nobody }
 }
 choice! {
-    /// What becomes of clients without a certificate.
+    /// Treatment of clients without a certificate.
     ClientAuths: ClientAuth { "required" => ClientAuth::Required, "optional" => ClientAuth::Optional }
 }
 
@@ -131,7 +135,7 @@ macro_rules! kinds {
 kinds! {
     /// Any text but the empty one.
     Text: String = text, { "type": "string", "minLength": 1 };
-    /// What is logged: a level, or directives.
+    /// A log level, or directives.
     LogLevel: String = |written| text(written).and_then(|text| logging::checked(&text)),
         { "type": "string", "minLength": 1 };
     /// A file or directory; whether it exists is found out where it is used.
@@ -167,21 +171,21 @@ kinds! {
     RetryDelay: Duration = retry_delay, { "type": "string", "pattern": whole(DURATION_PATTERN) };
     /// The limit to the first response header, which has a limit itself.
     HeaderTimeout: Duration = header_timeout, { "type": "string", "pattern": whole(DURATION_PATTERN) };
-    /// How long unused content is kept; `None`: as long as there is room.
+    /// The time that unused content is kept; `None`: as long as there is room.
     MaxAge: Option<Duration> = |written| or_off(written, MAX_AGE_MIN),
         { "type": "string", "pattern": whole(&format!("{OFF}|{DURATION_PATTERN}")) };
     /// In which time the store is hashed again; `None`: it is not.
     Scrub: Option<Duration> = |written| or_off(written, SCRUB_MIN),
         { "type": "string", "pattern": whole(&format!("{OFF}|{DURATION_PATTERN}")) };
-    /// How long a tag is fresh.
+    /// The time that a tag is fresh.
     Ttls: Ttl = ttl, {
         "type": ["string", "integer"], "minimum": 0, "maximum": 0,
         "pattern": whole(&format!("{FOREVER}|{DURATION_PATTERN}"))
     };
-    /// What comes of a blob of which a part was asked for.
+    /// The fate of a blob of which a part was asked for.
     FillOnRanges: FillOnRange = fill_on_range,
         { "type": "string", "pattern": r"^\s*(always|never|over\s+[0-9]{1,2}\s*%)\s*$" };
-    /// Where to listen: `IP:PORT`, `localhost:PORT` (127.0.0.1) or `:PORT` (every IPv4 address).
+    /// An address to listen at: `IP:PORT`, `localhost:PORT` (127.0.0.1) or `:PORT` (every IPv4 address).
     Address: SocketAddr = address,
         { "type": "string", "pattern": r"^(localhost|[0-9.]*|\[[0-9a-fA-F:.%]+\]):[0-9]{1,5}$" };
     /// The base URL of a registry.
@@ -196,7 +200,7 @@ kinds! {
     /// A network, or an address.
     Networks: Network = |written| text(written).and_then(|text| text.parse()),
         { "type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$" };
-    /// Which images or tags are meant.
+    /// A pattern of images or tags.
     Match: Pattern = pattern, { "type": "string", "minLength": 1 };
     /// A failure of an upstream.
     Failures: Failure = failure, { "enum": ["unreachable", "5xx", "429", "denied"] };
@@ -225,7 +229,7 @@ impl<const MAX: usize> Scalar for UpTo<MAX> {
 }
 
 impl Failures {
-    /// What `stale_on` may list.
+    /// The failures that `stale_on` may list.
     pub(super) const ALL: &'static [(&'static str, Failure)] = &[
         ("unreachable", Failure::Unreachable),
         ("5xx", Failure::ServerError),

@@ -1,4 +1,4 @@
-//! What the server gets.
+//! The answers that the server gets.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::bypass::{Pass, Passage, Passthrough};
 use super::parts::PartReaders;
+use super::passthrough::{Passthrough, Passthroughs, Prepared};
 use super::{MirrorError, Source};
 use crate::oci::link::NextPage;
 use crate::oci::{ByteRange, Digest, Part};
@@ -24,7 +24,7 @@ pub struct ManifestAnswer {
     pub media_type: Arc<str>,
     /// The body.
     pub bytes: Bytes,
-    /// How it was found.
+    /// The way in which it was found.
     pub outcome: Outcome,
     /// `Warning` headers to send (a stale tag carries `110 - "Response is Stale"`).
     pub warnings: Vec<String>,
@@ -35,7 +35,7 @@ pub struct ManifestAnswer {
 pub struct BlobAnswer {
     /// Its size, unless neither a manifest nor upstream has said it (then: chunked).
     pub total: Option<u64>,
-    /// How it was found.
+    /// The way in which it was found.
     pub outcome: Outcome,
     pub(super) content: Content,
 }
@@ -44,14 +44,14 @@ pub struct BlobAnswer {
 pub(super) enum Content {
     Stored(Blob, Asker),
     Filling(Filling),
-    Passing(Passage),
+    Passing(Prepared),
 }
 
 /// For whom a blob or a fill is read: if it turns out that the store cannot give it, this one goes on
 /// without.
 #[derive(Clone, Debug)]
 pub(super) struct Asker {
-    pub(super) passthrough: Arc<Passthrough>,
+    pub(super) passthroughs: Arc<Passthroughs>,
     pub(super) source: Source,
     pub(super) digest: Digest,
     pub(super) behalf: OnBehalf,
@@ -63,7 +63,7 @@ pub(super) struct Filling {
     pub(super) fill: Fill<MirrorError>,
     /// The range that the client asks for.
     pub(super) asked: Option<ByteRange>,
-    /// Whether a manifest has said how large the blob is.
+    /// True if a manifest has said how large the blob is.
     pub(super) size_is_known: bool,
     pub(super) asker: Asker,
 }
@@ -77,15 +77,15 @@ pub struct BlobReader(Reading);
 enum Reading {
     Stored(StoredReader, Box<Asker>),
     Filling(Reader<MirrorError>, Box<Asker>),
-    Passing(Pass),
+    Passing(Passthrough),
 }
 
-/// What HEAD of a blob says.
+/// The answer to HEAD of a blob.
 #[derive(Clone, Copy, Debug)]
 pub struct BlobHead {
     /// `Content-Length`, if known.
     pub total: Option<u64>,
-    /// How it was found.
+    /// The way in which it was found.
     pub outcome: Outcome,
 }
 
@@ -96,11 +96,11 @@ pub struct ListAnswer {
     pub media_type: &'static str,
     /// The body.
     pub bytes: Bytes,
-    /// Where the next page begins.
+    /// The beginning of the next page.
     pub next: Option<NextPage>,
-    /// Whether only one `artifactType` is in it: `OCI-Filters-Applied`.
+    /// True if only one `artifactType` is in it: `OCI-Filters-Applied`.
     pub filtered: bool,
-    /// How it was found.
+    /// The way in which it was found.
     pub outcome: Outcome,
     /// `Warning` headers to send.
     pub warnings: Vec<String>,
@@ -109,14 +109,14 @@ pub struct ListAnswer {
 impl BlobAnswer {
     /// These bytes of it, if they can be had without waiting.
     #[must_use]
-    pub fn at_hand(&self, range: Range<u64>) -> Option<Bytes> {
+    pub fn try_inline(&self, range: Range<u64>) -> Option<Bytes> {
         match &self.content {
             Content::Stored(blob, _) => blob.cached(range),
             Content::Filling(_) | Content::Passing(_) => None,
         }
     }
 
-    /// Whether its bytes were checked before: what comes of it can be given without holding anything back.
+    /// True if its bytes were checked before: they can be given without holding anything back.
     #[must_use]
     pub fn is_stored(&self) -> bool {
         matches!(self.content, Content::Stored(..))
@@ -144,7 +144,7 @@ impl Content {
                 let reader = filling.reader(range);
                 Reading::Filling(reader, Box::new(filling.asker))
             }
-            Self::Passing(passage) => Reading::Passing(passage.open(range)),
+            Self::Passing(prepared) => Reading::Passing(prepared.open(range)),
         })
     }
 }
@@ -157,7 +157,7 @@ impl Filling {
         }
     }
 
-    /// Whether the client knows where what it reads ends, and completes nothing with it: it depends
+    /// True if the client knows where what it reads ends, and completes nothing with it: it depends
     /// on nobody's word for the blob's size, nor on the digest.
     fn is_a_part(&self, range: &Range<u64>) -> bool {
         let knows_end = match self.asked {
@@ -171,9 +171,9 @@ impl Filling {
 
 impl Asker {
     /// Goes on past the store.
-    fn pass_on(&self, handed: Handed) -> Result<Pass, MirrorError> {
+    fn pass_on(&self, handed: Handed) -> Result<Passthrough, MirrorError> {
         let (source, behalf) = (self.source.clone(), self.behalf.clone());
-        self.passthrough
+        self.passthroughs
             .pass_on(source, self.digest, behalf, handed)
     }
 }
@@ -198,7 +198,7 @@ impl BlobReader {
         }
     }
 
-    /// How much is read at once, from now on, where it has to be read: windows cost no memory of ours.
+    /// Bounds what is read at once, from now on, where it has to be read: windows cost no memory of ours.
     pub fn set_piece_max(&mut self, bytes: usize) {
         match &mut self.0 {
             Reading::Stored(reader, _) => reader.set_piece_max(bytes),
@@ -207,7 +207,7 @@ impl BlobReader {
         }
     }
 
-    /// How long it is worth waiting for the first bytes before the head is sent: of a blob that passes
+    /// Time that it is worth waiting for the first bytes before the head is sent: of a blob that passes
     /// through, upstream has not answered yet.
     #[must_use]
     pub fn patience(&self) -> Duration {

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::answer::{BlobAnswer, BlobHead, Content, Filling};
-use super::bypass::Passthrough;
 use super::core::{Core, Tasks};
-use super::flight::{Fills, Lead, Seat};
+use super::fills::{Claim, Fills, Lead};
 use super::links::Links;
 use super::negative::{Negative, What};
+use super::passthrough::Passthroughs;
 use super::transfer::Transfers;
 use super::{ANSWER_WAIT_MAX, Mirror, MirrorError, Source, in_time};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
 use crate::store::{Ended, Fill, Link, Store};
 use crate::telemetry::Outcome;
-use crate::upstream::carry;
+use crate::upstream::in_request_scope;
 
-/// How often a request looks again: when a blob was stored or evicted in
+/// Number of times that a request looks again: when a blob was stored or evicted in
 /// between, or when the fill it joined failed for another repository's reasons.
 const ATTEMPTS_MAX: usize = 4;
 
@@ -41,7 +41,7 @@ impl Mirror {
         self.explained(source, digest, found).await
     }
 
-    /// What HEAD of a blob says.
+    /// Answers HEAD of a blob.
     ///
     /// # Errors
     /// [`MirrorError`].
@@ -82,7 +82,7 @@ pub(super) struct Blobs {
     links: Arc<Links>,
     fills: Arc<Fills>,
     transfers: Arc<Transfers>,
-    passthrough: Arc<Passthrough>,
+    passthroughs: Arc<Passthroughs>,
 }
 
 impl Blobs {
@@ -92,7 +92,7 @@ impl Blobs {
         links: &Arc<Links>,
         fills: &Arc<Fills>,
         transfers: &Arc<Transfers>,
-        passthrough: &Arc<Passthrough>,
+        passthroughs: &Arc<Passthroughs>,
     ) -> Self {
         Self {
             store: core.store.clone(),
@@ -101,7 +101,7 @@ impl Blobs {
             links: Arc::clone(links),
             fills: Arc::clone(fills),
             transfers: Arc::clone(transfers),
-            passthrough: Arc::clone(passthrough),
+            passthroughs: Arc::clone(passthroughs),
         }
     }
 
@@ -119,11 +119,11 @@ impl Blobs {
             }
             self.negative.check(source, &What::Blob(*digest))?;
             let stored = || self.store.contains(digest).is_some();
-            match self.fills.seat(digest, source, stored)? {
-                Seat::Stored if attempt == 0 => {}
+            match self.fills.claim(digest, source, stored)? {
+                Claim::Stored if attempt == 0 => {}
                 // It is there, and cannot be read now: the disk does not answer, or descriptors are lacking.
-                Seat::Stored => return self.passthrough.answer(source, digest, answer_by).await,
-                Seat::Join {
+                Claim::Stored => return self.passthroughs.answer(source, digest, answer_by).await,
+                Claim::Follow {
                     fill,
                     source: for_whom,
                     waits: _waits,
@@ -144,7 +144,7 @@ impl Blobs {
                             });
                         }
                         Err(Ended::Failed(MirrorError::NotStored { .. })) => {
-                            return self.passthrough.answer(source, digest, answer_by).await;
+                            return self.passthroughs.answer(source, digest, answer_by).await;
                         }
                         // It failed for whoever asked first, by another way or with too much else.
                         Err(Ended::Failed(error)) if error.is_the_askers_own() => {
@@ -155,7 +155,7 @@ impl Blobs {
                         Err(ended) => return Err(ended.into()),
                     }
                 }
-                Seat::Lead(lead, _waits) => {
+                Claim::Lead(lead, _waits) => {
                     return self.led(lead, source, digest, asked, answer_by).await;
                 }
             }
@@ -175,12 +175,12 @@ impl Blobs {
         let fill = lead.fill.clone();
         let (source_asked, wanted) = (source.clone(), *digest);
         let transfers = Arc::clone(&self.transfers);
-        self.tasks.spawn(carry(async move {
+        self.tasks.spawn(in_request_scope(async move {
             transfers.fetch(lead, source_asked, wanted, asked).await;
         }));
         let started = fill.started().await.map_err(MirrorError::from);
         if let Err(MirrorError::NotStored { .. }) = started {
-            return self.passthrough.answer(source, digest, answer_by).await;
+            return self.passthroughs.answer(source, digest, answer_by).await;
         }
         let total = started.inspect_err(|error| {
             self.negative.note(source, What::Blob(*digest), error);
@@ -218,7 +218,7 @@ impl Blobs {
             fill,
             asked,
             size_is_known,
-            asker: self.passthrough.asker(source, digest),
+            asker: self.passthroughs.asker(source, digest),
         })
     }
 
@@ -282,6 +282,6 @@ impl Blobs {
                 .record_links(source, vec![(*digest, link)])
                 .await;
         }
-        Ok(Some(self.passthrough.answer_stored(blob, source)))
+        Ok(Some(self.passthroughs.answer_stored(blob, source)))
     }
 }

@@ -1,6 +1,6 @@
 //! Handles that the mirror's components are made of: configuration, upstreams, store, time and tasks.
 //!
-//! A component is given a [`Core`] and keeps the handles that it uses. State of its own (caches, flights, places) is
+//! A component is given a [`Core`] and keeps the handles that it uses. State of its own (caches, requests, places) is
 //! nobody else's.
 
 use std::collections::HashMap;
@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::flights::{FLIGHTS_MAX, Runway};
 use super::shares::{Shares, Stays};
+use super::single_flight::{REQUESTS_MAX, Runway};
 use super::{MirrorError, Policies, Source};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
@@ -21,7 +21,7 @@ use crate::store::Store;
 use crate::telemetry::{Limit, Metrics};
 use crate::upstream::Upstream;
 
-/// How long the mirror's own tasks may take to end after they were told to.
+/// Time that the mirror's own tasks may take to end after they were told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The handles that components are made of. Cheap to clone.
@@ -63,7 +63,7 @@ impl Upstreams {
         self.0.get(&source.upstream).ok_or(MirrorError::NameUnknown)
     }
 
-    /// Whether there is one of this name.
+    /// True if there is one of this name.
     pub(super) fn contains(&self, name: &UpstreamName) -> bool {
         self.0.contains_key(name)
     }
@@ -79,7 +79,7 @@ impl Tasks {
         Self {
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
-            requests: Shares::new(Limit::Questions, FLIGHTS_MAX, Stays::Asking),
+            requests: Shares::new(Limit::Questions, REQUESTS_MAX, Stays::Asking),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a client can be told. The server maps this to HTTP in one place.
+//! Errors that a client can be told. The server maps these to HTTP in one place.
 
 use super::Failure;
 use crate::oci::Digest;
@@ -7,7 +7,7 @@ use crate::telemetry::{Kind, Limit};
 use crate::upstream::{FetchError, Loop};
 use std::time::Duration;
 
-/// Why a request could not be answered. Cloneable: every waiter gets the same answer.
+/// The reason why a request could not be answered. Cloneable: every waiter gets the same answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum MirrorError {
     /// Upstream says that the repository, manifest or tag does not exist.
@@ -48,9 +48,9 @@ pub enum MirrorError {
     /// Upstream sent something else than what the digest promises: 502.
     #[error("upstream sent wrong content for {digest}: {why}")]
     WrongContent {
-        /// What was asked for.
+        /// The digest that was asked for.
         digest: Digest,
-        /// What was wrong.
+        /// The fault.
         why: String,
     },
     /// The manifest is over the size bound, or no manifest: 502 (`MANIFEST_INVALID`).
@@ -72,9 +72,9 @@ pub enum MirrorError {
     /// clients hear of it only where that is impossible: 500.
     #[error("the blob cannot be stored: {why}")]
     NotStored {
-        /// What the store said.
+        /// The error of the store.
         why: String,
-        /// Whether room is what is missing.
+        /// True if room is what is missing.
         room: bool,
     },
     /// The local disk or index failed: 500.
@@ -83,7 +83,7 @@ pub enum MirrorError {
 }
 
 impl MirrorError {
-    /// What upstream's failure means when `what` was asked for.
+    /// The meaning of upstream's failure when `what` was asked for.
     #[must_use]
     pub(super) fn of_fetch(what: Kind, error: FetchError) -> Self {
         match error {
@@ -119,7 +119,7 @@ impl MirrorError {
         }
     }
 
-    /// Why upstream did not say what a tag names, which a tag's policy is asked about.
+    /// The kind of failure to say what a tag names, which a tag's policy is asked about.
     #[must_use]
     pub(super) fn failure(&self) -> Failure {
         match self {
@@ -170,14 +170,14 @@ impl MirrorError {
         }
     }
 
-    /// Whether it is about whoever asked first, and nobody who waits for the same: by which way it came, or how much
+    /// True if it is about the first asker, and nobody who waits for the same: by which way it came, or how much
     /// else it asks for.
     #[must_use]
     pub(super) fn is_the_askers_own(&self) -> bool {
         matches!(self, Self::Loop(_) | Self::Limited(_))
     }
 
-    /// Whether asking again in a moment is unlikely to help: upstream cannot be reached, or refuses, or does not have it.
+    /// True if asking again in a moment is unlikely to help: upstream cannot be reached, or refuses, or does not have it.
     #[must_use]
     pub(super) fn leaves_no_hope(&self) -> bool {
         match self {
@@ -208,7 +208,7 @@ impl MirrorError {
         }
     }
 
-    /// Whether upstream says that there is no such thing.
+    /// True if upstream says that there is no such thing.
     #[must_use]
     pub(super) fn is_unknown(&self) -> bool {
         self.failure() == Failure::Deleted

@@ -1,4 +1,4 @@
-//! Whether what is known of a tag may be served. Pure.
+//! The decision if a tag may be served. Pure.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::store::{Origin, TagRecord};
 /// without asking again: a fleet's pulls must not each wait for a dead upstream.
 const STALE_RETRY: Duration = Duration::from_secs(5);
 
-/// How the last question about a tag ended, if not well.
+/// The end of the last question about a tag, if it was not a good one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LastFailure {
     /// The old answer was served for it, at this time.
@@ -20,7 +20,7 @@ pub(super) enum LastFailure {
     Refused,
 }
 
-/// What to do about a tag.
+/// The decision about a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict<'a> {
     /// Serve it.
@@ -71,7 +71,7 @@ pub(super) fn judge<'a>(
     }
 }
 
-/// What may be served although upstream cannot confirm it. Here the answer that
+/// The record that may be served although upstream cannot confirm it. Here the answer that
 /// any client got will do, if this client can read it: it is that or nothing.
 pub(super) fn fallback<'a>(
     records: &'a [TagRecord],
@@ -82,7 +82,7 @@ pub(super) fn fallback<'a>(
     last_known(records, class).filter(|record| may_be_stale(record, policy, now))
 }
 
-/// What the tag last named for this client, however long ago.
+/// The record of what the tag last named for this client, however long ago.
 pub(super) fn last_known(records: &[TagRecord], class: AcceptClass) -> Option<&TagRecord> {
     let readable = records.iter().filter(|r| class.allows(&r.media_type));
     let newest = || readable.clone().max_by_key(|r| r.checked);

@@ -1,6 +1,6 @@
 //! Images that an operator brings, where no upstream can be asked: blobs and manifests first, then the name.
 //!
-//! What is brought is believed no more than what an upstream sends: bytes are hashed before they are kept.
+//! Bytes that are brought are believed no more than what an upstream sends: they are hashed before they are kept.
 //! Until the name is given nothing of it is served anywhere, for no repository is known to have it.
 
 use std::collections::HashSet;
@@ -12,8 +12,8 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::sync::Semaphore;
 
 use super::core::{Core, Upstreams};
-use super::flight::{Fills, Lead, Seat};
-use super::imported::Imported;
+use super::fills::{Claim, Fills, Lead};
+use super::imported::{Imported, record_of};
 use super::inspect::{Pins, Removal};
 use super::local::{LocalManifests, Manifest};
 use super::manifest_fetch::links;
@@ -22,8 +22,8 @@ use super::{Mirror, MirrorError, Source};
 use crate::catalogue::{CatalogueError, ImportedTag};
 use crate::clock::Clock;
 use crate::oci::manifest::{ChildKind, inspect};
-use crate::oci::{AcceptClass, Digest, ImageName, Reference, Repository, UpstreamName};
-use crate::store::{Event, Link, Origin, Partial, Store, StoreError, TagRecord};
+use crate::oci::{Digest, ImageName, Reference, Repository, UpstreamName};
+use crate::store::{Event, Link, Partial, Store, StoreError};
 
 /// Blobs that are brought at the same time: one client brings one after the other.
 pub const IMPORTS_MAX: usize = 4;
@@ -34,16 +34,16 @@ const MANIFESTS_MAX: usize = 1000;
 /// Missing parts that are named; whoever brings them then is told of the next.
 const MISSING_MAX: usize = 1000;
 
-/// What is gathered before it is written.
+/// Bytes that are gathered before they are written.
 const WRITE_BYTES: usize = 512 * 1024;
 
 /// Nothing more comes from somebody who has been silent for so long.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How often it is tried, when others begin to fetch the same blob and fail.
+/// Number of attempts, when others begin to fetch the same blob and fail.
 const ATTEMPTS_MAX: usize = 4;
 
-/// Where something was.
+/// The way in which content came to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportOutcome {
     /// It has been stored now.
@@ -63,7 +63,7 @@ pub struct ImportedImage {
     pub absent: usize,
 }
 
-/// Why something is not imported.
+/// The reason why something is not imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// Too much is being brought already.
@@ -75,17 +75,17 @@ pub enum ImportError {
     /// The bytes are not what the digest says.
     #[error("{digest}: {why}")]
     Wrong {
-        /// What it was said to be.
+        /// The digest that it was said to have.
         digest: Digest,
-        /// What it is.
+        /// The fault.
         why: String,
     },
     /// The body did not come as announced.
     #[error("{digest}: {why}")]
     Broken {
-        /// What was to come.
+        /// The digest that was to come.
         digest: Digest,
-        /// What came.
+        /// The fault of what came.
         why: String,
     },
     /// Parts of an image are not there; at most [`MISSING_MAX`] are named.
@@ -103,9 +103,9 @@ pub enum ImportError {
     /// It cannot be kept.
     #[error("it cannot be stored: {why}")]
     NotStored {
-        /// What the store said.
+        /// The error of the store.
         why: String,
-        /// Whether room is what is missing.
+        /// True if room is what is missing.
         room: bool,
     },
 }
@@ -179,7 +179,7 @@ pub(super) struct Imports {
     uploads: Semaphore,
 }
 
-/// What an image consists of, as far as it is there.
+/// The parts of an image, as far as they are there.
 #[derive(Default)]
 struct Walk {
     root: Option<Arc<Manifest>>,
@@ -230,11 +230,11 @@ impl Imports {
         self.store.scan().find(digest).await;
         for _ in 0..ATTEMPTS_MAX {
             let stored = || self.store.contains(digest).is_some();
-            let seat = self.fills.seat(digest, &nobody, stored);
+            let seat = self.fills.claim(digest, &nobody, stored);
             match seat.map_err(|_| ImportError::Busy)? {
-                Seat::Stored => return Ok(ImportOutcome::There),
+                Claim::Stored => return Ok(ImportOutcome::There),
                 // Upstream may be faster, or dead: then it is our turn.
-                Seat::Join { fill, .. } => {
+                Claim::Follow { fill, .. } => {
                     // Somebody needs all of it: else it might never be over.
                     let _reader = fill.reader(None);
                     drop(fill.over().await);
@@ -243,7 +243,7 @@ impl Imports {
                         return Ok(ImportOutcome::There);
                     }
                 }
-                Seat::Lead(lead, _waits) => {
+                Claim::Lead(lead, _waits) => {
                     lead.work.needs_no_turn();
                     return self.receive(lead, digest, size, body).await;
                 }
@@ -312,7 +312,7 @@ impl Imports {
         };
         let links: Vec<(Digest, Link)> = walk.links.into_iter().map(brought).collect();
         let now = self.clock.now();
-        let tag = match &name.reference {
+        let named_by = match &name.reference {
             Reference::Tag(tag) => {
                 let imported = ImportedTag {
                     digest: *digest,
@@ -324,18 +324,16 @@ impl Imports {
             Reference::Digest(_) => None,
         };
         // Durable before it is answered, and before anybody can pull it.
-        self.imported.record(&source, tag, &links).await?;
+        self.imported
+            .record(&source, named_by.clone(), &links)
+            .await?;
         self.store.metadata().record_links(&source, links).await;
-        if let Reference::Tag(tag) = &name.reference {
-            let record = TagRecord {
-                class: AcceptClass::ALL,
-                digest: *digest,
-                media_type: root.media_type.to_string(),
-                checked: now,
-                origin: Origin::Import,
-            };
-            self.store.metadata().record_tag(&source, tag, record).await;
-            self.tags.forget_failure(&source, tag);
+        if let Some((tag, imported)) = named_by {
+            let metadata = self.store.metadata();
+            metadata
+                .record_tag(&source, &tag, record_of(imported))
+                .await;
+            self.tags.forget_failure(&source, &tag);
         }
         self.store
             .events()
@@ -499,7 +497,7 @@ fn nobodys() -> Option<Source> {
     })
 }
 
-/// What those are told who wait for a blob that was being brought: they ask upstream then.
+/// The error for those who wait for a blob that was being brought: they ask upstream then.
 const BROKE_OFF: MirrorError = MirrorError::Busy("an import of the blob broke off");
 
 impl From<StoreError> for ImportError {

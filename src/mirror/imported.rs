@@ -1,4 +1,4 @@
-//! What was imported, where the cache does not know it any more: its index was lost, or the whole cache. The catalogue
+//! Imports, where the cache does not know them any more: its index was lost, or the whole cache. The catalogue
 //! is asked only then, and what it says is put back into the cache's facts.
 
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ const FORGOTTEN_AT_ONCE_MAX: usize = 10_000;
 pub(super) struct Imported {
     store: Store,
     catalogue: Catalogue,
-    /// Whether the cache's facts have all that the catalogue has.
+    /// Set once the cache's facts have all that the catalogue has.
     restored: OnceCell<()>,
 }
 
@@ -36,7 +36,7 @@ impl Imported {
         }
     }
 
-    /// What a tag named, as the cache knows it, or by its import.
+    /// The manifests that a tag named, as the cache knows it, or by its import.
     pub(super) async fn tags(&self, source: &Source, tag: &Tag) -> Arc<Vec<TagRecord>> {
         let known = self.store.metadata().tags(source, tag).await;
         if !known.is_empty() || !self.catalogue.may_have(source) {
@@ -101,6 +101,20 @@ impl Imported {
         for some in names.chunks(FORGOTTEN_AT_ONCE_MAX) {
             let change = Change::Forget(source.clone(), some.to_vec());
             self.catalogue.commit(change).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the import of a tag, durably, if clients of `class` can read what it names.
+    pub(super) async fn forget_tag(
+        &self,
+        source: &Source,
+        tag: &Tag,
+        class: AcceptClass,
+    ) -> Result<(), CatalogueError> {
+        let imported = self.catalogue.imported_tag(source, tag).await?;
+        if imported.is_some_and(|imported| class.allows(&imported.media_type)) {
+            self.forget(source, [Name::Tag(tag.clone())]).await?;
         }
         Ok(())
     }
@@ -175,7 +189,7 @@ impl Imported {
         Ok(())
     }
 
-    /// What a client is told when upstream does not supply what was imported and is not stored any more.
+    /// The error for a client when upstream does not supply what was imported and is not stored any more.
     pub(super) async fn explain_manifest(
         &self,
         source: &Source,
@@ -191,20 +205,17 @@ impl Imported {
                 tag.ok().flatten().map(|tag| tag.digest)
             }
             Reference::Digest(digest) => {
-                let link = self.link(source, digest).await;
-                let link = link.filter(|link| link.is_given() && link.covers(ChildKind::Manifest));
-                link.map(|_| *digest)
+                let brought = self.brought(source, digest, ChildKind::Manifest).await;
+                brought.then_some(*digest)
             }
         };
         match digest {
-            Some(digest) if self.store.scan().find(&digest).await.is_none() => {
-                MirrorError::ImportGone(Kind::Manifest, Box::new(error))
-            }
-            Some(_) | None => error,
+            Some(digest) => self.gone(Kind::Manifest, &digest, error).await,
+            None => error,
         }
     }
 
-    /// The same of a blob.
+    /// The error for a client when upstream does not supply an imported blob that is not stored any more.
     pub(super) async fn explain_blob(
         &self,
         source: &Source,
@@ -214,17 +225,29 @@ impl Imported {
         if !error.leaves_no_hope() || !self.catalogue.may_have(source) {
             return error;
         }
-        let link = self.link(source, digest).await;
-        match link.filter(|link| link.is_given() && link.covers(ChildKind::Blob)) {
-            Some(_) if self.store.scan().find(digest).await.is_none() => {
-                MirrorError::ImportGone(Kind::Blob, Box::new(error))
-            }
-            Some(_) | None => error,
+        if self.brought(source, digest, ChildKind::Blob).await {
+            return self.gone(Kind::Blob, digest, error).await;
         }
+        error
+    }
+
+    /// True if an import has brought a digest itself.
+    pub(super) async fn brought(&self, source: &Source, digest: &Digest, kind: ChildKind) -> bool {
+        let link = self.link(source, digest).await;
+        link.is_some_and(|link| link.is_given() && link.covers(kind))
+    }
+
+    /// The error, or if what was imported is not stored any more, that.
+    async fn gone(&self, kind: Kind, digest: &Digest, error: MirrorError) -> MirrorError {
+        if self.store.scan().find(digest).await.is_some() {
+            return error;
+        }
+        MirrorError::ImportGone(kind, Box::new(error))
     }
 }
 
-fn record_of(imported: ImportedTag) -> TagRecord {
+/// The record of an imported tag in the cache.
+pub(super) fn record_of(imported: ImportedTag) -> TagRecord {
     TagRecord {
         class: AcceptClass::ALL,
         digest: imported.digest,

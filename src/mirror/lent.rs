@@ -1,4 +1,4 @@
-//! What answers hold in memory until their clients have read them.
+//! Memory that answers hold until their clients have read them.
 //!
 //! A manifest or a list may have megabytes, and a client may ask for it and never read. Bodies that several answers
 //! share count once, and small ones not at all: those of all connections together are little. Whoever's body is the
@@ -13,13 +13,13 @@ use bytes::Bytes;
 use super::MirrorError;
 use crate::upstream::{Address, OnBehalf};
 
-/// What all bodies may hold that have not been read.
+/// Bytes that all bodies may hold that have not been read.
 const LENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Bodies up to this do not count.
 const SMALL_BYTES: usize = 32 * 1024;
 
-/// What is lent.
+/// The bytes that are lent.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lent(Arc<Mutex<Table>>);
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::core::{Core, Tasks, Upstreams};
-use super::flights::Flights;
 use super::imported::Imported;
 use super::local::LocalManifests;
 use super::manifest_fetch::ManifestFetcher;
 use super::negative::{Negative, What};
+use super::single_flight::SingleFlight;
 use super::{MirrorError, Source};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
@@ -15,7 +15,7 @@ use crate::store::{Link, Store};
 use crate::telemetry::Kind;
 
 /// Requests under way, by repository, digest and whether it is a manifest's: the size, where upstream says it.
-type Heads = Arc<Flights<(Source, Digest, bool), Result<Option<u64>, MirrorError>>>;
+type Heads = Arc<SingleFlight<(Source, Digest, bool), Result<Option<u64>, MirrorError>>>;
 
 /// Says whether a repository has a digest, or asks its upstream.
 #[derive(Debug)]
@@ -78,16 +78,10 @@ impl Links {
             }
             return Ok(());
         }
-        if self.was_brought(source, digest, kind).await {
+        if self.imported.brought(source, digest, kind).await {
             return Ok(());
         }
         self.ask_link(source, digest, kind).await
-    }
-
-    /// Whether an operator has brought it, and the cache has forgotten that.
-    async fn was_brought(&self, source: &Source, digest: &Digest, kind: ChildKind) -> bool {
-        let link = self.imported.link(source, digest).await;
-        link.is_some_and(|link| link.is_given() && link.covers(kind))
     }
 
     /// The same for what its upstream is sending for another of its repositories.
@@ -99,14 +93,14 @@ impl Links {
     ) -> Result<(), MirrorError> {
         let link = self.store.metadata().link(source, digest).await;
         if link.is_some_and(|link| link.covers(kind))
-            || self.was_brought(source, digest, kind).await
+            || self.imported.brought(source, digest, kind).await
         {
             return Ok(());
         }
         self.ask_link(source, digest, kind).await
     }
 
-    /// Whether a link is reason enough to serve what is stored.
+    /// True if a link is reason enough to serve what is stored.
     fn is_good(&self, source: &Source, digest: &Digest, link: &Link, kind: ChildKind) -> bool {
         link.covers(kind) && self.store.quotas().vouches(source, digest, link)
     }

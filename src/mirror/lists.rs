@@ -8,12 +8,12 @@ use bytes::Bytes;
 
 use super::answer::ListAnswer;
 use super::core::{Core, Tasks, Upstreams};
-use super::flights::{Flights, Role};
 use super::lent::Lent;
 use super::manifest::WARNING_STALE;
 use super::negative::{List, Negative, What};
 use super::referrers::Referrers;
 use super::seen_lists::SeenLists;
+use super::single_flight::{Role, SingleFlight};
 use super::tag::Tags;
 use super::{Mirror, MirrorError, Policies, Source, StaleOn, in_time};
 use crate::clock::Clock;
@@ -22,7 +22,7 @@ use crate::oci::list::{self, ListError};
 use crate::oci::{Digest, Page, Repository, UpstreamName};
 use crate::store::Store;
 use crate::telemetry::{Kind, Outcome};
-use crate::upstream::{FetchError, Patience, carry};
+use crate::upstream::{FetchError, Patience, in_request_scope};
 
 /// Entries on a page of the catalog, whatever the client asks for.
 const CATALOG_PAGE_MAX: usize = 1000;
@@ -30,7 +30,7 @@ const CATALOG_PAGE_MAX: usize = 1000;
 /// Looks into the index for one page: past so many thousand repositories that a client may not see, the list ends.
 const CATALOG_LOOKS_MAX: usize = 100;
 
-/// How long a client who could be given an old list waits for upstream. What it says later is kept for the next.
+/// Time that a client who could be given an old list waits for upstream. What it says later is kept for the next.
 const STALE_WAIT: Duration = Duration::from_secs(10);
 
 /// Lists of more bytes are not looked through on the threads that serve requests.
@@ -41,16 +41,16 @@ const AT_ONCE_BYTES_MAX: usize = 64 * 1024;
 pub(super) struct Listed {
     pub(super) bytes: Bytes,
     pub(super) next: Option<NextPage>,
-    /// Whether only one artifact type is in it.
+    /// True if only one artifact type is in it.
     pub(super) filtered: bool,
-    /// Whether nothing refers to what was asked about.
+    /// True if nothing refers to what was asked about.
     pub(super) empty: bool,
     pub(super) outcome: Outcome,
     pub(super) warnings: Vec<String>,
 }
 
 impl Listed {
-    /// What was seen before, because upstream does not say what is now.
+    /// The list as it was seen before, because upstream does not say what is now.
     pub(super) fn as_stale(&self) -> Self {
         Self {
             outcome: Outcome::Stale,
@@ -83,7 +83,7 @@ impl Mirror {
         self.inner.lists.tags(source, page).await
     }
 
-    /// What refers to a digest, and where the next page begins. Where upstream has no referrers API, the
+    /// Lists the manifests that refer to a digest, with the beginning of the next page. Where upstream has no referrers API, the
     /// referrers tag (dist-spec, "Referrers tag schema") is looked up instead. Where nothing refers to it, an
     /// empty list: clients take the one 404 among other answers for a failure.
     ///
@@ -122,7 +122,7 @@ pub(super) struct Lists {
     negative: Arc<Negative>,
     referrers: Referrers,
     lent: Lent,
-    flights: Arc<Flights<(Source, List), Result<Listed, MirrorError>>>,
+    requests: Arc<SingleFlight<(Source, List), Result<Listed, MirrorError>>>,
     seen: SeenLists,
 }
 
@@ -142,7 +142,7 @@ impl Lists {
             negative: Arc::clone(negative),
             referrers: Referrers::new(core, negative, tags),
             lent: lent.clone(),
-            flights: Arc::default(),
+            requests: Arc::default(),
             seen: SeenLists::default(),
         }
     }
@@ -240,7 +240,7 @@ impl Lists {
         let ask = move || async move { lists.ask_or_recall(&asked, &wanted).await };
         let key = (source.clone(), list);
         let (listed, role) = self
-            .flights
+            .requests
             .run(key, self.tasks.runway(source), ask)
             .await?;
         listed.map(|listed| (listed, role))
@@ -296,7 +296,7 @@ impl Lists {
         list: &List,
     ) -> Result<Listed, MirrorError> {
         let (lists, source, list) = (Arc::clone(self), source.clone(), list.clone());
-        let asking = self.tasks.spawn(carry(async move {
+        let asking = self.tasks.spawn(in_request_scope(async move {
             lists.ask_list(&source, &list, Patience::Now).await
         }));
         match tokio::time::timeout(STALE_WAIT, asking).await {

@@ -22,7 +22,7 @@ const EVICTED_LATER_BYTES_MAX: usize = 16 * 1024;
 /// Memory for what upstreams' headers said of manifests that do not say themselves what they are, in bytes.
 const SAID_TYPES_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
-/// How often the store is told of what a manifest names. What it hears holds for minutes.
+/// Interval at which the store is told of what a manifest names. What it hears holds for minutes.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// A manifest in memory.
@@ -30,21 +30,21 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Manifest {
     pub(super) digest: Digest,
     pub(super) media_type: Arc<str>,
-    /// Whether an upstream's header said the type: it counts for whom it was said to, see
+    /// True if an upstream's header said the type: it counts for whom it was said to, see
     /// [`LocalManifests::as_said_to`].
     pub(super) by_header: bool,
     pub(super) bytes: Bytes,
-    /// What it names: whoever is given it will ask for that.
+    /// The digests that it names: whoever is given it will ask for those.
     pub(super) children: Arc<[Digest]>,
     /// When the store was last told so.
     pub(super) told: Told,
 }
 
-/// What a manifest in memory takes beside its bytes, its type and what it names.
+/// Bytes that a manifest in memory takes beside its bytes, its type and what it names.
 const ENTRY_BYTES: usize = 300;
 
 impl Manifest {
-    /// What it takes in memory, in bytes.
+    /// Bytes that it takes in memory.
     fn weight(&self) -> u32 {
         let children = size_of_val::<[Digest]>(&self.children);
         let bytes = ENTRY_BYTES + self.bytes.len() + self.media_type.len() + children;
@@ -57,7 +57,7 @@ impl Manifest {
 pub(super) struct Told(AtomicU64);
 
 impl Told {
-    /// Whether it is time to say it again; then it counts as said.
+    /// True if it is time to say it again; then it counts as said.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
         let last = Timestamp(self.0.load(Ordering::Relaxed));
         let due = now < last || now.since(last) >= TELL_EVERY;
@@ -166,7 +166,7 @@ impl LocalManifests {
         self.as_said_to(source, self.read(digest).await?)
     }
 
-    /// What a tag named, from memory or disk.
+    /// The manifest that a tag named, from memory or disk.
     pub(super) async fn named(&self, source: &Source, record: &TagRecord) -> Option<Arc<Manifest>> {
         let manifest = self.read(&record.digest).await?;
         if manifest.by_header {
@@ -197,7 +197,7 @@ impl LocalManifests {
         }))
     }
 
-    /// What an upstream's header said first of a manifest holds for the repository.
+    /// Keeps what an upstream's header said first of a manifest, for the repository.
     pub(super) fn note_said_type(&self, source: &Source, digest: &Digest, media_type: &str) {
         let key = (source.clone(), *digest);
         if !self.said_types.contains_key(&key) {
@@ -206,13 +206,13 @@ impl LocalManifests {
     }
 }
 
-/// What a manifest names.
+/// The digests that a manifest names.
 pub(super) fn children(inspection: &Inspection) -> Arc<[Digest]> {
     let children = inspection.children.iter().filter(|child| !child.foreign);
     children.map(|child| child.digest).collect()
 }
 
-/// What an entry of `said_types` takes: its texts, and the map, times and digest beside them.
+/// Bytes that an entry of `said_types` takes: its texts, and the map, times and digest beside them.
 fn weigh_said_type((source, _): &(Source, Digest), said: &Arc<str>) -> u32 {
     let name = source.upstream.as_str().len() + source.repository.as_str().len();
     u32::try_from(name + said.len() + 300).unwrap_or(u32::MAX)
@@ -236,16 +236,7 @@ mod tests {
     }
 
     fn store(dir: &Path) -> Store {
-        let config = store::Config {
-            dir: dir.to_path_buf(),
-            max_size: store::Amount::Bytes(100_000_000),
-            min_free: store::Amount::Bytes(0),
-            meter: store::Meter::default(),
-            injection: store::Injection::default(),
-            scrub: None,
-            max_age: None,
-            shares: Vec::new(),
-        };
+        let config = store::Config::of(dir.to_path_buf(), store::Amount::Bytes(100_000_000));
         let metrics = Metrics::new(std::iter::empty());
         Store::open(&config, Arc::new(SystemClock), metrics).unwrap()
     }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::answer::ManifestAnswer;
 use super::core::{Core, Tasks};
-use super::flights::{Flights, Role};
 use super::links::Links;
 use super::local::{LocalManifests, Manifest};
 use super::manifest_fetch::ManifestFetcher;
 use super::negative::{Negative, What};
+use super::single_flight::{Role, Shared, SingleFlight};
 use super::{Mirror, MirrorError, Source, in_time};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{Accept, AcceptClass, Digest, Reference};
@@ -18,18 +18,24 @@ use crate::upstream::Patience;
 /// RFC 7234 section 5.5.1.
 pub(super) const WARNING_STALE: &str = "110 roadstead \"Response is Stale\"";
 
-/// What a flight for a manifest ended with.
+/// The end of a request for a manifest.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) kept: Result<Kept, MirrorError>,
-    /// How it was asked: who has more patience need not be content with a failure.
+    /// The patience with which it was asked: a request that has more need not be content with a failure.
     pub(super) patience: Patience,
 }
 
-/// Requests for manifests under way, by repository, reference and accepted formats.
-pub(super) type ManifestFlights = Arc<Flights<(Source, Reference, Accept), Found>>;
+impl Shared for Found {
+    fn is_the_askers_own(&self) -> bool {
+        self.kept.is_the_askers_own()
+    }
+}
 
-/// A manifest and how it was found: what a flight shares.
+/// Requests for manifests under way, by repository, reference and accepted formats.
+pub(super) type ManifestRequests = Arc<SingleFlight<(Source, Reference, Accept), Found>>;
+
+/// A manifest and how it was found: the part of an answer that is shared.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
     pub(super) manifest: Arc<Manifest>,
@@ -49,7 +55,7 @@ impl Mirror {
         accept: impl Into<Accept>,
     ) -> Result<ManifestAnswer, MirrorError> {
         let accept = accept.into();
-        if let Some(answer) = self.manifest_at_hand(source, reference, accept.class) {
+        if let Some(answer) = self.try_manifest_hit(source, reference, accept.class) {
             return Ok(answer);
         }
         // In a box: hits shall not carry the long way's future about.
@@ -66,7 +72,7 @@ impl Mirror {
 
     /// A manifest that is in memory and, by its tag, fresh: without waiting for anything.
     #[must_use]
-    pub fn manifest_at_hand(
+    pub fn try_manifest_hit(
         &self,
         source: &Source,
         reference: &Reference,
@@ -85,7 +91,7 @@ pub(super) struct Manifests {
     negative: Arc<Negative>,
     links: Arc<Links>,
     fetcher: Arc<ManifestFetcher>,
-    flights: ManifestFlights,
+    requests: ManifestRequests,
 }
 
 impl Manifests {
@@ -102,7 +108,7 @@ impl Manifests {
             negative: Arc::clone(negative),
             links: Arc::clone(links),
             fetcher: Arc::clone(fetcher),
-            flights: Arc::default(),
+            requests: Arc::default(),
         }
     }
 
@@ -165,7 +171,7 @@ impl Manifests {
             let kept = negative.unless_unknown(&asked, what, get).await;
             Found { kept, patience }
         };
-        self.flights.run(key, self.tasks.runway(source), ask).await
+        self.requests.run(key, self.tasks.runway(source), ask).await
     }
 }
 

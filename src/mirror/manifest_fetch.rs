@@ -290,7 +290,7 @@ impl Checked {
     }
 }
 
-/// What a repository is known to have because upstream says that it has this manifest.
+/// The links that a repository has because upstream says that it has this manifest.
 pub(super) fn links(manifest: &Manifest, inspection: &Inspection) -> Vec<(Digest, Link)> {
     let named = Link::of(ChildKind::Manifest, Some(manifest.bytes.len() as u64));
     let own = if inspection.schema1_payload.is_some() {

@@ -6,9 +6,9 @@
 //! | file | what |
 //! | --- | --- |
 //! | `core` | handles that components are made of |
-//! | `at_hand` | hits that wait for nothing |
+//! | `fast_path` | hits that wait for nothing |
 //! | `blob` | blobs: stored, joined, or fetched by a fill |
-//! | `bypass` | blobs that cannot be stored: straight from upstream to the client |
+//! | `passthrough` | blobs that cannot be stored: straight from upstream to the client |
 //! | `transfer` | the fetcher: from an upstream's answer into a fill |
 //! | `manifest`, `manifest_fetch`, `local` | manifests by digest; fetched; in memory and on disk |
 //! | `links` | what a repository is known to have |
@@ -27,20 +27,18 @@
 //! | `imported` | what was imported, from the catalogue, where the cache does not know it any more |
 //! | `opening` | the start of store and catalogue |
 //! | `inspect/` | what an operator sees and removes |
-//! | `flight`, `flights` | one transfer, or request, for all who ask at once |
+//! | `fills`, `single_flight` | one transfer, or request, for all that ask for the same at the same time |
 //! | `shares` | who may have how many of these |
 //!
 //! Work that goes upstream runs on the mirror's own tasks: the client who
 //! caused it may hang up.
 
 mod answer;
-mod at_hand;
 mod blob;
-mod bypass;
 mod core;
 mod error;
-mod flight;
-mod flights;
+mod fast_path;
+mod fills;
 mod freshness;
 mod import;
 mod imported;
@@ -55,14 +53,19 @@ mod negative;
 mod not_stored;
 mod opening;
 mod parts;
+mod passthrough;
 mod policy;
 mod referrers;
 mod repair;
 mod seen_lists;
 mod shares;
+mod single_flight;
 mod tag;
+#[cfg(test)]
+mod testing;
 mod transfer;
 mod verify;
+mod visibility;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,11 +73,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
-use at_hand::Hits;
 use blob::Blobs;
-use bypass::Passthrough;
 use core::{Core, Tasks, Upstreams};
 pub use error::MirrorError;
+use fast_path::Hits;
 use import::Imports;
 pub use import::{IMPORTS_MAX, ImportError, ImportOutcome, ImportedImage};
 use imported::Imported;
@@ -89,6 +91,7 @@ use negative::Negative;
 use not_stored::NotStored;
 pub use opening::{OpenMode, Opened};
 pub use parts::PartReaders;
+use passthrough::Passthroughs;
 pub use policy::{
     Config, Failure, Pattern, PatternError, Policies, Policy, Revalidate, Rule, StaleOn, Ttl,
 };
@@ -100,6 +103,8 @@ use verify::Audit;
 pub use verify::{
     Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
 };
+use visibility::Visibility;
+pub use visibility::{PublicView, Sought};
 
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
@@ -122,7 +127,7 @@ pub struct Mirror {
     inner: Arc<Inner>,
 }
 
-/// How ready a mirror is for clients.
+/// The readiness of a mirror for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// All is well.
@@ -134,20 +139,22 @@ pub enum Readiness {
     Stopping,
 }
 
-/// What a mirror is made of.
+/// The parts that a mirror is made of.
 #[derive(Debug)]
 pub struct Parts {
-    /// What is done about which tag.
+    /// The policies of tags.
     pub policies: Policies,
-    /// What comes of a blob of which a part was asked for.
+    /// The treatment of a blob of which a part was asked for.
     pub fill_on_range: FillOnRange,
-    /// Which upstream a request means.
+    /// Finds the upstream that a request means.
     pub directory: Directory,
     /// The upstreams: one for each name in the directory.
     pub upstreams: Vec<Upstream>,
+    /// Those of them of which anonymous clients get what anybody does, as anybody sees them.
+    pub public_views: Vec<PublicView>,
     /// The store.
     pub store: Store,
-    /// What may not be lost.
+    /// State that may not be lost.
     pub catalogue: Catalogue,
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -168,6 +175,7 @@ struct Inner {
     tags: Arc<Tags>,
     blobs: Blobs,
     lists: Arc<Lists>,
+    visibility: Arc<Visibility>,
     operator: Operator,
 }
 
@@ -214,7 +222,7 @@ impl Inner {
         let tags = Arc::new(tags);
         let transfers = Transfers::new(&core, parts.fill_on_range, &fills, &not_stored, sources);
         let transfers = Arc::new(transfers);
-        let passthrough = Arc::new(Passthrough::new(&core, &links));
+        let passthroughs = Arc::new(Passthroughs::new(&core, &links));
         let usage = Arc::new(UsageSurvey::new(&core));
         let removal = Arc::new(Removal::new(&core, &local, &imported, &tags, &contents));
         let repairs = Repairs::new(&core, &fills, &local, &manifests, &transfers);
@@ -233,8 +241,9 @@ impl Inner {
         Self {
             directory: parts.directory,
             pseudonym: Pseudonym::random(),
-            hits: Hits::new(&core, &local, &passthrough, &lent),
-            blobs: Blobs::new(&core, &negative, &links, &fills, &transfers, &passthrough),
+            hits: Hits::new(&core, &local, &passthroughs, &lent),
+            blobs: Blobs::new(&core, &negative, &links, &fills, &transfers, &passthroughs),
+            visibility: Arc::new(Visibility::new(&core, parts.public_views)),
             lists: Arc::new(Lists::new(&core, &negative, &tags, &lent)),
             tags,
             operator,
@@ -261,13 +270,13 @@ impl Mirror {
         }
     }
 
-    /// Which upstream a request means.
+    /// Finds the upstream that a request means.
     #[must_use]
     pub fn directory(&self) -> &Directory {
         &self.inner.directory
     }
 
-    /// How many files of stored blobs are kept open.
+    /// Number of stored blobs' files that are kept open at most.
     #[must_use]
     pub fn open_files_max(&self) -> usize {
         self.inner.store.contents().open_files_max()
@@ -285,7 +294,7 @@ impl Mirror {
         Ok(OnBehalf::of(client, self.inner.pseudonym.join(via)?))
     }
 
-    /// Whether clients are served, and how well: `/readyz`. Waits for nothing.
+    /// The readiness for clients: `/readyz`. Waits for nothing.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.inner.operator.overview.readiness()
@@ -305,7 +314,7 @@ impl Mirror {
         });
     }
 
-    /// What an operator asks for and does.
+    /// The components that answer an operator.
     #[must_use]
     pub fn operator(&self) -> &Operator {
         &self.inner.operator

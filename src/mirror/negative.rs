@@ -1,4 +1,4 @@
-//! What upstream said a moment ago that there is not: so that a misspelt name in a cluster's
+//! Things that upstream said a moment ago that there are not: so that a misspelt name in a cluster's
 //! manifests does not become a flood of the same question.
 
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::oci::{Accept, Digest, Reference};
 /// what is asked, and its length.
 const NEGATIVE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// What a question takes beside its texts: map, timestamps, digest.
+/// Bytes that a question takes beside its texts: map, timestamps, digest.
 const ENTRY_BYTES: usize = 300;
 
-/// What was asked of a repository.
+/// The question to a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum What {
     /// A manifest, in one of these formats: some registries say 404 to who cannot read what is there.
@@ -33,7 +33,7 @@ pub(super) enum What {
 pub(super) enum List {
     /// The tags.
     Tags(Vec<(String, String)>),
-    /// What refers to a digest.
+    /// The manifests that refer to a digest.
     Referrers(Digest, Vec<(String, String)>),
 }
 
@@ -106,7 +106,7 @@ impl Negative {
     /// Fails if upstream said "no such thing" to the question within `negative_ttl`.
     ///
     /// # Errors
-    /// What upstream said.
+    /// Upstream's answer.
     pub(super) fn check(&self, source: &Source, what: &What) -> Result<(), MirrorError> {
         let key = (source.clone(), what.clone());
         let Some((at, error)) = self.answers.get(&key) else {

@@ -8,7 +8,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::oci::Digest;
 use crate::store::Store;
 
-/// How often it is said that blobs cannot be stored.
+/// Time between two log lines that blobs cannot be stored.
 const SAID_EVERY: Duration = Duration::from_mins(1);
 
 /// The log of what cannot be stored.
@@ -59,7 +59,7 @@ impl NotStored {
 }
 
 impl Seldom {
-    /// Whether it is time to say it again: then, how often it was not said.
+    /// Number of times that it was not said, if it is time to say it again.
     fn due(&self, now: Timestamp) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (last, others) = &mut *state;

@@ -25,7 +25,7 @@ pub struct Opened {
     pub catalogue: Catalogue,
 }
 
-/// How both are opened.
+/// The way in which both are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
     /// They are made where there are none, and written.
@@ -35,7 +35,7 @@ pub enum OpenMode {
 }
 
 impl Opened {
-    /// Opens both.
+    /// Opens both, the cache where it was [found](store::Config::found).
     ///
     /// # Errors
     /// [`OpenError`], of the store: a catalogue that cannot be opened is degraded.
@@ -48,7 +48,6 @@ impl Opened {
     ) -> Result<Self, OpenError> {
         let counts = metrics.clone();
         let claimed = blocking((state, cache), move |(state, cache)| {
-            let cache = cache.found(&state.dir, mode == OpenMode::Write);
             if mode == OpenMode::Write && state.dir.starts_with(&cache.dir) {
                 tracing::warn!(cache_dir = %cache.dir.display(), state_dir = %state.dir.display(), "the state directory is in the cache directory: deleting the cache deletes imported names and pins. Give state.dir and cache.dir directories of their own");
             }
@@ -68,7 +67,13 @@ impl Opened {
         let pins = catalogue.pins().await;
         let keeping = match &pins {
             Ok(pins) => Keeping::Pins(pins.iter().map(pinned).collect()),
-            Err(_) => Keeping::Everything,
+            Err(error) => {
+                // One that could not be opened has told so.
+                if catalogue.is_known() {
+                    tracing::warn!(%error, "the catalogue's pins were not read in time: nothing is evicted until they are. Look at the disk of the state directory");
+                }
+                Keeping::Everything
+            }
         };
         let opened = blocking(cache, move |cache| {
             Store::open_claimed(claim, &cache, keeping, clock, metrics)
@@ -212,6 +217,18 @@ impl Opened {
     }
 }
 
+/// Keeps the catalogue's pins, which could not be read at the start, and lets evictions begin.
+pub(super) async fn keep_late(store: &Store, catalogue: &Catalogue, pins: &[HandPin]) {
+    let opened = Opened {
+        store: store.clone(),
+        catalogue: catalogue.clone(),
+    };
+    let (keeping, all) = (store.clone(), pins.iter().map(pinned).collect());
+    blocking((), move |()| keeping.pins().keep(Keeping::Pins(all))).await;
+    opened.settle(pins).await;
+    tracing::info!(pins = pins.len(), "the catalogue's pins have been read");
+}
+
 /// Runs what blocks, off the async threads.
 async fn blocking<I: Send + 'static, T: Send + 'static>(
     input: I,
@@ -256,3 +273,6 @@ pub(super) fn hand_pin(pinned: &Pinned) -> HandPin {
         digests: pinned.digests.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

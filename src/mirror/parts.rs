@@ -28,7 +28,7 @@ impl PartReaders {
         }
     }
 
-    /// How long it is worth waiting for the first bytes before the head is sent.
+    /// Time that it is worth waiting for the first bytes before the head is sent.
     #[must_use]
     pub fn patience(&self) -> Duration {
         match &self.content {

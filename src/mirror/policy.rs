@@ -1,11 +1,11 @@
-//! What is done about a tag: how long it is believed, and what happens when upstream cannot, or will
+//! The policy of a tag: how long it is believed, and what happens when upstream cannot, or will
 //! not, say what it names. One policy for all, and rules for the tags that a pattern means. Pure.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::access::{Constant, DynAccess};
+use arc_swap::access::{Access, Constant};
 
 use super::Source;
 use crate::oci::Tag;
@@ -17,7 +17,7 @@ const PATTERN_CHARS_MAX: usize = 640;
 /// The policies of all tags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// What holds where no rule says otherwise.
+    /// The policy where no rule says otherwise.
     pub defaults: Policy,
     /// The first one that means a tag decides about it, as a whole.
     pub rules: Vec<Rule>,
@@ -27,27 +27,48 @@ pub struct Config {
 
 /// The policies in use. They may be replaced while requests run: each looks at them anew. Cheap to clone.
 #[derive(Clone)]
-pub struct Policies(Arc<dyn DynAccess<Config> + Send + Sync>);
+pub struct Policies(Arc<dyn InUse>);
+
+/// The place that policies are read from: a policy is copied out, where a reference would take a box for its guard.
+trait InUse: Send + Sync {
+    fn now(&self) -> Config;
+    fn of_tag(&self, source: &Source, tag: &Tag) -> Policy;
+    fn of_repository(&self, source: &Source) -> Policy;
+}
+
+impl<A: Access<Config> + Send + Sync> InUse for A {
+    fn now(&self) -> Config {
+        self.load().clone()
+    }
+
+    fn of_tag(&self, source: &Source, tag: &Tag) -> Policy {
+        self.load().of_tag(source, tag)
+    }
+
+    fn of_repository(&self, source: &Source) -> Policy {
+        self.load().of_repository(source)
+    }
+}
 
 impl Policies {
     /// Those that are read from here.
-    pub fn new(access: impl DynAccess<Config> + Send + Sync + 'static) -> Self {
+    pub fn new(access: impl Access<Config> + Send + Sync + 'static) -> Self {
         Self(Arc::new(access))
     }
 
     /// All of them, as they are now.
     pub(super) fn now(&self) -> Config {
-        self.0.load().clone()
+        self.0.now()
     }
 
     /// As [`Config::of_tag`].
     pub(super) fn of_tag(&self, source: &Source, tag: &Tag) -> Policy {
-        self.0.load().of_tag(source, tag)
+        self.0.of_tag(source, tag)
     }
 
     /// As [`Config::of_repository`].
     pub(super) fn of_repository(&self, source: &Source) -> Policy {
-        self.0.load().of_repository(source)
+        self.0.of_repository(source)
     }
 }
 
@@ -60,37 +81,37 @@ impl From<Config> for Policies {
 
 impl fmt::Debug for Policies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Policies").field(&*self.0.load()).finish()
+        f.debug_tuple("Policies").field(&self.0.now()).finish()
     }
 }
 
 /// The policy of the tags that a pattern means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Which tags.
+    /// The tags that it means.
     pub pattern: Pattern,
-    /// What is done about them.
+    /// Their policy.
     pub policy: Policy,
 }
 
-/// What is done about a tag.
+/// The policy of a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// How long it is believed.
+    /// Time that it is believed.
     pub ttl: Ttl,
-    /// Whether a client waits while upstream is asked about a tag that is no longer fresh.
+    /// The treatment of a client while upstream is asked about a tag that is no longer fresh.
     pub revalidate: Revalidate,
-    /// How long past its `ttl` the old answer may be served.
+    /// Time past its `ttl` that the old answer may be served.
     pub stale_if_error: Duration,
-    /// Which failures the old answer is served for.
+    /// The failures that the old answer is served for.
     pub stale_on: StaleOn,
-    /// Whether a tag that upstream has deleted is served on as what it last named.
+    /// True if a tag that upstream has deleted is served on as what it last named.
     pub keep_deleted: bool,
-    /// How long upstream's "there is no such thing" is believed; zero: not at all.
+    /// Time that upstream's "there is no such thing" is believed; zero: not at all.
     pub negative_ttl: Duration,
 }
 
-/// How long a tag is believed without asking upstream.
+/// Time that a tag is believed without asking upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ttl {
     /// This long.
@@ -99,7 +120,7 @@ pub enum Ttl {
     Forever,
 }
 
-/// What happens to the client who asks for a tag that is known but no longer fresh.
+/// The treatment of a client who asks for a tag that is known but no longer fresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revalidate {
     /// It waits for upstream's answer.
@@ -108,7 +129,7 @@ pub enum Revalidate {
     Background,
 }
 
-/// Why upstream did not say what a tag names.
+/// The reason why upstream did not say what a tag names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// It could not be asked, did not answer in time or in full, or answered nonsense; or something
@@ -129,7 +150,7 @@ pub enum Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StaleOn(u8);
 
-/// Which tags a rule means: `docker.io/library/*:latest`.
+/// The tags that a rule means: `docker.io/library/*:latest`.
 ///
 /// Matched against the upstream's name, `/`, the repository, `:` and the tag. `*` stands for any
 /// characters within a path component or the tag, `**` for any number of whole components, none
@@ -142,7 +163,7 @@ pub struct Pattern {
     tag: Option<Glob>,
 }
 
-/// Why a text is no pattern.
+/// The reason why a text is no pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// It is longer than any name.
@@ -162,7 +183,7 @@ pub enum PatternError {
     NoRepository,
 }
 
-/// What one component of a path must be.
+/// A condition on one component of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     /// `**`.
@@ -186,7 +207,7 @@ impl Config {
         }
     }
 
-    /// What is done about a tag.
+    /// The policy of a tag.
     pub(super) fn of_tag(&self, source: &Source, tag: &Tag) -> Policy {
         self.first(source, |pattern| {
             pattern
@@ -196,7 +217,7 @@ impl Config {
         })
     }
 
-    /// What is done about whatever a repository has beside its tags: that of the first rule that
+    /// The policy of all that a repository has beside its tags: that of the first rule that
     /// means all its tags.
     pub(super) fn of_repository(&self, source: &Source) -> Policy {
         self.first(source, |pattern| pattern.tag.is_none())
@@ -214,7 +235,7 @@ impl Config {
 }
 
 impl Policy {
-    /// Whether what a tag last named is served when this is why upstream did not say.
+    /// True if what a tag last named is served when this is why upstream did not say.
     #[must_use]
     pub fn serves_stale(&self, failure: Failure) -> bool {
         match failure {
@@ -253,7 +274,7 @@ impl StaleOn {
         Self(self.0 | bit(failure))
     }
 
-    /// Whether this failure is among them.
+    /// True if this failure is among them.
     #[must_use]
     pub fn contains(self, failure: Failure) -> bool {
         self.0 & bit(failure) != 0
@@ -325,7 +346,7 @@ impl Pattern {
         &self.text
     }
 
-    /// Whether it means this tag; without one, everything that the repository has.
+    /// True if it means this tag; without one, everything that the repository has.
     #[must_use]
     pub fn means(&self, source: &Source, tag: Option<&Tag>) -> bool {
         let means_tag = match (&self.tag, tag) {
@@ -336,7 +357,7 @@ impl Pattern {
         means_tag && self.means_path(&path_of(source))
     }
 
-    /// Whether it means this upstream and repository. Where a step does not fit, the last `**` takes
+    /// True if it means this upstream and repository. Where a step does not fit, the last `**` takes
     /// one component more: at most components times steps comparisons.
     fn means_path(&self, path: &[&str]) -> bool {
         let (mut step, mut at) = (0, 0);
@@ -414,17 +435,17 @@ impl Glob {
     }
 }
 
-/// What an upstream's name may have in it: a host name or address and a port.
+/// True for the characters of an upstream's name: a host name or address and a port.
 fn is_upstream_char(c: char) -> bool {
     is_repository_char(c) || matches!(c, ':' | '[' | ']')
 }
 
-/// What a repository's component may have in it (dist-spec, "Pulling manifests").
+/// True for the characters of a repository's component (dist-spec, "Pulling manifests").
 fn is_repository_char(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-')
 }
 
-/// What a tag may have in it (dist-spec, "Pulling manifests").
+/// True for the characters of a tag (dist-spec, "Pulling manifests").
 fn is_tag_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }

@@ -1,4 +1,4 @@
-//! What refers to a digest: by the referrers API, or by a tag where upstream has no such API.
+//! Manifests that refer to a digest: by the referrers API, or by a tag where upstream has no such API.
 //!
 //! That nothing refers to it is said only where upstream has said so: by an empty list, or by having neither the
 //! API nor the tag. Whatever else it answers (it cannot be reached, limits us, refuses us) is no empty list: who
@@ -132,7 +132,7 @@ impl Referrers {
         })
     }
 
-    /// What the referrers tag names; `None` where there is no such tag, or it names something else (cosign has put
+    /// The index that the referrers tag names; `None` where there is no such tag, or it names something else (cosign has put
     /// signatures under such names).
     async fn referrers_by_tag(
         &self,
@@ -211,7 +211,7 @@ fn wanted(query: &[(String, String)]) -> Option<&str> {
     filters.next().map(|(_, value)| value.as_str())
 }
 
-/// Whether upstream says, or said a moment ago, that there is no such repository.
+/// True if upstream says, or said a moment ago, that there is no such repository.
 fn says_no_name(error: &MirrorError) -> bool {
     if let MirrorError::Remembered(said) = error {
         return says_no_name(said);
@@ -219,7 +219,7 @@ fn says_no_name(error: &MirrorError) -> bool {
     matches!(error, MirrorError::NameUnknown)
 }
 
-/// Whether upstream says, in one of the ways in which registries do, that it has no such API.
+/// True if upstream says, in one of the ways in which registries do, that it has no such API.
 fn has_no_api(error: &MirrorError) -> bool {
     let refused = matches!(
         error,

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, Tasks, Upstreams};
-use super::flight::{Fills, Seat};
+use super::fills::{Claim, Fills};
 use super::local::LocalManifests;
 use super::manifest::Manifests;
 use super::transfer::Transfers;
@@ -14,7 +14,6 @@ use super::{Mirror, MirrorError, Source};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
 use crate::store::{Event, EventKinds, Heard, Link, Store, Subscription};
-use crate::telemetry::metrics::EvictReason;
 use crate::upstream::Patience;
 
 /// Repositories that are asked for one blob: a base layer may be linked to a thousand.
@@ -23,16 +22,16 @@ pub(super) const SOURCES_MAX: usize = 16;
 /// Blobs whose links are looked for at once, each time through the whole table of them.
 const BATCH_MAX: usize = 64;
 
-/// How often a repair looks again when the blob was stored, or a fill was begun, in between.
+/// Number of times that a repair looks again when the blob was stored, or a fill was begun, in between.
 const ATTEMPTS_MAX: usize = 4;
 
 impl Mirror {
     /// Goes through the store for ever (if `cache.scrub` says so), and fetches again, one after the other, what
     /// turned out damaged, until `stop`.
     pub async fn scrub(self, store: Store, period: std::time::Duration, stop: CancellationToken) {
-        let evicted = store.events().subscribe(EventKinds::BLOB_EVICTED);
+        let damaged = store.events().subscribe(EventKinds::BLOB_DAMAGED);
         let scrubbing = store.scrub(period, stop.clone());
-        let repairing = stop.run_until_cancelled(self.inner.operator.repairs.repair_all(evicted));
+        let repairing = stop.run_until_cancelled(self.inner.operator.repairs.repair_all(damaged));
         tokio::join!(scrubbing, repairing);
     }
 }
@@ -40,11 +39,7 @@ impl Mirror {
 /// The blob to fetch again because of an event.
 fn damaged(heard: &Heard) -> Option<Digest> {
     match heard {
-        Heard::Event(Event::BlobEvicted {
-            digest,
-            reason: EvictReason::Damaged,
-            ..
-        }) => Some(*digest),
+        Heard::Event(Event::BlobDamaged { digest, .. }) => Some(*digest),
         Heard::Event(_) => None,
         Heard::Missed(events) => {
             tracing::debug!(
@@ -87,12 +82,12 @@ impl Repairs {
         }
     }
 
-    async fn repair_all(&self, mut evicted: Subscription) {
+    async fn repair_all(&self, mut events: Subscription) {
         let mut batch = Vec::new();
-        while let Some(heard) = evicted.next().await {
+        while let Some(heard) = events.next().await {
             batch.extend(damaged(&heard));
             while batch.len() < BATCH_MAX
-                && let Some(Some(heard)) = evicted.next().now_or_never()
+                && let Some(Some(heard)) = events.next().now_or_never()
             {
                 batch.extend(damaged(&heard));
             }
@@ -116,7 +111,7 @@ impl Repairs {
     /// configured.
     ///
     /// # Errors
-    /// What the last one that was asked said, on one line.
+    /// The error of the last one that was asked, on one line.
     pub(super) async fn repair(&self, digest: &Digest, sources: &[Source]) -> Result<(), String> {
         let mut why = "no repository of a configured upstream is known to have it".to_owned();
         let known = |source: &&Source| self.upstreams.contains(&source.upstream);
@@ -159,8 +154,8 @@ impl Repairs {
     async fn repair_blob(&self, source: &Source, digest: &Digest) -> Result<(), MirrorError> {
         for _ in 0..ATTEMPTS_MAX {
             let stored = || self.store.contains(digest).is_some();
-            match self.fills.seat(digest, source, stored)? {
-                Seat::Stored => {
+            match self.fills.claim(digest, source, stored)? {
+                Claim::Stored => {
                     // It is there for whoever else has asked for it; that this repository has it was known.
                     let link = Link::of(ChildKind::Blob, None);
                     self.store
@@ -169,14 +164,14 @@ impl Repairs {
                         .await;
                     return Ok(());
                 }
-                Seat::Join { fill, .. } => {
+                Claim::Follow { fill, .. } => {
                     // It is for another repository's sake, and may fail for its reasons.
                     let _reader = fill.reader(None);
                     if fill.over().await.is_ok() {
                         return self.is_stored(digest);
                     }
                 }
-                Seat::Lead(lead, _waits) => {
+                Claim::Lead(lead, _waits) => {
                     let fill = lead.fill.clone();
                     // Somebody waits for it, though not for its bytes.
                     let _reader = fill.reader(None);

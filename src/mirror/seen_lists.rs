@@ -24,7 +24,7 @@ const WHOLE_BYTES_MAX: u64 = 24 * 1024 * 1024;
 /// place. That nothing refers to a digest is among these, as there are as many digests.
 const PARTS_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// What an entry takes beside its texts.
+/// Bytes that an entry takes beside its texts.
 const ENTRY_BYTES: usize = 400;
 
 /// After upstream could not answer, what was seen is served for this long without asking again.
@@ -121,7 +121,7 @@ impl SeenLists {
         self.parts.invalidate(&key);
     }
 
-    /// What can be said of a list without upstream: what was seen of it, or what follows from all of it.
+    /// The list as it is known without upstream: what was seen of it, or what follows from all of it.
     pub(super) fn recall(&self, source: &Source, list: &List) -> Option<Arc<Seen>> {
         if let Some(seen) = self.get(source, list) {
             return Some(seen);
@@ -146,7 +146,7 @@ impl SeenLists {
 }
 
 impl Seen {
-    /// Whether it may be served although upstream cannot confirm it.
+    /// True if it may be served although upstream cannot confirm it.
     pub(super) fn may_be_stale(&self, policy: &Policy, now: Timestamp) -> bool {
         match policy.ttl {
             Ttl::Forever => true,
@@ -154,7 +154,7 @@ impl Seen {
         }
     }
 
-    /// What is served at once: nothing, because there was nothing a moment ago; or what was seen, because
+    /// The list that is served at once: nothing, because there was nothing a moment ago; or what was seen, because
     /// upstream failed a moment ago.
     pub(super) fn at_once(&self, policy: &Policy, now: Timestamp) -> Option<Listed> {
         let within = |since: Timestamp, limit| since <= now && now.since(since) < limit;

@@ -1,4 +1,4 @@
-//! Who may have how many of what there is a bounded number of: questions under way, transfers, passes.
+//! Fair shares of what there is a bounded number of: requests under way, transfers, passthroughs.
 //!
 //! A place belongs to an upstream, to a client's address, and to a connection of that. As long as there are places
 //! anybody gets one. When there are none, somebody who has fewer than others gets one of those who have most: of the
@@ -20,12 +20,12 @@ use crate::upstream::{Address, ClientId, Work};
 /// The part of the places that is kept for those who have fewer than others, when nothing can be taken from anybody.
 const RESERVED: usize = 8;
 
-/// What is not taken from whoever has it.
+/// The places that are not taken from whoever has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stays {
-    /// What an upstream is being asked now.
+    /// Those of which an upstream is being asked now.
     Asking,
-    /// What an upstream has been asked.
+    /// Those of which an upstream has been asked.
     Sent,
     /// Nothing: it costs little to lose it.
     Nothing,
@@ -40,7 +40,7 @@ pub(super) struct Shares {
     places: Mutex<Places<Taken>>,
 }
 
-/// What is known of a place that is taken.
+/// Facts about a place that is taken.
 #[derive(Debug)]
 struct Taken {
     work: Arc<Work>,
@@ -134,7 +134,7 @@ impl Drop for Slot {
     }
 }
 
-/// Whether there is room for one more.
+/// The answer if there is room for one more.
 #[derive(Debug, PartialEq, Eq)]
 enum Room<T> {
     /// This had to go.
@@ -203,7 +203,7 @@ impl<T> Places<T> {
         self.next
     }
 
-    /// What was there; nothing, if it has been taken away.
+    /// The entry that was there; nothing, if it has been taken away.
     fn remove(&mut self, owner: &Owner, id: u64) -> Option<T> {
         let Owner { upstream, client } = owner;
         let of_upstream = self.upstreams.get_mut(upstream)?;

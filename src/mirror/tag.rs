@@ -7,13 +7,13 @@ use futures_util::FutureExt;
 use moka::sync::Cache;
 
 use super::core::{Core, Tasks, Upstreams};
-use super::flights::Runway;
 use super::freshness::{self, LastFailure, Verdict};
 use super::imported::Imported;
 use super::local::{LocalManifests, Manifest};
-use super::manifest::{Found, Kept, ManifestFlights, Manifests};
+use super::manifest::{Found, Kept, ManifestRequests, Manifests};
 use super::manifest_fetch::ManifestFetcher;
 use super::negative::{Negative, What};
+use super::single_flight::Runway;
 use super::{
     ANSWER_WAIT_MAX, Failure, MirrorError, Policies, Policy, Revalidate, Source, StaleOn, Ttl,
 };
@@ -24,10 +24,10 @@ use crate::store::{Event, Link, Origin, Store, TagRecord};
 use crate::telemetry::{Kind, Outcome};
 use crate::upstream::{FetchError, OnBehalf, Patience};
 
-/// How long a client who could be given a stale answer waits for upstream to say what a tag names.
+/// Time that a client who could be given a stale answer waits for upstream to say what a tag names.
 const REVALIDATE_WAIT: Duration = Duration::from_secs(5);
 
-/// How long such a client waits in all, when what the tag names now must be fetched: so that the
+/// Time that such a client waits in all, when what the tag names now must be fetched: so that the
 /// stale answer still comes within [`ANSWER_WAIT_MAX`].
 const STALE_WAIT_MAX: Duration = Duration::from_secs(20);
 
@@ -40,17 +40,17 @@ enum Asker {
     Nobody,
 }
 
-/// What is asked of upstream.
+/// A question to upstream.
 #[derive(Clone, Copy, Debug)]
 struct Question<'a> {
     source: &'a Source,
     tag: &'a Tag,
     accept: &'a Accept,
-    /// What the tag named, if that is known for clients of this class.
+    /// The manifest that the tag named, if that is known for clients of this class.
     known: Option<&'a TagRecord>,
 }
 
-/// How long an answer may take.
+/// Time that an answer may take.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     patience: Patience,
@@ -63,7 +63,7 @@ struct Limits {
 /// Memory for the tags whose last revalidation failed, in bytes: some ten thousand.
 const FAILED_TAGS_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// What one takes beside its names.
+/// Bytes that one takes beside its names.
 const FAILED_TAG_BYTES: usize = 200;
 
 /// Manifests by tag.
@@ -79,7 +79,7 @@ pub(super) struct Tags {
     imported: Arc<Imported>,
     fetcher: Arc<ManifestFetcher>,
     manifests: Arc<Manifests>,
-    flights: ManifestFlights,
+    requests: ManifestRequests,
     failed: Cache<(Source, Tag), LastFailure>,
 }
 
@@ -103,7 +103,7 @@ impl Tags {
             imported: Arc::clone(imported),
             fetcher: Arc::clone(fetcher),
             manifests: Arc::clone(manifests),
-            flights: Arc::default(),
+            requests: Arc::default(),
             failed: failed_tags(),
         }
     }
@@ -133,7 +133,7 @@ impl Tags {
         }
     }
 
-    /// What a tag names: as known, as upstream says, or as it was.
+    /// The manifest that a tag names: as known, as upstream says, or as it was.
     ///
     /// # Errors
     /// [`MirrorError`].
@@ -170,9 +170,9 @@ impl Tags {
             }
             Verdict::StaleMeanwhile(record) => {
                 if let Some(manifest) = self.local.named(source, record).await {
-                    // Its first poll begins the flight, or finds one under way; nobody waits for the end.
-                    let flight = self.join_tag(source, tag, accept, Asker::Nobody);
-                    if let Some(Err(error)) = flight.now_or_never() {
+                    // Its first poll begins the request, or finds one under way; nobody waits for the end.
+                    let asking = self.join_tag(source, tag, accept, Asker::Nobody);
+                    if let Some(Err(error)) = asking.now_or_never() {
                         tracing::warn!(upstream = %source.upstream, repository = %source.repository, %tag, %error, "a tag cannot be revalidated in the background");
                     }
                     return Ok(Kept::stale(manifest));
@@ -204,7 +204,7 @@ impl Tags {
                 patience: Patience::Wait,
             }
         };
-        let (found, role) = self.flights.run(key, runway, ask).await?;
+        let (found, role) = self.requests.run(key, runway, ask).await?;
         found.kept.map(|kept| kept.seen_by(role))
     }
 
@@ -221,7 +221,7 @@ impl Tags {
         let records = self.imported.tags(source, tag).await;
         let now = self.clock.now();
         let known = match freshness::judge(&records, class, &policy, None, now) {
-            // The flight before this one may have landed just now.
+            // The request before this one may have ended just now.
             Verdict::Fresh(record) => {
                 if let Some(manifest) = self.local.named(source, record).await {
                     return Ok(Kept::hit(manifest));
@@ -270,18 +270,18 @@ impl Tags {
             return Ok(Kept::stale(manifest));
         }
         if error.is_unknown() && !records.is_empty() && !policy.keep_deleted {
-            tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, "upstream has deleted a tag");
-            self.store.metadata().forget_tag(source, tag, class).await;
-            self.tell_deleted(source, tag, false);
-        } else if policy.revalidate == Revalidate::Background {
-            // Without this, everybody would be given the old answer in advance of the next failure.
+            self.forget_deleted(source, tag, class).await;
+        }
+        if policy.revalidate == Revalidate::Background {
+            // Without this, everybody would be given the old answer in advance of the next failure; also one that the
+            // catalogue has of a tag that was imported.
             self.failed.insert(key, LastFailure::Refused);
         }
         Err(error)
     }
 
     /// Asks upstream what a tag names now, however fresh it is and whatever was said of it a moment ago; nothing old is
-    /// an answer. What upstream has deleted is forgotten, unless the policy keeps it.
+    /// an answer. A tag that upstream has deleted is forgotten, with its import, unless the policy keeps it.
     ///
     /// # Errors
     /// [`MirrorError`].
@@ -311,15 +311,34 @@ impl Tags {
         let answer = asked.unwrap_or_else(|_elapsed| late());
         match &answer {
             Ok(_) => self.forget_failure(source, tag),
-            Err(error) if error.is_unknown() && !self.policies.of_tag(source, tag).keep_deleted => {
-                self.store.metadata().forget_tag(source, tag, class).await;
+            Err(error) if error.is_unknown() && !records.is_empty() => {
+                if self.policies.of_tag(source, tag).keep_deleted {
+                    self.tell_deleted(source, tag, true);
+                } else {
+                    self.forget_import(source, tag, class).await;
+                    self.forget_deleted(source, tag, class).await;
+                }
             }
             Err(_) => {}
         }
         answer
     }
 
-    /// What the newest of these records names, fresh or not, if it is stored.
+    /// Forgets a tag in these formats, which upstream has deleted, and tells of it.
+    async fn forget_deleted(&self, source: &Source, tag: &Tag, class: AcceptClass) {
+        tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, "upstream has deleted a tag");
+        self.store.metadata().forget_tag(source, tag, class).await;
+        self.tell_deleted(source, tag, false);
+    }
+
+    /// Forgets an import of a tag, if it is one in these formats: it would be as fresh as it was.
+    async fn forget_import(&self, source: &Source, tag: &Tag, class: AcceptClass) {
+        if let Err(error) = self.imported.forget_tag(source, tag, class).await {
+            tracing::warn!(upstream = %source.upstream, repository = %source.repository, %tag, %error, "upstream has deleted an imported tag, which stays in the catalogue; remove it with roadstead rm");
+        }
+    }
+
+    /// The manifest that the newest of these records names, fresh or not, if it is stored.
     async fn named_before(
         &self,
         source: &Source,
@@ -512,7 +531,7 @@ fn failed_tags() -> Cache<(Source, Tag), LastFailure> {
 }
 
 impl Policy {
-    /// Whether this is a failure that passes, and that the old answer is not served for.
+    /// True if this is a failure that passes, and that the old answer is not served for.
     pub(super) fn demands_patience(&self, failure: Failure) -> bool {
         let passes = match failure {
             Failure::Unreachable | Failure::ServerError | Failure::RateLimited => true,
@@ -523,7 +542,7 @@ impl Policy {
 }
 
 impl Limits {
-    /// Who has nothing else waits as long as anybody may.
+    /// The limits of a question. A client that has nothing else waits as long as anybody may.
     fn of(has_old: bool, asker: Asker) -> Self {
         let patience = if has_old {
             Patience::Now

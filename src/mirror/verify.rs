@@ -30,15 +30,15 @@ const PAGE: usize = 256;
 /// Lines that wait for whoever reads them; then the work waits.
 const EVENTS_AHEAD: usize = 16;
 
-/// How often it is told how far the work has come.
+/// Time between two messages of how far the work has come.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
-/// What is told of a run, in this order: any number of the first two, then one of the last two. A run that ends
+/// Events of a run, in this order: any number of the first two, then one of the last two. A run that ends
 /// without one of those was cut short.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VerifyEvent {
-    /// How far it has come.
+    /// Its progress.
     Progress(VerifyProgress),
     /// Something that is not as it should be.
     Finding(Finding),
@@ -48,7 +48,7 @@ pub enum VerifyEvent {
     Failed(String),
 }
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyProgress {
     /// Blobs looked at.
@@ -61,7 +61,7 @@ pub struct VerifyProgress {
     pub of_bytes: u64,
 }
 
-/// What is wrong.
+/// The fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
@@ -78,7 +78,7 @@ pub enum Fault {
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What is wrong.
+    /// The fault.
     pub fault: Fault,
     /// With what; absent where an image is unknown.
     pub digest: Option<String>,
@@ -86,30 +86,30 @@ pub struct Finding {
     pub why: String,
     /// The images that need it, as far as is known, or the repositories that have it.
     pub images: Vec<String>,
-    /// Whether it is right again; absent where that was not asked for.
+    /// True if it is right again; absent where that was not asked for.
     pub repaired: Option<bool>,
-    /// Why it is not.
+    /// The reason why it is not.
     pub unrepaired: Option<String>,
 }
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VerifySummary {
     /// Blobs looked at.
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// What was found.
+    /// Number of findings.
     pub findings: u64,
-    /// What of that is right again.
+    /// Number of those that are right again.
     pub repaired: u64,
-    /// How many could not be read for reasons that are not their own, and were passed over.
+    /// Number of blobs that could not be read for reasons that are not their own, and were passed over.
     pub unreadable: u64,
-    /// How long it took.
+    /// Time that it took.
     pub seconds: f64,
 }
 
-/// Why no run begins: another one is under way.
+/// The reason why no run begins: another one is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the store is being verified already")]
 pub struct VerifyBusy;
@@ -221,10 +221,10 @@ struct Trouble {
 /// Something that an image needs.
 struct Needed {
     digest: Digest,
-    /// Where it is in the list of images.
+    /// Its position in the list of images.
     image: usize,
     depth: usize,
-    /// Whether it must be there: an index names platforms that nobody has pulled.
+    /// True if it must be there: an index names platforms that nobody has pulled.
     required: bool,
 }
 
@@ -468,7 +468,7 @@ impl Run {
 struct Seen(HashSet<Digest>);
 
 impl Seen {
-    /// Whether it was not met before; an error when there are too many.
+    /// True if it was not met before; an error when there are too many.
     fn is_new(&mut self, digest: Digest) -> Result<bool, String> {
         let is_new = self.0.insert(digest);
         if self.0.len() > THINGS_MAX {

@@ -1,8 +1,8 @@
 //! For whom something is asked: which client, by way of which mirrors, and as part of which work.
 //!
 //! It belongs to a client's request and is needed where that, perhaps after several tasks, becomes a request to an
-//! upstream. It travels as a task-local: [`OnBehalf::scope`] sets it, [`carry`] takes it along to a spawned task, and
-//! whoever sends or waits for its turn looks it up.
+//! upstream. It travels as a task-local: [`OnBehalf::scope`] sets it, [`in_request_scope`] takes it along to a spawned
+//! task, and whoever sends or waits for its turn looks it up.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -32,7 +32,7 @@ pub struct ClientId {
 pub struct Address(Option<IpAddr>);
 
 impl ClientId {
-    /// What this mirror does by itself.
+    /// The client of work that this mirror does by itself.
     pub const OURSELVES: Self = Self {
         address: Address(None),
         connection: 0,
@@ -76,7 +76,7 @@ impl fmt::Debug for Address {
 pub struct OnBehalf {
     via: Option<Via>,
     client: ClientId,
-    /// What it is a part of, if others may wait for that, too.
+    /// The work that it is a part of, if others may wait for that, too.
     work: Option<Arc<Work>>,
 }
 
@@ -108,13 +108,13 @@ impl OnBehalf {
         self.client
     }
 
-    /// Whether the client's request had passed through other mirrors.
+    /// True if the client's request had passed through other mirrors.
     #[must_use]
     pub fn came_through_others(&self) -> bool {
         self.via.as_ref().is_some_and(Via::came_through_others)
     }
 
-    /// What it is a part of.
+    /// The work that it is a part of.
     #[must_use]
     pub fn work(&self) -> Option<&Arc<Work>> {
         self.work.as_ref()
@@ -143,7 +143,7 @@ impl OnBehalf {
 }
 
 /// Takes the present request along with work that is about to be spawned.
-pub fn carry<F: Future>(doing: F) -> impl Future<Output = F::Output> {
+pub fn in_request_scope<F: Future>(doing: F) -> impl Future<Output = F::Output> {
     let current = ON_BEHALF.try_with(Clone::clone).ok();
     // It is large, and would be there once for each way below.
     let doing = Box::pin(doing);
@@ -183,10 +183,10 @@ mod tests {
         let client = ClientId::new([192, 0, 2, 1].into(), 7);
         let seen = OnBehalf::of(client, via).scope(async {
             let seen = async { (OnBehalf::via(), OnBehalf::current().client()) };
-            tokio::spawn(carry(seen)).await
+            tokio::spawn(in_request_scope(seen)).await
         });
         assert_eq!(seen.await.unwrap(), (Some(expected), client));
-        let without = tokio::spawn(carry(async { OnBehalf::via() }));
+        let without = tokio::spawn(in_request_scope(async { OnBehalf::via() }));
         assert!(without.await.unwrap().is_none());
         assert_eq!(OnBehalf::current().client(), ClientId::OURSELVES);
     }

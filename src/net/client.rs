@@ -44,7 +44,7 @@ pub(crate) struct HttpClient {
     metrics: Metrics,
 }
 
-/// Which connection a request takes.
+/// The kind of connection that a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// To the endpoint itself, or elsewhere for what its digest checks. Requests in different lanes do not
@@ -197,10 +197,11 @@ impl HttpClient {
             Way::Lane(lane) => (self.lane(lane), &self.fresh),
             Way::Unchecked => (&self.unchecked, &self.fresh_unchecked),
         };
+        let metrics = self.metrics.upstreams();
         let upstream = self.upstream.as_str();
         let lost = || {
-            self.metrics.upstream_request(upstream, kind, "lost");
-            self.metrics.upstream_retry(upstream);
+            metrics.request(upstream, kind, "lost");
+            self.count_retry();
         };
         // Boxed: whatever waits for an upstream would be large.
         let sending = Box::pin(repeat::send(
@@ -221,7 +222,7 @@ impl HttpClient {
             Ok(response) => response.status().as_str().to_owned(),
             Err(error) => error.label().to_owned(),
         };
-        self.metrics.upstream_request(upstream, kind, &status);
+        metrics.request(upstream, kind, &status);
         result
     }
 
@@ -229,6 +230,11 @@ impl HttpClient {
         let lane = lane % (self.more.len() + 1);
         let other = lane.checked_sub(1).and_then(|index| self.more.get(index));
         other.unwrap_or(&self.pool)
+    }
+
+    /// The same request is asked again.
+    pub(crate) fn count_retry(&self) {
+        self.metrics.upstreams().retry(self.upstream.as_str());
     }
 
     /// The metrics that this client counts in.
@@ -297,7 +303,7 @@ fn header_bytes(headers: &HeaderMap) -> usize {
     sizes.fold(0, usize::saturating_add)
 }
 
-/// What an error of hyper's means. Hosts are named, URLs are not.
+/// Translates an error of hyper's. Hosts are named, URLs are not.
 fn meaning(host: &str, error: &ClientError) -> Error {
     if error.is_connect() {
         let own = causes(error).find_map(|cause| cause.downcast_ref::<Error>());
@@ -324,7 +330,7 @@ fn meaning(host: &str, error: &ClientError) -> Error {
     }
 }
 
-/// Whether it was us who broke an HTTP/2 stream off for what came on it; of a header that is too large the
+/// True if it was us who broke an HTTP/2 stream off for what came on it; of a header that is too large the
 /// library says no more than that.
 fn malformed_http2(error: &ClientError) -> bool {
     causes(error).any(|cause| {
@@ -336,7 +342,7 @@ fn malformed_http2(error: &ClientError) -> bool {
     })
 }
 
-/// Whether the operating system or the TCP connector gave up waiting.
+/// True if the operating system or the TCP connector gave up waiting.
 pub(super) fn timed_out(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|cause| {
         let cause = cause.downcast_ref::<io::Error>();
@@ -363,7 +369,7 @@ pub(super) fn causes<'a>(
 
 /// A request that is no part of another: once, and again for connections that were gone.
 const ALONE_REQUESTS_MAX: u32 = 3;
-/// What roadstead calls itself.
+/// The value of `User-Agent`.
 const AGENT: &str = concat!("roadstead/", env!("CARGO_PKG_VERSION"));
 /// Below the 60 to 75 s after which common servers and load balancers close idle connections.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
@@ -398,7 +404,7 @@ const HTTP2_LANES_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 const HTTP2_HEADER_BYTES_MAX: u32 = 4 * 64 * 1024;
 /// Finds HTTP/2 connections that died silently, on which every new request would wait in vain.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(15);
-/// How long the answer to such a ping may take.
+/// The longest time that the answer to such a ping may take.
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

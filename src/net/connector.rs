@@ -40,7 +40,7 @@ pub(super) struct Connector {
     errand: Errand,
 }
 
-/// What the connectors of one client have in common.
+/// State that the connectors of one client have in common.
 pub(super) struct Shared {
     pub(super) proxies: Arc<Proxies>,
     pub(super) pinned: Option<Pinned>,
@@ -86,7 +86,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// What is waited for, for errors.
+/// The event that is waited for, for errors.
 fn awaited(route: &Route) -> &'static str {
     match route {
         Route::Direct => "a connection",
@@ -129,7 +129,7 @@ impl Shared {
         }
     }
 
-    /// What the destination's host stands for and may be dialled, in the order in which it is tried.
+    /// Addresses of the destination's host that may be dialled, in the order in which it is tried.
     async fn targets(
         &self,
         to: &Uri,
@@ -275,7 +275,7 @@ async fn start_tls(
     Ok(connector.connect(name, stream).await?)
 }
 
-/// Why there is no connection to a target.
+/// Reason why there is no connection to a target.
 pub(super) enum Miss {
     /// Another one may do.
     Target(BoxError),

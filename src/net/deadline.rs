@@ -37,7 +37,7 @@ impl Deadline {
         self.0.saturating_duration_since(Instant::now())
     }
 
-    /// Whether it has passed.
+    /// True if it has passed.
     pub(crate) fn passed(self) -> bool {
         self.0 <= Instant::now()
     }
@@ -54,5 +54,5 @@ impl Deadline {
     }
 }
 
-/// What stands for a time limit too long to add to a clock.
+/// Replaces a time limit too long to add to a clock.
 const FAR: Duration = Duration::from_hours(24 * 365);

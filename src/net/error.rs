@@ -1,6 +1,6 @@
-//! What can go wrong between this process and a server.
+//! Errors between this process and a server.
 
-/// Why there is no answer. Hosts and causes are named; paths, queries and secrets are not.
+/// Reason why there is no answer. Hosts and causes are named; paths, queries and secrets are not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
     /// No connection: refused, no route, no such host, TLS failure. The text names the cause.
@@ -15,7 +15,7 @@ pub(crate) enum Error {
     /// A header over its bound.
     #[error("{what} is larger than {limit} bytes")]
     TooLarge {
-        /// What was too large.
+        /// The part that was too large.
         what: &'static str,
         /// The bound.
         limit: usize,
@@ -26,7 +26,7 @@ pub(crate) enum Error {
     /// The address lies where this is not fetched from; the text names host and address.
     #[error("it leads to {0}")]
     Inside(String),
-    /// What was to be dialled is one of our own listeners; the text names it.
+    /// The address to dial is one of our own listeners; the text names it.
     #[error("{0} is this mirror itself")]
     Ourselves(String),
 }

@@ -1,4 +1,4 @@
-//! Which addresses are dialled for what.
+//! Decides which addresses are dialled for which purpose.
 //!
 //! A registry redirects and names token servers as it likes. From inside a network, an address of its choosing may
 //! be a metadata service, somebody's admin interface or this mirror. What is checked is the address that is
@@ -12,11 +12,11 @@ use url::Url;
 use super::place::{Network, OwnListeners, Place, plain};
 use super::{Error, Peer};
 
-/// What a connection to another host than the endpoint's own is for. Requests of different errands never share
+/// The purpose of a connection to another host than the endpoint's own. Requests of different errands never share
 /// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Errand {
-    /// What is configured, and no registry's choice.
+    /// A configured destination, which is no registry's choice.
     Configured,
     /// Content that its digest checks: it may lie inside, as the object storage of registries does.
     Content,
@@ -60,7 +60,7 @@ impl Gate {
         }
     }
 
-    /// Whether `host`, which is reached at `address`, may be dialled.
+    /// Checks that `host`, which is reached at `address`, may be dialled.
     ///
     /// # Errors
     /// [`Error::Ourselves`], [`Error::Inside`].

@@ -1,4 +1,4 @@
-//! What is said to a proxy before a connection goes through it: HTTP CONNECT (RFC 9110 section 9.3.6)
+//! The dialogue with a proxy before a connection goes through it: HTTP CONNECT (RFC 9110 section 9.3.6)
 //! and SOCKS5 (RFC 1928, with the user names and passwords of RFC 1929).
 
 use std::fmt;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Credentials;
 
-/// Where a connection shall end.
+/// The destination of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     /// A name, or an address without brackets.
@@ -34,7 +34,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Why there is no way through a proxy. The texts follow "proxy HOST" and hold no credentials.
+/// Reason why there is no way through a proxy. The texts follow "proxy HOST" and hold no credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The proxy does not reach this target; another address may do.
@@ -83,7 +83,7 @@ pub(super) async fn http_connect(
     }
 }
 
-/// What a user can do about a proxy that wants to know who we are.
+/// Advice to a user about a proxy that wants to know who we are.
 pub(super) fn advice(credentials: bool) -> &'static str {
     if credentials {
         "check its username and password"

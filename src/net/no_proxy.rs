@@ -37,7 +37,7 @@ impl NoProxy {
         )
     }
 
-    /// Whether `host` (an address without brackets) at `port` is reached straight.
+    /// True if `host` (an address without brackets) at `port` is reached straight.
     pub(super) fn contains(&self, host: &str, port: u16) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         let address = host.parse::<IpAddr>().ok();

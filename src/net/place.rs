@@ -1,4 +1,4 @@
-//! Where an address lies: on this machine, in a private network, at a metadata service, or anywhere.
+//! The place of an address: on this machine, in a private network, at a metadata service, or anywhere.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use url::{Host, Url};
 
-/// Where an address lies.
+/// The place of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// This machine.
@@ -134,7 +134,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whether an address is one of them.
+    /// True if an address is one of them.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let difference = match (self.address, address) {
@@ -188,7 +188,7 @@ impl OwnListeners {
         let _first_said = self.0.get_or_init(|| addresses);
     }
 
-    /// Whether a connection to this address would reach one of them.
+    /// True if a connection to this address would reach one of them.
     pub(super) fn contain(&self, address: IpAddr, port: u16) -> bool {
         let own = self.0.get().map_or(&[][..], Vec::as_slice);
         let mut at_port = own.iter().filter(|own| own.port() == port).peekable();
@@ -214,12 +214,12 @@ fn this_machine(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether an interface of this machine has the address now: only such a one can be bound.
+/// True if an interface of this machine has the address now: only such a one can be bound.
 fn is_local(address: IpAddr) -> bool {
     address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
 }
 
-/// Whether a name is this one or below it.
+/// True if a name is this one or below it.
 pub(super) fn is_at_or_below(host: &str, name: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let rest = host.strip_suffix(name);

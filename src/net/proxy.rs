@@ -1,4 +1,4 @@
-//! Which proxy a connection goes through, if any.
+//! Choice of the proxy that a connection goes through, if any.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use super::{Credentials, EnvironmentProxies, Proxy, ProxyConfig, Secret};
 #[derive(Debug)]
 pub(super) struct Proxies {
     choice: Choice,
-    /// Whether this machine and the metadata services of clouds are reached straight in any case.
+    /// True if this machine and the metadata services of clouds are reached straight in any case.
     metadata_straight: bool,
     /// A host that no proxy may resolve: what it stands for is configured.
     pinned: Option<String>,
@@ -209,7 +209,7 @@ impl Server {
         })
     }
 
-    /// Whether it is spoken to over TLS.
+    /// True if it is spoken to over TLS.
     pub(super) fn is_tls(&self) -> bool {
         self.kind == Kind::Https
     }
@@ -255,7 +255,7 @@ pub(super) fn host_and_port(uri: &Uri) -> (&str, u16) {
     (bare.unwrap_or(host), uri.port_u16().unwrap_or(default))
 }
 
-/// Whether a host is this machine. No proxy of the environment is asked for it, as with Go: the proxy
+/// True if a host is this machine. No proxy of the environment is asked for it, as with Go: the proxy
 /// would look at its own machine.
 fn is_loopback(host: &str) -> bool {
     match host.parse::<IpAddr>() {
@@ -264,7 +264,7 @@ fn is_loopback(host: &str) -> bool {
     }
 }
 
-/// Whether a host is this machine, or the metadata service of a cloud, which knows who we are by where we
+/// True if a host is this machine, or the metadata service of a cloud, which knows who we are by where we
 /// ask from: no proxy can ask it for us.
 fn is_metadata(host: &str) -> bool {
     matches!(Place::of_host(host), Place::Loopback | Place::LinkLocal)

@@ -126,7 +126,7 @@ pub(super) async fn send(
     Err(error)
 }
 
-/// Whether what met a connection that was gone may be sent again; it is, then.
+/// True if what met a connection that was gone may be sent again; it is, then.
 fn takes_repeat(sends: &Sends) -> bool {
     sends.repeat() && sends.take()
 }
@@ -147,7 +147,7 @@ async fn again(
     }
 }
 
-/// How a connection is silent.
+/// The extent of a connection's silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Silence {
     /// It is there, and answers others.
@@ -185,7 +185,7 @@ async fn silence(
     Silence::Partial
 }
 
-/// Whether the server, or this side, says that the request was not looked at.
+/// True if the server, or this side, says that the request was not looked at.
 fn unprocessed(error: &ClientError) -> bool {
     causes(error).any(|cause| {
         if let Some(error) = cause.downcast_ref::<h2::Error>() {
@@ -198,7 +198,7 @@ fn unprocessed(error: &ClientError) -> bool {
     })
 }
 
-/// Whether the connection broke before an answer had come.
+/// True if the connection broke before an answer had come.
 fn broken(error: &ClientError) -> bool {
     let ours = |cause: &h2::Error| cause.is_library();
     if error.is_connect() || causes(error).any(|cause| cause.downcast_ref().is_some_and(ours)) {
@@ -231,7 +231,7 @@ fn mark_of(connected: &Connected) -> Option<Answered> {
     extras.remove()
 }
 
-/// How long a connection that has given answers before may be silent until the request is also sent on a new
+/// The longest time that a connection which has given answers may be silent before the request is also sent on a new
 /// one. Registries answer within a second or two.
 const SILENCE_MAX: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 3000 });
 /// The same where others have turned out to be gone.

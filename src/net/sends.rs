@@ -28,13 +28,13 @@ impl Sends {
         take(&self.left)
     }
 
-    /// Whether what was sent on a connection that is gone may be sent again: there are fewer repeats than requests.
+    /// True if what was sent on a connection that is gone may be sent again: there are fewer repeats than requests.
     #[must_use]
     pub(crate) fn repeat(&self) -> bool {
         !self.is_spent() && take(&self.repeats)
     }
 
-    /// Whether none is left.
+    /// True if none is left.
     #[must_use]
     pub(crate) fn is_spent(&self) -> bool {
         self.left.load(Ordering::Relaxed) == 0

@@ -1,4 +1,4 @@
-//! What is configured of connections, resolved: plain values, nothing dialled or read yet.
+//! Configuration of connections, resolved: plain values, nothing dialled or read yet.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub struct Credentials {
     pub password: Secret,
 }
 
-/// How connections to an endpoint, and to where it redirects, are made.
+/// The route of connections to an endpoint, and to where it redirects.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum ProxyConfig {
     /// Straight.
@@ -67,7 +67,7 @@ pub struct EnvironmentProxies {
 pub struct Proxy {
     /// `http://`, `https://` (HTTP CONNECT), `socks5://` or `socks5h://`; without user info.
     pub url: Url,
-    /// What it wants to know, if anything.
+    /// Credentials for it, if it wants any.
     pub credentials: Option<Credentials>,
 }
 
@@ -95,6 +95,6 @@ pub(crate) struct Peer<'a> {
     pub(crate) proxy: &'a ProxyConfig,
     /// Addresses that its host name stands for; empty: it is looked up.
     pub(crate) resolve: &'a [IpAddr],
-    /// Where its redirects may lie besides, for what no digest checks.
+    /// Networks in which its redirects may lie besides, for what no digest checks.
     pub(crate) redirect_networks: &'a [Network],
 }

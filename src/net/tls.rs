@@ -16,7 +16,7 @@ use super::{ClientCertificate, Peer};
 pub(super) struct TlsConfigs {
     /// The endpoint itself, where it is treated unlike the others.
     endpoint: Option<Special>,
-    /// Where it redirects, and the token servers.
+    /// For hosts to which it redirects, and the token servers.
     others: Arc<ClientConfig>,
     /// Proxies that are spoken to over TLS.
     proxy: Arc<ClientConfig>,
@@ -182,7 +182,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
         .map_err(|error| unreadable(&error, "no PEM private key in it"))
 }
 
-/// Why a PEM file cannot be used. What is wrong inside is not said: the text of such an error may quote the
+/// Says why a PEM file cannot be used, and nothing of its contents: the text of such an error may quote the
 /// line that it stumbled over, which may be a key.
 fn unreadable(error: &pem::Error, nothing: &str) -> String {
     if let pem::Error::Io(error) = error {
@@ -252,7 +252,7 @@ impl ServerCertVerifier for OrItself {
     }
 }
 
-/// Whether a certificate is not good at this time, or not any more.
+/// True if a certificate is not good at this time, or not any more.
 fn is_of_time(error: &rustls::Error) -> bool {
     use rustls::CertificateError as E;
     let rustls::Error::InvalidCertificate(why) = error else {

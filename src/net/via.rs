@@ -1,7 +1,7 @@
 //! `Via` (RFC 9110 section 7.6.3): which mirrors a request has passed through, so that one that comes
 //! back is refused and not asked for ever.
 //!
-//! What an upstream is asked serves all who ask the same at that time, and what is cached serves later ones. So a request
+//! A request to an upstream serves all who ask the same at that time, and the cache serves later ones. So a request
 //! is not forwarded but made anew, and says of the way that brought its first client here only what finds loops: the
 //! mirrors of this kind that it came through last, by their pseudonyms, and this one. What else a client writes into
 //! `Via`, and how much of it, is its own affair.
@@ -16,7 +16,7 @@ use http::HeaderValue;
 #[derive(Clone, Debug)]
 pub struct Via {
     header: HeaderValue,
-    /// Whether it names others.
+    /// True if it names others.
     others: bool,
 }
 
@@ -39,11 +39,11 @@ pub enum Loop {
     TooLong,
 }
 
-/// What a mirror calls itself in `Via`: different for each one that runs.
+/// The name of a mirror in `Via`: different for each one that runs.
 #[derive(Clone, Debug)]
 pub struct Pseudonym {
     name: Arc<str>,
-    /// What a request gets that brought nothing.
+    /// The header of a request that brought none.
     alone: HeaderValue,
 }
 
@@ -103,7 +103,7 @@ impl Pseudonym {
     }
 }
 
-/// Whether a mirror of this kind may call itself so.
+/// True if a mirror of this kind may call itself so.
 fn is_pseudonym(name: &str) -> bool {
     let digits = name.strip_prefix(PREFIX);
     digits.is_some_and(|digits| {
@@ -112,18 +112,18 @@ fn is_pseudonym(name: &str) -> bool {
 }
 
 impl Via {
-    /// What is sent.
+    /// The header to send.
     pub(super) fn header(&self) -> &HeaderValue {
         &self.header
     }
 
-    /// Whether the request came through other mirrors.
+    /// True if the request came through other mirrors.
     pub(super) fn came_through_others(&self) -> bool {
         self.others
     }
 }
 
-/// What every pseudonym begins with.
+/// The beginning of every pseudonym.
 const PREFIX: &str = "roadstead-";
 /// Two or three mirrors in a row make sense; longer chains are loops that other proxies hide.
 const HOPS_MAX: usize = 16;

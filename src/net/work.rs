@@ -58,7 +58,7 @@ impl Work {
         self.joined.notify_waiters();
     }
 
-    /// Whether a request of it was ever sent.
+    /// True if a request of it was ever sent.
     #[must_use]
     pub fn was_sent(&self) -> bool {
         self.sent.load(Ordering::Acquire)
@@ -69,13 +69,13 @@ impl Work {
         self.sent.store(true, Ordering::Release);
     }
 
-    /// Whether an upstream is asked now.
+    /// True if an upstream is asked now.
     #[must_use]
     pub fn is_asking(&self) -> bool {
         self.asking.load(Ordering::Acquire) > 0
     }
 
-    /// Who waits for it, or for what it is a part of.
+    /// All clients that wait for it, or for what it is a part of.
     pub(crate) fn all_clients(&self) -> Vec<ClientId> {
         let mut all = self.clients().clone();
         let mut whole = self.whole.as_ref();

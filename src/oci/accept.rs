@@ -1,4 +1,4 @@
-//! Which manifest formats a client takes (dist-spec, "Pulling manifests": `Accept`).
+//! Manifest formats that a client takes (dist-spec, "Pulling manifests": `Accept`).
 
 use super::manifest::media;
 use super::media_type;
@@ -24,10 +24,10 @@ const SCHEMA1: u8 = 0b10_0000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AcceptClass(u8);
 
-/// What a client accepts: the formats that are known here, and what else it names, which it may well know. Upstream is
-/// asked for both.
+/// Types that a client accepts: the formats that are known here, and what else it names, which it may well know.
+/// Upstream is asked for both.
 ///
-/// What is cached is cached by the class: an answer in a format that nobody asked for by name serves all, as it does at
+/// The cache keeps answers by the class: an answer in a format that nobody asked for by name serves all, as it does at
 /// a registry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Accept {
@@ -45,7 +45,7 @@ const OTHERS_BYTES_MAX: usize = 1024;
 const ANYTHING: &str = "*/*";
 
 impl Accept {
-    /// What a request for a tag accepts.
+    /// Types that a request for a tag accepts.
     #[must_use]
     pub fn from_headers<'a>(values: impl Iterator<Item = &'a str>) -> Self {
         let values: Vec<&str> = values.collect();
@@ -55,7 +55,7 @@ impl Accept {
         }
     }
 
-    /// What a request for a digest accepts: every format, because the digest decides, and what else it names.
+    /// Types that a request for a digest accepts: every format, because the digest decides, and what else it names.
     #[must_use]
     pub fn of_digest<'a>(values: impl Iterator<Item = &'a str>) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl From<AcceptClass> for Accept {
     }
 }
 
-/// Whether it is a type of what browsers show.
+/// True if it is a type of what browsers show.
 fn is_page(media_type: &str) -> bool {
     let media_type = media_type.to_ascii_lowercase();
     media_type.contains("html") || media_type.contains("xml")
@@ -192,7 +192,7 @@ impl AcceptClass {
         ranges.join(", ")
     }
 
-    /// Whether an answer of this media type may be given to this class (unknown types: yes).
+    /// True if an answer of this media type may be given to this class (unknown types: yes).
     #[must_use]
     pub fn allows(self, media_type: &str) -> bool {
         match bits_of(media_type) {
@@ -226,7 +226,7 @@ fn bits_of(range: &str) -> u8 {
     format.map_or(0, |(bit, _)| *bit)
 }
 
-/// Whether a range has the weight 0 (RFC 9110, section 12.4.2).
+/// True if a range has the weight 0 (RFC 9110, section 12.4.2).
 fn is_refused(range: &str) -> bool {
     range
         .split(';')

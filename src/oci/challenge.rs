@@ -22,7 +22,7 @@ pub enum Challenge {
 }
 
 impl Challenge {
-    /// What its texts take, in bytes.
+    /// Size of its texts, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
@@ -131,7 +131,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// What is left of a header's value.
+/// The part that is left of a header's value.
 struct Cursor<'a>(&'a str);
 
 impl<'a> Cursor<'a> {

@@ -36,7 +36,7 @@ pub enum Digest {
     Sha512([u8; 64]),
 }
 
-/// Why a text is no usable digest.
+/// Reason why a text is no usable digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
     /// It does not follow the grammar, or the hex is of the wrong length or case.
@@ -208,7 +208,7 @@ const HEX: [[u8; 2]; 256] = {
     table
 };
 
-/// What each character stands for in lower-case hex, or [`NO_DIGIT`].
+/// Value of each character in lower-case hex, or [`NO_DIGIT`].
 const NIBBLES: [u8; 256] = {
     let digits = b"0123456789abcdef";
     let mut table = [NO_DIGIT; 256];

@@ -1,4 +1,4 @@
-//! Which upstream a request means: the closed list of configured names.
+//! Choice of the upstream that a request means: the closed list of configured names.
 
 use super::{Repository, UpstreamName, error::shorten, name::split_port};
 
@@ -29,7 +29,7 @@ pub struct Entry {
     pub hosts: Vec<String>,
 }
 
-/// Where a request goes.
+/// The destination of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Source {
     /// The upstream.
@@ -38,13 +38,13 @@ pub struct Source {
     pub repository: Repository,
 }
 
-/// Why a request goes nowhere.
+/// Reason why a request goes nowhere.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     /// The upstream is not configured (or none was named and there is no default). Says which exist.
     #[error("upstream {name:?} is not configured here; known upstreams: {known}")]
     Unknown {
-        /// What was asked for, shortened to a sane length.
+        /// The name asked for, shortened to a sane length.
         name: String,
         /// The configured names, separated by `, `.
         known: String,
@@ -127,7 +127,7 @@ impl Directory {
         entries.find(|entry| canonical(entry.name.as_str()) == wanted)
     }
 
-    /// What follows the upstream's name in a path that begins with it; else all of the path.
+    /// The part that follows the upstream's name in a path that begins with it; else all of the path.
     fn named_once<'a>(&self, entry: &Entry, path: &'a str) -> &'a str {
         match path.split_once('/') {
             Some((first, rest)) if self.by_name(first) == Some(entry) => rest,
@@ -192,7 +192,7 @@ fn canonical(name: &str) -> String {
     }
 }
 
-/// How the reference grammar tells a registry from a namespace (distribution/reference, normalize.go).
+/// Tells, as the reference grammar does, a registry from a namespace (distribution/reference, normalize.go).
 fn looks_like_host(component: &str) -> bool {
     component.contains(['.', ':']) || component.eq_ignore_ascii_case("localhost")
 }

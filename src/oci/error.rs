@@ -1,6 +1,6 @@
 //! The error envelope (dist-spec, "Error codes").
 
-/// How much of a client's text an error message repeats. Enough to recognise it; a request line may
+/// Number of characters of a client's text that an error message repeats. Enough to recognise it; a request line may
 /// be 64 KiB long, and nobody wants that back, or in a log.
 pub(super) const QUOTED_CHARS_MAX: usize = 100;
 
@@ -24,7 +24,7 @@ pub enum ErrorCode {
     RangeInvalid,
     /// Not in the spec's list; what distribution uses for faults of the server (`UNKNOWN`).
     Unknown,
-    /// What distribution uses for 503 (`UNAVAILABLE`).
+    /// The code that distribution uses for 503 (`UNAVAILABLE`).
     Unavailable,
 }
 

@@ -22,11 +22,11 @@ pub struct ImageName {
     pub upstream: UpstreamName,
     /// The repository in it.
     pub repository: Repository,
-    /// Which image of the repository.
+    /// The tag or digest in the repository.
     pub reference: Reference,
 }
 
-/// Why a text is no image's name.
+/// Reason why a text is no image's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageNameError {
     /// It begins with what looks like a registry, and is none.
@@ -49,7 +49,7 @@ impl ImageName {
     /// Parses a name by the familiar rules: without a registry it is Docker Hub's, a name of one
     /// component there is in `library`, and without tag and digest it is `latest`. The first
     /// component is a registry if it has a `.`, a `:`, or an upper-case letter, or is `localhost`.
-    /// Where both a tag and a digest are given the digest decides, as it does for clients.
+    /// Parses a name. If both a tag and a digest are given, the digest decides, as it does for clients.
     ///
     /// # Errors
     /// [`ImageNameError`].

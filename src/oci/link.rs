@@ -47,7 +47,7 @@ impl NextPage {
     }
 }
 
-/// What is encoded in a link's path: as in [`Route::path`](super::Route::path), whose percent signs stay.
+/// Characters that are encoded in a link's path: as in [`Route::path`](super::Route::path), whose percent signs stay.
 const LINK_PATH_ENCODED: &percent_encoding::AsciiSet = &PATH_ENCODED.remove(b'%');
 
 /// One link of a header: `<target>; name=value; …`.
@@ -57,7 +57,7 @@ struct Link<'a> {
 }
 
 impl Link<'_> {
-    /// Whether its relation is `next`. The first `rel` counts (RFC 8288, section 3.3); it may name
+    /// True if its relation is `next`. The first `rel` counts (RFC 8288, section 3.3); it may name
     /// several relations, which compare without case.
     fn is_next(&self) -> bool {
         split_unquoted(self.parameters, ';')

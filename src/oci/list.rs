@@ -14,7 +14,7 @@ pub const TAGS: &str = "application/json";
 /// The type of a list of referrers (dist-spec, "Listing referrers").
 pub const REFERRERS: &str = media::OCI_INDEX;
 
-/// Why bytes are no list.
+/// Reason why bytes are no list.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     /// They are not the JSON that they should be. The text tells where, and quotes nothing.
@@ -25,12 +25,12 @@ pub enum ListError {
     Other(&'static str),
 }
 
-/// What was found in a list of tags.
+/// Findings in a list of tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TagList {
-    /// How many of them can be tags.
+    /// Number of entries that can be tags.
     pub count: usize,
-    /// How many cannot.
+    /// Number of entries that cannot.
     pub unfit: usize,
 }
 
@@ -141,10 +141,10 @@ fn only(index: &[u8], wanted: &str) -> Option<(Vec<u8>, usize)> {
     Some((filtered, kept.len()))
 }
 
-/// What was found in a list of referrers.
+/// Findings in a list of referrers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Referrers {
-    /// How many there are, of the wanted type.
+    /// Number of entries of the wanted type.
     pub count: usize,
     /// The list without the others.
     pub filtered: Option<Vec<u8>>,

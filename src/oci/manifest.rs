@@ -1,4 +1,4 @@
-//! What a manifest points at (image-spec manifest.md, image-index.md; Docker's schema 2; schema 1).
+//! Descriptors of a manifest (image-spec manifest.md, image-index.md; Docker's schema 2; schema 1).
 
 mod json;
 mod schema1;
@@ -30,7 +30,7 @@ pub mod media {
     pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
 }
 
-/// Whether a child is fetched from `/manifests/` or `/blobs/`.
+/// The path from which a child is fetched: `/manifests/` or `/blobs/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChildKind {
     /// An entry of an index.
@@ -42,7 +42,7 @@ pub enum ChildKind {
 /// A descriptor in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Child {
-    /// What it is fetched as.
+    /// The path from which it is fetched.
     pub kind: ChildKind,
     /// Its digest.
     pub digest: Digest,
@@ -50,17 +50,17 @@ pub struct Child {
     pub size: Option<u64>,
     /// Its media type, if said.
     pub media_type: Option<String>,
-    /// Whether it is a foreign layer (`urls` present): the repository may not have it.
+    /// True if it is a foreign layer (`urls` present): the repository may not have it.
     pub foreign: bool,
 }
 
-/// What could be read from a manifest.
+/// Facts that could be read from a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
     /// The media type to serve it with: its own `mediaType`; else what its structure shows; and only where
     /// neither says anything the `Content-Type` it came with, without parameters.
     pub media_type: String,
-    /// Whether the `Content-Type` decided: another registry may say something else of the same bytes.
+    /// True if the `Content-Type` decided: another registry may say something else of the same bytes.
     pub by_header: bool,
     /// The digests it names that the same repository must have (not the `subject`), descriptors with
     /// unknown algorithms left out, each digest once.
@@ -70,7 +70,7 @@ pub struct Inspection {
     pub schema1_payload: Option<Digest>,
 }
 
-/// Why bytes are no manifest.
+/// Reason why bytes are no manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// Not a JSON object.
@@ -136,7 +136,7 @@ pub fn inspect(content_type: Option<&str>, bytes: &[u8]) -> Result<Inspection, M
     })
 }
 
-/// What the media type says of where the descriptors are.
+/// Place of the descriptors, as the media type says.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Format {
     Image,
@@ -158,7 +158,7 @@ impl Format {
     }
 }
 
-/// Whether a media type is one that a manifest may have: of what clients read, and of nothing that a browser
+/// True if a media type is one that a manifest may have: of what clients read, and of nothing that a browser
 /// would show or run.
 fn names_manifest(media_type: &str) -> bool {
     let media_type = media_type.to_ascii_lowercase();
@@ -170,7 +170,7 @@ fn names_manifest(media_type: &str) -> bool {
         && !shown.iter().any(|shown| name.contains(shown))
 }
 
-/// Whether it is the type of an error (RFC 9457).
+/// True if it is the type of an error (RFC 9457).
 fn is_error(content_type: &str) -> bool {
     content_type.eq_ignore_ascii_case("application/problem+json")
 }
@@ -199,7 +199,7 @@ fn children(format: Format, document: &Document) -> Vec<Child> {
         .collect()
 }
 
-/// Where an entry of an index is fetched from. `BuildKit`'s cache exports are indexes of layers, and
+/// The path from which an entry of an index is fetched. `BuildKit`'s cache exports are indexes of layers, and
 /// clients go by the media type (containerd, core/remotes/docker/fetcher.go).
 fn entry_kind(entry: &Descriptor) -> ChildKind {
     const BLOBS: [&str; 5] = [

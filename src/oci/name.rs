@@ -20,7 +20,7 @@ pub struct Repository(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag(Arc<str>);
 
-/// What stands after `/manifests/`.
+/// The part after `/manifests/`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reference {
     /// A tag, which may move.
@@ -34,7 +34,7 @@ pub enum Reference {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UpstreamName(Arc<str>);
 
-/// Why a name is not valid.
+/// Reason why a name is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The repository name breaks the grammar or is over 255 characters.

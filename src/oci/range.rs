@@ -19,8 +19,8 @@ pub enum ByteRange {
 pub struct Unsatisfiable;
 
 impl ByteRange {
-    /// Parses a `Range` header with one range; `None` for anything else. A number above `u64::MAX` is read as `u64::MAX`: it is past the end of any
-    /// content, and stays so.
+    /// Parses a `Range` header with one range; `None` for anything else. A number above `u64::MAX` is read as
+    /// `u64::MAX`: it is past the end of any content, and stays so.
     #[must_use]
     pub fn parse(header: &str) -> Option<Self> {
         let mut specs = Self::each(header)?;
@@ -54,7 +54,7 @@ impl ByteRange {
         }
     }
 
-    /// Whether all that comes after its beginning is asked for, as those do who go on with a download
+    /// True if all that comes after its beginning is asked for, as those do who go on with a download
     /// that broke off. Who reads here and there names an end, or asks for so many of the last bytes.
     #[must_use]
     pub const fn completes(self) -> bool {
@@ -214,7 +214,7 @@ mod tests {
         ]
     }
 
-    /// Whether the byte at `offset` is asked for: the definition that `resolve` must agree with.
+    /// True if the byte at `offset` is asked for: the definition that `resolve` must agree with.
     fn wants(range: ByteRange, offset: u64, total: u64) -> bool {
         match range {
             ByteRange::From(first) => offset >= first,

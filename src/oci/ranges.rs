@@ -17,7 +17,7 @@ pub struct ByteRanges(Vec<ByteRange>);
 pub struct Part {
     /// The bytes, never none.
     pub range: Range<u64>,
-    /// How they were asked for.
+    /// The range as it was asked for.
     pub asked: ByteRange,
 }
 
@@ -73,7 +73,7 @@ impl ByteRanges {
 }
 
 impl Part {
-    /// How many bytes it has.
+    /// Number of bytes.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.range.end.saturating_sub(self.range.start)

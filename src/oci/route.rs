@@ -1,4 +1,4 @@
-//! What a request asks for (dist-spec, "Endpoints"): one value for a request.
+//! Targets of requests (dist-spec, "Endpoints"): one value for a request.
 
 use super::{Digest, ErrorCode, Reference, name::NameError};
 use http::Method;
@@ -11,7 +11,7 @@ const CURSORS_MAX: usize = 16;
 /// The longest of these, name and value together. Quay's is about 200 bytes.
 const CURSOR_BYTES_MAX: usize = 4096;
 
-/// What may stand as it is in a printed path: RFC 3986's unreserved characters, the separator, and
+/// Characters that are encoded in a printed path: all but RFC 3986's unreserved characters, the separator, and
 /// the colon of digests and ports.
 pub(super) const PATH_ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -33,7 +33,7 @@ pub struct Page {
     pub cursor: Vec<(String, String)>,
 }
 
-/// What a request asks for. `path` is the name as the client wrote it (percent-decoded), which may
+/// The target of a request. `path` is the name as the client wrote it (percent-decoded), which may
 /// begin with an upstream's name and is not checked yet: `Directory::resolve` does both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -83,7 +83,7 @@ pub enum Route {
     },
 }
 
-/// What is to be done with what a route names. Whether a name can be written to is for its service to say.
+/// The operation on the target of a route. If a name can be written to is for its service to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// HEAD.
@@ -109,13 +109,13 @@ impl Action {
 /// A parsed request target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// What is asked for.
+    /// The target.
     pub route: Route,
     /// `?ns=`, as written.
     pub ns: Option<String>,
 }
 
-/// Why a request has no route. `code()` gives the spec's error code.
+/// Reason why a request has no route. `code()` gives the spec's error code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     /// Not a path of the distribution API.

@@ -1,4 +1,4 @@
-//! Where the parts of a JSON text lie, so that some can be left out without a tree of all of them: a list of some
+//! Positions of the parts of a JSON text, so that some can be left out without a tree of all of them: a list of some
 //! megabytes would take twenty times as much.
 //!
 //! The text has been found to be JSON before. In one that is not these end somewhere, and find nothing that is not there.
@@ -57,7 +57,7 @@ fn after(json: &[u8], start: usize, wanted: u8) -> Option<usize> {
     (*json.get(at)? == wanted).then_some(at + 1)
 }
 
-/// Where the value that begins at `start` ends.
+/// The end of the value that begins at `start`.
 fn value_end(json: &[u8], start: usize) -> Option<usize> {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for (at, byte) in json.iter().enumerate().skip(start) {

@@ -16,7 +16,7 @@ use crate::access::Guard;
 pub use people::PeopleApi;
 use crate::mirror::{Mirror, Readiness};
 use crate::telemetry::Metrics;
-use answer::{AdminBody, full, with_type};
+use answer::{AdminBody, full, head_of, with_type};
 use bytes::Bytes;
 use error::AdminError;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
@@ -31,13 +31,13 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// Answers the operator's tools.
 #[derive(Debug)]
 pub(super) struct Admin {
-    /// What is asked whether it is ready.
+    /// The mirror, which is asked for its readiness.
     pub(super) mirror: Mirror,
     /// Users and tokens.
     pub(super) people: PeopleApi,
-    /// What is asked everything else.
+    /// The admin API.
     pub(super) api: AdminApi,
-    /// What is shown.
+    /// The metrics that are shown.
     pub(super) metrics: Metrics,
     /// Names beside addresses that the listener has.
     hosts: Vec<String>,
@@ -66,6 +66,13 @@ impl Admin {
 
     /// Answers one request. Its body is read where something is imported, and nowhere else.
     pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<AdminBody> {
+        let is_head = request.method() == Method::HEAD;
+        let response = Box::pin(self.answer(request)).await;
+        // hyper leaves the body away over HTTP/1 alone.
+        if is_head { head_of(response) } else { response }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<AdminBody> {
         let (head, body) = request.into_parts();
         if let Some(why) = host::refusal(&head) {
             return full(text(StatusCode::BAD_REQUEST, format!("{why}\n")));
@@ -90,11 +97,13 @@ impl Admin {
         }
         let target = head.uri.path_and_query();
         let target = target.map_or("/", http::uri::PathAndQuery::as_str);
-        let (status, body) = self.api.answer(&head.method, target).await;
-        full(with_type(status, JSON, body))
+        match self.api.ask(&head.method, target).await {
+            Ok(body) => full(with_type(StatusCode::OK, JSON, body)),
+            Err(error) => error.into_response(),
+        }
     }
 
-    /// What a scraper or a probe asks.
+    /// Answers a scraper or a probe.
     fn tell(&self, request: &request::Parts) -> Response<Full<Bytes>> {
         if !matches!(request.method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");

@@ -32,7 +32,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-/// What all client listeners have in common.
+/// Parts that all client listeners share.
 #[derive(Debug)]
 pub(super) struct Front {
     pub(super) handler: Handler,
@@ -50,7 +50,7 @@ pub(super) struct Entrance {
     pub(super) door: Door,
 }
 
-/// The same, for its connections.
+/// The part of an entrance that its connections need.
 #[derive(Clone, Debug)]
 struct Way {
     door: Door,
@@ -58,7 +58,7 @@ struct Way {
     has_proxy_head: bool,
 }
 
-/// What all requests of a connection share, under one count of references, which is the connection's own.
+/// Parts that all requests of a connection share, under one count of references, which is the connection's own.
 struct Shared {
     front: Arc<Front>,
     arrival: Arrival,
@@ -74,7 +74,9 @@ pub(super) async fn serve(
 ) {
     let tasks = Tasks::new();
     let _killer = tasks.kill_on_drop();
-    let listening = entrances.into_iter().map(|entrance| entrance.accept(front, &tasks, stop));
+    let listening = entrances
+        .into_iter()
+        .map(|entrance| entrance.accept(front, &tasks, stop));
     futures_util::future::join_all(listening).await;
     tracing::info!("draining: no new connections");
     match tasks.drain(drain_timeout).await {
@@ -113,7 +115,14 @@ impl Entrance {
                 watch.run(served).await;
             });
         };
-        accept::accept_until(stop, self.endpoint.listener, &front.table, is_buffered, serve).await;
+        accept::accept_until(
+            stop,
+            self.endpoint.listener,
+            &front.table,
+            is_buffered,
+            serve,
+        )
+        .await;
     }
 }
 
@@ -128,7 +137,12 @@ impl Way {
     ) {
         let mut client = peer;
         if self.has_proxy_head {
-            match front.whose(&mut stream, peer).await {
+            let told = tokio::select! {
+                told = front.whose(&mut stream, peer) => told,
+                // A stop loses nothing: nothing has been asked yet.
+                () = stop.cancelled() => return,
+            };
+            match told {
                 Ok(source) => client = source,
                 Err(error) => {
                     return tracing::debug!(%peer, %error, "a connection without a PROXY head is closed");
@@ -137,16 +151,23 @@ impl Way {
             seat.is_of(client);
         }
         let watch = &seat.watch;
-        match &self.tls {
-            None => self.serve_plain(front, stream, client, watch, stop).await,
-            // The watch knows how long a client may take for it.
-            Some(tls) => match tls.accept(stream).await {
-                Ok(secured) => self.serve_secured(front, secured, client, watch, stop).await,
-                Err(error) => {
-                    front.count_refused(&error);
-                    tracing::debug!(%client, %error, "TLS handshake failed");
-                }
-            },
+        let Some(tls) = &self.tls else {
+            return self.serve_plain(front, stream, client, watch, stop).await;
+        };
+        // The watch knows how long a client may take for it.
+        let accepted = tokio::select! {
+            accepted = tls.accept(stream) => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok(secured) => {
+                self.serve_secured(front, secured, client, watch, stop)
+                    .await
+            }
+            Err(error) => {
+                front.count_refused(&error);
+                tracing::debug!(%client, %error, "TLS handshake failed");
+            }
         }
     }
 
@@ -161,7 +182,14 @@ impl Way {
         let windows = Some(Windows::default());
         let stream = ClientStream::plain(stream, Arc::clone(watch), windows.clone());
         let service = self.requests(front, client, None, windows, watch);
-        connection::serve(stop, stream, connection::flushed, Arc::clone(watch), service).await;
+        connection::serve(
+            stop,
+            stream,
+            connection::flushed,
+            Arc::clone(watch),
+            service,
+        )
+        .await;
     }
 
     async fn serve_secured(
@@ -178,7 +206,10 @@ impl Way {
             outdated,
         } = secured;
         if who.is_some() {
-            front.metrics.access().authenticated(AuthMethod::Certificate, AuthResult::Accepted);
+            front
+                .metrics
+                .access()
+                .authenticated(AuthMethod::Certificate, AuthResult::Accepted);
         }
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
         let stream = ClientStream::new(RecordStream::new(stream), Arc::clone(watch));
@@ -192,7 +223,7 @@ impl Way {
         };
         let watched = Arc::clone(watch);
         let served = connection::serve(ending.clone(), stream, flush, watched, service);
-        // It ends like at a drain: what runs is finished.
+        // The connection ends as at a drain: running requests are finished.
         let until_outdated = async {
             if let Some(outdated) = outdated {
                 outdated.cancelled().await;
@@ -242,23 +273,29 @@ impl Way {
 }
 
 impl Front {
-    /// Whose connection it is, by what the balancer says that it comes from.
+    /// Reads the client of a connection from the head that its balancer sends.
     async fn whose(&self, stream: &mut TcpStream, peer: SocketAddr) -> io::Result<SocketAddr> {
         if !self.proxies.trust(peer.ip()) {
-            return Err(io::Error::other("it comes from none of server.trusted_proxies"));
+            return Err(io::Error::other(
+                "it comes from none of server.trusted_proxies",
+            ));
         }
         Ok(proxy_protocol::take(stream).await?.unwrap_or(peer))
     }
 
     /// Counts a client whose certificate is not accepted, or that has none and must.
     fn count_refused(&self, error: &io::Error) {
-        let cause = error.get_ref().and_then(|it| it.downcast_ref::<rustls::Error>());
+        let cause = error
+            .get_ref()
+            .and_then(|it| it.downcast_ref::<rustls::Error>());
         let is_refused = matches!(
             cause,
             Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
         );
         if is_refused {
-            self.metrics.access().authenticated(AuthMethod::Certificate, AuthResult::Rejected);
+            self.metrics
+                .access()
+                .authenticated(AuthMethod::Certificate, AuthResult::Rejected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is configured of the listeners.
+//! Configuration of the listeners.
 
 use super::conn::limits::Limits;
 use super::registry::door::Asks;
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where clients connect: at least one; the first is the one that people are told of.
+    /// Listeners for clients: at least one; the first is the one that people are told of.
     pub listeners: Vec<ListenerConfig>,
     /// Metrics, health and the admin API.
     pub admin_listen: SocketAddr,
@@ -22,22 +22,22 @@ pub struct Config {
     pub admin_hosts: Vec<String>,
     /// Proxies and balancers that are believed whom they speak for.
     pub trusted_proxies: Vec<Network>,
-    /// How long running bodies may go on after SIGTERM.
+    /// The longest time that running bodies may go on after SIGTERM.
     pub drain_timeout: Duration,
-    /// What connections may take.
+    /// Limits of connections.
     pub limits: Limits,
 }
 
 /// A client listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
-    /// What logs call it.
+    /// Name in logs.
     pub name: Option<String>,
-    /// Where it listens.
+    /// The address.
     pub address: SocketAddr,
-    /// It speaks TLS; [`Config::tls`] is there then.
+    /// True if it speaks TLS; [`Config::tls`] is there then.
     pub tls: bool,
-    /// What it asks of its clients.
+    /// Identification that it asks clients for.
     pub asks: Asks,
     /// Connections begin with a head of the PROXY protocol.
     pub proxy_protocol: bool,
@@ -51,10 +51,17 @@ impl Config {
         self.listeners.first().cloned().unwrap_or_else(none)
     }
 
-    /// Its address.
+    /// The address of the first client listener.
     #[must_use]
     pub fn listen(&self) -> SocketAddr {
         self.first().address
+    }
+
+    /// True if clients may be on other machines: they reach a listener, or a proxy on this machine brings them.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        let mut addresses = self.listeners.iter().map(|listener| listener.address);
+        !self.trusted_proxies.is_empty() || addresses.any(|address| !address.ip().is_loopback())
     }
 
     /// The scheme of the URL at which clients reach it.
@@ -92,11 +99,11 @@ pub(super) const fn scheme(tls: bool) -> &'static str {
 /// Certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// At least one; the first is for clients that name no host, or none of theirs.
+    /// Certificates, at least one; the first is for clients that name no host, or none of theirs.
     pub pairs: Vec<PairConfig>,
     /// Authorities whose certificates clients may show, PEM.
     pub client_ca: Option<PathBuf>,
-    /// What becomes of clients without one, where there is a `client_ca`.
+    /// Treatment of clients without one, where there is a `client_ca`.
     pub client_auth: ClientAuth,
 }
 
@@ -109,7 +116,7 @@ pub struct PairConfig {
     pub key: PathBuf,
 }
 
-/// What becomes of clients that show no certificate.
+/// Treatment of clients that show no certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientAuth {
     /// They are refused.
@@ -120,7 +127,7 @@ pub enum ClientAuth {
 }
 
 impl TlsConfig {
-    /// One certificate; clients have none.
+    /// A configuration with one certificate, and clients without.
     #[must_use]
     pub fn of(cert: PathBuf, key: PathBuf) -> Self {
         Self {

@@ -18,10 +18,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-/// How long the admin listener's last answers may take once the drain is over.
+/// The longest time that the admin listener's last answers may take once the drain is over.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
-/// What answers operators.
+/// The admin listener's parts.
 #[derive(Debug)]
 pub(super) struct Operators {
     pub(super) admin: Arc<Admin>,
@@ -59,7 +59,11 @@ async fn secure(
     let Some(tls) = tls else {
         return answer(stream, watch, admin, stop).await;
     };
-    match tls.accept(stream).await {
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream) => accepted,
+        () = stop.cancelled() => return,
+    };
+    match accepted {
         Ok(secured) => answer(RecordStream::new(secured.stream), watch, admin, stop).await,
         Err(error) => tracing::debug!(
             client = %watch.peer(), %error, "TLS handshake at the admin listener failed"
@@ -78,5 +82,12 @@ async fn answer<S: Socket + Send + 'static>(
         async move { Ok::<_, Infallible>(admin.serve(request).await) }
     });
     let stream = ClientStream::new(stream, Arc::clone(watch));
-    connection::serve(stop, stream, connection::flushed, Arc::clone(watch), service).await;
+    connection::serve(
+        stop,
+        stream,
+        connection::flushed,
+        Arc::clone(watch),
+        service,
+    )
+    .await;
 }

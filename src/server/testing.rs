@@ -1,4 +1,4 @@
-//! What the tests of this module share.
+//! Helpers of this module's tests.
 
 use crate::clock::{ManualClock, Timestamp};
 use crate::oci::{Repository, UpstreamName};

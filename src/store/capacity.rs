@@ -1,7 +1,8 @@
-//! How much the store may take, and what it does to keep to that: `max_size` bounds the store's own
+//! Bounds of the store, and the ways in which it keeps to them: `max_size` bounds the store's own
 //! files, `min_free` what it leaves of the file system. Both are seen to before the first byte of
 //! anything is written; a task keeps ahead of them, so that requests rarely wait for an eviction.
 
+pub(super) mod bounds;
 pub mod evict;
 mod index;
 pub(super) mod pins;
@@ -9,18 +10,18 @@ pub(super) mod quota;
 pub(super) mod reservation;
 
 use std::collections::HashMap;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
+#[cfg(test)]
+pub(super) use bounds::INDEX_STEP_BYTES;
+use bounds::Shortage;
+pub use bounds::{Amount, Measure, Meter};
 pub(super) use index::index_max;
-use index::room_for_index;
 use reservation::Rooms;
 
 use crate::store::capacity::evict::{Ledger, Victim};
 use crate::store::contents::Contents;
-use crate::store::disk::layout;
 use crate::store::locks::FilesGuard;
 use crate::store::maintain::quarantine::Quarantine;
 use crate::store::{Config, FillKey, StoreError};
@@ -35,19 +36,15 @@ const LOW_PERCENT: u8 = 90;
 /// So much is evicted under one lock: requests that need room themselves come in between.
 pub(super) const STEP_BYTES: u64 = 64 * 1024 * 1024;
 
-/// What blobs on their way, which may turn out wrong, may have of the store, in percent, while others are evicted for
+/// Part of the store, in percent, that blobs on their way, which may turn out wrong, may have while others are evicted for
 /// them. Past that they have what is free.
 const UNVERIFIED_PERCENT: u8 = 50;
 
 /// The same for those of them of which nobody has said how large they are: one without an end would have all of that.
 const UNSIZED_PERCENT: u8 = 25;
 
-/// What of the store, in percent, suspended downloads may have while others are evicted.
+/// Part of the store, in percent, that suspended downloads may have while others are evicted.
 const SUSPENDED_PERCENT: u8 = 25;
-
-/// Room for the index is taken in steps of this, always one step ahead of what it takes on disk: half
-/// a second's changes fit in it many times.
-pub(super) const INDEX_STEP_BYTES: u64 = 2 * 1024 * 1024;
 
 /// A store that could not make room for so much, or for so many percent of itself, stores nothing worth it.
 const LEAST_ROOM_BYTES: u64 = 1024 * 1024;
@@ -56,33 +53,6 @@ const LEAST_ROOM_PERCENT: u8 = 5;
 /// So often in a row that is seen, twice a second, before it is said: readers who hold all of a small store
 /// are soon done.
 const LACKING_TIMES: u32 = 20;
-
-/// A number of bytes, or a part of the file system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Amount {
-    /// So many bytes.
-    Bytes(u64),
-    /// So many hundredths of the file system that the store is on, at most 100.
-    Percent(u8),
-}
-
-impl Amount {
-    /// In bytes, on a file system of `total` bytes.
-    #[must_use]
-    pub fn of(self, total: u64) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Percent(percent) => {
-                let part = u128::from(total) * u128::from(percent) / 100;
-                u64::try_from(part).unwrap_or(u64::MAX)
-            }
-        }
-    }
-
-    fn is_nothing(self) -> bool {
-        matches!(self, Self::Bytes(0) | Self::Percent(0))
-    }
-}
 
 impl Config {
     /// The same, but that nothing goes to keep to a bound: for who only looks, perhaps with the configuration of
@@ -97,204 +67,6 @@ impl Config {
             ..self
         }
     }
-}
-
-/// What a file system has, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Space {
-    /// In all.
-    pub total: u64,
-    /// Free for whoever is not root.
-    pub free: u64,
-}
-
-/// Says what the file system of a directory has.
-pub trait Measure: Send + Sync + std::fmt::Debug {
-    /// What it has now.
-    ///
-    /// # Errors
-    /// The operating system's.
-    fn space(&self, dir: &Path) -> io::Result<Space>;
-}
-
-/// Who is asked what the file system has: the operating system, unless a test says otherwise.
-#[derive(Clone, Debug, Default)]
-pub struct Meter(Option<Arc<dyn Measure>>);
-
-impl Meter {
-    /// Asks somebody else.
-    #[must_use]
-    pub fn of(measure: Arc<dyn Measure>) -> Self {
-        Self(Some(measure))
-    }
-
-    fn space(&self, dir: &Path) -> io::Result<Space> {
-        match &self.0 {
-            Some(measure) => measure.space(dir),
-            None => layout::space(dir),
-        }
-    }
-}
-
-impl PartialEq for Meter {
-    fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (None, None) => true,
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (None, Some(_)) | (Some(_), None) => false,
-        }
-    }
-}
-
-impl Eq for Meter {}
-
-/// The bounds of a store, and what counts towards them beside blobs and reservations.
-#[derive(Debug)]
-pub(super) struct Bounds {
-    dir: PathBuf,
-    meter: Meter,
-    /// `max_size`, in bytes.
-    max: u64,
-    min_free: Amount,
-    /// What is reserved and not yet written: the file system still counts it as free.
-    unwritten: AtomicU64,
-    /// What is reserved for blobs on their way.
-    unverified: AtomicU64,
-    /// What of that for blobs of which nobody has said how large they are.
-    unsized_bytes: AtomicU64,
-    /// What the index takes on disk.
-    index_bytes: AtomicU64,
-    /// What of `max` is kept for the index.
-    index_room: Mutex<u64>,
-    /// What the index took when it was last made smaller.
-    slimmed: AtomicU64,
-    /// How often in a row there was no room for anything.
-    lacking: AtomicU32,
-}
-
-impl Bounds {
-    /// `max_size` in bytes.
-    ///
-    /// # Errors
-    /// It is a part of a file system that cannot be measured.
-    pub(super) fn max_of(config: &Config) -> io::Result<u64> {
-        Ok(match config.max_size {
-            Amount::Bytes(bytes) => bytes,
-            part @ Amount::Percent(_) => part.of(config.meter.space(&config.dir)?.total),
-        })
-    }
-
-    /// The bounds of a store of `max` bytes, whose index takes `index_bytes`.
-    pub(super) fn new(config: &Config, max: u64, index_bytes: u64) -> Self {
-        let index_room = room_for_index(index_bytes);
-        if max <= index_room {
-            tracing::warn!(
-                max_bytes = max,
-                index_bytes = index_room,
-                "cache.max_size has room for the index alone: no blob will be kept"
-            );
-        }
-        Self {
-            dir: config.dir.clone(),
-            meter: config.meter.clone(),
-            max,
-            min_free: config.min_free,
-            unwritten: AtomicU64::new(0),
-            unverified: AtomicU64::new(0),
-            unsized_bytes: AtomicU64::new(0),
-            index_bytes: AtomicU64::new(index_bytes),
-            index_room: Mutex::new(index_room),
-            slimmed: AtomicU64::new(0),
-            lacking: AtomicU32::new(0),
-        }
-    }
-
-    /// What is left of `max_size` for blobs and partial files at the start.
-    pub(super) fn for_blobs(&self) -> u64 {
-        let room = self
-            .index_room
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.max.saturating_sub(*room)
-    }
-
-    /// `max_size`, in bytes.
-    pub(super) fn max(&self) -> u64 {
-        self.max
-    }
-
-    /// What the index takes on disk.
-    pub(super) fn index_bytes(&self) -> u64 {
-        self.index_bytes.load(Ordering::Relaxed)
-    }
-
-    /// What the file system has of anybody's, at least all that is the store's; no bound where it
-    /// cannot be asked.
-    pub(super) fn taken_on_disk(&self) -> u64 {
-        let space = self.meter.space(&self.dir);
-        space.map_or(u64::MAX, |space| space.total.saturating_sub(space.free))
-    }
-
-    /// What was reserved and not written was `before`, and is `after` now.
-    pub(super) fn unwritten_changes(&self, before: u64, after: u64) {
-        if after >= before {
-            self.unwritten.fetch_add(after - before, Ordering::AcqRel);
-        } else {
-            self.unwritten.fetch_sub(before - after, Ordering::AcqRel);
-        }
-    }
-
-    /// So many bytes that are reserved are a blob's on its way.
-    pub(super) fn add_unverified(&self, bytes: u64) {
-        self.unverified.fetch_add(bytes, Ordering::AcqRel);
-    }
-
-    /// They are not any more.
-    pub(super) fn release_unverified(&self, bytes: u64) {
-        self.unverified.fetch_sub(bytes, Ordering::AcqRel);
-    }
-
-    /// What is reserved for blobs on their way.
-    #[cfg(test)]
-    pub(super) fn unverified_bytes(&self) -> u64 {
-        self.unverified.load(Ordering::Acquire)
-    }
-
-    /// Somebody has said it of so many bytes, or they are not reserved any more.
-    pub(super) fn release_unsized(&self, bytes: u64) {
-        self.unsized_bytes.fetch_sub(bytes, Ordering::AcqRel);
-    }
-
-    /// Whether `bytes` more would leave the file system what it shall have.
-    pub(super) fn leaves_free(&self, bytes: u64) -> bool {
-        self.shortage(bytes).is_none()
-    }
-
-    /// How many bytes must come free before `bytes` more may be written; and what is free.
-    fn shortage(&self, bytes: u64) -> Option<Shortage> {
-        if self.min_free.is_nothing() {
-            return None;
-        }
-        let space = match self.meter.space(&self.dir) {
-            Ok(space) => space,
-            Err(error) => {
-                tracing::warn!(%error, "cannot ask how much is free on the file system; going on without cache.min_free");
-                return None;
-            }
-        };
-        let keep = self.min_free.of(space.total);
-        let promised = self.unwritten.load(Ordering::Acquire);
-        let wanted = keep.saturating_add(promised).saturating_add(bytes);
-        let short = wanted.saturating_sub(space.free);
-        let free = space.free;
-        (short > 0).then_some(Shortage { short, free, keep })
-    }
-}
-
-struct Shortage {
-    short: u64,
-    free: u64,
-    keep: u64,
 }
 
 /// Reserves room, and makes it.
@@ -369,13 +141,13 @@ impl Capacity {
         })
     }
 
-    /// Whether a blob on its way could have `bytes` more, of `total`. Nothing is reserved, and nothing goes. Blocks.
+    /// Checks that a blob on its way could have `bytes` more, of `total`. Nothing is reserved, and nothing goes. Blocks.
     pub(super) fn could_have(&self, bytes: u64, total: u64) -> Result<(), StoreError> {
         self.could_reserve(bytes)?;
         self.may_have(bytes, UNVERIFIED_PERCENT, total)
     }
 
-    /// Whether so many more are within a part of the store with `all` like them, or free.
+    /// Checks that so many more are within a part of the store with `all` like them, or free.
     fn may_have(&self, bytes: u64, percent: u8, all: u64) -> Result<(), StoreError> {
         let (after, most) = {
             let ledger = self.contents.ledger();
@@ -390,7 +162,7 @@ impl Capacity {
         Err(StoreError::Unverified { max })
     }
 
-    /// Whether `bytes` could be reserved, if everything went that may; nothing goes. Blocks.
+    /// Checks that `bytes` could be reserved, if everything went that may; nothing goes. Blocks.
     pub(super) fn could_reserve(&self, bytes: u64) -> Result<(), StoreError> {
         let spare = self.all_suspended_bytes() + self.quarantine.bytes();
         let shortage = self.contents.bounds.shortage(bytes);
@@ -526,7 +298,7 @@ impl Capacity {
     }
 }
 
-/// What must go of `bytes` in a store of `max`.
+/// Number of bytes that must go of `bytes` in a store of `max`.
 fn over_marks(bytes: u64, max: u64) -> u64 {
     if bytes > Amount::Percent(HIGH_PERCENT).of(max) {
         bytes - Amount::Percent(LOW_PERCENT).of(max)
@@ -538,14 +310,6 @@ fn over_marks(bytes: u64, max: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_percentage_is_of_the_file_system() {
-        assert_eq!(Amount::Percent(80).of(1000), 800);
-        assert_eq!(Amount::Percent(100).of(u64::MAX), u64::MAX);
-        assert_eq!(Amount::Percent(1).of(99), 0);
-        assert_eq!(Amount::Bytes(7).of(0), 7);
-    }
 
     #[test]
     fn nothing_goes_below_the_high_mark_and_down_to_the_low_one_above_it() {

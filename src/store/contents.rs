@@ -7,11 +7,11 @@ use std::sync::{Arc, MutexGuard};
 
 use lru::LruCache;
 
-use super::capacity::Bounds;
+use super::capacity::bounds::Bounds;
 use super::capacity::evict::{self, Ledger, Victim};
 use super::cas::open_files::OpenFiles;
 use super::disk::DiskFile;
-use super::disk::layout::{Journal, Layout};
+use super::disk::layout::{Journal, Layout, Lock};
 use super::disk::work::{Kind, Task};
 use super::events::{Event, Events};
 use super::locks::{FilesGuard, Guard, Locks};
@@ -41,10 +41,12 @@ pub struct Contents {
     pub(in crate::store) clock: Arc<dyn Clock>,
     /// Tells temporary files apart.
     pub(in crate::store) unique: AtomicU64,
+    /// Declared last: the directory is somebody else's when nothing here uses it any more.
+    _directory: Option<Lock>,
 }
 
 impl Contents {
-    /// Nothing is known yet.
+    /// Nothing is known yet. The right to the directory is kept for as long as anybody has this.
     pub(in crate::store) fn new(
         layout: Arc<Layout>,
         journal: Journal,
@@ -52,6 +54,7 @@ impl Contents {
         records: Records,
         metrics: Metrics,
         clock: Arc<dyn Clock>,
+        directory: Option<Lock>,
     ) -> Self {
         Self {
             layout,
@@ -64,10 +67,11 @@ impl Contents {
             metrics,
             clock,
             unique: AtomicU64::new(0),
+            _directory: directory,
         }
     }
 
-    /// How many files of blobs are kept open.
+    /// Number of blobs' files that are kept open at most.
     #[must_use]
     pub fn open_files_max(&self) -> usize {
         self.open.max()
@@ -81,13 +85,13 @@ impl Contents {
     /// The size of a blob, if it is known to be stored; [`Scan::find`](super::maintain::scan::Scan::find) also looks.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> Option<u64> {
-        self.ledger().size(digest)
+        self.ledger().order().size(digest)
     }
 
     /// Marks a blob as used now.
     pub fn touch(&self, digest: &Digest) {
         let now = self.clock.now();
-        let due = self.ledger().touch(digest, now);
+        let due = self.ledger().stored_mut().touch(digest, now);
         if let Some(evict::Noted { size, uses, owner }) = due {
             let record = BlobRecord {
                 size,
@@ -109,17 +113,17 @@ impl Contents {
         }
     }
 
-    /// What is known of a blob, if it is stored.
+    /// Facts about a blob, if it is stored.
     #[must_use]
     pub fn held(&self, digest: &Digest) -> Option<Held> {
         let ledger = self.ledger();
-        let entry = ledger.entry(digest)?;
+        let entry = ledger.order().entry(digest)?;
         Some(Held {
             size: entry.size,
             used: entry.used,
             uses: entry.uses,
-            open: ledger.is_open(digest),
-            pinned: ledger.keeps(digest),
+            open: ledger.stored().is_open(digest),
+            pinned: ledger.order().keeps(digest),
         })
     }
 
@@ -132,13 +136,13 @@ impl Contents {
             let ledger = self.ledger();
             stored.extend(
                 some.iter()
-                    .filter_map(|digest| Some((*digest, ledger.size(digest)?))),
+                    .filter_map(|digest| Some((*digest, ledger.order().size(digest)?))),
             );
         }
         stored
     }
 
-    /// What would come of removing a blob now.
+    /// The outcome of removing a blob now.
     #[must_use]
     pub fn would_remove(&self, digest: &Digest) -> Removal {
         removal(&self.ledger(), digest)
@@ -159,7 +163,7 @@ impl Contents {
         let size = {
             let mut ledger = self.ledger();
             match removal(&ledger, digest) {
-                Removal::Removed(_) => ledger.forget(digest).unwrap_or(0),
+                Removal::Removed(_) => ledger.stored_mut().forget(digest).unwrap_or(0),
                 stays @ (Removal::Open | Removal::Pinned | Removal::Absent) => return stays,
             }
         };
@@ -242,6 +246,7 @@ impl Contents {
             Err(error) => {
                 tracing::debug!(digest = %victim.digest, %error, "cannot delete a blob; it stays");
                 self.ledger()
+                    .stored_mut()
                     .load(victim.digest, victim.size, self.clock.now(), 1);
             }
         }
@@ -265,7 +270,7 @@ impl Contents {
     pub(in crate::store) fn report(&self) {
         let hidden = *self.locks.hidden();
         let ledger = self.ledger();
-        let blobs = ledger.blobs() as u64;
+        let blobs = ledger.order().len() as u64;
         let bounds = &self.bounds;
         let beside = bounds.index_bytes() + self.layout.stray_bytes();
         let bytes = ledger.bytes().saturating_sub(hidden);
@@ -289,10 +294,10 @@ impl Contents {
         self.locks.files()
     }
 
-    /// How many blobs are stored, and how many bytes those and the fills under way take.
+    /// Number of stored blobs, and bytes of those and the fills under way.
     #[must_use]
     pub fn totals(&self) -> (u64, u64) {
         let ledger = self.ledger();
-        (ledger.blobs() as u64, ledger.bytes())
+        (ledger.order().len() as u64, ledger.bytes())
     }
 }

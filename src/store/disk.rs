@@ -28,19 +28,19 @@ pub trait Faults: Send + Sync + std::fmt::Debug {
     /// Asked before each operation on `path`.
     ///
     /// # Errors
-    /// How it is to fail.
+    /// The failure that it is to have.
     fn before(&self, op: DiskOp, path: &Path) -> Result<(), Fault>;
 
     /// An operation on `path` succeeded.
     fn after(&self, _op: DiskOp, _path: &Path) {}
 }
 
-/// How an operation is to fail.
+/// The failure of an operation.
 #[derive(Debug)]
 pub struct Fault {
-    /// What it fails with.
+    /// The error that it fails with.
     pub error: io::Error,
-    /// How many bytes of a write reach the file before that.
+    /// Number of bytes of a write that reach the file before that.
     pub written: usize,
 }
 
@@ -50,7 +50,7 @@ impl From<io::Error> for Fault {
     }
 }
 
-/// Who decides which operations fail: nobody, unless a test says otherwise.
+/// Decides which operations fail: none, unless a test says otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct Injection(Option<Arc<dyn Faults>>);
 
@@ -81,7 +81,7 @@ pub(super) struct Disk {
     health: Arc<Health>,
     work: Arc<Work>,
     bringing: Arc<Semaphore>,
-    /// Whether nothing may be changed, for whoever only looks.
+    /// True if nothing may be changed, for commands that only look.
     is_for_looking: bool,
 }
 
@@ -113,7 +113,7 @@ impl Disk {
         }
     }
 
-    /// Whether it is that.
+    /// True if nothing may be changed.
     pub(super) fn is_for_looking(&self) -> bool {
         self.is_for_looking
     }
@@ -126,12 +126,12 @@ impl Disk {
         Ok(())
     }
 
-    /// How it does.
+    /// Its health.
     pub(super) fn health(&self) -> &Health {
         &self.health
     }
 
-    /// Where work on it is done that blocks.
+    /// The threads for work on it that blocks.
     pub(super) fn work(&self) -> &Arc<Work> {
         &self.work
     }
@@ -189,13 +189,13 @@ impl Disk {
 }
 
 impl DiskFile {
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub(super) fn length(&self) -> io::Result<u64> {
         let ask = || Ok(self.file.metadata()?.len());
         self.disk.run(DiskOp::Read, &self.path, ask)
     }
 
-    /// Whether it is this one of its file system's files.
+    /// True if it is this one of its file system's files.
     pub(super) fn is_inode(&self, device: u64, inode: u64) -> bool {
         let own = self.file.metadata();
         own.is_ok_and(|own| own.dev() == device && own.ino() == inode)
@@ -234,7 +234,7 @@ impl DiskFile {
         })
     }
 
-    /// Whether [`DiskFile::window_cached`] would give this part now.
+    /// True if [`DiskFile::window_cached`] would give this part now.
     pub(super) fn is_cached(&self, range: &Range<u64>) -> bool {
         map::is_cached(&self.file, range)
     }
@@ -244,12 +244,12 @@ impl DiskFile {
         self.disk.run(DiskOp::Read, &self.path, || read(&self.file))
     }
 
-    /// Where work on its disk is done that blocks.
+    /// The threads for work on its disk that blocks.
     pub(super) fn work(&self) -> &Arc<Work> {
         &self.disk.work
     }
 
-    /// Who may wait for windows of this disk's files now.
+    /// Permits to wait for windows of this disk's files.
     pub(super) fn bringing(&self) -> &Arc<Semaphore> {
         &self.disk.bringing
     }

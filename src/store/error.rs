@@ -1,11 +1,11 @@
-//! Why the store could not do something.
+//! The reasons why the store could not do something.
 
 use std::io;
 
 use crate::oci::Digest;
 use crate::store::capacity::evict::NoRoom;
 
-/// Why the store could not do something.
+/// The reason why the store could not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Everything evictable would not make enough room.
@@ -16,19 +16,19 @@ pub enum StoreError {
         "{wanted} bytes do not fit: {free} bytes are free on the file system, and {keep} shall stay free (cache.min_free)"
     )]
     NotFree {
-        /// What was asked for.
+        /// Bytes that were asked for.
         wanted: u64,
-        /// What is free.
+        /// Bytes that are free.
         free: u64,
-        /// What shall stay so.
+        /// Bytes that shall stay free.
         keep: u64,
     },
-    /// What is stored does not go for more of what is not verified yet.
+    /// Stored blobs do not go for more of what is not verified yet.
     #[error(
         "blobs that are not verified yet push out others for at most {max} bytes of them (half of cache.max_size, a quarter for those of which nobody has said how large they are)"
     )]
     Unverified {
-        /// What such blobs may have of the store.
+        /// Bytes of the store that such blobs may have.
         max: u64,
     },
     /// The disk failed a moment ago, and is not tried for each request.
@@ -40,17 +40,17 @@ pub enum StoreError {
     /// The disk failed while something was done to a blob.
     #[error("cannot {what} {digest}: {source}")]
     Blob {
-        /// What was tried.
+        /// The operation that was tried.
         what: &'static str,
         /// With which blob.
         digest: Digest,
-        /// Why it failed.
+        /// The reason why it failed.
         source: io::Error,
     },
 }
 
 impl StoreError {
-    /// Whether it is room that is missing, rather than a disk that works.
+    /// True if it is room that is missing, rather than a disk that works.
     #[must_use]
     pub fn is_room(&self) -> bool {
         matches!(

@@ -34,8 +34,15 @@ pub enum Event {
         digest: Digest,
         /// Its size in bytes.
         size: u64,
-        /// Why it went.
+        /// The reason why it went; never that it is damaged.
         reason: EvictReason,
+    },
+    /// A stored blob or manifest turned out damaged, and is not stored any more.
+    BlobDamaged {
+        /// Its digest.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
     },
     /// A manifest was fetched or imported, or upstream said that the repository has it too.
     ManifestStored {
@@ -52,7 +59,7 @@ pub enum Event {
         tag: Tag,
         /// The manifest that it names now.
         digest: Digest,
-        /// What it named before, as far as that is known.
+        /// The manifest that it named before, as far as that is known.
         before: Option<Digest>,
     },
     /// Upstream has deleted a tag.
@@ -61,7 +68,7 @@ pub enum Event {
         source: Source,
         /// The tag.
         tag: Tag,
-        /// Whether it is served all the same.
+        /// True if it is served all the same.
         kept: bool,
     },
     /// An operator removed an image.
@@ -99,6 +106,8 @@ impl EventKinds {
     pub const IMAGE_REMOVED: Self = Self(1 << 5);
     /// [`Event::Pulled`].
     pub const PULLED: Self = Self(1 << 6);
+    /// [`Event::BlobDamaged`].
+    pub const BLOB_DAMAGED: Self = Self(1 << 7);
 
     const fn has(self, kind: Self) -> bool {
         self.0 & kind.0 != 0
@@ -120,11 +129,28 @@ impl Event {
         match self {
             Self::BlobStored { .. } => EventKinds::BLOB_STORED,
             Self::BlobEvicted { .. } => EventKinds::BLOB_EVICTED,
+            Self::BlobDamaged { .. } => EventKinds::BLOB_DAMAGED,
             Self::ManifestStored { .. } => EventKinds::MANIFEST_STORED,
             Self::TagMoved { .. } => EventKinds::TAG_MOVED,
             Self::TagDeleted { .. } => EventKinds::TAG_DELETED,
             Self::ImageRemoved { .. } => EventKinds::IMAGE_REMOVED,
             Self::Pulled { .. } => EventKinds::PULLED,
+        }
+    }
+}
+
+impl Event {
+    /// Reason and size, where a blob went.
+    const fn eviction(&self) -> Option<(EvictReason, u64)> {
+        match self {
+            Self::BlobEvicted { size, reason, .. } => Some((*reason, *size)),
+            Self::BlobDamaged { size, .. } => Some((EvictReason::Damaged, *size)),
+            Self::BlobStored { .. }
+            | Self::ManifestStored { .. }
+            | Self::TagMoved { .. }
+            | Self::TagDeleted { .. }
+            | Self::ImageRemoved { .. }
+            | Self::Pulled { .. } => None,
         }
     }
 }
@@ -187,7 +213,7 @@ impl Events {
 
     /// Tells all who want to know.
     pub fn tell(&self, event: Event) {
-        if let Event::BlobEvicted { size, reason, .. } = event {
+        if let Some((reason, size)) = event.eviction() {
             self.metrics.evicted(reason, size);
         }
         let kind = event.kind();
@@ -257,8 +283,27 @@ mod tests {
         Event::BlobEvicted {
             digest: Digest::Sha256([1; 32]),
             size: 7,
-            reason: EvictReason::Damaged,
+            reason: EvictReason::Size,
         }
+    }
+
+    fn damaged() -> Event {
+        Event::BlobDamaged {
+            digest: Digest::Sha256([1; 32]),
+            size: 7,
+        }
+    }
+
+    /// Evictions took the places of what was to be fetched again.
+    #[tokio::test]
+    async fn a_damaged_blob_is_heard_of_whatever_else_is_evicted() {
+        let events = events();
+        let mut repair = events.subscribe(EventKinds::BLOB_DAMAGED);
+        for _ in 0..EVENTS_MAX {
+            events.tell(evicted());
+        }
+        events.tell(damaged());
+        assert_eq!(repair.next().await, Some(Heard::Event(damaged())));
     }
 
     #[tokio::test]
@@ -315,9 +360,13 @@ mod tests {
     #[test]
     fn evictions_are_counted_without_any_subscriber() {
         let metrics = Metrics::new(std::iter::empty());
-        Events::new(metrics.clone()).tell(evicted());
+        let events = Events::new(metrics.clone());
+        events.tell(evicted());
+        events.tell(damaged());
         let text = metrics.render();
-        let line = r#"roadstead_evicted_bytes_total{reason="damaged"} 7"#;
-        assert!(text.contains(line), "{text}");
+        for reason in ["size", "damaged"] {
+            let line = format!("roadstead_evicted_bytes_total{{reason=\"{reason}\"}} 7");
+            assert!(text.contains(&line), "{text}");
+        }
     }
 }

@@ -1,11 +1,11 @@
-//! What the store is asked for and a part of it answers.
+//! Questions to the store that a part of it answers.
 
 use super::{Metadata, Pages, Store};
 use crate::oci::Digest;
 
 /// Metadata.
 impl Store {
-    /// What is known of repositories.
+    /// Facts about repositories.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.inner.metadata
@@ -17,13 +17,13 @@ impl Store {
         &self.inner.pages
     }
 
-    /// What does not work of the disk and why, in one line; `None` when all is well. Does not ask it.
+    /// The trouble of the disk and its reason, in one line; `None` when all is well. Does not ask it.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.contents().layout().health().trouble()
     }
 
-    /// Whether the pages have all there is: not while the index fails, or while the files are looked
+    /// True if the pages have all there is: not while the index fails, or while the files are looked
     /// through after it was lost. What nobody seems to need may be needed then.
     pub async fn knows_all(&self) -> bool {
         let sound = self.inner.pages.is_sound().await;

@@ -10,7 +10,7 @@ use super::evict::Ledger;
 #[derive(Debug)]
 pub(super) struct Locks {
     files: Mutex<()>,
-    /// What is reserved for files that are not known yet, in bytes.
+    /// Bytes reserved for files that are not known yet.
     hidden: Mutex<u64>,
     ledger: Mutex<Ledger>,
 }
@@ -134,7 +134,7 @@ mod tests {
         drop(hidden);
         let files = locks.files();
         assert_eq!(*locks.hidden(), 7);
-        assert_eq!(locks.ledger().blobs(), 0);
+        assert_eq!(locks.ledger().order().len(), 0);
         drop(files);
     }
 

@@ -1,4 +1,4 @@
-//! What the store does by itself: writing the index, making room, and trying a disk again that fails.
+//! Work that the store does by itself: writing the index, making room, and trying a disk again that fails.
 
 pub(super) mod open;
 pub(super) mod quarantine;
@@ -18,10 +18,10 @@ use crate::store::disk::work::{Kind, Task};
 /// same, and the next blob would find that out.
 const PROBE_BYTES: usize = 64 * 1024;
 
-/// How long a change of the index may wait to be written.
+/// Time that a change of the index may wait to be written.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
 
-/// How often it is seen whether the disk answers: nobody may be waiting for it.
+/// Time between two looks at whether the disk answers: nobody may be waiting for it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Store {
@@ -38,7 +38,7 @@ impl Store {
     }
 }
 
-/// What is done twice a second.
+/// Work that is done twice a second.
 #[derive(Clone, Debug)]
 pub(super) struct Upkeep(pub(super) Store);
 

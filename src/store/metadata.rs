@@ -1,4 +1,4 @@
-//! What is known beside the bytes: links, tags, media types, last uses. All of it may be lost: it is asked of
+//! Facts beside the bytes: links, tags, media types, last uses. All of it may be lost: it is asked of
 //! upstream again, or found in the files.
 
 pub(super) mod expiry;
@@ -24,7 +24,7 @@ use crate::store::metadata::schema::{Link, TagRecord};
 /// Repositories listed in one scan of the catalog.
 const CATALOG_SCAN_MAX: usize = 10_000;
 
-/// What is known of repositories: which digests they have, and what their tags name. Cheap to clone.
+/// Facts about repositories: the digests that they have, and what their tags name. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metadata {
     access: Access,
@@ -80,7 +80,7 @@ impl Metadata {
             .await;
     }
 
-    /// What a tag named, for each set of formats asked for.
+    /// The manifests that a tag named, for each set of formats asked for.
     pub async fn tags(&self, source: &Source, tag: &Tag) -> Arc<Vec<TagRecord>> {
         if let Some(tags) = self.tags_in_memory(source, tag) {
             return tags;

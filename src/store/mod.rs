@@ -44,14 +44,14 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use capacity::evict;
 pub use capacity::evict::NoRoom;
 pub use capacity::pins::{Keeping, PinError, Pinned, Pins};
 pub use capacity::quota::{Quotas, Share};
-pub use capacity::{Amount, Capacity, Measure, Meter, Space};
+pub use capacity::{Amount, Capacity, Measure, Meter};
+use cas::Cas;
 pub use cas::blob::{Blob, Pin, StoredReader};
 pub use cas::coverage::{self, Coverage};
 pub use cas::fill::{self, Ended, Fill, FillKey, FillState, HELD_BACK_BYTES, Handed, Reader, fill};
@@ -59,6 +59,7 @@ pub use cas::partial::{self, Partial, Verified, VerifyError};
 pub use contents::Contents;
 use disk::Disk;
 use disk::health::{self, Health};
+pub use disk::layout::Space;
 use disk::layout::relocate::{self, Place};
 use disk::layout::{self, Layout, Lock};
 pub use disk::windows::Windows;
@@ -84,22 +85,22 @@ use crate::clock::Clock;
 use crate::oci::Digest;
 use crate::telemetry::Metrics;
 
-/// Where the store is and how large it may grow.
+/// The place of the store, and its bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The directory; made if missing.
     pub dir: PathBuf,
-    /// What the store may take on disk: blobs, partial files and the index.
+    /// Bytes that the store may take on disk: blobs, partial files and the index.
     pub max_size: Amount,
-    /// What it leaves free of the file system, whoever fills that; nothing: it does not look.
+    /// Bytes that it leaves free of the file system, whoever fills that; nothing: it does not look.
     pub min_free: Amount,
-    /// Who is asked how much is free.
+    /// Measures what is free.
     pub meter: Meter,
-    /// Who makes operations on the disk fail.
+    /// Makes operations on the disk fail.
     pub injection: Injection,
-    /// How long blobs are kept that nobody uses; `None`: as long as there is room.
+    /// Time that blobs are kept that nobody uses; `None`: as long as there is room.
     pub max_age: Option<Duration>,
-    /// What some upstreams may have of it.
+    /// Parts of it that some upstreams may have.
     pub shares: Vec<Share>,
     /// In which time all that is stored is hashed again; `None`: it is not.
     pub scrub: Option<Duration>,
@@ -144,7 +145,7 @@ impl Config {
     }
 }
 
-/// Why a store cannot be opened: one line that names the directory.
+/// The reason why a store cannot be opened: one line that names the directory.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use the cache directory {}: {why}", dir.display())]
 pub struct OpenError {
@@ -197,17 +198,31 @@ pub struct Store {
 /// The parts of a store, each with its own state.
 #[derive(Debug)]
 struct Inner {
-    contents: Arc<Contents>,
-    quarantine: Arc<Quarantine>,
-    capacity: Arc<Capacity>,
     quotas: Quotas,
     pins: Pins,
     scan: Arc<Scan>,
     metadata: Metadata,
     pages: Pages,
     expiry: Arc<Expiry>,
-    /// Declared last: the directory is somebody else's when nothing here uses it any more.
-    _lock: Lock,
+    /// Declared last: its contents have the lock of the directory, which nothing else here may outlive.
+    cas: Cas,
+}
+
+impl Config {
+    /// A store that is bounded by `max_size` alone, and has no other wishes.
+    #[must_use]
+    pub fn of(dir: PathBuf, max_size: Amount) -> Self {
+        Self {
+            dir,
+            max_size,
+            min_free: Amount::Bytes(0),
+            meter: Meter::default(),
+            injection: Injection::default(),
+            max_age: None,
+            shares: Vec::new(),
+            scrub: None,
+        }
+    }
 }
 
 impl Store {
@@ -279,6 +294,7 @@ impl Store {
             Records::new(index),
             metrics,
             Arc::clone(&clock),
+            Some(lock),
         );
         let contents = Arc::new(contents);
         let quarantine = Arc::new(Quarantine::new(&contents));
@@ -291,10 +307,7 @@ impl Store {
                 metadata: Metadata::new(access.clone(), clock),
                 expiry: Arc::new(Expiry::new(&contents, access.facts())),
                 pages: Pages::new(access),
-                quarantine,
-                capacity,
-                contents,
-                _lock: lock,
+                cas: Cas::new(&contents, &quarantine, &capacity),
             }),
         };
         if let Some(bytes) = health::file_bytes_max() {
@@ -312,28 +325,33 @@ impl Store {
         Ok(store)
     }
 
-    /// What happens to images and blobs.
+    /// Events of images and blobs.
     #[must_use]
     pub fn events(&self) -> &Events {
-        &self.inner.contents.events
+        &self.contents().events
     }
 
     /// The blobs that are stored.
     #[must_use]
     pub fn contents(&self) -> &Arc<Contents> {
-        &self.inner.contents
+        self.inner.cas.contents()
     }
 
     /// The blobs that were set aside.
     #[must_use]
     pub fn quarantine(&self) -> &Arc<Quarantine> {
-        &self.inner.quarantine
+        self.inner.cas.quarantine()
+    }
+
+    /// The stored blobs and the fills.
+    pub(in crate::store) fn cas(&self) -> &Cas {
+        &self.inner.cas
     }
 
     /// The room that there is, and suspended fills.
     #[must_use]
     pub fn capacity(&self) -> &Arc<Capacity> {
-        &self.inner.capacity
+        self.inner.cas.capacity()
     }
 
     /// The parts of upstreams, and ages.
@@ -363,7 +381,7 @@ impl Store {
     /// The size of a blob, if it is known to be stored; [`Scan::find`] also looks.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> Option<u64> {
-        self.inner.contents.contains(digest)
+        self.contents().contains(digest)
     }
 
     /// Opens a stored blob and pins it. A file that is missing or not as long
@@ -372,15 +390,15 @@ impl Store {
         if let Some(blob) = self.open_blob(digest) {
             return Some(blob);
         }
-        let pinned = self.contents().ledger().pin(digest);
+        let pinned = self.contents().ledger().stored_mut().pin(digest);
         let size = if let Some(size) = pinned {
             size
         } else {
             // An index that was lost may not know it yet.
             self.scan().find(digest).await?;
-            self.contents().ledger().pin(digest)?
+            self.contents().ledger().stored_mut().pin(digest)?
         };
-        let pin = Pin::of_pinned(self.clone(), *digest);
+        let pin = Pin::of_pinned(self.cas().clone(), *digest);
         self.contents().touch(digest);
         let (store, wanted) = (self.clone(), *digest);
         let task = Task::of("open", digest);
@@ -410,11 +428,7 @@ impl Store {
     /// The same, if its file is open already: waits for nothing.
     #[must_use]
     pub fn open_blob(&self, digest: &Digest) -> Option<Blob> {
-        let file = self.contents().open_files().get(digest).cloned()?;
-        let size = self.contents().ledger().pin(digest)?;
-        let pin = Pin::of_pinned(self.clone(), *digest);
-        self.contents().touch(digest);
-        Some(Blob::new(size, file, pin))
+        self.inner.cas.open_blob(digest)
     }
 
     /// Opens the partial file of a fill, if there can be room for `expected` bytes.
@@ -426,7 +440,9 @@ impl Store {
         opening: fill::Opening<E>,
         expected: Option<u64>,
     ) -> Result<Partial<E>, Option<(fill::Opening<E>, StoreError)>> {
-        Partial::open(self, opening, expected).await.map_err(Some)
+        Partial::open(self.cas(), opening, expected)
+            .await
+            .map_err(Some)
     }
 
     /// Stores small content whose digest was computed from these bytes.
@@ -440,27 +456,6 @@ impl Store {
         bytes: bytes::Bytes,
     ) -> Result<(), StoreError> {
         self.inner.metadata.note_media_type(digest, media_type);
-        if self.contains(digest).is_some() {
-            return Ok(());
-        }
-        self.contents().layout().refuse_if_failing()?;
-        let (store, digest) = (self.clone(), *digest);
-        let task = Task::of("store", &digest);
-        let put = self
-            .contents()
-            .layout()
-            .work()
-            .run(Kind::Write, task, move || {
-                let size = bytes.len() as u64;
-                let unique = store.contents().unique.fetch_add(1, Ordering::Relaxed);
-                store.capacity().reserve(size)?;
-                let publish = store.publish(&digest, size, size, 0, |layout| {
-                    layout.blobs().commit_bytes(&digest, &bytes, unique)
-                });
-                store.contents().bounds.unwritten_changes(size, 0);
-                publish.inspect_err(|_| store.contents().release(size))?;
-                Ok(())
-            });
-        put.await?
+        self.inner.cas.put(digest, bytes).await
     }
 }

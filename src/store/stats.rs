@@ -1,4 +1,4 @@
-//! What an operator sees of the store, and what he removes. Nothing here counts as a use.
+//! Figures of the store for an operator, and the removal of blobs. Nothing here counts as a use.
 
 use crate::clock::Timestamp;
 use crate::oci::Digest;
@@ -7,16 +7,16 @@ use crate::store::disk::layout;
 use crate::store::disk::work::{Kind, Task};
 use crate::store::{Contents, Space};
 
-/// What the store takes, in bytes.
+/// Sizes of the store, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
     /// All of it: blobs, room reserved for transfers, partial files, the index.
     pub used: u64,
-    /// What it may take.
+    /// The most that it may take.
     pub max: u64,
     /// The stored blobs.
     pub blob_bytes: u64,
-    /// How many there are.
+    /// Number of blobs.
     pub blobs: u64,
     /// The blobs of pinned images.
     pub pinned: u64,
@@ -24,13 +24,13 @@ pub struct Figures {
     pub reserved: u64,
     /// The index.
     pub index: u64,
-    /// What the file system has free, if it says.
+    /// Bytes that the file system has free, if it says.
     pub free: Option<u64>,
-    /// What it has in all.
+    /// Bytes that it has in all.
     pub disk: Option<u64>,
 }
 
-/// What is known of a stored blob.
+/// Facts about a stored blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     /// Its size in bytes.
@@ -39,13 +39,13 @@ pub struct Held {
     pub used: Timestamp,
     /// In how many different minutes; stays at 255.
     pub uses: u8,
-    /// Whether somebody reads it.
+    /// True if somebody reads it.
     pub open: bool,
-    /// Whether it belongs to a pinned image.
+    /// True if it belongs to a pinned image.
     pub pinned: bool,
 }
 
-/// What came of removing a blob.
+/// The outcome of removing a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
     /// It is gone: so many bytes.
@@ -58,9 +58,9 @@ pub enum Removal {
     Absent,
 }
 
-/// What the store takes.
+/// Figures.
 impl Contents {
-    /// What the store takes now. Asks the operating system: not for async code.
+    /// Measures what the store takes now. Asks the operating system: not for async code.
     #[must_use]
     pub fn figures(&self) -> Figures {
         figures(self, layout::space(&self.layout().index().path()).ok())
@@ -84,13 +84,16 @@ fn figures(contents: &Contents, space: Option<Space>) -> Figures {
     // What a look for files has reserved for those it may find is taken by nothing yet.
     let hidden = *contents.hidden();
     let ledger = contents.ledger();
-    let (held, blob_bytes) = (ledger.bytes().saturating_sub(hidden), ledger.blob_bytes());
+    let (held, blob_bytes) = (
+        ledger.bytes().saturating_sub(hidden),
+        ledger.order().bytes(),
+    );
     Figures {
         used: held.saturating_add(index),
         max: bounds.max(),
         blob_bytes,
-        blobs: ledger.blobs() as u64,
-        pinned: ledger.kept_bytes(),
+        blobs: ledger.order().len() as u64,
+        pinned: ledger.order().kept_bytes(),
         reserved: held.saturating_sub(blob_bytes),
         index,
         free: space.map(|space| space.free),
@@ -98,12 +101,12 @@ fn figures(contents: &Contents, space: Option<Space>) -> Figures {
     }
 }
 
-/// What comes of removing a blob. One that is expected to be read in a moment is read by nobody.
+/// The outcome of removing a blob. One that is expected to be read in a moment is read by nobody.
 pub(super) fn removal(ledger: &Ledger, digest: &Digest) -> Removal {
-    match ledger.entry(digest) {
+    match ledger.order().entry(digest) {
         None => Removal::Absent,
-        Some(_) if ledger.is_open(digest) => Removal::Open,
-        Some(_) if ledger.keeps(digest) => Removal::Pinned,
+        Some(_) if ledger.stored().is_open(digest) => Removal::Open,
+        Some(_) if ledger.order().keeps(digest) => Removal::Pinned,
         Some(entry) => Removal::Removed(entry.size),
     }
 }

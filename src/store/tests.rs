@@ -7,6 +7,7 @@ mod disk;
 mod doubt;
 mod lost;
 pub(super) mod parallel;
+mod parts;
 mod room;
 mod start;
 mod upstreams;
@@ -15,6 +16,7 @@ mod windows;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -27,16 +29,8 @@ const HELD: usize = 64 * 1024;
 
 /// `max_size` is for blobs and partial files alone.
 fn config(dir: &Path, max_size: u64) -> Config {
-    Config {
-        dir: dir.to_path_buf(),
-        max_size: Amount::Bytes(max_size + capacity::INDEX_STEP_BYTES),
-        min_free: Amount::Bytes(0),
-        meter: Meter::default(),
-        injection: Injection::default(),
-        scrub: None,
-        max_age: None,
-        shares: Vec::new(),
-    }
+    let max_size = Amount::Bytes(max_size + capacity::INDEX_STEP_BYTES);
+    Config::of(dir.to_path_buf(), max_size)
 }
 
 fn open(dir: &Path, max_size: u64) -> Store {
@@ -68,7 +62,7 @@ async fn put(store: &Store, seed: u8, bytes: usize) -> Digest {
     digest
 }
 
-/// Where a stored blob is.
+/// Path of a stored blob.
 fn path_of(dir: &Path, digest: &Digest) -> PathBuf {
     let hex = digest.hex();
     dir.join("blobs/sha256").join(&hex[..2]).join(hex)
@@ -83,7 +77,7 @@ fn key_of(upstream: &str, digest: Digest) -> FillKey {
     FillKey::new(&UpstreamName::parse(upstream).unwrap(), digest)
 }
 
-/// Where its partial file is.
+/// Path of its partial file.
 fn part_path(dir: &Path, digest: Digest) -> PathBuf {
     let stem = key(digest).stem();
     dir.join("fills/sha256").join(stem + ".part")

@@ -11,7 +11,7 @@ use crate::format;
 /// The target of access lines.
 pub const TARGET: &str = "roadstead::access";
 
-/// What an access line says; `None` is left away.
+/// The fields of an access line; `None` is left away.
 #[derive(Clone, Copy)]
 #[expect(missing_docs, reason = "the names are those of docs/operations.md")]
 pub struct AccessLine<'a> {
@@ -59,7 +59,7 @@ macro_rules! named {
 
 /// One value.
 enum Value<'a> {
-    /// What needs no quotes where a person reads it.
+    /// Text that needs no quotes where a person reads it.
     Shown(&'a dyn Display),
     /// The same, as text.
     Plain(&'a str),
@@ -197,7 +197,7 @@ fn milliseconds(line: &mut String, wait: Duration) {
 /// The time, as RFC 3339 has it, to the microsecond.
 fn time(line: &mut String, at: SystemTime) {
     thread_local! {
-        /// What the seconds were last, and how they are written.
+        /// The last seconds, and their text.
         static SECONDS: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
     }
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -225,7 +225,7 @@ fn padded(line: &mut String, number: u64, places: usize) {
     line.push_str(digits);
 }
 
-/// Whether text stands between quotes as it is, for people and in JSON.
+/// True if text stands between quotes as it is, for people and in JSON.
 fn is_harmless(text: &str) -> bool {
     // Counted to the end, so that many bytes are looked at in one go.
     let harmless = |byte: &u8| matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~');

@@ -18,9 +18,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// Its grammar is that of [`EnvFilter`]: `debug`, `warn,roadstead::mirror=trace`.
 pub const FILTER_VARIABLE: &str = "ROADSTEAD_LOG";
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+/// The format of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
     #[default]
@@ -37,13 +36,34 @@ const QUIET_LIBRARIES: &str = "hyper=error,hyper_util=error,h2=error,rustls=erro
 /// The levels by their names.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// How long the end of the process is held up for lines that nobody reads.
+/// The longest time that the end of the process is held up for lines that nobody reads.
 pub const FLUSH_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Sends log lines to standard error: what the filter says, or else from this level upwards. Only the first call in a
 /// process counts: tests start many servers in one.
 pub fn init(format: LogFormat, filter: Option<&str>, level: &str) {
-    start(format, level, filter.unwrap_or_default());
+    let filter = with_defaults(level, filter.unwrap_or_default());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    let is_for_people = format == LogFormat::Text && std::io::stderr().is_terminal();
+    let Some(sink) = sink(format) else {
+        let writer = Plain::new(std::io::stderr, format);
+        let started = builder.with_writer(writer).finish().try_init();
+        if started.is_ok() {
+            tracing::warn!("no thread for the log: requests wait for standard error");
+        }
+        return;
+    };
+    let builder = builder
+        .with_writer(Plain::new(sink, format))
+        .with_ansi(is_for_people);
+    let result = match format {
+        LogFormat::Text => builder.finish().try_init(),
+        // Fields beside the message and the level, where log collectors look for them.
+        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+    };
+    if result.is_err() {
+        tracing::debug!("logging is set up already");
+    }
 }
 
 /// The filter that [`FILTER_VARIABLE`] sets.
@@ -90,10 +110,10 @@ pub fn checked(filter: &str) -> Result<String, String> {
     Ok(filter.to_owned())
 }
 
-/// Where lines go, once there is a thread that writes them.
+/// The sink of lines, once there is a thread that writes them.
 static SINK: OnceLock<Sink> = OnceLock::new();
 
-/// Whether access lines go there by a shorter way.
+/// True if access lines go there by a shorter way.
 static DIRECT: AtomicBool = AtomicBool::new(false);
 
 /// From now on access lines are written without the log library, unless they go to a terminal. For the program that
@@ -138,7 +158,7 @@ pub fn flush(wait_max: Duration) {
     }
 }
 
-/// Where lines go: made, with its thread, at the first call. `None` if there is no thread to be had.
+/// The sink of lines: made, with its thread, at the first call. `None` if there is no thread to be had.
 fn sink(format: LogFormat) -> Option<&'static Sink> {
     if SINK.get().is_none() {
         let thread = std::thread::Builder::new().name("log".to_owned());
@@ -149,7 +169,7 @@ fn sink(format: LogFormat) -> Option<&'static Sink> {
     Some(SINK.get_or_init(|| Sink::new(format)))
 }
 
-/// Whether anybody wants to read access lines.
+/// True if anybody wants to read access lines.
 #[must_use]
 pub fn wants_access_lines() -> bool {
     // Where they are written directly, this was asked when that began: the filter does not change.
@@ -173,33 +193,8 @@ pub fn access(line: &AccessLine<'_>) -> bool {
     true
 }
 
-fn start(format: LogFormat, level: &str, asked: &str) {
-    let filter = filter(level, asked);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
-    let is_for_people = format == LogFormat::Text && std::io::stderr().is_terminal();
-    let Some(sink) = sink(format) else {
-        let writer = Plain::new(std::io::stderr, format);
-        let started = builder.with_writer(writer).finish().try_init();
-        if started.is_ok() {
-            tracing::warn!("no thread for the log: requests wait for standard error");
-        }
-        return;
-    };
-    let builder = builder
-        .with_writer(Plain::new(sink, format))
-        .with_ansi(is_for_people);
-    let result = match format {
-        LogFormat::Text => builder.finish().try_init(),
-        // Fields beside the message and the level, where log collectors look for them.
-        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
-    };
-    if result.is_err() {
-        tracing::debug!("logging is set up already");
-    }
-}
-
 /// The default filter, and what was asked for on top of it: of two directives for one target the later counts.
-fn filter(level: &str, asked: &str) -> EnvFilter {
+fn with_defaults(level: &str, asked: &str) -> EnvFilter {
     EnvFilter::builder().parse_lossy(format!("{level},{QUIET_LIBRARIES},{asked}"))
 }
 
@@ -210,7 +205,7 @@ mod tests {
     #[test]
     fn libraries_speak_only_when_asked_by_name() {
         let has = |asked: &str, directive: &str| {
-            let filter = filter("info", asked).to_string();
+            let filter = with_defaults("info", asked).to_string();
             filter.split(',').any(|each| each == directive)
         };
         for asked in ["", "debug", "roadstead=trace", "no such=level"] {

@@ -15,7 +15,7 @@ pub(super) struct Plain<M> {
     format: LogFormat,
 }
 
-/// Where one line goes.
+/// The writer of one line.
 #[derive(Debug)]
 pub(super) struct PlainWriter<W> {
     inner: W,

@@ -19,30 +19,30 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::access;
 use super::logging::LogFormat;
 
-/// How long a line may wait for others: short for who reads along, and all that a kill can lose.
+/// The longest time that a line may wait for others: short for who reads along, and all that a kill can lose.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// When so much waits, some 200 lines, it is written at once.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// How much may wait of what is many: some 4,000 access lines.
+/// The most bytes of access lines that may wait: some 4,000 access lines.
 const ACCESS_BYTES_MAX: usize = 1024 * 1024;
 
-/// How much may wait at all: what an operator must hear has room when access lines have taken theirs.
+/// The most bytes that may wait at all: what an operator must hear has room when access lines have taken theirs.
 const BYTES_MAX: usize = ACCESS_BYTES_MAX + 256 * 1024;
 
-/// How long a descriptor that does not block, and is full, is left alone. Others may have made it so.
+/// Time for which a descriptor that does not block, and is full, is left alone. Others may have made it so.
 const FULL_REST: Duration = Duration::from_millis(20);
 
 /// Lines that were never written: of the process, which has one standard error.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// How many lines were never written.
+/// Number of lines that were never written.
 pub(super) fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Where all lines go.
+/// The sink of all lines.
 #[derive(Debug)]
 pub(super) struct Sink {
     format: LogFormat,
@@ -79,7 +79,7 @@ impl Sink {
         }
     }
 
-    /// How lines look.
+    /// The format of lines.
     pub(super) fn format(&self) -> LogFormat {
         self.format
     }

@@ -1,4 +1,4 @@
-//! What to send as `Authorization`.
+//! The value of `Authorization`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +20,7 @@ pub(super) struct Auth {
     source: Source,
     /// The login that was used last.
     current: Mutex<Current>,
-    /// What the endpoint asked for, by repository, so that later requests come with a token at once.
+    /// Challenges of the endpoint, by repository, so that later requests come with a token at once.
     challenges: Mutex<Weighed<Repository, Arc<Challenge>>>,
     tokens: Tokens,
 }
@@ -33,13 +33,13 @@ pub(super) struct Authorization {
 }
 
 impl Authorization {
-    /// Whether it is a token that a token server gave, which may be over.
+    /// True if it is a token that a token server gave, which may be over.
     pub(super) fn is_token(&self) -> bool {
         matches!(self.made_of, Made::Token(_))
     }
 }
 
-/// What an `Authorization` was made of, so that the right thing is dropped when it is refused.
+/// The credential of an `Authorization`, so that the right thing is dropped when it is refused.
 enum Made {
     /// A token of a token server.
     Token(TokenKey),
@@ -55,18 +55,18 @@ struct Current {
     login: Option<Arc<Login>>,
     /// Counts the logins, from 1 on.
     number: u64,
-    /// Whether a token server has given a token for it.
+    /// True if a token server has given a token for it.
     granted: bool,
 }
 
-/// What a challenge for a token says.
+/// A challenge for a token.
 struct TokenRequest<'a> {
     realm: &'a str,
     service: Option<&'a str>,
     scope: Scope,
 }
 
-/// What is asked for.
+/// The scope that is asked for.
 #[derive(Debug, PartialEq, Eq)]
 struct Scope {
     /// At least pull on the repository, whatever the challenge says.
@@ -96,7 +96,7 @@ impl Scope {
     }
 }
 
-/// Whether a scope (`type[(class)]:name:action[,action…]`; distribution, scope.md) covers pulls from the
+/// True if a scope (`type[(class)]:name:action[,action…]`; distribution, scope.md) covers pulls from the
 /// repository. A name may hold a colon, after a host.
 fn is_pull(scope: &str, repository: &Repository) -> bool {
     let parts = scope.split_once(':').and_then(|(kind, rest)| {
@@ -124,7 +124,7 @@ impl Auth {
         }
     }
 
-    /// What to send with a first request: the answer to the last challenge, if there was one.
+    /// The authorization of a first request: the answer to the last challenge, if there was one.
     ///
     /// # Errors
     /// Those of the token server and of the login's source.
@@ -151,7 +151,7 @@ impl Auth {
         answer.map(Some)
     }
 
-    /// What to send after a 401 with these headers.
+    /// The authorization after a 401 with these headers.
     ///
     /// # Errors
     /// [`FetchError::Unauthorized`] when no challenge can be answered; those of the token server and of
@@ -324,7 +324,7 @@ impl Auth {
         })
     }
 
-    /// Whether the token server meant the login when it refused a token. By 403 it may mean the scope
+    /// True if the token server meant the login when it refused a token. By 403 it may mean the scope
     /// (GHCR, GitLab), and does where the same login has been given tokens before.
     fn blames(&self, login: &Arc<Login>, refusal: &FetchError) -> bool {
         let current = self.current();
@@ -357,7 +357,7 @@ impl Auth {
     }
 }
 
-/// Whether a token server may have meant the scope.
+/// True if a token server may have meant the scope.
 fn refuses_scope(error: &FetchError) -> bool {
     matches!(
         error,

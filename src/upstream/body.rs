@@ -25,7 +25,7 @@ use crate::telemetry::Metrics;
 /// an end before Content-Length is `Broken`.
 pub struct BlobBody {
     incoming: Incoming,
-    /// What is yielded before anything else: it was read before.
+    /// Bytes that were read already, and are yielded first.
     before: Option<Bytes>,
     idle_timeout: Duration,
     /// `Content-Length`.
@@ -38,7 +38,7 @@ pub struct BlobBody {
     ended: bool,
     /// Whom its end is reported to; gone once it is.
     guard: Option<BodyGuard>,
-    /// What bodies that are read whole may take together, in KiB.
+    /// Memory that bodies which are read whole may take together, in KiB.
     memory: Option<Arc<Semaphore>>,
     upstream: UpstreamName,
     metrics: Metrics,
@@ -173,7 +173,9 @@ impl BlobBody {
         }
         let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.received = self.received.saturating_add(count);
-        self.metrics.upstream_bytes(self.upstream.as_str(), count);
+        self.metrics
+            .upstreams()
+            .bytes(self.upstream.as_str(), count);
         // Those who know the length need not ask for the end.
         if self.expected == Some(self.received)
             && let Some(guard) = self.guard.take()
@@ -267,7 +269,7 @@ impl fmt::Debug for BlobBody {
     }
 }
 
-/// What the bodies of one upstream that are being read whole, manifests and lists, may take together: some
+/// Memory that the bodies of one upstream which are being read whole, manifests and lists, may take together: some
 /// of the largest.
 pub(super) const WHOLE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Of those that are larger than this; most are smaller, and wait for nobody.

@@ -19,7 +19,7 @@ const ENDPOINT_REQUESTS_MAX: u32 = 12;
 /// and a smaller scope alone, takes four; half of all may fail for a moment.
 const TOKEN_REQUESTS_MAX: u32 = 8;
 
-/// What is left of one request's time, and of its HTTP requests to each endpoint.
+/// The rest of one request's time, and of its HTTP requests to each endpoint.
 #[derive(Debug)]
 pub(super) struct Budget {
     deadline: Deadline,
@@ -32,7 +32,7 @@ struct Endpoint {
     tokens: Sends,
 }
 
-/// What one endpoint may have of a budget.
+/// The part of a budget that one endpoint may use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share<'a> {
     /// When its time ends.
@@ -76,7 +76,7 @@ impl Budget {
         })
     }
 
-    /// Whether an endpoint may be sent nothing more.
+    /// True if an endpoint may be sent nothing more.
     pub(super) fn is_spent(&self, endpoint: EndpointId) -> bool {
         let endpoint = self.endpoints.get(endpoint.0);
         endpoint.is_none_or(|endpoint| endpoint.registry.is_spent())

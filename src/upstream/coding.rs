@@ -20,7 +20,7 @@ const DECODED_BLOB_BYTES_MAX: usize = 1024 * 1024;
 /// The longest name of a coding that is told.
 const NAME_BYTES_MAX: usize = 32;
 
-/// What an answer is said to be encoded with.
+/// The encoding that an answer names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
     /// Nothing, or something that changes no byte.
@@ -34,7 +34,7 @@ pub(super) enum Coding {
 }
 
 impl Coding {
-    /// What the headers say.
+    /// The encoding that the headers name.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let values = headers.get_all(CONTENT_ENCODING).iter();
         let names = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -157,7 +157,7 @@ pub(super) async fn sort_out(
     Ok(size)
 }
 
-/// Whether it begins as a JSON text does, which nothing encoded does.
+/// True if it begins as a JSON text does, which nothing encoded does.
 fn may_be_json(bytes: &[u8]) -> bool {
     let first = bytes.trim_ascii_start().first();
     first.is_none_or(|byte| matches!(byte, b'{' | b'['))

@@ -1,10 +1,10 @@
-//! What can go wrong between roadstead and an upstream.
+//! Errors between roadstead and an upstream.
 
 use std::time::Duration;
 
 use crate::net;
 
-/// Why an upstream did not give what was asked. Cloneable, because every waiter gets the same answer.
+/// Reason why an upstream did not give what was asked. Cloneable, because every waiter gets the same answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// 404: the upstream answered, and has it not. `code` is the upstream's error code, if it gave one
@@ -23,13 +23,13 @@ pub enum FetchError {
     /// 429: now, or before, so that it was not asked.
     #[error("upstream limits our requests")]
     RateLimited {
-        /// How long it is until asking makes sense: what was said, or else a guess.
+        /// Time until asking makes sense: what was said, or else a guess.
         retry_after: Option<Duration>,
     },
     /// 503 with `Retry-After`: now, or before, so that it was not asked.
     #[error("upstream answered status 503, and to come back in {:.0} s", retry_after.as_secs_f64().ceil())]
     Unavailable {
-        /// How long it is until asking makes sense.
+        /// Time until asking makes sense.
         retry_after: Duration,
     },
     /// 416: the offset asked for does not exist.
@@ -50,7 +50,7 @@ pub enum FetchError {
     /// A body or header over its bound.
     #[error("{what} is larger than {limit} bytes")]
     TooLarge {
-        /// What was too large.
+        /// The part that was too large.
         what: &'static str,
         /// The bound.
         limit: usize,
@@ -66,7 +66,7 @@ pub enum FetchError {
         "it leads to {0}: what no digest checks is not fetched there, unless `redirect_networks` of the endpoint names it"
     )]
     Inside(String),
-    /// What was to be dialled is one of our own listeners; the text names it.
+    /// The address to dial is one of our own listeners; the text names it.
     #[error("{0} is this mirror itself")]
     Ourselves(String),
     /// The credentials cannot be had; the text says why, without secrets.

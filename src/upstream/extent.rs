@@ -1,4 +1,4 @@
-//! Which part of a blob an answer holds, and whether that is what was asked for.
+//! The part of a blob that an answer holds, compared with the part that was asked for.
 
 use http::StatusCode;
 use http::header::{CONTENT_RANGE, HeaderMap};
@@ -7,17 +7,17 @@ use super::FetchError;
 use super::body::content_length;
 use crate::oci::range::parse_content_range;
 
-/// What part of a blob an answer holds.
+/// The part of a blob that an answer holds.
 pub(super) struct Extent {
     /// Of the first byte.
     pub(super) offset: u64,
     /// The size of the whole blob.
     pub(super) total: Option<u64>,
-    /// Whether it is the part that was asked for. A 200 to a Range is the whole.
+    /// True if it is the part that was asked for. A 200 to a Range is the whole.
     pub(super) ranged: bool,
 }
 
-/// What an answer holds to a request for these bytes, or for all.
+/// The part that an answer holds to a request for these bytes, or for all.
 ///
 /// # Errors
 /// [`FetchError::Protocol`]: it is neither what was asked for nor the whole, or contradicts itself.

@@ -20,7 +20,7 @@ use super::turns::Turn;
 use super::{EndpointId, FetchError, Patience};
 use crate::net::Deadline;
 
-/// How often everybody is asked, at most, when all fail for a moment: a third time helps in few cases,
+/// The most rounds in which everybody is asked when all fail for a moment: a third time helps in few cases,
 /// a fourth hardly ever, and each is load on a server that has enough.
 const ROUNDS_MAX: usize = 3;
 
@@ -341,9 +341,9 @@ impl Request<'_> {
 
 /// The rounds of one request.
 struct Rounds {
-    /// Whether to wait for anything at all.
+    /// True if anything is waited for at all.
     patient: bool,
-    /// Whether the request is only worth a connection that is free.
+    /// True if the request is only worth a connection that is free.
     extra: bool,
     /// Rounds in which an endpoint was asked.
     asked: u32,
@@ -355,7 +355,7 @@ struct Rounds {
     ruled_out: Vec<(EndpointId, FetchError)>,
 }
 
-/// What follows on a round without an answer.
+/// The step after a round without an answer.
 enum Next {
     GiveUp,
     /// Another round, as soon as there is a connection.
@@ -377,9 +377,9 @@ impl Rounds {
         }
     }
 
-    /// What to do after a round with these failures, in the time that is left.
+    /// The step after a round with these failures, in the time that is left.
     fn next(&mut self, failures: &Failures, left: Duration) -> Next {
-        self.asked += u32::from(failures.asked > 0);
+        self.asked += u32::from(failures.asked);
         if failures.gave_way && !self.extra && !left.is_zero() {
             return Next::AtOnce;
         }
@@ -401,11 +401,11 @@ impl Rounds {
     }
 }
 
-/// Why an endpoint did not answer.
+/// The failure of an endpoint.
 #[derive(Debug)]
 struct Failure {
     error: FetchError,
-    /// Whether the endpoint is the origin, which has everything there is.
+    /// True if the endpoint is the origin, which has everything there is.
     origin: bool,
 }
 
@@ -418,6 +418,10 @@ impl From<FetchError> for Failure {
 
 /// The errors of one round.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says of the round's failures that there was one of a kind"
+)]
 struct Failures {
     /// The most telling one, and its rank.
     final_error: Option<(u8, FetchError)>,
@@ -431,8 +435,8 @@ struct Failures {
     lasting: bool,
     /// The connection was needed more by somebody else.
     gave_way: bool,
-    /// Endpoints that were asked.
-    asked: u32,
+    /// An endpoint was asked.
+    asked: bool,
 }
 
 impl Failures {
@@ -445,7 +449,7 @@ impl Failures {
     }
 
     fn add(&mut self, failure: Failure) {
-        self.asked += 1;
+        self.asked = true;
         let error = &failure.error;
         if error.traits().is_momentary {
             self.momentary = true;
@@ -455,7 +459,7 @@ impl Failures {
         self.keep(failure);
     }
 
-    /// Why an endpoint was not asked. It takes no time to leave it out once more.
+    /// Adds the reason why an endpoint was not asked. It takes no time to leave it out once more.
     fn add_unasked(&mut self, failure: Failure) {
         self.keep(failure);
     }
@@ -487,17 +491,17 @@ impl Failures {
         }
     }
 
-    /// Whether nobody else's answer would change what is told: the origin lacks it.
+    /// True if nobody else's answer would change what is told: the origin lacks it.
     fn settled(&self) -> bool {
         matches!(self.final_error, Some((RANK_ORIGIN_LACKS, _)))
     }
 
-    /// Whether asking again may help after a moment: those that are limited are left out then.
+    /// True if asking again may help after a moment: those that are limited are left out then.
     fn for_a_moment(&self) -> bool {
         self.momentary && !self.lasting
     }
 
-    /// How long it is until asking again may help, because a limit ends, or an endpoint's rest. The latter
+    /// Time until asking again may help, because a limit ends, or an endpoint's rest. The latter
     /// is waited for as often as failures of a moment are.
     fn over_in(&self, mut pauses: impl Iterator<Item = Duration>) -> Option<Duration> {
         let rests = || self.rests.filter(|_| !self.lasting);
@@ -505,7 +509,7 @@ impl Failures {
         self.limited_for().or_else(again)
     }
 
-    /// How long it is until asking again may help, because a limit ends.
+    /// Time until asking again may help, because a limit ends.
     fn limited_for(&self) -> Option<Duration> {
         let limited = matches!(self.final_error, Some((_, FetchError::RateLimited { .. })));
         self.limited.filter(|_| limited)

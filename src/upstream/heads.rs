@@ -23,10 +23,10 @@ use crate::telemetry::Kind;
 /// Repositories of one upstream that are remembered, each with its name of at most 255 bytes.
 const REPOSITORIES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
-/// How long that counts: a proxy's rules are changed now and then, and HEAD costs no quota.
+/// Time for which that counts: a proxy's rules are changed now and then, and HEAD costs no quota.
 const REFUSED_FOR: Duration = Duration::from_mins(10);
 
-/// Where HEAD was refused, and when.
+/// Repositories where HEAD was refused, and the time.
 #[derive(Debug)]
 pub(super) struct Heads(Mutex<LruCache<(Kind, Repository), Instant>>);
 
@@ -37,7 +37,7 @@ impl Default for Heads {
 }
 
 impl Heads {
-    /// Whether it is no use to ask with HEAD.
+    /// True if it is no use to ask with HEAD.
     pub(super) fn are_refused(&self, kind: Kind, repository: &Repository, now: Instant) -> bool {
         let mut refused = self.refused();
         let since = refused.get(&(kind, repository.clone()));
@@ -87,8 +87,8 @@ impl Upstream {
         self.inner.refused_head(Kind::Manifest, repository);
     }
 
-    /// Whether there is a blob, and its size, if the upstream says it: by HEAD, or by the head of a GET where that
-    /// is refused or does not say the size.
+    /// Asks for the existence of a blob, and its size, if the upstream says it: by HEAD, or by the head of a GET where
+    /// that is refused or does not say the size.
     ///
     /// # Errors
     /// [`FetchError`].
@@ -177,7 +177,7 @@ fn said_size(headers: &HeaderMap) -> Option<u64> {
     (Coding::of(headers) == Coding::Identity).then_some(size)
 }
 
-/// Whether it is the digest of no bytes.
+/// True if it is the digest of no bytes.
 fn is_empty(digest: &Digest) -> bool {
     *digest == Digest::of(digest.algorithm(), b"")
 }

@@ -1,4 +1,4 @@
-//! Which endpoints are well, which are fast, which gave wrong bytes.
+//! Health of endpoints: those that are well, that are fast, that gave wrong bytes.
 //!
 //! All of it is learnt from real traffic: nothing is asked for the sake of asking. The time comes in from
 //! outside; what changed is told to the caller, who logs it and counts.
@@ -25,7 +25,7 @@ use super::timings::Timings;
 use super::{EndpointId, FetchError, Strategy};
 use crate::oci::Digest;
 
-/// What is known of the endpoints of one upstream.
+/// Knowledge about the endpoints of one upstream.
 #[derive(Debug)]
 pub(super) struct Health {
     strategy: Strategy,
@@ -36,23 +36,23 @@ pub(super) struct Health {
 #[derive(Debug)]
 struct State {
     endpoints: Vec<Record>,
-    /// Who gave wrong bytes for what, and when.
+    /// Endpoints that gave wrong bytes for a digest, and the time.
     distrusted: LruCache<(EndpointId, Digest), Instant>,
     /// Counts requests, so that an endpoint whose speed is unknown gets every second one.
     turn: bool,
 }
 
-/// What is known of one endpoint.
+/// Knowledge about one endpoint.
 #[derive(Debug)]
 struct Record {
     breaker: Breaker,
     /// In a row, up to now.
     failures: u32,
-    /// What failed by an answer since the endpoint was well, the oldest first.
+    /// Resources that failed by an answer since the endpoint was well, the oldest first.
     failed: VecDeque<Resource>,
     /// When the last failure in mid-body was counted.
     body_failed: Option<Instant>,
-    /// How long the breaker stays open, each time longer, until the endpoint is well again.
+    /// Times for which the breaker stays open, each time longer, until the endpoint is well again.
     pauses: ExponentialBackoff,
     /// The last of them.
     pause: Duration,
@@ -69,9 +69,9 @@ struct Record {
 #[derive(Debug)]
 struct Rest {
     until: Instant,
-    /// What was asked for.
+    /// The resource that was asked for.
     resource: Resource,
-    /// Whether nothing is asked. Where the last rest began with the same resource it may be that one's
+    /// True if nothing is asked. Where the last rest began with the same resource it may be that one's
     /// own trouble, and only it is not asked for.
     everything: bool,
 }
@@ -82,7 +82,7 @@ enum Breaker {
     Open {
         /// Until then nobody asks; after it, one request may.
         until: Instant,
-        /// What failed last.
+        /// The last failure.
         last: FetchError,
     },
     /// One request is under way.
@@ -91,7 +91,7 @@ enum Breaker {
     },
 }
 
-/// What an event changed, where people should hear of it.
+/// A change by an event that people should hear of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// The breaker opened for so long.
@@ -104,18 +104,18 @@ pub(super) enum Change {
     Rests(Duration),
 }
 
-/// What a request is about, whatever its method: a hash of its repository and path.
+/// The subject of a request, whatever its method: a hash of its repository and path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Resource(pub(super) u64);
 
-/// What is asked for, as far as the order of the endpoints goes.
+/// The subject of a request, as far as the order of the endpoints goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Need<'a> {
-    /// What the content must hash to, where that is known.
+    /// The digest of the content, where that is known.
     pub(super) digest: Option<&'a Digest>,
-    /// Whether the body may be long: throughput counts.
+    /// True if the body may be long: throughput counts.
     pub(super) bytes: bool,
-    /// Whether an endpoint whose speed is unknown may be tried.
+    /// True if an endpoint whose speed is unknown may be tried.
     pub(super) explore: bool,
 }
 
@@ -205,7 +205,7 @@ impl Health {
         })
     }
 
-    /// Why a request about `resource` would not be let through now, if so. Takes no probe's place.
+    /// Reason why a request about `resource` would not be let through now, if so. Takes no probe's place.
     pub(super) fn refusal(
         &self,
         endpoint: EndpointId,
@@ -277,7 +277,7 @@ impl Health {
         }
     }
 
-    /// Whether a Range may be tried at the endpoint.
+    /// True if a Range may be tried at the endpoint.
     pub(super) fn honours_range(&self, endpoint: EndpointId, now: Instant) -> bool {
         let state = self.state();
         let record = state.endpoints.get(endpoint.0);
@@ -386,7 +386,7 @@ impl Record {
         }
     }
 
-    /// Why no request is let through; none about `resource`, where that is given.
+    /// Reason why no request is let through; none about `resource`, where that is given.
     fn refusal(&self, resource: Option<Resource>, now: Instant) -> Option<FetchError> {
         let open = match &self.breaker {
             Breaker::Closed => None,
@@ -481,7 +481,7 @@ impl Record {
         true
     }
 
-    /// How long an answer takes, if that is known: a failure makes an endpoint look slower, and a
+    /// Expected time of an answer, if that is known: a failure makes an endpoint look slower, and a
     /// throughput that nobody has measured is worth a try.
     fn expected_seconds(&self, bytes: bool, now: Instant, measured: Duration) -> Option<f64> {
         let latency = self.latency.value(now, measured)?;
@@ -537,9 +537,9 @@ fn not_asked(last: &FetchError, wait: Duration) -> FetchError {
     }
 }
 
-/// How much the newest value counts in a moving average.
+/// Weight of the newest value in a moving average.
 const NEW_WEIGHT: f64 = 0.3;
-/// What latency and throughput are compared for: a layer of middling size.
+/// The size for which latency and throughput are compared: a layer of middling size.
 const TYPICAL_BLOB_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
 /// The time of a smaller body is that of the round trips, not of the line.
 const MEASURED_BYTES_MIN: u64 = 256 * 1024;

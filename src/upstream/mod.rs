@@ -24,7 +24,6 @@
 //! | `setup` | an upstream from its configuration |
 //! | `login/` | user names, passwords and tokens, and how they are kept fresh |
 //! | `report` | how the endpoints are, for people |
-//! | `plain` | a client of a roadstead that runs, for its commands |
 //! | `puller` | a client of any registry, as those who pull have it: for `bench` |
 //! | `settings` | what is configured |
 //!
@@ -42,7 +41,6 @@ mod heads;
 mod health;
 mod login;
 mod observer;
-mod plain;
 mod puller;
 mod rate_limit;
 mod realm;
@@ -65,12 +63,11 @@ mod tests;
 
 pub use crate::net::{
     Address, ClientCertificate, ClientId, Credentials, EnvironmentProxies, Loop, Network, OnBehalf,
-    OwnListeners, Proxy, ProxyConfig, Pseudonym, Secret, Via, Work, carry,
+    OwnListeners, Proxy, ProxyConfig, Pseudonym, Secret, Via, Work, in_request_scope,
 };
 pub use body::BlobBody;
 pub use error::FetchError;
 pub use login::{CloudConfig, CloudUrls, LoginConfig, Text};
-pub use plain::PlainClient;
 pub use puller::{PulledManifest, Puller};
 pub use registry::{
     BlobFetch, BlobRequest, EndpointId, ListFetch, ManifestFetch, ManifestHead, Patience, Upstream,
@@ -78,6 +75,6 @@ pub use registry::{
 pub use report::EndpointReport;
 pub use settings::{
     CONNECT_TIMEOUT, Config, EndpointConfig, HEADER_TIMEOUT, IDLE_TIMEOUT, MAX_CONNECTIONS,
-    Parallel, RETRY_DELAY, Strategy,
+    Parallel, RETRY_DELAY, Strategy, VISIBILITY_TTL, Visibility,
 };
 pub use setup::SetupError;

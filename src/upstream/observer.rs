@@ -1,4 +1,4 @@
-//! What happens at the endpoints of an upstream, told to those whom it concerns: their health, the log,
+//! Passes on what happens at the endpoints of an upstream to those whom it concerns: their health, the log,
 //! the metrics.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +36,9 @@ impl EndpointObserver {
         metrics: Metrics,
     ) -> Self {
         for host in &hosts {
-            metrics.endpoint_up(upstream.as_str(), host, true);
+            metrics
+                .upstreams()
+                .endpoint_up(upstream.as_str(), host, true);
         }
         Self {
             upstream,
@@ -55,12 +57,12 @@ impl EndpointObserver {
 
     /// The same request is asked again.
     pub(super) fn retry(&self) {
-        self.metrics.upstream_retry(self.upstream.as_str());
+        self.metrics.upstreams().retry(self.upstream.as_str());
     }
 
     /// The next endpoint is asked instead of one that failed.
     pub(super) fn failover(&self) {
-        self.metrics.upstream_failover(self.upstream.as_str());
+        self.metrics.upstreams().failover(self.upstream.as_str());
     }
 
     /// An endpoint did not give what it was asked for. `elsewhere`: the next one is asked.
@@ -98,7 +100,9 @@ impl EndpointObserver {
         match change {
             None => {}
             Some(Change::Opened(pause)) => {
-                self.metrics.endpoint_up(upstream.as_str(), host, false);
+                self.metrics
+                    .upstreams()
+                    .endpoint_up(upstream.as_str(), host, false);
                 let pause = pause.as_secs_f64();
                 tracing::warn!(
                     %upstream, endpoint = host, error,
@@ -114,7 +118,9 @@ impl EndpointObserver {
                 tracing::info!(%upstream, endpoint = host, "endpoint is overloaded, as it says: backing off for {wait:.0} s");
             }
             Some(Change::Closed) => {
-                self.metrics.endpoint_up(upstream.as_str(), host, true);
+                self.metrics
+                    .upstreams()
+                    .endpoint_up(upstream.as_str(), host, true);
                 tracing::info!(%upstream, endpoint = host, "endpoint is available again (circuit closed): asked as before");
             }
         }
@@ -123,11 +129,11 @@ impl EndpointObserver {
     /// When the first login of all endpoints is not limited, if they all are.
     pub(super) fn limited_until(&self, until: Option<Instant>) {
         let upstream = self.upstream.as_str();
-        self.metrics.upstream_limited(upstream, until);
+        self.metrics.upstreams().limited(upstream, until);
     }
 
-    /// A login is limited at an endpoint, for what costs so much. `news`: for how long, where that was not known, and whom the
-    /// limit counts. `until`: when the first login of all endpoints is not limited, if they all are.
+    /// A login is limited at an endpoint, for what costs so much. `news`: for how long, where that was not known, and
+    /// whom the limit counts. `until`: when the first login of all endpoints is not limited, if they all are.
     pub(super) fn limited(
         &self,
         endpoint: EndpointId,
@@ -168,7 +174,7 @@ impl EndpointObserver {
     }
 }
 
-/// Whether it was not told of lately; it is from now on.
+/// True if it was not told of lately; it is from now on.
 fn is_news(logged: &Mutex<Option<Instant>>, now: Instant) -> bool {
     let mut logged = logged.lock().unwrap_or_else(PoisonError::into_inner);
     let news = logged.is_none_or(|at| at + LOOP_LINE_EVERY <= now);
@@ -178,7 +184,7 @@ fn is_news(logged: &Mutex<Option<Instant>>, now: Instant) -> bool {
     news
 }
 
-/// What a streamed body reports to, and what it holds.
+/// The observer and the turn of a streamed body.
 #[derive(Debug)]
 pub(super) struct BodyGuard {
     pub(super) observer: Arc<EndpointObserver>,
@@ -215,7 +221,7 @@ impl BodyGuard {
 
 /// A loop is met by each request, and does not change by itself.
 const LOOP_LINE_EVERY: Duration = Duration::from_mins(1);
-/// Who gives so many bytes of a body is there.
+/// An endpoint that gives so many bytes of a body is well.
 const GIVES_BYTES_MIN: u64 = 64 * 1024;
 /// Shorter limits come by the dozen a minute (GHCR), and nobody notices.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);

@@ -14,14 +14,14 @@ use tokio::time::Instant;
 use super::status::RETRY_AFTER_MAX;
 use super::timings::Timings;
 
-/// What an endpoint's rate limit does to one login.
+/// An endpoint's rate limit for one login.
 #[derive(Debug)]
 pub(super) struct Limit {
     timings: Timings,
     state: Mutex<State>,
 }
 
-/// What a request costs. A registry that counts pulls (Docker Hub: GETs of manifests) refuses those when
+/// The cost of a request. A registry that counts pulls (Docker Hub: GETs of manifests) refuses those when
 /// the allowance is used up, and goes on to give blobs and HEADs, which count nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cost {
@@ -42,11 +42,11 @@ pub(super) enum Turn {
 
 #[derive(Debug)]
 struct State {
-    /// What keeps everything from being asked.
+    /// Refusals that keep everything from being asked.
     all: Refusals,
-    /// What keeps pulls from being asked.
+    /// Refusals that keep pulls from being asked.
     pulls: Refusals,
-    /// What is left of the allowance, and until when that says something.
+    /// The rest of the allowance, and the time until which that says something.
     remaining: Option<(u64, Instant)>,
     source: Option<String>,
 }
@@ -58,14 +58,14 @@ struct Refusals {
     until: Option<Instant>,
     /// When one request is let through before that: then, if the limit is a long one.
     probe: Option<Instant>,
-    /// How long the login is not used when nobody says how long, and at least.
+    /// Times for which the login is not used when nobody names one, and at least.
     guesses: ExponentialBackoff,
     floors: ExponentialBackoff,
-    /// Whether the last answer was a 429: the next one waits longer.
+    /// True if the last answer was a 429: the next one waits longer.
     again: bool,
 }
 
-/// What the headers of an answer say.
+/// The limit as the headers of an answer say it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RateLimitHeaders {
     /// Requests allowed in a window.
@@ -182,7 +182,7 @@ impl Limit {
         self.state().until(cost).filter(|until| now < *until)
     }
 
-    /// How many requests are known to be left.
+    /// Number of requests that are known to be left.
     pub(super) fn remaining(&self, now: Instant) -> Option<u64> {
         let (remaining, until) = self.state().remaining?;
         (now < until).then_some(remaining)
@@ -206,7 +206,7 @@ impl State {
         }
     }
 
-    /// What keeps something that costs so much from being asked.
+    /// Refusals that keep something of this cost from being asked.
     fn of(&mut self, cost: Cost) -> impl Iterator<Item = &mut Refusals> {
         let pulls = (cost == Cost::Pull).then_some(&mut self.pulls);
         std::iter::once(&mut self.all).chain(pulls)
@@ -255,7 +255,7 @@ impl Refusals {
     }
 }
 
-/// Whether a limit is so long that it is looked at now and then whether it still holds.
+/// True if a limit is so long that it is checked now and then.
 pub(super) fn is_probed(wait: Duration) -> bool {
     wait > PROBED_ABOVE
 }
@@ -308,13 +308,13 @@ fn go_duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
-/// What is said of so long a time is a bound rather than the truth: Docker Hub's window slides, and an
+/// A limit of so long a time is a bound rather than the truth: Docker Hub's window slides, and an
 /// account may be given more meanwhile.
 const PROBED_ABOVE: Duration = Duration::from_mins(15);
 /// One request in so long does no harm to who limits us, and is as long as one notices being left out.
 const PROBE_EVERY: Duration = Duration::from_mins(5);
 const RETRY_AFTER_TEXT: &str = "retry-after:";
-/// How long a remaining count is valid when no window is named: Docker Hub's is 6 hours.
+/// Time for which a remaining count is valid when no window is named: Docker Hub's is 6 hours.
 const WINDOW: Duration = Duration::from_hours(6);
 /// An address or a UUID.
 const SOURCE_BYTES_MAX: usize = 64;

@@ -1,6 +1,6 @@
-//! Which token servers (`realm`) an upstream may name, and with what they are asked.
+//! Token servers (`realm`) that an upstream may name, and the credentials for them.
 //!
-//! Where they lie is looked at when they are dialled (`client/gate`): they are not asked further inside than
+//! Their address is checked when they are dialled (`client/gate`): they are not asked further inside than
 //! the endpoint is.
 
 use url::Url;
@@ -10,8 +10,8 @@ use crate::net::Place;
 
 /// Parses and checks the realm of a challenge that `endpoint` made.
 ///
-/// It must be http or https without user info, and must not leave https for http. Credentials go to another host only over
-/// https (as Docker Hub needs: `auth.docker.io`) or from loopback to loopback.
+/// It must be http or https without user info, and must not leave https for http. Credentials go to another host only
+/// over https (as Docker Hub needs: `auth.docker.io`) or from loopback to loopback.
 ///
 /// # Errors
 /// [`FetchError::Protocol`], saying which rule was broken.
@@ -37,7 +37,7 @@ pub(super) fn check(realm: &str, endpoint: &Url, credentials: bool) -> Result<Ur
     Ok(url)
 }
 
-/// Whether a URL carries a user name or password.
+/// True if a URL carries a user name or password.
 pub(super) fn has_user_info(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }

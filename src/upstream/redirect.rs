@@ -15,7 +15,7 @@ use super::{FetchError, realm};
 /// Redirects followed for one request. Registries use one or two; containerd and curl allow 10 and 50.
 pub(super) const REDIRECTS_MAX: usize = 8;
 
-/// Where an answer to a GET or HEAD of the last of `visited` points; `None` when it is no redirect.
+/// The URL to which an answer to a GET or HEAD of the last of `visited` points; `None` when it is no redirect.
 ///
 /// # Errors
 /// [`FetchError::Protocol`] when the target is missing, no place to go, or one where we have been.
@@ -67,7 +67,7 @@ pub(super) fn uri(url: &Url) -> Result<Uri, FetchError> {
 /// No more than this: all else is encoded already where it must be, or means something. The bytes above ASCII
 /// are always encoded.
 const NOT_ASCII: &AsciiSet = &AsciiSet::EMPTY;
-/// What RFC 3986 leaves to no URI, less the brackets of an address.
+/// Characters that RFC 3986 leaves to no URI, less the brackets of an address.
 const UNSENDABLE: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')

@@ -32,7 +32,7 @@ impl EndpointId {
     }
 }
 
-/// What to do while an upstream limits our requests or fails for a moment.
+/// Behaviour while an upstream limits our requests or fails for a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
     /// Wait and ask again, within `header_timeout`: there is nothing else to answer with.
@@ -41,7 +41,7 @@ pub enum Patience {
     Now,
 }
 
-/// Which bytes of which blob, from whom.
+/// Bytes of a blob, and the endpoints to ask.
 #[derive(Clone, Copy, Debug)]
 pub struct BlobRequest<'a> {
     /// The repository.
@@ -56,9 +56,9 @@ pub struct BlobRequest<'a> {
     pub endpoints: &'a [EndpointId],
     /// Requests in different lanes do not share a connection (one HTTP/2 connection has one flow window).
     pub lane: usize,
-    /// Whether this is only worth a connection that is free now: [`FetchError::Busy`] where none is.
+    /// True if this is only worth a connection that is free now: [`FetchError::Busy`] where none is.
     pub extra: bool,
-    /// What to do while the upstream limits us or fails for a moment.
+    /// Behaviour while the upstream limits us or fails for a moment.
     pub patience: Patience,
 }
 
@@ -82,7 +82,7 @@ impl<'a> BlobRequest<'a> {
 /// A manifest, whole.
 #[derive(Clone, Debug)]
 pub struct ManifestFetch {
-    /// Who gave it.
+    /// The endpoint that gave it.
     pub endpoint: EndpointId,
     /// The body, at most `MANIFEST_BYTES_MAX`.
     pub bytes: Bytes,
@@ -94,7 +94,7 @@ pub struct ManifestFetch {
     pub warnings: Vec<String>,
 }
 
-/// What HEAD says of a manifest.
+/// The answer to HEAD of a manifest.
 #[derive(Clone, Debug)]
 pub struct ManifestHead {
     /// `Docker-Content-Digest`, if it parses.
@@ -111,9 +111,9 @@ pub struct BlobFetch {
     /// The offset of the first byte that `body` yields: what was asked for when the upstream honours
     /// Range, 0 when it answered 200.
     pub offset: u64,
-    /// Whether the answer was a 206: the upstream honours Range.
+    /// True if the answer was a 206: the upstream honours Range.
     pub ranged: bool,
-    /// Who gives it.
+    /// The endpoint that gives it.
     pub endpoint: EndpointId,
     /// The strong `ETag` and the host that gave it: two answers of one host whose tags differ are not
     /// parts of one content (RFC 9110 section 13.1.5).
@@ -131,7 +131,7 @@ pub struct ListFetch {
     pub bytes: Bytes,
     /// The next page, from `Link`.
     pub next: Option<NextPage>,
-    /// Whether `OCI-Filters-Applied` names `artifactType`.
+    /// True if `OCI-Filters-Applied` names `artifactType`.
     pub filtered: bool,
 }
 
@@ -154,7 +154,7 @@ impl Upstream {
         self.inner.retry_delay
     }
 
-    /// How big blobs are fetched.
+    /// The setting for big blobs.
     #[must_use]
     pub fn parallel(&self) -> Parallel {
         self.inner.parallel
@@ -189,7 +189,7 @@ impl Upstream {
             .ignores_range(endpoint, Instant::now());
     }
 
-    /// Whether a Range may be tried at the endpoint.
+    /// True if a Range may be tried at the endpoint.
     #[must_use]
     pub fn honours_range(&self, endpoint: EndpointId) -> bool {
         self.inner
@@ -319,19 +319,12 @@ impl Upstream {
         query: &[(String, String)],
         patience: Patience,
     ) -> Result<ListFetch, FetchError> {
+        let rest = "tags/list".to_owned();
+        let accept = HeaderValue::from_static(list::TAGS);
         let request = Request {
-            kind: Kind::Tags,
-            method: Method::GET,
-            repository,
-            rest: "tags/list".to_owned(),
             query: encode(query),
-            accept: HeaderValue::from_static(list::TAGS),
-            range: None,
             patience,
-            digest: None,
-            endpoints: &[],
-            connection: Connection::default(),
-            body: LIST,
+            ..Request::get(Kind::Tags, repository, rest, accept, LIST)
         };
         Ok(list_of(self.inner.failover(&request).await?))
     }
@@ -347,19 +340,12 @@ impl Upstream {
         query: &[(String, String)],
         patience: Patience,
     ) -> Result<ListFetch, FetchError> {
+        let rest = format!("referrers/{digest}");
+        let accept = HeaderValue::from_static(list::REFERRERS);
         let request = Request {
-            kind: Kind::Referrers,
-            method: Method::GET,
-            repository,
-            rest: format!("referrers/{digest}"),
             query: encode(query),
-            accept: HeaderValue::from_static(list::REFERRERS),
-            range: None,
             patience,
-            digest: None,
-            endpoints: &[],
-            connection: Connection::default(),
-            body: LIST,
+            ..Request::get(Kind::Referrers, repository, rest, accept, LIST)
         };
         Ok(list_of(self.inner.failover(&request).await?))
     }
@@ -393,22 +379,14 @@ pub(super) fn manifest_request<'a>(
 ) -> Result<Request<'a>, FetchError> {
     let accept = HeaderValue::try_from(accept.header())
         .map_err(|_| nonsense("the accepted types fit no header"))?;
+    let rest = format!("manifests/{reference}");
     Ok(Request {
-        kind: Kind::Manifest,
         method,
-        repository,
-        rest: format!("manifests/{reference}"),
-        query: None,
-        accept,
-        range: None,
-        patience: Patience::Wait,
         digest: match reference {
             Reference::Digest(digest) => Some(digest),
             Reference::Tag(_) => None,
         },
-        endpoints: &[],
-        connection: Connection::default(),
-        body,
+        ..Request::get(Kind::Manifest, repository, rest, accept, body)
     })
 }
 
@@ -418,19 +396,12 @@ pub(super) fn blob_request<'a>(
     method: Method,
     body: Wanted,
 ) -> Request<'a> {
+    let rest = format!("blobs/{digest}");
+    let accept = HeaderValue::from_static("*/*");
     Request {
-        kind: Kind::Blob,
         method,
-        repository,
-        rest: format!("blobs/{digest}"),
-        query: None,
-        accept: HeaderValue::from_static("*/*"),
-        range: None,
-        patience: Patience::Wait,
         digest: Some(digest),
-        endpoints: &[],
-        connection: Connection::default(),
-        body,
+        ..Request::get(Kind::Blob, repository, rest, accept, body)
     }
 }
 

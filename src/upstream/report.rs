@@ -1,4 +1,4 @@
-//! How an upstream's endpoints are, for people.
+//! The state of an upstream's endpoints, for people.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use tokio::time::Instant;
 use super::Upstream;
 use super::rate_limit::Cost;
 
-/// How one endpoint is.
+/// The state of one endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointReport {
     /// Its host and port.
     pub host: String,
-    /// Whether requests are put to it.
+    /// True if requests are put to it.
     pub up: bool,
     /// Failures in a row.
     pub failures: u32,
@@ -20,16 +20,16 @@ pub struct EndpointReport {
     pub asked_in: Option<Duration>,
     /// The failure for which it is not.
     pub why: Option<String>,
-    /// How long its answers took to begin, in the last minutes.
+    /// Time until its answers began, in the last minutes.
     pub latency: Option<Duration>,
     /// For how long every login's pulls are limited.
     pub limited_for: Option<Duration>,
-    /// How many pulls are left to all logins together, where the registry says.
+    /// Number of pulls that are left to all logins together, where the registry says.
     pub remaining: Option<u64>,
 }
 
 impl Upstream {
-    /// How the endpoints are now, in the order of the configuration.
+    /// The state of the endpoints now, in the order of the configuration.
     #[must_use]
     pub fn report(&self) -> Vec<EndpointReport> {
         let now = Instant::now();
@@ -37,11 +37,8 @@ impl Upstream {
         endpoints
             .filter_map(|endpoint| {
                 let shape = self.inner.observer.health.shape(endpoint.id, now)?;
-                let limits = || endpoint.accounts.iter().map(|account| &account.limit);
-                let until: Option<Vec<Instant>> =
-                    limits().map(|limit| limit.until(Cost::Pull, now)).collect();
-                let first = until.and_then(|until| until.into_iter().min());
-                let remaining: Vec<u64> = limits().filter_map(|it| it.remaining(now)).collect();
+                let accounts = endpoint.accounts.iter();
+                let remaining = accounts.filter_map(|account| account.limit.remaining(now));
                 Some(EndpointReport {
                     host: self.inner.observer.host(endpoint.id).to_owned(),
                     up: shape.up,
@@ -49,8 +46,8 @@ impl Upstream {
                     asked_in: shape.asked_in,
                     why: shape.why,
                     latency: shape.latency,
-                    limited_for: first.map(|until| until.saturating_duration_since(now)),
-                    remaining: (!remaining.is_empty()).then(|| remaining.iter().sum()),
+                    limited_for: endpoint.limited(Cost::Pull, now),
+                    remaining: remaining.reduce(|sum, left| sum + left),
                 })
             })
             .collect()

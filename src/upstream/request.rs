@@ -43,9 +43,9 @@ pub(super) struct Inner {
     pub(super) observer: Arc<EndpointObserver>,
     /// `max_connections`.
     pub(super) turns: Arc<Turns>,
-    /// Where HEAD is refused.
+    /// Repositories where HEAD is refused.
     pub(super) heads: Heads,
-    /// What bodies that are being read whole may take, in KiB.
+    /// Memory that bodies which are being read whole may take, in KiB.
     pub(super) memory: Arc<Semaphore>,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Endpoint {
     pub(super) client: HttpClient,
     /// Sent with every request to the endpoint itself.
     pub(super) headers: HeaderMap,
-    /// Who roadstead may be to it; at least one, be it nobody in particular.
+    /// The accounts at it; at least one, be it an anonymous one.
     pub(super) accounts: Vec<Account>,
 }
 
@@ -74,34 +74,34 @@ pub(super) struct Request<'a> {
     /// GET or HEAD: asking twice does no harm.
     pub(super) method: Method,
     pub(super) repository: &'a Repository,
-    /// What follows the repository in the path: `blobs/sha256:…`.
+    /// The path after the repository: `blobs/sha256:…`.
     pub(super) rest: String,
     /// Encoded, without `?`.
     pub(super) query: Option<String>,
     pub(super) accept: HeaderValue,
     /// The first byte, and the one after the last, where not all are wanted.
     pub(super) range: Option<(u64, Option<u64>)>,
-    /// What to do while the upstream limits us.
+    /// Behaviour while the upstream limits us.
     pub(super) patience: Patience,
-    /// What the content must hash to, where that is known.
+    /// The digest of the content, where that is known.
     pub(super) digest: Option<&'a Digest>,
     /// The endpoints to ask, in this order; empty: all, in the upstream's own order.
     pub(super) endpoints: &'a [EndpointId],
     pub(super) connection: Connection,
-    /// What is done with the body.
+    /// The use of the body.
     pub(super) body: Wanted,
 }
 
-/// Which connection a request may have.
+/// The connection that a request may have.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Connection {
     /// Requests in different lanes do not share one.
     pub(super) lane: usize,
-    /// Whether the request is only worth one that is free now.
+    /// True if the request is only worth one that is free now.
     pub(super) extra: bool,
 }
 
-/// What is done with the body of a success.
+/// The use of the body of a success.
 #[derive(Clone, Copy)]
 pub(super) enum Wanted {
     /// There is none (HEAD).
@@ -201,7 +201,7 @@ impl Inner {
 /// The answer at the end of the redirects.
 pub(super) struct Landed {
     pub(super) response: Response<Incoming>,
-    /// Whether the endpoint itself gave it.
+    /// True if the endpoint itself gave it.
     pub(super) home: bool,
     /// Host and port of who gave it.
     host: String,
@@ -227,8 +227,12 @@ impl Endpoint {
         loop {
             let current = visited.last().unwrap_or(&self.base);
             let home = self.is_home(current);
-            let (message, way) = self.message(request, current, authorization.as_ref())?;
+            let mut message = request.message(current, authorization.as_ref().filter(|_| home))?;
+            if home {
+                message.headers_mut().extend(self.headers.clone());
+            }
             let sends = share.registry;
+            let way = request.way(home);
             let sent = client.send_from(sends, request.kind, message, deadline, way);
             let response = sent.await?;
             if home {
@@ -266,21 +270,6 @@ impl Endpoint {
         }
     }
 
-    /// The request as it is sent to this URL, and the connection that it takes.
-    fn message(
-        &self,
-        request: &Request<'_>,
-        url: &Url,
-        authorization: Option<&Authorization>,
-    ) -> Result<(http::Request<Full<Bytes>>, Way), FetchError> {
-        let home = self.is_home(url);
-        let mut message = request.message(url, authorization.filter(|_| home))?;
-        if home {
-            message.headers_mut().extend(self.headers.clone());
-        }
-        Ok((message, request.way(home)))
-    }
-
     /// `<base>/v2/<repository>/<rest>?<query>`.
     fn url(&self, request: &Request<'_>) -> Url {
         let mut url = self.base.clone();
@@ -293,18 +282,12 @@ impl Endpoint {
         url
     }
 
-    /// The same request is asked again.
-    pub(super) fn count_retry(&self) {
-        let metrics = self.client.metrics();
-        metrics.upstream_retry(self.client.upstream().as_str());
-    }
-
-    /// Whether a URL is of the endpoint's own scheme, host and port.
+    /// True if a URL is of the endpoint's own scheme, host and port.
     pub(super) fn is_home(&self, url: &Url) -> bool {
         url.origin() == self.base.origin()
     }
 
-    /// Whether any account may be used now; if not, how long it is until one may.
+    /// Time until an account may be used, if none may now.
     pub(super) fn limited(&self, cost: Cost, now: Instant) -> Option<Duration> {
         let until = self.limited_until(cost, now)?;
         Some(until.saturating_duration_since(now))
@@ -319,7 +302,7 @@ impl Endpoint {
         all?.into_iter().min()
     }
 
-    /// How long it is until some account that is limited now is not, if there is one.
+    /// Time until some account that is limited now is not, if there is one.
     pub(super) fn shortest_limit(&self, cost: Cost, now: Instant) -> Option<Duration> {
         let accounts = self.accounts.iter();
         let until = accounts
@@ -347,16 +330,42 @@ impl Endpoint {
         let (upstream, metrics) = (self.client.upstream().as_str(), self.client.metrics());
         let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
         if let Some(limit) = said.limit {
-            metrics.ratelimit_limit(upstream, signed(limit));
+            metrics.upstreams().ratelimit_limit(upstream, signed(limit));
         }
         if let Some(remaining) = said.remaining {
-            metrics.ratelimit_remaining(upstream, signed(remaining));
+            metrics
+                .upstreams()
+                .ratelimit_remaining(upstream, signed(remaining));
         }
     }
 }
 
-impl Request<'_> {
-    /// What an answer to it counts.
+impl<'a> Request<'a> {
+    /// GET of what follows a repository in a path, of any endpoint, for which limits are waited for.
+    pub(super) fn get(
+        kind: Kind,
+        repository: &'a Repository,
+        rest: String,
+        accept: HeaderValue,
+        body: Wanted,
+    ) -> Self {
+        Self {
+            kind,
+            method: Method::GET,
+            repository,
+            rest,
+            query: None,
+            accept,
+            range: None,
+            patience: Patience::Wait,
+            digest: None,
+            endpoints: &[],
+            connection: Connection::default(),
+            body,
+        }
+    }
+
+    /// The cost of an answer to it.
     pub(super) fn cost(&self) -> Cost {
         if self.kind == Kind::Manifest && self.method == Method::GET {
             Cost::Pull
@@ -365,7 +374,7 @@ impl Request<'_> {
         }
     }
 
-    /// What its digest checks may come from anywhere. A head is checked by nothing.
+    /// The connection for it. Content that its digest checks may come from anywhere. A head is checked by nothing.
     fn way(&self, home: bool) -> Way {
         let checked = self.digest.is_some() && self.method == Method::GET;
         if home || checked {
@@ -375,7 +384,7 @@ impl Request<'_> {
         }
     }
 
-    /// What a web page came instead of: who has bought a registry's name, or wants a guest to log in to
+    /// Names what a web page came instead of. Whoever has bought a registry's name, or wants a guest to log in to
     /// the network, answers everything with one, and status 200. A blob may be of any type; and who gives
     /// the digest of a manifest knows what it is, whatever it calls it.
     fn page_instead_of(&self, headers: &HeaderMap) -> Option<&'static str> {

@@ -1,4 +1,4 @@
-//! What is configured of an upstream, resolved: plain values, nothing dialled or read yet.
+//! Configuration of an upstream, resolved: plain values, nothing dialled or read yet.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -22,11 +22,11 @@ pub struct EndpointConfig {
     pub client_certificate: Option<ClientCertificate>,
     /// Any certificate is accepted; the log warns of it.
     pub insecure_skip_verify: bool,
-    /// How connections are made.
+    /// The route of connections.
     pub proxy: ProxyConfig,
     /// Addresses that the endpoint's host name stands for; empty: it is looked up.
     pub resolve: Vec<IpAddr>,
-    /// Where its redirects and token servers may lie besides, for what no digest checks.
+    /// Networks in which its redirects and token servers may lie besides, for what no digest checks.
     pub redirect_networks: Vec<Network>,
     /// Sent with every request to the endpoint itself (never to where it redirects). Marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -51,7 +51,7 @@ impl EndpointConfig {
         }
     }
 
-    /// What of it concerns connections.
+    /// The part that concerns connections.
     pub(crate) fn peer(&self) -> Peer<'_> {
         Peer {
             url: &self.url,
@@ -65,7 +65,7 @@ impl EndpointConfig {
     }
 }
 
-/// Which endpoint is asked first.
+/// The rule that says which endpoint is asked first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Strategy {
     /// The one that is written first. Those whose breaker is open are left out while there are others.
@@ -75,7 +75,7 @@ pub enum Strategy {
     Fastest,
 }
 
-/// How big blobs are fetched.
+/// The setting for big blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parallel {
     /// Connections for one blob, at least 1.
@@ -96,6 +96,18 @@ impl Default for Parallel {
     }
 }
 
+/// What clients that have not said who they are get of an upstream, as far as the rules of access allow it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Visibility {
+    /// All that this mirror can pull, whatever login it uses for that.
+    #[default]
+    Anyone,
+    /// Nothing that a client without a login could not pull from the upstream itself.
+    Public,
+    /// What a statement of the rules allows, and nothing without one.
+    Rules,
+}
+
 /// One upstream, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -103,13 +115,13 @@ pub struct Config {
     pub name: UpstreamName,
     /// Base URLs in order of preference; at least one.
     pub endpoints: Vec<EndpointConfig>,
-    /// Which of them is asked first.
+    /// The rule that says which of them is asked first.
     pub strategy: Strategy,
     /// Requests that name no upstream go here.
     pub default: bool,
     /// `Host` names that select it.
     pub hosts: Vec<String>,
-    /// Who roadstead is to the endpoints that do not say it themselves: a pool. The one with most left of
+    /// Logins at the endpoints that have none of their own: a pool. The one with most left of
     /// its rate limit comes first, where the registry says what is left, and else they come as they are
     /// written; each is used when those before it are limited or refused. Empty: anonymous.
     pub logins: Vec<LoginConfig>,
@@ -124,11 +136,44 @@ pub struct Config {
     /// The first wait before a transfer that broke off is gone on with. Each further wait of a series is
     /// twice as long as the one before, up to fifty times this, and all have jitter.
     pub retry_delay: Duration,
-    /// How big blobs are fetched.
+    /// The setting for big blobs.
     pub parallel: Parallel,
+    /// What anonymous clients get of it.
+    pub visibility: Visibility,
+    /// How long it is remembered what a client without a login could pull.
+    pub visibility_ttl: Duration,
 }
 
 impl Config {
+    /// True if some request to it bears a secret: a login, a header, a certificate.
+    #[must_use]
+    pub fn has_secrets(&self) -> bool {
+        let mut endpoints = self.endpoints.iter();
+        !self.logins.is_empty()
+            || endpoints.any(|it| {
+                let has_login = it.logins.as_ref().is_some_and(|logins| !logins.is_empty());
+                has_login || !it.headers.is_empty() || it.client_certificate.is_some()
+            })
+    }
+
+    /// The same upstream as somebody sees it who has no secret of it.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        let endpoints = self.endpoints.iter().cloned();
+        Self {
+            endpoints: endpoints
+                .map(|endpoint| EndpointConfig {
+                    logins: None,
+                    headers: Vec::new(),
+                    client_certificate: None,
+                    ..endpoint
+                })
+                .collect(),
+            logins: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// An upstream with these endpoints and defaults for the rest.
     #[must_use]
     pub fn of(name: UpstreamName, endpoints: Vec<EndpointConfig>) -> Self {
@@ -145,6 +190,8 @@ impl Config {
             idle_timeout: IDLE_TIMEOUT,
             retry_delay: RETRY_DELAY,
             parallel: Parallel::default(),
+            visibility: Visibility::default(),
+            visibility_ttl: VISIBILITY_TTL,
         }
     }
 }
@@ -152,6 +199,9 @@ impl Config {
 /// `upstream.*.max_connections`: a node that starts asks for some dozens of layers at once; registries
 /// count connections of one address in hundreds.
 pub const MAX_CONNECTIONS: usize = 64;
+/// `upstream.*.visibility_ttl`: a repository that was made private is hidden soon, and a pull of dozens of layers is one
+/// look.
+pub const VISIBILITY_TTL: Duration = Duration::from_mins(5);
 /// `upstream.*.connect_timeout`.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// `upstream.*.header_timeout`.

@@ -20,13 +20,13 @@ use crate::net::HttpClient;
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
 
-/// Why an upstream cannot be set up: one line naming the file or setting.
+/// Reason why an upstream cannot be set up: one line naming the file or setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("upstream {name}: {why}")]
 pub struct SetupError {
     /// The upstream.
     pub name: UpstreamName,
-    /// What is wrong.
+    /// The mistake.
     pub why: String,
 }
 
@@ -155,7 +155,7 @@ impl Endpoint {
     }
 }
 
-/// How long a connection to one endpoint may take: several that are unreachable, tried one after
+/// The longest time that a connection to one endpoint may take: several that are unreachable, tried one after
 /// the other, together take no longer than one pull should wait to hear that.
 fn connect_share(config: &Config) -> Duration {
     match u32::try_from(config.endpoints.len()) {

@@ -1,4 +1,4 @@
-//! What an answer that is no success means.
+//! The meaning of an answer that is no success.
 
 use std::time::{Duration, SystemTime};
 
@@ -131,7 +131,7 @@ pub(super) fn retry_after_text(body: &[u8]) -> Option<Duration> {
 
 /// An envelope is a few hundred bytes; HTML error pages are larger, and only read past.
 const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
-/// How long an unneeded body may hold up the answer.
+/// The longest time that an unneeded body may hold up the answer.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest code in the specification has 25 characters.
 const ERROR_CODE_BYTES_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! How long things are waited for, avoided or remembered, in one place, so that tests can be quick.
+//! Times for which things are waited for, avoided or remembered, in one place, so that tests can be quick.
 
 use std::time::Duration;
 
@@ -9,19 +9,19 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 pub(super) struct Timings {
     /// Failures in a row that open the breaker of an endpoint.
     pub(super) breaker_failures: u32,
-    /// How long it stays open the first time.
+    /// Time for which it stays open the first time.
     pub(super) breaker_first: Duration,
     /// The most that it stays open, after doubling.
     pub(super) breaker_longest: Duration,
-    /// How long an endpoint that gave wrong bytes is avoided for that digest.
+    /// Time for which an endpoint that gave wrong bytes is avoided for that digest.
     pub(super) distrusted: Duration,
-    /// How long no Range is tried at an endpoint that ignored one.
+    /// Time for which no Range is tried at an endpoint that ignored one.
     pub(super) rangeless: Duration,
-    /// How long a measured speed says something.
+    /// Time for which a measured speed says something.
     pub(super) measured: Duration,
     /// The pause before every endpoint is asked once more, doubling.
     pub(super) round_pause: Duration,
-    /// How long a login is not used after a 429 that does not say how long, the first time.
+    /// Time for which a login is not used after a 429 that names none, the first time.
     pub(super) limited_first: Duration,
     /// The same, at most, after doubling.
     pub(super) limited_longest: Duration,
@@ -59,7 +59,7 @@ impl Default for Timings {
 }
 
 impl Timings {
-    /// How long a breaker stays open, each time.
+    /// Times for which a breaker stays open.
     pub(super) fn breaker_pauses(&self) -> ExponentialBackoff {
         with_jitter(self.breaker_first, self.breaker_longest)
     }
@@ -69,7 +69,7 @@ impl Timings {
         with_jitter(self.round_pause, self.round_pause * 8)
     }
 
-    /// How long a login is not used when nobody says how long.
+    /// Times for which a login is not used when nobody names one.
     pub(super) fn limited_guesses(&self) -> ExponentialBackoff {
         doubling(self.limited_first, self.limited_longest)
     }
@@ -79,7 +79,7 @@ impl Timings {
         doubling(self.limited_least, self.limited_first)
     }
 
-    /// What is waited after the end of a limit.
+    /// Waits after the end of a limit.
     pub(super) fn limited_jitter(&self) -> ExponentialBackoff {
         with_jitter(self.limited_jitter, self.limited_jitter)
     }

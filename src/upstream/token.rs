@@ -15,7 +15,7 @@ use super::FetchError;
 use super::weighed::{ENTRY_BYTES, Weighed};
 use crate::net::Deadline;
 
-/// What a token is good for.
+/// The purpose of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TokenKey {
     /// The endpoint that asked for it, by its place in the configuration.
@@ -32,7 +32,7 @@ pub(super) struct TokenKey {
 }
 
 impl TokenKey {
-    /// What an entry of it takes, without its token.
+    /// Size of an entry, without its token.
     fn weight(&self) -> usize {
         let service = self.service.as_ref().map_or(0, String::len);
         ENTRY_BYTES + self.realm.len() + service + self.scope.len()
@@ -113,7 +113,7 @@ impl fmt::Debug for Token {
 /// `Bearer …`, marked sensitive.
 ///
 /// # Errors
-/// What is wrong with the token.
+/// Says what is wrong with the token.
 pub(super) fn bearer(token: &str) -> Result<HeaderValue, &'static str> {
     // RFC 6750 section 2.1: b64token is a subset of this.
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -133,7 +133,7 @@ pub(super) struct Tokens {
 /// One token and those who wait for it.
 #[derive(Default)]
 struct Slot {
-    /// How many fetches have ended. Whoever sees it change while waiting was there during a fetch, and
+    /// Number of fetches that have ended. Whoever sees it change while waiting was there during a fetch, and
     /// takes its result, be it good or bad.
     ended: AtomicU64,
     /// Locked while a fetch is under way. A fetch that is dropped unlocks it, and the next in line fetches.
@@ -143,7 +143,7 @@ struct Slot {
 #[derive(Default)]
 struct State {
     token: Option<Token>,
-    /// How the last fetch failed: told to those who waited for it, and to nobody later.
+    /// The failure of the last fetch: told to those who waited for it, and to nobody later.
     failure: Option<FetchError>,
 }
 
@@ -234,7 +234,7 @@ impl Tokens {
     }
 }
 
-/// What a token lives when the server does not say, and the least that a server may say
+/// Life of a token when the server does not say, and the least that a server may say
 /// (token.md: "a token should never be returned with less than 60 seconds to live").
 const LIFE_MIN: Duration = Duration::from_mins(1);
 /// Longer lives are cut to this; ECR's, the longest, are 12 hours.

@@ -1,4 +1,4 @@
-//! What is said to a token server (distribution, token.md and oauth.md), and what it answers.
+//! Requests to a token server (distribution, token.md and oauth.md), and its answers.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ pub(super) async fn fetch_token(
     .map_err(FetchError::from)
 }
 
-/// Why a token server gave no token.
+/// Reason why a token server gave no token.
 enum Refusal {
     /// It answered with this status.
     Status(StatusCode),
@@ -66,7 +66,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// Whether a server fails like this for a moment.
+    /// True if a server fails like this for a moment.
     fn momentary(&self) -> bool {
         match self {
             Self::Status(status) => status.is_server_error(),
@@ -97,7 +97,7 @@ async fn ask_server(
     match ask_once(endpoint, request.clone(), share).await {
         Err(refusal) if refusal.momentary() && !share.tokens.is_spent() => {
             tokio::time::sleep(AGAIN_AFTER.min(share.deadline.left())).await;
-            endpoint.count_retry();
+            endpoint.client.count_retry();
             ask_once(endpoint, request, share).await
         }
         result => result,

@@ -9,7 +9,7 @@ use super::FetchError;
     reason = "a row of answers to independent questions"
 )]
 pub(super) struct Traits {
-    /// What it says of the endpoint.
+    /// Its meaning for the endpoint's health.
     pub(super) health: Health,
     /// It is an answer, and may be about what was asked alone.
     pub(super) is_answer: bool,
@@ -155,13 +155,13 @@ impl FetchError {
         }
     }
 
-    /// Whether a HEAD was refused so that GET may do.
+    /// True if a HEAD was refused so that GET may do.
     #[must_use]
     pub fn refuses_head(&self) -> bool {
         self.traits().refuses_head
     }
 
-    /// Whether the upstream says that it has no such thing.
+    /// True if the upstream says that it has no such thing.
     #[must_use]
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::NotFound { .. })

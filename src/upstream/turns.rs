@@ -19,17 +19,17 @@ use crate::net::Deadline;
 use crate::net::Work;
 use crate::net::{Address, ClientId, OnBehalf};
 
-/// How long somebody with less than a fair part waits before one is taken from somebody with more. An upstream that is
+/// Time that somebody with less than a fair part waits before one is taken from somebody with more. An upstream that is
 /// well answers within that, and nothing is taken from anybody.
 const RECALL_AFTER: Duration = Duration::from_millis(500);
 
-/// How often it is looked again after that.
+/// Time between looks after that.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// For so long after that a part is kept for those who hold next to none: they will ask again, and need not wait again.
 const KEPT_FOR: Duration = Duration::from_secs(5);
 
-/// Which part that is. What is only worth a connection that nobody needs always leaves that.
+/// The size of that part. A request that is only worth a connection that nobody needs always leaves that.
 const KEPT: usize = 8;
 
 /// The turns of one upstream.
@@ -62,7 +62,7 @@ struct Waiting {
     clients: Vec<ClientId>,
     work: Option<Arc<Work>>,
     turn: oneshot::Sender<Turn>,
-    /// Whether those it waits for are its own clients'.
+    /// True if those it waits for are its own clients'.
     limited: bool,
 }
 
@@ -225,7 +225,7 @@ impl Turn {
         self.recall.cancelled().await;
     }
 
-    /// Whether others need it more.
+    /// True if others need it more.
     pub(super) fn is_recalled(&self) -> bool {
         self.recall.is_cancelled()
     }
@@ -310,7 +310,7 @@ impl State {
         self.recalled.is_some_and(|at| at.elapsed() < KEPT_FOR)
     }
 
-    /// Whether one is free for this client.
+    /// True if one is free for this client.
     fn may_take(&self, client: ClientId, max: usize) -> bool {
         let free = max.saturating_sub(self.held.len());
         free > 0 && (free > kept(max) || self.order.holds_little(client) || !self.keeps_some())
@@ -351,7 +351,7 @@ impl State {
         }
     }
 
-    /// Why there was no turn for who has waited until the end.
+    /// Reason why there was no turn for a client that has waited until the end.
     fn refusal(&self, id: u64) -> FetchError {
         // As it was while it waited: by now those who hold them may have ended, or have been asked back.
         match self.waiting.get(&id) {
@@ -361,7 +361,7 @@ impl State {
     }
 }
 
-/// Who is next, and who has more than others (pure).
+/// The order of clients: the next one, and those that have more than others (pure).
 #[derive(Debug, Default)]
 struct Order {
     /// Counts what happens, so that it is known who has waited longest.
@@ -371,7 +371,7 @@ struct Order {
     queues: HashMap<Address, Queue>,
 }
 
-/// What waits of one address.
+/// Requests of one address that wait.
 #[derive(Debug, Default)]
 struct Queue {
     /// When it was served last, or began to wait.
@@ -379,7 +379,7 @@ struct Queue {
     connections: HashMap<u64, Line>,
 }
 
-/// What waits of one connection.
+/// Requests of one connection that wait.
 #[derive(Debug, Default)]
 struct Line {
     since: u64,
@@ -434,7 +434,7 @@ impl Order {
         Some((*line.ids.first()?, client(*connection)))
     }
 
-    /// Whether it is the next of those that its connection waits for.
+    /// True if it is the next of those that its connection waits for.
     fn is_first(&self, id: u64, client: ClientId) -> bool {
         let queue = self.queues.get(&client.address);
         let line = queue.and_then(|queue| queue.connections.get(&client.connection));
@@ -481,7 +481,7 @@ impl Order {
         (*held >= enough).then_some(*most)
     }
 
-    /// Whether a client has as many as there are for each address, and its connection any.
+    /// True if a client has as many as there are for each address, and its connection any.
     fn has_its_part(&self, client: ClientId, max: usize) -> bool {
         if client == ClientId::OURSELVES {
             return false; // Nobody could be told to ask less.
@@ -498,13 +498,13 @@ impl Order {
         self.of_connection(client) > 0
     }
 
-    /// Whether a client has at most one, or its connection none.
+    /// True if a client has at most one, or its connection none.
     fn holds_little(&self, client: ClientId) -> bool {
         self.of_address(client.address) < 2 || self.of_connection(client) == 0
     }
 }
 
-/// How many are kept, when some are.
+/// Number that are kept, when some are.
 fn kept(max: usize) -> usize {
     if max == 1 { 0 } else { (max / KEPT).max(1) }
 }

@@ -4,7 +4,7 @@ use std::hash::Hash;
 
 use lru::LruCache;
 
-/// What an entry takes beside the texts in it.
+/// Size of an entry beside the texts in it.
 pub(super) const ENTRY_BYTES: usize = 200;
 
 /// Values by key, of which each weighs something.

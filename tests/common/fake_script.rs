@@ -75,6 +75,8 @@ pub enum LinkForm {
 )]
 pub struct Options {
     pub auth: Auth,
+    /// Repositories that everybody may pull, whatever `auth` says.
+    pub public: Vec<&'static str>,
     /// Blobs are ranged when asked for.
     pub ranges: bool,
     /// Bodies of blobs and manifests have a Content-Length; else they are chunked.
@@ -109,6 +111,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             auth: Auth::Open,
+            public: Vec::new(),
             ranges: true,
             content_length: true,
             digest_header: true,

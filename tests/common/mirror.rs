@@ -21,6 +21,8 @@ use super::{FakeRegistry, WAIT_MAX};
 pub const TTL: Duration = Duration::from_mins(1);
 /// Past that they may be served this long when upstream cannot answer.
 pub const STALE_IF_ERROR: Duration = Duration::from_hours(1);
+/// The header of a request to the admin API that changes something.
+pub const ADMIN: (&str, &str) = ("x-roadstead-admin", "1");
 /// What is not there is asked again each time, so that a test need not move the clock between a
 /// failure and its repair; `tests/it/policies.rs` is about what happens otherwise.
 pub const NEGATIVE_TTL: Duration = Duration::ZERO;
@@ -91,16 +93,7 @@ impl MirrorBuilder {
             },
             access: roadstead::access::Config::default(),
             state: catalogue::Config::of(dir.path().join("state")),
-            cache: store::Config {
-                dir: dir.path().join("cache"),
-                max_size: store::Amount::Bytes(1 << 30),
-                min_free: store::Amount::Bytes(0),
-                meter: store::Meter::default(),
-                injection: store::Injection::default(),
-                scrub: None,
-                max_age: None,
-                shares: Vec::new(),
-            },
+            cache: store::Config::of(dir.path().join("cache"), store::Amount::Bytes(1 << 30)),
             tags: mirror::Config::of(mirror::Policy {
                 ttl: mirror::Ttl::For(TTL),
                 stale_if_error: STALE_IF_ERROR,
@@ -113,6 +106,20 @@ impl MirrorBuilder {
             log_level: "info".to_owned(),
         };
         Self { config, dir }
+    }
+
+    /// The upstreams of these names, none of which is there; the first one is the default.
+    pub fn secluded(names: &[&str]) -> Self {
+        let (held, address) = super::fake_registry::refused_port().unwrap();
+        // Never listens: it only keeps the port from somebody who would.
+        std::mem::forget(held);
+        let url = format!("http://{address}");
+        names
+            .iter()
+            .enumerate()
+            .fold(Self::new(), |to_be, (at, name)| {
+                to_be.upstream_at(name, &url, |upstream| upstream.default = at == 0)
+            })
     }
 
     /// Adds an upstream answered by this registry.
@@ -297,6 +304,13 @@ impl Mirror {
     /// GET, to be read piece by piece.
     pub async fn open(&self, path: &str) -> Streaming {
         self.client.open(path, &[]).await
+    }
+
+    /// What `/readyz` says to clients that are served.
+    pub async fn readyz(&self) -> String {
+        let answer = super::within("readiness", self.admin.get("/readyz")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.text()
     }
 
     /// What `/metrics` says now.

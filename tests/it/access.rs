@@ -1,6 +1,8 @@
 //! Who may come in, and who may pull what.
 
+mod people;
 mod tokens;
+mod visibility;
 
 use crate::common::images::{self, Image};
 use crate::common::{Dialect, FakeRegistry, Mirror, MirrorBuilder};

@@ -6,13 +6,19 @@ mod pins;
 use std::time::Duration;
 
 use crate::common::images::{Manifest, image, image_of, index};
-use crate::common::{Answer, Blob, Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, World};
-use http::Method;
+use crate::common::{
+    ADMIN, Answer, Blob, Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, World, within,
+};
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const MIB: usize = 1 << 20;
-/// What a command sends with what changes something.
-const ADMIN: (&str, &str) = ("x-roadstead-admin", "1");
 
 /// It said \"ok\" while it was going away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,7 +48,7 @@ async fn a_mirror_that_drains_says_so() {
     assert_eq!(status["health"], "draining");
     gate.open();
     reader.assert_rest_equals(&blob.bytes[1000..]).await;
-    crate::common::within("the end", stopping).await.unwrap();
+    within("the end", stopping).await.unwrap();
 }
 
 /// A question to the admin API and its answer.
@@ -461,4 +467,84 @@ async fn web_pages_and_other_names_are_refused_and_scrapers_are_not() {
         let (found, body) = ask(&world.mirror, method, path).await;
         assert_eq!(found, status, "{path}: {body}");
     }
+}
+
+/// The paths of imports, and all of the API's but one, said 405 without `Allow`, which RFC 9110 section 15.5.6 demands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_method_comes_with_those_that_are_taken() {
+    let registry = FakeRegistry::start().await;
+    let mirror = Mirror::of(&registry).await;
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for (path, allow) in [
+        ("/healthz".to_owned(), "GET, HEAD"),
+        ("/api/v1/status".to_owned(), "GET, HEAD"),
+        ("/api/v1/images".to_owned(), "GET, HEAD, DELETE"),
+        ("/api/v1/usage".to_owned(), "GET, HEAD"),
+        ("/api/v1/inspect".to_owned(), "GET, HEAD"),
+        ("/api/v1/pins".to_owned(), "GET, HEAD, PUT, DELETE"),
+        ("/api/v1/gc".to_owned(), "POST"),
+        ("/api/v1/refresh".to_owned(), "POST"),
+        ("/api/v1/verify".to_owned(), "POST"),
+        ("/api/v1/import/images".to_owned(), "POST"),
+        (format!("/api/v1/import/blobs/{digest}"), "GET, HEAD, PUT"),
+        (format!("/api/v1/import/manifests/{digest}"), "PUT"),
+    ] {
+        let answer = mirror.admin.ask(Method::PATCH, &path, &[ADMIN]).await;
+        assert_eq!(answer.status, 405, "{path}: {}", answer.text());
+        assert_eq!(answer.header("allow"), allow, "{path}");
+    }
+    let path = format!("/api/v1/import/blobs/{digest}");
+    assert_eq!(mirror.admin.head(&path).await.status, 404);
+}
+
+/// The connection was closed under a client that was still sending, which then had no answer at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_that_is_refused_at_once_hears_why_all_the_same() {
+    let registry = FakeRegistry::start().await;
+    let mirror = Mirror::of(&registry).await;
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let body = vec![b'x'; 24 * MIB];
+    for (target, status) in [
+        ("PUT /api/v1/import/blobs/sha256:no".to_owned(), "400"),
+        (format!("POST /api/v1/import/blobs/{digest}"), "405"),
+        (format!("PUT /api/v1/import/manifests/{digest}"), "400"),
+    ] {
+        let mut connection = TcpStream::connect(mirror.admin.0).await.unwrap();
+        let head = format!(
+            "{target} HTTP/1.1\r\nhost: localhost\r\nx-roadstead-admin: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        connection.write_all(head.as_bytes()).await.unwrap();
+        let sent = within("the body to be taken", connection.write_all(&body)).await;
+        assert!(sent.is_ok(), "{target}: {sent:?}");
+        let mut answer = String::new();
+        let read = within("the answer", connection.read_to_string(&mut answer)).await;
+        assert!(read.is_ok(), "{target}: {read:?}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{target}: {answer}"
+        );
+    }
+}
+
+/// Over HTTP/2 the answer to HEAD had a body, which ends the stream with a protocol error (RFC 9113 section 8.1.1).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn head_over_http_2_is_answered_without_a_body() {
+    let registry = FakeRegistry::start().await;
+    let mirror = Mirror::of(&registry).await;
+    let stream = TcpStream::connect(mirror.admin.0).await.unwrap();
+    let connection = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = connection.await.unwrap();
+    let connection = tokio::spawn(connection);
+    for path in ["/metrics", "/readyz", "/api/v1/status", "/api/v1/nothing"] {
+        let uri = format!("http://{}{path}", mirror.admin.0);
+        let request = Request::head(uri).body(Empty::<Bytes>::new()).unwrap();
+        let answer = within("an answer", sender.send_request(request)).await;
+        let answer = answer.unwrap();
+        let length = answer.headers()["content-length"].to_str().unwrap();
+        assert!(length.parse::<u64>().unwrap() > 0, "{path}");
+        let body = within("the end", answer.into_body().collect()).await;
+        assert!(body.unwrap().to_bytes().is_empty(), "{path}");
+    }
+    connection.abort();
 }

@@ -1,5 +1,7 @@
 //! The command line itself: where a server is found, what is printed where, help, completions, manual pages.
 
+mod flags;
+
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -26,7 +26,7 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 /// The same, without holding up the servers of the test.
-async fn program(arguments: &[&str]) -> Output {
+pub(crate) async fn program(arguments: &[&str]) -> Output {
     let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
     let running = tokio::task::spawn_blocking(move || {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

@@ -143,14 +143,8 @@ impl World {
         self.mirror.wait_for_fills().await;
     }
 
-    async fn ready(&self) -> String {
-        let answer = self.mirror.admin.get("/readyz").await;
-        assert_eq!(answer.status, 200, "clients are served");
-        answer.text()
-    }
-
     async fn is_degraded(&self, why: &str) {
-        let said = self.ready().await;
+        let said = self.mirror.readyz().await;
         assert!(
             said.starts_with("degraded: ") && said.contains(why),
             "{said}"
@@ -171,7 +165,7 @@ impl World {
     async fn recovers(&self) {
         self.disk.heals();
         let deadline = tokio::time::Instant::now() + WAIT_MAX;
-        while self.ready().await != "ok\n" {
+        while self.mirror.readyz().await != "ok\n" {
             assert!(tokio::time::Instant::now() < deadline);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -331,7 +325,11 @@ async fn a_stored_blob_that_cannot_be_read_on_is_set_aside_and_its_client_served
         assert!(!world.is_stored(0));
         let aside = std::fs::read_dir(world.mirror.store().join("damaged")).unwrap();
         assert_eq!(aside.count(), 1);
-        assert_eq!(world.ready().await, "ok\n", "one bad file is no bad disk");
+        assert_eq!(
+            world.mirror.readyz().await,
+            "ok\n",
+            "one bad file is no bad disk"
+        );
         world.get(0, STORED).await;
         world.get(0, HIT).await;
     }

@@ -86,12 +86,6 @@ fn path(blob: &Blob) -> String {
     format!("/v2/team/app/blobs/{}", blob.digest)
 }
 
-async fn readyz(mirror: &Mirror) -> String {
-    let answer = within("readiness", mirror.admin.get("/readyz")).await;
-    assert_eq!(answer.status, 200);
-    answer.text()
-}
-
 /// A blob is answered, soon, with its bytes.
 async fn answered(mirror: &Mirror, blob: &Blob, cache_status: &str, wait_max: Duration) {
     let began = Instant::now();
@@ -153,7 +147,7 @@ async fn what_is_no_plain_file_is_a_miss_and_fetched_again() {
             before + 1,
             "{kind}"
         );
-        assert_eq!(readyz(&mirror).await, "ok\n", "{kind}");
+        assert_eq!(mirror.readyz().await, "ok\n", "{kind}");
     }
     mirror.stop().await;
 }
@@ -181,7 +175,7 @@ async fn a_file_that_cannot_be_read_to_its_end_holds_up_nobody_else() {
         assert_eq!(answer.header("cache-status"), BYPASS);
     }
     // From now on it is known.
-    let said = readyz(&mirror).await;
+    let said = mirror.readyz().await;
     assert!(
         said.starts_with("degraded: the disk does not answer"),
         "{said}"
@@ -196,7 +190,7 @@ async fn a_file_that_cannot_be_read_to_its_end_holds_up_nobody_else() {
         })
         .await;
     answered(&mirror, hung, HIT, SOON).await;
-    assert_eq!(readyz(&mirror).await, "ok\n");
+    assert_eq!(mirror.readyz().await, "ok\n");
     mirror.stop().await;
 }
 
@@ -220,7 +214,7 @@ async fn a_disk_that_hangs_is_passed_by() {
     two.assert_bytes(200, &new.bytes);
     three.assert_bytes(200, &other.manifest.bytes);
     assert!(began.elapsed() < GIVEN_UP, "{:?}", began.elapsed());
-    let said = readyz(&mirror).await;
+    let said = mirror.readyz().await;
     assert!(
         said.starts_with("degraded: the disk does not answer"),
         "{said}"

@@ -10,12 +10,12 @@ use roadstead::config::{Config, Overrides};
 use roadstead::server::{Asks, ListenerConfig};
 use std::net::SocketAddr;
 
-/// Where anybody may connect.
+/// A listener without anything special.
 fn any() -> ListenerConfig {
     ListenerConfig::at(SocketAddr::from(([127, 0, 0, 1], 0)))
 }
 
-/// What a file with this says of access.
+/// The access of a file with this.
 fn rules(text: &str) -> access::Config {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("roadstead.toml");
@@ -72,7 +72,7 @@ async fn an_open_listener_never_challenges_beside_one_that_does() {
     assert_ne!(asking.0, open.0);
     assert_eq!(asking.get("/v2/").await.status, 401);
     assert_eq!(asking.get(SECRET).await.status, 401);
-    // As a dockerd does that is logged in to Docker Hub.
+    // A dockerd that is logged in to Docker Hub sends this.
     let hub = [("authorization", "Basic aHViOmh1Yg==")];
     assert_eq!(asking.get_with("/v2/", &hub).await.status, 401);
     for headers in [&[][..], &hub] {
@@ -104,7 +104,7 @@ async fn all_listeners_share_the_limit_and_end_together() {
     for number in [0, 1, 2] {
         held.push(tokio::net::TcpStream::connect(mirror.listener(number).0).await.unwrap());
     }
-    // With three there are more than two places: one of them was closed for another.
+    // Three are more than two places: one of them was closed for another.
     mirror
         .wait_for_metrics("a place that was given up", |samples| {
             samples.sum("roadstead_limited_total", &[("limit", "connections")]) >= 1.0

@@ -3,6 +3,7 @@
 use crate::common::{
     Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule, images, within,
 };
+use http::Method;
 
 const MANIFEST: &str = "/v2/team/app/manifests/v1";
 
@@ -96,6 +97,33 @@ async fn no_redirect_makes_a_client_read_the_admin_listener() {
             );
         }
     }
+}
+
+/// A push that had passed through this mirror was 508, as if the mirror would have asked anybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_comes_back_is_refused_as_a_push() {
+    let registry = FakeRegistry::start().await;
+    let mirror = Mirror::of(&registry).await;
+    mirror.get(MANIFEST).await;
+    let asked = registry.counters();
+    let via = asked.records[0].header("via");
+    assert!(!via.is_empty());
+    let session = "/v2/team/app/blobs/uploads/session";
+    for (method, path) in [
+        (Method::GET, session),
+        (Method::HEAD, session),
+        (Method::PATCH, session),
+        (Method::POST, "/v2/team/app/blobs/uploads/"),
+        (Method::PUT, MANIFEST),
+    ] {
+        let headers = [("via", via)];
+        let answer = mirror.client.ask(method.clone(), path, &headers).await;
+        assert_eq!(answer.status, 405, "{method} {path}: {}", answer.text());
+        assert_eq!(answer.header("allow"), "GET, HEAD", "{method} {path}");
+    }
+    let read = mirror.get_with(MANIFEST, &[("via", via)]).await;
+    assert_eq!(read.status, 508, "{}", read.text());
+    assert_eq!(registry.counters().records.len(), asked.records.len());
 }
 
 fn away(target: &str) -> Fault {

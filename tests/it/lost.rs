@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::common::images::{self, Blob};
-use crate::common::{Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, WAIT_MAX, within};
+use crate::common::{ADMIN, Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, WAIT_MAX, within};
 use http::Method;
 use roadstead::commands::airgap::{self, ExportJob, ImportJob};
 use roadstead::commands::output::Output;
@@ -52,8 +52,7 @@ async fn pull(mirror: &Mirror, repository: &str, tag: &str, image: &Image) {
 }
 
 async fn ask(mirror: &Mirror, method: Method, path: &str) -> (u16, Value) {
-    let admin = [("x-roadstead-admin", "1")];
-    let answer = mirror.admin.ask(method, path, &admin).await;
+    let answer = mirror.admin.ask(method, path, &[ADMIN]).await;
     let body = serde_json::from_slice(&answer.body);
     (answer.status, body.unwrap_or_default())
 }

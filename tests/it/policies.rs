@@ -269,6 +269,27 @@ async fn a_deleted_tag_is_kept_for_good() {
     answer.assert_bytes(200, &world.new.manifest.bytes);
 }
 
+/// A refresh noticed a deletion and told nobody, so that what cannot be fetched again was not pinned.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_that_a_refresh_notices_pins_what_is_kept() {
+    let world = world(|policy| policy.keep_deleted = true).await;
+    world.registry.delete_tag("team/app", "v1");
+    let ours = [("x-roadstead-admin", "1")];
+    let path = "/api/v1/refresh?image=docker.io/team/app:v1";
+    let answer = world.mirror.admin.ask(Method::POST, path, &ours).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    within("the pin", async {
+        loop {
+            let pins = world.mirror.admin.get("/api/v1/pins").await;
+            if pins.text().contains("docker.io/team/app:v1") {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rules_decide_by_tag() {
     let registry = FakeRegistry::start().await;

@@ -11,15 +11,17 @@ use std::time::SystemTime;
 use http::Method;
 use roadstead::catalogue::Gate;
 use roadstead::config::Config;
+use roadstead::mirror::Revalidate;
 use roadstead::store::{Amount, DiskOp, Fault, Faults, Injection};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::carry::{assert_pulls, export, import, try_import};
+use crate::commands::program;
 use crate::common::images::image;
-use crate::common::{Dialect, FakeRegistry, Mirror, MirrorBuilder, World, within};
+use crate::common::mirror::TTL;
+use crate::common::{ADMIN, Dialect, FakeRegistry, Mirror, MirrorBuilder, World, within};
 
-const ADMIN: (&str, &str) = ("x-roadstead-admin", "1");
 const NGINX: &str = "docker.io/library/nginx:1.27";
 const PIN: &str = "/api/v1/pins?image=nginx:1.27";
 
@@ -53,16 +55,8 @@ impl Site {
         let world = World::new().await;
         let dir = TempDir::new().unwrap();
         export(&world.mirror, &["nginx:1.27"], &dir.path().join("layout")).await;
-        let (held, address) = crate::common::fake_registry::refused_port().unwrap();
-        // Never listens: it only keeps the port from somebody who would.
-        std::mem::forget(held);
-        let far = MirrorBuilder::new()
-            .upstream_at("docker.io", &format!("http://{address}"), |upstream| {
-                upstream.default = true;
-            })
-            .with(change)
-            .start()
-            .await;
+        let far = MirrorBuilder::secluded(&["docker.io"]).with(change);
+        let far = far.start().await;
         Self { world, dir, far }
     }
 
@@ -110,10 +104,6 @@ async fn pins(mirror: &Mirror) -> Vec<String> {
     let pins = said["pins"].as_array().unwrap().iter();
     pins.map(|pin| pin["image"].as_str().unwrap().to_owned())
         .collect()
-}
-
-async fn readyz(mirror: &Mirror) -> String {
-    mirror.admin.get("/readyz").await.text()
 }
 
 fn empty(dir: &Path) {
@@ -203,6 +193,42 @@ async fn an_import_is_served_without_the_index_and_listed_again() {
     assert!(listed.await.to_string().contains("library/nginx"));
 }
 
+/// An imported tag came back from the catalogue when upstream had deleted it: fresh after a refresh, and stale for ever
+/// where tags are revalidated in the background.
+#[tokio::test]
+async fn an_imported_tag_that_upstream_has_deleted_does_not_come_back() {
+    let world = World::new().await;
+    let dir = TempDir::new().unwrap();
+    let layout = dir.path().join("layout");
+    export(&world.mirror, &["nginx:1.27"], &layout).await;
+    let path = "/v2/library/nginx/manifests/1.27";
+    let site = MirrorBuilder::of(&world.hub).start().await;
+    import(&site, &layout).await;
+    let background = MirrorBuilder::of(&world.hub)
+        .with(|config| config.tags.defaults.revalidate = Revalidate::Background)
+        .start()
+        .await;
+    import(&background, &layout).await;
+    world.hub.delete_tag("library/nginx", "1.27");
+    assert_eq!(site.get(path).await.status, 200, "its time has not run out");
+    let (status, said) = admin(&site, Method::POST, "/api/v1/refresh?image=nginx:1.27").await;
+    assert_eq!(status, 200, "{said}");
+    assert_eq!(site.get(path).await.status, 404);
+    let site = site.restart().await;
+    assert_eq!(site.get(path).await.status, 404);
+
+    background.clock.advance(TTL * 2);
+    within("the deletion", async {
+        while background.get(path).await.status != 404 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for _ in 0..3 {
+        assert_eq!(background.get(path).await.status, 404);
+    }
+}
+
 /// Changes of an index that cannot be written wait in memory, and are dropped when they are too many.
 #[tokio::test]
 async fn an_import_outlives_an_index_that_was_never_written() {
@@ -275,7 +301,7 @@ async fn nothing_is_acknowledged_before_it_is_durable() {
         "{said}"
     );
     assert_eq!(pins(&site.far).await, [NGINX]);
-    assert!(readyz(&site.far).await.starts_with("degraded: "));
+    assert!(site.far.readyz().await.starts_with("degraded: "));
     // Without the thread's own look, which would wait here.
     let refused = try_import(&site.far, &site.layout(), &[]).await;
     assert!(refused.is_err() || refused.unwrap()[0].failed.is_some());
@@ -283,7 +309,7 @@ async fn nothing_is_acknowledged_before_it_is_durable() {
     closed.store(false, Ordering::SeqCst);
     drop((pass, comes));
     within("the catalogue", async {
-        while readyz(&site.far).await != "ok\n" && readyz(&site.far).await.starts_with("degraded") {
+        while site.far.readyz().await != "ok\n" && site.far.readyz().await.starts_with("degraded") {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     })
@@ -328,7 +354,7 @@ async fn with_a_broken_catalogue_pulls_go_on_nothing_is_evicted_and_nothing_is_b
             fs::remove_file(cache.join("index.redb")).unwrap();
         })
         .await;
-    let said = readyz(&mirror).await;
+    let said = mirror.readyz().await;
     assert!(
         said.starts_with("degraded: ") && said.contains("catalogue.db is damaged"),
         "{said}"
@@ -366,7 +392,7 @@ async fn with_a_broken_catalogue_pulls_go_on_nothing_is_evicted_and_nothing_is_b
         .restart_after(|_| fs::write(&database, &*sound.lock().unwrap()).unwrap())
         .await;
     assert_eq!(pins(&mirror).await, [NGINX]);
-    assert!(!readyz(&mirror).await.starts_with("degraded"));
+    assert!(!mirror.readyz().await.starts_with("degraded"));
 }
 
 /// A cache of a version without a state directory: what its index has is taken over, once.
@@ -428,29 +454,16 @@ async fn commands_that_read_leave_no_trace() {
     assert_pulls(&mirror, "library/nginx", "docker.io", "1.27", &image).await;
     assert_eq!(admin(&mirror, Method::PUT, PIN).await.0, 200);
     let (state, dir) = (mirror.state(), TempDir::new().unwrap());
-    let run = |arguments: Vec<String>| {
-        let home = dir.path().to_owned();
-        tokio::task::spawn_blocking(move || {
-            let output = std::process::Command::new(env!("CARGO_BIN_EXE_roadstead"))
-                .args(arguments)
-                .current_dir(&home)
-                .env_clear()
-                .env("HOME", &home)
-                .output();
-            let output = output.unwrap();
-            assert!(output.status.success(), "{output:?}");
-            String::from_utf8(output.stdout).unwrap()
-        })
+    let run = async |arguments: &[&str]| {
+        let output = program(arguments).await;
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
     };
-    let backup = |name: &str| {
-        let copy = dir.path().join(name).display().to_string();
-        let state = state.display().to_string();
-        ["state", "backup", "-o", &copy, "--state-dir", &state]
-            .map(str::to_owned)
-            .to_vec()
-    };
+    let from = dir.path().join("beside.db");
+    let text = |path: &Path| path.display().to_string();
+    let (copy, of) = (text(&from), text(&state));
     let before = traces(&state);
-    let said = run(backup("beside.db")).await.unwrap();
+    let said = run(&["state", "backup", "-o", &copy, "--state-dir", &of]).await;
     assert!(said.contains("was copied to"), "{said}");
     assert!(
         traces(&state) == before,
@@ -458,7 +471,6 @@ async fn commands_that_read_leave_no_trace() {
     );
     // As the book says to restore it.
     let restored = state.clone();
-    let from = dir.path().join("beside.db");
     assert_eq!(admin(&mirror, Method::DELETE, PIN).await.0, 200);
     let mirror = mirror
         .restart_after(move |_| {
@@ -478,10 +490,8 @@ async fn commands_that_read_leave_no_trace() {
         .await;
     let before = traces(&state_copy);
     for command in ["ls", "pin", "status", "du"] {
-        let cache = cache_copy.display().to_string();
-        let state = state_copy.display().to_string();
-        let arguments = [command, "--cache-dir", &cache, "--state-dir", &state];
-        let said = run(arguments.map(str::to_owned).to_vec()).await.unwrap();
+        let (cache, state) = (text(&cache_copy), text(&state_copy));
+        let said = run(&[command, "--cache-dir", &cache, "--state-dir", &state]).await;
         if command == "pin" {
             assert!(said.contains("nginx:1.27"), "{said}");
         }

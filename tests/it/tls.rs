@@ -7,9 +7,10 @@ mod pki;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::common::images::Blob;
-use crate::common::{FakeRegistry, Mirror, MirrorBuilder, secure, within};
+use crate::common::{FakeRegistry, Mirror, MirrorBuilder, Samples, secure, within};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
@@ -19,6 +20,7 @@ use roadstead::server::TlsConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -249,4 +251,22 @@ async fn a_bad_certificate_or_key_is_named() {
         assert!(text.contains(named), "{text}");
         assert!(!text.contains('\n'), "{text}");
     }
+}
+
+/// The stop waited for handshakes that had begun, for as long as a client may take for a head.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_that_does_not_end_does_not_hold_up_the_stop() {
+    let world = World::new().await;
+    let silent = TcpStream::connect(world.mirror.address()).await.unwrap();
+    let admitted =
+        |samples: &Samples| samples.sum("roadstead_connections", &[("listener", "client")]) >= 1.0;
+    let mirror = world.mirror;
+    mirror
+        .wait_for_metrics("the connection to be taken", admitted)
+        .await;
+    let started = Instant::now();
+    within("the stop", mirror.stop()).await;
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    drop(silent);
 }

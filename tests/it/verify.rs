@@ -4,7 +4,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::common::{Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, World, images, within};
+use crate::common::{
+    ADMIN, Dialect, FakeRegistry, Image, Mirror, MirrorBuilder, World, images, within,
+};
 use http::Method;
 use roadstead::commands::output::Output;
 use roadstead::commands::verify::{self, Job, Outcome};
@@ -189,14 +191,13 @@ async fn only_who_means_it_may_ask() {
     let path = "/api/v1/verify?repair=true";
     let answer = admin.ask(Method::POST, path, &[]).await;
     assert_eq!(answer.status, 403, "{}", answer.text());
-    let header = [("x-roadstead-admin", "1")];
     for (method, path, status) in [
         (Method::GET, "/api/v1/verify", 405),
         (Method::POST, "/api/v1/verify?image=UPPER", 400),
         (Method::POST, "/api/v1/verify?repair=perhaps", 400),
         (Method::POST, "/api/v1/verify", 200),
     ] {
-        let answer = admin.ask(method, path, &header).await;
+        let answer = admin.ask(method, path, &[ADMIN]).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
     }
 }

@@ -4,7 +4,7 @@
 use super::*;
 use crate::catalogue::{connection, schema};
 
-/// What there is of each file in the state directory.
+/// The content of each file in the state directory.
 fn contents(state: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = fs::read_dir(state)
         .unwrap()

@@ -10,7 +10,7 @@ use crate::commands::output;
 const GZIP_LEVEL: flate2::Compression = flate2::Compression::fast();
 /// Likewise; negative levels do not even find what repeats in manifests.
 const ZSTD_LEVEL: i32 = 1;
-/// What is collected before it is written.
+/// Bytes that are collected before they are written.
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Endings of names, and what they mean.
@@ -22,7 +22,7 @@ const ENDINGS: [(&str, Coding); 5] = [
     (".tzst", Coding::Zstd),
 ];
 
-/// What a name for a layout means.
+/// The kind of layout that a name means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// A directory.
@@ -33,7 +33,7 @@ pub(super) enum Form {
     Stream,
 }
 
-/// How an archive is compressed.
+/// The compression of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
     /// Not at all.
@@ -44,7 +44,7 @@ pub(super) enum Coding {
     Zstd,
 }
 
-/// Where an archive's bytes go, compressed.
+/// A sink for an archive's bytes, which compresses them.
 pub(super) enum Sink {
     /// As they are.
     Plain(BufWriter<Out>),
@@ -64,7 +64,7 @@ pub(super) enum Out {
 }
 
 impl Form {
-    /// What is to be written under this name. A name without an ending is a directory, as is one with a slash at its
+    /// The form of a layout with this name. A name without an ending is a directory, as is one with a slash at its
     /// end, and one that is a directory already.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Form {
 }
 
 impl Coding {
-    /// What the first bytes of a file say.
+    /// The coding that the first bytes of a file show.
     pub(super) fn of_magic(magic: &[u8]) -> Self {
         if magic.starts_with(&[0x1f, 0x8b]) {
             return Self::Gzip;

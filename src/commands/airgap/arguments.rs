@@ -9,11 +9,10 @@ use super::archive::Form;
 use super::{ExportJob, ImportJob, Naming};
 use crate::commands::output::Output;
 use crate::commands::target::{AdminFlags, ServerFlags};
-use crate::commands::warm::{PlatformError, Wanted};
-use crate::oci::ImageName;
-use crate::oci::image::ImageNameError;
+use crate::commands::warm::Wanted;
+use crate::commands::{UsageError, image};
 
-/// What `export` is told.
+/// The arguments of `export`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExportArguments {
     /// Images: alpine, ghcr.io/org/app:1, nginx@sha256:…
@@ -33,7 +32,7 @@ pub struct ExportArguments {
     pub(crate) server: ServerFlags,
 }
 
-/// What `import` is told.
+/// The arguments of `import`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ImportArguments {
     /// An OCI image layout: a directory, a tar archive of one (gzip and zstd too), or - for standard input
@@ -53,41 +52,20 @@ pub struct ImportArguments {
     pub(crate) server: AdminFlags,
 }
 
-/// Why the command line makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UsageError {
-    /// An image's name is none.
-    #[error("image {name:?}: {why}")]
-    Image {
-        /// As it was typed.
-        name: String,
-        /// What is wrong.
-        why: ImageNameError,
-    },
-    /// A platform is none.
-    #[error("--platform: {0}")]
-    Platform(#[from] PlatformError),
-    /// The name of the output promises what is not written.
-    #[error("--output {0}")]
-    Target(String),
-    /// Nobody wants an archive on a terminal.
-    #[error("--output -: standard output is a terminal; send it to a file or a program")]
-    Terminal,
-}
-
 impl ExportArguments {
-    /// What to do, at the server with this URL.
+    /// The job at the server with this URL.
     ///
     /// # Errors
     /// [`UsageError`].
     pub fn job(&self, server: Url) -> Result<ExportJob, UsageError> {
-        let form = Form::of(&self.output).map_err(UsageError::Target)?;
+        let form = Form::of(&self.output).map_err(|why| UsageError(format!("--output {why}")))?;
         if form == Form::Stream && std::io::stdout().is_terminal() {
-            return Err(UsageError::Terminal);
+            let why = "--output -: standard output is a terminal; send it to a file or a program";
+            return Err(UsageError(why.to_owned()));
         }
         let mut images = Vec::new();
         for name in &self.images {
-            let name = parse(name)?;
+            let name = image(name)?;
             if !images.contains(&name) {
                 images.push(name);
             }
@@ -104,7 +82,7 @@ impl ExportArguments {
 }
 
 impl ImportArguments {
-    /// What to do, at the server with this admin URL.
+    /// The job at the server with this admin URL.
     ///
     /// # Errors
     /// [`UsageError`].
@@ -114,7 +92,7 @@ impl ImportArguments {
                 Some((name, reference)) => (name, Some(reference.to_owned())),
                 None => (text.as_str(), None),
             };
-            let name = parse(name)?;
+            let name = image(name)?;
             Ok(Naming { name, reference })
         };
         Ok(ImportJob {
@@ -129,11 +107,4 @@ impl ImportArguments {
             output: Output::of(self.json),
         })
     }
-}
-
-fn parse(name: &str) -> Result<ImageName, UsageError> {
-    ImageName::parse(name).map_err(|why| UsageError::Image {
-        name: name.to_owned(),
-        why,
-    })
 }

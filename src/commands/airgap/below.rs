@@ -104,7 +104,7 @@ impl Root {
     }
 }
 
-/// What the operating system says of a symbolic link, or of something else that is no folder, in words.
+/// Puts into words what the operating system says of a symbolic link, or of something else that is no folder.
 fn of_a_link(error: io::Error) -> io::Error {
     match Errno::from_io_error(&error) {
         Some(Errno::LOOP | Errno::NOTDIR | Errno::NXIO | Errno::MLINK) => no_plain_file(),

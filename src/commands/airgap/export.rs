@@ -2,7 +2,7 @@
 //! order of its names, each blob once.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use url::Url;
 
@@ -13,39 +13,36 @@ use super::layout::{Descriptor, Index, blob_path};
 use super::progress::Reporter;
 use super::pull::{Manifest, Mirror};
 use crate::commands::output::Output;
-use crate::commands::warm::{Contents, Wanted};
+use crate::commands::warm::{Contents, LEVELS_MAX, Wanted};
 use crate::format::{plural, size};
 use crate::oci::manifest::{Child, ChildKind, inspect};
 use crate::oci::{Digest, ImageName, Reference};
 
-/// An index, and the images in it, are two; an index of indexes is the most that anybody publishes.
-const LEVELS_MAX: usize = 4;
-
-/// What to export.
+/// A run of `export`.
 #[derive(Clone, Debug)]
 pub struct ExportJob {
     /// The images.
     pub images: Vec<ImageName>,
     /// A directory, an archive, or `-` for standard output.
     pub target: PathBuf,
-    /// Which of their platforms.
+    /// The platforms of them that are wanted.
     pub wanted: Wanted,
     /// The URL of the server's registry port.
     pub server: Url,
     /// Further certificates to check that server's by.
     pub ca_file: Option<PathBuf>,
-    /// How it is shown.
+    /// The form of the answer.
     pub output: Output,
 }
 
-/// What was exported.
+/// The result of an export.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exported {
     /// Manifests and blobs, shared ones counted once.
     pub things: usize,
     /// Their bytes.
     pub bytes: u64,
-    /// How many of them a directory had already, from an export before.
+    /// Number of them that a directory had already, from an export before.
     pub there: usize,
 }
 
@@ -70,10 +67,16 @@ enum From {
 /// # Errors
 /// [`AirgapError`]. An archive is not there then; of a directory, what has come stays for the next try.
 pub async fn export(job: &ExportJob) -> Result<Exported, AirgapError> {
+    let form = Form::of(&job.target).map_err(AirgapError)?;
     let mirror = Mirror::new(&job.server, job.ca_file.clone())?;
     mirror.ping(&job.server).await?;
     // Where the archive is the answer, nothing else may be in it.
-    let is_answer = Form::of(&job.target) == Ok(Form::Stream);
+    let is_answer = form == Form::Stream;
+    let target_name = if is_answer {
+        "standard output".to_owned()
+    } else {
+        job.target.display().to_string()
+    };
     let reporter = Reporter::new(job.output, is_answer);
     let mut plan = Plan::new();
     let mut roots = Vec::new();
@@ -84,15 +87,14 @@ pub async fn export(job: &ExportJob) -> Result<Exported, AirgapError> {
     reporter
         .progress
         .expect(plan.values().map(|thing| thing.size).sum());
-    let mut target = Target::open(&job.target)?;
+    let mut target = Target::open(&job.target, &form)?;
     let written = write(&mirror, &mut target, roots, plan, &reporter).await;
     match written {
         Ok((index, exported)) => {
             target.finish(&index)?;
             reporter.line(&format!(
-                "{} in {}: {}, {}, {} of them there already",
+                "{} in {target_name}: {}, {}, {} of them there already",
                 plural(job.images.len() as u64, "image"),
-                target_name(&job.target),
                 plural(exported.things as u64, "file"),
                 size(exported.bytes),
                 exported.there,
@@ -110,14 +112,6 @@ pub async fn export(job: &ExportJob) -> Result<Exported, AirgapError> {
             target.give_up();
             Err(error)
         }
-    }
-}
-
-/// The target, for people.
-fn target_name(target: &Path) -> String {
-    match Form::of(target) {
-        Ok(Form::Stream) => "standard output".to_owned(),
-        Ok(Form::Directory | Form::Archive(_)) | Err(_) => target.display().to_string(),
     }
 }
 
@@ -175,7 +169,7 @@ async fn look_at(
     })
 }
 
-/// What a manifest leads to, as far as it is wanted.
+/// The children of a manifest, as far as they are wanted.
 struct Children {
     media_type: String,
     manifests: Vec<Digest>,
@@ -196,7 +190,7 @@ fn children(
     if inspection.schema1_payload.is_some() {
         return Err(failed(&"it is of schema 1, which a layout cannot hold"));
     }
-    let media_type = inspection.media_type;
+    let media_type = inspection.media_type.clone();
     if *wanted == Wanted::All {
         // Attestations too: then the index has everything that it names.
         let (manifests, blobs): (Vec<Child>, Vec<Child>) = inspection
@@ -210,12 +204,10 @@ fn children(
             blobs,
         });
     }
-    let contents = Contents::of(content_type, &manifest.bytes, wanted);
-    let contents = contents.map_err(|error| failed(&error))?;
+    let contents = Contents::of_inspected(inspection, &manifest.bytes, wanted);
     // An index within an index is for one platform, and lacks the others rightly.
     if let Some(unmet) = contents.unmet.first().filter(|_| is_root) {
-        let offered: Vec<String> = contents.offered.iter().map(ToString::to_string).collect();
-        let offered = offered.join(", ");
+        let offered = contents.offered();
         let why = format!("the image has no platform {unmet}, only {offered}");
         return Err(AirgapError::of(name, why));
     }

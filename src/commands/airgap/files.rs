@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::AirgapError;
 use super::archive::{Coding, Form, Out, Sink, unfinished};
 use super::below::Root;
-use super::layout::{BLOBS, INDEX, Index, LAYOUT, LAYOUT_TEXT, blob_path};
+use super::layout::{BLOBS, INDEX, INDEX_BYTES_MAX, Index, LAYOUT, LAYOUT_TEXT, blob_path};
 use crate::oci::{Digest, Hasher};
 
 /// The unit of a tar archive (POSIX.1-2017, pax).
@@ -28,16 +28,13 @@ const END: [u8; 1024] = [0; 1024];
 /// The name of an entry that holds the name of the next one.
 const LONG_NAME: &str = "././@LongLink";
 
-/// What a header has room for.
+/// The bytes of a name that a header has room for.
 const SHORT_NAME_BYTES: usize = 100;
 
-/// A larger index is none that images make.
-const INDEX_BYTES_MAX: u64 = 4_500_000;
-
-/// What is read at once of a file that is there already.
+/// Bytes that are read at once of a file that is there already.
 const READ_BYTES: usize = 1024 * 1024;
 
-/// Where a layout is written to.
+/// The place that a layout is written to.
 #[derive(Debug)]
 pub(super) enum Target {
     /// A directory: its name for messages.
@@ -69,12 +66,12 @@ pub(super) struct BlobFile {
     come: u64,
 }
 
-/// Where a blob is written.
+/// The place that a blob is written to.
 #[derive(Debug)]
 enum Writing {
     File {
         file: File,
-        /// Where it begins in the file.
+        /// Its first byte in the file.
         start: u64,
         /// Its names in a directory, while it is written and after.
         names: Option<(Arc<Root>, String, String)>,
@@ -88,10 +85,10 @@ enum Writing {
 }
 
 impl Target {
-    /// Opens or makes the target: what its name means.
-    pub(super) fn open(path: &Path) -> Result<Self, AirgapError> {
+    /// Opens or makes the target.
+    pub(super) fn open(path: &Path, form: &Form) -> Result<Self, AirgapError> {
         let failed = |error: io::Error| AirgapError::of(path.display(), error);
-        let coding = match Form::of(path).map_err(AirgapError)? {
+        let coding = match *form {
             Form::Directory => return Self::directory(path),
             Form::Stream => {
                 let sink = Sink::new(Out::Stdout, Coding::Plain).map_err(failed)?;
@@ -104,7 +101,7 @@ impl Target {
             Form::Archive(coding) => coding,
         };
         let part = unfinished(path);
-        // What an export before left, or a link that somebody has put there: neither is written through.
+        // A file that an export before left, or a link that somebody has put there: neither is written through.
         let file = ignore_missing(fs::remove_file(&part)).and_then(|()| File::create_new(&part));
         let file = file.map_err(|error| AirgapError::of(part.display(), error))?;
         let path = path.to_path_buf();
@@ -145,10 +142,10 @@ impl Target {
             return Ok(Index::empty());
         };
         let mut bytes = Vec::new();
-        file.take(INDEX_BYTES_MAX + 1)
+        file.take(INDEX_BYTES_MAX as u64 + 1)
             .read_to_end(&mut bytes)
             .map_err(|error| failed(error.to_string()))?;
-        if bytes.len() as u64 > INDEX_BYTES_MAX {
+        if bytes.len() > INDEX_BYTES_MAX {
             return Err(failed(format!("has more than {INDEX_BYTES_MAX} bytes")));
         }
         serde_json::from_slice(&bytes).map_err(|error| failed(format!("is no index: {error}")))
@@ -165,7 +162,7 @@ impl Target {
         written.map_err(|error| AirgapError::of(name, error))
     }
 
-    /// Whether a directory has a blob, whole, from an export before. One that is not is written again.
+    /// True if a directory has a blob, whole, from an export before. One that is not is written again.
     pub(super) fn has(&self, digest: &Digest, size: u64) -> Result<bool, AirgapError> {
         let Self::Dir { path, root } = self else {
             return Ok(false);
@@ -226,8 +223,17 @@ impl Target {
         })
     }
 
-    /// The end: from now on it is a layout.
+    /// The end: from now on it is a layout. An archive that cannot be ended is not left behind.
     pub(super) fn finish(self, index: &Index) -> Result<(), AirgapError> {
+        let part = self.part();
+        let ended = self.end(index);
+        if ended.is_err() {
+            discard(part);
+        }
+        ended
+    }
+
+    fn end(self, index: &Index) -> Result<(), AirgapError> {
         match self {
             Self::Dir { path, root } => {
                 let write = || {
@@ -268,15 +274,23 @@ impl Target {
 
     /// Leaves no unfinished archive behind. What is in a directory already is used by the next try.
     pub(super) fn give_up(self) {
-        if let Self::Tar { part, .. }
-        | Self::Stream {
-            names: Some((_, part)),
-            ..
-        } = self
-        {
-            // The first error is the one to tell.
-            fs::remove_file(part).ok();
+        discard(self.part());
+    }
+
+    /// The file of an archive under its other name.
+    fn part(&self) -> Option<PathBuf> {
+        match self {
+            Self::Tar { part, .. } => Some(part.clone()),
+            Self::Stream { names, .. } => names.as_ref().map(|(_, part)| part.clone()),
+            Self::Dir { .. } => None,
         }
+    }
+}
+
+fn discard(part: Option<PathBuf>) {
+    if let Some(part) = part {
+        // The first error is the one to tell.
+        fs::remove_file(part).ok();
     }
 }
 
@@ -352,7 +366,7 @@ impl BlobFile {
     }
 }
 
-/// What holds the lock does nothing but write.
+/// Locks a sink: the holder of the lock does nothing but write.
 fn lock(sink: &Mutex<Sink>) -> MutexGuard<'_, Sink> {
     sink.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -426,11 +440,15 @@ mod tests {
     use crate::commands::airgap::reading::Layout;
     use crate::oci::Algorithm;
 
+    fn open(path: &Path) -> Result<Target, AirgapError> {
+        Target::open(path, &Form::of(path).unwrap())
+    }
+
     #[test]
     fn an_archive_is_read_back_with_long_names_too() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.tar");
-        let mut target = Target::open(&path).unwrap();
+        let mut target = open(&path).unwrap();
         target.begin(&Index::empty()).unwrap();
         let contents = [vec![7; 1000], vec![8; 512], Vec::new()];
         let mut digests = Vec::new();
@@ -460,6 +478,21 @@ mod tests {
         assert_eq!(String::from_utf8(listed.stdout).unwrap().lines().count(), 8);
     }
 
+    /// It stayed, as large as the disk had room for.
+    #[test]
+    fn an_archive_that_cannot_be_ended_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.tar", "a.tar.zst"] {
+            let path = dir.path().join(name);
+            let mut target = open(&path).unwrap();
+            target.begin(&Index::empty()).unwrap();
+            fs::create_dir(&path).unwrap();
+            assert!(unfinished(&path).exists());
+            target.finish(&Index::empty()).unwrap_err();
+            assert!(!unfinished(&path).exists(), "{name}");
+        }
+    }
+
     #[test]
     fn a_blob_that_broke_off_goes_on_in_a_stream() {
         let dir = tempfile::tempdir().unwrap();
@@ -467,7 +500,7 @@ mod tests {
         let digest = Digest::of(Algorithm::Sha256, &content);
         for name in ["a.tar.gz", "a.tar.zst"] {
             let path = dir.path().join(name);
-            let mut target = Target::open(&path).unwrap();
+            let mut target = open(&path).unwrap();
             target.begin(&Index::empty()).unwrap();
             let mut blob = target.blob(&digest, content.len() as u64).unwrap();
             for tries in [5, 70_000, 20, 399_999, content.len()] {
@@ -494,7 +527,7 @@ mod tests {
     #[test]
     fn what_is_not_what_it_should_be_is_not_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let mut target = Target::open(dir.path()).unwrap();
+        let mut target = open(dir.path()).unwrap();
         let digest = Digest::of(Algorithm::Sha256, b"right");
         let mut blob = target.blob(&digest, 5).unwrap();
         blob.write(b"wrong").unwrap();

@@ -20,21 +20,21 @@ use crate::oci::{Digest, ImageName};
 /// Manifests of one image: as many as the server takes.
 const MANIFESTS_MAX: usize = 1000;
 
-/// How often an image is brought whose parts are evicted while others are brought.
+/// Attempts at an image whose parts are evicted while others are brought.
 const ATTEMPTS_MAX: usize = 2;
 
-/// What to import.
+/// A run of `import`.
 #[derive(Clone, Debug)]
 pub struct ImportJob {
     /// The layout: a directory, an archive, or `-` for standard input.
     pub layout: PathBuf,
-    /// Which images of it, under which names; all, under their own, when there are none.
+    /// The images of it that are wanted, and their names; all, under their own, when there are none.
     pub images: Vec<Naming>,
-    /// Whether they are pinned as well.
+    /// True if they are pinned as well.
     pub pin: bool,
     /// The URL of the server's admin listener.
     pub admin: Url,
-    /// How it is shown.
+    /// The form of the answer.
     pub output: Output,
 }
 
@@ -43,20 +43,20 @@ pub struct ImportJob {
 pub struct Naming {
     /// The name.
     pub name: ImageName,
-    /// What the layout calls it; `None`: by the name, or it has but one.
+    /// Its name in the layout; `None`: by the name, or it has but one.
     pub reference: Option<String>,
 }
 
-/// What came of one image.
+/// The result for one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Put {
     /// Its name.
     pub name: ImageName,
     /// Its digest.
     pub digest: String,
-    /// How many blobs and manifests were brought; the others were there.
+    /// Number of blobs and manifests that were brought; the others were there.
     pub brought: usize,
-    /// Why it cannot be pulled; `None`: it can.
+    /// The reason that it cannot be pulled; `None`: it can.
     pub failed: Option<AirgapError>,
 }
 
@@ -93,7 +93,7 @@ pub async fn import(job: &ImportJob) -> Result<Vec<Put>, AirgapError> {
     Ok(puts)
 }
 
-/// Which images are meant, and their names.
+/// The images that are meant, and their names.
 fn choose<'a>(
     job: &ImportJob,
     images: &'a [Descriptor],
@@ -157,7 +157,7 @@ struct Run {
     reporter: Arc<Reporter>,
 }
 
-/// What an image consists of in the layout.
+/// The parts of an image in the layout.
 #[derive(Default)]
 struct Contents {
     /// From the root to the leaves.
@@ -231,7 +231,7 @@ impl Run {
         self.admin.image(name, &root, self.pin).await
     }
 
-    /// What an image consists of. Manifests are checked here, because they are followed; blobs by the server.
+    /// The parts of an image. Manifests are checked here, because they are followed; blobs by the server.
     fn contents(&self, root: Digest, image: &Descriptor) -> Result<Contents, AirgapError> {
         let mut contents = Contents::default();
         let mut seen = HashSet::from([root]);

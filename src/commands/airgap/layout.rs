@@ -1,4 +1,4 @@
-//! What the files of an OCI image layout say (image-spec, image-layout.md). Pure.
+//! The files of an OCI image layout (image-spec, image-layout.md). Pure.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,11 @@ use crate::oci::{Digest, ImageName};
 pub(super) const LAYOUT: &str = "oci-layout";
 /// The file that names the images.
 pub(super) const INDEX: &str = "index.json";
+/// A larger index is none that images make: it would name some ten thousand.
+pub(super) const INDEX_BYTES_MAX: usize = 4_500_000;
 /// The directory of everything else.
 pub(super) const BLOBS: &str = "blobs";
-/// What stands in [`LAYOUT`].
+/// The content of [`LAYOUT`].
 pub(super) const LAYOUT_TEXT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The name of an image for whoever opens the layout: skopeo's `oci:DIR:NAME`.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -91,7 +93,7 @@ impl Descriptor {
         }
     }
 
-    /// What the layout calls it.
+    /// Its name in the layout.
     pub(super) fn ref_name(&self) -> Option<&str> {
         self.annotation(REF_NAME)
     }
@@ -107,7 +109,7 @@ impl Descriptor {
         })
     }
 
-    /// Whether the layout calls it so.
+    /// True if this is its name in the layout.
     pub(super) fn is_called(&self, reference: &str) -> bool {
         self.digest == reference
             || [IMAGE_NAME, REF_NAME]
@@ -128,12 +130,12 @@ impl Descriptor {
     }
 }
 
-/// Where a blob is.
+/// The path of a blob.
 pub(super) fn blob_path(digest: &Digest) -> String {
     format!("{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
-/// What [`LAYOUT`] says.
+/// Checks the version in [`LAYOUT`].
 ///
 /// # Errors
 /// It is none that can be read here.

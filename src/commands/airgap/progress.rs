@@ -1,4 +1,4 @@
-//! What the user sees of an export or import: how far it is, and a line for each image.
+//! Output for users of an export or import: how far it is, and a line for each image.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use crate::format;
 /// Shows an export or import.
 pub(super) struct Reporter {
     output: Output,
-    /// Whether standard output is for something else.
+    /// True if standard output is for something else.
     aside: bool,
     /// Bytes of all that is to be written or brought.
     pub(super) progress: Progress,
@@ -38,7 +38,7 @@ impl Reporter {
         }
     }
 
-    /// The same for scripts.
+    /// An object for scripts.
     pub(super) fn json(&self, value: &impl Serialize) {
         match (self.output, self.aside) {
             (Output::Json, false) => output::say_json(value),

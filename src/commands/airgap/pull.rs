@@ -11,13 +11,13 @@ use super::AirgapError;
 use super::files::BlobFile;
 use super::progress::Reporter;
 use crate::commands::client::tls_advice;
+use crate::commands::plain::PlainClient;
 use crate::commands::warm::server::{
-    ERROR_BYTES_MAX, HEADER_TIMEOUT, IDLE_TIMEOUT, accept, target, waits,
+    ERROR_BYTES_MAX, HEADER_TIMEOUT, IDLE_TIMEOUT, accept, passes, target, waits,
 };
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::route::Route;
 use crate::oci::{Algorithm, Digest, ImageName, Reference};
-use crate::upstream::PlainClient;
 
 /// The mirror.
 pub(super) struct Mirror {
@@ -31,10 +31,10 @@ pub(super) struct Manifest {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Why one request gave nothing.
+/// The reason that one request gave nothing.
 struct Failure {
     why: String,
-    /// Whether another one may.
+    /// True if another one may give something.
     passes: bool,
 }
 
@@ -44,7 +44,7 @@ impl Mirror {
         Ok(Self { client })
     }
 
-    /// Whether anybody answers.
+    /// Checks that a registry answers.
     pub(super) async fn ping(&self, server: &Url) -> Result<(), AirgapError> {
         let path = Route::Ping.path();
         let answer = self.client.get(&path, None, HEADER_TIMEOUT).await.map(drop);
@@ -69,18 +69,7 @@ impl Mirror {
         };
         let target = target(name, route);
         let what = format!("{name}: manifest {reference}");
-        let mut waits = waits(RETRIES);
-        loop {
-            let failure = match self.manifest_once(&target, reference).await {
-                Ok(manifest) => return Ok(manifest),
-                Err(failure) => failure,
-            };
-            let wait = waits.next().filter(|_| failure.passes);
-            let Some(wait) = wait else {
-                return Err(AirgapError::of(what, failure.why));
-            };
-            tokio::time::sleep(wait).await;
-        }
+        repeated(what, async |_| self.manifest_once(&target, reference).await).await
     }
 
     async fn manifest_once(
@@ -135,20 +124,16 @@ impl Mirror {
         };
         let target = target(name, route);
         let what = format!("{name}: blob {digest}");
-        let mut waits = waits(RETRIES);
-        loop {
-            let failure = match self.blob_once(&target, file, reporter).await {
-                Ok(()) => return Ok(()),
-                Err(failure) => failure,
-            };
-            let wait = waits.next().filter(|_| failure.passes);
-            let Some(wait) = wait else {
-                return Err(AirgapError::of(what, failure.why));
-            };
-            tokio::time::sleep(wait).await;
-            let again = file.restart();
-            again.map_err(|error| AirgapError::of(&what, error))?;
-        }
+        repeated(what, async |is_first| {
+            if !is_first {
+                file.restart().map_err(|error| Failure {
+                    why: error.to_string(),
+                    passes: false,
+                })?;
+            }
+            self.blob_once(&target, file, reporter).await
+        })
+        .await
     }
 
     async fn blob_once(
@@ -189,7 +174,7 @@ impl Mirror {
         if status == StatusCode::OK {
             return Ok(answer);
         }
-        let passes = matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504);
+        let passes = passes(status.as_u16());
         let mut text = Vec::new();
         let mut body = answer.into_body();
         while let Ok(Some(data)) = next(&mut body).await {
@@ -205,6 +190,26 @@ impl Mirror {
         });
         let why = said.map_or_else(|| status.to_string(), |said| format!("{status}: {said}"));
         Err(Failure { why, passes })
+    }
+}
+
+/// Does something until it is done, or trying again is of no use.
+async fn repeated<T>(
+    what: String,
+    mut work: impl AsyncFnMut(bool) -> Result<T, Failure>,
+) -> Result<T, AirgapError> {
+    let mut waits = waits(RETRIES);
+    let mut is_first = true;
+    loop {
+        let failure = match work(is_first).await {
+            Ok(done) => return Ok(done),
+            Err(failure) => failure,
+        };
+        let Some(wait) = waits.next().filter(|_| failure.passes) else {
+            return Err(AirgapError::of(what, failure.why));
+        };
+        tokio::time::sleep(wait).await;
+        is_first = false;
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Admin {
     client: AdminClient,
 }
 
-/// What came of giving an image its name.
+/// The result of giving an image its name.
 pub(super) enum Named {
     /// It can be pulled; so many manifests that its index names were not brought.
     Done { absent: u64 },
@@ -35,7 +35,7 @@ impl Admin {
         Ok(Self { client })
     }
 
-    /// Whether the mirror has a blob or manifest.
+    /// True if the mirror has a blob or manifest.
     pub(super) async fn has(&self, digest: &Digest) -> Result<bool, AirgapError> {
         let target = format!("/api/v1/import/blobs/{digest}");
         let (status, said) = self.ask(Method::GET, &target, Payload::none()).await?;
@@ -108,7 +108,7 @@ impl Admin {
         payload: Payload,
     ) -> Result<(StatusCode, Value), AirgapError> {
         let patience = match method {
-            // Of a blob the answer comes when all of it is on the server's disk.
+            // The answer to a blob comes when all of it is on the server's disk.
             Method::PUT => None,
             Method::POST => Some(NAMING_WAIT),
             _ => Some(ANSWER_WAIT),

@@ -11,20 +11,17 @@ use std::sync::Arc;
 
 use super::AirgapError;
 use super::below::Root;
-use super::layout::{BLOBS, INDEX, Index, LAYOUT, blob_path, check_version};
+use super::layout::{BLOBS, INDEX, INDEX_BYTES_MAX, Index, LAYOUT, blob_path, check_version};
 use super::spool;
 use crate::oci::Digest;
 
 /// The name that means standard input.
 const STANDARD: &str = "-";
 
-/// A larger index is none that images make: it would name some ten thousand.
-const INDEX_BYTES_MAX: usize = 4_500_000;
-
 /// More files are no layout: a thousand large images have some ten thousand.
 const ENTRIES_MAX: usize = 1_000_000;
 
-/// What is read at once.
+/// Bytes that are read at once.
 pub(super) const READ_BYTES: usize = 256 * 1024;
 
 /// A layout, open.
@@ -39,7 +36,7 @@ enum Place {
     Dir(Root),
     Tar {
         file: Arc<File>,
-        /// Where the files that count are: offset and length, by their names.
+        /// Offset and length of each file that counts, by its name.
         entries: HashMap<String, (u64, u64)>,
     },
 }
@@ -48,9 +45,9 @@ enum Place {
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     file: Arc<File>,
-    /// Where it begins in `file`.
+    /// Its first byte in `file`.
     pub(super) start: u64,
-    /// How long it is.
+    /// Its length.
     pub(super) size: u64,
 }
 
@@ -101,7 +98,7 @@ impl Layout {
         self.part(&blob_path(digest))
     }
 
-    /// What is wrong with one of its files.
+    /// An error of one of its files.
     pub(super) fn fault(&self, name: &str, why: impl std::fmt::Display) -> AirgapError {
         AirgapError::of(format!("{}: {name}", self.path.display()), why)
     }
@@ -170,7 +167,7 @@ impl Part {
     }
 }
 
-/// Where the files of an archive are. Nothing of it is written anywhere, so that no name in it can do harm; one
+/// Offset and length of the files of an archive. Nothing of it is written anywhere, so that no name in it can do harm; one
 /// that would, were it unpacked, is refused all the same, for whoever made it meant no good.
 fn entries(file: &File) -> Result<HashMap<String, (u64, u64)>, String> {
     let length = file.metadata().map_err(|error| error.to_string())?.len();
@@ -224,7 +221,7 @@ fn entry_name(bytes: &[u8]) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// Whether a file belongs to a layout, or tells that it is something else.
+/// True if a file belongs to a layout, or tells that it is something else.
 fn is_wanted(name: &str) -> bool {
     matches!(name, LAYOUT | INDEX | "manifest.json")
         || name

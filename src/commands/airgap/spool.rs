@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::archive::Coding;
 
-/// What is read at once.
+/// Bytes that are read at once.
 const READ_BYTES: usize = 256 * 1024;
 
 /// To so many times its size an archive may grow. Layers are compressed already and hardly grow; gzip cannot do more

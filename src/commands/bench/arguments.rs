@@ -9,13 +9,13 @@ use super::{
     Job, Output, PARALLEL_DEFAULT, PARALLEL_MAX, PULLS_DEFAULT, PULLS_MAX, ROUNDS_MAX,
     ROUNDS_VS_DEFAULT, TIMEOUT_DEFAULT, TIMEOUT_MAX, Target,
 };
-use crate::commands::warm::{Platform, PlatformError, Wanted};
-use crate::oci::image::ImageNameError;
+use crate::commands::UsageError;
+use crate::commands::warm::{Platform, Wanted};
 use crate::oci::{ImageName, UpstreamName};
 use crate::telemetry::Metrics;
 use crate::upstream::{EndpointConfig, LoginConfig, Puller, Secret, Text};
 
-/// What `bench` is told.
+/// The arguments of `bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// The registry, as in `http://127.0.0.1:5000` or `https://registry-1.docker.io`
@@ -31,7 +31,7 @@ pub struct Arguments {
     /// Another registry, measured in turn with the first
     #[arg(long, value_name = "URL2")]
     pub vs: Option<Url>,
-    /// How often each registry is measured [default: 1; with --vs 3]
+    /// Measurements of each registry [default: 1; with --vs 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=ROUNDS_MAX as u64))]
     pub rounds: Option<u64>,
     /// Rounds before, which are not counted
@@ -72,53 +72,25 @@ pub struct Arguments {
     pub json: bool,
 }
 
-/// Why the command line makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UsageError {
-    /// The image's name is none.
-    #[error("IMAGE {name:?}: {why}")]
-    Image {
-        /// As it was typed.
-        name: String,
-        /// What is wrong.
-        why: ImageNameError,
-    },
-    /// A platform is none.
-    #[error("--platform: {0}")]
-    Platform(#[from] PlatformError),
-    /// The time is none, or too long.
-    #[error("--timeout {0:?}: write a time from 1s to 24h, like 90s or 5m")]
-    Timeout(String),
-    /// The registry's name is none.
-    #[error("--ns {0:?}: not a registry's name, like docker.io or registry.internal:5000")]
-    Ns(String),
-    /// A registry cannot be asked.
-    #[error("{argument}: {why}")]
-    Target {
-        /// `URL` or `--vs`.
-        argument: &'static str,
-        /// What is wrong.
-        why: String,
-    },
-}
-
 impl Arguments {
-    /// What to do. Dials nothing; reads the certificates.
+    /// The job. Dials nothing; reads the certificates.
     ///
     /// # Errors
     /// [`UsageError`].
     pub fn job(&self) -> Result<Job, UsageError> {
-        let image = ImageName::parse(&self.image).map_err(|why| UsageError::Image {
-            name: self.image.clone(),
-            why,
-        })?;
+        let image = ImageName::parse(&self.image);
+        let image = image.map_err(|why| UsageError(format!("IMAGE {:?}: {why}", self.image)))?;
         let platform = match &self.platform {
             Some(text) => text.parse()?,
             None => Platform::of_this_machine(),
         };
         let timeout = self.timeout.as_deref().map_or(Ok(TIMEOUT_DEFAULT), time)?;
         if let Some(ns) = &self.ns {
-            UpstreamName::parse(ns).map_err(|_| UsageError::Ns(ns.clone()))?;
+            UpstreamName::parse(ns).map_err(|_| {
+                UsageError(format!(
+                    "--ns {ns:?}: not a registry's name, like docker.io or registry.internal:5000"
+                ))
+            })?;
         }
         let login = self.docker_config.clone().map(LoginConfig::DockerConfig);
         let own = self.login().or_else(|| login.clone());
@@ -175,7 +147,7 @@ impl Arguments {
         let puller = Puller::new(endpoint, login, ns, timeout, metrics);
         Ok(Target {
             url: url.clone(),
-            puller: puller.map_err(|why| UsageError::Target { argument, why })?,
+            puller: puller.map_err(|why| UsageError(format!("{argument}: {why}")))?,
         })
     }
 }
@@ -199,8 +171,11 @@ fn ns(text: &str, image: &ImageName, url: &Url) -> Option<String> {
 fn time(text: &str) -> Result<Duration, UsageError> {
     let time = humantime::parse_duration(text).ok();
     let fits = |time: &Duration| (Duration::from_secs(1)..=TIMEOUT_MAX).contains(time);
-    time.filter(fits)
-        .ok_or_else(|| UsageError::Timeout(text.to_owned()))
+    time.filter(fits).ok_or_else(|| {
+        UsageError(format!(
+            "--timeout {text:?}: write a time from 1s to 24h, like 90s or 5m"
+        ))
+    })
 }
 
 fn bounded(number: u64) -> usize {
@@ -208,7 +183,7 @@ fn bounded(number: u64) -> usize {
 }
 
 const DOCKER_HUB: &str = "docker.io";
-/// What it was called once, and is still written.
+/// The name that it had once, and that is still written.
 const DOCKER_HUB_LEGACY: &str = "index.docker.io";
 /// `registry-1.docker.io` is where it is.
 const DOCKER_HUB_HOSTS: &str = ".docker.io";

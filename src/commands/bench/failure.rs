@@ -1,4 +1,4 @@
-//! Why a pull failed, and failures grouped: a fleet's failures are a few, many times.
+//! Failures of pulls, and their groups: a fleet's failures are a few, many times.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::upstream::FetchError;
 
-/// What of a pull failed.
+/// The part of a pull that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// A manifest or index.
@@ -18,7 +18,7 @@ pub enum Stage {
     Pull,
 }
 
-/// How it failed. A closed set, so that there are as many groups at most.
+/// The cause of a failure. A closed set, so that there are as many groups at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
     /// An answer with this status.
@@ -37,7 +37,7 @@ pub enum Cause {
     Credentials,
     /// The answer makes no sense, or is over a bound.
     Nonsense,
-    /// What came is no manifest.
+    /// The body is no manifest.
     NotAManifest,
     /// The image is not there for the platform.
     Platform,
@@ -45,14 +45,14 @@ pub enum Cause {
     Client,
 }
 
-/// Why one pull failed.
+/// The failure of one pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What of it.
+    /// The part of it.
     pub stage: Stage,
-    /// How.
+    /// The cause.
     pub cause: Cause,
-    /// Which manifest or blob, and the cause in its own words.
+    /// The manifest or blob, and the cause in its own words.
     pub detail: String,
 }
 
@@ -63,9 +63,9 @@ pub struct Group {
     pub what: String,
     /// `status 404`, `digest mismatch`, `cut` …
     pub why: String,
-    /// How many pulls.
+    /// Number of pulls.
     pub pulls: u64,
-    /// What some of them said, each text once.
+    /// Details of some of them, each text once.
     pub examples: Vec<String>,
 }
 

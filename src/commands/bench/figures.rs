@@ -2,20 +2,20 @@
 
 use serde::Serialize;
 
-/// How the samples of a round are spread.
+/// The spread of the samples of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     /// The least.
     pub min: f64,
     /// Half are at most this.
     pub median: f64,
-    /// Of a hundred, 95 are at most this.
+    /// The 95th percentile: 95 of a hundred are at most this.
     pub p95: f64,
     /// The most.
     pub max: f64,
 }
 
-/// What one figure was in several rounds.
+/// One figure in several rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Range {
     /// In the middle round; the mean of the two in the middle where the rounds are even.

@@ -24,12 +24,12 @@ pub(super) fn cpu_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
-/// How many CPUs this process may use.
+/// Number of CPUs that this process may use.
 pub(super) fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Whether the URL's host is surely this machine: then the registry and the client take each other's CPU.
+/// True if the URL's host is surely this machine: then the registry and the client take each other's CPU.
 pub(super) fn is_here(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),

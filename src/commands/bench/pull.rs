@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use super::failure::{Cause, Failure, Stage};
 use crate::commands::warm::server::accept_class;
-use crate::commands::warm::{Contents, Platform, Wanted};
+use crate::commands::warm::{Contents, LEVELS_MAX, Wanted};
 use crate::oci::digest::Hasher;
 use crate::oci::manifest::Child;
 use crate::oci::{Algorithm, Digest, ImageName, Reference};
 use crate::upstream::Puller;
 
-/// What each pull of a run does.
+/// The work of each pull of a run.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) image: ImageName,
@@ -25,7 +25,7 @@ pub(super) struct Plan {
     pub(super) timeout: Duration,
 }
 
-/// What came of one pull.
+/// The result of one pull.
 #[derive(Debug)]
 pub(super) struct Pulled {
     /// From the begin of the round to its end.
@@ -37,7 +37,7 @@ pub(super) struct Pulled {
     pub(super) failure: Option<Failure>,
 }
 
-/// What the tasks of one pull know together.
+/// The state that the tasks of one pull share.
 #[derive(Debug)]
 struct Shared {
     puller: Puller,
@@ -67,7 +67,7 @@ pub(super) async fn run(
         first_byte: AtomicU64::new(NEVER),
         total,
     });
-    // What is under way when the time is up is dropped, and its connections with it.
+    // Requests that are under way when the time is up are dropped, and their connections with them.
     let outcome = tokio::time::timeout_at(begin + timeout, image(&shared)).await;
     let failure = outcome.unwrap_or_else(|_elapsed| {
         Err(Failure {
@@ -119,8 +119,7 @@ async fn manifests(shared: &Shared) -> Result<Vec<Child>, Failure> {
             detail: format!("{reference}: {why}"),
         };
         if let Some(platform) = contents.unmet.first() {
-            let offered: Vec<String> = contents.offered.iter().map(Platform::to_string).collect();
-            let why = format!("no image for {platform}, only {}", offered.join(", "));
+            let why = format!("no image for {platform}, only {}", contents.offered());
             return Err(failed(Cause::Platform, why));
         }
         // An entry that says its platform fits; one that is silent may.
@@ -222,5 +221,3 @@ impl Shared {
 
 /// Later than any byte.
 const NEVER: u64 = u64::MAX;
-/// An index, and the image in it, are two; an index of indexes is the most that anybody publishes.
-const LEVELS_MAX: usize = 4;

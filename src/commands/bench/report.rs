@@ -1,4 +1,4 @@
-//! What came of all: the figures of each registry, and of two side by side. The JSON output is this.
+//! The result: the figures of each registry, and of two side by side. The JSON output is this.
 
 use serde::Serialize;
 
@@ -30,12 +30,12 @@ pub struct Report {
     pub ratios: Option<Ratios>,
 }
 
-/// What was measured of one registry.
+/// The figures of one registry.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Measured {
     /// Its URL.
     pub url: String,
-    /// Whether its address is this machine's own, so that the client and the registry shared the CPUs.
+    /// True if its address is this machine's own, so that the client and the registry shared the CPUs.
     pub shares_the_machine: bool,
     /// Pulls of all rounds.
     pub pulls: u64,
@@ -51,11 +51,11 @@ pub struct Measured {
     pub bytes_per_second: Option<Range>,
     /// From the begin of a round to the end of a pull, of those of all rounds that did not fail.
     pub pull_seconds: Option<Spread>,
-    /// The same, to a pull's first byte of a blob.
+    /// From the begin of a round to a pull's first byte of a blob.
     pub first_byte_seconds: Option<Spread>,
     /// CPU time of the client in all rounds.
     pub client_cpu_seconds: f64,
-    /// Why pulls failed.
+    /// The failures of pulls.
     pub errors: Vec<Group>,
     /// Each round.
     pub each_round: Vec<Round>,
@@ -78,16 +78,16 @@ pub struct Round {
     pub bytes_per_second: f64,
     /// From its begin to the end of a pull, of those that did not fail.
     pub pull_seconds: Option<Spread>,
-    /// The same, to a pull's first byte of a blob.
+    /// From its begin to a pull's first byte of a blob.
     pub first_byte_seconds: Option<Spread>,
     /// CPU time of the client.
     pub client_cpu_seconds: f64,
-    /// Why pulls failed.
+    /// The failures of pulls.
     pub errors: Vec<Group>,
-    /// What `pull_seconds` is made of.
+    /// The samples of `pull_seconds`.
     #[serde(skip)]
     pub(super) samples: Vec<f64>,
-    /// What `first_byte_seconds` is made of.
+    /// The samples of `first_byte_seconds`.
     #[serde(skip)]
     pub(super) first_bytes: Vec<f64>,
 }
@@ -96,26 +96,26 @@ pub struct Round {
 /// `None` where one of them is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Ratios {
-    /// Of the medians of the rounds.
+    /// Wall times, the medians of the rounds.
     pub wall: Option<f64>,
-    /// Of the medians of the rounds.
+    /// Throughputs, the medians of the rounds.
     pub bytes_per_second: Option<f64>,
-    /// Of the median pulls.
+    /// Median pulls.
     pub pull_median: Option<f64>,
-    /// Of the pulls at the 95th percentile.
+    /// Pulls at the 95th percentile.
     pub pull_p95: Option<f64>,
-    /// Of the slowest pulls.
+    /// Slowest pulls.
     pub pull_max: Option<f64>,
-    /// Of the median times to the first byte.
+    /// Median times to the first byte.
     pub first_byte_median: Option<f64>,
-    /// Of the same at the 95th percentile.
+    /// Times to the first byte at the 95th percentile.
     pub first_byte_p95: Option<f64>,
-    /// Of the longest times to the first byte.
+    /// Longest times to the first byte.
     pub first_byte_max: Option<f64>,
 }
 
 impl Report {
-    /// What these rounds come to, those of each of the job's targets in turn.
+    /// The report of these rounds, those of each of the job's targets in turn.
     pub(super) fn new(job: &Job, rounds: Vec<Vec<Round>>) -> Self {
         let targets = job.targets.iter().zip(rounds);
         let targets: Vec<Measured> = targets
@@ -146,7 +146,7 @@ impl Report {
         }
     }
 
-    /// Whether every pull came to its end with the right bytes.
+    /// True if every pull came to its end with the right bytes.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.targets.iter().all(|target| target.failed == 0)
@@ -175,7 +175,7 @@ impl Measured {
         }
     }
 
-    /// How much of the CPUs that it could use the client used, from 0 to 1.
+    /// The part of the CPUs that it could use that the client used, from 0 to 1.
     pub(super) fn client_load(&self, cpus: usize) -> Option<f64> {
         let wall: f64 = self.each_round.iter().map(|round| round.wall_seconds).sum();
         ratio(
@@ -236,7 +236,7 @@ pub(super) mod tests {
         assert_eq!(one.bytes, 3_000_000);
         let wall = one.wall_seconds.unwrap();
         assert_eq!((wall.median, wall.min, wall.max), (2.0, 1.0, 4.0));
-        // Of the six pulls of all rounds: 0.5, 1, 1, 2, 2, 4.
+        // The six pulls of all rounds: 0.5, 1, 1, 2, 2, 4.
         let pull = one.pull_seconds.unwrap();
         assert_eq!((pull.min, pull.median, pull.max), (0.5, 1.0, 4.0));
         // 0.75 s of CPU in 7 s on one CPU.

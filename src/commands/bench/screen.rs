@@ -1,4 +1,4 @@
-//! What the user sees: a table, JSON for scripts, and a bar on a terminal meanwhile.
+//! Output for users: a table, JSON for scripts, and a bar on a terminal meanwhile.
 
 use indicatif::ProgressBar;
 
@@ -9,7 +9,7 @@ use crate::commands::output::{self, Output};
 use crate::commands::progress::style;
 use crate::format::{self, plural, size};
 
-/// How far a round is.
+/// The progress of a round.
 #[derive(Debug)]
 pub(super) struct Bar(Option<ProgressBar>);
 
@@ -39,7 +39,7 @@ impl Bar {
     }
 }
 
-/// What a round is called while it goes on.
+/// The name of a round while it goes on.
 pub(super) fn title(target: usize, number: usize, warmup: usize, rounds: usize) -> String {
     let name = letter(target);
     match number.checked_sub(warmup) {
@@ -223,7 +223,7 @@ fn each_round(report: &Report) -> Vec<String> {
     lines
 }
 
-/// What must be known to judge the figures.
+/// Facts without which the figures cannot be judged.
 fn notes(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     let with = |wanted: &dyn Fn(&Measured) -> bool| {
@@ -289,7 +289,7 @@ fn time(seconds: f64) -> String {
     }
 }
 
-/// What a registry is called in the table.
+/// The name of a registry in the table.
 fn letter(at: usize) -> char {
     if at == 0 { 'A' } else { 'B' }
 }
@@ -334,7 +334,7 @@ mod tests {
         }
     }
 
-    /// Whether a line has these words, whatever is between them.
+    /// True if a line has these words, whatever is between them.
     fn has(shown: &str, words: &str) -> bool {
         let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         shown.lines().any(|line| squeezed(line) == words)

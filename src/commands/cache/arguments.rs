@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 
-use crate::commands::target::{AdminFlags, OpenMode};
+use crate::commands::target::AdminFlags;
+use crate::mirror::OpenMode;
+use crate::oci::UpstreamName;
 
 /// The commands that look into the cache, and change what is in it.
 #[derive(Clone, Debug, Subcommand)]
@@ -32,7 +35,7 @@ pub enum Command {
     Unpin(Unpin),
 }
 
-/// Where the cache is, and how it is shown.
+/// The place of the cache, and the form of the answer.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
     #[command(flatten)]
@@ -71,7 +74,7 @@ pub struct Health {
 #[derive(Clone, Debug, Args)]
 pub struct List {
     /// Images to list: docker.io, ghcr.io/org, nginx, docker.io/library/nginx:1.27
-    #[arg(value_name = "UPSTREAM[/REPO[:TAG]]")]
+    #[arg(value_name = "UPSTREAM[/REPO[:TAG]]", value_parser = NonEmptyStringValueParser::new())]
     pub(super) wanted: Option<String>,
     #[command(flatten)]
     pub(super) common: Common,
@@ -81,8 +84,8 @@ pub struct List {
 #[derive(Clone, Debug, Args)]
 pub struct Usage {
     /// Upstreams, instead of all
-    #[arg(value_name = "UPSTREAM")]
-    pub(super) upstreams: Vec<String>,
+    #[arg(value_name = "UPSTREAM", value_parser = upstream)]
+    pub(super) upstreams: Vec<UpstreamName>,
     #[command(flatten)]
     pub(super) common: Common,
 }
@@ -108,8 +111,8 @@ pub struct Remove {
     #[arg(long, conflicts_with_all = ["upstream", "unused_for"])]
     pub(super) all: bool,
     /// Remove only images of this upstream; without an IMAGE, all of them
-    #[arg(long, value_name = "NAME")]
-    pub(super) upstream: Option<String>,
+    #[arg(long, value_name = "NAME", value_parser = upstream)]
+    pub(super) upstream: Option<UpstreamName>,
     /// Remove only images that nobody has pulled for so long, such as 30d; without an IMAGE, all of them
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub(super) unused_for: Option<Duration>,
@@ -161,14 +164,14 @@ pub struct Unpin {
 }
 
 impl Remove {
-    /// Whether images are looked for that are not named.
+    /// True if it removes images that are looked for rather than named.
     pub(super) fn selects(&self) -> bool {
         self.upstream.is_some() || self.unused_for.is_some()
     }
 }
 
 impl Command {
-    /// Where the cache is, and how it is shown.
+    /// The arguments that all of them have.
     #[must_use]
     pub fn common(&self) -> &Common {
         match self {
@@ -185,7 +188,7 @@ impl Command {
         }
     }
 
-    /// What it needs the cache for.
+    /// The access that it needs to a directory.
     pub(super) fn purpose(&self) -> OpenMode {
         let changes = match self {
             Self::Status(_)
@@ -200,7 +203,7 @@ impl Command {
             Self::Unpin(_) => true,
         };
         if changes {
-            OpenMode::Change
+            OpenMode::Write
         } else {
             OpenMode::Look
         }
@@ -217,6 +220,11 @@ impl Command {
             Self::Status(_) | Self::Health(_) | Self::Ls(_) | Self::Du(_) | Self::Gc(_) => &[],
         }
     }
+}
+
+fn upstream(text: &str) -> Result<UpstreamName, String> {
+    UpstreamName::parse(text)
+        .map_err(|_| "write the name of an upstream, such as docker.io".to_owned())
 }
 
 fn age(text: &str) -> Result<Duration, String> {

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use super::arguments::{Collect, Remove};
 use super::screen::{Cell, Screen, Table, clean, say, say_json, short};
 use super::select::{is_pattern, select};
-use super::{ask, with_query};
 use crate::commands::target::{Target, TargetError};
 use crate::format::{plural, size};
 use crate::mirror::inspect::{Collected, Kept, PinEntry, Refreshed, Removed};
@@ -25,8 +24,8 @@ pub(super) async fn remove(
         ("all", flag(arguments.all)),
         ("dry_run", flag(arguments.dry_run)),
     ];
-    let path = with_query("/api/v1/images", &parameters);
-    let removed: Removed = ask(target, Method::DELETE, &path).await?;
+    let asked = target.ask(Method::DELETE, "/api/v1/images", &parameters);
+    let removed: Removed = asked.await?;
     if let Some(total) = total {
         total.images += 1;
         total.removed_blobs += removed.removed_blobs;
@@ -55,7 +54,7 @@ pub(super) async fn remove(
     Ok(())
 }
 
-/// What came of removing images that were looked for.
+/// The sum of a removal of images that were looked for.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Total {
     dry_run: bool,
@@ -123,8 +122,9 @@ pub(super) async fn refresh(
             "upstream is asked through a server, and none runs: start one, or name it with --admin";
         return Err(TargetError::Directory(why.to_owned()));
     }
-    let path = with_query("/api/v1/refresh", &[("image", image)]);
-    let refreshed: Refreshed = ask(target, Method::POST, &path).await?;
+    let image = [("image", image)];
+    let asked = target.ask(Method::POST, "/api/v1/refresh", &image);
+    let refreshed: Refreshed = asked.await?;
     if screen.json {
         say_json(&refreshed);
         return Ok(());
@@ -148,8 +148,8 @@ pub(super) async fn collect(
     screen: Screen,
 ) -> Result<(), TargetError> {
     let flag = if arguments.dry_run { "true" } else { "false" };
-    let path = with_query("/api/v1/gc", &[("dry_run", flag)]);
-    let collected: Collected = ask(target, Method::POST, &path).await?;
+    let flag = [("dry_run", flag)];
+    let collected: Collected = target.ask(Method::POST, "/api/v1/gc", &flag).await?;
     if screen.json {
         say_json(&collected);
         return Ok(());
@@ -178,7 +178,7 @@ pub(super) async fn collect(
     Ok(())
 }
 
-/// What stays, and why.
+/// The blobs that stay, and the reasons.
 fn kept(kept: &Kept, shared: &str) -> String {
     let reasons = [
         (kept.shared_blobs, shared),
@@ -212,8 +212,8 @@ async fn changed_pin(
     what: &str,
     screen: Screen,
 ) -> Result<(), TargetError> {
-    let path = with_query("/api/v1/pins", &[("image", image)]);
-    let pin: PinEntry = ask(target, method, &path).await?;
+    let image = [("image", image)];
+    let pin: PinEntry = target.ask(method, "/api/v1/pins", &image).await?;
     if screen.json {
         say_json(&pin);
         return Ok(());
@@ -234,7 +234,7 @@ pub(super) async fn pins(target: &Target, screen: Screen) -> Result<(), TargetEr
     struct Pins {
         pins: Vec<PinEntry>,
     }
-    let Pins { pins } = ask(target, Method::GET, "/api/v1/pins").await?;
+    let Pins { pins } = target.ask(Method::GET, "/api/v1/pins", &[]).await?;
     let head = ["PINNED IMAGE", ">STORED", ">BLOBS", ">OF", "SINCE", "BY"];
     let mut table = Table::new(screen, &head);
     for pin in &pins {

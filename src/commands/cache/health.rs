@@ -9,7 +9,7 @@ use super::screen::{Screen, clean, say, say_json};
 use crate::commands::client::{AdminClient, Payload};
 use crate::commands::target::{Locator, TargetError};
 
-/// How long the answer may take: what asks for health gives up after some seconds itself, and then nobody hears why.
+/// The longest wait for the answer: a probe gives up after some seconds itself, and then nobody hears why.
 const WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// So much of the answer is read: it is one line.

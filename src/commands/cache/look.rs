@@ -5,23 +5,20 @@ use std::time::Duration;
 use http::Method;
 
 use super::arguments::{List, Usage as UsageArguments};
+use super::each_image;
 use super::screen::{Cell, Screen, Table, Tone, clean, percent, say, say_json, short, span};
-use super::{ask, with_query};
+use crate::commands::output::is_refused;
 use crate::commands::target::{Target, TargetError};
 use crate::format::{plural, size};
-use crate::mirror::inspect::{
-    EndpointStatus, ImageEntry, ImagePage, PlatformState, Presence, Status, Usage,
-};
-
-/// Images asked for at a time.
-const PAGE: &str = "200";
+use crate::mirror::inspect::{EndpointStatus, ImageEntry, PlatformState, Presence, Status, Usage};
+use crate::oci::UpstreamName;
 
 /// Repositories asked for: what a person looks through, and more.
 const REPOSITORIES: &str = "10000";
 
-/// How the mirror is.
+/// Shows the state of the mirror.
 pub(super) async fn status(target: &Target, screen: Screen) -> Result<(), TargetError> {
-    let status: Status = ask(target, Method::GET, "/api/v1/status").await?;
+    let status: Status = target.ask(Method::GET, "/api/v1/status", &[]).await?;
     if screen.json {
         say_json(&status);
         return Ok(());
@@ -199,40 +196,29 @@ pub(super) async fn list(
         "",
     ];
     let mut table = Table::new(screen, &head);
-    let mut after: Option<String> = None;
-    let mut count = 0_u64;
-    loop {
-        let mut parameters = vec![("match", wanted), ("limit", PAGE)];
-        if let Some(after) = &after {
-            parameters.push(("after", after));
+    let mut is_empty = true;
+    each_image(target, wanted, |image| {
+        is_empty = false;
+        if screen.json {
+            say_json(image);
+        } else {
+            table.row(image_row(image, screen));
         }
-        let page: ImagePage = ask(
-            target,
-            Method::GET,
-            &with_query("/api/v1/images", &parameters),
-        )
-        .await?;
-        for image in &page.images {
-            count += 1;
-            if screen.json {
-                say_json(image);
-            } else {
-                table.row(image_row(image, screen));
-            }
-        }
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
+        !is_refused()
+    })
+    .await?;
     drop(table);
-    if count == 0 && !wanted.is_empty() {
-        return Err(TargetError::Refused {
-            status: 404,
-            message: format!("nothing of {wanted} is in the cache"),
-        });
+    if is_empty && !wanted.is_empty() {
+        return Err(nothing_of(wanted));
     }
     Ok(())
+}
+
+fn nothing_of(wanted: &str) -> TargetError {
+    TargetError::Refused {
+        status: 404,
+        message: format!("nothing of {wanted} is in the cache"),
+    }
 }
 
 fn image_row(image: &ImageEntry, screen: Screen) -> Vec<Cell> {
@@ -277,7 +263,7 @@ fn platforms(platforms: &[PlatformState]) -> String {
     shown.join(", ")
 }
 
-/// Who takes how much.
+/// Shows the disk usage of upstreams and repositories.
 pub(super) async fn usage(
     target: &Target,
     arguments: &UsageArguments,
@@ -285,22 +271,29 @@ pub(super) async fn usage(
 ) -> Result<(), TargetError> {
     let mut parameters = vec![("limit", REPOSITORIES)];
     if let [one] = arguments.upstreams.as_slice() {
-        parameters.push(("upstream", one));
+        parameters.push(("upstream", one.as_str()));
     }
-    let mut usage: Usage = ask(
-        target,
-        Method::GET,
-        &with_query("/api/v1/usage", &parameters),
-    )
-    .await?;
-    let wanted =
-        |name: &String| arguments.upstreams.is_empty() || arguments.upstreams.contains(name);
+    let asked = target.ask(Method::GET, "/api/v1/usage", &parameters);
+    let mut usage: Usage = asked.await?;
+    let named: Vec<&str> = arguments
+        .upstreams
+        .iter()
+        .map(UpstreamName::as_str)
+        .collect();
+    let wanted = |name: &str| named.is_empty() || named.contains(&name);
     usage.upstreams.retain(|it| wanted(&it.upstream));
     usage.repositories.retain(|it| wanted(&it.upstream));
+    let has = |name: &&&str| usage.upstreams.iter().any(|it| it.upstream == **name);
+    let missing = named.iter().find(|name| !has(name)).copied();
     if screen.json {
         say_json(&usage);
-        return Ok(());
+    } else {
+        show_usage(&usage, screen);
     }
+    missing.map_or(Ok(()), |name| Err(nothing_of(name)))
+}
+
+fn show_usage(usage: &Usage, screen: Screen) {
     let mut table = Table::new(
         screen,
         &[
@@ -337,8 +330,7 @@ pub(super) async fn usage(
             usage.repositories_left_off
         ));
     }
-    show_totals(&usage, screen);
-    Ok(())
+    show_totals(usage, screen);
 }
 
 fn usage_row(bytes: [u64; 3], blobs: u64, name: &str, tone: Tone) -> Vec<Cell> {

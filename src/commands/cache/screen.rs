@@ -1,4 +1,4 @@
-//! What the user sees: tables on a terminal and in pipes, JSON for scripts.
+//! Output for users: tables on a terminal and in pipes, JSON for scripts.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use crate::mirror::inspect::When;
 /// Rows that are aligned with each other; a longer table goes on with widths of its own.
 const ROWS_MAX: usize = 2_000;
 
-/// How many of a digest's characters tell it from others, for people.
+/// Characters of a digest that tell it from others, for people.
 const DIGEST_CHARS: usize = 12;
 
-/// Where output goes.
+/// The place that output goes to.
 #[derive(Clone, Copy, Debug)]
 pub struct Screen {
     /// JSON instead of tables.
     pub json: bool,
-    /// Whether colours are wanted: on a terminal, without `NO_COLOR`.
+    /// True if colours are wanted: on a terminal, without `NO_COLOR`.
     pub colours: bool,
     /// The time now, for ages.
     pub now: Timestamp,
 }
 
-/// How a cell stands out.
+/// The look of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::commands) enum Tone {
     /// Not at all.
@@ -80,7 +80,7 @@ impl Screen {
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     }
 
-    /// How long ago something was.
+    /// The age of something.
     pub(in crate::commands) fn ago(&self, when: Option<When>) -> String {
         match when {
             None => "-".to_owned(),
@@ -177,7 +177,7 @@ impl<T: AsRef<str>> From<T> for Cell {
     }
 }
 
-/// What a registry or an image's maker wrote, without what a terminal would take for a command.
+/// The words of a registry or an image's maker, without what a terminal would take for a command.
 pub(in crate::commands) fn clean(text: &str) -> String {
     format::harmless(text).into_owned()
 }

@@ -1,17 +1,14 @@
-//! Which images are meant: by digests as `ls` prints them, by patterns, by upstream, by age.
+//! Selection of images: by digests as `ls` prints them, by patterns, by upstream, by age.
 
 use http::Method;
 
 use super::arguments::Remove;
+use super::each_image;
 use super::screen::{Screen, clean};
-use super::{ask, with_query};
 use crate::commands::target::{Target, TargetError};
-use crate::mirror::inspect::{ImageEntry, ImagePage};
+use crate::mirror::inspect::{ImageEntry, Status};
 use crate::mirror::{Pattern, Source};
 use crate::oci::{ImageName, Repository, Tag, UpstreamName};
-
-/// Images asked for at a time.
-const PAGE: &str = "500";
 
 /// Images that one command removes: some hundred bytes each are kept of their names.
 const SELECTED_MAX: usize = 100_000;
@@ -24,7 +21,7 @@ const DIGITS_ALONE_MIN: usize = 12;
 /// Images that are named where several may be meant.
 const CANDIDATES_MAX: usize = 10;
 
-/// What `rm` is to remove.
+/// The images that `rm` is to remove.
 #[derive(Debug, Default)]
 pub(super) struct Selected {
     /// The images.
@@ -37,7 +34,7 @@ pub(super) struct Selected {
 struct Short<'a> {
     name: Option<&'a str>,
     digits: &'a str,
-    /// Whether it can be an image's name as well.
+    /// True if it can be an image's name as well.
     is_name_too: bool,
 }
 
@@ -70,12 +67,12 @@ impl<'a> Short<'a> {
     }
 }
 
-/// Whether a text is a pattern rather than a name.
+/// True if a text is a pattern rather than a name.
 pub(super) fn is_pattern(text: &str) -> bool {
     text.contains('*')
 }
 
-/// Whether a text can be looked up by its digest.
+/// True if a text can be looked up by its digest.
 pub(super) fn is_short(text: &str) -> bool {
     Short::parse(text).is_some()
 }
@@ -144,8 +141,15 @@ pub(super) async fn select(
         .map(|text| pattern(text).map_err(|why| refused(400, why)))
         .collect::<Result<_, _>>()?;
     let mut selected = Selected::default();
-    let wanted = arguments.upstream.as_deref().unwrap_or_default();
-    each_image(target, wanted, |image| {
+    let upstream = arguments.upstream.as_ref().map(UpstreamName::as_str);
+    // Without a dot it would be read as an image's name.
+    let wanted = upstream.filter(|name| name.contains('.'));
+    let mut has_images = false;
+    each_image(target, wanted.unwrap_or_default(), |image| {
+        if upstream.is_some_and(|name| name != image.upstream) {
+            return true;
+        }
+        has_images = true;
         let age = image.used_at.or(image.checked_at);
         let is_old = arguments
             .unused_for
@@ -159,7 +163,22 @@ pub(super) async fn select(
         selected.images.len() < SELECTED_MAX
     })
     .await?;
+    if let Some(name) = upstream.filter(|_| !has_images) {
+        is_configured(target, name).await?;
+    }
     Ok(selected)
+}
+
+/// Refuses the name of an upstream that the server does not have. Without a server nobody knows which there are.
+async fn is_configured(target: &Target, name: &str) -> Result<(), TargetError> {
+    let status: Status = target.ask(Method::GET, "/api/v1/status", &[]).await?;
+    let known: Vec<&str> = status.upstreams.iter().map(|it| &*it.name).collect();
+    if !status.running || known.contains(&name) {
+        return Ok(());
+    }
+    let known = clean(&known.join(", "));
+    let why = format!("no upstream is called {name}; configured: {known}");
+    Err(refused(404, why))
 }
 
 fn means(patterns: &[Pattern], image: &ImageEntry) -> bool {
@@ -193,27 +212,6 @@ pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
         None => format!("docker.io/library/{text}"),
     };
     Pattern::parse(&full).map_err(|error| format!("pattern {text:?}: {error}"))
-}
-
-/// Goes through the images of a list for as long as `more` says.
-async fn each_image(
-    target: &Target,
-    wanted: &str,
-    mut more: impl FnMut(&ImageEntry) -> bool,
-) -> Result<(), TargetError> {
-    let mut after: Option<String> = None;
-    loop {
-        let mut parameters = vec![("match", wanted), ("limit", PAGE)];
-        if let Some(after) = &after {
-            parameters.push(("after", after));
-        }
-        let path = with_query("/api/v1/images", &parameters);
-        let page: ImagePage = ask(target, Method::GET, &path).await?;
-        if !page.images.iter().all(&mut more) || page.next.is_none() {
-            return Ok(());
-        }
-        after = page.next;
-    }
 }
 
 fn refused(status: u16, message: String) -> TargetError {

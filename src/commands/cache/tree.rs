@@ -3,7 +3,6 @@
 use http::Method;
 
 use super::screen::{Screen, Tone, clean, say, say_json, short};
-use super::{ask, with_query};
 use crate::commands::target::{Target, TargetError};
 use crate::format::size;
 use crate::mirror::inspect::{ConfigFacts, Inspected, Node, NodeKind, Presence};
@@ -17,8 +16,8 @@ pub(super) async fn inspect(
     image: &str,
     screen: Screen,
 ) -> Result<(), TargetError> {
-    let path = with_query("/api/v1/inspect", &[("image", image)]);
-    let image: Inspected = ask(target, Method::GET, &path).await?;
+    let image = [("image", image)];
+    let image: Inspected = target.ask(Method::GET, "/api/v1/inspect", &image).await?;
     if screen.json {
         say_json(&image);
         return Ok(());

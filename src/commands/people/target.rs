@@ -78,7 +78,7 @@ impl People {
             let config = config.map_err(|error| PeopleError::Usage(error.to_string()))?;
             return Self::open(config).await;
         }
-        let locator = Locator::of(&common.server, None).map_err(PeopleError::Usage)?;
+        let locator = Locator::of(&common.server, None, None).map_err(PeopleError::Usage)?;
         let admin = locator.admin().cloned();
         let config = locator.into_config();
         let listen = config.as_ref().and_then(|config| {

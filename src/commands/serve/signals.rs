@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What means the end.
+/// Signals that mean the end.
 const ENDS: &[(c_int, &str)] = &[
     (libc::SIGINT, "SIGINT"),
     (libc::SIGTERM, "SIGTERM"),
@@ -19,7 +19,7 @@ const ENDS: &[(c_int, &str)] = &[
     (libc::SIGPWR, "SIGPWR"),
 ];
 
-/// What means nothing here. The terminal's end is not a server's, and a limit on the size of files (SIGXFSZ) is an
+/// Signals that mean nothing here. The terminal's end is not a server's, and a limit on the size of files (SIGXFSZ) is an
 /// error of the write that met it.
 const PASSED_OVER: &[(c_int, &str)] = &[
     (libc::SIGUSR1, "SIGUSR1"),
@@ -36,7 +36,7 @@ const PASSED_OVER: &[(c_int, &str)] = &[
 /// All that a server takes notice of.
 pub(super) struct Signals {
     all: Vec<(Signal, Meaning)>,
-    /// What SIGHUP means, once there is something to reload.
+    /// The action for SIGHUP, once there is something to reload.
     reload: Option<Box<dyn FnMut() + Send>>,
     /// One came before that.
     came_early: bool,
@@ -123,7 +123,7 @@ impl Stop {
         self.name
     }
 
-    /// What a shell reports for a process that this signal ended: 128 and the signal's number.
+    /// The code that a shell reports for a process that this signal ended: 128 and the signal's number.
     pub(super) fn exit_code(self) -> u8 {
         u8::try_from(self.number).map_or(u8::MAX, |number| number.saturating_add(128))
     }

@@ -1,4 +1,4 @@
-//! Where a server is: named by a flag or a variable, or found in the configuration.
+//! The address of a server: named by a flag or a variable, or found in the configuration.
 //!
 //! A command against a server needs nothing of the server's configuration but an address, and that only where the user
 //! names none. A key that is misspelt there, a variable that means nothing, or a password file that this user may not
@@ -6,11 +6,11 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use url::Url;
 
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Loaded, Overrides};
 use crate::format::harmless;
 
 /// The variable that names the admin listener.
@@ -22,9 +22,6 @@ pub const SERVER_VARIABLE: &str = "ROADSTEAD_SERVER";
 /// The default ports, for a host without one (`config::defaults`).
 const ADMIN_PORT: u16 = 5001;
 const SERVER_PORT: u16 = 5000;
-
-/// A larger file is no configuration, as for `serve`.
-const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// The flags of a command that asks an admin listener.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -75,9 +72,7 @@ impl AdminFlags {
             admin_url,
         )
     }
-}
 
-impl AdminFlags {
     /// The URL of the admin listener.
     ///
     /// # Errors
@@ -125,7 +120,7 @@ fn named(
 /// The listeners of the configuration, and what the whole of it is.
 ///
 /// # Errors
-/// What is wrong with the configuration, where not even an address can be read from it.
+/// One line for each fault of the configuration, if not even an address can be read from it.
 pub(super) fn configured(
     file: Option<&PathBuf>,
 ) -> Result<(Listeners, Result<Config, String>), String> {
@@ -133,13 +128,13 @@ pub(super) fn configured(
         config: file.cloned(),
         ..Overrides::default()
     };
-    let error = match Config::load(&overrides) {
-        Ok(config) => return Ok((Listeners::of(&config), Ok(config))),
+    let file = Config::read_file(&overrides).map_err(|error| error.to_string())?;
+    let error = match file.load(&overrides) {
+        Ok(Loaded { config, .. }) => return Ok((Listeners::of(&config), Ok(config))),
         Err(error) => error.to_string(),
     };
-    let path = Config::file_of(&overrides);
     let variable = |name: &str| std::env::var_os(name);
-    match listeners(path.as_deref(), &variable) {
+    match listeners(file.text(), &variable) {
         Some(listeners) => {
             tracing::debug!(
                 error,
@@ -152,39 +147,39 @@ pub(super) fn configured(
 }
 
 /// The addresses alone, whatever else stands in the file and the environment; `None`: they cannot be told.
-fn listeners(
-    file: Option<&Path>,
-    variable: &dyn Fn(&str) -> Option<OsString>,
-) -> Option<Listeners> {
-    let table = match file {
-        Some(file) => {
-            let length = file.metadata().ok()?.len();
-            let text = (length <= FILE_BYTES_MAX).then(|| std::fs::read_to_string(file));
-            text?.ok()?.parse::<toml::Table>().ok()?
-        }
-        None => toml::Table::new(),
-    };
+fn listeners(file: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<Listeners> {
+    let table: toml::Table = file.parse().ok()?;
     let server = match table.get("server") {
         Some(server) => Some(server.as_table()?),
         None => None,
     };
-    let address = |key: &str, name: &str| -> Option<Option<String>> {
+    let first = match server.and_then(|server| server.get("listener")) {
+        Some(listeners) => Some(listeners.as_array()?.first()?.as_table()?),
+        None => None,
+    };
+    let address = |table: Option<&toml::Table>, key: &str, name: &str| -> Option<Option<String>> {
         if let Some(value) = variable(name) {
             return Some(Some(value.into_string().ok()?));
         }
-        match server.and_then(|server| server.get(key)) {
+        match table.and_then(|table| table.get(key)) {
             Some(value) => Some(Some(value.as_str()?.to_owned())),
             None => Some(None),
         }
     };
+    let listen = match first {
+        Some(first) => address(Some(first), "address", "ROADSTEAD_SERVER__LISTEN"),
+        None => address(server, "listen", "ROADSTEAD_SERVER__LISTEN"),
+    };
     let flags = Overrides {
-        listen: address("listen", "ROADSTEAD_SERVER__LISTEN")?,
-        admin_listen: address("admin_listen", "ROADSTEAD_SERVER__ADMIN_LISTEN")?,
+        listen: listen?,
+        admin_listen: address(server, "admin_listen", "ROADSTEAD_SERVER__ADMIN_LISTEN")?,
         ..Overrides::default()
     };
     let config = Config::from_layers(&flags, [], &[]).ok()?;
-    let tls = server.is_some_and(|server| server.contains_key("tls"))
+    let has_tls = server.is_some_and(|server| server.contains_key("tls"))
         || variable("ROADSTEAD_SERVER__TLS__CERT").is_some();
+    let own_tls = first.and_then(|first| first.get("tls"));
+    let tls = own_tls.and_then(toml::Value::as_bool).unwrap_or(has_tls);
     let admin_tls = server.is_some_and(|server| server.contains_key("admin_tls"))
         || variable("ROADSTEAD_SERVER__ADMIN_TLS__CERT").is_some();
     Some(Listeners {
@@ -204,7 +199,7 @@ impl Listeners {
         }
     }
 
-    /// Where the operator reaches the server from this machine.
+    /// The URL at which the operator reaches the server from this machine.
     ///
     /// # Errors
     /// One line.
@@ -213,7 +208,7 @@ impl Listeners {
         url_of(scheme, self.admin_listen, "server.admin_listen", "--admin")
     }
 
-    /// Where clients reach it from this machine.
+    /// The URL at which clients reach it from this machine.
     ///
     /// # Errors
     /// One line.
@@ -243,12 +238,12 @@ fn url_of(scheme: &str, mut address: SocketAddr, key: &str, flag: &str) -> Resul
 
 /// An admin listener as users write it.
 fn admin_url(text: &str) -> Result<Url, String> {
-    url(
-        text,
-        ADMIN_PORT,
-        &["http"],
-        "127.0.0.1:5001 or http://127.0.0.1:5001",
-    )
+    let example = "127.0.0.1:5001 or http://127.0.0.1:5001";
+    let url = url(text, ADMIN_PORT, &["http"], example)?;
+    match url.path() {
+        "/" => Ok(url),
+        _ => Err(format!("write it as {example}")),
+    }
 }
 
 /// A registry port as users write it.
@@ -289,7 +284,10 @@ fn url(text: &str, port: u16, schemes: &[&str], example: &str) -> Result<Url, St
         }
         url
     };
-    let is_plain = url.username().is_empty() && url.password().is_none();
+    let is_plain = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
     if !schemes.contains(&url.scheme()) || url.host_str().is_none() || !is_plain {
         return Err(refused());
     }
@@ -326,6 +324,9 @@ mod tests {
             "u@mirror",
             "ftp://x",
             "a:99999",
+            "http://mirror/?a=1",
+            "http://mirror/#b",
+            "http://mirror/api",
         ] {
             let why = admin_url(text).unwrap_err();
             assert!(why.contains("127.0.0.1:5001"), "{text}: {why}");
@@ -334,50 +335,50 @@ mod tests {
             server_url("m").map(String::from),
             Ok("http://m:5000/".to_owned())
         );
+        assert!(server_url("https://m/?a=1").is_err());
+        assert_eq!(
+            server_url("https://m/below").map(String::from),
+            Ok("https://m/below".to_owned())
+        );
         assert_eq!(
             server_url("https://m").map(String::from),
             Ok("https://m/".to_owned())
         );
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a test's own file")]
-    fn write(file: &Path, text: &str) {
-        std::fs::write(file, text).unwrap();
-    }
-
     #[test]
     fn addresses_are_read_from_a_configuration_with_faults_elsewhere() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("config.toml");
         let none = |_: &str| None;
-        let read = |text: &str, variable: &dyn Fn(&str) -> Option<OsString>| {
-            write(&file, text);
-            listeners(Some(&file), variable)
-        };
-        let found = read(
+        let found = listeners(
             "[server]\nlisten = \"0.0.0.0:7000\"\nadmin_listen = \":7001\"\nlisten_adress = 1\n[server.tls]\n",
             &none,
         );
         let found = found.unwrap();
         assert_eq!(found.admin().unwrap().as_str(), "http://127.0.0.1:7001/");
         assert_eq!(found.server().unwrap().as_str(), "https://127.0.0.1:7000/");
-        let found = read("[cache]\nmax_sise = 1\n", &none).unwrap();
+        let found = listeners("[cache]\nmax_sise = 1\n", &none).unwrap();
         assert_eq!(found.admin().unwrap().as_str(), "http://127.0.0.1:5001/");
         let set = |name: &str| {
             (name == "ROADSTEAD_SERVER__ADMIN_LISTEN").then(|| OsString::from("127.0.0.1:9"))
         };
-        let found = read("[cache]\n", &set).unwrap();
+        let found = listeners("[cache]\n", &set).unwrap();
         assert_eq!(found.admin().unwrap().as_str(), "http://127.0.0.1:9/");
+        let several = "[server]\nlisten_adress = 1\n[server.tls]\n[server.admin_tls]\n[[server.listener]]\naddress = \":7000\"\ntls = false\n";
+        let found = read(several, &none).unwrap();
+        assert_eq!(found.admin().unwrap().as_str(), "https://127.0.0.1:5001/");
+        assert_eq!(found.server().unwrap().as_str(), "http://127.0.0.1:7000/");
         // Here the address cannot be told: another server must not be asked instead.
         for text in [
             "[server",
             "server = 1",
             "[server]\nadmin_listen = 5001",
             "[server]\nadmin_listen = \"x\"",
+            "[[server.listener]]\nname = 1\naddress = 1",
+            "[server]\nlistener = []",
         ] {
-            assert_eq!(read(text, &none), None, "{text}");
+            assert_eq!(listeners(text, &none), None, "{text}");
         }
-        let zero = read("[server]\nadmin_listen = \"127.0.0.1:0\"", &none).unwrap();
+        let zero = listeners("[server]\nadmin_listen = \"127.0.0.1:0\"", &none).unwrap();
         assert!(zero.admin().unwrap_err().contains("--admin"));
     }
 }

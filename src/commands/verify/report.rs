@@ -1,4 +1,4 @@
-//! What the user sees.
+//! Output for users.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Where the events come from: a server, or a mirror of our own on the directory.
+//! The source of events: a server, or a mirror of our own on the directory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(super) struct Own {
     stop: CancellationToken,
 }
 
-/// What the server says when it refuses.
+/// The server's answer when it refuses.
 #[derive(Deserialize)]
 struct Refusal {
     error: String,
@@ -126,6 +126,7 @@ impl Events {
 impl Own {
     async fn begin(job: &Job, config: Config) -> Result<Events, VerifyError> {
         let clock = Arc::new(SystemClock);
+        // A repair stores content again, and then the bounds are kept to, as by a server.
         let opened = if job.repair {
             Unserved::open(config, clock).await
         } else {

@@ -6,15 +6,14 @@ use url::Url;
 
 use super::sources::{self, Images};
 use super::{
-    CONCURRENCY_DEFAULT, CONCURRENCY_MAX, Job, PlatformError, RETRIES_DEFAULT, RETRIES_MAX,
-    SourceError, Variables, Wanted,
+    CONCURRENCY_DEFAULT, CONCURRENCY_MAX, Job, RETRIES_DEFAULT, RETRIES_MAX, SourceError,
+    Variables, Wanted,
 };
 use crate::commands::output::Output;
 use crate::commands::target::ServerFlags;
-use crate::oci::ImageName;
-use crate::oci::image::ImageNameError;
+use crate::commands::{UsageError, image};
 
-/// What `warm` is told.
+/// The arguments of `warm`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// Images: alpine, ghcr.io/org/app:1, nginx@sha256:…
@@ -30,7 +29,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = CONCURRENCY_DEFAULT as u64,
           value_parser = clap::value_parser!(u64).range(1..=CONCURRENCY_MAX as u64))]
     pub concurrency: u64,
-    /// How often a failed request is repeated
+    /// Repetitions of a failed request
     #[arg(long, value_name = "N", default_value_t = RETRIES_DEFAULT as u64,
           value_parser = clap::value_parser!(u64).range(0..=RETRIES_MAX as u64))]
     pub retries: u64,
@@ -41,30 +40,14 @@ pub struct Arguments {
     pub(crate) server: ServerFlags,
 }
 
-/// Why the command line makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UsageError {
-    /// An image's name is none.
-    #[error("image {name:?}: {why}")]
-    Image {
-        /// As it was typed.
-        name: String,
-        /// What is wrong.
-        why: ImageNameError,
-    },
-    /// A file is of no use.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A platform is none.
-    #[error("--platform: {0}")]
-    Platform(#[from] PlatformError),
-    /// There is nothing to do.
-    #[error("name an image, or a file of images with -f")]
-    Nothing,
+impl From<SourceError> for UsageError {
+    fn from(error: SourceError) -> Self {
+        Self(error.to_string())
+    }
 }
 
 impl Arguments {
-    /// What to do, at the server with this URL, and lines to tell the user before. Reads the files.
+    /// The job at the server with this URL, and lines to tell the user before. Reads the files.
     ///
     /// # Errors
     /// [`UsageError`].
@@ -74,15 +57,12 @@ impl Arguments {
         variables: Variables<'_>,
     ) -> Result<(Job, Vec<String>), UsageError> {
         if self.images.is_empty() && self.files.is_empty() {
-            return Err(UsageError::Nothing);
+            let why = "name an image, or a file of images with -f";
+            return Err(UsageError(why.to_owned()));
         }
         let mut images = Images::default();
         for name in &self.images {
-            let parsed = ImageName::parse(name).map_err(|why| UsageError::Image {
-                name: name.clone(),
-                why,
-            })?;
-            images.add_name(parsed);
+            images.add_name(image(name)?);
         }
         for file in &self.files {
             let found = sources::read(file, variables)?;

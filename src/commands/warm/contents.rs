@@ -1,12 +1,15 @@
-//! What a manifest leads to: the images of an index for the wanted platforms, the blobs of an image.
+//! The contents of a manifest: the images of an index for the wanted platforms, the blobs of an image.
 
 use serde::Deserialize;
 
 use super::platform::{Platform, RawPlatform, Wanted};
 use crate::oci::Digest;
-use crate::oci::manifest::{Child, ChildKind, ManifestError, inspect};
+use crate::oci::manifest::{Child, ChildKind, Inspection, ManifestError, inspect};
 
-/// What has to be there, besides the manifest itself, for an image to be pulled.
+/// An index, and the images in it, are two; an index of indexes is the most that anybody publishes.
+pub(crate) const LEVELS_MAX: usize = 4;
+
+/// The parts, besides the manifest itself, that an image needs to be pulled.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// Further manifests, with their platforms.
@@ -16,7 +19,7 @@ pub(crate) struct Contents {
     /// Platforms that are wanted and not there.
     pub(crate) unmet: Vec<Platform>,
     /// The platforms that are there, where any is unmet.
-    pub(crate) offered: Vec<Platform>,
+    offered: Vec<Platform>,
 }
 
 /// The members of an index that say which entries are for whom.
@@ -51,7 +54,11 @@ impl Contents {
         bytes: &[u8],
         wanted: &Wanted,
     ) -> Result<Self, ManifestError> {
-        let inspection = inspect(content_type, bytes)?;
+        inspect(content_type, bytes).map(|inspection| Self::of_inspected(inspection, bytes, wanted))
+    }
+
+    /// The contents of a manifest that has been read.
+    pub(crate) fn of_inspected(inspection: Inspection, bytes: &[u8], wanted: &Wanted) -> Self {
         let (manifests, blobs): (Vec<Child>, Vec<Child>) = inspection
             .children
             .into_iter()
@@ -61,7 +68,7 @@ impl Contents {
             ..Self::default()
         };
         if manifests.is_empty() {
-            return Ok(contents);
+            return contents;
         }
         // An index whose platforms cannot be read has none: all of its images are taken.
         let entries =
@@ -90,7 +97,13 @@ impl Contents {
             .filter(|(at, _)| taken.contains(at))
             .map(|(_, image)| image)
             .collect();
-        Ok(contents)
+        contents
+    }
+
+    /// The platforms that are there, for people.
+    pub(crate) fn offered(&self) -> String {
+        let names: Vec<String> = self.offered.iter().map(Platform::to_string).collect();
+        names.join(", ")
     }
 }
 

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::contents::Contents;
+use super::contents::{Contents, LEVELS_MAX};
 use super::platform::{Platform, Wanted};
 use super::progress::{ImageProgress, Reporter};
 use super::report::{Count, ImageReport, Missing};
@@ -20,7 +20,7 @@ pub(super) struct Run<'a> {
     server: &'a Server,
     wanted: &'a Wanted,
     reporter: &'a Reporter,
-    /// What was asked for in this run. A cell stays empty while nobody has got the blob.
+    /// The blobs of this run. A cell stays empty while nobody has got the blob.
     blobs: Mutex<HashMap<Digest, Arc<OnceCell<Transfer>>>>,
 }
 
@@ -128,7 +128,7 @@ impl<'a> Run<'a> {
         blobs
     }
 
-    /// What one manifest leads to; `None` when there is no such thing, which the report says then.
+    /// The contents of one manifest; `None` when there is no such thing, which the report says then.
     fn read(
         &self,
         wish: &Wish,
@@ -157,8 +157,7 @@ impl<'a> Run<'a> {
         };
         // An index within an index is for one platform, and lacks the others rightly.
         if depth == 0 {
-            let offered: Vec<String> = contents.offered.iter().map(Platform::to_string).collect();
-            let offered = offered.join(", ");
+            let offered = contents.offered();
             for platform in &contents.unmet {
                 let why = format!("the image has no such platform, only {offered}");
                 miss(format!("platform {platform}"), why);
@@ -213,6 +212,3 @@ impl<'a> Run<'a> {
         })
     }
 }
-
-/// An index, and the images in it, are two; an index of indexes is the most that anybody publishes.
-const LEVELS_MAX: usize = 4;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// What an image runs on.
+/// An operating system and a processor that an image runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
     os: String,
@@ -23,7 +23,7 @@ pub(super) struct RawPlatform {
     variant: String,
 }
 
-/// Which of an index's images are wanted.
+/// The images of an index that are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// All of them.
@@ -68,7 +68,7 @@ impl Platform {
         }
     }
 
-    /// How well an image for `offered` runs here; `None` when it does not. Higher is better: the very
+    /// The fitness of an image for `offered`; `None` when it does not run here. Higher is better: the very
     /// variant, and then the nearest older one (`arm/v7` runs what was built for v6).
     fn fit(&self, offered: &Self) -> Option<u32> {
         if self.os != offered.os || self.architecture != offered.architecture {
@@ -106,23 +106,23 @@ impl Wanted {
     /// # Errors
     /// [`PlatformError`].
     pub fn parse(values: &[String]) -> Result<Self, PlatformError> {
-        if values.iter().any(|value| value == "all") {
-            return Ok(Self::All);
-        }
         if values.is_empty() {
             return Ok(Self::These(vec![Platform::of_this_machine()]));
         }
         let mut platforms = Vec::new();
-        for value in values {
+        for value in values.iter().filter(|value| *value != "all") {
             let platform: Platform = value.parse()?;
             if !platforms.contains(&platform) {
                 platforms.push(platform);
             }
         }
+        if values.iter().any(|value| value == "all") {
+            return Ok(Self::All);
+        }
         Ok(Self::These(platforms))
     }
 
-    /// Which of the offered platforms to take, by their positions, and the wanted ones that none of them fits.
+    /// The offered platforms to take, by their positions, and the wanted ones that none of them fits.
     pub(super) fn choose(&self, offered: &[Option<Platform>]) -> (Vec<usize>, Vec<Platform>) {
         let Self::These(wanted) = self else {
             return ((0..offered.len()).collect(), Vec::new());
@@ -134,7 +134,7 @@ impl Wanted {
                 .iter()
                 .enumerate()
                 .filter_map(|(at, other)| Some((platform.fit(other.as_ref()?)?, at)));
-            // Of equals the first: that is the one that clients take.
+            // The first of equals: that is the one that clients take.
             match fits.max_by_key(|(fit, at)| (*fit, usize::MAX - at)) {
                 Some((_, at)) => taken.push(at),
                 None => unmet.push(platform.clone()),
@@ -253,6 +253,18 @@ mod tests {
             choose(&["linux/amd64"], &["linux/amd64", "?"]),
             (vec![0, 1], vec![])
         );
+    }
+
+    /// It was passed over.
+    #[test]
+    fn nonsense_beside_all_is_refused() {
+        let parse = |values: &[&str]| {
+            let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+            Wanted::parse(&values)
+        };
+        assert_eq!(parse(&["all", "linux/arm64"]), Ok(Wanted::All));
+        assert!(parse(&["all", "linux"]).is_err());
+        assert!(parse(&["", "all"]).is_err());
     }
 
     #[test]

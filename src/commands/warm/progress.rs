@@ -1,4 +1,4 @@
-//! What the user sees: bars on a terminal, lines elsewhere, JSON for scripts.
+//! Output for users: bars on a terminal, lines elsewhere, JSON for scripts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

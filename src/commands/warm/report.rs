@@ -1,4 +1,4 @@
-//! What came of a run.
+//! The result of a run.
 
 use serde::Serialize;
 
@@ -8,11 +8,11 @@ use crate::oci::ImageName;
 /// Things and their bytes, told apart by where they were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Count {
-    /// How many the mirror had to fetch.
+    /// Number that the mirror had to fetch.
     pub fetched: u64,
     /// Their bytes.
     pub fetched_bytes: u64,
-    /// How many it had already.
+    /// Number that it had already.
     pub there: u64,
     /// Their bytes.
     pub there_bytes: u64,
@@ -21,13 +21,13 @@ pub struct Count {
 /// Something that is not in the cache, or whose presence could not be seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Missing {
-    /// What it is: a manifest, a blob, a platform.
+    /// A manifest, a blob, or a platform.
     pub what: String,
-    /// Why.
+    /// The cause.
     pub why: String,
 }
 
-/// What came of one image.
+/// The result for one image.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ImageReport {
     /// Its name in full.
@@ -40,22 +40,22 @@ pub struct ImageReport {
     pub manifests: Count,
     /// Its blobs, those that it shares with other images included.
     pub blobs: Count,
-    /// How long it took.
+    /// The time that it took.
     pub seconds: f64,
-    /// What is missing; none for an image that can be pulled.
+    /// The parts that are missing; none for an image that can be pulled.
     pub missing: Vec<Missing>,
 }
 
-/// What came of all.
+/// The result for all images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    /// How many images were asked for.
+    /// Number of images that were asked for.
     pub images: usize,
-    /// How many of them are in the cache with all their parts.
+    /// Number of them that are in the cache with all their parts.
     pub complete: usize,
     /// Their blobs, shared ones counted once.
     pub blobs: Count,
-    /// How long it took.
+    /// The time that it took.
     pub seconds: f64,
 }
 
@@ -69,7 +69,7 @@ impl Count {
         *sum += bytes;
     }
 
-    /// How many, wherever they were.
+    /// Number of them, wherever they were.
     #[must_use]
     pub fn all(&self) -> u64 {
         self.fetched + self.there
@@ -95,7 +95,7 @@ impl ImageReport {
         }
     }
 
-    /// Whether it can be pulled from the cache.
+    /// True if it can be pulled from the cache.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty()

@@ -10,10 +10,11 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
+use crate::commands::plain::PlainClient;
 use crate::oci::manifest::{MANIFEST_BYTES_MAX, media};
 use crate::oci::route::{Route, Target};
 use crate::oci::{AcceptClass, Digest, ImageName, Reference};
-use crate::upstream::{FetchError, PlainClient};
+use crate::upstream::FetchError;
 
 /// The server, and how it is asked.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub(super) struct Server {
     retries: usize,
 }
 
-/// How the server found what it gave.
+/// The state in which the server found what it gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// It had it.
@@ -33,7 +34,7 @@ pub(super) enum Found {
     Fetched,
 }
 
-/// What came.
+/// An answer.
 #[derive(Debug)]
 pub(super) struct Got {
     pub(super) found: Found,
@@ -45,7 +46,7 @@ pub(super) struct Got {
     pub(super) digest: Option<String>,
 }
 
-/// Why something did not come.
+/// The reason that something did not come.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum GetError {
     /// The server answered so; the text is its own message.
@@ -76,7 +77,7 @@ impl Server {
         }
     }
 
-    /// Whether anybody answers.
+    /// Checks that a server answers.
     ///
     /// # Errors
     /// Nobody does.
@@ -189,7 +190,7 @@ impl Server {
 }
 
 impl GetError {
-    /// How long to wait at least before asking again; `None` where that is of no use.
+    /// The least wait before asking again; `None` where that is of no use.
     fn patience(&self) -> Option<Duration> {
         match self {
             Self::Status {
@@ -197,19 +198,23 @@ impl GetError {
                 retry_after,
                 ..
             } => {
-                let passes = matches!(status, 408 | 429 | 500 | 502 | 503 | 504);
                 let wait = retry_after.unwrap_or_default();
-                (passes && wait <= RETRY_AFTER_MAX).then_some(wait)
+                (passes(*status) && wait <= RETRY_AFTER_MAX).then_some(wait)
             }
             Self::Fetch(_) | Self::Body(_) => Some(Duration::ZERO),
             Self::NotKept => None,
         }
     }
 
-    /// Whether the server says that there is no such thing.
+    /// True if the server says that there is no such thing.
     pub(super) fn is_not_found(&self) -> bool {
         matches!(self, Self::Status { status: 404, .. })
     }
+}
+
+/// True if an answer of this status may be another one soon.
+pub(crate) fn passes(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }
 
 /// Path and query; `ns` names the upstream whatever the server's name is.
@@ -258,7 +263,7 @@ async fn read(
     }
 }
 
-/// What `Cache-Status` says (RFC 9211). A server that says nothing has no cache that we could see into.
+/// Reads `Cache-Status` (RFC 9211). A server that says nothing has no cache that we could see into.
 fn found(headers: &HeaderMap) -> Result<Found, GetError> {
     let status = text(headers, "cache-status").unwrap_or_default();
     let mut members = status.split([';', ',']).map(str::trim);
@@ -272,10 +277,10 @@ fn found(headers: &HeaderMap) -> Result<Found, GetError> {
     Ok(Found::Fetched)
 }
 
-/// What an answer that is no success says.
+/// The error of an answer that is no success.
 async fn refusal(status: StatusCode, headers: &HeaderMap, mut body: Incoming) -> GetError {
     let mut bytes = Vec::new();
-    // What does not come, or is too long, is no message; the status is there in any case.
+    // A body that does not come, or is too long, is no message; the status is there in any case.
     read(&mut body, |data| {
         let room = ERROR_BYTES_MAX.saturating_sub(bytes.len());
         bytes.extend(data.iter().take(room));

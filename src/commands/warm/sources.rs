@@ -17,16 +17,16 @@ use yaml::{Node, Value};
 /// The variables that compose files may name: a variable's value, unless it is not set.
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// What a file says.
+/// The images of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Images {
     /// The images, in the order of the file, each once.
     pub names: Vec<ImageName>,
-    /// What was left out on purpose, a line each for the user.
+    /// Images that were left out on purpose, a line each for the user.
     pub notes: Vec<String>,
 }
 
-/// Why a file cannot be used: one line that names the file, and the line in it.
+/// The reason that a file cannot be used: one line that names the file, and the line in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceError {
     /// As the user wrote it; `standard input` for `-`.

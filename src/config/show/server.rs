@@ -10,7 +10,11 @@ pub(super) fn show(out: &mut String, server: &Config) {
     if let Some(listener) = alone {
         line(out, "listen", &quoted(&listener.address.to_string()));
     }
-    line(out, "admin_listen", &quoted(&server.admin_listen.to_string()));
+    line(
+        out,
+        "admin_listen",
+        &quoted(&server.admin_listen.to_string()),
+    );
     if !server.admin_hosts.is_empty() {
         line(out, "admin_hosts", &list(server.admin_hosts.iter()));
     }
@@ -37,7 +41,10 @@ pub(super) fn show(out: &mut String, server: &Config) {
         }
     }
     if alone.is_none() {
-        server.listeners.iter().for_each(|listener| show_listener(out, listener));
+        server
+            .listeners
+            .iter()
+            .for_each(|listener| show_listener(out, listener));
     }
 }
 

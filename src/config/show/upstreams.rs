@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{MASK, duration, line, quoted, size, table};
-use crate::config::values::Strategies;
+use crate::config::values::{Strategies, Visibilities};
 use crate::upstream::{
     CloudConfig, CloudUrls, Config, Credentials, EndpointConfig, LoginConfig, ProxyConfig, Text,
 };
@@ -30,6 +30,9 @@ pub(super) fn show(out: &mut String, upstream: &Config) {
             line(out, key, &value);
         }
     }
+    let visibility = Visibilities::name(upstream.visibility);
+    line(out, "visibility", &quoted(visibility));
+    line(out, "visibility_ttl", &duration(upstream.visibility_ttl));
     let parallel = upstream.parallel;
     line(
         out,

@@ -227,7 +227,7 @@ fn ecr(keys: &Keys<'_>, hosts: &[&str]) -> Outcome<CloudConfig> {
     })
 }
 
-/// Whether an endpoint of ECR names its region, or has only one: AWS's own names all do, and
+/// True if an endpoint of ECR names its region, or has only one: AWS's own names all do, and
 /// `AWS_REGION` says where roadstead runs, which may be elsewhere.
 fn says_its_region(host: &str) -> bool {
     let ours = [
@@ -287,13 +287,10 @@ fn alibaba(keys: &Keys<'_>) -> Outcome<CloudConfig> {
 fn tcr(keys: &Keys<'_>) -> Outcome<CloudConfig> {
     let table = keys.table;
     let required = |given: &Field<values::Text>, name: &str| {
-        given.value().ok_or_else(|| {
-            if table.keys.place_of(name).is_none() {
-                let place = table.keys.place.missing(name);
-                keys.context.wrong(&place, "is missing; \"tcr\" needs it");
-            }
-            Reported
-        })
+        let why = "is missing; \"tcr\" needs it";
+        let given = given.as_ref();
+        let given = table.keys.required(given, name, why, keys.context)?;
+        Ok(given.value.clone())
     };
     let (region, instance_id) = (
         required(&table.region, "region"),
@@ -320,7 +317,7 @@ fn half(keys: &Keys<'_>, given: &str, missing: &str) -> Reported {
     }
 }
 
-/// What is wrong with a variable of a vendor's tools.
+/// Reports a fault of a variable of a vendor's tools.
 fn of_variable(keys: &Keys<'_>, name: &str, why: impl Into<String>) -> Reported {
     let origin = Origin::Environment(name.to_owned());
     keys.context.wrong(&keys.table.keys.place.at(origin), why)

@@ -9,8 +9,7 @@ use super::{Named, logins, proxy};
 use crate::config::keys::Endpoint;
 use crate::config::schema;
 use crate::config::table::{
-    About, Context, Given, Key, Outcome, Place, Read, Reported, Scalar, Values as _, Written,
-    in_order,
+    About, Context, Given, Key, Outcome, Place, Read, Scalar, Values as _, Written, in_order,
 };
 use crate::config::values::{EndpointUrl, Text};
 use crate::upstream::{ClientCertificate, EndpointConfig, ProxyConfig};
@@ -18,7 +17,7 @@ use crate::upstream::{ClientCertificate, EndpointConfig, ProxyConfig};
 /// An endpoint: a URL, or a table of a URL and its options.
 pub(in crate::config) enum EndpointKey {}
 
-/// What was written of an endpoint.
+/// An endpoint as it was written.
 #[derive(Clone)]
 pub(in crate::config) enum WrittenEndpoint {
     Url(Url),
@@ -88,17 +87,10 @@ pub(super) fn endpoints(
     usual: Option<&ProxyConfig>,
     context: &Context<'_>,
 ) -> Outcome<Vec<EndpointConfig>> {
-    let keys = &upstream.keys.keys;
-    let Some(given) = &upstream.keys.endpoints else {
-        if keys.place_of("endpoints").is_some() {
-            return Err(Reported);
-        }
-        let why = format!(
-            "is missing; write endpoints = [\"https://{}\"]",
-            upstream.written
-        );
-        return Err(context.wrong(&keys.place.missing("endpoints"), why));
-    };
+    let (keys, given) = (&upstream.keys.keys, upstream.keys.endpoints.as_ref());
+    let name = &upstream.written;
+    let missing = format!("is missing; write endpoints = [\"https://{name}\"]");
+    let given = keys.required(given, "endpoints", &missing, context)?;
     if given.value.is_empty() {
         return Err(context.wrong(&given.place, "must name at least one URL"));
     }
@@ -120,13 +112,8 @@ fn endpoint(
     usual: &ProxyConfig,
     context: &Context<'_>,
 ) -> Outcome<EndpointConfig> {
-    let Some(Given { value: url, .. }) = &table.url else {
-        if table.keys.place_of("url").is_none() {
-            let place = table.keys.place.missing("url");
-            return Err(context.wrong(&place, "is missing in this endpoint"));
-        }
-        return Err(Reported);
-    };
+    let (url, missing) = (table.url.as_ref(), "is missing in this endpoint");
+    let Given { value: url, .. } = table.keys.required(url, "url", missing, context)?;
     let insecure_skip_verify = table.insecure_skip_verify.value_or(false);
     let tls = refuse_tls(table, insecure_skip_verify, url, context)
         .and_then(|()| client_certificate(table, context));

@@ -1,4 +1,4 @@
-//! Who roadstead is to an upstream or to one of its endpoints.
+//! The logins of roadstead at an upstream or at one of its endpoints.
 
 use std::path::PathBuf;
 
@@ -66,7 +66,7 @@ impl Read for CredentialsKey {
     }
 }
 
-/// What of a table may say who roadstead is.
+/// The keys of a table that may give a login.
 struct Ways<'a> {
     keys: &'a Keys,
     username: Source<'a>,
@@ -75,20 +75,26 @@ struct Ways<'a> {
     credentials: &'a Field<CredentialsKey>,
 }
 
+/// The [`Ways`] of an upstream's table or an endpoint's.
+macro_rules! ways {
+    ($table:expr) => {
+        Ways {
+            keys: &$table.keys,
+            username: source!($table, username username_file username_env),
+            password: source!($table, password password_file password_env),
+            docker_config: $table.docker_config.as_ref(),
+            credentials: &$table.credentials,
+        }
+    };
+}
+
 /// The pool of logins of an upstream; `None`: nothing was said. `hosts`: those of the endpoints.
 pub(super) fn of_upstream(
     table: &Upstream,
     hosts: &[&str],
     context: &Context<'_>,
 ) -> Outcome<Option<Vec<LoginConfig>>> {
-    let ways = Ways {
-        keys: &table.keys,
-        username: source!(table, username username_file username_env),
-        password: source!(table, password password_file password_env),
-        docker_config: table.docker_config.as_ref(),
-        credentials: &table.credentials,
-    };
-    ways.logins(hosts, context)
+    ways!(table).logins(hosts, context)
 }
 
 /// Likewise of an endpoint.
@@ -97,14 +103,7 @@ pub(super) fn of_endpoint(
     hosts: &[&str],
     context: &Context<'_>,
 ) -> Outcome<Option<Vec<LoginConfig>>> {
-    let ways = Ways {
-        keys: &table.keys,
-        username: source!(table, username username_file username_env),
-        password: source!(table, password password_file password_env),
-        docker_config: table.docker_config.as_ref(),
-        credentials: &table.credentials,
-    };
-    ways.logins(hosts, context)
+    ways!(table).logins(hosts, context)
 }
 
 impl Ways<'_> {

@@ -10,13 +10,13 @@ use crate::config::keys::ProxyTable;
 use crate::config::layers::Environment;
 use crate::config::origin::Origin;
 use crate::config::schema;
-use crate::config::table::{Context, Given, Outcome, Place, Read, Reported, Written};
+use crate::config::table::{Context, Given, Outcome, Place, Read, Written};
 use crate::upstream::{Credentials, EnvironmentProxies, Proxy, ProxyConfig, Secret};
 
 /// `proxy`: a word, a URL, or a table of a URL and its login.
 pub(in crate::config) enum ProxyKey {}
 
-/// What was written of a proxy.
+/// A proxy as it was written.
 #[derive(Clone)]
 pub(in crate::config) enum WrittenProxy {
     Direct,
@@ -63,7 +63,7 @@ pub(super) fn proxy(given: &Given<WrittenProxy>, context: &Context<'_>) -> Outco
     }
 }
 
-/// What the environment's variables say, as curl reads them: lower case before upper case.
+/// The proxies of the environment's variables, as curl reads them: lower case before upper case.
 pub(super) fn environment(context: &Context<'_>) -> Outcome<ProxyConfig> {
     of_variables(context.environment).map_err(|problem| context.report(problem))
 }
@@ -107,13 +107,9 @@ fn of_table(table: &ProxyTable, context: &Context<'_>) -> Outcome<Proxy> {
     let username = source!(table, username username_file username_env);
     let password = source!(table, password password_file password_env);
     let pair = username.pair(&password, context)?;
-    let Some(Given { value, place }) = &table.url else {
-        if table.keys.place_of("url").is_none() {
-            let place = table.keys.place.missing("url");
-            return Err(context.wrong(&place, "is missing in this proxy"));
-        }
-        return Err(Reported);
-    };
+    let url = table.url.as_ref();
+    let missing = "is missing in this proxy";
+    let Given { value, place } = table.keys.required(url, "url", missing, context)?;
     let mut proxy = parse(value).map_err(|why| context.wrong(place, why))?;
     if let Some((username, password)) = pair {
         if proxy.credentials.is_some() {

@@ -22,7 +22,7 @@ pub(super) struct Source<'a> {
 
 /// A text that was read.
 pub(super) struct Read {
-    /// What it is now.
+    /// The text now.
     pub(super) now: Secret,
     /// The file that it is in.
     file: Option<PathBuf>,
@@ -136,7 +136,7 @@ impl<'a> Source<'a> {
 }
 
 impl Read {
-    /// Where it comes from, for those who can read the file again.
+    /// The text or its file, for those who can read the file again.
     pub(super) fn text(self) -> Text {
         self.file.map_or(Text::Literal(self.now), Text::File)
     }
@@ -145,7 +145,7 @@ impl Read {
 /// The text of the file that a key names.
 fn named_file(name: &str) -> Result<String, String> {
     read_file(Path::new(name)).map_err(|why| {
-        // What is no file's name may be the secret itself, written in the wrong place.
+        // A text that is no file's name may be the secret itself, written in the wrong place.
         if Path::new(name).exists() {
             format!("{} cannot be read: {why}", Shown(name))
         } else {
@@ -177,7 +177,7 @@ pub(super) fn file(
     Ok(Some(value.clone()))
 }
 
-/// Whether a file can be opened.
+/// Checks that a file can be opened.
 pub(super) fn can_be_read(path: &Path) -> Result<(), String> {
     let shown = path.to_string_lossy();
     match open(path) {

@@ -6,7 +6,7 @@ fn written(text: &str) -> DeValue<'static> {
     DeValue::String(text.to_owned().into())
 }
 
-/// What stands behind `key =`.
+/// The text behind `key =`.
 fn toml(value: &str) -> DeValue<'static> {
     let text = format!("key = {value}").leak();
     let table = DeTable::parse(text).unwrap().into_inner();

@@ -1,100 +1,12 @@
 use std::pin::pin;
 
-use futures_util::{FutureExt as _, stream};
-use serde_json::json;
-use tempfile::TempDir;
+use futures_util::FutureExt as _;
 
 use super::*;
-use crate::catalogue::{self, Catalogue};
-use crate::clock::{ManualClock, Timestamp};
-use crate::mirror::{Config, FillOnRange, Parts, Policy};
-use crate::oci::{Algorithm, Directory};
-use crate::store::{self, Store};
-use crate::telemetry::Metrics;
-use crate::upstream::{self, EndpointConfig, Upstream};
-
-/// A mirror of `docker.io`, which is not there, and an image that is not imported yet.
-struct Bench {
-    dir: TempDir,
-    store: Store,
-    mirror: Mirror,
-    blobs: Vec<(Digest, Bytes)>,
-    manifest: (Digest, Bytes),
-}
-
-fn hashed(bytes: impl Into<Bytes>) -> (Digest, Bytes) {
-    let bytes = bytes.into();
-    (Digest::of(Algorithm::Sha256, &bytes), bytes)
-}
+use crate::mirror::testing::Bench;
+use crate::store;
 
 impl Bench {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let clock = Arc::new(ManualClock::new(Timestamp(1_790_000_000_000)));
-        let metrics = Metrics::new(std::iter::empty());
-        let config = store::Config {
-            dir: dir.path().join("cache"),
-            max_size: store::Amount::Bytes(100_000_000),
-            min_free: store::Amount::Bytes(0),
-            meter: store::Meter::default(),
-            injection: store::Injection::default(),
-            scrub: None,
-            max_age: None,
-            shares: Vec::new(),
-        };
-        let store = Store::open(&config, Arc::clone(&clock) as _, metrics.clone()).unwrap();
-        let nowhere = EndpointConfig::at("http://127.0.0.1:9".parse().unwrap());
-        let hub = upstream::Config::of(UpstreamName::parse("docker.io").unwrap(), vec![nowhere]);
-        let mirror = Mirror::new(Parts {
-            policies: Config::of(Policy::default()).into(),
-            fill_on_range: FillOnRange::default(),
-            directory: Directory::new(Vec::new()),
-            upstreams: vec![Upstream::new(&hub, metrics.clone()).unwrap()],
-            store: store.clone(),
-            catalogue: Catalogue::open(
-                &catalogue::Config::of(dir.path().join("state")),
-                metrics.clone(),
-            ),
-            clock,
-            metrics,
-        });
-        let blobs = vec![hashed("{}"), hashed(vec![1; 3000]), hashed(vec![2; 4000])];
-        let described = |(digest, bytes): &(Digest, Bytes)| {
-            json!({"mediaType": "application/vnd.oci.image.layer.v1.tar",
-                "digest": digest.to_string(), "size": bytes.len()})
-        };
-        let layers: Vec<_> = blobs[1..].iter().map(described).collect();
-        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST,
-            "config": described(&blobs[0]), "layers": layers});
-        Self {
-            manifest: hashed(manifest.to_string()),
-            dir,
-            store,
-            mirror,
-            blobs,
-        }
-    }
-
-    async fn bring(&self, digest: &Digest, bytes: &Bytes) -> ImportOutcome {
-        let body = stream::iter([Ok(bytes.clone())]);
-        let size = bytes.len() as u64;
-        let brought = self.mirror.import_blob(digest, size, body).await;
-        brought.unwrap()
-    }
-
-    async fn bring_all(&self) {
-        for (digest, bytes) in &self.blobs {
-            self.bring(digest, bytes).await;
-        }
-        let (digest, bytes) = &self.manifest;
-        let brought = self.mirror.import_manifest(digest, None, bytes.clone());
-        brought.await.unwrap();
-    }
-
-    fn name() -> ImageName {
-        ImageName::parse("app:1").unwrap()
-    }
-
     /// Puts a file where a lost index would have had it.
     #[expect(
         clippy::disallowed_methods,
@@ -210,5 +122,3 @@ async fn files_that_a_lost_index_does_not_know_need_not_be_brought() {
         .await;
     assert_eq!(image.unwrap().blobs, 3);
 }
-
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

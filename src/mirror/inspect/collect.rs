@@ -16,17 +16,17 @@ use crate::oci::manifest::{MANIFEST_BYTES_MAX, inspect};
 use crate::oci::{Digest, Tag};
 use crate::store::{LinkEntry, Store};
 
-/// What was used so recently is left alone: a pull under way may have fetched it before its manifest, or
+/// Time for which a blob that was used is left alone: a pull under way may have fetched it before its manifest, or
 /// have had its manifest evicted.
 const GRACE: Duration = Duration::from_mins(10);
 
-/// How often the marks are made anew because manifests were found that the index did not know as such.
+/// Number of times that the marks are made anew because manifests were found that the index did not know as such.
 const ROUNDS_MAX: usize = 4;
 
-/// What was collected, or would be.
+/// The numbers of what was collected, or would be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collected {
-    /// Whether nothing was done.
+    /// True if nothing was done.
     pub dry_run: bool,
     /// Blobs that no stored manifest names.
     pub removed_blobs: u64,
@@ -40,7 +40,7 @@ pub struct Collected {
     pub stale_media_types: u64,
     /// Repositories of which nothing was left.
     pub empty_repositories: u64,
-    /// What stays, and why. `shared_blobs` counts what was used in the last ten minutes.
+    /// Blobs that stay, and why. `shared_blobs` counts what was used in the last ten minutes.
     pub kept: Kept,
 }
 
@@ -165,7 +165,7 @@ impl Garbage {
         }
     }
 
-    /// Whether manifests are among what may go: those of an index that was lost. They are entered again.
+    /// True if manifests are among what may go: those of an index that was lost. They are entered again.
     async fn finds_manifests(&self, garbage: &BTreeMap<[u8; 32], Digest>) -> bool {
         let mut found = false;
         for digest in garbage.values() {

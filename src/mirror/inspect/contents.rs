@@ -1,4 +1,4 @@
-//! What stored manifests lead to, and which images need what: without changing or using anything.
+//! The parts of stored images, and the images that need a part: without changing or using anything.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::oci::manifest::{Child, ChildKind, MANIFEST_BYTES_MAX, inspect};
 use crate::oci::{Digest, Reference};
 use crate::store::Store;
 
-/// What an image may have that is looked at: an index of 60 platforms with 127 layers each.
+/// Parts of an image that are looked at: an index of 60 platforms with 127 layers each.
 pub(super) const PARTS_MAX: usize = 8_192;
 
 /// Images named beside a finding.
@@ -18,7 +18,7 @@ const USERS_MAX: usize = 20;
 /// Manifests that are read to find out who uses a blob, each of them once: some seconds' work on a slow disk.
 const USERS_LOOKED_AT_MAX: usize = 10_000;
 
-/// How deep indexes stand in indexes.
+/// Depth of indexes in indexes.
 pub(in crate::mirror) const LEVELS_MAX: usize = 4;
 
 /// The contents of stored images.
@@ -36,12 +36,12 @@ pub(super) struct Seen {
     pub(super) children: Vec<Child>,
 }
 
-/// What belongs to some manifests: themselves, what they name, and what that names.
+/// The parts of some manifests: themselves, what they name, and what that names.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Closure {
     /// Each part and its size, if that is known.
     pub(super) parts: BTreeMap<Digest, Option<u64>>,
-    /// Whether every root could be read.
+    /// True if every root could be read.
     pub(super) roots_seen: bool,
 }
 
@@ -77,13 +77,13 @@ impl Contents {
         })
     }
 
-    /// What a stored manifest leads to; nothing where it is none, or does not hash to its name.
+    /// The parts that a stored manifest names; none where it is no manifest, or does not hash to its name.
     pub(in crate::mirror) async fn children(&self, digest: &Digest) -> Vec<Child> {
         let seen = self.look(digest).await;
         seen.map_or_else(Vec::new, |seen| seen.children)
     }
 
-    /// What belongs to these manifests, as far as it is known: at most [`PARTS_MAX`] parts.
+    /// The parts of these manifests, as far as they are known: at most [`PARTS_MAX`].
     pub(super) async fn closure(&self, roots: &[Digest]) -> Closure {
         let mut closure = Closure {
             roots_seen: true,
@@ -172,7 +172,7 @@ impl Closure {
     }
 }
 
-/// Which manifests lead to a digest. What is found out is kept, for many tags, repositories and indexes name the
+/// The manifests that lead to a digest. What is found out is kept, for many tags, repositories and indexes name the
 /// same.
 struct Leads {
     to: Digest,
@@ -190,12 +190,12 @@ impl Leads {
         }
     }
 
-    /// Whether no more are read: what is not known by now stays so.
+    /// True if no more are read: what is not known by now stays so.
     fn are_enough(&self) -> bool {
         self.read >= USERS_LOOKED_AT_MAX
     }
 
-    /// Whether this manifest leads there, as far as is known.
+    /// True if this manifest leads there, as far as is known.
     async fn begin_at(&mut self, contents: &Contents, from: Digest) -> bool {
         let mut seen = HashSet::from([from]);
         let mut level = vec![from];

@@ -1,4 +1,4 @@
-//! What manifests and image configs say of themselves, for people: platforms, labels, commands
+//! Facts in manifests and image configs, for people: platforms, labels, commands
 //! (image-spec image-index.md, config.md; Docker's image spec v1.2).
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,7 +10,7 @@ use crate::oci::Digest;
 /// A config above this size is not looked into: they have some kilobytes, and few above a hundred.
 pub(super) const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 
-/// What an image's config says.
+/// The content of an image's config.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConfigFacts {
@@ -18,7 +18,7 @@ pub struct ConfigFacts {
     pub os: String,
     /// The processor.
     pub architecture: String,
-    /// Which of its kind: `v8`.
+    /// Variant of the architecture: `v8`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
     /// When the image was made, as its maker wrote it.
@@ -30,10 +30,10 @@ pub struct ConfigFacts {
     /// The program's arguments.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cmd: Vec<String>,
-    /// Who runs it.
+    /// The user that runs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Where.
+    /// Directory that it is run in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
     /// Labels, sorted.

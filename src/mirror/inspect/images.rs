@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::tree::{Node, NodeKind, Presence};
 use super::{Contents, Filter, InspectError, PARTS_MAX, When, full_name, names};
 use crate::mirror::core::Core;
-use crate::mirror::flight::Fills;
+use crate::mirror::fills::Fills;
 use crate::mirror::{Operator, Policies, Source};
 use crate::oci::{Digest, Reference, Tag};
 use crate::store::{LinkEntry, Store, TagEntry};
@@ -28,7 +28,7 @@ const TAGGED_MAX: usize = 100_000;
 pub struct ImagePage {
     /// The images: of each repository its tags, sorted, and then what is stored without one.
     pub images: Vec<ImageEntry>,
-    /// What to give as `after` for the next page; absent on the last.
+    /// The `after` of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
@@ -52,7 +52,7 @@ pub struct ImageEntry {
     pub media_type: Option<String>,
     /// Its platforms, and what of each is stored.
     pub platforms: Vec<PlatformState>,
-    /// What of it is stored: for an index, the most that any platform has.
+    /// The part of it that is stored: for an index, the most that any platform has.
     pub presence: Presence,
     /// Its bytes, all platforms together, as far as they are known: what a manifest that is not stored
     /// names is not.
@@ -65,7 +65,7 @@ pub struct ImageEntry {
     /// When it was last pulled, to the minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used_at: Option<When>,
-    /// Whether it is pinned.
+    /// True if it is pinned.
     pub pinned: bool,
 }
 
@@ -76,7 +76,7 @@ pub struct PlatformState {
     pub platform: String,
     /// The digest of its manifest.
     pub digest: String,
-    /// What of it is stored.
+    /// The part of it that is stored.
     pub presence: Presence,
 }
 
@@ -95,7 +95,7 @@ impl Operator {
     }
 }
 
-/// What an operator sees of images.
+/// Lists of images for an operator.
 #[derive(Debug)]
 pub(in crate::mirror) struct Images {
     pub(super) policies: Policies,

@@ -1,4 +1,4 @@
-//! What an operator sees of a mirror and does to it: the answers of the admin API. Nothing here counts as
+//! The answers of the admin API: an operator's questions and changes. Nothing here counts as
 //! a use of what it looks at, asks upstream, or holds a lock between two pages of the index.
 //!
 //! | file | what |
@@ -61,7 +61,7 @@ use crate::oci::{ImageName, Reference};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct When(pub Timestamp);
 
-/// Why there is no answer: one line that says what to do.
+/// The reason why there is no answer: one line that says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InspectError {
     /// The question makes no sense.

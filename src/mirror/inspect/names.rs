@@ -1,4 +1,4 @@
-//! What a question is about.
+//! The names in an operator's question.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::{InspectError, Source};
 use crate::oci::image::ImageNameError;
 use crate::oci::{ImageName, Reference, Repository, UpstreamName};
 
-/// Which images a list is to have.
+/// The images that a list is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// All of them.
@@ -24,7 +24,7 @@ pub enum Filter {
     Image(ImageName),
 }
 
-/// Why a text names nothing.
+/// The reason why a text names nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?}: {why}")]
 pub struct NameError {
@@ -77,7 +77,7 @@ impl Filter {
         }
     }
 
-    /// Whether it may mean images of this repository.
+    /// True if it may mean images of this repository.
     pub(super) fn means(&self, source: &Source) -> bool {
         match self {
             Self::All => true,
@@ -91,7 +91,7 @@ impl Filter {
         }
     }
 
-    /// Whether it means this image of a repository that it may mean.
+    /// True if it means this image of a repository that it may mean.
     pub(super) fn means_reference(&self, reference: &Reference) -> bool {
         match self {
             Self::All | Self::Upstream(_) | Self::Path { .. } => true,
@@ -100,7 +100,7 @@ impl Filter {
     }
 }
 
-/// Whether a repository is `path`, or lies below it. What is written as `docker.io/grafana` was taken for
+/// True if a repository is `path`, or lies below it. What is written as `docker.io/grafana` was taken for
 /// the official image of that name, and may mean the namespace as well.
 fn is_below(repository: &str, path: &str) -> bool {
     let below = |path: &str| {

@@ -4,17 +4,21 @@
 //! waits for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Closure, Contents, InspectError, When, full_name, names, tree};
-use crate::catalogue::{Catalogue, Change};
+use crate::catalogue::{Catalogue, CatalogueError, Change};
 use crate::clock::Clock;
 use crate::mirror::core::{Core, Tasks};
-use crate::mirror::opening::hand_pin;
+use crate::mirror::opening::{self, hand_pin};
 use crate::mirror::{Config, Mirror, Operator, Pattern, Source};
 use crate::oci::{Digest, Reference, Tag};
 use crate::store::{Event, EventKinds, Heard, Pinned, Store, Subscription};
+
+/// Time between two attempts to read the catalogue's pins, where the first failed.
+const CATCH_UP_EVERY: Duration = Duration::from_secs(5);
 
 /// A pinned image, as the list of them has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,11 +27,11 @@ pub struct PinEntry {
     pub image: String,
     /// Since when it is pinned.
     pub since: When,
-    /// Whether a rule of the configuration says so, rather than somebody by hand.
+    /// True if a rule of the configuration says so, rather than somebody by hand.
     pub by_rule: bool,
     /// Manifests and blobs that belong to it, as far as they are known.
     pub blobs: u64,
-    /// How many of them are stored.
+    /// Number of them that are stored.
     pub stored_blobs: u64,
     /// The bytes of those.
     pub stored_bytes: u64,
@@ -124,13 +128,16 @@ impl Pins {
     async fn keep(&self, pinned: Pinned) -> Result<(), InspectError> {
         let _changing = self.changing.lock().await;
         let mut by_hand = hand_pin(&pinned);
+        let mut undo = Change::Unpin(pinned.source.clone(), pinned.reference.clone());
         if let Some(old) = self.store.pins().get(&pinned.source, &pinned.reference) {
             by_hand.since = old.since;
+            if !old.by_rule {
+                undo = Change::Pin(hand_pin(&old));
+            }
         }
-        let undo = Change::Unpin(pinned.source.clone(), pinned.reference.clone());
         self.catalogue.commit(Change::Pin(by_hand)).await?;
         if let Err(error) = self.store.pins().pin(pinned) {
-            // There are too many: it must not be pinned after the next start either.
+            // There are too many: the next start must find what is pinned now.
             self.catalogue.commit(undo).await?;
             return Err(InspectError::Conflict(error.to_string()));
         }
@@ -168,6 +175,7 @@ impl Pins {
     }
 
     fn watch(self: &Arc<Self>) {
+        self.catch_up_later();
         let events = self
             .events
             .lock()
@@ -194,6 +202,36 @@ impl Pins {
                 () = stop.cancelled() => {}
             }
         });
+    }
+
+    /// Takes in the pins in the background that could not be read in time at the start.
+    fn catch_up_later(self: &Arc<Self>) {
+        if !self.store.pins().keeps_everything() || !self.catalogue.is_known() {
+            return;
+        }
+        let this = Arc::clone(self);
+        let stop = self.tasks.stopping().clone();
+        self.tasks.spawn(async move {
+            let work = async {
+                while let Err(error) = this.catch_up().await {
+                    tracing::debug!(%error, "the catalogue's pins cannot be read yet");
+                    tokio::time::sleep(CATCH_UP_EVERY).await;
+                }
+            };
+            tokio::select! {
+                () = work => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    async fn catch_up(&self) -> Result<(), CatalogueError> {
+        // Without the lock, for an operator would wait as long; what it has read comes out of memory below.
+        self.catalogue.wait_for_pins().await?;
+        let _changing = self.changing.lock().await;
+        let pins = self.catalogue.pins().await?;
+        opening::keep_late(&self.store, &self.catalogue, &pins).await;
+        Ok(())
     }
 
     async fn pin_what_is_there(&self) {
@@ -242,12 +280,13 @@ impl Pins {
             Event::TagDeleted { kept: false, .. }
             | Event::BlobStored { .. }
             | Event::BlobEvicted { .. }
+            | Event::BlobDamaged { .. }
             | Event::ImageRemoved { .. }
             | Event::Pulled { .. } => {}
         }
     }
 
-    /// What upstream does not have any more cannot be fetched again once it is evicted: its manifest
+    /// Pins an image that upstream does not have any more. Once it is evicted it cannot be fetched again: its manifest
     /// would name what nobody can get.
     async fn keep_deleted(&self, source: Source, tag: Tag) {
         let reference = Reference::Tag(tag);
@@ -369,3 +408,6 @@ fn tag_of(reference: &Reference) -> Option<&Tag> {
         Reference::Digest(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

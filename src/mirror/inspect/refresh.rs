@@ -8,18 +8,18 @@ use super::{InspectError, full_name, names};
 use crate::mirror::Mirror;
 use crate::oci::{AcceptClass, Reference};
 
-/// What upstream says of a tag.
+/// Upstream's answer about a tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refreshed {
     /// The image's name in full.
     pub image: String,
-    /// What the tag named before, if that was known.
+    /// The manifest that the tag named before, if that was known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
-    /// What it names now; absent: upstream has no such tag.
+    /// The manifest that it names now; absent: upstream has no such tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Whether these differ.
+    /// True if these differ.
     pub moved: bool,
 }
 

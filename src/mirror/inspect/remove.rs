@@ -23,16 +23,16 @@ const BATCH_MAX: usize = 100_000;
 /// Blobs removed before that is written to the index: a part of what may wait there.
 const SAVED_EVERY: usize = 10_000;
 
-/// How long a question waits for the look through all files: that of most stores takes less than a second.
+/// Number of times that a question looks if all files have been gone through: that takes most stores less than a second.
 const SCAN_LOOKS_MAX: u32 = 100;
 const SCAN_LOOK_EACH: Duration = Duration::from_millis(50);
 
-/// What came of removing an image, or would.
+/// The outcome of removing an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// The image, or the repository.
     pub image: String,
-    /// Whether nothing was done.
+    /// True if nothing was done.
     pub dry_run: bool,
     /// The tags that are forgotten.
     pub forgotten_tags: Vec<String>,
@@ -40,7 +40,7 @@ pub struct Removed {
     pub removed_blobs: u64,
     /// The bytes that came free.
     pub freed_bytes: u64,
-    /// What stays, and why.
+    /// Blobs that stay, and why.
     pub kept: Kept,
 }
 
@@ -157,14 +157,7 @@ impl Removal {
             forgotten_tags: tags.iter().map(ToString::to_string).collect(),
             ..Removed::default()
         };
-        for (_, size) in self
-            .store
-            .contents()
-            .stored(&own.difference(&exclusive).copied().collect::<Vec<_>>())
-        {
-            removed.kept.shared_blobs += 1;
-            removed.kept.shared_bytes += size;
-        }
+        self.count_shared(own.difference(&exclusive), &mut removed);
         if !dry_run {
             // Durably first: or an import would come back with the next start.
             let names = tags.iter().cloned().map(Name::Tag);
@@ -186,10 +179,19 @@ impl Removal {
         Ok(removed)
     }
 
-    /// Whether a stored blob belongs to a pinned image.
+    /// True if a stored blob belongs to a pinned image.
     fn is_pinned(&self, digest: &Digest) -> bool {
         let held = self.store.contents().held(digest);
         held.is_some_and(|held| held.pinned)
+    }
+
+    /// Counts what stays because others have it.
+    fn count_shared<'a>(&self, shared: impl Iterator<Item = &'a Digest>, removed: &mut Removed) {
+        let shared: Vec<Digest> = shared.copied().collect();
+        for (_, size) in self.store.contents().stored(&shared) {
+            removed.kept.shared_blobs += 1;
+            removed.kept.shared_bytes += size;
+        }
     }
 
     async fn end_removal(&self, source: Source, reference: Option<Reference>) {
@@ -362,18 +364,11 @@ impl Removal {
             let own: Vec<Digest> = batch.iter().copied().collect();
             self.keep_other_repositories(source, &mut batch).await;
             let shared = own.iter().filter(|digest| !batch.contains(digest));
-            let shared: Vec<Digest> = shared.copied().collect();
-            for (_, size) in self.store.contents().stored(&shared) {
-                removed.kept.shared_blobs += 1;
-                removed.kept.shared_bytes += size;
-            }
+            self.count_shared(shared, &mut removed);
             self.remove_blobs(&batch, &mut removed).await;
             if !dry_run {
-                let stays = |digest: &Digest| {
-                    let held = self.store.contents().held(digest);
-                    held.is_some_and(|held| held.pinned)
-                };
-                let gone: Vec<Digest> = own.into_iter().filter(|digest| !stays(digest)).collect();
+                let gone = own.into_iter().filter(|digest| !self.is_pinned(digest));
+                let gone: Vec<Digest> = gone.collect();
                 let names = gone.iter().copied().map(Name::Digest);
                 self.imported.forget(source, names).await?;
                 self.store.metadata().forget_links(source, gone).await;

@@ -1,4 +1,4 @@
-//! How the process is: sizes, hits, upstreams, transfers.
+//! The state of the process: sizes, hits, upstreams, transfers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use super::{InspectError, When};
 use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
 use crate::mirror::core::{Core, Tasks, Upstreams};
-use crate::mirror::flight::Fills;
+use crate::mirror::fills::Fills;
 use crate::mirror::{Operator, Readiness};
 use crate::store::{Figures, FillState, Store};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Totals;
 use crate::upstream::EndpointReport;
 
-/// How the process is.
+/// The state of the process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The version of roadstead.
     pub version: String,
-    /// Whether a server runs; without one there are no upstreams, transfers and traffic.
+    /// True if a server runs; without one there are no upstreams, transfers and traffic.
     pub running: bool,
     /// Since when.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,13 +30,13 @@ pub struct Status {
     /// For how long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uptime_seconds: Option<u64>,
-    /// Whether it can do all that it is for; `ok` or why not.
+    /// Its health: `ok`, or why it cannot do all that it is for.
     pub health: String,
-    /// What the store takes.
+    /// Sizes of the store.
     pub cache: CacheStatus,
-    /// What was asked for and moved since the start.
+    /// Requests and bytes since the start.
     pub traffic: Traffic,
-    /// What is saved by keeping content once. At most a minute old.
+    /// Bytes saved by keeping content once. At most a minute old.
     pub dedup: Dedup,
     /// The upstreams, in the order of their names.
     pub upstreams: Vec<UpstreamStatus>,
@@ -44,12 +44,12 @@ pub struct Status {
     pub fills: Vec<FillStatus>,
 }
 
-/// What the store takes.
+/// Sizes of the store.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CacheStatus {
     /// All of it, as `roadstead_cache_bytes`.
     pub used_bytes: u64,
-    /// What it may take; absent without a server, which alone keeps to it.
+    /// The most that it may take; absent without a server, which alone keeps to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<u64>,
     /// Stored blobs and manifests.
@@ -62,12 +62,12 @@ pub struct CacheStatus {
     pub reserved_bytes: u64,
     /// The index.
     pub index_bytes: u64,
-    /// What the file system has free.
+    /// Bytes that the file system has free.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_bytes: Option<u64>,
 }
 
-/// What was asked for and moved.
+/// Requests and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Requests for manifests and blobs that were answered with them.
@@ -89,30 +89,30 @@ pub struct Traffic {
     pub client_bytes: u64,
     /// Bytes fetched from upstream.
     pub upstream_bytes: u64,
-    /// What clients got beyond what was fetched.
+    /// Bytes that clients got beyond those that were fetched.
     pub saved_bytes: u64,
     /// `saved_bytes` of `client_bytes`; absent before the first one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub byte_hit_ratio: Option<f64>,
 }
 
-/// How an upstream is.
+/// The state of an upstream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UpstreamStatus {
     /// Its name.
     pub name: String,
-    /// What was asked of it and moved.
+    /// Requests to it, and bytes.
     pub traffic: Traffic,
     /// Its endpoints, in the order of the configuration.
     pub endpoints: Vec<EndpointStatus>,
 }
 
-/// How an endpoint is.
+/// The state of an endpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EndpointStatus {
     /// Its host and port.
     pub host: String,
-    /// Whether it is asked.
+    /// True if it is asked.
     pub up: bool,
     /// Failures in a row.
     pub failures: u32,
@@ -122,13 +122,13 @@ pub struct EndpointStatus {
     /// The failure for which it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// How long its answers took to begin, in the last minutes.
+    /// Time that its answers took to begin, in the last minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_seconds: Option<f64>,
     /// For how long all its logins are limited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limited_for_seconds: Option<f64>,
-    /// How many pulls are left, where it says.
+    /// Number of pulls that are left, where it says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining_pulls: Option<u64>,
 }
@@ -140,17 +140,17 @@ pub struct FillStatus {
     pub digest: String,
     /// The repository for which it was begun.
     pub repository: String,
-    /// How many of its bytes are there.
+    /// Number of its bytes that are there.
     pub covered_bytes: u64,
     /// Its size, once that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_bytes: Option<u64>,
-    /// How many clients read it.
+    /// Number of clients that read it.
     pub readers: usize,
 }
 
 impl Operator {
-    /// How the process is.
+    /// The state of the process.
     ///
     /// # Errors
     /// [`InspectError`]: the operating system does not answer.

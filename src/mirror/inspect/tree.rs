@@ -20,16 +20,16 @@ const DEPTH_MAX: usize = 4;
 pub struct Inspected {
     /// Its name in full.
     pub image: String,
-    /// Whether it is pinned.
+    /// True if it is pinned.
     pub pinned: bool,
-    /// What the tag named when upstream was last asked, for each set of formats that clients accept; none
+    /// The manifests that the tag named when upstream was last asked, for each set of formats that clients accept; none
     /// for a digest.
     pub tags: Vec<TagFreshness>,
     /// The manifest of each digest that the image's name means.
     pub manifests: Vec<Node>,
 }
 
-/// What a tag named.
+/// The manifest that a tag named.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagFreshness {
     /// The digest.
@@ -48,7 +48,7 @@ pub struct TagFreshness {
     pub stale_until: Option<When>,
 }
 
-/// What a part of an image is.
+/// The kind of a part of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeKind {
@@ -56,13 +56,13 @@ pub enum NodeKind {
     Index,
     /// One platform's manifest.
     Manifest,
-    /// What is run, and how.
+    /// The config: the command, and how it is run.
     Config,
     /// Files, or whatever else a manifest names.
     Layer,
 }
 
-/// What of a part is stored.
+/// The part of something that is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Presence {
@@ -77,7 +77,7 @@ pub enum Presence {
 /// A part of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// What it is.
+    /// Its kind.
     pub kind: NodeKind,
     /// Its digest.
     pub digest: String,
@@ -90,20 +90,20 @@ pub struct Node {
     /// Its size in bytes, if somebody says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<u64>,
-    /// What of it is stored.
+    /// The part of it that is stored.
     pub presence: Presence,
-    /// How many of its bytes are.
+    /// Number of its bytes that are.
     pub stored_bytes: u64,
     /// When it was last used, to the minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used_at: Option<When>,
-    /// Whether its maker keeps it elsewhere, so that a registry need not have it.
+    /// True if its maker keeps it elsewhere, so that a registry need not have it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub foreign: bool,
-    /// What the config says, if it is stored and an image's.
+    /// The content of the config, if it is stored and an image's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigFacts>,
-    /// What a manifest names; empty as well while it is not stored.
+    /// The parts that a manifest names; empty as well while it is not stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Node>,
 }
@@ -305,7 +305,7 @@ impl Node {
         }
     }
 
-    /// What of an image is stored: all that it needs to be pulled, some, or nothing.
+    /// The part of an image that is stored: all that it needs to be pulled, some, or nothing.
     pub(super) fn whole(&self) -> Presence {
         if self.presence == Presence::Absent {
             return Presence::Absent;

@@ -1,4 +1,4 @@
-//! Who takes how much: blobs counted by the repositories that have them.
+//! The usage of the store: blobs counted by the repositories that have them.
 //!
 //! A blob that one repository alone has is that one's exclusively; one that several have is shared; one
 //! that none is known to have (its links were forgotten) is unlinked. So each blob counts once, and the
@@ -24,13 +24,13 @@ pub(super) const PASS_BLOBS_MAX: usize = 250_000;
 /// Repositories that are told apart; what is in more is in the totals alone.
 const REPOSITORIES_MAX: usize = 100_000;
 
-/// How old the figures may be that `status` shows: it is asked often, and they take a look at all links.
+/// Age of the figures that `status` shows: it is asked often, and they take a look at all links.
 const RECENT: Duration = Duration::from_mins(1);
 
-/// How long `status` waits for them.
+/// Time that `status` waits for them.
 const DEDUP_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Who takes how much.
+/// The usage of the store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// When it was looked at.
@@ -39,15 +39,15 @@ pub struct Usage {
     pub upstreams: Vec<UpstreamUsage>,
     /// The repositories, largest first.
     pub repositories: Vec<RepositoryUsage>,
-    /// How many more repositories there are than those listed.
+    /// Number of repositories beyond those listed.
     pub repositories_left_off: usize,
     /// The whole store.
     pub totals: UsageTotals,
-    /// What is saved by keeping content once.
+    /// Bytes saved by keeping content once.
     pub dedup: Dedup,
 }
 
-/// What an upstream takes.
+/// The usage of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamUsage {
     /// Its name.
@@ -62,7 +62,7 @@ pub struct UpstreamUsage {
     pub shared_bytes: u64,
 }
 
-/// What a repository takes.
+/// The usage of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryUsage {
     /// The upstream.
@@ -79,7 +79,7 @@ pub struct RepositoryUsage {
     pub shared_bytes: u64,
 }
 
-/// What the store takes; `exclusive`, `shared`, `unlinked`, `reserved` and `index` add up to `used`.
+/// Sizes of the store; `exclusive`, `shared`, `unlinked`, `reserved` and `index` add up to `used`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageTotals {
     /// Repositories that have something.
@@ -100,13 +100,13 @@ pub struct UsageTotals {
     pub used_bytes: u64,
 }
 
-/// What is saved by keeping content once: blobs counted for each repository that has them, by blobs
+/// Bytes saved by keeping content once: blobs counted for each repository that has them, by blobs
 /// counted once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dedup {
-    /// What it would take to keep each repository by itself.
+    /// Bytes that it would take to keep each repository by itself.
     pub linked_bytes: u64,
-    /// What the same takes here.
+    /// Bytes that the same takes here.
     pub stored_bytes: u64,
     /// The one by the other; absent while there is nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,17 +124,17 @@ pub(super) fn key(digest: &Digest) -> Key {
     key
 }
 
-/// Who has a blob.
+/// The repositories that have a blob.
 #[derive(Debug)]
 struct Owners {
     size: u64,
     /// The first repository, if there is one.
     first: Option<u32>,
-    /// Whether there are more.
+    /// True if there are more.
     shared: bool,
     /// The upstream counted last; links come sorted.
     upstream: Option<u32>,
-    /// Whether there are several.
+    /// True if there are several.
     upstreams: bool,
 }
 
@@ -158,7 +158,7 @@ struct Tally {
 }
 
 impl Operator {
-    /// Who takes how much: of one upstream or all, at most `limit` repositories.
+    /// The usage of one upstream or all, with at most `limit` repositories.
     pub async fn usage(&self, upstream: Option<&UpstreamName>, limit: usize) -> Usage {
         self.usage.of(upstream, limit).await
     }
@@ -198,7 +198,7 @@ impl UsageSurvey {
         usage
     }
 
-    /// What is saved by keeping content once, at most [`RECENT`] old. In a store so large that it takes
+    /// Bytes saved by keeping content once, at most [`RECENT`] old. In a store so large that it takes
     /// long to find out, nothing now, and more to who asks again.
     pub(super) async fn recent_dedup(self: &Arc<Self>) -> Dedup {
         let survey = Arc::clone(self);

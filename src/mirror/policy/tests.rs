@@ -11,7 +11,7 @@ fn source(name: &str) -> Source {
     }
 }
 
-/// Whether a pattern means `upstream/repository:tag`.
+/// True if a pattern means `upstream/repository:tag`.
 fn means(pattern: &str, name: &str) -> bool {
     let config = numbered(&[pattern]);
     let (source, tag) = split(name);

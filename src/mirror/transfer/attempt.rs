@@ -18,7 +18,7 @@ use crate::upstream::{FetchError, OnBehalf};
 /// A range that ends early, after fewer bytes than this, counts as broken.
 const RANGE_BYTES_MIN: u64 = 64 * 1024;
 
-/// Whether a piece is less than the whole.
+/// True if a piece is less than the whole.
 fn needs_range(piece: &Range<u64>, total: Option<u64>) -> bool {
     piece.start > 0 || piece.end < total.unwrap_or(u64::MAX)
 }
@@ -170,7 +170,7 @@ impl Attempt<'_, '_> {
         }
     }
 
-    /// Whether an error in answer to a range may be due to that: the whole may be had all the same.
+    /// True if an error in answer to a range may be due to that: the whole may be had all the same.
     fn only_the_range(&self, error: &FetchError) -> bool {
         let (known, started) = {
             let state = self.job.state();
@@ -188,7 +188,7 @@ impl Attempt<'_, '_> {
             || !started && matches!(error, FetchError::Status(500..))
     }
 
-    /// What a request that was not answered with bytes means for the fill.
+    /// The meaning for the fill of a request that was not answered with bytes.
     async fn refused(&self, error: FetchError) -> Result<(), Failure> {
         let (started, total) = {
             let state = self.job.state();
@@ -216,7 +216,7 @@ impl Attempt<'_, '_> {
         }
     }
 
-    /// Whether an answer can be a part of what is there.
+    /// Checks that an answer can be a part of what is there.
     fn check(&self, origin: Origin, read: &BlobRead) -> Result<(), Failure> {
         let expected = self.job.state().total;
         if let (Some(expected), Some(total)) = (expected, read.total)
@@ -304,7 +304,7 @@ impl Attempt<'_, '_> {
         Ok(())
     }
 
-    /// Where a body that has come to `position` is of no more use.
+    /// Offset at which a body that has come to `position` is of no more use.
     fn stop(&self, read: &BlobRead, position: u64) -> u64 {
         let mut state = self.job.state();
         let total = state.total.unwrap_or(u64::MAX);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::origin::ReadBody;
 use crate::upstream::FetchError;
 
-/// How much is gathered, of what has arrived already, for one write.
+/// Bytes, of what has arrived already, that are gathered for one write.
 const WRITE_BYTES_MAX: usize = 1024 * 1024;
 
 /// And in how many pieces: an upstream may send a byte at a time.
@@ -17,7 +17,7 @@ const WRITE_CHUNKS_MAX: usize = 1024;
 pub(super) struct Batch {
     pub(super) chunks: Vec<Bytes>,
     pub(super) bytes: u64,
-    /// What ended the gathering, to be told after the write.
+    /// The error that ended the gathering, to be told after the write.
     pub(super) ended: Option<FetchError>,
 }
 

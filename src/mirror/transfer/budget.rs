@@ -1,4 +1,4 @@
-//! How often a fill tries again, and how long it waits before that.
+//! The retries of a fill, and the waits before them.
 
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ pub(in crate::mirror) struct Budget {
     delay: Duration,
     delays: ExponentialBackoff,
     last_progress: Instant,
-    /// When what failed last is tried again.
-    again_at: Option<Instant>,
+    /// Something failed, and has not been tried again.
+    is_waiting: bool,
 }
 
 impl Budget {
@@ -44,7 +44,7 @@ impl Budget {
             delay,
             delays: delays(delay),
             last_progress: Instant::now(),
-            again_at: None,
+            is_waiting: false,
         }
     }
 
@@ -68,13 +68,18 @@ impl Budget {
             return None;
         }
         self.retries = self.retries.checked_sub(1)?;
-        self.again_at = Some(Instant::now() + wait);
+        self.is_waiting = true;
         Some(wait)
     }
 
-    /// Whether the time after a failure is not over: who else asks for the same in it has not waited.
+    /// True if what failed has not been tried again: another one who asks for the same has not waited.
     pub(in crate::mirror) fn is_waiting(&self) -> bool {
-        self.again_at.is_some_and(|at| Instant::now() < at)
+        self.is_waiting
+    }
+
+    /// The wait is over, and what failed is tried again.
+    pub(in crate::mirror) fn tries_again(&mut self) {
+        self.is_waiting = false;
     }
 }
 
@@ -144,6 +149,19 @@ mod tests {
         let wait = budget.spend(Some(forty)).unwrap();
         assert!(wait >= forty && wait < forty + 3 * FIRST, "{wait:?}");
         assert_eq!(budget.spend(Some(Duration::from_mins(1))), None);
+    }
+
+    /// Its time alone ended it: a reader's connection could ask just before the one that had waited, once more than the
+    /// budget allows.
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_lasts_until_what_failed_is_tried_again() {
+        let mut budget = Budget::new(FIRST);
+        assert!(!budget.is_waiting());
+        let wait = budget.spend(None).unwrap();
+        tokio::time::advance(2 * wait).await;
+        assert!(budget.is_waiting());
+        budget.tries_again();
+        assert!(!budget.is_waiting());
     }
 
     #[tokio::test(start_paused = true)]

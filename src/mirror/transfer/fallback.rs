@@ -16,7 +16,7 @@ impl Fallback<'_, '_> {
     /// The bytes that are there are wrong: falls back to another endpoint.
     ///
     /// # Errors
-    /// What the readers are told when there is none.
+    /// The error for the readers when there is none.
     pub(super) async fn invalidate(
         &self,
         partial: &Partial<MirrorError>,

@@ -50,11 +50,11 @@ pub(super) struct Job<'a> {
 pub(super) struct State {
     /// The blob's size, from a manifest or from upstream.
     pub(super) total: Option<u64>,
-    /// Whether the readers have been told that bytes will come.
+    /// True if the readers have been told that bytes will come.
     pub(super) started: bool,
-    /// What the reader wants for whom the fill was begun, if that is less than everything.
+    /// The range that the reader wants for whom the fill was begun, if that is less than everything.
     pub(super) first: Option<Range<u64>>,
-    /// Whether all of the blob is to be fetched, whatever is read of it.
+    /// True if all of the blob is to be fetched, whatever is read of it.
     pub(super) everything: bool,
     pub(super) plan: Plan,
     pub(super) budget: Budget,
@@ -65,7 +65,7 @@ pub(super) struct State {
     pub(super) unattended: Option<Slot>,
 }
 
-/// How far a fill has come.
+/// The progress of a fill.
 pub(super) enum Fetched {
     /// All of it is there.
     Whole,
@@ -76,7 +76,7 @@ pub(super) enum Fetched {
     },
 }
 
-/// How an attempt to fetch a piece ended without all of it.
+/// The end of an attempt to fetch a piece without all of it.
 pub(super) enum Failure {
     /// The whole fill cannot be had.
     Fatal(MirrorError),
@@ -132,7 +132,7 @@ impl<'a> Job<'a> {
     /// Fetches all that is missing. What is there then is not yet verified.
     ///
     /// # Errors
-    /// Why the blob cannot be had, after everything was tried.
+    /// The reason why the blob cannot be had, after everything was tried.
     pub(super) async fn fetch(
         &self,
         partial: &Partial<MirrorError>,
@@ -310,7 +310,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// What to ask for first, of a blob of unknown size, for a reader of this range; `None`: all of it.
+    /// The piece to ask for first, of a blob of unknown size, for a reader of this range; `None`: all of it.
     fn first_piece(&self, range: Range<u64>) -> Option<Range<u64>> {
         let all = matches!(self.transfers.fill_on_range, FillOnRange::Always);
         if all && range.start == 0 {
@@ -336,7 +336,9 @@ impl<'a> Job<'a> {
             "a transfer broke off; going on with it"
         );
         self.upstream.resumes();
-        self.unless_over(tokio::time::sleep(wait)).await
+        self.unless_over(tokio::time::sleep(wait)).await?;
+        self.state().budget.tries_again();
+        Ok(())
     }
 
     /// The next piece for a connection to fetch.
@@ -406,7 +408,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Whether any of what is there may be wrong.
+    /// True if any of what is there may be wrong.
     pub(super) fn in_doubt(&self) -> bool {
         self.state().reliability.only.is_some()
     }

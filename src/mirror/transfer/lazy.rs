@@ -15,7 +15,7 @@ use crate::mirror::MirrorError;
 use crate::oci::ByteRange;
 use crate::store::Partial;
 
-/// What comes of a blob of which a part was asked for.
+/// The treatment of a blob of which a part was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FillOnRange {
     /// The rest is fetched too, behind it.
@@ -27,16 +27,16 @@ pub enum FillOnRange {
     Over(u8),
 }
 
-/// What the reader wants for whom a fill is begun.
+/// The wish of the reader for whom a fill is begun.
 pub(super) struct First {
-    /// Which bytes, if not all of them; the end is `u64::MAX` where none is named.
+    /// The bytes, if not all of them; the end is `u64::MAX` where none is named.
     pub(super) part: Option<Range<u64>>,
-    /// Whether it takes the whole blob to give it those.
+    /// True if it takes the whole blob to give it those.
     pub(super) everything: bool,
 }
 
 impl First {
-    /// What a request wants that asks for this range of a blob of which a manifest has said the size, or
+    /// The wish of a request that asks for this range of a blob of which a manifest has said the size, or
     /// not.
     pub(super) fn of(asked: Option<ByteRange>, total: Option<u64>) -> Self {
         let part = match (asked, total) {
@@ -55,10 +55,10 @@ impl First {
 /// here and there comes again soon, and each new beginning hashes what is there once more.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether it is time for something else.
+/// Time between two looks at whether it is time for something else.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How the fetching of parts ended.
+/// The end of the fetching of parts.
 pub(super) enum Parts {
     /// Now all that is missing is to be fetched, or nothing is missing.
     Everything,
@@ -67,7 +67,7 @@ pub(super) enum Parts {
 }
 
 impl Job<'_> {
-    /// Whether all of the blob is to be fetched, and not only what is read.
+    /// True if all of the blob is to be fetched, and not only what is read.
     pub(super) fn everything(&self, partial: &Partial<MirrorError>, total: u64) -> bool {
         let chosen = self.state().everything;
         // Nobody can be sure of a part of an endpoint's bytes, or have it at all.

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, Tasks, Upstreams};
-use super::flight::{Fills, Lead};
+use super::fills::{Fills, Lead};
 use super::not_stored::NotStored;
 use super::shares::{Shares, Stays};
 use super::{MirrorError, Source};
@@ -58,11 +58,11 @@ pub use origin::{BlobName, BlobRead, BlobSource, ReadBody, ReadRange};
 /// another's.
 const FILLS_UNATTENDED_MAX: usize = 32;
 
-/// What is known of a blob before it is fetched, and the part of it that is wanted first.
+/// Facts about a blob before it is fetched, and the part of it that is wanted first.
 struct Wanted {
     /// Its size, as a manifest or the upstream said.
     expected: Option<u64>,
-    /// Whether the upstream itself said that the repository has it.
+    /// True if the upstream itself said that the repository has it.
     given: bool,
     first: First,
 }
@@ -257,7 +257,7 @@ impl Transfers {
     }
 }
 
-/// Whether what was fetched before it is as good as before.
+/// True if what was fetched before it is as good as before.
 const fn passing(error: &MirrorError) -> bool {
     matches!(
         error,
@@ -270,7 +270,7 @@ const fn passing(error: &MirrorError) -> bool {
     )
 }
 
-/// What clients are told of bytes that are not what the digest promises.
+/// The error for clients when bytes are not what the digest promises.
 fn wrong_content(digest: Digest, error: VerifyError) -> MirrorError {
     match error {
         VerifyError::Size { .. } | VerifyError::Digest { .. } => MirrorError::WrongContent {

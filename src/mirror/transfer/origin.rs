@@ -23,7 +23,7 @@ use crate::upstream::{
 /// Sources beside the upstream that one fill asks. Each may cost it one wait of [`SOURCE_WAIT_MAX`].
 const SOURCES_MAX: usize = 4;
 
-/// How long an answer, or more of a body, of a source beside the upstream is waited for: it is worth asking because it
+/// Time that an answer, or more of a body, of a source beside the upstream is waited for: it is worth asking because it
 /// is near, and clients wait meanwhile.
 const SOURCE_WAIT_MAX: Duration = Duration::from_secs(3);
 
@@ -37,7 +37,7 @@ pub trait BlobSource: fmt::Debug + Send + Sync {
         vec![EndpointId::of(0)]
     }
 
-    /// Whether it has the blob, and its size if it says that.
+    /// Asks if it has the blob, and for its size if it says that.
     fn stat<'a>(&'a self, blob: BlobName<'a>) -> BoxFuture<'a, Result<Option<u64>, FetchError>>;
 
     /// Opens a part of a blob.
@@ -47,7 +47,7 @@ pub trait BlobSource: fmt::Debug + Send + Sync {
         range: ReadRange<'a>,
     ) -> BoxFuture<'a, Result<BlobRead, FetchError>>;
 
-    /// Whether an endpoint gives parts of blobs.
+    /// True if an endpoint gives parts of blobs.
     fn honours_range(&self, _endpoint: EndpointId) -> bool {
         true
     }
@@ -58,7 +58,7 @@ pub trait BlobSource: fmt::Debug + Send + Sync {
     /// An endpoint gave wrong bytes for `digest`.
     fn distrust(&self, _endpoint: EndpointId, _digest: &Digest) {}
 
-    /// How long an answer, or more of a body, is waited for where the source has no limit of its own.
+    /// Time that an answer, or more of a body, is waited for where the source has no limit of its own.
     fn wait_max(&self) -> Duration {
         SOURCE_WAIT_MAX
     }
@@ -84,9 +84,9 @@ pub struct ReadRange<'a> {
     pub endpoints: &'a [EndpointId],
     /// Requests of different pools share no connection.
     pub pool: usize,
-    /// Whether it is only worth a connection that is free now.
+    /// True if it is only worth a connection that is free now.
     pub extra: bool,
-    /// Whether the transfer has begun: it waits by itself then, and counts its retries. Two loops would multiply.
+    /// True if the transfer has begun: it waits by itself then, and counts its retries. Two loops would multiply.
     pub is_resumed: bool,
 }
 
@@ -95,7 +95,7 @@ pub struct ReadRange<'a> {
 pub struct BlobRead {
     /// The offset of the first byte that `body` yields: 0 where the source gives everything or nothing.
     pub offset: u64,
-    /// Whether it is the part that was asked for.
+    /// True if it is the part that was asked for.
     pub ranged: bool,
     /// The endpoint that gives it.
     pub endpoint: EndpointId,
@@ -249,7 +249,7 @@ impl Origin {
         }
     }
 
-    /// Whether what it says of a blob counts, beside the bytes.
+    /// True if what it says of a blob counts, beside the bytes.
     pub(super) const fn has_authority(self) -> bool {
         self.other.is_none()
     }
@@ -294,7 +294,7 @@ impl<'a> Origins<'a> {
             .distrust(origin.endpoint, self.blob.digest);
     }
 
-    /// Whether the upstream's repository has the blob, and its size.
+    /// Asks if the upstream's repository has the blob, and for its size.
     pub(super) async fn stat(&self) -> Result<Option<u64>, FetchError> {
         BlobSource::stat(self.upstream, self.blob).await
     }

@@ -1,4 +1,4 @@
-//! Who fetches which bytes: the missing ranges of a blob, given out lowest first, or where a reader
+//! The division of a blob among connections: its missing ranges, given out lowest first, or where a reader
 //! waits. Pure.
 
 use std::collections::BTreeMap;
@@ -9,9 +9,9 @@ use crate::store::Coverage;
 /// The bytes that nobody has, and who fetches which.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// What nobody fetches. Sorted, apart from each other, none empty.
+    /// Ranges that nobody fetches. Sorted, apart from each other, none empty.
     missing: Vec<Range<u64>>,
-    /// What is being fetched: from the next byte on. Apart from each other and from `missing`.
+    /// Ranges that are being fetched: from the next byte on. Apart from each other and from `missing`.
     active: BTreeMap<u64, Range<u64>>,
     next: u64,
     pieces: Pieces,
@@ -32,7 +32,7 @@ impl Piece {
     }
 }
 
-/// How a blob is divided among connections.
+/// The division of a blob among connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pieces {
     pub(super) connections: u64,
@@ -57,7 +57,7 @@ impl Pieces {
 }
 
 impl Plan {
-    /// What is missing of a blob of `total` bytes.
+    /// A plan for what is missing of a blob of `total` bytes.
     pub(super) fn new(have: &Coverage, total: u64, pieces: Pieces) -> Self {
         Self {
             missing: have.gaps(0..total).collect(),
@@ -78,7 +78,7 @@ impl Plan {
     /// A piece that begins where a reader waits, and ends where it wants no more. `None` when the byte
     /// is there, or comes soon: somebody fetches it, or what is at most `near` bytes before it.
     ///
-    /// Where somebody is on the way to it from further away, that one's piece ends there now. How far
+    /// If somebody is on the way to it from further away, that one's piece ends there now. How far
     /// everybody is, `have` knows before they say so.
     pub(super) fn take_at(
         &mut self,

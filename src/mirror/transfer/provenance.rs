@@ -6,11 +6,11 @@ use std::ops::Range;
 use super::origin::Origin;
 use crate::store::Coverage;
 
-/// Which origin gave which bytes; `None`: an earlier run of roadstead, or an origin that has no say any more.
+/// The origins of bytes; `None`: an earlier run of roadstead, or an origin that has no say any more.
 #[derive(Debug, Default)]
 pub(super) struct Provenance {
     gave: BTreeMap<Option<Origin>, Coverage>,
-    /// Whether any bytes came in answer to a Range.
+    /// True if any bytes came in answer to a Range.
     ranged: bool,
     /// Endpoints whose bytes, without any others, were wrong.
     ruled_out: Vec<Origin>,
@@ -27,7 +27,7 @@ pub(super) struct FallBack {
     pub(super) only: Origin,
     /// The bytes that stay valid.
     pub(super) keep: Coverage,
-    /// Whether ranges of that endpoint are not to be relied on.
+    /// True if ranges of that endpoint are not to be relied on.
     pub(super) without_ranges: bool,
     /// The endpoint that is known to have given wrong bytes.
     pub(super) wrong: Option<Origin>,
@@ -50,7 +50,7 @@ impl Provenance {
     /// The bytes are wrong: the endpoint of the upstream to fall back to, out of `endpoints`, or `None` when all are
     /// ruled out.
     ///
-    /// Where several gave bytes, it cannot be told which one was wrong: the one that gave most is kept first, and gives
+    /// If several gave bytes, it cannot be told which one was wrong: the one that gave most is kept first, and gives
     /// the rest too. One that alone gave everything is ruled out; unless it was asked for ranges, which it may not
     /// honour though it says so: then it is asked once for the whole, when no other is left. A source beside the
     /// upstream is never fallen back to.

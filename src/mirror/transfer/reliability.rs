@@ -1,4 +1,4 @@
-//! How far each origin of a fill's bytes can be relied on, and the one that is fallen back to.
+//! The reliability of each origin of a fill's bytes, and the one that is fallen back to.
 
 use std::collections::HashMap;
 
@@ -9,19 +9,19 @@ use super::provenance::Provenance;
 /// them are rather put up with.
 const UNFIT_WEIGHT: u32 = 3;
 
-/// What has been seen of the origins of one fill.
+/// Observations of the origins of one fill.
 #[derive(Debug, Default)]
 pub(super) struct Reliability {
     pub(super) provenance: Provenance,
     /// Sources beside the upstream that may be asked, in this order, before it. One that fails leaves the list.
     pub(super) others: Vec<Origin>,
-    /// How often connections of an endpoint broke.
+    /// Number of times that connections of an endpoint broke.
     pub(super) failures: HashMap<Origin, u32>,
     /// The strong `ETag` that each host gave.
     pub(super) validators: HashMap<(Origin, String), String>,
     /// The one endpoint that was fallen back to, after wrong bytes.
     pub(super) only: Option<Origin>,
-    /// Where a body last ended cleanly, of an endpoint that did not announce its size, before the size
+    /// Offset at which a body last ended cleanly, of an endpoint that did not announce its size, before the size
     /// that a manifest says was reached.
     pub(super) short_end: Option<(Origin, u64)>,
     /// Origins that ranges are not asked of: everything is streamed from the start, and what is there is skipped.
@@ -31,7 +31,7 @@ pub(super) struct Reliability {
 }
 
 impl Reliability {
-    /// Whether ranges may be asked for.
+    /// True if ranges may be asked for.
     pub(super) fn takes_ranges(&self, origins: &Origins<'_>, origin: Origin) -> bool {
         !self.plain.contains(&origin) && origins.honours_range(origin)
     }
@@ -59,7 +59,7 @@ impl Reliability {
         self.others.retain(|it| *it != other);
     }
 
-    /// Whether ranges may be asked for at the origin that is asked next.
+    /// True if ranges may be asked for at the origin that is asked next.
     pub(super) fn next_takes_ranges(&self, origins: &Origins<'_>) -> bool {
         let order = self.order(origins, true);
         let next = order.first();

@@ -258,16 +258,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp(1_790_000_000_000)));
         let metrics = Metrics::new(std::iter::empty());
-        let config = store::Config {
-            dir: dir.path().to_path_buf(),
-            max_size: store::Amount::Bytes(100_000_000),
-            min_free: store::Amount::Bytes(0),
-            meter: store::Meter::default(),
-            injection: store::Injection::default(),
-            scrub: None,
-            max_age: None,
-            shares: Vec::new(),
-        };
+        let config = store::Config::of(dir.path().to_path_buf(), store::Amount::Bytes(100_000_000));
         let store = Store::open(&config, Arc::clone(&clock) as _, metrics.clone()).unwrap();
         let endpoint = EndpointConfig::at(url.parse().unwrap());
         let hub = upstream::Config::of(source().upstream, vec![endpoint]);
@@ -280,6 +271,7 @@ impl World {
             fill_on_range: FillOnRange::default(),
             directory: Directory::new(Vec::new()),
             upstreams: vec![Upstream::new(&hub, metrics.clone()).unwrap()],
+            public_views: Vec::new(),
             store: store.clone(),
             clock,
             metrics,

@@ -12,7 +12,7 @@ use std::fmt;
 #[derive(Default)]
 pub(super) struct Document {
     pub(super) media_type: Option<String>,
-    /// Whether it says that it, or what it is an artifact of, has a type that cannot be one.
+    /// True if it says that it, or what it is an artifact of, has a type that cannot be one.
     pub(super) has_impossible_type: bool,
     pub(super) config: Option<Descriptor>,
     pub(super) layers: Option<Vec<Descriptor>>,
@@ -21,14 +21,14 @@ pub(super) struct Document {
     pub(super) fs_layers: Option<Vec<Descriptor>>,
     /// `signatures[0].protected` of a signed schema 1 manifest.
     pub(super) signature: Option<String>,
-    /// Whether it has a list `errors`: then it is an error envelope.
+    /// True if it has a list `errors`: then it is an error envelope.
     pub(super) has_errors: bool,
     schema_version: Option<u64>,
     has_config: bool,
     found: Found,
 }
 
-/// What tells kinds apart, however its name is written: Go's decoder, with which most clients read
+/// Fields that tell kinds apart, however their names are written: Go's decoder, with which most clients read
 /// manifests, compares names without case.
 #[derive(Default)]
 #[expect(
@@ -47,7 +47,7 @@ struct Found {
     media_types_differ: bool,
 }
 
-/// What stands in a manifest's lists, if its digest can be checked.
+/// An entry of a manifest's lists, if its digest can be checked.
 pub(super) struct Descriptor {
     pub(super) digest: Digest,
     pub(super) size: Option<u64>,
@@ -94,19 +94,19 @@ impl Document {
         }
     }
 
-    /// Whether one client may read it as an index and another as an image (CVE-2021-41190).
+    /// True if one client may read it as an index and another as an image (CVE-2021-41190).
     pub(super) fn has_two_kinds(&self) -> bool {
         let found = &self.found;
         let kinds = [found.manifests, found.image, found.schema1];
         kinds.into_iter().filter(|kind| *kind).count() > 1
     }
 
-    /// Whether one client may go by the first of two types and another by the last.
+    /// True if one client may go by the first of two types and another by the last.
     pub(super) fn has_two_types(&self) -> bool {
         self.found.media_types_differ
     }
 
-    /// Whether the structure is that of schema 1.
+    /// True if the structure is that of schema 1.
     pub(super) fn is_schema1(&self) -> bool {
         self.fs_layers.is_some() && self.schema_version == Some(1)
     }
@@ -281,7 +281,7 @@ fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
     map.next_value::<IgnoredAny>().map(drop)
 }
 
-/// What is looked for in a value. A value of another type leaves the default.
+/// The shape that is looked for in a value. A value of another type leaves the default.
 trait Shape: Default {
     fn text(&mut self, _: &str) {}
     fn number(&mut self, _: u64) {}
@@ -302,7 +302,7 @@ trait Members: Default {
     fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error>;
 }
 
-/// What becomes of an element of a [`List`].
+/// The shape of an element of a [`List`].
 trait Element: Shape {
     type Kept;
     fn keep(self) -> Option<Self::Kept>;
@@ -375,7 +375,7 @@ impl Element for Object<Parts> {
 /// All elements worth keeping; `None` when it is no list.
 struct List<T: Element> {
     kept: Option<Vec<T::Kept>>,
-    /// Whether it has any element, worth keeping or not.
+    /// True if it has any element, worth keeping or not.
     any: bool,
 }
 impl<T: Element> Default for List<T> {

@@ -5,7 +5,7 @@ use crate::oci::{Algorithm, Digest, Hasher};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// What the signature's protected header says of the payload: the first `formatLength` bytes of the
+/// Contents of the signature's protected header about the payload: the first `formatLength` bytes of the
 /// document, and then `formatTail`.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]

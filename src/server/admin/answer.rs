@@ -3,8 +3,9 @@
 use crate::server::http::JSON;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Empty, Full};
 use serde::Serialize;
 use std::convert::Infallible;
 
@@ -20,6 +21,16 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Admin
 /// An answer whose body is ready.
 pub(super) fn full(response: Response<Full<Bytes>>) -> Response<AdminBody> {
     response.map(BodyExt::boxed_unsync)
+}
+
+/// The answer to HEAD: the same without its body, whose length stays in the head (RFC 9110 section 9.3.2).
+pub(super) fn head_of(response: Response<AdminBody>) -> Response<AdminBody> {
+    let (mut head, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        let length = HeaderValue::from(length);
+        head.headers.insert(header::CONTENT_LENGTH, length);
+    }
+    Response::from_parts(head, Empty::new().boxed_unsync())
 }
 
 /// An answer of this type.

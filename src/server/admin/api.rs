@@ -15,14 +15,14 @@ use crate::mirror::Mirror;
 use crate::mirror::inspect::Filter;
 use crate::oci::UpstreamName;
 
-/// What all paths of the API begin with.
+/// The beginning of all paths of the API.
 pub(super) const PREFIX: &str = "/api/";
 
 /// Repositories in an answer about usage, unless something else is asked for, and at most.
 const REPOSITORIES_DEFAULT: usize = 1000;
 const REPOSITORIES_MAX: usize = 100_000;
 
-/// What `status` and `/readyz` say while requests under way are finished and no new connection is taken.
+/// The health that `status` and `/readyz` report while requests under way are finished and no new connection is taken.
 pub(super) const DRAINING: &str = "draining";
 
 /// Answers the questions of the admin API: those of the listener, and those of a command that has opened
@@ -30,14 +30,14 @@ pub(super) const DRAINING: &str = "draining";
 #[derive(Clone, Debug)]
 pub struct AdminApi {
     mirror: Mirror,
-    /// Whether clients are served.
+    /// True if clients are served.
     running: bool,
     /// Cancelled when the drain begins.
     stop: CancellationToken,
 }
 
 /// The JSON of an answer, or an error.
-type Answer = Result<Bytes, AdminError>;
+pub(super) type Answer = Result<Bytes, AdminError>;
 
 impl AdminApi {
     /// For a server.
@@ -62,22 +62,25 @@ impl AdminApi {
 
     /// Answers a question, `target` being its path and query, in JSON.
     pub async fn answer(&self, method: &Method, target: &str) -> (StatusCode, Bytes) {
+        match self.ask(method, target).await {
+            Ok(body) => (StatusCode::OK, body),
+            Err(error) => (error.status, error.body()),
+        }
+    }
+
+    /// Answers a question.
+    pub(super) async fn ask(&self, method: &Method, target: &str) -> Answer {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let answer = self.route(method, path, Query::parse(query)).await;
-        let changes = !matches!(*method, Method::GET | Method::HEAD);
-        match answer {
-            Ok(body) => {
-                if changes {
-                    tracing::info!(%method, target, "an operator's command");
-                }
-                (StatusCode::OK, body)
-            }
+        match &answer {
+            Ok(_) if matches!(*method, Method::GET | Method::HEAD) => {}
+            Ok(_) => tracing::info!(%method, target, "an operator's command"),
             Err(error) => {
                 let (status, why) = (error.status, error.message());
                 tracing::debug!(%method, target, %status, why, "the admin API refuses");
-                (status, error.body())
             }
         }
+        answer
     }
 
     async fn route(&self, method: &Method, path: &str, query: Query) -> Answer {
@@ -92,14 +95,12 @@ impl AdminApi {
             ("/api/v1/pins", &Method::GET | &Method::HEAD) => self.pins(query).await,
             ("/api/v1/pins", &Method::PUT) => self.pin(query).await,
             ("/api/v1/pins", &Method::DELETE) => self.unpin(query).await,
-            (
-                "/api/v1/status" | "/api/v1/images" | "/api/v1/usage" | "/api/v1/inspect"
-                | "/api/v1/gc" | "/api/v1/pins" | "/api/v1/refresh",
-                _,
-            ) => Err(AdminError::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                format!("{path} does not take {method}; docs/admin.md lists what it takes"),
-            )),
+            ("/api/v1/status" | "/api/v1/usage" | "/api/v1/inspect", _) => {
+                Err(AdminError::method("GET, HEAD"))
+            }
+            ("/api/v1/images", _) => Err(AdminError::method("GET, HEAD, DELETE")),
+            ("/api/v1/pins", _) => Err(AdminError::method("GET, HEAD, PUT, DELETE")),
+            ("/api/v1/gc" | "/api/v1/refresh", _) => Err(AdminError::method("POST")),
             _ => Err(AdminError::new(
                 StatusCode::NOT_FOUND,
                 format!("{path} is nothing of this version's; docs/admin.md lists what there is"),

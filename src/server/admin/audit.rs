@@ -37,7 +37,7 @@ fn begin(
     request: &request::Parts,
 ) -> Result<mpsc::Receiver<VerifyEvent>, AdminError> {
     if request.method != Method::POST {
-        return Err(AdminError::method("POST", "only POST"));
+        return Err(AdminError::method("POST"));
     }
     let mut query = Query::parse(request.uri.query().unwrap_or_default());
     let (names, repair) = (query.take_all("image"), query.flag("repair")?);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-/// Why a request is refused.
+/// Reason why a request is refused.
 #[derive(Debug)]
 pub(super) struct AdminError {
     pub(super) status: StatusCode,
@@ -45,14 +45,14 @@ impl AdminError {
     }
 
     /// 405: the path takes `allow`.
-    pub(super) fn method(allow: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn method(allow: &'static str) -> Self {
         Self {
             allow: Some(HeaderValue::from_static(allow)),
-            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message)
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("only {allow}"))
         }
     }
 
-    /// What is wrong, for the log.
+    /// The message, for the log.
     pub(super) fn message(&self) -> &str {
         &self.message
     }

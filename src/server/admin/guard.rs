@@ -1,26 +1,23 @@
-//! Who may ask the admin API. It has no login: whoever reaches the listener, which is on loopback unless
+//! Admission to the admin API. It has no login: whoever reaches the listener, which is on loopback unless
 //! the configuration says otherwise, may. A web page in a browser on the same machine reaches it, too,
 //! and must not: neither by a form or script of another site, nor by a name of its own that it has
 //! resolved to this address (DNS rebinding).
 
+use crate::server::http::host;
 use http::{HeaderMap, HeaderName, Method, header, request};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// What a request that changes something must bring, unless it is JSON. A page in a browser cannot send it to another site
-/// without being asked first (CORS preflight), which is always refused here.
+/// The header that a request which changes something must bring, unless it is JSON. A page in a browser cannot send it
+/// to another site without being asked first (CORS preflight), which is always refused here.
 const DELIBERATE: HeaderName = HeaderName::from_static("x-roadstead-admin");
 
-/// Why a request is refused; none: it may pass. `hosts`: names that are the listener's own.
+/// Reason why a request is refused; none: it may pass. `hosts`: names that are the listener's own.
 pub(super) fn refusal(request: &request::Parts, hosts: &[String]) -> Option<&'static str> {
     let headers = &request.headers;
     if headers.contains_key(header::ORIGIN) || is_of_another_site(headers) {
         return Some("the admin API does not answer web pages; ask it with roadstead or curl");
     }
-    let host = match request.uri.authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => headers.get(header::HOST).and_then(|it| it.to_str().ok()),
-    };
-    if !host.is_some_and(|host| is_address(host) || is_one_of(host, hosts)) {
+    if !host::of(request).is_some_and(|host| is_address(host) || is_one_of(host, hosts)) {
         return Some(
             "ask the admin API by an IP address, as localhost, or by a name of server.admin_hosts",
         );
@@ -38,7 +35,7 @@ fn is_deliberate(headers: &HeaderMap) -> bool {
     headers.get(DELIBERATE).is_some_and(|value| value == "1")
 }
 
-/// Whether a browser says that another site caused the request (W3C Fetch Metadata). `none`: the user
+/// True if a browser says that another site caused the request (W3C Fetch Metadata). `none`: the user
 /// typed the address.
 fn is_of_another_site(headers: &HeaderMap) -> bool {
     headers
@@ -53,7 +50,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.is_some_and(|it| it.eq_ignore_ascii_case("application/json"))
 }
 
-/// Whether a host with or without a port is one that no name server can give away.
+/// True if a host with or without a port is one that no name server can give away.
 fn is_address(host: &str) -> bool {
     if let Some(rest) = host.strip_prefix('[') {
         let (address, _port) = rest.split_once(']').unwrap_or_default();

@@ -2,7 +2,7 @@
 //!
 //! | request | what |
 //! | --- | --- |
-//! | `GET blobs/DIGEST` | whether a blob or manifest is there already: 200 or 404 |
+//! | `GET blobs/DIGEST`, `HEAD` | whether a blob or manifest is there already: 200 or 404 |
 //! | `PUT blobs/DIGEST` | a blob, its length announced: 201, or 200 when it was there |
 //! | `PUT manifests/DIGEST` | a manifest or index, with its `Content-Type`: likewise |
 //! | `POST images?name=NAME&digest=DIGEST` | gives what was brought its name, if all of it is there: 200, or 409 and what is missing; with `&pin=true` it is pinned as well |
@@ -22,31 +22,44 @@ use crate::mirror::{ImportError, ImportOutcome, Mirror};
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::{Digest, ImageName};
 
-/// What the paths begin with.
+/// The beginning of the paths.
 pub(crate) const PREFIX: &str = "/api/v1/import/";
 
-/// How long a manifest may take to come: far longer than a few megabytes do.
+/// The longest time that a manifest may take to come: far longer than a few megabytes do.
 const MANIFEST_WAIT_MAX: Duration = Duration::from_mins(1);
 
-/// How long the rest of a refused blob is taken and thrown away: from this machine, some gigabytes.
+/// The longest time that the rest of a refused body is taken and thrown away: from this machine, some gigabytes.
 const LINGER_MAX: Duration = Duration::from_secs(10);
 
 type Answer = Result<Response<AdminBody>, AdminError>;
 
 /// Answers a request for one of the paths.
 pub(crate) async fn answer(mirror: &Mirror, request: Request<Incoming>) -> Response<AdminBody> {
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
+    let announced = body.size_hint().lower();
     let path = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
-    let answered = match path.split_once('/') {
-        _ if path == "images" => image(mirror, &head).await,
-        Some(("blobs", digest)) if head.method == Method::GET => is_there(mirror, digest).await,
-        Some(("blobs", digest)) => Box::pin(blob(mirror, &head, body, digest)).await,
-        Some(("manifests", digest)) => Box::pin(manifest(mirror, &head, body, digest)).await,
-        Some(_) | None => Err(AdminError::new(
-            StatusCode::NOT_FOUND,
-            "there is no such path",
-        )),
+    let answered = match (path.split_once('/'), &head.method) {
+        (Some(("blobs", digest)), &Method::GET | &Method::HEAD) => is_there(mirror, digest).await,
+        (Some(("blobs", digest)), &Method::PUT) => Box::pin(blob(mirror, &mut body, digest)).await,
+        (Some(("manifests", digest)), &Method::PUT) => {
+            Box::pin(manifest(mirror, &head, &mut body, digest)).await
+        }
+        (None, &Method::POST) if path == "images" => image(mirror, &head).await,
+        (Some(("blobs", _)), _) => Err(AdminError::method("GET, HEAD, PUT")),
+        (Some(("manifests", _)), _) => Err(AdminError::method("PUT")),
+        (None, _) if path == "images" => Err(AdminError::method("POST")),
+        (Some(_) | None, _) => {
+            let why = "there is no such path";
+            Err(AdminError::new(StatusCode::NOT_FOUND, why))
+        }
     };
+    // A client that is still sending would find its connection closed, and not the answer. One that asked first, and was
+    // not told to go on, sends nothing.
+    let waits = head.headers.contains_key(header::EXPECT);
+    if !waits || body.size_hint().lower() < announced {
+        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+        tokio::time::timeout(LINGER_MAX, rest).await.ok();
+    }
     answered.unwrap_or_else(AdminError::into_response)
 }
 
@@ -57,8 +70,7 @@ async fn is_there(mirror: &Mirror, digest: &str) -> Answer {
     }
 }
 
-async fn blob(mirror: &Mirror, head: &request::Parts, body: Incoming, digest: &str) -> Answer {
-    expect(head, &Method::PUT)?;
+async fn blob(mirror: &Mirror, body: &mut Incoming, digest: &str) -> Answer {
     let digest = parse(digest)?;
     let Some(size) = body.size_hint().exact() else {
         let why = "a blob's length must be announced";
@@ -66,15 +78,15 @@ async fn blob(mirror: &Mirror, head: &request::Parts, body: Incoming, digest: &s
     };
     let body = BodyDataStream::new(body);
     let mut body = body.map(|data| data.map_err(|error| format!("the body broke off: {error}")));
-    let taken = Box::pin(mirror.import_blob(&digest, size, &mut body)).await;
-    // A client that is still sending would find its connection closed, and not the answer.
-    let rest = async { while let Some(Ok(_)) = body.next().await {} };
-    tokio::time::timeout(LINGER_MAX, rest).await.ok();
-    answer_to(taken)
+    answer_to(Box::pin(mirror.import_blob(&digest, size, &mut body)).await)
 }
 
-async fn manifest(mirror: &Mirror, head: &request::Parts, body: Incoming, digest: &str) -> Answer {
-    expect(head, &Method::PUT)?;
+async fn manifest(
+    mirror: &Mirror,
+    head: &request::Parts,
+    body: &mut Incoming,
+    digest: &str,
+) -> Answer {
     let digest = parse(digest)?;
     let body = Limited::new(body, MANIFEST_BYTES_MAX).collect();
     let body = tokio::time::timeout(MANIFEST_WAIT_MAX, body).await;
@@ -88,7 +100,6 @@ async fn manifest(mirror: &Mirror, head: &request::Parts, body: Incoming, digest
 }
 
 async fn image(mirror: &Mirror, head: &request::Parts) -> Answer {
-    expect(head, &Method::POST)?;
     let mut query = Query::parse(head.uri.query().unwrap_or_default());
     let (name, digest, pin) = (
         query.need("name")?,
@@ -114,14 +125,6 @@ fn answer_to(imported: Result<ImportOutcome, ImportError>) -> Answer {
         Ok(ImportOutcome::There) => Ok(json(StatusCode::OK, &json!({ "stored": false }))),
         Err(error) => Err(error.into()),
     }
-}
-
-fn expect(head: &request::Parts, method: &Method) -> Result<(), AdminError> {
-    if head.method != *method {
-        let why = format!("only {method}");
-        return Err(AdminError::new(StatusCode::METHOD_NOT_ALLOWED, why));
-    }
-    Ok(())
 }
 
 fn parse(digest: &str) -> Result<Digest, AdminError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-/// How long to wait after an accept that failed for want of something (file descriptors, memory) when nobody can give it
+/// The wait after an accept that failed for want of something (file descriptors, memory) when nobody can give it
 /// up: at once again would spin, since the connection is still waiting to be accepted.
 const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(500);
 
@@ -20,7 +20,7 @@ const FREED_WAIT: Duration = Duration::from_millis(5);
 /// backlog, so that those of one address do not keep out another's.
 const WAITING_MAX: usize = 256;
 
-/// How often those who wait try again: a connection that becomes idle says nothing.
+/// Time until those who wait try again: a connection that becomes idle says nothing.
 const KNOCK_WAIT: Duration = Duration::from_millis(100);
 
 /// Those who have knocked and found no place.
@@ -28,7 +28,7 @@ struct Waiting<'a> {
     table: &'a Arc<Table>,
     queue: VecDeque<(TcpStream, SocketAddr)>,
     is_buffered: bool,
-    /// So many, as the table knows it.
+    /// The length of the queue, as the table knows it.
     told: usize,
 }
 
@@ -66,10 +66,8 @@ pub(crate) async fn accept_until(
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%client, %error, "cannot set TCP_NODELAY");
                     }
-                    match table.admit(client, is_buffered) {
-                        Some(seat) => serve(stream, client, seat),
-                        None => waiting.push(stream, client),
-                    }
+                    // Behind those who wait: a place that has just become free is theirs.
+                    waiting.queue.push_back((stream, client));
                 }
                 Some(Err(error)) if is_of_one_connection(&error) => {
                     tracing::debug!(%error, "a connection ended before it was accepted");
@@ -90,24 +88,7 @@ pub(crate) async fn accept_until(
 }
 
 impl Waiting<'_> {
-    fn push(&mut self, stream: TcpStream, client: SocketAddr) {
-        self.queue.push_back((stream, client));
-        if self.queue.len() > WAITING_MAX {
-            // Of whom most are here already.
-            let mut most = 0;
-            for at in 1..self.queue.len() {
-                if let (Some((_, one)), Some((_, other))) =
-                    (self.queue.get(most), self.queue.get(at))
-                    && self.table.has_less(*one, *other)
-                {
-                    most = at;
-                }
-            }
-            self.queue.remove(most);
-            self.table.turned_away();
-        }
-    }
-
+    /// Serves those who get a place, the first one first; past the bound, one of those left is turned away.
     fn serve(&mut self, serve: &mut impl FnMut(TcpStream, SocketAddr, Seat)) {
         let mut at = 0;
         while let Some((_, client)) = self.queue.get(at) {
@@ -119,8 +100,25 @@ impl Waiting<'_> {
                 serve(stream, client, seat);
             }
         }
+        if self.queue.len() > WAITING_MAX {
+            self.turn_away();
+        }
         let waiting = self.queue.len();
         self.table.waiting(std::mem::replace(&mut self.told, waiting), waiting);
+    }
+
+    /// Closes a connection of the client that has most.
+    fn turn_away(&mut self) {
+        let mut most = 0;
+        for at in 1..self.queue.len() {
+            if let (Some((_, one)), Some((_, other))) = (self.queue.get(most), self.queue.get(at))
+                && self.table.has_less(*one, *other)
+            {
+                most = at;
+            }
+        }
+        self.queue.remove(most);
+        self.table.turned_away();
     }
 }
 
@@ -130,7 +128,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Whether an accept failed because of that one connection: the next may well succeed.
+/// True if an accept failed because of that one connection: the next may well succeed.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -139,4 +137,55 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::conn::buffers::Buffers;
+    use crate::server::conn::limits::Limits;
+    use crate::server::testing;
+    use crate::telemetry::Listener;
+    use tokio::sync::mpsc;
+
+    /// A place that was free for a moment went to whoever had just come, as often as to one that had waited for it.
+    #[tokio::test]
+    async fn those_who_wait_are_served_before_those_who_come() {
+        let (limits, metrics) = (Limits::default(), testing::metrics());
+        let table = Table::new(Listener::Client, 1, limits, metrics, Buffers::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, (served, mut all)) = (CancellationToken::new(), mpsc::unbounded_channel());
+        let serve = |stream: TcpStream, client: SocketAddr, seat: Seat| {
+            // One that works gives its place to nobody of its address.
+            let running = seat.watch.begin(false);
+            served.send((client, seat, running, stream)).unwrap();
+        };
+        let comes_and_goes = async {
+            let mut waiting = TcpStream::connect(address).await.unwrap();
+            let mut has = all.recv().await.unwrap();
+            assert_eq!(has.0, waiting.local_addr().unwrap());
+            for _ in 0..20 {
+                waiting = TcpStream::connect(address).await.unwrap();
+                while table.waiting.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+                    tokio::task::yield_now().await;
+                }
+                drop(has);
+                let late = TcpStream::connect(address).await.unwrap();
+                has = all.recv().await.unwrap();
+                assert_eq!(
+                    has.0,
+                    waiting.local_addr().unwrap(),
+                    "not the one that waited"
+                );
+                drop(has);
+                has = all.recv().await.unwrap();
+                assert_eq!(has.0, late.local_addr().unwrap());
+            }
+        };
+        tokio::select! {
+            () = accept_until(&stop, listener, &table, false, serve) => panic!("it stopped"),
+            () = comes_and_goes => {}
+        }
+    }
 }

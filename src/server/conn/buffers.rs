@@ -1,4 +1,4 @@
-//! What all clients' bodies together keep in memory.
+//! Memory that all clients' bodies take together.
 //!
 //! A piece of a blob that was read, and that its client has not taken, is weighed until the last byte of it is gone. What
 //! the kernel sends from files itself weighs nothing. A client that has shown that it reads is read ahead for, as long
@@ -8,12 +8,12 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What HTTP/2 and TLS take at once: clients take frames of 16 KiB (RFC 9113 section 6.5.2, `SETTINGS_MAX_FRAME_SIZE`),
-/// and a record of TLS holds as much (RFC 8446 section 5.1), with the 9 bytes of the frame's own head. One byte more
-/// would be a record by itself.
+/// Bytes that HTTP/2 and TLS take at once: clients take frames of 16 KiB (RFC 9113 section 6.5.2,
+/// `SETTINGS_MAX_FRAME_SIZE`), and a record of TLS holds as much (RFC 8446 section 5.1), with the 9 bytes of the
+/// frame's own head. One byte more would be a record by itself.
 pub(crate) const FRAME_BYTES: usize = 16 * 1024 - 9;
 
-/// What is read at once for a client that reads: frames, as many as fit into what the store reads at once.
+/// Bytes that are read at once for a client that reads: frames, as many as fit into what the store reads at once.
 const PIECE_BYTES: usize = 8 * FRAME_BYTES;
 
 /// A client that was given less than this has shown nothing yet, and costs as little as is possible: one that reads
@@ -26,7 +26,7 @@ const AHEAD_BYTES_MAX: usize = 64 << 20;
 /// Above this room is wanted more than slow clients: those below the least rate go.
 const BYTES_MAX: usize = 256 << 20;
 
-/// What a request costs that is being answered, besides pieces: its task, its head.
+/// Memory of a request that is being answered, besides pieces: its task, its head.
 const REQUEST_BYTES: usize = 8 * 1024;
 
 /// The count, which all share.
@@ -55,7 +55,7 @@ impl AsRef<[u8]> for Weighed {
 }
 
 impl Buffers {
-    /// How much is read at once for a body of which so many bytes were given.
+    /// Number of bytes to read at once for a body of which `given` were given.
     pub(crate) fn piece_max(&self, given: u64) -> usize {
         if given < SHOWN_BYTES || self.0.load(Ordering::Relaxed) > AHEAD_BYTES_MAX {
             FRAME_BYTES
@@ -88,7 +88,7 @@ impl Buffers {
         }
     }
 
-    /// Whether there is more than there should be.
+    /// True if there is more than there should be.
     pub(crate) fn are_full(&self) -> bool {
         self.0.load(Ordering::Relaxed) > BYTES_MAX
     }

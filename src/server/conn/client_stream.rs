@@ -1,7 +1,7 @@
 //! A client's connection, with everything that passes it counted.
 //!
-//! What comes and goes here is told to the connection's [`Watch`], which knows how long nothing has, and how fast the
-//! client takes what it is sent to [`send_buffer`](super::send_buffer).
+//! All bytes that come and go here are reported to the connection's [`Watch`], which knows how long nothing has, and
+//! how fast the client takes what it is sent to [`send_buffer`](super::send_buffer).
 
 use super::send_buffer::{Pace, UNSENT_BYTES_MAX};
 use crate::mirror::Windows;
@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// How a client begins that speaks HTTP/2 (RFC 9113 section 3.4).
+/// The first bytes of a client that speaks HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection under watch.
@@ -23,14 +23,14 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) struct ClientStream<T> {
     inner: T,
     watch: Arc<Watch>,
-    /// How much of [`PREFACE`] has come; none once it is clear which HTTP the client speaks.
+    /// Number of bytes of [`PREFACE`] that have come; none once it is clear which HTTP the client speaks.
     preface: Option<usize>,
     pace: Pace,
     /// The parts of files among what is written.
     windows: Option<Windows>,
 }
 
-/// What a client's bytes come and go through.
+/// The socket of a client.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {
     /// Sends the beginning of `bytes` from the file that they are a window of. `None`: it must be written as all
     /// else, because they are not, or because this is not the kernel's socket.

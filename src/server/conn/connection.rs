@@ -32,13 +32,13 @@ const STREAMS_MAX: u32 = 128;
 /// The largest head of an HTTP/2 request, decoded.
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 
-/// How many streams of one HTTP/2 connection may have been taken back, or ended for an error of the client's, before it
-/// is closed: those that hyper has not seen yet (CVE-2023-44487), and those that were reset here. Those that it has seen
-/// are counted by the watch.
+/// The most streams of one HTTP/2 connection that may have been taken back, or ended for an error of the client's,
+/// before it is closed: those that hyper has not seen yet (CVE-2023-44487), and those that were reset here. Those that
+/// it has seen are counted by the watch.
 const PENDING_RESETS_MAX: usize = 20;
 const ERROR_RESETS_MAX: usize = 256;
 
-/// How often an HTTP/2 client is asked for a sign of life, and how long it may take to give it: one that is gone
+/// Time between requests to an HTTP/2 client for a sign of life, and the longest time for its answer: one that is gone
 /// without a word does not hold a blob until its body has stalled for long enough.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_WAIT_MAX: Duration = Duration::from_secs(20);

@@ -19,7 +19,7 @@ pub(crate) fn raise_limit() {
     }
 }
 
-/// How many client connections there may be: at most `wanted`, and fewer when the limit on open files is low. Says
+/// The most client connections: at most `wanted`, and fewer when the limit on open files is low. Says
 /// in the log what the limit allows, these and the `open_files` that the store keeps.
 pub(crate) fn connections_max(wanted: usize, open_files: usize) -> usize {
     let limit = getrlimit(Resource::Nofile).current;

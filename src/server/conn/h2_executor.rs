@@ -24,7 +24,7 @@ type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Takes requests from hyper, which bounds how many there are at once.
 ///
-/// What it takes has hyper's clone of it inside: it must not be what keeps that alive, or those that come when the
+/// The requests have hyper's clone of it inside: it must not be what keeps that alive, or those that come when the
 /// connection ends would be there for ever.
 #[derive(Clone)]
 pub(crate) struct NewStreams {
@@ -80,12 +80,12 @@ pub(crate) struct Streams {
     new: Arc<Mutex<Vec<Watched>>>,
     running: FuturesUnordered<Watched>,
     wakes: Arc<Wakes>,
-    /// Whether there has been any, which over HTTP/1.1 there never is.
+    /// True if there has been any, which over HTTP/1.1 there never is.
     are_used: bool,
 }
 
 impl Streams {
-    /// Where new ones come in.
+    /// The entrance for new ones.
     pub(crate) fn executor(&self, watch: &Arc<Watch>) -> NewStreams {
         NewStreams {
             new: Arc::downgrade(&self.new),
@@ -126,7 +126,7 @@ impl Streams {
         Poll::Pending
     }
 
-    /// Whether there was any.
+    /// True if there was any.
     fn take_new(&mut self) -> bool {
         let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
         let were_new = !new.is_empty();
@@ -136,7 +136,7 @@ impl Streams {
     }
 }
 
-/// Who was woken while it was polled anyway.
+/// Records wakes while the task is polled anyway.
 #[derive(Debug, Default)]
 struct Wakes {
     any: AtomicBool,

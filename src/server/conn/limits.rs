@@ -1,4 +1,4 @@
-//! What connections may take, and for how long.
+//! Limits of connections, in number and time.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use std::time::Duration;
 pub struct Limits {
     /// The most client connections at once; fewer where the limit on open files is low.
     pub max_connections: usize,
-    /// How long a client may take for a request's head, its TLS handshake included.
+    /// The longest time that a client may take for a request's head, its TLS handshake included.
     pub head_timeout: Duration,
-    /// How long a connection may be without a request.
+    /// The longest time that a connection may be without a request.
     pub idle_timeout: Duration,
     /// A body of which the client takes no byte for this long is given up.
     pub body_stall_timeout: Duration,
-    /// Where there is no room for others, a body of which the client takes fewer bytes a second is given up; 0: none is.
+    /// The least bytes a second: a body of which the client takes fewer is given up while others need room. 0: none is.
     pub body_min_rate: u64,
 }
 
@@ -36,7 +36,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How often it is looked whether one of them is passed: often enough that none lasts a tenth longer.
+    /// Time between checks of the limits: often enough that none lasts a tenth longer.
     pub(crate) fn tick(&self) -> Duration {
         let shortest = self.head_timeout.min(self.idle_timeout);
         let shortest = shortest.min(self.body_stall_timeout);

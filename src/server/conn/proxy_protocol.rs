@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 /// The longest head of version 1, its line's end included (section 2.1).
 const V1_BYTES_MAX: usize = 107;
 
-/// What a head of version 2 begins with, and how long it is without what it counts itself (section 2.2).
+/// The beginning of a head of version 2, and its length without what it counts itself (section 2.2).
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_FIXED_BYTES: usize = 16;
 
@@ -24,23 +24,23 @@ const BYTES_MAX: usize = V2_FIXED_BYTES + V2_COUNTED_BYTES_MAX;
 
 /// A head, as far as it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Head {
+pub enum Head {
     /// More of it is to come.
     Begun,
-    /// It is so long, and says so.
+    /// Its length, and the client that it names.
     Whole(usize, Option<SocketAddr>),
 }
 
-/// Why a connection is closed.
+/// Reason why a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum HeadError {
-    /// Something else.
+pub enum HeadError {
+    /// Bytes of another protocol.
     #[error("the connection does not begin with a head of the PROXY protocol")]
     Missing,
-    /// It does not end.
+    /// A head that does not end.
     #[error("the PROXY head is too long")]
     Long,
-    /// It cannot be read.
+    /// A head that cannot be read.
     #[error("the PROXY head makes no sense")]
     Wrong,
 }
@@ -51,7 +51,7 @@ impl From<HeadError> for io::Error {
     }
 }
 
-/// Takes the head from a connection; whose it is, if the head says so. Nobody waits longer for it than the watch of the
+/// Takes the head from a connection, and returns the client that it names. Nobody waits longer for it than the watch of the
 /// connection lets a client take for its first request.
 ///
 /// # Errors
@@ -83,7 +83,7 @@ pub(crate) async fn take(stream: &mut TcpStream) -> io::Result<Option<SocketAddr
 ///
 /// # Errors
 /// No further bytes make a head of them.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Head, HeadError> {
+pub fn parse(bytes: &[u8]) -> Result<Head, HeadError> {
     let begins = |with: &[u8]| bytes.iter().zip(with).all(|(one, other)| one == other);
     if begins(V2_SIGNATURE) {
         return v2(bytes);
@@ -114,7 +114,7 @@ fn v1_source(line: &str) -> Option<Option<SocketAddr>> {
     let _proxy = words.next();
     let family = words.next()?;
     if family == "UNKNOWN" {
-        // Whatever follows is to be ignored.
+        // The rest of the line is to be ignored.
         return Some(None);
     }
     let (source, target) = (words.next()?, words.next()?);
@@ -132,7 +132,10 @@ fn v1_source(line: &str) -> Option<Option<SocketAddr>> {
     };
     let (source, _target) = (address(source)?, address(target)?);
     let (port, _target_port) = (number(port)?, number(target_port)?);
-    words.next().is_none().then(|| Some(SocketAddr::new(source.to_canonical(), port)))
+    words
+        .next()
+        .is_none()
+        .then(|| Some(SocketAddr::new(source.to_canonical(), port)))
 }
 
 fn v2(bytes: &[u8]) -> Result<Head, HeadError> {
@@ -194,12 +197,31 @@ mod tests {
 
     fn heads() -> Vec<(Vec<u8>, Option<&'static str>)> {
         let v4 = [192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x34, 1, 187];
-        let v6 = [&[0x20, 1, 0xd, 0xb8][..], &[0; 11], &[1], &[0; 16], &[0, 80, 1, 187]].concat();
-        let mapped = [&[0; 10][..], &[255, 255, 192, 0, 2, 9], &[0; 16], &[0, 81, 1, 187]].concat();
+        let v6 = [
+            &[0x20, 1, 0xd, 0xb8][..],
+            &[0; 11],
+            &[1],
+            &[0; 16],
+            &[0, 80, 1, 187],
+        ]
+        .concat();
+        let mapped = [
+            &[0; 10][..],
+            &[255, 255, 192, 0, 2, 9],
+            &[0; 16],
+            &[0, 81, 1, 187],
+        ]
+        .concat();
         let extended = [&v4[..], &[4, 0, 3, 1, 2, 3]].concat();
         vec![
-            (b"PROXY TCP4 192.0.2.7 10.0.0.1 4660 443\r\n".to_vec(), Some("192.0.2.7:4660")),
-            (b"PROXY TCP6 2001:db8::1 ::1 80 443\r\n".to_vec(), Some("[2001:db8::1]:80")),
+            (
+                b"PROXY TCP4 192.0.2.7 10.0.0.1 4660 443\r\n".to_vec(),
+                Some("192.0.2.7:4660"),
+            ),
+            (
+                b"PROXY TCP6 2001:db8::1 ::1 80 443\r\n".to_vec(),
+                Some("[2001:db8::1]:80"),
+            ),
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
             (b"PROXY UNKNOWN ffff::1 x y\r\n".to_vec(), None),
             (v2_head(0x21, 0x11, &v4), Some("192.0.2.7:4660")),
@@ -210,7 +232,10 @@ mod tests {
             (v2_head(0x21, 0x31, &[b'/'; 216]), None),
             (v2_head(0x20, 0x00, &[]), None),
             (v2_head(0x20, 0x11, &v4), None),
-            (v2_head(0x21, 0x11, &[&v4[..], &[0; 524]].concat()), Some("192.0.2.7:4660")),
+            (
+                v2_head(0x21, 0x11, &[&v4[..], &[0; 524]].concat()),
+                Some("192.0.2.7:4660"),
+            ),
         ]
     }
 
@@ -239,14 +264,35 @@ mod tests {
             (long_line, HeadError::Long),
             (b"PROXY \r\n".to_vec(), HeadError::Wrong),
             (b"PROXY TCP4\r\n".to_vec(), HeadError::Wrong),
-            (b"PROXY TCP4 192.0.2.7 10.0.0.1 1\r\n".to_vec(), HeadError::Wrong),
-            (b"PROXY TCP4 192.0.2.7 10.0.0.1 1 2 3\r\n".to_vec(), HeadError::Wrong),
-            (b"PROXY TCP4 192.0.2.7 10.0.0.1 +1 2\r\n".to_vec(), HeadError::Wrong),
-            (b"PROXY TCP4 192.0.2.7 10.0.0.1 65536 2\r\n".to_vec(), HeadError::Wrong),
+            (
+                b"PROXY TCP4 192.0.2.7 10.0.0.1 1\r\n".to_vec(),
+                HeadError::Wrong,
+            ),
+            (
+                b"PROXY TCP4 192.0.2.7 10.0.0.1 1 2 3\r\n".to_vec(),
+                HeadError::Wrong,
+            ),
+            (
+                b"PROXY TCP4 192.0.2.7 10.0.0.1 +1 2\r\n".to_vec(),
+                HeadError::Wrong,
+            ),
+            (
+                b"PROXY TCP4 192.0.2.7 10.0.0.1 65536 2\r\n".to_vec(),
+                HeadError::Wrong,
+            ),
             (b"PROXY TCP4 ::1 ::1 1 2\r\n".to_vec(), HeadError::Wrong),
-            (b"PROXY TCP6 192.0.2.7 10.0.0.1 1 2\r\n".to_vec(), HeadError::Wrong),
-            (b"PROXY TCP5 192.0.2.7 10.0.0.1 1 2\r\n".to_vec(), HeadError::Wrong),
-            (b"PROXY TCP4 \xff 10.0.0.1 1 2\r\n".to_vec(), HeadError::Wrong),
+            (
+                b"PROXY TCP6 192.0.2.7 10.0.0.1 1 2\r\n".to_vec(),
+                HeadError::Wrong,
+            ),
+            (
+                b"PROXY TCP5 192.0.2.7 10.0.0.1 1 2\r\n".to_vec(),
+                HeadError::Wrong,
+            ),
+            (
+                b"PROXY TCP4 \xff 10.0.0.1 1 2\r\n".to_vec(),
+                HeadError::Wrong,
+            ),
             (v2_head(0x11, 0x11, &[0; 12]), HeadError::Wrong),
             (v2_head(0x22, 0x11, &[0; 12]), HeadError::Wrong),
             (v2_head(0x21, 0x41, &[0; 12]), HeadError::Wrong),

@@ -19,15 +19,15 @@ const GATHERED_BYTES_MAX: usize = 64 * 1024;
 /// A client that has been sent less than [`SHOWN_BYTES`] may never read: no more than a record is kept for it.
 const GATHERED_BYTES_FIRST: usize = 16 * 1024;
 
-/// What encryption adds to all but the last of them, with room to spare (22 bytes each, RFC 8446 section 5.2): without
-/// it the last would not fit whole behind the others.
+/// Bytes that encryption adds to all but the last of them, with room to spare (22 bytes each, RFC 8446 section 5.2):
+/// without it the last would not fit whole behind the others.
 const OVERHEAD_BYTES_MAX: usize = 1024;
 
 /// The connection, after the handshake.
 #[derive(Debug)]
 pub(crate) struct RecordStream {
     inner: TlsStream<TcpStream>,
-    /// What is encrypted and may not have been sent.
+    /// Number of bytes that are encrypted and may not have been sent.
     gathered: usize,
     /// The content of all that was.
     sent: u64,
@@ -217,7 +217,7 @@ mod tests {
         }
     }
 
-    /// How many bytes the client's kernel has for it.
+    /// Number of bytes that the client's kernel has for it.
     fn waiting(client: &client::TlsStream<TcpStream>) -> usize {
         let mut buffer = vec![MaybeUninit::uninit(); 1 << 20];
         match SockRef::from(client.get_ref().0).peek(&mut buffer) {

@@ -1,4 +1,4 @@
-//! How fast a client takes what it is sent, and what that has to do with the others.
+//! The rate at which a client takes what it is sent, and its effect on the others.
 //!
 //! Left alone the kernel takes megabytes from us for a client that does not take them from it: with a thousand of
 //! those, gigabytes (2.1 GB with readers of 100 KB/s on loopback). That is past what it allows all TCP connections of
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// 3 ms for the fastest of these clients.
 pub(crate) const UNSENT_BYTES_MAX: u32 = 256 * 1024;
 
-/// What the kernel takes for "as the system is configured" (`net.ipv4.tcp_notsent_lowat`).
+/// The value that means to the kernel "as the system is configured" (`net.ipv4.tcp_notsent_lowat`).
 pub(crate) const UNSENT_BY_SYSTEM: u32 = 0;
 
 /// Over so much it is looked at again how fast a client is.
@@ -68,7 +68,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// What is said of spans that took so many milliseconds each, one after the other.
+    /// The result of spans that took so many milliseconds each, one after the other.
     fn said(spans: &[u64]) -> Vec<Option<u32>> {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);

@@ -1,4 +1,4 @@
-//! What is known of a connection while it lives, and when it must end.
+//! Knowledge about a connection while it lives, and the decision when it must end.
 //!
 //! hyper bounds how long it waits for a request's head, but neither how long a client may leave a response unread (with
 //! no room for more it does not even poll the body), nor, over HTTP/2, how long it may ask for nothing. So the
@@ -32,20 +32,20 @@ mod seen;
 /// So many requests a connection may always have, also where memory is short.
 const RUNNING_ALWAYS: usize = 8;
 
-/// What is known of a connection.
+/// Knowledge about a connection.
 #[derive(Debug)]
 pub(crate) struct Watch {
     peer: SocketAddr,
-    /// Whose it is, where a balancer has said so.
+    /// Its client, where a balancer has said so.
     client: OnceLock<SocketAddr>,
-    /// Whether what is handed over is kept by us until it is sent, as with TLS.
+    /// True if what is handed over is kept by us until it is sent, as with TLS.
     is_buffered: bool,
     buffers: Buffers,
-    /// Whether its client has more than its share of them, where they are short.
+    /// True if its client has more than its share of them, where they are short.
     is_greedy: AtomicBool,
     counts: Counts,
     flows: Flows,
-    /// What the connection is to do: [`STAY`], and so on.
+    /// The order for the connection: [`STAY`], and so on.
     order: AtomicU8,
     task: AtomicWaker,
     seen: Mutex<Seen>,
@@ -63,7 +63,7 @@ pub(crate) struct Running {
     watch: Arc<Watch>,
     flow: Arc<Flow>,
     is_http2: bool,
-    /// Whether its bytes are kept by us until they are sent, and so must not be many.
+    /// True if its bytes are kept by us until they are sent, and so must not be many.
     is_bounded: bool,
     is_answered: bool,
 }
@@ -94,7 +94,7 @@ impl Watch {
         self.client.get().copied().unwrap_or(self.peer)
     }
 
-    /// It is this client's; nothing changes that afterwards.
+    /// Sets the client; nothing changes it afterwards.
     pub(crate) fn is_of(&self, client: SocketAddr) {
         let _first_said = self.client.get_or_init(|| client);
     }
@@ -109,7 +109,7 @@ impl Watch {
         self.counts.wrote(bytes);
     }
 
-    /// Whether the socket has taken all that it was given.
+    /// Notes if the socket takes no more for now.
     pub(crate) fn blocked(&self, is_blocked: bool) {
         self.counts.blocked(is_blocked);
     }
@@ -147,7 +147,7 @@ impl Watch {
         self.is_greedy.store(is_greedy, Ordering::Relaxed);
     }
 
-    /// Whether memory is short, and it is this client's turn to wait.
+    /// True if memory is short, and it is this client's turn to wait.
     pub(crate) fn must_wait(&self) -> bool {
         (self.running() > RUNNING_ALWAYS || self.is_greedy.load(Ordering::Relaxed))
             && self.buffers.are_full()
@@ -171,7 +171,7 @@ impl Watch {
         self.task.wake();
     }
 
-    /// Whether the connection should end when what runs is finished.
+    /// True if the connection should end when what runs is finished.
     pub(crate) fn is_to_leave(&self) -> bool {
         self.order.load(Ordering::Acquire) >= LEAVE
     }
@@ -258,7 +258,7 @@ impl Watch {
         }
     }
 
-    /// How it stands with it, for who must choose one that goes.
+    /// Its standing, for the choice of one that goes.
     pub(crate) fn standing(&self) -> Standing {
         let phase = self.phase(false);
         let requests = self.counts.requests();
@@ -273,7 +273,7 @@ impl Watch {
         }
     }
 
-    /// Whether no request runs now.
+    /// True if no request runs now.
     pub(crate) fn is_free(&self) -> bool {
         self.phase(false) != Phase::Busy
     }

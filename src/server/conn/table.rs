@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_secs(1);
 const CHOSEN_MAX: usize = 256;
 const CHOICE_FRESH: Duration = Duration::from_millis(250);
 
-/// What is one client: an address, and of IPv6 the network that one host may choose its addresses from.
+/// One client: an address, and of IPv6 the network that one host may choose its addresses from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Share {
     V4([u8; 4]),
@@ -56,8 +56,8 @@ pub(crate) struct Table {
     places: Mutex<Places>,
     /// Somebody has left.
     freed: Notify,
-    /// How many have knocked and wait.
-    waiting: AtomicUsize,
+    /// Number of connections that wait for a place.
+    pub(super) waiting: AtomicUsize,
     is_crowded: AtomicBool,
 }
 
@@ -66,19 +66,19 @@ struct Places {
     next: u64,
     taken: HashMap<u64, (Share, Arc<Watch>)>,
     shares: HashMap<Share, usize>,
-    /// Who has more requests than others, where memory is short.
+    /// Clients that have more requests than others, where memory is short.
     greedy: HashSet<Share>,
     chosen: Chosen,
 }
 
-/// Who goes next.
+/// The connections that go next.
 #[derive(Debug, Default)]
 struct Chosen {
     at: Option<Instant>,
     queue: VecDeque<(u64, Claim)>,
 }
 
-/// How much somebody who goes must be asked.
+/// The strength of a connection's claim to its place, the weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Claim {
     /// It has said nothing for a while, or has nothing to say: anybody may take its place.
@@ -96,7 +96,7 @@ enum Claim {
 pub(crate) struct Seat {
     table: Arc<Table>,
     number: u64,
-    /// What is known of the connection that has it.
+    /// The watch of the connection that has it.
     pub(crate) watch: Arc<Watch>,
 }
 
@@ -151,7 +151,7 @@ impl Table {
         })
     }
 
-    /// Whether probes and scrapers come here, which must get in whoever else is there.
+    /// True if probes and scrapers come here, which must get in whoever else is there.
     fn is_for_operators(&self) -> bool {
         match self.listener {
             Listener::Client => false,
@@ -194,7 +194,7 @@ impl Table {
         self.freed.notified().await;
     }
 
-    /// So many have knocked at a listener and wait, where there were so many before.
+    /// Counts the clients that wait at a listener: `now`, where there were `before`.
     pub(crate) fn waiting(&self, before: usize, now: usize) {
         self.waiting.fetch_add(now, Ordering::Relaxed);
         self.waiting.fetch_sub(before, Ordering::Relaxed);
@@ -257,7 +257,7 @@ impl Table {
 }
 
 impl Table {
-    /// Where memory is short, notes who has more requests than the mean of those who have any.
+    /// Notes, while memory is short, which clients have more requests than the mean of those who have any.
     fn note_greedy(&self) {
         let mut places = self.places();
         let is_short = self.buffers.are_full();
@@ -372,7 +372,7 @@ impl Places {
 }
 
 impl Seat {
-    /// Whose connection it is was said by the balancer that it comes from.
+    /// Counts the connection for the client that its balancer has named.
     pub(crate) fn is_of(&self, client: SocketAddr) {
         let share = Share::from(client.ip());
         let mut places = self.table.places();

@@ -27,10 +27,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-/// What HTTP/2 is called when client and server agree on a protocol (RFC 9113 section 3.2).
+/// The name of HTTP/2 when client and server agree on a protocol (RFC 9113 section 3.2).
 pub(crate) const HTTP2: &[u8] = b"h2";
 
-/// How often it is looked whether a file has changed.
+/// Time between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// TLS of one or several listeners. Cheap to clone.
@@ -45,7 +45,7 @@ struct Inner {
     current: ArcSwap<Current>,
 }
 
-/// What new connections get.
+/// Configuration that new connections get.
 #[derive(Debug)]
 struct Current {
     server: Arc<ServerConfig>,
@@ -59,18 +59,18 @@ struct Files {
     client_ca: Option<Watched<Arc<RootCertStore>>>,
 }
 
-/// What was read from files.
+/// A value that was read from files.
 #[derive(Debug)]
 struct Watched<T> {
     paths: Vec<PathBuf>,
     value: T,
-    /// When they were last read.
+    /// Stamps of the files at their last reading.
     read: Vec<Stamp>,
-    /// When they were last looked at.
+    /// Stamps of the files at the last look.
     seen: Vec<Stamp>,
 }
 
-/// When files are read again.
+/// Condition under which files are read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     /// They are other ones, and have been for one look.
@@ -82,7 +82,7 @@ enum Reading {
 /// A connection after its handshake.
 pub(crate) struct Secured {
     pub(crate) stream: TlsStream<TcpStream>,
-    /// Who has shown a certificate.
+    /// The identity in the client's certificate.
     pub(crate) who: Option<Arc<Principal>>,
     /// Cancelled when the certificate may be one that is no longer accepted.
     pub(crate) outdated: Option<CancellationToken>,
@@ -100,9 +100,11 @@ impl Tls {
             let paths = vec![pair.cert.clone(), pair.key.clone()];
             Watched::read(paths, |paths| read_pair(paths, &provider))
         });
-        let client_ca = config.client_ca.iter().next().map(|path| {
-            Watched::read(vec![path.clone()], read_authorities)
-        });
+        let client_ca = config
+            .client_ca
+            .iter()
+            .next()
+            .map(|path| Watched::read(vec![path.clone()], read_authorities));
         let files = Files {
             pairs: pairs.collect::<Result<_, _>>()?,
             client_ca: client_ca.transpose()?,
@@ -125,9 +127,13 @@ impl Tls {
     /// The client does not speak TLS, or has no certificate that is accepted.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Secured> {
         let current = self.0.current.load_full();
-        let stream = TlsAcceptor::from(Arc::clone(&current.server)).accept(stream).await?;
+        let stream = TlsAcceptor::from(Arc::clone(&current.server))
+            .accept(stream)
+            .await?;
         let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let who = shown.first().map(|first| Arc::new(identity::principal(first)));
+        let who = shown
+            .first()
+            .map(|first| Arc::new(identity::principal(first)));
         let outdated = who.is_some().then(|| current.outdated.clone());
         Ok(Secured {
             stream,
@@ -159,12 +165,16 @@ impl Tls {
         let mut files = inner.files.lock().unwrap_or_else(PoisonError::into_inner);
         let mut is_new = false;
         for pair in &mut files.pairs {
-            is_new |= pair.look(reading, |paths| read_pair(paths, &inner.provider), |one, other| {
-                one.cert == other.cert
-            });
+            is_new |= pair.look(
+                reading,
+                |paths| read_pair(paths, &inner.provider),
+                |one, other| one.cert == other.cert,
+            );
         }
         let has_new_ca = files.client_ca.as_mut().is_some_and(|client_ca| {
-            client_ca.look(reading, read_authorities, |one, other| one.roots == other.roots)
+            client_ca.look(reading, read_authorities, |one, other| {
+                one.roots == other.roots
+            })
         });
         if !is_new && !has_new_ca {
             return;
@@ -203,8 +213,9 @@ impl Files {
             .with_safe_default_protocol_versions()
             .map_err(unusable)?;
         let builder = match &self.client_ca {
-            Some(client_ca) => builder
-                .with_client_cert_verifier(client_ca.verifier(provider, client_auth)?),
+            Some(client_ca) => {
+                builder.with_client_cert_verifier(client_ca.verifier(provider, client_auth)?)
+            }
             None => builder.with_no_client_auth(),
         };
         let keys = self.pairs.iter().map(|pair| Arc::clone(&pair.value));
@@ -269,7 +280,10 @@ impl<T> Watched<T> {
                 self.value = value;
                 let files = self.paths.iter().map(|path| path.display().to_string());
                 let files = files.collect::<Vec<_>>().join(", ");
-                tracing::info!(files, "certificates have changed and hold for new connections");
+                tracing::info!(
+                    files,
+                    "certificates have changed and hold for new connections"
+                );
                 true
             }
             Err(error) => {
@@ -283,12 +297,12 @@ impl<T> Watched<T> {
     }
 }
 
-fn read_pair(
-    paths: &[PathBuf],
-    provider: &CryptoProvider,
-) -> Result<Arc<CertifiedKey>, BindError> {
+fn read_pair(paths: &[PathBuf], provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, BindError> {
     let [cert, key] = paths else {
-        return Err(pem::unusable(Path::new(""), "it takes two files".to_owned()));
+        return Err(pem::unusable(
+            Path::new(""),
+            "it takes two files".to_owned(),
+        ));
     };
     pem::read_pair(cert, key, provider).map(Arc::new)
 }

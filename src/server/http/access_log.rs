@@ -98,7 +98,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// How a response ended.
+/// The end of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Ended {
     /// All of it was handed to the connection.
@@ -124,7 +124,7 @@ impl Client {
         self.ip
     }
 
-    /// What its share of upstreams is by.
+    /// The identifier by which its share of upstreams is counted.
     pub(crate) fn id(&self) -> ClientId {
         self.id
     }
@@ -154,7 +154,7 @@ impl From<SocketAddr> for Client {
     }
 }
 
-/// What is known of a request. Dropping it writes the access line: exactly one, however it ends.
+/// Knowledge about a request. Dropping it writes the access line: exactly one, however it ends.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     id: RequestId,
@@ -166,13 +166,14 @@ pub(crate) struct Exchange {
     metrics: Metrics,
     kind: Kind,
     upstream: Option<UpstreamName>,
+    echoes_upstream: bool,
     repository: Option<Repository>,
     reference: Option<Reference>,
-    /// What was asked for by digest, or what a tag named.
+    /// The digest that was asked for, or that a tag named.
     digest: Option<Digest>,
     /// Set when the head of the response is known.
     answer: Option<(StatusCode, Outcome)>,
-    /// Why the answer is an error.
+    /// The reason of an error.
     refused: Option<String>,
     first_byte: Option<Instant>,
     bytes: u64,
@@ -197,6 +198,7 @@ impl Exchange {
             metrics,
             kind: Kind::Other,
             upstream: None,
+            echoes_upstream: false,
             repository: None,
             reference: None,
             digest: None,
@@ -213,7 +215,7 @@ impl Exchange {
         self.id
     }
 
-    /// Who asks.
+    /// The client that asks.
     pub(crate) fn client_id(&self) -> ClientId {
         self.client.id
     }
@@ -223,7 +225,7 @@ impl Exchange {
         self.client.ip
     }
 
-    /// What kind of thing it asks for.
+    /// The kind of thing that it asks for.
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
@@ -231,6 +233,16 @@ impl Exchange {
     /// The upstream it goes to, once that is known.
     pub(crate) fn upstream(&self) -> Option<&UpstreamName> {
         self.upstream.as_ref()
+    }
+
+    /// Sets if the client named the upstream, and hears its name.
+    pub(crate) fn echoes_upstream(&mut self, echoes: bool) {
+        self.echoes_upstream = echoes;
+    }
+
+    /// The upstream's configured name, never the client's text, if the client hears it (dist-spec, "Registry proxying").
+    pub(crate) fn echoed_upstream(&self) -> Option<&UpstreamName> {
+        self.upstream().filter(|_| self.echoes_upstream)
     }
 
     /// The request's path was understood.
@@ -518,6 +530,17 @@ mod tests {
         drop(exchange);
         assert!(logs.lines("roadstead::server::http::access_log").is_empty());
         assert_eq!(logs.access()[0]["cause"], "bad credentials");
+    }
+
+    #[test]
+    fn a_client_behind_a_proxy_has_its_own_address_and_share() {
+        let proxy = Client::from(SocketAddr::from(([10, 0, 0, 1], 4711)));
+        let address = IpAddr::from([192, 0, 2, 7]);
+        let client = proxy.behind(address);
+        assert_eq!((client.ip(), &*client.text), (address, "192.0.2.7"));
+        assert_eq!(client.id().address, ClientId::new(address, 0).address);
+        assert_ne!(client.id(), proxy.id());
+        assert_eq!(client.id(), proxy.behind(address).id());
     }
 
     #[test]

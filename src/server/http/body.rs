@@ -1,4 +1,4 @@
-//! What leaves: the one body type of all responses.
+//! The one body type of all responses.
 //!
 //! A body is handed to hyper, which polls it as fast as the client takes its bytes and drops it at
 //! the end. An `Err` from it makes hyper break the connection (HTTP/1) or reset the stream (HTTP/2):
@@ -17,13 +17,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-/// How long the head of a response may wait for the body's first bytes. With them at hand, a fill
+/// The longest time that the head of a response may wait for the body's first bytes. With them at hand, a fill
 /// that fails at once is an error status, on which clients turn to their next mirror, and no
 /// broken body, on which they do not; but a merely slow upstream must not delay the head
 /// towards containerd's header timeout of 30 s.
 const FIRST_CHUNK_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// What a response has for a body.
+/// The content of a response.
 #[derive(Debug)]
 pub(crate) enum Content {
     /// Nothing.
@@ -50,18 +50,18 @@ impl Content {
 /// The bytes of a blob, or of a range of it.
 pub(crate) struct ByteStream {
     source: BoxStream<'static, Result<Bytes, MirrorError>>,
-    /// What was taken from the source and not given yet.
+    /// Bytes that were taken from the source and not given yet.
     taken: Option<Bytes>,
     /// The most that is given at once.
     piece_max: usize,
-    /// What must still come; `None` when only the end will tell.
+    /// Number of bytes that must still come; `None` when only the end will tell.
     remaining: Option<u64>,
-    /// How long the first bytes are waited for.
+    /// Time for which the first bytes are waited for.
     patience: Duration,
     _counted: ReaderCount,
 }
 
-/// Why a body was broken off.
+/// Reason why a body was broken off.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     /// The mirror could not go on.
@@ -70,7 +70,7 @@ pub(crate) enum BodyError {
     /// The source ended before the length that was promised.
     #[error("the content ended {missing} bytes too early")]
     Short {
-        /// What was still to come.
+        /// Number of bytes that were still to come.
         missing: u64,
     },
     /// The source had more than the length that was promised.
@@ -81,15 +81,15 @@ pub(crate) enum BodyError {
     Late,
 }
 
-/// What a body is read from, piece by piece.
+/// The source of a body, read piece by piece.
 pub(crate) trait Pieces: Send + 'static {
     /// The next bytes; `None` at the clean end.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, MirrorError>> + Send;
 
-    /// How much is read at once, from now on, where it has to be read.
+    /// Sets the number of bytes that are read at once from now on.
     fn set_piece_max(&mut self, bytes: usize);
 
-    /// How long it is worth waiting for the first bytes before the head is sent.
+    /// Time for which it is worth waiting for the first bytes before the head is sent.
     fn patience(&self) -> Duration;
 }
 

@@ -4,7 +4,7 @@
 use crate::oci::{ByteRanges, Part};
 use http::{HeaderMap, HeaderValue, header};
 
-/// Which part of some content a GET is to be answered with.
+/// The part of some content with which a GET is to be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Selection {
     /// All of it: 200.
@@ -45,7 +45,7 @@ impl<'a> Conditions<'a> {
         }
     }
 
-    /// Whether the client has the content with this digest already (`If-None-Match`): 304.
+    /// True if the client has the content with this digest already (`If-None-Match`): 304.
     pub(crate) fn client_has(&self, digest: &str) -> bool {
         let mut tags = self.none_match.iter();
         tags.any(|tag| *tag == "*" || is_tag(tag, digest))
@@ -56,7 +56,7 @@ impl<'a> Conditions<'a> {
         self.ranges.as_ref()
     }
 
-    /// What `Range` and `If-Range` select of `total` bytes with this digest. Without a total there is no
+    /// The part that `Range` and `If-Range` select of `total` bytes with this digest. Without a total there is no
     /// telling what a range means, and the whole is the right answer (RFC 9110 section 14.2: a server may ignore it).
     pub(crate) fn select(&self, digest: &str, total: Option<u64>) -> Selection {
         let (Some(total), Some(ranges)) = (total, &self.ranges) else {
@@ -84,7 +84,7 @@ impl<'a> Conditions<'a> {
     }
 }
 
-/// Whether this strong entity tag is the digest's. Some clients leave the quotes away, and
+/// True if this strong entity tag is the digest's. Some clients leave the quotes away, and
 /// distribution takes that too.
 fn is_tag(tag: &str, digest: &str) -> bool {
     let bare = tag

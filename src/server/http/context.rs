@@ -6,11 +6,12 @@ use super::host;
 use crate::mirror::{ClientId, Windows};
 use crate::oci::route::{Action, Route, Target};
 use http::{HeaderMap, HeaderName, Version, header, request};
+use std::borrow::Cow;
 
 /// The upstream that a request is for (dist-spec, "Registry proxying").
 pub(crate) const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
-/// What a request asks for, of whom, and how it may be answered.
+/// A request: its target, its client, and the ways to answer it.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     /// As it was read.
@@ -19,23 +20,23 @@ pub(crate) struct Request<'a> {
     pub(crate) client: ClientId,
     /// The path as the client wrote it, for links back to it.
     pub(crate) path: &'a str,
-    /// What is asked for.
+    /// The target.
     pub(crate) route: Route,
-    /// What is to be done with it.
+    /// The operation on it.
     pub(crate) action: Action,
-    /// `?ns=`.
-    ns: Option<String>,
+    /// The upstream that the request names, as written.
+    ns: Option<Cow<'a, str>>,
     /// All headers; conditions and ranges are in `conditions`.
     headers: &'a HeaderMap,
     /// The host that the request was sent to.
     pub(crate) host: Option<&'a str>,
     /// Under which conditions, and which bytes.
     pub(crate) conditions: Conditions<'a>,
-    /// What the answer leaves through.
+    /// The way out of the answer.
     pub(crate) transport: Transport,
 }
 
-/// What answers of a connection leave through.
+/// The way out of a connection's answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
     version: Version,
@@ -52,12 +53,12 @@ impl Transport {
         }
     }
 
-    /// Where windows of files go, if nobody but the kernel looks into the body's bytes on their way out.
+    /// The place for windows of files, if nobody but the kernel looks into the body's bytes on their way out.
     pub(crate) fn windows(&self) -> Option<Windows> {
         self.windows.clone()
     }
 
-    /// Whether bodies are cut into frames (RFC 9113 section 4.1).
+    /// True if bodies are cut into frames (RFC 9113 section 4.1).
     pub(crate) fn is_framed(&self) -> bool {
         self.version == Version::HTTP_2
     }
@@ -74,13 +75,18 @@ impl<'a> Request<'a> {
         transport: Transport,
     ) -> Result<Self, ApiError> {
         let Target { route, ns } = Target::parse(head.uri.path(), head.uri.query())?;
+        // Where the header contradicts `ns`, which clients have sent for longer, that counts (dist-spec, "Registry
+        // proxying").
+        let named = head.headers.get(OCI_NAMESPACE);
+        let named = named.and_then(|name| name.to_str().ok()).map(str::trim);
+        let named = named.filter(|name| !name.is_empty()).map(Cow::Borrowed);
         Ok(Self {
             head,
             client,
             path: head.uri.path(),
             route,
             action: Action::of(&head.method),
-            ns,
+            ns: ns.map(Cow::Owned).or(named),
             headers: &head.headers,
             host: host::of(head),
             conditions: Conditions::of(&head.headers),
@@ -88,14 +94,9 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// The upstream that the request names, as written. Where `OCI-Namespace` contradicts `ns`, which clients have
-    /// sent for longer, that counts (dist-spec, "Registry proxying").
+    /// The upstream that the request names, as written.
     pub(crate) fn ns(&self) -> Option<&str> {
-        let header = || {
-            let name = self.headers.get(OCI_NAMESPACE)?.to_str().ok()?.trim();
-            Some(name).filter(|name| !name.is_empty())
-        };
-        self.ns.as_deref().or_else(header)
+        self.ns.as_deref()
     }
 
     /// The types that the client takes.

@@ -25,7 +25,7 @@ const RETRY_AFTER_LIMITED: Duration = Duration::from_secs(10);
 /// The `Retry-After` of a 503: a place among the fills or a restart takes seconds.
 const RETRY_AFTER_BUSY: Duration = Duration::from_secs(2);
 
-/// Why a request is answered with an error.
+/// Reason why a request is answered with an error.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
@@ -34,18 +34,18 @@ pub(crate) struct ApiError {
     extra: Extra,
     found: Found,
     limit: Option<Limit>,
-    /// Whether it is an upstream that failed or refused, and in harmless words why, if there are any.
+    /// The side that failed or refused; of an upstream, with the reason in harmless words if there are any.
     whose: Whose,
     /// For the log only.
     cause: Option<String>,
 }
 
-/// What `Cache-Status` says of an answer that is no success.
+/// The `Cache-Status` of an answer that is no success.
 #[derive(Clone, Copy, Debug)]
 enum Found {
     /// Upstream was asked, and said this if anything.
     Forwarded(Option<u16>),
-    /// What upstream said a moment ago, or what this mirror knows by itself.
+    /// Upstream said it a moment ago, or this mirror knows it by itself.
     Remembered,
     /// As of the success that it would have been.
     As(Outcome),
@@ -61,9 +61,9 @@ enum Extra {
     RetryAfter(Duration),
     /// The methods that a resource has.
     AllowReading,
-    /// How to say who one is.
+    /// The challenge: the value of `WWW-Authenticate`.
     Challenge(String),
-    /// How many bytes exist, if that is known.
+    /// Number of bytes that exist, if that is known.
     Total(Option<u64>),
 }
 
@@ -75,23 +75,18 @@ impl ApiError {
         cause: &dyn Error,
     ) -> Self {
         Self {
-            status,
-            code,
-            message: message.into(),
-            extra: Extra::Nothing,
             found: Found::Forwarded(None),
-            limit: None,
-            whose: Whose::Ours,
             cause: Some(Chain(cause).to_string()),
+            ..Self::own(status, code, message)
         }
     }
 
-    /// 400: the request is not HTTP as it should be.
-    pub(crate) fn malformed(why: &'static str) -> Self {
+    /// An answer of this mirror's own, for which nothing was looked for.
+    fn own(status: StatusCode, code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            status: StatusCode::BAD_REQUEST,
-            code: ErrorCode::Unsupported,
-            message: why.into(),
+            status,
+            code,
+            message: message.into(),
             extra: Extra::Nothing,
             found: Found::Unsought,
             limit: None,
@@ -100,26 +95,29 @@ impl ApiError {
         }
     }
 
+    /// 400: the request is not HTTP as it should be.
+    pub(crate) fn malformed(why: &'static str) -> Self {
+        Self::own(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, why)
+    }
+
     /// 405: what is mirrored is written to at its upstream.
     pub(crate) fn read_only() -> Self {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let message = "this registry is a read-only mirror";
         Self {
-            status: StatusCode::METHOD_NOT_ALLOWED,
             extra: Extra::AllowReading,
-            ..Self::malformed("this registry is a read-only mirror")
+            ..Self::own(status, ErrorCode::Unsupported, message)
         }
     }
 
     /// 429: this client has more bodies than others, and there is no memory for more of them.
     pub(crate) fn too_much() -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let message = "too many requests at once; try again in a moment";
         Self {
-            status: StatusCode::TOO_MANY_REQUESTS,
-            code: ErrorCode::TooManyRequests,
-            message: "too many requests at once; try again in a moment".into(),
             extra: Extra::RetryAfter(RETRY_AFTER_BUSY),
             found: Found::Remembered,
-            limit: None,
-            whose: Whose::Ours,
-            cause: None,
+            ..Self::own(status, ErrorCode::TooManyRequests, message)
         }
     }
 
@@ -186,15 +184,12 @@ impl ApiError {
 
     /// 416: `total` bytes exist, and none of those asked for. `found`: how the blob was.
     pub(crate) fn range(total: Option<u64>, found: Outcome) -> Self {
+        let status = StatusCode::RANGE_NOT_SATISFIABLE;
+        let message = "the range asked for does not exist";
         Self {
-            status: StatusCode::RANGE_NOT_SATISFIABLE,
-            code: ErrorCode::RangeInvalid,
-            message: "the range asked for does not exist".into(),
             extra: Extra::Total(total),
             found: Found::As(found),
-            limit: None,
-            whose: Whose::Ours,
-            cause: None,
+            ..Self::own(status, ErrorCode::RangeInvalid, message)
         }
     }
 
@@ -239,7 +234,7 @@ impl ApiError {
     }
 }
 
-/// How an answer with such a status counts.
+/// The outcome of an answer with such a status.
 fn outcome(status: StatusCode) -> Outcome {
     match status {
         StatusCode::NOT_FOUND => Outcome::NotFound,
@@ -369,7 +364,7 @@ fn unknown(kind: Kind) -> ErrorCode {
     }
 }
 
-/// What clients are told.
+/// Texts for clients.
 mod phrase {
     pub(crate) const NO_MANIFEST: &str = "manifest unknown to upstream";
     pub(crate) const NO_NAME: &str = "repository unknown to upstream";

@@ -1,4 +1,4 @@
-//! Whom a proxy speaks for: `X-Forwarded-For`, `Forwarded` (RFC 7239), `X-Forwarded-Proto`.
+//! Clients behind proxies: `X-Forwarded-For`, `Forwarded` (RFC 7239), `X-Forwarded-Proto`.
 //!
 //! Anybody can send these headers. They count where the connection comes from a trusted proxy, and of the addresses in
 //! them the last one that is no trusted proxy itself: a client can put any others before it.
@@ -11,7 +11,7 @@ use std::sync::Arc;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// So many addresses are looked at, from the last one: nobody has as many proxies in a row.
+/// The most addresses that are looked at, from the last one: nobody has as many proxies in a row.
 const HOPS_MAX: usize = 32;
 
 /// An address is no longer than this: IPv6 in brackets, with a port and quotes.
@@ -22,7 +22,7 @@ const ADDRESS_BYTES_MAX: usize = 64;
 pub(crate) struct Proxies(Arc<[Network]>);
 
 impl Proxies {
-    /// Those in these networks.
+    /// Proxies in these networks.
     pub(crate) fn new(networks: Vec<Network>) -> Self {
         Self(networks.into())
     }
@@ -61,7 +61,7 @@ impl Proxies {
         last
     }
 
-    /// Whether the client of a trusted proxy has asked it by HTTPS, if the proxy says.
+    /// True if the client of a trusted proxy has asked it by HTTPS; none if the proxy does not say.
     pub(crate) fn is_secure(&self, headers: &HeaderMap) -> Option<bool> {
         let by_own = || {
             let value = headers.get_all(X_FORWARDED_PROTO).iter().next_back()?;
@@ -94,8 +94,13 @@ fn parameter<'h>(hop: &'h str, name: &str) -> Option<&'h str> {
     hop.split(';').find_map(|pair| {
         let (known, value) = pair.split_once('=')?;
         let value = value.trim();
-        let bare = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        known.trim().eq_ignore_ascii_case(name).then(|| bare.unwrap_or(value))
+        let bare = value
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'));
+        known
+            .trim()
+            .eq_ignore_ascii_case(name)
+            .then(|| bare.unwrap_or(value))
     })
 }
 
@@ -105,7 +110,10 @@ mod tests {
     use http::HeaderValue;
 
     fn proxies() -> Proxies {
-        Proxies::new(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()])
+        Proxies::new(vec![
+            "10.0.0.0/8".parse().unwrap(),
+            "fd00::/8".parse().unwrap(),
+        ])
     }
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -133,14 +141,21 @@ mod tests {
             ("10.0.0.9, 10.0.0.8", "10.0.0.9"),
             ("6.6.6.6, unknown, 10.0.0.8", "10.0.0.8"),
         ] {
-            assert_eq!(client(&[("x-forwarded-for", value)]).as_deref(), Some(expected), "{value}");
+            assert_eq!(
+                client(&[("x-forwarded-for", value)]).as_deref(),
+                Some(expected),
+                "{value}"
+            );
         }
         for value in ["", "unknown", "6.6.6.6, ", "6.6.6.6, x"] {
             assert_eq!(client(&[("x-forwarded-for", value)]), None, "{value}");
         }
         let long = format!("6.6.6.6,{}", " ".repeat(10) + &"1".repeat(100));
         assert_eq!(client(&[("x-forwarded-for", &long)]), None);
-        let two = [("x-forwarded-for", "6.6.6.6, 192.0.2.1"), ("x-forwarded-for", "10.0.0.1")];
+        let two = [
+            ("x-forwarded-for", "6.6.6.6, 192.0.2.1"),
+            ("x-forwarded-for", "10.0.0.1"),
+        ];
         assert_eq!(client(&two).as_deref(), Some("192.0.2.1"));
         assert_eq!(client(&[]), None);
     }
@@ -148,24 +163,46 @@ mod tests {
     #[test]
     fn no_more_hops_are_looked_at_than_there_can_be() {
         let many = format!("192.0.2.1{}", ", 10.0.0.1".repeat(HOPS_MAX));
-        assert_eq!(client(&[("x-forwarded-for", &many)]).as_deref(), Some("10.0.0.1"));
+        assert_eq!(
+            client(&[("x-forwarded-for", &many)]).as_deref(),
+            Some("10.0.0.1")
+        );
         let some = format!("192.0.2.1{}", ", 10.0.0.1".repeat(HOPS_MAX - 1));
-        assert_eq!(client(&[("x-forwarded-for", &some)]).as_deref(), Some("192.0.2.1"));
+        assert_eq!(
+            client(&[("x-forwarded-for", &some)]).as_deref(),
+            Some("192.0.2.1")
+        );
     }
 
     #[test]
     fn the_standard_header_counts_where_the_other_is_not() {
         for (value, expected) in [
-            ("for=192.0.2.60;proto=http;by=203.0.113.43", Some("192.0.2.60")),
-            ("For=\"[2001:db8:cafe::17]:4711\"", Some("2001:db8:cafe::17")),
-            ("for=6.6.6.6, for=192.0.2.1;proto=https, for=10.0.0.1", Some("192.0.2.1")),
+            (
+                "for=192.0.2.60;proto=http;by=203.0.113.43",
+                Some("192.0.2.60"),
+            ),
+            (
+                "For=\"[2001:db8:cafe::17]:4711\"",
+                Some("2001:db8:cafe::17"),
+            ),
+            (
+                "for=6.6.6.6, for=192.0.2.1;proto=https, for=10.0.0.1",
+                Some("192.0.2.1"),
+            ),
             ("for=_hidden, for=10.0.0.1", Some("10.0.0.1")),
             ("for=_hidden", None),
             ("proto=https", None),
         ] {
-            assert_eq!(client(&[("forwarded", value)]).as_deref(), expected, "{value}");
+            assert_eq!(
+                client(&[("forwarded", value)]).as_deref(),
+                expected,
+                "{value}"
+            );
         }
-        let both = [("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "192.0.2.1")];
+        let both = [
+            ("forwarded", "for=6.6.6.6"),
+            ("x-forwarded-for", "192.0.2.1"),
+        ];
         assert_eq!(client(&both).as_deref(), Some("192.0.2.1"));
     }
 

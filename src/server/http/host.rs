@@ -3,7 +3,7 @@
 use http::{Uri, Version, header, request};
 use std::net::Ipv6Addr;
 
-/// Why a request is refused with 400; none: it names one host, or may name none.
+/// Reason why a request is refused with 400; none: it names one host, or may name none.
 ///
 /// Different programs on a request's way must not take it for one to different hosts: it names one by which an upstream
 /// may be chosen (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
@@ -90,7 +90,7 @@ fn is_name(text: &str) -> bool {
     true
 }
 
-/// Whether both name one host and port; the scheme's own may be left out.
+/// True if both name one host and port; the scheme's own may be left out.
 fn is_same(one: &str, other: &str, uri: &Uri) -> bool {
     let own = match uri.scheme_str() {
         Some("https") => ":443",

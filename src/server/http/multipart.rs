@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Parts from this size on are sent by the kernel, where that is possible: smaller ones are cheaper to copy.
 const WINDOWS_FROM_BYTES: u64 = 32 * 1024;
 
-/// What stands between the parts.
+/// The text between the parts.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     /// Not to be guessed by whoever made the content, and so not in it.
@@ -32,7 +32,7 @@ pub(crate) struct Multipart {
     reader: Option<BlobReader>,
     /// The first bytes of a part, whose head goes before them.
     taken: Option<Bytes>,
-    /// How much is read at once, if that is bounded.
+    /// Number of bytes that are read at once, if that is bounded.
     piece_max: Option<usize>,
 }
 

@@ -1,4 +1,5 @@
-//! Why an upstream failed, in words that a client may read: no address, URL, login or text of anybody else's.
+//! The reason of an upstream's failure, in words that a client may read: no address, URL, login or text of anybody
+//! else's.
 
 use crate::mirror::{FetchError, MirrorError};
 use std::borrow::Cow;
@@ -64,7 +65,7 @@ fn why(error: &FetchError) -> Option<Cow<'static, str>> {
     }
 }
 
-/// Which of a few sentences means the same as the operating system's or a library's.
+/// Finds the one of a few sentences that means the same as the operating system's or a library's.
 fn first_of(why: &str, known: &[(&str, &'static str)], otherwise: &'static str) -> &'static str {
     let why = why.to_ascii_lowercase();
     let found = known.iter().find(|(words, _)| why.contains(words));

@@ -11,18 +11,18 @@ use std::sync::Arc;
 /// A connection, from its handshake to its end.
 #[derive(Debug)]
 pub(crate) struct Arrival {
-    /// By which it came.
+    /// The door by which it came.
     pub(crate) door: Door,
-    /// Whose last request had which credentials.
+    /// Credentials of the last request.
     pub(crate) memory: Memory,
     client: Client,
-    /// Who has shown a certificate.
+    /// The identity in the client's certificate.
     certificate: Option<Arc<Principal>>,
-    /// What is believed of its headers; none where it comes from no trusted proxy.
+    /// Proxies that its headers may name; none where it comes from no trusted one.
     proxies: Option<Proxies>,
 }
 
-/// Who makes one request, and how.
+/// The client of one request.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller<'a> {
     pub(crate) arrival: &'a Arrival,
@@ -30,7 +30,7 @@ pub(crate) struct Caller<'a> {
     pub(crate) client: Client,
     /// The certificate that the client has shown, and no proxy before it.
     pub(crate) certificate: Option<&'a Arc<Principal>>,
-    /// It reaches the mirror by HTTPS.
+    /// True if it reaches the mirror by HTTPS.
     pub(crate) is_secure: bool,
 }
 
@@ -52,7 +52,7 @@ impl Arrival {
         }
     }
 
-    /// Who makes a request.
+    /// The client of a request.
     pub(crate) fn caller(&self, head: &request::Parts) -> Caller<'_> {
         let proxies = self.proxies.as_ref();
         let behind = proxies.and_then(|proxies| proxies.client(&head.headers));

@@ -14,11 +14,11 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 use std::ops::Range;
 
-/// What is read at once and answered whole, rather than as a stream: most images' configs, and the footers that lazy
-/// clients begin with.
+/// The largest body that is read at once and answered whole, rather than as a stream: most images' configs, and the
+/// footers that lazy clients begin with.
 const INLINE_BODY_BYTES_MAX: u64 = 32 * 1024;
 
-/// What of a blob is sent.
+/// The part of a blob that is sent.
 #[derive(Debug)]
 pub(super) enum Selected {
     /// All of it.
@@ -29,7 +29,7 @@ pub(super) enum Selected {
     Parts(Frame, Vec<Part>),
 }
 
-/// What a body leaves through.
+/// The way out of a body.
 #[derive(Debug)]
 pub(super) struct Delivery<'a> {
     pub(super) transport: &'a Transport,
@@ -38,7 +38,7 @@ pub(super) struct Delivery<'a> {
 }
 
 impl Selected {
-    /// What a request selects of a blob. `is_stored`: its bytes were checked before.
+    /// The part that a request selects of a blob. `is_stored`: its bytes were checked before.
     ///
     /// # Errors
     /// The blob has none of the bytes asked for.
@@ -137,11 +137,11 @@ impl Delivery<'_> {
     }
 }
 
-/// What is asked for of a blob, if it is little and can be had without waiting.
+/// The bytes asked for of a blob, if it is little and can be had without waiting.
 fn inline(answer: &BlobAnswer, part: Option<&Range<u64>>) -> Option<Bytes> {
     let part = part.cloned().or_else(|| Some(0..answer.total?))?;
     let length = part.end.saturating_sub(part.start);
     (1..=INLINE_BODY_BYTES_MAX)
         .contains(&length)
-        .then(|| answer.at_hand(part))?
+        .then(|| answer.try_inline(part))?
 }

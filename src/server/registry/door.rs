@@ -44,7 +44,7 @@ pub(crate) struct Visitor<'a> {
     /// What its token was given for.
     scopes: Option<Arc<[Scope]>>,
     source: IpAddr,
-    /// The client reaches the mirror by HTTPS.
+    /// True if the client reaches the mirror by HTTPS.
     is_secure: bool,
 }
 
@@ -120,7 +120,7 @@ impl Door {
         }))
     }
 
-    /// Who it is that sends no credentials: whoever the certificate names, where clients are asked who they are.
+    /// The identity of a client without credentials: the one in its certificate, where clients are asked who they are.
     fn without_credentials(&self, caller: &Caller<'_>) -> Arc<Principal> {
         match caller.certificate {
             Some(certificate) if self.is_asking() => Arc::clone(certificate),
@@ -196,7 +196,7 @@ fn url_of_token(host: Option<&str>, is_secure: bool) -> String {
     format!("{scheme}://{host}/token")
 }
 
-/// Credentials say who it is; that there is a certificate, too, stays true. A token that is nobody's is no identity.
+/// Adds the certificate to an identity by credentials, which win. A token that is nobody's is no identity.
 fn with_certificate(mut identified: Identified, caller: &Caller<'_>) -> Identified {
     if let Some(certificate) = caller.certificate {
         if identified.principal.is_anonymous() {

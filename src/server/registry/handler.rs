@@ -8,7 +8,7 @@ use super::restraint::Restraint;
 use super::token;
 use crate::access;
 use crate::clock::Clock;
-use crate::mirror::{BlobHead, Mirror, Source};
+use crate::mirror::{BlobHead, Mirror, Sought, Source};
 use crate::oci::route::{Action, Route};
 use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Page, Reference};
 use crate::server::conn::buffers::Buffers;
@@ -26,7 +26,7 @@ use http::{HeaderName, HeaderValue, Response, header, request};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
-/// What `/` says to somebody who opened it in a browser.
+/// The answer to `/`, for somebody who opened it in a browser.
 const GREETING: &[u8] = b"roadstead: a registry mirror. The API is under /v2/.\n";
 
 /// Answers clients.
@@ -67,29 +67,14 @@ impl Handler {
         must_wait: bool,
     ) -> Response<Body> {
         let caller = arrival.caller(&head);
-        let door = &arrival.door;
         let mut exchange = Box::new(Exchange::begin(
             self.ids.next(),
             caller.client.clone(),
             &head,
             self.metrics.clone(),
         ));
-        let mut names_upstream = false;
-        let answered = match self.admit(&head, must_wait) {
-            Ok(Some(greeting)) => Ok(greeting),
-            Err(refused) => Err(refused),
-            Ok(None) if door.gives_tokens() && head.uri.path() == token::PATH => {
-                self.token(door, &head, body, &exchange).await
-            }
-            Ok(None) => match enter(&head, &caller, transport).await {
-                Err(refused) => Err(refused),
-                Ok((request, visitor)) => {
-                    names_upstream = request.ns().is_some();
-                    self.dispatch(request, visitor, &mut exchange).await
-                }
-            },
-        };
-        let reply = match answered {
+        let answered = self.dispatch(&head, body, &caller, transport, must_wait, &mut exchange);
+        let reply = match answered.await {
             Ok(reply) => reply,
             Err(error) => {
                 if let Some(limit) = error.limit() {
@@ -101,10 +86,10 @@ impl Handler {
                 error.into_reply()
             }
         };
-        respond(&head, reply, exchange, names_upstream)
+        respond(&head, reply, exchange)
     }
 
-    /// What is to be said before a request is looked into: `/` has no route, and what is mirrored is not written to.
+    /// Answers that come before a request is looked into: `/` has no route, and what is mirrored is not written to.
     fn admit(&self, head: &request::Parts, must_wait: bool) -> Result<Option<Reply>, ApiError> {
         let path = head.uri.path();
         if must_wait && path != "/v2/" {
@@ -141,10 +126,25 @@ impl Handler {
 
     async fn dispatch(
         &self,
-        request: Request<'_>,
-        visitor: Option<Visitor<'_>>,
+        head: &request::Parts,
+        body: Incoming,
+        caller: &Caller<'_>,
+        transport: Transport,
+        must_wait: bool,
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
+        if let Some(greeting) = self.admit(head, must_wait)? {
+            return Ok(greeting);
+        }
+        let door = &caller.arrival.door;
+        if door.gives_tokens() && head.uri.path() == token::PATH {
+            return self.token(door, head, body, exchange).await;
+        }
+        let (request, visitor) = enter(head, caller, transport).await?;
+        // A push is refused as one whichever way it came: nobody would be asked, so no loop is looked for.
+        if let Route::Upload { .. } = request.route {
+            return Err(ApiError::read_only());
+        }
         let behalf = self.mirror.on_behalf(request.client, request.via())?;
         behalf.scope(self.route(request, visitor, exchange)).await
     }
@@ -166,12 +166,14 @@ impl Handler {
                 let (action, tag) = (access::Action::Pull, tag_of(reference));
                 let source = self.resolve(&request, path, &visitor, exchange)?;
                 self.may(action, &source, tag, &request, path, &visitor)?;
+                self.see(&visitor, &source, || Sought::Manifest(reference.clone())).await?;
                 self.manifest(&request, &source, reference, exchange).await
             }
             Route::Blob { path, digest } => {
                 exchange.asks_for(Kind::Blob, Some(Reference::Digest(*digest)));
                 let source = self.resolve(&request, path, &visitor, exchange)?;
                 self.may(access::Action::Pull, &source, None, &request, path, &visitor)?;
+                self.see(&visitor, &source, || Sought::Blob(*digest)).await?;
                 self.blob(&request, &source, digest).await
             }
             Route::Upload { .. } => Err(ApiError::read_only()),
@@ -179,6 +181,7 @@ impl Handler {
                 exchange.asks_for(Kind::Tags, None);
                 let source = self.resolve(&request, path, &visitor, exchange)?;
                 self.may(access::Action::List, &source, None, &request, path, &visitor)?;
+                self.see(&visitor, &source, || Sought::Tags).await?;
                 let answer = Box::pin(self.mirror.tags(&source, page)).await?;
                 Ok(Reply::list(answer, request.path, request.ns()))
             }
@@ -191,6 +194,8 @@ impl Handler {
                 exchange.asks_for(Kind::Referrers, Some(Reference::Digest(*digest)));
                 let source = self.resolve(&request, path, &visitor, exchange)?;
                 self.may(access::Action::List, &source, None, &request, path, &visitor)?;
+                let subject = || Sought::Manifest(Reference::Digest(*digest));
+                self.see(&visitor, &source, subject).await?;
                 let artifact_type = artifact_type.as_deref();
                 let asked = self
                     .mirror
@@ -215,7 +220,23 @@ impl Handler {
             None => error,
         })?;
         exchange.goes_to(&source.upstream, &source.repository);
+        exchange.echoes_upstream(request.ns().is_some());
         Ok(source)
+    }
+
+    /// Refuses a client that has not said who it is what the upstream gives to nobody without a login, where that is
+    /// hidden.
+    async fn see(
+        &self,
+        visitor: &Option<Visitor<'_>>,
+        source: &Source,
+        sought: impl FnOnce() -> Sought,
+    ) -> Result<(), ApiError> {
+        let is_known = visitor.as_ref().is_some_and(|it| !it.who.is_anonymous());
+        if is_known || !self.mirror.hides_something() {
+            return Ok(());
+        }
+        Ok(Box::pin(self.mirror.may_be_seen(source, sought())).await?)
     }
 
     /// Asks the rules, where there are any.
@@ -247,8 +268,8 @@ impl Handler {
         };
         // An answer that the client did not list is served all the same, as registries do: it may
         // well understand it, and 406 is nothing that any client handles.
-        let at_hand = self.mirror.manifest_at_hand(source, reference, class);
-        let answer = if let Some(answer) = at_hand {
+        let hit = self.mirror.try_manifest_hit(source, reference, class);
+        let answer = if let Some(answer) = hit {
             answer
         } else {
             let accept = match reference {
@@ -299,7 +320,13 @@ impl Handler {
         request: &Request<'_>,
         visitor: Option<Visitor<'_>>,
     ) -> Result<Reply, ApiError> {
-        let sees = |source: &Source| visitor.as_ref().is_none_or(|it| it.sees(source));
+        let sees = |source: &Source| match &visitor {
+            Some(visitor) if !visitor.who.is_anonymous() => visitor.sees(source),
+            visitor => {
+                let allows = visitor.as_ref().is_none_or(|it| it.sees(source));
+                allows && self.mirror.may_be_listed(source)
+            }
+        };
         let (repositories, next) = self.mirror.catalog(page, &sees).await;
         // As distribution answers (docs/spec/api.md, "Listing Repositories").
         let body = serde_json::json!({ "repositories": repositories }).to_string();
@@ -329,7 +356,7 @@ fn tag_of(reference: &Reference) -> Option<&str> {
     }
 }
 
-/// Whether a path is the registry API's.
+/// True if a path is the registry API's.
 fn is_of_the_api(path: &str) -> bool {
     path == "/v2" || path.starts_with("/v2/")
 }
@@ -339,7 +366,6 @@ fn respond(
     request: &request::Parts,
     mut reply: Reply,
     mut exchange: Box<Exchange>,
-    names_upstream: bool,
 ) -> Response<Body> {
     reply.answer_head(&request.method);
     reply.add_cache_status(exchange.kind());
@@ -353,9 +379,8 @@ fn respond(
     if let Ok(id) = exchange.id().with_text(HeaderValue::from_str) {
         headers.insert(REQUEST_ID, id);
     }
-    // Only the configured name is echoed, never the client's text (dist-spec, "Registry proxying").
-    let upstream = exchange.upstream().filter(|_| names_upstream);
-    if let Some(Ok(name)) = upstream.map(|name| HeaderValue::from_str(name.as_str())) {
+    let echoed = exchange.echoed_upstream();
+    if let Some(Ok(name)) = echoed.map(|name| HeaderValue::from_str(name.as_str())) {
         headers.insert(OCI_NAMESPACE, name);
     }
     exchange.answered(reply.status, reply.outcome);

@@ -30,7 +30,7 @@ pub(crate) struct Reply {
     pub(crate) headers: HeaderMap,
     /// The body.
     pub(crate) content: Content,
-    /// How it was found.
+    /// The way it was found.
     pub(crate) outcome: Outcome,
 }
 

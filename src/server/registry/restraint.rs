@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-/// How late a refusal is.
+/// Delay of a refusal.
 const DELAY: Duration = Duration::from_millis(500);
 
 /// Refusals that are late at the same time, each with what its request takes in memory. Further ones come at once.
 const DELAYED_MAX: usize = 1024;
 
-/// How often people are told.
+/// Time between log lines.
 const SAID_EVERY: Duration = Duration::from_mins(1);
 
 /// Holds back those who ask for too much.
@@ -58,7 +58,7 @@ impl Restraint {
         }
     }
 
-    /// Whether it is time to tell: then, how often it was not told.
+    /// Number of refusals that were not told, if it is time to tell.
     fn due(&self, now: Instant) -> Option<u64> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.last.is_some_and(|last| now < last + SAID_EVERY) {

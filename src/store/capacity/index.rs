@@ -4,9 +4,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::Capacity;
-use super::{Amount, INDEX_STEP_BYTES};
+use super::bounds::{Amount, INDEX_STEP_BYTES, room_for_index};
 
-/// What of `max_size`, in percent, the index may take before it forgets what can be asked again.
+/// Part of `max_size`, in percent, that the index may take before it forgets what can be asked again.
 const INDEX_PERCENT: u8 = 20;
 
 /// And at most this: sixteen million blobs have no more.
@@ -49,7 +49,7 @@ impl Capacity {
         }
     }
 
-    /// What the index takes now, after it was made smaller if that was more than it may. Blocks.
+    /// Measures the index, after making it smaller if it takes more than it may. Blocks.
     fn index_within_bound(&self) -> Option<u64> {
         let measure = || {
             let measured = self.contents.layout().index().bytes();
@@ -84,29 +84,11 @@ impl Capacity {
     }
 }
 
-/// What an index may take in a store of `max` bytes. One without a bound bounds nothing: who only looks changes nothing.
+/// Bytes that an index may take in a store of `max` bytes. One without a bound bounds nothing: a command that only looks changes nothing.
 pub(in crate::store) fn index_max(max: u64) -> u64 {
     if max == u64::MAX {
         return max;
     }
     let part = Amount::Percent(INDEX_PERCENT).of(max);
     part.clamp(INDEX_STEP_BYTES, INDEX_BYTES_MAX)
-}
-
-/// The room for an index of `bytes`: whole steps, and always some of one ahead.
-pub(super) fn room_for_index(bytes: u64) -> u64 {
-    (bytes / INDEX_STEP_BYTES + 1) * INDEX_STEP_BYTES
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_index_has_room_ahead() {
-        for bytes in [0, 1, INDEX_STEP_BYTES - 1, INDEX_STEP_BYTES, 100_000_000] {
-            let room = room_for_index(bytes);
-            assert!(room > bytes && room - bytes <= INDEX_STEP_BYTES, "{bytes}");
-        }
-    }
 }

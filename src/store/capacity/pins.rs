@@ -15,10 +15,10 @@ use crate::store::metadata::schema;
 /// all that there are.
 const PINS_MAX: usize = 10_000;
 
-/// What one image may have: an index of 60 platforms with 127 layers each.
+/// Digests of one image: an index of 60 platforms with 127 layers each.
 const PIN_DIGESTS_MAX: usize = 8_192;
 
-/// What all pinned images may have together: about 30 MB of memory.
+/// Digests of all pinned images together: about 30 MB of memory.
 const KEPT_DIGESTS_MAX: usize = 200_000;
 
 /// When pinned images take more than this part of the store, in percent, little else can be kept.
@@ -32,17 +32,17 @@ const PINNED_PERCENT_LOW: u64 = 85;
 pub struct Pinned {
     /// The repository.
     pub source: Source,
-    /// Which image of it.
+    /// The image in it.
     pub reference: Reference,
     /// Since when.
     pub since: Timestamp,
-    /// Whether a rule of the configuration says so, rather than somebody by hand.
+    /// True if a rule of the configuration says so, rather than somebody by hand.
     pub by_rule: bool,
-    /// What belongs to it, stored or not.
+    /// All that belongs to it, stored or not.
     pub digests: Vec<Digest>,
 }
 
-/// What is never evicted, beside what the index says: what it has of that may be lost with it.
+/// Content that is never evicted, beside the pins in the index, which may be lost with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keeping {
     /// These images.
@@ -57,7 +57,7 @@ impl Default for Keeping {
     }
 }
 
-/// Why an image cannot be pinned.
+/// The reason why an image cannot be pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PinError {
     /// There are too many.
@@ -73,7 +73,7 @@ pub enum PinError {
 pub struct Pins {
     contents: Arc<Contents>,
     state: Mutex<State>,
-    /// Whether it was said that they take too much.
+    /// True after a warning that they take too much.
     warned: AtomicBool,
 }
 
@@ -81,6 +81,18 @@ pub struct Pins {
 struct State {
     images: BTreeMap<Vec<u8>, Pinned>,
     counts: HashMap<Digest, u32>,
+}
+
+impl State {
+    /// Number of digests that pinned images have together once the image of this key has these, which are sorted.
+    fn kept_with(&self, key: &[u8], digests: &[Digest]) -> usize {
+        let more = digests.iter().filter(|it| !self.counts.contains_key(it));
+        let old = self.images.get(key).map_or(&[][..], |old| &old.digests);
+        let its_alone = |digest: &&Digest| {
+            self.counts.get(digest) == Some(&1) && digests.binary_search(digest).is_err()
+        };
+        self.counts.len() + more.count() - old.iter().filter(its_alone).count()
+    }
 }
 
 impl Pins {
@@ -108,12 +120,13 @@ impl Pins {
         }
     }
 
-    /// Keeps what is not the index's to say. What that has of the same images stays as well: it may be newer.
-    pub(in crate::store) fn keep(&self, keeping: Keeping) {
+    /// Keeps what the index cannot be trusted with. What it has of the same images stays as well: it may be newer. Pins
+    /// end an earlier [`Keeping::Everything`].
+    pub fn keep(&self, keeping: Keeping) {
         let pins = match keeping {
             Keeping::Pins(pins) => pins,
             Keeping::Everything => {
-                self.contents.ledger().keep_all();
+                self.contents.ledger().order_mut().keep_all(true);
                 return;
             }
         };
@@ -129,6 +142,13 @@ impl Pins {
             self.contents.records.write_pin(key.clone(), Some(value));
             self.note_pin(&mut state, key, pinned);
         }
+        self.contents.ledger().order_mut().keep_all(false);
+    }
+
+    /// True while nothing is evicted because it is not known what is pinned.
+    #[must_use]
+    pub fn keeps_everything(&self) -> bool {
+        self.contents.ledger().order().keeps_all()
     }
 
     /// The pinned images, sorted by name.
@@ -189,7 +209,7 @@ impl Pins {
         } else if state.images.len() >= PINS_MAX {
             return Err(PinError::TooMany);
         }
-        if state.counts.len() + pinned.digests.len() > KEPT_DIGESTS_MAX {
+        if state.kept_with(&key, &pinned.digests) > KEPT_DIGESTS_MAX {
             return Err(PinError::TooLarge);
         }
         let value = encode(&pinned);
@@ -222,7 +242,7 @@ impl Pins {
         for some in fresh.chunks(CHANGED_AT_ONCE_MAX) {
             let mut ledger = self.contents.ledger();
             for digest in some {
-                ledger.keep(digest);
+                ledger.order_mut().keep(digest);
             }
         }
         // Only now: what both have must not be evictable in between.
@@ -246,7 +266,7 @@ impl Pins {
         for some in free.chunks(CHANGED_AT_ONCE_MAX) {
             let mut ledger = self.contents.ledger();
             for digest in some {
-                ledger.let_go(digest);
+                ledger.order_mut().let_go(digest);
             }
         }
     }
@@ -255,7 +275,7 @@ impl Pins {
     pub(in crate::store) fn watch(&self) {
         let (pinned, max) = {
             let ledger = self.contents.ledger();
-            (ledger.kept_bytes(), ledger.max())
+            (ledger.order().kept_bytes(), ledger.max())
         };
         let percent = u128::from(pinned) * 100 / u128::from(max.max(1));
         let warned = &self.warned;

@@ -1,4 +1,4 @@
-//! What a single upstream may take of the store, and how long what nobody uses is kept. Both are seen to
+//! The part of the store that a single upstream may take, and the time that unused blobs are kept. Both are seen to
 //! in the background: an upstream may have more for a moment.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Capacity;
 use crate::oci::directory::Source;
 use crate::oci::{Algorithm, Digest, UpstreamName};
-use crate::store::capacity::evict::OwnerId;
+use crate::store::capacity::evict::{Ages, OwnerId};
 use crate::store::contents::Contents;
 use crate::store::metadata::schema::BlobRecord;
 use crate::store::{Link, Word};
@@ -20,49 +20,18 @@ const LOW_PERCENT: u64 = 95;
 /// So many blobs that nobody has used for too long are evicted under one lock: requests come in between.
 const STEP_BLOBS: usize = 256;
 
-/// How often it is looked for those.
+/// Time between two looks for those.
 const AGED_EACH: Duration = Duration::from_mins(1);
 
-/// What an upstream may have of the store.
+/// The part of the store that an upstream may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// Which.
+    /// The upstream.
     pub upstream: UpstreamName,
-    /// What its blobs may take, in bytes; none: all there is.
+    /// Bytes that its blobs may take; none: all there is.
     pub max_size: Option<u64>,
-    /// How long they are kept without a use; none: as all others.
+    /// Time that they are kept without a use; none: as all others.
     pub max_age: Option<Duration>,
-}
-
-/// How long blobs are kept without a use.
-#[derive(Clone, Debug, Default)]
-pub struct Ages {
-    /// Those of whom nothing else is said; none: for ever.
-    pub usual: Option<Duration>,
-    /// Those of some upstreams.
-    pub special: Vec<(OwnerId, Duration)>,
-}
-
-impl Ages {
-    pub(in crate::store) fn of_config(config: &crate::store::Config) -> Self {
-        let special = config.shares.iter();
-        let special = special.filter_map(|share| Some((owner_id(&share.upstream), share.max_age?)));
-        Self {
-            usual: config.max_age,
-            special: special.collect(),
-        }
-    }
-
-    /// The least of all.
-    pub(in crate::store) fn least(&self) -> Option<Duration> {
-        let special = self.special.iter().map(|(_, age)| *age);
-        special.chain(self.usual).min()
-    }
-
-    pub(in crate::store) fn of(&self, owner: OwnerId) -> Option<Duration> {
-        let special = self.special.iter().find(|(id, _)| *id == owner);
-        special.map(|(_, age)| *age).or(self.usual)
-    }
 }
 
 /// Sees to it that upstreams keep to what they may have, and ages.
@@ -86,7 +55,7 @@ impl Quotas {
             contents: Arc::clone(contents),
             capacity: Arc::clone(capacity),
             shares: config.shares.clone(),
-            ages: Ages::of_config(config),
+            ages: ages_of(config),
             aged_at: AtomicU64::new(0),
         }
     }
@@ -94,7 +63,11 @@ impl Quotas {
     /// A blob was fetched from an upstream: it counts as that one's, if it is nobody's yet. Blobs that
     /// several have count as the first one's.
     pub fn belongs(&self, digest: &Digest, upstream: &UpstreamName) {
-        let changed = self.contents.ledger().belongs(digest, owner_id(upstream));
+        let changed = self
+            .contents
+            .ledger()
+            .stored_mut()
+            .belongs(digest, owner_id(upstream));
         if let Some((used, noted)) = changed {
             let record = BlobRecord {
                 size: noted.size,
@@ -106,7 +79,7 @@ impl Quotas {
         }
     }
 
-    /// Whether a link is reason enough to give its repository what is stored: its upstream must have said that the
+    /// True if a link is reason enough to give its repository what is stored: its upstream must have said that the
     /// repository has it, or have sent it itself and named it there. Nobody knows of old links which of the two they
     /// are: they are good for what is nobody's (imports are), or this upstream's.
     #[must_use]
@@ -114,7 +87,7 @@ impl Quotas {
         if link.is_given() {
             return true;
         }
-        let owner = self.contents.ledger().owner(digest);
+        let owner = self.contents.ledger().stored().owner(digest);
         owner.is_some_and(|owner| {
             owner == owner_id(&source.upstream) || (link.word == Word::Before && owner == 0)
         })
@@ -146,13 +119,23 @@ impl Quotas {
     }
 
     fn cut_down(&self, owner: OwnerId, most: u64) {
-        let has = self.contents.ledger().bytes_of(owner);
+        let has = self.contents.ledger().stored_mut().bytes_of(owner);
         if has <= most {
             return;
         }
         let over = has - most / 100 * LOW_PERCENT;
         self.capacity
             .free_in_steps(over, |ledger, bytes| ledger.free_of(owner, bytes));
+    }
+}
+
+/// The times that a configuration asks for.
+fn ages_of(config: &crate::store::Config) -> Ages {
+    let special = config.shares.iter();
+    let special = special.filter_map(|share| Some((owner_id(&share.upstream), share.max_age?)));
+    Ages {
+        usual: config.max_age,
+        special: special.collect(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a fill holds on the disk, and what is left of it between two fills.
+//! The disk space of a fill, and what is left of it between two fills.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -7,7 +7,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Capacity;
-use crate::store::{FillKey, Store, StoreError};
+use crate::store::cas::Cas;
+use crate::store::{FillKey, StoreError};
 
 /// Room is reserved so far ahead of a fill's bytes, and never further ahead than what has arrived: whoever
 /// announces a size and sends nothing takes nobody's room.
@@ -17,31 +18,31 @@ const RESERVE_STEP_BYTES: u64 = 64 * 1024 * 1024;
 /// and whoever drops a fill may be an async task.
 const DROPPED_HERE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// How long a fill waits for the last write of the one before: far longer than a write takes on a
+/// Time that a fill waits for the last write of the one before: far longer than a write takes on a
 /// disk that works, and short enough that its first client hears why it failed.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// What a fill holds on the disk: its file and its reservation.
+/// The disk space of a fill: its file and its reservation.
 #[derive(Debug)]
 pub(in crate::store) struct Room {
-    pub(in crate::store) store: Store,
+    pub(in crate::store) cas: Cas,
     pub(in crate::store) key: FillKey,
     held: Mutex<Held>,
-    /// Whether the file goes when this is dropped.
+    /// True if the file goes when this is dropped.
     discard: AtomicBool,
 }
 
-/// What of a reservation the file takes already.
+/// The part of a reservation that the file takes already.
 #[derive(Debug)]
 struct Held {
     reserved: u64,
-    /// What of it is in the file.
+    /// Bytes that are in the file.
     written: u64,
     /// The same with what is just being written.
     taken: u64,
-    /// How large the blob is said to be.
+    /// The size that the blob is said to have.
     total: Option<u64>,
-    /// What of the reservation was had without anybody's having said that.
+    /// Bytes of the reservation that were had without anybody's having said that.
     unsized_bytes: u64,
 }
 
@@ -56,23 +57,23 @@ pub(in crate::store) struct Rooms {
 impl Room {
     /// Takes the name of a fill's file, unless there is no room for `expected` bytes. Blocks.
     pub(in crate::store) fn reserve(
-        store: &Store,
+        cas: &Cas,
         key: FillKey,
         expected: Option<u64>,
     ) -> Result<Self, StoreError> {
-        store.contents().layout().refuse_if_failing()?;
-        store.capacity().rooms().enter(key)?;
+        cas.contents().layout().refuse_if_failing()?;
+        cas.capacity().rooms().enter(key)?;
         // From here on the file is this room's, and goes with it.
         let room = Self {
-            store: store.clone(),
+            cas: cas.clone(),
             key,
-            held: Mutex::new(Held::of_file(store.capacity().resume(&key))),
+            held: Mutex::new(Held::of_file(cas.capacity().resume(&key))),
             discard: AtomicBool::new(true),
         };
         let resumed = room.held().reserved;
-        store.contents().bounds.add_unverified(resumed);
+        cas.contents().bounds.add_unverified(resumed);
         // The fill before may have left its file there because it could not be deleted.
-        store.contents().layout().refuse_if_failing()?;
+        cas.contents().layout().refuse_if_failing()?;
         if let Some(expected) = expected {
             room.expect(expected)?;
         }
@@ -86,10 +87,10 @@ impl Room {
             let mut held = self.held();
             held.total = Some(total);
             let unsized_bytes = std::mem::take(&mut held.unsized_bytes);
-            self.store.contents().bounds.release_unsized(unsized_bytes);
+            self.cas.contents().bounds.release_unsized(unsized_bytes);
             total.saturating_sub(held.reserved)
         };
-        self.store.capacity().could_have(more, total)
+        self.cas.capacity().could_have(more, total)
     }
 
     /// Room for `bytes` more of the file, which are here and about to be written, and some ahead.
@@ -117,12 +118,12 @@ impl Room {
         let before = held.unwritten();
         // More than was said is as if nothing had been.
         let is_sized = held.total.is_some_and(|total| bytes <= total);
-        self.store.capacity().reserve_unverified(more, is_sized)?;
+        self.cas.capacity().reserve_unverified(more, is_sized)?;
         held.unsized_bytes += if is_sized { 0 } else { more };
         held.reserved = held.reserved.saturating_add(more);
         // Some of it may be in the file already, if an earlier fill has left more than was reserved.
         let new = held.unwritten().saturating_sub(before);
-        self.store.contents().bounds.unwritten_changes(more, new);
+        self.cas.contents().bounds.unwritten_changes(more, new);
         Ok(())
     }
 
@@ -149,7 +150,7 @@ impl Room {
         self.change(|held| {
             let unsized_bytes = std::mem::take(&mut held.unsized_bytes);
             let reserved = std::mem::take(&mut held.reserved);
-            let bounds = &self.store.contents().bounds;
+            let bounds = &self.cas.contents().bounds;
             bounds.release_unsized(unsized_bytes);
             bounds.release_unverified(reserved);
             reserved
@@ -158,7 +159,7 @@ impl Room {
 
     /// Has it again.
     pub(in crate::store) fn take_back(&self, bytes: u64) {
-        self.store.contents().bounds.add_unverified(bytes);
+        self.cas.contents().bounds.add_unverified(bytes);
         self.change(|held| held.reserved = bytes);
     }
 
@@ -167,7 +168,7 @@ impl Room {
         let mut held = self.held();
         let before = held.unwritten();
         let changed = change(&mut held);
-        let bounds = &self.store.contents().bounds;
+        let bounds = &self.cas.contents().bounds;
         bounds.unwritten_changes(before, held.unwritten());
         changed
     }
@@ -178,7 +179,7 @@ impl Room {
 }
 
 impl Held {
-    /// What an earlier fill left: its file takes it all.
+    /// Takes over what an earlier fill left: its file takes it all.
     fn of_file(bytes: u64) -> Self {
         Self {
             reserved: bytes,
@@ -199,14 +200,14 @@ impl Drop for Room {
         let discard = self.discard.load(Ordering::Acquire);
         let large = self.held().written > DROPPED_HERE_BYTES_MAX;
         let reserved = self.hand_over();
-        let late = self.store.contents().layout().work().writes_are_late();
-        let (store, key) = (self.store.clone(), self.key);
+        let late = self.cas.contents().layout().work().writes_are_late();
+        let (cas, key) = (self.cas.clone(), self.key);
         let leave = move || {
             if discard {
-                store.contents().layout().parts().remove(&key);
+                cas.contents().layout().parts().remove(&key);
             }
-            store.contents().release(reserved);
-            store.capacity().rooms().leave(&key);
+            cas.contents().release(reserved);
+            cas.capacity().rooms().leave(&key);
         };
         match tokio::runtime::Handle::try_current() {
             // What a runtime that ends does not do any more, the next start does.
@@ -248,7 +249,7 @@ impl Capacity {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many partial files there are that nobody writes.
+    /// Number of partial files that nobody writes.
     pub(in crate::store) fn resumable(&self) -> usize {
         self.suspended().len()
     }
@@ -271,12 +272,12 @@ impl Capacity {
         self.contents.release(reserved - kept);
     }
 
-    /// What is reserved for a partial file; the caller answers for it now.
+    /// Takes over the bytes reserved for a partial file; the caller answers for them now.
     fn resume(&self, key: &FillKey) -> u64 {
         self.suspended().remove(key).unwrap_or(0)
     }
 
-    /// What partial files take that nobody writes.
+    /// Bytes of the partial files that nobody writes.
     pub(in crate::store) fn all_suspended_bytes(&self) -> u64 {
         self.suspended().values().sum()
     }

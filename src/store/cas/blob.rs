@@ -7,11 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::oci::Digest;
+use crate::store::LookedAt;
+use crate::store::cas::Cas;
 use crate::store::cas::fill::{Handed, READ_BYTES};
 use crate::store::disk::DiskFile;
 use crate::store::disk::windows::{self, Ahead, FIRST_WINDOW_BYTES, Kept, WINDOW_BYTES, Windows};
 use crate::store::disk::work::{Kind, Task};
-use crate::store::{LookedAt, Store};
 
 /// Keeps a stored blob from being evicted. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -19,7 +20,7 @@ pub struct Pin(Arc<Pinned>);
 
 #[derive(Debug)]
 struct Pinned {
-    store: Store,
+    cas: Cas,
     digest: Digest,
 }
 
@@ -35,11 +36,11 @@ pub struct Blob {
 #[derive(Debug)]
 pub struct StoredReader {
     blob: Blob,
-    /// Where the range began.
+    /// First byte of the range.
     start: u64,
-    /// What is left of it.
+    /// The rest of it.
     range: Range<u64>,
-    /// Where its windows go, if it is read in windows.
+    /// Registers its windows, if it is read in windows.
     windows: Option<Windows>,
     /// Nothing has been read yet.
     fresh: bool,
@@ -51,14 +52,15 @@ pub struct StoredReader {
 
 impl Pin {
     /// The guard of a pin that the ledger has counted already.
-    pub(in crate::store) fn of_pinned(store: Store, digest: Digest) -> Self {
-        Self(Arc::new(Pinned { store, digest }))
+    pub(in crate::store) fn of_pinned(cas: Cas, digest: Digest) -> Self {
+        Self(Arc::new(Pinned { cas, digest }))
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        self.store.contents().ledger().unpin(&self.digest);
+        let mut ledger = self.cas.contents().ledger();
+        ledger.stored_mut().unpin(&self.digest);
     }
 }
 
@@ -67,7 +69,7 @@ impl Blob {
         Self { size, file, pin }
     }
 
-    /// Which it is.
+    /// Its digest.
     #[must_use]
     pub fn digest(&self) -> &Digest {
         &self.pin.0.digest
@@ -141,12 +143,12 @@ impl StoredReader {
         Self { windows, ..self }
     }
 
-    /// How much of what is copied it is given at once, from now on.
+    /// Bounds the pieces of what is copied, from now on.
     pub fn set_piece_max(&mut self, bytes: usize) {
         self.piece_max = bytes.clamp(1, READ_BYTES);
     }
 
-    /// What it was given, so that somebody else can give it the rest.
+    /// Hands over what it was given, so that somebody else can give it the rest.
     #[must_use]
     pub fn hand_over(&self) -> Handed {
         Handed {
@@ -179,7 +181,7 @@ impl StoredReader {
             }
             Err(error) => {
                 let pinned = &self.blob.pin.0;
-                let unreadable = pinned.store.quarantine().unreadable(
+                let unreadable = pinned.cas.quarantine().unreadable(
                     &pinned.digest,
                     &error,
                     self.blob.looked_at(),
@@ -232,9 +234,7 @@ impl StoredReader {
         if from_disk && !next.is_empty() && !file.is_cached(&next) {
             self.ahead = Ahead::begin(file, next);
         }
-        let kept = Kept::Blob {
-            _pin: self.blob.pin.clone(),
-        };
+        let kept = Kept::by(Arc::clone(&self.blob.pin.0));
         windows.remember(bytes.clone(), Arc::clone(file), start, kept);
         Ok(bytes)
     }

@@ -1,4 +1,4 @@
-//! Which bytes of a blob are on disk: a sorted set of ranges. Pure.
+//! The bytes of a blob that are on disk: a sorted set of ranges. Pure.
 
 use std::ops::Range;
 
@@ -44,13 +44,13 @@ impl Coverage {
             .map_or(offset, |r| r.end.max(offset))
     }
 
-    /// How many bytes are covered from offset 0 without a gap.
+    /// Number of bytes covered from offset 0 without a gap.
     #[must_use]
     pub fn prefix(&self) -> u64 {
         self.run_end(0)
     }
 
-    /// How many bytes are covered in all.
+    /// Number of bytes covered in all.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.ranges.iter().map(|r| r.end - r.start).sum()
@@ -82,7 +82,7 @@ impl Coverage {
         self.ranges.splice(first..last, left.collect::<Vec<_>>());
     }
 
-    /// What of `range` is covered, in order.
+    /// The parts of `range` that are covered, in order.
     pub fn within(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         let first = self.ranges.partition_point(|r| r.end <= range.start);
         let rest = self.ranges.get(first..).unwrap_or_default();
@@ -91,13 +91,13 @@ impl Coverage {
             .take_while(|r| !r.is_empty())
     }
 
-    /// Whether anything of `range` is covered.
+    /// True if anything of `range` is covered.
     #[must_use]
     pub fn intersects(&self, range: Range<u64>) -> bool {
         self.within(range).next().is_some()
     }
 
-    /// What of `range` is not covered, in order.
+    /// The parts of `range` that are not covered, in order.
     pub fn gaps(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         let mut at = range.start;
         std::iter::from_fn(move || {
@@ -107,7 +107,7 @@ impl Coverage {
         })
     }
 
-    /// What both cover.
+    /// The bytes that both cover.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         let mut both = Self::default();

@@ -1,4 +1,4 @@
-//! What the readers of a fill that have to wait are waiting for.
+//! The bytes that waiting readers of a fill wait for.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// What all readers of a fill wait for. Those who wait for the same byte are one: hundreds who follow the
+/// The bytes that all readers of a fill wait for. Readers of the same byte are one: hundreds who follow the
 /// same transfer cost whoever looks no more than one of them.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Wants {
@@ -19,7 +19,7 @@ pub(in crate::store) struct Wants {
     changed: Notify,
 }
 
-/// What one reader waits for, as long as it does.
+/// The bytes that one reader waits for, as long as it does.
 #[derive(Debug)]
 pub(in crate::store) struct Want {
     wants: Arc<Wants>,
@@ -27,7 +27,7 @@ pub(in crate::store) struct Want {
 }
 
 impl Wants {
-    /// What is waited for, lowest first byte first.
+    /// All ranges that are waited for, lowest first byte first.
     pub(in crate::store) fn all(&self) -> Vec<Range<u64>> {
         let by_start = self.by_start();
         by_start
@@ -41,7 +41,7 @@ impl Wants {
         self.everything.store(true, Ordering::Relaxed);
     }
 
-    /// Whether anybody ever did.
+    /// True if anybody ever did.
     pub(in crate::store) fn is_everything(&self) -> bool {
         self.everything.load(Ordering::Relaxed)
     }
@@ -137,7 +137,7 @@ mod tests {
         assert!(told);
     }
 
-    /// Whether it is ready at once.
+    /// True if it is ready at once.
     fn is_ready(future: impl Future<Output = ()>) -> bool {
         use futures_util::FutureExt;
         future.now_or_never().is_some()

@@ -27,11 +27,11 @@ use crate::store::disk::windows::{self, Kept, WINDOW_BYTES, WINDOW_BYTES_MIN, Wi
 use crate::store::disk::work::{Kind, Task};
 pub use key::FillKey;
 
-/// How much of the end of a blob is kept from its readers until the digest has
+/// The end of a blob that is kept from its readers until the digest has
 /// been checked: so no client can have received a complete wrong blob.
 pub const HELD_BACK_BYTES: u64 = 64 * 1024;
 
-/// How much one read takes from the file: large enough that the cost of a hop
+/// Bytes that one read takes from the file: large enough that the cost of a hop
 /// to the blocking pool does not show, small enough for a thousand readers.
 pub(in crate::store) const READ_BYTES: usize = 128 * 1024;
 
@@ -50,7 +50,7 @@ pub fn fill<E: Clone>(key: FillKey) -> (Opening<E>, Fill<E>) {
     (opening, Fill { shared, progress })
 }
 
-/// What is broadcast to every reader.
+/// The state that is broadcast to every reader.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Progress<E> {
     pub(in crate::store) phase: Phase<E>,
@@ -76,7 +76,7 @@ pub struct Opening<E> {
     pub(in crate::store) shared: Arc<Shared>,
 }
 
-/// How a fill ended without a whole blob.
+/// The end of a fill without a whole blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended<E> {
     /// It failed, and said why.
@@ -89,14 +89,14 @@ pub enum Ended<E> {
     Altered,
 }
 
-/// How far a fill is.
+/// The progress of a fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FillState {
     /// The size of the blob in bytes, once it is known.
     pub total: Option<u64>,
-    /// How many of them are there.
+    /// Number of bytes that are there.
     pub covered: u64,
-    /// Who reads it.
+    /// Number of readers.
     pub readers: usize,
 }
 
@@ -112,11 +112,11 @@ pub struct Fill<E> {
 pub struct Reader<E> {
     progress: watch::Receiver<Progress<E>>,
     span: Span,
-    /// Where to stop; `None`: at the total, once that is known.
+    /// Offset to stop at; `None`: at the total, once that is known.
     end: Option<u64>,
-    /// Whether the tail is kept from this reader until the digest is checked.
+    /// True if the tail is kept from this reader until the digest is checked.
     held: bool,
-    /// Where its windows go, if it is given any.
+    /// Registers its windows, if it is given any.
     windows: Option<Windows>,
     /// The most that is copied from the file at once.
     piece_max: usize,
@@ -128,11 +128,11 @@ pub struct Reader<E> {
 #[derive(Debug)]
 struct Attendance(Arc<Shared>);
 
-/// What a reader can do now.
+/// The next thing that a reader can do.
 enum Step {
     Read {
         range: Range<u64>,
-        /// Whether it may be given before it has left: see [`Reader::take`].
+        /// True if it may be given before it has left: see [`Reader::take`].
         early: bool,
     },
     End,
@@ -151,7 +151,7 @@ impl<E: Clone> Fill<E> {
     /// Waits for the source's answer: the total, if it is known.
     ///
     /// # Errors
-    /// How the fill ended, if it never began.
+    /// The end of the fill, if it never began.
     pub async fn started(&self) -> Result<Option<u64>, Ended<E>> {
         let mut progress = self.progress.clone();
         let seen = progress
@@ -169,7 +169,7 @@ impl<E: Clone> Fill<E> {
     /// Waits for its end: then the blob is stored, or could not be kept.
     ///
     /// # Errors
-    /// How the fill ended, if that was no whole blob.
+    /// The end of the fill, if that was no whole blob.
     pub async fn over(&self) -> Result<(), Ended<E>> {
         let mut progress = self.progress.clone();
         loop {
@@ -188,7 +188,7 @@ impl<E: Clone> Fill<E> {
         }
     }
 
-    /// Whether it has ended in failure: a new fill may take its place.
+    /// True if it has ended in failure: a new fill may take its place.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         let progress = self.progress.borrow();
@@ -199,13 +199,13 @@ impl<E: Clone> Fill<E> {
         }
     }
 
-    /// Whether it went on with what an earlier transfer left. Known once it has started.
+    /// True if it resumed what an earlier transfer left. Known once it has started.
     #[must_use]
     pub fn was_taken_up(&self) -> bool {
         self.shared.taken_up.load(Ordering::Relaxed)
     }
 
-    /// How far it is.
+    /// Its progress.
     #[must_use]
     pub fn state(&self) -> FillState {
         FillState {
@@ -248,10 +248,10 @@ impl<E: Clone> Fill<E> {
     }
 }
 
-/// What a reader was given, when it goes on without the fill.
+/// The bytes that a reader was given, when it goes on without the fill.
 #[derive(Debug)]
 pub struct Handed {
-    /// Where its range begins.
+    /// First byte of its range.
     pub start: u64,
     /// The next byte that it is to be given.
     pub position: u64,
@@ -310,12 +310,12 @@ impl<E: Clone> Reader<E> {
         Self { windows, ..self }
     }
 
-    /// How much of what is copied from the file it is given at once, from now on.
+    /// Bounds the pieces of what is copied from the file, from now on.
     pub fn set_piece_max(&mut self, bytes: usize) {
         self.piece_max = bytes.clamp(1, READ_BYTES);
     }
 
-    /// What it was given, so that somebody else can give it the rest.
+    /// Hands over what it was given, so that somebody else can give it the rest.
     ///
     /// # Errors
     /// [`Ended::Altered`]: something of that was wrong.
@@ -351,7 +351,7 @@ impl<E: Clone> Reader<E> {
     /// The next bytes, as soon as there are any; `None` at the end.
     ///
     /// # Errors
-    /// How the fill ended. The client's connection must then be broken.
+    /// The end of the fill. The client's connection must then be broken.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Ended<E>> {
         loop {
             let closed = self.progress.has_changed().is_err();
@@ -477,9 +477,8 @@ impl<E: Clone> Reader<E> {
         if !shared.give(&mut self.span, bytes.len()) {
             return Ok(Some(None));
         }
-        let kept = Kept::Fill {
-            _shared: Arc::clone(shared),
-        };
+        // The blob is pinned by all who hold this when it is stored.
+        let kept = Kept::by(Arc::clone(shared));
         windows.remember(bytes.clone(), file, start, kept);
         Ok(Some(Some(bytes)))
     }

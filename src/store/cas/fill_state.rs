@@ -1,5 +1,5 @@
-//! What the two sides of a fill have between them: which bytes are there, which were doubted and
-//! which of those came out different, and what was written last.
+//! The state between the two sides of a fill: the bytes that are there, those that were doubted and
+//! came out different, and what was written last.
 //!
 //! A fill begins in its first *round*. A doubt takes bytes out of the coverage and begins the next
 //! round. Within a round a covered byte never changes: what is covered or being written is nobody
@@ -20,7 +20,7 @@ use crate::store::cas::record::Unrecorded;
 use crate::store::disk::DiskFile;
 use crate::store::{FillKey, Pin};
 
-/// How many of the bytes written last a fill keeps in memory: readers that keep
+/// Bytes written last that a fill keeps in memory: readers that keep
 /// up take them from there, without a copy or a hop to the blocking pool. One
 /// large write and a half, so that whoever was woken by a write still finds it.
 const RECENT_BYTES_MAX: usize = 1536 * 1024;
@@ -29,11 +29,11 @@ const RECENT_BYTES_MAX: usize = 1536 * 1024;
 /// piece costs more than that to remember.
 const RECENT_CHUNKS_MAX: usize = 2048;
 
-/// What begins further behind the contiguous prefix is not kept: connections that fetch the
+/// Distance behind the contiguous prefix past which nothing is kept: connections that fetch the
 /// blob's later parts would push out what readers at the front are about to ask for.
 const RECENT_AHEAD_BYTES_MAX: u64 = RECENT_BYTES_MAX as u64;
 
-/// How often the bytes of one fill may be doubted. Each time costs a transfer and a set of ranges;
+/// Number of times that the bytes of one fill may be doubted. Each time costs a transfer and a set of ranges;
 /// whoever tries more endpoints than this has lost its way.
 const DOUBTS_MAX: usize = 64;
 
@@ -41,7 +41,7 @@ const DOUBTS_MAX: usize = 64;
 /// Past it gaps are closed, so that a reader may be broken without need, but never spared.
 const ALTERED_RANGES_MAX: usize = 4096;
 
-/// What both sides share.
+/// The state that both sides share.
 #[derive(Debug)]
 pub(in crate::store) struct Shared {
     pub(in crate::store) key: FillKey,
@@ -51,7 +51,7 @@ pub(in crate::store) struct Shared {
     state: Mutex<State>,
     readers: AtomicUsize,
     pub(in crate::store) wants: Arc<Wants>,
-    /// Whether it went on with what an earlier transfer left.
+    /// True if it resumed what an earlier transfer left.
     pub(in crate::store) taken_up: AtomicBool,
     /// Set at the commit: the blob stays open as long as anybody holds the fill.
     pub(in crate::store) pin: OnceLock<Pin>,
@@ -61,11 +61,11 @@ pub(in crate::store) struct Shared {
 
 #[derive(Debug)]
 struct State {
-    /// Which bytes are there.
+    /// Bytes that are there.
     coverage: Coverage,
-    /// Which are being written: not covered yet, and nobody else's to write.
+    /// Bytes that are being written: not covered yet, and nobody else's to write.
     writing: Coverage,
-    /// Which were covered before a doubt, and are not again: the file still has what they were.
+    /// Bytes that were covered before a doubt, and are not again: the file still has what they were.
     old: Coverage,
     /// One for each round: where it wrote something else over old bytes.
     altered: Vec<Coverage>,
@@ -79,14 +79,14 @@ struct Recent {
     bytes: usize,
 }
 
-/// What one reader has been given.
+/// The bytes that one reader has been given.
 #[derive(Debug)]
 pub(in crate::store) struct Span {
     start: u64,
     position: u64,
     /// The round in which it last looked; 0 before it ever did.
     round: usize,
-    /// What of the span was given in rounds before that one ends here.
+    /// Offset up to which the span was given in rounds before that one ends here.
     exposed: u64,
 }
 
@@ -94,12 +94,12 @@ pub(in crate::store) struct Span {
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::store) struct Altered;
 
-/// What one write may write.
+/// The bytes that one write may write.
 #[derive(Debug)]
 pub(in crate::store) struct Claim {
     /// The bytes, with their offsets, in order.
     pub(in crate::store) pieces: Vec<(u64, Bytes)>,
-    /// Where they meet old bytes, which must be compared.
+    /// Those of them that meet old bytes, which must be compared.
     pub(in crate::store) old: Coverage,
     ranges: Vec<Range<u64>>,
 }
@@ -124,12 +124,12 @@ impl Shared {
         }
     }
 
-    /// Which bytes are there now.
+    /// The bytes that are there now.
     pub(in crate::store) fn coverage(&self) -> Coverage {
         self.state().coverage.clone()
     }
 
-    /// How many are there from offset 0 without a gap.
+    /// Number of bytes there from offset 0 without a gap.
     pub(in crate::store) fn prefix(&self) -> u64 {
         self.state().coverage.prefix()
     }
@@ -209,7 +209,7 @@ impl Shared {
         current
     }
 
-    /// Whether no doubt came since the span last looked.
+    /// True if no doubt came since the span last looked.
     pub(in crate::store) fn is_current(&self, span: &Span) -> bool {
         span.round == self.state().round()
     }
@@ -361,18 +361,18 @@ impl Span {
         }
     }
 
-    /// Where it began.
+    /// Its first byte.
     pub(in crate::store) fn start(&self) -> u64 {
         self.start
     }
 
-    /// Where it goes on.
+    /// Its next byte.
     pub(in crate::store) fn position(&self) -> u64 {
         self.position
     }
 }
 
-/// What of the chunks, which follow each other from `offset` on, lies in `ranges`.
+/// The parts of the chunks, which follow each other from `offset` on, that lie in `ranges`.
 fn pieces(offset: u64, chunks: &[Bytes], ranges: &[Range<u64>]) -> Vec<(u64, Bytes)> {
     let mut found = Vec::with_capacity(chunks.len());
     let mut at = offset;

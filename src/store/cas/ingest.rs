@@ -1,4 +1,4 @@
-//! Where the bytes of a fill go: its file, and the verifier. Everything here blocks, and is done on
+//! The destination of a fill's bytes: its file, and the verifier. Everything here blocks, and is done on
 //! the blocking pool.
 
 use std::io;
@@ -11,7 +11,9 @@ use std::sync::{
 use bytes::Bytes;
 
 use crate::oci::{Digest, Hasher};
+use crate::store::StoreError;
 use crate::store::capacity::reservation::Room;
+use crate::store::cas::Cas;
 use crate::store::cas::coverage::Coverage;
 use crate::store::cas::fill::READ_BYTES;
 use crate::store::cas::fill_state::{Claim, Shared};
@@ -19,9 +21,8 @@ use crate::store::cas::record::Recorder;
 use crate::store::disk::DiskFile;
 use crate::store::disk::health;
 use crate::store::disk::layout::FillRecord;
-use crate::store::{Store, StoreError};
 
-/// How much of the file one write may read back for the verifier. Without a bound, the write that
+/// Bytes of the file that one write may read back for the verifier. Without a bound, the write that
 /// closes a gap would hash all that other connections have written behind it, and its own
 /// connection would stand still meanwhile. Four times what a write usually brings, so that the
 /// verifier gains on several connections.
@@ -55,20 +56,20 @@ struct Verifier {
 impl Sink {
     /// Makes room for `expected` bytes, if that is known, and opens the partial file.
     pub(in crate::store) fn prepare(
-        store: &Store,
+        cas: &Cas,
         shared: &Arc<Shared>,
         expected: Option<u64>,
     ) -> Result<Self, StoreError> {
         health::may_have(expected.unwrap_or(0))?;
-        Self::open(Room::reserve(store, shared.key, expected)?, shared)
+        Self::open(Room::reserve(cas, shared.key, expected)?, shared)
     }
 
     /// Opens the partial file, and takes up what an earlier run recorded of it.
     pub(in crate::store) fn open(room: Room, shared: &Arc<Shared>) -> Result<Self, StoreError> {
         let (key, digest) = (shared.key, *shared.key.digest());
-        let record = room.store.contents().layout().parts().recorded(&key);
+        let record = room.cas.contents().layout().parts().recorded(&key);
         let file = Arc::new(
-            room.store
+            room.cas
                 .contents()
                 .layout()
                 .parts()
@@ -154,16 +155,15 @@ impl Sink {
             return Ok(());
         }
         self.file.cut(length)?;
-        let (store, key): (&Store, _) = (&self.room.store, self.room.key);
+        let (cas, key) = (&self.room.cas, self.room.key);
         let record = FillRecord { total, coverage };
-        store
-            .contents()
+        cas.contents()
             .layout()
             .parts()
             .record(&key, &self.file, &record)?;
         self.room.keep();
         let bytes = record.coverage.bytes();
-        store.capacity().suspend(key, self.room.hand_over(), bytes);
+        cas.capacity().suspend(key, self.room.hand_over(), bytes);
         Ok(())
     }
 
@@ -220,7 +220,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Where the claim's bytes are others than the old ones.
+    /// Ranges in which the claim's bytes are others than the old ones.
     fn differing(&self, claim: &Claim) -> io::Result<Coverage> {
         let mut differing = Coverage::default();
         for (at, bytes) in &claim.pieces {
@@ -295,7 +295,7 @@ impl Sink {
         Ok(())
     }
 
-    /// How far the verifier has come.
+    /// Number of bytes that the verifier has hashed.
     #[cfg(test)]
     pub(in crate::store) fn hashed(&self) -> u64 {
         self.verifier().hashed

@@ -10,10 +10,10 @@ use rustix::process::{Resource, getrlimit};
 use crate::oci::Digest;
 use crate::store::disk::DiskFile;
 
-/// How many there are at most, however many descriptors there may be: each holds some KiB of the kernel's memory.
+/// The most files, however many descriptors there may be: each holds some KiB of the kernel's memory.
 const OPEN_FILES_MAX: usize = 16_384;
 
-/// How many there are at least.
+/// The fewest files.
 const OPEN_FILES_MIN: usize = 64;
 
 /// The open files, those used last first.
@@ -27,7 +27,7 @@ impl OpenFiles {
         Self(Mutex::new(LruCache::new(max)))
     }
 
-    /// How many there can be.
+    /// The most files that it keeps.
     pub(in crate::store) fn max(&self) -> usize {
         self.lock().cap().get()
     }

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::oci::Digest;
+use crate::store::cas::Cas;
 use crate::store::cas::coverage::Coverage;
 use crate::store::cas::fill::{Opening, Phase, Progress};
 use crate::store::cas::ingest::Sink;
 use crate::store::cas::publish::Published;
 use crate::store::disk::work::{Kind, Task, Work};
-use crate::store::{Blob, FillKey, Store, StoreError};
+use crate::store::{Blob, FillKey, StoreError};
 
 /// A fill with an open file. Dropping it removes the file, gives back the
 /// reservation, and ends the fill as vanished.
@@ -36,7 +37,7 @@ pub struct Verified<E> {
     _sender: watch::Sender<Progress<E>>,
 }
 
-/// Why a fill is not what it should be.
+/// The reason why a fill is not what it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// Too few or too many bytes.
@@ -44,13 +45,13 @@ pub enum VerifyError {
     Size {
         /// The announced size.
         expected: u64,
-        /// How many bytes came.
+        /// Number of bytes that came.
         got: u64,
     },
     /// The bytes hash to something else.
     #[error("the bytes have the digest {got}")]
     Digest {
-        /// What they hash to.
+        /// Digest of the bytes.
         got: Digest,
     },
     /// The partial file could not be read back.
@@ -60,16 +61,16 @@ pub enum VerifyError {
 
 impl<E: Clone + Send + Sync + 'static> Partial<E> {
     /// Opens the partial file, unless there cannot be room for `expected` bytes.
-    /// What an earlier run left of it is taken up: re-hashed, never trusted.
+    /// Bytes that an earlier run left of it are resumed: re-hashed, never trusted.
     pub(in crate::store) async fn open(
-        store: &Store,
+        cas: &Cas,
         opening: Opening<E>,
         expected: Option<u64>,
     ) -> Result<Self, (Opening<E>, StoreError)> {
-        let (own, shared) = (store.clone(), Arc::clone(&opening.shared));
+        let (own, shared) = (cas.clone(), Arc::clone(&opening.shared));
         let digest = *shared.key.digest();
         // The opening stays here: where the disk does not answer, its readers are told all the same.
-        let prepared = store.contents().layout().work().run(
+        let prepared = cas.contents().layout().work().run(
             Kind::Write,
             Task::of("make room for", &digest),
             move || Sink::prepare(&own, &shared, expected),
@@ -84,10 +85,10 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
     }
 
     fn work(&self) -> &Arc<Work> {
-        self.sink.room.store.contents().layout().work()
+        self.sink.room.cas.contents().layout().work()
     }
 
-    /// Which fill it is.
+    /// The identity of the fill.
     #[must_use]
     pub fn key(&self) -> &FillKey {
         &self.sink.room.key
@@ -99,33 +100,33 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         self.sink.room.key.digest()
     }
 
-    /// How many bytes are there from offset 0 without a gap: where one
+    /// Number of bytes there from offset 0 without a gap: where one
     /// connection goes on.
     #[must_use]
     pub fn prefix(&self) -> u64 {
         self.sink.shared.prefix()
     }
 
-    /// How many readers follow.
+    /// Number of readers that follow.
     #[must_use]
     pub fn readers(&self) -> usize {
         self.sink.shared.readers()
     }
 
-    /// What the readers that have to wait are waiting for, lowest first; the end is `u64::MAX` for
+    /// Ranges that waiting readers wait for, lowest first; the end is `u64::MAX` for
     /// who reads on to the blob's end.
     #[must_use]
     pub fn wanted(&self) -> Vec<Range<u64>> {
         self.sink.shared.wants.all()
     }
 
-    /// Whether a reader came who needs the whole blob.
+    /// True if a reader came who needs the whole blob.
     #[must_use]
     pub fn whole_is_wanted(&self) -> bool {
         self.sink.shared.wants.is_everything()
     }
 
-    /// Whether nobody holds the fill but one, who keeps it to be found by others.
+    /// True if nobody holds the fill but one, who keeps it to be found by others.
     #[must_use]
     pub fn is_left_alone(&self) -> bool {
         self.sender.receiver_count() <= 1
@@ -216,7 +217,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         written
     }
 
-    /// Which bytes are there now.
+    /// The bytes that are there now.
     #[must_use]
     pub fn coverage(&self) -> Coverage {
         self.sink.shared.coverage()
@@ -239,7 +240,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
     /// Checks size and digest. On success readers get the tail.
     ///
     /// # Errors
-    /// What is wrong, and the fill as it was: its readers wait, and are to be told by
+    /// The fault, and the fill as it was: its readers wait, and are to be told by
     /// [`Partial::fail`], or the bytes to be had again after [`Partial::doubt`].
     pub async fn verify(self) -> Result<Verified<E>, (Self, VerifyError)> {
         match self.check().await {
@@ -272,7 +273,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
         let digest = *sink.room.key.digest();
         let total = sender.borrow().total;
         // The sink is dropped there, before the readers hear of the end.
-        let work = Arc::clone(sink.room.store.contents().layout().work());
+        let work = Arc::clone(sink.room.cas.contents().layout().work());
         let task = Task::of("record", &digest);
         let recorded = work.run(Kind::Keep, task, move || sink.leave_off(total));
         if let Err(error) = recorded.await.flatten() {
@@ -302,7 +303,7 @@ impl<E: Clone + Send + Sync + 'static> Partial<E> {
 }
 
 impl<E> Verified<E> {
-    /// How many bytes it has.
+    /// Its size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -321,15 +322,15 @@ impl<E> Verified<E> {
             _sender,
         } = self;
         let (key, digest) = (sink.room.key, *sink.room.key.digest());
-        let work = Arc::clone(sink.room.store.contents().layout().work());
+        let work = Arc::clone(sink.room.cas.contents().layout().work());
         let committed = work.run(Kind::Keep, Task::of("commit", &digest), move || {
             // Wrong bytes that were there before may have been more.
             sink.close_record();
             sink.file.cut(size)?;
             sink.file.sync()?;
-            let store = &sink.room.store;
+            let cas = &sink.room.cas;
             let reserved = sink.room.hand_over();
-            let published = store.publish(&digest, reserved, size, key.owner(), |layout| {
+            let published = cas.publish(&digest, reserved, size, key.owner(), |layout| {
                 layout.parts().publish(&key)
             });
             let pin = match published.inspect_err(|_| sink.room.take_back(reserved))? {
@@ -358,8 +359,8 @@ async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let (store, digest) = (&sink.room.store, sink.room.key.digest());
-    let done = store
+    let (cas, digest) = (&sink.room.cas, sink.room.key.digest());
+    let done = cas
         .contents()
         .layout()
         .work()

@@ -4,25 +4,26 @@ use std::io;
 
 use crate::oci::Digest;
 use crate::store::capacity::evict::OwnerId;
+use crate::store::cas::Cas;
 use crate::store::disk::layout::Layout;
 use crate::store::locks::FilesGuard;
 use crate::store::metadata::schema::BlobRecord;
-use crate::store::{Event, Pin, Store};
+use crate::store::{Event, Pin};
 
 /// A reservation for a file that has no name any more: given back with the last who reads it.
 #[derive(Debug)]
 pub(in crate::store) struct Spare {
-    store: Store,
+    cas: Cas,
     bytes: u64,
 }
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        self.store.contents().release(self.bytes);
+        self.cas.contents().release(self.bytes);
     }
 }
 
-/// What came of content that was to get its final name.
+/// The outcome for content that was to get its final name.
 #[derive(Debug)]
 pub(in crate::store) enum Published {
     /// It has it now.
@@ -31,7 +32,7 @@ pub(in crate::store) enum Published {
     Before(Pin, Spare),
 }
 
-impl Store {
+impl Cas {
     /// Gives content its final name and enters it in the ledger, unless it is there; pinned. Blocks.
     pub(in crate::store) fn publish(
         &self,
@@ -51,9 +52,9 @@ impl Store {
         let owner = {
             let mut ledger = self.contents().ledger();
             ledger.settle(*digest, reserved, size, now);
-            ledger.belongs(digest, owner);
-            ledger.pin(digest);
-            ledger.owner(digest).unwrap_or(owner)
+            ledger.stored_mut().belongs(digest, owner);
+            ledger.stored_mut().pin(digest);
+            ledger.stored().owner(digest).unwrap_or(owner)
         };
         // A file of this name that was open before is another file now.
         self.contents().open_files().pop(digest);
@@ -65,7 +66,7 @@ impl Store {
         };
         self.contents().records.note(digest, record);
         self.contents().report();
-        self.events().tell(Event::BlobStored {
+        self.contents().events.tell(Event::BlobStored {
             digest: *digest,
             size,
         });
@@ -93,10 +94,10 @@ impl Store {
         if found.size != size {
             return None;
         }
-        self.contents().ledger().pin(digest)?;
+        self.contents().ledger().stored_mut().pin(digest)?;
         let pin = Pin::of_pinned(self.clone(), *digest);
         let spare = Spare {
-            store: self.clone(),
+            cas: self.clone(),
             bytes: reserved,
         };
         Some(Published::Before(pin, spare))

@@ -1,4 +1,4 @@
-//! How far a fill has come, recorded beside its file now and then, so that a process that is killed
+//! The progress of a fill, recorded beside its file now and then, so that a process that is killed
 //! loses little of it.
 //!
 //! The record never promises what the disk has not got: the coverage is taken first, then the file is
@@ -62,7 +62,7 @@ impl Recorder {
         self.unrecorded.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Whether it is time for a record; true is said once for each. Does not wait.
+    /// True if it is time for a record; true is said once for each. Does not wait.
     pub(in crate::store) fn due(&self) -> bool {
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
@@ -97,17 +97,17 @@ impl Sink {
         let coverage = self.shared.coverage();
         let record = FillRecord { total, coverage };
         let key = self.room.key;
-        let layout = self.room.store.contents().layout();
+        let layout = self.room.cas.contents().layout();
         if let Err(error) = layout.parts().record(&key, &self.file, &record) {
             tracing::debug!(digest = %key.digest(), %error, "how far a download has come is not recorded");
         }
     }
 
-    /// What the record promises is about to be untrue: it goes, and no other comes as long as the
+    /// Removes the record, whose promise is about to be untrue; no other comes as long as the
     /// caller keeps what is returned.
     pub(in crate::store) fn unrecord(&self) -> io::Result<Unrecorded<'_>> {
         let state = self.recorder.state();
-        let layout = self.room.store.contents().layout();
+        let layout = self.room.cas.contents().layout();
         layout.parts().forget_record(&self.room.key)?;
         Ok(Unrecorded(state))
     }

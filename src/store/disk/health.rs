@@ -1,4 +1,4 @@
-//! Whether the store's disk works, learnt from what is done to it.
+//! The health of the store's disk, learnt from what is done to it.
 //!
 //! Two things can be in trouble. While the *files* are, nothing new is stored: whoever wants it gets it
 //! past the store, without waiting for a disk that fails. While the *index* is, changes wait in memory,
@@ -18,13 +18,13 @@ use tokio::time::Instant;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::DiskOp;
 
-/// How soon a disk that fails is tried again: what passes in a moment shall cost no more than that.
+/// Time until a disk that fails is tried again: what passes in a moment shall cost no more than that.
 const RETRY_WAIT_MIN: Duration = Duration::from_secs(1);
 
 /// Each time in vain it doubles, up to this: space that comes back is used within half a minute.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// How often it is seen whether the disk can be written while nobody does: as often as orchestrators ask
+/// Time between two attempts to write to the disk while nobody does: as often as orchestrators ask
 /// whether a process is ready.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -32,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// that a disk which fails every other time is neither tried nor told of each second.
 const CALM: Duration = Duration::from_mins(2);
 
-/// What can be in trouble.
+/// The parts that can be in trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Part {
     /// Blobs, partial files, names.
@@ -45,7 +45,7 @@ pub(in crate::store) enum Part {
 #[derive(Debug)]
 pub(in crate::store) struct Health {
     state: Mutex<State>,
-    /// Whether the files are in trouble: each request asks.
+    /// True if the files are in trouble: each request asks.
     files_fail: AtomicBool,
     metrics: Metrics,
 }
@@ -54,7 +54,7 @@ pub(in crate::store) struct Health {
 struct State {
     files: Course,
     index: Course,
-    /// Why nothing can be stored on a disk that works.
+    /// The reason why nothing can be stored on a disk that works.
     room: Option<String>,
     looked: Instant,
     hang: Option<Hang>,
@@ -62,14 +62,14 @@ struct State {
     hangs_since: Option<Instant>,
 }
 
-/// What the disk has not answered for the longest time.
+/// The job that the disk has not answered for the longest time.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Hang {
     pub(in crate::store) what: String,
     pub(in crate::store) since: Instant,
 }
 
-/// How one part does.
+/// The health of one part.
 #[derive(Debug, Default)]
 struct Course {
     trouble: Option<Trouble>,
@@ -115,7 +115,7 @@ impl Health {
         }
     }
 
-    /// What the disk does not answer; nothing: it does.
+    /// Notes the job that the disk does not answer; nothing: it does.
     pub(in crate::store) fn hangs(&self, hang: Option<Hang>) {
         let now = Instant::now();
         let mut state = self.state();
@@ -223,7 +223,7 @@ impl Health {
         self.publish(&state);
     }
 
-    /// Whether a part that is in trouble is to be tried again now. Then it is not for a while, longer
+    /// True if a part that is in trouble is to be tried again now. Then it is not for a while, longer
     /// each time.
     pub(in crate::store) fn retry_is_due(&self, part: Part) -> bool {
         let now = Instant::now();
@@ -247,7 +247,7 @@ impl Health {
         }
     }
 
-    /// Whether it is time to look at a disk that nobody has complained of.
+    /// True if it is time to look at a disk that nobody has complained of.
     pub(in crate::store) fn look_is_due(&self) -> bool {
         let now = Instant::now();
         let mut state = self.state();
@@ -258,7 +258,7 @@ impl Health {
         due
     }
 
-    /// Whether a part is in trouble.
+    /// True if a part is in trouble.
     pub(in crate::store) fn is_in_trouble(&self, part: Part) -> bool {
         match part {
             Part::Files => self.files_fail.load(Ordering::Acquire),
@@ -266,7 +266,7 @@ impl Health {
         }
     }
 
-    /// What is in trouble and why, in one line; `None` when all is well.
+    /// The trouble and its reason, in one line; `None` when all is well.
     pub(in crate::store) fn trouble(&self) -> Option<String> {
         let state = self.state();
         let said = |course: &Course, what: &str| {
@@ -312,7 +312,7 @@ impl State {
     }
 }
 
-/// Whether an error says that a disk cannot be written as it is, so that a store may begin without.
+/// True if an error says that a disk cannot be written as it is, so that a store may begin without.
 /// Anything else, such as a directory that is missing or somebody else's, is for whoever configures it.
 pub(in crate::store) fn is_of_the_disk(error: &io::Error) -> bool {
     matches!(
@@ -321,7 +321,7 @@ pub(in crate::store) fn is_of_the_disk(error: &io::Error) -> bool {
     )
 }
 
-/// Whether an error in reading says something of that file alone, which is told where it is read.
+/// True if an error in reading says something of that file alone, which is told where it is read.
 fn is_of_the_file(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -329,7 +329,7 @@ fn is_of_the_file(error: &io::Error) -> bool {
     )
 }
 
-/// Whether an error says that the process or the system lacks something for now, or that the process may not make
+/// True if an error says that the process or the system lacks something for now, or that the process may not make
 /// so large a file. The disk is well.
 fn is_lack(error: &io::Error) -> bool {
     matches!(
@@ -338,15 +338,15 @@ fn is_lack(error: &io::Error) -> bool {
     )
 }
 
-/// How large a file this process may make (`ulimit -f`), where that is bounded.
+/// Size of the largest file that this process may make (`ulimit -f`), where that is bounded.
 pub(in crate::store) fn file_bytes_max() -> Option<u64> {
     rustix::process::getrlimit(Resource::Fsize).current
 }
 
-/// Whether a file may have so many bytes: else a write to it would fail on the way.
+/// Checks that a file may have so many bytes: else a write to it would fail on the way.
 ///
 /// # Errors
-/// What that write would fail with.
+/// The error that such a write would fail with.
 pub(in crate::store) fn may_have(bytes: u64) -> io::Result<()> {
     match file_bytes_max() {
         Some(limit) if bytes > limit => Err(Errno::FBIG.into()),
@@ -358,7 +358,7 @@ fn next_wait(wait: Duration) -> Duration {
     (wait * 2).min(RETRY_WAIT_MAX)
 }
 
-/// What was tried, for people.
+/// The operation that was tried, for people.
 fn what(op: DiskOp) -> &'static str {
     match op {
         DiskOp::Create => "cannot make a file",
@@ -372,7 +372,7 @@ fn what(op: DiskOp) -> &'static str {
     }
 }
 
-/// What to do about an error.
+/// Advice about an error.
 fn advice(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
         Some(Errno::NOSPC | Errno::DQUOT) => {

@@ -42,6 +42,7 @@ pub(in crate::store) use journal::Journal;
 pub(in crate::store) use lock::Lock;
 pub(in crate::store) use part::FillRecord;
 use part::PartFiles;
+pub use regular::Space;
 use regular::open_regular;
 pub(in crate::store) use regular::{means_damage, space};
 
@@ -191,7 +192,7 @@ impl Layout {
         self.strays().is_empty()
     }
 
-    /// What the files take that should have been deleted and could not be.
+    /// Bytes of the files that should have been deleted and could not be.
     #[must_use]
     pub(in crate::store) fn stray_bytes(&self) -> u64 {
         self.strays().values().sum()
@@ -216,19 +217,19 @@ impl Layout {
         IndexFile(self)
     }
 
-    /// Whether nothing of it may be changed.
+    /// True if nothing of it may be changed.
     #[must_use]
     pub(in crate::store) fn is_for_looking(&self) -> bool {
         self.disk.is_for_looking()
     }
 
-    /// Where work on the disk is done that blocks.
+    /// The threads for work on the disk that blocks.
     #[must_use]
     pub(in crate::store) fn work(&self) -> &Arc<Work> {
         self.disk.work()
     }
 
-    /// How the disk does.
+    /// The disk's health.
     #[must_use]
     pub(in crate::store) fn health(&self) -> &Health {
         self.disk.health()
@@ -245,7 +246,7 @@ impl Layout {
         Err(StoreError::Failing(why))
     }
 
-    /// What the scrub noted last; `None` when there is nothing usable.
+    /// The last note of the scrub; `None` when there is nothing usable.
     #[must_use]
     pub(in crate::store) fn scrub_note(&self) -> Option<Vec<u8>> {
         let path = self.root.join("scrub.json");

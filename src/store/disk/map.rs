@@ -61,7 +61,7 @@ pub(in crate::store) fn bring(file: &File, range: &Range<u64>) -> io::Result<()>
     map.advise(Advice::PopulateRead)
 }
 
-/// How much is asked for at once: of more, Linux reads only as much as its readahead (128 KiB) or the device's
+/// Bytes that are asked for at once: of more, Linux reads only as much as its readahead (128 KiB) or the device's
 /// largest request is (`mm/readahead.c`, `force_page_cache_ra`).
 const ASKED_BYTES: u64 = 128 * 1024;
 
@@ -72,7 +72,7 @@ pub(in crate::store) fn bytes(map: Mmap) -> Bytes {
     Bytes::from_owner(map)
 }
 
-/// Whether the kernel has all of these bytes of a file in memory, so that sending them waits for no disk. Where it has
+/// True if the kernel has all of these bytes of a file in memory, so that sending them waits for no disk. Where it has
 /// no `cachestat(2)` (before Linux 6.5), or refuses it (containers and services have filters of system calls that are
 /// older), some bytes stand for all. No, where it cannot tell at all.
 pub(in crate::store) fn is_cached(file: &File, range: &Range<u64>) -> bool {
@@ -87,7 +87,7 @@ pub(in crate::store) fn is_cached(file: &File, range: &Range<u64>) -> bool {
     }
 }
 
-/// How many pages of these bytes the kernel has in memory, or is about to have. `None`: it does not say.
+/// Number of pages of these bytes that the kernel has in memory, or is about to have. `None`: it does not say.
 fn cached_pages(file: &File, range: &Range<u64>) -> Option<u64> {
     let asked = CachestatRange {
         start: range.start,
@@ -108,7 +108,7 @@ fn cached_pages(file: &File, range: &Range<u64>) -> Option<u64> {
     (done == 0).then_some(said.pages)
 }
 
-/// Whether the kernel has one byte in each [`PROBE_BYTES`], and the last.
+/// True if the kernel has one byte in each [`PROBE_BYTES`], and the last.
 fn is_cached_here_and_there(file: &File, range: &Range<u64>) -> bool {
     let probes = range.clone().step_by(PROBE_BYTES);
     let mut probes = probes.chain(range.end.checked_sub(1));
@@ -119,7 +119,7 @@ fn is_cached_here_and_there(file: &File, range: &Range<u64>) -> bool {
 /// sends it one read of the disk.
 const PROBE_BYTES: usize = 64 * 1024;
 
-/// Whether a byte can be read without waiting. `None`: that cannot be asked.
+/// True if a byte can be read without waiting. `None`: that cannot be asked.
 fn has_come(file: &File, at: u64) -> Option<bool> {
     let mut byte = [0];
     let mut slices = [io::IoSliceMut::new(&mut byte)];
@@ -190,7 +190,7 @@ struct Cachestat {
     evicted_lately: u64,
 }
 
-/// How many pages a range of bytes lies in.
+/// Number of pages that a range of bytes lies in.
 fn pages(range: &Range<u64>) -> u64 {
     let size = rustix::param::page_size() as u64;
     if range.is_empty() {

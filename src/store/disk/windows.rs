@@ -12,6 +12,7 @@
 //! breaks the connection.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -22,27 +23,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use crate::store::cas::blob::Pin;
-use crate::store::cas::fill_state::Shared;
 use crate::store::disk::DiskFile;
 use crate::store::disk::work::{Begun, Kind, Task};
 
-/// What a reader is given at once, when it has been given as much before: large enough that the mapping costs
+/// Bytes that a reader is given at once, when it has been given as much before: large enough that the mapping costs
 /// little beside the sending, and small enough that a thousand slow readers are no burden.
 pub(in crate::store) const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 
-/// What it is given first, where the disk must be waited for: it is here sooner, and many ask for no more.
+/// Bytes that it is given first, where the disk must be waited for: it is here sooner, and many ask for no more.
 pub(in crate::store) const FIRST_WINDOW_BYTES: u64 = 256 * 1024;
 
 /// Fewer bytes of a fill are given as they are: a mapping, a look whether they are in memory and a `sendfile` of their
 /// own cost as much as copying some 16 KiB.
 pub(in crate::store) const WINDOW_BYTES_MIN: u64 = 32 * 1024;
 
-/// How many windows are waited for at the same time, by all readers together. More would make no disk faster; and who
+/// Number of windows that are waited for at the same time, by all readers together. More would make no disk faster; and a reader that
 /// waits takes a thread of the blocking pool (512), where files are opened for everybody else too.
 pub(in crate::store) const BROUGHT_AT_ONCE_MAX: usize = 64;
 
-/// How long a window waits for its turn: a disk that works brings thousands meanwhile.
+/// Time that a window waits for its turn: a disk that works brings thousands meanwhile.
 const BROUGHT_WAIT_MAX: Duration = Duration::from_secs(8);
 
 const BRING: Task = Task {
@@ -64,18 +63,15 @@ struct Window {
     /// Its mapping. As long as this is here, nothing else can have its addresses.
     bytes: Bytes,
     file: Arc<DiskFile>,
-    /// Where in the file it begins.
+    /// Offset of its first byte in the file.
     offset: u64,
     _kept: Kept,
 }
 
-/// What a window keeps from being evicted until it has been sent: its reader may be gone before.
+/// Keeps a window's content from being evicted until it has been sent: its reader may be gone before.
 #[derive(Debug)]
-pub(in crate::store) enum Kept {
-    /// A stored blob.
-    Blob { _pin: Pin },
-    /// A blob on its way, which is pinned by all who hold this when it is stored.
-    Fill { _shared: Arc<Shared> },
+pub(in crate::store) struct Kept {
+    _by: Arc<dyn fmt::Debug + Send + Sync>,
 }
 
 /// A window that is being brought from the disk while the one before it is sent.
@@ -101,6 +97,13 @@ pub(in crate::store) async fn bring(
         file.window(&range)
     });
     brought.await.flatten()
+}
+
+impl Kept {
+    /// Keeps it for as long as this lives.
+    pub(in crate::store) fn by(guard: Arc<impl fmt::Debug + Send + Sync + 'static>) -> Self {
+        Self { _by: guard }
+    }
 }
 
 impl Ahead {
@@ -142,7 +145,7 @@ impl Windows {
         });
     }
 
-    /// Whether `bytes` are part of a window.
+    /// True if `bytes` are part of a window.
     #[must_use]
     pub fn hold(&self, bytes: &[u8]) -> bool {
         self.lock().iter().any(|window| window.at(bytes).is_some())
@@ -183,7 +186,7 @@ impl Windows {
 }
 
 impl Window {
-    /// Where in it these bytes begin, if all of them are part of it.
+    /// Offset of these bytes in it, if all of them are part of it.
     fn at(&self, bytes: &[u8]) -> Option<usize> {
         let own = self.bytes.as_ptr_range();
         let asked = bytes.as_ptr_range();

@@ -5,7 +5,7 @@
 //! [`Kind`]s, each with so many threads, of which enough are left for everything that is no work on this disk. A job
 //! whose operation on the disk takes longer than it may is *late*: whoever waits gives up, as after an error, and when
 //! several are late the rest is refused at once. What is late itself goes on, and is finished whenever the disk answers.
-//! How long a job takes as a whole does not matter.
+//! The time that a job takes as a whole does not matter.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -22,10 +22,10 @@ use tokio::time::Instant;
 use crate::oci::Digest;
 use crate::store::disk::health::{Hang, Health};
 
-/// How much longer than until it is late a job is waited for: so that it counts as late then.
+/// Time past the moment when it is late that a job is waited for: so that it counts as late then.
 const LATE_SLACK: Duration = Duration::from_millis(100);
 
-/// What kind of work it is.
+/// The kind of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Kind {
     /// Opening and reading what is stored: a client waits.
@@ -34,11 +34,11 @@ pub(in crate::store) enum Kind {
     Index,
     /// Making room, files and bytes of a fill: its readers wait.
     Write,
-    /// What nobody waits for, or what takes as long as it takes: making durable, hashing, tidying up.
+    /// Work that nobody waits for, or that takes as long as it takes: making durable, hashing, tidying up.
     Keep,
 }
 
-/// What may be done of a kind.
+/// The bounds of a kind.
 struct Rule {
     /// In so many threads.
     at_once: usize,
@@ -65,7 +65,7 @@ struct Lane {
     late: AtomicUsize,
 }
 
-/// What is being done.
+/// A job that is being done.
 #[derive(Clone, Debug)]
 struct Job {
     kind: Kind,
@@ -96,7 +96,7 @@ pub(in crate::store) fn comes_on() {
     });
 }
 
-/// What is to be done, for people.
+/// A job to be done, for people.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct Task {
     pub(in crate::store) what: &'static str,
@@ -112,7 +112,7 @@ struct Entered {
     course: Arc<Course>,
 }
 
-/// What was begun, to be waited for, or not.
+/// A job that was begun, to be waited for, or not.
 #[derive(Debug)]
 pub(in crate::store) struct Begun<T> {
     done: JoinHandle<T>,
@@ -202,7 +202,7 @@ impl Work {
         Some(self.enter(kind, task).begin(permit.ok()?, work))
     }
 
-    /// Whether something that was to be written is late.
+    /// True if something that was to be written is late.
     pub(in crate::store) fn writes_are_late(&self) -> bool {
         [Kind::Write, Kind::Keep]
             .iter()

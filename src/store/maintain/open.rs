@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::oci::Digest;
-use crate::store::capacity::Bounds;
+use crate::store::capacity::bounds::Bounds;
 use crate::store::disk::health;
 use crate::store::disk::layout::Layout;
 use crate::store::metadata::index::{self, Index, IndexError};
@@ -18,11 +18,11 @@ use crate::store::metadata::schema::BlobRecord;
 use crate::store::{Config, FillKey, Store, capacity};
 use crate::telemetry::metrics::EvictReason;
 
-/// How long a start looks through the files itself when the index does not know them: most stores
+/// Time that a start looks through the files itself when the index does not know them: most stores
 /// are through then, and the rest goes on while clients are served.
 const SCAN_AT_OPEN_MAX: Duration = Duration::from_secs(1);
 
-/// How long a start deletes files itself when the store has been made smaller; the rest goes in the
+/// Time that a start deletes files itself when the store has been made smaller; the rest goes in the
 /// background and when room is needed.
 const SHRINK_AT_OPEN_MAX: Duration = Duration::from_secs(1);
 
@@ -43,7 +43,9 @@ impl Start<'_> {
         let complete = {
             let mut ledger = self.0.contents().ledger();
             let expected = self.0.contents().records.count().min(EXPECTED_BLOBS_MAX);
-            ledger.make_room_for(usize::try_from(expected).unwrap_or_default());
+            ledger
+                .order_mut()
+                .reserve(usize::try_from(expected).unwrap_or_default());
             let complete = self.0.contents().records.each(|digest, record| {
                 known += 1;
                 if !journal.contains(&digest) {
@@ -53,10 +55,10 @@ impl Start<'_> {
                         uses,
                         owner,
                     } = record;
-                    ledger.load_of(digest, size, used, uses, owner);
+                    ledger.stored_mut().load_of(digest, size, used, uses, owner);
                 }
             });
-            ledger.arrange();
+            ledger.order_mut().arrange();
             complete
         };
         let mut sure = true;
@@ -82,7 +84,7 @@ impl Start<'_> {
         self.0.contents().report();
         let (blobs, bytes) = {
             let ledger = self.0.contents().ledger();
-            (ledger.blobs(), ledger.bytes())
+            (ledger.order().len(), ledger.bytes())
         };
         let resumable = self.0.capacity().resumable();
         tracing::info!(blobs, bytes, resumable, "store is open");
@@ -113,6 +115,7 @@ impl Start<'_> {
                 self.0
                     .contents()
                     .ledger()
+                    .stored_mut()
                     .load_of(*digest, size, used, uses, owner);
             }
             (Some(found), _) => {
@@ -163,7 +166,7 @@ impl Start<'_> {
     }
 }
 
-/// What was found; nothing, where the disk cannot say now what is there. That is no reason not to serve
+/// The content that was found; nothing, where the disk cannot say now what is there. That is no reason not to serve
 /// what it can say, and a look through all files is made after each start.
 fn or_nothing<T: Default>(what: &str, found: io::Result<T>) -> io::Result<T> {
     match found {

@@ -11,7 +11,6 @@ use crate::store::contents::Contents;
 use crate::store::disk::DiskFile;
 use crate::store::disk::layout;
 use crate::store::disk::work::{Kind, Task};
-use crate::telemetry::metrics::EvictReason;
 
 /// So many are kept: a disk with more bad blobs than this should be replaced, not studied.
 const ASIDE_FILES_MAX: usize = 16;
@@ -54,7 +53,7 @@ impl Quarantine {
         let lost = self.contents.layout().work().run(Kind::Write, task, move || {
             let files = contents.files();
             // Another reader may have found out before, and the blob been fetched again since.
-            let size = contents.ledger().size(&digest);
+            let size = contents.ledger().order().size(&digest);
             let replaced = match (looked_at.0, size) {
                 (Some(file), _) => !contents.layout().blobs().is(&digest, &file),
                 (None, Some(size)) => contents.open_checked(&digest, size).is_ok(),
@@ -64,7 +63,7 @@ impl Quarantine {
                 return;
             }
             // Not in the condition: its lock would be held for the whole block.
-            let forgotten = contents.ledger().forget(&digest);
+            let forgotten = contents.ledger().stored_mut().forget(&digest);
             let Some(size) = forgotten else {
                 return;
             };
@@ -72,11 +71,7 @@ impl Quarantine {
             contents.note(&files, [&digest], [contents.layout().blobs().shard_path(&digest)]);
             contents.open_files().pop(&digest);
             contents.records.forget(&digest);
-            contents.events.tell(Event::BlobEvicted {
-                digest,
-                size,
-                reason: EvictReason::Damaged,
-            });
+            contents.events.tell(Event::BlobDamaged { digest, size });
             this.set_aside(&digest);
             contents.report();
         });
@@ -125,7 +120,7 @@ impl Quarantine {
         Ok(())
     }
 
-    /// What all take that were set aside.
+    /// Bytes of all that were set aside.
     pub(in crate::store) fn bytes(&self) -> u64 {
         self.aside().0.iter().map(|(_, bytes)| bytes).sum()
     }
@@ -166,7 +161,7 @@ impl Quarantine {
         }
     }
 
-    /// Whether there is room for it: never at the cost of a blob that can be read.
+    /// True if there is room for it: never at the cost of a blob that can be read.
     fn reserve_aside(&self, bytes: u64) -> bool {
         let most = self.aside_bytes_max();
         let mut ledger = self.contents.ledger();

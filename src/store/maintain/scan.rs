@@ -40,7 +40,7 @@ pub struct Scan {
     pass: Mutex<Pass>,
 }
 
-/// How far it has come.
+/// The progress of a scan.
 #[derive(Debug, Default)]
 struct Pass {
     shards: Vec<Shard>,
@@ -48,7 +48,7 @@ struct Pass {
     failed: Vec<Shard>,
     /// The blobs whose files were seen, by the numbers of their places.
     seen: Vec<u64>,
-    /// Where it goes on with the entries, when it is through with the files.
+    /// Place at which it goes on with the entries, when it is through with the files.
     next_entry: usize,
     adopted: usize,
     missing: usize,
@@ -73,7 +73,7 @@ impl Scan {
         self.pass.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether all files have been looked through.
+    /// True if all files have been looked through.
     pub(in crate::store) fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
     }
@@ -206,7 +206,7 @@ impl Scan {
             {
                 let ledger = self.contents.ledger();
                 for digest in named {
-                    match ledger.place(&digest) {
+                    match ledger.order().place(&digest) {
                         Some(place) => pass.see(place.number()),
                         None => unknown.push(digest),
                     }
@@ -217,7 +217,7 @@ impl Scan {
                     Ok(adopted) => pass.adopted += usize::from(adopted),
                     Err(error) => failed = failed.and(Err(error)),
                 }
-                if let Some(place) = self.contents.ledger().place(&digest) {
+                if let Some(place) = self.contents.ledger().order().place(&digest) {
                     pass.see(place.number());
                 }
                 if pass.adopted % ADOPTED_WRITE_EACH == ADOPTED_WRITE_EACH - 1 {
@@ -229,7 +229,7 @@ impl Scan {
 
     /// Some of the entries that no file was seen for; whether there are more.
     fn scan_entries(&self, pass: &mut Pass) -> bool {
-        let Some(entries) = self.contents.ledger().step(pass.next_entry, STEP) else {
+        let Some(entries) = self.contents.ledger().order().step(pass.next_entry, STEP) else {
             return false;
         };
         pass.next_entry += STEP;
@@ -241,7 +241,13 @@ impl Scan {
             let _files = self.contents.files();
             match self.contents.layout().blobs().find(&digest) {
                 Ok(None) => {
-                    if self.contents.ledger().forget(&digest).is_some() {
+                    if self
+                        .contents
+                        .ledger()
+                        .stored_mut()
+                        .forget(&digest)
+                        .is_some()
+                    {
                         self.contents.open_files().pop(&digest);
                         self.contents.records.forget(&digest);
                         tracing::debug!(%digest, "the file of a stored blob is missing; it is fetched again when it is wanted");
@@ -257,7 +263,7 @@ impl Scan {
 
     fn end_scan(&self, pass: &mut Pass) {
         if pass.adopted > 0 {
-            self.contents.ledger().arrange();
+            self.contents.ledger().order_mut().arrange();
         }
         let hidden = std::mem::take(&mut *self.contents.hidden());
         self.contents.ledger().release(hidden);
@@ -306,7 +312,9 @@ impl Scan {
             *hidden -= known;
             let mut ledger = self.contents.ledger();
             ledger.release(known);
-            ledger.load(*digest, record.size, record.used, record.uses);
+            ledger
+                .stored_mut()
+                .load(*digest, record.size, record.used, record.uses);
         }
         self.contents.records.note(digest, record);
         self.contents.report();

@@ -5,7 +5,7 @@
 //! is not what is used together. It notes how far it has come, so that a restart does not begin it anew.
 //!
 //! The pages that it brings into the page cache are given up again, so that the images in use stay there.
-//! Whether a page was there before can be asked (`RWF_NOWAIT` reads only what is); those stay. Of them it is
+//! The kernel can be asked if a page was there before (`RWF_NOWAIT` reads only what is); those stay. Of them it is
 //! the copy in memory that is hashed, which is also what clients are given.
 
 use std::fs::File;
@@ -26,10 +26,10 @@ use crate::store::disk::layout;
 use crate::store::disk::work::{Kind, Task, Work};
 use crate::store::{Blob, LookedAt, Pin, Store};
 
-/// What one read takes: small, so that the disk's other readers wait little.
+/// Bytes that one read takes: few, so that the disk's other readers wait little.
 const READ_BYTES: usize = 128 * 1024;
 
-/// What is hashed in one go on the blocking pool, between two looks at the pace: some milliseconds' work.
+/// Bytes hashed in one go on the blocking pool, between two looks at the pace: some milliseconds' work.
 const STEP_BYTES: u64 = 1024 * 1024;
 
 /// A blob is read faster than the round as a whole, because it cannot be evicted meanwhile: this many times.
@@ -45,7 +45,7 @@ const BURST_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// While clients are served, reading is slower by this factor.
 const BUSY_SLOWNESS: u32 = 4;
 
-/// How often it is asked whether the next blob's time has come.
+/// Time between two looks at whether the next blob's time has come.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// At least so long is between two notes, for each is a sync of the disk.
@@ -54,10 +54,10 @@ const NOTE_EVERY: Duration = Duration::from_secs(30);
 /// Digests that are asked of the index at once.
 const PAGE: usize = 256;
 
-/// How long to wait when the index cannot be read.
+/// Time to wait when the index cannot be read.
 const INDEX_WAIT: Duration = Duration::from_mins(1);
 
-/// What a look at a stored blob found.
+/// The result of a look at a stored blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Checked {
     /// It is what its name says; its size in bytes.
@@ -68,9 +68,9 @@ pub enum Checked {
     Missing,
     /// Its file has another length.
     WrongSize {
-        /// What the file has, in bytes.
+        /// Size of the file, in bytes.
         found: u64,
-        /// What it had.
+        /// Size that it had.
         expected: u64,
     },
     /// It hashes to something else, or the disk cannot read it: which of both.
@@ -79,7 +79,7 @@ pub enum Checked {
     Unreadable(String),
 }
 
-/// How fast a blob is read.
+/// The pace at which a blob is read.
 #[derive(Clone, Copy, Debug)]
 pub enum Pace {
     /// As fast as it goes: somebody waits.
@@ -88,7 +88,7 @@ pub enum Pace {
     Gentle(NonZeroU64),
 }
 
-/// How far the round has come: what is noted on disk.
+/// The progress of a round: the note on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Progress {
     /// The digest that was looked at last in this round.
@@ -111,7 +111,7 @@ struct Scrub {
 }
 
 impl Checked {
-    /// What is wrong with the blob itself, in words; `None` where nothing is.
+    /// The fault of the blob itself, in words; `None` where there is none.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         match self {
@@ -138,10 +138,10 @@ impl Audit<'_> {
         pace: Pace,
         read: &(dyn Fn(u64) + Send + Sync),
     ) -> (Checked, LookedAt) {
-        let Some(size) = self.0.contents().ledger().hold(digest) else {
+        let Some(size) = self.0.contents().ledger().stored_mut().hold(digest) else {
             return (Checked::Absent, LookedAt::default());
         };
-        let _pin = Pin::of_pinned(self.0.clone(), *digest);
+        let _pin = Pin::of_pinned(self.0.cas().clone(), *digest);
         let (store, wanted) = (self.0.clone(), *digest);
         let opened = blocking(self.0.contents().layout().work(), "open", move || {
             let file = store.contents().layout().blobs().open(&wanted)?;
@@ -194,8 +194,8 @@ impl Audit<'_> {
     /// A small blob as it is on disk, unless it is larger than `limit` or cannot be read. Neither counts as a
     /// use nor changes anything.
     pub async fn peek(self, digest: &Digest, limit: usize) -> Option<bytes::Bytes> {
-        let size = self.0.contents().ledger().hold(digest)?;
-        let pin = Pin::of_pinned(self.0.clone(), *digest);
+        let size = self.0.contents().ledger().stored_mut().hold(digest)?;
+        let pin = Pin::of_pinned(self.0.cas().clone(), *digest);
         let size_in_memory = usize::try_from(size).ok().filter(|size| *size <= limit)?;
         let (store, wanted) = (self.0.clone(), *digest);
         let read = blocking(
@@ -226,7 +226,7 @@ impl Audit<'_> {
 
 impl Store {
     /// Goes through the store for ever, in `period` each time, until `stop`. Blobs that are damaged are set
-    /// aside, which [`Event::BlobEvicted`](crate::store::Event) tells.
+    /// aside, which [`Event::BlobDamaged`](crate::store::Event) tells.
     pub async fn scrub(self, period: Duration, stop: CancellationToken) {
         let store = self.clone();
         let read = move || Ok(store.contents().layout().scrub_note());
@@ -363,7 +363,7 @@ impl Scrub {
             .await;
     }
 
-    /// How fast a blob is read.
+    /// Bytes that are read at full speed.
     fn burst(&self) -> NonZeroU64 {
         let (_, total) = self.store.contents().totals();
         let seconds = self.period.as_secs().max(1);

@@ -1,4 +1,4 @@
-//! What is known of content that is not stored is forgotten some time after it was last heard of, so
+//! Facts about content that is not stored are forgotten some time after it was last heard of, so
 //! that the index does not grow for ever: links, tags, media types, and repositories of which nothing
 //! else is known. What it costs is one question to upstream when somebody wants it again.
 
@@ -14,11 +14,11 @@ use crate::store::metadata::facts::Facts;
 use crate::store::metadata::index::{Pair, Table};
 use crate::store::metadata::schema::{self, LinkRecord, TagRecord};
 
-/// How long what is known of content that is not stored is kept: longer than most things are not
+/// Time that facts about content that is not stored are kept: longer than most things are not
 /// pulled that are pulled again at all.
 const KEEP_DAYS: u32 = 30;
 
-/// How often the index is gone through.
+/// Time between two rounds through the index.
 const EACH: Duration = Duration::from_hours(24);
 
 /// So many entries are looked at at once: some milliseconds.

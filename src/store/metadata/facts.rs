@@ -1,4 +1,4 @@
-//! What is known beside the bytes: links, tags, media types. Hot entries are in memory, all of them in the index.
+//! Facts beside the bytes: links, tags, media types. Hot entries are in memory, all of them in the index.
 //! Whoever asks may read the index's file, and blocks.
 
 use std::hash::Hash;
@@ -24,7 +24,7 @@ const LINKS_BYTES_MAX: u64 = 12 * 1024 * 1024;
 /// Memory for tags, in bytes: some twenty thousand.
 const TAGS_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// What an entry in memory takes beside its texts.
+/// Bytes that an entry in memory takes beside its texts.
 const ENTRY_BYTES: usize = 200;
 
 /// Answers kept for one tag, one for each set of formats that clients accept.
@@ -56,7 +56,7 @@ where
     builder.build_with_hasher(RandomState::default())
 }
 
-/// What an entry about a repository takes, beside what is its own.
+/// Bytes that an entry about a repository takes, beside what is its own.
 fn weight(source: &Source) -> usize {
     ENTRY_BYTES + source.upstream.as_str().len() + source.repository.as_str().len()
 }
@@ -155,7 +155,7 @@ impl Facts {
         }
     }
 
-    /// Whether any link or tag of a repository is known.
+    /// True if any link or tag of a repository is known.
     pub(in crate::store) fn has_any(&self, repository_key: &[u8]) -> bool {
         let prefix = schema::entries_prefix(repository_key);
         [Table::Links, Table::Tags].into_iter().any(|table| {
@@ -220,7 +220,7 @@ impl Facts {
         self.links.get(&(source.clone(), *digest))
     }
 
-    /// What a tag named, as far as it is in memory.
+    /// The manifests that a tag named, as far as they are in memory.
     pub(super) fn tags_in_memory(&self, source: &Source, tag: &Tag) -> Option<Tags> {
         self.tags.get(&(source.clone(), tag.clone()))
     }

@@ -39,14 +39,14 @@ const OVERLAY_BYTES_MAX: usize = 20 * 1024 * 1024;
 /// index fails. Beyond it the next start looks for them.
 const OVERLAY_BLOBS_BYTES_MAX: usize = 4 * OVERLAY_BYTES_MAX;
 
-/// What a change takes beside its key and value.
+/// Bytes that a change takes beside its key and value.
 const CHANGE_BYTES: usize = 120;
 
 /// So often in a row an index that could be read once cannot be opened again, for other reasons than a disk
 /// that is full or read-only: then it is damaged, and begun anew.
 const REOPENED_IN_VAIN_MAX: u32 = 5;
 
-/// What redb may keep of the file in memory.
+/// Bytes of the file that redb may keep in memory.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The tables. Keys and values are bytes; `records` gives them meaning.
@@ -82,7 +82,7 @@ pub(in crate::store) struct Index {
     database: RwLock<Opened>,
     /// Set when the database could not be read: it has given up then.
     unreadable: AtomicBool,
-    /// How often it turned out damaged when it was read, though it can be opened.
+    /// Number of times it turned out damaged when it was read, though it can be opened.
     damages: AtomicU32,
     overlay: Mutex<Overlay>,
     /// Held through a write, so that `Overlay::writing` is that of one write. How often in a row it was
@@ -90,7 +90,7 @@ pub(in crate::store) struct Index {
     flushing: Mutex<u32>,
 }
 
-/// What there is of the index's file.
+/// The index's file, as far as it can be used.
 #[derive(Debug)]
 enum Opened {
     Database(Database),
@@ -103,7 +103,7 @@ enum Opened {
 struct Overlay {
     /// Not written yet.
     waiting: Changes,
-    /// What these take in memory, in bytes.
+    /// Bytes that these take in memory.
     weight: usize,
     /// Being written now: still answers reads.
     writing: Arc<Changes>,
@@ -111,7 +111,7 @@ struct Overlay {
     dropped: usize,
 }
 
-/// Why the index cannot be opened.
+/// The reason why the index cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::store) enum IndexError {
     /// Another process has it open.
@@ -210,7 +210,7 @@ impl Index {
         read.flatten()
     }
 
-    /// What the file says of a table; nothing where it is not open.
+    /// Reads a table of the file; nothing where it is not open.
     fn ask<T>(
         &self,
         table: Table,
@@ -275,7 +275,7 @@ impl Index {
         page.ok_or_else(|| io::Error::other("it is not open").into())
     }
 
-    /// How many entries a table has in the file, as far as it can be read. Not for async code.
+    /// Number of entries that a table has in the file, as far as it can be read. Not for async code.
     pub(in crate::store) fn entries(&self, table: Table) -> u64 {
         let count = self.ask(table, |entries| Ok(entries.len()?));
         count.ok().flatten().unwrap_or_default()
@@ -298,7 +298,7 @@ impl Index {
         .is_some()
     }
 
-    /// Whether what is read from it is all that was written.
+    /// True if what is read from it is all that was written.
     pub(in crate::store) fn is_sound(&self) -> bool {
         let failed = self.unreadable.load(Ordering::Acquire);
         !failed && matches!(&*self.opened(), Opened::Database(_))
@@ -544,7 +544,7 @@ fn open_file(layout: &Layout) -> Result<Database, IndexError> {
     Ok(database)
 }
 
-/// What can be read of a file that cannot be written. That it cannot be either is no news.
+/// Opens a copy of a file that cannot be written, as far as it can be read. That it cannot be either is no news.
 fn open_copy(layout: &Layout) -> Opened {
     let open = || -> Result<Database, redb::Error> {
         let file = FileBackend::new(layout.index().open(false)?)?;
@@ -578,7 +578,7 @@ impl From<redb::Error> for IndexError {
     }
 }
 
-/// Whether an error may come from bad sectors of the file, if that cannot be read either.
+/// True if an error may come from bad sectors of the file, if that cannot be read either.
 fn is_damage(error: &redb::Error) -> bool {
     if let redb::Error::Io(error) = error {
         crate::store::disk::layout::means_damage(error)

@@ -17,7 +17,7 @@ use crate::store::metadata::schema::{self, BlobRecord, Link, LinkRecord, TagReco
 pub struct LinkEntry {
     /// The repository.
     pub source: Source,
-    /// What it has.
+    /// The digest that it has.
     pub digest: Digest,
     /// As what, and how large.
     pub link: Link,
@@ -28,7 +28,7 @@ pub struct LinkEntry {
 pub struct TagEntry {
     /// The tag.
     pub tag: Tag,
-    /// What it named; at least one record.
+    /// The manifests that it named; at least one record.
     pub records: Vec<TagRecord>,
 }
 
@@ -48,7 +48,7 @@ impl Pages {
         self.access.ask_at_length(Facts::flush).await;
     }
 
-    /// Whether the index has all that was noted: not while it fails.
+    /// True if the index has all that was noted: not while it fails.
     pub async fn is_sound(&self) -> bool {
         // An index that is being opened again holds up whoever asks.
         let sound = self.access.ask(|facts| facts.index().is_sound()).await;

@@ -1,4 +1,4 @@
-//! What the index knows of stored blobs and of pins. What is written waits in the index's overlay; what is read may
+//! The index's entries of stored blobs and of pins. Writes wait in the index's overlay; reads may
 //! read its file, and blocks.
 
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Records {
         self.index.change(Table::MediaTypes, key, None);
     }
 
-    /// How many blobs the index's file knows of. Reads the file.
+    /// Number of blobs that the index's file knows of. Reads the file.
     pub(in crate::store) fn count(&self) -> u64 {
         self.index.entries(Table::Blobs)
     }
@@ -52,12 +52,12 @@ impl Records {
             .change(Table::Blobs, INCOMPLETE.to_vec(), incomplete.then(Vec::new));
     }
 
-    /// Whether that is noted. Reads the file.
+    /// True if that is noted. Reads the file.
     pub(in crate::store) fn is_incomplete(&self) -> bool {
         self.index.read(Table::Blobs, INCOMPLETE).is_some()
     }
 
-    /// What the index's file knows of every blob, one after the other; false if it could not be read
+    /// Gives the entry of every blob in the index's file, one after the other; false if it could not be read
     /// to the end. Reads the file.
     pub(in crate::store) fn each(&self, mut each: impl FnMut(Digest, BlobRecord)) -> bool {
         self.index.each(Table::Blobs, |key, value| {
@@ -69,7 +69,7 @@ impl Records {
         })
     }
 
-    /// What the index knows of a blob. Reads the file.
+    /// The index's entry of a blob. Reads the file.
     pub(in crate::store) fn read(&self, digest: &Digest) -> Option<BlobRecord> {
         let value = self.index.read(Table::Blobs, &schema::digest_key(digest))?;
         BlobRecord::decode(&value)

@@ -1,4 +1,4 @@
-//! What the index's keys and values mean.
+//! The meaning of the index's keys and values.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// Separates the parts of a key: no name can contain it.
 pub(in crate::store) const SEPARATOR: u8 = 0;
 
-/// How long the keys of digests are: a byte for the algorithm, and the digest.
+/// Lengths of the keys of digests: a byte for the algorithm, and the digest.
 const DIGEST_KEY_BYTES: [usize; 2] = [1 + 32, 1 + 64];
 
 /// On whose word a repository has a digest; the weakest first.
@@ -60,7 +60,7 @@ pub(in crate::store) struct LinkRecord {
     pub(in crate::store) day: u32,
 }
 
-/// What a tag named when it was last asked for.
+/// The manifest that a tag named when it was last asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagRecord {
     /// The formats the client accepted.
@@ -73,12 +73,12 @@ pub struct TagRecord {
     pub media_type: String,
     /// When upstream last said so.
     pub checked: Timestamp,
-    /// Who said so.
+    /// The source of that.
     #[serde(default, skip_serializing_if = "Origin::is_upstream")]
     pub origin: Origin,
 }
 
-/// Where what a tag names is known from.
+/// The source of a tag's record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
@@ -96,7 +96,7 @@ impl Origin {
     }
 }
 
-/// What is known of a stored blob beside its name.
+/// Facts about a stored blob beside its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) struct BlobRecord {
     /// Its size in bytes when it was committed.
@@ -155,13 +155,13 @@ impl Link {
         Self { word, ..self }
     }
 
-    /// Whether its upstream itself, or an operator, has said it.
+    /// True if its upstream itself, or an operator, has said it.
     #[must_use]
     pub fn is_given(&self) -> bool {
         self.word == Word::Given
     }
 
-    /// Whether it covers a request of this kind.
+    /// True if it covers a request of this kind.
     #[must_use]
     pub fn covers(&self, kind: ChildKind) -> bool {
         match kind {
@@ -270,7 +270,7 @@ pub(in crate::store) fn link_key(source: &Source, digest: &Digest) -> Vec<u8> {
     key
 }
 
-/// What the keys of a repository's links and tags begin with.
+/// Beginning of the keys of a repository's links and tags.
 pub(in crate::store) fn entries_prefix(repository_key: &[u8]) -> Vec<u8> {
     [repository_key, &[SEPARATOR]].concat()
 }
@@ -319,12 +319,12 @@ pub(in crate::store) fn decode_pin_key(key: &[u8]) -> Option<(Source, Reference)
     Some((source, Reference::parse(text).ok()?))
 }
 
-/// What all keys of a repository's links, tags or pins begin with.
+/// Beginning of all keys of a repository's links, tags or pins.
 pub(in crate::store) fn repository_prefix(source: &Source) -> Vec<u8> {
     entries_prefix(&repository_key(source))
 }
 
-/// What all keys of an upstream's repositories begin with.
+/// Beginning of all keys of an upstream's repositories.
 pub(in crate::store) fn upstream_prefix(upstream: &UpstreamName) -> Vec<u8> {
     let mut key = upstream.as_str().as_bytes().to_vec();
     key.push(SEPARATOR);

@@ -1,4 +1,4 @@
-//! What the next process finds when one has ended without a word: here, by a store that is dropped
+//! The state that the next process finds when one has ended without a word: here, by a store that is dropped
 //! before it has written its index, or by a copy of its directory.
 
 #![expect(
@@ -11,7 +11,7 @@ use crate::oci::directory::Source;
 use crate::oci::manifest::ChildKind;
 use crate::oci::{Repository, Tag, UpstreamName};
 
-/// What the files of a store take, blobs and partial ones.
+/// Bytes of the files of a store, blobs and partial ones.
 fn on_disk(dir: &Path) -> u64 {
     let mut bytes = 0;
     let mut left = vec![dir.join("blobs"), dir.join("fills")];
@@ -141,7 +141,7 @@ async fn files_that_are_not_known_yet_keep_their_room() {
     let store = open(dir.path(), 5000);
     let known = put(&store, 1, 1000).await;
     let unknown = put(&store, 2, 3000).await;
-    store.contents().ledger().forget(&unknown);
+    store.contents().ledger().stored_mut().forget(&unknown);
     store.scan().assume_full();
     assert!(
         store.capacity().reserve(4500).is_err(),

@@ -19,7 +19,7 @@ use super::*;
 /// Some of the blobs must go for the others.
 const MAX: u64 = 900_000;
 
-/// Where tests that make thousands of files durable need no disk for it.
+/// A directory in memory, if there is one: tests that make thousands of files durable need no disk for it.
 fn new_dir() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() {
@@ -49,7 +49,7 @@ static BLOBS: LazyLock<[(Digest, Bytes); 6]> = LazyLock::new(|| {
     })
 });
 
-/// What was promised.
+/// Content that was promised.
 #[derive(Debug, Default)]
 struct Promised {
     contents: BTreeMap<Digest, Bytes>,
@@ -159,7 +159,7 @@ async fn work(dir: &Path, disk: Option<&Arc<FaultyDisk>>, promised: &mut Promise
     }
 }
 
-/// What can be read is right. Where everything works, what is named by a committed blob can be.
+/// Checks that what can be read is right. Where everything works, what is named by a committed blob can be.
 async fn read(store: &Store, promised: &Promised) {
     for (digest, bytes) in &promised.contents {
         let Some(blob) = store.blob(digest).await else {
@@ -278,7 +278,7 @@ fn chosen(count: usize) -> impl Iterator<Item = usize> {
 /// One of so many operations fails in a run of all tests: every one of them takes minutes.
 const SOME: usize = 6;
 
-/// How many operations the work takes.
+/// Number of operations that the work takes.
 async fn operations() -> usize {
     let dir = new_dir();
     let disk = FaultyDisk::new(Plan::Count, dir.path());

@@ -320,7 +320,7 @@ async fn nobody_gets_a_clean_mix() {
     }
 }
 
-/// What a window shows is what a client gets that takes it late: so it must be broken, and before it has the end.
+/// A client that takes a window late gets what it shows then: so it must be broken, and before it has the end.
 #[tokio::test]
 async fn a_window_that_comes_out_different_breaks_its_reader() {
     let world = World::new().await;

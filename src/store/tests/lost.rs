@@ -1,4 +1,4 @@
-//! What is not known, because an index was lost or cannot be read, or a disk does not let go of something, is
+//! Content that is not known, because an index was lost or cannot be read, or a disk does not let go of something, is
 //! not taken for what is not there.
 
 #![expect(
@@ -15,9 +15,9 @@ use crate::store::metadata::index::Table;
 #[derive(Debug)]
 struct Bad {
     ops: &'static [DiskOp],
-    /// What a path must have in it.
+    /// Part of the path of an operation that fails.
     path: &'static str,
-    /// How they fail; nothing: they take [`SLOW`], once.
+    /// The error that they fail with; nothing: they take [`SLOW`], once.
     errno: Option<i32>,
     on: AtomicBool,
 }
@@ -126,14 +126,14 @@ async fn a_second_start_amid_the_look_begins_it_anew() {
     disk.turn(true);
     let store = open_on(dir.path(), 4000, &disk);
     assert_eq!(
-        store.contents().ledger().blobs(),
+        store.contents().ledger().order().len(),
         1,
         "and more are not known yet"
     );
     assert!(!store.knows_all().await);
     store.capacity().trim();
     assert_eq!(
-        store.contents().ledger().blobs(),
+        store.contents().ledger().order().len(),
         1,
         "that there may be others is no reason to evict it"
     );
@@ -141,11 +141,15 @@ async fn a_second_start_amid_the_look_begins_it_anew() {
     drop(store);
 
     let store = open(dir.path(), 4000);
-    assert_eq!(store.contents().ledger().blobs(), 4, "the start found them");
+    assert_eq!(
+        store.contents().ledger().order().len(),
+        4,
+        "the start found them"
+    );
     write_all(&store);
     drop(store);
     let store = open(dir.path(), 4000);
-    assert_eq!(store.contents().ledger().blobs(), 4);
+    assert_eq!(store.contents().ledger().order().len(), 4);
     assert!(
         !store.contents().records.is_incomplete(),
         "the look is over, once and for all"
@@ -171,7 +175,7 @@ async fn a_file_that_cannot_be_looked_at_is_not_forgotten() {
     disk.turn(true);
     let store = open_on(dir.path(), 10_000_000, &disk);
     store.scan().all();
-    assert_eq!(store.contents().ledger().blobs(), 3);
+    assert_eq!(store.contents().ledger().order().len(), 3);
     assert!(!store.knows_all().await);
     assert!(store.contents().records.is_incomplete());
     disk.turn(false);
@@ -216,7 +220,7 @@ async fn an_index_begun_anew_is_known_not_to_say_all() {
     assert_eq!(store.contains(&old), Some(1000), "found at the start");
 }
 
-/// What is damaged, and can be neither moved nor deleted, is not found again beside the index.
+/// A damaged file that can be neither moved nor deleted is not found again beside the index.
 #[tokio::test]
 async fn a_damaged_file_that_stays_is_not_taken_in_again() {
     let dir = tempfile::tempdir().unwrap();

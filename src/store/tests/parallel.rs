@@ -224,7 +224,7 @@ async fn what_was_left_off_past_the_total_or_the_file_is_not_taken_up() {
 }
 
 fn sink(store: &Store, digest: Digest) -> Arc<Sink> {
-    let room = Room::reserve(store, key(digest), None).unwrap();
+    let room = Room::reserve(store.cas(), key(digest), None).unwrap();
     let shared = Arc::new(Shared::new(key(digest)));
     Arc::new(Sink::open(room, &shared).unwrap())
 }

@@ -124,7 +124,7 @@ async fn many_commit_at_once() {
     assert_eq!(part_files(dir.path()), [""; 0]);
 }
 
-/// What a manifest names is the word of whoever has sent it, for what it has sent itself.
+/// A manifest's names are the word of whoever has sent it, for what it has sent itself.
 #[tokio::test]
 async fn a_link_is_as_good_as_the_word_that_it_is_on() {
     let (_dir, store) = store();

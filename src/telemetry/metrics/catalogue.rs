@@ -1,8 +1,8 @@
-//! What is written to the catalogue, and whether it can be.
+//! Changes of the catalogue, and its health.
 
 use prometheus::{IntCounter, IntGauge};
 
-use super::{Metrics, NO_LABELS, Set};
+use super::{Metrics, Set};
 
 /// The families.
 #[derive(Debug)]
@@ -14,18 +14,16 @@ pub(super) struct Catalogue {
 
 impl Catalogue {
     pub(super) fn new(set: &Set) -> Self {
-        let degraded = set.gauges(
-            "roadstead_catalogue_degraded",
-            "1 while the catalogue in the state directory cannot be opened or written.",
-            &[],
-        );
         let changes = set.counters(
             "roadstead_catalogue_changes_total",
             "Changes of the catalogue, by what became of them.",
             &["result"],
         );
         Self {
-            degraded: degraded.with_label_values(&NO_LABELS),
+            degraded: set.gauge(
+                "roadstead_catalogue_degraded",
+                "1 while the catalogue in the state directory cannot be opened or written.",
+            ),
             committed: changes.with_label_values(&["committed"]),
             failed: changes.with_label_values(&["failed"]),
         }
@@ -33,7 +31,7 @@ impl Catalogue {
 }
 
 impl Metrics {
-    /// Whether the catalogue cannot be opened or written.
+    /// Sets if the catalogue cannot be opened or written.
     pub fn catalogue_degraded(&self, degraded: bool) {
         self.inner.catalogue.degraded.set(i64::from(degraded));
     }

@@ -1,8 +1,8 @@
-//! What the store does to its disk, and how often that failed.
+//! Operations of the store on its disk that failed.
 
 use prometheus::{IntCounter, IntGauge};
 
-use super::{Metrics, NO_LABELS, Set};
+use super::{Metrics, Set};
 
 /// One kind of operation of the store on its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +65,7 @@ impl DiskOp {
         }
     }
 
-    /// Whether it is done to the index.
+    /// True if it is done to the index.
     #[must_use]
     pub fn is_index(self) -> bool {
         matches!(self, Self::ReadIndex | Self::WriteIndex | Self::SyncIndex)
@@ -86,13 +86,11 @@ impl Disk {
             "Operations of the store on its disk that failed.",
             &["op"],
         );
-        let degraded = set.gauges(
-            "roadstead_store_degraded",
-            "1 while the store's disk or index fails: what is not stored passes through.",
-            &[],
-        );
         Self {
-            degraded: degraded.with_label_values(&NO_LABELS),
+            degraded: set.gauge(
+                "roadstead_store_degraded",
+                "1 while the store's disk or index fails: what is not stored passes through.",
+            ),
             errors: DiskOp::ALL.map(|op| (op, errors.with_label_values(&[op.label()]))),
         }
     }
@@ -107,7 +105,7 @@ impl Metrics {
         }
     }
 
-    /// Whether the store's disk fails.
+    /// Sets if the store's disk fails.
     pub fn store_degraded(&self, degraded: bool) {
         self.inner.disk.degraded.set(i64::from(degraded));
     }

@@ -1,6 +1,6 @@
 //! The closed sets of labels, and a value for each of a set.
 
-/// What kind of thing a request asks for.
+/// The kind of thing that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are the protocol's")]
 pub enum Kind {
@@ -11,7 +11,7 @@ pub enum Kind {
     Other,
 }
 
-/// How a request was answered: `Cache-Status` and the metric label.
+/// The outcome of a request: `Cache-Status` and the metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// From the store, fresh.
@@ -38,7 +38,7 @@ pub enum Outcome {
     Error,
 }
 
-/// Why bytes were evicted.
+/// The reason of an eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EvictReason {
     /// To make room.

@@ -1,19 +1,19 @@
-//! Who is connected, and which limits were met.
+//! Open connections, and limits that were met.
 
 use prometheus::{IntCounterVec, IntGaugeVec};
 
 use super::{Metrics, Set};
 
-/// Which listener.
+/// A listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listener {
-    /// Where clients pull.
+    /// The one where clients pull.
     Client,
     /// The operator's.
     Admin,
 }
 
-/// What there was too much of, or what took too long.
+/// A limit on number, size or time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// A connection was closed, or not taken, for lack of room.

@@ -1,9 +1,9 @@
-//! What was to be logged and was not.
+//! Log lines that were not written.
 
 use prometheus::IntCounter;
 
 use super::super::sink;
-use super::{NO_LABELS, Set};
+use super::Set;
 
 #[derive(Debug)]
 pub(super) struct Log {
@@ -12,13 +12,11 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn new(set: &Set) -> Self {
-        let dropped = set.counters(
-            "roadstead_log_lines_dropped_total",
-            "Log lines that were not written, because nobody read standard error or it failed.",
-            &[],
-        );
         Self {
-            dropped: dropped.with_label_values(&NO_LABELS),
+            dropped: set.counter(
+                "roadstead_log_lines_dropped_total",
+                "Log lines that were not written, because nobody read standard error or it failed.",
+            ),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the operating system says of the process, under the names that Prometheus' own clients use.
+//! The operating system's figures of the process, under the names that Prometheus' own clients use.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,8 +1,9 @@
-//! What the scrub has read, and what it found.
+//! Bytes that the scrub has read, and its findings.
 
 use prometheus::{IntCounter, IntGaugeVec};
 
-use super::{Metrics, NO_LABELS, Set};
+use super::set::NO_LABELS;
+use super::{Metrics, Set};
 
 /// The families.
 #[derive(Debug)]
@@ -14,13 +15,12 @@ pub(super) struct Scrub {
 
 impl Scrub {
     pub(super) fn new(set: &Set) -> Self {
-        let counter = |name, help| set.counters(name, help, &[]).with_label_values(&NO_LABELS);
         Self {
-            bytes: counter(
+            bytes: set.counter(
                 "roadstead_scrub_bytes_total",
                 "Bytes of stored blobs that the scrub has read.",
             ),
-            damaged: counter(
+            damaged: set.counter(
                 "roadstead_scrub_damaged_total",
                 "Stored blobs that the scrub found damaged and set aside.",
             ),

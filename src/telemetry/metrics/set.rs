@@ -3,7 +3,8 @@
 use std::sync::OnceLock;
 
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
 use super::labels::{ByKind, ByOutcome, Kind, Outcome};
@@ -13,7 +14,7 @@ use super::labels::{ByKind, ByOutcome, Kind, Outcome};
 const FIRST_BYTE_BUCKETS: [f64; 15] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
-/// What has no labels.
+/// The labels of a family that has none.
 pub(super) const NO_LABELS: [&str; 0] = [];
 
 /// The family of times to the first byte: without a sample until something was answered.
@@ -50,6 +51,16 @@ impl Set {
         let counters = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid name");
         self.register(Box::new(counters.clone()));
         counters
+    }
+
+    /// A counter without labels.
+    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.counters(name, help, &[]).with_label_values(&NO_LABELS)
+    }
+
+    /// A gauge without labels.
+    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.gauges(name, help, &[]).with_label_values(&NO_LABELS)
     }
 
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {

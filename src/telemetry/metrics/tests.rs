@@ -2,6 +2,7 @@ use super::*;
 use prometheus::proto::{LabelPair, Metric};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use tokio::time::Instant;
 
 const UPSTREAMS: [&str; 2] = ["docker.io", "localhost:5000"];
 
@@ -30,16 +31,20 @@ fn use_everything(metrics: &Metrics) {
             for status in [
                 "200", "599", "timeout", "connect", "error", "lost", "999", "x", "20",
             ] {
-                metrics.upstream_request(upstream, kind, status);
+                metrics.upstreams().request(upstream, kind, status);
             }
         }
-        metrics.upstream_bytes(upstream, 1);
-        metrics.ratelimit_remaining(upstream, 7);
-        metrics.ratelimit_limit(upstream, 100);
-        metrics.upstream_limited(upstream, Some(Instant::now() + Duration::from_mins(1)));
-        metrics.endpoint_up(upstream, "mirror.example:8443", false);
-        metrics.upstream_retry(upstream);
-        metrics.upstream_failover(upstream);
+        metrics.upstreams().bytes(upstream, 1);
+        metrics.upstreams().ratelimit_remaining(upstream, 7);
+        metrics.upstreams().ratelimit_limit(upstream, 100);
+        metrics
+            .upstreams()
+            .limited(upstream, Some(Instant::now() + Duration::from_mins(1)));
+        metrics
+            .upstreams()
+            .endpoint_up(upstream, "mirror.example:8443", false);
+        metrics.upstreams().retry(upstream);
+        metrics.upstreams().failover(upstream);
     }
     metrics.evicted(EvictReason::Size, 1);
     metrics.evicted(EvictReason::Damaged, 1);
@@ -261,9 +266,9 @@ fn what_is_recorded_is_shown_under_its_labels() {
     clone.request(Kind::Blob, "evil.example", Outcome::Error);
     clone.client_bytes(Kind::Blob, "docker.io", 5);
     clone.client_bytes(Kind::Blob, "docker.io", 6);
-    clone.upstream_bytes("localhost:5000", 7);
-    clone.upstream_request("docker.io", Kind::Tags, "503");
-    clone.ratelimit_remaining("docker.io", 93);
+    clone.upstreams().bytes("localhost:5000", 7);
+    clone.upstreams().request("docker.io", Kind::Tags, "503");
+    clone.upstreams().ratelimit_remaining("docker.io", 93);
     clone.fills_in_flight(1);
     clone.readers_in_flight(2);
     clone.readers_in_flight(-1);
@@ -319,7 +324,7 @@ async fn a_limit_ends_by_itself() {
         (limited, left)
     };
     let until = Instant::now() + Duration::from_secs(30);
-    metrics.upstream_limited("docker.io", Some(until));
+    metrics.upstreams().limited("docker.io", Some(until));
     assert_eq!(seen(), (1.0, 30.0));
     tokio::time::advance(Duration::from_secs(20)).await;
     assert_eq!(seen(), (1.0, 10.0));
@@ -330,9 +335,15 @@ async fn a_limit_ends_by_itself() {
 #[test]
 fn an_endpoint_is_shown_up_or_down_for_configured_upstreams_only() {
     let metrics = metrics();
-    metrics.endpoint_up("docker.io", "a.example", true);
-    metrics.endpoint_up("docker.io", "b.example:5000", false);
-    metrics.endpoint_up("evil.example", "c.example", true);
+    metrics
+        .upstreams()
+        .endpoint_up("docker.io", "a.example", true);
+    metrics
+        .upstreams()
+        .endpoint_up("docker.io", "b.example:5000", false);
+    metrics
+        .upstreams()
+        .endpoint_up("evil.example", "c.example", true);
     let up = |endpoint: &str| {
         let labels = format!(r#"endpoint="{endpoint}",upstream="docker.io""#);
         sample(

@@ -1,11 +1,8 @@
 //! Sums over the metrics of one upstream, for who looks at the process instead of scraping it.
 
-use prometheus::core::Collector as _;
-use prometheus::proto::MetricFamily;
-
 use super::{Kind, Metrics, Outcome};
 
-/// What was asked for and moved since the start.
+/// Requests and bytes since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Requests for manifests and blobs that were answered with them.
@@ -42,18 +39,18 @@ impl Totals {
 }
 
 impl Metrics {
-    /// What was asked of one upstream, and moved; nothing for one that is not configured.
+    /// Requests and bytes of one upstream; zeros for one that is not configured.
     #[must_use]
     pub fn totals(&self, upstream: &str) -> Totals {
-        let Some(counters) = self.inner.upstreams.get(upstream) else {
+        let Some(counters) = self.inner.requests.of(upstream) else {
             return Totals::default();
         };
         let mut totals = Totals {
-            upstream_bytes: counters.bytes.get(),
+            upstream_bytes: self.inner.upstreams.bytes_so_far(upstream),
             ..Totals::default()
         };
         for kind in Kind::ALL {
-            totals.client_bytes += counters.client_bytes.of(kind).get();
+            totals.client_bytes += counters.bytes.of(kind).get();
             let pulled = matches!(kind, Kind::Manifest | Kind::Blob);
             for outcome in Outcome::ALL {
                 let count = counters.requests.of(kind).of(outcome).get();
@@ -83,22 +80,8 @@ impl Metrics {
     /// All requests that were sent to anybody so far, for tokens and along redirects too, answered or not.
     #[must_use]
     pub fn requests_sent(&self) -> u64 {
-        let families = self.inner.upstream_requests.collect();
-        let counters = families.iter().flat_map(MetricFamily::get_metric);
-        counters
-            .map(|metric| whole(metric.get_counter().get_value()))
-            .sum()
+        self.inner.upstreams.requests_so_far()
     }
-}
-
-/// The client library keeps even counters of whole numbers as floats.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a count is whole and not negative, and far below 2^53"
-)]
-fn whole(count: f64) -> u64 {
-    count as u64
 }
 
 #[cfg(test)]
@@ -113,10 +96,12 @@ mod tests {
         }
         metrics.request(Kind::Tags, "docker.io", Outcome::Bypass);
         metrics.client_bytes(Kind::Blob, "docker.io", 7);
-        metrics.upstream_bytes("docker.io", 5);
-        metrics.upstream_request("docker.io", Kind::Blob, "200");
-        metrics.upstream_request("docker.io", Kind::Blob, "timeout");
-        metrics.upstream_request("elsewhere", Kind::Other, "401");
+        metrics.upstreams().bytes("docker.io", 5);
+        metrics.upstreams().request("docker.io", Kind::Blob, "200");
+        metrics
+            .upstreams()
+            .request("docker.io", Kind::Blob, "timeout");
+        metrics.upstreams().request("elsewhere", Kind::Other, "401");
         assert_eq!(metrics.requests_sent(), 3);
         let totals = metrics.totals("docker.io");
         let expected = Totals {

@@ -1,4 +1,4 @@
-//! How an endpoint is, for people.
+//! The state of an endpoint, for people.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use super::{Breaker, Health};
 use crate::upstream::EndpointId;
 
-/// How one endpoint is.
+/// The state of one endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::upstream) struct Shape {
-    /// Whether requests are put to it.
+    /// True if requests are put to it.
     pub(in crate::upstream) up: bool,
     /// Failures in a row.
     pub(in crate::upstream) failures: u32,
@@ -18,12 +18,12 @@ pub(in crate::upstream) struct Shape {
     pub(in crate::upstream) asked_in: Option<Duration>,
     /// The failure that closed it.
     pub(in crate::upstream) why: Option<String>,
-    /// How long its answers take to begin, lately.
+    /// Time until its answers begin, lately.
     pub(in crate::upstream) latency: Option<Duration>,
 }
 
 impl Health {
-    /// How an endpoint is now.
+    /// The state of an endpoint now.
     pub(in crate::upstream) fn shape(&self, endpoint: EndpointId, now: Instant) -> Option<Shape> {
         let state = self.state();
         let record = state.endpoints.get(endpoint.0)?;

@@ -19,23 +19,23 @@ use crate::net::Deadline;
 use crate::oci::UpstreamName;
 use crate::upstream::FetchError;
 
-/// Where logins come from.
+/// A source of logins.
 pub(super) trait Provider: Send + Sync + 'static {
     /// Fetches a login again. It ends within a time of its own, or by itself; nobody drops it.
     fn fetch(&self) -> impl Future<Output = Result<Issued, FetchError>> + Send;
 
-    /// What it is, for errors and logs: its kind, and its file, program or service. No secret.
+    /// The name for errors and logs: its kind, and its file, program or service. No secret.
     fn name(&self) -> &str;
 
     /// The files whose change makes what was given out of date.
     fn inputs(&self) -> &[PathBuf];
 }
 
-/// What a provider gave.
+/// A login that a provider gave.
 pub(super) struct Issued {
     /// `None`: nobody in particular, which is an answer, too.
     pub(super) login: Option<Login>,
-    /// How long it may be used; `None`: until one of the provider's files changes.
+    /// Time for which it may be used; `None`: until one of the provider's files changes.
     pub(super) good_for: Option<Duration>,
 }
 
@@ -113,7 +113,7 @@ impl<P: Provider> CredentialCache<P> {
         state.looked = None;
     }
 
-    /// What a caller should do now; starts the task that this needs.
+    /// The step that a caller should take now; starts the task that this needs.
     fn next(self: &Arc<Self>) -> Step {
         let now = Instant::now();
         // Tasks are started after the lock is given back: a runtime that shuts down drops them at once,
@@ -138,7 +138,7 @@ impl<P: Provider> CredentialCache<P> {
         step
     }
 
-    /// What a caller should do about the files first, if anything, and whether a look is to be started.
+    /// The step that a caller should take about the files first, if any, and if a look is to be started.
     fn files(&self, state: &mut State, now: Instant) -> Option<(Step, bool)> {
         if self.provider.inputs().is_empty() {
             return None;
@@ -240,7 +240,7 @@ impl<P: Provider> Drop for LookGuard<P> {
 /// Ends a fetch, however it ends.
 struct FetchGuard<P: Provider> {
     cache: Arc<CredentialCache<P>>,
-    /// Which state of the files it may have seen.
+    /// The state of the files that it may have seen.
     inputs: u64,
     begun: Instant,
     result: Option<Result<Issued, FetchError>>,
@@ -261,7 +261,7 @@ impl<P: Provider> Drop for FetchGuard<P> {
     }
 }
 
-/// What a caller should do.
+/// A step of a caller.
 enum Step {
     Give(Option<Arc<Login>>),
     Fail(FetchError),
@@ -275,7 +275,7 @@ enum Step {
 struct State {
     /// The last login that was had.
     cached: Option<Cached>,
-    /// How the last fetch failed; gone once one succeeds or a file changes.
+    /// The failure of the last fetch; gone once one succeeds or a file changes.
     failure: Option<Failure>,
     /// The last login that was refused.
     refusal: Option<Refusal>,
@@ -289,7 +289,7 @@ struct State {
     stamps: Vec<Option<Stamp>>,
     /// Counts the changes of the files.
     inputs: u64,
-    /// What `inputs` was when the last fetch began.
+    /// The value of `inputs` when the last fetch began.
     fetched_inputs: u64,
 }
 
@@ -308,12 +308,12 @@ struct Failure {
 struct Refusal {
     login: Arc<Login>,
     until: Instant,
-    /// Whether the provider is to be asked once more before the minute is waited.
+    /// True if the provider is to be asked once more before the minute is waited.
     refetch: bool,
 }
 
 impl State {
-    /// What a caller should do now, and whether a fetch is due.
+    /// The step that a caller should take now, and if a fetch is due.
     fn step(&self, name: &str, now: Instant) -> (Step, bool) {
         let may_fetch = self.failure.as_ref().is_none_or(|it| it.retry_at <= now);
         let usable = |cached: &&Cached| cached.life.is_none_or(|(_, end)| end > now);
@@ -398,11 +398,11 @@ impl State {
     }
 }
 
-/// How often the files are looked at while the login is in use.
+/// Time between looks at the files while the login is in use.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a look at the files may hold up a caller: longer, and the disk is stuck.
+/// The longest time that a look at the files may hold up a caller: longer, and the disk is stuck.
 const LOOK_WAIT: Duration = Duration::from_secs(1);
-/// How long a login that was refused is not used. Registries lock an account after some failures in a
+/// Time for which a login that was refused is not used. Registries lock an account after some failures in a
 /// row; a password that was wrong for a moment should work again soon.
 const REFUSED_FOR: Duration = Duration::from_mins(1);
 /// A failure is told to everybody for this long at first, before the provider is asked again …

@@ -1,4 +1,4 @@
-//! What is configured of a login.
+//! The configuration of a login.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::upstream::Secret;
 
-/// Where a text comes from.
+/// The source of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Text {
     /// It is written in the configuration, or was in the environment at start.
@@ -38,9 +38,9 @@ pub enum LoginConfig {
         /// The program and its arguments, run as they are, without a shell. A helper of Docker's wants
         /// `get` as its argument.
         command: Vec<String>,
-        /// How long it may take.
+        /// The longest time that it may take.
         timeout: Duration,
-        /// How long what it gave is used, unless its answer holds `ExpiresIn` (seconds) or `ExpiresAt`
+        /// Time for which its login is used, unless its answer holds `ExpiresIn` (seconds) or `ExpiresAt`
         /// (RFC 3339).
         ttl: Duration,
     },

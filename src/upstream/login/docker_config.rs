@@ -19,7 +19,7 @@ use crate::upstream::{Credentials, FetchError, Secret};
 pub(super) struct Docker {
     path: PathBuf,
     registry: String,
-    /// What the names of helpers are put behind.
+    /// The prefix of the names of helpers.
     helper_prefix: OsString,
 }
 
@@ -59,7 +59,7 @@ impl Docker {
     }
 }
 
-/// What the file says of a registry.
+/// The file's entry for a registry.
 enum Found {
     /// This login; `None`: nobody in particular.
     Login(Option<Login>),
@@ -173,7 +173,7 @@ fn server(registry: &str) -> &str {
     }
 }
 
-/// Whether a key names the registry: `host`, `host:port`, with a scheme, with the `/v1/` or `/v2/` of old.
+/// True if a key names the registry: `host`, `host:port`, with a scheme, with the `/v1/` or `/v2/` of old.
 /// Other paths, by which podman tells namespaces apart, are not the whole registry.
 fn matches(key: &str, registry: &str) -> bool {
     let bare = key

@@ -21,7 +21,7 @@ pub(super) struct Helper {
     pub(super) command: Vec<OsString>,
     /// Longer, and it is killed.
     pub(super) timeout: Duration,
-    /// How long what it gives is used, unless it says that itself.
+    /// Time for which its login is used, unless it says that itself.
     pub(super) ttl: Duration,
 }
 
@@ -130,7 +130,7 @@ async fn kill(child: &mut Child) {
     tokio::time::timeout(KILL_WAIT, child.kill()).await.ok();
 }
 
-/// What a helper writes on success. Go's readers take the names in any case; these are the ones in use.
+/// The output of a helper on success. Go's readers take the names in any case; these are the ones in use.
 #[derive(Deserialize)]
 struct Answer {
     #[serde(rename = "Username", alias = "username", default)]
@@ -146,7 +146,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// How long it may be used, if it says so.
+    /// Time for which it may be used, if it says so.
     fn life(&self, now: Timestamp) -> Result<Option<Duration>, &'static str> {
         let life = match (&self.expires_at, self.expires_in) {
             (Some(text), _) => {
@@ -204,10 +204,10 @@ fn instant(text: &str) -> Option<Timestamp> {
 
 /// The user name under which a helper gives an identity token (docker/cli, native credential store).
 const IDENTITY_TOKEN_USER: &str = "<token>";
-/// What a helper writes when it has no login for a registry (docker-credential-helpers,
+/// The output of a helper when it has no login for a registry (docker-credential-helpers,
 /// `credentials.NewErrCredentialsNotFound`: "credentials not found in native keychain").
 const NOT_FOUND: &str = "credentials not found";
-/// How long a killed program is waited for: it is gone at once, unless a disk holds it.
+/// Time for which a killed program is waited for: it is gone at once, unless a disk holds it.
 const KILL_WAIT: Duration = Duration::from_secs(1);
 /// A login with a token in it is some KiB; ECR's are 4.
 const OUTPUT_BYTES_MAX: u64 = 64 * 1024;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use crate::upstream::{FetchError, Secret};
 
-/// What tells one state of a file from the next: a file written anew has another time or size, one put in
+/// Tells one state of a file from the next: a file written anew has another time or size, one put in
 /// its place by a rename or by way of a symbolic link (Kubernetes) has another inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
@@ -32,7 +32,7 @@ pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
-/// What is in a regular file of at most `limit` bytes.
+/// Reads a regular file of at most `limit` bytes.
 ///
 /// # Errors
 /// [`FetchError::Login`], naming the file.

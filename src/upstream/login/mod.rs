@@ -1,4 +1,4 @@
-//! Who roadstead is to an upstream: where user names, passwords and tokens come from, and how they are
+//! Logins at an upstream: where user names, passwords and tokens come from, and how they are
 //! kept fresh.
 //!
 //! A [`Source`] is one entry of a pool. It gives a [`Login`], fetched when it is first needed, again
@@ -33,7 +33,7 @@ use exec::Helper;
 
 pub use config::{CloudConfig, CloudUrls, LoginConfig, Text};
 
-/// What is shown to a registry or its token server.
+/// The credential that is shown to a registry or its token server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Login {
     /// A user name and password: HTTP Basic, or to fetch a token with.
@@ -95,7 +95,7 @@ impl Source {
     }
 }
 
-/// What a source asks.
+/// The kind of a source.
 struct Kind {
     /// For errors and logs.
     name: String,

@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use super::tls::Authority;
 use super::*;
 
-/// How a connection goes, once `Old::age` has been called.
+/// The end of a connection, once `Old::age` has been called.
 #[derive(Clone, Copy)]
 enum End {
     /// It is closed when the next request comes.
@@ -192,7 +192,7 @@ async fn a_server_that_only_takes_its_time_is_asked_once_on_a_new_connection() {
     assert_eq!(server.seen().len(), 1);
 }
 
-/// What a server of HTTP/2 does after so many requests of a connection.
+/// The behaviour of a server of HTTP/2 after so many requests of a connection.
 #[derive(Clone, Copy)]
 enum Limit {
     /// GOAWAY, naming the last one; what comes after it is ignored (nginx's `keepalive_requests`).

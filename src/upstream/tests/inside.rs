@@ -1,4 +1,4 @@
-//! Where redirects and token servers may lie.
+//! Places where redirects and token servers may lie.
 
 use super::server::{Server, answer};
 use super::*;

@@ -15,14 +15,14 @@ use crate::upstream::ManifestFetch;
 const REFUSED: &str =
     "credentials: the registry refused the user name and password less than a minute ago";
 
-/// What a registry and its token server think of logins.
+/// Rules of a registry and its token server for logins.
 #[derive(Default)]
 struct Rules {
     /// The right password of `robot`.
     password: Mutex<String>,
-    /// What else the token server says, where it is not 0.
+    /// The status of the token server's answer, unless it is 0.
     token_status: AtomicU16,
-    /// Whether tokens are good for nothing.
+    /// True if tokens are good for nothing.
     blind: AtomicBool,
 }
 

@@ -16,7 +16,7 @@ pub(super) struct ProxyServer {
     _task: JoinSet<()>,
 }
 
-/// What kind of proxy.
+/// The kind of proxy.
 #[derive(Clone)]
 pub(super) enum Manner {
     /// HTTP: answers each request with this, and makes a tunnel of a CONNECT that it answers with a 2xx.
@@ -62,7 +62,7 @@ impl ProxyServer {
         }
     }
 
-    /// What was asked so far: the heads of HTTP requests, the targets of SOCKS5.
+    /// Requests so far: the heads of HTTP requests, the targets of SOCKS5.
     pub(super) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }
@@ -118,7 +118,7 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Str
     Ok(String::from_utf8(head).unwrap())
 }
 
-/// Whether the client may go on.
+/// Returns if the client may go on.
 async fn socks_greeting(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     login: Option<(&str, &str)>,

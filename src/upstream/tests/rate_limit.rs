@@ -192,7 +192,7 @@ fn login(name: &str) -> LoginConfig {
     }
 }
 
-/// Who asks, as the registry's Basic authentication sees it.
+/// The user who asks, by Basic authentication.
 fn user(request: &Seen) -> Option<&'static str> {
     match request.header("authorization")? {
         "Basic YTpw" => Some("a"),

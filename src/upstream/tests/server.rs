@@ -38,7 +38,7 @@ impl Seen {
     }
 }
 
-/// What the script says.
+/// A step of the script.
 pub(in crate::upstream) enum Reply {
     /// This.
     Give(Response<Body>),
@@ -117,7 +117,7 @@ impl Server {
         seen
     }
 
-    /// How many connections were made.
+    /// Number of connections that were made.
     pub(in crate::upstream) fn connections(&self) -> usize {
         *self.connections.lock().unwrap()
     }

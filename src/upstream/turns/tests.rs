@@ -124,7 +124,7 @@ async fn an_extra_leaves_some_to_those_who_come() {
     take(&turns, client(2, 2)).await.unwrap();
 }
 
-/// Who joins what somebody else waits for does not wait in that one's queue.
+/// A client that joins what somebody else waits for does not wait in that one's queue.
 #[tokio::test(start_paused = true)]
 async fn a_shared_request_has_the_best_place_of_all_who_share_it() {
     let turns = Arc::new(Turns::new(1));

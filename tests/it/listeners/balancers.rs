@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Only this network may come in.
+/// The network that may come in.
 const OURS: &str = "192.0.2.0/24";
 
 async fn mirror(trusted: &str) -> Mirror {
@@ -48,7 +48,8 @@ async fn ping(mirror: &Mirror, pieces: &[&[u8]]) -> Option<u16> {
     // A reset is a closed connection.
     drop(within("an end", stream.read_to_end(&mut answer)).await);
     let text = String::from_utf8(answer).unwrap();
-    text.strip_prefix("HTTP/1.1 ").map(|rest| rest[..3].parse().unwrap())
+    text.strip_prefix("HTTP/1.1 ")
+        .map(|rest| rest[..3].parse().unwrap())
 }
 
 fn v2(address: [u8; 4]) -> Vec<u8> {
@@ -76,7 +77,10 @@ async fn the_client_is_the_one_that_the_head_names() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_may_come_in_any_pieces() {
     let mirror = mirror("127.0.0.0/8").await;
-    for head in [b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 443\r\n".to_vec(), v2([192, 0, 2, 8])] {
+    for head in [
+        b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 443\r\n".to_vec(),
+        v2([192, 0, 2, 8]),
+    ] {
         let cuts = (1..head.len()).map(|cut| {
             let (one, other) = head.split_at(cut);
             let mirror = &mirror;
@@ -100,7 +104,7 @@ async fn without_a_head_that_makes_sense_the_connection_is_closed() {
     ] {
         assert_eq!(ping(&mirror, pieces).await, None, "{pieces:?}");
     }
-    // One that does not end is closed like a request's.
+    // A head that does not end is closed like a request's.
     let mut slow = TcpStream::connect(mirror.address()).await.unwrap();
     slow.write_all(b"PROXY TCP4 192").await.unwrap();
     let mut rest = Vec::new();
@@ -116,6 +120,9 @@ async fn without_a_head_that_makes_sense_the_connection_is_closed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_else_may_say_whose_connection_it_is() {
     let mirror = mirror("10.0.0.0/8").await;
-    assert_eq!(ping(&mirror, &[b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 443\r\n"]).await, None);
+    assert_eq!(
+        ping(&mirror, &[b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 443\r\n"]).await,
+        None
+    );
     assert_eq!(mirror.get(ALPINE).await.status, 0);
 }

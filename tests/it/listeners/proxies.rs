@@ -24,7 +24,7 @@ async fn rules_see_the_client_behind_a_trusted_proxy() {
         ("x-forwarded-for", "192.0.2.7", 200),
         ("x-forwarded-for", "192.0.2.7, 10.0.0.1", 200),
         ("x-forwarded-for", "198.51.100.1, 192.0.2.7", 200),
-        // What the client has written itself is not believed.
+        // Addresses that the client has written itself are not believed.
         ("x-forwarded-for", "192.0.2.7, 198.51.100.1", 403),
         ("x-forwarded-for", "nonsense", 403),
         ("forwarded", "for=192.0.2.7;proto=https", 200),
@@ -41,7 +41,11 @@ async fn nobody_else_is_believed() {
     for trusted in [&[][..], &["10.0.0.0/8"]] {
         let mirror = mirror(OURS, trusted).await;
         for header in ["x-forwarded-for", "forwarded"] {
-            let value = if header == "forwarded" { "for=192.0.2.7" } else { "192.0.2.7" };
+            let value = if header == "forwarded" {
+                "for=192.0.2.7"
+            } else {
+                "192.0.2.7"
+            };
             let answer = mirror.get_with("/v2/", &[(header, value)]).await;
             assert_eq!(answer.status, 403, "{header}");
         }

@@ -30,7 +30,9 @@ async fn operators_reach_it_by_name_and_certificate() {
     for path in ["/healthz", "/metrics", "/api/v1/status"] {
         assert_eq!(connection.status(path).await, 200, "{path}");
     }
-    let other = connection.get("/api/v1/status", &[("x-forwarded-host", "evil.test")]).await;
+    let other = connection
+        .get("/api/v1/status", &[("x-forwarded-host", "evil.test")])
+        .await;
     assert_eq!(other.unwrap().0, 200);
     let strange = Authority::new("stranger").client("operator", Vec::new());
     for client in [None, Some(&strange)] {

@@ -20,7 +20,9 @@ async fn mirror(registry: &FakeRegistry, pairs: impl FnOnce(&Path) -> Vec<PairCo
 }
 
 async fn shown(mirror: &Mirror, host: &str, roots: &Authority) -> Option<Vec<u8>> {
-    let connection = pki::connect(mirror.address(), host, roots, None).await.ok()?;
+    let connection = pki::connect(mirror.address(), host, roots, None)
+        .await
+        .ok()?;
     Some(connection.certificate.to_vec())
 }
 
@@ -28,7 +30,10 @@ async fn shown(mirror: &Mirror, host: &str, roots: &Authority) -> Option<Vec<u8>
 async fn wait_for(mirror: &Mirror, host: &str, roots: &Authority, pair: &Pair) {
     let deadline = tokio::time::Instant::now() + WAIT_MAX;
     while shown(mirror, host, roots).await.as_deref() != Some(&pair.cert.der()[..]) {
-        assert!(tokio::time::Instant::now() < deadline, "the new certificate is not used");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the new certificate is not used"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -41,7 +46,10 @@ async fn each_host_gets_the_certificate_that_names_it() {
     let exact = authority.host(&["ghcr.mirror.test"]);
     let mirror = mirror(&registry, |dir| {
         let pairs = [(&first, "first"), (&wild, "wild"), (&exact, "exact")];
-        pairs.iter().map(|(pair, name)| pair.write(dir, name)).collect()
+        pairs
+            .iter()
+            .map(|(pair, name)| pair.write(dir, name))
+            .collect()
     });
     let mirror = mirror.await;
     for (host, expected) in [
@@ -61,12 +69,19 @@ async fn each_host_gets_the_certificate_that_names_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changed_files_hold_for_new_connections() {
     let (registry, authority) = (FakeRegistry::start().await, Authority::new("authority"));
-    let (one, other) = (authority.host(&["mirror.test"]), authority.host(&["other.test"]));
-    let mirror = mirror(&registry, |dir| vec![one.write(dir, "one"), other.write(dir, "other")]);
+    let (one, other) = (
+        authority.host(&["mirror.test"]),
+        authority.host(&["other.test"]),
+    );
+    let mirror = mirror(&registry, |dir| {
+        vec![one.write(dir, "one"), other.write(dir, "other")]
+    });
     let mirror = mirror.await;
     let dir = mirror.store();
     let dir = dir.parent().unwrap();
-    let mut old = pki::connect(mirror.address(), "mirror.test", &authority, None).await.unwrap();
+    let mut old = pki::connect(mirror.address(), "mirror.test", &authority, None)
+        .await
+        .unwrap();
     assert_eq!(old.status("/v2/").await, 200);
 
     let newer = authority.host(&["mirror.test"]);
@@ -83,16 +98,20 @@ async fn changed_files_hold_for_new_connections() {
     let kept = shown(&mirror, "mirror.test", &authority).await;
     assert_eq!(kept.as_deref(), Some(&newer.cert.der()[..]));
 
-    // As SIGHUP does.
+    // SIGHUP does the same.
     stranger.write(dir, "one");
     let certificates = mirror.certificates().clone();
-    tokio::task::spawn_blocking(move || certificates.reload()).await.unwrap();
+    tokio::task::spawn_blocking(move || certificates.reload())
+        .await
+        .unwrap();
     let got = shown(&mirror, "mirror.test", &authority).await;
     assert_eq!(got.as_deref(), Some(&stranger.cert.der()[..]));
     // A file that is gone changes nothing.
     std::fs::remove_file(dir.join("one.crt")).unwrap();
     let certificates = mirror.certificates().clone();
-    tokio::task::spawn_blocking(move || certificates.reload()).await.unwrap();
+    tokio::task::spawn_blocking(move || certificates.reload())
+        .await
+        .unwrap();
     let got = shown(&mirror, "mirror.test", &authority).await;
     assert_eq!(got.as_deref(), Some(&stranger.cert.der()[..]));
 }

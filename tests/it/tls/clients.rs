@@ -62,7 +62,11 @@ impl House {
         let client_ca = dir.join("clients.pem");
         std::fs::write(&client_ca, authority.pem()).unwrap();
         let users = dir.join("htpasswd");
-        std::fs::write(&users, format!("alice:{}\n", bcrypt::hash("alice!", 4).unwrap())).unwrap();
+        std::fs::write(
+            &users,
+            format!("alice:{}\n", bcrypt::hash("alice!", 4).unwrap()),
+        )
+        .unwrap();
         let file = dir.join("rules.toml");
         let users = users.display().to_string();
         std::fs::write(&file, RULES.replace("HTPASSWD", &format!("{users:?}"))).unwrap();
@@ -81,7 +85,9 @@ impl House {
                 ..Config::from_layers(&flags, [], &[]).unwrap().access
             };
             secure(config, tls);
-            let networks = trusted_proxies.iter().map(|network| network.parse().unwrap());
+            let networks = trusted_proxies
+                .iter()
+                .map(|network| network.parse().unwrap());
             config.server.trusted_proxies = networks.collect();
             let open = ListenerConfig {
                 asks: Asks::Nobody,
@@ -96,7 +102,12 @@ impl House {
         }
     }
 
-    async fn get(&self, client: Option<&Pair>, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    async fn get(
+        &self,
+        client: Option<&Pair>,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> (u16, String) {
         let address = self.mirror.address();
         let connection = pki::connect(address, "mirror.test", &self.authority, client).await;
         let Ok(mut connection) = connection else {
@@ -112,7 +123,10 @@ impl House {
 
     async fn counted(&self, result: &str) -> f64 {
         let labels = [("method", "certificate"), ("result", result)];
-        self.mirror.metrics().await.sum("roadstead_auth_total", &labels)
+        self.mirror
+            .metrics()
+            .await
+            .sum("roadstead_auth_total", &labels)
     }
 }
 
@@ -126,13 +140,20 @@ async fn a_certificate_is_an_identity() {
     let node = house.authority.client("n7", uri("spiffe://corp/node/7"));
     let builder = house.authority.client("builder", Vec::new());
     let other = house.authority.client("other", uri("spiffe://corp/job/1"));
-    for (who, client, secret) in [("node", &node, 200), ("builder", &builder, 200), ("other", &other, 403)] {
+    for (who, client, secret) in [
+        ("node", &node, 200),
+        ("builder", &builder, 200),
+        ("other", &other, 403),
+    ] {
         assert_eq!(house.status(Some(client), "/v2/").await, 200, "{who}");
         assert_eq!(house.status(Some(client), OFFICIAL).await, 200, "{who}");
         assert_eq!(house.status(Some(client), SECRET).await, secret, "{who}");
     }
     let (_, text) = house.get(Some(&other), SECRET, &[]).await;
-    assert!(text.contains("certificate spiffe://corp/job/1 may not pull"), "{text}");
+    assert!(
+        text.contains("certificate spiffe://corp/job/1 may not pull"),
+        "{text}"
+    );
     assert!(house.counted("accepted").await >= 9.0);
 }
 
@@ -204,10 +225,15 @@ async fn other_authorities_end_what_the_old_ones_let_in() {
     let dir = house.mirror.store();
     std::fs::write(dir.parent().unwrap().join("clients.pem"), others.pem()).unwrap();
     let certificates = house.mirror.certificates().clone();
-    tokio::task::spawn_blocking(move || certificates.reload()).await.unwrap();
+    tokio::task::spawn_blocking(move || certificates.reload())
+        .await
+        .unwrap();
     let deadline = tokio::time::Instant::now() + WAIT_MAX;
     while connection.status(SECRET).await != 0 {
-        assert!(tokio::time::Instant::now() < deadline, "the connection lives on");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the connection lives on"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(house.status(Some(&node), SECRET).await, 0);

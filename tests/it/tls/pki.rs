@@ -98,7 +98,9 @@ pub(super) async fn connect(
         None => config.with_no_client_auth(),
         Some(pair) => {
             let key = PrivateKeyDer::Pkcs8(pair.key.serialize_der().into());
-            config.with_client_auth_cert(vec![pair.cert.der().clone()], key).unwrap()
+            config
+                .with_client_auth_cert(vec![pair.cert.der().clone()], key)
+                .unwrap()
         }
     };
     let stream = TcpStream::connect(address).await?;
@@ -119,13 +121,19 @@ pub(super) async fn connect(
 
 impl Connection {
     /// The status, headers and text of an answer; none where the connection ends without one.
-    pub(super) async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Option<(u16, HeaderMap, String)> {
+    pub(super) async fn get(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Option<(u16, HeaderMap, String)> {
         let mut request = Request::get(path).header("host", "mirror.test");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Empty::new()).unwrap();
-        let answer = within("an answer", self.sender.send_request(request)).await.ok()?;
+        let answer = within("an answer", self.sender.send_request(request))
+            .await
+            .ok()?;
         let (head, body) = answer.into_parts();
         let body = within("a body", body.collect()).await.ok()?.to_bytes();
         let text = String::from_utf8_lossy(&body).into_owned();

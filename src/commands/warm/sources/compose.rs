@@ -4,7 +4,7 @@ use super::interpolate::interpolate;
 use super::yaml::{Node, Value, member};
 use super::{Fault, Images, Variables};
 
-/// Whether a document is a compose file: it has services, and is no Kubernetes object.
+/// True if a document is a compose file: it has services, and is no Kubernetes object.
 pub(super) fn is_compose(members: &[(String, Node)]) -> bool {
     let services = member(members, "services");
     services.is_some_and(|node| matches!(node.value, Value::Map(_)))

@@ -42,7 +42,7 @@ fn expand(text: &str, variables: Variables<'_>, depth: usize) -> Result<String, 
     Ok(expanded)
 }
 
-/// What stands between the braces: `NAME`, or `NAME`, an operator and its operand.
+/// The text between the braces: `NAME`, or `NAME`, an operator and its operand.
 fn substitute(inner: &str, variables: Variables<'_>, depth: usize) -> Result<String, String> {
     let (name, operation) = split_name(inner);
     if name.is_empty() {
@@ -93,7 +93,7 @@ fn split_name(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-/// What stands before the brace that closes, and what stands after it.
+/// The text before the brace that closes, and the text after it.
 fn split_brace(text: &str) -> Option<(&str, &str)> {
     let mut open = 1_usize;
     let mut before = ' ';
@@ -112,7 +112,7 @@ fn split_brace(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// How deep defaults may stand in defaults; people write two.
+/// The deepest that defaults may stand in defaults; people write two.
 const DEPTH_MAX: usize = 16;
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 
-/// What the client's kernel has room for, which says nothing of what the server's takes.
+/// Room in the client's kernel, which says nothing of what the server's takes.
 const CLIENT_BUFFER_BYTES: u32 = 64 * 1024;
 
 /// A store with one blob, and who is given windows of it.
@@ -170,7 +170,7 @@ async fn what_was_sent_is_no_window_any_more() {
     client.read_exact(&mut vec![0; 100_000]).await.unwrap();
 }
 
-/// How much is written to a client that takes nothing.
+/// Number of bytes that are written to a client that takes nothing.
 async fn taken_by_the_kernel(server: &mut ClientStream<TcpStream>, parts: &[Bytes]) -> usize {
     let mut taken = 0;
     for part in parts {

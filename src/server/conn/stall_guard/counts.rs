@@ -72,12 +72,12 @@ impl Counts {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Whether the socket takes no more.
+    /// True if the socket takes no more.
     pub(super) fn is_blocked(&self) -> bool {
         self.is_blocked.load(Ordering::Relaxed)
     }
 
-    /// Whether the client has said nothing since its last request, or may say it in pieces as HTTP/2 does.
+    /// True if the client has said nothing since its last request, or may say it in pieces as HTTP/2 does.
     pub(super) fn is_between_requests(&self) -> bool {
         let read_at_request = self.read_at_request.load(Ordering::Relaxed);
         let is_silent = self.requests() > 0 && self.read.load(Ordering::Relaxed) == read_at_request;

@@ -18,15 +18,15 @@ pub(crate) struct Flow {
     taken: AtomicU64,
     /// Bytes that were handed to hyper and have not left.
     under_way: AtomicUsize,
-    /// Whether it is the client's turn: there is something for it that it has to take.
+    /// True if it is the client's turn: there is something for it that it has to take.
     is_clients_turn: AtomicBool,
-    /// Whether its request runs.
+    /// True if its request runs.
     is_live: AtomicBool,
-    /// Whether it has been given up.
+    /// True if it has been given up.
     is_over: AtomicBool,
-    /// Who waits for room to hand over more.
+    /// The body that waits for room to hand over more.
     body: AtomicWaker,
-    /// Who runs its request.
+    /// The task that runs its request.
     task: AtomicWaker,
 }
 
@@ -47,7 +47,7 @@ impl Flow {
         self.is_clients_turn.store(is_clients, Ordering::Relaxed);
     }
 
-    /// Whether more may be handed over; if not, `waker` is woken when it may.
+    /// True if more may be handed over; if not, `waker` is woken when it may.
     pub(super) fn has_room(&self, waker: &Waker) -> bool {
         if self.is_below_bound() {
             return true;
@@ -85,28 +85,28 @@ impl Flow {
         self.task.wake();
     }
 
-    /// Whether it was given up; `waker` is woken when it is.
+    /// True if it was given up; `waker` is woken when it is.
     pub(crate) fn is_over(&self, waker: &Waker) -> bool {
         self.task.register(waker);
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// What of it has left.
+    /// Number of bytes that have left.
     pub(super) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Whether its request runs.
+    /// True if its request runs.
     pub(super) fn is_live(&self) -> bool {
         self.is_live.load(Ordering::Relaxed)
     }
 
-    /// Whether it waits for the client.
+    /// True if it waits for the client.
     pub(super) fn waits_for_client(&self) -> bool {
         self.is_under_way() || (self.is_live() && self.is_clients_turn.load(Ordering::Relaxed))
     }
 
-    /// Whether some of it is with hyper.
+    /// True if some of it is with hyper.
     pub(super) fn is_under_way(&self) -> bool {
         self.under_way.load(Ordering::Relaxed) > 0
     }

@@ -96,7 +96,7 @@ impl Flows {
     }
 }
 
-/// Whether somebody but the watch has it.
+/// True if somebody but the watch has it.
 fn is_kept(flow: &Arc<Flow>) -> bool {
     Arc::strong_count(flow) > 1
 }

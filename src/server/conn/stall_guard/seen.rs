@@ -1,4 +1,4 @@
-//! What was seen of a connection, and since when it has been so.
+//! Observations of a connection, and the time since which they hold.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ const RATE_SPAN: Duration = Duration::from_secs(10);
 /// One that closes a page or gives up a pull takes back all it has, once: 128 at most.
 const WITHDRAWN_PER_SECOND_MAX: u64 = 200;
 
-/// What a connection is about.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// The client has not said all of what it wants.
@@ -21,7 +21,7 @@ pub(crate) enum Phase {
     Busy,
 }
 
-/// Why a connection, or one of its bodies, was ended.
+/// Reason why a connection, or one of its bodies, was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
     /// No head in time.
@@ -34,16 +34,16 @@ pub(crate) enum Why {
     Resets,
 }
 
-/// How it stands with a connection.
+/// The standing of a connection among others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
     pub(crate) phase: Phase,
     pub(crate) since: Instant,
-    /// Whether its client takes less than the least rate.
+    /// True if its client takes less than the least rate.
     pub(crate) is_slow: bool,
 }
 
-/// What was seen of a connection.
+/// Observations of a connection.
 #[derive(Debug)]
 pub(super) struct Seen {
     phase: Phase,
@@ -74,7 +74,7 @@ impl Seen {
         }
     }
 
-    /// Whether requests were taken back faster than is allowed, since it was last asked.
+    /// True if requests were taken back faster than is allowed, since it was last asked.
     pub(super) fn withdraws_too_much(&mut self, now: Instant, withdrawn: u64) -> bool {
         let (before, at) = self.withdrawn;
         let span = now.saturating_duration_since(at);
@@ -82,12 +82,12 @@ impl Seen {
             return false;
         }
         self.withdrawn = (withdrawn, now);
-        let most = WITHDRAWN_PER_SECOND_MAX.saturating_mul(span.as_secs().max(1));
-        withdrawn.saturating_sub(before) > most
+        let withdrawn = u128::from(withdrawn.saturating_sub(before));
+        withdrawn * 1000 > u128::from(WITHDRAWN_PER_SECOND_MAX) * span.as_millis()
     }
 }
 
-/// What was seen of one body of HTTP/2.
+/// Observations of one body of HTTP/2.
 #[derive(Debug, Default)]
 pub(super) struct FlowSeen {
     mark: u64,
@@ -106,17 +106,17 @@ impl FlowSeen {
         self.mark = mark;
     }
 
-    /// How long nothing of it has moved.
+    /// Time for which nothing of it has moved.
     pub(super) fn stood(&self, now: Instant) -> Duration {
         let since = self.since.unwrap_or(now);
         now.saturating_duration_since(since)
     }
 }
 
-/// How fast a client takes what waits for it.
+/// The rate at which a client takes what waits for it.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
-    /// Where the span began.
+    /// The beginning of the span.
     began: Option<(Instant, u64)>,
     is_slow: bool,
 }
@@ -138,7 +138,7 @@ impl Rate {
         self.began = Some((now, taken));
     }
 
-    /// Whether it was too slow over the last whole span.
+    /// True if it was too slow over the last whole span.
     pub(super) fn is_slow(&self) -> bool {
         self.is_slow
     }

@@ -135,6 +135,20 @@ async fn requests_may_be_taken_back_but_not_for_ever() {
     assert!(many.flows.count() <= flows::FLOWS_KEPT_MAX);
 }
 
+/// The time between two looks was cut to whole seconds: two pulls given up within two looks, 1.9 s apart, were too much.
+#[tokio::test]
+async fn requests_taken_back_are_measured_by_the_time_that_has_passed() {
+    let watch = watch();
+    watch.speaks_http2();
+    (0..256).for_each(|_| drop(watch.begin(true)));
+    let later = Instant::now() + Duration::from_millis(1900);
+    assert_eq!(watch.look(later, &Limits::default(), false), None);
+    (0..300).for_each(|_| drop(watch.begin(true)));
+    let later = later + Duration::from_millis(1100);
+    let said = watch.look(later, &Limits::default(), false);
+    assert_eq!(said, Some((Why::Resets, 1)));
+}
+
 #[tokio::test]
 async fn a_client_that_has_shown_nothing_gets_little_ahead() {
     let flow = Flow::default();

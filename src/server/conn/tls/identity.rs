@@ -1,4 +1,4 @@
-//! Who a client certificate is.
+//! Identities in client certificates.
 
 use crate::access::{Kind, Principal};
 use rustls_pki_types::CertificateDer;
@@ -12,7 +12,7 @@ const NAME_BYTES_MAX: usize = 2048;
 const SUBJECT: &str = "cert.subject";
 const SAN: &str = "cert.san";
 
-/// Who has a certificate that was accepted: the first URI, DNS name or e-mail address among its alternative names, or
+/// The identity in a certificate that was accepted: the first URI, DNS name or e-mail address among its alternative names, or
 /// else the common name of its subject. One without any is an anonymous client with a certificate.
 pub(super) fn principal(certificate: &CertificateDer<'_>) -> Principal {
     let nobody = Principal {
@@ -40,12 +40,16 @@ pub(super) fn principal(certificate: &CertificateDer<'_>) -> Principal {
 
 fn alternative_name(certificate: &X509Certificate<'_>) -> Option<String> {
     let names = certificate.subject_alternative_name().ok()??;
-    names.value.general_names.iter().find_map(|name| match name {
-        GeneralName::URI(name) | GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => {
-            plain(name)
-        }
-        _ => None,
-    })
+    names
+        .value
+        .general_names
+        .iter()
+        .find_map(|name| match name {
+            GeneralName::URI(name) | GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => {
+                plain(name)
+            }
+            _ => None,
+        })
 }
 
 fn common_name(certificate: &X509Certificate<'_>) -> Option<String> {
@@ -55,7 +59,8 @@ fn common_name(certificate: &X509Certificate<'_>) -> Option<String> {
 
 /// Text that can stand in a log line, a policy and an answer.
 fn plain(text: &str) -> Option<String> {
-    let is_plain = !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.contains(char::is_control);
+    let is_plain =
+        !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.contains(char::is_control);
     is_plain.then(|| text.to_owned())
 }
 

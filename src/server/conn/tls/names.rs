@@ -1,4 +1,4 @@
-//! Which of several certificates a client gets: the one that names the host it asks for.
+//! Choice among several certificates: a client gets the one that names the host it asks for.
 
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -9,14 +9,14 @@ use x509_parser::extensions::GeneralName;
 /// Certificates by the host names in them (RFC 6066 section 3, RFC 9525 section 6.3).
 #[derive(Debug)]
 pub(super) struct ByName {
-    /// In the order in which they are configured.
+    /// Keys in the order in which they are configured.
     keys: Vec<Arc<CertifiedKey>>,
-    /// By names in lower case; `*.` begins those of a wildcard.
+    /// Positions in `keys` by names in lower case; `*.` begins those of a wildcard.
     named: HashMap<String, Vec<usize>>,
 }
 
 impl ByName {
-    /// Of these, of which the first is for whoever names no host, or another.
+    /// Indexes these, of which the first is for clients that name no host, or another.
     pub(super) fn of(keys: Vec<Arc<CertifiedKey>>) -> Self {
         let mut named = HashMap::<String, Vec<usize>>::new();
         for (at, key) in keys.iter().enumerate() {
@@ -41,8 +41,13 @@ impl ByName {
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let fitting = hello.server_name().map_or(&[][..], |host| self.of_host(host));
-        let mut fitting = fitting.iter().filter_map(|at| self.keys.get(*at)).peekable();
+        let fitting = hello
+            .server_name()
+            .map_or(&[][..], |host| self.of_host(host));
+        let mut fitting = fitting
+            .iter()
+            .filter_map(|at| self.keys.get(*at))
+            .peekable();
         let first = fitting.peek().copied().or(self.keys.first());
         // One host may have an RSA and an ECDSA certificate, and old clients know one of them.
         let schemes = hello.signature_schemes();

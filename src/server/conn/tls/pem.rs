@@ -15,7 +15,7 @@ use std::path::Path;
 /// the wrong file.
 const PEM_BYTES_MAX: u64 = 1024 * 1024;
 
-/// What a file was when it was looked at: another one has another stamp. `None` where there is none.
+/// Marks of a file when it was looked at: a changed one has other marks. `None` where there is no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp(Option<(u64, u64, u64, i64, i64)>);
 

@@ -21,7 +21,7 @@ fn response(content: Content, metrics: &Metrics) -> Response<Body> {
     Response::new(Body::new(content, exchange(metrics)))
 }
 
-/// What a client reads over HTTP/1.1, and the one access line.
+/// The bytes that a client reads over HTTP/1.1, and the one access line.
 async fn over_http1(
     steps: Vec<Step>,
     length: Option<u64>,

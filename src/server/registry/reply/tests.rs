@@ -148,7 +148,7 @@ fn a_list_links_to_the_clients_own_path_and_namespace() {
     assert!(link.starts_with(&format!("<{path}?last=v2>")), "{link}");
 }
 
-/// What a client of HTTP/1.1 reads.
+/// The bytes that a client of HTTP/1.1 reads.
 async fn over_http1(make: impl Fn(&Metrics) -> Reply + Clone + Send + Sync + 'static) -> String {
     let server = Server::bind().await;
     let client = server.connect(move || {

@@ -1,18 +1,12 @@
 //! The stored blobs in lists: what a [`Policy`](super::Policy) orders.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
+use super::slots::{NONE, Slots, first_half};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
-
-/// Stands for "none" where a blob's place is stored: four bytes instead of eight, a million times.
-const NONE: u32 = u32::MAX;
-
-/// Stands for "in no list" in a slot that holds nothing.
-const NO_LIST: u16 = u16::MAX;
 
 /// The place of a blob. Good until the blob is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,7 +20,7 @@ impl Place {
     }
 }
 
-/// What is known of a stored blob.
+/// Facts about a stored blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its size in bytes.
@@ -47,30 +41,14 @@ pub struct Entry {
 /// five to ten for the table.
 #[derive(Debug)]
 pub struct Blobs {
-    slots: Vec<Slot>,
-    /// The first of the slots that hold nothing, chained by `older`.
-    free: u32,
+    slots: Slots,
     by_digest: HashTable<u32>,
-    /// The digests that are longer than a slot's, by slot: hardly anybody has any.
-    wide: HashMap<u32, Box<[u8; 64]>>,
     hasher: RandomState,
     lists: Vec<List>,
     used: u64,
     /// Only these are evictable for the moment.
     only: Option<u8>,
 }
-
-#[derive(Debug)]
-struct Slot {
-    /// The digest, or the first half of one that is wide.
-    key: [u8; 32],
-    entry: Entry,
-    newer: u32,
-    older: u32,
-}
-
-/// A million blobs are to fit, with all else, into 150 MB.
-const _: () = assert!(size_of::<Slot>() <= 64);
 
 #[derive(Clone, Copy, Debug)]
 struct List {
@@ -89,10 +67,8 @@ impl Blobs {
             bytes: 0,
         };
         Self {
-            slots: Vec::new(),
-            free: NONE,
+            slots: Slots::default(),
             by_digest: HashTable::new(),
-            wide: HashMap::new(),
             hasher: RandomState::new(),
             lists: vec![empty; usize::from(lists) + 1],
             used: 0,
@@ -105,19 +81,19 @@ impl Blobs {
         let (slots, hasher) = (&self.slots, &self.hasher);
         self.by_digest.reserve(more, |other| {
             slots
-                .get(*other as usize)
+                .get(*other)
                 .map_or(0, |slot| hasher.hash_one(slot.key))
         });
         self.slots.reserve(more);
     }
 
-    /// How many there are.
+    /// Number of blobs.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_digest.len()
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_digest.is_empty()
@@ -135,7 +111,7 @@ impl Blobs {
         self.lists.get(usize::from(list)).map_or(0, |l| l.bytes)
     }
 
-    /// How many lists there are for a policy.
+    /// Number of lists for a policy.
     #[must_use]
     pub fn lists(&self) -> u16 {
         u16::try_from(self.lists.len() - 1).unwrap_or(u16::MAX)
@@ -148,28 +124,25 @@ impl Blobs {
         self.lists()
     }
 
-    /// Where a blob is.
+    /// Place of a blob.
     #[must_use]
     pub fn find(&self, digest: &Digest) -> Option<Place> {
         let found = self
             .by_digest
-            .find(self.hash(digest), |index| self.is(*index, digest));
+            .find(self.hash(digest), |index| self.slots.is(*index, digest));
         found.map(|index| Place(*index))
     }
 
-    /// What is known of a blob.
+    /// Entry of a blob.
     #[must_use]
     pub fn entry(&self, place: Place) -> Option<&Entry> {
-        self.slot(place.0).map(|slot| &slot.entry)
+        self.slots.get(place.0).map(|slot| &slot.entry)
     }
 
-    /// Which blob it is.
+    /// Digest of the blob in a place.
     #[must_use]
     pub fn digest(&self, place: Place) -> Option<Digest> {
-        if let Some(wide) = self.wide.get(&place.0) {
-            return Some(Digest::Sha512(**wide));
-        }
-        self.slot(place.0).map(|slot| Digest::Sha256(slot.key))
+        self.slots.digest(place.0)
     }
 
     /// The blob that was put into a list first.
@@ -182,7 +155,7 @@ impl Blobs {
     /// The blob that was put into the same list next.
     #[must_use]
     pub fn newer(&self, place: Place) -> Option<Place> {
-        let newer = self.slot(place.0)?.newer;
+        let newer = self.slots.get(place.0)?.newer;
         (newer != NONE).then_some(Place(newer))
     }
 
@@ -209,13 +182,13 @@ impl Blobs {
     /// All places in use, in the order of their last counted use, and of digests where that is the
     /// same. Takes 16 bytes a blob meanwhile.
     pub(super) fn by_last_use(&self) -> impl Iterator<Item = Place> + use<> {
-        let mut order: Vec<(u64, u32)> = (0..)
-            .zip(&self.slots)
-            .filter(|(_, slot)| slot.entry.list != NO_LIST)
+        let taken = self.slots.taken(0, usize::MAX);
+        let taken = taken.into_iter().flatten();
+        let mut order: Vec<(u64, u32)> = taken
             .map(|(index, slot)| (slot.entry.used.0, index))
             .collect();
         order.sort_unstable_by(|(used, index), (other_used, other)| {
-            let key = |index: &u32| self.slot(*index).map(|slot| &slot.key);
+            let key = |index: &u32| self.slots.get(*index).map(|slot| &slot.key);
             used.cmp(other_used)
                 .then_with(|| key(index).cmp(&key(other)))
         });
@@ -224,15 +197,8 @@ impl Blobs {
 
     /// The places in use among `count` from `first` on; nothing past the last one.
     pub(super) fn places(&self, first: usize, count: usize) -> Option<Vec<Place>> {
-        let end = first.saturating_add(count).min(self.slots.len());
-        let slots = self
-            .slots
-            .get(first..end)
-            .filter(|slots| !slots.is_empty())?;
-        let numbered = slots.iter().zip(first..);
-        let used = numbered.filter(|(slot, _)| slot.entry.list != NO_LIST);
-        let places = used.filter_map(|(_, index)| u32::try_from(index).ok().map(Place));
-        Some(places.collect())
+        let taken = self.slots.taken(first, count)?;
+        Some(taken.map(|(index, _)| Place(index)).collect())
     }
 
     /// Makes a blob the newest of a list.
@@ -243,29 +209,11 @@ impl Blobs {
 
     /// Takes in a blob that is not there yet, as the newest of the list it names.
     pub(super) fn insert(&mut self, digest: &Digest, entry: Entry) -> Place {
-        let slot = Slot {
-            key: first_half(digest),
-            entry,
-            newer: NONE,
-            older: NONE,
-        };
-        let index = self.free;
-        let index = if let Some(free) = self.slots.get_mut(index as usize) {
-            self.free = free.older;
-            *free = slot;
-            index
-        } else {
-            self.slots.push(slot);
-            // Four thousand million blobs are more than any file system holds.
-            u32::try_from(self.slots.len() - 1).unwrap_or(NONE)
-        };
-        if let Digest::Sha512(bytes) = digest {
-            self.wide.insert(index, Box::new(*bytes));
-        }
+        let index = self.slots.insert(digest, entry);
         let (hash, slots, hasher) = (self.hash(digest), &self.slots, &self.hasher);
         self.by_digest.insert_unique(hash, index, |other| {
             slots
-                .get(*other as usize)
+                .get(*other)
                 .map_or(0, |slot| hasher.hash_one(slot.key))
         });
         self.used += entry.size;
@@ -281,20 +229,14 @@ impl Blobs {
         if let Ok(found) = self.by_digest.find_entry(hash, |index| *index == place.0) {
             found.remove();
         }
-        let free = self.free;
-        let slot = self.slots.get_mut(place.0 as usize)?;
-        let entry = slot.entry;
-        slot.older = free;
-        slot.entry.list = NO_LIST;
-        self.free = place.0;
+        let entry = self.slots.remove(place.0)?;
         self.used -= entry.size;
-        self.wide.remove(&place.0);
         Some(entry)
     }
 
     /// Changes what a policy does not order by.
     pub(super) fn change(&mut self, place: Place, change: impl FnOnce(&mut Entry)) {
-        if let Some(slot) = self.slots.get_mut(place.0 as usize) {
+        if let Some(slot) = self.slots.get_mut(place.0) {
             let (size, list) = (slot.entry.size, slot.entry.list);
             change(&mut slot.entry);
             debug_assert_eq!((slot.entry.size, slot.entry.list), (size, list));
@@ -309,30 +251,15 @@ impl Blobs {
         });
     }
 
-    fn slot(&self, index: u32) -> Option<&Slot> {
-        self.slots.get(index as usize)
-    }
-
     fn hash(&self, digest: &Digest) -> u64 {
         self.hasher.hash_one(first_half(digest))
-    }
-
-    /// Whether a slot is that of a digest.
-    fn is(&self, index: u32, digest: &Digest) -> bool {
-        let same_half = |slot: &Slot| slot.key == first_half(digest);
-        let wide = self.wide.get(&index);
-        self.slot(index).is_some_and(same_half)
-            && match digest {
-                Digest::Sha256(_) => wide.is_none(),
-                Digest::Sha512(bytes) => wide.is_some_and(|wide| **wide == *bytes),
-            }
     }
 
     fn link(&mut self, index: u32, list: u16) {
         let Some(ends) = self.lists.get_mut(usize::from(list)) else {
             return;
         };
-        let Some(slot) = self.slots.get_mut(index as usize) else {
+        let Some(slot) = self.slots.get_mut(index) else {
             return;
         };
         slot.entry.list = list;
@@ -340,14 +267,14 @@ impl Blobs {
         slot.older = ends.newest;
         ends.bytes += slot.entry.size;
         let old = std::mem::replace(&mut ends.newest, index);
-        match self.slots.get_mut(old as usize) {
+        match self.slots.get_mut(old) {
             Some(old) => old.newer = index,
             None => ends.oldest = index,
         }
     }
 
     fn unlink(&mut self, index: u32) {
-        let Some(slot) = self.slots.get(index as usize) else {
+        let Some(slot) = self.slots.get(index) else {
             return;
         };
         let (entry, newer, older) = (slot.entry, slot.newer, slot.older);
@@ -355,25 +282,13 @@ impl Blobs {
             return;
         };
         ends.bytes -= entry.size;
-        match self.slots.get_mut(newer as usize) {
+        match self.slots.get_mut(newer) {
             Some(slot) => slot.older = older,
             None => ends.newest = older,
         }
-        match self.slots.get_mut(older as usize) {
+        match self.slots.get_mut(older) {
             Some(slot) => slot.newer = newer,
             None => ends.oldest = newer,
-        }
-    }
-}
-
-/// What a slot has of a digest, and what it is found by.
-fn first_half(digest: &Digest) -> [u8; 32] {
-    match digest {
-        Digest::Sha256(bytes) => *bytes,
-        Digest::Sha512(bytes) => {
-            let mut half = [0; 32];
-            half.copy_from_slice(bytes.first_chunk::<32>().unwrap_or(&[0; 32]));
-            half
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 
-/// How long after its manifest a blob is waited for. dockerd takes three layers at a time, and a node
+/// Time after its manifest that a blob is waited for. dockerd takes three layers at a time, and a node
 /// that starts dozens of pods has others to fetch first.
 const EXPECTED_FOR: Duration = Duration::from_mins(5);
 
@@ -81,7 +81,6 @@ impl Expected {
         gone
     }
 
-    /// Whether it is expected.
     pub(super) fn contains(&self, digest: &Digest) -> bool {
         self.waits.contains_key(digest)
     }

@@ -7,7 +7,7 @@ const OWNERS_MAX: usize = 255;
 /// the same in every run.
 pub type OwnerId = u32;
 
-/// What each upstream's blobs take. Within the ledger an upstream is one byte.
+/// Bytes that each upstream's blobs take. Within the ledger an upstream is one byte.
 #[derive(Debug)]
 pub(super) struct Owners {
     ids: Vec<OwnerId>,
@@ -42,7 +42,7 @@ impl Owners {
         self.ids.get(usize::from(short)).copied().unwrap_or(0)
     }
 
-    /// What its blobs take.
+    /// Bytes that its blobs take.
     pub(super) fn bytes(&self, short: u8) -> u64 {
         self.bytes.get(usize::from(short)).copied().unwrap_or(0)
     }

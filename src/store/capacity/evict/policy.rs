@@ -1,14 +1,14 @@
-//! Which blob goes first.
+//! The choice of the blob that goes first.
 
 use std::cmp::Reverse;
 
 use super::blobs::{Blobs, Place};
 use crate::clock::Timestamp;
 
-/// Which blob goes first. The ledger keeps the sizes, the bound and the pins; a policy keeps the
+/// The choice of the blob that goes first. The ledger keeps the sizes, the bound and the pins; a policy keeps the
 /// order. It is told of everything that happens and may move blobs between lists, nothing else.
 pub trait Policy: std::fmt::Debug {
-    /// How many lists it orders blobs in.
+    /// Number of lists that it orders blobs in.
     const LISTS: u16;
 
     /// A blob came in or was read at start-up, the oldest use first; it is in list 0.

@@ -1,10 +1,10 @@
-//! Which fill a partial file is of: a blob on its way from one upstream. What is not checked yet is that upstream's
+//! The identity of a fill: a blob on its way from one upstream. Bytes that are not checked yet are that upstream's
 //! alone, and so its file, its record and its room are, too.
 
 use crate::oci::{Algorithm, Digest, UpstreamName};
 use crate::store::capacity::evict::OwnerId;
 
-/// How much of the hash of an upstream's name stands for it: nobody finds two names for one of these.
+/// Part of the hash of an upstream's name that stands for it: nobody finds two names for one of these.
 const UPSTREAM_BYTES: usize = 16;
 
 /// Between the digest and the upstream in the name of a file; neither has it.
@@ -38,7 +38,7 @@ impl FillKey {
         OwnerId::from_be_bytes([a, b, c, d]).max(1)
     }
 
-    /// What its files are named, before the dot.
+    /// Name of its files, before the dot.
     pub(in crate::store) fn stem(&self) -> String {
         let upstream = u128::from_be_bytes(self.upstream);
         format!("{}{SEPARATOR}{upstream:032x}", self.digest.hex())

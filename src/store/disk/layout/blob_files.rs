@@ -42,7 +42,7 @@ impl BlobFiles<'_> {
         self.0.remove_or_remember(&self.path(digest));
     }
 
-    /// Whether a committed blob is this file, and not one that has taken its place; also where that
+    /// True if a committed blob is this file, and not one that has taken its place; also where that
     /// cannot be told.
     #[must_use]
     pub(in crate::store) fn is(&self, digest: &Digest, file: &DiskFile) -> bool {

@@ -1,26 +1,26 @@
-//! Whether a directory is a cache's, or can become one: nobody else's is taken, looked into or changed.
+//! The check that a directory is a cache's, or can become one: nobody else's is taken, looked into or changed.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-/// What a file system, or its snapshots, has in each directory of its own.
+/// Names that a file system, or its snapshots, has in each directory of its own.
 const NOBODYS: [&str; 2] = ["lost+found", ".snapshot"];
 
-/// What a start that was cut short leaves before there is a `VERSION`.
+/// Names that a start that was cut short leaves before there is a `VERSION`.
 const BEGUN: [&str; 2] = ["LOCK", "VERSION.new"];
 
 /// A file that is moved to see whether it can be.
 const PROBE: &str = ".moved";
 
-/// What begin the names of the catalogue's files, where the state directory is the same: they are there first.
+/// Beginning of the names of the catalogue's files, where the state directory is the same: they are there first.
 const STATE: &str = "catalogue.";
 
 /// So many of what is in the way are named.
 const NAMED_MAX: usize = 3;
 
-/// Who may do what in a cache's directory: its owner and his group, who reads.
+/// Permissions of a cache's directory: its owner and his group, who reads.
 pub(super) const DIRECTORY_MODE: u32 = 0o750;
 
 /// Makes `root` if it is missing; refuses one that is somebody else's.
@@ -104,12 +104,12 @@ pub(super) fn has_version(root: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether a name is that of what nobody misses.
+/// True if a name is that of what nobody misses.
 pub(super) fn is_nobodys(name: &str) -> bool {
     NOBODYS.contains(&name) || BEGUN.contains(&name)
 }
 
-/// What is in a directory that is no cache's.
+/// Names in a directory that is no cache's.
 fn foreign(root: &Path) -> io::Result<Vec<String>> {
     let mut foreign = Vec::new();
     for entry in fs::read_dir(root)? {
@@ -125,7 +125,7 @@ fn foreign(root: &Path) -> io::Result<Vec<String>> {
     Ok(foreign)
 }
 
-/// Whether it is a folder with nothing but such folders in it, down to a cache's depth.
+/// True if it is a folder with nothing but such folders in it, down to a cache's depth.
 fn is_hollow(path: &Path) -> bool {
     fn within(path: &Path, depth: usize) -> bool {
         fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())

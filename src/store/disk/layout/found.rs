@@ -1,4 +1,4 @@
-//! What is found on the disk: committed blobs, and the directories that they are in.
+//! Content that is found on the disk: committed blobs, and the directories that they are in.
 
 use std::fs;
 use std::io;

@@ -20,13 +20,13 @@ const BLOCK_BYTES: u64 = 512;
 pub(in crate::store) struct IndexFile<'a>(pub(super) &'a Layout);
 
 impl IndexFile<'_> {
-    /// Where the index is.
+    /// Path of the index.
     #[must_use]
     pub(in crate::store) fn path(&self) -> PathBuf {
         self.0.root.join("index.redb")
     }
 
-    /// What the index takes on disk, one that was set aside included, in bytes. Its file may be longer:
+    /// Bytes that the index takes on disk, one that was set aside included. Its file may be longer:
     /// redb makes it larger ahead of time, and the file system gives space to what is written.
     ///
     /// # Errors

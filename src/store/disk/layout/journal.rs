@@ -1,4 +1,4 @@
-//! Which blobs' files came and went since the index last caught up. The index is written twice a
+//! The blobs whose files came and went since the index last caught up. The index is written twice a
 //! second; after a crash the files named here are looked at, so that a start knows to the byte what
 //! there is without looking at all.
 //!
@@ -100,7 +100,7 @@ impl Journal {
         self.disk.run(Op::Sync, &path, || file.sync_data())
     }
 
-    /// What is noted from now on waits for the write of the index after next.
+    /// Makes notes from now on wait for the write of the index after next.
     pub(in crate::store) fn turn(&self) {
         let mut pages = self.pages();
         let other = 1 - pages.current;

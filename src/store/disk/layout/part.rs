@@ -17,7 +17,7 @@ use crate::store::disk::{DiskFile, DiskOp as Op};
 /// A coverage record above this size is not ours.
 const COVERAGE_RECORD_BYTES_MAX: u64 = 1024 * 1024;
 
-/// What is recorded beside a partial file.
+/// The record beside a partial file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::store) struct FillRecord {
     /// The size of the whole blob, if it was known.

@@ -8,8 +8,6 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::store::Space;
-
 /// Opens a file, if it is one: neither what lies elsewhere (a symbolic link), nor what could keep whoever opens or
 /// reads it waiting (a pipe, a device).
 pub(in crate::store) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
@@ -31,7 +29,7 @@ fn open_with(path: &Path, options: &mut OpenOptions, flags: OFlags) -> io::Resul
     Err(io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
-/// Whether an error says that a file itself is bad, rather than that the
+/// True if an error says that a file itself is bad, rather than that the
 /// system lacks something for now.
 #[must_use]
 pub(in crate::store) fn means_damage(error: &io::Error) -> bool {
@@ -60,7 +58,16 @@ pub(in crate::store) fn means_damage(error: &io::Error) -> bool {
         || kind == io::ErrorKind::InvalidData
 }
 
-/// What the file system of `dir` has.
+/// Bytes of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// In all.
+    pub total: u64,
+    /// Free for whoever is not root.
+    pub free: u64,
+}
+
+/// Measures the file system of `dir`.
 ///
 /// # Errors
 /// The operating system's.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::Lock;
 use super::claim::{DIRECTORY_MODE, has_version};
 
-/// What a cache consists of, in the order in which it is moved: `VERSION` last, without which there is no cache, so that
+/// Parts of a cache, in the order in which they are moved: `VERSION` last, without which there is no cache, so that
 /// a move that was cut short goes on with the next start. The lock stays, and is nobody's then.
 const ENTRIES: [&str; 9] = [
     "journal.0",
@@ -23,14 +23,14 @@ const ENTRIES: [&str; 9] = [
     "VERSION",
 ];
 
-/// Where a cache is.
+/// The place of a cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Place {
-    /// Where it should be, or there is none yet.
+    /// It is where it should be, or there is none yet.
     Right,
     /// There, since just now.
     Moved,
-    /// Where it was before: why it could not be moved.
+    /// It is where it was before: why it could not be moved.
     Before(String),
     /// In both: the one where it should be is used.
     Both,
@@ -62,7 +62,7 @@ pub(in crate::store) fn find(right: &Path, before: &Path, may_move: bool) -> Pla
     }
 }
 
-/// Whether a directory is not there, or has nothing in it but parts of a cache that was being moved there.
+/// True if a directory is not there, or has nothing in it but parts of a cache that was being moved there.
 fn is_free(dir: &Path) -> io::Result<bool> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),

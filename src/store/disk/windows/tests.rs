@@ -1,10 +1,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Weak;
 
 use super::*;
-use crate::oci::{Algorithm, Digest, UpstreamName};
-use crate::store::FillKey;
 use crate::store::disk::health::Health;
 use crate::store::disk::{Disk, Injection};
 use crate::store::tests::parallel::Random;
@@ -34,13 +31,6 @@ fn world() -> World {
     }
 }
 
-/// What two sides of a fill have between them.
-fn shared() -> Arc<Shared> {
-    let upstream = UpstreamName::parse("docker.io").unwrap();
-    let digest = Digest::of(Algorithm::Sha256, b"a blob");
-    Arc::new(Shared::new(FillKey::new(&upstream, digest)))
-}
-
 impl World {
     fn map(&self, range: Range<usize>) -> Bytes {
         let range = range.start as u64..range.end as u64;
@@ -49,7 +39,7 @@ impl World {
 
     fn give(&self, range: Range<usize>) -> Bytes {
         let bytes = self.map(range.clone());
-        let kept = Kept::Fill { _shared: shared() };
+        let kept = Kept::by(Arc::new(()));
         let file = Arc::clone(&self.file);
         self.windows
             .remember(bytes.clone(), file, range.start as u64, kept);
@@ -187,11 +177,11 @@ fn an_address_means_one_window_as_long_as_it_is_known() {
 fn a_window_keeps_its_blob_until_it_has_been_sent() {
     let world = world();
     let (server, mut client) = sockets();
-    let shared = shared();
-    let kept: Weak<Shared> = Arc::downgrade(&shared);
+    let guard = Arc::new("kept");
+    let kept = Arc::downgrade(&guard);
     let window = world.map(0..1000);
     let file = Arc::clone(&world.file);
-    let kept_by = Kept::Fill { _shared: shared };
+    let kept_by = Kept::by(guard);
     world.windows.remember(window.clone(), file, 0, kept_by);
     world.send(window.slice(..999), &server);
     assert!(kept.upgrade().is_some());

@@ -15,7 +15,7 @@ use crate::store::disk::{Disk, DiskOp};
 /// A copy keeps what is written to it in blocks of this size: redb's pages.
 const BLOCK_BYTES: usize = 4096;
 
-/// How many of them at most, 64 MiB: a repair writes what tells free pages from others, and one that needs
+/// The most blocks, 64 MiB: a repair writes what tells free pages from others, and one that needs
 /// more than this would be better off with a disk.
 const BLOCKS_MAX: usize = 16 * 1024;
 
@@ -96,7 +96,7 @@ pub(super) struct Copy {
 #[derive(Debug)]
 struct Over {
     length: u64,
-    /// What lies behind this in the file was cut off.
+    /// Offset past which the file was cut off.
     beneath: u64,
     blocks: BTreeMap<u64, Box<[u8]>>,
 }
@@ -210,7 +210,7 @@ impl StorageBackend for Copy {
     }
 }
 
-/// What of a span lies in one block.
+/// The part of a span that lies in one block.
 struct Part {
     block: u64,
     /// In the block.

@@ -1,6 +1,6 @@
-//! What goes when the index has outgrown its bound, and how its file becomes smaller again.
+//! The choice of entries that go when the index has outgrown its bound, and the way in which its file becomes smaller again.
 //!
-//! What may be asked again goes: first what no version should have kept, then links and tags, those first whose
+//! Entries that may be asked for again go: first those that no version should have kept, then links and tags, those first whose
 //! content is not stored, oldest first, and of one day those of the upstream that has most. Blobs and pins stay.
 //! redb reuses the pages that come free; the file becomes smaller only when it is compacted, in transactions, so
 //! that a kill in between costs nothing.
@@ -18,7 +18,7 @@ use crate::store::metadata::schema::{self, LinkRecord, TagRecord};
 /// After outgrowing its bound the index has this part of it, in percent, so that it does not at once again.
 const SLIM_PERCENT: u64 = 50;
 
-/// What a tag names in each class of formats takes less, with every text as long as it may be.
+/// Bytes of a tag's value, with every text as long as it may be, are fewer.
 const TAG_VALUE_BYTES_MAX: usize = 8 * 1024;
 
 /// A larger file is not compacted while clients are served, who would wait for it: at the next start.
@@ -94,7 +94,7 @@ fn forget(database: &Database, most: u64) -> Result<u64, redb::Error> {
     Ok(gone)
 }
 
-/// What is longer than it can be, and media types of what is not stored.
+/// Forgets entries that are longer than they can be, and media types of what is not stored.
 fn forget_nonsense(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
     let mut gone = 0;
     let mut keep = |keep: bool| {
@@ -162,7 +162,7 @@ fn forget_oldest(transaction: &WriteTransaction, bytes: u64) -> Result<u64, redb
     Ok(gone)
 }
 
-/// How much goes of which groups, so that it is `bytes` in all.
+/// The groups that go, and how much of each, so that it is `bytes` in all.
 fn going(
     groups: BTreeMap<Group, u64>,
     upstreams: &HashMap<Vec<u8>, u64>,

@@ -1,4 +1,4 @@
-//! What is known of all blobs: which there are, in the order of their digests; who has them; which tags
+//! Facts about all blobs: which there are, in the order of their digests; who has them; which tags
 //! lead to them. For what goes through the whole store. Everything is read in pages: a store has a million
 //! blobs, and some ten million links.
 
@@ -89,7 +89,7 @@ impl Pages {
         }
     }
 
-    /// What the tags of a repository name, in the order of the tags.
+    /// The manifests that the tags of a repository name, in the order of the tags.
     pub async fn tags_of(&self, source: &Source) -> Vec<(Tag, Vec<TagRecord>)> {
         let prefix = schema::repository_prefix(source);
         let page = self.access.ask_at_length(move |facts| {

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use super::*;
 
-/// Which operations fail.
+/// The operations that fail.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Plan {
     /// None: they are counted.
@@ -20,10 +20,10 @@ pub(super) enum Plan {
     PowerLoss(usize),
 }
 
-/// What is left when the power is lost.
+/// The part that is left when the power is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// What was made durable, names and bytes, and nothing else.
+    /// All that was made durable, names and bytes, and nothing else.
     Durable,
     /// All names and lengths as they were; of the bytes what was made durable, and zeros.
     Names,
@@ -44,7 +44,7 @@ pub(super) struct FaultyDisk {
     durable: Option<Mutex<Durable>>,
 }
 
-/// What was made durable.
+/// All that was made durable.
 #[derive(Debug)]
 struct Durable {
     root: PathBuf,
@@ -52,7 +52,7 @@ struct Durable {
     names: HashMap<PathBuf, Vec<(PathBuf, u64)>>,
     /// The bytes of each inode. Each file is kept open, so that no other gets its number.
     bytes: HashMap<u64, (File, Vec<u8>)>,
-    /// What was left when the power was lost.
+    /// The directories that were left when the power was lost.
     left: Vec<(Left, TempDir)>,
 }
 
@@ -78,7 +78,7 @@ impl FaultyDisk {
         self.plan.lock().unwrap().0 = Plan::Count;
     }
 
-    /// How many operations there were.
+    /// Number of operations.
     pub(super) fn count(&self) -> usize {
         self.plan.lock().unwrap().1
     }
@@ -93,7 +93,7 @@ impl FaultyDisk {
         self.seen.lock().unwrap().clone()
     }
 
-    /// What was left when the power was lost; nothing if it was not.
+    /// The directories that were left when the power was lost; none if it was not.
     pub(super) fn left(&self) -> Vec<(Left, TempDir)> {
         let durable = self.durable.as_ref();
         durable.map_or_else(Vec::new, |durable| {

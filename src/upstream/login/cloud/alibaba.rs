@@ -15,7 +15,7 @@ use super::{Fetched, basic, date, mac};
 use crate::upstream::FetchError;
 use crate::upstream::login::{CloudUrls, Text};
 
-/// What is configured.
+/// The configuration.
 pub(super) struct Alibaba<'a> {
     pub(super) region: &'a Option<String>,
     pub(super) instance_id: &'a Option<String>,

@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::upstream::login::{CloudUrls, Text};
 use crate::upstream::{FetchError, Secret};
 
-/// What is configured.
+/// The configuration.
 pub(super) struct Azure<'a> {
     pub(super) tenant: &'a Option<String>,
     pub(super) client_id: &'a Option<String>,
@@ -107,7 +107,7 @@ impl Azure<'_> {
     }
 }
 
-/// Where service principals of the registry's cloud log in.
+/// The host at which service principals of the registry's cloud log in.
 fn authority(registry: &str) -> &'static str {
     let host = input::host(registry);
     if host.ends_with(".azurecr.cn") {
@@ -119,7 +119,7 @@ fn authority(registry: &str) -> &'static str {
     }
 }
 
-/// How long a refresh token is good for; `None`: no longer.
+/// Life of a refresh token; `None`: it is over.
 fn life(token: &str, now: Timestamp) -> Option<Duration> {
     let Some(end) = jwt::expiry(token) else {
         return Some(LIFE);

@@ -16,7 +16,7 @@ use crate::telemetry::Kind;
 use crate::upstream::body::BlobBody;
 use crate::upstream::{FetchError, status};
 
-/// What every request needs.
+/// The parts that every request needs.
 #[derive(Clone, Copy)]
 pub(super) struct Caller<'a> {
     pub(super) api: &'a HttpClient,
@@ -247,7 +247,7 @@ impl Json {
             .ok_or_else(|| self.missing(pointer))
     }
 
-    /// How long a password is good for whose end, in seconds or milliseconds since the Unix epoch, is
+    /// Life of a password whose end, in seconds or milliseconds since the Unix epoch, is
     /// at a JSON pointer.
     ///
     /// # Errors
@@ -272,8 +272,7 @@ impl Json {
         self.check_life(left)
     }
 
-    /// How long a password is good for whose life in seconds, as a number or text, is at a JSON
-    /// pointer.
+    /// Life of a password that is given in seconds, as a number or text, at a JSON pointer.
     ///
     /// # Errors
     /// [`FetchError::Login`] when it is missing or zero.
@@ -316,7 +315,7 @@ impl Json {
     }
 }
 
-/// What a number of time counts.
+/// The unit of a number of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     Seconds,
@@ -394,7 +393,7 @@ fn xml_element(body: &[u8], name: &str) -> Option<String> {
     (!plain.is_empty()).then_some(plain)
 }
 
-/// Where services put the code of an error: AWS; registries; Tencent; Alibaba (RPC, then ROA); `OAuth2`;
+/// Places where services put the code of an error: AWS; registries; Tencent; Alibaba (RPC, then ROA); `OAuth2`;
 /// Google.
 const ERROR_CODES: &[&str] = &[
     "/__type",

@@ -16,7 +16,7 @@ use super::{Fetched, basic, date, sigv4};
 use crate::upstream::login::{CloudUrls, Text};
 use crate::upstream::{FetchError, Secret};
 
-/// What is configured.
+/// The configuration.
 pub(super) struct Ecr<'a> {
     pub(super) region: &'a Option<String>,
     pub(super) keys: &'a Option<(Text, Text)>,
@@ -148,7 +148,7 @@ impl Ecr<'_> {
     }
 }
 
-/// Which API gives the token, and how.
+/// The API that gives the token, and its call.
 struct Place<'a> {
     /// As users know it.
     title: &'static str,
@@ -156,7 +156,7 @@ struct Place<'a> {
     /// The service's name, in the host's name and in the signature.
     service: &'static str,
     target: &'static str,
-    /// Where in the answer the token is.
+    /// The place of the token in the answer.
     data: &'static str,
 }
 

@@ -17,7 +17,7 @@ use super::{Fetched, basic, input, jwt};
 use crate::upstream::login::CloudUrls;
 use crate::upstream::{FetchError, Secret};
 
-/// What is configured.
+/// The configuration.
 pub(super) struct Gar<'a> {
     pub(super) key_file: &'a Option<PathBuf>,
     pub(super) urls: &'a CloudUrls,
@@ -91,7 +91,7 @@ async fn exchange(
 }
 
 const METADATA_PATH: &str = "/computeMetadata/v1/instance/service-accounts/default/token";
-/// What the account may do there is said by its roles; the registries take no narrower scope in common.
+/// The account's roles say what it may do there; the registries take no narrower scope in common.
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 /// The longest that Google takes.
 const ASSERTION_SECONDS: u64 = 3600;

@@ -8,7 +8,7 @@ use super::call::Caller;
 use crate::upstream::login::Text;
 use crate::upstream::{FetchError, Secret};
 
-/// What requests to a cloud are signed with.
+/// Keys that sign requests to a cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Keys {
     pub(super) id: Secret,

@@ -13,7 +13,7 @@ use crate::upstream::Secret;
 /// A signed token. `key` is a PKCS #8 key in PEM, `key_id` its name for whoever checks the signature.
 ///
 /// # Errors
-/// What is wrong with the key.
+/// Says what is wrong with the key.
 pub(super) fn signed(
     key: &Secret,
     key_id: Option<&str>,

@@ -14,14 +14,14 @@ pub(super) struct Metadata<'a> {
     pub(super) service: &'static str,
     pub(super) url: Option<&'a Url>,
     pub(super) usual_url: &'static str,
-    /// Where roles and their keys are, with a `/` at its end.
+    /// The path of roles and their keys, with a `/` at its end.
     pub(super) roles: &'static str,
     /// The names of the id, the secret and the token in the keys' JSON.
     pub(super) fields: [&'static str; 3],
     pub(super) session: Session,
 }
 
-/// Whether requests come with a token that was asked for before, as a guard against requests that
+/// Says if requests come with a token that was asked for before, as a guard against requests that
 /// something else was talked into.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Session {
@@ -103,5 +103,5 @@ impl Metadata<'_> {
     }
 }
 
-/// How long the session's token lives: it is used twice, at once.
+/// Life of the session's token: it is used twice, at once.
 const SESSION_SECONDS: &str = "60";

@@ -7,7 +7,7 @@ use super::input::Keys;
 use super::{date, mac};
 use crate::clock::Timestamp;
 
-/// What a signature is good for.
+/// The scope of a signature.
 pub(super) struct Scope<'a> {
     pub(super) region: &'a str,
     pub(super) service: &'a str,
@@ -16,7 +16,7 @@ pub(super) struct Scope<'a> {
 /// A request to `/`.
 pub(super) struct Request<'a> {
     pub(super) method: &'a str,
-    /// What is signed: names in lower case, each once, `host` and `x-amz-date` among them, and
+    /// Headers that are signed: names in lower case, each once, `host` and `x-amz-date` among them, and
     /// `x-amz-security-token` if there is one.
     pub(super) headers: &'a [(&'a str, &'a str)],
     pub(super) body: &'a [u8],

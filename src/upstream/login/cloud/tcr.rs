@@ -12,7 +12,7 @@ use super::{Fetched, basic, tc3};
 use crate::upstream::FetchError;
 use crate::upstream::login::{CloudUrls, Text};
 
-/// What is configured.
+/// The configuration.
 pub(super) struct Tcr<'a> {
     pub(super) region: &'a str,
     pub(super) instance_id: &'a str,

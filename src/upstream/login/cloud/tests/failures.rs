@@ -1,4 +1,4 @@
-//! What goes wrong with every cloud alike: no answer, a wrong one, too much of one.
+//! Failures that every cloud has: no answer, a wrong one, too much of one.
 
 use super::*;
 
@@ -129,7 +129,7 @@ async fn silence_ends_with_the_deadline() {
     }
 }
 
-/// Where there is no metadata service, nobody answers: that must not take all the time there is, and
+/// Nobody answers if there is no metadata service: that must not take all the time there is, and
 /// is not the fault of the one whose time it took.
 #[tokio::test]
 async fn a_silent_metadata_service_is_given_up_early() {

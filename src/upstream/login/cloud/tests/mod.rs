@@ -94,7 +94,7 @@ fn client() -> HttpClient {
     .unwrap()
 }
 
-/// What the errors say, after a check that they hold no secret.
+/// The text of the errors, after a check that they hold no secret.
 fn text(error: &FetchError) -> String {
     let text = format!("{error}");
     let debug = format!("{error:?}");

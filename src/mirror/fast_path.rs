@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use super::answer::{BlobAnswer, BlobHead, ManifestAnswer};
-use super::bypass::Passthrough;
 use super::core::Core;
 use super::freshness::{self, Verdict};
 use super::lent::Lent;
 use super::local::{LocalManifests, Manifest};
 use super::manifest::Kept;
+use super::passthrough::Passthroughs;
 use super::{MirrorError, Policies, Source};
 use crate::clock::Clock;
 use crate::oci::manifest::ChildKind;
@@ -26,7 +26,7 @@ pub(super) struct Hits {
     store: Store,
     clock: Arc<dyn Clock>,
     local: Arc<LocalManifests>,
-    passthrough: Arc<Passthrough>,
+    passthroughs: Arc<Passthroughs>,
     lent: Lent,
 }
 
@@ -34,7 +34,7 @@ impl Hits {
     pub(super) fn new(
         core: &Core,
         local: &Arc<LocalManifests>,
-        passthrough: &Arc<Passthrough>,
+        passthroughs: &Arc<Passthroughs>,
         lent: &Lent,
     ) -> Self {
         Self {
@@ -42,7 +42,7 @@ impl Hits {
             store: core.store.clone(),
             clock: Arc::clone(&core.clock),
             local: Arc::clone(local),
-            passthrough: Arc::clone(passthrough),
+            passthroughs: Arc::clone(passthroughs),
             lent: lent.clone(),
         }
     }
@@ -84,10 +84,10 @@ impl Hits {
         let blob = self.store.open_blob(digest)?;
         // Where they differ the link is corrected: the long way.
         let agrees = link.size.is_none_or(|said| said == blob.size());
-        agrees.then(|| self.passthrough.answer_stored(blob, source))
+        agrees.then(|| self.passthroughs.answer_stored(blob, source))
     }
 
-    /// What HEAD says of a stored blob.
+    /// Answers HEAD of a stored blob.
     pub(super) fn blob_head(&self, source: &Source, digest: &Digest) -> Option<BlobHead> {
         self.link(source, digest, ChildKind::Blob)?;
         Some(BlobHead {

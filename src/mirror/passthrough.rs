@@ -35,7 +35,7 @@ const CHUNKS_WAITING_MAX: usize = 4;
 
 /// Gives blobs past the store.
 #[derive(Debug)]
-pub(super) struct Passthrough {
+pub(super) struct Passthroughs {
     upstreams: Upstreams,
     store: Store,
     tasks: Tasks,
@@ -46,8 +46,8 @@ pub(super) struct Passthrough {
 
 /// A blob that is about to be passed through.
 #[derive(Clone, Debug)]
-pub(super) struct Passage {
-    passthrough: Arc<Passthrough>,
+pub(super) struct Prepared {
+    passthroughs: Arc<Passthroughs>,
     source: Source,
     digest: Digest,
     total: Option<u64>,
@@ -59,7 +59,7 @@ pub(super) struct Passage {
 
 /// The client's side of a pass. Dropping it ends the pass.
 #[derive(Debug)]
-pub(super) struct Pass {
+pub(super) struct Passthrough {
     messages: mpsc::Receiver<Message>,
     answer_by: Instant,
 }
@@ -67,7 +67,7 @@ pub(super) struct Pass {
 /// Bytes, the clean end, or why there is none.
 type Message = Result<Option<Bytes>, MirrorError>;
 
-impl Passthrough {
+impl Passthroughs {
     pub(super) fn new(core: &Core, links: &Arc<Links>) -> Self {
         Self {
             upstreams: core.upstreams.clone(),
@@ -91,7 +91,7 @@ impl Passthrough {
     /// For whom a blob is read in this request.
     pub(super) fn asker(self: &Arc<Self>, source: &Source, digest: &Digest) -> Asker {
         Asker {
-            passthrough: Arc::clone(self),
+            passthroughs: Arc::clone(self),
             source: source.clone(),
             digest: *digest,
             behalf: OnBehalf::current(),
@@ -106,7 +106,7 @@ impl Passthrough {
         digest: &Digest,
         answer_by: Instant,
     ) -> Result<BlobAnswer, MirrorError> {
-        let (behalf, slot) = self.permit_pass(source, OnBehalf::current())?;
+        let (behalf, slot) = self.take_slot(source, OnBehalf::current())?;
         let link = self.store.metadata().link(source, digest).await;
         let total = match link.and_then(|link| link.size) {
             Some(size) => Some(size),
@@ -115,8 +115,8 @@ impl Passthrough {
         Ok(BlobAnswer {
             total,
             outcome: Outcome::Bypass,
-            content: Content::Passing(Passage {
-                passthrough: Arc::clone(self),
+            content: Content::Passing(Prepared {
+                passthroughs: Arc::clone(self),
                 source: source.clone(),
                 digest: *digest,
                 total,
@@ -134,10 +134,10 @@ impl Passthrough {
         digest: Digest,
         behalf: OnBehalf,
         handed: Handed,
-    ) -> Result<Pass, MirrorError> {
-        let (behalf, slot) = self.permit_pass(&source, behalf)?;
-        let passage = Passage {
-            passthrough: Arc::clone(self),
+    ) -> Result<Passthrough, MirrorError> {
+        let (behalf, slot) = self.take_slot(&source, behalf)?;
+        let prepared = Prepared {
+            passthroughs: Arc::clone(self),
             source,
             digest,
             total: handed.total,
@@ -145,11 +145,11 @@ impl Passthrough {
             answer_by: Instant::now(),
             slot,
         };
-        Ok(passage.begin(handed))
+        Ok(prepared.begin(handed))
     }
 
     /// A place for a pass, as which part of whose work it is done.
-    fn permit_pass(
+    fn take_slot(
         &self,
         source: &Source,
         behalf: OnBehalf,
@@ -160,51 +160,51 @@ impl Passthrough {
     }
 }
 
-impl Passage {
-    /// How long upstream's answer may be waited for.
+impl Prepared {
+    /// Time that upstream's answer may be waited for.
     pub(super) fn patience(&self) -> Duration {
         self.answer_by.saturating_duration_since(Instant::now())
     }
 
     /// Begins to pass `range` (everything when `None`).
-    pub(super) fn open(self, range: Option<Range<u64>>) -> Pass {
+    pub(super) fn open(self, range: Option<Range<u64>>) -> Passthrough {
         let handed = Handed::nothing(range);
         self.begin(handed)
     }
 
-    fn begin(self, handed: Handed) -> Pass {
+    fn begin(self, handed: Handed) -> Passthrough {
         let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
-        let tasks = self.passthrough.tasks.clone();
+        let tasks = self.passthroughs.tasks.clone();
         let answer_by = self.answer_by;
         let end = handed.end.or(self.total);
         let whole = handed.start == 0 && end == self.total;
-        let carrier = Carrier {
+        let pump = Pump {
             check: whole.then(|| Hasher::new(self.digest.algorithm())),
             // Who gave the fill its bytes is not known here.
-            giver: if handed.position > 0 {
-                Giver::Several
+            provenance: if handed.position > 0 {
+                Provenance::Several
             } else {
-                Giver::Nobody
+                Provenance::Nobody
             },
             end,
             position: handed.position,
             given: handed.position,
             held: VecDeque::new(),
-            passage: self,
+            prepared: self,
             sender,
         };
         // A reader is polled by the connection, which belongs to no request.
-        let behalf = carrier.passage.behalf.clone();
-        tasks.spawn(behalf.scope(carrier.run(handed)));
-        Pass {
+        let behalf = pump.prepared.behalf.clone();
+        tasks.spawn(behalf.scope(pump.run(handed)));
+        Passthrough {
             messages: receiver,
             answer_by,
         }
     }
 }
 
-impl Pass {
-    /// How long upstream's answer may be waited for.
+impl Passthrough {
+    /// Time that upstream's answer may be waited for.
     pub(super) fn patience(&self) -> Duration {
         self.answer_by.saturating_duration_since(Instant::now())
     }
@@ -220,30 +220,30 @@ impl Pass {
 }
 
 /// The work of a pass.
-struct Carrier {
-    passage: Passage,
+struct Pump {
+    prepared: Prepared,
     sender: mpsc::Sender<Message>,
     /// Of all bytes before `position`, when the whole is passed.
     check: Option<Hasher>,
-    giver: Giver,
+    provenance: Provenance,
     end: Option<u64>,
     /// The next byte to come.
     position: u64,
     /// The next byte to be given.
     given: u64,
-    /// What lies between.
+    /// The bytes between.
     held: VecDeque<Bytes>,
 }
 
-/// Who gave the bytes of a pass.
+/// The origin of the bytes of a passthrough.
 #[derive(Clone, Copy)]
-enum Giver {
+enum Provenance {
     Nobody,
     One(EndpointId),
     Several,
 }
 
-/// How a request of a pass ended without all that was asked for.
+/// The end of a request of a passthrough without all that was asked for.
 enum Failure {
     /// It makes no sense to go on, or nobody wants it.
     Fatal(MirrorError),
@@ -257,11 +257,11 @@ impl From<MirrorError> for Failure {
     }
 }
 
-impl Carrier {
+impl Pump {
     async fn run(mut self, handed: Handed) {
         let sender = self.sender.clone();
-        let stop = self.passage.passthrough.tasks.stopping().clone();
-        let given_up = self.passage.slot.given_up().clone();
+        let stop = self.prepared.passthroughs.tasks.stopping().clone();
+        let given_up = self.prepared.slot.given_up().clone();
         let ended = tokio::select! {
             biased;
             () = sender.closed() => return,
@@ -279,8 +279,8 @@ impl Carrier {
             let hashed = handed.hash(check).await;
             self.check = Some(hashed.map_err(|error| MirrorError::Store(error.to_string()))?);
         }
-        let passthrough = Arc::clone(&self.passage.passthrough);
-        let upstream = passthrough.upstreams.of(&self.passage.source)?;
+        let passthroughs = Arc::clone(&self.prepared.passthroughs);
+        let upstream = passthroughs.upstreams.of(&self.prepared.source)?;
         let mut budget = Budget::new(upstream.retry_delay());
         while self.end.is_none_or(|end| self.position < end) {
             let before = self.position;
@@ -303,11 +303,11 @@ impl Carrier {
 
     /// One request, from where the pass is.
     async fn once(&mut self) -> Result<(), Failure> {
-        let passthrough = Arc::clone(&self.passage.passthrough);
-        let upstream = passthrough.upstreams.of(&self.passage.source)?;
-        let digest = self.passage.digest;
+        let passthroughs = Arc::clone(&self.prepared.passthroughs);
+        let upstream = passthroughs.upstreams.of(&self.prepared.source)?;
+        let digest = self.prepared.digest;
         let endpoints = upstream.endpoints_for(&digest);
-        let total = self.passage.total;
+        let total = self.prepared.total;
         let ask = BlobRequest {
             start: self.position,
             end: self.end.filter(|end| total != Some(*end)),
@@ -318,7 +318,7 @@ impl Carrier {
             } else {
                 Patience::Now
             },
-            ..BlobRequest::whole(&self.passage.source.repository, &digest)
+            ..BlobRequest::whole(&self.prepared.source.repository, &digest)
         };
         let mut fetched = match upstream.blob(&ask).await {
             Ok(fetched) => fetched,
@@ -333,17 +333,17 @@ impl Carrier {
             Err(error) => return Err(Failure::Broken(error)),
         };
         self.check_size(&fetched).await?;
-        self.giver = match self.giver {
-            Giver::Nobody => Giver::One(fetched.endpoint),
-            Giver::One(before) if before == fetched.endpoint => self.giver,
-            Giver::One(_) | Giver::Several => Giver::Several,
+        self.provenance = match self.provenance {
+            Provenance::Nobody => Provenance::One(fetched.endpoint),
+            Provenance::One(before) if before == fetched.endpoint => self.provenance,
+            Provenance::One(_) | Provenance::Several => Provenance::Several,
         };
         self.pump(&mut fetched).await
     }
 
     /// Upstream and whoever said the size before must agree: clients have been told.
     async fn check_size(&self, fetched: &BlobFetch) -> Result<(), MirrorError> {
-        match (self.passage.total, fetched.total) {
+        match (self.prepared.total, fetched.total) {
             // It may be the manifest that is wrong.
             (Some(expected), Some(got)) if expected != got => {
                 let why = format!("upstream announces {got} bytes, {expected} are expected");
@@ -355,13 +355,13 @@ impl Carrier {
 
     /// The next client shall be told another size, or none.
     async fn other_size(&self, why: String) -> MirrorError {
-        let Passage {
-            passthrough,
+        let Prepared {
+            passthroughs,
             source,
             digest,
             ..
-        } = &self.passage;
-        passthrough
+        } = &self.prepared;
+        passthroughs
             .store
             .metadata()
             .forget_size(source, digest)
@@ -443,12 +443,12 @@ impl Carrier {
 
     /// All is there: if it is right, the client gets the end.
     async fn finish(&mut self) -> Result<(), MirrorError> {
-        let Passage {
-            passthrough,
+        let Prepared {
+            passthroughs,
             source,
             digest,
             ..
-        } = &self.passage;
+        } = &self.prepared;
         if let Some(check) = self.check.take() {
             let got = check.finish();
             if got != *digest {
@@ -457,8 +457,11 @@ impl Carrier {
                     "upstream sent wrong content, which passed through without its end; its client is cut off"
                 );
                 // Of several nobody can tell who was wrong.
-                if let Giver::One(endpoint) = self.giver {
-                    passthrough.upstreams.of(source)?.distrust(endpoint, digest);
+                if let Provenance::One(endpoint) = self.provenance {
+                    passthroughs
+                        .upstreams
+                        .of(source)?
+                        .distrust(endpoint, digest);
                 }
                 return Err(MirrorError::WrongContent {
                     digest: *digest,

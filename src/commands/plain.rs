@@ -14,14 +14,13 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use url::Url;
 
-use super::{EndpointConfig, FetchError, OwnListeners};
-use crate::net::Deadline;
-use crate::net::{HttpClient, Way};
+use crate::net::{Deadline, HttpClient, OwnListeners, Way};
 use crate::oci::UpstreamName;
 use crate::telemetry::{Kind, Metrics};
+use crate::upstream::{EndpointConfig, FetchError};
 
 /// A client of one server. It follows no redirect, sends no credentials, and goes through no proxy.
-pub struct PlainClient {
+pub(super) struct PlainClient {
     http: HttpClient,
     base: Url,
 }
@@ -32,7 +31,7 @@ impl PlainClient {
     ///
     /// # Errors
     /// One line: the URL is not of HTTP, or the file cannot be used.
-    pub fn new(base: &Url, ca_file: Option<PathBuf>) -> Result<Self, String> {
+    pub(super) fn new(base: &Url, ca_file: Option<PathBuf>) -> Result<Self, String> {
         let authority = match (base.scheme(), base.host_str(), base.port()) {
             ("http" | "https", Some(host), Some(port)) => format!("{host}:{port}"),
             ("http" | "https", Some(host), None) => host.to_owned(),
@@ -55,7 +54,7 @@ impl PlainClient {
     ///
     /// # Errors
     /// No answer came; an answer of any status is none of them.
-    pub async fn get(
+    pub(super) async fn get(
         &self,
         target: &str,
         accept: Option<&str>,

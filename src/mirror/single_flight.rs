@@ -13,19 +13,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::MirrorError;
-use super::manifest::Found;
 use super::shares::{Shares, Slot};
 use crate::oci::UpstreamName;
 use crate::telemetry::Limit;
 use crate::upstream::{OnBehalf, Work};
 
 /// Different questions under way at the same time, some KB each.
-pub(super) const FLIGHTS_MAX: usize = 4096;
+pub(super) const REQUESTS_MAX: usize = 4096;
 
-/// How often somebody who joined asks anew, when what was joined failed for its leader alone.
+/// Number of times that a follower asks, when what was joined failed for its leader alone.
 const TURNS_MAX: usize = 3;
 
-/// Whether an answer was fetched for the asker or for somebody before.
+/// The role of a request: the leader is the one for which the answer is fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Leader,
@@ -34,7 +33,7 @@ pub(super) enum Role {
 
 /// An answer that several may be given.
 pub(super) trait Shared {
-    /// Whether it is about whoever asked first, so that others had better ask themselves.
+    /// True if it is about the first asker, so that others had better ask themselves.
     fn is_the_askers_own(&self) -> bool;
 }
 
@@ -44,25 +43,19 @@ impl<T> Shared for Result<T, MirrorError> {
     }
 }
 
-impl Shared for Found {
-    fn is_the_askers_own(&self) -> bool {
-        self.kept.is_the_askers_own()
-    }
-}
-
-/// Where a question is asked from.
+/// The tasks and places that a question is asked with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Runway<'a> {
     pub(super) tasks: &'a TaskTracker,
     pub(super) shares: &'a Arc<Shares>,
     pub(super) upstream: &'a UpstreamName,
-    /// Whether the answer is wanted although nobody waits for it.
+    /// True if the answer is wanted although nobody waits for it.
     pub(super) for_later: bool,
 }
 
 /// Questions under way, by key.
 #[derive(Debug)]
-pub(super) struct Flights<K, V> {
+pub(super) struct SingleFlight<K, V> {
     table: Mutex<HashMap<K, Flight<V>>>,
     next: AtomicU64,
 }
@@ -71,22 +64,22 @@ pub(super) struct Flights<K, V> {
 #[derive(Debug)]
 struct Flight<V> {
     id: u64,
-    answer: watch::Receiver<Option<Landed<V>>>,
-    /// Who wants the answer.
+    answer: watch::Receiver<Option<Ended<V>>>,
+    /// Number of those who want the answer.
     waiting: usize,
     work: Arc<Work>,
     given_up: CancellationToken,
 }
 
-/// How a flight ended.
+/// The end of a flight.
 #[derive(Clone, Debug)]
-enum Landed<V> {
+enum Ended<V> {
     Answer(V),
     /// Its place was somebody else's.
-    GaveWay,
+    Displaced,
 }
 
-impl<K, V> Default for Flights<K, V> {
+impl<K, V> Default for SingleFlight<K, V> {
     fn default() -> Self {
         Self {
             table: Mutex::default(),
@@ -95,14 +88,14 @@ impl<K, V> Default for Flights<K, V> {
     }
 }
 
-/// A place in a flight.
-struct Seat<K: Eq + Hash, V> {
-    answer: watch::Receiver<Option<Landed<V>>>,
+/// Somebody who waits for an answer.
+struct Waiter<K: Eq + Hash, V> {
+    answer: watch::Receiver<Option<Ended<V>>>,
     role: Role,
     _waits: Waits<K, V>,
 }
 
-impl<K, V> Flights<K, V>
+impl<K, V> SingleFlight<K, V>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Shared + Clone + Send + Sync + 'static,
@@ -125,27 +118,27 @@ where
         let mut turns = TURNS_MAX;
         loop {
             turns -= 1;
-            let mut seat = self.board(&key, runway, &mut ask)?;
-            let landed = seat.answer.wait_for(Option::is_some).await;
-            let landed = landed.ok().and_then(|landed| landed.clone());
-            let again = turns > 0 && seat.role == Role::Follower;
-            match landed {
-                Some(Landed::Answer(answer)) if again && answer.is_the_askers_own() => {}
-                Some(Landed::Answer(answer)) => return Ok((answer, seat.role)),
-                Some(Landed::GaveWay) if again => {}
-                Some(Landed::GaveWay) => return Err(MirrorError::Limited(Limit::Questions)),
+            let mut waiter = self.join_or_begin(&key, runway, &mut ask)?;
+            let ended = waiter.answer.wait_for(Option::is_some).await;
+            let ended = ended.ok().and_then(|ended| ended.clone());
+            let again = turns > 0 && waiter.role == Role::Follower;
+            match ended {
+                Some(Ended::Answer(answer)) if again && answer.is_the_askers_own() => {}
+                Some(Ended::Answer(answer)) => return Ok((answer, waiter.role)),
+                Some(Ended::Displaced) if again => {}
+                Some(Ended::Displaced) => return Err(MirrorError::Limited(Limit::Questions)),
                 None => return Err(MirrorError::Busy("a request to upstream was given up")),
             }
         }
     }
 
     /// Joins a flight, or begins one.
-    fn board<F>(
+    fn join_or_begin<F>(
         self: &Arc<Self>,
         key: &K,
         runway: Runway<'_>,
         ask: &mut Option<impl FnOnce() -> F + Send>,
-    ) -> Result<Seat<K, V>, MirrorError>
+    ) -> Result<Waiter<K, V>, MirrorError>
     where
         F: Future<Output = V> + Send + 'static,
     {
@@ -153,7 +146,7 @@ where
         if let Some(flight) = table.get_mut(key) {
             flight.waiting += 1;
             flight.work.join();
-            return Ok(self.seat(key, flight, Role::Follower));
+            return Ok(self.waiter(key, flight, Role::Follower));
         }
         let behalf = OnBehalf::current();
         let work = Work::of(&behalf);
@@ -172,32 +165,32 @@ where
             work: Arc::clone(&work),
             given_up: slot.given_up().clone(),
         };
-        let seat = self.seat(key, &flight, Role::Leader);
-        let landing = Landing(Listed {
-            flights: Arc::clone(self),
+        let waiter = self.waiter(key, &flight, Role::Leader);
+        let removal = RemovalGuard(Listed {
+            requests: Arc::clone(self),
             key: key.clone(),
             id: flight.id,
         });
         table.insert(key.clone(), flight);
         // Boxed once: what is wrapped in async blocks would be in each of them, and thousands may wait here.
-        let asking = fly(slot, Box::pin(ask()));
+        let asking = run_in(slot, Box::pin(ask()));
         runway
             .tasks
             .spawn(behalf.as_part_of(work).scope(async move {
-                let landed = asking.await;
+                let ended = asking.await;
                 // Off the table first: whoever comes now asks anew.
-                drop(landing);
-                sender.send_replace(Some(landed));
+                drop(removal);
+                sender.send_replace(Some(ended));
             }));
-        Ok(seat)
+        Ok(waiter)
     }
 
-    fn seat(self: &Arc<Self>, key: &K, flight: &Flight<V>, role: Role) -> Seat<K, V> {
-        Seat {
+    fn waiter(self: &Arc<Self>, key: &K, flight: &Flight<V>, role: Role) -> Waiter<K, V> {
+        Waiter {
             answer: flight.answer.clone(),
             role,
             _waits: Waits(Listed {
-                flights: Arc::clone(self),
+                requests: Arc::clone(self),
                 key: key.clone(),
                 id: flight.id,
             }),
@@ -205,7 +198,7 @@ where
     }
 }
 
-impl<K, V> Flights<K, V> {
+impl<K, V> SingleFlight<K, V> {
     fn table(&self) -> MutexGuard<'_, HashMap<K, Flight<V>>> {
         // Each change is one insert, remove or count.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -213,17 +206,17 @@ impl<K, V> Flights<K, V> {
 }
 
 /// Asks, as long as there is a place for it.
-async fn fly<V>(slot: Slot, asking: impl Future<Output = V>) -> Landed<V> {
+async fn run_in<V>(slot: Slot, asking: impl Future<Output = V>) -> Ended<V> {
     tokio::select! {
         biased;
-        answer = asking => Landed::Answer(answer),
-        () = slot.given_up().cancelled() => Landed::GaveWay,
+        answer = asking => Ended::Answer(answer),
+        () = slot.given_up().cancelled() => Ended::Displaced,
     }
 }
 
 /// A flight on the table, if it is still there.
 struct Listed<K: Eq + Hash, V> {
-    flights: Arc<Flights<K, V>>,
+    requests: Arc<SingleFlight<K, V>>,
     key: K,
     id: u64,
 }
@@ -236,11 +229,11 @@ impl<K: Eq + Hash, V> Listed<K, V> {
 }
 
 /// Takes a question off the table, however it ends.
-struct Landing<K: Eq + Hash, V>(Listed<K, V>);
+struct RemovalGuard<K: Eq + Hash, V>(Listed<K, V>);
 
-impl<K: Eq + Hash, V> Drop for Landing<K, V> {
+impl<K: Eq + Hash, V> Drop for RemovalGuard<K, V> {
     fn drop(&mut self) {
-        let mut table = self.0.flights.table();
+        let mut table = self.0.requests.table();
         if self.0.find(&mut table).is_some() {
             table.remove(&self.0.key);
         }
@@ -252,7 +245,7 @@ struct Waits<K: Eq + Hash, V>(Listed<K, V>);
 
 impl<K: Eq + Hash, V> Drop for Waits<K, V> {
     fn drop(&mut self) {
-        let mut table = self.0.flights.table();
+        let mut table = self.0.requests.table();
         let Some(flight) = self.0.find(&mut table) else {
             return;
         };

@@ -46,7 +46,7 @@ fn sent() {
 
 #[tokio::test]
 async fn one_answer_for_all_and_the_leader_may_leave() {
-    let flights = Arc::new(Flights::<u8, u32>::default());
+    let requests = Arc::new(SingleFlight::<u8, u32>::default());
     let tasks = TaskTracker::new();
     let shares = shares();
     let (release, gate) = oneshot::channel();
@@ -54,17 +54,17 @@ async fn one_answer_for_all_and_the_leader_may_leave() {
         sent();
         gate.await.unwrap()
     };
-    let mut leader = Box::pin(flights.run(1, runway(&tasks, &shares), ask));
+    let mut leader = Box::pin(requests.run(1, runway(&tasks, &shares), ask));
     assert!(futures_util::poll!(&mut leader).is_pending());
     // The question is sent; then the leader hangs up.
     tokio::task::yield_now().await;
     drop(leader);
-    let follower = flights.run(1, runway(&tasks, &shares), || async {
+    let follower = requests.run(1, runway(&tasks, &shares), || async {
         unreachable!("it is under way")
     });
     let (answer, ()) = tokio::join!(follower, async { release.send(7).unwrap() });
     assert_eq!(answer.unwrap(), (7, Role::Follower));
-    let again = flights
+    let again = requests
         .run(1, runway(&tasks, &shares), || async { 8 })
         .await
         .unwrap();
@@ -73,17 +73,17 @@ async fn one_answer_for_all_and_the_leader_may_leave() {
 
 #[tokio::test]
 async fn a_flight_that_panics_is_an_error_and_not_silence() {
-    let flights = Arc::new(Flights::<u8, u32>::default());
+    let requests = Arc::new(SingleFlight::<u8, u32>::default());
     let tasks = TaskTracker::new();
     let shares = shares();
-    let answer = flights
+    let answer = requests
         .run(1, runway(&tasks, &shares), || async {
             panic!("on purpose")
         })
         .await;
     assert!(matches!(answer, Err(MirrorError::Busy(_))));
     assert!(
-        flights
+        requests
             .run(1, runway(&tasks, &shares), || async { 8 })
             .await
             .is_ok(),
@@ -94,24 +94,24 @@ async fn a_flight_that_panics_is_an_error_and_not_silence() {
 /// A client that asks and resets its stream used to fill the table with questions that were yet to be sent.
 #[tokio::test]
 async fn what_was_not_sent_is_dropped_with_the_last_one_who_waits() {
-    let flights = Arc::new(Flights::<u8, u32>::default());
+    let requests = Arc::new(SingleFlight::<u8, u32>::default());
     let (tasks, shares) = (TaskTracker::new(), shares());
     let (dropped, gone) = oneshot::channel::<()>();
     let unsent = async move {
         let _dropped = dropped;
         std::future::pending().await
     };
-    let mut one = Box::pin(flights.run(1, runway(&tasks, &shares), move || unsent));
-    let mut two = Box::pin(flights.run(1, runway(&tasks, &shares), || async { unreachable!() }));
+    let mut one = Box::pin(requests.run(1, runway(&tasks, &shares), move || unsent));
+    let mut two = Box::pin(requests.run(1, runway(&tasks, &shares), || async { unreachable!() }));
     assert!(futures_util::poll!(&mut one).is_pending());
     assert!(futures_util::poll!(&mut two).is_pending());
     drop(one);
     tokio::task::yield_now().await;
-    assert_eq!(flights.table().len(), 1, "somebody waits");
+    assert_eq!(requests.table().len(), 1, "somebody waits");
     drop(two);
     assert!(gone.await.is_err(), "nobody does");
     // Whoever comes now begins anew.
-    let again = flights.run(1, runway(&tasks, &shares), || async { 8 });
+    let again = requests.run(1, runway(&tasks, &shares), || async { 8 });
     assert_eq!(again.await.unwrap(), (8, Role::Leader));
 
     // What is wanted for later, or was sent, goes on.
@@ -131,7 +131,8 @@ async fn what_was_not_sent_is_dropped_with_the_last_one_who_waits() {
             done.send(()).unwrap();
             9
         };
-        let flight = tokio::time::timeout(Duration::from_millis(10), flights.run(key, runway, ask));
+        let flight =
+            tokio::time::timeout(Duration::from_millis(10), requests.run(key, runway, ask));
         assert!(flight.await.is_err());
         gate.add_permits(1);
         end.await.unwrap();
@@ -140,25 +141,25 @@ async fn what_was_not_sent_is_dropped_with_the_last_one_who_waits() {
 
 #[tokio::test]
 async fn the_greedy_are_refused_and_who_joined_them_is_not() {
-    let flights = Arc::new(Flights::<u8, u32>::default());
+    let requests = Arc::new(SingleFlight::<u8, u32>::default());
     let (tasks, shares) = (TaskTracker::new(), shares());
     let mut greedy = Vec::new();
     for key in 0..4 {
         let ask = || std::future::pending();
-        let mut asked = Box::pin(behalf(1).scope(flights.run(key, runway(&tasks, &shares), ask)));
+        let mut asked = Box::pin(behalf(1).scope(requests.run(key, runway(&tasks, &shares), ask)));
         assert!(futures_util::poll!(&mut asked).is_pending());
         greedy.push(asked);
     }
-    let more = behalf(1).scope(flights.run(9, runway(&tasks, &shares), || async { 0 }));
+    let more = behalf(1).scope(requests.run(9, runway(&tasks, &shares), || async { 0 }));
     assert!(matches!(
         more.await,
         Err(MirrorError::Limited(Limit::Questions))
     ));
     // Another client waits for the last of these, and one takes its place.
     let mut joined =
-        Box::pin(behalf(2).scope(flights.run(3, runway(&tasks, &shares), || async { 3 })));
+        Box::pin(behalf(2).scope(requests.run(3, runway(&tasks, &shares), || async { 3 })));
     assert!(futures_util::poll!(&mut joined).is_pending());
-    let other = behalf(3).scope(flights.run(8, runway(&tasks, &shares), || async { 8 }));
+    let other = behalf(3).scope(requests.run(8, runway(&tasks, &shares), || async { 8 }));
     assert_eq!(other.await.unwrap(), (8, Role::Leader));
     assert_eq!(joined.await.unwrap(), (3, Role::Leader), "it asks itself");
     let last = greedy.pop().unwrap().await;
@@ -168,16 +169,16 @@ async fn the_greedy_are_refused_and_who_joined_them_is_not() {
 /// One client's `Via` used to be everybody's 508.
 #[tokio::test]
 async fn what_is_wrong_with_the_leader_is_not_what_followers_hear() {
-    let flights = Arc::new(Flights::<u8, u32>::default());
+    let requests = Arc::new(SingleFlight::<u8, u32>::default());
     let (tasks, shares) = (TaskTracker::new(), shares());
     let (release, gate) = oneshot::channel();
     let ask = move || async move {
         sent();
         gate.await.unwrap()
     };
-    let leader = behalf(1).scope(flights.run(1, runway(&tasks, &shares), ask));
+    let leader = behalf(1).scope(requests.run(1, runway(&tasks, &shares), ask));
     let followers = (2..10).map(|address| {
-        behalf(address).scope(flights.run(1, runway(&tasks, &shares), || async { 7 }))
+        behalf(address).scope(requests.run(1, runway(&tasks, &shares), || async { 7 }))
     });
     let followers = futures_util::future::join_all(followers);
     let (leader, followers, ()) =

@@ -41,7 +41,7 @@ impl Default for Fills {
 #[derive(Debug)]
 struct Entry {
     id: u64,
-    /// Who waits for it to begin.
+    /// Number of requests that wait for it to begin.
     waiting: usize,
     work: Arc<Work>,
     given_up: CancellationToken,
@@ -49,13 +49,13 @@ struct Entry {
     fill: Fill<MirrorError>,
 }
 
-/// What to do about a blob that was not found in the store.
+/// The way to a blob that was not found in the store.
 #[derive(Debug)]
-pub(super) enum Seat {
+pub(super) enum Claim {
     /// It has been stored meanwhile: look again.
     Stored,
     /// It is on its way, for the sake of `source`.
-    Join {
+    Follow {
         fill: Fill<MirrorError>,
         source: Source,
         /// Kept until it has begun.
@@ -68,33 +68,33 @@ pub(super) enum Seat {
 
 /// Somebody waits for a fill to begin. With the last one who leaves before anything was sent it is given up.
 #[derive(Debug)]
-pub(super) struct Waits(Seated);
+pub(super) struct Waits(Listed);
 
 /// The duty to fetch a blob.
 #[derive(Debug)]
 pub(super) struct Lead {
     pub(super) opening: Opening,
     pub(super) fill: Fill<MirrorError>,
-    pub(super) place: Place,
+    pub(super) place: FillSlot,
     pub(super) work: Arc<Work>,
 }
 
 /// A fill's place in the table, given up when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    seated: Seated,
+pub(super) struct FillSlot {
+    listed: Listed,
     slot: Slot,
 }
 
 /// A fill in the table, if it is still there.
 #[derive(Debug)]
-struct Seated {
+struct Listed {
     fills: Arc<Fills>,
     key: FillKey,
     id: u64,
 }
 
-impl Place {
+impl FillSlot {
     /// Cancelled when nobody wants the fill before it has begun, or its place is somebody else's.
     pub(super) fn given_up(&self) -> &CancellationToken {
         self.slot.given_up()
@@ -104,15 +104,15 @@ impl Place {
 impl Fills {
     /// A place in the one fill of `digest` from the source's upstream. `stored` is asked while nobody can
     /// begin or end a fill, so that a blob just committed is not fetched again.
-    pub(super) fn seat(
+    pub(super) fn claim(
         self: &Arc<Self>,
         digest: &Digest,
         source: &Source,
         stored: impl FnOnce() -> bool,
-    ) -> Result<Seat, MirrorError> {
+    ) -> Result<Claim, MirrorError> {
         let key = FillKey::new(&source.upstream, *digest);
         let mut table = self.table();
-        let seated = |id: u64| Seated {
+        let listed = |id: u64| Listed {
             fills: Arc::clone(self),
             key,
             id,
@@ -121,14 +121,14 @@ impl Fills {
         if let Some(entry) = running.filter(|entry| !entry.fill.has_failed()) {
             entry.waiting += 1;
             entry.work.join();
-            return Ok(Seat::Join {
+            return Ok(Claim::Follow {
                 fill: entry.fill.clone(),
                 source: entry.source.clone(),
-                waits: Waits(seated(entry.id)),
+                waits: Waits(listed(entry.id)),
             });
         }
         if stored() {
-            return Ok(Seat::Stored);
+            return Ok(Claim::Stored);
         }
         let behalf = OnBehalf::current();
         let work = Work::of(&behalf);
@@ -146,8 +146,8 @@ impl Fills {
                 fill: fill.clone(),
             },
         );
-        let place = Place {
-            seated: seated(id),
+        let place = FillSlot {
+            listed: listed(id),
             slot,
         };
         let lead = Lead {
@@ -156,7 +156,7 @@ impl Fills {
             place,
             work,
         };
-        Ok(Seat::Lead(lead, Waits(seated(id))))
+        Ok(Claim::Lead(lead, Waits(listed(id))))
     }
 
     /// The fill of `digest` from this upstream, if it is on its way.
@@ -199,7 +199,7 @@ impl Fills {
     }
 }
 
-impl Seated {
+impl Listed {
     /// A failed fill's place may have been taken over by a new one.
     fn find<'a>(&self, table: &'a mut HashMap<FillKey, Entry>) -> Option<&'a mut Entry> {
         let entry = table.get_mut(&self.key);
@@ -207,21 +207,21 @@ impl Seated {
     }
 }
 
-impl Drop for Place {
+impl Drop for FillSlot {
     fn drop(&mut self) {
-        let Self { seated, .. } = self;
-        let mut table = seated.fills.table();
-        if seated.find(&mut table).is_some() {
-            table.remove(&seated.key);
+        let Self { listed, .. } = self;
+        let mut table = listed.fills.table();
+        if listed.find(&mut table).is_some() {
+            table.remove(&listed.key);
         }
     }
 }
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        let Self(seated) = self;
-        let mut table = seated.fills.table();
-        let Some(entry) = seated.find(&mut table) else {
+        let Self(listed) = self;
+        let mut table = listed.fills.table();
+        let Some(entry) = listed.find(&mut table) else {
             return;
         };
         entry.waiting -= 1;
@@ -248,21 +248,21 @@ mod tests {
     async fn a_dropped_lead_is_a_failure_and_frees_the_seat() {
         let fills = Arc::new(Fills::default());
         let digest = Digest::Sha256([1; 32]);
-        let Ok(Seat::Lead(lead, _waits)) = fills.seat(&digest, &source(), || false) else {
+        let Ok(Claim::Lead(lead, _waits)) = fills.claim(&digest, &source(), || false) else {
             panic!("no lead")
         };
-        let Ok(Seat::Join { fill, .. }) = fills.seat(&digest, &source(), || false) else {
+        let Ok(Claim::Follow { fill, .. }) = fills.claim(&digest, &source(), || false) else {
             panic!("no join")
         };
         drop(lead);
         assert!(fill.started().await.is_err());
         assert!(matches!(
-            fills.seat(&digest, &source(), || true),
-            Ok(Seat::Stored)
+            fills.claim(&digest, &source(), || true),
+            Ok(Claim::Stored)
         ));
         assert!(matches!(
-            fills.seat(&digest, &source(), || false),
-            Ok(Seat::Lead(..))
+            fills.claim(&digest, &source(), || false),
+            Ok(Claim::Lead(..))
         ));
     }
 }

@@ -1,0 +1,198 @@
+//! Content that this mirror can pull by a login of its own, and that is nobody else's: anonymous clients get what the
+//! upstream gives to anybody.
+//!
+//! An upstream whose visibility is `public` has a second client here, one without a secret. Its answer to a HEAD is the
+//! verdict on a repository, remembered for a short time. Where it refuses, its refusal is what the client hears: what is
+//! hidden and what is not there cannot be told apart, by words or by time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use super::core::{Core, Tasks};
+use super::single_flight::SingleFlight;
+use super::{Mirror, MirrorError, Source, in_time};
+use crate::clock::{Clock, Timestamp};
+use crate::oci::{AcceptClass, Digest, Reference, UpstreamName};
+use crate::telemetry::Kind;
+use crate::upstream::{Patience, Upstream};
+
+/// Verdicts that are remembered, some 300 bytes each.
+const VERDICTS_MAX: u64 = 50_000;
+
+/// The time that a verdict holds while the upstream cannot be asked again: a pull of the morning works in the evening.
+const OLD_VERDICT_MAX: Duration = Duration::from_hours(24);
+
+/// An upstream as anybody sees it.
+#[derive(Debug)]
+pub struct PublicView {
+    /// A client of the upstream without a secret.
+    pub upstream: Upstream,
+    /// The time for which a verdict is remembered.
+    pub ttl: Duration,
+}
+
+/// The thing of a repository that somebody wants, by which it can be looked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Sought {
+    /// A manifest.
+    Manifest(Reference),
+    /// A blob.
+    Blob(Digest),
+    /// The list of tags.
+    Tags,
+}
+
+/// Verdicts on repositories.
+#[derive(Debug)]
+pub(super) struct Visibility {
+    /// Of upstreams whose visibility is `public`.
+    views: HashMap<UpstreamName, PublicView>,
+    /// When a repository was last seen to be public.
+    public: Cache<Source, Timestamp>,
+    refused: Cache<(Source, Sought), (MirrorError, Timestamp)>,
+    looks: Arc<SingleFlight<(Source, Sought), Result<(), MirrorError>>>,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+}
+
+impl Visibility {
+    pub(super) fn new(core: &Core, views: Vec<PublicView>) -> Self {
+        let by_name = views.into_iter();
+        let by_name = by_name.map(|view| (view.upstream.name().clone(), view));
+        Self {
+            views: by_name.collect(),
+            public: Cache::builder().max_capacity(VERDICTS_MAX).time_to_live(OLD_VERDICT_MAX).build(),
+            refused: Cache::builder().max_capacity(VERDICTS_MAX).build(),
+            looks: Arc::default(),
+            clock: Arc::clone(&core.clock),
+            tasks: core.tasks.clone(),
+        }
+    }
+
+    /// The verdict on what an anonymous client wants.
+    async fn check(self: &Arc<Self>, source: &Source, sought: Sought) -> Result<(), MirrorError> {
+        let Some(view) = self.views.get(&source.upstream) else {
+            return Ok(());
+        };
+        let now = self.clock.now();
+        let is_fresh = |at: Timestamp| now.since(at) < view.ttl;
+        let seen = self.public.get(source);
+        if seen.is_some_and(is_fresh) {
+            return Ok(());
+        }
+        let key = (source.clone(), sought);
+        if let Some((error, at)) = self.refused.get(&key)
+            && is_fresh(at)
+        {
+            return Err(MirrorError::Remembered(Box::new(error)));
+        }
+        let (visibility, (asked, sought)) = (Arc::clone(self), key.clone());
+        let look = move || async move { visibility.look(&asked, &sought).await };
+        let (verdict, _role) = self.looks.run(key, self.tasks.runway(source), look).await?;
+        match verdict {
+            Err(error) if !is_refusal(&error) && seen.is_some() => {
+                tracing::warn!(
+                    upstream = %source.upstream, repository = %source.repository, %error,
+                    "the upstream does not say whether the repository is public still; it was, and is served as such"
+                );
+                Ok(())
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// Asks the upstream as anybody would, and remembers what it says.
+    async fn look(&self, source: &Source, sought: &Sought) -> Result<(), MirrorError> {
+        let view = self.views.get(&source.upstream).ok_or(MirrorError::NameUnknown)?;
+        let answer = ask(&view.upstream, source, sought).await;
+        let now = self.clock.now();
+        match &answer {
+            Ok(()) => self.public.insert(source.clone(), now),
+            Err(error) if is_refusal(error) => {
+                if !matches!(error, MirrorError::ManifestUnknown | MirrorError::BlobUnknown) {
+                    self.public.invalidate(source);
+                }
+                let key = (source.clone(), sought.clone());
+                self.refused.insert(key, (error.clone(), now));
+                tracing::info!(
+                    upstream = %source.upstream, repository = %source.repository, %error,
+                    "the upstream gives this to nobody without a login, so it is hidden from anonymous clients; \
+                     upstream.*.visibility decides"
+                );
+            }
+            Err(_) => {}
+        }
+        answer
+    }
+
+    /// True if a repository may stand in an anonymous client's list: nothing is looked up for that.
+    fn is_shown(&self, source: &Source) -> bool {
+        !self.views.contains_key(&source.upstream) || self.public.contains_key(source)
+    }
+}
+
+impl Mirror {
+    /// True if something of some upstream may be hidden from anonymous clients.
+    #[must_use]
+    pub fn hides_something(&self) -> bool {
+        !self.inner.visibility.views.is_empty()
+    }
+
+    /// Refuses an anonymous client what the upstream would refuse anybody, where its visibility is `public`.
+    ///
+    /// # Errors
+    /// The upstream's refusal, or its failure to answer.
+    pub async fn may_be_seen(&self, source: &Source, sought: Sought) -> Result<(), MirrorError> {
+        let visibility = &self.inner.visibility;
+        in_time(Box::pin(visibility.check(source, sought))).await
+    }
+
+    /// True if a repository may stand in the list of an anonymous client.
+    #[must_use]
+    pub fn may_be_listed(&self, source: &Source) -> bool {
+        self.inner.visibility.is_shown(source)
+    }
+}
+
+async fn ask(upstream: &Upstream, source: &Source, sought: &Sought) -> Result<(), MirrorError> {
+    let repository = &source.repository;
+    match sought {
+        Sought::Manifest(reference) => {
+            let (accept, patience) = (AcceptClass::ALL, Patience::Wait);
+            let head = upstream.manifest_head(repository, reference, accept, patience);
+            match head.await {
+                Ok(_) => Ok(()),
+                Err(error) if error.refuses_head() => {
+                    let whole = upstream.manifest(repository, reference, accept, patience);
+                    let whole = whole.await.map(drop);
+                    whole.map_err(|error| MirrorError::of_fetch(Kind::Manifest, error))
+                }
+                Err(error) => Err(MirrorError::of_fetch(Kind::Manifest, error)),
+            }
+        }
+        Sought::Blob(digest) => {
+            let head = upstream.blob_head(repository, digest).await.map(drop);
+            head.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))
+        }
+        Sought::Tags => {
+            let one = [("n".to_owned(), "1".to_owned())];
+            let list = upstream.tags(repository, &one, Patience::Wait).await.map(drop);
+            list.map_err(|error| MirrorError::of_fetch(Kind::Tags, error))
+        }
+    }
+}
+
+/// True if the upstream has said no, and not that it cannot say.
+fn is_refusal(error: &MirrorError) -> bool {
+    matches!(
+        error,
+        MirrorError::ManifestUnknown
+            | MirrorError::NameUnknown
+            | MirrorError::BlobUnknown
+            | MirrorError::Unauthorized
+            | MirrorError::Denied
+    )
+}
