@@ -138,7 +138,8 @@ impl Way {
         let mut client = peer;
         if self.has_proxy_head {
             let told = tokio::select! {
-                told = front.whose(&mut stream, peer) => told,
+                // Boxed, as what follows: a connection has room for one of them at a time, and most need neither.
+                told = Box::pin(front.whose(&mut stream, peer)) => told,
                 // A stop loses nothing: nothing has been asked yet.
                 () = stop.cancelled() => return,
             };
@@ -161,8 +162,8 @@ impl Way {
         };
         match accepted {
             Ok(secured) => {
-                self.serve_secured(front, secured, client, watch, stop)
-                    .await
+                let serving = self.serve_secured(front, secured, client, watch, stop);
+                Box::pin(serving).await;
             }
             Err(error) => {
                 front.count_refused(&error);
