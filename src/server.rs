@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 mod admin;
@@ -42,6 +42,7 @@ mod operators;
 mod registry;
 #[cfg(test)]
 mod testing;
+mod unix;
 
 /// The most admin connections at once: a few scrapers and probes, which get in all the same when all are taken.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -54,6 +55,14 @@ pub enum BindError {
     Listen {
         /// The address asked for.
         address: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The Unix socket cannot be bound.
+    #[error("cannot listen on {}: {source}", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
         /// The cause.
         source: io::Error,
     },
@@ -74,6 +83,7 @@ pub struct Bound {
     clients: Vec<(Endpoint, ListenerConfig)>,
     admin: Endpoint,
     admin_hosts: Vec<String>,
+    admin_socket: Option<UnixListener>,
     tls: Option<Tls>,
     admin_tls: Option<Tls>,
     proxies: Proxies,
@@ -94,7 +104,7 @@ impl Certificates {
     /// Reads those again that have changed, for as long as it is polled.
     async fn watch_files(&self) {
         futures_util::future::join_all(self.0.iter().map(Tls::watch_files)).await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -131,9 +141,13 @@ impl Bound {
         for listener in &config.listeners {
             clients.push((Endpoint::bind(listener.address).await?, listener.clone()));
         }
+        let admin = Endpoint::bind(config.admin_listen).await?;
+        // The last one: a server that cannot start leaves the socket of one that runs.
+        let admin_socket = config.admin_socket.as_deref().map(unix::bind).transpose()?;
         Ok(Self {
             clients,
-            admin: Endpoint::bind(config.admin_listen).await?,
+            admin,
+            admin_socket,
             admin_hosts: config.admin_hosts.clone(),
             tls,
             admin_tls,
@@ -209,7 +223,7 @@ impl Bound {
             clients::serve(entrances, &front, &stop, self.drain_timeout).await;
             drained.cancel();
         };
-        let serve_admin = operators.serve(self.admin.listener, &drained);
+        let serve_admin = operators.serve(self.admin.listener, self.admin_socket, &drained);
         let serve = async { tokio::join!(serve_clients, serve_admin) };
         tokio::select! {
             _served = serve => {}

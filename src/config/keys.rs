@@ -49,6 +49,8 @@ table! {
         listener: List<ListenerKey>,
         /// Listener for metrics, health and the admin API; plain HTTP without `[server.admin_tls]`. Flag `--admin-listen`.
         admin_listen: Address,
+        /// A Unix socket with the same answers, for root and the user that roadstead runs as; mode 0600. One that is left from before is replaced.
+        admin_socket: Path,
         /// Host names by which the admin API may be asked, besides IP addresses and `localhost`.
         admin_hosts: List<Host>,
         /// HTTPS for the admin listener.

@@ -112,6 +112,7 @@ pub(super) fn resolve(keys: &keys::Server, context: &Context<'_>) -> server::Con
         admin_listen,
         tls,
         admin_tls: admin_tls(keys, context),
+        admin_socket: keys.admin_socket.value(),
         admin_hosts: admin_hosts(keys, context),
         trusted_proxies: keys
             .trusted_proxies

@@ -14,6 +14,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// Metrics, health and the admin API.
     pub admin_listen: SocketAddr,
+    /// A Unix socket with the same answers as the admin listener.
+    pub admin_socket: Option<PathBuf>,
     /// HTTPS of client listeners that have it.
     pub tls: Option<TlsConfig>,
     /// HTTPS of the admin listener; plain HTTP when absent.

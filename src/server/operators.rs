@@ -8,18 +8,26 @@ use super::conn::record_writer::RecordStream;
 use super::conn::stall_guard::Watch;
 use super::conn::table::{Seat, Table};
 use super::conn::tls::Tls;
+use super::unix;
 use ::http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 /// The longest time that the admin listener's last answers may take once the drain is over.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
+
+/// The wait after an accept that failed, so that it does not spin.
+const RETRY_WAIT: Duration = Duration::from_millis(500);
+
+/// The address that clients of the Unix socket count for.
+const HERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The admin listener's parts.
 #[derive(Debug)]
@@ -31,7 +39,12 @@ pub(super) struct Operators {
 
 impl Operators {
     /// Takes connections until `drained` is cancelled.
-    pub(super) async fn serve(&self, listener: TcpListener, drained: &CancellationToken) {
+    pub(super) async fn serve(
+        &self,
+        listener: TcpListener,
+        socket: Option<UnixListener>,
+        drained: &CancellationToken,
+    ) {
         let tasks = Tasks::new();
         let _killer = tasks.kill_on_drop();
         let is_buffered = self.tls.is_some();
@@ -44,8 +57,49 @@ impl Operators {
                 drop::<Seat>(seat);
             });
         };
-        accept::accept_until(drained, listener, &self.table, is_buffered, serve).await;
+        let accept = accept::accept_until(drained, listener, &self.table, is_buffered, serve);
+        let accept_unix = async {
+            if let Some(socket) = socket {
+                self.accept_unix(&socket, &tasks, drained).await;
+            }
+        };
+        tokio::join!(accept, accept_unix);
         tasks.drain(DRAIN_MAX).await;
+    }
+}
+
+impl Operators {
+    async fn accept_unix(&self, socket: &UnixListener, tasks: &Tasks, drained: &CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = drained.cancelled() => return,
+            };
+            let stream = match accepted {
+                Ok((stream, _unnamed)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections at server.admin_socket, waiting");
+                    tokio::time::sleep(RETRY_WAIT).await;
+                    continue;
+                }
+            };
+            if !unix::is_operator(&stream) {
+                tracing::debug!(
+                    "a connection at server.admin_socket is neither root's nor of this user, and is closed"
+                );
+                continue;
+            }
+            let Some(seat) = self.table.admit(HERE, false) else {
+                continue;
+            };
+            let (admin, stop) = (Arc::clone(&self.admin), drained.clone());
+            tasks.spawn(async move {
+                let watch = Arc::clone(&seat.watch);
+                let served = pin!(answer(stream, &watch, admin, stop));
+                watch.run(served).await;
+                drop::<Seat>(seat);
+            });
+        }
     }
 }
 

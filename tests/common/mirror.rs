@@ -86,6 +86,7 @@ impl MirrorBuilder {
                 admin_listen: any,
                 tls: None,
                 admin_tls: None,
+                admin_socket: None,
                 admin_hosts: Vec::new(),
                 trusted_proxies: Vec::new(),
                 drain_timeout: Duration::from_secs(10),

@@ -510,7 +510,7 @@ fn what_check_prints_is_the_same_configuration() {
         connect_timeout = \"90s\"\nheader_timeout = \"1s\"\nidle_timeout = \"2h\"\nparallel = 64
         max_size = \"5GB\"\nmax_age = \"7d\"\n";
     let many = "
-        [server]\nadmin_hosts = [\"mirror.corp\"]\ntrusted_proxies = [\"10.0.0.0/8\", \"fd00::1\"]
+        [server]\nadmin_socket = \"/run/a.sock\"\nadmin_hosts = [\"mirror.corp\"]\ntrusted_proxies = [\"10.0.0.0/8\", \"fd00::1\"]
         [[server.listener]]\nname = \"dockerd\"\naddress = \":1\"\naccess = \"open\"\ntls = false
         [[server.listener]]\naddress = \":2\"\nproxy_protocol = true
         [server.tls]\nclient_ca = \"ca\"\nclient_auth = \"optional\"

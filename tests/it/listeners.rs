@@ -2,6 +2,7 @@
 
 mod balancers;
 mod proxies;
+mod socket;
 
 use crate::common::images::{self, Image};
 use crate::common::{Dialect, FakeRegistry, Mirror, MirrorBuilder};

@@ -15,6 +15,9 @@ pub(super) fn show(out: &mut String, server: &Config) {
         "admin_listen",
         &quoted(&server.admin_listen.to_string()),
     );
+    if let Some(path) = &server.admin_socket {
+        line(out, "admin_socket", &shown(path));
+    }
     if !server.admin_hosts.is_empty() {
         line(out, "admin_hosts", &list(server.admin_hosts.iter()));
     }

@@ -105,20 +105,18 @@ fn v1(bytes: &[u8]) -> Result<Head, HeadError> {
     };
     let line = line.get(..end).unwrap_or_default();
     let text = std::str::from_utf8(line).map_err(|_| HeadError::Wrong)?;
-    let source = v1_source(text).ok_or(HeadError::Wrong)?;
+    let source = v1_source(text)?;
     Ok(Head::Whole(end + 2, source))
 }
 
-fn v1_source(line: &str) -> Option<Option<SocketAddr>> {
-    let mut words = line.split(' ');
-    let _proxy = words.next();
-    let family = words.next()?;
+fn v1_source(line: &str) -> Result<Option<SocketAddr>, HeadError> {
+    let mut words = line.split(' ').skip(1);
+    let mut word = || words.next().ok_or(HeadError::Wrong);
+    let family = word()?;
     if family == "UNKNOWN" {
         // The rest of the line is to be ignored.
-        return Some(None);
+        return Ok(None);
     }
-    let (source, target) = (words.next()?, words.next()?);
-    let (port, target_port) = (words.next()?, words.next()?);
     let address = |text: &str| -> Option<IpAddr> {
         match family {
             "TCP4" => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
@@ -130,12 +128,15 @@ fn v1_source(line: &str) -> Option<Option<SocketAddr>> {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse::<u16>().ok().filter(|_| digits)
     };
-    let (source, _target) = (address(source)?, address(target)?);
-    let (port, _target_port) = (number(port)?, number(target_port)?);
-    words
-        .next()
-        .is_none()
-        .then(|| Some(SocketAddr::new(source.to_canonical(), port)))
+    let (source, target) = (address(word()?), address(word()?));
+    let (port, target_port) = (number(word()?), number(word()?));
+    let is_over = words.next().is_none() && target.is_some() && target_port.is_some();
+    match (source, port) {
+        (Some(source), Some(port)) if is_over => {
+            Ok(Some(SocketAddr::new(source.to_canonical(), port)))
+        }
+        _ => Err(HeadError::Wrong),
+    }
 }
 
 fn v2(bytes: &[u8]) -> Result<Head, HeadError> {
@@ -144,7 +145,8 @@ fn v2(bytes: &[u8]) -> Result<Head, HeadError> {
     };
     let [.., version, family, high, low] = *fixed;
     let counted = usize::from(u16::from_be_bytes([high, low]));
-    if version >> 4 != 2 || version & 0xf > 1 {
+    let (version, command) = (version >> 4, version & 0xf);
+    if version != 2 || command > 1 {
         return Err(HeadError::Wrong);
     }
     if counted > V2_COUNTED_BYTES_MAX {
@@ -155,7 +157,7 @@ fn v2(bytes: &[u8]) -> Result<Head, HeadError> {
     };
     let length = V2_FIXED_BYTES + counted;
     // LOCAL: the balancer speaks for itself, as in a check of health.
-    if version & 0xf == 0 {
+    if command == 0 {
         return Ok(Head::Whole(length, None));
     }
     let source = match family {

@@ -62,7 +62,7 @@ impl Proxies {
     }
 
     /// True if the client of a trusted proxy has asked it by HTTPS; none if the proxy does not say.
-    pub(crate) fn is_secure(&self, headers: &HeaderMap) -> Option<bool> {
+    pub(crate) fn is_secure(headers: &HeaderMap) -> Option<bool> {
         let by_own = || {
             let value = headers.get_all(X_FORWARDED_PROTO).iter().next_back()?;
             value.to_str().ok()?.split(',').next()
@@ -216,7 +216,7 @@ mod tests {
             (&[("forwarded", "for=192.0.2.1;proto=https")], Some(true)),
             (&[], None),
         ] {
-            assert_eq!(proxies().is_secure(&headers(lines)), expected, "{lines:?}");
+            assert_eq!(Proxies::is_secure(&headers(lines)), expected, "{lines:?}");
         }
     }
 }

@@ -56,7 +56,7 @@ impl Arrival {
     pub(crate) fn caller(&self, head: &request::Parts) -> Caller<'_> {
         let proxies = self.proxies.as_ref();
         let behind = proxies.and_then(|proxies| proxies.client(&head.headers));
-        let is_secure = proxies.and_then(|proxies| proxies.is_secure(&head.headers));
+        let is_secure = proxies.and_then(|_| Proxies::is_secure(&head.headers));
         Caller {
             arrival: self,
             client: behind.map_or_else(|| self.client.clone(), |it| self.client.behind(it)),

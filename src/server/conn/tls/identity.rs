@@ -40,16 +40,14 @@ pub(super) fn principal(certificate: &CertificateDer<'_>) -> Principal {
 
 fn alternative_name(certificate: &X509Certificate<'_>) -> Option<String> {
     let names = certificate.subject_alternative_name().ok()??;
-    names
-        .value
-        .general_names
-        .iter()
-        .find_map(|name| match name {
-            GeneralName::URI(name) | GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => {
-                plain(name)
-            }
-            _ => None,
-        })
+    names.value.general_names.iter().find_map(|name| {
+        if let GeneralName::URI(name) | GeneralName::DNSName(name) | GeneralName::RFC822Name(name) =
+            name
+        {
+            return plain(name);
+        }
+        None
+    })
 }
 
 fn common_name(certificate: &X509Certificate<'_>) -> Option<String> {

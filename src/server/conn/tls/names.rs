@@ -68,9 +68,11 @@ fn names_of(key: &CertifiedKey) -> Vec<String> {
         return Vec::new();
     };
     let names = names.value.general_names.iter();
-    let hosts = names.filter_map(|name| match name {
-        GeneralName::DNSName(host) => Some(host.to_ascii_lowercase()),
-        _ => None,
+    let hosts = names.filter_map(|name| {
+        if let GeneralName::DNSName(host) = name {
+            return Some(host.to_ascii_lowercase());
+        }
+        None
     });
     hosts.collect()
 }
