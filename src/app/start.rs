@@ -121,7 +121,7 @@ mod tests {
         let start = |address: &str, admin: &str, max: u64, logins: &[&str]| Start {
             dir: "/cache".into(),
             max_size: Amount::Bytes(max),
-            address: address.parse().unwrap(),
+            addresses: vec![address.parse().unwrap()],
             admin: admin.parse().unwrap(),
             with_login: logins.iter().map(ToString::to_string).collect(),
         };

@@ -364,7 +364,7 @@ mod tests {
         let found = listeners("[cache]\n", &set).unwrap();
         assert_eq!(found.admin().unwrap().as_str(), "http://127.0.0.1:9/");
         let several = "[server]\nlisten_adress = 1\n[server.tls]\n[server.admin_tls]\n[[server.listener]]\naddress = \":7000\"\ntls = false\n";
-        let found = read(several, &none).unwrap();
+        let found = listeners(several, &none).unwrap();
         assert_eq!(found.admin().unwrap().as_str(), "https://127.0.0.1:5001/");
         assert_eq!(found.server().unwrap().as_str(), "http://127.0.0.1:7000/");
         // Here the address cannot be told: another server must not be asked instead.
