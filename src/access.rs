@@ -23,9 +23,11 @@
 //! | `scope`, `jwt`, `keys` | tokens that clients get at `/token` |
 //! | `issue` | the token endpoint, without HTTP |
 //! | `secret`, `people`, `manage` | tokens of this server, users and tokens of the catalogue, and how they are made |
+//! | `active` | all of that, as it holds at one moment |
 //! | `guard` | the front door: credentials to identities, questions to the rules |
 
 pub mod action;
+mod active;
 pub mod condition;
 pub mod config;
 pub mod credentials;
@@ -46,15 +48,16 @@ mod secret;
 pub mod statement;
 mod trie;
 
+pub use crate::net::Secret;
 pub use action::{Action, Actions};
 pub use condition::{Condition, Context};
 pub use config::{Config, Enforcement};
-pub use issue::{Granted, Grant, Wanted};
-pub use keys::KeyError;
-pub use manage::{ManageError, TokenInfo, TokenWanted, UserInfo};
-pub use scope::Scope;
 pub use guard::{AccessError, Guard, Identified, IdentifyError, Verdict};
+pub use issue::{Grant, Granted, Wanted};
+pub use keys::KeyError;
+pub use manage::{ManageError, Registrar, TokenInfo, TokenWanted, UserInfo};
 pub use principal::{Kind, Principal};
 pub use resource::{Pattern, Resource};
 pub use rules::{Attachment, Decision, Mode, Rules, RulesError, Subject};
+pub use scope::Scope;
 pub use statement::{Effect, Policy, Statement};

@@ -14,7 +14,7 @@ use crate::access::{AccessError, Guard};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::config::{Config, Snapshot};
-use crate::mirror::{Mirror, PublicView, OpenMode, Opened, Parts, Policies};
+use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies, PublicView};
 use crate::oci::Directory;
 use crate::oci::directory::Entry;
 use crate::server::{BindError, Bound, Certificates};
@@ -128,7 +128,7 @@ async fn note_uses(guard: Guard, stop: CancellationToken) {
             () = tokio::time::sleep(NOTE_USES_EVERY) => {}
             () = stop.cancelled() => stopped = true,
         }
-        if let Err(error) = guard.note_uses().await {
+        if let Err(error) = guard.registrar().note_uses().await {
             tracing::debug!(%error, "when tokens were last used could not be written down");
         }
     }

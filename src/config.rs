@@ -41,12 +41,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::telemetry::logging::LogFormat;
+use crate::upstream::Visibility;
 use crate::{catalogue, mirror, server, store, upstream};
 use error::Source;
 use keys::File;
 use layers::{Environment, Layers};
 use origin::Origins;
-use crate::upstream::Visibility;
 use table::{Context, Place, Read as _, Values as _};
 
 pub use error::ConfigError;
@@ -250,8 +250,13 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
     };
     let shares = upstreams::shares(&upstreams);
     let upstreams = upstreams::resolve(&upstreams, surroundings, context);
-    let ruled = upstreams.iter().filter(|it| it.visibility == Visibility::Rules);
-    let shows_certificates = server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let ruled = upstreams
+        .iter()
+        .filter(|it| it.visibility == Visibility::Rules);
+    let shows_certificates = server
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_ca.is_some());
     let access = crate::access::Config {
         ruled: ruled.map(|it| it.name.as_str().to_owned()).collect(),
         certificates: shows_certificates,

@@ -11,10 +11,11 @@
 //! | [`oci`] | the grammar of the protocol: digests, names, routes, ranges, manifests, errors. Pure. | nothing |
 //! | [`store`] | bytes on disk: fills, coverage, committed blobs, the index, eviction | `oci` |
 //! | [`catalogue`] | what nobody can be asked for again: imported names and links, pins; in the state directory | `oci` |
+//! | [`access`] | identities, permissions, and the one function that decides | `catalogue`, `net` |
 //! | [`net`] | the outbound HTTP client, the only code that dials: connections, proxies, TLS | `oci` |
 //! | [`upstream`] | registries: endpoints, accounts, requests, tokens, redirects, limits | `net`, `oci` |
 //! | [`mirror`] | the decisions: hit or miss, fresh or stale, who joins which fill | `store`, `catalogue`, `upstream`, `oci` |
-//! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `oci` |
+//! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `access`, `oci` |
 //! | [`config`] | one file, the environment and flags, resolved into each module's own configuration | all `Config`s |
 //! | [`commands`] | the commands: clients of a running mirror (`warm`, `export`, `import`, `verify`, operators' commands), or of any registry (`bench`) | `app`, `config`, `server`, `mirror`, `store`, `upstream`, `net`, `oci` |
 //! | [`app`] | puts the parts together, runs them, drains them | all |
@@ -51,6 +52,7 @@
 //!     repository has it (a cheap upstream HEAD makes the link).
 //! 11. An acknowledged write of the catalogue is durable, and deleting the
 //!     cache directory loses none.
+//! 13. One decision function answers every question of permission.
 //! 16. Nothing of one upstream that is unverified (bytes, size, type,
 //!     existence, slowness) reaches another upstream's clients.
 

@@ -197,8 +197,8 @@ impl Bound {
         };
         let clients = table(Listener::Client, connections_max);
         let operators = table(Listener::Admin, ADMIN_CONNECTIONS_MAX);
-        let (api, stopped) = (guard.clone(), stop.clone());
-        let admin = Admin::new(mirror.clone(), api, metrics.clone(), self.admin_hosts, stopped);
+        let stopped = stop.clone();
+        let admin = Admin::new(mirror.clone(), &guard, metrics.clone(), self.admin_hosts, stopped);
         let operators = Operators {
             admin: Arc::new(admin),
             tls: self.admin_tls,

@@ -29,6 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("format", &[]),
     ("store", &["oci", "clock", "telemetry"]),
     ("catalogue", &["oci", "clock", "telemetry"]),
+    ("access", &["catalogue", "clock", "net", "telemetry"]),
     ("net", &["oci", "telemetry"]),
     ("upstream", &["net", "oci", "clock", "telemetry"]),
     (
@@ -42,10 +43,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("server", &["mirror", "oci", "clock", "telemetry", "format"]),
+    (
+        "server",
+        &["access", "mirror", "oci", "clock", "telemetry", "format"],
+    ),
     (
         "config",
         &[
+            "access",
             "catalogue",
             "mirror",
             "server",
@@ -59,6 +64,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "access",
             "catalogue",
             "config",
             "mirror",
@@ -75,6 +81,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
+            "access",
             "catalogue",
             "app",
             "config",
@@ -416,6 +423,7 @@ fn only_some_files_touch_the_disk_or_raw_memory() {
             "src/catalogue/files.rs",
             // A socket cannot be bound where another is.
             "src/server/unix.rs",
+            "src/access/keys.rs",
             "src/commands/airgap/files.rs",
             "src/commands/airgap/below.rs",
         ];

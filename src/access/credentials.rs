@@ -60,13 +60,23 @@ mod tests {
             })
         };
         let encode = |text: &str| format!("Basic {}", STANDARD.encode(text));
-        assert_eq!(Credentials::parse(&encode("alice:a:b")), basic("alice", "a:b"));
+        assert_eq!(
+            Credentials::parse(&encode("alice:a:b")),
+            basic("alice", "a:b")
+        );
         assert_eq!(Credentials::parse(&encode("alice:")), basic("alice", ""));
         assert_eq!(
             Credentials::parse("bearer x.y.z"),
             Some(Credentials::Bearer(Secret::new("x.y.z".to_owned())))
         );
-        for value in ["", "Basic", "Basic !", &encode("alice"), "Digest x=y", "Bearer"] {
+        for value in [
+            "",
+            "Basic",
+            "Basic !",
+            &encode("alice"),
+            "Digest x=y",
+            "Bearer",
+        ] {
             assert_eq!(Credentials::parse(value), None, "{value}");
         }
         let long = format!("Bearer {}", "x".repeat(BYTES_MAX));

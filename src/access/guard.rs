@@ -1,28 +1,26 @@
 //! The front door: looks at credentials, and asks the rules. One for all listeners.
 
+use super::active::{Active, TOKEN, fingerprint};
 use super::credentials::Credentials;
 use super::failures::Failures;
 use super::htpasswd::{Htpasswd, HtpasswdError};
 use super::jwt::{Claims, Use};
 use super::keys::{KeyError, Keys};
-use super::people::People;
-use crate::catalogue::{Catalogue, Token};
-use super::scope::Scope;
 use super::passwords::{HashError, Passwords};
-use super::{Action, Config, Context, Decision, Enforcement, Kind, Principal, Resource, Rules, RulesError};
+use super::people::People;
+use super::scope::Scope;
+use super::{Action, Config, Context, Decision, Enforcement, Principal, Resource, RulesError};
+use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
 use crate::net::Secret;
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::telemetry::{AuthMethod, AuthResult, Metrics};
 use arc_swap::ArcSwap;
-use std::net::IpAddr;
 use moka::sync::Cache;
-use std::path::Path;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How often it is looked whether a file has changed.
@@ -30,9 +28,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long what was found out holds for a connection that sends the same credentials again.
 const REMEMBERED: Duration = Duration::from_secs(10);
-
-/// How credentials that are a token begin, in tokens that are given for them.
-const TOKEN: &str = "token:";
 
 /// Bytes of tokens that were verified and are remembered: some thousand.
 const TOKENS_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -61,21 +56,6 @@ pub(super) struct Inner {
     looked: AtomicU64,
     clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
-}
-
-/// What holds now, as a whole.
-#[derive(Clone, Debug)]
-pub(super) struct Active {
-    config: Config,
-    rules: Rules,
-    htpasswd: Htpasswd,
-    pub(super) people: Arc<People>,
-    /// Why it is not known which users and tokens there are.
-    people_trouble: Option<String>,
-    /// The hash that a user who there is not is checked against.
-    nobody: String,
-    /// Of each change another.
-    generation: u64,
 }
 
 /// Who it is, as long as nothing changes.
@@ -151,7 +131,10 @@ impl Guard {
         metrics: Metrics,
     ) -> Result<Self, AccessError> {
         // Without access nobody gets a token, and nothing is written.
-        let keys = match catalogue.as_ref().filter(|it| config.enabled && it.is_known()) {
+        let keys = match catalogue
+            .as_ref()
+            .filter(|it| config.enabled && it.is_known())
+        {
             Some(catalogue) => Keys::open(catalogue.dir())?,
             None => Keys::ephemeral()?,
         };
@@ -269,9 +252,10 @@ impl Guard {
                 let found = self.by_secret(&active, &user, &password, source, now);
                 found.await
             }
-            Some(Credentials::Bearer(token)) if People::is_token(token.expose()) => {
-                (AuthMethod::Token, self.by_token(&active, token.expose(), now))
-            }
+            Some(Credentials::Bearer(token)) if People::is_token(token.expose()) => (
+                AuthMethod::Token,
+                self.by_token(&active, token.expose(), now),
+            ),
             Some(Credentials::Bearer(token)) => {
                 let claims = self.verified(&active, token.expose(), Use::Access, now);
                 let found = claims.ok_or(IdentifyError::Invalid).and_then(|claims| {
@@ -287,7 +271,10 @@ impl Guard {
             }
             None => (AuthMethod::Unknown, Err(IdentifyError::Invalid)),
         };
-        self.inner.metrics.access().authenticated(method, result_of(&found));
+        self.inner
+            .metrics
+            .access()
+            .authenticated(method, result_of(&found));
         let found = found?;
         let remembered = now.plus(REMEMBERED);
         let identified = Identified {
@@ -318,7 +305,9 @@ impl Guard {
     ) -> Option<Claims> {
         let claims = Claims::verify(token, used_for, &self.inner.keys, now)?;
         let who = claims.principal()?;
-        active.still_has(&who, &claims.credential, now).then_some(claims)
+        active
+            .still_has(&who, &claims.credential, now)
+            .then_some(claims)
     }
 
     /// Who has this password, or the token that stands in its place.
@@ -331,7 +320,10 @@ impl Guard {
         now: Timestamp,
     ) -> (AuthMethod, Result<Found, IdentifyError>) {
         if People::is_token(secret.expose()) {
-            return (AuthMethod::Token, self.by_token(active, secret.expose(), now));
+            return (
+                AuthMethod::Token,
+                self.by_token(active, secret.expose(), now),
+            );
         }
         let found = self.by_password(active, user, secret, source, now).await;
         (AuthMethod::Password, found)
@@ -394,7 +386,9 @@ impl Guard {
     pub fn reaches(&self, who: &Principal, upstream: &str) -> bool {
         let active = self.inner.active.load();
         active.config.enforcement == Enforcement::Warn
-            || active.rules.reaches(who, Action::Pull, &format!("mirror/{upstream}/"))
+            || active
+                .rules
+                .reaches(who, Action::Pull, &format!("mirror/{upstream}/"))
     }
 
     /// The time now.
@@ -457,12 +451,10 @@ impl Guard {
         if now.since(Timestamp(looked)) < LOOK_EVERY {
             return;
         }
-        let is_first = self.inner.looked.compare_exchange(
-            looked,
-            now.0,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        let is_first =
+            self.inner
+                .looked
+                .compare_exchange(looked, now.0, Ordering::Relaxed, Ordering::Relaxed);
         if is_first.is_err() {
             return;
         }
@@ -505,113 +497,11 @@ impl Guard {
     }
 }
 
-impl Active {
-    /// True if somebody has the credentials still that a token was given for.
-    fn still_has(&self, who: &Principal, credential: &str, now: Timestamp) -> bool {
-        if let Some(id) = credential.strip_prefix(TOKEN) {
-            let token = self.people.token(id, now);
-            return token.is_some_and(|token| self.bearer(token).is_some());
-        }
-        match who.kind {
-            Kind::Anonymous => true,
-            Kind::User => self.hash_of(&who.name).is_some_and(|hash| fingerprint(hash) == credential),
-            Kind::Robot | Kind::Certificate | Kind::Workload | Kind::Operator => false,
-        }
-    }
-
-    /// The hash of a user's password.
-    fn hash_of(&self, user: &str) -> Option<&str> {
-        let kept = || self.people.user(user).map(|user| user.hash.as_str());
-        self.htpasswd.hash_of(user).or_else(kept)
-    }
-
-    /// A user, with the groups that it is in.
-    fn user(&self, name: &str) -> Principal {
-        let groups = self.people.user(name).map(|user| user.groups.clone());
-        Principal {
-            groups: groups.unwrap_or_default(),
-            ..Principal::user(name)
-        }
-    }
-
-    /// Somebody with the groups that he is in now.
-    pub(super) fn as_now(&self, who: Principal) -> Principal {
-        match who.kind {
-            Kind::User => Principal {
-                groups: self.user(&who.name).groups,
-                ..who
-            },
-            Kind::Anonymous
-            | Kind::Robot
-            | Kind::Certificate
-            | Kind::Workload
-            | Kind::Operator => who,
-        }
-    }
-
-    /// Who bears a token, if the user is there still that it is of.
-    fn bearer(&self, token: &Token) -> Option<Principal> {
-        let groups = self.has_user(&token.owner).then(|| self.user(&token.owner).groups);
-        People::bearer(token, groups)
-    }
-
-    /// True if there is a user of this name.
-    pub(super) fn has_user(&self, name: &str) -> bool {
-        self.hash_of(name).is_some()
-    }
-
-    /// True if the file has a user of this name.
-    pub(super) fn htpasswd_has(&self, name: &str) -> bool {
-        self.htpasswd.hash_of(name).is_some()
-    }
-
-    /// The users of the file.
-    pub(super) fn htpasswd_users(&self) -> Vec<String> {
-        self.htpasswd.users()
-    }
-
-    /// The answer to credentials that are not known: while it is not known which there are, they may be right.
-    fn unknown(&self) -> IdentifyError {
-        match &self.people_trouble {
-            Some(why) => IdentifyError::Unavailable(why.clone()),
-            None => IdentifyError::Invalid,
-        }
-    }
-
-    /// The rules.
-    pub(super) fn rules(&self) -> &Rules {
-        &self.rules
-    }
-
-    fn new(config: Config, generation: u64) -> Result<Self, AccessError> {
-        let rules = config.rules()?;
-        let htpasswd = match &config.htpasswd {
-            Some(path) => Htpasswd::read(path)?,
-            None => Htpasswd::default(),
-        };
-        Ok(Self {
-            config,
-            rules,
-            nobody: htpasswd.hash_of_nobody(),
-            htpasswd,
-            people: Arc::default(),
-            people_trouble: None,
-            generation,
-        })
-    }
-}
-
 impl Inner {
     /// When tokens were used.
     pub(super) fn uses(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Stands for a hash, and does not tell it.
-fn fingerprint(hash: &str) -> String {
-    let digest = digest(&SHA256, hash.as_bytes());
-    URL_SAFE_NO_PAD.encode(digest.as_ref().get(..12).unwrap_or_default())
 }
 
 fn reason(decision: &Decision<'_>) -> String {

@@ -1,9 +1,10 @@
 //! The token endpoint, without HTTP: credentials become a token for what its bearer may do now (distribution,
 //! docs/spec/auth/token.md and oauth.md).
 
-use super::guard::{Active, Found, result_of};
-use super::people::People;
+use super::active::Active;
+use super::guard::{Found, result_of};
 use super::jwt::{ACCESS_TTL, Claims, Use};
+use super::people::People;
 use super::scope::Scope;
 use super::{Action, Context, Guard, IdentifyError, Principal, Resource};
 use crate::clock::Timestamp;
@@ -69,7 +70,9 @@ impl Guard {
         self.look_for_changes().await;
         let active = self.active();
         let now = self.now();
-        let (found, refresh) = self.who_wants(&active, wanted.grant, wanted.source, now).await?;
+        let (found, refresh) = self
+            .who_wants(&active, wanted.grant, wanted.source, now)
+            .await?;
         let who = found.principal;
         let at = Context {
             source: wanted.source,
@@ -179,7 +182,10 @@ fn grant(
             // Whoever may see a list may do so with a token for pulls, the only one that there is for that.
             decision.is_allowed()
                 || (action == Action::Pull
-                    && active.rules().decide(who, Action::List, resource, at).is_allowed())
+                    && active
+                        .rules()
+                        .decide(who, Action::List, resource, at)
+                        .is_allowed())
         })
     };
     let actions = wanted.iter().filter(|action| may(*action));

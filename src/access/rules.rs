@@ -201,7 +201,7 @@ impl Rules {
         for names in &who.narrowed {
             // A policy that is gone allows nothing any more.
             let numbers = names.iter().filter_map(|name| self.by_name.get(name));
-            let narrowed = self.by_policies(numbers.copied(), who, action, resource, at);
+            let narrowed = self.by_policies(&numbers.copied(), who, action, resource, at);
             if !narrowed.is_allowed() {
                 return narrowed;
             }
@@ -242,8 +242,11 @@ impl Rules {
         }
         if !self.has_statements && who.policies.is_empty() {
             let reads = matches!(action, Action::Pull | Action::List);
-            let is_content = resource.as_str() != "admin" && !resource.as_str().starts_with("admin/");
-            let is_ruled = resource.upstream().is_some_and(|it| self.ruled.contains(it));
+            let is_content =
+                resource.as_str() != "admin" && !resource.as_str().starts_with("admin/");
+            let is_ruled = resource
+                .upstream()
+                .is_some_and(|it| self.ruled.contains(it));
             let may_enter = !is_ruled && (self.mode == Mode::Open || !who.is_anonymous());
             return Decision::by_default(if reads && is_content && may_enter {
                 Effect::Allow
@@ -251,20 +254,22 @@ impl Rules {
                 Effect::Deny
             });
         }
-        self.by_policies(self.of(who), who, action, resource, at)
+        self.by_policies(&self.of(who), who, action, resource, at)
     }
 
     /// The decision of these policies. Whoever may pull may list, unless that is denied.
     fn by_policies<'r>(
         &'r self,
-        numbers: impl Iterator<Item = usize> + Clone,
+        numbers: &(impl Iterator<Item = usize> + Clone),
         who: &Principal,
         action: Action,
         resource: &Resource<'_>,
         at: &Context<'_>,
     ) -> Decision<'r> {
         let of = |action| {
-            let policies = numbers.clone().filter_map(|number| self.policies.get(number));
+            let policies = numbers
+                .clone()
+                .filter_map(|number| self.policies.get(number));
             let mut allowed = None;
             for compiled in policies {
                 match compiled.decide(who, action, resource, at) {
@@ -281,7 +286,7 @@ impl Rules {
         };
         let decision = match action {
             Action::List => of(Action::List).or_else(|| of(Action::Pull)),
-            _ => of(action),
+            Action::Pull | Action::Push | Action::Delete | Action::Admin => of(action),
         };
         decision.unwrap_or(Decision::by_default(Effect::Deny))
     }
@@ -295,7 +300,7 @@ impl Rules {
     }
 }
 
-impl<'r> Decision<'r> {
+impl Decision<'_> {
     fn by_default(effect: Effect) -> Self {
         Self {
             effect,

@@ -9,8 +9,8 @@ use super::upstreams::{CredentialsKey, EndpointKey, HeadersKey, Provider, ProxyK
 use super::values::{
     Address, CacheShare, Command, EndpointUrl, Failures, FillOnRanges, Flag, HeaderTimeout, Host,
     Ip, LogFormats, LogLevel, Match, MaxAge, MaxSize, MinFree, Networks, Path, Rate, RetryDelay,
-    Revalidations, Scrub, Visibilities, SegmentSize, ServiceUrl, Size, Strategies, Text, Time, TimeLimit, Ttls,
-    UpTo,
+    Revalidations, Scrub, SegmentSize, ServiceUrl, Size, Strategies, Text, Time, TimeLimit, Ttls,
+    UpTo, Visibilities,
 };
 
 /// More descriptors than a process is let have.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 10] = [
     ("route", targets::route),
     ("range", targets::range),
     ("challenge", targets::challenge),
@@ -17,6 +17,8 @@ const TARGETS: [Target; 8] = [
     ("proxy_head", targets::proxy_head),
     ("configuration", targets::configuration),
     ("import_archive", targets::import_archive),
+    ("credentials", targets::credentials),
+    ("statement", targets::statement),
 ];
 
 #[test]

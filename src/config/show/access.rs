@@ -2,7 +2,7 @@
 
 use super::{line, list, quoted, table};
 use crate::access::condition::Window;
-use crate::access::{Action, Condition, Config, Policy, Statement, Subject};
+use crate::access::{Action, Condition, Config, Pattern, Policy, Statement, Subject};
 use crate::config::values::Enforcements;
 
 /// Nothing where there is no such table.
@@ -14,7 +14,11 @@ pub(super) fn show(out: &mut String, config: &Config) {
     let mode = Enforcements::name(config.enforcement);
     line(out, "mode", &quoted(mode));
     if !config.allow.is_empty() {
-        line(out, "allow", &list(config.allow.iter().map(ToString::to_string)));
+        line(
+            out,
+            "allow",
+            &list(config.allow.iter().map(ToString::to_string)),
+        );
     }
     if let Some(path) = &config.htpasswd {
         line(out, "htpasswd", &super::shown(path));
@@ -31,7 +35,9 @@ pub(super) fn show(out: &mut String, config: &Config) {
             Subject::User(name) => line(out, "user", &quoted(name)),
             Subject::Group(name) => line(out, "group", &quoted(name)),
             Subject::Robot(name) => line(out, "robot", &quoted(name)),
-            Subject::Claim(name, pattern) => line(out, "claim", &quoted(&format!("{name}={pattern}"))),
+            Subject::Claim(name, pattern) => {
+                line(out, "claim", &quoted(&format!("{name}={pattern}")));
+            }
             Subject::Anonymous => line(out, "anonymous", "true"),
         }
         line(out, "policies", &list(attachment.policies.iter()));
@@ -41,11 +47,21 @@ pub(super) fn show(out: &mut String, config: &Config) {
 fn show_policy(out: &mut String, policy: &Policy) {
     table(out, "[access.policy]");
     line(out, "name", &quoted(&policy.name));
-    for Statement { effect, actions, resources, condition } in &policy.statements {
+    for Statement {
+        effect,
+        actions,
+        resources,
+        condition,
+    } in &policy.statements
+    {
         table(out, "[access.policy.statement]");
         line(out, "effect", &quoted(effect.name()));
         line(out, "actions", &list(actions.iter().map(Action::name)));
-        line(out, "resources", &list(resources.iter().map(|it| it.as_str())));
+        line(
+            out,
+            "resources",
+            &list(resources.iter().map(Pattern::as_str)),
+        );
         if !condition.is_empty() {
             line(out, "condition", &shown(condition));
         }
@@ -70,10 +86,12 @@ fn shown(condition: &Condition) -> String {
     }
     if !condition.claim.is_empty() {
         let claims = condition.claim.iter();
-        let claims = claims.map(|(name, patterns)| {
-            format!("{} = {}", quoted(name), list(patterns.iter()))
-        });
-        parts.push(format!("claim = {{ {} }}", claims.collect::<Vec<_>>().join(", ")));
+        let claims =
+            claims.map(|(name, patterns)| format!("{} = {}", quoted(name), list(patterns.iter())));
+        parts.push(format!(
+            "claim = {{ {} }}",
+            claims.collect::<Vec<_>>().join(", ")
+        ));
     }
     format!("{{ {} }}", parts.join(", "))
 }

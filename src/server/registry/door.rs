@@ -1,9 +1,11 @@
 //! Access at the client listener: who asks, and may he?
 
-use crate::access::{Action, Context, Guard, Identified, IdentifyError, Principal, Resource, Scope, Verdict};
+use super::arrival::Caller;
+use crate::access::{
+    Action, Context, Guard, Identified, IdentifyError, Principal, Resource, Scope, Verdict,
+};
 use crate::oci::UpstreamName;
 use crate::oci::directory::{ResolveError, Source};
-use super::arrival::Caller;
 use crate::server::http::context::Request;
 use crate::server::http::error::ApiError;
 use crate::telemetry::Metrics;
@@ -159,7 +161,9 @@ impl Door {
                 let challenge = self.challenge(head, caller.is_secure, None, Some("invalid_token"));
                 Err(ApiError::unauthorized(&error, challenge))
             }
-            Err(error @ IdentifyError::Limited(wait)) => Err(ApiError::too_many_logins(&error, wait)),
+            Err(error @ IdentifyError::Limited(wait)) => {
+                Err(ApiError::too_many_logins(&error, wait))
+            }
             Err(error @ IdentifyError::Unavailable(_)) => Err(ApiError::cannot_identify(&error)),
         }
     }
@@ -178,21 +182,19 @@ impl Door {
             Some(url) => url,
             None => url_of_token(host, is_secure),
         };
-        let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"");
-        if let Some((name, action)) = scope {
-            challenge.push_str(&format!(",scope=\"repository:{name}:{action}\""));
-        }
-        if let Some(error) = error {
-            challenge.push_str(&format!(",error=\"{error}\""));
-        }
-        challenge
+        let scope = scope.map(|(name, action)| format!(",scope=\"repository:{name}:{action}\""));
+        let error = error.map(|error| format!(",error=\"{error}\""));
+        let (scope, error) = (scope.unwrap_or_default(), error.unwrap_or_default());
+        format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"{scope}{error}")
     }
 }
 
 fn url_of_token(host: Option<&str>, is_secure: bool) -> String {
     let scheme = if is_secure { "https" } else { "http" };
     // A host that could end the quoted string is none.
-    let host = host.filter(|host| !host.contains(['"', '\\'])).unwrap_or("localhost");
+    let host = host
+        .filter(|host| !host.contains(['"', '\\']))
+        .unwrap_or("localhost");
     format!("{scheme}://{host}/token")
 }
 
@@ -238,11 +240,16 @@ impl Visitor<'_> {
         metrics: &Metrics,
     ) -> Result<(), ApiError> {
         let resource = Resource::mirror(source.upstream.as_str(), source.repository.as_str());
-        let verdict = self.door.guard.judge(&self.who, action, &resource, &self.at(tag));
+        let verdict = self
+            .door
+            .guard
+            .judge(&self.who, action, &resource, &self.at(tag));
         if !verdict.is_denied {
             return self.has_scope(action, path, request.head);
         }
-        metrics.access().denied(source.upstream.as_str(), action.name());
+        metrics
+            .access()
+            .denied(source.upstream.as_str(), action.name());
         if verdict.is_allowed {
             tracing::warn!(
                 client = %self.source, who = self.who.label(), %action, %resource, reason = verdict.reason,
@@ -254,20 +261,24 @@ impl Visitor<'_> {
     }
 
     /// A token is for what its bearer has asked for, and he can ask for another.
-    fn has_scope(
-        &self,
-        action: Action,
-        path: &str,
-        head: &request::Parts,
-    ) -> Result<(), ApiError> {
+    fn has_scope(&self, action: Action, path: &str, head: &request::Parts) -> Result<(), ApiError> {
         let Some(scopes) = &self.scopes else {
             return Ok(());
         };
         if scopes.iter().any(|scope| scope.allows(path, action)) {
             return Ok(());
         }
-        let verb = if action == Action::List { Action::Pull } else { action };
-        let challenge = self.door.challenge(head, self.is_secure, Some((path, verb)), Some("insufficient_scope"));
+        let verb = if action == Action::List {
+            Action::Pull
+        } else {
+            action
+        };
+        let challenge = self.door.challenge(
+            head,
+            self.is_secure,
+            Some((path, verb)),
+            Some("insufficient_scope"),
+        );
         Err(ApiError::unauthorized(&OtherScope, challenge))
     }
 
@@ -280,11 +291,20 @@ impl Visitor<'_> {
         path: &str,
     ) -> ApiError {
         let Verdict { reason, .. } = verdict;
-        let denied = Denied(format!("{} may not {action} {resource}: {reason}", self.who.label()));
+        let denied = Denied(format!(
+            "{} may not {action} {resource}: {reason}",
+            self.who.label()
+        ));
         if self.who.is_anonymous() && self.door.is_asking() {
             // The same for what there is and what there is not: nothing was looked up.
-            let verb = if action == Action::List { Action::Pull } else { action };
-            let challenge = self.door.challenge(head, self.is_secure, Some((path, verb)), None);
+            let verb = if action == Action::List {
+                Action::Pull
+            } else {
+                action
+            };
+            let challenge = self
+                .door
+                .challenge(head, self.is_secure, Some((path, verb)), None);
             return ApiError::unauthorized(&denied, challenge);
         }
         ApiError::denied(&denied)
@@ -293,7 +313,9 @@ impl Visitor<'_> {
     /// True if a repository may be shown in a list.
     pub(crate) fn sees(&self, source: &Source) -> bool {
         let resource = Resource::mirror(source.upstream.as_str(), source.repository.as_str());
-        self.door.guard.shows(&self.who, Action::Pull, &resource, &self.at(None))
+        self.door
+            .guard
+            .shows(&self.who, Action::Pull, &resource, &self.at(None))
     }
 
     /// The error of a name that leads nowhere, with those upstreams alone that the client may use.

@@ -3,8 +3,7 @@
 use super::door::{Door, SERVICE};
 use super::reply::Reply;
 use crate::access::credentials::Credentials;
-use crate::access::{Grant, Granted, IdentifyError, Resource, Scope, Wanted};
-use crate::net::Secret;
+use crate::access::{Grant, Granted, IdentifyError, Resource, Scope, Secret, Wanted};
 use crate::oci::Directory;
 use crate::server::http::JSON;
 use crate::server::http::error::ApiError;
@@ -131,10 +130,17 @@ impl Asked {
                     Ok(Grant::Password { user, password })
                 }
                 Some(Credentials::Bearer(token)) => Ok(Grant::Refresh(token)),
-                None => Err(ApiError::malformed("the Authorization header makes no sense")),
+                None => Err(ApiError::malformed(
+                    "the Authorization header makes no sense",
+                )),
             };
         }
-        match (self.grant_type.as_deref(), &self.username, &self.password, &self.refresh_token) {
+        match (
+            self.grant_type.as_deref(),
+            &self.username,
+            &self.password,
+            &self.refresh_token,
+        ) {
             (Some("password"), Some(user), Some(password), _) => Ok(Grant::Password {
                 user: user.clone(),
                 password: password.clone(),
