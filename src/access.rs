@@ -50,6 +50,7 @@ mod trie;
 
 pub use crate::net::Secret;
 pub use action::{Action, Actions};
+pub use crate::net::Network;
 pub use condition::{Condition, Context};
 pub use config::{Config, Enforcement};
 pub use guard::{AccessError, Guard, Identified, IdentifyError, Verdict};

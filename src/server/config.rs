@@ -2,7 +2,7 @@
 
 use super::conn::limits::Limits;
 use super::registry::door::Asks;
-use crate::net::Network;
+use crate::access::Network;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;

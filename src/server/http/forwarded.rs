@@ -3,7 +3,7 @@
 //! Anybody can send these headers. They count where the connection comes from a trusted proxy, and of the addresses in
 //! them the last one that is no trusted proxy itself: a client can put any others before it.
 
-use crate::net::Network;
+use crate::access::Network;
 use http::{HeaderMap, HeaderName, header};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
