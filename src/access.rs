@@ -50,6 +50,7 @@ mod secret;
 pub mod statement;
 mod trie;
 
+pub use crate::net::Network;
 pub use crate::net::Secret;
 pub use action::{Action, Actions};
 pub use condition::{Condition, Context};

@@ -17,7 +17,7 @@ use crate::config::{Config, Snapshot};
 use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies, PublicView};
 use crate::oci::Directory;
 use crate::oci::directory::Entry;
-use crate::server::{BindError, Bound};
+use crate::server::{BindError, Bound, Certificates};
 use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::{OwnListeners, SetupError, Upstream, Visibility};
@@ -138,6 +138,8 @@ async fn note_uses(guard: Guard, stop: CancellationToken) {
 #[derive(Debug)]
 pub struct App {
     address: SocketAddr,
+    addresses: Vec<SocketAddr>,
+    certificates: Certificates,
     admin_address: SocketAddr,
     guard: Guard,
     mirror: Mirror,
@@ -181,11 +183,13 @@ impl App {
     pub async fn start_with(snapshot: Snapshot, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let config = snapshot.now();
         let bound = Bound::bind(&config.server).await?;
-        let (address, admin_address) = (bound.address(), bound.admin_address());
+        let (addresses, admin_address) = (bound.addresses(), bound.admin_address());
+        let address = addresses.first().copied().unwrap_or(config.server.listen());
+        let certificates = bound.certificates();
         let own = OwnListeners::default();
-        own.are(vec![address, admin_address]);
+        own.are([&addresses[..], &[admin_address]].concat());
         let scrub = config.cache.scrub;
-        let start = Start::of(&config, address, admin_address);
+        let start = Start::of(&config, &addresses, admin_address);
         let Unserved {
             mirror,
             store,
@@ -202,6 +206,8 @@ impl App {
         start.tell(&store).await;
         let app = Self {
             address,
+            addresses,
+            certificates,
             admin_address,
             guard: guard.clone(),
             mirror: mirror.clone(),
@@ -227,10 +233,22 @@ impl App {
         Ok(app)
     }
 
-    /// The client listener's real address.
+    /// The first client listener's real address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The real addresses of all client listeners, in their order.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Certificates, whose files can be read again.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     /// The admin listener's real address.

@@ -26,6 +26,7 @@ mod error;
 mod file;
 mod keys;
 mod layers;
+mod listeners;
 mod origin;
 mod renamed;
 mod schema;
@@ -242,9 +243,9 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
     let tags = file.tags.value().unwrap_or_default();
     let log = file.log.value().unwrap_or_default();
     let upstreams = file.upstream.value().unwrap_or_default();
-    let server = resolve_server(&server, context);
+    let server = listeners::resolve(&server, context);
     let surroundings = upstreams::Surroundings {
-        is_reachable: !server.listen.ip().is_loopback(),
+        is_reachable: server.is_reachable(),
         has_access: file.access.is_some(),
     };
     let shares = upstreams::shares(&upstreams);
@@ -252,8 +253,13 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
     let ruled = upstreams
         .iter()
         .filter(|it| it.visibility == Visibility::Rules);
+    let shows_certificates = server
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_ca.is_some());
     let access = crate::access::Config {
         ruled: ruled.map(|it| it.name.as_str().to_owned()).collect(),
+        certificates: shows_certificates,
         ..access::resolve(file.access.as_ref(), context)
     };
     Config {
@@ -272,36 +278,6 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
     }
 }
 
-fn resolve_server(keys: &keys::Server, context: &Context<'_>) -> server::Config {
-    let listen = keys.listen.value_or(defaults::LISTEN);
-    let admin_listen = keys.admin_listen.value_or(defaults::ADMIN_LISTEN);
-    // Port 0 is a different port each time.
-    if listen == admin_listen && listen.port() != 0 {
-        let given = keys.admin_listen.as_ref().or(keys.listen.as_ref());
-        let place = Place {
-            key: "server.admin_listen".to_owned(),
-            ..given.map(|given| given.place.clone()).unwrap_or_default()
-        };
-        let why = format!("{admin_listen} is the address of server.listen too");
-        context.wrong(&place, why);
-    }
-    let usual = server::Limits::default();
-    server::Config {
-        listen,
-        admin_listen,
-        asks: server::Asks::default(),
-        tls: resolve_tls(keys, context),
-        drain_timeout: keys.drain_timeout.value_or(defaults::DRAIN_TIMEOUT),
-        limits: server::Limits {
-            max_connections: keys.max_connections.value_or(usual.max_connections),
-            head_timeout: keys.head_timeout.value_or(usual.head_timeout),
-            idle_timeout: keys.idle_timeout.value_or(usual.idle_timeout),
-            body_stall_timeout: keys.body_stall_timeout.value_or(usual.body_stall_timeout),
-            body_min_rate: keys.body_min_rate.value_or(usual.body_min_rate),
-        },
-    }
-}
-
 fn resolve_cache(keys: &keys::Cache, shares: Vec<store::Share>) -> store::Config {
     store::Config {
         dir: keys.dir.value().unwrap_or_else(defaults::cache_dir),
@@ -313,22 +289,4 @@ fn resolve_cache(keys: &keys::Cache, shares: Vec<store::Share>) -> store::Config
         injection: store::Injection::default(),
         scrub: keys.scrub.value_or(defaults::SCRUB),
     }
-}
-
-/// A `[server.tls]` that is there must be whole: half a table must not mean plain HTTP.
-fn resolve_tls(keys: &keys::Server, context: &Context<'_>) -> Option<server::TlsConfig> {
-    let tls = &keys.tls.as_ref()?.value;
-    let given = tls.keys.given.first();
-    let place = given.map_or(tls.keys.place.origin.clone(), |(_, it)| it.origin.clone());
-    for name in keys::Tls::NAMES {
-        if tls.keys.place_of(name).is_none() {
-            let place = tls.keys.place.under(name, place.clone());
-            context.wrong(&place, "is missing; TLS needs a certificate and its key");
-            break;
-        }
-    }
-    Some(server::TlsConfig {
-        cert: tls.cert.value()?,
-        key: tls.key.value()?,
-    })
 }

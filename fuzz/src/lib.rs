@@ -12,6 +12,7 @@ use roadstead::oci::directory::{Directory, Entry};
 use roadstead::oci::range::parse_content_range;
 use roadstead::oci::route::{Action, Target};
 use roadstead::oci::{AcceptClass, ByteRange, ImageName, UpstreamName, challenge, link, manifest};
+use roadstead::server::proxy_protocol::{self, Head};
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
@@ -60,6 +61,21 @@ fn directory(path: &str, ns: Option<&str>, host: &str) {
     let directory = Directory::new(entries.collect());
     if let Ok(source) = directory.resolve(ns, Some(host), path.trim_start_matches("/v2/")) {
         assert!(names.contains(&source.upstream.as_str()));
+    }
+}
+
+/// A head of the PROXY protocol: what is whole stays so whatever follows, and no beginning of it is.
+pub fn proxy_head(data: &[u8]) {
+    let parsed = proxy_protocol::parse(data);
+    let Ok(Head::Whole(length, _)) = parsed else {
+        return;
+    };
+    assert!(length <= data.len(), "{length} of {} bytes", data.len());
+    let (head, _rest) = data.split_at(length);
+    assert_eq!(proxy_protocol::parse(head), parsed);
+    for end in 0..length {
+        let (begun, _rest) = head.split_at(end);
+        assert_eq!(proxy_protocol::parse(begun), Ok(Head::Begun), "up to {end}");
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Config {
     pub policies: Vec<Policy>,
     /// Whom policies are attached to.
     pub attachments: Vec<Attachment>,
+    /// Clients can show certificates.
+    pub certificates: bool,
     /// Upstreams of which nobody gets anything without a statement (`visibility = "rules"`).
     pub ruled: Vec<String>,
 }
@@ -49,8 +51,20 @@ impl Config {
             && self.oidc.is_empty()
             && self.policies.is_empty()
             && self.attachments.is_empty()
+            && !self.certificates
             && !self.allow.is_empty();
         self.enabled && !only_networks
+    }
+
+    /// The same with the parts of another one that hold until a restart: listeners ask for certificates, and upstreams
+    /// have the visibility, with which they were started.
+    #[must_use]
+    pub fn keeping_of(self, running: &Self) -> Self {
+        Self {
+            certificates: running.certificates,
+            ruled: running.ruled.clone(),
+            ..self
+        }
     }
 
     /// True if clients from this address may come in.
@@ -83,5 +97,28 @@ impl Config {
         };
         let rules = Rules::new(mode, self.policies.clone(), &self.attachments)?;
         Ok(rules.with_ruled(self.ruled.iter().cloned().collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_leaves_what_upstreams_and_listeners_were_started_with() {
+        let running = Config {
+            enabled: true,
+            certificates: true,
+            ruled: vec!["ghcr.io".to_owned()],
+            ..Config::default()
+        };
+        let read = Config {
+            enabled: true,
+            allow: vec!["10.0.0.0/8".parse().unwrap()],
+            ..Config::default()
+        };
+        let kept = read.clone().keeping_of(&running);
+        assert_eq!((kept.certificates, &kept.ruled), (true, &running.ruled));
+        assert_eq!(kept.allow, read.allow);
     }
 }

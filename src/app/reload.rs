@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::access::Guard;
 use crate::config::{Config, Overrides, Snapshot};
+use crate::server::Certificates;
 
 /// Reads the configuration again when it is asked to.
 #[derive(Debug)]
@@ -13,6 +14,7 @@ pub struct Reload {
     snapshot: Snapshot,
     flags: Overrides,
     guard: Guard,
+    certificates: Certificates,
     /// One reload waits for the one that runs; further ones would read the same.
     is_waited_for: AtomicBool,
     running: Mutex<()>,
@@ -21,11 +23,17 @@ pub struct Reload {
 impl Reload {
     /// Reloads of a server that was started with these flags.
     #[must_use]
-    pub fn new(snapshot: Snapshot, flags: Overrides, guard: Guard) -> Self {
+    pub fn new(
+        snapshot: Snapshot,
+        flags: Overrides,
+        guard: Guard,
+        certificates: Certificates,
+    ) -> Self {
         Self {
             snapshot,
             flags,
             guard,
+            certificates,
             is_waited_for: AtomicBool::new(false),
             running: Mutex::new(()),
         }
@@ -43,13 +51,15 @@ impl Reload {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         self.is_waited_for.store(false, Ordering::Release);
+        // Each pair by itself, whatever the file says.
+        self.certificates.reload();
         if self.came_through_a_pipe() {
             tracing::error!(
                 "the configuration came through a pipe and cannot be read again: nothing is changed; restart, or name a file with --config"
             );
             return;
         }
-        let loaded = match Config::load_with_notes(&self.flags) {
+        let mut loaded = match Config::load_with_notes(&self.flags) {
             Ok(loaded) => loaded,
             Err(error) => {
                 for line in error.lines() {
@@ -64,6 +74,8 @@ impl Reload {
         for note in &loaded.notes {
             tracing::warn!("{note}");
         }
+        let access = loaded.config.access;
+        loaded.config.access = access.keeping_of(&self.snapshot.now().access);
         // A file of users that cannot be read leaves everything as it was.
         if let Err(error) = self.guard.reload(loaded.config.access.clone()) {
             tracing::error!(

@@ -30,19 +30,19 @@ pub fn announce(config: &Config, file: Option<&Path>) {
 pub(super) struct Start {
     dir: PathBuf,
     max_size: Amount,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     admin: SocketAddr,
     /// Upstreams that roadstead has a login for.
     with_login: Vec<String>,
 }
 
 impl Start {
-    pub(super) fn of(config: &Config, address: SocketAddr, admin: SocketAddr) -> Self {
+    pub(super) fn of(config: &Config, addresses: &[SocketAddr], admin: SocketAddr) -> Self {
         let with_login = config.upstreams.iter().filter(|it| has_login(it));
         Self {
             dir: config.cache.dir.clone(),
             max_size: config.cache.max_size,
-            address,
+            addresses: addresses.to_vec(),
             admin,
             with_login: with_login.map(|it| it.name.to_string()).collect(),
         }
@@ -70,11 +70,15 @@ impl Start {
                 self.admin
             ));
         }
-        if !self.with_login.is_empty() && !self.address.ip().is_loopback() {
+        let open = self
+            .addresses
+            .iter()
+            .find(|address| !address.ip().is_loopback());
+        if let Some(open) = open.filter(|_| !self.with_login.is_empty()) {
             warnings.push(format!(
                 "there are logins for {}, and the listener {} is open to other machines: everybody who reaches it can pull what these logins may. Let only those reach it who may have that",
                 self.with_login.join(", "),
-                self.address
+                open
             ));
         }
         if let (Amount::Bytes(max), Some(disk)) = (self.max_size, disk)
@@ -120,7 +124,7 @@ mod tests {
         let start = |address: &str, admin: &str, max: u64, logins: &[&str]| Start {
             dir: "/cache".into(),
             max_size: Amount::Bytes(max),
-            address: address.parse().unwrap(),
+            addresses: vec![address.parse().unwrap()],
             admin: admin.parse().unwrap(),
             with_login: logins.iter().map(ToString::to_string).collect(),
         };

@@ -59,7 +59,7 @@ async fn serve_until_signal(config: Config, flags: &Overrides, runtime: &Runtime
         Ok(signals) => signals,
         Err(error) => return fail(EXIT_START, &format!("cannot handle signals: {error}")),
     };
-    let scheme = config.server.scheme();
+    let (scheme, admin_scheme) = (config.server.scheme(), config.server.admin_scheme());
     let stop_wait_max = config.server.drain_timeout.saturating_add(STOP_WAIT_MAX);
     let snapshot = Snapshot::new(config);
     let starting = {
@@ -78,14 +78,19 @@ async fn serve_until_signal(config: Config, flags: &Overrides, runtime: &Runtime
         Ok(Err(error)) => return fail(EXIT_START, &error),
         Err(error) => return fail(EXIT_START, &format!("cannot start: {error}")),
     };
-    let reload = Arc::new(Reload::new(snapshot, flags.clone(), app.guard().clone()));
+    let reload = Arc::new(Reload::new(
+        snapshot,
+        flags.clone(),
+        app.guard().clone(),
+        app.certificates().clone(),
+    ));
     let threads = runtime.handle().clone();
     signals.on_reload(move || {
         let reload = Arc::clone(&reload);
         threads.spawn_blocking(move || reload.run());
     });
     let (address, admin) = (app.address(), app.admin_address());
-    let ready = format!("listening on {scheme}://{address} (admin http://{admin})\n");
+    let ready = format!("listening on {scheme}://{address} (admin {admin_scheme}://{admin})\n");
     if let Err(error) = say_in_time(ready).await {
         // Our output is closed, or nobody reads it; clients can still be served.
         tracing::warn!(%error, %address, %admin, "cannot write the ready line");

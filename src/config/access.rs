@@ -287,6 +287,7 @@ pub(super) fn resolve(given: Option<&Given<Access>>, context: &Context<'_>) -> a
         oidc: trusts(keys, context),
         policies,
         attachments,
+        certificates: false,
         ruled: Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 //! (`docs/reference/configuration-keys.md`) take their words from here.
 
 use super::access::Access;
+use super::listeners::{AdminTls, ListenerKey, Tls};
 use super::table::{List, OneOrMore, name, table};
 use super::tags::Needs;
 use super::upstreams::{CredentialsKey, EndpointKey, HeadersKey, Provider, ProxyKey, UpstreamsKey};
@@ -44,8 +45,20 @@ table! {
     Server {
         /// Listener for clients: `IP:PORT`, `localhost:PORT`, or `:PORT` for every IPv4 address. Flag `--listen`.
         listen: Address,
-        /// Listener for metrics, health and the admin API, always plain HTTP. Flag `--admin-listen`.
+        /// Several client listeners instead of `listen`, each with its own `access` and `tls`. They share all limits.
+        listener: List<ListenerKey>,
+        /// Listener for metrics, health and the admin API; plain HTTP without `[server.admin_tls]`. Flag `--admin-listen`.
         admin_listen: Address,
+        /// A Unix socket with the same answers, for root and the user that roadstead runs as; mode 0600. One that is left from before is replaced.
+        admin_socket: Path,
+        /// Host names by which the admin API may be asked, besides IP addresses and `localhost`.
+        admin_hosts: List<Host>,
+        /// HTTPS for the admin listener.
+        admin_tls: AdminTls,
+        /// `true`: connections to `listen` begin with a PROXY protocol header (version 1 or 2), and only those of `trusted_proxies` are taken. The client's address is the one in it.
+        proxy_protocol: Flag,
+        /// Networks of proxies and load balancers. The client of a request from there is the last address in `X-Forwarded-For` (or else `Forwarded`) outside of them, in logs, limits and rules; `X-Forwarded-Proto` decides the scheme of the token URL.
+        trusted_proxies: List<Networks>,
         /// Time for which running requests may go on after SIGTERM or SIGINT. The process ends 5 s after that, even if something hangs.
         drain_timeout: Time,
         /// The most client connections at once; fewer where the limit on open files is low. When all are taken, the longest idle one of the address with the most connections is closed for a new one.
@@ -60,16 +73,6 @@ table! {
         body_min_rate: Rate,
         /// HTTPS for clients (HTTP/1.1 and HTTP/2); without this table they are served over plain HTTP.
         tls: Tls,
-    }
-}
-
-table! {
-    /// `[server.tls]`.
-    Tls {
-        /// The certificate in PEM, its own first and then those up to the root. Both or neither; read at start.
-        cert: Path,
-        /// The certificate's private key in PEM.
-        key: Path,
     }
 }
 

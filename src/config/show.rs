@@ -1,6 +1,7 @@
 //! The effective configuration as TOML that can be read back, with secrets masked.
 
 mod access;
+mod server;
 mod upstreams;
 
 use std::fmt::Write as _;
@@ -10,27 +11,12 @@ use std::time::Duration;
 use super::Config;
 use super::values::{self, Failures, LogFormats, Revalidations};
 use crate::mirror::{self, FillOnRange};
-use crate::server;
 use crate::store::Amount;
 
 /// The text of `roadstead check`.
 pub(super) fn to_toml(config: &Config) -> String {
     let mut out = String::new();
-    let server = &config.server;
-    table(&mut out, "server");
-    line(&mut out, "listen", &quoted(&server.listen.to_string()));
-    line(
-        &mut out,
-        "admin_listen",
-        &quoted(&server.admin_listen.to_string()),
-    );
-    line(&mut out, "drain_timeout", &duration(server.drain_timeout));
-    show_limits(&mut out, &server.limits);
-    if let Some(tls) = &server.tls {
-        table(&mut out, "server.tls");
-        line(&mut out, "cert", &quoted(&tls.cert.to_string_lossy()));
-        line(&mut out, "key", &quoted(&tls.key.to_string_lossy()));
-    }
+    server::show(&mut out, &config.server);
     access::show(&mut out, &config.access);
     table(&mut out, "state");
     line(&mut out, "dir", &shown(&config.state.dir));
@@ -84,18 +70,6 @@ fn shown(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
 
-fn show_limits(out: &mut String, limits: &server::Limits) {
-    line(out, "max_connections", &limits.max_connections.to_string());
-    line(out, "head_timeout", &duration(limits.head_timeout));
-    line(out, "idle_timeout", &duration(limits.idle_timeout));
-    line(
-        out,
-        "body_stall_timeout",
-        &duration(limits.body_stall_timeout),
-    );
-    line(out, "body_min_rate", &limits.body_min_rate.to_string());
-}
-
 fn show_policy(out: &mut String, policy: &mirror::Policy) {
     let ttl = match policy.ttl {
         mirror::Ttl::For(ttl) => duration(ttl),
@@ -125,6 +99,11 @@ fn line(out: &mut String, key: &str, value: &str) {
 
 fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
+}
+
+fn list(texts: impl Iterator<Item = impl AsRef<str>>) -> String {
+    let texts: Vec<_> = texts.map(|text| quoted(text.as_ref())).collect();
+    format!("[{}]", texts.join(", "))
 }
 
 fn amount(amount: Amount) -> String {

@@ -15,6 +15,7 @@ use super::table::{About, Scalar};
 use crate::access::Enforcement;
 use crate::mirror::{Failure, FillOnRange, Pattern, Revalidate, Ttl};
 use crate::oci::UpstreamName;
+use crate::server::{Asks, ClientAuth};
 use crate::store::Amount;
 use crate::telemetry::logging::{self, LogFormat};
 use crate::upstream::{Network, Strategy, Visibility};
@@ -101,6 +102,15 @@ choice! {
 choice! {
     /// What becomes of what the rules of access deny.
     Enforcements: Enforcement { "enforce" => Enforcement::Enforce, "warn" => Enforcement::Warn }
+}
+
+choice! {
+    /// Identification that a listener asks clients for.
+    ListenerAccess: Asks { "rules" => Asks::Everybody, "open" => Asks::Nobody }
+}
+choice! {
+    /// Treatment of clients without a certificate.
+    ClientAuths: ClientAuth { "required" => ClientAuth::Required, "optional" => ClientAuth::Optional }
 }
 
 /// Kinds of values that are read by a function, with a JSON Schema.
@@ -236,6 +246,12 @@ impl Failures {
 impl About for Failures {
     fn about_list() -> String {
         format!("must be an array of {}", Self::names())
+    }
+}
+
+impl About for Networks {
+    fn about_list() -> String {
+        "must be an array like [\"10.0.0.0/8\"]".to_owned()
     }
 }
 

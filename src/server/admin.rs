@@ -39,6 +39,8 @@ pub(super) struct Admin {
     pub(super) api: AdminApi,
     /// The metrics that are shown.
     pub(super) metrics: Metrics,
+    /// Names beside addresses that the listener has.
+    hosts: Vec<String>,
     /// Cancelled when the drain begins.
     pub(super) stop: CancellationToken,
 }
@@ -49,6 +51,7 @@ impl Admin {
         mirror: Mirror,
         guard: &Guard,
         metrics: Metrics,
+        hosts: Vec<String>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -56,6 +59,7 @@ impl Admin {
             mirror,
             people: PeopleApi::new(guard),
             metrics,
+            hosts,
             stop,
         }
     }
@@ -77,7 +81,7 @@ impl Admin {
         if !path.starts_with(api::PREFIX) {
             return full(self.tell(&head));
         }
-        if let Some(why) = guard::refusal(&head) {
+        if let Some(why) = guard::refusal(&head, &self.hosts) {
             return AdminError::new(StatusCode::FORBIDDEN, why).into_response();
         }
         if path.starts_with(import::PREFIX) {

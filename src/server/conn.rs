@@ -13,6 +13,7 @@ pub(super) mod deferred_flush;
 pub(super) mod fd_limit;
 pub(super) mod h2_executor;
 pub(super) mod limits;
+pub mod proxy_protocol;
 pub(super) mod record_writer;
 pub(super) mod send_buffer;
 pub(super) mod stall_guard;

@@ -7,6 +7,7 @@ pub(super) mod body;
 pub(super) mod conditions;
 pub(super) mod context;
 pub(super) mod error;
+pub(super) mod forwarded;
 pub(super) mod host;
 pub(super) mod multipart;
 pub(super) mod reason;

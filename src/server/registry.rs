@@ -1,5 +1,6 @@
 //! The registry's API: requests of clients under `/v2/`, and their answers.
 
+pub(super) mod arrival;
 mod blob;
 pub(super) mod door;
 pub(super) mod handler;

@@ -57,6 +57,12 @@ pub fn credentials(username: &str, password: &str) -> upstream::LoginConfig {
     }
 }
 
+/// Gives the first listener these certificates.
+pub fn secure(config: &mut Config, tls: server::TlsConfig) {
+    config.server.tls = Some(tls);
+    config.server.listeners[0].tls = true;
+}
+
 /// A mirror to be.
 #[derive(Debug)]
 pub struct MirrorBuilder {
@@ -76,10 +82,13 @@ impl MirrorBuilder {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = Config {
             server: server::Config {
-                listen: any,
+                listeners: vec![server::ListenerConfig::at(any)],
                 admin_listen: any,
-                asks: server::Asks::default(),
                 tls: None,
+                admin_tls: None,
+                admin_socket: None,
+                admin_hosts: Vec::new(),
+                trusted_proxies: Vec::new(),
                 drain_timeout: Duration::from_secs(10),
                 limits: server::Limits::default(),
             },
@@ -197,6 +206,16 @@ impl Mirror {
             dir,
             clock,
         })
+    }
+
+    /// Another listener of clients, by its number.
+    pub fn listener(&self, number: usize) -> Client {
+        Client(self.app.addresses()[number])
+    }
+
+    /// The certificates.
+    pub fn certificates(&self) -> &server::Certificates {
+        self.app.certificates()
     }
 
     /// Where clients connect.

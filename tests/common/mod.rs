@@ -28,7 +28,7 @@ pub use fake_registry::FakeRegistry;
 pub use fake_script::{Asked, Auth, Fault, Gate, LinkForm, Rule};
 pub use images::{Blob, Dialect, Image, Manifest};
 pub use layer::Layer;
-pub use mirror::{ADMIN, Mirror, MirrorBuilder, Samples};
+pub use mirror::{ADMIN, Mirror, MirrorBuilder, Samples, secure};
 pub use world::World;
 
 use std::time::Duration;

@@ -327,7 +327,7 @@ async fn a_listener_that_asks_nobody_ignores_credentials() {
     let config = access(&RULES.replace("HTPASSWD", &format!("{file:?}")));
     let builder = builder.with(|all| {
         all.access = config;
-        all.server.asks = roadstead::server::Asks::Nobody;
+        all.server.listeners[0].asks = roadstead::server::Asks::Nobody;
     });
     let mirror = builder.start().await;
     let hub = basic("hub-user", "hub-password");

@@ -8,12 +8,13 @@ use std::path::Path;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 10] = [
     ("route", targets::route),
     ("range", targets::range),
     ("challenge", targets::challenge),
     ("manifest", targets::manifest),
     ("link", targets::link),
+    ("proxy_head", targets::proxy_head),
     ("configuration", targets::configuration),
     ("import_archive", targets::import_archive),
     ("credentials", targets::credentials),

@@ -34,6 +34,7 @@ mod hardening;
 mod head;
 mod lazy;
 mod links;
+mod listeners;
 mod lists;
 mod loops;
 mod lost;

@@ -122,3 +122,58 @@ async fn a_file_with_errors_changes_nothing_and_all_of_them_are_logged() {
     let answer = server.client.get(TAG).await;
     answer.assert_bytes(200, &image.manifest.bytes);
 }
+
+/// Clients were asked for certificates that no listener took yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_certificates_count_after_a_restart() {
+    let registry = FakeRegistry::start().await;
+    let access = "ttl = \"1h\"\n[access]\nallow = [\"127.0.0.0/8\"]";
+    let server = Reloaded::start(&registry, access);
+    assert_eq!(server.client.get("/v2/").await.status, 200);
+    let tls = "tls = { cert = \"a\", key = \"b\", client_ca = \"c\" }";
+    let log = server.reload(access, tls, "before a restart");
+    assert!(log.contains("server.tls.client_ca"), "{log}");
+    assert_eq!(server.client.get("/v2/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_cannot_be_used_is_named_and_the_one_before_stays() {
+    let dir = TempDir::new().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["mirror.test".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("tls.crt"), made.cert.pem()).unwrap();
+    let key = dir.path().join("tls.key");
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let cache = dir.path().join("cache").display().to_string();
+    let text = format!(
+        "[server]\nadmin_listen = \"127.0.0.1:0\"\n[server.tls]\ncert = \"tls.crt\"\nkey = \"tls.key\"
+[[server.listener]]\naddress = \"127.0.0.1:0\"\ntls = false
+[[server.listener]]\nname = \"secure\"\naddress = \"127.0.0.1:0\"\n[cache]\ndir = {cache:?}\n"
+    );
+    std::fs::write(dir.path().join("config.toml"), text).unwrap();
+    let mut process = Process::start(dir, &["serve", "--config", "config.toml"]);
+    let log = lines(process.child.stderr.take().unwrap());
+    let (client, _admin, _output) = process.ready();
+    let line = |part: &str| loop {
+        let line = log
+            .recv_timeout(WAIT_MAX)
+            .unwrap_or_else(|_| panic!("no {part:?}"));
+        if line.contains(part) {
+            return line;
+        }
+    };
+    let listening = line("name=\"secure\"");
+    assert!(listening.contains("listening for clients"), "{listening}");
+    std::fs::write(&key, "nonsense").unwrap();
+    process.signal(Signal::HUP);
+    let refused = line("cannot be used");
+    assert!(
+        refused.contains("tls.key: there is no private key in it"),
+        "{refused}"
+    );
+    assert!(refused.contains("those from before stay"), "{refused}");
+    assert_eq!(client.get("/v2/").await.status, 200);
+    // Once, until the file changes again.
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    process.signal(Signal::HUP);
+    line("nothing has changed");
+}

@@ -1,11 +1,16 @@
 //! HTTPS on the same listener code: HTTP/1.1 and HTTP/2, chosen by ALPN.
 
+mod admin;
+mod certificates;
+mod clients;
+mod pki;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::images::Blob;
-use crate::common::{FakeRegistry, Mirror, MirrorBuilder, Samples, within};
+use crate::common::{FakeRegistry, Mirror, MirrorBuilder, Samples, secure, within};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
@@ -33,16 +38,10 @@ impl World {
         registry.put_blob("team/app", &blob);
         let made = rcgen::generate_simple_self_signed(vec!["mirror.test".to_owned()]).unwrap();
         let builder = MirrorBuilder::of(&registry);
-        let tls = TlsConfig {
-            cert: builder.dir().join("tls.crt"),
-            key: builder.dir().join("tls.key"),
-        };
-        std::fs::write(&tls.cert, made.cert.pem()).unwrap();
-        std::fs::write(&tls.key, made.signing_key.serialize_pem()).unwrap();
-        let mirror = builder
-            .with(|config| config.server.tls = Some(tls))
-            .start()
-            .await;
+        let tls = TlsConfig::of(builder.dir().join("tls.crt"), builder.dir().join("tls.key"));
+        std::fs::write(&tls.pairs[0].cert, made.cert.pem()).unwrap();
+        std::fs::write(&tls.pairs[0].key, made.signing_key.serialize_pem()).unwrap();
+        let mirror = builder.with(|config| secure(config, tls)).start().await;
         Self {
             mirror,
             certificate: made.cert.der().clone(),
@@ -240,14 +239,8 @@ async fn a_bad_certificate_or_key_is_named() {
             }
             path
         };
-        let tls = TlsConfig {
-            cert: write("tls.crt", cert),
-            key: write("tls.key", key),
-        };
-        let refused = builder
-            .with(|config| config.server.tls = Some(tls))
-            .try_start()
-            .await;
+        let tls = TlsConfig::of(write("tls.crt", cert), write("tls.key", key));
+        let refused = builder.with(|config| secure(config, tls)).try_start().await;
         let text = refused.expect_err("it started").to_string();
         assert!(text.contains(named), "{text}");
         assert!(!text.contains('\n'), "{text}");

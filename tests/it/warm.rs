@@ -4,7 +4,7 @@ use std::process::{Output, Stdio};
 
 use crate::common::images::{Manifest, OCI_INDEX, OCI_MANIFEST, image, image_of, index};
 use crate::common::{
-    Blob, Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule, World, within,
+    Blob, Dialect, FakeRegistry, Fault, Kind, Mirror, MirrorBuilder, Rule, World, secure, within,
 };
 use http::Method;
 use roadstead::commands::warm::{self, Job, Outcome, Wanted};
@@ -207,17 +207,11 @@ async fn a_mirror_with_a_certificate_is_warmed_if_that_is_believed() {
     hub.put_image("library/one", Some("1"), &one);
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     let builder = MirrorBuilder::of(&hub);
-    let tls = TlsConfig {
-        cert: builder.dir().join("tls.crt"),
-        key: builder.dir().join("tls.key"),
-    };
-    let certificate = tls.cert.clone();
-    std::fs::write(&tls.cert, made.cert.pem()).unwrap();
-    std::fs::write(&tls.key, made.signing_key.serialize_pem()).unwrap();
-    let mirror = builder
-        .with(|config| config.server.tls = Some(tls))
-        .start()
-        .await;
+    let tls = TlsConfig::of(builder.dir().join("tls.crt"), builder.dir().join("tls.key"));
+    let certificate = tls.pairs[0].cert.clone();
+    std::fs::write(&tls.pairs[0].cert, made.cert.pem()).unwrap();
+    std::fs::write(&tls.pairs[0].key, made.signing_key.serialize_pem()).unwrap();
+    let mirror = builder.with(|config| secure(config, tls)).start().await;
     let mut job = Job {
         server: format!("https://{}", mirror.address()).parse().unwrap(),
         ..job(&mirror, &["one:1"], &[])

@@ -83,7 +83,7 @@ impl People {
         let config = locator.into_config();
         let listen = config.as_ref().and_then(|config| {
             let config = config.as_ref().ok()?;
-            Some(config.server.listen.to_string())
+            Some(config.server.listen().to_string())
         });
         let Some(admin) = admin else {
             return Err(PeopleError::Usage(
@@ -124,7 +124,7 @@ impl People {
         if let Some(trouble) = catalogue.trouble() {
             return Err(PeopleError::Failed(trouble));
         }
-        let listen = Some(config.server.listen.to_string());
+        let listen = Some(config.server.listen().to_string());
         let guard = Guard::open(
             config.access,
             Some(catalogue),

@@ -56,6 +56,7 @@ pub(super) struct Listeners {
     listen: SocketAddr,
     admin_listen: SocketAddr,
     tls: bool,
+    admin_tls: bool,
 }
 
 impl AdminFlags {
@@ -152,25 +153,38 @@ fn listeners(file: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<
         Some(server) => Some(server.as_table()?),
         None => None,
     };
-    let address = |key: &str, name: &str| -> Option<Option<String>> {
+    let first = match server.and_then(|server| server.get("listener")) {
+        Some(listeners) => Some(listeners.as_array()?.first()?.as_table()?),
+        None => None,
+    };
+    let address = |table: Option<&toml::Table>, key: &str, name: &str| -> Option<Option<String>> {
         if let Some(value) = variable(name) {
             return Some(Some(value.into_string().ok()?));
         }
-        match server.and_then(|server| server.get(key)) {
+        match table.and_then(|table| table.get(key)) {
             Some(value) => Some(Some(value.as_str()?.to_owned())),
             None => Some(None),
         }
     };
+    let listen = match first {
+        Some(first) => address(Some(first), "address", "ROADSTEAD_SERVER__LISTEN"),
+        None => address(server, "listen", "ROADSTEAD_SERVER__LISTEN"),
+    };
     let flags = Overrides {
-        listen: address("listen", "ROADSTEAD_SERVER__LISTEN")?,
-        admin_listen: address("admin_listen", "ROADSTEAD_SERVER__ADMIN_LISTEN")?,
+        listen: listen?,
+        admin_listen: address(server, "admin_listen", "ROADSTEAD_SERVER__ADMIN_LISTEN")?,
         ..Overrides::default()
     };
     let config = Config::from_layers(&flags, [], &[]).ok()?;
-    let tls = server.is_some_and(|server| server.contains_key("tls"))
+    let has_tls = server.is_some_and(|server| server.contains_key("tls"))
         || variable("ROADSTEAD_SERVER__TLS__CERT").is_some();
+    let own_tls = first.and_then(|first| first.get("tls"));
+    let tls = own_tls.and_then(toml::Value::as_bool).unwrap_or(has_tls);
+    let admin_tls = server.is_some_and(|server| server.contains_key("admin_tls"))
+        || variable("ROADSTEAD_SERVER__ADMIN_TLS__CERT").is_some();
     Some(Listeners {
         tls,
+        admin_tls,
         ..Listeners::of(&config)
     })
 }
@@ -178,9 +192,10 @@ fn listeners(file: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<
 impl Listeners {
     fn of(config: &Config) -> Self {
         Self {
-            listen: config.server.listen,
+            listen: config.server.listen(),
             admin_listen: config.server.admin_listen,
             tls: config.server.scheme() == "https",
+            admin_tls: config.server.admin_tls.is_some(),
         }
     }
 
@@ -189,7 +204,8 @@ impl Listeners {
     /// # Errors
     /// One line.
     pub(super) fn admin(self) -> Result<Url, String> {
-        url_of("http", self.admin_listen, "server.admin_listen", "--admin")
+        let scheme = if self.admin_tls { "https" } else { "http" };
+        url_of(scheme, self.admin_listen, "server.admin_listen", "--admin")
     }
 
     /// The URL at which clients reach it from this machine.
@@ -347,12 +363,18 @@ mod tests {
         };
         let found = listeners("[cache]\n", &set).unwrap();
         assert_eq!(found.admin().unwrap().as_str(), "http://127.0.0.1:9/");
+        let several = "[server]\nlisten_adress = 1\n[server.tls]\n[server.admin_tls]\n[[server.listener]]\naddress = \":7000\"\ntls = false\n";
+        let found = listeners(several, &none).unwrap();
+        assert_eq!(found.admin().unwrap().as_str(), "https://127.0.0.1:5001/");
+        assert_eq!(found.server().unwrap().as_str(), "http://127.0.0.1:7000/");
         // Here the address cannot be told: another server must not be asked instead.
         for text in [
             "[server",
             "server = 1",
             "[server]\nadmin_listen = 5001",
             "[server]\nadmin_listen = \"x\"",
+            "[[server.listener]]\nname = 1\naddress = 1",
+            "[server]\nlistener = []",
         ] {
             assert_eq!(listeners(text, &none), None, "{text}");
         }

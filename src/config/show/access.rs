@@ -1,8 +1,8 @@
 //! `[access]` as it is shown.
 
-use super::{line, quoted, table};
 use std::collections::BTreeMap;
 
+use super::{line, list, quoted, table};
 use crate::access::condition::Window;
 use crate::access::{Action, Condition, Config, Pattern, Policy, Statement, Subject};
 use crate::config::values::Enforcements;
@@ -102,11 +102,6 @@ fn shown(condition: &Condition) -> String {
         parts.push(format!("claim = {}", claims(&condition.claim)));
     }
     format!("{{ {} }}", parts.join(", "))
-}
-
-fn list(texts: impl Iterator<Item = impl AsRef<str>>) -> String {
-    let texts: Vec<_> = texts.map(|text| quoted(text.as_ref())).collect();
-    format!("[{}]", texts.join(", "))
 }
 
 fn claims(claims: &BTreeMap<String, Vec<String>>) -> String {

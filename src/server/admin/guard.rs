@@ -11,14 +11,16 @@ use std::net::{IpAddr, Ipv6Addr};
 /// to another site without being asked first (CORS preflight), which is always refused here.
 const DELIBERATE: HeaderName = HeaderName::from_static("x-roadstead-admin");
 
-/// Reason why a request is refused; none: it may pass.
-pub(super) fn refusal(request: &request::Parts) -> Option<&'static str> {
+/// Reason why a request is refused; none: it may pass. `hosts`: names that are the listener's own.
+pub(super) fn refusal(request: &request::Parts, hosts: &[String]) -> Option<&'static str> {
     let headers = &request.headers;
     if headers.contains_key(header::ORIGIN) || is_of_another_site(headers) {
         return Some("the admin API does not answer web pages; ask it with roadstead or curl");
     }
-    if !host::of(request).is_some_and(is_address) {
-        return Some("ask the admin API by an IP address or as localhost, not by another name");
+    if !host::of(request).is_some_and(|host| is_address(host) || is_one_of(host, hosts)) {
+        return Some(
+            "ask the admin API by an IP address, as localhost, or by a name of server.admin_hosts",
+        );
     }
     // A form can send neither that header nor JSON, and a script of another site not without asking first
     // (fetch.spec.whatwg.org, "CORS-safelisted request-header").
@@ -58,12 +60,22 @@ fn is_address(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
+/// True if a host with or without a port is one of these names.
+fn is_one_of(host: &str, names: &[String]) -> bool {
+    let name = host.split_once(':').map_or(host, |(name, _port)| name);
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::Request;
 
     const ADMIN_HEADER: &str = "x-roadstead-admin";
+
+    fn refusal(request: &request::Parts) -> Option<&'static str> {
+        super::refusal(request, &[])
+    }
 
     fn parts(method: Method, headers: &[(&str, &str)]) -> request::Parts {
         let mut builder = Request::builder().method(method).uri("/api/v1/status");
@@ -97,6 +109,21 @@ mod tests {
         assert_eq!(refusal(&parts(Method::POST, &json)), None);
         let typed = [("host", "localhost"), ("sec-fetch-site", "none")];
         assert_eq!(refusal(&parts(Method::GET, &typed)), None);
+    }
+
+    #[test]
+    fn names_of_the_listener_are_known() {
+        let names = ["mirror.corp".to_owned()];
+        for (host, passes) in [
+            ("mirror.corp", true),
+            ("Mirror.Corp:5001", true),
+            ("mirror.corp.evil.example", false),
+            ("a.mirror.corp", false),
+            ("", false),
+        ] {
+            let head = parts(Method::GET, &[("host", host)]);
+            assert_eq!(super::refusal(&head, &names).is_none(), passes, "{host}");
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ struct Waiting<'a> {
     table: &'a Arc<Table>,
     queue: VecDeque<(TcpStream, SocketAddr)>,
     is_buffered: bool,
+    /// The length of the queue, as the table knows it.
+    told: usize,
 }
 
 /// Hands every new connection to `serve`, until `stop` is cancelled; the listener is closed on return.
@@ -45,6 +47,7 @@ pub(crate) async fn accept_until(
             table,
             queue: VecDeque::new(),
             is_buffered,
+            told: 0,
         };
         loop {
             let accepted = if waiting.queue.is_empty() {
@@ -100,7 +103,9 @@ impl Waiting<'_> {
         if self.queue.len() > WAITING_MAX {
             self.turn_away();
         }
-        self.table.waiting(self.queue.len());
+        let waiting = self.queue.len();
+        self.table
+            .waiting(std::mem::replace(&mut self.told, waiting), waiting);
     }
 
     /// Closes a connection of the client that has most.
@@ -115,6 +120,12 @@ impl Waiting<'_> {
         }
         self.queue.remove(most);
         self.table.turned_away();
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.table.waiting(self.told, 0);
     }
 }
 

@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 /// The first bytes of a client that speaks HTTP/2 (RFC 9113 section 3.4).
@@ -79,6 +79,11 @@ impl Socket for TcpStream {
             }
         }
     }
+}
+
+impl Socket for UnixStream {
+    // The kernel bounds what such a socket holds by itself.
+    fn set_unsent_max(&self, _bytes: u32) {}
 }
 
 impl<T: Socket> ClientStream<T> {

@@ -19,7 +19,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use tokio::time::Instant;
 
@@ -36,6 +36,8 @@ const RUNNING_ALWAYS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Watch {
     peer: SocketAddr,
+    /// Its client, where a balancer has said so.
+    client: OnceLock<SocketAddr>,
     /// True if what is handed over is kept by us until it is sent, as with TLS.
     is_buffered: bool,
     buffers: Buffers,
@@ -75,6 +77,7 @@ impl Watch {
     pub(crate) fn new(peer: SocketAddr, is_buffered: bool, buffers: Buffers) -> Arc<Self> {
         Arc::new(Self {
             peer,
+            client: OnceLock::new(),
             is_buffered,
             buffers,
             is_greedy: AtomicBool::default(),
@@ -88,7 +91,12 @@ impl Watch {
 
     /// Whose connection it is.
     pub(crate) fn peer(&self) -> SocketAddr {
-        self.peer
+        self.client.get().copied().unwrap_or(self.peer)
+    }
+
+    /// Sets the client; nothing changes it afterwards.
+    pub(crate) fn is_of(&self, client: SocketAddr) {
+        let _first_said = self.client.get_or_init(|| client);
     }
 
     /// Bytes came.

@@ -45,7 +45,7 @@ impl From<IpAddr> for Share {
     }
 }
 
-/// The connections of one listener.
+/// The connections of clients, of all their listeners, or those of operators.
 #[derive(Debug)]
 pub(crate) struct Table {
     listener: Listener,
@@ -194,9 +194,10 @@ impl Table {
         self.freed.notified().await;
     }
 
-    /// So many have knocked and wait.
-    pub(crate) fn waiting(&self, count: usize) {
-        self.waiting.store(count, Ordering::Relaxed);
+    /// Counts the clients that wait at a listener: `now`, where there were `before`.
+    pub(crate) fn waiting(&self, before: usize, now: usize) {
+        self.waiting.fetch_add(now, Ordering::Relaxed);
+        self.waiting.fetch_sub(before, Ordering::Relaxed);
     }
 
     /// Somebody who knocked was sent away.
@@ -367,6 +368,21 @@ impl Places {
                 .map(|(_, _, claim, _, number)| (number, claim))
                 .collect(),
         };
+    }
+}
+
+impl Seat {
+    /// Counts the connection for the client that its balancer has named.
+    pub(crate) fn is_of(&self, client: SocketAddr) {
+        let share = Share::from(client.ip());
+        let mut places = self.table.places();
+        self.watch.is_of(client);
+        self.watch.greedy(places.greedy.contains(&share));
+        // Another may have the place by now.
+        if let Some(watch) = places.remove(self.number) {
+            places.taken.insert(self.number, (share, watch));
+            *places.shares.entry(share).or_default() += 1;
+        }
     }
 }
 

@@ -115,6 +115,29 @@ pub(crate) struct Client {
     text: Arc<str>,
     ip: IpAddr,
     id: ClientId,
+    connection: u64,
+}
+
+impl Client {
+    /// The address.
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// The identifier by which its share of upstreams is counted.
+    pub(crate) fn id(&self) -> ClientId {
+        self.id
+    }
+
+    /// A client that this one, a proxy, speaks for on the same connection.
+    pub(crate) fn behind(&self, address: IpAddr) -> Self {
+        Self {
+            text: address.to_string().into(),
+            ip: address,
+            id: ClientId::new(address, self.connection),
+            connection: self.connection,
+        }
+    }
 }
 
 /// Each connection has a number of its own.
@@ -126,6 +149,7 @@ impl From<SocketAddr> for Client {
             text: address.to_string().into(),
             ip: address.ip(),
             id: ClientId::new(address.ip(), connection),
+            connection,
         }
     }
 }
@@ -506,6 +530,17 @@ mod tests {
         drop(exchange);
         assert!(logs.lines("roadstead::server::http::access_log").is_empty());
         assert_eq!(logs.access()[0]["cause"], "bad credentials");
+    }
+
+    #[test]
+    fn a_client_behind_a_proxy_has_its_own_address_and_share() {
+        let proxy = Client::from(SocketAddr::from(([10, 0, 0, 1], 4711)));
+        let address = IpAddr::from([192, 0, 2, 7]);
+        let client = proxy.behind(address);
+        assert_eq!((client.ip(), &*client.text), (address, "192.0.2.7"));
+        assert_eq!(client.id().address, ClientId::new(address, 0).address);
+        assert_ne!(client.id(), proxy.id());
+        assert_eq!(client.id(), proxy.behind(address).id());
     }
 
     #[test]

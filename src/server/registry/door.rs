@@ -1,5 +1,6 @@
 //! Access at the client listener: who asks, and may he?
 
+use super::arrival::Caller;
 use crate::access::{
     Action, Context, Guard, Identified, IdentifyError, Principal, Resource, Scope, Verdict,
 };
@@ -45,6 +46,8 @@ pub(crate) struct Visitor<'a> {
     /// What its token was given for.
     scopes: Option<Arc<[Scope]>>,
     source: IpAddr,
+    /// True if the client reaches the mirror by HTTPS.
+    is_secure: bool,
 }
 
 impl Door {
@@ -83,6 +86,11 @@ impl Door {
         self.asks == Asks::Everybody && self.guard.has_identities()
     }
 
+    /// True if clients reach the listener by HTTPS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+
     /// Lets a request in, and says who it comes from; `None` where access is not configured.
     ///
     /// # Errors
@@ -90,36 +98,48 @@ impl Door {
     pub(crate) async fn enter(
         &self,
         head: &request::Parts,
-        source: IpAddr,
-        memory: &Memory,
+        caller: &Caller<'_>,
     ) -> Result<Option<Visitor<'_>>, ApiError> {
         if self.guard.is_open() {
             return Ok(None);
         }
+        let source = caller.source();
         self.admit(source)?;
         let given = head.headers.get(header::AUTHORIZATION);
         let (who, scopes) = match given.filter(|_| self.is_asking()) {
             Some(given) => {
-                let identified = Box::pin(self.identify(head, given, source, memory)).await?;
+                let identified = Box::pin(self.identify(head, given, caller)).await?;
                 (identified.principal, identified.scopes)
             }
-            None => (Arc::new(Principal::anonymous()), None),
+            None => (self.without_credentials(caller), None),
         };
         Ok(Some(Visitor {
             door: self,
             who,
             scopes,
             source,
+            is_secure: caller.is_secure,
         }))
+    }
+
+    /// The identity of a client without credentials: the one in its certificate, where clients are asked who they are.
+    fn without_credentials(&self, caller: &Caller<'_>) -> Arc<Principal> {
+        match caller.certificate {
+            Some(certificate) if self.is_asking() => Arc::clone(certificate),
+            certificate => Arc::new(Principal {
+                certificate: certificate.is_some(),
+                ..Principal::anonymous()
+            }),
+        }
     }
 
     async fn identify(
         &self,
         head: &request::Parts,
         given: &HeaderValue,
-        source: IpAddr,
-        memory: &Memory,
+        caller: &Caller<'_>,
     ) -> Result<Identified, ApiError> {
+        let memory = &caller.arrival.memory;
         self.guard.look_for_changes().await;
         {
             let known = memory.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,18 +147,18 @@ impl Door {
                 && before == given
                 && self.guard.holds(identified)
             {
-                return Ok(identified.clone());
+                return Ok(with_certificate(identified.clone(), caller));
             }
         }
         let text = given.to_str().unwrap_or_default();
-        match self.guard.identify(text, source).await {
+        match self.guard.identify(text, caller.source()).await {
             Ok(identified) => {
                 let mut known = memory.0.lock().unwrap_or_else(PoisonError::into_inner);
                 *known = Some((given.clone(), identified.clone()));
-                Ok(identified)
+                Ok(with_certificate(identified, caller))
             }
             Err(error @ IdentifyError::Invalid) => {
-                let challenge = self.challenge(head, None, Some("invalid_token"));
+                let challenge = self.challenge(head, caller.is_secure, None, Some("invalid_token"));
                 Err(ApiError::unauthorized(&error, challenge))
             }
             Err(error @ IdentifyError::Limited(wait)) => {
@@ -153,28 +173,41 @@ impl Door {
     fn challenge(
         &self,
         head: &request::Parts,
+        is_secure: bool,
         scope: Option<(&str, Action)>,
         error: Option<&str>,
     ) -> String {
         let host = crate::server::http::host::of(head);
         let realm = match self.guard.token_url() {
             Some(url) => url,
-            None => self.url_of_token(host),
+            None => url_of_token(host, is_secure),
         };
         let scope = scope.map(|(name, action)| format!(",scope=\"repository:{name}:{action}\""));
         let error = error.map(|error| format!(",error=\"{error}\""));
         let (scope, error) = (scope.unwrap_or_default(), error.unwrap_or_default());
         format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"{scope}{error}")
     }
+}
 
-    fn url_of_token(&self, host: Option<&str>) -> String {
-        let scheme = if self.is_secure { "https" } else { "http" };
-        // A host that could end the quoted string is none.
-        let host = host
-            .filter(|host| !host.contains(['"', '\\']))
-            .unwrap_or("localhost");
-        format!("{scheme}://{host}/token")
+fn url_of_token(host: Option<&str>, is_secure: bool) -> String {
+    let scheme = if is_secure { "https" } else { "http" };
+    // A host that could end the quoted string is none.
+    let host = host
+        .filter(|host| !host.contains(['"', '\\']))
+        .unwrap_or("localhost");
+    format!("{scheme}://{host}/token")
+}
+
+/// Adds the certificate to an identity by credentials, which win. A token that is nobody's is no identity.
+fn with_certificate(mut identified: Identified, caller: &Caller<'_>) -> Identified {
+    if let Some(certificate) = caller.certificate {
+        if identified.principal.is_anonymous() {
+            identified.principal = Arc::clone(certificate);
+        } else {
+            Arc::make_mut(&mut identified.principal).certificate = true;
+        }
     }
+    identified
 }
 
 /// What tokens of this server are for.
@@ -187,7 +220,7 @@ impl Visitor<'_> {
     /// The client has not said who it is.
     pub(crate) fn greet(&self, head: &request::Parts) -> Result<(), ApiError> {
         if self.who.is_anonymous() && self.door.is_asking() {
-            let challenge = self.door.challenge(head, None, None);
+            let challenge = self.door.challenge(head, self.is_secure, None, None);
             return Err(ApiError::unauthorized(&Unidentified, challenge));
         }
         Ok(())
@@ -240,9 +273,12 @@ impl Visitor<'_> {
         } else {
             action
         };
-        let challenge = self
-            .door
-            .challenge(head, Some((path, verb)), Some("insufficient_scope"));
+        let challenge = self.door.challenge(
+            head,
+            self.is_secure,
+            Some((path, verb)),
+            Some("insufficient_scope"),
+        );
         Err(ApiError::unauthorized(&OtherScope, challenge))
     }
 
@@ -266,7 +302,9 @@ impl Visitor<'_> {
             } else {
                 action
             };
-            let challenge = self.door.challenge(head, Some((path, verb)), None);
+            let challenge = self
+                .door
+                .challenge(head, self.is_secure, Some((path, verb)), None);
             return ApiError::unauthorized(&denied, challenge);
         }
         ApiError::denied(&denied)

@@ -1,7 +1,8 @@
 //! One request of a client: admitted, read, asked of the mirror, answered.
 
+use super::arrival::{Arrival, Caller};
 use super::blob::{Delivery, Selected};
-use super::door::{Door, Memory, Visitor};
+use super::door::{Door, Visitor};
 use super::reply::{EntityTag, Reply};
 use super::restraint::Restraint;
 use super::token;
@@ -12,7 +13,7 @@ use crate::oci::route::{Action, Route};
 use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Page, Reference};
 use crate::server::conn::buffers::Buffers;
 use crate::server::http::JSON;
-use crate::server::http::access_log::{Client, Exchange, RequestIds};
+use crate::server::http::access_log::{Exchange, RequestIds};
 use crate::server::http::body::Body;
 use crate::server::http::context::{OCI_NAMESPACE, Request, Transport};
 use crate::server::http::error::ApiError;
@@ -36,7 +37,6 @@ pub(crate) struct Handler {
     buffers: Buffers,
     ids: RequestIds,
     restraint: Restraint,
-    door: Door,
 }
 
 impl Handler {
@@ -45,7 +45,6 @@ impl Handler {
         mirror: Mirror,
         metrics: Metrics,
         buffers: Buffers,
-        door: Door,
         clock: &dyn Clock,
     ) -> Self {
         Self {
@@ -54,7 +53,6 @@ impl Handler {
             buffers,
             ids: RequestIds::new(clock),
             restraint: Restraint::new(),
-            door,
         }
     }
 
@@ -64,18 +62,18 @@ impl Handler {
         &self,
         head: request::Parts,
         body: Incoming,
-        client: Client,
-        memory: &Memory,
+        arrival: &Arrival,
         transport: Transport,
         must_wait: bool,
     ) -> Response<Body> {
+        let caller = arrival.caller(&head);
         let mut exchange = Box::new(Exchange::begin(
             self.ids.next(),
-            client,
+            caller.client.clone(),
             &head,
             self.metrics.clone(),
         ));
-        let answered = self.dispatch(&head, body, memory, transport, must_wait, &mut exchange);
+        let answered = self.dispatch(&head, body, &caller, transport, must_wait, &mut exchange);
         let reply = match answered.await {
             Ok(reply) => reply,
             Err(error) => {
@@ -115,34 +113,22 @@ impl Handler {
     /// Gives a token.
     async fn token(
         &self,
+        door: &Door,
         head: &request::Parts,
         body: Incoming,
         exchange: &Exchange,
     ) -> Result<Reply, ApiError> {
-        self.door.admit(exchange.source())?;
+        door.admit(exchange.source())?;
         let directory = self.mirror.directory();
-        let answer = token::answer(&self.door, head, body, exchange.source(), directory);
+        let answer = token::answer(door, head, body, exchange.source(), directory);
         Box::pin(answer).await
-    }
-
-    /// Lets a request in, and reads it.
-    async fn enter<'h>(
-        &'h self,
-        head: &'h request::Parts,
-        exchange: &Exchange,
-        memory: &Memory,
-        transport: Transport,
-    ) -> Result<(Request<'h>, Option<Visitor<'h>>), ApiError> {
-        let client = exchange.client_id();
-        let visitor = self.door.enter(head, exchange.source(), memory).await?;
-        Ok((Request::read(head, client, transport)?, visitor))
     }
 
     async fn dispatch(
         &self,
         head: &request::Parts,
         body: Incoming,
-        memory: &Memory,
+        caller: &Caller<'_>,
         transport: Transport,
         must_wait: bool,
         exchange: &mut Exchange,
@@ -150,10 +136,11 @@ impl Handler {
         if let Some(greeting) = self.admit(head, must_wait)? {
             return Ok(greeting);
         }
-        if self.door.gives_tokens() && head.uri.path() == token::PATH {
-            return self.token(head, body, exchange).await;
+        let door = &caller.arrival.door;
+        if door.gives_tokens() && head.uri.path() == token::PATH {
+            return self.token(door, head, body, exchange).await;
         }
-        let (request, visitor) = self.enter(head, exchange, memory, transport).await?;
+        let (request, visitor) = enter(head, caller, transport).await?;
         // A push is refused as one whichever way it came: nobody would be asked, so no loop is looked for.
         if let Route::Upload { .. } = request.route {
             return Err(ApiError::read_only());
@@ -347,6 +334,16 @@ impl Handler {
         }
         Ok(reply)
     }
+}
+
+/// Lets a request in, and reads it.
+async fn enter<'h>(
+    head: &'h request::Parts,
+    caller: &Caller<'h>,
+    transport: Transport,
+) -> Result<(Request<'h>, Option<Visitor<'h>>), ApiError> {
+    let visitor = caller.arrival.door.enter(head, caller).await?;
+    Ok((Request::read(head, caller.client.id(), transport)?, visitor))
 }
 
 /// The thing that a request names, as far as access goes.

@@ -88,3 +88,41 @@ async fn without_descriptors_only_who_is_idle_gives_up_theirs() {
     assert!(!table.give_up_idle());
     assert!(!is_gone(&works));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_counts_for_the_client_that_its_balancer_names() {
+    let table = table(Listener::Client, 4);
+    let through = |client: u8| {
+        let seat = table.admit(v4(1), false).unwrap();
+        seat.is_of(v4(client));
+        seat
+    };
+    let (_quiet, greedy) = (through(7), [through(8), through(8), through(8)]);
+    let count = |last| table.places().count(&Share::from(v4(last).ip()));
+    assert_eq!((count(1), count(7), count(8)), (0, 1, 3));
+    assert_eq!(greedy[0].watch.peer(), v4(8));
+    tokio::time::advance(Duration::from_secs(10)).await;
+    // The place of the one that has most goes to the next of them.
+    let _newcomer = through(9);
+    assert_eq!(greedy.iter().filter(|seat| is_gone(seat)).count(), 1);
+    assert_eq!((count(1), count(7), count(8), count(9)), (0, 1, 2, 1));
+    // One that has gone does not come back.
+    let gone = greedy.iter().find(|seat| is_gone(seat)).unwrap();
+    gone.is_of(v4(7));
+    assert_eq!((count(7), count(8)), (1, 2));
+    drop(greedy);
+    assert_eq!(count(8), 0);
+}
+
+#[tokio::test]
+async fn those_who_wait_at_several_listeners_are_counted_together() {
+    let table = table(Listener::Client, 1);
+    let waiting = || table.waiting.load(Ordering::Relaxed);
+    table.waiting(0, 3);
+    table.waiting(0, 2);
+    assert_eq!(waiting(), 5);
+    table.waiting(3, 0);
+    assert_eq!(waiting(), 2);
+    table.waiting(2, 1);
+    assert_eq!(waiting(), 1);
+}

@@ -1,0 +1,101 @@
+//! The Unix socket of the admin listener: for the user that roadstead runs as, and root.
+
+use super::BindError;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net;
+use std::path::Path;
+use tokio::net::{UnixListener, UnixStream};
+
+/// The mode of the socket's file. The kernel's word on the peer decides; this keeps others from trying.
+const MODE: u32 = 0o600;
+
+/// The number of the user root.
+const ROOT: u32 = 0;
+
+/// Binds a socket. One that a server has left behind, on which nobody listens, is replaced.
+///
+/// # Errors
+/// [`BindError::Socket`]: another server listens there, or something else has this name.
+pub(super) fn bind(path: &Path) -> Result<UnixListener, BindError> {
+    let bound = UnixListener::bind(path).or_else(|error| {
+        if error.kind() != io::ErrorKind::AddrInUse || !is_left_behind(path) {
+            return Err(error);
+        }
+        remove(path)?;
+        UnixListener::bind(path)
+    });
+    let bound = bound.and_then(|listener| {
+        fs::set_permissions(path, Permissions::from_mode(MODE))?;
+        Ok(listener)
+    });
+    bound.map_err(|source| BindError::Socket {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn is_left_behind(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    is_socket && net::UnixStream::connect(path).is_err_and(refused)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a socket is no file of the store, and cannot be bound where one is"
+)]
+fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)
+}
+
+/// True if a connection is of somebody who may do everything here.
+pub(super) fn is_operator(stream: &UnixStream) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    let peer = stream.peer_cred().map(|peer| peer.uid());
+    peer.is_ok_and(|peer| may(peer, own))
+}
+
+fn may(peer: u32, own: u32) -> bool {
+    peer == ROOT || peer == own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_and_the_servers_own_user_may() {
+        for (peer, own, expected) in [
+            (0, 0, true),
+            (0, 998, true),
+            (998, 998, true),
+            (1000, 998, false),
+            (1000, 0, false),
+        ] {
+            assert_eq!(may(peer, own), expected, "{peer} at {own}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_left_is_replaced_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let first = bind(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, MODE);
+        let error = bind(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("admin.sock") && error.contains("in use"),
+            "{error}"
+        );
+        drop(first);
+        drop(bind(&path).unwrap());
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        bind(&link).unwrap_err();
+        let kept = fs::symlink_metadata(&link).unwrap();
+        assert!(kept.file_type().is_symlink());
+    }
+}

@@ -1,0 +1,147 @@
+//! Authorities, certificates, and clients that have them.
+
+use crate::common::within;
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use roadstead::server::PairConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// An authority.
+pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key.
+pub(super) struct Pair {
+    pub(super) cert: rcgen::Certificate,
+    pub(super) key: KeyPair,
+}
+
+impl Authority {
+    pub(super) fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub(super) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate of a host.
+    pub(super) fn host(&self, names: &[&str]) -> Pair {
+        let names: Vec<String> = names.iter().map(|it| (*it).to_owned()).collect();
+        self.sign(CertificateParams::new(names).unwrap())
+    }
+
+    /// A certificate of a client.
+    pub(super) fn client(&self, name: &str, sans: Vec<SanType>) -> Pair {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.subject_alt_names = sans;
+        self.sign(params)
+    }
+
+    fn sign(&self, params: CertificateParams) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.0).unwrap();
+        Pair { cert, key }
+    }
+}
+
+impl Pair {
+    /// Writes the files, in the place of older ones.
+    pub(super) fn write(&self, dir: &Path, name: &str) -> PairConfig {
+        let pair = PairConfig {
+            cert: dir.join(format!("{name}.crt")),
+            key: dir.join(format!("{name}.key")),
+        };
+        std::fs::write(&pair.cert, self.cert.pem()).unwrap();
+        std::fs::write(&pair.key, self.key.serialize_pem()).unwrap();
+        pair
+    }
+}
+
+/// A connection over which something can be asked.
+pub(super) struct Connection {
+    /// The certificate of the server.
+    pub(super) certificate: CertificateDer<'static>,
+    sender: SendRequest<Empty<Bytes>>,
+}
+
+/// Connects to a host that is at this address; an error where the handshake fails.
+pub(super) async fn connect(
+    address: SocketAddr,
+    host: &str,
+    roots: &Authority,
+    client: Option<&Pair>,
+) -> std::io::Result<Connection> {
+    let mut store = RootCertStore::empty();
+    store.add(roots.0.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(store);
+    let config = match client {
+        None => config.with_no_client_auth(),
+        Some(pair) => {
+            let key = PrivateKeyDer::Pkcs8(pair.key.serialize_der().into());
+            config
+                .with_client_auth_cert(vec![pair.cert.der().clone()], key)
+                .unwrap()
+        }
+    };
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from(host.to_owned()).unwrap();
+    let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    let stream: TlsStream<TcpStream> = within("a handshake", connecting).await?;
+    let shown = stream.get_ref().1.peer_certificates().unwrap();
+    let certificate = shown[0].clone().into_owned();
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(std::io::Error::other)?;
+    tokio::spawn(connection);
+    Ok(Connection {
+        certificate,
+        sender,
+    })
+}
+
+impl Connection {
+    /// The status, headers and text of an answer; none where the connection ends without one.
+    pub(super) async fn get(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Option<(u16, HeaderMap, String)> {
+        let mut request = Request::get(path).header("host", "mirror.test");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Empty::new()).unwrap();
+        let answer = within("an answer", self.sender.send_request(request))
+            .await
+            .ok()?;
+        let (head, body) = answer.into_parts();
+        let body = within("a body", body.collect()).await.ok()?.to_bytes();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        Some((head.status.as_u16(), head.headers, text))
+    }
+
+    /// The status alone; 0 for none.
+    pub(super) async fn status(&mut self, path: &str) -> u16 {
+        self.get(path, &[]).await.map_or(0, |(status, ..)| status)
+    }
+}
