@@ -576,18 +576,9 @@ fn collect(path: &str, value: &toml::Value, present: &mut BTreeSet<String>) {
         return;
     }
     if let toml::Value::Array(items) = value {
-        // Rules are nothing but their keys.
-        let lists = [
-            "tags.rule",
-            "cache.pin",
-            "access.oidc",
-            "access.policy",
-            "access.policy.statement",
-            "access.attach",
-            "server.listener",
-            "server.tls.pair",
-        ];
-        if !lists.contains(&path) {
+        // Tables in a list are nothing but their keys.
+        let is_list = items.iter().any(toml::Value::is_table) && !path.starts_with("upstream.");
+        if !is_list {
             present.insert(path.to_owned());
         }
         let tables = items.iter().filter(|item| item.is_table());
