@@ -23,6 +23,7 @@
 //! | `scope`, `jwt`, `keys` | tokens that clients get at `/token` |
 //! | `issue` | the token endpoint, without HTTP |
 //! | `secret`, `people`, `manage` | tokens of this server, users and tokens of the catalogue, and how they are made |
+//! | `limits` | requests, bytes and connections of each identity or address |
 //! | `guard` | the front door: credentials to identities, questions to the rules |
 
 pub mod action;
@@ -35,6 +36,7 @@ pub mod htpasswd;
 mod issue;
 mod jwt;
 mod keys;
+pub mod limits;
 pub mod manage;
 mod passwords;
 mod people;
@@ -48,13 +50,13 @@ mod trie;
 
 pub use action::{Action, Actions};
 pub use condition::{Condition, Context};
-pub use config::{Config, Enforcement};
-pub use issue::{Granted, Grant, Wanted};
+pub use config::{AdminAccess, Config, Enforcement};
+pub use guard::{AccessError, Guard, Identified, IdentifyError, Verdict, result_of};
+pub use issue::{Grant, Granted, Wanted};
 pub use keys::KeyError;
 pub use manage::{ManageError, TokenInfo, TokenWanted, UserInfo};
-pub use scope::Scope;
-pub use guard::{AccessError, Guard, Identified, IdentifyError, Verdict};
 pub use principal::{Kind, Principal};
 pub use resource::{Pattern, Resource};
 pub use rules::{Attachment, Decision, Mode, Rules, RulesError, Subject};
+pub use scope::Scope;
 pub use statement::{Effect, Policy, Statement};

@@ -21,8 +21,8 @@ use crate::commands::cache::{self, CommandError, Screen};
 use crate::commands::output::{self, Colour, Style};
 use crate::commands::target::Locator;
 use crate::commands::{
-    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, fail, people, run_async, serve, verify, version,
-    warm,
+    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, fail, people, run_async, serve,
+    verify, version, warm,
 };
 use crate::config::{Config, Loaded, Overrides};
 use crate::telemetry::logging::{self, LogFormat};
@@ -156,7 +156,9 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
             done.unwrap_or_else(|error| fail(EXIT_USAGE, &error))
         })),
         Command::User(it) => Ok(run_async(async { done(Box::pin(people::user(&it)).await) })),
-        Command::Token(it) => Ok(run_async(async { done(Box::pin(people::token(&it)).await) })),
+        Command::Token(it) => Ok(run_async(async {
+            done(Box::pin(people::token(&it)).await)
+        })),
         Command::Version(it) => {
             version::show(it.json);
             Ok(EXIT_DONE)

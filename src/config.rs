@@ -26,6 +26,7 @@ mod error;
 mod file;
 mod keys;
 mod layers;
+mod limits;
 mod origin;
 mod renamed;
 mod schema;
@@ -40,12 +41,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::telemetry::logging::LogFormat;
+use crate::upstream::Visibility;
 use crate::{catalogue, mirror, server, store, upstream};
 use error::Source;
 use keys::File;
 use layers::{Environment, Layers};
 use origin::Origins;
-use crate::upstream::Visibility;
 use table::{Context, Place, Read as _, Values as _};
 
 pub use error::ConfigError;
@@ -62,6 +63,8 @@ pub struct Config {
     pub server: server::Config,
     /// Access: who may come in, and who may do what.
     pub access: crate::access::Config,
+    /// The audit log, if there is one.
+    pub audit: Option<crate::audit::Config>,
     /// The state directory.
     pub state: catalogue::Config,
     /// The store.
@@ -249,7 +252,9 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
     };
     let shares = upstreams::shares(&upstreams);
     let upstreams = upstreams::resolve(&upstreams, surroundings, context);
-    let ruled = upstreams.iter().filter(|it| it.visibility == Visibility::Rules);
+    let ruled = upstreams
+        .iter()
+        .filter(|it| it.visibility == Visibility::Rules);
     let access = crate::access::Config {
         ruled: ruled.map(|it| it.name.as_str().to_owned()).collect(),
         ..access::resolve(file.access.as_ref(), context)
@@ -257,6 +262,7 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
     Config {
         server,
         access,
+        audit: limits::audit(file.audit.as_ref(), context),
         state: catalogue::Config::of(state.dir.value().unwrap_or_else(defaults::state_dir)),
         cache: resolve_cache(&cache, shares),
         fill_on_range: cache.fill_on_range.value_or(mirror::FillOnRange::default()),

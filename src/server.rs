@@ -24,8 +24,8 @@ use conn::table::{Seat, Table};
 use conn::{accept, connection, deferred_flush, fd_limit, tls};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use registry::door::{Door, Memory};
 pub use registry::door::Asks;
+use registry::door::{Door, Memory};
 use registry::handler::Handler;
 use std::convert::Infallible;
 use std::io;
@@ -270,7 +270,8 @@ async fn serve_client(
             let (handler, client, memory, windows) = &*shared;
             let (request, body) = request.into_parts();
             let transport = Transport::new(request.version, windows.clone());
-            let answer = handler.answer(request, body, client.clone(), memory, transport, must_wait);
+            let answer =
+                handler.answer(request, body, client.clone(), memory, transport, must_wait);
             Ok::<_, Infallible>(answer.await)
         }
     });

@@ -200,7 +200,8 @@ mod tests {
             claims: BTreeMap::from([("sub".to_owned(), "repo:acme/app".to_owned())]),
             ..Principal::anonymous()
         };
-        let holds = |who: &Principal, source, tag| condition.holds(who, &context(source, tag, 0), false);
+        let holds =
+            |who: &Principal, source, tag| condition.holds(who, &context(source, tag, 0), false);
         assert!(holds(&who, "10.1.2.3", Some("pr-1")));
         assert!(holds(&who, "::ffff:10.1.2.3", Some("pr-1")));
         assert!(holds(&who, "fd00::1", Some("pr-1")));
@@ -208,8 +209,22 @@ mod tests {
         assert!(!holds(&who, "10.1.2.3", Some("main")));
         assert!(!holds(&who, "10.1.2.3", None));
         assert!(condition.holds(&who, &context("10.1.2.3", None, 0), true));
-        assert!(!holds(&Principal { certificate: false, ..who.clone() }, "10.1.2.3", Some("pr-1")));
-        assert!(!holds(&Principal { claims: BTreeMap::new(), ..who }, "10.1.2.3", Some("pr-1")));
+        assert!(!holds(
+            &Principal {
+                certificate: false,
+                ..who.clone()
+            },
+            "10.1.2.3",
+            Some("pr-1")
+        ));
+        assert!(!holds(
+            &Principal {
+                claims: BTreeMap::new(),
+                ..who
+            },
+            "10.1.2.3",
+            Some("pr-1")
+        ));
     }
 
     #[test]
@@ -218,14 +233,38 @@ mod tests {
         let hour = 3600;
         let day = 24 * hour;
         let table: &[(&str, &[u64], &[u64])] = &[
-            ("08:00-18:00", &[8 * hour, 18 * hour - 1], &[8 * hour - 1, 18 * hour]),
-            ("mon-fri 08:00-18:00", &[8 * hour, day + 8 * hour], &[2 * day + 8 * hour]),
-            ("sat,sun 00:00-24:00", &[2 * day, 4 * day - 1], &[2 * day - 1, 4 * day]),
-            ("thu 22:00-06:00", &[22 * hour, day + 6 * hour - 1], &[5 * hour, 2 * day]),
+            (
+                "08:00-18:00",
+                &[8 * hour, 18 * hour - 1],
+                &[8 * hour - 1, 18 * hour],
+            ),
+            (
+                "mon-fri 08:00-18:00",
+                &[8 * hour, day + 8 * hour],
+                &[2 * day + 8 * hour],
+            ),
+            (
+                "sat,sun 00:00-24:00",
+                &[2 * day, 4 * day - 1],
+                &[2 * day - 1, 4 * day],
+            ),
+            (
+                "thu 22:00-06:00",
+                &[22 * hour, day + 6 * hour - 1],
+                &[5 * hour, 2 * day],
+            ),
             ("fri-mon 00:00-24:00", &[day, 4 * day], &[0, 5 * day]),
             ("08:00-18:00 +08:00", &[0, 10 * hour - 1], &[10 * hour]),
-            ("fri 00:00-24:00 +08:00", &[16 * hour], &[15 * hour, day + 16 * hour]),
-            ("thu 00:00-24:00 -01:30", &[2 * hour, day + hour], &[day + 2 * hour]),
+            (
+                "fri 00:00-24:00 +08:00",
+                &[16 * hour],
+                &[15 * hour, day + 16 * hour],
+            ),
+            (
+                "thu 00:00-24:00 -01:30",
+                &[2 * hour, day + hour],
+                &[day + 2 * hour],
+            ),
         ];
         for (text, inside, outside) in table {
             let window: Window = text.parse().expect(text);
@@ -240,7 +279,17 @@ mod tests {
 
     #[test]
     fn other_windows_are_refused() {
-        for text in ["", "8:00-18:00", "08:00", "08:00-08:00", "24:00-01:00", "08:00-25:00", "monday 08:00-18:00", "08:00-18:00 CET", "08:00-18:00 +08:00 x"] {
+        for text in [
+            "",
+            "8:00-18:00",
+            "08:00",
+            "08:00-08:00",
+            "24:00-01:00",
+            "08:00-25:00",
+            "monday 08:00-18:00",
+            "08:00-18:00 CET",
+            "08:00-18:00 +08:00 x",
+        ] {
             text.parse::<Window>().expect_err(text);
         }
     }

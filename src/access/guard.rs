@@ -5,24 +5,29 @@ use super::failures::Failures;
 use super::htpasswd::{Htpasswd, HtpasswdError};
 use super::jwt::{Claims, Use};
 use super::keys::{KeyError, Keys};
-use super::people::People;
-use crate::catalogue::{Catalogue, Token};
-use super::scope::Scope;
+use super::limits::Limits;
 use super::passwords::{HashError, Passwords};
-use super::{Action, Config, Context, Decision, Enforcement, Kind, Principal, Resource, Rules, RulesError};
+use super::people::People;
+use super::scope::Scope;
+use super::{
+    Action, AdminAccess, Config, Context, Decision, Enforcement, Kind, Principal, Resource, Rules,
+    RulesError,
+};
+use crate::audit::Audit;
+use crate::catalogue::{Catalogue, Token};
 use crate::clock::{Clock, Timestamp};
 use crate::net::Secret;
+use crate::telemetry::{AuthMethod, AuthResult, Metrics};
+use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use crate::telemetry::{AuthMethod, AuthResult, Metrics};
-use arc_swap::ArcSwap;
-use std::net::IpAddr;
 use moka::sync::Cache;
-use std::path::Path;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// How often it is looked whether a file has changed.
@@ -32,7 +37,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// How credentials that are a token begin, in tokens that are given for them.
-const TOKEN: &str = "token:";
+pub(super) const TOKEN: &str = "token:";
 
 /// Bytes of tokens that were verified and are remembered: some thousand.
 const TOKENS_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -61,6 +66,8 @@ pub(super) struct Inner {
     looked: AtomicU64,
     clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
+    limits: ArcSwap<Limits>,
+    audit: OnceLock<Audit>,
 }
 
 /// What holds now, as a whole.
@@ -85,6 +92,8 @@ pub struct Identified {
     pub principal: Arc<Principal>,
     /// What a token was given for; `None`: the credentials are not bound to anything.
     pub scopes: Option<Arc<[Scope]>>,
+    /// The id of the token of this server that was sent, or that stands behind what was.
+    pub token: Option<Arc<str>>,
     generation: u64,
     until: Timestamp,
 }
@@ -136,6 +145,8 @@ pub struct Verdict {
     pub is_denied: bool,
     /// `deny by team#2`.
     pub reason: String,
+    /// `team#2` or `default`; nothing where it is allowed.
+    pub statement: String,
 }
 
 impl Guard {
@@ -151,7 +162,10 @@ impl Guard {
         metrics: Metrics,
     ) -> Result<Self, AccessError> {
         // Without access nobody gets a token, and nothing is written.
-        let keys = match catalogue.as_ref().filter(|it| config.enabled && it.is_known()) {
+        let keys = match catalogue
+            .as_ref()
+            .filter(|it| config.enabled && it.is_known())
+        {
             Some(catalogue) => Keys::open(catalogue.dir())?,
             None => Keys::ephemeral()?,
         };
@@ -165,6 +179,7 @@ impl Guard {
             },
             None => (People::default(), None),
         };
+        let limits = config.limits.clone();
         let mut active = Active::new(config, 0)?;
         active.people = Arc::new(people);
         active.people_trouble = people_trouble;
@@ -183,6 +198,8 @@ impl Guard {
                 changing: tokio::sync::Mutex::new(()),
                 used: Mutex::default(),
                 looked: AtomicU64::new(clock.now().0),
+                limits: ArcSwap::from_pointee(Limits::new(limits, Arc::clone(&clock))),
+                audit: OnceLock::new(),
                 clock,
                 metrics,
             }),
@@ -195,7 +212,12 @@ impl Guard {
     /// [`AccessError`].
     pub fn reload(&self, config: Config) -> Result<(), AccessError> {
         let before = self.active();
+        let limits = config.limits.clone();
         let mut active = Active::new(config, before.generation + 1)?;
+        if !self.inner.limits.load().are(&limits) {
+            let limits = Limits::new(limits, Arc::clone(&self.inner.clock));
+            self.inner.limits.store(Arc::new(limits));
+        }
         active.people = Arc::clone(&before.people);
         active.people_trouble.clone_from(&before.people_trouble);
         self.inner.active.store(Arc::new(active));
@@ -212,6 +234,32 @@ impl Guard {
             active.generation += 1;
             active
         });
+    }
+
+    /// Has logins, denials and the like recorded there from now on.
+    pub fn audit_to(&self, audit: Audit) {
+        // A server has one, from its start on.
+        let _other = self.inner.audit.set(audit).is_err();
+    }
+
+    /// The audit log.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        static OFF: Audit = Audit::off();
+        self.inner.audit.get().unwrap_or(&OFF)
+    }
+
+    /// Limits by identity or address; `None` where there are none.
+    #[must_use]
+    pub fn limits(&self) -> Option<Arc<Limits>> {
+        let limits = self.inner.limits.load();
+        (!limits.is_empty()).then(|| Arc::clone(&limits))
+    }
+
+    /// What a request to the admin API may do that has no credentials.
+    #[must_use]
+    pub fn admin_access(&self) -> AdminAccess {
+        self.inner.active.load().config.admin
     }
 
     /// True if nobody is asked who he is, and everything may be pulled.
@@ -269,9 +317,10 @@ impl Guard {
                 let found = self.by_secret(&active, &user, &password, source, now);
                 found.await
             }
-            Some(Credentials::Bearer(token)) if People::is_token(token.expose()) => {
-                (AuthMethod::Token, self.by_token(&active, token.expose(), now))
-            }
+            Some(Credentials::Bearer(token)) if People::is_token(token.expose()) => (
+                AuthMethod::Token,
+                self.by_token(&active, token.expose(), now),
+            ),
             Some(Credentials::Bearer(token)) => {
                 let claims = self.verified(&active, token.expose(), Use::Access, now);
                 let found = claims.ok_or(IdentifyError::Invalid).and_then(|claims| {
@@ -287,10 +336,15 @@ impl Guard {
             }
             None => (AuthMethod::Unknown, Err(IdentifyError::Invalid)),
         };
-        self.inner.metrics.access().authenticated(method, result_of(&found));
+        self.inner
+            .metrics
+            .access()
+            .authenticated(method, result_of(&found));
         let found = found?;
         let remembered = now.plus(REMEMBERED);
+        let token = found.credential.strip_prefix(TOKEN);
         let identified = Identified {
+            token: token.map(Arc::from),
             principal: Arc::new(found.principal),
             scopes,
             generation: active.generation,
@@ -318,7 +372,9 @@ impl Guard {
     ) -> Option<Claims> {
         let claims = Claims::verify(token, used_for, &self.inner.keys, now)?;
         let who = claims.principal()?;
-        active.still_has(&who, &claims.credential, now).then_some(claims)
+        active
+            .still_has(&who, &claims.credential, now)
+            .then_some(claims)
     }
 
     /// Who has this password, or the token that stands in its place.
@@ -331,7 +387,10 @@ impl Guard {
         now: Timestamp,
     ) -> (AuthMethod, Result<Found, IdentifyError>) {
         if People::is_token(secret.expose()) {
-            return (AuthMethod::Token, self.by_token(active, secret.expose(), now));
+            return (
+                AuthMethod::Token,
+                self.by_token(active, secret.expose(), now),
+            );
         }
         let found = self.by_password(active, user, secret, source, now).await;
         (AuthMethod::Password, found)
@@ -371,6 +430,11 @@ impl Guard {
         Verdict {
             is_allowed: decision.is_allowed() || !is_enforced,
             is_denied: !decision.is_allowed(),
+            statement: match decision.statement {
+                _ if decision.is_allowed() => String::new(),
+                Some((policy, number)) => format!("{policy}#{number}"),
+                None => "default".to_owned(),
+            },
             reason: reason(&decision),
         }
     }
@@ -394,7 +458,9 @@ impl Guard {
     pub fn reaches(&self, who: &Principal, upstream: &str) -> bool {
         let active = self.inner.active.load();
         active.config.enforcement == Enforcement::Warn
-            || active.rules.reaches(who, Action::Pull, &format!("mirror/{upstream}/"))
+            || active
+                .rules
+                .reaches(who, Action::Pull, &format!("mirror/{upstream}/"))
     }
 
     /// The time now.
@@ -457,12 +523,10 @@ impl Guard {
         if now.since(Timestamp(looked)) < LOOK_EVERY {
             return;
         }
-        let is_first = self.inner.looked.compare_exchange(
-            looked,
-            now.0,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        let is_first =
+            self.inner
+                .looked
+                .compare_exchange(looked, now.0, Ordering::Relaxed, Ordering::Relaxed);
         if is_first.is_err() {
             return;
         }
@@ -514,7 +578,9 @@ impl Active {
         }
         match who.kind {
             Kind::Anonymous => true,
-            Kind::User => self.hash_of(&who.name).is_some_and(|hash| fingerprint(hash) == credential),
+            Kind::User => self
+                .hash_of(&who.name)
+                .is_some_and(|hash| fingerprint(hash) == credential),
             Kind::Robot | Kind::Certificate | Kind::Workload | Kind::Operator => false,
         }
     }
@@ -541,17 +607,17 @@ impl Active {
                 groups: self.user(&who.name).groups,
                 ..who
             },
-            Kind::Anonymous
-            | Kind::Robot
-            | Kind::Certificate
-            | Kind::Workload
-            | Kind::Operator => who,
+            Kind::Anonymous | Kind::Robot | Kind::Certificate | Kind::Workload | Kind::Operator => {
+                who
+            }
         }
     }
 
     /// Who bears a token, if the user is there still that it is of.
     fn bearer(&self, token: &Token) -> Option<Principal> {
-        let groups = self.has_user(&token.owner).then(|| self.user(&token.owner).groups);
+        let groups = self
+            .has_user(&token.owner)
+            .then(|| self.user(&token.owner).groups);
         People::bearer(token, groups)
     }
 
@@ -618,7 +684,8 @@ fn reason(decision: &Decision<'_>) -> String {
     decision.to_string()
 }
 
-pub(super) fn result_of<T>(found: &Result<T, IdentifyError>) -> AuthResult {
+/// The word for what came of credentials.
+pub fn result_of<T>(found: &Result<T, IdentifyError>) -> AuthResult {
     match found {
         Ok(_) => AuthResult::Accepted,
         Err(IdentifyError::Invalid) => AuthResult::Rejected,

@@ -175,7 +175,10 @@ mod tests {
         let table = [
             ("alice", "line 1: must be user:hash"),
             (":x", "line 1: must be user:hash"),
-            ("\na:$apr1$abc$def", "line 2: user \"a\": its hash is not bcrypt"),
+            (
+                "\na:$apr1$abc$def",
+                "line 2: user \"a\": its hash is not bcrypt",
+            ),
             ("a:{SHA}xyz=", "line 1: user \"a\": its hash is not bcrypt"),
             ("a:plain", "line 1: user \"a\": its hash is not bcrypt"),
         ];

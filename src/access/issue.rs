@@ -1,15 +1,17 @@
 //! The token endpoint, without HTTP: credentials become a token for what its bearer may do now (distribution,
 //! docs/spec/auth/token.md and oauth.md).
 
-use super::guard::{Active, Found, result_of};
-use super::people::People;
+use super::credentials::claim;
+use super::guard::{Active, Found, TOKEN, result_of};
 use super::jwt::{ACCESS_TTL, Claims, Use};
+use super::people::People;
 use super::scope::Scope;
 use super::{Action, Context, Guard, IdentifyError, Principal, Resource};
 use crate::clock::Timestamp;
 use crate::net::Secret;
 use crate::telemetry::AuthMethod;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// How somebody wants to get a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,18 @@ pub enum Grant {
     },
     /// By a refresh token.
     Refresh(Secret),
+}
+
+impl Grant {
+    /// The kind of its credentials, and the user name that comes with them: for records. `None`: it has none.
+    #[must_use]
+    pub fn claim(&self) -> Option<(AuthMethod, Option<&str>)> {
+        match self {
+            Self::Anonymous => None,
+            Self::Password { user, password } => Some(claim(user, password)),
+            Self::Refresh(_) => Some((AuthMethod::Token, None)),
+        }
+    }
 }
 
 /// What somebody wants.
@@ -53,6 +67,10 @@ pub struct Granted {
     pub expires_in: u64,
     /// When it was made.
     pub issued: Timestamp,
+    /// Whom it is of.
+    pub who: Arc<Principal>,
+    /// The id of the token of this server that was given for it.
+    pub of_token: Option<Arc<str>>,
 }
 
 impl Guard {
@@ -69,7 +87,9 @@ impl Guard {
         self.look_for_changes().await;
         let active = self.active();
         let now = self.now();
-        let (found, refresh) = self.who_wants(&active, wanted.grant, wanted.source, now).await?;
+        let (found, refresh) = self
+            .who_wants(&active, wanted.grant, wanted.source, now)
+            .await?;
         let who = found.principal;
         let at = Context {
             source: wanted.source,
@@ -81,6 +101,7 @@ impl Guard {
             .map(|scope| grant(&active, &who, scope, &resources, &at))
             .collect();
         let credential = found.credential;
+        let of_token = credential.strip_prefix(TOKEN).map(Arc::from);
         let sign = |used_for, credential, scopes| {
             let claims = Claims::of(&who, used_for, credential, scopes, now);
             Secret::new(claims.sign(&self.inner.keys))
@@ -100,6 +121,8 @@ impl Guard {
             refresh,
             expires_in: ACCESS_TTL.as_secs(),
             issued: now,
+            who: Arc::new(who),
+            of_token,
         })
     }
 
@@ -179,7 +202,10 @@ fn grant(
             // Whoever may see a list may do so with a token for pulls, the only one that there is for that.
             decision.is_allowed()
                 || (action == Action::Pull
-                    && active.rules().decide(who, Action::List, resource, at).is_allowed())
+                    && active
+                        .rules()
+                        .decide(who, Action::List, resource, at)
+                        .is_allowed())
         })
     };
     let actions = wanted.iter().filter(|action| may(*action));

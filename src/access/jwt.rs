@@ -118,12 +118,7 @@ impl Claims {
     }
 
     /// What a token says, if it is one of ours for this and holds now.
-    pub(super) fn verify(
-        token: &str,
-        used_for: Use,
-        keys: &Keys,
-        now: Timestamp,
-    ) -> Option<Self> {
+    pub(super) fn verify(token: &str, used_for: Use, keys: &Keys, now: Timestamp) -> Option<Self> {
         let (message, signed) = token.rsplit_once('.')?;
         let (head, body) = message.split_once('.')?;
         let header: Header = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).ok()?).ok()?;
@@ -147,7 +142,13 @@ impl Claims {
 
     /// Who it is of.
     pub(super) fn principal(&self) -> Option<Principal> {
-        let kinds = [Kind::Anonymous, Kind::User, Kind::Robot, Kind::Certificate, Kind::Workload];
+        let kinds = [
+            Kind::Anonymous,
+            Kind::User,
+            Kind::Robot,
+            Kind::Certificate,
+            Kind::Workload,
+        ];
         let kind = kinds.into_iter().find(|kind| kind.name() == self.kind)?;
         Some(Principal {
             groups: self.groups.clone(),
@@ -170,7 +171,13 @@ mod tests {
             ..Principal::user("alice")
         };
         let scopes = Scope::parse_all(["repository:a:pull"].into_iter());
-        let claims = Claims::of(&who, used_for, "x".to_owned(), scopes, Timestamp(1_000_000_000));
+        let claims = Claims::of(
+            &who,
+            used_for,
+            "x".to_owned(),
+            scopes,
+            Timestamp(1_000_000_000),
+        );
         claims.sign(keys)
     }
 
@@ -179,12 +186,20 @@ mod tests {
         let keys = Keys::ephemeral().unwrap();
         let token = token(&keys, Use::Access);
         let at = |seconds: u64| {
-            Claims::verify(&token, Use::Access, &keys, Timestamp(1_000_000_000 + seconds * 1000))
+            Claims::verify(
+                &token,
+                Use::Access,
+                &keys,
+                Timestamp(1_000_000_000 + seconds * 1000),
+            )
         };
         let claims = at(599).expect("it holds");
         let who = claims.principal().expect("somebody");
         assert_eq!((&*who.name, who.kind), ("alice", Kind::User));
-        assert_eq!((who.groups, who.narrowed), (vec!["ops".to_owned()], vec![vec!["read-only".to_owned()]]));
+        assert_eq!(
+            (who.groups, who.narrowed),
+            (vec!["ops".to_owned()], vec![vec!["read-only".to_owned()]])
+        );
         assert_eq!(claims.access.len(), 1);
         assert!(at(600).is_none());
         assert!(Claims::verify(&token, Use::Refresh, &keys, Timestamp(1_000_000_000)).is_none());

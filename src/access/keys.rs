@@ -59,7 +59,11 @@ impl Keys {
     pub(super) fn open(dir: &Path) -> Result<Self, KeyError> {
         let [current, previous] = FILES.map(|name| dir.join(name));
         let is_old = match fs::metadata(&current) {
-            Ok(metadata) => metadata.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > AGE_MAX),
+            Ok(metadata) => metadata
+                .modified()
+                .ok()
+                .and_then(|at| at.elapsed().ok())
+                .is_some_and(|age| age > AGE_MAX),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make(dir, &current)?;
                 false
@@ -124,7 +128,10 @@ impl Key {
         }
         let bytes = fs::read(path).map_err(|error| cannot("read", path, &error))?;
         let pair = Ed25519KeyPair::from_pkcs8(&bytes).map_err(|_rejected| {
-            KeyError(format!("{}: is no key: remove it, and all clients log in again", path.display()))
+            KeyError(format!(
+                "{}: is no key: remove it, and all clients log in again",
+                path.display()
+            ))
         })?;
         Ok(Self::of(pair))
     }
@@ -133,12 +140,18 @@ impl Key {
 /// Makes a key: whole under its name, or not there.
 fn make(dir: &Path, path: &Path) -> Result<(), KeyError> {
     let document = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new());
-    let document = document.map_err(|_unspecified| KeyError("cannot make a key: no random numbers".to_owned()))?;
+    let document = document
+        .map_err(|_unspecified| KeyError("cannot make a key: no random numbers".to_owned()))?;
     let part = path.with_extension("part");
     let write = || -> io::Result<()> {
         fs::create_dir_all(dir)?;
         let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&part)?;
         file.write_all(document.as_ref())?;
         file.sync_all()?;
         fs::rename(&part, path)?;
@@ -171,8 +184,13 @@ mod tests {
 
         let path = dir.path().join("token.key");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let why = Keys::open(dir.path()).expect_err("others can read it").to_string();
-        assert!(why.contains("token.key") && why.contains("chmod 600"), "{why}");
+        let why = Keys::open(dir.path())
+            .expect_err("others can read it")
+            .to_string();
+        assert!(
+            why.contains("token.key") && why.contains("chmod 600"),
+            "{why}"
+        );
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "nonsense").unwrap();
         let why = Keys::open(dir.path()).expect_err("no key").to_string();

@@ -139,7 +139,8 @@ impl Guard {
         let user = self.active().people.user(name).cloned();
         let user = user.ok_or_else(|| unknown_user(name))?;
         let hash = self.hash(password).await?;
-        self.change(PeopleChange::PutUser(User { hash, ..user })).await
+        self.change(PeopleChange::PutUser(User { hash, ..user }))
+            .await
     }
 
     /// Removes a user and his tokens.
@@ -188,7 +189,8 @@ impl Guard {
                 check_name("a robot's name", &wanted.owner)?;
                 if wanted.policies.is_empty() {
                     return Err(ManageError::Invalid(
-                        "a robot needs a policy, such as read-only: it may do nothing without".to_owned(),
+                        "a robot needs a policy, such as read-only: it may do nothing without"
+                            .to_owned(),
                     ));
                 }
             }
@@ -204,7 +206,8 @@ impl Guard {
             }
         }
         let now = self.now();
-        let fresh = Fresh::make().ok_or_else(|| ManageError::Failed("no random numbers".to_owned()))?;
+        let fresh =
+            Fresh::make().ok_or_else(|| ManageError::Failed("no random numbers".to_owned()))?;
         let token = Token {
             id: fresh.id,
             secret: fresh.hash,
@@ -217,9 +220,9 @@ impl Guard {
             used: None,
         };
         let info = TokenInfo::from(&token);
-        self.commit(PeopleChange::Expire(Timestamp(
-            now.0.saturating_sub(u64::try_from(ENDED_KEPT.as_millis()).unwrap_or(u64::MAX)),
-        )))
+        self.commit(PeopleChange::Expire(Timestamp(now.0.saturating_sub(
+            u64::try_from(ENDED_KEPT.as_millis()).unwrap_or(u64::MAX),
+        ))))
         .await?;
         self.change(PeopleChange::PutToken(token)).await?;
         Ok((info, fresh.text))
@@ -231,7 +234,13 @@ impl Guard {
     /// [`ManageError`].
     pub async fn revoke_token(&self, id: &str) -> Result<(), ManageError> {
         let _changing = self.inner.changing.lock().await;
-        if !self.active().people.tokens().iter().any(|token| token.id == id) {
+        if !self
+            .active()
+            .people
+            .tokens()
+            .iter()
+            .any(|token| token.id == id)
+        {
             return Err(ManageError::Unknown(format!("token {id:?}")));
         }
         self.change(PeopleChange::DropToken(id.to_owned())).await
@@ -256,7 +265,12 @@ impl Guard {
     /// # Errors
     /// [`CatalogueError`]; they are noted the next time.
     pub async fn note_uses(&self) -> Result<(), ManageError> {
-        let used: Vec<_> = self.inner.uses().iter().map(|(id, at)| (id.clone(), *at)).collect();
+        let used: Vec<_> = self
+            .inner
+            .uses()
+            .iter()
+            .map(|(id, at)| (id.clone(), *at))
+            .collect();
         if used.is_empty() {
             return Ok(());
         }
@@ -280,8 +294,11 @@ impl Guard {
 
     async fn commit(&self, change: PeopleChange) -> Result<(), ManageError> {
         let catalogue = self.inner.catalogue.as_ref();
-        let catalogue = catalogue.ok_or_else(|| ManageError::Failed("there is no catalogue".to_owned()))?;
-        Ok(catalogue.commit(crate::catalogue::Change::People(change)).await?)
+        let catalogue =
+            catalogue.ok_or_else(|| ManageError::Failed("there is no catalogue".to_owned()))?;
+        Ok(catalogue
+            .commit(crate::catalogue::Change::People(change))
+            .await?)
     }
 
     async fn read_people(&self) -> Result<(), ManageError> {
@@ -305,9 +322,12 @@ impl Guard {
             return Err(ManageError::Invalid(why));
         }
         let hashed = tokio::task::spawn_blocking(move || {
-            Argon2::default().hash_password(password.expose().as_bytes()).map(|hash| hash.to_string())
+            Argon2::default()
+                .hash_password(password.expose().as_bytes())
+                .map(|hash| hash.to_string())
         });
-        let failed = |why: String| ManageError::Failed(format!("the password cannot be hashed: {why}"));
+        let failed =
+            |why: String| ManageError::Failed(format!("the password cannot be hashed: {why}"));
         let hash = hashed.await.map_err(|error| failed(error.to_string()))?;
         hash.map_err(|error| failed(error.to_string()))
     }
@@ -331,7 +351,9 @@ impl From<&Token> for TokenInfo {
 fn ttl(wanted: &TokenWanted) -> Result<Option<Duration>, ManageError> {
     let ttl = wanted.ttl_seconds.map(Duration::from_secs);
     if ttl.is_some_and(|ttl| ttl.is_zero()) {
-        return Err(ManageError::Invalid("the time that a token holds must not be 0".to_owned()));
+        return Err(ManageError::Invalid(
+            "the time that a token holds must not be 0".to_owned(),
+        ));
     }
     match (wanted.kind, ttl) {
         (TokenKind::Temporary, Some(ttl)) if ttl > TEMPORARY_TTL_MAX => Err(ManageError::Invalid(

@@ -177,7 +177,9 @@ mod tests {
             let (passwords, hash) = (&passwords, &hash);
             async move {
                 let password = secret(password);
-                passwords.check("alice", &password, Some(hash), hash, source).await
+                passwords
+                    .check("alice", &password, Some(hash), hash, source)
+                    .await
             }
         };
         assert!(!passwords.was_right("alice", &secret("right"), &hash));

@@ -198,10 +198,26 @@ mod tests {
     fn a_star_crosses_slashes() {
         let table = [
             ("*", "mirror/docker.io/library/alpine", true),
-            ("mirror/docker.io/library/*", "mirror/docker.io/library/alpine", true),
-            ("mirror/docker.io/*", "mirror/docker.io/library/alpine", true),
-            ("mirror/docker.io/library/*", "mirror/docker.io/libraryx/alpine", false),
-            ("mirror/docker.io/library", "mirror/docker.io/library/alpine", false),
+            (
+                "mirror/docker.io/library/*",
+                "mirror/docker.io/library/alpine",
+                true,
+            ),
+            (
+                "mirror/docker.io/*",
+                "mirror/docker.io/library/alpine",
+                true,
+            ),
+            (
+                "mirror/docker.io/library/*",
+                "mirror/docker.io/libraryx/alpine",
+                false,
+            ),
+            (
+                "mirror/docker.io/library",
+                "mirror/docker.io/library/alpine",
+                false,
+            ),
             ("mirror/*/alpine", "mirror/docker.io/library/alpine", true),
             ("mirror/*/alpine", "mirror/docker.io/library/alpine2", false),
             ("mirror/ghcr.io/*/app*", "mirror/ghcr.io/a/b/app-1", true),
@@ -220,7 +236,10 @@ mod tests {
     fn names_of_ram_lose_what_means_nothing_here() {
         let table = [
             ("acs:cr:*:*:repository/*/team/*", "repository/team/*"),
-            ("acs:cr:cn-hangzhou:1:repository/cri-1/team/app", "repository/team/app"),
+            (
+                "acs:cr:cn-hangzhou:1:repository/cri-1/team/app",
+                "repository/team/app",
+            ),
             ("acs:cr:*:*:repository/*", "repository/*"),
             ("acs:cr:*:*:*", "repository/*"),
         ];
@@ -234,7 +253,14 @@ mod tests {
 
     #[test]
     fn what_can_mean_nothing_is_refused() {
-        for text in ["", "docker.io/library/*", "mirror", "mirror/", "mirrors/*", "x*"] {
+        for text in [
+            "",
+            "docker.io/library/*",
+            "mirror",
+            "mirror/",
+            "mirrors/*",
+            "x*",
+        ] {
             let why = Pattern::parse(text).expect_err(text);
             assert!(why.contains("mirror"), "{text}: {why}");
         }

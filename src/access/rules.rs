@@ -242,8 +242,11 @@ impl Rules {
         }
         if !self.has_statements && who.policies.is_empty() {
             let reads = matches!(action, Action::Pull | Action::List);
-            let is_content = resource.as_str() != "admin" && !resource.as_str().starts_with("admin/");
-            let is_ruled = resource.upstream().is_some_and(|it| self.ruled.contains(it));
+            let is_content =
+                resource.as_str() != "admin" && !resource.as_str().starts_with("admin/");
+            let is_ruled = resource
+                .upstream()
+                .is_some_and(|it| self.ruled.contains(it));
             let may_enter = !is_ruled && (self.mode == Mode::Open || !who.is_anonymous());
             return Decision::by_default(if reads && is_content && may_enter {
                 Effect::Allow
@@ -264,7 +267,9 @@ impl Rules {
         at: &Context<'_>,
     ) -> Decision<'r> {
         let of = |action| {
-            let policies = numbers.clone().filter_map(|number| self.policies.get(number));
+            let policies = numbers
+                .clone()
+                .filter_map(|number| self.policies.get(number));
             let mut allowed = None;
             for compiled in policies {
                 match compiled.decide(who, action, resource, at) {

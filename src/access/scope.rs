@@ -90,14 +90,29 @@ mod tests {
             (kind.to_owned(), name.to_owned(), actions)
         };
         let table = [
-            ("repository:a/b:pull", vec![one("repository", "a/b", &["pull"])]),
-            ("repository:h:5000/a:pull,push", vec![one("repository", "h:5000/a", &["pull", "push"])]),
-            ("repository(plugin):a:pull", vec![one("repository", "a", &["pull"])]),
+            (
+                "repository:a/b:pull",
+                vec![one("repository", "a/b", &["pull"])],
+            ),
+            (
+                "repository:h:5000/a:pull,push",
+                vec![one("repository", "h:5000/a", &["pull", "push"])],
+            ),
+            (
+                "repository(plugin):a:pull",
+                vec![one("repository", "a", &["pull"])],
+            ),
             (
                 "repository:a:pull repository:b:push",
-                vec![one("repository", "a", &["pull"]), one("repository", "b", &["push"])],
+                vec![
+                    one("repository", "a", &["pull"]),
+                    one("repository", "b", &["push"]),
+                ],
             ),
-            ("registry:catalog:*", vec![one("registry", "catalog", &["*"])]),
+            (
+                "registry:catalog:*",
+                vec![one("registry", "catalog", &["*"])],
+            ),
             ("repository:a:", vec![one("repository", "a", &[])]),
             ("nonsense", vec![]),
             ("repository::pull", vec![]),

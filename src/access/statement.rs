@@ -45,23 +45,35 @@ impl Effect {
 }
 
 /// The actions and resources of a policy that is there without being written.
-type BuiltIn = (&'static str, &'static [(&'static [Action], &'static [&'static str])]);
+type BuiltIn = (
+    &'static str,
+    &'static [(&'static [Action], &'static [&'static str])],
+);
 
 /// What is read and written, without what an administrator does.
 const CONTENT: &[&str] = &["mirror/*", "repository/*"];
 
 const BUILT_IN: &[BuiltIn] = &[
     ("read-only", &[(&[Action::Pull, Action::List], CONTENT)]),
-    ("developer", &[(&[Action::Pull, Action::List, Action::Push], CONTENT)]),
+    (
+        "developer",
+        &[(&[Action::Pull, Action::List, Action::Push], CONTENT)],
+    ),
     (
         "maintainer",
-        &[(&[Action::Pull, Action::List, Action::Push, Action::Delete], CONTENT)],
+        &[(
+            &[Action::Pull, Action::List, Action::Push, Action::Delete],
+            CONTENT,
+        )],
     ),
     ("admin", &[(&Action::ALL, &["*"])]),
     // The state of the server, and every list; no image.
     (
         "auditor",
-        &[(&[Action::List], CONTENT), (&[Action::List], &["admin", "admin/*"])],
+        &[
+            (&[Action::List], CONTENT),
+            (&[Action::List], &["admin", "admin/*"]),
+        ],
     ),
 ];
 
@@ -72,7 +84,10 @@ impl Policy {
         let statement = |(actions, resources): &(&[Action], &[&str])| Statement {
             effect: Effect::Allow,
             actions: actions.iter().copied().collect(),
-            resources: resources.iter().filter_map(|it| Pattern::parse(it).ok()).collect(),
+            resources: resources
+                .iter()
+                .filter_map(|it| Pattern::parse(it).ok())
+                .collect(),
             condition: Condition::default(),
         };
         let policy = |(name, statements): &BuiltIn| Self {

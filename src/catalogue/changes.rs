@@ -153,9 +153,11 @@ impl Change {
                 tags.chain(legacy.links.iter().map(|(source, _)| source))
                     .collect()
             }
-            Self::Pin(_) | Self::Renew(_) | Self::Unpin(..) | Self::Forget(..) | Self::People(_) => {
-                Vec::new()
-            }
+            Self::Pin(_)
+            | Self::Renew(_)
+            | Self::Unpin(..)
+            | Self::Forget(..)
+            | Self::People(_) => Vec::new(),
         }
     }
 

@@ -167,7 +167,8 @@ impl PeopleChange {
                 to.execute(sql, params![whole(*before)])?;
             }
             Self::Used(used) => {
-                let mut update = to.prepare_cached("UPDATE tokens SET used_ms = ?2 WHERE id = ?1")?;
+                let mut update =
+                    to.prepare_cached("UPDATE tokens SET used_ms = ?2 WHERE id = ?1")?;
                 for (id, at) in used {
                     update.execute(params![id, whole(*at)])?;
                 }
@@ -183,8 +184,14 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError`].
     pub async fn users(&self) -> Result<Vec<User>, CatalogueError> {
-        self.ask(|from| rows(from, "SELECT name, hash, groups, created_ms FROM users ORDER BY name", user))
-            .await
+        self.ask(|from| {
+            rows(
+                from,
+                "SELECT name, hash, groups, created_ms FROM users ORDER BY name",
+                user,
+            )
+        })
+        .await
     }
 
     /// All tokens.

@@ -175,7 +175,11 @@ fn show(statements: &[Explained]) {
     }
     let mut table = Table::new(Screen::new(false), &["STATEMENT", "EFFECT", "SAYS"]);
     for it in statements {
-        let narrows = if it.narrows { " (narrows the token)" } else { "" };
+        let narrows = if it.narrows {
+            " (narrows the token)"
+        } else {
+            ""
+        };
         table.row(vec![
             Cell::from(format!("{}#{}", it.policy, it.number)),
             Cell::from(it.effect.name()),
@@ -209,7 +213,11 @@ async fn who_can(what: &What) -> Result<u8, String> {
                 (Some(policy), Some(number)) => format!("{policy}#{number}"),
                 _ => "default".to_owned(),
             };
-            table.row(vec![Cell::from(it.kind), Cell::from(&it.name), Cell::from(by)]);
+            table.row(vec![
+                Cell::from(it.kind),
+                Cell::from(&it.name),
+                Cell::from(by),
+            ]);
         }
     }
     Ok(if told.is_empty() {
@@ -237,7 +245,11 @@ impl Known {
         let catalogue = opened.await.map_err(|error| error.to_string())?;
         let users = catalogue.users().await.unwrap_or_default().into_iter();
         let mut users: BTreeMap<_, _> = users.map(|user| (user.name, user.groups)).collect();
-        for name in config.access.htpasswd_users().map_err(|error| error.to_string())? {
+        for name in config
+            .access
+            .htpasswd_users()
+            .map_err(|error| error.to_string())?
+        {
             users.entry(name).or_default();
         }
         let tokens = catalogue.tokens().await.unwrap_or_default().into_iter();
@@ -274,7 +286,10 @@ impl Known {
                     },
                 ),
             };
-            if !all.iter().any(|(kind, name, _)| (kind, name) == (&one.0, &one.1)) {
+            if !all
+                .iter()
+                .any(|(kind, name, _)| (kind, name) == (&one.0, &one.1))
+            {
                 all.push(one);
             }
         }
@@ -354,6 +369,10 @@ fn claim(text: &str) -> Result<(String, String), String> {
 
 fn time(text: &str) -> Result<Timestamp, String> {
     let at = humantime::parse_rfc3339_weak(text).map_err(|error| error.to_string())?;
-    let since = at.duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?;
-    Ok(Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+    let since = at
+        .duration_since(UNIX_EPOCH)
+        .map_err(|error| error.to_string())?;
+    Ok(Timestamp(
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+    ))
 }

@@ -56,7 +56,12 @@ pub struct Common {
     #[command(flatten)]
     pub(super) server: AdminFlags,
     /// Open this state directory and ask no server: none may be using it
-    #[arg(long, value_name = "DIR", conflicts_with = "admin", help_heading = "Server")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with = "admin",
+        help_heading = "Server"
+    )]
     pub(super) state_dir: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -205,15 +210,23 @@ pub async fn user(command: &UserCommand) -> Result<(), PeopleError> {
             let password = password()?;
             let people = People::reach(&it.common).await?;
             let body = json!({ "name": it.name, "password": password, "groups": it.group });
-            let done: Done = people.ask(Method::POST, "/api/v1/users", Some(&body)).await?;
+            let done: Done = people
+                .ask(Method::POST, "/api/v1/users", Some(&body))
+                .await?;
             tell(&it.common, &done, &format!("user {} was made", it.name));
         }
         UserCommand::Passwd(it) => {
             let password = password()?;
             let people = People::reach(&it.common).await?;
             let body = json!({ "name": it.name, "password": password });
-            let done: Done = people.ask(Method::PUT, "/api/v1/users", Some(&body)).await?;
-            tell(&it.common, &done, &format!("the password of {} was changed", it.name));
+            let done: Done = people
+                .ask(Method::PUT, "/api/v1/users", Some(&body))
+                .await?;
+            tell(
+                &it.common,
+                &done,
+                &format!("the password of {} was changed", it.name),
+            );
         }
         UserCommand::Rm(it) => {
             let people = People::reach(&it.common).await?;
@@ -240,7 +253,9 @@ pub async fn token(command: &TokenCommand) -> Result<(), PeopleError> {
             let (kind, owner) = match (&it.user, &it.robot) {
                 (_, Some(robot)) => (TokenKind::Robot, robot),
                 (Some(user), None) => (TokenKind::Token, user),
-                (None, None) => return Err(PeopleError::Usage("name a user or a robot".to_owned())),
+                (None, None) => {
+                    return Err(PeopleError::Usage("name a user or a robot".to_owned()));
+                }
             };
             let wanted = TokenWanted {
                 kind,
@@ -270,7 +285,10 @@ pub async fn token(command: &TokenCommand) -> Result<(), PeopleError> {
             } else {
                 let host = it.host.clone().unwrap_or_else(|| people.host());
                 let NewToken { token, .. } = made;
-                say(&format!("docker login --username={} --password={token} {host}", it.user));
+                say(&format!(
+                    "docker login --username={} --password={token} {host}",
+                    it.user
+                ));
             }
         }
         TokenCommand::Ls(it) => {
@@ -284,8 +302,14 @@ pub async fn token(command: &TokenCommand) -> Result<(), PeopleError> {
         }
         TokenCommand::Revoke(it) => {
             let people = People::reach(&it.common).await?;
-            let by_user = it.user.iter().map(|user| with_query("/api/v1/tokens", "user", user));
-            let by_id = it.ids.iter().map(|id| with_query("/api/v1/tokens", "id", id));
+            let by_user = it
+                .user
+                .iter()
+                .map(|user| with_query("/api/v1/tokens", "user", user));
+            let by_id = it
+                .ids
+                .iter()
+                .map(|id| with_query("/api/v1/tokens", "id", id));
             let mut changed = 0;
             for target in by_user.chain(by_id) {
                 let done: Done = people.ask(Method::DELETE, &target, None).await?;
@@ -297,13 +321,12 @@ pub async fn token(command: &TokenCommand) -> Result<(), PeopleError> {
     Ok(())
 }
 
-async fn create(
-    common: &Common,
-    wanted: &TokenWanted,
-) -> Result<(People, NewToken), PeopleError> {
+async fn create(common: &Common, wanted: &TokenWanted) -> Result<(People, NewToken), PeopleError> {
     let people = People::reach(common).await?;
     let body = serde_json::to_value(wanted).unwrap_or_default();
-    let made = people.ask(Method::POST, "/api/v1/tokens", Some(&body)).await?;
+    let made = people
+        .ask(Method::POST, "/api/v1/tokens", Some(&body))
+        .await?;
     Ok((people, made))
 }
 
@@ -318,7 +341,9 @@ fn tell(common: &Common, done: &Done, text: &str) {
 /// The first line of standard input.
 fn password() -> Result<String, PeopleError> {
     let mut text = String::new();
-    let read = std::io::stdin().take(PASSWORD_BYTES_MAX).read_to_string(&mut text);
+    let read = std::io::stdin()
+        .take(PASSWORD_BYTES_MAX)
+        .read_to_string(&mut text);
     read.map_err(|error| PeopleError::Usage(format!("the password cannot be read: {error}")))?;
     let password = text.trim_end_matches(['\n', '\r']);
     if password.is_empty() {
@@ -356,11 +381,22 @@ fn show_tokens(tokens: &[TokenInfo], screen: Screen) {
         tokens.iter().for_each(|token| say_json(token));
         return;
     }
-    let head = ["ID", "KIND", "OF", "POLICIES", "CREATED", "EXPIRES", "LAST USED", "NOTE"];
+    let head = [
+        "ID",
+        "KIND",
+        "OF",
+        "POLICIES",
+        "CREATED",
+        "EXPIRES",
+        "LAST USED",
+        "NOTE",
+    ];
     let mut table = Table::new(screen, &head);
     let ago = |at: Option<Timestamp>| screen.ago(at.map(When));
     for token in tokens {
-        let expires = token.expires.map_or_else(|| "never".to_owned(), |at| ago(Some(at)));
+        let expires = token
+            .expires
+            .map_or_else(|| "never".to_owned(), |at| ago(Some(at)));
         table.row(vec![
             Cell::from(&token.id),
             Cell::from(token.kind.name()),

@@ -6,12 +6,13 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::error::{Problem, Shown};
+use super::limits::{self, LimitKey};
 use super::origin::Origin;
 use super::table::{
-    About, Context, Given, List, OneOrMore, Outcome, Place, Read, Scalar, Values as _,
-    Written, in_order, name, table,
+    About, Context, Given, List, OneOrMore, Outcome, Place, Read, Scalar, Values as _, Written,
+    in_order, name, table,
 };
-use super::values::{Enforcements, Flag, Networks, Path, Text};
+use super::values::{AdminAccesses, Enforcements, Flag, Networks, Path, Text};
 use crate::access::condition::{Condition, Window};
 use crate::access::{self, Actions, Attachment, Effect, Pattern, Policy, Statement, Subject};
 
@@ -33,6 +34,10 @@ table! {
         policy: List<PolicyKey>,
         /// Whom policies are attached to.
         attach: List<Attach>,
+        /// Limits by identity or address. Several may match a request, and all of them hold.
+        limit: List<LimitKey>,
+        /// `local`: a request to the admin API that has no credentials is an operator's if it comes from this machine; `identity`: none is. With credentials, changes need `admin` on the resource `admin`, and reading needs `list` or `admin`.
+        admin: AdminAccesses,
     }
 }
 
@@ -146,7 +151,9 @@ texts! {
 fn realm(text: &str) -> Result<String, String> {
     let url: Option<url::Url> = text.parse().ok();
     let is_plain = |url: &url::Url| {
-        matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.username().is_empty()
+        matches!(url.scheme(), "http" | "https")
+            && url.query().is_none()
+            && url.username().is_empty()
     };
     match url.filter(is_plain) {
         Some(url) => Ok(url.to_string()),
@@ -162,7 +169,10 @@ impl Read for Claims {
 
     fn read(written: &Written<'_>, place: &Place, context: &Context<'_>) -> Outcome<Self::Value> {
         let DeValue::Table(entries) = written.get_ref() else {
-            return Err(context.wrong(place, "must be a table of patterns, such as { sub = \"repo:acme/*\" }"));
+            return Err(context.wrong(
+                place,
+                "must be a table of patterns, such as { sub = \"repo:acme/*\" }",
+            ));
         };
         let mut claims = BTreeMap::new();
         for (name, value) in in_order(entries) {
@@ -187,7 +197,9 @@ impl Read for ClaimText {
     fn read(written: &Written<'_>, place: &Place, context: &Context<'_>) -> Outcome<Self::Value> {
         let wrong = || context.wrong(place, "must be \"name=pattern\", or a table with one claim");
         if let Some(text) = written.get_ref().as_str() {
-            let claim = text.split_once('=').filter(|(name, pattern)| !name.is_empty() && !pattern.is_empty());
+            let claim = text
+                .split_once('=')
+                .filter(|(name, pattern)| !name.is_empty() && !pattern.is_empty());
             let (name, pattern) = claim.ok_or_else(wrong)?;
             return Ok((name.to_owned(), pattern.to_owned()));
         }
@@ -230,9 +242,8 @@ pub(super) fn resolve(given: Option<&Given<Access>>, context: &Context<'_>) -> a
         return access::Config::default();
     };
     let policies = policies(keys, context);
-    let known = |name: &str| {
-        Policy::is_built_in(name) || policies.iter().any(|policy| policy.name == name)
-    };
+    let known =
+        |name: &str| Policy::is_built_in(name) || policies.iter().any(|policy| policy.name == name);
     let attachments = keys.attach.iter().flat_map(|given| &given.value);
     let attachments = attachments.filter_map(|given| attachment(&given.value, &known, context));
     let attachments = attachments.collect();
@@ -244,6 +255,8 @@ pub(super) fn resolve(given: Option<&Given<Access>>, context: &Context<'_>) -> a
         token_url: keys.realm.value(),
         policies,
         attachments,
+        limits: limits::resolve(keys.limit.as_ref(), context),
+        admin: keys.admin.value_or(access::AdminAccess::default()),
         ruled: Vec::new(),
     }
 }
@@ -269,7 +282,12 @@ fn policies(keys: &Access, context: &Context<'_>) -> Vec<Policy> {
             .filter_map(|given| statement(&given.value, context))
             .collect();
         if value.statement.is_none() {
-            missing("statement", "write [[access.policy.statement]] below it", &value.keys, context);
+            missing(
+                "statement",
+                "write [[access.policy.statement]] below it",
+                &value.keys,
+                context,
+            );
         }
         policies.push(Policy {
             name: name.clone(),
@@ -305,9 +323,16 @@ fn statement(keys: &StatementKey, context: &Context<'_>) -> Option<Statement> {
     }
     Some(Statement {
         effect: keys.effect.value()?,
-        actions: actions.value.iter().fold(Actions::NONE, |all, one| all.and(*one)),
+        actions: actions
+            .value
+            .iter()
+            .fold(Actions::NONE, |all, one| all.and(*one)),
         resources: resources.value.clone(),
-        condition: keys.condition.as_ref().map(|given| condition(&given.value)).unwrap_or_default(),
+        condition: keys
+            .condition
+            .as_ref()
+            .map(|given| condition(&given.value))
+            .unwrap_or_default(),
     })
 }
 
@@ -326,10 +351,21 @@ fn attachment(
     known: &dyn Fn(&str) -> bool,
     context: &Context<'_>,
 ) -> Option<Attachment> {
-    const WAYS: &[&[&str]] = &[&["user"], &["group"], &["robot"], &["claim"], &["anonymous"]];
+    const WAYS: &[&[&str]] = &[
+        &["user"],
+        &["group"],
+        &["robot"],
+        &["claim"],
+        &["anonymous"],
+    ];
     let subject = match keys.keys.one_of(WAYS, context).ok()? {
         None => {
-            missing("user", "write whom it is for: user, group, robot, claim or anonymous", &keys.keys, context);
+            missing(
+                "user",
+                "write whom it is for: user, group, robot, claim or anonymous",
+                &keys.keys,
+                context,
+            );
             return None;
         }
         Some(("user", _)) => Subject::User(keys.user.value()?),
@@ -347,7 +383,12 @@ fn attachment(
         }
     };
     let Some(policies) = &keys.policies else {
-        missing("policies", "write policies = [\"read-only\"]", &keys.keys, context);
+        missing(
+            "policies",
+            "write policies = [\"read-only\"]",
+            &keys.keys,
+            context,
+        );
         return None;
     };
     for name in &policies.value {
@@ -365,6 +406,9 @@ fn attachment(
 /// Reports a key that is not there; one that is there and makes no sense was reported before.
 fn missing(name: &str, what_to_do: &str, keys: &super::table::Keys, context: &Context<'_>) {
     if keys.place_of(name).is_none() {
-        context.wrong(&keys.place.under(name, keys.place.origin.clone()), format!("is missing; {what_to_do}"));
+        context.wrong(
+            &keys.place.under(name, keys.place.origin.clone()),
+            format!("is missing; {what_to_do}"),
+        );
     }
 }

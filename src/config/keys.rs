@@ -2,14 +2,15 @@
 //! (`docs/reference/configuration-keys.md`) take their words from here.
 
 use super::access::Access;
+use super::limits::AuditKey;
 use super::table::{List, OneOrMore, name, table};
 use super::tags::Needs;
 use super::upstreams::{CredentialsKey, EndpointKey, HeadersKey, Provider, ProxyKey, UpstreamsKey};
 use super::values::{
     Address, CacheShare, Command, EndpointUrl, Failures, FillOnRanges, Flag, HeaderTimeout, Host,
     Ip, LogFormats, LogLevel, Match, MaxAge, MaxSize, MinFree, Networks, Path, Rate, RetryDelay,
-    Revalidations, Scrub, Visibilities, SegmentSize, ServiceUrl, Size, Strategies, Text, Time, TimeLimit, Ttls,
-    UpTo,
+    Revalidations, Scrub, SegmentSize, ServiceUrl, Size, Strategies, Text, Time, TimeLimit, Ttls,
+    UpTo, Visibilities,
 };
 
 /// More descriptors than a process is let have.
@@ -26,6 +27,8 @@ table! {
         server: Server,
         /// Access: who may come in, and who may do what. Without this table everybody may pull everything.
         access: Access,
+        /// The audit log: pulls, logins, denials and what operators do. Without this table there is none.
+        audit: AuditKey,
         /// State that cannot be fetched again.
         state: State,
         /// The cache on disk.

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::error::Shown;
 use super::table::{About, Scalar};
-use crate::access::Enforcement;
+use crate::access::{AdminAccess, Enforcement};
 use crate::mirror::{Failure, FillOnRange, Pattern, Revalidate, Ttl};
 use crate::oci::UpstreamName;
 use crate::store::Amount;
@@ -101,6 +101,11 @@ choice! {
 choice! {
     /// What becomes of what the rules of access deny.
     Enforcements: Enforcement { "enforce" => Enforcement::Enforce, "warn" => Enforcement::Warn }
+}
+
+choice! {
+    /// The admin API without credentials.
+    AdminAccesses: AdminAccess { "local" => AdminAccess::Local, "identity" => AdminAccess::Identity }
 }
 
 /// Kinds of values that are read by a function, with a JSON Schema.

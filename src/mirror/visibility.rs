@@ -64,7 +64,10 @@ impl Visibility {
         let by_name = by_name.map(|view| (view.upstream.name().clone(), view));
         Self {
             views: by_name.collect(),
-            public: Cache::builder().max_capacity(VERDICTS_MAX).time_to_live(OLD_VERDICT_MAX).build(),
+            public: Cache::builder()
+                .max_capacity(VERDICTS_MAX)
+                .time_to_live(OLD_VERDICT_MAX)
+                .build(),
             refused: Cache::builder().max_capacity(VERDICTS_MAX).build(),
             looks: Arc::default(),
             clock: Arc::clone(&core.clock),
@@ -106,13 +109,19 @@ impl Visibility {
 
     /// Asks the upstream as anybody would, and remembers what it says.
     async fn look(&self, source: &Source, sought: &Sought) -> Result<(), MirrorError> {
-        let view = self.views.get(&source.upstream).ok_or(MirrorError::NameUnknown)?;
+        let view = self
+            .views
+            .get(&source.upstream)
+            .ok_or(MirrorError::NameUnknown)?;
         let answer = ask(&view.upstream, source, sought).await;
         let now = self.clock.now();
         match &answer {
             Ok(()) => self.public.insert(source.clone(), now),
             Err(error) if is_refusal(error) => {
-                if !matches!(error, MirrorError::ManifestUnknown | MirrorError::BlobUnknown) {
+                if !matches!(
+                    error,
+                    MirrorError::ManifestUnknown | MirrorError::BlobUnknown
+                ) {
                     self.public.invalidate(source);
                 }
                 let key = (source.clone(), sought.clone());
@@ -179,7 +188,10 @@ async fn ask(upstream: &Upstream, source: &Source, sought: &Sought) -> Result<()
         }
         Sought::Tags => {
             let one = [("n".to_owned(), "1".to_owned())];
-            let list = upstream.tags(repository, &one, Patience::Wait).await.map(drop);
+            let list = upstream
+                .tags(repository, &one, Patience::Wait)
+                .await
+                .map(drop);
             list.map_err(|error| MirrorError::of_fetch(Kind::Tags, error))
         }
     }

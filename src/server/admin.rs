@@ -13,7 +13,6 @@ pub use api::AdminApi;
 
 use super::http::{JSON, host};
 use crate::access::Guard;
-pub use people::PeopleApi;
 use crate::mirror::{Mirror, Readiness};
 use crate::telemetry::Metrics;
 use answer::{AdminBody, full, head_of, with_type};
@@ -22,6 +21,7 @@ use error::AdminError;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::Full;
 use hyper::body::Incoming;
+pub use people::PeopleApi;
 use tokio_util::sync::CancellationToken;
 
 /// The Prometheus text format.

@@ -121,7 +121,11 @@ fn refusal(shared: &Shared, options: &Options, record: &Record) -> Option<Respon
     if matches!(record.kind, Kind::Token | Kind::Cdn) {
         return None;
     }
-    if options.public.iter().any(|public| *public == record.repository) {
+    if options
+        .public
+        .iter()
+        .any(|public| *public == record.repository)
+    {
         return None;
     }
     let challenge = match &options.auth {

@@ -70,7 +70,11 @@ impl House {
     async fn status(&self, who: &str, path: &str) -> u16 {
         let authorization = basic(who, &format!("{who}!"));
         let headers = [("authorization", authorization.as_str())];
-        let headers = if who.is_empty() { &[][..] } else { &headers[..] };
+        let headers = if who.is_empty() {
+            &[][..]
+        } else {
+            &headers[..]
+        };
         self.mirror.get_with(path, headers).await.status
     }
 }
@@ -81,25 +85,45 @@ async fn with_a_file_of_users_they_may_pull_and_nobody_else() {
     let ping = house.mirror.get("/v2/").await;
     assert_eq!((ping.status, ping.code().as_str()), (401, "UNAUTHORIZED"));
     let challenge = ping.header("www-authenticate");
-    let token = format!("Bearer realm=\"{}/token\",service=\"roadstead\"", house.mirror.url());
+    let token = format!(
+        "Bearer realm=\"{}/token\",service=\"roadstead\"",
+        house.mirror.url()
+    );
     assert_eq!(challenge, token);
     let path = "/v2/library/alpine/manifests/v1";
     let manifest = house.mirror.get(path).await;
     assert_eq!(manifest.status, 401);
     let scope = ",scope=\"repository:library/alpine:pull\"";
-    assert_eq!(manifest.header("www-authenticate"), format!("{token}{scope}"));
-    assert_eq!(house.registry.counters().records.len(), 0, "nobody has looked it up");
+    assert_eq!(
+        manifest.header("www-authenticate"),
+        format!("{token}{scope}")
+    );
+    assert_eq!(
+        house.registry.counters().records.len(),
+        0,
+        "nobody has looked it up"
+    );
 
     assert_eq!(house.status("alice", "/v2/").await, 200);
     assert_eq!(house.status("alice", path).await, 200);
-    assert_eq!(house.status("alice", "/v2/library/alpine/tags/list").await, 200);
+    assert_eq!(
+        house.status("alice", "/v2/library/alpine/tags/list").await,
+        200
+    );
     let blob = format!("/v2/library/alpine/blobs/{}", house.image.layers[0].digest);
     assert_eq!(house.status("alice", &blob).await, 200);
     assert_eq!(house.status("", &blob).await, 401);
     let wrong = basic("alice", "wrong");
-    let wrong = house.mirror.get_with(path, &[("authorization", &wrong)]).await;
+    let wrong = house
+        .mirror
+        .get_with(path, &[("authorization", &wrong)])
+        .await;
     assert_eq!((wrong.status, wrong.code().as_str()), (401, "UNAUTHORIZED"));
-    assert!(wrong.header("www-authenticate").contains("error=\"invalid_token\""));
+    assert!(
+        wrong
+            .header("www-authenticate")
+            .contains("error=\"invalid_token\"")
+    );
     assert_eq!(house.status("bob", path).await, 401);
 }
 
@@ -146,7 +170,12 @@ async fn statements_decide_who_pulls_what() {
     // Warm, so that what is denied is not denied for want of it.
     for repository in ["library/alpine", "acme/secret"] {
         for end in ["manifests/v1".to_owned(), format!("blobs/{blob}")] {
-            assert_eq!(house.status("alice", &format!("/v2/{repository}/{end}")).await, 200);
+            assert_eq!(
+                house
+                    .status("alice", &format!("/v2/{repository}/{end}"))
+                    .await,
+                200
+            );
         }
     }
     let by_digest = format!("manifests/{}", house.image.manifest.digest);
@@ -154,14 +183,37 @@ async fn statements_decide_who_pulls_what() {
     let blob = format!("blobs/{blob}");
     // Who; then library/alpine and acme/secret: manifest by tags v1 and dev, by digest, blob, tags, referrers.
     let table = [
-        ("", [200, 200, 200, 200, 200, 200], [401, 401, 401, 401, 401, 401]),
-        ("alice", [200, 200, 200, 200, 200, 200], [200, 200, 200, 200, 200, 200]),
-        ("bob", [200, 200, 200, 200, 200, 200], [403, 403, 403, 403, 403, 403]),
-        ("carol", [200, 200, 200, 200, 200, 200], [200, 403, 200, 200, 200, 200]),
+        (
+            "",
+            [200, 200, 200, 200, 200, 200],
+            [401, 401, 401, 401, 401, 401],
+        ),
+        (
+            "alice",
+            [200, 200, 200, 200, 200, 200],
+            [200, 200, 200, 200, 200, 200],
+        ),
+        (
+            "bob",
+            [200, 200, 200, 200, 200, 200],
+            [403, 403, 403, 403, 403, 403],
+        ),
+        (
+            "carol",
+            [200, 200, 200, 200, 200, 200],
+            [200, 403, 200, 200, 200, 200],
+        ),
     ];
     for (who, official, secret) in table {
         for (repository, expected) in [("library/alpine", official), ("acme/secret", secret)] {
-            let ends = ["manifests/v1", "manifests/dev", &by_digest, &blob, "tags/list", &referrers];
+            let ends = [
+                "manifests/v1",
+                "manifests/dev",
+                &by_digest,
+                &blob,
+                "tags/list",
+                &referrers,
+            ];
             for (end, expected) in ends.into_iter().zip(expected) {
                 let path = format!("/v2/{repository}/{end}");
                 assert_eq!(house.status(who, &path).await, expected, "{who:?} {path}");
@@ -174,7 +226,11 @@ async fn statements_decide_who_pulls_what() {
     for (who, expected) in [("", one), ("alice", both), ("bob", one), ("carol", both)] {
         let authorization = basic(who, &format!("{who}!"));
         let headers = [("authorization", authorization.as_str())];
-        let headers = if who.is_empty() { &[][..] } else { &headers[..] };
+        let headers = if who.is_empty() {
+            &[][..]
+        } else {
+            &headers[..]
+        };
         let catalog = house.mirror.get_with("/v2/_catalog", headers).await;
         assert_eq!(catalog.text(), expected, "{who:?}");
     }
@@ -185,17 +241,29 @@ async fn what_is_denied_is_told_with_the_statement_and_counted() {
     let house = House::with(&["bob"], RULES).await;
     let bob = basic("bob", "bob!");
     let path = "/v2/acme/secret/manifests/v1";
-    let answer = house.mirror.get_with(path, &[("authorization", &bob)]).await;
+    let answer = house
+        .mirror
+        .get_with(path, &[("authorization", &bob)])
+        .await;
     assert_eq!((answer.status, answer.code().as_str()), (403, "DENIED"));
     let why = "user bob may not pull mirror/docker.io/acme/secret: deny by no-secrets#1";
     assert!(answer.text().contains(why), "{}", answer.text());
     let metrics = house.mirror.metrics().await;
-        let denied = metrics.sum("roadstead_denied_total", &[("action", "pull"), ("upstream", "docker.io")]);
+    let denied = metrics.sum(
+        "roadstead_denied_total",
+        &[("action", "pull"), ("upstream", "docker.io")],
+    );
     assert_eq!(denied, 1.0);
-        let accepted = metrics.sum("roadstead_auth_total", &[("method", "password"), ("result", "accepted")]);
+    let accepted = metrics.sum(
+        "roadstead_auth_total",
+        &[("method", "password"), ("result", "accepted")],
+    );
     assert_eq!(accepted, 1.0);
     // What is hidden and what is not there are the same.
-    let absent = house.mirror.get_with("/v2/acme/nothing/manifests/v1", &[("authorization", &bob)]).await;
+    let absent = house
+        .mirror
+        .get_with("/v2/acme/nothing/manifests/v1", &[("authorization", &bob)])
+        .await;
     let absent = absent.text().replace("acme/nothing", "acme/secret");
     assert_eq!(absent, answer.text());
     assert_eq!(house.registry.counters().records.len(), 0);
@@ -205,10 +273,16 @@ async fn what_is_denied_is_told_with_the_statement_and_counted() {
 async fn a_warning_refuses_nothing() {
     let rules = RULES.replace("[access]\n", "[access]\nmode = \"warn\"\n");
     let house = House::with(&["bob"], &rules).await;
-    assert_eq!(house.status("bob", "/v2/acme/secret/manifests/v1").await, 200);
+    assert_eq!(
+        house.status("bob", "/v2/acme/secret/manifests/v1").await,
+        200
+    );
     assert_eq!(house.status("", "/v2/acme/secret/manifests/v1").await, 200);
     let metrics = house.mirror.metrics().await;
-        let denied = metrics.sum("roadstead_denied_total", &[("action", "pull"), ("upstream", "docker.io")]);
+    let denied = metrics.sum(
+        "roadstead_denied_total",
+        &[("action", "pull"), ("upstream", "docker.io")],
+    );
     assert_eq!(denied, 2.0);
 }
 
@@ -216,11 +290,18 @@ async fn a_warning_refuses_nothing() {
 async fn networks_are_one_line() {
     let inside = House::with(&[], "access.allow = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\n").await;
     assert_eq!(inside.status("", "/v2/").await, 200);
-    assert_eq!(inside.status("", "/v2/library/alpine/manifests/v1").await, 200);
+    assert_eq!(
+        inside.status("", "/v2/library/alpine/manifests/v1").await,
+        200
+    );
     let outside = House::with(&[], "access.allow = [\"10.0.0.0/8\"]\n").await;
     for path in ["/v2/", "/v2/library/alpine/manifests/v1", "/v2/_catalog"] {
         let answer = outside.mirror.get(path).await;
-        assert_eq!((answer.status, answer.code().as_str()), (403, "DENIED"), "{path}");
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (403, "DENIED"),
+            "{path}"
+        );
         assert!(answer.text().contains("access.allow"));
     }
     assert_eq!(outside.registry.counters().records.len(), 0);
@@ -243,9 +324,13 @@ async fn a_listener_that_asks_nobody_ignores_credentials() {
     let hub = basic("hub-user", "hub-password");
     for headers in [&[][..], &[("authorization", hub.as_str())][..]] {
         assert_eq!(mirror.get_with("/v2/", headers).await.status, 200);
-        let official = mirror.get_with("/v2/library/alpine/manifests/v1", headers).await;
+        let official = mirror
+            .get_with("/v2/library/alpine/manifests/v1", headers)
+            .await;
         assert_eq!(official.status, 200);
-        let secret = mirror.get_with("/v2/acme/secret/manifests/v1", headers).await;
+        let secret = mirror
+            .get_with("/v2/acme/secret/manifests/v1", headers)
+            .await;
         assert_eq!(secret.status, 403);
         assert_eq!(secret.header("www-authenticate"), "");
     }
@@ -280,6 +365,9 @@ async fn whoever_guesses_waits() {
     let limited = house.mirror.get_with("/v2/", &wrong).await;
     assert_eq!(limited.status, 429);
     assert_eq!(limited.header("retry-after"), "30");
-    house.mirror.clock.advance(std::time::Duration::from_secs(31));
+    house
+        .mirror
+        .clock
+        .advance(std::time::Duration::from_secs(31));
     assert_eq!(house.status("alice", "/v2/").await, 200);
 }

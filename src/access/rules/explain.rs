@@ -110,7 +110,11 @@ impl Statement {
         if !means {
             return Says::OtherAction;
         }
-        if !self.resources.iter().any(|pattern| pattern.matches(resource)) {
+        if !self
+            .resources
+            .iter()
+            .any(|pattern| pattern.matches(resource))
+        {
             return Says::OtherResource;
         }
         if self.holds(who, at) {

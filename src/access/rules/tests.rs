@@ -6,7 +6,10 @@ fn statement(effect: Effect, actions: &[Action], resources: &[&str]) -> Statemen
     Statement {
         effect,
         actions: actions.iter().copied().collect(),
-        resources: resources.iter().map(|it| Pattern::parse(it).expect(it)).collect(),
+        resources: resources
+            .iter()
+            .map(|it| Pattern::parse(it).expect(it))
+            .collect(),
         condition: Condition::default(),
     }
 }
@@ -46,18 +49,76 @@ fn without_a_statement_the_mode_decides() {
     let alice = Principal::user("alice");
     let rules = |mode| Rules::new(mode, vec![], &[]).expect("no rules");
     let table = [
-        (Mode::Open, Principal::anonymous(), Action::Pull, ALPINE, "allow by default"),
-        (Mode::Open, Principal::anonymous(), Action::List, ALPINE, "allow by default"),
-        (Mode::Open, Principal::anonymous(), Action::Push, ALPINE, "deny by default"),
-        (Mode::Open, Principal::anonymous(), Action::Admin, "admin", "deny by default"),
-        (Mode::Open, Principal::anonymous(), Action::List, "admin", "deny by default"),
-        (Mode::Identified, Principal::anonymous(), Action::Pull, ALPINE, "deny by default"),
-        (Mode::Identified, alice.clone(), Action::Pull, ALPINE, "allow by default"),
-        (Mode::Identified, alice, Action::Admin, "admin", "deny by default"),
-        (Mode::Identified, Principal::of(Kind::Operator, "root"), Action::Admin, "admin", "allow by default"),
+        (
+            Mode::Open,
+            Principal::anonymous(),
+            Action::Pull,
+            ALPINE,
+            "allow by default",
+        ),
+        (
+            Mode::Open,
+            Principal::anonymous(),
+            Action::List,
+            ALPINE,
+            "allow by default",
+        ),
+        (
+            Mode::Open,
+            Principal::anonymous(),
+            Action::Push,
+            ALPINE,
+            "deny by default",
+        ),
+        (
+            Mode::Open,
+            Principal::anonymous(),
+            Action::Admin,
+            "admin",
+            "deny by default",
+        ),
+        (
+            Mode::Open,
+            Principal::anonymous(),
+            Action::List,
+            "admin",
+            "deny by default",
+        ),
+        (
+            Mode::Identified,
+            Principal::anonymous(),
+            Action::Pull,
+            ALPINE,
+            "deny by default",
+        ),
+        (
+            Mode::Identified,
+            alice.clone(),
+            Action::Pull,
+            ALPINE,
+            "allow by default",
+        ),
+        (
+            Mode::Identified,
+            alice,
+            Action::Admin,
+            "admin",
+            "deny by default",
+        ),
+        (
+            Mode::Identified,
+            Principal::of(Kind::Operator, "root"),
+            Action::Admin,
+            "admin",
+            "allow by default",
+        ),
     ];
     for (mode, who, action, resource, expected) in table {
-        assert_eq!(decide(&rules(mode), &who, action, resource), expected, "{who:?} {action}");
+        assert_eq!(
+            decide(&rules(mode), &who, action, resource),
+            expected,
+            "{who:?} {action}"
+        );
     }
 }
 
@@ -73,7 +134,10 @@ fn a_denial_wins_over_what_allows_and_no_statement_is_a_denial() {
                     statement(Effect::Deny, &[Action::Pull], &[SECRET]),
                 ],
             ),
-            policy("all", vec![statement(Effect::Allow, &[Action::Pull], &["*"])]),
+            policy(
+                "all",
+                vec![statement(Effect::Allow, &[Action::Pull], &["*"])],
+            ),
         ],
         &[
             attach(Subject::User("alice".into()), &["all", "hub"]),
@@ -105,11 +169,25 @@ fn a_denial_wins_over_what_allows_and_no_statement_is_a_denial() {
         (&robot, Action::Pull, ALPINE, "allow by hub#1"),
         (&robot, Action::Pull, SECRET, "deny by hub#2"),
         (&job, Action::Pull, SECRET, "deny by hub#2"),
-        (&Principal::user("carol"), Action::Pull, ALPINE, "deny by default"),
-        (&Principal::anonymous(), Action::Pull, ALPINE, "deny by default"),
+        (
+            &Principal::user("carol"),
+            Action::Pull,
+            ALPINE,
+            "deny by default",
+        ),
+        (
+            &Principal::anonymous(),
+            Action::Pull,
+            ALPINE,
+            "deny by default",
+        ),
     ];
     for (who, action, resource, expected) in table {
-        assert_eq!(decide(&rules, who, action, resource), expected, "{who:?} {action} {resource}");
+        assert_eq!(
+            decide(&rules, who, action, resource),
+            expected,
+            "{who:?} {action} {resource}"
+        );
     }
 }
 
@@ -119,20 +197,36 @@ fn what_anonymous_clients_may_do_everybody_may() {
         Mode::Identified,
         vec![policy(
             "official",
-            vec![statement(Effect::Allow, &[Action::Pull], &["mirror/docker.io/library/*"])],
+            vec![statement(
+                Effect::Allow,
+                &[Action::Pull],
+                &["mirror/docker.io/library/*"],
+            )],
         )],
         &[attach(Subject::Anonymous, &["official"])],
     )
     .expect("rules");
     for who in [Principal::anonymous(), Principal::user("alice")] {
-        assert_eq!(decide(&rules, &who, Action::Pull, ALPINE), "allow by official#1");
-        assert_eq!(decide(&rules, &who, Action::Pull, SECRET), "deny by default");
+        assert_eq!(
+            decide(&rules, &who, Action::Pull, ALPINE),
+            "allow by official#1"
+        );
+        assert_eq!(
+            decide(&rules, &who, Action::Pull, SECRET),
+            "deny by default"
+        );
     }
 }
 
 #[test]
 fn a_token_does_at_most_what_its_owner_may() {
-    let pull = |pattern: &str| vec![statement(Effect::Allow, &[Action::Pull, Action::Push], &[pattern])];
+    let pull = |pattern: &str| {
+        vec![statement(
+            Effect::Allow,
+            &[Action::Pull, Action::Push],
+            &[pattern],
+        )]
+    };
     let rules = Rules::new(
         Mode::Identified,
         vec![
@@ -152,12 +246,20 @@ fn a_token_does_at_most_what_its_owner_may() {
     let table = [
         (token(&[&["narrow"]]), ALPINE, "allow by team#1"),
         (token(&[&["narrow"]]), SECRET, "deny by default"),
-        (token(&[&["narrow"]]), "mirror/ghcr.io/x/alpine", "deny by default"),
+        (
+            token(&[&["narrow"]]),
+            "mirror/ghcr.io/x/alpine",
+            "deny by default",
+        ),
         (token(&[&["admin"], &["narrow"]]), SECRET, "deny by default"),
         (token(&[&["gone"]]), ALPINE, "deny by default"),
     ];
     for (who, resource, expected) in table {
-        assert_eq!(decide(&rules, &who, Action::Pull, resource), expected, "{who:?}");
+        assert_eq!(
+            decide(&rules, &who, Action::Pull, resource),
+            expected,
+            "{who:?}"
+        );
     }
 }
 
@@ -172,7 +274,10 @@ fn a_condition_on_the_tag_is_about_the_name() {
     };
     let rules = Rules::new(
         Mode::Open,
-        vec![policy("p", vec![tagged(Effect::Allow, "v*"), tagged(Effect::Deny, "v0*")])],
+        vec![policy(
+            "p",
+            vec![tagged(Effect::Allow, "v*"), tagged(Effect::Deny, "v0*")],
+        )],
         &[attach(Subject::Anonymous, &["p"])],
     )
     .expect("rules");

@@ -86,11 +86,15 @@ impl People {
             Some(config.server.listen.to_string())
         });
         let Some(admin) = admin else {
-            return Err(PeopleError::Usage("name a server or a state directory".to_owned()));
+            return Err(PeopleError::Usage(
+                "name a server or a state directory".to_owned(),
+            ));
         };
         let client = AdminClient::new(&admin).map_err(PeopleError::Usage)?;
         let patience = Some(SIGN_OF_LIFE_MAX);
-        let alive = client.send(Method::GET, "/healthz", Payload::none(), patience).await;
+        let alive = client
+            .send(Method::GET, "/healthz", Payload::none(), patience)
+            .await;
         let why = match alive {
             Ok(_answer) => {
                 let place = Place::Server(client, admin);
@@ -99,7 +103,9 @@ impl People {
             Err(error) => error.cause(),
         };
         match config {
-            None => Err(PeopleError::Failed(format!("no roadstead answers at {admin}: {why}"))),
+            None => Err(PeopleError::Failed(format!(
+                "no roadstead answers at {admin}: {why}"
+            ))),
             Some(Err(error)) => Err(PeopleError::Failed(format!(
                 "no roadstead answers at {admin} ({why}), and the configuration is wrong: {error}"
             ))),
@@ -112,13 +118,22 @@ impl People {
         let metrics = Metrics::new(std::iter::empty());
         let (state, for_catalogue) = (config.state.clone(), metrics.clone());
         let opened = tokio::task::spawn_blocking(move || Catalogue::open(&state, for_catalogue));
-        let catalogue = opened.await.map_err(|error| PeopleError::Failed(error.to_string()))?;
+        let catalogue = opened
+            .await
+            .map_err(|error| PeopleError::Failed(error.to_string()))?;
         if let Some(trouble) = catalogue.trouble() {
             return Err(PeopleError::Failed(trouble));
         }
         let listen = Some(config.server.listen.to_string());
-        let guard = Guard::open(config.access, Some(catalogue), Arc::new(SystemClock), metrics);
-        let guard = guard.await.map_err(|error| PeopleError::Failed(error.to_string()))?;
+        let guard = Guard::open(
+            config.access,
+            Some(catalogue),
+            Arc::new(SystemClock),
+            metrics,
+        );
+        let guard = guard
+            .await
+            .map_err(|error| PeopleError::Failed(error.to_string()))?;
         let place = Place::Here(Box::new(PeopleApi::new(guard)));
         Ok(Self { place, listen })
     }
@@ -153,14 +168,18 @@ impl People {
             return Err(PeopleError::Failed(harmless(&why).into_owned()));
         }
         let nonsense = |error: serde_json::Error| {
-            PeopleError::Failed(format!("the answer makes no sense: {error}. Is it a roadstead of this version?"))
+            PeopleError::Failed(format!(
+                "the answer makes no sense: {error}. Is it a roadstead of this version?"
+            ))
         };
         serde_json::from_slice(&answer).map_err(nonsense)
     }
 
     /// The host that clients log in to, as far as it is known.
     pub(super) fn host(&self) -> String {
-        self.listen.clone().unwrap_or_else(|| "HOST:PORT".to_owned())
+        self.listen
+            .clone()
+            .unwrap_or_else(|| "HOST:PORT".to_owned())
     }
 }
 
@@ -172,7 +191,9 @@ async fn ask_server(
     payload: Payload,
 ) -> Result<(StatusCode, Bytes), PeopleError> {
     let failed = |why: String| PeopleError::Failed(format!("{admin} does not answer: {why}"));
-    let answer = client.send(method, target, payload, Some(ANSWER_WAIT_MAX)).await;
+    let answer = client
+        .send(method, target, payload, Some(ANSWER_WAIT_MAX))
+        .await;
     let (head, body) = answer.map_err(|error| failed(error.cause()))?.into_parts();
     let whole = Limited::new(body, ANSWER_BYTES_MAX).collect();
     let whole = tokio::time::timeout(ANSWER_WAIT_MAX, whole).await;

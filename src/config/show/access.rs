@@ -1,9 +1,10 @@
 //! `[access]` as it is shown.
 
-use super::{line, quoted, table};
+use super::{line, quoted, size, table};
 use crate::access::condition::Window;
+use crate::access::limits::Limit;
 use crate::access::{Action, Condition, Config, Policy, Statement, Subject};
-use crate::config::values::Enforcements;
+use crate::config::values::{AdminAccesses, Enforcements};
 
 /// Nothing where there is no such table.
 pub(super) fn show(out: &mut String, config: &Config) {
@@ -14,7 +15,11 @@ pub(super) fn show(out: &mut String, config: &Config) {
     let mode = Enforcements::name(config.enforcement);
     line(out, "mode", &quoted(mode));
     if !config.allow.is_empty() {
-        line(out, "allow", &list(config.allow.iter().map(ToString::to_string)));
+        line(
+            out,
+            "allow",
+            &list(config.allow.iter().map(ToString::to_string)),
+        );
     }
     if let Some(path) = &config.htpasswd {
         line(out, "htpasswd", &super::shown(path));
@@ -22,6 +27,7 @@ pub(super) fn show(out: &mut String, config: &Config) {
     if let Some(url) = &config.token_url {
         line(out, "realm", &quoted(url));
     }
+    line(out, "admin", &quoted(AdminAccesses::name(config.admin)));
     for policy in &config.policies {
         show_policy(out, policy);
     }
@@ -31,21 +37,53 @@ pub(super) fn show(out: &mut String, config: &Config) {
             Subject::User(name) => line(out, "user", &quoted(name)),
             Subject::Group(name) => line(out, "group", &quoted(name)),
             Subject::Robot(name) => line(out, "robot", &quoted(name)),
-            Subject::Claim(name, pattern) => line(out, "claim", &quoted(&format!("{name}={pattern}"))),
+            Subject::Claim(name, pattern) => {
+                line(out, "claim", &quoted(&format!("{name}={pattern}")))
+            }
             Subject::Anonymous => line(out, "anonymous", "true"),
         }
         line(out, "policies", &list(attachment.policies.iter()));
+    }
+    for limit in &config.limits {
+        show_limit(out, limit);
+    }
+}
+
+fn show_limit(out: &mut String, limit: &Limit) {
+    table(out, "[access.limit]");
+    line(out, "match", &quoted(&limit.meaning.to_string()));
+    if let Some(requests) = limit.requests {
+        line(out, "requests", &requests.to_string());
+    }
+    if let Some(bytes) = limit.bytes {
+        line(out, "bytes", &size(bytes));
+    }
+    if let Some(connections) = limit.connections {
+        line(out, "connections", &connections.to_string());
+    }
+    if let Some(bytes) = limit.bytes_per_day {
+        line(out, "bytes_per_day", &size(bytes));
     }
 }
 
 fn show_policy(out: &mut String, policy: &Policy) {
     table(out, "[access.policy]");
     line(out, "name", &quoted(&policy.name));
-    for Statement { effect, actions, resources, condition } in &policy.statements {
+    for Statement {
+        effect,
+        actions,
+        resources,
+        condition,
+    } in &policy.statements
+    {
         table(out, "[access.policy.statement]");
         line(out, "effect", &quoted(effect.name()));
         line(out, "actions", &list(actions.iter().map(Action::name)));
-        line(out, "resources", &list(resources.iter().map(|it| it.as_str())));
+        line(
+            out,
+            "resources",
+            &list(resources.iter().map(|it| it.as_str())),
+        );
         if !condition.is_empty() {
             line(out, "condition", &shown(condition));
         }
@@ -70,10 +108,12 @@ fn shown(condition: &Condition) -> String {
     }
     if !condition.claim.is_empty() {
         let claims = condition.claim.iter();
-        let claims = claims.map(|(name, patterns)| {
-            format!("{} = {}", quoted(name), list(patterns.iter()))
-        });
-        parts.push(format!("claim = {{ {} }}", claims.collect::<Vec<_>>().join(", ")));
+        let claims =
+            claims.map(|(name, patterns)| format!("{} = {}", quoted(name), list(patterns.iter())));
+        parts.push(format!(
+            "claim = {{ {} }}",
+            claims.collect::<Vec<_>>().join(", ")
+        ));
     }
     format!("{{ {} }}", parts.join(", "))
 }

@@ -5,10 +5,10 @@ use super::error::AdminError;
 use super::query::Query;
 use crate::access::{Guard, ManageError, TokenInfo, TokenWanted, UserInfo};
 use crate::catalogue::CatalogueError;
-use crate::net::Secret;
-use bytes::Bytes;
 use crate::format;
+use crate::net::Secret;
 use crate::server::http::JSON;
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -103,7 +103,11 @@ impl PeopleApi {
             }
             Method::POST => {
                 query.end()?;
-                let UserBody { name, password, groups } = read(body)?;
+                let UserBody {
+                    name,
+                    password,
+                    groups,
+                } = read(body)?;
                 guard.add_user(&name, Secret::new(password), groups).await?;
                 tracing::info!(user = name, "an operator has made a user");
                 json(StatusCode::CREATED, &Done { changed: 1 })
@@ -140,7 +144,11 @@ impl PeopleApi {
                 query.end()?;
                 let wanted: TokenWanted = read(body)?;
                 let (info, text) = guard.create_token(wanted).await?;
-                tracing::info!(id = info.id, owner = info.owner, "an operator has made a token");
+                tracing::info!(
+                    id = info.id,
+                    owner = info.owner,
+                    "an operator has made a token"
+                );
                 let token = text.expose();
                 json(StatusCode::CREATED, &NewToken { token, info })
             }
@@ -179,8 +187,14 @@ pub(super) async fn answer(api: &PeopleApi, request: Request<Incoming>) -> Respo
     let (status, answer) = api.answer(&head.method, target, &body).await;
     let mut response = full(with_type(status, JSON, answer));
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        let allow = if head.uri.path() == USERS { USERS_TAKE } else { TOKENS_TAKE };
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+        let allow = if head.uri.path() == USERS {
+            USERS_TAKE
+        } else {
+            TOKENS_TAKE
+        };
+        response
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static(allow));
     }
     response
 }

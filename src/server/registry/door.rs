@@ -1,11 +1,18 @@
 //! Access at the client listener: who asks, and may he?
 
-use crate::access::{Action, Context, Guard, Identified, IdentifyError, Principal, Resource, Scope, Verdict};
+use crate::access::credentials::Credentials;
+use crate::access::limits::Share;
+use crate::access::{
+    Action, Context, Guard, Identified, IdentifyError, Principal, Resource, Scope, Verdict,
+    result_of,
+};
+use crate::audit::{Denial, Login};
 use crate::oci::UpstreamName;
 use crate::oci::directory::{ResolveError, Source};
+use crate::server::http::access_log::Exchange;
 use crate::server::http::context::Request;
 use crate::server::http::error::ApiError;
-use crate::telemetry::Metrics;
+use crate::telemetry::AuthMethod;
 use http::{HeaderValue, Uri, header, request};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,7 +40,11 @@ pub(crate) struct Door {
 
 /// Who a connection's last request came from, so that the same credentials are not looked at again.
 #[derive(Debug, Default)]
-pub(crate) struct Memory(Mutex<Option<(HeaderValue, Identified)>>);
+pub(crate) struct Memory {
+    known: Mutex<Option<(HeaderValue, Identified)>>,
+    /// What it has of the limits.
+    share: Mutex<Option<Share>>,
+}
 
 /// Who asks, from where, by which door.
 #[derive(Clone, Debug)]
@@ -69,11 +80,34 @@ impl Door {
     ///
     /// # Errors
     /// They may not.
-    pub(crate) fn admit(&self, source: IpAddr) -> Result<(), ApiError> {
-        if self.guard.admits(source) {
+    pub(crate) fn admit(&self, exchange: &mut Exchange) -> Result<(), ApiError> {
+        if self.guard.admits(exchange.source()) {
             return Ok(());
         }
+        exchange.denied(
+            "",
+            &Denial {
+                action: "connect",
+                resource: "*",
+                statement: "access.allow",
+                enforced: true,
+            },
+        );
         Err(ApiError::not_admitted())
+    }
+
+    /// Lets a client ask for a token, as often as it may.
+    ///
+    /// # Errors
+    /// It may not come from there, or has asked too often.
+    pub(crate) fn admit_to_token(&self, exchange: &mut Exchange) -> Result<(), ApiError> {
+        self.admit(exchange)?;
+        match self.guard.limits() {
+            Some(limits) => limits
+                .admit_address(exchange.source())
+                .map_err(ApiError::over_limit),
+            None => Ok(()),
+        }
     }
 
     /// True if clients have to say who they are.
@@ -88,21 +122,30 @@ impl Door {
     pub(crate) async fn enter(
         &self,
         head: &request::Parts,
-        source: IpAddr,
+        exchange: &mut Exchange,
         memory: &Memory,
     ) -> Result<Option<Visitor<'_>>, ApiError> {
         if self.guard.is_open() {
             return Ok(None);
         }
-        self.admit(source)?;
+        let source = exchange.source();
+        self.admit(exchange)?;
         let given = head.headers.get(header::AUTHORIZATION);
-        let (who, scopes) = match given.filter(|_| self.is_asking()) {
+        let (who, scopes, token) = match given.filter(|_| self.is_asking()) {
             Some(given) => {
-                let identified = Box::pin(self.identify(head, given, source, memory)).await?;
-                (identified.principal, identified.scopes)
+                let identified = Box::pin(self.identify(head, given, exchange, memory)).await?;
+                (identified.principal, identified.scopes, identified.token)
             }
-            None => (Arc::new(Principal::anonymous()), None),
+            None => (Arc::new(Principal::anonymous()), None, None),
         };
+        exchange.account.belongs_to(&who, token);
+        if let Some(limits) = self.guard.limits() {
+            let mut share = memory.share.lock().unwrap_or_else(PoisonError::into_inner);
+            let admitted = limits.admit(&who, source, &mut share);
+            exchange
+                .account
+                .spends(admitted.map_err(ApiError::over_limit)?);
+        }
         Ok(Some(Visitor {
             door: self,
             who,
@@ -115,23 +158,41 @@ impl Door {
         &self,
         head: &request::Parts,
         given: &HeaderValue,
-        source: IpAddr,
+        exchange: &mut Exchange,
         memory: &Memory,
     ) -> Result<Identified, ApiError> {
         self.guard.look_for_changes().await;
+        let mut is_new = true;
         {
-            let known = memory.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = memory.known.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((before, identified)) = &*known
                 && before == given
-                && self.guard.holds(identified)
             {
-                return Ok(identified.clone());
+                if self.guard.holds(identified) {
+                    return Ok(identified.clone());
+                }
+                is_new = false;
             }
         }
         let text = given.to_str().unwrap_or_default();
-        match self.guard.identify(text, source).await {
+        let identified = self.guard.identify(text, exchange.source()).await;
+        if let Ok(it) = &identified {
+            exchange.account.belongs_to(&it.principal, it.token.clone());
+        }
+        // What is checked again after a while is no other login.
+        if is_new || identified.is_err() {
+            let credentials = Credentials::parse(text);
+            let claim = credentials.as_ref().map(Credentials::claim);
+            let (method, user) = claim.unwrap_or((AuthMethod::Unknown, None));
+            exchange.logged_in(&Login {
+                method: method.label(),
+                result: result_of(&identified).label(),
+                user,
+            });
+        }
+        match identified {
             Ok(identified) => {
-                let mut known = memory.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut known = memory.known.lock().unwrap_or_else(PoisonError::into_inner);
                 *known = Some((given.clone(), identified.clone()));
                 Ok(identified)
             }
@@ -139,7 +200,9 @@ impl Door {
                 let challenge = self.challenge(head, None, Some("invalid_token"));
                 Err(ApiError::unauthorized(&error, challenge))
             }
-            Err(error @ IdentifyError::Limited(wait)) => Err(ApiError::too_many_logins(&error, wait)),
+            Err(error @ IdentifyError::Limited(wait)) => {
+                Err(ApiError::too_many_logins(&error, wait))
+            }
             Err(error @ IdentifyError::Unavailable(_)) => Err(ApiError::cannot_identify(&error)),
         }
     }
@@ -170,7 +233,9 @@ impl Door {
     fn url_of_token(&self, host: Option<&str>, _uri: &Uri) -> String {
         let scheme = if self.is_secure { "https" } else { "http" };
         // A host that could end the quoted string is none.
-        let host = host.filter(|host| !host.contains(['"', '\\'])).unwrap_or("localhost");
+        let host = host
+            .filter(|host| !host.contains(['"', '\\']))
+            .unwrap_or("localhost");
         format!("{scheme}://{host}/token")
     }
 }
@@ -202,14 +267,25 @@ impl Visitor<'_> {
         tag: Option<&str>,
         request: &Request<'_>,
         path: &str,
-        metrics: &Metrics,
+        exchange: &mut Exchange,
     ) -> Result<(), ApiError> {
         let resource = Resource::mirror(source.upstream.as_str(), source.repository.as_str());
-        let verdict = self.door.guard.judge(&self.who, action, &resource, &self.at(tag));
+        let verdict = self
+            .door
+            .guard
+            .judge(&self.who, action, &resource, &self.at(tag));
         if !verdict.is_denied {
             return self.has_scope(action, path, request.head);
         }
-        metrics.access().denied(source.upstream.as_str(), action.name());
+        exchange.denied(
+            source.upstream.as_str(),
+            &Denial {
+                action: action.name(),
+                resource: resource.as_str(),
+                statement: &verdict.statement,
+                enforced: !verdict.is_allowed,
+            },
+        );
         if verdict.is_allowed {
             tracing::warn!(
                 client = %self.source, who = self.who.label(), %action, %resource, reason = verdict.reason,
@@ -221,20 +297,21 @@ impl Visitor<'_> {
     }
 
     /// A token is for what its bearer has asked for, and he can ask for another.
-    fn has_scope(
-        &self,
-        action: Action,
-        path: &str,
-        head: &request::Parts,
-    ) -> Result<(), ApiError> {
+    fn has_scope(&self, action: Action, path: &str, head: &request::Parts) -> Result<(), ApiError> {
         let Some(scopes) = &self.scopes else {
             return Ok(());
         };
         if scopes.iter().any(|scope| scope.allows(path, action)) {
             return Ok(());
         }
-        let verb = if action == Action::List { Action::Pull } else { action };
-        let challenge = self.door.challenge(head, Some((path, verb)), Some("insufficient_scope"));
+        let verb = if action == Action::List {
+            Action::Pull
+        } else {
+            action
+        };
+        let challenge = self
+            .door
+            .challenge(head, Some((path, verb)), Some("insufficient_scope"));
         Err(ApiError::unauthorized(&OtherScope, challenge))
     }
 
@@ -247,10 +324,17 @@ impl Visitor<'_> {
         path: &str,
     ) -> ApiError {
         let Verdict { reason, .. } = verdict;
-        let denied = Denied(format!("{} may not {action} {resource}: {reason}", self.who.label()));
+        let denied = Denied(format!(
+            "{} may not {action} {resource}: {reason}",
+            self.who.label()
+        ));
         if self.who.is_anonymous() && self.door.is_asking() {
             // The same for what there is and what there is not: nothing was looked up.
-            let verb = if action == Action::List { Action::Pull } else { action };
+            let verb = if action == Action::List {
+                Action::Pull
+            } else {
+                action
+            };
             let challenge = self.door.challenge(head, Some((path, verb)), None);
             return ApiError::unauthorized(&denied, challenge);
         }
@@ -260,7 +344,9 @@ impl Visitor<'_> {
     /// True if a repository may be shown in a list.
     pub(crate) fn sees(&self, source: &Source) -> bool {
         let resource = Resource::mirror(source.upstream.as_str(), source.repository.as_str());
-        self.door.guard.shows(&self.who, Action::Pull, &resource, &self.at(None))
+        self.door
+            .guard
+            .shows(&self.who, Action::Pull, &resource, &self.at(None))
     }
 
     /// The error of a name that leads nowhere, with those upstreams alone that the client may use.

@@ -19,8 +19,8 @@ use crate::server::http::error::ApiError;
 use crate::server::http::host;
 use crate::telemetry::{Kind, Limit, Metrics};
 use bytes::Bytes;
-use hyper::body::Incoming;
 use http::{HeaderName, HeaderValue, Response, header, request};
+use hyper::body::Incoming;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -75,6 +75,7 @@ impl Handler {
             &head,
             self.metrics.clone(),
         ));
+        exchange.account.audit_to(self.door.guard().audit());
         let answered = self.dispatch(&head, body, memory, transport, must_wait, &mut exchange);
         let reply = match answered.await {
             Ok(reply) => reply,
@@ -117,11 +118,11 @@ impl Handler {
         &self,
         head: &request::Parts,
         body: Incoming,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
-        self.door.admit(exchange.source())?;
+        self.door.admit_to_token(exchange)?;
         let directory = self.mirror.directory();
-        let answer = token::answer(&self.door, head, body, exchange.source(), directory);
+        let answer = token::answer(&self.door, head, body, exchange, directory);
         Box::pin(answer).await
     }
 
@@ -129,12 +130,12 @@ impl Handler {
     async fn enter<'h>(
         &'h self,
         head: &'h request::Parts,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
         memory: &Memory,
         transport: Transport,
     ) -> Result<(Request<'h>, Option<Visitor<'h>>), ApiError> {
         let client = exchange.client_id();
-        let visitor = self.door.enter(head, exchange.source(), memory).await?;
+        let visitor = self.door.enter(head, exchange, memory).await?;
         Ok((Request::read(head, client, transport)?, visitor))
     }
 
@@ -178,22 +179,40 @@ impl Handler {
                 exchange.asks_for(Kind::Manifest, Some(reference.clone()));
                 let (action, tag) = (access::Action::Pull, tag_of(reference));
                 let source = self.resolve(&request, path, &visitor, exchange)?;
-                self.may(action, &source, tag, &request, path, &visitor)?;
-                self.see(&visitor, &source, || Sought::Manifest(reference.clone())).await?;
+                may(&visitor, action, &source, tag, &request, path, exchange)?;
+                self.see(&visitor, &source, || Sought::Manifest(reference.clone()))
+                    .await?;
                 self.manifest(&request, &source, reference, exchange).await
             }
             Route::Blob { path, digest } => {
                 exchange.asks_for(Kind::Blob, Some(Reference::Digest(*digest)));
                 let source = self.resolve(&request, path, &visitor, exchange)?;
-                self.may(access::Action::Pull, &source, None, &request, path, &visitor)?;
-                self.see(&visitor, &source, || Sought::Blob(*digest)).await?;
+                may(
+                    &visitor,
+                    access::Action::Pull,
+                    &source,
+                    None,
+                    &request,
+                    path,
+                    exchange,
+                )?;
+                self.see(&visitor, &source, || Sought::Blob(*digest))
+                    .await?;
                 self.blob(&request, &source, digest).await
             }
             Route::Upload { .. } => Err(ApiError::read_only()),
             Route::Tags { path, page } => {
                 exchange.asks_for(Kind::Tags, None);
                 let source = self.resolve(&request, path, &visitor, exchange)?;
-                self.may(access::Action::List, &source, None, &request, path, &visitor)?;
+                may(
+                    &visitor,
+                    access::Action::List,
+                    &source,
+                    None,
+                    &request,
+                    path,
+                    exchange,
+                )?;
                 self.see(&visitor, &source, || Sought::Tags).await?;
                 let answer = Box::pin(self.mirror.tags(&source, page)).await?;
                 Ok(Reply::list(answer, request.path, request.ns()))
@@ -206,7 +225,15 @@ impl Handler {
             } => {
                 exchange.asks_for(Kind::Referrers, Some(Reference::Digest(*digest)));
                 let source = self.resolve(&request, path, &visitor, exchange)?;
-                self.may(access::Action::List, &source, None, &request, path, &visitor)?;
+                may(
+                    &visitor,
+                    access::Action::List,
+                    &source,
+                    None,
+                    &request,
+                    path,
+                    exchange,
+                )?;
                 let subject = || Sought::Manifest(Reference::Digest(*digest));
                 self.see(&visitor, &source, subject).await?;
                 let artifact_type = artifact_type.as_deref();
@@ -250,22 +277,6 @@ impl Handler {
             return Ok(());
         }
         Ok(Box::pin(self.mirror.may_be_seen(source, sought())).await?)
-    }
-
-    /// Asks the rules, where there are any.
-    fn may(
-        &self,
-        action: access::Action,
-        source: &Source,
-        tag: Option<&str>,
-        request: &Request<'_>,
-        path: &str,
-        visitor: &Option<Visitor<'_>>,
-    ) -> Result<(), ApiError> {
-        match visitor {
-            Some(visitor) => visitor.may(action, source, tag, request, path, &self.metrics),
-            None => Ok(()),
-        }
     }
 
     async fn manifest(
@@ -348,6 +359,22 @@ impl Handler {
             reply.link(next, request.path, request.ns());
         }
         Ok(reply)
+    }
+}
+
+/// Asks the rules, where there are any.
+fn may(
+    visitor: &Option<Visitor<'_>>,
+    action: access::Action,
+    source: &Source,
+    tag: Option<&str>,
+    request: &Request<'_>,
+    path: &str,
+    exchange: &mut Exchange,
+) -> Result<(), ApiError> {
+    match visitor {
+        Some(visitor) => visitor.may(action, source, tag, request, path, exchange),
+        None => Ok(()),
     }
 }
 

@@ -78,7 +78,10 @@ async fn anonymous_clients_get_what_the_upstream_gives_anybody() {
     assert_eq!(site.statuses(PUBLIC).await, [200; 5]);
     // Although the mirror has all of it, and the same bytes are public elsewhere.
     assert_eq!(site.statuses(PRIVATE).await, [403; 5]);
-    assert_eq!(site.catalog().await, r#"{"repositories":["docker.io/library/alpine"]}"#);
+    assert_eq!(
+        site.catalog().await,
+        r#"{"repositories":["docker.io/library/alpine"]}"#
+    );
     // One look for a whole pull.
     let before = site.registry.counters().records.len();
     assert_eq!(site.mirror.get(&site.paths(PUBLIC)[0]).await.status, 200);
@@ -110,7 +113,10 @@ async fn whoever_has_logged_in_gets_what_the_rules_allow() {
     let site = Site::new(Visibility::Public, "[access]\nhtpasswd = HTPASSWD\n").await;
     let alice = basic("alice", "alice!");
     for path in site.paths(PRIVATE) {
-        let answer = site.mirror.get_with(&path, &[("authorization", &alice)]).await;
+        let answer = site
+            .mirror
+            .get_with(&path, &[("authorization", &alice)])
+            .await;
         assert_eq!(answer.status, 200, "{path}");
     }
     let table = r#"
@@ -122,7 +128,11 @@ async fn whoever_has_logged_in_gets_what_the_rules_allow() {
     "#;
     let site = Site::new(Visibility::Public, table).await;
     assert_eq!(site.statuses(PUBLIC).await, [200; 5]);
-    assert_eq!(site.statuses(PRIVATE).await, [403; 5], "statements do not make it public");
+    assert_eq!(
+        site.statuses(PRIVATE).await,
+        [403; 5],
+        "statements do not make it public"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,7 +148,11 @@ async fn a_verdict_ends_and_lasts_while_nobody_can_say_another() {
     let [by_tag, by_digest, ..] = site.paths(PUBLIC);
     site.registry.go_down().await;
     site.mirror.clock.advance(Duration::from_mins(6));
-    assert_eq!(site.mirror.get(&by_digest).await.status, 200, "nobody can say that it is private now");
+    assert_eq!(
+        site.mirror.get(&by_digest).await.status,
+        200,
+        "nobody can say that it is private now"
+    );
     site.registry.come_back();
     site.registry.options(|options| options.public.clear());
     site.mirror.clock.advance(Duration::from_mins(6));
