@@ -24,9 +24,11 @@
 //! | `issue` | the token endpoint, without HTTP |
 //! | `secret`, `people`, `manage` | tokens of this server, users and tokens of the catalogue, and how they are made |
 //! | `limits` | requests, bytes and connections of each identity or address |
+//! | `active` | all of that, as it holds at one moment |
 //! | `guard` | the front door: credentials to identities, questions to the rules |
 
 pub mod action;
+mod active;
 pub mod condition;
 pub mod config;
 pub mod credentials;
@@ -48,13 +50,14 @@ mod secret;
 pub mod statement;
 mod trie;
 
+pub use crate::net::Secret;
 pub use action::{Action, Actions};
 pub use condition::{Condition, Context};
 pub use config::{AdminAccess, Config, Enforcement};
 pub use guard::{AccessError, Guard, Identified, IdentifyError, Verdict, result_of};
 pub use issue::{Grant, Granted, Wanted};
 pub use keys::KeyError;
-pub use manage::{ManageError, TokenInfo, TokenWanted, UserInfo};
+pub use manage::{ManageError, Registrar, TokenInfo, TokenWanted, UserInfo};
 pub use principal::{Kind, Principal};
 pub use resource::{Pattern, Resource};
 pub use rules::{Attachment, Decision, Mode, Rules, RulesError, Subject};

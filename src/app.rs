@@ -129,7 +129,7 @@ async fn note_uses(guard: Guard, stop: CancellationToken) {
             () = tokio::time::sleep(NOTE_USES_EVERY) => {}
             () = stop.cancelled() => stopped = true,
         }
-        if let Err(error) = guard.note_uses().await {
+        if let Err(error) = guard.registrar().note_uses().await {
             tracing::debug!(%error, "when tokens were last used could not be written down");
         }
     }

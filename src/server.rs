@@ -190,7 +190,7 @@ impl Bound {
         };
         let clients = table(Listener::Client, connections_max);
         let operators = table(Listener::Admin, ADMIN_CONNECTIONS_MAX);
-        let admin = Admin::new(mirror.clone(), guard.clone(), metrics.clone(), stop.clone());
+        let admin = Admin::new(mirror.clone(), &guard, metrics.clone(), stop.clone());
         let admin = Arc::new(admin);
         let door = Door::new(guard, self.asks, self.tls.is_some());
         let handler = Handler::new(mirror, metrics, buffers.clone(), door, &*clock);

@@ -29,6 +29,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("format", &[]),
     ("store", &["oci", "clock", "telemetry"]),
     ("catalogue", &["oci", "clock", "telemetry"]),
+    ("audit", &["clock", "telemetry", "format"]),
+    (
+        "access",
+        &["audit", "catalogue", "clock", "net", "telemetry"],
+    ),
     ("net", &["oci", "telemetry"]),
     ("upstream", &["net", "oci", "clock", "telemetry"]),
     (
@@ -42,10 +47,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("server", &["mirror", "oci", "clock", "telemetry", "format"]),
+    (
+        "server",
+        &[
+            "access",
+            "audit",
+            "mirror",
+            "oci",
+            "clock",
+            "telemetry",
+            "format",
+        ],
+    ),
     (
         "config",
         &[
+            "access",
+            "audit",
             "catalogue",
             "mirror",
             "server",
@@ -59,6 +77,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "access",
+            "audit",
             "catalogue",
             "config",
             "mirror",
@@ -75,6 +95,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
+            "access",
             "catalogue",
             "app",
             "config",
@@ -414,6 +435,8 @@ fn only_some_files_touch_the_disk_or_raw_memory() {
             "src/store/disk/layout",
             // The state directory is no part of the store.
             "src/catalogue/files.rs",
+            "src/access/keys.rs",
+            "src/audit/file.rs",
             "src/commands/airgap/files.rs",
             "src/commands/airgap/below.rs",
         ];

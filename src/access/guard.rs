@@ -1,5 +1,6 @@
 //! The front door: looks at credentials, and asks the rules. One for all listeners.
 
+use super::active::{Active, TOKEN, fingerprint};
 use super::credentials::Credentials;
 use super::failures::Failures;
 use super::htpasswd::{Htpasswd, HtpasswdError};
@@ -10,18 +11,14 @@ use super::passwords::{HashError, Passwords};
 use super::people::People;
 use super::scope::Scope;
 use super::{
-    Action, AdminAccess, Config, Context, Decision, Enforcement, Kind, Principal, Resource, Rules,
-    RulesError,
+    Action, AdminAccess, Config, Context, Decision, Enforcement, Principal, Resource, RulesError,
 };
 use crate::audit::Audit;
-use crate::catalogue::{Catalogue, Token};
+use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
 use crate::net::Secret;
 use crate::telemetry::{AuthMethod, AuthResult, Metrics};
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use moka::sync::Cache;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -35,9 +32,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long what was found out holds for a connection that sends the same credentials again.
 const REMEMBERED: Duration = Duration::from_secs(10);
-
-/// How credentials that are a token begin, in tokens that are given for them.
-pub(super) const TOKEN: &str = "token:";
 
 /// Bytes of tokens that were verified and are remembered: some thousand.
 const TOKENS_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -68,21 +62,6 @@ pub(super) struct Inner {
     pub(super) metrics: Metrics,
     limits: ArcSwap<Limits>,
     audit: OnceLock<Audit>,
-}
-
-/// What holds now, as a whole.
-#[derive(Clone, Debug)]
-pub(super) struct Active {
-    config: Config,
-    rules: Rules,
-    htpasswd: Htpasswd,
-    pub(super) people: Arc<People>,
-    /// Why it is not known which users and tokens there are.
-    people_trouble: Option<String>,
-    /// The hash that a user who there is not is checked against.
-    nobody: String,
-    /// Of each change another.
-    generation: u64,
 }
 
 /// Who it is, as long as nothing changes.
@@ -569,115 +548,11 @@ impl Guard {
     }
 }
 
-impl Active {
-    /// True if somebody has the credentials still that a token was given for.
-    fn still_has(&self, who: &Principal, credential: &str, now: Timestamp) -> bool {
-        if let Some(id) = credential.strip_prefix(TOKEN) {
-            let token = self.people.token(id, now);
-            return token.is_some_and(|token| self.bearer(token).is_some());
-        }
-        match who.kind {
-            Kind::Anonymous => true,
-            Kind::User => self
-                .hash_of(&who.name)
-                .is_some_and(|hash| fingerprint(hash) == credential),
-            Kind::Robot | Kind::Certificate | Kind::Workload | Kind::Operator => false,
-        }
-    }
-
-    /// The hash of a user's password.
-    fn hash_of(&self, user: &str) -> Option<&str> {
-        let kept = || self.people.user(user).map(|user| user.hash.as_str());
-        self.htpasswd.hash_of(user).or_else(kept)
-    }
-
-    /// A user, with the groups that it is in.
-    fn user(&self, name: &str) -> Principal {
-        let groups = self.people.user(name).map(|user| user.groups.clone());
-        Principal {
-            groups: groups.unwrap_or_default(),
-            ..Principal::user(name)
-        }
-    }
-
-    /// Somebody with the groups that he is in now.
-    pub(super) fn as_now(&self, who: Principal) -> Principal {
-        match who.kind {
-            Kind::User => Principal {
-                groups: self.user(&who.name).groups,
-                ..who
-            },
-            Kind::Anonymous | Kind::Robot | Kind::Certificate | Kind::Workload | Kind::Operator => {
-                who
-            }
-        }
-    }
-
-    /// Who bears a token, if the user is there still that it is of.
-    fn bearer(&self, token: &Token) -> Option<Principal> {
-        let groups = self
-            .has_user(&token.owner)
-            .then(|| self.user(&token.owner).groups);
-        People::bearer(token, groups)
-    }
-
-    /// True if there is a user of this name.
-    pub(super) fn has_user(&self, name: &str) -> bool {
-        self.hash_of(name).is_some()
-    }
-
-    /// True if the file has a user of this name.
-    pub(super) fn htpasswd_has(&self, name: &str) -> bool {
-        self.htpasswd.hash_of(name).is_some()
-    }
-
-    /// The users of the file.
-    pub(super) fn htpasswd_users(&self) -> Vec<String> {
-        self.htpasswd.users()
-    }
-
-    /// The answer to credentials that are not known: while it is not known which there are, they may be right.
-    fn unknown(&self) -> IdentifyError {
-        match &self.people_trouble {
-            Some(why) => IdentifyError::Unavailable(why.clone()),
-            None => IdentifyError::Invalid,
-        }
-    }
-
-    /// The rules.
-    pub(super) fn rules(&self) -> &Rules {
-        &self.rules
-    }
-
-    fn new(config: Config, generation: u64) -> Result<Self, AccessError> {
-        let rules = config.rules()?;
-        let htpasswd = match &config.htpasswd {
-            Some(path) => Htpasswd::read(path)?,
-            None => Htpasswd::default(),
-        };
-        Ok(Self {
-            config,
-            rules,
-            nobody: htpasswd.hash_of_nobody(),
-            htpasswd,
-            people: Arc::default(),
-            people_trouble: None,
-            generation,
-        })
-    }
-}
-
 impl Inner {
     /// When tokens were used.
     pub(super) fn uses(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Stands for a hash, and does not tell it.
-fn fingerprint(hash: &str) -> String {
-    let digest = digest(&SHA256, hash.as_bytes());
-    URL_SAFE_NO_PAD.encode(digest.as_ref().get(..12).unwrap_or_default())
 }
 
 fn reason(decision: &Decision<'_>) -> String {

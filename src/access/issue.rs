@@ -1,8 +1,9 @@
 //! The token endpoint, without HTTP: credentials become a token for what its bearer may do now (distribution,
 //! docs/spec/auth/token.md and oauth.md).
 
+use super::active::{Active, TOKEN};
 use super::credentials::claim;
-use super::guard::{Active, Found, TOKEN, result_of};
+use super::guard::{Found, result_of};
 use super::jwt::{ACCESS_TTL, Claims, Use};
 use super::people::People;
 use super::scope::Scope;

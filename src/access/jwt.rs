@@ -47,8 +47,8 @@ pub(super) struct Claims {
     pub(super) kind: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     groups: Vec<String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    claims: BTreeMap<String, String>,
+    #[serde(rename = "claims", default, skip_serializing_if = "BTreeMap::is_empty")]
+    others: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     policies: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -91,7 +91,7 @@ impl Claims {
             used_for,
             kind: who.kind.name().to_owned(),
             groups: who.groups.clone(),
-            claims: who.claims.clone(),
+            others: who.claims.clone(),
             policies: who.policies.clone(),
             narrowed: who.narrowed.clone(),
             credential,
@@ -152,7 +152,7 @@ impl Claims {
         let kind = kinds.into_iter().find(|kind| kind.name() == self.kind)?;
         Some(Principal {
             groups: self.groups.clone(),
-            claims: self.claims.clone(),
+            claims: self.others.clone(),
             policies: self.policies.clone(),
             narrowed: self.narrowed.clone(),
             ..Principal::of(kind, &self.sub)

@@ -41,9 +41,9 @@ pub enum ManageError {
     /// There is none.
     #[error("there is no {0}")]
     Unknown(String),
-    /// It cannot be kept.
-    #[error(transparent)]
-    Catalogue(#[from] CatalogueError),
+    /// The catalogue cannot keep it now.
+    #[error("{0}")]
+    Unavailable(String),
     /// Something else.
     #[error("{0}")]
     Failed(String),
@@ -101,7 +101,23 @@ pub struct TokenWanted {
     pub note: String,
 }
 
+/// The users and tokens of the catalogue, to be changed. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Registrar {
+    guard: Guard,
+}
+
 impl Guard {
+    /// The users and tokens, to be changed.
+    #[must_use]
+    pub fn registrar(&self) -> Registrar {
+        Registrar {
+            guard: self.clone(),
+        }
+    }
+}
+
+impl Registrar {
     /// Makes a user.
     ///
     /// # Errors
@@ -116,8 +132,8 @@ impl Guard {
         for group in &groups {
             check_name("a group's name", group)?;
         }
-        let _changing = self.inner.changing.lock().await;
-        let active = self.active();
+        let _changing = self.guard.inner.changing.lock().await;
+        let active = self.guard.active();
         if active.people.user(name).is_some() || active.htpasswd_has(name) {
             return Err(ManageError::Exists(name.to_owned()));
         }
@@ -125,7 +141,7 @@ impl Guard {
             name: name.to_owned(),
             hash: self.hash(password).await?,
             groups,
-            created: self.now(),
+            created: self.guard.now(),
         };
         self.change(PeopleChange::PutUser(user)).await
     }
@@ -135,8 +151,8 @@ impl Guard {
     /// # Errors
     /// [`ManageError`].
     pub async fn set_password(&self, name: &str, password: Secret) -> Result<(), ManageError> {
-        let _changing = self.inner.changing.lock().await;
-        let user = self.active().people.user(name).cloned();
+        let _changing = self.guard.inner.changing.lock().await;
+        let user = self.guard.active().people.user(name).cloned();
         let user = user.ok_or_else(|| unknown_user(name))?;
         let hash = self.hash(password).await?;
         self.change(PeopleChange::PutUser(User { hash, ..user }))
@@ -148,8 +164,8 @@ impl Guard {
     /// # Errors
     /// [`ManageError`].
     pub async fn remove_user(&self, name: &str) -> Result<(), ManageError> {
-        let _changing = self.inner.changing.lock().await;
-        if self.active().people.user(name).is_none() {
+        let _changing = self.guard.inner.changing.lock().await;
+        if self.guard.active().people.user(name).is_none() {
             return Err(unknown_user(name));
         }
         self.change(PeopleChange::DropUser(name.to_owned())).await
@@ -158,7 +174,7 @@ impl Guard {
     /// All users, of the catalogue and of the file.
     #[must_use]
     pub fn users(&self) -> Vec<UserInfo> {
-        let active = self.active();
+        let active = self.guard.active();
         let kept = active.people.users().into_iter().map(|user| UserInfo {
             name: user.name.clone(),
             groups: user.groups.clone(),
@@ -182,8 +198,8 @@ impl Guard {
         &self,
         wanted: TokenWanted,
     ) -> Result<(TokenInfo, Secret), ManageError> {
-        let _changing = self.inner.changing.lock().await;
-        let active = self.active();
+        let _changing = self.guard.inner.changing.lock().await;
+        let active = self.guard.active();
         match wanted.kind {
             TokenKind::Robot => {
                 check_name("a robot's name", &wanted.owner)?;
@@ -205,7 +221,7 @@ impl Guard {
                 return Err(ManageError::Unknown(format!("policy {policy:?}")));
             }
         }
-        let now = self.now();
+        let now = self.guard.now();
         let fresh =
             Fresh::make().ok_or_else(|| ManageError::Failed("no random numbers".to_owned()))?;
         let token = Token {
@@ -233,8 +249,9 @@ impl Guard {
     /// # Errors
     /// [`ManageError`].
     pub async fn revoke_token(&self, id: &str) -> Result<(), ManageError> {
-        let _changing = self.inner.changing.lock().await;
+        let _changing = self.guard.inner.changing.lock().await;
         if !self
+            .guard
             .active()
             .people
             .tokens()
@@ -249,8 +266,8 @@ impl Guard {
     /// All tokens.
     #[must_use]
     pub fn tokens(&self) -> Vec<TokenInfo> {
-        let active = self.active();
-        let used = self.inner.uses();
+        let active = self.guard.active();
+        let used = self.guard.inner.uses();
         let tokens = active.people.tokens().into_iter();
         tokens
             .map(|token| TokenInfo {
@@ -266,6 +283,7 @@ impl Guard {
     /// [`CatalogueError`]; they are noted the next time.
     pub async fn note_uses(&self) -> Result<(), ManageError> {
         let used: Vec<_> = self
+            .guard
             .inner
             .uses()
             .iter()
@@ -274,13 +292,13 @@ impl Guard {
         if used.is_empty() {
             return Ok(());
         }
-        let _changing = self.inner.changing.lock().await;
+        let _changing = self.guard.inner.changing.lock().await;
         self.commit(PeopleChange::Used(used.clone())).await?;
         self.read_people().await?;
-        let mut uses = self.inner.uses();
+        let mut waiting = self.guard.inner.uses();
         for (id, at) in used {
-            if uses.get(&id) == Some(&at) {
-                uses.remove(&id);
+            if waiting.get(&id) == Some(&at) {
+                waiting.remove(&id);
             }
         }
         Ok(())
@@ -293,7 +311,7 @@ impl Guard {
     }
 
     async fn commit(&self, change: PeopleChange) -> Result<(), ManageError> {
-        let catalogue = self.inner.catalogue.as_ref();
+        let catalogue = self.guard.inner.catalogue.as_ref();
         let catalogue =
             catalogue.ok_or_else(|| ManageError::Failed("there is no catalogue".to_owned()))?;
         Ok(catalogue
@@ -302,11 +320,11 @@ impl Guard {
     }
 
     async fn read_people(&self) -> Result<(), ManageError> {
-        let Some(catalogue) = &self.inner.catalogue else {
+        let Some(catalogue) = &self.guard.inner.catalogue else {
             return Ok(());
         };
         let people = People::read(catalogue).await?;
-        self.know(people);
+        self.guard.know(people);
         Ok(())
     }
 
@@ -330,6 +348,17 @@ impl Guard {
             |why: String| ManageError::Failed(format!("the password cannot be hashed: {why}"));
         let hash = hashed.await.map_err(|error| failed(error.to_string()))?;
         hash.map_err(|error| failed(error.to_string()))
+    }
+}
+
+impl From<CatalogueError> for ManageError {
+    fn from(error: CatalogueError) -> Self {
+        match error {
+            CatalogueError::TooLarge => Self::Invalid(error.to_string()),
+            CatalogueError::Unavailable(_) | CatalogueError::Busy => {
+                Self::Unavailable(error.to_string())
+            }
+        }
     }
 }
 

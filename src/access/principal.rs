@@ -106,7 +106,9 @@ impl Principal {
     pub fn label(&self) -> String {
         match self.kind {
             Kind::Anonymous => self.kind.name().to_owned(),
-            _ => format!("{} {}", self.kind.name(), self.name),
+            Kind::User | Kind::Robot | Kind::Certificate | Kind::Workload | Kind::Operator => {
+                format!("{} {}", self.kind.name(), self.name)
+            }
         }
     }
 }

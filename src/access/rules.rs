@@ -201,7 +201,7 @@ impl Rules {
         for names in &who.narrowed {
             // A policy that is gone allows nothing any more.
             let numbers = names.iter().filter_map(|name| self.by_name.get(name));
-            let narrowed = self.by_policies(numbers.copied(), who, action, resource, at);
+            let narrowed = self.by_policies(&numbers.copied(), who, action, resource, at);
             if !narrowed.is_allowed() {
                 return narrowed;
             }
@@ -254,13 +254,13 @@ impl Rules {
                 Effect::Deny
             });
         }
-        self.by_policies(self.of(who), who, action, resource, at)
+        self.by_policies(&self.of(who), who, action, resource, at)
     }
 
     /// The decision of these policies. Whoever may pull may list, unless that is denied.
     fn by_policies<'r>(
         &'r self,
-        numbers: impl Iterator<Item = usize> + Clone,
+        numbers: &(impl Iterator<Item = usize> + Clone),
         who: &Principal,
         action: Action,
         resource: &Resource<'_>,
@@ -286,7 +286,7 @@ impl Rules {
         };
         let decision = match action {
             Action::List => of(Action::List).or_else(|| of(Action::Pull)),
-            _ => of(action),
+            Action::Pull | Action::Push | Action::Delete | Action::Admin => of(action),
         };
         decision.unwrap_or(Decision::by_default(Effect::Deny))
     }
@@ -300,7 +300,7 @@ impl Rules {
     }
 }
 
-impl<'r> Decision<'r> {
+impl Decision<'_> {
     fn by_default(effect: Effect) -> Self {
         Self {
             effect,

@@ -211,7 +211,7 @@ fn rows<T>(
     read: fn(&Row<'_>) -> rusqlite::Result<Option<T>>,
 ) -> rusqlite::Result<Vec<T>> {
     let mut statement = from.prepare_cached(sql)?;
-    let rows = statement.query_map([], |row| read(row))?;
+    let rows = statement.query_map([], read)?;
     let rows = rows.filter_map(Result::transpose);
     rows.take(USERS_MAX.max(TOKENS_MAX)).collect()
 }

@@ -205,7 +205,9 @@ async fn who_can(what: &What) -> Result<u8, String> {
         }
     }
     if what.json {
-        told.iter().for_each(|it| say_json(it));
+        for it in &told {
+            say_json(it);
+        }
     } else {
         let mut table = Table::new(Screen::new(false), &["WHO", "NAME", "BY"]);
         for it in &told {

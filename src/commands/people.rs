@@ -249,28 +249,7 @@ pub async fn user(command: &UserCommand) -> Result<(), PeopleError> {
 /// [`PeopleError`].
 pub async fn token(command: &TokenCommand) -> Result<(), PeopleError> {
     match command {
-        TokenCommand::Create(it) => {
-            let (kind, owner) = match (&it.user, &it.robot) {
-                (_, Some(robot)) => (TokenKind::Robot, robot),
-                (Some(user), None) => (TokenKind::Token, user),
-                (None, None) => {
-                    return Err(PeopleError::Usage("name a user or a robot".to_owned()));
-                }
-            };
-            let wanted = TokenWanted {
-                kind,
-                owner: owner.clone(),
-                policies: it.policy.clone(),
-                ttl_seconds: it.ttl.map(|ttl| ttl.as_secs()),
-                note: it.note.clone(),
-            };
-            let (_, made) = create(&it.common, &wanted).await?;
-            if it.common.json {
-                say_json(&made);
-            } else {
-                say(&made.token);
-            }
-        }
+        TokenCommand::Create(it) => create_token(it).await?,
         TokenCommand::Temp(it) => {
             let wanted = TokenWanted {
                 kind: TokenKind::Temporary,
@@ -321,6 +300,28 @@ pub async fn token(command: &TokenCommand) -> Result<(), PeopleError> {
     Ok(())
 }
 
+async fn create_token(it: &CreateToken) -> Result<(), PeopleError> {
+    let (kind, owner) = match (&it.user, &it.robot) {
+        (_, Some(robot)) => (TokenKind::Robot, robot),
+        (Some(user), None) => (TokenKind::Token, user),
+        (None, None) => return Err(PeopleError::Usage("name a user or a robot".to_owned())),
+    };
+    let wanted = TokenWanted {
+        kind,
+        owner: owner.clone(),
+        policies: it.policy.clone(),
+        ttl_seconds: it.ttl.map(|ttl| ttl.as_secs()),
+        note: it.note.clone(),
+    };
+    let (_, made) = create(&it.common, &wanted).await?;
+    if it.common.json {
+        say_json(&made);
+    } else {
+        say(&made.token);
+    }
+    Ok(())
+}
+
 async fn create(common: &Common, wanted: &TokenWanted) -> Result<(People, NewToken), PeopleError> {
     let people = People::reach(common).await?;
     let body = serde_json::to_value(wanted).unwrap_or_default();
@@ -361,7 +362,9 @@ fn with_query(path: &str, name: &str, value: &str) -> String {
 
 fn show_users(users: &[UserInfo], screen: Screen) {
     if screen.json {
-        users.iter().for_each(|user| say_json(user));
+        for user in users {
+            say_json(user);
+        }
         return;
     }
     let mut table = Table::new(screen, &["USER", "GROUPS", "FROM", "CREATED"]);
@@ -378,7 +381,9 @@ fn show_users(users: &[UserInfo], screen: Screen) {
 
 fn show_tokens(tokens: &[TokenInfo], screen: Screen) {
     if screen.json {
-        tokens.iter().for_each(|token| say_json(token));
+        for token in tokens {
+            say_json(token);
+        }
         return;
     }
     let head = [

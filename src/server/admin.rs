@@ -47,7 +47,7 @@ impl Admin {
     /// A listener's answers.
     pub(super) fn new(
         mirror: Mirror,
-        guard: Guard,
+        guard: &Guard,
         metrics: Metrics,
         stop: CancellationToken,
     ) -> Self {

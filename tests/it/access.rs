@@ -220,7 +220,15 @@ async fn statements_decide_who_pulls_what() {
             }
         }
     }
-    // The catalog shows what may be pulled, no more and no less.
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_catalog_shows_what_may_be_pulled_no_more_and_no_less() {
+    let house = House::with(&["alice", "bob", "carol"], RULES).await;
+    for repository in ["library/alpine", "acme/secret"] {
+        let path = format!("/v2/{repository}/manifests/v1");
+        assert_eq!(house.status("alice", &path).await, 200);
+    }
     let both = r#"{"repositories":["docker.io/acme/secret","docker.io/library/alpine"]}"#;
     let one = r#"{"repositories":["docker.io/library/alpine"]}"#;
     for (who, expected) in [("", one), ("alice", both), ("bob", one), ("carol", both)] {

@@ -564,13 +564,20 @@ fn the_example_has_every_key_and_no_other() {
 /// Every key in the tables of a file, with `*` for an upstream's name.
 fn collect(path: &str, value: &toml::Value, present: &mut BTreeSet<String>) {
     // The names of headers are not ours.
-    if path.ends_with(".headers") {
+    if [".headers", ".claim"].iter().any(|end| path.ends_with(end)) {
         present.insert(path.to_owned());
         return;
     }
     if let toml::Value::Array(items) = value {
         // Rules are nothing but their keys.
-        if !["tags.rule", "cache.pin"].contains(&path) {
+        let lists = [
+            "tags.rule",
+            "cache.pin",
+            "access.policy",
+            "access.policy.statement",
+            "access.attach",
+        ];
+        if !lists.contains(&path) {
             present.insert(path.to_owned());
         }
         let tables = items.iter().filter(|item| item.is_table());

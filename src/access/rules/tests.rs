@@ -46,80 +46,59 @@ const SECRET: &str = "mirror/docker.io/acme/secret";
 
 #[test]
 fn without_a_statement_the_mode_decides() {
-    let alice = Principal::user("alice");
+    let (nobody, alice) = (Principal::anonymous(), Principal::user("alice"));
+    let operator = Principal::of(Kind::Operator, "root");
     let rules = |mode| Rules::new(mode, vec![], &[]).expect("no rules");
+    let (open, identified) = (rules(Mode::Open), rules(Mode::Identified));
     let table = [
+        (&open, &nobody, Action::Pull, ALPINE, "allow by default"),
+        (&open, &nobody, Action::List, ALPINE, "allow by default"),
+        (&open, &nobody, Action::Push, ALPINE, "deny by default"),
+        (&open, &nobody, Action::Admin, "admin", "deny by default"),
+        (&open, &nobody, Action::List, "admin", "deny by default"),
         (
-            Mode::Open,
-            Principal::anonymous(),
+            &identified,
+            &nobody,
+            Action::Pull,
+            ALPINE,
+            "deny by default",
+        ),
+        (
+            &identified,
+            &alice,
             Action::Pull,
             ALPINE,
             "allow by default",
         ),
         (
-            Mode::Open,
-            Principal::anonymous(),
-            Action::List,
-            ALPINE,
-            "allow by default",
-        ),
-        (
-            Mode::Open,
-            Principal::anonymous(),
-            Action::Push,
-            ALPINE,
-            "deny by default",
-        ),
-        (
-            Mode::Open,
-            Principal::anonymous(),
+            &identified,
+            &alice,
             Action::Admin,
             "admin",
             "deny by default",
         ),
         (
-            Mode::Open,
-            Principal::anonymous(),
-            Action::List,
-            "admin",
-            "deny by default",
-        ),
-        (
-            Mode::Identified,
-            Principal::anonymous(),
-            Action::Pull,
-            ALPINE,
-            "deny by default",
-        ),
-        (
-            Mode::Identified,
-            alice.clone(),
-            Action::Pull,
-            ALPINE,
-            "allow by default",
-        ),
-        (
-            Mode::Identified,
-            alice,
-            Action::Admin,
-            "admin",
-            "deny by default",
-        ),
-        (
-            Mode::Identified,
-            Principal::of(Kind::Operator, "root"),
+            &identified,
+            &operator,
             Action::Admin,
             "admin",
             "allow by default",
         ),
     ];
-    for (mode, who, action, resource, expected) in table {
-        assert_eq!(
-            decide(&rules(mode), &who, action, resource),
-            expected,
-            "{who:?} {action}"
-        );
+    for (rules, who, action, resource, expected) in table {
+        let decided = decide(rules, who, action, resource);
+        assert_eq!(decided, expected, "{who:?} {action}");
     }
+    let strict = rules(Mode::Open).with_ruled(["docker.io".to_owned()].into());
+    assert_eq!(
+        decide(&strict, &nobody, Action::Pull, ALPINE),
+        "deny by default"
+    );
+    let elsewhere = "mirror/quay.io/a/b";
+    assert_eq!(
+        decide(&strict, &nobody, Action::Pull, elsewhere),
+        "allow by default"
+    );
 }
 
 #[test]

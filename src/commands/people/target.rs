@@ -134,7 +134,7 @@ impl People {
         let guard = guard
             .await
             .map_err(|error| PeopleError::Failed(error.to_string()))?;
-        let place = Place::Here(Box::new(PeopleApi::new(guard)));
+        let place = Place::Here(Box::new(PeopleApi::new(&guard)));
         Ok(Self { place, listen })
     }
 

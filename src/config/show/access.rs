@@ -3,7 +3,7 @@
 use super::{line, quoted, size, table};
 use crate::access::condition::Window;
 use crate::access::limits::Limit;
-use crate::access::{Action, Condition, Config, Policy, Statement, Subject};
+use crate::access::{Action, Condition, Config, Pattern, Policy, Statement, Subject};
 use crate::config::values::{AdminAccesses, Enforcements};
 
 /// Nothing where there is no such table.
@@ -38,7 +38,7 @@ pub(super) fn show(out: &mut String, config: &Config) {
             Subject::Group(name) => line(out, "group", &quoted(name)),
             Subject::Robot(name) => line(out, "robot", &quoted(name)),
             Subject::Claim(name, pattern) => {
-                line(out, "claim", &quoted(&format!("{name}={pattern}")))
+                line(out, "claim", &quoted(&format!("{name}={pattern}")));
             }
             Subject::Anonymous => line(out, "anonymous", "true"),
         }
@@ -82,7 +82,7 @@ fn show_policy(out: &mut String, policy: &Policy) {
         line(
             out,
             "resources",
-            &list(resources.iter().map(|it| it.as_str())),
+            &list(resources.iter().map(Pattern::as_str)),
         );
         if !condition.is_empty() {
             line(out, "condition", &shown(condition));

@@ -3,10 +3,8 @@
 use super::answer::{AdminBody, full, with_type};
 use super::error::AdminError;
 use super::query::Query;
-use crate::access::{Guard, ManageError, TokenInfo, TokenWanted, UserInfo};
-use crate::catalogue::CatalogueError;
+use crate::access::{Guard, ManageError, Registrar, Secret, TokenInfo, TokenWanted, UserInfo};
 use crate::format;
-use crate::net::Secret;
 use crate::server::http::JSON;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -68,7 +66,7 @@ struct Done {
 /// itself.
 #[derive(Clone, Debug)]
 pub struct PeopleApi {
-    guard: Guard,
+    registrar: Registrar,
 }
 
 /// Status and JSON.
@@ -77,8 +75,10 @@ type Answer = Result<(StatusCode, Bytes), AdminError>;
 impl PeopleApi {
     /// Users and tokens of this guard.
     #[must_use]
-    pub fn new(guard: Guard) -> Self {
-        Self { guard }
+    pub fn new(guard: &Guard) -> Self {
+        Self {
+            registrar: guard.registrar(),
+        }
     }
 
     /// Answers a request, `target` being its path and query.
@@ -94,11 +94,11 @@ impl PeopleApi {
     }
 
     async fn users(&self, method: &Method, mut query: Query, body: &[u8]) -> Answer {
-        let guard = &self.guard;
+        let registrar = &self.registrar;
         match *method {
             Method::GET | Method::HEAD => {
                 query.end()?;
-                let users = guard.users();
+                let users = registrar.users();
                 json(StatusCode::OK, &Users { users })
             }
             Method::POST => {
@@ -108,21 +108,23 @@ impl PeopleApi {
                     password,
                     groups,
                 } = read(body)?;
-                guard.add_user(&name, Secret::new(password), groups).await?;
+                registrar
+                    .add_user(&name, Secret::new(password), groups)
+                    .await?;
                 tracing::info!(user = name, "an operator has made a user");
                 json(StatusCode::CREATED, &Done { changed: 1 })
             }
             Method::PUT => {
                 query.end()?;
                 let UserBody { name, password, .. } = read(body)?;
-                guard.set_password(&name, Secret::new(password)).await?;
+                registrar.set_password(&name, Secret::new(password)).await?;
                 tracing::info!(user = name, "an operator has changed a user's password");
                 json(StatusCode::OK, &Done { changed: 1 })
             }
             Method::DELETE => {
                 let name = query.need("name")?;
                 query.end()?;
-                guard.remove_user(&name).await?;
+                registrar.remove_user(&name).await?;
                 tracing::info!(user = name, "an operator has removed a user");
                 json(StatusCode::OK, &Done { changed: 1 })
             }
@@ -131,19 +133,19 @@ impl PeopleApi {
     }
 
     async fn tokens(&self, method: &Method, mut query: Query, body: &[u8]) -> Answer {
-        let guard = &self.guard;
+        let registrar = &self.registrar;
         match *method {
             Method::GET | Method::HEAD => {
                 let user = query.take("user")?;
                 query.end()?;
-                let mut tokens = guard.tokens();
+                let mut tokens = registrar.tokens();
                 tokens.retain(|token| user.as_ref().is_none_or(|user| *user == token.owner));
                 json(StatusCode::OK, &Tokens { tokens })
             }
             Method::POST => {
                 query.end()?;
                 let wanted: TokenWanted = read(body)?;
-                let (info, text) = guard.create_token(wanted).await?;
+                let (info, text) = registrar.create_token(wanted).await?;
                 tracing::info!(
                     id = info.id,
                     owner = info.owner,
@@ -158,14 +160,14 @@ impl PeopleApi {
                 let ids = match (id, user) {
                     (Some(id), None) => vec![id],
                     (None, Some(user)) => {
-                        let tokens = guard.tokens().into_iter();
+                        let tokens = registrar.tokens().into_iter();
                         let own = tokens.filter(|token| token.owner == user);
                         own.map(|token| token.id).collect()
                     }
                     _ => return Err(AdminError::bad("write ?id=… or ?user=…")),
                 };
                 for id in &ids {
-                    guard.revoke_token(id).await?;
+                    registrar.revoke_token(id).await?;
                     tracing::info!(id, "an operator has revoked a token");
                 }
                 json(StatusCode::OK, &Done { changed: ids.len() })
@@ -202,13 +204,11 @@ pub(super) async fn answer(api: &PeopleApi, request: Request<Incoming>) -> Respo
 /// Reads a body.
 async fn whole(body: Incoming) -> Result<Bytes, AdminError> {
     let whole = Limited::new(body, BODY_BYTES_MAX).collect();
-    match tokio::time::timeout(BODY_WAIT_MAX, whole).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(_)) | Err(_) => {
-            let why = format!("the body did not arrive, or has more than {BODY_BYTES_MAX} bytes");
-            Err(AdminError::bad(why))
-        }
+    if let Ok(Ok(whole)) = tokio::time::timeout(BODY_WAIT_MAX, whole).await {
+        return Ok(whole.to_bytes());
     }
+    let why = format!("the body did not arrive, or has more than {BODY_BYTES_MAX} bytes");
+    Err(AdminError::bad(why))
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Answer {
@@ -235,10 +235,7 @@ impl From<ManageError> for AdminError {
             ManageError::Invalid(_) => StatusCode::BAD_REQUEST,
             ManageError::Exists(_) => StatusCode::CONFLICT,
             ManageError::Unknown(_) => StatusCode::NOT_FOUND,
-            ManageError::Catalogue(CatalogueError::TooLarge) => StatusCode::BAD_REQUEST,
-            ManageError::Catalogue(CatalogueError::Unavailable(_) | CatalogueError::Busy) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            ManageError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             ManageError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())

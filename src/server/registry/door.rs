@@ -13,7 +13,7 @@ use crate::server::http::access_log::Exchange;
 use crate::server::http::context::Request;
 use crate::server::http::error::ApiError;
 use crate::telemetry::AuthMethod;
-use http::{HeaderValue, Uri, header, request};
+use http::{HeaderValue, header, request};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -218,19 +218,15 @@ impl Door {
         let host = crate::server::http::host::of(head);
         let realm = match self.guard.token_url() {
             Some(url) => url,
-            None => self.url_of_token(host, &head.uri),
+            None => self.url_of_token(host),
         };
-        let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"");
-        if let Some((name, action)) = scope {
-            challenge.push_str(&format!(",scope=\"repository:{name}:{action}\""));
-        }
-        if let Some(error) = error {
-            challenge.push_str(&format!(",error=\"{error}\""));
-        }
-        challenge
+        let scope = scope.map(|(name, action)| format!(",scope=\"repository:{name}:{action}\""));
+        let error = error.map(|error| format!(",error=\"{error}\""));
+        let (scope, error) = (scope.unwrap_or_default(), error.unwrap_or_default());
+        format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"{scope}{error}")
     }
 
-    fn url_of_token(&self, host: Option<&str>, _uri: &Uri) -> String {
+    fn url_of_token(&self, host: Option<&str>) -> String {
         let scheme = if self.is_secure { "https" } else { "http" };
         // A host that could end the quoted string is none.
         let host = host

@@ -177,43 +177,27 @@ impl Handler {
             Route::Catalog(page) => Box::pin(self.catalog(page, &request, visitor)).await,
             Route::Manifest { path, reference } => {
                 exchange.asks_for(Kind::Manifest, Some(reference.clone()));
-                let (action, tag) = (access::Action::Pull, tag_of(reference));
-                let source = self.resolve(&request, path, &visitor, exchange)?;
-                may(&visitor, action, &source, tag, &request, path, exchange)?;
-                self.see(&visitor, &source, || Sought::Manifest(reference.clone()))
+                let named = Named::manifest(path, reference);
+                let source = self
+                    .open(&request, named, visitor.as_ref(), exchange)
                     .await?;
                 self.manifest(&request, &source, reference, exchange).await
             }
             Route::Blob { path, digest } => {
                 exchange.asks_for(Kind::Blob, Some(Reference::Digest(*digest)));
-                let source = self.resolve(&request, path, &visitor, exchange)?;
-                may(
-                    &visitor,
-                    access::Action::Pull,
-                    &source,
-                    None,
-                    &request,
-                    path,
-                    exchange,
-                )?;
-                self.see(&visitor, &source, || Sought::Blob(*digest))
+                let named = Named::of(path, access::Action::Pull, Sought::Blob(*digest));
+                let source = self
+                    .open(&request, named, visitor.as_ref(), exchange)
                     .await?;
                 self.blob(&request, &source, digest).await
             }
             Route::Upload { .. } => Err(ApiError::read_only()),
             Route::Tags { path, page } => {
                 exchange.asks_for(Kind::Tags, None);
-                let source = self.resolve(&request, path, &visitor, exchange)?;
-                may(
-                    &visitor,
-                    access::Action::List,
-                    &source,
-                    None,
-                    &request,
-                    path,
-                    exchange,
-                )?;
-                self.see(&visitor, &source, || Sought::Tags).await?;
+                let named = Named::of(path, access::Action::List, Sought::Tags);
+                let source = self
+                    .open(&request, named, visitor.as_ref(), exchange)
+                    .await?;
                 let answer = Box::pin(self.mirror.tags(&source, page)).await?;
                 Ok(Reply::list(answer, request.path, request.ns()))
             }
@@ -223,19 +207,13 @@ impl Handler {
                 artifact_type,
                 cursor,
             } => {
-                exchange.asks_for(Kind::Referrers, Some(Reference::Digest(*digest)));
-                let source = self.resolve(&request, path, &visitor, exchange)?;
-                may(
-                    &visitor,
-                    access::Action::List,
-                    &source,
-                    None,
-                    &request,
-                    path,
-                    exchange,
-                )?;
-                let subject = || Sought::Manifest(Reference::Digest(*digest));
-                self.see(&visitor, &source, subject).await?;
+                let subject = Reference::Digest(*digest);
+                exchange.asks_for(Kind::Referrers, Some(subject.clone()));
+                let sought = Sought::Manifest(subject);
+                let named = Named::of(path, access::Action::List, sought);
+                let source = self
+                    .open(&request, named, visitor.as_ref(), exchange)
+                    .await?;
                 let artifact_type = artifact_type.as_deref();
                 let asked = self
                     .mirror
@@ -246,11 +224,36 @@ impl Handler {
         }
     }
 
+    /// Finds the repository that a request names, and lets its client have something of it.
+    ///
+    /// # Errors
+    /// It leads nowhere, or the rules or the upstream deny it.
+    async fn open(
+        &self,
+        request: &Request<'_>,
+        named: Named<'_>,
+        visitor: Option<&Visitor<'_>>,
+        exchange: &mut Exchange,
+    ) -> Result<Source, ApiError> {
+        let source = self.resolve(request, named.path, visitor, exchange)?;
+        if let Some(visitor) = visitor {
+            let Named {
+                path, action, tag, ..
+            } = named;
+            visitor.may(action, &source, tag, request, path, exchange)?;
+        }
+        let is_known = visitor.is_some_and(|it| !it.who.is_anonymous());
+        if !is_known && self.mirror.hides_something() {
+            Box::pin(self.mirror.may_be_seen(&source, named.sought)).await?;
+        }
+        Ok(source)
+    }
+
     fn resolve(
         &self,
         request: &Request<'_>,
         path: &str,
-        visitor: &Option<Visitor<'_>>,
+        visitor: Option<&Visitor<'_>>,
         exchange: &mut Exchange,
     ) -> Result<Source, ApiError> {
         let directory = self.mirror.directory();
@@ -262,21 +265,6 @@ impl Handler {
         exchange.goes_to(&source.upstream, &source.repository);
         exchange.echoes_upstream(request.ns().is_some());
         Ok(source)
-    }
-
-    /// Refuses a client that has not said who it is what the upstream gives to nobody without a login, where that is
-    /// hidden.
-    async fn see(
-        &self,
-        visitor: &Option<Visitor<'_>>,
-        source: &Source,
-        sought: impl FnOnce() -> Sought,
-    ) -> Result<(), ApiError> {
-        let is_known = visitor.as_ref().is_some_and(|it| !it.who.is_anonymous());
-        if is_known || !self.mirror.hides_something() {
-            return Ok(());
-        }
-        Ok(Box::pin(self.mirror.may_be_seen(source, sought())).await?)
     }
 
     async fn manifest(
@@ -362,27 +350,35 @@ impl Handler {
     }
 }
 
-/// Asks the rules, where there are any.
-fn may(
-    visitor: &Option<Visitor<'_>>,
+/// The thing that a request names, as far as access goes.
+struct Named<'r> {
+    /// The repository as the client names it.
+    path: &'r str,
     action: access::Action,
-    source: &Source,
-    tag: Option<&str>,
-    request: &Request<'_>,
-    path: &str,
-    exchange: &mut Exchange,
-) -> Result<(), ApiError> {
-    match visitor {
-        Some(visitor) => visitor.may(action, source, tag, request, path, exchange),
-        None => Ok(()),
-    }
+    tag: Option<&'r str>,
+    sought: Sought,
 }
 
-/// The tag that a reference is.
-fn tag_of(reference: &Reference) -> Option<&str> {
-    match reference {
-        Reference::Tag(tag) => Some(tag.as_str()),
-        Reference::Digest(_) => None,
+impl<'r> Named<'r> {
+    fn of(path: &'r str, action: access::Action, sought: Sought) -> Self {
+        Self {
+            path,
+            action,
+            tag: None,
+            sought,
+        }
+    }
+
+    fn manifest(path: &'r str, reference: &'r Reference) -> Self {
+        let tag = match reference {
+            Reference::Tag(tag) => Some(tag.as_str()),
+            Reference::Digest(_) => None,
+        };
+        let sought = Sought::Manifest(reference.clone());
+        Self {
+            tag,
+            ..Self::of(path, access::Action::Pull, sought)
+        }
     }
 }
 

@@ -3,9 +3,8 @@
 use super::door::{Door, SERVICE};
 use super::reply::Reply;
 use crate::access::credentials::Credentials;
-use crate::access::{Grant, Granted, IdentifyError, Resource, Scope, Wanted, result_of};
+use crate::access::{Grant, Granted, IdentifyError, Resource, Scope, Secret, Wanted, result_of};
 use crate::audit::Login;
-use crate::net::Secret;
 use crate::oci::Directory;
 use crate::server::http::JSON;
 use crate::server::http::access_log::Exchange;

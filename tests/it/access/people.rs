@@ -98,8 +98,13 @@ async fn users_are_made_changed_and_removed() {
             "{name}"
         );
     }
+}
 
-    // What was acknowledged holds after a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_holds_after_a_restart() {
+    let house = House::with(&[], RULES).await;
+    let mirror = house.mirror;
+    add(&mirror, "alice", &["dev"]).await;
     let mirror = mirror.restart().await;
     assert_eq!(
         status(&mirror, "alice", "alice-password", SECRET).await,
@@ -193,9 +198,18 @@ async fn a_token_does_what_its_owner_may_and_no_more() {
         !listed.to_string().contains(&text(&whole)),
         "it is shown once"
     );
+}
 
-    // Whoever loses his rights takes them from his tokens.
-    let path = format!("/token?scope=repository:acme/secret:pull");
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_ends_with_what_it_comes_from() {
+    let house = House::with(&[], RULES).await;
+    let mirror = &house.mirror;
+    add(mirror, "alice", &["dev"]).await;
+    let whole = make(mirror, json!({ "kind": "token", "owner": "alice" })).await;
+    let narrow = json!({ "kind": "token", "owner": "alice", "policies": ["official"] });
+    let narrow = make(mirror, narrow).await;
+    let text = |token: &Value| token["token"].as_str().unwrap().to_owned();
+    let path = "/token?scope=repository:acme/secret:pull".to_owned();
     let login = basic("x", &text(&whole));
     let jwt = mirror.get_with(&path, &[("authorization", &login)]).await;
     let jwt: Value = serde_json::from_slice(&jwt.body).unwrap();
@@ -275,6 +289,6 @@ async fn robots_have_policies_and_temporary_tokens_an_end() {
     assert_eq!(status(&mirror, "ci", &robot, ALPINE).await, 200);
     let mirror = mirror.restart().await;
     assert_eq!(status(&mirror, "ci", &robot, ALPINE).await, 200);
-    mirror.clock.advance(Duration::from_secs(3600));
+    mirror.clock.advance(Duration::from_hours(1));
     assert_eq!(status(&mirror, "ci", &robot, ALPINE).await, 401);
 }
