@@ -7,7 +7,7 @@
 //!    `ROADSTEAD_CACHE__MAX_SIZE`. In an upstream's name whatever is not a letter or digit is `_`:
 //!    `ROADSTEAD_UPSTREAM__DOCKER_IO__USERNAME`; only configured upstreams can be named. Arrays are
 //!    written with commas; the tables of `[[tags.rule]]` and `[[cache.pin]]` cannot be written. A variable that means no key is an error, but for `ROADSTEAD_LOG` (the log
-//!    filter), `ROADSTEAD_ADMIN` and `ROADSTEAD_SERVER` (where commands find a server), those that a `password_env` names, and those that Kubernetes sets for a Service.
+//!    filter), `ROADSTEAD_ADMIN`, `ROADSTEAD_SERVER` and `ROADSTEAD_TOKEN` (of commands), those that a `password_env` names, and those that Kubernetes sets for a Service.
 //! 3. The file: `--config`, or else `./roadstead.toml`, or else `/etc/roadstead/config.toml`. One
 //!    with any `[upstream]` table replaces the built-in upstreams.
 //! 4. The defaults.

@@ -305,11 +305,11 @@ async fn serve_admin(
 ) {
     let tasks = Tasks::new();
     let _killer = tasks.kill_on_drop();
-    accept::accept_until(drained, listener, table, false, |stream, _, seat| {
+    accept::accept_until(drained, listener, table, false, |stream, client, seat| {
         let admin = Arc::clone(&admin);
         let service = service_fn(move |request: Request<Incoming>| {
             let admin = Arc::clone(&admin);
-            async move { Ok::<_, Infallible>(admin.serve(request).await) }
+            async move { Ok::<_, Infallible>(admin.serve(request, client).await) }
         });
         let stop = drained.clone();
         tasks.spawn(async move {
