@@ -136,7 +136,7 @@ impl AdminClient {
         let token = token()?;
         if token.is_some() && !is_near(base) {
             complain(&format!(
-                "the token of {TOKEN_VARIABLE} goes to {authority} unencrypted: whoever is on the way can read it"
+                "the token of {TOKEN_VARIABLE} goes to {authority} unencrypted, where others on the network can read it"
             ));
         }
         Ok(Self {

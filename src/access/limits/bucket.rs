@@ -151,11 +151,12 @@ impl Bucket {
 
     /// True if nothing is lost that matters when it is forgotten.
     pub(super) fn is_at_rest(&self, now: Duration, today: u64) -> bool {
-        let rest = nanos(now).saturating_sub(nanos(REST));
         let of_day = self.bytes_per_day.map_or(0, |max| max / FORGOTTEN);
+        let is_past =
+            |it: &AtomicU64| it.load(Ordering::Relaxed).saturating_add(nanos(REST)) <= nanos(now);
         self.connections.load(Ordering::Relaxed) == 0
-            && self.used.load(Ordering::Relaxed) <= rest
-            && self.paid.load(Ordering::Relaxed) <= rest
+            && is_past(&self.used)
+            && is_past(&self.paid)
             && self.used_on(today) <= of_day
     }
 

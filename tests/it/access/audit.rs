@@ -136,103 +136,55 @@ async fn operators_are_recorded_with_what_they_change() {
     let house = House::with(&[], "[access]\n[audit]\npath = AUDIT\n").await;
     let (mirror, dir) = (&house.mirror, dir(&house));
     add(mirror, "alice", &["dev"]).await;
-    let made = make(
-        mirror,
-        json!({ "kind": "token", "owner": "alice", "note": "laptop" }),
-    )
-    .await;
+    let wanted = json!({ "kind": "token", "owner": "alice", "note": "laptop" });
+    let made = make(mirror, wanted).await;
     let id = made["id"].as_str().unwrap().to_owned();
     let token = made["token"].as_str().unwrap();
     let bearer = format!("Bearer {token}");
-    assert_eq!(
-        mirror
-            .get_with(ALPINE, &[("authorization", &bearer)])
-            .await
-            .status,
-        200
-    );
+    let pulled = mirror.get_with(ALPINE, &[("authorization", &bearer)]).await;
+    assert_eq!(pulled.status, 200);
     let revoke = format!("/api/v1/tokens?id={id}");
-    assert_eq!(
-        admin(mirror, Method::DELETE, &revoke, Value::Null)
-            .await
-            .status,
-        200
-    );
     let remove = "/api/v1/users?name=alice";
-    assert_eq!(
-        admin(mirror, Method::DELETE, remove, Value::Null)
-            .await
-            .status,
-        200
-    );
-    assert_eq!(
-        admin(mirror, Method::DELETE, remove, Value::Null)
-            .await
-            .status,
-        404
-    );
     let pin = "/api/v1/pins?image=library/alpine:v1";
-    assert_eq!(
-        admin(mirror, Method::PUT, pin, Value::Null).await.status,
-        200
-    );
-    let look = admin(mirror, Method::GET, "/api/v1/users", Value::Null).await;
-    assert_eq!(look.status, 200);
+    for (method, path, status) in [
+        (Method::DELETE, revoke.as_str(), 200),
+        (Method::DELETE, remove, 200),
+        (Method::DELETE, remove, 404),
+        (Method::PUT, pin, 200),
+        (Method::GET, "/api/v1/users", 200),
+    ] {
+        let answer = admin(mirror, method, path, Value::Null).await;
+        assert_eq!(answer.status, status, "{path}");
+    }
 
     let found = records(&dir, 8).await;
-    let acts: Vec<_> = found
-        .iter()
-        .filter(|record| record["event"] == "admin")
-        .collect();
-    for act in &acts {
+    let expected = [
+        json!(["POST", "/api/v1/users", 201, "user added", "alice"]),
+        json!(["POST", "/api/v1/tokens", 201, "token created", id]),
+        json!(["DELETE", revoke, 200, "token revoked", id]),
+        json!(["DELETE", remove, 200, "user removed", "alice"]),
+        json!(["DELETE", remove, 404, null, null]),
+        json!(["PUT", pin, 200, "image pinned", "library/alpine:v1"]),
+    ];
+    let acts: Vec<_> = found.iter().filter(|it| it["event"] == "admin").collect();
+    let told = |act: &&Value| {
         assert_eq!(act["who"], json!({ "kind": "operator" }));
-    }
-    let told = |at: usize| {
-        let act = acts[at];
         let change = &act["changes"][0];
-        json!([
-            act["method"],
-            act["path"],
-            act["status"],
-            change["change"],
-            change["name"]
-        ])
+        let (what, name) = (&change["change"], &change["name"]);
+        json!([act["method"], act["path"], act["status"], what, name])
     };
-    assert_eq!(
-        told(0),
-        json!(["POST", "/api/v1/users", 201, "user added", "alice"])
-    );
-    assert_eq!(acts[0]["changes"][0]["after"]["groups"], json!(["dev"]));
-    assert_eq!(
-        told(1),
-        json!(["POST", "/api/v1/tokens", 201, "token created", id])
-    );
-    assert_eq!(acts[1]["changes"][0]["after"]["note"], "laptop");
-    assert_eq!(told(2), json!(["DELETE", revoke, 200, "token revoked", id]));
-    assert_eq!(acts[2]["changes"][0]["before"]["owner"], "alice");
-    assert_eq!(
-        told(3),
-        json!(["DELETE", remove, 200, "user removed", "alice"])
-    );
-    assert_eq!(acts[3]["changes"][0]["before"]["groups"], json!(["dev"]));
-    assert_eq!(told(4), json!(["DELETE", remove, 404, null, null]));
-    assert_eq!(
-        told(5),
-        json!(["PUT", pin, 200, "image pinned", "library/alpine:v1"])
-    );
-    let pull = found
-        .iter()
-        .find(|record| record["event"] == "pull")
-        .unwrap();
-    assert_eq!(
-        (&pull["token"], &pull["who"]["name"]),
-        (&json!(id), &json!("alice"))
-    );
+    assert_eq!(acts.iter().map(told).collect::<Vec<_>>(), expected);
+    let change = |at: usize| &acts[at]["changes"][0];
+    assert_eq!(change(0)["after"]["groups"], json!(["dev"]));
+    assert_eq!(change(1)["after"]["note"], "laptop");
+    assert_eq!(change(2)["before"]["owner"], "alice");
+    assert_eq!(change(3)["before"]["groups"], json!(["dev"]));
+    let pull = found.iter().find(|it| it["event"] == "pull").unwrap();
+    assert_eq!(pull["token"], json!(id));
+    assert_eq!(pull["who"]["name"], "alice");
     let text = std::fs::read_to_string(dir.join("audit.log")).unwrap();
-    assert!(
-        !text.contains(token) && !text.contains("alice-password"),
-        "a secret is in it"
-    );
+    let is_secret = |secret: &&str| text.contains(*secret);
+    assert!(![token, "alice-password"].iter().any(is_secret));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
