@@ -24,6 +24,7 @@
 //! | `issue` | the token endpoint, without HTTP |
 //! | `secret`, `people`, `manage` | tokens of this server, users and tokens of the catalogue, and how they are made |
 //! | `limits` | requests, bytes and connections of each identity or address |
+//! | `oidc` | tokens of other issuers |
 //! | `active` | all of that, as it holds at one moment |
 //! | `guard` | the front door: credentials to identities, questions to the rules |
 
@@ -40,6 +41,7 @@ mod jwt;
 mod keys;
 pub mod limits;
 pub mod manage;
+pub mod oidc;
 mod passwords;
 mod people;
 pub mod principal;

@@ -21,8 +21,8 @@ use crate::commands::cache::{self, CommandError, Screen};
 use crate::commands::output::{self, Colour, Style};
 use crate::commands::target::Locator;
 use crate::commands::{
-    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, fail, people, run_async, serve,
-    verify, version, warm,
+    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, credential_provider, fail, people,
+    run_async, serve, verify, version, warm,
 };
 use crate::config::{Config, Loaded, Overrides};
 use crate::telemetry::logging::{self, LogFormat};
@@ -155,6 +155,13 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
             let done = Box::pin(access::run(&it)).await;
             done.unwrap_or_else(|error| fail(EXIT_USAGE, &error))
         })),
+        Command::CredentialProvider => Ok(match credential_provider::answer() {
+            Ok(answer) => {
+                output::write(&format!("{answer}\n"));
+                EXIT_DONE
+            }
+            Err(error) => fail(EXIT_FAILED, &error),
+        }),
         Command::User(it) => Ok(run_async(async { done(Box::pin(people::user(&it)).await) })),
         Command::Token(it) => Ok(run_async(async {
             done(Box::pin(people::token(&it)).await)
@@ -266,6 +273,8 @@ enum Command {
     /// Say what the rules of access say
     #[command(subcommand)]
     Access(Box<access::AccessCommand>),
+    /// Answer a kubelet's request for credentials (exec plugin): the pod's service account token
+    CredentialProvider,
     /// Make, change and list users
     #[command(subcommand)]
     User(people::UserCommand),
@@ -321,6 +330,7 @@ impl Command {
             | Self::Import(_)
             | Self::Bench(_)
             | Self::Access(_)
+            | Self::CredentialProvider
             | Self::User(_)
             | Self::Token(_)
             | Self::Version(_)

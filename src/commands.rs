@@ -6,6 +6,7 @@
 //! | `version` | `version` |
 //! | `cache` | `status`, `health`, `ls`, `du`, `inspect`, `rm`, `gc`, `pin`, `unpin` |
 //! | `access` | `access` |
+//! | `credential_provider` | `credential-provider` |
 //! | `people` | `user`, `token` |
 //! | `warm` | `warm` |
 //! | `airgap` | `export`, `import` |
@@ -22,6 +23,7 @@ pub mod airgap;
 pub mod bench;
 pub mod cache;
 pub mod client;
+pub mod credential_provider;
 pub mod output;
 pub mod people;
 mod plain;

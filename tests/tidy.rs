@@ -32,7 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("audit", &["clock", "telemetry", "format"]),
     (
         "access",
-        &["audit", "catalogue", "clock", "net", "telemetry"],
+        &["audit", "catalogue", "clock", "net", "oci", "telemetry"],
     ),
     ("net", &["oci", "telemetry"]),
     ("upstream", &["net", "oci", "clock", "telemetry"]),

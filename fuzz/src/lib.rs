@@ -2,6 +2,10 @@
 //!
 //! `tests/it/fuzz_corpus.rs` compiles this file too, and runs the corpus through it.
 
+use roadstead::access::condition::Window;
+use roadstead::access::credentials::Credentials;
+use roadstead::access::scope::SCOPES_MAX;
+use roadstead::access::{Actions, Pattern, Resource, Scope};
 use roadstead::commands::airgap;
 use roadstead::config::{Config, Overrides};
 use roadstead::oci::directory::{Directory, Entry};
@@ -170,4 +174,47 @@ fn as_file(data: &[u8]) -> Option<InMemory> {
     let mut file = std::fs::File::from(descriptor);
     file.write_all(data).ok()?;
     Some(InMemory(file))
+}
+
+/// What a client says of itself, and what it wants a token for: whatever is read means the same when it is written again.
+pub fn credentials(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let (authorization, scopes) = text.split_once('\n').unwrap_or((text, text));
+    if let Some(Credentials::Basic { user, .. }) = Credentials::parse(authorization) {
+        assert!(!user.contains(':'), "a user's name ends at the first colon");
+    }
+    let read = Scope::parse_all(scopes.lines());
+    assert!(read.len() <= SCOPES_MAX);
+    for scope in read {
+        let written = format!("{}:{}:{}", scope.kind, scope.name, scope.actions.join(","));
+        assert_eq!(Scope::parse_all([written.as_str()].into_iter()), [scope]);
+    }
+}
+
+/// A statement's words and patterns: what is taken is understood as it was written, and a pattern means itself.
+pub fn statement(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    for line in text.lines() {
+        // Any of them may be refused, in a sentence.
+        if let Err(why) = Actions::parse(line) {
+            assert!(!why.is_empty());
+        }
+        if let Ok(window) = line.parse::<Window>() {
+            assert_eq!(window.as_str(), line);
+        }
+        let Ok(pattern) = Pattern::parse(line) else {
+            continue;
+        };
+        let again = Pattern::parse(pattern.as_str()).expect("what was understood can be written");
+        assert_eq!(again, pattern);
+        // Every star stands for nothing, too.
+        let name = pattern.as_str().replace('*', "");
+        if let Ok(resource) = Resource::parse(&name) {
+            assert!(pattern.matches(&resource), "{pattern:?} {name:?}");
+        }
+    }
 }

@@ -2,10 +2,13 @@
 
 use super::guard::{AccessError, IdentifyError};
 use super::htpasswd::Htpasswd;
+use super::jwt::Claims;
+use super::oidc::{CREDENTIAL, Oidc};
 use super::people::People;
 use super::{Config, Kind, Principal, Rules};
 use crate::catalogue::Token;
 use crate::clock::Timestamp;
+use crate::telemetry::Metrics;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,6 +23,8 @@ pub(super) struct Active {
     pub(super) config: Config,
     pub(super) rules: Rules,
     pub(super) htpasswd: Htpasswd,
+    /// Issuers of other tokens, with their keys.
+    pub(super) oidc: Arc<Oidc>,
     pub(super) people: Arc<People>,
     /// Why it is not known which users and tokens there are.
     pub(super) people_trouble: Option<String>,
@@ -41,7 +46,11 @@ impl Active {
             Kind::User => self
                 .hash_of(&who.name)
                 .is_some_and(|hash| fingerprint(hash) == credential),
-            Kind::Robot | Kind::Certificate | Kind::Workload | Kind::Operator => false,
+            Kind::Workload => {
+                let name = credential.strip_prefix(CREDENTIAL);
+                name.is_some_and(|name| self.oidc.has(name))
+            }
+            Kind::Robot | Kind::Certificate | Kind::Operator => false,
         }
     }
 
@@ -104,13 +113,23 @@ impl Active {
         }
     }
 
+    /// True if this is a token of another issuer, as far as can be told without its keys.
+    pub(super) fn is_of_another(&self, text: &str) -> bool {
+        self.oidc.may_be(text) && !Claims::are_of(text)
+    }
+
     /// The rules.
     pub(super) fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    pub(super) fn new(config: Config, generation: u64) -> Result<Self, AccessError> {
+    pub(super) fn new(
+        config: Config,
+        metrics: &Metrics,
+        generation: u64,
+    ) -> Result<Self, AccessError> {
         let rules = config.rules()?;
+        let oidc = Oidc::new(&config.oidc, metrics).map_err(AccessError::Oidc)?;
         let htpasswd = match &config.htpasswd {
             Some(path) => Htpasswd::read(path)?,
             None => Htpasswd::default(),
@@ -120,6 +139,7 @@ impl Active {
             rules,
             nobody: htpasswd.hash_of_nobody(),
             htpasswd,
+            oidc: Arc::new(oidc),
             people: Arc::default(),
             people_trouble: None,
             generation,

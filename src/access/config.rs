@@ -2,6 +2,7 @@
 
 use super::htpasswd::{Htpasswd, HtpasswdError};
 use super::limits::Limit;
+use super::oidc::Trust;
 use super::{Attachment, Mode, Policy, Rules, RulesError};
 use crate::net::Network;
 use std::net::IpAddr;
@@ -40,6 +41,8 @@ pub struct Config {
     pub htpasswd: Option<PathBuf>,
     /// The URL of the token endpoint as clients reach it; `None`: on the host that the client has asked.
     pub token_url: Option<String>,
+    /// Issuers of other tokens.
+    pub oidc: Vec<Trust>,
     /// Policies of the file, in its order.
     pub policies: Vec<Policy>,
     /// Whom policies are attached to.
@@ -58,6 +61,7 @@ impl Config {
     pub fn has_identities(&self) -> bool {
         let only_networks = self.htpasswd.is_none()
             && self.token_url.is_none()
+            && self.oidc.is_empty()
             && self.policies.is_empty()
             && self.attachments.is_empty()
             && !self.allow.is_empty();

@@ -96,6 +96,9 @@ pub enum AccessError {
     /// The keys of tokens.
     #[error("keys of tokens: {0}")]
     Keys(#[from] KeyError),
+    /// Issuers of other tokens.
+    #[error("{0}")]
+    Oidc(String),
     /// Policies.
     #[error("access: {0}")]
     Rules(#[from] RulesError),
@@ -159,7 +162,7 @@ impl Guard {
             None => (People::default(), None),
         };
         let limits = config.limits.clone();
-        let mut active = Active::new(config, 0)?;
+        let mut active = Active::new(config, &metrics, 0)?;
         active.people = Arc::new(people);
         active.people_trouble = people_trouble;
         Ok(Self {
@@ -192,7 +195,7 @@ impl Guard {
     pub fn reload(&self, config: Config) -> Result<(), AccessError> {
         let before = self.active();
         let limits = config.limits.clone();
-        let mut active = Active::new(config, before.generation + 1)?;
+        let mut active = Active::new(config, &self.inner.metrics, before.generation + 1)?;
         if !self.inner.limits.load().are(&limits) {
             let limits = Limits::new(limits, Arc::clone(&self.inner.clock));
             self.inner.limits.store(Arc::new(limits));
@@ -300,6 +303,10 @@ impl Guard {
                 AuthMethod::Token,
                 self.by_token(&active, token.expose(), now),
             ),
+            Some(Credentials::Bearer(token)) if active.is_of_another(token.expose()) => (
+                AuthMethod::Oidc,
+                active.oidc.identify(token.expose(), now).await,
+            ),
             Some(Credentials::Bearer(token)) => {
                 let claims = self.verified(&active, token.expose(), Use::Access, now);
                 let found = claims.ok_or(IdentifyError::Invalid).and_then(|claims| {
@@ -329,7 +336,8 @@ impl Guard {
             generation: active.generation,
             until: found.until.map_or(remembered, |end| end.min(remembered)),
         };
-        if identified.scopes.is_some() {
+        // Public keys are slow; passwords have a memory of their own.
+        if identified.scopes.is_some() || method == AuthMethod::Oidc {
             let tokens = &self.inner.tokens;
             tokens.insert(authorization.to_owned(), identified.clone());
         }
@@ -370,6 +378,10 @@ impl Guard {
                 AuthMethod::Token,
                 self.by_token(active, secret.expose(), now),
             );
+        }
+        if active.is_of_another(secret.expose()) {
+            let found = Box::pin(active.oidc.identify(secret.expose(), now));
+            return (AuthMethod::Oidc, found.await);
         }
         let found = self.by_password(active, user, secret, source, now).await;
         (AuthMethod::Password, found)

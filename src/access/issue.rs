@@ -91,7 +91,7 @@ impl Guard {
         let (found, refresh) = self
             .who_wants(&active, wanted.grant, wanted.source, now)
             .await?;
-        let who = found.principal;
+        let (who, end) = (found.principal, found.until);
         let at = Context {
             source: wanted.source,
             tag: None,
@@ -104,14 +104,14 @@ impl Guard {
         let credential = found.credential;
         let of_token = credential.strip_prefix(TOKEN).map(Arc::from);
         let sign = |used_for, credential, scopes| {
-            let claims = Claims::of(&who, used_for, credential, scopes, now);
+            let claims = Claims::of(&who, used_for, credential, scopes, (now, end));
             Secret::new(claims.sign(&self.inner.keys))
         };
         let refresh = match refresh {
             // The same again: a client that runs twice at once must not lose its login.
             Some(refresh) => Some(refresh),
-            // What ends by itself ends with its refresh token.
-            None if wanted.offline && !who.is_anonymous() => {
+            // Credentials that end by themselves are not to be outlived.
+            None if wanted.offline && !who.is_anonymous() && end.is_none() => {
                 Some(sign(Use::Refresh, credential.clone(), Vec::new()))
             }
             None => None,

@@ -68,24 +68,25 @@ struct Header {
 }
 
 impl Claims {
-    /// What is said of somebody.
+    /// What is said of somebody. `end`: when the credentials end that it is given for.
     pub(super) fn of(
         who: &Principal,
         used_for: Use,
         credential: String,
         access: Vec<Scope>,
-        now: Timestamp,
+        (now, end): (Timestamp, Option<Timestamp>),
     ) -> Self {
         let ttl = match used_for {
             Use::Access => ACCESS_TTL,
             Use::Refresh => REFRESH_TTL,
         };
         let seconds = now.0 / 1000;
+        let end = end.map_or(u64::MAX, |end| end.0 / 1000);
         Self {
             iss: ISSUER.to_owned(),
             aud: ISSUER.to_owned(),
             sub: who.name.to_string(),
-            exp: seconds.saturating_add(ttl.as_secs()),
+            exp: seconds.saturating_add(ttl.as_secs()).min(end),
             nbf: seconds.saturating_sub(LEEWAY.as_secs()),
             iat: seconds,
             used_for,
@@ -135,6 +136,14 @@ impl Claims {
         holds.then_some(claims)
     }
 
+    /// True if a token says that it is one of ours.
+    pub(super) fn are_of(token: &str) -> bool {
+        let body = token.split('.').nth(1);
+        let body = body.and_then(|body| URL_SAFE_NO_PAD.decode(body).ok());
+        let claims = body.and_then(|body| serde_json::from_slice::<Self>(&body).ok());
+        claims.is_some_and(|claims| claims.iss == ISSUER)
+    }
+
     /// When it holds no more.
     pub(super) fn expires(&self) -> Timestamp {
         Timestamp(self.exp.saturating_mul(1000))
@@ -176,7 +185,7 @@ mod tests {
             used_for,
             "x".to_owned(),
             scopes,
-            Timestamp(1_000_000_000),
+            (Timestamp(1_000_000_000), None),
         );
         claims.sign(keys)
     }

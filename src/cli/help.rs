@@ -19,7 +19,10 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
         &["warm", "refresh", "rm", "gc", "pin", "unpin", "verify"],
     ),
     ("Air-gapped sites", &["export", "import"]),
-    ("Access", &["access", "user", "token"]),
+    (
+        "Access",
+        &["access", "user", "token", "credential-provider"],
+    ),
     ("Measure", &["bench"]),
     ("This program", &["version", "completions", "man", "help"]),
 ];
@@ -103,6 +106,11 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "  roadstead access test --user alice pull mirror/docker.io/library/alpine
   roadstead access explain --anonymous pull mirror/ghcr.io/org/app --tag v1
   roadstead access who-can push repository/team/app",
+    ),
+    (
+        "credential-provider",
+        "  # /etc/kubernetes/credential-providers/roadstead is this program, or a script that runs it:
+  roadstead credential-provider < request.json",
     ),
     (
         "user",

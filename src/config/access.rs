@@ -14,6 +14,7 @@ use super::table::{
 };
 use super::values::{AdminAccesses, Enforcements, Flag, Networks, Path, Text};
 use crate::access::condition::{Condition, Window};
+use crate::access::oidc::Trust;
 use crate::access::{self, Actions, Attachment, Effect, Pattern, Policy, Statement, Subject};
 
 /// Policies, and statements in one. Each is looked at when the file is read; a request sees those that may mean it.
@@ -30,6 +31,8 @@ table! {
         htpasswd: Path,
         /// Where clients get tokens: the URL of `/token` as they reach it, when that is not the host that they ask.
         realm: Realm,
+        /// Issuers of other tokens that are believed: Kubernetes, GitHub Actions, GitLab.
+        oidc: List<OidcKey>,
         /// Policies: statements under a name, which are attached to users, groups, robots or claims.
         policy: List<PolicyKey>,
         /// Whom policies are attached to.
@@ -42,11 +45,27 @@ table! {
 }
 
 table! {
+    /// `[[access.oidc]]`.
+    OidcKey {
+        /// The name of the robot that such a token is.
+        oidc_name as "name": Text,
+        /// The issuer, as the `iss` of its tokens has it: an `https` URL, below which is `/.well-known/openid-configuration`.
+        issuer: IssuerUrl,
+        /// Audiences, one of which a token must be for; required: a token for another service must open nothing here.
+        audience: OneOrMore<Text>,
+        /// Patterns of claims that a token must have, by their names; those within others with dots: `kubernetes.io.namespace`.
+        claims: Claims,
+        /// A PEM file of certificates that the issuer's may be signed by, besides the system's.
+        ca_file: Path,
+    }
+}
+
+table! {
     /// `[[access.policy]]`.
     PolicyKey {
         /// Its name. Built in are `read-only`, `developer`, `maintainer`, `admin` and `auditor`.
         policy_name as "name": Text,
-        /// What it allows and denies. A statement that denies wins over all that allow.
+        /// Statements that allow or deny. One that denies wins over all that allow.
         statement: List<StatementKey>,
     }
 }
@@ -60,7 +79,7 @@ table! {
         actions: OneOrMore<ActionWord>,
         /// Patterns of `mirror/<upstream>/<repository>`, `repository/<namespace>/<name>` and `admin`, in which `*` stands for any characters, slashes too; or RAM's `acs:cr:*:*:repository/*/<namespace>/*`.
         resources: OneOrMore<ResourcePattern>,
-        /// When it holds; all that is said must.
+        /// Conditions, all of which must hold.
         condition: ConditionKey,
     }
 }
@@ -90,7 +109,7 @@ table! {
         group: Text,
         /// A robot by name; `*` is every robot.
         robot: Text,
-        /// Whoever has these claims, a table of patterns; or `"name=pattern"`.
+        /// Holders of a claim: a table of its pattern, or `"name=pattern"`.
         claim: ClaimText,
         /// `true`: clients without credentials. What they may do everybody may.
         anonymous: Flag,
@@ -117,9 +136,9 @@ impl Scalar for Effects {
     }
 }
 
-/// Kinds of text that parse themselves.
+/// Kinds of text that parse themselves, with a pattern for editors.
 macro_rules! texts {
-    ($($(#[$meta:meta])+ $kind:ident: $value:ty = $parse:expr;)+) => {$(
+    ($($(#[$meta:meta])+ $kind:ident: $value:ty = $parse:expr, $pattern:literal;)+) => {$(
         $(#[$meta])+
         pub(super) enum $kind {}
 
@@ -131,7 +150,7 @@ macro_rules! texts {
                 $parse(text)
             }
             fn schema() -> Json {
-                json!({ "type": "string", "minLength": 1 })
+                json!({ "type": "string", "pattern": $pattern })
             }
         }
     )+};
@@ -139,13 +158,29 @@ macro_rules! texts {
 
 texts! {
     /// A word of `actions`.
-    ActionWord: Actions = Actions::parse;
+    ActionWord: Actions = Actions::parse, r"^(pull|push|delete|list|admin|repo:[a-z]+|cr:.+|\*)$";
     /// A pattern of `resources`.
-    ResourcePattern: Pattern = Pattern::parse;
+    ResourcePattern: Pattern = Pattern::parse,
+        r"^(\*.*|(mirror|repository)/.+|admin(/.+)?|acs:.+|[mra][a-z]*\*.*)$";
     /// A window of time.
-    Windows: Window = |text: &str| text.parse();
+    Windows: Window = |text: &str| text.parse(), r"^\s*([A-Za-z,-]+\s+)?[0-9]{2}:[0-9]{2}-[0-9]{2}:[0-9]{2}(\s+\S+)?\s*$";
+    /// The URL of an issuer.
+    IssuerUrl: url::Url = issuer, "^[hH][tT][tT][pP][sS]?://[^?#]+$";
     /// The URL of the token endpoint.
-    Realm: String = realm;
+    Realm: String = realm, "^[hH][tT][tT][pP][sS]?://[^?#]+$";
+}
+
+/// Over plain HTTP anybody on the way could give out keys, but on this machine.
+fn issuer(text: &str) -> Result<url::Url, String> {
+    let url: Option<url::Url> = text.parse().ok();
+    let is_issuer = |url: &url::Url| {
+        let is_here = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        let is_safe = url.scheme() == "https" || (url.scheme() == "http" && is_here);
+        is_safe && url.query().is_none() && url.fragment().is_none() && url.username().is_empty()
+    };
+    let wrong =
+        || "must be an https URL like \"https://token.actions.githubusercontent.com\"".to_owned();
+    url.filter(is_issuer).ok_or_else(wrong)
 }
 
 fn realm(text: &str) -> Result<String, String> {
@@ -231,6 +266,7 @@ macro_rules! lists {
 }
 
 lists! {
+    OidcKey: "access.oidc";
     PolicyKey: "access.policy";
     StatementKey: "access.policy.statement";
     Attach: "access.attach";
@@ -253,12 +289,58 @@ pub(super) fn resolve(given: Option<&Given<Access>>, context: &Context<'_>) -> a
         allow: keys.allow.value_or(Vec::new()),
         htpasswd: keys.htpasswd.value(),
         token_url: keys.realm.value(),
+        oidc: trusts(keys, context),
         policies,
         attachments,
         limits: limits::resolve(keys.limit.as_ref(), context),
         admin: keys.admin.value_or(access::AdminAccess::default()),
         ruled: Vec::new(),
     }
+}
+
+fn trusts(keys: &Access, context: &Context<'_>) -> Vec<Trust> {
+    let mut trusts: Vec<Trust> = Vec::new();
+    for Given { value, place } in keys.oidc.iter().flat_map(|given| &given.value) {
+        let table = &value.keys;
+        let needed = [
+            (
+                "name",
+                "the robot that its tokens are",
+                value.oidc_name.is_none(),
+            ),
+            (
+                "issuer",
+                "write issuer = \"https://token.actions.githubusercontent.com\"",
+                value.issuer.is_none(),
+            ),
+            (
+                "audience",
+                "without one, tokens for other services would be believed",
+                value.audience.is_none(),
+            ),
+        ];
+        for (name, why, _) in needed.iter().filter(|(.., is_missing)| *is_missing) {
+            missing(name, why, table, context);
+        }
+        let (Some(name), Some(issuer), Some(audience)) = (
+            value.oidc_name.value(),
+            value.issuer.value(),
+            value.audience.value(),
+        ) else {
+            continue;
+        };
+        if trusts.iter().any(|other| other.name == name) {
+            context.wrong(place, format!("{} is there twice", Shown(&name)));
+        }
+        trusts.push(Trust {
+            name,
+            issuer,
+            audience,
+            claims: value.claims.value_or(BTreeMap::new()),
+            ca_file: value.ca_file.value(),
+        });
+    }
+    trusts
 }
 
 fn policies(keys: &Access, context: &Context<'_>) -> Vec<Policy> {

@@ -191,7 +191,7 @@ table! {
         docker_config: Path,
         /// Instead of `username` and a password: one login or a pool of them, of any kind: passwords, programs, AWS, Google, Azure, Alibaba, Tencent.
         credentials: CredentialsKey,
-        /// What clients without credentials get of it: `public`, what anybody could pull from the upstream itself; `rules`, what a statement of `[access]` allows; `anyone`, all that roadstead can pull. Default: `public` where roadstead has a login for it and listens to others than this machine, else `anyone`.
+        /// Content for clients without credentials: `public`, what anybody could pull from the upstream itself; `rules`, what a statement of `[access]` allows; `anyone`, all that roadstead can pull. Default: `public` where roadstead has a login for it and listens to others than this machine, else `anyone`.
         visibility: Visibilities,
         /// How long it is remembered what anybody could pull.
         visibility_ttl: Time,

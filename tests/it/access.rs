@@ -2,6 +2,7 @@
 
 mod audit;
 mod limits;
+mod oidc;
 mod operators;
 mod people;
 mod tokens;
@@ -377,7 +378,7 @@ async fn users_change_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_guesses_waits() {
+async fn guesses_are_slowed_down() {
     let house = House::with(&["alice"], "[access]\nhtpasswd = HTPASSWD\n").await;
     let wrong = basic("alice", "wrong");
     let wrong = [("authorization", wrong.as_str())];

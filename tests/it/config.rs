@@ -568,7 +568,10 @@ fn the_example_has_every_key_and_no_other() {
 /// Every key in the tables of a file, with `*` for an upstream's name.
 fn collect(path: &str, value: &toml::Value, present: &mut BTreeSet<String>) {
     // The names of headers are not ours.
-    if [".headers", ".claim"].iter().any(|end| path.ends_with(end)) {
+    if [".headers", ".claim", ".claims"]
+        .iter()
+        .any(|end| path.ends_with(end))
+    {
         present.insert(path.to_owned());
         return;
     }
@@ -577,6 +580,7 @@ fn collect(path: &str, value: &toml::Value, present: &mut BTreeSet<String>) {
         let lists = [
             "tags.rule",
             "cache.pin",
+            "access.oidc",
             "access.policy",
             "access.policy.statement",
             "access.attach",

@@ -8,7 +8,7 @@ use std::path::Path;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 9] = [
     ("route", targets::route),
     ("range", targets::range),
     ("challenge", targets::challenge),
@@ -16,6 +16,8 @@ const TARGETS: [Target; 7] = [
     ("link", targets::link),
     ("configuration", targets::configuration),
     ("import_archive", targets::import_archive),
+    ("credentials", targets::credentials),
+    ("statement", targets::statement),
 ];
 
 #[test]

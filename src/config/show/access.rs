@@ -1,6 +1,8 @@
 //! `[access]` as it is shown.
 
 use super::{line, quoted, size, table};
+use std::collections::BTreeMap;
+
 use crate::access::condition::Window;
 use crate::access::limits::Limit;
 use crate::access::{Action, Condition, Config, Pattern, Policy, Statement, Subject};
@@ -28,6 +30,18 @@ pub(super) fn show(out: &mut String, config: &Config) {
         line(out, "realm", &quoted(url));
     }
     line(out, "admin", &quoted(AdminAccesses::name(config.admin)));
+    for trust in &config.oidc {
+        table(out, "[access.oidc]");
+        line(out, "name", &quoted(&trust.name));
+        line(out, "issuer", &quoted(trust.issuer.as_str()));
+        line(out, "audience", &list(trust.audience.iter()));
+        if !trust.claims.is_empty() {
+            line(out, "claims", &claims(&trust.claims));
+        }
+        if let Some(file) = &trust.ca_file {
+            line(out, "ca_file", &super::shown(file));
+        }
+    }
     for policy in &config.policies {
         show_policy(out, policy);
     }
@@ -107,13 +121,7 @@ fn shown(condition: &Condition) -> String {
         parts.push(format!("certificate = {certificate}"));
     }
     if !condition.claim.is_empty() {
-        let claims = condition.claim.iter();
-        let claims =
-            claims.map(|(name, patterns)| format!("{} = {}", quoted(name), list(patterns.iter())));
-        parts.push(format!(
-            "claim = {{ {} }}",
-            claims.collect::<Vec<_>>().join(", ")
-        ));
+        parts.push(format!("claim = {}", claims(&condition.claim)));
     }
     format!("{{ {} }}", parts.join(", "))
 }
@@ -121,4 +129,11 @@ fn shown(condition: &Condition) -> String {
 fn list(texts: impl Iterator<Item = impl AsRef<str>>) -> String {
     let texts: Vec<_> = texts.map(|text| quoted(text.as_ref())).collect();
     format!("[{}]", texts.join(", "))
+}
+
+fn claims(claims: &BTreeMap<String, Vec<String>>) -> String {
+    let claims = claims.iter();
+    let claims =
+        claims.map(|(name, patterns)| format!("{} = {}", quoted(name), list(patterns.iter())));
+    format!("{{ {} }}", claims.collect::<Vec<_>>().join(", "))
 }
