@@ -23,6 +23,7 @@
 //! | `scope`, `jwt`, `keys` | tokens that clients get at `/token` |
 //! | `issue` | the token endpoint, without HTTP |
 //! | `secret`, `people`, `manage` | tokens of this server, users and tokens of the catalogue, and how they are made |
+//! | `limits` | requests, bytes and connections of each identity or address |
 //! | `oidc` | tokens of other issuers |
 //! | `active` | all of that, as it holds at one moment |
 //! | `guard` | the front door: credentials to identities, questions to the rules |
@@ -38,6 +39,7 @@ pub mod htpasswd;
 mod issue;
 mod jwt;
 mod keys;
+pub mod limits;
 pub mod manage;
 pub mod oidc;
 mod passwords;
@@ -54,8 +56,8 @@ pub use crate::net::Network;
 pub use crate::net::Secret;
 pub use action::{Action, Actions};
 pub use condition::{Condition, Context};
-pub use config::{Config, Enforcement};
-pub use guard::{AccessError, Guard, Identified, IdentifyError, Verdict};
+pub use config::{AdminAccess, Config, Enforcement};
+pub use guard::{AccessError, Guard, Identified, IdentifyError, Verdict, result_of};
 pub use issue::{Grant, Granted, Wanted};
 pub use keys::KeyError;
 pub use manage::{ManageError, Registrar, TokenInfo, TokenWanted, UserInfo};

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{AccessError, Guard};
+use crate::audit::{Audit, AuditError};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::config::{Config, Snapshot};
@@ -134,6 +135,9 @@ async fn note_uses(guard: Guard, stop: CancellationToken) {
     }
 }
 
+/// The longest time that the end waits for the last records of the audit log.
+const AUDIT_WAIT_MAX: Duration = Duration::from_secs(2);
+
 /// A running roadstead.
 #[derive(Debug)]
 pub struct App {
@@ -161,6 +165,9 @@ pub enum StartError {
     /// Users or policies.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// An upstream's CA file or the like.
     #[error(transparent)]
     Upstream(#[from] SetupError),
@@ -203,6 +210,9 @@ impl App {
             metrics.clone(),
         )
         .await?;
+        if let Some(audit) = &config.audit {
+            guard.audit_to(Audit::open(audit, Arc::clone(&clock), metrics.clone())?);
+        }
         start.tell(&store).await;
         let app = Self {
             address,
@@ -270,6 +280,11 @@ impl App {
         self.stop_serving.cancel();
         self.serving.close();
         self.serving.wait().await;
+        let audit = self.guard.audit().clone();
+        if audit.is_on() {
+            let closing = move || audit.close(AUDIT_WAIT_MAX);
+            self.storing.spawn_blocking(closing);
+        }
         // Only now: bodies that were still running may have followed a fill.
         self.mirror.stop().await;
         self.stop_storing.cancel();

@@ -7,7 +7,7 @@
 //!    `ROADSTEAD_CACHE__MAX_SIZE`. In an upstream's name whatever is not a letter or digit is `_`:
 //!    `ROADSTEAD_UPSTREAM__DOCKER_IO__USERNAME`; only configured upstreams can be named. Arrays are
 //!    written with commas; the tables of `[[tags.rule]]` and `[[cache.pin]]` cannot be written. A variable that means no key is an error, but for `ROADSTEAD_LOG` (the log
-//!    filter), `ROADSTEAD_ADMIN` and `ROADSTEAD_SERVER` (where commands find a server), those that a `password_env` names, and those that Kubernetes sets for a Service.
+//!    filter), `ROADSTEAD_ADMIN`, `ROADSTEAD_SERVER` and `ROADSTEAD_TOKEN` (of commands), those that a `password_env` names, and those that Kubernetes sets for a Service.
 //! 3. The file: `--config`, or else `./roadstead.toml`, or else `/etc/roadstead/config.toml`. One
 //!    with any `[upstream]` table replaces the built-in upstreams.
 //! 4. The defaults.
@@ -26,6 +26,7 @@ mod error;
 mod file;
 mod keys;
 mod layers;
+mod limits;
 mod listeners;
 mod origin;
 mod renamed;
@@ -63,6 +64,8 @@ pub struct Config {
     pub server: server::Config,
     /// Access: who may come in, and who may do what.
     pub access: crate::access::Config,
+    /// The audit log, if there is one.
+    pub audit: Option<crate::audit::Config>,
     /// The state directory.
     pub state: catalogue::Config,
     /// The store.
@@ -265,6 +268,7 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
     Config {
         server,
         access,
+        audit: limits::audit(file.audit.as_ref(), context),
         state: catalogue::Config::of(state.dir.value().unwrap_or_else(defaults::state_dir)),
         cache: resolve_cache(&cache, shares),
         fill_on_range: cache.fill_on_range.value_or(mirror::FillOnRange::default()),

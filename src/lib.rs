@@ -15,7 +15,8 @@
 //! | [`net`] | the outbound HTTP client, the only code that dials: connections, proxies, TLS | `oci` |
 //! | [`upstream`] | registries: endpoints, accounts, requests, tokens, redirects, limits | `net`, `oci` |
 //! | [`mirror`] | the decisions: hit or miss, fresh or stale, who joins which fill | `store`, `catalogue`, `upstream`, `oci` |
-//! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `access`, `oci` |
+//! | [`audit`] | records of who did what: a bounded queue, a thread, a file that is rotated | nothing |
+//! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `access`, `audit`, `oci` |
 //! | [`config`] | one file, the environment and flags, resolved into each module's own configuration | all `Config`s |
 //! | [`commands`] | the commands: clients of a running mirror (`warm`, `export`, `import`, `verify`, operators' commands), or of any registry (`bench`) | `app`, `config`, `server`, `mirror`, `store`, `upstream`, `net`, `oci` |
 //! | [`app`] | puts the parts together, runs them, drains them | all |
@@ -58,6 +59,7 @@
 
 pub mod access;
 pub mod app;
+pub mod audit;
 pub mod catalogue;
 pub mod cli;
 pub mod clock;

@@ -29,7 +29,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("format", &[]),
     ("store", &["oci", "clock", "telemetry"]),
     ("catalogue", &["oci", "clock", "telemetry"]),
-    ("access", &["catalogue", "clock", "net", "oci", "telemetry"]),
+    ("audit", &["clock", "telemetry", "format"]),
+    (
+        "access",
+        &["audit", "catalogue", "clock", "net", "oci", "telemetry"],
+    ),
     ("net", &["oci", "telemetry"]),
     ("upstream", &["net", "oci", "clock", "telemetry"]),
     (
@@ -45,12 +49,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "server",
-        &["access", "mirror", "oci", "clock", "telemetry", "format"],
+        &[
+            "access",
+            "audit",
+            "mirror",
+            "oci",
+            "clock",
+            "telemetry",
+            "format",
+        ],
     ),
     (
         "config",
         &[
             "access",
+            "audit",
             "catalogue",
             "mirror",
             "server",
@@ -65,6 +78,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "app",
         &[
             "access",
+            "audit",
             "catalogue",
             "config",
             "mirror",
@@ -424,6 +438,7 @@ fn only_some_files_touch_the_disk_or_raw_memory() {
             // A socket cannot be bound where another is.
             "src/server/unix.rs",
             "src/access/keys.rs",
+            "src/audit/file.rs",
             "src/commands/airgap/files.rs",
             "src/commands/airgap/below.rs",
         ];

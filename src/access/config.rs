@@ -1,6 +1,7 @@
 //! What is configured of access, resolved: plain values, no file read yet.
 
 use super::htpasswd::{Htpasswd, HtpasswdError};
+use super::limits::Limit;
 use super::oidc::Trust;
 use super::{Attachment, Mode, Policy, Rules, RulesError};
 use crate::net::Network;
@@ -15,6 +16,16 @@ pub enum Enforcement {
     Enforce,
     /// It is answered, and the log says that it would have been refused.
     Warn,
+}
+
+/// What a request to the admin API may do that has no credentials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdminAccess {
+    /// Everything, if it comes from this machine: it is an operator's.
+    #[default]
+    Local,
+    /// Nothing.
+    Identity,
 }
 
 /// Access.
@@ -38,6 +49,10 @@ pub struct Config {
     pub attachments: Vec<Attachment>,
     /// Clients can show certificates.
     pub certificates: bool,
+    /// Limits by identity or address.
+    pub limits: Vec<Limit>,
+    /// The admin API without credentials.
+    pub admin: AdminAccess,
     /// Upstreams of which nobody gets anything without a statement (`visibility = "rules"`).
     pub ruled: Vec<String>,
 }

@@ -1,12 +1,17 @@
 //! Credentials as clients send them (RFC 9110 section 11.6.2, RFC 7617, RFC 6750).
 
+use super::people::People;
 use crate::net::Secret;
+use crate::telemetry::AuthMethod;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 /// The longest value of `Authorization` that is looked at: a token of an identity provider with many groups has some
 /// 8 KB.
 const BYTES_MAX: usize = 32 * 1024;
+
+/// So much of a name is recorded: more than a user's may have.
+const NAME_BYTES_RECORDED: usize = 256;
 
 /// What a client says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +28,15 @@ pub enum Credentials {
 }
 
 impl Credentials {
+    /// The kind that they seem to be, and the user name that comes with them: for records, before anything is checked.
+    #[must_use]
+    pub fn claim(&self) -> (AuthMethod, Option<&str>) {
+        match self {
+            Self::Basic { user, password } => claim(user, password),
+            Self::Bearer(_) => (AuthMethod::Token, None),
+        }
+    }
+
     /// Reads a value of `Authorization`; `None` where it is none of a scheme that is taken here.
     #[must_use]
     pub fn parse(value: &str) -> Option<Self> {
@@ -45,6 +59,17 @@ impl Credentials {
             password: Secret::new(password.to_owned()),
         })
     }
+}
+
+/// The kind that a password seems to be, and the name as far as it is recorded.
+pub(super) fn claim<'n>(user: &'n str, password: &Secret) -> (AuthMethod, Option<&'n str>) {
+    let method = if People::is_token(password.expose()) {
+        AuthMethod::Token
+    } else {
+        AuthMethod::Password
+    };
+    let shortened = user.get(..user.floor_char_boundary(NAME_BYTES_RECORDED));
+    (method, shortened)
 }
 
 #[cfg(test)]

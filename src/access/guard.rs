@@ -6,10 +6,14 @@ use super::failures::Failures;
 use super::htpasswd::{Htpasswd, HtpasswdError};
 use super::jwt::{Claims, Use};
 use super::keys::{KeyError, Keys};
+use super::limits::Limits;
 use super::passwords::{HashError, Passwords};
 use super::people::People;
 use super::scope::Scope;
-use super::{Action, Config, Context, Decision, Enforcement, Principal, Resource, RulesError};
+use super::{
+    Action, AdminAccess, Config, Context, Decision, Enforcement, Principal, Resource, RulesError,
+};
+use crate::audit::Audit;
 use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
 use crate::net::Secret;
@@ -20,7 +24,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// How often it is looked whether a file has changed.
@@ -56,6 +60,8 @@ pub(super) struct Inner {
     looked: AtomicU64,
     clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
+    limits: ArcSwap<Limits>,
+    audit: OnceLock<Audit>,
 }
 
 /// Who it is, as long as nothing changes.
@@ -65,6 +71,8 @@ pub struct Identified {
     pub principal: Arc<Principal>,
     /// What a token was given for; `None`: the credentials are not bound to anything.
     pub scopes: Option<Arc<[Scope]>>,
+    /// The id of the token of this server that was sent, or that stands behind what was.
+    pub token: Option<Arc<str>>,
     generation: u64,
     until: Timestamp,
 }
@@ -119,6 +127,8 @@ pub struct Verdict {
     pub is_denied: bool,
     /// `deny by team#2`.
     pub reason: String,
+    /// `team#2` or `default`; nothing where it is allowed.
+    pub statement: String,
 }
 
 impl Guard {
@@ -151,6 +161,7 @@ impl Guard {
             },
             None => (People::default(), None),
         };
+        let limits = config.limits.clone();
         let mut active = Active::new(config, &metrics, 0)?;
         active.people = Arc::new(people);
         active.people_trouble = people_trouble;
@@ -169,6 +180,8 @@ impl Guard {
                 changing: tokio::sync::Mutex::new(()),
                 used: Mutex::default(),
                 looked: AtomicU64::new(clock.now().0),
+                limits: ArcSwap::from_pointee(Limits::new(limits, Arc::clone(&clock))),
+                audit: OnceLock::new(),
                 clock,
                 metrics,
             }),
@@ -181,7 +194,12 @@ impl Guard {
     /// [`AccessError`].
     pub fn reload(&self, config: Config) -> Result<(), AccessError> {
         let before = self.active();
+        let limits = config.limits.clone();
         let mut active = Active::new(config, &self.inner.metrics, before.generation + 1)?;
+        if !self.inner.limits.load().are(&limits) {
+            let limits = Limits::new(limits, Arc::clone(&self.inner.clock));
+            self.inner.limits.store(Arc::new(limits));
+        }
         active.people = Arc::clone(&before.people);
         active.people_trouble.clone_from(&before.people_trouble);
         self.inner.active.store(Arc::new(active));
@@ -198,6 +216,32 @@ impl Guard {
             active.generation += 1;
             active
         });
+    }
+
+    /// Has logins, denials and the like recorded there from now on.
+    pub fn audit_to(&self, audit: Audit) {
+        // A server has one, from its start on.
+        let _other = self.inner.audit.set(audit).is_err();
+    }
+
+    /// The audit log.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        static OFF: Audit = Audit::off();
+        self.inner.audit.get().unwrap_or(&OFF)
+    }
+
+    /// Limits by identity or address; `None` where there are none.
+    #[must_use]
+    pub fn limits(&self) -> Option<Arc<Limits>> {
+        let limits = self.inner.limits.load();
+        (!limits.is_empty()).then(|| Arc::clone(&limits))
+    }
+
+    /// What a request to the admin API may do that has no credentials.
+    #[must_use]
+    pub fn admin_access(&self) -> AdminAccess {
+        self.inner.active.load().config.admin
     }
 
     /// True if nobody is asked who he is, and everything may be pulled.
@@ -284,7 +328,9 @@ impl Guard {
             .authenticated(method, result_of(&found));
         let found = found?;
         let remembered = now.plus(REMEMBERED);
+        let token = found.credential.strip_prefix(TOKEN);
         let identified = Identified {
+            token: token.map(Arc::from),
             principal: Arc::new(found.principal),
             scopes,
             generation: active.generation,
@@ -375,6 +421,11 @@ impl Guard {
         Verdict {
             is_allowed: decision.is_allowed() || !is_enforced,
             is_denied: !decision.is_allowed(),
+            statement: match decision.statement {
+                _ if decision.is_allowed() => String::new(),
+                Some((policy, number)) => format!("{policy}#{number}"),
+                None => "default".to_owned(),
+            },
             reason: reason(&decision),
         }
     }
@@ -520,7 +571,8 @@ fn reason(decision: &Decision<'_>) -> String {
     decision.to_string()
 }
 
-pub(super) fn result_of<T>(found: &Result<T, IdentifyError>) -> AuthResult {
+/// The word for what came of credentials.
+pub fn result_of<T>(found: &Result<T, IdentifyError>) -> AuthResult {
     match found {
         Ok(_) => AuthResult::Accepted,
         Err(IdentifyError::Invalid) => AuthResult::Rejected,

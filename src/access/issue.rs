@@ -1,7 +1,8 @@
 //! The token endpoint, without HTTP: credentials become a token for what its bearer may do now (distribution,
 //! docs/spec/auth/token.md and oauth.md).
 
-use super::active::Active;
+use super::active::{Active, TOKEN};
+use super::credentials::claim;
 use super::guard::{Found, result_of};
 use super::jwt::{ACCESS_TTL, Claims, Use};
 use super::people::People;
@@ -11,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::net::Secret;
 use crate::telemetry::AuthMethod;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// How somebody wants to get a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,18 @@ pub enum Grant {
     },
     /// By a refresh token.
     Refresh(Secret),
+}
+
+impl Grant {
+    /// The kind of its credentials, and the user name that comes with them: for records. `None`: it has none.
+    #[must_use]
+    pub fn claim(&self) -> Option<(AuthMethod, Option<&str>)> {
+        match self {
+            Self::Anonymous => None,
+            Self::Password { user, password } => Some(claim(user, password)),
+            Self::Refresh(_) => Some((AuthMethod::Token, None)),
+        }
+    }
 }
 
 /// What somebody wants.
@@ -54,6 +68,10 @@ pub struct Granted {
     pub expires_in: u64,
     /// When it was made.
     pub issued: Timestamp,
+    /// Whom it is of.
+    pub who: Arc<Principal>,
+    /// The id of the token of this server that was given for it.
+    pub of_token: Option<Arc<str>>,
 }
 
 impl Guard {
@@ -84,6 +102,7 @@ impl Guard {
             .map(|scope| grant(&active, &who, scope, &resources, &at))
             .collect();
         let credential = found.credential;
+        let of_token = credential.strip_prefix(TOKEN).map(Arc::from);
         let sign = |used_for, credential, scopes| {
             let claims = Claims::of(&who, used_for, credential, scopes, (now, end));
             Secret::new(claims.sign(&self.inner.keys))
@@ -103,6 +122,8 @@ impl Guard {
             refresh,
             expires_in: ACCESS_TTL.as_secs(),
             issued: now,
+            who: Arc::new(who),
+            of_token,
         })
     }
 

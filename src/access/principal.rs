@@ -1,5 +1,6 @@
 //! Who a request comes from.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -86,6 +87,18 @@ impl Principal {
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         self.kind == Kind::Anonymous
+    }
+
+    /// The name that it has in logs: `alice`, `robot:ci`; nothing for an anonymous client.
+    #[must_use]
+    pub fn account(&self) -> Option<Cow<'_, str>> {
+        match self.kind {
+            Kind::Anonymous => None,
+            Kind::User => Some(Cow::Borrowed(&*self.name)),
+            Kind::Robot | Kind::Certificate | Kind::Workload | Kind::Operator => {
+                Some(Cow::Owned(format!("{}:{}", self.kind.name(), self.name)))
+            }
+        }
     }
 
     /// As people are told of it: `user alice`, `anonymous`.

@@ -32,6 +32,8 @@ pub(super) struct Start {
     max_size: Amount,
     addresses: Vec<SocketAddr>,
     admin: SocketAddr,
+    /// Operators of other machines have to say who they are.
+    asks_operators: bool,
     /// Upstreams that roadstead has a login for.
     with_login: Vec<String>,
 }
@@ -44,6 +46,7 @@ impl Start {
             max_size: config.cache.max_size,
             addresses: addresses.to_vec(),
             admin,
+            asks_operators: config.access.enabled,
             with_login: with_login.map(|it| it.name.to_string()).collect(),
         }
     }
@@ -64,7 +67,7 @@ impl Start {
     /// Settings that are likely not meant; `disk`: how large the file system is, if it says.
     fn warnings(&self, disk: Option<u64>) -> Vec<String> {
         let mut warnings = Vec::new();
-        if !self.admin.ip().is_loopback() {
+        if !self.admin.ip().is_loopback() && !self.asks_operators {
             warnings.push(format!(
                 "the admin listener {} is open to other machines: everybody who reaches it sees what is pulled and can remove it. Listen on 127.0.0.1, or let only operators and Prometheus reach it",
                 self.admin
@@ -126,6 +129,7 @@ mod tests {
             max_size: Amount::Bytes(max),
             addresses: vec![address.parse().unwrap()],
             admin: admin.parse().unwrap(),
+            asks_operators: false,
             with_login: logins.iter().map(ToString::to_string).collect(),
         };
         let own = start("127.0.0.1:5000", "[::1]:5001", 10, &["ghcr.io"]);

@@ -148,6 +148,7 @@ const ENVIRONMENT: &str = "\
 Environment:
   ROADSTEAD_ADMIN      The admin listener, as --admin
   ROADSTEAD_SERVER     The registry port, as --server
+  ROADSTEAD_TOKEN      The token for the admin API, where it asks for one
   ROADSTEAD_LOG        Log level, as --log-level
   ROADSTEAD_…__…       A key of the configuration: ROADSTEAD_CACHE__MAX_SIZE is cache.max_size
   NO_COLOR             Set and not empty: no colours

@@ -62,6 +62,7 @@ const EXIT_CODES: &str = "\
 | --- | --- |
 | `ROADSTEAD_ADMIN` | The admin listener, as `--admin` |
 | `ROADSTEAD_SERVER` | The registry port, as `--server` |
+| `ROADSTEAD_TOKEN` | The token for the admin API, where it asks for one: [Access](../access.md) |
 | `ROADSTEAD_LOG` | Log level, as `--log-level`: [Logs](../configuration.md#logs) |
 | `ROADSTEAD_…__…` | Configuration keys: [Environment](../configuration.md#environment) |
 | `NO_COLOR` | Set and not empty: no colours |

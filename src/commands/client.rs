@@ -7,8 +7,8 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
-use http::{HeaderName, Method, Request, Response};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
@@ -17,17 +17,24 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
-use url::Url;
+use url::{Host, Url};
+
+use super::output::complain;
 
 /// The header that a request must bring to change something, so that no page in a browser can send it; the server has
 /// the same in `server::admin_answer`, which no client may use.
 const ADMIN_HEADER: HeaderName = HeaderName::from_static("x-roadstead-admin");
+
+/// The token that is sent to the admin API.
+const TOKEN_VARIABLE: &str = "ROADSTEAD_TOKEN";
 
 /// A client of one admin listener.
 #[derive(Debug)]
 pub struct AdminClient {
     /// Host and port.
     authority: String,
+    /// The operator's token, if he has one.
+    token: Option<HeaderValue>,
     connections: TaskTracker,
 }
 
@@ -126,8 +133,15 @@ impl AdminClient {
             }
             _ => return Err(format!("{base} is no URL like http://127.0.0.1:5001")),
         };
+        let token = token()?;
+        if token.is_some() && !is_near(base) {
+            complain(&format!(
+                "the token of {TOKEN_VARIABLE} goes to {authority} unencrypted, where others on the network can read it"
+            ));
+        }
         Ok(Self {
             authority,
+            token,
             connections: TaskTracker::new(),
         })
     }
@@ -165,6 +179,9 @@ impl AdminClient {
             .header(HOST, host)
             .header(ADMIN_HEADER, "1")
             .header(CONTENT_LENGTH, payload.length);
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, token);
+        }
         if let Some(content_type) = payload.content_type {
             request = request.header(CONTENT_TYPE, content_type);
         }
@@ -190,6 +207,29 @@ impl AdminClient {
                 authority: self.authority.clone(),
                 source,
             })
+    }
+}
+
+/// The value of `Authorization`, if the environment has a token.
+fn token() -> Result<Option<HeaderValue>, String> {
+    let Some(token) = std::env::var_os(TOKEN_VARIABLE).filter(|token| !token.is_empty()) else {
+        return Ok(None);
+    };
+    // The value is not repeated: it is a secret.
+    let wrong = || format!("{TOKEN_VARIABLE} is no token");
+    let token = token.to_str().ok_or_else(wrong)?.trim();
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| wrong())?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+/// True if a URL leads to this machine.
+fn is_near(base: &Url) -> bool {
+    match base.host() {
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        None => false,
     }
 }
 

@@ -89,6 +89,13 @@ async fn serve_until_signal(config: Config, flags: &Overrides, runtime: &Runtime
         let reload = Arc::clone(&reload);
         threads.spawn_blocking(move || reload.run());
     });
+    let audit = app.guard().audit().clone();
+    signals.on_reopen(move || {
+        if !audit.is_on() {
+            tracing::info!("SIGUSR1: there is no audit log that could be opened again");
+        }
+        audit.reopen();
+    });
     let (address, admin) = (app.address(), app.admin_address());
     let ready = format!("listening on {scheme}://{address} (admin {admin_scheme}://{admin})\n");
     if let Err(error) = say_in_time(ready).await {

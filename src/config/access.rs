@@ -6,12 +6,13 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::error::{Problem, Shown};
+use super::limits::{self, LimitKey};
 use super::origin::Origin;
 use super::table::{
     About, Context, Given, List, OneOrMore, Outcome, Place, Read, Scalar, Values as _, Written,
     in_order, name, table,
 };
-use super::values::{Enforcements, Flag, Networks, Path, Text};
+use super::values::{AdminAccesses, Enforcements, Flag, Networks, Path, Text};
 use crate::access::condition::{Condition, Window};
 use crate::access::oidc::Trust;
 use crate::access::{self, Actions, Attachment, Effect, Pattern, Policy, Statement, Subject};
@@ -36,6 +37,10 @@ table! {
         policy: List<PolicyKey>,
         /// Whom policies are attached to.
         attach: List<Attach>,
+        /// Limits by identity or address. Several may match a request, and all of them hold.
+        limit: List<LimitKey>,
+        /// `local`: a request to the admin API that has no credentials is an operator's if it comes from this machine; `identity`: none is. With credentials, changes need `admin` on the resource `admin`, and reading needs `list` or `admin`.
+        admin: AdminAccesses,
     }
 }
 
@@ -288,6 +293,8 @@ pub(super) fn resolve(given: Option<&Given<Access>>, context: &Context<'_>) -> a
         policies,
         attachments,
         certificates: false,
+        limits: limits::resolve(keys.limit.as_ref(), context),
+        admin: keys.admin.value_or(access::AdminAccess::default()),
         ruled: Vec::new(),
     }
 }

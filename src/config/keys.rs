@@ -2,6 +2,7 @@
 //! (`docs/reference/configuration-keys.md`) take their words from here.
 
 use super::access::Access;
+use super::limits::AuditKey;
 use super::listeners::{AdminTls, ListenerKey, Tls};
 use super::table::{List, OneOrMore, name, table};
 use super::tags::Needs;
@@ -27,6 +28,8 @@ table! {
         server: Server,
         /// Access: who may come in, and who may do what. Without this table everybody may pull everything.
         access: Access,
+        /// The audit log: pulls, logins, denials and what operators do. Without this table there is none.
+        audit: AuditKey,
         /// State that cannot be fetched again.
         state: State,
         /// The cache on disk.

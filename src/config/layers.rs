@@ -467,5 +467,5 @@ fn is_somebody_elses(key: &str, text: &str) -> bool {
             let (number, rest) = rest.split_once('_').unwrap_or_default();
             number.parse::<u16>().is_ok() && transports.iter().any(|kind| rest.starts_with(kind))
         });
-    matches!(key, LOG_FILTER | "ADMIN" | "SERVER") || (of_service && !key.contains("__"))
+    matches!(key, LOG_FILTER | "ADMIN" | "SERVER" | "TOKEN") || (of_service && !key.contains("__"))
 }

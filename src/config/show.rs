@@ -18,6 +18,12 @@ pub(super) fn to_toml(config: &Config) -> String {
     let mut out = String::new();
     server::show(&mut out, &config.server);
     access::show(&mut out, &config.access);
+    if let Some(audit) = &config.audit {
+        table(&mut out, "audit");
+        line(&mut out, "path", &shown(&audit.path));
+        line(&mut out, "max_size", &size(audit.max_size));
+        line(&mut out, "keep", &audit.keep.to_string());
+    }
     table(&mut out, "state");
     line(&mut out, "dir", &shown(&config.state.dir));
     table(&mut out, "cache");

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::error::Shown;
 use super::table::{About, Scalar};
-use crate::access::Enforcement;
+use crate::access::{AdminAccess, Enforcement};
 use crate::mirror::{Failure, FillOnRange, Pattern, Revalidate, Ttl};
 use crate::oci::UpstreamName;
 use crate::server::{Asks, ClientAuth};
@@ -111,6 +111,10 @@ choice! {
 choice! {
     /// Treatment of clients without a certificate.
     ClientAuths: ClientAuth { "required" => ClientAuth::Required, "optional" => ClientAuth::Optional }
+}
+choice! {
+    /// The admin API without credentials.
+    AdminAccesses: AdminAccess { "local" => AdminAccess::Local, "identity" => AdminAccess::Identity }
 }
 
 /// Kinds of values that are read by a function, with a JSON Schema.

@@ -6,6 +6,7 @@ mod audit;
 mod error;
 mod guard;
 mod import;
+mod operator;
 mod people;
 mod query;
 
@@ -13,6 +14,7 @@ pub use api::AdminApi;
 
 use super::http::{JSON, host};
 use crate::access::Guard;
+use crate::audit::Change;
 use crate::mirror::{Mirror, Readiness};
 use crate::telemetry::Metrics;
 use answer::{AdminBody, full, head_of, with_type};
@@ -21,6 +23,8 @@ use error::AdminError;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::Full;
 use hyper::body::Incoming;
+pub(super) use operator::Caller;
+use operator::Operator;
 pub use people::PeopleApi;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +35,8 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// Answers the operator's tools.
 #[derive(Debug)]
 pub(super) struct Admin {
+    /// The front door.
+    guard: Guard,
     /// The mirror, which is asked for its readiness.
     pub(super) mirror: Mirror,
     /// Users and tokens.
@@ -58,6 +64,7 @@ impl Admin {
             api: AdminApi::of_server(mirror.clone(), stop.clone()),
             mirror,
             people: PeopleApi::new(guard),
+            guard: guard.clone(),
             metrics,
             hosts,
             stop,
@@ -65,14 +72,18 @@ impl Admin {
     }
 
     /// Answers one request. Its body is read where something is imported, and nowhere else.
-    pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<AdminBody> {
+    pub(super) async fn serve(
+        &self,
+        request: Request<Incoming>,
+        caller: Caller,
+    ) -> Response<AdminBody> {
         let is_head = request.method() == Method::HEAD;
-        let response = Box::pin(self.answer(request)).await;
+        let response = Box::pin(self.answer(request, caller)).await;
         // hyper leaves the body away over HTTP/1 alone.
         if is_head { head_of(response) } else { response }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<AdminBody> {
+    async fn answer(&self, request: Request<Incoming>, caller: Caller) -> Response<AdminBody> {
         let (head, body) = request.into_parts();
         if let Some(why) = host::refusal(&head) {
             return full(text(StatusCode::BAD_REQUEST, format!("{why}\n")));
@@ -84,20 +95,43 @@ impl Admin {
         if let Some(why) = guard::refusal(&head, &self.hosts) {
             return AdminError::new(StatusCode::FORBIDDEN, why).into_response();
         }
+        let operator = match Operator::admit(&self.guard, &head, caller).await {
+            Ok(operator) => operator,
+            Err(error) => return error.into_response(),
+        };
+        let act = (operator::is_act(&head) && self.guard.audit().is_on())
+            .then(|| (head.method.clone(), target_of(&head).to_owned()));
+        let mut changes = Vec::new();
+        let response = self.route(head, body, &mut changes).await;
+        if let Some((method, target)) = act {
+            let status = response.status();
+            if status.is_success() {
+                changes.extend(operator::change_of_images(&method, &target));
+            }
+            operator.record_act(&self.guard, &method, &target, status, &changes);
+        }
+        response
+    }
+
+    async fn route(
+        &self,
+        head: request::Parts,
+        body: Incoming,
+        changes: &mut Vec<Change>,
+    ) -> Response<AdminBody> {
+        let path = head.uri.path();
         if path.starts_with(import::PREFIX) {
             let request = Request::from_parts(head, body);
             return Box::pin(import::answer(&self.mirror, request)).await;
         }
         if matches!(path, people::USERS | people::TOKENS) {
             let request = Request::from_parts(head, body);
-            return Box::pin(people::answer(&self.people, request)).await;
+            return Box::pin(people::answer(&self.people, request, changes)).await;
         }
         if path == audit::PATH {
             return audit::answer(&self.mirror, &head);
         }
-        let target = head.uri.path_and_query();
-        let target = target.map_or("/", http::uri::PathAndQuery::as_str);
-        match self.api.ask(&head.method, target).await {
+        match self.api.ask(&head.method, target_of(&head)).await {
             Ok(body) => full(with_type(StatusCode::OK, JSON, body)),
             Err(error) => error.into_response(),
         }
@@ -127,6 +161,12 @@ impl Admin {
             _ => text(StatusCode::NOT_FOUND, "not found\n"),
         }
     }
+}
+
+/// The path and query.
+fn target_of(head: &request::Parts) -> &str {
+    let target = head.uri.path_and_query();
+    target.map_or("/", http::uri::PathAndQuery::as_str)
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -3,6 +3,7 @@
 use http::HeaderValue;
 
 pub(super) mod access_log;
+pub(super) mod account;
 pub(super) mod body;
 pub(super) mod conditions;
 pub(super) mod context;

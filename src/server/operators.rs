@@ -1,6 +1,6 @@
 //! Connections of operators, their tools and probes: the admin listener.
 
-use super::admin::Admin;
+use super::admin::{Admin, Caller};
 use super::conn::accept;
 use super::conn::client_stream::{ClientStream, Socket};
 use super::conn::connection::{self, Tasks};
@@ -48,11 +48,11 @@ impl Operators {
         let tasks = Tasks::new();
         let _killer = tasks.kill_on_drop();
         let is_buffered = self.tls.is_some();
-        let serve = |stream: TcpStream, _peer, seat: Seat| {
+        let serve = |stream: TcpStream, peer, seat: Seat| {
             let (tls, admin, stop) = (self.tls.clone(), Arc::clone(&self.admin), drained.clone());
             tasks.spawn(async move {
                 let watch = Arc::clone(&seat.watch);
-                let served = pin!(secure(tls, stream, &watch, admin, stop));
+                let served = pin!(secure(tls, stream, &watch, (admin, Caller::At(peer)), stop));
                 watch.run(served).await;
                 drop::<Seat>(seat);
             });
@@ -95,7 +95,7 @@ impl Operators {
             let (admin, stop) = (Arc::clone(&self.admin), drained.clone());
             tasks.spawn(async move {
                 let watch = Arc::clone(&seat.watch);
-                let served = pin!(answer(stream, &watch, admin, stop));
+                let served = pin!(answer(stream, &watch, (admin, Caller::Here), stop));
                 watch.run(served).await;
                 drop::<Seat>(seat);
             });
@@ -107,7 +107,7 @@ async fn secure(
     tls: Option<Tls>,
     stream: TcpStream,
     watch: &Arc<Watch>,
-    admin: Arc<Admin>,
+    admin: (Arc<Admin>, Caller),
     stop: CancellationToken,
 ) {
     let Some(tls) = tls else {
@@ -128,12 +128,12 @@ async fn secure(
 async fn answer<S: Socket + Send + 'static>(
     stream: S,
     watch: &Arc<Watch>,
-    admin: Arc<Admin>,
+    (admin, caller): (Arc<Admin>, Caller),
     stop: CancellationToken,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
         let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(admin.serve(request).await) }
+        async move { Ok::<_, Infallible>(admin.serve(request, caller).await) }
     });
     let stream = ClientStream::new(stream, Arc::clone(watch));
     connection::serve(

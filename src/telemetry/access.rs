@@ -17,6 +17,7 @@ pub const TARGET: &str = "roadstead::access";
 pub struct AccessLine<'a> {
     pub request_id: &'a dyn Display,
     pub client: &'a str,
+    pub user: Option<&'a str>,
     pub method: &'a str,
     pub path: &'a str,
     pub upstream: Option<&'a str>,
@@ -134,6 +135,9 @@ impl AccessLine<'_> {
     fn each(&self, mut say: impl FnMut(&Name, Value<'_>)) {
         say(&named!("request_id"), Value::Shown(self.request_id));
         say(&named!("client"), Value::Plain(self.client));
+        if let Some(user) = self.user {
+            say(&named!("user"), Value::Text(user));
+        }
         say(&named!("method"), Value::Plain(self.method));
         say(&named!("path"), Value::Text(self.path));
         let mut say_some = |name: &Name, value: Option<Value<'_>>| {
@@ -239,6 +243,7 @@ mod tests {
     const LINE: AccessLine<'static> = AccessLine {
         request_id: &"ab-1",
         client: "192.0.2.1:4711",
+        user: Some("robot:ci"),
         method: "GET",
         path: "/v2/\"x\"\n/blobs",
         upstream: Some("docker.io"),
@@ -269,7 +274,7 @@ mod tests {
         assert_eq!(
             rendered(LogFormat::Text),
             "2023-11-14T22:13:20.000042Z  INFO roadstead::access: request request_id=ab-1 client=192.0.2.1:4711 \
-             method=GET path=\"/v2/\\\"x\\\"\\n/blobs\" upstream=docker.io reference=v1 status=404 outcome=\"error\" \
+             user=\"robot:ci\" method=GET path=\"/v2/\\\"x\\\"\\n/blobs\" upstream=docker.io reference=v1 status=404 outcome=\"error\" \
              bytes=7 ttfb_ms=1.050 total_ms=12.000 ended=\"complete\" cause=\"back\\\\slash\" user_agent=\"docker/1\"\n"
         );
     }
@@ -281,6 +286,7 @@ mod tests {
         for format in [LogFormat::Text, LogFormat::Json] {
             let line = AccessLine {
                 path: nasty,
+                user: Some(nasty),
                 user_agent: Some(nasty),
                 ..LINE
             };
@@ -319,7 +325,7 @@ mod tests {
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         let expected = serde_json::json!({
             "timestamp": "2023-11-14T22:13:20.000042Z", "level": "INFO", "message": "request",
-            "request_id": "ab-1", "client": "192.0.2.1:4711", "method": "GET", "path": "/v2/\"x\"\n/blobs",
+            "request_id": "ab-1", "client": "192.0.2.1:4711", "user": "robot:ci", "method": "GET", "path": "/v2/\"x\"\n/blobs",
             "upstream": "docker.io", "reference": "v1", "status": 404, "outcome": "error", "bytes": 7,
             "ttfb_ms": 1.05, "total_ms": 12.0, "ended": "complete", "cause": "back\\slash",
             "user_agent": "docker/1", "target": "roadstead::access",

@@ -2,6 +2,7 @@
 //! never a repository, a tag or a digest. A name that is not configured counts under the empty label.
 
 mod access;
+mod audit;
 mod cache;
 mod catalogue;
 mod disk;
@@ -16,6 +17,7 @@ mod totals;
 mod upstreams;
 
 pub use access::{AccessMetrics, AuthMethod, AuthResult};
+use audit::AuditMetrics;
 use cache::Cache;
 use catalogue::Catalogue;
 use disk::Disk;
@@ -49,6 +51,7 @@ struct Inner {
     fills_in_flight: IntGauge,
     readers_in_flight: IntGauge,
     access: AccessMetrics,
+    audit: AuditMetrics,
     cache: Cache,
     catalogue: Catalogue,
     disk: Disk,
@@ -76,6 +79,7 @@ impl Metrics {
                     .gauge("roadstead_readers_in_flight", "Client bodies under way."),
                 cache: Cache::new(&set),
                 access: AccessMetrics::new(&set),
+                audit: AuditMetrics::new(&set),
                 catalogue: Catalogue::new(&set),
                 disk: Disk::new(&set),
                 log: Log::new(&set),
@@ -90,6 +94,12 @@ impl Metrics {
     #[must_use]
     pub fn access(&self) -> &AccessMetrics {
         &self.inner.access
+    }
+
+    /// The part about the audit log.
+    #[must_use]
+    pub fn audit(&self) -> &AuditMetrics {
+        &self.inner.audit
     }
 
     /// The families of upstreams.

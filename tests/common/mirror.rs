@@ -93,6 +93,7 @@ impl MirrorBuilder {
                 limits: server::Limits::default(),
             },
             access: roadstead::access::Config::default(),
+            audit: None,
             state: catalogue::Config::of(dir.path().join("state")),
             cache: store::Config::of(dir.path().join("cache"), store::Amount::Bytes(1 << 30)),
             tags: mirror::Config::of(mirror::Policy {

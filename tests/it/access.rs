@@ -1,6 +1,9 @@
 //! Who may come in, and who may pull what.
 
+mod audit;
+mod limits;
 mod oidc;
+mod operators;
 mod people;
 mod tokens;
 mod visibility;
@@ -15,6 +18,11 @@ use std::path::Path;
 
 /// What a file with this table says of access.
 fn access(text: &str) -> access::Config {
+    config(text).access
+}
+
+/// A file with these tables.
+fn config(text: &str) -> Config {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("roadstead.toml");
     std::fs::write(&file, text).unwrap();
@@ -22,7 +30,7 @@ fn access(text: &str) -> access::Config {
         config: Some(file),
         ..Overrides::default()
     };
-    Config::from_layers(&flags, [], &[]).unwrap().access
+    Config::from_layers(&flags, [], &[]).unwrap()
 }
 
 /// Writes users whose passwords are their names with a `!`.
@@ -58,8 +66,14 @@ impl House {
         }
         let builder = MirrorBuilder::of(&registry);
         let file = htpasswd(builder.dir(), users);
-        let config = access(&table.replace("HTPASSWD", &format!("{file:?}")));
-        let mirror = builder.with(|all| all.access = config).start().await;
+        let audit = builder.dir().join("audit.log");
+        let table = table.replace("HTPASSWD", &format!("{file:?}"));
+        let config = config(&table.replace("AUDIT", &format!("{audit:?}")));
+        let builder = builder.with(|all| {
+            all.access = config.access;
+            all.audit = config.audit;
+        });
+        let mirror = builder.start().await;
         Self {
             registry,
             mirror,

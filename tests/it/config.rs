@@ -498,6 +498,10 @@ fn what_check_prints_is_the_same_configuration() {
     let full = "
         [server]\nlisten = \"[::1]:5000\"\nadmin_listen = \"localhost:0\"\ndrain_timeout = \"1500ms\"
         max_connections = 100\nhead_timeout = \"1s\"\nidle_timeout = \"2m\"\nbody_stall_timeout = \"90s\"\nbody_min_rate = 0
+        [access]\nadmin = \"identity\"
+        [[access.limit]]\nmatch = \"user:*\"\nrequests = 100\nbytes = \"100MB\"\nconnections = 50\nbytes_per_day = \"1TB\"
+        [[access.limit]]\nmatch = \"10.0.0.0/8\"\nbytes = 1234567
+        [audit]\npath = '/a \"b\"'\nmax_size = 0\nkeep = 7
         [server.tls]\ncert = '/a \"b\" \\c'\nkey = \"k\"
          [state]\ndir = \"/s\"
          [cache]\ndir = \"/d\"\nmax_size = 1234567\nmin_free = \"3%\"\nmax_age = \"90d\"\nfill_on_range = \"over 25%\"\nscrub = \"off\"

@@ -22,7 +22,6 @@ const ENDS: &[(c_int, &str)] = &[
 /// Signals that mean nothing here. The terminal's end is not a server's, and a limit on the size of files (SIGXFSZ) is an
 /// error of the write that met it.
 const PASSED_OVER: &[(c_int, &str)] = &[
-    (libc::SIGUSR1, "SIGUSR1"),
     (libc::SIGUSR2, "SIGUSR2"),
     (libc::SIGALRM, "SIGALRM"),
     (libc::SIGVTALRM, "SIGVTALRM"),
@@ -38,6 +37,8 @@ pub(super) struct Signals {
     all: Vec<(Signal, Meaning)>,
     /// The action for SIGHUP, once there is something to reload.
     reload: Option<Box<dyn FnMut() + Send>>,
+    /// The action for SIGUSR1, once there are files that can be opened again.
+    reopen: Option<Box<dyn FnMut() + Send>>,
     /// One came before that.
     came_early: bool,
 }
@@ -46,6 +47,7 @@ pub(super) struct Signals {
 enum Meaning {
     End(Stop),
     Reload,
+    Reopen,
     Nothing(c_int, &'static str),
 }
 
@@ -66,14 +68,18 @@ impl Signals {
             .copied()
             .chain(real_time().map(|number| (number, "a real-time signal")))
             .map(|(number, name)| (number, Meaning::Nothing(number, name)));
-        let reload = std::iter::once((libc::SIGHUP, Meaning::Reload));
-        ends.chain(reload)
+        let actions = [
+            (libc::SIGHUP, Meaning::Reload),
+            (libc::SIGUSR1, Meaning::Reopen),
+        ];
+        ends.chain(actions)
             .chain(others)
             .map(|(number, meaning)| Ok((signal(SignalKind::from_raw(number))?, meaning)))
             .collect::<io::Result<_>>()
             .map(|all| Self {
                 all,
                 reload: None,
+                reopen: None,
                 came_early: false,
             })
     }
@@ -84,6 +90,11 @@ impl Signals {
             reload();
         }
         self.reload = Some(Box::new(reload));
+    }
+
+    /// Does this on SIGUSR1 from now on. It must not block. What came before means nothing: files were just opened.
+    pub(super) fn on_reopen(&mut self, reopen: impl FnMut() + Send + 'static) {
+        self.reopen = Some(Box::new(reopen));
     }
 
     /// Waits for one that asks to stop.
@@ -106,6 +117,11 @@ impl Signals {
                         match &mut self.reload {
                             Some(reload) => reload(),
                             None => self.came_early = true,
+                        }
+                    }
+                    Meaning::Reopen => {
+                        if let Some(reopen) = &mut self.reopen {
+                            reopen();
                         }
                     }
                     Meaning::Nothing(number, name) => {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{line, list, quoted, table};
+use super::{line, list, quoted, size, table};
 use crate::access::condition::Window;
+use crate::access::limits::Limit;
 use crate::access::{Action, Condition, Config, Pattern, Policy, Statement, Subject};
-use crate::config::values::Enforcements;
+use crate::config::values::{AdminAccesses, Enforcements};
 
 /// Nothing where there is no such table.
 pub(super) fn show(out: &mut String, config: &Config) {
@@ -28,6 +29,7 @@ pub(super) fn show(out: &mut String, config: &Config) {
     if let Some(url) = &config.token_url {
         line(out, "realm", &quoted(url));
     }
+    line(out, "admin", &quoted(AdminAccesses::name(config.admin)));
     for trust in &config.oidc {
         table(out, "[access.oidc]");
         line(out, "name", &quoted(&trust.name));
@@ -55,6 +57,26 @@ pub(super) fn show(out: &mut String, config: &Config) {
             Subject::Anonymous => line(out, "anonymous", "true"),
         }
         line(out, "policies", &list(attachment.policies.iter()));
+    }
+    for limit in &config.limits {
+        show_limit(out, limit);
+    }
+}
+
+fn show_limit(out: &mut String, limit: &Limit) {
+    table(out, "[access.limit]");
+    line(out, "match", &quoted(&limit.meaning.to_string()));
+    if let Some(requests) = limit.requests {
+        line(out, "requests", &requests.to_string());
+    }
+    if let Some(bytes) = limit.bytes {
+        line(out, "bytes", &size(bytes));
+    }
+    if let Some(connections) = limit.connections {
+        line(out, "connections", &connections.to_string());
+    }
+    if let Some(bytes) = limit.bytes_per_day {
+        line(out, "bytes_per_day", &size(bytes));
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) struct AdminError {
     message: String,
     /// The methods that the path takes.
     allow: Option<HeaderValue>,
+    /// The client is asked who it is.
+    asks: bool,
     /// Content that an import lacks.
     missing: Vec<String>,
 }
@@ -35,7 +37,16 @@ impl AdminError {
             status,
             message: message.into(),
             allow: None,
+            asks: false,
             missing: Vec::new(),
+        }
+    }
+
+    /// 401: who is it?
+    pub(super) fn unauthorized(message: impl Into<String>) -> Self {
+        Self {
+            asks: true,
+            ..Self::new(StatusCode::UNAUTHORIZED, message)
         }
     }
 
@@ -71,6 +82,11 @@ impl AdminError {
     /// The response.
     pub(super) fn into_response(self) -> Response<AdminBody> {
         let mut response = full(with_type(self.status, JSON, self.body()));
+        if self.asks {
+            let challenge = HeaderValue::from_static("Basic realm=\"roadstead\"");
+            let headers = response.headers_mut();
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
         if let Some(allow) = self.allow {
             response.headers_mut().insert(header::ALLOW, allow);
         }

@@ -1,5 +1,4 @@
-//! Admission to the admin API. It has no login: whoever reaches the listener, which is on loopback unless
-//! the configuration says otherwise, may. A web page in a browser on the same machine reaches it, too,
+//! Admission of browsers to the admin API, whoever it is that asks (`operator`). A web page in a browser on the same machine reaches it, too,
 //! and must not: neither by a form or script of another site, nor by a name of its own that it has
 //! resolved to this address (DNS rebinding).
 

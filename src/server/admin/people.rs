@@ -4,6 +4,7 @@ use super::answer::{AdminBody, full, with_type};
 use super::error::AdminError;
 use super::query::Query;
 use crate::access::{Guard, ManageError, Registrar, Secret, TokenInfo, TokenWanted, UserInfo};
+use crate::audit::Change;
 use crate::format;
 use crate::server::http::JSON;
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::time::Duration;
 
 /// Users.
@@ -83,17 +85,47 @@ impl PeopleApi {
 
     /// Answers a request, `target` being its path and query.
     pub async fn answer(&self, method: &Method, target: &str, body: &[u8]) -> (StatusCode, Bytes) {
+        self.answer_noting(method, target, body, &mut Vec::new())
+            .await
+    }
+
+    /// Answers a request, and notes what it has changed.
+    async fn answer_noting(
+        &self,
+        method: &Method,
+        target: &str,
+        body: &[u8],
+        changes: &mut Vec<Change>,
+    ) -> (StatusCode, Bytes) {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let query = Query::parse(query);
         let answered = if path == USERS {
-            self.users(method, query, body).await
+            self.users(method, query, body, changes).await
         } else {
-            self.tokens(method, query, body).await
+            self.tokens(method, query, body, changes).await
         };
         answered.unwrap_or_else(|error| (error.status, error.body()))
     }
 
-    async fn users(&self, method: &Method, mut query: Query, body: &[u8]) -> Answer {
+    /// A user as others see it.
+    fn user(&self, name: &str) -> Value {
+        let mut users = self.registrar.users().into_iter();
+        shown(users.find(|user| user.name == name))
+    }
+
+    /// A token as others see it.
+    fn token(&self, id: &str) -> Value {
+        let mut tokens = self.registrar.tokens().into_iter();
+        shown(tokens.find(|token| token.id == id))
+    }
+
+    async fn users(
+        &self,
+        method: &Method,
+        mut query: Query,
+        body: &[u8],
+        changes: &mut Vec<Change>,
+    ) -> Answer {
         let registrar = &self.registrar;
         match *method {
             Method::GET | Method::HEAD => {
@@ -112,6 +144,8 @@ impl PeopleApi {
                     .add_user(&name, Secret::new(password), groups)
                     .await?;
                 tracing::info!(user = name, "an operator has made a user");
+                let after = self.user(&name);
+                changes.push(change("user added", name, Value::Null, after));
                 json(StatusCode::CREATED, &Done { changed: 1 })
             }
             Method::PUT => {
@@ -119,20 +153,29 @@ impl PeopleApi {
                 let UserBody { name, password, .. } = read(body)?;
                 registrar.set_password(&name, Secret::new(password)).await?;
                 tracing::info!(user = name, "an operator has changed a user's password");
+                changes.push(change("password changed", name, Value::Null, Value::Null));
                 json(StatusCode::OK, &Done { changed: 1 })
             }
             Method::DELETE => {
                 let name = query.need("name")?;
                 query.end()?;
+                let before = self.user(&name);
                 registrar.remove_user(&name).await?;
                 tracing::info!(user = name, "an operator has removed a user");
+                changes.push(change("user removed", name, before, Value::Null));
                 json(StatusCode::OK, &Done { changed: 1 })
             }
             _ => Err(AdminError::method(USERS_TAKE)),
         }
     }
 
-    async fn tokens(&self, method: &Method, mut query: Query, body: &[u8]) -> Answer {
+    async fn tokens(
+        &self,
+        method: &Method,
+        mut query: Query,
+        body: &[u8],
+        changes: &mut Vec<Change>,
+    ) -> Answer {
         let registrar = &self.registrar;
         match *method {
             Method::GET | Method::HEAD => {
@@ -151,6 +194,8 @@ impl PeopleApi {
                     owner = info.owner,
                     "an operator has made a token"
                 );
+                let (id, after) = (info.id.clone(), shown(Some(&info)));
+                changes.push(change("token created", id, Value::Null, after));
                 let token = text.expose();
                 json(StatusCode::CREATED, &NewToken { token, info })
             }
@@ -167,8 +212,10 @@ impl PeopleApi {
                     _ => return Err(AdminError::bad("write ?id=… or ?user=…")),
                 };
                 for id in &ids {
+                    let before = self.token(id);
                     registrar.revoke_token(id).await?;
                     tracing::info!(id, "an operator has revoked a token");
+                    changes.push(change("token revoked", id.clone(), before, Value::Null));
                 }
                 json(StatusCode::OK, &Done { changed: ids.len() })
             }
@@ -178,7 +225,11 @@ impl PeopleApi {
 }
 
 /// Answers a request of the listener for one of the paths.
-pub(super) async fn answer(api: &PeopleApi, request: Request<Incoming>) -> Response<AdminBody> {
+pub(super) async fn answer(
+    api: &PeopleApi,
+    request: Request<Incoming>,
+    changes: &mut Vec<Change>,
+) -> Response<AdminBody> {
     let (head, body) = request.into_parts();
     let body = match whole(body).await {
         Ok(body) => body,
@@ -186,7 +237,8 @@ pub(super) async fn answer(api: &PeopleApi, request: Request<Incoming>) -> Respo
     };
     let target = head.uri.path_and_query();
     let target = target.map_or("/", http::uri::PathAndQuery::as_str);
-    let (status, answer) = api.answer(&head.method, target, &body).await;
+    let answered = api.answer_noting(&head.method, target, &body, changes);
+    let (status, answer) = answered.await;
     let mut response = full(with_type(status, JSON, answer));
     if status == StatusCode::METHOD_NOT_ALLOWED {
         let allow = if head.uri.path() == USERS {
@@ -199,6 +251,22 @@ pub(super) async fn answer(api: &PeopleApi, request: Request<Incoming>) -> Respo
             .insert(header::ALLOW, HeaderValue::from_static(allow));
     }
     response
+}
+
+fn change(change: &'static str, name: String, before: Value, after: Value) -> Change {
+    Change {
+        change,
+        name,
+        before,
+        after,
+    }
+}
+
+/// As it stands in a record: nothing in it is a secret.
+fn shown(value: Option<impl Serialize>) -> Value {
+    value.map_or(Value::Null, |value| {
+        serde_json::to_value(value).unwrap_or_default()
+    })
 }
 
 /// Reads a body.

@@ -1,5 +1,7 @@
 //! One request from its arrival to the end of its body: one access line, one count.
 
+use super::account::Account;
+use crate::audit::{Denial, Event, Login, Pull};
 use crate::clock::Clock;
 use crate::mirror::ClientId;
 use crate::oci::{Digest, ErrorCode, Reference, Repository, UpstreamName};
@@ -164,6 +166,7 @@ pub(crate) struct Exchange {
     user_agent: Option<HeaderValue>,
     started: Instant,
     metrics: Metrics,
+    pub(crate) account: Account,
     kind: Kind,
     upstream: Option<UpstreamName>,
     echoes_upstream: bool,
@@ -196,6 +199,7 @@ impl Exchange {
             user_agent: request.headers.get(header::USER_AGENT).cloned(),
             started: Instant::now(),
             metrics,
+            account: Account::default(),
             kind: Kind::Other,
             upstream: None,
             echoes_upstream: false,
@@ -285,6 +289,49 @@ impl Exchange {
         self.refused = Some(cause.to_owned());
     }
 
+    /// The rules have denied something, or would have. `upstream`: the name of a configured one, or nothing.
+    pub(crate) fn denied(&mut self, upstream: &str, denial: &Denial<'_>) {
+        self.metrics.access().denied(upstream, denial.action);
+        if denial.enforced {
+            self.account.refuse();
+        }
+        self.record(&Event::Denied(*denial));
+    }
+
+    /// Credentials were checked.
+    pub(crate) fn logged_in(&self, login: &Login<'_>) {
+        self.record(&Event::Login(*login));
+    }
+
+    fn record(&self, event: &Event<'_>) {
+        if self.account.is_audited() {
+            let record = |id: &str| self.account.record(&self.client.text, id, event);
+            self.id.with_text(record);
+        }
+    }
+
+    /// Records a pull that has ended.
+    fn record_pull(&self, status: u16, ended: &str) {
+        let is_pull = matches!(self.kind, Kind::Manifest | Kind::Blob);
+        let (Some(upstream), Some(repository), true) = (&self.upstream, &self.repository, is_pull)
+        else {
+            return;
+        };
+        let reference = self.reference.as_ref().map(Reference::to_string);
+        let digest = self.digest.as_ref().map(Digest::to_string);
+        self.record(&Event::Pull(Pull {
+            method: self.method.as_str(),
+            upstream: upstream.as_str(),
+            repository: repository.as_str(),
+            reference: reference.as_deref(),
+            digest: digest.as_deref(),
+            status,
+            bytes: self.bytes,
+            outcome: self.answer.map(|(_, outcome)| outcome.label()),
+            ended,
+        }));
+    }
+
     /// The head of the response is known: the request is counted.
     pub(crate) fn answered(&mut self, status: StatusCode, outcome: Outcome) {
         self.answer = Some((status, outcome));
@@ -295,6 +342,7 @@ impl Exchange {
     /// Body bytes were handed to the connection.
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.first_byte();
+        self.account.spent(bytes);
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.bytes = self.bytes.saturating_add(bytes);
         self.metrics
@@ -353,14 +401,20 @@ impl Drop for Exchange {
             .answer
             .map_or(STATUS_CLIENT_CLOSED, |(status, _)| status.as_u16());
         let ttfb = self.first_byte.map(|at| at.duration_since(self.started));
+        if self.account.records_pulls() {
+            self.record_pull(status, ended);
+        }
         if !logging::wants_access_lines() {
             return;
         }
         let total = self.started.elapsed();
         let user_agent = self.user_agent.as_ref().map(printable);
+        let user = self.account.name();
+        let user = user.as_deref();
         let line = AccessLine {
             request_id: &self.id,
             client: &self.client.text,
+            user,
             method: self.method.as_str(),
             path: shortened(self.uri.path(), PATH_LOGGED_BYTES_MAX),
             upstream: self.upstream.as_ref().map(UpstreamName::as_str),
@@ -383,6 +437,7 @@ impl Drop for Exchange {
             target: access::TARGET,
             request_id = %self.id,
             client = %line.client,
+            user,
             method = %self.method,
             path = line.path,
             upstream = self.upstream.as_ref().map(display),

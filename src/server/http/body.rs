@@ -16,6 +16,7 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::time::Sleep;
 
 /// The longest time that the head of a response may wait for the body's first bytes. With them at hand, a fill
 /// that fails at once is an error status, on which clients turn to their next mirror, and no
@@ -251,21 +252,69 @@ pub(crate) struct Body {
     exchange: Box<Exchange>,
     /// Told with the next poll.
     failure: Option<Box<BodyError>>,
+    /// Bytes that the client may not have yet.
+    held: Option<Held>,
+}
+
+/// Bytes that are held back, since their client has had as many as it may have in a second.
+#[derive(Debug)]
+struct Held {
+    bytes: Bytes,
+    until: Pin<Box<Sleep>>,
 }
 
 impl Body {
     /// A body with `content`. The request must have been answered ([`Exchange::answered`]).
-    pub(crate) fn new(content: Content, exchange: Box<Exchange>) -> Self {
+    pub(crate) fn new(mut content: Content, exchange: Box<Exchange>) -> Self {
+        if let Content::Stream(stream) = &mut content {
+            stream.piece_max = stream.piece_max.min(exchange.account.piece_max());
+        }
         let mut body = Self {
             content,
             exchange,
             failure: None,
+            held: None,
         };
         if http_body::Body::is_end_stream(&body) {
             // hyper does not poll such a body at all.
             body.exchange.completed();
         }
         body
+    }
+
+    /// Gives bytes, as soon as the client may have them.
+    fn offer(
+        &mut self,
+        bytes: Bytes,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let wait = self.exchange.account.pace(bytes.len());
+        if wait.is_zero() {
+            return self.give(bytes);
+        }
+        let until = Box::pin(tokio::time::sleep(wait));
+        let held = self.held.insert(Held { bytes, until });
+        ready!(held.until.as_mut().poll(context));
+        self.release()
+    }
+
+    /// Gives the bytes that were held back.
+    fn release(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let held = self.held.take();
+        self.give(held.map(|held| held.bytes).unwrap_or_default())
+    }
+
+    fn give(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.exchange.sent(bytes.len());
+        let is_last = match &self.content {
+            Content::Empty => true,
+            Content::Full(rest) => rest.is_empty(),
+            Content::Stream(stream) => stream.remaining == Some(0),
+        };
+        if is_last {
+            self.finish();
+        }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
     fn finish(&mut self) {
@@ -286,26 +335,22 @@ impl http_body::Body for Body {
         if let Some(error) = this.failure.take() {
             return Poll::Ready(Some(Err(*error)));
         }
+        if let Some(held) = &mut this.held {
+            ready!(held.until.as_mut().poll(context));
+            return this.release();
+        }
         match &mut this.content {
             Content::Empty => Poll::Ready(None),
             Content::Full(bytes) => {
                 let bytes = mem::take(bytes);
-                this.exchange.sent(bytes.len());
-                this.finish();
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
+                this.offer(bytes, context)
             }
             Content::Stream(stream) => match ready!(stream.poll_bytes(context)) {
                 None => {
                     this.finish();
                     Poll::Ready(None)
                 }
-                Some(Ok(bytes)) => {
-                    this.exchange.sent(bytes.len());
-                    if stream.remaining == Some(0) {
-                        this.finish();
-                    }
-                    Poll::Ready(Some(Ok(Frame::data(bytes))))
-                }
+                Some(Ok(bytes)) => this.offer(bytes, context),
                 Some(Err(error)) => {
                     this.exchange.failed(&error);
                     this.content = Content::Empty;
@@ -320,6 +365,9 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.held.is_some() {
+            return false;
+        }
         match &self.content {
             Content::Empty => self.failure.is_none(),
             Content::Full(bytes) => bytes.is_empty(),
@@ -328,15 +376,15 @@ impl http_body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Empty => SizeHint::with_exact(0),
-            Content::Full(bytes) => {
-                SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
-            }
-            Content::Stream(stream) => stream
-                .remaining
-                .map_or_else(SizeHint::default, SizeHint::with_exact),
-        }
+        let length = |bytes: &Bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let rest = match &self.content {
+            Content::Empty => Some(0),
+            Content::Full(bytes) => Some(length(bytes)),
+            Content::Stream(stream) => stream.remaining,
+        };
+        let held = self.held.as_ref().map_or(0, |held| length(&held.bytes));
+        let rest = rest.map(|rest| rest.saturating_add(held));
+        rest.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

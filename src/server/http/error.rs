@@ -2,6 +2,7 @@
 //!
 //! A client gets the spec's code and a fixed phrase; the cause goes to the log, with the request's id.
 
+use crate::access::limits::{Exceeded, Figure};
 use crate::mirror::MirrorError;
 use crate::oci::directory::ResolveError;
 use crate::oci::route::RouteError;
@@ -168,6 +169,26 @@ impl ApiError {
             extra: Extra::RetryAfter(wait),
             found: Found::Unsought,
             ..Self::new(status, code, why.to_string(), why)
+        }
+    }
+
+    /// 429: the client has all that `[[access.limit]]` gives it.
+    pub(crate) fn over_limit(exceeded: Exceeded) -> Self {
+        let (status, code) = (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests);
+        let what = exceeded.figure.phrase();
+        let limit = match exceeded.figure {
+            Figure::Requests => Limit::AccessRequests,
+            Figure::Connections => Limit::AccessConnections,
+            Figure::BytesPerDay => Limit::AccessBytesPerDay,
+        };
+        Self {
+            extra: Extra::RetryAfter(exceeded.wait),
+            limit: Some(limit),
+            ..Self::own(
+                status,
+                code,
+                format!("{what} (access.limit); try again later"),
+            )
         }
     }
 

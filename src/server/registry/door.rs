@@ -1,14 +1,19 @@
 //! Access at the client listener: who asks, and may he?
 
 use super::arrival::Caller;
+use crate::access::credentials::Credentials;
+use crate::access::limits::Share;
 use crate::access::{
     Action, Context, Guard, Identified, IdentifyError, Principal, Resource, Scope, Verdict,
+    result_of,
 };
+use crate::audit::{Denial, Login};
 use crate::oci::UpstreamName;
 use crate::oci::directory::{ResolveError, Source};
+use crate::server::http::access_log::Exchange;
 use crate::server::http::context::Request;
 use crate::server::http::error::ApiError;
-use crate::telemetry::Metrics;
+use crate::telemetry::AuthMethod;
 use http::{HeaderValue, header, request};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +41,11 @@ pub(crate) struct Door {
 
 /// Who a connection's last request came from, so that the same credentials are not looked at again.
 #[derive(Debug, Default)]
-pub(crate) struct Memory(Mutex<Option<(HeaderValue, Identified)>>);
+pub(crate) struct Memory {
+    known: Mutex<Option<(HeaderValue, Identified)>>,
+    /// What it has of the limits.
+    share: Mutex<Option<Share>>,
+}
 
 /// Who asks, from where, by which door.
 #[derive(Clone, Debug)]
@@ -74,11 +83,34 @@ impl Door {
     ///
     /// # Errors
     /// They may not.
-    pub(crate) fn admit(&self, source: IpAddr) -> Result<(), ApiError> {
-        if self.guard.admits(source) {
+    pub(crate) fn admit(&self, exchange: &mut Exchange) -> Result<(), ApiError> {
+        if self.guard.admits(exchange.source()) {
             return Ok(());
         }
+        exchange.denied(
+            "",
+            &Denial {
+                action: "connect",
+                resource: "*",
+                statement: "access.allow",
+                enforced: true,
+            },
+        );
         Err(ApiError::not_admitted())
+    }
+
+    /// Lets a client ask for a token, as often as it may.
+    ///
+    /// # Errors
+    /// It may not come from there, or has asked too often.
+    pub(crate) fn admit_to_token(&self, exchange: &mut Exchange) -> Result<(), ApiError> {
+        self.admit(exchange)?;
+        match self.guard.limits() {
+            Some(limits) => limits
+                .admit_address(exchange.source())
+                .map_err(ApiError::over_limit),
+            None => Ok(()),
+        }
     }
 
     /// True if clients have to say who they are.
@@ -99,20 +131,30 @@ impl Door {
         &self,
         head: &request::Parts,
         caller: &Caller<'_>,
+        exchange: &mut Exchange,
     ) -> Result<Option<Visitor<'_>>, ApiError> {
         if self.guard.is_open() {
             return Ok(None);
         }
         let source = caller.source();
-        self.admit(source)?;
+        self.admit(exchange)?;
         let given = head.headers.get(header::AUTHORIZATION);
-        let (who, scopes) = match given.filter(|_| self.is_asking()) {
+        let (who, scopes, token) = match given.filter(|_| self.is_asking()) {
             Some(given) => {
-                let identified = Box::pin(self.identify(head, given, caller)).await?;
-                (identified.principal, identified.scopes)
+                let identified = Box::pin(self.identify(head, given, caller, exchange)).await?;
+                (identified.principal, identified.scopes, identified.token)
             }
-            None => (self.without_credentials(caller), None),
+            None => (self.without_credentials(caller), None, None),
         };
+        exchange.account.belongs_to(&who, token);
+        if let Some(limits) = self.guard.limits() {
+            let memory = &caller.arrival.memory;
+            let mut share = memory.share.lock().unwrap_or_else(PoisonError::into_inner);
+            let admitted = limits.admit(&who, source, &mut share);
+            exchange
+                .account
+                .spends(admitted.map_err(ApiError::over_limit)?);
+        }
         Ok(Some(Visitor {
             door: self,
             who,
@@ -138,22 +180,41 @@ impl Door {
         head: &request::Parts,
         given: &HeaderValue,
         caller: &Caller<'_>,
+        exchange: &mut Exchange,
     ) -> Result<Identified, ApiError> {
         let memory = &caller.arrival.memory;
         self.guard.look_for_changes().await;
+        let mut is_new = true;
         {
-            let known = memory.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = memory.known.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((before, identified)) = &*known
                 && before == given
-                && self.guard.holds(identified)
             {
-                return Ok(with_certificate(identified.clone(), caller));
+                if self.guard.holds(identified) {
+                    return Ok(with_certificate(identified.clone(), caller));
+                }
+                is_new = false;
             }
         }
         let text = given.to_str().unwrap_or_default();
-        match self.guard.identify(text, caller.source()).await {
+        let identified = self.guard.identify(text, exchange.source()).await;
+        if let Ok(it) = &identified {
+            exchange.account.belongs_to(&it.principal, it.token.clone());
+        }
+        // What is checked again after a while is no other login.
+        if is_new || identified.is_err() {
+            let credentials = Credentials::parse(text);
+            let claim = credentials.as_ref().map(Credentials::claim);
+            let (method, user) = claim.unwrap_or((AuthMethod::Unknown, None));
+            exchange.logged_in(&Login {
+                method: method.label(),
+                result: result_of(&identified).label(),
+                user,
+            });
+        }
+        match identified {
             Ok(identified) => {
-                let mut known = memory.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut known = memory.known.lock().unwrap_or_else(PoisonError::into_inner);
                 *known = Some((given.clone(), identified.clone()));
                 Ok(with_certificate(identified, caller))
             }
@@ -237,7 +298,7 @@ impl Visitor<'_> {
         tag: Option<&str>,
         request: &Request<'_>,
         path: &str,
-        metrics: &Metrics,
+        exchange: &mut Exchange,
     ) -> Result<(), ApiError> {
         let resource = Resource::mirror(source.upstream.as_str(), source.repository.as_str());
         let verdict = self
@@ -247,9 +308,15 @@ impl Visitor<'_> {
         if !verdict.is_denied {
             return self.has_scope(action, path, request.head);
         }
-        metrics
-            .access()
-            .denied(source.upstream.as_str(), action.name());
+        exchange.denied(
+            source.upstream.as_str(),
+            &Denial {
+                action: action.name(),
+                resource: resource.as_str(),
+                statement: &verdict.statement,
+                enforced: !verdict.is_allowed,
+            },
+        );
         if verdict.is_allowed {
             tracing::warn!(
                 client = %self.source, who = self.who.label(), %action, %resource, reason = verdict.reason,

@@ -73,6 +73,7 @@ impl Handler {
             &head,
             self.metrics.clone(),
         ));
+        exchange.account.audit_to(arrival.door.guard().audit());
         let answered = self.dispatch(&head, body, &caller, transport, must_wait, &mut exchange);
         let reply = match answered.await {
             Ok(reply) => reply,
@@ -116,11 +117,11 @@ impl Handler {
         door: &Door,
         head: &request::Parts,
         body: Incoming,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
-        door.admit(exchange.source())?;
+        door.admit_to_token(exchange)?;
         let directory = self.mirror.directory();
-        let answer = token::answer(door, head, body, exchange.source(), directory);
+        let answer = token::answer(door, head, body, exchange, directory);
         Box::pin(answer).await
     }
 
@@ -140,7 +141,7 @@ impl Handler {
         if door.gives_tokens() && head.uri.path() == token::PATH {
             return self.token(door, head, body, exchange).await;
         }
-        let (request, visitor) = enter(head, caller, transport).await?;
+        let (request, visitor) = enter(head, caller, transport, exchange).await?;
         // A push is refused as one whichever way it came: nobody would be asked, so no loop is looked for.
         if let Route::Upload { .. } = request.route {
             return Err(ApiError::read_only());
@@ -226,7 +227,7 @@ impl Handler {
             let Named {
                 path, action, tag, ..
             } = named;
-            visitor.may(action, &source, tag, request, path, &self.metrics)?;
+            visitor.may(action, &source, tag, request, path, exchange)?;
         }
         let is_known = visitor.is_some_and(|it| !it.who.is_anonymous());
         if !is_known && self.mirror.hides_something() {
@@ -341,8 +342,9 @@ async fn enter<'h>(
     head: &'h request::Parts,
     caller: &Caller<'h>,
     transport: Transport,
+    exchange: &mut Exchange,
 ) -> Result<(Request<'h>, Option<Visitor<'h>>), ApiError> {
-    let visitor = caller.arrival.door.enter(head, caller).await?;
+    let visitor = caller.arrival.door.enter(head, caller, exchange).await?;
     Ok((Request::read(head, caller.client.id(), transport)?, visitor))
 }
 

@@ -43,8 +43,19 @@ impl Restraint {
     /// A request is about to be refused for this reason: returns when it may be.
     pub(crate) async fn refuse(&self, limit: Limit, exchange: &Exchange, metrics: &Metrics) {
         metrics.limited(limit);
-        if let Some(others) = self.due(Instant::now()) {
-            let client = exchange.client_id().address;
+        let is_of_access = matches!(
+            limit,
+            Limit::AccessRequests | Limit::AccessConnections | Limit::AccessBytesPerDay
+        );
+        let others = self.due(Instant::now());
+        let client = exchange.client_id().address;
+        if let (Some(others), true) = (others, is_of_access) {
+            tracing::warn!(
+                %client, user = exchange.account.name().as_deref(),
+                limit = limit.label(), others_since_last_told = others,
+                "a client has met a limit of [[access.limit]], and hears 429 with Retry-After"
+            );
+        } else if let Some(others) = others {
             tracing::warn!(
                 %client, upstream = exchange.upstream().map(tracing::field::display),
                 limit = limit.label(), others_since_last_told = others,

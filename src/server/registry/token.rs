@@ -3,15 +3,16 @@
 use super::door::{Door, SERVICE};
 use super::reply::Reply;
 use crate::access::credentials::Credentials;
-use crate::access::{Grant, Granted, IdentifyError, Resource, Scope, Secret, Wanted};
+use crate::access::{Grant, Granted, IdentifyError, Resource, Scope, Secret, Wanted, result_of};
+use crate::audit::Login;
 use crate::oci::Directory;
 use crate::server::http::JSON;
+use crate::server::http::access_log::Exchange;
 use crate::server::http::error::ApiError;
 use bytes::Bytes;
 use http::{HeaderValue, Method, header, request};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use std::net::IpAddr;
 use std::time::Duration;
 use url::form_urlencoded;
 
@@ -43,7 +44,7 @@ pub(crate) async fn answer(
     door: &Door,
     head: &request::Parts,
     body: Incoming,
-    source: IpAddr,
+    exchange: &mut Exchange,
     directory: &Directory,
 ) -> Result<Reply, ApiError> {
     let asked = match head.method {
@@ -52,15 +53,30 @@ pub(crate) async fn answer(
         _ => return Err(ApiError::malformed("tokens are for GET and POST")),
     };
     let grant = asked.grant(head)?;
+    let claim = grant
+        .claim()
+        .map(|(method, user)| (method, user.map(str::to_owned)));
     let wanted = Wanted {
         grant,
         scopes: Scope::parse_all(asked.scopes.iter().map(String::as_str)),
         offline: asked.offline,
-        source,
+        source: exchange.source(),
     };
     let host = crate::server::http::host::of(head);
     let resources = |name: &str| resources(directory, host, name);
     let granted = Box::pin(door.guard().issue(wanted, resources)).await;
+    if let Ok(granted) = &granted {
+        exchange
+            .account
+            .belongs_to(&granted.who, granted.of_token.clone());
+    }
+    if let Some((method, user)) = claim {
+        exchange.logged_in(&Login {
+            method: method.label(),
+            result: result_of(&granted).label(),
+            user: user.as_deref(),
+        });
+    }
     let granted = granted.map_err(|error| match &error {
         // Not our own scheme: the client is to ask its user for a password.
         IdentifyError::Invalid => {

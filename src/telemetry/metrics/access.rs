@@ -50,7 +50,9 @@ impl AuthMethod {
         Self::Unknown,
     ];
 
-    const fn label(self) -> &'static str {
+    /// The label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Password => "password",
             Self::Token => "token",
@@ -70,7 +72,9 @@ impl AuthResult {
         Self::Unavailable,
     ];
 
-    const fn label(self) -> &'static str {
+    /// The label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::Rejected => "rejected",

@@ -36,6 +36,12 @@ pub enum Limit {
     Passes,
     /// Connections to one upstream.
     UpstreamConnections,
+    /// Requests a second of one identity or address.
+    AccessRequests,
+    /// Bytes a day of one.
+    AccessBytesPerDay,
+    /// Connections of one.
+    AccessConnections,
 }
 
 impl Listener {
@@ -54,7 +60,7 @@ impl Listener {
 
 impl Limit {
     /// Every limit, in the order of the labels' documentation.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 13] = [
         Self::Questions,
         Self::Transfers,
         Self::Passes,
@@ -65,6 +71,9 @@ impl Limit {
         Self::BodyRate,
         Self::Resets,
         Self::Buffers,
+        Self::AccessRequests,
+        Self::AccessBytesPerDay,
+        Self::AccessConnections,
     ];
 
     /// The label.
@@ -81,6 +90,9 @@ impl Limit {
             Self::BodyRate => "body_rate",
             Self::Resets => "resets",
             Self::Buffers => "buffers",
+            Self::AccessRequests => "access_requests",
+            Self::AccessBytesPerDay => "access_bytes_per_day",
+            Self::AccessConnections => "access_connections",
         }
     }
 }

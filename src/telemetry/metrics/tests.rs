@@ -61,7 +61,10 @@ fn use_everything(metrics: &Metrics) {
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 28] = [
+const CONTRACT: [(&str, &str, &[&str]); 31] = [
+    ("roadstead_audit_dropped_total", "counter", &[]),
+    ("roadstead_audit_failed", "gauge", &[]),
+    ("roadstead_auth_total", "counter", &["method", "result"]),
     ("roadstead_build_info", "gauge", &["commit", "version"]),
     ("roadstead_cache_blobs", "gauge", &[]),
     ("roadstead_cache_bytes", "gauge", &[]),
@@ -199,6 +202,20 @@ fn every_label_value_is_from_a_closed_set() {
                 "transfers",
                 "passes",
                 "upstream_connections",
+                "access_requests",
+                "access_bytes_per_day",
+                "access_connections",
+            ]),
+        ),
+        (
+            "method".to_owned(),
+            set(&[
+                "password",
+                "token",
+                "certificate",
+                "oidc",
+                "ldap",
+                "unknown",
             ]),
         ),
         ("listener".to_owned(), set(&["client", "admin"])),
@@ -211,7 +228,17 @@ fn every_label_value_is_from_a_closed_set() {
             "reason".to_owned(),
             set(&["size", "damaged", "removed", "age"]),
         ),
-        ("result".to_owned(), set(&["committed", "failed"])),
+        (
+            "result".to_owned(),
+            set(&[
+                "committed",
+                "failed",
+                "accepted",
+                "rejected",
+                "limited",
+                "unavailable",
+            ]),
+        ),
         (
             "status".to_owned(),
             set(&[

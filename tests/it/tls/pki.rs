@@ -41,7 +41,7 @@ impl Authority {
     /// A certificate of a host.
     pub(super) fn host(&self, names: &[&str]) -> Pair {
         let names: Vec<String> = names.iter().map(|it| (*it).to_owned()).collect();
-        self.sign(CertificateParams::new(names).unwrap())
+        self.sign(&CertificateParams::new(names).unwrap())
     }
 
     /// A certificate of a client.

@@ -246,3 +246,57 @@ async fn for_http2_all_comes_in_frames_that_fit_into_a_record() {
     let (all, _, ended_well) = in_frames(vec![content], Some(FRAME_BYTES as u64)).await;
     assert!(!ended_well && all.is_empty(), "{} bytes", all.len());
 }
+
+/// A body whose client may have `rate` bytes a second.
+fn slowed(content: Content, rate: u64, metrics: &Metrics) -> Body {
+    let limit = crate::access::limits::Limit {
+        meaning: "*".parse().unwrap(),
+        requests: None,
+        bytes: Some(rate),
+        connections: None,
+        bytes_per_day: None,
+    };
+    let clock = crate::clock::ManualClock::new(crate::clock::Timestamp(0));
+    let limits = crate::access::limits::Limits::new(vec![limit], std::sync::Arc::new(clock));
+    let nobody = std::sync::Arc::new(crate::access::Principal::anonymous());
+    let source = std::net::Ipv4Addr::LOCALHOST.into();
+    let admitted = std::sync::Arc::new(limits).admit(&nobody, source, &mut None);
+    let mut exchange = exchange(metrics);
+    exchange.account.spends(admitted.unwrap());
+    Body::new(content, exchange)
+}
+
+/// hyper ends a body that says that it has ended: not before its last bytes are given.
+#[tokio::test(start_paused = true)]
+async fn bytes_that_are_held_back_come_later_and_the_length_stays() {
+    let (logs, metrics) = (Logs::collect(), metrics());
+    let steps = vec![Ok("abc"), Ok("de")];
+    let mut body = slowed(
+        Content::Stream(stream_of(steps, Some(5), &metrics)),
+        2,
+        &metrics,
+    );
+    let begun = tokio::time::Instant::now();
+    let first = body.frame().await.unwrap().unwrap();
+    assert_eq!(first.into_data().unwrap(), "abc");
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert!(futures_util::poll!(std::pin::pin!(body.frame())).is_pending());
+    assert!(!http_body::Body::is_end_stream(&body));
+    assert_eq!(http_body::Body::size_hint(&body).exact(), Some(2));
+    let last = body.frame().await.unwrap().unwrap();
+    assert_eq!(last.into_data().unwrap(), "de");
+    assert_eq!(begun.elapsed().as_millis(), 1500);
+    assert!(http_body::Body::is_end_stream(&body));
+    drop(body);
+    assert_eq!(
+        (&logs.access()[0]["ended"], &logs.access()[0]["bytes"]),
+        (&"complete".into(), &5.into())
+    );
+
+    let mut body = slowed(Content::Full(Bytes::from_static(b"abc")), 1, &metrics);
+    assert_eq!(
+        body.frame().await.unwrap().unwrap().into_data().unwrap(),
+        "abc"
+    );
+    assert!(http_body::Body::is_end_stream(&body));
+}
