@@ -111,7 +111,7 @@ table! {
         robot: Text,
         /// Holders of a claim: a table of its pattern, or `"name=pattern"`.
         claim: ClaimText,
-        /// `true`: clients without credentials. What they may do everybody may.
+        /// `true`: clients without credentials. Everybody may do what they may.
         anonymous: Flag,
         /// Names of policies.
         policies: OneOrMore<Text>,

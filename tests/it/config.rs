@@ -577,16 +577,8 @@ fn collect(path: &str, value: &toml::Value, present: &mut BTreeSet<String>) {
     }
     if let toml::Value::Array(items) = value {
         // Rules are nothing but their keys.
-        let lists = [
-            "tags.rule",
-            "cache.pin",
-            "access.oidc",
-            "access.policy",
-            "access.policy.statement",
-            "access.attach",
-            "access.limit",
-        ];
-        if !lists.contains(&path) {
+        let is_rules = items.iter().any(toml::Value::is_table) && !path.starts_with("upstream.");
+        if !is_rules {
             present.insert(path.to_owned());
         }
         let tables = items.iter().filter(|item| item.is_table());
