@@ -109,8 +109,7 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ),
     (
         "credential-provider",
-        "  # /etc/kubernetes/credential-providers/roadstead is this program, or a script that runs it:
-  roadstead credential-provider < request.json",
+        "  roadstead credential-provider",
     ),
     (
         "user",

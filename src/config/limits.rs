@@ -55,7 +55,10 @@ impl Scalar for Meanings {
         written.as_str().ok_or("must be text")?.parse()
     }
     fn schema() -> Json {
-        json!({ "type": "string", "minLength": 1 })
+        json!({
+            "type": "string",
+            "pattern": r"^(\*|address|anonymous|[0-9a-fA-F:.]+(/[0-9]{1,3})?|(user|group|robot|certificate|workload):.+)$"
+        })
     }
 }
 

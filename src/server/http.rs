@@ -12,6 +12,7 @@ pub(super) mod forwarded;
 pub(super) mod host;
 pub(super) mod multipart;
 pub(super) mod reason;
+pub(super) mod request_id;
 
 /// The type of all JSON that is roadstead's own.
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");

@@ -208,29 +208,27 @@ fn a_file_of_somebody_else_is_named_so() {
 async fn a_schema_goes_forward_and_leaves_a_copy_of_what_was() {
     let dir = filled().await;
     let state = config(&dir).dir;
-    let steps = [
-        schema::STEPS[0],
+    let known = schema::STEPS.len();
+    let more = [
         "ALTER TABLE pins ADD COLUMN by TEXT",
         "CREATE TABLE more (x INTEGER) STRICT",
     ];
+    let steps = [schema::STEPS, &more].concat();
     let connection = connection::write(&state, &steps).unwrap();
-    assert_eq!(schema::version_of(&connection), Ok(3));
+    let version = i64::try_from(steps.len()).unwrap();
+    assert_eq!(schema::version_of(&connection), Ok(version));
     connection.execute("UPDATE pins SET by = 'me'", []).unwrap();
     drop(connection);
     // A step that fails leaves the version before.
-    let failing = [
-        steps[0],
-        steps[1],
-        steps[2],
-        "CREATE TABLE more (x INTEGER) STRICT",
-    ];
+    let failing = [steps.as_slice(), &more[1..]].concat();
     let error = connection::write(&state, &failing).unwrap_err();
     assert!(error.contains("more"), "{error}");
     drop(connection::write(&state, &steps).unwrap());
     let why = open(&dir).trouble().unwrap();
-    assert!(why.contains("schema version 3"), "{why}");
+    assert!(why.contains(&format!("schema version {version}")), "{why}");
     // The way back.
-    fs::copy(state.join("catalogue.db.before-v1"), state.join(DATABASE)).unwrap();
+    let before = format!("catalogue.db.before-v{known}");
+    fs::copy(state.join(before), state.join(DATABASE)).unwrap();
     assert_eq!(open(&dir).pins().await, Ok(vec![pin("a", &[1])]));
 }
 

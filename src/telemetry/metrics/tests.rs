@@ -167,6 +167,43 @@ const OUTCOMES: [&str; 11] = [
     "error",
 ];
 
+/// Limits.
+const LIMITS: [&str; 13] = [
+    "connections",
+    "head",
+    "body_stall",
+    "body_rate",
+    "resets",
+    "buffers",
+    "questions",
+    "transfers",
+    "passes",
+    "upstream_connections",
+    "access_requests",
+    "access_bytes_per_day",
+    "access_connections",
+];
+
+/// Kinds of credentials.
+const METHODS: [&str; 6] = [
+    "password",
+    "token",
+    "certificate",
+    "oidc",
+    "ldap",
+    "unknown",
+];
+
+/// Results of changes and of logins.
+const RESULTS: [&str; 6] = [
+    "committed",
+    "failed",
+    "accepted",
+    "rejected",
+    "limited",
+    "unavailable",
+];
+
 #[test]
 fn every_label_value_is_from_a_closed_set() {
     let metrics = metrics();
@@ -189,35 +226,8 @@ fn every_label_value_is_from_a_closed_set() {
             "kind".to_owned(),
             set(&["manifest", "blob", "tags", "referrers", "other"]),
         ),
-        (
-            "limit".to_owned(),
-            set(&[
-                "connections",
-                "head",
-                "body_stall",
-                "body_rate",
-                "resets",
-                "buffers",
-                "questions",
-                "transfers",
-                "passes",
-                "upstream_connections",
-                "access_requests",
-                "access_bytes_per_day",
-                "access_connections",
-            ]),
-        ),
-        (
-            "method".to_owned(),
-            set(&[
-                "password",
-                "token",
-                "certificate",
-                "oidc",
-                "ldap",
-                "unknown",
-            ]),
-        ),
+        ("limit".to_owned(), set(&LIMITS)),
+        ("method".to_owned(), set(&METHODS)),
         ("listener".to_owned(), set(&["client", "admin"])),
         (
             "op".to_owned(),
@@ -228,17 +238,7 @@ fn every_label_value_is_from_a_closed_set() {
             "reason".to_owned(),
             set(&["size", "damaged", "removed", "age"]),
         ),
-        (
-            "result".to_owned(),
-            set(&[
-                "committed",
-                "failed",
-                "accepted",
-                "rejected",
-                "limited",
-                "unavailable",
-            ]),
-        ),
+        ("result".to_owned(), set(&RESULTS)),
         (
             "status".to_owned(),
             set(&[
