@@ -105,9 +105,9 @@ impl AuditFile {
         let keep = self.config.keep.max(1);
         let shifted = (1..keep).rev().try_for_each(|number| {
             let moved = rename(&older(number), &older(number + 1));
-            moved.or_else(|error| match error.kind() {
-                io::ErrorKind::NotFound => Ok(()),
-                _ => Err(error),
+            moved.or_else(|error| {
+                let is_absent = error.kind() == io::ErrorKind::NotFound;
+                if is_absent { Ok(()) } else { Err(error) }
             })
         });
         if let Err(error) = shifted.and_then(|()| rename(&self.config.path, &older(1))) {

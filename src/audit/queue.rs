@@ -180,8 +180,8 @@ impl Queue {
             }
             failures = failures.saturating_add(1);
             if self.lock().closed {
-                let records = rest.iter().filter(|byte| **byte == b'\n').count();
-                (0..records).for_each(|_| self.metrics.audit().dropped());
+                let lost = rest.split_inclusive(|byte| *byte == b'\n');
+                lost.for_each(|_record| self.metrics.audit().dropped());
                 return;
             }
             std::thread::sleep(RETRY_EVERY);

@@ -86,7 +86,7 @@ impl Operator {
             operator.who = Arc::new(Principal::anonymous());
         }
         operator.record_login(guard, text, result_of(&identified).label());
-        let identified = identified.map_err(refusal)?;
+        let identified = identified.map_err(|error| refusal(&error))?;
         if identified.scopes.is_some() {
             let why = "this token is for pulls: the admin API takes a password, or a token that `roadstead token create` has made";
             return Err(AdminError::unauthorized(why));
@@ -224,7 +224,7 @@ pub(super) fn change_of_images(method: &Method, target: &str) -> Option<Change> 
     })
 }
 
-fn refusal(error: IdentifyError) -> AdminError {
+fn refusal(error: &IdentifyError) -> AdminError {
     let why = error.to_string();
     match error {
         IdentifyError::Invalid => AdminError::unauthorized(why),
