@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "a test owns its files")]
+
 use super::event::Weight;
 use super::*;
 use crate::clock::{ManualClock, Timestamp};
@@ -21,7 +23,7 @@ fn open(config: &Config) -> (Audit, Metrics) {
     (audit, metrics)
 }
 
-fn asker<'a>(name: &'a str) -> Asker<'a> {
+fn asker(name: &str) -> Asker<'_> {
     Asker {
         who: Who { kind: "user", name },
         token: None,
@@ -187,13 +189,13 @@ fn what_has_no_room_is_dropped_and_counted_and_operators_have_more_than_clients(
     assert_eq!(fill(Weight::Pull), 0);
     // Once it is written again, a line says so.
     let dir = tempfile::tempdir().unwrap();
-    let config = config(dir.path(), 0, 1);
-    let file = AuditFile::open(config.clone()).unwrap();
-    let writer = Arc::clone(&queue);
-    let thread = std::thread::spawn(move || writer.write(file));
+    let of_file = config(dir.path(), 0, 1);
+    let opened = AuditFile::open(of_file.clone()).unwrap();
+    let of_thread = Arc::clone(&queue);
+    let thread = std::thread::spawn(move || of_thread.write(opened));
     queue.close(WAIT);
     thread.join().unwrap();
-    let text = std::fs::read_to_string(&config.path).unwrap();
+    let text = std::fs::read_to_string(&of_file.path).unwrap();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(
         (&last["event"], &last["records"]),

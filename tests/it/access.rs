@@ -66,7 +66,7 @@ impl House {
         }
         let builder = MirrorBuilder::of(&registry);
         let file = htpasswd(builder.dir(), users);
-        let audit = builder.dir().join("audit.log");
+        let audit = builder.dir().join("audit.log").display().to_string();
         let table = table.replace("HTPASSWD", &format!("{file:?}"));
         let config = config(&table.replace("AUDIT", &format!("{audit:?}")));
         let builder = builder.with(|all| {

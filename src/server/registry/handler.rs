@@ -173,7 +173,7 @@ impl Handler {
             }
             Route::Blob { path, digest } => {
                 exchange.asks_for(Kind::Blob, Some(Reference::Digest(*digest)));
-                let named = Named::of(path, access::Action::Pull, Sought::Blob(*digest));
+                let named = Named::of(path, access::Action::Pull, Content::Blob(*digest));
                 let source = self
                     .open(&request, named, visitor.as_ref(), exchange)
                     .await?;
@@ -182,7 +182,7 @@ impl Handler {
             Route::Upload { .. } => Err(ApiError::read_only()),
             Route::Tags { path, page } => {
                 exchange.asks_for(Kind::Tags, None);
-                let named = Named::of(path, access::Action::List, Sought::Tags);
+                let named = Named::of(path, access::Action::List, Content::Tags);
                 let source = self
                     .open(&request, named, visitor.as_ref(), exchange)
                     .await?;
@@ -196,9 +196,8 @@ impl Handler {
                 cursor,
             } => {
                 let subject = Reference::Digest(*digest);
-                exchange.asks_for(Kind::Referrers, Some(subject.clone()));
-                let sought = Sought::Manifest(subject);
-                let named = Named::of(path, access::Action::List, sought);
+                exchange.asks_for(Kind::Referrers, Some(subject));
+                let named = Named::of(path, access::Action::List, Content::Subject(*digest));
                 let source = self
                     .open(&request, named, visitor.as_ref(), exchange)
                     .await?;
@@ -232,7 +231,7 @@ impl Handler {
         }
         let is_known = visitor.is_some_and(|it| !it.who.is_anonymous());
         if !is_known && self.mirror.hides_something() {
-            Box::pin(self.mirror.may_be_seen(&source, named.sought)).await?;
+            Box::pin(self.mirror.may_be_seen(&source, named.sought.into())).await?;
         }
         Ok(source)
     }
@@ -355,11 +354,31 @@ struct Named<'r> {
     path: &'r str,
     action: access::Action,
     tag: Option<&'r str>,
-    sought: Sought,
+    sought: Content<'r>,
+}
+
+/// The content that it names. Nothing is copied unless it has to be looked for.
+#[derive(Clone, Copy)]
+enum Content<'r> {
+    Manifest(&'r Reference),
+    Subject(Digest),
+    Blob(Digest),
+    Tags,
+}
+
+impl From<Content<'_>> for Sought {
+    fn from(content: Content<'_>) -> Self {
+        match content {
+            Content::Manifest(reference) => Self::Manifest(reference.clone()),
+            Content::Subject(digest) => Self::Manifest(Reference::Digest(digest)),
+            Content::Blob(digest) => Self::Blob(digest),
+            Content::Tags => Self::Tags,
+        }
+    }
 }
 
 impl<'r> Named<'r> {
-    fn of(path: &'r str, action: access::Action, sought: Sought) -> Self {
+    fn of(path: &'r str, action: access::Action, sought: Content<'r>) -> Self {
         Self {
             path,
             action,
@@ -373,7 +392,7 @@ impl<'r> Named<'r> {
             Reference::Tag(tag) => Some(tag.as_str()),
             Reference::Digest(_) => None,
         };
-        let sought = Sought::Manifest(reference.clone());
+        let sought = Content::Manifest(reference);
         Self {
             tag,
             ..Self::of(path, access::Action::Pull, sought)

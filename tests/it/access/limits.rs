@@ -82,7 +82,7 @@ async fn bodies_are_slowed_down_and_whole() {
     answer.assert_bytes(200, &image.layers[0].bytes);
     // What one second gives comes at once.
     let took = begun.elapsed();
-    assert!(took >= Duration::from_millis(2000), "{took:?}");
+    assert!(took >= Duration::from_secs(2), "{took:?}");
     // A part of it as well, and the head needs no bytes.
     let part = mirror.get_with(&blob, &[("range", "bytes=10-19")]).await;
     part.assert_bytes(206, &image.layers[0].bytes[10..20]);
