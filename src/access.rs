@@ -1,4 +1,4 @@
-//! Who may do what: identities, permissions, and the one function that decides.
+//! Access: identities, permissions, and the one function that decides.
 //!
 //! A [`Principal`] is who a request comes from, after its credentials were looked at. [`Rules`] are the statements of all
 //! policies, compiled, and who they are attached to. [`Rules::decide`] answers every question about them: a pull, a list,

@@ -118,7 +118,7 @@ impl Unserved {
     }
 }
 
-/// How often it is written down when tokens were last used.
+/// The interval at which it is written down when tokens were last used.
 const NOTE_USES_EVERY: Duration = Duration::from_mins(1);
 
 /// Writes down when tokens were last used, now and then and at the end.

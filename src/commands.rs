@@ -93,7 +93,7 @@ pub fn run_async(work: impl Future<Output = u8>) -> u8 {
     }
 }
 
-/// What everything asynchronous runs on.
+/// The runtime of everything asynchronous.
 fn runtime() -> io::Result<Runtime> {
     Builder::new_multi_thread().enable_all().build()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What somebody wants to do with a resource.
+/// A use of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Action {
     /// Read manifests, blobs, tags and referrers.
@@ -65,7 +65,7 @@ impl Actions {
     /// None of them.
     pub const NONE: Self = Self(0);
 
-    /// What one word of a statement stands for: an action, `*`, or a name of Alibaba Cloud's RAM for Container Registry
+    /// The actions that one word of a statement stands for: an action, `*`, or a name of Alibaba Cloud's RAM for Container Registry
     /// (`cr:PullRepository`, in which `*` stands for anything). An action there that has nothing to do with images here,
     /// such as asking for a temporary password, stands for none.
     ///

@@ -14,10 +14,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::sync::Arc;
 
-/// How credentials that are a token begin, in tokens that are given for them.
+/// The beginning of credentials that are a token, in tokens that are given for them.
 pub(super) const TOKEN: &str = "token:";
 
-/// What holds now, as a whole.
+/// Everything that holds now.
 #[derive(Clone, Debug)]
 pub(super) struct Active {
     pub(super) config: Config,
@@ -26,7 +26,7 @@ pub(super) struct Active {
     /// Issuers of other tokens, with their keys.
     pub(super) oidc: Arc<Oidc>,
     pub(super) people: Arc<People>,
-    /// Why it is not known which users and tokens there are.
+    /// The reason why it is not known which users and tokens there are.
     pub(super) people_trouble: Option<String>,
     /// The hash that a user who there is not is checked against.
     pub(super) nobody: String,
@@ -82,7 +82,7 @@ impl Active {
         }
     }
 
-    /// Who bears a token, if the user is there still that it is of.
+    /// The bearer of a token, if the user is there still that it is of.
     pub(super) fn bearer(&self, token: &Token) -> Option<Principal> {
         let groups = self
             .has_user(&token.owner)

@@ -1,4 +1,4 @@
-//! What is configured of access, resolved: plain values, no file read yet.
+//! The configuration of access, resolved: plain values, no file read yet.
 
 use super::htpasswd::{Htpasswd, HtpasswdError};
 use super::limits::Limit;
@@ -8,7 +8,7 @@ use crate::net::Network;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// What becomes of a request that the rules deny.
+/// The treatment of a request that the rules deny.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Enforcement {
     /// It is refused.
@@ -18,7 +18,7 @@ pub enum Enforcement {
     Warn,
 }
 
-/// What a request to the admin API may do that has no credentials.
+/// Rights of a request to the admin API without credentials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AdminAccess {
     /// Everything, if it comes from this machine: it is an operator's.
@@ -33,7 +33,7 @@ pub enum AdminAccess {
 pub struct Config {
     /// There is an `[access]` table. Without one nobody is asked who he is.
     pub enabled: bool,
-    /// What becomes of what is denied.
+    /// The treatment of requests that are denied.
     pub enforcement: Enforcement,
     /// Networks that clients may come from; empty: any.
     pub allow: Vec<Network>,

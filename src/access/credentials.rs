@@ -13,7 +13,7 @@ const BYTES_MAX: usize = 32 * 1024;
 /// So much of a name is recorded: more than a user's may have.
 const NAME_BYTES_RECORDED: usize = 256;
 
-/// What a client says of itself.
+/// A client's word on who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credentials {
     /// A name and a password, or a token in the place of one.

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// So many in a row are free.
 const FREE: u32 = 10;
 
-/// How long after the last of them the next is looked at.
+/// Time after the last of them until the next is looked at.
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// Pairs that are remembered, some 100 bytes each.
@@ -32,7 +32,7 @@ impl Default for Failures {
 }
 
 impl Failures {
-    /// How long this user has to wait at this address before his password is looked at again.
+    /// Time that this user has to wait at this address before his password is looked at again.
     pub(super) fn wait(&self, user: &str, source: IpAddr, now: Timestamp) -> Option<Duration> {
         let (count, last) = self.0.get(&key(user, source))?;
         let passed = now.since(last);

@@ -27,10 +27,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// How often it is looked whether a file has changed.
+/// The interval at which it is looked whether a file has changed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long what was found out holds for a connection that sends the same credentials again.
+/// Time for which an identity holds for a connection that sends the same credentials again.
 const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Bytes of tokens that were verified and are remembered: some thousand.
@@ -50,7 +50,7 @@ pub(super) struct Inner {
     tokens: Cache<String, Identified>,
     passwords: Passwords,
     failures: Failures,
-    /// Where users and tokens are kept.
+    /// The store of users and tokens.
     pub(super) catalogue: Option<Catalogue>,
     /// One change of users and tokens after the other.
     pub(super) changing: tokio::sync::Mutex<()>,
@@ -64,12 +64,12 @@ pub(super) struct Inner {
     audit: OnceLock<Audit>,
 }
 
-/// Who it is, as long as nothing changes.
+/// An identity, as long as nothing changes.
 #[derive(Clone, Debug)]
 pub struct Identified {
-    /// Who.
+    /// The identity.
     pub principal: Arc<Principal>,
-    /// What a token was given for; `None`: the credentials are not bound to anything.
+    /// Scopes of a token; `None`: the credentials are not bound to any.
     pub scopes: Option<Arc<[Scope]>>,
     /// The id of the token of this server that was sent, or that stands behind what was.
     pub token: Option<Arc<str>>,
@@ -77,17 +77,17 @@ pub struct Identified {
     until: Timestamp,
 }
 
-/// Who it is, by which credentials.
+/// An identity, and the credentials that show it.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) principal: Principal,
-    /// What stands for the credentials in tokens that are given for them.
+    /// A stand-in for the credentials in tokens that are given for them.
     pub(super) credential: String,
     /// When they end.
     pub(super) until: Option<Timestamp>,
 }
 
-/// Why access cannot be set up: one line.
+/// The reason why access cannot be set up: one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
     /// A file of users.
@@ -104,7 +104,7 @@ pub enum AccessError {
     Rules(#[from] RulesError),
 }
 
-/// Why nobody knows who it is.
+/// The reason why an identity is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentifyError {
     /// The credentials are wrong.
@@ -118,7 +118,7 @@ pub enum IdentifyError {
     Unavailable(String),
 }
 
-/// What the rules say of a request, and what becomes of it.
+/// The verdict of the rules on a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// It is answered.
@@ -238,7 +238,7 @@ impl Guard {
         (!limits.is_empty()).then(|| Arc::clone(&limits))
     }
 
-    /// What a request to the admin API may do that has no credentials.
+    /// Rights of a request to the admin API without credentials.
     #[must_use]
     pub fn admin_access(&self) -> AdminAccess {
         self.inner.active.load().config.admin
@@ -344,12 +344,12 @@ impl Guard {
         Ok(identified)
     }
 
-    /// What holds now.
+    /// Everything that holds now.
     pub(super) fn active(&self) -> Arc<Active> {
         self.inner.active.load_full()
     }
 
-    /// What a token of ours says, if it holds and so do the credentials that it was given for.
+    /// Claims of a token of ours, if it holds and so do the credentials that it was given for.
     pub(super) fn verified(
         &self,
         active: &Active,
@@ -364,7 +364,7 @@ impl Guard {
             .then_some(claims)
     }
 
-    /// Who has this password, or the token that stands in its place.
+    /// The owner of this password, or of the token that stands in its place.
     pub(super) async fn by_secret(
         &self,
         active: &Active,
@@ -387,7 +387,7 @@ impl Guard {
         (AuthMethod::Password, found)
     }
 
-    /// Who bears a token of ours.
+    /// The bearer of a token of ours.
     pub(super) fn by_token(
         &self,
         active: &Active,
@@ -406,7 +406,7 @@ impl Guard {
         })
     }
 
-    /// What the rules say, and what becomes of it.
+    /// The verdict of the rules.
     #[must_use]
     pub fn judge(
         &self,
@@ -460,7 +460,7 @@ impl Guard {
         self.inner.clock.now()
     }
 
-    /// Who has this name and password.
+    /// The user with this name and password.
     ///
     /// # Errors
     /// [`IdentifyError`].

@@ -19,7 +19,7 @@ const NOBODY: &str = "CwTycUXWue0Thq9StjUM0uJ8c1l8c1l8c1l8c1l8c1l8c1l8c1l8e";
 /// The same, as hashes of the catalogue are.
 const NOBODY_ARGON2: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-/// Why a file cannot be used: one line.
+/// The reason why a file cannot be used: one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {why}", path.display())]
 pub struct HtpasswdError {
@@ -27,7 +27,7 @@ pub struct HtpasswdError {
     why: String,
 }
 
-/// Which content of a file was read.
+/// The stamp of the content that was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
     inode: u64,
@@ -85,7 +85,7 @@ impl Htpasswd {
         users
     }
 
-    /// What is hashed for a user that there is not: as dear as others are, and right for no password.
+    /// The hash for a user that there is not: as dear as others are, and right for no password.
     pub(super) fn hash_of_nobody(&self) -> String {
         let cost = |hash: &String| hash.get(4..6)?.parse::<u32>().ok();
         let cost = self.users.values().filter_map(cost).max();

@@ -14,7 +14,7 @@ use crate::telemetry::AuthMethod;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// How somebody wants to get a token.
+/// The way in which somebody wants to get a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
     /// Without saying who he is.
@@ -42,12 +42,12 @@ impl Grant {
     }
 }
 
-/// What somebody wants.
+/// A request for a token.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// How.
+    /// The way.
     pub grant: Grant,
-    /// What for.
+    /// Scopes that are wanted.
     pub scopes: Vec<Scope>,
     /// A refresh token, too.
     pub offline: bool,
@@ -55,12 +55,12 @@ pub struct Wanted {
     pub source: IpAddr,
 }
 
-/// What somebody gets.
+/// A token that is given.
 #[derive(Clone, Debug)]
 pub struct Granted {
     /// The token.
     pub token: Secret,
-    /// What it is for, which may be less than was wanted.
+    /// Its scopes, which may be less than was wanted.
     pub scopes: Vec<Scope>,
     /// The token to get others with.
     pub refresh: Option<Secret>,
@@ -127,7 +127,7 @@ impl Guard {
         })
     }
 
-    /// Who it is, and the refresh token that he has.
+    /// The asker's identity and refresh token.
     async fn who_wants(
         &self,
         active: &Active,
@@ -164,7 +164,7 @@ impl Guard {
         Ok((found?, refresh))
     }
 
-    /// Who has a refresh token: as he is now, not as he was when he got it.
+    /// The owner of a refresh token: as he is now, not as he was when he got it.
     fn by_refresh(
         &self,
         active: &Active,
@@ -182,7 +182,7 @@ impl Guard {
     }
 }
 
-/// What of a scope somebody may do with one of the repositories that it may mean. The catalog shows everybody what he may
+/// The part of a scope that somebody may do with one of the repositories that it may mean. The catalog shows everybody what he may
 /// pull.
 fn grant(
     active: &Active,

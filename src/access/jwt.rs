@@ -11,16 +11,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long a token for pulls holds.
+/// The life of a token for pulls.
 pub(super) const ACCESS_TTL: Duration = Duration::from_mins(10);
 
-/// How long a refresh token holds, which clients keep in the place of a password.
+/// The life of a refresh token, which clients keep in the place of a password.
 const REFRESH_TTL: Duration = Duration::from_hours(365 * 24);
 
-/// What a clock of another machine may be wrong by: none is asked, but a clock may be set back.
+/// Tolerance for a clock that is set back.
 const LEEWAY: Duration = Duration::from_mins(1);
 
-/// Who makes them and whom they are for.
+/// Issuer and audience.
 const ISSUER: &str = "roadstead";
 
 /// A token is for pulls, or to get such tokens with.
@@ -33,7 +33,7 @@ pub(super) enum Use {
     Refresh,
 }
 
-/// What a token says.
+/// Claims of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Claims {
     iss: String,
@@ -68,7 +68,7 @@ struct Header {
 }
 
 impl Claims {
-    /// What is said of somebody. `end`: when the credentials end that it is given for.
+    /// Claims about somebody. `end`: when the credentials end that it is given for.
     pub(super) fn of(
         who: &Principal,
         used_for: Use,
@@ -118,7 +118,7 @@ impl Claims {
         format!("{message}.{signed}")
     }
 
-    /// What a token says, if it is one of ours for this and holds now.
+    /// Claims of a token, if it is one of ours for this and holds now.
     pub(super) fn verify(token: &str, used_for: Use, keys: &Keys, now: Timestamp) -> Option<Self> {
         let (message, signed) = token.rsplit_once('.')?;
         let (head, body) = message.split_once('.')?;
@@ -149,7 +149,7 @@ impl Claims {
         Timestamp(self.exp.saturating_mul(1000))
     }
 
-    /// Who it is of.
+    /// The owner.
     pub(super) fn principal(&self) -> Option<Principal> {
         let kinds = [
             Kind::Anonymous,

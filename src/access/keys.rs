@@ -24,7 +24,7 @@ const AGE_MAX: Duration = Duration::from_hours(90 * 24);
 /// Bits of a file's mode that others than its owner must not have.
 const OTHERS: u32 = 0o077;
 
-/// Why there is no key: one line.
+/// The reason why there is no key: one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct KeyError(String);

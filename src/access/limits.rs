@@ -67,7 +67,7 @@ struct Rule {
 /// A limit that a request has met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exceeded {
-    /// Which of its figures.
+    /// The figure that is meant.
     pub figure: Figure,
     /// When to try again.
     pub wait: Duration,
@@ -84,7 +84,7 @@ pub enum Figure {
     BytesPerDay,
 }
 
-/// What one connection has of the limits that mean its client, from its first request on.
+/// The share of one connection in the limits that mean its client, from its first request on.
 #[derive(Debug)]
 pub struct Share {
     limits: Arc<Limits>,
@@ -94,7 +94,7 @@ pub struct Share {
     spending: Option<Spending>,
 }
 
-/// Where the bytes of bodies are counted. Cheap to clone.
+/// The count of the bytes of bodies. Cheap to clone.
 #[derive(Clone)]
 pub struct Spending {
     limits: Arc<Limits>,

@@ -20,19 +20,19 @@ const PASSWORD_CHARS_MIN: usize = 8;
 /// The longest, in bytes; what is hashed of a longer one would cost too much.
 const PASSWORD_BYTES_MAX: usize = 1024;
 
-/// How long a temporary token may hold at most.
+/// The longest life of a temporary token.
 const TEMPORARY_TTL_MAX: Duration = Duration::from_hours(12);
 
-/// How long it holds where nothing is said, as at Alibaba Cloud.
+/// Its life where nothing is said, as at Alibaba Cloud.
 const TEMPORARY_TTL: Duration = Duration::from_hours(1);
 
 /// So long tokens are kept after their end, so that people see why one does not work any more.
 const ENDED_KEPT: Duration = Duration::from_hours(7 * 24);
 
-/// Why users and tokens stay as they were: one line.
+/// The reason why users and tokens stay as they were: one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManageError {
-    /// What was asked for makes no sense.
+    /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
     /// There is one already.
@@ -73,7 +73,7 @@ pub struct TokenInfo {
     pub owner: String,
     /// Policies that it is narrowed to; a robot's own.
     pub policies: Vec<String>,
-    /// What people call it.
+    /// A note for people.
     pub note: String,
     /// When it was made.
     pub created: Timestamp,
@@ -86,17 +86,17 @@ pub struct TokenInfo {
 /// A token that somebody wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenWanted {
-    /// What it is.
+    /// Its kind.
     pub kind: TokenKind,
     /// The user that it is of, or the robot's name.
     pub owner: String,
     /// Policies that it is narrowed to; a robot's own.
     #[serde(default)]
     pub policies: Vec<String>,
-    /// How long it holds, in seconds; a temporary one an hour where nothing is said, others for ever.
+    /// Its life in seconds; a temporary one an hour where nothing is said, others for ever.
     #[serde(default)]
     pub ttl_seconds: Option<u64>,
-    /// What people call it.
+    /// A note for people.
     #[serde(default)]
     pub note: String,
 }

@@ -30,7 +30,7 @@ const FETCH_EVERY: Duration = Duration::from_mins(1);
 /// Keys of an issuer that does not answer are believed for so long.
 const KEYS_AGE_MAX: Duration = Duration::from_hours(24);
 
-/// What a clock of the issuer may be wrong by.
+/// Tolerance for the issuer's clock.
 const LEEWAY_SECONDS: u64 = 60;
 
 /// `docker login` waits 15 s in all.
@@ -193,7 +193,7 @@ impl Trust {
     }
 }
 
-/// How credentials of workloads begin, in tokens that are given for them.
+/// The beginning of credentials of workloads, in tokens that are given for them.
 pub(super) const CREDENTIAL: &str = "oidc:";
 
 impl Issuer {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// How long a password that was right is not hashed again. A changed hash is noticed at once.
+/// Time for which a password that was right is not hashed again. A changed hash is noticed at once.
 const REMEMBERED: Duration = Duration::from_mins(5);
 
 /// Passwords that are remembered, some 100 bytes each.
@@ -30,7 +30,7 @@ pub(super) struct Passwords {
     waiting: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// Why a password was not checked.
+/// The reason why a password was not checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum HashError {
     /// Too many wait.

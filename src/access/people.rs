@@ -64,7 +64,7 @@ impl People {
         self.token(sent.id, now).filter(|token| sent.is(token))
     }
 
-    /// Who bears a token. `groups`: those of the user that it is of; `None` where there is no such user any more.
+    /// The bearer of a token. `groups`: those of the user that it is of; `None` where there is no such user any more.
     pub(super) fn bearer(token: &Token, groups: Option<Vec<String>>) -> Option<Principal> {
         let policies = token.policies.clone();
         let narrowed = if policies.is_empty() {

@@ -1,19 +1,19 @@
-//! Who a request comes from.
+//! The sender of a request.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Who a request comes from, once its credentials were looked at.
+/// The sender of a request, once its credentials were looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    /// What kind of identity.
+    /// The kind of identity.
     pub kind: Kind,
     /// Its name; empty for an anonymous client.
     pub name: Arc<str>,
     /// Groups that it is in.
     pub groups: Vec<String>,
-    /// What a token or certificate says of it.
+    /// Claims of its token or certificate.
     pub claims: BTreeMap<String, String>,
     /// The connection has shown a client certificate that was accepted.
     pub certificate: bool,

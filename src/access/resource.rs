@@ -1,4 +1,4 @@
-//! What is acted on, and patterns of it.
+//! Resources, and patterns of them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ const STARS_MAX: usize = 8;
 /// The first components of resources.
 const KINDS: [&str; 3] = ["mirror", "repository", "admin"];
 
-/// What is acted on: `mirror/<upstream>/<repository>`, `repository/<namespace>/<name>`, `admin` or `admin/<part>`.
+/// A resource: `mirror/<upstream>/<repository>`, `repository/<namespace>/<name>`, `admin` or `admin/<part>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Resource<'a>(Cow<'a, str>);
 
@@ -73,7 +73,7 @@ impl Pattern {
     /// nothing here.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() > PATTERN_BYTES_MAX {
             return Err(format!("is longer than {PATTERN_BYTES_MAX} bytes"));

@@ -32,7 +32,7 @@ pub struct Attachment {
     pub policies: Vec<String>,
 }
 
-/// What holds where no statement was written at all.
+/// The rule where no statement was written at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Anybody may pull and list.
@@ -41,7 +41,7 @@ pub enum Mode {
     Identified,
 }
 
-/// What was decided, and by what.
+/// A decision, and the statement that has made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision<'r> {
     /// Allowed or denied.
@@ -50,7 +50,7 @@ pub struct Decision<'r> {
     pub statement: Option<(&'r str, usize)>,
 }
 
-/// What is wrong with policies and attachments as a whole.
+/// A fault of policies and attachments as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RulesError {
     /// There are two of a name.

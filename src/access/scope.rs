@@ -9,7 +9,7 @@ pub const SCOPES_MAX: usize = 64;
 /// The longest scope in bytes: the longest name, and words.
 const SCOPE_BYTES_MAX: usize = 1024;
 
-/// What is wanted of one repository, or of the catalog.
+/// A wish for one repository, or for the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
     /// `repository`, or `registry`.

@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use std::fmt::Write as _;
 
-/// How all of them begin.
+/// The beginning of all of them.
 pub(super) const BEGINNING: &str = "rst_";
 
 const ID_BYTES: usize = 8;
@@ -19,9 +19,9 @@ const CHECKSUM_DIGITS: usize = 8;
 #[derive(Debug)]
 pub(super) struct Fresh {
     pub(super) id: String,
-    /// What its bearer is given, this once.
+    /// The text that its bearer is given, this once.
     pub(super) text: Secret,
-    /// What is kept.
+    /// The hash that is kept.
     pub(super) hash: [u8; 32],
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Action, Actions, Condition, Pattern};
 
-/// What a statement does with what it means.
+/// The effect of a statement on what it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// It is allowed, unless another statement denies it.
@@ -14,11 +14,11 @@ pub enum Effect {
 /// One sentence of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// What it does.
+    /// The effect.
     pub effect: Effect,
-    /// Which actions it means.
+    /// Actions that it means.
     pub actions: Actions,
-    /// Which resources; one at least.
+    /// Resources that it means; one at least.
     pub resources: Vec<Pattern>,
     /// When it holds.
     pub condition: Condition,
@@ -50,7 +50,7 @@ type BuiltIn = (
     &'static [(&'static [Action], &'static [&'static str])],
 );
 
-/// What is read and written, without what an administrator does.
+/// Content, without the acts of an administrator.
 const CONTENT: &[&str] = &["mirror/*", "repository/*"];
 
 const BUILT_IN: &[BuiltIn] = &[

@@ -88,9 +88,9 @@ pub struct Login<'a> {
 pub struct Denial<'a> {
     /// The action.
     pub action: &'static str,
-    /// What it was to be done with.
+    /// The resource.
     pub resource: &'a str,
-    /// What has decided: `policy#n`, `default`, or a key of the configuration.
+    /// The deciding statement: `policy#n`, `default`, or a key of the configuration.
     pub statement: &'a str,
     /// True if it was refused; false where the rules are not enforced.
     pub enforced: bool,
@@ -112,9 +112,9 @@ pub struct Act<'a> {
 /// One change.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Change {
-    /// What was done: `user added`.
+    /// The act: `user added`.
     pub change: &'static str,
-    /// What it was done with: a name, or a token's id.
+    /// The object: a name, or a token's id.
     pub name: String,
     /// As it was.
     #[serde(skip_serializing_if = "Value::is_null")]

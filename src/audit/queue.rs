@@ -52,7 +52,7 @@ struct Waiting {
     has_ended: bool,
 }
 
-/// What the thread does next.
+/// The next step of the thread.
 struct Work {
     reopen: bool,
     /// Nothing comes behind it.

@@ -31,7 +31,7 @@ pub struct User {
     pub created: Timestamp,
 }
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenKind {
@@ -50,13 +50,13 @@ pub struct Token {
     pub id: String,
     /// SHA-256 of its secret.
     pub secret: [u8; 32],
-    /// What it is.
+    /// Its kind.
     pub kind: TokenKind,
     /// The user that it is of, or the name of the robot.
     pub owner: String,
     /// Policies that it is narrowed to; a robot's own policies.
     pub policies: Vec<String>,
-    /// What people call it.
+    /// A note for people.
     pub note: String,
     /// When it was made.
     pub created: Timestamp,

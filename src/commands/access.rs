@@ -18,7 +18,7 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::{Config, Overrides};
 use crate::telemetry::Metrics;
 
-/// What the rules say.
+/// The verdict of the rules.
 #[derive(Clone, Debug, Subcommand)]
 pub enum AccessCommand {
     /// Say whether somebody may do something; exit 0 if so, 1 if not
@@ -230,7 +230,7 @@ async fn who_can(what: &What) -> Result<u8, String> {
 }
 
 impl Known {
-    /// What the configuration says, and who is in the catalogue, as far as that can be read.
+    /// Reads the configuration, and the catalogue's users, as far as they can be read.
     async fn of(what: &What) -> Result<Self, String> {
         let flags = Overrides {
             config: what.config.clone(),

@@ -50,7 +50,7 @@ pub enum TokenCommand {
     Revoke(RevokeTokens),
 }
 
-/// Where users and tokens are, and how they are shown.
+/// The place of users and tokens, and how they are shown.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
     #[command(flatten)]
@@ -124,10 +124,10 @@ pub struct CreateToken {
     /// A policy that it is narrowed to; a robot's own; may be repeated
     #[arg(long, value_name = "NAME")]
     policy: Vec<String>,
-    /// How long it holds, such as 90d [default: until it is revoked]
+    /// Its life, such as 90d [default: until it is revoked]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     ttl: Option<Duration>,
-    /// What it is for
+    /// A note on its use
     #[arg(long, value_name = "TEXT", default_value = "")]
     note: String,
     #[command(flatten)]
@@ -143,7 +143,7 @@ pub struct TemporaryToken {
     /// A policy that it is narrowed to; may be repeated
     #[arg(long, value_name = "NAME")]
     policy: Vec<String>,
-    /// How long it holds, 12h at most
+    /// Its life, 12h at most
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     ttl: Duration,
     /// The host that clients log in to [default: the address of server.listen]

@@ -29,7 +29,7 @@ table! {
         allow: OneOrMore<Networks>,
         /// A file of users in the format of `htpasswd -B` (bcrypt), read again when it changes.
         htpasswd: Path,
-        /// Where clients get tokens: the URL of `/token` as they reach it, when that is not the host that they ask.
+        /// The URL of `/token` as clients reach it, when that is not the host that they ask.
         realm: Realm,
         /// Issuers of other tokens that are believed: Kubernetes, GitHub Actions, GitLab.
         oidc: List<OidcKey>,

@@ -196,7 +196,7 @@ table! {
         credentials: CredentialsKey,
         /// Content for clients without credentials: `public`, what anybody could pull from the upstream itself; `rules`, what a statement of `[access]` allows; `anyone`, all that roadstead can pull. Default: `public` where roadstead has a login for it and listens to others than this machine, else `anyone`.
         visibility: Visibilities,
-        /// How long it is remembered what anybody could pull.
+        /// Time for which it is remembered what anybody could pull.
         visibility_ttl: Time,
         /// Requests to it at the same time, each counted until its body ends; more wait; 1 to 1024.
         max_connections: UpTo<CONNECTIONS_MAX>,

@@ -146,7 +146,7 @@ pub(super) fn resolve(
     upstreams
 }
 
-/// What the visibility of upstreams depends on besides themselves.
+/// Circumstances that the visibility of upstreams depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Surroundings {
     /// Clients on other machines can connect.
@@ -155,7 +155,7 @@ pub(super) struct Surroundings {
     pub(super) has_access: bool,
 }
 
-/// What anonymous clients get of an upstream. A login that is there for its rate limit opens nothing to others.
+/// Content of an upstream for anonymous clients. A login that is there for its rate limit opens nothing to others.
 fn visibility(
     entry: &Named,
     config: &Config,

@@ -96,11 +96,11 @@ choice! {
 }
 
 choice! {
-    /// What anonymous clients get of an upstream.
+    /// Content of an upstream for anonymous clients.
     Visibilities: Visibility { "public" => Visibility::Public, "rules" => Visibility::Rules, "anyone" => Visibility::Anyone }
 }
 choice! {
-    /// What becomes of what the rules of access deny.
+    /// Treatment of requests that the rules of access deny.
     Enforcements: Enforcement { "enforce" => Enforcement::Enforce, "warn" => Enforcement::Warn }
 }
 

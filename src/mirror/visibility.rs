@@ -75,10 +75,7 @@ impl Visibility {
         let by_name = by_name.map(|view| (view.upstream.name().clone(), view));
         Self {
             views: by_name.collect(),
-            public: Cache::builder()
-                .max_capacity(VERDICTS_MAX)
-                .time_to_live(OLD_VERDICT_MAX)
-                .build(),
+            public: Cache::builder().max_capacity(VERDICTS_MAX).build(),
             refused: Cache::builder().max_capacity(VERDICTS_MAX).build(),
             unwritten: Mutex::default(),
             catalogue: core.catalogue.clone(),
@@ -95,7 +92,7 @@ impl Visibility {
         };
         let now = self.clock.now();
         let is_fresh = |at: Timestamp| now.since(at) < view.ttl;
-        let seen = self.public.get(source);
+        let seen = self.seen(source, now);
         if seen.is_some_and(is_fresh) {
             return Ok(());
         }
@@ -183,7 +180,13 @@ impl Visibility {
 
     /// True if a repository may stand in an anonymous client's list: nothing is looked up for that.
     fn is_shown(&self, source: &Source) -> bool {
-        !self.views.contains_key(&source.upstream) || self.public.contains_key(source)
+        !self.views.contains_key(&source.upstream) || self.seen(source, self.clock.now()).is_some()
+    }
+
+    /// The time at which a repository was last seen to be public, unless that is too long ago to mean anything.
+    fn seen(&self, source: &Source, now: Timestamp) -> Option<Timestamp> {
+        let seen = self.public.get(source)?;
+        (now.since(seen) < OLD_VERDICT_MAX).then_some(seen)
     }
 }
 

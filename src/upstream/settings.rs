@@ -96,7 +96,7 @@ impl Default for Parallel {
     }
 }
 
-/// What clients that have not said who they are get of an upstream, as far as the rules of access allow it.
+/// Content of an upstream for clients that have not said who they are, as far as the rules of access allow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Visibility {
     /// All that this mirror can pull, whatever login it uses for that.
@@ -104,7 +104,7 @@ pub enum Visibility {
     Anyone,
     /// Nothing that a client without a login could not pull from the upstream itself.
     Public,
-    /// What a statement of the rules allows, and nothing without one.
+    /// Content that a statement of the rules allows, and nothing without one.
     Rules,
 }
 
@@ -138,9 +138,9 @@ pub struct Config {
     pub retry_delay: Duration,
     /// The setting for big blobs.
     pub parallel: Parallel,
-    /// What anonymous clients get of it.
+    /// Content of it for anonymous clients.
     pub visibility: Visibility,
-    /// How long it is remembered what a client without a login could pull.
+    /// Time for which it is remembered what a client without a login could pull.
     pub visibility_ttl: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What one identity or address has used of one limit.
+//! The use that one identity or address has made of one limit.
 
 use super::{Exceeded, Figure, Limit};
 use crate::clock::Timestamp;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What has not been used for so long has everything of a second again.
+/// A bucket that has not been used for so long has everything of a second again.
 pub(super) const REST: Duration = Duration::from_secs(1);
 
 const DAY_MS: u64 = 24 * 3600 * 1000;

@@ -1,9 +1,9 @@
-//! Why something is decided as it is, statement by statement.
+//! Explanations of a decision, statement by statement.
 
 use super::{Compiled, Rules};
 use crate::access::{Action, Context, Effect, Kind, Principal, Resource, Statement};
 
-/// What a statement says of a request.
+/// The say of a statement on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Says {
     /// It decides it, if no other is stronger.
@@ -23,9 +23,9 @@ pub struct Explained {
     pub policy: String,
     /// Its number in it, from 1.
     pub number: usize,
-    /// What it does.
+    /// The effect.
     pub effect: Effect,
-    /// What it says.
+    /// Its say.
     pub says: Says,
     /// It is of a policy that a token is narrowed to.
     pub narrows: bool,

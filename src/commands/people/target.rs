@@ -1,4 +1,4 @@
-//! Who has the catalogue: a server that runs, or nobody, and then it is opened here.
+//! The holder of the catalogue: a server that runs, or nobody, and then it is opened here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 /// A hundred thousand tokens.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Why a command was not done: one line.
+/// The reason why a command was not done: one line.
 #[derive(Debug, thiserror::Error)]
 pub enum PeopleError {
     /// The command line makes no sense.
@@ -42,11 +42,11 @@ pub enum PeopleError {
     Failed(String),
 }
 
-/// Who has the catalogue.
+/// The holder of the catalogue.
 #[derive(Debug)]
 pub(super) struct People {
     place: Place,
-    /// Where clients pull, if the configuration says it.
+    /// The address for clients, if the configuration says it.
     listen: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Who asks the admin API, whether he may, and the record of what he does.
+//! The asker of the admin API: identity, permission, and the record of what was done.
 //!
 //! Without `[access]` whoever reaches the listener may everything. With it a request from this machine without credentials
 //! is an operator's, unless `access.admin` is `identity`; everybody else says who he is, and the rules decide over the
@@ -198,7 +198,7 @@ pub(super) fn is_act(head: &request::Parts) -> bool {
     !reads && !is_part
 }
 
-/// What a request for images has changed, which was done.
+/// The change that a request for images, which was done, has made.
 pub(super) fn change_of_images(method: &Method, target: &str) -> Option<Change> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let change = match (path, method) {

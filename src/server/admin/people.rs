@@ -21,14 +21,14 @@ pub(super) const USERS: &str = "/api/v1/users";
 /// Tokens.
 pub(super) const TOKENS: &str = "/api/v1/tokens";
 
-/// What they take.
+/// Their methods.
 const USERS_TAKE: &str = "GET, HEAD, POST, PUT, DELETE";
 const TOKENS_TAKE: &str = "GET, HEAD, POST, DELETE";
 
 /// The longest body: a name, a password, groups.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// How long a client may take to send it.
+/// The longest time that a client may take to send it.
 const BODY_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// A user to be, or to have another password.

@@ -10,11 +10,11 @@ use std::time::Duration;
 /// An anonymous client's, until more is known.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
-    /// Who it is; `None` for whoever has not said it.
+    /// The identity; `None` for a client that has not said it.
     who: Option<Arc<Principal>>,
     /// The id of the token that says so.
     token: Option<Arc<str>>,
-    /// Where the bytes of the answer are counted.
+    /// The count of the answer's bytes.
     spending: Option<Spending>,
     audit: Audit,
     /// The rules have refused it, and the audit log says so.

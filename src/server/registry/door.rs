@@ -18,14 +18,14 @@ use http::{HeaderValue, header, request};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a listener asks of its clients.
+/// The identification that a listener asks of its clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Asks {
     /// Nobody: what anonymous clients may pull is served, and `Authorization` is ignored. For dockerd's
     /// `registry-mirrors`: a dockerd that is logged in to Docker Hub would send its Hub password to a mirror that
     /// challenges it.
     Nobody,
-    /// Who they are, where access is configured.
+    /// Everybody's identity, where access is configured.
     #[default]
     Everybody,
 }
@@ -39,20 +39,20 @@ pub(crate) struct Door {
     is_secure: bool,
 }
 
-/// Who a connection's last request came from, so that the same credentials are not looked at again.
+/// The sender of a connection's last request, so that the same credentials are not looked at again.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     known: Mutex<Option<(HeaderValue, Identified)>>,
-    /// What it has of the limits.
+    /// Its share of the limits.
     share: Mutex<Option<Share>>,
 }
 
-/// Who asks, from where, by which door.
+/// The asker of one request: identity, address, door.
 #[derive(Clone, Debug)]
 pub(crate) struct Visitor<'a> {
     door: &'a Door,
     pub(crate) who: Arc<Principal>,
-    /// What its token was given for.
+    /// Scopes of its token.
     scopes: Option<Arc<[Scope]>>,
     source: IpAddr,
     /// True if the client reaches the mirror by HTTPS.
@@ -271,7 +271,7 @@ fn with_certificate(mut identified: Identified, caller: &Caller<'_>) -> Identifi
     identified
 }
 
-/// What tokens of this server are for.
+/// The service that tokens of this server are for.
 pub(crate) const SERVICE: &str = "roadstead";
 
 impl Visitor<'_> {
@@ -423,7 +423,7 @@ struct Unidentified;
 #[error("the token is for something else: get one for this scope")]
 struct OtherScope;
 
-/// What the rules say.
+/// The verdict of the rules.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Denied(String);

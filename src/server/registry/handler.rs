@@ -312,7 +312,7 @@ impl Handler {
         Ok(selected.describe(tag, head, content))
     }
 
-    /// What is cached, as far as the client may pull it.
+    /// The cached repositories that the client may pull.
     async fn catalog(
         &self,
         page: &Page,

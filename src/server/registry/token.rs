@@ -22,10 +22,10 @@ pub(crate) const PATH: &str = "/token";
 /// The longest form: a token of an identity provider with many groups, and scopes.
 const FORM_BYTES_MAX: usize = 64 * 1024;
 
-/// How long a client may take to send it.
+/// The longest time that a client may take to send it.
 const FORM_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// What a request for a token says, in its query or its form.
+/// Fields of a request for a token, from its query or its form.
 #[derive(Debug, Default)]
 struct Asked {
     scopes: Vec<String>,
@@ -104,7 +104,7 @@ async fn form(body: Incoming) -> Result<Bytes, ApiError> {
     }
 }
 
-/// What a repository may be that a client names like this: it says nothing of `ns` when it asks for a token.
+/// Repositories that a client may mean by this name: it says nothing of `ns` when it asks for a token.
 fn resources(directory: &Directory, host: Option<&str>, name: &str) -> Vec<Resource<'static>> {
     let by_itself = directory.resolve(None, host, name);
     let by_ns = directory

@@ -1,9 +1,9 @@
-//! Who came in, and who was kept out.
+//! Counts of logins and denials.
 
 use super::Set;
 use prometheus::IntCounterVec;
 
-/// How somebody said who he is.
+/// The kind of credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMethod {
     /// A user name and a password.
@@ -20,7 +20,7 @@ pub enum AuthMethod {
     Unknown,
 }
 
-/// What became of it.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthResult {
     /// It is who he says.
