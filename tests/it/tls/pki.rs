@@ -131,6 +131,8 @@ impl Connection {
             request = request.header(*name, *value);
         }
         let request = request.body(Empty::new()).unwrap();
+        // A body that has arrived does not mean that the connection has noticed.
+        within("a turn", self.sender.ready()).await.ok()?;
         let answer = within("an answer", self.sender.send_request(request))
             .await
             .ok()?;
