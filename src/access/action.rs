@@ -50,6 +50,15 @@ impl Action {
         Self::ALL.into_iter().find(|action| action.name() == name)
     }
 
+    /// The verb that a scope has for it (distribution, docs/spec/auth/scope.md): lists come with `pull`.
+    #[must_use]
+    pub const fn verb(self) -> Self {
+        match self {
+            Self::List => Self::Pull,
+            verb @ (Self::Pull | Self::Push | Self::Delete | Self::Admin) => verb,
+        }
+    }
+
     const fn bit(self) -> u8 {
         1 << self as u8
     }

@@ -10,9 +10,7 @@ use super::limits::Limits;
 use super::passwords::{HashError, Passwords};
 use super::people::People;
 use super::scope::Scope;
-use super::{
-    Action, AdminAccess, Config, Context, Decision, Enforcement, Principal, Resource, RulesError,
-};
+use super::{Action, AdminAccess, Config, Context, Enforcement, Principal, Resource, RulesError};
 use crate::audit::Audit;
 use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
@@ -120,15 +118,16 @@ pub enum IdentifyError {
 
 /// The verdict of the rules on a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// It is answered.
-    pub is_allowed: bool,
-    /// The rules would have denied it.
-    pub is_denied: bool,
-    /// `deny by team#2`.
-    pub reason: String,
-    /// `team#2` or `default`; nothing where it is allowed.
-    pub statement: String,
+pub enum Verdict {
+    /// They allow it.
+    Allowed,
+    /// They deny it.
+    Denied {
+        /// `team#2`, or `default` where no statement says anything.
+        statement: String,
+        /// False: they are being tried out, and it is answered all the same.
+        is_enforced: bool,
+    },
 }
 
 impl Guard {
@@ -417,16 +416,15 @@ impl Guard {
     ) -> Verdict {
         let active = self.inner.active.load();
         let decision = active.rules.decide(who, action, resource, at);
-        let is_enforced = active.config.enforcement == Enforcement::Enforce;
-        Verdict {
-            is_allowed: decision.is_allowed() || !is_enforced,
-            is_denied: !decision.is_allowed(),
+        if decision.is_allowed() {
+            return Verdict::Allowed;
+        }
+        Verdict::Denied {
             statement: match decision.statement {
-                _ if decision.is_allowed() => String::new(),
                 Some((policy, number)) => format!("{policy}#{number}"),
                 None => "default".to_owned(),
             },
-            reason: reason(&decision),
+            is_enforced: active.config.enforcement == Enforcement::Enforce,
         }
     }
 
@@ -565,10 +563,6 @@ impl Inner {
     pub(super) fn uses(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn reason(decision: &Decision<'_>) -> String {
-    decision.to_string()
 }
 
 /// The word for what came of credentials.

@@ -64,12 +64,7 @@ impl Scope {
     /// True if it lets its bearer do this with a repository that is named like this.
     #[must_use]
     pub fn allows(&self, name: &str, action: Action) -> bool {
-        let wanted = if action == Action::List {
-            Action::Pull
-        } else {
-            action
-        };
-        self.kind == "repository" && self.name == name && self.wanted().contains(wanted)
+        self.kind == "repository" && self.name == name && self.wanted().contains(action.verb())
     }
 }
 

@@ -8,7 +8,8 @@ use super::error::AdminError;
 use super::query::Query;
 use crate::access::credentials::Credentials;
 use crate::access::{
-    Action, AdminAccess, Context, Guard, IdentifyError, Kind, Principal, Resource, result_of,
+    Action, AdminAccess, Context, Guard, IdentifyError, Kind, Principal, Resource, Verdict,
+    result_of,
 };
 use crate::audit::{Act, Asker, Change, Denial, Event, Login};
 use crate::server::http::account;
@@ -111,13 +112,15 @@ impl Operator {
         let resource = Resource::admin();
         let mut denied = None;
         for action in actions {
-            let verdict = guard.judge(&self.who, *action, &resource, &at);
-            if !verdict.is_denied {
-                return Ok(());
+            match guard.judge(&self.who, *action, &resource, &at) {
+                Verdict::Allowed => return Ok(()),
+                // The admin API is never only tried out.
+                Verdict::Denied { statement, .. } => {
+                    denied = denied.or(Some((*action, statement)));
+                }
             }
-            denied = denied.or(Some((*action, verdict)));
         }
-        let Some((action, verdict)) = denied else {
+        let Some((action, statement)) = denied else {
             return Ok(());
         };
         self.record(
@@ -125,12 +128,12 @@ impl Operator {
             &Event::Denied(Denial {
                 action: action.name(),
                 resource: resource.as_str(),
-                statement: &verdict.statement,
+                statement: &statement,
                 enforced: true,
             }),
         );
-        let (who, reason) = (self.who.label(), verdict.reason);
-        let why = format!("{who} may not {action} {resource}: {reason}");
+        let who = self.who.label();
+        let why = format!("{who} may not {action} {resource}: deny by {statement}");
         Err(AdminError::new(StatusCode::FORBIDDEN, why))
     }
 

@@ -2,6 +2,7 @@
 //!
 //! A client gets the spec's code and a fixed phrase; the cause goes to the log, with the request's id.
 
+use crate::access::IdentifyError;
 use crate::access::limits::{Exceeded, Figure};
 use crate::mirror::MirrorError;
 use crate::oci::directory::ResolveError;
@@ -136,6 +137,15 @@ impl ApiError {
         }
     }
 
+    /// 401, 429 or 503: it is not known who asks. `challenge`: the credentials to send instead of wrong ones.
+    pub(crate) fn unidentified(error: &IdentifyError, challenge: impl FnOnce() -> String) -> Self {
+        match error {
+            IdentifyError::Invalid => Self::unauthorized(error, challenge()),
+            IdentifyError::Limited(wait) => Self::too_many_logins(error, *wait),
+            IdentifyError::Unavailable(_) => Self::cannot_identify(error),
+        }
+    }
+
     /// 403: the rules of access deny it.
     pub(crate) fn denied(why: &dyn Error) -> Self {
         let (status, code) = (StatusCode::FORBIDDEN, ErrorCode::Denied);
@@ -163,7 +173,7 @@ impl ApiError {
     }
 
     /// 429: too many failed logins.
-    pub(crate) fn too_many_logins(why: &dyn Error, wait: Duration) -> Self {
+    fn too_many_logins(why: &dyn Error, wait: Duration) -> Self {
         let (status, code) = (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests);
         Self {
             extra: Extra::RetryAfter(wait),
@@ -193,7 +203,7 @@ impl ApiError {
     }
 
     /// 503: credentials cannot be checked now, which says nothing of them.
-    pub(crate) fn cannot_identify(why: &dyn Error) -> Self {
+    fn cannot_identify(why: &dyn Error) -> Self {
         let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable);
         let message = "credentials cannot be checked now; try again in a moment";
         Self {

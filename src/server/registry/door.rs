@@ -4,8 +4,7 @@ use super::arrival::Caller;
 use crate::access::credentials::Credentials;
 use crate::access::limits::Share;
 use crate::access::{
-    Action, Context, Guard, Identified, IdentifyError, Principal, Resource, Scope, Verdict,
-    result_of,
+    Action, Context, Guard, Identified, Principal, Resource, Scope, Verdict, result_of,
 };
 use crate::audit::{Denial, Login};
 use crate::oci::UpstreamName;
@@ -212,25 +211,18 @@ impl Door {
                 user,
             });
         }
-        match identified {
-            Ok(identified) => {
-                let mut known = memory.known.lock().unwrap_or_else(PoisonError::into_inner);
-                *known = Some((given.clone(), identified.clone()));
-                Ok(with_certificate(identified, caller))
-            }
-            Err(error @ IdentifyError::Invalid) => {
-                let challenge = self.challenge(head, caller.is_secure, None, Some("invalid_token"));
-                Err(ApiError::unauthorized(&error, challenge))
-            }
-            Err(error @ IdentifyError::Limited(wait)) => {
-                Err(ApiError::too_many_logins(&error, wait))
-            }
-            Err(error @ IdentifyError::Unavailable(_)) => Err(ApiError::cannot_identify(&error)),
-        }
+        let identified = identified.map_err(|error| {
+            ApiError::unidentified(&error, || {
+                self.challenge(head, caller.is_secure, None, Some("invalid_token"))
+            })
+        })?;
+        let mut known = memory.known.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some((given.clone(), identified.clone()));
+        Ok(with_certificate(identified, caller))
     }
 
     /// The value of `WWW-Authenticate` (distribution, docs/spec/auth/token.md). `scope`: the repository as the client
-    /// names it, and what it wants there.
+    /// names it, and what it wants to do there.
     fn challenge(
         &self,
         head: &request::Parts,
@@ -243,7 +235,10 @@ impl Door {
             Some(url) => url,
             None => url_of_token(host, is_secure),
         };
-        let scope = scope.map(|(name, action)| format!(",scope=\"repository:{name}:{action}\""));
+        let scope = scope.map(|(name, action)| {
+            let verb = action.verb();
+            format!(",scope=\"repository:{name}:{verb}\"")
+        });
         let error = error.map(|error| format!(",error=\"{error}\""));
         let (scope, error) = (scope.unwrap_or_default(), error.unwrap_or_default());
         format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"{scope}{error}")
@@ -301,30 +296,33 @@ impl Visitor<'_> {
         exchange: &mut Exchange,
     ) -> Result<(), ApiError> {
         let resource = Resource::mirror(source.upstream.as_str(), source.repository.as_str());
-        let verdict = self
-            .door
-            .guard
-            .judge(&self.who, action, &resource, &self.at(tag));
-        if !verdict.is_denied {
+        let guard = &self.door.guard;
+        let verdict = guard.judge(&self.who, action, &resource, &self.at(tag));
+        let Verdict::Denied {
+            statement,
+            is_enforced,
+        } = verdict
+        else {
             return self.has_scope(action, path, request.head);
-        }
+        };
         exchange.denied(
             source.upstream.as_str(),
             &Denial {
                 action: action.name(),
                 resource: resource.as_str(),
-                statement: &verdict.statement,
-                enforced: !verdict.is_allowed,
+                statement: &statement,
+                enforced: is_enforced,
             },
         );
-        if verdict.is_allowed {
+        let reason = format!("deny by {statement}");
+        if !is_enforced {
             tracing::warn!(
-                client = %self.source, who = self.who.label(), %action, %resource, reason = verdict.reason,
+                client = %self.source, who = self.who.label(), %action, %resource, reason,
                 "access.mode is \"warn\": with \"enforce\" this request would be refused"
             );
             return Ok(());
         }
-        Err(self.refuse(action, &resource, &verdict, request.head, path))
+        Err(self.refuse(action, &resource, &reason, request.head, path))
     }
 
     /// A token is for what its bearer has asked for, and he can ask for another.
@@ -335,15 +333,10 @@ impl Visitor<'_> {
         if scopes.iter().any(|scope| scope.allows(path, action)) {
             return Ok(());
         }
-        let verb = if action == Action::List {
-            Action::Pull
-        } else {
-            action
-        };
         let challenge = self.door.challenge(
             head,
             self.is_secure,
-            Some((path, verb)),
+            Some((path, action)),
             Some("insufficient_scope"),
         );
         Err(ApiError::unauthorized(&OtherScope, challenge))
@@ -353,25 +346,18 @@ impl Visitor<'_> {
         &self,
         action: Action,
         resource: &Resource<'_>,
-        verdict: &Verdict,
+        reason: &str,
         head: &request::Parts,
         path: &str,
     ) -> ApiError {
-        let Verdict { reason, .. } = verdict;
         let denied = Denied(format!(
             "{} may not {action} {resource}: {reason}",
             self.who.label()
         ));
         if self.who.is_anonymous() && self.door.is_asking() {
             // The same for what there is and what there is not: nothing was looked up.
-            let verb = if action == Action::List {
-                Action::Pull
-            } else {
-                action
-            };
-            let challenge = self
-                .door
-                .challenge(head, self.is_secure, Some((path, verb)), None);
+            let scope = Some((path, action));
+            let challenge = self.door.challenge(head, self.is_secure, scope, None);
             return ApiError::unauthorized(&denied, challenge);
         }
         ApiError::denied(&denied)

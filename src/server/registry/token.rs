@@ -3,7 +3,7 @@
 use super::door::{Door, SERVICE};
 use super::reply::Reply;
 use crate::access::credentials::Credentials;
-use crate::access::{Grant, Granted, IdentifyError, Resource, Scope, Secret, Wanted, result_of};
+use crate::access::{Grant, Granted, Resource, Scope, Secret, Wanted, result_of};
 use crate::audit::Login;
 use crate::oci::Directory;
 use crate::server::http::JSON;
@@ -77,14 +77,9 @@ pub(crate) async fn answer(
             user: user.as_deref(),
         });
     }
-    let granted = granted.map_err(|error| match &error {
-        // Not our own scheme: the client is to ask its user for a password.
-        IdentifyError::Invalid => {
-            ApiError::unauthorized(&error, format!("Basic realm=\"{SERVICE}\""))
-        }
-        IdentifyError::Limited(wait) => ApiError::too_many_logins(&error, *wait),
-        IdentifyError::Unavailable(_) => ApiError::cannot_identify(&error),
-    })?;
+    // Not our own scheme: the client is to ask its user for a password.
+    let challenge = || format!("Basic realm=\"{SERVICE}\"");
+    let granted = granted.map_err(|error| ApiError::unidentified(&error, challenge))?;
     let mut reply = Reply::own(JSON, Bytes::from(render(&granted)));
     let never = HeaderValue::from_static("no-store");
     reply.headers.insert(header::CACHE_CONTROL, never);
