@@ -226,7 +226,7 @@ impl App {
             storing: TaskTracker::new(),
             stop_storing: CancellationToken::new(),
         };
-        mirror.watch_pins();
+        mirror.operator().pins().watch();
         mirror.restore_imports();
         mirror.keep_verdicts();
         if let Some(period) = scrub {

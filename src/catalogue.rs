@@ -16,35 +16,40 @@
 //! | `writer` | the thread that writes |
 //! | `changes` | what is written |
 //! | `queries` | what is read |
-//! | `people` | users and tokens |
+//! | `records`, `people` | users and tokens: as values, and what is read of them |
+//! | `shared` | the state that the writer and those who ask have between them |
 //! | `backup` | a copy while the server runs |
 
 mod backup;
 mod changes;
 mod connection;
+mod error;
 mod files;
+mod gate;
 pub mod people;
 mod queries;
+mod records;
 mod schema;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::collections::HashSet;
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use backup::{Backup, BackupError, backup};
 pub use changes::{Change, HandPin, ImportedLink, ImportedTag, Legacy, Link, Name};
+pub use error::CatalogueError;
 pub use files::DATABASE;
 use files::Files;
-pub use people::{PeopleChange, Token, TokenKind, User};
+pub use gate::Gate;
+pub use records::{PeopleChange, Token, TokenKind, User};
 use rusqlite::Connection;
+use shared::{Repositories, Shared};
 use tokio::sync::{Semaphore, oneshot};
-use writer::{Job, Writer};
+use writer::{Job, Writer, Writing};
 
 use crate::oci::directory::Source;
 use crate::telemetry::Metrics;
@@ -65,10 +70,6 @@ const READ_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Time that the end of the thread is waited for: it may be at a disk that does not answer.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Repositories with imports that are known by heart, so that no other is asked about: some 10 MB. With more, every
-/// question is asked.
-const REPOSITORIES_MAX: usize = 100_000;
-
 /// The place of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -76,27 +77,6 @@ pub struct Config {
     pub dir: PathBuf,
     /// Asked before each commit and each read.
     pub gate: Gate,
-}
-
-/// Asked before each commit and each read, both of which it may hold up, and the first of which it may fail: for tests.
-#[derive(Clone, Default)]
-pub struct Gate {
-    commits: Option<Arc<dyn Fn() -> io::Result<()> + Send + Sync>>,
-    reads: Option<Arc<dyn Fn() + Send + Sync>>,
-}
-
-/// The reason why the catalogue does not do what it was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CatalogueError {
-    /// It cannot be read or written: one line that says what to do.
-    #[error("{0}")]
-    Unavailable(String),
-    /// Too much waits to be written, or read.
-    #[error("the catalogue is busy; try again")]
-    Busy,
-    /// It is more than may be written at once.
-    #[error("that is more than the catalogue takes at once")]
-    TooLarge,
 }
 
 /// The catalogue. Cheap to clone.
@@ -119,14 +99,6 @@ struct Inner {
     shared: Arc<Shared>,
 }
 
-/// The thread that writes.
-#[derive(Debug)]
-struct Writing {
-    jobs: std::sync::mpsc::Sender<Job>,
-    /// Disconnected when the thread has ended.
-    ended: std::sync::mpsc::Receiver<()>,
-}
-
 /// The knowledge of what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Contents {
@@ -139,74 +111,6 @@ enum Contents {
     /// It could not be opened.
     Unknown,
 }
-
-/// The state that the writer and those who ask have between them.
-#[derive(Debug)]
-struct Shared {
-    metrics: Metrics,
-    trouble: Mutex<Option<String>>,
-    repositories: RwLock<Repositories>,
-}
-
-/// The repositories that something was imported into.
-#[derive(Debug)]
-enum Repositories {
-    These(HashSet<Source>),
-    /// Too many to be known by heart.
-    Any,
-}
-
-impl Gate {
-    /// Asks this before each commit.
-    pub fn of(ask: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self {
-            commits: Some(Arc::new(ask)),
-            reads: None,
-        }
-    }
-
-    /// Asks this before each read.
-    pub fn of_reads(ask: impl Fn() + Send + Sync + 'static) -> Self {
-        Self {
-            commits: None,
-            reads: Some(Arc::new(ask)),
-        }
-    }
-
-    fn pass(&self) -> io::Result<()> {
-        self.commits.as_ref().map_or(Ok(()), |ask| ask())
-    }
-
-    fn pass_read(&self) {
-        if let Some(ask) = &self.reads {
-            ask();
-        }
-    }
-}
-
-impl fmt::Debug for Gate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate")
-            .field("commits", &self.commits.is_some())
-            .field("reads", &self.reads.is_some())
-            .finish()
-    }
-}
-
-impl PartialEq for Gate {
-    fn eq(&self, other: &Self) -> bool {
-        fn same<T: ?Sized>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
-            match (one, other) {
-                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-                (one, other) => one.is_none() && other.is_none(),
-            }
-        }
-        same(self.commits.as_ref(), other.commits.as_ref())
-            && same(self.reads.as_ref(), other.reads.as_ref())
-    }
-}
-
-impl Eq for Gate {}
 
 impl Config {
     /// The catalogue of a state directory.
@@ -468,48 +372,5 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-impl Shared {
-    fn new(metrics: Metrics) -> Self {
-        metrics.catalogue_degraded(false);
-        Self {
-            metrics,
-            trouble: Mutex::default(),
-            repositories: RwLock::new(Repositories::These(HashSet::new())),
-        }
-    }
-
-    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_trouble(&self, trouble: Option<String>) {
-        self.metrics.catalogue_degraded(trouble.is_some());
-        *self.trouble() = trouble;
-    }
-
-    /// Learns by heart which repositories something was imported into.
-    fn learn(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let known = queries::repositories(connection, REPOSITORIES_MAX)?;
-        let known = known.map_or(Repositories::Any, Repositories::These);
-        *self
-            .repositories
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = known;
-        Ok(())
-    }
-
-    /// Something was imported into a repository.
-    fn has_one_more(&self, source: &Source) {
-        let repositories = self.repositories.write();
-        let mut repositories = repositories.unwrap_or_else(PoisonError::into_inner);
-        if let Repositories::These(these) = &mut *repositories {
-            these.insert(source.clone());
-            if these.len() > REPOSITORIES_MAX {
-                *repositories = Repositories::Any;
-            }
-        }
     }
 }

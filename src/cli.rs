@@ -25,7 +25,7 @@ use crate::commands::{
     run_async, serve, verify, version, warm,
 };
 use crate::config::{Config, Loaded, Overrides};
-use crate::telemetry::logging::{self, LogFormat};
+use crate::telemetry::{LogFormat, logging};
 use state::State;
 
 /// Runs the program with these arguments, the first of which is its own name.

@@ -22,6 +22,7 @@
 
 mod access;
 mod defaults;
+mod environment;
 mod error;
 mod file;
 mod keys;
@@ -29,6 +30,7 @@ mod layers;
 mod limits;
 mod listeners;
 mod origin;
+mod overrides;
 mod renamed;
 mod schema;
 mod show;
@@ -41,17 +43,19 @@ mod values;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::telemetry::logging::LogFormat;
+use crate::telemetry::LogFormat;
 use crate::upstream::Visibility;
 use crate::{catalogue, mirror, server, store, upstream};
+use environment::Environment;
 use error::Source;
 use keys::File;
-use layers::{Environment, Layers};
+use layers::Layers;
 use origin::Origins;
 use table::{Context, Place, Read as _, Values as _};
 
 pub use error::ConfigError;
 pub use file::ConfigFile;
+pub use overrides::Overrides;
 pub use snapshot::{Changes, Snapshot};
 
 /// Places in which the file is looked for when no flag names it.
@@ -80,42 +84,6 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The log level: a level, or directives.
     pub log_level: String,
-}
-
-/// The flags of the command line for the configuration. The values are as they were typed: they are
-/// checked like those of the file.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Overrides {
-    /// The configuration file [default: ./roadstead.toml, then /etc/roadstead/config.toml]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Listener for clients, e.g. 0.0.0.0:5000
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<String>,
-    /// Listener for metrics, health and the admin API
-    #[arg(long, value_name = "ADDR")]
-    pub admin_listen: Option<String>,
-    /// Directory of the cache
-    #[arg(long, value_name = "DIR")]
-    pub cache_dir: Option<String>,
-    /// Directory for imported names, pins and other state that cannot be fetched again
-    #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<String>,
-    /// Disk space for the cache, such as 200GB, or 80% of the file system
-    #[arg(long, value_name = "SIZE")]
-    pub cache_size: Option<String>,
-    /// An upstream registry and its endpoints, instead of those of the file; may be repeated
-    #[arg(long, value_name = "NAME=URL[,URL…]")]
-    pub upstream: Vec<String>,
-    /// The upstream of requests that name none
-    #[arg(long, value_name = "NAME")]
-    pub default_upstream: Option<String>,
-    /// Format of log lines
-    #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
-    pub log_format: Option<String>,
-    /// The log level: a flag of every command.
-    #[arg(skip)]
-    pub log_level: Option<String>,
 }
 
 impl Config {

@@ -10,11 +10,13 @@
 //! | `repeat`, `sends` | requests whose connection was gone; how many may still be sent |
 //! | `deadline` | one time limit for many steps |
 //! | `behalf`, `via`, `work` | the client's request that an outbound request belongs to |
+//! | `causes` | what an error was caused by |
 //! | `settings`, `error` | what is configured, and what can go wrong |
 //!
 //! No error, log line or `Debug` text of this module holds a secret, a path or a query: a signed URL is a secret, too.
 
 mod behalf;
+mod causes;
 mod client;
 mod connector;
 mod deadline;
@@ -40,7 +42,8 @@ pub use settings::{
 pub use via::{Loop, Pseudonym, Via};
 pub use work::Work;
 
-pub(crate) use client::{HttpClient, Way, root_cause};
+pub(crate) use causes::root_cause;
+pub(crate) use client::{HttpClient, Way};
 pub(crate) use deadline::Deadline;
 pub(crate) use error::Error;
 pub(crate) use place::Place;

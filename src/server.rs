@@ -13,6 +13,7 @@ use crate::server::http::forwarded::Proxies;
 use crate::telemetry::{Listener, Metrics};
 use admin::Admin;
 pub use admin::{AdminApi, PeopleApi};
+pub use bind_error::BindError;
 use clients::{Entrance, Front};
 pub use config::{ClientAuth, Config, ListenerConfig, PairConfig, TlsConfig};
 use conn::buffers::Buffers;
@@ -27,13 +28,13 @@ use registry::door::Door;
 use registry::handler::Handler;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 mod admin;
+mod bind_error;
 mod clients;
 mod config;
 mod conn;
@@ -46,35 +47,6 @@ mod unix;
 
 /// The most admin connections at once: a few scrapers and probes, which get in all the same when all are taken.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
-
-/// Reason why a server cannot start; one clear line each, naming the address or file and the cause.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// The address cannot be bound.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The address asked for.
-        address: SocketAddr,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The Unix socket cannot be bound.
-    #[error("cannot listen on {}: {source}", path.display())]
-    Socket {
-        /// The socket.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The certificate or key cannot be used.
-    #[error("cannot use {}: {why}", path.display())]
-    Tls {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        why: String,
-    },
-}
 
 /// Bound listeners, not serving yet.
 #[derive(Debug)]

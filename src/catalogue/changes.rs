@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::people::PeopleChange;
+use super::records::PeopleChange;
 use crate::clock::Timestamp;
 use crate::oci::directory::Source;
 use crate::oci::{Digest, Reference, Tag};
@@ -325,7 +325,7 @@ fn adopt(to: &Connection, legacy: &Legacy) -> rusqlite::Result<()> {
         put_pin(to, "IGNORE", pin)?;
     }
     if legacy.complete {
-        put_fact(to, super::queries::ADOPTED, "1")?;
+        put_fact(to, ADOPTED, "1")?;
     }
     Ok(())
 }
@@ -339,3 +339,6 @@ fn lines(digests: &[Digest]) -> String {
 fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
+
+/// The fact that caches of earlier versions were looked through.
+pub(super) const ADOPTED: &str = "adopted";

@@ -1,17 +1,13 @@
 //! Reads. An entry that makes no sense to this version is left out, with a warning.
 
-use std::collections::HashSet;
-
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::changes::{HandPin, ImportedLink, ImportedTag, Link};
+use super::changes::{ADOPTED, HandPin, ImportedLink, ImportedTag, Link};
+use super::shared::source_in;
 use super::{Catalogue, CatalogueError, Contents};
 use crate::clock::Timestamp;
 use crate::oci::directory::Source;
-use crate::oci::{Digest, Reference, Repository, Tag, UpstreamName};
-
-/// The fact that caches of earlier versions were looked through.
-pub(super) const ADOPTED: &str = "adopted";
+use crate::oci::{Digest, Reference, Tag};
 
 /// Entries read at once: some hundred kilobytes.
 const PAGE_MAX: i64 = 2_000;
@@ -183,23 +179,6 @@ impl Catalogue {
     }
 }
 
-/// The repositories that something was imported into; `None` for more than `most`.
-pub(super) fn repositories(
-    from: &Connection,
-    most: usize,
-) -> rusqlite::Result<Option<HashSet<Source>>> {
-    let sql = "SELECT upstream, repository FROM imported_tags UNION SELECT upstream, repository FROM imported_links";
-    let mut statement = from.prepare(sql)?;
-    let mut found = HashSet::new();
-    for source in statement.query_map([], source_in)? {
-        found.extend(source?);
-        if found.len() > most {
-            return Ok(None);
-        }
-    }
-    Ok(Some(found))
-}
-
 fn pins(from: &Connection) -> rusqlite::Result<Vec<HandPin>> {
     let sql = "SELECT upstream, repository, reference, since_ms, digests FROM pins LIMIT ?1";
     let mut statement = from.prepare_cached(sql)?;
@@ -251,21 +230,6 @@ fn sound<T>(entries: Vec<Option<T>>) -> rusqlite::Result<Vec<T>> {
         );
     }
     Ok(sound)
-}
-
-fn source_in(row: &Row<'_>) -> rusqlite::Result<Option<Source>> {
-    let (upstream, repository): (String, String) = (row.get(0)?, row.get(1)?);
-    let parsed = (
-        UpstreamName::parse(&upstream),
-        Repository::parse(&repository),
-    );
-    Ok(match parsed {
-        (Ok(upstream), Ok(repository)) => Some(Source {
-            upstream,
-            repository,
-        }),
-        _ => None,
-    })
 }
 
 fn tag_in(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<ImportedTag>> {

@@ -11,8 +11,11 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::changes::Change;
+use super::error::CatalogueError;
 use super::files::{self, Files};
-use super::{CatalogueError, Gate, Shared, Writing, connection, schema};
+use super::gate::Gate;
+use super::shared::Shared;
+use super::{connection, schema};
 
 /// Changes in one transaction: more would keep the first of them waiting.
 const GROUP_MAX: usize = 64;
@@ -27,6 +30,14 @@ pub(super) struct Job {
     pub(super) answer: oneshot::Sender<Result<(), CatalogueError>>,
     /// The place that it takes of the queue.
     pub(super) _place: OwnedSemaphorePermit,
+}
+
+/// The thread that writes.
+#[derive(Debug)]
+pub(super) struct Writing {
+    pub(super) jobs: std::sync::mpsc::Sender<Job>,
+    /// Disconnected when the thread has ended.
+    pub(super) ended: Receiver<()>,
 }
 
 /// Owns the connection that writes, and the directory.

@@ -98,7 +98,7 @@ fn in_tables<'i>(
 mod tests {
     use super::*;
     use crate::config::Overrides;
-    use crate::config::layers::Environment;
+    use crate::config::environment::Environment;
     use crate::config::origin::Origins;
 
     /// Made up.

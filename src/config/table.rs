@@ -12,8 +12,8 @@ use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::environment::Environment;
 use super::error::{Problem, suggestion};
-use super::layers::Environment;
 use super::origin::{Origin, Origins};
 
 /// A value as the parser gives it.

@@ -17,7 +17,7 @@ use crate::mirror::{Failure, FillOnRange, Pattern, Revalidate, Ttl};
 use crate::oci::UpstreamName;
 use crate::server::{Asks, ClientAuth};
 use crate::store::Amount;
-use crate::telemetry::logging::{self, LogFormat};
+use crate::telemetry::{LogFormat, logging};
 use crate::upstream::{Network, Strategy, Visibility};
 
 /// Some minutes at the fiftyfold, after which nobody waits any more.

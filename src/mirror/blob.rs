@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::answer::{BlobAnswer, BlobHead, Content, Filling};
-use super::core::{Core, Tasks};
+use super::core::{ANSWER_WAIT_MAX, Core, Tasks};
 use super::fills::{Claim, Fills, Lead};
 use super::links::Links;
 use super::negative::{Negative, What};
 use super::passthrough::Passthroughs;
 use super::transfer::Transfers;
-use super::{ANSWER_WAIT_MAX, Mirror, MirrorError, Source, in_time};
+use super::{MirrorError, Source};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
 use crate::store::{Ended, Fill, Link, Store};
@@ -21,57 +21,6 @@ use crate::upstream::in_request_scope;
 /// Number of times that a request looks again: when a blob was stored or evicted in
 /// between, or when the fill it joined failed for another repository's reasons.
 const ATTEMPTS_MAX: usize = 4;
-
-impl Mirror {
-    /// A blob, of which the client asks for this range, or for all.
-    ///
-    /// # Errors
-    /// [`MirrorError`].
-    pub async fn blob(
-        &self,
-        source: &Source,
-        digest: &Digest,
-        asked: Option<ByteRange>,
-    ) -> Result<BlobAnswer, MirrorError> {
-        if let Some(answer) = self.inner.hits.blob(source, digest) {
-            return Ok(answer);
-        }
-        // In a box: hits shall not carry the long way's future about.
-        let found = Box::pin(in_time(self.inner.blobs.get(source, digest, asked))).await;
-        self.explained(source, digest, found).await
-    }
-
-    /// Answers HEAD of a blob.
-    ///
-    /// # Errors
-    /// [`MirrorError`].
-    pub async fn blob_head(
-        &self,
-        source: &Source,
-        digest: &Digest,
-    ) -> Result<BlobHead, MirrorError> {
-        if let Some(head) = self.inner.hits.blob_head(source, digest) {
-            return Ok(head);
-        }
-        let found = Box::pin(in_time(self.inner.blobs.head(source, digest))).await;
-        self.explained(source, digest, found).await
-    }
-
-    async fn explained<T>(
-        &self,
-        source: &Source,
-        digest: &Digest,
-        found: Result<T, MirrorError>,
-    ) -> Result<T, MirrorError> {
-        match found {
-            Ok(found) => Ok(found),
-            Err(error) => {
-                let explained = self.inner.imported.explain_blob(source, digest, error);
-                Err(Box::pin(explained).await)
-            }
-        }
-    }
-}
 
 /// Blobs, and the transfers of those that are not stored.
 #[derive(Debug)]
@@ -105,7 +54,7 @@ impl Blobs {
         }
     }
 
-    async fn get(
+    pub(super) async fn get(
         &self,
         source: &Source,
         digest: &Digest,
@@ -222,7 +171,11 @@ impl Blobs {
         })
     }
 
-    async fn head(&self, source: &Source, digest: &Digest) -> Result<BlobHead, MirrorError> {
+    pub(super) async fn head(
+        &self,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<BlobHead, MirrorError> {
         if let Some(size) = self.store.scan().find(digest).await {
             self.links
                 .ensure_linked(source, digest, ChildKind::Blob)

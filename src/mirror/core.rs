@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,10 +20,15 @@ use crate::clock::Clock;
 use crate::oci::UpstreamName;
 use crate::store::Store;
 use crate::telemetry::{Limit, Metrics};
-use crate::upstream::Upstream;
+use crate::upstream::{FetchError, Upstream};
 
 /// Time that the mirror's own tasks may take to end after they were told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A request is answered or refused within this time: steps that wait for upstream one after the
+/// other, each within its own limit, must not add up past containerd's 30 s (containerd,
+/// core/remotes/docker/registry.go). The head may wait 2 s more for the first bytes.
+pub(super) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
 
 /// The handles that components are made of. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -120,4 +126,14 @@ impl Tasks {
             );
         }
     }
+}
+
+/// The answer, or a failure when it does not come in time. The work that it waits for goes on.
+pub(super) fn in_time<T>(
+    answer: impl Future<Output = Result<T, MirrorError>>,
+) -> impl Future<Output = Result<T, MirrorError>> {
+    // No async function, which would hold the whole answer twice.
+    let late = || Err(MirrorError::Timeout(FetchError::Timeout("an answer")));
+    tokio::time::timeout(ANSWER_WAIT_MAX, answer)
+        .map(move |answer| answer.unwrap_or_else(|_| late()))
 }

@@ -18,7 +18,7 @@ use super::inspect::{Pins, Removal};
 use super::local::{LocalManifests, Manifest};
 use super::manifest_fetch::links;
 use super::tag::Tags;
-use super::{Mirror, MirrorError, Source};
+use super::{MirrorError, Source};
 use crate::catalogue::{CatalogueError, ImportedTag};
 use crate::clock::Clock;
 use crate::oci::manifest::{ChildKind, inspect};
@@ -110,62 +110,9 @@ pub enum ImportError {
     },
 }
 
-impl Mirror {
-    /// The size of a blob or manifest that need not be brought.
-    pub async fn import_has(&self, digest: &Digest) -> Option<u64> {
-        self.inner.operator.imports.size_of(digest).await
-    }
-
-    /// Takes a blob of `size` bytes.
-    ///
-    /// # Errors
-    /// [`ImportError`]; nothing is kept then.
-    pub async fn import_blob(
-        &self,
-        digest: &Digest,
-        size: u64,
-        body: impl Stream<Item = Result<Bytes, String>> + Send + Unpin,
-    ) -> Result<ImportOutcome, ImportError> {
-        self.inner.operator.imports.blob(digest, size, body).await
-    }
-
-    /// Takes a manifest.
-    ///
-    /// # Errors
-    /// [`ImportError`].
-    pub async fn import_manifest(
-        &self,
-        digest: &Digest,
-        content_type: Option<&str>,
-        bytes: Bytes,
-    ) -> Result<ImportOutcome, ImportError> {
-        self.inner
-            .operator
-            .imports
-            .manifest(digest, content_type, bytes)
-            .await
-    }
-
-    /// Gives an image its name: from now on it can be pulled. All of it must be there, but for manifests that an
-    /// index names, of which one will do. An operator's removal that is under way is waited for: it does not know
-    /// yet that the image needs what it is about to remove, and the image lacks what it has removed. With `pin` it is
-    /// pinned as well, as by [`Mirror::pin_image`].
-    ///
-    /// # Errors
-    /// [`ImportError`]; what the name meant before it means on, but for [`ImportError::NotPinned`].
-    pub async fn import_image(
-        &self,
-        name: &ImageName,
-        digest: &Digest,
-        pin: bool,
-    ) -> Result<ImportedImage, ImportError> {
-        self.inner.operator.imports.image(name, digest, pin).await
-    }
-}
-
 /// Takes what an operator brings.
 #[derive(Debug)]
-pub(super) struct Imports {
+pub struct Imports {
     upstreams: Upstreams,
     store: Store,
     clock: Arc<dyn Clock>,
@@ -212,11 +159,16 @@ impl Imports {
         }
     }
 
-    async fn size_of(&self, digest: &Digest) -> Option<u64> {
+    /// The size of a blob or manifest that need not be brought.
+    pub async fn size_of(&self, digest: &Digest) -> Option<u64> {
         self.store.scan().find(digest).await
     }
 
-    async fn blob(
+    /// Takes a blob of `size` bytes.
+    ///
+    /// # Errors
+    /// [`ImportError`]; nothing is kept then.
+    pub async fn blob(
         &self,
         digest: &Digest,
         size: u64,
@@ -252,7 +204,11 @@ impl Imports {
         Err(ImportError::Busy)
     }
 
-    async fn manifest(
+    /// Takes a manifest.
+    ///
+    /// # Errors
+    /// [`ImportError`].
+    pub async fn manifest(
         &self,
         digest: &Digest,
         content_type: Option<&str>,
@@ -284,7 +240,14 @@ impl Imports {
         })
     }
 
-    async fn image(
+    /// Gives an image its name: from now on it can be pulled. All of it must be there, but for manifests that an
+    /// index names, of which one will do. An operator's removal that is under way is waited for: it does not know
+    /// yet that the image needs what it is about to remove, and the image lacks what it has removed. With `pin` it is
+    /// pinned as well, as by [`Pins::pin`].
+    ///
+    /// # Errors
+    /// [`ImportError`]; what the name meant before it means on, but for [`ImportError::NotPinned`].
+    pub async fn image(
         &self,
         name: &ImageName,
         digest: &Digest,

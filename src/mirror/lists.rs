@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::answer::ListAnswer;
-use super::core::{Core, Tasks, Upstreams};
+use super::core::{Core, Tasks, Upstreams, in_time};
 use super::lent::Lent;
 use super::manifest::WARNING_STALE;
 use super::negative::{List, Negative, What};
@@ -15,7 +15,7 @@ use super::referrers::Referrers;
 use super::seen_lists::SeenLists;
 use super::single_flight::{Role, SingleFlight};
 use super::tag::Tags;
-use super::{Mirror, MirrorError, Policies, Source, StaleOn, in_time};
+use super::{MirrorError, Policies, Source, StaleOn};
 use crate::clock::Clock;
 use crate::oci::link::NextPage;
 use crate::oci::list::{self, ListError};
@@ -74,46 +74,9 @@ impl Listed {
     }
 }
 
-impl Mirror {
-    /// The tags of a repository, as upstream lists them now; or as it did, while it cannot say.
-    ///
-    /// # Errors
-    /// [`MirrorError`].
-    pub async fn tags(&self, source: &Source, page: &Page) -> Result<ListAnswer, MirrorError> {
-        self.inner.lists.tags(source, page).await
-    }
-
-    /// Lists the manifests that refer to a digest, with the beginning of the next page. Where upstream has no referrers API, the
-    /// referrers tag (dist-spec, "Referrers tag schema") is looked up instead. Where nothing refers to it, an
-    /// empty list: clients take the one 404 among other answers for a failure.
-    ///
-    /// # Errors
-    /// [`MirrorError`].
-    pub async fn referrers(
-        &self,
-        source: &Source,
-        digest: &Digest,
-        artifact_type: Option<&str>,
-        cursor: &[(String, String)],
-    ) -> Result<ListAnswer, MirrorError> {
-        let lists = &self.inner.lists;
-        lists.referrers(source, digest, artifact_type, cursor).await
-    }
-
-    /// The repositories that something is cached of and that somebody `sees`, as `upstream/repository`, sorted, and
-    /// where the next page begins.
-    pub async fn catalog(
-        &self,
-        page: &Page,
-        sees: &(dyn Fn(&Source) -> bool + Sync),
-    ) -> (Vec<String>, Option<NextPage>) {
-        self.inner.lists.catalog(page, sees).await
-    }
-}
-
 /// Lists, asked of upstream each time, and what was seen of them.
 #[derive(Debug)]
-pub(super) struct Lists {
+pub struct Lists {
     policies: Policies,
     upstreams: Upstreams,
     store: Store,
@@ -147,7 +110,11 @@ impl Lists {
         }
     }
 
-    async fn tags(
+    /// The tags of a repository, as upstream lists them now; or as it did, while it cannot say.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub async fn tags(
         self: &Arc<Self>,
         source: &Source,
         page: &Page,
@@ -168,7 +135,13 @@ impl Lists {
         self.lend_list(listed.answer(list::TAGS, role))
     }
 
-    async fn referrers(
+    /// Lists the manifests that refer to a digest, with the beginning of the next page. Where upstream has no referrers API, the
+    /// referrers tag (dist-spec, "Referrers tag schema") is looked up instead. Where nothing refers to it, an
+    /// empty list: clients take the one 404 among other answers for a failure.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub async fn referrers(
         self: &Arc<Self>,
         source: &Source,
         digest: &Digest,
@@ -182,7 +155,9 @@ impl Lists {
         self.lend_list(listed.answer(list::REFERRERS, role))
     }
 
-    async fn catalog(
+    /// The repositories that something is cached of and that somebody `sees`, as `upstream/repository`, sorted, and
+    /// where the next page begins.
+    pub async fn catalog(
         &self,
         page: &Page,
         sees: &(dyn Fn(&Source) -> bool + Sync),

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use super::answer::ManifestAnswer;
 use super::core::{Core, Tasks};
 use super::links::Links;
 use super::local::{LocalManifests, Manifest};
 use super::manifest_fetch::ManifestFetcher;
 use super::negative::{Negative, What};
 use super::single_flight::{Role, Shared, SingleFlight};
-use super::{Mirror, MirrorError, Source, in_time};
+use super::{MirrorError, Source};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{Accept, AcceptClass, Digest, Reference};
 use crate::telemetry::Outcome;
@@ -41,46 +40,6 @@ pub(super) struct Kept {
     pub(super) manifest: Arc<Manifest>,
     pub(super) outcome: Outcome,
     pub(super) warnings: Vec<String>,
-}
-
-impl Mirror {
-    /// A manifest by tag or digest (HEAD asks this too, and leaves the body away).
-    ///
-    /// # Errors
-    /// [`MirrorError`].
-    pub async fn manifest(
-        &self,
-        source: &Source,
-        reference: &Reference,
-        accept: impl Into<Accept>,
-    ) -> Result<ManifestAnswer, MirrorError> {
-        let accept = accept.into();
-        if let Some(answer) = self.try_manifest_hit(source, reference, accept.class) {
-            return Ok(answer);
-        }
-        // In a box: hits shall not carry the long way's future about.
-        let found = in_time(self.inner.tags.by_reference(source, reference, &accept));
-        match Box::pin(found).await {
-            Ok(found) => self.inner.hits.answer(source, found),
-            Err(error) => {
-                let imported = &self.inner.imported;
-                let explained = imported.explain_manifest(source, reference, error);
-                Err(Box::pin(explained).await)
-            }
-        }
-    }
-
-    /// A manifest that is in memory and, by its tag, fresh: without waiting for anything.
-    #[must_use]
-    pub fn try_manifest_hit(
-        &self,
-        source: &Source,
-        reference: &Reference,
-        class: AcceptClass,
-    ) -> Option<ManifestAnswer> {
-        let kept = self.inner.hits.manifest(source, reference, class)?;
-        self.inner.hits.answer(source, kept).ok()
-    }
 }
 
 /// Manifests by digest: those that are here, or that upstream is asked for.

@@ -70,17 +70,18 @@ mod visibility;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
 
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
 use blob::Blobs;
-use core::{Core, Tasks, Upstreams};
+use core::{Core, Tasks, Upstreams, in_time};
 pub use error::MirrorError;
 use fast_path::Hits;
 use import::Imports;
 pub use import::{IMPORTS_MAX, ImportError, ImportOutcome, ImportedImage};
 use imported::Imported;
-use inspect::{Contents, Garbage, Images, Overview, Pins, Removal, UsageSurvey};
+pub use inspect::Readiness;
+use inspect::{Contents, Garbage, Images, Overview, Pins, Refresher, Removal, UsageSurvey};
 use lent::Lent;
 use links::Links;
 use lists::Lists;
@@ -108,35 +109,18 @@ pub use visibility::{PublicView, Sought};
 
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
-use crate::oci::Directory;
 pub use crate::oci::directory::Source;
-use crate::store::Store;
+use crate::oci::{Accept, AcceptClass, ByteRange, Digest, Directory, Reference};
 pub use crate::store::Windows;
+use crate::store::{EventKinds, Store};
 use crate::telemetry::Metrics;
 pub use crate::upstream::{ClientId, FetchError, OnBehalf};
 use crate::upstream::{Pseudonym, Upstream};
-
-/// A request is answered or refused within this time: steps that wait for upstream one after the
-/// other, each within its own limit, must not add up past containerd's 30 s (containerd,
-/// core/remotes/docker/registry.go). The head may wait 2 s more for the first bytes.
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
 
 /// The mirror. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Mirror {
     inner: Arc<Inner>,
-}
-
-/// The readiness of a mirror for clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Readiness {
-    /// All is well.
-    Ready,
-    /// The store's disk or index fails, in one line: clients are served all the same, from what can be
-    /// read and from upstream.
-    Degraded(String),
-    /// It is shutting down.
-    Stopping,
 }
 
 /// The parts that a mirror is made of.
@@ -191,6 +175,63 @@ pub struct Operator {
     imports: Imports,
     repairs: Arc<Repairs>,
     audit: Arc<Audit>,
+    refresher: Refresher,
+}
+
+impl Operator {
+    /// The images that are known.
+    #[must_use]
+    pub fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// The state of the process.
+    #[must_use]
+    pub fn overview(&self) -> &Overview {
+        &self.overview
+    }
+
+    /// The space that upstreams and repositories take.
+    #[must_use]
+    pub fn usage(&self) -> &Arc<UsageSurvey> {
+        &self.usage
+    }
+
+    /// The pinned images.
+    #[must_use]
+    pub fn pins(&self) -> &Arc<Pins> {
+        &self.pins
+    }
+
+    /// The removal of images.
+    #[must_use]
+    pub fn removal(&self) -> &Removal {
+        &self.removal
+    }
+
+    /// The removal of what nothing refers to.
+    #[must_use]
+    pub fn garbage(&self) -> &Garbage {
+        &self.garbage
+    }
+
+    /// Images that an operator brings.
+    #[must_use]
+    pub fn imports(&self) -> &Imports {
+        &self.imports
+    }
+
+    /// The check of what is stored.
+    #[must_use]
+    pub fn audit(&self) -> &Arc<Audit> {
+        &self.audit
+    }
+
+    /// Questions to upstream before a tag's time has run out.
+    #[must_use]
+    pub fn refresher(&self) -> &Refresher {
+        &self.refresher
+    }
 }
 
 impl Inner {
@@ -233,6 +274,7 @@ impl Inner {
             garbage: Garbage::new(&core, &contents, &removal),
             imports: Imports::new(&core, &fills, &local, &imported, &tags, &pins, &removal),
             audit: Arc::new(Audit::new(&core, &contents, &repairs)),
+            refresher: Refresher::new(&core, &tags),
             usage,
             pins,
             removal,
@@ -314,6 +356,108 @@ impl Mirror {
         });
     }
 
+    /// A blob, of which the client asks for this range, or for all.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub async fn blob(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        asked: Option<ByteRange>,
+    ) -> Result<BlobAnswer, MirrorError> {
+        if let Some(answer) = self.inner.hits.blob(source, digest) {
+            return Ok(answer);
+        }
+        // In a box: hits shall not carry the long way's future about.
+        let found = Box::pin(in_time(self.inner.blobs.get(source, digest, asked))).await;
+        self.explained(source, digest, found).await
+    }
+
+    /// Answers HEAD of a blob.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub async fn blob_head(
+        &self,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<BlobHead, MirrorError> {
+        if let Some(head) = self.inner.hits.blob_head(source, digest) {
+            return Ok(head);
+        }
+        let found = Box::pin(in_time(self.inner.blobs.head(source, digest))).await;
+        self.explained(source, digest, found).await
+    }
+
+    async fn explained<T>(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        found: Result<T, MirrorError>,
+    ) -> Result<T, MirrorError> {
+        match found {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                let explained = self.inner.imported.explain_blob(source, digest, error);
+                Err(Box::pin(explained).await)
+            }
+        }
+    }
+
+    /// A manifest by tag or digest (HEAD asks this too, and leaves the body away).
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub async fn manifest(
+        &self,
+        source: &Source,
+        reference: &Reference,
+        accept: impl Into<Accept>,
+    ) -> Result<ManifestAnswer, MirrorError> {
+        let accept = accept.into();
+        if let Some(answer) = self.try_manifest_hit(source, reference, accept.class) {
+            return Ok(answer);
+        }
+        // In a box: hits shall not carry the long way's future about.
+        let found = in_time(self.inner.tags.by_reference(source, reference, &accept));
+        match Box::pin(found).await {
+            Ok(found) => self.inner.hits.answer(source, found),
+            Err(error) => {
+                let imported = &self.inner.imported;
+                let explained = imported.explain_manifest(source, reference, error);
+                Err(Box::pin(explained).await)
+            }
+        }
+    }
+
+    /// A manifest that is in memory and, by its tag, fresh: without waiting for anything.
+    #[must_use]
+    pub fn try_manifest_hit(
+        &self,
+        source: &Source,
+        reference: &Reference,
+        class: AcceptClass,
+    ) -> Option<ManifestAnswer> {
+        let kept = self.inner.hits.manifest(source, reference, class)?;
+        self.inner.hits.answer(source, kept).ok()
+    }
+
+    /// The lists of tags, referrers and repositories.
+    #[must_use]
+    pub fn lists(&self) -> &Arc<Lists> {
+        &self.inner.lists
+    }
+
+    /// Goes through the store for ever (if `cache.scrub` says so), and fetches again, one after the other, what
+    /// turned out damaged, until `stop`.
+    pub async fn scrub(self, store: Store, period: Duration, stop: CancellationToken) {
+        let damaged = store.events().subscribe(EventKinds::BLOB_DAMAGED);
+        let scrubbing = store.scrub(period, stop.clone());
+        let repairing = stop.run_until_cancelled(self.operator().repairs.repair_all(damaged));
+        tokio::join!(scrubbing, repairing);
+    }
+
     /// The components that answer an operator.
     #[must_use]
     pub fn operator(&self) -> &Operator {
@@ -326,14 +470,4 @@ impl Mirror {
         self.inner.tasks.end().await;
         self.inner.catalogue.close().await;
     }
-}
-
-/// The answer, or a failure when it does not come in time. The work that it waits for goes on.
-fn in_time<T>(
-    answer: impl Future<Output = Result<T, MirrorError>>,
-) -> impl Future<Output = Result<T, MirrorError>> {
-    // No async function, which would hold the whole answer twice.
-    let late = || Err(MirrorError::Timeout(FetchError::Timeout("an answer")));
-    tokio::time::timeout(ANSWER_WAIT_MAX, answer)
-        .map(move |answer| answer.unwrap_or_else(|_| late()))
 }

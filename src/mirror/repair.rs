@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, Tasks, Upstreams};
 use super::fills::{Claim, Fills};
 use super::local::LocalManifests;
 use super::manifest::Manifests;
 use super::transfer::Transfers;
-use super::{Mirror, MirrorError, Source};
+use super::{MirrorError, Source};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
-use crate::store::{Event, EventKinds, Heard, Link, Store, Subscription};
+use crate::store::{Event, Heard, Link, Store, Subscription};
 use crate::upstream::Patience;
 
 /// Repositories that are asked for one blob: a base layer may be linked to a thousand.
@@ -24,17 +23,6 @@ const BATCH_MAX: usize = 64;
 
 /// Number of times that a repair looks again when the blob was stored, or a fill was begun, in between.
 const ATTEMPTS_MAX: usize = 4;
-
-impl Mirror {
-    /// Goes through the store for ever (if `cache.scrub` says so), and fetches again, one after the other, what
-    /// turned out damaged, until `stop`.
-    pub async fn scrub(self, store: Store, period: std::time::Duration, stop: CancellationToken) {
-        let damaged = store.events().subscribe(EventKinds::BLOB_DAMAGED);
-        let scrubbing = store.scrub(period, stop.clone());
-        let repairing = stop.run_until_cancelled(self.inner.operator.repairs.repair_all(damaged));
-        tokio::join!(scrubbing, repairing);
-    }
-}
 
 /// The blob to fetch again because of an event.
 fn damaged(heard: &Heard) -> Option<Digest> {
@@ -82,7 +70,7 @@ impl Repairs {
         }
     }
 
-    async fn repair_all(&self, mut events: Subscription) {
+    pub(super) async fn repair_all(&self, mut events: Subscription) {
         let mut batch = Vec::new();
         while let Some(heard) = events.next().await {
             batch.extend(damaged(&heard));

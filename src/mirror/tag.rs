@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use moka::sync::Cache;
 
-use super::core::{Core, Tasks, Upstreams};
+use super::core::{ANSWER_WAIT_MAX, Core, Tasks, Upstreams};
 use super::freshness::{self, LastFailure, Verdict};
 use super::imported::Imported;
 use super::local::{LocalManifests, Manifest};
@@ -14,9 +14,7 @@ use super::manifest::{Found, Kept, ManifestRequests, Manifests};
 use super::manifest_fetch::ManifestFetcher;
 use super::negative::{Negative, What};
 use super::single_flight::Runway;
-use super::{
-    ANSWER_WAIT_MAX, Failure, MirrorError, Policies, Policy, Revalidate, Source, StaleOn, Ttl,
-};
+use super::{Failure, MirrorError, Policies, Policy, Revalidate, Source, StaleOn, Ttl};
 use crate::clock::Clock;
 use crate::oci::manifest::{ChildKind, media};
 use crate::oci::{Accept, AcceptClass, Reference, Tag};

@@ -92,7 +92,12 @@ impl Bench {
     pub(super) async fn bring(&self, digest: &Digest, bytes: &Bytes) -> ImportOutcome {
         let body = stream::iter([Ok(bytes.clone())]);
         let size = bytes.len() as u64;
-        let brought = self.mirror.import_blob(digest, size, body).await;
+        let brought = self
+            .mirror
+            .operator()
+            .imports()
+            .blob(digest, size, body)
+            .await;
         brought.unwrap()
     }
 
@@ -101,7 +106,11 @@ impl Bench {
             self.bring(digest, bytes).await;
         }
         let (digest, bytes) = &self.manifest;
-        let brought = self.mirror.import_manifest(digest, None, bytes.clone());
+        let brought = self
+            .mirror
+            .operator()
+            .imports()
+            .manifest(digest, None, bytes.clone());
         brought.await.unwrap();
     }
 

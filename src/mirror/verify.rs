@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
+use super::Source;
 use super::core::{Core, Tasks};
 use super::inspect::{Contents, LEVELS_MAX};
 use super::repair::{Repairs, SOURCES_MAX};
-use super::{Mirror, Source};
 use crate::oci::manifest::{Child, ChildKind};
 use crate::oci::{Digest, ImageName};
 use crate::store::{Checked, LookedAt, Pace, Store, SurveyError};
@@ -114,24 +114,9 @@ pub struct VerifySummary {
 #[error("the store is being verified already")]
 pub struct VerifyBusy;
 
-impl Mirror {
-    /// Hashes all that is stored, or what `images` need. What is found is reported; with `repair` it is also set
-    /// aside and fetched again, else nothing is changed. Dropping the receiver ends the run.
-    ///
-    /// # Errors
-    /// [`VerifyBusy`].
-    pub fn verify(
-        &self,
-        images: Vec<ImageName>,
-        repair: bool,
-    ) -> Result<mpsc::Receiver<VerifyEvent>, VerifyBusy> {
-        self.inner.operator.audit.begin(images, repair)
-    }
-}
-
 /// Looks at what is stored: one run at a time.
 #[derive(Debug)]
-pub(super) struct Audit {
+pub struct Audit {
     store: Store,
     tasks: Tasks,
     contents: Contents,
@@ -151,7 +136,12 @@ impl Audit {
         }
     }
 
-    fn begin(
+    /// Hashes all that is stored, or what `images` need. What is found is reported; with `repair` it is also set
+    /// aside and fetched again, else nothing is changed. Dropping the receiver ends the run.
+    ///
+    /// # Errors
+    /// [`VerifyBusy`].
+    pub fn begin(
         self: &Arc<Self>,
         images: Vec<ImageName>,
         repair: bool,

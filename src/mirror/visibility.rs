@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use super::core::{Core, Tasks};
+use super::core::{Core, Tasks, in_time};
 use super::single_flight::SingleFlight;
-use super::{Mirror, MirrorError, Source, in_time};
+use super::{Mirror, MirrorError, Source};
 use crate::catalogue::{Catalogue, CatalogueError, Change};
 use crate::clock::{Clock, Timestamp};
 use crate::oci::{AcceptClass, Digest, Reference, UpstreamName};

@@ -1,8 +1,6 @@
 //! Connections: the hyper client, its pools, its limits, and what its errors mean.
 
-use std::error::Error as StdError;
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::causes::{causes, root_cause, timed_out};
 use super::connector::{Connector, Pinned, Shared};
 use super::deadline::Deadline;
 use super::gate::{Errand, Gate};
@@ -339,31 +338,6 @@ fn malformed_http2(error: &ClientError) -> bool {
             let malformed = cause.reason() == Some(h2::Reason::PROTOCOL_ERROR);
             cause.is_library() && (malformed || cause.is_go_away())
         })
-    })
-}
-
-/// True if the operating system or the TCP connector gave up waiting.
-pub(super) fn timed_out(error: &(dyn StdError + 'static)) -> bool {
-    causes(error).any(|cause| {
-        let cause = cause.downcast_ref::<io::Error>();
-        cause.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut)
-    })
-}
-
-/// The text of the innermost cause: the outer ones say little more than "client error".
-pub(crate) fn root_cause(error: &(dyn StdError + 'static)) -> String {
-    causes(error)
-        .last()
-        .map(ToString::to_string)
-        .unwrap_or_default()
-}
-
-/// An error and what it was caused by, outermost first.
-pub(super) fn causes<'a>(
-    error: &'a (dyn StdError + 'static),
-) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
-        (*error).source()
     })
 }
 

@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use super::Error;
-use super::client::{root_cause, timed_out};
+use super::causes::{root_cause, timed_out};
 use super::deadline::Deadline;
 use super::gate::{Errand, Gate};
 use super::handshake::{self, Refusal, Target};

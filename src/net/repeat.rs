@@ -17,7 +17,7 @@ use hyper_util::client::legacy::connect::{CaptureConnection, Connected, capture_
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use tokio::time::Instant;
 
-use super::client::causes;
+use super::causes::causes;
 use super::connector::Connector;
 use super::sends::Sends;
 

@@ -24,7 +24,7 @@ use crate::store::capacity::evict::{Ledger, Victim};
 use crate::store::contents::Contents;
 use crate::store::locks::FilesGuard;
 use crate::store::maintain::quarantine::Quarantine;
-use crate::store::{Config, FillKey, StoreError};
+use crate::store::{FillKey, StoreError};
 use crate::telemetry::metrics::EvictReason;
 
 /// Above this part of its size, in percent, the store makes room in the background.
@@ -53,21 +53,6 @@ const LEAST_ROOM_PERCENT: u8 = 5;
 /// So often in a row that is seen, twice a second, before it is said: readers who hold all of a small store
 /// are soon done.
 const LACKING_TIMES: u32 = 20;
-
-impl Config {
-    /// The same, but that nothing goes to keep to a bound: for who only looks, perhaps with the configuration of
-    /// another store, which must not cost this one its blobs.
-    #[must_use]
-    pub fn unbounded(self) -> Self {
-        Self {
-            max_size: Amount::Bytes(u64::MAX),
-            min_free: Amount::Bytes(0),
-            max_age: None,
-            shares: Vec::new(),
-            ..self
-        }
-    }
-}
 
 /// Reserves room, and makes it.
 #[derive(Debug)]

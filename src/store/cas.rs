@@ -8,6 +8,7 @@ pub(super) mod fill_state;
 pub(super) mod ingest;
 pub(super) mod open_files;
 pub mod partial;
+pub(super) mod pin;
 pub(super) mod publish;
 pub(super) mod record;
 
@@ -60,11 +61,20 @@ impl Cas {
         &self.0.capacity
     }
 
+    /// The guard of a pin that the ledger has counted already.
+    pub(super) fn guard(&self, digest: Digest) -> Pin {
+        Pin::of_pinned(
+            Arc::clone(self.contents()),
+            Arc::clone(self.quarantine()),
+            digest,
+        )
+    }
+
     /// A stored blob whose file is open already, pinned. Waits for nothing.
     pub(super) fn open_blob(&self, digest: &Digest) -> Option<Blob> {
         let file = self.contents().open_files().get(digest).cloned()?;
         let size = self.contents().ledger().stored_mut().pin(digest)?;
-        let pin = Pin::of_pinned(self.clone(), *digest);
+        let pin = self.guard(*digest);
         self.contents().touch(digest);
         Some(Blob::new(size, file, pin))
     }

@@ -8,8 +8,9 @@
 //! | `cas/fill_state`, `cas/demand` | what both sides have between them; what readers that wait are waiting for |
 //! | `cas/ingest`, `cas/record` | a fill's file and verifier; how far it has come, beside its file |
 //! | `cas/publish` | content gets its final name, once |
-//! | `cas/blob`, `cas/open_files` | a stored blob, open; the files that are kept open |
+//! | `cas/blob`, `cas/pin`, `cas/open_files` | a stored blob, open; guards of blobs that are used; the files that are kept open |
 //! | `cas/coverage` | which bytes are there (pure) |
+//! | `config` | the place of the store, and its bounds |
 //! | `contents` | the blobs that are stored: ledger, files, what the index is told |
 //! | `disk` | every operation on the disk; `disk/health`: whether it works; `disk/work`: how long it is waited for |
 //! | `disk/layout` | the files: the only code that makes, renames or deletes any |
@@ -29,6 +30,7 @@
 
 mod capacity;
 mod cas;
+mod config;
 mod contents;
 mod disk;
 mod error;
@@ -42,25 +44,25 @@ mod stats;
 mod tests;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use capacity::evict;
 pub use capacity::evict::NoRoom;
 pub use capacity::pins::{Keeping, PinError, Pinned, Pins};
-pub use capacity::quota::{Quotas, Share};
+pub use capacity::quota::Quotas;
 pub use capacity::{Amount, Capacity, Measure, Meter};
 use cas::Cas;
-pub use cas::blob::{Blob, Pin, StoredReader};
+pub use cas::blob::{Blob, StoredReader};
 pub use cas::coverage::{self, Coverage};
 pub use cas::fill::{self, Ended, Fill, FillKey, FillState, HELD_BACK_BYTES, Handed, Reader, fill};
 pub use cas::partial::{self, Partial, Verified, VerifyError};
+pub use cas::pin::Pin;
+pub use config::{Config, Share};
 pub use contents::Contents;
 use disk::Disk;
 use disk::health::{self, Health};
 pub use disk::layout::Space;
-use disk::layout::relocate::{self, Place};
 use disk::layout::{self, Layout, Lock};
 pub use disk::windows::Windows;
 use disk::work::{Kind, Task};
@@ -84,66 +86,6 @@ pub use stats::{Figures, Held, Removal};
 use crate::clock::Clock;
 use crate::oci::Digest;
 use crate::telemetry::Metrics;
-
-/// The place of the store, and its bounds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// The directory; made if missing.
-    pub dir: PathBuf,
-    /// Bytes that the store may take on disk: blobs, partial files and the index.
-    pub max_size: Amount,
-    /// Bytes that it leaves free of the file system, whoever fills that; nothing: it does not look.
-    pub min_free: Amount,
-    /// Measures what is free.
-    pub meter: Meter,
-    /// Makes operations on the disk fail.
-    pub injection: Injection,
-    /// Time that blobs are kept that nobody uses; `None`: as long as there is room.
-    pub max_age: Option<Duration>,
-    /// Parts of it that some upstreams may have.
-    pub shares: Vec<Share>,
-    /// In which time all that is stored is hashed again; `None`: it is not.
-    pub scrub: Option<Duration>,
-}
-
-impl Config {
-    /// This with the directory that the cache is in: versions before had it in what is the state directory
-    /// now. With `may_move` it is moved to where it should be, if that can be; else it is used where it is, with a
-    /// warning. Blocks.
-    #[must_use]
-    pub fn found(mut self, state: &Path, may_move: bool) -> Self {
-        let shown = (self.dir.display().to_string(), state.display().to_string());
-        match relocate::find(&self.dir, state, may_move) {
-            Place::Right => {}
-            Place::Moved => {
-                tracing::info!(
-                    from = shown.1,
-                    to = shown.0,
-                    "the cache was moved out of the state directory"
-                );
-            }
-            Place::Both => {
-                tracing::warn!(
-                    used = shown.0,
-                    unused = shown.1,
-                    "there are two caches: that of cache.dir is used. Delete blobs, fills, damaged, index.redb and VERSION of the other"
-                );
-            }
-            Place::Before(why) => {
-                if may_move {
-                    tracing::warn!(
-                        cache_dir = shown.0,
-                        used = shown.1,
-                        error = why,
-                        "the cache is in the state directory, where versions before had it, and cannot be moved to cache.dir; it is used where it is. To move it: stop roadstead, and move blobs, fills, damaged, index.redb, journal.* and, last, VERSION; or set cache.dir to where it is"
-                    );
-                }
-                state.clone_into(&mut self.dir);
-            }
-        }
-        self
-    }
-}
 
 /// The reason why a store cannot be opened: one line that names the directory.
 #[derive(Debug, thiserror::Error)]
@@ -206,23 +148,6 @@ struct Inner {
     expiry: Arc<Expiry>,
     /// Declared last: its contents have the lock of the directory, which nothing else here may outlive.
     cas: Cas,
-}
-
-impl Config {
-    /// A store that is bounded by `max_size` alone, and has no other wishes.
-    #[must_use]
-    pub fn of(dir: PathBuf, max_size: Amount) -> Self {
-        Self {
-            dir,
-            max_size,
-            min_free: Amount::Bytes(0),
-            meter: Meter::default(),
-            injection: Injection::default(),
-            max_age: None,
-            shares: Vec::new(),
-            scrub: None,
-        }
-    }
 }
 
 impl Store {
@@ -398,7 +323,7 @@ impl Store {
             self.scan().find(digest).await?;
             self.contents().ledger().stored_mut().pin(digest)?
         };
-        let pin = Pin::of_pinned(self.cas().clone(), *digest);
+        let pin = self.cas().guard(*digest);
         self.contents().touch(digest);
         let (store, wanted) = (self.clone(), *digest);
         let task = Task::of("open", digest);

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::fmt::{self, Display, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::logging::LogFormat;
+use super::format::LogFormat;
 use crate::format;
 
 /// The target of access lines.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::access::{self, AccessLine};
+use super::format::LogFormat;
 use super::plain::Plain;
 use super::sink::Sink;
 use crate::format;
@@ -17,16 +18,6 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// The one variable that is not read by `config`: logging must work before the configuration does.
 /// Its grammar is that of [`EnvFilter`]: `debug`, `warn,roadstead::mirror=trace`.
 pub const FILTER_VARIABLE: &str = "ROADSTEAD_LOG";
-
-/// The format of log lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
 
 /// Libraries that speak only when asked by name, as in `hyper=debug`. What the HTTP and TLS libraries warn of is a
 /// client's business (a bad handshake, an idle connection that hyper closes) and would bury what is the operator's,

@@ -10,6 +10,7 @@ mod labels;
 mod limits;
 mod log;
 mod process;
+mod record;
 mod requests;
 mod scrub;
 mod set;

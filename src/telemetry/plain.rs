@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::logging::LogFormat;
+use super::format::LogFormat;
 use crate::format;
 
 /// Writes lines that do no harm, each in one piece, as the log library gives them.

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::access;
-use super::logging::LogFormat;
+use super::format::LogFormat;
 
 /// The longest time that a line may wait for others: short for who reads along, and all that a kill can lose.
 const WAIT_MAX: Duration = Duration::from_millis(100);

@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::Response;
-use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::FetchError;
+use super::headers::content_length;
 use super::observer::BodyGuard;
 use super::turns::Turn;
 use crate::net::Deadline;
@@ -274,13 +274,3 @@ impl fmt::Debug for BlobBody {
 pub(super) const WHOLE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Of those that are larger than this; most are smaller, and wait for nobody.
 const SMALL_BYTES: usize = 16 * 1024;
-
-/// `Content-Length`, when there is exactly one sane value.
-pub(super) fn content_length(headers: &http::HeaderMap) -> Option<u64> {
-    let text = headers.get(CONTENT_LENGTH)?.to_str().ok()?;
-    // `parse` alone would take a leading `+`.
-    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok()
-}

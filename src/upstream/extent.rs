@@ -4,7 +4,7 @@ use http::StatusCode;
 use http::header::{CONTENT_RANGE, HeaderMap};
 
 use super::FetchError;
-use super::body::content_length;
+use super::headers::content_length;
 use crate::oci::range::parse_content_range;
 
 /// The part of a blob that an answer holds.

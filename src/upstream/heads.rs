@@ -3,58 +3,17 @@
 //! Some registries do not know HEAD, or answer it by another rule than GET: with 404, 401, 403, or a redirect to a
 //! URL that is signed for GET. Once that has been seen of a repository, nobody is asked in vain for a while.
 
-use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
 use http::Method;
 use http::header::HeaderMap;
-use lru::LruCache;
 use tokio::time::Instant;
 
-use super::body::content_length;
 use super::coding::Coding;
-use super::registry::{blob_request, content_type, digest, manifest_request};
+use super::headers::{content_length, content_type, digest};
+use super::registry::{blob_request, manifest_request};
 use super::request::{Answer, Inner, Wanted};
 use super::{BlobRequest, FetchError, ManifestHead, Patience, Upstream};
 use crate::oci::{Accept, Digest, Reference, Repository};
 use crate::telemetry::Kind;
-
-/// Repositories of one upstream that are remembered, each with its name of at most 255 bytes.
-const REPOSITORIES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-
-/// Time for which that counts: a proxy's rules are changed now and then, and HEAD costs no quota.
-const REFUSED_FOR: Duration = Duration::from_mins(10);
-
-/// Repositories where HEAD was refused, and the time.
-#[derive(Debug)]
-pub(super) struct Heads(Mutex<LruCache<(Kind, Repository), Instant>>);
-
-impl Default for Heads {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(REPOSITORIES_MAX)))
-    }
-}
-
-impl Heads {
-    /// True if it is no use to ask with HEAD.
-    pub(super) fn are_refused(&self, kind: Kind, repository: &Repository, now: Instant) -> bool {
-        let mut refused = self.refused();
-        let since = refused.get(&(kind, repository.clone()));
-        since.is_some_and(|since| now.saturating_duration_since(*since) < REFUSED_FOR)
-    }
-
-    /// HEAD was refused, and GET answered.
-    pub(super) fn refuse(&self, kind: Kind, repository: &Repository, now: Instant) {
-        let mut refused = self.refused();
-        refused.put((kind, repository.clone()), now);
-    }
-
-    fn refused(&self) -> MutexGuard<'_, LruCache<(Kind, Repository), Instant>> {
-        // Each change is one insert.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Upstream {
     /// HEAD of a manifest.

@@ -30,6 +30,7 @@
 //! No error, log line or `Debug` text of this module holds a secret, a path or a query: a signed
 //! URL is a secret, too. Hosts and causes are named.
 
+mod asked;
 mod auth;
 mod body;
 mod budget;
@@ -37,6 +38,7 @@ mod coding;
 mod error;
 mod extent;
 mod failover;
+mod headers;
 mod heads;
 mod health;
 mod login;
@@ -45,6 +47,7 @@ mod puller;
 mod rate_limit;
 mod realm;
 mod redirect;
+mod refused_heads;
 mod registry;
 mod report;
 mod request;
@@ -65,13 +68,12 @@ pub use crate::net::{
     Address, ClientCertificate, ClientId, Credentials, EnvironmentProxies, Loop, Network, OnBehalf,
     OwnListeners, Proxy, ProxyConfig, Pseudonym, Secret, Via, Work, in_request_scope,
 };
+pub use asked::{BlobRequest, EndpointId, Patience};
 pub use body::BlobBody;
 pub use error::FetchError;
 pub use login::{CloudConfig, CloudUrls, LoginConfig, Text};
 pub use puller::{PulledManifest, Puller};
-pub use registry::{
-    BlobFetch, BlobRequest, EndpointId, ListFetch, ManifestFetch, ManifestHead, Patience, Upstream,
-};
+pub use registry::{BlobFetch, ListFetch, ManifestFetch, ManifestHead, Upstream};
 pub use report::EndpointReport;
 pub use settings::{
     CONNECT_TIMEOUT, Config, EndpointConfig, HEADER_TIMEOUT, IDLE_TIMEOUT, MAX_CONNECTIONS,

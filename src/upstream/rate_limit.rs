@@ -11,7 +11,6 @@ use backon::ExponentialBackoff;
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::status::RETRY_AFTER_MAX;
 use super::timings::Timings;
 
 /// An endpoint's rate limit for one login.
@@ -20,6 +19,9 @@ pub(super) struct Limit {
     timings: Timings,
     state: Mutex<State>,
 }
+
+/// A longer wait is cut to this. Docker Hub's window is 6 hours.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
 /// The cost of a request. A registry that counts pulls (Docker Hub: GETs of manifests) refuses those when
 /// the allowance is used up, and goes on to give blobs and HEADs, which count nothing.

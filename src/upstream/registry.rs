@@ -6,78 +6,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LINK, WARNING};
+use http::header::{HeaderValue, LINK};
 use tokio::time::Instant;
 use url::form_urlencoded;
 
 use super::coding::{self, CODED_BLOB_BYTES_MAX, Coding};
 use super::extent::nonsense;
+use super::headers::{FILTERS_APPLIED, content_type, digest, etag, text, warnings};
 use super::health::Need;
 use super::request::{Answer, Body, Connection, Inner, Request, Wanted};
 use super::{BlobBody, FetchError, Parallel};
+use super::{BlobRequest, EndpointId, Patience};
 use crate::oci::link::{self, NextPage};
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
-use crate::oci::{Accept, Digest, Reference, Repository, UpstreamName, list, media_type};
+use crate::oci::{Accept, Digest, Reference, Repository, UpstreamName, list};
 use crate::telemetry::Kind;
-
-/// One of an upstream's endpoints, by its place in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EndpointId(pub(super) usize);
-
-impl EndpointId {
-    /// The endpoint at this place of the configuration.
-    #[must_use]
-    pub const fn of(place: usize) -> Self {
-        Self(place)
-    }
-}
-
-/// Behaviour while an upstream limits our requests or fails for a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
-    /// Wait and ask again, within `header_timeout`: there is nothing else to answer with.
-    Wait,
-    /// Fail at once.
-    Now,
-}
-
-/// Bytes of a blob, and the endpoints to ask.
-#[derive(Clone, Copy, Debug)]
-pub struct BlobRequest<'a> {
-    /// The repository.
-    pub repository: &'a Repository,
-    /// The blob.
-    pub digest: &'a Digest,
-    /// The first byte.
-    pub start: u64,
-    /// The byte after the last one; `None`: to the blob's end. With `start` 0 and no end no Range is sent.
-    pub end: Option<u64>,
-    /// The endpoints to ask, in this order; empty: all, in the upstream's own order.
-    pub endpoints: &'a [EndpointId],
-    /// Requests in different lanes do not share a connection (one HTTP/2 connection has one flow window).
-    pub lane: usize,
-    /// True if this is only worth a connection that is free now: [`FetchError::Busy`] where none is.
-    pub extra: bool,
-    /// Behaviour while the upstream limits us or fails for a moment.
-    pub patience: Patience,
-}
-
-impl<'a> BlobRequest<'a> {
-    /// All of it, from anybody.
-    #[must_use]
-    pub fn whole(repository: &'a Repository, digest: &'a Digest) -> Self {
-        Self {
-            repository,
-            digest,
-            start: 0,
-            end: None,
-            endpoints: &[],
-            lane: 0,
-            extra: false,
-            patience: Patience::Wait,
-        }
-    }
-}
 
 /// A manifest, whole.
 #[derive(Clone, Debug)]
@@ -105,6 +48,17 @@ pub struct ManifestHead {
     pub size: Option<u64>,
 }
 
+/// A list, whole (bounded), as the upstream gave it.
+#[derive(Clone, Debug)]
+pub struct ListFetch {
+    /// The body, of whatever it is.
+    pub bytes: Bytes,
+    /// The next page, from `Link`.
+    pub next: Option<NextPage>,
+    /// True if `OCI-Filters-Applied` names `artifactType`.
+    pub filtered: bool,
+}
+
 /// A blob on its way.
 #[derive(Debug)]
 pub struct BlobFetch {
@@ -122,17 +76,6 @@ pub struct BlobFetch {
     pub total: Option<u64>,
     /// The bytes.
     pub body: BlobBody,
-}
-
-/// A list, whole (bounded), as the upstream gave it.
-#[derive(Clone, Debug)]
-pub struct ListFetch {
-    /// The body, of whatever it is.
-    pub bytes: Bytes,
-    /// The next page, from `Link`.
-    pub next: Option<NextPage>,
-    /// True if `OCI-Filters-Applied` names `artifactType`.
-    pub filtered: bool,
 }
 
 /// One upstream. Cheap to clone.
@@ -418,43 +361,6 @@ fn encode(pairs: &[(String, String)]) -> Option<String> {
     Some(query.finish()).filter(|text| !text.is_empty())
 }
 
-pub(super) fn content_type(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    media_type::essence(value).map(str::to_owned)
-}
-
-pub(super) fn digest(headers: &HeaderMap) -> Option<Digest> {
-    text(headers, &CONTENT_DIGEST).and_then(|text| Digest::parse(&text).ok())
-}
-
-/// `Warning: 299 …` (dist-spec, "Warnings").
-fn warnings(headers: &HeaderMap) -> Vec<String> {
-    let values = headers.get_all(WARNING).iter();
-    values
-        .filter_map(|value| value.to_str().ok())
-        .filter(|value| value.starts_with("299 ") && value.len() <= HEADER_BYTES_MAX)
-        .take(WARNINGS_MAX)
-        .map(str::to_owned)
-        .collect()
-}
-
-/// A strong entity tag (RFC 9110 section 8.8.3). A weak one says nothing of bytes.
-fn etag(headers: &HeaderMap) -> Option<String> {
-    text(headers, &ETAG).filter(|tag| tag.len() > 2 && tag.starts_with('"') && tag.ends_with('"'))
-}
-
-/// A header's text, unless it is absurdly long.
-fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let value = headers.get(name)?.to_str().ok()?;
-    (value.len() <= HEADER_BYTES_MAX).then(|| value.to_owned())
-}
-
-pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
-/// Values that are kept or passed on: digests, media types, warnings are far shorter.
-const HEADER_BYTES_MAX: usize = 1024;
-/// Warnings passed on from one manifest.
-const WARNINGS_MAX: usize = 8;
 /// Docker Hub's longest tag list, asked for without `n`, has some 100 000 tags of a few bytes.
 const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LIST: Wanted = Wanted::Whole("a list", LIST_BYTES_MAX);

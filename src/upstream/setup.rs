@@ -7,11 +7,11 @@ use tokio::sync::Semaphore;
 
 use super::auth::Auth;
 use super::body::WHOLE_BYTES_MAX;
-use super::heads::Heads;
 use super::health::Health;
 use super::login::Source;
 use super::observer::EndpointObserver;
 use super::rate_limit::Limit;
+use super::refused_heads::Heads;
 use super::request::{Account, Endpoint, Inner};
 use super::timings::Timings;
 use super::turns::Turns;

@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::body::BlobBody;
+use super::rate_limit::RETRY_AFTER_MAX;
 use super::{FetchError, coding, rate_limit};
 use crate::clock::{Clock, SystemClock};
 use crate::net::Deadline;
@@ -138,9 +139,6 @@ const ERROR_CODE_BYTES_MAX: usize = 64;
 /// An overloaded server is backed off from no longer than this, whatever it says: a page of a balancer that
 /// is being worked on often says a day, and comes while one of many servers is away.
 const UNAVAILABLE_MAX: Duration = Duration::from_mins(1);
-/// A longer wait is cut to this. Docker Hub's window is 6 hours.
-pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use roadstead::app::{App, StartError};
 use roadstead::clock::{ManualClock, Timestamp};
 use roadstead::config::Config;
 use roadstead::oci::UpstreamName;
-use roadstead::telemetry::logging::LogFormat;
+use roadstead::telemetry::LogFormat;
 use roadstead::{catalogue, mirror, server, store, upstream};
 use tempfile::TempDir;
 

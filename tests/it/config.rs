@@ -19,7 +19,7 @@ use std::time::Duration;
 use roadstead::config::{Config, Overrides};
 use roadstead::mirror::{self, Policy, Ttl};
 use roadstead::store::Amount;
-use roadstead::telemetry::logging::LogFormat;
+use roadstead::telemetry::LogFormat;
 use roadstead::upstream::{LoginConfig, Secret, Text};
 use tempfile::TempDir;
 

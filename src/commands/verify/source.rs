@@ -136,7 +136,10 @@ impl Own {
             let admin = &job.admin;
             VerifyError(format!("nobody answers at {admin}, and {error}"))
         })?;
-        let events = mirror.verify(job.images.clone(), job.repair);
+        let events = mirror
+            .operator()
+            .audit()
+            .begin(job.images.clone(), job.repair);
         let events = events.map_err(|busy| VerifyError(busy.to_string()))?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         if job.repair {

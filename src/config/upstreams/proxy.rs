@@ -5,9 +5,9 @@ use serde_json::{Value as Json, json};
 use url::Url;
 
 use super::texts::source;
+use crate::config::environment::Environment;
 use crate::config::error::{Problem, Shown};
 use crate::config::keys::ProxyTable;
-use crate::config::layers::Environment;
 use crate::config::origin::Origin;
 use crate::config::schema;
 use crate::config::table::{Context, Given, Outcome, Place, Read, Written};

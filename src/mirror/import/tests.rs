@@ -29,7 +29,7 @@ async fn a_name_is_given_before_an_operators_removal_or_after_it_and_then_what_w
     bench.bring_all().await;
     let (name, root) = (Bench::name(), bench.manifest.0);
     let removing = bench.mirror.inner.operator.removal.hold().await;
-    let mut naming = pin!(bench.mirror.import_image(&name, &root, false));
+    let mut naming = pin!(bench.mirror.operator().imports().image(&name, &root, false));
     // All that it could wait for besides comes off the disk.
     let waited = tokio::time::timeout(Duration::from_millis(200), &mut naming).await;
     assert!(
@@ -57,7 +57,9 @@ async fn a_name_is_given_before_an_operators_removal_or_after_it_and_then_what_w
     bench.bring(&gone, &bench.blobs[1].1).await;
     let image = bench
         .mirror
-        .import_image(&name, &root, false)
+        .operator()
+        .imports()
+        .image(&name, &root, false)
         .await
         .unwrap();
     assert_eq!((image.manifests, image.blobs), (1, 3));
@@ -92,7 +94,9 @@ async fn a_manifest_that_is_in_memory_only_is_missed() {
     bench.store.contents().remove(&root).await;
     let named = bench
         .mirror
-        .import_image(&Bench::name(), &root, false)
+        .operator()
+        .imports()
+        .image(&Bench::name(), &root, false)
         .await;
     match named {
         Err(ImportError::Incomplete(missing)) => assert_eq!(missing, [root]),
@@ -109,16 +113,22 @@ async fn files_that_a_lost_index_does_not_know_need_not_be_brought() {
     }
     // Each in its own way: by the question, by what is brought all the same, by the walk.
     let (digest, bytes) = &bench.blobs[0];
-    let size = bench.mirror.import_has(digest).await;
+    let size = bench.mirror.operator().imports().size_of(digest).await;
     assert_eq!(size, Some(bytes.len() as u64));
     let (digest, bytes) = &bench.blobs[1];
     assert_eq!(bench.bring(digest, bytes).await, ImportOutcome::There);
     let (digest, bytes) = &bench.manifest;
-    let brought = bench.mirror.import_manifest(digest, None, bytes.clone());
+    let brought = bench
+        .mirror
+        .operator()
+        .imports()
+        .manifest(digest, None, bytes.clone());
     assert_eq!(brought.await.unwrap(), ImportOutcome::There);
     let image = bench
         .mirror
-        .import_image(&Bench::name(), digest, false)
+        .operator()
+        .imports()
+        .image(&Bench::name(), digest, false)
         .await;
     assert_eq!(image.unwrap().blobs, 3);
 }

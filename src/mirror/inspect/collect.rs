@@ -11,7 +11,7 @@ use super::usage::{PASS_BLOBS_MAX, key};
 use super::{Contents, InspectError, Kept, Source};
 use crate::clock::Clock;
 use crate::mirror::core::Core;
-use crate::mirror::{Operator, Policies, Ttl};
+use crate::mirror::{Policies, Ttl};
 use crate::oci::manifest::{MANIFEST_BYTES_MAX, inspect};
 use crate::oci::{Digest, Tag};
 use crate::store::{LinkEntry, Store};
@@ -44,20 +44,9 @@ pub struct Collected {
     pub kept: Kept,
 }
 
-impl Operator {
-    /// Removes what no known manifest refers to, and stale records. With `dry_run` it is only said what
-    /// would go.
-    ///
-    /// # Errors
-    /// [`InspectError::Conflict`]: what is needed cannot be told now.
-    pub async fn collect_garbage(&self, dry_run: bool) -> Result<Collected, InspectError> {
-        self.garbage.collect(dry_run).await
-    }
-}
-
 /// Collects what nothing refers to.
 #[derive(Debug)]
-pub(in crate::mirror) struct Garbage {
+pub struct Garbage {
     policies: Policies,
     store: Store,
     clock: Arc<dyn Clock>,
@@ -76,7 +65,12 @@ impl Garbage {
         }
     }
 
-    async fn collect(&self, dry_run: bool) -> Result<Collected, InspectError> {
+    /// Removes what no known manifest refers to, and stale records. With `dry_run` it is only said what
+    /// would go.
+    ///
+    /// # Errors
+    /// [`InspectError::Conflict`]: what is needed cannot be told now.
+    pub async fn collect(&self, dry_run: bool) -> Result<Collected, InspectError> {
         let _one_at_a_time = self.removal.hold().await;
         self.store.pages().settle().await;
         self.removal.know_all().await?;

@@ -9,7 +9,7 @@ use super::tree::{Node, NodeKind, Presence};
 use super::{Contents, Filter, InspectError, PARTS_MAX, When, full_name, names};
 use crate::mirror::core::Core;
 use crate::mirror::fills::Fills;
-use crate::mirror::{Operator, Policies, Source};
+use crate::mirror::{Policies, Source};
 use crate::oci::{Digest, Reference, Tag};
 use crate::store::{LinkEntry, Store, TagEntry};
 
@@ -80,24 +80,9 @@ pub struct PlatformState {
     pub presence: Presence,
 }
 
-impl Operator {
-    /// The images that `filter` means, after the one of this name (as a page's `next` says it).
-    ///
-    /// # Errors
-    /// [`InspectError::Bad`].
-    pub async fn image_page(
-        &self,
-        filter: &Filter,
-        after: Option<&str>,
-        limit: Option<usize>,
-    ) -> Result<ImagePage, InspectError> {
-        self.images.page(filter, after, limit).await
-    }
-}
-
 /// Lists of images for an operator.
 #[derive(Debug)]
-pub(in crate::mirror) struct Images {
+pub struct Images {
     pub(super) policies: Policies,
     pub(super) store: Store,
     pub(super) contents: Contents,
@@ -126,7 +111,11 @@ impl Images {
         }
     }
 
-    async fn page(
+    /// The images that `filter` means, after the one of this name (as a page's `next` says it).
+    ///
+    /// # Errors
+    /// [`InspectError::Bad`].
+    pub async fn page(
         &self,
         filter: &Filter,
         after: Option<&str>,

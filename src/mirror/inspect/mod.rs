@@ -44,10 +44,13 @@ pub use names::{Filter, NameError};
 pub use pins::PinEntry;
 pub(super) use pins::Pins;
 pub use refresh::Refreshed;
+pub(super) use refresh::Refresher;
 pub(super) use remove::Removal;
 pub use remove::{Kept, Removed};
 pub(super) use status::Overview;
-pub use status::{CacheStatus, EndpointStatus, FillStatus, Status, Traffic, UpstreamStatus};
+pub use status::{
+    CacheStatus, EndpointStatus, FillStatus, Readiness, Status, Traffic, UpstreamStatus,
+};
 pub use tree::{Inspected, Node, NodeKind, Presence, TagFreshness};
 pub(super) use usage::UsageSurvey;
 pub use usage::{Dedup, RepositoryUsage, UpstreamUsage, Usage, UsageTotals};

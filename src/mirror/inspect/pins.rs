@@ -13,7 +13,7 @@ use crate::catalogue::{Catalogue, CatalogueError, Change};
 use crate::clock::Clock;
 use crate::mirror::core::{Core, Tasks};
 use crate::mirror::opening::{self, hand_pin};
-use crate::mirror::{Config, Mirror, Operator, Pattern, Source};
+use crate::mirror::{Config, Pattern, Source};
 use crate::oci::{Digest, Reference, Tag};
 use crate::store::{Event, EventKinds, Heard, Pinned, Store, Subscription};
 
@@ -37,42 +37,9 @@ pub struct PinEntry {
     pub stored_bytes: u64,
 }
 
-impl Operator {
-    /// Pins an image that is known here.
-    ///
-    /// # Errors
-    /// [`InspectError`].
-    pub async fn pin_image(&self, name: &str) -> Result<PinEntry, InspectError> {
-        self.pins.pin(name).await
-    }
-
-    /// Undoes that.
-    ///
-    /// # Errors
-    /// [`InspectError::NotFound`]: it is not pinned.
-    /// [`InspectError::Conflict`]: a rule of the configuration pins it.
-    /// [`InspectError::Unavailable`]: it could not be made durable.
-    pub async fn unpin_image(&self, name: &str) -> Result<PinEntry, InspectError> {
-        self.pins.unpin(name).await
-    }
-
-    /// The pinned images, sorted by name.
-    pub async fn pins(&self) -> Vec<PinEntry> {
-        self.pins.list().await
-    }
-}
-
-impl Mirror {
-    /// From now on the rules of the configuration are followed: what is there already is pinned in the
-    /// background, and what comes as it comes. Once for each mirror.
-    pub fn watch_pins(&self) {
-        self.inner.operator.pins.watch();
-    }
-}
-
 /// Pins images, and keeps what belongs to them up to date.
 #[derive(Debug)]
-pub(in crate::mirror) struct Pins {
+pub struct Pins {
     config: Arc<Config>,
     store: Store,
     catalogue: Catalogue,
@@ -110,7 +77,11 @@ impl Pins {
         rule.map(Pattern::as_str)
     }
 
-    pub(in crate::mirror) async fn pin(&self, name: &str) -> Result<PinEntry, InspectError> {
+    /// Pins an image that is known here.
+    ///
+    /// # Errors
+    /// [`InspectError`].
+    pub async fn pin(&self, name: &str) -> Result<PinEntry, InspectError> {
         let (source, reference) = names::parse_image(name)?;
         self.catalogue.must_be_writable()?;
         let roots = self.contents.roots(&source, &reference).await;
@@ -144,7 +115,13 @@ impl Pins {
         Ok(())
     }
 
-    async fn unpin(&self, name: &str) -> Result<PinEntry, InspectError> {
+    /// Undoes that.
+    ///
+    /// # Errors
+    /// [`InspectError::NotFound`]: it is not pinned.
+    /// [`InspectError::Conflict`]: a rule of the configuration pins it.
+    /// [`InspectError::Unavailable`]: it could not be made durable.
+    pub async fn unpin(&self, name: &str) -> Result<PinEntry, InspectError> {
         let (source, reference) = names::parse_image(name)?;
         let image = full_name(&source, &reference);
         let Some(pinned) = self.store.pins().get(&source, &reference) else {
@@ -164,7 +141,8 @@ impl Pins {
         Ok(told)
     }
 
-    async fn list(self: &Arc<Self>) -> Vec<PinEntry> {
+    /// The pinned images, sorted by name.
+    pub async fn list(self: &Arc<Self>) -> Vec<PinEntry> {
         let this = Arc::clone(self);
         // A hundred thousand look-ups, at most.
         let looking = tokio::task::spawn_blocking(move || {
@@ -174,7 +152,9 @@ impl Pins {
         looking.await.unwrap_or_default()
     }
 
-    fn watch(self: &Arc<Self>) {
+    /// From now on the rules of the configuration are followed: what is there already is pinned in the
+    /// background, and what comes as it comes. Once for each mirror.
+    pub fn watch(self: &Arc<Self>) {
         self.catch_up_later();
         let events = self
             .events

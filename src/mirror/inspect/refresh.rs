@@ -1,12 +1,15 @@
 //! Asking upstream about a tag now, instead of when its time has run out.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{InspectError, full_name, names};
-use crate::mirror::Mirror;
+use crate::mirror::core::Core;
+use crate::mirror::tag::Tags;
 use crate::oci::{AcceptClass, Reference};
+use crate::store::Store;
 
 /// Upstream's answer about a tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,20 +26,33 @@ pub struct Refreshed {
     pub moved: bool,
 }
 
-impl Mirror {
+/// Asks upstream about tags.
+#[derive(Debug)]
+pub struct Refresher {
+    store: Store,
+    tags: Arc<Tags>,
+}
+
+impl Refresher {
+    pub(in crate::mirror) fn new(core: &Core, tags: &Arc<Tags>) -> Self {
+        Self {
+            store: core.store.clone(),
+            tags: Arc::clone(tags),
+        }
+    }
+
     /// Asks upstream what a tag names now, for each set of formats that clients have asked for.
     ///
     /// # Errors
     /// [`InspectError`].
-    pub async fn refresh_image(&self, name: &str) -> Result<Refreshed, InspectError> {
+    pub async fn refresh(&self, name: &str) -> Result<Refreshed, InspectError> {
         let (source, reference) = names::parse_image(name)?;
         let image = full_name(&source, &reference);
         let Reference::Tag(tag) = &reference else {
             let why = format!("{image}: a digest never names anything else; refresh takes a tag");
             return Err(InspectError::Bad(why));
         };
-        let inner = &self.inner;
-        let records = inner.store.metadata().tags(&source, tag).await;
+        let records = self.store.metadata().tags(&source, tag).await;
         let newest = records.iter().max_by_key(|record| record.checked);
         let before = newest.map(|record| record.digest);
         let preferred = newest.map_or(AcceptClass::MODERN, |record| record.class);
@@ -44,7 +60,7 @@ impl Mirror {
         let others = classes.into_iter().filter(|bits| *bits != preferred.bits());
         let mut digest = None;
         for class in std::iter::once(preferred).chain(others.map(AcceptClass::from_bits)) {
-            match inner.tags.refresh(&source, tag, class).await {
+            match self.tags.refresh(&source, tag, class).await {
                 Ok(kept) if class == preferred => digest = Some(kept.manifest.digest),
                 Ok(_) => {}
                 // Not in these formats, or not any more.

@@ -9,11 +9,11 @@ use tokio::sync::MutexGuard;
 
 use super::{Contents, InspectError, full_name, names};
 use crate::catalogue::Name;
+use crate::mirror::Source;
 use crate::mirror::core::Core;
 use crate::mirror::imported::Imported;
 use crate::mirror::local::LocalManifests;
 use crate::mirror::tag::Tags;
-use crate::mirror::{Operator, Source};
 use crate::oci::{Digest, Reference, Tag};
 use crate::store::{self, Event, LinkEntry, Store};
 
@@ -69,26 +69,9 @@ fn nothing_to_remove(name: &str, image: &str) -> InspectError {
     InspectError::NotFound(format!("{meant}; roadstead ls{list} lists what there is"))
 }
 
-impl Operator {
-    /// Removes an image, or with `all` the repository that it is in. With `dry_run` it is only said what
-    /// would go.
-    ///
-    /// # Errors
-    /// [`InspectError`].
-    pub async fn remove_image(
-        &self,
-        name: &str,
-        all: bool,
-        dry_run: bool,
-    ) -> Result<Removed, InspectError> {
-        let removal = &self.removal;
-        removal.remove(name, all, dry_run).await
-    }
-}
-
 /// Removes images by hand, one operator at a time.
 #[derive(Debug)]
-pub(in crate::mirror) struct Removal {
+pub struct Removal {
     store: Store,
     local: Arc<LocalManifests>,
     imported: Arc<Imported>,
@@ -121,7 +104,17 @@ impl Removal {
         self.lock.lock().await
     }
 
-    async fn remove(&self, name: &str, all: bool, dry_run: bool) -> Result<Removed, InspectError> {
+    /// Removes an image, or with `all` the repository that it is in. With `dry_run` it is only said what
+    /// would go.
+    ///
+    /// # Errors
+    /// [`InspectError`].
+    pub async fn remove(
+        &self,
+        name: &str,
+        all: bool,
+        dry_run: bool,
+    ) -> Result<Removed, InspectError> {
         let (source, reference) = names::parse_image(name)?;
         let _one_at_a_time = self.hold().await;
         self.store.pages().settle().await;

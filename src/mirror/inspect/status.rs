@@ -11,7 +11,6 @@ use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
 use crate::mirror::core::{Core, Tasks, Upstreams};
 use crate::mirror::fills::Fills;
-use crate::mirror::{Operator, Readiness};
 use crate::store::{Figures, FillState, Store};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Totals;
@@ -149,19 +148,21 @@ pub struct FillStatus {
     pub readers: usize,
 }
 
-impl Operator {
-    /// The state of the process.
-    ///
-    /// # Errors
-    /// [`InspectError`]: the operating system does not answer.
-    pub async fn status(&self, running: bool) -> Result<Status, InspectError> {
-        self.overview.status(running).await
-    }
+/// The readiness of a mirror for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// All is well.
+    Ready,
+    /// The store's disk or index fails, in one line: clients are served all the same, from what can be
+    /// read and from upstream.
+    Degraded(String),
+    /// It is shutting down.
+    Stopping,
 }
 
 /// Looks at how the process is.
 #[derive(Debug)]
-pub(in crate::mirror) struct Overview {
+pub struct Overview {
     upstreams: Upstreams,
     store: Store,
     catalogue: Catalogue,
@@ -201,7 +202,11 @@ impl Overview {
         trouble.map_or(Readiness::Ready, Readiness::Degraded)
     }
 
-    async fn status(&self, running: bool) -> Result<Status, InspectError> {
+    /// The state of the process.
+    ///
+    /// # Errors
+    /// [`InspectError`]: the operating system does not answer.
+    pub async fn status(&self, running: bool) -> Result<Status, InspectError> {
         let figures = self.store.contents().figures_async().await;
         let ready = self.readiness();
         let upstreams = self.upstream_statuses();

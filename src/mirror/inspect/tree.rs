@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{self, CONFIG_BYTES_MAX, ConfigFacts};
 use super::{Images, InspectError, PARTS_MAX, Seen, When, full_name, names};
-use crate::mirror::{Operator, Source, Ttl};
+use crate::mirror::{Source, Ttl};
 use crate::oci::manifest::{Child, ChildKind};
 use crate::oci::{Digest, Reference};
 use crate::store::{FillKey, Origin, TagRecord};
@@ -108,16 +108,6 @@ pub struct Node {
     pub parts: Vec<Node>,
 }
 
-impl Operator {
-    /// An image as it is known here.
-    ///
-    /// # Errors
-    /// [`InspectError`].
-    pub async fn inspect_image(&self, name: &str) -> Result<Inspected, InspectError> {
-        self.images.inspect(name).await
-    }
-}
-
 pub(super) fn not_known(image: &str) -> InspectError {
     InspectError::NotFound(format!(
         "{image} is not in the cache; pull it, or warm it with: roadstead warm {image}"
@@ -125,7 +115,11 @@ pub(super) fn not_known(image: &str) -> InspectError {
 }
 
 impl Images {
-    async fn inspect(&self, name: &str) -> Result<Inspected, InspectError> {
+    /// An image as it is known here.
+    ///
+    /// # Errors
+    /// [`InspectError`].
+    pub async fn inspect(&self, name: &str) -> Result<Inspected, InspectError> {
         let (source, reference) = names::parse_image(name)?;
         let roots = self.contents.roots(&source, &reference).await;
         let image = full_name(&source, &reference);

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::When;
 use super::status::ratio;
 use crate::clock::{Clock, Timestamp};
+use crate::mirror::Source;
 use crate::mirror::core::{Core, Tasks};
-use crate::mirror::{Operator, Source};
 use crate::oci::{Digest, UpstreamName};
 use crate::store::{LinkEntry, Store};
 
@@ -157,16 +157,9 @@ struct Tally {
     linked: u64,
 }
 
-impl Operator {
-    /// The usage of one upstream or all, with at most `limit` repositories.
-    pub async fn usage(&self, upstream: Option<&UpstreamName>, limit: usize) -> Usage {
-        self.usage.of(upstream, limit).await
-    }
-}
-
 /// Looks at who takes how much.
 #[derive(Debug)]
-pub(in crate::mirror) struct UsageSurvey {
+pub struct UsageSurvey {
     store: Store,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
@@ -184,7 +177,8 @@ impl UsageSurvey {
         }
     }
 
-    async fn of(&self, upstream: Option<&UpstreamName>, limit: usize) -> Usage {
+    /// The usage of one upstream or all, with at most `limit` repositories.
+    pub async fn of(&self, upstream: Option<&UpstreamName>, limit: usize) -> Usage {
         let usage = self.look_at(Duration::ZERO).await;
         let mut usage = Usage::clone(&usage);
         if let Some(wanted) = upstream {

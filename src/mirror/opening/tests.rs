@@ -40,7 +40,7 @@ async fn pins_that_are_read_late_are_kept_then_and_all_else_may_go() {
     assert!(store.pins().keeps_everything());
     assert_eq!(store.pins().all(), []);
     let bench = Bench::on(dir, store.clone(), catalogue);
-    bench.mirror.watch_pins();
+    bench.mirror.operator().pins().watch();
     drop(disk);
     let kept = async {
         while store.pins().keeps_everything() {

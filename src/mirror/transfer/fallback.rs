@@ -4,8 +4,8 @@ use super::budget::Budget;
 use super::job::{Failure, Job};
 use super::origin::Origin;
 use super::provenance::FallBack;
-use super::wrong_content;
 use crate::mirror::MirrorError;
+use crate::oci::Digest;
 use crate::store::{Partial, VerifyError};
 use crate::upstream::FetchError;
 
@@ -95,7 +95,7 @@ impl Fallback<'_, '_> {
         }
         {
             let mut state = job.state();
-            state.over = job.transfers.tasks.stopping().child_token();
+            state.over = job.means.tasks.stopping().child_token();
             state.budget = Budget::new(job.upstream.retry_delay());
             let reliability = &mut state.reliability;
             reliability.only = Some(next.only);
@@ -132,5 +132,16 @@ impl Fallback<'_, '_> {
             error: FetchError::Protocol(why),
             bytes: 0,
         }
+    }
+}
+
+/// The error for clients when bytes are not what the digest promises.
+fn wrong_content(digest: Digest, error: VerifyError) -> MirrorError {
+    match error {
+        VerifyError::Size { .. } | VerifyError::Digest { .. } => MirrorError::WrongContent {
+            digest,
+            why: error.to_string(),
+        },
+        VerifyError::Store(error) => error.into(),
     }
 }

@@ -7,13 +7,14 @@ use futures_util::future::{BoxFuture, join, join_all};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Transfers;
 use super::budget::{Budget, RETRY_EARNED_BYTES, retry_after};
-use super::lazy::{FillOnRange, First, Parts};
+use super::lazy::Parts;
+use super::means::Means;
 use super::origin::{BlobName, Origin, Origins};
 use super::plan::{Piece, Pieces, Plan};
 use super::range_workers::range_workers;
 use super::reliability::Reliability;
+use super::wish::{FillOnRange, First};
 use crate::mirror::shares::Slot;
 use crate::mirror::{MirrorError, Source};
 use crate::oci::Digest;
@@ -36,7 +37,7 @@ const NEAR_BYTES: u64 = 512 * 1024;
 
 /// One fill's work.
 pub(super) struct Job<'a> {
-    pub(super) transfers: &'a Transfers,
+    pub(super) means: &'a Means,
     pub(super) upstream: &'a Upstream,
     pub(super) source: &'a Source,
     pub(super) digest: Digest,
@@ -96,7 +97,7 @@ impl From<MirrorError> for Failure {
 
 impl<'a> Job<'a> {
     pub(super) fn new(
-        transfers: &'a Transfers,
+        means: &'a Means,
         upstream: &'a Upstream,
         source: &'a Source,
         digest: &'a Digest,
@@ -105,13 +106,13 @@ impl<'a> Job<'a> {
         given_up: CancellationToken,
     ) -> Self {
         Self {
-            transfers,
+            means,
             upstream,
             source,
             digest: *digest,
             origins: Origins {
                 upstream,
-                others: &transfers.sources,
+                others: &means.sources,
                 blob: BlobName { source, digest },
             },
             state: Mutex::new(State {
@@ -122,7 +123,7 @@ impl<'a> Job<'a> {
                 plan: Plan::new(&Coverage::default(), 0, Pieces::WHOLE),
                 budget: Budget::new(upstream.retry_delay()),
                 reliability: Reliability::default(),
-                over: transfers.tasks.stopping().child_token(),
+                over: means.tasks.stopping().child_token(),
                 unattended: None,
             }),
             given_up,
@@ -312,7 +313,7 @@ impl<'a> Job<'a> {
 
     /// The piece to ask for first, of a blob of unknown size, for a reader of this range; `None`: all of it.
     fn first_piece(&self, range: Range<u64>) -> Option<Range<u64>> {
-        let all = matches!(self.transfers.fill_on_range, FillOnRange::Always);
+        let all = matches!(self.means.fill_on_range, FillOnRange::Always);
         if all && range.start == 0 {
             return None;
         }
@@ -415,8 +416,8 @@ impl<'a> Job<'a> {
 
     /// A fill goes on without readers, but only so many of them, and not when another upstream's was faster.
     pub(super) fn attend(&self, partial: &Partial<MirrorError>) -> Result<(), MirrorError> {
-        if self.transfers.store.contains(&self.digest).is_some()
-            && (self.transfers.fills).give_up(partial.key(), || partial.is_left_alone())
+        if self.means.store.contains(&self.digest).is_some()
+            && (self.means.fills).give_up(partial.key(), || partial.is_left_alone())
         {
             return Err(MirrorError::Busy("it is stored, and nobody waits for it"));
         }
@@ -433,7 +434,7 @@ impl<'a> Job<'a> {
                 let behalf = OnBehalf::current();
                 let work = behalf.work().cloned().unwrap_or_else(|| Work::of(&behalf));
                 let upstream = &self.source.upstream;
-                let shares = self.transfers.unattended.get(upstream).ok_or_else(busy)?;
+                let shares = self.means.unattended.get(upstream).ok_or_else(busy)?;
                 let slot = shares.take(upstream, behalf.client(), &work);
                 state.unattended = Some(slot.map_err(|_| busy())?);
                 Ok(())

@@ -11,45 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::job::{Failure, Job};
 use super::plan::{Pieces, Plan};
 use super::range_workers::range_workers;
+use super::wish::FillOnRange;
 use crate::mirror::MirrorError;
-use crate::oci::ByteRange;
 use crate::store::Partial;
-
-/// The treatment of a blob of which a part was asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FillOnRange {
-    /// The rest is fetched too, behind it.
-    #[default]
-    Always,
-    /// Only what is read is fetched.
-    Never,
-    /// The rest is fetched once more than this part of it is there, in percent.
-    Over(u8),
-}
-
-/// The wish of the reader for whom a fill is begun.
-pub(super) struct First {
-    /// The bytes, if not all of them; the end is `u64::MAX` where none is named.
-    pub(super) part: Option<Range<u64>>,
-    /// True if it takes the whole blob to give it those.
-    pub(super) everything: bool,
-}
-
-impl First {
-    /// The wish of a request that asks for this range of a blob of which a manifest has said the size, or
-    /// not.
-    pub(super) fn of(asked: Option<ByteRange>, total: Option<u64>) -> Self {
-        let part = match (asked, total) {
-            (Some(asked), Some(total)) => asked.resolve(total).ok(),
-            (Some(ByteRange::From(first)), None) => Some(first..u64::MAX),
-            (Some(ByteRange::Between(first, last)), None) => Some(first..last.saturating_add(1)),
-            (Some(ByteRange::Suffix(_)) | None, None) | (None, Some(_)) => None,
-        };
-        let part = part.filter(|part| part.start > 0 || part.end < total.unwrap_or(u64::MAX));
-        let everything = part.is_none() || asked.is_some_and(ByteRange::completes);
-        Self { part, everything }
-    }
-}
 
 /// A fill that nobody reads, and of which only parts were wanted, is kept open for so long: whoever reads
 /// here and there comes again soon, and each new beginning hashes what is there once more.
@@ -74,7 +38,7 @@ impl Job<'_> {
         let must =
             chosen || self.in_doubt() || !self.state().reliability.next_takes_ranges(&self.origins);
         must || partial.whole_is_wanted()
-            || match self.transfers.fill_on_range {
+            || match self.means.fill_on_range {
                 FillOnRange::Always => true,
                 FillOnRange::Never => false,
                 FillOnRange::Over(percent) => {
@@ -172,7 +136,7 @@ impl Reading<'_, '_> {
             if self.partial.readers() > 0 {
                 read_at = Instant::now();
             } else if read_at.elapsed() >= LINGER
-                && (self.job.transfers.fills)
+                && (self.job.means.fills)
                     .give_up(self.partial.key(), || self.partial.is_left_alone())
             {
                 return Ok(Parts::Suspended);
@@ -184,44 +148,4 @@ impl Reading<'_, '_> {
 
 fn clipped(range: Range<u64>, total: u64) -> Range<u64> {
     range.start.min(total.saturating_sub(1))..range.end.min(total)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_fill_is_begun_for() {
-        let max = u64::MAX;
-        let cases = [
-            (None, Some(100), None, true),
-            (None, None, None, true),
-            (Some(ByteRange::From(0)), Some(100), None, true),
-            (Some(ByteRange::From(7)), Some(100), Some(7..100), true),
-            (Some(ByteRange::From(7)), None, Some(7..max), true),
-            (Some(ByteRange::From(100)), Some(100), None, true),
-            (Some(ByteRange::Between(0, 99)), Some(100), None, true),
-            (
-                Some(ByteRange::Between(0, 9)),
-                Some(100),
-                Some(0..10),
-                false,
-            ),
-            (Some(ByteRange::Between(0, 9)), None, Some(0..10), false),
-            (
-                Some(ByteRange::Between(90, 200)),
-                Some(100),
-                Some(90..100),
-                false,
-            ),
-            (Some(ByteRange::Suffix(5)), Some(100), Some(95..100), false),
-            (Some(ByteRange::Suffix(200)), Some(100), None, true),
-            (Some(ByteRange::Suffix(5)), None, None, true),
-        ];
-        for (asked, total, part, everything) in cases {
-            let first = First::of(asked, total);
-            assert_eq!(first.part, part, "{asked:?} of {total:?}");
-            assert_eq!(first.everything, everything, "{asked:?} of {total:?}");
-        }
-    }
 }

@@ -5,6 +5,8 @@
 //! | `job` | one fill's work: its connections, and when they try again |
 //! | `attempt` | one request: what is asked for, what may be answered, how it is written |
 //! | `body` | bytes as they come, gathered for writing |
+//! | `means` | what a fill's work is given |
+//! | `wish` | the part of a blob that is wanted first (pure) |
 //! | `lazy` | fills of which only parts are read |
 //! | `plan` | which bytes are to be fetched next (pure) |
 //! | `range_workers` | connections for readers that wait elsewhere |
@@ -24,6 +26,7 @@ mod budget;
 mod fallback;
 mod job;
 mod lazy;
+mod means;
 mod origin;
 mod plan;
 mod provenance;
@@ -31,32 +34,28 @@ mod range_workers;
 mod reliability;
 #[cfg(test)]
 mod tests;
+mod wish;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::core::{Core, Tasks, Upstreams};
+use super::core::{Core, Upstreams};
 use super::fills::{Fills, Lead};
 use super::not_stored::NotStored;
-use super::shares::{Shares, Stays};
 use super::{MirrorError, Source};
 use crate::oci::manifest::ChildKind;
-use crate::oci::{ByteRange, Digest, UpstreamName};
-use crate::store::{Link, Partial, Store, Verified, VerifyError};
-use crate::telemetry::{Limit, Metrics};
+use crate::oci::{ByteRange, Digest};
+use crate::store::{Link, Partial, Verified};
+use crate::telemetry::Metrics;
 use crate::upstream::OnBehalf;
 pub(super) use budget::{Budget, retry_after};
 use fallback::Fallback;
 use job::{Fetched, Job};
-pub use lazy::FillOnRange;
-use lazy::First;
+use means::Means;
 pub use origin::{BlobName, BlobRead, BlobSource, ReadBody, ReadRange};
-
-/// Fills from one upstream that go on although nobody reads them any more: slow ones of one are not in the way of
-/// another's.
-const FILLS_UNATTENDED_MAX: usize = 32;
+pub use wish::FillOnRange;
+use wish::First;
 
 /// Facts about a blob before it is fetched, and the part of it that is wanted first.
 struct Wanted {
@@ -70,17 +69,10 @@ struct Wanted {
 /// Fetches blobs into their fills.
 #[derive(Debug)]
 pub(super) struct Transfers {
-    fill_on_range: FillOnRange,
+    means: Means,
     upstreams: Upstreams,
-    store: Store,
     metrics: Metrics,
-    tasks: Tasks,
-    fills: Arc<Fills>,
     not_stored: Arc<NotStored>,
-    /// Sources that are asked before the upstream, in this order.
-    sources: Vec<Arc<dyn BlobSource>>,
-    /// Places for fills that nobody reads, of each upstream.
-    unattended: HashMap<UpstreamName, Arc<Shares>>,
 }
 
 impl Transfers {
@@ -91,18 +83,11 @@ impl Transfers {
         not_stored: &Arc<NotStored>,
         sources: Vec<Arc<dyn BlobSource>>,
     ) -> Self {
-        let places = || Shares::new(Limit::Transfers, FILLS_UNATTENDED_MAX, Stays::Nothing);
-        let names = core.upstreams.iter().map(|(name, _)| name.clone());
         Self {
-            fill_on_range,
+            means: Means::new(core, fill_on_range, fills, sources),
             upstreams: core.upstreams.clone(),
-            store: core.store.clone(),
             metrics: core.metrics.clone(),
-            tasks: core.tasks.clone(),
-            fills: Arc::clone(fills),
             not_stored: Arc::clone(not_stored),
-            sources,
-            unattended: names.map(|name| (name, places())).collect(),
         }
     }
 
@@ -122,10 +107,10 @@ impl Transfers {
             work,
         } = lead;
         drop(fill);
-        let link = self.store.metadata().link(&source, &digest).await;
+        let link = self.means.store.metadata().link(&source, &digest).await;
         let expected = link.and_then(|link| link.size);
         let given = link.is_some_and(|link| link.covers(ChildKind::Blob) && link.is_given());
-        let partial = match self.store.begin(opening, expected).await {
+        let partial = match self.means.store.begin(opening, expected).await {
             Ok(partial) => partial,
             Err(Some((opening, error))) => {
                 let error = error.into();
@@ -163,8 +148,9 @@ impl Transfers {
             given,
             first,
         } = wanted;
+        let means = &self.means;
         let job = match self.upstreams.of(source) {
-            Ok(upstream) => Job::new(self, upstream, source, &digest, expected, first, given_up),
+            Ok(upstream) => Job::new(means, upstream, source, &digest, expected, first, given_up),
             Err(error) => return partial.fail(error),
         };
         job.enlist(given).await;
@@ -175,7 +161,7 @@ impl Transfers {
                 return self.suspend(partial, source, total).await;
             }
             if let Err(error) = fetched {
-                if self.store.contains(&digest).is_some() && partial.is_left_alone() {
+                if means.store.contains(&digest).is_some() && partial.is_left_alone() {
                     tracing::debug!(upstream = %source.upstream, %digest, %error, "not fetched to the end: another upstream's transfer was faster");
                     return partial.fail(error);
                 }
@@ -223,7 +209,7 @@ impl Transfers {
         let digest = *partial.digest();
         // Or the next one to read a part would have to ask for the size first.
         let link = Link::of(ChildKind::Blob, Some(total)).given();
-        let metadata = self.store.metadata();
+        let metadata = self.means.store.metadata();
         metadata.record_links(source, vec![(digest, link)]).await;
         tracing::debug!(%digest, bytes = partial.coverage().bytes(), "suspended");
         let why = MirrorError::Busy("a download of which only parts were read has ended");
@@ -234,7 +220,8 @@ impl Transfers {
     async fn keep(&self, verified: Verified<MirrorError>, source: &Source, digest: Digest) {
         // First: who finds it stored needs the link.
         let link = Link::of(ChildKind::Blob, Some(verified.size())).given();
-        self.store
+        self.means
+            .store
             .metadata()
             .record_links(source, vec![(digest, link)])
             .await;
@@ -252,7 +239,11 @@ impl Transfers {
         error: &MirrorError,
     ) {
         if expected.is_some() && matches!(error, MirrorError::WrongContent { .. }) {
-            self.store.metadata().forget_size(source, digest).await;
+            self.means
+                .store
+                .metadata()
+                .forget_size(source, digest)
+                .await;
         }
     }
 }
@@ -268,15 +259,4 @@ const fn passing(error: &MirrorError) -> bool {
             | MirrorError::Unauthorized
             | MirrorError::Denied
     )
-}
-
-/// The error for clients when bytes are not what the digest promises.
-fn wrong_content(digest: Digest, error: VerifyError) -> MirrorError {
-    match error {
-        VerifyError::Size { .. } | VerifyError::Digest { .. } => MirrorError::WrongContent {
-            digest,
-            why: error.to_string(),
-        },
-        VerifyError::Store(error) => error.into(),
-    }
 }

@@ -22,8 +22,8 @@ use super::*;
 use crate::catalogue::{self, Catalogue};
 use crate::clock::{ManualClock, Timestamp};
 use crate::mirror::{BlobAnswer, Config, Mirror, Parts, Policy};
-use crate::oci::{Algorithm, Directory, Repository};
-use crate::store::{self, Event, EventKinds, Heard};
+use crate::oci::{Algorithm, Directory, Repository, UpstreamName};
+use crate::store::{self, Event, EventKinds, Heard, Store};
 use crate::upstream::{self, EndpointConfig, EndpointId, FetchError, Upstream};
 
 const BLOB_BYTES: usize = 300_000;

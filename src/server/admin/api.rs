@@ -110,7 +110,12 @@ impl AdminApi {
 
     async fn status(&self, query: Query) -> Answer {
         query.end()?;
-        let mut status = self.mirror.operator().status(self.running).await?;
+        let mut status = self
+            .mirror
+            .operator()
+            .overview()
+            .status(self.running)
+            .await?;
         if self.stop.is_cancelled() {
             DRAINING.clone_into(&mut status.health);
         }
@@ -125,7 +130,8 @@ impl AdminApi {
         let page = self
             .mirror
             .operator()
-            .image_page(&filter, after.as_deref(), limit);
+            .images()
+            .page(&filter, after.as_deref(), limit);
         json(&page.await?)
     }
 
@@ -136,13 +142,20 @@ impl AdminApi {
         let limit = query.number("limit")?.unwrap_or(REPOSITORIES_DEFAULT);
         query.end()?;
         let limit = limit.min(REPOSITORIES_MAX);
-        json(&self.mirror.operator().usage(upstream.as_ref(), limit).await)
+        json(
+            &self
+                .mirror
+                .operator()
+                .usage()
+                .of(upstream.as_ref(), limit)
+                .await,
+        )
     }
 
     async fn inspect(&self, mut query: Query) -> Answer {
         let image = query.need("image")?;
         query.end()?;
-        json(&self.mirror.operator().inspect_image(&image).await?)
+        json(&self.mirror.operator().images().inspect(&image).await?)
     }
 
     async fn remove(&self, mut query: Query) -> Answer {
@@ -153,7 +166,8 @@ impl AdminApi {
             &self
                 .mirror
                 .operator()
-                .remove_image(&image, all, dry_run)
+                .removal()
+                .remove(&image, all, dry_run)
                 .await?,
         )
     }
@@ -161,33 +175,33 @@ impl AdminApi {
     async fn collect(&self, mut query: Query) -> Answer {
         let dry_run = query.flag("dry_run")?;
         query.end()?;
-        json(&self.mirror.operator().collect_garbage(dry_run).await?)
+        json(&self.mirror.operator().garbage().collect(dry_run).await?)
     }
 
     async fn refresh(&self, mut query: Query) -> Answer {
         let image = query.need("image")?;
         query.end()?;
         // Boxed: a request to upstream is large, and the other questions have none.
-        json(&Box::pin(self.mirror.refresh_image(&image)).await?)
+        json(&Box::pin(self.mirror.operator().refresher().refresh(&image)).await?)
     }
 
     async fn pins(&self, query: Query) -> Answer {
         query.end()?;
         json(&Pins {
-            pins: self.mirror.operator().pins().await,
+            pins: self.mirror.operator().pins().list().await,
         })
     }
 
     async fn pin(&self, mut query: Query) -> Answer {
         let image = query.need("image")?;
         query.end()?;
-        json(&self.mirror.operator().pin_image(&image).await?)
+        json(&self.mirror.operator().pins().pin(&image).await?)
     }
 
     async fn unpin(&self, mut query: Query) -> Answer {
         let image = query.need("image")?;
         query.end()?;
-        json(&self.mirror.operator().unpin_image(&image).await?)
+        json(&self.mirror.operator().pins().unpin(&image).await?)
     }
 }
 

@@ -51,7 +51,7 @@ fn begin(
         ImageName::parse(name).map_err(|error| AdminError::bad(format!("image {name:?}: {error}")))
     });
     let images = images.collect::<Result<Vec<_>, _>>()?;
-    let begun = mirror.verify(images, repair);
+    let begun = mirror.operator().audit().begin(images, repair);
     begun.map_err(|busy| AdminError::new(StatusCode::CONFLICT, busy.to_string()))
 }
 

@@ -64,7 +64,7 @@ pub(crate) async fn answer(mirror: &Mirror, request: Request<Incoming>) -> Respo
 }
 
 async fn is_there(mirror: &Mirror, digest: &str) -> Answer {
-    match mirror.import_has(&parse(digest)?).await {
+    match mirror.operator().imports().size_of(&parse(digest)?).await {
         Some(size) => Ok(json(StatusCode::OK, &json!({ "size": size }))),
         None => Err(AdminError::new(StatusCode::NOT_FOUND, "it is not there")),
     }
@@ -78,7 +78,7 @@ async fn blob(mirror: &Mirror, body: &mut Incoming, digest: &str) -> Answer {
     };
     let body = BodyDataStream::new(body);
     let mut body = body.map(|data| data.map_err(|error| format!("the body broke off: {error}")));
-    answer_to(Box::pin(mirror.import_blob(&digest, size, &mut body)).await)
+    answer_to(Box::pin(mirror.operator().imports().blob(&digest, size, &mut body)).await)
 }
 
 async fn manifest(
@@ -95,7 +95,10 @@ async fn manifest(
     let body = body.map_err(|error| AdminError::bad(error.to_string()))?;
     let content_type = head.headers.get(header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
-    let taken = mirror.import_manifest(&digest, content_type, body.to_bytes());
+    let taken = mirror
+        .operator()
+        .imports()
+        .manifest(&digest, content_type, body.to_bytes());
     answer_to(taken.await)
 }
 
@@ -110,7 +113,7 @@ async fn image(mirror: &Mirror, head: &request::Parts) -> Answer {
     let name = ImageName::parse(&name)
         .map_err(|error| AdminError::bad(format!("image {name:?}: {error}")))?;
     let digest = parse(&digest)?;
-    let image = mirror.import_image(&name, &digest, pin).await;
+    let image = mirror.operator().imports().image(&name, &digest, pin).await;
     let image = image?;
     let said = json!({
         "image": name.to_string(), "digest": digest.to_string(),

@@ -9,7 +9,8 @@ mod names;
 mod pem;
 
 use crate::access::Principal;
-use crate::server::{BindError, ClientAuth, TlsConfig};
+use crate::server::bind_error::BindError;
+use crate::server::{ClientAuth, TlsConfig};
 use arc_swap::ArcSwap;
 use names::ByName;
 use pem::Stamp;

@@ -186,7 +186,7 @@ impl Handler {
                 let source = self
                     .open(&request, named, visitor.as_ref(), exchange)
                     .await?;
-                let answer = Box::pin(self.mirror.tags(&source, page)).await?;
+                let answer = Box::pin(self.mirror.lists().tags(&source, page)).await?;
                 Ok(Reply::list(answer, request.path, request.ns()))
             }
             Route::Referrers {
@@ -204,6 +204,7 @@ impl Handler {
                 let artifact_type = artifact_type.as_deref();
                 let asked = self
                     .mirror
+                    .lists()
                     .referrers(&source, digest, artifact_type, cursor);
                 let answer = Box::pin(asked).await?;
                 Ok(Reply::list(answer, request.path, request.ns()))
@@ -326,7 +327,7 @@ impl Handler {
                 allows && self.mirror.may_be_listed(source)
             }
         };
-        let (repositories, next) = self.mirror.catalog(page, &sees).await;
+        let (repositories, next) = self.mirror.lists().catalog(page, &sees).await;
         // As distribution answers (docs/spec/api.md, "Listing Repositories").
         let body = serde_json::json!({ "repositories": repositories }).to_string();
         let mut reply = Reply::own(JSON, Bytes::from(body));

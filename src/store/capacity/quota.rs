@@ -9,6 +9,7 @@ use super::Capacity;
 use crate::oci::directory::Source;
 use crate::oci::{Algorithm, Digest, UpstreamName};
 use crate::store::capacity::evict::{Ages, OwnerId};
+use crate::store::config::{Config, Share};
 use crate::store::contents::Contents;
 use crate::store::metadata::schema::BlobRecord;
 use crate::store::{Link, Word};
@@ -22,17 +23,6 @@ const STEP_BLOBS: usize = 256;
 
 /// Time between two looks for those.
 const AGED_EACH: Duration = Duration::from_mins(1);
-
-/// The part of the store that an upstream may have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Share {
-    /// The upstream.
-    pub upstream: UpstreamName,
-    /// Bytes that its blobs may take; none: all there is.
-    pub max_size: Option<u64>,
-    /// Time that they are kept without a use; none: as all others.
-    pub max_age: Option<Duration>,
-}
 
 /// Sees to it that upstreams keep to what they may have, and ages.
 #[derive(Debug)]
@@ -49,7 +39,7 @@ impl Quotas {
     pub(in crate::store) fn new(
         contents: &Arc<Contents>,
         capacity: &Arc<Capacity>,
-        config: &crate::store::Config,
+        config: &Config,
     ) -> Self {
         Self {
             contents: Arc::clone(contents),
@@ -130,7 +120,7 @@ impl Quotas {
 }
 
 /// The times that a configuration asks for.
-fn ages_of(config: &crate::store::Config) -> Ages {
+fn ages_of(config: &Config) -> Ages {
     let special = config.shares.iter();
     let special = special.filter_map(|share| Some((owner_id(&share.upstream), share.max_age?)));
     Ages {

@@ -8,21 +8,11 @@ use bytes::Bytes;
 
 use crate::oci::Digest;
 use crate::store::LookedAt;
-use crate::store::cas::Cas;
 use crate::store::cas::fill::{Handed, READ_BYTES};
+use crate::store::cas::pin::Pin;
 use crate::store::disk::DiskFile;
 use crate::store::disk::windows::{self, Ahead, FIRST_WINDOW_BYTES, Kept, WINDOW_BYTES, Windows};
 use crate::store::disk::work::{Kind, Task};
-
-/// Keeps a stored blob from being evicted. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Pin(Arc<Pinned>);
-
-#[derive(Debug)]
-struct Pinned {
-    cas: Cas,
-    digest: Digest,
-}
 
 /// A stored blob: its open file, pinned as long as this lives.
 #[derive(Clone, Debug)]
@@ -50,20 +40,6 @@ pub struct StoredReader {
     piece_max: usize,
 }
 
-impl Pin {
-    /// The guard of a pin that the ledger has counted already.
-    pub(in crate::store) fn of_pinned(cas: Cas, digest: Digest) -> Self {
-        Self(Arc::new(Pinned { cas, digest }))
-    }
-}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        let mut ledger = self.cas.contents().ledger();
-        ledger.stored_mut().unpin(&self.digest);
-    }
-}
-
 impl Blob {
     pub(in crate::store) fn new(size: u64, file: Arc<DiskFile>, pin: Pin) -> Self {
         Self { size, file, pin }
@@ -72,7 +48,7 @@ impl Blob {
     /// Its digest.
     #[must_use]
     pub fn digest(&self) -> &Digest {
-        &self.pin.0.digest
+        self.pin.digest()
     }
 
     /// Its size in bytes.
@@ -180,12 +156,11 @@ impl StoredReader {
                 Ok(Some(bytes))
             }
             Err(error) => {
-                let pinned = &self.blob.pin.0;
-                let unreadable = pinned.cas.quarantine().unreadable(
-                    &pinned.digest,
-                    &error,
-                    self.blob.looked_at(),
-                );
+                let pin = &self.blob.pin;
+                let unreadable =
+                    pin.0
+                        .quarantine
+                        .unreadable(pin.digest(), &error, self.blob.looked_at());
                 unreadable.await;
                 Err(error.to_string())
             }

@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
+use crate::store::FillKey;
 use crate::store::cas::coverage::Coverage;
 use crate::store::cas::demand::Wants;
-use crate::store::cas::publish::Spare;
+use crate::store::cas::pin::{Pin, Spare};
 use crate::store::cas::record::Unrecorded;
 use crate::store::disk::DiskFile;
-use crate::store::{FillKey, Pin};
 
 /// Bytes written last that a fill keeps in memory: readers that keep
 /// up take them from there, without a copy or a hop to the blocking pool. One

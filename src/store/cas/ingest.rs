@@ -17,7 +17,7 @@ use crate::store::cas::Cas;
 use crate::store::cas::coverage::Coverage;
 use crate::store::cas::fill::READ_BYTES;
 use crate::store::cas::fill_state::{Claim, Shared};
-use crate::store::cas::record::Recorder;
+use crate::store::cas::record::{Recorder, Unrecorded};
 use crate::store::disk::DiskFile;
 use crate::store::disk::health;
 use crate::store::disk::layout::FillRecord;
@@ -145,10 +145,32 @@ impl Sink {
         Ok(())
     }
 
+    /// Records how far the fill has come; `total` if it is known. A disk that does not take it has an
+    /// older record, or none.
+    pub(in crate::store) fn record(&self, total: Option<u64>) {
+        self.recorder.record(|| {
+            let coverage = self.shared.coverage();
+            let record = FillRecord { total, coverage };
+            let key = self.room.key;
+            let layout = self.room.cas.contents().layout();
+            if let Err(error) = layout.parts().record(&key, &self.file, &record) {
+                tracing::debug!(digest = %key.digest(), %error, "how far a download has come is not recorded");
+            }
+        });
+    }
+
+    /// Removes the record, whose promise is about to be untrue; no other comes as long as the
+    /// caller keeps what is returned.
+    fn unrecord(&self) -> io::Result<Unrecorded<'_>> {
+        let layout = self.room.cas.contents().layout();
+        let forget = || layout.parts().forget_record(&self.room.key);
+        self.recorder.unrecord(forget)
+    }
+
     /// Leaves the fill off, if there is anything to go on from: the file stays, with a record.
     pub(in crate::store) fn leave_off(&self, total: Option<u64>) -> io::Result<()> {
         let _alone = self.alone();
-        self.close_record();
+        self.recorder.close();
         let coverage = self.shared.coverage();
         let length = coverage.end();
         if length == 0 {

@@ -325,7 +325,7 @@ impl<E> Verified<E> {
         let work = Arc::clone(sink.room.cas.contents().layout().work());
         let committed = work.run(Kind::Keep, Task::of("commit", &digest), move || {
             // Wrong bytes that were there before may have been more.
-            sink.close_record();
+            sink.recorder.close();
             sink.file.cut(size)?;
             sink.file.sync()?;
             let cas = &sink.room.cas;

@@ -1,27 +1,16 @@
 //! Content gets its final name: once, whoever brings it, and from wherever.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::oci::Digest;
+use crate::store::Event;
 use crate::store::capacity::evict::OwnerId;
 use crate::store::cas::Cas;
+use crate::store::cas::pin::{Pin, Spare};
 use crate::store::disk::layout::Layout;
 use crate::store::locks::FilesGuard;
 use crate::store::metadata::schema::BlobRecord;
-use crate::store::{Event, Pin};
-
-/// A reservation for a file that has no name any more: given back with the last who reads it.
-#[derive(Debug)]
-pub(in crate::store) struct Spare {
-    cas: Cas,
-    bytes: u64,
-}
-
-impl Drop for Spare {
-    fn drop(&mut self) {
-        self.cas.contents().release(self.bytes);
-    }
-}
 
 /// The outcome for content that was to get its final name.
 #[derive(Debug)]
@@ -70,7 +59,7 @@ impl Cas {
             digest: *digest,
             size,
         });
-        Ok(Published::Now(Pin::of_pinned(self.clone(), *digest)))
+        Ok(Published::Now(self.guard(*digest)))
     }
 
     /// A blob that is stored already, if its file is there as it should be.
@@ -95,11 +84,8 @@ impl Cas {
             return None;
         }
         self.contents().ledger().stored_mut().pin(digest)?;
-        let pin = Pin::of_pinned(self.clone(), *digest);
-        let spare = Spare {
-            cas: self.clone(),
-            bytes: reserved,
-        };
+        let pin = self.guard(*digest);
+        let spare = Spare::new(Arc::clone(self.contents()), reserved);
         Some(Published::Before(pin, spare))
     }
 }

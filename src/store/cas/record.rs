@@ -12,9 +12,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::store::cas::ingest::Sink;
-use crate::store::disk::layout::FillRecord;
-
 /// A record is due when so many bytes have come since the last one: what a crash may cost a fill on a
 /// fast line, and some tens of milliseconds of a disk's time.
 const RECORD_EACH_BYTES: u64 = 64 * 1024 * 1024;
@@ -80,40 +77,29 @@ impl Recorder {
         true
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Everything here blocks.
-impl Sink {
-    /// Records how far the fill has come; `total` if it is known. A disk that does not take it has an
-    /// older record, or none.
-    pub(in crate::store) fn record(&self, total: Option<u64>) {
-        let state = self.recorder.state();
-        if state.closed {
-            return;
-        }
-        let coverage = self.shared.coverage();
-        let record = FillRecord { total, coverage };
-        let key = self.room.key;
-        let layout = self.room.cas.contents().layout();
-        if let Err(error) = layout.parts().record(&key, &self.file, &record) {
-            tracing::debug!(digest = %key.digest(), %error, "how far a download has come is not recorded");
+    /// Makes a record with `make`, unless there is nothing more to record. Blocks as long as that takes.
+    pub(in crate::store) fn record(&self, make: impl FnOnce()) {
+        if !self.state().closed {
+            make();
         }
     }
 
-    /// Removes the record, whose promise is about to be untrue; no other comes as long as the
-    /// caller keeps what is returned.
-    pub(in crate::store) fn unrecord(&self) -> io::Result<Unrecorded<'_>> {
-        let state = self.recorder.state();
-        let layout = self.room.cas.contents().layout();
-        layout.parts().forget_record(&self.room.key)?;
+    /// Removes the record with `forget`; no other comes as long as the caller keeps what is returned.
+    pub(in crate::store) fn unrecord(
+        &self,
+        forget: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<Unrecorded<'_>> {
+        let state = self.state();
+        forget()?;
         Ok(Unrecorded(state))
     }
 
-    /// Nothing is recorded from here on but by whoever calls this.
-    pub(in crate::store) fn close_record(&self) {
-        self.recorder.state().closed = true;
+    /// Nothing is recorded from here on.
+    pub(in crate::store) fn close(&self) {
+        self.state().closed = true;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

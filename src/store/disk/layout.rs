@@ -19,6 +19,7 @@
 
 mod blob_files;
 mod claim;
+mod directory;
 mod found;
 mod index_file;
 mod journal;
@@ -27,15 +28,16 @@ mod part;
 mod regular;
 pub(in crate::store) mod relocate;
 
-use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::Arc;
 
 use blob_files::BlobFiles;
-use claim::is_one_file_system;
+use claim::{DIRECTORIES, is_one_file_system};
 pub(in crate::store) use claim::{claim, see};
+use directory::Directory;
 pub(in crate::store) use found::Shard;
 use index_file::IndexFile;
 pub(in crate::store) use journal::Journal;
@@ -58,24 +60,10 @@ const LAYOUT_VERSION: &str = "1";
 /// A note above this size is not ours: it has a digest and three numbers.
 const SCRUB_NOTE_BYTES_MAX: u64 = 4096;
 
-/// The directories that a store consists of.
-const DIRECTORIES: [&str; 7] = [
-    "blobs",
-    "blobs/sha256",
-    "blobs/sha512",
-    "fills",
-    "fills/sha256",
-    "fills/sha512",
-    "damaged",
-];
-
 /// The directory of a store.
 #[derive(Debug)]
 pub(in crate::store) struct Layout {
-    root: PathBuf,
-    disk: Disk,
-    /// Files that should have been deleted and could not be, with their sizes.
-    strays: Mutex<HashMap<PathBuf, u64>>,
+    directory: Directory,
 }
 
 impl Layout {
@@ -86,13 +74,11 @@ impl Layout {
     /// The operating system's, or `InvalidData` for a layout of another version.
     pub(in crate::store) fn open(root: &Path, disk: Disk) -> io::Result<Self> {
         let layout = Self {
-            root: root.to_path_buf(),
-            disk,
-            strays: Mutex::default(),
+            directory: Directory::new(root, disk),
         };
         let version = root.join("VERSION");
         let read = || fs::read_to_string(&version);
-        match layout.disk.run(Op::Read, &version, read) {
+        match layout.directory.disk.run(Op::Read, &version, read) {
             Ok(text) if text.trim() == LAYOUT_VERSION => {}
             Ok(text) => {
                 let found = text.trim().chars().take(20).collect::<String>();
@@ -104,7 +90,9 @@ impl Layout {
                 ));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                layout.write_durably(&version, format!("{LAYOUT_VERSION}\n").as_bytes())?;
+                layout
+                    .directory
+                    .write_durably(&version, format!("{LAYOUT_VERSION}\n").as_bytes())?;
             }
             Err(error) => return Err(error),
         }
@@ -121,7 +109,7 @@ impl Layout {
         // just now: from here on only the new ones of `publish` are to be seen to.
         let synced = || -> io::Result<()> {
             for sub in ["blobs/sha256", "blobs/sha512", "blobs", "fills", ""] {
-                layout.sync_directory(&root.join(sub))?;
+                layout.directory.sync_directory(&root.join(sub))?;
             }
             layout.probe(1, false)
         };
@@ -137,7 +125,7 @@ impl Layout {
     /// # Errors
     /// The operating system's.
     pub(in crate::store) fn journal(&self) -> io::Result<(Journal, BTreeSet<Digest>)> {
-        Journal::open(&self.root, &self.disk)
+        Journal::open(&self.directory.root, &self.directory.disk)
     }
 
     /// Makes the directories that are missing.
@@ -147,16 +135,17 @@ impl Layout {
     pub(in crate::store) fn make_directories(&self) -> io::Result<()> {
         let mut were_missing = false;
         for directory in DIRECTORIES {
-            let path = self.root.join(directory);
+            let path = self.directory.root.join(directory);
             if !path.is_dir() {
                 let make = || fs::create_dir_all(&path);
-                self.disk.run(Op::Create, &path, make)?;
+                self.directory.disk.run(Op::Create, &path, make)?;
                 were_missing = true;
             }
         }
         if were_missing {
             for directory in ["", "blobs", "fills"] {
-                self.sync_directory(&self.root.join(directory))?;
+                self.directory
+                    .sync_directory(&self.directory.root.join(directory))?;
             }
         }
         Ok(())
@@ -169,70 +158,66 @@ impl Layout {
     /// The operating system's.
     pub(in crate::store) fn probe(&self, bytes: usize, durable: bool) -> io::Result<()> {
         let (probe, named) = (
-            self.root.join("fills/.probe"),
-            self.root.join("fills/.probed"),
+            self.directory.root.join("fills/.probe"),
+            self.directory.root.join("fills/.probed"),
         );
-        let mut done = self.write_new(&probe, &vec![0; bytes], durable);
+        let mut done = self.directory.write_new(&probe, &vec![0; bytes], durable);
         if durable && done.is_ok() {
-            done = self.rename(&probe, &named);
-            done = done.and_then(|()| self.sync_directory(&self.root.join("fills")));
+            done = self.directory.rename(&probe, &named);
+            done = done.and_then(|()| {
+                self.directory
+                    .sync_directory(&self.directory.root.join("fills"))
+            });
         }
-        let removed = self.remove(&probe).and(self.remove(&named));
+        let removed = self
+            .directory
+            .remove(&probe)
+            .and(self.directory.remove(&named));
         done.and(removed)
+    }
+
+    /// The files of blobs.
+    pub(in crate::store) fn blobs(&self) -> BlobFiles<'_> {
+        BlobFiles(&self.directory)
+    }
+
+    /// The partial files of fills.
+    pub(in crate::store) fn parts(&self) -> PartFiles<'_> {
+        PartFiles(&self.directory)
+    }
+
+    /// The index's file.
+    pub(in crate::store) fn index(&self) -> IndexFile<'_> {
+        IndexFile(&self.directory)
     }
 
     /// Deletes what could not be deleted before; says whether nothing of it is left.
     pub(in crate::store) fn sweep_strays(&self) -> bool {
-        let strays: Vec<PathBuf> = self.strays().keys().cloned().collect();
-        for stray in strays {
-            if self.remove(&stray).is_ok() {
-                self.strays().remove(&stray);
-            }
-        }
-        self.strays().is_empty()
+        self.directory.sweep_strays()
     }
 
     /// Bytes of the files that should have been deleted and could not be.
     #[must_use]
     pub(in crate::store) fn stray_bytes(&self) -> u64 {
-        self.strays().values().sum()
-    }
-
-    fn strays(&self) -> MutexGuard<'_, HashMap<PathBuf, u64>> {
-        self.strays.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The files of blobs.
-    pub(in crate::store) fn blobs(&self) -> BlobFiles<'_> {
-        BlobFiles(self)
-    }
-
-    /// The partial files of fills.
-    pub(in crate::store) fn parts(&self) -> PartFiles<'_> {
-        PartFiles(self)
-    }
-
-    /// The index's file.
-    pub(in crate::store) fn index(&self) -> IndexFile<'_> {
-        IndexFile(self)
+        self.directory.stray_bytes()
     }
 
     /// True if nothing of it may be changed.
     #[must_use]
     pub(in crate::store) fn is_for_looking(&self) -> bool {
-        self.disk.is_for_looking()
+        self.directory.is_for_looking()
     }
 
     /// The threads for work on the disk that blocks.
     #[must_use]
     pub(in crate::store) fn work(&self) -> &Arc<Work> {
-        self.disk.work()
+        self.directory.disk.work()
     }
 
     /// The disk's health.
     #[must_use]
     pub(in crate::store) fn health(&self) -> &Health {
-        self.disk.health()
+        self.directory.disk.health()
     }
 
     /// An error while the disk fails: then nothing is tried for the sake of a request.
@@ -249,7 +234,7 @@ impl Layout {
     /// The last note of the scrub; `None` when there is nothing usable.
     #[must_use]
     pub(in crate::store) fn scrub_note(&self) -> Option<Vec<u8>> {
-        let path = self.root.join("scrub.json");
+        let path = self.directory.root.join("scrub.json");
         let mut note = Vec::new();
         open_regular(&path, OpenOptions::new().read(true))
             .and_then(|file| file.take(SCRUB_NOTE_BYTES_MAX + 1).read_to_end(&mut note))
@@ -262,65 +247,7 @@ impl Layout {
     /// # Errors
     /// The operating system's.
     pub(in crate::store) fn note_scrub(&self, note: &[u8]) -> io::Result<()> {
-        self.write_durably(&self.root.join("scrub.json"), note)
-    }
-
-    fn write_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = path.with_extension("new");
-        let written = self.write_new(&temporary, bytes, true);
-        let named = written.and_then(|()| self.rename(&temporary, path));
-        if named.is_err() {
-            self.remove_or_remember(&temporary);
-        }
-        named?;
-        path.parent().map_or(Ok(()), |dir| self.sync_directory(dir))
-    }
-
-    fn write_new(&self, path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
-        let mut file = self.disk.run(Op::Create, path, || File::create(path))?;
-        let write = |bytes: &[u8]| file.write_all(bytes);
-        self.disk.write(Op::Write, path, bytes, write)?;
-        if durable {
-            self.disk.run(Op::Sync, path, || file.sync_all())?;
-        }
-        Ok(())
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.run(Op::Rename, to, || fs::rename(from, to))
-    }
-
-    fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        let sync = || File::open(path)?.sync_all();
-        self.disk.run(Op::SyncDirectory, path, sync)
-    }
-
-    /// Deletes a file; nothing when it is gone already.
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        let remove = || match fs::remove_file(path) {
-            // Below something that is no directory there is nothing.
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
-            removed => ignore_missing(removed),
-        };
-        self.disk.run(Op::Remove, path, remove)
-    }
-
-    /// The same, and if it cannot be done now, it is done later.
-    fn remove_or_remember(&self, path: &Path) {
-        if !self.is_for_looking() && self.remove(path).is_err() {
-            let bytes = fs::metadata(path).map_or(0, |metadata| metadata.len());
-            self.strays().insert(path.to_path_buf(), bytes);
-        }
-    }
-
-    fn fills(&self, algorithm: &str) -> PathBuf {
-        self.root.join("fills").join(algorithm)
-    }
-}
-
-fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        self.directory
+            .write_durably(&self.directory.root.join("scrub.json"), note)
     }
 }

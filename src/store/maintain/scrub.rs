@@ -24,7 +24,7 @@ use crate::oci::{Digest, Hasher};
 use crate::store::disk::DiskFile;
 use crate::store::disk::layout;
 use crate::store::disk::work::{Kind, Task, Work};
-use crate::store::{Blob, LookedAt, Pin, Store};
+use crate::store::{Blob, LookedAt, Store};
 
 /// Bytes that one read takes: few, so that the disk's other readers wait little.
 const READ_BYTES: usize = 128 * 1024;
@@ -141,7 +141,7 @@ impl Audit<'_> {
         let Some(size) = self.0.contents().ledger().stored_mut().hold(digest) else {
             return (Checked::Absent, LookedAt::default());
         };
-        let _pin = Pin::of_pinned(self.0.cas().clone(), *digest);
+        let _pin = self.0.cas().guard(*digest);
         let (store, wanted) = (self.0.clone(), *digest);
         let opened = blocking(self.0.contents().layout().work(), "open", move || {
             let file = store.contents().layout().blobs().open(&wanted)?;
@@ -195,7 +195,7 @@ impl Audit<'_> {
     /// use nor changes anything.
     pub async fn peek(self, digest: &Digest, limit: usize) -> Option<bytes::Bytes> {
         let size = self.0.contents().ledger().stored_mut().hold(digest)?;
-        let pin = Pin::of_pinned(self.0.cas().clone(), *digest);
+        let pin = self.0.cas().guard(*digest);
         let size_in_memory = usize::try_from(size).ok().filter(|size| *size <= limit)?;
         let (store, wanted) = (self.0.clone(), *digest);
         let read = blocking(

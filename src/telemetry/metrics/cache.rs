@@ -2,18 +2,18 @@
 
 use prometheus::{IntCounter, IntGauge};
 
-use super::{EvictReason, Metrics, Set, signed};
+use super::{EvictReason, Set};
 
 /// The families.
 #[derive(Debug)]
 pub(super) struct Cache {
-    bytes: IntGauge,
-    max_bytes: IntGauge,
-    blobs: IntGauge,
-    evicted_size: IntCounter,
-    evicted_damaged: IntCounter,
-    evicted_removed: IntCounter,
-    evicted_age: IntCounter,
+    pub(super) bytes: IntGauge,
+    pub(super) max_bytes: IntGauge,
+    pub(super) blobs: IntGauge,
+    pub(super) evicted_size: IntCounter,
+    pub(super) evicted_damaged: IntCounter,
+    pub(super) evicted_removed: IntCounter,
+    pub(super) evicted_age: IntCounter,
 }
 
 impl Cache {
@@ -33,27 +33,5 @@ impl Cache {
             evicted_removed: evicted(EvictReason::Removed),
             evicted_age: evicted(EvictReason::Age),
         }
-    }
-}
-
-impl Metrics {
-    /// Sets the contents of the store.
-    pub fn cache(&self, bytes: u64, blobs: u64, max_bytes: u64) {
-        let cache = &self.inner.cache;
-        cache.bytes.set(signed(bytes));
-        cache.blobs.set(signed(blobs));
-        cache.max_bytes.set(signed(max_bytes));
-    }
-
-    /// Bytes were evicted.
-    pub fn evicted(&self, reason: EvictReason, bytes: u64) {
-        let cache = &self.inner.cache;
-        match reason {
-            EvictReason::Size => &cache.evicted_size,
-            EvictReason::Damaged => &cache.evicted_damaged,
-            EvictReason::Removed => &cache.evicted_removed,
-            EvictReason::Age => &cache.evicted_age,
-        }
-        .inc_by(bytes);
     }
 }

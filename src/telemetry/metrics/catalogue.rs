@@ -2,14 +2,14 @@
 
 use prometheus::{IntCounter, IntGauge};
 
-use super::{Metrics, Set};
+use super::Set;
 
 /// The families.
 #[derive(Debug)]
 pub(super) struct Catalogue {
-    degraded: IntGauge,
-    committed: IntCounter,
-    failed: IntCounter,
+    pub(super) degraded: IntGauge,
+    pub(super) committed: IntCounter,
+    pub(super) failed: IntCounter,
 }
 
 impl Catalogue {
@@ -27,23 +27,5 @@ impl Catalogue {
             committed: changes.with_label_values(&["committed"]),
             failed: changes.with_label_values(&["failed"]),
         }
-    }
-}
-
-impl Metrics {
-    /// Sets if the catalogue cannot be opened or written.
-    pub fn catalogue_degraded(&self, degraded: bool) {
-        self.inner.catalogue.degraded.set(i64::from(degraded));
-    }
-
-    /// Changes of the catalogue are durable, or were refused because it could not be written.
-    pub fn catalogue_changes(&self, count: usize, committed: bool) {
-        let families = &self.inner.catalogue;
-        let counter = if committed {
-            &families.committed
-        } else {
-            &families.failed
-        };
-        counter.inc_by(count as u64);
     }
 }

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntGauge};
 
-use super::{Metrics, Set};
+use super::Set;
 
 /// One kind of operation of the store on its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,8 +75,8 @@ impl DiskOp {
 /// The families.
 #[derive(Debug)]
 pub(super) struct Disk {
-    degraded: IntGauge,
-    errors: [(DiskOp, IntCounter); DiskOp::ALL.len()],
+    pub(super) degraded: IntGauge,
+    pub(super) errors: [(DiskOp, IntCounter); DiskOp::ALL.len()],
 }
 
 impl Disk {
@@ -93,20 +93,5 @@ impl Disk {
             ),
             errors: DiskOp::ALL.map(|op| (op, errors.with_label_values(&[op.label()]))),
         }
-    }
-}
-
-impl Metrics {
-    /// An operation of the store on its disk failed.
-    pub fn store_error(&self, op: DiskOp) {
-        let counters = &self.inner.disk.errors;
-        if let Some((_, counter)) = counters.iter().find(|(of, _)| *of == op) {
-            counter.inc();
-        }
-    }
-
-    /// Sets if the store's disk fails.
-    pub fn store_degraded(&self, degraded: bool) {
-        self.inner.disk.degraded.set(i64::from(degraded));
     }
 }

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounterVec, IntGaugeVec};
 
-use super::{Metrics, Set};
+use super::Set;
 
 /// A listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +100,8 @@ impl Limit {
 /// The families.
 #[derive(Debug)]
 pub(super) struct Limits {
-    connections: IntGaugeVec,
-    limited: IntCounterVec,
+    pub(super) connections: IntGaugeVec,
+    pub(super) limited: IntCounterVec,
 }
 
 impl Limits {
@@ -126,20 +126,5 @@ impl Limits {
             connections,
             limited,
         }
-    }
-}
-
-impl Metrics {
-    /// So many connections are open.
-    pub fn connections(&self, listener: Listener, count: usize) {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        let gauge = &self.inner.limits.connections;
-        gauge.with_label_values(&[listener.label()]).set(count);
-    }
-
-    /// A limit was met.
-    pub fn limited(&self, limit: Limit) {
-        let counter = &self.inner.limits.limited;
-        counter.with_label_values(&[limit.label()]).inc();
     }
 }

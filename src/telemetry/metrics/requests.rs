@@ -4,18 +4,18 @@ use std::collections::HashMap;
 
 use prometheus::{IntCounter, IntCounterVec};
 
-use super::labels::{ByKind, ByOutcome, Kind, Outcome};
+use super::Set;
+use super::labels::{ByKind, ByOutcome};
 use super::set::FirstBytes;
-use super::{Metrics, NO_UPSTREAM, Set};
 
 /// The families.
 #[derive(Debug)]
 pub(super) struct Requests {
-    answered: IntCounterVec,
-    bytes: IntCounterVec,
-    first_byte: FirstBytes,
+    pub(super) answered: IntCounterVec,
+    pub(super) bytes: IntCounterVec,
+    pub(super) first_byte: FirstBytes,
     /// The counters of each configured upstream, resolved once: every request needs some.
-    by_upstream: HashMap<Box<str>, Counters>,
+    pub(super) by_upstream: HashMap<Box<str>, Counters>,
 }
 
 /// The counters of one upstream.
@@ -58,37 +58,5 @@ impl Requests {
 
     pub(super) fn of(&self, upstream: &str) -> Option<&Counters> {
         self.by_upstream.get(upstream)
-    }
-}
-
-impl Metrics {
-    /// A request was answered. `upstream` is `""` where none was named.
-    pub fn request(&self, kind: Kind, upstream: &str, outcome: Outcome) {
-        let requests = &self.inner.requests;
-        match requests.of(upstream) {
-            Some(counters) => counters.requests.of(kind).of(outcome).inc(),
-            None => requests
-                .answered
-                .with_label_values(&[kind.label(), NO_UPSTREAM, outcome.label()])
-                .inc(),
-        }
-    }
-
-    /// Time from the request's arrival to its first body byte (or its head when it has no body).
-    pub fn first_byte(&self, kind: Kind, outcome: Outcome, seconds: f64) {
-        let first_byte = &self.inner.requests.first_byte;
-        first_byte.of(kind, outcome).observe(seconds);
-    }
-
-    /// Body bytes were handed to a client.
-    pub fn client_bytes(&self, kind: Kind, upstream: &str, bytes: u64) {
-        let requests = &self.inner.requests;
-        match requests.of(upstream) {
-            Some(counters) => counters.bytes.of(kind).inc_by(bytes),
-            None => requests
-                .bytes
-                .with_label_values(&[kind.label(), NO_UPSTREAM])
-                .inc_by(bytes),
-        }
     }
 }

@@ -2,15 +2,14 @@
 
 use prometheus::{IntCounter, IntGaugeVec};
 
-use super::set::NO_LABELS;
-use super::{Metrics, Set};
+use super::Set;
 
 /// The families.
 #[derive(Debug)]
 pub(super) struct Scrub {
-    bytes: IntCounter,
-    damaged: IntCounter,
-    completed: IntGaugeVec,
+    pub(super) bytes: IntCounter,
+    pub(super) damaged: IntCounter,
+    pub(super) completed: IntGaugeVec,
 }
 
 impl Scrub {
@@ -26,24 +25,6 @@ impl Scrub {
             ),
             completed: set.gauges(COMPLETED.0, COMPLETED.1, &[]),
         }
-    }
-}
-
-impl Metrics {
-    /// The scrub has read so many bytes.
-    pub fn scrubbed(&self, bytes: u64) {
-        self.inner.scrub.bytes.inc_by(bytes);
-    }
-
-    /// The scrub has found a damaged blob.
-    pub fn scrub_damaged(&self) {
-        self.inner.scrub.damaged.inc();
-    }
-
-    /// A round of the scrub was completed at this time, in seconds since the Unix epoch.
-    pub fn scrub_completed(&self, seconds: u64) {
-        let completed = self.inner.scrub.completed.with_label_values(&NO_LABELS);
-        completed.set(super::signed(seconds));
     }
 }
 

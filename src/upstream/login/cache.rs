@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Login;
 use super::file::{self, Stamp};
+use super::issued::{Issued, Login};
 use crate::net::Deadline;
 use crate::oci::UpstreamName;
 use crate::upstream::FetchError;
@@ -29,14 +29,6 @@ pub(super) trait Provider: Send + Sync + 'static {
 
     /// The files whose change makes what was given out of date.
     fn inputs(&self) -> &[PathBuf];
-}
-
-/// A login that a provider gave.
-pub(super) struct Issued {
-    /// `None`: nobody in particular, which is an answer, too.
-    pub(super) login: Option<Login>,
-    /// Time for which it may be used; `None`: until one of the provider's files changes.
-    pub(super) good_for: Option<Duration>,
 }
 
 /// A provider and what it gave last.

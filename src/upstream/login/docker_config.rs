@@ -10,8 +10,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 
-use super::cache::Issued;
 use super::exec::Helper;
+use super::issued::Issued;
 use super::{Login, file};
 use crate::upstream::{Credentials, FetchError, Secret};
 

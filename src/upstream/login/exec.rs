@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use super::Login;
-use super::cache::Issued;
+use super::issued::Issued;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::upstream::{Credentials, FetchError, Secret};
 

@@ -18,6 +18,7 @@ mod config;
 mod docker_config;
 mod exec;
 mod file;
+mod issued;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -27,23 +28,13 @@ use std::time::Duration;
 use super::{Credentials, FetchError, Secret};
 use crate::net::Deadline;
 use crate::net::HttpClient;
-use cache::{CredentialCache, Issued, Provider};
+use cache::{CredentialCache, Provider};
 use docker_config::Docker;
 use exec::Helper;
+use issued::Issued;
+pub(super) use issued::Login;
 
 pub use config::{CloudConfig, CloudUrls, LoginConfig, Text};
-
-/// The credential that is shown to a registry or its token server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Login {
-    /// A user name and password: HTTP Basic, or to fetch a token with.
-    Basic(Credentials),
-    /// A refresh token (`identitytoken` of Docker's configuration, user `<token>` of a helper): exchanged
-    /// at the token server by `grant_type=refresh_token` (distribution, oauth.md).
-    Refresh(Secret),
-    /// A token that is sent as it is: `Authorization: Bearer`.
-    Bearer(Secret),
-}
 
 /// One entry of a pool of logins. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -50,7 +50,9 @@ async fn a_pin_that_cannot_be_made_again_stays_as_it_was() {
     let root = bench.manifest.0;
     bench
         .mirror
-        .import_image(&name, &root, false)
+        .operator()
+        .imports()
+        .image(&name, &root, false)
         .await
         .unwrap();
     let ImageName {
@@ -74,7 +76,7 @@ async fn a_pin_that_cannot_be_made_again_stays_as_it_was() {
     bench.store.pins().pin(old.clone()).unwrap();
     // Three more belong to the image.
     pin_others(&bench, 2);
-    let refused = bench.mirror.operator().pin_image(&name.to_string()).await;
+    let refused = bench.mirror.operator().pins().pin(&name.to_string()).await;
     assert!(matches!(refused, Err(InspectError::Conflict(_))));
     assert_eq!(
         bench.store.pins().get(&old.source, &old.reference),
@@ -89,7 +91,7 @@ async fn a_pin_that_cannot_be_made_again_stays_as_it_was() {
         .await
         .unwrap();
     pin_rest(&bench);
-    let refused = bench.mirror.operator().pin_image(&name.to_string()).await;
+    let refused = bench.mirror.operator().pins().pin(&name.to_string()).await;
     assert!(matches!(refused, Err(InspectError::Conflict(_))));
     assert_eq!(bench.catalogue.pins().await, Ok(Vec::new()));
 }

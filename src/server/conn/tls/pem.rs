@@ -1,6 +1,6 @@
 //! Certificates and keys as files have them: PEM.
 
-use crate::server::BindError;
+use crate::server::bind_error::BindError;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::Layout;
+use super::directory::Directory;
 use super::found::{Found, Shard};
 use super::regular::open_regular;
 use crate::clock::Timestamp;
@@ -15,7 +15,7 @@ use crate::store::disk::{DiskFile, DiskOp as Op};
 
 /// The files of blobs.
 #[derive(Debug)]
-pub(in crate::store) struct BlobFiles<'a>(pub(super) &'a Layout);
+pub(in crate::store) struct BlobFiles<'a>(pub(super) &'a Directory);
 
 impl BlobFiles<'_> {
     /// Opens a committed blob.

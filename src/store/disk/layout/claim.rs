@@ -20,6 +20,17 @@ const STATE: &str = "catalogue.";
 /// So many of what is in the way are named.
 const NAMED_MAX: usize = 3;
 
+/// The directories that a store consists of.
+pub(super) const DIRECTORIES: [&str; 7] = [
+    "blobs",
+    "blobs/sha256",
+    "blobs/sha512",
+    "fills",
+    "fills/sha256",
+    "fills/sha512",
+    "damaged",
+];
+
 /// Permissions of a cache's directory: its owner and his group, who reads.
 pub(super) const DIRECTORY_MODE: u32 = 0o750;
 
@@ -116,7 +127,7 @@ fn foreign(root: &Path) -> io::Result<Vec<String>> {
         let name = entry?.file_name().to_string_lossy().into_owned();
         let known = is_nobodys(&name);
         // Folders without anything in them are nobody's loss.
-        let hollow = super::DIRECTORIES.contains(&name.as_str()) && is_hollow(&root.join(&name));
+        let hollow = DIRECTORIES.contains(&name.as_str()) && is_hollow(&root.join(&name));
         if !known && !hollow && !name.starts_with(STATE) {
             foreign.push(name);
         }

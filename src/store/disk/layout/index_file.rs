@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
 
-use super::Layout;
+use super::directory::Directory;
 use super::regular::open_unwaiting;
 use crate::store::disk::DiskOp as Op;
 use crate::store::metadata::index::OnDisk;
@@ -17,7 +17,7 @@ const BLOCK_BYTES: u64 = 512;
 
 /// The index's file.
 #[derive(Debug)]
-pub(in crate::store) struct IndexFile<'a>(pub(super) &'a Layout);
+pub(in crate::store) struct IndexFile<'a>(pub(super) &'a Directory);
 
 impl IndexFile<'_> {
     /// Path of the index.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Layout;
+use super::blob_files::BlobFiles;
+use super::directory::Directory;
 use super::regular::open_regular;
 use crate::oci::Algorithm;
 use crate::store::FillKey;
@@ -28,7 +29,7 @@ pub(in crate::store) struct FillRecord {
 
 /// The partial files of fills.
 #[derive(Debug)]
-pub(in crate::store) struct PartFiles<'a>(pub(super) &'a Layout);
+pub(in crate::store) struct PartFiles<'a>(pub(super) &'a Directory);
 
 impl PartFiles<'_> {
     /// Makes the partial file of a fill, or takes up the one that is there. Who reads another (see
@@ -106,9 +107,7 @@ impl PartFiles<'_> {
     /// # Errors
     /// The operating system's; the blob is not committed then.
     pub(in crate::store) fn publish(&self, key: &FillKey) -> io::Result<()> {
-        self.0
-            .blobs()
-            .publish(&self.path(key, "part"), key.digest())?;
+        BlobFiles(self.0).publish(&self.path(key, "part"), key.digest())?;
         // After the rename: a crash in between leaves a record without a file, which is swept at the
         // next start. The other way round it would be a whole blob without a record.
         self.0.remove_or_remember(&self.path(key, "cov"));

@@ -1,0 +1,50 @@
+//! Handles that a fill's work is given.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::origin::BlobSource;
+use super::wish::FillOnRange;
+use crate::mirror::core::{Core, Tasks};
+use crate::mirror::fills::Fills;
+use crate::mirror::shares::{Shares, Stays};
+use crate::oci::UpstreamName;
+use crate::store::Store;
+use crate::telemetry::Limit;
+
+/// Fills from one upstream that go on although nobody reads them any more: slow ones of one are not in the way of
+/// another's.
+const FILLS_UNATTENDED_MAX: usize = 32;
+
+/// Handles that a fill's work is given.
+#[derive(Debug)]
+pub(super) struct Means {
+    pub(super) fill_on_range: FillOnRange,
+    pub(super) store: Store,
+    pub(super) tasks: Tasks,
+    pub(super) fills: Arc<Fills>,
+    /// Sources that are asked before the upstream, in this order.
+    pub(super) sources: Vec<Arc<dyn BlobSource>>,
+    /// Places for fills that nobody reads, of each upstream.
+    pub(super) unattended: HashMap<UpstreamName, Arc<Shares>>,
+}
+
+impl Means {
+    pub(super) fn new(
+        core: &Core,
+        fill_on_range: FillOnRange,
+        fills: &Arc<Fills>,
+        sources: Vec<Arc<dyn BlobSource>>,
+    ) -> Self {
+        let places = || Shares::new(Limit::Transfers, FILLS_UNATTENDED_MAX, Stays::Nothing);
+        let names = core.upstreams.iter().map(|(name, _)| name.clone());
+        Self {
+            fill_on_range,
+            store: core.store.clone(),
+            tasks: core.tasks.clone(),
+            fills: Arc::clone(fills),
+            sources,
+            unattended: names.map(|name| (name, places())).collect(),
+        }
+    }
+}

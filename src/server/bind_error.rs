@@ -1,0 +1,34 @@
+//! Reasons why a server cannot start.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Reason why a server cannot start; one clear line each, naming the address or file and the cause.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The Unix socket cannot be bound.
+    #[error("cannot listen on {}: {source}", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The certificate or key cannot be used.
+    #[error("cannot use {}: {why}", path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        why: String,
+    },
+}

@@ -1,0 +1,125 @@
+//! What the parts of the program count and measure.
+
+use super::labels::{EvictReason, Kind, Outcome};
+use super::set::NO_LABELS;
+use super::{DiskOp, Limit, Listener, Metrics, NO_UPSTREAM, signed};
+
+impl Metrics {
+    /// Sets the contents of the store.
+    pub fn cache(&self, bytes: u64, blobs: u64, max_bytes: u64) {
+        let cache = &self.inner.cache;
+        cache.bytes.set(signed(bytes));
+        cache.blobs.set(signed(blobs));
+        cache.max_bytes.set(signed(max_bytes));
+    }
+
+    /// Bytes were evicted.
+    pub fn evicted(&self, reason: EvictReason, bytes: u64) {
+        let cache = &self.inner.cache;
+        match reason {
+            EvictReason::Size => &cache.evicted_size,
+            EvictReason::Damaged => &cache.evicted_damaged,
+            EvictReason::Removed => &cache.evicted_removed,
+            EvictReason::Age => &cache.evicted_age,
+        }
+        .inc_by(bytes);
+    }
+}
+
+impl Metrics {
+    /// Sets if the catalogue cannot be opened or written.
+    pub fn catalogue_degraded(&self, degraded: bool) {
+        self.inner.catalogue.degraded.set(i64::from(degraded));
+    }
+
+    /// Changes of the catalogue are durable, or were refused because it could not be written.
+    pub fn catalogue_changes(&self, count: usize, committed: bool) {
+        let families = &self.inner.catalogue;
+        let counter = if committed {
+            &families.committed
+        } else {
+            &families.failed
+        };
+        counter.inc_by(count as u64);
+    }
+}
+
+impl Metrics {
+    /// An operation of the store on its disk failed.
+    pub fn store_error(&self, op: DiskOp) {
+        let counters = &self.inner.disk.errors;
+        if let Some((_, counter)) = counters.iter().find(|(of, _)| *of == op) {
+            counter.inc();
+        }
+    }
+
+    /// Sets if the store's disk fails.
+    pub fn store_degraded(&self, degraded: bool) {
+        self.inner.disk.degraded.set(i64::from(degraded));
+    }
+}
+
+impl Metrics {
+    /// So many connections are open.
+    pub fn connections(&self, listener: Listener, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let gauge = &self.inner.limits.connections;
+        gauge.with_label_values(&[listener.label()]).set(count);
+    }
+
+    /// A limit was met.
+    pub fn limited(&self, limit: Limit) {
+        let counter = &self.inner.limits.limited;
+        counter.with_label_values(&[limit.label()]).inc();
+    }
+}
+
+impl Metrics {
+    /// A request was answered. `upstream` is `""` where none was named.
+    pub fn request(&self, kind: Kind, upstream: &str, outcome: Outcome) {
+        let requests = &self.inner.requests;
+        match requests.of(upstream) {
+            Some(counters) => counters.requests.of(kind).of(outcome).inc(),
+            None => requests
+                .answered
+                .with_label_values(&[kind.label(), NO_UPSTREAM, outcome.label()])
+                .inc(),
+        }
+    }
+
+    /// Time from the request's arrival to its first body byte (or its head when it has no body).
+    pub fn first_byte(&self, kind: Kind, outcome: Outcome, seconds: f64) {
+        let first_byte = &self.inner.requests.first_byte;
+        first_byte.of(kind, outcome).observe(seconds);
+    }
+
+    /// Body bytes were handed to a client.
+    pub fn client_bytes(&self, kind: Kind, upstream: &str, bytes: u64) {
+        let requests = &self.inner.requests;
+        match requests.of(upstream) {
+            Some(counters) => counters.bytes.of(kind).inc_by(bytes),
+            None => requests
+                .bytes
+                .with_label_values(&[kind.label(), NO_UPSTREAM])
+                .inc_by(bytes),
+        }
+    }
+}
+
+impl Metrics {
+    /// The scrub has read so many bytes.
+    pub fn scrubbed(&self, bytes: u64) {
+        self.inner.scrub.bytes.inc_by(bytes);
+    }
+
+    /// The scrub has found a damaged blob.
+    pub fn scrub_damaged(&self) {
+        self.inner.scrub.damaged.inc();
+    }
+
+    /// A round of the scrub was completed at this time, in seconds since the Unix epoch.
+    pub fn scrub_completed(&self, seconds: u64) {
+        let completed = self.inner.scrub.completed.with_label_values(&NO_LABELS);
+        completed.set(signed(seconds));
+    }
+}
