@@ -6,6 +6,7 @@ use crate::mirror::ImportError;
 use crate::mirror::inspect::InspectError;
 use crate::oci::Digest;
 use crate::server::http::JSON;
+use crate::server::http::whole::WholeError;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
@@ -91,6 +92,16 @@ impl AdminError {
             response.headers_mut().insert(header::ALLOW, allow);
         }
         response
+    }
+}
+
+impl From<WholeError> for AdminError {
+    fn from(error: WholeError) -> Self {
+        let status = match &error {
+            WholeError::Late(_) => StatusCode::REQUEST_TIMEOUT,
+            WholeError::TooLong(_) | WholeError::Broken(_) => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, error.to_string())
     }
 }
 

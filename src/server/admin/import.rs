@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, header, request};
-use http_body_util::{BodyDataStream, BodyExt as _, Limited};
+use http_body_util::{BodyDataStream, BodyExt as _};
 use hyper::body::{Body as _, Incoming};
 use serde_json::json;
 
@@ -21,6 +21,7 @@ use super::query::Query;
 use crate::mirror::{ImportError, ImportOutcome, Mirror};
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::{Digest, ImageName};
+use crate::server::http::whole::whole;
 
 /// The beginning of the paths.
 pub(crate) const PREFIX: &str = "/api/v1/import/";
@@ -88,17 +89,13 @@ async fn manifest(
     digest: &str,
 ) -> Answer {
     let digest = parse(digest)?;
-    let body = Limited::new(body, MANIFEST_BYTES_MAX).collect();
-    let body = tokio::time::timeout(MANIFEST_WAIT_MAX, body).await;
-    let body =
-        body.map_err(|_elapsed| AdminError::new(StatusCode::REQUEST_TIMEOUT, "it did not come"))?;
-    let body = body.map_err(|error| AdminError::bad(error.to_string()))?;
+    let body = whole(body, MANIFEST_BYTES_MAX, MANIFEST_WAIT_MAX).await?;
     let content_type = head.headers.get(header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
     let taken = mirror
         .operator()
         .imports()
-        .manifest(&digest, content_type, body.to_bytes());
+        .manifest(&digest, content_type, body);
     answer_to(taken.await)
 }
 

@@ -7,9 +7,9 @@ use crate::access::{Guard, ManageError, Registrar, Secret, TokenInfo, TokenWante
 use crate::audit::Change;
 use crate::format;
 use crate::server::http::JSON;
+use crate::server::http::whole::whole;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Limited};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -85,26 +85,25 @@ impl PeopleApi {
 
     /// Answers a request, `target` being its path and query.
     pub async fn answer(&self, method: &Method, target: &str, body: &[u8]) -> (StatusCode, Bytes) {
-        self.answer_noting(method, target, body, &mut Vec::new())
-            .await
+        let answered = self.ask(method, target, body, &mut Vec::new()).await;
+        answered.unwrap_or_else(|error| (error.status, error.body()))
     }
 
     /// Answers a request, and notes what it has changed.
-    async fn answer_noting(
+    async fn ask(
         &self,
         method: &Method,
         target: &str,
         body: &[u8],
         changes: &mut Vec<Change>,
-    ) -> (StatusCode, Bytes) {
+    ) -> Answer {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let query = Query::parse(query);
-        let answered = if path == USERS {
+        if path == USERS {
             self.users(method, query, body, changes).await
         } else {
             self.tokens(method, query, body, changes).await
-        };
-        answered.unwrap_or_else(|error| (error.status, error.body()))
+        }
     }
 
     /// A user as others see it.
@@ -231,26 +230,16 @@ pub(super) async fn answer(
     changes: &mut Vec<Change>,
 ) -> Response<AdminBody> {
     let (head, body) = request.into_parts();
-    let body = match whole(body).await {
-        Ok(body) => body,
-        Err(error) => return error.into_response(),
-    };
     let target = head.uri.path_and_query();
     let target = target.map_or("/", http::uri::PathAndQuery::as_str);
-    let answered = api.answer_noting(&head.method, target, &body, changes);
-    let (status, answer) = answered.await;
-    let mut response = full(with_type(status, JSON, answer));
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        let allow = if head.uri.path() == USERS {
-            USERS_TAKE
-        } else {
-            TOKENS_TAKE
-        };
-        response
-            .headers_mut()
-            .insert(header::ALLOW, HeaderValue::from_static(allow));
+    let answered = async {
+        let body = whole(body, BODY_BYTES_MAX, BODY_WAIT_MAX).await?;
+        api.ask(&head.method, target, &body, changes).await
+    };
+    match answered.await {
+        Ok((status, answer)) => full(with_type(status, JSON, answer)),
+        Err(error) => error.into_response(),
     }
-    response
 }
 
 fn change(change: &'static str, name: String, before: Value, after: Value) -> Change {
@@ -267,16 +256,6 @@ fn shown(value: Option<impl Serialize>) -> Value {
     value.map_or(Value::Null, |value| {
         serde_json::to_value(value).unwrap_or_default()
     })
-}
-
-/// Reads a body.
-async fn whole(body: Incoming) -> Result<Bytes, AdminError> {
-    let whole = Limited::new(body, BODY_BYTES_MAX).collect();
-    if let Ok(Ok(whole)) = tokio::time::timeout(BODY_WAIT_MAX, whole).await {
-        return Ok(whole.to_bytes());
-    }
-    let why = format!("the body did not arrive, or has more than {BODY_BYTES_MAX} bytes");
-    Err(AdminError::bad(why))
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Answer {

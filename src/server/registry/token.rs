@@ -9,9 +9,9 @@ use crate::oci::Directory;
 use crate::server::http::JSON;
 use crate::server::http::access_log::Exchange;
 use crate::server::http::error::ApiError;
+use crate::server::http::whole::{WholeError, whole};
 use bytes::Bytes;
 use http::{HeaderValue, Method, header, request};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use std::time::Duration;
 use url::form_urlencoded;
@@ -49,7 +49,10 @@ pub(crate) async fn answer(
 ) -> Result<Reply, ApiError> {
     let asked = match head.method {
         Method::GET => Asked::read(head.uri.query().unwrap_or_default().as_bytes()),
-        Method::POST => Asked::read(&form(body).await?),
+        Method::POST => {
+            let form = whole(body, FORM_BYTES_MAX, FORM_WAIT_MAX).await;
+            Asked::read(&form.map_err(|error| refused(&error))?)
+        }
         _ => return Err(ApiError::malformed("tokens are for GET and POST")),
     };
     let grant = asked.grant(head)?;
@@ -86,17 +89,11 @@ pub(crate) async fn answer(
     Ok(reply)
 }
 
-/// Reads a form, as long as it may be.
-async fn form(body: Incoming) -> Result<Bytes, ApiError> {
-    let whole = Limited::new(body, FORM_BYTES_MAX).collect();
-    let whole = tokio::time::timeout(FORM_WAIT_MAX, whole).await;
-    match whole {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(ApiError::malformed("the form is longer than 64 KiB"))
-        }
-        Ok(Err(_)) | Err(_) => Err(ApiError::malformed("the form did not arrive")),
-    }
+fn refused(error: &WholeError) -> ApiError {
+    ApiError::malformed(match error {
+        WholeError::TooLong(_) => "the form is longer than 64 KiB",
+        WholeError::Late(_) | WholeError::Broken(_) => "the form did not arrive",
+    })
 }
 
 /// Repositories that a client may mean by this name: it says nothing of `ns` when it asks for a token.
