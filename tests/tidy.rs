@@ -10,6 +10,8 @@
     reason = "a test says what it expects by failing, and owns its files and tasks"
 )]
 
+#[path = "tidy/circles.rs"]
+mod circles;
 #[path = "tidy/reference.rs"]
 mod reference;
 #[path = "tidy/words.rs"]
