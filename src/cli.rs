@@ -402,7 +402,7 @@ fn export(arguments: &airgap::ExportArguments) -> Result<u8, String> {
 }
 
 fn import(arguments: &airgap::ImportArguments) -> Result<u8, String> {
-    let job = arguments.job(arguments.server.url()?)?;
+    let job = arguments.job(arguments.server.server()?)?;
     let is_well = |puts: &Vec<airgap::Put>| puts.iter().all(|put| put.failed.is_none());
     Ok(ended(airgap::import(&job), is_well))
 }

@@ -30,6 +30,7 @@ mod plain;
 mod progress;
 pub mod serve;
 pub mod target;
+mod token;
 pub mod verify;
 pub mod version;
 pub mod warm;

@@ -49,3 +49,4 @@ pub(crate) use error::Error;
 pub(crate) use place::Place;
 pub(crate) use sends::Sends;
 pub(crate) use settings::Peer;
+pub(crate) use tls::client_config as tls_client_config;

@@ -146,8 +146,10 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
 const ENVIRONMENT: &str = "\
 Environment:
   ROADSTEAD_ADMIN      The admin listener, as --admin
+  ROADSTEAD_ADMIN_CA, ROADSTEAD_ADMIN_CERT, ROADSTEAD_ADMIN_KEY
+                       As --admin-ca, --admin-cert and --admin-key
   ROADSTEAD_SERVER     The registry port, as --server
-  ROADSTEAD_TOKEN      The token for the admin API, where it asks for one
+  ROADSTEAD_TOKEN      The token for the admin API and the registry port, where they ask for one
   ROADSTEAD_LOG        Log level, as --log-level
   ROADSTEAD_…__…       A key of the configuration: ROADSTEAD_CACHE__MAX_SIZE is cache.max_size
   NO_COLOR             Set and not empty: no colours

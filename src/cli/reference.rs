@@ -61,8 +61,9 @@ const EXIT_CODES: &str = "\
 | variable | meaning |
 | --- | --- |
 | `ROADSTEAD_ADMIN` | The admin listener, as `--admin` |
+| `ROADSTEAD_ADMIN_CA`, `ROADSTEAD_ADMIN_CERT`, `ROADSTEAD_ADMIN_KEY` | As `--admin-ca`, `--admin-cert` and `--admin-key` |
 | `ROADSTEAD_SERVER` | The registry port, as `--server` |
-| `ROADSTEAD_TOKEN` | The token for the admin API, where it asks for one: [Access](../access.md) |
+| `ROADSTEAD_TOKEN` | The token for the admin API and the registry port, where they ask for one: [Access](../access.md) |
 | `ROADSTEAD_LOG` | Log level, as `--log-level`: [Logs](../configuration.md#logs) |
 | `ROADSTEAD_…__…` | Configuration keys: [Environment](../configuration.md#environment) |
 | `NO_COLOR` | Set and not empty: no colours |

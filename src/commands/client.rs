@@ -1,9 +1,14 @@
-//! A client of the admin listener of a roadstead that runs: a connection for each request, plain HTTP/1.1,
-//! bodies of any length in both directions.
+//! A client of the admin listener of a roadstead that runs: a connection for each request, HTTP/1.1 over TCP, TLS or a
+//! Unix socket, bodies of any length in both directions.
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,34 +20,63 @@ use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
-use url::{Host, Url};
+use url::Host;
 
-use super::output::complain;
+use super::target::AdminServer;
+use super::token::authorization;
+use crate::net::tls_client_config;
 
 /// The header that a request must bring to change something, so that no page in a browser can send it; the server has
 /// the same in `server::admin_answer`, which no client may use.
 const ADMIN_HEADER: HeaderName = HeaderName::from_static("x-roadstead-admin");
 
-/// The token that is sent to the admin API.
-const TOKEN_VARIABLE: &str = "ROADSTEAD_TOKEN";
+/// The host that is asked over a Unix socket.
+const LOCALHOST: &str = "localhost";
 
 /// A client of one admin listener.
 #[derive(Debug)]
 pub struct AdminClient {
-    /// Host and port.
+    /// Host and port, or the path of the socket.
     authority: String,
+    way: Way,
+    /// A Unix socket of the same server, which is tried before.
+    socket: Option<PathBuf>,
     /// The operator's token, if he has one.
     token: Option<HeaderValue>,
     connections: TaskTracker,
+}
+
+/// The connection to a listener.
+enum Way {
+    Plain,
+    Tls(TlsConnector, ServerName<'static>),
+    Socket(PathBuf),
+}
+
+/// A connection.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "Plain",
+            Self::Tls(..) => "Tls",
+            Self::Socket(_) => "Socket",
+        })
+    }
 }
 
 /// The reason that there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// Nobody listens there.
-    #[error("nobody answers at http://{authority}: {source}")]
+    #[error("nobody answers at {authority}: {source}")]
     NotThere {
         /// The address.
         authority: String,
@@ -50,7 +84,7 @@ pub enum AdminError {
         source: io::Error,
     },
     /// The answer's head did not come.
-    #[error("http://{authority} does not answer: {why}")]
+    #[error("{authority} does not answer: {why}")]
     Broken {
         /// The address.
         authority: String,
@@ -121,29 +155,52 @@ impl fmt::Debug for Payload {
 }
 
 impl AdminClient {
-    /// A client of the admin listener at this URL. Dials nothing.
+    /// A client of an admin listener. Reads the certificates that it needs, and dials nothing.
     ///
     /// # Errors
-    /// One line: the URL is not one of plain HTTP without a path.
-    pub fn new(base: &Url) -> Result<Self, String> {
-        let authority = match (base.scheme(), base.host_str()) {
+    /// One line: the URL is none of an admin listener, or a file cannot be used.
+    pub fn new(admin: &AdminServer) -> Result<Self, String> {
+        let base = &admin.url;
+        let refused = || format!("{base} is no URL like http://127.0.0.1:5001");
+        let (authority, way) = match (base.scheme(), base.host()) {
+            ("unix", _) => {
+                let path = percent_encoding::percent_decode_str(base.path());
+                let path = PathBuf::from(OsString::from_vec(path.collect()));
+                (path.display().to_string(), Way::Socket(path))
+            }
             ("http", Some(host)) if base.path() == "/" => {
                 let port = base.port_or_known_default().unwrap_or(80);
-                format!("{host}:{port}")
+                (format!("{host}:{port}"), Way::Plain)
             }
-            _ => return Err(format!("{base} is no URL like http://127.0.0.1:5001")),
+            ("https", Some(host)) if base.path() == "/" => {
+                let port = base.port_or_known_default().unwrap_or(443);
+                (format!("{host}:{port}"), Self::tls(admin, &host)?)
+            }
+            _ => return Err(refused()),
         };
-        let token = token()?;
-        if token.is_some() && !is_near(base) {
-            complain(&format!(
-                "the token of {TOKEN_VARIABLE} goes to {authority} unencrypted, where others on the network can read it"
-            ));
-        }
         Ok(Self {
             authority,
-            token,
+            way,
+            socket: admin.socket.clone(),
+            token: authorization(base)?,
             connections: TaskTracker::new(),
         })
+    }
+
+    fn tls(admin: &AdminServer, host: &Host<&str>) -> Result<Way, String> {
+        let trust = &admin.trust;
+        let config = tls_client_config(
+            trust.ca_file.as_deref(),
+            trust.certificate.as_ref(),
+            trust.own.as_deref(),
+        )?;
+        let name = match host {
+            Host::Domain(name) => ServerName::try_from((*name).to_owned())
+                .map_err(|error| format!("{name}: {error}"))?,
+            Host::Ipv4(address) => ServerName::from(IpAddr::from(*address)),
+            Host::Ipv6(address) => ServerName::from(IpAddr::from(*address)),
+        };
+        Ok(Way::Tls(TlsConnector::from(Arc::new(config)), name))
     }
 
     /// Sends a request, and waits for the head of its answer for as long as the body takes and `patience` in
@@ -162,10 +219,7 @@ impl AdminClient {
             authority: self.authority.clone(),
             why,
         };
-        let stream = self.connect().await?;
-        // By its address, since the listener answers to no name that somebody else could give it (DNS rebinding).
-        let host = stream.peer_addr();
-        let host = host.map_or_else(|_| self.authority.clone(), |address| address.to_string());
+        let (stream, host) = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| broken(error.to_string()))?;
@@ -197,8 +251,34 @@ impl AdminClient {
         answer.map_err(|error| broken(describe(&error)))
     }
 
-    async fn connect(&self) -> Result<TcpStream, AdminError> {
-        let connecting = TcpStream::connect(&self.authority);
+    /// A connection, and the host that is asked over it.
+    async fn connect(&self) -> Result<(Box<dyn Stream>, String), AdminError> {
+        let connecting = async {
+            if let Some(socket) = &self.socket {
+                // Of another user, or of a server that does not run: over the network it is told what is wrong.
+                if let Ok(stream) = UnixStream::connect(socket).await {
+                    return Ok((Box::new(stream) as Box<dyn Stream>, LOCALHOST.to_owned()));
+                }
+            }
+            if let Way::Socket(path) = &self.way {
+                let stream = UnixStream::connect(path).await?;
+                return Ok((Box::new(stream) as _, LOCALHOST.to_owned()));
+            }
+            let stream = TcpStream::connect(&self.authority).await?;
+            // By its address, since the listener answers to no name that somebody else could give it (DNS rebinding).
+            let host = stream.peer_addr()?.to_string();
+            match &self.way {
+                Way::Tls(connector, name) => {
+                    let stream = connector.connect(name.clone(), stream).await;
+                    let stream = stream.map_err(|error| {
+                        let advice = tls_advice(&error.to_string(), "--admin-ca", "--admin");
+                        io::Error::new(error.kind(), format!("{error}{advice}"))
+                    })?;
+                    Ok((Box::new(stream) as _, host))
+                }
+                Way::Plain | Way::Socket(_) => Ok((Box::new(stream) as _, host)),
+            }
+        };
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
         let late = || io::Error::from(io::ErrorKind::TimedOut);
         connected
@@ -210,49 +290,31 @@ impl AdminClient {
     }
 }
 
-/// The value of `Authorization`, if the environment has a token.
-fn token() -> Result<Option<HeaderValue>, String> {
-    let Some(token) = std::env::var_os(TOKEN_VARIABLE).filter(|token| !token.is_empty()) else {
-        return Ok(None);
-    };
-    // The value is not repeated: it is a secret.
-    let wrong = || format!("{TOKEN_VARIABLE} is no token");
-    let token = token.to_str().ok_or_else(wrong)?.trim();
-    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| wrong())?;
-    value.set_sensitive(true);
-    Ok(Some(value))
-}
-
-/// True if a URL leads to this machine.
-fn is_near(base: &Url) -> bool {
-    match base.host() {
-        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
-        None => false,
-    }
-}
-
-/// Advice where a server's certificate is not believed, or there is none. The words of the TLS library name the fault.
+/// Advice where a server's certificate is not believed, or there is none; `ca` and `address` are the flags of these. The
+/// words of the TLS library name the fault.
 #[must_use]
-pub fn tls_advice(why: &str) -> &'static str {
+pub fn tls_advice(why: &str, ca: &str, address: &str) -> String {
     let has = |words: &str| why.contains(words);
     if has("UnknownIssuer") || has("CaUsedAsEndEntity") {
-        return "; nobody known here has signed its certificate: --ca-file FILE names the issuer's, or the server's own";
+        return format!(
+            "; nobody known here has signed its certificate: {ca} FILE names the issuer's, or the server's own"
+        );
     }
     if has("NotValidForName") || has("not valid for name") {
-        return "; its certificate is for other names: ask it by one of those with --server";
+        return format!(
+            "; its certificate is for other names: ask it by one of those with {address}"
+        );
     }
-    if has("expired") || has("Expired") {
-        return "; its certificate has expired: renew it (server.tls.cert), or set the clock";
-    }
-    if has("not valid yet") || has("NotValidYet") {
-        return "; its certificate begins later: set the clock";
-    }
-    if has("InvalidContentType") || has("corrupt message") {
-        return "; it speaks plain HTTP: write http:// instead of https://";
-    }
-    ""
+    let advice = if has("expired") || has("Expired") {
+        "; its certificate has expired: renew it (server.tls.cert), or set the clock"
+    } else if has("not valid yet") || has("NotValidYet") {
+        "; its certificate begins later: set the clock"
+    } else if has("InvalidContentType") || has("corrupt message") {
+        "; it speaks plain HTTP: write http:// instead of https://"
+    } else {
+        ""
+    };
+    advice.to_owned()
 }
 
 /// hyper's own words say little without their cause.

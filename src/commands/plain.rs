@@ -8,21 +8,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use http::{Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use url::Url;
 
+use super::token::authorization;
 use crate::net::{Deadline, HttpClient, OwnListeners, Way};
 use crate::oci::UpstreamName;
 use crate::telemetry::{Kind, Metrics};
 use crate::upstream::{EndpointConfig, FetchError};
 
-/// A client of one server. It follows no redirect, sends no credentials, and goes through no proxy.
+/// A client of one server. It follows no redirect, sends the operator's token alone, and goes through no proxy.
 pub(super) struct PlainClient {
     http: HttpClient,
     base: Url,
+    token: Option<HeaderValue>,
 }
 
 impl PlainClient {
@@ -47,6 +49,7 @@ impl PlainClient {
         Ok(Self {
             http,
             base: base.clone(),
+            token: authorization(base)?,
         })
     }
 
@@ -72,6 +75,9 @@ impl PlainClient {
         if let Some(accept) = accept {
             let accept = HeaderValue::from_str(accept).map_err(|error| nonsense(&error))?;
             request.headers_mut().insert(ACCEPT, accept);
+        }
+        if let Some(token) = &self.token {
+            request.headers_mut().insert(AUTHORIZATION, token.clone());
         }
         let deadline = Deadline::after(patience);
         let sent = self.http.send(Kind::Other, request, deadline, Way::Lane(0));

@@ -13,6 +13,7 @@
 //! nothing, whatever the configuration's size is: a look with the wrong configuration must not cost a cache.
 
 mod address;
+mod admin;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,9 +24,10 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use url::{Url, form_urlencoded};
+use url::form_urlencoded;
 
 pub use address::{ADMIN_VARIABLE, AdminFlags, SERVER_VARIABLE, ServerFlags};
+pub use admin::AdminServer;
 
 use crate::clock::SystemClock;
 use crate::commands::client::{AdminClient, AdminError, Payload};
@@ -58,9 +60,9 @@ pub struct Locator {
 #[derive(Clone, Debug)]
 enum Place {
     /// The admin listener that the user named: nothing of any configuration is needed.
-    Named(Url),
+    Named(AdminServer),
     /// That of the configuration, and where nobody answers there, its directory.
-    Configured(Url, Box<Result<Config, String>>),
+    Configured(AdminServer, Box<Result<Config, String>>),
     /// The directory that the user named: no server is asked.
     Directory(Box<Config>),
 }
@@ -78,7 +80,7 @@ pub enum Target {
 #[derive(Debug)]
 pub struct Server {
     http: AdminClient,
-    admin: Url,
+    admin: AdminServer,
 }
 
 /// A store that this process has opened. [`Directory::close`] it: what was changed is written then.
@@ -172,7 +174,7 @@ impl Locator {
             return Ok(Self::at(Place::Named(admin)));
         }
         let (listeners, config) = address::configured(flags.config.as_ref())?;
-        let admin = listeners.admin()?;
+        let admin = flags.configured(&listeners)?;
         Ok(Self::at(Place::Configured(admin, Box::new(config))))
     }
 
@@ -185,7 +187,7 @@ impl Locator {
 
     /// The admin listener, unless a directory was named.
     #[must_use]
-    pub fn admin(&self) -> Option<&Url> {
+    pub fn admin(&self) -> Option<&AdminServer> {
         match &self.place {
             Place::Named(admin) | Place::Configured(admin, _) => Some(admin),
             Place::Directory(_) => None,
@@ -243,7 +245,11 @@ impl Locator {
     }
 
     /// The server that answers at the admin address.
-    async fn ask_for_life(&self, http: AdminClient, admin: &Url) -> Result<Server, AdminError> {
+    async fn ask_for_life(
+        &self,
+        http: AdminClient,
+        admin: &AdminServer,
+    ) -> Result<Server, AdminError> {
         let patience = Some(self.sign_of_life);
         let asked = http.send(Method::GET, "/healthz", Payload::none(), patience);
         // Any answer is a sign of life; its content matters only to the questions that follow.
@@ -403,9 +409,8 @@ mod tests {
     #[tokio::test]
     async fn who_takes_a_connection_and_says_nothing_is_no_server() {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let admin: Url = format!("http://{}", silent.local_addr().unwrap())
-            .parse()
-            .unwrap();
+        let admin = format!("http://{}", silent.local_addr().unwrap());
+        let admin = AdminServer::at(admin.parse().unwrap());
         let none = tempfile::tempdir().unwrap();
         let flags = Overrides {
             cache_dir: Some(none.path().join("none").display().to_string()),

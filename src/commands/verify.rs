@@ -5,10 +5,9 @@ mod report;
 mod source;
 
 use serde::Serialize;
-use url::Url;
 
 use crate::commands::output::Output;
-use crate::commands::target::{AdminFlags, Locator};
+use crate::commands::target::{AdminFlags, AdminServer, Locator};
 use crate::commands::{UsageError, image};
 use crate::config::Config;
 use crate::mirror::{Finding, VERIFY_IMAGES_MAX, VerifyEvent, VerifySummary};
@@ -39,8 +38,8 @@ pub struct Job {
     pub images: Vec<ImageName>,
     /// True if what is wrong is put right.
     pub repair: bool,
-    /// The URL of the server's admin listener.
-    pub admin: Url,
+    /// The server's admin listener.
+    pub admin: AdminServer,
     /// The configuration of the directory that is opened when nobody listens there, or its fault; `None`: nothing.
     pub config: Option<Result<Config, String>>,
     /// The form of the answer.

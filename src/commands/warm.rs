@@ -102,7 +102,7 @@ pub async fn run(job: &Job) -> Result<Outcome, WarmError> {
         let why = error.to_string();
         WarmError::NoServer {
             server: job.server.to_string(),
-            why: format!("{why}{}", tls_advice(&why)),
+            why: format!("{why}{}", tls_advice(&why, "--ca-file", "--server")),
         }
     })?;
     let reporter = Reporter::new(job.output, job.images.len());

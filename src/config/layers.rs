@@ -15,6 +15,15 @@ use super::{defaults, renamed};
 
 /// The log filter, which is no key.
 const LOG_FILTER: &str = "LOG";
+/// Variables of commands, which are no keys either.
+const OF_COMMANDS: [&str; 6] = [
+    "ADMIN",
+    "ADMIN_CA",
+    "ADMIN_CERT",
+    "ADMIN_KEY",
+    "SERVER",
+    "TOKEN",
+];
 
 /// A file over which the other layers are laid.
 pub(super) struct Layers<'i> {
@@ -416,5 +425,5 @@ fn is_somebody_elses(key: &str, text: &str) -> bool {
             let (number, rest) = rest.split_once('_').unwrap_or_default();
             number.parse::<u16>().is_ok() && transports.iter().any(|kind| rest.starts_with(kind))
         });
-    matches!(key, LOG_FILTER | "ADMIN" | "SERVER" | "TOKEN") || (of_service && !key.contains("__"))
+    OF_COMMANDS.contains(&key) || key == LOG_FILTER || (of_service && !key.contains("__"))
 }

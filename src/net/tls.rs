@@ -44,6 +44,7 @@ impl TlsConfigs {
         let trust = Trust {
             roots: Arc::new(roots),
             named,
+            own: Vec::new(),
         };
         let others = http(config(&trust, None, false)?);
         let certificate = endpoint.client_certificate;
@@ -76,6 +77,7 @@ impl TlsConfigs {
         let trust = Trust {
             roots: Arc::new(native_roots().clone()),
             named: Vec::new(),
+            own: Vec::new(),
         };
         Ok(Self {
             endpoint: None,
@@ -109,6 +111,37 @@ struct Trust {
     roots: Arc<RootCertStore>,
     /// The certificates of a `ca_file`, each of which may be a server's own.
     named: Vec<CertificateDer<'static>>,
+    /// Certificates that are believed under any name and at any time.
+    own: Vec<CertificateDer<'static>>,
+}
+
+/// The TLS configuration of a client that asks one server alone, in HTTP/1.1. `ca_file` has roots besides the
+/// system's, or the server's own certificate. `own` is that of a server on this machine, as its configuration names it:
+/// it is believed under any name and at any time, since it is asked by its address; a file that cannot be read says
+/// nothing.
+///
+/// # Errors
+/// One line naming the file.
+pub(crate) fn client_config(
+    ca_file: Option<&Path>,
+    certificate: Option<&ClientCertificate>,
+    own: Option<&Path>,
+) -> Result<ClientConfig, String> {
+    let mut roots = native_roots().clone();
+    let named = match ca_file {
+        Some(path) => {
+            add_file(&mut roots, path).map_err(|why| format!("{}: {why}", path.display()))?
+        }
+        None => Vec::new(),
+    };
+    let own = own.and_then(|path| read_certificates(path).ok());
+    let trust = Trust {
+        roots: Arc::new(roots),
+        named,
+        // The others of a chain are authorities', and have signed for others too.
+        own: own.into_iter().flatten().take(1).collect(),
+    };
+    config(&trust, certificate, false)
 }
 
 fn config(
@@ -125,17 +158,26 @@ fn config(
         builder
             .dangerous()
             .with_custom_certificate_verifier(verifier)
-    } else if trust.named.is_empty() {
+    } else if trust.named.is_empty() && trust.own.is_empty() {
         builder.with_root_certificates(Arc::clone(&trust.roots))
     } else {
-        let roots = Arc::clone(&trust.roots);
+        let mut roots = RootCertStore::clone(&trust.roots);
+        // A verifier without any root is none (a machine without a CA bundle).
+        for own in trust.own.iter().filter(|_| trust.roots.is_empty()) {
+            roots.add(own.clone()).ok();
+        }
+        let roots = Arc::new(roots);
         let usual = WebPkiServerVerifier::builder_with_provider(roots, provider)
             .build()
             .map_err(|error| format!("TLS: {error}"))?;
-        let named = trust.named.clone();
+        let verifier = OrItself {
+            usual,
+            named: trust.named.clone(),
+            own: trust.own.clone(),
+        };
         builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(OrItself { usual, named }))
+            .with_custom_certificate_verifier(Arc::new(verifier))
     };
     let Some(ClientCertificate { cert, key }) = certificate else {
         return Ok(builder.with_no_client_auth());
@@ -198,6 +240,7 @@ fn unreadable(error: &pem::Error, nothing: &str) -> String {
 struct OrItself {
     usual: Arc<WebPkiServerVerifier>,
     named: Vec<CertificateDer<'static>>,
+    own: Vec<CertificateDer<'static>>,
 }
 
 impl ServerCertVerifier for OrItself {
@@ -209,6 +252,9 @@ impl ServerCertVerifier for OrItself {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.own.contains(end_entity) {
+            return Ok(ServerCertVerified::assertion());
+        }
         let usual = self.usual.verify_server_cert(
             end_entity,
             intermediates,

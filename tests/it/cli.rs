@@ -91,11 +91,11 @@ async fn a_server_is_asked_whatever_the_configuration_here_says() {
     command.env("ROADSTEAD_SERVER", &server);
     done(&output(command).await);
     let mut command = roadstead(empty.path(), &["ls"]);
-    command.env("ROADSTEAD_ADMIN", "https://x");
+    command.env("ROADSTEAD_ADMIN", "ftp://x");
     let refused = output(command).await;
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(
-        errors(&refused).contains("ROADSTEAD_ADMIN=https://x: write it as"),
+        errors(&refused).contains("ROADSTEAD_ADMIN=ftp://x: write it as"),
         "{refused:?}"
     );
     // Where not even the address can be told, no other server is asked instead.

@@ -394,7 +394,7 @@ impl Layer {
         reader
     }
 
-    fn admin(&self) -> url::Url {
+    fn admin(&self) -> roadstead::commands::target::AdminServer {
         format!("http://{}", self.mirror.admin.0).parse().unwrap()
     }
 }

@@ -8,7 +8,7 @@ use url::Url;
 use super::archive::Form;
 use super::{ExportJob, ImportJob, Naming};
 use crate::commands::output::Output;
-use crate::commands::target::{AdminFlags, ServerFlags};
+use crate::commands::target::{AdminFlags, AdminServer, ServerFlags};
 use crate::commands::warm::Wanted;
 use crate::commands::{UsageError, image};
 
@@ -82,11 +82,11 @@ impl ExportArguments {
 }
 
 impl ImportArguments {
-    /// The job at the server with this admin URL.
+    /// The job at the server with this admin listener.
     ///
     /// # Errors
     /// [`UsageError`].
-    pub fn job(&self, admin: Url) -> Result<ImportJob, UsageError> {
+    pub fn job(&self, admin: AdminServer) -> Result<ImportJob, UsageError> {
         let naming = |text: &String| {
             let (name, reference) = match text.split_once('=') {
                 Some((name, reference)) => (name, Some(reference.to_owned())),

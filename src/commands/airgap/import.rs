@@ -5,14 +5,13 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use url::Url;
-
 use super::AirgapError;
 use super::layout::{Descriptor, blob_path};
 use super::progress::Reporter;
 use super::push::{Admin, Named};
 use super::reading::{Layout, Part};
 use crate::commands::output::Output;
+use crate::commands::target::AdminServer;
 use crate::format::plural;
 use crate::oci::manifest::{ChildKind, MANIFEST_BYTES_MAX, inspect};
 use crate::oci::{Digest, ImageName};
@@ -32,8 +31,8 @@ pub struct ImportJob {
     pub images: Vec<Naming>,
     /// True if they are pinned as well.
     pub pin: bool,
-    /// The URL of the server's admin listener.
-    pub admin: Url,
+    /// The server's admin listener.
+    pub admin: AdminServer,
     /// The form of the answer.
     pub output: Output,
 }

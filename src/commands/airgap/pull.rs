@@ -50,7 +50,7 @@ impl Mirror {
         let answer = self.client.get(&path, None, HEADER_TIMEOUT).await.map(drop);
         answer.map_err(|error| {
             let why = error.to_string();
-            let advice = tls_advice(&why);
+            let advice = tls_advice(&why, "--ca-file", "--server");
             AirgapError(format!(
                 "no registry answers at {server}: {why}{advice} (is `roadstead serve` running? --server names another)"
             ))

@@ -8,12 +8,12 @@ use futures_util::{Stream, stream};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::Value;
-use url::Url;
 
 use super::AirgapError;
 use super::progress::Reporter;
 use super::reading::Part;
 use crate::commands::client::{AdminClient, Payload};
+use crate::commands::target::AdminServer;
 use crate::oci::{Digest, ImageName};
 
 /// The mirror's admin listener.
@@ -30,7 +30,7 @@ pub(super) enum Named {
 }
 
 impl Admin {
-    pub(super) fn new(admin: &Url) -> Result<Self, AirgapError> {
+    pub(super) fn new(admin: &AdminServer) -> Result<Self, AirgapError> {
         let client = AdminClient::new(admin).map_err(AirgapError)?;
         Ok(Self { client })
     }

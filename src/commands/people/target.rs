@@ -9,14 +9,13 @@ use http_body_util::{BodyExt as _, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use url::Url;
 
 use super::Common;
 use crate::access::Guard;
 use crate::catalogue::Catalogue;
 use crate::clock::SystemClock;
 use crate::commands::client::{AdminClient, Payload};
-use crate::commands::target::Locator;
+use crate::commands::target::{AdminServer, Locator};
 use crate::config::{Config, Overrides};
 use crate::format::harmless;
 use crate::server::PeopleApi;
@@ -53,7 +52,7 @@ pub(super) struct People {
 #[derive(Debug)]
 enum Place {
     /// A server that runs.
-    Server(AdminClient, Url),
+    Server(AdminClient, AdminServer),
     /// This process.
     Here(Box<PeopleApi>),
 }
@@ -185,7 +184,7 @@ impl People {
 
 async fn ask_server(
     client: &AdminClient,
-    admin: &Url,
+    admin: &AdminServer,
     method: Method,
     target: &str,
     payload: Payload,

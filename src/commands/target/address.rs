@@ -10,8 +10,10 @@ use std::path::PathBuf;
 
 use url::Url;
 
+use super::admin::{AdminServer, AdminTrust};
 use crate::config::{Config, Loaded, Overrides};
 use crate::format::harmless;
+use crate::net::ClientCertificate;
 
 /// The variable that names the admin listener.
 pub const ADMIN_VARIABLE: &str = "ROADSTEAD_ADMIN";
@@ -26,10 +28,20 @@ const SERVER_PORT: u16 = 5000;
 /// The flags of a command that asks an admin listener.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct AdminFlags {
-    /// The admin listener of the running roadstead, such as 127.0.0.1:5001 [env: `ROADSTEAD_ADMIN`] [default: the
-    /// configuration's `server.admin_listen`]
+    /// The admin listener of the running roadstead, such as 127.0.0.1:5001, `https://mirror.example:5001` or
+    /// unix:///run/roadstead/admin.sock [env: `ROADSTEAD_ADMIN`] [default: the configuration's `server.admin_socket`,
+    /// then `server.admin_listen`]
     #[arg(long, value_name = "URL|HOST:PORT", value_parser = admin_url, help_heading = "Server")]
     pub admin: Option<Url>,
+    /// Certificates (PEM) to check the admin listener's by, besides the system's [env: `ROADSTEAD_ADMIN_CA`]
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    pub admin_ca: Option<PathBuf>,
+    /// Certificate (PEM) to show to the admin listener [env: `ROADSTEAD_ADMIN_CERT`]
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    pub admin_cert: Option<PathBuf>,
+    /// Its private key (PEM) [env: `ROADSTEAD_ADMIN_KEY`]
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    pub admin_key: Option<PathBuf>,
     /// The configuration file, where no server is named
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     pub config: Option<PathBuf>,
@@ -51,12 +63,15 @@ pub struct ServerFlags {
 }
 
 /// The addresses of a server's listeners.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listeners {
     listen: SocketAddr,
     admin_listen: SocketAddr,
+    admin_socket: Option<PathBuf>,
     tls: bool,
     admin_tls: bool,
+    /// The certificate of the admin listener, if the whole configuration could be read.
+    admin_certificate: Option<PathBuf>,
 }
 
 impl AdminFlags {
@@ -64,24 +79,64 @@ impl AdminFlags {
     ///
     /// # Errors
     /// One line: the variable makes no sense.
-    pub(super) fn named(&self) -> Result<Option<Url>, String> {
-        named(
+    pub(super) fn named(&self) -> Result<Option<AdminServer>, String> {
+        let url = named(
             self.admin.as_ref(),
             self.config.as_ref(),
             ADMIN_VARIABLE,
             admin_url,
-        )
+        )?;
+        url.map(|url| {
+            let trust = self.trust()?;
+            let socket = None;
+            Ok(AdminServer { url, socket, trust })
+        })
+        .transpose()
     }
 
-    /// The URL of the admin listener.
+    /// The admin listener.
     ///
     /// # Errors
     /// One line: a variable makes no sense, or the configuration does not say where the server is.
-    pub fn url(&self) -> Result<Url, String> {
+    pub fn server(&self) -> Result<AdminServer, String> {
         match self.named()? {
-            Some(url) => Ok(url),
-            None => configured(self.config.as_ref())?.0.admin(),
+            Some(server) => Ok(server),
+            None => self.configured(&configured(self.config.as_ref())?.0),
         }
+    }
+
+    /// The admin listener of a configuration.
+    ///
+    /// # Errors
+    /// One line.
+    pub(super) fn configured(&self, listeners: &Listeners) -> Result<AdminServer, String> {
+        let trust = AdminTrust {
+            own: listeners.admin_certificate.clone(),
+            ..self.trust()?
+        };
+        let server = listeners.admin()?;
+        Ok(AdminServer { trust, ..server })
+    }
+
+    /// The certificates that flags and variables name.
+    fn trust(&self) -> Result<AdminTrust, String> {
+        let file = |flag: &Option<PathBuf>, variable: &str| {
+            let set = || std::env::var_os(variable).filter(|value| !value.is_empty());
+            flag.clone().or_else(|| set().map(PathBuf::from))
+        };
+        let cert = file(&self.admin_cert, "ROADSTEAD_ADMIN_CERT");
+        let key = file(&self.admin_key, "ROADSTEAD_ADMIN_KEY");
+        let certificate = match (cert, key) {
+            (Some(cert), Some(key)) => Some(ClientCertificate { cert, key }),
+            (None, None) => None,
+            (Some(_), None) => return Err("--admin-cert needs --admin-key".to_owned()),
+            (None, Some(_)) => return Err("--admin-key needs --admin-cert".to_owned()),
+        };
+        Ok(AdminTrust {
+            ca_file: file(&self.admin_ca, "ROADSTEAD_ADMIN_CA"),
+            certificate,
+            own: None,
+        })
     }
 }
 
@@ -194,8 +249,11 @@ impl Listeners {
         Self {
             listen: config.server.listen(),
             admin_listen: config.server.admin_listen,
+            admin_socket: config.server.admin_socket.clone(),
             tls: config.server.scheme() == "https",
             admin_tls: config.server.admin_tls.is_some(),
+            admin_certificate: (config.server.admin_tls.as_ref())
+                .and_then(|tls| tls.pairs.first().map(|pair| pair.cert.clone())),
         }
     }
 
@@ -203,16 +261,20 @@ impl Listeners {
     ///
     /// # Errors
     /// One line.
-    pub(super) fn admin(self) -> Result<Url, String> {
+    pub(super) fn admin(&self) -> Result<AdminServer, String> {
         let scheme = if self.admin_tls { "https" } else { "http" };
-        url_of(scheme, self.admin_listen, "server.admin_listen", "--admin")
+        let url = url_of(scheme, self.admin_listen, "server.admin_listen", "--admin")?;
+        Ok(AdminServer {
+            socket: self.admin_socket.clone(),
+            ..AdminServer::at(url)
+        })
     }
 
     /// The URL at which clients reach it from this machine.
     ///
     /// # Errors
     /// One line.
-    pub(super) fn server(self) -> Result<Url, String> {
+    pub(super) fn server(&self) -> Result<Url, String> {
         let scheme = if self.tls { "https" } else { "http" };
         url_of(scheme, self.listen, "server.listen", "--server")
     }
@@ -237,9 +299,17 @@ fn url_of(scheme: &str, mut address: SocketAddr, key: &str, flag: &str) -> Resul
 }
 
 /// An admin listener as users write it.
-fn admin_url(text: &str) -> Result<Url, String> {
-    let example = "127.0.0.1:5001 or http://127.0.0.1:5001";
-    let url = url(text, ADMIN_PORT, &["http"], example)?;
+pub(super) fn admin_url(text: &str) -> Result<Url, String> {
+    let example = "127.0.0.1:5001, https://127.0.0.1:5001 or unix:///run/roadstead/admin.sock";
+    if let Some(path) = text.trim().strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        let is_path = path.starts_with('/') && path.len() > 1;
+        let url = Url::parse("unix:///").ok().filter(|_| is_path);
+        let mut url = url.ok_or_else(|| format!("write it as {example}"))?;
+        url.set_path(path);
+        return Ok(url);
+    }
+    let url = url(text, ADMIN_PORT, &["http", "https"], example)?;
     match url.path() {
         "/" => Ok(url),
         _ => Err(format!("write it as {example}")),
@@ -309,6 +379,9 @@ mod tests {
             ("::1", "http://[::1]:5001/"),
             ("http://mirror:9", "http://mirror:9/"),
             ("http://mirror", "http://mirror/"),
+            ("https://mirror:9", "https://mirror:9/"),
+            ("unix:///run/a b/admin.sock", "unix:///run/a%20b/admin.sock"),
+            ("unix:/run/admin.sock", "unix:///run/admin.sock"),
         ] {
             assert_eq!(
                 admin_url(text).map(String::from),
@@ -318,7 +391,10 @@ mod tests {
         }
         for text in [
             "",
-            "https://mirror",
+            "https://u:p@mirror",
+            "unix:",
+            "unix:///",
+            "unix:admin.sock",
             "http://u:p@mirror",
             "a/b",
             "u@mirror",
@@ -354,18 +430,27 @@ mod tests {
             &none,
         );
         let found = found.unwrap();
-        assert_eq!(found.admin().unwrap().as_str(), "http://127.0.0.1:7001/");
+        assert_eq!(
+            found.admin().unwrap().url.as_str(),
+            "http://127.0.0.1:7001/"
+        );
         assert_eq!(found.server().unwrap().as_str(), "https://127.0.0.1:7000/");
         let found = listeners("[cache]\nmax_sise = 1\n", &none).unwrap();
-        assert_eq!(found.admin().unwrap().as_str(), "http://127.0.0.1:5001/");
+        assert_eq!(
+            found.admin().unwrap().url.as_str(),
+            "http://127.0.0.1:5001/"
+        );
         let set = |name: &str| {
             (name == "ROADSTEAD_SERVER__ADMIN_LISTEN").then(|| OsString::from("127.0.0.1:9"))
         };
         let found = listeners("[cache]\n", &set).unwrap();
-        assert_eq!(found.admin().unwrap().as_str(), "http://127.0.0.1:9/");
+        assert_eq!(found.admin().unwrap().url.as_str(), "http://127.0.0.1:9/");
         let several = "[server]\nlisten_adress = 1\n[server.tls]\n[server.admin_tls]\n[[server.listener]]\naddress = \":7000\"\ntls = false\n";
         let found = listeners(several, &none).unwrap();
-        assert_eq!(found.admin().unwrap().as_str(), "https://127.0.0.1:5001/");
+        assert_eq!(
+            found.admin().unwrap().url.as_str(),
+            "https://127.0.0.1:5001/"
+        );
         assert_eq!(found.server().unwrap().as_str(), "http://127.0.0.1:7000/");
         // Here the address cannot be told: another server must not be asked instead.
         for text in [

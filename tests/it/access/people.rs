@@ -1,7 +1,7 @@
 //! Users and tokens of the catalogue.
 
 use super::{House, basic};
-use crate::common::{Answer, Mirror};
+use crate::common::{Answer, Mirror, within};
 use http::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -291,4 +291,37 @@ async fn robots_have_policies_and_temporary_tokens_an_end() {
     assert_eq!(status(&mirror, "ci", &robot, ALPINE).await, 200);
     mirror.clock.advance(Duration::from_hours(1));
     assert_eq!(status(&mirror, "ci", &robot, ALPINE).await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_that_pull_show_the_token_of_their_operator() {
+    let house = House::with(&[], RULES).await;
+    let mirror = house.mirror;
+    add(&mirror, "alice", &["dev"]).await;
+    let wanted = json!({ "kind": "token", "owner": "alice" });
+    let token = make(&mirror, wanted).await["token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("image.tar").display().to_string();
+    let server = mirror.url();
+    for command in [
+        &["warm", "acme/secret:v1"][..],
+        &["export", "acme/secret:v1", "-o", &archive],
+    ] {
+        for (variables, expected) in [(vec![], false), (vec![("ROADSTEAD_TOKEN", &token)], true)] {
+            let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_roadstead"))
+                .args(command)
+                .args(["--server", &server])
+                .current_dir(dir.path())
+                .env_clear()
+                .envs(variables)
+                .output();
+            let output = within("the program", child).await.unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.success(), expected, "{command:?}: {said}");
+            assert!(!said.contains(&token), "{said}");
+        }
+    }
 }
