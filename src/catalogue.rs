@@ -1,5 +1,6 @@
-//! State that nobody can be asked for again: names and links of imported images, and pins that were made by hand. A database
-//! (SQLite) in the state directory, a file of its own beside the cache, which may be deleted at any time.
+//! State that nobody can be asked for again: names and links of imported images, pins that were made by hand, users and
+//! tokens, repositories that were seen to be public. A database (SQLite) in the state directory, a file of its own beside
+//! the cache, which may be deleted at any time.
 //!
 //! A change is answered after it is durable, and not before: one thread writes, takes what waits as one transaction
 //! (group commit), and then answers each caller. Readers have connections of their own, and block: they run off the

@@ -14,7 +14,7 @@
 //! | `bench` | `bench` |
 //! | `target` | where a server or a directory is, and questions to either |
 //! | `client` | requests to an admin listener |
-//! | `plain` | requests to a registry port |
+//! | `plain` | requests to a client listener |
 //! | `progress` | how far a command is |
 //! | `output` | what is printed, and whether it could be |
 

@@ -10,7 +10,7 @@
 //! | --- | --- | --- |
 //! | [`oci`] | the grammar of the protocol: digests, names, routes, ranges, manifests, errors. Pure. | nothing |
 //! | [`store`] | bytes on disk: fills, coverage, committed blobs, the index, eviction | `oci` |
-//! | [`catalogue`] | what nobody can be asked for again: imported names and links, pins; in the state directory | `oci` |
+//! | [`catalogue`] | what nobody can be asked for again: imported names and links, pins, users, tokens; in the state directory | `oci` |
 //! | [`access`] | identities, permissions, and the one function that decides | `catalogue`, `net`, `oci` |
 //! | [`net`] | the outbound HTTP client, the only code that dials: connections, proxies, TLS | `oci` |
 //! | [`upstream`] | registries: endpoints, accounts, requests, tokens, redirects, limits | `net`, `oci` |

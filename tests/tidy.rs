@@ -105,7 +105,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "mirror",
             "store",
             "upstream",
-            // The client of a registry port is one server's, and no upstream.
+            // It asks the client listener of one server, and is no upstream.
             "net",
             "oci",
             "clock",

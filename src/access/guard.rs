@@ -154,7 +154,7 @@ impl Guard {
             Some(catalogue) => match People::read(catalogue).await {
                 Ok(people) => (people, None),
                 Err(error) => {
-                    tracing::error!(%error, "users and tokens cannot be read: those of access.htpasswd can log in, others hear 503");
+                    tracing::error!(%error, "users and tokens cannot be read: those of access.htpasswd can log in, others get 503");
                     (People::default(), Some(error.to_string()))
                 }
             },

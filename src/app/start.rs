@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::format::{COMMIT, VERSION, size};
 use crate::store::{Amount, Store};
-use crate::upstream;
+use crate::upstream::Visibility;
 
 /// Says what is about to start. `file`: the configuration's, if there is one.
 pub fn announce(config: &Config, file: Option<&Path>) {
@@ -34,20 +34,21 @@ pub(super) struct Start {
     admin: SocketAddr,
     /// Operators of other machines have to say who they are.
     asks_operators: bool,
-    /// Upstreams that roadstead has a login for.
-    with_login: Vec<String>,
+    /// Upstreams that roadstead has a login for, of which clients without credentials get all that it can pull.
+    opened: Vec<String>,
 }
 
 impl Start {
     pub(super) fn of(config: &Config, addresses: &[SocketAddr], admin: SocketAddr) -> Self {
-        let with_login = config.upstreams.iter().filter(|it| has_login(it));
+        let opened = config.upstreams.iter();
+        let opened = opened.filter(|it| it.has_secrets() && it.visibility == Visibility::Anyone);
         Self {
             dir: config.cache.dir.clone(),
             max_size: config.cache.max_size,
             addresses: addresses.to_vec(),
             admin,
             asks_operators: config.access.enabled,
-            with_login: with_login.map(|it| it.name.to_string()).collect(),
+            opened: opened.map(|it| it.name.to_string()).collect(),
         }
     }
 
@@ -77,10 +78,10 @@ impl Start {
             .addresses
             .iter()
             .find(|address| !address.ip().is_loopback());
-        if let Some(open) = open.filter(|_| !self.with_login.is_empty()) {
+        if let Some(open) = open.filter(|_| !self.opened.is_empty()) {
             warnings.push(format!(
-                "there are logins for {}, and the listener {} is open to other machines: everybody who reaches it can pull what these logins may. Let only those reach it who may have that",
-                self.with_login.join(", "),
+                "there are logins for {}, visibility = \"anyone\", and the listener {} is open to other machines: clients without credentials can pull what these logins can, unless [access] denies it. Set visibility = \"public\", or let only those reach the listener who may have that",
+                self.opened.join(", "),
                 open
             ));
         }
@@ -98,14 +99,6 @@ impl Start {
     }
 }
 
-fn has_login(upstream: &upstream::Config) -> bool {
-    let own = |endpoint: &upstream::EndpointConfig| {
-        let logins = endpoint.logins.as_ref().is_some_and(|it| !it.is_empty());
-        logins || !endpoint.headers.is_empty() || endpoint.client_certificate.is_some()
-    };
-    !upstream.logins.is_empty() || upstream.endpoints.iter().any(own)
-}
-
 /// An amount, for people.
 struct Shown(Amount);
 
@@ -121,6 +114,7 @@ impl fmt::Display for Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Overrides;
 
     #[test]
     fn what_is_likely_not_meant_is_said() {
@@ -130,7 +124,7 @@ mod tests {
             addresses: vec![address.parse().unwrap()],
             admin: admin.parse().unwrap(),
             asks_operators: false,
-            with_login: logins.iter().map(ToString::to_string).collect(),
+            opened: logins.iter().map(ToString::to_string).collect(),
         };
         let own = start("127.0.0.1:5000", "[::1]:5001", 10, &["ghcr.io"]);
         assert_eq!(own.warnings(Some(10)), [""; 0]);
@@ -145,5 +139,32 @@ mod tests {
                 && warnings[1].contains("0.0.0.0:5000")
         );
         assert!(warnings[2].contains("cache.max_size (11 B)") && warnings[2].contains("/cache"));
+    }
+
+    #[test]
+    fn logins_open_nothing_unless_the_configuration_says_so() {
+        let opened = |visibility: Option<&str>| {
+            let mut variables = vec![
+                ("ROADSTEAD_SERVER__LISTEN", "0.0.0.0:5000"),
+                ("ROADSTEAD_UPSTREAM__GHCR_IO__USERNAME", "u"),
+                ("ROADSTEAD_UPSTREAM__GHCR_IO__PASSWORD", "p"),
+                // Without a login it opens nothing, whatever it says.
+                ("ROADSTEAD_UPSTREAM__QUAY_IO__VISIBILITY", "anyone"),
+            ];
+            let key = "ROADSTEAD_UPSTREAM__GHCR_IO__VISIBILITY";
+            variables.extend(visibility.map(|it| (key, it)));
+            let variables = variables
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()));
+            let config = Config::from_layers(&Overrides::default(), variables, &[]).unwrap();
+            let addresses = config.server.listeners.iter().map(|it| it.address);
+            let addresses: Vec<SocketAddr> = addresses.collect();
+            Start::of(&config, &addresses, config.server.admin_listen).warnings(None)
+        };
+        assert_eq!(opened(None), [""; 0], "the default is public");
+        assert_eq!(opened(Some("public")), [""; 0]);
+        let warnings = opened(Some("anyone"));
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("logins for ghcr.io, visibility = \"anyone\""));
     }
 }

@@ -46,7 +46,7 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ),
     (
         "state",
-        "  roadstead state backup -o roadstead-state.backup",
+        "  roadstead state backup -o roadstead-state.backup --state-dir /var/lib/roadstead",
     ),
     (
         "warm",
@@ -81,7 +81,10 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "  roadstead status
   roadstead status --json --admin mirror:5001 | jq .traffic.hit_ratio",
     ),
-    ("health", "  roadstead health || systemctl restart roadstead"),
+    (
+        "health",
+        "  roadstead health || systemctl restart roadstead    # a drain counts as unhealthy, too",
+    ),
     (
         "ls",
         "  roadstead ls
@@ -148,8 +151,8 @@ Environment:
   ROADSTEAD_ADMIN      The admin listener, as --admin
   ROADSTEAD_ADMIN_CA, ROADSTEAD_ADMIN_CERT, ROADSTEAD_ADMIN_KEY
                        As --admin-ca, --admin-cert and --admin-key
-  ROADSTEAD_SERVER     The registry port, as --server
-  ROADSTEAD_TOKEN      The token for the admin API and the registry port, where they ask for one
+  ROADSTEAD_SERVER     The client listener, as --server
+  ROADSTEAD_TOKEN      The token for the admin API and the client listener, where they ask for one
   ROADSTEAD_LOG        Log level, as --log-level
   ROADSTEAD_…__…       A key of the configuration: ROADSTEAD_CACHE__MAX_SIZE is cache.max_size
   NO_COLOR             Set and not empty: no colours

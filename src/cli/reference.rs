@@ -30,6 +30,14 @@ const PAGES: &[(&str, &str, &str)] = &[
     ),
     ("export", "Air-gapped sites", "../airgap.md#export"),
     ("import", "Air-gapped sites", "../airgap.md#import"),
+    ("access", "Access", "../access.md#who-may-pull-what"),
+    ("user", "Users", "../access.md#one-team-one-password-file"),
+    ("token", "Tokens", "../access.md#ci-robots-and-tokens"),
+    (
+        "credential-provider",
+        "Jobs and pods",
+        "../access.md#jobs-and-pods-without-a-secret",
+    ),
     ("bench", "Benchmarking your mirror", "../bench.md"),
 ];
 
@@ -51,7 +59,7 @@ const EXIT_CODES: &str = "\
 | code | meaning |
 | --- | --- |
 | 0 | Done. `serve`: stopped as asked. |
-| 1 | `serve` cannot start (port in use, directory not writable, another roadstead in it). `warm`, `export` or `import` left something missing. A pull of `bench` failed. `verify` found something that stays wrong. An operator's command could not be done. The answer could not be written (a full disk). |
+| 1 | `serve` cannot start (port in use, directory not writable, another roadstead in it). `warm`, `export` or `import` left something missing. A pull of `bench` failed. `verify` found something that stays wrong. An operator's command could not be done. `health`: no answer within 4 s, or the mirror drains; `degraded` is 0. `access test` and `explain`: denied; `who-can`: nobody. The answer could not be written (a full disk). |
 | 2 | The configuration or the command line is wrong. |
 | 130, 143 | A second signal cut the drain of `serve` short (128 and the signal's number). |
 | 141 | The reader of standard output has gone (`roadstead ls \\| head -1`), as a shell reports it of other programs. |
@@ -62,8 +70,8 @@ const EXIT_CODES: &str = "\
 | --- | --- |
 | `ROADSTEAD_ADMIN` | The admin listener, as `--admin` |
 | `ROADSTEAD_ADMIN_CA`, `ROADSTEAD_ADMIN_CERT`, `ROADSTEAD_ADMIN_KEY` | As `--admin-ca`, `--admin-cert` and `--admin-key` |
-| `ROADSTEAD_SERVER` | The registry port, as `--server` |
-| `ROADSTEAD_TOKEN` | The token for the admin API and the registry port, where they ask for one: [Access](../access.md) |
+| `ROADSTEAD_SERVER` | The client listener, as `--server` |
+| `ROADSTEAD_TOKEN` | The token for the admin API and the client listener, where they ask for one: [Access](../access.md) |
 | `ROADSTEAD_LOG` | Log level, as `--log-level`: [Logs](../configuration.md#logs) |
 | `ROADSTEAD_…__…` | Configuration keys: [Environment](../configuration.md#environment) |
 | `NO_COLOR` | Set and not empty: no colours |
@@ -113,22 +121,35 @@ pub fn reference() -> String {
     page
 }
 
-fn section(page: &mut String, mut command: Command) {
+/// A command, then its own commands.
+fn section(page: &mut String, command: Command) {
     let name = command.get_name().to_owned();
-    let usage = command.render_usage().to_string();
-    let usage = usage.trim_start_matches("Usage: ");
-    let usage: Vec<&str> = usage.split_whitespace().collect();
-    write!(page, "\n## {name}\n\n    {}\n", usage.join(" ")).ok();
-    let own = |arg: &&Arg| !arg.is_global_set() && arg.get_id() != "help";
-    if command.get_arguments().any(|arg| own(&arg)) {
-        page.push('\n');
-        table(page, command.get_arguments().filter(own));
-    }
+    let own: Vec<Command> = command.get_subcommands().cloned().collect();
+    arguments(page, &format!("## {name}"), command);
     if let Some((_, examples)) = EXAMPLES.iter().find(|(of, _)| *of == name) {
         page.push('\n');
         for line in examples.lines() {
             writeln!(page, "    {}", line.trim_start()).ok();
         }
+    }
+    for command in own.into_iter().filter(|it| it.get_name() != "help") {
+        arguments(page, &format!("### {name} {}", command.get_name()), command);
+    }
+}
+
+/// The heading, usage and arguments of a command. One that is part of another says here what it does.
+fn arguments(page: &mut String, heading: &str, mut command: Command) {
+    let about = command.get_about().map(ToString::to_string);
+    let about = about.filter(|_| heading.starts_with("###"));
+    let about = about.map_or_else(String::new, |about| format!("{about}.\n\n"));
+    let usage = command.render_usage().to_string();
+    let usage = usage.trim_start_matches("Usage: ");
+    let usage: Vec<&str> = usage.split_whitespace().collect();
+    write!(page, "\n{heading}\n\n{about}    {}\n", usage.join(" ")).ok();
+    let own = |arg: &&Arg| !arg.is_global_set() && arg.get_id() != "help";
+    if command.get_arguments().any(|arg| own(&arg)) {
+        page.push('\n');
+        table(page, command.get_arguments().filter(own));
     }
 }
 

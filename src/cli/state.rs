@@ -8,7 +8,7 @@ use crate::config::{Config, Overrides};
 /// A command on the state directory.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum State {
-    /// Copy the catalogue into a file while the server runs: imported names and links, and pins
+    /// Copy the catalogue into a file while the server runs: imported names, pins, users and tokens; not their signing keys
     Backup(Backup),
 }
 

@@ -1,5 +1,5 @@
 //! A client of one server, without the rounds, logins and limits that an upstream has: for commands
-//! that pull from the registry port of a roadstead which runs. Its admin listener has a client of its own
+//! that pull from the client listener of a roadstead which runs. Its admin listener has a client of its own
 //! (`commands::client`): uploads need bodies that are read as they are sent, and a connection that nobody has let go
 //! of meanwhile, for they cannot be sent twice.
 

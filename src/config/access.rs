@@ -23,23 +23,23 @@ const POLICIES_MAX: usize = 10_000;
 table! {
     /// `[access]`.
     Access {
-        /// `enforce` refuses what the rules deny; `warn` answers it, and logs what would have been refused.
+        /// `enforce` refuses what the rules deny; `warn` answers it, and logs what would have been refused. Default: `enforce`.
         mode: Enforcements,
-        /// Networks that clients may come from, for all listeners; without it, any.
+        /// Networks that clients may come from, for all client listeners. Default: any.
         allow: OneOrMore<Networks>,
         /// A file of users in the format of `htpasswd -B` (bcrypt), read again when it changes.
         htpasswd: Path,
-        /// The URL of `/token` as clients reach it, when that is not the host that they ask.
+        /// The URL of `/token` as clients reach it. Default: `/token` on the host that they ask.
         realm: Realm,
         /// Issuers of other tokens that are believed: Kubernetes, GitHub Actions, GitLab.
         oidc: List<OidcKey>,
         /// Policies: statements under a name, which are attached to users, groups, robots or claims.
         policy: List<PolicyKey>,
-        /// Whom policies are attached to.
+        /// Policies of a user, group, robot, claim or of anonymous clients: exactly one of these in each table.
         attach: List<Attach>,
         /// Limits by identity or address. Several may match a request, and all of them hold.
         limit: List<LimitKey>,
-        /// `local`: a request to the admin API that has no credentials is an operator's if it comes from this machine; `identity`: none is. With credentials, changes need `admin` on the resource `admin`, and reading needs `list` or `admin`.
+        /// `local`: a request to the admin API that has no credentials is an operator's if it comes from this machine; `identity`: none is. With credentials, changes need `admin` on the resource `admin`, and reading needs `list` or `admin`. Default: `local`.
         admin: AdminAccesses,
     }
 }
@@ -47,11 +47,11 @@ table! {
 table! {
     /// `[[access.oidc]]`.
     OidcKey {
-        /// The name of the robot that such a token is.
+        /// The name of the robot that such a token is. Required.
         oidc_name as "name": Text,
-        /// The issuer, as the `iss` of its tokens has it: an `https` URL, below which is `/.well-known/openid-configuration`.
+        /// The issuer, as the `iss` of its tokens has it: an `https` URL, below which is `/.well-known/openid-configuration`. Required.
         issuer: IssuerUrl,
-        /// Audiences, one of which a token must be for; required: a token for another service must open nothing here.
+        /// Audiences, one of which a token must be for: a token for another service must open nothing here. Required.
         audience: OneOrMore<Text>,
         /// Patterns of claims that a token must have, by their names; those within others with dots: `kubernetes.io.namespace`.
         claims: Claims,
@@ -63,9 +63,9 @@ table! {
 table! {
     /// `[[access.policy]]`.
     PolicyKey {
-        /// Its name. Built in are `read-only`, `developer`, `maintainer`, `admin` and `auditor`.
+        /// Its name. Built in are `read-only`, `developer`, `maintainer`, `admin` and `auditor`. Required.
         policy_name as "name": Text,
-        /// Statements that allow or deny. One that denies wins over all that allow.
+        /// Statements that allow or deny. One that denies wins over all that allow. Required.
         statement: List<StatementKey>,
     }
 }
@@ -73,11 +73,11 @@ table! {
 table! {
     /// `[[access.policy.statement]]`.
     StatementKey {
-        /// `allow` or `deny`.
+        /// `allow` or `deny`. Required.
         effect: Effects,
-        /// `pull`, `push`, `delete`, `list`, `admin`, `*`, or names of Alibaba Cloud's RAM such as `cr:PullRepository`.
+        /// `pull`, `push`, `delete`, `list`, `admin`, `*`, or names of Alibaba Cloud's RAM such as `cr:PullRepository`. Required.
         actions: OneOrMore<ActionWord>,
-        /// Patterns of `mirror/<upstream>/<repository>`, `repository/<namespace>/<name>` and `admin`, in which `*` stands for any characters, slashes too; or RAM's `acs:cr:*:*:repository/*/<namespace>/*`.
+        /// Patterns of `mirror/<upstream>/<repository>`, `repository/<namespace>/<name>` and `admin`, in which `*` stands for any characters, slashes too; or RAM's `acs:cr:*:*:repository/*/<namespace>/*`. Required.
         resources: OneOrMore<ResourcePattern>,
         /// Conditions, all of which must hold.
         condition: ConditionKey,
@@ -89,7 +89,7 @@ table! {
     ConditionKey {
         /// Networks that the client is in.
         source_ip: OneOrMore<Networks>,
-        /// Patterns of the tag. Content that is named by its digest has none: a statement that allows means it, one that denies does not.
+        /// Patterns of the tag. A pull by digest has no tag: an `allow` statement with this condition also applies to pulls by digest, a `deny` statement does not.
         tag: OneOrMore<Text>,
         /// Times like `"mon-fri 08:00-18:00 +08:00"`; UTC without an offset.
         time: OneOrMore<Windows>,
@@ -113,7 +113,7 @@ table! {
         claim: ClaimText,
         /// `true`: clients without credentials. Everybody may do what they may.
         anonymous: Flag,
-        /// Names of policies.
+        /// Names of policies. Required.
         policies: OneOrMore<Text>,
     }
 }

@@ -24,7 +24,7 @@ const PARALLEL_MAX: usize = 64;
 table! {
     /// The whole file.
     File {
-        /// Listeners for clients and operators, and what connections may take.
+        /// Client listeners, the admin listener, and limits of connections.
         server: Server,
         /// Access: who may come in, and who may do what. Without this table everybody may pull everything.
         access: Access,
@@ -46,11 +46,11 @@ table! {
 table! {
     /// `[server]`.
     Server {
-        /// Listener for clients: `IP:PORT`, `localhost:PORT`, or `:PORT` for every IPv4 address. Flag `--listen`.
+        /// Client listener: `IP:PORT`, `localhost:PORT`, or `:PORT` for every IPv4 address. Flag `--listen`.
         listen: Address,
         /// Several client listeners instead of `listen`, each with its own `access` and `tls`. They share all limits.
         listener: List<ListenerKey>,
-        /// Listener for metrics, health and the admin API; plain HTTP without `[server.admin_tls]`. Flag `--admin-listen`.
+        /// Admin listener, for metrics, health and the admin API; plain HTTP without `[server.admin_tls]`. Flag `--admin-listen`.
         admin_listen: Address,
         /// A Unix socket with the same answers, for root and the user that roadstead runs as; mode 0600. One that is left from before is replaced.
         admin_socket: Path,
@@ -58,7 +58,7 @@ table! {
         admin_hosts: List<Host>,
         /// HTTPS for the admin listener.
         admin_tls: AdminTls,
-        /// `true`: connections to `listen` begin with a PROXY protocol header (version 1 or 2), and only those of `trusted_proxies` are taken. The client's address is the one in it.
+        /// `true`: connections to `listen` begin with a PROXY protocol header (version 1 or 2), and only those of `trusted_proxies` are taken. The client's address is the one in it. Default: `false`.
         proxy_protocol: Flag,
         /// Networks of proxies and load balancers. The client of a request from there is the last address in `X-Forwarded-For` (or else `Forwarded`) outside of them, in logs, limits and rules; `X-Forwarded-Proto` decides the scheme of the token URL.
         trusted_proxies: List<Networks>,
@@ -66,7 +66,7 @@ table! {
         drain_timeout: Time,
         /// The most client connections at once; fewer where the limit on open files is low. When all are taken, the longest idle one of the address with the most connections is closed for a new one.
         max_connections: UpTo<CLIENTS_MAX>,
-        /// Time that a client may take for a request's head, its TLS handshake included.
+        /// Time that a client may take to send its request headers, the TLS handshake included.
         head_timeout: TimeLimit,
         /// Time that a connection may be without a request. Go's HTTP client closes its own after 90 s.
         idle_timeout: TimeLimit,
@@ -82,7 +82,7 @@ table! {
 table! {
     /// `[state]`.
     State {
-        /// Directory for imported names, pins and other state that cannot be fetched again: on a local disk, one for each roadstead. Files in it are readable by their owner alone (0700, 0600). Default: `roadstead` in the user's directory for state (`~/.local/state`), `/var/lib/roadstead` for a user without a home. Flag `--state-dir`.
+        /// Directory for state that cannot be fetched again: imported names, pins, users, tokens and their signing keys, and the repositories that were seen to be public. It must be on a local disk; each roadstead needs its own. Files in it are readable by their owner alone (0700, 0600). Flag `--state-dir`. Default: `~/.local/state/roadstead`, or `/var/lib/roadstead` for a user without a home.
         dir: Path,
     }
 }
@@ -90,11 +90,11 @@ table! {
 table! {
     /// `[cache]`.
     Cache {
-        /// Directory of the cache: one that is empty, new, or a cache (it has `VERSION`; any other is refused), on one file system. Files in it are readable by their owner and group alone (0750, 0640). Default: `roadstead` in the user's cache directory, `/var/cache/roadstead` for a user without a home. Flag `--cache-dir`.
+        /// Directory of the cache: one that is empty, new, or a cache (it has `VERSION`; any other is refused), on one file system. Files in it are readable by their owner and group alone (0750, 0640). Flag `--cache-dir`. Default: `~/.cache/roadstead`, or `/var/cache/roadstead` for a user without a home.
         dir: Path,
-        /// Disk space for the cache, running transfers and the index included: a size of at least `1MB`, or a part of the file system like `80%`. When it is full, blobs are evicted: the longest idle for how often they were used go first. Flag `--cache-size`.
+        /// Disk space for the cache, running transfers and the index included: a size of at least `1MB`, or a percentage of the file system like `80%`. When it is full, the least recently and least often used blobs are evicted first. Flag `--cache-size`.
         max_size: MaxSize,
-        /// Free space that the cache leaves on the file system, whatever else fills it: a size or a part; `0` turns it off.
+        /// Free space that the cache leaves on the file system, whatever else fills it: a size or a percentage; `0` turns it off.
         min_free: MinFree,
         /// Time for which content is kept that no client pulls, `1h` at least; `off`: as long as there is room.
         max_age: MaxAge,
@@ -110,7 +110,7 @@ table! {
 table! {
     /// `[[cache.pin]]`.
     Pin {
-        /// The images that are pinned, by a pattern as in `[[tags.rule]]`: `registry.k8s.io/pause*`.
+        /// The images that are pinned, by a pattern as in `[[tags.rule]]`: `registry.k8s.io/pause*`. Required.
         pattern as "match": Match,
     }
 }
@@ -130,7 +130,7 @@ table! {
         keep_deleted: Flag,
         /// Time for which an upstream's 404 is cached (negative caching); `0s` asks every time.
         negative_ttl: Time,
-        /// Other values for some tags. The first rule that matches decides; what it leaves unsaid is as in `[tags]`.
+        /// Other values for some tags. The first rule that matches decides; keys it does not set are as in `[tags]`.
         rule: List<Needs<Rule>>,
     }
 }
@@ -138,19 +138,19 @@ table! {
 table! {
     /// `[[tags.rule]]`.
     Rule {
-        /// The tags that are meant: an upstream's name, a slash, the repository, a colon and the tag. `*` stands for anything within a component or the tag, `**` for any number of components; without a tag every tag is meant.
+        /// The tags that are meant: an upstream's name, a slash, the repository, a colon and the tag. `*` stands for anything within a component or the tag, `**` for any number of components; without a tag every tag is meant. Required.
         pattern as "match": Match,
-        /// As in `[tags]`.
+        /// As `tags.ttl`. Default: `tags.ttl`.
         ttl: Ttls,
-        /// As in `[tags]`.
+        /// As `tags.revalidate`. Default: `tags.revalidate`.
         revalidate: Revalidations,
-        /// As in `[tags]`.
+        /// As `tags.stale_if_error`. Default: `tags.stale_if_error`.
         stale_if_error: Time,
-        /// As in `[tags]`.
+        /// As `tags.stale_on`. Default: `tags.stale_on`.
         stale_on: List<Failures>,
-        /// As in `[tags]`.
+        /// As `tags.keep_deleted`. Default: `tags.keep_deleted`.
         keep_deleted: Flag,
-        /// As in `[tags]`.
+        /// As `tags.negative_ttl`. Default: `tags.negative_ttl`.
         negative_ttl: Time,
     }
 }
@@ -168,15 +168,15 @@ table! {
 table! {
     /// `[upstream."NAME"]`.
     Upstream {
-        /// Base URLs with the same content, in order of preference; required. Each is text, or a table with `url` and its own options (`ca_file`, `client_cert`, `proxy`, `headers`, a login, …).
+        /// Base URLs with the same content, in order of preference. Each is text, or a table with `url` and its own options (`ca_file`, `client_cert`, `proxy`, `headers`, a login, …). Required.
         endpoints: List<EndpointKey>,
-        /// Requests that name no upstream go here; at most one. An upstream that is alone is it unless it says `false`. Flag `--default-upstream`.
+        /// Requests that name no upstream go here; at most one. A single upstream is the default unless `default = false`. Flag `--default-upstream`. Default: `false` if there are several upstreams.
         default: Flag,
         /// `Host` names of requests that select it; without a port, any port matches.
         hosts: List<Host>,
         /// `ordered`: endpoints as they are written; `fastest`: the one that answers fastest first. In both, an endpoint that keeps failing is skipped while its circuit breaker is open.
         strategy: Strategies,
-        /// `environment` (`HTTPS_PROXY` and so on), `direct`, a URL (`http`, `https`, `socks5`, `socks5h`), or `{ url, username, password_file }`.
+        /// `environment` (`HTTPS_PROXY` and so on), `direct`, a URL (`http`, `https`, `socks5`, `socks5h`), or a table with `url` and a login.
         proxy: ProxyKey,
         /// The user that roadstead pulls as; it needs one of the three kinds of password.
         username: Text,
@@ -214,9 +214,9 @@ table! {
         parallel_above: Size,
         /// Bytes that each of the parallel connections requests at a time; at least `1MiB`.
         segment_size: SegmentSize,
-        /// Share (quota) of the cache for blobs of this upstream; a blob that several upstreams have counts for the one that it was first fetched from. Enforced in the background.
+        /// Share (quota) of the cache for blobs of this upstream; a blob that several upstreams have counts for the one that it was first fetched from. Enforced in the background. Default: no share of its own.
         max_size: CacheShare,
-        /// Time for which its blobs are kept that no client pulls; without it, `cache.max_age`.
+        /// Time for which its blobs are kept that no client pulls. Default: `cache.max_age`.
         max_age: MaxAge,
     }
 }
@@ -224,19 +224,19 @@ table! {
 table! {
     /// An endpoint that is written as a table.
     Endpoint {
-        /// The base URL: `http://` or `https://`, with a path prefix if need be; required.
+        /// The base URL: `http://` or `https://`, with a path prefix if need be. Required.
         url: EndpointUrl,
-        /// A PEM file of certificates that the endpoint's may be signed by, besides the system's.
+        /// A PEM file of certificates that the endpoint's may be signed by, besides the system's, or of the endpoint's own self-signed certificate.
         ca_file: Path,
         /// The certificate that roadstead shows, with its chain, in PEM.
         client_cert: Path,
         /// Its private key in PEM; both or neither.
         client_key: Path,
-        /// Believes any certificate, so that anybody on the way can read along and steal the password.
+        /// `true` disables certificate verification: anybody on the way can read along and steal the password. Default: `false`.
         insecure_skip_verify: Flag,
-        /// As for the upstream, whose value is the default.
+        /// As `proxy` of the upstream. Default: the upstream's.
         proxy: ProxyKey,
-        /// The addresses of the URL's host, one or an array, instead of looking them up.
+        /// The addresses of the URL's host, one or an array. Default: they are looked up.
         resolve: OneOrMore<Ip>,
         /// Networks or addresses in which its redirects and token servers may lie, besides those where it lies itself.
         redirect_networks: OneOrMore<Networks>,
@@ -264,7 +264,7 @@ table! {
 table! {
     /// A proxy that is written as a table.
     ProxyTable {
-        /// The proxy: `http://`, `https://`, `socks5://` or `socks5h://`; required.
+        /// The proxy: `http://`, `https://`, `socks5://` or `socks5h://`. Required.
         url: Text,
         /// The user at the proxy.
         username: Text,
@@ -300,13 +300,13 @@ table! {
         docker_config: Path,
         /// A program and its arguments; it speaks the protocol of docker-credential helpers (`get`).
         exec: Command,
-        /// Time that the program may take; default `10s`.
+        /// Time that the program may take. Default: `10s`.
         timeout: TimeLimit,
-        /// Time for which the login that the program gave is used, unless that says `ExpiresIn` or `ExpiresAt`; default `5m`.
+        /// Time for which the login that the program gave is used, unless that says `ExpiresIn` or `ExpiresAt`. Default: `5m`.
         ttl: TimeLimit,
         /// A cloud's registry: `ecr`, `gar`, `acr-azure`, `acr-alibaba` or `tcr`.
         provider: Provider,
-        /// The region (`ecr`, `acr-alibaba`, `tcr`); by default the one in the endpoint's host name, which `tcr` has not.
+        /// The region (`ecr`, `acr-alibaba`, `tcr`); required for `tcr`. Default: the one in the endpoint's host name; for `ecr` else `AWS_REGION`.
         region: Text,
         /// The instance (`acr-alibaba`: of the Enterprise edition; `tcr`: required).
         instance_id: Text,
@@ -346,13 +346,13 @@ table! {
         session_token_file: Text,
         /// The name of an environment variable with it.
         session_token_env: Text,
-        /// The role of a web identity, instead of keys (`ecr`); default `AWS_ROLE_ARN`.
+        /// The role of a web identity, instead of keys (`ecr`). Default: `AWS_ROLE_ARN`.
         role_arn: Text,
-        /// The file with the web identity's token (`ecr`); default `AWS_WEB_IDENTITY_TOKEN_FILE`.
+        /// The file with the web identity's token (`ecr`). Default: `AWS_WEB_IDENTITY_TOKEN_FILE`.
         web_identity_token_file: Path,
-        /// The JSON key of a service account (`gar`); default `GOOGLE_APPLICATION_CREDENTIALS`, or else the metadata service.
+        /// The JSON key of a service account (`gar`). Default: `GOOGLE_APPLICATION_CREDENTIALS`, or else the metadata service.
         key_file: Path,
-        /// The tenant of a service principal (`acr-azure`); without it the managed identity is used.
+        /// The tenant of a service principal (`acr-azure`). Default: none, the managed identity is used.
         tenant_id: Text,
         /// The client id of the service principal, or of a user-assigned managed identity (`acr-azure`).
         client_id: Text,
@@ -362,9 +362,9 @@ table! {
         client_secret_file: Text,
         /// The name of an environment variable with it.
         client_secret_env: Text,
-        /// The RAM role, instead of keys (`acr-alibaba`); default: the one of the machine.
+        /// The RAM role, instead of keys (`acr-alibaba`). Default: the machine's.
         ram_role: Text,
-        /// The CAM role, instead of keys (`tcr`); default: the one of the machine.
+        /// The CAM role, instead of keys (`tcr`). Default: the machine's.
         cam_role: Text,
         /// Another address of the registry's API (for VPC endpoints).
         api_url: ServiceUrl,

@@ -20,9 +20,9 @@ const KEEP_MAX: usize = 1000;
 table! {
     /// `[[access.limit]]`.
     LimitKey {
-        /// The clients that it limits, each by itself: `user:NAME`, `robot:NAME`, `certificate:NAME`, `workload:NAME` (`*` is every name), `group:NAME`, `anonymous`, `address`, a network, or `*`. Anonymous clients are told apart by their addresses (of IPv6, by the /64), and so are all with `address` and a network.
+        /// The clients that it limits, each by itself: `user:NAME`, `robot:NAME`, `certificate:NAME`, `workload:NAME` (`*` is every name), `group:NAME`, `anonymous`, `address`, a network, or `*`. Anonymous clients are told apart by their addresses (of IPv6, by the /64), and so are all with `address` and a network. Required.
         pattern as "match": Meanings,
-        /// Requests a second; more are answered with 429. After a pause, those of one second may come at once.
+        /// Requests per second, with a burst of one second's worth; further requests get 429.
         requests: UpTo<REQUESTS_MAX>,
         /// Bytes of bodies a second; what is over is slowed down.
         bytes: Size,
@@ -36,11 +36,11 @@ table! {
 table! {
     /// `[audit]`.
     AuditKey {
-        /// The file, which a JSON object is appended to for each pull, login, denial and admin act.
+        /// The file, which a JSON object is appended to for each pull, login, denial and admin act. Required.
         path: Path,
-        /// The size at which it is renamed to `path.1`, `path.1` to `path.2` and so on; `0` turns that off, for `logrotate` and SIGUSR1.
+        /// The size at which it is renamed to `path.1`, `path.1` to `path.2` and so on; `0` turns that off, for `logrotate` and SIGUSR1. Default: `100MB`.
         max_size: Rate,
-        /// The number of older files that are kept.
+        /// The number of older files that are kept. Default: `5`.
         keep: UpTo<KEEP_MAX>,
     }
 }

@@ -21,13 +21,13 @@ table! {
     ListenerKey {
         /// Name of the listener in logs.
         listener_name as "name": Text,
-        /// Address, as in `server.listen`; required.
+        /// Address, as in `server.listen`. Required.
         address: Address,
-        /// `true`: HTTPS with the certificates of `[server.tls]`; `false`: plain HTTP. Default: `true` where there is `[server.tls]`.
+        /// `true`: HTTPS with the certificates of `[server.tls]`; `false`: plain HTTP. Default: `true` if there is `[server.tls]`.
         tls: Flag,
-        /// `rules` asks clients who they are, where `[access]` is configured; `open` asks nobody, ignores credentials, and serves what anonymous clients may pull: for the `registry-mirrors` of dockerd.
+        /// `rules` asks clients who they are, where `[access]` is configured; `open` asks nobody, ignores credentials, and serves what anonymous clients may pull: for the `registry-mirrors` of dockerd. Default: `rules`.
         access: ListenerAccess,
-        /// `true`: connections begin with a PROXY protocol header, as `server.proxy_protocol` says.
+        /// `true`: connections begin with a PROXY protocol header, as `server.proxy_protocol` says. Default: `false`.
         proxy_protocol: Flag,
     }
 }
@@ -35,15 +35,15 @@ table! {
 table! {
     /// `[server.tls]`.
     Tls {
-        /// The certificate in PEM, its own first and then those up to the root. With `key`, or neither; read again when it changes.
+        /// The certificate in PEM, its own first and then those up to the root. Read again when it changes. Required, unless there is a `pair`.
         cert: Path,
-        /// The certificate's private key in PEM.
+        /// The certificate's private key in PEM. Required, unless there is a `pair`.
         key: Path,
         /// Several certificates instead of `cert` and `key`: a client gets the one that names the host it asks for (SNI), else the first.
         pair: List<Pair>,
         /// Certificates of authorities, in PEM: clients show a certificate of one of them (mTLS). Its first alternative name (URI, DNS or e-mail), else its common name, is the client's identity in `[access]`.
         client_ca: Path,
-        /// Clients without a certificate, where there is a `client_ca`: `required` refuses them; `optional` lets them in like others.
+        /// Clients without a certificate, where there is a `client_ca`: `required` refuses them; `optional` lets them in like others. Default: `required`.
         client_auth: ClientAuths,
     }
 }
@@ -51,9 +51,9 @@ table! {
 table! {
     /// `[[server.tls.pair]]`.
     Pair {
-        /// A certificate, as `server.tls.cert`.
+        /// A certificate, as `server.tls.cert`. Required.
         cert: Path,
-        /// The private key in PEM.
+        /// The private key in PEM. Required.
         key: Path,
     }
 }
@@ -61,9 +61,9 @@ table! {
 table! {
     /// `[server.admin_tls]`.
     AdminTls {
-        /// The certificate of the admin listener, as `server.tls.cert`.
+        /// The certificate of the admin listener, as `server.tls.cert`. Required.
         cert: Path,
-        /// The private key in PEM.
+        /// The private key in PEM. Required.
         key: Path,
         /// Certificates of authorities, in PEM: operators, scrapers and probes must show a certificate of one of them.
         client_ca: Path,

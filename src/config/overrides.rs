@@ -9,16 +9,16 @@ pub struct Overrides {
     /// The configuration file [default: ./roadstead.toml, then /etc/roadstead/config.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Listener for clients, e.g. 0.0.0.0:5000
+    /// Client listener, such as 0.0.0.0:5000
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Listener for metrics, health and the admin API
+    /// Admin listener: metrics, health and the admin API
     #[arg(long, value_name = "ADDR")]
     pub admin_listen: Option<String>,
     /// Directory of the cache
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,
-    /// Directory for imported names, pins and other state that cannot be fetched again
+    /// Directory for state that cannot be fetched again: imported names, pins, users, tokens
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
     /// Disk space for the cache, such as 200GB, or 80% of the file system

@@ -15,6 +15,11 @@ const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 /// The upstream in it that has all keys.
 const WHOLE_UPSTREAM: &str = "docker.io";
+/// The last sentence of the meaning of a key that a table must have.
+const REQUIRED: &str = " Required";
+/// Begins the last sentence of the meaning of a key whose default stands in no example: it depends on something, or on
+/// a table that is not there by default.
+const DEFAULT: &str = " Default: ";
 /// Keys that every upstream has for itself.
 const OF_THE_UPSTREAM: &[&str] = &["endpoints", "default"];
 
@@ -144,11 +149,12 @@ pub(super) fn reference() -> String {
         }
         out.push_str("| key | default | meaning |\n| --- | --- | --- |\n");
         for Row { path, key, is_list } in rows {
-            let default =
-                default_of(&schema, &path).map_or("none".to_owned(), |it| format!("`{it}`"));
+            let (meaning, said) = told(key.about.trim());
+            let default = default_of(&schema, &path).map(|it| format!("`{it}`"));
+            let default = default.or(said).unwrap_or_else(|| "none".to_owned());
             let path = shown(&path);
             let path = if is_list { format!("[[{path}]]") } else { path };
-            writeln!(out, "| `{path}` | {default} | {} |", key.about.trim()).ok();
+            writeln!(out, "| `{path}` | {default} | {meaning} |").ok();
         }
     }
     out.push_str("\n### Environment variables\n\n| variable | key |\n| --- | --- |\n");
@@ -163,6 +169,20 @@ pub(super) fn reference() -> String {
     out
 }
 
+/// A meaning without its last sentence, if that says the default; and the default.
+fn told(about: &str) -> (&str, Option<String>) {
+    if let Some((meaning, default)) = about.rsplit_once(DEFAULT) {
+        return (meaning, Some(default.trim_end_matches('.').to_owned()));
+    }
+    let Some((meaning, when)) = about.rsplit_once(REQUIRED) else {
+        return (about, None);
+    };
+    (
+        meaning,
+        Some(format!("required{}", when.trim_end_matches('.'))),
+    )
+}
+
 /// A path as it is written in a file.
 fn shown(path: &str) -> String {
     path.replace(".*", ".\"NAME\"")
@@ -175,4 +195,29 @@ fn default_of(schema: &Json, path: &str) -> Option<String> {
         || default.to_string().replace("\",\"", "\", \""),
         str::to_owned,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_sentence_may_say_the_default() {
+        assert_eq!(told("A file."), ("A file.", None));
+        for (about, meaning, default) in [
+            ("A file. Required.", "A file.", "required"),
+            (
+                "A file. Required, unless there is a `pair`.",
+                "A file.",
+                "required, unless there is a `pair`",
+            ),
+            (
+                "A flag. More. Default: `false`.",
+                "A flag. More.",
+                "`false`",
+            ),
+        ] {
+            assert_eq!(told(about), (meaning, Some(default.to_owned())));
+        }
+    }
 }

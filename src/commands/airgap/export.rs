@@ -27,7 +27,7 @@ pub struct ExportJob {
     pub target: PathBuf,
     /// The platforms of them that are wanted.
     pub wanted: Wanted,
-    /// The URL of the server's registry port.
+    /// The URL of the server's client listener.
     pub server: Url,
     /// Further certificates to check that server's by.
     pub ca_file: Option<PathBuf>,

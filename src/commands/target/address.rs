@@ -18,7 +18,7 @@ use crate::net::ClientCertificate;
 /// The variable that names the admin listener.
 pub const ADMIN_VARIABLE: &str = "ROADSTEAD_ADMIN";
 
-/// The variable that names the registry port.
+/// The variable that names the client listener.
 pub const SERVER_VARIABLE: &str = "ROADSTEAD_SERVER";
 
 /// The default ports, for a host without one (`config::defaults`).
@@ -47,7 +47,7 @@ pub struct AdminFlags {
     pub config: Option<PathBuf>,
 }
 
-/// The flags of a command that pulls from the registry port.
+/// The flags of a command that pulls from the client listener.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ServerFlags {
     /// The running roadstead, such as 127.0.0.1:5000 [env: `ROADSTEAD_SERVER`] [default: the configuration's
@@ -141,7 +141,7 @@ impl AdminFlags {
 }
 
 impl ServerFlags {
-    /// The URL of the registry port.
+    /// The URL of the client listener.
     ///
     /// # Errors
     /// One line: a variable makes no sense, or the configuration does not say where the server is.
@@ -316,7 +316,7 @@ pub(super) fn admin_url(text: &str) -> Result<Url, String> {
     }
 }
 
-/// A registry port as users write it.
+/// A client listener as users write it.
 fn server_url(text: &str) -> Result<Url, String> {
     url(
         text,

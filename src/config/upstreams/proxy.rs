@@ -10,7 +10,7 @@ use crate::config::error::{Problem, Shown};
 use crate::config::keys::ProxyTable;
 use crate::config::origin::Origin;
 use crate::config::schema;
-use crate::config::table::{Context, Given, Outcome, Place, Read, Written};
+use crate::config::table::{Context, Given, Key, Outcome, Place, Read, Written};
 use crate::upstream::{Credentials, EnvironmentProxies, Proxy, ProxyConfig, Secret};
 
 /// `proxy`: a word, a URL, or a table of a URL and its login.
@@ -27,6 +27,7 @@ pub(in crate::config) enum WrittenProxy {
 
 impl Read for ProxyKey {
     type Value = WrittenProxy;
+    const KEYS: &'static [Key] = ProxyTable::KEYS;
 
     fn read(written: &Written<'_>, place: &Place, context: &Context<'_>) -> Outcome<WrittenProxy> {
         if written.get_ref().is_table() {

@@ -53,13 +53,13 @@ impl Restraint {
             tracing::warn!(
                 %client, user = exchange.account.name().as_deref(),
                 limit = limit.label(), others_since_last_told = others,
-                "a client has met a limit of [[access.limit]], and hears 429 with Retry-After"
+                "a client has met a limit of [[access.limit]]: further requests get 429 with Retry-After"
             );
         } else if let Some(others) = others {
             tracing::warn!(
                 %client, upstream = exchange.upstream().map(tracing::field::display),
                 limit = limit.label(), others_since_last_told = others,
-                "a client asks for more than its share of what goes to upstreams at once, and hears 429 for the rest; \
+                "a client asks for more than its share of what goes to upstreams at once: further requests get 429; \
                  others are served. Is it many clients behind one connection, or is the upstream slow? \
                  upstream.max_connections is how much it is asked at once"
             );

@@ -204,6 +204,39 @@ fn it_knows_defaults_and_meanings() {
     );
 }
 
+/// Defaults of tables that are not there by default, which the example cannot hold.
+#[test]
+fn the_reference_says_the_defaults_of_tables_that_are_not_there() {
+    let written = "[server.tls]\ncert = \"/c\"\nkey = \"/k\"\nclient_ca = \"/ca\"\n\
+        [[server.listener]]\naddress = \":5000\"\n[[server.listener]]\naddress = \":5002\"\n\
+        [access]\n[audit]\npath = \"/a\"\n";
+    let config: toml::Table = file(written).unwrap().to_toml().parse().unwrap();
+    let reference = Config::reference();
+    for key in [
+        "server.tls.client_auth",
+        "server.listener.tls",
+        "server.listener.access",
+        "server.listener.proxy_protocol",
+        "access.mode",
+        "access.admin",
+        "audit.max_size",
+        "audit.keep",
+    ] {
+        let (table, name) = key.rsplit_once('.').unwrap();
+        let table = table.split('.').fold(&config, |table, name| {
+            let table = &table[name];
+            let table = table.as_array().map_or(table, |tables| &tables[0]);
+            table.as_table().unwrap()
+        });
+        let value = &table[name];
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        let row = format!("| `{key}` | `{value}`");
+        assert!(reference.contains(&row), "no {row}");
+    }
+}
+
 #[test]
 #[expect(
     clippy::disallowed_methods,
