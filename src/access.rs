@@ -20,12 +20,15 @@
 //! | `credentials` | what clients send |
 //! | `htpasswd` | a file of users |
 //! | `passwords`, `failures` | slow hashes and who may have them calculated |
+//! | `ldap` | users of a directory |
+//! | `queue`, `remembered` | logins that wait; passwords that were right a moment ago |
 //! | `scope`, `jwt`, `keys` | tokens that clients get at `/token` |
 //! | `issue` | the token endpoint, without HTTP |
 //! | `secret`, `people`, `manage` | tokens of this server, users and tokens of the catalogue, and how they are made |
 //! | `limits` | requests, bytes and connections of each identity or address |
 //! | `oidc` | tokens of other issuers |
 //! | `active` | all of that, as it holds at one moment |
+//! | `login` | tokens and passwords to identities |
 //! | `guard` | the front door: credentials to identities, questions to the rules |
 
 pub mod action;
@@ -39,12 +42,17 @@ pub mod htpasswd;
 mod issue;
 mod jwt;
 mod keys;
+pub mod ldap;
 pub mod limits;
+mod login;
 pub mod manage;
 pub mod oidc;
 mod passwords;
 mod people;
 pub mod principal;
+mod queue;
+pub mod ram;
+mod remembered;
 pub mod resource;
 pub mod rules;
 pub mod scope;
