@@ -163,7 +163,7 @@ impl Ldap {
         }
         let Some(pass) = state.breaker.admit(now) else {
             return Err(IdentifyError::Unavailable(
-                "the directory has failed and is left alone for a moment".to_owned(),
+                "the directory has failed: backing off (circuit open)".to_owned(),
             ));
         };
         let login = Box::pin(self.directory.log_in(&self.dialer, user, password));
@@ -180,8 +180,8 @@ impl Ldap {
                 Err(IdentifyError::Unavailable(why))
             }
             Err(Failure::Down(why)) => {
-                let is_left_alone = pass.failed(now);
-                tracing::warn!(server = %self.directory.server.url, why, is_left_alone, "the directory cannot be used (access.ldap): its users hear 503, others are not affected");
+                let circuit_open = pass.failed(now);
+                tracing::warn!(server = %self.directory.server.url, why, circuit_open, "the directory cannot be used (access.ldap): its users hear 503, others are not affected");
                 Err(IdentifyError::Unavailable(why))
             }
         }

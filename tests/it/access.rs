@@ -1,6 +1,8 @@
 //! Who may come in, and who may pull what.
 
 mod audit;
+
+mod ldap;
 mod limits;
 mod oidc;
 mod operators;
