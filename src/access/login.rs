@@ -135,15 +135,11 @@ impl Guard {
         if let Some(wait) = inner.failures.wait(&name, source, now) {
             return Err(IdentifyError::Limited(wait));
         }
-        match ldap.log_in(user, password, source, now).await? {
-            Some(member) => {
-                inner.failures.forgive(&name, source);
-                found(&member)
-            }
-            None => {
-                inner.failures.count(&name, source, now);
-                Err(IdentifyError::Invalid)
-            }
-        }
+        let Some(member) = ldap.log_in(user, password, source, now).await? else {
+            inner.failures.count(&name, source, now);
+            return Err(IdentifyError::Invalid);
+        };
+        inner.failures.forgive(&name, source);
+        found(&member)
     }
 }

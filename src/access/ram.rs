@@ -117,6 +117,7 @@ impl<T, F: FnMut(&str) -> Result<T, String>> Visitor<'_> for Word<F> {
 }
 
 /// Any text.
+#[expect(clippy::unnecessary_wraps, reason = "others of its kind can fail")]
 fn text(word: &str) -> Result<String, String> {
     Ok(word.to_owned())
 }
@@ -288,6 +289,10 @@ struct Conditions;
 object!(Conditions => Condition, "an object of operators such as IpAddress");
 
 impl Conditions {
+    #[expect(
+        clippy::unused_self,
+        reason = "`object!` calls it as it calls the others"
+    )]
     fn read<'de, A: MapAccess<'de>>(self, mut map: A) -> Result<Condition, A::Error> {
         let mut networks = None;
         while let Some(operator) = map.next_key_seed(Word(text))? {
@@ -313,6 +318,10 @@ struct Sources;
 object!(Sources => Vec<Network>, "an object with acs:SourceIp");
 
 impl Sources {
+    #[expect(
+        clippy::unused_self,
+        reason = "`object!` calls it as it calls the others"
+    )]
     fn read<'de, A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Network>, A::Error> {
         let mut networks = None;
         while let Some(key) = map.next_key_seed(Word(text))? {

@@ -7,6 +7,7 @@ mod limits;
 mod oidc;
 mod operators;
 mod people;
+mod ram;
 mod tokens;
 mod visibility;
 

@@ -140,14 +140,14 @@ impl Directory {
             return Ok(None);
         }
         let person = match (&self.users, plain) {
-            (Some(users), _) => match self.find(session, users, user).await? {
-                Some(person) => person,
-                None => {
+            (Some(users), _) => {
+                let Some(person) = self.find(session, users, user).await? else {
                     let why =
                         format!("user {user:?} can log in, and is not found in access.ldap.base");
                     return Err(Failure::Unusable(why));
-                }
-            },
+                };
+                person
+            }
             (None, plain) => Person {
                 account: Account {
                     name: plain.unwrap_or_default(),

@@ -147,10 +147,11 @@ fn show_policy(out: &mut String, policy: &Policy) {
     {
         table(out, "[access.policy.statement]");
         line(out, "effect", &quoted(effect.name()));
-        let actions = match actions.is_empty() {
+        let actions = if actions.is_empty() {
             // Of documents: about nothing that is here.
-            true => list(std::iter::once(NO_ACTION)),
-            false => list(actions.iter().map(Action::name)),
+            list(std::iter::once(NO_ACTION))
+        } else {
+            list(actions.iter().map(Action::name))
         };
         line(out, "actions", &actions);
         line(
