@@ -50,11 +50,12 @@ fn by_search(directory: &Directory, dir: &Path) -> String {
         [access.ldap]
         url = "ldap://{}"
         search_bind_dn = "cn=reader,dc=corp"
-        search_bind_password_file = {file:?}
+        search_bind_password_file = "{}"
         base = "ou=people,dc=corp"
         group_base = "ou=groups,dc=corp"
         "#,
-        directory.address
+        directory.address,
+        file.display()
     )
 }
 
@@ -427,9 +428,10 @@ async fn nothing_is_said_before_tls() {
         let directory = Directory::start(Some((acceptor, at_once))).await;
         directory.person("alice", &[]);
         let address = directory.address;
-        let url = match at_once {
-            true => format!("url = \"ldaps://{address}\""),
-            false => format!("url = \"ldap://{address}\"\nstart_tls = true"),
+        let url = if at_once {
+            format!("url = \"ldaps://{address}\"")
+        } else {
+            format!("url = \"ldap://{address}\"\nstart_tls = true")
         };
         let table = |ca: &str| {
             format!("[access.ldap]\n{url}\nbind_dn = \"uid={{user}},ou=people,dc=corp\"\n{ca}\n")

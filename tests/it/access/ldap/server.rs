@@ -245,9 +245,11 @@ fn search(content: &[u8], shared: &Shared, mood: Mood) -> Vec<(u8, Vec<u8>)> {
                 .iter()
                 .map(|group| format!("cn={group},ou=groups,dc=corp"))
                 .collect();
-            let member_of = match mood {
-                Mood::InPart => "memberOf;range=0-1499",
-                _ => "memberOf",
+            let in_part = mood == Mood::InPart;
+            let member_of = if in_part {
+                "memberOf;range=0-1499"
+            } else {
+                "memberOf"
             };
             let all = [("uid", &person.uid[..]), (member_of, &groups[..])];
             answers.push((0x64, entry(dn, &all)));
