@@ -29,6 +29,7 @@
 //! | `oidc` | tokens of other issuers |
 //! | `active` | all of that, as it holds at one moment |
 //! | `login` | tokens and passwords to identities |
+//! | `found` | what came of credentials |
 //! | `guard` | the front door: credentials to identities, questions to the rules |
 
 pub mod action;
@@ -37,6 +38,7 @@ pub mod condition;
 pub mod config;
 pub mod credentials;
 mod failures;
+mod found;
 pub mod guard;
 pub mod htpasswd;
 mod issue;
@@ -65,7 +67,8 @@ pub use crate::net::Secret;
 pub use action::{Action, Actions};
 pub use condition::{Condition, Context};
 pub use config::{AdminAccess, Config, Enforcement};
-pub use guard::{AccessError, Guard, Identified, IdentifyError, Verdict, result_of};
+pub use found::{IdentifyError, result_of};
+pub use guard::{AccessError, Guard, Identified, Verdict};
 pub use issue::{Grant, Granted, Wanted};
 pub use keys::KeyError;
 pub use manage::{ManageError, Registrar, TokenInfo, TokenWanted, UserInfo};

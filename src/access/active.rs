@@ -1,6 +1,7 @@
 //! The configuration of access with all that it names, as it holds at one moment.
 
-use super::guard::{AccessError, IdentifyError};
+use super::found::{IdentifyError, fingerprint};
+use super::guard::AccessError;
 use super::htpasswd::Htpasswd;
 use super::jwt::Claims;
 use super::ldap::{self, Ldap, Member};
@@ -11,9 +12,6 @@ use super::{Config, Kind, Principal, Rules, Subject};
 use crate::catalogue::Token;
 use crate::clock::Timestamp;
 use crate::telemetry::Metrics;
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -207,10 +205,4 @@ fn groups_of(config: &Config) -> HashSet<String> {
         | Meaning::Identity(..) => None,
     });
     attached.chain(limited).collect()
-}
-
-/// Stands for a hash, and does not tell it.
-pub(super) fn fingerprint(hash: &str) -> String {
-    let digest = digest(&SHA256, hash.as_bytes());
-    URL_SAFE_NO_PAD.encode(digest.as_ref().get(..12).unwrap_or_default())
 }

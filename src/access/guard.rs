@@ -3,6 +3,7 @@
 use super::active::{Active, TOKEN};
 use super::credentials::Credentials;
 use super::failures::Failures;
+use super::found::{Found, IdentifyError, result_of};
 use super::htpasswd::{Htpasswd, HtpasswdError};
 use super::jwt::{Claims, Use};
 use super::keys::{KeyError, Keys};
@@ -14,7 +15,7 @@ use super::{Action, AdminAccess, Config, Context, Enforcement, Principal, Resour
 use crate::audit::Audit;
 use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
-use crate::telemetry::{AuthMethod, AuthResult, Metrics};
+use crate::telemetry::{AuthMethod, Metrics};
 use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use std::collections::HashMap;
@@ -74,16 +75,6 @@ pub struct Identified {
     until: Timestamp,
 }
 
-/// An identity, and the credentials that show it.
-#[derive(Clone, Debug)]
-pub(super) struct Found {
-    pub(super) principal: Principal,
-    /// A stand-in for the credentials in tokens that are given for them.
-    pub(super) credential: String,
-    /// When they end.
-    pub(super) until: Option<Timestamp>,
-}
-
 /// The reason why access cannot be set up: one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
@@ -102,20 +93,6 @@ pub enum AccessError {
     /// Policies.
     #[error("access: {0}")]
     Rules(#[from] RulesError),
-}
-
-/// The reason why an identity is not known.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IdentifyError {
-    /// The credentials are wrong.
-    #[error("the user name or password is wrong, or the token is not valid")]
-    Invalid,
-    /// Somebody has tried too often.
-    #[error("too many failed logins")]
-    Limited(Duration),
-    /// They cannot be checked now.
-    #[error("credentials cannot be checked: {0}")]
-    Unavailable(String),
 }
 
 /// The verdict of the rules on a request.
@@ -473,15 +450,5 @@ impl Inner {
     /// When tokens were used.
     pub(super) fn uses(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The word for what came of credentials.
-pub fn result_of<T>(found: &Result<T, IdentifyError>) -> AuthResult {
-    match found {
-        Ok(_) => AuthResult::Accepted,
-        Err(IdentifyError::Invalid) => AuthResult::Rejected,
-        Err(IdentifyError::Limited(_)) => AuthResult::Limited,
-        Err(IdentifyError::Unavailable(_)) => AuthResult::Unavailable,
     }
 }

@@ -3,12 +3,12 @@
 
 use super::active::{Active, TOKEN};
 use super::credentials::claim;
-use super::guard::{Found, result_of};
+use super::found::{Found, IdentifyError, result_of};
 use super::jwt::{ACCESS_TTL, Claims, Use};
 use super::ldap;
 use super::people::People;
 use super::scope::Scope;
-use super::{Action, Context, Guard, IdentifyError, Principal, Resource};
+use super::{Action, Context, Guard, Principal, Resource};
 use crate::clock::Timestamp;
 use crate::net::Secret;
 use crate::telemetry::AuthMethod;

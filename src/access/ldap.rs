@@ -19,8 +19,7 @@ mod session;
 
 pub use directory::{Directory, Groups, Server, UserSearch};
 
-use super::active::fingerprint;
-use super::guard::IdentifyError;
+use super::found::{IdentifyError, fingerprint};
 use super::queue::Queue;
 use super::remembered::Remembered;
 use crate::clock::Timestamp;

@@ -1,11 +1,11 @@
 //! Credentials that somebody has typed: a token or a password, of whomever it may be.
 
-use super::active::{Active, TOKEN, fingerprint};
-use super::guard::Found;
+use super::Guard;
+use super::active::{Active, TOKEN};
+use super::found::{Found, IdentifyError, fingerprint};
 use super::ldap::{Ldap, Member};
 use super::passwords::HashError;
 use super::people::People;
-use super::{Guard, IdentifyError};
 use crate::clock::Timestamp;
 use crate::net::Secret;
 use crate::telemetry::AuthMethod;
