@@ -20,12 +20,16 @@
 //! | `credentials` | what clients send |
 //! | `htpasswd` | a file of users |
 //! | `passwords`, `failures` | slow hashes and who may have them calculated |
+//! | `ldap` | users of a directory |
+//! | `queue`, `remembered` | logins that wait; passwords that were right a moment ago |
 //! | `scope`, `jwt`, `keys` | tokens that clients get at `/token` |
 //! | `issue` | the token endpoint, without HTTP |
 //! | `secret`, `people`, `manage` | tokens of this server, users and tokens of the catalogue, and how they are made |
 //! | `limits` | requests, bytes and connections of each identity or address |
 //! | `oidc` | tokens of other issuers |
 //! | `active` | all of that, as it holds at one moment |
+//! | `login` | tokens and passwords to identities |
+//! | `found` | what came of credentials |
 //! | `guard` | the front door: credentials to identities, questions to the rules |
 
 pub mod action;
@@ -34,17 +38,23 @@ pub mod condition;
 pub mod config;
 pub mod credentials;
 mod failures;
+mod found;
 pub mod guard;
 pub mod htpasswd;
 mod issue;
 mod jwt;
 mod keys;
+pub mod ldap;
 pub mod limits;
+mod login;
 pub mod manage;
 pub mod oidc;
 mod passwords;
 mod people;
 pub mod principal;
+mod queue;
+pub mod ram;
+mod remembered;
 pub mod resource;
 pub mod rules;
 pub mod scope;
@@ -57,7 +67,8 @@ pub use crate::net::Secret;
 pub use action::{Action, Actions};
 pub use condition::{Condition, Context};
 pub use config::{AdminAccess, Config, Enforcement};
-pub use guard::{AccessError, Guard, Identified, IdentifyError, Verdict, result_of};
+pub use found::{IdentifyError, result_of};
+pub use guard::{AccessError, Guard, Identified, Verdict};
 pub use issue::{Grant, Granted, Wanted};
 pub use keys::KeyError;
 pub use manage::{ManageError, Registrar, TokenInfo, TokenWanted, UserInfo};

@@ -22,11 +22,13 @@
 
 mod access;
 mod defaults;
+mod document;
 mod environment;
 mod error;
 mod file;
 mod keys;
 mod layers;
+mod ldap;
 mod limits;
 mod listeners;
 mod origin;

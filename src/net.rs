@@ -8,6 +8,7 @@
 //! | `gate`, `place` | which addresses are dialled for what |
 //! | `tls` | certificates |
 //! | `repeat`, `sends` | requests whose connection was gone; how many may still be sent |
+//! | `dialer` | connections in other protocols than HTTP |
 //! | `deadline` | one time limit for many steps |
 //! | `behalf`, `via`, `work` | the client's request that an outbound request belongs to |
 //! | `causes` | what an error was caused by |
@@ -20,6 +21,7 @@ mod causes;
 mod client;
 mod connector;
 mod deadline;
+mod dialer;
 mod error;
 mod gate;
 mod handshake;
@@ -44,7 +46,9 @@ pub use work::Work;
 
 pub(crate) use causes::root_cause;
 pub(crate) use client::{HttpClient, Way};
+pub(crate) use connector::BoxStream;
 pub(crate) use deadline::Deadline;
+pub(crate) use dialer::Dialer;
 pub(crate) use error::Error;
 pub(crate) use place::Place;
 pub(crate) use sends::Sends;

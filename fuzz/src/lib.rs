@@ -4,8 +4,11 @@
 
 use roadstead::access::condition::Window;
 use roadstead::access::credentials::Credentials;
+use roadstead::access::ldap::{message, names};
+use roadstead::access::oidc::Trust;
 use roadstead::access::scope::SCOPES_MAX;
-use roadstead::access::{Actions, Pattern, Resource, Scope};
+use roadstead::access::{self, Actions, Guard, Pattern, Resource, Scope, ram};
+use roadstead::clock::{ManualClock, Timestamp};
 use roadstead::commands::airgap;
 use roadstead::config::{Config, Overrides};
 use roadstead::oci::directory::{Directory, Entry};
@@ -16,6 +19,7 @@ use roadstead::server::proxy_protocol::{self, Head};
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 /// A request target: `METHOD PATH[?QUERY]`, and the `Host` header on the next line.
 pub fn route(data: &[u8]) {
@@ -232,5 +236,126 @@ pub fn statement(data: &[u8]) {
         if let Ok(resource) = Resource::parse(&name) {
             assert!(pattern.matches(&resource), "{pattern:?} {name:?}");
         }
+    }
+}
+
+/// A policy of Alibaba Cloud's RAM: what is taken is about content alone, and what is not is told with its place.
+pub fn ram_document(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let upstreams = ["acr.example".to_owned()];
+    for upstreams in [&[][..], &upstreams[..]] {
+        match ram::parse(text, upstreams) {
+            Ok(statements) => {
+                for statement in statements {
+                    assert!(!statement.resources.is_empty());
+                    for pattern in &statement.resources {
+                        let name = pattern.as_str();
+                        let is_content =
+                            name.starts_with("mirror/") || name.starts_with("repository/");
+                        assert!(is_content, "{name}");
+                        assert_eq!(Pattern::parse(name).as_ref(), Ok(pattern));
+                    }
+                }
+            }
+            Err(why) => {
+                let has_place = why.starts_with("line ") || why.starts_with("has more than");
+                assert!(has_place && !why.contains('\n'), "{why}");
+            }
+        }
+    }
+}
+
+/// Names on their way into a directory: each stays one value, whatever it is. The same bytes as a template and as a name
+/// that a directory sends.
+pub fn directory_names(data: &[u8]) {
+    let Ok(user) = std::str::from_utf8(data) else {
+        return;
+    };
+    let filter = names::filter("(uid={user})", user, "cn={user}");
+    let part = |bytes: &[u8]| {
+        ldap3::asn1::Tag::OctetString(ldap3::asn1::OctetString {
+            inner: bytes.to_vec(),
+            ..Default::default()
+        })
+    };
+    let equality = ldap3::asn1::Tag::Sequence(ldap3::asn1::Sequence {
+        class: ldap3::asn1::TagClass::Context,
+        id: 3,
+        inner: vec![part(b"uid"), part(user.as_bytes())],
+    });
+    assert_eq!(ldap3::parse_filter(&filter), Ok(equality), "{filter}");
+    let dn = names::bind_name("uid={user},ou=people", user);
+    let dn = dn.expect("a distinguished name takes every user");
+    assert!(dn.ends_with(",ou=people"), "{dn}");
+    let expected = (!user.is_empty()).then_some(user);
+    assert_eq!(names::first_value(&dn).as_deref(), expected, "{dn}");
+    if let Some(name) = names::bind_name("{user}@corp.example", user) {
+        assert_eq!(name, format!("{user}@corp.example"));
+    }
+    if let Some(plain) = names::plain(user) {
+        assert_eq!(names::plain(&plain).as_ref(), Some(&plain));
+    }
+    if let Err(why) = names::check_filter(user) {
+        assert!(!why.is_empty());
+    } else {
+        let filter = names::filter(user, "*)(", "cn=(*");
+        assert!(ldap3::parse_filter(&filter).is_ok(), "{filter}");
+    }
+    drop((names::check_bind_name(user), names::first_value(user)));
+}
+
+/// A message of a directory: what is whole stays so whatever follows, and no beginning of it is.
+pub fn directory_message(data: &[u8]) {
+    let Ok(Some(length)) = message::length(data) else {
+        return;
+    };
+    assert!(length <= 1 << 20);
+    let Some((whole, _rest)) = data.split_at_checked(length) else {
+        return;
+    };
+    let Ok(parsed) = message::parse(whole) else {
+        return;
+    };
+    assert_eq!(message::parse(whole), Ok(parsed));
+    for end in 0..length {
+        let (begun, _rest) = whole.split_at(end);
+        assert!(matches!(message::length(begun), Ok(None | Some(_))));
+        assert!(message::parse(begun).is_err(), "up to {end}");
+    }
+}
+
+/// A value of `Authorization` where there are no users and no tokens: nothing is believed.
+pub fn token(data: &[u8]) {
+    static DOOR: OnceLock<(tokio::runtime::Runtime, Guard)> = OnceLock::new();
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let (runtime, guard) = DOOR.get_or_init(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_all().build().expect("a runtime");
+        let issuer = Trust {
+            name: "ci".to_owned(),
+            // Nobody listens there, and it is dialled once.
+            issuer: "http://127.0.0.1:1".parse().expect("a URL"),
+            audience: vec!["roadstead".to_owned()],
+            claims: std::collections::BTreeMap::new(),
+            ca_file: None,
+        };
+        let config = access::Config {
+            enabled: true,
+            oidc: vec![issuer],
+            ..access::Config::default()
+        };
+        let clock = Arc::new(ManualClock::new(Timestamp(1_790_000_000_000)));
+        let metrics = roadstead::telemetry::Metrics::new(std::iter::empty());
+        let guard = runtime.block_on(Guard::open(config, None, clock, metrics));
+        (runtime, guard.expect("nothing is read"))
+    });
+    for line in text.lines() {
+        let source = std::net::IpAddr::from([127, 0, 0, 1]);
+        let found = runtime.block_on(guard.identify(line, source));
+        assert!(found.is_err(), "{line} is believed");
     }
 }

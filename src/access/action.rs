@@ -75,7 +75,7 @@ impl Actions {
     pub const NONE: Self = Self(0);
 
     /// The actions that one word of a statement stands for: an action, `*`, or a name of Alibaba Cloud's RAM for Container Registry
-    /// (`cr:PullRepository`, in which `*` stands for anything). An action there that has nothing to do with images here,
+    /// (`cr:PullRepository`; a `*` at its end stands for anything). An action there that has nothing to do with images here,
     /// such as asking for a temporary password, stands for none.
     ///
     /// # Errors
@@ -139,15 +139,31 @@ const ALIASES: &[(&str, Option<Action>)] = &[
     ("List", Some(Action::List)),
     ("GetRepository", Some(Action::List)),
     ("GetArtifact", Some(Action::List)),
-    ("GetAuthorizationToken", None),
-    ("GetInstance", None),
     ("GetNamespace", Some(Action::List)),
+    ("GetRepo", Some(Action::List)),
+    // Acts on instances, namespaces, builds and the like, of which there are none here.
+    ("Get", None),
+    ("Create", None),
+    ("Update", None),
+    ("Delete", None),
+    ("Cancel", None),
+    ("Reset", None),
+    ("Start", None),
+    ("Change", None),
+    ("Set", None),
 ];
 
 /// The actions of a name of RAM, without `cr:`.
 fn alias(name: &str) -> Option<Actions> {
     if name == "*" {
         return Some(Action::ALL.into_iter().collect());
+    }
+    // A `*` within a name would mean more than can be told here.
+    if name
+        .split_once('*')
+        .is_some_and(|(_, rest)| !rest.is_empty())
+    {
+        return None;
     }
     let named = |&&(beginning, _): &&(&str, Option<Action>)| match name.split_once('*') {
         Some((literal, _)) => beginning.starts_with(literal) || literal.starts_with(beginning),
@@ -177,6 +193,11 @@ mod tests {
             ("cr:List*", vec![Action::List]),
             ("cr:P*", vec![Action::Pull, Action::Push]),
             ("cr:GetAuthorizationToken", vec![]),
+            ("cr:GetRepoTagManifest", vec![Action::List]),
+            ("cr:GetInstanceVpcEndpoint", vec![]),
+            ("cr:CreateRepository", vec![]),
+            ("cr:DeleteNamespace", vec![]),
+            ("cr:Delete*", vec![Action::Delete]),
         ];
         for (word, expected) in all {
             let actions = Actions::parse(word).expect(word);
@@ -186,7 +207,15 @@ mod tests {
 
     #[test]
     fn other_words_are_refused() {
-        for word in ["", "Pull", "read", "cr:Fly", "cr:", "ecr:PullRepository"] {
+        for word in [
+            "",
+            "Pull",
+            "read",
+            "cr:Fly",
+            "cr:",
+            "cr:*Tag",
+            "ecr:PullRepository",
+        ] {
             let why = Actions::parse(word).expect_err(word);
             assert!(why.starts_with("must be one of `pull`") || why.contains("Alibaba"));
         }

@@ -1,17 +1,18 @@
 //! The configuration of access with all that it names, as it holds at one moment.
 
-use super::guard::{AccessError, IdentifyError};
+use super::found::{IdentifyError, fingerprint};
+use super::guard::AccessError;
 use super::htpasswd::Htpasswd;
 use super::jwt::Claims;
+use super::ldap::{self, Ldap, Member};
+use super::limits::Meaning;
 use super::oidc::{CREDENTIAL, Oidc};
 use super::people::People;
-use super::{Config, Kind, Principal, Rules};
+use super::{Config, Kind, Principal, Rules, Subject};
 use crate::catalogue::Token;
 use crate::clock::Timestamp;
 use crate::telemetry::Metrics;
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// The beginning of credentials that are a token, in tokens that are given for them.
@@ -23,6 +24,10 @@ pub(super) struct Active {
     pub(super) config: Config,
     pub(super) rules: Rules,
     pub(super) htpasswd: Htpasswd,
+    /// The directory, if there is one.
+    pub(super) ldap: Option<Arc<Ldap>>,
+    /// Groups that a policy or a limit is about. Others of a directory's user mean nothing, and would make tokens long.
+    pub(super) groups: Arc<HashSet<String>>,
     /// Issuers of other tokens, with their keys.
     pub(super) oidc: Arc<Oidc>,
     pub(super) people: Arc<People>,
@@ -40,6 +45,12 @@ impl Active {
         if let Some(id) = credential.strip_prefix(TOKEN) {
             let token = self.people.token(id, now);
             return token.is_some_and(|token| self.bearer(token).is_some());
+        }
+        if credential.starts_with(ldap::CREDENTIAL) {
+            let same = |it: &Arc<Ldap>| it.credential() == credential;
+            return who.kind == Kind::User
+                && self.ldap.as_ref().is_some_and(same)
+                && !self.has_user(&who.name);
         }
         match who.kind {
             Kind::Anonymous => true,
@@ -69,16 +80,39 @@ impl Active {
         }
     }
 
-    /// Somebody with the groups that he is in now.
-    pub(super) fn as_now(&self, who: Principal) -> Principal {
-        match who.kind {
-            Kind::User => Principal {
-                groups: self.user(&who.name).groups,
-                ..who
-            },
-            Kind::Anonymous | Kind::Robot | Kind::Certificate | Kind::Workload | Kind::Operator => {
-                who
+    /// A user of the directory; `None` where a user of this server has the name, who is somebody else.
+    pub(super) fn member(&self, member: &Member) -> Option<Principal> {
+        if self.has_user(&member.name) {
+            return None;
+        }
+        Some(Principal {
+            groups: self.named(&member.groups),
+            ..Principal::user(&member.name)
+        })
+    }
+
+    /// The groups of these that something is about.
+    fn named(&self, groups: &[String]) -> Vec<String> {
+        let named = groups.iter().filter(|group| self.groups.contains(*group));
+        named.cloned().collect()
+    }
+
+    /// Somebody with the groups that he is in now, as far as that is known: those of a directory's user are as they were at
+    /// the last login, or else when the token was made.
+    pub(super) fn as_now(&self, who: Principal, credential: &str) -> Principal {
+        let groups = match who.kind {
+            Kind::User if credential.starts_with(ldap::CREDENTIAL) => {
+                let known = self.ldap.as_ref().and_then(|it| it.groups_of(&who.name));
+                known.map(|groups| self.named(&groups))
             }
+            Kind::User => Some(self.user(&who.name).groups),
+            Kind::Anonymous | Kind::Robot | Kind::Certificate | Kind::Workload | Kind::Operator => {
+                None
+            }
+        };
+        match groups {
+            Some(groups) => Principal { groups, ..who },
+            None => who,
         }
     }
 
@@ -123,10 +157,11 @@ impl Active {
         &self.rules
     }
 
+    /// Everything of a configuration. `before`: what holds until now.
     pub(super) fn new(
         config: Config,
         metrics: &Metrics,
-        generation: u64,
+        before: Option<&Self>,
     ) -> Result<Self, AccessError> {
         let rules = config.rules()?;
         let oidc = Oidc::new(&config.oidc, metrics).map_err(AccessError::Oidc)?;
@@ -134,21 +169,40 @@ impl Active {
             Some(path) => Htpasswd::read(path)?,
             None => Htpasswd::default(),
         };
+        let known = before.and_then(|before| before.ldap.as_deref());
+        let ldap = config.ldap.as_ref().map(|it| Ldap::new(it, known));
+        let ldap = ldap.transpose().map_err(AccessError::Ldap)?;
         Ok(Self {
+            groups: Arc::new(groups_of(&config)),
             config,
             rules,
             nobody: htpasswd.hash_of_nobody(),
             htpasswd,
+            ldap: ldap.map(Arc::new),
             oidc: Arc::new(oidc),
-            people: Arc::default(),
-            people_trouble: None,
-            generation,
+            people: before.map_or_else(Arc::default, |it| Arc::clone(&it.people)),
+            people_trouble: before.and_then(|it| it.people_trouble.clone()),
+            generation: before.map_or(0, |it| it.generation + 1),
         })
     }
 }
 
-/// Stands for a hash, and does not tell it.
-pub(super) fn fingerprint(hash: &str) -> String {
-    let digest = digest(&SHA256, hash.as_bytes());
-    URL_SAFE_NO_PAD.encode(digest.as_ref().get(..12).unwrap_or_default())
+/// The groups that something is about.
+fn groups_of(config: &Config) -> HashSet<String> {
+    let attached = config
+        .attachments
+        .iter()
+        .filter_map(|it| match &it.subject {
+            Subject::Group(name) => Some(name.clone()),
+            Subject::User(_) | Subject::Robot(_) | Subject::Claim(..) | Subject::Anonymous => None,
+        });
+    let limited = config.limits.iter().filter_map(|it| match &it.meaning {
+        Meaning::Group(name) => Some(name.clone()),
+        Meaning::Everybody
+        | Meaning::Address
+        | Meaning::Network(_)
+        | Meaning::Anonymous
+        | Meaning::Identity(..) => None,
+    });
+    attached.chain(limited).collect()
 }

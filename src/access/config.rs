@@ -1,6 +1,7 @@
 //! The configuration of access, resolved: plain values, no file read yet.
 
 use super::htpasswd::{Htpasswd, HtpasswdError};
+use super::ldap::Directory;
 use super::limits::Limit;
 use super::oidc::Trust;
 use super::{Attachment, Mode, Policy, Rules, RulesError};
@@ -39,6 +40,8 @@ pub struct Config {
     pub allow: Vec<Network>,
     /// Users and the bcrypt hashes of their passwords, in the format of Apache's `htpasswd`.
     pub htpasswd: Option<PathBuf>,
+    /// The directory whose users can log in.
+    pub ldap: Option<Directory>,
     /// The URL of the token endpoint as clients reach it; `None`: on the host that the client has asked.
     pub token_url: Option<String>,
     /// Issuers of other tokens.
@@ -62,6 +65,7 @@ impl Config {
     #[must_use]
     pub fn has_identities(&self) -> bool {
         let only_networks = self.htpasswd.is_none()
+            && self.ldap.is_none()
             && self.token_url.is_none()
             && self.oidc.is_empty()
             && self.policies.is_empty()

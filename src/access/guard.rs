@@ -1,21 +1,21 @@
 //! The front door: looks at credentials, and asks the rules. One for all listeners.
 
-use super::active::{Active, TOKEN, fingerprint};
+use super::active::{Active, TOKEN};
 use super::credentials::Credentials;
 use super::failures::Failures;
+use super::found::{Found, IdentifyError, result_of};
 use super::htpasswd::{Htpasswd, HtpasswdError};
 use super::jwt::{Claims, Use};
 use super::keys::{KeyError, Keys};
 use super::limits::Limits;
-use super::passwords::{HashError, Passwords};
+use super::passwords::Passwords;
 use super::people::People;
 use super::scope::Scope;
 use super::{Action, AdminAccess, Config, Context, Enforcement, Principal, Resource, RulesError};
 use crate::audit::Audit;
 use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
-use crate::net::Secret;
-use crate::telemetry::{AuthMethod, AuthResult, Metrics};
+use crate::telemetry::{AuthMethod, Metrics};
 use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use std::collections::HashMap;
@@ -46,8 +46,8 @@ pub(super) struct Inner {
     pub(super) keys: Keys,
     /// By the value of `Authorization`.
     tokens: Cache<String, Identified>,
-    passwords: Passwords,
-    failures: Failures,
+    pub(super) passwords: Passwords,
+    pub(super) failures: Failures,
     /// The store of users and tokens.
     pub(super) catalogue: Option<Catalogue>,
     /// One change of users and tokens after the other.
@@ -75,16 +75,6 @@ pub struct Identified {
     until: Timestamp,
 }
 
-/// An identity, and the credentials that show it.
-#[derive(Clone, Debug)]
-pub(super) struct Found {
-    pub(super) principal: Principal,
-    /// A stand-in for the credentials in tokens that are given for them.
-    pub(super) credential: String,
-    /// When they end.
-    pub(super) until: Option<Timestamp>,
-}
-
 /// The reason why access cannot be set up: one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
@@ -97,23 +87,12 @@ pub enum AccessError {
     /// Issuers of other tokens.
     #[error("{0}")]
     Oidc(String),
+    /// A directory.
+    #[error("{0}")]
+    Ldap(String),
     /// Policies.
     #[error("access: {0}")]
     Rules(#[from] RulesError),
-}
-
-/// The reason why an identity is not known.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IdentifyError {
-    /// The credentials are wrong.
-    #[error("the user name or password is wrong, or the token is not valid")]
-    Invalid,
-    /// Somebody has tried too often.
-    #[error("too many failed logins")]
-    Limited(Duration),
-    /// They cannot be checked now.
-    #[error("credentials cannot be checked: {0}")]
-    Unavailable(String),
 }
 
 /// The verdict of the rules on a request.
@@ -161,7 +140,7 @@ impl Guard {
             None => (People::default(), None),
         };
         let limits = config.limits.clone();
-        let mut active = Active::new(config, &metrics, 0)?;
+        let mut active = Active::new(config, &metrics, None)?;
         active.people = Arc::new(people);
         active.people_trouble = people_trouble;
         Ok(Self {
@@ -194,13 +173,11 @@ impl Guard {
     pub fn reload(&self, config: Config) -> Result<(), AccessError> {
         let before = self.active();
         let limits = config.limits.clone();
-        let mut active = Active::new(config, &self.inner.metrics, before.generation + 1)?;
+        let active = Active::new(config, &self.inner.metrics, Some(&*before))?;
         if !self.inner.limits.load().are(&limits) {
             let limits = Limits::new(limits, Arc::clone(&self.inner.clock));
             self.inner.limits.store(Arc::new(limits));
         }
-        active.people = Arc::clone(&before.people);
-        active.people_trouble.clone_from(&before.people_trouble);
         self.inner.active.store(Arc::new(active));
         Ok(())
     }
@@ -312,7 +289,7 @@ impl Guard {
                     scopes = Some(claims.access.clone().into());
                     let who = claims.principal().ok_or(IdentifyError::Invalid)?;
                     Ok(Found {
-                        principal: active.as_now(who),
+                        principal: active.as_now(who, &claims.credential),
                         until: Some(claims.expires()),
                         credential: claims.credential,
                     })
@@ -361,48 +338,6 @@ impl Guard {
         active
             .still_has(&who, &claims.credential, now)
             .then_some(claims)
-    }
-
-    /// The owner of this password, or of the token that stands in its place.
-    pub(super) async fn by_secret(
-        &self,
-        active: &Active,
-        user: &str,
-        secret: &Secret,
-        source: IpAddr,
-        now: Timestamp,
-    ) -> (AuthMethod, Result<Found, IdentifyError>) {
-        if People::is_token(secret.expose()) {
-            return (
-                AuthMethod::Token,
-                self.by_token(active, secret.expose(), now),
-            );
-        }
-        if active.is_of_another(secret.expose()) {
-            let found = Box::pin(active.oidc.identify(secret.expose(), now));
-            return (AuthMethod::Oidc, found.await);
-        }
-        let found = self.by_password(active, user, secret, source, now).await;
-        (AuthMethod::Password, found)
-    }
-
-    /// The bearer of a token of ours.
-    pub(super) fn by_token(
-        &self,
-        active: &Active,
-        text: &str,
-        now: Timestamp,
-    ) -> Result<Found, IdentifyError> {
-        let Some(token) = active.people.sent(text, now) else {
-            return Err(active.unknown());
-        };
-        let principal = active.bearer(token).ok_or(IdentifyError::Invalid)?;
-        self.inner.uses().insert(token.id.clone(), now);
-        Ok(Found {
-            principal,
-            credential: format!("{TOKEN}{}", token.id),
-            until: token.expires,
-        })
     }
 
     /// The verdict of the rules.
@@ -456,53 +391,6 @@ impl Guard {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.inner.clock.now()
-    }
-
-    /// The user with this name and password.
-    ///
-    /// # Errors
-    /// [`IdentifyError`].
-    pub(super) async fn by_password(
-        &self,
-        active: &Active,
-        user: &str,
-        password: &Secret,
-        source: IpAddr,
-        now: Timestamp,
-    ) -> Result<Found, IdentifyError> {
-        let hash = active.hash_of(user);
-        let found = || Found {
-            principal: active.user(user),
-            credential: hash.map(fingerprint).unwrap_or_default(),
-            until: None,
-        };
-        let inner = &self.inner;
-        if let Some(hash) = hash
-            && inner.passwords.was_right(user, password, hash)
-        {
-            return Ok(found());
-        }
-        if let Some(wait) = inner.failures.wait(user, source, now) {
-            return Err(IdentifyError::Limited(wait));
-        }
-        let nobody = &active.nobody;
-        let checked = inner.passwords.check(user, password, hash, nobody, source);
-        let checked = checked.await;
-        match checked {
-            Ok(true) => {
-                inner.failures.forgive(user, source);
-                Ok(found())
-            }
-            Ok(false) if hash.is_none() && active.people_trouble.is_some() => Err(active.unknown()),
-            Ok(false) => {
-                inner.failures.count(user, source, now);
-                Err(IdentifyError::Invalid)
-            }
-            Err(HashError::Busy) => Err(IdentifyError::Unavailable(
-                "too many logins are being checked".to_owned(),
-            )),
-            Err(HashError::Failed(why)) => Err(IdentifyError::Unavailable(why)),
-        }
     }
 
     /// Reads files again that have changed.
@@ -562,15 +450,5 @@ impl Inner {
     /// When tokens were used.
     pub(super) fn uses(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The word for what came of credentials.
-pub fn result_of<T>(found: &Result<T, IdentifyError>) -> AuthResult {
-    match found {
-        Ok(_) => AuthResult::Accepted,
-        Err(IdentifyError::Invalid) => AuthResult::Rejected,
-        Err(IdentifyError::Limited(_)) => AuthResult::Limited,
-        Err(IdentifyError::Unavailable(_)) => AuthResult::Unavailable,
     }
 }

@@ -3,11 +3,12 @@
 
 use super::active::{Active, TOKEN};
 use super::credentials::claim;
-use super::guard::{Found, result_of};
+use super::found::{Found, IdentifyError, result_of};
 use super::jwt::{ACCESS_TTL, Claims, Use};
+use super::ldap;
 use super::people::People;
 use super::scope::Scope;
-use super::{Action, Context, Guard, IdentifyError, Principal, Resource};
+use super::{Action, Context, Guard, Principal, Resource};
 use crate::clock::Timestamp;
 use crate::net::Secret;
 use crate::telemetry::AuthMethod;
@@ -111,7 +112,12 @@ impl Guard {
             // The same again: a client that runs twice at once must not lose its login.
             Some(refresh) => Some(refresh),
             // Credentials that end by themselves are not to be outlived.
-            None if wanted.offline && !who.is_anonymous() && end.is_none() => {
+            // Nor is a password that is changed in a directory: only a login there tells.
+            None if wanted.offline
+                && !who.is_anonymous()
+                && end.is_none()
+                && !credential.starts_with(ldap::CREDENTIAL) =>
+            {
                 Some(sign(Use::Refresh, credential.clone(), Vec::new()))
             }
             None => None,
@@ -175,7 +181,7 @@ impl Guard {
         let claims = claims.ok_or(IdentifyError::Invalid)?;
         let principal = claims.principal().ok_or(IdentifyError::Invalid)?;
         Ok(Found {
-            principal: active.as_now(principal),
+            principal: active.as_now(principal, &claims.credential),
             credential: claims.credential,
             until: None,
         })

@@ -3,7 +3,7 @@
 //! An issuer's keys are fetched when the first of its tokens comes, and again when a token names a key that is not
 //! known, at most once a minute. While the issuer does not answer, the keys that were fetched are believed for a day.
 
-use super::guard::{Found, IdentifyError};
+use super::found::{Found, IdentifyError};
 use super::resource::glob;
 use super::{Kind, Principal};
 use crate::clock::Timestamp;

@@ -155,7 +155,7 @@ fn of_ram(arn: &str) -> Result<String, String> {
             "is a resource of another service of Alibaba Cloud ({service:?}), not of Container Registry (`cr`)"
         ));
     }
-    if matches!(*path, "*" | "repository/*" | "instance/*") {
+    if matches!(*path, "*" | "repository/*") {
         return Ok("repository/*".to_owned());
     }
     let Some(rest) = path.strip_prefix("repository/") else {
@@ -164,10 +164,20 @@ fn of_ram(arn: &str) -> Result<String, String> {
                 .to_owned(),
         );
     };
-    match rest.split_once('/') {
-        Some((_instance, name)) if !name.is_empty() => Ok(format!("repository/{name}")),
-        _ => Ok("repository/*".to_owned()),
+    let name = match rest.split_once('/') {
+        Some((first, name)) if first == "*" || first.starts_with("cri-") => name,
+        // The Personal edition has no instances: the namespace comes first.
+        Some((first, name)) if !first.contains('*') && !name.contains('/') => rest,
+        Some((first, name)) if !first.contains('*') => name,
+        Some(_) | None => "",
+    };
+    if name.is_empty() || name.ends_with('/') {
+        return Err(
+            "must name a repository: acs:cr:*:*:repository/<instance>/<namespace>/<name>, or without <instance>"
+                .to_owned(),
+        );
     }
+    Ok(format!("repository/{name}"))
 }
 
 /// Refuses what cannot be a resource's name.
@@ -241,12 +251,23 @@ mod tests {
                 "repository/team/app",
             ),
             ("acs:cr:*:*:repository/*", "repository/*"),
+            ("acs:cr:*:*:repository/team/*", "repository/team/*"),
+            ("acs:cr:*:*:repository/team/app", "repository/team/app"),
+            ("acs:cr:*:*:repository/cri-1/*", "repository/*"),
             ("acs:cr:*:*:*", "repository/*"),
         ];
         for (text, expected) in table {
             assert_eq!(Pattern::parse(text).expect(text).as_str(), expected);
         }
-        for text in ["acs:oss:*:*:bucket/x", "acs:cr:*", "acs:cr:*:*:chart/x"] {
+        for text in [
+            "acs:oss:*:*:bucket/x",
+            "acs:cr:*",
+            "acs:cr:*:*:chart/x",
+            "acs:cr:*:*:instance/*",
+            "acs:cr:*:*:repository/team",
+            "acs:cr:*:*:repository/c*/team",
+            "acs:cr:*:*:repository/cri-1/",
+        ] {
             Pattern::parse(text).expect_err(text);
         }
     }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
+use super::document::{self, UpstreamText};
 use super::error::{Problem, Shown};
+use super::ldap::{self, LdapKey};
 use super::limits::{self, LimitKey};
 use super::origin::Origin;
 use super::table::{
@@ -29,6 +31,8 @@ table! {
         allow: OneOrMore<Networks>,
         /// A file of users in the format of `htpasswd -B` (bcrypt), read again when it changes.
         htpasswd: Path,
+        /// A directory (LDAP, Active Directory) whose users can log in, besides those of `htpasswd` and of the catalogue.
+        ldap: LdapKey,
         /// The URL of `/token` as clients reach it. Default: `/token` on the host that they ask.
         realm: Realm,
         /// Issuers of other tokens that are believed: Kubernetes, GitHub Actions, GitLab.
@@ -65,8 +69,14 @@ table! {
     PolicyKey {
         /// Its name. Built in are `read-only`, `developer`, `maintainer`, `admin` and `auditor`. Required.
         policy_name as "name": Text,
-        /// Statements that allow or deny. One that denies wins over all that allow. Required.
+        /// Statements that allow or deny. One that denies wins over all that allow. Required, unless there is a document.
         statement: List<StatementKey>,
+        /// Instead of statements: a policy of Alibaba Cloud's RAM, in JSON as it is written there.
+        document: Text,
+        /// Instead of statements: a file with such a policy; read at the start and on SIGHUP.
+        document_file: Path,
+        /// Upstreams whose repositories the document is about, besides hosted ones: `acs:cr:*:*:repository/*/team/*` then also means `mirror/<upstream>/team/*`.
+        document_upstream: OneOrMore<UpstreamText>,
     }
 }
 
@@ -288,6 +298,7 @@ pub(super) fn resolve(given: Option<&Given<Access>>, context: &Context<'_>) -> a
         enforcement: keys.mode.value_or(access::Enforcement::default()),
         allow: keys.allow.value_or(Vec::new()),
         htpasswd: keys.htpasswd.value(),
+        ldap: ldap::resolve(keys.ldap.as_ref(), context),
         token_url: keys.realm.value(),
         oidc: trusts(keys, context),
         policies,
@@ -360,24 +371,36 @@ fn policies(keys: &Access, context: &Context<'_>) -> Vec<Policy> {
             let why = format!("{} is there twice", Shown(name));
             context.report(Problem::new(&place.origin, &place.key, why).and(&first));
         }
-        let statements = value.statement.iter().flat_map(|given| &given.value);
-        let statements: Vec<Statement> = statements
-            .filter_map(|given| statement(&given.value, context))
-            .collect();
-        if value.statement.is_none() {
-            missing(
-                "statement",
-                "write [[access.policy.statement]] below it",
-                &value.keys,
-                context,
-            );
-        }
+        let statements = statements(value, context);
         policies.push(Policy {
             name: name.clone(),
             statements,
         });
     }
     policies
+}
+
+/// The statements of a policy, or of its document.
+fn statements(keys: &PolicyKey, context: &Context<'_>) -> Vec<Statement> {
+    const WAYS: &[&[&str]] = &[&["statement"], &["document"], &["document_file"]];
+    let Ok(way) = keys.keys.one_of(WAYS, context) else {
+        return Vec::new();
+    };
+    let is_document = matches!(way, Some(("document" | "document_file", _)));
+    if let Some(given) = keys.document_upstream.as_ref().filter(|_| !is_document) {
+        context.wrong(&given.place, "needs document or document_file");
+    }
+    if is_document {
+        return document::statements(keys, context);
+    }
+    if way.is_none() {
+        let what_to_do = "write [[access.policy.statement]] below it, or document";
+        missing("statement", what_to_do, &keys.keys, context);
+    }
+    let statements = keys.statement.iter().flat_map(|given| &given.value);
+    statements
+        .filter_map(|given| statement(&given.value, context))
+        .collect()
 }
 
 fn statement(keys: &StatementKey, context: &Context<'_>) -> Option<Statement> {

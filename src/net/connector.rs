@@ -224,7 +224,7 @@ impl Shared {
 
 /// The addresses of a host (a name, or an address without brackets), a bounded number of them, both families in
 /// turn (RFC 8305 section 4).
-async fn look_up(host: &str, port: u16) -> io::Result<Vec<IpAddr>> {
+pub(super) async fn look_up(host: &str, port: u16) -> io::Result<Vec<IpAddr>> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }
@@ -251,7 +251,7 @@ async fn look_up(host: &str, port: u16) -> io::Result<Vec<IpAddr>> {
 }
 
 /// TCP to an address.
-async fn dial(address: SocketAddr) -> io::Result<BoxStream> {
+pub(super) async fn dial(address: SocketAddr) -> io::Result<BoxStream> {
     let stream = TcpStream::connect(address).await?;
     // Nagle would hold back a request that follows another on the same connection.
     stream.set_nodelay(true)?;
@@ -265,7 +265,7 @@ async fn dial(address: SocketAddr) -> io::Result<BoxStream> {
     Ok(Box::new(stream))
 }
 
-async fn start_tls(
+pub(super) async fn start_tls(
     config: &Arc<ClientConfig>,
     host: &str,
     stream: BoxStream,
@@ -288,9 +288,9 @@ fn no_address() -> Miss {
 }
 
 /// Bytes to and from somebody: TCP, or TLS over it, or TLS in TLS.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-type BoxStream = Box<dyn Stream>;
+pub(crate) type BoxStream = Box<dyn Stream>;
 
 /// A connection as hyper takes it.
 pub(super) struct Link {

@@ -32,7 +32,7 @@ impl Place {
     }
 
     /// As far as a host (a name, or an address without brackets) alone tells.
-    pub(super) fn of_host(host: &str) -> Self {
+    pub(crate) fn of_host(host: &str) -> Self {
         match host.parse() {
             Ok(address) => Self::of_address(address),
             Err(_) => Self::of_name(host),

@@ -1,10 +1,13 @@
 //! Who may come in, and who may pull what.
 
 mod audit;
+
+mod ldap;
 mod limits;
 mod oidc;
 mod operators;
 mod people;
+mod ram;
 mod tokens;
 mod visibility;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 14] = [
     ("route", targets::route),
     ("range", targets::range),
     ("challenge", targets::challenge),
@@ -19,6 +19,10 @@ const TARGETS: [Target; 10] = [
     ("import_archive", targets::import_archive),
     ("credentials", targets::credentials),
     ("statement", targets::statement),
+    ("token", targets::token),
+    ("ram_document", targets::ram_document),
+    ("directory_names", targets::directory_names),
+    ("directory_message", targets::directory_message),
 ];
 
 #[test]

@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 
 use super::{line, list, quoted, size, table};
 use crate::access::condition::Window;
+use crate::access::ldap::{Directory, Groups};
 use crate::access::limits::Limit;
 use crate::access::{Action, Condition, Config, Pattern, Policy, Statement, Subject};
+use crate::config::ldap::is_here;
 use crate::config::values::{AdminAccesses, Enforcements};
+
+/// A word that stands for no action.
+const NO_ACTION: &str = "cr:GetAuthorizationToken";
 
 /// Nothing where there is no such table.
 pub(super) fn show(out: &mut String, config: &Config) {
@@ -30,6 +35,9 @@ pub(super) fn show(out: &mut String, config: &Config) {
         line(out, "realm", &quoted(url));
     }
     line(out, "admin", &quoted(AdminAccesses::name(config.admin)));
+    if let Some(directory) = &config.ldap {
+        show_ldap(out, directory);
+    }
     for trust in &config.oidc {
         table(out, "[access.oidc]");
         line(out, "name", &quoted(&trust.name));
@@ -63,6 +71,50 @@ pub(super) fn show(out: &mut String, config: &Config) {
     }
 }
 
+fn show_ldap(out: &mut String, directory: &Directory) {
+    let Directory {
+        server,
+        bind_name,
+        users,
+        user_attribute,
+        groups,
+    } = directory;
+    table(out, "access.ldap");
+    line(out, "url", &quoted(server.url.as_str()));
+    line(out, "start_tls", &server.start_tls.to_string());
+    if !server.is_ldaps() && !server.start_tls && !is_here(&server.url) {
+        line(out, "insecure", "true");
+    }
+    if let Some(file) = &server.ca_file {
+        line(out, "ca_file", &super::shown(file));
+    }
+    if let Some(name) = bind_name {
+        line(out, "bind_dn", &quoted(name));
+    }
+    if let Some(users) = users {
+        if let Some((name, file)) = &users.account {
+            line(out, "search_bind_dn", &quoted(name));
+            line(out, "search_bind_password_file", &super::shown(file));
+        }
+        line(out, "base", &quoted(&users.base));
+        line(out, "filter", &quoted(&users.filter));
+    }
+    line(out, "user_attribute", &quoted(user_attribute));
+    match groups {
+        Groups::None => {}
+        Groups::MemberOf(attribute) => line(out, "member_of", &quoted(attribute)),
+        Groups::Search {
+            base,
+            filter,
+            attribute,
+        } => {
+            line(out, "group_base", &quoted(base));
+            line(out, "group_filter", &quoted(filter));
+            line(out, "group_attribute", &quoted(attribute));
+        }
+    }
+}
+
 fn show_limit(out: &mut String, limit: &Limit) {
     table(out, "[access.limit]");
     line(out, "match", &quoted(&limit.meaning.to_string()));
@@ -83,6 +135,9 @@ fn show_limit(out: &mut String, limit: &Limit) {
 fn show_policy(out: &mut String, policy: &Policy) {
     table(out, "[access.policy]");
     line(out, "name", &quoted(&policy.name));
+    if policy.statements.is_empty() {
+        line(out, "statement", "[]");
+    }
     for Statement {
         effect,
         actions,
@@ -92,7 +147,13 @@ fn show_policy(out: &mut String, policy: &Policy) {
     {
         table(out, "[access.policy.statement]");
         line(out, "effect", &quoted(effect.name()));
-        line(out, "actions", &list(actions.iter().map(Action::name)));
+        let actions = if actions.is_empty() {
+            // Of documents: about nothing that is here.
+            list(std::iter::once(NO_ACTION))
+        } else {
+            list(actions.iter().map(Action::name))
+        };
+        line(out, "actions", &actions);
         line(
             out,
             "resources",

@@ -1,4 +1,4 @@
-//! The documentation: the recipes of `docs/upstreams.md` are configurations, and the table of configuration keys
+//! The documentation: the recipes of `docs/upstreams.md` and the examples of `docs/access.md` are configurations, and the table of configuration keys
 //! has every key.
 
 use roadstead::config::{Config, Overrides};
@@ -6,6 +6,7 @@ use roadstead::config::{Config, Overrides};
 use super::Written;
 
 pub(super) const RECIPES: &str = include_str!("../../../docs/upstreams.md");
+const ACCESS: &str = include_str!("../../../docs/access.md");
 const KEYS: &str = include_str!("../../../docs/reference/configuration-keys.md");
 
 #[test]
@@ -36,6 +37,44 @@ fn every_recipe_can_be_used_as_it_stands() {
         count += 1;
     }
     assert!(count >= 20, "{count} recipes");
+}
+
+/// Examples of `docs/access.md`: blocks that begin with a table. Some end in a comment, and then in another example.
+#[test]
+fn every_example_of_access_can_be_used_as_it_stands() {
+    let mut count = 0;
+    for block in blocks(ACCESS) {
+        // Commands may stand before it.
+        let lines = block.lines().skip_while(|line| !line.starts_with('['));
+        let block = lines.collect::<Vec<_>>().join("\n");
+        if block.is_empty() {
+            continue;
+        }
+        let written = Written::new(&block);
+        let config = written.load(&[], Overrides::default());
+        config.unwrap_or_else(|why| panic!("{why} in:\n{block}"));
+        count += 1;
+    }
+    assert!(count >= 12, "{count} examples");
+}
+
+/// Blocks of code that are indented; where a line of a comment begins an example anew, each by itself.
+fn blocks(page: &str) -> Vec<String> {
+    let mut blocks = vec![String::new()];
+    for line in page.lines() {
+        let code = line.strip_prefix("    ").or(line.is_empty().then_some(""));
+        let block = blocks.last_mut().unwrap();
+        match code {
+            Some(code) if code.starts_with("# ") && block.contains("\n[") => {
+                blocks.push(format!("{code}\n"));
+            }
+            Some(code) => block.extend([code, "\n"]),
+            None if block.trim().is_empty() => block.clear(),
+            None => blocks.push(String::new()),
+        }
+    }
+    let blocks = blocks.into_iter();
+    blocks.filter(|block| !block.trim().is_empty()).collect()
 }
 
 /// Every absolute path replaced by one of a file that exists.
