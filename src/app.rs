@@ -189,7 +189,7 @@ impl App {
     /// As [`App::start`].
     pub async fn start_with(snapshot: Snapshot, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let config = snapshot.now();
-        let bound = Bound::bind(&config.server).await?;
+        let bound = Bound::bind(&config.server, Arc::clone(&clock)).await?;
         let (addresses, admin_address) = (bound.addresses(), bound.admin_address());
         let address = addresses.first().copied().unwrap_or(config.server.listen());
         let certificates = bound.certificates();

@@ -39,6 +39,7 @@ mod show;
 mod snapshot;
 mod table;
 mod tags;
+mod transparent;
 mod upstreams;
 mod values;
 
@@ -186,6 +187,12 @@ impl Config {
         schema::known_keys()
     }
 
+    /// The names that transparent mode would answer at by default.
+    #[must_use]
+    pub fn transparent_hosts(&self) -> Vec<server::transparent::TransparentHost> {
+        transparent::own(&self.upstreams)
+    }
+
     /// The JSON Schema of a file, for editors.
     #[must_use]
     pub fn schema() -> String {
@@ -216,13 +223,17 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
     let tags = file.tags.value().unwrap_or_default();
     let log = file.log.value().unwrap_or_default();
     let upstreams = file.upstream.value().unwrap_or_default();
-    let server = listeners::resolve(&server, context);
+    let server_keys = server;
+    let mut server = listeners::resolve(&server_keys, context);
     let surroundings = upstreams::Surroundings {
         is_reachable: server.is_reachable(),
         has_access: file.access.is_some(),
     };
     let shares = upstreams::shares(&upstreams);
     let upstreams = upstreams::resolve(&upstreams, surroundings, context);
+    let state = catalogue::Config::of(state.dir.value().unwrap_or_else(defaults::state_dir));
+    let tls = server.tls.take();
+    server.tls = transparent::resolve(&server_keys, tls, &upstreams, &state.dir, context);
     let ruled = upstreams
         .iter()
         .filter(|it| it.visibility == Visibility::Rules);
@@ -239,7 +250,7 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
         server,
         access,
         audit: limits::audit(file.audit.as_ref(), context),
-        state: catalogue::Config::of(state.dir.value().unwrap_or_else(defaults::state_dir)),
+        state,
         cache: resolve_cache(&cache, shares),
         fill_on_range: cache.fill_on_range.value_or(mirror::FillOnRange::default()),
         tags: tags::resolve(&tags, &cache, context),

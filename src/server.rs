@@ -28,10 +28,12 @@ use registry::door::Door;
 use registry::handler::Handler;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
+use transparent::{Authority, TransparentConfig};
 
 mod admin;
 mod bind_error;
@@ -43,10 +45,19 @@ mod operators;
 mod registry;
 #[cfg(test)]
 mod testing;
+pub mod transparent;
 mod unix;
 
 /// The most admin connections at once: a few scrapers and probes, which get in all the same when all are taken.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Reads the authority of transparent mode from its files.
+///
+/// # Errors
+/// [`BindError::Tls`], which names the file at fault.
+pub fn read_authority(cert: &Path, key: &Path) -> Result<Authority, BindError> {
+    conn::tls::read_authority(cert, key)
+}
 
 /// Bound listeners, not serving yet.
 #[derive(Debug)]
@@ -65,17 +76,33 @@ pub struct Bound {
 
 /// The certificates of a server that runs. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Certificates(Vec<Tls>);
+pub struct Certificates {
+    clients: Option<Tls>,
+    admin: Option<Tls>,
+}
 
 impl Certificates {
     /// Reads their files again; what cannot be used is logged, and stays as it was. Blocks.
     pub fn reload(&self) {
-        self.0.iter().for_each(Tls::reload);
+        self.all().for_each(Tls::reload);
+    }
+
+    /// Takes another authority and other names for transparent mode, where the client listeners have it. Blocks.
+    ///
+    /// # Errors
+    /// They cannot be used: what was before stays.
+    pub fn set_transparent(&self, config: &TransparentConfig) -> Result<(), BindError> {
+        let clients = self.clients.as_ref();
+        clients.map_or(Ok(()), |tls| tls.set_transparent(config))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Tls> {
+        self.clients.iter().chain(&self.admin)
     }
 
     /// Reads those again that have changed, for as long as it is polled.
     async fn watch_files(&self) {
-        futures_util::future::join_all(self.0.iter().map(Tls::watch_files)).await;
+        futures_util::future::join_all(self.all().map(Tls::watch_files)).await;
         std::future::pending::<()>().await;
     }
 }
@@ -104,11 +131,12 @@ impl Bound {
     ///
     /// # Errors
     /// [`BindError`].
-    pub async fn bind(config: &Config) -> Result<Self, BindError> {
+    pub async fn bind(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, BindError> {
         fd_limit::raise_limit();
         // The certificates first: nobody should connect to a listener that then goes away.
-        let tls = config.tls.as_ref().map(Tls::load).transpose()?;
-        let admin_tls = config.admin_tls.as_ref().map(Tls::load).transpose()?;
+        let load = |tls| Tls::load(tls, Arc::clone(&clock));
+        let tls = config.tls.as_ref().map(load).transpose()?;
+        let admin_tls = config.admin_tls.as_ref().map(load).transpose()?;
         let mut clients = Vec::new();
         for listener in &config.listeners {
             clients.push((Endpoint::bind(listener.address).await?, listener.clone()));
@@ -145,8 +173,10 @@ impl Bound {
     /// All certificates.
     #[must_use]
     pub fn certificates(&self) -> Certificates {
-        let all = self.tls.iter().chain(&self.admin_tls);
-        Certificates(all.cloned().collect())
+        Certificates {
+            clients: self.tls.clone(),
+            admin: self.admin_tls.clone(),
+        }
     }
 
     /// Serves until `stop` is cancelled; then takes no new connection, lets running requests and bodies
@@ -183,7 +213,13 @@ impl Bound {
             table: operators,
         };
         let entrances = self.clients.into_iter().map(|(endpoint, config)| Entrance {
-            door: Door::new(guard.clone(), config.asks, config.tls),
+            door: Door::new(guard.clone(), config.asks, config.tls).standing_in(
+                self.tls
+                    .as_ref()
+                    .filter(|_| config.tls)
+                    .map(Tls::stand_in)
+                    .unwrap_or_default(),
+            ),
             tls: self.tls.clone().filter(|_| config.tls),
             endpoint,
             config,

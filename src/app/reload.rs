@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::access::Guard;
 use crate::config::{Config, Overrides, Snapshot};
 use crate::server::Certificates;
+use crate::server::transparent::TransparentConfig;
 
 /// Reads the configuration again when it is asked to.
 #[derive(Debug)]
@@ -76,12 +77,25 @@ impl Reload {
         }
         let access = loaded.config.access;
         loaded.config.access = access.keeping_of(&self.snapshot.now().access);
-        // A file of users that cannot be read leaves everything as it was.
+        let before = self.snapshot.now();
+        let transparent = transparent(&before, &mut loaded.config);
+        let has_other_names = transparent.is_some();
+        // An authority that cannot be used, or a file of users that cannot be read, leaves everything as it was.
+        if let Some(Err(error)) = transparent.map(|it| self.certificates.set_transparent(it)) {
+            tracing::error!(
+                %error,
+                "the new configuration cannot be used: nothing is changed; correct it and send SIGHUP again"
+            );
+            return;
+        }
         if let Err(error) = self.guard.reload(loaded.config.access.clone()) {
             tracing::error!(
                 %error,
                 "the new configuration cannot be used: nothing is changed; correct it and send SIGHUP again"
             );
+            if has_other_names {
+                self.stand_in_as(&before);
+            }
             return;
         }
         let changes = self.snapshot.replace(&loaded.config);
@@ -103,9 +117,31 @@ impl Reload {
         }
     }
 
+    /// Puts transparent mode back to what it was.
+    fn stand_in_as(&self, before: &Config) {
+        let tls = before.server.tls.as_ref();
+        let transparent = tls.and_then(|tls| tls.transparent.as_ref());
+        let put_back = transparent.map(|it| self.certificates.set_transparent(it));
+        if let Some(Err(error)) = put_back {
+            tracing::error!(%error, "transparent mode has the new configuration all the same");
+        }
+    }
+
     fn came_through_a_pipe(&self) -> bool {
         let file = self.flags.config.as_ref();
         let file = file.and_then(|file| file.metadata().ok());
         file.is_some_and(|file| file.file_type().is_fifo())
     }
+}
+
+/// The new table of transparent mode, if it says something else. Upstreams that are not there before a restart have no
+/// names before it.
+fn transparent<'n>(old: &Config, new: &'n mut Config) -> Option<&'n TransparentConfig> {
+    let before = old.server.tls.as_ref()?.transparent.as_ref()?;
+    let now = new.server.tls.as_mut()?.transparent.as_mut()?;
+    now.hosts.retain(|host| {
+        let mut known = old.upstreams.iter();
+        known.any(|upstream| upstream.name == host.upstream)
+    });
+    (before != now).then_some(now)
 }

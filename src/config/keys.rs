@@ -6,6 +6,7 @@ use super::limits::AuditKey;
 use super::listeners::{AdminTls, ListenerKey, Tls};
 use super::table::{List, OneOrMore, name, table};
 use super::tags::Needs;
+use super::transparent::TransparentKey;
 use super::upstreams::{CredentialsKey, EndpointKey, HeadersKey, Provider, ProxyKey, UpstreamsKey};
 use super::values::{
     Address, CacheShare, Command, EndpointUrl, Failures, FillOnRanges, Flag, HeaderTimeout, Host,
@@ -76,6 +77,8 @@ table! {
         body_min_rate: Rate,
         /// HTTPS for clients (HTTP/1.1 and HTTP/2); without this table they are served over plain HTTP.
         tls: Tls,
+        /// Transparent mode: listeners with TLS answer at the upstreams' own names, with certificates that a local authority signs, to clients that a DNS override leads here. The table may be empty.
+        transparent: TransparentKey,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::defaults;
 use super::error::{Problem, Shown};
@@ -43,6 +44,8 @@ table! {
         pair: List<Pair>,
         /// Certificates of authorities, in PEM: clients show a certificate of one of them (mTLS). Its first alternative name (URI, DNS or e-mail), else its common name, is the client's identity in `[access]`.
         client_ca: Path,
+        /// Lists of certificates that the authorities of `client_ca` have revoked, in PEM, or one in DER; read again when it changes. Each authority needs its list there: certificates of one without a list are refused. A list goes on to count when its time is over, with a warning.
+        client_crl: Path,
         /// Clients without a certificate, where there is a `client_ca`: `required` refuses them; `optional` lets them in like others. Default: `required`.
         client_auth: ClientAuths,
     }
@@ -67,6 +70,8 @@ table! {
         key: Path,
         /// Certificates of authorities, in PEM: operators, scrapers and probes must show a certificate of one of them.
         client_ca: Path,
+        /// Lists of certificates that they have revoked, as `server.tls.client_crl`.
+        client_crl: Path,
     }
 }
 
@@ -90,7 +95,8 @@ impl About for Pair {
 pub(super) fn resolve(keys: &keys::Server, context: &Context<'_>) -> server::Config {
     let usual = server::Limits::default();
     let tls = tls(keys, context);
-    let listeners = listeners(keys, keys.tls.is_some(), context);
+    let has_tls = keys.tls.is_some() || keys.transparent.is_some();
+    let listeners = listeners(keys, has_tls, context);
     let admin_listen = keys.admin_listen.value_or(defaults::ADMIN_LISTEN);
     if listeners.iter().any(|it| is_same(it.address, admin_listen)) {
         let given = keys.admin_listen.as_ref().map(|given| &given.place);
@@ -191,7 +197,8 @@ fn tables(
             once(Shown(&name.value).to_string(), &name.place);
         }
         if let Some(tls) = it.tls.as_ref().filter(|tls| tls.value && !has_tls) {
-            context.wrong(&tls.place, "needs the certificates of [server.tls]");
+            let why = "needs the certificates of [server.tls], or [server.transparent]";
+            context.wrong(&tls.place, why);
         }
         if let Some(flag) = it.proxy_protocol.as_ref().filter(|flag| flag.value) {
             need_proxies(keys, &flag.place, context);
@@ -254,9 +261,12 @@ fn tls(keys: &keys::Server, context: &Context<'_>) -> Option<TlsConfig> {
             "needs client_ca, the authorities of the certificates",
         );
     }
+    need_authority(tls.client_ca.as_ref(), tls.client_crl.as_ref(), context);
     Some(TlsConfig {
         pairs,
         client_ca: tls.client_ca.value(),
+        client_crl: tls.client_crl.value(),
+        transparent: None,
         client_auth: tls.client_auth.value_or(server::ClientAuth::default()),
     })
 }
@@ -265,16 +275,27 @@ fn admin_tls(keys: &keys::Server, context: &Context<'_>) -> Option<TlsConfig> {
     let tls = &keys.admin_tls.as_ref()?.value;
     need_both(&tls.keys, context);
     let PairConfig { cert, key } = pair_of(tls.cert.value(), tls.key.value())?;
+    need_authority(tls.client_ca.as_ref(), tls.client_crl.as_ref(), context);
     Some(TlsConfig {
         client_ca: tls.client_ca.value(),
+        client_crl: tls.client_crl.value(),
         ..TlsConfig::of(cert, key)
     })
 }
 
-fn pair_of(
-    cert: Option<std::path::PathBuf>,
-    key: Option<std::path::PathBuf>,
-) -> Option<PairConfig> {
+/// Reports lists of authorities that are not there.
+fn need_authority(
+    client_ca: Option<&Given<PathBuf>>,
+    client_crl: Option<&Given<PathBuf>>,
+    context: &Context<'_>,
+) {
+    if let (None, Some(given)) = (client_ca, client_crl) {
+        let why = "needs client_ca, the authorities that have revoked certificates";
+        context.wrong(&given.place, why);
+    }
+}
+
+fn pair_of(cert: Option<PathBuf>, key: Option<PathBuf>) -> Option<PairConfig> {
     Some(PairConfig {
         cert: cert?,
         key: key?,

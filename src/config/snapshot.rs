@@ -9,9 +9,13 @@ use arc_swap::access::{Access, Map};
 use super::Config;
 use super::table::join;
 use crate::mirror;
+use crate::server::transparent::TransparentConfig;
 
 /// Tables whose keys are read anew by each request. All others need a restart.
 const READ_ANEW: &[&str] = &["access.", "access", "tags."];
+
+/// The table that is taken over where there was one before.
+const TRANSPARENT: &str = "server.transparent.";
 
 /// The configuration in use. Whoever reads it for each request sees a new one as a whole, from one moment on. Cheap to
 /// clone.
@@ -53,8 +57,11 @@ impl Snapshot {
     pub fn replace(&self, new: &Config) -> Changes {
         let old = self.now();
         let mut changes = Changes::default();
+        // Where it begins or ends, listeners speak TLS that did not, or the other way round.
+        let stays_transparent = transparent(&old).is_some() && transparent(new).is_some();
         for key in changed(&old, new) {
-            let is_read_anew = READ_ANEW.iter().any(|table| key.starts_with(table));
+            let is_read_anew = READ_ANEW.iter().any(|table| key.starts_with(table))
+                || (stays_transparent && key.starts_with(TRANSPARENT));
             let list = if is_read_anew {
                 &mut changes.applied
             } else {
@@ -67,7 +74,12 @@ impl Snapshot {
                 pins: old.tags.pins.clone(),
                 ..new.tags.clone()
             };
+            let mut server = old.server.clone();
+            if let (true, Some(tls)) = (stays_transparent, &mut server.tls) {
+                tls.transparent = transparent(new).cloned();
+            }
             self.0.store(Arc::new(Config {
+                server,
                 tags,
                 access: new.access.clone(),
                 ..Config::clone(&old)
@@ -75,6 +87,10 @@ impl Snapshot {
         }
         changes
     }
+}
+
+fn transparent(config: &Config) -> Option<&TransparentConfig> {
+    config.server.tls.as_ref()?.transparent.as_ref()
 }
 
 /// The keys that say something else.

@@ -8,6 +8,8 @@ const DOCKER_HUB: &str = "docker.io";
 const DOCKER_HUB_NAMESPACE: &str = "library";
 /// The names of Docker Hub's servers, which clients and their configurations take for its name.
 const DOCKER_HUB_HOSTS: [&str; 2] = ["registry-1.docker.io", "index.docker.io"];
+/// The server that gives tokens for Docker Hub, and gets its users' passwords.
+const DOCKER_HUB_TOKEN_SERVER: &str = "auth.docker.io";
 /// The ports that a name means anyway (RFC 9110 section 4.2).
 const DEFAULT_PORTS: [&str; 2] = ["443", "80"];
 
@@ -173,6 +175,29 @@ impl Entry {
             repository: parsed.map_err(|_| ResolveError::Repository)?,
         })
     }
+}
+
+/// The hosts that clients connect to for an upstream: its own name and its other ones, with their ports if they have some.
+#[must_use]
+pub fn hosts_of(name: &UpstreamName) -> Vec<&str> {
+    let others: &[&str] = if is_docker_hub(name) {
+        &DOCKER_HUB_HOSTS
+    } else {
+        &[]
+    };
+    let own = name.as_str();
+    let others = others.iter().copied().filter(|other| *other != own);
+    std::iter::once(own).chain(others).collect()
+}
+
+/// The host of an upstream's token server, where that is known and is none of its own hosts.
+#[must_use]
+pub fn token_server(name: &UpstreamName) -> Option<&'static str> {
+    is_docker_hub(name).then_some(DOCKER_HUB_TOKEN_SERVER)
+}
+
+fn is_docker_hub(name: &UpstreamName) -> bool {
+    canonical(name.as_str()) == DOCKER_HUB
 }
 
 /// A registry's name without what makes no difference: case, the root's dot, a port that is meant anyway; and

@@ -123,7 +123,7 @@ impl UpstreamName {
 
 /// Splits `host[:port]`; the colons of an IPv6 address in brackets do not separate a port.
 /// Neither part is checked.
-pub(super) fn split_port(text: &str) -> (&str, Option<&str>) {
+pub(crate) fn split_port(text: &str) -> (&str, Option<&str>) {
     // After the bracket, or from the start when there is none, only a port may have a colon.
     let port_search_start = text.rfind(']').map_or(0, |bracket| bracket + 1);
     let colon = text

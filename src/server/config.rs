@@ -2,6 +2,7 @@
 
 use super::conn::limits::Limits;
 use super::registry::door::Asks;
+use super::transparent::TransparentConfig;
 use crate::access::Network;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -101,10 +102,15 @@ pub(super) const fn scheme(tls: bool) -> &'static str {
 /// Certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// Certificates, at least one; the first is for clients that name no host, or none of theirs.
+    /// Certificates; the first is for clients that name no host, or none of theirs. At least one, unless there is
+    /// `transparent`.
     pub pairs: Vec<PairConfig>,
+    /// Upstreams' own names for which certificates are minted.
+    pub transparent: Option<TransparentConfig>,
     /// Authorities whose certificates clients may show, PEM.
     pub client_ca: Option<PathBuf>,
+    /// Lists of certificates that they have revoked, PEM or DER.
+    pub client_crl: Option<PathBuf>,
     /// Treatment of clients without one, where there is a `client_ca`.
     pub client_auth: ClientAuth,
 }
@@ -134,7 +140,18 @@ impl TlsConfig {
     pub fn of(cert: PathBuf, key: PathBuf) -> Self {
         Self {
             pairs: vec![PairConfig { cert, key }],
+            ..Self::without_certificate()
+        }
+    }
+
+    /// A configuration without any certificate yet.
+    #[must_use]
+    pub fn without_certificate() -> Self {
+        Self {
+            pairs: Vec::new(),
+            transparent: None,
             client_ca: None,
+            client_crl: None,
             client_auth: ClientAuth::default(),
         }
     }

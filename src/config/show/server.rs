@@ -1,6 +1,7 @@
 //! `[server]` as it is shown.
 
 use super::{duration, line, list, quoted, shown, table};
+use crate::config::transparent;
 use crate::config::values::{ClientAuths, ListenerAccess};
 use crate::server::{Asks, Config, Limits, ListenerConfig, TlsConfig};
 
@@ -30,8 +31,15 @@ pub(super) fn show(out: &mut String, server: &Config) {
     }
     line(out, "drain_timeout", &duration(server.drain_timeout));
     show_limits(out, &server.limits);
-    if let Some(tls) = &server.tls {
+    if let Some(tls) = server.tls.as_ref().filter(|tls| !tls.pairs.is_empty()) {
         show_tls(out, tls);
+    }
+    if let Some(transparent) = server.tls.as_ref().and_then(|tls| tls.transparent.as_ref()) {
+        table(out, "server.transparent");
+        line(out, "ca", &shown(&transparent.ca));
+        line(out, "ca_key", &shown(&transparent.ca_key));
+        let names = transparent.hosts.iter().map(transparent::spelt);
+        line(out, "names", &list(names));
     }
     if let Some(tls) = &server.admin_tls {
         table(out, "server.admin_tls");
@@ -39,9 +47,7 @@ pub(super) fn show(out: &mut String, server: &Config) {
             line(out, "cert", &shown(&pair.cert));
             line(out, "key", &shown(&pair.key));
         }
-        if let Some(path) = &tls.client_ca {
-            line(out, "client_ca", &shown(path));
-        }
+        show_client_ca(out, tls);
     }
     if alone.is_none() {
         server
@@ -84,8 +90,8 @@ fn show_tls(out: &mut String, tls: &TlsConfig) {
         line(out, "cert", &shown(&pair.cert));
         line(out, "key", &shown(&pair.key));
     }
-    if let Some(path) = &tls.client_ca {
-        line(out, "client_ca", &shown(path));
+    show_client_ca(out, tls);
+    if tls.client_ca.is_some() {
         let auth = ClientAuths::name(tls.client_auth);
         line(out, "client_auth", &quoted(auth));
     }
@@ -93,6 +99,15 @@ fn show_tls(out: &mut String, tls: &TlsConfig) {
         table(out, "[server.tls.pair]");
         line(out, "cert", &shown(&pair.cert));
         line(out, "key", &shown(&pair.key));
+    }
+}
+
+fn show_client_ca(out: &mut String, tls: &TlsConfig) {
+    if let Some(path) = &tls.client_ca {
+        line(out, "client_ca", &shown(path));
+    }
+    if let Some(path) = &tls.client_crl {
+        line(out, "client_crl", &shown(path));
     }
 }
 

@@ -2,34 +2,31 @@
 //!
 //! Files are looked at once a second by a task of their own, so that no handshake waits for a disk, and taken over when
 //! they have stayed as they are for one look: a certificate may be there before its key is. What cannot be used is said
-//! once, and what was used before stays.
+//! once, and what was used before stays. The same task mints the certificates of transparent mode.
 
+mod files;
 mod identity;
 mod names;
 mod pem;
 
 use crate::access::Principal;
+use crate::clock::Clock;
 use crate::server::bind_error::BindError;
-use crate::server::{ClientAuth, TlsConfig};
+use crate::server::config::{ClientAuth, TlsConfig};
+use crate::server::transparent::{StandIn, TransparentConfig};
 use arc_swap::ArcSwap;
-use names::ByName;
-use pem::Stamp;
+pub(crate) use files::HTTP2;
+use files::{Files, News, Reading};
+pub(crate) use pem::read_authority;
+use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
-use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-
-/// The name of HTTP/2 when client and server agree on a protocol (RFC 9113 section 3.2).
-pub(crate) const HTTP2: &[u8] = b"h2";
 
 /// Time between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -41,7 +38,9 @@ pub(crate) struct Tls(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     provider: Arc<CryptoProvider>,
+    clock: Arc<dyn Clock>,
     client_auth: ClientAuth,
+    stand_in: StandIn,
     files: Mutex<Files>,
     current: ArcSwap<Current>,
 }
@@ -50,34 +49,8 @@ struct Inner {
 #[derive(Debug)]
 struct Current {
     server: Arc<ServerConfig>,
-    /// Cancelled when other authorities hold for clients' certificates: connections finish what runs, and end.
+    /// Cancelled when certificates of clients are judged by others: connections finish what runs, and end.
     outdated: CancellationToken,
-}
-
-#[derive(Debug)]
-struct Files {
-    pairs: Vec<Watched<Arc<CertifiedKey>>>,
-    client_ca: Option<Watched<Arc<RootCertStore>>>,
-}
-
-/// A value that was read from files.
-#[derive(Debug)]
-struct Watched<T> {
-    paths: Vec<PathBuf>,
-    value: T,
-    /// Stamps of the files at their last reading.
-    read: Vec<Stamp>,
-    /// Stamps of the files at the last look.
-    seen: Vec<Stamp>,
-}
-
-/// Condition under which files are read again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
-    /// They are other ones, and have been for one look.
-    Changed,
-    /// Now.
-    All,
 }
 
 /// A connection after its handshake.
@@ -90,36 +63,49 @@ pub(crate) struct Secured {
 }
 
 impl Tls {
-    /// Reads certificates and keys.
+    /// Reads certificates and keys, and mints those of transparent mode.
     ///
     /// # Errors
     /// [`BindError::Tls`], which names the file at fault.
-    pub(crate) fn load(config: &TlsConfig) -> Result<Self, BindError> {
+    pub(crate) fn load(config: &TlsConfig, clock: Arc<dyn Clock>) -> Result<Self, BindError> {
         // The provider is named: a process default would depend on what else is linked.
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let pairs = config.pairs.iter().map(|pair| {
-            let paths = vec![pair.cert.clone(), pair.key.clone()];
-            Watched::read(paths, |paths| read_pair(paths, &provider))
-        });
-        let client_ca = config
-            .client_ca
-            .iter()
-            .next()
-            .map(|path| Watched::read(vec![path.clone()], read_authorities));
-        let files = Files {
-            pairs: pairs.collect::<Result<_, _>>()?,
-            client_ca: client_ca.transpose()?,
-        };
+        let files = Files::read(config, &provider, clock.now())?;
         let server = files.server(&provider, config.client_auth)?;
+        let hosts = config.transparent.as_ref().map(|it| &it.hosts[..]);
         Ok(Self(Arc::new(Inner {
             provider,
+            clock,
             client_auth: config.client_auth,
+            stand_in: hosts.map(StandIn::of).unwrap_or_default(),
             files: Mutex::new(files),
             current: ArcSwap::from_pointee(Current {
                 server,
                 outdated: CancellationToken::new(),
             }),
         })))
+    }
+
+    /// The upstreams' own names at which it answers.
+    pub(crate) fn stand_in(&self) -> StandIn {
+        self.0.stand_in.clone()
+    }
+
+    /// Takes another authority and other names for transparent mode. Blocks.
+    ///
+    /// # Errors
+    /// They cannot be used: what was before stays.
+    pub(crate) fn set_transparent(&self, config: &TransparentConfig) -> Result<(), BindError> {
+        let inner = &*self.0;
+        let mut files = inner.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.stand_in(config, &inner.provider, inner.clock.now())?;
+        inner.stand_in.replace(&config.hosts);
+        let news = News {
+            certificates: true,
+            clients: false,
+        };
+        inner.take_over(&files, news);
+        Ok(())
     }
 
     /// Secures a connection. The watch knows how long a client may take for it.
@@ -164,155 +150,32 @@ impl Tls {
         let inner = &*self.0;
         // A look that panicked has left whole values.
         let mut files = inner.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut is_new = false;
-        for pair in &mut files.pairs {
-            is_new |= pair.look(
-                reading,
-                |paths| read_pair(paths, &inner.provider),
-                |one, other| one.cert == other.cert,
-            );
+        let news = files.look(reading, &inner.provider, inner.clock.now());
+        if news.certificates || news.clients {
+            inner.take_over(&files, news);
         }
-        let has_new_ca = files.client_ca.as_mut().is_some_and(|client_ca| {
-            client_ca.look(reading, read_authorities, |one, other| {
-                one.roots == other.roots
-            })
-        });
-        if !is_new && !has_new_ca {
-            return;
-        }
-        let server = match files.server(&inner.provider, inner.client_auth) {
+    }
+}
+
+impl Inner {
+    /// Gives new connections what is in the files.
+    fn take_over(&self, files: &Files, news: News) {
+        let server = match files.server(&self.provider, self.client_auth) {
             Ok(server) => server,
             Err(error) => {
                 tracing::error!(%error, "new certificates cannot be used: those from before stay");
                 return;
             }
         };
-        let before = inner.current.load_full();
-        let outdated = if has_new_ca {
+        let before = self.current.load_full();
+        let outdated = if news.clients {
             CancellationToken::new()
         } else {
             before.outdated.clone()
         };
-        inner.current.store(Arc::new(Current { server, outdated }));
-        if has_new_ca {
+        self.current.store(Arc::new(Current { server, outdated }));
+        if news.clients {
             before.outdated.cancel();
         }
     }
-}
-
-impl Files {
-    fn server(
-        &self,
-        provider: &Arc<CryptoProvider>,
-        client_auth: ClientAuth,
-    ) -> Result<Arc<ServerConfig>, BindError> {
-        // Every listener has a certificate: the configuration sees to it.
-        let first = self.pairs.first().and_then(|pair| pair.paths.first());
-        let first = first.map_or(Path::new(""), PathBuf::as_path);
-        let unusable = |error: rustls::Error| pem::unusable(first, error.to_string());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
-            .with_safe_default_protocol_versions()
-            .map_err(unusable)?;
-        let builder = match &self.client_ca {
-            Some(client_ca) => {
-                builder.with_client_cert_verifier(client_ca.verifier(provider, client_auth)?)
-            }
-            None => builder.with_no_client_auth(),
-        };
-        let keys = self.pairs.iter().map(|pair| Arc::clone(&pair.value));
-        let mut server = builder.with_cert_resolver(Arc::new(ByName::of(keys.collect())));
-        server.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
-        Ok(Arc::new(server))
-    }
-}
-
-impl Watched<Arc<RootCertStore>> {
-    fn verifier(
-        &self,
-        provider: &Arc<CryptoProvider>,
-        client_auth: ClientAuth,
-    ) -> Result<Arc<dyn ClientCertVerifier>, BindError> {
-        let (roots, provider) = (Arc::clone(&self.value), Arc::clone(provider));
-        let builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
-        let builder = match client_auth {
-            ClientAuth::Required => builder,
-            ClientAuth::Optional => builder.allow_unauthenticated(),
-        };
-        builder.build().map_err(|error| {
-            let path = self.paths.first().map_or(Path::new(""), PathBuf::as_path);
-            pem::unusable(path, error.to_string())
-        })
-    }
-}
-
-impl<T> Watched<T> {
-    fn read(
-        paths: Vec<PathBuf>,
-        read: impl Fn(&[PathBuf]) -> Result<T, BindError>,
-    ) -> Result<Self, BindError> {
-        // Stamps first: what changes while it is read is read again.
-        let stamps = stamps(&paths);
-        let value = read(&paths)?;
-        Ok(Self {
-            paths,
-            value,
-            read: stamps.clone(),
-            seen: stamps,
-        })
-    }
-
-    /// Reads the files if it is time. True if there is another value now.
-    fn look(
-        &mut self,
-        reading: Reading,
-        read: impl Fn(&[PathBuf]) -> Result<T, BindError>,
-        is_same: impl Fn(&T, &T) -> bool,
-    ) -> bool {
-        let now = stamps(&self.paths);
-        let is_settled = now == self.seen;
-        self.seen.clone_from(&now);
-        if reading == Reading::Changed && (now == self.read || !is_settled) {
-            return false;
-        }
-        self.read = now;
-        match read(&self.paths) {
-            Ok(value) if is_same(&self.value, &value) => false,
-            Ok(value) => {
-                self.value = value;
-                let files = self.paths.iter().map(|path| path.display().to_string());
-                let files = files.collect::<Vec<_>>().join(", ");
-                tracing::info!(
-                    files,
-                    "certificates have changed and hold for new connections"
-                );
-                true
-            }
-            Err(error) => {
-                tracing::error!(
-                    %error,
-                    "certificates have changed and cannot be used: those from before stay; mend the file, it is read again then"
-                );
-                false
-            }
-        }
-    }
-}
-
-fn read_pair(paths: &[PathBuf], provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, BindError> {
-    let [cert, key] = paths else {
-        return Err(pem::unusable(
-            Path::new(""),
-            "it takes two files".to_owned(),
-        ));
-    };
-    pem::read_pair(cert, key, provider).map(Arc::new)
-}
-
-fn read_authorities(paths: &[PathBuf]) -> Result<Arc<RootCertStore>, BindError> {
-    let path = paths.first().map_or(Path::new(""), PathBuf::as_path);
-    pem::read_authorities(path).map(Arc::new)
-}
-
-fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
-    paths.iter().map(|path| Stamp::of(path)).collect()
 }

@@ -4,6 +4,7 @@ use super::conditions::Conditions;
 use super::error::ApiError;
 use super::host;
 use crate::mirror::{ClientId, Windows};
+use crate::oci::UpstreamName;
 use crate::oci::route::{Action, Route, Target};
 use http::{HeaderMap, HeaderName, Version, header, request};
 use std::borrow::Cow;
@@ -30,6 +31,8 @@ pub(crate) struct Request<'a> {
     headers: &'a HeaderMap,
     /// The host that the request was sent to.
     pub(crate) host: Option<&'a str>,
+    /// The upstream of which that is a name, in transparent mode.
+    pub(crate) stands_in_for: Option<UpstreamName>,
     /// Under which conditions, and which bytes.
     pub(crate) conditions: Conditions<'a>,
     /// The way out of the answer.
@@ -89,6 +92,7 @@ impl<'a> Request<'a> {
             ns: ns.map(Cow::Owned).or(named),
             headers: &head.headers,
             host: host::of(head),
+            stands_in_for: None,
             conditions: Conditions::of(&head.headers),
             transport,
         })

@@ -112,6 +112,23 @@ impl ApiError {
         }
     }
 
+    /// 405: a push to an upstream's own name, at which this mirror answers.
+    pub(crate) fn read_only_at(host: &str, upstream: &UpstreamName) -> Self {
+        Self {
+            message: format!("{host} leads to a read-only mirror of {upstream} here (transparent mode), which takes no pushes: push from a machine where the name leads to the registry itself").into(),
+            ..Self::read_only()
+        }
+    }
+
+    /// 421: the token server of an upstream, which nothing here is (RFC 9110 section 15.5.20).
+    pub(crate) fn misdirected(host: &str, upstream: &UpstreamName) -> Self {
+        let message = format!(
+            "{host} is the token server of {upstream}, and this is a mirror: take that name out of the DNS override"
+        );
+        let status = StatusCode::MISDIRECTED_REQUEST;
+        Self::own(status, ErrorCode::Unsupported, message)
+    }
+
     /// 429: this client has more bodies than others, and there is no memory for more of them.
     pub(crate) fn too_much() -> Self {
         let status = StatusCode::TOO_MANY_REQUESTS;

@@ -12,6 +12,7 @@ use crate::oci::directory::{ResolveError, Source};
 use crate::server::http::access_log::Exchange;
 use crate::server::http::context::Request;
 use crate::server::http::error::ApiError;
+use crate::server::transparent::StandIn;
 use crate::telemetry::AuthMethod;
 use http::{HeaderValue, header, request};
 use std::net::IpAddr;
@@ -36,6 +37,8 @@ pub(crate) struct Door {
     asks: Asks,
     /// Clients reach the listener by HTTPS.
     is_secure: bool,
+    /// Names of upstreams at which the listener answers.
+    stand_in: StandIn,
 }
 
 /// The sender of a connection's last request, so that the same credentials are not looked at again.
@@ -65,7 +68,18 @@ impl Door {
             guard,
             asks,
             is_secure,
+            stand_in: StandIn::default(),
         }
+    }
+
+    /// With the names of upstreams at which the listener answers.
+    pub(crate) fn standing_in(self, stand_in: StandIn) -> Self {
+        Self { stand_in, ..self }
+    }
+
+    /// The names of upstreams at which the listener answers.
+    pub(crate) fn stand_in(&self) -> &StandIn {
+        &self.stand_in
     }
 
     /// The guard behind it.

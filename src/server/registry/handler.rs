@@ -10,7 +10,7 @@ use crate::access;
 use crate::clock::Clock;
 use crate::mirror::{BlobHead, Mirror, Sought, Source};
 use crate::oci::route::{Action, Route};
-use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Page, Reference};
+use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Page, Reference, UpstreamName};
 use crate::server::conn::buffers::Buffers;
 use crate::server::http::JSON;
 use crate::server::http::access_log::Exchange;
@@ -92,7 +92,12 @@ impl Handler {
     }
 
     /// Answers that come before a request is looked into: `/` has no route, and what is mirrored is not written to.
-    fn admit(&self, head: &request::Parts, must_wait: bool) -> Result<Option<Reply>, ApiError> {
+    fn admit(
+        &self,
+        head: &request::Parts,
+        door: &Door,
+        must_wait: bool,
+    ) -> Result<Option<Reply>, ApiError> {
         let path = head.uri.path();
         if must_wait && path != "/v2/" {
             self.metrics.limited(Limit::Buffers);
@@ -101,13 +106,18 @@ impl Handler {
         if let Some(why) = host::refusal(head) {
             return Err(ApiError::malformed(why));
         }
+        let host = host::of(head).unwrap_or_default();
+        // Not ours to answer, its `/token` least of all: what comes there are passwords for somebody else.
+        if let Some(upstream) = door.stand_in().token_server_of(host) {
+            return Err(ApiError::misdirected(host, &upstream));
+        }
         let action = Action::of(&head.method);
         if path == "/" && action != Action::Write {
             let text = HeaderValue::from_static("text/plain; charset=utf-8");
             return Ok(Some(Reply::own(text, Bytes::from_static(GREETING))));
         }
         if action == Action::Write && is_of_the_api(path) {
-            return Err(ApiError::read_only());
+            return Err(refuse_push(head, door));
         }
         Ok(None)
     }
@@ -135,17 +145,17 @@ impl Handler {
         must_wait: bool,
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
-        if let Some(greeting) = self.admit(head, must_wait)? {
+        let door = &caller.arrival.door;
+        if let Some(greeting) = self.admit(head, door, must_wait)? {
             return Ok(greeting);
         }
-        let door = &caller.arrival.door;
         if door.gives_tokens() && head.uri.path() == token::PATH {
             return self.token(door, head, body, exchange).await;
         }
         let (request, visitor) = enter(head, caller, transport, exchange).await?;
         // A push is refused as one whichever way it came: nobody would be asked, so no loop is looked for.
         if let Route::Upload { .. } = request.route {
-            return Err(ApiError::read_only());
+            return Err(refuse_push(head, door));
         }
         let behalf = self.mirror.on_behalf(request.client, request.via())?;
         behalf.scope(self.route(request, visitor, exchange)).await
@@ -245,7 +255,8 @@ impl Handler {
         exchange: &mut Exchange,
     ) -> Result<Source, ApiError> {
         let directory = self.mirror.directory();
-        let resolved = directory.resolve(request.ns(), request.host, path);
+        let own = request.stands_in_for.as_ref().map(UpstreamName::as_str);
+        let resolved = directory.resolve(request.ns().or(own), request.host, path);
         let source = resolved.map_err(|error| match visitor {
             Some(visitor) => visitor.hide(error, directory.names()),
             None => error,
@@ -345,8 +356,20 @@ async fn enter<'h>(
     transport: Transport,
     exchange: &mut Exchange,
 ) -> Result<(Request<'h>, Option<Visitor<'h>>), ApiError> {
-    let visitor = caller.arrival.door.enter(head, caller, exchange).await?;
-    Ok((Request::read(head, caller.client.id(), transport)?, visitor))
+    let door = &caller.arrival.door;
+    let visitor = door.enter(head, caller, exchange).await?;
+    let mut request = Request::read(head, caller.client.id(), transport)?;
+    request.stands_in_for = request.host.and_then(|host| door.stand_in().upstream(host));
+    Ok((request, visitor))
+}
+
+/// The error of a push, with the reason why it came here.
+fn refuse_push(head: &request::Parts, door: &Door) -> ApiError {
+    let host = host::of(head).unwrap_or_default();
+    match door.stand_in().upstream(host) {
+        Some(upstream) => ApiError::read_only_at(host, &upstream),
+        None => ApiError::read_only(),
+    }
 }
 
 /// The thing that a request names, as far as access goes.

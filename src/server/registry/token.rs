@@ -5,7 +5,7 @@ use super::reply::Reply;
 use crate::access::credentials::Credentials;
 use crate::access::{Grant, Granted, Resource, Scope, Secret, Wanted, result_of};
 use crate::audit::Login;
-use crate::oci::Directory;
+use crate::oci::{Directory, UpstreamName};
 use crate::server::http::JSON;
 use crate::server::http::access_log::Exchange;
 use crate::server::http::error::ApiError;
@@ -66,7 +66,8 @@ pub(crate) async fn answer(
         source: exchange.source(),
     };
     let host = crate::server::http::host::of(head);
-    let resources = |name: &str| resources(directory, host, name);
+    let own = host.and_then(|host| door.stand_in().upstream(host));
+    let resources = |name: &str| resources(directory, own.as_ref(), host, name);
     let granted = Box::pin(door.guard().issue(wanted, resources)).await;
     if let Ok(granted) = &granted {
         exchange
@@ -96,9 +97,15 @@ fn refused(error: &WholeError) -> ApiError {
     })
 }
 
-/// Repositories that a client may mean by this name: it says nothing of `ns` when it asks for a token.
-fn resources(directory: &Directory, host: Option<&str>, name: &str) -> Vec<Resource<'static>> {
-    let by_itself = directory.resolve(None, host, name);
+/// Repositories that a client may mean by this name: it says nothing of `ns` when it asks for a token. `own`: the upstream
+/// whose name it has asked at.
+fn resources(
+    directory: &Directory,
+    own: Option<&UpstreamName>,
+    host: Option<&str>,
+    name: &str,
+) -> Vec<Resource<'static>> {
+    let by_itself = directory.resolve(own.map(UpstreamName::as_str), host, name);
     let by_ns = directory
         .names()
         .map(|upstream| directory.resolve(Some(upstream.as_str()), None, name));

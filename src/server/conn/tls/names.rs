@@ -13,18 +13,38 @@ pub(super) struct ByName {
     keys: Vec<Arc<CertifiedKey>>,
     /// Positions in `keys` by names in lower case; `*.` begins those of a wildcard.
     named: HashMap<String, Vec<usize>>,
+    /// Minted certificates by their hosts.
+    minted: HashMap<String, Arc<CertifiedKey>>,
 }
 
 impl ByName {
-    /// Indexes these, of which the first is for clients that name no host, or another.
-    pub(super) fn of(keys: Vec<Arc<CertifiedKey>>) -> Self {
+    /// Indexes these, of which the first is for clients that name no host, or another. A minted one is for its host alone,
+    /// and goes behind those that were given for this host and before wildcards.
+    pub(super) fn of(
+        keys: Vec<Arc<CertifiedKey>>,
+        minted: HashMap<String, Arc<CertifiedKey>>,
+    ) -> Self {
         let mut named = HashMap::<String, Vec<usize>>::new();
         for (at, key) in keys.iter().enumerate() {
             for name in names_of(key) {
                 named.entry(name).or_default().push(at);
             }
         }
-        Self { keys, named }
+        Self {
+            keys,
+            named,
+            minted,
+        }
+    }
+
+    /// The minted certificate of a host, unless one was given for it.
+    fn minted_for(&self, host: &str) -> Option<&Arc<CertifiedKey>> {
+        if self.minted.is_empty() {
+            return None;
+        }
+        let host = host.to_ascii_lowercase();
+        let minted = self.minted.get(&host)?;
+        (!self.named.contains_key(&host)).then_some(minted)
     }
 
     /// The certificates of a host: those that name it, or else those with a wildcard for it.
@@ -41,6 +61,9 @@ impl ByName {
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(minted) = hello.server_name().and_then(|host| self.minted_for(host)) {
+            return Some(Arc::clone(minted));
+        }
         let fitting = hello
             .server_name()
             .map_or(&[][..], |host| self.of_host(host));
@@ -94,12 +117,15 @@ mod tests {
 
     #[test]
     fn exact_names_go_before_wildcards_of_one_label() {
-        let names = ByName::of(vec![
-            key(&["mirror.corp"]),
-            key(&["*.mirror.corp", "*.corp"]),
-            key(&["Ghcr.Mirror.corp", "mirror.corp"]),
-            key(&["10.0.0.1"]),
-        ]);
+        let names = ByName::of(
+            vec![
+                key(&["mirror.corp"]),
+                key(&["*.mirror.corp", "*.corp"]),
+                key(&["Ghcr.Mirror.corp", "mirror.corp"]),
+                key(&["10.0.0.1"]),
+            ],
+            HashMap::new(),
+        );
         for (host, expected) in [
             ("mirror.corp", &[0, 2][..]),
             ("MIRROR.corp", &[0, 2]),
@@ -112,6 +138,27 @@ mod tests {
             ("*.corp", &[1]),
         ] {
             assert_eq!(names.of_host(host), expected, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn a_minted_one_goes_before_wildcards_and_behind_what_was_given() {
+        let minted = ["quay.io", "ghcr.io", "a.corp"];
+        let minted = minted.map(|host| (host.to_owned(), key(&[host])));
+        let names = ByName::of(
+            vec![key(&["mirror.corp", "ghcr.io"]), key(&["*.corp"])],
+            minted.into(),
+        );
+        for (host, expected) in [
+            ("quay.io", true),
+            ("QUAY.io", true),
+            ("a.corp", true),
+            ("b.corp", false),
+            ("ghcr.io", false),
+            ("x.quay.io", false),
+            ("", false),
+        ] {
+            assert_eq!(names.minted_for(host).is_some(), expected, "{host:?}");
         }
     }
 }

@@ -1,19 +1,35 @@
 //! Certificates and keys as files have them: PEM.
 
+use crate::clock::Timestamp;
 use crate::server::bind_error::BindError;
+use crate::server::transparent::Authority;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use std::fs::{self, File};
-use std::io::Read;
-use std::os::unix::fs::MetadataExt as _;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::x509::X509Name;
 
 /// A PEM file above this size is refused: a long chain is some ten KiB, and anything much larger is
 /// the wrong file.
 const PEM_BYTES_MAX: u64 = 1024 * 1024;
+
+/// A file of revocation lists above this size is refused: the largest of public authorities have some ten MiB.
+const LIST_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Permissions that a key of an authority must not have: others read it, or write it.
+const OTHERS_MAY: u32 = 0o066;
+
+/// The first byte of a certificate or list in DER: a sequence (X.690 section 8.9).
+const DER_SEQUENCE: u8 = 0x30;
+
+/// A revocation list.
+type List = CertificateRevocationListDer<'static>;
 
 /// Marks of a file when it was looked at: a changed one has other marks. `None` where there is no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +57,16 @@ pub(super) fn read_pair(
     pair.map_err(|error| mismatch(cert, key, &error))
 }
 
+/// Reads the authority of transparent mode.
+///
+/// # Errors
+/// [`BindError::Tls`], which names the file at fault.
+pub(crate) fn read_authority(cert: &Path, key: &Path) -> Result<Authority, BindError> {
+    let (chain, private) = (read_chain(cert)?, read_private_key(key)?);
+    let authority = Authority::new(chain, &private);
+    authority.map_err(|error| unusable(cert, error.to_string()))
+}
+
 /// Reads the authorities that clients' certificates may be of.
 ///
 /// # Errors
@@ -65,9 +91,35 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, BindError> {
     Ok(chain)
 }
 
+/// Reads the key of an authority, which its owner alone may read and write.
+///
+/// # Errors
+/// [`BindError::Tls`], which names the file: others may, or there is no key in it.
+fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, BindError> {
+    let open = || -> io::Result<(u32, Vec<u8>)> {
+        let file = File::open(path)?;
+        // The mode of the file that is read, and not of one that may have taken its name since.
+        let mode = file.metadata()?.permissions().mode() & 0o7777;
+        let mut text = Vec::new();
+        file.take(PEM_BYTES_MAX).read_to_end(&mut text)?;
+        Ok((mode, text))
+    };
+    let (mode, text) = open().map_err(|error| unusable(path, error.to_string()))?;
+    if mode & OTHERS_MAY != 0 {
+        let why = format!(
+            "its mode is {mode:04o}, and others than its owner can read or change the key of the authority: run `chmod 600` on it, and `roadstead ca init` again if somebody may have"
+        );
+        return Err(unusable(path, why));
+    }
+    parse_key(path, &text)
+}
+
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, BindError> {
-    let text = read(path)?;
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+    parse_key(path, &read(path)?)
+}
+
+fn parse_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, BindError> {
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| {
         let why = if matches!(error, pem::Error::NoItemsFound) {
             "there is no private key in it".to_owned()
         } else {
@@ -77,13 +129,73 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, BindError> {
     })
 }
 
+/// Reads revocation lists: PEM, or one in DER as authorities publish them. Says, too, when the first of them should be
+/// replaced.
+///
+/// # Errors
+/// [`BindError::Tls`], which names the file.
+pub(super) fn read_lists(path: &Path) -> Result<(Vec<List>, Option<Timestamp>), BindError> {
+    let text = read_up_to(path, LIST_BYTES_MAX)?;
+    let lists = if text.first() == Some(&DER_SEQUENCE) {
+        vec![List::from(text)]
+    } else {
+        List::pem_slice_iter(&text)
+            .collect::<Result<_, _>>()
+            .map_err(|error| unusable(path, not_pem(&error)))?
+    };
+    if lists.is_empty() {
+        let why = "there is no revocation list in it".to_owned();
+        return Err(unusable(path, why));
+    }
+    let mut first: Option<Timestamp> = None;
+    for list in &lists {
+        let wrong = |_| unusable(path, "a revocation list in it cannot be read".to_owned());
+        let (_, list) = x509_parser::parse_x509_crl(list).map_err(wrong)?;
+        let next = list.next_update().map(|it| it.timestamp());
+        let next = next.and_then(|it| u64::try_from(it).ok());
+        let next = next.map(|seconds| Timestamp(seconds.saturating_mul(1000)));
+        first = first.into_iter().chain(next).min();
+    }
+    Ok((lists, first))
+}
+
+/// True if a list is of the authority with this name (the content of its DER).
+pub(super) fn is_list_of(list: &List, subject: &[u8]) -> bool {
+    let whole = sequence(subject);
+    x509_parser::parse_x509_crl(list).is_ok_and(|(_, it)| it.issuer().as_raw() == whole)
+}
+
+/// A name of an authority (the content of its DER), as people read it.
+pub(super) fn name_of(subject: &[u8]) -> String {
+    let whole = sequence(subject);
+    X509Name::from_der(&whole).map_or_else(|_| String::new(), |(_, name)| name.to_string())
+}
+
+/// The DER of a sequence with this content (X.690 section 8.1.3); empty for one that is longer than any name.
+fn sequence(content: &[u8]) -> Vec<u8> {
+    let Ok(length) = u16::try_from(content.len()) else {
+        return Vec::new();
+    };
+    let [high, low] = length.to_be_bytes();
+    let head: &[u8] = match length {
+        0..0x80 => &[DER_SEQUENCE, low],
+        0x80..0x100 => &[DER_SEQUENCE, 0x81, low],
+        0x100.. => &[DER_SEQUENCE, 0x82, high, low],
+    };
+    [head, content].concat()
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, BindError> {
+    read_up_to(path, PEM_BYTES_MAX)
+}
+
+fn read_up_to(path: &Path, bytes_max: u64) -> Result<Vec<u8>, BindError> {
     let mut text = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(PEM_BYTES_MAX + 1).read_to_end(&mut text))
+        .and_then(|file| file.take(bytes_max + 1).read_to_end(&mut text))
         .map_err(|error| unusable(path, error.to_string()))?;
-    if u64::try_from(text.len()).unwrap_or(u64::MAX) > PEM_BYTES_MAX {
-        let why = format!("it is larger than {PEM_BYTES_MAX} bytes");
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > bytes_max {
+        let why = format!("it is larger than {bytes_max} bytes");
         return Err(unusable(path, why));
     }
     Ok(text)
