@@ -21,8 +21,8 @@ use crate::commands::cache::{self, CommandError, Screen};
 use crate::commands::output::{self, Colour, Style};
 use crate::commands::target::Locator;
 use crate::commands::{
-    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, credential_provider, fail, people,
-    run_async, serve, verify, version, warm,
+    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, ca, credential_provider, fail,
+    people, run_async, serve, verify, version, warm,
 };
 use crate::config::{Config, Loaded, Overrides};
 use crate::telemetry::{LogFormat, logging};
@@ -151,6 +151,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
         Command::Import(it) => import(&it),
         Command::Bench(it) => bench(&it),
         Command::Cache(it) => operate(&it),
+        Command::Ca(it) => authority(&it),
         Command::Access(it) => Ok(run_async(async {
             let done = Box::pin(access::run(&it)).await;
             done.unwrap_or_else(|error| fail(EXIT_USAGE, &error))
@@ -270,6 +271,9 @@ enum Command {
     Import(Box<airgap::ImportArguments>),
     /// Pull an image many times at once from any registry, or from two in turn, and tell what it took
     Bench(Box<bench::Arguments>),
+    /// Make and show the local authority of transparent mode
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
     /// Say what the rules of access say
     #[command(subcommand)]
     Access(Box<access::AccessCommand>),
@@ -329,6 +333,7 @@ impl Command {
             | Self::Export(_)
             | Self::Import(_)
             | Self::Bench(_)
+            | Self::Ca(_)
             | Self::Access(_)
             | Self::CredentialProvider
             | Self::User(_)
@@ -351,6 +356,15 @@ fn state(command: &State) -> Result<u8, String> {
             output::write(&text);
             EXIT_DONE
         }
+        Err(error) => fail(EXIT_FAILED, &error),
+    })
+}
+
+fn authority(command: &ca::CaCommand) -> Result<u8, String> {
+    let config = command.load().map_err(|error| config::lines(&error))?;
+    Ok(match command.run(&config) {
+        Ok(true) => EXIT_DONE,
+        Ok(false) => EXIT_FAILED,
         Err(error) => fail(EXIT_FAILED, &error),
     })
 }

@@ -7,6 +7,7 @@
 //! | `cache` | `status`, `health`, `ls`, `du`, `inspect`, `rm`, `gc`, `pin`, `unpin` |
 //! | `access` | `access` |
 //! | `credential_provider` | `credential-provider` |
+//! | `ca` | `ca` |
 //! | `people` | `user`, `token` |
 //! | `warm` | `warm` |
 //! | `airgap` | `export`, `import` |
@@ -21,6 +22,7 @@
 pub mod access;
 pub mod airgap;
 pub mod bench;
+pub mod ca;
 pub mod cache;
 pub mod client;
 pub mod credential_provider;

@@ -12,7 +12,10 @@ use crate::commands::{EXIT_DONE, EXIT_FAILED, fail};
 
 /// The commands by what they are for. Each stands in one group.
 pub(super) const GROUPS: &[(&str, &[&str])] = &[
-    ("Run the mirror", &["serve", "check", "config", "state"]),
+    (
+        "Run the mirror",
+        &["serve", "check", "config", "state", "ca"],
+    ),
     ("Look inside", &["status", "health", "ls", "du", "inspect"]),
     (
         "Change the cache",
@@ -47,6 +50,12 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     (
         "state",
         "  roadstead state backup -o roadstead-state.backup --state-dir /var/lib/roadstead",
+    ),
+    (
+        "ca",
+        "  roadstead ca init --config /etc/roadstead/config.toml
+  roadstead ca init --out /etc/roadstead/ca
+  roadstead ca show",
     ),
     (
         "warm",

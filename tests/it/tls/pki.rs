@@ -103,6 +103,15 @@ pub(super) async fn connect(
                 .unwrap()
         }
     };
+    dial(config, address, host).await
+}
+
+/// Connects as this client.
+pub(super) async fn dial(
+    config: ClientConfig,
+    address: SocketAddr,
+    host: &str,
+) -> std::io::Result<Connection> {
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from(host.to_owned()).unwrap();
     let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
@@ -130,7 +139,14 @@ impl Connection {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Empty::new()).unwrap();
+        self.ask(request.body(Empty::new()).unwrap()).await
+    }
+
+    /// The status, headers and text of an answer; none where the connection ends without one.
+    pub(super) async fn ask(
+        &mut self,
+        request: Request<Empty<Bytes>>,
+    ) -> Option<(u16, HeaderMap, String)> {
         // A body that has arrived does not mean that the connection has noticed.
         within("a turn", self.sender.ready()).await.ok()?;
         let answer = within("an answer", self.sender.send_request(request))

@@ -62,6 +62,13 @@ pub(super) fn read_pair(
 /// # Errors
 /// [`BindError::Tls`], which names the file at fault.
 pub(crate) fn read_authority(cert: &Path, key: &Path) -> Result<Authority, BindError> {
+    for path in [cert, key] {
+        if fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            let why =
+                "it is not there: `roadstead ca init` makes the authority of transparent mode";
+            return Err(unusable(path, why.to_owned()));
+        }
+    }
     let (chain, private) = (read_chain(cert)?, read_private_key(key)?);
     let authority = Authority::new(chain, &private);
     authority.map_err(|error| unusable(cert, error.to_string()))
