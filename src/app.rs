@@ -18,7 +18,7 @@ use crate::config::{Config, Snapshot};
 use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies, PublicView};
 use crate::oci::Directory;
 use crate::oci::directory::Entry;
-use crate::server::{BindError, Bound, Certificates};
+use crate::server::{BindError, Bound, Certificates, Inherited};
 use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::{OwnListeners, SetupError, Upstream, Visibility};
@@ -180,16 +180,20 @@ impl App {
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        Self::start_with(Snapshot::new(config), clock).await
+        Self::start_with(Snapshot::new(config), clock, Inherited::default()).await
     }
 
-    /// Starts with a configuration that may be replaced while it runs.
+    /// Starts with a configuration that may be replaced while it runs, and sockets that are bound already.
     ///
     /// # Errors
     /// As [`App::start`].
-    pub async fn start_with(snapshot: Snapshot, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+    pub async fn start_with(
+        snapshot: Snapshot,
+        clock: Arc<dyn Clock>,
+        inherited: Inherited,
+    ) -> Result<Self, StartError> {
         let config = snapshot.now();
-        let bound = Bound::bind(&config.server, Arc::clone(&clock)).await?;
+        let bound = Bound::bind(&config.server, Arc::clone(&clock), inherited).await?;
         let (addresses, admin_address) = (bound.addresses(), bound.admin_address());
         let address = addresses.first().copied().unwrap_or(config.server.listen());
         let certificates = bound.certificates();

@@ -17,6 +17,7 @@ use clap::{ArgAction, Args, FromArgMatches as _, Parser, Subcommand};
 use rustix::fs::Mode;
 use rustix::process::umask;
 
+use crate::app::start;
 use crate::commands::cache::{self, CommandError, Screen};
 use crate::commands::output::{self, Colour, Style};
 use crate::commands::target::Locator;
@@ -373,6 +374,11 @@ fn check(arguments: &CheckArguments) -> Result<u8, String> {
     let loaded = load(&arguments.overrides)?;
     for note in &loaded.notes {
         output::note(&format!("warning: {}", crate::format::harmless(note)));
+    }
+    let listeners = loaded.config.server.listeners.iter();
+    let listeners: Vec<_> = listeners.map(|listener| listener.address).collect();
+    if let Some(warning) = start::exposure(&loaded.config, &listeners) {
+        output::note(&format!("warning: {warning}"));
     }
     let text = loaded.config.to_toml();
     if !arguments.json {

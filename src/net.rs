@@ -37,7 +37,7 @@ mod via;
 mod work;
 
 pub use behalf::{Address, ClientId, OnBehalf, in_request_scope};
-pub use place::{Network, OwnListeners};
+pub use place::{Network, OwnListeners, is_public};
 pub use settings::{
     ClientCertificate, Credentials, EnvironmentProxies, Proxy, ProxyConfig, Secret,
 };

@@ -22,6 +22,7 @@ pub use conn::limits::Limits;
 pub use conn::proxy_protocol;
 use conn::table::Table;
 use conn::tls::Tls;
+pub use inherited::Inherited;
 use operators::Operators;
 pub use registry::door::Asks;
 use registry::door::Door;
@@ -41,6 +42,7 @@ mod clients;
 mod config;
 mod conn;
 mod http;
+mod inherited;
 mod operators;
 mod registry;
 #[cfg(test)]
@@ -114,9 +116,19 @@ struct Endpoint {
 }
 
 impl Endpoint {
-    async fn bind(address: SocketAddr) -> Result<Self, BindError> {
+    /// An endpoint at a socket that is bound already, or at this address.
+    async fn new(
+        bound: Option<std::net::TcpListener>,
+        address: SocketAddr,
+    ) -> Result<Self, BindError> {
         let bound = async {
-            let listener = TcpListener::bind(address).await?;
+            let listener = match bound {
+                Some(bound) => {
+                    bound.set_nonblocking(true)?;
+                    TcpListener::from_std(bound)?
+                }
+                None => TcpListener::bind(address).await?,
+            };
             let address = listener.local_addr()?;
             io::Result::Ok(Self { listener, address })
         };
@@ -127,23 +139,37 @@ impl Endpoint {
 }
 
 impl Bound {
-    /// Binds all listeners and reads certificates. Raises the process's limit on open files, too.
+    /// Binds all listeners that are not bound already, and reads certificates. Raises the process's limit on open files, too.
     ///
     /// # Errors
     /// [`BindError`].
-    pub async fn bind(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, BindError> {
+    pub async fn bind(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        inherited: Inherited,
+    ) -> Result<Self, BindError> {
         fd_limit::raise_limit();
+        let inherited = inherited.assign(config)?;
         // The certificates first: nobody should connect to a listener that then goes away.
         let load = |tls| Tls::load(tls, Arc::clone(&clock));
         let tls = config.tls.as_ref().map(load).transpose()?;
         let admin_tls = config.admin_tls.as_ref().map(load).transpose()?;
         let mut clients = Vec::new();
-        for listener in &config.listeners {
-            clients.push((Endpoint::bind(listener.address).await?, listener.clone()));
+        for (listener, bound) in config.listeners.iter().zip(inherited.clients) {
+            let endpoint = Endpoint::new(bound, listener.address).await?;
+            clients.push((endpoint, listener.clone()));
         }
-        let admin = Endpoint::bind(config.admin_listen).await?;
+        for bound in inherited.more {
+            let first = config.first();
+            let endpoint = Endpoint::new(Some(bound), first.address).await?;
+            clients.push((endpoint, first));
+        }
+        let admin = Endpoint::new(inherited.admin, config.admin_listen).await?;
         // The last one: a server that cannot start leaves the socket of one that runs.
-        let admin_socket = config.admin_socket.as_deref().map(unix::bind).transpose()?;
+        let admin_socket = match (inherited.admin_socket, &config.admin_socket) {
+            (Some(bound), path) => Some(unix::of(bound, path.as_deref())?),
+            (None, path) => path.as_deref().map(unix::bind).transpose()?,
+        };
         Ok(Self {
             clients,
             admin,

@@ -1,9 +1,10 @@
 //! The log of a start: what runs, with what, and what of that is likely not meant.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use crate::access::is_public;
 use crate::config::Config;
 use crate::format::{COMMIT, VERSION, size};
 use crate::store::{Amount, Store};
@@ -25,6 +26,46 @@ pub fn announce(config: &Config, file: Option<&Path>) {
     );
 }
 
+/// The warning of a mirror that anybody on the Internet can pull through: a client listener has a public address, and there
+/// is no `[access]`. `addresses`: those of the listeners.
+#[must_use]
+pub fn exposure(config: &Config, addresses: &[SocketAddr]) -> Option<String> {
+    if config.access.enabled {
+        return None;
+    }
+    let interfaces = if addresses.iter().any(|it| it.ip().is_unspecified()) {
+        let found = if_addrs::get_if_addrs().unwrap_or_default();
+        found.iter().map(if_addrs::Interface::ip).collect()
+    } else {
+        Vec::new()
+    };
+    exposed(addresses, &interfaces)
+}
+
+/// The warning, on a machine whose interfaces have these addresses.
+fn exposed(addresses: &[SocketAddr], interfaces: &[IpAddr]) -> Option<String> {
+    let (listener, public) = addresses.iter().find_map(|listener| {
+        let own = [listener.ip()];
+        // A listener of all IPv6 addresses takes IPv4 ones, too, as Linux has it by default.
+        let takes = |it: &&IpAddr| listener.is_ipv6() || it.is_ipv4();
+        let reached: &[IpAddr] = if listener.ip().is_unspecified() {
+            interfaces
+        } else {
+            &own
+        };
+        let public = reached.iter().filter(takes).find(|it| is_public(**it));
+        public.map(|public| (listener, *public))
+    })?;
+    let at = if listener.ip() == public {
+        format!("the listener {listener} has a public address")
+    } else {
+        format!("the listener {listener} is reached at the public address {public} of this machine")
+    };
+    Some(format!(
+        "{at}, and there are no rules of access: everybody on the Internet who reaches it can pull through this mirror, and reads what is cached. Write the networks of your clients in access.allow, such as allow = [\"10.0.0.0/8\"] under [access], or listen on a private address"
+    ))
+}
+
 /// The facts of a configuration that are told when all is open.
 #[derive(Debug)]
 pub(super) struct Start {
@@ -36,6 +77,8 @@ pub(super) struct Start {
     asks_operators: bool,
     /// Upstreams that roadstead has a login for, of which clients without credentials get all that it can pull.
     opened: Vec<String>,
+    /// The warning of a mirror that is open to the Internet.
+    exposure: Option<String>,
 }
 
 impl Start {
@@ -49,6 +92,7 @@ impl Start {
             admin,
             asks_operators: config.access.enabled,
             opened: opened.map(|it| it.name.to_string()).collect(),
+            exposure: exposure(config, addresses),
         }
     }
 
@@ -67,7 +111,7 @@ impl Start {
 
     /// Settings that are likely not meant; `disk`: how large the file system is, if it says.
     fn warnings(&self, disk: Option<u64>) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = self.exposure.iter().cloned().collect();
         if !self.admin.ip().is_loopback() && !self.asks_operators {
             warnings.push(format!(
                 "the admin listener {} is open to other machines: everybody who reaches it sees what is pulled and can remove it. Listen on 127.0.0.1, or let only operators and Prometheus reach it",
@@ -117,6 +161,54 @@ mod tests {
     use crate::config::Overrides;
 
     #[test]
+    fn a_mirror_that_is_open_to_the_internet_says_so() {
+        let interfaces = ["127.0.0.1", "10.0.0.7", "::1", "fe80::1", "fd00::7"];
+        let private: Vec<IpAddr> = interfaces.iter().map(|it| it.parse().unwrap()).collect();
+        let with = |more: &str| [&private[..], &[more.parse().unwrap()]].concat();
+        let (v4, v6) = (with("203.0.113.7"), with("2001:db8::7"));
+        for (listeners, interfaces, expected) in [
+            (&["127.0.0.1:5000"][..], &v4, None),
+            (
+                &[
+                    "10.0.0.7:5000",
+                    "100.64.0.1:5000",
+                    "[fd00::7]:5000",
+                    "[fe80::1]:1",
+                ],
+                &v4,
+                None,
+            ),
+            (&["0.0.0.0:5000", "[::]:5000"], &private, None),
+            (&["0.0.0.0:5000"], &v6, None),
+            (
+                &["10.0.0.7:5000", "0.0.0.0:5001"],
+                &v4,
+                Some(("0.0.0.0:5001", "203.0.113.7")),
+            ),
+            (&["[::]:5000"], &v6, Some(("[::]:5000", "2001:db8::7"))),
+            (&["[::]:5000"], &v4, Some(("[::]:5000", "203.0.113.7"))),
+            (
+                &["203.0.113.7:443"],
+                &private,
+                Some(("203.0.113.7:443", "has a public address")),
+            ),
+        ] {
+            let listeners: Vec<SocketAddr> =
+                listeners.iter().map(|it| it.parse().unwrap()).collect();
+            let found = exposed(&listeners, interfaces);
+            assert_eq!(
+                found.is_some(),
+                expected.is_some(),
+                "{listeners:?}: {found:?}"
+            );
+            if let (Some(text), Some((listener, public))) = (found, expected) {
+                assert!(text.contains(listener) && text.contains(public), "{text}");
+                assert!(text.contains("access.allow"), "{text}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_likely_not_meant_is_said() {
         let start = |address: &str, admin: &str, max: u64, logins: &[&str]| Start {
             dir: "/cache".into(),
@@ -125,6 +217,7 @@ mod tests {
             admin: admin.parse().unwrap(),
             asks_operators: false,
             opened: logins.iter().map(ToString::to_string).collect(),
+            exposure: None,
         };
         let own = start("127.0.0.1:5000", "[::1]:5001", 10, &["ghcr.io"]);
         assert_eq!(own.warnings(Some(10)), [""; 0]);

@@ -15,6 +15,7 @@ use crate::app::reload::Reload;
 use crate::app::{App, start};
 use crate::clock::SystemClock;
 use crate::config::{Config, Loaded, Overrides, Snapshot};
+use crate::server::Inherited;
 use crate::telemetry::logging;
 use signals::Signals;
 
@@ -36,6 +37,11 @@ pub fn run(loaded: Loaded, flags: &Overrides) -> u8 {
     for note in &loaded.notes {
         tracing::warn!("{note}");
     }
+    // Before there are threads: it takes variables out of the environment.
+    let inherited = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(error) => return fail(EXIT_START, &error),
+    };
     start::announce(&config, Config::file_of(flags).as_deref());
     // Signals and the end of the process have a thread of their own, which hangs with nothing.
     let control = tokio::runtime::Builder::new_current_thread()
@@ -47,13 +53,18 @@ pub fn run(loaded: Loaded, flags: &Overrides) -> u8 {
     };
     logging::write_access_lines_directly();
     logging::log_panics();
-    let code = control.block_on(serve_until_signal(config, flags, &runtime));
+    let code = control.block_on(serve_until_signal(config, flags, &runtime, inherited));
     // Tasks that still run must not hold up the exit.
     runtime.shutdown_background();
     code
 }
 
-async fn serve_until_signal(config: Config, flags: &Overrides, runtime: &Runtime) -> u8 {
+async fn serve_until_signal(
+    config: Config,
+    flags: &Overrides,
+    runtime: &Runtime,
+    inherited: Inherited,
+) -> u8 {
     // Before anything starts, so that no signal finds the system's default, which kills.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
@@ -63,7 +74,7 @@ async fn serve_until_signal(config: Config, flags: &Overrides, runtime: &Runtime
     let stop_wait_max = config.server.drain_timeout.saturating_add(STOP_WAIT_MAX);
     let snapshot = Snapshot::new(config);
     let starting = {
-        let starting = App::start_with(snapshot.clone(), Arc::new(SystemClock));
+        let starting = App::start_with(snapshot.clone(), Arc::new(SystemClock), inherited);
         runtime.spawn(Box::pin(starting))
     };
     let started = tokio::select! {

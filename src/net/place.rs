@@ -178,6 +178,12 @@ impl fmt::Display for Network {
     }
 }
 
+/// True if an address is one of the public Internet: none of this machine, a link or a private network.
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
+    Place::of_address(address) == Place::Anywhere
+}
+
 /// The addresses at which this process listens, once they are known. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct OwnListeners(Arc<OnceLock<Vec<SocketAddr>>>);

@@ -32,7 +32,9 @@ pub enum Loop {
     )]
     Told(String),
     /// An endpoint, or where it redirects, is one of our own listeners: which.
-    #[error("an endpoint of this mirror leads back to it: {0} is one of its own listeners")]
+    #[error(
+        "an endpoint of this mirror leads back to it: {0} is one of its own listeners; where a DNS override leads clients here, write the registry's own addresses as `resolve` of the endpoint"
+    )]
     Ourselves(String),
     /// Nobody chains so many mirrors.
     #[error("the request has passed through more than {HOPS_MAX} proxies")]

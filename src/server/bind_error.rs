@@ -23,6 +23,14 @@ pub enum BindError {
         /// The cause.
         source: io::Error,
     },
+    /// A socket that the service manager has bound cannot be used.
+    #[error("cannot use the inherited socket {socket}: {why}")]
+    Inherited {
+        /// The socket: its name, and what else is known of it.
+        socket: String,
+        /// The cause.
+        why: String,
+    },
     /// The certificate or key cannot be used.
     #[error("cannot use {}: {why}", path.display())]
     Tls {

@@ -36,6 +36,19 @@ pub(super) fn bind(path: &Path) -> Result<UnixListener, BindError> {
     })
 }
 
+/// A socket that is bound already, whose file is whose it is: the kernel's word on the peer decides.
+///
+/// # Errors
+/// [`BindError::Socket`].
+pub(super) fn of(bound: net::UnixListener, path: Option<&Path>) -> Result<UnixListener, BindError> {
+    let set = bound.set_nonblocking(true);
+    let listener = set.and_then(|()| UnixListener::from_std(bound));
+    listener.map_err(|source| BindError::Socket {
+        path: path.unwrap_or(Path::new("an inherited socket")).to_owned(),
+        source,
+    })
+}
+
 fn is_left_behind(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;

@@ -91,6 +91,75 @@ fn check_knows_the_proxies_of_the_environment_and_masks_what_is_secret() {
 }
 
 #[test]
+fn check_warns_of_a_mirror_that_is_open_to_the_internet() {
+    let check = |text: &str| {
+        let written = written("config.toml", text);
+        let path = written.path().join("config.toml");
+        let output = program(&["check", "--config", path.to_str().unwrap()], &[]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let open = check("[server]\nlisten = \"203.0.113.7:5000\"\n");
+    for part in ["203.0.113.7:5000 has a public address", "access.allow"] {
+        assert!(open.contains(part), "{open}");
+    }
+    for text in [
+        "[server]\nlisten = \"203.0.113.7:5000\"\n[access]\nallow = [\"10.0.0.0/8\"]\n",
+        "[server]\nlisten = \"10.0.0.7:5000\"\n",
+        "",
+    ] {
+        assert_eq!(check(text), "", "{text}");
+    }
+}
+
+#[test]
+fn ca_init_makes_an_authority_once_and_says_what_to_do() {
+    let dir = written(
+        "roadstead.toml",
+        "[state]\ndir = \"state\"\n[upstream.\"docker.io\"]\nendpoints = [\"https://registry-1.docker.io\"]\n",
+    );
+    let run = |arguments: &[&str]| program_in(dir.path(), arguments, &[]);
+    let output = run(&["ca", "show"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("ca init"));
+    let output = run(&["ca", "init"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "state/ca.crt is the certificate",
+        "update-ca-certificates",
+        "[server.transparent]",
+        "ADDRESS docker.io registry-1.docker.io index.docker.io",
+    ] {
+        assert!(said.contains(part), "{part:?} in:\n{said}");
+    }
+    let output = run(&["ca", "init"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("ca.crt is there already"));
+    let output = run(&["ca", "show"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        shown.contains("docker.io, registry-1.docker.io, index.docker.io"),
+        "{shown}"
+    );
+    let output = run(&["ca", "init", "--out", "elsewhere"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("ca = \"elsewhere/ca.crt\""), "{said}");
+    // One that covers less than the configuration says.
+    let quay = "[upstream.\"quay.io\"]\nendpoints = [\"https://quay.io\"]\n";
+    let before = std::fs::read_to_string(dir.path().join("roadstead.toml")).unwrap();
+    let file = written("more.toml", &format!("{before}{quay}"));
+    let path = file.path().join("more.toml");
+    let output = run(&["ca", "show", "--json", "--config", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shown["missing"], serde_json::json!(["quay.io"]));
+    assert_eq!(shown["expired"], false);
+}
+
+#[test]
 fn check_and_serve_exit_2_with_one_line_on_a_bad_configuration() {
     let written = written("config.toml", "[cache]\nmax_size = \"lots\"\n");
     let path = written.path().join("config.toml");

@@ -1,6 +1,7 @@
 //! Several listeners, each with rules of its own; what a balancer or a proxy says of its clients.
 
 mod balancers;
+mod inherited;
 mod proxies;
 mod socket;
 

@@ -4,6 +4,7 @@ mod admin;
 mod certificates;
 mod clients;
 mod pki;
+mod revoked;
 mod transparent;
 
 use std::path::PathBuf;

@@ -73,6 +73,8 @@ impl Helper {
             .ok_or_else(|| wrong("no program is named"))?;
         let mut child = Command::new(program)
             .args(arguments)
+            // Of our sockets: it has them not.
+            .env_remove("LISTEN_FDNAMES")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // It may hold a secret, so nobody reads it.

@@ -6,13 +6,18 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationList,
+    CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod, KeyPair,
+    RevokedCertParams, SanType, SerialNumber,
+};
 use roadstead::server::PairConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -23,6 +28,7 @@ pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 /// A certificate and its key.
 pub(super) struct Pair {
     pub(super) cert: rcgen::Certificate,
+    pub(super) serial: SerialNumber,
     pub(super) key: KeyPair,
 }
 
@@ -36,6 +42,26 @@ impl Authority {
 
     pub(super) fn pem(&self) -> String {
         self.0.pem()
+    }
+
+    /// A list of revoked certificates that should be replaced in this year.
+    pub(super) fn revoke(&self, pairs: &[&Pair], year: i32) -> CertificateRevocationList {
+        let begun = rcgen::date_time_ymd(2020, 1, 1);
+        let revoked = pairs.iter().map(|pair| RevokedCertParams {
+            serial_number: pair.serial.clone(),
+            revocation_time: begun,
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: begun,
+            next_update: rcgen::date_time_ymd(year, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap()
     }
 
     /// A certificate of a host.
@@ -54,9 +80,13 @@ impl Authority {
     }
 
     fn sign(&self, params: &CertificateParams) -> Pair {
+        static NEXT: AtomicU64 = AtomicU64::new(1000);
         let key = KeyPair::generate().unwrap();
+        let serial = SerialNumber::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut params = params.clone();
+        params.serial_number = Some(serial.clone());
         let cert = params.signed_by(&key, &self.0).unwrap();
-        Pair { cert, key }
+        Pair { cert, serial, key }
     }
 }
 
