@@ -12,6 +12,7 @@ const PAGES: &[(&str, &str, &str)] = &[
     ("check", "Configuration", "../configuration.md"),
     ("config", "Editors", "../configuration.md#editors"),
     ("state", "State directory", "../state.md"),
+    ("ca", "Transparent mode", "../clients/transparent.md"),
     ("status", "status", "../admin.md#status"),
     ("health", "health", "../admin.md#health"),
     ("ls", "ls", "../admin.md#ls"),

@@ -339,9 +339,9 @@ mod tests {
         let place = dir.path().join("new/state");
         let (ca, key) = (place.join("ca.crt"), place.join("ca.key"));
         write(&made, &ca, &key).unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&key), mode(&place)), (KEY_MODE, DIRECTORY_MODE));
-        assert_eq!(mode(&ca) & 0o400, 0o400);
+        let bits = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((bits(&key), bits(&place)), (KEY_MODE, DIRECTORY_MODE));
+        assert_eq!(bits(&ca) & 0o400, 0o400);
         assert!(read(&ca, &key).unwrap().covers("quay.io"));
         let before = (fs::read(&ca).unwrap(), fs::read(&key).unwrap());
         let other = make(&["ghcr.io".to_owned()], &[], SystemClock.now()).unwrap();

@@ -182,6 +182,26 @@ mod tests {
     }
 
     #[test]
+    fn transparent_mode_changes_while_it_is_there() {
+        let named = |name| config(&[("ROADSTEAD_SERVER__TRANSPARENT__NAMES", name)]);
+        let snapshot = Snapshot::new(named("quay.io"));
+        let changes = snapshot.replace(&named("ghcr.io,quay.io"));
+        assert_eq!(changes.applied, ["server.transparent.names"]);
+        assert!(changes.after_restart.is_empty(), "{changes:?}");
+        assert_eq!(*snapshot.now(), named("ghcr.io,quay.io"));
+        // Listeners do not begin or cease to speak TLS.
+        for (before, after) in [
+            (named("quay.io"), config(&[])),
+            (config(&[]), named("quay.io")),
+        ] {
+            let snapshot = Snapshot::new(before.clone());
+            let changes = snapshot.replace(&after);
+            assert!(changes.applied.is_empty() && !changes.after_restart.is_empty());
+            assert_eq!(*snapshot.now(), before);
+        }
+    }
+
+    #[test]
     fn a_changed_password_is_noticed_and_not_told() {
         let login = |password| {
             config(&[

@@ -93,12 +93,6 @@ impl Inherited {
         sockets.collect::<Result<_, _>>().map(Self)
     }
 
-    /// True if there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Gives each to the listener that it is for.
     ///
     /// # Errors

@@ -20,10 +20,16 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
 /// Time from the first to the last instant of a minted certificate: a stolen one is of no use for long.
-pub const LEAF_LIFETIME: Duration = Duration::from_hours(7 * 24);
+pub const LEAF_LIFETIME: Duration = Duration::from_hours(LEAF_HOURS);
+
+/// The hours of a week.
+const LEAF_HOURS: u64 = 7 * 24;
 
 /// The part of it that lies before its minting, for clients whose clocks are behind.
 const LEAF_BACKDATED: Duration = Duration::from_hours(1);
+
+/// The part that lies behind it.
+const LEAF_AHEAD: Duration = Duration::from_hours(LEAF_HOURS - 1);
 
 /// The time before its end at which it is replaced: a weekend in which minting fails goes by unnoticed.
 const RENEW_BEFORE_END: Duration = Duration::from_hours(3 * 24);
@@ -222,7 +228,7 @@ impl Authority {
                 "its time was over at {end}: run `roadstead ca init` again"
             )));
         }
-        let end = now.plus(LEAF_LIFETIME - LEAF_BACKDATED).min(self.not_after);
+        let end = now.plus(LEAF_AHEAD).min(self.not_after);
         let covered = hosts.iter().filter(|host| self.covers(host));
         let leaves = covered.map(|host| Ok((host.clone(), self.leaf(host, now, end, provider)?)));
         let soonest = now.plus(RENEW_AGAIN);
