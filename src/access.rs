@@ -62,8 +62,9 @@ mod secret;
 pub mod statement;
 mod trie;
 
+pub use crate::net::Network;
 pub use crate::net::Secret;
-pub use crate::net::{Network, is_public};
+pub use crate::net::is_public;
 pub use action::{Action, Actions};
 pub use condition::{Condition, Context};
 pub use config::{AdminAccess, Config, Enforcement};

@@ -4,6 +4,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::StartError;
 use crate::access::Guard;
 use crate::config::{Config, Overrides, Snapshot};
 use crate::server::Certificates;
@@ -75,27 +76,11 @@ impl Reload {
         for note in &loaded.notes {
             tracing::warn!("{note}");
         }
-        let access = loaded.config.access;
-        loaded.config.access = access.keeping_of(&self.snapshot.now().access);
-        let before = self.snapshot.now();
-        let transparent = transparent(&before, &mut loaded.config);
-        let has_other_names = transparent.is_some();
-        // An authority that cannot be used, or a file of users that cannot be read, leaves everything as it was.
-        if let Some(Err(error)) = transparent.map(|it| self.certificates.set_transparent(it)) {
+        if let Err(error) = self.take_over(&mut loaded.config) {
             tracing::error!(
                 %error,
                 "the new configuration cannot be used: nothing is changed; correct it and send SIGHUP again"
             );
-            return;
-        }
-        if let Err(error) = self.guard.reload(loaded.config.access.clone()) {
-            tracing::error!(
-                %error,
-                "the new configuration cannot be used: nothing is changed; correct it and send SIGHUP again"
-            );
-            if has_other_names {
-                self.stand_in_as(&before);
-            }
             return;
         }
         let changes = self.snapshot.replace(&loaded.config);
@@ -115,6 +100,26 @@ impl Reload {
                 "these keys of the new configuration are not used before a restart"
             );
         }
+    }
+
+    /// Gives transparent mode and the guard what is new for them.
+    ///
+    /// # Errors
+    /// An authority cannot be used, or a file of users cannot be read: everything is as it was.
+    fn take_over(&self, new: &mut Config) -> Result<(), StartError> {
+        let before = self.snapshot.now();
+        new.access = std::mem::take(&mut new.access).keeping_of(&before.access);
+        let transparent = transparent(&before, new);
+        let has_other_names = transparent.is_some();
+        if let Some(transparent) = transparent {
+            self.certificates.set_transparent(transparent)?;
+        }
+        self.guard.reload(new.access.clone()).map_err(|error| {
+            if has_other_names {
+                self.stand_in_as(&before);
+            }
+            StartError::from(error)
+        })
     }
 
     /// Puts transparent mode back to what it was.

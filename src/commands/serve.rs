@@ -89,24 +89,7 @@ async fn serve_until_signal(
         Ok(Err(error)) => return fail(EXIT_START, &error),
         Err(error) => return fail(EXIT_START, &format!("cannot start: {error}")),
     };
-    let reload = Arc::new(Reload::new(
-        snapshot,
-        flags.clone(),
-        app.guard().clone(),
-        app.certificates().clone(),
-    ));
-    let threads = runtime.handle().clone();
-    signals.on_reload(move || {
-        let reload = Arc::clone(&reload);
-        threads.spawn_blocking(move || reload.run());
-    });
-    let audit = app.guard().audit().clone();
-    signals.on_reopen(move || {
-        if !audit.is_on() {
-            tracing::info!("SIGUSR1: there is no audit log that could be opened again");
-        }
-        audit.reopen();
-    });
+    heed(&mut signals, &app, snapshot, flags, runtime);
     let (address, admin) = (app.address(), app.admin_address());
     let ready = format!("listening on {scheme}://{address} (admin {admin_scheme}://{admin})\n");
     if let Err(error) = say_in_time(ready).await {
@@ -133,6 +116,34 @@ async fn serve_until_signal(
             second.exit_code()
         }
     }
+}
+
+/// Reloads on SIGHUP, and opens files again on SIGUSR1.
+fn heed(
+    signals: &mut Signals,
+    app: &App,
+    snapshot: Snapshot,
+    flags: &Overrides,
+    runtime: &Runtime,
+) {
+    let reload = Arc::new(Reload::new(
+        snapshot,
+        flags.clone(),
+        app.guard().clone(),
+        app.certificates().clone(),
+    ));
+    let threads = runtime.handle().clone();
+    signals.on_reload(move || {
+        let reload = Arc::clone(&reload);
+        threads.spawn_blocking(move || reload.run());
+    });
+    let audit = app.guard().audit().clone();
+    signals.on_reopen(move || {
+        if !audit.is_on() {
+            tracing::info!("SIGUSR1: there is no audit log that could be opened again");
+        }
+        audit.reopen();
+    });
 }
 
 /// Says how long the drain may still take.

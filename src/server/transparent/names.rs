@@ -1,6 +1,6 @@
 //! Names at which a listener answers for upstreams.
 
-use super::TransparentHost;
+use super::config::TransparentHost;
 use crate::oci::UpstreamName;
 use crate::oci::directory::token_server;
 use crate::oci::name::split_port;

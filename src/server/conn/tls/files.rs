@@ -3,9 +3,9 @@
 use super::names::ByName;
 use super::pem::{self, Stamp};
 use crate::clock::Timestamp;
-use crate::server::transparent::{Authority, Minted, TransparentConfig};
 use crate::server::bind_error::BindError;
 use crate::server::config::{ClientAuth, TlsConfig};
+use crate::server::transparent::{Authority, Minted, TransparentConfig};
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
@@ -303,7 +303,7 @@ fn mint(
     if authority.value.permitted().is_none() {
         tracing::warn!(
             ca = %path.display(),
-            "the authority of transparent mode has no name constraints: whoever gets its key can stand in for any host; `roadstead ca init` makes one that has"
+            "the authority of transparent mode has no name constraints: anybody who gets its key can stand in for any host; `roadstead ca init` makes one that has"
         );
     }
     let left_out = hosts.iter().filter(|host| !authority.value.covers(host));
