@@ -21,7 +21,7 @@ use crate::oci::directory::Entry;
 use crate::server::{BindError, Bound, Certificates, Inherited};
 use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
-use crate::upstream::{OwnListeners, SetupError, Upstream, Visibility};
+use crate::upstream::{self, OwnListeners, SetupError, Upstream, Visibility};
 use start::Start;
 
 /// A mirror on its directory that serves nobody: what runs, without the listeners.
@@ -71,16 +71,20 @@ impl Unserved {
             .iter()
             .map(|u| Upstream::beside(u, metrics.clone(), own));
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
-        let public = config.upstreams.iter();
-        let public = public.filter(|it| it.visibility == Visibility::Public);
-        let public_views = public.map(|it| {
-            let upstream = Upstream::beside(&it.without_secrets(), metrics.clone(), own)?;
-            Ok::<_, SetupError>(PublicView {
-                upstream,
-                ttl: it.visibility_ttl,
-            })
-        });
-        let public_views = public_views.collect::<Result<Vec<_>, _>>()?;
+        let views = |visibility, seen: fn(&upstream::Config) -> upstream::Config| {
+            let views = config.upstreams.iter();
+            let views = views.filter(move |it| it.visibility == visibility);
+            let views = views.map(|it| {
+                let upstream = Upstream::beside(&seen(it), metrics.clone(), own)?;
+                Ok::<_, SetupError>(PublicView {
+                    upstream,
+                    ttl: it.visibility_ttl,
+                })
+            });
+            views.collect::<Result<Vec<_>, _>>()
+        };
+        let public_views = views(Visibility::Public, upstream::Config::without_secrets)?;
+        let client_views = views(Visibility::Upstream, upstream::Config::for_clients)?;
         let Opened { store, catalogue } = {
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
             let may_move = mode == OpenMode::Write;
@@ -104,6 +108,7 @@ impl Unserved {
             directory: Directory::new(entries.collect()),
             upstreams,
             public_views,
+            client_views,
             store: store.clone(),
             catalogue: catalogue.clone(),
             clock,

@@ -225,9 +225,18 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
     let upstreams = file.upstream.value().unwrap_or_default();
     let server_keys = server;
     let mut server = listeners::resolve(&server_keys, context);
+    let shows_certificates = server
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_ca.is_some());
+    let access = crate::access::Config {
+        certificates: shows_certificates,
+        ..access::resolve(file.access.as_ref(), context)
+    };
     let surroundings = upstreams::Surroundings {
         is_reachable: server.is_reachable(),
         has_access: file.access.is_some(),
+        has_identities: access.has_identities(),
     };
     let shares = upstreams::shares(&upstreams);
     let upstreams = upstreams::resolve(&upstreams, surroundings, context);
@@ -237,14 +246,9 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
     let ruled = upstreams
         .iter()
         .filter(|it| it.visibility == Visibility::Rules);
-    let shows_certificates = server
-        .tls
-        .as_ref()
-        .is_some_and(|tls| tls.client_ca.is_some());
     let access = crate::access::Config {
         ruled: ruled.map(|it| it.name.as_str().to_owned()).collect(),
-        certificates: shows_certificates,
-        ..access::resolve(file.access.as_ref(), context)
+        ..access
     };
     Config {
         server,

@@ -10,6 +10,7 @@
 //! | `repeat`, `sends` | requests whose connection was gone; how many may still be sent |
 //! | `dialer` | connections in other protocols than HTTP |
 //! | `deadline` | one time limit for many steps |
+//! | `client_credential` | what a client has sent for an upstream |
 //! | `behalf`, `via`, `work` | the client's request that an outbound request belongs to |
 //! | `causes` | what an error was caused by |
 //! | `settings`, `error` | what is configured, and what can go wrong |
@@ -19,6 +20,7 @@
 mod behalf;
 mod causes;
 mod client;
+mod client_credential;
 mod connector;
 mod deadline;
 mod dialer;
@@ -37,6 +39,7 @@ mod via;
 mod work;
 
 pub use behalf::{Address, ClientId, OnBehalf, in_request_scope};
+pub use client_credential::ClientCredential;
 pub use place::{Network, OwnListeners, is_public};
 pub use settings::{
     ClientCertificate, Credentials, EnvironmentProxies, Proxy, ProxyConfig, Secret,

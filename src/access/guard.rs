@@ -320,6 +320,18 @@ impl Guard {
         Ok(identified)
     }
 
+    /// True if credentials are a token of this server, or of an issuer that it believes: nobody else is to see them.
+    #[must_use]
+    pub fn owns(&self, authorization: &str) -> bool {
+        let secret = match Credentials::parse(authorization) {
+            Some(Credentials::Basic { password, .. }) => password,
+            Some(Credentials::Bearer(token)) => token,
+            None => return false,
+        };
+        let text = secret.expose();
+        People::is_token(text) || Claims::are_of(text) || self.active().oidc.names(text)
+    }
+
     /// Everything that holds now.
     pub(super) fn active(&self) -> Arc<Active> {
         self.inner.active.load_full()

@@ -117,6 +117,20 @@ impl Oidc {
         !self.entries.is_empty() && text.starts_with("ey") && text.matches('.').count() == 2
     }
 
+    /// True if a token says that one of these issuers has made it.
+    pub(super) fn names(&self, text: &str) -> bool {
+        let issuer = || {
+            let body = URL_SAFE_NO_PAD.decode(text.split('.').nth(1)?).ok()?;
+            let claims: Map<String, Value> = serde_json::from_slice(&body).ok()?;
+            let issuer = claims.get("iss")?.as_str()?;
+            let issuer = issuer.trim_end_matches('/');
+            let mut entries = self.entries.iter();
+            let is_its = |trust: &Trust| trust.issuer.as_str().trim_end_matches('/') == issuer;
+            Some(entries.any(|(trust, _)| is_its(trust)))
+        };
+        self.may_be(text) && issuer().unwrap_or(false)
+    }
+
     /// True if an entry has this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.entries.iter().any(|(trust, _)| trust.name == name)

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::access::is_public;
 use crate::config::Config;
 use crate::format::{COMMIT, VERSION, size};
+use crate::server::Asks;
 use crate::store::{Amount, Store};
 use crate::upstream::Visibility;
 
@@ -77,6 +78,10 @@ pub(super) struct Start {
     asks_operators: bool,
     /// Upstreams that roadstead has a login for, of which clients without credentials get all that it can pull.
     opened: Vec<String>,
+    /// Upstreams that clients send credentials of their own for.
+    with_credentials: Vec<String>,
+    /// The first listener that others on the wire can read.
+    readable: Option<SocketAddr>,
     /// The warning of a mirror that is open to the Internet.
     exposure: Option<String>,
 }
@@ -85,6 +90,12 @@ impl Start {
     pub(super) fn of(config: &Config, addresses: &[SocketAddr], admin: SocketAddr) -> Self {
         let opened = config.upstreams.iter();
         let opened = opened.filter(|it| it.has_secrets() && it.visibility == Visibility::Anyone);
+        let with_credentials = config.upstreams.iter();
+        let with_credentials = with_credentials.filter(|it| it.visibility == Visibility::Upstream);
+        let mut listeners = addresses.iter().zip(&config.server.listeners);
+        let readable = listeners.find(|(at, listener)| {
+            !at.ip().is_loopback() && !listener.tls && listener.asks == Asks::Everybody
+        });
         Self {
             dir: config.cache.dir.clone(),
             max_size: config.cache.max_size,
@@ -92,6 +103,8 @@ impl Start {
             admin,
             asks_operators: config.access.enabled,
             opened: opened.map(|it| it.name.to_string()).collect(),
+            with_credentials: with_credentials.map(|it| it.name.to_string()).collect(),
+            readable: readable.map(|(at, _)| *at),
             exposure: exposure(config, addresses),
         }
     }
@@ -127,6 +140,12 @@ impl Start {
                 "there are logins for {}, visibility = \"anyone\", and the listener {} is open to other machines: clients without credentials can pull what these logins can, unless [access] denies it. Set visibility = \"public\", or let only those reach the listener who may have that",
                 self.opened.join(", "),
                 open
+            ));
+        }
+        if let Some(readable) = self.readable.filter(|_| !self.with_credentials.is_empty()) {
+            warnings.push(format!(
+                "clients send their own credentials for {}, and the listener {readable} has no TLS: others on the network can read them. Give it server.tls, or put it behind a proxy that has",
+                self.with_credentials.join(", "),
             ));
         }
         if let (Amount::Bytes(max), Some(disk)) = (self.max_size, disk)
@@ -217,6 +236,8 @@ mod tests {
             admin: admin.parse().unwrap(),
             asks_operators: false,
             opened: logins.iter().map(ToString::to_string).collect(),
+            with_credentials: Vec::new(),
+            readable: None,
             exposure: None,
         };
         let own = start("127.0.0.1:5000", "[::1]:5001", 10, &["ghcr.io"]);
@@ -232,6 +253,19 @@ mod tests {
                 && warnings[1].contains("0.0.0.0:5000")
         );
         assert!(warnings[2].contains("cache.max_size (11 B)") && warnings[2].contains("/cache"));
+        let readable = Start {
+            with_credentials: vec!["ghcr.io".to_owned()],
+            readable: Some("10.0.0.1:5000".parse().unwrap()),
+            ..start("127.0.0.1:5000", "127.0.0.1:5001", 10, &[])
+        };
+        let warnings = readable.warnings(None);
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains("ghcr.io, and the listener 10.0.0.1:5000 has no TLS"));
+        let unused = Start {
+            with_credentials: Vec::new(),
+            ..readable
+        };
+        assert_eq!(unused.warnings(None), [""; 0]);
     }
 
     #[test]

@@ -287,6 +287,7 @@ async fn open(config: &Config, mode: OpenMode) -> Result<Directory, TargetError>
         directory: oci::Directory::new(Vec::new()),
         upstreams: Vec::new(),
         public_views: Vec::new(),
+        client_views: Vec::new(),
         store: store.clone(),
         catalogue,
         clock: Arc::new(SystemClock),

@@ -197,9 +197,9 @@ table! {
         docker_config: Path,
         /// Instead of `username` and a password: one login or a pool of them, of any kind: passwords, programs, AWS, Google, Azure, Alibaba, Tencent.
         credentials: CredentialsKey,
-        /// Content for clients without credentials: `public`, what anybody could pull from the upstream itself; `rules`, what a statement of `[access]` allows; `anyone`, all that roadstead can pull. Default: `public` where roadstead has a login for it and listens to others than this machine, else `anyone`.
+        /// Content for clients without credentials: `public`, what anybody could pull from the upstream itself; `rules`, what a statement of `[access]` allows; `anyone`, all that roadstead can pull. `upstream`: each client gets what the upstream gives for the credentials that the client itself has for it. Default: `public` where roadstead has a login for it and listens to others than this machine, else `anyone`.
         visibility: Visibilities,
-        /// Time for which it is remembered what anybody could pull.
+        /// Time for which it is remembered what anybody, or a client with its own credentials, could pull.
         visibility_ttl: Time,
         /// Requests to it at the same time, each counted until its body ends; more wait; 1 to 1024.
         max_connections: UpTo<CONNECTIONS_MAX>,

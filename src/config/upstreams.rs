@@ -21,7 +21,7 @@ use super::table::{
 };
 use crate::oci::UpstreamName;
 use crate::store::Share;
-use crate::upstream::{Config, Parallel, Visibility};
+use crate::upstream::{Config, EndpointConfig, Parallel, Visibility};
 
 pub(super) use cloud::Provider;
 pub(super) use endpoint::{EndpointKey, HeadersKey};
@@ -135,10 +135,10 @@ pub(super) fn resolve(
     let mut upstreams = Vec::with_capacity(entries.len());
     for (at, (entry, hosts)) in entries.iter().zip(hosts).enumerate() {
         if let Ok(config) = upstream(entry, context) {
+            let config = Config { hosts, ..config };
             upstreams.push(Config {
                 visibility: visibility(entry, &config, surroundings, context),
                 default: default == Some(at),
-                hosts,
                 ..config
             });
         }
@@ -153,6 +153,8 @@ pub(super) struct Surroundings {
     pub(super) is_reachable: bool,
     /// There is an `[access]` table.
     pub(super) has_access: bool,
+    /// Clients are asked who they are.
+    pub(super) has_identities: bool,
 }
 
 /// Content of an upstream for anonymous clients. A login that is there for its rate limit opens nothing to others.
@@ -172,6 +174,18 @@ fn visibility(
     if given.value == Visibility::Rules && !surroundings.has_access {
         let why = "needs rules: write an [access] table, or \"public\" or \"anyone\"";
         context.wrong(&given.place, why);
+    }
+    if given.value == Visibility::Upstream {
+        if !config.endpoints.iter().any(EndpointConfig::takes_clients) {
+            let why = "needs an endpoint that clients' credentials may be shown to: by https, with its certificate \
+                       checked, and without credentials of its own";
+            context.wrong(&given.place, why);
+        }
+        if surroundings.has_identities && config.hosts.is_empty() {
+            let why = "needs hosts: where [access] asks clients who they are, they can send this upstream's \
+                       credentials on a host name of its own alone";
+            context.wrong(&given.place, why);
+        }
     }
     given.value
 }

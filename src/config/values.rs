@@ -97,7 +97,7 @@ choice! {
 
 choice! {
     /// Content of an upstream for anonymous clients.
-    Visibilities: Visibility { "public" => Visibility::Public, "rules" => Visibility::Rules, "anyone" => Visibility::Anyone }
+    Visibilities: Visibility { "public" => Visibility::Public, "rules" => Visibility::Rules, "upstream" => Visibility::Upstream, "anyone" => Visibility::Anyone }
 }
 choice! {
     /// Treatment of requests that the rules of access deny.

@@ -104,10 +104,15 @@ impl Tasks {
 
     /// Tasks and places for a request about this source.
     pub(super) fn runway<'a>(&'a self, source: &'a Source) -> Runway<'a> {
+        self.runway_to(&source.upstream)
+    }
+
+    /// Tasks and places for a request to this upstream.
+    pub(super) fn runway_to<'a>(&'a self, upstream: &'a UpstreamName) -> Runway<'a> {
         Runway {
             tasks: &self.tracker,
             shares: &self.requests,
-            upstream: &source.upstream,
+            upstream,
             for_later: false,
         }
     }

@@ -4,7 +4,7 @@ use super::Failure;
 use crate::oci::Digest;
 use crate::store::{Ended, StoreError};
 use crate::telemetry::{Kind, Limit};
-use crate::upstream::{FetchError, Loop};
+use crate::upstream::{Challenges, FetchError, Loop};
 use std::time::Duration;
 
 /// The reason why a request could not be answered. Cloneable: every waiter gets the same answer.
@@ -30,6 +30,9 @@ pub enum MirrorError {
     /// Upstream refuses our credentials (401), or has done so less than a minute ago.
     #[error("upstream refuses our credentials")]
     Unauthorized,
+    /// Upstream wants the client's own credentials (401), and this is its challenge.
+    #[error("upstream wants the client's credentials")]
+    Challenged(Challenges),
     /// Upstream denies access (403).
     #[error("upstream denies access")]
     Denied,
@@ -94,6 +97,7 @@ impl MirrorError {
             },
             // As it was when they were refused: that nobody asks for a minute is not upstream's silence.
             FetchError::Unauthorized | FetchError::LoginRefused(_) => Self::Unauthorized,
+            FetchError::Challenged(challenges) => Self::Challenged(challenges),
             FetchError::Denied => Self::Denied,
             // A host that was redirected to limits us.
             FetchError::Status(429) => Self::RateLimited { retry_after: None },
@@ -125,7 +129,7 @@ impl MirrorError {
         match self {
             Self::ManifestUnknown | Self::NameUnknown | Self::BlobUnknown => Failure::Deleted,
             Self::Remembered(said) | Self::ImportGone(_, said) => said.failure(),
-            Self::Unauthorized | Self::Denied => Failure::Denied,
+            Self::Unauthorized | Self::Challenged(_) | Self::Denied => Failure::Denied,
             Self::RateLimited { .. } => Failure::RateLimited,
             Self::Upstream(FetchError::Status(500..) | FetchError::Unavailable { .. }) => {
                 Failure::ServerError
@@ -150,7 +154,7 @@ impl MirrorError {
     pub fn upstream_status(&self) -> Option<u16> {
         match self {
             Self::ManifestUnknown | Self::NameUnknown | Self::BlobUnknown => Some(404),
-            Self::Unauthorized => Some(401),
+            Self::Unauthorized | Self::Challenged(_) => Some(401),
             Self::Denied => Some(403),
             Self::RateLimited { .. } => Some(429),
             Self::Upstream(FetchError::Status(status)) => Some(*status),
@@ -170,11 +174,11 @@ impl MirrorError {
         }
     }
 
-    /// True if it is about the first asker, and nobody who waits for the same: by which way it came, or how much
-    /// else it asks for.
+    /// True if it is about the first asker, and nobody who waits for the same: by which way it came, how much
+    /// else it asks for, or with which credential.
     #[must_use]
     pub(super) fn is_the_askers_own(&self) -> bool {
-        matches!(self, Self::Loop(_) | Self::Limited(_))
+        matches!(self, Self::Loop(_) | Self::Limited(_) | Self::Challenged(_))
     }
 
     /// True if asking again in a moment is unlikely to help: upstream cannot be reached, or refuses, or does not have it.
@@ -185,6 +189,7 @@ impl MirrorError {
             | Self::NameUnknown
             | Self::BlobUnknown
             | Self::Unauthorized
+            | Self::Challenged(_)
             | Self::Denied
             | Self::Timeout(_) => true,
             Self::Remembered(said) => said.leaves_no_hope(),

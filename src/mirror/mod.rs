@@ -105,7 +105,7 @@ pub use verify::{
     Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
 };
 use visibility::Visibility;
-pub use visibility::{PublicView, Sought};
+pub use visibility::{PublicView, Refusal, Sought};
 
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
@@ -114,7 +114,7 @@ use crate::oci::{Accept, AcceptClass, ByteRange, Digest, Directory, Reference};
 pub use crate::store::Windows;
 use crate::store::{EventKinds, Store};
 use crate::telemetry::Metrics;
-pub use crate::upstream::{ClientId, FetchError, OnBehalf};
+pub use crate::upstream::{Challenges, ClientCredential, ClientId, FetchError, OnBehalf};
 use crate::upstream::{Pseudonym, Upstream};
 
 /// The mirror. Cheap to clone.
@@ -136,6 +136,8 @@ pub struct Parts {
     pub upstreams: Vec<Upstream>,
     /// Those of them of which anonymous clients get what anybody does, as anybody sees them.
     pub public_views: Vec<PublicView>,
+    /// Those of them that decide for each client, as clients see them.
+    pub client_views: Vec<PublicView>,
     /// The store.
     pub store: Store,
     /// State that may not be lost.
@@ -285,7 +287,11 @@ impl Inner {
             pseudonym: Pseudonym::random(),
             hits: Hits::new(&core, &local, &passthroughs, &lent),
             blobs: Blobs::new(&core, &negative, &links, &fills, &transfers, &passthroughs),
-            visibility: Arc::new(Visibility::new(&core, parts.public_views)),
+            visibility: Arc::new(Visibility::new(
+                &core,
+                parts.public_views,
+                parts.client_views,
+            )),
             lists: Arc::new(Lists::new(&core, &negative, &tags, &lent)),
             tags,
             operator,

@@ -247,10 +247,7 @@ impl Tags {
                 self.failed.invalidate(&key);
                 return Ok(kept);
             }
-            // By another way upstream may well say it, and nobody else should be given something old for that.
-            Err(error @ MirrorError::Loop(_)) if OnBehalf::current().came_through_others() => {
-                return Err(error);
-            }
+            Err(error) if is_the_askers(&error) => return Err(error),
             Err(error) => error,
         };
         // That a tag is deleted is an answer, and has nothing to do with how long upstream may be silent.
@@ -557,4 +554,12 @@ impl Limits {
             all,
         }
     }
+}
+
+/// True if others get another answer: by another way upstream may well say it, and another credential may open it. Nobody
+/// should be given something old for that.
+fn is_the_askers(error: &MirrorError) -> bool {
+    let goes_round = matches!(error, MirrorError::Loop(_));
+    (goes_round && OnBehalf::current().came_through_others())
+        || matches!(error, MirrorError::Challenged(_))
 }

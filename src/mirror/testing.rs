@@ -66,6 +66,7 @@ impl Bench {
             directory: Directory::new(Vec::new()),
             upstreams: vec![Upstream::new(&hub, metrics.clone()).unwrap()],
             public_views: Vec::new(),
+            client_views: Vec::new(),
             store: store.clone(),
             catalogue: catalogue.clone(),
             clock: clock(),

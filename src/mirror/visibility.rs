@@ -4,6 +4,11 @@
 //! An upstream whose visibility is `public` has a second client here, one without a secret. Its answer to a HEAD is the
 //! verdict on a repository, remembered for a short time. Where it refuses, its refusal is what the client hears: what is
 //! hidden and what is not there cannot be told apart, by words or by time.
+//!
+//! An upstream whose visibility is `upstream` decides for each client: [`clients`].
+
+mod clients;
+mod look;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,14 +16,16 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
+use clients::Clients;
+pub use look::{PublicView, Refusal, Sought};
+use look::{ask, is_refusal};
+
 use super::core::{Core, Tasks, in_time};
 use super::single_flight::SingleFlight;
 use super::{Mirror, MirrorError, Source};
 use crate::catalogue::{Catalogue, CatalogueError, Change};
 use crate::clock::{Clock, Timestamp};
-use crate::oci::{AcceptClass, Digest, Reference, UpstreamName};
-use crate::telemetry::Kind;
-use crate::upstream::{Patience, Upstream};
+use crate::oci::UpstreamName;
 
 /// Verdicts that are remembered, some 300 bytes each.
 const VERDICTS_MAX: u64 = 50_000;
@@ -33,29 +40,10 @@ const WRITE_EVERY: Duration = Duration::from_mins(1);
 /// Verdicts in one write, some 100 bytes each.
 const WRITTEN_AT_ONCE_MAX: usize = 10_000;
 
-/// An upstream as anybody sees it.
-#[derive(Debug)]
-pub struct PublicView {
-    /// A client of the upstream without a secret.
-    pub upstream: Upstream,
-    /// The time for which a verdict is remembered.
-    pub ttl: Duration,
-}
-
-/// The thing of a repository that somebody wants, by which it can be looked for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Sought {
-    /// A manifest.
-    Manifest(Reference),
-    /// A blob.
-    Blob(Digest),
-    /// The list of tags.
-    Tags,
-}
-
 /// Verdicts on repositories.
 #[derive(Debug)]
 pub(super) struct Visibility {
+    clients: Arc<Clients>,
     /// Of upstreams whose visibility is `public`.
     views: HashMap<UpstreamName, PublicView>,
     /// When a repository was last seen to be public.
@@ -70,10 +58,11 @@ pub(super) struct Visibility {
 }
 
 impl Visibility {
-    pub(super) fn new(core: &Core, views: Vec<PublicView>) -> Self {
+    pub(super) fn new(core: &Core, views: Vec<PublicView>, clients: Vec<PublicView>) -> Self {
         let by_name = views.into_iter();
         let by_name = by_name.map(|view| (view.upstream.name().clone(), view));
         Self {
+            clients: Arc::new(Clients::new(core, clients)),
             views: by_name.collect(),
             public: Cache::builder().max_capacity(VERDICTS_MAX).build(),
             refused: Cache::builder().max_capacity(VERDICTS_MAX).build(),
@@ -191,15 +180,36 @@ impl Visibility {
 }
 
 impl Mirror {
-    /// True if something of some upstream may be hidden from anonymous clients.
+    /// True if something of some upstream may be hidden from some clients.
     #[must_use]
     pub fn hides_something(&self) -> bool {
-        !self.inner.visibility.views.is_empty()
+        let visibility = &self.inner.visibility;
+        !visibility.views.is_empty() || !visibility.clients.is_empty()
+    }
+
+    /// True if some upstream decides for each client by the client's own credential.
+    #[must_use]
+    pub fn shows_credentials(&self) -> bool {
+        !self.inner.visibility.clients.is_empty()
+    }
+
+    /// True if this upstream decides for each client.
+    #[must_use]
+    pub fn shows_credentials_to(&self, upstream: &UpstreamName) -> bool {
+        self.inner.visibility.clients.decides(upstream)
+    }
+
+    /// Answers `/v2/` as an upstream that decides for each client does.
+    ///
+    /// # Errors
+    /// [`MirrorError::Challenged`], or the upstream's failure to answer.
+    pub async fn greet(&self, upstream: &UpstreamName) -> Result<(), MirrorError> {
+        in_time(Box::pin(self.inner.visibility.clients.greet(upstream))).await
     }
 
     /// Knows again which repositories were public, and writes down now and then which are, until the mirror stops.
     pub fn keep_verdicts(&self) {
-        if !self.hides_something() {
+        if self.inner.visibility.views.is_empty() {
             return;
         }
         let visibility = Arc::clone(&self.inner.visibility);
@@ -221,61 +231,47 @@ impl Mirror {
         });
     }
 
-    /// Refuses an anonymous client what the upstream would refuse anybody, where its visibility is `public`.
+    /// Refuses a client what its upstream would refuse it: an anonymous one what the upstream would refuse anybody, where
+    /// its visibility is `public`; any, what the upstream refuses for its own credential, where that is `upstream`.
     ///
     /// # Errors
     /// The upstream's refusal, or its failure to answer.
-    pub async fn may_be_seen(&self, source: &Source, sought: Sought) -> Result<(), MirrorError> {
+    pub async fn may_be_seen(
+        &self,
+        source: &Source,
+        sought: Sought,
+        is_identified: bool,
+    ) -> Result<(), Refusal> {
         let visibility = &self.inner.visibility;
-        in_time(Box::pin(visibility.check(source, sought))).await
+        if visibility.clients.decides(&source.upstream) {
+            return in_time_or(Box::pin(visibility.clients.check(source, sought))).await;
+        }
+        if is_identified || !visibility.views.contains_key(&source.upstream) {
+            return Ok(());
+        }
+        in_time_or(Box::pin(async {
+            let verdict = visibility.check(source, sought).await;
+            verdict.map_err(Refusal::of_anybody)
+        }))
+        .await
     }
 
-    /// True if a repository may stand in the list of an anonymous client.
-    #[must_use]
-    pub fn may_be_listed(&self, source: &Source) -> bool {
-        self.inner.visibility.is_shown(source)
-    }
-}
-
-async fn ask(upstream: &Upstream, source: &Source, sought: &Sought) -> Result<(), MirrorError> {
-    let repository = &source.repository;
-    match sought {
-        Sought::Manifest(reference) => {
-            let (accept, patience) = (AcceptClass::ALL, Patience::Wait);
-            let head = upstream.manifest_head(repository, reference, accept, patience);
-            match head.await {
-                Ok(_) => Ok(()),
-                Err(error) if error.refuses_head() => {
-                    let whole = upstream.manifest(repository, reference, accept, patience);
-                    let whole = whole.await.map(drop);
-                    whole.map_err(|error| MirrorError::of_fetch(Kind::Manifest, error))
-                }
-                Err(error) => Err(MirrorError::of_fetch(Kind::Manifest, error)),
+    /// Tells which repositories may stand in the list of the present client. Nothing is looked up.
+    pub fn may_be_listed(&self, is_identified: bool) -> impl Fn(&Source) -> bool {
+        let visibility = &self.inner.visibility;
+        let shown = visibility.clients.shown();
+        move |source| {
+            if visibility.clients.decides(&source.upstream) {
+                return shown(source);
             }
-        }
-        Sought::Blob(digest) => {
-            let head = upstream.blob_head(repository, digest).await.map(drop);
-            head.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))
-        }
-        Sought::Tags => {
-            let one = [("n".to_owned(), "1".to_owned())];
-            let list = upstream
-                .tags(repository, &one, Patience::Wait)
-                .await
-                .map(drop);
-            list.map_err(|error| MirrorError::of_fetch(Kind::Tags, error))
+            is_identified || visibility.is_shown(source)
         }
     }
 }
 
-/// True if the upstream has said no, and not that it cannot say.
-fn is_refusal(error: &MirrorError) -> bool {
-    matches!(
-        error,
-        MirrorError::ManifestUnknown
-            | MirrorError::NameUnknown
-            | MirrorError::BlobUnknown
-            | MirrorError::Unauthorized
-            | MirrorError::Denied
-    )
+/// The verdict, or a failure when it does not come in time.
+async fn in_time_or(verdict: impl Future<Output = Result<(), Refusal>>) -> Result<(), Refusal> {
+    let late = in_time(async { Ok(verdict.await) });
+    late.await
+        .unwrap_or_else(|error| Err(Refusal::failure(error)))
 }

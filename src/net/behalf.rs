@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::client_credential::ClientCredential;
 use super::via::Via;
 use super::work::Work;
+use crate::oci::UpstreamName;
 
 tokio::task_local! {
     static ON_BEHALF: OnBehalf;
@@ -78,6 +80,8 @@ pub struct OnBehalf {
     client: ClientId,
     /// The work that it is a part of, if others may wait for that, too.
     work: Option<Arc<Work>>,
+    /// The credential that it has sent for an upstream.
+    credential: Option<ClientCredential>,
 }
 
 impl OnBehalf {
@@ -88,7 +92,20 @@ impl OnBehalf {
             via: Some(via),
             client,
             work: None,
+            credential: None,
         }
+    }
+
+    /// The same, with what the client has sent for an upstream.
+    #[must_use]
+    pub fn with_credential(self, credential: Option<ClientCredential>) -> Self {
+        Self { credential, ..self }
+    }
+
+    /// The credential that it has sent for an upstream.
+    #[must_use]
+    pub fn credential(&self) -> Option<&ClientCredential> {
+        self.credential.as_ref()
     }
 
     /// That of the request that this work belongs to, for work that goes on when others poll it. What no request
@@ -99,6 +116,7 @@ impl OnBehalf {
             via: None,
             client: ClientId::OURSELVES,
             work: None,
+            credential: None,
         })
     }
 
@@ -139,6 +157,15 @@ impl OnBehalf {
     pub(super) fn via() -> Option<HeaderValue> {
         let via = |this: &Self| this.via.as_ref().map(|via| via.header().clone());
         ON_BEHALF.try_with(via).ok().flatten()
+    }
+
+    /// `Authorization` that the client has sent for this upstream.
+    pub(crate) fn authorization(upstream: &UpstreamName) -> Option<HeaderValue> {
+        let authorization = |this: &Self| {
+            let credential = this.credential.as_ref()?;
+            credential.header_for(upstream).cloned()
+        };
+        ON_BEHALF.try_with(authorization).ok().flatten()
     }
 }
 

@@ -40,6 +40,17 @@ pub struct Source {
     pub repository: Repository,
 }
 
+/// The upstream that a request addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addressed<'a> {
+    /// It.
+    pub upstream: &'a UpstreamName,
+    /// The request was sent to a host name of the upstream's own.
+    pub by_host: bool,
+    /// The request names it; false: it is the default.
+    pub is_named: bool,
+}
+
 /// Reason why a request goes nowhere.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
@@ -109,6 +120,42 @@ impl Directory {
         };
         let default = self.entries.iter().find(|entry| entry.default);
         default.ok_or_else(|| self.unknown(first))?.source(path)
+    }
+
+    /// The upstream that a request addresses, whether or not it names a repository: the rules of [`Directory::resolve`].
+    /// `path`: nothing for `/v2/` and lists of all repositories.
+    #[must_use]
+    pub fn addressed<'s>(
+        &'s self,
+        ns: Option<&str>,
+        host: Option<&str>,
+        path: Option<&str>,
+    ) -> Option<Addressed<'s>> {
+        let by_host = host.and_then(|host| self.by_host(host));
+        let of = |entry: &'s Entry| Addressed {
+            upstream: &entry.name,
+            by_host: by_host == Some(entry),
+            is_named: true,
+        };
+        if let Some(ns) = ns {
+            return self.by_name(ns).map(of);
+        }
+        if let Some(entry) = by_host {
+            return Some(of(entry));
+        }
+        if let Some((first, _)) = path.and_then(|path| path.split_once('/')) {
+            if let Some(entry) = self.by_name(first) {
+                return Some(of(entry));
+            }
+            if looks_like_host(first) {
+                return None;
+            }
+        }
+        let default = self.entries.iter().find(|entry| entry.default);
+        default.map(|entry| Addressed {
+            is_named: false,
+            ..of(entry)
+        })
     }
 
     /// The configured names, in order.
@@ -298,6 +345,58 @@ mod tests {
             (None, Some("ghcr.io"), "org/app", "docker.io org/app"),
         ] {
             assert_eq!(resolve(ns, host, path), expected, "{ns:?} {host:?} {path}");
+        }
+    }
+
+    #[test]
+    fn what_a_request_addresses_is_known_without_a_repository() {
+        let all = directory();
+        let addressed = |ns, host, path| {
+            let it = all.addressed(ns, host, path)?;
+            Some((it.upstream.as_str(), it.by_host, it.is_named))
+        };
+        let mirror = Some("ghcr.mirror.corp");
+        for (ns, host, path, expected) in [
+            (None, None, None, Some(("docker.io", false, false))),
+            (None, mirror, None, Some(("ghcr.io", true, true))),
+            (Some("ghcr.io"), None, None, Some(("ghcr.io", false, true))),
+            (Some("ghcr.io"), mirror, None, Some(("ghcr.io", true, true))),
+            (
+                Some("quay.io"),
+                mirror,
+                None,
+                Some(("quay.io", false, true)),
+            ),
+            (Some("evil.example"), mirror, None, None),
+            (
+                None,
+                None,
+                Some("ghcr.io/a"),
+                Some(("ghcr.io", false, true)),
+            ),
+            (None, None, Some("a/b"), Some(("docker.io", false, false))),
+            (None, None, Some("gcr.io/a"), None),
+            (
+                None,
+                mirror,
+                Some("quay.io/a"),
+                Some(("ghcr.io", true, true)),
+            ),
+        ] {
+            assert_eq!(
+                addressed(ns, host, path),
+                expected,
+                "{ns:?} {host:?} {path:?}"
+            );
+            // Where there is a repository, it is in that upstream.
+            let source = path.map(|path| all.resolve(ns, host, path));
+            if let Some(source) = source {
+                let source = source.ok().map(|it| it.upstream);
+                assert_eq!(
+                    source.as_ref().map(UpstreamName::as_str),
+                    expected.map(|it| it.0)
+                );
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Challenges;
 use crate::net;
 
 /// Reason why an upstream did not give what was asked. Cloneable, because every waiter gets the same answer.
@@ -17,6 +18,9 @@ pub enum FetchError {
     /// 401 after a token was tried: no (valid) credentials.
     #[error("upstream wants other credentials")]
     Unauthorized,
+    /// 401, where the client that has caused the request is to answer the challenge.
+    #[error("upstream wants the client's credentials")]
+    Challenged(Challenges),
     /// 403.
     #[error("upstream denies access")]
     Denied,

@@ -89,7 +89,7 @@ impl Inner {
             };
             let result = tokio::select! {
                 biased;
-                result = self.as_account(endpoint, request, share) => result,
+                result = self.ask(endpoint, request, share) => result,
                 () = turn.recalled() => {
                     if budget.is_spent(endpoint.id) {
                         rounds.ruled_out.push((endpoint.id, FetchError::Busy));
@@ -152,7 +152,11 @@ impl Inner {
                 refused.push(before.clone());
             } else if let Some(error) = health.refusal(endpoint.id, request.resource(), now) {
                 refused.push((endpoint.id, error));
-            } else if let Some(left) = endpoint.limited(request.cost(), now) {
+            } else if let Some(left) = endpoint
+                .limited(request.cost(), now)
+                // A limit of this mirror's is none of the client's.
+                .filter(|_| self.clients(endpoint).is_none())
+            {
                 let retry_after = Some(left);
                 refused.push((endpoint.id, FetchError::RateLimited { retry_after }));
             } else {
@@ -219,6 +223,23 @@ impl Inner {
         let why = result.as_ref().err().map(ToString::to_string);
         self.observer
             .changed(endpoint.id, change, why.as_deref().unwrap_or_default());
+    }
+
+    /// Asks one endpoint as the client that has caused the request, if that has a credential for it; else as one of our
+    /// accounts.
+    async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        request: &Request<'_>,
+        share: Share<'_>,
+    ) -> Result<Answer, FetchError> {
+        match self.clients(endpoint) {
+            // Boxed, as few requests are such.
+            Some(credential) => {
+                Box::pin(self.as_client(endpoint, &credential, request, share)).await
+            }
+            None => self.as_account(endpoint, request, share).await,
+        }
     }
 
     /// Asks one endpoint as one account after the other, while they are limited or refused; as each once more, when the

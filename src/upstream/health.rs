@@ -520,6 +520,7 @@ fn not_asked(last: &FetchError, wait: Duration) -> FetchError {
         FetchError::Unavailable { .. } => FetchError::Unavailable { retry_after: wait },
         FetchError::NotFound { .. }
         | FetchError::Unauthorized
+        | FetchError::Challenged(_)
         | FetchError::Denied
         | FetchError::RateLimited { .. }
         | FetchError::RangeNotSatisfiable

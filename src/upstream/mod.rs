@@ -12,6 +12,8 @@
 //! | `request` | one authorised request to one endpoint as one account, redirects included |
 //! | `extent` | which part of a blob an answer holds |
 //! | `auth`, `token`, `token_server`, `realm` | `Authorization`: challenges, tokens, which realms are trusted |
+//! | `client`, `challenges` | a request with the credential of the client that has caused it; challenges that are its to answer |
+//! | `ping` | what the registry says at `/v2/` |
 //! | `redirect` | where an answer that lies elsewhere is fetched from |
 //! | `status`, `traits` | what an answer that is no success means, and what a failure means for the next step |
 //! | `body` | bytes as they arrive |
@@ -34,6 +36,8 @@ mod asked;
 mod auth;
 mod body;
 mod budget;
+mod challenges;
+mod client;
 mod coding;
 mod error;
 mod extent;
@@ -43,6 +47,7 @@ mod heads;
 mod health;
 mod login;
 mod observer;
+mod ping;
 mod puller;
 mod rate_limit;
 mod realm;
@@ -65,11 +70,13 @@ mod weighed;
 mod tests;
 
 pub use crate::net::{
-    Address, ClientCertificate, ClientId, Credentials, EnvironmentProxies, Loop, Network, OnBehalf,
-    OwnListeners, Proxy, ProxyConfig, Pseudonym, Secret, Via, Work, in_request_scope,
+    Address, ClientCertificate, ClientCredential, ClientId, Credentials, EnvironmentProxies, Loop,
+    Network, OnBehalf, OwnListeners, Proxy, ProxyConfig, Pseudonym, Secret, Via, Work,
+    in_request_scope,
 };
 pub use asked::{BlobRequest, EndpointId, Patience};
 pub use body::BlobBody;
+pub use challenges::Challenges;
 pub use error::FetchError;
 pub use login::{CloudConfig, CloudUrls, LoginConfig, Text};
 pub use puller::{PulledManifest, Puller};

@@ -213,6 +213,7 @@ fn endpoint(
         limit: Limit::new(Timings::default()),
     };
     Ok(Endpoint {
+        passes: false,
         id: EndpointId::of(0),
         base: config.url.clone(),
         client,

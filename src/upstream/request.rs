@@ -24,7 +24,7 @@ use super::rate_limit::{Cost, Limit, RateLimitHeaders};
 use super::refused_heads::Heads;
 use super::timings::Timings;
 use super::turns::Turns;
-use super::{EndpointId, FetchError, Parallel, Patience, coding, redirect, status};
+use super::{Challenges, EndpointId, FetchError, Parallel, Patience, coding, redirect, status};
 use crate::net::Deadline;
 use crate::net::{HttpClient, Way};
 use crate::oci::{Digest, Repository, UpstreamName};
@@ -60,6 +60,9 @@ pub(super) struct Endpoint {
     pub(super) headers: HeaderMap,
     /// The accounts at it; at least one, be it an anonymous one.
     pub(super) accounts: Vec<Account>,
+    /// Credentials of clients are shown to it: there is no login of this mirror's for it, and its upstream's visibility is
+    /// `upstream`.
+    pub(super) passes: bool,
 }
 
 /// One login at one endpoint.
@@ -204,9 +207,19 @@ pub(super) struct Landed {
     /// True if the endpoint itself gave it.
     pub(super) home: bool,
     /// Host and port of who gave it.
-    host: String,
+    pub(super) host: String,
     /// The time from the first request to its head.
-    took: Duration,
+    pub(super) took: Duration,
+}
+
+/// A refusal of anonymous clients is a challenge to those who may have credentials.
+fn for_client(error: FetchError, first: Option<&Challenges>) -> FetchError {
+    match (error, first) {
+        (FetchError::Unauthorized | FetchError::Denied, Some(first)) => {
+            FetchError::Challenged(first.clone())
+        }
+        (error, _) => error,
+    }
 }
 
 impl Endpoint {
@@ -222,12 +235,15 @@ impl Endpoint {
         let is_head = request.method == Method::HEAD;
         let mut authorization = auth.known(self, request.repository, share).await?;
         let mut challenged = false;
+        // The first one, which a client is to answer if nobody can.
+        let mut first = None;
         let mut began = Instant::now();
         let mut visited = vec![self.url(request)];
         loop {
             let current = visited.last().unwrap_or(&self.base);
             let home = self.is_home(current);
-            let mut message = request.message(current, authorization.as_ref().filter(|_| home))?;
+            let sent = authorization.as_ref().filter(|_| home);
+            let mut message = request.message(current, sent.map(|it| &it.header))?;
             if home {
                 message.headers_mut().extend(self.headers.clone());
             }
@@ -249,11 +265,19 @@ impl Endpoint {
                     challenged = true;
                     let headers = response.headers().clone();
                     status::drain(client, response, deadline).await;
+                    first = self.passes.then(|| Challenges::of(&headers));
                     let answer = auth.challenged(self, request.repository, &headers, share);
-                    authorization = Some(answer.await?);
+                    let answer = answer
+                        .await
+                        .map_err(|error| for_client(error, first.as_ref()))?;
+                    authorization = Some(answer);
                     visited.truncate(1);
                     began = Instant::now();
                     continue;
+                }
+                if let Some(first) = first {
+                    status::drain(client, response, deadline).await;
+                    return Err(FetchError::Challenged(first));
                 }
             }
             let (status, headers) = (response.status(), response.headers());
@@ -271,7 +295,7 @@ impl Endpoint {
     }
 
     /// `<base>/v2/<repository>/<rest>?<query>`.
-    fn url(&self, request: &Request<'_>) -> Url {
+    pub(super) fn url(&self, request: &Request<'_>) -> Url {
         let mut url = self.base.clone();
         let prefix = self.base.path().trim_end_matches('/');
         url.set_path(&format!(
@@ -375,7 +399,7 @@ impl<'a> Request<'a> {
     }
 
     /// The connection for it. Content that its digest checks may come from anywhere. A head is checked by nothing.
-    fn way(&self, home: bool) -> Way {
+    pub(super) fn way(&self, home: bool) -> Way {
         let checked = self.digest.is_some() && self.method == Method::GET;
         if home || checked {
             Way::Lane(self.connection.lane)
@@ -399,10 +423,10 @@ impl<'a> Request<'a> {
         (page && !headers.contains_key(CONTENT_DIGEST)).then_some(what)
     }
 
-    fn message(
+    pub(super) fn message(
         &self,
         url: &Url,
-        authorization: Option<&Authorization>,
+        authorization: Option<&HeaderValue>,
     ) -> Result<http::Request<Full<Bytes>>, FetchError> {
         let uri = redirect::uri(url)?;
         let mut message = http::Request::new(Full::new(Bytes::new()));
@@ -418,7 +442,7 @@ impl<'a> Request<'a> {
             }
         }
         if let Some(authorization) = authorization {
-            headers.insert(AUTHORIZATION, authorization.header.clone());
+            headers.insert(AUTHORIZATION, authorization.clone());
         }
         Ok(message)
     }

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::login::LoginConfig;
-use crate::net::{ClientCertificate, Network, Peer, ProxyConfig};
+use crate::net::{ClientCertificate, Network, Peer, Place, ProxyConfig};
 use crate::oci::UpstreamName;
 
 /// One base URL of an upstream.
@@ -49,6 +49,14 @@ impl EndpointConfig {
             headers: Vec::new(),
             logins: None,
         }
+    }
+
+    /// True if credentials of clients may be shown to it. What has logins of its own, or none on purpose, is run by
+    /// somebody else than the upstream; and nobody shall read them on the way.
+    #[must_use]
+    pub fn takes_clients(&self) -> bool {
+        let is_private = self.url.scheme() == "https" || Place::of(&self.url) == Place::Loopback;
+        self.logins.is_none() && is_private && !self.insecure_skip_verify
     }
 
     /// The part that concerns connections.
@@ -106,6 +114,9 @@ pub enum Visibility {
     Public,
     /// Content that a statement of the rules allows, and nothing without one.
     Rules,
+    /// Content that the upstream itself gives for the credential that the client has sent; without one, what it gives
+    /// anybody.
+    Upstream,
 }
 
 /// One upstream, resolved.
@@ -140,7 +151,7 @@ pub struct Config {
     pub parallel: Parallel,
     /// Content of it for anonymous clients.
     pub visibility: Visibility,
-    /// Time for which it is remembered what a client without a login could pull.
+    /// Time for which it is remembered what a client without a login, or with one of its own, could pull.
     pub visibility_ttl: Duration,
 }
 
@@ -154,6 +165,15 @@ impl Config {
                 let has_login = it.logins.as_ref().is_some_and(|logins| !logins.is_empty());
                 has_login || !it.headers.is_empty() || it.client_certificate.is_some()
             })
+    }
+
+    /// The same upstream as clients see it whose credentials are shown to it: the endpoints that they may be shown to, and
+    /// no secret of this mirror's.
+    #[must_use]
+    pub fn for_clients(&self) -> Self {
+        let mut shown = self.clone();
+        shown.endpoints.retain(EndpointConfig::takes_clients);
+        shown.without_secrets()
     }
 
     /// The same upstream as somebody sees it who has no secret of it.

@@ -15,7 +15,7 @@ use super::refused_heads::Heads;
 use super::request::{Account, Endpoint, Inner};
 use super::timings::Timings;
 use super::turns::Turns;
-use super::{Config, EndpointConfig, EndpointId, OwnListeners, Upstream, realm};
+use super::{Config, EndpointConfig, EndpointId, OwnListeners, Upstream, Visibility, realm};
 use crate::net::HttpClient;
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
@@ -138,6 +138,9 @@ impl Endpoint {
             .map(|login| Source::new(login, base.authority(), api.clone()))
             .collect();
         let mut sources = sources?;
+        let passes = config.visibility == Visibility::Upstream
+            && sources.is_empty()
+            && endpoint.takes_clients();
         if sources.is_empty() {
             sources.push(Source::anonymous());
         }
@@ -151,6 +154,7 @@ impl Endpoint {
             client,
             headers: endpoint.headers.iter().cloned().collect(),
             accounts: accounts.collect(),
+            passes,
         })
     }
 }

@@ -101,6 +101,8 @@ impl FetchError {
         match self {
             Self::NotFound { .. } => ABSENT,
             Self::Unauthorized | Self::Denied => REFUSED,
+            // The client can do something about it: it comes before what only time mends.
+            Self::Challenged(_) => Traits { rank: 2, ..WELL },
             // It was not asked.
             Self::LoginRefused(_) => Traits {
                 health: Health::Unknown,
@@ -179,6 +181,7 @@ mod tests {
         prop_oneof![
             Just(FetchError::NotFound { code: None }),
             Just(FetchError::Unauthorized),
+            Just(FetchError::Challenged(super::super::Challenges::default())),
             Just(FetchError::Denied),
             Just(FetchError::RateLimited { retry_after: None }),
             Just(FetchError::Unavailable {

@@ -170,6 +170,13 @@ impl FakeRegistry {
         self.shared.tokens.lock().unwrap().lock().unwrap().clear();
     }
 
+    /// Accepts this token for pulls from a repository.
+    pub fn grant(&self, token: &str, repository: &str) {
+        let scope = format!("repository:{repository}:pull");
+        let tokens = Arc::clone(&self.shared.tokens.lock().unwrap());
+        tokens.lock().unwrap().insert(token.to_owned(), scope);
+    }
+
     /// Accepts the tokens that another server issues, and no others.
     pub fn trust_tokens_of(&self, other: &Self) {
         let tokens = Arc::clone(&other.shared.tokens.lock().unwrap());

@@ -214,6 +214,11 @@ impl Mirror {
         Client(self.app.addresses()[number])
     }
 
+    /// The front door.
+    pub fn guard(&self) -> &roadstead::access::Guard {
+        self.app.guard()
+    }
+
     /// The certificates.
     pub fn certificates(&self) -> &server::Certificates {
         self.app.certificates()

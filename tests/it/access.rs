@@ -1,14 +1,16 @@
 //! Who may come in, and who may pull what.
 
 mod audit;
-
+mod catalog;
 mod ldap;
 mod limits;
 mod oidc;
 mod operators;
 mod people;
 mod ram;
+mod table;
 mod tokens;
+mod upstream;
 mod visibility;
 
 use crate::common::images::{self, Image};

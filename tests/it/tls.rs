@@ -3,7 +3,7 @@
 mod admin;
 mod certificates;
 mod clients;
-mod pki;
+pub(crate) mod pki;
 mod revoked;
 mod transparent;
 

@@ -110,7 +110,7 @@ impl Cause {
     fn of(error: &FetchError) -> Self {
         match error {
             FetchError::NotFound { .. } => Self::Status(404),
-            FetchError::Unauthorized => Self::Status(401),
+            FetchError::Unauthorized | FetchError::Challenged(_) => Self::Status(401),
             FetchError::Denied => Self::Status(403),
             FetchError::RateLimited { .. } => Self::Status(429),
             FetchError::Unavailable { .. } => Self::Status(503),

@@ -257,6 +257,7 @@ const fn passing(error: &MirrorError) -> bool {
             | MirrorError::RateLimited { .. }
             | MirrorError::Busy(_)
             | MirrorError::Unauthorized
+            | MirrorError::Challenged(_)
             | MirrorError::Denied
     )
 }

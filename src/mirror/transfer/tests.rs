@@ -272,6 +272,7 @@ impl World {
             directory: Directory::new(Vec::new()),
             upstreams: vec![Upstream::new(&hub, metrics.clone()).unwrap()],
             public_views: Vec::new(),
+            client_views: Vec::new(),
             store: store.clone(),
             clock,
             metrics,

@@ -4,7 +4,7 @@
 
 use crate::access::IdentifyError;
 use crate::access::limits::{Exceeded, Figure};
-use crate::mirror::MirrorError;
+use crate::mirror::{Challenges, MirrorError};
 use crate::oci::directory::ResolveError;
 use crate::oci::route::RouteError;
 use crate::oci::{ErrorCode, UpstreamName, error};
@@ -65,6 +65,8 @@ enum Extra {
     AllowReading,
     /// The challenge: the value of `WWW-Authenticate`.
     Challenge(String),
+    /// That of an upstream, as it was sent.
+    Relayed(Challenges),
     /// Number of bytes that exist, if that is known.
     Total(Option<u64>),
 }
@@ -246,6 +248,28 @@ impl ApiError {
         self.limit
     }
 
+    /// Leaves an upstream's challenge out for clients that it is not meant for: they hear that it refuses.
+    pub(crate) fn challenging(self, is_meant: bool) -> Self {
+        let has_values = match &self.extra {
+            Extra::Relayed(challenges) => challenges.values().next().is_some(),
+            Extra::Nothing
+            | Extra::RetryAfter(_)
+            | Extra::AllowReading
+            | Extra::Challenge(_)
+            | Extra::Total(_) => return self,
+        };
+        if is_meant && has_values {
+            return self;
+        }
+        Self {
+            status: StatusCode::FORBIDDEN,
+            code: ErrorCode::Denied,
+            message: phrase::UNAUTHORIZED.into(),
+            extra: Extra::Nothing,
+            ..self
+        }
+    }
+
     /// Says which upstream it was, and why, as far as that is nobody's secret.
     pub(crate) fn about(mut self, upstream: Option<&UpstreamName>) -> Self {
         if let (Whose::Upstream(why), Some(upstream)) = (&self.whose, upstream) {
@@ -270,6 +294,10 @@ impl ApiError {
         headers.insert(header::CONTENT_TYPE, JSON);
         if let Some((name, value)) = self.extra.header() {
             headers.insert(name, value);
+        } else if let Extra::Relayed(challenges) = &self.extra {
+            for value in challenges.values() {
+                headers.append(header::WWW_AUTHENTICATE, value.clone());
+            }
         }
         headers.insert(reply::CACHE_STATUS, self.found.cache_status());
         let body = error::envelope(self.code, &self.message, None);
@@ -312,7 +340,7 @@ impl Found {
 impl Extra {
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            Self::Nothing | Self::Total(None) => None,
+            Self::Nothing | Self::Relayed(_) | Self::Total(None) => None,
             Self::RetryAfter(wait) => {
                 // Whole seconds, rounded up: earlier would be too early.
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -333,7 +361,8 @@ impl Extra {
 ///
 /// Upstream's refusals of our credentials (401, 403) become 403 DENIED and not 401: a 401 without
 /// a challenge is no HTTP (RFC 9110 section 15.5.2), and one with a challenge makes dockerd send its
-/// Docker Hub password here (moby#30880). Docker Hub answers 401 for repositories that do not
+/// Docker Hub password here (moby#30880). What is 401 is an upstream's own challenge, to clients whose credentials it
+/// decides by. Docker Hub answers 401 for repositories that do not
 /// exist, so the phrase leaves that open, as Hub's own does.
 impl From<MirrorError> for ApiError {
     fn from(error: MirrorError) -> Self {
@@ -356,6 +385,7 @@ impl From<MirrorError> for ApiError {
             E::BlobUnknown => (Status::NOT_FOUND, Code::BlobUnknown, phrase::NO_BLOB),
             E::ImportGone(kind, _) => (Status::NOT_FOUND, unknown(*kind), phrase::IMPORT_GONE),
             E::Unauthorized => (Status::FORBIDDEN, Code::Denied, phrase::UNAUTHORIZED),
+            E::Challenged(_) => CHALLENGED,
             E::Denied => (Status::FORBIDDEN, Code::Denied, phrase::DENIED),
             E::RateLimited { .. } => {
                 let status = Status::TOO_MANY_REQUESTS;
@@ -391,7 +421,9 @@ impl From<MirrorError> for ApiError {
         if let E::Busy(what) = error {
             refusal.message = format!("{message}: {what}").into();
         }
-        if let E::RateLimited { retry_after } = error {
+        if let E::Challenged(challenges) = error {
+            refusal.extra = Extra::Relayed(challenges);
+        } else if let E::RateLimited { retry_after } = error {
             refusal.extra = Extra::RetryAfter(retry_after.unwrap_or(RETRY_AFTER_LIMITED));
         } else if let E::Limited(limit) = error {
             refusal.limit = Some(limit);
@@ -402,6 +434,13 @@ impl From<MirrorError> for ApiError {
         refusal
     }
 }
+
+/// The answer that comes with an upstream's own challenge.
+const CHALLENGED: (StatusCode, ErrorCode, &str) = (
+    StatusCode::UNAUTHORIZED,
+    ErrorCode::Unauthorized,
+    phrase::CHALLENGED,
+);
 
 /// The code of what is not there.
 fn unknown(kind: Kind) -> ErrorCode {
@@ -421,6 +460,7 @@ mod phrase {
         and upstream does not supply it: it has to be imported again";
     pub(crate) const UNAUTHORIZED: &str = "upstream refuses this mirror's credentials, \
         or the repository is private or does not exist";
+    pub(crate) const CHALLENGED: &str = "upstream wants this client's own credentials for it";
     pub(crate) const DENIED: &str = "upstream denies this mirror access to the repository";
     pub(crate) const RATE_LIMITED: &str = "upstream limits this mirror's requests";
     pub(crate) const UPSTREAM: &str = "upstream cannot be reached, or failed";

@@ -18,6 +18,7 @@ pub(crate) fn of(error: &MirrorError) -> Whose {
     match error {
         MirrorError::Upstream(error) | MirrorError::Timeout(error) => Whose::Upstream(why(error)),
         MirrorError::Unauthorized
+        | MirrorError::Challenged(_)
         | MirrorError::Denied
         | MirrorError::RateLimited { .. }
         | MirrorError::WrongContent { .. }
@@ -56,6 +57,7 @@ fn why(error: &FetchError) -> Option<Cow<'static, str>> {
         FetchError::Ourselves(_) => fixed("its address is this mirror's own"),
         FetchError::NotFound { .. }
         | FetchError::Unauthorized
+        | FetchError::Challenged(_)
         | FetchError::Denied
         | FetchError::RateLimited { .. }
         | FetchError::RangeNotSatisfiable

@@ -59,6 +59,8 @@ pub(crate) struct Visitor<'a> {
     source: IpAddr,
     /// True if the client reaches the mirror by HTTPS.
     is_secure: bool,
+    /// True if it can be asked for credentials of this mirror: those of the request are no upstream's.
+    is_asked: bool,
 }
 
 impl Door {
@@ -126,8 +128,13 @@ impl Door {
         }
     }
 
+    /// True if `Authorization` is ignored here, and nobody is challenged.
+    pub(crate) fn asks_nobody(&self) -> bool {
+        self.asks == Asks::Nobody
+    }
+
     /// True if clients have to say who they are.
-    fn is_asking(&self) -> bool {
+    pub(crate) fn is_asking(&self) -> bool {
         self.asks == Asks::Everybody && self.guard.has_identities()
     }
 
@@ -136,13 +143,15 @@ impl Door {
         self.is_secure
     }
 
-    /// Lets a request in, and says who it comes from; `None` where access is not configured.
+    /// Lets a request in, and says who it comes from; `None` where access is not configured. `is_ours`: its credentials are
+    /// no upstream's.
     ///
     /// # Errors
     /// The client may not come from where it does, or its credentials are wrong.
     pub(crate) async fn enter(
         &self,
         head: &request::Parts,
+        is_ours: bool,
         caller: &Caller<'_>,
         exchange: &mut Exchange,
     ) -> Result<Option<Visitor<'_>>, ApiError> {
@@ -152,7 +161,8 @@ impl Door {
         let source = caller.source();
         self.admit(exchange)?;
         let given = head.headers.get(header::AUTHORIZATION);
-        let (who, scopes, token) = match given.filter(|_| self.is_asking()) {
+        let is_asked = is_ours && self.is_asking();
+        let (who, scopes, token) = match given.filter(|_| is_asked) {
             Some(given) => {
                 let identified = Box::pin(self.identify(head, given, caller, exchange)).await?;
                 (identified.principal, identified.scopes, identified.token)
@@ -174,6 +184,7 @@ impl Door {
             scopes,
             source,
             is_secure: caller.is_secure,
+            is_asked,
         }))
     }
 
@@ -289,7 +300,7 @@ impl Visitor<'_> {
     /// # Errors
     /// The client has not said who it is.
     pub(crate) fn greet(&self, head: &request::Parts) -> Result<(), ApiError> {
-        if self.who.is_anonymous() && self.door.is_asking() {
+        if self.who.is_anonymous() && self.is_asked {
             let challenge = self.door.challenge(head, self.is_secure, None, None);
             return Err(ApiError::unauthorized(&Unidentified, challenge));
         }
@@ -368,7 +379,7 @@ impl Visitor<'_> {
             "{} may not {action} {resource}: {reason}",
             self.who.label()
         ));
-        if self.who.is_anonymous() && self.door.is_asking() {
+        if self.who.is_anonymous() && self.is_asked {
             // The same for what there is and what there is not: nothing was looked up.
             let scope = Some((path, action));
             let challenge = self.door.challenge(head, self.is_secure, scope, None);

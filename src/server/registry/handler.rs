@@ -3,12 +3,14 @@
 use super::arrival::{Arrival, Caller};
 use super::blob::{Delivery, Selected};
 use super::door::{Door, Visitor};
+use super::owner::Owner;
 use super::reply::{EntityTag, Reply};
 use super::restraint::Restraint;
 use super::token;
 use crate::access;
+use crate::audit::Denial;
 use crate::clock::Clock;
-use crate::mirror::{BlobHead, Mirror, Sought, Source};
+use crate::mirror::{BlobHead, Mirror, Refusal, Sought, Source};
 use crate::oci::route::{Action, Route};
 use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Page, Reference, UpstreamName};
 use crate::server::conn::buffers::Buffers;
@@ -152,24 +154,67 @@ impl Handler {
         if door.gives_tokens() && head.uri.path() == token::PATH {
             return self.token(door, head, body, exchange).await;
         }
-        let (request, visitor) = enter(head, caller, transport, exchange).await?;
+        let Entered {
+            request,
+            owner,
+            visitor,
+        } = self.enter(head, caller, transport, exchange).await?;
         // A push is refused as one whichever way it came: nobody would be asked, so no loop is looked for.
         if let Route::Upload { .. } = request.route {
             return Err(refuse_push(head, door));
         }
         let behalf = self.mirror.on_behalf(request.client, request.via())?;
-        behalf.scope(self.route(request, visitor, exchange)).await
+        let behalf = behalf.with_credential(owner.credential().cloned());
+        let answer = behalf.scope(self.route(request, &owner, visitor, exchange));
+        // A client that has sent our own credentials would send them where an upstream's challenge says.
+        answer
+            .await
+            .map_err(|error| error.challenging(!owner.is_us()))
+    }
+
+    /// Lets a request in, and reads it.
+    async fn enter<'h>(
+        &self,
+        head: &'h request::Parts,
+        caller: &Caller<'h>,
+        transport: Transport,
+        exchange: &mut Exchange,
+    ) -> Result<Entered<'h>, ApiError> {
+        let door = &caller.arrival.door;
+        let request = Request::read(head, caller.client.id(), transport);
+        let request = request.map(|mut request| {
+            request.stands_in_for = request.host.and_then(|host| door.stand_in().upstream(host));
+            request
+        });
+        let owner = match &request {
+            Ok(request) => Owner::of(request, &self.mirror, door),
+            Err(_) => Ok(Owner::Us),
+        };
+        let is_ours = owner.as_ref().map_or(true, Owner::is_us);
+        // Whoever may not come in hears nothing of what is wrong with the request.
+        let visitor = door.enter(head, is_ours, caller, exchange).await?;
+        Ok(Entered {
+            request: request?,
+            owner: owner?,
+            visitor,
+        })
     }
 
     async fn route(
         &self,
         request: Request<'_>,
+        owner: &Owner,
         visitor: Option<Visitor<'_>>,
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
         match &request.route {
             Route::Ping => {
-                visitor.map_or(Ok(()), |visitor| visitor.greet(request.head))?;
+                match owner {
+                    Owner::Upstream(upstream, _) => {
+                        Box::pin(self.mirror.greet(upstream)).await?;
+                    }
+                    Owner::Us => visitor.map_or(Ok(()), |it| it.greet(request.head))?,
+                }
                 Ok(Reply::own(JSON, Bytes::from_static(b"{}")))
             }
             Route::Catalog(page) => Box::pin(self.catalog(page, &request, visitor)).await,
@@ -240,9 +285,14 @@ impl Handler {
             } = named;
             visitor.may(action, &source, tag, request, path, exchange)?;
         }
-        let is_known = visitor.is_some_and(|it| !it.who.is_anonymous());
-        if !is_known && self.mirror.hides_something() {
-            Box::pin(self.mirror.may_be_seen(&source, named.sought.into())).await?;
+        if self.mirror.hides_something() {
+            let is_known = visitor.is_some_and(|it| !it.who.is_anonymous());
+            let action = named.action;
+            let verdict = self
+                .mirror
+                .may_be_seen(&source, named.sought.into(), is_known);
+            let verdict = Box::pin(verdict).await;
+            verdict.map_err(|refusal| hide(refusal, action, &source, exchange))?;
         }
         Ok(source)
     }
@@ -331,12 +381,11 @@ impl Handler {
         request: &Request<'_>,
         visitor: Option<Visitor<'_>>,
     ) -> Result<Reply, ApiError> {
-        let sees = |source: &Source| match &visitor {
-            Some(visitor) if !visitor.who.is_anonymous() => visitor.sees(source),
-            visitor => {
-                let allows = visitor.as_ref().is_none_or(|it| it.sees(source));
-                allows && self.mirror.may_be_listed(source)
-            }
+        let is_known = visitor.as_ref().is_some_and(|it| !it.who.is_anonymous());
+        let is_shown = self.mirror.may_be_listed(is_known);
+        let sees = |source: &Source| {
+            let allows = visitor.as_ref().is_none_or(|it| it.sees(source));
+            allows && is_shown(source)
         };
         let (repositories, next) = self.mirror.lists().catalog(page, &sees).await;
         // As distribution answers (docs/spec/api.md, "Listing Repositories").
@@ -349,20 +398,6 @@ impl Handler {
     }
 }
 
-/// Lets a request in, and reads it.
-async fn enter<'h>(
-    head: &'h request::Parts,
-    caller: &Caller<'h>,
-    transport: Transport,
-    exchange: &mut Exchange,
-) -> Result<(Request<'h>, Option<Visitor<'h>>), ApiError> {
-    let door = &caller.arrival.door;
-    let visitor = door.enter(head, caller, exchange).await?;
-    let mut request = Request::read(head, caller.client.id(), transport)?;
-    request.stands_in_for = request.host.and_then(|host| door.stand_in().upstream(host));
-    Ok((request, visitor))
-}
-
 /// The error of a push, with the reason why it came here.
 fn refuse_push(head: &request::Parts, door: &Door) -> ApiError {
     let host = host::of(head).unwrap_or_default();
@@ -370,6 +405,14 @@ fn refuse_push(head: &request::Parts, door: &Door) -> ApiError {
         Some(upstream) => ApiError::read_only_at(host, &upstream),
         None => ApiError::read_only(),
     }
+}
+
+/// A request that was let in.
+struct Entered<'h> {
+    request: Request<'h>,
+    /// The owner of its credentials.
+    owner: Owner,
+    visitor: Option<Visitor<'h>>,
 }
 
 /// The thing that a request names, as far as access goes.
@@ -422,6 +465,29 @@ impl<'r> Named<'r> {
             ..Self::of(path, access::Action::Pull, sought)
         }
     }
+}
+
+/// The answer where the visibility of an upstream hides something. The audit log says so where the upstream has said no.
+fn hide(
+    refusal: Refusal,
+    action: access::Action,
+    source: &Source,
+    exchange: &mut Exchange,
+) -> ApiError {
+    if refusal.is_denial {
+        let upstream = source.upstream.as_str();
+        let resource = access::Resource::mirror(upstream, source.repository.as_str());
+        exchange.denied(
+            upstream,
+            &Denial {
+                action: action.name(),
+                resource: resource.as_str(),
+                statement: &format!("upstream.{upstream:?}.visibility"),
+                enforced: true,
+            },
+        );
+    }
+    refusal.error.into()
 }
 
 /// True if a path is the registry API's.

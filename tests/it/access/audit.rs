@@ -10,7 +10,7 @@ use std::time::Duration;
 const ALPINE: &str = "/v2/library/alpine/manifests/v1";
 
 /// Waits for so many records, and takes the time and the client's port away.
-async fn records(dir: &Path, count: usize) -> Vec<Value> {
+pub(super) async fn records(dir: &Path, count: usize) -> Vec<Value> {
     let path = dir.join("audit.log");
     let read = || {
         let text = std::fs::read_to_string(&path).unwrap();

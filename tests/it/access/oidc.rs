@@ -26,14 +26,14 @@ const SECRET: &str = "/v2/acme/secret/manifests/v1";
 const NOW: u64 = 1_790_000_000;
 
 /// A signing key, and what an issuer publishes of it.
-struct Key {
+pub(super) struct Key {
     id: &'static str,
     signing: EncodingKey,
     public: Value,
 }
 
 impl Key {
-    fn new(id: &'static str) -> Self {
+    pub(super) fn new(id: &'static str) -> Self {
         let random = SystemRandom::new();
         let document =
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
@@ -48,7 +48,7 @@ impl Key {
         }
     }
 
-    fn sign(&self, claims: &Value) -> String {
+    pub(super) fn sign(&self, claims: &Value) -> String {
         let header = Header {
             kid: Some(self.id.to_owned()),
             ..Header::new(Algorithm::ES256)
@@ -58,7 +58,7 @@ impl Key {
 }
 
 /// An issuer.
-struct Issuer {
+pub(super) struct Issuer {
     address: SocketAddr,
     keys: Arc<Mutex<Vec<Value>>>,
     is_down: Arc<AtomicBool>,
@@ -66,7 +66,7 @@ struct Issuer {
 }
 
 impl Issuer {
-    async fn start(keys: &[&Key]) -> Self {
+    pub(super) async fn start(keys: &[&Key]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = Self {
             address: listener.local_addr().unwrap(),
@@ -119,7 +119,7 @@ impl Issuer {
         issuer
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
@@ -128,7 +128,7 @@ impl Issuer {
     }
 
     /// What a job of acme says of itself.
-    fn claims(&self) -> Value {
+    pub(super) fn claims(&self) -> Value {
         json!({
             "iss": self.url(), "aud": "roadstead", "sub": "repo:acme/app:ref:refs/heads/main",
             "exp": NOW + 3600, "nbf": NOW - 10,

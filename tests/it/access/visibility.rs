@@ -1,10 +1,13 @@
 //! Content that the mirror can pull by a login of its own stays private.
 
-use super::{access, basic, htpasswd};
+use super::audit::records;
+use super::{basic, config, htpasswd};
 use crate::common::images::{self, Image};
 use crate::common::mirror::credentials;
-use crate::common::{Auth, Dialect, FakeRegistry, Mirror, MirrorBuilder};
+use crate::common::{Auth, Dialect, FakeRegistry, Kind, Mirror, MirrorBuilder};
+use http::Method;
 use roadstead::upstream::Visibility;
+use serde_json::json;
 use std::time::Duration;
 
 const PUBLIC: &str = "library/alpine";
@@ -37,8 +40,14 @@ impl Site {
             upstream.visibility = visibility;
         });
         let file = htpasswd(builder.dir(), &["alice"]);
-        let config = access(&table.replace("HTPASSWD", &format!("{file:?}")));
-        let mirror = builder.with(|all| all.access = config).start().await;
+        let audit = builder.dir().join("audit.log").display().to_string();
+        let table = table.replace("HTPASSWD", &format!("{file:?}"));
+        let config = config(&table.replace("AUDIT", &format!("{audit:?}")));
+        let builder = builder.with(|all| {
+            all.access = config.access;
+            all.audit = config.audit;
+        });
+        let mirror = builder.start().await;
         Self {
             registry,
             mirror,
@@ -189,4 +198,112 @@ async fn a_verdict_is_known_after_a_restart_without_the_upstream() {
         mirror.get(&by_digest).await.status >= 500,
         "it does not last for ever"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_log_says_which_key_hides_it() {
+    let site = Site::new(Visibility::Public, "[audit]\npath = AUDIT\n").await;
+    let [by_tag, .., tags, _] = site.paths(PRIVATE);
+    for path in [&by_tag, &tags] {
+        assert_eq!(site.mirror.get(path).await.status, 403);
+    }
+    let dir = site.mirror.store();
+    let denied = |action: &str| {
+        json!({
+            "event": "denied", "who": { "kind": "anonymous" }, "action": action,
+            "resource": "mirror/docker.io/acme/secret", "enforced": true,
+            "statement": "upstream.\"docker.io\".visibility",
+        })
+    };
+    let found = records(dir.parent().unwrap(), 2).await;
+    assert_eq!(found, [denied("pull"), denied("list")]);
+    let metrics = site.mirror.metrics().await;
+    let counted = [("action", "pull"), ("upstream", "docker.io")];
+    assert_eq!(metrics.sum("roadstead_denied_total", &counted), 1.0);
+}
+
+/// Names of private images, and as many of nothing.
+const NAMES: usize = 1000;
+
+/// All that somebody can see of an answer, but for its number, and the work that it was for the upstream.
+#[derive(Debug, PartialEq, Eq)]
+struct Trace {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+    asked: Vec<(Method, Kind, bool)>,
+}
+
+impl Site {
+    /// A manifest is asked for, by its digest.
+    async fn trace(&self, host: &str, repository: &str) -> Trace {
+        let before = self.registry.counters().records.len();
+        let path = format!("/v2/{repository}/manifests/{}", self.image.manifest.digest);
+        let answer = self.mirror.get_with(&path, &[("host", host)]).await;
+        let records = self.registry.counters().records.split_off(before);
+        let headers = answer.headers.iter().filter(|(name, _)| {
+            let varies = ["x-request-id", "date"];
+            !varies.contains(&name.as_str())
+        });
+        let text = |value: &str| value.replace(repository, "NAME");
+        Trace {
+            status: answer.status,
+            headers: headers
+                .map(|(name, value)| (name.to_string(), text(value.to_str().unwrap())))
+                .collect(),
+            body: text(&answer.text()),
+            asked: records
+                .iter()
+                .map(|it| {
+                    let has_login = it.headers.contains_key("authorization");
+                    (it.method.clone(), it.kind, has_login)
+                })
+                .collect(),
+        }
+    }
+
+    /// Compares names of private images, all of which are here, with names of nothing, in turns.
+    async fn tell_apart(&self, host: &str, known: &str) {
+        let named = |kind: &str, number: usize| format!("acme/{kind}-{number:04}");
+        for number in 0..NAMES {
+            let name = named("hidden", number);
+            self.registry
+                .put_manifest(&name, None, &self.image.manifest);
+            let path = format!("/v2/{name}/manifests/{}", self.image.manifest.digest);
+            let headers = [("authorization", known), ("host", host)];
+            let answer = self.mirror.get_with(&path, &headers).await;
+            assert_eq!(answer.status, 200, "it is in the cache");
+        }
+        self.registry.reset();
+        let mut one = None;
+        for round in ["cold", "warm"] {
+            for number in 0..NAMES {
+                // Names of one length, so that sizes say nothing of them.
+                let hidden = self.trace(host, &named("hidden", number)).await;
+                let absent = self.trace(host, &named("absent", number)).await;
+                assert!((401..=404).contains(&hidden.status), "{hidden:?}");
+                assert_eq!(hidden, absent, "{round} {number}");
+                assert_eq!(hidden.asked.is_empty(), round == "warm", "{hidden:?}");
+                if round == "cold" {
+                    assert_eq!(&hidden, one.get_or_insert(absent), "all are the same");
+                }
+                self.registry.reset();
+            }
+        }
+        let metrics = self.mirror.metrics().await;
+        assert_eq!(metrics.sum("roadstead_fills_in_flight", &[]), 0.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_private_names_are_the_same_work_as_a_thousand_of_nothing() {
+    let site = Site::new(Visibility::Public, "[access]\nhtpasswd = HTPASSWD\n[[access.attach]]\nanonymous = true\npolicies = [\"read-only\"]\n").await;
+    site.tell_apart("mirror", &basic("alice", "alice!")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_they_are_where_the_upstream_decides_for_each_client() {
+    let site = Site::new(Visibility::Upstream, "").await;
+    let robot = basic("robot", "hub");
+    site.tell_apart("mirror", &robot).await;
 }

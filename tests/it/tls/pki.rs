@@ -2,7 +2,7 @@
 
 use crate::common::within;
 use bytes::Bytes;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -23,24 +23,24 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// An authority.
-pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key.
-pub(super) struct Pair {
-    pub(super) cert: rcgen::Certificate,
-    pub(super) serial: SerialNumber,
-    pub(super) key: KeyPair,
+pub(crate) struct Pair {
+    pub(crate) cert: rcgen::Certificate,
+    pub(crate) serial: SerialNumber,
+    pub(crate) key: KeyPair,
 }
 
 impl Authority {
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub(super) fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
@@ -65,13 +65,13 @@ impl Authority {
     }
 
     /// A certificate of a host.
-    pub(super) fn host(&self, names: &[&str]) -> Pair {
+    pub(crate) fn host(&self, names: &[&str]) -> Pair {
         let names: Vec<String> = names.iter().map(|it| (*it).to_owned()).collect();
         self.sign(&CertificateParams::new(names).unwrap())
     }
 
     /// A certificate of a client.
-    pub(super) fn client(&self, name: &str, sans: Vec<SanType>) -> Pair {
+    pub(crate) fn client(&self, name: &str, sans: Vec<SanType>) -> Pair {
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -92,7 +92,7 @@ impl Authority {
 
 impl Pair {
     /// Writes the files, in the place of older ones.
-    pub(super) fn write(&self, dir: &Path, name: &str) -> PairConfig {
+    pub(crate) fn write(&self, dir: &Path, name: &str) -> PairConfig {
         let pair = PairConfig {
             cert: dir.join(format!("{name}.crt")),
             key: dir.join(format!("{name}.key")),
@@ -104,14 +104,14 @@ impl Pair {
 }
 
 /// A connection over which something can be asked.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     /// The certificate of the server.
-    pub(super) certificate: CertificateDer<'static>,
+    pub(crate) certificate: CertificateDer<'static>,
     sender: SendRequest<Empty<Bytes>>,
 }
 
 /// Connects to a host that is at this address; an error where the handshake fails.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     address: SocketAddr,
     host: &str,
     roots: &Authority,
@@ -160,12 +160,23 @@ pub(super) async fn dial(
 
 impl Connection {
     /// The status, headers and text of an answer; none where the connection ends without one.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &mut self,
         path: &str,
         headers: &[(&str, &str)],
     ) -> Option<(u16, HeaderMap, String)> {
-        let mut request = Request::get(path).header("host", "mirror.test");
+        self.send(Method::GET, path, headers).await
+    }
+
+    /// The same of any method.
+    pub(crate) async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Option<(u16, HeaderMap, String)> {
+        let mut request = Request::builder().method(method).uri(path);
+        request = request.header("host", "mirror.test");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -189,7 +200,7 @@ impl Connection {
     }
 
     /// The status alone; 0 for none.
-    pub(super) async fn status(&mut self, path: &str) -> u16 {
+    pub(crate) async fn status(&mut self, path: &str) -> u16 {
         self.get(path, &[]).await.map_or(0, |(status, ..)| status)
     }
 }
