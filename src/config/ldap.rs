@@ -19,13 +19,13 @@ const GROUP_ATTRIBUTE: &str = "cn";
 table! {
     /// `[access.ldap]`.
     LdapKey {
-        /// The server: `ldaps://HOST[:PORT]`, or `ldap://HOST[:PORT]` with `start_tls`; required. A name with several addresses is tried at all of them.
+        /// The server: `ldaps://HOST[:PORT]`, or `ldap://HOST[:PORT]` with `start_tls`. A name with several addresses is tried at all of them. Required.
         url: ServerUrl,
-        /// `true`: TLS begins on the port of `ldap://`, before anything else is sent.
+        /// `true`: TLS begins on the port of `ldap://`, before anything else is sent. Default: `false`.
         start_tls: Flag,
         /// A PEM file of certificates that the server's may be signed by, besides the system's.
         ca_file: Path,
-        /// `true`: passwords are sent unencrypted to `ldap://` on another machine, where anybody on the way can read them.
+        /// `true`: passwords are sent unencrypted to `ldap://` on another machine, where anybody on the way can read them. Default: `false`.
         insecure: Flag,
         /// The name to bind as, with `{user}` in the place of the user's: `uid={user},ou=people,dc=corp`, or `{user}@corp.example` in Active Directory. Instead of a search before the bind.
         bind_dn: BindName,
@@ -33,17 +33,17 @@ table! {
         search_bind_dn: DistinguishedName,
         /// A file with its password, read for each login.
         search_bind_password_file: Path,
-        /// Users are at or below this entry; required without `bind_dn`.
+        /// Users are at or below this entry. Required, unless there is a `bind_dn`.
         base: DistinguishedName,
-        /// The filter that finds one user, with `{user}` in the place of the name; default: `({user_attribute}={user})`.
+        /// The filter that finds one user, with `{user}` in the place of the name. Default: `({user_attribute}={user})`.
         filter: Filter,
-        /// The attribute that has a user's name, as policies name it; `sAMAccountName` in Active Directory.
+        /// The attribute that has a user's name, as policies name it; `sAMAccountName` in Active Directory. Default: `uid`.
         user_attribute: Attribute,
         /// Groups are at or below this entry. One search finds all groups of a user.
         group_base: DistinguishedName,
-        /// The filter that finds the groups of a user, with `{dn}` in the place of the user's distinguished name, or `{user}` in the place of the name.
+        /// The filter that finds the groups of a user, with `{dn}` in the place of the user's distinguished name, or `{user}` in the place of the name. Default: `(member={dn})`.
         group_filter: Filter,
-        /// The attribute that has a group's name, as policies name it.
+        /// The attribute that has a group's name, as policies name it. Default: `cn`.
         group_attribute: Attribute,
         /// Instead of `group_base`: the attribute of a user's entry that names the groups (`memberOf`); the first part of each name is the group's.
         member_of: Attribute,

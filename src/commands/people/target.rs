@@ -52,7 +52,7 @@ pub(super) struct People {
 #[derive(Debug)]
 enum Place {
     /// A server that runs.
-    Server(AdminClient, AdminServer),
+    Server(AdminClient, Box<AdminServer>),
     /// This process.
     Here(Box<PeopleApi>),
 }
@@ -96,7 +96,7 @@ impl People {
             .await;
         let why = match alive {
             Ok(_answer) => {
-                let place = Place::Server(client, admin);
+                let place = Place::Server(client, Box::new(admin));
                 return Ok(Self { place, listen });
             }
             Err(error) => error.cause(),

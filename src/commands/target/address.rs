@@ -29,7 +29,7 @@ const SERVER_PORT: u16 = 5000;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct AdminFlags {
     /// The admin listener of the running roadstead, such as 127.0.0.1:5001, `https://mirror.example:5001` or
-    /// unix:///run/roadstead/admin.sock [env: `ROADSTEAD_ADMIN`] [default: the configuration's `server.admin_socket`,
+    /// `unix:///run/roadstead/admin.sock` [env: `ROADSTEAD_ADMIN`] [default: the configuration's `server.admin_socket`,
     /// then `server.admin_listen`]
     #[arg(long, value_name = "URL|HOST:PORT", value_parser = admin_url, help_heading = "Server")]
     pub admin: Option<Url>,
