@@ -28,6 +28,7 @@
 //! | `limits` | requests, bytes and connections of each identity or address |
 //! | `oidc` | tokens of other issuers |
 //! | `active` | all of that, as it holds at one moment |
+//! | `settings` | the part of the configuration that listeners ask for |
 //! | `login` | tokens and passwords to identities |
 //! | `found` | what came of credentials |
 //! | `guard` | the front door: credentials to identities, questions to the rules |
@@ -59,6 +60,7 @@ pub mod resource;
 pub mod rules;
 pub mod scope;
 mod secret;
+pub mod settings;
 pub mod statement;
 mod trie;
 
@@ -77,4 +79,5 @@ pub use principal::{Kind, Principal};
 pub use resource::{Pattern, Resource};
 pub use rules::{Attachment, Decision, Mode, Rules, RulesError, Subject};
 pub use scope::Scope;
+pub use settings::Settings;
 pub use statement::{Effect, Policy, Statement};

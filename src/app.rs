@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{AccessError, Guard};
+use crate::access::{AccessError, Guard, Registrar};
 use crate::audit::{Audit, AuditError};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
@@ -134,7 +134,7 @@ async fn note_uses(guard: Guard, stop: CancellationToken) {
             () = tokio::time::sleep(NOTE_USES_EVERY) => {}
             () = stop.cancelled() => stopped = true,
         }
-        if let Err(error) = guard.registrar().note_uses().await {
+        if let Err(error) = Registrar::of(&guard).note_uses().await {
             tracing::debug!(%error, "when tokens were last used could not be written down");
         }
     }

@@ -3,7 +3,8 @@
 use super::found::{IdentifyError, fingerprint};
 use super::guard::AccessError;
 use super::htpasswd::Htpasswd;
-use super::jwt::Claims;
+use super::jwt::{Claims, Use};
+use super::keys::Keys;
 use super::ldap::{self, Ldap, Member};
 use super::limits::Meaning;
 use super::oidc::{CREDENTIAL, Oidc};
@@ -40,6 +41,20 @@ pub(super) struct Active {
 }
 
 impl Active {
+    /// Claims of a token of ours, if it holds and so do the credentials that it was given for.
+    pub(super) fn verified(
+        &self,
+        token: &str,
+        used_for: Use,
+        keys: &Keys,
+        now: Timestamp,
+    ) -> Option<Claims> {
+        let claims = Claims::verify(token, used_for, keys, now)?;
+        let who = claims.principal()?;
+        self.still_has(&who, &claims.credential, now)
+            .then_some(claims)
+    }
+
     /// True if somebody has the credentials still that a token was given for.
     pub(super) fn still_has(&self, who: &Principal, credential: &str, now: Timestamp) -> bool {
         if let Some(id) = credential.strip_prefix(TOKEN) {

@@ -5,13 +5,14 @@ use super::credentials::Credentials;
 use super::failures::Failures;
 use super::found::{Found, IdentifyError, result_of};
 use super::htpasswd::{Htpasswd, HtpasswdError};
-use super::jwt::{Claims, Use};
+use super::jwt::Use;
 use super::keys::{KeyError, Keys};
 use super::limits::Limits;
 use super::passwords::Passwords;
 use super::people::People;
 use super::scope::Scope;
-use super::{Action, AdminAccess, Config, Context, Enforcement, Principal, Resource, RulesError};
+use super::settings::Settings;
+use super::{Action, Config, Context, Enforcement, Principal, Resource, RulesError};
 use crate::audit::Audit;
 use crate::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
@@ -214,35 +215,10 @@ impl Guard {
         (!limits.is_empty()).then(|| Arc::clone(&limits))
     }
 
-    /// Rights of a request to the admin API without credentials.
+    /// The part of the configuration that listeners ask for, as it holds now.
     #[must_use]
-    pub fn admin_access(&self) -> AdminAccess {
-        self.inner.active.load().config.admin
-    }
-
-    /// True if nobody is asked who he is, and everything may be pulled.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        !self.inner.active.load().config.enabled
-    }
-
-    /// True if clients that do not say who they are are asked.
-    #[must_use]
-    pub fn has_identities(&self) -> bool {
-        self.inner.active.load().config.has_identities()
-    }
-
-    /// The URL of the token endpoint, if it is configured.
-    #[must_use]
-    pub fn token_url(&self) -> Option<String> {
-        self.inner.active.load().config.token_url.clone()
-    }
-
-    /// True if clients from this address may come in.
-    #[must_use]
-    pub fn admits(&self, source: IpAddr) -> bool {
-        let active = self.inner.active.load();
-        !active.config.enabled || active.config.admits(source)
+    pub fn settings(&self) -> Settings {
+        Settings::of(self.active())
     }
 
     /// True if what was found out before holds still.
@@ -284,7 +260,7 @@ impl Guard {
                 active.oidc.identify(token.expose(), now).await,
             ),
             Some(Credentials::Bearer(token)) => {
-                let claims = self.verified(&active, token.expose(), Use::Access, now);
+                let claims = active.verified(token.expose(), Use::Access, &self.inner.keys, now);
                 let found = claims.ok_or(IdentifyError::Invalid).and_then(|claims| {
                     scopes = Some(claims.access.clone().into());
                     let who = claims.principal().ok_or(IdentifyError::Invalid)?;
@@ -320,36 +296,9 @@ impl Guard {
         Ok(identified)
     }
 
-    /// True if credentials are a token of this server, or of an issuer that it believes: nobody else is to see them.
-    #[must_use]
-    pub fn owns(&self, authorization: &str) -> bool {
-        let secret = match Credentials::parse(authorization) {
-            Some(Credentials::Basic { password, .. }) => password,
-            Some(Credentials::Bearer(token)) => token,
-            None => return false,
-        };
-        let text = secret.expose();
-        People::is_token(text) || Claims::are_of(text) || self.active().oidc.names(text)
-    }
-
     /// Everything that holds now.
     pub(super) fn active(&self) -> Arc<Active> {
         self.inner.active.load_full()
-    }
-
-    /// Claims of a token of ours, if it holds and so do the credentials that it was given for.
-    pub(super) fn verified(
-        &self,
-        active: &Active,
-        token: &str,
-        used_for: Use,
-        now: Timestamp,
-    ) -> Option<Claims> {
-        let claims = Claims::verify(token, used_for, &self.inner.keys, now)?;
-        let who = claims.principal()?;
-        active
-            .still_has(&who, &claims.credential, now)
-            .then_some(claims)
     }
 
     /// The verdict of the rules.

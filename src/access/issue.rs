@@ -177,7 +177,7 @@ impl Guard {
         token: &Secret,
         now: Timestamp,
     ) -> Result<Found, IdentifyError> {
-        let claims = self.verified(active, token.expose(), Use::Refresh, now);
+        let claims = active.verified(token.expose(), Use::Refresh, &self.inner.keys, now);
         let claims = claims.ok_or(IdentifyError::Invalid)?;
         let principal = claims.principal().ok_or(IdentifyError::Invalid)?;
         Ok(Found {

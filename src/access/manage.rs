@@ -107,17 +107,15 @@ pub struct Registrar {
     guard: Guard,
 }
 
-impl Guard {
-    /// The users and tokens, to be changed.
+impl Registrar {
+    /// The users and tokens of a guard.
     #[must_use]
-    pub fn registrar(&self) -> Registrar {
-        Registrar {
-            guard: self.clone(),
+    pub fn of(guard: &Guard) -> Self {
+        Self {
+            guard: guard.clone(),
         }
     }
-}
 
-impl Registrar {
     /// Makes a user.
     ///
     /// # Errors

@@ -198,7 +198,8 @@ impl Mirror {
         dir: Arc<TempDir>,
         clock: Arc<ManualClock>,
     ) -> Result<Self, StartError> {
-        let app = App::start(config.clone(), Arc::clone(&clock) as _).await?;
+        // Boxed: with all that a start holds, the futures of tests would be large.
+        let app = Box::pin(App::start(config.clone(), Arc::clone(&clock) as _)).await?;
         Ok(Self {
             client: Client(app.address()),
             admin: Client(app.admin_address()),

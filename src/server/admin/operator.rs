@@ -62,7 +62,7 @@ impl Operator {
             token: None,
             client,
         };
-        if guard.is_open() {
+        if guard.settings().is_open() {
             return Ok(operator);
         }
         let Some(given) = head.headers.get(header::AUTHORIZATION) else {
@@ -70,7 +70,7 @@ impl Operator {
             // An administrator who is locked out gets in by the socket.
             let is_trusted = match caller {
                 Caller::Here => true,
-                Caller::At(_) => is_near && guard.admin_access() == AdminAccess::Local,
+                Caller::At(_) => is_near && guard.settings().admin_access() == AdminAccess::Local,
             };
             if is_trusted {
                 return Ok(operator);

@@ -79,7 +79,7 @@ impl PeopleApi {
     #[must_use]
     pub fn new(guard: &Guard) -> Self {
         Self {
-            registrar: guard.registrar(),
+            registrar: Registrar::of(guard),
         }
     }
 

@@ -99,7 +99,7 @@ impl Door {
     /// # Errors
     /// They may not.
     pub(crate) fn admit(&self, exchange: &mut Exchange) -> Result<(), ApiError> {
-        if self.guard.admits(exchange.source()) {
+        if self.guard.settings().admits(exchange.source()) {
             return Ok(());
         }
         exchange.denied(
@@ -135,7 +135,7 @@ impl Door {
 
     /// True if clients have to say who they are.
     pub(crate) fn is_asking(&self) -> bool {
-        self.asks == Asks::Everybody && self.guard.has_identities()
+        self.asks == Asks::Everybody && self.guard.settings().has_identities()
     }
 
     /// True if clients reach the listener by HTTPS.
@@ -155,7 +155,7 @@ impl Door {
         caller: &Caller<'_>,
         exchange: &mut Exchange,
     ) -> Result<Option<Visitor<'_>>, ApiError> {
-        if self.guard.is_open() {
+        if self.guard.settings().is_open() {
             return Ok(None);
         }
         let source = caller.source();
@@ -256,7 +256,7 @@ impl Door {
         error: Option<&str>,
     ) -> String {
         let host = crate::server::http::host::of(head);
-        let realm = match self.guard.token_url() {
+        let realm = match self.guard.settings().token_url() {
             Some(url) => url,
             None => url_of_token(host, is_secure),
         };

@@ -44,16 +44,14 @@ impl Owner {
             | Route::Tags { path, .. }
             | Route::Referrers { path, .. } => Some(path.as_str()),
         };
-        let (upstream, is_its_host) = match &request.stands_in_for {
-            Some(upstream) => (upstream, true),
-            None => {
-                let directory = mirror.directory();
-                let addressed = directory.addressed(request.ns(), request.host, path);
-                let Some(addressed) = addressed else {
-                    return Ok(Self::Us);
-                };
-                (addressed.upstream, addressed.by_host)
-            }
+        let addressed = || {
+            let directory = mirror.directory();
+            let addressed = directory.addressed(request.ns(), request.host, path);
+            addressed.map(|it| (it.upstream, it.by_host))
+        };
+        let stood_in_for = request.stands_in_for.as_ref().map(|it| (it, true));
+        let Some((upstream, is_its_host)) = stood_in_for.or_else(addressed) else {
+            return Ok(Self::Us);
         };
         if !mirror.shows_credentials_to(upstream) || (door.is_asking() && !is_its_host) {
             return Ok(Self::Us);
@@ -62,7 +60,10 @@ impl Owner {
         let Some(given) = request.head.headers.get(header::AUTHORIZATION) else {
             return Ok(Self::Upstream(upstream, None));
         };
-        if given.to_str().is_ok_and(|text| door.guard().owns(text)) {
+        if given
+            .to_str()
+            .is_ok_and(|text| door.guard().settings().owns(text))
+        {
             return Ok(Self::Us);
         }
         let credential = ClientCredential::new(upstream.clone(), given);
