@@ -124,6 +124,17 @@ impl Handler {
         Ok(None)
     }
 
+    /// Refuses a login at the name of an upstream that decides for each client: the password is for its token server.
+    fn refuse_others_login(&self, head: &request::Parts, door: &Door) -> Result<(), ApiError> {
+        let host = host::of(head).unwrap_or_default();
+        match door.stand_in().upstream(host) {
+            Some(upstream) if self.mirror.shows_credentials_to(&upstream) => {
+                Err(ApiError::misdirected(host, &upstream))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Gives a token.
     async fn token(
         &self,
@@ -150,6 +161,9 @@ impl Handler {
         let door = &caller.arrival.door;
         if let Some(greeting) = self.admit(head, door, must_wait)? {
             return Ok(greeting);
+        }
+        if head.uri.path() == token::PATH {
+            self.refuse_others_login(head, door)?;
         }
         if door.gives_tokens() && head.uri.path() == token::PATH {
             return self.token(door, head, body, exchange).await;

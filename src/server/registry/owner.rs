@@ -44,19 +44,17 @@ impl Owner {
             | Route::Tags { path, .. }
             | Route::Referrers { path, .. } => Some(path.as_str()),
         };
-        let addressed = || {
-            let directory = mirror.directory();
-            let addressed = directory.addressed(request.ns(), request.host, path);
-            addressed.map(|it| (it.upstream, it.by_host))
-        };
-        let stood_in_for = request.stands_in_for.as_ref().map(|it| (it, true));
-        let Some((upstream, is_its_host)) = stood_in_for.or_else(addressed) else {
+        // As the repository is found: the upstream whose own name the host is counts as `ns`, unless there is another.
+        let own = request.stands_in_for.as_ref();
+        let ns = request.ns().or(own.map(UpstreamName::as_str));
+        let Some(addressed) = mirror.directory().addressed(ns, request.host, path) else {
             return Ok(Self::Us);
         };
-        if !mirror.shows_credentials_to(upstream) || (door.is_asking() && !is_its_host) {
+        let is_its_host = addressed.by_host || own == Some(addressed.upstream);
+        if !mirror.shows_credentials_to(addressed.upstream) || (door.is_asking() && !is_its_host) {
             return Ok(Self::Us);
         }
-        let upstream = upstream.clone();
+        let upstream = addressed.upstream.clone();
         let Some(given) = request.head.headers.get(header::AUTHORIZATION) else {
             return Ok(Self::Upstream(upstream, None));
         };

@@ -2,7 +2,7 @@
 
 use super::pki::{self, Authority, Connection};
 use crate::common::images::{self, Dialect, Image};
-use crate::common::{FakeRegistry, Mirror, MirrorBuilder, WAIT_MAX, secure};
+use crate::common::{Auth, FakeRegistry, Mirror, MirrorBuilder, WAIT_MAX, secure};
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::Empty;
@@ -12,6 +12,7 @@ use roadstead::config::{Config, Overrides};
 use roadstead::oci::UpstreamName;
 use roadstead::server::transparent::{NewAuthority, TransparentConfig, TransparentHost, make};
 use roadstead::server::{PairConfig, TlsConfig};
+use roadstead::upstream::Visibility;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::time_provider::TimeProvider;
@@ -254,6 +255,10 @@ async fn pushes_are_refused_with_the_reason() {
 
 /// Users may pull, and nobody else.
 async fn with_users() -> House {
+    with_users_and(|_| {}).await
+}
+
+async fn with_users_and(change: impl FnOnce(&mut Config)) -> House {
     let dir = tempfile::tempdir().unwrap();
     let users = dir.path().join("htpasswd");
     let line = format!("alice:{}\n", bcrypt::hash("alice!", 4).unwrap());
@@ -266,7 +271,11 @@ async fn with_users() -> House {
         ..Overrides::default()
     };
     let access: access::Config = Config::from_layers(&flags, [], &[]).unwrap().access;
-    House::with(true, |config| config.access = access).await
+    House::with(true, |config| {
+        config.access = access;
+        change(config);
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -304,6 +313,41 @@ async fn token_servers_are_told_apart_by_name() {
         assert!(text.contains("token server of docker.io"), "{text}");
         assert!(!text.contains("access_token") && !headers.contains_key("www-authenticate"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_that_decides_for_each_client_has_its_own_logins_there() {
+    let house = with_users_and(|config| {
+        config.upstreams[1].visibility = Visibility::Upstream;
+        config.access.attachments = vec![access::Attachment {
+            subject: access::Subject::Anonymous,
+            policies: vec!["read-only".to_owned()],
+        }];
+    })
+    .await;
+    house
+        .quay
+        .options(|options| options.auth = Auth::token_for("alice", "quay-password"));
+    house.quay.grant("t1", "org/app");
+    let (status, headers, _) = house.ask("GET", "quay.io", "/v2/").await;
+    let challenge = headers["www-authenticate"].to_str().unwrap();
+    assert_eq!(status, 401);
+    let realm = format!("realm=\"{}/token\"", house.quay.url());
+    assert!(challenge.contains(&realm), "{challenge}");
+    let mut connection = house.connect("quay.io").await.unwrap();
+    for (sent, expected) in [("Bearer t1", 200), ("Bearer wrong", 401)] {
+        let mut pull = request("GET", "quay.io", "/v2/org/app/manifests/v1");
+        let headers = pull.headers_mut();
+        headers.insert("authorization", sent.parse().unwrap());
+        let (status, _, text) = connection.ask(pull).await.unwrap();
+        assert_eq!(status, expected, "{sent}: {text}");
+    }
+    // A password for its token server is not taken for one of ours.
+    let mut wanted = request("GET", "quay.io", "/token?service=quay.io");
+    let alice = "Basic YWxpY2U6YWxpY2Uh".parse().unwrap();
+    wanted.headers_mut().insert("authorization", alice);
+    let (status, _, text) = connection.ask(wanted).await.unwrap();
+    assert_eq!(status, 421, "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
