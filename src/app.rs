@@ -185,7 +185,13 @@ impl App {
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        Self::start_with(Snapshot::new(config), clock, Inherited::default()).await
+        // Boxed: it is large, and futures that await a start would be as large.
+        Box::pin(Self::start_with(
+            Snapshot::new(config),
+            clock,
+            Inherited::default(),
+        ))
+        .await
     }
 
     /// Starts with a configuration that may be replaced while it runs, and sockets that are bound already.
@@ -198,7 +204,7 @@ impl App {
         inherited: Inherited,
     ) -> Result<Self, StartError> {
         let config = snapshot.now();
-        let bound = Bound::bind(&config.server, Arc::clone(&clock), inherited).await?;
+        let bound = Box::pin(Bound::bind(&config.server, Arc::clone(&clock), inherited)).await?;
         let (addresses, admin_address) = (bound.addresses(), bound.admin_address());
         let address = addresses.first().copied().unwrap_or(config.server.listen());
         let certificates = bound.certificates();
