@@ -198,8 +198,7 @@ impl Mirror {
         dir: Arc<TempDir>,
         clock: Arc<ManualClock>,
     ) -> Result<Self, StartError> {
-        // Boxed: with all that a start holds, the futures of tests would be large.
-        let app = Box::pin(App::start(config.clone(), Arc::clone(&clock) as _)).await?;
+        let app = App::start(config.clone(), Arc::clone(&clock) as _).await?;
         Ok(Self {
             client: Client(app.address()),
             admin: Client(app.admin_address()),
