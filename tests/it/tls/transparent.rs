@@ -2,7 +2,7 @@
 
 use super::pki::{self, Authority, Connection};
 use crate::common::images::{self, Dialect, Image};
-use crate::common::{Auth, FakeRegistry, Mirror, MirrorBuilder, WAIT_MAX, secure};
+use crate::common::{Auth, FakeRegistry, Mirror, MirrorBuilder, Record, WAIT_MAX, secure};
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::Empty;
@@ -342,6 +342,18 @@ async fn an_upstream_that_decides_for_each_client_has_its_own_logins_there() {
         let (status, _, text) = connection.ask(pull).await.unwrap();
         assert_eq!(status, expected, "{sent}: {text}");
     }
+    // For another upstream by that name it is none of ours, and nobody's.
+    let mut other = request(
+        "GET",
+        "quay.io",
+        "/v2/library/nginx/manifests/1.27?ns=docker.io",
+    );
+    let bearer = "Bearer t1".parse().unwrap();
+    other.headers_mut().insert("authorization", bearer);
+    let (status, _, text) = connection.ask(other).await.unwrap();
+    assert_eq!(status, 401, "{text}");
+    let sent = |it: &Record| !it.header("authorization").is_empty();
+    assert_eq!(house.hub.counters().count(sent), 0);
     // A password for its token server is not taken for one of ours.
     let mut wanted = request("GET", "quay.io", "/token?service=quay.io");
     let alice = "Basic YWxpY2U6YWxpY2Uh".parse().unwrap();
