@@ -272,7 +272,8 @@ mod tests {
     fn logins_open_nothing_unless_the_configuration_says_so() {
         let opened = |visibility: Option<&str>| {
             let mut variables = vec![
-                ("ROADSTEAD_SERVER__LISTEN", "0.0.0.0:5000"),
+                // Not all addresses: what they are is another machine's matter.
+                ("ROADSTEAD_SERVER__LISTEN", "10.0.0.1:5000"),
                 ("ROADSTEAD_UPSTREAM__GHCR_IO__USERNAME", "u"),
                 ("ROADSTEAD_UPSTREAM__GHCR_IO__PASSWORD", "p"),
                 // Without a login it opens nothing, whatever it says.

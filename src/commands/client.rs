@@ -54,8 +54,15 @@ pub struct AdminClient {
 /// The connection to a listener.
 enum Way {
     Plain,
-    Tls(TlsConnector, ServerName<'static>),
+    Tls(Box<Tls>),
     Socket(PathBuf),
+}
+
+/// Connections over TLS.
+struct Tls {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+    shows_certificate: bool,
 }
 
 /// A connection.
@@ -66,7 +73,7 @@ impl fmt::Debug for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Plain => "Plain",
-            Self::Tls(..) => "Tls",
+            Self::Tls(_) => "Tls",
             Self::Socket(_) => "Socket",
         })
     }
@@ -200,7 +207,11 @@ impl AdminClient {
             Host::Ipv4(address) => ServerName::from(IpAddr::from(*address)),
             Host::Ipv6(address) => ServerName::from(IpAddr::from(*address)),
         };
-        Ok(Way::Tls(TlsConnector::from(Arc::new(config)), name))
+        Ok(Way::Tls(Box::new(Tls {
+            connector: TlsConnector::from(Arc::new(config)),
+            name,
+            shows_certificate: trust.certificate.is_some(),
+        })))
     }
 
     /// Sends a request, and waits for the head of its answer for as long as the body takes and `patience` in
@@ -248,7 +259,18 @@ impl AdminClient {
                 .map_err(|_elapsed| broken(format!("nothing within {} s", patience.as_secs())))?,
             None => answer.await,
         };
-        answer.map_err(|error| broken(describe(&error)))
+        answer.map_err(|error| broken(format!("{}{}", describe(&error), self.advice())))
+    }
+
+    /// Advice where a connection ends that was made: a server that wants a certificate says so after the handshake (TLS 1.3,
+    /// RFC 8446 section 4.4.2.4), and its alert may come too late to be read.
+    fn advice(&self) -> &'static str {
+        match &self.way {
+            Way::Tls(tls) if !tls.shows_certificate => {
+                "; if it asks for a certificate, --admin-cert and --admin-key name one"
+            }
+            Way::Tls(_) | Way::Plain | Way::Socket(_) => "",
+        }
     }
 
     /// A connection, and the host that is asked over it.
@@ -268,8 +290,8 @@ impl AdminClient {
             // By its address, since the listener answers to no name that somebody else could give it (DNS rebinding).
             let host = stream.peer_addr()?.to_string();
             match &self.way {
-                Way::Tls(connector, name) => {
-                    let stream = connector.connect(name.clone(), stream).await;
+                Way::Tls(tls) => {
+                    let stream = tls.connector.connect(tls.name.clone(), stream).await;
                     let stream = stream.map_err(|error| {
                         let advice = tls_advice(&error.to_string(), "--admin-ca", "--admin");
                         io::Error::new(error.kind(), format!("{error}{advice}"))

@@ -301,11 +301,18 @@ mod tests {
                 children: Arc::from([]),
                 told: Told::default(),
             }));
-            let now = held.load(Ordering::Relaxed);
-            assert!(
-                now <= HOT_MANIFEST_BYTES + MANIFEST_BYTES,
-                "{now} bytes after {number}"
-            );
+            // What is evicted is dropped at once, unless a thread of another test is just looking into a cache of its own:
+            // all caches of a process share one collector.
+            let since = tokio::time::Instant::now();
+            while held.load(Ordering::Relaxed) > HOT_MANIFEST_BYTES + MANIFEST_BYTES {
+                assert!(
+                    since.elapsed() < Duration::from_secs(10),
+                    "{} bytes after {number}",
+                    held.load(Ordering::Relaxed)
+                );
+                std::thread::yield_now();
+                local.hot.run_pending_tasks();
+            }
         }
     }
 }

@@ -119,7 +119,7 @@ async fn commands_ask_over_tls_with_a_certificate_and_over_the_socket() {
     assert!(!is_well && said.contains("--admin-ca"), "{said}");
     let alone = ["status", "--admin", &url, "--admin-ca", &ca];
     let (is_well, said) = program(&dir, &alone, &[]).await;
-    assert!(!is_well && said.contains("ertificate"), "{said}");
+    assert!(!is_well && said.contains("--admin-cert"), "{said}");
     let half = [&alone[..], &["--admin-cert", &cert]].concat();
     let (is_well, said) = program(&dir, &half, &[]).await;
     assert!(!is_well && said.contains("--admin-key"), "{said}");
