@@ -181,12 +181,7 @@ impl fmt::Display for Network {
 /// True if an address is one of the public Internet: none of this machine, a link or a private network.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
-    // Addresses of documentation (RFC 5737, RFC 3849) are routed nowhere.
-    let is_documentation = match address.to_canonical() {
-        IpAddr::V4(address) => address.is_documentation(),
-        IpAddr::V6(address) => matches!(address.segments(), [0x2001, 0xdb8, ..]),
-    };
-    !is_documentation && Place::of_address(address) == Place::Anywhere
+    Place::of_address(address) == Place::Anywhere
 }
 
 /// The addresses at which this process listens, once they are known. Cheap to clone.
