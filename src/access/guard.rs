@@ -218,7 +218,7 @@ impl Guard {
     /// The part of the configuration that listeners ask for, as it holds now.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        Settings::of(self.active())
+        Settings::of(self.inner.active.load())
     }
 
     /// True if what was found out before holds still.

@@ -9,11 +9,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The configuration of access, as it held at one moment.
-#[derive(Clone, Debug)]
-pub struct Settings(Arc<Active>);
+#[derive(Debug)]
+pub struct Settings(arc_swap::Guard<Arc<Active>>);
 
 impl Settings {
-    pub(super) fn of(active: Arc<Active>) -> Self {
+    pub(super) fn of(active: arc_swap::Guard<Arc<Active>>) -> Self {
         Self(active)
     }
 

@@ -12,7 +12,7 @@ use super::limits::{self, LimitKey};
 use super::origin::Origin;
 use super::table::{
     About, Context, Given, List, OneOrMore, Outcome, Place, Read, Scalar, Values as _, Written,
-    in_order, name, table,
+    in_order, name, table, texts,
 };
 use super::values::{AdminAccesses, Enforcements, Flag, Networks, Path, Text};
 use crate::access::condition::{Condition, Window};
@@ -144,26 +144,6 @@ impl Scalar for Effects {
     fn schema() -> Json {
         json!({ "enum": ["allow", "deny"] })
     }
-}
-
-/// Kinds of text that parse themselves, with a pattern for editors.
-macro_rules! texts {
-    ($($(#[$meta:meta])+ $kind:ident: $value:ty = $parse:expr, $pattern:literal;)+) => {$(
-        $(#[$meta])+
-        pub(super) enum $kind {}
-
-        impl Scalar for $kind {
-            type Value = $value;
-
-            fn parse(written: &DeValue<'_>) -> Result<$value, String> {
-                let text = written.as_str().ok_or("must be text")?;
-                $parse(text)
-            }
-            fn schema() -> Json {
-                json!({ "type": "string", "pattern": $pattern })
-            }
-        }
-    )+};
 }
 
 texts! {

@@ -1,10 +1,8 @@
 //! `[access.ldap]`: users of a directory.
 
-use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 use url::Url;
 
-use super::table::{Context, Given, Place, Scalar, Values as _, name, table};
+use super::table::{Context, Given, Place, Values as _, name, table, texts};
 use super::values::{Flag, Path};
 use crate::access::ldap::names::{self, TEMPLATE_BYTES_MAX};
 use crate::access::ldap::{Directory, Groups, Server, UserSearch};
@@ -48,26 +46,6 @@ table! {
         /// Instead of `group_base`: the attribute of a user's entry that names the groups (`memberOf`); the first part of each name is the group's.
         member_of: Attribute,
     }
-}
-
-/// Kinds of text with a check.
-macro_rules! texts {
-    ($($(#[$meta:meta])+ $kind:ident: $value:ty = $parse:expr, $pattern:literal;)+) => {$(
-        $(#[$meta])+
-        pub(super) enum $kind {}
-
-        impl Scalar for $kind {
-            type Value = $value;
-
-            fn parse(written: &DeValue<'_>) -> Result<$value, String> {
-                let text = written.as_str().ok_or("must be text")?;
-                $parse(text)
-            }
-            fn schema() -> Json {
-                json!({ "type": "string", "pattern": $pattern })
-            }
-        }
-    )+};
 }
 
 texts! {

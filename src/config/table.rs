@@ -450,4 +450,24 @@ macro_rules! table {
     };
 }
 
-pub(super) use {name, table};
+/// Declares kinds of text that a function reads, with a pattern for editors.
+macro_rules! texts {
+    ($($(#[$meta:meta])+ $kind:ident: $value:ty = $parse:expr, $pattern:literal;)+) => {$(
+        $(#[$meta])+
+        pub(in crate::config) enum $kind {}
+
+        impl $crate::config::table::Scalar for $kind {
+            type Value = $value;
+
+            fn parse(written: &toml::de::DeValue<'_>) -> Result<$value, String> {
+                let text = written.as_str().ok_or("must be text")?;
+                $parse(text)
+            }
+            fn schema() -> serde_json::Value {
+                serde_json::json!({ "type": "string", "pattern": $pattern })
+            }
+        }
+    )+};
+}
+
+pub(super) use {name, table, texts};

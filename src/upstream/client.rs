@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::budget::Share;
 use super::request::{Answer, Endpoint, Inner, Landed, Request};
-use super::{Challenges, FetchError, redirect, status};
+use super::{Challenges, FetchError, status};
 use crate::net::OnBehalf;
 
 impl Inner {
@@ -53,35 +53,20 @@ impl Endpoint {
         request: &Request<'_>,
         share: Share<'_>,
     ) -> Result<Landed, FetchError> {
-        let (client, deadline) = (&self.client, share.deadline);
+        let deadline = share.deadline;
         let began = Instant::now();
         let mut visited = vec![self.url(request)];
         loop {
-            let current = visited.last().unwrap_or(&self.base);
-            let home = self.is_home(current);
-            let mut message = request.message(current, home.then_some(credential))?;
-            if home {
-                message.headers_mut().extend(self.headers.clone());
-            }
-            let way = request.way(home);
-            let sent = client.send_from(share.registry, request.kind, message, deadline, way);
-            let response = sent.await?;
+            let sent = self.send_to(&visited, Some(credential), request, share);
+            let (home, response) = sent.await?;
             if home && response.status() == StatusCode::UNAUTHORIZED {
                 let challenges = Challenges::of(response.headers());
-                status::drain(client, response, deadline).await;
+                status::drain(&self.client, response, deadline).await;
                 return Err(FetchError::Challenged(challenges));
             }
-            let (status, headers) = (response.status(), response.headers());
-            let Some(next) = redirect::target(status, headers, &visited, &self.base)? else {
-                return Ok(Landed {
-                    home,
-                    host: current.authority().to_owned(),
-                    took: began.elapsed(),
-                    response,
-                });
-            };
-            status::drain(client, response, deadline).await;
-            visited.push(next);
+            if let Some(landed) = self.land(response, &mut visited, began, deadline).await? {
+                return Ok(landed);
+            }
         }
     }
 }

@@ -240,17 +240,9 @@ impl Endpoint {
         let mut began = Instant::now();
         let mut visited = vec![self.url(request)];
         loop {
-            let current = visited.last().unwrap_or(&self.base);
-            let home = self.is_home(current);
-            let sent = authorization.as_ref().filter(|_| home);
-            let mut message = request.message(current, sent.map(|it| &it.header))?;
-            if home {
-                message.headers_mut().extend(self.headers.clone());
-            }
             let sends = share.registry;
-            let way = request.way(home);
-            let sent = client.send_from(sends, request.kind, message, deadline, way);
-            let response = sent.await?;
+            let header = authorization.as_ref().map(|it| &it.header);
+            let (home, response) = self.send_to(&visited, header, request, share).await?;
             if home {
                 self.note_rate_limit(account, response.headers());
             }
@@ -280,18 +272,56 @@ impl Endpoint {
                     return Err(FetchError::Challenged(first));
                 }
             }
-            let (status, headers) = (response.status(), response.headers());
-            let Some(next) = redirect::target(status, headers, &visited, &self.base)? else {
-                return Ok(Landed {
-                    home,
-                    host: current.authority().to_owned(),
-                    took: began.elapsed(),
-                    response,
-                });
-            };
-            status::drain(client, response, deadline).await;
-            visited.push(next);
+            if let Some(landed) = self.land(response, &mut visited, began, deadline).await? {
+                return Ok(landed);
+            }
         }
+    }
+
+    /// Sends a request to the last of the places visited, with the credential and the endpoint's own headers where that is
+    /// the endpoint itself: the first value says whether it is.
+    pub(super) async fn send_to(
+        &self,
+        visited: &[Url],
+        credential: Option<&HeaderValue>,
+        request: &Request<'_>,
+        share: Share<'_>,
+    ) -> Result<(bool, Response<Incoming>), FetchError> {
+        let current = visited.last().unwrap_or(&self.base);
+        let home = self.is_home(current);
+        let mut message = request.message(current, credential.filter(|_| home))?;
+        if home {
+            message.headers_mut().extend(self.headers.clone());
+        }
+        let way = request.way(home);
+        let (sends, deadline) = (share.registry, share.deadline);
+        let sent = self
+            .client
+            .send_from(sends, request.kind, message, deadline, way);
+        Ok((home, sent.await?))
+    }
+
+    /// The answer, if it is the end of the redirects; else the next place is among those visited now.
+    pub(super) async fn land(
+        &self,
+        response: Response<Incoming>,
+        visited: &mut Vec<Url>,
+        began: Instant,
+        deadline: Deadline,
+    ) -> Result<Option<Landed>, FetchError> {
+        let (status, headers) = (response.status(), response.headers());
+        let Some(next) = redirect::target(status, headers, visited, &self.base)? else {
+            let current = visited.last().unwrap_or(&self.base);
+            return Ok(Some(Landed {
+                home: self.is_home(current),
+                host: current.authority().to_owned(),
+                took: began.elapsed(),
+                response,
+            }));
+        };
+        status::drain(&self.client, response, deadline).await;
+        visited.push(next);
+        Ok(None)
     }
 
     /// `<base>/v2/<repository>/<rest>?<query>`.

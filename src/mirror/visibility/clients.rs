@@ -163,9 +163,7 @@ impl Clients {
         let now = self.clock.now();
         match &answer {
             Ok(()) => {
-                let until = now.plus(view.ttl);
-                let ends = OnBehalf::current().credential().and_then(expiry);
-                let until = ends.map_or(until, |ends| ends.min(until));
+                let until = no_longer_than_the_credential(now.plus(view.ttl));
                 self.seen.insert((asker, source.clone()), until);
             }
             Err(error) if is_refusal(error) => {
@@ -234,9 +232,7 @@ impl Clients {
             Err(error) if is_refusal(error) => refused_for(ttl),
             Err(_) => return,
         };
-        let until = self.clock.now().plus(lasts);
-        let ends = OnBehalf::current().credential().and_then(expiry);
-        let until = ends.map_or(until, |ends| ends.min(until));
+        let until = no_longer_than_the_credential(self.clock.now().plus(lasts));
         self.greeted
             .insert((asker, upstream), (answer.clone(), until));
     }
@@ -275,7 +271,13 @@ fn refused_for(ttl: Duration) -> Duration {
     (ttl / REFUSED_PART).min(REFUSED_MAX)
 }
 
-/// When a token ends, if it says so: a JSON Web Token (RFC 7519). Only the upstream can check it, and has.
+/// This time, or the one at which the present client's credential ends, if that is before.
+fn no_longer_than_the_credential(until: Timestamp) -> Timestamp {
+    let ends = OnBehalf::current().credential().and_then(expiry);
+    ends.map_or(until, |ends| ends.min(until))
+}
+
+/// The time at which a token ends, if it says so: a JSON Web Token (RFC 7519). Only the upstream can check it, and has.
 fn expiry(credential: &ClientCredential) -> Option<Timestamp> {
     #[derive(Deserialize)]
     struct Claims {

@@ -3,6 +3,7 @@
 use super::answer::{AdminBody, full, with_type};
 use super::error::AdminError;
 use super::query::Query;
+use super::target_of;
 use crate::access::{Guard, ManageError, Registrar, Secret, TokenInfo, TokenWanted, UserInfo};
 use crate::audit::Change;
 use crate::format;
@@ -230,11 +231,10 @@ pub(super) async fn answer(
     changes: &mut Vec<Change>,
 ) -> Response<AdminBody> {
     let (head, body) = request.into_parts();
-    let target = head.uri.path_and_query();
-    let target = target.map_or("/", http::uri::PathAndQuery::as_str);
     let answered = async {
         let body = whole(body, BODY_BYTES_MAX, BODY_WAIT_MAX).await?;
-        api.ask(&head.method, target, &body, changes).await
+        api.ask(&head.method, target_of(&head), &body, changes)
+            .await
     };
     match answered.await {
         Ok((status, answer)) => full(with_type(status, JSON, answer)),
