@@ -2,8 +2,11 @@
 
 pub mod reload;
 pub mod start;
+mod upstreams;
+mod watch;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +17,15 @@ use crate::access::{AccessError, Guard, Registrar};
 use crate::audit::{Audit, AuditError};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
-use crate::config::{Config, Snapshot};
-use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies, PublicView};
-use crate::oci::Directory;
-use crate::oci::directory::Entry;
+use crate::config::{Config, Overrides, Snapshot};
+use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
 use crate::server::{BindError, Bound, Certificates, Inherited};
 use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
-use crate::upstream::{self, OwnListeners, SetupError, Upstream, Visibility};
+use crate::upstream::{OwnListeners, SetupError};
+use reload::{Reload, Running};
 use start::Start;
+use upstreams::Made;
 
 /// A mirror on its directory that serves nobody: what runs, without the listeners.
 #[derive(Debug)]
@@ -35,6 +38,7 @@ pub struct Unserved {
     pub catalogue: Catalogue,
     /// The metrics of both.
     pub metrics: Metrics,
+    upstreams: Made,
 }
 
 impl Unserved {
@@ -66,25 +70,7 @@ impl Unserved {
     ) -> Result<Self, StartError> {
         let config = snapshot.now();
         let metrics = Metrics::new(config.upstreams.iter().map(|u| u.name.as_str()));
-        let upstreams = config
-            .upstreams
-            .iter()
-            .map(|u| Upstream::beside(u, metrics.clone(), own));
-        let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
-        let views = |visibility, seen: fn(&upstream::Config) -> upstream::Config| {
-            let views = config.upstreams.iter();
-            let views = views.filter(move |it| it.visibility == visibility);
-            let views = views.map(|it| {
-                let upstream = Upstream::beside(&seen(it), metrics.clone(), own)?;
-                Ok::<_, SetupError>(PublicView {
-                    upstream,
-                    ttl: it.visibility_ttl,
-                })
-            });
-            views.collect::<Result<Vec<_>, _>>()
-        };
-        let public_views = views(Visibility::Public, upstream::Config::without_secrets)?;
-        let client_views = views(Visibility::Upstream, upstream::Config::for_clients)?;
+        let upstreams = Made::of(&config, &Made::default(), &metrics, own)?;
         let Opened { store, catalogue } = {
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
             let may_move = mode == OpenMode::Write;
@@ -97,18 +83,10 @@ impl Unserved {
             )
             .await?
         };
-        let entries = config.upstreams.iter().map(|u| Entry {
-            name: u.name.clone(),
-            default: u.default,
-            hosts: u.hosts.clone(),
-        });
         let mirror = Mirror::new(Parts {
             policies: Policies::new(snapshot.part(|config| &config.tags)),
             fill_on_range: config.fill_on_range,
-            directory: Directory::new(entries.collect()),
-            upstreams,
-            public_views,
-            client_views,
+            upstreams: upstreams.set(),
             store: store.clone(),
             catalogue: catalogue.clone(),
             clock,
@@ -119,6 +97,7 @@ impl Unserved {
             store,
             catalogue,
             metrics,
+            upstreams,
         })
     }
 }
@@ -148,7 +127,7 @@ const AUDIT_WAIT_MAX: Duration = Duration::from_secs(2);
 pub struct App {
     address: SocketAddr,
     addresses: Vec<SocketAddr>,
-    certificates: Certificates,
+    reload: Arc<Reload>,
     admin_address: SocketAddr,
     guard: Guard,
     mirror: Mirror,
@@ -188,18 +167,21 @@ impl App {
         // Boxed: it is large, and futures that await a start would be as large.
         Box::pin(Self::start_with(
             Snapshot::new(config),
+            None,
             clock,
             Inherited::default(),
         ))
         .await
     }
 
-    /// Starts with a configuration that may be replaced while it runs, and sockets that are bound already.
+    /// Starts with a configuration that may be replaced while it runs, by what `flags` lead to, and sockets that are bound
+    /// already.
     ///
     /// # Errors
     /// As [`App::start`].
     pub async fn start_with(
         snapshot: Snapshot,
+        flags: Option<Overrides>,
         clock: Arc<dyn Clock>,
         inherited: Inherited,
     ) -> Result<Self, StartError> {
@@ -210,13 +192,13 @@ impl App {
         let certificates = bound.certificates();
         let own = OwnListeners::default();
         own.are([&addresses[..], &[admin_address]].concat());
-        let scrub = config.cache.scrub;
         let start = Start::of(&config, &addresses, admin_address);
         let Unserved {
             mirror,
             store,
             catalogue,
             metrics,
+            upstreams,
         } = Unserved::open_by(OpenMode::Write, &snapshot, Arc::clone(&clock), &own).await?;
         let guard = Guard::open(
             config.access.clone(),
@@ -229,10 +211,22 @@ impl App {
             guard.audit_to(Audit::open(audit, Arc::clone(&clock), metrics.clone())?);
         }
         start.tell(&store).await;
+        let running = Running {
+            guard: guard.clone(),
+            certificates,
+            mirror: mirror.clone(),
+            store: store.clone(),
+            metrics: metrics.clone(),
+            own,
+            clock: Arc::clone(&clock),
+        };
+        let watched = flags.as_ref().filter(|_| config.server.watch_config);
+        let watched = watched.and_then(Config::file_of);
+        let reload = Arc::new(Reload::new(snapshot, flags, running, upstreams));
         let app = Self {
             address,
             addresses,
-            certificates,
+            reload: Arc::clone(&reload),
             admin_address,
             guard: guard.clone(),
             mirror: mirror.clone(),
@@ -241,21 +235,34 @@ impl App {
             storing: TaskTracker::new(),
             stop_storing: CancellationToken::new(),
         };
-        mirror.operator().pins().watch();
-        mirror.restore_imports();
-        mirror.keep_verdicts();
-        if let Some(period) = scrub {
-            let scrubbing = mirror
-                .clone()
-                .scrub(store.clone(), period, app.stop_storing.clone());
-            app.storing.spawn(scrubbing);
-        }
-        app.storing
-            .spawn(note_uses(guard.clone(), app.stop_storing.clone()));
-        app.storing.spawn(store.run(app.stop_storing.clone()));
-        app.serving
-            .spawn(bound.serve(mirror, metrics, guard, clock, app.stop_serving.clone()));
+        app.begin(&config, store, watched);
+        app.serving.spawn(bound.serve(
+            mirror,
+            metrics,
+            guard,
+            clock,
+            reload,
+            app.stop_serving.clone(),
+        ));
         Ok(app)
+    }
+
+    /// Begins what goes on beside the serving. `watched`: the configuration's file.
+    fn begin(&self, config: &Config, store: Store, watched: Option<PathBuf>) {
+        let stop = || self.stop_storing.clone();
+        self.mirror.operator().pins().watch();
+        self.mirror.restore_imports();
+        self.mirror.keep_verdicts();
+        if let Some(period) = config.cache.scrub {
+            let scrubbing = self.mirror.clone().scrub(store.clone(), period, stop());
+            self.storing.spawn(scrubbing);
+        }
+        self.storing.spawn(note_uses(self.guard.clone(), stop()));
+        if let Some(file) = watched {
+            let watching = watch::watch(Arc::clone(&self.reload), file, stop());
+            self.storing.spawn(watching);
+        }
+        self.storing.spawn(store.run(stop()));
     }
 
     /// The first client listener's real address.
@@ -273,7 +280,13 @@ impl App {
     /// Certificates, whose files can be read again.
     #[must_use]
     pub fn certificates(&self) -> &Certificates {
-        &self.certificates
+        self.reload.certificates()
+    }
+
+    /// Reads the configuration again.
+    #[must_use]
+    pub fn reload(&self) -> &Arc<Reload> {
+        &self.reload
     }
 
     /// The admin listener's real address.

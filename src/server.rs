@@ -21,12 +21,13 @@ use conn::fd_limit;
 pub use conn::limits::Limits;
 pub use conn::proxy_protocol;
 use conn::table::Table;
-use conn::tls::Tls;
+use conn::tls::{Prepared, Tls};
 pub use inherited::Inherited;
 use operators::Operators;
 pub use registry::door::Asks;
 use registry::door::Door;
 use registry::handler::Handler;
+pub use reload::{KeyChange, ReloadError, Reloaded, Reloader};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -34,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
-use transparent::{Authority, TransparentConfig};
+use transparent::Authority;
 
 mod admin;
 mod bind_error;
@@ -45,6 +46,7 @@ mod http;
 mod inherited;
 mod operators;
 mod registry;
+mod reload;
 #[cfg(test)]
 mod testing;
 pub mod transparent;
@@ -83,19 +85,39 @@ pub struct Certificates {
     admin: Option<Tls>,
 }
 
+/// Certificates of another configuration, which can be used.
+#[derive(Debug)]
+pub struct NewCertificates {
+    clients: Option<Prepared>,
+    admin: Option<Prepared>,
+}
+
 impl Certificates {
     /// Reads their files again; what cannot be used is logged, and stays as it was. Blocks.
     pub fn reload(&self) {
         self.all().for_each(Tls::reload);
     }
 
-    /// Takes another authority and other names for transparent mode, where the client listeners have it. Blocks.
+    /// Reads the files of another configuration, for the listeners that speak TLS and go on to. Nothing is changed. Blocks.
     ///
     /// # Errors
-    /// They cannot be used: what was before stays.
-    pub fn set_transparent(&self, config: &TransparentConfig) -> Result<(), BindError> {
-        let clients = self.clients.as_ref();
-        clients.map_or(Ok(()), |tls| tls.set_transparent(config))
+    /// [`BindError::Tls`], which names the file at fault.
+    pub fn prepare(&self, config: &Config) -> Result<NewCertificates, BindError> {
+        let read = |tls: &Option<Tls>, config: &Option<TlsConfig>| {
+            let both = tls.as_ref().zip(config.as_ref());
+            both.map(|(tls, config)| tls.prepare(config)).transpose()
+        };
+        Ok(NewCertificates {
+            clients: read(&self.clients, &config.tls)?,
+            admin: read(&self.admin, &config.admin_tls)?,
+        })
+    }
+
+    /// Takes over what was read.
+    pub fn replace(&self, new: NewCertificates) {
+        let clients = self.clients.iter().zip(new.clients);
+        let admin = self.admin.iter().zip(new.admin);
+        clients.chain(admin).for_each(|(tls, new)| tls.replace(new));
     }
 
     fn all(&self) -> impl Iterator<Item = &Tls> {
@@ -213,6 +235,7 @@ impl Bound {
         metrics: Metrics,
         guard: Guard,
         clock: Arc<dyn Clock>,
+        reloader: Arc<dyn Reloader>,
         stop: CancellationToken,
     ) {
         let certificates = self.certificates();
@@ -231,6 +254,7 @@ impl Bound {
             &guard,
             metrics.clone(),
             self.admin_hosts,
+            reloader,
             stopped,
         );
         let operators = Operators {

@@ -1,152 +1,221 @@
 //! A new configuration for a server that runs.
 
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::FileTypeExt as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::StartError;
+use super::upstreams::Made;
 use crate::access::Guard;
-use crate::config::{Config, Overrides, Snapshot};
-use crate::server::Certificates;
-use crate::server::transparent::TransparentConfig;
+use crate::clock::Clock;
+use crate::config::{Changes, Config, Overrides, Snapshot};
+use crate::mirror::Mirror;
+use crate::server::{Certificates, KeyChange, ReloadError, Reloaded, Reloader};
+use crate::store::Store;
+use crate::telemetry::{Metrics, logging};
+use crate::upstream::{self, OwnListeners};
 
 /// Reads the configuration again when it is asked to.
 #[derive(Debug)]
 pub struct Reload {
     snapshot: Snapshot,
-    flags: Overrides,
-    guard: Guard,
-    certificates: Certificates,
+    /// `None`: the configuration was given by a program, and is nowhere to be read.
+    flags: Option<Overrides>,
+    parts: Running,
     /// One reload waits for the one that runs; further ones would read the same.
     is_waited_for: AtomicBool,
-    running: Mutex<()>,
+    /// The upstreams in use. Whoever holds it reloads.
+    made: Mutex<Made>,
+}
+
+/// The parts of a server that take something over.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) guard: Guard,
+    pub(super) certificates: Certificates,
+    pub(super) mirror: Mirror,
+    pub(super) store: Store,
+    pub(super) metrics: Metrics,
+    pub(super) own: OwnListeners,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Reload {
     /// Reloads of a server that was started with these flags.
-    #[must_use]
-    pub fn new(
+    pub(super) fn new(
         snapshot: Snapshot,
-        flags: Overrides,
-        guard: Guard,
-        certificates: Certificates,
+        flags: Option<Overrides>,
+        parts: Running,
+        made: Made,
     ) -> Self {
+        parts.metrics.reloaded(parts.clock.now().0 / 1000, false);
         Self {
             snapshot,
             flags,
-            guard,
-            certificates,
+            parts,
             is_waited_for: AtomicBool::new(false),
-            running: Mutex::new(()),
+            made: Mutex::new(made),
         }
+    }
+
+    /// The certificates in use.
+    pub(super) fn certificates(&self) -> &Certificates {
+        &self.parts.certificates
     }
 
     /// Reads the flags, the environment and the file as at the start, and takes over what can change while requests
-    /// run. With an error in it nothing is changed. Blocks: files are read.
-    pub fn run(&self) {
+    /// run. With an error in it nothing is changed. Logs what became of it. Blocks: files are read.
+    ///
+    /// # Errors
+    /// [`ReloadError`]: all is as it was.
+    pub fn run(&self) -> Result<Reloaded, ReloadError> {
         if self.is_waited_for.swap(true, Ordering::AcqRel) {
-            return;
+            return Err(ReloadError::Busy);
         }
-        // Nothing is left half done by a panic: the swap is one.
-        let _running = self
-            .running
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_waited_for.store(false, Ordering::Release);
-        // Each pair by itself, whatever the file says.
-        self.certificates.reload();
-        if self.came_through_a_pipe() {
-            tracing::error!(
-                "the configuration came through a pipe and cannot be read again: nothing is changed; restart, or name a file with --config"
-            );
-            return;
-        }
-        let mut loaded = match Config::load_with_notes(&self.flags) {
-            Ok(loaded) => loaded,
+        let reloaded = self.reload(&mut made);
+        match &reloaded {
+            Ok(reloaded) => {
+                let needs_restart = !reloaded.after_restart.is_empty();
+                let now = self.parts.clock.now();
+                self.parts.metrics.reloaded(now.0 / 1000, needs_restart);
+                tell(reloaded);
+            }
             Err(error) => {
+                self.parts.metrics.reload_failed();
                 for line in error.lines() {
                     tracing::error!("{line}");
                 }
-                tracing::error!(
-                    "the new configuration has errors: nothing is changed; correct it and send SIGHUP again"
-                );
-                return;
             }
-        };
+        }
+        reloaded
+    }
+
+    fn reload(&self, made: &mut MutexGuard<'_, Made>) -> Result<Reloaded, ReloadError> {
+        // Each pair by itself, whatever the file says.
+        self.parts.certificates.reload();
+        let flags = self.flags.as_ref().ok_or_else(|| {
+            let why = "the configuration was not read from a file, and cannot be read again";
+            ReloadError::Unreadable(why.to_owned())
+        })?;
+        if came_through_a_pipe(flags) {
+            let why = "the configuration came through a pipe and cannot be read again: restart, or name a file with --config";
+            return Err(ReloadError::Unreadable(why.to_owned()));
+        }
+        let loaded = Config::load_with_notes(flags)
+            .map_err(|error| ReloadError::Invalid(error.lines().to_vec()))?;
         for note in &loaded.notes {
             tracing::warn!("{note}");
         }
-        if let Err(error) = self.take_over(&mut loaded.config) {
-            tracing::error!(
-                %error,
-                "the new configuration cannot be used: nothing is changed; correct it and send SIGHUP again"
-            );
-            return;
-        }
-        let changes = self.snapshot.replace(&loaded.config);
-        if changes.applied.is_empty() && changes.after_restart.is_empty() {
-            tracing::info!("configuration reloaded: nothing has changed");
-            return;
-        }
-        if !changes.applied.is_empty() {
-            tracing::info!(
-                changed = changes.applied.join(","),
-                "configuration reloaded"
-            );
-        }
-        if !changes.after_restart.is_empty() {
-            tracing::warn!(
-                keys = changes.after_restart.join(","),
-                "these keys of the new configuration are not used before a restart"
-            );
-        }
-    }
-
-    /// Gives transparent mode and the guard what is new for them.
-    ///
-    /// # Errors
-    /// An authority cannot be used, or a file of users cannot be read: everything is as it was.
-    fn take_over(&self, new: &mut Config) -> Result<(), StartError> {
+        let mut new = loaded.config;
         let before = self.snapshot.now();
         new.access = std::mem::take(&mut new.access).keeping_of(&before.access);
-        let transparent = transparent(&before, new);
-        let has_other_names = transparent.is_some();
-        if let Some(transparent) = transparent {
-            self.certificates.set_transparent(transparent)?;
-        }
-        self.guard.reload(new.access.clone()).map_err(|error| {
-            if has_other_names {
-                self.stand_in_as(&before);
-            }
-            StartError::from(error)
+        let changes = self.snapshot.compare(&new);
+        let unusable = |error: StartError| ReloadError::Invalid(vec![error.to_string()]);
+        self.take_over(&before, &new, &changes, made)
+            .map_err(unusable)?;
+        self.snapshot.replace(&new);
+        Ok(Reloaded {
+            applied: shown(changes.applied),
+            after_restart: shown(changes.after_restart),
+            notes: loaded.notes,
         })
     }
 
-    /// Puts transparent mode back to what it was.
-    fn stand_in_as(&self, before: &Config) {
-        let tls = before.server.tls.as_ref();
-        let transparent = tls.and_then(|tls| tls.transparent.as_ref());
-        let put_back = transparent.map(|it| self.certificates.set_transparent(it));
-        if let Some(Err(error)) = put_back {
-            tracing::error!(%error, "transparent mode has the new configuration all the same");
+    /// Gives the parts what is new for them: first all is made and read, and then nothing can fail any more.
+    ///
+    /// # Errors
+    /// Something cannot be used: everything is as it was.
+    fn take_over(
+        &self,
+        before: &Config,
+        new: &Config,
+        changes: &Changes,
+        made: &mut MutexGuard<'_, Made>,
+    ) -> Result<(), StartError> {
+        let Running {
+            guard,
+            certificates,
+            mirror,
+            store,
+            metrics,
+            own,
+            clock: _,
+        } = &self.parts;
+        let has_changed = |table: &str| {
+            let mut applied = changes.applied.iter();
+            applied.any(|change| change.key.starts_with(table))
+        };
+        let upstreams = Made::of(new, made, metrics, own)?;
+        let tls = has_changed("server.").then(|| certificates.prepare(&new.server));
+        let tls = tls.transpose()?;
+        guard.reload(new.access.clone())?;
+        if let Err(error) = store.set_bounds(&new.cache) {
+            // A part of a file system that could be measured a moment ago.
+            tracing::error!(%error, "the bounds of the cache are as they were: its file system cannot be measured");
         }
-    }
-
-    fn came_through_a_pipe(&self) -> bool {
-        let file = self.flags.config.as_ref();
-        let file = file.and_then(|file| file.metadata().ok());
-        file.is_some_and(|file| file.file_type().is_fifo())
+        if let Some(tls) = tls {
+            certificates.replace(tls);
+        }
+        if before.upstreams != new.upstreams
+            || new.upstreams.iter().any(upstream::Config::reads_files)
+        {
+            let endpoints: HashMap<&str, Vec<String>> = new
+                .upstreams
+                .iter()
+                .map(|it| (it.name.as_str(), it.authorities()))
+                .collect();
+            metrics.upstreams_are(&endpoints);
+            mirror.replace_upstreams(upstreams.set());
+            **made = upstreams;
+        }
+        if before.log_level != new.log_level {
+            logging::set_level(&new.log_level);
+        }
+        Ok(())
     }
 }
 
-/// The new table of transparent mode, if it says something else. Upstreams that are not there before a restart have no
-/// names before it.
-fn transparent<'n>(old: &Config, new: &'n mut Config) -> Option<&'n TransparentConfig> {
-    let before = old.server.tls.as_ref()?.transparent.as_ref()?;
-    let now = new.server.tls.as_mut()?.transparent.as_mut()?;
-    now.hosts.retain(|host| {
-        let mut known = old.upstreams.iter();
-        known.any(|upstream| upstream.name == host.upstream)
+impl Reloader for Reload {
+    fn reload(&self) -> Result<Reloaded, ReloadError> {
+        self.run()
+    }
+}
+
+fn came_through_a_pipe(flags: &Overrides) -> bool {
+    let file = flags.config.as_ref();
+    let file = file.and_then(|file| file.metadata().ok());
+    file.is_some_and(|file| file.file_type().is_fifo())
+}
+
+fn shown(changes: Vec<crate::config::KeyChange>) -> Vec<KeyChange> {
+    let shown = changes.into_iter().map(|it| KeyChange {
+        key: it.key,
+        before: it.before,
+        now: it.now,
     });
-    (before != now).then_some(now)
+    shown.collect()
+}
+
+/// Says what has changed.
+fn tell(reloaded: &Reloaded) {
+    let names = |changes: &[KeyChange]| {
+        let names: BTreeSet<&str> = changes.iter().map(|it| it.key.as_str()).collect();
+        Vec::from_iter(names).join(",")
+    };
+    if reloaded.applied.is_empty() && reloaded.after_restart.is_empty() {
+        tracing::info!("configuration reloaded: nothing has changed");
+        return;
+    }
+    if !reloaded.applied.is_empty() {
+        tracing::info!(changed = names(&reloaded.applied), "configuration reloaded");
+    }
+    if !reloaded.after_restart.is_empty() {
+        tracing::warn!(
+            keys = names(&reloaded.after_restart),
+            "these keys of the new configuration are not used before a restart"
+        );
+    }
 }

@@ -14,7 +14,7 @@ use crate::commands::{EXIT_DONE, EXIT_FAILED, fail};
 pub(super) const GROUPS: &[(&str, &[&str])] = &[
     (
         "Run the mirror",
-        &["serve", "check", "config", "state", "ca"],
+        &["serve", "reload", "check", "config", "state", "ca"],
     ),
     ("Look inside", &["status", "health", "ls", "du", "inspect"]),
     (
@@ -37,6 +37,11 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "  roadstead serve --listen 0.0.0.0:5000 --cache-dir /var/cache/roadstead --cache-size 200GB
   roadstead serve --config /etc/roadstead/config.toml
   roadstead serve --upstream docker.io=https://registry-1.docker.io --log-level debug",
+    ),
+    (
+        "reload",
+        "  roadstead reload
+  roadstead check && roadstead reload --admin mirror:5001",
     ),
     (
         "check",

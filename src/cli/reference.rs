@@ -29,6 +29,7 @@ const PAGES: &[(&str, &str, &str)] = &[
         "Scrub and verify",
         "../operations.md#scrub-and-verify",
     ),
+    ("reload", "Reload", "../configuration.md#reload"),
     ("export", "Air-gapped sites", "../airgap.md#export"),
     ("import", "Air-gapped sites", "../airgap.md#import"),
     ("access", "Access", "../access.md#who-may-pull-what"),

@@ -7,6 +7,7 @@
 //! | `health` | `health` |
 //! | `tree` | `inspect` |
 //! | `change` | `rm`, `refresh`, `gc`, `pin`, `unpin` |
+//! | `reload` | `reload` |
 //! | `select` | which images are meant: short digests, patterns, upstreams, ages |
 //! | `screen` | tables, sizes, ages, JSON |
 
@@ -14,6 +15,7 @@ mod arguments;
 mod change;
 mod health;
 mod look;
+mod reload;
 pub(super) mod screen;
 mod select;
 mod tree;
@@ -67,6 +69,10 @@ pub async fn run(
         // Without a server there is none that could be well, whatever is in its directory.
         return Ok(health::health(place, screen).await?);
     }
+    if let Command::Reload(_) = command {
+        let target = place.reach_server().await?;
+        return Ok(reload::reload(&target, screen).await?);
+    }
     let target = place.reach(command.purpose()).await?;
     let done = match command {
         Command::Status(_) => look::status(&target, screen).await.map_err(Into::into),
@@ -83,6 +89,7 @@ pub async fn run(
         | Command::Refresh(_)
         | Command::Pin(_)
         | Command::Unpin(_)
+        | Command::Reload(_)
         | Command::Health(_) => each(command, &target, screen, warn).await,
     };
     target.close().await;
@@ -110,6 +117,7 @@ fn check(command: &Command) -> Result<(), UsageError> {
             | Command::Rm(_)
             | Command::Refresh(_)
             | Command::Gc(_)
+            | Command::Reload(_)
             | Command::Pin(_)
             | Command::Unpin(_) => is_name(image),
         };
@@ -183,6 +191,7 @@ async fn one(
         | Command::Health(_)
         | Command::Ls(_)
         | Command::Du(_)
+        | Command::Reload(_)
         | Command::Gc(_) => Ok(()),
     }
 }

@@ -11,7 +11,6 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use super::{EXIT_DONE, EXIT_START, fail, runtime};
-use crate::app::reload::Reload;
 use crate::app::{App, start};
 use crate::clock::SystemClock;
 use crate::config::{Config, Loaded, Overrides, Snapshot};
@@ -74,7 +73,8 @@ async fn serve_until_signal(
     let stop_wait_max = config.server.drain_timeout.saturating_add(STOP_WAIT_MAX);
     let snapshot = Snapshot::new(config);
     let starting = {
-        let starting = App::start_with(snapshot.clone(), Arc::new(SystemClock), inherited);
+        let flags = Some(flags.clone());
+        let starting = App::start_with(snapshot, flags, Arc::new(SystemClock), inherited);
         runtime.spawn(Box::pin(starting))
     };
     let started = tokio::select! {
@@ -89,7 +89,7 @@ async fn serve_until_signal(
         Ok(Err(error)) => return fail(EXIT_START, &error),
         Err(error) => return fail(EXIT_START, &format!("cannot start: {error}")),
     };
-    heed(&mut signals, &app, snapshot, flags, runtime);
+    heed(&mut signals, &app, runtime);
     let (address, admin) = (app.address(), app.admin_address());
     let ready = format!("listening on {scheme}://{address} (admin {admin_scheme}://{admin})\n");
     if let Err(error) = say_in_time(ready).await {
@@ -119,23 +119,13 @@ async fn serve_until_signal(
 }
 
 /// Reloads on SIGHUP, and opens files again on SIGUSR1.
-fn heed(
-    signals: &mut Signals,
-    app: &App,
-    snapshot: Snapshot,
-    flags: &Overrides,
-    runtime: &Runtime,
-) {
-    let reload = Arc::new(Reload::new(
-        snapshot,
-        flags.clone(),
-        app.guard().clone(),
-        app.certificates().clone(),
-    ));
+fn heed(signals: &mut Signals, app: &App, runtime: &Runtime) {
+    let reload = Arc::clone(app.reload());
     let threads = runtime.handle().clone();
     signals.on_reload(move || {
         let reload = Arc::clone(&reload);
-        threads.spawn_blocking(move || reload.run());
+        // It logs what became of it.
+        threads.spawn_blocking(move || reload.run().ok());
     });
     let audit = app.guard().audit().clone();
     signals.on_reopen(move || {

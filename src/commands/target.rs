@@ -33,7 +33,7 @@ use crate::clock::SystemClock;
 use crate::commands::client::{AdminClient, AdminError, Payload};
 use crate::config::{Config, Overrides};
 use crate::format::harmless;
-use crate::mirror::{Mirror, OpenMode, Opened, Parts};
+use crate::mirror::{Mirror, OpenMode, Opened, Parts, UpstreamSet};
 use crate::oci;
 use crate::server::AdminApi;
 use crate::store::Store;
@@ -244,6 +244,24 @@ impl Locator {
         }
     }
 
+    /// The server: what is asked makes no sense without one.
+    ///
+    /// # Errors
+    /// [`TargetError`]: nobody answers, or a directory was named.
+    pub async fn reach_server(&self) -> Result<Target, TargetError> {
+        let Some(admin) = self.admin() else {
+            let why = "a server is asked for this, not a directory: name it with --admin";
+            return Err(TargetError::Address(why.to_owned()));
+        };
+        let http = AdminClient::new(admin).map_err(TargetError::Address)?;
+        let server = self.ask_for_life(http, admin).await;
+        let server = server.map_err(|why| TargetError::NotThere {
+            admin: admin.to_string(),
+            why: why.cause(),
+        })?;
+        Ok(Target::Server(Box::new(server)))
+    }
+
     /// The server that answers at the admin address.
     async fn ask_for_life(
         &self,
@@ -284,10 +302,12 @@ async fn open(config: &Config, mode: OpenMode) -> Result<Directory, TargetError>
     let mirror = Mirror::new(Parts {
         policies: config.tags.clone().into(),
         fill_on_range: config.fill_on_range,
-        directory: oci::Directory::new(Vec::new()),
-        upstreams: Vec::new(),
-        public_views: Vec::new(),
-        client_views: Vec::new(),
+        upstreams: UpstreamSet {
+            directory: oci::Directory::new(Vec::new()),
+            upstreams: Vec::new(),
+            public_views: Vec::new(),
+            client_views: Vec::new(),
+        },
         store: store.clone(),
         catalogue,
         clock: Arc::new(SystemClock),

@@ -63,6 +63,8 @@ table! {
         proxy_protocol: Flag,
         /// Networks of proxies and load balancers. The client of a request from there is the last address in `X-Forwarded-For` (or else `Forwarded`) outside of them, in logs, limits and rules; `X-Forwarded-Proto` decides the scheme of the token URL.
         trusted_proxies: List<Networks>,
+        /// `true`: the configuration file is read again when it has changed, as by `roadstead reload`. Default: `false`.
+        watch_config: Flag,
         /// Time for which running requests may go on after SIGTERM or SIGINT. The process ends 5 s after that, even if something hangs.
         drain_timeout: Time,
         /// The most client connections at once; fewer where the limit on open files is low. When all are taken, the longest idle one of the address with the most connections is closed for a new one.

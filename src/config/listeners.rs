@@ -126,6 +126,7 @@ pub(super) fn resolve(keys: &keys::Server, context: &Context<'_>) -> server::Con
             .into_iter()
             .map(|it| it.value)
             .collect(),
+        watch_config: keys.watch_config.value_or(false),
         drain_timeout: keys.drain_timeout.value_or(defaults::DRAIN_TIMEOUT),
         limits: server::Limits {
             max_connections: keys.max_connections.value_or(usual.max_connections),

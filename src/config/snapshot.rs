@@ -9,13 +9,18 @@ use arc_swap::access::{Access, Map};
 use super::Config;
 use super::table::join;
 use crate::mirror;
-use crate::server::transparent::TransparentConfig;
 
-/// Tables whose keys are read anew by each request. All others need a restart.
-const READ_ANEW: &[&str] = &["access.", "access", "tags."];
-
-/// The table that is taken over where there was one before.
-const TRANSPARENT: &str = "server.transparent.";
+/// Keys, and tables of keys, that hold from a reload on. All others need a restart.
+const TAKEN_OVER: &[&str] = &[
+    "access",
+    "access.",
+    "tags.",
+    "upstream.",
+    "cache.max_size",
+    "cache.min_free",
+    "cache.max_age",
+    "log.level",
+];
 
 /// The configuration in use. Whoever reads it for each request sees a new one as a whole, from one moment on. Cheap to
 /// clone.
@@ -26,9 +31,20 @@ pub struct Snapshot(Arc<ArcSwap<Config>>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Keys that hold from now on.
-    pub applied: Vec<String>,
+    pub applied: Vec<KeyChange>,
     /// Keys that hold after a restart.
-    pub after_restart: Vec<String>,
+    pub after_restart: Vec<KeyChange>,
+}
+
+/// A key that says something else. Secrets are masked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyChange {
+    /// The key's path.
+    pub key: String,
+    /// Its value before, as TOML; `None`: it was not there.
+    pub before: Option<String>,
+    /// Its value now.
+    pub now: Option<String>,
 }
 
 impl Snapshot {
@@ -52,56 +68,96 @@ impl Snapshot {
         Map::new(Arc::clone(&self.0), part)
     }
 
-    /// Takes over what can change while requests run. The rest stays, and so says what is in use.
+    /// The effect that a configuration would have.
     #[must_use]
-    pub fn replace(&self, new: &Config) -> Changes {
+    pub fn compare(&self, new: &Config) -> Changes {
         let old = self.now();
-        let mut changes = Changes::default();
-        // Where it begins or ends, listeners speak TLS that did not, or the other way round.
-        let stays_transparent = transparent(&old).is_some() && transparent(new).is_some();
-        for key in changed(&old, new) {
-            let is_read_anew = READ_ANEW.iter().any(|table| key.starts_with(table))
-                || (stays_transparent && key.starts_with(TRANSPARENT));
-            let list = if is_read_anew {
-                &mut changes.applied
-            } else {
-                &mut changes.after_restart
-            };
-            list.push(key);
+        let tables = tables_taken_over(&old, new);
+        let is_taken_over = |change: &KeyChange| {
+            let mut all = TAKEN_OVER.iter().chain(&tables);
+            all.any(|key| change.key == *key || (key.ends_with('.') && change.key.starts_with(key)))
+        };
+        let (applied, after_restart) = changed(&old, new).into_iter().partition(is_taken_over);
+        Changes {
+            applied,
+            after_restart,
         }
-        if !changes.applied.is_empty() {
-            let tags = mirror::Config {
+    }
+
+    /// Takes over what can change while requests run. The rest stays, and so says what is in use.
+    pub fn replace(&self, new: &Config) {
+        let old = self.now();
+        let mut server = old.server.clone();
+        let tables = tables_taken_over(&old, new);
+        if let (Some(before), Some(tls)) = (&mut server.tls, &new.server.tls) {
+            let transparent = before.transparent.take();
+            *before = tls.clone();
+            if !tables.contains(&TRANSPARENT) {
+                before.transparent = transparent;
+            }
+        }
+        if let (Some(before), Some(tls)) = (&mut server.admin_tls, &new.server.admin_tls) {
+            *before = tls.clone();
+        }
+        self.0.store(Arc::new(Config {
+            server,
+            tags: mirror::Config {
                 pins: old.tags.pins.clone(),
                 ..new.tags.clone()
-            };
-            let mut server = old.server.clone();
-            if let (true, Some(tls)) = (stays_transparent, &mut server.tls) {
-                tls.transparent = transparent(new).cloned();
-            }
-            self.0.store(Arc::new(Config {
-                server,
-                tags,
-                access: new.access.clone(),
-                ..Config::clone(&old)
-            }));
-        }
-        changes
+            },
+            cache: crate::store::Config {
+                max_size: new.cache.max_size,
+                min_free: new.cache.min_free,
+                max_age: new.cache.max_age,
+                shares: new.cache.shares.clone(),
+                ..old.cache.clone()
+            },
+            access: new.access.clone(),
+            upstreams: new.upstreams.clone(),
+            log_level: new.log_level.clone(),
+            ..Config::clone(&old)
+        }));
     }
 }
 
-fn transparent(config: &Config) -> Option<&TransparentConfig> {
-    config.server.tls.as_ref()?.transparent.as_ref()
+/// The tables of TLS: where there is one before and after. Listeners do not begin or cease to speak it.
+const TLS: &str = "server.tls.";
+const ADMIN_TLS: &str = "server.admin_tls.";
+const TRANSPARENT: &str = "server.transparent.";
+
+/// The tables that are taken over only if they were there before.
+fn tables_taken_over(old: &Config, new: &Config) -> Vec<&'static str> {
+    let both = |is_there: fn(&Config) -> bool| is_there(old) && is_there(new);
+    let tables = [
+        (TLS, both(|it| it.server.tls.is_some())),
+        (ADMIN_TLS, both(|it| it.server.admin_tls.is_some())),
+        (
+            TRANSPARENT,
+            both(|it| {
+                it.server
+                    .tls
+                    .as_ref()
+                    .is_some_and(|tls| tls.transparent.is_some())
+            }),
+        ),
+    ];
+    let kept = tables.into_iter().filter(|(_, is_kept)| *is_kept);
+    kept.map(|(table, _)| table).collect()
 }
 
 /// The keys that say something else.
-fn changed(old: &Config, new: &Config) -> Vec<String> {
+fn changed(old: &Config, new: &Config) -> Vec<KeyChange> {
     let (was, is) = (keys(old), keys(new));
     let both = was
         .keys()
         .chain(is.keys().filter(|key| !was.contains_key(*key)));
-    let mut changed: Vec<String> = both
+    let mut changed: Vec<KeyChange> = both
         .filter(|key| was.get(*key) != is.get(*key))
-        .cloned()
+        .map(|key| KeyChange {
+            key: key.clone(),
+            before: was.get(key).cloned(),
+            now: is.get(key).cloned(),
+        })
         .collect();
     // The printed text has no secrets in it.
     for upstream in &new.upstreams {
@@ -111,12 +167,16 @@ fn changed(old: &Config, new: &Config) -> Vec<String> {
             .iter()
             .find(|other| other.name == upstream.name);
         let path = format!("upstream.{name:?}.");
-        let is_told = changed.iter().any(|key| key.starts_with(&path));
+        let is_told = changed.iter().any(|it| it.key.starts_with(&path));
         if !is_told && before.is_some_and(|before| before != upstream) {
-            changed.push(format!("upstream.{name:?}.credentials"));
+            changed.push(KeyChange {
+                key: format!("upstream.{name:?}.credentials"),
+                before: None,
+                now: None,
+            });
         }
     }
-    changed.sort();
+    changed.sort_by(|one, other| one.key.cmp(&other.key));
     changed
 }
 
@@ -157,6 +217,16 @@ mod tests {
         Config::from_layers(&Overrides::default(), variables, &[]).unwrap()
     }
 
+    fn names(changes: &[KeyChange]) -> Vec<&str> {
+        changes.iter().map(|it| it.key.as_str()).collect()
+    }
+
+    fn replace(snapshot: &Snapshot, new: &Config) -> Changes {
+        let changes = snapshot.compare(new);
+        snapshot.replace(new);
+        changes
+    }
+
     #[test]
     fn what_can_change_does_and_the_rest_is_named() {
         let snapshot = Snapshot::new(config(&[]));
@@ -165,19 +235,33 @@ mod tests {
             ("ROADSTEAD_TAGS__TTL", "5m"),
             ("ROADSTEAD_CACHE__MAX_SIZE", "1GB"),
             ("ROADSTEAD_UPSTREAM__GHCR_IO__PARALLEL", "2"),
+            ("ROADSTEAD_LOG__LEVEL", "debug"),
+            ("ROADSTEAD_LOG__FORMAT", "json"),
+            ("ROADSTEAD_CACHE__SCRUB", "90d"),
         ]);
-        let changes = snapshot.replace(&new);
-        assert_eq!(changes.applied, ["tags.ttl"]);
-        let after_restart = ["cache.max_size", "upstream.\"ghcr.io\".parallel"];
-        assert_eq!(changes.after_restart, after_restart);
+        let changes = replace(&snapshot, &new);
+        let applied = [
+            "cache.max_size",
+            "log.level",
+            "tags.ttl",
+            "upstream.\"ghcr.io\".parallel",
+        ];
+        assert_eq!(names(&changes.applied), applied);
+        assert_eq!(names(&changes.after_restart), ["cache.scrub", "log.format"]);
+        let ttl = changes.applied.iter().find(|it| it.key == "tags.ttl");
+        let ttl = ttl.map(|it| (it.before.as_deref(), it.now.as_deref()));
+        assert_eq!(ttl, Some((Some("\"1m\""), Some("\"5m\""))));
         assert_eq!(tags.load().defaults, new.tags.defaults);
+        let now = snapshot.now();
+        assert_eq!(now.upstreams, new.upstreams);
+        assert_eq!(now.cache.max_size, new.cache.max_size);
         assert_eq!(
-            snapshot.now().cache,
-            config(&[]).cache,
+            now.cache.scrub,
+            config(&[]).cache.scrub,
             "it says what is in use"
         );
         // Once more: what needs a restart still does.
-        let changes = snapshot.replace(&new);
+        let changes = replace(&snapshot, &new);
         assert_eq!((changes.applied.len(), changes.after_restart.len()), (0, 2));
     }
 
@@ -185,8 +269,8 @@ mod tests {
     fn transparent_mode_changes_while_it_is_there() {
         let named = |name| config(&[("ROADSTEAD_SERVER__TRANSPARENT__NAMES", name)]);
         let snapshot = Snapshot::new(named("quay.io"));
-        let changes = snapshot.replace(&named("ghcr.io,quay.io"));
-        assert_eq!(changes.applied, ["server.transparent.names"]);
+        let changes = replace(&snapshot, &named("ghcr.io,quay.io"));
+        assert_eq!(names(&changes.applied), ["server.transparent.names"]);
         assert!(changes.after_restart.is_empty(), "{changes:?}");
         assert_eq!(*snapshot.now(), named("ghcr.io,quay.io"));
         // Listeners do not begin or cease to speak TLS.
@@ -195,7 +279,7 @@ mod tests {
             (config(&[]), named("quay.io")),
         ] {
             let snapshot = Snapshot::new(before.clone());
-            let changes = snapshot.replace(&after);
+            let changes = replace(&snapshot, &after);
             assert!(changes.applied.is_empty() && !changes.after_restart.is_empty());
             assert_eq!(*snapshot.now(), before);
         }
@@ -209,8 +293,12 @@ mod tests {
                 ("ROADSTEAD_UPSTREAM__GHCR_IO__PASSWORD", password),
             ])
         };
-        let changes = Snapshot::new(login("one")).replace(&login("two"));
-        assert_eq!(changes.after_restart, ["upstream.\"ghcr.io\".credentials"]);
+        let changes = Snapshot::new(login("one")).compare(&login("two"));
+        assert_eq!(
+            names(&changes.applied),
+            ["upstream.\"ghcr.io\".credentials"]
+        );
+        assert!(!format!("{changes:?}").contains("two"), "{changes:?}");
     }
 
     #[test]
@@ -219,8 +307,8 @@ mod tests {
         let tags = snapshot.part(|config| &config.tags);
         let guard = tags.load();
         let before = guard.defaults;
-        let changes = snapshot.replace(&config(&[("ROADSTEAD_TAGS__TTL", "forever")]));
-        assert_eq!(changes.applied, ["tags.ttl"]);
+        let changes = replace(&snapshot, &config(&[("ROADSTEAD_TAGS__TTL", "forever")]));
+        assert_eq!(names(&changes.applied), ["tags.ttl"]);
         assert_eq!(guard.defaults, before);
         assert_eq!(tags.load().defaults.ttl, Ttl::Forever);
     }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -14,10 +15,11 @@ use tokio_util::task::TaskTracker;
 
 use super::shares::{Shares, Stays};
 use super::single_flight::{REQUESTS_MAX, Runway};
-use super::{MirrorError, Policies, Source};
+use super::visibility::PublicView;
+use super::{MirrorError, Policies, Source, UpstreamSet};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
-use crate::oci::UpstreamName;
+use crate::oci::{Directory, UpstreamName};
 use crate::store::Store;
 use crate::telemetry::{Limit, Metrics};
 use crate::upstream::{FetchError, Upstream};
@@ -42,9 +44,23 @@ pub(super) struct Core {
     pub(super) tasks: Tasks,
 }
 
-/// The configured upstreams, by name. Cheap to clone.
+/// The configured upstreams, which may be replaced while requests run. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Upstreams(Arc<HashMap<UpstreamName, Upstream>>);
+pub(super) struct Upstreams(Arc<ArcSwap<Configured>>);
+
+/// The upstreams of one configuration. They are replaced as a whole, so that no name means two things at once.
+#[derive(Debug)]
+pub(super) struct Configured {
+    /// Finds the upstream that a request means.
+    pub(super) directory: Directory,
+    by_name: HashMap<UpstreamName, Upstream>,
+    /// Those whose visibility is `public`, as anybody sees them.
+    pub(super) public_views: HashMap<UpstreamName, PublicView>,
+    /// Those whose visibility is `upstream`, as clients see them.
+    pub(super) client_views: HashMap<UpstreamName, PublicView>,
+    /// Another number for each configuration of the process.
+    edition: u64,
+}
 
 /// The mirror's own tasks, and the places for their requests to upstreams. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -54,29 +70,62 @@ pub(super) struct Tasks {
     requests: Arc<Shares>,
 }
 
+impl Configured {
+    fn of(set: UpstreamSet, edition: u64) -> Self {
+        let by_name = set.upstreams.into_iter();
+        let views = |views: Vec<PublicView>| {
+            let views = views.into_iter();
+            views.map(|it| (it.upstream.name().clone(), it)).collect()
+        };
+        Self {
+            directory: set.directory,
+            by_name: by_name.map(|it| (it.name().clone(), it)).collect(),
+            public_views: views(set.public_views),
+            client_views: views(set.client_views),
+            edition,
+        }
+    }
+
+    /// All upstreams, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&UpstreamName, &Upstream)> {
+        self.by_name.iter()
+    }
+}
+
 impl Upstreams {
-    pub(super) fn new(upstreams: Vec<Upstream>) -> Self {
-        let by_name = upstreams.into_iter().map(|it| (it.name().clone(), it));
-        Self(Arc::new(by_name.collect()))
+    pub(super) fn new(set: UpstreamSet) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(Configured::of(set, 0))))
+    }
+
+    /// Those that are configured now. Not to be kept while something is waited for.
+    pub(super) fn now(&self) -> arc_swap::Guard<Arc<Configured>> {
+        self.0.load()
+    }
+
+    /// Configures others. Whoever has an upstream goes on with it.
+    pub(super) fn replace(&self, set: UpstreamSet) {
+        let edition = self.edition() + 1;
+        self.0.store(Arc::new(Configured::of(set, edition)));
+    }
+
+    /// The number of the configuration: another one after each change.
+    pub(super) fn edition(&self) -> u64 {
+        self.now().edition
     }
 
     /// The upstream of a repository.
     ///
     /// # Errors
-    /// [`MirrorError::NameUnknown`]: it is not configured.
-    pub(super) fn of(&self, source: &Source) -> Result<&Upstream, MirrorError> {
-        // The directory and the upstreams come from one list, so it is always there.
-        self.0.get(&source.upstream).ok_or(MirrorError::NameUnknown)
+    /// [`MirrorError::NameUnknown`]: it is not configured, or not any more.
+    pub(super) fn of(&self, source: &Source) -> Result<Upstream, MirrorError> {
+        let configured = self.now();
+        let upstream = configured.by_name.get(&source.upstream);
+        upstream.cloned().ok_or(MirrorError::NameUnknown)
     }
 
     /// True if there is one of this name.
     pub(super) fn contains(&self, name: &UpstreamName) -> bool {
-        self.0.contains_key(name)
-    }
-
-    /// All of them, in no order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&UpstreamName, &Upstream)> {
-        self.0.iter()
+        self.now().by_name.contains_key(name)
     }
 }
 

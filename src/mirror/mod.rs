@@ -67,6 +67,7 @@ mod transfer;
 mod verify;
 mod visibility;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,14 +131,8 @@ pub struct Parts {
     pub policies: Policies,
     /// The treatment of a blob of which a part was asked for.
     pub fill_on_range: FillOnRange,
-    /// Finds the upstream that a request means.
-    pub directory: Directory,
-    /// The upstreams: one for each name in the directory.
-    pub upstreams: Vec<Upstream>,
-    /// Those of them of which anonymous clients get what anybody does, as anybody sees them.
-    pub public_views: Vec<PublicView>,
-    /// Those of them that decide for each client, as clients see them.
-    pub client_views: Vec<PublicView>,
+    /// The upstreams.
+    pub upstreams: UpstreamSet,
     /// The store.
     pub store: Store,
     /// State that may not be lost.
@@ -148,10 +143,24 @@ pub struct Parts {
     pub metrics: Metrics,
 }
 
+/// The upstreams of a configuration.
+#[derive(Debug)]
+pub struct UpstreamSet {
+    /// Finds the upstream that a request means.
+    pub directory: Directory,
+    /// The upstreams: one for each name in the directory.
+    pub upstreams: Vec<Upstream>,
+    /// Those of them of which anonymous clients get what anybody does, as anybody sees them.
+    pub public_views: Vec<PublicView>,
+    /// Those of them that decide for each client, as clients see them.
+    pub client_views: Vec<PublicView>,
+}
+
 /// The components that answer clients, and what an operator asks for.
 #[derive(Debug)]
 struct Inner {
-    directory: Directory,
+    upstreams: Upstreams,
+    negative: Arc<Negative>,
     pseudonym: Pseudonym,
     store: Store,
     catalogue: Catalogue,
@@ -236,6 +245,17 @@ impl Operator {
     }
 }
 
+/// The directory that is in use.
+struct InUse(arc_swap::Guard<Arc<core::Configured>>);
+
+impl Deref for InUse {
+    type Target = Directory;
+
+    fn deref(&self) -> &Directory {
+        &self.0.directory
+    }
+}
+
 impl Inner {
     /// Makes the components, each of those that it needs.
     fn new(parts: Parts, sources: Vec<Arc<dyn BlobSource>>) -> Self {
@@ -283,16 +303,13 @@ impl Inner {
             repairs,
         };
         Self {
-            directory: parts.directory,
+            upstreams: core.upstreams.clone(),
             pseudonym: Pseudonym::random(),
             hits: Hits::new(&core, &local, &passthroughs, &lent),
             blobs: Blobs::new(&core, &negative, &links, &fills, &transfers, &passthroughs),
-            visibility: Arc::new(Visibility::new(
-                &core,
-                parts.public_views,
-                parts.client_views,
-            )),
+            visibility: Arc::new(Visibility::new(&core)),
             lists: Arc::new(Lists::new(&core, &negative, &tags, &lent)),
+            negative,
             tags,
             operator,
             imported,
@@ -318,10 +335,23 @@ impl Mirror {
         }
     }
 
-    /// Finds the upstream that a request means.
+    /// Finds the upstream that a request means. Not to be kept while something is waited for.
     #[must_use]
-    pub fn directory(&self) -> &Directory {
-        &self.inner.directory
+    pub fn directory(&self) -> impl Deref<Target = Directory> {
+        InUse(self.inner.upstreams.now())
+    }
+
+    /// Has other upstreams from now on. What runs goes on with those that it has; what upstreams have refused is asked again.
+    pub fn replace_upstreams(&self, upstreams: UpstreamSet) {
+        self.inner.upstreams.replace(upstreams);
+        self.inner.negative.forget_all();
+        self.inner.visibility.forget_refusals();
+    }
+
+    /// The number of the upstreams' configuration: another one after each change.
+    #[must_use]
+    pub fn edition(&self) -> u64 {
+        self.inner.upstreams.edition()
     }
 
     /// Number of stored blobs' files that are kept open at most.

@@ -62,6 +62,11 @@ pub(super) struct Negative {
 }
 
 impl Negative {
+    /// Forgets all of them.
+    pub(super) fn forget_all(&self) {
+        self.answers.invalidate_all();
+    }
+
     pub(super) fn new(policies: &Policies, clock: &Arc<dyn Clock>) -> Self {
         let weigh = |(source, what): &(Source, What), _: &(Timestamp, MirrorError)| {
             let name = source.upstream.as_str().len() + source.repository.as_str().len();

@@ -7,7 +7,7 @@ use futures_util::stream;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Config, FillOnRange, ImportOutcome, Mirror, Parts, Policy};
+use super::{Config, FillOnRange, ImportOutcome, Mirror, Parts, Policy, UpstreamSet};
 use crate::catalogue::{self, Catalogue};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::oci::{Algorithm, Digest, Directory, ImageName, UpstreamName};
@@ -63,10 +63,12 @@ impl Bench {
         let mirror = Mirror::new(Parts {
             policies: Config::of(Policy::default()).into(),
             fill_on_range: FillOnRange::default(),
-            directory: Directory::new(Vec::new()),
-            upstreams: vec![Upstream::new(&hub, metrics.clone()).unwrap()],
-            public_views: Vec::new(),
-            client_views: Vec::new(),
+            upstreams: UpstreamSet {
+                directory: Directory::new(Vec::new()),
+                upstreams: vec![Upstream::new(&hub, metrics.clone()).unwrap()],
+                public_views: Vec::new(),
+                client_views: Vec::new(),
+            },
             store: store.clone(),
             catalogue: catalogue.clone(),
             clock: clock(),

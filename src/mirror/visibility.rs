@@ -20,7 +20,7 @@ use clients::Clients;
 pub use look::{PublicView, Refusal, Sought};
 use look::{ask, is_refusal};
 
-use super::core::{Core, Tasks, in_time};
+use super::core::{Core, Tasks, Upstreams, in_time};
 use super::single_flight::SingleFlight;
 use super::{Mirror, MirrorError, Source};
 use crate::catalogue::{Catalogue, CatalogueError, Change};
@@ -44,8 +44,7 @@ const WRITTEN_AT_ONCE_MAX: usize = 10_000;
 #[derive(Debug)]
 pub(super) struct Visibility {
     clients: Arc<Clients>,
-    /// Of upstreams whose visibility is `public`.
-    views: HashMap<UpstreamName, PublicView>,
+    upstreams: Upstreams,
     /// When a repository was last seen to be public.
     public: Cache<Source, Timestamp>,
     refused: Cache<(Source, Sought), (MirrorError, Timestamp)>,
@@ -58,12 +57,10 @@ pub(super) struct Visibility {
 }
 
 impl Visibility {
-    pub(super) fn new(core: &Core, views: Vec<PublicView>, clients: Vec<PublicView>) -> Self {
-        let by_name = views.into_iter();
-        let by_name = by_name.map(|view| (view.upstream.name().clone(), view));
+    pub(super) fn new(core: &Core) -> Self {
         Self {
-            clients: Arc::new(Clients::new(core, clients)),
-            views: by_name.collect(),
+            clients: Arc::new(Clients::new(core)),
+            upstreams: core.upstreams.clone(),
             public: Cache::builder().max_capacity(VERDICTS_MAX).build(),
             refused: Cache::builder().max_capacity(VERDICTS_MAX).build(),
             unwritten: Mutex::default(),
@@ -74,9 +71,24 @@ impl Visibility {
         }
     }
 
+    /// An upstream whose visibility is `public`, as anybody sees it.
+    fn view(&self, upstream: &UpstreamName) -> Option<PublicView> {
+        self.upstreams.now().public_views.get(upstream).cloned()
+    }
+
+    fn is_public(&self, upstream: &UpstreamName) -> bool {
+        self.upstreams.now().public_views.contains_key(upstream)
+    }
+
+    /// Forgets what upstreams have refused, and what they have said of clients.
+    pub(super) fn forget_refusals(&self) {
+        self.refused.invalidate_all();
+        self.clients.forget();
+    }
+
     /// The verdict on what an anonymous client wants.
     async fn check(self: &Arc<Self>, source: &Source, sought: Sought) -> Result<(), MirrorError> {
-        let Some(view) = self.views.get(&source.upstream) else {
+        let Some(view) = self.view(&source.upstream) else {
             return Ok(());
         };
         let now = self.clock.now();
@@ -109,8 +121,7 @@ impl Visibility {
     /// Asks the upstream as anybody would, and remembers what it says.
     async fn look(&self, source: &Source, sought: &Sought) -> Result<(), MirrorError> {
         let view = self
-            .views
-            .get(&source.upstream)
+            .view(&source.upstream)
             .ok_or(MirrorError::NameUnknown)?;
         let answer = ask(&view.upstream, source, sought).await;
         let now = self.clock.now();
@@ -169,7 +180,7 @@ impl Visibility {
 
     /// True if a repository may stand in an anonymous client's list: nothing is looked up for that.
     fn is_shown(&self, source: &Source) -> bool {
-        !self.views.contains_key(&source.upstream) || self.seen(source, self.clock.now()).is_some()
+        !self.is_public(&source.upstream) || self.seen(source, self.clock.now()).is_some()
     }
 
     /// The time at which a repository was last seen to be public, unless that is too long ago to mean anything.
@@ -183,14 +194,14 @@ impl Mirror {
     /// True if something of some upstream may be hidden from some clients.
     #[must_use]
     pub fn hides_something(&self) -> bool {
-        let visibility = &self.inner.visibility;
-        !visibility.views.is_empty() || !visibility.clients.is_empty()
+        let configured = self.inner.upstreams.now();
+        !configured.public_views.is_empty() || !configured.client_views.is_empty()
     }
 
     /// True if some upstream decides for each client by the client's own credential.
     #[must_use]
     pub fn shows_credentials(&self) -> bool {
-        !self.inner.visibility.clients.is_empty()
+        !self.inner.upstreams.now().client_views.is_empty()
     }
 
     /// True if this upstream decides for each client.
@@ -209,9 +220,6 @@ impl Mirror {
 
     /// Knows again which repositories were public, and writes down now and then which are, until the mirror stops.
     pub fn keep_verdicts(&self) {
-        if self.inner.visibility.views.is_empty() {
-            return;
-        }
         let visibility = Arc::clone(&self.inner.visibility);
         let stop = self.inner.tasks.stopping().clone();
         self.inner.tasks.spawn(async move {
@@ -246,7 +254,7 @@ impl Mirror {
         if visibility.clients.decides(&source.upstream) {
             return in_time_or(Box::pin(visibility.clients.check(source, sought))).await;
         }
-        if is_identified || !visibility.views.contains_key(&source.upstream) {
+        if is_identified || !visibility.is_public(&source.upstream) {
             return Ok(());
         }
         in_time_or(Box::pin(async {

@@ -9,10 +9,12 @@ mod import;
 mod operator;
 mod people;
 mod query;
+mod reload;
 
 pub use api::AdminApi;
 
 use super::http::{JSON, host};
+use super::reload::Reloader;
 use crate::access::Guard;
 use crate::audit::Change;
 use crate::mirror::{Mirror, Readiness};
@@ -26,6 +28,7 @@ use hyper::body::Incoming;
 pub(super) use operator::Caller;
 use operator::Operator;
 pub use people::PeopleApi;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// The Prometheus text format.
@@ -47,6 +50,7 @@ pub(super) struct Admin {
     pub(super) metrics: Metrics,
     /// Names beside addresses that the listener has.
     hosts: Vec<String>,
+    reloader: Arc<dyn Reloader>,
     /// Cancelled when the drain begins.
     pub(super) stop: CancellationToken,
 }
@@ -58,6 +62,7 @@ impl Admin {
         guard: &Guard,
         metrics: Metrics,
         hosts: Vec<String>,
+        reloader: Arc<dyn Reloader>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -67,6 +72,7 @@ impl Admin {
             guard: guard.clone(),
             metrics,
             hosts,
+            reloader,
             stop,
         }
     }
@@ -130,6 +136,9 @@ impl Admin {
         }
         if path == audit::PATH {
             return audit::answer(&self.mirror, &head);
+        }
+        if path == reload::PATH {
+            return Box::pin(reload::answer(&self.reloader, &head, changes)).await;
         }
         match self.api.ask(&head.method, target_of(&head)).await {
             Ok(body) => full(with_type(StatusCode::OK, JSON, body)),

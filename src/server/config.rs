@@ -25,6 +25,8 @@ pub struct Config {
     pub admin_hosts: Vec<String>,
     /// Proxies and balancers that are believed whom they speak for.
     pub trusted_proxies: Vec<Network>,
+    /// The configuration file is read again when it has changed.
+    pub watch_config: bool,
     /// The longest time that running bodies may go on after SIGTERM.
     pub drain_timeout: Duration,
     /// Limits of connections.

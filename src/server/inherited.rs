@@ -263,6 +263,7 @@ mod tests {
             admin_tls: None,
             admin_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
+            watch_config: false,
             drain_timeout: Duration::ZERO,
             limits: Limits::default(),
         }

@@ -1,10 +1,24 @@
 //! Questions to the store that a part of it answers.
 
-use super::{Metadata, Pages, Store};
+use super::{Config, Metadata, Pages, Store};
 use crate::oci::Digest;
 
 /// Metadata.
 impl Store {
+    /// Keeps to the bounds of another configuration: `max_size`, `min_free`, `max_age` and the upstreams' shares. More
+    /// room is there at once; what is too much goes in steps. The directory stays.
+    ///
+    /// # Errors
+    /// `max_size` is a part of a file system that cannot be measured: all is as it was.
+    pub fn set_bounds(&self, config: &Config) -> std::io::Result<()> {
+        let bounds = &self.contents().bounds;
+        let max = bounds.max_by(config)?;
+        bounds.keep_free(config.min_free);
+        self.capacity().resize(max);
+        self.quotas().replace(config);
+        Ok(())
+    }
+
     /// Facts about repositories.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {

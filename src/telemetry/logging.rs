@@ -11,9 +11,10 @@ use super::format::LogFormat;
 use super::plain::Plain;
 use super::sink::Sink;
 use crate::format;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 /// The one variable that is not read by `config`: logging must work before the configuration does.
 /// Its grammar is that of [`EnvFilter`]: `debug`, `warn,roadstead::mirror=trace`.
@@ -33,27 +34,44 @@ pub const FLUSH_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Sends log lines to standard error: what the filter says, or else from this level upwards. Only the first call in a
 /// process counts: tests start many servers in one.
 pub fn init(format: LogFormat, filter: Option<&str>, level: &str) {
-    let filter = with_defaults(level, filter.unwrap_or_default());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    let asked = filter.unwrap_or_default().to_owned();
+    let (filter, handle) = reload::Layer::new(with_defaults(level, &asked));
+    let registry = tracing_subscriber::registry().with(filter);
     let is_for_people = format == LogFormat::Text && std::io::stderr().is_terminal();
     let Some(sink) = sink(format) else {
         let writer = Plain::new(std::io::stderr, format);
-        let started = builder.with_writer(writer).finish().try_init();
-        if started.is_ok() {
+        let lines = fmt::layer().with_writer(writer);
+        if registry.with(lines).try_init().is_ok() {
             tracing::warn!("no thread for the log: requests wait for standard error");
         }
         return;
     };
-    let builder = builder
+    let lines = fmt::layer()
         .with_writer(Plain::new(sink, format))
         .with_ansi(is_for_people);
     let result = match format {
-        LogFormat::Text => builder.finish().try_init(),
+        LogFormat::Text => registry.with(lines).try_init(),
         // Fields beside the message and the level, where log collectors look for them.
-        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
-    if result.is_err() {
+    if result.is_ok() {
+        FILTER.get_or_init(|| (handle, asked));
+    } else {
         tracing::debug!("logging is set up already");
+    }
+}
+
+/// Logs what another level, or other directives, say from now on; [`FILTER_VARIABLE`] goes on to count on top of them.
+pub fn set_level(level: &str) {
+    let Some((handle, asked)) = FILTER.get() else {
+        return;
+    };
+    if let Err(error) = handle.reload(with_defaults(level, asked)) {
+        tracing::error!(%error, "the log level stays as it was");
+    }
+    if IS_SERVING.load(Ordering::Relaxed) {
+        DIRECT.store(false, Ordering::Relaxed);
+        write_access_lines_directly();
     }
 }
 
@@ -104,12 +122,19 @@ pub fn checked(filter: &str) -> Result<String, String> {
 /// The sink of lines, once there is a thread that writes them.
 static SINK: OnceLock<Sink> = OnceLock::new();
 
+/// The filter of the logger that was set up, and what was asked for on top of its level.
+static FILTER: OnceLock<(reload::Handle<EnvFilter, Registry>, String)> = OnceLock::new();
+
+/// True if the program that set up the log serves.
+static IS_SERVING: AtomicBool = AtomicBool::new(false);
+
 /// True if access lines go there by a shorter way.
 static DIRECT: AtomicBool = AtomicBool::new(false);
 
 /// From now on access lines are written without the log library, unless they go to a terminal. For the program that
 /// has called [`init`] and serves: who collects lines through the library would miss these.
 pub fn write_access_lines_directly() {
+    IS_SERVING.store(true, Ordering::Relaxed);
     let is_for_a_terminal = std::io::stderr().is_terminal();
     if SINK.get().is_some() && !is_for_a_terminal && wants_access_lines() {
         DIRECT.store(true, Ordering::Relaxed);
@@ -163,7 +188,7 @@ fn sink(format: LogFormat) -> Option<&'static Sink> {
 /// True if anybody wants to read access lines.
 #[must_use]
 pub fn wants_access_lines() -> bool {
-    // Where they are written directly, this was asked when that began: the filter does not change.
+    // Where they are written directly, this was asked when that began, or the filter was last replaced.
     DIRECT.load(Ordering::Relaxed)
         || tracing::enabled!(target: access::TARGET, tracing::Level::INFO)
 }

@@ -11,6 +11,7 @@ mod limits;
 mod log;
 mod process;
 mod record;
+mod reload;
 mod requests;
 mod scrub;
 mod set;
@@ -28,9 +29,11 @@ use limits::Limits;
 pub use limits::{Limit, Listener};
 use log::Log;
 use prometheus::{IntGauge, Registry, TextEncoder};
+use reload::Reload;
 use requests::Requests;
 use scrub::Scrub;
 use set::Set;
+use std::collections::HashMap;
 use std::sync::Arc;
 pub use totals::Totals;
 pub use upstreams::Upstreams;
@@ -59,6 +62,7 @@ struct Inner {
     log: Log,
     scrub: Scrub,
     limits: Limits,
+    reload: Reload,
 }
 
 impl Metrics {
@@ -86,9 +90,18 @@ impl Metrics {
                 log: Log::new(&set),
                 scrub: Scrub::new(&set),
                 limits: Limits::new(&set),
+                reload: Reload::new(&set),
                 registry: set.0,
             }),
         }
+    }
+
+    /// Other upstreams are configured, with these endpoints (their hosts and ports).
+    pub fn upstreams_are(&self, endpoints: &HashMap<&str, Vec<String>>) {
+        let names: Vec<&str> = endpoints.keys().copied().collect();
+        self.inner.requests.add(&names);
+        self.inner.upstreams.add(&names);
+        self.inner.upstreams.ask_only(endpoints);
     }
 
     /// The part about access.

@@ -167,6 +167,20 @@ impl Config {
             })
     }
 
+    /// Hosts and ports of its endpoints.
+    #[must_use]
+    pub fn authorities(&self) -> Vec<String> {
+        let endpoints = self.endpoints.iter();
+        endpoints.map(|it| it.url.authority().to_owned()).collect()
+    }
+
+    /// True if files of it are read when it is set up: they may be others another time.
+    #[must_use]
+    pub fn reads_files(&self) -> bool {
+        let mut endpoints = self.endpoints.iter();
+        endpoints.any(|it| it.ca_file.is_some() || it.client_certificate.is_some())
+    }
+
     /// The same upstream as clients see it whose credentials are shown to it: the endpoints that they may be shown to, and
     /// no secret of this mirror's.
     #[must_use]

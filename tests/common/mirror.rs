@@ -89,6 +89,7 @@ impl MirrorBuilder {
                 admin_socket: None,
                 admin_hosts: Vec::new(),
                 trusted_proxies: Vec::new(),
+                watch_config: false,
                 drain_timeout: Duration::from_secs(10),
                 limits: server::Limits::default(),
             },
@@ -217,6 +218,11 @@ impl Mirror {
     /// The front door.
     pub fn guard(&self) -> &roadstead::access::Guard {
         self.app.guard()
+    }
+
+    /// The configuration of its listeners.
+    pub fn server_config(&self) -> &server::Config {
+        &self.config.server
     }
 
     /// The certificates.

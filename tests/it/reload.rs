@@ -1,5 +1,7 @@
 //! SIGHUP: a new configuration is taken over as far as it can be, or, with an error in it, not at all.
 
+mod takes_over;
+
 use std::io::{BufRead as _, BufReader};
 use std::process::ChildStderr;
 use std::sync::mpsc::{Receiver, channel};

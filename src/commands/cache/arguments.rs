@@ -29,6 +29,8 @@ pub enum Command {
     Refresh(Refresh),
     /// Remove what no manifest refers to, and stale records
     Gc(Collect),
+    /// Have a running mirror read its configuration again, and show what has changed
+    Reload(Reload),
     /// Pin images, so that they are never evicted; without an image, list those that are
     Pin(Pin),
     /// Undo pin
@@ -133,6 +135,13 @@ pub struct Refresh {
     pub(super) common: Common,
 }
 
+/// `reload`.
+#[derive(Clone, Debug, Args)]
+pub struct Reload {
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
 /// `gc`.
 #[derive(Clone, Debug, Args)]
 pub struct Collect {
@@ -183,6 +192,7 @@ impl Command {
             Self::Rm(it) => &it.common,
             Self::Refresh(it) => &it.common,
             Self::Gc(it) => &it.common,
+            Self::Reload(it) => &it.common,
             Self::Pin(it) => &it.common,
             Self::Unpin(it) => &it.common,
         }
@@ -196,6 +206,7 @@ impl Command {
             | Self::Ls(_)
             | Self::Du(_)
             | Self::Inspect(_)
+            | Self::Reload(_)
             | Self::Refresh(_) => false,
             Self::Rm(it) => !it.dry_run,
             Self::Gc(it) => !it.dry_run,
@@ -217,7 +228,12 @@ impl Command {
             Self::Refresh(it) => &it.images,
             Self::Pin(it) => &it.images,
             Self::Unpin(it) => &it.images,
-            Self::Status(_) | Self::Health(_) | Self::Ls(_) | Self::Du(_) | Self::Gc(_) => &[],
+            Self::Status(_)
+            | Self::Health(_)
+            | Self::Ls(_)
+            | Self::Du(_)
+            | Self::Gc(_)
+            | Self::Reload(_) => &[],
         }
     }
 }

@@ -29,6 +29,9 @@ pub(super) fn show(out: &mut String, server: &Config) {
         let networks = server.trusted_proxies.iter().map(ToString::to_string);
         line(out, "trusted_proxies", &list(networks));
     }
+    if server.watch_config {
+        line(out, "watch_config", "true");
+    }
     line(out, "drain_timeout", &duration(server.drain_timeout));
     show_limits(out, &server.limits);
     if let Some(tls) = server.tls.as_ref().filter(|tls| !tls.pairs.is_empty()) {

@@ -212,6 +212,7 @@ impl Overview {
         let upstreams = self.upstream_statuses();
         let sum = self
             .upstreams
+            .now()
             .iter()
             .map(|(name, _)| self.metrics.totals(name.as_str()))
             .fold(Totals::default(), Totals::plus);
@@ -237,6 +238,7 @@ impl Overview {
     fn upstream_statuses(&self) -> Vec<UpstreamStatus> {
         let mut statuses: Vec<UpstreamStatus> = self
             .upstreams
+            .now()
             .iter()
             .map(|(name, upstream)| UpstreamStatus {
                 name: name.to_string(),

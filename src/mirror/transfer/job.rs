@@ -434,7 +434,7 @@ impl<'a> Job<'a> {
                 let behalf = OnBehalf::current();
                 let work = behalf.work().cloned().unwrap_or_else(|| Work::of(&behalf));
                 let upstream = &self.source.upstream;
-                let shares = self.means.unattended.get(upstream).ok_or_else(busy)?;
+                let shares = self.means.unattended(upstream);
                 let slot = shares.take(upstream, behalf.client(), &work);
                 state.unattended = Some(slot.map_err(|_| busy())?);
                 Ok(())

@@ -1,7 +1,7 @@
 //! Handles that a fill's work is given.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::origin::BlobSource;
 use super::wish::FillOnRange;
@@ -26,7 +26,7 @@ pub(super) struct Means {
     /// Sources that are asked before the upstream, in this order.
     pub(super) sources: Vec<Arc<dyn BlobSource>>,
     /// Places for fills that nobody reads, of each upstream.
-    pub(super) unattended: HashMap<UpstreamName, Arc<Shares>>,
+    unattended: Mutex<HashMap<UpstreamName, Arc<Shares>>>,
 }
 
 impl Means {
@@ -36,15 +36,24 @@ impl Means {
         fills: &Arc<Fills>,
         sources: Vec<Arc<dyn BlobSource>>,
     ) -> Self {
-        let places = || Shares::new(Limit::Transfers, FILLS_UNATTENDED_MAX, Stays::Nothing);
-        let names = core.upstreams.iter().map(|(name, _)| name.clone());
         Self {
             fill_on_range,
             store: core.store.clone(),
             tasks: core.tasks.clone(),
             fills: Arc::clone(fills),
             sources,
-            unattended: names.map(|name| (name, places())).collect(),
+            unattended: Mutex::default(),
         }
+    }
+
+    /// Places for fills from this upstream that nobody reads.
+    pub(super) fn unattended(&self, upstream: &UpstreamName) -> Arc<Shares> {
+        let places = || Shares::new(Limit::Transfers, FILLS_UNATTENDED_MAX, Stays::Nothing);
+        // A table of handles, whole after each step. It has the names that are, or once were, configured.
+        let mut all = self
+            .unattended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(upstream.clone()).or_insert_with(places))
     }
 }

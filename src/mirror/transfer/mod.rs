@@ -149,10 +149,12 @@ impl Transfers {
             first,
         } = wanted;
         let means = &self.means;
-        let job = match self.upstreams.of(source) {
-            Ok(upstream) => Job::new(means, upstream, source, &digest, expected, first, given_up),
+        // It ends with the upstream that it begins with, whatever is configured meanwhile.
+        let upstream = match self.upstreams.of(source) {
+            Ok(upstream) => upstream,
             Err(error) => return partial.fail(error),
         };
+        let job = Job::new(means, &upstream, source, &digest, expected, first, given_up);
         job.enlist(given).await;
         let mut partial = partial;
         loop {

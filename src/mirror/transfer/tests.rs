@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::catalogue::{self, Catalogue};
 use crate::clock::{ManualClock, Timestamp};
-use crate::mirror::{BlobAnswer, Config, Mirror, Parts, Policy};
+use crate::mirror::{BlobAnswer, Config, Mirror, Parts, Policy, UpstreamSet};
 use crate::oci::{Algorithm, Directory, Repository, UpstreamName};
 use crate::store::{self, Event, EventKinds, Heard, Store};
 use crate::upstream::{self, EndpointConfig, EndpointId, FetchError, Upstream};
@@ -269,10 +269,12 @@ impl World {
                 metrics.clone(),
             ),
             fill_on_range: FillOnRange::default(),
-            directory: Directory::new(Vec::new()),
-            upstreams: vec![Upstream::new(&hub, metrics.clone()).unwrap()],
-            public_views: Vec::new(),
-            client_views: Vec::new(),
+            upstreams: UpstreamSet {
+                directory: Directory::new(Vec::new()),
+                upstreams: vec![Upstream::new(&hub, metrics.clone()).unwrap()],
+                public_views: Vec::new(),
+                client_views: Vec::new(),
+            },
             store: store.clone(),
             clock,
             metrics,

@@ -5,7 +5,6 @@
 //! such a verdict. It is remembered under a keyed hash of the credential, for a short time; one that refuses, for a
 //! shorter one. While the upstream cannot be asked no verdict is prolonged.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use serde::Deserialize;
 use super::look::{PublicView, Refusal, Sought, ask, is_refusal};
 use crate::clock::{Clock, Timestamp};
 use crate::mirror::MirrorError;
-use crate::mirror::core::{Core, Tasks};
+use crate::mirror::core::{Core, Tasks, Upstreams};
 use crate::mirror::single_flight::{Shared, SingleFlight};
 use crate::oci::UpstreamName;
 use crate::oci::directory::Source;
@@ -47,8 +46,7 @@ type Remembered = (MirrorError, Timestamp);
 /// Verdicts of upstreams on clients.
 #[derive(Debug)]
 pub(super) struct Clients {
-    /// Upstreams whose visibility is `upstream`, as clients see them.
-    views: HashMap<UpstreamName, PublicView>,
+    upstreams: Upstreams,
     /// Of this process: what is in memory cannot be compared with guesses elsewhere.
     key: hmac::Key,
     /// Until when somebody may see a repository.
@@ -73,14 +71,12 @@ impl Shared for Looked {
 }
 
 impl Clients {
-    pub(super) fn new(core: &Core, views: Vec<PublicView>) -> Self {
-        let by_name = views.into_iter();
-        let by_name = by_name.map(|view| (view.upstream.name().clone(), view));
+    pub(super) fn new(core: &Core) -> Self {
         let bytes_of = |source: &Source| {
             ENTRY_BYTES + source.upstream.as_str().len() + source.repository.as_str().len()
         };
         Self {
-            views: by_name.collect(),
+            upstreams: core.upstreams.clone(),
             key: random_key(),
             seen: Cache::builder()
                 .weigher(move |(_, source): &(Fingerprint, Source), _: &Timestamp| {
@@ -114,12 +110,19 @@ impl Clients {
 
     /// True if an upstream decides for each client.
     pub(super) fn decides(&self, upstream: &UpstreamName) -> bool {
-        self.views.contains_key(upstream)
+        self.upstreams.now().client_views.contains_key(upstream)
     }
 
-    /// True if no upstream does.
-    pub(super) fn is_empty(&self) -> bool {
-        self.views.is_empty()
+    /// Forgets what upstreams have said of clients.
+    pub(super) fn forget(&self) {
+        self.seen.invalidate_all();
+        self.refused.invalidate_all();
+        self.greeted.invalidate_all();
+    }
+
+    /// An upstream whose visibility is `upstream`, as clients see it.
+    fn view(&self, upstream: &UpstreamName) -> Option<PublicView> {
+        self.upstreams.now().client_views.get(upstream).cloned()
     }
 
     /// The verdict on what the present client wants, by the credential that it has sent for the upstream.
@@ -156,7 +159,7 @@ impl Clients {
 
     /// Asks the upstream with the credential of the present client, and remembers what it says.
     async fn look(&self, asker: Fingerprint, source: &Source, sought: Sought) -> Looked {
-        let Some(view) = self.views.get(&source.upstream) else {
+        let Some(view) = self.view(&source.upstream) else {
             return Looked(Err(MirrorError::NameUnknown));
         };
         let answer = ask(&view.upstream, source, &sought).await;
@@ -193,7 +196,7 @@ impl Clients {
         self: &Arc<Self>,
         upstream: &UpstreamName,
     ) -> Result<(), MirrorError> {
-        let Some(view) = self.views.get(upstream) else {
+        let Some(view) = self.view(upstream) else {
             return Ok(());
         };
         let behalf = OnBehalf::current();

@@ -9,7 +9,7 @@ use crate::telemetry::Kind;
 use crate::upstream::{Patience, Upstream};
 
 /// An upstream as anybody sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PublicView {
     /// A client of the upstream without a secret.
     pub upstream: Upstream,

@@ -12,8 +12,8 @@ mod pem;
 use crate::access::Principal;
 use crate::clock::Clock;
 use crate::server::bind_error::BindError;
-use crate::server::config::{ClientAuth, TlsConfig};
-use crate::server::transparent::{StandIn, TransparentConfig};
+use crate::server::config::TlsConfig;
+use crate::server::transparent::{StandIn, TransparentHost};
 use arc_swap::ArcSwap;
 pub(crate) use files::HTTP2;
 use files::{Files, News, Reading};
@@ -39,7 +39,6 @@ pub(crate) struct Tls(Arc<Inner>);
 struct Inner {
     provider: Arc<CryptoProvider>,
     clock: Arc<dyn Clock>,
-    client_auth: ClientAuth,
     stand_in: StandIn,
     files: Mutex<Files>,
     current: ArcSwap<Current>,
@@ -51,6 +50,13 @@ struct Current {
     server: Arc<ServerConfig>,
     /// Cancelled when certificates of clients are judged by others: connections finish what runs, and end.
     outdated: CancellationToken,
+}
+
+/// Files of another configuration, read and found to be usable.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    files: Files,
+    hosts: Option<Vec<TransparentHost>>,
 }
 
 /// A connection after its handshake.
@@ -71,12 +77,11 @@ impl Tls {
         // The provider is named: a process default would depend on what else is linked.
         let provider = Arc::new(aws_lc_rs::default_provider());
         let files = Files::read(config, &provider, clock.now())?;
-        let server = files.server(&provider, config.client_auth)?;
+        let server = files.server(&provider)?;
         let hosts = config.transparent.as_ref().map(|it| &it.hosts[..]);
         Ok(Self(Arc::new(Inner {
             provider,
             clock,
-            client_auth: config.client_auth,
             stand_in: hosts.map(StandIn::of).unwrap_or_default(),
             files: Mutex::new(files),
             current: ArcSwap::from_pointee(Current {
@@ -91,21 +96,31 @@ impl Tls {
         self.0.stand_in.clone()
     }
 
-    /// Takes another authority and other names for transparent mode. Blocks.
+    /// Reads the files of another configuration. Nothing is changed. Blocks.
     ///
     /// # Errors
-    /// They cannot be used: what was before stays.
-    pub(crate) fn set_transparent(&self, config: &TransparentConfig) -> Result<(), BindError> {
+    /// [`BindError::Tls`], which names the file at fault.
+    pub(crate) fn prepare(&self, config: &TlsConfig) -> Result<Prepared, BindError> {
+        let inner = &*self.0;
+        let files = Files::read(config, &inner.provider, inner.clock.now())?;
+        files.server(&inner.provider)?;
+        Ok(Prepared {
+            files,
+            hosts: config.transparent.as_ref().map(|it| it.hosts.clone()),
+        })
+    }
+
+    /// Takes over what was read. Connections of clients whose certificates may be judged otherwise now end after what runs.
+    pub(crate) fn replace(&self, prepared: Prepared) {
         let inner = &*self.0;
         let mut files = inner.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.stand_in(config, &inner.provider, inner.clock.now())?;
-        inner.stand_in.replace(&config.hosts);
         let news = News {
             certificates: true,
-            clients: false,
+            clients: !files.judges_clients_as(&prepared.files),
         };
+        *files = prepared.files;
+        inner.stand_in.replace(&prepared.hosts.unwrap_or_default());
         inner.take_over(&files, news);
-        Ok(())
     }
 
     /// Secures a connection. The watch knows how long a client may take for it.
@@ -160,7 +175,7 @@ impl Tls {
 impl Inner {
     /// Gives new connections what is in the files.
     fn take_over(&self, files: &Files, news: News) {
-        let server = match files.server(&self.provider, self.client_auth) {
+        let server = match files.server(&self.provider) {
             Ok(server) => server,
             Err(error) => {
                 tracing::error!(%error, "new certificates cannot be used: those from before stay");

@@ -144,8 +144,7 @@ impl Handler {
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
         door.admit_to_token(exchange)?;
-        let directory = self.mirror.directory();
-        let answer = token::answer(door, head, body, exchange, directory);
+        let answer = token::answer(door, head, body, exchange, &self.mirror);
         Box::pin(answer).await
     }
 
@@ -221,64 +220,73 @@ impl Handler {
         visitor: Option<Visitor<'_>>,
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
-        match &request.route {
-            Route::Ping => {
-                match owner {
-                    Owner::Upstream(upstream, _) => {
-                        Box::pin(self.mirror.greet(upstream)).await?;
-                    }
-                    Owner::Us => visitor.map_or(Ok(()), |it| it.greet(request.head))?,
-                }
-                Ok(Reply::own(JSON, Bytes::from_static(b"{}")))
+        let Some(named) = Named::by(&request.route) else {
+            return match &request.route {
+                Route::Catalog(page) => Box::pin(self.catalog(page, &request, visitor)).await,
+                Route::Ping => self.greet(&request, owner, visitor).await,
+                // They name no content that can be given.
+                Route::Upload { .. }
+                | Route::Manifest { .. }
+                | Route::Blob { .. }
+                | Route::Tags { .. }
+                | Route::Referrers { .. } => Err(ApiError::read_only()),
+            };
+        };
+        exchange.asks_for(named.kind, named.reference());
+        let edition = self.mirror.edition();
+        let source = self
+            .open(&request, named, visitor.as_ref(), exchange)
+            .await?;
+        let reply = self.give(&request, &source, exchange).await?;
+        // Upstreams were replaced meanwhile: what they gave may be another login's, and is judged by their new visibility.
+        if edition != self.mirror.edition() {
+            Box::pin(self.open(&request, named, visitor.as_ref(), exchange)).await?;
+        }
+        Ok(reply)
+    }
+
+    /// Answers `/v2/`.
+    async fn greet(
+        &self,
+        request: &Request<'_>,
+        owner: &Owner,
+        visitor: Option<Visitor<'_>>,
+    ) -> Result<Reply, ApiError> {
+        match owner {
+            Owner::Upstream(upstream, _) => Box::pin(self.mirror.greet(upstream)).await?,
+            Owner::Us => visitor.map_or(Ok(()), |it| it.greet(request.head))?,
+        }
+        Ok(Reply::own(JSON, Bytes::from_static(b"{}")))
+    }
+
+    /// Gives what a request names, which its client may have.
+    async fn give(
+        &self,
+        request: &Request<'_>,
+        source: &Source,
+        exchange: &mut Exchange,
+    ) -> Result<Reply, ApiError> {
+        let listed = match &request.route {
+            Route::Manifest { reference, .. } => {
+                return self.manifest(request, source, reference, exchange).await;
             }
-            Route::Catalog(page) => Box::pin(self.catalog(page, &request, visitor)).await,
-            Route::Manifest { path, reference } => {
-                exchange.asks_for(Kind::Manifest, Some(reference.clone()));
-                let named = Named::manifest(path, reference);
-                let source = self
-                    .open(&request, named, visitor.as_ref(), exchange)
-                    .await?;
-                self.manifest(&request, &source, reference, exchange).await
-            }
-            Route::Blob { path, digest } => {
-                exchange.asks_for(Kind::Blob, Some(Reference::Digest(*digest)));
-                let named = Named::of(path, access::Action::Pull, Content::Blob(*digest));
-                let source = self
-                    .open(&request, named, visitor.as_ref(), exchange)
-                    .await?;
-                self.blob(&request, &source, digest).await
-            }
-            Route::Upload { .. } => Err(ApiError::read_only()),
-            Route::Tags { path, page } => {
-                exchange.asks_for(Kind::Tags, None);
-                let named = Named::of(path, access::Action::List, Content::Tags);
-                let source = self
-                    .open(&request, named, visitor.as_ref(), exchange)
-                    .await?;
-                let answer = Box::pin(self.mirror.lists().tags(&source, page)).await?;
-                Ok(Reply::list(answer, request.path, request.ns()))
-            }
+            Route::Blob { digest, .. } => return self.blob(request, source, digest).await,
+            Route::Tags { page, .. } => Box::pin(self.mirror.lists().tags(source, page)).await?,
             Route::Referrers {
-                path,
                 digest,
                 artifact_type,
                 cursor,
+                ..
             } => {
-                let subject = Reference::Digest(*digest);
-                exchange.asks_for(Kind::Referrers, Some(subject));
-                let named = Named::of(path, access::Action::List, Content::Subject(*digest));
-                let source = self
-                    .open(&request, named, visitor.as_ref(), exchange)
-                    .await?;
-                let artifact_type = artifact_type.as_deref();
-                let asked = self
-                    .mirror
-                    .lists()
-                    .referrers(&source, digest, artifact_type, cursor);
-                let answer = Box::pin(asked).await?;
-                Ok(Reply::list(answer, request.path, request.ns()))
+                let (lists, wanted) = (self.mirror.lists(), artifact_type.as_deref());
+                Box::pin(lists.referrers(source, digest, wanted, cursor)).await?
             }
-        }
+            // They name no content.
+            Route::Ping | Route::Catalog(_) | Route::Upload { .. } => {
+                return Err(ApiError::read_only());
+            }
+        };
+        Ok(Reply::list(listed, request.path, request.ns()))
     }
 
     /// Finds the repository that a request names, and lets its client have something of it.
@@ -430,7 +438,9 @@ struct Entered<'h> {
 }
 
 /// The thing that a request names, as far as access goes.
+#[derive(Clone, Copy)]
 struct Named<'r> {
+    kind: Kind,
     /// The repository as the client names it.
     path: &'r str,
     action: access::Action,
@@ -459,24 +469,42 @@ impl From<Content<'_>> for Sought {
 }
 
 impl<'r> Named<'r> {
-    fn of(path: &'r str, action: access::Action, sought: Content<'r>) -> Self {
-        Self {
+    /// The content that a request names, if its route is to any.
+    fn by(route: &'r Route) -> Option<Self> {
+        let (pull, list) = (access::Action::Pull, access::Action::List);
+        let (kind, path, action, sought) = match route {
+            Route::Manifest { path, reference } => {
+                (Kind::Manifest, path, pull, Content::Manifest(reference))
+            }
+            Route::Blob { path, digest } => (Kind::Blob, path, pull, Content::Blob(*digest)),
+            Route::Tags { path, .. } => (Kind::Tags, path, list, Content::Tags),
+            Route::Referrers { path, digest, .. } => {
+                (Kind::Referrers, path, list, Content::Subject(*digest))
+            }
+            Route::Ping | Route::Catalog(_) | Route::Upload { .. } => return None,
+        };
+        let tag = match sought {
+            Content::Manifest(Reference::Tag(tag)) => Some(tag.as_str()),
+            Content::Manifest(Reference::Digest(_))
+            | Content::Subject(_)
+            | Content::Blob(_)
+            | Content::Tags => None,
+        };
+        Some(Self {
+            kind,
             path,
             action,
-            tag: None,
+            tag,
             sought,
-        }
+        })
     }
 
-    fn manifest(path: &'r str, reference: &'r Reference) -> Self {
-        let tag = match reference {
-            Reference::Tag(tag) => Some(tag.as_str()),
-            Reference::Digest(_) => None,
-        };
-        let sought = Content::Manifest(reference);
-        Self {
-            tag,
-            ..Self::of(path, access::Action::Pull, sought)
+    /// The tag or digest in it, for the log.
+    fn reference(&self) -> Option<Reference> {
+        match self.sought {
+            Content::Manifest(reference) => Some(reference.clone()),
+            Content::Subject(digest) | Content::Blob(digest) => Some(Reference::Digest(digest)),
+            Content::Tags => None,
         }
     }
 }

@@ -47,7 +47,8 @@ impl Owner {
         // As the repository is found: the upstream whose own name the host is counts as `ns`, unless there is another.
         let own = request.stands_in_for.as_ref();
         let ns = request.ns().or(own.map(UpstreamName::as_str));
-        let Some(addressed) = mirror.directory().addressed(ns, request.host, path) else {
+        let directory = mirror.directory();
+        let Some(addressed) = directory.addressed(ns, request.host, path) else {
             return Ok(Self::Us);
         };
         let is_its_host = addressed.by_host || own == Some(addressed.upstream);

@@ -5,6 +5,7 @@ use super::reply::Reply;
 use crate::access::credentials::Credentials;
 use crate::access::{Grant, Granted, Resource, Scope, Secret, Wanted, result_of};
 use crate::audit::Login;
+use crate::mirror::Mirror;
 use crate::oci::{Directory, UpstreamName};
 use crate::server::http::JSON;
 use crate::server::http::access_log::Exchange;
@@ -45,7 +46,7 @@ pub(crate) async fn answer(
     head: &request::Parts,
     body: Incoming,
     exchange: &mut Exchange,
-    directory: &Directory,
+    mirror: &Mirror,
 ) -> Result<Reply, ApiError> {
     let asked = match head.method {
         Method::GET => Asked::read(head.uri.query().unwrap_or_default().as_bytes()),
@@ -67,7 +68,7 @@ pub(crate) async fn answer(
     };
     let host = crate::server::http::host::of(head);
     let own = host.and_then(|host| door.stand_in().upstream(host));
-    let resources = |name: &str| resources(directory, own.as_ref(), host, name);
+    let resources = |name: &str| resources(&mirror.directory(), own.as_ref(), host, name);
     let granted = Box::pin(door.guard().issue(wanted, resources)).await;
     if let Ok(granted) = &granted {
         exchange

@@ -85,8 +85,8 @@ pub(in crate::store) struct Bounds {
     dir: PathBuf,
     meter: Meter,
     /// `max_size`, in bytes.
-    pub(in crate::store) max: u64,
-    min_free: Amount,
+    max: AtomicU64,
+    min_free: Mutex<Amount>,
     /// Bytes reserved and not yet written: the file system still counts them as free.
     unwritten: AtomicU64,
     /// Bytes reserved for blobs on their way.
@@ -128,8 +128,8 @@ impl Bounds {
         Self {
             dir: config.dir.clone(),
             meter: config.meter.clone(),
-            max,
-            min_free: config.min_free,
+            max: AtomicU64::new(max),
+            min_free: Mutex::new(config.min_free),
             unwritten: AtomicU64::new(0),
             unverified: AtomicU64::new(0),
             unsized_bytes: AtomicU64::new(0),
@@ -146,12 +146,37 @@ impl Bounds {
             .index_room
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        self.max.saturating_sub(*room)
+        self.max().saturating_sub(*room)
     }
 
     /// `max_size`, in bytes.
     pub(in crate::store) fn max(&self) -> u64 {
-        self.max
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// `max_size` of another configuration, in bytes.
+    ///
+    /// # Errors
+    /// It is a part of a file system that cannot be measured.
+    pub(in crate::store) fn max_by(&self, config: &Config) -> io::Result<u64> {
+        Ok(match config.max_size {
+            Amount::Bytes(bytes) => bytes,
+            part @ Amount::Percent(_) => part.of(self.meter.space(&self.dir)?.total),
+        })
+    }
+
+    /// Sets `max_size`, in bytes, and says what it was.
+    pub(super) fn replace_max(&self, max: u64) -> u64 {
+        self.max.swap(max, Ordering::Relaxed)
+    }
+
+    /// Leaves so much of the file system free from now on.
+    pub(in crate::store) fn keep_free(&self, min_free: Amount) {
+        *self.min_free.lock().unwrap_or_else(PoisonError::into_inner) = min_free;
+    }
+
+    fn min_free(&self) -> Amount {
+        *self.min_free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes that the index takes on disk.
@@ -203,7 +228,8 @@ impl Bounds {
 
     /// Number of bytes that must come free before `bytes` more may be written; and what is free.
     pub(in crate::store) fn shortage(&self, bytes: u64) -> Option<Shortage> {
-        if self.min_free.is_nothing() {
+        let min_free = self.min_free();
+        if min_free.is_nothing() {
             return None;
         }
         let space = match self.meter.space(&self.dir) {
@@ -213,7 +239,7 @@ impl Bounds {
                 return None;
             }
         };
-        let keep = self.min_free.of(space.total);
+        let keep = min_free.of(space.total);
         let promised = self.unwritten.load(Ordering::Acquire);
         let wanted = keep.saturating_add(promised).saturating_add(bytes);
         let short = wanted.saturating_sub(space.free);

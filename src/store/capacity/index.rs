@@ -60,7 +60,7 @@ impl Capacity {
         };
         let before = measure()?;
         let bounds = &self.contents.bounds;
-        let most = index_max(bounds.max);
+        let most = index_max(bounds.max());
         // Where that was of no use, it is tried again when there is more.
         if before <= most.max(bounds.slimmed.load(Ordering::Relaxed)) {
             return Some(before);

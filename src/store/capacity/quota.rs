@@ -14,6 +14,7 @@ use crate::store::contents::Contents;
 use crate::store::metadata::schema::BlobRecord;
 use crate::store::{Link, Word};
 use crate::telemetry::metrics::EvictReason;
+use arc_swap::ArcSwap;
 
 /// An upstream that has too much goes down to this part of what it may have, in percent.
 const LOW_PERCENT: u64 = 95;
@@ -29,10 +30,16 @@ const AGED_EACH: Duration = Duration::from_mins(1);
 pub struct Quotas {
     contents: Arc<Contents>,
     capacity: Arc<Capacity>,
-    shares: Vec<Share>,
-    ages: Ages,
+    limits: ArcSwap<Limits>,
     /// When it was last looked for blobs that nobody uses any more, in milliseconds.
     aged_at: AtomicU64,
+}
+
+/// Limits of a configuration.
+#[derive(Debug)]
+struct Limits {
+    shares: Vec<Share>,
+    ages: Ages,
 }
 
 impl Quotas {
@@ -44,10 +51,15 @@ impl Quotas {
         Self {
             contents: Arc::clone(contents),
             capacity: Arc::clone(capacity),
-            shares: config.shares.clone(),
-            ages: ages_of(config),
+            limits: ArcSwap::from_pointee(Limits::of(config)),
             aged_at: AtomicU64::new(0),
         }
+    }
+
+    /// Keeps to what another configuration says of shares and ages.
+    pub(in crate::store) fn replace(&self, config: &Config) {
+        self.limits.store(Arc::new(Limits::of(config)));
+        self.aged_at.store(0, Ordering::Relaxed);
     }
 
     /// A blob was fetched from an upstream: it counts as that one's, if it is nobody's yet. Blobs that
@@ -85,7 +97,8 @@ impl Quotas {
 
     /// Evicts what upstreams have too much of, and what nobody has used for too long. Blocks.
     pub(in crate::store) fn keep(&self) {
-        for share in &self.shares {
+        let limits = self.limits.load_full();
+        for share in &limits.shares {
             if let Some(most) = share.max_size {
                 self.cut_down(owner_id(&share.upstream), most);
             }
@@ -93,13 +106,13 @@ impl Quotas {
         let now = self.contents.clock.now();
         let last = &self.aged_at;
         let due = now.0.saturating_sub(last.load(Ordering::Relaxed));
-        if u128::from(due) < AGED_EACH.as_millis() || self.ages.least().is_none() {
+        if u128::from(due) < AGED_EACH.as_millis() || limits.ages.least().is_none() {
             return;
         }
         last.store(now.0, Ordering::Relaxed);
         loop {
             let files = self.contents.files();
-            let victims = self.contents.ledger().aged(&self.ages, now, STEP_BLOBS);
+            let victims = self.contents.ledger().aged(&limits.ages, now, STEP_BLOBS);
             if victims.is_empty() {
                 return;
             }
@@ -119,13 +132,17 @@ impl Quotas {
     }
 }
 
-/// The times that a configuration asks for.
-fn ages_of(config: &Config) -> Ages {
-    let special = config.shares.iter();
-    let special = special.filter_map(|share| Some((owner_id(&share.upstream), share.max_age?)));
-    Ages {
-        usual: config.max_age,
-        special: special.collect(),
+impl Limits {
+    fn of(config: &Config) -> Self {
+        let special = config.shares.iter();
+        let special = special.filter_map(|share| Some((owner_id(&share.upstream), share.max_age?)));
+        Self {
+            shares: config.shares.clone(),
+            ages: Ages {
+                usual: config.max_age,
+                special: special.collect(),
+            },
+        }
     }
 }
 

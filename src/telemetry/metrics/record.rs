@@ -78,12 +78,10 @@ impl Metrics {
     /// A request was answered. `upstream` is `""` where none was named.
     pub fn request(&self, kind: Kind, upstream: &str, outcome: Outcome) {
         let requests = &self.inner.requests;
-        match requests.of(upstream) {
-            Some(counters) => counters.requests.of(kind).of(outcome).inc(),
-            None => requests
-                .answered
-                .with_label_values(&[kind.label(), NO_UPSTREAM, outcome.label()])
-                .inc(),
+        let counted = requests.of(upstream, |it| it.requests.of(kind).of(outcome).inc());
+        if counted.is_none() {
+            let labels = [kind.label(), NO_UPSTREAM, outcome.label()];
+            requests.answered.with_label_values(&labels).inc();
         }
     }
 
@@ -96,12 +94,10 @@ impl Metrics {
     /// Body bytes were handed to a client.
     pub fn client_bytes(&self, kind: Kind, upstream: &str, bytes: u64) {
         let requests = &self.inner.requests;
-        match requests.of(upstream) {
-            Some(counters) => counters.bytes.of(kind).inc_by(bytes),
-            None => requests
-                .bytes
-                .with_label_values(&[kind.label(), NO_UPSTREAM])
-                .inc_by(bytes),
+        let counted = requests.of(upstream, |it| it.bytes.of(kind).inc_by(bytes));
+        if counted.is_none() {
+            let labels = [kind.label(), NO_UPSTREAM];
+            requests.bytes.with_label_values(&labels).inc_by(bytes);
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Clients' requests and the bytes that they were given.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use prometheus::{IntCounter, IntCounterVec};
 
 use super::Set;
@@ -15,7 +17,7 @@ pub(super) struct Requests {
     pub(super) bytes: IntCounterVec,
     pub(super) first_byte: FirstBytes,
     /// The counters of each configured upstream, resolved once: every request needs some.
-    pub(super) by_upstream: HashMap<Box<str>, Counters>,
+    by_upstream: ArcSwap<HashMap<Box<str>, Arc<Counters>>>,
 }
 
 /// The counters of one upstream.
@@ -37,26 +39,43 @@ impl Requests {
             "Body bytes handed to clients.",
             &["kind", "upstream"],
         );
-        let counters = |name: &&str| {
-            let counters = Counters {
-                requests: ByKind::new(|kind| {
-                    ByOutcome::new(|outcome| {
-                        requests.with_label_values(&[kind.label(), *name, outcome.label()])
-                    })
-                }),
-                bytes: ByKind::new(|kind| bytes.with_label_values(&[kind.label(), *name])),
-            };
-            (Box::from(*name), counters)
-        };
-        Self {
-            by_upstream: upstreams.iter().map(counters).collect(),
+        let all = Self {
+            by_upstream: ArcSwap::default(),
             first_byte: set.first_byte(),
             answered: requests,
             bytes,
+        };
+        all.add(upstreams);
+        all
+    }
+
+    /// Counts for these upstreams, too. Those of before stay: a counter does not go back.
+    pub(super) fn add(&self, upstreams: &[&str]) {
+        self.by_upstream.rcu(|before| {
+            let mut after = HashMap::clone(before);
+            for name in upstreams {
+                if !after.contains_key(*name) {
+                    after.insert(Box::from(*name), Arc::new(self.counters(name)));
+                }
+            }
+            after
+        });
+    }
+
+    fn counters(&self, name: &str) -> Counters {
+        Counters {
+            requests: ByKind::new(|kind| {
+                ByOutcome::new(|outcome| {
+                    let labels = [kind.label(), name, outcome.label()];
+                    self.answered.with_label_values(&labels)
+                })
+            }),
+            bytes: ByKind::new(|kind| self.bytes.with_label_values(&[kind.label(), name])),
         }
     }
 
-    pub(super) fn of(&self, upstream: &str) -> Option<&Counters> {
-        self.by_upstream.get(upstream)
+    /// What `count` makes of an upstream's counters, if it is configured.
+    pub(super) fn of<T>(&self, upstream: &str, count: impl FnOnce(&Counters) -> T) -> Option<T> {
+        self.by_upstream.load().get(upstream).map(|it| count(it))
     }
 }

@@ -1,5 +1,6 @@
 //! Sums over the metrics of one upstream, for who looks at the process instead of scraping it.
 
+use super::requests::Counters;
 use super::{Kind, Metrics, Outcome};
 
 /// Requests and bytes since the start.
@@ -23,32 +24,9 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            pulls: self.pulls.saturating_add(other.pulls),
-            hits: self.hits.saturating_add(other.hits),
-            not_found: self.not_found.saturating_add(other.not_found),
-            refused: self.refused.saturating_add(other.refused),
-            errors: self.errors.saturating_add(other.errors),
-            client_bytes: self.client_bytes.saturating_add(other.client_bytes),
-            upstream_bytes: self.upstream_bytes.saturating_add(other.upstream_bytes),
-        }
-    }
-}
-
-impl Metrics {
-    /// Requests and bytes of one upstream; zeros for one that is not configured.
-    #[must_use]
-    pub fn totals(&self, upstream: &str) -> Totals {
-        let Some(counters) = self.inner.requests.of(upstream) else {
-            return Totals::default();
-        };
-        let mut totals = Totals {
-            upstream_bytes: self.inner.upstreams.bytes_so_far(upstream),
-            ..Totals::default()
-        };
+    /// The clients' part.
+    fn of(counters: &Counters) -> Self {
+        let mut totals = Self::default();
         for kind in Kind::ALL {
             totals.client_bytes += counters.bytes.of(kind).get();
             let pulled = matches!(kind, Kind::Manifest | Kind::Blob);
@@ -75,6 +53,32 @@ impl Metrics {
             }
         }
         totals
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            pulls: self.pulls.saturating_add(other.pulls),
+            hits: self.hits.saturating_add(other.hits),
+            not_found: self.not_found.saturating_add(other.not_found),
+            refused: self.refused.saturating_add(other.refused),
+            errors: self.errors.saturating_add(other.errors),
+            client_bytes: self.client_bytes.saturating_add(other.client_bytes),
+            upstream_bytes: self.upstream_bytes.saturating_add(other.upstream_bytes),
+        }
+    }
+}
+
+impl Metrics {
+    /// Requests and bytes of one upstream; zeros for one that is not configured.
+    #[must_use]
+    pub fn totals(&self, upstream: &str) -> Totals {
+        let counted = self.inner.requests.of(upstream, Totals::of);
+        Totals {
+            upstream_bytes: self.inner.upstreams.bytes_so_far(upstream),
+            ..counted.unwrap_or_default()
+        }
     }
 
     /// All requests that were sent to anybody so far, for tokens and along redirects too, answered or not.

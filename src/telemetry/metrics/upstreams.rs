@@ -1,8 +1,10 @@
 //! Requests to upstreams, and troubles with them: rate limits, endpoints that fail, requests sent again.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use prometheus::core::Collector as _;
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGaugeVec};
@@ -42,7 +44,7 @@ pub struct Upstreams {
     endpoint_up: IntGaugeVec,
     limited: IntGaugeVec,
     retry_after: GaugeVec,
-    configured: HashMap<Box<str>, Upstream>,
+    configured: ArcSwap<HashMap<Box<str>, Arc<Upstream>>>,
 }
 
 /// One configured upstream.
@@ -52,6 +54,8 @@ struct Upstream {
     bytes: IntCounter,
     /// Every login of every endpoint is limited until then.
     limited_until: Mutex<Option<Instant>>,
+    /// It is configured still.
+    is_asked: AtomicBool,
 }
 
 impl Upstreams {
@@ -61,15 +65,8 @@ impl Upstreams {
             "Body bytes received from upstreams.",
             &["upstream"],
         );
-        let upstream = |name: &&str| {
-            let upstream = Upstream {
-                bytes: bytes.with_label_values(&[*name]),
-                limited_until: Mutex::new(None),
-            };
-            (Box::from(*name), upstream)
-        };
         let all = Self {
-            configured: names.iter().map(upstream).collect(),
+            configured: ArcSwap::default(),
             bytes,
             requests: set.counters(
                 "roadstead_upstream_requests_total",
@@ -100,10 +97,58 @@ impl Upstreams {
                 &["upstream"],
             ),
         };
-        for name in names {
-            all.show(name);
-        }
+        all.add(names);
         all
+    }
+
+    /// Counts for these upstreams, too.
+    pub(super) fn add(&self, names: &[&str]) {
+        self.configured.rcu(|before| {
+            let mut after = HashMap::clone(before);
+            for name in names {
+                after.entry(Box::from(*name)).or_insert_with(|| {
+                    Arc::new(Upstream {
+                        bytes: self.bytes.with_label_values(&[*name]),
+                        limited_until: Mutex::new(None),
+                        is_asked: AtomicBool::new(true),
+                    })
+                });
+            }
+            after
+        });
+        for name in names {
+            self.show(name);
+        }
+    }
+
+    /// Leaves the gauges away of upstreams and endpoints that are none of these. Counters stay: they do not go back, and a
+    /// transfer may still run.
+    pub(super) fn ask_only(&self, endpoints: &HashMap<&str, Vec<String>>) {
+        for (name, upstream) in self.configured.load().iter() {
+            let is_asked = endpoints.contains_key(name.as_ref());
+            upstream.is_asked.store(is_asked, Ordering::Relaxed);
+            if !is_asked {
+                // One that was never set cannot be removed.
+                self.remaining.remove_label_values(&[name]).ok();
+                self.limit.remove_label_values(&[name]).ok();
+                self.limited.remove_label_values(&[name]).ok();
+                self.retry_after.remove_label_values(&[name]).ok();
+            }
+        }
+        let families = self.endpoint_up.collect();
+        for metric in families.iter().flat_map(MetricFamily::get_metric) {
+            let value = |wanted: &str| {
+                let mut labels = metric.get_label().iter();
+                let found = labels.find(|label| label.name() == wanted);
+                found.map_or("", |label| label.value())
+            };
+            let (upstream, endpoint) = (value("upstream"), value("endpoint"));
+            let asked = endpoints.get(upstream);
+            if !asked.is_some_and(|asked| asked.iter().any(|it| it == endpoint)) {
+                let labels = [upstream, endpoint];
+                self.endpoint_up.remove_label_values(&labels).ok();
+            }
+        }
     }
 
     /// Shows the counters of an upstream from the start.
@@ -118,9 +163,19 @@ impl Upstreams {
         self.failovers.with_label_values(&[name]);
     }
 
+    fn is_configured(&self, upstream: &str) -> bool {
+        self.configured.load().contains_key(upstream)
+    }
+
+    fn is_asked(&self, upstream: &str) -> bool {
+        let configured = self.configured.load();
+        let upstream = configured.get(upstream);
+        upstream.is_some_and(|it| it.is_asked.load(Ordering::Relaxed))
+    }
+
     /// The upstream's label: its name if it is configured.
     fn label<'a>(&self, upstream: &'a str) -> &'a str {
-        if self.configured.contains_key(upstream) {
+        if self.is_configured(upstream) {
             upstream
         } else {
             NO_UPSTREAM
@@ -129,7 +184,7 @@ impl Upstreams {
 
     /// Body bytes came from an upstream.
     pub fn bytes(&self, upstream: &str, bytes: u64) {
-        match self.configured.get(upstream) {
+        match self.configured.load().get(upstream) {
             Some(upstream) => upstream.bytes.inc_by(bytes),
             None => self.bytes.with_label_values(&[NO_UPSTREAM]).inc_by(bytes),
         }
@@ -137,7 +192,8 @@ impl Upstreams {
 
     /// Body bytes that came from an upstream so far.
     pub(super) fn bytes_so_far(&self, upstream: &str) -> u64 {
-        let upstream = self.configured.get(upstream);
+        let configured = self.configured.load();
+        let upstream = configured.get(upstream);
         upstream.map_or(0, |upstream| upstream.bytes.get())
     }
 
@@ -186,7 +242,7 @@ impl Upstreams {
     /// Every login of every endpoint of the upstream is limited until then; `None`: not so. The time passes
     /// by itself.
     pub fn limited(&self, upstream: &str, until: Option<Instant>) {
-        if let Some(upstream) = self.configured.get(upstream) {
+        if let Some(upstream) = self.configured.load().get(upstream) {
             let limited = &upstream.limited_until;
             *limited.lock().unwrap_or_else(PoisonError::into_inner) = until;
         }
@@ -194,7 +250,7 @@ impl Upstreams {
 
     /// Sets if an endpoint is asked. `endpoint` is the host and port of a configured endpoint.
     pub fn endpoint_up(&self, upstream: &str, endpoint: &str, up: bool) {
-        if self.configured.contains_key(upstream) {
+        if self.is_asked(upstream) {
             self.endpoint_up
                 .with_label_values(&[upstream, endpoint])
                 .set(i64::from(up));
@@ -204,7 +260,10 @@ impl Upstreams {
     /// Brings the gauges up to date that change as time passes.
     pub(super) fn count_down(&self) {
         let now = Instant::now();
-        for (name, upstream) in &self.configured {
+        for (name, upstream) in self.configured.load().iter() {
+            if !upstream.is_asked.load(Ordering::Relaxed) {
+                continue;
+            }
             let until = &upstream.limited_until;
             let until = *until.lock().unwrap_or_else(PoisonError::into_inner);
             let left = until.map(|until| until.saturating_duration_since(now));

@@ -417,8 +417,10 @@ async fn a_new_authority_and_other_names_hold_for_new_connections() {
         ..config(&house.dir())
     };
     let certificates = house.mirror.certificates().clone();
-    let set = move || certificates.set_transparent(&fewer);
-    tokio::task::spawn_blocking(set).await.unwrap().unwrap();
+    let mut server = house.mirror.server_config().clone();
+    server.tls.as_mut().unwrap().transparent = Some(fewer);
+    let set = move || certificates.replace(certificates.prepare(&server).unwrap());
+    tokio::task::spawn_blocking(set).await.unwrap();
     house.authority = wide;
     assert_eq!(house.status(HUB, "/v2/").await, 200);
     assert!(house.connect("quay.io").await.is_err());

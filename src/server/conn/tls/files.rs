@@ -24,6 +24,7 @@ pub(super) struct Files {
     pairs: Vec<Watched<Arc<CertifiedKey>>>,
     client_ca: Option<Watched<Arc<RootCertStore>>>,
     client_crl: Option<Watched<Arc<Revoked>>>,
+    client_auth: ClientAuth,
     transparent: Option<Transparent>,
 }
 
@@ -98,6 +99,7 @@ impl Files {
             pairs,
             client_ca: client_ca.transpose()?,
             client_crl: client_crl.transpose()?,
+            client_auth: config.client_auth,
             transparent: transparent
                 .map(|it| Transparent::read(it, provider, now))
                 .transpose()?,
@@ -139,18 +141,13 @@ impl Files {
         news
     }
 
-    /// Takes another authority and other names for transparent mode.
-    ///
-    /// # Errors
-    /// They cannot be used: what was before stays.
-    pub(super) fn stand_in(
-        &mut self,
-        config: &TransparentConfig,
-        provider: &CryptoProvider,
-        now: Timestamp,
-    ) -> Result<(), BindError> {
-        self.transparent = Some(Transparent::read(config, provider, now)?);
-        Ok(())
+    /// True if certificates of clients are judged by the same authorities, lists and treatment.
+    pub(super) fn judges_clients_as(&self, other: &Self) -> bool {
+        let roots = |files: &Self| files.client_ca.as_ref().map(|it| it.value.roots.clone());
+        let lists = |files: &Self| files.client_crl.as_ref().map(|it| it.value.lists.clone());
+        self.client_auth == other.client_auth
+            && roots(self) == roots(other)
+            && lists(self) == lists(other)
     }
 
     /// The configuration that new connections get.
@@ -160,7 +157,6 @@ impl Files {
     pub(super) fn server(
         &self,
         provider: &Arc<CryptoProvider>,
-        client_auth: ClientAuth,
     ) -> Result<Arc<ServerConfig>, BindError> {
         // Every listener has a certificate or an authority: the configuration sees to it.
         let of_authority = self.transparent.iter().map(|it| it.authority.path());
@@ -171,11 +167,9 @@ impl Files {
             .with_safe_default_protocol_versions()
             .map_err(unusable)?;
         let builder = match &self.client_ca {
-            Some(client_ca) => builder.with_client_cert_verifier(self.verifier(
-                client_ca,
-                provider,
-                client_auth,
-            )?),
+            Some(client_ca) => {
+                builder.with_client_cert_verifier(self.verifier(client_ca, provider)?)
+            }
             None => builder.with_no_client_auth(),
         };
         let keys = self.pairs.iter().map(|pair| Arc::clone(&pair.value));
@@ -190,7 +184,6 @@ impl Files {
         &self,
         client_ca: &Watched<Arc<RootCertStore>>,
         provider: &Arc<CryptoProvider>,
-        client_auth: ClientAuth,
     ) -> Result<Arc<dyn ClientCertVerifier>, BindError> {
         let (roots, provider) = (Arc::clone(&client_ca.value), Arc::clone(provider));
         let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
@@ -199,7 +192,7 @@ impl Files {
             // time is over goes on to count: it would otherwise lock the whole fleet out.
             builder = builder.with_crls(client_crl.value.lists.iter().cloned());
         }
-        let builder = match client_auth {
+        let builder = match self.client_auth {
             ClientAuth::Required => builder,
             ClientAuth::Optional => builder.allow_unauthenticated(),
         };
