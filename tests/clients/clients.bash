@@ -29,7 +29,7 @@ prepare_dockerd() {
 
 # registry-mirrors serve docker.io alone; images of other upstreams are named through the mirror's own address.
 docker_reference() {
-    if [[ $1 == docker.io ]]; then echo "docker.io/$2"; else echo "${mirror_address[roadstead]}/$1/$2"; fi
+    if [[ $1 == docker.io ]]; then echo "docker.io/$2"; else echo "${docker_address:-${mirror_address[roadstead]}}/$1/$2"; fi
 }
 
 wipe_dockerd() { docker_cli image prune --all --force; }

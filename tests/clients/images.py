@@ -240,6 +240,8 @@ def main():
         pusher.platforms(f"platforms-{client}", "docker.io", f"team/platforms-{client}")
         pusher.single(f"zstd-{client}", "docker.io", f"team/zstd-{client}", "zstd")
         pusher.single(f"private-{client}", "private.example", f"secret/app-{client}", "oci")
+    # What only those that have logged in may pull.
+    pusher.single("login", "private.example", "secret/login", "oci")
     pusher.single("parallel", "docker.io", "team/parallel", "oci", (64 * MIB, 8 * MIB, 8 * MIB, 1000))
     pusher.artifact("artifact", "docker.io", "team/artifact")
 

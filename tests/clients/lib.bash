@@ -96,9 +96,10 @@ not_applicable() {
 
 # case_of CLIENT CASE FUNCTION ARGUMENTS…: runs a case in a subshell that ends at its first failing command. The
 # trace goes to a log whose end is shown when the case fails. Exit code 77 means n/a, for the reason in the file
-# that $reason_file names.
+# that $reason_file names. What --only leaves out is neither run nor counted.
 case_of() {
     local client=$1 name=$2 log="$work/logs/case-$1-$2.log" rc=0
+    [[ "$client $name" =~ ${only:-} ]] || return 0
     shift 2
     export reason_file="$work/reason"
     rm -f "$reason_file"
