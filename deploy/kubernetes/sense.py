@@ -1,6 +1,7 @@
 """sense.py CONFIG MANIFEST…: what a schema does not know of manifests with a roadstead in them.
 
-Fails where one is broken. Writes the configuration of the (last) ConfigMap to CONFIG.
+Fails where one is broken. Writes the configuration of the (last) ConfigMap to CONFIG, and the variables that the
+StatefulSet sets, a line each, to CONFIG.env.
 """
 
 import re
@@ -40,23 +41,31 @@ def check_container(where, container):
 def check_mirror(stateful, config):
     pod = stateful["spec"]["template"]["spec"]
     container = pod["containers"][0]
+    environment = {it["name"]: it["value"] for it in container.get("env", []) if "value" in it}
+    with open(CONFIG + ".env", "w") as file:
+        file.writelines(f"{name}={value}\n" for name, value in environment.items())
+
+    def setting(table, key):
+        """The environment beats the file. In the file, the keys of interest are in one table each."""
+        found = re.search(rf'^\s*{key} = "([^"]*)"', config.partition(f"[{table}]")[2].partition("\n[")[0], re.M)
+        return environment.get(f"ROADSTEAD_{table}__{key}".upper(), found and found[1])
+
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     for probe, path in (("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
         asked = container[probe]["httpGet"]
         need(asked["path"] == path and asked["port"] == "admin", f"{probe}: does not ask {path} of the admin listener")
-    listen = re.search(r'^\s*listen = "[^"]*:(\d+)"', config, re.M)
-    admin = re.search(r'^\s*admin_listen = "[^"]*:(\d+)"', config, re.M)
-    need(listen and int(listen[1]) == ports["registry"], "server.listen is not the port registry")
-    need(admin and int(admin[1]) == ports["admin"], "server.admin_listen is not the port admin")
-    drain = re.search(r'^\s*drain_timeout = "(\w+)"', config, re.M)
-    drain = seconds(drain[1]) if drain else 30
+    for key, port in (("listen", "registry"), ("admin_listen", "admin")):
+        need(setting("server", key) == f"0.0.0.0:{ports[port]}", f"server.{key} is not the port {port}")
+    drain = seconds(setting("server", "drain_timeout") or "30s")
     grace = pod["terminationGracePeriodSeconds"]
     need(grace >= drain + 15, f"terminationGracePeriodSeconds {grace} is not 15 more than drain_timeout {drain}")
+    # The Service roadstead-admin would set ROADSTEAD_ADMIN_PORT and more, which are no keys.
+    need(pod.get("enableServiceLinks") is False, "variables of Services are taken for keys")
     context = pod["securityContext"]
     need(context["runAsNonRoot"] is True and context["runAsUser"] == context["fsGroup"] == 65532, "not the image's user")
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-    for key, place in (("cache", "/var/cache/roadstead"), ("state", "/var/lib/roadstead")):
-        need(place in mounts and f'dir = "{place}"' in config, f"{key}.dir is not on a volume")
+    for table in ("cache", "state"):
+        need(setting(table, "dir") in mounts, f"{table}.dir is not on a volume")
     claims = {claim["metadata"]["name"] for claim in stateful["spec"].get("volumeClaimTemplates", [])}
     volumes = {volume["name"] for volume in pod.get("volumes", [])} | claims
     need({mount["name"] for mount in container["volumeMounts"]} <= volumes, "a mount has no volume")
