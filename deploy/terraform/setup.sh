@@ -15,7 +15,7 @@ mount_disk() {
     [[ -b $1 ]] || { echo "roadstead-setup: no disk $1" >&2 && return 1; }
     blkid "$1" >/dev/null || mkfs.ext4 -q "$1"
     grep -q " $2 " /etc/fstab ||
-        echo "UUID=$(blkid -s UUID -o value "$1") $2 ext4 noatime,nofail,x-systemd.before=roadstead.service 0 2" >>/etc/fstab
+        echo "UUID=$(blkid -s UUID -o value "$1") $2 ext4 noatime,nofail 0 2" >>/etc/fstab
     mkdir -p "$2"
     mountpoint -q "$2" || mount "$2"
 }
@@ -39,6 +39,12 @@ if [[ $URL == *.deb ]]; then
 else
     install -m 0755 "$file" /usr/local/bin/roadstead
 fi
+# Without its disks it must not start: it would begin with an empty state on the system's disk.
+mkdir -p /etc/systemd/system/roadstead.service.d
+cat >/etc/systemd/system/roadstead.service.d/disks.conf <<'UNIT'
+[Unit]
+RequiresMountsFor=/var/lib/private/roadstead /var/cache/private/roadstead
+UNIT
 systemctl daemon-reload
 systemctl enable roadstead
 systemctl restart roadstead
