@@ -53,6 +53,18 @@ def series_of(panel, scraped, documented):
     return found
 
 
+def note_of(panel, found, scraped):
+    """The reason why a panel may be empty."""
+    if found > 0:
+        return ""
+    if panel["title"] in QUIET:
+        return "  (empty until something is wrong)"
+    if panel["title"] in LATER:
+        return "  (empty until a round is complete)"
+    names = {name for target in panel["targets"] for name in re.findall(r"\broadstead_\w+", target["expr"])}
+    return "  (not in this version)" if names & AWAITED - scraped else "  MISSING"
+
+
 def check_form(panels):
     for panel in panels:
         if panel["type"] == "row":
@@ -91,11 +103,7 @@ for panel in panels:
     if panel["type"] != "row":
         found = series_of(panel, scraped, documented)
         count += 1
-        note = ""
-        if found == 0:
-            title = panel["title"]
-            note = "  empty until something is wrong" if title in QUIET else "  later" if title in LATER else "  awaited"
-        print(f"{found:4} series  {panel['title']}{note}")
+        print(f"{found:4} series  {panel['title']}{note_of(panel, found, scraped)}")
 for annotation in dashboard["annotations"]["list"]:
     if "expr" in annotation:
         ask("query", query=plain(annotation["expr"]))
