@@ -14,6 +14,7 @@ QUIET = {"Failed operations of the disk", "Denials", "Logins", "Limits met"}
 LATER = {"Age of the last complete scrub"}
 # Metrics of a version that is being built: to be taken out here when docs/reference/metrics.md has them.
 AWAITED = {"roadstead_config_reload_success", "roadstead_config_restart_required", "roadstead_clients_seen"}
+TYPES = {"stat", "timeseries", "state-timeline", "table"}
 VARIABLES = {"$__rate_interval": "15s", "$__range": "1m", "$__interval": "15s", "$instance": ".*"}
 
 faults = []
@@ -72,6 +73,8 @@ def check_form(panels):
         title = panel.get("title", "")
         if not title or not panel.get("description") or not panel["fieldConfig"]["defaults"].get("unit"):
             faults.append(f"panel {panel['id']} ({title}): title, description or unit is missing")
+        if panel["type"] not in TYPES:
+            faults.append(f"{title}: no panel of Grafana is a {panel['type']}")
         for part in [panel, *panel["targets"]]:
             if part["datasource"]["uid"] != "${datasource}":
                 faults.append(f"{title}: has a data source of its own")
