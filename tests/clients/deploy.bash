@@ -80,7 +80,7 @@ PYTHON
 prepare_prometheus() {
     prometheus_port=$(free_port)
     # Scraped each second, so that the test need not wait for the sample's fifteen.
-    sed -e "s#roadstead:5001#${admin_address[roadstead]}#" -e 's/scrape_interval: 15s/scrape_interval: 1s/' \
+    sed -e "s#roadstead:5001#${admin_address[roadstead]}#" -e 's/scrape_interval: 15s/scrape_interval: 1s/' -e "s#\.\./prometheus/#$root/deploy/prometheus/#" \
         "$root/deploy/compose/prometheus.yml" >"$work/prometheus.yml"
     spawn prometheus prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/prometheus" \
         --web.listen-address="127.0.0.1:$prometheus_port"
