@@ -22,8 +22,8 @@ use crate::commands::cache::{self, CommandError, Screen};
 use crate::commands::output::{self, Colour, Style};
 use crate::commands::target::Locator;
 use crate::commands::{
-    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, ca, credential_provider, fail,
-    people, run_async, serve, verify, version, warm,
+    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, ca, client_config,
+    credential_provider, fail, people, run_async, serve, verify, version, warm,
 };
 use crate::config::{Config, Loaded, Overrides};
 use crate::telemetry::{LogFormat, logging};
@@ -153,6 +153,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
         Command::Bench(it) => bench(&it),
         Command::Cache(it) => operate(&it),
         Command::Ca(it) => authority(&it),
+        Command::ClientConfig(it) => client_config::run(&it),
         Command::Access(it) => Ok(run_async(async {
             let done = Box::pin(access::run(&it)).await;
             done.unwrap_or_else(|error| fail(EXIT_USAGE, &error))
@@ -275,6 +276,8 @@ enum Command {
     /// Make and show the local authority of transparent mode
     #[command(subcommand)]
     Ca(ca::CaCommand),
+    /// Print or write the files that lead a client to this mirror: dockerd, containerd, Podman, buildkitd and others
+    ClientConfig(Box<client_config::Arguments>),
     /// Say what the rules of access say
     #[command(subcommand)]
     Access(Box<access::AccessCommand>),
@@ -335,6 +338,7 @@ impl Command {
             | Self::Import(_)
             | Self::Bench(_)
             | Self::Ca(_)
+            | Self::ClientConfig(_)
             | Self::Access(_)
             | Self::CredentialProvider
             | Self::User(_)

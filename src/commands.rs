@@ -8,6 +8,7 @@
 //! | `access` | `access` |
 //! | `credential_provider` | `credential-provider` |
 //! | `ca` | `ca` |
+//! | `client_config` | `client-config` |
 //! | `people` | `user`, `token` |
 //! | `warm` | `warm` |
 //! | `airgap` | `export`, `import` |
@@ -25,6 +26,7 @@ pub mod bench;
 pub mod ca;
 pub mod cache;
 pub mod client;
+pub mod client_config;
 pub mod credential_provider;
 pub mod output;
 pub mod people;

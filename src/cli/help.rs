@@ -16,6 +16,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
         "Run the mirror",
         &["serve", "reload", "check", "config", "state", "ca"],
     ),
+    ("Set up clients", &["client-config"]),
     ("Look inside", &["status", "health", "ls", "du", "inspect"]),
     (
         "Change the cache",
@@ -61,6 +62,15 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "  roadstead ca init --config /etc/roadstead/config.toml
   roadstead ca init --out /etc/roadstead/ca
   roadstead ca show",
+    ),
+    (
+        "client-config",
+        "  roadstead client-config docker --server https://mirror.example:5000
+  roadstead client-config containerd --server http://mirror.example:5000 --diff
+  roadstead client-config containerd --server http://mirror.example:5000 --write
+  roadstead client-config podman --server https://mirror.example:5000 --ca ca.crt --write
+  roadstead client-config containerd --server http://10.0.0.5:5000 --write --root /host --every 5m
+  roadstead client-config docker --undo",
     ),
     (
         "warm",

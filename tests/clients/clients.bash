@@ -87,7 +87,7 @@ whole_containerd() {
 # ---- podman: registries.conf, mirrors with a path prefix
 
 podman_cli() {
-    bounded env CONTAINERS_REGISTRIES_CONF="$work/registries.conf" podman --storage-driver vfs \
+    bounded env CONTAINERS_REGISTRIES_CONF="${registries_conf:-$work/registries.conf}" podman --storage-driver vfs \
         --root "$work/podman/root" --runroot "$work/podman/runroot" --tmpdir "$work/podman/tmp" \
         --events-backend none --cgroup-manager cgroupfs "$@"
 }
@@ -127,7 +127,7 @@ same_digest() {
 prepare_skopeo() { with_address registries.conf "$work/registries.conf"; }
 wipe_skopeo() { rm -rf "$work/skopeo"; }
 pull_skopeo() {
-    bounded skopeo --registries-conf "$work/registries.conf" --override-arch "${3#*/}" \
+    bounded skopeo --registries-conf "${registries_conf:-$work/registries.conf}" --override-arch "${3#*/}" \
         copy "docker://$1/$2" "dir:$work/skopeo"
 }
 whole_skopeo() { python3 "$here/check.py" dir "$work/skopeo" "$4" --platform "$3"; }

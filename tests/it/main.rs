@@ -20,6 +20,7 @@ mod bench;
 mod carry;
 mod check;
 mod cli;
+mod client_config;
 mod coalesce;
 mod commands;
 mod config;

@@ -146,12 +146,22 @@ impl ServerFlags {
     /// # Errors
     /// One line: a variable makes no sense, or the configuration does not say where the server is.
     pub fn url(&self) -> Result<Url, String> {
-        let flag = self.server.as_ref();
-        if let Some(url) = named(flag, self.config.as_ref(), SERVER_VARIABLE, server_url)? {
+        if let Some(url) = named_server(self.server.as_ref(), self.config.as_ref())? {
             return Ok(url);
         }
         configured(self.config.as_ref())?.0.server()
     }
+}
+
+/// The client listener that a flag or, without `--config`, the variable names.
+///
+/// # Errors
+/// One line: the variable makes no sense.
+pub(in crate::commands) fn named_server(
+    flag: Option<&Url>,
+    config: Option<&PathBuf>,
+) -> Result<Option<Url>, String> {
+    named(flag, config, SERVER_VARIABLE, server_url)
 }
 
 fn named(
@@ -317,7 +327,7 @@ pub(super) fn admin_url(text: &str) -> Result<Url, String> {
 }
 
 /// A client listener as users write it.
-fn server_url(text: &str) -> Result<Url, String> {
+pub(in crate::commands) fn server_url(text: &str) -> Result<Url, String> {
     url(
         text,
         SERVER_PORT,
