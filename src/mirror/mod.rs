@@ -111,7 +111,7 @@ pub use visibility::{PublicView, Refusal, Sought};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 pub use crate::oci::directory::Source;
-use crate::oci::{Accept, AcceptClass, ByteRange, Digest, Directory, Reference};
+use crate::oci::{Accept, AcceptClass, ByteRange, Digest, Directory, Reference, UpstreamName};
 pub use crate::store::Windows;
 use crate::store::{EventKinds, Store};
 use crate::telemetry::Metrics;
@@ -346,6 +346,12 @@ impl Mirror {
         self.inner.upstreams.replace(upstreams);
         self.inner.negative.forget_all();
         self.inner.visibility.forget_refusals();
+    }
+
+    /// True if an upstream of this name is configured.
+    #[must_use]
+    pub fn has(&self, upstream: &UpstreamName) -> bool {
+        self.inner.upstreams.contains(upstream)
     }
 
     /// The number of the upstreams' configuration: another one after each change.

@@ -269,6 +269,10 @@ impl Mirror {
         let visibility = &self.inner.visibility;
         let shown = visibility.clients.shown();
         move |source| {
+            // What is cached of an upstream stays when it is configured no more.
+            if !self.has(&source.upstream) {
+                return false;
+            }
             if visibility.clients.decides(&source.upstream) {
                 return shown(source);
             }

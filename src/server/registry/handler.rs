@@ -238,9 +238,11 @@ impl Handler {
             .open(&request, named, visitor.as_ref(), exchange)
             .await?;
         let reply = self.give(&request, &source, exchange).await?;
-        // Upstreams were replaced meanwhile: what they gave may be another login's, and is judged by their new visibility.
-        if edition != self.mirror.edition() {
-            Box::pin(self.open(&request, named, visitor.as_ref(), exchange)).await?;
+        // Upstreams were replaced meanwhile: what one gave may be another login's, and is judged by its new visibility. One
+        // that is gone gave it before.
+        if edition != self.mirror.edition() && self.mirror.has(&source.upstream) {
+            let allowed = self.allow(&request, &source, named, visitor.as_ref(), exchange);
+            Box::pin(allowed).await?;
         }
         Ok(reply)
     }
@@ -301,22 +303,39 @@ impl Handler {
         exchange: &mut Exchange,
     ) -> Result<Source, ApiError> {
         let source = self.resolve(request, named.path, visitor, exchange)?;
+        self.allow(request, &source, named, visitor, exchange)
+            .await?;
+        Ok(source)
+    }
+
+    /// Lets the client of a request have something of a repository.
+    ///
+    /// # Errors
+    /// The rules or the upstream deny it.
+    async fn allow(
+        &self,
+        request: &Request<'_>,
+        source: &Source,
+        named: Named<'_>,
+        visitor: Option<&Visitor<'_>>,
+        exchange: &mut Exchange,
+    ) -> Result<(), ApiError> {
         if let Some(visitor) = visitor {
             let Named {
                 path, action, tag, ..
             } = named;
-            visitor.may(action, &source, tag, request, path, exchange)?;
+            visitor.may(action, source, tag, request, path, exchange)?;
         }
         if self.mirror.hides_something() {
             let is_known = visitor.is_some_and(|it| !it.who.is_anonymous());
             let action = named.action;
             let verdict = self
                 .mirror
-                .may_be_seen(&source, named.sought.into(), is_known);
+                .may_be_seen(source, named.sought.into(), is_known);
             let verdict = Box::pin(verdict).await;
-            verdict.map_err(|refusal| hide(refusal, action, &source, exchange))?;
+            verdict.map_err(|refusal| hide(refusal, action, source, exchange))?;
         }
-        Ok(source)
+        Ok(())
     }
 
     fn resolve(
