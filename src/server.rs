@@ -36,6 +36,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use transparent::Authority;
+use visits::Visits;
 
 mod admin;
 mod bind_error;
@@ -51,6 +52,7 @@ mod reload;
 mod testing;
 pub mod transparent;
 mod unix;
+mod visits;
 
 /// The most admin connections at once: a few scrapers and probes, which get in all the same when all are taken.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -248,6 +250,7 @@ impl Bound {
         };
         let clients = table(Listener::Client, connections_max);
         let operators = table(Listener::Admin, ADMIN_CONNECTIONS_MAX);
+        let visits = Visits::new(Arc::clone(&clock));
         let stopped = stop.clone();
         let admin = Admin::new(
             mirror.clone(),
@@ -255,6 +258,7 @@ impl Bound {
             metrics.clone(),
             self.admin_hosts,
             reloader,
+            visits.clone(),
             stopped,
         );
         let operators = Operators {
@@ -276,7 +280,7 @@ impl Bound {
         });
         let entrances = entrances.collect();
         let front = Front {
-            handler: Handler::new(mirror, metrics.clone(), buffers, &*clock),
+            handler: Handler::new(mirror, metrics.clone(), buffers, visits.clone(), &*clock),
             table: clients,
             proxies: self.proxies,
             metrics,
@@ -294,6 +298,8 @@ impl Bound {
             () = front.table.keep_order() => {}
             () = operators.table.keep_order() => {}
             () = certificates.watch_files() => {}
+            () = visits.keep(&front.metrics) => {}
         }
+        visits.finish();
     }
 }

@@ -49,7 +49,10 @@ impl Reload {
         parts: Running,
         made: Made,
     ) -> Self {
-        parts.metrics.reloaded(parts.clock.now().0 / 1000, false);
+        parts
+            .metrics
+            .reload()
+            .succeeded(parts.clock.now().0 / 1000, false);
         Self {
             snapshot,
             flags,
@@ -80,11 +83,14 @@ impl Reload {
             Ok(reloaded) => {
                 let needs_restart = !reloaded.after_restart.is_empty();
                 let now = self.parts.clock.now();
-                self.parts.metrics.reloaded(now.0 / 1000, needs_restart);
+                self.parts
+                    .metrics
+                    .reload()
+                    .succeeded(now.0 / 1000, needs_restart);
                 tell(reloaded);
             }
             Err(error) => {
-                self.parts.metrics.reload_failed();
+                self.parts.metrics.reload().failed();
                 for line in error.lines() {
                     tracing::error!("{line}");
                 }
@@ -168,7 +174,7 @@ impl Reload {
                 .map(|it| (it.name.as_str(), it.authorities()))
                 .collect();
             metrics.upstreams_are(&endpoints);
-            mirror.replace_upstreams(upstreams.set());
+            mirror.in_use().replace(upstreams.set());
             **made = upstreams;
         }
         if before.log_level != new.log_level {

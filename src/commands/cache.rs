@@ -75,7 +75,7 @@ pub async fn run(
     }
     let target = place.reach(command.purpose()).await?;
     let done = match command {
-        Command::Status(_) => look::status(&target, screen).await.map_err(Into::into),
+        Command::Status(it) => look::status(&target, it, screen).await.map_err(Into::into),
         Command::Ls(it) => look::list(&target, it, screen).await.map_err(Into::into),
         Command::Du(it) => look::usage(&target, it, screen).await.map_err(Into::into),
         Command::Gc(it) => change::collect(&target, it, screen)

@@ -25,6 +25,7 @@
 //! | `repair` | what is damaged, fetched again |
 //! | `import` | images that an operator brings |
 //! | `imported` | what was imported, from the catalogue, where the cache does not know it any more |
+//! | `in_use` | the upstreams in use, which a reload replaces |
 //! | `opening` | the start of store and catalogue |
 //! | `inspect/` | what an operator sees and removes |
 //! | `fills`, `single_flight` | one transfer, or request, for all that ask for the same at the same time |
@@ -42,6 +43,7 @@ mod fills;
 mod freshness;
 mod import;
 mod imported;
+mod in_use;
 pub mod inspect;
 mod lent;
 mod links;
@@ -81,6 +83,7 @@ use fast_path::Hits;
 use import::Imports;
 pub use import::{IMPORTS_MAX, ImportError, ImportOutcome, ImportedImage};
 use imported::Imported;
+pub use in_use::InUse;
 pub use inspect::Readiness;
 use inspect::{Contents, Garbage, Images, Overview, Pins, Refresher, Removal, UsageSurvey};
 use lent::Lent;
@@ -111,7 +114,7 @@ pub use visibility::{PublicView, Refusal, Sought};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 pub use crate::oci::directory::Source;
-use crate::oci::{Accept, AcceptClass, ByteRange, Digest, Directory, Reference, UpstreamName};
+use crate::oci::{Accept, AcceptClass, ByteRange, Digest, Directory, Reference};
 pub use crate::store::Windows;
 use crate::store::{EventKinds, Store};
 use crate::telemetry::Metrics;
@@ -159,8 +162,7 @@ pub struct UpstreamSet {
 /// The components that answer clients, and what an operator asks for.
 #[derive(Debug)]
 struct Inner {
-    upstreams: Upstreams,
-    negative: Arc<Negative>,
+    in_use: InUse,
     pseudonym: Pseudonym,
     store: Store,
     catalogue: Catalogue,
@@ -245,17 +247,6 @@ impl Operator {
     }
 }
 
-/// The directory that is in use.
-struct InUse(arc_swap::Guard<Arc<core::Configured>>);
-
-impl Deref for InUse {
-    type Target = Directory;
-
-    fn deref(&self) -> &Directory {
-        &self.0.directory
-    }
-}
-
 impl Inner {
     /// Makes the components, each of those that it needs.
     fn new(parts: Parts, sources: Vec<Arc<dyn BlobSource>>) -> Self {
@@ -290,6 +281,12 @@ impl Inner {
         let removal = Arc::new(Removal::new(&core, &local, &imported, &tags, &contents));
         let repairs = Repairs::new(&core, &fills, &local, &manifests, &transfers);
         let repairs = Arc::new(repairs);
+        let visibility = Arc::new(Visibility::new(&core));
+        let in_use = InUse {
+            upstreams: core.upstreams.clone(),
+            negative: Arc::clone(&negative),
+            visibility: Arc::clone(&visibility),
+        };
         let operator = Operator {
             images: Images::new(&core, &contents, &fills),
             overview: Overview::new(&core, &fills, &usage),
@@ -303,13 +300,12 @@ impl Inner {
             repairs,
         };
         Self {
-            upstreams: core.upstreams.clone(),
             pseudonym: Pseudonym::random(),
             hits: Hits::new(&core, &local, &passthroughs, &lent),
             blobs: Blobs::new(&core, &negative, &links, &fills, &transfers, &passthroughs),
-            visibility: Arc::new(Visibility::new(&core)),
+            in_use,
+            visibility,
             lists: Arc::new(Lists::new(&core, &negative, &tags, &lent)),
-            negative,
             tags,
             operator,
             imported,
@@ -338,26 +334,13 @@ impl Mirror {
     /// Finds the upstream that a request means. Not to be kept while something is waited for.
     #[must_use]
     pub fn directory(&self) -> impl Deref<Target = Directory> {
-        InUse(self.inner.upstreams.now())
+        self.inner.in_use.directory()
     }
 
-    /// Has other upstreams from now on. What runs goes on with those that it has; what upstreams have refused is asked again.
-    pub fn replace_upstreams(&self, upstreams: UpstreamSet) {
-        self.inner.upstreams.replace(upstreams);
-        self.inner.negative.forget_all();
-        self.inner.visibility.forget_refusals();
-    }
-
-    /// True if an upstream of this name is configured.
+    /// The upstreams in use, which can be replaced.
     #[must_use]
-    pub fn has(&self, upstream: &UpstreamName) -> bool {
-        self.inner.upstreams.contains(upstream)
-    }
-
-    /// The number of the upstreams' configuration: another one after each change.
-    #[must_use]
-    pub fn edition(&self) -> u64 {
-        self.inner.upstreams.edition()
+    pub fn in_use(&self) -> &InUse {
+        &self.inner.in_use
     }
 
     /// Number of stored blobs' files that are kept open at most.

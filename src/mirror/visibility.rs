@@ -194,14 +194,14 @@ impl Mirror {
     /// True if something of some upstream may be hidden from some clients.
     #[must_use]
     pub fn hides_something(&self) -> bool {
-        let configured = self.inner.upstreams.now();
+        let configured = self.inner.in_use.upstreams.now();
         !configured.public_views.is_empty() || !configured.client_views.is_empty()
     }
 
     /// True if some upstream decides for each client by the client's own credential.
     #[must_use]
     pub fn shows_credentials(&self) -> bool {
-        !self.inner.upstreams.now().client_views.is_empty()
+        !self.inner.in_use.upstreams.now().client_views.is_empty()
     }
 
     /// True if this upstream decides for each client.
@@ -270,7 +270,7 @@ impl Mirror {
         let shown = visibility.clients.shown();
         move |source| {
             // What is cached of an upstream stays when it is configured no more.
-            if !self.has(&source.upstream) {
+            if !self.inner.in_use.has(&source.upstream) {
                 return false;
             }
             if visibility.clients.decides(&source.upstream) {

@@ -10,11 +10,13 @@ mod operator;
 mod people;
 mod query;
 mod reload;
+mod visits;
 
 pub use api::AdminApi;
 
 use super::http::{JSON, host};
 use super::reload::Reloader;
+use super::visits::Visits;
 use crate::access::Guard;
 use crate::audit::Change;
 use crate::mirror::{Mirror, Readiness};
@@ -51,6 +53,7 @@ pub(super) struct Admin {
     /// Names beside addresses that the listener has.
     hosts: Vec<String>,
     reloader: Arc<dyn Reloader>,
+    visits: Visits,
     /// Cancelled when the drain begins.
     pub(super) stop: CancellationToken,
 }
@@ -63,6 +66,7 @@ impl Admin {
         metrics: Metrics,
         hosts: Vec<String>,
         reloader: Arc<dyn Reloader>,
+        visits: Visits,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -73,6 +77,7 @@ impl Admin {
             metrics,
             hosts,
             reloader,
+            visits,
             stop,
         }
     }
@@ -136,6 +141,9 @@ impl Admin {
         }
         if path == audit::PATH {
             return audit::answer(&self.mirror, &head);
+        }
+        if matches!(path, visits::CLIENTS | visits::PULLS) {
+            return visits::answer(&self.visits, &head);
         }
         if path == reload::PATH {
             return Box::pin(reload::answer(&self.reloader, &head, changes)).await;

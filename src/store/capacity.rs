@@ -11,7 +11,7 @@ pub(super) mod reservation;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 #[cfg(test)]
 pub(super) use bounds::INDEX_STEP_BYTES;
@@ -63,8 +63,6 @@ pub struct Capacity {
     suspended: Mutex<HashMap<FillKey, u64>>,
     /// The partial files that somebody writes.
     rooms: Rooms,
-    /// Bytes by which the store is still larger than `max_size`, which was lowered.
-    excess: Mutex<u64>,
 }
 
 impl Capacity {
@@ -74,42 +72,6 @@ impl Capacity {
             quarantine: Arc::clone(quarantine),
             suspended: Mutex::default(),
             rooms: Rooms::default(),
-            excess: Mutex::default(),
-        }
-    }
-
-    /// Changes `max_size`. More room is there at once; less, once enough has gone ([`Self::shrink`]).
-    pub(super) fn resize(&self, max: u64) {
-        let mut excess = self.excess.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.contents.bounds.replace_max(max);
-        if max < before {
-            *excess = excess.saturating_add(before - max);
-        } else {
-            let kept = (max - before).min(*excess);
-            *excess -= kept;
-            self.contents.ledger().have_back(max - before - kept);
-        }
-        drop(excess);
-        self.contents.report();
-    }
-
-    /// Evicts until the store is as small as it should be, or what is left is in use. Requests that need room come in
-    /// between. Blocks.
-    pub(super) fn shrink(&self) {
-        let mut excess = self.excess.lock().unwrap_or_else(PoisonError::into_inner);
-        while *excess > 0 {
-            let step = {
-                let ledger = self.contents.ledger();
-                let room = ledger.max().saturating_sub(ledger.bytes());
-                (*excess).min(room.max(STEP_BYTES)).min(ledger.max())
-            };
-            // Pinned images, or blobs that are read: it is tried again.
-            if step == 0 || self.reserve(step).is_err() {
-                return;
-            }
-            self.contents.bounds.unwritten_changes(step, 0);
-            self.contents.ledger().give_away(step);
-            *excess -= step;
         }
     }
 

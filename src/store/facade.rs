@@ -11,12 +11,7 @@ impl Store {
     /// # Errors
     /// `max_size` is a part of a file system that cannot be measured: all is as it was.
     pub fn set_bounds(&self, config: &Config) -> std::io::Result<()> {
-        let bounds = &self.contents().bounds;
-        let max = bounds.max_by(config)?;
-        bounds.keep_free(config.min_free);
-        self.capacity().resize(max);
-        self.quotas().replace(config);
-        Ok(())
+        self.quotas().replace(config)
     }
 
     /// Facts about repositories.

@@ -86,7 +86,6 @@ impl Upkeep {
         self.0.capacity().account_for_index();
         self.0.pins().watch();
         if !health.is_in_trouble(Part::Files) {
-            self.0.capacity().shrink();
             self.0.capacity().trim();
             self.0.quotas().keep();
             self.0.capacity().see_room(false);

@@ -29,9 +29,9 @@ use limits::Limits;
 pub use limits::{Limit, Listener};
 use log::Log;
 use prometheus::{IntGauge, Registry, TextEncoder};
-use reload::Reload;
+pub use reload::Reload;
 use requests::Requests;
-use scrub::Scrub;
+pub use scrub::Scrub;
 use set::Set;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -108,6 +108,18 @@ impl Metrics {
     #[must_use]
     pub fn access(&self) -> &AccessMetrics {
         &self.inner.access
+    }
+
+    /// The part about the configuration.
+    #[must_use]
+    pub fn reload(&self) -> &Reload {
+        &self.inner.reload
+    }
+
+    /// The part about the check of what is stored.
+    #[must_use]
+    pub fn scrub(&self) -> &Scrub {
+        &self.inner.scrub
     }
 
     /// The part about the audit log.

@@ -548,3 +548,46 @@ async fn head_over_http_2_is_answered_without_a_body() {
     }
     connection.abort();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_and_their_pulls_are_told() {
+    let registry = FakeRegistry::start().await;
+    let app = image(77, &[3000, 4000], Dialect::Oci);
+    registry.put_image("team/app", Some("v1"), &app);
+    let mirror = MirrorBuilder::of(&registry).start().await;
+    let agent = [("user-agent", "containerd/2.0")];
+    let manifest = mirror
+        .client
+        .get_with("/v2/team/app/manifests/v1", &agent)
+        .await;
+    manifest.assert_bytes(200, &app.manifest.bytes);
+    for _ in 0..2 {
+        let path = format!("/v2/team/app/blobs/{}", app.layers[0].digest);
+        let blob = mirror.client.get_with(&path, &agent).await;
+        blob.assert_bytes(200, &app.layers[0].bytes);
+    }
+    // A request has ended a moment after its last byte has arrived.
+    let pull = within("three requests", async {
+        loop {
+            let pulls = get(&mirror, "/api/v1/pulls").await;
+            if pulls["pulls"][0]["requests"] == 3 {
+                return pulls["pulls"][0].clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(pull["image"], "docker.io/team/app:v1");
+    assert_eq!(pull["digest"], app.manifest.digest);
+    assert_eq!(pull["client"], "127.0.0.1");
+    assert_eq!(pull["user_agent"], "containerd/2.0");
+    let layer = app.layers[0].bytes.len();
+    assert_eq!(pull["cache_bytes"], layer);
+    assert_eq!(pull["upstream_bytes"], layer + app.manifest.bytes.len());
+    assert!(pull["ended_at"].is_null(), "{pull}");
+    let clients = get(&mirror, "/api/v1/clients?limit=5").await;
+    assert_eq!(clients["clients"].as_array().unwrap().len(), 1);
+    assert_eq!(clients["clients"][0]["requests"], 3);
+    let refused = ask(&mirror, Method::POST, "/api/v1/clients").await;
+    assert_eq!(refused.0, 405);
+}

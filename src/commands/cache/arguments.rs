@@ -61,6 +61,9 @@ pub struct Common {
 /// `status`.
 #[derive(Clone, Debug, Args)]
 pub struct Status {
+    /// Show the clients that were here, the latest first
+    #[arg(long)]
+    pub(super) clients: bool,
     #[command(flatten)]
     pub(super) common: Common,
 }

@@ -1,26 +1,40 @@
 //! `status`, `ls`, `du`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::Method;
+use serde::{Deserialize, Serialize};
 
-use super::arguments::{List, Usage as UsageArguments};
+use super::arguments::{List, Status as StatusArguments, Usage as UsageArguments};
 use super::each_image;
 use super::screen::{Cell, Screen, Table, Tone, clean, percent, say, say_json, short, span};
 use crate::commands::output::is_refused;
 use crate::commands::target::{Target, TargetError};
 use crate::format::{plural, size};
-use crate::mirror::inspect::{EndpointStatus, ImageEntry, PlatformState, Presence, Status, Usage};
+use crate::mirror::inspect::{
+    EndpointStatus, ImageEntry, PlatformState, Presence, Status, Usage, When,
+};
 use crate::oci::UpstreamName;
 
 /// Repositories asked for: what a person looks through, and more.
 const REPOSITORIES: &str = "10000";
 
 /// Shows the state of the mirror.
-pub(super) async fn status(target: &Target, screen: Screen) -> Result<(), TargetError> {
+pub(super) async fn status(
+    target: &Target,
+    arguments: &StatusArguments,
+    screen: Screen,
+) -> Result<(), TargetError> {
     let status: Status = target.ask(Method::GET, "/api/v1/status", &[]).await?;
+    let clients = if arguments.clients {
+        let asked = target.ask(Method::GET, "/api/v1/clients", &[]);
+        Some(asked.await?)
+    } else {
+        None
+    };
     if screen.json {
-        say_json(&status);
+        say_json(&WithClients { status, clients });
         return Ok(());
     }
     let state = match status.uptime_seconds {
@@ -44,7 +58,53 @@ pub(super) async fn status(target: &Target, screen: Screen) -> Result<(), Target
         show_upstreams(&status, screen);
         show_fills(&status, screen);
     }
+    if let Some(clients) = clients {
+        show_clients(&clients, screen);
+    }
     Ok(())
+}
+
+/// The state of the mirror, and the clients that were here.
+#[derive(Debug, Serialize)]
+struct WithClients {
+    #[serde(flatten)]
+    status: Status,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    clients: Option<Clients>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Clients {
+    clients: Vec<Client>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Client {
+    address: IpAddr,
+    user_agent: String,
+    first_seen: When,
+    last_seen: When,
+    requests: u64,
+    bytes: u64,
+}
+
+fn show_clients(Clients { clients }: &Clients, screen: Screen) {
+    say("");
+    let head = ["CLIENT", "LAST SEEN", ">REQUESTS", ">BYTES", "USER AGENT"];
+    let mut table = Table::new(screen, &head);
+    for client in clients {
+        table.row(vec![
+            client.address.to_string().into(),
+            screen.ago(Some(client.last_seen)).into(),
+            client.requests.to_string().into(),
+            size(client.bytes).into(),
+            clean(&client.user_agent).into(),
+        ]);
+    }
+    table.flush();
+    if clients.is_empty() {
+        say("no client was here yet");
+    }
 }
 
 fn show_cache(status: &Status) {

@@ -5,6 +5,7 @@ use super::request_id::RequestId;
 use crate::audit::{Denial, Event, Login, Pull};
 use crate::mirror::ClientId;
 use crate::oci::{Digest, ErrorCode, Reference, Repository, UpstreamName};
+use crate::server::visits::{self, Visit, Visits};
 use crate::telemetry::access::{self, AccessLine};
 use crate::telemetry::{Kind, Metrics, Outcome, logging};
 use http::{HeaderValue, Method, StatusCode, Uri, header, request};
@@ -107,6 +108,9 @@ pub(crate) struct Exchange {
     first_byte: Option<Instant>,
     bytes: u64,
     ended: Ended,
+    visits: Option<Visits>,
+    /// A pull counts it as a request under way.
+    is_counted: bool,
 }
 
 impl Exchange {
@@ -137,7 +141,14 @@ impl Exchange {
             first_byte: None,
             bytes: 0,
             ended: Ended::Cancelled,
+            visits: None,
+            is_counted: false,
         }
+    }
+
+    /// Its client and its pull are told of there.
+    pub(crate) fn visits(&mut self, visits: &Visits) {
+        self.visits = Some(visits.clone());
     }
 
     /// The id.
@@ -194,6 +205,35 @@ impl Exchange {
     pub(crate) fn goes_to(&mut self, upstream: &UpstreamName, repository: &Repository) {
         self.upstream = Some(upstream.clone());
         self.repository = Some(repository.clone());
+        if let Some((visits, visit)) = self.visit() {
+            self.is_counted = visits.begun(visit);
+        }
+    }
+
+    fn visit(&self) -> Option<(&Visits, Visit<'_>)> {
+        let (visits, upstream) = (self.visits.as_ref()?, self.upstream.as_ref()?);
+        let visit = Visit {
+            client: self.client.ip,
+            upstream,
+            repository: self.repository.as_ref()?,
+        };
+        Some((visits, visit))
+    }
+
+    /// Tells of the request's end.
+    fn leave(&self) {
+        let Some((visits, visit)) = self.visit() else {
+            return;
+        };
+        let ended = visits::Ended {
+            kind: self.kind,
+            reference: self.reference.as_ref(),
+            digest: self.digest.as_ref(),
+            outcome: self.answer.map(|(_, outcome)| outcome),
+            bytes: self.bytes,
+            user_agent: self.user_agent.as_ref(),
+        };
+        visits.ended(visit, ended, self.is_counted);
     }
 
     /// The answer is an error. A fault of ours or of an upstream has an error line, which names what failed and why,
@@ -327,6 +367,7 @@ impl Drop for Exchange {
             .answer
             .map_or(STATUS_CLIENT_CLOSED, |(status, _)| status.as_u16());
         let ttfb = self.first_byte.map(|at| at.duration_since(self.started));
+        self.leave();
         if self.account.records_pulls() {
             self.record_pull(status, ended);
         }

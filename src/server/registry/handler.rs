@@ -21,6 +21,7 @@ use crate::server::http::context::{OCI_NAMESPACE, Request, Transport};
 use crate::server::http::error::ApiError;
 use crate::server::http::host;
 use crate::server::http::request_id::RequestIds;
+use crate::server::visits::Visits;
 use crate::telemetry::{Kind, Limit, Metrics};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, header, request};
@@ -39,6 +40,7 @@ pub(crate) struct Handler {
     metrics: Metrics,
     buffers: Buffers,
     ids: RequestIds,
+    visits: Visits,
     restraint: Restraint,
 }
 
@@ -48,6 +50,7 @@ impl Handler {
         mirror: Mirror,
         metrics: Metrics,
         buffers: Buffers,
+        visits: Visits,
         clock: &dyn Clock,
     ) -> Self {
         Self {
@@ -55,6 +58,7 @@ impl Handler {
             metrics,
             buffers,
             ids: RequestIds::new(clock),
+            visits,
             restraint: Restraint::new(),
         }
     }
@@ -76,6 +80,7 @@ impl Handler {
             &head,
             self.metrics.clone(),
         ));
+        exchange.visits(&self.visits);
         exchange.account.audit_to(arrival.door.guard().audit());
         let answered = self.dispatch(&head, body, &caller, transport, must_wait, &mut exchange);
         let reply = match answered.await {
@@ -233,14 +238,14 @@ impl Handler {
             };
         };
         exchange.asks_for(named.kind, named.reference());
-        let edition = self.mirror.edition();
+        let edition = self.mirror.in_use().edition();
         let source = self
             .open(&request, named, visitor.as_ref(), exchange)
             .await?;
         let reply = self.give(&request, &source, exchange).await?;
         // Upstreams were replaced meanwhile: what one gave may be another login's, and is judged by its new visibility. One
         // that is gone gave it before.
-        if edition != self.mirror.edition() && self.mirror.has(&source.upstream) {
+        if edition != self.mirror.in_use().edition() && self.mirror.in_use().has(&source.upstream) {
             let allowed = self.allow(&request, &source, named, visitor.as_ref(), exchange);
             Box::pin(allowed).await?;
         }

@@ -1,11 +1,12 @@
 //! The part of the store that a single upstream may take, and the time that unused blobs are kept. Both are seen to
 //! in the background: an upstream may have more for a moment.
 
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::Capacity;
+use super::{Capacity, STEP_BYTES};
 use crate::oci::directory::Source;
 use crate::oci::{Algorithm, Digest, UpstreamName};
 use crate::store::capacity::evict::{Ages, OwnerId};
@@ -33,6 +34,8 @@ pub struct Quotas {
     limits: ArcSwap<Limits>,
     /// When it was last looked for blobs that nobody uses any more, in milliseconds.
     aged_at: AtomicU64,
+    /// Bytes by which the store is still larger than `max_size`, which was lowered.
+    excess: Mutex<u64>,
 }
 
 /// Limits of a configuration.
@@ -53,13 +56,57 @@ impl Quotas {
             capacity: Arc::clone(capacity),
             limits: ArcSwap::from_pointee(Limits::of(config)),
             aged_at: AtomicU64::new(0),
+            excess: Mutex::default(),
         }
     }
 
-    /// Keeps to what another configuration says of shares and ages.
-    pub(in crate::store) fn replace(&self, config: &Config) {
+    /// Keeps to the bounds of another configuration: of the store, of shares and ages.
+    ///
+    /// # Errors
+    /// `max_size` is a part of a file system that cannot be measured: all is as it was.
+    pub(in crate::store) fn replace(&self, config: &Config) -> io::Result<()> {
+        let bounds = &self.contents.bounds;
+        let max = bounds.max_by(config)?;
+        bounds.keep_free(config.min_free);
+        self.resize(max);
         self.limits.store(Arc::new(Limits::of(config)));
         self.aged_at.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Changes `max_size`. More room is there at once; less, once enough has gone.
+    fn resize(&self, max: u64) {
+        let mut excess = self.excess.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.contents.bounds.replace_max(max);
+        if max < before {
+            *excess = excess.saturating_add(before - max);
+        } else {
+            let kept = (max - before).min(*excess);
+            *excess -= kept;
+            self.contents.ledger().have_back(max - before - kept);
+        }
+        drop(excess);
+        self.contents.report();
+    }
+
+    /// Evicts until the store is as small as it should be, or what is left is in use. Requests that need room come in
+    /// between. Blocks.
+    fn shrink(&self) {
+        let mut excess = self.excess.lock().unwrap_or_else(PoisonError::into_inner);
+        while *excess > 0 {
+            let step = {
+                let ledger = self.contents.ledger();
+                let room = ledger.max().saturating_sub(ledger.bytes());
+                (*excess).min(room.max(STEP_BYTES)).min(ledger.max())
+            };
+            // Pinned images, or blobs that are read: it is tried again.
+            if step == 0 || self.capacity.reserve(step).is_err() {
+                return;
+            }
+            self.contents.bounds.unwritten_changes(step, 0);
+            self.contents.ledger().give_away(step);
+            *excess -= step;
+        }
     }
 
     /// A blob was fetched from an upstream: it counts as that one's, if it is nobody's yet. Blobs that
@@ -95,8 +142,10 @@ impl Quotas {
         })
     }
 
-    /// Evicts what upstreams have too much of, and what nobody has used for too long. Blocks.
+    /// Evicts what is above the bounds of the store, what upstreams have too much of, and what nobody has used for too
+    /// long. Blocks.
     pub(in crate::store) fn keep(&self) {
+        self.shrink();
         let limits = self.limits.load_full();
         for share in &limits.shares {
             if let Some(most) = share.max_size {

@@ -249,7 +249,10 @@ impl Store {
             };
         }
         if let Some(completed) = progress.completed {
-            self.contents().metrics.scrub_completed(completed.0 / 1000);
+            self.contents()
+                .metrics
+                .scrub()
+                .completed(completed.0 / 1000);
         }
         let mut scrub = Scrub {
             store: self,
@@ -322,7 +325,11 @@ impl Scrub {
             "the scrub has read all that is stored"
         );
         self.progress.completed = Some(now);
-        self.store.contents().metrics.scrub_completed(now.0 / 1000);
+        self.store
+            .contents()
+            .metrics
+            .scrub()
+            .completed(now.0 / 1000);
         self.progress.began = self.progress.began.plus(self.period).max(now);
         self.progress.bytes = 0;
         self.note().await;
@@ -348,7 +355,7 @@ impl Scrub {
     async fn look_at(&mut self, digest: Digest) {
         let metrics = &self.store.contents().metrics;
         let pace = Pace::Gentle(self.burst());
-        let read = |bytes| metrics.scrubbed(bytes);
+        let read = |bytes| metrics.scrub().read(bytes);
         let (checked, looked_at) = self.store.audit().check(&digest, pace, &read).await;
         let size = self.store.contents().contains(&digest).unwrap_or_default();
         self.progress.bytes = self.progress.bytes.saturating_add(size);
@@ -356,7 +363,7 @@ impl Scrub {
             tracing::warn!(%digest, why, "the scrub cannot read a stored blob now; it is looked at again in the next round");
         }
         let Some(why) = checked.fault() else { return };
-        metrics.scrub_damaged();
+        metrics.scrub().damaged();
         self.store
             .quarantine()
             .damaged(&digest, &why, looked_at)

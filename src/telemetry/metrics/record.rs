@@ -1,7 +1,6 @@
 //! What the parts of the program count and measure.
 
 use super::labels::{EvictReason, Kind, Outcome};
-use super::set::NO_LABELS;
 use super::{DiskOp, Limit, Listener, Metrics, NO_UPSTREAM, signed};
 
 impl Metrics {
@@ -85,6 +84,12 @@ impl Metrics {
         }
     }
 
+    /// So many clients were here within the last hour.
+    pub fn clients_seen(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.inner.requests.clients_seen.set(count);
+    }
+
     /// Time from the request's arrival to its first body byte (or its head when it has no body).
     pub fn first_byte(&self, kind: Kind, outcome: Outcome, seconds: f64) {
         let first_byte = &self.inner.requests.first_byte;
@@ -99,23 +104,5 @@ impl Metrics {
             let labels = [kind.label(), NO_UPSTREAM];
             requests.bytes.with_label_values(&labels).inc_by(bytes);
         }
-    }
-}
-
-impl Metrics {
-    /// The scrub has read so many bytes.
-    pub fn scrubbed(&self, bytes: u64) {
-        self.inner.scrub.bytes.inc_by(bytes);
-    }
-
-    /// The scrub has found a damaged blob.
-    pub fn scrub_damaged(&self) {
-        self.inner.scrub.damaged.inc();
-    }
-
-    /// A round of the scrub was completed at this time, in seconds since the Unix epoch.
-    pub fn scrub_completed(&self, seconds: u64) {
-        let completed = self.inner.scrub.completed.with_label_values(&NO_LABELS);
-        completed.set(signed(seconds));
     }
 }

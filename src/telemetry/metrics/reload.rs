@@ -2,11 +2,11 @@
 
 use prometheus::IntGauge;
 
-use super::{Metrics, Set, signed};
+use super::{Set, signed};
 
 /// The families, under the names that Prometheus uses for its own.
 #[derive(Debug)]
-pub(super) struct Reload {
+pub struct Reload {
     success: IntGauge,
     succeeded: IntGauge,
     restart_required: IntGauge,
@@ -29,19 +29,16 @@ impl Reload {
             ),
         }
     }
-}
 
-impl Metrics {
     /// A configuration was taken over at this time, in seconds since the Unix epoch; some of its keys may need a restart.
-    pub fn reloaded(&self, seconds: u64, needs_restart: bool) {
-        let reload = &self.inner.reload;
-        reload.success.set(1);
-        reload.succeeded.set(signed(seconds));
-        reload.restart_required.set(i64::from(needs_restart));
+    pub fn succeeded(&self, seconds: u64, needs_restart: bool) {
+        self.success.set(1);
+        self.succeeded.set(signed(seconds));
+        self.restart_required.set(i64::from(needs_restart));
     }
 
     /// A configuration could not be taken over.
-    pub fn reload_failed(&self) {
-        self.inner.reload.success.set(0);
+    pub fn failed(&self) {
+        self.success.set(0);
     }
 }

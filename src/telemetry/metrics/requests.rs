@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use prometheus::{IntCounter, IntCounterVec};
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 use super::Set;
 use super::labels::{ByKind, ByOutcome};
@@ -17,6 +17,7 @@ pub(super) struct Requests {
     pub(super) bytes: IntCounterVec,
     pub(super) first_byte: FirstBytes,
     /// The counters of each configured upstream, resolved once: every request needs some.
+    pub(super) clients_seen: IntGauge,
     by_upstream: ArcSwap<HashMap<Box<str>, Arc<Counters>>>,
 }
 
@@ -41,6 +42,10 @@ impl Requests {
         );
         let all = Self {
             by_upstream: ArcSwap::default(),
+            clients_seen: set.gauge(
+                "roadstead_clients_seen",
+                "Clients (addresses) that asked for something within the last hour.",
+            ),
             first_byte: set.first_byte(),
             answered: requests,
             bytes,

@@ -2,14 +2,15 @@
 
 use prometheus::{IntCounter, IntGaugeVec};
 
-use super::Set;
+use super::set::NO_LABELS;
+use super::{Set, signed};
 
 /// The families.
 #[derive(Debug)]
-pub(super) struct Scrub {
-    pub(super) bytes: IntCounter,
-    pub(super) damaged: IntCounter,
-    pub(super) completed: IntGaugeVec,
+pub struct Scrub {
+    bytes: IntCounter,
+    damaged: IntCounter,
+    completed: IntGaugeVec,
 }
 
 impl Scrub {
@@ -25,6 +26,22 @@ impl Scrub {
             ),
             completed: set.gauges(COMPLETED.0, COMPLETED.1, &[]),
         }
+    }
+
+    /// So many bytes were read.
+    pub fn read(&self, bytes: u64) {
+        self.bytes.inc_by(bytes);
+    }
+
+    /// A damaged blob was found.
+    pub fn damaged(&self) {
+        self.damaged.inc();
+    }
+
+    /// A round was completed at this time, in seconds since the Unix epoch.
+    pub fn completed(&self, seconds: u64) {
+        let completed = self.completed.with_label_values(&NO_LABELS);
+        completed.set(signed(seconds));
     }
 }
 

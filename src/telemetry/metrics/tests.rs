@@ -61,7 +61,7 @@ fn use_everything(metrics: &Metrics) {
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 31] = [
+const CONTRACT: [(&str, &str, &[&str]); 35] = [
     ("roadstead_audit_dropped_total", "counter", &[]),
     ("roadstead_audit_failed", "gauge", &[]),
     ("roadstead_auth_total", "counter", &["method", "result"]),
@@ -76,6 +76,14 @@ const CONTRACT: [(&str, &str, &[&str]); 31] = [
         "counter",
         &["kind", "upstream"],
     ),
+    ("roadstead_clients_seen", "gauge", &[]),
+    ("roadstead_config_reload_success", "gauge", &[]),
+    (
+        "roadstead_config_reload_success_timestamp_seconds",
+        "gauge",
+        &[],
+    ),
+    ("roadstead_config_restart_required", "gauge", &[]),
     ("roadstead_connections", "gauge", &["listener"]),
     ("roadstead_evicted_bytes_total", "counter", &["reason"]),
     ("roadstead_fills_in_flight", "gauge", &[]),
