@@ -8,4 +8,6 @@ mod plain;
 mod sink;
 
 pub use format::LogFormat;
-pub use metrics::{AccessMetrics, AuthMethod, AuthResult, Kind, Limit, Listener, Metrics, Outcome};
+pub use metrics::{
+    AccessMetrics, AuthMethod, AuthResult, EvictReason, Kind, Limit, Listener, Metrics, Outcome,
+};

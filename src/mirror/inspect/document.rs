@@ -110,7 +110,8 @@ impl ConfigFacts {
     }
 
     /// `linux/arm/v7`.
-    pub(super) fn platform(&self) -> String {
+    #[must_use]
+    pub fn platform(&self) -> String {
         platform(&self.os, &self.architecture, self.variant.as_deref())
     }
 }

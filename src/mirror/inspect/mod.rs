@@ -8,6 +8,7 @@
 //! | `document` | what manifests and image configs say of themselves |
 //! | `tree` | an image: manifests, config, layers, and what of it is stored |
 //! | `images` | lists of images |
+//! | `sharing` | which other repositories have an image's parts |
 //! | `status` | how the process is |
 //! | `usage` | who takes how much |
 //! | `pins` | which images are never evicted |
@@ -24,6 +25,7 @@ mod names;
 mod pins;
 mod refresh;
 mod remove;
+mod sharing;
 mod status;
 mod tree;
 mod usage;
@@ -47,6 +49,7 @@ pub use refresh::Refreshed;
 pub(super) use refresh::Refresher;
 pub(super) use remove::Removal;
 pub use remove::{Kept, Removed};
+pub use sharing::Sharers;
 pub(super) use status::Overview;
 pub use status::{
     CacheStatus, EndpointStatus, FillStatus, Readiness, Status, Traffic, UpstreamStatus,

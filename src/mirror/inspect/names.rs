@@ -22,6 +22,13 @@ pub enum Filter {
     },
     /// One image.
     Image(ImageName),
+    /// Those whose name has this text in it, as people search.
+    Like {
+        /// A part of the upstream's and repository's name; before a colon, its end.
+        name: String,
+        /// The beginning of a tag or digest, if there is a colon.
+        reference: Option<String>,
+    },
 }
 
 /// The reason why a text names nothing.
@@ -68,10 +75,36 @@ impl Filter {
         })
     }
 
+    /// Reads what a person types into a search: any part of a name, with or without the beginning of a tag behind a
+    /// colon. Letters count alike in upper and lower case.
+    #[must_use]
+    pub fn like(text: &str) -> Self {
+        let text = text.trim().to_lowercase();
+        if text.is_empty() {
+            return Self::All;
+        }
+        if text.starts_with("sha256:") || text.starts_with("sha512:") {
+            return Self::Like {
+                name: String::new(),
+                reference: Some(text),
+            };
+        }
+        // Neither the port of a registry (`localhost:5000/app`), nor the algorithm of a digest.
+        let split = text.split_once('@').or_else(|| {
+            let split = text.rsplit_once(':');
+            split.filter(|(_, tag)| !tag.contains('/'))
+        });
+        let (name, reference) = match split {
+            Some((name, reference)) => (name.to_owned(), Some(reference.to_owned())),
+            None => (text, None),
+        };
+        Self::Like { name, reference }
+    }
+
     /// The upstream that it is about, if about one.
     pub(super) fn upstream(&self) -> Option<&UpstreamName> {
         match self {
-            Self::All => None,
+            Self::All | Self::Like { .. } => None,
             Self::Upstream(upstream) | Self::Path { upstream, .. } => Some(upstream),
             Self::Image(name) => Some(&name.upstream),
         }
@@ -88,6 +121,14 @@ impl Filter {
             Self::Image(name) => {
                 name.repository == source.repository && name.upstream == source.upstream
             }
+            Self::Like { name, reference } => {
+                let full = format!("{}/{}", source.upstream, source.repository).to_lowercase();
+                if reference.is_some() {
+                    full.ends_with(name.as_str())
+                } else {
+                    full.contains(name.as_str())
+                }
+            }
         }
     }
 
@@ -96,6 +137,15 @@ impl Filter {
         match self {
             Self::All | Self::Upstream(_) | Self::Path { .. } => true,
             Self::Image(name) => name.reference == *reference,
+            Self::Like {
+                reference: wanted, ..
+            } => wanted.as_ref().is_none_or(|wanted| {
+                let text = match reference {
+                    Reference::Tag(tag) => tag.as_str().to_lowercase(),
+                    Reference::Digest(digest) => digest.to_string(),
+                };
+                text.starts_with(wanted.as_str())
+            }),
         }
     }
 }
@@ -115,7 +165,9 @@ fn is_below(repository: &str, path: &str) -> bool {
 pub(super) fn upstream_named(text: &str) -> Option<UpstreamName> {
     match Filter::parse(text) {
         Ok(Filter::Upstream(upstream)) => Some(upstream),
-        Ok(Filter::All | Filter::Path { .. } | Filter::Image(_)) | Err(_) => None,
+        Ok(Filter::All | Filter::Path { .. } | Filter::Image(_) | Filter::Like { .. }) | Err(_) => {
+            None
+        }
     }
 }
 
@@ -137,6 +189,10 @@ impl fmt::Display for Filter {
             Self::Upstream(upstream) => upstream.fmt(f),
             Self::Path { upstream, path } => write!(f, "{upstream}/{path}"),
             Self::Image(name) => name.fmt(f),
+            Self::Like { name, reference } => match reference {
+                Some(reference) => write!(f, "{name}:{reference}"),
+                None => f.write_str(name),
+            },
         }
     }
 }
@@ -149,6 +205,35 @@ mod tests {
         Source {
             upstream: UpstreamName::parse(upstream).unwrap(),
             repository: Repository::parse(repository).unwrap(),
+        }
+    }
+
+    #[test]
+    fn people_find_images_by_any_part_of_their_names() {
+        let (tag, digest) = (
+            Reference::Tag(crate::oci::Tag::parse("1.27-Alpine").unwrap()),
+            Reference::Digest(crate::oci::Digest::Sha256([0xab; 32])),
+        );
+        let nginx = source("docker.io", "library/nginx");
+        for (text, finds, tagged, by_digest) in [
+            ("", true, true, true),
+            ("  ngi ", true, true, true),
+            ("NGINX", true, true, true),
+            ("docker.io/lib", true, true, true),
+            ("ghcr", false, true, true),
+            ("nginx:1.27", true, true, false),
+            ("nginx:1.27-alpine", true, true, false),
+            ("nginx:27", true, false, false),
+            ("ngi:1.27", false, true, false),
+            ("nginx@sha256:abab", true, false, true),
+            ("sha256:abab", true, false, true),
+            ("sha256:ba", true, false, false),
+            ("localhost:5000/nginx", false, true, true),
+        ] {
+            let filter = Filter::like(text);
+            assert_eq!(filter.means(&nginx), finds, "{text}");
+            assert_eq!(filter.means_reference(&tag), tagged, "{text}");
+            assert_eq!(filter.means_reference(&digest), by_digest, "{text}");
         }
     }
 

@@ -202,6 +202,15 @@ impl Overview {
         trouble.map_or(Readiness::Ready, Readiness::Degraded)
     }
 
+    /// Requests and bytes of all upstreams since the start.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let names = self.upstreams.now();
+        let each = names.iter();
+        each.map(|(name, _)| self.metrics.totals(name.as_str()))
+            .fold(Totals::default(), Totals::plus)
+    }
+
     /// The state of the process.
     ///
     /// # Errors
@@ -210,12 +219,7 @@ impl Overview {
         let figures = self.store.contents().figures_async().await;
         let ready = self.readiness();
         let upstreams = self.upstream_statuses();
-        let sum = self
-            .upstreams
-            .now()
-            .iter()
-            .map(|(name, _)| self.metrics.totals(name.as_str()))
-            .fold(Totals::default(), Totals::plus);
+        let sum = self.totals();
         let now = self.clock.now();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -10,10 +10,10 @@ pub(super) struct Cache {
     pub(super) bytes: IntGauge,
     pub(super) max_bytes: IntGauge,
     pub(super) blobs: IntGauge,
-    pub(super) evicted_size: IntCounter,
-    pub(super) evicted_damaged: IntCounter,
-    pub(super) evicted_removed: IntCounter,
-    pub(super) evicted_age: IntCounter,
+    evicted_size: IntCounter,
+    evicted_damaged: IntCounter,
+    evicted_removed: IntCounter,
+    evicted_age: IntCounter,
 }
 
 impl Cache {
@@ -32,6 +32,16 @@ impl Cache {
             evicted_damaged: evicted(EvictReason::Damaged),
             evicted_removed: evicted(EvictReason::Removed),
             evicted_age: evicted(EvictReason::Age),
+        }
+    }
+
+    /// The counter of a reason.
+    pub(super) fn evicted(&self, reason: EvictReason) -> &IntCounter {
+        match reason {
+            EvictReason::Size => &self.evicted_size,
+            EvictReason::Damaged => &self.evicted_damaged,
+            EvictReason::Removed => &self.evicted_removed,
+            EvictReason::Age => &self.evicted_age,
         }
     }
 }

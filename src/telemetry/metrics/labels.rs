@@ -128,6 +128,9 @@ impl Outcome {
 }
 
 impl EvictReason {
+    /// Every reason, the usual ones first.
+    pub const ALL: [Self; 4] = [Self::Size, Self::Age, Self::Removed, Self::Damaged];
+
     /// The label.
     #[must_use]
     pub fn label(self) -> &'static str {

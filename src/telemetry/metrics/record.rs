@@ -14,14 +14,7 @@ impl Metrics {
 
     /// Bytes were evicted.
     pub fn evicted(&self, reason: EvictReason, bytes: u64) {
-        let cache = &self.inner.cache;
-        match reason {
-            EvictReason::Size => &cache.evicted_size,
-            EvictReason::Damaged => &cache.evicted_damaged,
-            EvictReason::Removed => &cache.evicted_removed,
-            EvictReason::Age => &cache.evicted_age,
-        }
-        .inc_by(bytes);
+        self.inner.cache.evicted(reason).inc_by(bytes);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sums over the metrics of one upstream, for who looks at the process instead of scraping it.
 
 use super::requests::Counters;
-use super::{Kind, Metrics, Outcome};
+use super::{EvictReason, Kind, Metrics, Outcome};
 
 /// Requests and bytes since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,6 +79,18 @@ impl Metrics {
             upstream_bytes: self.inner.upstreams.bytes_so_far(upstream),
             ..counted.unwrap_or_default()
         }
+    }
+
+    /// Bytes that were evicted for this reason so far.
+    #[must_use]
+    pub fn evicted_so_far(&self, reason: EvictReason) -> u64 {
+        self.inner.cache.evicted(reason).get()
+    }
+
+    /// Bytes that the cache takes on disk.
+    #[must_use]
+    pub fn cache_bytes(&self) -> u64 {
+        u64::try_from(self.inner.cache.bytes.get()).unwrap_or_default()
     }
 
     /// All requests that were sent to anybody so far, for tokens and along redirects too, answered or not.
