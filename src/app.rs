@@ -1,5 +1,6 @@
 //! Puts the parts together, runs them, drains them.
 
+mod describe;
 pub mod reload;
 pub mod start;
 mod upstreams;
@@ -19,10 +20,12 @@ use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::config::{Config, Overrides, Snapshot};
 use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
-use crate::server::{BindError, Bound, Certificates, Inherited};
+use crate::server::{BindError, Bound, Certificates, Inherited, Process};
 use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::{OwnListeners, SetupError};
+pub use describe::ClientSetups;
+use describe::Description;
 use reload::{Reload, Running};
 use start::Start;
 use upstreams::Made;
@@ -122,6 +125,15 @@ async fn note_uses(guard: Guard, stop: CancellationToken) {
 /// The longest time that the end waits for the last records of the audit log.
 const AUDIT_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// The way in which a process was started.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    /// The flags that lead to its configuration. `None`: a program gave it, and it is nowhere to be read.
+    pub flags: Option<Overrides>,
+    /// Makes the files of clients.
+    pub clients: Option<ClientSetups>,
+}
+
 /// A running roadstead.
 #[derive(Debug)]
 pub struct App {
@@ -167,24 +179,24 @@ impl App {
         // Boxed: it is large, and futures that await a start would be as large.
         Box::pin(Self::start_with(
             Snapshot::new(config),
-            None,
+            Launch::default(),
             clock,
             Inherited::default(),
         ))
         .await
     }
 
-    /// Starts with a configuration that may be replaced while it runs, by what `flags` lead to, and sockets that are bound
-    /// already.
+    /// Starts with a configuration that may be replaced while it runs, and sockets that are bound already.
     ///
     /// # Errors
     /// As [`App::start`].
     pub async fn start_with(
         snapshot: Snapshot,
-        flags: Option<Overrides>,
+        launch: Launch,
         clock: Arc<dyn Clock>,
         inherited: Inherited,
     ) -> Result<Self, StartError> {
+        let Launch { flags, clients } = launch;
         let config = snapshot.now();
         let bound = Box::pin(Bound::bind(&config.server, Arc::clone(&clock), inherited)).await?;
         let (addresses, admin_address) = (bound.addresses(), bound.admin_address());
@@ -200,13 +212,9 @@ impl App {
             metrics,
             upstreams,
         } = Unserved::open_by(OpenMode::Write, &snapshot, Arc::clone(&clock), &own).await?;
-        let guard = Guard::open(
-            config.access.clone(),
-            Some(catalogue),
-            Arc::clone(&clock),
-            metrics.clone(),
-        )
-        .await?;
+        let access = config.access.clone();
+        let guard = Guard::open(access, Some(catalogue), Arc::clone(&clock), metrics.clone());
+        let guard = guard.await?;
         if let Some(audit) = &config.audit {
             guard.audit_to(Audit::open(audit, Arc::clone(&clock), metrics.clone())?);
         }
@@ -222,11 +230,18 @@ impl App {
         };
         let watched = flags.as_ref().filter(|_| config.server.watch_config);
         let watched = watched.and_then(Config::file_of);
+        let describe = Arc::new(Description::new(snapshot.clone(), clients));
         let reload = Arc::new(Reload::new(snapshot, flags, running, upstreams));
+        let reloader = Arc::clone(&reload) as _;
+        let process = Process {
+            reloader,
+            describe,
+            clock,
+        };
         let app = Self {
             address,
             addresses,
-            reload: Arc::clone(&reload),
+            reload,
             admin_address,
             guard: guard.clone(),
             mirror: mirror.clone(),
@@ -236,14 +251,8 @@ impl App {
             stop_storing: CancellationToken::new(),
         };
         app.begin(&config, store, watched);
-        app.serving.spawn(bound.serve(
-            mirror,
-            metrics,
-            guard,
-            clock,
-            reload,
-            app.stop_serving.clone(),
-        ));
+        app.serving
+            .spawn(bound.serve(mirror, metrics, guard, process, app.stop_serving.clone()));
         Ok(app)
     }
 

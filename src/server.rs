@@ -22,8 +22,10 @@ pub use conn::limits::Limits;
 pub use conn::proxy_protocol;
 use conn::table::Table;
 use conn::tls::{Prepared, Tls};
+pub use describe::{ClientFile, ClientSetup, Describe};
 pub use inherited::Inherited;
 use operators::Operators;
+pub use process::Process;
 pub use registry::door::Asks;
 use registry::door::Door;
 use registry::handler::Handler;
@@ -43,9 +45,11 @@ mod bind_error;
 mod clients;
 mod config;
 mod conn;
+mod describe;
 mod http;
 mod inherited;
 mod operators;
+mod process;
 mod registry;
 mod reload;
 #[cfg(test)]
@@ -236,10 +240,10 @@ impl Bound {
         mirror: Mirror,
         metrics: Metrics,
         guard: Guard,
-        clock: Arc<dyn Clock>,
-        reloader: Arc<dyn Reloader>,
+        process: Process,
         stop: CancellationToken,
     ) {
+        let clock = Arc::clone(&process.clock);
         let certificates = self.certificates();
         let buffers = Buffers::default();
         let wanted = self.limits.max_connections;
@@ -251,15 +255,14 @@ impl Bound {
         let clients = table(Listener::Client, connections_max);
         let operators = table(Listener::Admin, ADMIN_CONNECTIONS_MAX);
         let visits = Visits::new(Arc::clone(&clock));
-        let stopped = stop.clone();
         let admin = Admin::new(
             mirror.clone(),
             &guard,
             metrics.clone(),
             self.admin_hosts,
-            reloader,
+            process,
             visits.clone(),
-            stopped,
+            stop.clone(),
         );
         let operators = Operators {
             admin: Arc::new(admin),

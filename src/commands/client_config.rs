@@ -17,6 +17,7 @@ mod mirror;
 mod piece;
 mod plan;
 mod rancher;
+mod setups;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,7 @@ use files::Root;
 use install::{Change, Job, Outcome};
 use mirror::Mirror;
 use plan::{Plan, plan};
+pub(super) use setups::setups;
 
 /// Certificates of authorities are some kilobytes.
 const CA_BYTES_MAX: u64 = 1024 * 1024;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
-use super::{EXIT_DONE, EXIT_START, fail, runtime};
-use crate::app::{App, start};
+use super::{EXIT_DONE, EXIT_START, client_config, fail, runtime};
+use crate::app::{App, Launch, start};
 use crate::clock::SystemClock;
 use crate::config::{Config, Loaded, Overrides, Snapshot};
 use crate::server::Inherited;
@@ -73,8 +73,11 @@ async fn serve_until_signal(
     let stop_wait_max = config.server.drain_timeout.saturating_add(STOP_WAIT_MAX);
     let snapshot = Snapshot::new(config);
     let starting = {
-        let flags = Some(flags.clone());
-        let starting = App::start_with(snapshot, flags, Arc::new(SystemClock), inherited);
+        let launch = Launch {
+            flags: Some(flags.clone()),
+            clients: Some(client_config::setups),
+        };
+        let starting = App::start_with(snapshot, launch, Arc::new(SystemClock), inherited);
         runtime.spawn(Box::pin(starting))
     };
     let started = tokio::select! {

@@ -1,4 +1,4 @@
-//! The operator's listener: metrics, health, and the admin API.
+//! The operator's listener: metrics, health, the admin API, and pages for people.
 
 mod answer;
 mod api;
@@ -7,6 +7,7 @@ mod error;
 mod guard;
 mod import;
 mod operator;
+mod page;
 mod people;
 mod query;
 mod reload;
@@ -15,6 +16,7 @@ mod visits;
 pub use api::AdminApi;
 
 use super::http::{JSON, host};
+use super::process::Process;
 use super::reload::Reloader;
 use super::visits::Visits;
 use crate::access::Guard;
@@ -29,6 +31,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 pub(super) use operator::Caller;
 use operator::Operator;
+use page::Page;
 pub use people::PeopleApi;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +56,8 @@ pub(super) struct Admin {
     /// Names beside addresses that the listener has.
     hosts: Vec<String>,
     reloader: Arc<dyn Reloader>,
+    /// Pages for people.
+    page: Page,
     visits: Visits,
     /// Cancelled when the drain begins.
     pub(super) stop: CancellationToken,
@@ -65,11 +70,24 @@ impl Admin {
         guard: &Guard,
         metrics: Metrics,
         hosts: Vec<String>,
-        reloader: Arc<dyn Reloader>,
+        process: Process,
         visits: Visits,
         stop: CancellationToken,
     ) -> Self {
+        let Process {
+            reloader,
+            describe,
+            clock,
+        } = process;
         Self {
+            page: Page::new(
+                mirror.clone(),
+                metrics.clone(),
+                clock,
+                describe,
+                visits.clone(),
+                stop.clone(),
+            ),
             api: AdminApi::of_server(mirror.clone(), stop.clone()),
             mirror,
             people: PeopleApi::new(guard),
@@ -100,6 +118,9 @@ impl Admin {
             return full(text(StatusCode::BAD_REQUEST, format!("{why}\n")));
         }
         let path = head.uri.path();
+        if Page::has(path) {
+            return Box::pin(self.page(&head, caller)).await;
+        }
         if !path.starts_with(api::PREFIX) {
             return full(self.tell(&head));
         }
@@ -122,6 +143,29 @@ impl Admin {
             operator.record_act(&self.guard, &method, &target, status, &changes);
         }
         response
+    }
+
+    /// Keeps the pages up to date, for as long as it is polled.
+    pub(super) async fn keep_pages(&self) {
+        self.page.keep().await;
+    }
+
+    /// Answers a person, who reads.
+    async fn page(&self, head: &request::Parts, caller: Caller) -> Response<AdminBody> {
+        if !page::reads(&head.method) {
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            return Page::refuse(head, status, "only GET and HEAD", None);
+        }
+        if let Some(why) = guard::refusal_of_page(head, &self.hosts) {
+            return Page::refuse(head, StatusCode::FORBIDDEN, why, None);
+        }
+        if let Some(asset) = Page::asset(head) {
+            return asset;
+        }
+        match Operator::admit(&self.guard, head, caller).await {
+            Ok(_operator) => self.page.answer(head).await,
+            Err(error) => Page::refuse(head, error.status, error.message(), error.challenge()),
+        }
     }
 
     async fn route(

@@ -48,6 +48,11 @@ impl Operators {
         let tasks = Tasks::new();
         let _killer = tasks.kill_on_drop();
         let is_buffered = self.tls.is_some();
+        let (admin, stop) = (Arc::clone(&self.admin), drained.clone());
+        // A task of its own: rendering holds up no connection.
+        tasks.spawn(async move {
+            stop.run_until_cancelled(admin.keep_pages()).await;
+        });
         let serve = |stream: TcpStream, peer, seat: Seat| {
             let (tls, admin, stop) = (self.tls.clone(), Arc::clone(&self.admin), drained.clone());
             tasks.spawn(async move {

@@ -27,7 +27,7 @@ fn access(text: &str) -> access::Config {
 }
 
 /// A file with these tables.
-fn config(text: &str) -> Config {
+pub(crate) fn config(text: &str) -> Config {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("roadstead.toml");
     std::fs::write(&file, text).unwrap();
@@ -50,19 +50,19 @@ fn htpasswd(dir: &Path, users: &[&str]) -> String {
     path.display().to_string()
 }
 
-fn basic(user: &str, password: &str) -> String {
+pub(crate) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
 /// A registry with two repositories, and a mirror of it with this `[access]`.
-struct House {
+pub(crate) struct House {
     registry: FakeRegistry,
-    mirror: Mirror,
+    pub(crate) mirror: Mirror,
     image: Image,
 }
 
 impl House {
-    async fn with(users: &[&str], table: &str) -> Self {
+    pub(crate) async fn with(users: &[&str], table: &str) -> Self {
         let registry = FakeRegistry::start().await;
         let image = images::image(1, &[2000], Dialect::Oci);
         for repository in ["library/alpine", "acme/secret"] {

@@ -1,6 +1,7 @@
 //! The admin API: what an operator sees, removes and pins.
 
 mod change;
+mod page;
 mod pins;
 
 use std::time::Duration;

@@ -69,6 +69,12 @@ impl AdminError {
         &self.message
     }
 
+    /// The question who it is, if that is asked.
+    pub(super) fn challenge(&self) -> Option<HeaderValue> {
+        let challenge = HeaderValue::from_static("Basic realm=\"roadstead\"");
+        self.asks.then_some(challenge)
+    }
+
     /// The body.
     pub(super) fn body(&self) -> Bytes {
         let envelope = Envelope {
@@ -83,8 +89,7 @@ impl AdminError {
     /// The response.
     pub(super) fn into_response(self) -> Response<AdminBody> {
         let mut response = full(with_type(self.status, JSON, self.body()));
-        if self.asks {
-            let challenge = HeaderValue::from_static("Basic realm=\"roadstead\"");
+        if let Some(challenge) = self.challenge() {
             let headers = response.headers_mut();
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }

@@ -10,16 +10,18 @@ use std::net::{IpAddr, Ipv6Addr};
 /// to another site without being asked first (CORS preflight), which is always refused here.
 const DELIBERATE: HeaderName = HeaderName::from_static("x-roadstead-admin");
 
+/// The answer to a host that may be a web page's own name for this address.
+const HOST_REFUSED: &str =
+    "ask the admin API by an IP address, as localhost, or by a name of server.admin_hosts";
+
 /// Reason why a request is refused; none: it may pass. `hosts`: names that are the listener's own.
 pub(super) fn refusal(request: &request::Parts, hosts: &[String]) -> Option<&'static str> {
     let headers = &request.headers;
     if headers.contains_key(header::ORIGIN) || is_of_another_site(headers) {
         return Some("the admin API does not answer web pages; ask it with roadstead or curl");
     }
-    if !host::of(request).is_some_and(|host| is_address(host) || is_one_of(host, hosts)) {
-        return Some(
-            "ask the admin API by an IP address, as localhost, or by a name of server.admin_hosts",
-        );
+    if !is_known_host(request, hosts) {
+        return Some(HOST_REFUSED);
     }
     // A form can send neither that header nor JSON, and a script of another site not without asking first
     // (fetch.spec.whatwg.org, "CORS-safelisted request-header").
@@ -28,6 +30,29 @@ pub(super) fn refusal(request: &request::Parts, hosts: &[String]) -> Option<&'st
         return Some("a request that changes something needs the header X-Roadstead-Admin: 1");
     }
     None
+}
+
+/// Reason why a request for a page is refused. A link of another site may lead here: the page reads, that site does not
+/// see it, and cannot frame it. Everything else of another site is refused, as by the API.
+pub(super) fn refusal_of_page(request: &request::Parts, hosts: &[String]) -> Option<&'static str> {
+    let headers = &request.headers;
+    let is_foreign = headers.contains_key(header::ORIGIN) || is_of_another_site(headers);
+    if is_foreign && !is_followed_link(headers) {
+        return Some("another site cannot ask for this: open it yourself");
+    }
+    (!is_known_host(request, hosts)).then_some(HOST_REFUSED)
+}
+
+/// True if a browser says that a person goes to a page, in a window of its own.
+fn is_followed_link(headers: &HeaderMap) -> bool {
+    let is = |name: &str, value: &str| headers.get(name).is_some_and(|it| it == value);
+    is("sec-fetch-mode", "navigate")
+        && is("sec-fetch-dest", "document")
+        && !headers.contains_key(header::ORIGIN)
+}
+
+fn is_known_host(request: &request::Parts, hosts: &[String]) -> bool {
+    host::of(request).is_some_and(|host| is_address(host) || is_one_of(host, hosts))
 }
 
 fn is_deliberate(headers: &HeaderMap) -> bool {
@@ -108,6 +133,42 @@ mod tests {
         assert_eq!(refusal(&parts(Method::POST, &json)), None);
         let typed = [("host", "localhost"), ("sec-fetch-site", "none")];
         assert_eq!(refusal(&parts(Method::GET, &typed)), None);
+    }
+
+    #[test]
+    fn links_of_other_sites_lead_to_pages_and_nothing_else_does() {
+        let refused =
+            |headers: &[(&str, &str)]| refusal_of_page(&parts(Method::GET, headers), &[]).is_some();
+        let (host, cross) = (("host", "localhost:5001"), ("sec-fetch-site", "cross-site"));
+        let (navigate, document) = (
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
+        );
+        assert!(!refused(&[host]));
+        assert!(!refused(&[host, ("sec-fetch-site", "same-origin")]));
+        assert!(!refused(&[host, cross, navigate, document]));
+        assert!(refused(&[host, cross]));
+        assert!(refused(&[
+            host,
+            cross,
+            navigate,
+            ("sec-fetch-dest", "iframe")
+        ]));
+        assert!(refused(&[
+            host,
+            cross,
+            ("sec-fetch-mode", "cors"),
+            document
+        ]));
+        assert!(refused(&[
+            host,
+            cross,
+            navigate,
+            document,
+            ("origin", "null")
+        ]));
+        assert!(refused(&[("host", "evil.example"), navigate, document]));
+        assert!(refused(&[]));
     }
 
     #[test]

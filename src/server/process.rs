@@ -1,0 +1,17 @@
+//! The process around a server, as its operators ask it.
+
+use super::describe::Describe;
+use super::reload::Reloader;
+use crate::clock::Clock;
+use std::sync::Arc;
+
+/// The process around a server, as its operators ask it.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Reads its configuration again.
+    pub reloader: Arc<dyn Reloader>,
+    /// Says what its configuration is.
+    pub describe: Arc<dyn Describe>,
+    /// Its clock.
+    pub clock: Arc<dyn Clock>,
+}
