@@ -66,11 +66,11 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    node: NodeArguments,
+    overrides: Overrides,
     #[command(flatten)]
     admin: AdminAddress,
     #[command(flatten)]
-    overrides: Overrides,
+    node: NodeArguments,
 }
 
 /// The admin listener, where flags name it.

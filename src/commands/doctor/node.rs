@@ -8,6 +8,7 @@ mod docker;
 mod files;
 mod podman;
 mod pull;
+mod surroundings;
 mod verdict;
 
 use std::path::PathBuf;
@@ -24,9 +25,9 @@ use crate::commands::client_config::mirror::{HUB, Mirror};
 use crate::commands::plain::PlainClient;
 use crate::commands::target::{AdminFlags, AdminServer, named_server, server_url};
 use crate::mirror::inspect;
-use crate::oci::ImageName;
 use crate::upstream::FetchError;
 use files::Node;
+use surroundings::{Client, Image, Surroundings};
 use verdict::Verdict;
 
 /// The longest wait for the mirror's answer at `/v2/`, which comes from memory.
@@ -73,24 +74,6 @@ enum Choice {
     All,
 }
 
-/// One client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Client {
-    Docker,
-    Containerd,
-    Podman,
-}
-
-impl Client {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Docker => "docker",
-            Self::Containerd => "containerd",
-            Self::Podman => "podman",
-        }
-    }
-}
-
 /// All that is to be done.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -99,29 +82,6 @@ pub(super) struct Job {
     image: Option<Image>,
     ca_file: Option<PathBuf>,
     admin: AdminServer,
-}
-
-/// What the files of a client are held against.
-#[derive(Debug)]
-struct Surroundings {
-    node: Node,
-    server: Url,
-    mirror: Mirror,
-    /// The registries whose images should come through the mirror.
-    registries: Vec<String>,
-    /// The mirror's certificate is one that this machine believes; true for plain HTTP.
-    is_trusted: bool,
-}
-
-/// An image to be pulled.
-#[derive(Clone, Debug)]
-struct Image {
-    /// The name as the user has it.
-    text: String,
-    /// The image at its registry, where the mirror's own name stands before it.
-    name: ImageName,
-    /// The mirror's own name stands before it.
-    is_by_mirror: bool,
 }
 
 impl NodeArguments {
@@ -166,20 +126,6 @@ impl NodeArguments {
 fn beside(server: &Url) -> Result<AdminServer, String> {
     let host = server.host_str().unwrap_or_default();
     format!("http://{host}:{ADMIN_PORT}").parse()
-}
-
-impl Image {
-    fn of(text: &str, mirror: &Mirror) -> Result<Self, String> {
-        let prefix = format!("{}/", mirror.authority());
-        let own = text.strip_prefix(&prefix);
-        let name = ImageName::parse(own.unwrap_or(text));
-        let name = name.map_err(|why| format!("--image {text:?}: {why}"))?;
-        Ok(Self {
-            text: text.to_owned(),
-            name,
-            is_by_mirror: own.is_some(),
-        })
-    }
 }
 
 /// All checks of a node.

@@ -2,8 +2,8 @@
 
 use toml_edit::{DocumentMut, Item, TableLike};
 
+use super::surroundings::{Image, Surroundings};
 use super::verdict::Verdict;
-use super::{Image, Surroundings};
 use crate::commands::client_config::cri;
 
 const FILE: &str = "/etc/containerd/config.toml";
@@ -65,36 +65,31 @@ fn host(
     write: &str,
 ) {
     let node = &surroundings.node;
-    let paths = folders.iter().flat_map(|folder| {
+    let mut paths = folders.iter().flat_map(|folder| {
         let names = [registry, "_default"];
         names.map(|name| format!("{}/{name}/hosts.toml", folder.trim_end_matches('/')))
     });
-    let found = paths.filter_map(|path| {
+    let found = paths.find_map(|path| {
         let text = node.read(&path).ok().flatten()?;
         Some((path, text))
     });
-    let Some((path, text)) = found.into_iter().next() else {
+    let Some((path, text)) = found else {
         let what = format!("{registry} has no hosts.toml in {}", folders.join(", "));
         verdict.fault(what, write);
         return;
     };
     let Ok(document) = text.parse::<DocumentMut>() else {
-        verdict.fault(
-            format!("{path} is no TOML"),
-            "correct it: containerd ignores it",
-        );
+        let advice = "correct it: containerd ignores it";
+        verdict.fault(format!("{path} is no TOML"), advice);
         return;
     };
     let hosts = document.get("host").and_then(Item::as_table_like);
-    let hosts: Vec<(&str, Option<&dyn TableLike>)> = hosts
-        .into_iter()
-        .flat_map(|hosts| hosts.iter().map(|(url, host)| (url, host.as_table_like())))
-        .collect();
+    let hosts = hosts.into_iter().flat_map(TableLike::iter);
+    let hosts: Vec<(&str, &Item)> = hosts.collect();
     let url = surroundings.mirror.url();
-    let place = hosts
-        .iter()
-        .position(|(host, _)| host.trim_end_matches('/') == url);
-    let Some((place, ours)) = place.and_then(|place| Some((place, (*hosts.get(place)?).1))) else {
+    let mut numbered = hosts.iter().enumerate();
+    let ours = numbered.find(|(_, (host, _))| host.trim_end_matches('/') == url);
+    let Some((place, (_, ours))) = ours else {
         let others: Vec<&str> = hosts.iter().map(|(url, _)| *url).collect();
         let others = match others.join(", ") {
             others if others.is_empty() => "no host".to_owned(),
@@ -109,10 +104,13 @@ fn host(
             "put the mirror's table first: hosts are asked in their order",
         );
     }
-    let ours = ours.into_iter().next();
-    let capabilities = ours
-        .and_then(|it| it.get("capabilities"))
-        .and_then(Item::as_array);
+    table(verdict, surroundings, &path, ours, write);
+    verdict.fact(format!("{path} leads to {url}"));
+}
+
+/// The mirror's own table lets it resolve and pull, and its certificate be believed.
+fn table(verdict: &mut Verdict, surroundings: &Surroundings, path: &str, ours: &Item, write: &str) {
+    let capabilities = ours.get("capabilities").and_then(Item::as_array);
     let lacks = capabilities.is_some_and(|given| {
         let has = |word: &str| given.iter().any(|it| it.as_str() == Some(word));
         !has("pull") || !has("resolve")
@@ -121,22 +119,22 @@ fn host(
         let what = format!("{path}: the mirror lacks the capabilities \"pull\" and \"resolve\"");
         verdict.fault(what, write);
     }
-    let ca = ours.and_then(|it| it.get("ca"));
-    let skips = ours
-        .and_then(|it| it.get("skip_verify"))
-        .and_then(Item::as_bool);
-    if !surroundings.is_trusted && skips != Some(true) {
-        match ca.map(|ca| ca.as_str().unwrap_or_default()) {
-            None => verdict.fault(
-                format!("{path}: the mirror's certificate is of an unknown authority, and there is no ca"),
-                format!("{write} --ca FILE"),
-            ),
-            Some(file) if !file.is_empty() && !node.has(file) => verdict.fault(
-                format!("{path}: ca names {file}, which is not there"),
-                format!("{write} --ca FILE"),
-            ),
-            Some(_) => {}
-        }
+    let skips = ours.get("skip_verify").and_then(Item::as_bool);
+    if surroundings.is_trusted || skips == Some(true) {
+        return;
     }
-    verdict.fact(format!("{path} leads to {url}"));
+    let write = format!("{write} --ca FILE");
+    match ours.get("ca").map(|ca| ca.as_str().unwrap_or_default()) {
+        None => verdict.fault(
+            format!(
+                "{path}: the mirror's certificate is of an unknown authority, and there is no ca"
+            ),
+            write,
+        ),
+        Some(file) if !file.is_empty() && !surroundings.node.has(file) => verdict.fault(
+            format!("{path}: ca names {file}, which is not there"),
+            write,
+        ),
+        Some(_) => {}
+    }
 }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use super::surroundings::{Image, Surroundings};
 use super::verdict::Verdict;
-use super::{Image, Surroundings};
 use crate::commands::client_config::mirror::HUB;
 
 const FILE: &str = "/etc/docker/daemon.json";

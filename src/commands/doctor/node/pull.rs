@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::process::Command;
 
-use super::{Client, Image, Surroundings};
+use super::surroundings::{Client, Image, Surroundings};
 use crate::commands::doctor::admin::Admin;
 use crate::commands::doctor::finding::{Finding, Status};
 use crate::commands::plain::PlainClient;
