@@ -23,7 +23,7 @@ use roadstead::server::TlsConfig;
 #[derive(Debug)]
 pub(super) struct Checks {
     pub(super) code: i32,
-    checks: BTreeMap<String, Value>,
+    by_id: BTreeMap<String, Value>,
     /// All that was printed.
     pub(super) text: String,
 }
@@ -40,14 +40,14 @@ impl Checks {
         assert_eq!(report["healthy"], Value::Bool(code == 0), "{text}");
         Self {
             code,
-            checks: checks.collect(),
+            by_id: checks.collect(),
             text: text + &errors,
         }
     }
 
     #[track_caller]
     pub(super) fn status(&self, id: &str) -> &str {
-        let check = self.checks.get(id);
+        let check = self.by_id.get(id);
         let check = check.unwrap_or_else(|| panic!("no {id} in {}", self.text));
         check["status"].as_str().unwrap()
     }
@@ -56,7 +56,7 @@ impl Checks {
     #[track_caller]
     pub(super) fn is(&self, id: &str, status: &str, parts: &[&str]) {
         assert_eq!(self.status(id), status, "{id} in {}", self.text);
-        let check = &self.checks[id];
+        let check = &self.by_id[id];
         let text = format!("{}\n{}", check["summary"], check["advice"]);
         for part in parts {
             assert!(text.contains(part), "{part:?} in {id}: {text}");
@@ -69,7 +69,7 @@ impl Checks {
     #[track_caller]
     fn only(&self, id: &str, parts: &[&str]) {
         self.is(id, "fail", parts);
-        let failed = self.checks.iter().filter(|(_, it)| it["status"] == "fail");
+        let failed = self.by_id.iter().filter(|(_, it)| it["status"] == "fail");
         let failed: Vec<&String> = failed.map(|(id, _)| id).collect();
         assert_eq!(failed, [id], "{}", self.text);
         assert_eq!(self.code, 1);
@@ -277,6 +277,47 @@ async fn an_upstream_that_refuses_connections_is_found() {
     let checks = setup.doctor(&[]).await;
     let parts = ["refused", "[upstream.\\\"docker.io\\\"]", "firewall"];
     checks.only("upstream:docker.io", &parts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_says_nothing_is_found_in_time() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let setup = Setup::of(&format!("http://{}", silent.local_addr().unwrap()));
+    let began = tokio::time::Instant::now();
+    let checks = setup.doctor(&[]).await;
+    checks.only("upstream:docker.io", &["timed out waiting for", "proxy of"]);
+    assert!(began.elapsed().as_secs() < 15);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_its_own_certificate_is_asked_over_it() {
+    let registry = FakeRegistry::start().await;
+    let mut setup = Setup::of(&registry.url());
+    let authority = Authority::new("own");
+    let pair = authority
+        .host(&["mirror.test"])
+        .write(setup.dir.path(), "mirror");
+    let tls = TlsConfig::of(pair.cert.clone(), pair.key.clone());
+    let mirror = MirrorBuilder::of(&registry)
+        .with(|config| secure(config, tls))
+        .start()
+        .await;
+    setup.server = format!(
+        "listen = \"{}\"\nadmin_listen = \"{}\"\n[server.tls]\ncert = {:?}\nkey = {:?}\n",
+        mirror.client.0, mirror.admin.0, pair.cert, pair.key
+    );
+    let checks = setup.doctor(&[]).await;
+    checks.is("listener", "ok", &["https://127.0.0.1", "answers 200"]);
+    checks.is("tls-certificate", "ok", &["for mirror.test", "left"]);
+    checks.is("tls-chain", "ok", &["clients need it as their CA"]);
+    assert_eq!(checks.code, 0, "{}", checks.text);
+    // Another address than the one that it was started with.
+    setup.server = format!(
+        "listen = \"127.0.0.1:1\"\nadmin_listen = \"{}\"\n",
+        mirror.admin.0
+    );
+    let checks = setup.doctor(&[]).await;
+    checks.only("listener", &["nobody listens at 127.0.0.1:1", "restart"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

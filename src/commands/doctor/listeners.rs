@@ -121,32 +121,31 @@ impl Door {
         let Err(error) = self.bind() else {
             return Finding::ok(id, format!("{at} is free: no server runs there yet"));
         };
-        match error.kind() {
-            ErrorKind::AddrInUse => {
-                let mut answer = self.ask(false).await;
-                if answer.is_err() {
-                    answer = self.ask(true).await;
-                }
-                self.taken(answer.ok().as_ref())
+        let kind = error.kind();
+        if kind == ErrorKind::AddrInUse {
+            let mut answer = self.ask(false).await;
+            if answer.is_err() {
+                answer = self.ask(true).await;
             }
-            ErrorKind::AddrNotAvailable => Finding::fail(
-                id,
-                format!("{at}: no interface of this machine has this address"),
-                format!("set {key} to an address of this machine, or to 0.0.0.0 for all of them"),
-            ),
-            ErrorKind::PermissionDenied => Finding::warn(
+            return self.taken(answer.ok().as_ref());
+        }
+        if kind == ErrorKind::PermissionDenied {
+            return Finding::warn(
                 id,
                 format!("{at}: this user may not listen at a port below 1024"),
                 format!(
                     "the service needs CAP_NET_BIND_SERVICE (AmbientCapabilities= in its unit), or another port in {key}"
                 ),
-            ),
-            _ => Finding::fail(
-                id,
-                format!("{at} cannot be listened at: {error}"),
-                format!("set {key} to another address"),
-            ),
+            );
         }
+        let summary = if kind == ErrorKind::AddrNotAvailable {
+            format!("{at}: no interface of this machine has this address")
+        } else {
+            format!("{at} cannot be listened at: {error}")
+        };
+        let advice =
+            format!("set {key} to an address of this machine, or to 0.0.0.0 for all of them");
+        Finding::fail(id, summary, advice)
     }
 
     /// The finding where somebody has the address; `answer`: what it says at `/v2/`.

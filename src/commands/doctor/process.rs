@@ -4,8 +4,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A table of sockets has a line of 150 bytes for each; a server with 60,000 connections is read whole.
-const TABLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The state of a socket that listens (`TCP_LISTEN`).
 const LISTENS: &str = "0A";
 /// Units of a process's start time: `USER_HZ`, which is 100 on every architecture of Linux in use.
@@ -23,7 +21,7 @@ pub(super) fn listener(address: SocketAddr) -> Option<Program> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let inode = tables.iter().find_map(|table| {
         let text = fs::read_to_string(table).ok()?;
-        inode_of(text.get(..TABLE_BYTES_MAX).unwrap_or(&text), address.port())
+        inode_of(&text, address.port())
     })?;
     let link = format!("socket:[{inode}]");
     let pid = pids().find(|pid| holds(*pid, &link))?;

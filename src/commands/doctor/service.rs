@@ -27,6 +27,17 @@ pub(super) struct Service {
     pub(super) status: Result<Status, String>,
 }
 
+/// The clients that a server has seen.
+#[derive(Debug, Deserialize)]
+struct Clients {
+    clients: Vec<Client>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Client {
+    last_seen: When,
+}
+
 impl Service {
     /// Asks the server, if one is there.
     pub(super) async fn ask(admin: Result<Admin, String>) -> Self {
@@ -40,15 +51,11 @@ impl Service {
                 };
             }
         };
-        let ready = admin.get("/readyz").await;
+        let (ready, status) = tokio::join!(admin.get("/readyz"), admin.json("/api/v1/status"));
         let ready = ready.map(|answer| {
             let text = String::from_utf8_lossy(&answer.body);
             (answer.status.as_u16(), text.trim().to_owned())
         });
-        let status = match &ready {
-            Ok(_) => admin.json("/api/v1/status").await,
-            Err(why) => Err(why.clone()),
-        };
         Self {
             admin: Some(admin),
             ready,
@@ -118,14 +125,6 @@ impl Service {
         let (Some(admin), Ok(told)) = (&self.admin, &self.status) else {
             return Finding::skipped(id, "no server tells of them");
         };
-        #[derive(Deserialize)]
-        struct Clients {
-            clients: Vec<Client>,
-        }
-        #[derive(Deserialize)]
-        struct Client {
-            last_seen: When,
-        }
         let asked: Result<Clients, String> = admin.json("/api/v1/clients").await;
         let pulls = told.traffic.pulls;
         if let Ok(Clients { clients }) = asked {

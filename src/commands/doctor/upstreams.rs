@@ -21,7 +21,9 @@ use crate::upstream::{
 };
 
 /// The longest look at one upstream: all its requests, and those to its token servers.
-const LOOK_MAX: Duration = Duration::from_secs(10);
+const LOOK_MAX: Duration = Duration::from_secs(8);
+/// The part of it in which answers are waited for: their own error says more than the end of the look.
+const ANSWERS_MAX: Duration = Duration::from_secs(7);
 /// The longest wait for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// The longest wait for names.
@@ -56,7 +58,7 @@ pub(super) async fn check(
 
 async fn look(config: &Config, own: &OwnListeners, known: Option<&UpstreamStatus>) -> Looked {
     let mut quick = config.clone();
-    quick.header_timeout = config.header_timeout.min(LOOK_MAX);
+    quick.header_timeout = config.header_timeout.min(ANSWERS_MAX);
     quick.connect_timeout = config.connect_timeout.min(CONNECT_MAX);
     let name = config.name.as_str();
     let metrics = Metrics::new([name].into_iter());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, Collected, Limited};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::process::Command;
@@ -217,7 +217,7 @@ impl Probe<'_> {
         }
         let body = Limited::new(answer.into_body(), ERROR_BYTES_MAX).collect();
         let body = tokio::time::timeout(LOOK_EVERY, body).await;
-        let body = body.ok().and_then(Result::ok).map(|it| it.to_bytes());
+        let body = body.ok().and_then(Result::ok).map(Collected::to_bytes);
         let said = body.and_then(|body| message(&body));
         let said = said.map_or(String::new(), |said| format!(" ({said})"));
         Err(format!("answers {status} for {name}{said}"))
