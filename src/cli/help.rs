@@ -300,7 +300,7 @@ mod tests {
         for (name, examples) in EXAMPLES {
             for line in examples.lines() {
                 let line = line
-                    .split(['|', '>', '#'])
+                    .split(['|', '>', '#', '&'])
                     .find(|part| part.contains("roadstead "));
                 let line = line.unwrap_or_default().trim().replace('\'', "");
                 let from = line.find("roadstead ").unwrap_or_default();

@@ -368,7 +368,10 @@ async fn a_login_is_tried_as_the_registry_wants_it() {
         checks.is("login:docker.io", "ok", &["1 login accepted"]);
         setup.upstream = endpoints.clone() + "username = \"robot\"\npassword = \"hunter2\"\n";
         let checks = setup.doctor(&[]).await;
-        checks.only("login:docker.io", &["refuse", "username and password"]);
+        checks.only(
+            "login:docker.io",
+            &["refused (401)", "username and password"],
+        );
         assert!(!checks.text.contains("hunter2"), "{}", checks.text);
         checks.is("upstream:docker.io", "ok", &["answers 401"]);
     }

@@ -287,7 +287,15 @@ fn logins(config: &Config, probes: &[EndpointProbe]) -> Finding {
         return Finding::skipped(id, "the upstream does not answer");
     }
     let refused = all.iter().filter_map(|(host, number, login)| match login {
-        LoginProbe::Refused(error) => Some((format!("{host}, login {number}: {error}"), error)),
+        LoginProbe::Refused(error) => {
+            let why = match error {
+                // The text of the error is about a request for content.
+                FetchError::Unauthorized => "refused (401)".to_owned(),
+                FetchError::Denied => "refused (403)".to_owned(),
+                error => error.to_string(),
+            };
+            Some((format!("{host}, login {number}: {why}"), error))
+        }
         LoginProbe::Taken | LoginProbe::NotAsked => None,
     });
     let refused: Vec<(String, &FetchError)> = refused.collect();
@@ -295,7 +303,7 @@ fn logins(config: &Config, probes: &[EndpointProbe]) -> Finding {
         let advice = match first {
             FetchError::Unauthorized | FetchError::Denied | FetchError::LoginRefused(_) => {
                 format!(
-                    "the registry refuses it: correct username and password (or password_file, docker_config, exec, cloud) of {key}; tokens and passwords may have expired"
+                    "correct username and password (or password_file, docker_config, exec, cloud) of {key}; tokens and passwords may have expired"
                 )
             }
             FetchError::Login(_) => format!("see the login of {key}: the text names its source"),
