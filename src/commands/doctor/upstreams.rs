@@ -268,7 +268,6 @@ fn advice(name: &str, error: &FetchError) -> String {
 fn logins(config: &Config, probes: &[EndpointProbe]) -> Finding {
     let name = config.name.as_str();
     let id = format!("login:{name}");
-    let key = key(name);
     let has_login = |it: &EndpointConfig| {
         let logins = it.logins.as_ref().unwrap_or(&config.logins);
         !logins.is_empty()
@@ -288,11 +287,11 @@ fn logins(config: &Config, probes: &[EndpointProbe]) -> Finding {
     }
     let refused = all.iter().filter_map(|(host, number, login)| match login {
         LoginProbe::Refused(error) => {
-            let why = match error {
-                // The text of the error is about a request for content.
-                FetchError::Unauthorized => "refused (401)".to_owned(),
-                FetchError::Denied => "refused (403)".to_owned(),
-                error => error.to_string(),
+            // The text of such an error is about a request for content.
+            let why = if *error == FetchError::Unauthorized {
+                "refused (401)".to_owned()
+            } else {
+                error.to_string()
             };
             Some((format!("{host}, login {number}: {why}"), error))
         }
@@ -300,33 +299,7 @@ fn logins(config: &Config, probes: &[EndpointProbe]) -> Finding {
     });
     let refused: Vec<(String, &FetchError)> = refused.collect();
     if let Some((_, first)) = refused.first() {
-        let advice = match first {
-            FetchError::Unauthorized | FetchError::Denied | FetchError::LoginRefused(_) => {
-                format!(
-                    "correct username and password (or password_file, docker_config, exec, cloud) of {key}; tokens and passwords may have expired"
-                )
-            }
-            FetchError::Login(_) => format!("see the login of {key}: the text names its source"),
-            FetchError::Token(_) | FetchError::Inside(_) | FetchError::Protocol(_) => {
-                format!(
-                    "its token server failed, or lies where it is not followed: redirect_networks of the endpoint in {key}"
-                )
-            }
-            FetchError::NotFound { .. }
-            | FetchError::Challenged(_)
-            | FetchError::RateLimited { .. }
-            | FetchError::Unavailable { .. }
-            | FetchError::RangeNotSatisfiable
-            | FetchError::Status(_)
-            | FetchError::Connect(_)
-            | FetchError::Timeout(_)
-            | FetchError::Broken(_)
-            | FetchError::TooLarge { .. }
-            | FetchError::Loop(_)
-            | FetchError::Ourselves(_)
-            | FetchError::Busy
-            | FetchError::Limited => advice(name, first),
-        };
+        let advice = login_advice(name, first);
         let texts: Vec<&str> = refused.iter().map(|(text, _)| text.as_str()).collect();
         return Finding::fail(id, texts.join("; "), advice);
     }
@@ -334,6 +307,38 @@ fn logins(config: &Config, probes: &[EndpointProbe]) -> Finding {
     match u64::try_from(taken.count()).unwrap_or(u64::MAX) {
         0 => Finding::skipped(id, "the registry asks nobody who he is at /v2/"),
         taken => Finding::ok(id, format!("{} accepted", plural(taken, "login"))),
+    }
+}
+
+/// The next step after a refused login.
+fn login_advice(name: &str, error: &FetchError) -> String {
+    let key = key(name);
+    match error {
+        FetchError::Unauthorized | FetchError::Denied | FetchError::LoginRefused(_) => {
+            format!(
+                "correct username and password (or password_file, docker_config, exec, cloud) of {key}; tokens and passwords may have expired"
+            )
+        }
+        FetchError::Login(_) => format!("see the login of {key}: the text names its source"),
+        FetchError::Token(_) | FetchError::Inside(_) | FetchError::Protocol(_) => {
+            format!(
+                "its token server failed, or lies where it is not followed: redirect_networks of the endpoint in {key}"
+            )
+        }
+        FetchError::NotFound { .. }
+        | FetchError::Challenged(_)
+        | FetchError::RateLimited { .. }
+        | FetchError::Unavailable { .. }
+        | FetchError::RangeNotSatisfiable
+        | FetchError::Status(_)
+        | FetchError::Connect(_)
+        | FetchError::Timeout(_)
+        | FetchError::Broken(_)
+        | FetchError::TooLarge { .. }
+        | FetchError::Loop(_)
+        | FetchError::Ourselves(_)
+        | FetchError::Busy
+        | FetchError::Limited => advice(name, error),
     }
 }
 
