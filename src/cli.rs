@@ -23,7 +23,7 @@ use crate::commands::output::{self, Colour, Style};
 use crate::commands::target::Locator;
 use crate::commands::{
     EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, ca, client_config,
-    credential_provider, fail, people, run_async, serve, verify, version, warm,
+    credential_provider, doctor, fail, people, run_async, serve, verify, version, warm,
 };
 use crate::config::{Config, Loaded, Overrides};
 use crate::telemetry::{LogFormat, logging};
@@ -154,6 +154,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
         Command::Cache(it) => operate(&it),
         Command::Ca(it) => authority(&it),
         Command::ClientConfig(it) => client_config::run(&it),
+        Command::Doctor(it) => doctor::run(&it),
         Command::Access(it) => Ok(run_async(async {
             let done = Box::pin(access::run(&it)).await;
             done.unwrap_or_else(|error| fail(EXIT_USAGE, &error))
@@ -278,6 +279,8 @@ enum Command {
     Ca(ca::CaCommand),
     /// Print or write the files that lead a client to this mirror: dockerd, containerd, Podman, buildkitd and others
     ClientConfig(Box<client_config::Arguments>),
+    /// Find what is wrong with a server and its surroundings, or with a node's way to the mirror; exit 1 if anything fails
+    Doctor(Box<doctor::Arguments>),
     /// Say what the rules of access say
     #[command(subcommand)]
     Access(Box<access::AccessCommand>),
@@ -339,6 +342,7 @@ impl Command {
             | Self::Bench(_)
             | Self::Ca(_)
             | Self::ClientConfig(_)
+            | Self::Doctor(_)
             | Self::Access(_)
             | Self::CredentialProvider
             | Self::User(_)

@@ -9,6 +9,7 @@
 //! | `credential_provider` | `credential-provider` |
 //! | `ca` | `ca` |
 //! | `client_config` | `client-config` |
+//! | `doctor` | `doctor` |
 //! | `people` | `user`, `token` |
 //! | `warm` | `warm` |
 //! | `airgap` | `export`, `import` |
@@ -28,6 +29,7 @@ pub mod cache;
 pub mod client;
 pub mod client_config;
 pub mod credential_provider;
+pub mod doctor;
 pub mod output;
 pub mod people;
 mod plain;

@@ -57,3 +57,4 @@ pub(crate) use place::Place;
 pub(crate) use sends::Sends;
 pub(crate) use settings::Peer;
 pub(crate) use tls::client_config as tls_client_config;
+pub(crate) use tls::is_known_authority;

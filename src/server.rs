@@ -69,6 +69,14 @@ pub fn read_authority(cert: &Path, key: &Path) -> Result<Authority, BindError> {
     conn::tls::read_authority(cert, key)
 }
 
+/// Reads certificates, keys and authorities as a start does, and says whether they can be used. Blocks.
+///
+/// # Errors
+/// [`BindError::Tls`], which names the file at fault.
+pub fn check_tls(config: &TlsConfig, clock: Arc<dyn Clock>) -> Result<(), BindError> {
+    Tls::load(config, clock).map(drop)
+}
+
 /// Bound listeners, not serving yet.
 #[derive(Debug)]
 pub struct Bound {

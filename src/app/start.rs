@@ -43,6 +43,14 @@ pub fn exposure(config: &Config, addresses: &[SocketAddr]) -> Option<String> {
     exposed(addresses, &interfaces)
 }
 
+/// Settings of a configuration that are likely not meant.
+#[must_use]
+pub fn warnings(config: &Config) -> Vec<String> {
+    let listeners = config.server.listeners.iter();
+    let addresses: Vec<SocketAddr> = listeners.map(|listener| listener.address).collect();
+    Start::of(config, &addresses, config.server.admin_listen).warnings(None)
+}
+
 /// The warning, on a machine whose interfaces have these addresses.
 fn exposed(addresses: &[SocketAddr], interfaces: &[IpAddr]) -> Option<String> {
     let (listener, public) = addresses.iter().find_map(|listener| {

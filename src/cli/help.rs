@@ -17,7 +17,10 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
         &["serve", "reload", "check", "config", "state", "ca"],
     ),
     ("Set up clients", &["client-config"]),
-    ("Look inside", &["status", "health", "ls", "du", "inspect"]),
+    (
+        "Look inside",
+        &["doctor", "status", "health", "ls", "du", "inspect"],
+    ),
     (
         "Change the cache",
         &["warm", "refresh", "rm", "gc", "pin", "unpin", "verify"],
@@ -71,6 +74,13 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
   roadstead client-config podman --server https://mirror.example:5000 --ca ca.crt --write
   roadstead client-config containerd --server http://10.0.0.5:5000 --write --root /host --every 5m
   roadstead client-config docker --undo",
+    ),
+    (
+        "doctor",
+        "  roadstead doctor --config /etc/roadstead/config.toml
+  roadstead doctor --json | jq -r '.checks[] | select(.status == \"fail\") | .id'
+  roadstead doctor --from-client --server http://mirror.example:5000
+  roadstead doctor --from-client --server http://mirror.example:5000 --client docker --image alpine:3.20",
     ),
     (
         "warm",
@@ -290,7 +300,7 @@ mod tests {
         for (name, examples) in EXAMPLES {
             for line in examples.lines() {
                 let line = line
-                    .split(['|', '>', '#'])
+                    .split(['|', '>', '#', '&'])
                     .find(|part| part.contains("roadstead "));
                 let line = line.unwrap_or_default().trim().replace('\'', "");
                 let from = line.find("roadstead ").unwrap_or_default();

@@ -18,6 +18,7 @@ const PAGES: &[(&str, &str, &str)] = &[
         "Client configuration",
         "../clients/client-config.md",
     ),
+    ("doctor", "doctor", "../doctor.md"),
     ("status", "status", "../admin.md#status"),
     ("health", "health", "../admin.md#health"),
     ("ls", "ls", "../admin.md#ls"),
@@ -66,7 +67,7 @@ const EXIT_CODES: &str = "\
 | code | meaning |
 | --- | --- |
 | 0 | Done. `serve`: stopped as asked. |
-| 1 | `serve` cannot start (port in use, directory not writable, another roadstead in it). `warm`, `export` or `import` left something missing. A pull of `bench` failed. `verify` found something that stays wrong. An operator's command could not be done. `health`: no answer within 4 s, or the mirror drains; `degraded` is 0. `access test` and `explain`: denied; `who-can`: nobody. `client-config`: a file could not be written, taken back or merged; with `--diff`: there are differences. The answer could not be written (a full disk). |
+| 1 | `serve` cannot start (port in use, directory not writable, another roadstead in it). `warm`, `export` or `import` left something missing. A pull of `bench` failed. `verify` found something that stays wrong. An operator's command could not be done. `health`: no answer within 4 s, or the mirror drains; `degraded` is 0. `access test` and `explain`: denied; `who-can`: nobody. `doctor`: a check failed. `client-config`: a file could not be written, taken back or merged; with `--diff`: there are differences. The answer could not be written (a full disk). |
 | 2 | The configuration or the command line is wrong. |
 | 130, 143 | A second signal cut the drain of `serve` short (128 and the signal's number). |
 | 141 | The reader of standard output has gone (`roadstead ls \\| head -1`), as a shell reports it of other programs. |

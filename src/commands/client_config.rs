@@ -5,15 +5,15 @@
 
 mod buildkit;
 mod client;
-mod cri;
+pub(super) mod cri;
 mod diff;
 mod every;
-mod fault;
-mod files;
+pub(super) mod fault;
+pub(super) mod files;
 mod hosts;
 mod install;
 mod json;
-mod mirror;
+pub(super) mod mirror;
 mod piece;
 mod plan;
 mod rancher;

@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
 pub use address::{ADMIN_VARIABLE, AdminFlags, SERVER_VARIABLE, ServerFlags};
-pub(super) use address::{named_server, server_url};
+pub(super) use address::{admin_url, named_server, server_url};
 pub use admin::AdminServer;
 
 use crate::clock::SystemClock;

@@ -355,6 +355,13 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
+/// True if the system's roots have an authority of this name, in DER.
+pub(crate) fn is_known_authority(name: &[u8]) -> bool {
+    let mut roots = native_roots().roots.iter();
+    // A root's name is stored without the head of its sequence.
+    roots.any(|root| !root.subject.is_empty() && name.ends_with(root.subject.as_ref()))
+}
+
 /// The system's roots, read once for all upstreams. A machine without a CA bundle still starts:
 /// its upstreams may be plain HTTP or have a `ca_file`.
 fn native_roots() -> &'static RootCertStore {

@@ -163,18 +163,7 @@ impl Auth {
         headers: &HeaderMap,
         share: Share<'_>,
     ) -> Result<Authorization, FetchError> {
-        let values = headers.get_all(WWW_AUTHENTICATE).iter();
-        // A quoted text may hold bytes that are not ASCII (RFC 9110 section 5.6.4).
-        let values: Vec<_> = values
-            .map(|value| String::from_utf8_lossy(value.as_bytes()))
-            .collect();
-        let mut challenges = challenge::parse(values.iter().map(AsRef::as_ref));
-        // A token is good for one repository and a few minutes, the password for everything.
-        challenges.sort_by_key(|challenge| match challenge {
-            Challenge::Bearer { .. } => 0,
-            Challenge::Basic => 1,
-        });
-        let mut challenges = challenges.into_iter();
+        let mut challenges = in_order(headers).into_iter();
         let mut challenge = challenges.next().ok_or(FetchError::Unauthorized)?;
         let mut answer = self.answer(endpoint, repository, &challenge, share).await;
         // A realm that cannot be used; another challenge may do.
@@ -193,6 +182,61 @@ impl Auth {
                 .put(repository.clone(), Arc::new(challenge), weight);
         }
         answer
+    }
+
+    /// True if there is a login, and not nobody in particular.
+    pub(super) fn has_login(&self) -> bool {
+        self.source.is_login()
+    }
+
+    /// The authorization of this login for nothing in particular, as `docker login` asks for it: the answer to a 401 of
+    /// `/v2/` with these headers.
+    ///
+    /// # Errors
+    /// As for `challenged`.
+    pub(super) async fn at_base(
+        &self,
+        endpoint: &Endpoint,
+        headers: &HeaderMap,
+        share: Share<'_>,
+    ) -> Result<HeaderValue, FetchError> {
+        let login = self.source.login(share.deadline).await?;
+        let login = login.ok_or(FetchError::Unauthorized)?;
+        let mut last = FetchError::Unauthorized;
+        for challenge in in_order(headers) {
+            let answer = match (&challenge, login.as_ref()) {
+                (Challenge::Basic, Login::Basic(credentials)) => basic(credentials),
+                (Challenge::Basic, Login::Bearer(_) | Login::Refresh(_)) => continue,
+                (Challenge::Bearer { .. }, Login::Bearer(token)) => {
+                    token::bearer(token.expose()).map_err(|why| FetchError::Login(why.to_owned()))
+                }
+                (
+                    Challenge::Bearer {
+                        realm,
+                        service,
+                        scope,
+                        error: _,
+                    },
+                    given,
+                ) => {
+                    let key = TokenKey {
+                        endpoint: endpoint.id.0,
+                        realm: realm.clone(),
+                        service: service.clone(),
+                        scope: scope.clone().unwrap_or_default(),
+                        login: self.number(Some(&login)),
+                    };
+                    let url = realm::check(realm, &endpoint.base, true)?;
+                    let token = fetch_token(endpoint, &url, &key, Some(given), share).await;
+                    token.map(|token| token.header().clone())
+                }
+            };
+            match answer {
+                Ok(header) => return Ok(header),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     /// The endpoint refused this. A token is not used again; the login behind it is not blamed, because
@@ -355,6 +399,22 @@ impl Auth {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The challenges of a 401, in the order in which they are answered.
+fn in_order(headers: &HeaderMap) -> Vec<Challenge> {
+    let values = headers.get_all(WWW_AUTHENTICATE).iter();
+    // A quoted text may hold bytes that are not ASCII (RFC 9110 section 5.6.4).
+    let values: Vec<_> = values
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .collect();
+    let mut challenges = challenge::parse(values.iter().map(AsRef::as_ref));
+    // A token is good for one repository and a few minutes, the password for everything.
+    challenges.sort_by_key(|challenge| match challenge {
+        Challenge::Bearer { .. } => 0,
+        Challenge::Basic => 1,
+    });
+    challenges
 }
 
 /// True if a token server may have meant the scope.

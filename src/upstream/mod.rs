@@ -14,6 +14,7 @@
 //! | `auth`, `token`, `token_server`, `realm` | `Authorization`: challenges, tokens, which realms are trusted |
 //! | `client`, `challenges` | a request with the credential of the client that has caused it; challenges that are its to answer |
 //! | `ping` | what the registry says at `/v2/` |
+//! | `probe` | the same of every endpoint and with every login, for `doctor` |
 //! | `redirect` | where an answer that lies elsewhere is fetched from |
 //! | `status`, `traits` | what an answer that is no success means, and what a failure means for the next step |
 //! | `body` | bytes as they arrive |
@@ -48,6 +49,7 @@ mod health;
 mod login;
 mod observer;
 mod ping;
+mod probe;
 mod puller;
 mod rate_limit;
 mod realm;
@@ -79,6 +81,7 @@ pub use body::BlobBody;
 pub use challenges::Challenges;
 pub use error::FetchError;
 pub use login::{CloudConfig, CloudUrls, LoginConfig, Text};
+pub use probe::{EndpointProbe, LoginProbe, ProbeAnswer};
 pub use puller::{PulledManifest, Puller};
 pub use registry::{BlobFetch, ListFetch, ManifestFetch, ManifestHead, Upstream};
 pub use report::EndpointReport;

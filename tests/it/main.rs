@@ -28,6 +28,7 @@ mod config_tags;
 mod connections;
 mod disagree;
 mod disk;
+mod doctor;
 mod fake_registry;
 mod fuzz_corpus;
 mod hang;

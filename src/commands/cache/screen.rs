@@ -32,6 +32,8 @@ pub(in crate::commands) enum Tone {
     Plain,
     /// A heading.
     Strong,
+    /// All is well.
+    Good,
     /// Something is amiss.
     Bad,
     /// Something is not as it could be.
@@ -70,6 +72,7 @@ impl Screen {
     pub(in crate::commands) fn paint(&self, text: &str, tone: Tone) -> String {
         let code = match tone {
             Tone::Strong => "1",
+            Tone::Good => "32",
             Tone::Bad => "31",
             Tone::Weak => "33",
             Tone::Plain => "",

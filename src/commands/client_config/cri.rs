@@ -6,7 +6,7 @@ use super::fault::{Fault, Merged, joined};
 use super::hosts::{changed, parse, quoted};
 
 /// The directory of hosts.toml.
-pub(super) const CERTS: &str = "/etc/containerd/certs.d";
+pub(in crate::commands) const CERTS: &str = "/etc/containerd/certs.d";
 /// What `containerd config default` of 2.x writes: some versions take it for one name, and find nothing.
 const PAIR: &str = "/etc/containerd/certs.d:/etc/docker/certs.d";
 /// The CRI plugin in files of version 2: containerd 1.x, and 2.x, which reads them as well.
@@ -67,6 +67,19 @@ pub(super) fn merge(text: &str) -> Result<Merged, Fault> {
     }
     set(&mut document, plugin)?;
     Ok(document.to_string().into())
+}
+
+/// The directories in which containerd looks for hosts.toml; none: it does not.
+///
+/// # Errors
+/// The file cannot be read as containerd reads it.
+pub(in crate::commands) fn config_paths(text: &str) -> Result<Vec<String>, Fault> {
+    let document = parse(text)?;
+    let plugin = plugin(&document)?;
+    let given = registry(&document, plugin).and_then(|it| it.get("config_path"));
+    let given = given.and_then(Item::as_str).unwrap_or_default();
+    let folders = given.split(':').filter(|folder| !folder.is_empty());
+    Ok(folders.map(str::to_owned).collect())
 }
 
 /// The file without our value of `config_path`.

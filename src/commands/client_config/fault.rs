@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// A fault of a file: the line, and one text that says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(in crate::commands) struct Fault {
     line: Option<usize>,
     why: String,
 }
@@ -37,7 +37,7 @@ impl Fault {
     }
 
     /// The whole of it: file, line, reason.
-    pub(super) fn of(&self, path: &str) -> String {
+    pub(in crate::commands) fn of(&self, path: &str) -> String {
         match self.line {
             Some(line) => format!("{path}:{line}: {}", self.why),
             None => format!("{path}: {}", self.why),

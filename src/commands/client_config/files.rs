@@ -33,14 +33,14 @@ const FOLDER: OFlags = OFlags::DIRECTORY
 
 /// A root directory, open.
 #[derive(Debug)]
-pub(super) struct Root {
+pub(in crate::commands) struct Root {
     folder: OwnedFd,
     shown: String,
 }
 
 /// The place of a file: the directory that it is in or will be in, and its name.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in crate::commands) struct Place {
     folder: OwnedFd,
     /// Directories below `folder` that are not there yet.
     missing: Vec<String>,
@@ -51,14 +51,14 @@ pub(super) struct Place {
 
 /// A file's content, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Content {
-    pub(super) text: String,
+pub(in crate::commands) struct Content {
+    pub(in crate::commands) text: String,
     pub(super) owner: Owner,
 }
 
 /// Mode and owner of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(in crate::commands) struct Owner {
     mode: u32,
     uid: u32,
     gid: u32,
@@ -69,7 +69,7 @@ impl Root {
     ///
     /// # Errors
     /// The operating system's.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(in crate::commands) fn open(path: &Path) -> io::Result<Self> {
         // The user named it, links and all.
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let folder = openat(CWD, path, flags, Mode::empty())?;
@@ -82,7 +82,7 @@ impl Root {
     ///
     /// # Errors
     /// The operating system's; `InvalidInput` for what is in the way.
-    pub(super) fn place(&self, path: &str) -> io::Result<Place> {
+    pub(in crate::commands) fn place(&self, path: &str) -> io::Result<Place> {
         let mut walk = Walk {
             folders: vec![(self.folder.as_fd().try_clone_to_owned()?, String::new())],
             left: parts(path).collect(),
@@ -179,7 +179,7 @@ impl Place {
     }
 
     /// The file's own name.
-    pub(super) fn name(&self) -> &str {
+    pub(in crate::commands) fn name(&self) -> &str {
         &self.name
     }
 
@@ -192,7 +192,7 @@ impl Place {
     ///
     /// # Errors
     /// The operating system's; `InvalidData` for what is no plain file, too long, or no text.
-    pub(super) fn read(&self, name: &str) -> io::Result<Option<Content>> {
+    pub(in crate::commands) fn read(&self, name: &str) -> io::Result<Option<Content>> {
         if !self.missing.is_empty() {
             return Ok(None);
         }

@@ -8,11 +8,11 @@ use crate::config::Config;
 use crate::server::{Asks, ListenerConfig};
 
 /// The registry that dockerd's mirrors are for.
-pub(super) const HUB: &str = "docker.io";
+pub(in crate::commands) const HUB: &str = "docker.io";
 
 /// The mirror that clients are led to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mirror {
+pub(in crate::commands) struct Mirror {
     url: Url,
     /// The registries that it has, in the order of the configuration.
     pub(super) upstreams: Vec<String>,
@@ -58,6 +58,25 @@ impl Mirror {
         })
     }
 
+    /// The mirror at an address of which nothing else is known.
+    ///
+    /// # Errors
+    /// One line: clients cannot use the address.
+    pub(in crate::commands) fn named(url: Url) -> Result<Self, String> {
+        if url.path() != "/" {
+            return Err(format!(
+                "{url} has a path, which clients cannot use in a mirror's address"
+            ));
+        }
+        Ok(Self {
+            url,
+            upstreams: Vec::new(),
+            has_hub: true,
+            ca: None,
+            notes: Vec::new(),
+        })
+    }
+
     /// The mirror at another address, at which files were written before.
     pub(super) fn at(&self, url: &str) -> Option<Self> {
         let url = url.parse().ok()?;
@@ -68,12 +87,12 @@ impl Mirror {
     }
 
     /// The URL, without a slash behind it.
-    pub(super) fn url(&self) -> String {
+    pub(in crate::commands) fn url(&self) -> String {
         format!("{}://{}", self.url.scheme(), self.authority())
     }
 
     /// Host and port, as they stand in the name of an image.
-    pub(super) fn authority(&self) -> String {
+    pub(in crate::commands) fn authority(&self) -> String {
         let host = self.url.host_str().unwrap_or_default();
         // A name without a dot and a port would be taken for a part of a repository's name.
         let is_clear = host.contains(['.', ':']) || host == "localhost";
@@ -85,12 +104,12 @@ impl Mirror {
     }
 
     /// True for HTTPS.
-    pub(super) fn has_tls(&self) -> bool {
+    pub(in crate::commands) fn has_tls(&self) -> bool {
         self.url.scheme() == "https"
     }
 
     /// True if the address is this machine's alone.
-    pub(super) fn is_loopback(&self) -> bool {
+    pub(in crate::commands) fn is_loopback(&self) -> bool {
         match self.url.host() {
             Some(Host::Ipv4(ip)) => ip.is_loopback(),
             Some(Host::Ipv6(ip)) => ip.is_loopback(),

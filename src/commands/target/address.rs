@@ -79,7 +79,7 @@ impl AdminFlags {
     ///
     /// # Errors
     /// One line: the variable makes no sense.
-    pub(super) fn named(&self) -> Result<Option<AdminServer>, String> {
+    pub(in crate::commands) fn named(&self) -> Result<Option<AdminServer>, String> {
         let url = named(
             self.admin.as_ref(),
             self.config.as_ref(),
@@ -102,6 +102,17 @@ impl AdminFlags {
         match self.named()? {
             Some(server) => Ok(server),
             None => self.configured(&configured(self.config.as_ref())?.0),
+        }
+    }
+
+    /// The admin listener that a flag or the variable names, or else that of this configuration.
+    ///
+    /// # Errors
+    /// One line.
+    pub(in crate::commands) fn server_of(&self, config: &Config) -> Result<AdminServer, String> {
+        match self.named()? {
+            Some(server) => Ok(server),
+            None => self.configured(&Listeners::of(config)),
         }
     }
 
@@ -309,7 +320,7 @@ fn url_of(scheme: &str, mut address: SocketAddr, key: &str, flag: &str) -> Resul
 }
 
 /// An admin listener as users write it.
-pub(super) fn admin_url(text: &str) -> Result<Url, String> {
+pub(in crate::commands) fn admin_url(text: &str) -> Result<Url, String> {
     let example = "127.0.0.1:5001, https://127.0.0.1:5001 or unix:///run/roadstead/admin.sock";
     if let Some(path) = text.trim().strip_prefix("unix:") {
         let path = path.strip_prefix("//").unwrap_or(path);

@@ -77,6 +77,11 @@ impl Source {
         }
     }
 
+    /// True if there is a login.
+    pub(super) fn is_login(&self) -> bool {
+        self.cache.is_some()
+    }
+
     /// The registry or its token server does not take this login: it is not used for a minute, unless
     /// the source gives another one.
     pub(super) fn refused(&self, login: &Arc<Login>) {
