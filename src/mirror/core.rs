@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use super::shares::{Shares, Stays};
 use super::single_flight::{REQUESTS_MAX, Runway};
-use super::visibility::PublicView;
-use super::{MirrorError, Policies, Source, UpstreamSet};
+use super::upstream_set::{PublicView, UpstreamSet};
+use super::{MirrorError, Policies, Source};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::oci::{Directory, UpstreamName};

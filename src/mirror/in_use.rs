@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::core::{Configured, Upstreams};
 use super::negative::Negative;
+use super::upstream_set::UpstreamSet;
 use super::visibility::Visibility;
-use super::{Directory, UpstreamSet};
-use crate::oci::UpstreamName;
+use crate::oci::{Directory, UpstreamName};
 
 /// The upstreams in use, and what is remembered of their refusals.
 #[derive(Debug)]

@@ -66,6 +66,7 @@ mod tag;
 #[cfg(test)]
 mod testing;
 mod transfer;
+mod upstream_set;
 mod verify;
 mod visibility;
 
@@ -104,12 +105,13 @@ use repair::Repairs;
 use tag::Tags;
 use transfer::Transfers;
 pub use transfer::{BlobName, BlobRead, BlobSource, FillOnRange, ReadBody, ReadRange};
+pub use upstream_set::{PublicView, UpstreamSet};
 use verify::Audit;
 pub use verify::{
     Fault, Finding, VERIFY_IMAGES_MAX, VerifyBusy, VerifyEvent, VerifyProgress, VerifySummary,
 };
 use visibility::Visibility;
-pub use visibility::{PublicView, Refusal, Sought};
+pub use visibility::{Refusal, Sought};
 
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
@@ -119,7 +121,7 @@ pub use crate::store::Windows;
 use crate::store::{EventKinds, Store};
 use crate::telemetry::Metrics;
 pub use crate::upstream::{Challenges, ClientCredential, ClientId, FetchError, OnBehalf};
-use crate::upstream::{Pseudonym, Upstream};
+use crate::upstream::Pseudonym;
 
 /// The mirror. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -144,19 +146,6 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Metrics.
     pub metrics: Metrics,
-}
-
-/// The upstreams of a configuration.
-#[derive(Debug)]
-pub struct UpstreamSet {
-    /// Finds the upstream that a request means.
-    pub directory: Directory,
-    /// The upstreams: one for each name in the directory.
-    pub upstreams: Vec<Upstream>,
-    /// Those of them of which anonymous clients get what anybody does, as anybody sees them.
-    pub public_views: Vec<PublicView>,
-    /// Those of them that decide for each client, as clients see them.
-    pub client_views: Vec<PublicView>,
 }
 
 /// The components that answer clients, and what an operator asks for.

@@ -17,11 +17,12 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use clients::Clients;
-pub use look::{PublicView, Refusal, Sought};
+pub use look::{Refusal, Sought};
 use look::{ask, is_refusal};
 
 use super::core::{Core, Tasks, Upstreams, in_time};
 use super::single_flight::SingleFlight;
+use super::upstream_set::PublicView;
 use super::{Mirror, MirrorError, Source};
 use crate::catalogue::{Catalogue, CatalogueError, Change};
 use crate::clock::{Clock, Timestamp};

@@ -15,11 +15,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use moka::sync::Cache;
 use serde::Deserialize;
 
-use super::look::{PublicView, Refusal, Sought, ask, is_refusal};
+use super::look::{Refusal, Sought, ask, is_refusal};
 use crate::clock::{Clock, Timestamp};
 use crate::mirror::MirrorError;
 use crate::mirror::core::{Core, Tasks, Upstreams};
 use crate::mirror::single_flight::{Shared, SingleFlight};
+use crate::mirror::upstream_set::PublicView;
 use crate::oci::UpstreamName;
 use crate::oci::directory::Source;
 use crate::telemetry::Kind;

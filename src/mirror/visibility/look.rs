@@ -1,21 +1,10 @@
 //! One look at an upstream: the thing that somebody wants, and the answer.
 
-use std::time::Duration;
-
 use crate::mirror::MirrorError;
 use crate::oci::directory::Source;
 use crate::oci::{AcceptClass, Digest, Reference};
 use crate::telemetry::Kind;
 use crate::upstream::{Patience, Upstream};
-
-/// An upstream as anybody sees it.
-#[derive(Clone, Debug)]
-pub struct PublicView {
-    /// A client of the upstream without a secret.
-    pub upstream: Upstream,
-    /// The time for which a verdict is remembered.
-    pub ttl: Duration,
-}
 
 /// The thing of a repository that somebody wants, by which it can be looked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
