@@ -99,12 +99,17 @@ impl Quotas {
                 let room = ledger.max().saturating_sub(ledger.bytes());
                 (*excess).min(room.max(STEP_BYTES)).min(ledger.max())
             };
+            if step == 0 {
+                return;
+            }
             // Pinned images, or blobs that are read: it is tried again.
-            if step == 0 || self.capacity.reserve(step).is_err() {
+            if let Err(error) = self.capacity.reserve(step) {
+                tracing::debug!(%error, excess = *excess, "the store is not as small as it should be yet");
                 return;
             }
             self.contents.bounds.unwritten_changes(step, 0);
             self.contents.ledger().give_away(step);
+            self.contents.report();
             *excess -= step;
         }
     }
