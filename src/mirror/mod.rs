@@ -120,8 +120,8 @@ use crate::oci::{Accept, AcceptClass, ByteRange, Digest, Directory, Reference};
 pub use crate::store::Windows;
 use crate::store::{EventKinds, Store};
 use crate::telemetry::Metrics;
-pub use crate::upstream::{Challenges, ClientCredential, ClientId, FetchError, OnBehalf};
 use crate::upstream::Pseudonym;
+pub use crate::upstream::{Challenges, ClientCredential, ClientId, FetchError, OnBehalf};
 
 /// The mirror. Cheap to clone.
 #[derive(Clone, Debug)]
