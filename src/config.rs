@@ -59,7 +59,7 @@ use table::{Context, Place, Read as _, Values as _};
 pub use error::ConfigError;
 pub use file::ConfigFile;
 pub use overrides::Overrides;
-pub use snapshot::{Changes, KeyChange, Snapshot};
+pub use snapshot::{Changes, Snapshot};
 
 /// Places in which the file is looked for when no flag names it.
 const FILES: [&str; 2] = ["./roadstead.toml", "/etc/roadstead/config.toml"];

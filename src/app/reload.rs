@@ -124,8 +124,8 @@ impl Reload {
             .map_err(unusable)?;
         self.snapshot.replace(&new);
         Ok(Reloaded {
-            applied: shown(changes.applied),
-            after_restart: shown(changes.after_restart),
+            applied: changes.applied,
+            after_restart: changes.after_restart,
             notes: loaded.notes,
         })
     }
@@ -194,15 +194,6 @@ fn came_through_a_pipe(flags: &Overrides) -> bool {
     let file = flags.config.as_ref();
     let file = file.and_then(|file| file.metadata().ok());
     file.is_some_and(|file| file.file_type().is_fifo())
-}
-
-fn shown(changes: Vec<crate::config::KeyChange>) -> Vec<KeyChange> {
-    let shown = changes.into_iter().map(|it| KeyChange {
-        key: it.key,
-        before: it.before,
-        now: it.now,
-    });
-    shown.collect()
 }
 
 /// Says what has changed.

@@ -9,6 +9,7 @@ use arc_swap::access::{Access, Map};
 use super::Config;
 use super::table::join;
 use crate::mirror;
+use crate::server::KeyChange;
 
 /// Keys, and tables of keys, that hold from a reload on. All others need a restart.
 const TAKEN_OVER: &[&str] = &[
@@ -34,17 +35,6 @@ pub struct Changes {
     pub applied: Vec<KeyChange>,
     /// Keys that hold after a restart.
     pub after_restart: Vec<KeyChange>,
-}
-
-/// A key that says something else. Secrets are masked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyChange {
-    /// The key's path.
-    pub key: String,
-    /// Its value before, as TOML; `None`: it was not there.
-    pub before: Option<String>,
-    /// Its value now.
-    pub now: Option<String>,
 }
 
 impl Snapshot {

@@ -1,6 +1,6 @@
 //! A configuration that is read again, as far as the admin listener is concerned.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 
 /// Reads the configuration of the process again.
@@ -13,19 +13,19 @@ pub trait Reloader: Debug + Send + Sync {
 }
 
 /// The effect of a new configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Reloaded {
     /// Keys that hold from now on.
     pub applied: Vec<KeyChange>,
     /// Keys that hold after a restart.
     pub after_restart: Vec<KeyChange>,
     /// Old names of keys that were used: a line each, with its place.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 
 /// A key that says something else. Secrets are masked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct KeyChange {
     /// The key's path.
     pub key: String,

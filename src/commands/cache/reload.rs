@@ -1,29 +1,11 @@
 //! `reload`: a server reads its configuration again.
 
 use http::Method;
-use serde::{Deserialize, Serialize};
 
 use super::screen::{Screen, clean, say, say_json};
 use crate::commands::output;
 use crate::commands::target::{Target, TargetError};
-
-/// The server's answer.
-#[derive(Debug, Deserialize, Serialize)]
-struct Reloaded {
-    applied: Vec<KeyChange>,
-    after_restart: Vec<KeyChange>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    notes: Vec<String>,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-struct KeyChange {
-    key: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    before: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    now: Option<String>,
-}
+use crate::server::{KeyChange, Reloaded};
 
 /// Asks for it, and shows the difference.
 ///
@@ -42,26 +24,24 @@ pub(super) async fn reload(target: &Target, screen: Screen) -> Result<(), Target
         say("nothing has changed");
     }
     for change in &reloaded.applied {
-        say(&change.shown());
+        say(&shown(change));
     }
     if !reloaded.after_restart.is_empty() {
         say("after a restart only:");
     }
     for change in &reloaded.after_restart {
-        say(&format!("  {}", change.shown()));
+        say(&format!("  {}", shown(change)));
     }
     Ok(())
 }
 
-impl KeyChange {
-    fn shown(&self) -> String {
-        let key = clean(&self.key);
-        let (before, now) = (self.before.as_deref(), self.now.as_deref());
-        match (before.map(clean), now.map(clean)) {
-            (Some(before), Some(now)) => format!("{key}: {before} -> {now}"),
-            (None, Some(now)) => format!("{key}: now {now}"),
-            (Some(before), None) => format!("{key}: no longer {before}"),
-            (None, None) => format!("{key}: changed"),
-        }
+fn shown(change: &KeyChange) -> String {
+    let key = clean(&change.key);
+    let (before, now) = (change.before.as_deref(), change.now.as_deref());
+    match (before.map(clean), now.map(clean)) {
+        (Some(before), Some(now)) => format!("{key}: {before} -> {now}"),
+        (None, Some(now)) => format!("{key}: now {now}"),
+        (Some(before), None) => format!("{key}: no longer {before}"),
+        (None, None) => format!("{key}: changed"),
     }
 }
