@@ -21,6 +21,7 @@ use conn::fd_limit;
 pub use conn::limits::Limits;
 pub use conn::proxy_protocol;
 use conn::table::Table;
+pub(crate) use conn::tls::Stamp;
 use conn::tls::{Prepared, Tls};
 pub use describe::{ClientFile, ClientSetup, Describe};
 pub use inherited::Inherited;
@@ -38,6 +39,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use transparent::Authority;
+pub(crate) use visits::ClientList;
 use visits::Visits;
 
 mod admin;

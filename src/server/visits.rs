@@ -8,7 +8,7 @@ use crate::mirror::inspect::When;
 use crate::oci::{Digest, Reference, Repository, UpstreamName};
 use crate::telemetry::{Kind, Metrics, Outcome};
 use http::HeaderValue;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -112,8 +112,15 @@ pub(crate) struct Ended<'a> {
     pub(crate) user_agent: Option<&'a HeaderValue>,
 }
 
+/// The clients that were here.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct ClientList {
+    /// The one that was here last first.
+    pub(crate) clients: Vec<ClientEntry>,
+}
+
 /// A client that was here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct ClientEntry {
     pub(crate) address: IpAddr,
     pub(crate) user_agent: String,

@@ -1,10 +1,9 @@
 //! `status`, `ls`, `du`.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http::Method;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::arguments::{List, Status as StatusArguments, Usage as UsageArguments};
 use super::each_image;
@@ -12,10 +11,9 @@ use super::screen::{Cell, Screen, Table, Tone, clean, percent, say, say_json, sh
 use crate::commands::output::is_refused;
 use crate::commands::target::{Target, TargetError};
 use crate::format::{plural, size};
-use crate::mirror::inspect::{
-    EndpointStatus, ImageEntry, PlatformState, Presence, Status, Usage, When,
-};
+use crate::mirror::inspect::{EndpointStatus, ImageEntry, PlatformState, Presence, Status, Usage};
 use crate::oci::UpstreamName;
+use crate::server::ClientList;
 
 /// Repositories asked for: what a person looks through, and more.
 const REPOSITORIES: &str = "10000";
@@ -70,25 +68,10 @@ struct WithClients {
     #[serde(flatten)]
     status: Status,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    clients: Option<Clients>,
+    clients: Option<ClientList>,
 }
 
-#[derive(Debug, Deserialize, Serialize)]
-struct Clients {
-    clients: Vec<Client>,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-struct Client {
-    address: IpAddr,
-    user_agent: String,
-    first_seen: When,
-    last_seen: When,
-    requests: u64,
-    bytes: u64,
-}
-
-fn show_clients(Clients { clients }: &Clients, screen: Screen) {
+fn show_clients(ClientList { clients }: &ClientList, screen: Screen) {
     say("");
     let head = ["CLIENT", "LAST SEEN", ">REQUESTS", ">BYTES", "USER AGENT"];
     let mut table = Table::new(screen, &head);

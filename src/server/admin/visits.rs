@@ -5,7 +5,7 @@ use super::error::AdminError;
 use super::query::Query;
 use crate::format;
 use crate::server::http::JSON;
-use crate::server::visits::{ClientEntry, PullEntry, Visits};
+use crate::server::visits::{ClientList, PullEntry, Visits};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, request};
 use serde::Serialize;
@@ -16,11 +16,6 @@ pub(super) const PULLS: &str = "/api/v1/pulls";
 
 /// Entries in an answer, unless another number is asked for.
 const LIMIT_DEFAULT: usize = 1000;
-
-#[derive(Serialize)]
-struct Clients<'a> {
-    clients: &'a [ClientEntry],
-}
 
 #[derive(Serialize)]
 struct Pulls<'a> {
@@ -46,7 +41,7 @@ fn list(visits: &Visits, head: &request::Parts) -> Result<Bytes, AdminError> {
     let text = if head.uri.path() == CLIENTS {
         let mut clients = visits.clients();
         clients.truncate(limit);
-        serde_json::to_string(&Clients { clients: &clients })
+        serde_json::to_string(&ClientList { clients })
     } else {
         let mut pulls = visits.pulls();
         pulls.truncate(limit);

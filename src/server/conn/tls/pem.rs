@@ -33,13 +33,18 @@ type List = CertificateRevocationListDer<'static>;
 
 /// Marks of a file when it was looked at: a changed one has other marks. `None` where there is no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp(Option<(u64, u64, u64, i64, i64)>);
+pub(crate) struct Stamp(Option<(u64, u64, u64, i64, i64)>);
 
 impl Stamp {
     /// Looks at a file, or at what a link leads to.
-    pub(super) fn of(path: &Path) -> Self {
+    pub(crate) fn of(path: &Path) -> Self {
         let known = fs::metadata(path).ok();
         Self(known.map(|it| (it.dev(), it.ino(), it.len(), it.mtime(), it.mtime_nsec())))
+    }
+
+    /// True if there was no file.
+    pub(crate) fn is_none(self) -> bool {
+        self.0.is_none()
     }
 }
 
