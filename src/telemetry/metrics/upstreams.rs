@@ -1,6 +1,6 @@
 //! Requests to upstreams, and troubles with them: rate limits, endpoints that fail, requests sent again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -136,6 +136,7 @@ impl Upstreams {
             }
         }
         let families = self.endpoint_up.collect();
+        let mut shown = HashSet::new();
         for metric in families.iter().flat_map(MetricFamily::get_metric) {
             let value = |wanted: &str| {
                 let mut labels = metric.get_label().iter();
@@ -147,6 +148,16 @@ impl Upstreams {
             if !asked.is_some_and(|asked| asked.iter().any(|it| it == endpoint)) {
                 let labels = [upstream, endpoint];
                 self.endpoint_up.remove_label_values(&labels).ok();
+            } else {
+                shown.insert((upstream, endpoint));
+            }
+        }
+        // An upstream that is new was set up before its name counted.
+        for (upstream, hosts) in endpoints {
+            for host in hosts {
+                if !shown.contains(&(*upstream, host.as_str())) {
+                    self.endpoint_up(upstream, host, true);
+                }
             }
         }
     }

@@ -119,6 +119,13 @@ async fn upstreams_come_go_and_come_back() {
         1.0
     );
 
+    let metrics = server.admin.get("/metrics").await.text();
+    let up = format!(
+        "roadstead_upstream_endpoint_up{{endpoint=\"{}\",upstream=\"b.example\"}} 1",
+        b.authority()
+    );
+    assert!(metrics.contains(&up), "{metrics}");
+
     // Gone, with what is cached of it; and an unknown name says which there are.
     server.reload(&only_a).await;
     let gone = get("b.example").await;
