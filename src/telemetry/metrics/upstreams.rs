@@ -145,11 +145,11 @@ impl Upstreams {
             };
             let (upstream, endpoint) = (value("upstream"), value("endpoint"));
             let asked = endpoints.get(upstream);
-            if !asked.is_some_and(|asked| asked.iter().any(|it| it == endpoint)) {
+            if asked.is_some_and(|asked| asked.iter().any(|it| it == endpoint)) {
+                shown.insert((upstream, endpoint));
+            } else {
                 let labels = [upstream, endpoint];
                 self.endpoint_up.remove_label_values(&labels).ok();
-            } else {
-                shown.insert((upstream, endpoint));
             }
         }
         // An upstream that is new was set up before its name counted.
