@@ -3,6 +3,7 @@
 use super::arrival::{Arrival, Caller};
 use super::blob::{Delivery, Selected};
 use super::door::{Door, Visitor};
+use super::named::Named;
 use super::owner::Owner;
 use super::reply::{EntityTag, Reply};
 use super::restraint::Restraint;
@@ -10,7 +11,7 @@ use super::token;
 use crate::access;
 use crate::audit::Denial;
 use crate::clock::Clock;
-use crate::mirror::{BlobHead, Mirror, Refusal, Sought, Source};
+use crate::mirror::{BlobHead, Mirror, Refusal, Source};
 use crate::oci::route::{Action, Route};
 use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Page, Reference, UpstreamName};
 use crate::server::conn::buffers::Buffers;
@@ -22,7 +23,7 @@ use crate::server::http::error::ApiError;
 use crate::server::http::host;
 use crate::server::http::request_id::RequestIds;
 use crate::server::visits::Visits;
-use crate::telemetry::{Kind, Limit, Metrics};
+use crate::telemetry::{Limit, Metrics};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, header, request};
 use hyper::body::Incoming;
@@ -459,78 +460,6 @@ struct Entered<'h> {
     /// The owner of its credentials.
     owner: Owner,
     visitor: Option<Visitor<'h>>,
-}
-
-/// The thing that a request names, as far as access goes.
-#[derive(Clone, Copy)]
-struct Named<'r> {
-    kind: Kind,
-    /// The repository as the client names it.
-    path: &'r str,
-    action: access::Action,
-    tag: Option<&'r str>,
-    sought: Content<'r>,
-}
-
-/// The content that it names. Nothing is copied unless it has to be looked for.
-#[derive(Clone, Copy)]
-enum Content<'r> {
-    Manifest(&'r Reference),
-    Subject(Digest),
-    Blob(Digest),
-    Tags,
-}
-
-impl From<Content<'_>> for Sought {
-    fn from(content: Content<'_>) -> Self {
-        match content {
-            Content::Manifest(reference) => Self::Manifest(reference.clone()),
-            Content::Subject(digest) => Self::Manifest(Reference::Digest(digest)),
-            Content::Blob(digest) => Self::Blob(digest),
-            Content::Tags => Self::Tags,
-        }
-    }
-}
-
-impl<'r> Named<'r> {
-    /// The content that a request names, if its route is to any.
-    fn by(route: &'r Route) -> Option<Self> {
-        let (pull, list) = (access::Action::Pull, access::Action::List);
-        let (kind, path, action, sought) = match route {
-            Route::Manifest { path, reference } => {
-                (Kind::Manifest, path, pull, Content::Manifest(reference))
-            }
-            Route::Blob { path, digest } => (Kind::Blob, path, pull, Content::Blob(*digest)),
-            Route::Tags { path, .. } => (Kind::Tags, path, list, Content::Tags),
-            Route::Referrers { path, digest, .. } => {
-                (Kind::Referrers, path, list, Content::Subject(*digest))
-            }
-            Route::Ping | Route::Catalog(_) | Route::Upload { .. } => return None,
-        };
-        let tag = match sought {
-            Content::Manifest(Reference::Tag(tag)) => Some(tag.as_str()),
-            Content::Manifest(Reference::Digest(_))
-            | Content::Subject(_)
-            | Content::Blob(_)
-            | Content::Tags => None,
-        };
-        Some(Self {
-            kind,
-            path,
-            action,
-            tag,
-            sought,
-        })
-    }
-
-    /// The tag or digest in it, for the log.
-    fn reference(&self) -> Option<Reference> {
-        match self.sought {
-            Content::Manifest(reference) => Some(reference.clone()),
-            Content::Subject(digest) | Content::Blob(digest) => Some(Reference::Digest(digest)),
-            Content::Tags => None,
-        }
-    }
 }
 
 /// The answer where the visibility of an upstream hides something. The audit log says so where the upstream has said no.
