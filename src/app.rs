@@ -20,6 +20,7 @@ use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::config::{Config, Overrides, Snapshot};
 use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
+use crate::otlp::Exporter;
 use crate::server::{BindError, Bound, Certificates, Inherited, Process};
 use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
@@ -167,6 +168,9 @@ pub enum StartError {
     /// An upstream's CA file or the like.
     #[error(transparent)]
     Upstream(#[from] SetupError),
+    /// The collector of traces: its CA file or the like.
+    #[error("{0}")]
+    Otlp(String),
 }
 
 impl App {
@@ -218,6 +222,8 @@ impl App {
         if let Some(audit) = &config.audit {
             guard.audit_to(Audit::open(audit, Arc::clone(&clock), metrics.clone())?);
         }
+        let exporter = Exporter::of(config.otlp.as_ref(), metrics.clone());
+        let exporter = exporter.map_err(StartError::Otlp)?;
         start.tell(&store).await;
         let running = Running {
             guard: guard.clone(),
@@ -227,6 +233,7 @@ impl App {
             metrics: metrics.clone(),
             own,
             clock: Arc::clone(&clock),
+            exporter: exporter.clone(),
         };
         let watched = flags.as_ref().filter(|_| config.server.watch_config);
         let watched = watched.and_then(Config::file_of);
@@ -237,6 +244,7 @@ impl App {
             reloader,
             describe,
             clock,
+            tracer: exporter.tracer().clone(),
         };
         let app = Self {
             address,
@@ -271,6 +279,8 @@ impl App {
             let watching = watch::watch(Arc::clone(&self.reload), file, stop());
             self.storing.spawn(watching);
         }
+        self.storing
+            .spawn(self.reload.exporter().clone().run(stop()));
         self.storing.spawn(store.run(stop()));
     }
 

@@ -253,7 +253,7 @@ impl Bound {
         process: Process,
         stop: CancellationToken,
     ) {
-        let clock = Arc::clone(&process.clock);
+        let around = process.clone();
         let certificates = self.certificates();
         let buffers = Buffers::default();
         let wanted = self.limits.max_connections;
@@ -264,7 +264,7 @@ impl Bound {
         };
         let clients = table(Listener::Client, connections_max);
         let operators = table(Listener::Admin, ADMIN_CONNECTIONS_MAX);
-        let visits = Visits::new(Arc::clone(&clock));
+        let visits = Visits::new(Arc::clone(&around.clock));
         let admin = Admin::new(
             mirror.clone(),
             &guard,
@@ -293,7 +293,7 @@ impl Bound {
         });
         let entrances = entrances.collect();
         let front = Front {
-            handler: Handler::new(mirror, metrics.clone(), buffers, visits.clone(), &*clock),
+            handler: Handler::new(mirror, metrics.clone(), buffers, visits.clone(), &around),
             table: clients,
             proxies: self.proxies,
             metrics,

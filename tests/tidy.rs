@@ -37,6 +37,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["audit", "catalogue", "clock", "net", "oci", "telemetry"],
     ),
     ("net", &["oci", "telemetry"]),
+    ("otlp", &["net", "oci", "telemetry", "format"]),
     ("upstream", &["net", "oci", "clock", "telemetry"]),
     (
         "mirror",
@@ -68,6 +69,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "audit",
             "catalogue",
             "mirror",
+            "otlp",
             "server",
             "store",
             "upstream",
@@ -84,6 +86,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "catalogue",
             "config",
             "mirror",
+            "otlp",
             "server",
             "store",
             "upstream",

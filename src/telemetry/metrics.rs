@@ -16,6 +16,7 @@ mod requests;
 mod scrub;
 mod set;
 mod totals;
+mod traces;
 mod upstreams;
 
 pub use access::{AccessMetrics, AuthMethod, AuthResult};
@@ -36,6 +37,7 @@ use set::Set;
 use std::collections::HashMap;
 use std::sync::Arc;
 pub use totals::Totals;
+pub use traces::{Dropped, Traces};
 pub use upstreams::Upstreams;
 
 /// The label of requests that name no upstream, or none that is configured.
@@ -63,6 +65,7 @@ struct Inner {
     scrub: Scrub,
     limits: Limits,
     reload: Reload,
+    traces: Traces,
 }
 
 impl Metrics {
@@ -91,6 +94,7 @@ impl Metrics {
                 scrub: Scrub::new(&set),
                 limits: Limits::new(&set),
                 reload: Reload::new(&set),
+                traces: Traces::new(&set),
                 registry: set.0,
             }),
         }
@@ -126,6 +130,12 @@ impl Metrics {
     #[must_use]
     pub fn audit(&self) -> &AuditMetrics {
         &self.inner.audit
+    }
+
+    /// The part about traces.
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.inner.traces
     }
 
     /// The families of upstreams.

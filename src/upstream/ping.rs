@@ -8,7 +8,7 @@ use http_body_util::Full;
 use super::budget::{Budget, Share};
 use super::request::Endpoint;
 use super::{Challenges, FetchError, Upstream, redirect, status};
-use crate::net::Way;
+use crate::net::{Named, Way};
 use crate::telemetry::Kind;
 
 impl Upstream {
@@ -47,6 +47,7 @@ impl Upstream {
         let mut message = Request::new(Full::new(Bytes::new()));
         *message.uri_mut() = redirect::uri(&url)?;
         message.headers_mut().extend(endpoint.headers.clone());
+        message.extensions_mut().insert(Named::Endpoint);
         if let Some(credential) = self.inner.clients(endpoint) {
             message.headers_mut().insert(AUTHORIZATION, credential);
         }

@@ -62,6 +62,7 @@ mod store;
 mod tags;
 mod tls;
 mod token;
+mod traces;
 mod upstreams;
 mod verify;
 mod warm;

@@ -5,12 +5,11 @@ use super::blob::{Delivery, Selected};
 use super::door::{Door, Visitor};
 use super::named::Named;
 use super::owner::Owner;
-use super::reply::{EntityTag, Reply};
+use super::reply::{CACHE_STATUS, EntityTag, Reply};
 use super::restraint::Restraint;
 use super::token;
 use crate::access;
 use crate::audit::Denial;
-use crate::clock::Clock;
 use crate::mirror::{BlobHead, Mirror, Refusal, Source};
 use crate::oci::route::{Action, Route};
 use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Page, Reference, UpstreamName};
@@ -22,7 +21,10 @@ use crate::server::http::context::{OCI_NAMESPACE, Request, Transport};
 use crate::server::http::error::ApiError;
 use crate::server::http::host;
 use crate::server::http::request_id::RequestIds;
+use crate::server::http::request_span::RequestSpan;
+use crate::server::process::Process;
 use crate::server::visits::Visits;
+use crate::telemetry::trace::Tracer;
 use crate::telemetry::{Limit, Metrics};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, header, request};
@@ -43,6 +45,7 @@ pub(crate) struct Handler {
     ids: RequestIds,
     visits: Visits,
     restraint: Restraint,
+    tracer: Tracer,
 }
 
 impl Handler {
@@ -52,15 +55,16 @@ impl Handler {
         metrics: Metrics,
         buffers: Buffers,
         visits: Visits,
-        clock: &dyn Clock,
+        process: &Process,
     ) -> Self {
         Self {
             mirror,
             metrics,
             buffers,
-            ids: RequestIds::new(clock),
+            ids: RequestIds::new(&*process.clock),
             visits,
             restraint: Restraint::new(),
+            tracer: process.tracer.clone(),
         }
     }
 
@@ -81,6 +85,10 @@ impl Handler {
             &head,
             self.metrics.clone(),
         ));
+        if self.tracer.is_on() {
+            let source = caller.source();
+            exchange.span = RequestSpan::begin(&self.tracer, &head, source, caller.is_secure);
+        }
         exchange.visits(&self.visits);
         exchange.account.audit_to(arrival.door.guard().audit());
         let answered = self.dispatch(&head, body, &caller, transport, must_wait, &mut exchange);
@@ -183,7 +191,9 @@ impl Handler {
             return Err(refuse_push(head, door));
         }
         let behalf = self.mirror.on_behalf(request.client, request.via())?;
-        let behalf = behalf.with_credential(owner.credential().cloned());
+        let behalf = behalf
+            .with_credential(owner.credential().cloned())
+            .with_trace(exchange.span.as_ref().map(|span| span.trace()));
         let answer = behalf.scope(self.route(request, &owner, visitor, exchange));
         // A client that has sent our own credentials would send them where an upstream's challenge says.
         answer
@@ -278,7 +288,9 @@ impl Handler {
             Route::Manifest { reference, .. } => {
                 return self.manifest(request, source, reference, exchange).await;
             }
-            Route::Blob { digest, .. } => return self.blob(request, source, digest).await,
+            Route::Blob { digest, .. } => {
+                return self.blob(request, source, digest, exchange).await;
+            }
             Route::Tags { page, .. } => Box::pin(self.mirror.lists().tags(source, page)).await?,
             Route::Referrers {
                 digest,
@@ -395,6 +407,7 @@ impl Handler {
         request: &Request<'_>,
         source: &Source,
         digest: &Digest,
+        exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
         let tag = EntityTag::new(digest);
         let client_has = request.conditions.client_has(tag.digest());
@@ -411,6 +424,9 @@ impl Handler {
             outcome: answer.outcome,
         };
         let selected = Selected::of(&request.conditions, &tag, head, answer.is_stored())?;
+        if let Some(span) = &mut exchange.span {
+            span.finds_stored(answer.stored_bytes(&selected.ranges(answer.total)));
+        }
         let delivery = Delivery {
             transport: &request.transport,
             buffers: &self.buffers,
@@ -511,6 +527,9 @@ fn respond(
     let echoed = exchange.echoed_upstream();
     if let Some(Ok(name)) = echoed.map(|name| HeaderValue::from_str(name.as_str())) {
         headers.insert(OCI_NAMESPACE, name);
+    }
+    if let Some(span) = &exchange.span {
+        span.says(reply.headers.get(CACHE_STATUS));
     }
     exchange.answered(reply.status, reply.outcome);
     let mut response = Response::new(Body::new(reply.content, exchange));

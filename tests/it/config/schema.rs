@@ -209,7 +209,7 @@ fn it_knows_defaults_and_meanings() {
 fn the_reference_says_the_defaults_of_tables_that_are_not_there() {
     let written = "[server.tls]\ncert = \"/c\"\nkey = \"/k\"\nclient_ca = \"/ca\"\n\
         [[server.listener]]\naddress = \":5000\"\n[[server.listener]]\naddress = \":5002\"\n\
-        [access]\n[audit]\npath = \"/a\"\n";
+        [access]\n[audit]\npath = \"/a\"\n[telemetry.otlp]\nendpoint = \"http://c:4318\"\n";
     let config: toml::Table = file(written).unwrap().to_toml().parse().unwrap();
     let reference = Config::reference();
     for key in [
@@ -221,6 +221,8 @@ fn the_reference_says_the_defaults_of_tables_that_are_not_there() {
         "access.admin",
         "audit.max_size",
         "audit.keep",
+        "telemetry.otlp.sample",
+        "telemetry.otlp.timeout",
     ] {
         let (table, name) = key.rsplit_once('.').unwrap();
         let table = table.split('.').fold(&config, |table, name| {
