@@ -78,7 +78,7 @@ impl Scalar for CollectorUrl {
         if url.path().trim_end_matches('/').ends_with("/v1/traces") {
             let shown = Shown(url.as_str());
             return Err(format!(
-                "{shown} must be the base URL alone: /v1/traces is added to it"
+                "{shown} is more than the base URL: /v1/traces is added to it"
             ));
         }
         Ok(url)

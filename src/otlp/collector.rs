@@ -39,8 +39,16 @@ pub(super) struct Collector {
 pub(super) struct Refused {
     /// For the log; without a secret.
     pub(super) why: String,
-    /// The same may be taken later, perhaps not before this time.
-    pub(super) again: Option<Option<Duration>>,
+    /// If it may take the same later.
+    pub(super) again: Again,
+}
+
+/// If the same spans are worth sending again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    Never,
+    /// After a while; the collector may say after which.
+    Later(Option<Duration>),
 }
 
 impl Collector {
@@ -126,12 +134,13 @@ impl Collector {
 
 impl Refused {
     fn for_now(why: String, retry_after: Option<Duration>) -> Self {
-        let again = Some(retry_after);
+        let again = Again::Later(retry_after);
         Self { why, again }
     }
 
     fn for_ever(why: String) -> Self {
-        Self { why, again: None }
+        let again = Again::Never;
+        Self { why, again }
     }
 }
 
@@ -180,16 +189,19 @@ mod tests {
             refusal(StatusCode::from_u16(status).unwrap(), &headers).again
         };
         for status in [429, 502, 503, 504] {
-            assert_eq!(refused(status, None), Some(None), "{status}");
+            assert_eq!(refused(status, None), Again::Later(None), "{status}");
         }
         assert_eq!(
             refused(429, Some(" 7 ")),
-            Some(Some(Duration::from_secs(7)))
+            Again::Later(Some(Duration::from_secs(7)))
         );
-        assert_eq!(refused(503, Some("86400")), Some(Some(RETRY_AFTER_MAX)));
-        assert_eq!(refused(503, Some("soon")), Some(None));
+        assert_eq!(
+            refused(503, Some("86400")),
+            Again::Later(Some(RETRY_AFTER_MAX))
+        );
+        assert_eq!(refused(503, Some("soon")), Again::Later(None));
         for status in [301, 400, 401, 403, 404, 413, 415, 500, 501] {
-            assert_eq!(refused(status, Some("7")), None, "{status}");
+            assert_eq!(refused(status, Some("7")), Again::Never, "{status}");
         }
     }
 

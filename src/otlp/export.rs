@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Config;
-use super::collector::{Collector, RETRY_AFTER_MAX, Refused};
+use super::collector::{Again, Collector, RETRY_AFTER_MAX, Refused};
 use super::message;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Dropped;
@@ -195,8 +195,8 @@ impl Work {
             let wait = self.failed(collector, &refused);
             let Some(wait) = wait.filter(|_| attempts < ATTEMPTS_MAX) else {
                 let reason = match refused.again {
-                    Some(_) => Dropped::Unreachable,
-                    None => Dropped::Refused,
+                    Again::Later(_) => Dropped::Unreachable,
+                    Again::Never => Dropped::Refused,
                 };
                 self.metrics_dropped(reason, count);
                 break count;
@@ -253,8 +253,11 @@ impl Work {
                 wait
             }
         };
-        let asked = refused.again?;
-        Some(asked.map_or(wait, |asked| asked.clamp(RETRY_WAIT_MIN, RETRY_AFTER_MAX)))
+        match refused.again {
+            Again::Never => None,
+            Again::Later(None) => Some(wait),
+            Again::Later(Some(asked)) => Some(asked.clamp(RETRY_WAIT_MIN, RETRY_AFTER_MAX)),
+        }
     }
 
     /// What waits has nowhere to go.

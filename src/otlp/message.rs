@@ -75,7 +75,7 @@ struct Span {
     #[prost(bytes = "vec", tag = "1")]
     trace_id: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
-    span_id: Vec<u8>,
+    id: Vec<u8>,
     #[prost(string, tag = "3")]
     trace_state: String,
     #[prost(bytes = "vec", tag = "4")]
@@ -189,7 +189,7 @@ impl From<Ended> for Span {
         });
         Self {
             trace_id: context.trace_id().to_be_bytes().to_vec(),
-            span_id: context.span_id().to_be_bytes().to_vec(),
+            id: context.span_id().to_be_bytes().to_vec(),
             trace_state: context.state().unwrap_or_default().to_owned(),
             parent_span_id: parent.map_or_else(Vec::new, |it| it.span_id.to_be_bytes().to_vec()),
             name: facts.name.into_owned(),

@@ -261,14 +261,14 @@ fn read(body: &[u8]) -> Vec<Span> {
 }
 
 fn span_of(span: proto::Span, service: &str) -> Span {
-    assert_eq!((span.trace_id.len(), span.span_id.len()), (16, 8));
+    assert_eq!((span.trace_id.len(), span.id.len()), (16, 8));
     let took = span
         .end_time_unix_nano
         .checked_sub(span.start_time_unix_nano);
     let links = span.links.iter();
     Span {
         trace: hex(&span.trace_id),
-        id: hex(&span.span_id),
+        id: hex(&span.id),
         parent: hex(&span.parent_span_id),
         name: span.name,
         kind: span.kind,
@@ -331,7 +331,7 @@ mod proto {
         #[prost(bytes = "vec", tag = "1")]
         pub trace_id: Vec<u8>,
         #[prost(bytes = "vec", tag = "2")]
-        pub span_id: Vec<u8>,
+        pub id: Vec<u8>,
         #[prost(string, tag = "3")]
         pub trace_state: String,
         #[prost(bytes = "vec", tag = "4")]

@@ -170,7 +170,7 @@ mod tests {
             (parent.span_id, parent.is_remote),
             (server.context.span_id(), false)
         );
-        assert_eq!(server.facts.links, [fill.context.clone()]);
+        assert_eq!(server.facts.links, std::slice::from_ref(&fill.context));
         assert_eq!(server.facts.attributes, []);
         assert!(tracer.spans().take().is_empty());
     }
@@ -243,7 +243,7 @@ mod tests {
         let began = tokio::time::Instant::now();
         assert_eq!(spans.batch().await.len(), 1);
         assert_eq!(began.elapsed(), BATCH_WAIT);
-        for _ in 0..BATCH_SPANS_MAX + 1 {
+        for _ in 0..=BATCH_SPANS_MAX {
             drop(tracer.begin(&HeaderMap::new()));
         }
         let began = tokio::time::Instant::now();

@@ -79,11 +79,11 @@ fn fits(word: &str, of: &Json, value: &Json) -> bool {
             .as_array()
             .is_none_or(|items| items.len() as u64 >= of.as_u64().unwrap()),
         "minimum" => value
-            .as_i64()
-            .is_none_or(|number| number >= of.as_i64().unwrap()),
+            .as_f64()
+            .is_none_or(|number| number >= of.as_f64().unwrap()),
         "maximum" => value
-            .as_i64()
-            .is_none_or(|number| number <= of.as_i64().unwrap()),
+            .as_f64()
+            .is_none_or(|number| number <= of.as_f64().unwrap()),
         "required" => value.as_object().is_none_or(|table| {
             list()
                 .iter()
@@ -102,6 +102,7 @@ fn is(value: &Json, kind: &str) -> bool {
     match kind {
         "string" => value.is_string(),
         "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
         "boolean" => value.is_boolean(),
         "array" => value.is_array(),
         "object" => value.is_object(),
