@@ -47,6 +47,8 @@ struct Waiting {
     dropped: u64,
     /// The file is to be opened again.
     reopen: bool,
+    /// Another process rotates the file.
+    is_others: bool,
     /// No more records come.
     closed: bool,
     has_ended: bool,
@@ -55,6 +57,7 @@ struct Waiting {
 /// The next step of the thread.
 struct Work {
     reopen: bool,
+    is_others: bool,
     /// Nothing comes behind it.
     is_last: bool,
 }
@@ -94,6 +97,11 @@ impl Queue {
         }
     }
 
+    /// Has the file rotated no more.
+    pub(super) fn leave_rotating_to_others(&self) {
+        self.lock().is_others = true;
+    }
+
     /// Has the file opened again.
     pub(super) fn reopen(&self) {
         self.lock().reopen = true;
@@ -124,6 +132,9 @@ impl Queue {
             if work.reopen {
                 tracing::info!(path = %file.path().display(), "the audit log is opened again");
                 file.close();
+            }
+            if work.is_others {
+                file.stop_rotating();
             }
             self.write_out(&mut file, &batch);
             batch.clear();
@@ -159,6 +170,7 @@ impl Queue {
         }
         Work {
             reopen: std::mem::take(&mut waiting.reopen),
+            is_others: waiting.is_others,
             is_last: waiting.closed,
         }
     }

@@ -35,7 +35,7 @@ pub use scrub::Scrub;
 use set::Set;
 use std::collections::HashMap;
 use std::sync::Arc;
-pub use totals::Totals;
+pub use totals::{SoFar, Totals};
 pub use upstreams::Upstreams;
 
 /// The label of requests that name no upstream, or none that is configured.
@@ -132,6 +132,12 @@ impl Metrics {
     #[must_use]
     pub fn upstreams(&self) -> &Upstreams {
         &self.inner.upstreams
+    }
+
+    /// Sums of what was counted.
+    #[must_use]
+    pub fn so_far(&self) -> SoFar<'_> {
+        SoFar(self)
     }
 
     /// A fill began (+1) or ended (-1).

@@ -60,6 +60,7 @@ mod shutdown;
 mod state;
 mod store;
 mod tags;
+mod take_over;
 mod tls;
 mod token;
 mod upstreams;
