@@ -136,6 +136,14 @@ async fn note_uses(guard: Guard, stop: CancellationToken) {
     }
 }
 
+fn process(reload: &Arc<Reload>, describe: Arc<Description>, clock: Arc<dyn Clock>) -> Process {
+    Process {
+        reloader: Arc::clone(reload) as _,
+        describe,
+        clock,
+    }
+}
+
 /// The front door, and the audit log behind it.
 async fn open_guard(
     config: &Config,
@@ -238,11 +246,7 @@ impl App {
             takes_over,
         } = launch;
         let config = snapshot.now();
-        let (mut before, passed) = if takes_over {
-            Taken::ask(&config.state.dir).await?
-        } else {
-            (None, Vec::new())
-        };
+        let (mut before, passed) = Taken::ask(takes_over, &config.state.dir).await?;
         let binding = Bound::bind(&config.server, Arc::clone(&clock), inherited, passed);
         let bound = Box::pin(binding).await?;
         let (addresses, admin_address) = (bound.addresses(), bound.admin_address());
@@ -276,12 +280,7 @@ impl App {
         let watched = watched.and_then(Config::file_of);
         let describe = Arc::new(Description::new(snapshot.clone(), clients));
         let reload = Arc::new(Reload::new(snapshot, flags, running, upstreams));
-        let reloader = Arc::clone(&reload) as _;
-        let process = Process {
-            reloader,
-            describe,
-            clock,
-        };
+        let process = process(&reload, describe, clock);
         let stop_serving = CancellationToken::new();
         let app = Self {
             address,

@@ -40,7 +40,7 @@ const SOCKET: &str = "take-over.sock";
 const RELEASE_WAIT_MAX: Duration = Duration::from_secs(15);
 
 /// The longest time that the new process may take to read what it needs, and then to open the store.
-const SUCCESSOR_WAIT_MAX: Duration = Duration::from_secs(120);
+const SUCCESSOR_WAIT_MAX: Duration = Duration::from_mins(2);
 
 /// The longest time for a short message.
 const WORD_WAIT_MAX: Duration = Duration::from_secs(5);

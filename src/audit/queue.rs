@@ -5,6 +5,7 @@ use super::file::AuditFile;
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub(super) struct Queue {
     filled: Condvar,
     /// The thread has ended.
     ended: Condvar,
+    /// Another process rotates the file.
+    is_others: AtomicBool,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
 }
@@ -47,8 +50,6 @@ struct Waiting {
     dropped: u64,
     /// The file is to be opened again.
     reopen: bool,
-    /// Another process rotates the file.
-    is_others: bool,
     /// No more records come.
     closed: bool,
     has_ended: bool,
@@ -68,6 +69,7 @@ impl Queue {
             waiting: Mutex::default(),
             filled: Condvar::new(),
             ended: Condvar::new(),
+            is_others: AtomicBool::new(false),
             metrics,
             clock,
         }
@@ -99,7 +101,7 @@ impl Queue {
 
     /// Has the file rotated no more.
     pub(super) fn leave_rotating_to_others(&self) {
-        self.lock().is_others = true;
+        self.is_others.store(true, Ordering::Release);
     }
 
     /// Has the file opened again.
@@ -170,7 +172,7 @@ impl Queue {
         }
         Work {
             reopen: std::mem::take(&mut waiting.reopen),
-            is_others: waiting.is_others,
+            is_others: self.is_others.load(Ordering::Acquire),
             is_last: waiting.closed,
         }
     }

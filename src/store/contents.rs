@@ -54,7 +54,7 @@ impl Contents {
         records: Records,
         metrics: Metrics,
         clock: Arc<dyn Clock>,
-        directory: Lock,
+        directory: Option<Lock>,
     ) -> Self {
         Self {
             layout,

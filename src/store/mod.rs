@@ -249,7 +249,7 @@ impl Store {
             Records::new(index),
             metrics,
             Arc::clone(&clock),
-            claim.lock,
+            Some(claim.lock),
         );
         let contents = Arc::new(contents);
         let quarantine = Arc::new(Quarantine::new(&contents));

@@ -62,8 +62,8 @@ impl Channel {
             let mut with = descriptors;
             while !rest.is_empty() {
                 let send = || send_some(self.stream.as_fd(), rest, with);
-                let sent = self.stream.async_io(Interest::WRITABLE, send).await?;
-                rest = rest.get(sent..).unwrap_or_default();
+                let count = self.stream.async_io(Interest::WRITABLE, send).await?;
+                rest = rest.get(count..).unwrap_or_default();
                 with = &[];
             }
             Ok(())
@@ -155,20 +155,20 @@ mod tests {
     #[tokio::test]
     async fn lines_come_whole_and_descriptors_with_them() {
         let (one, other) = UnixStream::pair().unwrap();
-        let (sender, mut receiver) = (Channel::of(one).unwrap(), Channel::of(other).unwrap());
-        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (giver, mut taker) = (Channel::of(one).unwrap(), Channel::of(other).unwrap());
+        let (mut reader, writer) = io::pipe().unwrap();
         let long = "x".repeat(100_000);
-        let sent = async {
-            sender.send("first", &[], WAIT_MAX).await.unwrap();
+        let giving = async {
+            giver.send("first", &[], WAIT_MAX).await.unwrap();
             let descriptors = [writer.as_fd(), writer.as_fd()];
-            sender.send(&long, &descriptors, WAIT_MAX).await.unwrap();
+            giver.send(&long, &descriptors, WAIT_MAX).await.unwrap();
         };
-        let received = async {
-            let (first, none) = receiver.receive(WAIT_MAX).await.unwrap();
+        let taking = async {
+            let (first, none) = taker.receive(WAIT_MAX).await.unwrap();
             assert_eq!((first.as_str(), none.len()), ("first", 0));
-            receiver.receive(WAIT_MAX).await.unwrap()
+            taker.receive(WAIT_MAX).await.unwrap()
         };
-        let ((), (line, descriptors)) = tokio::join!(sent, received);
+        let ((), (line, descriptors)) = tokio::join!(giving, taking);
         assert_eq!(line, long);
         assert_eq!(descriptors.len(), 2);
         assert_ne!(descriptors[0].as_raw_fd(), writer.as_raw_fd());
@@ -179,25 +179,25 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "aa");
-        drop(sender);
-        let gone = receiver.receive(WAIT_MAX).await.unwrap_err();
+        drop(giver);
+        let gone = taker.receive(WAIT_MAX).await.unwrap_err();
         assert_eq!(gone.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[tokio::test]
     async fn a_line_without_an_end_is_refused() {
         let (mut one, other) = UnixStream::pair().unwrap();
-        let mut receiver = Channel::of(other).unwrap();
+        let mut taker = Channel::of(other).unwrap();
         let endless = vec![b'x'; 2 * LINE_BYTES_MAX];
-        let (sent, received) = tokio::join!(
+        let (sent, got) = tokio::join!(
             tokio::io::AsyncWriteExt::write_all(&mut one, &endless),
             async {
-                let received = receiver.receive(WAIT_MAX).await;
-                drop(receiver);
-                received
+                let got = taker.receive(WAIT_MAX).await;
+                drop(taker);
+                got
             }
         );
-        assert!(received.unwrap_err().to_string().contains("too long"));
+        assert!(got.unwrap_err().to_string().contains("too long"));
         sent.unwrap_err();
     }
 }

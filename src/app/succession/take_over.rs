@@ -21,13 +21,17 @@ pub(in crate::app) struct Taken {
 }
 
 impl Taken {
-    /// Asks the process that has this state directory for its sockets. Neither: there is none.
+    /// Asks the process that has this state directory for its sockets. Neither: there is none, or nothing is taken over.
     ///
     /// # Errors
     /// [`TakeOverError`]; it goes on as before.
     pub(in crate::app) async fn ask(
+        takes_over: bool,
         state_dir: &Path,
     ) -> Result<(Option<Self>, Vec<Passed>), TakeOverError> {
+        if !takes_over {
+            return Ok((None, Vec::new()));
+        }
         let failed = |error: io::Error| TakeOverError(error.to_string());
         let stream = match UnixStream::connect(socket_of(state_dir)).await {
             Ok(stream) => stream,

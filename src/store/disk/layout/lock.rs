@@ -97,8 +97,8 @@ impl Lock {
 pub(in crate::store) struct Held(Mutex<Option<Lock>>);
 
 impl Held {
-    pub(in crate::store) fn of(lock: Lock) -> Self {
-        Self(Mutex::new(Some(lock)))
+    pub(in crate::store) fn of(lock: Option<Lock>) -> Self {
+        Self(Mutex::new(lock))
     }
 
     /// Gives it up.
