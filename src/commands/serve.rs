@@ -1,5 +1,6 @@
 //! `serve`: runs the mirror until a signal ends it.
 
+mod notify;
 mod signals;
 
 use std::convert::Infallible;
@@ -14,8 +15,9 @@ use super::{EXIT_DONE, EXIT_START, client_config, fail, runtime};
 use crate::app::{App, Launch, start};
 use crate::clock::SystemClock;
 use crate::config::{Config, Loaded, Overrides, Snapshot};
-use crate::server::Inherited;
+use crate::server::{Inherited, ReloadError, Reloaded};
 use crate::telemetry::logging;
+use notify::Manager;
 use signals::Signals;
 
 pub(super) use signals::survive_large_files;
@@ -72,6 +74,7 @@ async fn serve_until_signal(
     let (scheme, admin_scheme) = (config.server.scheme(), config.server.admin_scheme());
     let stop_wait_max = config.server.drain_timeout.saturating_add(STOP_WAIT_MAX);
     let snapshot = Snapshot::new(config);
+    let manager = Manager::of_environment();
     let starting = {
         let launch = Launch {
             flags: Some(flags.clone()),
@@ -92,15 +95,18 @@ async fn serve_until_signal(
         Ok(Err(error)) => return fail(EXIT_START, &error),
         Err(error) => return fail(EXIT_START, &format!("cannot start: {error}")),
     };
-    heed(&mut signals, &app, runtime);
     let (address, admin) = (app.address(), app.admin_address());
-    let ready = format!("listening on {scheme}://{address} (admin {admin_scheme}://{admin})\n");
-    if let Err(error) = say_in_time(ready).await {
+    let ready = format!("listening on {scheme}://{address} (admin {admin_scheme}://{admin})");
+    manager.ready(&ready);
+    runtime.spawn(manager.clone().watch(move || notify::ask(admin)));
+    heed(&mut signals, &app, runtime, (&manager, &ready));
+    if let Err(error) = say_in_time(format!("{ready}\n")).await {
         // Our output is closed, or nobody reads it; clients can still be served.
         tracing::warn!(%error, %address, %admin, "cannot write the ready line");
     }
     let first = signals.next().await;
     tracing::info!(signal = first.as_str(), "draining");
+    manager.stopping(stop_wait_max);
     let stopping = runtime.spawn(Box::pin(app.stop()));
     tokio::select! {
         stopped = tokio::time::timeout(stop_wait_max, stopping) => {
@@ -121,14 +127,20 @@ async fn serve_until_signal(
     }
 }
 
-/// Reloads on SIGHUP, and opens files again on SIGUSR1.
-fn heed(signals: &mut Signals, app: &App, runtime: &Runtime) {
+/// Reloads on SIGHUP, of which the service manager is told, and opens files again on SIGUSR1.
+fn heed(signals: &mut Signals, app: &App, runtime: &Runtime, (manager, ready): (&Manager, &str)) {
     let reload = Arc::clone(app.reload());
     let threads = runtime.handle().clone();
+    let (manager, ready) = (manager.clone(), ready.to_owned());
     signals.on_reload(move || {
         let reload = Arc::clone(&reload);
-        // It logs what became of it.
-        threads.spawn_blocking(move || reload.run().ok());
+        let (manager, ready) = (manager.clone(), ready.clone());
+        manager.reloading();
+        threads.spawn_blocking(move || {
+            // It logs what became of it.
+            let reloaded = reload.run();
+            manager.ready(&format!("{ready}{}", outcome(&reloaded)));
+        });
     });
     let audit = app.guard().audit().clone();
     signals.on_reopen(move || {
@@ -137,6 +149,18 @@ fn heed(signals: &mut Signals, app: &App, runtime: &Runtime) {
         }
         audit.reopen();
     });
+}
+
+/// The outcome of a reload, for `systemctl status`. The log, which fewer may read, has the values.
+fn outcome(reloaded: &Result<Reloaded, ReloadError>) -> &'static str {
+    match reloaded {
+        Ok(reloaded) if reloaded.after_restart.is_empty() => "",
+        Ok(_) => "; keys of the new configuration need a restart: see the log",
+        Err(ReloadError::Busy) => "; the configuration is being read again",
+        Err(ReloadError::Invalid(_) | ReloadError::Unreadable(_)) => {
+            "; the last reload failed and changed nothing: see the log"
+        }
+    }
 }
 
 /// Says how long the drain may still take.
