@@ -26,7 +26,7 @@ def put(kind, data):
 
 
 layers, plain = [], []
-for number, size in enumerate((100, 200_000, 8_000_000)):
+for number, size in enumerate((100, 200_000, 32_000_000)):
     output = io.BytesIO()
     with tarfile.open(fileobj=output, mode="w") as tar:
         info = tarfile.TarInfo(f"noise-{number}")

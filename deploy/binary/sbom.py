@@ -1,7 +1,9 @@
 """Writes what a program is made of, as SPDX 2.3 in JSON: every crate that is linked into it, by Cargo.lock, and the C
 library.
 
-    sbom.py ARCHITECTURE PROGRAM
+    sbom.py ARCHITECTURE GLIBC
+
+GLIBC is its version, or nothing where that is not known.
 
 Crates for tests, for building alone, and for other machines are not in it. The same sources give the same text: its time
 is SOURCE_DATE_EPOCH, its name in the world a hash of its content. Standard library only.
@@ -62,7 +64,7 @@ def crate(package, hashes):
         "filesAnalyzed": False,
         "licenseConcluded": NONE,
         # Old crates write MIT/Apache-2.0.
-        "licenseDeclared": (package["license"] or NONE).replace("/", " OR "),
+        "licenseDeclared": " ".join((package["license"] or NONE).replace("/", " OR ").split()),
         "copyrightText": NONE,
         "externalRefs": [
             {
@@ -77,28 +79,28 @@ def crate(package, hashes):
     return described
 
 
-def c_library(program):
-    """A static glibc says in the program which one it is."""
-    banner = re.search(rb"GNU C Library \((?:Debian GLIBC|Ubuntu GLIBC|GNU libc)? ?([^)]*)\)[^\0]*?version ([0-9.]+[0-9])", program)
-    if not banner:
-        return []
-    version = (banner[1] or banner[2]).decode()
-    return [
-        {
-            "SPDXID": reference("glibc", version),
-            "name": "glibc",
-            "versionInfo": version,
-            "downloadLocation": NONE,
-            "filesAnalyzed": False,
-            "licenseConcluded": NONE,
-            "licenseDeclared": "LGPL-2.1-or-later",
-            "copyrightText": NONE,
-        }
-    ]
+def c_library(version):
+    """It is in the program, too, and no crate."""
+    return {
+        "SPDXID": reference("glibc", version),
+        "name": "glibc",
+        "versionInfo": version,
+        "downloadLocation": NONE,
+        "filesAnalyzed": False,
+        "licenseConcluded": NONE,
+        "licenseDeclared": "LGPL-2.1-or-later",
+        "copyrightText": NONE,
+        "externalRefs": [
+            {
+                "referenceCategory": "PACKAGE-MANAGER",
+                "referenceType": "purl",
+                "referenceLocator": f"pkg:generic/glibc@{version}",
+            }
+        ],
+    }
 
 
-def main(architecture, path):
-    program = pathlib.Path(path).read_bytes()
+def main(architecture, glibc):
     graph, hashes = metadata(architecture), checksums()
     found, pairs = linked(graph)
     by_id = {package["id"]: package for package in graph["packages"]}
@@ -107,7 +109,7 @@ def main(architecture, path):
     packages = sorted((crate(by_id[it], hashes) for it in found), key=lambda it: it["SPDXID"])
     own = next(it for it in packages if it["name"] == root["name"])
     own["primaryPackagePurpose"] = "APPLICATION"
-    libraries = c_library(program)
+    libraries = [c_library(glibc)] if glibc else []
     related = sorted((spdx_of(one), spdx_of(other)) for one, other in pairs)
     related += [(own["SPDXID"], it["SPDXID"]) for it in libraries]
     relationships = [("SPDXRef-DOCUMENT", "DESCRIBES", own["SPDXID"])]
