@@ -1,5 +1,6 @@
 //! `serve`: runs the mirror until a signal ends it.
 
+mod notify;
 mod signals;
 
 use std::convert::Infallible;
@@ -14,8 +15,9 @@ use super::{EXIT_DONE, EXIT_START, client_config, fail, runtime};
 use crate::app::{App, Launch, StartError, start};
 use crate::clock::SystemClock;
 use crate::config::{Config, Loaded, Overrides, Snapshot};
-use crate::server::Inherited;
+use crate::server::{Inherited, ReloadError, Reloaded};
 use crate::telemetry::logging;
+use notify::Manager;
 use signals::Signals;
 
 pub(super) use signals::survive_large_files;
@@ -77,6 +79,8 @@ async fn serve_until_signal(
     let (scheme, admin_scheme) = (config.server.scheme(), config.server.admin_scheme());
     let drain_timeout = config.server.drain_timeout;
     let snapshot = Snapshot::new(config);
+    let manager = Manager::of_environment();
+    let takes_over = launch.takes_over;
     let starting = {
         let starting = App::start_with(snapshot, launch, Arc::new(SystemClock), inherited);
         runtime.spawn(Box::pin(starting))
@@ -97,19 +101,33 @@ async fn serve_until_signal(
         Ok(Err(error)) => return fail(EXIT_START, &error),
         Err(error) => return fail(EXIT_START, &format!("cannot start: {error}")),
     };
-    heed(&mut signals, &app, runtime);
     let (address, admin) = (app.address(), app.admin_address());
-    let ready = format!("listening on {scheme}://{address} (admin {admin_scheme}://{admin})\n");
-    if let Err(error) = say_in_time(ready).await {
+    let ready = format!("listening on {scheme}://{address} (admin {admin_scheme}://{admin})");
+    manager.ready(&ready);
+    if takes_over {
+        manager.is_main();
+    }
+    runtime.spawn(manager.clone().watch(move || notify::ask(admin)));
+    heed(&mut signals, &app, runtime, (&manager, &ready));
+    if let Err(error) = say_in_time(format!("{ready}\n")).await {
         // Our output is closed, or nobody reads it; clients can still be served.
         tracing::warn!(%error, %address, %admin, "cannot write the ready line");
     }
-    tokio::select! {
-        first = signals.next() => tracing::info!(signal = first.as_str(), "draining"),
-        // It has said so.
-        () = app.handed_over() => {}
-    }
+    let first = tokio::select! {
+        first = signals.next() => Some(first),
+        () = app.handed_over() => None,
+    };
     let stop_wait_max = app.finish_max(drain_timeout).saturating_add(STOP_WAIT_MAX);
+    // The service goes on, in the process that has taken over.
+    if let Some(first) = first {
+        tracing::info!(signal = first.as_str(), "draining");
+        manager.stopping(stop_wait_max);
+    }
+    finish(app, stop_wait_max, &mut signals, runtime).await
+}
+
+/// Ends the server, in no more time than this, and says with which code the process ends.
+async fn finish(app: App, stop_wait_max: Duration, signals: &mut Signals, runtime: &Runtime) -> u8 {
     let stopping = runtime.spawn(Box::pin(app.stop()));
     tokio::select! {
         stopped = tokio::time::timeout(stop_wait_max, stopping) => {
@@ -130,14 +148,20 @@ async fn serve_until_signal(
     }
 }
 
-/// Reloads on SIGHUP, and opens files again on SIGUSR1.
-fn heed(signals: &mut Signals, app: &App, runtime: &Runtime) {
+/// Reloads on SIGHUP, of which the service manager is told, and opens files again on SIGUSR1.
+fn heed(signals: &mut Signals, app: &App, runtime: &Runtime, (manager, ready): (&Manager, &str)) {
     let reload = Arc::clone(app.reload());
     let threads = runtime.handle().clone();
+    let (manager, ready) = (manager.clone(), ready.to_owned());
     signals.on_reload(move || {
         let reload = Arc::clone(&reload);
-        // It logs what became of it.
-        threads.spawn_blocking(move || reload.run().ok());
+        let (manager, ready) = (manager.clone(), ready.clone());
+        manager.reloading();
+        threads.spawn_blocking(move || {
+            // It logs what became of it.
+            let reloaded = reload.run();
+            manager.ready(&format!("{ready}{}", outcome(&reloaded)));
+        });
     });
     let audit = app.guard().audit().clone();
     signals.on_reopen(move || {
@@ -146,6 +170,18 @@ fn heed(signals: &mut Signals, app: &App, runtime: &Runtime) {
         }
         audit.reopen();
     });
+}
+
+/// The outcome of a reload, for `systemctl status`. The log, which fewer may read, has the values.
+fn outcome(reloaded: &Result<Reloaded, ReloadError>) -> &'static str {
+    match reloaded {
+        Ok(reloaded) if reloaded.after_restart.is_empty() => "",
+        Ok(_) => "; keys of the new configuration need a restart: see the log",
+        Err(ReloadError::Busy) => "; the configuration is being read again",
+        Err(ReloadError::Invalid(_) | ReloadError::Unreadable(_)) => {
+            "; the last reload failed and changed nothing: see the log"
+        }
+    }
 }
 
 /// Says how long the drain may still take.

@@ -55,6 +55,7 @@ mod reload;
 mod resume;
 mod retry_budget;
 mod room;
+mod service_manager;
 mod shares;
 mod shutdown;
 mod state;
