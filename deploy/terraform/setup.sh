@@ -20,10 +20,16 @@ mount_disk() {
     mountpoint -q "$2" || mount "$2"
 }
 
-# With DynamicUser, systemd keeps the directories of services here, and links to them; the parents are root's alone.
-install -d -m 0700 /var/lib/private /var/cache/private
-mount_disk "$STATE_DEVICE" /var/lib/private/roadstead
-mount_disk "$CACHE_DEVICE" /var/cache/private/roadstead
+if [[ $URL == *.deb ]]; then
+    # The package's user is there for good, and systemd gives the directories to it.
+    private=
+else
+    # With DynamicUser, systemd keeps the directories of services here, and links to them; the parents are root's alone.
+    private=/private
+    install -d -m 0700 /var/lib/private /var/cache/private
+fi
+mount_disk "$STATE_DEVICE" "/var/lib$private/roadstead"
+mount_disk "$CACHE_DEVICE" "/var/cache$private/roadstead"
 
 file=$(mktemp)
 trap 'rm -f "$file"' EXIT
@@ -41,9 +47,9 @@ else
 fi
 # Without its disks it must not start: it would begin with an empty state on the system's disk.
 mkdir -p /etc/systemd/system/roadstead.service.d
-cat >/etc/systemd/system/roadstead.service.d/disks.conf <<'UNIT'
+cat >/etc/systemd/system/roadstead.service.d/disks.conf <<UNIT
 [Unit]
-RequiresMountsFor=/var/lib/private/roadstead /var/cache/private/roadstead
+RequiresMountsFor=/var/lib$private/roadstead /var/cache$private/roadstead
 UNIT
 systemctl daemon-reload
 systemctl enable roadstead

@@ -1,5 +1,6 @@
 //! `serve`: runs the mirror until a signal ends it.
 
+mod notify;
 mod signals;
 
 use std::convert::Infallible;
@@ -11,11 +12,12 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use super::{EXIT_DONE, EXIT_START, client_config, fail, runtime};
-use crate::app::{App, Launch, start};
+use crate::app::{App, Launch, StartError, start};
 use crate::clock::SystemClock;
 use crate::config::{Config, Loaded, Overrides, Snapshot};
-use crate::server::Inherited;
+use crate::server::{Inherited, ReloadError, Reloaded};
 use crate::telemetry::logging;
+use notify::Manager;
 use signals::Signals;
 
 pub(super) use signals::survive_large_files;
@@ -31,7 +33,7 @@ const SAY_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Serves, and says with which code the process ends. Logging must have been set up.
 #[must_use]
-pub fn run(loaded: Loaded, flags: &Overrides) -> u8 {
+pub fn run(loaded: Loaded, flags: &Overrides, takes_over: bool) -> u8 {
     let config = loaded.config;
     for note in &loaded.notes {
         tracing::warn!("{note}");
@@ -52,7 +54,12 @@ pub fn run(loaded: Loaded, flags: &Overrides) -> u8 {
     };
     logging::write_access_lines_directly();
     logging::log_panics();
-    let code = control.block_on(serve_until_signal(config, flags, &runtime, inherited));
+    let launch = Launch {
+        flags: Some(flags.clone()),
+        clients: Some(client_config::setups),
+        takes_over,
+    };
+    let code = control.block_on(serve_until_signal(config, launch, &runtime, inherited));
     // Tasks that still run must not hold up the exit.
     runtime.shutdown_background();
     code
@@ -60,7 +67,7 @@ pub fn run(loaded: Loaded, flags: &Overrides) -> u8 {
 
 async fn serve_until_signal(
     config: Config,
-    flags: &Overrides,
+    launch: Launch,
     runtime: &Runtime,
     inherited: Inherited,
 ) -> u8 {
@@ -70,13 +77,11 @@ async fn serve_until_signal(
         Err(error) => return fail(EXIT_START, &format!("cannot handle signals: {error}")),
     };
     let (scheme, admin_scheme) = (config.server.scheme(), config.server.admin_scheme());
-    let stop_wait_max = config.server.drain_timeout.saturating_add(STOP_WAIT_MAX);
+    let drain_timeout = config.server.drain_timeout;
     let snapshot = Snapshot::new(config);
+    let manager = Manager::of_environment();
+    let takes_over = launch.takes_over;
     let starting = {
-        let launch = Launch {
-            flags: Some(flags.clone()),
-            clients: Some(client_config::setups),
-        };
         let starting = App::start_with(snapshot, launch, Arc::new(SystemClock), inherited);
         runtime.spawn(Box::pin(starting))
     };
@@ -89,18 +94,40 @@ async fn serve_until_signal(
     };
     let app = match started {
         Ok(Ok(app)) => app,
+        Ok(Err(StartError::Store(error))) if error.is_in_use() => {
+            let advice = "with --take-over this one takes its place without a failed request";
+            return fail(EXIT_START, &format!("{error}; {advice}"));
+        }
         Ok(Err(error)) => return fail(EXIT_START, &error),
         Err(error) => return fail(EXIT_START, &format!("cannot start: {error}")),
     };
-    heed(&mut signals, &app, runtime);
     let (address, admin) = (app.address(), app.admin_address());
-    let ready = format!("listening on {scheme}://{address} (admin {admin_scheme}://{admin})\n");
-    if let Err(error) = say_in_time(ready).await {
+    let ready = format!("listening on {scheme}://{address} (admin {admin_scheme}://{admin})");
+    manager.ready(&ready);
+    if takes_over {
+        manager.is_main();
+    }
+    runtime.spawn(manager.clone().watch(move || notify::ask(admin)));
+    heed(&mut signals, &app, runtime, (&manager, &ready));
+    if let Err(error) = say_in_time(format!("{ready}\n")).await {
         // Our output is closed, or nobody reads it; clients can still be served.
         tracing::warn!(%error, %address, %admin, "cannot write the ready line");
     }
-    let first = signals.next().await;
-    tracing::info!(signal = first.as_str(), "draining");
+    let first = tokio::select! {
+        first = signals.next() => Some(first),
+        () = app.handed_over() => None,
+    };
+    let stop_wait_max = app.finish_max(drain_timeout).saturating_add(STOP_WAIT_MAX);
+    // The service goes on, in the process that has taken over.
+    if let Some(first) = first {
+        tracing::info!(signal = first.as_str(), "draining");
+        manager.stopping(stop_wait_max);
+    }
+    finish(app, stop_wait_max, &mut signals, runtime).await
+}
+
+/// Ends the server, in no more time than this, and says with which code the process ends.
+async fn finish(app: App, stop_wait_max: Duration, signals: &mut Signals, runtime: &Runtime) -> u8 {
     let stopping = runtime.spawn(Box::pin(app.stop()));
     tokio::select! {
         stopped = tokio::time::timeout(stop_wait_max, stopping) => {
@@ -121,14 +148,20 @@ async fn serve_until_signal(
     }
 }
 
-/// Reloads on SIGHUP, and opens files again on SIGUSR1.
-fn heed(signals: &mut Signals, app: &App, runtime: &Runtime) {
+/// Reloads on SIGHUP, of which the service manager is told, and opens files again on SIGUSR1.
+fn heed(signals: &mut Signals, app: &App, runtime: &Runtime, (manager, ready): (&Manager, &str)) {
     let reload = Arc::clone(app.reload());
     let threads = runtime.handle().clone();
+    let (manager, ready) = (manager.clone(), ready.to_owned());
     signals.on_reload(move || {
         let reload = Arc::clone(&reload);
-        // It logs what became of it.
-        threads.spawn_blocking(move || reload.run().ok());
+        let (manager, ready) = (manager.clone(), ready.clone());
+        manager.reloading();
+        threads.spawn_blocking(move || {
+            // It logs what became of it.
+            let reloaded = reload.run();
+            manager.ready(&format!("{ready}{}", outcome(&reloaded)));
+        });
     });
     let audit = app.guard().audit().clone();
     signals.on_reopen(move || {
@@ -137,6 +170,18 @@ fn heed(signals: &mut Signals, app: &App, runtime: &Runtime) {
         }
         audit.reopen();
     });
+}
+
+/// The outcome of a reload, for `systemctl status`. The log, which fewer may read, has the values.
+fn outcome(reloaded: &Result<Reloaded, ReloadError>) -> &'static str {
+    match reloaded {
+        Ok(reloaded) if reloaded.after_restart.is_empty() => "",
+        Ok(_) => "; keys of the new configuration need a restart: see the log",
+        Err(ReloadError::Busy) => "; the configuration is being read again",
+        Err(ReloadError::Invalid(_) | ReloadError::Unreadable(_)) => {
+            "; the last reload failed and changed nothing: see the log"
+        }
+    }
 }
 
 /// Says how long the drain may still take.

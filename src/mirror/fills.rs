@@ -2,9 +2,11 @@
 //! mirror: whoever asked may hang up.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::shares::{Shares, Slot, Stays};
@@ -26,6 +28,8 @@ type Opening = store::fill::Opening<MirrorError>;
 pub(super) struct Fills {
     table: Mutex<HashMap<FillKey, Entry>>,
     next: AtomicU64,
+    /// Told when one has left the table.
+    left: Notify,
     shares: Arc<Shares>,
 }
 
@@ -34,6 +38,7 @@ impl Default for Fills {
         Self {
             table: Mutex::default(),
             next: AtomicU64::new(0),
+            left: Notify::new(),
             shares: Shares::new(Limit::Transfers, FILLS_MAX, Stays::Sent),
         }
     }
@@ -210,6 +215,19 @@ impl Fills {
             .collect()
     }
 
+    /// Waits until none is under way.
+    pub(super) async fn none_is_left(&self) {
+        loop {
+            let mut left = pin!(self.left.notified());
+            // Before the look, or one that leaves in between would not be heard.
+            left.as_mut().enable();
+            if self.table().is_empty() {
+                return;
+            }
+            left.await;
+        }
+    }
+
     fn table(&self) -> MutexGuard<'_, HashMap<FillKey, Entry>> {
         // Each change is one insert or remove.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -238,6 +256,7 @@ impl Drop for FillSlot {
         if listed.find(&mut table).is_some() {
             table.remove(&listed.key);
         }
+        listed.fills.left.notify_waiters();
     }
 }
 

@@ -36,7 +36,7 @@ pub use scrub::Scrub;
 use set::Set;
 use std::collections::HashMap;
 use std::sync::Arc;
-pub use totals::Totals;
+pub use totals::{SoFar, Totals};
 pub use traces::{Dropped, Traces};
 pub use upstreams::Upstreams;
 
@@ -142,6 +142,12 @@ impl Metrics {
     #[must_use]
     pub fn upstreams(&self) -> &Upstreams {
         &self.inner.upstreams
+    }
+
+    /// Sums of what was counted.
+    #[must_use]
+    pub fn so_far(&self) -> SoFar<'_> {
+        SoFar(self)
     }
 
     /// A fill began (+1) or ended (-1).

@@ -48,7 +48,7 @@ use super::not_stored::NotStored;
 use super::{MirrorError, Source};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
-use crate::store::{Link, Partial, Verified};
+use crate::store::{HANDED_OVER, HandOver, Link, Partial, StoreError, Verified};
 use crate::telemetry::Metrics;
 use crate::telemetry::trace::Value;
 use crate::upstream::OnBehalf;
@@ -181,8 +181,8 @@ impl Transfers {
                     tracing::debug!(upstream = %source.upstream, %digest, %error, "not fetched to the end: another upstream's transfer was faster");
                     return partial.fail(error);
                 }
-                if matches!(error, MirrorError::ShuttingDown | MirrorError::Limited(_)) {
-                    return partial.suspend(error).await;
+                if let Some(why) = self.leaves_off(&error) {
+                    return partial.suspend(why).await;
                 }
                 if matches!(error, MirrorError::NotStored { .. }) {
                     // Its readers go on without it.
@@ -218,6 +218,16 @@ impl Transfers {
                 },
             }
         }
+    }
+
+    /// The word for the readers of a fill that is left off, whatever can be had of it.
+    fn leaves_off(&self, error: &MirrorError) -> Option<MirrorError> {
+        if HandOver(self.means.store.contents()).has_begun() {
+            // They go on without it, and the process that has the store takes it up.
+            return Some(StoreError::Failing(HANDED_OVER.to_owned()).into());
+        }
+        let ends = matches!(error, MirrorError::ShuttingDown | MirrorError::Limited(_));
+        ends.then(|| error.clone())
     }
 
     /// Leaves a fill of which only parts were read to the next one.

@@ -75,6 +75,8 @@ impl Helper {
             .args(arguments)
             // Of our sockets: it has them not.
             .env_remove("LISTEN_FDNAMES")
+            // The service manager would take its word for ours.
+            .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // It may hold a secret, so nobody reads it.
