@@ -250,13 +250,8 @@ impl App {
         clock: Arc<dyn Clock>,
         inherited: Inherited,
     ) -> Result<Self, StartError> {
-        let Launch {
-            flags,
-            clients,
-            takes_over,
-        } = launch;
         let config = snapshot.now();
-        let (mut before, passed) = Taken::ask(takes_over, &config.state.dir).await?;
+        let (mut before, passed) = Taken::ask(launch.takes_over, &config.state.dir).await?;
         let binding = Bound::bind(&config.server, Arc::clone(&clock), inherited, passed);
         let bound = Box::pin(binding).await?;
         let (addresses, admin_address) = (bound.addresses(), bound.admin_address());
@@ -287,9 +282,10 @@ impl App {
             clock: Arc::clone(&clock),
             exporter: exporter(&config, &metrics)?,
         };
+        let flags = launch.flags;
         let watched = flags.as_ref().filter(|_| config.server.watch_config);
         let watched = watched.and_then(Config::file_of);
-        let describe = Arc::new(Description::new(snapshot.clone(), clients));
+        let describe = Arc::new(Description::new(snapshot.clone(), launch.clients));
         let reload = Arc::new(Reload::new(snapshot, flags, running, upstreams));
         let process = process(&reload, describe, clock);
         let stop_serving = CancellationToken::new();
