@@ -148,7 +148,7 @@ fn process(reload: &Arc<Reload>, describe: Arc<Description>, clock: Arc<dyn Cloc
 
 /// The export of traces, if there is any.
 fn exporter(config: &Config, metrics: &Metrics) -> Result<Exporter, StartError> {
-    Exporter::of(config.otlp.as_ref(), metrics.clone()).map_err(StartError::Otlp)
+    Exporter::of(config.otlp.as_deref(), metrics.clone()).map_err(StartError::Otlp)
 }
 
 /// The front door, and the audit log behind it.

@@ -89,7 +89,7 @@ pub struct Config {
     /// The log level: a level, or directives.
     pub log_level: String,
     /// The collector that traces are sent to, if there is one.
-    pub otlp: Option<crate::otlp::Config>,
+    pub otlp: Option<Box<crate::otlp::Config>>,
 }
 
 impl Config {

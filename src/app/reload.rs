@@ -163,7 +163,7 @@ impl Reload {
             applied.any(|change| change.key.starts_with(table))
         };
         let upstreams = Made::of(new, made, metrics, own)?;
-        let collector = exporter.prepare(new.otlp.as_ref());
+        let collector = exporter.prepare(new.otlp.as_deref());
         let collector = collector.map_err(StartError::Otlp)?;
         let tls = has_changed("server.").then(|| certificates.prepare(&new.server));
         let tls = tls.transpose()?;

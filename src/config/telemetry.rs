@@ -120,7 +120,7 @@ impl Read for HeadersKey {
 pub(super) fn resolve(
     given: Option<&Given<TelemetryKey>>,
     context: &Context<'_>,
-) -> Option<otlp::Config> {
+) -> Option<Box<otlp::Config>> {
     let keys = &given?.value.otlp.as_ref()?.value;
     let why = "is missing; write endpoint = \"http://collector:4318\"";
     let endpoint = keys
@@ -141,7 +141,7 @@ pub(super) fn resolve(
         context.wrong(place, format!("cannot be used: {why}"));
     }
     let proxy = keys.proxy.as_ref().map(|given| proxy_of(given, context));
-    Some(otlp::Config {
+    Some(Box::new(otlp::Config {
         headers: keys.headers.value().unwrap_or_default(),
         headers_file: keys.headers_file.value(),
         ca_file: keys.ca_file.value(),
@@ -149,5 +149,5 @@ pub(super) fn resolve(
         sample: keys.sample.value_or(otlp::Config::SAMPLE),
         timeout: keys.timeout.value_or(otlp::Config::TIMEOUT),
         ..otlp::Config::at(endpoint.clone())
-    })
+    }))
 }

@@ -1,6 +1,7 @@
 //! An OpenTelemetry collector inside the test process: OTLP over HTTP, scripted, with an event to await.
 
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -293,7 +294,10 @@ fn attribute(pair: proto::KeyValue) -> (String, Value) {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 /// What these tests read of opentelemetry-proto.

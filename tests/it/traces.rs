@@ -26,10 +26,10 @@ fn traceparent(trace: &str, flags: &str) -> String {
 fn traced(registry: &FakeRegistry, collector: &Collector, sample: f64) -> MirrorBuilder {
     let url = collector.url().parse().unwrap();
     MirrorBuilder::of(registry).with(|config| {
-        config.otlp = Some(otlp::Config {
+        config.otlp = Some(Box::new(otlp::Config {
             sample: Ratio::of(sample).unwrap(),
             ..otlp::Config::at(url)
-        });
+        }));
     })
 }
 

@@ -18,6 +18,7 @@ const LINES_MAX: &[(&str, usize)] = &[
     ("mirror", 12_800),
     ("net", 2_900),
     ("oci", 2_650),
+    ("otlp", 750),
     ("root", 2_200),
     ("server", 12_600),
     ("store", 11_900),

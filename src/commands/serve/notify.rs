@@ -179,7 +179,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use tokio::time::Instant;
 
-    const INTERVAL: Duration = Duration::from_secs(60);
+    const INTERVAL: Duration = Duration::from_mins(1);
 
     /// A manager that watches, and what it hears.
     fn manager() -> (Manager, UnixDatagram, tempfile::TempDir) {
