@@ -126,6 +126,7 @@ debian_root() {
     archive=$(debian_archive "${@:2}")
     mkdir -p "$1"
     tar --extract --numeric-owner --directory "$1" --file "$archive"
+    chmod 755 "$1"
     # Names and proxies of this machine, for apt.
     cp /etc/resolv.conf "$1/etc/resolv.conf"
     find /etc/apt/apt.conf.d -name '*proxy*' -exec cp {} "$1/etc/apt/apt.conf.d/" \;
