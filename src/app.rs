@@ -3,6 +3,7 @@
 mod describe;
 pub mod reload;
 pub mod start;
+mod succession;
 mod upstreams;
 mod watch;
 
@@ -20,7 +21,8 @@ use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::config::{Config, Overrides, Snapshot};
 use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
-use crate::server::{BindError, Bound, Certificates, Inherited, Process};
+use crate::otlp::Exporter;
+use crate::server::{BindError, Bound, Certificates, Inherited, Leaving, Process};
 use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::{OwnListeners, SetupError};
@@ -28,6 +30,8 @@ pub use describe::ClientSetups;
 use describe::Description;
 use reload::{Reload, Running};
 use start::Start;
+pub use succession::TakeOverError;
+use succession::{HandOver, Taken};
 use upstreams::Made;
 
 /// A mirror on its directory that serves nobody: what runs, without the listeners.
@@ -51,7 +55,8 @@ impl Unserved {
     /// [`StartError`]: another process has the directory, for example.
     pub async fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let config = Snapshot::new(config);
-        Self::open_by(OpenMode::Write, &config, clock, &OwnListeners::default()).await
+        let own = OwnListeners::default();
+        Self::open_by(OpenMode::Write, &config, clock, &own, None).await
     }
 
     /// Opens a directory in which nothing is changed, and nothing evicted, whatever the configuration's bounds are.
@@ -61,22 +66,32 @@ impl Unserved {
     pub async fn look_into(mut config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         config.cache = config.cache.unbounded();
         let config = Snapshot::new(config);
-        Self::open_by(OpenMode::Look, &config, clock, &OwnListeners::default()).await
+        let own = OwnListeners::default();
+        Self::open_by(OpenMode::Look, &config, clock, &own, None).await
     }
 
-    /// Opens the store in a process that listens at `own`: no upstream may lead there.
+    /// Opens the store in a process that listens at `own`: no upstream may lead there. `before`: the process that has it
+    /// until now, which lets go of it when all else is seen to.
     async fn open_by(
         mode: OpenMode,
         snapshot: &Snapshot,
         clock: Arc<dyn Clock>,
         own: &OwnListeners,
+        before: Option<&mut Taken>,
     ) -> Result<Self, StartError> {
         let config = snapshot.now();
         let metrics = Metrics::new(config.upstreams.iter().map(|u| u.name.as_str()));
         let upstreams = Made::of(&config, &Made::default(), &metrics, own)?;
+        let mode = match before {
+            None => mode,
+            Some(before) => {
+                before.release().await?;
+                OpenMode::TakeOver
+            }
+        };
         let Opened { store, catalogue } = {
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
-            let may_move = mode == OpenMode::Write;
+            let may_move = mode.writes();
             Opened::open(
                 mode,
                 config.cache.clone().found(&config.state.dir, may_move),
@@ -122,6 +137,35 @@ async fn note_uses(guard: Guard, stop: CancellationToken) {
     }
 }
 
+fn process(reload: &Arc<Reload>, describe: Arc<Description>, clock: Arc<dyn Clock>) -> Process {
+    Process {
+        reloader: Arc::clone(reload) as _,
+        describe,
+        clock,
+        tracer: reload.exporter().tracer().clone(),
+    }
+}
+
+/// The export of traces, if there is any.
+fn exporter(config: &Config, metrics: &Metrics) -> Result<Exporter, StartError> {
+    Exporter::of(config.otlp.as_deref(), metrics.clone()).map_err(StartError::Otlp)
+}
+
+/// The front door, and the audit log behind it.
+async fn open_guard(
+    config: &Config,
+    catalogue: Catalogue,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> Result<Guard, StartError> {
+    let (access, catalogue) = (config.access.clone(), Some(catalogue));
+    let guard = Guard::open(access, catalogue, Arc::clone(clock), metrics.clone()).await?;
+    if let Some(audit) = &config.audit {
+        guard.audit_to(Audit::open(audit, Arc::clone(clock), metrics.clone())?);
+    }
+    Ok(guard)
+}
+
 /// The longest time that the end waits for the last records of the audit log.
 const AUDIT_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -132,6 +176,8 @@ pub struct Launch {
     pub flags: Option<Overrides>,
     /// Makes the files of clients.
     pub clients: Option<ClientSetups>,
+    /// If another process has the directories, it hands them over, and its sockets.
+    pub takes_over: bool,
 }
 
 /// A running roadstead.
@@ -147,6 +193,8 @@ pub struct App {
     stop_serving: CancellationToken,
     storing: TaskTracker,
     stop_storing: CancellationToken,
+    leaving: Leaving,
+    is_handed_over: CancellationToken,
 }
 
 /// The reason that it did not start: one line.
@@ -167,6 +215,12 @@ pub enum StartError {
     /// An upstream's CA file or the like.
     #[error(transparent)]
     Upstream(#[from] SetupError),
+    /// The collector of traces: its CA file or the like.
+    #[error("{0}")]
+    Otlp(String),
+    /// The other process did not hand over.
+    #[error(transparent)]
+    TakeOver(#[from] TakeOverError),
 }
 
 impl App {
@@ -196,9 +250,10 @@ impl App {
         clock: Arc<dyn Clock>,
         inherited: Inherited,
     ) -> Result<Self, StartError> {
-        let Launch { flags, clients } = launch;
         let config = snapshot.now();
-        let bound = Box::pin(Bound::bind(&config.server, Arc::clone(&clock), inherited)).await?;
+        let (mut before, passed) = Taken::ask(launch.takes_over, &config.state.dir).await?;
+        let binding = Bound::bind(&config.server, Arc::clone(&clock), inherited, passed);
+        let bound = Box::pin(binding).await?;
         let (addresses, admin_address) = (bound.addresses(), bound.admin_address());
         let address = addresses.first().copied().unwrap_or(config.server.listen());
         let certificates = bound.certificates();
@@ -211,13 +266,11 @@ impl App {
             catalogue,
             metrics,
             upstreams,
-        } = Unserved::open_by(OpenMode::Write, &snapshot, Arc::clone(&clock), &own).await?;
-        let access = config.access.clone();
-        let guard = Guard::open(access, Some(catalogue), Arc::clone(&clock), metrics.clone());
-        let guard = guard.await?;
-        if let Some(audit) = &config.audit {
-            guard.audit_to(Audit::open(audit, Arc::clone(&clock), metrics.clone())?);
-        }
+        } = {
+            let (mode, clock) = (OpenMode::Write, Arc::clone(&clock));
+            Unserved::open_by(mode, &snapshot, clock, &own, before.as_mut()).await?
+        };
+        let guard = open_guard(&config, catalogue, &clock, &metrics).await?;
         start.tell(&store).await;
         let running = Running {
             guard: guard.clone(),
@@ -227,17 +280,15 @@ impl App {
             metrics: metrics.clone(),
             own,
             clock: Arc::clone(&clock),
+            exporter: exporter(&config, &metrics)?,
         };
+        let flags = launch.flags;
         let watched = flags.as_ref().filter(|_| config.server.watch_config);
         let watched = watched.and_then(Config::file_of);
-        let describe = Arc::new(Description::new(snapshot.clone(), clients));
+        let describe = Arc::new(Description::new(snapshot.clone(), launch.clients));
         let reload = Arc::new(Reload::new(snapshot, flags, running, upstreams));
-        let reloader = Arc::clone(&reload) as _;
-        let process = Process {
-            reloader,
-            describe,
-            clock,
-        };
+        let process = process(&reload, describe, clock);
+        let stop_serving = CancellationToken::new();
         let app = Self {
             address,
             addresses,
@@ -246,13 +297,20 @@ impl App {
             guard: guard.clone(),
             mirror: mirror.clone(),
             serving: TaskTracker::new(),
-            stop_serving: CancellationToken::new(),
+            leaving: Leaving::new(stop_serving.clone()),
+            stop_serving,
             storing: TaskTracker::new(),
             stop_storing: CancellationToken::new(),
+            is_handed_over: CancellationToken::new(),
         };
         app.begin(&config, store, watched);
+        app.offer(&bound, config.state.dir.clone())?;
+        let (leaving, stop) = (app.leaving.clone(), app.stop_serving.clone());
         app.serving
-            .spawn(bound.serve(mirror, metrics, guard, process, app.stop_serving.clone()));
+            .spawn(bound.serve(mirror, metrics, guard, process, leaving, stop));
+        if let Some(before) = before {
+            before.serves().await;
+        }
         Ok(app)
     }
 
@@ -271,7 +329,39 @@ impl App {
             let watching = watch::watch(Arc::clone(&self.reload), file, stop());
             self.storing.spawn(watching);
         }
+        self.storing
+            .spawn(self.reload.exporter().clone().run(stop()));
         self.storing.spawn(store.run(stop()));
+    }
+
+    /// Lets another process take over.
+    fn offer(&self, bound: &Bound, state_dir: PathBuf) -> Result<(), StartError> {
+        let sockets = bound.passable().map_err(|source| BindError::Listen {
+            address: self.address,
+            source,
+        })?;
+        let hand_over = HandOver {
+            sockets,
+            leaving: self.leaving.clone(),
+            mirror: self.mirror.clone(),
+            guard: self.guard.clone(),
+            is_over: self.is_handed_over.clone(),
+        };
+        self.serving
+            .spawn(hand_over.run(state_dir, self.stop_serving.clone()));
+        Ok(())
+    }
+
+    /// Waits until another process has taken over: then there is nothing left but to [stop](App::stop), which lets
+    /// everything under way come to its end.
+    pub async fn handed_over(&self) {
+        self.is_handed_over.cancelled().await;
+    }
+
+    /// The longest time that [`App::stop`] leaves to what is under way.
+    #[must_use]
+    pub fn finish_max(&self, drain_timeout: Duration) -> Duration {
+        self.leaving.finish_max(drain_timeout)
     }
 
     /// The first client listener's real address.

@@ -102,6 +102,13 @@ impl Audit {
         }
     }
 
+    /// Appends to the file as it is from now on: another process rotates it.
+    pub fn leave_rotating_to_others(&self) {
+        if let Some(inner) = &self.0 {
+            inner.queue.leave_rotating_to_others();
+        }
+    }
+
     /// Opens the file again, which somebody may have renamed. Does not wait.
     pub fn reopen(&self) {
         if let Some(inner) = &self.0 {

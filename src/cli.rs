@@ -130,13 +130,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
         logging::init(LogFormat::Text, filter.as_deref(), global.command_level());
     }
     match command {
-        Command::Serve(mut overrides) => {
-            overrides.log_level = global.serve_level();
-            let loaded = load(&overrides)?;
-            let config = &loaded.config;
-            logging::init(config.log_format, filter.as_deref(), &config.log_level);
-            Ok(serve::run(loaded, &overrides))
-        }
+        Command::Serve(it) => it.run(&global, filter.as_deref()),
         Command::Check(mut it) => {
             it.overrides.log_level = global.serve_level();
             check(&it)
@@ -250,10 +244,35 @@ impl Global {
     }
 }
 
+/// The arguments of `serve`.
+#[derive(Debug, Args)]
+struct Serve {
+    #[command(flatten)]
+    overrides: Overrides,
+    /// If a roadstead with this state directory runs, take over its listeners and its store, without a failed request; it
+    /// finishes what is under way, and ends
+    #[arg(long)]
+    take_over: bool,
+}
+
+impl Serve {
+    fn run(self, global: &Global, filter: Option<&str>) -> Result<u8, String> {
+        let Self {
+            mut overrides,
+            take_over,
+        } = self;
+        overrides.log_level = global.serve_level();
+        let loaded = load(&overrides)?;
+        let config = &loaded.config;
+        logging::init(config.log_format, filter, &config.log_level);
+        Ok(serve::run(loaded, &overrides, take_over))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the mirror
-    Serve(Overrides),
+    Serve(Serve),
     /// Print the effective configuration, secrets masked; exit 2 if it has an error
     Check(CheckArguments),
     /// Describe what a configuration file may hold

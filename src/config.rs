@@ -39,6 +39,7 @@ mod show;
 mod snapshot;
 mod table;
 mod tags;
+mod telemetry;
 mod transparent;
 mod upstreams;
 mod values;
@@ -87,6 +88,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The log level: a level, or directives.
     pub log_level: String,
+    /// The collector that traces are sent to, if there is one.
+    pub otlp: Option<Box<crate::otlp::Config>>,
 }
 
 impl Config {
@@ -264,6 +267,7 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
             .level
             .value()
             .unwrap_or_else(|| defaults::LOG_LEVEL.to_owned()),
+        otlp: telemetry::resolve(file.telemetry.as_ref(), context),
     }
 }
 

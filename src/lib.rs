@@ -15,12 +15,13 @@
 //! | [`net`] | the outbound HTTP client, the only code that dials: connections, proxies, TLS | `oci` |
 //! | [`upstream`] | registries: endpoints, accounts, requests, tokens, redirects, limits | `net`, `oci` |
 //! | [`mirror`] | the decisions: hit or miss, fresh or stale, who joins which fill | `store`, `catalogue`, `upstream`, `oci` |
+//! | [`otlp`] | traces, exported to an OpenTelemetry collector | `net`, `oci` |
 //! | [`audit`] | records of who did what: a bounded queue, a thread, a file that is rotated | nothing |
 //! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `access`, `audit`, `oci` |
 //! | [`config`] | one file, the environment and flags, resolved into each module's own configuration | all `Config`s |
 //! | [`commands`] | the commands: clients of a running mirror (`warm`, `export`, `import`, `verify`, operators' commands), or of any registry (`bench`) | `app`, `config`, `server`, `mirror`, `store`, `upstream`, `net`, `oci` |
 //! | [`app`] | puts the parts together, runs them, drains them | all |
-//! | [`telemetry`], [`clock`], [`format`] | metrics, logs, time, and text that does no harm where it is printed; used by all | nothing |
+//! | [`telemetry`], [`clock`], [`format`] | metrics, logs, traces, time, and text that does no harm where it is printed; used by all | nothing |
 //!
 //! A pull enters in `server::registry::handler`, becomes a `oci::route::Route`, asks
 //! `mirror::Mirror`, and leaves through `server::http::body`.
@@ -69,6 +70,7 @@ pub mod format;
 pub mod mirror;
 pub mod net;
 pub mod oci;
+pub mod otlp;
 pub mod server;
 pub mod store;
 pub mod telemetry;

@@ -12,6 +12,7 @@
 //! | `deadline` | one time limit for many steps |
 //! | `client_credential` | what a client has sent for an upstream |
 //! | `behalf`, `via`, `work` | the client's request that an outbound request belongs to |
+//! | `traced` | spans of outbound requests |
 //! | `causes` | what an error was caused by |
 //! | `settings`, `error` | what is configured, and what can go wrong |
 //!
@@ -35,6 +36,7 @@ mod repeat;
 mod sends;
 mod settings;
 mod tls;
+mod traced;
 mod via;
 mod work;
 
@@ -58,3 +60,4 @@ pub(crate) use sends::Sends;
 pub(crate) use settings::Peer;
 pub(crate) use tls::client_config as tls_client_config;
 pub(crate) use tls::is_known_authority;
+pub(crate) use traced::{BodySpan, Named};

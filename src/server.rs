@@ -25,7 +25,9 @@ pub(crate) use conn::tls::Stamp;
 use conn::tls::{Prepared, Tls};
 pub use describe::{ClientFile, ClientSetup, Describe};
 pub use inherited::Inherited;
+pub use leaving::Leaving;
 use operators::Operators;
+pub use passed::{Passed, Role};
 pub use process::Process;
 pub use registry::door::Asks;
 use registry::door::Door;
@@ -33,6 +35,7 @@ use registry::handler::Handler;
 pub use reload::{KeyChange, ReloadError, Reloaded, Reloader};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +53,9 @@ mod conn;
 mod describe;
 mod http;
 mod inherited;
+mod leaving;
 mod operators;
+mod passed;
 mod process;
 mod registry;
 mod reload;
@@ -151,6 +156,8 @@ impl Certificates {
 struct Endpoint {
     listener: TcpListener,
     address: SocketAddr,
+    /// The address of the configuration, whose port may be 0.
+    configured: SocketAddr,
 }
 
 impl Endpoint {
@@ -167,8 +174,11 @@ impl Endpoint {
                 }
                 None => TcpListener::bind(address).await?,
             };
-            let address = listener.local_addr()?;
-            io::Result::Ok(Self { listener, address })
+            io::Result::Ok(Self {
+                address: listener.local_addr()?,
+                listener,
+                configured: address,
+            })
         };
         bound
             .await
@@ -185,9 +195,11 @@ impl Bound {
         config: &Config,
         clock: Arc<dyn Clock>,
         inherited: Inherited,
+        passed: Vec<Passed>,
     ) -> Result<Self, BindError> {
         fd_limit::raise_limit();
-        let inherited = inherited.assign(config)?;
+        let mut inherited = inherited.assign(config)?;
+        inherited.complete(passed, config);
         // The certificates first: nobody should connect to a listener that then goes away.
         let load = |tls| Tls::load(tls, Arc::clone(&clock));
         let tls = config.tls.as_ref().map(load).transpose()?;
@@ -221,6 +233,28 @@ impl Bound {
         })
     }
 
+    /// Copies of all sockets, for the process that takes over.
+    ///
+    /// # Errors
+    /// The operating system's: there are too many descriptors.
+    pub fn passable(&self) -> io::Result<Vec<Passed>> {
+        let clients = self.clients.iter().map(|(endpoint, config)| {
+            let role = Role::Client {
+                name: config.name.clone(),
+                address: endpoint.configured,
+            };
+            Passed::copy(role, endpoint.listener.as_fd())
+        });
+        let address = self.admin.configured;
+        let admin = Passed::copy(Role::Admin { address }, self.admin.listener.as_fd());
+        let socket = self.admin_socket.iter().map(|socket| {
+            let address = socket.local_addr()?;
+            let path = address.as_pathname().map(Path::to_owned);
+            Passed::copy(Role::AdminSocket { path }, socket.as_fd())
+        });
+        clients.chain([admin]).chain(socket).collect()
+    }
+
     /// The real addresses of the client listeners, in their order.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
@@ -251,9 +285,10 @@ impl Bound {
         metrics: Metrics,
         guard: Guard,
         process: Process,
+        leaving: Leaving,
         stop: CancellationToken,
     ) {
-        let clock = Arc::clone(&process.clock);
+        let around = process.clone();
         let certificates = self.certificates();
         let buffers = Buffers::default();
         let wanted = self.limits.max_connections;
@@ -264,7 +299,7 @@ impl Bound {
         };
         let clients = table(Listener::Client, connections_max);
         let operators = table(Listener::Admin, ADMIN_CONNECTIONS_MAX);
-        let visits = Visits::new(Arc::clone(&clock));
+        let visits = Visits::new(Arc::clone(&around.clock));
         let admin = Admin::new(
             mirror.clone(),
             &guard,
@@ -278,25 +313,15 @@ impl Bound {
             admin: Arc::new(admin),
             tls: self.admin_tls,
             table: operators,
+            leaving: leaving.clone(),
         };
-        let entrances = self.clients.into_iter().map(|(endpoint, config)| Entrance {
-            door: Door::new(guard.clone(), config.asks, config.tls).standing_in(
-                self.tls
-                    .as_ref()
-                    .filter(|_| config.tls)
-                    .map(Tls::stand_in)
-                    .unwrap_or_default(),
-            ),
-            tls: self.tls.clone().filter(|_| config.tls),
-            endpoint,
-            config,
-        });
-        let entrances = entrances.collect();
+        let entrances = entrances(self.clients, &guard, self.tls.as_ref());
         let front = Front {
-            handler: Handler::new(mirror, metrics.clone(), buffers, visits.clone(), &*clock),
+            handler: Handler::new(mirror, metrics.clone(), buffers, visits.clone(), &around),
             table: clients,
             proxies: self.proxies,
             metrics,
+            leaving,
         };
         let front = Arc::new(front);
         let drained = CancellationToken::new();
@@ -315,4 +340,23 @@ impl Bound {
         }
         visits.finish();
     }
+}
+
+/// The client listeners with their doors.
+fn entrances(
+    clients: Vec<(Endpoint, ListenerConfig)>,
+    guard: &Guard,
+    tls: Option<&Tls>,
+) -> Vec<Entrance> {
+    let entrance = |(endpoint, config): (Endpoint, ListenerConfig)| {
+        let tls = tls.filter(|_| config.tls);
+        let names = tls.map(Tls::stand_in).unwrap_or_default();
+        Entrance {
+            door: Door::new(guard.clone(), config.asks, config.tls).standing_in(names),
+            tls: tls.cloned(),
+            endpoint,
+            config,
+        }
+    };
+    clients.into_iter().map(entrance).collect()
 }

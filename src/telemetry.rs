@@ -1,4 +1,4 @@
-//! Metrics and logs, for the operator.
+//! Metrics, logs and traces, for the operator.
 
 pub mod access;
 mod format;
@@ -6,6 +6,7 @@ pub mod logging;
 pub mod metrics;
 mod plain;
 mod sink;
+pub mod trace;
 
 pub use format::LogFormat;
 pub use metrics::{

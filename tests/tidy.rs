@@ -14,6 +14,8 @@
 mod circles;
 #[path = "tidy/reference.rs"]
 mod reference;
+#[path = "tidy/size.rs"]
+mod size;
 #[path = "tidy/words.rs"]
 mod words;
 
@@ -37,6 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["audit", "catalogue", "clock", "net", "oci", "telemetry"],
     ),
     ("net", &["oci", "telemetry"]),
+    ("otlp", &["net", "oci", "telemetry", "format"]),
     ("upstream", &["net", "oci", "clock", "telemetry"]),
     (
         "mirror",
@@ -68,6 +71,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "audit",
             "catalogue",
             "mirror",
+            "otlp",
             "server",
             "store",
             "upstream",
@@ -84,6 +88,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "catalogue",
             "config",
             "mirror",
+            "otlp",
             "server",
             "store",
             "upstream",
@@ -439,6 +444,7 @@ fn only_some_files_touch_the_disk_or_raw_memory() {
             "src/catalogue/files.rs",
             // A socket cannot be bound where another is.
             "src/server/unix.rs",
+            "src/app/succession/hand_over.rs",
             "src/access/keys.rs",
             "src/audit/file.rs",
             "src/commands/airgap/files.rs",

@@ -11,6 +11,7 @@ use crate::access::Guard;
 use crate::clock::Clock;
 use crate::config::{Changes, Config, Overrides, Snapshot};
 use crate::mirror::Mirror;
+use crate::otlp::Exporter;
 use crate::server::{Certificates, KeyChange, ReloadError, Reloaded, Reloader};
 use crate::store::Store;
 use crate::telemetry::{Metrics, logging};
@@ -39,6 +40,7 @@ pub(super) struct Running {
     pub(super) metrics: Metrics,
     pub(super) own: OwnListeners,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) exporter: Exporter,
 }
 
 impl Reload {
@@ -65,6 +67,11 @@ impl Reload {
     /// The certificates in use.
     pub(super) fn certificates(&self) -> &Certificates {
         &self.parts.certificates
+    }
+
+    /// The export of traces.
+    pub(super) fn exporter(&self) -> &Exporter {
+        &self.parts.exporter
     }
 
     /// Reads the flags, the environment and the file as at the start, and takes over what can change while requests
@@ -149,12 +156,15 @@ impl Reload {
             metrics,
             own,
             clock: _,
+            exporter,
         } = &self.parts;
         let has_changed = |table: &str| {
             let mut applied = changes.applied.iter();
             applied.any(|change| change.key.starts_with(table))
         };
         let upstreams = Made::of(new, made, metrics, own)?;
+        let collector = exporter.prepare(new.otlp.as_deref());
+        let collector = collector.map_err(StartError::Otlp)?;
         let tls = has_changed("server.").then(|| certificates.prepare(&new.server));
         let tls = tls.transpose()?;
         guard.reload(new.access.clone())?;
@@ -177,6 +187,7 @@ impl Reload {
             mirror.in_use().replace(upstreams.set());
             **made = upstreams;
         }
+        exporter.replace(collector);
         if before.log_level != new.log_level {
             logging::set_level(&new.log_level);
         }

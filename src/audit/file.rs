@@ -44,6 +44,11 @@ impl AuditFile {
         &self.config.path
     }
 
+    /// Does not rotate it any more.
+    pub(super) fn stop_rotating(&mut self) {
+        self.config.max_size = 0;
+    }
+
     /// Lets go of it. It is opened again by its name.
     pub(super) fn close(&mut self) {
         self.open = None;

@@ -5,6 +5,7 @@ use super::file::AuditFile;
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub(super) struct Queue {
     filled: Condvar,
     /// The thread has ended.
     ended: Condvar,
+    /// Another process rotates the file.
+    is_others: AtomicBool,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
 }
@@ -55,6 +58,7 @@ struct Waiting {
 /// The next step of the thread.
 struct Work {
     reopen: bool,
+    is_others: bool,
     /// Nothing comes behind it.
     is_last: bool,
 }
@@ -65,6 +69,7 @@ impl Queue {
             waiting: Mutex::default(),
             filled: Condvar::new(),
             ended: Condvar::new(),
+            is_others: AtomicBool::new(false),
             metrics,
             clock,
         }
@@ -92,6 +97,11 @@ impl Queue {
         if wake {
             self.filled.notify_one();
         }
+    }
+
+    /// Has the file rotated no more.
+    pub(super) fn leave_rotating_to_others(&self) {
+        self.is_others.store(true, Ordering::Release);
     }
 
     /// Has the file opened again.
@@ -124,6 +134,9 @@ impl Queue {
             if work.reopen {
                 tracing::info!(path = %file.path().display(), "the audit log is opened again");
                 file.close();
+            }
+            if work.is_others {
+                file.stop_rotating();
             }
             self.write_out(&mut file, &batch);
             batch.clear();
@@ -159,6 +172,7 @@ impl Queue {
         }
         Work {
             reopen: std::mem::take(&mut waiting.reopen),
+            is_others: self.is_others.load(Ordering::Acquire),
             is_last: waiting.closed,
         }
     }

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use super::{EXIT_DONE, EXIT_START, client_config, fail, runtime};
-use crate::app::{App, Launch, start};
+use crate::app::{App, Launch, StartError, start};
 use crate::clock::SystemClock;
 use crate::config::{Config, Loaded, Overrides, Snapshot};
 use crate::server::{Inherited, ReloadError, Reloaded};
@@ -33,7 +33,7 @@ const SAY_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Serves, and says with which code the process ends. Logging must have been set up.
 #[must_use]
-pub fn run(loaded: Loaded, flags: &Overrides) -> u8 {
+pub fn run(loaded: Loaded, flags: &Overrides, takes_over: bool) -> u8 {
     let config = loaded.config;
     for note in &loaded.notes {
         tracing::warn!("{note}");
@@ -54,7 +54,12 @@ pub fn run(loaded: Loaded, flags: &Overrides) -> u8 {
     };
     logging::write_access_lines_directly();
     logging::log_panics();
-    let code = control.block_on(serve_until_signal(config, flags, &runtime, inherited));
+    let launch = Launch {
+        flags: Some(flags.clone()),
+        clients: Some(client_config::setups),
+        takes_over,
+    };
+    let code = control.block_on(serve_until_signal(config, launch, &runtime, inherited));
     // Tasks that still run must not hold up the exit.
     runtime.shutdown_background();
     code
@@ -62,7 +67,7 @@ pub fn run(loaded: Loaded, flags: &Overrides) -> u8 {
 
 async fn serve_until_signal(
     config: Config,
-    flags: &Overrides,
+    launch: Launch,
     runtime: &Runtime,
     inherited: Inherited,
 ) -> u8 {
@@ -72,14 +77,11 @@ async fn serve_until_signal(
         Err(error) => return fail(EXIT_START, &format!("cannot handle signals: {error}")),
     };
     let (scheme, admin_scheme) = (config.server.scheme(), config.server.admin_scheme());
-    let stop_wait_max = config.server.drain_timeout.saturating_add(STOP_WAIT_MAX);
+    let drain_timeout = config.server.drain_timeout;
     let snapshot = Snapshot::new(config);
     let manager = Manager::of_environment();
+    let takes_over = launch.takes_over;
     let starting = {
-        let launch = Launch {
-            flags: Some(flags.clone()),
-            clients: Some(client_config::setups),
-        };
         let starting = App::start_with(snapshot, launch, Arc::new(SystemClock), inherited);
         runtime.spawn(Box::pin(starting))
     };
@@ -92,21 +94,40 @@ async fn serve_until_signal(
     };
     let app = match started {
         Ok(Ok(app)) => app,
+        Ok(Err(StartError::Store(error))) if error.is_in_use() => {
+            let advice = "with --take-over this one takes its place without a failed request";
+            return fail(EXIT_START, &format!("{error}; {advice}"));
+        }
         Ok(Err(error)) => return fail(EXIT_START, &error),
         Err(error) => return fail(EXIT_START, &format!("cannot start: {error}")),
     };
     let (address, admin) = (app.address(), app.admin_address());
     let ready = format!("listening on {scheme}://{address} (admin {admin_scheme}://{admin})");
     manager.ready(&ready);
+    if takes_over {
+        manager.is_main();
+    }
     runtime.spawn(manager.clone().watch(move || notify::ask(admin)));
     heed(&mut signals, &app, runtime, (&manager, &ready));
     if let Err(error) = say_in_time(format!("{ready}\n")).await {
         // Our output is closed, or nobody reads it; clients can still be served.
         tracing::warn!(%error, %address, %admin, "cannot write the ready line");
     }
-    let first = signals.next().await;
-    tracing::info!(signal = first.as_str(), "draining");
-    manager.stopping(stop_wait_max);
+    let first = tokio::select! {
+        first = signals.next() => Some(first),
+        () = app.handed_over() => None,
+    };
+    let stop_wait_max = app.finish_max(drain_timeout).saturating_add(STOP_WAIT_MAX);
+    // The service goes on, in the process that has taken over.
+    if let Some(first) = first {
+        tracing::info!(signal = first.as_str(), "draining");
+        manager.stopping(stop_wait_max);
+    }
+    finish(app, stop_wait_max, &mut signals, runtime).await
+}
+
+/// Ends the server, in no more time than this, and says with which code the process ends.
+async fn finish(app: App, stop_wait_max: Duration, signals: &mut Signals, runtime: &Runtime) -> u8 {
     let stopping = runtime.spawn(Box::pin(app.stop()));
     tokio::select! {
         stopped = tokio::time::timeout(stop_wait_max, stopping) => {

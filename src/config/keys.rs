@@ -6,6 +6,7 @@ use super::limits::AuditKey;
 use super::listeners::{AdminTls, ListenerKey, Tls};
 use super::table::{List, OneOrMore, name, table};
 use super::tags::Needs;
+use super::telemetry::TelemetryKey;
 use super::transparent::TransparentKey;
 use super::upstreams::{CredentialsKey, EndpointKey, HeadersKey, Provider, ProxyKey, UpstreamsKey};
 use super::values::{
@@ -41,6 +42,8 @@ table! {
         log: Log,
         /// The upstream registries by their public names. A file with any of these tables has exactly those in it; one without has the nine built-in ones.
         upstream: UpstreamsKey,
+        /// Traces.
+        telemetry: TelemetryKey,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod server;
+mod telemetry;
 mod upstreams;
 
 use std::fmt::Write as _;
@@ -56,6 +57,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     let format = LogFormats::name(config.log_format);
     line(&mut out, "format", &quoted(format));
     line(&mut out, "level", &quoted(&config.log_level));
+    telemetry::show(&mut out, config.otlp.as_deref());
     for upstream in &config.upstreams {
         upstreams::show(&mut out, upstream);
         let shares = config.cache.shares.iter();

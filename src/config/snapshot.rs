@@ -21,6 +21,7 @@ const TAKEN_OVER: &[&str] = &[
     "cache.min_free",
     "cache.max_age",
     "log.level",
+    "telemetry.",
 ];
 
 /// The configuration in use. Whoever reads it for each request sees a new one as a whole, from one moment on. Cheap to
@@ -105,6 +106,7 @@ impl Snapshot {
             access: new.access.clone(),
             upstreams: new.upstreams.clone(),
             log_level: new.log_level.clone(),
+            otlp: new.otlp.clone(),
             ..Config::clone(&old)
         }));
     }
@@ -165,6 +167,15 @@ fn changed(old: &Config, new: &Config) -> Vec<KeyChange> {
                 now: None,
             });
         }
+    }
+    let of_otlp = "telemetry.otlp.";
+    let is_told = changed.iter().any(|it| it.key.starts_with(of_otlp));
+    if !is_told && old.otlp != new.otlp {
+        changed.push(KeyChange {
+            key: format!("{of_otlp}headers"),
+            before: None,
+            now: None,
+        });
     }
     changed.sort_by(|one, other| one.key.cmp(&other.key));
     changed

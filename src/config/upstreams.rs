@@ -26,7 +26,8 @@ use crate::upstream::{Config, EndpointConfig, Parallel, Visibility};
 pub(super) use cloud::Provider;
 pub(super) use endpoint::{EndpointKey, HeadersKey};
 pub(super) use logins::CredentialsKey;
-pub(super) use proxy::ProxyKey;
+pub(super) use proxy::{ProxyKey, proxy as proxy_of};
+pub(super) use texts::can_be_read;
 
 /// The upstreams, by their names.
 pub(super) enum UpstreamsKey {}

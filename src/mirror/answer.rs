@@ -116,6 +116,17 @@ impl BlobAnswer {
         }
     }
 
+    /// The number of bytes of these ranges that are in the store now: the others come from upstream.
+    #[must_use]
+    pub fn stored_bytes(&self, ranges: &[Range<u64>]) -> u64 {
+        let count = |range: &Range<u64>| match &self.content {
+            Content::Stored(..) => range.end.saturating_sub(range.start),
+            Content::Filling(filling) => filling.fill.covered_within(range.clone()),
+            Content::Passing(_) => 0,
+        };
+        ranges.iter().map(count).fold(0, u64::saturating_add)
+    }
+
     /// True if its bytes were checked before: they can be given without holding anything back.
     #[must_use]
     pub fn is_stored(&self) -> bool {

@@ -4,7 +4,7 @@
 //! nobody else's.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -67,6 +67,8 @@ pub(super) struct Configured {
 pub(super) struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// Cancelled when fills are to be suspended; then another one takes its place.
+    suspend: Arc<Mutex<CancellationToken>>,
     requests: Arc<Shares>,
 }
 
@@ -131,9 +133,11 @@ impl Upstreams {
 
 impl Tasks {
     pub(super) fn new() -> Self {
+        let stop = CancellationToken::new();
         Self {
             tracker: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            suspend: Arc::new(Mutex::new(stop.child_token())),
+            stop,
             requests: Shares::new(Limit::Questions, REQUESTS_MAX, Stays::Asking),
         }
     }
@@ -149,6 +153,18 @@ impl Tasks {
     /// Cancelled when the mirror stops.
     pub(super) fn stopping(&self) -> &CancellationToken {
         &self.stop
+    }
+
+    /// Cancelled when the mirror stops, and when the fills that are under way now are to be suspended.
+    pub(super) fn suspending(&self) -> CancellationToken {
+        let suspend = self.suspend.lock();
+        suspend.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Suspends the fills that are under way.
+    pub(super) fn suspend_fills(&self) {
+        let mut suspend = self.suspend.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *suspend, self.stop.child_token()).cancel();
     }
 
     /// Tasks and places for a request about this source.

@@ -2,9 +2,11 @@
 //! mirror: whoever asked may hang up.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::shares::{Shares, Slot, Stays};
@@ -12,6 +14,7 @@ use super::{MirrorError, Source};
 use crate::oci::{Digest, UpstreamName};
 use crate::store::{self, Fill, FillKey};
 use crate::telemetry::Limit;
+use crate::telemetry::trace::{Span, Trace};
 use crate::upstream::{OnBehalf, Work};
 
 /// Fills at the same time: each has a file, a connection and up to a megabyte
@@ -25,6 +28,8 @@ type Opening = store::fill::Opening<MirrorError>;
 pub(super) struct Fills {
     table: Mutex<HashMap<FillKey, Entry>>,
     next: AtomicU64,
+    /// Told when one has left the table.
+    left: Notify,
     shares: Arc<Shares>,
 }
 
@@ -33,6 +38,7 @@ impl Default for Fills {
         Self {
             table: Mutex::default(),
             next: AtomicU64::new(0),
+            left: Notify::new(),
             shares: Shares::new(Limit::Transfers, FILLS_MAX, Stays::Sent),
         }
     }
@@ -47,6 +53,8 @@ struct Entry {
     given_up: CancellationToken,
     source: Source,
     fill: Fill<MirrorError>,
+    /// Its span, if whoever asked first is traced.
+    trace: Option<Trace>,
 }
 
 /// The way to a blob that was not found in the store.
@@ -77,6 +85,8 @@ pub(super) struct Lead {
     pub(super) fill: Fill<MirrorError>,
     pub(super) place: FillSlot,
     pub(super) work: Arc<Work>,
+    /// It is a part of the first request, and the others are linked to it.
+    pub(super) span: Option<Span>,
 }
 
 /// A fill's place in the table, given up when dropped.
@@ -98,6 +108,12 @@ impl FillSlot {
     /// Cancelled when nobody wants the fill before it has begun, or its place is somebody else's.
     pub(super) fn given_up(&self) -> &CancellationToken {
         self.slot.given_up()
+    }
+
+    /// The fill, unless it was taken off the table. It counts as somebody who follows it.
+    pub(super) fn fill(&self) -> Option<Fill<MirrorError>> {
+        let mut table = self.listed.fills.table();
+        self.listed.find(&mut table).map(|entry| entry.fill.clone())
     }
 }
 
@@ -121,6 +137,7 @@ impl Fills {
         if let Some(entry) = running.filter(|entry| !entry.fill.has_failed()) {
             entry.waiting += 1;
             entry.work.join();
+            follow(entry.trace.as_ref());
             return Ok(Claim::Follow {
                 fill: entry.fill.clone(),
                 source: entry.source.clone(),
@@ -134,6 +151,9 @@ impl Fills {
         let work = Work::of(&behalf);
         let slot = self.shares.take(&source.upstream, behalf.client(), &work)?;
         let (opening, fill) = store::fill(key);
+        let span = OnBehalf::span("fill");
+        let trace = span.as_ref().map(|span| span.trace().clone());
+        follow(trace.as_ref());
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         table.insert(
             key,
@@ -144,6 +164,7 @@ impl Fills {
                 given_up: slot.given_up().clone(),
                 source: source.clone(),
                 fill: fill.clone(),
+                trace,
             },
         );
         let place = FillSlot {
@@ -155,6 +176,7 @@ impl Fills {
             fill,
             place,
             work,
+            span,
         };
         Ok(Claim::Lead(lead, Waits(listed(id))))
     }
@@ -193,9 +215,29 @@ impl Fills {
             .collect()
     }
 
+    /// Waits until none is under way.
+    pub(super) async fn none_is_left(&self) {
+        loop {
+            let mut left = pin!(self.left.notified());
+            // Before the look, or one that leaves in between would not be heard.
+            left.as_mut().enable();
+            if self.table().is_empty() {
+                return;
+            }
+            left.await;
+        }
+    }
+
     fn table(&self) -> MutexGuard<'_, HashMap<FillKey, Entry>> {
         // Each change is one insert or remove.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever asks now waits for this fill.
+fn follow(fill: Option<&Trace>) {
+    if let Some(fill) = fill {
+        OnBehalf::traced(|trace| trace.link(fill));
     }
 }
 
@@ -214,6 +256,7 @@ impl Drop for FillSlot {
         if listed.find(&mut table).is_some() {
             table.remove(&listed.key);
         }
+        listed.fills.left.notify_waiters();
     }
 }
 

@@ -12,8 +12,9 @@ use super::{MirrorError, Source};
 use crate::oci::manifest::{ChildKind, Inspection, inspect};
 use crate::oci::{Accept, AcceptClass, Algorithm, Digest, Reference};
 use crate::store::{Event, Link, Store};
+use crate::telemetry::trace::Value;
 use crate::telemetry::{Kind, Outcome};
-use crate::upstream::{FetchError, ManifestFetch, Patience};
+use crate::upstream::{FetchError, ManifestFetch, OnBehalf, Patience};
 
 /// Fetches manifests, and records what their repositories have because of them.
 #[derive(Debug)]
@@ -72,12 +73,17 @@ impl ManifestFetcher {
         let passed_on = inspection.schema1_payload.is_some();
         if !passed_on {
             self.local.keep(&manifest);
+            let span = OnBehalf::span("store commit");
             let put = self
                 .store
                 .put(&digest, &manifest.media_type, manifest.bytes.clone());
             if let Err(error) = put.await {
+                if let Some(span) = &span {
+                    span.trace().fail(Value::fixed("store"), &error.to_string());
+                }
                 self.not_stored.note(source, &digest, &error.into());
             }
+            drop(span);
             self.store.quotas().belongs(&digest, &source.upstream);
         }
         let links = links(&manifest, &inspection);

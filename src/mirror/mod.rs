@@ -25,6 +25,7 @@
 //! | `repair` | what is damaged, fetched again |
 //! | `import` | images that an operator brings |
 //! | `imported` | what was imported, from the catalogue, where the cache does not know it any more |
+//! | `ending` | the end, and what is done when another process takes the store over |
 //! | `in_use` | the upstreams in use, which a reload replaces |
 //! | `opening` | the start of store and catalogue |
 //! | `inspect/` | what an operator sees and removes |
@@ -37,6 +38,7 @@
 mod answer;
 mod blob;
 mod core;
+mod ending;
 mod error;
 mod fast_path;
 mod fills;
@@ -79,6 +81,8 @@ use tokio_util::sync::CancellationToken;
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
 use blob::Blobs;
 use core::{Core, Tasks, Upstreams, in_time};
+use ending::Ending;
+pub use ending::NotHandedOver;
 pub use error::MirrorError;
 use fast_path::Hits;
 use import::Imports;
@@ -153,8 +157,7 @@ pub struct Parts {
 struct Inner {
     in_use: InUse,
     pseudonym: Pseudonym,
-    store: Store,
-    catalogue: Catalogue,
+    ending: Ending,
     tasks: Tasks,
     imported: Arc<Imported>,
     hits: Hits,
@@ -271,6 +274,7 @@ impl Inner {
         let repairs = Repairs::new(&core, &fills, &local, &manifests, &transfers);
         let repairs = Arc::new(repairs);
         let visibility = Arc::new(Visibility::new(&core));
+        let ending = Ending::new(&core, &fills);
         let in_use = InUse {
             upstreams: core.upstreams.clone(),
             negative: Arc::clone(&negative),
@@ -298,8 +302,7 @@ impl Inner {
             tags,
             operator,
             imported,
-            catalogue: core.catalogue,
-            store: core.store,
+            ending,
             tasks: core.tasks,
         }
     }
@@ -335,7 +338,7 @@ impl Mirror {
     /// Number of stored blobs' files that are kept open at most.
     #[must_use]
     pub fn open_files_max(&self) -> usize {
-        self.inner.store.contents().open_files_max()
+        self.inner.ending.store.contents().open_files_max()
     }
 
     /// For whom a request is answered that a client sent with these values of `Via`.
@@ -481,7 +484,15 @@ impl Mirror {
     /// Ends the mirror's own tasks; fills under way are left so that a later
     /// run can take them up. Lets go of the catalogue.
     pub async fn stop(&self) {
-        self.inner.tasks.end().await;
-        self.inner.catalogue.close().await;
+        self.inner.ending.stop().await;
+    }
+
+    /// Suspends all fills, whose readers go on past the store, and lets go of store and catalogue for another process.
+    /// What is stored can be read on.
+    ///
+    /// # Errors
+    /// [`NotHandedOver`].
+    pub async fn hand_over(&self) -> Result<(), NotHandedOver> {
+        self.inner.ending.hand_over().await
     }
 }

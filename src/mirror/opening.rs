@@ -30,8 +30,21 @@ pub struct Opened {
 pub enum OpenMode {
     /// They are made where there are none, and written.
     Write,
+    /// The same, from a process that has handed them over and still reads files of the store.
+    TakeOver,
     /// Nothing of them is changed.
     Look,
+}
+
+impl OpenMode {
+    /// True if they may be changed.
+    #[must_use]
+    pub const fn writes(self) -> bool {
+        match self {
+            Self::Write | Self::TakeOver => true,
+            Self::Look => false,
+        }
+    }
 }
 
 impl Opened {
@@ -48,17 +61,18 @@ impl Opened {
     ) -> Result<Self, OpenError> {
         let counts = metrics.clone();
         let claimed = blocking((state, cache), move |(state, cache)| {
-            if mode == OpenMode::Write && state.dir.starts_with(&cache.dir) {
+            if mode.writes() && state.dir.starts_with(&cache.dir) {
                 tracing::warn!(cache_dir = %cache.dir.display(), state_dir = %state.dir.display(), "the state directory is in the cache directory: deleting the cache deletes imported names and pins. Give state.dir and cache.dir directories of their own");
             }
             // First, or a second process on both would touch what it may not have.
             let claim = match mode {
                 OpenMode::Write => Claim::take(&cache),
+                OpenMode::TakeOver => Claim::take(&cache).map(Claim::beside_readers),
                 OpenMode::Look => Claim::to_look(&cache),
             };
             let claim = claim?;
             let catalogue = match mode {
-                OpenMode::Write => Catalogue::open(&state, counts),
+                OpenMode::Write | OpenMode::TakeOver => Catalogue::open(&state, counts),
                 OpenMode::Look => Catalogue::look_into(&state, counts),
             };
             Ok::<_, OpenError>((claim, catalogue, cache))
@@ -82,7 +96,9 @@ impl Opened {
             store: opened.await?,
             catalogue,
         };
-        if let (OpenMode::Write, Ok(pins)) = (mode, pins) {
+        if mode.writes()
+            && let Ok(pins) = pins
+        {
             opened.settle(&pins).await;
         }
         Ok(opened)

@@ -14,6 +14,7 @@ use super::client_credential::ClientCredential;
 use super::via::Via;
 use super::work::Work;
 use crate::oci::UpstreamName;
+use crate::telemetry::trace::{Span, SpanKind, Trace};
 
 tokio::task_local! {
     static ON_BEHALF: OnBehalf;
@@ -82,6 +83,8 @@ pub struct OnBehalf {
     work: Option<Arc<Work>>,
     /// The credential that it has sent for an upstream.
     credential: Option<ClientCredential>,
+    /// The trace that it belongs to, and the span in it.
+    trace: Option<Trace>,
 }
 
 impl OnBehalf {
@@ -93,6 +96,7 @@ impl OnBehalf {
             client,
             work: None,
             credential: None,
+            trace: None,
         }
     }
 
@@ -100,6 +104,12 @@ impl OnBehalf {
     #[must_use]
     pub fn with_credential(self, credential: Option<ClientCredential>) -> Self {
         Self { credential, ..self }
+    }
+
+    /// The same, as a part of a span.
+    #[must_use]
+    pub fn with_trace(self, trace: Option<Trace>) -> Self {
+        Self { trace, ..self }
     }
 
     /// The credential that it has sent for an upstream.
@@ -117,7 +127,26 @@ impl OnBehalf {
             client: ClientId::OURSELVES,
             work: None,
             credential: None,
+            trace: None,
         })
+    }
+
+    /// The span that it is a part of.
+    #[must_use]
+    pub fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
+    }
+
+    /// Does something with the span of what is done now, if that is traced.
+    pub fn traced<T>(act: impl FnOnce(&Trace) -> T) -> Option<T> {
+        let act = |this: &Self| this.trace.as_ref().map(act);
+        ON_BEHALF.try_with(act).ok().flatten()
+    }
+
+    /// A span of a part of what is done now, if that is recorded.
+    #[must_use]
+    pub fn span(name: &'static str) -> Option<Span> {
+        Self::traced(|trace| trace.child(name, SpanKind::Internal)).flatten()
     }
 
     /// The client.

@@ -22,6 +22,7 @@ use super::proxy::{Proxies, Route, Server};
 use super::repeat::{self, Pool, Suspicion};
 use super::sends::Sends;
 use super::tls::TlsConfigs;
+use super::traced::Sending;
 use super::{Error, OnBehalf, Peer, ProxyConfig};
 use crate::oci::UpstreamName;
 use crate::telemetry::{Kind, Metrics};
@@ -192,6 +193,7 @@ impl HttpClient {
         if let Some(value) = forwarder.as_ref().and_then(|it| it.authorization.as_ref()) {
             headers.insert(PROXY_AUTHORIZATION, value.clone());
         }
+        let span = Sending::begin(&mut request, kind, &self.upstream);
         let (kept, fresh) = match way {
             Way::Lane(lane) => (self.lane(lane), &self.fresh),
             Way::Unchecked => (&self.unchecked, &self.fresh_unchecked),
@@ -201,6 +203,7 @@ impl HttpClient {
         let lost = || {
             metrics.request(upstream, kind, "lost");
             self.count_retry();
+            span.repeats();
         };
         // Boxed: whatever waits for an upstream would be large.
         let sending = Box::pin(repeat::send(
@@ -212,7 +215,7 @@ impl HttpClient {
             lost,
         ));
         let sent = deadline.run("the response header", sending).await;
-        let result = match sent {
+        let mut result = match sent {
             Ok(Ok(response)) => let_through(&host, forwarder.as_deref(), response),
             Ok(Err(error)) => Err(meaning(&host, &error)),
             Err(timeout) => Err(timeout),
@@ -222,6 +225,7 @@ impl HttpClient {
             Err(error) => error.label().to_owned(),
         };
         metrics.request(upstream, kind, &status);
+        span.ended(&mut result);
         result
     }
 

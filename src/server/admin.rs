@@ -78,6 +78,7 @@ impl Admin {
             reloader,
             describe,
             clock,
+            tracer: _,
         } = process;
         Self {
             page: Page::new(

@@ -13,13 +13,15 @@ use super::http::access_log::Client;
 use super::http::body::Body;
 use super::http::context::Transport;
 use super::http::forwarded::Proxies;
+use super::leaving::Leaving;
 use super::registry::arrival::Arrival;
 use super::registry::door::{Asks, Door};
 use super::registry::handler::Handler;
 use crate::access::Principal;
 use crate::mirror::Windows;
 use crate::telemetry::{AuthMethod, AuthResult, Metrics};
-use ::http::{Request, Response};
+use ::http::header::CONNECTION;
+use ::http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use std::convert::Infallible;
@@ -39,6 +41,7 @@ pub(super) struct Front {
     pub(super) table: Arc<Table>,
     pub(super) proxies: Proxies,
     pub(super) metrics: Metrics,
+    pub(super) leaving: Leaving,
 }
 
 /// A client listener.
@@ -79,7 +82,7 @@ pub(super) async fn serve(
         .map(|entrance| entrance.accept(front, &tasks, stop));
     futures_util::future::join_all(listening).await;
     tracing::info!("draining: no new connections");
-    match tasks.drain(drain_timeout).await {
+    match tasks.drain(front.leaving.finish_max(drain_timeout)).await {
         0 => tracing::info!("drained"),
         dropped => tracing::warn!(
             dropped,
@@ -108,7 +111,7 @@ impl Entrance {
         };
         let is_buffered = way.tls.is_some();
         let serve = |stream, peer, seat: Seat| {
-            let (way, front, stop) = (way.clone(), Arc::clone(front), stop.clone());
+            let (way, front, stop) = (way.clone(), Arc::clone(front), front.leaving.end());
             tasks.spawn(async move {
                 let watch = Arc::clone(&seat.watch);
                 let served = pin!(way.serve(front, stream, peer, &seat, stop));
@@ -117,6 +120,7 @@ impl Entrance {
         };
         accept::accept_until(
             stop,
+            front.leaving.gate(),
             self.endpoint.listener,
             &front.table,
             is_buffered,
@@ -264,10 +268,16 @@ impl Way {
             let must_wait = counts.must_wait();
             async move {
                 let (request, body) = request.into_parts();
+                let is_http1 = request.version == Version::HTTP_11;
                 let transport = Transport::new(request.version, shared.windows.clone());
                 let handler = &shared.front.handler;
                 let answer = handler.answer(request, body, &shared.arrival, transport, must_wait);
-                Ok::<_, Infallible>(answer.await)
+                let mut answer = answer.await;
+                if is_http1 && shared.front.leaving.closes() {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(CONNECTION, close);
+                }
+                Ok::<_, Infallible>(answer)
             }
         })
     }

@@ -13,6 +13,7 @@ pub(super) mod host;
 pub(super) mod multipart;
 pub(super) mod reason;
 pub(super) mod request_id;
+pub(super) mod request_span;
 pub(super) mod whole;
 
 /// The type of all JSON that is roadstead's own.

@@ -8,16 +8,19 @@ use super::conn::record_writer::RecordStream;
 use super::conn::stall_guard::Watch;
 use super::conn::table::{Seat, Table};
 use super::conn::tls::Tls;
+use super::leaving::Leaving;
 use super::unix;
 use ::http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The longest time that the admin listener's last answers may take once the drain is over.
@@ -35,6 +38,7 @@ pub(super) struct Operators {
     pub(super) admin: Arc<Admin>,
     pub(super) tls: Option<Tls>,
     pub(super) table: Arc<Table>,
+    pub(super) leaving: Leaving,
 }
 
 impl Operators {
@@ -62,7 +66,8 @@ impl Operators {
                 drop::<Seat>(seat);
             });
         };
-        let accept = accept::accept_until(drained, listener, &self.table, is_buffered, serve);
+        let gate = self.leaving.gate();
+        let accept = accept::accept_until(drained, gate, listener, &self.table, is_buffered, serve);
         let accept_unix = async {
             if let Some(socket) = socket {
                 self.accept_unix(&socket, &tasks, drained).await;
@@ -75,10 +80,12 @@ impl Operators {
 
 impl Operators {
     async fn accept_unix(&self, socket: &UnixListener, tasks: &Tasks, drained: &CancellationToken) {
+        let mut gate = self.leaving.gate();
         loop {
             let accepted = tokio::select! {
-                accepted = socket.accept() => accepted,
+                biased;
                 () = drained.cancelled() => return,
+                accepted = accept_at(socket, &mut gate) => accepted,
             };
             let stream = match accepted {
                 Ok((stream, _unnamed)) => stream,
@@ -104,6 +111,22 @@ impl Operators {
                 watch.run(served).await;
                 drop::<Seat>(seat);
             });
+        }
+    }
+}
+
+/// Accepts a connection while the gate is true.
+async fn accept_at(
+    socket: &UnixListener,
+    gate: &mut watch::Receiver<bool>,
+) -> io::Result<(UnixStream, tokio::net::unix::SocketAddr)> {
+    loop {
+        // Its sender is gone only with the server.
+        drop(gate.wait_for(|is_open| *is_open).await);
+        tokio::select! {
+            biased;
+            _ = gate.wait_for(|is_open| !*is_open) => {}
+            accepted = socket.accept() => return accepted,
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::describe::Describe;
 use super::reload::Reloader;
 use crate::clock::Clock;
+use crate::telemetry::trace::Tracer;
 use std::sync::Arc;
 
 /// The process around a server, as its operators ask it.
@@ -14,4 +15,6 @@ pub struct Process {
     pub describe: Arc<dyn Describe>,
     /// Its clock.
     pub clock: Arc<dyn Clock>,
+    /// Traces requests.
+    pub tracer: Tracer,
 }

@@ -4,6 +4,7 @@ pub(super) mod arrival;
 mod blob;
 pub(super) mod door;
 pub(super) mod handler;
+mod named;
 mod owner;
 pub(super) mod reply;
 pub(super) mod restraint;

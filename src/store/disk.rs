@@ -4,6 +4,7 @@
 pub(super) mod health;
 pub(super) mod layout;
 mod map;
+pub(super) mod ownership;
 pub(super) mod windows;
 pub(super) mod work;
 
@@ -12,12 +13,13 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, RwLockReadGuard};
 
 use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
+use self::ownership::Ownership;
 use crate::store::disk::health::Health;
 use crate::store::disk::windows::BROUGHT_AT_ONCE_MAX;
 use crate::store::disk::work::Work;
@@ -81,6 +83,7 @@ pub(super) struct Disk {
     health: Arc<Health>,
     work: Arc<Work>,
     bringing: Arc<Semaphore>,
+    ownership: Arc<Ownership>,
     /// True if nothing may be changed, for commands that only look.
     is_for_looking: bool,
 }
@@ -101,6 +104,7 @@ impl Disk {
             work: Arc::new(Work::new(Arc::clone(&health))),
             health,
             bringing: Arc::new(Semaphore::new(BROUGHT_AT_ONCE_MAX)),
+            ownership: Arc::default(),
             is_for_looking: false,
         }
     }
@@ -118,12 +122,19 @@ impl Disk {
         self.is_for_looking
     }
 
-    /// Whoever only looks changes nothing. That is no trouble of the disk's.
-    fn allows(&self, op: DiskOp) -> io::Result<()> {
-        if self.is_for_looking && !matches!(op, DiskOp::Read | DiskOp::ReadIndex) {
-            return Err(Errno::ROFS.into());
+    /// The right to an operation, for as long as it takes. Whoever only looks changes nothing, nor does a process whose
+    /// store is another's. That is no trouble of the disk's.
+    fn allows(&self, op: DiskOp) -> io::Result<Option<RwLockReadGuard<'_, bool>>> {
+        if matches!(op, DiskOp::Read | DiskOp::ReadIndex) {
+            return Ok(None);
         }
-        Ok(())
+        let permit = self.ownership.permit().filter(|_| !self.is_for_looking);
+        permit.map(Some).ok_or(Errno::ROFS.into())
+    }
+
+    /// The right of this process to change anything.
+    pub(super) fn ownership(&self) -> &Arc<Ownership> {
+        &self.ownership
     }
 
     /// Its health.
@@ -143,7 +154,7 @@ impl Disk {
         path: &Path,
         doing: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
-        self.allows(op)?;
+        let _permit = self.allows(op)?;
         let done = match &self.injection.0 {
             None => doing(),
             Some(faults) => match faults.before(op, path) {
@@ -163,7 +174,7 @@ impl Disk {
         bytes: &[u8],
         doing: impl FnOnce(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        self.allows(op)?;
+        let _permit = self.allows(op)?;
         let done = match &self.injection.0 {
             None => doing(bytes),
             Some(faults) => match faults.before(op, path) {

@@ -1,6 +1,6 @@
 //! Questions to the store that a part of it answers.
 
-use super::{Config, Metadata, Pages, Store};
+use super::{Config, Metadata, Pages, Store, layout};
 use crate::oci::Digest;
 
 /// Metadata.
@@ -29,7 +29,11 @@ impl Store {
     /// The trouble of the disk and its reason, in one line; `None` when all is well. Does not ask it.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.contents().layout().health().trouble()
+        let layout = self.contents().layout();
+        if layout.ownership().is_ending() {
+            return Some(layout::HANDED_OVER.to_owned());
+        }
+        layout.health().trouble()
     }
 
     /// True if the pages have all there is: not while the index fails, or while the files are looked

@@ -78,6 +78,9 @@ impl Upkeep {
 
     /// Done twice a second. Blocks.
     pub(super) fn keep_up(&self, last: bool) {
+        if self.0.contents().layout().ownership().is_ending() {
+            return;
+        }
         let health = self.0.contents().layout().health();
         if last {
             health.hurry(Part::Index);

@@ -24,6 +24,7 @@
 //! | `maintain` | the background: writing the index, making room, trying a disk again that fails |
 //! | `maintain/open`, `maintain/scan` | the start, and the scan of all files after it |
 //! | `maintain/scrub`, `maintain/quarantine` | hashing what is stored; blobs that cannot be read, set aside |
+//! | `hand_over` | another process takes the directory over |
 //! | `events` | the stream of what happens, for pins and repair |
 //! | `stats` | what an operator sees and removes |
 //! | `error` | why something could not be done |
@@ -36,6 +37,7 @@ mod disk;
 mod error;
 mod events;
 mod facade;
+mod hand_over;
 mod locks;
 mod maintain;
 mod metadata;
@@ -62,13 +64,14 @@ pub use config::{Config, Share};
 pub use contents::Contents;
 use disk::Disk;
 use disk::health::{self, Health};
-pub use disk::layout::Space;
 use disk::layout::{self, Layout, Lock};
+pub use disk::layout::{HANDED_OVER, Space};
 pub use disk::windows::Windows;
 use disk::work::{Kind, Task};
 pub use disk::{DiskOp, Fault, Faults, Injection};
 pub use error::StoreError;
 pub use events::{Event, EventKinds, Events, Heard, Subscription};
+pub use hand_over::HandOver;
 #[cfg(test)]
 use maintain::Upkeep;
 use maintain::open::{self as load, Start};
@@ -93,6 +96,15 @@ use crate::telemetry::Metrics;
 pub struct OpenError {
     dir: PathBuf,
     why: String,
+    is_in_use: bool,
+}
+
+impl OpenError {
+    /// True if another process has the directory.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.is_in_use
+    }
 }
 
 /// The right to open the store of a directory.
@@ -101,6 +113,8 @@ pub struct Claim {
     lock: Lock,
     /// Nothing of it is changed.
     to_look: bool,
+    /// The process that had it before still reads files of it.
+    is_read: bool,
 }
 
 impl Claim {
@@ -122,12 +136,27 @@ impl Claim {
         Self::of(config, lock, true)
     }
 
+    /// The same, from a process that has [handed it over](Store::hand_over) and still reads it: no file that it may read is
+    /// changed.
+    #[must_use]
+    pub fn beside_readers(self) -> Self {
+        Self {
+            is_read: true,
+            ..self
+        }
+    }
+
     fn of(config: &Config, lock: io::Result<Lock>, to_look: bool) -> Result<Self, OpenError> {
         let lock = lock.map_err(|error| OpenError {
             dir: config.dir.clone(),
             why: error.to_string(),
+            is_in_use: error.kind() == io::ErrorKind::ResourceBusy,
         })?;
-        Ok(Self { lock, to_look })
+        Ok(Self {
+            lock,
+            to_look,
+            is_read: false,
+        })
     }
 }
 
@@ -185,15 +214,15 @@ impl Store {
             let disk = disk.for_looking();
             // Nothing goes, whatever its size should be.
             let config = config.clone().unbounded();
-            return Self::on(&config, keeping, claim.lock, disk, clock, metrics);
+            return Self::on(&config, keeping, claim, disk, clock, metrics);
         }
-        Self::on(config, keeping, claim.lock, disk, clock, metrics)
+        Self::on(config, keeping, claim, disk, clock, metrics)
     }
 
     fn on(
         config: &Config,
         keeping: Keeping,
-        lock: Lock,
+        claim: Claim,
         disk: Disk,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
@@ -201,6 +230,7 @@ impl Store {
         let failed = |why: String| OpenError {
             dir: config.dir.clone(),
             why,
+            is_in_use: false,
         };
         let layout = Layout::open(&config.dir, disk).map_err(|error| failed(error.to_string()))?;
         let layout = Arc::new(layout);
@@ -219,7 +249,7 @@ impl Store {
             Records::new(index),
             metrics,
             Arc::clone(&clock),
-            Some(lock),
+            Some(claim.lock),
         );
         let contents = Arc::new(contents);
         let quarantine = Arc::new(Quarantine::new(&contents));
@@ -244,7 +274,7 @@ impl Store {
         // Before any blob has a chance to be a victim.
         store.pins().load();
         store.pins().keep(keeping);
-        Start(&store)
+        Start(&store, claim.is_read)
             .load(&noted)
             .map_err(|error| failed(error.to_string()))?;
         Ok(store)

@@ -16,6 +16,7 @@ pub const TARGET: &str = "roadstead::access";
 #[expect(missing_docs, reason = "the names are those of docs/operations.md")]
 pub struct AccessLine<'a> {
     pub request_id: &'a dyn Display,
+    pub trace_id: Option<u128>,
     pub client: &'a str,
     pub user: Option<&'a str>,
     pub method: &'a str,
@@ -134,6 +135,12 @@ impl AccessLine<'_> {
     /// All that there is, in the order of the library's line.
     fn each(&self, mut say: impl FnMut(&Name, Value<'_>)) {
         say(&named!("request_id"), Value::Shown(self.request_id));
+        if let Some(id) = self.trace_id {
+            say(
+                &named!("trace_id"),
+                Value::Shown(&format_args!("{id:032x}")),
+            );
+        }
         say(&named!("client"), Value::Plain(self.client));
         if let Some(user) = self.user {
             say(&named!("user"), Value::Text(user));
@@ -242,6 +249,7 @@ mod tests {
 
     const LINE: AccessLine<'static> = AccessLine {
         request_id: &"ab-1",
+        trace_id: Some(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c),
         client: "192.0.2.1:4711",
         user: Some("robot:ci"),
         method: "GET",
@@ -273,7 +281,7 @@ mod tests {
     fn for_people() {
         assert_eq!(
             rendered(LogFormat::Text),
-            "2023-11-14T22:13:20.000042Z  INFO roadstead::access: request request_id=ab-1 client=192.0.2.1:4711 \
+            "2023-11-14T22:13:20.000042Z  INFO roadstead::access: request request_id=ab-1 trace_id=0af7651916cd43dd8448eb211c80319c client=192.0.2.1:4711 \
              user=\"robot:ci\" method=GET path=\"/v2/\\\"x\\\"\\n/blobs\" upstream=docker.io reference=v1 status=404 outcome=\"error\" \
              bytes=7 ttfb_ms=1.050 total_ms=12.000 ended=\"complete\" cause=\"back\\\\slash\" user_agent=\"docker/1\"\n"
         );
@@ -325,7 +333,8 @@ mod tests {
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         let expected = serde_json::json!({
             "timestamp": "2023-11-14T22:13:20.000042Z", "level": "INFO", "message": "request",
-            "request_id": "ab-1", "client": "192.0.2.1:4711", "user": "robot:ci", "method": "GET", "path": "/v2/\"x\"\n/blobs",
+            "request_id": "ab-1",
+            "trace_id": "0af7651916cd43dd8448eb211c80319c", "client": "192.0.2.1:4711", "user": "robot:ci", "method": "GET", "path": "/v2/\"x\"\n/blobs",
             "upstream": "docker.io", "reference": "v1", "status": 404, "outcome": "error", "bytes": 7,
             "ttfb_ms": 1.05, "total_ms": 12.0, "ended": "complete", "cause": "back\\slash",
             "user_agent": "docker/1", "target": "roadstead::access",

@@ -16,6 +16,7 @@ mod requests;
 mod scrub;
 mod set;
 mod totals;
+mod traces;
 mod upstreams;
 
 pub use access::{AccessMetrics, AuthMethod, AuthResult};
@@ -35,7 +36,8 @@ pub use scrub::Scrub;
 use set::Set;
 use std::collections::HashMap;
 use std::sync::Arc;
-pub use totals::Totals;
+pub use totals::{SoFar, Totals};
+pub use traces::{Dropped, Traces};
 pub use upstreams::Upstreams;
 
 /// The label of requests that name no upstream, or none that is configured.
@@ -63,6 +65,7 @@ struct Inner {
     scrub: Scrub,
     limits: Limits,
     reload: Reload,
+    traces: Traces,
 }
 
 impl Metrics {
@@ -91,6 +94,7 @@ impl Metrics {
                 scrub: Scrub::new(&set),
                 limits: Limits::new(&set),
                 reload: Reload::new(&set),
+                traces: Traces::new(&set),
                 registry: set.0,
             }),
         }
@@ -128,10 +132,22 @@ impl Metrics {
         &self.inner.audit
     }
 
+    /// The part about traces.
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.inner.traces
+    }
+
     /// The families of upstreams.
     #[must_use]
     pub fn upstreams(&self) -> &Upstreams {
         &self.inner.upstreams
+    }
+
+    /// Sums of what was counted.
+    #[must_use]
+    pub fn so_far(&self) -> SoFar<'_> {
+        SoFar(self)
     }
 
     /// A fill began (+1) or ended (-1).

@@ -17,7 +17,7 @@ use super::headers::content_length;
 use super::observer::BodyGuard;
 use super::turns::Turn;
 use crate::net::Deadline;
-use crate::net::{HttpClient, root_cause};
+use crate::net::{BodySpan, HttpClient, root_cause};
 use crate::oci::UpstreamName;
 use crate::telemetry::Metrics;
 
@@ -42,13 +42,14 @@ pub struct BlobBody {
     memory: Option<Arc<Semaphore>>,
     upstream: UpstreamName,
     metrics: Metrics,
+    span: Option<BodySpan>,
 }
 
 impl BlobBody {
     /// The body of `response`, counted for the upstream of `client`.
     pub(super) fn new(
         client: &HttpClient,
-        response: Response<Incoming>,
+        mut response: Response<Incoming>,
         idle_timeout: Duration,
     ) -> Self {
         Self {
@@ -62,6 +63,7 @@ impl BlobBody {
             memory: None,
             upstream: client.upstream().clone(),
             metrics: client.metrics().clone(),
+            span: BodySpan::of(&mut response),
             incoming: response.into_body(),
         }
     }
@@ -158,6 +160,7 @@ impl BlobBody {
                     return Err(self.failed(error));
                 }
                 self.ended = true;
+                self.span = None;
                 if let Some(guard) = self.guard.take() {
                     guard.ended(self.received);
                 }
@@ -173,14 +176,18 @@ impl BlobBody {
         }
         let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.received = self.received.saturating_add(count);
+        if let Some(span) = &mut self.span {
+            span.came(count);
+        }
         self.metrics
             .upstreams()
             .bytes(self.upstream.as_str(), count);
         // Those who know the length need not ask for the end.
-        if self.expected == Some(self.received)
-            && let Some(guard) = self.guard.take()
-        {
-            guard.ended(self.received);
+        if self.expected == Some(self.received) {
+            self.span = None;
+            if let Some(guard) = self.guard.take() {
+                guard.ended(self.received);
+            }
         }
         Ok(Some(bytes))
     }
@@ -194,6 +201,9 @@ impl BlobBody {
 
     fn failed(&mut self, error: FetchError) -> FetchError {
         self.ended = true;
+        if let Some(span) = self.span.take() {
+            span.failed(&error);
+        }
         if let Some(guard) = self.guard.take() {
             guard.failed(&error, self.received);
         }

@@ -6,9 +6,9 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 
 use super::budget::{Budget, Share};
-use super::request::Endpoint;
+use super::request::{Endpoint, Inner};
 use super::{Challenges, FetchError, Upstream, redirect, status};
-use crate::net::Way;
+use crate::net::{Named, Way};
 use crate::telemetry::Kind;
 
 impl Upstream {
@@ -31,7 +31,7 @@ impl Upstream {
             let (Some(endpoint), Some(share)) = (inner.endpoints.get(id.0), share) else {
                 continue;
             };
-            match self.ping_one(endpoint, share).await {
+            match ping_one(inner, endpoint, share).await {
                 Ok(()) => return Ok(()),
                 Err(error @ FetchError::Challenged(_)) => return Err(error),
                 Err(error) => last = error,
@@ -39,32 +39,33 @@ impl Upstream {
         }
         Err(last)
     }
+}
 
-    async fn ping_one(&self, endpoint: &Endpoint, share: Share<'_>) -> Result<(), FetchError> {
-        let mut url = endpoint.base.clone();
-        let prefix = endpoint.base.path().trim_end_matches('/');
-        url.set_path(&format!("{prefix}/v2/"));
-        let mut message = Request::new(Full::new(Bytes::new()));
-        *message.uri_mut() = redirect::uri(&url)?;
-        message.headers_mut().extend(endpoint.headers.clone());
-        if let Some(credential) = self.inner.clients(endpoint) {
-            message.headers_mut().insert(AUTHORIZATION, credential);
+async fn ping_one(inner: &Inner, endpoint: &Endpoint, share: Share<'_>) -> Result<(), FetchError> {
+    let mut url = endpoint.base.clone();
+    let prefix = endpoint.base.path().trim_end_matches('/');
+    url.set_path(&format!("{prefix}/v2/"));
+    let mut message = Request::new(Full::new(Bytes::new()));
+    *message.uri_mut() = redirect::uri(&url)?;
+    message.headers_mut().extend(endpoint.headers.clone());
+    message.extensions_mut().insert(Named::Endpoint);
+    if let Some(credential) = inner.clients(endpoint) {
+        message.headers_mut().insert(AUTHORIZATION, credential);
+    }
+    let (client, deadline) = (&endpoint.client, share.deadline);
+    let way = Way::Lane(0);
+    let sent = client.send_from(share.registry, Kind::Other, message, deadline, way);
+    let response = sent.await?;
+    match response.status() {
+        StatusCode::OK => {
+            status::drain(client, response, deadline).await;
+            Ok(())
         }
-        let (client, deadline) = (&endpoint.client, share.deadline);
-        let way = Way::Lane(0);
-        let sent = client.send_from(share.registry, Kind::Other, message, deadline, way);
-        let response = sent.await?;
-        match response.status() {
-            StatusCode::OK => {
-                status::drain(client, response, deadline).await;
-                Ok(())
-            }
-            StatusCode::UNAUTHORIZED => {
-                let challenges = Challenges::of(response.headers());
-                status::drain(client, response, deadline).await;
-                Err(FetchError::Challenged(challenges))
-            }
-            _ => Err(status::refusal(client, response, true, deadline).await),
+        StatusCode::UNAUTHORIZED => {
+            let challenges = Challenges::of(response.headers());
+            status::drain(client, response, deadline).await;
+            Err(FetchError::Challenged(challenges))
         }
+        _ => Err(status::refusal(client, response, true, deadline).await),
     }
 }

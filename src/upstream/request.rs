@@ -26,7 +26,7 @@ use super::timings::Timings;
 use super::turns::Turns;
 use super::{Challenges, EndpointId, FetchError, Parallel, Patience, coding, redirect, status};
 use crate::net::Deadline;
-use crate::net::{HttpClient, Way};
+use crate::net::{HttpClient, Named, Way};
 use crate::oci::{Digest, Repository, UpstreamName};
 use crate::telemetry::Kind;
 
@@ -292,6 +292,7 @@ impl Endpoint {
         let mut message = request.message(current, credential.filter(|_| home))?;
         if home {
             message.headers_mut().extend(self.headers.clone());
+            message.extensions_mut().insert(Named::Endpoint);
         }
         let way = request.way(home);
         let (sends, deadline) = (share.registry, share.deadline);

@@ -18,7 +18,7 @@ use super::login::Login;
 use super::request::Endpoint;
 use super::token::{Token, TokenKey};
 use super::{Credentials, FetchError, Secret, coding, redirect, status};
-use crate::net::Way;
+use crate::net::{Named, Way};
 use crate::telemetry::Kind;
 
 /// Asks the token server: GET first, which every server knows (distribution, token.md), and which
@@ -159,6 +159,7 @@ async fn follow(
     let client = &endpoint.client;
     let secret = request.headers().contains_key(AUTHORIZATION);
     let mut visited = vec![realm.clone()];
+    request.extensions_mut().insert(Named::TokenServer);
     loop {
         if share.tokens.is_spent() {
             return Err(FetchError::Token(
@@ -188,6 +189,9 @@ async fn follow(
         if secret && next.origin() != realm.origin() {
             let why = "redirects to another host, where a password does not go";
             return Err(FetchError::Token(why.to_owned()));
+        }
+        if next.origin() != realm.origin() {
+            request.extensions_mut().remove::<Named>();
         }
         *request.uri_mut() = redirect::uri(&next)?;
         visited.push(next);

@@ -107,6 +107,7 @@ impl MirrorBuilder {
             upstreams: Vec::new(),
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
+            otlp: None,
         };
         Self { config, dir }
     }

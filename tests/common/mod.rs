@@ -11,6 +11,7 @@
 )]
 
 pub mod client;
+pub mod collector;
 pub mod fake_body;
 pub mod fake_log;
 pub mod fake_registry;

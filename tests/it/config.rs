@@ -511,7 +511,7 @@ fn what_check_prints_is_the_same_configuration() {
         [[tags.rule]]\nmatch = \"Docker.io/library/*:latest\"\nttl = \"90s\"\nrevalidate = \"background\"
         [[tags.rule]]\nmatch = \"**\"\nttl = \"forever\"\nstale_on = [\"denied\", \"5xx\"]
         keep_deleted = false\nnegative_ttl = \"1500ms\"
-        [log]\nformat = \"json\"
+        [log]\nformat = \"json\"\n[telemetry.otlp]\nendpoint = \"http://c:4318/x\"\nsample = 0.25\ntimeout = \"3s\"\nproxy = \"http://p:1\"
         [upstream.\"localhost:5000\"]
         endpoints = [\"http://a/prefix/\", { url = \"https://b\", ca_file = \"/ca.pem\" }]
         default = false\nhosts = [\"M.corp\"]\nusername = 'u\"x'\npassword = \"hunter2\"

@@ -71,7 +71,7 @@ impl Site {
 
     async fn restarts_after(self, meddle: impl FnOnce(&Path)) -> Self {
         Self {
-            far: self.far.restart_after(meddle).await,
+            far: Box::pin(self.far.restart_after(meddle)).await,
             ..self
         }
     }

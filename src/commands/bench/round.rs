@@ -58,7 +58,7 @@ pub(super) async fn run(
     }
     let wall = begin.elapsed();
     let cpu = machine::cpu_time().saturating_sub(cpu);
-    Ok(tell(done, wall, cpu, metrics.requests_sent()))
+    Ok(tell(done, wall, cpu, metrics.so_far().requests_sent()))
 }
 
 /// A pull that gave no account of itself.

@@ -70,6 +70,11 @@ impl Manager {
         self.tell(&format!("READY=1\nSTATUS={status}\n"));
     }
 
+    /// This process has taken over from the one that the manager has started.
+    pub(super) fn is_main(&self) {
+        self.tell(&format!("MAINPID={}\n", std::process::id()));
+    }
+
     /// The configuration is being read again, until [`Manager::ready`].
     pub(super) fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
@@ -174,7 +179,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use tokio::time::Instant;
 
-    const INTERVAL: Duration = Duration::from_secs(60);
+    const INTERVAL: Duration = Duration::from_mins(1);
 
     /// A manager that watches, and what it hears.
     fn manager() -> (Manager, UnixDatagram, tempfile::TempDir) {

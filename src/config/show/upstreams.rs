@@ -94,7 +94,7 @@ fn endpoint(endpoint: &EndpointConfig, usual: &ProxyConfig) -> String {
     inline(pairs)
 }
 
-fn proxy(proxy: &ProxyConfig) -> String {
+pub(super) fn proxy(proxy: &ProxyConfig) -> String {
     let proxy = match proxy {
         ProxyConfig::Direct => return quoted("direct"),
         ProxyConfig::Environment(_) => return quoted("environment"),

@@ -55,7 +55,10 @@ impl Read for ProxyKey {
 }
 
 /// The proxy that was written.
-pub(super) fn proxy(given: &Given<WrittenProxy>, context: &Context<'_>) -> Outcome<ProxyConfig> {
+pub(in crate::config) fn proxy(
+    given: &Given<WrittenProxy>,
+    context: &Context<'_>,
+) -> Outcome<ProxyConfig> {
     match &given.value {
         WrittenProxy::Direct => Ok(ProxyConfig::Direct),
         WrittenProxy::Environment => environment(context),

@@ -178,7 +178,7 @@ pub(super) fn file(
 }
 
 /// Checks that a file can be opened.
-pub(super) fn can_be_read(path: &Path) -> Result<(), String> {
+pub(in crate::config) fn can_be_read(path: &Path) -> Result<(), String> {
     let shown = path.to_string_lossy();
     match open(path) {
         Ok(_) => Ok(()),

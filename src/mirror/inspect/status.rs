@@ -207,7 +207,7 @@ impl Overview {
     pub fn totals(&self) -> Totals {
         let names = self.upstreams.now();
         let each = names.iter();
-        each.map(|(name, _)| self.metrics.totals(name.as_str()))
+        each.map(|(name, _)| self.metrics.so_far().totals(name.as_str()))
             .fold(Totals::default(), Totals::plus)
     }
 
@@ -246,7 +246,7 @@ impl Overview {
             .iter()
             .map(|(name, upstream)| UpstreamStatus {
                 name: name.to_string(),
-                traffic: Traffic::of(self.metrics.totals(name.as_str())),
+                traffic: Traffic::of(self.metrics.so_far().totals(name.as_str())),
                 endpoints: upstream
                     .report()
                     .into_iter()

@@ -95,7 +95,7 @@ impl Fallback<'_, '_> {
         }
         {
             let mut state = job.state();
-            state.over = job.means.tasks.stopping().child_token();
+            state.over = job.means.tasks.suspending().child_token();
             state.budget = Budget::new(job.upstream.retry_delay());
             let reliability = &mut state.reliability;
             reliability.only = Some(next.only);

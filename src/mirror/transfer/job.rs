@@ -123,7 +123,7 @@ impl<'a> Job<'a> {
                 plan: Plan::new(&Coverage::default(), 0, Pieces::WHOLE),
                 budget: Budget::new(upstream.retry_delay()),
                 reliability: Reliability::default(),
-                over: means.tasks.stopping().child_token(),
+                over: means.tasks.suspending().child_token(),
                 unattended: None,
             }),
             given_up,

@@ -14,6 +14,7 @@
 //! | `origin` | `BlobSource`: the upstream's endpoints, and what is asked before them |
 //! | `reliability` | how far each of them can be relied on |
 //! | `fallback` | the way on when bytes are wrong |
+//! | `span` | the fill in a trace |
 //! | `provenance` | whose bytes they are, and the endpoint to fall back to when they are wrong (pure) |
 //!
 //! A big blob is fetched in pieces on several connections, the lowest offset first. A connection that
@@ -32,6 +33,7 @@ mod plan;
 mod provenance;
 mod range_workers;
 mod reliability;
+mod span;
 #[cfg(test)]
 mod tests;
 mod wish;
@@ -46,14 +48,16 @@ use super::not_stored::NotStored;
 use super::{MirrorError, Source};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
-use crate::store::{Link, Partial, Verified};
+use crate::store::{HANDED_OVER, HandOver, Link, Partial, StoreError, Verified};
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::Value;
 use crate::upstream::OnBehalf;
 pub(super) use budget::{Budget, retry_after};
 use fallback::Fallback;
 use job::{Fetched, Job};
 use means::Means;
 pub use origin::{BlobName, BlobRead, BlobSource, ReadBody, ReadRange};
+use span::FillSpan;
 pub use wish::FillOnRange;
 use wish::First;
 
@@ -105,7 +109,9 @@ impl Transfers {
             fill,
             place,
             work,
+            span,
         } = lead;
+        let span = span.map(|span| FillSpan::new(span, &source, &digest));
         drop(fill);
         let link = self.means.store.metadata().link(&source, &digest).await;
         let expected = link.and_then(|link| link.size);
@@ -130,7 +136,15 @@ impl Transfers {
         let filled = self.fill(partial, &source, wanted, given_up);
         // Boxed: it is the largest thing that a task holds.
         let behalf = OnBehalf::current().as_part_of(work);
+        let behalf = match &span {
+            Some(span) => behalf.with_trace(Some(span.trace())),
+            None => behalf,
+        };
         behalf.scope(Box::pin(filled)).await;
+        if let Some(span) = span {
+            // Before that it would seem to be followed.
+            span.end(place.fill()).await;
+        }
         self.metrics.fills_in_flight(-1);
     }
 
@@ -167,8 +181,8 @@ impl Transfers {
                     tracing::debug!(upstream = %source.upstream, %digest, %error, "not fetched to the end: another upstream's transfer was faster");
                     return partial.fail(error);
                 }
-                if matches!(error, MirrorError::ShuttingDown | MirrorError::Limited(_)) {
-                    return partial.suspend(error).await;
+                if let Some(why) = self.leaves_off(&error) {
+                    return partial.suspend(why).await;
                 }
                 if matches!(error, MirrorError::NotStored { .. }) {
                     // Its readers go on without it.
@@ -206,6 +220,16 @@ impl Transfers {
         }
     }
 
+    /// The word for the readers of a fill that is left off, whatever can be had of it.
+    fn leaves_off(&self, error: &MirrorError) -> Option<MirrorError> {
+        if HandOver(self.means.store.contents()).has_begun() {
+            // They go on without it, and the process that has the store takes it up.
+            return Some(StoreError::Failing(HANDED_OVER.to_owned()).into());
+        }
+        let ends = matches!(error, MirrorError::ShuttingDown | MirrorError::Limited(_));
+        ends.then(|| error.clone())
+    }
+
     /// Leaves a fill of which only parts were read to the next one.
     async fn suspend(&self, partial: Partial<MirrorError>, source: &Source, total: u64) {
         let digest = *partial.digest();
@@ -227,7 +251,13 @@ impl Transfers {
             .metadata()
             .record_links(source, vec![(digest, link)])
             .await;
-        if let Err(error) = verified.commit().await {
+        OnBehalf::traced(|trace| trace.set("roadstead.blob.size", verified.size()));
+        let span = OnBehalf::span("store commit");
+        let committed = verified.commit().await;
+        if let Err(error) = committed {
+            if let Some(span) = &span {
+                span.trace().fail(Value::fixed("store"), &error.to_string());
+            }
             self.not_stored.note(source, &digest, &error.into());
         }
     }

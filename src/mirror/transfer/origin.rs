@@ -112,7 +112,7 @@ pub struct ReadBody(Bytestream);
 
 /// Upstreams limit the waits for their bodies themselves, and need no box.
 enum Bytestream {
-    Upstream(BlobBody),
+    Upstream(Box<BlobBody>),
     Other {
         pieces: BoxStream<'static, Result<Bytes, FetchError>>,
         wait_max: Duration,
@@ -171,7 +171,7 @@ impl From<BlobFetch> for BlobRead {
             endpoint: fetched.endpoint,
             validator: fetched.validator,
             total: fetched.total,
-            body: ReadBody(Bytestream::Upstream(fetched.body)),
+            body: ReadBody(Bytestream::Upstream(Box::new(fetched.body))),
         }
     }
 }

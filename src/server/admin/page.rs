@@ -319,7 +319,7 @@ impl Page {
             DRAINING.clone_into(&mut status.health);
         }
         let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        let evicted = |reason| (reason, self.metrics.evicted_so_far(reason));
+        let evicted = |reason| (reason, self.metrics.so_far().evicted(reason));
         Ok(Facts {
             status,
             steps: history.steps(audience.window),
@@ -355,14 +355,14 @@ impl Page {
 
     fn sample(&self) -> Sample {
         let totals = self.mirror.operator().overview().totals();
-        let evicted = EvictReason::ALL.map(|it| self.metrics.evicted_so_far(it));
+        let evicted = EvictReason::ALL.map(|it| self.metrics.so_far().evicted(it));
         Sample {
             at: self.clock.now(),
             pulls: totals.pulls,
             hits: totals.hits,
             client_bytes: totals.client_bytes,
             upstream_bytes: totals.upstream_bytes,
-            used_bytes: self.metrics.cache_bytes(),
+            used_bytes: self.metrics.so_far().cache_bytes(),
             evicted_bytes: evicted.iter().sum(),
         }
     }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The wait after an accept that failed for want of something (file descriptors, memory) when nobody can give it
@@ -32,11 +33,13 @@ struct Waiting<'a> {
     told: usize,
 }
 
-/// Hands every new connection to `serve`, until `stop` is cancelled; the listener is closed on return.
+/// Hands every new connection to `serve`, until `stop` is cancelled; the listener is closed on return. While the gate is
+/// false, connections stay in the listener's queue.
 /// Past the table's bound new ones get a place that another gives up, or wait for one. `is_buffered`: whether they have
 /// TLS.
 pub(crate) async fn accept_until(
     stop: &CancellationToken,
+    mut gate: watch::Receiver<bool>,
     listener: TcpListener,
     table: &Arc<Table>,
     is_buffered: bool,
@@ -50,14 +53,15 @@ pub(crate) async fn accept_until(
             told: 0,
         };
         loop {
-            let accepted = if waiting.queue.is_empty() {
-                Some(listener.accept().await)
-            } else {
-                tokio::select! {
-                    accepted = listener.accept() => Some(accepted),
-                    () = table.freed() => None,
-                    () = tokio::time::sleep(KNOCK_WAIT) => None,
-                }
+            // Its sender is gone only with the server.
+            drop(gate.wait_for(|is_open| *is_open).await);
+            let someone_waits = !waiting.queue.is_empty();
+            let accepted = tokio::select! {
+                biased;
+                _ = gate.wait_for(|is_open| !*is_open) => continue,
+                accepted = listener.accept() => Some(accepted),
+                () = table.freed(), if someone_waits => None,
+                () = tokio::time::sleep(KNOCK_WAIT), if someone_waits => None,
             };
             match accepted {
                 None => {}
@@ -157,6 +161,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, (served, mut all)) = (CancellationToken::new(), mpsc::unbounded_channel());
+        let open = watch::Sender::new(true);
         let serve = |stream: TcpStream, client: SocketAddr, seat: Seat| {
             // One that works gives its place to nobody of its address.
             let running = seat.watch.begin(false);
@@ -185,7 +190,7 @@ mod tests {
             }
         };
         tokio::select! {
-            () = accept_until(&stop, listener, &table, false, serve) => panic!("it stopped"),
+            () = accept_until(&stop, open.subscribe(), listener, &table, false, serve) => panic!("it stopped"),
             () = comes_and_goes => {}
         }
     }

@@ -2,6 +2,7 @@
 
 use super::account::Account;
 use super::request_id::RequestId;
+use super::request_span::RequestSpan;
 use crate::audit::{Denial, Event, Login, Pull};
 use crate::mirror::ClientId;
 use crate::oci::{Digest, ErrorCode, Reference, Repository, UpstreamName};
@@ -94,6 +95,8 @@ pub(crate) struct Exchange {
     started: Instant,
     metrics: Metrics,
     pub(crate) account: Account,
+    /// Its span, if it is traced.
+    pub(crate) span: Option<Box<RequestSpan>>,
     kind: Kind,
     upstream: Option<UpstreamName>,
     echoes_upstream: bool,
@@ -130,6 +133,7 @@ impl Exchange {
             started: Instant::now(),
             metrics,
             account: Account::default(),
+            span: None,
             kind: Kind::Other,
             upstream: None,
             echoes_upstream: false,
@@ -371,7 +375,8 @@ impl Drop for Exchange {
         if self.account.records_pulls() {
             self.record_pull(status, ended);
         }
-        if !logging::wants_access_lines() {
+        let is_logged = logging::wants_access_lines();
+        if !is_logged && self.span.is_none() {
             return;
         }
         let total = self.started.elapsed();
@@ -380,6 +385,7 @@ impl Drop for Exchange {
         let user = user.as_deref();
         let line = AccessLine {
             request_id: &self.id,
+            trace_id: self.span.as_ref().map(|span| span.trace_id()),
             client: &self.client.text,
             user,
             method: self.method.as_str(),
@@ -397,28 +403,38 @@ impl Drop for Exchange {
             cause,
             user_agent,
         };
-        if logging::access(&line) {
-            return;
+        if let Some(span) = &self.span {
+            span.end(self.kind, &line);
         }
+        if is_logged && !logging::access(&line) {
+            self.log(&line);
+        }
+    }
+}
+
+impl Exchange {
+    /// Writes the access line through the log library.
+    fn log(&self, line: &AccessLine<'_>) {
         tracing::info!(
             target: access::TARGET,
             request_id = %self.id,
+            trace_id = line.trace_id.map(|id| format!("{id:032x}")),
             client = %line.client,
-            user,
+            user = line.user,
             method = %self.method,
             path = line.path,
             upstream = self.upstream.as_ref().map(display),
             repository = self.repository.as_ref().map(display),
             reference = self.reference.as_ref().map(display),
             digest = self.digest.as_ref().map(display),
-            status,
-            outcome = self.answer.map(|(_, outcome)| outcome.label()),
+            status = line.status,
+            outcome = line.outcome,
             bytes = self.bytes,
-            ttfb_ms = ttfb.map(milliseconds),
-            total_ms = milliseconds(total),
-            ended,
-            cause,
-            user_agent,
+            ttfb_ms = line.ttfb.map(milliseconds),
+            total_ms = milliseconds(line.total),
+            ended = line.ended,
+            cause = line.cause,
+            user_agent = line.user_agent,
             "request"
         );
     }

@@ -71,6 +71,15 @@ impl Selected {
         }
     }
 
+    /// The ranges of the blob that it is made of.
+    pub(super) fn ranges(&self, total: Option<u64>) -> Vec<Range<u64>> {
+        match self {
+            Self::Whole => std::iter::once(0..total.unwrap_or(u64::MAX)).collect(),
+            Self::Part(range) => vec![range.clone()],
+            Self::Parts(_, parts) => parts.iter().map(|part| part.range.clone()).collect(),
+        }
+    }
+
     /// The answer with this content.
     pub(super) fn describe(
         self,

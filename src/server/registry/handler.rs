@@ -3,14 +3,14 @@
 use super::arrival::{Arrival, Caller};
 use super::blob::{Delivery, Selected};
 use super::door::{Door, Visitor};
+use super::named::Named;
 use super::owner::Owner;
-use super::reply::{EntityTag, Reply};
+use super::reply::{CACHE_STATUS, EntityTag, Reply};
 use super::restraint::Restraint;
 use super::token;
 use crate::access;
 use crate::audit::Denial;
-use crate::clock::Clock;
-use crate::mirror::{BlobHead, Mirror, Refusal, Sought, Source};
+use crate::mirror::{BlobHead, Mirror, Refusal, Source};
 use crate::oci::route::{Action, Route};
 use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Page, Reference, UpstreamName};
 use crate::server::conn::buffers::Buffers;
@@ -21,8 +21,11 @@ use crate::server::http::context::{OCI_NAMESPACE, Request, Transport};
 use crate::server::http::error::ApiError;
 use crate::server::http::host;
 use crate::server::http::request_id::RequestIds;
+use crate::server::http::request_span::RequestSpan;
+use crate::server::process::Process;
 use crate::server::visits::Visits;
-use crate::telemetry::{Kind, Limit, Metrics};
+use crate::telemetry::trace::Tracer;
+use crate::telemetry::{Limit, Metrics};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, header, request};
 use hyper::body::Incoming;
@@ -42,6 +45,7 @@ pub(crate) struct Handler {
     ids: RequestIds,
     visits: Visits,
     restraint: Restraint,
+    tracer: Tracer,
 }
 
 impl Handler {
@@ -51,15 +55,16 @@ impl Handler {
         metrics: Metrics,
         buffers: Buffers,
         visits: Visits,
-        clock: &dyn Clock,
+        process: &Process,
     ) -> Self {
         Self {
             mirror,
             metrics,
             buffers,
-            ids: RequestIds::new(clock),
+            ids: RequestIds::new(&*process.clock),
             visits,
             restraint: Restraint::new(),
+            tracer: process.tracer.clone(),
         }
     }
 
@@ -80,6 +85,10 @@ impl Handler {
             &head,
             self.metrics.clone(),
         ));
+        if self.tracer.is_on() {
+            let source = caller.source();
+            exchange.span = RequestSpan::begin(&self.tracer, &head, source, caller.is_secure);
+        }
         exchange.visits(&self.visits);
         exchange.account.audit_to(arrival.door.guard().audit());
         let answered = self.dispatch(&head, body, &caller, transport, must_wait, &mut exchange);
@@ -182,7 +191,9 @@ impl Handler {
             return Err(refuse_push(head, door));
         }
         let behalf = self.mirror.on_behalf(request.client, request.via())?;
-        let behalf = behalf.with_credential(owner.credential().cloned());
+        let behalf = behalf
+            .with_credential(owner.credential().cloned())
+            .with_trace(exchange.span.as_ref().map(|span| span.trace()));
         let answer = behalf.scope(self.route(request, &owner, visitor, exchange));
         // A client that has sent our own credentials would send them where an upstream's challenge says.
         answer
@@ -277,7 +288,9 @@ impl Handler {
             Route::Manifest { reference, .. } => {
                 return self.manifest(request, source, reference, exchange).await;
             }
-            Route::Blob { digest, .. } => return self.blob(request, source, digest).await,
+            Route::Blob { digest, .. } => {
+                return self.blob(request, source, digest, exchange).await;
+            }
             Route::Tags { page, .. } => Box::pin(self.mirror.lists().tags(source, page)).await?,
             Route::Referrers {
                 digest,
@@ -394,6 +407,7 @@ impl Handler {
         request: &Request<'_>,
         source: &Source,
         digest: &Digest,
+        exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
         let tag = EntityTag::new(digest);
         let client_has = request.conditions.client_has(tag.digest());
@@ -410,6 +424,9 @@ impl Handler {
             outcome: answer.outcome,
         };
         let selected = Selected::of(&request.conditions, &tag, head, answer.is_stored())?;
+        if let Some(span) = &mut exchange.span {
+            span.finds_stored(answer.stored_bytes(&selected.ranges(answer.total)));
+        }
         let delivery = Delivery {
             transport: &request.transport,
             buffers: &self.buffers,
@@ -461,78 +478,6 @@ struct Entered<'h> {
     visitor: Option<Visitor<'h>>,
 }
 
-/// The thing that a request names, as far as access goes.
-#[derive(Clone, Copy)]
-struct Named<'r> {
-    kind: Kind,
-    /// The repository as the client names it.
-    path: &'r str,
-    action: access::Action,
-    tag: Option<&'r str>,
-    sought: Content<'r>,
-}
-
-/// The content that it names. Nothing is copied unless it has to be looked for.
-#[derive(Clone, Copy)]
-enum Content<'r> {
-    Manifest(&'r Reference),
-    Subject(Digest),
-    Blob(Digest),
-    Tags,
-}
-
-impl From<Content<'_>> for Sought {
-    fn from(content: Content<'_>) -> Self {
-        match content {
-            Content::Manifest(reference) => Self::Manifest(reference.clone()),
-            Content::Subject(digest) => Self::Manifest(Reference::Digest(digest)),
-            Content::Blob(digest) => Self::Blob(digest),
-            Content::Tags => Self::Tags,
-        }
-    }
-}
-
-impl<'r> Named<'r> {
-    /// The content that a request names, if its route is to any.
-    fn by(route: &'r Route) -> Option<Self> {
-        let (pull, list) = (access::Action::Pull, access::Action::List);
-        let (kind, path, action, sought) = match route {
-            Route::Manifest { path, reference } => {
-                (Kind::Manifest, path, pull, Content::Manifest(reference))
-            }
-            Route::Blob { path, digest } => (Kind::Blob, path, pull, Content::Blob(*digest)),
-            Route::Tags { path, .. } => (Kind::Tags, path, list, Content::Tags),
-            Route::Referrers { path, digest, .. } => {
-                (Kind::Referrers, path, list, Content::Subject(*digest))
-            }
-            Route::Ping | Route::Catalog(_) | Route::Upload { .. } => return None,
-        };
-        let tag = match sought {
-            Content::Manifest(Reference::Tag(tag)) => Some(tag.as_str()),
-            Content::Manifest(Reference::Digest(_))
-            | Content::Subject(_)
-            | Content::Blob(_)
-            | Content::Tags => None,
-        };
-        Some(Self {
-            kind,
-            path,
-            action,
-            tag,
-            sought,
-        })
-    }
-
-    /// The tag or digest in it, for the log.
-    fn reference(&self) -> Option<Reference> {
-        match self.sought {
-            Content::Manifest(reference) => Some(reference.clone()),
-            Content::Subject(digest) | Content::Blob(digest) => Some(Reference::Digest(digest)),
-            Content::Tags => None,
-        }
-    }
-}
-
 /// The answer where the visibility of an upstream hides something. The audit log says so where the upstream has said no.
 fn hide(
     refusal: Refusal,
@@ -582,6 +527,9 @@ fn respond(
     let echoed = exchange.echoed_upstream();
     if let Some(Ok(name)) = echoed.map(|name| HeaderValue::from_str(name.as_str())) {
         headers.insert(OCI_NAMESPACE, name);
+    }
+    if let Some(span) = &exchange.span {
+        span.says(reply.headers.get(CACHE_STATUS));
     }
     exchange.answered(reply.status, reply.outcome);
     let mut response = Response::new(Body::new(reply.content, exchange));

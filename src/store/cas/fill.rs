@@ -215,6 +215,14 @@ impl<E: Clone> Fill<E> {
         }
     }
 
+    /// The number of bytes of `range` that are there.
+    #[must_use]
+    pub fn covered_within(&self, range: Range<u64>) -> u64 {
+        let coverage = self.shared.coverage();
+        let lengths = coverage.within(range).map(|it| it.end - it.start);
+        lengths.sum()
+    }
+
     /// A reader of `range`, of everything when `None`. One that reaches the end completes a download,
     /// be it one that was broken off: the end is held back.
     #[must_use]

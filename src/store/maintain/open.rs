@@ -29,8 +29,8 @@ const SHRINK_AT_OPEN_MAX: Duration = Duration::from_secs(1);
 /// For more blobs than this no room is made ahead: a number in a damaged file may say anything.
 const EXPECTED_BLOBS_MAX: u64 = 1 << 24;
 
-/// The start of a store.
-pub(in crate::store) struct Start<'a>(pub(in crate::store) &'a Store);
+/// The start of a store; true: a process from which it was taken over still runs.
+pub(in crate::store) struct Start<'a>(pub(in crate::store) &'a Store, pub(in crate::store) bool);
 
 impl Start<'_> {
     /// Enters what is known to be on disk, in the order of last use, and keeps to the size.
@@ -39,6 +39,9 @@ impl Start<'_> {
             "suspended downloads",
             self.0.contents().layout().parts().sweep(),
         )?;
+        if self.1 {
+            self.0.contents().layout().parts().share(&kept);
+        }
         let mut known = 0_usize;
         let complete = {
             let mut ledger = self.0.contents().ledger();

@@ -11,6 +11,7 @@
 mod backend;
 mod bound;
 mod looking;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -23,11 +24,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use redb::backends::FileBackend;
 use redb::{
     Database, DatabaseError, ReadOnlyTable, ReadableDatabase as _, ReadableTableMetadata as _,
-    StorageError, TableDefinition,
+    StorageError,
 };
 
 use self::backend::Copy;
 pub(in crate::store) use self::backend::OnDisk;
+pub(in crate::store) use self::table::Table;
 use crate::store::disk::health::{self, Part};
 use crate::store::disk::layout::Layout;
 
@@ -49,25 +51,7 @@ const REOPENED_IN_VAIN_MAX: u32 = 5;
 /// Bytes of the file that redb may keep in memory.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
-/// The tables. Keys and values are bytes; `records` gives them meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::store) enum Table {
-    /// digest → media type of a manifest.
-    MediaTypes,
-    /// digest → size and last use.
-    Blobs,
-    /// upstream, repository, digest → link.
-    Links,
-    /// upstream, repository, tag → what it named.
-    Tags,
-    /// upstream, repository → nothing.
-    Repositories,
-    /// upstream, repository, tag or digest → what a pinned image has.
-    Pins,
-}
-
 type Entries = ReadOnlyTable<&'static [u8], &'static [u8]>;
-type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 /// A new value, or a deletion.
 type Change = Option<Vec<u8>>;
 type Changes = HashMap<(Table, Vec<u8>), Change>;
@@ -82,6 +66,8 @@ pub(in crate::store) struct Index {
     database: RwLock<Opened>,
     /// Set when the database could not be read: it has given up then.
     unreadable: AtomicBool,
+    /// Set when the file is another process's: it is not opened again.
+    is_closed: AtomicBool,
     /// Number of times it turned out damaged when it was read, though it can be opened.
     damages: AtomicU32,
     overlay: Mutex<Overlay>,
@@ -125,28 +111,6 @@ pub(in crate::store) enum IndexError {
     Disk(redb::Error),
 }
 
-impl Table {
-    const ALL: [Self; 6] = [
-        Self::MediaTypes,
-        Self::Blobs,
-        Self::Links,
-        Self::Tags,
-        Self::Repositories,
-        Self::Pins,
-    ];
-
-    const fn definition(self) -> Definition {
-        TableDefinition::new(match self {
-            Self::MediaTypes => "media_types",
-            Self::Blobs => "blobs",
-            Self::Links => "links",
-            Self::Tags => "tags",
-            Self::Repositories => "repositories",
-            Self::Pins => "pins",
-        })
-    }
-}
-
 impl Index {
     /// Opens or makes the index, and makes sure that every table can be read. On a disk that is full or
     /// read-only it goes on with what can be read.
@@ -180,6 +144,7 @@ impl Index {
             layout: Arc::clone(layout),
             database: RwLock::new(opened),
             unreadable: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
             damages: AtomicU32::new(0),
             overlay: Mutex::default(),
             flushing: Mutex::new(0),
@@ -333,6 +298,9 @@ impl Index {
     /// until it is due to be tried again. Not for async code.
     pub(in crate::store) fn flush(&self) -> bool {
         let mut in_vain = self.flushing_alone();
+        if self.is_closed.load(Ordering::Acquire) {
+            return false;
+        }
         let health = self.layout.health();
         if self.unreadable.load(Ordering::Acquire) && !health.is_in_trouble(Part::Index) {
             self.give_up("it cannot be read".to_owned());
@@ -382,13 +350,22 @@ impl Index {
         false
     }
 
+    /// Lets go of the file for good: another process has it from now on. What was not written yet can still be read.
+    pub(in crate::store) fn close(&self) {
+        let _alone = self.flushing_alone();
+        self.is_closed.store(true, Ordering::Release);
+        self.opened_to_change().close();
+    }
+
     /// The database has failed: from now on a copy of it is read.
     fn give_up(&self, why: String) {
         self.layout.health().index_failed(why);
         let mut opened = self.opened_to_change();
         // First, because it has the file locked.
         opened.close();
-        *opened = open_copy(&self.layout);
+        if !self.is_closed.load(Ordering::Acquire) {
+            *opened = open_copy(&self.layout);
+        }
         self.unreadable.store(false, Ordering::Release);
     }
 

@@ -27,6 +27,11 @@ impl Records {
         self.index.flush()
     }
 
+    /// Lets go of the index's file for good.
+    pub(in crate::store) fn close(&self) {
+        self.index.close();
+    }
+
     pub(in crate::store) fn note(&self, digest: &Digest, record: BlobRecord) {
         self.index.change(
             Table::Blobs,

@@ -61,7 +61,7 @@ fn use_everything(metrics: &Metrics) {
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 35] = [
+const CONTRACT: [(&str, &str, &[&str]); 37] = [
     ("roadstead_audit_dropped_total", "counter", &[]),
     ("roadstead_audit_failed", "gauge", &[]),
     ("roadstead_auth_total", "counter", &["method", "result"]),
@@ -104,6 +104,8 @@ const CONTRACT: [(&str, &str, &[&str]); 35] = [
     ("roadstead_scrub_damaged_total", "counter", &[]),
     ("roadstead_store_degraded", "gauge", &[]),
     ("roadstead_store_errors_total", "counter", &["op"]),
+    ("roadstead_traces_dropped_total", "counter", &["reason"]),
+    ("roadstead_traces_exported_total", "counter", &[]),
     ("roadstead_upstream_bytes_total", "counter", &["upstream"]),
     (
         "roadstead_upstream_endpoint_up",

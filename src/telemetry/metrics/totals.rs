@@ -70,33 +70,37 @@ impl Totals {
     }
 }
 
-impl Metrics {
+/// Sums of what was counted.
+#[derive(Clone, Copy, Debug)]
+pub struct SoFar<'a>(pub(super) &'a Metrics);
+
+impl SoFar<'_> {
     /// Requests and bytes of one upstream; zeros for one that is not configured.
     #[must_use]
     pub fn totals(&self, upstream: &str) -> Totals {
-        let counted = self.inner.requests.of(upstream, Totals::of);
+        let counted = self.0.inner.requests.of(upstream, Totals::of);
         Totals {
-            upstream_bytes: self.inner.upstreams.bytes_so_far(upstream),
+            upstream_bytes: self.0.inner.upstreams.bytes_so_far(upstream),
             ..counted.unwrap_or_default()
         }
     }
 
     /// Bytes that were evicted for this reason so far.
     #[must_use]
-    pub fn evicted_so_far(&self, reason: EvictReason) -> u64 {
-        self.inner.cache.evicted(reason).get()
+    pub fn evicted(&self, reason: EvictReason) -> u64 {
+        self.0.inner.cache.evicted(reason).get()
     }
 
     /// Bytes that the cache takes on disk.
     #[must_use]
     pub fn cache_bytes(&self) -> u64 {
-        u64::try_from(self.inner.cache.bytes.get()).unwrap_or_default()
+        u64::try_from(self.0.inner.cache.bytes.get()).unwrap_or_default()
     }
 
     /// All requests that were sent to anybody so far, for tokens and along redirects too, answered or not.
     #[must_use]
     pub fn requests_sent(&self) -> u64 {
-        self.inner.upstreams.requests_so_far()
+        self.0.inner.upstreams.requests_so_far()
     }
 }
 
@@ -118,8 +122,8 @@ mod tests {
             .upstreams()
             .request("docker.io", Kind::Blob, "timeout");
         metrics.upstreams().request("elsewhere", Kind::Other, "401");
-        assert_eq!(metrics.requests_sent(), 3);
-        let totals = metrics.totals("docker.io");
+        assert_eq!(metrics.so_far().requests_sent(), 3);
+        let totals = metrics.so_far().totals("docker.io");
         let expected = Totals {
             pulls: 6,
             hits: 3,
@@ -131,6 +135,6 @@ mod tests {
         };
         assert_eq!(totals, expected);
         assert_eq!(totals.plus(totals).hits, 6);
-        assert_eq!(metrics.totals("ghcr.io"), Totals::default());
+        assert_eq!(metrics.so_far().totals("ghcr.io"), Totals::default());
     }
 }

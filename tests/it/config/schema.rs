@@ -79,11 +79,11 @@ fn fits(word: &str, of: &Json, value: &Json) -> bool {
             .as_array()
             .is_none_or(|items| items.len() as u64 >= of.as_u64().unwrap()),
         "minimum" => value
-            .as_i64()
-            .is_none_or(|number| number >= of.as_i64().unwrap()),
+            .as_f64()
+            .is_none_or(|number| number >= of.as_f64().unwrap()),
         "maximum" => value
-            .as_i64()
-            .is_none_or(|number| number <= of.as_i64().unwrap()),
+            .as_f64()
+            .is_none_or(|number| number <= of.as_f64().unwrap()),
         "required" => value.as_object().is_none_or(|table| {
             list()
                 .iter()
@@ -102,6 +102,7 @@ fn is(value: &Json, kind: &str) -> bool {
     match kind {
         "string" => value.is_string(),
         "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
         "boolean" => value.is_boolean(),
         "array" => value.is_array(),
         "object" => value.is_object(),
@@ -209,7 +210,7 @@ fn it_knows_defaults_and_meanings() {
 fn the_reference_says_the_defaults_of_tables_that_are_not_there() {
     let written = "[server.tls]\ncert = \"/c\"\nkey = \"/k\"\nclient_ca = \"/ca\"\n\
         [[server.listener]]\naddress = \":5000\"\n[[server.listener]]\naddress = \":5002\"\n\
-        [access]\n[audit]\npath = \"/a\"\n";
+        [access]\n[audit]\npath = \"/a\"\n[telemetry.otlp]\nendpoint = \"http://c:4318\"\n";
     let config: toml::Table = file(written).unwrap().to_toml().parse().unwrap();
     let reference = Config::reference();
     for key in [
@@ -221,6 +222,8 @@ fn the_reference_says_the_defaults_of_tables_that_are_not_there() {
         "access.admin",
         "audit.max_size",
         "audit.keep",
+        "telemetry.otlp.sample",
+        "telemetry.otlp.timeout",
     ] {
         let (table, name) = key.rsplit_once('.').unwrap();
         let table = table.split('.').fold(&config, |table, name| {

@@ -5,7 +5,7 @@
     reason = "this file is where the rule sends them"
 )]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ pub(in crate::store) struct Directory {
     pub(super) disk: Disk,
     /// Files that should have been deleted and could not be, with their sizes.
     strays: Mutex<HashMap<PathBuf, u64>>,
+    /// Partial files that a process which still runs may read: they stay as they are.
+    shared: Mutex<HashSet<PathBuf>>,
 }
 
 impl Directory {
@@ -28,6 +30,7 @@ impl Directory {
             root: root.to_path_buf(),
             disk,
             strays: Mutex::default(),
+            shared: Mutex::default(),
         }
     }
 
@@ -55,6 +58,10 @@ impl Directory {
 
     pub(super) fn strays(&self) -> MutexGuard<'_, HashMap<PathBuf, u64>> {
         self.strays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn shared(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn write_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -88,6 +89,21 @@ impl Lock {
             tracing::debug!(%error, "this process's number is not in the lock file");
         }
         Ok(Self { file: Some(file) })
+    }
+}
+
+/// A right that is given up when this is dropped, or before.
+#[derive(Debug)]
+pub(in crate::store) struct Held(Mutex<Option<Lock>>);
+
+impl Held {
+    pub(in crate::store) fn of(lock: Option<Lock>) -> Self {
+        Self(Mutex::new(lock))
+    }
+
+    /// Gives it up.
+    pub(in crate::store) fn release(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 

@@ -39,8 +39,14 @@ impl PartFiles<'_> {
     /// The operating system's.
     pub(in crate::store) fn open(&self, key: &FillKey, take_up: bool) -> io::Result<DiskFile> {
         let path = self.path(key, "part");
+        let is_shared = self.0.shared().contains(&path);
         if !take_up {
             self.0.remove(&path)?;
+        } else if is_shared {
+            self.copy(&path)?;
+        }
+        if is_shared {
+            self.0.shared().remove(&path);
         }
         // It is somebody's again.
         self.0.strays().remove(&path);
@@ -51,6 +57,24 @@ impl PartFiles<'_> {
         };
         let file = self.0.disk.run(Op::Create, &path, open)?;
         Ok(self.0.disk.file(file, path))
+    }
+
+    /// These files are read by the process that the store was taken over from: whoever takes one up writes to a copy.
+    pub(in crate::store) fn share(&self, kept: &[(FillKey, u64)]) {
+        let paths = kept.iter().map(|(key, _)| self.path(key, "part"));
+        self.0.shared().extend(paths);
+    }
+
+    /// Puts a copy in the place of a file, which those who have it open keep.
+    fn copy(&self, path: &Path) -> io::Result<()> {
+        let copy = path.with_extension("copy");
+        let copied = || fs::copy(path, &copy).map(drop);
+        let copied = self.0.disk.run(Op::Write, &copy, copied);
+        let copied = copied.and_then(|()| self.0.rename(&copy, path));
+        if copied.is_err() {
+            self.0.remove_or_remember(&copy);
+        }
+        copied
     }
 
     /// Deletes a partial file and its record. If that cannot be, it is done later.

@@ -1,0 +1,194 @@
+//! The old process's part.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+use super::channel::{Channel, DESCRIPTORS_MAX};
+use super::{GO, RELEASED, SERVING, SUCCESSOR_WAIT_MAX, WORD_WAIT_MAX, socket_of};
+use crate::access::{Guard, Registrar};
+use crate::mirror::Mirror;
+use crate::server::{Leaving, Passed, Role};
+
+/// The time in which clients that are at work ask for something more, and are told to connect anew: no connection is
+/// closed while its client sends a request.
+const LINGER: Duration = Duration::from_millis(750);
+
+/// The time that the last client which was let in has for its first request.
+const LATE_WAIT: Duration = Duration::from_secs(1);
+
+/// The wait after an accept that failed, so that it does not spin.
+const RETRY_WAIT: Duration = Duration::from_millis(500);
+
+/// The mode of the socket's file.
+const MODE: u32 = 0o600;
+
+/// Hands a server over to the process that asks for it.
+#[derive(Debug)]
+pub(in crate::app) struct HandOver {
+    pub(in crate::app) sockets: Vec<Passed>,
+    pub(in crate::app) leaving: Leaving,
+    pub(in crate::app) mirror: Mirror,
+    pub(in crate::app) guard: Guard,
+    /// Cancelled when another process serves.
+    pub(in crate::app) is_over: CancellationToken,
+}
+
+/// The reason why another process did not take over.
+#[derive(Debug)]
+enum Failed {
+    /// Before anything was done: all is as before.
+    Before(String),
+    /// The store was let go of.
+    After(String),
+}
+
+impl HandOver {
+    /// Waits for processes that take over, until one has or `stop` is cancelled. The sockets are closed on return.
+    pub(in crate::app) async fn run(self, state_dir: PathBuf, stop: CancellationToken) {
+        let listener = match listen(&state_dir) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::warn!(
+                    state_dir = %state_dir.display(), %error,
+                    "no other process can take over from this one: a socket cannot be made in the state directory"
+                );
+                return;
+            }
+        };
+        stop.run_until_cancelled(self.hand_over_at(listener)).await;
+    }
+
+    async fn hand_over_at(&self, listener: UnixListener) {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _unnamed)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a process that takes over, waiting");
+                    tokio::time::sleep(RETRY_WAIT).await;
+                    continue;
+                }
+            };
+            match self.hand_over_to(stream).await {
+                Ok(()) => return self.is_over.cancel(),
+                Err(Failed::Before(why)) => {
+                    tracing::warn!(
+                        why,
+                        "another process came to take over, and did not; nothing has changed"
+                    );
+                }
+                Err(Failed::After(why)) => {
+                    self.leaving.come_back();
+                    tracing::error!(
+                        why,
+                        "the process that was to take over is gone, and this one has let go of its store: it serves what is stored and passes all else through. Start roadstead again with --take-over"
+                    );
+                    return self.wait_for_another(&listener).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for a process that takes over from one whose store is let go of already.
+    async fn wait_for_another(&self, listener: &UnixListener) {
+        loop {
+            let Ok((stream, _unnamed)) = listener.accept().await else {
+                tokio::time::sleep(RETRY_WAIT).await;
+                continue;
+            };
+            match self.hand_over_to(stream).await {
+                Ok(()) => return self.is_over.cancel(),
+                Err(Failed::Before(why) | Failed::After(why)) => {
+                    self.leaving.come_back();
+                    tracing::error!(why, "the process that was to take over is gone, too");
+                }
+            }
+        }
+    }
+
+    async fn hand_over_to(&self, stream: UnixStream) -> Result<(), Failed> {
+        let before = |error: io::Error| Failed::Before(error.to_string());
+        let mut channel = Channel::of(stream).map_err(before)?;
+        if self.sockets.len() > DESCRIPTORS_MAX {
+            let why = format!("more than {DESCRIPTORS_MAX} listeners cannot be passed");
+            // It hears why, if it still listens.
+            drop(channel.send(&why, &[], WORD_WAIT_MAX).await);
+            return Err(Failed::Before(why));
+        }
+        let roles: Vec<&Role> = self.sockets.iter().map(|it| &it.role).collect();
+        let roles = serde_json::to_string(&roles).map_err(|error| before(error.into()))?;
+        let descriptors: Vec<_> = self.sockets.iter().map(|it| it.socket.as_fd()).collect();
+        let sent = channel.send(&roles, &descriptors, WORD_WAIT_MAX).await;
+        sent.map_err(before)?;
+        let (word, _) = channel.receive(SUCCESSOR_WAIT_MAX).await.map_err(before)?;
+        if word != GO {
+            return Err(Failed::Before("it said something else than go".to_owned()));
+        }
+        tracing::info!(
+            "another process takes over: clients are asked to connect anew, and downloads are suspended"
+        );
+        self.leave().await.map_err(Failed::After)?;
+        let after = |error: io::Error| Failed::After(error.to_string());
+        let told = channel.send(RELEASED, &[], WORD_WAIT_MAX).await;
+        told.map_err(after)?;
+        let late = async {
+            tokio::time::sleep(LATE_WAIT).await;
+            self.leaving.end_late();
+        };
+        let (heard, ()) = tokio::join!(channel.receive(SUCCESSOR_WAIT_MAX), late);
+        match heard {
+            Ok((word, _)) if word == SERVING => {
+                tracing::info!("another process serves; what is under way here is finished");
+                self.leaving.is_over();
+                Ok(())
+            }
+            Ok(_) => Err(Failed::After(
+                "it said something else than serving".to_owned(),
+            )),
+            Err(error) => Err(after(error)),
+        }
+    }
+
+    /// Lets nobody in any more, and lets go of all that the other process needs.
+    async fn leave(&self) -> Result<(), String> {
+        self.leaving.close_after_answers();
+        tokio::time::sleep(LINGER).await;
+        self.leaving.shut();
+        if let Err(error) = Registrar::of(&self.guard).note_uses().await {
+            tracing::debug!(%error, "when tokens were last used could not be written down");
+        }
+        self.guard.audit().leave_rotating_to_others();
+        self.mirror
+            .hand_over()
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// The socket in the state directory. One that an earlier process has left, which does not have the directory any more, is
+/// replaced.
+fn listen(state_dir: &Path) -> io::Result<UnixListener> {
+    let path = socket_of(state_dir);
+    let listener = UnixListener::bind(&path).or_else(|error| {
+        if error.kind() != io::ErrorKind::AddrInUse {
+            return Err(error);
+        }
+        remove(&path)?;
+        UnixListener::bind(&path)
+    })?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(MODE))?;
+    Ok(listener)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a socket is no file of the store, and cannot be bound where one is"
+)]
+fn remove(path: &Path) -> io::Result<()> {
+    std::fs::remove_file(path)
+}

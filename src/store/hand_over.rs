@@ -1,0 +1,30 @@
+//! The end of a process's right to a store.
+
+use crate::store::contents::Contents;
+
+/// The end of a process's right to a store, when another process takes its directory over.
+#[derive(Debug)]
+pub struct HandOver<'a>(pub &'a Contents);
+
+impl HandOver<'_> {
+    /// From now on nothing new is stored, and passes through; what is under way may be finished.
+    pub fn begin(&self) {
+        self.0.layout().ownership().end_soon();
+    }
+
+    /// True from [`HandOver::begin`] on.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.0.layout().ownership().is_ending()
+    }
+
+    /// Writes the index, closes it, and lets go of the directory: nothing of it is changed by this process any more, not
+    /// even by what still runs. Stored blobs can be read on. Blocks for as long as the disk takes.
+    pub fn finish(&self) {
+        let Self(contents) = self;
+        contents.write_index();
+        contents.records.close();
+        contents.layout().ownership().end();
+        contents.directory.release();
+    }
+}
