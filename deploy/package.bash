@@ -91,12 +91,12 @@ units_into() {
 }
 
 program_architecture() {
-    local machine
-    machine=$(LC_ALL=C readelf --file-header "$1" | sed -n 's/^ *Machine: *//p')
-    case $machine in
+    local kind
+    kind=$(LC_ALL=C readelf --file-header "$1" | sed -n 's/^ *Machine: *//p')
+    case $kind in
         *X86-64) echo x86_64 ;;
         AArch64) echo aarch64 ;;
-        *) die "$1 is for a machine of another kind: $machine" ;;
+        *) die "$1 is for a machine of another kind: $kind" ;;
     esac
 }
 
