@@ -246,7 +246,17 @@ fn every_label_value_is_from_a_closed_set() {
         ("outcome".to_owned(), set(&OUTCOMES)),
         (
             "reason".to_owned(),
-            set(&["size", "damaged", "removed", "age"]),
+            set(&[
+                // Of evictions, and of spans.
+                "size",
+                "damaged",
+                "removed",
+                "age",
+                "full",
+                "limit",
+                "refused",
+                "unreachable",
+            ]),
         ),
         ("result".to_owned(), set(&RESULTS)),
         (
