@@ -11,7 +11,6 @@ passed=0
 failed=0
 skipped=0
 declare -A pids=()
-declare -a mounted=()
 
 ((EUID == 0)) || die "this installs packages into a directory of its own, for which it must be root"
 export LC_ALL=C.UTF-8 NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
@@ -76,17 +75,13 @@ stop() {
     wait "$pid" 2>/dev/null || true
 }
 
-mount_in() {
-    mount "${@:1:$#-1}" "${!#}"
-    mounted+=("${!#}")
-}
-
 # The last line and the exit code; ends and removes everything.
 finish() {
     local rc=$? name at
     set +e
     for name in "${!pids[@]}"; do stop "$name"; done
-    for ((at = ${#mounted[@]} - 1; at >= 0; at--)); do umount -l "${mounted[at]}"; done
+    # Those of dockerd as well.
+    grep -F " $work/" /proc/mounts | cut -d ' ' -f 2 | sort -r | while read -r at; do umount -l "$at"; done
     [[ -n ${KEEP:-} ]] || rm -rf --one-file-system "$work"
     if ((rc != 0)); then
         echo "$me: ended early, with $rc" >&2

@@ -19,10 +19,11 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
 readonly version
 
 # The commit that is packaged, and its time: files of the same commit are the same whenever they are made.
-commit=${BUILD_COMMIT:-$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || echo unknown)}
+BUILD_COMMIT=${BUILD_COMMIT:-$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || echo unknown)}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || stat -c %Y "$root/Cargo.toml")}
-export SOURCE_DATE_EPOCH
-readonly commit
+# The program's build script reads it, and the scripts that these call.
+export SOURCE_DATE_EPOCH BUILD_COMMIT
+readonly commit=$BUILD_COMMIT
 
 # architectures WORD: `x86_64`, `aarch64`, or both for `all`; the names of other systems are taken, too.
 architectures() {
