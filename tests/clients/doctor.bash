@@ -37,6 +37,7 @@ found() {
 }
 
 configured() {
+    mkdir -p "$work/doctor/$1"
     bounded "$BINARY" client-config "$1" --config "$work/roadstead.toml" \
         --server "http://${mirror_address[roadstead]}" --root "$work/doctor/$1" --write
 }
