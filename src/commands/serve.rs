@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use super::{EXIT_DONE, EXIT_START, client_config, fail, runtime};
-use crate::app::{App, Launch, StartError, start};
+use crate::app::{App, Launch, start};
 use crate::clock::SystemClock;
 use crate::config::{Config, Loaded, Overrides, Snapshot};
 use crate::server::{Inherited, ReloadError, Reloaded};
@@ -94,10 +94,6 @@ async fn serve_until_signal(
     };
     let app = match started {
         Ok(Ok(app)) => app,
-        Ok(Err(StartError::Store(error))) if error.is_in_use() => {
-            let advice = "with --take-over this one takes its place without a failed request";
-            return fail(EXIT_START, &format!("{error}; {advice}"));
-        }
         Ok(Err(error)) => return fail(EXIT_START, &error),
         Err(error) => return fail(EXIT_START, &format!("cannot start: {error}")),
     };

@@ -96,15 +96,6 @@ use crate::telemetry::Metrics;
 pub struct OpenError {
     dir: PathBuf,
     why: String,
-    is_in_use: bool,
-}
-
-impl OpenError {
-    /// True if another process has the directory.
-    #[must_use]
-    pub fn is_in_use(&self) -> bool {
-        self.is_in_use
-    }
 }
 
 /// The right to open the store of a directory.
@@ -150,7 +141,6 @@ impl Claim {
         let lock = lock.map_err(|error| OpenError {
             dir: config.dir.clone(),
             why: error.to_string(),
-            is_in_use: error.kind() == io::ErrorKind::ResourceBusy,
         })?;
         Ok(Self {
             lock,
@@ -230,7 +220,6 @@ impl Store {
         let failed = |why: String| OpenError {
             dir: config.dir.clone(),
             why,
-            is_in_use: false,
         };
         let layout = Layout::open(&config.dir, disk).map_err(|error| failed(error.to_string()))?;
         let layout = Arc::new(layout);

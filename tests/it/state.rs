@@ -508,7 +508,7 @@ fn copy_all(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy_all(&entry.path(), &target);
-        } else {
+        } else if entry.file_type().unwrap().is_file() {
             fs::copy(entry.path(), &target).unwrap();
         }
     }

@@ -330,5 +330,5 @@ async fn without_the_flag_a_second_process_is_refused() {
     let second = Process::start(TempDir::new().unwrap(), &["serve", "--config", &config]);
     let (code, text) = second.fails();
     assert_eq!(code, 1);
-    assert!(text.contains("--take-over"), "{text}");
+    assert!(text.contains("is using this directory"), "{text}");
 }
