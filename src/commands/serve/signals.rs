@@ -72,16 +72,17 @@ impl Signals {
             (libc::SIGHUP, Meaning::Reload),
             (libc::SIGUSR1, Meaning::Reopen),
         ];
-        ends.chain(actions)
-            .chain(others)
-            .map(|(number, meaning)| Ok((signal(SignalKind::from_raw(number))?, meaning)))
-            .collect::<io::Result<_>>()
-            .map(|all| Self {
-                all,
-                reload: None,
-                reopen: None,
-                came_early: false,
-            })
+        let handle = |(number, meaning)| Ok((signal(SignalKind::from_raw(number))?, meaning));
+        let needed = ends.chain(actions).map(handle);
+        let mut all = needed.collect::<io::Result<Vec<_>>>()?;
+        // Debuggers and sandboxes keep some of these for themselves, which then do not reach this process.
+        all.extend(others.map(handle).filter_map(io::Result::ok));
+        Ok(Self {
+            all,
+            reload: None,
+            reopen: None,
+            came_early: false,
+        })
     }
 
     /// Does this on SIGHUP from now on. It must not block.

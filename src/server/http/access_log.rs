@@ -407,37 +407,35 @@ impl Drop for Exchange {
             span.end(self.kind, &line);
         }
         if is_logged && !logging::access(&line) {
-            self.log(&line);
+            log(self, &line);
         }
     }
 }
 
-impl Exchange {
-    /// Writes the access line through the log library.
-    fn log(&self, line: &AccessLine<'_>) {
-        tracing::info!(
-            target: access::TARGET,
-            request_id = %self.id,
-            trace_id = line.trace_id.map(|id| format!("{id:032x}")),
-            client = %line.client,
-            user = line.user,
-            method = %self.method,
-            path = line.path,
-            upstream = self.upstream.as_ref().map(display),
-            repository = self.repository.as_ref().map(display),
-            reference = self.reference.as_ref().map(display),
-            digest = self.digest.as_ref().map(display),
-            status = line.status,
-            outcome = line.outcome,
-            bytes = self.bytes,
-            ttfb_ms = line.ttfb.map(milliseconds),
-            total_ms = milliseconds(line.total),
-            ended = line.ended,
-            cause = line.cause,
-            user_agent = line.user_agent,
-            "request"
-        );
-    }
+/// Writes the access line through the log library.
+fn log(exchange: &Exchange, line: &AccessLine<'_>) {
+    tracing::info!(
+        target: access::TARGET,
+        request_id = %exchange.id,
+        trace_id = line.trace_id.map(|id| format!("{id:032x}")),
+        client = %line.client,
+        user = line.user,
+        method = %exchange.method,
+        path = line.path,
+        upstream = exchange.upstream.as_ref().map(display),
+        repository = exchange.repository.as_ref().map(display),
+        reference = exchange.reference.as_ref().map(display),
+        digest = exchange.digest.as_ref().map(display),
+        status = line.status,
+        outcome = line.outcome,
+        bytes = exchange.bytes,
+        ttfb_ms = line.ttfb.map(milliseconds),
+        total_ms = milliseconds(line.total),
+        ended = line.ended,
+        cause = line.cause,
+        user_agent = line.user_agent,
+        "request"
+    );
 }
 
 /// An error and what caused it, in one line.
