@@ -69,6 +69,11 @@ doctored_containerd() {
     sed -i 's#http://#https://#' "$work/doctor/containerd/etc/containerd/certs.d/docker.io/hosts.toml"
     asks containerd docker.io/library/layers-containerd:1
     found containerd configuration fail hosts.toml
+    # It pulls into the namespace of Kubernetes; the next case finds an empty store.
+    local -a images
+    mapfile -t images < <(ctr_cli --namespace k8s.io images ls -q)
+    ctr_cli --namespace k8s.io images rm --sync "${images[@]}"
+    wipe_containerd
 }
 
 # A registries.conf that leads to the registry itself: the pull succeeds, and the mirror sees nothing of it.
