@@ -89,10 +89,7 @@ hub_login_stays_home() {
     hub=$(printf 'hub-user:hub-password' | base64)
     printf '{"auths": {"https://index.docker.io/v1/": {"auth": "%s"}}}' "$hub" >"$work/gate-hub/config.json"
     printf '{"registry-mirrors": ["http://127.0.0.1:%s"]}' "$port" >"$work/hub/daemon.json"
-    spawn hub env "${client_environment[@]}" dockerd --config-file="$work/hub/daemon.json" \
-        --storage-driver=vfs --iptables=false --bridge=none --data-root="$work/hub/data" \
-        --exec-root="$work/hub/exec" --pidfile="$work/hub/pid" -H "unix://$work/hub/docker.sock"
-    started hub docker -H "unix://$work/hub/docker.sock" info
+    start_dockerd hub "$work/hub/daemon.json" "$work/hub"
     bounded env DOCKER_CONFIG="$work/gate-hub" docker -H "unix://$work/hub/docker.sock" \
         pull docker.io/library/layers-dockerd:1
     grep -a -F 'GET /v2/library/layers-dockerd/' "$spied"

@@ -26,11 +26,8 @@ written_dockerd() {
     printf '{\n    "max-concurrent-downloads": 2,\n    "registry-mirrors": ["http://127.0.0.1:9"]\n}\n' >"$file"
     cp "$file" "$at/before.json"
     written_once docker
-    spawn written env "${client_environment[@]}" dockerd --config-file="$file" \
-        --storage-driver=vfs --iptables=false --bridge=none --data-root="$at/data" --exec-root="$at/exec" \
-        --pidfile="$at/pid" -H "unix://$at/docker.sock"
     trap 'stop written' EXIT
-    started written docker -H "unix://$at/docker.sock" info
+    start_dockerd written "$file" "$at"
     bounded docker -H "unix://$at/docker.sock" info -f '{{index .RegistryConfig.Mirrors 0}}' |
         grep -F "${mirror_address[roadstead]}"
     bounded docker -H "unix://$at/docker.sock" pull layers-dockerd:1

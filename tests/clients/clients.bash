@@ -18,13 +18,17 @@ with_address() {
 
 docker_cli() { bounded docker -H "unix://$work/dockerd/docker.sock" "$@"; }
 
+# start_dockerd NAME CONFIG_FILE DIRECTORY [VARIABLE=VALUE…]: a dockerd with everything of its own in the directory.
+start_dockerd() {
+    spawn "$1" env "${client_environment[@]}" "${@:4}" dockerd --config-file="$2" \
+        --storage-driver=vfs --iptables=false --bridge=none --data-root="$3/data" --exec-root="$3/exec" \
+        --pidfile="$3/pid" -H "unix://$3/docker.sock"
+    started "$1" docker -H "unix://$3/docker.sock" info
+}
+
 prepare_dockerd() {
     with_address daemon.json "$work/dockerd/daemon.json"
-    spawn dockerd env "${client_environment[@]}" dockerd --config-file="$work/dockerd/daemon.json" \
-        --storage-driver=vfs --iptables=false --bridge=none \
-        --data-root="$work/dockerd/data" --exec-root="$work/dockerd/exec" \
-        --pidfile="$work/dockerd/pid" -H "unix://$work/dockerd/docker.sock"
-    started dockerd docker -H "unix://$work/dockerd/docker.sock" info
+    start_dockerd dockerd "$work/dockerd/daemon.json" "$work/dockerd"
 }
 
 # registry-mirrors serve docker.io alone; images of other upstreams are named through the mirror's own address.

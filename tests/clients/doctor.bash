@@ -46,11 +46,8 @@ doctored_dockerd() {
     local at="$work/doctor/dockerd"
     mkdir -p "$at"
     configured docker
-    spawn doctored env "${client_environment[@]}" dockerd --config-file="$work/doctor/docker/etc/docker/daemon.json" \
-        --storage-driver=vfs --iptables=false --bridge=none --data-root="$at/data" --exec-root="$at/exec" \
-        --pidfile="$at/pid" -H "unix://$at/docker.sock"
     trap 'stop doctored' EXIT
-    started doctored docker -H "unix://$at/docker.sock" info
+    start_dockerd doctored "$work/doctor/docker/etc/docker/daemon.json" "$at"
     asks docker layers-dockerd:1
     found docker configuration ok registry-mirrors
     found docker pull ok 'came through the mirror'

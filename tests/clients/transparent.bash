@@ -57,10 +57,7 @@ transparent_containerd() {
 transparent_dockerd() {
     mkdir -p "$work/clear"
     echo '{}' >"$work/clear/daemon.json"
-    spawn clear env "${client_environment[@]}" "${overriding[@]}" dockerd --config-file="$work/clear/daemon.json" \
-        --storage-driver=vfs --iptables=false --bridge=none --data-root="$work/clear/data" \
-        --exec-root="$work/clear/exec" --pidfile="$work/clear/pid" -H "unix://$work/clear/docker.sock"
-    started clear docker -H "unix://$work/clear/docker.sock" info
+    start_dockerd clear "$work/clear/daemon.json" "$work/clear" "${overriding[@]}"
     bounded docker -H "unix://$work/clear/docker.sock" pull layers-dockerd:1
     stop clear
 }
