@@ -12,7 +12,7 @@ use super::collector::{Again, Collector, RETRY_AFTER_MAX, Refused};
 use super::message;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Dropped;
-use crate::telemetry::trace::{Ended, Spans, Tracer};
+use crate::telemetry::trace::{Ended, Spans, Tracer, random_id};
 
 /// The first wait before the same is sent again; each further one is twice as long.
 const RETRY_WAIT_MIN: Duration = Duration::from_secs(1);
@@ -111,7 +111,7 @@ impl Exporter {
             spans: self.tracer.spans(),
             collector: self.collector.subscribe(),
             stop: stop.clone(),
-            instance: format!("{:032x}", instance()),
+            instance: format!("{:032x}", random_id()),
             in_hand: 0,
             health: Health::Well,
         };
@@ -120,14 +120,8 @@ impl Exporter {
             tokio::time::sleep(FLUSH_WAIT_MAX).await;
         };
         let in_hand = work.run_until(enough).await;
-        let mut left = in_hand;
-        loop {
-            let batch = self.tracer.spans().take();
-            if batch.is_empty() {
-                break;
-            }
-            left += batch.len();
-        }
+        let rest: usize = self.tracer.spans().rest().map(|batch| batch.len()).sum();
+        let left = in_hand + rest;
         if left > 0 {
             tracing::warn!(spans = left, "the last spans of traces were not exported");
         }
@@ -168,11 +162,8 @@ impl Work {
         let Some(collector) = collector else {
             return;
         };
-        loop {
-            let batch = self.spans.take();
-            if batch.is_empty() {
-                return;
-            }
+        let spans = self.spans.clone();
+        for batch in spans.rest() {
             self.deliver(&collector, batch).await;
         }
     }
@@ -262,11 +253,7 @@ impl Work {
 
     /// What waits has nowhere to go.
     fn forget(&self) {
-        loop {
-            let batch = self.spans.take();
-            if batch.is_empty() {
-                return;
-            }
+        for batch in self.spans.rest() {
             self.metrics_dropped(Dropped::Unreachable, batch.len());
         }
     }
@@ -274,11 +261,4 @@ impl Work {
     fn metrics_dropped(&self, reason: Dropped, count: usize) {
         self.spans.metrics().traces().dropped(reason, count);
     }
-}
-
-/// A name that no other process has.
-fn instance() -> u128 {
-    use std::hash::{BuildHasher, RandomState};
-    let half = || u128::from(RandomState::new().hash_one(0));
-    half() << 64 | half()
 }

@@ -20,6 +20,7 @@ mod span;
 mod tracer;
 
 pub use context::Context;
+pub(crate) use context::random_id;
 pub use ended::{Ended, Facts, Parent, SpanKind, Value};
 pub use sample::Ratio;
 pub use span::{Span, Trace};

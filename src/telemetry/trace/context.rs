@@ -154,9 +154,13 @@ pub(super) fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
+/// A name that nothing else has.
+pub(crate) fn random_id() -> u128 {
+    u128::from(random()) << 64 | u128::from(random())
+}
+
 fn random_trace() -> NonZeroU128 {
-    let id = u128::from(random()) << 64 | u128::from(random());
-    NonZeroU128::new(id).unwrap_or(NonZeroU128::MIN)
+    NonZeroU128::new(random_id()).unwrap_or(NonZeroU128::MIN)
 }
 
 fn random_span() -> NonZeroU64 {

@@ -107,6 +107,11 @@ impl Spans {
         self.0.queue.take()
     }
 
+    /// All spans that are left, the oldest first, as many at a time as one export takes.
+    pub fn rest(&self) -> impl Iterator<Item = Vec<Ended>> {
+        std::iter::from_fn(|| Some(self.take()).filter(|batch| !batch.is_empty()))
+    }
+
     /// The metrics of traces.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
