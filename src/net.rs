@@ -55,7 +55,7 @@ pub(crate) use connector::BoxStream;
 pub(crate) use deadline::Deadline;
 pub(crate) use dialer::Dialer;
 pub(crate) use error::Error;
-pub(crate) use place::Place;
+pub(crate) use place::{Place, near};
 pub(crate) use sends::Sends;
 pub(crate) use settings::Peer;
 pub(crate) use tls::client_config as tls_client_config;

@@ -211,6 +211,12 @@ impl OwnListeners {
     }
 }
 
+/// The address at which this machine reaches a listener of its own.
+pub(crate) fn near(mut listener: SocketAddr) -> SocketAddr {
+    listener.set_ip(this_machine(listener.ip()));
+    listener
+}
+
 /// Connecting to no address in particular connects to this machine.
 fn this_machine(address: IpAddr) -> IpAddr {
     match address {
@@ -386,5 +392,13 @@ mod tests {
         both.are(vec!["[::]:5000".parse().unwrap()]);
         assert!(both.contain("127.0.0.1".parse().unwrap(), 5000));
         assert!(both.contain("::".parse().unwrap(), 5000));
+    }
+
+    #[test]
+    fn a_listener_at_all_addresses_is_reached_at_this_machines_own() {
+        let at = |text: &str| near(text.parse().unwrap()).to_string();
+        assert_eq!(at("0.0.0.0:5001"), "127.0.0.1:5001");
+        assert_eq!(at("[::]:5001"), "[::1]:5001");
+        assert_eq!(at("10.1.2.3:5001"), "10.1.2.3:5001");
     }
 }

@@ -1,7 +1,7 @@
 //! `listener`, `admin-listener`: a server that runs answers there, or else nobody has the address.
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use futures_util::future::join_all;
@@ -13,6 +13,7 @@ use super::admin::{Admin, Answer};
 use super::finding::Finding;
 use super::process::{self, Program};
 use crate::commands::target::AdminServer;
+use crate::net::near;
 use crate::server::{ClientAuth, Config, ListenerConfig};
 
 /// The header by which a registry shows itself.
@@ -209,18 +210,6 @@ impl Door {
         server.trust.own.clone_from(&self.own);
         Admin::new(&server)?.get("/v2/").await
     }
-}
-
-/// The address as this machine reaches it.
-pub(super) fn near(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() {
-            Ipv4Addr::LOCALHOST.into()
-        } else {
-            Ipv6Addr::LOCALHOST.into()
-        });
-    }
-    address
 }
 
 fn is_registry(answer: &Answer) -> bool {

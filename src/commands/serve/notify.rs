@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 #[cfg(target_os = "linux")]
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,6 +16,8 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use crate::net::near;
 
 /// The checks in one interval of the watchdog: two may be missed before the manager ends the process.
 const CHECKS: u32 = 3;
@@ -152,24 +154,13 @@ fn address(socket: &OsStr) -> io::Result<unix::SocketAddr> {
 /// machine has given it, and a restart would change nothing.
 pub(super) async fn ask(admin: SocketAddr) {
     let asked = async {
-        let mut stream = TcpStream::connect(reachable(admin)).await?;
+        let mut stream = TcpStream::connect(near(admin)).await?;
         stream.write_all(REQUEST).await?;
         stream.read(&mut [0; 64]).await
     };
     if let Err(error) = asked.await {
         tracing::debug!(%error, "the admin listener's answer to the watchdog's check");
     }
-}
-
-/// The address at which this machine reaches a listener of its own.
-fn reachable(mut listener: SocketAddr) -> SocketAddr {
-    if listener.ip().is_unspecified() {
-        listener.set_ip(match listener.ip() {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    listener
 }
 
 #[cfg(test)]
@@ -274,13 +265,5 @@ mod tests {
         for socket in ["vsock:2:1234", "notify"] {
             assert!(address(OsStr::new(socket)).is_err(), "{socket}");
         }
-    }
-
-    #[test]
-    fn a_listener_at_all_addresses_is_reached_at_this_machines_own() {
-        let at = |text: &str| reachable(text.parse().unwrap()).to_string();
-        assert_eq!(at("0.0.0.0:5001"), "127.0.0.1:5001");
-        assert_eq!(at("[::]:5001"), "[::1]:5001");
-        assert_eq!(at("10.1.2.3:5001"), "10.1.2.3:5001");
     }
 }
