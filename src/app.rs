@@ -194,7 +194,6 @@ pub struct App {
     storing: TaskTracker,
     stop_storing: CancellationToken,
     leaving: Leaving,
-    is_handed_over: CancellationToken,
 }
 
 /// The reason that it did not start: one line.
@@ -301,7 +300,6 @@ impl App {
             stop_serving,
             storing: TaskTracker::new(),
             stop_storing: CancellationToken::new(),
-            is_handed_over: CancellationToken::new(),
         };
         app.begin(&config, store, watched);
         app.offer(&bound, config.state.dir.clone())?;
@@ -345,7 +343,6 @@ impl App {
             leaving: self.leaving.clone(),
             mirror: self.mirror.clone(),
             guard: self.guard.clone(),
-            is_over: self.is_handed_over.clone(),
         };
         self.serving
             .spawn(hand_over.run(state_dir, self.stop_serving.clone()));
@@ -355,7 +352,7 @@ impl App {
     /// Waits until another process has taken over: then there is nothing left but to [stop](App::stop), which lets
     /// everything under way come to its end.
     pub async fn handed_over(&self) {
-        self.is_handed_over.cancelled().await;
+        self.leaving.handed_over().await;
     }
 
     /// The longest time that [`App::stop`] leaves to what is under way.

@@ -62,7 +62,7 @@ mod reload;
 #[cfg(test)]
 mod testing;
 pub mod transparent;
-mod unix;
+pub(crate) mod unix;
 mod visits;
 
 /// The most admin connections at once: a few scrapers and probes, which get in all the same when all are taken.

@@ -444,7 +444,6 @@ fn only_some_files_touch_the_disk_or_raw_memory() {
             "src/catalogue/files.rs",
             // A socket cannot be bound where another is.
             "src/server/unix.rs",
-            "src/app/succession/hand_over.rs",
             "src/access/keys.rs",
             "src/audit/file.rs",
             "src/commands/airgap/files.rs",

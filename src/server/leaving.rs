@@ -24,7 +24,8 @@ struct Inner {
     /// False: connections wait in the listeners' queues.
     is_open: watch::Sender<bool>,
     end: Mutex<Ends>,
-    is_handed_over: AtomicBool,
+    /// Cancelled when another process has taken over.
+    handed_over: CancellationToken,
 }
 
 /// When connections are to end.
@@ -54,7 +55,7 @@ impl Leaving {
             closes: AtomicBool::new(false),
             is_open: watch::Sender::new(true),
             end: Mutex::new(Ends::of(&stop)),
-            is_handed_over: AtomicBool::new(false),
+            handed_over: CancellationToken::new(),
             stop,
         }))
     }
@@ -87,13 +88,18 @@ impl Leaving {
 
     /// Another process has taken over: what is under way has time.
     pub fn is_over(&self) {
-        self.0.is_handed_over.store(true, Ordering::Release);
+        self.0.handed_over.cancel();
+    }
+
+    /// Waits until another process has taken over.
+    pub async fn handed_over(&self) {
+        self.0.handed_over.cancelled().await;
     }
 
     /// The longest time that what is under way may take when the server stops.
     #[must_use]
     pub fn finish_max(&self, drain_timeout: Duration) -> Duration {
-        if self.0.is_handed_over.load(Ordering::Acquire) {
+        if self.0.handed_over.is_cancelled() {
             FINISH_MAX.max(drain_timeout)
         } else {
             drain_timeout

@@ -14,13 +14,11 @@ use ::http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use std::convert::Infallible;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 /// The longest time that the admin listener's last answers may take once the drain is over.
@@ -85,7 +83,7 @@ impl Operators {
             let accepted = tokio::select! {
                 biased;
                 () = drained.cancelled() => return,
-                accepted = accept_at(socket, &mut gate) => accepted,
+                accepted = accept::while_open(&mut gate, || socket.accept()) => accepted,
             };
             let stream = match accepted {
                 Ok((stream, _unnamed)) => stream,
@@ -111,22 +109,6 @@ impl Operators {
                 watch.run(served).await;
                 drop::<Seat>(seat);
             });
-        }
-    }
-}
-
-/// Accepts a connection while the gate is true.
-async fn accept_at(
-    socket: &UnixListener,
-    gate: &mut watch::Receiver<bool>,
-) -> io::Result<(UnixStream, tokio::net::unix::SocketAddr)> {
-    loop {
-        // Its sender is gone only with the server.
-        drop(gate.wait_for(|is_open| *is_open).await);
-        tokio::select! {
-            biased;
-            _ = gate.wait_for(|is_open| !*is_open) => {}
-            accepted = socket.accept() => return accepted,
         }
     }
 }

@@ -5,7 +5,7 @@ use super::inherited::Assigned;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// The listener that a socket is for, as the configuration of the process that passes it has it.
@@ -45,14 +45,6 @@ impl Passed {
     pub(super) fn copy(role: Role, socket: BorrowedFd<'_>) -> io::Result<Self> {
         let socket = socket.try_clone_to_owned()?;
         Ok(Self { role, socket })
-    }
-
-    /// The same socket once more.
-    ///
-    /// # Errors
-    /// The operating system's: there are too many descriptors.
-    pub fn again(&self) -> io::Result<Self> {
-        Self::copy(self.role.clone(), self.socket.as_fd())
     }
 }
 

@@ -19,21 +19,26 @@ const ROOT: u32 = 0;
 /// # Errors
 /// [`BindError::Socket`]: another server listens there, or something else has this name.
 pub(super) fn bind(path: &Path) -> Result<UnixListener, BindError> {
-    let bound = UnixListener::bind(path).or_else(|error| {
-        if error.kind() != io::ErrorKind::AddrInUse || !is_left_behind(path) {
+    bind_over(path, is_left_behind).map_err(|source| BindError::Socket {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Binds a socket, if need be in the place of what `may_go`.
+///
+/// # Errors
+/// The operating system's.
+pub(crate) fn bind_over(path: &Path, may_go: impl Fn(&Path) -> bool) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(path).or_else(|error| {
+        if error.kind() != io::ErrorKind::AddrInUse || !may_go(path) {
             return Err(error);
         }
         remove(path)?;
         UnixListener::bind(path)
-    });
-    let bound = bound.and_then(|listener| {
-        fs::set_permissions(path, Permissions::from_mode(MODE))?;
-        Ok(listener)
-    });
-    bound.map_err(|source| BindError::Socket {
-        path: path.to_owned(),
-        source,
-    })
+    })?;
+    fs::set_permissions(path, Permissions::from_mode(MODE))?;
+    Ok(listener)
 }
 
 /// A socket that is bound already, whose file is whose it is: the kernel's word on the peer decides.
@@ -49,10 +54,14 @@ pub(super) fn of(bound: net::UnixListener, path: Option<&Path>) -> Result<UnixLi
     })
 }
 
+/// True if a socket has this name, whoever listens there.
+pub(crate) fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket())
+}
+
 fn is_left_behind(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket && net::UnixStream::connect(path).is_err_and(refused)
+    is_socket(path) && net::UnixStream::connect(path).is_err_and(refused)
 }
 
 #[expect(
@@ -64,10 +73,19 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// True if a connection is of somebody who may do everything here.
-pub(super) fn is_operator(stream: &UnixStream) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    let peer = stream.peer_cred().map(|peer| peer.uid());
-    peer.is_ok_and(|peer| may(peer, own))
+pub(crate) fn is_operator(stream: &UnixStream) -> bool {
+    users_of(stream).is_some_and(|(peer, own)| may(peer, own))
+}
+
+/// True if a connection is of a process that this one may come after: root comes after a service's user, too.
+pub(crate) fn may_be_followed(stream: &UnixStream) -> bool {
+    users_of(stream).is_some_and(|(peer, own)| may(peer, own) || may(own, peer))
+}
+
+/// The users of the other end and of this process.
+fn users_of(stream: &UnixStream) -> Option<(u32, u32)> {
+    let peer = stream.peer_cred().ok()?;
+    Some((peer.uid(), rustix::process::geteuid().as_raw()))
 }
 
 fn may(peer: u32, own: u32) -> bool {

@@ -11,7 +11,7 @@ use super::capacity::bounds::Bounds;
 use super::capacity::evict::{self, Ledger, Victim};
 use super::cas::open_files::OpenFiles;
 use super::disk::DiskFile;
-use super::disk::layout::{Held as Directory, Journal, Layout, Lock};
+use super::disk::layout::{Journal, Layout, Lock};
 use super::disk::work::{Kind, Task};
 use super::events::{Event, Events};
 use super::locks::{FilesGuard, Guard, Locks};
@@ -42,7 +42,7 @@ pub struct Contents {
     /// Tells temporary files apart.
     pub(in crate::store) unique: AtomicU64,
     /// Declared last: the directory is somebody else's when nothing here uses it any more.
-    pub(in crate::store) directory: Directory,
+    pub(in crate::store) directory: Option<Lock>,
 }
 
 impl Contents {
@@ -67,7 +67,7 @@ impl Contents {
             metrics,
             clock,
             unique: AtomicU64::new(0),
-            directory: Directory::of(directory),
+            directory,
         }
     }
 

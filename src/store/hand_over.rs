@@ -1,6 +1,7 @@
 //! The end of a process's right to a store.
 
 use crate::store::contents::Contents;
+use crate::store::error::StoreError;
 
 /// The end of a process's right to a store, when another process takes its directory over.
 #[derive(Debug)]
@@ -12,10 +13,10 @@ impl HandOver<'_> {
         self.0.layout().ownership().end_soon();
     }
 
-    /// True from [`HandOver::begin`] on.
+    /// The reason why nothing is stored, from [`HandOver::begin`] on.
     #[must_use]
-    pub fn has_begun(&self) -> bool {
-        self.0.layout().ownership().is_ending()
+    pub fn refusal(&self) -> Option<StoreError> {
+        self.0.layout().refuse_if_handed_over().err()
     }
 
     /// Writes the index, closes it, and lets go of the directory: nothing of it is changed by this process any more, not
@@ -25,6 +26,8 @@ impl HandOver<'_> {
         contents.write_index();
         contents.records.close();
         contents.layout().ownership().end();
-        contents.directory.release();
+        if let Some(directory) = &contents.directory {
+            directory.release();
+        }
     }
 }

@@ -2,8 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
@@ -13,7 +12,7 @@ use super::channel::{Channel, DESCRIPTORS_MAX};
 use super::{GO, RELEASED, SERVING, SUCCESSOR_WAIT_MAX, WORD_WAIT_MAX, socket_of};
 use crate::access::{Guard, Registrar};
 use crate::mirror::Mirror;
-use crate::server::{Leaving, Passed, Role};
+use crate::server::{Leaving, Passed, Role, unix};
 
 /// The time in which clients that are at work ask for something more, and are told to connect anew: no connection is
 /// closed while its client sends a request.
@@ -25,9 +24,6 @@ const LATE_WAIT: Duration = Duration::from_secs(1);
 /// The wait after an accept that failed, so that it does not spin.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 
-/// The mode of the socket's file.
-const MODE: u32 = 0o600;
-
 /// Hands a server over to the process that asks for it.
 #[derive(Debug)]
 pub(in crate::app) struct HandOver {
@@ -35,8 +31,6 @@ pub(in crate::app) struct HandOver {
     pub(in crate::app) leaving: Leaving,
     pub(in crate::app) mirror: Mirror,
     pub(in crate::app) guard: Guard,
-    /// Cancelled when another process serves.
-    pub(in crate::app) is_over: CancellationToken,
 }
 
 /// The reason why another process did not take over.
@@ -51,7 +45,8 @@ enum Failed {
 impl HandOver {
     /// Waits for processes that take over, until one has or `stop` is cancelled. The sockets are closed on return.
     pub(in crate::app) async fn run(self, state_dir: PathBuf, stop: CancellationToken) {
-        let listener = match listen(&state_dir) {
+        // An earlier process may listen there, which does not have the directory any more.
+        let listener = match unix::bind_over(&socket_of(&state_dir), unix::is_socket) {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::warn!(
@@ -75,7 +70,7 @@ impl HandOver {
                 }
             };
             match self.hand_over_to(stream).await {
-                Ok(()) => return self.is_over.cancel(),
+                Ok(()) => return,
                 Err(Failed::Before(why)) => {
                     tracing::warn!(
                         why,
@@ -88,24 +83,6 @@ impl HandOver {
                         why,
                         "the process that was to take over is gone, and this one has let go of its store: it serves what is stored and passes all else through. Start roadstead again with --take-over"
                     );
-                    return self.wait_for_another(&listener).await;
-                }
-            }
-        }
-    }
-
-    /// Waits for a process that takes over from one whose store is let go of already.
-    async fn wait_for_another(&self, listener: &UnixListener) {
-        loop {
-            let Ok((stream, _unnamed)) = listener.accept().await else {
-                tokio::time::sleep(RETRY_WAIT).await;
-                continue;
-            };
-            match self.hand_over_to(stream).await {
-                Ok(()) => return self.is_over.cancel(),
-                Err(Failed::Before(why) | Failed::After(why)) => {
-                    self.leaving.come_back();
-                    tracing::error!(why, "the process that was to take over is gone, too");
                 }
             }
         }
@@ -113,7 +90,11 @@ impl HandOver {
 
     async fn hand_over_to(&self, stream: UnixStream) -> Result<(), Failed> {
         let before = |error: io::Error| Failed::Before(error.to_string());
-        let mut channel = Channel::of(stream).map_err(before)?;
+        if !unix::is_operator(&stream) {
+            let why = "it is neither root's nor of this user";
+            return Err(Failed::Before(why.to_owned()));
+        }
+        let mut channel = Channel::of(stream);
         if self.sockets.len() > DESCRIPTORS_MAX {
             let why = format!("more than {DESCRIPTORS_MAX} listeners cannot be passed");
             // It hears why, if it still listens.
@@ -168,27 +149,4 @@ impl HandOver {
             .await
             .map_err(|error| error.to_string())
     }
-}
-
-/// The socket in the state directory. One that an earlier process has left, which does not have the directory any more, is
-/// replaced.
-fn listen(state_dir: &Path) -> io::Result<UnixListener> {
-    let path = socket_of(state_dir);
-    let listener = UnixListener::bind(&path).or_else(|error| {
-        if error.kind() != io::ErrorKind::AddrInUse {
-            return Err(error);
-        }
-        remove(&path)?;
-        UnixListener::bind(&path)
-    })?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(MODE))?;
-    Ok(listener)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a socket is no file of the store, and cannot be bound where one is"
-)]
-fn remove(path: &Path) -> io::Result<()> {
-    std::fs::remove_file(path)
 }

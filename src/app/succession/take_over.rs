@@ -7,7 +7,7 @@ use tokio::net::UnixStream;
 
 use super::channel::Channel;
 use super::{GO, RELEASE_WAIT_MAX, RELEASED, SERVING, WORD_WAIT_MAX, socket_of};
-use crate::server::{Passed, Role};
+use crate::server::{Passed, Role, unix};
 
 /// The reason why nothing was taken over.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,11 @@ impl Taken {
             }
             Err(error) => return Err(failed(error)),
         };
-        let mut channel = Channel::of(stream).map_err(failed)?;
+        if !unix::may_be_followed(&stream) {
+            let why = "it is neither root's nor of this user";
+            return Err(TakeOverError(why.to_owned()));
+        }
+        let mut channel = Channel::of(stream);
         let (line, descriptors) = channel.receive(WORD_WAIT_MAX).await.map_err(failed)?;
         let roles: Vec<Role> = serde_json::from_str(&line)
             .map_err(|_| TakeOverError(format!("it says {:?}", shortened(&line))))?;

@@ -48,7 +48,7 @@ use super::not_stored::NotStored;
 use super::{MirrorError, Source};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
-use crate::store::{HANDED_OVER, HandOver, Link, Partial, StoreError, Verified};
+use crate::store::{HandOver, Link, Partial, Verified};
 use crate::telemetry::Metrics;
 use crate::telemetry::trace::Value;
 use crate::upstream::OnBehalf;
@@ -222,9 +222,9 @@ impl Transfers {
 
     /// The word for the readers of a fill that is left off, whatever can be had of it.
     fn leaves_off(&self, error: &MirrorError) -> Option<MirrorError> {
-        if HandOver(self.means.store.contents()).has_begun() {
+        if let Some(refused) = HandOver(self.means.store.contents()).refusal() {
             // They go on without it, and the process that has the store takes it up.
-            return Some(StoreError::Failing(HANDED_OVER.to_owned()).into());
+            return Some(refused.into());
         }
         let ends = matches!(error, MirrorError::ShuttingDown | MirrorError::Limited(_));
         ends.then(|| error.clone())

@@ -53,16 +53,15 @@ pub(crate) async fn accept_until(
             told: 0,
         };
         loop {
-            // Its sender is gone only with the server.
-            drop(gate.wait_for(|is_open| *is_open).await);
             let someone_waits = !waiting.queue.is_empty();
-            let accepted = tokio::select! {
-                biased;
-                _ = gate.wait_for(|is_open| !*is_open) => continue,
-                accepted = listener.accept() => Some(accepted),
-                () = table.freed(), if someone_waits => None,
-                () = tokio::time::sleep(KNOCK_WAIT), if someone_waits => None,
+            let accept = || async {
+                tokio::select! {
+                    accepted = listener.accept() => Some(accepted),
+                    () = table.freed(), if someone_waits => None,
+                    () = tokio::time::sleep(KNOCK_WAIT), if someone_waits => None,
+                }
             };
+            let accepted = while_open(&mut gate, accept).await;
             match accepted {
                 None => {}
                 Some(Ok((stream, client))) => {
@@ -88,6 +87,22 @@ pub(crate) async fn accept_until(
     tokio::select! {
         () = accept_all => {}
         () = stop.cancelled() => {}
+    }
+}
+
+/// Accepts while the gate is true.
+pub(crate) async fn while_open<T, F: Future<Output = T>>(
+    gate: &mut watch::Receiver<bool>,
+    accept: impl Fn() -> F,
+) -> T {
+    loop {
+        // Its sender is gone only with the server.
+        drop(gate.wait_for(|is_open| *is_open).await);
+        tokio::select! {
+            biased;
+            _ = gate.wait_for(|is_open| !*is_open) => {}
+            accepted = accept() => return accepted,
+        }
     }
 }
 

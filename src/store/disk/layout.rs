@@ -41,7 +41,7 @@ use directory::Directory;
 pub(in crate::store) use found::Shard;
 use index_file::IndexFile;
 pub(in crate::store) use journal::Journal;
-pub(in crate::store) use lock::{Held, Lock};
+pub(in crate::store) use lock::Lock;
 pub(in crate::store) use part::FillRecord;
 use part::PartFiles;
 pub use regular::Space;
@@ -59,7 +59,7 @@ use crate::store::disk::{Disk, DiskOp as Op};
 const LAYOUT_VERSION: &str = "1";
 
 /// The reason why nothing is stored while another process takes the store over.
-pub const HANDED_OVER: &str = "another process takes the cache over";
+pub(in crate::store) const HANDED_OVER: &str = "another process takes the cache over";
 
 /// A note above this size is not ours: it has a digest and three numbers.
 const SCRUB_NOTE_BYTES_MAX: u64 = 4096;
@@ -230,11 +230,17 @@ impl Layout {
         self.directory.disk.ownership()
     }
 
-    /// An error while the disk fails: then nothing is tried for the sake of a request.
-    pub(in crate::store) fn refuse_if_failing(&self) -> Result<(), StoreError> {
+    /// An error while another process takes the store over.
+    pub(in crate::store) fn refuse_if_handed_over(&self) -> Result<(), StoreError> {
         if self.ownership().is_ending() {
             return Err(StoreError::Failing(HANDED_OVER.to_owned()));
         }
+        Ok(())
+    }
+
+    /// An error while the disk fails: then nothing is tried for the sake of a request.
+    pub(in crate::store) fn refuse_if_failing(&self) -> Result<(), StoreError> {
+        self.refuse_if_handed_over()?;
         let health = self.health();
         if !health.is_in_trouble(Part::Files) && !self.work().writes_are_late() {
             return Ok(());

@@ -3,7 +3,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -23,6 +22,13 @@ pub(in crate::store) struct Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl Lock {
+    /// Gives the right back.
+    pub(in crate::store) fn release(&self) {
         // Closing would not do: a child process that is being started has this file open too, until it executes its
         // program, and keeps the lock as long.
         if let Some(file) = &self.file
@@ -31,9 +37,7 @@ impl Drop for Lock {
             tracing::debug!(%error, "cannot unlock the cache directory");
         }
     }
-}
 
-impl Lock {
     /// Takes the right to look at `root` while nobody writes there. Changes nothing: where there is no such file,
     /// nobody has ever written.
     ///
@@ -89,21 +93,6 @@ impl Lock {
             tracing::debug!(%error, "this process's number is not in the lock file");
         }
         Ok(Self { file: Some(file) })
-    }
-}
-
-/// A right that is given up when this is dropped, or before.
-#[derive(Debug)]
-pub(in crate::store) struct Held(Mutex<Option<Lock>>);
-
-impl Held {
-    pub(in crate::store) fn of(lock: Option<Lock>) -> Self {
-        Self(Mutex::new(lock))
-    }
-
-    /// Gives it up.
-    pub(in crate::store) fn release(&self) {
-        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
