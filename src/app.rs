@@ -23,6 +23,7 @@ use crate::config::{Config, Overrides, Snapshot};
 use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
 use crate::otlp::Exporter;
 use crate::server::{BindError, Bound, Certificates, Inherited, Leaving, Process};
+use crate::stamp::Stamp;
 use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
 use crate::upstream::{OwnListeners, SetupError};
@@ -174,6 +175,8 @@ const AUDIT_WAIT_MAX: Duration = Duration::from_secs(2);
 pub struct Launch {
     /// The flags that lead to its configuration. `None`: a program gave it, and it is nowhere to be read.
     pub flags: Option<Overrides>,
+    /// The state of its file when it was read.
+    pub stamp: Option<Stamp>,
     /// Makes the files of clients.
     pub clients: Option<ClientSetups>,
     /// If another process has the directories, it hands them over, and its sockets.
@@ -283,7 +286,9 @@ impl App {
         };
         let flags = launch.flags;
         let watched = flags.as_ref().filter(|_| config.server.watch_config);
-        let watched = watched.and_then(Config::file_of);
+        let watched = watched
+            .and_then(Config::file_of)
+            .map(|file| (file, launch.stamp));
         let describe = Arc::new(Description::new(snapshot.clone(), launch.clients));
         let reload = Arc::new(Reload::new(snapshot, flags, running, upstreams));
         let process = process(&reload, describe, clock);
@@ -312,8 +317,9 @@ impl App {
         Ok(app)
     }
 
-    /// Begins what goes on beside the serving. `watched`: the configuration's file.
-    fn begin(&self, config: &Config, store: Store, watched: Option<PathBuf>) {
+    /// Begins what goes on beside the serving. `watched`: the configuration's file, and its
+    /// state when it was read.
+    fn begin(&self, config: &Config, store: Store, watched: Option<(PathBuf, Option<Stamp>)>) {
         let stop = || self.stop_storing.clone();
         self.mirror.operator().pins().watch();
         self.mirror.restore_imports();
@@ -323,8 +329,8 @@ impl App {
             self.storing.spawn(scrubbing);
         }
         self.storing.spawn(note_uses(self.guard.clone(), stop()));
-        if let Some(file) = watched {
-            let watching = watch::watch(Arc::clone(&self.reload), file, stop());
+        if let Some((file, stamp)) = watched {
+            let watching = watch::watch(Arc::clone(&self.reload), file, stamp, stop());
             self.storing.spawn(watching);
         }
         self.storing

@@ -47,6 +47,7 @@ mod values;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::stamp::Stamp;
 use crate::telemetry::LogFormat;
 use crate::upstream::Visibility;
 use crate::{catalogue, mirror, server, store, upstream};
@@ -173,6 +174,7 @@ impl Config {
             Ok(config) if problems.is_empty() => Ok(Loaded {
                 config,
                 notes: notes.collect(),
+                stamp: source.stamp,
             }),
             Ok(_) | Err(_) => Err(ConfigError::of(problems, source)),
         }
@@ -216,6 +218,8 @@ pub struct Loaded {
     pub config: Config,
     /// Old names of keys that were used: a line each, with its place.
     pub notes: Vec<String>,
+    /// The state of the file when it was read. `None` where there is no file.
+    pub stamp: Option<Stamp>,
 }
 
 /// The configuration that was written, as far as it makes sense: it is used only where nothing was reported.

@@ -21,7 +21,7 @@
 //! | [`config`] | one file, the environment and flags, resolved into each module's own configuration | all `Config`s |
 //! | [`commands`] | the commands: clients of a running mirror (`warm`, `export`, `import`, `verify`, operators' commands), or of any registry (`bench`) | `app`, `config`, `server`, `mirror`, `store`, `upstream`, `net`, `oci` |
 //! | [`app`] | puts the parts together, runs them, drains them | all |
-//! | [`telemetry`], [`clock`], [`format`] | metrics, logs, traces, time, and text that does no harm where it is printed; used by all | nothing |
+//! | [`telemetry`], [`clock`], [`format`], [`stamp`] | metrics, logs, traces, time, text that does no harm where it is printed, and when a file has changed; used by all | nothing |
 //!
 //! A pull enters in `server::registry::handler`, becomes a `oci::route::Route`, asks
 //! `mirror::Mirror`, and leaves through `server::http::body`.
@@ -72,6 +72,7 @@ pub mod net;
 pub mod oci;
 pub mod otlp;
 pub mod server;
+pub mod stamp;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;

@@ -21,7 +21,6 @@ use conn::fd_limit;
 pub use conn::limits::Limits;
 pub use conn::proxy_protocol;
 use conn::table::Table;
-pub(crate) use conn::tls::Stamp;
 use conn::tls::{Prepared, Tls};
 pub use describe::{ClientFile, ClientSetup, Describe};
 pub use inherited::Inherited;

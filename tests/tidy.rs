@@ -31,16 +31,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("telemetry", &["format"]),
     ("format", &[]),
+    ("stamp", &[]),
     ("store", &["oci", "clock", "telemetry"]),
     ("catalogue", &["oci", "clock", "telemetry"]),
     ("audit", &["clock", "telemetry", "format"]),
     (
         "access",
-        &["audit", "catalogue", "clock", "net", "oci", "telemetry"],
+        &[
+            "audit",
+            "catalogue",
+            "clock",
+            "net",
+            "oci",
+            "stamp",
+            "telemetry",
+        ],
     ),
     ("net", &["oci", "telemetry"]),
     ("otlp", &["net", "oci", "telemetry", "format"]),
-    ("upstream", &["net", "oci", "clock", "telemetry"]),
+    ("upstream", &["net", "oci", "clock", "stamp", "telemetry"]),
     (
         "mirror",
         &[
@@ -55,6 +64,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "server",
         &[
+            "stamp",
             "access",
             "audit",
             "mirror",
@@ -67,6 +77,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "config",
         &[
+            "stamp",
             "access",
             "audit",
             "catalogue",
@@ -83,6 +94,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "stamp",
             "access",
             "audit",
             "catalogue",

@@ -1,10 +1,10 @@
 //! A file of users and the bcrypt hashes of their passwords, in the format of Apache's `htpasswd -B`. It is read again
 //! when it changes; one that is broken then leaves the users as they were.
 
+use crate::stamp::Stamp;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// The largest file in bytes: some hundred thousand users.
@@ -27,19 +27,12 @@ pub struct HtpasswdError {
     why: String,
 }
 
-/// The stamp of the content that was read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stamp {
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-}
-
 /// Users and hashes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Htpasswd {
     users: HashMap<String, String>,
-    stamp: Stamp,
+    /// Of the content that was read. `None`: nothing was.
+    stamp: Option<Stamp>,
 }
 
 impl Htpasswd {
@@ -64,13 +57,14 @@ impl Htpasswd {
             return Err(wrong(format!("has more than {FILE_BYTES_MAX} bytes")));
         }
         let users = parse(&text).map_err(wrong)?;
+        let stamp = Some(stamp);
         Ok(Self { users, stamp })
     }
 
     /// True if the file has other content than was read. A file that is not there for the moment has not changed: some
     /// editors replace it in two steps.
     pub(super) fn has_changed(&self, path: &Path) -> bool {
-        fs::metadata(path).is_ok_and(|metadata| Stamp::of(&metadata) != self.stamp)
+        Stamp::look(path).is_some_and(|now| self.stamp != Some(now))
     }
 
     /// The hash of a user's password.
@@ -98,18 +92,8 @@ impl Htpasswd {
 
     /// Takes a file that cannot be used for read, so that it is not told of again before it changes.
     pub(super) fn skip(&mut self, path: &Path) {
-        if let Ok(metadata) = fs::metadata(path) {
-            self.stamp = Stamp::of(&metadata);
-        }
-    }
-}
-
-impl Stamp {
-    fn of(metadata: &fs::Metadata) -> Self {
-        Self {
-            inode: metadata.ino(),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        if let Some(now) = Stamp::look(path) {
+            self.stamp = Some(now);
         }
     }
 }
@@ -166,8 +150,7 @@ mod tests {
     #[test]
     fn nobody_has_a_hash_that_is_as_dear() {
         let users = parse(&format!("a:{HASH}")).expect("users");
-        let stamp = Stamp::default();
-        let nobody = Htpasswd { users, stamp }.hash_of_nobody();
+        let nobody = Htpasswd { users, stamp: None }.hash_of_nobody();
         assert!(nobody.starts_with("$2b$05$"), "{nobody}");
         assert_eq!(bcrypt::verify("", &nobody).ok(), Some(false));
         let nobody = Htpasswd::default().hash_of_nobody();

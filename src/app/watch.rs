@@ -7,14 +7,19 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::reload::Reload;
-use crate::server::Stamp;
+use crate::stamp::Stamp;
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Reloads when the file has changed and has stayed as it is for one look: an editor writes it in several steps.
-pub(super) async fn watch(reload: Arc<Reload>, file: PathBuf, stop: CancellationToken) {
-    let mut used = look(&file).await;
+/// `used` is its state when it was read at the start, which may be long ago: the store has been opened since.
+pub(super) async fn watch(
+    reload: Arc<Reload>,
+    file: PathBuf,
+    mut used: Option<Stamp>,
+    stop: CancellationToken,
+) {
     let mut seen = used;
     loop {
         tokio::select! {
@@ -39,6 +44,6 @@ pub(super) async fn watch(reload: Arc<Reload>, file: PathBuf, stop: Cancellation
 /// `None`: it is away, and likely being replaced.
 async fn look(file: &Path) -> Option<Stamp> {
     let file = file.to_owned();
-    let looked = tokio::task::spawn_blocking(move || Stamp::of(&file)).await;
-    looked.ok().filter(|stamp| !stamp.is_none())
+    let looked = tokio::task::spawn_blocking(move || Stamp::look(&file)).await;
+    looked.ok().flatten()
 }

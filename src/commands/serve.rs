@@ -56,6 +56,7 @@ pub fn run(loaded: Loaded, flags: &Overrides, takes_over: bool) -> u8 {
     logging::log_panics();
     let launch = Launch {
         flags: Some(flags.clone()),
+        stamp: loaded.stamp,
         clients: Some(client_config::setups),
         takes_over,
     };

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::origin::Origin;
+use crate::stamp::Stamp;
 
 /// Enough to recognise a value by, short enough for one line of a terminal.
 const SHOWN_CHARS_MAX: usize = 120;
@@ -58,6 +59,8 @@ pub(super) struct Problem {
 pub(super) struct Source {
     pub(super) name: String,
     pub(super) text: String,
+    /// The file's, from before it was read. `None` where there is no file.
+    pub(super) stamp: Option<Stamp>,
 }
 
 impl Problem {

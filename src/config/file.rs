@@ -9,6 +9,7 @@ use toml::de::DeTable;
 use super::error::{ConfigError, Problem, Source};
 use super::origin::Origin;
 use super::{Config, Loaded, Overrides};
+use crate::stamp::Stamp;
 
 /// A file of ten thousand upstreams is far below this; what is above it is not a configuration.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -71,6 +72,7 @@ pub(super) fn parse(source: &Source) -> (DeTable<'_>, Vec<Problem>) {
 fn read(path: &Path) -> std::io::Result<Source> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path)?;
+    let stamp = Stamp::of(&file.metadata()?);
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         let why = format!("it is larger than {FILE_BYTES_MAX} bytes");
@@ -82,6 +84,7 @@ fn read(path: &Path) -> std::io::Result<Source> {
     Ok(Source {
         name: path.display().to_string(),
         text,
+        stamp: Some(stamp),
     })
 }
 

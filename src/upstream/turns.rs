@@ -5,7 +5,9 @@
 //! all of them. One that holds too many for others gives one back when they have waited for a while: what is asked
 //! with it goes back into the queue, and a body is gone on with later, where it broke off.
 
-use std::collections::{BTreeSet, HashMap};
+mod order;
+
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,10 +16,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::order::Order;
 use super::FetchError;
 use crate::net::Deadline;
 use crate::net::Work;
-use crate::net::{Address, ClientId, OnBehalf};
+use crate::net::{ClientId, OnBehalf};
 
 /// Time that somebody with less than a fair part waits before one is taken from somebody with more. An upstream that is
 /// well answers within that, and nothing is taken from anybody.
@@ -323,7 +326,7 @@ impl State {
             return;
         };
         let mut clients = waiting.clients.iter();
-        waiting.limited |= clients.all(|client| self.order.has_its_part(*client, max));
+        waiting.limited |= clients.all(|client| self.order.has_its_part(*client, max, kept(max)));
         // Who would be given it is somebody else, who looks as well.
         let mut clients = waiting.clients.iter();
         if !clients.any(|client| self.order.is_first(id, *client)) {
@@ -361,161 +364,9 @@ impl State {
     }
 }
 
-/// The order of clients: the next one, and those that have more than others (pure).
-#[derive(Debug, Default)]
-struct Order {
-    /// Counts what happens, so that it is known who has waited longest.
-    moment: u64,
-    addresses: HashMap<Address, usize>,
-    connections: HashMap<ClientId, usize>,
-    queues: HashMap<Address, Queue>,
-}
-
-/// Requests of one address that wait.
-#[derive(Debug, Default)]
-struct Queue {
-    /// When it was served last, or began to wait.
-    since: u64,
-    connections: HashMap<u64, Line>,
-}
-
-/// Requests of one connection that wait.
-#[derive(Debug, Default)]
-struct Line {
-    since: u64,
-    ids: BTreeSet<u64>,
-}
-
-impl Order {
-    fn wait(&mut self, id: u64, client: ClientId) {
-        self.moment += 1;
-        let since = self.moment;
-        let new = || Queue {
-            since,
-            ..Queue::default()
-        };
-        let queue = self.queues.entry(client.address).or_insert_with(new);
-        let new = || Line {
-            since,
-            ..Line::default()
-        };
-        let line = queue.connections.entry(client.connection);
-        line.or_insert_with(new).ids.insert(id);
-    }
-
-    fn leave(&mut self, id: u64, client: ClientId) {
-        let Some(queue) = self.queues.get_mut(&client.address) else {
-            return;
-        };
-        if let Some(line) = queue.connections.get_mut(&client.connection) {
-            line.ids.remove(&id);
-            if line.ids.is_empty() {
-                queue.connections.remove(&client.connection);
-            }
-        }
-        if queue.connections.is_empty() {
-            self.queues.remove(&client.address);
-        }
-    }
-
-    /// Whose turn it is, and for which client.
-    fn next(&self) -> Option<(u64, ClientId)> {
-        let queues = self.queues.iter();
-        let (address, queue) =
-            queues.min_by_key(|(address, queue)| (self.of_address(**address), queue.since))?;
-        let client = |connection: u64| ClientId {
-            address: *address,
-            connection,
-        };
-        let lines = queue.connections.iter();
-        let (connection, line) = lines.min_by_key(|(connection, line)| {
-            (self.of_connection(client(**connection)), line.since)
-        })?;
-        Some((*line.ids.first()?, client(*connection)))
-    }
-
-    /// True if it is the next of those that its connection waits for.
-    fn is_first(&self, id: u64, client: ClientId) -> bool {
-        let queue = self.queues.get(&client.address);
-        let line = queue.and_then(|queue| queue.connections.get(&client.connection));
-        line.is_some_and(|line| line.ids.first() == Some(&id))
-    }
-
-    fn serve(&mut self, client: ClientId) {
-        self.moment += 1;
-        *self.addresses.entry(client.address).or_default() += 1;
-        *self.connections.entry(client).or_default() += 1;
-        if let Some(queue) = self.queues.get_mut(&client.address) {
-            queue.since = self.moment;
-            if let Some(line) = queue.connections.get_mut(&client.connection) {
-                line.since = self.moment;
-            }
-        }
-    }
-
-    fn release(&mut self, client: ClientId) {
-        take_one(&mut self.addresses, client.address);
-        take_one(&mut self.connections, client);
-    }
-
-    fn of_address(&self, address: Address) -> usize {
-        self.addresses.get(&address).copied().unwrap_or_default()
-    }
-
-    fn of_connection(&self, client: ClientId) -> usize {
-        self.connections.get(&client).copied().unwrap_or_default()
-    }
-
-    /// A connection that has so many more that one less there and one more here is fairer: of the address that has
-    /// most, or else of the client's own.
-    fn who_has_more(&self, client: ClientId) -> Option<ClientId> {
-        let mine = self.of_address(client.address);
-        let most = self.addresses.iter().max_by_key(|(_, held)| **held);
-        let (address, enough) = match most {
-            Some((address, held)) if *held >= mine + 2 => (*address, 1),
-            Some(_) | None => (client.address, self.of_connection(client) + 2),
-        };
-        let of_address = self.connections.iter();
-        let of_address = of_address.filter(|(other, _)| other.address == address);
-        let (most, held) = of_address.max_by_key(|(_, held)| **held)?;
-        (*held >= enough).then_some(*most)
-    }
-
-    /// True if a client has as many as there are for each address, and its connection any.
-    fn has_its_part(&self, client: ClientId, max: usize) -> bool {
-        if client == ClientId::OURSELVES {
-            return false; // Nobody could be told to ask less.
-        }
-        let waiting = self
-            .queues
-            .keys()
-            .filter(|address| self.of_address(**address) == 0);
-        let addresses = self.addresses.len() + waiting.count();
-        let mine = self.of_address(client.address);
-        if mine < max.saturating_sub(kept(max)).div_ceil(addresses.max(1)) {
-            return false;
-        }
-        self.of_connection(client) > 0
-    }
-
-    /// True if a client has at most one, or its connection none.
-    fn holds_little(&self, client: ClientId) -> bool {
-        self.of_address(client.address) < 2 || self.of_connection(client) == 0
-    }
-}
-
 /// Number that are kept, when some are.
 fn kept(max: usize) -> usize {
     if max == 1 { 0 } else { (max / KEPT).max(1) }
-}
-
-fn take_one<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
-    if let std::collections::hash_map::Entry::Occupied(mut count) = counts.entry(key) {
-        *count.get_mut() -= 1;
-        if *count.get() == 0 {
-            count.remove();
-        }
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::server::transparent::{StandIn, TransparentHost};
 use arc_swap::ArcSwap;
 pub(crate) use files::HTTP2;
 use files::{Files, News, Reading};
-pub(crate) use pem::{Stamp, read_authority};
+pub(crate) use pem::read_authority;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use std::io;

@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::file::{self, Stamp};
 use super::issued::{Issued, Login};
 use crate::net::Deadline;
 use crate::oci::UpstreamName;
+use crate::stamp::Stamp;
 use crate::upstream::FetchError;
 
 /// A source of logins.
@@ -155,7 +155,7 @@ impl<P: Provider> CredentialCache<P> {
         let guard = LookGuard(Arc::clone(self));
         tokio::spawn(async move {
             let inputs = guard.0.provider.inputs().to_vec();
-            let look = move || inputs.iter().map(|path| file::stamp(path)).collect();
+            let look = move || inputs.iter().map(|path| Stamp::look(path)).collect();
             let stamps: Option<Vec<_>> = tokio::task::spawn_blocking(look).await.ok();
             guard.0.state().saw(stamps);
         });

@@ -1,36 +1,10 @@
-//! Files that hold a login: when they change, and what is in them. Reading blocks: not for async threads.
+//! Files that hold a login. Reading blocks: not for async threads.
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::SystemTime;
 
 use crate::upstream::{FetchError, Secret};
-
-/// Tells one state of a file from the next: a file written anew has another time or size, one put in
-/// its place by a rename or by way of a symbolic link (Kubernetes) has another inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    modified: Option<SystemTime>,
-    /// Seconds and nanoseconds of the last change of the inode: a file made readable counts as changed.
-    changed: (i64, i64),
-    size: u64,
-    device: u64,
-    inode: u64,
-}
-
-/// The state of a file; `None` when it cannot be told.
-pub(super) fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some(Stamp {
-        modified: metadata.modified().ok(),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-        size: metadata.len(),
-        device: metadata.dev(),
-        inode: metadata.ino(),
-    })
-}
 
 /// Reads a regular file of at most `limit` bytes.
 ///
@@ -108,20 +82,5 @@ mod tests {
         assert!(error.ends_with("it is no regular file"), "{error}");
         let error = read_secret(&dir.path().join("none")).unwrap_err();
         assert!(error.to_string().ends_with("entity not found"), "{error}");
-    }
-
-    #[test]
-    fn a_rename_in_its_place_changes_the_stamp() {
-        let dir = tempfile::tempdir().unwrap();
-        let (old, new) = (dir.path().join("old"), dir.path().join("new"));
-        write(&old, b"a");
-        write(&new, b"b");
-        let before = stamp(&old);
-        assert!(before.is_some());
-        assert_eq!(stamp(&old), before);
-        #[expect(clippy::disallowed_methods, reason = "the test owns its files")]
-        std::fs::rename(&new, &old).unwrap();
-        assert_ne!(stamp(&old), before);
-        assert_eq!(stamp(&new), None);
     }
 }

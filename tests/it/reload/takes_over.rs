@@ -5,6 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Method;
+use roadstead::app::{App, Launch};
+use roadstead::clock::SystemClock;
+use roadstead::config::{Config, Overrides, Snapshot};
+use roadstead::server::Inherited;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -430,4 +434,45 @@ async fn a_watched_file_is_read_again_when_its_link_is_moved() {
     .unwrap();
     let pulled = client.get(&manifest("b.example")).await;
     pulled.assert_bytes(200, &of_b.manifest.bytes);
+}
+
+/// Between the reading of the file and the first look at it the store is opened, and another process may have to hand
+/// over: what is written then would else never be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_while_the_server_starts_is_read_too() {
+    let dir = TempDir::new().unwrap();
+    let root = dir.path().display();
+    let write_upstream = |name: &str| {
+        let cache = format!("[cache]\ndir = \"{root}/cache\"");
+        let upstream = format!("[upstream.\"{name}\"]\nendpoints = [\"http://127.0.0.1:1\"]");
+        write(&dir, &format!("watch_config = true\n{upstream}\n{cache}"));
+    };
+    write_upstream("a.example");
+    let flags = Overrides {
+        config: Some(dir.path().join("config.toml")),
+        ..Overrides::default()
+    };
+    let loaded = Config::load_with_notes(&flags).unwrap();
+    write_upstream("b.example");
+    let snapshot = Snapshot::new(loaded.config);
+    let launch = Launch {
+        flags: Some(flags),
+        stamp: loaded.stamp,
+        ..Launch::default()
+    };
+    let start = App::start_with(
+        snapshot.clone(),
+        launch,
+        Arc::new(SystemClock),
+        Inherited::default(),
+    );
+    let app = Box::pin(start).await.unwrap();
+    tokio::time::timeout(WAIT_MAX, async {
+        while snapshot.now().upstreams[0].name.as_str() != "b.example" {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .unwrap();
+    app.stop().await;
 }

@@ -1,11 +1,12 @@
 //! Files of a listener's certificates: what was read of them last, and when they are read again.
 
 use super::names::ByName;
-use super::pem::{self, Stamp};
+use super::pem;
 use crate::clock::Timestamp;
 use crate::server::bind_error::BindError;
 use crate::server::config::{ClientAuth, TlsConfig};
 use crate::server::transparent::{Authority, Minted, TransparentConfig};
+use crate::stamp::Stamp;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
@@ -52,9 +53,9 @@ struct Watched<T> {
     paths: Vec<PathBuf>,
     value: T,
     /// Stamps of the files at their last reading.
-    read: Vec<Stamp>,
+    read: Vec<Option<Stamp>>,
     /// Stamps of the files at the last look.
-    seen: Vec<Stamp>,
+    seen: Vec<Option<Stamp>>,
 }
 
 /// Condition under which files are read again.
@@ -412,6 +413,6 @@ fn read_revoked(paths: &[PathBuf]) -> Result<Arc<Revoked>, BindError> {
     }))
 }
 
-fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
-    paths.iter().map(|path| Stamp::of(path)).collect()
+fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
+    paths.iter().map(|path| Stamp::look(path)).collect()
 }

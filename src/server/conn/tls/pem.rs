@@ -10,7 +10,7 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Name;
@@ -30,23 +30,6 @@ const DER_SEQUENCE: u8 = 0x30;
 
 /// A revocation list.
 type List = CertificateRevocationListDer<'static>;
-
-/// Marks of a file when it was looked at: a changed one has other marks. `None` where there is no file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp(Option<(u64, u64, u64, i64, i64)>);
-
-impl Stamp {
-    /// Looks at a file, or at what a link leads to.
-    pub(crate) fn of(path: &Path) -> Self {
-        let known = fs::metadata(path).ok();
-        Self(known.map(|it| (it.dev(), it.ino(), it.len(), it.mtime(), it.mtime_nsec())))
-    }
-
-    /// True if there was no file.
-    pub(crate) fn is_none(self) -> bool {
-        self.0.is_none()
-    }
-}
 
 /// Reads a certificate chain and its key.
 ///
