@@ -11,9 +11,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use super::within;
 
@@ -104,14 +106,14 @@ impl Seen {
     }
 }
 
-#[derive(Debug)]
 struct Shared {
     reply: Mutex<Reply>,
     seen: watch::Sender<Seen>,
+    /// Connections begin with a handshake.
+    tls: Option<TlsAcceptor>,
 }
 
 /// A collector. Dropping it takes it off the network.
-#[derive(Debug)]
 pub struct Collector {
     address: std::net::SocketAddr,
     shared: Arc<Shared>,
@@ -128,14 +130,26 @@ impl Collector {
         collector
     }
 
+    /// One that takes everything over HTTPS.
+    pub fn secure(tls: TlsAcceptor) -> Self {
+        let collector = Self::not_listening(Some(tls));
+        collector.comes_up();
+        collector
+    }
+
     /// One that refuses connections.
     pub fn down() -> Self {
+        Self::not_listening(None)
+    }
+
+    fn not_listening(tls: Option<TlsAcceptor>) -> Self {
         let (socket, address) = super::fake_registry::refused_port().unwrap();
         Self {
             address,
             shared: Arc::new(Shared {
                 reply: Mutex::new(Reply::Take),
                 seen: watch::Sender::new(Seen::default()),
+                tls,
             }),
             held: Mutex::new(Some(socket)),
             accepting: Mutex::default(),
@@ -150,9 +164,10 @@ impl Collector {
         *self.accepting.lock().unwrap() = Some(accepting);
     }
 
-    /// `http://host:port`
+    /// `http://host:port`, or `https://`
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = self.shared.tls.as_ref().map_or("http", |_| "https");
+        format!("{scheme}://{}", self.address)
     }
 
     /// From now on exports are answered so.
@@ -195,13 +210,25 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let (stream, _) = listener.accept().await.unwrap();
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(&shared, request));
-            // A client that goes away is an error to hyper and none to us.
-            let _ended: Result<(), hyper::Error> = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            match shared.tls.clone() {
+                None => serve(stream, &shared).await,
+                Some(tls) => {
+                    // A client may not trust this certificate.
+                    if let Ok(stream) = tls.accept(stream).await {
+                        serve(stream, &shared).await;
+                    }
+                }
+            }
         });
     }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared) {
+    let service = service_fn(|request| answer(shared, request));
+    // A client that goes away is an error to hyper and none to us.
+    let _ended: Result<(), hyper::Error> = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 async fn answer(

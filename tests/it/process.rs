@@ -73,7 +73,10 @@ impl Process {
         let said = receiver.recv_timeout(crate::common::WAIT_MAX);
         let (line, output) = said.expect("no ready line");
         let parse = |line: &str| {
-            let rest = line.strip_prefix("listening on http://")?;
+            let rest = line.strip_prefix("listening on ")?;
+            let rest = rest
+                .strip_prefix("http://")
+                .or_else(|| rest.strip_prefix("https://"))?;
             let (address, admin) = rest.trim_end().split_once(" (admin http://")?;
             let admin = admin.strip_suffix(')')?;
             Some((Client(address.parse().ok()?), Client(admin.parse().ok()?)))

@@ -63,10 +63,12 @@ impl Tasks {
     /// Runs `task` until it ends or the drain is over. A panic in it ends it alone.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let kill = self.kill.clone();
+        // On the heap: an async block holds what it pins twice, and a connection's task is large.
+        let mut task = Box::pin(task);
         self.tracker.spawn(async move {
             tokio::select! {
                 () = kill.cancelled() => {}
-                () = task => {}
+                () = &mut task => {}
             }
         });
     }

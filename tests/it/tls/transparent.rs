@@ -1,5 +1,7 @@
 //! Transparent mode: a listener that answers at the upstreams' own names.
 
+mod process;
+
 use super::pki::{self, Authority, Connection};
 use crate::common::images::{self, Dialect, Image};
 use crate::common::{Auth, FakeRegistry, Mirror, MirrorBuilder, Record, WAIT_MAX, secure};
@@ -7,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::Empty;
 use roadstead::access;
-use roadstead::clock::{Clock, ManualClock, Timestamp};
+use roadstead::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use roadstead::config::{Config, Overrides};
 use roadstead::oci::UpstreamName;
 use roadstead::server::transparent::{NewAuthority, TransparentConfig, TransparentHost, make};

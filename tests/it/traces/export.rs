@@ -11,6 +11,7 @@ use super::*;
 use crate::common::collector::Reply;
 use crate::common::{ADMIN, Client};
 use crate::process::Process;
+use crate::tls::pki::Authority;
 use http::Method;
 
 async fn dropped(mirror: &Mirror, reason: &str) -> f64 {
@@ -111,6 +112,33 @@ async fn a_collector_that_is_silent_holds_nobody_up() {
     pull(&mirror, &manifest(), TRACE, "01").await;
     // It ends, though nobody takes the last spans.
     mirror.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_over_https_is_trusted_by_the_authority_of_ca_file_alone() {
+    let (registry, _) = registry().await;
+    let dir = TempDir::new().unwrap();
+    let authority = Authority::new("collectors");
+    let ca_file = dir.path().join("ca.pem");
+    std::fs::write(&ca_file, authority.pem()).unwrap();
+    let collector = Collector::secure(authority.host(&["127.0.0.1"]).acceptor());
+    let strict = traced(&registry, &collector, 0.0).start().await;
+    pull(&strict, &manifest(), TRACE, "01").await;
+    strict
+        .wait_for_metrics("spans to be dropped", |samples| {
+            let reason = [("reason", "unreachable")];
+            samples.sum("roadstead_traces_dropped_total", &reason) >= 3.0
+        })
+        .await;
+    assert!(collector.seen().requests.is_empty());
+    let mirror = traced(&registry, &collector, 0.0)
+        .with(|config| config.otlp.as_mut().unwrap().ca_file = Some(ca_file))
+        .start()
+        .await;
+    pull(&mirror, &manifest(), OTHER, "01").await;
+    let spans = collector.spans_of(OTHER, 3).await;
+    one(&spans, SERVER, GET_MANIFEST);
+    assert_eq!(collector.seen().of(TRACE), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
