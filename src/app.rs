@@ -10,6 +10,7 @@ mod watch;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -349,6 +350,7 @@ impl App {
             leaving: self.leaving.clone(),
             mirror: self.mirror.clone(),
             guard: self.guard.clone(),
+            is_under_way: AtomicBool::new(false),
         };
         self.serving
             .spawn(hand_over.run(state_dir, self.stop_serving.clone()));

@@ -1,6 +1,8 @@
 //! Failed logins, by user and address together: somebody who guesses is held up, and cannot lock anybody else out.
 
 use crate::clock::Timestamp;
+use crate::net::Address;
+use aws_lc_rs::digest::{SHA256, digest};
 use moka::sync::Cache;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,12 +16,12 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// Pairs that are remembered, some 100 bytes each.
 const PAIRS_MAX: u64 = 20_000;
 
-/// The longest part of a user name that tells one from another here.
-const USER_BYTES_MAX: usize = 64;
-
 /// Failed logins.
 #[derive(Debug)]
-pub(super) struct Failures(Cache<(String, IpAddr), (u32, Timestamp)>);
+pub(super) struct Failures(Cache<Pair, (u32, Timestamp)>);
+
+/// The hash of a user's name, which may be long, and the address that is given to one client.
+type Pair = ([u8; 32], Address);
 
 impl Default for Failures {
     fn default() -> Self {
@@ -54,9 +56,11 @@ impl Failures {
     }
 }
 
-fn key(user: &str, source: IpAddr) -> (String, IpAddr) {
-    let user = user.chars().take(USER_BYTES_MAX / 4).collect();
-    (user, source.to_canonical())
+fn key(user: &str, source: IpAddr) -> Pair {
+    let mut name = [0; 32];
+    // As many bytes as SHA-256 has.
+    name.copy_from_slice(digest(&SHA256, user.as_bytes()).as_ref());
+    (name, Address::of(source))
 }
 
 #[cfg(test)]
@@ -78,5 +82,21 @@ mod tests {
         assert_eq!(failures.wait("alice", one, now.plus(PAUSE)), None);
         failures.forgive("alice", one);
         assert_eq!(failures.wait("alice", one, now), None);
+    }
+
+    #[test]
+    fn names_are_told_apart_to_their_end_and_addresses_by_whom_they_are_given_to() {
+        let failures = Failures::default();
+        let now = Timestamp(1_000_000);
+        let address = |last: u16| -> IpAddr { [0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into() };
+        for number in 0..FREE {
+            let last = u16::try_from(number).unwrap();
+            failures.count("service-account-one", address(last), now);
+        }
+        let wait = |user: &str| failures.wait(user, address(99), now);
+        assert_eq!(wait("service-account-one"), Some(PAUSE));
+        assert_eq!(wait("service-account-two"), None);
+        let elsewhere = [0x2001, 0xdb8, 0, 1, 0, 0, 0, 1].into();
+        assert_eq!(failures.wait("service-account-one", elsewhere, now), None);
     }
 }

@@ -179,7 +179,13 @@ impl Guard {
             let limits = Limits::new(limits, Arc::clone(&self.inner.clock));
             self.inner.limits.store(Arc::new(limits));
         }
-        self.inner.active.store(Arc::new(active));
+        self.inner.active.rcu(|now| Active {
+            // Users and tokens may have changed since it was begun: a token that was revoked stays so.
+            people: Arc::clone(&now.people),
+            people_trouble: now.people_trouble.clone(),
+            generation: now.generation + 1,
+            ..active.clone()
+        });
         Ok(())
     }
 
@@ -261,7 +267,7 @@ impl Guard {
             ),
             Some(Credentials::Bearer(token)) => {
                 let claims = active.verified(token.expose(), Use::Access, &self.inner.keys, now);
-                let found = claims.ok_or(IdentifyError::Invalid).and_then(|claims| {
+                let found = claims.ok_or_else(|| active.unknown()).and_then(|claims| {
                     scopes = Some(claims.access.clone().into());
                     let who = claims.principal().ok_or(IdentifyError::Invalid)?;
                     Ok(Found {
@@ -345,7 +351,7 @@ impl Guard {
         active.config.enforcement == Enforcement::Warn
             || active
                 .rules
-                .reaches(who, Action::Pull, &format!("mirror/{upstream}/"))
+                .reaches(who, Action::Pull, Resource::mirror(upstream, "").as_str())
     }
 
     /// The time now.

@@ -101,6 +101,8 @@ impl Htpasswd {
 /// Reads the lines. What is wrong is told with the number of its line, never with a hash.
 fn parse(text: &str) -> Result<HashMap<String, String>, String> {
     let mut users = HashMap::new();
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {

@@ -12,6 +12,7 @@ use super::{Action, Context, Guard, Principal, Resource};
 use crate::clock::Timestamp;
 use crate::net::Secret;
 use crate::telemetry::AuthMethod;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -54,6 +55,8 @@ pub struct Wanted {
     pub offline: bool,
     /// The client's address.
     pub source: IpAddr,
+    /// The identity in its certificate, which its requests will have, too.
+    pub certificate: Option<Arc<Principal>>,
 }
 
 /// A token that is given.
@@ -93,6 +96,12 @@ impl Guard {
             .who_wants(&active, wanted.grant, wanted.source, now)
             .await?;
         let (who, end) = (found.principal, found.until);
+        let left = end.map_or(ACCESS_TTL, |end| end.since(now).min(ACCESS_TTL));
+        if left.as_secs() == 0 {
+            // Within the tolerance for somebody's clock, of which a token of ours could not be told.
+            return Err(IdentifyError::Invalid);
+        }
+        let as_asked = with_certificate(&who, wanted.certificate.as_ref());
         let at = Context {
             source: wanted.source,
             tag: None,
@@ -100,7 +109,7 @@ impl Guard {
         };
         let scopes = wanted.scopes.into_iter();
         let scopes: Vec<Scope> = scopes
-            .map(|scope| grant(&active, &who, scope, &resources, &at))
+            .map(|scope| grant(&active, &as_asked, scope, &resources, &at))
             .collect();
         let credential = found.credential;
         let of_token = credential.strip_prefix(TOKEN).map(Arc::from);
@@ -126,7 +135,7 @@ impl Guard {
             token: sign(Use::Access, credential, scopes.clone()),
             scopes,
             refresh,
-            expires_in: ACCESS_TTL.as_secs(),
+            expires_in: left.as_secs(),
             issued: now,
             who: Arc::new(who),
             of_token,
@@ -178,13 +187,29 @@ impl Guard {
         now: Timestamp,
     ) -> Result<Found, IdentifyError> {
         let claims = active.verified(token.expose(), Use::Refresh, &self.inner.keys, now);
-        let claims = claims.ok_or(IdentifyError::Invalid)?;
+        let claims = claims.ok_or_else(|| active.unknown())?;
         let principal = claims.principal().ok_or(IdentifyError::Invalid)?;
         Ok(Found {
             principal: active.as_now(principal, &claims.credential),
             credential: claims.credential,
             until: None,
         })
+    }
+}
+
+/// Somebody as he is at a request on a connection with this certificate. A token does not have it: without the certificate it
+/// opens nothing that needs one.
+fn with_certificate<'a>(
+    who: &'a Principal,
+    certificate: Option<&'a Arc<Principal>>,
+) -> Cow<'a, Principal> {
+    match certificate {
+        Some(certificate) if who.is_anonymous() => Cow::Borrowed(certificate),
+        Some(_) => Cow::Owned(Principal {
+            certificate: true,
+            ..who.clone()
+        }),
+        None => Cow::Borrowed(who),
     }
 }
 

@@ -153,22 +153,34 @@ impl Limits {
         Ok(share.spending.clone())
     }
 
-    /// Counts a request that belongs to no connection's client, such as one for a token.
+    /// Counts a request of an anonymous client that has no share of its connection: one for a token, or with wrong
+    /// credentials.
+    ///
+    /// # Errors
+    /// A limit is met.
+    pub fn admit_anonymous(&self, source: IpAddr) -> Result<(), Exceeded> {
+        let nobody = Principal::anonymous();
+        self.admit_to(self.buckets(&nobody, source, |_| true))
+    }
+
+    /// Counts a request of a client who is about to say who he is, by his address alone: what anonymous clients have used up
+    /// is not his.
     ///
     /// # Errors
     /// A limit is met.
     pub fn admit_address(&self, source: IpAddr) -> Result<(), Exceeded> {
-        let (now, wall) = (self.epoch.elapsed(), self.clock.now());
         let nobody = Principal::anonymous();
-        for bucket in self.buckets(&nobody, source) {
-            bucket.admit(now, wall)?;
-        }
-        Ok(())
+        self.admit_to(self.buckets(&nobody, source, Meaning::is_of_places))
+    }
+
+    fn admit_to(&self, mut buckets: impl Iterator<Item = Arc<Bucket>>) -> Result<(), Exceeded> {
+        let (now, wall) = (self.epoch.elapsed(), self.clock.now());
+        buckets.try_for_each(|bucket| bucket.admit(now, wall))
     }
 
     /// The buckets of somebody, each with a place for the connection.
     fn share(self: &Arc<Self>, who: &Arc<Principal>, source: IpAddr) -> Result<Share, Exceeded> {
-        let taken = self.buckets(who, source).map(Seat::take);
+        let taken = self.buckets(who, source, |_| true).map(Seat::take);
         let seats = taken.collect::<Option<Vec<_>>>().ok_or(Exceeded {
             figure: Figure::Connections,
             wait: CONNECTION_WAIT,
@@ -187,13 +199,18 @@ impl Limits {
         })
     }
 
-    fn buckets(&self, who: &Principal, source: IpAddr) -> impl Iterator<Item = Arc<Bucket>> {
+    /// The buckets of somebody, of the limits of these meanings.
+    fn buckets(
+        &self,
+        who: &Principal,
+        source: IpAddr,
+        counts: impl Fn(&Meaning) -> bool,
+    ) -> impl Iterator<Item = Arc<Bucket>> {
         let now = self.epoch.elapsed();
         let day = bucket::day(self.clock.now());
-        let meant = self
-            .rules
-            .iter()
-            .filter(move |rule| rule.limit.meaning.means(who, source));
+        let meant = self.rules.iter().filter(move |rule| {
+            counts(&rule.limit.meaning) && rule.limit.meaning.means(who, source)
+        });
         meant.map(move |rule| {
             let key = if rule.limit.meaning.is_by_address() || who.is_anonymous() {
                 Key::of_address(source)

@@ -130,8 +130,7 @@ impl Guard {
         if let Some(member) = ldap.remembered(user, password) {
             return found(&member);
         }
-        // To a directory `alice` and `ALICE` are one.
-        let name = user.to_lowercase();
+        let name = as_in_a_directory(user);
         if let Some(wait) = inner.failures.wait(&name, source, now) {
             return Err(IdentifyError::Limited(wait));
         }
@@ -141,5 +140,39 @@ impl Guard {
         };
         inner.failures.forgive(&name, source);
         found(&member)
+    }
+}
+
+/// The name that a directory takes a user's for, as far as that matters to guess passwords: case, spaces around and beside
+/// each other, and the width of letters make no difference to it (RFC 4518 section 2).
+fn as_in_a_directory(user: &str) -> String {
+    // Halfwidth and Fullwidth Forms of Unicode: those of ASCII.
+    let narrow = |c: char| match c {
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
+        _ => c,
+    };
+    let name: String = user.chars().map(narrow).collect();
+    let words = name.split_whitespace().collect::<Vec<_>>();
+    words.join(" ").to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_that_a_directory_takes_for_one_name_are_one() {
+        for user in [
+            "lena",
+            " lena",
+            "lena ",
+            "LENA",
+            "\u{ff4c}ena",
+            "\u{3000}lena",
+        ] {
+            assert_eq!(as_in_a_directory(user), "lena", "{user:?}");
+        }
+        assert_eq!(as_in_a_directory("a   b"), "a b");
+        assert_ne!(as_in_a_directory("ab"), as_in_a_directory("a b"));
     }
 }

@@ -38,6 +38,11 @@ pub enum ManageError {
     /// There is one already.
     #[error("there is a user {0:?} already; `user passwd` changes the password")]
     Exists(String),
+    /// It is a user of the file of `access.htpasswd`.
+    #[error(
+        "user {0:?} is one of the file of access.htpasswd: change it there, with `htpasswd -B`"
+    )]
+    OfFile(String),
     /// There is none.
     #[error("there is no {0}")]
     Unknown(String),
@@ -132,7 +137,8 @@ impl Registrar {
         }
         let _changing = self.guard.inner.changing.lock().await;
         let active = self.guard.active();
-        if active.people.user(name).is_some() || active.htpasswd_has(name) {
+        self.is_no_user_of_the_file(name)?;
+        if active.people.user(name).is_some() {
             return Err(ManageError::Exists(name.to_owned()));
         }
         let user = User {
@@ -150,6 +156,7 @@ impl Registrar {
     /// [`ManageError`].
     pub async fn set_password(&self, name: &str, password: Secret) -> Result<(), ManageError> {
         let _changing = self.guard.inner.changing.lock().await;
+        self.is_no_user_of_the_file(name)?;
         let user = self.guard.active().people.user(name).cloned();
         let user = user.ok_or_else(|| unknown_user(name))?;
         let hash = self.hash(password).await?;
@@ -163,10 +170,19 @@ impl Registrar {
     /// [`ManageError`].
     pub async fn remove_user(&self, name: &str) -> Result<(), ManageError> {
         let _changing = self.guard.inner.changing.lock().await;
+        self.is_no_user_of_the_file(name)?;
         if self.guard.active().people.user(name).is_none() {
             return Err(unknown_user(name));
         }
         self.change(PeopleChange::DropUser(name.to_owned())).await
+    }
+
+    /// Refuses to change what is in the file of `access.htpasswd`.
+    fn is_no_user_of_the_file(&self, name: &str) -> Result<(), ManageError> {
+        if self.guard.active().htpasswd_has(name) {
+            return Err(ManageError::OfFile(name.to_owned()));
+        }
+        Ok(())
     }
 
     /// All users, of the catalogue and of the file.

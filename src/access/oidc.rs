@@ -1,7 +1,8 @@
 //! Workloads: tokens of other issuers (`OpenID` Connect), such as Kubernetes service accounts and CI jobs.
 //!
-//! An issuer's keys are fetched when the first of its tokens comes, and again when a token names a key that is not
-//! known, at most once a minute. While the issuer does not answer, the keys that were fetched are believed for a day.
+//! An issuer's keys are fetched when the first of its tokens comes, again when a token names a key that is not known, and
+//! when they are old: at most once in ten seconds. While the issuer does not answer, the keys that were fetched are believed
+//! for a day.
 
 use super::found::{Found, IdentifyError};
 use super::resource::glob;
@@ -10,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::net::{Deadline, HttpClient, OwnListeners, Peer, ProxyConfig, Way};
 use crate::oci::UpstreamName;
 use crate::telemetry::{self, Metrics};
+use arc_swap::ArcSwapOption;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -21,11 +23,18 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
 /// Keys are asked for again at most so often.
-const FETCH_EVERY: Duration = Duration::from_mins(1);
+const FETCH_EVERY: Duration = Duration::from_secs(10);
+
+/// Keys that are as old as this are fetched again although they are known: one that was withdrawn opens nothing any more.
+const REFRESH_AFTER: Duration = Duration::from_mins(10);
+
+/// So long a token of a known key waits for that.
+const REFRESH_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Keys of an issuer that does not answer are believed for so long.
 const KEYS_AGE_MAX: Duration = Duration::from_hours(24);
@@ -81,15 +90,10 @@ pub(super) struct Oidc {
 /// An issuer.
 struct Issuer {
     http: HttpClient,
-    /// One fetch at a time; those that come meanwhile wait for its keys.
-    keys: tokio::sync::Mutex<Keys>,
-}
-
-#[derive(Default)]
-struct Keys {
-    set: Option<(JwkSet, Timestamp)>,
-    /// The last attempt.
-    tried: Option<Timestamp>,
+    /// The keys, and when they were fetched.
+    keys: ArcSwapOption<(JwkSet, Timestamp)>,
+    /// One fetch at a time; tokens of keys that are not known wait for it. When it was tried last.
+    fetching: tokio::sync::Mutex<Option<Timestamp>>,
 }
 
 #[derive(Deserialize)]
@@ -229,7 +233,8 @@ impl Issuer {
         let http = HttpClient::new(name, metrics.clone(), &peer, FETCH_WAIT_MAX, 1, own);
         Ok(Self {
             http: http.map_err(|why| format!("access.oidc {:?}: {why}", trust.name))?,
-            keys: tokio::sync::Mutex::default(),
+            keys: ArcSwapOption::empty(),
+            fetching: tokio::sync::Mutex::default(),
         })
     }
 
@@ -242,29 +247,13 @@ impl Issuer {
         algorithm: Algorithm,
         now: Timestamp,
     ) -> Result<Map<String, Value>, IdentifyError> {
-        let mut keys = self.keys.lock().await;
-        let is_known = keys.set.as_ref().is_some_and(|(set, at)| {
-            now.since(*at) < KEYS_AGE_MAX && key.is_none_or(|key| set.find(key).is_some())
-        });
-        let may_ask = keys.tried.is_none_or(|at| now.since(at) >= FETCH_EVERY);
-        if !is_known && may_ask {
-            keys.tried = Some(now);
-            match self.fetch(trust).await {
-                Ok(set) => keys.set = Some((set, now)),
-                Err(error) => tracing::warn!(
-                    issuer = %trust.issuer, error,
-                    "the keys of an issuer of tokens cannot be fetched: those of before are believed for a day"
-                ),
-            }
-        }
-        let set = keys
-            .set
-            .as_ref()
-            .filter(|(_, at)| now.since(*at) < KEYS_AGE_MAX);
-        let Some((set, _)) = set else {
+        self.look_for_keys(trust, key, now).await;
+        let set = self.believed(now);
+        let Some(set) = set.as_deref() else {
             let why = format!("the keys of {} cannot be had", trust.issuer);
             return Err(IdentifyError::Unavailable(why));
         };
+        let set = &set.0;
         let fits = set
             .keys
             .iter()
@@ -273,6 +262,58 @@ impl Issuer {
         let mut decoded =
             fits.filter_map(|it| decode(token, &DecodingKey::from_jwk(it).ok()?, algorithm));
         decoded.next().ok_or(IdentifyError::Invalid)
+    }
+
+    /// The keys, as long as they are believed.
+    fn believed(&self, now: Timestamp) -> Option<Arc<(JwkSet, Timestamp)>> {
+        let keys = self.keys.load_full();
+        keys.filter(|keys| now.since(keys.1) < KEYS_AGE_MAX)
+    }
+
+    /// Fetches the keys where that may help a token that names this one. A known key waits for nobody's unknown one.
+    async fn look_for_keys(&self, trust: &Trust, key: Option<&str>, now: Timestamp) {
+        let known = || {
+            let keys = self.believed(now)?;
+            let is_there = key.is_none_or(|key| keys.0.find(key).is_some());
+            is_there.then(|| now.since(keys.1))
+        };
+        match known() {
+            Some(age) if age < REFRESH_AFTER => {}
+            Some(_) => {
+                if let Ok(tried) = self.fetching.try_lock() {
+                    let fetched = self.fetch_at_times(trust, tried, now);
+                    // Else the next one tries again; this one's key is believed meanwhile.
+                    let _late = tokio::time::timeout(REFRESH_WAIT_MAX, fetched).await;
+                }
+            }
+            None => {
+                let tried = self.fetching.lock().await;
+                // Somebody may have fetched it meanwhile.
+                if known().is_none() {
+                    self.fetch_at_times(trust, tried, now).await;
+                }
+            }
+        }
+    }
+
+    /// Fetches the keys, unless that was tried a moment ago.
+    async fn fetch_at_times(
+        &self,
+        trust: &Trust,
+        mut tried: tokio::sync::MutexGuard<'_, Option<Timestamp>>,
+        now: Timestamp,
+    ) {
+        if tried.is_some_and(|at| now.since(at) < FETCH_EVERY) {
+            return;
+        }
+        *tried = Some(now);
+        match self.fetch(trust).await {
+            Ok(set) => self.keys.store(Some(Arc::new((set, now)))),
+            Err(error) => tracing::warn!(
+                issuer = %trust.issuer, error,
+                "the keys of an issuer of tokens cannot be fetched: those of before are believed for a day"
+            ),
+        }
     }
 
     /// Asks the issuer for its keys (`OpenID` Connect Discovery 1.0, section 4).

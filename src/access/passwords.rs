@@ -5,7 +5,11 @@ use super::remembered::Remembered;
 use crate::net::Secret;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
+
+/// The longest wait for the check of the same password, for which others have asked: `docker login` waits 15 s in all.
+const SAME_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Checks passwords.
 #[derive(Debug)]
@@ -14,6 +18,9 @@ pub(super) struct Passwords {
     right: Remembered<()>,
     turns: Arc<Semaphore>,
     queue: Queue,
+    /// Checks of one password for one hash, which come at once where a whole fleet has one login: the first one is hashed, and the
+    /// others wait for what comes of it.
+    same: Remembered<Arc<tokio::sync::Mutex<()>>>,
 }
 
 /// The reason why a password was not checked.
@@ -33,6 +40,7 @@ impl Default for Passwords {
             // Half of the machine, so that logins do not slow pulls down.
             turns: Arc::new(Semaphore::new((threads / 2).max(1))),
             queue: Queue::default(),
+            same: Remembered::default(),
         }
     }
 }
@@ -56,6 +64,15 @@ impl Passwords {
         nobody: &str,
         source: IpAddr,
     ) -> Result<bool, HashError> {
+        let parts = [user, password.expose(), hash.unwrap_or_default()];
+        let same = self.same.get_or_insert(&parts, Arc::default);
+        let first = tokio::time::timeout(SAME_WAIT_MAX, same.lock()).await;
+        let _first = first.map_err(|_late| HashError::Busy)?;
+        if let Some(hash) = hash
+            && self.was_right(user, password, hash)
+        {
+            return Ok(true);
+        }
         let place = self.queue.take(source).ok_or(HashError::Busy)?;
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let turn = turn.map_err(|_closed| HashError::Busy)?;
@@ -96,6 +113,18 @@ mod tests {
 
     fn secret(text: &str) -> Secret {
         Secret::new(text.to_owned())
+    }
+
+    /// A fleet behind one address that has one login.
+    #[tokio::test]
+    async fn one_password_that_many_send_at_once_is_hashed_once() {
+        let passwords = Passwords::default();
+        let source = [127, 0, 0, 1].into();
+        let hash = bcrypt::hash("right", 4).unwrap();
+        let password = secret("right");
+        let check = || passwords.check("alice", &password, Some(&hash), &hash, source);
+        let checked = futures_util::future::join_all((0..200).map(|_| check())).await;
+        assert!(checked.iter().all(|it| *it == Ok(true)), "{checked:?}");
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Logins that wait for their turn, or have it: a bounded number, and of one address fewer than of all.
 
+use crate::net::Address;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,18 +13,19 @@ const PLACES_OF_ONE_MAX: usize = 16;
 
 /// The logins of one kind. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Queue(Arc<Mutex<HashMap<IpAddr, usize>>>);
+pub(super) struct Queue(Arc<Mutex<HashMap<Address, usize>>>);
 
 /// A place in the queue, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     queue: Queue,
-    source: IpAddr,
+    source: Address,
 }
 
 impl Queue {
     /// A place, if there is one for this address.
     pub(super) fn take(&self, source: IpAddr) -> Option<Place> {
+        let source = Address::of(source);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.values().sum::<usize>() >= PLACES_MAX {
             return None;

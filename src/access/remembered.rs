@@ -38,6 +38,11 @@ impl<V: Clone + Send + Sync + 'static> Remembered<V> {
         self.found.get(&self.tag(parts))
     }
 
+    /// The value for these parts, or one that is made and remembered for them.
+    pub(super) fn get_or_insert(&self, parts: &[&str], make: impl FnOnce() -> V) -> V {
+        self.found.get_with(self.tag(parts), make)
+    }
+
     /// Remembers a value for these parts.
     pub(super) fn insert(&self, parts: &[&str], value: V) {
         self.found.insert(self.tag(parts), value);

@@ -1,5 +1,6 @@
 //! Resources, and patterns of them.
 
+use crate::oci::directory::{self, canonical, is_canonical};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -24,6 +25,13 @@ impl<'a> Resource<'a> {
     /// A repository of an upstream.
     #[must_use]
     pub fn mirror(upstream: &str, repository: &str) -> Self {
+        let known;
+        let upstream = if is_canonical(upstream) {
+            upstream
+        } else {
+            known = canonical(upstream);
+            &known
+        };
         let mut text = String::with_capacity(8 + upstream.len() + repository.len());
         text.extend(["mirror/", upstream, "/", repository]);
         Self(text.into())
@@ -44,7 +52,7 @@ impl<'a> Resource<'a> {
         if name.contains('*') {
             return Err("must be one resource, without `*`".to_owned());
         }
-        Ok(Self(name.into()))
+        Ok(Self(understood(name)))
     }
 
     /// Its name.
@@ -93,7 +101,7 @@ impl Pattern {
                 return Err(kinds());
             }
         }
-        Ok(Self(text))
+        Ok(Self(understood(&text).into_owned()))
     }
 
     /// The pattern as it was understood.
@@ -180,6 +188,25 @@ fn of_ram(arn: &str) -> Result<String, String> {
     Ok(format!("repository/{name}"))
 }
 
+/// The name or pattern, with the upstream and the repository that a request by these names is for: a rule about
+/// `mirror/registry-1.docker.io/nginx` is one about Docker Hub's `library/nginx`.
+fn understood(text: &str) -> Cow<'_, str> {
+    let Some((upstream, repository)) = text
+        .strip_prefix("mirror/")
+        .and_then(|rest| rest.split_once('/'))
+        .filter(|(upstream, _)| !upstream.contains('*'))
+    else {
+        return text.into();
+    };
+    let upstream = canonical(upstream);
+    let repository = if repository.contains('*') {
+        repository.to_owned()
+    } else {
+        directory::understood(&upstream, repository)
+    };
+    format!("mirror/{upstream}/{repository}").into()
+}
+
 /// Refuses what cannot be a resource's name.
 fn check_kind(name: &str) -> Result<(), String> {
     let (kind, rest) = name.split_once('/').unwrap_or((name, ""));
@@ -240,6 +267,37 @@ mod tests {
             let resource = Resource::parse(name).expect(name);
             assert_eq!(pattern.matches(&resource), expected, "{pattern:?} {name}");
         }
+    }
+
+    #[test]
+    fn other_names_of_an_upstream_mean_the_same() {
+        let table = [
+            ("mirror/docker.io/pub", "mirror/docker.io/library/pub"),
+            (
+                "mirror/registry-1.docker.io/pub",
+                "mirror/docker.io/library/pub",
+            ),
+            ("mirror/index.docker.io/acme/*", "mirror/docker.io/acme/*"),
+            ("mirror/Docker.IO:443/team-a/*", "mirror/docker.io/team-a/*"),
+            ("mirror/ghcr.io:443/app", "mirror/ghcr.io/app"),
+            ("mirror/localhost:5000/app", "mirror/localhost:5000/app"),
+            ("mirror/docker.io/n*", "mirror/docker.io/n*"),
+            ("mirror/*/app", "mirror/*/app"),
+            ("mirror/*", "mirror/*"),
+            ("repository/team/app", "repository/team/app"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(Pattern::parse(text).expect(text).as_str(), expected);
+            if !text.contains('*') {
+                assert_eq!(Resource::parse(text).expect(text).as_str(), expected);
+            }
+        }
+        let asked = Resource::mirror("registry-1.docker.io", "library/pub");
+        assert!(
+            Pattern::parse("mirror/docker.io/pub")
+                .unwrap()
+                .matches(&asked)
+        );
     }
 
     #[test]

@@ -417,7 +417,8 @@ fn refusal(status: StatusCode, body: &[u8]) -> TargetError {
         status: status.as_u16(),
         message: told.map_or_else(
             |_| format!("the server answered {status}"),
-            |told| harmless(&told).into_owned(),
+            // Several errors of a configuration come as lines.
+            |told| told.lines().map(harmless).collect::<Vec<_>>().join("\n"),
         ),
     }
 }

@@ -321,6 +321,9 @@ fn trusts(keys: &Access, context: &Context<'_>) -> Vec<Trust> {
         ) else {
             continue;
         };
+        if let Some(given) = value.audience.as_ref().filter(|_| audience.is_empty()) {
+            context.wrong(&given.place, "is empty: no token would be for this mirror");
+        }
         if trusts.iter().any(|other| other.name == name) {
             context.wrong(place, format!("{} is there twice", Shown(&name)));
         }
@@ -417,12 +420,30 @@ fn statement(keys: &StatementKey, context: &Context<'_>) -> Option<Statement> {
         condition: keys
             .condition
             .as_ref()
-            .map(|given| condition(&given.value))
+            .map(|given| condition(&given.value, context))
             .unwrap_or_default(),
     })
 }
 
-fn condition(keys: &ConditionKey) -> Condition {
+fn condition(keys: &ConditionKey, context: &Context<'_>) -> Condition {
+    let empty = [
+        keys.source_ip
+            .as_ref()
+            .map(|it| (it.value.is_empty(), &it.place)),
+        keys.tag.as_ref().map(|it| (it.value.is_empty(), &it.place)),
+        keys.time
+            .as_ref()
+            .map(|it| (it.value.is_empty(), &it.place)),
+        keys.claim
+            .as_ref()
+            .map(|it| (it.value.is_empty(), &it.place)),
+    ];
+    for (is_empty, place) in empty.into_iter().flatten() {
+        if is_empty {
+            let why = "is empty: the statement would hold for everybody; write a value, or leave the key out";
+            context.wrong(place, why);
+        }
+    }
     Condition {
         source_ip: keys.source_ip.value_or(Vec::new()),
         tag: keys.tag.value_or(Vec::new()),

@@ -44,17 +44,24 @@ impl ClientId {
     /// A connection from this address.
     #[must_use]
     pub fn new(address: IpAddr, connection: u64) -> Self {
-        let address = match address.to_canonical() {
+        Self {
+            address: Address::of(address),
+            connection,
+        }
+    }
+}
+
+impl Address {
+    /// What is given to the client that has this address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        Self(Some(match address.to_canonical() {
             IpAddr::V6(address) => {
                 let network = address.to_bits() >> 64 << 64;
                 IpAddr::V6(Ipv6Addr::from_bits(network))
             }
             address @ IpAddr::V4(_) => address,
-        };
-        Self {
-            address: Address(Some(address)),
-            connection,
-        }
+        }))
     }
 }
 

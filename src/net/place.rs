@@ -126,6 +126,9 @@ pub(super) fn plain(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The length of the prefix of IPv4-mapped addresses (RFC 4291 section 2.5.5.2).
+const MAPPED_BITS: u8 = 96;
+
 /// Addresses whose first so many bits are these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -161,12 +164,19 @@ impl FromStr for Network {
         };
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let width = if address.is_ipv4() { 32 } else { 128 };
-        let bits = match bits {
+        let bits: u8 = match bits {
             Some(bits) => bits.parse().map_err(|_| wrong())?,
             None => width,
         };
         if bits > width {
             return Err(wrong());
+        }
+        // Clients' addresses are looked at as the IPv4 ones that they stand for.
+        if let IpAddr::V6(v6) = address
+            && let (Some(v4), Some(bits)) = (v6.to_ipv4_mapped(), bits.checked_sub(MAPPED_BITS))
+        {
+            let address = IpAddr::V4(v4);
+            return Ok(Self { address, bits });
         }
         Ok(Self { address, bits })
     }

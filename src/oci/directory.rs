@@ -247,9 +247,28 @@ fn is_docker_hub(name: &UpstreamName) -> bool {
     canonical(name.as_str()) == DOCKER_HUB
 }
 
+/// The repository of an upstream that somebody has written down, as requests for it are understood: Docker Hub has none of
+/// one component.
+#[must_use]
+pub fn understood(upstream: &str, repository: &str) -> String {
+    if canonical(upstream) == DOCKER_HUB && !repository.contains('/') {
+        format!("{DOCKER_HUB_NAMESPACE}/{repository}")
+    } else {
+        repository.to_owned()
+    }
+}
+
+/// True if a registry's name is what [`canonical`] makes of it: nearly all are.
+#[must_use]
+pub fn is_canonical(name: &str) -> bool {
+    let is_other = |byte: u8| byte.is_ascii_uppercase() || byte == b':';
+    !name.bytes().any(is_other) && !name.ends_with('.') && !DOCKER_HUB_HOSTS.contains(&name)
+}
+
 /// A registry's name without what makes no difference: case, the root's dot, a port that is meant anyway; and
 /// Docker Hub's own for those of its servers.
-fn canonical(name: &str) -> String {
+#[must_use]
+pub fn canonical(name: &str) -> String {
     let name = name.to_ascii_lowercase();
     let (host, port) = split_port(&name);
     let host = host.strip_suffix('.').unwrap_or(host);

@@ -34,7 +34,9 @@ use operator::Operator;
 use page::Page;
 pub use people::PeopleApi;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// The Prometheus text format.
 const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
@@ -59,6 +61,8 @@ pub(super) struct Admin {
     /// Pages for people.
     page: Page,
     visits: Visits,
+    /// Changes under way, which go on although their clients have left.
+    acts: TaskTracker,
     /// Cancelled when the drain begins.
     pub(super) stop: CancellationToken,
 }
@@ -97,13 +101,25 @@ impl Admin {
             hosts,
             reloader,
             visits,
+            acts: TaskTracker::new(),
             stop,
+        }
+    }
+
+    /// Waits for the changes under way.
+    pub(super) async fn end(&self, wait_max: Duration) {
+        self.acts.close();
+        if tokio::time::timeout(wait_max, self.acts.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("a change by the admin API did not end in time and is broken off");
         }
     }
 
     /// Answers one request. Its body is read where something is imported, and nowhere else.
     pub(super) async fn serve(
-        &self,
+        self: Arc<Self>,
         request: Request<Incoming>,
         caller: Caller,
     ) -> Response<AdminBody> {
@@ -113,7 +129,11 @@ impl Admin {
         if is_head { head_of(response) } else { response }
     }
 
-    async fn answer(&self, request: Request<Incoming>, caller: Caller) -> Response<AdminBody> {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        caller: Caller,
+    ) -> Response<AdminBody> {
         let (head, body) = request.into_parts();
         if let Some(why) = host::refusal(&head) {
             return full(text(StatusCode::BAD_REQUEST, format!("{why}\n")));
@@ -128,10 +148,29 @@ impl Admin {
         if let Some(why) = guard::refusal(&head, &self.hosts) {
             return AdminError::new(StatusCode::FORBIDDEN, why).into_response();
         }
-        let operator = match Operator::admit(&self.guard, &head, caller).await {
+        let operator = match Operator::admit(&self.guard, &head, &caller).await {
             Ok(operator) => operator,
             Err(error) => return error.into_response(),
         };
+        if !operator::is_finished(&head) {
+            return Box::pin(self.act(&operator, head, body)).await;
+        }
+        let admin = Arc::clone(&self);
+        let acting = async move { admin.act(&operator, head, body).await };
+        let acted = self.acts.spawn(acting).await;
+        acted.unwrap_or_else(|error| {
+            let why = format!("the change was broken off: {error}");
+            AdminError::new(StatusCode::INTERNAL_SERVER_ERROR, why).into_response()
+        })
+    }
+
+    /// Does what is asked, and records it.
+    async fn act(
+        &self,
+        operator: &Operator,
+        head: request::Parts,
+        body: Incoming,
+    ) -> Response<AdminBody> {
         let act = (operator::is_act(&head) && self.guard.audit().is_on())
             .then(|| (head.method.clone(), target_of(&head).to_owned()));
         let mut changes = Vec::new();
@@ -163,7 +202,7 @@ impl Admin {
         if let Some(asset) = Page::asset(head) {
             return asset;
         }
-        match Operator::admit(&self.guard, head, caller).await {
+        match Operator::admit(&self.guard, head, &caller).await {
             Ok(_operator) => self.page.answer(head).await,
             Err(error) => Page::refuse(head, error.status, error.message(), error.challenge()),
         }

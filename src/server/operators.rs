@@ -59,7 +59,7 @@ impl Operators {
             let (tls, admin, stop) = (self.tls.clone(), Arc::clone(&self.admin), drained.clone());
             tasks.spawn(async move {
                 let watch = Arc::clone(&seat.watch);
-                let served = pin!(secure(tls, stream, &watch, (admin, Caller::At(peer)), stop));
+                let served = pin!(secure(tls, stream, &watch, (admin, peer), stop));
                 watch.run(served).await;
                 drop::<Seat>(seat);
             });
@@ -72,7 +72,7 @@ impl Operators {
             }
         };
         tokio::join!(accept, accept_unix);
-        tasks.drain(DRAIN_MAX).await;
+        tokio::join!(tasks.drain(DRAIN_MAX), self.admin.end(DRAIN_MAX));
     }
 }
 
@@ -117,18 +117,23 @@ async fn secure(
     tls: Option<Tls>,
     stream: TcpStream,
     watch: &Arc<Watch>,
-    admin: (Arc<Admin>, Caller),
+    (admin, peer): (Arc<Admin>, SocketAddr),
     stop: CancellationToken,
 ) {
     let Some(tls) = tls else {
-        return answer(stream, watch, admin, stop).await;
+        let caller = Caller::At(peer, None);
+        return answer(stream, watch, (admin, caller), stop).await;
     };
     let accepted = tokio::select! {
         accepted = tls.accept(stream) => accepted,
         () = stop.cancelled() => return,
     };
     match accepted {
-        Ok(secured) => answer(RecordStream::new(secured.stream), watch, admin, stop).await,
+        Ok(secured) => {
+            let caller = Caller::At(peer, secured.who);
+            let stream = RecordStream::new(secured.stream);
+            answer(stream, watch, (admin, caller), stop).await;
+        }
         Err(error) => tracing::debug!(
             client = %watch.peer(), %error, "TLS handshake at the admin listener failed"
         ),
@@ -142,7 +147,7 @@ async fn answer<S: Socket + Send + 'static>(
     stop: CancellationToken,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let admin = Arc::clone(&admin);
+        let (admin, caller) = (Arc::clone(&admin), caller.clone());
         async move { Ok::<_, Infallible>(admin.serve(request, caller).await) }
     });
     let stream = ClientStream::new(stream, Arc::clone(watch));

@@ -1,7 +1,8 @@
 //! Clients that were here, and the pulls that they made: a line of the log for each pull, and the answers of the admin API.
 //!
-//! A pull is what one client asks of one repository without a longer pause: a manifest and its blobs. A request tells of
-//! itself when it begins and when it ends; it waits for nobody but other requests of clients in the same part of the table.
+//! A pull is what one client asks of one repository without a longer pause: a manifest and its blobs. Another tag is another
+//! pull, and so is the same one after a while. A request tells of itself when it begins and when it ends; it waits for nobody
+//! but other requests of clients in the same part of the table.
 
 use crate::clock::{Clock, Timestamp};
 use crate::mirror::inspect::When;
@@ -31,6 +32,9 @@ const ENDED_MAX: usize = 1000;
 
 /// A pull without a request for so long has ended.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// After so long another request for the tag begins another pull, though there was no pause: somebody pulls again and again.
+const PULL_MAX: Duration = Duration::from_mins(5);
 
 /// A client counts as seen for so long.
 const SEEN_FOR: Duration = Duration::from_hours(1);
@@ -62,6 +66,8 @@ struct Part {
     clients: HashMap<IpAddr, Client>,
     /// Number of pulls under way.
     pulls: usize,
+    /// Number of those that have begun so far.
+    begun: u64,
 }
 
 #[derive(Debug)]
@@ -74,9 +80,13 @@ struct Client {
     pulls: Vec<Pull>,
 }
 
+/// The number of a pull, of those of its part of the table.
+pub(crate) type PullId = u64;
+
 /// A pull under way.
 #[derive(Debug)]
 struct Pull {
+    id: PullId,
     upstream: UpstreamName,
     repository: Repository,
     reference: Reference,
@@ -157,31 +167,36 @@ impl Visits {
         }))
     }
 
-    /// A request has begun. It goes on with its client's pull, if there is one: true, and [`Self::ended`] must follow.
-    pub(crate) fn begun(&self, visit: Visit<'_>) -> bool {
+    /// A request has begun. The pull of its client that it goes on with, if there is one: [`Self::ended`] must follow.
+    pub(crate) fn begun(&self, visit: Visit<'_>) -> Option<PullId> {
         let address = client_of(visit.client);
         let mut part = self.part(address);
-        let client = part.clients.get_mut(&address);
-        let pull = client.and_then(|it| it.pull(visit));
-        let is_found = pull.is_some();
-        if let Some(pull) = pull {
-            pull.running = pull.running.saturating_add(1);
-        }
-        is_found
+        let client = part.clients.get_mut(&address)?;
+        let pull = client.latest_pull(visit)?;
+        pull.running = pull.running.saturating_add(1);
+        Some(pull.id)
     }
 
-    /// A request has ended. `was_counted`: what [`Self::begun`] said.
-    pub(crate) fn ended(&self, visit: Visit<'_>, ended: Ended<'_>, was_counted: bool) {
+    /// A request has ended. `pull`: what [`Self::begun`] said.
+    pub(crate) fn ended(&self, visit: Visit<'_>, ended: Ended<'_>, pull: Option<PullId>) {
         let (address, now) = (client_of(visit.client), self.0.clock.now());
         let mut part = self.part(address);
-        let Part { clients, pulls } = &mut *part;
+        let Part {
+            clients,
+            pulls,
+            begun,
+        } = &mut *part;
         if !clients.contains_key(&address) && clients.len() >= CLIENTS_MAX {
             *pulls -= self.make_room(clients);
         }
         let client = clients.entry(address).or_insert_with(|| Client::new(now));
         client.saw(&ended, now);
-        if client.pull(visit).is_none()
-            && let Some(reference) = ended.begins_a_pull()
+        if let Some(before) = pull.and_then(|id| client.pulls.iter_mut().find(|it| it.id == id)) {
+            before.running = before.running.saturating_sub(1);
+        }
+        let latest = client.latest_pull(visit);
+        if let Some(reference) = ended.begins_a_pull()
+            && latest.is_none_or(|latest| latest.is_another(reference, now))
         {
             let is_full = client.pulls.len() >= PULLS_MAX || *pulls >= PULLS_OF_PART_MAX;
             if is_full && let Some(oldest) = client.take_oldest() {
@@ -189,15 +204,15 @@ impl Visits {
                 *pulls -= 1;
             }
             if *pulls < PULLS_OF_PART_MAX {
-                let pull = Pull::of(visit, reference, &ended, now);
+                *begun += 1;
+                let pull = Pull::of(*begun, visit, reference, &ended, now);
                 client.pulls.push(pull);
                 *pulls += 1;
             }
         }
-        if let Some(pull) = client.pull(visit) {
-            if was_counted {
-                pull.running = pull.running.saturating_sub(1);
-            }
+        // A blob is of the pull that it began in; a manifest may have begun another one.
+        let of_blob = pull.filter(|_| ended.kind != Kind::Manifest);
+        if let Some(pull) = client.pull(visit, of_blob) {
             pull.saw(&ended, now);
         }
     }
@@ -221,7 +236,7 @@ impl Visits {
         let mut seen = 0;
         for part in &self.0.parts {
             let mut part = locked(part);
-            let Part { clients, pulls } = &mut *part;
+            let Part { clients, pulls, .. } = &mut *part;
             for (address, client) in clients.iter_mut() {
                 seen += usize::from(now.since(client.last) < SEEN_FOR);
                 let is_over = |pull: &mut Pull| {
@@ -325,10 +340,20 @@ impl Client {
         }
     }
 
-    /// Its pull of a repository.
-    fn pull(&mut self, visit: Visit<'_>) -> Option<&mut Pull> {
-        let mut pulls = self.pulls.iter_mut();
-        pulls.find(|it| it.repository == *visit.repository && it.upstream == *visit.upstream)
+    /// The pull of a repository that has begun last.
+    fn latest_pull(&mut self, visit: Visit<'_>) -> Option<&mut Pull> {
+        let pulls = self.pulls.iter_mut();
+        let own =
+            pulls.filter(|it| it.repository == *visit.repository && it.upstream == *visit.upstream);
+        own.max_by_key(|it| it.id)
+    }
+
+    /// The pull of this number, if it is under way still, or else the latest of the repository.
+    fn pull(&mut self, visit: Visit<'_>, id: Option<PullId>) -> Option<&mut Pull> {
+        match id.and_then(|id| self.pulls.iter().position(|it| it.id == id)) {
+            Some(at) => self.pulls.get_mut(at),
+            None => self.latest_pull(visit),
+        }
     }
 
     fn saw(&mut self, ended: &Ended<'_>, now: Timestamp) {
@@ -362,8 +387,15 @@ impl Client {
 }
 
 impl Pull {
-    fn of(visit: Visit<'_>, reference: &Reference, ended: &Ended<'_>, now: Timestamp) -> Self {
+    fn of(
+        id: PullId,
+        visit: Visit<'_>,
+        reference: &Reference,
+        ended: &Ended<'_>,
+        now: Timestamp,
+    ) -> Self {
         Self {
+            id,
             upstream: visit.upstream.clone(),
             repository: visit.repository.clone(),
             reference: reference.clone(),
@@ -375,6 +407,12 @@ impl Pull {
             cache_bytes: 0,
             upstream_bytes: 0,
         }
+    }
+
+    /// True if a request for this manifest begins another pull. What is asked for by digest may be a part of this one.
+    fn is_another(&self, reference: &Reference, now: Timestamp) -> bool {
+        let is_tag = matches!(reference, Reference::Tag(_));
+        is_tag && (self.reference != *reference || now.since(self.first) >= PULL_MAX)
     }
 
     fn saw(&mut self, ended: &Ended<'_>, now: Timestamp) {
@@ -447,152 +485,4 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::ManualClock;
-
-    struct Table {
-        visits: Visits,
-        clock: Arc<ManualClock>,
-        upstream: UpstreamName,
-    }
-
-    impl Table {
-        fn new() -> Self {
-            let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
-            Self {
-                visits: Visits::new(Arc::clone(&clock) as _),
-                clock,
-                upstream: UpstreamName::parse("docker.io").unwrap(),
-            }
-        }
-
-        /// A request from its beginning to its end.
-        fn ask(&self, client: &str, repository: &str, kind: Kind, outcome: Outcome, bytes: u64) {
-            let repository = Repository::parse(repository).unwrap();
-            let reference = Reference::parse("1.27").unwrap();
-            let visit = Visit {
-                client: client.parse().unwrap(),
-                upstream: &self.upstream,
-                repository: &repository,
-            };
-            let counted = self.visits.begun(visit);
-            let ended = Ended {
-                kind,
-                reference: Some(&reference).filter(|_| kind == Kind::Manifest),
-                digest: None,
-                outcome: Some(outcome),
-                bytes,
-                user_agent: Some(&HeaderValue::from_static("containerd/2")),
-            };
-            self.visits.ended(visit, ended, counted);
-        }
-
-        fn pulls(&self) -> Vec<(String, u64, u64, u64, bool)> {
-            let pulls = self.visits.pulls().into_iter();
-            pulls
-                .map(|it| {
-                    let is_over = it.ended_at.is_some();
-                    let bytes = (it.cache_bytes, it.upstream_bytes);
-                    (it.image, it.requests, bytes.0, bytes.1, is_over)
-                })
-                .collect()
-        }
-    }
-
-    #[test]
-    fn a_manifest_and_its_blobs_are_one_pull_that_ends_after_a_pause() {
-        let table = Table::new();
-        let (one, other) = ("10.0.0.7", "10.0.0.8");
-        table.ask(one, "library/nginx", Kind::Manifest, Outcome::Miss, 500);
-        table.ask(one, "library/nginx", Kind::Blob, Outcome::Hit, 1000);
-        table.ask(one, "library/nginx", Kind::Blob, Outcome::Miss, 2000);
-        table.ask(other, "library/nginx", Kind::Manifest, Outcome::Hit, 500);
-        // No pull: nothing was given.
-        table.ask(other, "library/none", Kind::Manifest, Outcome::NotFound, 80);
-        table.ask(other, "library/none", Kind::Blob, Outcome::Hit, 80);
-        let image = "docker.io/library/nginx:1.27".to_owned();
-        let mut running = table.pulls();
-        running.sort();
-        assert_eq!(
-            running,
-            [
-                (image.clone(), 1, 500, 0, false),
-                (image.clone(), 3, 1000, 2500, false)
-            ]
-        );
-        assert_eq!(table.visits.look(PAUSE_MAX), 2, "clients");
-        assert!(table.pulls().iter().all(|it| !it.4));
-        table.clock.advance(PAUSE_MAX);
-        table.ask(one, "library/nginx", Kind::Blob, Outcome::Hit, 1);
-        table.visits.look(PAUSE_MAX);
-        assert_eq!(
-            table.pulls(),
-            [
-                (image.clone(), 4, 1001, 2500, false),
-                (image, 1, 500, 0, true)
-            ]
-        );
-        table.clock.advance(SEEN_FOR);
-        assert_eq!(table.visits.look(PAUSE_MAX), 0);
-        let clients = table.visits.clients();
-        assert_eq!(clients.len(), 2);
-        assert_eq!(clients[0].user_agent, "containerd/2");
-        assert_eq!((clients[0].requests, clients[0].bytes), (4, 3501));
-    }
-
-    #[test]
-    fn a_long_blob_keeps_its_pull_open() {
-        let table = Table::new();
-        table.ask("10.0.0.7", "a/b", Kind::Manifest, Outcome::Hit, 500);
-        let repository = Repository::parse("a/b").unwrap();
-        let visit = Visit {
-            client: [10, 0, 0, 7].into(),
-            upstream: &table.upstream,
-            repository: &repository,
-        };
-        assert!(table.visits.begun(visit));
-        table.clock.advance(PAUSE_MAX * 100);
-        table.visits.look(PAUSE_MAX);
-        assert!(!table.pulls()[0].4);
-        let ended = Ended {
-            kind: Kind::Blob,
-            reference: None,
-            digest: None,
-            outcome: None,
-            bytes: 7,
-            user_agent: None,
-        };
-        table.visits.ended(visit, ended, true);
-        table.visits.finish();
-        assert_eq!(table.pulls()[0].1, 2);
-        assert!(table.pulls()[0].4);
-    }
-
-    #[test]
-    fn clients_pulls_and_what_has_ended_are_bounded() {
-        let table = Table::new();
-        for number in 0..PULLS_MAX + 5 {
-            table.clock.advance(Duration::from_millis(1));
-            let repository = format!("a/b{number}");
-            table.ask("10.0.0.7", &repository, Kind::Manifest, Outcome::Hit, 1);
-        }
-        let running = |table: &Table| table.pulls().iter().filter(|it| !it.4).count();
-        assert_eq!(running(&table), PULLS_MAX);
-        assert_eq!(table.pulls().len(), PULLS_MAX + 5);
-        // One host with IPv6 is one client, and no other one goes for it.
-        for number in 0..100 {
-            let address = format!("2001:db8:1:2::{number:x}");
-            table.ask(&address, "a/b", Kind::Manifest, Outcome::Hit, 1);
-        }
-        assert_eq!(table.visits.clients().len(), 2);
-        for number in 0..PARTS * CLIENTS_MAX + 1000 {
-            let number = u32::try_from(number).unwrap();
-            let address = std::net::Ipv4Addr::from_bits(0x0b01_0000 + number);
-            table.ask(&address.to_string(), "a/b", Kind::Manifest, Outcome::Hit, 1);
-        }
-        assert_eq!(table.visits.clients().len(), PARTS * CLIENTS_MAX);
-        assert!(running(&table) <= PARTS * PULLS_OF_PART_MAX);
-        assert!(table.pulls().len() <= PARTS * PULLS_OF_PART_MAX + ENDED_MAX);
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ impl HandOver<'_> {
     /// From now on nothing new is stored, and passes through; what is under way may be finished.
     pub fn begin(&self) {
         self.0.layout().ownership().end_soon();
+        self.0.layout().health().is_given_away();
     }
 
     /// The reason why nothing is stored, from [`HandOver::begin`] on.

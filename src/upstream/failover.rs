@@ -99,7 +99,7 @@ impl Inner {
             };
             self.note(endpoint, pass, request, &result);
             let error = match result {
-                Ok(answer) => return Ok(self.hand_over(answer, turn)),
+                Ok(answer) => return Ok(self.hand_over(request, answer, turn)),
                 Err(error) => error,
             };
             let elsewhere = left > 0 && error.traits().try_endpoint;
@@ -190,11 +190,12 @@ impl Inner {
     }
 
     /// Gives the turn to a body that is still to come.
-    fn hand_over(&self, mut answer: Answer, turn: Turn) -> Answer {
+    fn hand_over(&self, request: &Request<'_>, mut answer: Answer, turn: Turn) -> Answer {
         if let Body::Stream(body, _) = &mut answer.body {
             body.guard(BodyGuard {
                 observer: Arc::clone(&self.observer),
                 endpoint: answer.endpoint,
+                resource: request.resource(),
                 began: Instant::now(),
                 turn,
             });
@@ -347,8 +348,11 @@ impl Inner {
 impl Request<'_> {
     fn resource(&self) -> Resource {
         let mut hasher = DefaultHasher::new();
-        (self.repository.as_str(), self.rest.as_str()).hash(&mut hasher);
-        Resource(hasher.finish())
+        self.repository.as_str().hash(&mut hasher);
+        let repository = hasher.finish();
+        self.rest.as_str().hash(&mut hasher);
+        let path = hasher.finish();
+        Resource { repository, path }
     }
 
     fn need(&self) -> Need<'_> {

@@ -7,8 +7,8 @@
 //! nobody asks for a while; then one request is let through (*half-open*), which closes it again or
 //! opens it for twice as long.
 //!
-//! Some failures are told in answer to a request (5xx, nonsense): they may be that request's own. Of
-//! each [`Resource`] one counts, so that a single one that always fails closes nothing else.
+//! Some failures come in answer to a request (5xx, nonsense, a body that breaks, a connection that is closed instead): they
+//! may be that request's own. Of each [`Resource`] one counts, so that a single one that always fails closes nothing else.
 
 mod report;
 
@@ -62,18 +62,19 @@ struct Record {
     pace: Average,
     /// Until when no Range is tried.
     rangeless_until: Option<Instant>,
-    rest: Option<Rest>,
+    /// The last request that was answered, by when it was sent.
+    answered: Option<Instant>,
+    rests: Rests,
 }
 
-/// The endpoint asked for a pause: 503 with `Retry-After`.
-#[derive(Debug)]
-struct Rest {
-    until: Instant,
-    /// The resource that was asked for.
-    resource: Resource,
-    /// True if nothing is asked. Where the last rest began with the same resource it may be that one's
-    /// own trouble, and only it is not asked for.
-    everything: bool,
+/// Pauses that the endpoint has asked for: 503 with `Retry-After`.
+#[derive(Debug, Default)]
+struct Rests {
+    /// Until when nothing is asked.
+    everything: Option<Instant>,
+    /// Repositories for which there was a pause, and until when nothing of them is asked; the latest last. Where one asks for
+    /// a pause again, or others were answered a moment ago, it may be its own trouble, and only it is not asked for.
+    own: VecDeque<(u64, Instant)>,
 }
 
 #[derive(Debug)]
@@ -104,9 +105,14 @@ pub(super) enum Change {
     Rests(Duration),
 }
 
-/// The subject of a request, whatever its method: a hash of its repository and path.
+/// The subject of a request, whatever its method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Resource(pub(super) u64);
+pub(super) struct Resource {
+    /// A hash of its repository.
+    pub(super) repository: u64,
+    /// One of that and its path.
+    pub(super) path: u64,
+}
 
 /// The subject of a request, as far as the order of the endpoints goes.
 #[derive(Clone, Copy, Debug)]
@@ -239,14 +245,14 @@ impl Health {
         }
     }
 
-    /// A body that began at `began` broke. Of bodies that break together, as when a cable is pulled, one
+    /// A body that began at `began` broke at `now`. Of bodies that break together, as when a cable is pulled, one
     /// counts: their requests are all repeated at once, which an open breaker would forbid.
     pub(super) fn body_failed(
         &self,
         endpoint: EndpointId,
         error: &FetchError,
-        began: Instant,
-        now: Instant,
+        resource: Resource,
+        (began, now): (Instant, Instant),
     ) -> Option<Change> {
         let mut state = self.state();
         let record = state.endpoints.get_mut(endpoint.0)?;
@@ -254,8 +260,7 @@ impl Health {
             return None;
         }
         record.body_failed = Some(now);
-        // It came in the middle of an answer, which says nothing of what was asked.
-        record.failed(error, None, false, self.timings, now)
+        record.failed(error, Some(resource), false, self.timings, now)
     }
 
     /// The head of an answer came after this time.
@@ -297,6 +302,7 @@ impl Pass<'_> {
     pub(super) fn answered(mut self, whole: bool) -> Option<Change> {
         let mut state = self.health.state();
         let record = state.endpoints.get_mut(self.endpoint.0)?;
+        record.answered = record.answered.max(Some(self.admitted));
         let closed = self.probe.then_some(Change::Closed);
         if self.probe {
             record.breaker = Breaker::Closed;
@@ -319,7 +325,8 @@ impl Pass<'_> {
         let probe = std::mem::take(&mut self.probe);
         let mut state = self.health.state();
         let record = state.endpoints.get_mut(self.endpoint.0)?;
-        let told = error.traits().is_answer.then_some(resource);
+        let is_its_own = error.traits().is_answer || matches!(error, FetchError::Broken(_));
+        let told = is_its_own.then_some(resource);
         let rests = record.rest(error, resource, now);
         record
             .failed(error, told, probe, self.health.timings, now)
@@ -382,7 +389,8 @@ impl Record {
             latency: Average::default(),
             pace: Average::default(),
             rangeless_until: None,
-            rest: None,
+            answered: None,
+            rests: Rests::default(),
         }
     }
 
@@ -398,10 +406,9 @@ impl Record {
             Breaker::HalfOpen { last } => Some(not_asked(last, Duration::ZERO)),
         };
         let rests = || {
-            let rest = self.rest.as_ref().filter(|rest| now < rest.until)?;
-            (rest.everything || resource == Some(rest.resource)).then(|| FetchError::Unavailable {
-                retry_after: rest.until.saturating_duration_since(now),
-            })
+            let until = self.rests.until(resource).filter(|until| now < *until)?;
+            let retry_after = until.saturating_duration_since(now);
+            Some(FetchError::Unavailable { retry_after })
         };
         open.or_else(rests)
     }
@@ -411,15 +418,16 @@ impl Record {
         let FetchError::Unavailable { retry_after } = error else {
             return None;
         };
-        let last = self.rest.as_ref();
-        let closed = last.is_some_and(|last| last.everything && now < last.until);
-        let same = last.is_some_and(|last| last.resource == resource);
-        let everything = closed || !same;
-        self.rest = Some(Rest {
-            until: now + *retry_after,
-            resource,
-            everything,
-        });
+        let until = now + *retry_after;
+        let closed = self.rests.everything.is_some_and(|until| now < until);
+        let others_are_well = self
+            .answered
+            .is_some_and(|at| now.saturating_duration_since(at) < LATELY);
+        let is_news = self.rests.note(resource, until);
+        let everything = closed || (is_news && !others_are_well);
+        if everything {
+            self.rests.everything = Some(until);
+        }
         (everything && !closed).then_some(Change::Rests(*retry_after))
     }
 
@@ -491,6 +499,30 @@ impl Record {
     }
 }
 
+impl Rests {
+    /// Until when a resource is not asked for; nothing at all where none is given.
+    fn until(&self, resource: Option<Resource>) -> Option<Instant> {
+        let own = resource.and_then(|resource| {
+            let mut own = self.own.iter();
+            own.find(|(repository, _)| *repository == resource.repository)
+        });
+        self.everything.max(own.map(|(_, until)| *until))
+    }
+
+    /// A repository rests; true if it has not before, as far as is remembered.
+    fn note(&mut self, resource: Resource, until: Instant) -> bool {
+        let known = self.own.len();
+        self.own
+            .retain(|(repository, _)| *repository != resource.repository);
+        let is_news = self.own.len() == known;
+        if self.own.len() >= RESTS_MAX {
+            self.own.pop_front();
+        }
+        self.own.push_back((resource.repository, until));
+        is_news
+    }
+}
+
 /// A moving average of seconds: the newer half of what it knows are the last two or three values.
 #[derive(Debug, Default)]
 struct Average(Option<(f64, Instant)>);
@@ -538,6 +570,10 @@ fn not_asked(last: &FetchError, wait: Duration) -> FetchError {
     }
 }
 
+/// An endpoint that has answered within this is not down as a whole.
+const LATELY: Duration = Duration::from_secs(10);
+/// Repositories whose pauses are remembered of an endpoint: few have any.
+const RESTS_MAX: usize = 32;
 /// Weight of the newest value in a moving average.
 const NEW_WEIGHT: f64 = 0.3;
 /// The size for which latency and throughput are compared: a layer of middling size.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::health::{Change, Health};
+use super::health::{Change, Health, Resource};
 use super::rate_limit::{self, Cost};
 use super::turns::Turn;
 use super::{EndpointId, FetchError};
@@ -189,6 +189,8 @@ fn is_news(logged: &Mutex<Option<Instant>>, now: Instant) -> bool {
 pub(super) struct BodyGuard {
     pub(super) observer: Arc<EndpointObserver>,
     pub(super) endpoint: EndpointId,
+    /// Asked for.
+    pub(super) resource: Resource,
     /// When its head had come.
     pub(super) began: Instant,
     /// One of the upstream's `max_connections`.
@@ -212,7 +214,8 @@ impl BodyGuard {
             return;
         }
         let health = &self.observer.health;
-        let change = health.body_failed(self.endpoint, error, self.began, Instant::now());
+        let times = (self.began, Instant::now());
+        let change = health.body_failed(self.endpoint, error, self.resource, times);
         self.observer
             .changed(self.endpoint, change, &error.to_string());
         drop(self.turn);

@@ -101,8 +101,9 @@ impl FetchError {
         match self {
             Self::NotFound { .. } => ABSENT,
             Self::Unauthorized | Self::Denied => REFUSED,
-            // The client can do something about it: it comes before what only time mends.
-            Self::Challenged(_) => Traits { rank: 2, ..WELL },
+            // The client can do something about it: it comes before what only time mends. And what one endpoint makes too
+            // large, as an error page without end, another may have as it should be.
+            Self::Challenged(_) | Self::TooLarge { .. } => Traits { rank: 2, ..WELL },
             // It was not asked.
             Self::LoginRefused(_) => Traits {
                 health: Health::Unknown,
@@ -124,7 +125,7 @@ impl FetchError {
                 says_when: true,
                 ..ILL
             },
-            Self::RangeNotSatisfiable | Self::TooLarge { .. } => UNFIT,
+            Self::RangeNotSatisfiable => UNFIT,
             // RFC 9110: 408 asks for a repeat (section 15.5.9), 5xx is a fault of the server's. 429 comes from a host
             // that was redirected to, and may have passed, or that host be another, in a moment.
             Self::Status(status) => Traits {

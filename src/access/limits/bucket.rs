@@ -181,7 +181,8 @@ impl Seat {
         let taken = bucket
             .connections
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.is_ok().then_some(Self(bucket))
+        // Made only where it was taken: its end gives one back.
+        taken.is_ok().then(|| Self(bucket))
     }
 
     /// The bucket.

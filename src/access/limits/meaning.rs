@@ -41,6 +41,15 @@ impl Meaning {
         }
     }
 
+    /// True if it means places, whoever comes from there.
+    #[must_use]
+    pub fn is_of_places(&self) -> bool {
+        match self {
+            Self::Address | Self::Network(_) => true,
+            Self::Everybody | Self::Anonymous | Self::Group(_) | Self::Identity(..) => false,
+        }
+    }
+
     /// True if clients are told apart by their addresses, whoever they are.
     #[must_use]
     pub fn is_by_address(&self) -> bool {

@@ -52,6 +52,27 @@ fn passed(limits: &Arc<Limits>, who: &Arc<Principal>, source: IpAddr) -> usize {
     (0..10).filter(|_| ask()).count()
 }
 
+/// A place that was refused is nobody's, and nobody's is given back for it.
+#[test]
+fn a_connection_too_many_takes_no_other_ones_place() {
+    let two = Limit {
+        connections: Some(2),
+        ..limit("user:*")
+    };
+    let (limits, _clock) = limits(vec![two]);
+    let alice = user("alice", &[]);
+    let mut held = [None, None];
+    for share in &mut held {
+        limits.admit(&alice, v4(1), share).unwrap();
+    }
+    for _ in 0..5 {
+        let refused = limits.admit(&alice, v4(1), &mut None).unwrap_err();
+        assert_eq!(refused.figure, Figure::Connections);
+    }
+    drop(held);
+    assert_eq!(passed(&limits, &alice, v4(1)), 10);
+}
+
 #[test]
 fn meanings_are_read_and_printed() {
     for text in [

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
@@ -31,6 +33,8 @@ pub(in crate::app) struct HandOver {
     pub(in crate::app) leaving: Leaving,
     pub(in crate::app) mirror: Mirror,
     pub(in crate::app) guard: Guard,
+    /// True from the word on after which the other process has nobody else to wait for.
+    pub(in crate::app) is_under_way: AtomicBool,
 }
 
 /// The reason why another process did not take over.
@@ -56,10 +60,20 @@ impl HandOver {
                 return;
             }
         };
-        stop.run_until_cancelled(self.hand_over_at(listener)).await;
+        let mut handing = pin!(self.hand_over_at(listener, &stop));
+        tokio::select! {
+            () = &mut handing => {}
+            () = stop.cancelled() => {
+                // Another process has the sockets by now, and waits for what this one lets go of: who ends the old one with a
+                // signal, as the new one is started, is to have the new one.
+                if self.is_under_way.load(Ordering::Acquire) {
+                    handing.await;
+                }
+            }
+        }
     }
 
-    async fn hand_over_at(&self, listener: UnixListener) {
+    async fn hand_over_at(&self, listener: UnixListener, stop: &CancellationToken) {
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _unnamed)) => stream,
@@ -69,8 +83,11 @@ impl HandOver {
                     continue;
                 }
             };
-            match self.hand_over_to(stream).await {
+            let handed = self.hand_over_to(stream).await;
+            self.is_under_way.store(false, Ordering::Release);
+            match handed {
                 Ok(()) => return,
+                Err(Failed::Before(_) | Failed::After(_)) if stop.is_cancelled() => return,
                 Err(Failed::Before(why)) => {
                     tracing::warn!(
                         why,
@@ -110,6 +127,7 @@ impl HandOver {
         if word != GO {
             return Err(Failed::Before("it said something else than go".to_owned()));
         }
+        self.is_under_way.store(true, Ordering::Release);
         tracing::info!(
             "another process takes over: clients are asked to connect anew, and downloads are suspended"
         );

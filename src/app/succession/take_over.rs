@@ -38,7 +38,10 @@ impl Taken {
             Err(error)
                 if matches!(
                     error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                    // A path that is too long for a socket: nobody can listen there.
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::ConnectionRefused
+                        | io::ErrorKind::InvalidInput
                 ) =>
             {
                 tracing::info!(

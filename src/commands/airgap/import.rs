@@ -14,7 +14,7 @@ use crate::commands::output::Output;
 use crate::commands::target::AdminServer;
 use crate::format::plural;
 use crate::oci::manifest::{ChildKind, MANIFEST_BYTES_MAX, inspect};
-use crate::oci::{Digest, ImageName};
+use crate::oci::{Digest, ImageName, Reference};
 
 /// Manifests of one image: as many as the server takes.
 const MANIFESTS_MAX: usize = 1000;
@@ -144,6 +144,15 @@ fn choose<'a>(
             let what = reference.clone().unwrap_or_else(|| name.to_string());
             failed(format!("it has no image called {what:?}, only {}", known()))
         })?;
+        if let Reference::Digest(digest) = &name.reference
+            && digest.to_string() != found.digest
+        {
+            let why = format!(
+                "{name} is the name of another image: the digest of this one is {}",
+                found.digest
+            );
+            return Err(failed(why));
+        }
         chosen.push((name.clone(), found));
     }
     Ok(chosen)

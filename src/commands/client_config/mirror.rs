@@ -120,7 +120,8 @@ impl Mirror {
 
     /// An image of an upstream, by the mirror's own name.
     pub(super) fn example(&self) -> String {
-        let other = self.upstreams.iter().find(|name| *name != HUB);
+        let mut others = self.upstreams.iter();
+        let other = others.find(|name| *name != HUB && !name.contains(':'));
         let other = other.map_or(HUB, String::as_str);
         format!("{}/{other}/org/app:1", self.authority())
     }

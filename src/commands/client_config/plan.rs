@@ -109,6 +109,7 @@ impl Plan {
         }
         let mut names = mirror.upstreams.iter().map(String::as_str);
         let others: Vec<&str> = names.by_ref().filter(|name| *name != HUB).collect();
+        let others: Vec<&str> = others.into_iter().filter(|it| fits_in_a_path(it)).collect();
         if !others.is_empty() {
             self.note(format!(
                 "dockerd mirrors {HUB} alone; images of {} are pulled by the mirror's name: docker pull {}",
@@ -166,6 +167,14 @@ impl Plan {
             mirror,
             format!("{folder}/certs.d/{}/ca.crt", mirror.authority()),
         );
+        let left_out = mirror.upstreams.iter().filter(|name| !fits_in_a_path(name));
+        let left_out: Vec<&str> = left_out.map(String::as_str).collect();
+        if !left_out.is_empty() {
+            self.note(format!(
+                "left out: {}: the mirror's path would have the port, which no image's name may have, and every pull from there would fail. With a host name of the mirror in the upstream's `hosts`, a [[registry.mirror]] with that name as its location leads there",
+                left_out.join(", ")
+            ));
+        }
     }
 
     fn buildkit(&mut self, mirror: &Mirror) {
@@ -247,9 +256,14 @@ fn daemon(mirror: &Mirror) -> Daemon {
     }
 }
 
+/// True if an image's name can have this one as a component: there is no `:` in one (distribution/reference, reference.go).
+fn fits_in_a_path(upstream: &str) -> bool {
+    !upstream.contains(':')
+}
+
 fn registries_conf(mirror: &Mirror) -> String {
     let mut text = format!("{HEAD}\n");
-    for upstream in &mirror.upstreams {
+    for upstream in mirror.upstreams.iter().filter(|name| fits_in_a_path(name)) {
         let name = quoted(upstream);
         let location = quoted(&format!("{}/{upstream}", mirror.authority()));
         // Writing to a String cannot fail, here and below.

@@ -112,7 +112,8 @@ fn bounds(id: &str, cache: &store::Config, space: &StatVfs, used: Option<u64>) -
         let advice = "lower cache.max_size, or write it as a part: \"80%\"";
         return Some(Finding::fail(id, summary, advice));
     }
-    if free <= least && free < max {
+    // What the cache has can make room for something else.
+    if used.unwrap_or_default().saturating_add(free) <= least {
         let summary = format!(
             "{} free at {shown}, and cache.min_free keeps {}: nothing more is stored",
             size(free),

@@ -19,20 +19,27 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The place that a request to the admin listener comes from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Caller {
     /// The Unix socket: the kernel has said that it is root or the server's own user.
     Here,
-    /// This address.
-    At(SocketAddr),
+    /// This address, and the identity in the certificate that was shown.
+    At(SocketAddr, Option<Arc<Principal>>),
 }
 
 impl Caller {
     /// The address that it is logged with.
-    fn address(self) -> SocketAddr {
+    fn address(&self) -> SocketAddr {
         match self {
             Self::Here => SocketAddr::from(([127, 0, 0, 1], 0)),
-            Self::At(address) => address,
+            Self::At(address, _) => *address,
+        }
+    }
+
+    fn certificate(&self) -> Option<&Arc<Principal>> {
+        match self {
+            Self::Here => None,
+            Self::At(_, certificate) => certificate.as_ref(),
         }
     }
 }
@@ -54,7 +61,7 @@ impl Operator {
     pub(super) async fn admit(
         guard: &Guard,
         head: &request::Parts,
-        caller: Caller,
+        caller: &Caller,
     ) -> Result<Self, AdminError> {
         let client = caller.address();
         let mut operator = Self {
@@ -70,9 +77,14 @@ impl Operator {
             // An administrator who is locked out gets in by the socket.
             let is_trusted = match caller {
                 Caller::Here => true,
-                Caller::At(_) => is_near && guard.settings().admin_access() == AdminAccess::Local,
+                Caller::At(..) => is_near && guard.settings().admin_access() == AdminAccess::Local,
             };
             if is_trusted {
+                return Ok(operator);
+            }
+            if let Some(certificate) = caller.certificate() {
+                operator.who = Arc::clone(certificate);
+                operator.may(guard, head)?;
                 return Ok(operator);
             }
             let why = "the admin API wants to know who you are: log in with a name and password, or a token (ROADSTEAD_TOKEN)";
@@ -82,6 +94,9 @@ impl Operator {
         let identified = guard.identify(text, client.ip()).await;
         if let Ok(it) = &identified {
             operator.who = Arc::clone(&it.principal);
+            if caller.certificate().is_some() {
+                Arc::make_mut(&mut operator.who).certificate = true;
+            }
             operator.token.clone_from(&it.token);
         } else {
             operator.who = Arc::new(Principal::anonymous());
@@ -200,6 +215,17 @@ pub(super) fn is_act(head: &request::Parts) -> bool {
     let is_part = head.method == Method::PUT && head.uri.path().starts_with(super::import::PREFIX);
     !reads && !is_part
 }
+
+/// True if a request is carried out to its end and recorded, although its client hangs up: what is known, what is written
+/// and what the audit log says would differ. Not what may take long and can be asked for again.
+pub(super) fn is_finished(head: &request::Parts) -> bool {
+    let path = head.uri.path();
+    let is_long = LONG.contains(&path) || path.starts_with(super::import::PREFIX);
+    is_act(head) && !is_long
+}
+
+/// Requests that take as long as the store is large, or as an upstream takes.
+const LONG: [&str; 3] = ["/api/v1/gc", "/api/v1/verify", "/api/v1/refresh"];
 
 /// The change that a request for images, which was done, has made.
 pub(super) fn change_of_images(method: &Method, target: &str) -> Option<Change> {

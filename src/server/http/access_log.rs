@@ -6,7 +6,7 @@ use super::request_span::RequestSpan;
 use crate::audit::{Denial, Event, Login, Pull};
 use crate::mirror::ClientId;
 use crate::oci::{Digest, ErrorCode, Reference, Repository, UpstreamName};
-use crate::server::visits::{self, Visit, Visits};
+use crate::server::visits::{self, PullId, Visit, Visits};
 use crate::telemetry::access::{self, AccessLine};
 use crate::telemetry::{Kind, Metrics, Outcome, logging};
 use http::{HeaderValue, Method, StatusCode, Uri, header, request};
@@ -112,8 +112,8 @@ pub(crate) struct Exchange {
     bytes: u64,
     ended: Ended,
     visits: Option<Visits>,
-    /// A pull counts it as a request under way.
-    is_counted: bool,
+    /// The pull that counts it as a request under way.
+    pull: Option<PullId>,
 }
 
 impl Exchange {
@@ -146,7 +146,7 @@ impl Exchange {
             bytes: 0,
             ended: Ended::Cancelled,
             visits: None,
-            is_counted: false,
+            pull: None,
         }
     }
 
@@ -210,7 +210,7 @@ impl Exchange {
         self.upstream = Some(upstream.clone());
         self.repository = Some(repository.clone());
         if let Some((visits, visit)) = self.visit() {
-            self.is_counted = visits.begun(visit);
+            self.pull = visits.begun(visit);
         }
     }
 
@@ -237,7 +237,7 @@ impl Exchange {
             bytes: self.bytes,
             user_agent: self.user_agent.as_ref(),
         };
-        visits.ended(visit, ended, self.is_counted);
+        visits.ended(visit, ended, self.pull);
     }
 
     /// The answer is an error. A fault of ours or of an upstream has an error line, which names what failed and why,

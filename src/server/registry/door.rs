@@ -2,7 +2,7 @@
 
 use super::arrival::Caller;
 use crate::access::credentials::Credentials;
-use crate::access::limits::Share;
+use crate::access::limits::{Limits, Share, Spending};
 use crate::access::{
     Action, Context, Guard, Identified, Principal, Resource, Scope, Verdict, result_of,
 };
@@ -14,7 +14,8 @@ use crate::server::http::context::Request;
 use crate::server::http::error::ApiError;
 use crate::server::transparent::StandIn;
 use crate::telemetry::AuthMethod;
-use http::{HeaderValue, header, request};
+use http::{HeaderValue, Method, header, request};
+use std::error::Error;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -118,14 +119,24 @@ impl Door {
     ///
     /// # Errors
     /// It may not come from there, or has asked too often.
-    pub(crate) fn admit_to_token(&self, exchange: &mut Exchange) -> Result<(), ApiError> {
+    pub(crate) fn admit_to_token(
+        &self,
+        head: &request::Parts,
+        exchange: &mut Exchange,
+    ) -> Result<(), ApiError> {
         self.admit(exchange)?;
-        match self.guard.limits() {
-            Some(limits) => limits
-                .admit_address(exchange.source())
-                .map_err(ApiError::over_limit),
-            None => Ok(()),
-        }
+        let Some(limits) = self.guard.limits() else {
+            return Ok(());
+        };
+        // A form has credentials.
+        let is_anonymous =
+            head.method == Method::GET && !head.headers.contains_key(header::AUTHORIZATION);
+        let admitted = if is_anonymous {
+            limits.admit_anonymous(exchange.source())
+        } else {
+            limits.admit_address(exchange.source())
+        };
+        admitted.map_err(ApiError::over_limit)
     }
 
     /// True if `Authorization` is ignored here, and nobody is challenged.
@@ -164,19 +175,22 @@ impl Door {
         let is_asked = is_ours && self.is_asking();
         let (who, scopes, token) = match given.filter(|_| is_asked) {
             Some(given) => {
-                let identified = Box::pin(self.identify(head, given, caller, exchange)).await?;
+                let identified = Box::pin(self.identify(head, given, caller, exchange)).await;
+                let identified = identified.or_else(|error| self.count_refused(source, error))?;
                 (identified.principal, identified.scopes, identified.token)
             }
             None => (self.without_credentials(caller), None, None),
         };
         exchange.account.belongs_to(&who, token);
         if let Some(limits) = self.guard.limits() {
-            let memory = &caller.arrival.memory;
-            let mut share = memory.share.lock().unwrap_or_else(PoisonError::into_inner);
-            let admitted = limits.admit(&who, source, &mut share);
-            exchange
-                .account
-                .spends(admitted.map_err(ApiError::over_limit)?);
+            if who.is_anonymous() && is_asked && given.is_none() && is_ping(head) {
+                // Whoever has a login begins so, and is told only there that he is to use it.
+                limits.admit_address(source).map_err(ApiError::over_limit)?;
+            } else {
+                exchange
+                    .account
+                    .spends(Self::spend(&limits, &who, source, caller)?);
+            }
         }
         Ok(Some(Visitor {
             door: self,
@@ -186,6 +200,32 @@ impl Door {
             is_secure: caller.is_secure,
             is_asked,
         }))
+    }
+
+    /// Counts a request of somebody.
+    ///
+    /// # Errors
+    /// A limit is met.
+    fn spend(
+        limits: &Arc<Limits>,
+        who: &Arc<Principal>,
+        source: IpAddr,
+        caller: &Caller<'_>,
+    ) -> Result<Option<Spending>, ApiError> {
+        let memory = &caller.arrival.memory;
+        let mut share = memory.share.lock().unwrap_or_else(PoisonError::into_inner);
+        let admitted = limits.admit(who, source, &mut share);
+        admitted.map_err(ApiError::over_limit)
+    }
+
+    /// Counts a request whose credentials are wrong as one of an anonymous client: else a header that makes no sense would be
+    /// a way around all limits.
+    fn count_refused<T>(&self, source: IpAddr, error: ApiError) -> Result<T, ApiError> {
+        if let Some(limits) = self.guard.limits() {
+            let admitted = limits.admit_anonymous(source);
+            admitted.map_err(ApiError::over_limit)?;
+        }
+        Err(error)
     }
 
     /// The identity of a client without credentials: the one in its certificate, where clients are asked who they are.
@@ -268,6 +308,11 @@ impl Door {
         let (scope, error) = (scope.unwrap_or_default(), error.unwrap_or_default());
         format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"{scope}{error}")
     }
+}
+
+/// True for `/v2/`.
+fn is_ping(head: &request::Parts) -> bool {
+    matches!(head.uri.path(), "/v2/" | "/v2")
 }
 
 fn url_of_token(host: Option<&str>, is_secure: bool) -> String {
@@ -379,13 +424,26 @@ impl Visitor<'_> {
             "{} may not {action} {resource}: {reason}",
             self.who.label()
         ));
-        if self.who.is_anonymous() && self.is_asked {
-            // The same for what there is and what there is not: nothing was looked up.
-            let scope = Some((path, action));
-            let challenge = self.door.challenge(head, self.is_secure, scope, None);
-            return ApiError::unauthorized(&denied, challenge);
+        // The same for what there is and what there is not: nothing was looked up.
+        let asked = self.asks(action, path, head, &denied);
+        asked.unwrap_or_else(|| ApiError::denied(&denied))
+    }
+
+    /// The answer to somebody who has not said who he is where the visibility of an upstream hides something: he is asked.
+    /// containerd and `BuildKit` send their credentials after that alone. `None`: he cannot be asked, or has said it.
+    pub(crate) fn asks(
+        &self,
+        action: Action,
+        path: &str,
+        head: &request::Parts,
+        why: &dyn Error,
+    ) -> Option<ApiError> {
+        if !self.who.is_anonymous() || !self.is_asked {
+            return None;
         }
-        ApiError::denied(&denied)
+        let scope = Some((path, action));
+        let challenge = self.door.challenge(head, self.is_secure, scope, None);
+        Some(ApiError::unauthorized(why, challenge))
     }
 
     /// True if a repository may be shown in a list.

@@ -152,13 +152,13 @@ impl Handler {
     /// Gives a token.
     async fn token(
         &self,
-        door: &Door,
+        caller: &Caller<'_>,
         head: &request::Parts,
         body: Incoming,
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
-        door.admit_to_token(exchange)?;
-        let answer = token::answer(door, head, body, exchange, &self.mirror);
+        caller.arrival.door.admit_to_token(head, exchange)?;
+        let answer = token::answer(caller, head, body, exchange, &self.mirror);
         Box::pin(answer).await
     }
 
@@ -179,7 +179,7 @@ impl Handler {
             self.refuse_others_login(head, door)?;
         }
         if door.gives_tokens() && head.uri.path() == token::PATH {
-            return self.token(door, head, body, exchange).await;
+            return self.token(caller, head, body, exchange).await;
         }
         let Entered {
             request,
@@ -346,12 +346,18 @@ impl Handler {
         }
         if self.mirror.hides_something() {
             let is_known = visitor.is_some_and(|it| !it.who.is_anonymous());
-            let action = named.action;
+            let Named { action, path, .. } = named;
             let verdict = self
                 .mirror
                 .may_be_seen(source, named.sought.into(), is_known);
             let verdict = Box::pin(verdict).await;
-            verdict.map_err(|refusal| hide(refusal, action, source, exchange))?;
+            verdict.map_err(|refusal| {
+                let asked = visitor.filter(|_| refusal.is_denial);
+                let asked =
+                    asked.and_then(|it| it.asks(action, path, request.head, &refusal.error));
+                let hidden = hide(refusal, action, source, exchange);
+                asked.unwrap_or(hidden)
+            })?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! `/token`: credentials for a token (distribution, docs/spec/auth/token.md and oauth.md).
 
-use super::door::{Door, SERVICE};
+use super::arrival::Caller;
+use super::door::SERVICE;
 use super::reply::Reply;
 use crate::access::credentials::Credentials;
 use crate::access::{Grant, Granted, Resource, Scope, Secret, Wanted, result_of};
@@ -42,12 +43,13 @@ struct Asked {
 /// # Errors
 /// The credentials are wrong, or cannot be checked; the request makes no sense.
 pub(crate) async fn answer(
-    door: &Door,
+    caller: &Caller<'_>,
     head: &request::Parts,
     body: Incoming,
     exchange: &mut Exchange,
     mirror: &Mirror,
 ) -> Result<Reply, ApiError> {
+    let door = &caller.arrival.door;
     let asked = match head.method {
         Method::GET => Asked::read(head.uri.query().unwrap_or_default().as_bytes()),
         Method::POST => {
@@ -65,6 +67,7 @@ pub(crate) async fn answer(
         scopes: Scope::parse_all(asked.scopes.iter().map(String::as_str)),
         offline: asked.offline,
         source: exchange.source(),
+        certificate: caller.certificate.cloned(),
     };
     let host = crate::server::http::host::of(head);
     let own = host.and_then(|host| door.stand_in().upstream(host));

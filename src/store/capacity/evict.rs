@@ -201,6 +201,8 @@ impl<P: Policy> Ledger<P> {
     /// Makes a reservation something else's, which is no longer a part of this.
     pub fn give_away(&mut self, reserved: u64) {
         self.promised.give_away(reserved);
+        // Else what is waited for would keep a store that was made smaller above its size.
+        self.stored.expect_less(self.promised.max());
     }
 
     /// Takes back some of what was given away.

@@ -60,6 +60,8 @@ struct State {
     hang: Option<Hang>,
     /// When it was first said that the disk does not answer.
     hangs_since: Option<Instant>,
+    /// True: the store is another process's, and this one stores nothing more.
+    is_given_away: bool,
 }
 
 /// The job that the disk has not answered for the longest time.
@@ -96,6 +98,7 @@ impl Health {
                 looked: Instant::now(),
                 hang: None,
                 hangs_since: None,
+                is_given_away: false,
             }),
             files_fail: AtomicBool::new(false),
             metrics,
@@ -113,6 +116,14 @@ impl Health {
             let why = format!("{}: {error}", what(op));
             self.begin(Part::Files, why, advice(error));
         }
+    }
+
+    /// The store is another process's from now on. As long as that one serves nobody looks here; where it has failed, the
+    /// operator is to hear that nothing is stored.
+    pub(in crate::store) fn is_given_away(&self) {
+        let mut state = self.state();
+        state.is_given_away = true;
+        self.publish(&state);
     }
 
     /// Notes the job that the disk does not answer; nothing: it does.
@@ -293,8 +304,11 @@ impl Health {
     fn publish(&self, state: &State) {
         let (files, index) = (&state.files.trouble, &state.index.trouble);
         self.files_fail.store(files.is_some(), Ordering::Release);
-        let degraded =
-            files.is_some() || index.is_some() || state.hang.is_some() || state.room.is_some();
+        let degraded = files.is_some()
+            || index.is_some()
+            || state.hang.is_some()
+            || state.room.is_some()
+            || state.is_given_away;
         self.metrics.store_degraded(degraded);
     }
 

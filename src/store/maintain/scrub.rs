@@ -24,7 +24,7 @@ use crate::oci::{Digest, Hasher};
 use crate::store::disk::DiskFile;
 use crate::store::disk::layout;
 use crate::store::disk::work::{Kind, Task, Work};
-use crate::store::{Blob, LookedAt, Store};
+use crate::store::{Blob, HandOver, LookedAt, Store};
 
 /// Bytes that one read takes: few, so that the disk's other readers wait little.
 const READ_BYTES: usize = 128 * 1024;
@@ -290,6 +290,8 @@ impl Scrub {
             let after = after.and_then(|text| Digest::parse(text).ok());
             let page = match self.store.pages().stored_after(after, PAGE).await {
                 Ok(page) => page,
+                // The store is another process's: what there is to look at is that one's.
+                Err(_) if HandOver(self.store.contents()).refusal().is_some() => return,
                 Err(error) => {
                     tracing::warn!(%error, "the scrub cannot go on; it tries again");
                     tokio::time::sleep(INDEX_WAIT).await;
@@ -400,6 +402,7 @@ impl Scrub {
         );
         match noted.await {
             Ok(()) => self.noted = self.progress.clone(),
+            Err(_) if HandOver(self.store.contents()).refusal().is_some() => {}
             Err(error) => {
                 tracing::warn!(%error, "how far the scrub has come cannot be noted. Is the disk full or read-only?");
             }

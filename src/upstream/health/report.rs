@@ -32,11 +32,8 @@ impl Health {
             Breaker::Open { until, last } => (false, Some(*until), Some(last.to_string())),
             Breaker::HalfOpen { last } => (false, None, Some(last.to_string())),
         };
-        let rests = record
-            .rest
-            .as_ref()
-            .filter(|rest| rest.everything && now < rest.until);
-        let until = until.max(rests.map(|rest| rest.until));
+        let rests = record.rests.everything.filter(|until| now < *until);
+        let until = until.max(rests);
         let latency = record.latency.value(now, self.timings.measured);
         Some(Shape {
             up: up && rests.is_none(),

@@ -24,7 +24,7 @@ fn refused() -> FetchError {
 
 fn fail(health: &Health, endpoint: EndpointId, now: Instant) -> Option<Change> {
     let pass = health.admit(endpoint, now).unwrap();
-    pass.failed(&refused(), Resource(0), now)
+    pass.failed(&refused(), of(0), now)
 }
 
 /// Fails until the breaker opens; gives for how long.
@@ -92,7 +92,7 @@ fn requests_sent_before_the_breaker_opened_change_nothing() {
     let [good, bad] = before;
     assert_eq!(good.answered(true), None);
     assert!(health.admit(A, now).is_err());
-    assert_eq!(bad.failed(&refused(), Resource(0), now), None);
+    assert_eq!(bad.failed(&refused(), of(0), now), None);
     assert!(health.admit(A, now + pause).is_ok());
 }
 
@@ -107,15 +107,24 @@ fn an_answer_between_failures_begins_the_count_anew() {
     }
 }
 
+/// The only thing of its repository.
+fn of(number: u64) -> Resource {
+    Resource {
+        repository: number,
+        path: number,
+    }
+}
+
 #[test]
 fn heads_alone_do_not_make_an_endpoint_well_when_every_body_breaks() {
     let (health, begin) = (health(1, Strategy::Ordered), Instant::now());
     let broken = FetchError::Broken("cut".to_owned());
     let mut now = begin;
     let mut changes = Vec::new();
-    for _ in 0..5 {
+    for number in 0..5 {
         assert_eq!(health.admit(A, now).unwrap().answered(false), None);
-        changes.push(health.body_failed(A, &broken, now, now + seconds(0.1)));
+        let times = (now, now + seconds(0.1));
+        changes.push(health.body_failed(A, &broken, of(number), times));
         now += seconds(0.2);
     }
     assert_eq!(changes[..4], [None; 4]);
@@ -126,7 +135,7 @@ fn heads_alone_do_not_make_an_endpoint_well_when_every_body_breaks() {
     now += pause;
     let closed = health.admit(A, now).unwrap().answered(false);
     assert_eq!(closed, Some(Change::Closed));
-    let again = health.body_failed(A, &broken, now, now + seconds(0.1));
+    let again = health.body_failed(A, &broken, of(5), (now, now + seconds(0.1)));
     assert!(matches!(again, Some(Change::Opened(again)) if again >= seconds(1.0)));
 }
 
@@ -134,11 +143,9 @@ fn heads_alone_do_not_make_an_endpoint_well_when_every_body_breaks() {
 fn bodies_that_break_together_count_once() {
     let (health, now) = (health(1, Strategy::Ordered), Instant::now());
     let broken = FetchError::Broken("cut".to_owned());
-    for _ in 0..50 {
-        assert_eq!(
-            health.body_failed(A, &broken, now, now + seconds(1.0)),
-            None
-        );
+    for number in 0..50 {
+        let times = (now, now + seconds(1.0));
+        assert_eq!(health.body_failed(A, &broken, of(number), times), None);
     }
     assert!(health.admit(A, now).is_ok());
 }
@@ -246,7 +253,7 @@ fn throughput_counts_where_bodies_are_long() {
 /// The endpoint answers 500 to a request about the resource.
 fn ill(health: &Health, resource: u64, now: Instant) -> Option<Change> {
     let pass = health.admit(A, now).unwrap();
-    pass.failed(&FetchError::Status(500), Resource(resource), now)
+    pass.failed(&FetchError::Status(500), of(resource), now)
 }
 
 #[test]
@@ -292,9 +299,9 @@ fn a_rest_is_for_everything_and_at_the_same_resource_again_for_that_alone() {
     let busy = |resource, now| {
         let pass = health.admit(A, now).unwrap();
         let error = FetchError::Unavailable { retry_after: wait };
-        pass.failed(&error, Resource(resource), now)
+        pass.failed(&error, of(resource), now)
     };
-    let rests = |resource, now| health.refusal(A, Resource(resource), now).is_some();
+    let rests = |resource, now| health.refusal(A, of(resource), now).is_some();
     assert_eq!(busy(1, now), Some(Change::Rests(wait)));
     assert!(rests(1, now) && rests(2, now));
     assert_eq!(health.order(ANYTHING, now), [B]);
@@ -305,4 +312,42 @@ fn a_rest_is_for_everything_and_at_the_same_resource_again_for_that_alone() {
     assert_eq!(health.order(ANYTHING, again), [A, B]);
     assert_eq!(busy(2, again), Some(Change::Rests(wait)));
     assert!(rests(1, again) && rests(2, again));
+}
+
+/// A scanner on the way may break one image for ever: nobody else is to lose the registry for it.
+#[test]
+fn one_body_that_always_breaks_counts_once() {
+    let (health, mut now) = (health(1, Strategy::Ordered), Instant::now());
+    let broken = FetchError::Broken("cut".to_owned());
+    for _ in 0..50 {
+        assert_eq!(health.admit(A, now).unwrap().answered(false), None);
+        let times = (now, now + seconds(0.1));
+        assert_eq!(health.body_failed(A, &broken, of(1), times), None);
+        let pass = health.admit(A, now).unwrap();
+        assert_eq!(pass.failed(&broken, of(1), now), None);
+        now += seconds(0.2);
+    }
+}
+
+/// One repository that is offline, and says when to come back, for each of its tags.
+#[test]
+fn a_repository_that_rests_rests_alone_where_others_are_well() {
+    let (health, mut now) = (health(1, Strategy::Ordered), Instant::now());
+    let tag = |path| Resource {
+        repository: 1,
+        path,
+    };
+    let rests = |resource, now| health.refusal(A, resource, now).is_some();
+    for path in 0..20 {
+        assert_eq!(health.admit(A, now).unwrap().answered(true), None);
+        now += seconds(1.0);
+        let error = FetchError::Unavailable {
+            retry_after: seconds(30.0),
+        };
+        let pass = health.admit(A, now).unwrap();
+        assert_eq!(pass.failed(&error, tag(path), now), None);
+        assert!(rests(tag(99), now) && !rests(of(2), now));
+        // Of the breaker's count there is one for each tag, and the answers between begin it anew.
+        now += seconds(1.0);
+    }
 }

@@ -65,6 +65,19 @@ impl Expected {
         (gone, true)
     }
 
+    /// Those that are expected no more in a store of `max` bytes, the oldest first.
+    pub(super) fn shrink(&mut self, max: u64) -> Vec<Digest> {
+        let bytes_max = max / 100 * EXPECTED_PERCENT_MAX;
+        let mut gone = Vec::new();
+        while self.bytes > bytes_max {
+            let Some((_, oldest)) = self.queue.pop_front() else {
+                break;
+            };
+            gone.extend(self.forget(&oldest).then_some(oldest));
+        }
+        gone
+    }
+
     /// Those that nobody has to wait for any more.
     pub(super) fn expire(&mut self, now: Timestamp) -> Vec<Digest> {
         let mut gone = Vec::new();
@@ -96,6 +109,18 @@ impl Expected {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_smaller_store_keeps_less_in_expectation() {
+        let mut expected = Expected::default();
+        for n in 0..4 {
+            expected.add(&digest(n), 100, 1000, at(n.into()));
+        }
+        assert_eq!(expected.shrink(1000), []);
+        assert_eq!(expected.shrink(500), [digest(0), digest(1)]);
+        assert!(expected.contains(&digest(2)) && expected.bytes == 200);
+        assert_eq!(expected.expire(at(10_000)), [digest(2), digest(3)]);
+    }
 
     fn digest(n: u8) -> Digest {
         Digest::Sha256([n; 32])

@@ -155,6 +155,13 @@ impl<P: Policy> Stored<P> {
         }
     }
 
+    /// Of a store that has `max` bytes now, no more than a part is kept in expectation.
+    pub(super) fn expect_less(&mut self, max: u64) {
+        for digest in self.expected.shrink(max) {
+            self.unpin(&digest);
+        }
+    }
+
     fn end_expectations(&mut self) {
         for digest in self.expected.expire(self.now) {
             self.unpin(&digest);
