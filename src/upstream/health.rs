@@ -7,8 +7,8 @@
 //! nobody asks for a while; then one request is let through (*half-open*), which closes it again or
 //! opens it for twice as long.
 //!
-//! Some failures come in answer to a request (5xx, nonsense, a body that breaks, a connection that is closed instead): they
-//! may be that request's own. Of each [`Resource`] one counts, so that a single one that always fails closes nothing else.
+//! Some failures come in answer to a request (5xx, nonsense, a body that breaks): they may be that request's own. Of each
+//! [`Resource`] one counts, so that a single one that always fails closes nothing else.
 
 mod report;
 
@@ -325,8 +325,7 @@ impl Pass<'_> {
         let probe = std::mem::take(&mut self.probe);
         let mut state = self.health.state();
         let record = state.endpoints.get_mut(self.endpoint.0)?;
-        let is_its_own = error.traits().is_answer || matches!(error, FetchError::Broken(_));
-        let told = is_its_own.then_some(resource);
+        let told = error.traits().is_answer.then_some(resource);
         let rests = record.rest(error, resource, now);
         record
             .failed(error, told, probe, self.health.timings, now)

@@ -425,7 +425,7 @@ impl Visitor<'_> {
             self.who.label()
         ));
         // The same for what there is and what there is not: nothing was looked up.
-        let asked = self.asks(action, path, head, &denied);
+        let asked = self.asks(action, path, head, Some(&denied));
         asked.unwrap_or_else(|| ApiError::denied(&denied))
     }
 
@@ -436,14 +436,14 @@ impl Visitor<'_> {
         action: Action,
         path: &str,
         head: &request::Parts,
-        why: &dyn Error,
+        why: Option<&dyn Error>,
     ) -> Option<ApiError> {
         if !self.who.is_anonymous() || !self.is_asked {
             return None;
         }
         let scope = Some((path, action));
         let challenge = self.door.challenge(head, self.is_secure, scope, None);
-        Some(ApiError::unauthorized(why, challenge))
+        Some(ApiError::unauthorized(why.unwrap_or(&Hidden), challenge))
     }
 
     /// True if a repository may be shown in a list.
@@ -491,6 +491,11 @@ struct Unidentified;
 #[derive(Debug, thiserror::Error)]
 #[error("the token is for something else: get one for this scope")]
 struct OtherScope;
+
+/// The visibility of an upstream hides something, which is all that is told of it.
+#[derive(Debug, thiserror::Error)]
+#[error("not for clients without credentials, or not there: log in")]
+struct Hidden;
 
 /// The verdict of the rules.
 #[derive(Debug, thiserror::Error)]

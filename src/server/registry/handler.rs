@@ -353,8 +353,7 @@ impl Handler {
             let verdict = Box::pin(verdict).await;
             verdict.map_err(|refusal| {
                 let asked = visitor.filter(|_| refusal.is_denial);
-                let asked =
-                    asked.and_then(|it| it.asks(action, path, request.head, &refusal.error));
+                let asked = asked.and_then(|it| it.asks(action, path, request.head, None));
                 let hidden = hide(refusal, action, source, exchange);
                 asked.unwrap_or(hidden)
             })?;

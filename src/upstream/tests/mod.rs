@@ -64,6 +64,13 @@ async fn blob(upstream: &Upstream, start: u64) -> Result<BlobFetch, FetchError> 
     upstream.blob(&ask).await
 }
 
+/// Another blob for each number.
+async fn blob_of(upstream: &Upstream, number: u8) -> Result<BlobFetch, FetchError> {
+    let (repository, digest) = (repository(), Digest::Sha256([number; 32]));
+    let ask = BlobRequest::whole(&repository, &digest);
+    upstream.blob(&ask).await
+}
+
 /// The manifest of `latest`.
 async fn pull(upstream: &Upstream, patience: Patience) -> Result<ManifestFetch, FetchError> {
     let all = AcceptClass::ALL;

@@ -139,9 +139,16 @@ async fn whoever_has_logged_in_gets_what_the_rules_allow() {
     assert_eq!(site.statuses(PUBLIC).await, [200; 5]);
     assert_eq!(
         site.statuses(PRIVATE).await,
-        [403; 5],
-        "statements do not make it public"
+        [401; 5],
+        "statements do not make it public, and a login may"
     );
+    for path in site.paths(PRIVATE) {
+        let answer = site.mirror.get(&path).await;
+        let challenge = answer.header("www-authenticate");
+        let scope = format!("scope=\"repository:{PRIVATE}:pull\"");
+        assert!(challenge.contains(&scope), "{path}: {challenge}");
+        assert!(!answer.text().contains("upstream"), "{}", answer.text());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
