@@ -21,6 +21,9 @@ use crate::upstream::{OnBehalf, Work};
 /// in memory.
 const FILLS_MAX: usize = 512;
 
+/// Other repositories of the upstream that a fill may go on from.
+pub(super) const OTHER_SOURCES_MAX: usize = 4;
+
 type Opening = store::fill::Opening<MirrorError>;
 
 /// The fills under way: what has not been checked is one upstream's alone.
@@ -52,6 +55,8 @@ struct Entry {
     work: Arc<Work>,
     given_up: CancellationToken,
     source: Source,
+    /// Other repositories of the upstream that have it, for whose sake others joined, as they came.
+    others: Vec<Source>,
     fill: Fill<MirrorError>,
     /// Its span, if whoever asked first is traced.
     trace: Option<Trace>,
@@ -137,6 +142,7 @@ impl Fills {
         if let Some(entry) = running.filter(|entry| !entry.fill.has_failed()) {
             entry.waiting += 1;
             entry.work.join();
+            entry.joined_from(source);
             follow(entry.trace.as_ref());
             return Ok(Claim::Follow {
                 fill: entry.fill.clone(),
@@ -163,6 +169,7 @@ impl Fills {
                 work: Arc::clone(&work),
                 given_up: slot.given_up().clone(),
                 source: source.clone(),
+                others: Vec::new(),
                 fill: fill.clone(),
                 trace,
             },
@@ -193,6 +200,11 @@ impl Fills {
             .get(&key)
             .filter(|e| !e.fill.has_failed())
             .map(|e| e.fill.clone())
+    }
+
+    /// The repository, of those for whose sake others joined a fill, that comes after so many.
+    pub(super) fn other_source(&self, key: &FillKey, number: usize) -> Option<Source> {
+        self.table().get(key)?.others.get(number).cloned()
     }
 
     /// Takes a fill that nobody follows off the table; whoever asks for its blob next begins a new one.
@@ -231,6 +243,16 @@ impl Fills {
     fn table(&self) -> MutexGuard<'_, HashMap<FillKey, Entry>> {
         // Each change is one insert or remove.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// Somebody joins for the sake of a repository that has the blob, too, as the upstream has said.
+    fn joined_from(&mut self, source: &Source) {
+        let is_known = self.source == *source || self.others.contains(source);
+        if !is_known && self.others.len() < OTHER_SOURCES_MAX {
+            self.others.push(source.clone());
+        }
     }
 }
 

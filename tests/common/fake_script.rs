@@ -211,6 +211,7 @@ impl Asked {
 pub struct Rule {
     pub kind: Kind,
     pub method: Option<Method>,
+    pub repository: Option<String>,
     pub reference: Option<String>,
     pub asked: Asked,
     pub times: usize,
@@ -222,6 +223,7 @@ impl Rule {
         Self {
             kind,
             method: None,
+            repository: None,
             reference: None,
             asked: Asked::Anything,
             times: usize::MAX,
@@ -248,6 +250,14 @@ impl Rule {
     pub fn of(self, reference: &str) -> Self {
         Self {
             reference: Some(reference.to_owned()),
+            ..self
+        }
+    }
+
+    /// Only in this repository.
+    pub fn in_repository(self, repository: &str) -> Self {
+        Self {
+            repository: Some(repository.to_owned()),
             ..self
         }
     }
@@ -286,9 +296,11 @@ impl Rule {
     pub fn meets(&mut self, record: &Record) -> bool {
         let wants_method = |wanted: &Method| *wanted == record.method;
         let wants_reference = |wanted: &String| *wanted == record.reference;
+        let wants_repository = |wanted: &String| *wanted == record.repository;
         let met = self.times > 0
             && self.kind == record.kind
             && self.method.as_ref().is_none_or(wants_method)
+            && self.repository.as_ref().is_none_or(wants_repository)
             && self.reference.as_ref().is_none_or(wants_reference)
             && self.asked.fits(record);
         if met && self.times != usize::MAX {

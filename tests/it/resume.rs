@@ -1,7 +1,11 @@
 //! Transfers that break, stall or come differently the second time are gone on with where they were.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
+use crate::common::fake_log::Counters;
 use crate::common::images::Blob;
 use crate::common::{FakeRegistry, Fault, Kind, Layer, MirrorBuilder, Rule};
 use roadstead::upstream::{self, Parallel};
@@ -241,4 +245,68 @@ async fn who_refuses_ranges_by_an_error_is_asked_for_the_whole() {
         world.pull(&format!("{status} to a range")).await;
         assert_eq!(world.sent(), SIZE);
     }
+}
+
+/// Two repositories of one upstream have a layer, as those of a base image do. What becomes of the one for whose sake a transfer
+/// was begun is nothing to those who pull the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_goes_on_from_another_repository_whose_readers_have_joined() {
+    const CUT: usize = 100_000;
+    for status in [404, 403, 500] {
+        let layer = world_of(3 * MIB, one_connection, false).await;
+        layer
+            .registry
+            .put_image("team/other", Some("v1"), &layer.image);
+        let own = || Rule::gets(Kind::Blob).in_repository("team/app");
+        layer.fault(own().times(1), Fault::Cut(CUT));
+        layer.fault(own().ranged(), Fault::Status(status));
+        let gate = layer.registry.gate(&layer.blob.digest);
+        gate.release(CUT / 2);
+        let mut first = layer.mirror.client.open(&layer.path, &[]).await;
+        let begun = first.exactly(1).await;
+        let path = format!("/v2/team/other/blobs/{}", layer.blob.digest);
+        let mut other = layer.mirror.client.open(&path, &[]).await;
+        assert_eq!(other.status, 200);
+        gate.open();
+        other.assert_rest_equals(&layer.blob.bytes).await;
+        assert_eq!(begun, layer.blob.bytes[..1]);
+        first.assert_rest_equals(&layer.blob.bytes[1..]).await;
+        let records = layer.registry.counters().records;
+        let gets = records
+            .iter()
+            .filter(|it| it.kind == Kind::Blob && it.method == http::Method::GET);
+        let asked: Vec<_> = gets.map(|it| it.repository.as_str()).collect();
+        assert_eq!(asked, ["team/app", "team/other"], "{status}");
+    }
+}
+
+/// What has never been given for the sake of a repository is not given to its clients because others have it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repository_that_has_nothing_gets_nothing_of_anothers() {
+    let layer = world_of(MIB, one_connection, false).await;
+    layer
+        .registry
+        .put_image("team/other", Some("v1"), &layer.image);
+    let wait = Arc::new(Semaphore::new(0));
+    let rule = Rule::gets(Kind::Blob).in_repository("team/empty");
+    layer.fault(rule, Fault::Wait(Arc::clone(&wait)));
+    let client = layer.mirror.client;
+    let path_in = |repository: &str| format!("/v2/{repository}/blobs/{}", layer.blob.digest);
+    let (empty, other) = (path_in("team/empty"), path_in("team/other"));
+    let nothing = tokio::spawn(async move { client.get(&empty).await.status });
+    let asked = |counters: &Counters, repository: &str| {
+        let mut records = counters.records.iter();
+        records.any(|it| it.repository == repository)
+    };
+    let registry = &layer.registry;
+    registry
+        .wait_for("the first request", |it| asked(it, "team/empty"))
+        .await;
+    let joined = tokio::spawn(async move { client.get(&other).await });
+    registry
+        .wait_for("the other one", |it| asked(it, "team/other"))
+        .await;
+    wait.add_permits(1);
+    assert_eq!(nothing.await.unwrap(), 404);
+    joined.await.unwrap().assert_bytes(200, &layer.blob.bytes);
 }

@@ -46,6 +46,8 @@ pub(super) struct Job<'a> {
     pub(super) state: Mutex<State>,
     /// Cancelled when the fill's place is somebody else's, or nobody wants it, before it has begun.
     given_up: CancellationToken,
+    /// Number of other repositories that it has gone on from.
+    pub(super) others_used: usize,
 }
 
 pub(super) struct State {
@@ -127,7 +129,38 @@ impl<'a> Job<'a> {
                 unattended: None,
             }),
             given_up,
+            others_used: 0,
         }
+    }
+
+    /// The same work for the sake of another repository of the upstream, with a budget of its own.
+    pub(super) fn go_on_from(self, source: &'a Source, digest: &'a Digest) -> Self {
+        let state = self.state.into_inner();
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        state.over = self.means.tasks.suspending().child_token();
+        state.budget = Budget::new(self.upstream.retry_delay());
+        state.reliability.failures.clear();
+        state.reliability.short_end = None;
+        Self {
+            source,
+            origins: Origins {
+                blob: BlobName { source, digest },
+                ..self.origins
+            },
+            state: Mutex::new(state),
+            others_used: self.others_used + 1,
+            ..self
+        }
+    }
+
+    /// Another repository of the upstream for whose sake somebody has joined, who is not to be broken for this one's trouble.
+    /// None before this one has given something: the readers for its sake may only have what it has.
+    pub(super) fn other_source(&self, partial: &Partial<MirrorError>) -> Option<Source> {
+        if !self.state().started {
+            return None;
+        }
+        let fills = &self.means.fills;
+        fills.other_source(partial.key(), self.others_used)
     }
 
     /// Fetches all that is missing. What is there then is not yet verified.
@@ -328,6 +361,7 @@ impl<'a> Job<'a> {
         error: FetchError,
     ) -> Result<(), MirrorError> {
         let wait = self.state().budget.spend(retry_after(&error));
+        let wait = wait.filter(|_| self.other_source(partial).is_none());
         let Some(wait) = wait else {
             return Err(MirrorError::of_fetch(Kind::Blob, error));
         };

@@ -38,12 +38,12 @@ mod span;
 mod tests;
 mod wish;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, Upstreams};
-use super::fills::{Fills, Lead};
+use super::fills::{Fills, Lead, OTHER_SOURCES_MAX};
 use super::not_stored::NotStored;
 use super::{MirrorError, Source};
 use crate::oci::manifest::ChildKind;
@@ -168,56 +168,106 @@ impl Transfers {
             Ok(upstream) => upstream,
             Err(error) => return partial.fail(error),
         };
-        let job = Job::new(means, &upstream, source, &digest, expected, first, given_up);
+        let others: [OnceLock<Source>; OTHER_SOURCES_MAX] = Default::default();
+        let mut job = Job::new(means, &upstream, source, &digest, expected, first, given_up);
         job.enlist(given).await;
         let mut partial = partial;
         loop {
             let fetched = job.fetch(&partial).await;
             if let Ok(Fetched::Suspended { total }) = fetched {
-                return self.suspend(partial, source, total).await;
+                return self.suspend(partial, job.source, total).await;
             }
             if let Err(error) = fetched {
-                if means.store.contains(&digest).is_some() && partial.is_left_alone() {
-                    tracing::debug!(upstream = %source.upstream, %digest, %error, "not fetched to the end: another upstream's transfer was faster");
-                    return partial.fail(error);
-                }
-                if let Some(why) = self.leaves_off(&error) {
-                    return partial.suspend(why).await;
-                }
-                if matches!(error, MirrorError::NotStored { .. }) {
-                    // Its readers go on without it.
-                    self.not_stored.note(source, &digest, &error);
-                    return partial.fail(error);
-                }
-                let Err(error) = Fallback(&job).without_the_last(&partial, error).await else {
+                if let Some(other) = self.other_source(&job, &partial, &error)
+                    && let Some(place) = others.get(job.others_used)
+                {
+                    job = job.go_on_from(place.get_or_init(|| other), &digest);
                     continue;
-                };
-                tracing::warn!(
-                    upstream = %source.upstream, repository = %source.repository, %digest, %error,
-                    bytes = partial.prefix(), readers = partial.readers(),
-                    "a blob was not fetched; its readers are cut off, and the next request tries again"
-                );
-                self.doubt_size(source, &digest, expected, &error).await;
-                if passing(&error) && !job.in_doubt() {
-                    // The next request goes on where this one ended.
-                    return partial.suspend(error).await;
                 }
-                return partial.fail(error);
+                match self.without(&job, partial, error, expected).await {
+                    Some(same) => partial = same,
+                    None => return,
+                }
+                continue;
             }
             match partial.verify().await {
                 Ok(verified) => {
                     Fallback(&job).confirmed();
-                    return self.keep(verified, source, digest).await;
+                    return self.keep(verified, job.source, digest).await;
                 }
                 Err((wrong, error)) => match Fallback(&job).invalidate(&wrong, error).await {
                     Ok(()) => partial = wrong,
                     Err(error) => {
-                        self.doubt_size(source, &digest, expected, &error).await;
+                        self.doubt_size(job.source, &digest, expected, &error).await;
                         return wrong.fail(error);
                     }
                 },
             }
         }
+    }
+
+    /// Another repository that the fill can go on from after this error.
+    fn other_source(
+        &self,
+        job: &Job<'_>,
+        partial: &Partial<MirrorError>,
+        error: &MirrorError,
+    ) -> Option<Source> {
+        let is_of_the_repository =
+            passing(error) || matches!(error, MirrorError::BlobUnknown | MirrorError::NameUnknown);
+        if !is_of_the_repository || self.leaves_off(error).is_some() {
+            return None;
+        }
+        let other = job.other_source(partial)?;
+        tracing::warn!(
+            upstream = %other.upstream, repository = %job.source.repository, digest = %job.digest, %error,
+            bytes = partial.prefix(), next = %other.repository,
+            "a blob cannot be fetched to its end from this repository; going on from another one that has it"
+        );
+        Some(other)
+    }
+
+    /// Ends a fill that cannot be gone on with, in the way that leaves most of it to the next one; or falls back to an
+    /// endpoint that may have all of it.
+    async fn without(
+        &self,
+        job: &Job<'_>,
+        partial: Partial<MirrorError>,
+        error: MirrorError,
+        expected: Option<u64>,
+    ) -> Option<Partial<MirrorError>> {
+        let (source, digest) = (job.source, job.digest);
+        if self.means.store.contains(&digest).is_some() && partial.is_left_alone() {
+            tracing::debug!(upstream = %source.upstream, %digest, %error, "not fetched to the end: another upstream's transfer was faster");
+            partial.fail(error);
+            return None;
+        }
+        if let Some(why) = self.leaves_off(&error) {
+            partial.suspend(why).await;
+            return None;
+        }
+        if matches!(error, MirrorError::NotStored { .. }) {
+            // Its readers go on without it.
+            self.not_stored.note(source, &digest, &error);
+            partial.fail(error);
+            return None;
+        }
+        let Err(error) = Fallback(job).without_the_last(&partial, error).await else {
+            return Some(partial);
+        };
+        tracing::warn!(
+            upstream = %source.upstream, repository = %source.repository, %digest, %error,
+            bytes = partial.prefix(), readers = partial.readers(),
+            "a blob was not fetched; its readers are cut off, and the next request tries again"
+        );
+        self.doubt_size(source, &digest, expected, &error).await;
+        if passing(&error) && !job.in_doubt() {
+            // The next request goes on where this one ended.
+            partial.suspend(error).await;
+        } else {
+            partial.fail(error);
+        }
+        None
     }
 
     /// The word for the readers of a fill that is left off, whatever can be had of it.
