@@ -172,7 +172,7 @@ impl Active {
         &self.rules
     }
 
-    /// Everything of a configuration. `before`: what holds until now.
+    /// Everything of a configuration, without users and tokens of the catalogue. `before`: what holds until now.
     pub(super) fn new(
         config: Config,
         metrics: &Metrics,
@@ -195,9 +195,9 @@ impl Active {
             htpasswd,
             ldap: ldap.map(Arc::new),
             oidc: Arc::new(oidc),
-            people: before.map_or_else(Arc::default, |it| Arc::clone(&it.people)),
-            people_trouble: before.and_then(|it| it.people_trouble.clone()),
-            generation: before.map_or(0, |it| it.generation + 1),
+            people: Arc::default(),
+            people_trouble: None,
+            generation: 0,
         })
     }
 }

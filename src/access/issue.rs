@@ -12,7 +12,6 @@ use super::{Action, Context, Guard, Principal, Resource};
 use crate::clock::Timestamp;
 use crate::net::Secret;
 use crate::telemetry::AuthMethod;
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -101,7 +100,9 @@ impl Guard {
             // Within the tolerance for somebody's clock, of which a token of ours could not be told.
             return Err(IdentifyError::Invalid);
         }
-        let as_asked = with_certificate(&who, wanted.certificate.as_ref());
+        // As at a request on that connection. A token does not have it: without the certificate it opens nothing that needs one.
+        let who = Arc::new(who);
+        let as_asked = Principal::with_certificate(Arc::clone(&who), wanted.certificate.as_ref());
         let at = Context {
             source: wanted.source,
             tag: None,
@@ -137,7 +138,7 @@ impl Guard {
             refresh,
             expires_in: left.as_secs(),
             issued: now,
-            who: Arc::new(who),
+            who,
             of_token,
         })
     }
@@ -194,22 +195,6 @@ impl Guard {
             credential: claims.credential,
             until: None,
         })
-    }
-}
-
-/// Somebody as he is at a request on a connection with this certificate. A token does not have it: without the certificate it
-/// opens nothing that needs one.
-fn with_certificate<'a>(
-    who: &'a Principal,
-    certificate: Option<&'a Arc<Principal>>,
-) -> Cow<'a, Principal> {
-    match certificate {
-        Some(certificate) if who.is_anonymous() => Cow::Borrowed(certificate),
-        Some(_) => Cow::Owned(Principal {
-            certificate: true,
-            ..who.clone()
-        }),
-        None => Cow::Borrowed(who),
     }
 }
 

@@ -83,6 +83,20 @@ impl Principal {
         }
     }
 
+    /// Somebody by credentials, which win, on a connection with this certificate. Who is nobody by them is who the certificate
+    /// says.
+    #[must_use]
+    pub fn with_certificate(mut who: Arc<Self>, certificate: Option<&Arc<Self>>) -> Arc<Self> {
+        match certificate {
+            Some(certificate) if who.is_anonymous() => Arc::clone(certificate),
+            Some(_) => {
+                Arc::make_mut(&mut who).certificate = true;
+                who
+            }
+            None => who,
+        }
+    }
+
     /// True if it has not said who it is.
     #[must_use]
     pub fn is_anonymous(&self) -> bool {

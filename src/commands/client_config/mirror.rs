@@ -121,10 +121,15 @@ impl Mirror {
     /// An image of an upstream, by the mirror's own name.
     pub(super) fn example(&self) -> String {
         let mut others = self.upstreams.iter();
-        let other = others.find(|name| *name != HUB && !name.contains(':'));
+        let other = others.find(|name| *name != HUB && fits_in_a_path(name));
         let other = other.map_or(HUB, String::as_str);
         format!("{}/{other}/org/app:1", self.authority())
     }
+}
+
+/// True if an image's name can have this one as a component: there is no `:` in one (distribution/reference, reference.go).
+pub(super) fn fits_in_a_path(upstream: &str) -> bool {
+    !upstream.contains(':')
 }
 
 /// The address of a listener, as clients on this machine reach it.

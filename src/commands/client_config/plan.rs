@@ -10,7 +10,7 @@ use super::client::Client;
 use super::cri::CERTS;
 use super::hosts::{Host, quoted};
 use super::json::Daemon;
-use super::mirror::{HUB, Mirror};
+use super::mirror::{HUB, Mirror, fits_in_a_path};
 use super::piece::{Form, Piece};
 use super::rancher::{Registries, key};
 
@@ -107,9 +107,9 @@ impl Plan {
                 "registry-mirrors was left out: a request of dockerd names no registry, and {HUB} is not the default upstream of this configuration (default = true)"
             ));
         }
-        let mut names = mirror.upstreams.iter().map(String::as_str);
-        let others: Vec<&str> = names.by_ref().filter(|name| *name != HUB).collect();
-        let others: Vec<&str> = others.into_iter().filter(|it| fits_in_a_path(it)).collect();
+        let names = mirror.upstreams.iter().map(String::as_str);
+        let others = names.filter(|name| *name != HUB && fits_in_a_path(name));
+        let others: Vec<&str> = others.collect();
         if !others.is_empty() {
             self.note(format!(
                 "dockerd mirrors {HUB} alone; images of {} are pulled by the mirror's name: docker pull {}",
@@ -254,11 +254,6 @@ fn daemon(mirror: &Mirror) -> Daemon {
         // dockerd takes loopback addresses for insecure by itself.
         insecure: is_insecure.then(|| mirror.authority()),
     }
-}
-
-/// True if an image's name can have this one as a component: there is no `:` in one (distribution/reference, reference.go).
-fn fits_in_a_path(upstream: &str) -> bool {
-    !upstream.contains(':')
 }
 
 fn registries_conf(mirror: &Mirror) -> String {

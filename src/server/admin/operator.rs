@@ -93,10 +93,8 @@ impl Operator {
         let text = given.to_str().unwrap_or_default();
         let identified = guard.identify(text, client.ip()).await;
         if let Ok(it) = &identified {
-            operator.who = Arc::clone(&it.principal);
-            if caller.certificate().is_some() {
-                Arc::make_mut(&mut operator.who).certificate = true;
-            }
+            let who = Arc::clone(&it.principal);
+            operator.who = Principal::with_certificate(who, caller.certificate());
             operator.token.clone_from(&it.token);
         } else {
             operator.who = Arc::new(Principal::anonymous());

@@ -326,13 +326,7 @@ fn url_of_token(host: Option<&str>, is_secure: bool) -> String {
 
 /// Adds the certificate to an identity by credentials, which win. A token that is nobody's is no identity.
 fn with_certificate(mut identified: Identified, caller: &Caller<'_>) -> Identified {
-    if let Some(certificate) = caller.certificate {
-        if identified.principal.is_anonymous() {
-            identified.principal = Arc::clone(certificate);
-        } else {
-            Arc::make_mut(&mut identified.principal).certificate = true;
-        }
-    }
+    identified.principal = Principal::with_certificate(identified.principal, caller.certificate);
     identified
 }
 
