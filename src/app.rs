@@ -1,6 +1,7 @@
 //! Puts the parts together, runs them, drains them.
 
 mod describe;
+mod node;
 pub mod reload;
 pub mod start;
 mod succession;
@@ -20,6 +21,7 @@ use crate::access::{AccessError, Guard, Registrar};
 use crate::audit::{Audit, AuditError};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
+use crate::cluster::{Cluster, Identity};
 use crate::config::{Config, Overrides, Snapshot};
 use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
 use crate::otlp::Exporter;
@@ -48,6 +50,8 @@ pub struct Unserved {
     /// The metrics of both.
     pub metrics: Metrics,
     upstreams: Made,
+    /// Its cluster, if it is a node of one.
+    cluster: Option<Cluster>,
 }
 
 impl Unserved {
@@ -58,7 +62,7 @@ impl Unserved {
     pub async fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let config = Snapshot::new(config);
         let own = OwnListeners::default();
-        Self::open_by(OpenMode::Write, &config, clock, &own, None).await
+        Self::open_by(OpenMode::Write, &config, clock, &own, None, None).await
     }
 
     /// Opens a directory in which nothing is changed, and nothing evicted, whatever the configuration's bounds are.
@@ -69,17 +73,18 @@ impl Unserved {
         config.cache = config.cache.unbounded();
         let config = Snapshot::new(config);
         let own = OwnListeners::default();
-        Self::open_by(OpenMode::Look, &config, clock, &own, None).await
+        Self::open_by(OpenMode::Look, &config, clock, &own, None, None).await
     }
 
     /// Opens the store in a process that listens at `own`: no upstream may lead there. `before`: the process that has it
-    /// until now, which lets go of it when all else is seen to.
+    /// until now, which lets go of it when all else is seen to. `identity`: the keys of a node of a cluster.
     async fn open_by(
         mode: OpenMode,
         snapshot: &Snapshot,
         clock: Arc<dyn Clock>,
         own: &OwnListeners,
         before: Option<&mut Taken>,
+        identity: Option<&Identity>,
     ) -> Result<Self, StartError> {
         let config = snapshot.now();
         let metrics = Metrics::new(config.upstreams.iter().map(|u| u.name.as_str()));
@@ -103,7 +108,14 @@ impl Unserved {
             )
             .await?
         };
-        let mirror = Mirror::new(Parts {
+        let cluster = match config.cluster.as_deref().zip(identity) {
+            Some((config, identity)) => {
+                let node = Cluster::new(config.clone(), identity, &catalogue, metrics.clone());
+                Some(node.await.map_err(StartError::Cluster)?)
+            }
+            None => None,
+        };
+        let parts = Parts {
             policies: Policies::new(snapshot.part(|config| &config.tags)),
             fill_on_range: config.fill_on_range,
             upstreams: upstreams.set(),
@@ -111,13 +123,17 @@ impl Unserved {
             catalogue: catalogue.clone(),
             clock,
             metrics: metrics.clone(),
-        });
+        };
+        let peers = cluster.as_ref().map(|cluster| Arc::clone(cluster.peers()));
+        let sources = peers.iter().map(|peers| Arc::clone(peers) as _).collect();
+        let mirror = Mirror::among(parts, sources, peers.map(|peers| peers as _));
         Ok(Self {
             mirror,
             store,
             catalogue,
             metrics,
             upstreams,
+            cluster,
         })
     }
 }
@@ -139,8 +155,24 @@ async fn note_uses(guard: Guard, stop: CancellationToken) {
     }
 }
 
-fn process(reload: &Arc<Reload>, describe: Arc<Description>, clock: Arc<dyn Clock>) -> Process {
+/// The listeners of this process, to which no upstream may lead.
+fn own_listeners(bound: &Bound) -> OwnListeners {
+    let own = OwnListeners::default();
+    let mut addresses = bound.addresses();
+    addresses.push(bound.admin_address());
+    addresses.extend(bound.node_address());
+    own.are(addresses);
+    own
+}
+
+fn process(
+    reload: &Arc<Reload>,
+    describe: Arc<Description>,
+    clock: Arc<dyn Clock>,
+    cluster: Option<&Cluster>,
+) -> Process {
     Process {
+        desk: cluster.map(node::desk),
         reloader: Arc::clone(reload) as _,
         describe,
         clock,
@@ -184,6 +216,15 @@ pub struct Launch {
     pub takes_over: bool,
 }
 
+impl Launch {
+    /// The file that is read again when it has changed, and its state when it was read.
+    fn watched(&self, config: &Config) -> Option<(PathBuf, Option<Stamp>)> {
+        let flags = self.flags.as_ref();
+        let flags = flags.filter(|_| config.server.watch_config)?;
+        Some((Config::file_of(flags)?, self.stamp))
+    }
+}
+
 /// A running roadstead.
 #[derive(Debug)]
 pub struct App {
@@ -198,6 +239,7 @@ pub struct App {
     storing: TaskTracker,
     stop_storing: CancellationToken,
     leaving: Leaving,
+    cluster: Option<Cluster>,
 }
 
 /// The reason that it did not start: one line.
@@ -221,6 +263,9 @@ pub enum StartError {
     /// The collector of traces: its CA file or the like.
     #[error("{0}")]
     Otlp(String),
+    /// The keys of a node of a cluster.
+    #[error("{0}")]
+    Cluster(String),
     /// The other process did not hand over.
     #[error(transparent)]
     TakeOver(#[from] TakeOverError),
@@ -255,13 +300,13 @@ impl App {
     ) -> Result<Self, StartError> {
         let config = snapshot.now();
         let (mut before, passed) = Taken::ask(launch.takes_over, &config.state.dir).await?;
-        let binding = Bound::bind(&config.server, Arc::clone(&clock), inherited, passed);
+        let (identity, nodes) = node::identify(&config)?.unzip();
+        let binding = Bound::bind(&config.server, Arc::clone(&clock), inherited, passed, nodes);
         let bound = Box::pin(binding).await?;
         let (addresses, admin_address) = (bound.addresses(), bound.admin_address());
+        let own = own_listeners(&bound);
         let address = addresses.first().copied().unwrap_or(config.server.listen());
         let certificates = bound.certificates();
-        let own = OwnListeners::default();
-        own.are([&addresses[..], &[admin_address]].concat());
         let start = Start::of(&config, &addresses, admin_address);
         let Unserved {
             mirror,
@@ -269,9 +314,11 @@ impl App {
             catalogue,
             metrics,
             upstreams,
+            cluster,
         } = {
             let (mode, clock) = (OpenMode::Write, Arc::clone(&clock));
-            Unserved::open_by(mode, &snapshot, clock, &own, before.as_mut()).await?
+            let (before, identity) = (before.as_mut(), identity.as_ref());
+            Unserved::open_by(mode, &snapshot, clock, &own, before, identity).await?
         };
         let guard = open_guard(&config, catalogue, &clock, &metrics).await?;
         start.tell(&store).await;
@@ -285,14 +332,10 @@ impl App {
             clock: Arc::clone(&clock),
             exporter: exporter(&config, &metrics)?,
         };
-        let flags = launch.flags;
-        let watched = flags.as_ref().filter(|_| config.server.watch_config);
-        let watched = watched
-            .and_then(Config::file_of)
-            .map(|file| (file, launch.stamp));
+        let watched = launch.watched(&config);
         let describe = Arc::new(Description::new(snapshot.clone(), launch.clients));
-        let reload = Arc::new(Reload::new(snapshot, flags, running, upstreams));
-        let process = process(&reload, describe, clock);
+        let reload = Arc::new(Reload::new(snapshot, launch.flags, running, upstreams));
+        let process = process(&reload, describe, clock, cluster.as_ref());
         let stop_serving = CancellationToken::new();
         let app = Self {
             address,
@@ -306,6 +349,7 @@ impl App {
             stop_serving,
             storing: TaskTracker::new(),
             stop_storing: CancellationToken::new(),
+            cluster,
         };
         app.begin(&config, store, watched);
         app.offer(&bound, config.state.dir.clone())?;
@@ -333,6 +377,9 @@ impl App {
         if let Some((file, stamp)) = watched {
             let watching = watch::watch(Arc::clone(&self.reload), file, stamp, stop());
             self.storing.spawn(watching);
+        }
+        if let Some(cluster) = self.cluster.clone() {
+            self.storing.spawn(cluster.run(stop()));
         }
         self.storing
             .spawn(self.reload.exporter().clone().run(stop()));
@@ -367,6 +414,12 @@ impl App {
     #[must_use]
     pub fn finish_max(&self, drain_timeout: Duration) -> Duration {
         self.leaving.finish_max(drain_timeout)
+    }
+
+    /// This node of a cluster, if it is one.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
     }
 
     /// The first client listener's real address.
@@ -409,6 +462,10 @@ impl App {
     /// drain bound, fills are left resumable, the index is written. Returns
     /// when nothing runs any more.
     pub async fn stop(self) {
+        if let Some(cluster) = &self.cluster {
+            // From now on what other nodes own is theirs to fetch.
+            cluster.leave(true);
+        }
         self.stop_serving.cancel();
         self.serving.close();
         self.serving.wait().await;

@@ -22,7 +22,7 @@ use crate::commands::cache::{self, CommandError, Screen};
 use crate::commands::output::{self, Colour, Style};
 use crate::commands::target::Locator;
 use crate::commands::{
-    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, ca, client_config,
+    EXIT_DONE, EXIT_FAILED, EXIT_USAGE, access, airgap, bench, ca, client_config, cluster,
     credential_provider, doctor, fail, people, run_async, serve, verify, version, warm,
 };
 use crate::config::{Config, Loaded, Overrides};
@@ -146,6 +146,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, String> {
         Command::Import(it) => import(&it),
         Command::Bench(it) => bench(&it),
         Command::Cache(it) => operate(&it),
+        Command::Cluster(it) => Ok(ended(cluster::run(&it, &it.locate()?), |()| true)),
         Command::Ca(it) => authority(&it),
         Command::ClientConfig(it) => client_config::run(&it),
         Command::Doctor(it) => doctor::run(&it),
@@ -313,6 +314,9 @@ enum Command {
     Token(people::TokenCommand),
     #[command(flatten)]
     Cache(cache::Command),
+    /// Show the nodes of a cluster, and have one leave
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Print the version
     Version(VersionArguments),
     /// Print completions for a shell
@@ -364,6 +368,7 @@ impl Command {
             | Self::Doctor(_)
             | Self::Access(_)
             | Self::CredentialProvider
+            | Self::Cluster(_)
             | Self::User(_)
             | Self::Token(_)
             | Self::Version(_)
@@ -488,11 +493,11 @@ fn done(done: Result<(), people::PeopleError>) -> u8 {
 /// A command that looks into the cache, or changes it.
 fn operate(command: &cache::Command) -> Result<u8, String> {
     let common = command.common();
-    let locator = Locator::of(
-        &common.server,
-        common.cache_dir.as_ref(),
-        common.state_dir.as_ref(),
-    )?;
+    let directories = (common.cache_dir.as_ref(), common.state_dir.as_ref());
+    let locator = match (command, directories) {
+        (cache::Command::Reload(_), (None, None)) => Locator::of_reload(&common.server)?,
+        (_, (cache_dir, state_dir)) => Locator::of(&common.server, cache_dir, state_dir)?,
+    };
     let screen = Screen::new(common.json);
     let warn = |error: &dyn Display| {
         fail(EXIT_FAILED, error);

@@ -20,6 +20,13 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// This instant moved back by `by`, to the epoch at most.
+    #[must_use]
+    pub fn before(self, by: Duration) -> Self {
+        let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(by))
+    }
+
     /// This instant moved forward by `by`, saturating.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {

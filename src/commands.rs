@@ -5,6 +5,7 @@
 //! | `serve` | `serve` |
 //! | `version` | `version` |
 //! | `cache` | `status`, `health`, `ls`, `du`, `inspect`, `rm`, `gc`, `pin`, `unpin` |
+//! | `cluster` | `cluster` |
 //! | `access` | `access` |
 //! | `credential_provider` | `credential-provider` |
 //! | `ca` | `ca` |
@@ -28,6 +29,7 @@ pub mod ca;
 pub mod cache;
 pub mod client;
 pub mod client_config;
+pub mod cluster;
 pub mod credential_provider;
 pub mod doctor;
 pub mod output;

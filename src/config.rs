@@ -21,6 +21,7 @@
 //! module that uses it), and `config.example.toml`. The JSON Schema and the reference of keys are made of these.
 
 mod access;
+mod cluster;
 mod defaults;
 mod document;
 mod environment;
@@ -91,6 +92,8 @@ pub struct Config {
     pub log_level: String,
     /// The collector that traces are sent to, if there is one.
     pub otlp: Option<Box<crate::otlp::Config>>,
+    /// Its cluster, if the process is a node of one.
+    pub cluster: Option<Box<crate::cluster::Config>>,
 }
 
 impl Config {
@@ -272,6 +275,7 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
             .value()
             .unwrap_or_else(|| defaults::LOG_LEVEL.to_owned()),
         otlp: telemetry::resolve(file.telemetry.as_ref(), context),
+        cluster: cluster::resolve(file, context),
     }
 }
 

@@ -15,6 +15,7 @@
 //! | [`net`] | the outbound HTTP client, the only code that dials: connections, proxies, TLS | `oci` |
 //! | [`upstream`] | registries: endpoints, accounts, requests, tokens, redirects, limits | `net`, `oci` |
 //! | [`mirror`] | the decisions: hit or miss, fresh or stale, who joins which fill | `store`, `catalogue`, `upstream`, `oci` |
+//! | [`cluster`] | several nodes: finding them, and asking them for blobs and manifests | `mirror`, `catalogue`, `upstream`, `net`, `oci` |
 //! | [`otlp`] | traces, exported to an OpenTelemetry collector | `net`, `oci` |
 //! | [`audit`] | records of who did what: a bounded queue, a thread, a file that is rotated | nothing |
 //! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `access`, `audit`, `oci` |
@@ -57,6 +58,9 @@
 //! 13. One decision function answers every question of permission.
 //! 16. Nothing of one upstream that is unverified (bytes, size, type,
 //!     existence, slowness) reaches another upstream's clients.
+//! 18. What another node of a cluster asks never waits for a node.
+//! 19. No correctness rests on agreement about the nodes of a cluster, or on
+//!     clocks.
 
 pub mod access;
 pub mod app;
@@ -64,6 +68,7 @@ pub mod audit;
 pub mod catalogue;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod format;

@@ -8,6 +8,7 @@
 //! | `gate`, `place` | which addresses are dialled for what |
 //! | `tls` | certificates |
 //! | `repeat`, `sends` | requests whose connection was gone; how many may still be sent |
+//! | `nodes` | requests to the other nodes of a cluster |
 //! | `dialer` | connections in other protocols than HTTP |
 //! | `deadline` | one time limit for many steps |
 //! | `client_credential` | what a client has sent for an upstream |
@@ -29,6 +30,7 @@ mod error;
 mod gate;
 mod handshake;
 mod no_proxy;
+mod nodes;
 mod place;
 mod proxy;
 mod race;
@@ -55,6 +57,7 @@ pub(crate) use connector::BoxStream;
 pub(crate) use deadline::Deadline;
 pub(crate) use dialer::Dialer;
 pub(crate) use error::Error;
+pub(crate) use nodes::NodeClient;
 pub(crate) use place::{Place, near};
 pub(crate) use sends::Sends;
 pub(crate) use settings::Peer;

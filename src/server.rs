@@ -25,6 +25,7 @@ use conn::tls::{Prepared, Tls};
 pub use describe::{ClientFile, ClientSetup, Describe};
 pub use inherited::Inherited;
 pub use leaving::Leaving;
+pub use nodes::{ClusterMember, ClusterReport, NodeDesk, NodeListener, ThisNode};
 use operators::Operators;
 pub use passed::{Passed, Role};
 pub use process::Process;
@@ -53,6 +54,7 @@ mod describe;
 mod http;
 mod inherited;
 mod leaving;
+mod nodes;
 mod operators;
 mod passed;
 mod process;
@@ -88,6 +90,8 @@ pub fn check_tls(config: &TlsConfig, clock: Arc<dyn Clock>) -> Result<(), BindEr
 pub struct Bound {
     /// Client listeners with their configuration.
     clients: Vec<(Endpoint, ListenerConfig)>,
+    /// The listener for other nodes.
+    nodes: Option<(Endpoint, Tls)>,
     admin: Endpoint,
     admin_hosts: Vec<String>,
     admin_socket: Option<UnixListener>,
@@ -113,9 +117,10 @@ pub struct NewCertificates {
 }
 
 impl Certificates {
-    /// Reads their files again; what cannot be used is logged, and stays as it was. Blocks.
-    pub fn reload(&self) {
-        self.all().for_each(Tls::reload);
+    /// Reads their files again. What cannot be used is logged, and stays as it was: the reasons. Blocks.
+    #[must_use]
+    pub fn reload(&self) -> Vec<String> {
+        self.all().flat_map(Tls::reload).collect()
     }
 
     /// Reads the files of another configuration, for the listeners that speak TLS and go on to. Nothing is changed. Blocks.
@@ -195,10 +200,12 @@ impl Bound {
         clock: Arc<dyn Clock>,
         inherited: Inherited,
         passed: Vec<Passed>,
+        nodes: Option<NodeListener>,
     ) -> Result<Self, BindError> {
         fd_limit::raise_limit();
         let mut inherited = inherited.assign(config)?;
-        inherited.complete(passed, config);
+        let nodes_at = nodes.as_ref().map(|nodes| nodes.address);
+        inherited.complete(passed, config, nodes_at);
         // The certificates first: nobody should connect to a listener that then goes away.
         let load = |tls| Tls::load(tls, Arc::clone(&clock));
         let tls = config.tls.as_ref().map(load).transpose()?;
@@ -213,6 +220,13 @@ impl Bound {
             let endpoint = Endpoint::new(Some(bound), first.address).await?;
             clients.push((endpoint, first));
         }
+        let nodes = match nodes {
+            Some(NodeListener { address, tls }) => {
+                let endpoint = Endpoint::new(inherited.nodes, address).await?;
+                Some((endpoint, Tls::fixed(tls, clock)))
+            }
+            None => None,
+        };
         let admin = Endpoint::new(inherited.admin, config.admin_listen).await?;
         // The last one: a server that cannot start leaves the socket of one that runs.
         let admin_socket = match (inherited.admin_socket, &config.admin_socket) {
@@ -221,6 +235,7 @@ impl Bound {
         };
         Ok(Self {
             clients,
+            nodes,
             admin,
             admin_socket,
             admin_hosts: config.admin_hosts.clone(),
@@ -251,7 +266,17 @@ impl Bound {
             let path = address.as_pathname().map(Path::to_owned);
             Passed::copy(Role::AdminSocket { path }, socket.as_fd())
         });
-        clients.chain([admin]).chain(socket).collect()
+        let nodes = self.nodes.iter().map(|(endpoint, _)| {
+            let address = endpoint.configured;
+            Passed::copy(Role::Nodes { address }, endpoint.listener.as_fd())
+        });
+        clients.chain(nodes).chain([admin]).chain(socket).collect()
+    }
+
+    /// The real address of the listener for other nodes.
+    #[must_use]
+    pub fn node_address(&self) -> Option<SocketAddr> {
+        self.nodes.as_ref().map(|(endpoint, _)| endpoint.address)
     }
 
     /// The real addresses of the client listeners, in their order.
@@ -314,7 +339,9 @@ impl Bound {
             table: operators,
             leaving: leaving.clone(),
         };
-        let entrances = entrances(self.clients, &guard, self.tls.as_ref());
+        let mut entrances = entrances(self.clients, &guard, self.tls.as_ref());
+        let nodes = self.nodes.zip(around.desk.clone());
+        entrances.extend(nodes.map(|(nodes, desk)| Entrance::for_nodes(nodes, desk, &guard)));
         let front = Front {
             handler: Handler::new(mirror, metrics.clone(), buffers, visits.clone(), &around),
             table: clients,
@@ -358,4 +385,22 @@ fn entrances(
         }
     };
     clients.into_iter().map(entrance).collect()
+}
+
+impl Entrance {
+    /// The listener for other nodes.
+    fn for_nodes((endpoint, tls): (Endpoint, Tls), desk: NodeDesk, guard: &Guard) -> Self {
+        let config = ListenerConfig {
+            name: Some("cluster".to_owned()),
+            tls: true,
+            asks: Asks::Nobody,
+            ..ListenerConfig::at(endpoint.address)
+        };
+        Self {
+            door: Door::new(guard.clone(), config.asks, config.tls).for_nodes(desk),
+            tls: Some(tls),
+            endpoint,
+            config,
+        }
+    }
 }

@@ -10,5 +10,6 @@ pub mod trace;
 
 pub use format::LogFormat;
 pub use metrics::{
-    AccessMetrics, AuthMethod, AuthResult, EvictReason, Kind, Limit, Listener, Metrics, Outcome,
+    AccessMetrics, AuthMethod, AuthResult, EvictReason, FillSource, Kind, Limit, Listener, Metrics,
+    Outcome,
 };

@@ -48,6 +48,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("net", &["oci", "telemetry"]),
+    (
+        "cluster",
+        &["mirror", "catalogue", "upstream", "net", "oci", "telemetry"],
+    ),
     ("otlp", &["net", "oci", "telemetry", "format"]),
     ("upstream", &["net", "oci", "clock", "stamp", "telemetry"]),
     (
@@ -81,6 +85,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "access",
             "audit",
             "catalogue",
+            "cluster",
             "mirror",
             "otlp",
             "server",
@@ -98,6 +103,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "access",
             "audit",
             "catalogue",
+            "cluster",
             "config",
             "mirror",
             "otlp",

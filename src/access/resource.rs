@@ -200,7 +200,7 @@ fn understood(text: &str) -> Cow<'_, str> {
     };
     let upstream = canonical(upstream);
     let repository = if repository.contains('*') {
-        repository.to_owned()
+        repository.into()
     } else {
         directory::understood(&upstream, repository)
     };

@@ -108,7 +108,9 @@ impl Reload {
 
     fn reload(&self, made: &mut MutexGuard<'_, Made>) -> Result<Reloaded, ReloadError> {
         // Each pair by itself, whatever the file says.
-        self.parts.certificates.reload();
+        let unusable = self.parts.certificates.reload().into_iter();
+        let unusable_certificates =
+            unusable.map(|why| format!("{why}: the certificates from before stay in use"));
         let flags = self.flags.as_ref().ok_or_else(|| {
             let why = "the configuration was not read from a file, and cannot be read again";
             ReloadError::Unreadable(why.to_owned())
@@ -133,7 +135,11 @@ impl Reload {
         Ok(Reloaded {
             applied: changes.applied,
             after_restart: changes.after_restart,
-            notes: loaded.notes,
+            notes: loaded
+                .notes
+                .into_iter()
+                .chain(unusable_certificates)
+                .collect(),
         })
     }
 

@@ -110,6 +110,8 @@ pub enum Change {
     People(PeopleChange),
     /// Repositories that were seen to be public, or `None`: not any more.
     Public(Vec<(Source, Option<Timestamp>)>),
+    /// The name of this node among those of a cluster; one that it has already stays.
+    Node(String),
 }
 
 impl Change {
@@ -126,6 +128,7 @@ impl Change {
             Self::Forget(source, names) => of(source) + names.len() * ENTRY_BYTES,
             Self::People(change) => ENTRY_BYTES + change.weight(),
             Self::Public(seen) => seen.iter().map(|(source, _)| of(source)).sum(),
+            Self::Node(name) => ENTRY_BYTES + name.len(),
             Self::Adopt(legacy) => {
                 let tags: usize = legacy.tags.iter().map(|(source, ..)| of(source)).sum();
                 let links: usize = legacy.links.iter().map(|(source, _)| of(source)).sum();
@@ -140,7 +143,7 @@ impl Change {
         match self {
             Self::Import { links, .. } => links.len() <= LINKS_MAX,
             Self::Pin(pin) | Self::Renew(pin) => pin.digests.len() <= PIN_DIGESTS_MAX,
-            Self::Unpin(..) => true,
+            Self::Unpin(..) | Self::Node(_) => true,
             Self::People(change) => change.is_bounded(),
             Self::Public(seen) => seen.len() <= LINKS_MAX,
             Self::Forget(_, names) => names.len() <= LINKS_MAX,
@@ -162,7 +165,8 @@ impl Change {
             | Self::Unpin(..)
             | Self::Forget(..)
             | Self::People(_)
-            | Self::Public(_) => Vec::new(),
+            | Self::Public(_)
+            | Self::Node(_) => Vec::new(),
         }
     }
 
@@ -183,6 +187,11 @@ impl Change {
             }
             Self::Adopt(legacy) => adopt(to, legacy),
             Self::People(change) => change.apply(to),
+            Self::Node(name) => {
+                let sql = "INSERT OR IGNORE INTO facts (key, value) VALUES (?1, ?2)";
+                to.prepare_cached(sql)?.execute(params![NODE, name])?;
+                Ok(())
+            }
             Self::Public(seen) => seen
                 .iter()
                 .try_for_each(|(source, at)| note_public(to, source, *at)),
@@ -342,3 +351,6 @@ fn whole(number: u64) -> i64 {
 
 /// The fact that caches of earlier versions were looked through.
 pub(super) const ADOPTED: &str = "adopted";
+
+/// The key of the fact that names this node of a cluster.
+pub(super) const NODE: &str = "node";

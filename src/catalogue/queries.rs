@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::changes::{ADOPTED, HandPin, ImportedLink, ImportedTag, Link};
+use super::changes::{ADOPTED, HandPin, ImportedLink, ImportedTag, Link, NODE};
 use super::shared::source_in;
 use super::{Catalogue, CatalogueError, Contents};
 use crate::clock::Timestamp;
@@ -155,6 +155,19 @@ impl Catalogue {
         self.ask(|from| {
             let sql = "SELECT 1 FROM facts WHERE key = ?1";
             from.prepare_cached(sql)?.exists(params![ADOPTED])
+        })
+        .await
+    }
+
+    /// The name of this node among those of a cluster, if it was given one.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub async fn node(&self) -> Result<Option<String>, CatalogueError> {
+        self.ask(|from| {
+            let sql = "SELECT value FROM facts WHERE key = ?1";
+            let mut query = from.prepare_cached(sql)?;
+            query.query_row(params![NODE], |row| row.get(0)).optional()
         })
         .await
     }

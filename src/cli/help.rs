@@ -25,6 +25,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
         "Change the cache",
         &["warm", "refresh", "rm", "gc", "pin", "unpin", "verify"],
     ),
+    ("Several nodes", &["cluster"]),
     ("Air-gapped sites", &["export", "import"]),
     (
         "Access",
@@ -158,6 +159,12 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "  roadstead token create --robot ci --policy read-only --ttl 90d
   roadstead token temp --user alice --ttl 1h
   roadstead token revoke --user alice",
+    ),
+    (
+        "cluster",
+        "  roadstead cluster status
+  roadstead cluster drain roadstead-2
+  roadstead cluster drain --undo --admin 10.0.0.7:5001",
     ),
     ("gc", "  roadstead gc --dry-run"),
     (

@@ -26,6 +26,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
+use address::Faults;
 pub use address::{ADMIN_VARIABLE, AdminFlags, SERVER_VARIABLE, ServerFlags};
 pub(super) use address::{admin_url, named_server, server_url};
 pub use admin::AdminServer;
@@ -174,7 +175,20 @@ impl Locator {
         if let Some(admin) = flags.named()? {
             return Ok(Self::at(Place::Named(admin)));
         }
-        let (listeners, config) = address::configured(flags.config.as_ref())?;
+        let (listeners, config) = address::configured(flags.config.as_ref(), Faults::Elsewhere)?;
+        let admin = flags.configured(&listeners)?;
+        Ok(Self::at(Place::Configured(admin, Box::new(config))))
+    }
+
+    /// Locates a server that is to read its configuration again, which may be one that cannot be read.
+    ///
+    /// # Errors
+    /// One line, as for [`Locator::of`].
+    pub fn of_reload(flags: &AdminFlags) -> Result<Self, String> {
+        if let Some(admin) = flags.named()? {
+            return Ok(Self::at(Place::Named(admin)));
+        }
+        let (listeners, config) = address::configured(flags.config.as_ref(), Faults::Syntax)?;
         let admin = flags.configured(&listeners)?;
         Ok(Self::at(Place::Configured(admin, Box::new(config))))
     }
@@ -192,6 +206,14 @@ impl Locator {
         match &self.place {
             Place::Named(admin) | Place::Configured(admin, _) => Some(admin),
             Place::Directory(_) => None,
+        }
+    }
+
+    /// The faults of the configuration that the address was read from.
+    fn fault(&self) -> Option<String> {
+        match &self.place {
+            Place::Configured(_, config) => config.as_ref().as_ref().err().cloned(),
+            Place::Named(_) | Place::Directory(_) => None,
         }
     }
 
@@ -256,9 +278,12 @@ impl Locator {
         };
         let http = AdminClient::new(admin).map_err(TargetError::Address)?;
         let server = self.ask_for_life(http, admin).await;
-        let server = server.map_err(|why| TargetError::NotThere {
-            admin: admin.to_string(),
-            why: why.cause(),
+        let server = server.map_err(|why| {
+            let (admin, why) = (admin.to_string(), why.cause());
+            match self.fault() {
+                Some(error) => TargetError::Configuration { admin, why, error },
+                None => TargetError::NotThere { admin, why },
+            }
         })?;
         Ok(Target::Server(Box::new(server)))
     }

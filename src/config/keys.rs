@@ -2,6 +2,7 @@
 //! (`docs/reference/configuration-keys.md`) take their words from here.
 
 use super::access::Access;
+use super::cluster::ClusterKey;
 use super::limits::AuditKey;
 use super::listeners::{AdminTls, ListenerKey, Tls};
 use super::table::{List, OneOrMore, name, table};
@@ -42,6 +43,8 @@ table! {
         log: Log,
         /// The upstream registries by their public names. A file with any of these tables has exactly those in it; one without has the nine built-in ones.
         upstream: UpstreamsKey,
+        /// Several nodes that share one cache. Without this table the process is alone.
+        cluster: ClusterKey,
         /// Traces.
         telemetry: TelemetryKey,
     }

@@ -1,6 +1,7 @@
 //! The effective configuration as TOML that can be read back, with secrets masked.
 
 mod access;
+mod cluster;
 mod server;
 mod telemetry;
 mod upstreams;
@@ -58,6 +59,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     line(&mut out, "format", &quoted(format));
     line(&mut out, "level", &quoted(&config.log_level));
     telemetry::show(&mut out, config.otlp.as_deref());
+    cluster::show(&mut out, config.cluster.as_deref());
     for upstream in &config.upstreams {
         upstreams::show(&mut out, upstream);
         let shares = config.cache.shares.iter();

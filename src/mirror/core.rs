@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::neighbours::Neighbours;
 use super::shares::{Shares, Stays};
 use super::single_flight::{REQUESTS_MAX, Runway};
 use super::upstream_set::{PublicView, UpstreamSet};
@@ -42,6 +43,7 @@ pub(super) struct Core {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
     pub(super) tasks: Tasks,
+    pub(super) neighbours: Neighbours,
 }
 
 /// The configured upstreams, which may be replaced while requests run. Cheap to clone.

@@ -60,6 +60,7 @@ struct Entry {
     fill: Fill<MirrorError>,
     /// Its span, if whoever asked first is traced.
     trace: Option<Trace>,
+    promoted: CancellationToken,
 }
 
 /// The way to a blob that was not found in the store.
@@ -92,6 +93,9 @@ pub(super) struct Lead {
     pub(super) work: Arc<Work>,
     /// It is a part of the first request, and the others are linked to it.
     pub(super) span: Option<Span>,
+    /// Cancelled when another node of the cluster asks for it: what that waits for must not wait for a node, which might
+    /// be the one that asks.
+    pub(super) promoted: CancellationToken,
 }
 
 /// A fill's place in the table, given up when dropped.
@@ -143,6 +147,9 @@ impl Fills {
             entry.waiting += 1;
             entry.work.join();
             entry.joined_from(source);
+            if OnBehalf::is_for_node() {
+                entry.promoted.cancel();
+            }
             follow(entry.trace.as_ref());
             return Ok(Claim::Follow {
                 fill: entry.fill.clone(),
@@ -160,6 +167,7 @@ impl Fills {
         let span = OnBehalf::span("fill");
         let trace = span.as_ref().map(|span| span.trace().clone());
         follow(trace.as_ref());
+        let promoted = promotion();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         table.insert(
             key,
@@ -172,6 +180,7 @@ impl Fills {
                 others: Vec::new(),
                 fill: fill.clone(),
                 trace,
+                promoted: promoted.clone(),
             },
         );
         let place = FillSlot {
@@ -184,6 +193,7 @@ impl Fills {
             place,
             work,
             span,
+            promoted,
         };
         Ok(Claim::Lead(lead, Waits(listed(id))))
     }
@@ -254,6 +264,15 @@ impl Entry {
             self.others.push(source.clone());
         }
     }
+}
+
+/// The promotion of a fill that begins now.
+fn promotion() -> CancellationToken {
+    let promoted = CancellationToken::new();
+    if OnBehalf::is_for_node() {
+        promoted.cancel();
+    }
+    promoted
 }
 
 /// Whoever asks now waits for this fill.

@@ -7,15 +7,17 @@ use super::imported::Imported;
 use super::local::LocalManifests;
 use super::manifest_fetch::ManifestFetcher;
 use super::negative::{Negative, What};
+use super::neighbours::{Neighbours, Owned};
 use super::single_flight::SingleFlight;
-use super::{MirrorError, Source};
+use super::{BlobName, MirrorError, Source};
 use crate::oci::Digest;
 use crate::oci::manifest::ChildKind;
 use crate::store::{Link, Store};
 use crate::telemetry::Kind;
 
-/// Requests under way, by repository, digest and whether it is a manifest's: the size, where upstream says it.
-type Heads = Arc<SingleFlight<(Source, Digest, bool), Result<Option<u64>, MirrorError>>>;
+/// Requests under way, by repository, digest, whether it is a manifest's, and whether another node is asked: the size,
+/// where upstream says it.
+type Heads = Arc<SingleFlight<(Source, Digest, bool, bool), Result<Option<u64>, MirrorError>>>;
 
 /// Says whether a repository has a digest, or asks its upstream.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub(super) struct Links {
     negative: Arc<Negative>,
     imported: Arc<Imported>,
     fetcher: Arc<ManifestFetcher>,
+    neighbours: Neighbours,
     heads: Heads,
 }
 
@@ -46,6 +49,7 @@ impl Links {
             negative: Arc::clone(negative),
             imported: Arc::clone(imported),
             fetcher: Arc::clone(fetcher),
+            neighbours: core.neighbours.clone(),
             heads: Arc::default(),
         }
     }
@@ -122,7 +126,9 @@ impl Links {
         digest: &Digest,
         kind: ChildKind,
     ) -> Result<Option<u64>, MirrorError> {
-        let key = (source.clone(), *digest, kind == ChildKind::Manifest);
+        let is_manifest = kind == ChildKind::Manifest;
+        let asks_nodes = !is_manifest && self.asks_nodes(digest);
+        let key = (source.clone(), *digest, is_manifest, asks_nodes);
         let (links, asked, wanted) = (Arc::clone(self), source.clone(), *digest);
         let ask = move || async move {
             match kind {
@@ -148,14 +154,35 @@ impl Links {
             .await
     }
 
+    /// True if another node asks upstream for all.
+    fn asks_nodes(&self, digest: &Digest) -> bool {
+        let nodes = self.neighbours.to_ask();
+        nodes.is_some_and(|nodes| nodes.own(&Owned::Content(digest)))
+    }
+
+    /// The size, as that node says it.
+    async fn ask_node(&self, source: &Source, digest: &Digest) -> Option<u64> {
+        let nodes = self.neighbours.to_ask()?;
+        let blob = BlobName {
+            source,
+            digest,
+            given_size: None,
+        };
+        nodes.blob_size(blob).await
+    }
+
     async fn ask_blob_head(
         &self,
         source: &Source,
         digest: &Digest,
     ) -> Result<Option<u64>, MirrorError> {
         let upstream = self.upstreams.of(source)?;
-        let said = upstream.blob_head(&source.repository, digest).await;
-        let said = said.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?;
+        let said = if let Some(size) = self.ask_node(source, digest).await {
+            Some(size)
+        } else {
+            let said = upstream.blob_head(&source.repository, digest).await;
+            said.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?
+        };
         // A manifest's word goes before a header's.
         let known = self.store.metadata().link(source, digest).await;
         let size = known.and_then(|link| link.size).or(said);

@@ -7,6 +7,7 @@ use super::links::Links;
 use super::local::{LocalManifests, Manifest};
 use super::manifest_fetch::ManifestFetcher;
 use super::negative::{Negative, What};
+use super::neighbours::Neighbours;
 use super::single_flight::{Role, Shared, SingleFlight};
 use super::{MirrorError, Source};
 use crate::oci::manifest::ChildKind;
@@ -31,8 +32,8 @@ impl Shared for Found {
     }
 }
 
-/// Requests for manifests under way, by repository, reference and accepted formats.
-pub(super) type ManifestRequests = Arc<SingleFlight<(Source, Reference, Accept), Found>>;
+/// Requests for manifests under way, by repository, reference, accepted formats, and whether another node is asked.
+pub(super) type ManifestRequests = Arc<SingleFlight<(Source, Reference, Accept, bool), Found>>;
 
 /// A manifest and how it was found: the part of an answer that is shared.
 #[derive(Clone, Debug)]
@@ -50,6 +51,7 @@ pub(super) struct Manifests {
     negative: Arc<Negative>,
     links: Arc<Links>,
     fetcher: Arc<ManifestFetcher>,
+    neighbours: Neighbours,
     requests: ManifestRequests,
 }
 
@@ -67,6 +69,7 @@ impl Manifests {
             negative: Arc::clone(negative),
             links: Arc::clone(links),
             fetcher: Arc::clone(fetcher),
+            neighbours: core.neighbours.clone(),
             requests: Arc::default(),
         }
     }
@@ -121,11 +124,21 @@ impl Manifests {
         patience: Patience,
     ) -> Result<(Found, Role), MirrorError> {
         let reference = Reference::Digest(*digest);
-        let key = (source.clone(), reference.clone(), accept.clone());
+        let asks_nodes = self.neighbours.are_asked(source, &reference, accept);
+        let key = (
+            source.clone(),
+            reference.clone(),
+            accept.clone(),
+            asks_nodes,
+        );
         let (fetcher, negative) = (Arc::clone(&self.fetcher), Arc::clone(&self.negative));
-        let (asked, accept) = (source.clone(), accept.clone());
+        let (asked, accept, digest) = (source.clone(), accept.clone(), *digest);
         let ask = move || async move {
             let what = What::Manifest(reference.clone(), accept.clone());
+            if asks_nodes && let Some(kept) = fetcher.ask_node(&asked, digest, &accept).await {
+                let kept = Ok(kept);
+                return Found { kept, patience };
+            }
             let get = fetcher.fetch(&asked, &reference, &accept, patience);
             let kept = negative.unless_unknown(&asked, what, get).await;
             Found { kept, patience }

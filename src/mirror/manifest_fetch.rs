@@ -7,6 +7,7 @@ use super::core::{Core, Upstreams};
 use super::local::{LocalManifests, Manifest, Told, children};
 use super::manifest::Kept;
 use super::negative::{Negative, What};
+use super::neighbours::Neighbours;
 use super::not_stored::NotStored;
 use super::{MirrorError, Source};
 use crate::oci::manifest::{ChildKind, Inspection, inspect};
@@ -24,6 +25,7 @@ pub(super) struct ManifestFetcher {
     local: Arc<LocalManifests>,
     negative: Arc<Negative>,
     not_stored: Arc<NotStored>,
+    neighbours: Neighbours,
 }
 
 impl ManifestFetcher {
@@ -39,6 +41,7 @@ impl ManifestFetcher {
             local: Arc::clone(local),
             negative: Arc::clone(negative),
             not_stored: Arc::clone(not_stored),
+            neighbours: core.neighbours.clone(),
         }
     }
 
@@ -50,11 +53,47 @@ impl ManifestFetcher {
         accept: &Accept,
         patience: Patience,
     ) -> Result<Kept, MirrorError> {
+        let checked = self.download(source, reference, accept, patience).await?;
+        Ok(self.keep_checked(source, reference, checked).await)
+    }
+
+    /// Fetches a manifest from the node of the cluster that asks upstream for all, and keeps it.
+    pub(super) async fn ask_node(
+        &self,
+        source: &Source,
+        digest: Digest,
+        accept: &Accept,
+    ) -> Option<Kept> {
+        let nodes = self.neighbours.to_ask()?;
+        let fetched = nodes.manifest(source, &digest, accept).await?;
+        let reference = Reference::Digest(digest);
+        let kept = self.keep(source, &reference, fetched).await;
+        kept.inspect_err(|error| {
+            tracing::warn!(upstream = %source.upstream, repository = %source.repository, %digest, %error, "another node of the cluster sent a wrong manifest; asking upstream");
+        })
+        .ok()
+    }
+
+    /// Keeps a manifest that another node of the cluster has fetched.
+    ///
+    /// # Errors
+    /// It is not what was asked for.
+    pub(super) async fn keep(
+        &self,
+        source: &Source,
+        reference: &Reference,
+        fetched: ManifestFetch,
+    ) -> Result<Kept, MirrorError> {
+        let checked = Checked::new(reference, fetched)?;
+        Ok(self.keep_checked(source, reference, checked).await)
+    }
+
+    async fn keep_checked(&self, source: &Source, reference: &Reference, checked: Checked) -> Kept {
         let Checked {
             fetched,
             inspection,
             digest,
-        } = self.download(source, reference, accept, patience).await?;
+        } = checked;
         let manifest = Arc::new(Manifest {
             digest,
             media_type: inspection.media_type.as_str().into(),
@@ -107,11 +146,11 @@ impl ManifestFetcher {
         } else {
             Outcome::Miss
         };
-        Ok(Kept {
+        Kept {
             manifest: said.unwrap_or(manifest),
             outcome,
             warnings: fetched.warnings,
-        })
+        }
     }
 
     /// Fetches a manifest and checks it. Of several endpoints one may give wrong bytes, or no manifest: the

@@ -25,6 +25,7 @@
 //! | `repair` | what is damaged, fetched again |
 //! | `import` | images that an operator brings |
 //! | `imported` | what was imported, from the catalogue, where the cache does not know it any more |
+//! | `neighbours` | other nodes of a cluster, and what they are asked for |
 //! | `ending` | the end, and what is done when another process takes the store over |
 //! | `in_use` | the upstreams in use, which a reload replaces |
 //! | `opening` | the start of store and catalogue |
@@ -54,6 +55,7 @@ mod local;
 mod manifest;
 mod manifest_fetch;
 mod negative;
+mod neighbours;
 mod not_stored;
 mod opening;
 mod parts;
@@ -98,6 +100,8 @@ use local::LocalManifests;
 use manifest::Manifests;
 use manifest_fetch::ManifestFetcher;
 use negative::Negative;
+use neighbours::Neighbours;
+pub use neighbours::{ForNodes, Nodes, Owned, TagWord};
 use not_stored::NotStored;
 pub use opening::{OpenMode, Opened};
 pub use parts::PartReaders;
@@ -108,7 +112,7 @@ pub use policy::{
 use repair::Repairs;
 use tag::Tags;
 use transfer::Transfers;
-pub use transfer::{BlobName, BlobRead, BlobSource, FillOnRange, ReadBody, ReadRange};
+pub use transfer::{BlobName, BlobRead, BlobSource, FillOnRange, ReadBody, ReadRange, SourceKind};
 pub use upstream_set::{PublicView, UpstreamSet};
 use verify::Audit;
 pub use verify::{
@@ -165,6 +169,7 @@ struct Inner {
     blobs: Blobs,
     lists: Arc<Lists>,
     visibility: Arc<Visibility>,
+    for_nodes: ForNodes,
     operator: Operator,
 }
 
@@ -241,7 +246,7 @@ impl Operator {
 
 impl Inner {
     /// Makes the components, each of those that it needs.
-    fn new(parts: Parts, sources: Vec<Arc<dyn BlobSource>>) -> Self {
+    fn new(parts: Parts, sources: Vec<Arc<dyn BlobSource>>, nodes: Option<Arc<dyn Nodes>>) -> Self {
         let core = Core {
             policies: parts.policies,
             upstreams: Upstreams::new(parts.upstreams),
@@ -250,6 +255,7 @@ impl Inner {
             clock: parts.clock,
             metrics: parts.metrics,
             tasks: Tasks::new(),
+            neighbours: Neighbours::new(nodes),
         };
         let imported = Arc::new(Imported::new(&core));
         let lent = Lent::default();
@@ -294,6 +300,7 @@ impl Inner {
         };
         Self {
             pseudonym: Pseudonym::random(),
+            for_nodes: ForNodes::new(&core),
             hits: Hits::new(&core, &local, &passthroughs, &lent),
             blobs: Blobs::new(&core, &negative, &links, &fills, &transfers, &passthroughs),
             in_use,
@@ -318,9 +325,25 @@ impl Mirror {
     /// Puts a mirror together that asks these sources for blobs before their upstream, in this order.
     #[must_use]
     pub fn with_sources(parts: Parts, sources: Vec<Arc<dyn BlobSource>>) -> Self {
+        Self::among(parts, sources, None)
+    }
+
+    /// The same for one node of a cluster, with the others.
+    #[must_use]
+    pub fn among(
+        parts: Parts,
+        sources: Vec<Arc<dyn BlobSource>>,
+        nodes: Option<Arc<dyn Nodes>>,
+    ) -> Self {
         Self {
-            inner: Arc::new(Inner::new(parts, sources)),
+            inner: Arc::new(Inner::new(parts, sources, nodes)),
         }
+    }
+
+    /// What other nodes of a cluster are told here, and tell.
+    #[must_use]
+    pub fn for_nodes(&self) -> &ForNodes {
+        &self.inner.for_nodes
     }
 
     /// Finds the upstream that a request means. Not to be kept while something is waited for.

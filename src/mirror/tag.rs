@@ -1,5 +1,7 @@
 //! Manifests by tag: what a tag names, asked of upstream as its policy says.
 
+mod by_node;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +15,10 @@ use super::local::{LocalManifests, Manifest};
 use super::manifest::{Found, Kept, ManifestRequests, Manifests};
 use super::manifest_fetch::ManifestFetcher;
 use super::negative::{Negative, What};
+use super::neighbours::Neighbours;
 use super::single_flight::Runway;
 use super::{Failure, MirrorError, Policies, Policy, Revalidate, Source, StaleOn, Ttl};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::oci::manifest::{ChildKind, media};
 use crate::oci::{Accept, AcceptClass, Reference, Tag};
 use crate::store::{Event, Link, Origin, Store, TagRecord};
@@ -77,6 +80,7 @@ pub(super) struct Tags {
     imported: Arc<Imported>,
     fetcher: Arc<ManifestFetcher>,
     manifests: Arc<Manifests>,
+    neighbours: Neighbours,
     requests: ManifestRequests,
     failed: Cache<(Source, Tag), LastFailure>,
 }
@@ -101,6 +105,7 @@ impl Tags {
             imported: Arc::clone(imported),
             fetcher: Arc::clone(fetcher),
             manifests: Arc::clone(manifests),
+            neighbours: core.neighbours.clone(),
             requests: Arc::default(),
             failed: failed_tags(),
         }
@@ -189,7 +194,9 @@ impl Tags {
         accept: &Accept,
         asker: Asker,
     ) -> Result<Kept, MirrorError> {
-        let key = (source.clone(), Reference::Tag(tag.clone()), accept.clone());
+        let reference = Reference::Tag(tag.clone());
+        let asks_nodes = self.neighbours.are_asked(source, &reference, accept);
+        let key = (source.clone(), reference, accept.clone(), asks_nodes);
         let runway = Runway {
             for_later: asker == Asker::Nobody,
             ..self.tasks.runway(source)
@@ -381,9 +388,19 @@ impl Tags {
             ..
         } = question;
         let asking = async {
-            match question.known {
+            let stale = match self.ask_node(question).await {
+                Some(kept) if kept.outcome != Outcome::Stale => return Ok(kept),
+                other => other,
+            };
+            let answer = match question.known {
                 Some(known) => self.revalidate(question, known, limits).await,
                 None => self.get_tag(question, limits.patience).await,
+            };
+            let policy = self.policies.of_tag(source, tag);
+            match (answer, stale) {
+                // It is what the other node would answer its own clients with.
+                (Err(error), Some(stale)) if policy.serves_stale(error.failure()) => Ok(stale),
+                (answer, _) => answer,
             }
         };
         let what = What::Manifest(Reference::Tag(tag.clone()), accept.clone());
@@ -447,7 +464,8 @@ impl Tags {
                 if digest != known.digest {
                     tracing::info!(upstream = %source.upstream, repository = %source.repository, %tag, old = %known.digest, new = %digest, "a tag has moved");
                 }
-                self.note_tag(question, &kept.manifest).await;
+                let now = self.clock.now();
+                self.note_tag(question, &kept.manifest, now).await;
                 Ok(kept)
             }
             // What HEAD named is no stored manifest but one converted for this client.
@@ -479,17 +497,19 @@ impl Tags {
             .fetch(source, &reference, accept, patience)
             .await?;
         if kept.outcome != Outcome::Bypass {
-            self.note_tag(question, &kept.manifest).await;
+            let now = self.clock.now();
+            self.note_tag(question, &kept.manifest, now).await;
         }
         Ok(kept)
     }
 
-    async fn note_tag(&self, question: Question<'_>, manifest: &Manifest) {
+    /// `checked`: the time at which upstream said so.
+    async fn note_tag(&self, question: Question<'_>, manifest: &Manifest, checked: Timestamp) {
         let record = TagRecord {
             class: question.accept.class,
             digest: manifest.digest,
             media_type: manifest.media_type.to_string(),
-            checked: self.clock.now(),
+            checked,
             origin: Origin::Upstream,
         };
         self.store

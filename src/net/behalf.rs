@@ -92,6 +92,8 @@ pub struct OnBehalf {
     credential: Option<ClientCredential>,
     /// The trace that it belongs to, and the span in it.
     trace: Option<Trace>,
+    /// True if another node of the cluster asks, for a client of its own.
+    for_node: bool,
 }
 
 impl OnBehalf {
@@ -104,7 +106,23 @@ impl OnBehalf {
             work: None,
             credential: None,
             trace: None,
+            for_node: false,
         }
+    }
+
+    /// The same for another node of the cluster, which waits for what this one gets: no node may be waited for.
+    #[must_use]
+    pub fn for_node(self) -> Self {
+        Self {
+            for_node: true,
+            ..self
+        }
+    }
+
+    /// True if another node of the cluster waits for what is done now.
+    #[must_use]
+    pub fn is_for_node() -> bool {
+        ON_BEHALF.try_with(|this| this.for_node).unwrap_or_default()
     }
 
     /// The same, with what the client has sent for an upstream.
@@ -135,6 +153,7 @@ impl OnBehalf {
             work: None,
             credential: None,
             trace: None,
+            for_node: false,
         })
     }
 
@@ -190,7 +209,7 @@ impl OnBehalf {
     }
 
     /// `Via` for what is sent now; `None` for what no request has caused.
-    pub(super) fn via() -> Option<HeaderValue> {
+    pub(crate) fn via() -> Option<HeaderValue> {
         let via = |this: &Self| this.via.as_ref().map(|via| via.header().clone());
         ON_BEHALF.try_with(via).ok().flatten()
     }

@@ -86,6 +86,16 @@ impl TlsConfigs {
         })
     }
 
+    /// This one for everybody.
+    pub(super) fn only(config: ClientConfig) -> Self {
+        let config = Arc::new(config);
+        Self {
+            endpoint: None,
+            others: Arc::clone(&config),
+            proxy: config,
+        }
+    }
+
     /// For connections to a host (an address without brackets) and port.
     pub(super) fn for_host(&self, host: &str, port: u16) -> &Arc<ClientConfig> {
         match &self.endpoint {

@@ -1,5 +1,7 @@
 //! Choice of the upstream that a request means: the closed list of configured names.
 
+use std::borrow::Cow;
+
 use super::{Repository, UpstreamName, error::shorten, name::split_port};
 
 /// The upstream whose official images stand in a namespace that people leave out.
@@ -83,7 +85,7 @@ impl Directory {
     ///
     /// A name given in `ns` decides alone: one that is not configured is Unknown, whatever the
     /// `Host`. A path that begins with the name once more means it once: containerd with `override_path`,
-    /// and rewriting front ends, send both. On docker.io a single component gets `library/`, in every
+    /// and rewriting front ends, send both. On Docker Hub a single component gets `library/`, in every
     /// style, as no other repository there has but one.
     ///
     /// # Errors
@@ -212,14 +214,10 @@ impl Directory {
 
 impl Entry {
     fn source(&self, path: &str) -> Result<Source, ResolveError> {
-        let parsed = if self.name.as_str() == DOCKER_HUB && !path.contains('/') {
-            Repository::parse(&format!("{DOCKER_HUB_NAMESPACE}/{path}"))
-        } else {
-            Repository::parse(path)
-        };
+        let repository = understood(self.name.as_str(), path);
         Ok(Source {
             upstream: self.name.clone(),
-            repository: parsed.map_err(|_| ResolveError::Repository)?,
+            repository: Repository::parse(&repository).map_err(|_| ResolveError::Repository)?,
         })
     }
 }
@@ -247,14 +245,14 @@ fn is_docker_hub(name: &UpstreamName) -> bool {
     canonical(name.as_str()) == DOCKER_HUB
 }
 
-/// The repository of an upstream that somebody has written down, as requests for it are understood: Docker Hub has none of
-/// one component.
+/// The repository that is meant where a request or a policy's statement names this one: Docker Hub, by whichever of its
+/// names, has none of one component.
 #[must_use]
-pub fn understood(upstream: &str, repository: &str) -> String {
-    if canonical(upstream) == DOCKER_HUB && !repository.contains('/') {
-        format!("{DOCKER_HUB_NAMESPACE}/{repository}")
+pub fn understood<'a>(upstream: &str, repository: &'a str) -> Cow<'a, str> {
+    if !repository.contains('/') && canonical(upstream) == DOCKER_HUB {
+        format!("{DOCKER_HUB_NAMESPACE}/{repository}").into()
     } else {
-        repository.to_owned()
+        repository.into()
     }
 }
 
@@ -526,6 +524,11 @@ mod tests {
         ] {
             assert_eq!(resolve(ns, None, path), "docker.io library/nginx");
         }
+        // By another of its names it is the same registry, also in statements about it.
+        let other = Directory::new(vec![entry("Index.docker.io", true, &[])]);
+        let source = other.resolve(None, None, "nginx").unwrap();
+        let read = understood("index.docker.io", "nginx");
+        assert_eq!(source.repository.as_str(), read);
         assert_eq!(resolve(Some("quay.io"), None, "nginx"), "quay.io nginx");
         assert_eq!(resolve(None, None, "quay.io/nginx"), "quay.io nginx");
     }

@@ -2,6 +2,7 @@
 //! (distribution/reference, normalize.go).
 
 use super::digest::DigestError;
+use super::directory::understood;
 use super::name::NameError;
 use super::{Digest, Reference, Repository, Tag, UpstreamName};
 use std::fmt;
@@ -10,8 +11,6 @@ use std::fmt;
 const DOCKER_HUB: &str = "docker.io";
 /// Another name of it, from the days of its v1 API, which clients still fold into the first.
 const DOCKER_HUB_LEGACY: &str = "index.docker.io";
-/// The namespace of Docker Hub's images of one component.
-const DOCKER_HUB_NAMESPACE: &str = "library";
 /// The tag of names that have none.
 const TAG_DEFAULT: &str = "latest";
 
@@ -69,11 +68,7 @@ impl ImageName {
         let tag = tag.unwrap_or(TAG_DEFAULT);
         let tag = Tag::parse(tag).map_err(|_| ImageNameError::Tag)?;
         let (upstream, path) = split_registry(name)?;
-        let repository = if upstream.as_str() == DOCKER_HUB && !path.contains('/') {
-            Repository::parse(&format!("{DOCKER_HUB_NAMESPACE}/{path}"))
-        } else {
-            Repository::parse(path)
-        };
+        let repository = Repository::parse(&understood(upstream.as_str(), path));
         Ok(Self {
             upstream,
             repository: repository.map_err(|_: NameError| ImageNameError::Repository)?,

@@ -16,6 +16,7 @@ pub mod list;
 pub mod manifest;
 pub mod media_type;
 pub mod name;
+pub mod nodes;
 pub mod range;
 pub mod ranges;
 pub mod route;

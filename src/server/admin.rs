@@ -3,6 +3,7 @@
 mod answer;
 mod api;
 mod audit;
+mod cluster;
 mod error;
 mod guard;
 mod import;
@@ -16,6 +17,7 @@ mod visits;
 pub use api::AdminApi;
 
 use super::http::{JSON, host};
+use super::nodes::NodeDesk;
 use super::process::Process;
 use super::reload::Reloader;
 use super::visits::Visits;
@@ -58,6 +60,8 @@ pub(super) struct Admin {
     /// Names beside addresses that the listener has.
     hosts: Vec<String>,
     reloader: Arc<dyn Reloader>,
+    /// The nodes of its cluster.
+    desk: Option<NodeDesk>,
     /// Pages for people.
     page: Page,
     visits: Visits,
@@ -83,6 +87,7 @@ impl Admin {
             describe,
             clock,
             tracer: _,
+            desk,
         } = process;
         Self {
             page: Page::new(
@@ -100,6 +105,7 @@ impl Admin {
             metrics,
             hosts,
             reloader,
+            desk,
             visits,
             acts: TaskTracker::new(),
             stop,
@@ -228,6 +234,9 @@ impl Admin {
         }
         if matches!(path, visits::CLIENTS | visits::PULLS) {
             return visits::answer(&self.visits, &head);
+        }
+        if path == cluster::PATH {
+            return Box::pin(cluster::answer(self.desk.as_ref(), &head)).await;
         }
         if path == reload::PATH {
             return Box::pin(reload::answer(&self.reloader, &head, changes)).await;

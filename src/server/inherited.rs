@@ -57,6 +57,7 @@ pub(super) struct Assigned {
     pub(super) more: Vec<TcpListener>,
     pub(super) admin: Option<TcpListener>,
     pub(super) admin_socket: Option<UnixListener>,
+    pub(super) nodes: Option<TcpListener>,
 }
 
 impl Inherited {

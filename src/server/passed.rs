@@ -24,6 +24,11 @@ pub enum Role {
         /// The address of the configuration.
         address: SocketAddr,
     },
+    /// Other nodes of the cluster.
+    Nodes {
+        /// The address of the configuration.
+        address: SocketAddr,
+    },
     /// Operators on this machine.
     AdminSocket {
         /// The path of the configuration; `None`: the service manager has bound it.
@@ -51,7 +56,12 @@ impl Passed {
 impl Assigned {
     /// Gives each to the listener with its address, if that has none yet. One whose listener is configured no more is
     /// closed.
-    pub(super) fn complete(&mut self, passed: Vec<Passed>, config: &Config) {
+    pub(super) fn complete(
+        &mut self,
+        passed: Vec<Passed>,
+        config: &Config,
+        nodes: Option<SocketAddr>,
+    ) {
         for Passed { role, socket } in passed {
             match role {
                 Role::Client { name, address } => {
@@ -71,7 +81,10 @@ impl Assigned {
                 Role::AdminSocket { path } if path.is_none() || path == config.admin_socket => {
                     self.admin_socket.get_or_insert(socket.into());
                 }
-                Role::Admin { .. } | Role::AdminSocket { .. } => {
+                Role::Nodes { address } if Some(address) == nodes => {
+                    self.nodes.get_or_insert(socket.into());
+                }
+                Role::Admin { .. } | Role::AdminSocket { .. } | Role::Nodes { .. } => {
                     tracing::info!(?role, "a listener is configured no more and is closed");
                 }
             }

@@ -1,6 +1,7 @@
 //! The process around a server, as its operators ask it.
 
 use super::describe::Describe;
+use super::nodes::NodeDesk;
 use super::reload::Reloader;
 use crate::clock::Clock;
 use crate::telemetry::trace::Tracer;
@@ -17,4 +18,6 @@ pub struct Process {
     pub clock: Arc<dyn Clock>,
     /// Traces requests.
     pub tracer: Tracer,
+    /// Answers for the other nodes of its cluster.
+    pub desk: Option<NodeDesk>,
 }

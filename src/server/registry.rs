@@ -5,6 +5,7 @@ mod blob;
 pub(super) mod door;
 pub(super) mod handler;
 mod named;
+mod node;
 mod owner;
 pub(super) mod reply;
 pub(super) mod restraint;

@@ -19,7 +19,7 @@ pub struct Reloaded {
     pub applied: Vec<KeyChange>,
     /// Keys that hold after a restart.
     pub after_restart: Vec<KeyChange>,
-    /// Old names of keys that were used: a line each, with its place.
+    /// Old names of keys that were used, with their places, and certificates that cannot be: a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }

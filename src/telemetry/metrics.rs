@@ -5,6 +5,7 @@ mod access;
 mod audit;
 mod cache;
 mod catalogue;
+mod cluster;
 mod disk;
 mod labels;
 mod limits;
@@ -23,6 +24,7 @@ pub use access::{AccessMetrics, AuthMethod, AuthResult};
 use audit::AuditMetrics;
 use cache::Cache;
 use catalogue::Catalogue;
+pub use cluster::Cluster;
 use disk::Disk;
 pub use disk::DiskOp;
 pub use labels::{EvictReason, Kind, Outcome};
@@ -38,7 +40,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 pub use totals::{SoFar, Totals};
 pub use traces::{Dropped, Traces};
-pub use upstreams::Upstreams;
+pub use upstreams::{FillSource, Upstreams};
 
 /// The label of requests that name no upstream, or none that is configured.
 const NO_UPSTREAM: &str = "";
@@ -60,6 +62,7 @@ struct Inner {
     audit: AuditMetrics,
     cache: Cache,
     catalogue: Catalogue,
+    cluster: Cluster,
     disk: Disk,
     log: Log,
     scrub: Scrub,
@@ -89,6 +92,7 @@ impl Metrics {
                 access: AccessMetrics::new(&set),
                 audit: AuditMetrics::new(&set),
                 catalogue: Catalogue::new(&set),
+                cluster: Cluster::new(&set),
                 disk: Disk::new(&set),
                 log: Log::new(&set),
                 scrub: Scrub::new(&set),
@@ -136,6 +140,12 @@ impl Metrics {
     #[must_use]
     pub fn traces(&self) -> &Traces {
         &self.inner.traces
+    }
+
+    /// The part about the other nodes of a cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.inner.cluster
     }
 
     /// The families of upstreams.

@@ -12,6 +12,12 @@ impl EndpointId {
     pub const fn of(place: usize) -> Self {
         Self(place)
     }
+
+    /// That place.
+    #[must_use]
+    pub const fn place(self) -> usize {
+        self.0
+    }
 }
 
 /// Behaviour while an upstream limits our requests or fails for a moment.

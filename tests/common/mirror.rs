@@ -108,6 +108,7 @@ impl MirrorBuilder {
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
             otlp: None,
+            cluster: None,
         };
         Self { config, dir }
     }
@@ -219,6 +220,11 @@ impl Mirror {
     /// The front door.
     pub fn guard(&self) -> &roadstead::access::Guard {
         self.app.guard()
+    }
+
+    /// Its cluster.
+    pub fn cluster(&self) -> &roadstead::cluster::Cluster {
+        self.app.cluster().unwrap()
     }
 
     /// The configuration of its listeners.

@@ -21,6 +21,7 @@ mod carry;
 mod check;
 mod cli;
 mod client_config;
+mod cluster;
 mod coalesce;
 mod commands;
 mod config;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::common::Client;
+use crate::common::{Client, within};
 
 /// The real program in a directory of its own; killed when dropped.
 pub struct Process {
@@ -117,4 +117,25 @@ impl Drop for Process {
         let _gone: std::io::Result<()> = self.child.kill();
         let _reaped: std::io::Result<ExitStatus> = self.child.wait();
     }
+}
+
+/// Runs the program, with these variables and nothing else of ours, from an empty directory.
+pub async fn program(
+    dir: &std::path::Path,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> (bool, String) {
+    let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_roadstead"))
+        .args(arguments)
+        .current_dir(dir)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output();
+    let output = within("the program", child).await.unwrap();
+    let both = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&both).into_owned(),
+    )
 }

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use serde::Deserialize as _;
 use url::Url;
 
 use super::admin::{AdminServer, AdminTrust};
@@ -101,7 +102,7 @@ impl AdminFlags {
     pub fn server(&self) -> Result<AdminServer, String> {
         match self.named()? {
             Some(server) => Ok(server),
-            None => self.configured(&configured(self.config.as_ref())?.0),
+            None => self.configured(&configured(self.config.as_ref(), Faults::Elsewhere)?.0),
         }
     }
 
@@ -160,7 +161,9 @@ impl ServerFlags {
         if let Some(url) = named_server(self.server.as_ref(), self.config.as_ref())? {
             return Ok(url);
         }
-        configured(self.config.as_ref())?.0.server()
+        configured(self.config.as_ref(), Faults::Elsewhere)?
+            .0
+            .server()
     }
 }
 
@@ -193,12 +196,36 @@ fn named(
         .map_err(|why| format!("{variable}={}: {why}", harmless(&value)))
 }
 
+/// Faults in a configuration with which the addresses in it are used all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Faults {
+    /// Wrong keys and values. Where the file is no TOML, the address might stand in the part that cannot be read, and
+    /// another server must not be asked for something instead.
+    Elsewhere,
+    /// These, and lines that are no TOML: any server may be asked to read its own configuration again.
+    Syntax,
+}
+
+impl Faults {
+    /// The file's keys, as far as they can be read.
+    fn table(self, file: &str) -> Option<toml::Table> {
+        match self {
+            Self::Elsewhere => file.parse().ok(),
+            Self::Syntax => {
+                let (table, _errors) = toml::de::DeTable::parse_recoverable(file);
+                toml::Table::deserialize(toml::Deserializer::from(table)).ok()
+            }
+        }
+    }
+}
+
 /// The listeners of the configuration, and what the whole of it is.
 ///
 /// # Errors
 /// One line for each fault of the configuration, if not even an address can be read from it.
 pub(super) fn configured(
     file: Option<&PathBuf>,
+    faults: Faults,
 ) -> Result<(Listeners, Result<Config, String>), String> {
     let overrides = Overrides {
         config: file.cloned(),
@@ -210,7 +237,10 @@ pub(super) fn configured(
         Err(error) => error.to_string(),
     };
     let variable = |name: &str| std::env::var_os(name);
-    match listeners(file.text(), &variable) {
+    match faults
+        .table(file.text())
+        .and_then(|table| listeners(&table, &variable))
+    {
         Some(listeners) => {
             tracing::debug!(
                 error,
@@ -223,8 +253,10 @@ pub(super) fn configured(
 }
 
 /// The addresses alone, whatever else stands in the file and the environment; `None`: they cannot be told.
-fn listeners(file: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<Listeners> {
-    let table: toml::Table = file.parse().ok()?;
+fn listeners(
+    table: &toml::Table,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Option<Listeners> {
     let server = match table.get("server") {
         Some(server) => Some(server.as_table()?),
         None => None,
@@ -443,10 +475,24 @@ mod tests {
         );
     }
 
+    fn read(file: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<Listeners> {
+        listeners(&Faults::Elsewhere.table(file)?, variable)
+    }
+
+    #[test]
+    fn any_server_may_be_asked_to_read_a_file_that_is_no_toml() {
+        let text = "[server]\nadmin_listen = \":7001\"\nlisten = \n[cache\ndir = 'x\n";
+        let found = listeners(&Faults::Syntax.table(text).unwrap(), &|_| None).unwrap();
+        assert_eq!(
+            found.admin().unwrap().url.as_str(),
+            "http://127.0.0.1:7001/"
+        );
+    }
+
     #[test]
     fn addresses_are_read_from_a_configuration_with_faults_elsewhere() {
         let none = |_: &str| None;
-        let found = listeners(
+        let found = read(
             "[server]\nlisten = \"0.0.0.0:7000\"\nadmin_listen = \":7001\"\nlisten_adress = 1\n[server.tls]\n",
             &none,
         );
@@ -456,7 +502,7 @@ mod tests {
             "http://127.0.0.1:7001/"
         );
         assert_eq!(found.server().unwrap().as_str(), "https://127.0.0.1:7000/");
-        let found = listeners("[cache]\nmax_sise = 1\n", &none).unwrap();
+        let found = read("[cache]\nmax_sise = 1\n", &none).unwrap();
         assert_eq!(
             found.admin().unwrap().url.as_str(),
             "http://127.0.0.1:5001/"
@@ -464,10 +510,10 @@ mod tests {
         let set = |name: &str| {
             (name == "ROADSTEAD_SERVER__ADMIN_LISTEN").then(|| OsString::from("127.0.0.1:9"))
         };
-        let found = listeners("[cache]\n", &set).unwrap();
+        let found = read("[cache]\n", &set).unwrap();
         assert_eq!(found.admin().unwrap().url.as_str(), "http://127.0.0.1:9/");
         let several = "[server]\nlisten_adress = 1\n[server.tls]\n[server.admin_tls]\n[[server.listener]]\naddress = \":7000\"\ntls = false\n";
-        let found = listeners(several, &none).unwrap();
+        let found = read(several, &none).unwrap();
         assert_eq!(
             found.admin().unwrap().url.as_str(),
             "https://127.0.0.1:5001/"
@@ -482,9 +528,9 @@ mod tests {
             "[[server.listener]]\nname = 1\naddress = 1",
             "[server]\nlistener = []",
         ] {
-            assert_eq!(listeners(text, &none), None, "{text}");
+            assert_eq!(read(text, &none), None, "{text}");
         }
-        let zero = listeners("[server]\nadmin_listen = \"127.0.0.1:0\"", &none).unwrap();
+        let zero = read("[server]\nadmin_listen = \"127.0.0.1:0\"", &none).unwrap();
         assert!(zero.admin().unwrap_err().contains("--admin"));
     }
 }

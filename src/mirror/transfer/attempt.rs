@@ -82,7 +82,7 @@ impl Attempt<'_, '_> {
         match reached {
             Err(Failure::Broken { error, bytes }) => {
                 tracing::info!(
-                    digest = %self.job.digest, source = self.job.origins.name(first), %error, bytes,
+                    digest = %self.job.digest, source = %self.job.origins.name(first), %error, bytes,
                     "a source of blobs failed; going on with the next"
                 );
                 self.job.state().reliability.leave(first);
@@ -113,7 +113,8 @@ impl Attempt<'_, '_> {
         }
         let range = self.range(plain);
         let by_range = range.start > 0 || range.end.is_some();
-        let asked = self.job.unless_over(origins.read(order, range)).await?;
+        let read = origins.read(order, range);
+        let asked = self.job.unless_promoted(first, read).await?;
         let (origin, mut read) = match asked {
             Ok(read) => read,
             Err(error) if !first.has_authority() => {
@@ -268,7 +269,8 @@ impl Attempt<'_, '_> {
         let mut stop = self.stop(read, position);
         // One that sends everything is read until the end.
         while position < stop || (!read.ranged && total == Some(stop)) {
-            let batch = match self.job.unless_over(gather(&mut read.body)).await? {
+            let gathered = gather(&mut read.body);
+            let batch = match self.job.unless_promoted(origin, gathered).await? {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break,
                 Err(error) => return broken(error, came),
@@ -334,6 +336,7 @@ impl Attempt<'_, '_> {
             let written = self.partial.write(gap.start, chunks).await?;
             let mut state = self.job.state();
             for range in written {
+                self.job.count(origin, range.end - range.start);
                 state.budget.progress(range.end - range.start);
                 state.reliability.provenance.note(origin, range, ranged);
             }

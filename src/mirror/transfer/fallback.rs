@@ -43,8 +43,8 @@ impl Fallback<'_, '_> {
         };
         tracing::error!(
             %upstream, %repository, %digest, %error,
-            wrong = next.wrong.map(|origin| job.origins.name(origin)),
-            next = job.origins.name(next.only), without_ranges = next.without_ranges,
+            wrong = next.wrong.map(|origin| job.origins.name(origin).into_owned()),
+            next = %job.origins.name(next.only), without_ranges = next.without_ranges,
             "upstream sent wrong content; fetching it again before anybody gets the end of it"
         );
         self.fall_back(partial, next).await
@@ -73,8 +73,8 @@ impl Fallback<'_, '_> {
         };
         tracing::warn!(
             upstream = %job.source.upstream, repository = %job.source.repository,
-            digest = %job.digest, %error, endpoint = job.origins.name(only),
-            next = job.origins.name(next.only),
+            digest = %job.digest, %error, endpoint = %job.origins.name(only),
+            next = %job.origins.name(next.only),
             "the endpoint that a blob was fetched again from gave up; asking another for all of it"
         );
         self.fall_back(partial, next).await
@@ -126,7 +126,7 @@ impl Fallback<'_, '_> {
                 return MirrorError::WrongContent { digest, why }.into();
             }
             let endpoint = job.origins.name(origin);
-            tracing::warn!(upstream = %job.source.upstream, endpoint, %digest, %why, "asking another endpoint");
+            tracing::warn!(upstream = %job.source.upstream, %endpoint, %digest, %why, "asking another endpoint");
         }
         Failure::Broken {
             error: FetchError::Protocol(why),

@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{Budget, RETRY_EARNED_BYTES, retry_after};
 use super::lazy::Parts;
 use super::means::Means;
-use super::origin::{BlobName, Origin, Origins};
+use super::origin::{BlobName, Origins, SourceKind};
 use super::plan::{Piece, Pieces, Plan};
 use super::range_workers::range_workers;
 use super::reliability::Reliability;
-use super::wish::{FillOnRange, First};
+use super::wish::{FillOnRange, Wanted};
 use crate::mirror::shares::Slot;
 use crate::mirror::{MirrorError, Source};
 use crate::oci::Digest;
@@ -44,10 +44,19 @@ pub(super) struct Job<'a> {
     /// The upstream, and the sources that are asked before it.
     pub(super) origins: Origins<'a>,
     pub(super) state: Mutex<State>,
-    /// Cancelled when the fill's place is somebody else's, or nobody wants it, before it has begun.
-    given_up: CancellationToken,
+    pub(super) ends: Ends,
+    /// The treatment of what was not asked for.
+    pub(super) fill_on_range: FillOnRange,
     /// Number of other repositories that it has gone on from.
     pub(super) others_used: usize,
+}
+
+/// Reasons to leave off what a fill's work waits for.
+pub(super) struct Ends {
+    /// Cancelled when the fill's place is somebody else's, or nobody wants it, before it has begun.
+    pub(super) given_up: CancellationToken,
+    /// Cancelled when another node of the cluster waits for the fill: then no node is waited for here.
+    pub(super) promoted: CancellationToken,
 }
 
 pub(super) struct State {
@@ -103,10 +112,20 @@ impl<'a> Job<'a> {
         upstream: &'a Upstream,
         source: &'a Source,
         digest: &'a Digest,
-        expected: Option<u64>,
-        first: First,
-        given_up: CancellationToken,
+        wanted: Wanted,
+        ends: Ends,
     ) -> Self {
+        let Wanted {
+            expected,
+            given,
+            first,
+        } = wanted;
+        // What another node asks for by the way is not fetched for it alone: it has the rest, or will ask for it.
+        let fill_on_range = if ends.promoted.is_cancelled() {
+            FillOnRange::Never
+        } else {
+            means.fill_on_range
+        };
         Self {
             means,
             upstream,
@@ -115,8 +134,14 @@ impl<'a> Job<'a> {
             origins: Origins {
                 upstream,
                 others: &means.sources,
-                blob: BlobName { source, digest },
+                blob: BlobName {
+                    source,
+                    digest,
+                    given_size: expected.filter(|_| given),
+                },
             },
+            ends,
+            fill_on_range,
             state: Mutex::new(State {
                 total: expected,
                 started: false,
@@ -128,7 +153,6 @@ impl<'a> Job<'a> {
                 over: means.tasks.suspending().child_token(),
                 unattended: None,
             }),
-            given_up,
             others_used: 0,
         }
     }
@@ -144,7 +168,11 @@ impl<'a> Job<'a> {
         Self {
             source,
             origins: Origins {
-                blob: BlobName { source, digest },
+                blob: BlobName {
+                    source,
+                    digest,
+                    given_size: None,
+                },
                 ..self.origins
             },
             state: Mutex::new(state),
@@ -227,7 +255,11 @@ impl<'a> Job<'a> {
         let ranges = order
             .first()
             .is_some_and(|next| state.reliability.takes_ranges(&self.origins, *next));
-        let several = ranges && total > parallel.above && parallel.connections > 1;
+        // A node may have to fetch what it is asked for, and would for each connection fetch somewhere else.
+        let from_node = order
+            .first()
+            .is_some_and(|next| self.origins.kind(*next) == SourceKind::Node);
+        let several = ranges && !from_node && total > parallel.above && parallel.connections > 1;
         let (pools, pieces) = if several {
             let pieces = Pieces {
                 connections: u64::try_from(parallel.connections).unwrap_or(u64::MAX),
@@ -260,9 +292,12 @@ impl<'a> Job<'a> {
         open: watch::Sender<bool>,
     ) -> Result<(), MirrorError> {
         while let Some(piece) = self.take(partial) {
+            let left = self.state().reliability.others.len();
             let reached = self.attempt(partial, 0, &piece, Some(&open)).await;
             self.done(partial, &piece);
             match reached {
+                // What comes next may have to do with more connections than a node had.
+                Err(Failure::Left) if left == 1 && self.origins.has_nodes() => return Ok(()),
                 // Those that ranges are of no use at are remembered.
                 Ok(()) | Err(Failure::NoRange | Failure::Left) => {}
                 Err(Failure::Fatal(error)) => {
@@ -346,7 +381,7 @@ impl<'a> Job<'a> {
 
     /// The piece to ask for first, of a blob of unknown size, for a reader of this range; `None`: all of it.
     fn first_piece(&self, range: Range<u64>) -> Option<Range<u64>> {
-        let all = matches!(self.means.fill_on_range, FillOnRange::Always);
+        let all = matches!(self.fill_on_range, FillOnRange::Always);
         if all && range.start == 0 {
             return None;
         }
@@ -415,34 +450,6 @@ impl<'a> Job<'a> {
         self.state().plan.done(piece, &have);
     }
 
-    /// The origins to ask now, best first.
-    pub(super) fn order(&self, needs_range: bool) -> Vec<Origin> {
-        let state = self.state();
-        state.reliability.order(&self.origins, needs_range)
-    }
-
-    /// Finds the sources beside the upstream that have the blob. They are asked only where the upstream's word says
-    /// that its repository has it, and how large it is: without that nobody may be served what they have.
-    pub(super) async fn enlist(&self, given: bool) {
-        if self.origins.others.is_empty() {
-            return;
-        }
-        let known = self.state().total.filter(|_| given);
-        let size = match known {
-            Some(size) => size,
-            None => match self.unless_over(self.origins.stat()).await {
-                Ok(Ok(Some(size))) if self.state().total.is_none_or(|total| total == size) => size,
-                // The upstream is asked for the blob in a moment, and says why not.
-                _ => return,
-            },
-        };
-        if let Ok(others) = self.unless_over(self.origins.others_with(size)).await {
-            let mut state = self.state();
-            state.total = Some(size);
-            state.reliability.others = others;
-        }
-    }
-
     /// True if any of what is there may be wrong.
     pub(super) fn in_doubt(&self) -> bool {
         self.state().reliability.only.is_some()
@@ -485,7 +492,7 @@ impl<'a> Job<'a> {
         tokio::select! {
             biased;
             () = over.cancelled() => Err(MirrorError::ShuttingDown),
-            () = self.given_up.cancelled() => Err(MirrorError::Limited(Limit::Transfers)),
+            () = self.ends.given_up.cancelled() => Err(MirrorError::Limited(Limit::Transfers)),
             done = wait => Ok(done),
         }
     }

@@ -38,7 +38,7 @@ impl Job<'_> {
         let must =
             chosen || self.in_doubt() || !self.state().reliability.next_takes_ranges(&self.origins);
         must || partial.whole_is_wanted()
-            || match self.means.fill_on_range {
+            || match self.fill_on_range {
                 FillOnRange::Always => true,
                 FillOnRange::Never => false,
                 FillOnRange::Over(percent) => {

@@ -10,7 +10,7 @@ use crate::mirror::fills::Fills;
 use crate::mirror::shares::{Shares, Stays};
 use crate::oci::UpstreamName;
 use crate::store::Store;
-use crate::telemetry::Limit;
+use crate::telemetry::{Limit, Metrics};
 
 /// Fills from one upstream that go on although nobody reads them any more: slow ones of one are not in the way of
 /// another's.
@@ -23,6 +23,7 @@ pub(super) struct Means {
     pub(super) store: Store,
     pub(super) tasks: Tasks,
     pub(super) fills: Arc<Fills>,
+    pub(super) metrics: Metrics,
     /// Sources that are asked before the upstream, in this order.
     pub(super) sources: Vec<Arc<dyn BlobSource>>,
     /// Places for fills that nobody reads, of each upstream.
@@ -41,6 +42,7 @@ impl Means {
             store: core.store.clone(),
             tasks: core.tasks.clone(),
             fills: Arc::clone(fills),
+            metrics: core.metrics.clone(),
             sources,
             unattended: Mutex::default(),
         }

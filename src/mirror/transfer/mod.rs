@@ -12,6 +12,7 @@
 //! | `range_workers` | connections for readers that wait elsewhere |
 //! | `budget` | how often and after what wait something is tried again |
 //! | `origin` | `BlobSource`: the upstream's endpoints, and what is asked before them |
+//! | `sources` | which of a fill's sources are asked, in which order |
 //! | `reliability` | how far each of them can be relied on |
 //! | `fallback` | the way on when bytes are wrong |
 //! | `span` | the fill in a trace |
@@ -33,14 +34,13 @@ mod plan;
 mod provenance;
 mod range_workers;
 mod reliability;
+mod sources;
 mod span;
 #[cfg(test)]
 mod tests;
 mod wish;
 
 use std::sync::{Arc, OnceLock};
-
-use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, Upstreams};
 use super::fills::{Fills, Lead, OTHER_SOURCES_MAX};
@@ -49,33 +49,22 @@ use super::{MirrorError, Source};
 use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
 use crate::store::{HandOver, Link, Partial, Verified};
-use crate::telemetry::Metrics;
 use crate::telemetry::trace::Value;
 use crate::upstream::OnBehalf;
 pub(super) use budget::{Budget, retry_after};
 use fallback::Fallback;
-use job::{Fetched, Job};
+use job::{Ends, Fetched, Job};
 use means::Means;
-pub use origin::{BlobName, BlobRead, BlobSource, ReadBody, ReadRange};
+pub use origin::{BlobName, BlobRead, BlobSource, ReadBody, ReadRange, SourceKind};
 use span::FillSpan;
 pub use wish::FillOnRange;
-use wish::First;
-
-/// Facts about a blob before it is fetched, and the part of it that is wanted first.
-struct Wanted {
-    /// Its size, as a manifest or the upstream said.
-    expected: Option<u64>,
-    /// True if the upstream itself said that the repository has it.
-    given: bool,
-    first: First,
-}
+use wish::{First, Wanted};
 
 /// Fetches blobs into their fills.
 #[derive(Debug)]
 pub(super) struct Transfers {
     means: Means,
     upstreams: Upstreams,
-    metrics: Metrics,
     not_stored: Arc<NotStored>,
 }
 
@@ -90,7 +79,6 @@ impl Transfers {
         Self {
             means: Means::new(core, fill_on_range, fills, sources),
             upstreams: core.upstreams.clone(),
-            metrics: core.metrics.clone(),
             not_stored: Arc::clone(not_stored),
         }
     }
@@ -110,6 +98,7 @@ impl Transfers {
             place,
             work,
             span,
+            promoted,
         } = lead;
         let span = span.map(|span| FillSpan::new(span, &source, &digest));
         drop(fill);
@@ -125,15 +114,17 @@ impl Transfers {
             }
             Err(None) => return,
         };
-        self.metrics.fills_in_flight(1);
-        let given_up = place.given_up().clone();
-        let first = First::of(asked, expected);
+        self.means.metrics.fills_in_flight(1);
+        let ends = Ends {
+            given_up: place.given_up().clone(),
+            promoted,
+        };
         let wanted = Wanted {
             expected,
             given,
-            first,
+            first: First::of(asked, expected),
         };
-        let filled = self.fill(partial, &source, wanted, given_up);
+        let filled = self.fill(partial, &source, wanted, ends);
         // Boxed: it is the largest thing that a task holds.
         let behalf = OnBehalf::current().as_part_of(work);
         let behalf = match &span {
@@ -145,7 +136,7 @@ impl Transfers {
             // Before that it would seem to be followed.
             span.end(place.fill()).await;
         }
-        self.metrics.fills_in_flight(-1);
+        self.means.metrics.fills_in_flight(-1);
     }
 
     /// Fetches, checks and keeps; or tells the readers why not.
@@ -154,14 +145,10 @@ impl Transfers {
         partial: Partial<MirrorError>,
         source: &Source,
         wanted: Wanted,
-        given_up: CancellationToken,
+        ends: Ends,
     ) {
         let digest = *partial.digest();
-        let Wanted {
-            expected,
-            given,
-            first,
-        } = wanted;
+        let expected = wanted.expected;
         let means = &self.means;
         // It ends with the upstream that it begins with, whatever is configured meanwhile.
         let upstream = match self.upstreams.of(source) {
@@ -169,8 +156,8 @@ impl Transfers {
             Err(error) => return partial.fail(error),
         };
         let others: [OnceLock<Source>; OTHER_SOURCES_MAX] = Default::default();
-        let mut job = Job::new(means, &upstream, source, &digest, expected, first, given_up);
-        job.enlist(given).await;
+        let mut job = Job::new(means, &upstream, source, &digest, wanted, ends);
+        job.enlist().await;
         let mut partial = partial;
         loop {
             let fetched = job.fetch(&partial).await;

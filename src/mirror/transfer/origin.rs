@@ -1,10 +1,11 @@
 //! The sources that a fill reads a blob from, in the order in which they are asked.
 //!
 //! The upstream is always among them, as the last one, and alone has authority: whether its repository has the blob,
-//! and how large it is, is its word. Of any other source (an object store, a node nearby) a fill takes bytes and
-//! nothing else. They are checked by the digest like the upstream's; a source that fails in any way, that stalls or
+//! and how large it is, is its word, or that of another node of the cluster, which has asked it. Of any other source a fill
+//! takes bytes and nothing else. They are checked by the digest like the upstream's; a source that fails in any way, that stalls or
 //! contradicts what is known is left for the rest of the fill, and the next one goes on at the byte reached.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,9 @@ use crate::upstream::{
 /// Sources beside the upstream that one fill asks. Each may cost it one wait of [`SOURCE_WAIT_MAX`].
 const SOURCES_MAX: usize = 4;
 
+/// Nodes of the cluster that one fill asks, one after the other.
+const NODES_MAX: usize = 2;
+
 /// Time that an answer, or more of a body, of a source beside the upstream is waited for: it is worth asking because it
 /// is near, and clients wait meanwhile.
 const SOURCE_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -30,9 +34,15 @@ const SOURCE_WAIT_MAX: Duration = Duration::from_secs(3);
 /// A place that blobs are read from: an upstream with its endpoints, an object store, another node.
 pub trait BlobSource: fmt::Debug + Send + Sync {
     /// The name of one of its endpoints, for a log line.
-    fn name(&self, endpoint: EndpointId) -> &str;
+    fn name(&self, endpoint: EndpointId) -> Cow<'_, str>;
 
-    /// The endpoints that a blob may be asked of, best first; one, where there is nothing to choose.
+    /// The kind of place that it is.
+    fn kind(&self) -> SourceKind {
+        SourceKind::Tier
+    }
+
+    /// The endpoints that a blob may be asked of, best first; one, where there is nothing to choose; none, where it is not
+    /// to be asked.
     fn endpoints(&self, _digest: &Digest) -> Vec<EndpointId> {
         vec![EndpointId::of(0)]
     }
@@ -64,6 +74,18 @@ pub trait BlobSource: fmt::Debug + Send + Sync {
     }
 }
 
+/// The kind of place that a blob's bytes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Another node of the cluster, whose word on a blob's presence and size counts as much as the upstream's. It has all
+    /// that it can fetch, and is not waited for by one that other nodes wait for.
+    Node,
+    /// An object store.
+    Tier,
+    /// The upstream.
+    Upstream,
+}
+
 /// A blob, as a repository of an upstream names it.
 #[derive(Clone, Copy, Debug)]
 pub struct BlobName<'a> {
@@ -71,6 +93,8 @@ pub struct BlobName<'a> {
     pub source: &'a Source,
     /// Its digest.
     pub digest: &'a Digest,
+    /// Its size, where the upstream itself has said that the repository has it.
+    pub given_size: Option<u64>,
 }
 
 /// A part of a blob, and the way to ask for it.
@@ -123,6 +147,8 @@ impl ReadBody {
     /// Pieces as they come, none of them empty, each at most some MiB. The wait for one is limited by `wait_max`.
     #[must_use]
     pub fn of(pieces: BoxStream<'static, Result<Bytes, FetchError>>, wait_max: Duration) -> Self {
+        // It is asked again after its end, for what has arrived already.
+        let pieces = pieces.fuse().boxed();
         Self(Bytestream::Other { pieces, wait_max })
     }
 
@@ -177,8 +203,12 @@ impl From<BlobFetch> for BlobRead {
 }
 
 impl BlobSource for Upstream {
-    fn name(&self, endpoint: EndpointId) -> &str {
-        self.endpoint_host(endpoint)
+    fn name(&self, endpoint: EndpointId) -> Cow<'_, str> {
+        self.endpoint_host(endpoint).into()
+    }
+
+    fn kind(&self) -> SourceKind {
+        SourceKind::Upstream
     }
 
     fn endpoints(&self, digest: &Digest) -> Vec<EndpointId> {
@@ -276,8 +306,29 @@ impl<'a> Origins<'a> {
     }
 
     /// The name for a log line.
-    pub(super) fn name(&self, origin: Origin) -> &'a str {
+    pub(super) fn name(&self, origin: Origin) -> Cow<'a, str> {
         self.source(origin).name(origin.endpoint)
+    }
+
+    /// The kind of place that it is.
+    pub(super) fn kind(&self, origin: Origin) -> SourceKind {
+        self.source(origin).kind()
+    }
+
+    /// True if there are other nodes among the sources that come before this one for the blob.
+    pub(super) fn has_nodes(&self) -> bool {
+        let mut nodes = self.sources();
+        nodes.any(|(_, it)| it.kind() == SourceKind::Node && self.may_have(it))
+    }
+
+    /// True if there is another source to ask.
+    pub(super) fn has_others(&self, nodes: bool) -> bool {
+        let mut others = self.sources();
+        others.any(|(_, it)| (nodes || it.kind() != SourceKind::Node) && self.may_have(it))
+    }
+
+    fn may_have(&self, source: &Arc<dyn BlobSource>) -> bool {
+        !source.endpoints(self.blob.digest).is_empty()
     }
 
     pub(super) fn honours_range(&self, origin: Origin) -> bool {
@@ -294,25 +345,47 @@ impl<'a> Origins<'a> {
             .distrust(origin.endpoint, self.blob.digest);
     }
 
-    /// Asks if the upstream's repository has the blob, and for its size.
-    pub(super) async fn stat(&self) -> Result<Option<u64>, FetchError> {
+    /// Asks if the upstream's repository has the blob, and for its size: the upstream itself, or, where `nodes` may be
+    /// asked, another node of the cluster, which asks it for all.
+    pub(super) async fn stat(&self, nodes: bool) -> Result<Option<u64>, FetchError> {
+        for (_, node) in self.sources().filter(|_| nodes) {
+            if node.kind() == SourceKind::Node
+                && let Ok(Ok(Some(size))) =
+                    tokio::time::timeout(node.wait_max(), node.stat(self.blob)).await
+            {
+                return Ok(Some(size));
+            }
+        }
         BlobSource::stat(self.upstream, self.blob).await
     }
 
-    /// The other sources that have a blob of this size, in their order.
-    pub(super) async fn others_with(&self, size: u64) -> Vec<Origin> {
-        let others = self.others.iter().take(SOURCES_MAX).enumerate();
-        let asked = others.map(async |(place, other)| {
-            let stat = tokio::time::timeout(other.wait_max(), other.stat(self.blob)).await;
-            let said = stat.ok()?.ok()?;
-            if said.is_some_and(|said| said != size) {
-                return None;
+    /// The endpoints of other sources that have a blob of this size, in their order. Other nodes are asked for the blob
+    /// without a question before: they fetch what they do not have. `given`: the upstream has said that the repository has it; other sources than nodes are no proof of that.
+    pub(super) async fn others_with(&self, size: u64, nodes: bool, given: bool) -> Vec<Origin> {
+        let asked = self.sources().map(async |(place, other)| {
+            let origin = |endpoint| Origin {
+                other: Some(place),
+                endpoint,
+            };
+            let endpoints = other.endpoints(self.blob.digest);
+            if other.kind() == SourceKind::Node {
+                let endpoints = endpoints.into_iter().filter(|_| nodes);
+                return endpoints.take(NODES_MAX).map(origin).collect();
             }
-            let endpoint = *other.endpoints(self.blob.digest).first()?;
-            let other = Some(place);
-            Some(Origin { other, endpoint })
+            let Some(endpoint) = endpoints.first().filter(|_| given) else {
+                return Vec::new();
+            };
+            let stat = tokio::time::timeout(other.wait_max(), other.stat(self.blob)).await;
+            match stat {
+                Ok(Ok(said)) if said.is_none_or(|said| said == size) => vec![origin(*endpoint)],
+                Ok(_) | Err(_) => Vec::new(),
+            }
         });
         join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    fn sources(&self) -> impl Iterator<Item = (usize, &'a Arc<dyn BlobSource>)> {
+        self.others.iter().take(SOURCES_MAX).enumerate()
     }
 
     /// Opens a part of the blob at the first of these origins; the upstream goes on to its further endpoints itself.

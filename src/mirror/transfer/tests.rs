@@ -5,6 +5,7 @@
     reason = "each behaviour of the scripted source differs in one place from that of a good one"
 )]
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::clock::{ManualClock, Timestamp};
 use crate::mirror::{BlobAnswer, Config, Mirror, Parts, Policy, UpstreamSet};
 use crate::oci::{Algorithm, Directory, Repository, UpstreamName};
 use crate::store::{self, Event, EventKinds, Heard, Store};
+use crate::telemetry::Metrics;
 use crate::upstream::{self, EndpointConfig, EndpointId, FetchError, Upstream};
 
 const BLOB_BYTES: usize = 300_000;
@@ -130,8 +132,8 @@ impl Peer {
 }
 
 impl BlobSource for Peer {
-    fn name(&self, _: EndpointId) -> &'static str {
-        "peer"
+    fn name(&self, _: EndpointId) -> Cow<'static, str> {
+        "peer".into()
     }
 
     fn stat<'a>(&'a self, _: BlobName<'a>) -> BoxFuture<'a, Result<Option<u64>, FetchError>> {

@@ -16,6 +16,15 @@ pub enum FillOnRange {
     Over(u8),
 }
 
+/// Facts about a blob before it is fetched, and the part of it that is wanted first.
+pub(super) struct Wanted {
+    /// Its size, as a manifest or the upstream said.
+    pub(super) expected: Option<u64>,
+    /// True if the upstream itself said that the repository has it.
+    pub(super) given: bool,
+    pub(super) first: First,
+}
+
 /// The wish of the reader for whom a fill is begun.
 pub(super) struct First {
     /// The bytes, if not all of them; the end is `u64::MAX` where none is named.

@@ -91,6 +91,20 @@ impl Tls {
         })))
     }
 
+    /// A configuration that comes from no files.
+    pub(crate) fn fixed(server: Arc<ServerConfig>, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Inner {
+            provider: Arc::new(aws_lc_rs::default_provider()),
+            clock,
+            stand_in: StandIn::default(),
+            files: Mutex::new(Files::none()),
+            current: ArcSwap::from_pointee(Current {
+                server,
+                outdated: CancellationToken::new(),
+            }),
+        }))
+    }
+
     /// The upstreams' own names at which it answers.
     pub(crate) fn stand_in(&self) -> StandIn {
         self.0.stand_in.clone()
@@ -156,9 +170,11 @@ impl Tls {
         }
     }
 
-    /// Reads all files again. Blocks.
-    pub(crate) fn reload(&self) {
+    /// Reads all files again, and returns the reasons why some are of no use: what was read before stays. Blocks.
+    pub(crate) fn reload(&self) -> Vec<String> {
         self.look(Reading::All);
+        let files = self.0.files.lock();
+        files.unwrap_or_else(PoisonError::into_inner).troubles()
     }
 
     fn look(&self, reading: Reading) {

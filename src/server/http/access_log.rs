@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 /// So much of a path is logged: more than the longest valid one (a name of 255 characters, a
@@ -114,6 +115,10 @@ pub(crate) struct Exchange {
     visits: Option<Visits>,
     /// The pull that counts it as a request under way.
     pull: Option<PullId>,
+    /// True if another node of the cluster asks, which counts it as one of its clients'.
+    of_node: bool,
+    /// The place of its body among those that nodes read.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Exchange {
@@ -147,7 +152,19 @@ impl Exchange {
             ended: Ended::Cancelled,
             visits: None,
             pull: None,
+            of_node: false,
+            place: None,
         }
+    }
+
+    /// Another node of the cluster asks.
+    pub(crate) fn is_of_node(&mut self) {
+        self.of_node = true;
+    }
+
+    /// It has a place until its end.
+    pub(crate) fn holds(&mut self, place: OwnedSemaphorePermit) {
+        self.place = Some(place);
     }
 
     /// Its client and its pull are told of there.
@@ -243,7 +260,8 @@ impl Exchange {
     /// The answer is an error. A fault of ours or of an upstream has an error line, which names what failed and why,
     /// for it is read alone; of all others the access line says why. Nothing is told twice.
     pub(crate) fn refused(&mut self, status: StatusCode, code: ErrorCode, cause: &str) {
-        if status.is_server_error() {
+        // Another node that asks says what came of it.
+        if status.is_server_error() && !self.of_node {
             tracing::error!(
                 request_id = %self.id,
                 upstream = self.upstream.as_ref().map(display),
@@ -305,6 +323,9 @@ impl Exchange {
     /// The head of the response is known: the request is counted.
     pub(crate) fn answered(&mut self, status: StatusCode, outcome: Outcome) {
         self.answer = Some((status, outcome));
+        if self.of_node {
+            return self.metrics.cluster().served(self.kind, outcome);
+        }
         self.metrics
             .request(self.kind, self.upstream_label(), outcome);
     }
@@ -315,6 +336,9 @@ impl Exchange {
         self.account.spent(bytes);
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.bytes = self.bytes.saturating_add(bytes);
+        if self.of_node {
+            return self.metrics.cluster().served_bytes(self.kind, bytes);
+        }
         self.metrics
             .client_bytes(self.kind, self.upstream_label(), bytes);
     }
@@ -346,7 +370,7 @@ impl Exchange {
         }
         let now = Instant::now();
         self.first_byte = Some(now);
-        if let Some((_, outcome)) = self.answer {
+        if let Some((_, outcome)) = self.answer.filter(|_| !self.of_node) {
             let wait = now.duration_since(self.started);
             self.metrics
                 .first_byte(self.kind, outcome, wait.as_secs_f64());
@@ -475,117 +499,4 @@ fn shortened(text: &str, bytes_max: usize) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::request_id::RequestIds;
-    use super::*;
-    use crate::clock::{ManualClock, Timestamp};
-    use crate::server::testing::{Logs, exchange, metrics, request_head};
-
-    #[test]
-    fn a_request_dropped_without_an_answer_is_logged_and_not_counted() {
-        let (logs, metrics) = (Logs::collect(), metrics());
-        let counted = || {
-            // What the system says of the process is of the moment.
-            let text = metrics.render();
-            text.split("# HELP process_").next().map(str::to_owned)
-        };
-        let before = counted();
-        let ids = RequestIds::new(&ManualClock::new(Timestamp(0xab)));
-        let client = SocketAddr::from(([192, 0, 2, 1], 4711));
-        tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap()
-            .block_on(async {
-                drop(Exchange::begin(
-                    ids.next(),
-                    client.into(),
-                    &request_head(),
-                    metrics.clone(),
-                ));
-            });
-        let lines = logs.access();
-        assert_eq!(lines.len(), 1);
-        assert_eq!(lines[0]["status"], 499);
-        assert_eq!(lines[0]["ended"], "cancelled");
-        assert_eq!(lines[0]["request_id"], "000000ab-1");
-        assert_eq!(lines[0]["client"], "192.0.2.1:4711");
-        assert_eq!(lines[0]["path"], "/v2/library/nginx/blobs/sha256:aa");
-        assert!(counted() == before, "it was counted");
-    }
-
-    #[test]
-    fn the_access_line_says_what_a_tag_named() {
-        let (logs, metrics) = (Logs::collect(), metrics());
-        let digest = Digest::Sha256([0xab; 32]);
-        let mut exchange = exchange(&metrics);
-        let tag = Reference::parse("v1").unwrap();
-        exchange.asks_for(Kind::Manifest, Some(tag));
-        exchange.found(&digest);
-        drop(exchange);
-        let lines = logs.access();
-        assert_eq!(lines[0]["reference"], "v1");
-        assert_eq!(lines[0]["digest"], digest.to_string());
-    }
-
-    #[test]
-    fn a_request_is_counted_once_and_its_first_byte_once() {
-        let metrics = metrics();
-        let mut exchange = exchange(&metrics);
-        exchange.sent(3);
-        exchange.sent(4);
-        exchange.completed();
-        drop(exchange);
-        let text = metrics.render();
-        for line in [
-            "roadstead_requests_total{kind=\"blob\",outcome=\"hit\",upstream=\"docker.io\"} 1",
-            "roadstead_first_byte_seconds_count{kind=\"blob\",outcome=\"hit\"} 1",
-            "roadstead_client_bytes_total{kind=\"blob\",upstream=\"docker.io\"} 7",
-        ] {
-            assert!(text.contains(line), "{line:?} is not in {text}");
-        }
-    }
-
-    #[test]
-    fn a_failure_names_what_failed_and_is_told_once() {
-        let (logs, metrics) = (Logs::collect(), metrics());
-        let mut exchange = exchange(&metrics);
-        exchange.refused(StatusCode::BAD_GATEWAY, ErrorCode::Unknown, "no such host");
-        drop(exchange);
-        let failed = &logs.lines("roadstead::server::http::access_log")[0];
-        assert_eq!(failed["upstream"], "docker.io");
-        assert_eq!(failed["repository"], "library/nginx");
-        assert_eq!(failed["status"], 502);
-        assert_eq!(failed["cause"], "no such host");
-        assert!(logs.access()[0].get("cause").is_none());
-    }
-
-    #[test]
-    fn a_refusal_has_one_line_and_it_says_why() {
-        let (logs, metrics) = (Logs::collect(), metrics());
-        let mut exchange = exchange(&metrics);
-        exchange.refused(StatusCode::FORBIDDEN, ErrorCode::Denied, "bad credentials");
-        drop(exchange);
-        assert!(logs.lines("roadstead::server::http::access_log").is_empty());
-        assert_eq!(logs.access()[0]["cause"], "bad credentials");
-    }
-
-    #[test]
-    fn a_client_behind_a_proxy_has_its_own_address_and_share() {
-        let proxy = Client::from(SocketAddr::from(([10, 0, 0, 1], 4711)));
-        let address = IpAddr::from([192, 0, 2, 7]);
-        let client = proxy.behind(address);
-        assert_eq!((client.ip(), &*client.text), (address, "192.0.2.7"));
-        assert_eq!(client.id().address, ClientId::new(address, 0).address);
-        assert_ne!(client.id(), proxy.id());
-        assert_eq!(client.id(), proxy.behind(address).id());
-    }
-
-    #[test]
-    fn what_a_client_says_is_bounded_and_plain() {
-        let long = HeaderValue::from_str(&"x".repeat(5000)).unwrap();
-        assert_eq!(printable(&long).len(), USER_AGENT_LOGGED_BYTES_MAX);
-        let odd = HeaderValue::from_bytes(b"\xff\x9b31m").unwrap();
-        assert_eq!(printable(&odd), "(not plain text)");
-        assert_eq!(shortened("\u{e9}\u{e9}", 3), "\u{e9}");
-    }
-}
+mod tests;

@@ -142,6 +142,17 @@ impl ApiError {
         }
     }
 
+    /// 503: other nodes read as many bodies here as they may.
+    pub(crate) fn too_many_streams() -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let message =
+            "as many bodies as cluster.streams_max are read by other nodes; ask another one";
+        Self {
+            extra: Extra::RetryAfter(RETRY_AFTER_BUSY),
+            ..Self::own(status, ErrorCode::Unavailable, message)
+        }
+    }
+
     /// 401: who is it? `challenge`: the value of `WWW-Authenticate`.
     pub(crate) fn unauthorized(why: &dyn Error, challenge: String) -> Self {
         Self {

@@ -12,6 +12,7 @@ use crate::oci::directory::{ResolveError, Source};
 use crate::server::http::access_log::Exchange;
 use crate::server::http::context::Request;
 use crate::server::http::error::ApiError;
+use crate::server::nodes::NodeDesk;
 use crate::server::transparent::StandIn;
 use crate::telemetry::AuthMethod;
 use http::{HeaderValue, Method, header, request};
@@ -40,6 +41,8 @@ pub(crate) struct Door {
     is_secure: bool,
     /// Names of upstreams at which the listener answers.
     stand_in: StandIn,
+    /// The answers for other nodes, where the listener is theirs.
+    desk: Option<NodeDesk>,
 }
 
 /// The sender of a connection's last request, so that the same credentials are not looked at again.
@@ -72,7 +75,19 @@ impl Door {
             asks,
             is_secure,
             stand_in: StandIn::default(),
+            desk: None,
         }
+    }
+
+    /// The door for other nodes, whose certificates have let them in.
+    pub(crate) fn for_nodes(self, desk: NodeDesk) -> Self {
+        let desk = Some(desk);
+        Self { desk, ..self }
+    }
+
+    /// The answers for other nodes, if it is theirs.
+    pub(crate) fn desk(&self) -> Option<&NodeDesk> {
+        self.desk.as_ref()
     }
 
     /// With the names of upstreams at which the listener answers.

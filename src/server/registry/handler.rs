@@ -68,6 +68,11 @@ impl Handler {
         }
     }
 
+    /// The mirror.
+    pub(super) fn mirror(&self) -> &Mirror {
+        &self.mirror
+    }
+
     /// Answers one request. Its body, if it has one, is read for `/token` alone. `must_wait`: memory is short, and this client has
     /// more of it than others.
     pub(crate) async fn answer(
@@ -89,7 +94,11 @@ impl Handler {
             let source = caller.source();
             exchange.span = RequestSpan::begin(&self.tracer, &head, source, caller.is_secure);
         }
-        exchange.visits(&self.visits);
+        if arrival.door.desk().is_some() {
+            exchange.is_of_node();
+        } else {
+            exchange.visits(&self.visits);
+        }
         exchange.account.audit_to(arrival.door.guard().audit());
         let answered = self.dispatch(&head, body, &caller, transport, must_wait, &mut exchange);
         let reply = match answered.await {
@@ -172,6 +181,10 @@ impl Handler {
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
         let door = &caller.arrival.door;
+        if let Some(desk) = door.desk() {
+            let answer = self.answer_node(head, caller, desk, transport, exchange);
+            return Box::pin(answer).await;
+        }
         if let Some(greeting) = self.admit(head, door, must_wait)? {
             return Ok(greeting);
         }
@@ -361,7 +374,7 @@ impl Handler {
         Ok(())
     }
 
-    fn resolve(
+    pub(super) fn resolve(
         &self,
         request: &Request<'_>,
         path: &str,
@@ -380,7 +393,7 @@ impl Handler {
         Ok(source)
     }
 
-    async fn manifest(
+    pub(super) async fn manifest(
         &self,
         request: &Request<'_>,
         source: &Source,
@@ -407,7 +420,7 @@ impl Handler {
         Ok(Reply::manifest(&request.conditions, answer, by_digest))
     }
 
-    async fn blob(
+    pub(super) async fn blob(
         &self,
         request: &Request<'_>,
         source: &Source,

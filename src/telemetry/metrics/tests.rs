@@ -61,7 +61,7 @@ fn use_everything(metrics: &Metrics) {
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 37] = [
+const CONTRACT: [(&str, &str, &[&str]); 42] = [
     ("roadstead_audit_dropped_total", "counter", &[]),
     ("roadstead_audit_failed", "gauge", &[]),
     ("roadstead_auth_total", "counter", &["method", "result"]),
@@ -77,6 +77,7 @@ const CONTRACT: [(&str, &str, &[&str]); 37] = [
         &["kind", "upstream"],
     ),
     ("roadstead_clients_seen", "gauge", &[]),
+    ("roadstead_cluster_members", "gauge", &[]),
     ("roadstead_config_reload_success", "gauge", &[]),
     (
         "roadstead_config_reload_success_timestamp_seconds",
@@ -86,6 +87,11 @@ const CONTRACT: [(&str, &str, &[&str]); 37] = [
     ("roadstead_config_restart_required", "gauge", &[]),
     ("roadstead_connections", "gauge", &["listener"]),
     ("roadstead_evicted_bytes_total", "counter", &["reason"]),
+    (
+        "roadstead_fill_bytes_total",
+        "counter",
+        &["source", "upstream"],
+    ),
     ("roadstead_fills_in_flight", "gauge", &[]),
     (
         "roadstead_first_byte_seconds",
@@ -94,6 +100,13 @@ const CONTRACT: [(&str, &str, &[&str]); 37] = [
     ),
     ("roadstead_limited_total", "counter", &["limit"]),
     ("roadstead_log_lines_dropped_total", "counter", &[]),
+    ("roadstead_node_requests_total", "counter", &["status"]),
+    ("roadstead_node_served_bytes_total", "counter", &["kind"]),
+    (
+        "roadstead_node_served_total",
+        "counter",
+        &["kind", "outcome"],
+    ),
     ("roadstead_readers_in_flight", "gauge", &[]),
     (
         "roadstead_requests_total",

@@ -31,11 +31,37 @@ const ENDPOINT_UP: (&str, &str) = (
     "1 while an endpoint is asked; 0 while it is not, because it kept failing (its breaker is open).",
 );
 
+/// The kind of place that the bytes of a blob that is stored have come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillSource {
+    /// Another node of the cluster.
+    Peer,
+    /// An object store.
+    Tier,
+    /// The upstream.
+    Upstream,
+}
+
+impl FillSource {
+    const ALL: [Self; 3] = [Self::Peer, Self::Tier, Self::Upstream];
+
+    /// The label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Tier => "tier",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
 /// The families of upstreams. Each method takes an upstream's name; one that is not configured counts under the empty
 /// label, or not at all.
 #[derive(Debug)]
 pub struct Upstreams {
     bytes: IntCounterVec,
+    fill_bytes: IntCounterVec,
     requests: IntCounterVec,
     retries: IntCounterVec,
     failovers: IntCounterVec,
@@ -68,6 +94,11 @@ impl Upstreams {
         let all = Self {
             configured: ArcSwap::default(),
             bytes,
+            fill_bytes: set.counters(
+                "roadstead_fill_bytes_total",
+                "Bytes of blobs that were written to the cache, by where they came from: another node of the cluster, the object store, or the upstream.",
+                &["upstream", "source"],
+            ),
             requests: set.counters(
                 "roadstead_upstream_requests_total",
                 "Requests to upstreams, by HTTP status, or timeout, connect or error where there was none.",
@@ -170,8 +201,17 @@ impl Upstreams {
                     .with_label_values(&[name, kind.label(), status]);
             }
         }
+        for source in FillSource::ALL {
+            self.fill_bytes.with_label_values(&[name, source.label()]);
+        }
         self.retries.with_label_values(&[name]);
         self.failovers.with_label_values(&[name]);
+    }
+
+    /// Bytes of a blob were written that came from there.
+    pub fn filled(&self, upstream: &str, source: FillSource, bytes: u64) {
+        let labels = [self.label(upstream), source.label()];
+        self.fill_bytes.with_label_values(&labels).inc_by(bytes);
     }
 
     fn is_configured(&self, upstream: &str) -> bool {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::common::images::{self, Dialect, Image};
 use crate::common::{ADMIN, Answer, Client, FakeRegistry, Gate, WAIT_MAX};
-use crate::process::Process;
+use crate::process::{Process, program};
 
 /// The real program with a file that can be written again.
 struct Server {
@@ -240,6 +240,7 @@ async fn a_wrong_file_is_refused_as_a_whole_and_prometheus_hears_of_it() {
             format!("[access]\nhtpasswd = \"/nowhere/users\"\n{good}"),
             "/nowhere/users",
         ),
+        (format!("drain_timeout = \n{good}"), "config.toml:4:"),
     ] {
         let answer = server.try_reload(&wrong).await;
         assert_eq!(answer.status, 422, "{}", answer.text());
@@ -248,6 +249,17 @@ async fn a_wrong_file_is_refused_as_a_whole_and_prometheus_hears_of_it() {
         let pulled = server.client.get(&manifest("a.example")).await;
         pulled.assert_bytes(200, &image.manifest.bytes);
     }
+    server.reload(&good).await;
+    assert_eq!(server.metric(success).await, 1.0);
+    // The command finds the server by a file that is no TOML, and it is the server that finds the fault.
+    let dir = &server.process.dir;
+    let at = server.admin.0;
+    let text =
+        format!("[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"{at}\"\ndrain_timeout =\n");
+    std::fs::write(dir.path().join("config.toml"), text).unwrap();
+    let (is_done, said) = program(dir.path(), &["reload", "--config", "config.toml"], &[]).await;
+    assert!(!is_done && said.contains("config.toml:4:"), "{said}");
+    assert_eq!(server.metric(success).await, 0.0);
     let (_, after_restart) = server
         .reload(&format!("drain_timeout = \"7s\"\n{good}"))
         .await;

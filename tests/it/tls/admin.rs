@@ -1,11 +1,10 @@
 //! The admin listener with a certificate, and names of its own.
 
 use super::pki::{self, Authority};
-use crate::common::{FakeRegistry, MirrorBuilder, within};
+use crate::common::{FakeRegistry, MirrorBuilder};
+use crate::process::program;
 use roadstead::server::{PairConfig, TlsConfig};
 use std::path::Path;
-use std::process::Stdio;
-use tokio::process::Command;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_reach_it_by_name_and_certificate() {
@@ -47,23 +46,6 @@ async fn operators_reach_it_by_name_and_certificate() {
     }
     // Clients go on as they are.
     assert_eq!(mirror.get("/v2/").await.status, 200);
-}
-
-/// Runs the program, with these variables and nothing else of ours, from an empty directory.
-async fn program(dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
-    let child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
-        .args(arguments)
-        .current_dir(dir)
-        .env_clear()
-        .envs(variables.iter().copied())
-        .stdin(Stdio::null())
-        .output();
-    let output = within("the program", child).await.unwrap();
-    let both = [output.stdout, output.stderr].concat();
-    (
-        output.status.success(),
-        String::from_utf8_lossy(&both).into_owned(),
-    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -101,17 +101,19 @@ async fn changed_files_hold_for_new_connections() {
     // SIGHUP does the same.
     stranger.write(dir, "one");
     let certificates = mirror.certificates().clone();
-    tokio::task::spawn_blocking(move || certificates.reload())
-        .await
-        .unwrap();
+    let unusable = tokio::task::spawn_blocking(move || certificates.reload()).await;
+    assert_eq!(unusable.unwrap(), Vec::<String>::new());
     let got = shown(&mirror, "mirror.test", &authority).await;
     assert_eq!(got.as_deref(), Some(&stranger.cert.der()[..]));
     // A file that is gone changes nothing.
     std::fs::remove_file(dir.join("one.crt")).unwrap();
     let certificates = mirror.certificates().clone();
-    tokio::task::spawn_blocking(move || certificates.reload())
-        .await
-        .unwrap();
+    let unusable = tokio::task::spawn_blocking(move || certificates.reload()).await;
+    // It is told to those who asked for the reload.
+    assert!(
+        matches!(&unusable.unwrap()[..], [why] if why.contains("one.crt")),
+        "one.crt is gone"
+    );
     let got = shown(&mirror, "mirror.test", &authority).await;
     assert_eq!(got.as_deref(), Some(&stranger.cert.der()[..]));
 }

@@ -56,6 +56,8 @@ struct Watched<T> {
     read: Vec<Option<Stamp>>,
     /// Stamps of the files at the last look.
     seen: Vec<Option<Stamp>>,
+    /// The reason that their last reading was of no use.
+    trouble: Option<String>,
 }
 
 /// Condition under which files are read again.
@@ -77,6 +79,17 @@ pub(super) struct News {
 }
 
 impl Files {
+    /// No files at all.
+    pub(super) fn none() -> Self {
+        Self {
+            pairs: Vec::new(),
+            client_ca: None,
+            client_crl: None,
+            client_auth: ClientAuth::default(),
+            transparent: None,
+        }
+    }
+
     /// Reads all of them.
     ///
     /// # Errors
@@ -140,6 +153,16 @@ impl Files {
         }
         self.tell_of_old_lists(now);
         news
+    }
+
+    /// Files whose last reading was of no use, so that what was read before is in use: the reasons.
+    pub(super) fn troubles(&self) -> Vec<String> {
+        let pairs = self.pairs.iter().map(|it| &it.trouble);
+        let authority = self.transparent.iter().map(|it| &it.authority.trouble);
+        let clients = self.client_ca.iter().map(|it| &it.trouble);
+        let revoked = self.client_crl.iter().map(|it| &it.trouble);
+        let all = pairs.chain(authority).chain(clients).chain(revoked);
+        all.flatten().cloned().collect()
     }
 
     /// True if certificates of clients are judged by the same authorities, lists and treatment.
@@ -335,6 +358,7 @@ impl<T> Watched<T> {
             value,
             read: stamps.clone(),
             seen: stamps,
+            trouble: None,
         })
     }
 
@@ -357,7 +381,9 @@ impl<T> Watched<T> {
             return false;
         }
         self.read = now;
-        match read(&self.paths) {
+        let found = read(&self.paths);
+        self.trouble = found.as_ref().err().map(ToString::to_string);
+        match found {
             Ok(value) if is_same(&self.value, &value) => false,
             Ok(value) => {
                 self.value = value;

@@ -1,0 +1,442 @@
+//! Asking other nodes for blobs and manifests.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use http::header::{
+    ACCEPT, AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue,
+    IF_NONE_MATCH, RANGE, USER_AGENT, VIA, WARNING,
+};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Incoming;
+use url::form_urlencoded;
+
+use super::identity::Identity;
+use super::members::{Members, Node};
+use crate::mirror::{
+    BlobName, BlobRead, BlobSource, Nodes, Owned, ReadBody, ReadRange, Source, SourceKind, TagWord,
+};
+use crate::net::{Error, NodeClient, OnBehalf};
+use crate::oci::nodes::{HOP, LEAVING_PATH, SIZE};
+use crate::oci::{Accept, Digest, Tag};
+use crate::telemetry::Metrics;
+use crate::upstream::{EndpointId, FetchError, ManifestFetch};
+
+/// Time for TCP and TLS.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Time that a node may take until the first byte of a blob: it may have to ask the upstream, as this one would. That it is
+/// there at all is known from its greetings, and one that is gone is waited for no longer.
+const BLOB_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Time that a node may take to say what a tag names, or how large a blob is. It may have to ask the upstream.
+const WORD_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// Larger than any manifest that is kept.
+const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The value of `User-Agent`.
+const AGENT: &str = concat!("roadstead-node/", env!("CARGO_PKG_VERSION"));
+
+/// The other nodes.
+pub struct Peers {
+    client: NodeClient,
+    members: Arc<Members>,
+    metrics: Metrics,
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peers").finish_non_exhaustive()
+    }
+}
+
+impl Peers {
+    pub(super) fn new(
+        identity: &Identity,
+        members: Arc<Members>,
+        metrics: Metrics,
+    ) -> Result<Self, String> {
+        let client = NodeClient::new(identity.client.clone(), CONNECT_WAIT_MAX)?;
+        Ok(Self {
+            client,
+            members,
+            metrics,
+        })
+    }
+
+    pub(super) fn client(&self) -> NodeClient {
+        self.client.clone()
+    }
+
+    /// Tells a node to own nothing from now on, or again.
+    ///
+    /// # Errors
+    /// It does not answer, or does not take it.
+    pub(super) async fn have_leave(
+        &self,
+        address: SocketAddr,
+        is_leaving: bool,
+    ) -> Result<(), FetchError> {
+        let uri = Uri::builder()
+            .scheme("https")
+            .authority(address.to_string())
+            .path_and_query(format!("{LEAVING_PATH}?leaving={is_leaving}"))
+            .build()
+            .map_err(|error| FetchError::Protocol(error.to_string()))?;
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = uri;
+        *request.method_mut() = Method::POST;
+        let response = self.client.send(request, WORD_WAIT_MAX).await?;
+        match response.status() {
+            StatusCode::OK => Ok(()),
+            other => Err(FetchError::Status(other.as_u16())),
+        }
+    }
+
+    /// The owner of something, unless that is this node.
+    fn owner(&self, key: &str) -> Option<Arc<Node>> {
+        self.members.before_me(key).into_iter().next()
+    }
+
+    /// Sends a request to a node. Whoever waits for one that is gone waits no longer.
+    async fn send(
+        &self,
+        node: &Node,
+        request: Request<Empty<Bytes>>,
+        within: Duration,
+    ) -> Result<Response<Incoming>, FetchError> {
+        let sent = tokio::select! {
+            sent = self.client.send(request, within) => sent,
+            () = node.gone.cancelled() => Err(gone()),
+        };
+        if let Err(error @ Error::Connect(_)) = &sent {
+            // It is greeted again in a second.
+            self.members.silent(node.address, &error.to_string(), true);
+        }
+        let result = match &sent {
+            Ok(response) => response.status().as_str().to_owned(),
+            Err(_) => "error".to_owned(),
+        };
+        self.metrics.cluster().asked(&result);
+        Ok(sent?)
+    }
+
+    /// Asks for something small, and reads it whole.
+    async fn ask(
+        &self,
+        node: &Node,
+        request: Request<Empty<Bytes>>,
+    ) -> Result<(StatusCode, HeaderMap, Bytes), FetchError> {
+        let asking = async {
+            let response = self.send(node, request, WORD_WAIT_MAX).await?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, MANIFEST_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| FetchError::Broken(error.to_string()))?;
+            Ok((head.status, head.headers, body.to_bytes()))
+        };
+        let answer = tokio::time::timeout(WORD_WAIT_MAX, asking).await;
+        answer.unwrap_or(Err(FetchError::Timeout("another node")))
+    }
+
+    async fn read_from(
+        &self,
+        blob: BlobName<'_>,
+        range: ReadRange<'_>,
+    ) -> Result<BlobRead, FetchError> {
+        let endpoint = range.endpoints.first().copied();
+        let endpoint = endpoint.ok_or_else(|| FetchError::Protocol("no node".to_owned()))?;
+        let node = self.members.by_slot(endpoint.place());
+        let node = node.ok_or_else(|| FetchError::Connect("the node is gone".to_owned()))?;
+        let mut request = request(&node, blob.source, "blobs", &blob.digest.to_string())?;
+        let headers = request.headers_mut();
+        if let Some(size) = blob.given_size {
+            headers.insert(SIZE, HeaderValue::from(size));
+        }
+        if let Some(value) = range_header(&range) {
+            headers.insert(RANGE, value);
+        }
+        let response = self.send(&node, request, BLOB_WAIT_MAX).await?;
+        let (head, body) = response.into_parts();
+        let extent = extent(head.status, &head.headers, range.start)?;
+        // A piece is read until the node is gone: silence alone does not end it before the time for a piece is over.
+        let body = stream::unfold((body, node), |(mut body, node)| async move {
+            let piece = tokio::select! {
+                piece = next_piece(&mut body) => piece,
+                () = node.gone.cancelled() => Some(Err(gone().into())),
+            };
+            piece.map(|piece| (piece, (body, node)))
+        });
+        Ok(BlobRead {
+            offset: extent.offset,
+            ranged: extent.is_part,
+            endpoint,
+            validator: None,
+            total: extent.total,
+            body: ReadBody::of(body.boxed(), BLOB_WAIT_MAX),
+        })
+    }
+
+    async fn ask_tag(
+        &self,
+        source: &Source,
+        tag: &Tag,
+        accept: &Accept,
+        known: Option<Digest>,
+    ) -> Option<TagWord> {
+        let node = self.owner(&tag_key(source, tag, accept))?;
+        let mut request = request(&node, source, "manifests", tag.as_str()).ok()?;
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT, HeaderValue::try_from(accept.header()).ok()?);
+        if let Some(known) = known {
+            let known = HeaderValue::try_from(format!("\"{known}\"")).ok()?;
+            headers.insert(IF_NONE_MATCH, known);
+        }
+        let (status, headers, bytes) = self.told(&node, request).await?;
+        let age = headers
+            .get(AGE)
+            .and_then(|age| age.to_str().ok()?.parse().ok());
+        let manifest = match status {
+            StatusCode::OK => Some(manifest(&headers, bytes)),
+            StatusCode::NOT_MODIFIED if known.is_some() => None,
+            _ => return None,
+        };
+        Some(TagWord {
+            manifest,
+            age: Duration::from_secs(age?),
+            is_stale: headers.contains_key(WARNING),
+        })
+    }
+
+    async fn ask_manifest(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        accept: &Accept,
+    ) -> Option<ManifestFetch> {
+        let text = digest.to_string();
+        let node = self.owner(&text)?;
+        let mut request = request(&node, source, "manifests", &text).ok()?;
+        let accepted = HeaderValue::try_from(accept.header()).ok()?;
+        request.headers_mut().insert(ACCEPT, accepted);
+        let (status, headers, bytes) = self.told(&node, request).await?;
+        (status == StatusCode::OK).then(|| manifest(&headers, bytes))
+    }
+
+    async fn ask_size(&self, blob: BlobName<'_>) -> Result<Option<u64>, FetchError> {
+        let text = blob.digest.to_string();
+        let Some(node) = self.owner(&text) else {
+            return Ok(None);
+        };
+        let mut request = request(&node, blob.source, "blobs", &text)?;
+        *request.method_mut() = Method::HEAD;
+        let (status, headers, _) = self.ask(&node, request).await?;
+        if status != StatusCode::OK {
+            return Err(FetchError::Status(status.as_u16()));
+        }
+        Ok(number(&headers, &CONTENT_LENGTH))
+    }
+
+    /// The answer to a question; `None`: none that is of use, and the upstream is asked.
+    async fn told(
+        &self,
+        node: &Node,
+        request: Request<Empty<Bytes>>,
+    ) -> Option<(StatusCode, HeaderMap, Bytes)> {
+        let told = self.ask(node, request).await;
+        told.inspect_err(|error| {
+            tracing::debug!(node = %node.id, %error, "a node does not say it; asking upstream");
+        })
+        .ok()
+    }
+}
+
+impl BlobSource for Peers {
+    fn name(&self, endpoint: EndpointId) -> Cow<'_, str> {
+        self.members.name_of(endpoint.place()).into()
+    }
+
+    fn kind(&self) -> SourceKind {
+        SourceKind::Node
+    }
+
+    fn endpoints(&self, digest: &Digest) -> Vec<EndpointId> {
+        let before = self.members.before_me(&digest.to_string());
+        before
+            .into_iter()
+            .map(|node| EndpointId::of(node.slot))
+            .collect()
+    }
+
+    fn stat<'a>(&'a self, blob: BlobName<'a>) -> BoxFuture<'a, Result<Option<u64>, FetchError>> {
+        self.ask_size(blob).boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        blob: BlobName<'a>,
+        range: ReadRange<'a>,
+    ) -> BoxFuture<'a, Result<BlobRead, FetchError>> {
+        self.read_from(blob, range).boxed()
+    }
+
+    fn wait_max(&self) -> Duration {
+        BLOB_WAIT_MAX
+    }
+}
+
+impl Nodes for Peers {
+    fn own(&self, what: &Owned<'_>) -> bool {
+        let key = match what {
+            Owned::Content(digest) => digest.to_string(),
+            Owned::Tagged(source, tag, accept) => tag_key(source, tag, accept),
+        };
+        self.owner(&key).is_some()
+    }
+
+    fn tag<'a>(
+        &'a self,
+        source: &'a Source,
+        tag: &'a Tag,
+        accept: &'a Accept,
+        known: Option<Digest>,
+    ) -> BoxFuture<'a, Option<TagWord>> {
+        self.ask_tag(source, tag, accept, known).boxed()
+    }
+
+    fn manifest<'a>(
+        &'a self,
+        source: &'a Source,
+        digest: &'a Digest,
+        accept: &'a Accept,
+    ) -> BoxFuture<'a, Option<ManifestFetch>> {
+        self.ask_manifest(source, digest, accept).boxed()
+    }
+
+    fn blob_size<'a>(&'a self, blob: BlobName<'a>) -> BoxFuture<'a, Option<u64>> {
+        async move { self.ask_size(blob).await.ok().flatten() }.boxed()
+    }
+}
+
+/// The key of a tag's owner: who accepts other formats is given another manifest.
+fn tag_key(source: &Source, tag: &Tag, accept: &Accept) -> String {
+    let Source {
+        upstream,
+        repository,
+    } = source;
+    format!("{upstream}\n{repository}\n{tag}\n{}", accept.class.header())
+}
+
+fn gone() -> Error {
+    Error::Broken("the node is gone".to_owned())
+}
+
+/// A request for something of a repository.
+fn request(
+    node: &Node,
+    source: &Source,
+    kind: &str,
+    reference: &str,
+) -> Result<Request<Empty<Bytes>>, FetchError> {
+    let ns: String = form_urlencoded::byte_serialize(source.upstream.as_str().as_bytes()).collect();
+    let path = format!("/v2/{}/{kind}/{reference}?ns={ns}", source.repository);
+    let uri = Uri::builder()
+        .scheme("https")
+        .authority(node.address.to_string())
+        .path_and_query(path)
+        .build()
+        .map_err(|error| FetchError::Protocol(error.to_string()))?;
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.insert(HOP, HeaderValue::from_static("1"));
+    if let Some(via) = OnBehalf::via() {
+        headers.insert(VIA, via);
+    }
+    Ok(request)
+}
+
+/// The `Range` to ask for; `None`: all of it.
+fn range_header(range: &ReadRange<'_>) -> Option<HeaderValue> {
+    let text = match (range.start, range.end) {
+        (0, None) => return None,
+        (start, None) => format!("bytes={start}-"),
+        (start, Some(end)) => format!("bytes={start}-{}", end.saturating_sub(1)),
+    };
+    HeaderValue::try_from(text).ok()
+}
+
+/// The part of a blob that an answer has.
+struct Extent {
+    offset: u64,
+    is_part: bool,
+    total: Option<u64>,
+}
+
+fn extent(status: StatusCode, headers: &HeaderMap, start: u64) -> Result<Extent, FetchError> {
+    match status {
+        StatusCode::OK => Ok(Extent {
+            offset: 0,
+            is_part: false,
+            total: number(headers, &CONTENT_LENGTH),
+        }),
+        StatusCode::PARTIAL_CONTENT => {
+            let range = headers.get(CONTENT_RANGE).and_then(|it| it.to_str().ok());
+            // RFC 9110 section 14.4.
+            let range = range.and_then(|it| it.strip_prefix("bytes ")?.split_once('/'));
+            let (range, total) = range.unwrap_or_default();
+            let first = range.split_once('-').and_then(|it| it.0.parse().ok());
+            if first != Some(start) {
+                let why = "another part of the blob than was asked for".to_owned();
+                return Err(FetchError::Protocol(why));
+            }
+            Ok(Extent {
+                offset: start,
+                is_part: true,
+                total: total.parse().ok(),
+            })
+        }
+        StatusCode::NOT_FOUND => Err(FetchError::NotFound { code: None }),
+        other => Err(FetchError::Status(other.as_u16())),
+    }
+}
+
+fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// The next bytes of a body; `None` at its clean end.
+async fn next_piece(body: &mut Incoming) -> Option<Result<Bytes, FetchError>> {
+    loop {
+        match body.frame().await? {
+            Ok(frame) => match frame.into_data() {
+                Ok(bytes) if bytes.is_empty() => {}
+                Ok(bytes) => return Some(Ok(bytes)),
+                // Trailers.
+                Err(_) => {}
+            },
+            Err(error) => return Some(Err(FetchError::Broken(error.to_string()))),
+        }
+    }
+}
+
+/// A manifest as a node gives it: checked like an upstream's.
+fn manifest(headers: &HeaderMap, bytes: Bytes) -> ManifestFetch {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let digest = text("docker-content-digest").and_then(|it| Digest::parse(it).ok());
+    ManifestFetch {
+        endpoint: EndpointId::of(0),
+        bytes,
+        content_type: text(CONTENT_TYPE.as_str()).map(str::to_owned),
+        digest_header: digest,
+        warnings: Vec::new(),
+    }
+}

@@ -1,0 +1,88 @@
+//! The sources of one fill: which there are, which of them is asked next, and when none of them may be waited for.
+
+use super::job::Job;
+use super::origin::{Origin, SourceKind};
+use crate::mirror::MirrorError;
+use crate::telemetry::FillSource;
+use crate::upstream::FetchError;
+
+impl Job<'_> {
+    /// The origins to ask now, best first.
+    pub(super) fn order(&self, needs_range: bool) -> Vec<Origin> {
+        let mut state = self.state();
+        if self.ends.promoted.is_cancelled() {
+            let is_node = |it: &Origin| self.origins.kind(*it) == SourceKind::Node;
+            state.reliability.others.retain(|it| !is_node(it));
+        }
+        state.reliability.order(&self.origins, needs_range)
+    }
+
+    /// Finds the sources beside the upstream that have the blob. They are asked only where the upstream's word says
+    /// that its repository has it, and how large it is: without that nobody may be served what they have. Another node
+    /// makes sure of that itself, and needs to be told the size alone.
+    pub(super) async fn enlist(&self) {
+        let nodes = !self.ends.promoted.is_cancelled();
+        if !self.origins.has_others(nodes) {
+            return;
+        }
+        let expected = self.state().total;
+        let said = match self.origins.blob.given_size {
+            None if expected.is_none() || !(nodes && self.origins.has_nodes()) => {
+                let stat = self.unless_over(self.origins.stat(nodes)).await;
+                match stat {
+                    Ok(Ok(Some(size))) if expected.is_none_or(|expected| expected == size) => {
+                        Some(size)
+                    }
+                    // The upstream is asked for the blob in a moment, and says why not.
+                    _ => return,
+                }
+            }
+            given => given,
+        };
+        let Some(size) = said.or(expected) else {
+            return;
+        };
+        let others = self.origins.others_with(size, nodes, said.is_some());
+        if let Ok(others) = self.unless_over(others).await {
+            let mut state = self.state();
+            state.total = Some(size);
+            state.reliability.others = others;
+        }
+    }
+
+    /// Counts bytes that an origin gave and that were missing.
+    pub(super) fn count(&self, origin: Origin, bytes: u64) {
+        let source = match self.origins.kind(origin) {
+            SourceKind::Node => FillSource::Peer,
+            SourceKind::Tier => FillSource::Tier,
+            SourceKind::Upstream => FillSource::Upstream,
+        };
+        let upstreams = self.means.metrics.upstreams();
+        upstreams.filled(self.source.upstream.as_str(), source, bytes);
+    }
+
+    /// Waits for an origin, unless the fill is over, or the origin is a node and none may be waited for any more.
+    pub(super) async fn unless_promoted<T>(
+        &self,
+        origin: Origin,
+        wait: impl Future<Output = Result<T, FetchError>>,
+    ) -> Result<Result<T, FetchError>, MirrorError> {
+        if self.origins.kind(origin) != SourceKind::Node {
+            return self.unless_over(wait).await;
+        }
+        let promoted = async {
+            self.ends.promoted.cancelled().await;
+            Err(FetchError::Broken(
+                "another node waits for the blob here".to_owned(),
+            ))
+        };
+        let wait = async {
+            tokio::select! {
+                biased;
+                promoted = promoted => promoted,
+                done = wait => done,
+            }
+        };
+        self.unless_over(wait).await
+    }
+}

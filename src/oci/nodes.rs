@@ -1,0 +1,15 @@
+//! The words that nodes of a cluster have for each other, beside those of the registry's API.
+
+use http::HeaderName;
+
+/// The path of the greeting, at the listener for nodes.
+pub const HELLO_PATH: &str = "/cluster/v1/hello";
+
+/// The path by which a node is told to own nothing from now on, or again.
+pub const LEAVING_PATH: &str = "/cluster/v1/leaving";
+
+/// Requests of nodes carry it: what they ask for is not asked of a node.
+pub const HOP: HeaderName = HeaderName::from_static("roadstead-hop");
+
+/// The size of the blob asked for, where the node that asks has the upstream's word that the repository has it.
+pub const SIZE: HeaderName = HeaderName::from_static("roadstead-size");

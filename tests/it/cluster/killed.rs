@@ -1,0 +1,171 @@
+//! Nodes as processes, one of which is killed at a bad moment.
+
+use std::sync::Arc;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use super::nodes::address;
+use super::path;
+use crate::common::images::Blob;
+use crate::common::{Client, FakeRegistry, Samples, within};
+use crate::process::Process;
+
+const MIB: usize = 1 << 20;
+const SIZE: usize = 40 * MIB;
+/// Requests of one fill at once, and the most that each asks for.
+const CONNECTIONS: usize = 2;
+const SEGMENT: usize = 4 * MIB;
+
+/// A node in a process of its own.
+struct Node {
+    process: Process,
+    client: Client,
+    admin: Client,
+}
+
+impl Node {
+    async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let text = self.admin.get("/metrics").await.text();
+        Samples::parse(&text).sum(name, labels)
+    }
+
+    /// Waits until a metric is this.
+    async fn wait_for(&self, name: &str, wanted: f64) {
+        let reached = async {
+            while self.metric(name, &[]).await != wanted {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        within(name, reached).await;
+    }
+}
+
+/// Three nodes that know each other.
+async fn three(registry: &FakeRegistry, secret: &TempDir) -> Vec<Node> {
+    let secret = secret.path().join("secret");
+    std::fs::write(&secret, "0123456789abcdef".repeat(4)).unwrap();
+    let addresses: Vec<String> = (0..3)
+        .map(|_| format!("{:?}", address().to_string()))
+        .collect();
+    let mut nodes: Vec<Node> = addresses
+        .iter()
+        .map(|listen| {
+            let dir = TempDir::new().unwrap();
+            let root = dir.path().display();
+            let (url, secret, peers) = (registry.url(), secret.display(), addresses.join(", "));
+            let text = format!(
+                "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"
+[cache]\ndir = \"{root}/cache\"\n[state]\ndir = \"{root}/state\"
+[cluster]\nlisten = {listen}\npeers = [{peers}]\nsecret_file = \"{secret}\"
+[upstream.\"docker.io\"]\nendpoints = [\"{url}\"]\ndefault = true\nparallel = {CONNECTIONS}\nparallel_above = \"1MiB\"\nsegment_size = \"4MiB\"\n"
+            );
+            std::fs::write(dir.path().join("config.toml"), text).unwrap();
+            let mut process = Process::start(dir, &["serve", "--config", "config.toml"]);
+            let (client, admin, _output) = process.ready();
+            // Nobody reads it.
+            drop(process.child.stderr.take());
+            Node {
+                process,
+                client,
+                admin,
+            }
+        })
+        .collect();
+    for node in &mut nodes {
+        node.wait_for("roadstead_cluster_members", 3.0).await;
+    }
+    nodes
+}
+
+/// The node that has asked upstream, once the others have what it has. What only the owner has is lost with it.
+async fn owner(nodes: &[Node], first: usize) -> usize {
+    let had = first.saturating_sub(CONNECTIONS * SEGMENT);
+    let had = f64::from(u32::try_from(had).unwrap());
+    let come = async {
+        for node in nodes {
+            while node.metric("roadstead_fill_bytes_total", &[]).await < had {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        }
+    };
+    within("all nodes to have it", come).await;
+    let mut owner = None;
+    for (number, node) in nodes.iter().enumerate() {
+        let upstream = [("source", "upstream")];
+        if node.metric("roadstead_fill_bytes_total", &upstream).await > 0.0 {
+            assert_eq!(owner.replace(number), None, "one node alone asks upstream");
+        }
+    }
+    owner.unwrap()
+}
+
+/// The owner is killed when `percent` of a blob have come: readers at the other nodes get all of it on the connection that
+/// they have, and the upstream sends again no more than what was under way.
+async fn killed_at(percent: usize, seed: u64) {
+    let (registry, secret) = (FakeRegistry::start().await, TempDir::new().unwrap());
+    let mut nodes = three(&registry, &secret).await;
+    let blob = Arc::new(Blob::noise(seed, SIZE));
+    registry.put_blob("team/app", &blob);
+    let gate = registry.gate(&blob.digest);
+    let first = SIZE * percent / 100;
+    gate.release(first);
+    let mut readers = JoinSet::new();
+    let (sender, mut begun) = tokio::sync::mpsc::channel(64);
+    for client in nodes.iter().map(|node| node.client).collect::<Vec<_>>() {
+        for _ in 0..3 {
+            let (blob, sender) = (Arc::clone(&blob), sender.clone());
+            readers.spawn(async move {
+                let mut streaming = client.open(&path(&blob), &[]).await;
+                assert_eq!(streaming.status, 200);
+                let start = streaming.exactly(1000).await;
+                assert_eq!(start, blob.bytes[..1000]);
+                sender.send(()).await.unwrap();
+                (client, streaming)
+            });
+        }
+    }
+    for _ in 0..9 {
+        within("all readers to begin", begun.recv()).await.unwrap();
+    }
+    registry
+        .wait_for("so much to be sent", |counters| {
+            counters.sent(&blob.digest) + SEGMENT as u64 >= first as u64
+        })
+        .await;
+    let owner = owner(&nodes, first).await;
+    let mut owner = nodes.remove(owner);
+    owner.process.signal(Signal::KILL);
+    owner.process.wait();
+    gate.open();
+    let mut exact = 0;
+    while let Some(reader) = within("a reader", readers.join_next()).await {
+        let (client, mut streaming) = reader.unwrap();
+        if client.0 != owner.client.0 {
+            streaming.assert_rest_equals(&blob.bytes[1000..]).await;
+            exact += 1;
+        }
+    }
+    assert_eq!(exact, 6);
+    let excess = registry.counters().sent(&blob.digest) - SIZE as u64;
+    // Once what was on its way to the owner, and once what it had and the others had not.
+    let max = 2 * (CONNECTIONS * SEGMENT) as u64;
+    assert!(
+        excess <= max,
+        "{percent} %: {excess} bytes more than the blob has, and {max} were under way"
+    );
+    for node in &nodes {
+        assert_eq!(node.client.get(&path(&blob)).await.body.len(), SIZE);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_dies_early_is_not_noticed() {
+    killed_at(15, 811).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_dies_late_is_not_noticed() {
+    killed_at(70, 812).await;
+}
