@@ -9,17 +9,24 @@ use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use super::PROTOCOL;
 
 /// Addresses that are looked at.
 pub(super) const ADDRESSES_MAX: usize = 256;
 
 /// Failures in a row after which a node that was silent counts as gone.
 const SILENCES_MAX: u32 = 2;
+
+/// A node that greets and does not answer is asked for nothing for so long.
+const REST: Duration = Duration::from_secs(10);
 
 /// Names that are given numbers, by which fills know nodes. Those of nodes that are gone long ago are given again.
 const SLOTS_MAX: usize = 1024;
@@ -132,6 +139,8 @@ struct Entry {
     /// True if the list or the name server has it.
     is_listed: bool,
     silences: u32,
+    /// It greets, and answers nothing: it is asked again then.
+    rests_until: Option<Instant>,
     trouble: Option<String>,
 }
 
@@ -228,15 +237,15 @@ impl Members {
         for (address, entry) in &mut table.by_address {
             entry.is_listed = addresses.contains(address);
         }
+        table
+            .by_address
+            .retain(|_, entry| entry.is_listed || entry.node.is_some());
         for address in addresses {
             if table.by_address.len() >= ADDRESSES_MAX {
                 break;
             }
             table.by_address.entry(*address).or_default().is_listed = true;
         }
-        table
-            .by_address
-            .retain(|_, entry| entry.is_listed || entry.node.is_some());
     }
 
     /// A node has answered at an address.
@@ -245,6 +254,10 @@ impl Members {
         let Some(id) = NodeId::parse(&hello.node) else {
             return self.failed(&mut table, address, "says no name of a node", true);
         };
+        if hello.protocol.abs_diff(PROTOCOL) > 1 {
+            let why = "is of a version that this one does not understand: upgrade one version after the other";
+            return self.failed(&mut table, address, why, true);
+        }
         let is_here = hello.process == self.process;
         if !is_here && id == self.me {
             let why = "has this node's name: its state directory is a copy of this one's, or the other way round; remove the catalogue of one, or give it a state.dir of its own";
@@ -325,6 +338,15 @@ impl Members {
         Some(News::Gone(node.id, why.to_owned()))
     }
 
+    /// A node that greets has not answered: it is asked for nothing for a while.
+    pub(super) fn rests(&self, address: SocketAddr) {
+        let mut table = self.table();
+        if let Some(entry) = table.by_address.get_mut(&address) {
+            entry.rests_until = Some(Instant::now() + REST);
+        }
+        self.choose(&table);
+    }
+
     /// This node owns nothing from now on, or does again.
     pub(super) fn leave(&self, is_leaving: bool) {
         let mut table = self.table();
@@ -341,7 +363,10 @@ impl Members {
     /// Chooses the nodes that own something. One that has several addresses is asked at the first.
     fn choose(&self, table: &Table) {
         let mut others: Vec<Arc<Node>> = Vec::new();
-        let nodes = table.by_address.values().filter_map(|it| it.node.as_ref());
+        let now = Instant::now();
+        let asked = table.by_address.values();
+        let asked = asked.filter(|it| it.rests_until.is_none_or(|until| until <= now));
+        let nodes = asked.filter_map(|it| it.node.as_ref());
         for node in nodes.filter(|node| !node.hello.draining) {
             if others.iter().all(|other| other.id != node.id) {
                 others.push(Arc::clone(node));

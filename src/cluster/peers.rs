@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use http::header::{
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
+use lru::LruCache;
 use url::form_urlencoded;
 
 use super::identity::Identity;
@@ -34,10 +36,13 @@ const CONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Time that a node may take until the first byte of a blob: it may have to ask the upstream, as this one would. That it is
 /// there at all is known from its greetings, and one that is gone is waited for no longer.
-const BLOB_WAIT_MAX: Duration = Duration::from_secs(10);
+const BLOB_WAIT_MAX: Duration = Duration::from_secs(6);
 
 /// Time that a node may take to say what a tag names, or how large a blob is. It may have to ask the upstream.
 const WORD_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// Blobs that are remembered as not to be asked of nodes: some 100 bytes each.
+const DISTRUSTED_MAX: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// Larger than any manifest that is kept.
 const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -50,6 +55,8 @@ pub struct Peers {
     client: NodeClient,
     members: Arc<Members>,
     metrics: Metrics,
+    /// Blobs of which nodes said or gave something wrong, which are not asked of nodes.
+    distrusted: Mutex<LruCache<Digest, ()>>,
 }
 
 impl fmt::Debug for Peers {
@@ -69,6 +76,7 @@ impl Peers {
             client,
             members,
             metrics,
+            distrusted: Mutex::new(LruCache::new(DISTRUSTED_MAX)),
         })
     }
 
@@ -101,6 +109,17 @@ impl Peers {
         }
     }
 
+    fn is_distrusted(&self, digest: &Digest) -> bool {
+        self.distrusted().peek(digest).is_some()
+    }
+
+    fn distrusted(&self) -> MutexGuard<'_, LruCache<Digest, ()>> {
+        // Each change leaves it whole.
+        self.distrusted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The owner of something, unless that is this node.
     fn owner(&self, key: &str) -> Option<Arc<Node>> {
         self.members.before_me(key).into_iter().next()
@@ -117,9 +136,13 @@ impl Peers {
             sent = self.client.send(request, within) => sent,
             () = node.gone.cancelled() => Err(gone()),
         };
-        if let Err(error @ Error::Connect(_)) = &sent {
+        match &sent {
             // It is greeted again in a second.
-            self.members.silent(node.address, &error.to_string(), true);
+            Err(error @ Error::Connect(_)) => {
+                self.members.silent(node.address, &error.to_string(), true);
+            }
+            Err(Error::Timeout(_)) => self.members.rests(node.address),
+            Ok(_) | Err(_) => {}
         }
         let result = match &sent {
             Ok(response) => response.status().as_str().to_owned(),
@@ -268,6 +291,9 @@ impl BlobSource for Peers {
     }
 
     fn endpoints(&self, digest: &Digest) -> Vec<EndpointId> {
+        if self.is_distrusted(digest) {
+            return Vec::new();
+        }
         let before = self.members.before_me(&digest.to_string());
         before
             .into_iter()
@@ -285,6 +311,12 @@ impl BlobSource for Peers {
         range: ReadRange<'a>,
     ) -> BoxFuture<'a, Result<BlobRead, FetchError>> {
         self.read_from(blob, range).boxed()
+    }
+
+    fn distrust(&self, endpoint: EndpointId, digest: &Digest) {
+        if self.distrusted().put(*digest, ()).is_none() {
+            tracing::warn!(node = self.members.name_of(endpoint.place()), %digest, "another node of the cluster gave wrong bytes of a blob, or said another size: it is not asked of nodes any more");
+        }
     }
 
     fn wait_max(&self) -> Duration {

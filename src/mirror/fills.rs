@@ -269,7 +269,7 @@ impl Entry {
 /// The promotion of a fill that begins now.
 fn promotion() -> CancellationToken {
     let promoted = CancellationToken::new();
-    if OnBehalf::is_for_node() {
+    if !OnBehalf::may_ask_nodes() {
         promoted.cancel();
     }
     promoted

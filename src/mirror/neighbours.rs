@@ -73,7 +73,7 @@ impl Neighbours {
     /// The nodes, where they may be asked.
     pub(super) fn to_ask(&self) -> Option<&dyn Nodes> {
         let nodes = self.0.as_deref();
-        nodes.filter(|_| !OnBehalf::is_for_node())
+        nodes.filter(|_| OnBehalf::may_ask_nodes())
     }
 
     /// True if the answer to a question about a manifest comes from another node, which may be the one that asks: whoever

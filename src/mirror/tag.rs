@@ -171,6 +171,8 @@ impl Tags {
                     return Ok(Kept::stale(manifest));
                 }
             }
+            // Another node that asks has something old itself.
+            Verdict::StaleMeanwhile(_) if OnBehalf::is_for_node() => {}
             Verdict::StaleMeanwhile(record) => {
                 if let Some(manifest) = self.local.named(source, record).await {
                     // Its first poll begins the request, or finds one under way; nobody waits for the end.

@@ -125,6 +125,14 @@ impl OnBehalf {
         ON_BEHALF.try_with(|this| this.for_node).unwrap_or_default()
     }
 
+    /// True if other nodes of the cluster may be asked: none of them waits for this, and none would need the credential of
+    /// the client, which is for the upstream alone.
+    #[must_use]
+    pub fn may_ask_nodes() -> bool {
+        let may = |this: &Self| !this.for_node && this.credential.is_none();
+        ON_BEHALF.try_with(may).unwrap_or(true)
+    }
+
     /// The same, with what the client has sent for an upstream.
     #[must_use]
     pub fn with_credential(self, credential: Option<ClientCredential>) -> Self {

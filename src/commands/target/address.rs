@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use serde::Deserialize as _;
+use toml::de::{DeTable, DeValue};
 use url::Url;
 
 use super::admin::{AdminServer, AdminTrust};
@@ -212,11 +212,35 @@ impl Faults {
         match self {
             Self::Elsewhere => file.parse().ok(),
             Self::Syntax => {
-                let (table, _errors) = toml::de::DeTable::parse_recoverable(file);
-                toml::Table::deserialize(toml::Deserializer::from(table)).ok()
+                let (table, _errors) = DeTable::parse_recoverable(file);
+                Some(readable(table.get_ref()))
             }
         }
     }
+}
+
+/// The keys whose values can be read.
+fn readable(table: &DeTable<'_>) -> toml::Table {
+    fn value(written: &DeValue<'_>) -> Option<toml::Value> {
+        Some(match written {
+            // A value that is missing is read as an empty one.
+            DeValue::String(text) if text.is_empty() => return None,
+            DeValue::String(text) => toml::Value::String(text.clone().into_owned()),
+            DeValue::Boolean(it) => toml::Value::Boolean(*it),
+            DeValue::Table(table) => toml::Value::Table(readable(table)),
+            DeValue::Array(items) => {
+                let items = items.iter().filter_map(|item| value(item.get_ref()));
+                toml::Value::Array(items.collect())
+            }
+            // No address is one of these.
+            DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) => return None,
+        })
+    }
+    let keys = table.iter().filter_map(|(key, written)| {
+        let written = value(written.get_ref())?;
+        Some((key.get_ref().clone().into_owned(), written))
+    });
+    keys.collect()
 }
 
 /// The listeners of the configuration, and what the whole of it is.

@@ -224,6 +224,13 @@ impl Attempt<'_, '_> {
             && expected != total
         {
             let why = format!("upstream announces {total} bytes, {expected} are expected");
+            if origin.has_authority() && self.job.state().said_by_node {
+                if self.job.node_was_wrong(total) {
+                    return Ok(());
+                }
+                let digest = self.job.digest;
+                return Err(MirrorError::WrongContent { digest, why }.into());
+            }
             let before = self.job.state().reliability.announced_by;
             let Some(before) = before.filter(|before| *before != origin) else {
                 return Err(Fallback(self.job).wrong_size(origin, why));

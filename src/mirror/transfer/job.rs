@@ -62,6 +62,8 @@ pub(super) struct Ends {
 pub(super) struct State {
     /// The blob's size, from a manifest or from upstream.
     pub(super) total: Option<u64>,
+    /// True if another node has said that, and nobody else.
+    pub(super) said_by_node: bool,
     /// True if the readers have been told that bytes will come.
     pub(super) started: bool,
     /// The range that the reader wants for whom the fill was begun, if that is less than everything.
@@ -121,7 +123,7 @@ impl<'a> Job<'a> {
             first,
         } = wanted;
         // What another node asks for by the way is not fetched for it alone: it has the rest, or will ask for it.
-        let fill_on_range = if ends.promoted.is_cancelled() {
+        let fill_on_range = if OnBehalf::is_for_node() {
             FillOnRange::Never
         } else {
             means.fill_on_range
@@ -144,6 +146,7 @@ impl<'a> Job<'a> {
             fill_on_range,
             state: Mutex::new(State {
                 total: expected,
+                said_by_node: false,
                 started: false,
                 everything: first.everything,
                 first: first.part,

@@ -345,6 +345,15 @@ impl<'a> Origins<'a> {
             .distrust(origin.endpoint, self.blob.digest);
     }
 
+    /// Another node said something wrong of this blob.
+    pub(super) fn distrust_nodes(&self) {
+        for (_, node) in self.sources() {
+            if node.kind() == SourceKind::Node {
+                node.distrust(EndpointId::of(0), self.blob.digest);
+            }
+        }
+    }
+
     /// Asks if the upstream's repository has the blob, and for its size: the upstream itself, or, where `nodes` may be
     /// asked, another node of the cluster, which asks it for all.
     pub(super) async fn stat(&self, nodes: bool) -> Result<Option<u64>, FetchError> {

@@ -45,9 +45,22 @@ impl Job<'_> {
         let others = self.origins.others_with(size, nodes, said.is_some());
         if let Ok(others) = self.unless_over(others).await {
             let mut state = self.state();
+            state.said_by_node = expected.is_none() && nodes && self.origins.has_nodes();
             state.total = Some(size);
             state.reliability.others = others;
         }
+    }
+
+    /// A node and the upstream say different sizes: the upstream is right. True if nobody was told another one yet.
+    pub(super) fn node_was_wrong(&self, total: u64) -> bool {
+        self.origins.distrust_nodes();
+        let mut state = self.state();
+        state.said_by_node = false;
+        state.reliability.others.clear();
+        if !state.started {
+            state.total = Some(total);
+        }
+        !state.started
     }
 
     /// Counts bytes that an origin gave and that were missing.

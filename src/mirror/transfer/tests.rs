@@ -5,6 +5,8 @@
     reason = "each behaviour of the scripted source differs in one place from that of a good one"
 )]
 
+mod nodes;
+
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -55,6 +57,8 @@ enum Act {
     GivesEmptyPieces,
     GivesAnotherPart,
     SaysAnotherSize,
+    /// In all it says.
+    LiesOfItsSize,
     Lacks,
     Refuses,
     SaysNothing,
@@ -65,17 +69,30 @@ enum Act {
 #[derive(Debug)]
 struct Peer {
     act: Act,
+    kind: SourceKind,
+    /// Time for which it is waited for.
+    patience: Duration,
     reads: AtomicUsize,
     distrusted: Mutex<Vec<Digest>>,
 }
 
 impl Peer {
     fn new(act: Act) -> Arc<Self> {
-        Arc::new(Self {
+        Self::of(SourceKind::Tier, act)
+    }
+
+    fn of(kind: SourceKind, act: Act) -> Arc<Self> {
+        Arc::new(Self::plain(kind, act))
+    }
+
+    fn plain(kind: SourceKind, act: Act) -> Self {
+        Self {
             act,
+            kind,
+            patience: Duration::from_millis(100),
             reads: AtomicUsize::new(0),
             distrusted: Mutex::default(),
-        })
+        }
     }
 
     fn reads(&self) -> usize {
@@ -125,7 +142,10 @@ impl Peer {
             ranged: true,
             endpoint: EndpointId::of(0),
             validator: None,
-            total: Some(BLOB_BYTES as u64),
+            total: match self.act {
+                Act::LiesOfItsSize => Some(5),
+                _ => Some(BLOB_BYTES as u64),
+            },
             body: ReadBody::of(pieces, self.wait_max()),
         })
     }
@@ -136,10 +156,19 @@ impl BlobSource for Peer {
         "peer".into()
     }
 
+    fn kind(&self) -> SourceKind {
+        self.kind
+    }
+
+    fn endpoints(&self, digest: &Digest) -> Vec<EndpointId> {
+        let trusted = !self.distrusted.lock().unwrap().contains(digest);
+        Vec::from_iter(trusted.then_some(EndpointId::of(0)))
+    }
+
     fn stat<'a>(&'a self, _: BlobName<'a>) -> BoxFuture<'a, Result<Option<u64>, FetchError>> {
         match self.act {
             Act::Lacks => ready(Err(FetchError::NotFound { code: None })).boxed(),
-            Act::SaysAnotherSize => ready(Ok(Some(5))).boxed(),
+            Act::SaysAnotherSize | Act::LiesOfItsSize => ready(Ok(Some(5))).boxed(),
             Act::SaysNothing => future::pending().boxed(),
             _ => ready(Ok(Some(BLOB_BYTES as u64))).boxed(),
         }
@@ -162,7 +191,7 @@ impl BlobSource for Peer {
     }
 
     fn wait_max(&self) -> Duration {
-        Duration::from_millis(100)
+        self.patience
     }
 }
 

@@ -275,9 +275,11 @@ fn every_label_value_is_from_a_closed_set() {
         (
             "status".to_owned(),
             set(&[
-                "200", "401", "429", "599", "timeout", "connect", "error", "lost",
+                "200", "206", "304", "401", "404", "429", "503", "599", "timeout", "connect",
+                "error", "lost",
             ]),
         ),
+        ("source".to_owned(), set(&["peer", "tier", "upstream"])),
         (
             "upstream".to_owned(),
             set(&["", "docker.io", "localhost:5000"]),
