@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::parts::PartReaders;
 use super::passthrough::{Passthrough, Passthroughs, Prepared};
-use super::{MirrorError, Source};
+use super::{MirrorError, Source, SourceKind};
 use crate::oci::link::NextPage;
 use crate::oci::{ByteRange, Digest, Part};
 use crate::store::{Blob, Ended, Fill, Handed, Reader, StoredReader, Windows};
@@ -37,6 +37,8 @@ pub struct BlobAnswer {
     pub total: Option<u64>,
     /// The way in which it was found.
     pub outcome: Outcome,
+    /// The place that a transfer which begins now has its bytes from.
+    pub fed_by: Option<SourceKind>,
     pub(super) content: Content,
 }
 

@@ -89,6 +89,7 @@ impl Blobs {
                             return Ok(BlobAnswer {
                                 total,
                                 outcome: Outcome::Collapsed,
+                                fed_by: None,
                                 content,
                             });
                         }
@@ -121,7 +122,7 @@ impl Blobs {
         asked: Option<ByteRange>,
         answer_by: Instant,
     ) -> Result<BlobAnswer, MirrorError> {
-        let fill = lead.fill.clone();
+        let (fill, fed_by) = (lead.fill.clone(), lead.fed_by.clone());
         let (source_asked, wanted) = (source.clone(), *digest);
         let transfers = Arc::clone(&self.transfers);
         self.tasks.spawn(in_request_scope(async move {
@@ -143,6 +144,7 @@ impl Blobs {
         Ok(BlobAnswer {
             total,
             outcome,
+            fed_by: fed_by.get(),
             content,
         })
     }

@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::shares::{Shares, Slot, Stays};
-use super::{MirrorError, Source};
+use super::{MirrorError, Source, SourceKind};
 use crate::oci::{Digest, UpstreamName};
 use crate::store::{self, Fill, FillKey};
 use crate::telemetry::Limit;
@@ -63,6 +63,23 @@ struct Entry {
     promoted: CancellationToken,
 }
 
+/// The kind of place that a fill's first bytes have come from. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FedBy(Arc<OnceLock<SourceKind>>);
+
+impl FedBy {
+    /// They came from there, unless others were before.
+    pub(super) fn note(&self, kind: SourceKind) {
+        // The first one counts.
+        let _is_first = self.0.set(kind).is_ok();
+    }
+
+    /// The kind, once there are some.
+    pub(super) fn get(&self) -> Option<SourceKind> {
+        self.0.get().copied()
+    }
+}
+
 /// The way to a blob that was not found in the store.
 #[derive(Debug)]
 pub(super) enum Claim {
@@ -96,6 +113,7 @@ pub(super) struct Lead {
     /// Cancelled when another node of the cluster asks for it: what that waits for must not wait for a node, which might
     /// be the one that asks.
     pub(super) promoted: CancellationToken,
+    pub(super) fed_by: FedBy,
 }
 
 /// A fill's place in the table, given up when dropped.
@@ -194,6 +212,7 @@ impl Fills {
             work,
             span,
             promoted,
+            fed_by: FedBy::default(),
         };
         Ok(Claim::Lead(lead, Waits(listed(id))))
     }

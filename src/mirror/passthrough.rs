@@ -84,6 +84,7 @@ impl Passthroughs {
         BlobAnswer {
             total: Some(blob.size()),
             outcome: Outcome::Hit,
+            fed_by: None,
             content: Content::Stored(blob, asker),
         }
     }
@@ -115,6 +116,7 @@ impl Passthroughs {
         Ok(BlobAnswer {
             total,
             outcome: Outcome::Bypass,
+            fed_by: None,
             content: Content::Passing(Prepared {
                 passthroughs: Arc::clone(self),
                 source: source.clone(),

@@ -55,6 +55,14 @@ async fn sixty_readers_at_three_nodes_cost_one_fetch() {
     let nodes = Nodes::start(&registry, 3).await;
     let blob = Blob::noise(801, 24 * MIB);
     registry.put_blob("team/app", &blob);
+    let mut said = Vec::new();
+    for client in nodes.clients() {
+        let streaming = client.open(&path(&blob), &[]).await;
+        let status = streaming.headers["cache-status"].to_str().unwrap();
+        said.push(status.ends_with("stored; detail=peer"));
+    }
+    said.sort_unstable();
+    assert_eq!(said, [false, true, true], "two have it from the third");
     read_everywhere(&nodes.clients(), 20, &blob).await;
     let counters = registry.counters();
     assert_eq!(counters.sent(&blob.digest), blob.bytes.len() as u64);

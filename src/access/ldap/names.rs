@@ -108,10 +108,15 @@ pub fn check_filter(template: &str) -> Result<(), String> {
             return Err(format!("is nested deeper than {FILTER_DEPTH_MAX}"));
         }
     }
-    match ldap3::parse_filter(filter(template, "user", "uid=user")) {
-        Ok(_) if template.starts_with('(') => Ok(()),
-        Ok(_) | Err(()) => Err("is no filter like \"(uid={user})\" (RFC 4515)".to_owned()),
+    let is_filter = |user, dn| ldap3::parse_filter(filter(template, user, dn)).is_ok();
+    if !template.starts_with('(') || !is_filter("user", "uid=user") {
+        return Err("is no filter like \"(uid={user})\" (RFC 4515)".to_owned());
     }
+    // A value may have anything in it, and an attribute's name may not.
+    if !is_filter("*)(", "cn=(*") {
+        return Err("can have {user} and {dn} in the place of a value alone".to_owned());
+    }
+    Ok(())
 }
 
 fn check(template: &str) -> Result<(), String> {
@@ -212,7 +217,14 @@ mod tests {
         check_filter("(uid={user})").unwrap();
         check_filter("(&(objectClass=person)(|(uid={user})(mail={user})))").unwrap();
         check_filter("(member:1.2.840.113556.1.4.1941:={dn})").unwrap();
-        for wrong in ["uid={user}", "(uid={user}", "(uid=x)", "(uid={user})x", ""] {
+        for wrong in [
+            "uid={user}",
+            "(uid={user}",
+            "(uid=x)",
+            "(uid={user})x",
+            "({user}=x)",
+            "",
+        ] {
             check_filter(wrong).expect_err(wrong);
         }
         let deep = format!("{}(uid={{user}}){}", "(!".repeat(20), ")".repeat(20));

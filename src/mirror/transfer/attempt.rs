@@ -264,6 +264,7 @@ impl Attempt<'_, '_> {
                 state.reliability.announced_by = Some(origin);
             }
         }
+        self.job.ends.fed_by.note(self.job.origins.kind(origin));
         self.job.start(self.partial).await
     }
 

@@ -15,6 +15,7 @@ use super::plan::{Piece, Pieces, Plan};
 use super::range_workers::range_workers;
 use super::reliability::Reliability;
 use super::wish::{FillOnRange, Wanted};
+use crate::mirror::fills::FedBy;
 use crate::mirror::shares::Slot;
 use crate::mirror::{MirrorError, Source};
 use crate::oci::Digest;
@@ -51,12 +52,13 @@ pub(super) struct Job<'a> {
     pub(super) others_used: usize,
 }
 
-/// Reasons to leave off what a fill's work waits for.
+/// What others know of a fill's work: reasons to leave off what it waits for, and where it has its bytes from.
 pub(super) struct Ends {
     /// Cancelled when the fill's place is somebody else's, or nobody wants it, before it has begun.
     pub(super) given_up: CancellationToken,
     /// Cancelled when another node of the cluster waits for the fill: then no node is waited for here.
     pub(super) promoted: CancellationToken,
+    pub(super) fed_by: FedBy,
 }
 
 pub(super) struct State {

@@ -99,6 +99,7 @@ impl Transfers {
             work,
             span,
             promoted,
+            fed_by,
         } = lead;
         let span = span.map(|span| FillSpan::new(span, &source, &digest));
         drop(fill);
@@ -118,6 +119,7 @@ impl Transfers {
         let ends = Ends {
             given_up: place.given_up().clone(),
             promoted,
+            fed_by,
         };
         let wanted = Wanted {
             expected,

@@ -441,6 +441,7 @@ impl Handler {
             total: answer.total,
             outcome: answer.outcome,
         };
+        let fed_by = answer.fed_by;
         let selected = Selected::of(&request.conditions, &tag, head, answer.is_stored())?;
         if let Some(span) = &mut exchange.span {
             span.finds_stored(answer.stored_bytes(&selected.ranges(answer.total)));
@@ -452,7 +453,9 @@ impl Handler {
         };
         let mut content = delivery.open(answer, &selected);
         content.prime().await?;
-        Ok(selected.describe(tag, head, content))
+        let mut reply = selected.describe(tag, head, content);
+        reply.says_source(fed_by);
+        Ok(reply)
     }
 
     /// The cached repositories that the client may pull.

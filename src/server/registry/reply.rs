@@ -1,6 +1,6 @@
 //! Answers on their way out: the heads of responses.
 
-use crate::mirror::{BlobHead, ListAnswer, ManifestAnswer};
+use crate::mirror::{BlobHead, ListAnswer, ManifestAnswer, SourceKind};
 use crate::oci::{Digest, link::NextPage};
 use crate::server::http::body::Content;
 use crate::server::http::conditions::Conditions;
@@ -152,6 +152,17 @@ impl Reply {
             let value = HeaderValue::from_static(self.outcome.cache_status());
             self.headers.insert(CACHE_STATUS, value);
         }
+    }
+
+    /// Says where a transfer that begins now has its bytes from, if that is not the upstream.
+    pub(super) fn says_source(&mut self, source: Option<SourceKind>) {
+        let detail = match source {
+            Some(SourceKind::Node) => "peer",
+            Some(SourceKind::Tier) => "tier",
+            Some(SourceKind::Upstream) | None => return,
+        };
+        let status = self.outcome.cache_status();
+        self.set(CACHE_STATUS, format!("{status}; detail={detail}"));
     }
 
     /// Leaves the body away, and its length in the head (RFC 9110 section 9.3.2).
