@@ -45,6 +45,11 @@ impl ManifestFetcher {
         }
     }
 
+    /// The other nodes of a cluster.
+    pub(super) fn neighbours(&self) -> &Neighbours {
+        &self.neighbours
+    }
+
     /// Fetches a manifest and keeps it.
     pub(super) async fn fetch(
         &self,

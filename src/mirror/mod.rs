@@ -319,16 +319,11 @@ impl Mirror {
     /// Puts a mirror together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self::with_sources(parts, Vec::new())
+        Self::among(parts, Vec::new(), None)
     }
 
-    /// Puts a mirror together that asks these sources for blobs before their upstream, in this order.
-    #[must_use]
-    pub fn with_sources(parts: Parts, sources: Vec<Arc<dyn BlobSource>>) -> Self {
-        Self::among(parts, sources, None)
-    }
-
-    /// The same for one node of a cluster, with the others.
+    /// Puts a mirror together that asks these sources for blobs before their upstream, in this order, and these nodes of a
+    /// cluster for the rest.
     #[must_use]
     pub fn among(
         parts: Parts,
@@ -374,12 +369,6 @@ impl Mirror {
         via: impl Iterator<Item = &'a str>,
     ) -> Result<OnBehalf, MirrorError> {
         Ok(OnBehalf::of(client, self.inner.pseudonym.join(via)?))
-    }
-
-    /// The readiness for clients: `/readyz`. Waits for nothing.
-    #[must_use]
-    pub fn readiness(&self) -> Readiness {
-        self.inner.operator.overview.readiness()
     }
 
     /// Puts what was imported back into the cache's index, where that does not have it any more, in the background.

@@ -15,7 +15,6 @@ use super::local::{LocalManifests, Manifest};
 use super::manifest::{Found, Kept, ManifestRequests, Manifests};
 use super::manifest_fetch::ManifestFetcher;
 use super::negative::{Negative, What};
-use super::neighbours::Neighbours;
 use super::single_flight::Runway;
 use super::{Failure, MirrorError, Policies, Policy, Revalidate, Source, StaleOn, Ttl};
 use crate::clock::{Clock, Timestamp};
@@ -80,7 +79,6 @@ pub(super) struct Tags {
     imported: Arc<Imported>,
     fetcher: Arc<ManifestFetcher>,
     manifests: Arc<Manifests>,
-    neighbours: Neighbours,
     requests: ManifestRequests,
     failed: Cache<(Source, Tag), LastFailure>,
 }
@@ -105,7 +103,6 @@ impl Tags {
             imported: Arc::clone(imported),
             fetcher: Arc::clone(fetcher),
             manifests: Arc::clone(manifests),
-            neighbours: core.neighbours.clone(),
             requests: Arc::default(),
             failed: failed_tags(),
         }
@@ -197,7 +194,10 @@ impl Tags {
         asker: Asker,
     ) -> Result<Kept, MirrorError> {
         let reference = Reference::Tag(tag.clone());
-        let asks_nodes = self.neighbours.are_asked(source, &reference, accept);
+        let asks_nodes = self
+            .fetcher
+            .neighbours()
+            .are_asked(source, &reference, accept);
         let key = (source.clone(), reference, accept.clone(), asks_nodes);
         let runway = Runway {
             for_later: asker == Asker::Nobody,

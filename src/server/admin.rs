@@ -262,7 +262,7 @@ impl Admin {
             }
             // With a disk that fails every client still gets its bytes. A 503 would have a balancer or an
             // orchestrator take away a mirror that serves, and on a disk that all of them share, every one.
-            "/readyz" => match self.mirror.readiness() {
+            "/readyz" => match self.mirror.operator().overview().readiness() {
                 Readiness::Ready => text(StatusCode::OK, "ok\n"),
                 Readiness::Degraded(why) => text(StatusCode::OK, format!("degraded: {why}\n")),
                 Readiness::Stopping => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),

@@ -170,12 +170,6 @@ impl Metrics {
         self.inner.readers_in_flight.add(change);
     }
 
-    /// True if clients are being given bytes, or bytes are being fetched for them.
-    #[must_use]
-    pub fn is_serving(&self) -> bool {
-        self.inner.readers_in_flight.get() > 0 || self.inner.fills_in_flight.get() > 0
-    }
-
     /// The text exposition.
     #[must_use]
     pub fn render(&self) -> String {

@@ -194,7 +194,7 @@ impl Overview {
         }
     }
 
-    pub(in crate::mirror) fn readiness(&self) -> Readiness {
+    pub fn readiness(&self) -> Readiness {
         if self.tasks.stopping().is_cancelled() {
             return Readiness::Stopping;
         }

@@ -16,7 +16,7 @@ impl Tags {
             accept,
             known,
         } = question;
-        let nodes = self.neighbours.to_ask()?;
+        let nodes = self.fetcher.neighbours().to_ask()?;
         let here = match known {
             Some(known) => self.local.named(source, known).await,
             None => None,

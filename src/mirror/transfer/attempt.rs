@@ -10,6 +10,7 @@ use super::job::{Failure, Job};
 use super::origin::{BlobRead, Origin, ReadRange};
 use super::plan::Piece;
 use super::provenance::Provenance;
+use super::sources::Sources;
 use crate::mirror::MirrorError;
 use crate::store::Partial;
 use crate::telemetry::Kind;
@@ -114,7 +115,7 @@ impl Attempt<'_, '_> {
         let range = self.range(plain);
         let by_range = range.start > 0 || range.end.is_some();
         let read = origins.read(order, range);
-        let asked = self.job.unless_promoted(first, read).await?;
+        let asked = Sources(self.job).unless_promoted(first, read).await?;
         let (origin, mut read) = match asked {
             Ok(read) => read,
             Err(error) if !first.has_authority() => {
@@ -225,7 +226,7 @@ impl Attempt<'_, '_> {
         {
             let why = format!("upstream announces {total} bytes, {expected} are expected");
             if origin.has_authority() && self.job.state().said_by_node {
-                if self.job.node_was_wrong(total) {
+                if Sources(self.job).node_was_wrong(total) {
                     return Ok(());
                 }
                 let digest = self.job.digest;
@@ -278,7 +279,7 @@ impl Attempt<'_, '_> {
         // One that sends everything is read until the end.
         while position < stop || (!read.ranged && total == Some(stop)) {
             let gathered = gather(&mut read.body);
-            let batch = match self.job.unless_promoted(origin, gathered).await? {
+            let batch = match Sources(self.job).unless_promoted(origin, gathered).await? {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break,
                 Err(error) => return broken(error, came),
@@ -344,7 +345,7 @@ impl Attempt<'_, '_> {
             let written = self.partial.write(gap.start, chunks).await?;
             let mut state = self.job.state();
             for range in written {
-                self.job.count(origin, range.end - range.start);
+                Sources(self.job).count(origin, range.end - range.start);
                 state.budget.progress(range.end - range.start);
                 state.reliability.provenance.note(origin, range, ranged);
             }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{Budget, RETRY_EARNED_BYTES, retry_after};
 use super::lazy::Parts;
 use super::means::Means;
-use super::origin::{BlobName, Origins, SourceKind};
+use super::origin::{BlobName, Origin, Origins, SourceKind};
 use super::plan::{Piece, Pieces, Plan};
 use super::range_workers::range_workers;
 use super::reliability::Reliability;
@@ -27,10 +27,6 @@ use crate::upstream::{FetchError, OnBehalf, Upstream, Work};
 /// comes without it, too, only slower. An upstream that allows fewer connections than configured is
 /// not bothered with more.
 const WORKER_FAILURES_MAX: u32 = 2;
-
-/// So much is asked for at the place where the first reader wants to begin, while it is not known how
-/// much there is. Then the rest can be planned.
-const FIRST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// A reader that waits for what comes after at most this many bytes waits for those: a request would
 /// not be there before them.
@@ -366,7 +362,7 @@ impl<'a> Job<'a> {
     async fn stream(&self, partial: &Partial<MirrorError>) -> Result<(), MirrorError> {
         loop {
             let first = self.state().first.take();
-            let first = first.and_then(|range| self.first_piece(range));
+            let first = first.and_then(|range| self.fill_on_range.first_piece(range));
             let piece = Piece::unplanned(first.unwrap_or(partial.prefix()..u64::MAX));
             match self.attempt(partial, 0, &piece, None).await {
                 // Upstream does not say how much there is, and does not send all of it.
@@ -382,16 +378,6 @@ impl<'a> Job<'a> {
                 return Ok(());
             }
         }
-    }
-
-    /// The piece to ask for first, of a blob of unknown size, for a reader of this range; `None`: all of it.
-    fn first_piece(&self, range: Range<u64>) -> Option<Range<u64>> {
-        let all = matches!(self.fill_on_range, FillOnRange::Always);
-        if all && range.start == 0 {
-            return None;
-        }
-        let enough = range.start.saturating_add(FIRST_BYTES_MAX);
-        Some(range.start..range.end.min(enough))
     }
 
     /// Waits before the next attempt, or gives the fill up.
@@ -453,6 +439,16 @@ impl<'a> Job<'a> {
     pub(super) fn done(&self, partial: &Partial<MirrorError>, piece: &Piece) {
         let have = partial.coverage();
         self.state().plan.done(piece, &have);
+    }
+
+    /// The origins to ask now, best first.
+    pub(super) fn order(&self, needs_range: bool) -> Vec<Origin> {
+        let mut state = self.state();
+        if self.ends.promoted.is_cancelled() {
+            let is_node = |it: &Origin| self.origins.kind(*it) == SourceKind::Node;
+            state.reliability.others.retain(|it| !is_node(it));
+        }
+        state.reliability.order(&self.origins, needs_range)
     }
 
     /// True if any of what is there may be wrong.

@@ -56,6 +56,7 @@ use fallback::Fallback;
 use job::{Ends, Fetched, Job};
 use means::Means;
 pub use origin::{BlobName, BlobRead, BlobSource, ReadBody, ReadRange, SourceKind};
+use sources::Sources;
 use span::FillSpan;
 pub use wish::FillOnRange;
 use wish::{First, Wanted};
@@ -159,7 +160,7 @@ impl Transfers {
         };
         let others: [OnceLock<Source>; OTHER_SOURCES_MAX] = Default::default();
         let mut job = Job::new(means, &upstream, source, &digest, wanted, ends);
-        job.enlist().await;
+        Sources(&job).enlist().await;
         let mut partial = partial;
         loop {
             let fetched = job.fetch(&partial).await;

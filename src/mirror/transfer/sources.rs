@@ -6,29 +6,23 @@ use crate::mirror::MirrorError;
 use crate::telemetry::FillSource;
 use crate::upstream::FetchError;
 
-impl Job<'_> {
-    /// The origins to ask now, best first.
-    pub(super) fn order(&self, needs_range: bool) -> Vec<Origin> {
-        let mut state = self.state();
-        if self.ends.promoted.is_cancelled() {
-            let is_node = |it: &Origin| self.origins.kind(*it) == SourceKind::Node;
-            state.reliability.others.retain(|it| !is_node(it));
-        }
-        state.reliability.order(&self.origins, needs_range)
-    }
+/// The sources of a fill.
+pub(super) struct Sources<'a, 'j>(pub(super) &'a Job<'j>);
 
+impl Sources<'_, '_> {
     /// Finds the sources beside the upstream that have the blob. They are asked only where the upstream's word says
     /// that its repository has it, and how large it is: without that nobody may be served what they have. Another node
     /// makes sure of that itself, and needs to be told the size alone.
     pub(super) async fn enlist(&self) {
-        let nodes = !self.ends.promoted.is_cancelled();
-        if !self.origins.has_others(nodes) {
+        let Self(job) = self;
+        let nodes = !job.ends.promoted.is_cancelled();
+        if !job.origins.has_others(nodes) {
             return;
         }
-        let expected = self.state().total;
-        let said = match self.origins.blob.given_size {
-            None if expected.is_none() || !(nodes && self.origins.has_nodes()) => {
-                let stat = self.unless_over(self.origins.stat(nodes)).await;
+        let expected = job.state().total;
+        let said = match job.origins.blob.given_size {
+            None if expected.is_none() || !(nodes && job.origins.has_nodes()) => {
+                let stat = job.unless_over(job.origins.stat(nodes)).await;
                 match stat {
                     Ok(Ok(Some(size))) if expected.is_none_or(|expected| expected == size) => {
                         Some(size)
@@ -42,10 +36,10 @@ impl Job<'_> {
         let Some(size) = said.or(expected) else {
             return;
         };
-        let others = self.origins.others_with(size, nodes, said.is_some());
-        if let Ok(others) = self.unless_over(others).await {
-            let mut state = self.state();
-            state.said_by_node = expected.is_none() && nodes && self.origins.has_nodes();
+        let others = job.origins.others_with(size, nodes, said.is_some());
+        if let Ok(others) = job.unless_over(others).await {
+            let mut state = job.state();
+            state.said_by_node = expected.is_none() && nodes && job.origins.has_nodes();
             state.total = Some(size);
             state.reliability.others = others;
         }
@@ -53,8 +47,9 @@ impl Job<'_> {
 
     /// A node and the upstream say different sizes: the upstream is right. True if nobody was told another one yet.
     pub(super) fn node_was_wrong(&self, total: u64) -> bool {
-        self.origins.distrust_nodes();
-        let mut state = self.state();
+        let Self(job) = self;
+        job.origins.distrust_nodes();
+        let mut state = job.state();
         state.said_by_node = false;
         state.reliability.others.clear();
         if !state.started {
@@ -65,13 +60,14 @@ impl Job<'_> {
 
     /// Counts bytes that an origin gave and that were missing.
     pub(super) fn count(&self, origin: Origin, bytes: u64) {
-        let source = match self.origins.kind(origin) {
+        let Self(job) = self;
+        let source = match job.origins.kind(origin) {
             SourceKind::Node => FillSource::Peer,
             SourceKind::Tier => FillSource::Tier,
             SourceKind::Upstream => FillSource::Upstream,
         };
-        let upstreams = self.means.metrics.upstreams();
-        upstreams.filled(self.source.upstream.as_str(), source, bytes);
+        let upstreams = job.means.metrics.upstreams();
+        upstreams.filled(job.source.upstream.as_str(), source, bytes);
     }
 
     /// Waits for an origin, unless the fill is over, or the origin is a node and none may be waited for any more.
@@ -80,11 +76,12 @@ impl Job<'_> {
         origin: Origin,
         wait: impl Future<Output = Result<T, FetchError>>,
     ) -> Result<Result<T, FetchError>, MirrorError> {
-        if self.origins.kind(origin) != SourceKind::Node {
-            return self.unless_over(wait).await;
+        let Self(job) = self;
+        if job.origins.kind(origin) != SourceKind::Node {
+            return job.unless_over(wait).await;
         }
         let promoted = async {
-            self.ends.promoted.cancelled().await;
+            job.ends.promoted.cancelled().await;
             Err(FetchError::Broken(
                 "another node waits for the blob here".to_owned(),
             ))
@@ -96,6 +93,6 @@ impl Job<'_> {
                 done = wait => done,
             }
         };
-        self.unless_over(wait).await
+        job.unless_over(wait).await
     }
 }

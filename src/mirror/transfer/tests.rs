@@ -322,7 +322,7 @@ impl World {
                 .await;
         }
         Self {
-            mirror: Mirror::with_sources(parts, peers.collect()),
+            mirror: Mirror::among(parts, peers.collect(), None),
             store,
             digest,
             _dir: dir,

@@ -4,6 +4,10 @@ use std::ops::Range;
 
 use crate::oci::ByteRange;
 
+/// So much is asked for at the place where the first reader wants to begin, while it is not known how
+/// much there is. Then the rest can be planned.
+const FIRST_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 /// The treatment of a blob of which a part was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FillOnRange {
@@ -14,6 +18,17 @@ pub enum FillOnRange {
     Never,
     /// The rest is fetched once more than this part of it is there, in percent.
     Over(u8),
+}
+
+impl FillOnRange {
+    /// The piece to ask for first, of a blob of unknown size, for a reader of this range; `None`: all of it.
+    pub(super) fn first_piece(self, range: Range<u64>) -> Option<Range<u64>> {
+        if self == Self::Always && range.start == 0 {
+            return None;
+        }
+        let enough = range.start.saturating_add(FIRST_BYTES_MAX);
+        Some(range.start..range.end.min(enough))
+    }
 }
 
 /// Facts about a blob before it is fetched, and the part of it that is wanted first.

@@ -15,7 +15,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 /// So much of a path is logged: more than the longest valid one (a name of 255 characters, a
@@ -116,9 +115,7 @@ pub(crate) struct Exchange {
     /// The pull that counts it as a request under way.
     pull: Option<PullId>,
     /// True if another node of the cluster asks, which counts it as one of its clients'.
-    of_node: bool,
-    /// The place of its body among those that nodes read.
-    place: Option<OwnedSemaphorePermit>,
+    pub(crate) of_node: bool,
 }
 
 impl Exchange {
@@ -153,18 +150,7 @@ impl Exchange {
             visits: None,
             pull: None,
             of_node: false,
-            place: None,
         }
-    }
-
-    /// Another node of the cluster asks.
-    pub(crate) fn is_of_node(&mut self) {
-        self.of_node = true;
-    }
-
-    /// It has a place until its end.
-    pub(crate) fn holds(&mut self, place: OwnedSemaphorePermit) {
-        self.place = Some(place);
     }
 
     /// Its client and its pull are told of there.

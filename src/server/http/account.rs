@@ -6,6 +6,7 @@ use crate::audit::{Asker, Audit, Event, Who};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// An anonymous client's, until more is known.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub(crate) struct Account {
     audit: Audit,
     /// The rules have refused it, and the audit log says so.
     is_refused: bool,
+    /// The place of its body among those that other nodes read.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Account {
@@ -36,6 +39,11 @@ impl Account {
     /// The bytes of the answer are counted there.
     pub(crate) fn spends(&mut self, spending: Option<Spending>) {
         self.spending = spending;
+    }
+
+    /// It has a place until its end.
+    pub(crate) fn holds(&mut self, place: OwnedSemaphorePermit) {
+        self.place = Some(place);
     }
 
     /// The rules refuse it.

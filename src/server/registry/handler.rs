@@ -95,7 +95,7 @@ impl Handler {
             exchange.span = RequestSpan::begin(&self.tracer, &head, source, caller.is_secure);
         }
         if arrival.door.desk().is_some() {
-            exchange.is_of_node();
+            exchange.of_node = true;
         } else {
             exchange.visits(&self.visits);
         }

@@ -75,7 +75,7 @@ impl Handler {
                 self.vouch(request, source, digest).await;
                 if request.action == Action::Read {
                     let place = desk.stream().ok_or_else(ApiError::too_many_streams)?;
-                    exchange.holds(place);
+                    exchange.account.holds(place);
                 }
                 self.blob(request, source, digest, exchange).await
             }

@@ -217,7 +217,7 @@ impl Audit<'_> {
         let Pace::Gentle(rate) = pace else { return };
         let micros = bytes.saturating_mul(1_000_000) / rate;
         let mut pause = Duration::from_micros(micros);
-        if self.0.contents().metrics.is_serving() {
+        if self.0.contents().metrics.so_far().is_serving() {
             pause = pause.saturating_mul(BUSY_SLOWNESS);
         }
         tokio::time::sleep(pause).await;

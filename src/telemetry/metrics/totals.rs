@@ -75,6 +75,13 @@ impl Totals {
 pub struct SoFar<'a>(pub(super) &'a Metrics);
 
 impl SoFar<'_> {
+    /// True if clients are being given bytes, or bytes are being fetched for them.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        let Self(metrics) = self;
+        metrics.inner.readers_in_flight.get() > 0 || metrics.inner.fills_in_flight.get() > 0
+    }
+
     /// Requests and bytes of one upstream; zeros for one that is not configured.
     #[must_use]
     pub fn totals(&self, upstream: &str) -> Totals {
