@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{AccessError, Guard, Registrar};
+use crate::access::{self, AccessError, Guard, Registrar};
 use crate::audit::{Audit, AuditError};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
@@ -191,8 +191,13 @@ async fn open_guard(
     catalogue: Catalogue,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
+    identity: Option<&Identity>,
 ) -> Result<Guard, StartError> {
-    let (access, catalogue) = (config.access.clone(), Some(catalogue));
+    let access = access::Config {
+        cluster: identity.map(node::sharing),
+        ..config.access.clone()
+    };
+    let catalogue = Some(catalogue);
     let guard = Guard::open(access, catalogue, Arc::clone(clock), metrics.clone()).await?;
     if let Some(audit) = &config.audit {
         guard.audit_to(Audit::open(audit, Arc::clone(clock), metrics.clone())?);
@@ -320,7 +325,7 @@ impl App {
             let (before, identity) = (before.as_mut(), identity.as_ref());
             Unserved::open_by(mode, &snapshot, clock, &own, before, identity).await?
         };
-        let guard = open_guard(&config, catalogue, &clock, &metrics).await?;
+        let guard = open_guard(&config, catalogue, &clock, &metrics, identity.as_ref()).await?;
         start.tell(&store).await;
         let running = Running {
             guard: guard.clone(),

@@ -1,5 +1,6 @@
 //! The configuration of access, resolved: plain values, no file read yet.
 
+use super::SigningSeed;
 use super::htpasswd::{Htpasswd, HtpasswdError};
 use super::ldap::Directory;
 use super::limits::Limit;
@@ -58,6 +59,15 @@ pub struct Config {
     pub admin: AdminAccess,
     /// Upstreams of which nobody gets anything without a statement (`visibility = "rules"`).
     pub ruled: Vec<String>,
+    /// The cluster that this is a node of.
+    pub cluster: Option<Sharing>,
+}
+
+/// What nodes of a cluster share of access: keys of tokens, and nothing that is in a catalogue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// Seeds of the keys of tokens, the one in use first; none: each node has keys of its own.
+    pub seeds: Vec<SigningSeed>,
 }
 
 impl Config {

@@ -59,6 +59,8 @@ pub(super) struct Inner {
     looked: AtomicU64,
     clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
+    /// True if other nodes of a cluster have catalogues of their own.
+    pub(super) is_node: bool,
     limits: ArcSwap<Limits>,
     audit: OnceLock<Audit>,
 }
@@ -122,14 +124,8 @@ impl Guard {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Result<Self, AccessError> {
-        // Without access nobody gets a token, and nothing is written.
-        let keys = match catalogue
-            .as_ref()
-            .filter(|it| config.enabled && it.is_known())
-        {
-            Some(catalogue) => Keys::open(catalogue.dir())?,
-            None => Keys::ephemeral()?,
-        };
+        let keys = keys(&config, catalogue.as_ref())?;
+        let is_node = config.cluster.is_some();
         let (people, people_trouble) = match &catalogue {
             Some(catalogue) => match People::read(catalogue).await {
                 Ok(people) => (people, None),
@@ -148,6 +144,7 @@ impl Guard {
             inner: Arc::new(Inner {
                 active: ArcSwap::from_pointee(active),
                 keys,
+                is_node,
                 tokens: Cache::builder()
                     .weigher(|token: &String, _| u32::try_from(2 * token.len()).unwrap_or(u32::MAX))
                     .max_capacity(TOKENS_BYTES_MAX)
@@ -417,5 +414,17 @@ impl Inner {
     /// When tokens were used.
     pub(super) fn uses(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The keys of tokens. Without access nobody gets a token, and nothing is written.
+fn keys(config: &Config, catalogue: Option<&Catalogue>) -> Result<Keys, KeyError> {
+    let seeds = config.cluster.as_ref().map(|it| &it.seeds[..]);
+    if let Some(shared) = Keys::shared(seeds.unwrap_or_default())? {
+        return Ok(shared);
+    }
+    match catalogue.filter(|it| config.enabled && it.is_known()) {
+        Some(catalogue) => Keys::open(catalogue.dir()),
+        None => Keys::ephemeral(),
     }
 }

@@ -1,5 +1,6 @@
 //! The keys that tokens are signed with: Ed25519, in the state directory, readable by its owner alone. The key before
-//! the last is kept, so that tokens that it has signed hold until they expire.
+//! the last is kept, so that tokens that it has signed hold until they expire. Nodes of a cluster have keys that are derived
+//! from its secret, so that each takes the tokens of the others.
 
 #![expect(
     clippy::disallowed_methods,
@@ -8,7 +9,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{self, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -33,7 +34,26 @@ pub struct KeyError(String);
 #[derive(Debug)]
 pub(super) struct Keys {
     current: Key,
-    previous: Option<Key>,
+    /// Those that what they have signed is taken of, too.
+    others: Vec<Key>,
+}
+
+/// The seed of a key that several nodes have. It cannot be printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SigningSeed([u8; 32]);
+
+impl SigningSeed {
+    /// A seed, as random as a key.
+    #[must_use]
+    pub fn new(seed: [u8; 32]) -> Self {
+        Self(seed)
+    }
+}
+
+impl fmt::Debug for SigningSeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// A key and its name.
@@ -53,8 +73,26 @@ impl Keys {
         let pair = Ed25519KeyPair::generate().map_err(failed)?;
         Ok(Self {
             current: Key::of(pair),
-            previous: None,
+            others: Vec::new(),
         })
+    }
+
+    /// The keys that all nodes of a cluster have: the first one signs. `None`: there are no seeds.
+    ///
+    /// # Errors
+    /// A key cannot be made of one.
+    pub(super) fn shared(seeds: &[SigningSeed]) -> Result<Option<Self>, KeyError> {
+        let key = |SigningSeed(seed): &SigningSeed| {
+            let pair = Ed25519KeyPair::from_seed_unchecked(seed);
+            pair.map(Key::of)
+                .map_err(|rejected| KeyError(format!("cannot make a key: {rejected}")))
+        };
+        let mut keys = seeds.iter().map(key);
+        let Some(current) = keys.next().transpose()? else {
+            return Ok(None);
+        };
+        let others = keys.collect::<Result<_, _>>()?;
+        Ok(Some(Self { current, others }))
     }
 
     /// The keys of a directory; makes one where there is none, or none that is young. Blocks.
@@ -86,7 +124,7 @@ impl Keys {
         };
         Ok(Self {
             current: Key::read(&current)?,
-            previous: before,
+            others: before.into_iter().collect(),
         })
     }
 
@@ -102,8 +140,8 @@ impl Keys {
 
     /// True if the key of this name has signed it.
     pub(super) fn has_signed(&self, id: &str, message: &[u8], signed: &[u8]) -> bool {
-        let keys = [Some(&self.current), self.previous.as_ref()];
-        let key = keys.into_iter().flatten().find(|key| key.id == id);
+        let mut keys = std::iter::once(&self.current).chain(&self.others);
+        let key = keys.find(|key| key.id == id);
         key.is_some_and(|key| {
             let public = key.pair.public_key().as_ref();
             let public = UnparsedPublicKey::new(&signature::ED25519, public);

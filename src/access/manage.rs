@@ -35,6 +35,11 @@ pub enum ManageError {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// The nodes of a cluster do not share what a command changes on one of them.
+    #[error(
+        "this is a node of a cluster, and the others would not know it: in a cluster users are in the file of access.htpasswd, in a directory (access.ldap) or of an issuer (access.oidc), the same on all nodes"
+    )]
+    OfNode,
     /// There is one already.
     #[error("there is a user {0:?} already; `user passwd` changes the password")]
     Exists(String),
@@ -131,6 +136,7 @@ impl Registrar {
         password: Secret,
         groups: Vec<String>,
     ) -> Result<(), ManageError> {
+        self.is_no_node()?;
         check_name("a user's name", name)?;
         for group in &groups {
             check_name("a group's name", group)?;
@@ -148,6 +154,14 @@ impl Registrar {
             created: self.guard.now(),
         };
         self.change(PeopleChange::PutUser(user)).await
+    }
+
+    /// Nothing is made that other nodes would not know.
+    fn is_no_node(&self) -> Result<(), ManageError> {
+        if self.guard.inner.is_node {
+            return Err(ManageError::OfNode);
+        }
+        Ok(())
     }
 
     /// Changes the password of a user. Tokens that clients got with the old one hold no more.
@@ -212,6 +226,7 @@ impl Registrar {
         &self,
         wanted: TokenWanted,
     ) -> Result<(TokenInfo, Secret), ManageError> {
+        self.is_no_node()?;
         let _changing = self.guard.inner.changing.lock().await;
         let active = self.guard.active();
         match wanted.kind {

@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::StartError;
+use crate::access::{Sharing, SigningSeed};
 use crate::cluster::{Cluster, Identity, MemberReport};
 use crate::config::Config;
 use crate::server::{ClusterMember, ClusterReport, NodeDesk, NodeListener, ThisNode};
@@ -22,6 +23,14 @@ pub(super) fn identify(config: &Config) -> Result<Option<(Identity, NodeListener
         tls: identity.server(),
     };
     Ok(Some((identity, listener)))
+}
+
+/// What it shares of access with the others.
+pub(super) fn sharing(identity: &Identity) -> Sharing {
+    let seeds = identity.token_seeds().iter();
+    Sharing {
+        seeds: seeds.copied().map(SigningSeed::new).collect(),
+    }
 }
 
 /// The answers for other nodes, and for operators.

@@ -40,7 +40,11 @@ const PAGES: &[(&str, &str, &str)] = &[
     ("import", "Air-gapped sites", "../airgap.md#import"),
     ("access", "Access", "../access.md#who-may-pull-what"),
     ("user", "Users", "../access.md#one-team-one-password-file"),
-    ("cluster", "Several nodes", "../cluster.md#see"),
+    (
+        "cluster",
+        "Several nodes",
+        "../cluster.md#see-the-state-of-the-cluster",
+    ),
     ("token", "Tokens", "../access.md#ci-robots-and-tokens"),
     (
         "credential-provider",

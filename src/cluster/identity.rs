@@ -4,6 +4,7 @@
 //! itself is never sent: the public part of the pair can be seen by anybody who connects, so a secret must be long enough not
 //! to be guessed. With certificates of an authority of the cluster's own, whatever that has signed is a node.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -38,15 +39,25 @@ const SECRET_FILE_BYTES_MAX: u64 = 16 * 1024;
 /// The derivation: other words make other keys. Fixed, since nodes of several versions have to agree.
 const SALT: &[u8] = b"roadstead cluster";
 const PURPOSE: &[u8] = b"ed25519 key 1";
+/// The same for keys of tokens.
+const TOKENS: &[u8] = b"token key 1";
 
 /// The name in the certificates that are made of a secret, which nobody looks at.
 const NAME: &str = "node.roadstead.invalid";
 
 /// The TLS configurations of a node.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Identity {
     pub(super) server: Arc<ServerConfig>,
     pub(super) client: ClientConfig,
+    /// Seeds for other keys that all nodes have, the one in use first; none without a secret.
+    seeds: Vec<[u8; 32]>,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identity")
+    }
 }
 
 impl Identity {
@@ -92,7 +103,12 @@ impl Identity {
             .with_custom_certificate_verifier(known)
             .with_client_auth_cert(vec![first.certificate.clone()], first.key.clone_key())
             .map_err(failed)?;
-        Ok(Self::of(server, client))
+        let seeds = secrets.iter().map(|secret| seed(secret, TOKENS));
+        let seeds = seeds.collect::<Result<_, _>>()?;
+        Ok(Self {
+            seeds,
+            ..Self::of(server, client)
+        })
     }
 
     /// The identity of a certificate of the cluster's own authority.
@@ -109,7 +125,7 @@ impl Identity {
             PrivateKeyDer::from_pem_file(key).map_err(|error| named(key, &unreadable(&error)))?;
         let provider = Arc::new(provider::default_provider());
         let failed = |error: rustls::Error| format!("cluster: {}: {error}", cert.display());
-        let build = |error: &dyn std::fmt::Display| named(ca, &error.to_string());
+        let build = |error: &dyn fmt::Display| named(ca, &error.to_string());
         let clients =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
                 .build()
@@ -141,7 +157,14 @@ impl Identity {
         Self {
             server: Arc::new(server),
             client,
+            seeds: Vec::new(),
         }
+    }
+
+    /// Seeds of keys for tokens, which all nodes have; none where they share no secret.
+    #[must_use]
+    pub fn token_seeds(&self) -> &[[u8; 32]] {
+        &self.seeds
     }
 
     /// The configuration of the listener for nodes.
@@ -192,16 +215,10 @@ struct Pair {
 }
 
 impl Pair {
-    /// The pair of a secret (HKDF, RFC 5869, makes the seed of Ed25519, RFC 8032).
+    /// The pair of a secret, for Ed25519 (RFC 8032).
     fn derive(secret: &[u8]) -> Result<Self, String> {
-        let failed = |_unspecified| "the key of the cluster cannot be derived".to_owned();
-        let mut seed = [0; 32];
-        let extracted = Salt::new(HKDF_SHA256, SALT).extract(secret);
-        extracted
-            .expand(&[PURPOSE], HKDF_SHA256)
-            .and_then(|expanded| expanded.fill(&mut seed))
-            .map_err(failed)?;
-        let pair = Ed25519KeyPair::from_seed_unchecked(&seed)
+        let failed = |_unspecified| UNDERIVED.to_owned();
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed(secret, PURPOSE)?)
             .map_err(|rejected| format!("the key of the cluster cannot be made: {rejected}"))?;
         let encoded = pair.to_pkcs8v1().map_err(failed)?;
         let encoded = PrivatePkcs8KeyDer::from(encoded.as_ref().to_vec());
@@ -220,6 +237,19 @@ impl Pair {
         })
     }
 }
+
+/// The seed of a key, derived from a secret (HKDF, RFC 5869).
+fn seed(secret: &[u8], purpose: &[u8]) -> Result<[u8; 32], String> {
+    let mut seed = [0; 32];
+    let extracted = Salt::new(HKDF_SHA256, SALT).extract(secret);
+    extracted
+        .expand(&[purpose], HKDF_SHA256)
+        .and_then(|expanded| expanded.fill(&mut seed))
+        .map_err(|_unspecified| UNDERIVED.to_owned())?;
+    Ok(seed)
+}
+
+const UNDERIVED: &str = "the key of the cluster cannot be derived";
 
 /// The public key in a certificate.
 fn public_key<'a>(certificate: &'a CertificateDer<'_>) -> Option<&'a [u8]> {

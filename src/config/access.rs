@@ -287,6 +287,8 @@ pub(super) fn resolve(given: Option<&Given<Access>>, context: &Context<'_>) -> a
         limits: limits::resolve(keys.limit.as_ref(), context),
         admin: keys.admin.value_or(access::AdminAccess::default()),
         ruled: Vec::new(),
+        // The node's keys are not read yet.
+        cluster: None,
     }
 }
 

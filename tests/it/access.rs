@@ -22,7 +22,7 @@ use roadstead::config::{Config, Overrides};
 use std::path::Path;
 
 /// What a file with this table says of access.
-fn access(text: &str) -> access::Config {
+pub(crate) fn access(text: &str) -> access::Config {
     config(text).access
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn config(text: &str) -> Config {
 }
 
 /// Writes users whose passwords are their names with a `!`.
-fn htpasswd(dir: &Path, users: &[&str]) -> String {
+pub(crate) fn htpasswd(dir: &Path, users: &[&str]) -> String {
     let path = dir.join("htpasswd");
     let line = |user: &&str| {
         let hash = bcrypt::hash(format!("{user}!"), 4).unwrap();

@@ -9,6 +9,7 @@ use http::Method;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+use crate::access::basic;
 use crate::common::images::{self, Blob, Dialect, Image};
 use crate::common::mirror::TTL;
 use crate::common::{ADMIN, Client, FakeRegistry, within};
@@ -279,6 +280,49 @@ async fn an_operator_sees_the_nodes_and_has_one_leave() {
         let answer = nodes.nodes[0].admin.ask(Method::POST, path, &[ADMIN]).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
     }
+}
+
+/// A load balancer sends each request to another node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_one_node_opens_all_and_what_others_would_not_know_is_not_made() {
+    let registry = FakeRegistry::start().await;
+    let image = image(&registry, 810, 1000);
+    let nodes = Nodes::guarded(&registry, 2, "[access]\nhtpasswd = HTPASSWD\n").await;
+    let authorization = basic("alice", "alice!");
+    let path = "/token?service=roadstead&scope=repository:team/app:pull&offline_token=true";
+    let [one, other] = &nodes.nodes[..] else {
+        panic!("two nodes")
+    };
+    let given = one
+        .get_with(path, &[("authorization", &authorization)])
+        .await;
+    let given: Value = serde_json::from_str(&given.text()).unwrap();
+    let bearer = format!("Bearer {}", given["token"].as_str().unwrap());
+    let manifest = "/v2/team/app/manifests/v1";
+    let pulled = other
+        .get_with(manifest, &[("authorization", &bearer)])
+        .await;
+    pulled.assert_bytes(200, &image.manifest.bytes);
+    assert_eq!(other.get(manifest).await.status, 401);
+    // What `docker login` keeps.
+    let refresh = given["refresh_token"].as_str().unwrap();
+    let form = format!(
+        "grant_type=refresh_token&service=roadstead&client_id=docker&refresh_token={refresh}"
+    );
+    let kind = [("content-type", "application/x-www-form-urlencoded")];
+    let again = other
+        .client
+        .ask_with(Method::POST, "/token", &kind, form.into_bytes().into())
+        .await;
+    assert_eq!(again.status, 200, "{}", again.text());
+    let user = r#"{"name":"bob","password":"a long password"}"#;
+    let kind = [("content-type", "application/json"), ADMIN];
+    let made = one
+        .admin
+        .ask_with(Method::POST, "/api/v1/users", &kind, user.into())
+        .await;
+    assert_eq!(made.status, 409, "{}", made.text());
+    assert!(made.text().contains("node of a cluster"), "{}", made.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Common;
-use crate::access::Guard;
+use crate::access::{self, Guard, Sharing};
 use crate::catalogue::Catalogue;
 use crate::clock::SystemClock;
 use crate::commands::client::{AdminClient, Payload};
@@ -124,12 +124,11 @@ impl People {
             return Err(PeopleError::Failed(trouble));
         }
         let listen = Some(config.server.listen().to_string());
-        let guard = Guard::open(
-            config.access,
-            Some(catalogue),
-            Arc::new(SystemClock),
-            metrics,
-        );
+        let access = access::Config {
+            cluster: config.cluster.as_ref().map(|_| Sharing::default()),
+            ..config.access
+        };
+        let guard = Guard::open(access, Some(catalogue), Arc::new(SystemClock), metrics);
         let guard = guard
             .await
             .map_err(|error| PeopleError::Failed(error.to_string()))?;

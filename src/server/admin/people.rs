@@ -280,7 +280,9 @@ impl From<ManageError> for AdminError {
     fn from(error: ManageError) -> Self {
         let status = match &error {
             ManageError::Invalid(_) => StatusCode::BAD_REQUEST,
-            ManageError::Exists(_) | ManageError::OfFile(_) => StatusCode::CONFLICT,
+            ManageError::Exists(_) | ManageError::OfFile(_) | ManageError::OfNode => {
+                StatusCode::CONFLICT
+            }
             ManageError::Unknown(_) => StatusCode::NOT_FOUND,
             ManageError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             ManageError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -61,6 +61,30 @@ impl Nodes {
         nodes
     }
 
+    /// So many nodes that know each other, with these rules of access.
+    pub(super) async fn guarded(registry: &FakeRegistry, count: usize, access: &str) -> Self {
+        let all: Vec<SocketAddr> = (0..count).map(|_| address()).collect();
+        let seeds: Vec<Seed> = all.iter().copied().map(seed).collect();
+        let secret = secret();
+        let users = crate::access::htpasswd(secret.path(), &["alice"]);
+        let access = access.replace("HTPASSWD", &format!("{users:?}"));
+        let mut nodes = Vec::new();
+        for address in &all {
+            let cluster = config(*address, seeds.clone(), &secret);
+            let builder = MirrorBuilder::of(registry).with(|config| {
+                config.cluster = Some(Box::new(cluster));
+                config.access = crate::access::access(&access);
+            });
+            nodes.push(builder.start().await);
+        }
+        let nodes = Self {
+            nodes,
+            _secret: secret,
+        };
+        nodes.see(&vec![count; count]).await;
+        nodes
+    }
+
     /// So many nodes that are told of each other, with this changed.
     pub(super) async fn with(
         registry: &FakeRegistry,
