@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::nodes::address;
 use super::path;
@@ -42,6 +43,28 @@ impl Node {
     }
 }
 
+impl Node {
+    fn start(dir: TempDir) -> Self {
+        let mut process = Process::start(dir, &["serve", "--config", "config.toml"]);
+        let (client, admin, _output) = process.ready();
+        // Nobody reads it.
+        drop(process.child.stderr.take());
+        Self {
+            process,
+            client,
+            admin,
+        }
+    }
+
+    /// Drains, and starts again on the same directories.
+    fn restart(mut self) -> Self {
+        self.process.signal(Signal::TERM);
+        assert!(self.process.wait().success());
+        let other = TempDir::new().unwrap();
+        Self::start(std::mem::replace(&mut self.process.dir, other))
+    }
+}
+
 /// Three nodes that know each other.
 async fn three(registry: &FakeRegistry, secret: &TempDir) -> Vec<Node> {
     let secret = secret.path().join("secret");
@@ -62,15 +85,7 @@ async fn three(registry: &FakeRegistry, secret: &TempDir) -> Vec<Node> {
 [upstream.\"docker.io\"]\nendpoints = [\"{url}\"]\ndefault = true\nparallel = {CONNECTIONS}\nparallel_above = \"1MiB\"\nsegment_size = \"4MiB\"\n"
             );
             std::fs::write(dir.path().join("config.toml"), text).unwrap();
-            let mut process = Process::start(dir, &["serve", "--config", "config.toml"]);
-            let (client, admin, _output) = process.ready();
-            // Nobody reads it.
-            drop(process.child.stderr.take());
-            Node {
-                process,
-                client,
-                admin,
-            }
+            Node::start(dir)
         })
         .collect();
     for node in &mut nodes {
@@ -168,4 +183,52 @@ async fn an_owner_that_dies_early_is_not_noticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_that_dies_late_is_not_noticed() {
     killed_at(70, 812).await;
+}
+
+/// Clients of the other nodes notice nothing while one node after the other is restarted, whatever it owns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_costs_the_others_no_request() {
+    let (registry, secret) = (FakeRegistry::start().await, TempDir::new().unwrap());
+    let mut nodes = three(&registry, &secret).await;
+    let blobs: Vec<Blob> = (0..400)
+        .map(|seed| Blob::noise(9000 + seed, 60_000))
+        .collect();
+    for blob in &blobs {
+        registry.put_blob("team/app", blob);
+    }
+    let blobs = Arc::new(blobs);
+    let mut begun = 0;
+    for _ in 0..3 {
+        let victim = nodes.remove(0);
+        let stop = CancellationToken::new();
+        let mut pulls = JoinSet::new();
+        for (number, node) in nodes.iter().enumerate() {
+            let (client, blobs, stop) = (node.client, Arc::clone(&blobs), stop.clone());
+            pulls.spawn(async move {
+                let mut count = 0;
+                // Each blob is new to the cluster: its owner may be the one that leaves.
+                for blob in blobs.iter().skip(begun + number * 60).take(60) {
+                    let answer = client.get(&path(blob)).await;
+                    answer.assert_bytes(200, &blob.bytes);
+                    count += 1;
+                    if stop.is_cancelled() && count > 20 {
+                        break;
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+                }
+                count
+            });
+        }
+        let restarted = tokio::task::spawn_blocking(move || victim.restart());
+        let restarted = within("a restart", restarted).await.unwrap();
+        nodes.push(restarted);
+        for node in &nodes {
+            node.wait_for("roadstead_cluster_members", 3.0).await;
+        }
+        stop.cancel();
+        while let Some(count) = within("the pulls", pulls.join_next()).await {
+            assert!(count.unwrap() > 20, "there was load");
+        }
+        begun += 120;
+    }
 }
