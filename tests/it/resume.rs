@@ -141,7 +141,10 @@ async fn ranges_that_lie_cost_their_readers_and_nobody_after_them() {
     let world = world(pieces, true).await;
     world.fault(Rule::gets(Kind::Blob).ranged(), Fault::LieRange);
     let answer = world.mirror.get(&world.path).await;
-    answer.assert_no_clean_success();
+    // A reader that was given nothing yet when it turned out gets what is fetched then.
+    if answer.body != world.blob.bytes[..] {
+        answer.assert_no_clean_success();
+    }
     // The fill goes on without ranges.
     world.pull("afterwards").await;
     let ranges = world.registry.counters().blob_ranges(&world.blob.digest);
