@@ -116,6 +116,8 @@ pub(crate) struct Exchange {
     pull: Option<PullId>,
     /// True if another node of the cluster asks, which counts it as one of its clients'.
     pub(crate) of_node: bool,
+    /// True if it is a greeting of a node, one each second: neither logged nor counted where all is well.
+    pub(crate) is_greeting: bool,
 }
 
 impl Exchange {
@@ -150,6 +152,7 @@ impl Exchange {
             visits: None,
             pull: None,
             of_node: false,
+            is_greeting: false,
         }
     }
 
@@ -309,6 +312,9 @@ impl Exchange {
     /// The head of the response is known: the request is counted.
     pub(crate) fn answered(&mut self, status: StatusCode, outcome: Outcome) {
         self.answer = Some((status, outcome));
+        if self.is_greeting {
+            return;
+        }
         if self.of_node {
             return self.metrics.cluster().served(self.kind, outcome);
         }
@@ -323,7 +329,10 @@ impl Exchange {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.bytes = self.bytes.saturating_add(bytes);
         if self.of_node {
-            return self.metrics.cluster().served_bytes(self.kind, bytes);
+            if !self.is_greeting {
+                self.metrics.cluster().served_bytes(self.kind, bytes);
+            }
+            return;
         }
         self.metrics
             .client_bytes(self.kind, self.upstream_label(), bytes);
@@ -385,7 +394,8 @@ impl Drop for Exchange {
         if self.account.records_pulls() {
             self.record_pull(status, ended);
         }
-        let is_logged = logging::wants_access_lines();
+        let is_logged =
+            logging::wants_access_lines() && !(self.is_greeting && self.ended == Ended::Complete);
         if !is_logged && self.span.is_none() {
             return;
         }

@@ -27,6 +27,7 @@ impl Handler {
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
         if head.uri.path() == HELLO_PATH {
+            exchange.is_greeting = true;
             return Ok(Reply::own(JSON, desk.node().greeting()));
         }
         if head.uri.path() == LEAVING_PATH && head.method == Method::POST {

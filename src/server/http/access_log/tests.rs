@@ -110,3 +110,18 @@ fn what_a_client_says_is_bounded_and_plain() {
     assert_eq!(printable(&odd), "(not plain text)");
     assert_eq!(shortened("\u{e9}\u{e9}", 3), "\u{e9}");
 }
+
+#[test]
+fn greetings_of_nodes_fill_no_log() {
+    let (logs, metrics) = (Logs::collect(), metrics());
+    for ended in [true, false] {
+        let mut exchange = exchange(&metrics);
+        exchange.is_greeting = true;
+        if ended {
+            exchange.sent(10);
+            exchange.completed();
+        }
+        drop(exchange);
+    }
+    assert_eq!(logs.access().len(), 1, "the one that was broken off");
+}
