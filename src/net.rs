@@ -62,5 +62,5 @@ pub(crate) use place::{Place, near};
 pub(crate) use sends::Sends;
 pub(crate) use settings::Peer;
 pub(crate) use tls::client_config as tls_client_config;
-pub(crate) use tls::is_known_authority;
+pub(crate) use tls::{is_known_authority, read_certificates, read_key};
 pub(crate) use traced::{BodySpan, Named};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http::StatusCode;
+use http_body_util::{BodyExt as _, Limited};
 
 use super::config::Seed;
 use super::members::{ADDRESSES_MAX, Hello, Members, News};
@@ -149,14 +149,7 @@ impl Discovery {
 
     async fn hello(&self, address: SocketAddr) -> Result<Hello, Error> {
         let nonsense = |why: String| Error::Protocol(why);
-        let uri = Uri::builder()
-            .scheme("https")
-            .authority(address.to_string())
-            .path_and_query(HELLO_PATH)
-            .build()
-            .map_err(|error| nonsense(error.to_string()))?;
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = uri;
+        let request = NodeClient::request(address, HELLO_PATH)?;
         let asking = async {
             let response = self.client.send(request, GREETING_WAIT_MAX).await?;
             if response.status() != StatusCode::OK {

@@ -21,11 +21,11 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore,
     ServerConfig, SignatureScheme,
 };
-use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::config::Keys;
+use crate::net::{read_certificates, read_key};
 
 /// The shortest secret, in bytes: the derivation is fast, and whoever connects can try secrets.
 const SECRET_BYTES_MIN: usize = 32;
@@ -115,14 +115,13 @@ impl Identity {
     fn of_authority(ca: &Path, cert: &Path, key: &Path) -> Result<Self, String> {
         let named = |path: &Path, why: &str| format!("cluster: {}: {why}", path.display());
         let mut roots = RootCertStore::empty();
-        for certificate in certificates(ca).map_err(|why| named(ca, &why))? {
+        for certificate in read_certificates(ca).map_err(|why| named(ca, &why))? {
             let added = roots.add(certificate);
             added.map_err(|error| named(ca, &error.to_string()))?;
         }
         let roots = Arc::new(roots);
-        let chain = certificates(cert).map_err(|why| named(cert, &why))?;
-        let secret =
-            PrivateKeyDer::from_pem_file(key).map_err(|error| named(key, &unreadable(&error)))?;
+        let chain = read_certificates(cert).map_err(|why| named(cert, &why))?;
+        let secret = read_key(key).map_err(|why| named(key, &why))?;
         let provider = Arc::new(provider::default_provider());
         let failed = |error: rustls::Error| format!("cluster: {}: {error}", cert.display());
         let build = |error: &dyn fmt::Display| named(ca, &error.to_string());
@@ -411,22 +410,4 @@ impl ServerCertVerifier for Signed {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
     }
-}
-
-/// The certificates of a PEM file, at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let found: Vec<_> = found.map_err(|error| unreadable(&error))?;
-    if found.is_empty() {
-        return Err("there is no certificate in it".to_owned());
-    }
-    Ok(found)
-}
-
-/// Says why a PEM file cannot be used, and nothing of its contents.
-fn unreadable(error: &pem::Error) -> String {
-    if let pem::Error::Io(error) = error {
-        return error.to_string();
-    }
-    "it is no PEM file of the right kind".to_owned()
 }

@@ -14,7 +14,7 @@ use http::header::{
     ACCEPT, AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue,
     IF_NONE_MATCH, RANGE, USER_AGENT, VIA, WARNING,
 };
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use lru::LruCache;
@@ -93,14 +93,8 @@ impl Peers {
         address: SocketAddr,
         is_leaving: bool,
     ) -> Result<(), FetchError> {
-        let uri = Uri::builder()
-            .scheme("https")
-            .authority(address.to_string())
-            .path_and_query(format!("{LEAVING_PATH}?leaving={is_leaving}"))
-            .build()
-            .map_err(|error| FetchError::Protocol(error.to_string()))?;
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = uri;
+        let path = format!("{LEAVING_PATH}?leaving={is_leaving}");
+        let mut request = NodeClient::request(address, &path)?;
         *request.method_mut() = Method::POST;
         let response = self.client.send(request, WORD_WAIT_MAX).await?;
         match response.status() {
@@ -379,14 +373,7 @@ fn request(
 ) -> Result<Request<Empty<Bytes>>, FetchError> {
     let ns: String = form_urlencoded::byte_serialize(source.upstream.as_str().as_bytes()).collect();
     let path = format!("/v2/{}/{kind}/{reference}?ns={ns}", source.repository);
-    let uri = Uri::builder()
-        .scheme("https")
-        .authority(node.address.to_string())
-        .path_and_query(path)
-        .build()
-        .map_err(|error| FetchError::Protocol(error.to_string()))?;
-    let mut request = Request::new(Empty::new());
-    *request.uri_mut() = uri;
+    let mut request = NodeClient::request(node.address, &path)?;
     let headers = request.headers_mut();
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     headers.insert(HOP, HeaderValue::from_static("1"));

@@ -1,11 +1,12 @@
 //! Requests to the other nodes of a cluster: straight, over TLS, in HTTP/1.1, each on a connection of its own.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -49,6 +50,22 @@ impl NodeClient {
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .build(Connector::new(Arc::new(shared), Errand::Configured));
         Ok(Self(client))
+    }
+
+    /// A GET of a path, with its query, of the node at an address.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`]: that is no path.
+    pub(crate) fn request(address: SocketAddr, path: &str) -> Result<Request<Empty<Bytes>>, Error> {
+        let uri = Uri::builder()
+            .scheme("https")
+            .authority(address.to_string())
+            .path_and_query(path)
+            .build()
+            .map_err(|error| Error::Protocol(error.to_string()))?;
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = uri;
+        Ok(request)
     }
 
     /// Sends a request, and waits so long for the head of its answer.
