@@ -23,12 +23,13 @@ use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Identity};
 use crate::config::{Config, Overrides, Snapshot};
-use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
+use crate::mirror::{Beside, Mirror, OpenMode, Opened, Parts, Policies};
 use crate::otlp::Exporter;
 use crate::server::{BindError, Bound, Certificates, Inherited, Leaving, Process};
 use crate::stamp::Stamp;
 use crate::store::{OpenError, Store};
 use crate::telemetry::Metrics;
+use crate::tier::Tier;
 use crate::upstream::{OwnListeners, SetupError};
 pub use describe::ClientSetups;
 use describe::Description;
@@ -52,6 +53,8 @@ pub struct Unserved {
     upstreams: Made,
     /// Its cluster, if it is a node of one.
     cluster: Option<Cluster>,
+    /// The object store, if there is one.
+    tier: Option<Arc<Tier>>,
 }
 
 impl Unserved {
@@ -115,6 +118,14 @@ impl Unserved {
             }
             None => None,
         };
+        let tier = match config.tier.as_deref() {
+            Some(tier) => {
+                let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
+                let tier = Tier::new(tier.clone(), &store, clock, metrics, own);
+                Some(Arc::new(tier.map_err(StartError::Tier)?))
+            }
+            None => None,
+        };
         let parts = Parts {
             policies: Policies::new(snapshot.part(|config| &config.tags)),
             fill_on_range: config.fill_on_range,
@@ -125,8 +136,14 @@ impl Unserved {
             metrics: metrics.clone(),
         };
         let peers = cluster.as_ref().map(|cluster| Arc::clone(cluster.peers()));
-        let sources = peers.iter().map(|peers| Arc::clone(peers) as _).collect();
-        let mirror = Mirror::among(parts, sources, peers.map(|peers| peers as _));
+        let nodes = peers.iter().map(|peers| Arc::clone(peers) as _);
+        let buckets = tier.iter().map(|tier| Arc::clone(tier) as _);
+        let beside = Beside {
+            sources: nodes.chain(buckets).collect(),
+            nodes: peers.map(|peers| peers as _),
+            archive: tier.as_ref().map(|tier| Arc::clone(tier) as _),
+        };
+        let mirror = Mirror::among(parts, beside);
         Ok(Self {
             mirror,
             store,
@@ -134,6 +151,7 @@ impl Unserved {
             metrics,
             upstreams,
             cluster,
+            tier,
         })
     }
 }
@@ -170,9 +188,11 @@ fn process(
     describe: Arc<Description>,
     clock: Arc<dyn Clock>,
     cluster: Option<&Cluster>,
+    tier: Option<&Arc<Tier>>,
 ) -> Process {
     Process {
         desk: cluster.map(node::desk),
+        tier: tier.map(node::tier),
         reloader: Arc::clone(reload) as _,
         describe,
         clock,
@@ -245,6 +265,7 @@ pub struct App {
     stop_storing: CancellationToken,
     leaving: Leaving,
     cluster: Option<Cluster>,
+    tier: Option<Arc<Tier>>,
 }
 
 /// The reason that it did not start: one line.
@@ -271,6 +292,9 @@ pub enum StartError {
     /// The keys of a node of a cluster.
     #[error("{0}")]
     Cluster(String),
+    /// The object store: its CA file, its secret or the like.
+    #[error("{0}")]
+    Tier(String),
     /// The other process did not hand over.
     #[error(transparent)]
     TakeOver(#[from] TakeOverError),
@@ -320,6 +344,7 @@ impl App {
             metrics,
             upstreams,
             cluster,
+            tier,
         } = {
             let (mode, clock) = (OpenMode::Write, Arc::clone(&clock));
             let (before, identity) = (before.as_mut(), identity.as_ref());
@@ -340,7 +365,7 @@ impl App {
         let watched = launch.watched(&config);
         let describe = Arc::new(Description::new(snapshot.clone(), launch.clients));
         let reload = Arc::new(Reload::new(snapshot, launch.flags, running, upstreams));
-        let process = process(&reload, describe, clock, cluster.as_ref());
+        let process = process(&reload, describe, clock, cluster.as_ref(), tier.as_ref());
         let stop_serving = CancellationToken::new();
         let app = Self {
             address,
@@ -355,6 +380,7 @@ impl App {
             storing: TaskTracker::new(),
             stop_storing: CancellationToken::new(),
             cluster,
+            tier,
         };
         app.begin(&config, store, watched);
         app.offer(&bound, config.state.dir.clone())?;
@@ -385,6 +411,11 @@ impl App {
         }
         if let Some(cluster) = self.cluster.clone() {
             self.storing.spawn(cluster.run(stop()));
+        }
+        if let Some(tier) = self.tier.as_deref().cloned() {
+            let peers = self.cluster.as_ref().map(|it| Arc::clone(it.peers()) as _);
+            self.storing
+                .spawn(tier.run(self.mirror.clone(), peers, stop()));
         }
         self.storing
             .spawn(self.reload.exporter().clone().run(stop()));

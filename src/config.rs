@@ -41,6 +41,7 @@ mod snapshot;
 mod table;
 mod tags;
 mod telemetry;
+mod tier;
 mod transparent;
 mod upstreams;
 mod values;
@@ -94,6 +95,8 @@ pub struct Config {
     pub otlp: Option<Box<crate::otlp::Config>>,
     /// Its cluster, if the process is a node of one.
     pub cluster: Option<Box<crate::cluster::Config>>,
+    /// The object store beside the cache, if there is one.
+    pub tier: Option<Box<crate::tier::Config>>,
 }
 
 impl Config {
@@ -260,6 +263,7 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
         ruled: ruled.map(|it| it.name.as_str().to_owned()).collect(),
         ..access
     };
+    let cluster = cluster::resolve(file, context);
     Config {
         server,
         access,
@@ -275,7 +279,8 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
             .value()
             .unwrap_or_else(|| defaults::LOG_LEVEL.to_owned()),
         otlp: telemetry::resolve(file.telemetry.as_ref(), context),
-        cluster: cluster::resolve(file, context),
+        tier: tier::resolve(file, cluster.as_deref(), context),
+        cluster,
     }
 }
 

@@ -16,6 +16,7 @@
 //! | [`upstream`] | registries: endpoints, accounts, requests, tokens, redirects, limits | `net`, `oci` |
 //! | [`mirror`] | the decisions: hit or miss, fresh or stale, who joins which fill | `store`, `catalogue`, `upstream`, `oci` |
 //! | [`cluster`] | several nodes: finding them, and asking them for blobs and manifests | `mirror`, `catalogue`, `upstream`, `net`, `oci` |
+//! | [`tier`] | an object store beside the cache: read before upstreams, written after the commit | `mirror`, `store`, `upstream`, `net`, `oci` |
 //! | [`otlp`] | traces, exported to an OpenTelemetry collector | `net`, `oci` |
 //! | [`audit`] | records of who did what: a bounded queue, a thread, a file that is rotated | nothing |
 //! | [`server`] | HTTP in: listeners, TLS, routing, bodies, access log, admin | `mirror`, `access`, `audit`, `oci` |
@@ -59,8 +60,8 @@
 //! 16. Nothing of one upstream that is unverified (bytes, size, type,
 //!     existence, slowness) reaches another upstream's clients.
 //! 18. What another node of a cluster asks never waits for a node.
-//! 19. No correctness rests on agreement about the nodes of a cluster, or on
-//!     clocks.
+//! 19. No correctness rests on agreement about the nodes of a cluster, on
+//!     clocks, or on a condition that an object store checks.
 
 pub mod access;
 pub mod app;
@@ -80,4 +81,5 @@ pub mod server;
 pub mod stamp;
 pub mod store;
 pub mod telemetry;
+pub mod tier;
 pub mod upstream;

@@ -9,6 +9,8 @@
 //! | `tls` | certificates |
 //! | `repeat`, `sends` | requests whose connection was gone; how many may still be sent |
 //! | `nodes` | requests to the other nodes of a cluster |
+//! | `shared_secret` | secrets that nodes of a cluster share |
+//! | `storage` | requests to an object store |
 //! | `dialer` | connections in other protocols than HTTP |
 //! | `deadline` | one time limit for many steps |
 //! | `client_credential` | what a client has sent for an upstream |
@@ -37,6 +39,8 @@ mod race;
 mod repeat;
 mod sends;
 mod settings;
+mod shared_secret;
+mod storage;
 mod tls;
 mod traced;
 mod via;
@@ -61,6 +65,8 @@ pub(crate) use nodes::NodeClient;
 pub(crate) use place::{Place, near};
 pub(crate) use sends::Sends;
 pub(crate) use settings::Peer;
+pub(crate) use shared_secret::SharedSecrets;
+pub(crate) use storage::StorageClient;
 pub(crate) use tls::client_config as tls_client_config;
 pub(crate) use tls::{is_known_authority, read_certificates, read_key};
 pub(crate) use traced::{BodySpan, Named};

@@ -39,6 +39,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+pub use tier::{ThisTier, TierStatus};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use transparent::Authority;
@@ -62,6 +63,7 @@ mod registry;
 mod reload;
 #[cfg(test)]
 mod testing;
+mod tier;
 pub mod transparent;
 pub(crate) mod unix;
 mod visits;

@@ -5,11 +5,9 @@
 //! to be guessed. With certificates of an authority of the cluster's own, whatever that has signed is a node.
 
 use std::fmt;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::signature::Ed25519KeyPair;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::client::WebPkiServerVerifier;
@@ -25,19 +23,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Server
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::config::Keys;
-use crate::net::{read_certificates, read_key};
+use crate::net::{SharedSecrets, read_certificates, read_key};
 
-/// The shortest secret, in bytes: the derivation is fast, and whoever connects can try secrets.
-const SECRET_BYTES_MIN: usize = 32;
-
-/// Secrets in a file: the one in use, and those that are accepted while it is replaced.
-const SECRETS_MAX: usize = 4;
-
-/// A file of secrets that is longer is another one.
-const SECRET_FILE_BYTES_MAX: u64 = 16 * 1024;
-
-/// The derivation: other words make other keys. Fixed, since nodes of several versions have to agree.
-const SALT: &[u8] = b"roadstead cluster";
+/// The purposes of derived keys. Fixed, since nodes of several versions have to agree.
 const PURPOSE: &[u8] = b"ed25519 key 1";
 /// The same for keys of tokens.
 const TOKENS: &[u8] = b"token key 1";
@@ -68,7 +56,7 @@ impl Identity {
     pub fn read(keys: &Keys) -> Result<Self, String> {
         match keys {
             Keys::Secret(path) => {
-                let secrets = read_secrets(path);
+                let secrets = SharedSecrets::read(path);
                 let secrets = secrets
                     .map_err(|why| format!("cluster.secret_file {}: {why}", path.display()))?;
                 Self::of_secrets(&secrets)
@@ -78,10 +66,11 @@ impl Identity {
     }
 
     /// The identity of secrets: the first one's, which knows all of them.
-    fn of_secrets(secrets: &[Vec<u8>]) -> Result<Self, String> {
+    fn of_secrets(secrets: &SharedSecrets) -> Result<Self, String> {
         let pairs: Vec<Pair> = secrets
+            .seeds(PURPOSE)?
             .iter()
-            .map(|secret| Pair::derive(secret))
+            .map(Pair::derive)
             .collect::<Result<_, _>>()?;
         let first = pairs.first().ok_or("there is no secret")?;
         let provider = Arc::new(provider::default_provider());
@@ -103,10 +92,8 @@ impl Identity {
             .with_custom_certificate_verifier(known)
             .with_client_auth_cert(vec![first.certificate.clone()], first.key.clone_key())
             .map_err(failed)?;
-        let seeds = secrets.iter().map(|secret| seed(secret, TOKENS));
-        let seeds = seeds.collect::<Result<_, _>>()?;
         Ok(Self {
-            seeds,
+            seeds: secrets.seeds(TOKENS)?,
             ..Self::of(server, client)
         })
     }
@@ -173,38 +160,6 @@ impl Identity {
     }
 }
 
-/// The secrets in a file, a line each.
-fn read_secrets(path: &Path) -> Result<Vec<Vec<u8>>, String> {
-    let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > SECRET_FILE_BYTES_MAX {
-        return Err(format!("is larger than {SECRET_FILE_BYTES_MAX} bytes"));
-    }
-    let text = fs::read(path).map_err(|error| error.to_string())?;
-    let lines = text.split(|byte| *byte == b'\n');
-    let secrets: Vec<Vec<u8>> = lines
-        .map(|line| line.trim_ascii().to_vec())
-        .filter(|line| !line.is_empty())
-        .collect();
-    if secrets.is_empty() {
-        return Err("is empty".to_owned());
-    }
-    if secrets.len() > SECRETS_MAX {
-        return Err(format!(
-            "has more than {SECRETS_MAX} lines: it is one secret a line, the one in use first"
-        ));
-    }
-    if let Some(at) = secrets
-        .iter()
-        .position(|secret| secret.len() < SECRET_BYTES_MIN)
-    {
-        let line = at + 1;
-        return Err(format!(
-            "the secret in line {line} is shorter than {SECRET_BYTES_MIN} characters: make one with `openssl rand -hex 32`"
-        ));
-    }
-    Ok(secrets)
-}
-
 /// A key pair, and a certificate of it.
 struct Pair {
     certificate: CertificateDer<'static>,
@@ -214,10 +169,10 @@ struct Pair {
 }
 
 impl Pair {
-    /// The pair of a secret, for Ed25519 (RFC 8032).
-    fn derive(secret: &[u8]) -> Result<Self, String> {
+    /// The pair of a seed, for Ed25519 (RFC 8032).
+    fn derive(seed: &[u8; 32]) -> Result<Self, String> {
         let failed = |_unspecified| UNDERIVED.to_owned();
-        let pair = Ed25519KeyPair::from_seed_unchecked(&seed(secret, PURPOSE)?)
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed)
             .map_err(|rejected| format!("the key of the cluster cannot be made: {rejected}"))?;
         let encoded = pair.to_pkcs8v1().map_err(failed)?;
         let encoded = PrivatePkcs8KeyDer::from(encoded.as_ref().to_vec());
@@ -235,17 +190,6 @@ impl Pair {
             public,
         })
     }
-}
-
-/// The seed of a key, derived from a secret (HKDF, RFC 5869).
-fn seed(secret: &[u8], purpose: &[u8]) -> Result<[u8; 32], String> {
-    let mut seed = [0; 32];
-    let extracted = Salt::new(HKDF_SHA256, SALT).extract(secret);
-    extracted
-        .expand(&[purpose], HKDF_SHA256)
-        .and_then(|expanded| expanded.fill(&mut seed))
-        .map_err(|_unspecified| UNDERIVED.to_owned())?;
-    Ok(seed)
 }
 
 const UNDERIVED: &str = "the key of the cluster cannot be derived";

@@ -4,11 +4,15 @@ use clap::{Args, Subcommand};
 use http::Method;
 
 use super::cache::screen::{Cell, Screen, Table, Tone, clean, say, say_json};
-use super::target::{AdminFlags, Locator, TargetError};
-use crate::server::ClusterReport;
+use super::target::{AdminFlags, Locator, Target, TargetError};
+use crate::format::{plural, size};
+use crate::server::{ClusterReport, TierStatus};
 
 /// The path of the admin API.
 const PATH: &str = "/api/v1/cluster";
+
+/// The path of the object store's state.
+const TIER_PATH: &str = "/api/v1/tier";
 
 /// Nodes of a cluster.
 #[derive(Clone, Debug, Subcommand)]
@@ -73,7 +77,7 @@ impl ClusterCommand {
 pub async fn run(command: &ClusterCommand, place: &Locator) -> Result<(), TargetError> {
     let target = place.reach_server().await?;
     let report: ClusterReport = match command {
-        ClusterCommand::Status(_) => target.ask(Method::GET, PATH, &[]).await?,
+        ClusterCommand::Status(_) => return status(&target, command).await,
         ClusterCommand::Drain(it) => {
             let mut parameters = vec![("leaving", if it.undo { "false" } else { "true" })];
             parameters.extend(it.node.as_deref().map(|node| ("node", node)));
@@ -87,6 +91,52 @@ pub async fn run(command: &ClusterCommand, place: &Locator) -> Result<(), Target
         show(&report, screen);
     }
     Ok(())
+}
+
+/// The nodes, and the object store; one of both is enough.
+async fn status(target: &Target, command: &ClusterCommand) -> Result<(), TargetError> {
+    let nodes: Result<ClusterReport, _> = target.ask(Method::GET, PATH, &[]).await;
+    let tier: Result<TierStatus, _> = target.ask(Method::GET, TIER_PATH, &[]).await;
+    let (nodes, tier) = match (nodes, tier) {
+        (Err(error), Err(_)) => return Err(error),
+        (nodes, tier) => (nodes.ok(), tier.ok()),
+    };
+    let screen = Screen::new(command.common().json);
+    if screen.json {
+        match (&nodes, &tier) {
+            (Some(nodes), None) => say_json(nodes),
+            (nodes, tier) => say_json(&serde_json::json!({ "cluster": nodes, "tier": tier })),
+        }
+        return Ok(());
+    }
+    if let Some(nodes) = &nodes {
+        show(nodes, screen);
+    }
+    if let Some(tier) = &tier {
+        show_tier(tier);
+    }
+    Ok(())
+}
+
+fn show_tier(tier: &TierStatus) {
+    let TierStatus {
+        bucket,
+        state,
+        trouble,
+        pending_blobs,
+        pending_bytes,
+        pending_facts,
+    } = tier;
+    say(&format!(
+        "object store {}: {state}; to be written: {} ({}), {}",
+        clean(bucket),
+        plural(*pending_blobs as u64, "blob"),
+        size(*pending_bytes),
+        plural(*pending_facts as u64, "tag or link"),
+    ));
+    if let Some(trouble) = trouble {
+        say(&format!("  {}", clean(trouble)));
+    }
 }
 
 fn show(report: &ClusterReport, screen: Screen) {

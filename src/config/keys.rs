@@ -8,6 +8,7 @@ use super::listeners::{AdminTls, ListenerKey, Tls};
 use super::table::{List, OneOrMore, name, table};
 use super::tags::Needs;
 use super::telemetry::TelemetryKey;
+use super::tier::TierKey;
 use super::transparent::TransparentKey;
 use super::upstreams::{CredentialsKey, EndpointKey, HeadersKey, Provider, ProxyKey, UpstreamsKey};
 use super::values::{
@@ -45,6 +46,8 @@ table! {
         upstream: UpstreamsKey,
         /// Several nodes that share one cache. Without this table the process is alone.
         cluster: ClusterKey,
+        /// An object store beside the cache. Without this table there is none.
+        tier: TierKey,
         /// Traces.
         telemetry: TelemetryKey,
     }

@@ -4,6 +4,7 @@ mod access;
 mod cluster;
 mod server;
 mod telemetry;
+mod tier;
 mod upstreams;
 
 use std::fmt::Write as _;
@@ -60,6 +61,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     line(&mut out, "level", &quoted(&config.log_level));
     telemetry::show(&mut out, config.otlp.as_deref());
     cluster::show(&mut out, config.cluster.as_deref());
+    tier::show(&mut out, config.tier.as_deref());
     for upstream in &config.upstreams {
         upstreams::show(&mut out, upstream);
         let shares = config.cache.shares.iter();

@@ -3,8 +3,8 @@
 mod cloud;
 mod endpoint;
 mod logins;
-mod proxy;
-mod texts;
+pub(super) mod proxy;
+pub(super) mod texts;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -18,6 +18,7 @@ use crate::oci::UpstreamName;
 use crate::server::{Asks, ClientAuth};
 use crate::store::Amount;
 use crate::telemetry::{LogFormat, logging};
+use crate::tier::When;
 use crate::upstream::{Network, Strategy, Visibility};
 
 /// Some minutes at the fiftyfold, after which nobody waits any more.
@@ -89,6 +90,10 @@ choice! {
 choice! {
     /// The order of endpoints.
     Strategies: Strategy { "ordered" => Strategy::Ordered, "fastest" => Strategy::Fastest }
+}
+choice! {
+    /// The cases in which clients are sent to the bucket.
+    Redirects: When { "never" => When::Never, "busy" => When::Busy, "always" => When::Always }
 }
 choice! {
     /// The wait of a client while a tag is checked.

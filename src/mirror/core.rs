@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::archive::Archived;
 use super::neighbours::Neighbours;
 use super::shares::{Shares, Stays};
 use super::single_flight::{REQUESTS_MAX, Runway};
@@ -44,6 +45,7 @@ pub(super) struct Core {
     pub(super) metrics: Metrics,
     pub(super) tasks: Tasks,
     pub(super) neighbours: Neighbours,
+    pub(super) archived: Archived,
 }
 
 /// The configured upstreams, which may be replaced while requests run. Cheap to clone.
@@ -125,6 +127,11 @@ impl Upstreams {
         let configured = self.now();
         let upstream = configured.by_name.get(&source.upstream);
         upstream.cloned().ok_or(MirrorError::NameUnknown)
+    }
+
+    /// True if an upstream decides for each client what that may see.
+    pub(super) fn decides_for_each(&self, name: &UpstreamName) -> bool {
+        self.now().client_views.contains_key(name)
     }
 
     /// True if there is one of this name.

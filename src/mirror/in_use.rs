@@ -48,6 +48,12 @@ impl InUse {
         self.upstreams.contains(upstream)
     }
 
+    /// True if an upstream decides for each client what that may see: its content is nobody else's business.
+    #[must_use]
+    pub fn decides_for_each(&self, upstream: &UpstreamName) -> bool {
+        self.upstreams.decides_for_each(upstream)
+    }
+
     /// The number of the configuration: another one after each change.
     #[must_use]
     pub fn edition(&self) -> u64 {

@@ -177,8 +177,12 @@ impl Links {
         digest: &Digest,
     ) -> Result<Option<u64>, MirrorError> {
         let upstream = self.upstreams.of(source)?;
+        let kind = ChildKind::Blob;
+        let archived = self.fetcher.archived();
         let said = if let Some(size) = self.ask_node(source, digest).await {
             Some(size)
+        } else if let Some(kept) = archived.link(source, digest, kind).await {
+            kept.link.size
         } else {
             let said = upstream.blob_head(&source.repository, digest).await;
             said.map_err(|error| MirrorError::of_fetch(Kind::Blob, error))?

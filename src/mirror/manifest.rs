@@ -139,6 +139,10 @@ impl Manifests {
                 let kept = Ok(kept);
                 return Found { kept, patience };
             }
+            if let Some(kept) = fetcher.take_archived(&asked, digest).await {
+                let kept = Ok(kept);
+                return Found { kept, patience };
+            }
             let get = fetcher.fetch(&asked, &reference, &accept, patience);
             let kept = negative.unless_unknown(&asked, what, get).await;
             Found { kept, patience }

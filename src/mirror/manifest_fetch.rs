@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::archive::Archived;
 use super::core::{Core, Upstreams};
 use super::local::{LocalManifests, Manifest, Told, children};
 use super::manifest::Kept;
@@ -15,7 +16,7 @@ use crate::oci::{Accept, AcceptClass, Algorithm, Digest, Reference};
 use crate::store::{Event, Link, Store};
 use crate::telemetry::trace::Value;
 use crate::telemetry::{Kind, Outcome};
-use crate::upstream::{FetchError, ManifestFetch, OnBehalf, Patience};
+use crate::upstream::{EndpointId, FetchError, ManifestFetch, OnBehalf, Patience};
 
 /// Fetches manifests, and records what their repositories have because of them.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(super) struct ManifestFetcher {
     negative: Arc<Negative>,
     not_stored: Arc<NotStored>,
     neighbours: Neighbours,
+    archived: Archived,
 }
 
 impl ManifestFetcher {
@@ -42,6 +44,7 @@ impl ManifestFetcher {
             negative: Arc::clone(negative),
             not_stored: Arc::clone(not_stored),
             neighbours: core.neighbours.clone(),
+            archived: core.archived.clone(),
         }
     }
 
@@ -75,6 +78,35 @@ impl ManifestFetcher {
         let kept = self.keep(source, &reference, fetched).await;
         kept.inspect_err(|error| {
             tracing::warn!(upstream = %source.upstream, repository = %source.repository, %digest, %error, "another node of the cluster sent a wrong manifest; asking upstream");
+        })
+        .ok()
+    }
+
+    /// The object store that keeps what upstreams have said.
+    pub(super) fn archived(&self) -> &Archived {
+        &self.archived
+    }
+
+    /// Takes a manifest from the object store, if the upstream has said that the repository has it.
+    pub(super) async fn take_archived(&self, source: &Source, digest: Digest) -> Option<Kept> {
+        let kind = ChildKind::Manifest;
+        let known = self.store.metadata().link(source, &digest).await;
+        let media_type = if known.is_some_and(|link| link.covers(kind) && link.is_given()) {
+            None
+        } else {
+            self.archived.link(source, &digest, kind).await?.media_type
+        };
+        let bytes = self.archived.manifest(source, &digest).await?;
+        let fetched = ManifestFetch {
+            endpoint: EndpointId::of(0),
+            bytes,
+            content_type: media_type,
+            digest_header: None,
+            warnings: Vec::new(),
+        };
+        let kept = self.keep(source, &Reference::Digest(digest), fetched).await;
+        kept.inspect_err(|error| {
+            tracing::warn!(upstream = %source.upstream, repository = %source.repository, %digest, %error, "the object store has a wrong manifest; asking upstream");
         })
         .ok()
     }
@@ -236,6 +268,11 @@ impl ManifestFetcher {
         reference: &Reference,
     ) -> Result<(), MirrorError> {
         let (accept, patience) = (Accept::anything(), Patience::Wait);
+        let kind = ChildKind::Manifest;
+        if self.archived.link(source, digest, kind).await.is_some() {
+            self.confirmed(source, digest).await;
+            return Ok(());
+        }
         let upstream = self.upstreams.of(source)?;
         let head = upstream
             .manifest_head(&source.repository, reference, accept.clone(), patience)
@@ -252,6 +289,12 @@ impl ManifestFetcher {
             return Ok(());
         }
         head.map_err(|error| MirrorError::of_fetch(Kind::Manifest, error))?;
+        self.confirmed(source, digest).await;
+        Ok(())
+    }
+
+    /// Remembers that the repository has a manifest, with all that it names.
+    async fn confirmed(&self, source: &Source, digest: &Digest) {
         if let Some(manifest) = self.local.read(digest).await {
             self.relink(source, &manifest).await;
         } else {
@@ -261,7 +304,6 @@ impl ManifestFetcher {
                 .record_links(source, vec![(*digest, link)])
                 .await;
         }
-        Ok(())
     }
 
     fn tell_stored(&self, source: &Source, digest: &Digest) {

@@ -25,6 +25,8 @@
 //! | `repair` | what is damaged, fetched again |
 //! | `import` | images that an operator brings |
 //! | `imported` | what was imported, from the catalogue, where the cache does not know it any more |
+//! | `archive` | an object store that keeps what upstreams have said |
+//! | `elsewhere` | clients that are sent to the object store |
 //! | `neighbours` | other nodes of a cluster, and what they are asked for |
 //! | `ending` | the end, and what is done when another process takes the store over |
 //! | `in_use` | the upstreams in use, which a reload replaces |
@@ -37,8 +39,10 @@
 //! caused it may hang up.
 
 mod answer;
+mod archive;
 mod blob;
 mod core;
+mod elsewhere;
 mod ending;
 mod error;
 mod fast_path;
@@ -74,15 +78,20 @@ mod upstream_set;
 mod verify;
 mod visibility;
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
+use archive::Archived;
+pub use archive::{Archive, KeptLink};
 use blob::Blobs;
 use core::{Core, Tasks, Upstreams, in_time};
+use elsewhere::Elsewhere;
 use ending::Ending;
 pub use ending::NotHandedOver;
 pub use error::MirrorError;
@@ -156,6 +165,17 @@ pub struct Parts {
     pub metrics: Metrics,
 }
 
+/// The places that a mirror asks before the upstream.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// Sources of blobs, in the order in which they are asked.
+    pub sources: Vec<Arc<dyn BlobSource>>,
+    /// The other nodes of a cluster.
+    pub nodes: Option<Arc<dyn Nodes>>,
+    /// An object store that keeps what upstreams have said.
+    pub archive: Option<Arc<dyn Archive>>,
+}
+
 /// The components that answer clients, and what an operator asks for.
 #[derive(Debug)]
 struct Inner {
@@ -170,6 +190,7 @@ struct Inner {
     lists: Arc<Lists>,
     visibility: Arc<Visibility>,
     for_nodes: ForNodes,
+    elsewhere: Elsewhere,
     operator: Operator,
 }
 
@@ -244,19 +265,27 @@ impl Operator {
     }
 }
 
+/// The handles that components are made of; what becomes of a blob of which a part is read; the sources of blobs.
+fn core_of(parts: Parts, beside: Beside) -> (Core, FillOnRange, Vec<Arc<dyn BlobSource>>) {
+    let upstreams = Upstreams::new(parts.upstreams);
+    let core = Core {
+        policies: parts.policies,
+        archived: Archived::new(beside.archive, &upstreams),
+        upstreams,
+        store: parts.store,
+        catalogue: parts.catalogue,
+        clock: parts.clock,
+        metrics: parts.metrics,
+        tasks: Tasks::new(),
+        neighbours: Neighbours::new(beside.nodes),
+    };
+    (core, parts.fill_on_range, beside.sources)
+}
+
 impl Inner {
     /// Makes the components, each of those that it needs.
-    fn new(parts: Parts, sources: Vec<Arc<dyn BlobSource>>, nodes: Option<Arc<dyn Nodes>>) -> Self {
-        let core = Core {
-            policies: parts.policies,
-            upstreams: Upstreams::new(parts.upstreams),
-            store: parts.store,
-            catalogue: parts.catalogue,
-            clock: parts.clock,
-            metrics: parts.metrics,
-            tasks: Tasks::new(),
-            neighbours: Neighbours::new(nodes),
-        };
+    fn new(parts: Parts, beside: Beside) -> Self {
+        let (core, fill_on_range, sources) = core_of(parts, beside);
         let imported = Arc::new(Imported::new(&core));
         let lent = Lent::default();
         let fills = Arc::default();
@@ -272,7 +301,7 @@ impl Inner {
         let manifests = Arc::new(manifests);
         let tags = Tags::new(&core, &local, &negative, &imported, &fetcher, &manifests);
         let tags = Arc::new(tags);
-        let transfers = Transfers::new(&core, parts.fill_on_range, &fills, &not_stored, sources);
+        let transfers = Transfers::new(&core, fill_on_range, &fills, &not_stored, sources);
         let transfers = Arc::new(transfers);
         let passthroughs = Arc::new(Passthroughs::new(&core, &links));
         let usage = Arc::new(UsageSurvey::new(&core));
@@ -301,6 +330,7 @@ impl Inner {
         Self {
             pseudonym: Pseudonym::random(),
             for_nodes: ForNodes::new(&core),
+            elsewhere: Elsewhere::new(&core, &fills),
             hits: Hits::new(&core, &local, &passthroughs, &lent),
             blobs: Blobs::new(&core, &negative, &links, &fills, &transfers, &passthroughs),
             in_use,
@@ -319,19 +349,14 @@ impl Mirror {
     /// Puts a mirror together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self::among(parts, Vec::new(), None)
+        Self::among(parts, Beside::default())
     }
 
-    /// Puts a mirror together that asks these sources for blobs before their upstream, in this order, and these nodes of a
-    /// cluster for the rest.
+    /// Puts a mirror together that has others beside it.
     #[must_use]
-    pub fn among(
-        parts: Parts,
-        sources: Vec<Arc<dyn BlobSource>>,
-        nodes: Option<Arc<dyn Nodes>>,
-    ) -> Self {
+    pub fn among(parts: Parts, beside: Beside) -> Self {
         Self {
-            inner: Arc::new(Inner::new(parts, sources, nodes)),
+            inner: Arc::new(Inner::new(parts, beside)),
         }
     }
 
@@ -339,6 +364,17 @@ impl Mirror {
     #[must_use]
     pub fn for_nodes(&self) -> &ForNodes {
         &self.inner.for_nodes
+    }
+
+    /// True if there is an object store that clients may be sent to.
+    #[must_use]
+    pub fn has_elsewhere(&self) -> bool {
+        self.inner.elsewhere.is_there()
+    }
+
+    /// The URL at which a client at this address reads a blob that everybody may have, if it is better sent there.
+    pub async fn elsewhere(&self, source: &Source, digest: &Digest, client: IpAddr) -> Option<Url> {
+        self.inner.elsewhere.url(source, digest, client).await
     }
 
     /// Finds the upstream that a request means. Not to be kept while something is waited for.

@@ -1,5 +1,6 @@
 //! Manifests by tag: what a tag names, asked of upstream as its policy says.
 
+mod archived;
 mod by_node;
 
 use std::sync::Arc;
@@ -225,8 +226,15 @@ impl Tags {
     ) -> Result<Kept, MirrorError> {
         let class = accept.class;
         let policy = self.policies.of_tag(source, tag);
-        let records = self.imported.tags(source, tag).await;
+        let mut records = self.imported.tags(source, tag).await;
         let now = self.clock.now();
+        let what = What::Manifest(Reference::Tag(tag.clone()), accept.clone());
+        if freshness::last_known(&records, class).is_none()
+            && self.negative.check(source, &what).is_ok()
+            && self.restore(source, tag, class, &policy).await
+        {
+            records = self.imported.tags(source, tag).await;
+        }
         let known = match freshness::judge(&records, class, &policy, None, now) {
             // The request before this one may have ended just now.
             Verdict::Fresh(record) => {

@@ -34,6 +34,14 @@ pub struct ClientId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address(Option<IpAddr>);
 
+impl Address {
+    /// The address; `None`: this mirror itself.
+    #[must_use]
+    pub const fn ip(self) -> Option<IpAddr> {
+        self.0
+    }
+}
+
 impl ClientId {
     /// The client of work that this mirror does by itself.
     pub const OURSELVES: Self = Self {

@@ -12,6 +12,7 @@ mod page;
 mod people;
 mod query;
 mod reload;
+mod tier;
 mod visits;
 
 pub use api::AdminApi;
@@ -20,6 +21,7 @@ use super::http::{JSON, host};
 use super::nodes::NodeDesk;
 use super::process::Process;
 use super::reload::Reloader;
+use super::tier::ThisTier;
 use super::visits::Visits;
 use crate::access::Guard;
 use crate::audit::Change;
@@ -62,6 +64,8 @@ pub(super) struct Admin {
     reloader: Arc<dyn Reloader>,
     /// The nodes of its cluster.
     desk: Option<NodeDesk>,
+    /// Its object store.
+    tier: Option<Arc<dyn ThisTier>>,
     /// Pages for people.
     page: Page,
     visits: Visits,
@@ -88,6 +92,7 @@ impl Admin {
             clock,
             tracer: _,
             desk,
+            tier,
         } = process;
         Self {
             page: Page::new(
@@ -106,6 +111,7 @@ impl Admin {
             hosts,
             reloader,
             desk,
+            tier,
             visits,
             acts: TaskTracker::new(),
             stop,
@@ -237,6 +243,9 @@ impl Admin {
         }
         if path == cluster::PATH {
             return Box::pin(cluster::answer(self.desk.as_ref(), &head)).await;
+        }
+        if path == tier::PATH {
+            return tier::answer(self.tier.as_deref(), &head);
         }
         if path == reload::PATH {
             return Box::pin(reload::answer(&self.reloader, &head, changes)).await;

@@ -3,6 +3,7 @@
 use super::describe::Describe;
 use super::nodes::NodeDesk;
 use super::reload::Reloader;
+use super::tier::ThisTier;
 use crate::clock::Clock;
 use crate::telemetry::trace::Tracer;
 use std::sync::Arc;
@@ -20,4 +21,6 @@ pub struct Process {
     pub tracer: Tracer,
     /// Answers for the other nodes of its cluster.
     pub desk: Option<NodeDesk>,
+    /// Its object store.
+    pub tier: Option<Arc<dyn ThisTier>>,
 }

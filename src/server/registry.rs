@@ -3,6 +3,7 @@
 pub(super) mod arrival;
 mod blob;
 pub(super) mod door;
+mod elsewhere;
 pub(super) mod handler;
 mod named;
 mod node;

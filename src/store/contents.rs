@@ -36,7 +36,7 @@ pub struct Contents {
     journal: Journal,
     pub(in crate::store) bounds: Bounds,
     pub(in crate::store) records: Records,
-    pub(in crate::store) events: Events,
+    pub(in crate::store) events: Arc<Events>,
     pub(in crate::store) metrics: Metrics,
     pub(in crate::store) clock: Arc<dyn Clock>,
     /// Tells temporary files apart.
@@ -63,7 +63,7 @@ impl Contents {
             journal,
             bounds,
             records,
-            events: Events::new(metrics.clone()),
+            events: Arc::new(Events::new(metrics.clone())),
             metrics,
             clock,
             unique: AtomicU64::new(0),

@@ -5,7 +5,7 @@
 //! Metrics are told in line: a count must not be missed.
 
 use std::ops::BitOr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
@@ -51,6 +51,13 @@ pub enum Event {
         /// The manifest.
         digest: Digest,
     },
+    /// Upstream itself said that a repository has a digest; it may have said so before.
+    Linked {
+        /// The repository.
+        source: Source,
+        /// The blob or manifest.
+        digest: Digest,
+    },
     /// Upstream, or an operator, said what a tag names; it may be what it named before.
     TagMoved {
         /// The repository.
@@ -89,7 +96,7 @@ pub enum Event {
 
 /// Some of the kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EventKinds(u8);
+pub struct EventKinds(u16);
 
 impl EventKinds {
     /// [`Event::BlobStored`].
@@ -108,6 +115,8 @@ impl EventKinds {
     pub const PULLED: Self = Self(1 << 6);
     /// [`Event::BlobDamaged`].
     pub const BLOB_DAMAGED: Self = Self(1 << 7);
+    /// [`Event::Linked`].
+    pub const LINKED: Self = Self(1 << 8);
 
     const fn has(self, kind: Self) -> bool {
         self.0 & kind.0 != 0
@@ -131,6 +140,7 @@ impl Event {
             Self::BlobEvicted { .. } => EventKinds::BLOB_EVICTED,
             Self::BlobDamaged { .. } => EventKinds::BLOB_DAMAGED,
             Self::ManifestStored { .. } => EventKinds::MANIFEST_STORED,
+            Self::Linked { .. } => EventKinds::LINKED,
             Self::TagMoved { .. } => EventKinds::TAG_MOVED,
             Self::TagDeleted { .. } => EventKinds::TAG_DELETED,
             Self::ImageRemoved { .. } => EventKinds::IMAGE_REMOVED,
@@ -147,6 +157,7 @@ impl Event {
             Self::BlobDamaged { size, .. } => Some((EvictReason::Damaged, *size)),
             Self::BlobStored { .. }
             | Self::ManifestStored { .. }
+            | Self::Linked { .. }
             | Self::TagMoved { .. }
             | Self::TagDeleted { .. }
             | Self::ImageRemoved { .. }
@@ -160,7 +171,7 @@ impl Event {
 pub struct Events {
     metrics: Metrics,
     /// The kinds that any subscriber wants: the others cost one look at this.
-    wanted: AtomicU8,
+    wanted: AtomicU16,
     subscribers: Mutex<Vec<Subscriber>>,
 }
 
@@ -191,7 +202,7 @@ impl Events {
     pub(super) fn new(metrics: Metrics) -> Self {
         Self {
             metrics,
-            wanted: AtomicU8::new(0),
+            wanted: AtomicU16::new(0),
             subscribers: Mutex::default(),
         }
     }

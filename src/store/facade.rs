@@ -1,6 +1,6 @@
 //! Questions to the store that a part of it answers.
 
-use super::{Config, Metadata, Pages, Store, layout};
+use super::{Config, Metadata, Pages, Store, Tiered, layout};
 use crate::oci::Digest;
 
 /// Metadata.
@@ -24,6 +24,12 @@ impl Store {
     #[must_use]
     pub fn pages(&self) -> &Pages {
         &self.inner.pages
+    }
+
+    /// Notes on what an object store beside this one has.
+    #[must_use]
+    pub fn tiered(&self) -> &Tiered {
+        &self.inner.tiered
     }
 
     /// The trouble of the disk and its reason, in one line; `None` when all is well. Does not ask it.

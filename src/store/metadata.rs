@@ -7,6 +7,7 @@ pub(super) mod index;
 pub(super) mod pages;
 pub(super) mod records;
 pub(super) mod schema;
+pub(super) mod tiered;
 
 use std::io;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::clock::Clock;
 use crate::oci::directory::Source;
 use crate::oci::{AcceptClass, Digest, Tag, media_type};
 use crate::store::disk::work::{Kind, Task, Work};
+use crate::store::events::{Event, EventKinds, Events};
 use crate::store::metadata::index::Table;
 use crate::store::metadata::schema::{Link, TagRecord};
 
@@ -29,6 +31,7 @@ const CATALOG_SCAN_MAX: usize = 10_000;
 pub struct Metadata {
     access: Access,
     clock: Arc<dyn Clock>,
+    events: Arc<Events>,
 }
 
 /// The way to the facts off the async threads: asking them may read the index's file. Cheap to clone.
@@ -39,8 +42,16 @@ pub(super) struct Access {
 }
 
 impl Metadata {
-    pub(in crate::store) fn new(access: Access, clock: Arc<dyn Clock>) -> Self {
-        Self { access, clock }
+    pub(in crate::store) fn new(
+        access: Access,
+        clock: Arc<dyn Clock>,
+        events: Arc<Events>,
+    ) -> Self {
+        Self {
+            access,
+            clock,
+            events,
+        }
     }
 
     /// The knowledge that a repository has a digest.
@@ -65,11 +76,20 @@ impl Metadata {
 
     /// Records that a repository has these digests.
     pub async fn record_links(&self, source: &Source, links: Vec<(Digest, Link)>) {
-        let source = source.clone();
         let day = schema::day(self.clock.now());
+        let given = links.iter().filter(|(_, link)| link.is_given());
+        let given: Vec<Digest> = given.map(|(digest, _)| *digest).collect();
+        let recorded = source.clone();
         self.access
-            .ask(move |facts| facts.write_links(&source, &links, day))
+            .ask(move |facts| facts.write_links(&recorded, &links, day))
             .await;
+        for digest in given {
+            self.events
+                .tell_if_wanted(EventKinds::LINKED, || Event::Linked {
+                    source: source.clone(),
+                    digest,
+                });
+        }
     }
 
     /// Forgets the size that a repository is said to have a digest with: it turned out wrong.

@@ -17,6 +17,7 @@
 //! | `disk/map`, `disk/windows` | parts of files, which the kernel sends without a copy |
 //! | `metadata` | links, tags, media types, last uses: `pages` and `survey` read many, `expiry` forgets |
 //! | `metadata/index`, `metadata/schema` | redb behind an overlay; its keys and values |
+//! | `metadata/tiered` | what an object store beside this one is known to have |
 //! | `capacity` | how much may be taken: reserving, making room, room for the index |
 //! | `capacity/evict` | what is kept and what goes (pure) |
 //! | `capacity/reservation` | a fill's reservation and its file's name; suspended partial files |
@@ -83,6 +84,7 @@ use metadata::expiry::Expiry;
 use metadata::facts::Facts;
 use metadata::records::Records;
 pub use metadata::schema::{Link, Origin, TagRecord, Word};
+pub use metadata::tiered::{Note, Tiered};
 pub use metadata::{LinkEntry, Metadata, Pages, SurveyError, TagEntry};
 pub use stats::{Figures, Held, Removal};
 
@@ -163,6 +165,7 @@ struct Inner {
     pins: Pins,
     scan: Arc<Scan>,
     metadata: Metadata,
+    tiered: Tiered,
     pages: Pages,
     expiry: Arc<Expiry>,
     /// Declared last: its contents have the lock of the directory, which nothing else here may outlive.
@@ -243,12 +246,14 @@ impl Store {
         let contents = Arc::new(contents);
         let quarantine = Arc::new(Quarantine::new(&contents));
         let capacity = Arc::new(Capacity::new(&contents, &quarantine));
+        let tiered_clock = Arc::clone(&clock);
         let store = Self {
             inner: Arc::new(Inner {
                 quotas: Quotas::new(&contents, &capacity, config),
                 pins: Pins::new(&contents),
                 scan: Arc::new(Scan::new(&contents)),
-                metadata: Metadata::new(access.clone(), clock),
+                metadata: Metadata::new(access.clone(), clock, Arc::clone(&contents.events)),
+                tiered: Tiered::new(access.clone(), tiered_clock),
                 expiry: Arc::new(Expiry::new(&contents, access.facts())),
                 pages: Pages::new(access),
                 cas: Cas::new(&contents, &quarantine, &capacity),

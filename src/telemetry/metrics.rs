@@ -16,6 +16,7 @@ mod reload;
 mod requests;
 mod scrub;
 mod set;
+mod tier;
 mod totals;
 mod traces;
 mod upstreams;
@@ -38,6 +39,7 @@ pub use scrub::Scrub;
 use set::Set;
 use std::collections::HashMap;
 use std::sync::Arc;
+pub use tier::{Tier, TierOp};
 pub use totals::{SoFar, Totals};
 pub use traces::{Dropped, Traces};
 pub use upstreams::{FillSource, Upstreams};
@@ -68,6 +70,7 @@ struct Inner {
     scrub: Scrub,
     limits: Limits,
     reload: Reload,
+    tier: Tier,
     traces: Traces,
 }
 
@@ -98,6 +101,7 @@ impl Metrics {
                 scrub: Scrub::new(&set),
                 limits: Limits::new(&set),
                 reload: Reload::new(&set),
+                tier: Tier::new(&set),
                 traces: Traces::new(&set),
                 registry: set.0,
             }),
@@ -136,6 +140,12 @@ impl Metrics {
         &self.inner.audit
     }
 
+    /// The part about the object store.
+    #[must_use]
+    pub fn tier(&self) -> &Tier {
+        &self.inner.tier
+    }
+
     /// The part about traces.
     #[must_use]
     pub fn traces(&self) -> &Traces {
@@ -163,6 +173,12 @@ impl Metrics {
     /// A fill began (+1) or ended (-1).
     pub fn fills_in_flight(&self, change: i64) {
         self.inner.fills_in_flight.add(change);
+    }
+
+    /// Clients' bodies on their way.
+    #[must_use]
+    pub fn bodies(&self) -> usize {
+        usize::try_from(self.inner.readers_in_flight.get()).unwrap_or(0)
     }
 
     /// A client's body began (+1) or ended (-1).

@@ -80,7 +80,9 @@ pub use asked::{BlobRequest, EndpointId, Patience};
 pub use body::BlobBody;
 pub use challenges::Challenges;
 pub use error::FetchError;
-pub use login::{CloudConfig, CloudUrls, LoginConfig, Text};
+pub use login::{
+    CloudConfig, CloudUrls, LoginConfig, StorageKeys, StorageLogin, StorageLogins, Text,
+};
 pub use probe::{EndpointProbe, LoginProbe, ProbeAnswer};
 pub use puller::{PulledManifest, Puller};
 pub use registry::{BlobFetch, ListFetch, ManifestFetch, ManifestHead, Upstream};

@@ -109,6 +109,7 @@ impl MirrorBuilder {
             log_level: "info".to_owned(),
             otlp: None,
             cluster: None,
+            tier: None,
         };
         Self { config, dir }
     }

@@ -10,6 +10,7 @@
     reason = "every test file is its own crate and uses a part of these helpers"
 )]
 
+pub mod bucket;
 pub mod client;
 pub mod collector;
 pub mod fake_body;

@@ -1,7 +1,7 @@
 //! Several nodes that share one cache.
 
 mod killed;
-mod nodes;
+pub(crate) mod nodes;
 
 use std::sync::Arc;
 

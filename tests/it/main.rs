@@ -63,6 +63,7 @@ mod state;
 mod store;
 mod tags;
 mod take_over;
+mod tier;
 mod tls;
 mod token;
 mod traces;

@@ -68,7 +68,7 @@ pub(in crate::config) fn proxy(
 }
 
 /// The proxies of the environment's variables, as curl reads them: lower case before upper case.
-pub(super) fn environment(context: &Context<'_>) -> Outcome<ProxyConfig> {
+pub(in crate::config) fn environment(context: &Context<'_>) -> Outcome<ProxyConfig> {
     of_variables(context.environment).map_err(|problem| context.report(problem))
 }
 

@@ -13,17 +13,17 @@ use crate::upstream::{Secret, Text};
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// The three keys that may give a text: `password`, `password_file`, `password_env`.
-pub(super) struct Source<'a> {
+pub(in crate::config) struct Source<'a> {
     /// The table that they are in.
-    pub(super) keys: &'a Keys,
+    pub(in crate::config) keys: &'a Keys,
     /// Each name with what it holds.
-    pub(super) ways: [(&'static str, &'a Field<values::Text>); 3],
+    pub(in crate::config) ways: [(&'static str, &'a Field<values::Text>); 3],
 }
 
 /// A text that was read.
-pub(super) struct Read {
+pub(in crate::config) struct Read {
     /// The text now.
-    pub(super) now: Secret,
+    pub(in crate::config) now: Secret,
     /// The file that it is in.
     file: Option<PathBuf>,
 }
@@ -41,7 +41,7 @@ macro_rules! source {
         }
     };
 }
-pub(super) use source;
+pub(in crate::config) use source;
 
 impl<'a> Source<'a> {
     /// The key of the text itself.
@@ -50,12 +50,12 @@ impl<'a> Source<'a> {
     }
 
     /// The names of the three.
-    pub(super) fn names(&self) -> [&'static str; 3] {
+    pub(in crate::config) fn names(&self) -> [&'static str; 3] {
         self.ways.map(|(name, _)| name)
     }
 
     /// The key that was used.
-    pub(super) fn given(
+    pub(in crate::config) fn given(
         &self,
         context: &Context<'_>,
     ) -> Outcome<Option<(&'static str, &'a Given<String>)>> {
@@ -74,7 +74,7 @@ impl<'a> Source<'a> {
     }
 
     /// The text, if one of the keys was given.
-    pub(super) fn text(&self, context: &Context<'_>) -> Outcome<Option<Text>> {
+    pub(in crate::config) fn text(&self, context: &Context<'_>) -> Outcome<Option<Text>> {
         let Some((name, given)) = self.given(context)? else {
             return Ok(None);
         };
@@ -83,7 +83,7 @@ impl<'a> Source<'a> {
     }
 
     /// This text and another of which neither makes sense alone.
-    pub(super) fn pair(
+    pub(in crate::config) fn pair(
         &self,
         second: &Source<'_>,
         context: &Context<'_>,
@@ -137,7 +137,7 @@ impl<'a> Source<'a> {
 
 impl Read {
     /// The text or its file, for those who can read the file again.
-    pub(super) fn text(self) -> Text {
+    pub(in crate::config) fn text(self) -> Text {
         self.file.map_or(Text::Literal(self.now), Text::File)
     }
 }
@@ -166,7 +166,7 @@ fn read_file(path: &Path) -> Result<String, String> {
 }
 
 /// The file that a key names, which must exist, but is only read where it is used.
-pub(super) fn file(
+pub(in crate::config) fn file(
     given: Option<&Given<PathBuf>>,
     context: &Context<'_>,
 ) -> Outcome<Option<PathBuf>> {

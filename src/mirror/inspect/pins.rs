@@ -259,6 +259,7 @@ impl Pins {
             } => self.keep_deleted(source, tag).await,
             Event::TagDeleted { kept: false, .. }
             | Event::BlobStored { .. }
+            | Event::Linked { .. }
             | Event::BlobEvicted { .. }
             | Event::BlobDamaged { .. }
             | Event::ImageRemoved { .. }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{BoxFuture, join, join_all};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 
@@ -49,6 +49,12 @@ pub trait BlobSource: fmt::Debug + Send + Sync {
 
     /// Asks if it has the blob, and for its size if it says that.
     fn stat<'a>(&'a self, blob: BlobName<'a>) -> BoxFuture<'a, Result<Option<u64>, FetchError>>;
+
+    /// The size of a blob that the repository has by its upstream's word, if it keeps that. Of one that does, a blob is read
+    /// without a question before.
+    fn word<'a>(&'a self, _blob: BlobName<'a>) -> Option<BoxFuture<'a, Option<u64>>> {
+        None
+    }
 
     /// Opens a part of a blob.
     fn read<'a>(
@@ -285,6 +291,17 @@ impl Origin {
     }
 }
 
+/// The word of an upstream on a blob, as far as another source keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// The repository has it, with this size.
+    Given(u64),
+    /// It is not said.
+    Unknown,
+    /// It is not said, and no other source has the blob.
+    Nobody,
+}
+
 /// The sources of one fill.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origins<'a> {
@@ -368,6 +385,27 @@ impl<'a> Origins<'a> {
         BlobSource::stat(self.upstream, self.blob).await
     }
 
+    /// Asks the sources that keep the upstream's word, before the upstream is.
+    pub(super) async fn word(&self) -> Word {
+        let mut keeps = Vec::new();
+        for (_, other) in self.sources() {
+            match other.word(self.blob) {
+                Some(word) if self.may_have(other) => keeps.push((other, word)),
+                Some(_) => {}
+                None => return Word::Unknown,
+            }
+        }
+        for (other, word) in keeps {
+            let has = tokio::time::timeout(other.wait_max(), other.stat(self.blob));
+            match join(word, has).await {
+                (Some(size), _) => return Word::Given(size),
+                (None, Ok(Ok(Some(_)))) => return Word::Unknown,
+                (None, _) => {}
+            }
+        }
+        Word::Nobody
+    }
+
     /// The endpoints of other sources that have a blob of this size, in their order. Other nodes are asked for the blob
     /// without a question before: they fetch what they do not have. `given`: the upstream has said that the repository has it; other sources than nodes are no proof of that.
     pub(super) async fn others_with(&self, size: u64, nodes: bool, given: bool) -> Vec<Origin> {
@@ -384,6 +422,9 @@ impl<'a> Origins<'a> {
             let Some(endpoint) = endpoints.first().filter(|_| given) else {
                 return Vec::new();
             };
+            if other.word(self.blob).is_some() {
+                return vec![origin(*endpoint)];
+            }
             let stat = tokio::time::timeout(other.wait_max(), other.stat(self.blob)).await;
             match stat {
                 Ok(Ok(said)) if said.is_none_or(|said| said == size) => vec![origin(*endpoint)],

@@ -1,7 +1,7 @@
 //! The sources of one fill: which there are, which of them is asked next, and when none of them may be waited for.
 
 use super::job::Job;
-use super::origin::{Origin, SourceKind};
+use super::origin::{Origin, SourceKind, Word};
 use crate::mirror::MirrorError;
 use crate::telemetry::FillSource;
 use crate::upstream::FetchError;
@@ -20,8 +20,22 @@ impl Sources<'_, '_> {
             return;
         }
         let expected = job.state().total;
+        let by_nodes = nodes && job.origins.has_nodes();
+        let word = if job.origins.blob.given_size.is_none() && !by_nodes {
+            let word = job.unless_over(job.origins.word()).await;
+            word.unwrap_or(Word::Nobody)
+        } else {
+            Word::Unknown
+        };
         let said = match job.origins.blob.given_size {
-            None if expected.is_none() || !(nodes && job.origins.has_nodes()) => {
+            None if word == Word::Nobody => return,
+            None if let Word::Given(size) = word => {
+                if expected.is_some_and(|expected| expected != size) {
+                    return;
+                }
+                Some(size)
+            }
+            None if expected.is_none() || !by_nodes => {
                 let stat = job.unless_over(job.origins.stat(nodes)).await;
                 match stat {
                     Ok(Ok(Some(size))) if expected.is_none_or(|expected| expected == size) => {

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::catalogue::{self, Catalogue};
 use crate::clock::{ManualClock, Timestamp};
-use crate::mirror::{BlobAnswer, Config, Mirror, Parts, Policy, UpstreamSet};
+use crate::mirror::{Beside, BlobAnswer, Config, Mirror, Parts, Policy, UpstreamSet};
 use crate::oci::{Algorithm, Directory, Repository, UpstreamName};
 use crate::store::{self, Event, EventKinds, Heard, Store};
 use crate::telemetry::Metrics;
@@ -322,7 +322,13 @@ impl World {
                 .await;
         }
         Self {
-            mirror: Mirror::among(parts, peers.collect(), None),
+            mirror: Mirror::among(
+                parts,
+                Beside {
+                    sources: peers.collect(),
+                    ..Beside::default()
+                },
+            ),
             store,
             digest,
             _dir: dir,

@@ -361,6 +361,17 @@ impl Visitor<'_> {
         Ok(())
     }
 
+    /// True if anybody at this address may have such a thing of a repository.
+    pub(crate) fn everybody_may(&self, action: Action, source: &Source) -> bool {
+        let resource = Resource::mirror(source.upstream.as_str(), source.repository.as_str());
+        let nobody = Principal::anonymous();
+        let verdict = self
+            .door
+            .guard
+            .judge(&nobody, action, &resource, &self.at(None));
+        !matches!(verdict, Verdict::Denied { .. })
+    }
+
     /// Lets a request have something of a repository.
     ///
     /// # Errors

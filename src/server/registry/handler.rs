@@ -3,6 +3,7 @@
 use super::arrival::{Arrival, Caller};
 use super::blob::{Delivery, Selected};
 use super::door::{Door, Visitor};
+use super::elsewhere;
 use super::named::Named;
 use super::owner::Owner;
 use super::reply::{CACHE_STATUS, EntityTag, Reply};
@@ -266,7 +267,17 @@ impl Handler {
         let source = self
             .open(&request, named, visitor.as_ref(), exchange)
             .await?;
-        let reply = self.give(&request, &source, exchange).await?;
+        let sent = if self.mirror.has_elsewhere() {
+            let (mirror, visitor) = (&self.mirror, visitor.as_ref());
+            let sent = elsewhere::send(mirror, &request, &source, named, visitor, exchange);
+            Box::pin(sent).await
+        } else {
+            None
+        };
+        let reply = match sent {
+            Some(reply) => reply,
+            None => self.give(&request, &source, exchange).await?,
+        };
         // Upstreams were replaced meanwhile: what one gave may be another login's, and is judged by its new visibility. One
         // that is gone gave it before.
         if edition != self.mirror.in_use().edition() && self.mirror.in_use().has(&source.upstream) {

@@ -13,6 +13,7 @@ use crate::store::disk::work::{Kind, Task};
 use crate::store::metadata::facts::Facts;
 use crate::store::metadata::index::{Pair, Table};
 use crate::store::metadata::schema::{self, LinkRecord, TagRecord};
+use crate::store::metadata::tiered;
 
 /// Time that facts about content that is not stored are kept: longer than most things are not
 /// pulled that are pulled again at all.
@@ -28,11 +29,12 @@ const PAGE_ENTRIES: usize = 1000;
 const PAGE_REST: Duration = Duration::from_millis(50);
 
 /// Repositories go last, when their links and tags are gone.
-const TABLES: [Table; 4] = [
+const TABLES: [Table; 5] = [
     Table::Links,
     Table::Tags,
     Table::MediaTypes,
     Table::Repositories,
+    Table::Tiered,
 ];
 
 /// Forgets what has expired.
@@ -128,6 +130,7 @@ impl Expiry {
             // Written with the manifest, and deleted with it, but for some crash.
             Table::MediaTypes => !schema::decode_digest(key).is_some_and(stored),
             Table::Repositories => !self.facts.has_any(key),
+            Table::Tiered => is_old(tiered::day_of(value), now),
             Table::Blobs | Table::Pins => false,
         }
     }

@@ -187,7 +187,11 @@ impl Facts {
                     let tag = schema::decode_tag_key(key);
                     tag.inspect(|tag| self.tags.invalidate(tag));
                 }
-                Table::MediaTypes | Table::Blobs | Table::Repositories | Table::Pins => {}
+                Table::MediaTypes
+                | Table::Blobs
+                | Table::Repositories
+                | Table::Pins
+                | Table::Tiered => {}
             }
             forgotten += 1;
         }

@@ -273,9 +273,12 @@ impl Index {
     pub(in crate::store) fn change(&self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
         let most = match table {
             Table::Blobs => OVERLAY_BLOBS_BYTES_MAX,
-            Table::MediaTypes | Table::Links | Table::Tags | Table::Repositories | Table::Pins => {
-                OVERLAY_BYTES_MAX
-            }
+            Table::MediaTypes
+            | Table::Links
+            | Table::Tags
+            | Table::Repositories
+            | Table::Pins
+            | Table::Tiered => OVERLAY_BYTES_MAX,
         };
         self.change_within(most, table, key, value);
     }

@@ -60,7 +60,8 @@ async fn metadata_knows_repositories_without_any_blob() {
     let dir = tempfile::tempdir().unwrap();
     let layout = layout(&dir);
     let access = Access::new(Facts::new(index(&layout)), layout.work());
-    let metadata = Metadata::new(access, clock());
+    let events = Arc::new(Events::new(Metrics::new(std::iter::empty())));
+    let metadata = Metadata::new(access, clock(), events);
     let source = Source {
         upstream: UpstreamName::parse("docker.io").unwrap(),
         repository: Repository::parse("library/app").unwrap(),

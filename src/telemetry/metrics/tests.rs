@@ -61,7 +61,7 @@ fn use_everything(metrics: &Metrics) {
 }
 
 /// The contract: the names, types and labels that dashboards and alerts are built on.
-const CONTRACT: [(&str, &str, &[&str]); 42] = [
+const CONTRACT: [(&str, &str, &[&str]); 46] = [
     ("roadstead_audit_dropped_total", "counter", &[]),
     ("roadstead_audit_failed", "gauge", &[]),
     ("roadstead_auth_total", "counter", &["method", "result"]),
@@ -117,6 +117,10 @@ const CONTRACT: [(&str, &str, &[&str]); 42] = [
     ("roadstead_scrub_damaged_total", "counter", &[]),
     ("roadstead_store_degraded", "gauge", &[]),
     ("roadstead_store_errors_total", "counter", &["op"]),
+    ("roadstead_tier_errors_total", "counter", &["op"]),
+    ("roadstead_tier_pending_bytes", "gauge", &[]),
+    ("roadstead_tier_redirects_total", "counter", &[]),
+    ("roadstead_tier_written_bytes_total", "counter", &[]),
     ("roadstead_traces_dropped_total", "counter", &["reason"]),
     ("roadstead_traces_exported_total", "counter", &[]),
     ("roadstead_upstream_bytes_total", "counter", &["upstream"]),

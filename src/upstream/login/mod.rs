@@ -11,6 +11,7 @@
 //! | `docker_config` | Docker's `config.json` |
 //! | `exec` | programs that give logins |
 //! | `cloud/` | the ways of the clouds |
+//! | `storage` | logins at object stores |
 
 mod cache;
 mod cloud;
@@ -19,6 +20,7 @@ mod docker_config;
 mod exec;
 mod file;
 mod issued;
+mod storage;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -35,6 +37,7 @@ use issued::Issued;
 pub(super) use issued::Login;
 
 pub use config::{CloudConfig, CloudUrls, LoginConfig, Text};
+pub use storage::{StorageKeys, StorageLogin, StorageLogins};
 
 /// One entry of a pool of logins. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -13,13 +13,13 @@ const PORT: u16 = 5002;
 
 /// Nodes of one cluster.
 #[derive(Debug)]
-pub(super) struct Nodes {
-    pub(super) nodes: Vec<Mirror>,
+pub(crate) struct Nodes {
+    pub(crate) nodes: Vec<Mirror>,
     _secret: TempDir,
 }
 
 /// A loopback address that no other test has: ports are known before their listeners are bound.
-pub(super) fn address() -> SocketAddr {
+pub(crate) fn address() -> SocketAddr {
     static COUNT: AtomicU8 = AtomicU8::new(1);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let process = std::process::id();
@@ -36,14 +36,40 @@ fn seed(address: SocketAddr) -> Seed {
 
 impl Nodes {
     /// So many nodes that know each other.
-    pub(super) async fn start(registry: &FakeRegistry, count: usize) -> Self {
+    pub(crate) async fn start(registry: &FakeRegistry, count: usize) -> Self {
         let nodes = Self::with(registry, count, |_, _| {}).await;
         nodes.see(&vec![count; count]).await;
         nodes
     }
 
+    /// So many nodes that know each other, with this changed of all of them.
+    pub(crate) async fn with_all(
+        registry: &FakeRegistry,
+        count: usize,
+        change: impl Fn(&mut roadstead::config::Config),
+    ) -> Self {
+        let all: Vec<SocketAddr> = (0..count).map(|_| address()).collect();
+        let seeds: Vec<Seed> = all.iter().copied().map(seed).collect();
+        let secret = secret();
+        let mut nodes = Vec::new();
+        for address in &all {
+            let cluster = config(*address, seeds.clone(), &secret);
+            let builder = MirrorBuilder::of(registry).with(|config| {
+                config.cluster = Some(Box::new(cluster));
+                change(config);
+            });
+            nodes.push(builder.start().await);
+        }
+        let nodes = Self {
+            nodes,
+            _secret: secret,
+        };
+        nodes.see(&vec![count; count]).await;
+        nodes
+    }
+
     /// Nodes with these lists of nodes.
-    pub(super) async fn listing(registry: &FakeRegistry, lists: &[&[usize]]) -> Self {
+    pub(crate) async fn listing(registry: &FakeRegistry, lists: &[&[usize]]) -> Self {
         let all: Vec<SocketAddr> = lists.iter().map(|_| address()).collect();
         let secret = secret();
         let mut nodes = Vec::new();
@@ -62,7 +88,7 @@ impl Nodes {
     }
 
     /// So many nodes that know each other, with these rules of access.
-    pub(super) async fn guarded(registry: &FakeRegistry, count: usize, access: &str) -> Self {
+    pub(crate) async fn guarded(registry: &FakeRegistry, count: usize, access: &str) -> Self {
         let all: Vec<SocketAddr> = (0..count).map(|_| address()).collect();
         let seeds: Vec<Seed> = all.iter().copied().map(seed).collect();
         let secret = secret();
@@ -86,7 +112,7 @@ impl Nodes {
     }
 
     /// So many nodes that are told of each other, with this changed.
-    pub(super) async fn with(
+    pub(crate) async fn with(
         registry: &FakeRegistry,
         count: usize,
         change: impl Fn(usize, &mut Config),
@@ -107,7 +133,7 @@ impl Nodes {
     }
 
     /// Waits until each sees so many.
-    pub(super) async fn see(&self, counts: &[usize]) {
+    pub(crate) async fn see(&self, counts: &[usize]) {
         for (node, count) in self.nodes.iter().zip(counts) {
             let wanted = f64::from(u32::try_from(*count).unwrap());
             node.wait_for_metrics("the other nodes", |metrics| {
@@ -117,7 +143,7 @@ impl Nodes {
         }
     }
 
-    pub(super) fn clients(&self) -> Vec<Client> {
+    pub(crate) fn clients(&self) -> Vec<Client> {
         self.nodes.iter().map(|node| node.client).collect()
     }
 }

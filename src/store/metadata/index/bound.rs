@@ -94,7 +94,8 @@ fn forget(database: &Database, most: u64) -> Result<u64, redb::Error> {
     Ok(gone)
 }
 
-/// Forgets entries that are longer than they can be, and media types of what is not stored.
+/// Forgets entries that are longer than they can be, media types of what is not stored, and all notes of an object store,
+/// which can say again what it has.
 fn forget_nonsense(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
     let mut gone = 0;
     let mut keep = |keep: bool| {
@@ -120,6 +121,8 @@ fn forget_nonsense(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
     tags.retain(|_, value| keep(value.len() <= TAG_VALUE_BYTES_MAX))?;
     let mut links = transaction.open_table(Table::Links.definition())?;
     links.retain(|_, value| keep(LinkRecord::decode(value).is_some()))?;
+    let mut tiered = transaction.open_table(Table::Tiered.definition())?;
+    tiered.retain(|_, _| keep(false))?;
     failed.map_or(Ok(gone), |error| Err(error.into()))
 }
 

@@ -19,16 +19,19 @@ pub(in crate::store) enum Table {
     Repositories,
     /// upstream, repository, tag or digest → what a pinned image has.
     Pins,
+    /// Something of this store → what an object store beside it is known to have of it.
+    Tiered,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::MediaTypes,
         Self::Blobs,
         Self::Links,
         Self::Tags,
         Self::Repositories,
         Self::Pins,
+        Self::Tiered,
     ];
 
     pub(super) const fn definition(self) -> Definition {
@@ -39,6 +42,7 @@ impl Table {
             Self::Tags => "tags",
             Self::Repositories => "repositories",
             Self::Pins => "pins",
+            Self::Tiered => "tiered",
         })
     }
 }

@@ -51,7 +51,11 @@ impl Alibaba<'_> {
         }
     }
 
-    async fn keys(&self, caller: Caller<'_>) -> Result<Keys, FetchError> {
+    /// Those that are configured, or else those of the machine's role.
+    ///
+    /// # Errors
+    /// [`FetchError::Login`], [`FetchError::Timeout`].
+    pub(super) async fn keys(&self, caller: Caller<'_>) -> Result<Keys, FetchError> {
         if let Some(keys) = self.keys {
             return Keys::configured(keys, self.session_token.as_ref(), caller).await;
         }

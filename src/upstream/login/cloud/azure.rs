@@ -37,10 +37,7 @@ impl Azure<'_> {
         registry: &str,
         caller: Caller<'_>,
     ) -> Result<Fetched, FetchError> {
-        let token = match self.client_secret {
-            Some(secret) => self.service_principal(registry, secret, caller).await?,
-            None => self.managed_identity(caller).await?,
-        };
+        let token = self.token(authority(registry), RESOURCE, caller).await?;
         let access_token = token.text("/access_token")?;
         let usual = format!("https://{registry}");
         let url = service_url(self.urls.api.as_ref(), &usual, "/oauth2/exchange")?;
@@ -61,9 +58,29 @@ impl Azure<'_> {
         })
     }
 
+    /// The answer with an access token for a service, which is named as its audience ends, with a slash.
+    ///
+    /// # Errors
+    /// [`FetchError::Login`], [`FetchError::Timeout`].
+    pub(super) async fn token(
+        &self,
+        authority: &str,
+        audience: &str,
+        caller: Caller<'_>,
+    ) -> Result<Json, FetchError> {
+        match self.client_secret {
+            Some(secret) => {
+                self.service_principal(authority, audience, secret, caller)
+                    .await
+            }
+            None => self.managed_identity(audience, caller).await,
+        }
+    }
+
     async fn service_principal(
         &self,
-        registry: &str,
+        authority: &str,
+        audience: &str,
         secret: &Text,
         caller: Caller<'_>,
     ) -> Result<Json, FetchError> {
@@ -79,25 +96,31 @@ impl Azure<'_> {
         }
         let secret: Secret = input::text(secret, caller).await?;
         let path = format!("/{tenant}/oauth2/v2.0/token");
-        let url = service_url(self.urls.identity.as_ref(), authority(registry), &path)?;
+        let url = service_url(self.urls.identity.as_ref(), authority, &path)?;
+        // As version 2.0 of the platform's endpoint wants it.
+        let scope = format!("{audience}.default");
         let form = [
             ("grant_type", "client_credentials"),
             ("client_id", client_id),
             ("client_secret", secret.expose()),
-            ("scope", SCOPE),
+            ("scope", &scope),
         ];
         let call = Call::form("Azure AD", url, &form);
         caller.send(call).await?.json()
     }
 
-    async fn managed_identity(&self, caller: Caller<'_>) -> Result<Json, FetchError> {
+    async fn managed_identity(
+        &self,
+        audience: &str,
+        caller: Caller<'_>,
+    ) -> Result<Json, FetchError> {
         let usual = "http://169.254.169.254";
         let path = "/metadata/identity/oauth2/token";
         let mut url = service_url(self.urls.metadata.as_ref(), usual, path)?;
         {
             let mut query = url.query_pairs_mut();
             query.append_pair("api-version", "2018-02-01");
-            query.append_pair("resource", RESOURCE);
+            query.append_pair("resource", audience);
             if let Some(client_id) = self.client_id {
                 query.append_pair("client_id", client_id);
             }
@@ -134,8 +157,6 @@ const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
 /// (`management.azure.com`) works, too, but can be switched off for a registry
 /// (`az acr config authentication-as-arm`).
 const RESOURCE: &str = "https://containerregistry.azure.net/";
-/// The same, as version 2.0 of the platform's endpoint wants it.
-const SCOPE: &str = "https://containerregistry.azure.net/.default";
 /// The documented life of a refresh token, 3 hours, less what the clocks may differ. Taken where the
 /// token does not say, and never exceeded.
 const LIFE: Duration = Duration::from_mins(170);

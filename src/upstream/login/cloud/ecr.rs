@@ -55,6 +55,19 @@ impl Ecr<'_> {
         })
     }
 
+    /// Keys for another service of a region.
+    ///
+    /// # Errors
+    /// [`FetchError::Login`], [`FetchError::Timeout`].
+    pub(super) async fn keys_in(
+        &self,
+        region: &str,
+        caller: Caller<'_>,
+    ) -> Result<Keys, FetchError> {
+        let place = Place::of(Some(region), "")?;
+        self.keys(&place, caller).await
+    }
+
     /// Those that are configured, or else those of the web identity's role, or else those of the
     /// machine's role.
     async fn keys(&self, place: &Place<'_>, caller: Caller<'_>) -> Result<Keys, FetchError> {

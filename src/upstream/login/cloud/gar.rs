@@ -6,6 +6,7 @@
 //! Applications".
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http::Method;
 use serde::Deserialize;
@@ -29,6 +30,18 @@ impl Gar<'_> {
     /// # Errors
     /// [`FetchError::Login`], [`FetchError::Timeout`].
     pub(super) async fn login(&self, caller: Caller<'_>) -> Result<Fetched, FetchError> {
+        let (token, good_for) = self.token(caller).await?;
+        Ok(Fetched {
+            login: basic("oauth2accesstoken", token.expose()),
+            good_for,
+        })
+    }
+
+    /// An access token, and how long it is good for.
+    ///
+    /// # Errors
+    /// [`FetchError::Login`], [`FetchError::Timeout`].
+    pub(super) async fn token(&self, caller: Caller<'_>) -> Result<(Secret, Duration), FetchError> {
         let answer = if let Some(path) = self.key_file {
             exchange(path, self.urls.identity.as_ref(), caller).await?
         } else {
@@ -39,10 +52,8 @@ impl Gar<'_> {
             caller.send(call).await?
         };
         let answer = answer.json()?;
-        Ok(Fetched {
-            login: basic("oauth2accesstoken", answer.text("/access_token")?),
-            good_for: answer.life("/expires_in")?,
-        })
+        let token = Secret::new(answer.text("/access_token")?.to_owned());
+        Ok((token, answer.life("/expires_in")?))
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `alibaba` | Alibaba Cloud Container Registry, Personal and Enterprise |
 //! | `tcr` | Tencent Container Registry, Enterprise |
 //! | `call` | one request to a service, and what its answer says |
+//! | `storage` | keys for object stores |
 //! | `metadata` | temporary keys from a metadata service |
 //! | `input` | keys from the configuration and from files |
 //! | `sigv4`, `alibaba_signature`, `tc3`, `jwt`, `mac`, `date` | signatures; pure |
@@ -24,6 +25,7 @@ mod jwt;
 mod mac;
 mod metadata;
 mod sigv4;
+mod storage;
 mod tc3;
 mod tcr;
 #[cfg(test)]
@@ -37,6 +39,7 @@ use crate::net::Deadline;
 use crate::net::HttpClient;
 use crate::upstream::{Credentials, FetchError, Secret};
 use call::Caller;
+pub(super) use storage::keys as storage_keys;
 
 /// A login and how long it may be used.
 #[derive(Clone, Debug)]

@@ -1,0 +1,40 @@
+//! What a tag named, as the object store keeps it for nodes that have never heard of it.
+
+use super::Tags;
+use crate::mirror::{Policy, Source, freshness};
+use crate::oci::{AcceptClass, Tag};
+
+impl Tags {
+    /// Takes what a tag named from the object store, with the manifest: as if this node had heard it when it was heard.
+    /// True if there was something that may be served while the upstream does not answer.
+    pub(super) async fn restore(
+        &self,
+        source: &Source,
+        tag: &Tag,
+        class: AcceptClass,
+        policy: &Policy,
+    ) -> bool {
+        let archived = self.fetcher.archived();
+        let Some(record) = archived.tag(source, tag, class).await else {
+            return false;
+        };
+        let (digest, now) = (record.digest, self.clock.now());
+        // Clocks differ: what is of tomorrow is not fresh for longer.
+        let record = crate::store::TagRecord {
+            checked: record.checked.min(now),
+            ..record
+        };
+        let records = [record];
+        if freshness::fallback(&records, class, policy, now).is_none() {
+            return false;
+        }
+        let here = self.local.read_for(source, &digest).await.is_some();
+        if !here && self.fetcher.take_archived(source, digest).await.is_none() {
+            return false;
+        }
+        let [record] = records;
+        let metadata = self.store.metadata();
+        metadata.record_tag(source, tag, record).await;
+        true
+    }
+}

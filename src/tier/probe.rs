@@ -1,0 +1,99 @@
+//! What the store can do: tried once it answers, and not believed. A start does not wait for it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use object_store::PutPayload;
+
+use super::Tier;
+use super::bucket::BucketError;
+
+/// The object that is written and read.
+const OBJECT: &str = "probe";
+
+/// Its content.
+const TEXT: &[u8] = b"roadstead writes and reads this to see what the store can do.\n";
+
+/// The part of it that is read.
+const PART: std::ops::Range<usize> = 10..20;
+
+/// Time between two tries of a store that does not answer.
+const AGAIN_AFTER: Duration = Duration::from_secs(30);
+
+/// The abilities of a store. Until they are known it is taken to have them.
+#[derive(Debug, Default)]
+pub(super) struct Abilities {
+    known: AtomicBool,
+    lacks_ranges: AtomicBool,
+}
+
+impl Abilities {
+    pub(super) fn are_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    /// True if it gives parts of objects.
+    pub(super) fn has_ranges(&self) -> bool {
+        !self.lacks_ranges.load(Ordering::Relaxed)
+    }
+}
+
+impl Tier {
+    /// Tries what the store can do, until it is known.
+    pub(super) async fn keep_probing(&self) {
+        loop {
+            match self.probe().await {
+                Ok(()) => {
+                    self.abilities.known.store(true, Ordering::Relaxed);
+                    let ranges = self.abilities.has_ranges();
+                    tracing::info!(
+                        bucket = self.bucket.name(),
+                        ranges,
+                        "the object store can be read and written"
+                    );
+                    return;
+                }
+                Err(error @ BucketError::Refused(_)) => {
+                    self.queue.is_in_trouble(Some(error.to_string()));
+                    tracing::warn!(bucket = self.bucket.name(), %error, "the object store does not let us write: see that the keys may read, write and list below this place; what it has is read all the same");
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(bucket = self.bucket.name(), %error, "what the object store can do is not known yet");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+            }
+        }
+    }
+
+    async fn probe(&self) -> Result<(), BucketError> {
+        let key = self.keys.prefix().clone().join(OBJECT);
+        let text = PutPayload::from_static(TEXT);
+        self.bucket.put(&key, text, "text/plain").await?;
+        let (start, end) = (PART.start as u64, PART.end as u64);
+        let part = self.bucket.read(&key, start, Some(end)).await;
+        let read = async {
+            let mut part = part?;
+            let mut bytes = Vec::new();
+            while let Some(piece) = part.body.next().await {
+                bytes.extend_from_slice(&piece?);
+            }
+            Ok::<_, BucketError>(bytes)
+        };
+        // A store that answers a range with everything is one without.
+        let is_part = read
+            .await
+            .is_ok_and(|bytes| Some(bytes.as_slice()) == TEXT.get(PART));
+        self.abilities
+            .lacks_ranges
+            .store(!is_part, Ordering::Relaxed);
+        if !is_part {
+            tracing::warn!(
+                bucket = self.bucket.name(),
+                "the object store does not give parts of objects: large blobs are read on one connection, and not taken up in the middle"
+            );
+        }
+        Ok(())
+    }
+}
