@@ -182,9 +182,9 @@ impl Tier {
     }
 
     /// An object that was there is not: what was noted of it is forgotten.
-    fn absent(&self, error: &BucketError, digest: &Digest) {
-        if *error == BucketError::Absent {
-            self.queue.gone(*digest);
+    async fn absent(&self, error: &BucketError, digest: &Digest) {
+        if *error == BucketError::Absent && notes::has_blob(&self.store, digest).await {
+            self.store.tiered().forget(notes::blob_key(digest)).await;
         }
     }
 

@@ -162,13 +162,8 @@ impl Queue {
         }
     }
 
-    /// An object has wrong bytes.
+    /// An object has wrong bytes: what was noted of it is to be forgotten.
     pub(super) fn wrong(&self, digest: Digest) {
-        self.gone(digest);
-    }
-
-    /// An object that was noted may not be there: its note is to be forgotten.
-    pub(super) fn gone(&self, digest: Digest) {
         let mut state = self.state();
         if state.unknown.len() < BLOBS_MAX {
             state.unknown.push(digest);

@@ -102,7 +102,10 @@ impl Tier {
     async fn part(&self, blob: BlobName<'_>, range: ReadRange<'_>) -> Result<BlobRead, FetchError> {
         let key = self.keys.blob(blob.digest);
         let read = self.bucket.read(&key, range.start, range.end).await;
-        let part = read.inspect_err(|error| self.absent(error, blob.digest))?;
+        if let Err(error) = &read {
+            self.absent(error, blob.digest).await;
+        }
+        let part = read?;
         let ranged = range.start > 0 || range.end.is_some();
         let Part { start, total, body } = part;
         Ok(BlobRead {
@@ -179,8 +182,10 @@ impl BlobSource for Tier {
     fn stat<'a>(&'a self, blob: BlobName<'a>) -> BoxFuture<'a, Result<Option<u64>, FetchError>> {
         async move {
             let size = self.bucket.size(&self.keys.blob(blob.digest)).await;
-            let size = size.inspect_err(|error| self.absent(error, blob.digest))?;
-            Ok(Some(size))
+            if let Err(error) = &size {
+                self.absent(error, blob.digest).await;
+            }
+            Ok(Some(size?))
         }
         .boxed()
     }

@@ -1,5 +1,7 @@
 //! An object store beside the cache: read before upstreams, written after the commit, never believed.
 
+mod engine;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
