@@ -57,6 +57,7 @@ mod manifest_fetch;
 mod negative;
 mod neighbours;
 mod not_stored;
+mod offers;
 mod opening;
 mod parts;
 mod passthrough;
@@ -101,8 +102,9 @@ use manifest::Manifests;
 use manifest_fetch::ManifestFetcher;
 use negative::Negative;
 use neighbours::Neighbours;
-pub use neighbours::{ForNodes, Nodes, Owned, TagWord};
+pub use neighbours::{ForNodes, Nodes, Owned, StoredPart, TagWord};
 use not_stored::NotStored;
+pub use offers::Offer;
 pub use opening::{OpenMode, Opened};
 pub use parts::PartReaders;
 use passthrough::Passthroughs;
@@ -300,7 +302,7 @@ impl Inner {
         };
         Self {
             pseudonym: Pseudonym::random(),
-            for_nodes: ForNodes::new(&core),
+            for_nodes: ForNodes::new(&core, &fills, &passthroughs),
             hits: Hits::new(&core, &local, &passthroughs, &lent),
             blobs: Blobs::new(&core, &negative, &links, &fills, &transfers, &passthroughs),
             in_use,

@@ -1,7 +1,12 @@
 //! Several nodes that share one cache.
 
+mod attacks;
+mod intruders;
 mod killed;
+mod liar;
 mod nodes;
+mod processes;
+mod wire;
 
 use std::sync::Arc;
 

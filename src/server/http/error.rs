@@ -153,6 +153,12 @@ impl ApiError {
         }
     }
 
+    /// 404: a node wanted what is there, and it is not.
+    pub(crate) fn not_stored() -> Self {
+        let message = "it is not stored here";
+        Self::own(StatusCode::NOT_FOUND, ErrorCode::BlobUnknown, message)
+    }
+
     /// 401: who is it? `challenge`: the value of `WWW-Authenticate`.
     pub(crate) fn unauthorized(why: &dyn Error, challenge: String) -> Self {
         Self {
