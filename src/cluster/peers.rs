@@ -26,7 +26,8 @@ use url::form_urlencoded;
 use super::identity::Identity;
 use super::members::{Members, Node};
 use crate::mirror::{
-    BlobName, BlobRead, BlobSource, Nodes, Owned, ReadBody, ReadRange, Source, SourceKind, TagWord,
+    BlobName, BlobRead, BlobSource, Nodes, Owned, ReadBody, ReadRange, Source, SourceKind, TagSaid,
+    TagWord,
 };
 use crate::net::{Error, NodeClient, OnBehalf};
 use crate::oci::nodes::{HAVE, HOP, IF_STORED, LEAVING_PATH, NODE, SIZE};
@@ -282,13 +283,16 @@ impl Peers {
         let age = headers
             .get(AGE)
             .and_then(|age| age.to_str().ok()?.parse().ok());
-        let manifest = match status {
-            StatusCode::OK => Some(manifest(&headers, bytes)),
-            StatusCode::NOT_MODIFIED if known.is_some() => None,
+        let said = match status {
+            StatusCode::OK => TagSaid::Names(manifest(&headers, bytes)),
+            StatusCode::NOT_MODIFIED if known.is_some() => TagSaid::TheSame,
+            // With an age it is the upstream's word, and not this node's alone.
+            StatusCode::NOT_FOUND if contains(&bytes, b"\"NAME_UNKNOWN\"") => TagSaid::NoRepository,
+            StatusCode::NOT_FOUND => TagSaid::NoTag,
             _ => return None,
         };
         Some(TagWord {
-            manifest,
+            said,
             age: Duration::from_secs(age?),
             is_stale: headers.contains_key(WARNING),
         })
@@ -542,6 +546,10 @@ async fn next_piece(body: &mut Incoming) -> Option<Result<Bytes, FetchError>> {
             Err(error) => return Some(Err(FetchError::Broken(error.to_string()))),
         }
     }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|it| it == part)
 }
 
 /// A manifest as a node gives it: checked like an upstream's.

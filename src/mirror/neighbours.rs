@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use super::answer::{BlobAnswer, Content, Filling};
 use super::core::Core;
 use super::fills::Fills;
+use super::negative::{Negative, What};
 use super::offers::Offer;
 use super::passthrough::Passthroughs;
 use super::{BlobName, Source};
@@ -60,12 +61,25 @@ pub enum Owned<'a> {
 /// The word of another node on what a tag names.
 #[derive(Clone, Debug)]
 pub struct TagWord {
-    /// The manifest; `None`: the tag names what is known already.
-    pub manifest: Option<ManifestFetch>,
+    /// What the upstream said.
+    pub said: TagSaid,
     /// Time since the upstream said so.
     pub age: Duration,
     /// True if the upstream did not answer, and this is what the tag named before.
     pub is_stale: bool,
+}
+
+/// The upstream's answer about a tag, as another node passes it on.
+#[derive(Clone, Debug)]
+pub enum TagSaid {
+    /// This manifest.
+    Names(ManifestFetch),
+    /// What is known already.
+    TheSame,
+    /// There is no such tag.
+    NoTag,
+    /// There is no such repository.
+    NoRepository,
 }
 
 /// The other nodes, if there are any. Cheap to clone.
@@ -104,6 +118,7 @@ impl Neighbours {
 pub struct ForNodes {
     store: Store,
     clock: Arc<dyn Clock>,
+    negative: Arc<Negative>,
     fills: Arc<Fills>,
     passthroughs: Arc<Passthroughs>,
 }
@@ -118,10 +133,16 @@ pub struct StoredPart {
 }
 
 impl ForNodes {
-    pub(super) fn new(core: &Core, fills: &Arc<Fills>, passthroughs: &Arc<Passthroughs>) -> Self {
+    pub(super) fn new(
+        core: &Core,
+        negative: &Arc<Negative>,
+        fills: &Arc<Fills>,
+        passthroughs: &Arc<Passthroughs>,
+    ) -> Self {
         Self {
             store: core.store.clone(),
             clock: Arc::clone(&core.clock),
+            negative: Arc::clone(negative),
             fills: Arc::clone(fills),
             passthroughs: Arc::clone(passthroughs),
         }
@@ -197,6 +218,12 @@ impl ForNodes {
             let link = Link::of(ChildKind::Blob, Some(size)).given();
             metadata.record_links(source, vec![(*digest, link)]).await;
         }
+    }
+
+    /// Time since the upstream said that a tag is not there, if it has lately.
+    pub fn no_tag_age(&self, source: &Source, tag: &Tag, accept: &Accept) -> Option<Duration> {
+        let what = What::Manifest(Reference::Tag(tag.clone()), accept.clone());
+        self.negative.age(source, &what)
     }
 
     /// Time since the upstream said what a tag names for clients of a class, if it has.

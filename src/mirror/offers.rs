@@ -90,12 +90,12 @@ mod tests {
         );
         assert_eq!(offers.of(&key), None);
         offers.take(key, offer("a", &[0..10, 20..20]));
-        offers.take(key, offer("b", &[5..5]));
-        offers.take(key, offer("a", &[0..30]));
+        offers.take(key, offer("b", &[5..5, 6..6]));
+        offers.take(key, offer("a", &[0..30, 40..50]));
         let known = offers.of(&key).unwrap();
-        assert_eq!(known.to_vec(), [offer("a", &[0..30])]);
+        assert_eq!(known.to_vec(), [offer("a", &[0..30, 40..50])]);
         for node in ["b", "c", "d", "e"] {
-            offers.take(key, offer(node, &[0..7]));
+            offers.take(key, offer(node, &[0..7, 8..9]));
         }
         let known = offers.of(&key).unwrap();
         let nodes: Vec<_> = known.iter().map(|it| it.node.as_str()).collect();

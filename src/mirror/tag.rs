@@ -390,7 +390,7 @@ impl Tags {
             ..
         } = question;
         let asking = async {
-            let stale = match self.ask_node(question).await {
+            let stale = match self.ask_node(question).await? {
                 Some(kept) if kept.outcome != Outcome::Stale => return Ok(kept),
                 other => other,
             };

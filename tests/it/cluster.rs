@@ -351,3 +351,70 @@ async fn a_node_keeps_its_name_over_a_restart_and_others_go_on_without_it() {
     let now = roadstead::clock::Clock::now(&*first.clock);
     assert!(now > Timestamp(0));
 }
+
+/// Nodes whose tags may be stale, or are not there: one of them asks for all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_asks_in_the_background_and_for_what_is_not_there() {
+    let registry = FakeRegistry::start().await;
+    let nodes = Nodes::lenient(&registry, 3).await;
+    let image = image(&registry, 820, 1000);
+    let pull = async |tag: &str, status: u16| {
+        for client in nodes.clients() {
+            let path = format!("/v2/team/app/manifests/{tag}");
+            let answer = client.get(&path).await;
+            assert_eq!(answer.status, status, "{}", answer.text());
+        }
+    };
+    for tag in ["v1", "v2", "v3", "v4", "v5", "v6"] {
+        registry.put_image("team/app", Some(tag), &image);
+        pull(tag, 200).await;
+        for node in &nodes.nodes {
+            node.clock.advance(TTL * 2);
+        }
+        // All are answered at once, and ask behind that.
+        pull(tag, 200).await;
+        registry
+            .wait_for("a tag to be asked for", |counters| {
+                counters.manifest_heads(tag) == 1
+            })
+            .await;
+        for node in &nodes.nodes {
+            let fresh = async {
+                let path = format!("/v2/team/app/manifests/{tag}");
+                while node.get(&path).await.header("warning") != "" {
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+            };
+            within("a fresh tag", fresh).await;
+        }
+        let counters = registry.counters();
+        let found = (counters.manifest_heads(tag), counters.manifest_gets(tag));
+        assert_eq!(found, (1, 1), "{tag}");
+    }
+    for tag in ["x1", "x2", "x3", "x4", "x5", "x6"] {
+        for _ in 0..2 {
+            pull(tag, 404).await;
+            let counters = registry.counters();
+            assert_eq!(counters.manifest_gets(tag), 1, "{tag}");
+        }
+        // It counts on all nodes from when the upstream said so.
+        for node in &nodes.nodes {
+            node.clock.advance(TTL * 2);
+        }
+        registry.put_image("team/app", Some(tag), &image);
+        pull(tag, 200).await;
+        assert_eq!(registry.counters().manifest_gets(tag), 2, "{tag}");
+    }
+    // One that was there is gone by the upstream's own word alone.
+    registry.delete_tag("team/app", "x1");
+    for node in &nodes.nodes {
+        node.clock.advance(TTL * 2);
+    }
+    let client = nodes.nodes[0].client;
+    let gone = async {
+        while client.get("/v2/team/app/manifests/x1").await.status != 404 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    within("a tag to be gone", gone).await;
+}

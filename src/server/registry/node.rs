@@ -9,7 +9,7 @@ use super::reply::{EntityTag, Reply};
 use crate::mirror::{BlobHead, Offer, Source, StoredPart};
 use crate::oci::nodes::{HAVE, HELLO_PATH, IF_STORED, LEAVING_PATH, NODE, SIZE};
 use crate::oci::route::{Action, Route};
-use crate::oci::{AcceptClass, ByteRanges, Digest, Reference};
+use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Reference};
 use crate::server::http::JSON;
 use crate::server::http::access_log::Exchange;
 use crate::server::http::context::{Request, Transport};
@@ -67,7 +67,15 @@ impl Handler {
     ) -> Result<Reply, ApiError> {
         match &request.route {
             Route::Manifest { reference, .. } => {
-                let mut reply = self.manifest(request, source, reference, exchange).await?;
+                let answer = self.manifest(request, source, reference, exchange).await;
+                let mut reply = answer.map_err(|error| match reference {
+                    Reference::Tag(tag) if error.is_not_found() => {
+                        let accept = Accept::from_headers(request.accepted());
+                        let nodes = self.mirror().for_nodes();
+                        error.of_age(nodes.no_tag_age(source, tag, &accept))
+                    }
+                    Reference::Tag(_) | Reference::Digest(_) => error,
+                })?;
                 if let Reference::Tag(tag) = reference {
                     let class = AcceptClass::from_headers(request.accepted());
                     let age = self.mirror().for_nodes().tag_age(source, tag, class).await;

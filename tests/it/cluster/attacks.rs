@@ -143,10 +143,10 @@ async fn lists_that_are_out_of_step_cost_one_fetch_for_each_believed_owner() {
     for _ in 0..rounds.unwrap_or(6) {
         let views: Vec<BTreeSet<usize>> = (0..3)
             .map(|me| {
-                let sees = dice.below(4);
+                let bits = dice.below(4);
                 let others = (0..3).filter(|it| *it != me).enumerate();
-                let seen = others.filter(|(bit, _)| sees >> bit & 1 == 1);
-                seen.map(|(_, it)| it).chain([me]).collect()
+                let chosen = others.filter(|(bit, _)| bits >> bit & 1 == 1);
+                chosen.map(|(_, it)| it).chain([me]).collect()
             })
             .collect();
         for (from, view) in views.iter().enumerate() {

@@ -100,8 +100,8 @@ async fn answer(
     }
     let line = format!("{} {}", head.method, head.uri);
     log.lock().unwrap().push(line.clone());
-    let lie = Arc::clone(&lies.lock().unwrap());
-    lie(&line, &head.headers)
+    let told = Arc::clone(&lies.lock().unwrap());
+    told(&line, &head.headers)
 }
 
 fn status(status: u16) -> Response<Full<Bytes>> {
@@ -193,8 +193,8 @@ async fn a_node_that_lies_of_blobs_costs_no_wrong_byte() {
     ];
     for (number, (what, lie)) in (0_u64..).zip(lies) {
         let blob = world.blob(25_000 + 100 * number, size);
-        let lied = blob.clone();
-        world.liar.says(move |_, _| lie(&lied));
+        let about = blob.clone();
+        world.liar.says(move |_, _| lie(&about));
         // One pull may be broken off, if the node has lied to its end: none ends well with anything else.
         let first = client.get(&path(&blob)).await;
         if first.body != right(&blob) {
@@ -208,22 +208,13 @@ async fn a_node_that_lies_of_blobs_costs_no_wrong_byte() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_lies_of_tags_moves_none_to_what_its_bytes_are_not() {
-    let world = World::new().await;
-    let node = &world.nodes.nodes[0];
-    let image = image(&world.registry, 26_000, 1000);
-    let other = images::image(26_001, &[1000], Dialect::Oci);
-    let accept = [("accept", image.manifest.media_type.as_str())];
-    let wrong = other.manifest.digest.clone();
-    let tags: Vec<String> = (0..60).map(|it| format!("t{it}")).collect();
-    for tag in &tags {
-        let it = Some(tag.as_str());
-        world.registry.put_image("team/app", it, &image);
-    }
-    let given = image.manifest.clone();
-    let digest = given.digest.clone();
-    let lies: Vec<(&str, Lie)> = vec![
+/// Answers about tags that are not what they seem to be: of a manifest, with a digest that is not its own, and of another one.
+fn lies_of_tags(
+    given: &images::Manifest,
+    wrong: String,
+    other: &images::Manifest,
+) -> Vec<(&'static str, Lie)> {
+    vec![
         (
             "another digest",
             Arc::new({
@@ -237,7 +228,7 @@ async fn a_node_that_lies_of_tags_moves_none_to_what_its_bytes_are_not() {
         (
             "the same, where nothing was known",
             Arc::new({
-                let digest = digest.clone();
+                let digest = given.digest.clone();
                 move |_, _| {
                     let answer = Response::builder().status(304).header("age", "0");
                     let answer = answer.header("docker-content-digest", digest.as_str());
@@ -256,20 +247,38 @@ async fn a_node_that_lies_of_tags_moves_none_to_what_its_bytes_are_not() {
         (
             "no age",
             Arc::new({
-                let other = other.manifest.clone();
+                let other = other.clone();
                 move |_, _| manifest(&other, &[])
             }),
         ),
         (
             "an age that is none",
             Arc::new({
-                let other = other.manifest.clone();
+                let other = other.clone();
                 move |_, _| manifest(&other, &[("age", "99999999999999999999999")])
             }),
         ),
         ("nothing", Arc::new(|_, _| status(404))),
         ("an error", Arc::new(|_, _| status(500))),
-    ];
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lies_of_tags_moves_none_to_what_its_bytes_are_not() {
+    let world = World::new().await;
+    let node = &world.nodes.nodes[0];
+    let image = image(&world.registry, 26_000, 1000);
+    let other = images::image(26_001, &[1000], Dialect::Oci);
+    let accept = [("accept", image.manifest.media_type.as_str())];
+    let wrong = other.manifest.digest.clone();
+    let tags: Vec<String> = (0..60).map(|it| format!("t{it}")).collect();
+    for tag in &tags {
+        let it = Some(tag.as_str());
+        world.registry.put_image("team/app", it, &image);
+    }
+    let given = image.manifest.clone();
+    let digest = given.digest.clone();
+    let lies = lies_of_tags(&given, wrong, &other.manifest);
     let mut fooled = 0;
     for (number, (what, lie)) in lies.into_iter().enumerate() {
         *world.liar.lie.lock().unwrap() = lie;

@@ -49,9 +49,9 @@ impl Wire {
     pub(super) async fn to(target: SocketAddr, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (manner, seen) = watch::channel(Manner::Open);
+        let (manner, watched) = watch::channel(Manner::Open);
         let mut work = JoinSet::new();
-        work.spawn(accept(listener, target, seen, seed));
+        work.spawn(accept(listener, target, watched, seed));
         Self {
             address,
             manner,
