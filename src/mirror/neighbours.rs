@@ -221,6 +221,7 @@ impl ForNodes {
     }
 
     /// Time since the upstream said that a tag is not there, if it has lately.
+    #[must_use]
     pub fn no_tag_age(&self, source: &Source, tag: &Tag, accept: &Accept) -> Option<Duration> {
         let what = What::Manifest(Reference::Tag(tag.clone()), accept.clone());
         self.negative.age(source, &what)
