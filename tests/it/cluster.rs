@@ -1,6 +1,7 @@
 //! Several nodes that share one cache.
 
 mod attacks;
+mod doctor;
 mod intruders;
 mod killed;
 mod liar;
@@ -268,6 +269,16 @@ async fn an_operator_sees_the_nodes_and_has_one_leave() {
     nodes.see(&[1, 2]).await;
     let seen = report(Method::GET, "/api/v1/cluster").await;
     assert_eq!(state(&seen, 1), "leaving");
+    let page = nodes.nodes[0].admin.get("/").await.text();
+    for shown in [
+        "<h2 id=\"nodes-title\">Cluster</h2>",
+        "this node",
+        "about to leave",
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    let address = second.config().listen.to_string();
+    assert!(page.contains(&address), "{page}");
     for seed in 0..8 {
         let blob = Blob::noise(880 + seed, 10_000);
         registry.put_blob("team/app", &blob);

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use crate::common::within;
 use crate::content::{Content, Dice};
+use crate::left::whole;
 use crate::load::{Load, Pulled};
 use crate::process::{DISAGREED, Process};
 
@@ -73,18 +74,18 @@ impl Nodes {
     async fn see_each_other(&self) {
         for process in &self.processes {
             let seen = async {
-                while process
-                    .metrics()
-                    .await
-                    .sum("roadstead_cluster_members", &[])
-                    != 3.0
-                {
+                while members(process).await != 3 {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };
             within("the nodes to see each other", seen).await;
         }
     }
+}
+
+async fn members(process: &Process) -> u64 {
+    let metrics = process.metrics().await;
+    whole(metrics.sum("roadstead_cluster_members", &[]))
 }
 
 #[derive(Debug, Default)]
