@@ -8,6 +8,7 @@ mod liar;
 mod nodes;
 mod processes;
 mod wire;
+mod zones;
 
 use std::sync::Arc;
 
@@ -392,7 +393,7 @@ async fn one_node_asks_in_the_background_and_for_what_is_not_there() {
         for node in &nodes.nodes {
             let fresh = async {
                 let path = format!("/v2/team/app/manifests/{tag}");
-                while node.get(&path).await.header("warning") != "" {
+                while !node.get(&path).await.header("warning").is_empty() {
                     tokio::time::sleep(std::time::Duration::from_millis(10)).await;
                 }
             };
