@@ -27,10 +27,10 @@ use super::identity::Identity;
 use super::members::{Members, Node};
 use crate::mirror::{
     BlobName, BlobRead, BlobSource, Nodes, Owned, ReadBody, ReadRange, Source, SourceKind, TagSaid,
-    TagWord,
+    TagWanted, TagWord,
 };
 use crate::net::{Error, NodeClient, OnBehalf};
-use crate::oci::nodes::{HAVE, HOP, IF_STORED, LEAVING_PATH, NODE, SIZE};
+use crate::oci::nodes::{ASK_NOW, HAVE, HOP, IF_STORED, LEAVING_PATH, NODE, SIZE};
 use crate::oci::{Accept, Digest, Tag};
 use crate::telemetry::Metrics;
 use crate::upstream::{EndpointId, FetchError, ManifestFetch};
@@ -269,13 +269,16 @@ impl Peers {
         source: &Source,
         tag: &Tag,
         accept: &Accept,
-        known: Option<Digest>,
+        wanted: TagWanted,
     ) -> Option<TagWord> {
         let node = self.owner(&tag_key(source, tag, accept))?;
         let mut request = request(&node, source, "manifests", tag.as_str()).ok()?;
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::try_from(accept.header()).ok()?);
-        if let Some(known) = known {
+        if wanted.now {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static(ASK_NOW));
+        }
+        if let Some(known) = wanted.known {
             let known = HeaderValue::try_from(format!("\"{known}\"")).ok()?;
             headers.insert(IF_NONE_MATCH, known);
         }
@@ -285,7 +288,7 @@ impl Peers {
             .and_then(|age| age.to_str().ok()?.parse().ok());
         let said = match status {
             StatusCode::OK => TagSaid::Names(manifest(&headers, bytes)),
-            StatusCode::NOT_MODIFIED if known.is_some() => TagSaid::TheSame,
+            StatusCode::NOT_MODIFIED if wanted.known.is_some() => TagSaid::TheSame,
             // With an age it is the upstream's word, and not this node's alone.
             StatusCode::NOT_FOUND if contains(&bytes, b"\"NAME_UNKNOWN\"") => TagSaid::NoRepository,
             StatusCode::NOT_FOUND => TagSaid::NoTag,
@@ -425,9 +428,9 @@ impl Nodes for Peers {
         source: &'a Source,
         tag: &'a Tag,
         accept: &'a Accept,
-        known: Option<Digest>,
+        wanted: TagWanted,
     ) -> BoxFuture<'a, Option<TagWord>> {
-        self.ask_tag(source, tag, accept, known).boxed()
+        self.ask_tag(source, tag, accept, wanted).boxed()
     }
 
     fn manifest<'a>(

@@ -102,7 +102,7 @@ use manifest::Manifests;
 use manifest_fetch::ManifestFetcher;
 use negative::Negative;
 use neighbours::Neighbours;
-pub use neighbours::{ForNodes, Nodes, Owned, StoredPart, TagSaid, TagWord};
+pub use neighbours::{ForNodes, Nodes, Owned, StoredPart, TagSaid, TagWanted, TagWord};
 use not_stored::NotStored;
 pub use offers::Offer;
 pub use opening::{OpenMode, Opened};
@@ -302,7 +302,7 @@ impl Inner {
         };
         Self {
             pseudonym: Pseudonym::random(),
-            for_nodes: ForNodes::new(&core, &negative, &fills, &passthroughs),
+            for_nodes: ForNodes::new(&core, &negative, &tags, &fills, &passthroughs),
             hits: Hits::new(&core, &local, &passthroughs, &lent),
             blobs: Blobs::new(&core, &negative, &links, &fills, &transfers, &passthroughs),
             in_use,

@@ -15,6 +15,7 @@ use super::fills::Fills;
 use super::negative::{Negative, What};
 use super::offers::Offer;
 use super::passthrough::Passthroughs;
+use super::tag::Tags;
 use super::{BlobName, Source};
 use crate::clock::Clock;
 use crate::oci::manifest::ChildKind;
@@ -34,7 +35,7 @@ pub trait Nodes: fmt::Debug + Send + Sync {
         source: &'a Source,
         tag: &'a Tag,
         accept: &'a Accept,
-        known: Option<Digest>,
+        wanted: TagWanted,
     ) -> BoxFuture<'a, Option<TagWord>>;
 
     /// Asks for a manifest by its digest. The upstream has said that the repository has it.
@@ -56,6 +57,15 @@ pub enum Owned<'a> {
     Content(&'a Digest),
     /// The manifest that a tag names for clients that accept these formats.
     Tagged(&'a Source, &'a Tag, &'a Accept),
+}
+
+/// The word on a tag that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct TagWanted {
+    /// The manifest that is here: it need not be sent.
+    pub known: Option<Digest>,
+    /// True if the upstream is to be asked now, however fresh the tag is.
+    pub now: bool,
 }
 
 /// The word of another node on what a tag names.
@@ -119,6 +129,7 @@ pub struct ForNodes {
     store: Store,
     clock: Arc<dyn Clock>,
     negative: Arc<Negative>,
+    tags: Arc<Tags>,
     fills: Arc<Fills>,
     passthroughs: Arc<Passthroughs>,
 }
@@ -136,6 +147,7 @@ impl ForNodes {
     pub(super) fn new(
         core: &Core,
         negative: &Arc<Negative>,
+        tags: &Arc<Tags>,
         fills: &Arc<Fills>,
         passthroughs: &Arc<Passthroughs>,
     ) -> Self {
@@ -143,6 +155,7 @@ impl ForNodes {
             store: core.store.clone(),
             clock: Arc::clone(&core.clock),
             negative: Arc::clone(negative),
+            tags: Arc::clone(tags),
             fills: Arc::clone(fills),
             passthroughs: Arc::clone(passthroughs),
         }
@@ -217,6 +230,13 @@ impl ForNodes {
         if !known.is_some_and(|link| link.covers(ChildKind::Blob) && link.is_given()) {
             let link = Link::of(ChildKind::Blob, Some(size)).given();
             metadata.record_links(source, vec![(*digest, link)]).await;
+        }
+    }
+
+    /// Asks the upstream what a tag names now, however fresh it is. The answer is what is known of it after that.
+    pub async fn refresh(&self, source: &Source, tag: &Tag, class: AcceptClass) {
+        if let Err(error) = self.tags.refresh(source, tag, class).await {
+            tracing::debug!(upstream = %source.upstream, repository = %source.repository, %tag, %error, "a tag cannot be refreshed for another node");
         }
     }
 

@@ -305,6 +305,9 @@ impl Tags {
         };
         let limits = Limits::of(false, Asker::Client);
         let asking = async {
+            if let Some(kept) = self.refresh_by_node(question).await {
+                return Ok(kept);
+            }
             match question.known {
                 Some(known) => self.revalidate(question, known, limits).await,
                 None => self.get_tag(question, limits.patience).await,

@@ -430,3 +430,50 @@ async fn one_node_asks_in_the_background_and_for_what_is_not_there() {
     };
     within("a tag to be gone", gone).await;
 }
+
+/// `refresh` on one node: the node that asks for all asks now, and both know it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_goes_to_the_node_that_asks_for_all() {
+    let registry = FakeRegistry::start().await;
+    let nodes = Nodes::start(&registry, 3).await;
+    let image = image(&registry, 830, 1000);
+    let moved = images::image(831, &[1000], Dialect::Oci);
+    for tag in ["r1", "r2", "r3", "r4"] {
+        let path = format!("/v2/team/app/manifests/{tag}");
+        registry.put_image("team/app", Some(tag), &image);
+        for client in nodes.clients() {
+            client
+                .get(&path)
+                .await
+                .assert_bytes(200, &image.manifest.bytes);
+        }
+        registry.put_image("team/app", Some(tag), &moved);
+        let ask = format!("/api/v1/refresh?image=docker.io/team/app:{tag}");
+        let answer = nodes.nodes[0].admin.ask(Method::POST, &ask, &[ADMIN]).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(
+            answer.text().contains(&moved.manifest.digest),
+            "{}",
+            answer.text()
+        );
+        assert_eq!(registry.counters().manifest_heads(tag), 1, "{tag}");
+        // Whichever node owns it knows it, too, and so do all that ask it from now on.
+        for node in &nodes.nodes {
+            node.clock
+                .advance(TTL / 2 + std::time::Duration::from_secs(1));
+        }
+        let mut new = 0;
+        for client in nodes.clients() {
+            let answer = client.get(&path).await;
+            new += usize::from(answer.body == moved.manifest.bytes);
+        }
+        assert!(new >= 1, "{tag}");
+        for node in &nodes.nodes {
+            node.clock.advance(TTL / 2);
+        }
+        for client in nodes.clients() {
+            let answer = client.get(&path).await;
+            answer.assert_bytes(200, &moved.manifest.bytes);
+        }
+    }
+}

@@ -1,14 +1,18 @@
 //! What a tag names, by the word of the node of a cluster that asks upstream for all.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Question, Tags};
 use crate::mirror::local::Manifest;
 use crate::mirror::manifest::Kept;
 use crate::mirror::negative::What;
-use crate::mirror::{MirrorError, TagSaid, TagWord};
+use crate::mirror::{MirrorError, TagSaid, TagWanted, TagWord};
 use crate::oci::Reference;
 use crate::telemetry::Outcome;
+
+/// The word of a node that is older was not asked of upstream now.
+const REFRESHED_AGE_MAX: Duration = Duration::from_secs(5);
 
 impl Tags {
     /// Asks the node that asks upstream for all. `None`: there is none but this, or it does not say.
@@ -19,7 +23,7 @@ impl Tags {
         self: &Arc<Self>,
         question: Question<'_>,
     ) -> Result<Option<Kept>, MirrorError> {
-        let Some(word) = self.ask_owner(question).await else {
+        let Some(word) = self.ask_owner(question, false).await else {
             return Ok(None);
         };
         let error = match word.said {
@@ -41,7 +45,17 @@ impl Tags {
         self.local.named(question.source, question.known?).await
     }
 
-    async fn ask_owner(&self, question: Question<'_>) -> Option<TagWord> {
+    /// Has the node that asks upstream for all ask it now. `None`: there is none but this, or it does not say.
+    pub(super) async fn refresh_by_node(self: &Arc<Self>, question: Question<'_>) -> Option<Kept> {
+        let word = self.ask_owner(question, true).await?;
+        // One that was asked before a moment ago and could not be is no news.
+        if word.is_stale || word.age > REFRESHED_AGE_MAX {
+            return None;
+        }
+        self.take(question, word).await
+    }
+
+    async fn ask_owner(&self, question: Question<'_>, now: bool) -> Option<TagWord> {
         let nodes = self.fetcher.neighbours().to_ask()?;
         let known = self.known(question).await.map(|it| it.digest);
         let Question {
@@ -50,7 +64,8 @@ impl Tags {
             accept,
             ..
         } = question;
-        nodes.tag(source, tag, accept, known).await
+        let wanted = TagWanted { known, now };
+        nodes.tag(source, tag, accept, wanted).await
     }
 
     /// Keeps what the tag names.

@@ -7,7 +7,7 @@ use super::handler::Handler;
 use super::named::Named;
 use super::reply::{EntityTag, Reply};
 use crate::mirror::{BlobHead, Offer, Source, StoredPart};
-use crate::oci::nodes::{HAVE, HELLO_PATH, IF_STORED, LEAVING_PATH, NODE, SIZE};
+use crate::oci::nodes::{ASK_NOW, HAVE, HELLO_PATH, IF_STORED, LEAVING_PATH, NODE, SIZE};
 use crate::oci::route::{Action, Route};
 use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Reference};
 use crate::server::http::JSON;
@@ -67,6 +67,12 @@ impl Handler {
     ) -> Result<Reply, ApiError> {
         match &request.route {
             Route::Manifest { reference, .. } => {
+                if let Reference::Tag(tag) = reference
+                    && wants(request, ASK_NOW)
+                {
+                    let class = AcceptClass::from_headers(request.accepted());
+                    Box::pin(self.mirror().for_nodes().refresh(source, tag, class)).await;
+                }
                 let answer = self.manifest(request, source, reference, exchange).await;
                 let mut reply = answer.map_err(|error| match reference {
                     Reference::Tag(tag) if error.is_not_found() => {
@@ -93,7 +99,7 @@ impl Handler {
                     let place = desk.stream().ok_or_else(ApiError::too_many_streams)?;
                     exchange.account.holds(place);
                 }
-                if wants_stored(request) {
+                if wants(request, IF_STORED) {
                     return self.stored_blob(request, source, digest).await;
                 }
                 self.blob(request, source, digest, exchange).await
@@ -156,10 +162,10 @@ impl Handler {
     }
 }
 
-/// True if a node wants what is there, and nothing to be fetched for it.
-fn wants_stored(request: &Request<'_>) -> bool {
+/// True if a node says this of the answer that it wants.
+fn wants(request: &Request<'_>, directive: &str) -> bool {
     let value = request.head.headers.get(header::CACHE_CONTROL);
-    value.is_some_and(|value| value == IF_STORED)
+    value.is_some_and(|value| value == directive)
 }
 
 /// Reads a part as `Range` has it: both ends are in it.

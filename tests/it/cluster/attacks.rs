@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::processes::{Wired, names, order};
@@ -29,6 +30,30 @@ impl Wired {
                 self.registry.put_blob("team/app", &blob);
                 return blob;
             }
+        }
+    }
+}
+
+impl Wired {
+    /// Waits until each sees these nodes and no other.
+    async fn see_exactly(&self, names: &[String], views: &[BTreeSet<usize>]) {
+        for (node, view) in self.nodes.iter().zip(views) {
+            let wanted: BTreeSet<&str> = view.iter().map(|it| names[*it].as_str()).collect();
+            let seen = async {
+                loop {
+                    let text = node.admin.get("/api/v1/cluster").await.text();
+                    let report: Value = serde_json::from_str(&text).unwrap();
+                    let members = report["members"].as_array().unwrap().iter();
+                    let there = members.filter(|it| it["state"] != "down");
+                    let there: BTreeSet<&str> =
+                        there.filter_map(|it| it["node"].as_str()).collect();
+                    if there == wanted {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            within("a view", seen).await;
         }
     }
 }
@@ -159,11 +184,7 @@ async fn lists_that_are_out_of_step_cost_one_fetch_for_each_believed_owner() {
                 wired.wires(&[from], &[to], manner);
             }
         }
-        let counts: Vec<u32> = views
-            .iter()
-            .map(|view| u32::try_from(view.len()).unwrap())
-            .collect();
-        wired.see(&counts).await;
+        wired.see_exactly(&names, &views).await;
         for _ in 0..3 {
             seeds += 1;
             let blob = Blob::noise(seeds, MIB);
