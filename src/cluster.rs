@@ -68,7 +68,12 @@ impl Cluster {
     ) -> Result<Self, String> {
         let me = name(catalogue).await?;
         let members = Arc::new(Members::new(me, members::process()?));
-        let peers = Arc::new(Peers::new(identity, Arc::clone(&members), metrics.clone())?);
+        let peers = Arc::new(Peers::new(
+            identity,
+            Arc::clone(&members),
+            config.zone.clone(),
+            metrics.clone(),
+        )?);
         let discovery = Discovery::new(
             config.seeds.clone(),
             Arc::clone(&members),

@@ -144,6 +144,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "upstream",
             // It asks the client listener of one server, and is no upstream.
             "net",
+            // The keys of a node are looked at as the server does.
+            "cluster",
             "oci",
             "clock",
             "format",

@@ -4,6 +4,7 @@
 //! ```text
 //! cargo test --test torture                                   a few kills
 //! KILLS=300 SEED=7 cargo test --test torture -- --nocapture   as many as one likes; the seed is printed
+//! NODE_KILLS=200 cargo test --test torture nodes -- --nocapture  of nodes of a cluster
 //! TORTURE_PROGRAM=target/release/roadstead …                  another build
 //! ```
 
@@ -18,6 +19,8 @@
     reason = "a test says what it expects by failing, and owns its files and tasks"
 )]
 
+#[path = "torture/cluster.rs"]
+mod cluster;
 mod common;
 #[path = "torture/content.rs"]
 mod content;

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench eviction                        made-up traces, the seed printed
 //! cargo bench --bench eviction -- --seed 7
+//! cargo bench --bench eviction -- --cluster           three nodes beside one with all their disks
 //! cargo bench --bench eviction -- --log access.log    what a roadstead served: its log, text or JSON
 //! cargo test --bench eviction                         short traces, and what must hold of all of them
 //! ```
@@ -20,6 +21,7 @@
     reason = "a benchmark is a test: it says what it expects by failing, and prints"
 )]
 
+mod cluster;
 mod log;
 mod policies;
 mod replay;
@@ -103,7 +105,12 @@ fn main() {
     } else if has("--bench") {
         println!("seed {seed}, {DAYS} days");
         for shape in trace::shapes(DAYS) {
-            table(shape.name, &trace::generate(shape, seed));
+            let trace = trace::generate(shape, seed);
+            if has("--cluster") {
+                cluster::table(shape.name, &trace, &SIZES);
+            } else {
+                table(shape.name, &trace);
+            }
         }
     } else {
         what_must_hold(seed);

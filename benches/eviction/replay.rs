@@ -27,7 +27,7 @@ pub(crate) struct Score {
 }
 
 impl Score {
-    fn count(&mut self, request: &Request, hit: bool) {
+    pub(crate) fn count(&mut self, request: &Request, hit: bool) {
         self.requests += 1;
         self.bytes += request.size;
         if hit {
@@ -94,7 +94,7 @@ fn restarted<P: Policy + Default>(
     ledger
 }
 
-fn digest(blob: u32) -> Digest {
+pub(crate) fn digest(blob: u32) -> Digest {
     let mut bytes = [0; 32];
     bytes[..4].copy_from_slice(&blob.to_be_bytes());
     Digest::Sha256(bytes)

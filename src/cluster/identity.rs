@@ -153,6 +153,12 @@ impl Identity {
         &self.seeds
     }
 
+    /// The configuration of requests to nodes.
+    #[must_use]
+    pub fn client(&self) -> ClientConfig {
+        self.client.clone()
+    }
+
     /// The configuration of the listener for nodes.
     #[must_use]
     pub fn server(&self) -> Arc<ServerConfig> {

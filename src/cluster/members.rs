@@ -206,6 +206,36 @@ impl Members {
             .collect()
     }
 
+    /// The nodes to ask whether they have something already: those of this one's zone first, then in the order of a key. With
+    /// `all`, of all nodes but this one. Else only those that come after the owner, which is asked for it anyway: where
+    /// this node owns it, or where the owner is in another zone, and others are nearer.
+    pub(super) fn near(&self, key: &str, zone: Option<&str>, all: bool) -> Vec<Arc<Node>> {
+        let owners = self.owners.load();
+        let mine = (!owners.is_leaving).then(|| score(self.me, key));
+        let is_near = |node: &Node| zone.is_none() || node.hello.zone.as_deref() == zone;
+        let mut scored: Vec<_> = (owners.others.iter())
+            .map(|node| (score(node.id, key), node))
+            .collect();
+        scored.sort_by(|(one, _), (other, _)| other.cmp(one));
+        let owner = scored.first().filter(|(theirs, _)| Some(*theirs) > mine);
+        let has_owner = owner.is_some();
+        match owner {
+            Some((_, owner)) if !all && is_near(owner) => return Vec::new(),
+            Some(_) | None => {}
+        }
+        let asked = scored.iter().map(|(_, node)| *node);
+        let (near, far): (Vec<_>, Vec<_>) = asked.partition(|node| is_near(node));
+        let far = far.into_iter().filter(|_| all || !has_owner);
+        near.into_iter().chain(far).map(Arc::clone).collect()
+    }
+
+    /// The node of this name, if it answers.
+    pub(super) fn by_name(&self, name: &str) -> Option<Arc<Node>> {
+        let id = NodeId::parse(name)?;
+        let owners = self.owners.load();
+        owners.others.iter().find(|node| node.id == id).cloned()
+    }
+
     /// The node with this number, if it answers.
     pub(super) fn by_slot(&self, slot: usize) -> Option<Arc<Node>> {
         let owners = self.owners.load();

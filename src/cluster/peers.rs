@@ -1,9 +1,11 @@
 //! Asking other nodes for blobs and manifests.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,22 +13,24 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use http::header::{
-    ACCEPT, AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue,
-    IF_NONE_MATCH, RANGE, USER_AGENT, VIA, WARNING,
+    ACCEPT, AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName,
+    HeaderValue, IF_NONE_MATCH, RANGE, USER_AGENT, VIA, WARNING,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use lru::LruCache;
+use tokio::time::Instant;
 use url::form_urlencoded;
 
 use super::identity::Identity;
 use super::members::{Members, Node};
 use crate::mirror::{
-    BlobName, BlobRead, BlobSource, Nodes, Owned, ReadBody, ReadRange, Source, SourceKind, TagWord,
+    BlobName, BlobRead, BlobSource, Nodes, Owned, ReadBody, ReadRange, Source, SourceKind, TagSaid,
+    TagWanted, TagWord,
 };
 use crate::net::{Error, NodeClient, OnBehalf};
-use crate::oci::nodes::{HOP, LEAVING_PATH, SIZE};
+use crate::oci::nodes::{ASK_NOW, HAVE, HOP, IF_STORED, LEAVING_PATH, NODE, SIZE};
 use crate::oci::{Accept, Digest, Tag};
 use crate::telemetry::Metrics;
 use crate::upstream::{EndpointId, FetchError, ManifestFetch};
@@ -40,6 +44,13 @@ const BLOB_WAIT_MAX: Duration = Duration::from_secs(6);
 
 /// Time that a node may take to say what a tag names, or how large a blob is. It may have to ask the upstream.
 const WORD_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// Time that a node may take to say whether it has a blob: it asks nobody. It is not worth more, as others have to be asked if it
+/// does not.
+const STORED_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// A node that does not say that in time is not asked for it for so long.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Blobs that are remembered as not to be asked of nodes: some 100 bytes each.
 const DISTRUSTED_MAX: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
@@ -57,6 +68,10 @@ pub struct Peers {
     metrics: Metrics,
     /// Blobs of which nodes said or gave something wrong, which are not asked of nodes.
     distrusted: Mutex<LruCache<Digest, ()>>,
+    /// The zone of this node.
+    zone: Option<String>,
+    /// The times until which nodes are not asked for what they have, by their numbers, of which there are not many.
+    quiet: Mutex<HashMap<usize, Instant>>,
 }
 
 impl fmt::Debug for Peers {
@@ -69,14 +84,17 @@ impl Peers {
     pub(super) fn new(
         identity: &Identity,
         members: Arc<Members>,
+        zone: Option<String>,
         metrics: Metrics,
     ) -> Result<Self, String> {
-        let client = NodeClient::new(identity.client.clone(), CONNECT_WAIT_MAX)?;
+        let client = NodeClient::new(identity.client(), CONNECT_WAIT_MAX)?;
         Ok(Self {
             client,
             members,
             metrics,
             distrusted: Mutex::new(LruCache::new(DISTRUSTED_MAX)),
+            zone,
+            quiet: Mutex::default(),
         })
     }
 
@@ -112,6 +130,42 @@ impl Peers {
         self.distrusted
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn quiet(&self) -> MutexGuard<'_, HashMap<usize, Instant>> {
+        // Each change leaves it whole.
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks a node for what it has, and nothing else.
+    async fn send_if_stored(
+        &self,
+        node: &Node,
+        mut request: Request<Empty<Bytes>>,
+    ) -> Result<Response<Incoming>, FetchError> {
+        let headers = request.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(IF_STORED));
+        // What fetches nothing goes round in no circle; and the node that has most may be the one that asks here.
+        headers.remove(VIA);
+        let sending = self.send(node, request, BLOB_WAIT_MAX);
+        match tokio::time::timeout(STORED_WAIT_MAX, sending).await {
+            Ok(sent) => sent,
+            Err(_elapsed) => {
+                let until = Instant::now() + QUIET;
+                self.quiet().insert(node.slot, until);
+                Err(FetchError::Timeout("a node that may have a blob"))
+            }
+        }
+    }
+
+    /// The size of a blob that a node has whole.
+    async fn ask_stored(&self, blob: BlobName<'_>, holder: EndpointId) -> Option<u64> {
+        let node = self.members.by_slot(holder.place())?;
+        let mut request = request(&node, blob.source, "blobs", &blob.digest.to_string()).ok()?;
+        *request.method_mut() = Method::HEAD;
+        let response = self.send_if_stored(&node, request).await.ok()?;
+        let is_there = response.status() == StatusCode::OK;
+        is_there.then(|| number(response.headers(), &CONTENT_LENGTH))?
     }
 
     /// The owner of something, unless that is this node.
@@ -180,7 +234,16 @@ impl Peers {
         if let Some(value) = range_header(&range) {
             headers.insert(RANGE, value);
         }
-        let response = self.send(&node, request, BLOB_WAIT_MAX).await?;
+        if let Some(value) = have_header(range.have) {
+            headers.insert(HAVE, value);
+            let me = HeaderValue::try_from(self.members.me().to_string());
+            headers.extend(me.ok().map(|me| (NODE, me)));
+        }
+        let response = if range.if_stored {
+            self.send_if_stored(&node, request).await?
+        } else {
+            self.send(&node, request, BLOB_WAIT_MAX).await?
+        };
         let (head, body) = response.into_parts();
         let extent = extent(head.status, &head.headers, range.start)?;
         // A piece is read until the node is gone: silence alone does not end it before the time for a piece is over.
@@ -206,13 +269,16 @@ impl Peers {
         source: &Source,
         tag: &Tag,
         accept: &Accept,
-        known: Option<Digest>,
+        wanted: TagWanted,
     ) -> Option<TagWord> {
         let node = self.owner(&tag_key(source, tag, accept))?;
         let mut request = request(&node, source, "manifests", tag.as_str()).ok()?;
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::try_from(accept.header()).ok()?);
-        if let Some(known) = known {
+        if wanted.now {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static(ASK_NOW));
+        }
+        if let Some(known) = wanted.known {
             let known = HeaderValue::try_from(format!("\"{known}\"")).ok()?;
             headers.insert(IF_NONE_MATCH, known);
         }
@@ -220,13 +286,16 @@ impl Peers {
         let age = headers
             .get(AGE)
             .and_then(|age| age.to_str().ok()?.parse().ok());
-        let manifest = match status {
-            StatusCode::OK => Some(manifest(&headers, bytes)),
-            StatusCode::NOT_MODIFIED if known.is_some() => None,
+        let said = match status {
+            StatusCode::OK => TagSaid::Names(manifest(&headers, bytes)),
+            StatusCode::NOT_MODIFIED if wanted.known.is_some() => TagSaid::TheSame,
+            // With an age it is the upstream's word, and not this node's alone.
+            StatusCode::NOT_FOUND if contains(&bytes, b"\"NAME_UNKNOWN\"") => TagSaid::NoRepository,
+            StatusCode::NOT_FOUND => TagSaid::NoTag,
             _ => return None,
         };
         Some(TagWord {
-            manifest,
+            said,
             age: Duration::from_secs(age?),
             is_stale: headers.contains_key(WARNING),
         })
@@ -295,6 +364,33 @@ impl BlobSource for Peers {
             .collect()
     }
 
+    fn holders(&self, digest: &Digest, all: bool) -> Vec<EndpointId> {
+        if self.is_distrusted(digest) {
+            return Vec::new();
+        }
+        let near = (self.members).near(&digest.to_string(), self.zone.as_deref(), all);
+        let now = Instant::now();
+        let mut quiet = self.quiet();
+        quiet.retain(|_, until| *until > now);
+        let asked = near.iter().filter(|node| !quiet.contains_key(&node.slot));
+        asked.map(|node| EndpointId::of(node.slot)).collect()
+    }
+
+    fn holds<'a>(&'a self, blob: BlobName<'a>, holder: EndpointId) -> BoxFuture<'a, Option<u64>> {
+        self.ask_stored(blob, holder).boxed()
+    }
+
+    fn named(&self, name: &str) -> Option<EndpointId> {
+        let node = self.members.by_name(name)?;
+        Some(EndpointId::of(node.slot))
+    }
+
+    fn stalled(&self, endpoint: EndpointId) {
+        if let Some(node) = self.members.by_slot(endpoint.place()) {
+            self.members.rests(node.address);
+        }
+    }
+
     fn stat<'a>(&'a self, blob: BlobName<'a>) -> BoxFuture<'a, Result<Option<u64>, FetchError>> {
         self.ask_size(blob).boxed()
     }
@@ -332,9 +428,9 @@ impl Nodes for Peers {
         source: &'a Source,
         tag: &'a Tag,
         accept: &'a Accept,
-        known: Option<Digest>,
+        wanted: TagWanted,
     ) -> BoxFuture<'a, Option<TagWord>> {
-        self.ask_tag(source, tag, accept, known).boxed()
+        self.ask_tag(source, tag, accept, wanted).boxed()
     }
 
     fn manifest<'a>(
@@ -393,6 +489,14 @@ fn range_header(range: &ReadRange<'_>) -> Option<HeaderValue> {
     HeaderValue::try_from(text).ok()
 }
 
+/// The parts that are here.
+fn have_header(parts: &[Range<u64>]) -> Option<HeaderValue> {
+    let parts = parts.iter().filter(|part| !part.is_empty());
+    let texts = parts.map(|part| format!("{}-{}", part.start, part.end.saturating_sub(1)));
+    let text = texts.collect::<Vec<_>>().join(",");
+    HeaderValue::try_from(text).ok().filter(|it| !it.is_empty())
+}
+
 /// The part of a blob that an answer has.
 struct Extent {
     offset: u64,
@@ -445,6 +549,10 @@ async fn next_piece(body: &mut Incoming) -> Option<Result<Bytes, FetchError>> {
             Err(error) => return Some(Err(FetchError::Broken(error.to_string()))),
         }
     }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|it| it == part)
 }
 
 /// A manifest as a node gives it: checked like an upstream's.

@@ -6,6 +6,7 @@
 
 mod admin;
 mod certificates;
+mod cluster;
 mod finding;
 mod listeners;
 mod machine;
@@ -150,13 +151,14 @@ async fn server(arguments: &Arguments) -> Vec<Finding> {
     let service = Service::ask(admin.and_then(|admin| Admin::new(&admin))).await;
     let known = service.status.as_ref().map(|it| &it.upstreams[..]);
     let own = own_listeners(config);
-    let (listeners, upstreams, told, clients, machine, access) = tokio::join!(
+    let (listeners, upstreams, told, clients, machine, access, nodes) = tokio::join!(
         listeners::check(&config.server, service.runs()),
         upstreams::check(&config.upstreams, &own, known.unwrap_or_default()),
         service.check(file.as_deref()),
         service.clients(),
         machine(config, &service),
         access(config),
+        cluster::check(config.cluster.as_deref(), &service),
     );
     let mut findings = vec![configuration(&loaded, file), exposure(config)];
     findings.extend(listeners);
@@ -165,6 +167,7 @@ async fn server(arguments: &Arguments) -> Vec<Finding> {
     findings.push(access);
     findings.extend(upstreams);
     findings.extend(machine);
+    findings.extend(nodes);
     findings.extend([told, clients]);
     findings
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::answer::{BlobAnswer, BlobHead, Content, Filling};
@@ -16,7 +17,7 @@ use crate::oci::manifest::ChildKind;
 use crate::oci::{ByteRange, Digest};
 use crate::store::{Ended, Fill, Link, Store};
 use crate::telemetry::Outcome;
-use crate::upstream::in_request_scope;
+use crate::upstream::{OnBehalf, in_request_scope};
 
 /// Number of times that a request looks again: when a blob was stored or evicted in
 /// between, or when the fill it joined failed for another repository's reasons.
@@ -201,7 +202,13 @@ impl Blobs {
             self.links
                 .ensure_named(source, digest, ChildKind::Blob)
                 .await?;
-            if let Ok(total) = fill.started().await {
+            let started = if OnBehalf::is_for_node() {
+                // It may itself wait for the node that asks.
+                fill.started().now_or_never()
+            } else {
+                Some(fill.started().await)
+            };
+            if let Some(Ok(total)) = started {
                 return Ok(BlobHead {
                     total,
                     outcome: Outcome::Collapsed,

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::offers::Offers;
 use super::shares::{Shares, Slot, Stays};
 use super::{MirrorError, Source, SourceKind};
 use crate::oci::{Digest, UpstreamName};
@@ -34,6 +35,7 @@ pub(super) struct Fills {
     /// Told when one has left the table.
     left: Notify,
     shares: Arc<Shares>,
+    offers: Offers,
 }
 
 impl Default for Fills {
@@ -43,6 +45,7 @@ impl Default for Fills {
             next: AtomicU64::new(0),
             left: Notify::new(),
             shares: Shares::new(Limit::Transfers, FILLS_MAX, Stays::Sent),
+            offers: Offers::default(),
         }
     }
 }
@@ -217,6 +220,11 @@ impl Fills {
         Ok(Claim::Lead(lead, Waits(listed(id))))
     }
 
+    /// Parts that other nodes offer of what is fetched.
+    pub(super) fn offers(&self) -> &Offers {
+        &self.offers
+    }
+
     /// The fill of `digest` from this upstream, if it is on its way.
     pub(super) fn find(
         &self,
@@ -229,6 +237,13 @@ impl Fills {
             .get(&key)
             .filter(|e| !e.fill.has_failed())
             .map(|e| e.fill.clone())
+    }
+
+    /// True if the upstream is asked for a blob for the sake of this repository.
+    pub(super) fn is_for(&self, source: &Source, digest: &Digest) -> bool {
+        let table = self.table();
+        let entry = table.get(&FillKey::new(&source.upstream, *digest));
+        entry.is_some_and(|it| it.source == *source || it.others.contains(source))
     }
 
     /// The repository, of those for whose sake others joined a fill, that comes after so many.
@@ -315,6 +330,7 @@ impl Drop for FillSlot {
         let mut table = listed.fills.table();
         if listed.find(&mut table).is_some() {
             table.remove(&listed.key);
+            listed.fills.offers.forget(&listed.key);
         }
         listed.fills.left.notify_waiters();
     }

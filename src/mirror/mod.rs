@@ -61,6 +61,7 @@ mod manifest_fetch;
 mod negative;
 mod neighbours;
 mod not_stored;
+mod offers;
 mod opening;
 mod parts;
 mod passthrough;
@@ -110,8 +111,9 @@ use manifest::Manifests;
 use manifest_fetch::ManifestFetcher;
 use negative::Negative;
 use neighbours::Neighbours;
-pub use neighbours::{ForNodes, Nodes, Owned, TagWord};
+pub use neighbours::{ForNodes, Nodes, Owned, StoredPart, TagSaid, TagWanted, TagWord};
 use not_stored::NotStored;
+pub use offers::Offer;
 pub use opening::{OpenMode, Opened};
 pub use parts::PartReaders;
 use passthrough::Passthroughs;
@@ -329,7 +331,7 @@ impl Inner {
         };
         Self {
             pseudonym: Pseudonym::random(),
-            for_nodes: ForNodes::new(&core),
+            for_nodes: ForNodes::new(&core, &negative, &tags, &fills, &passthroughs),
             elsewhere: Elsewhere::new(&core, &fills),
             hits: Hits::new(&core, &local, &passthroughs, &lent),
             blobs: Blobs::new(&core, &negative, &links, &fills, &transfers, &passthroughs),

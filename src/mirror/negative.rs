@@ -126,13 +126,26 @@ impl Negative {
         Ok(())
     }
 
-    /// Remembers an error, if it is a "no such thing".
+    /// Remembers an error, if it is a "no such thing" that was not remembered already.
     pub(super) fn note(&self, source: &Source, what: What, error: &MirrorError) {
-        if error.is_unknown() && !self.ttl(source, &what).is_zero() {
+        self.note_of(source, what, error, Duration::ZERO);
+    }
+
+    /// Remembers an error that upstream has told somebody so long ago.
+    pub(super) fn note_of(&self, source: &Source, what: What, error: &MirrorError, age: Duration) {
+        let is_old = matches!(error, MirrorError::Remembered(_));
+        if error.is_unknown() && !is_old && age < self.ttl(source, &what) {
             let key = (source.clone(), what);
-            let answer = (self.clock.now(), error.clone());
+            let answer = (self.clock.now().before(age), error.clone());
             self.answers.insert(key, answer);
         }
+    }
+
+    /// Time since upstream said "no such thing" to a question, if that still counts.
+    pub(super) fn age(&self, source: &Source, what: &What) -> Option<Duration> {
+        let (at, _) = self.answers.get(&(source.clone(), what.clone()))?;
+        let age = self.clock.now().since(at);
+        (age < self.ttl(source, what)).then_some(age)
     }
 
     /// Forgets what upstream said of a question: it is known better now.

@@ -313,6 +313,9 @@ impl Tags {
         };
         let limits = Limits::of(false, Asker::Client);
         let asking = async {
+            if let Some(kept) = self.refresh_by_node(question).await {
+                return Ok(kept);
+            }
             match question.known {
                 Some(known) => self.revalidate(question, known, limits).await,
                 None => self.get_tag(question, limits.patience).await,
@@ -398,7 +401,7 @@ impl Tags {
             ..
         } = question;
         let asking = async {
-            let stale = match self.ask_node(question).await {
+            let stale = match self.ask_node(question).await? {
                 Some(kept) if kept.outcome != Outcome::Stale => return Ok(kept),
                 other => other,
             };

@@ -101,6 +101,7 @@ impl Admin {
                 clock,
                 describe,
                 visits.clone(),
+                desk.clone(),
                 stop.clone(),
             ),
             api: AdminApi::of_server(mirror.clone(), stop.clone()),

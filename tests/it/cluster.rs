@@ -1,7 +1,14 @@
 //! Several nodes that share one cache.
 
+mod attacks;
+mod doctor;
+mod intruders;
 mod killed;
+mod liar;
 pub(crate) mod nodes;
+mod processes;
+mod wire;
+mod zones;
 
 use std::sync::Arc;
 
@@ -263,6 +270,16 @@ async fn an_operator_sees_the_nodes_and_has_one_leave() {
     nodes.see(&[1, 2]).await;
     let seen = report(Method::GET, "/api/v1/cluster").await;
     assert_eq!(state(&seen, 1), "leaving");
+    let page = nodes.nodes[0].admin.get("/").await.text();
+    for shown in [
+        "<h2 id=\"nodes-title\">Cluster</h2>",
+        "this node",
+        "about to leave",
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    let address = second.config().listen.to_string();
+    assert!(page.contains(&address), "{page}");
     for seed in 0..8 {
         let blob = Blob::noise(880 + seed, 10_000);
         registry.put_blob("team/app", &blob);
@@ -345,4 +362,118 @@ async fn a_node_keeps_its_name_over_a_restart_and_others_go_on_without_it() {
     read_everywhere(&nodes.clients(), 3, &blob).await;
     let now = roadstead::clock::Clock::now(&*first.clock);
     assert!(now > Timestamp(0));
+}
+
+/// Nodes whose tags may be stale, or are not there: one of them asks for all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_asks_in_the_background_and_for_what_is_not_there() {
+    let registry = FakeRegistry::start().await;
+    let nodes = Nodes::lenient(&registry, 3).await;
+    let image = image(&registry, 820, 1000);
+    let pull = async |tag: &str, status: u16| {
+        for client in nodes.clients() {
+            let path = format!("/v2/team/app/manifests/{tag}");
+            let answer = client.get(&path).await;
+            assert_eq!(answer.status, status, "{}", answer.text());
+        }
+    };
+    for tag in ["v1", "v2", "v3", "v4", "v5", "v6"] {
+        registry.put_image("team/app", Some(tag), &image);
+        pull(tag, 200).await;
+        for node in &nodes.nodes {
+            node.clock.advance(TTL * 2);
+        }
+        // All are answered at once, and ask behind that.
+        pull(tag, 200).await;
+        registry
+            .wait_for("a tag to be asked for", |counters| {
+                counters.manifest_heads(tag) == 1
+            })
+            .await;
+        for node in &nodes.nodes {
+            let fresh = async {
+                let path = format!("/v2/team/app/manifests/{tag}");
+                while !node.get(&path).await.header("warning").is_empty() {
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+            };
+            within("a fresh tag", fresh).await;
+        }
+        let counters = registry.counters();
+        let found = (counters.manifest_heads(tag), counters.manifest_gets(tag));
+        assert_eq!(found, (1, 1), "{tag}");
+    }
+    for tag in ["x1", "x2", "x3", "x4", "x5", "x6"] {
+        for _ in 0..2 {
+            pull(tag, 404).await;
+            let counters = registry.counters();
+            assert_eq!(counters.manifest_gets(tag), 1, "{tag}");
+        }
+        // It counts on all nodes from when the upstream said so.
+        for node in &nodes.nodes {
+            node.clock.advance(TTL * 2);
+        }
+        registry.put_image("team/app", Some(tag), &image);
+        pull(tag, 200).await;
+        assert_eq!(registry.counters().manifest_gets(tag), 2, "{tag}");
+    }
+    // One that was there is gone by the upstream's own word alone.
+    registry.delete_tag("team/app", "x1");
+    for node in &nodes.nodes {
+        node.clock.advance(TTL * 2);
+    }
+    let client = nodes.nodes[0].client;
+    let gone = async {
+        while client.get("/v2/team/app/manifests/x1").await.status != 404 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    within("a tag to be gone", gone).await;
+}
+
+/// `refresh` on one node: the node that asks for all asks now, and both know it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_goes_to_the_node_that_asks_for_all() {
+    let registry = FakeRegistry::start().await;
+    let nodes = Nodes::start(&registry, 3).await;
+    let image = image(&registry, 830, 1000);
+    let moved = images::image(831, &[1000], Dialect::Oci);
+    for tag in ["r1", "r2", "r3", "r4"] {
+        let path = format!("/v2/team/app/manifests/{tag}");
+        registry.put_image("team/app", Some(tag), &image);
+        for client in nodes.clients() {
+            client
+                .get(&path)
+                .await
+                .assert_bytes(200, &image.manifest.bytes);
+        }
+        registry.put_image("team/app", Some(tag), &moved);
+        let ask = format!("/api/v1/refresh?image=docker.io/team/app:{tag}");
+        let answer = nodes.nodes[0].admin.ask(Method::POST, &ask, &[ADMIN]).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(
+            answer.text().contains(&moved.manifest.digest),
+            "{}",
+            answer.text()
+        );
+        assert_eq!(registry.counters().manifest_heads(tag), 1, "{tag}");
+        // Whichever node owns it knows it, too, and so do all that ask it from now on.
+        for node in &nodes.nodes {
+            node.clock
+                .advance(TTL / 2 + std::time::Duration::from_secs(1));
+        }
+        let mut new = 0;
+        for client in nodes.clients() {
+            let answer = client.get(&path).await;
+            new += usize::from(answer.body == moved.manifest.bytes);
+        }
+        assert!(new >= 1, "{tag}");
+        for node in &nodes.nodes {
+            node.clock.advance(TTL / 2);
+        }
+        for client in nodes.clients() {
+            let answer = client.get(&path).await;
+            answer.assert_bytes(200, &moved.manifest.bytes);
+        }
+    }
 }

@@ -50,6 +50,7 @@ hub.slow.add(slow.digest);
 hub.image('library/postgres', '17', [slow]);
 const [hubUrl, ghcrUrl] = [await hub.start(), await ghcr.start()];
 
+writeFileSync(`${WORK}/secret`, '0123456789abcdef'.repeat(4));
 writeFileSync(`${WORK}/roadstead.toml`, `
 [server]
 listen = "127.0.0.1:0"
@@ -59,6 +60,11 @@ dir = "${WORK}/cache"
 max_size = "2GB"
 [state]
 dir = "${WORK}/state"
+[cluster]
+listen = "127.0.0.1:0"
+peers = ["127.0.0.1:1"]
+secret_file = "${WORK}/secret"
+zone = "a"
 [log]
 level = "warn"
 [upstream."docker.io"]

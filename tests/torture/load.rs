@@ -37,8 +37,13 @@ pub struct Load {
 impl Load {
     /// Begins to pull images at random.
     pub fn begin(process: &Process, content: &Content, dice: &mut Dice) -> Self {
+        Self::with(PULLERS, process, content, dice)
+    }
+
+    /// The same by this many clients.
+    pub fn with(count: usize, process: &Process, content: &Content, dice: &mut Dice) -> Self {
         let stop = CancellationToken::new();
-        let pullers = (0..PULLERS).map(|_| {
+        let pullers = (0..count).map(|_| {
             let puller = Puller {
                 client: process.client(),
                 images: Arc::clone(&content.images),

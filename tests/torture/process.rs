@@ -23,12 +23,19 @@ pub struct Process {
 impl Process {
     /// Starts it in `dir`, with its store in `dir/cache`.
     pub fn serve(dir: &Path, upstream: &str, max_size: &str) -> Self {
+        Self::serve_with(dir, upstream, max_size, "")
+    }
+
+    /// Starts it with more tables in its configuration.
+    pub fn serve_with(dir: &Path, upstream: &str, max_size: &str, more: &str) -> Self {
         let config = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\ndrain_timeout = \"10s\"\n\
              [cache]\ndir = \"{}\"\nmax_size = \"{max_size}\"\nmin_free = \"0B\"\n\
              [upstream.\"docker.io\"]\nendpoints = [\"{upstream}\"]\ndefault = true\n\
-             parallel = 3\nparallel_above = \"4MiB\"\nsegment_size = \"2MiB\"\n",
-            dir.join("cache").display()
+             parallel = 3\nparallel_above = \"4MiB\"\nsegment_size = \"2MiB\"\n\
+             [state]\ndir = \"{}\"\n{more}",
+            dir.join("cache").display(),
+            dir.join("state").display(),
         );
         std::fs::write(dir.join("roadstead.toml"), config).unwrap();
         let program = std::env::var_os("TORTURE_PROGRAM");

@@ -176,3 +176,53 @@ fn names_are_read_as_they_are_written() {
         assert_eq!(NodeId::parse(text), None, "{text}");
     }
 }
+
+#[test]
+fn nodes_of_the_own_zone_are_asked_first_for_what_they_have() {
+    let members = Members::new(id(1), "process 1".to_owned());
+    let zones = [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "b")];
+    members.listed(&zones.map(|(number, _)| at(number)));
+    for (number, zone) in zones {
+        let zone = Some(zone.to_owned());
+        members.heard(
+            at(number),
+            Hello {
+                zone,
+                ..hello(number)
+            },
+        );
+    }
+    let ids = |nodes: Vec<Arc<Node>>| nodes.iter().map(|it| it.id).collect::<Vec<_>>();
+    let (mut own, mut near, mut far) = (0, 0, 0);
+    for key in (0..100).map(|it| it.to_string()) {
+        let asked = ids(members.near(&key, Some("a"), false));
+        let order = ids(members.before_me(&key));
+        match order.first() {
+            // This one is the owner: whatever the others have need not come from the upstream.
+            None => {
+                own += 1;
+                assert_eq!(asked.len(), 4);
+                assert!(asked[..2].iter().all(|it| [id(2), id(3)].contains(it)));
+            }
+            // The owner is near: it is asked for the blob itself.
+            Some(owner) if [id(2), id(3)].contains(owner) => {
+                near += 1;
+                assert_eq!(asked, []);
+            }
+            Some(_) => {
+                far += 1;
+                let mut asked = asked;
+                asked.sort();
+                assert_eq!(asked, [id(2), id(3)]);
+            }
+        }
+        // Without zones all are near.
+        assert_eq!(
+            members.near(&key, None, false).is_empty(),
+            !order.is_empty()
+        );
+        // A node that another one waits for asks anybody for what is there.
+        assert_eq!(members.near(&key, Some("a"), true).len(), 4);
+    }
+    assert!(own > 0 && near > 0 && far > 0);
+}

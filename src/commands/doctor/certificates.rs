@@ -17,7 +17,7 @@ use crate::net::is_known_authority;
 use crate::server::{self, Config, TlsConfig};
 
 /// A certificate that is renewed by a program has a third of its 90 days left by then, or the program has failed.
-const SOON: Duration = Duration::from_hours(14 * 24);
+pub(super) const SOON: Duration = Duration::from_hours(14 * 24);
 /// Names that are shown.
 const NAMES_MAX: usize = 3;
 
@@ -132,6 +132,15 @@ fn chain(id: &str, tls: &TlsConfig, now: Timestamp) -> Option<Finding> {
         });
     }
     (!shown.is_empty()).then(|| Finding::ok(id, shown.join("; ")))
+}
+
+/// The times from which and until which the first certificate of a file is valid.
+pub(super) fn validity(path: &Path) -> Option<(Timestamp, Timestamp)> {
+    let der = certificates(path);
+    let parsed = der.first().and_then(parse)?;
+    let validity = parsed.validity();
+    let (begin, end) = (validity.not_before, validity.not_after);
+    Some((time(begin.timestamp()), time(end.timestamp())))
 }
 
 fn certificates(path: &Path) -> Vec<CertificateDer<'static>> {

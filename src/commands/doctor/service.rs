@@ -63,6 +63,20 @@ impl Service {
         }
     }
 
+    /// GET of JSON of its admin API.
+    ///
+    /// # Errors
+    /// One line.
+    pub(super) async fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<T, String> {
+        match &self.admin {
+            Some(admin) => admin.json(path).await,
+            None => Err("there is no admin listener to ask".to_owned()),
+        }
+    }
+
     /// True if a roadstead answers.
     pub(super) fn runs(&self) -> bool {
         let is_ready_word = |(_, text): &(u16, String)| {

@@ -7,11 +7,12 @@ use tokio::sync::watch;
 use super::body::{Batch, gather, part};
 use super::fallback::Fallback;
 use super::job::{Failure, Job};
-use super::origin::{BlobRead, Origin, ReadRange};
+use super::origin::{BlobRead, Origin, ReadRange, SourceKind};
 use super::plan::Piece;
 use super::provenance::Provenance;
 use super::sources::Sources;
 use crate::mirror::MirrorError;
+use crate::mirror::offers::PARTS_MAX;
 use crate::store::Partial;
 use crate::telemetry::Kind;
 use crate::upstream::{FetchError, OnBehalf};
@@ -71,7 +72,8 @@ impl Attempt<'_, '_> {
     /// Asks for the piece and writes what comes.
     async fn run(&self, open: Option<&watch::Sender<bool>>) -> Result<(), Failure> {
         let total = self.job.state().total;
-        let order = self.job.order(needs_range(&self.piece.range, total));
+        let sources = Sources(self.job);
+        let order = sources.order_at(self.partial.key(), &self.piece.range, total);
         let Some(first) = order.first().copied() else {
             let why = "no endpoint".to_owned();
             return Err(MirrorError::of_fetch(Kind::Blob, FetchError::Protocol(why)).into());
@@ -82,10 +84,18 @@ impl Attempt<'_, '_> {
         }
         match reached {
             Err(Failure::Broken { error, bytes }) => {
-                tracing::info!(
-                    digest = %self.job.digest, source = %self.job.origins.name(first), %error, bytes,
-                    "a source of blobs failed; going on with the next"
-                );
+                let origins = &self.job.origins;
+                if matches!(error, FetchError::Timeout(_)) {
+                    origins.stalled(first);
+                }
+                if origins.kind(first) == SourceKind::Holder {
+                    tracing::debug!(digest = %self.job.digest, source = %origins.name(first), %error, bytes, "a node does not have what it seemed to have");
+                } else {
+                    tracing::info!(
+                        digest = %self.job.digest, source = %origins.name(first), %error, bytes,
+                        "a source of blobs failed; going on with the next"
+                    );
+                }
                 self.job.state().reliability.leave(first);
                 Err(Failure::Left)
             }
@@ -112,8 +122,13 @@ impl Attempt<'_, '_> {
         if plain && self.pool > 0 {
             return Err(Failure::NoRange);
         }
-        let range = self.range(plain);
+        let have = self.have(first);
+        let range = ReadRange {
+            have: &have,
+            ..self.range(plain)
+        };
         let by_range = range.start > 0 || range.end.is_some();
+        let origins = origins.given(self.job.state().given);
         let read = origins.read(order, range);
         let asked = Sources(self.job).unless_promoted(first, read).await?;
         let (origin, mut read) = match asked {
@@ -150,6 +165,14 @@ impl Attempt<'_, '_> {
         reached
     }
 
+    /// The parts that another node is told are here, in case it does not have them.
+    fn have(&self, origin: Origin) -> Vec<Range<u64>> {
+        if self.job.origins.kind(origin) != SourceKind::Node {
+            return Vec::new();
+        }
+        self.partial.coverage().ranges().take(PARTS_MAX).collect()
+    }
+
     /// The part to ask for: where ranges are of no use, all of the blob.
     fn range(&self, plain: bool) -> ReadRange<'static> {
         let (total, started) = {
@@ -166,6 +189,8 @@ impl Attempt<'_, '_> {
             start,
             end,
             endpoints: &[],
+            if_stored: false,
+            have: &[],
             pool: self.pool,
             extra: self.pool > 0,
             is_resumed: started,
@@ -263,6 +288,10 @@ impl Attempt<'_, '_> {
             if state.total.is_none() && total.is_some() {
                 state.total = total;
                 state.reliability.announced_by = Some(origin);
+            }
+            match self.job.origins.kind(origin) {
+                SourceKind::Node | SourceKind::Upstream => state.given = state.total,
+                SourceKind::Holder | SourceKind::Tier => {}
             }
         }
         self.job.ends.fed_by.note(self.job.origins.kind(origin));

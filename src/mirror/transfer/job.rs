@@ -14,6 +14,7 @@ use super::origin::{BlobName, Origin, Origins, SourceKind};
 use super::plan::{Piece, Pieces, Plan};
 use super::range_workers::range_workers;
 use super::reliability::Reliability;
+use super::sources::Sources;
 use super::wish::{FillOnRange, Wanted};
 use crate::mirror::fills::FedBy;
 use crate::mirror::shares::Slot;
@@ -60,6 +61,8 @@ pub(super) struct Ends {
 pub(super) struct State {
     /// The blob's size, from a manifest or from upstream.
     pub(super) total: Option<u64>,
+    /// The same, once the upstream or another node has said for this repository that it has the blob.
+    pub(super) given: Option<u64>,
     /// True if another node has said that, and nobody else.
     pub(super) said_by_node: bool,
     /// True if the readers have been told that bytes will come.
@@ -144,6 +147,7 @@ impl<'a> Job<'a> {
             fill_on_range,
             state: Mutex::new(State {
                 total: expected,
+                given: expected.filter(|_| given),
                 said_by_node: false,
                 started: false,
                 everything: first.everything,
@@ -166,6 +170,7 @@ impl<'a> Job<'a> {
         state.budget = Budget::new(self.upstream.retry_delay());
         state.reliability.failures.clear();
         state.reliability.short_end = None;
+        state.given = None;
         Self {
             source,
             origins: Origins {
@@ -257,9 +262,7 @@ impl<'a> Job<'a> {
             .first()
             .is_some_and(|next| state.reliability.takes_ranges(&self.origins, *next));
         // A node may have to fetch what it is asked for, and would for each connection fetch somewhere else.
-        let from_node = order
-            .first()
-            .is_some_and(|next| self.origins.kind(*next) == SourceKind::Node);
+        let from_node = order.first().is_some_and(|it| self.origins.is_node(*it));
         let several = ranges && !from_node && total > parallel.above && parallel.connections > 1;
         let (pools, pieces) = if several {
             let pieces = Pieces {
@@ -293,12 +296,13 @@ impl<'a> Job<'a> {
         open: watch::Sender<bool>,
     ) -> Result<(), MirrorError> {
         while let Some(piece) = self.take(partial) {
-            let left = self.state().reliability.others.len();
+            let others = self.state().reliability.others.clone();
+            let last_is_node = matches!(&others[..], [last] if self.origins.is_node(*last));
             let reached = self.attempt(partial, 0, &piece, Some(&open)).await;
             self.done(partial, &piece);
             match reached {
                 // What comes next may have to do with more connections than a node had.
-                Err(Failure::Left) if left == 1 && self.origins.has_nodes() => return Ok(()),
+                Err(Failure::Left) if last_is_node && !self.has_others() => return Ok(()),
                 // Those that ranges are of no use at are remembered.
                 Ok(()) | Err(Failure::NoRange | Failure::Left) => {}
                 Err(Failure::Fatal(error)) => {
@@ -404,6 +408,7 @@ impl<'a> Job<'a> {
 
     /// The next piece for a connection to fetch.
     fn take(&self, partial: &Partial<MirrorError>) -> Option<Piece> {
+        let elsewhere = Sources(self).elsewhere(partial.key());
         let mut state = self.state();
         if !state.reliability.next_takes_ranges(&self.origins) {
             let total = state.total?;
@@ -415,7 +420,11 @@ impl<'a> Job<'a> {
         {
             return Some(piece);
         }
-        state.plan.take()
+        state.plan.take(&elsewhere)
+    }
+
+    fn has_others(&self) -> bool {
+        !self.state().reliability.others.is_empty()
     }
 
     /// The piece for a connection of their own of readers that wait far from where others are.

@@ -7,13 +7,15 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, join, join_all};
+use futures_util::future::{BoxFuture, join, join_all, ready};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
+use tokio::time::Instant;
 
 use crate::mirror::Source;
 use crate::oci::Digest;
@@ -27,9 +29,16 @@ const SOURCES_MAX: usize = 4;
 /// Nodes of the cluster that one fill asks, one after the other.
 const NODES_MAX: usize = 2;
 
+/// Nodes of the cluster that one fill asks whether they have the blob, all at once.
+const HOLDERS_MAX: usize = 2;
+
 /// Time that an answer, or more of a body, of a source beside the upstream is waited for: it is worth asking because it
 /// is near, and clients wait meanwhile.
 const SOURCE_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// A source beside the upstream that gives less than this in [`BlobSource::wait_max`] counts as one that gives nothing: it would be
+/// waited for for hours.
+const SOURCE_BYTES_MIN: u64 = 64 * 1024;
 
 /// A place that blobs are read from: an upstream with its endpoints, an object store, another node.
 pub trait BlobSource: fmt::Debug + Send + Sync {
@@ -45,6 +54,22 @@ pub trait BlobSource: fmt::Debug + Send + Sync {
     /// to be asked.
     fn endpoints(&self, _digest: &Digest) -> Vec<EndpointId> {
         vec![EndpointId::of(0)]
+    }
+
+    /// The endpoints that may have a blob already and are asked for that alone: they fetch nothing for it. `all`: those
+    /// that would fetch it, too.
+    fn holders(&self, _digest: &Digest, _all: bool) -> Vec<EndpointId> {
+        Vec::new()
+    }
+
+    /// The size of a blob that one of them has whole, by its word.
+    fn holds<'a>(&'a self, _blob: BlobName<'a>, _: EndpointId) -> BoxFuture<'a, Option<u64>> {
+        ready(None).boxed()
+    }
+
+    /// The endpoint of a node with this name.
+    fn named(&self, _name: &str) -> Option<EndpointId> {
+        None
     }
 
     /// Asks if it has the blob, and for its size if it says that.
@@ -74,6 +99,9 @@ pub trait BlobSource: fmt::Debug + Send + Sync {
     /// An endpoint gave wrong bytes for `digest`.
     fn distrust(&self, _endpoint: EndpointId, _digest: &Digest) {}
 
+    /// An endpoint was waited for in vain.
+    fn stalled(&self, _endpoint: EndpointId) {}
+
     /// Time that an answer, or more of a body, is waited for where the source has no limit of its own.
     fn wait_max(&self) -> Duration {
         SOURCE_WAIT_MAX
@@ -86,6 +114,9 @@ pub enum SourceKind {
     /// Another node of the cluster, whose word on a blob's presence and size counts as much as the upstream's. It has all
     /// that it can fetch, and is not waited for by one that other nodes wait for.
     Node,
+    /// Another node, of which only what it has already is taken. It is there at once, or not at all, so that also a fill
+    /// that nodes wait for may take it.
+    Holder,
     /// An object store.
     Tier,
     /// The upstream.
@@ -116,6 +147,10 @@ pub struct ReadRange<'a> {
     pub pool: usize,
     /// True if it is only worth a connection that is free now.
     pub extra: bool,
+    /// True if only what is there already is wanted.
+    pub if_stored: bool,
+    /// The parts of the blob that are here, which another node may ask for.
+    pub have: &'a [Range<u64>],
     /// True if the transfer has begun: it waits by itself then, and counts its retries. Two loops would multiply.
     pub is_resumed: bool,
 }
@@ -146,26 +181,58 @@ enum Bytestream {
     Other {
         pieces: BoxStream<'static, Result<Bytes, FetchError>>,
         wait_max: Duration,
+        pace: Pace,
     },
 }
 
+/// The waits for bytes, and what they brought.
+#[derive(Debug, Default)]
+struct Pace {
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    /// Counts a wait, and what it brought.
+    fn note(&mut self, waited: Duration, bytes: usize) {
+        self.waited += waited;
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        if self.bytes >= SOURCE_BYTES_MIN {
+            *self = Self::default();
+        }
+    }
+}
+
 impl ReadBody {
-    /// Pieces as they come, none of them empty, each at most some MiB. The wait for one is limited by `wait_max`.
+    /// Pieces as they come, none of them empty, each at most some MiB. The waits for [`SOURCE_BYTES_MIN`] are limited by
+    /// `wait_max`.
     #[must_use]
     pub fn of(pieces: BoxStream<'static, Result<Bytes, FetchError>>, wait_max: Duration) -> Self {
         // It is asked again after its end, for what has arrived already.
         let pieces = pieces.fuse().boxed();
-        Self(Bytestream::Other { pieces, wait_max })
+        let pace = Pace::default();
+        Self(Bytestream::Other {
+            pieces,
+            wait_max,
+            pace,
+        })
     }
 
     /// The next bytes; `None` at the clean end. May be dropped and called again: no byte is lost.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
         match &mut self.0 {
             Bytestream::Upstream(body) => body.next().await,
-            Bytestream::Other { pieces, wait_max } => {
-                let next = tokio::time::timeout(*wait_max, pieces.next()).await;
+            Bytestream::Other {
+                pieces,
+                wait_max,
+                pace,
+            } => {
+                let (began, left) = (Instant::now(), wait_max.saturating_sub(pace.waited));
+                let next = tokio::time::timeout(left, pieces.next()).await;
                 let next = next.map_err(|_late| FetchError::Timeout("more of a blob"))?;
-                next.map(checked).transpose()
+                let next = next.map(checked).transpose()?;
+                pace.note(began.elapsed(), next.as_ref().map_or(0, Bytes::len));
+                Ok(next)
             }
         }
     }
@@ -174,7 +241,13 @@ impl ReadBody {
     pub(super) fn try_next(&mut self) -> Option<Result<Bytes, FetchError>> {
         match &mut self.0 {
             Bytestream::Upstream(body) => body.try_next(),
-            Bytestream::Other { pieces, .. } => pieces.next().now_or_never()?.map(checked),
+            Bytestream::Other { pieces, pace, .. } => {
+                let next = pieces.next().now_or_never()?.map(checked);
+                if let Some(Ok(bytes)) = &next {
+                    pace.note(Duration::ZERO, bytes.len());
+                }
+                next
+            }
         }
     }
 }
@@ -267,20 +340,26 @@ impl BlobSource for Upstream {
 pub(super) struct Origin {
     /// `None`: the upstream; else the place among the others.
     other: Option<usize>,
+    /// True if it is asked for what it has, and for nothing else.
+    is_holder: bool,
     pub(super) endpoint: EndpointId,
 }
 
 impl Origin {
     /// An endpoint of the upstream.
     pub(super) const fn upstream(endpoint: EndpointId) -> Self {
-        let other = None;
-        Self { other, endpoint }
+        Self {
+            other: None,
+            is_holder: false,
+            endpoint,
+        }
     }
 
     #[cfg(test)]
     pub(super) const fn other(place: usize) -> Self {
         Self {
             other: Some(place),
+            is_holder: false,
             endpoint: EndpointId::of(0),
         }
     }
@@ -311,6 +390,15 @@ pub(super) struct Origins<'a> {
 }
 
 impl<'a> Origins<'a> {
+    /// The same, with the size that the upstream, or a node, has said the blob has in its repository.
+    pub(super) fn given(&self, given_size: Option<u64>) -> Self {
+        let blob = BlobName {
+            given_size,
+            ..self.blob
+        };
+        Self { blob, ..*self }
+    }
+
     fn source(&self, origin: Origin) -> &'a dyn BlobSource {
         let other = origin.other.and_then(|place| self.others.get(place));
         other.map_or(self.upstream as &dyn BlobSource, |other| &**other)
@@ -329,7 +417,55 @@ impl<'a> Origins<'a> {
 
     /// The kind of place that it is.
     pub(super) fn kind(&self, origin: Origin) -> SourceKind {
+        if origin.is_holder {
+            return SourceKind::Holder;
+        }
         self.source(origin).kind()
+    }
+
+    /// True if it is another node, whatever is asked of it.
+    pub(super) fn is_node(&self, origin: Origin) -> bool {
+        match self.kind(origin) {
+            SourceKind::Node | SourceKind::Holder => true,
+            SourceKind::Tier | SourceKind::Upstream => false,
+        }
+    }
+
+    /// It was waited for in vain.
+    pub(super) fn stalled(&self, origin: Origin) {
+        self.source(origin).stalled(origin.endpoint);
+    }
+
+    /// The node of this name, as one that is asked for what it has.
+    pub(super) fn holder(&self, name: &str) -> Option<Origin> {
+        self.sources().find_map(|(place, source)| {
+            Some(Origin {
+                other: Some(place),
+                is_holder: true,
+                endpoint: source.named(name)?,
+            })
+        })
+    }
+
+    /// The nodes that have all of the blob already, and its size as they say it. `all`: those that would fetch it are asked,
+    /// too.
+    pub(super) async fn holders(&self, all: bool) -> Vec<(Origin, u64)> {
+        let sources = self.sources();
+        let nodes = sources.filter(|(_, it)| it.kind() == SourceKind::Node);
+        let asked = nodes.flat_map(|(place, node)| {
+            let holders = node.holders(self.blob.digest, all).into_iter();
+            let holder = move |endpoint| Origin {
+                other: Some(place),
+                is_holder: true,
+                endpoint,
+            };
+            let blob = self.blob;
+            holders.take(HOLDERS_MAX).map(move |it| async move {
+                let size = node.holds(blob, it).await;
+                size.map(|size| (holder(it), size))
+            })
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// True if there are other nodes among the sources that come before this one for the blob.
@@ -412,6 +548,7 @@ impl<'a> Origins<'a> {
         let asked = self.sources().map(async |(place, other)| {
             let origin = |endpoint| Origin {
                 other: Some(place),
+                is_holder: false,
                 endpoint,
             };
             let endpoints = other.endpoints(self.blob.digest);
@@ -447,10 +584,15 @@ impl<'a> Origins<'a> {
         let Some(first) = order.first().copied() else {
             return Err(FetchError::Protocol("no endpoint".to_owned()));
         };
-        let same = order.iter().filter(|origin| origin.other == first.other);
+        let is_same = |it: &&Origin| (it.other, it.is_holder) == (first.other, first.is_holder);
+        let same = order.iter().filter(is_same);
         let endpoints: Vec<EndpointId> = same.map(|origin| origin.endpoint).collect();
         let endpoints = endpoints.as_slice();
-        let range = ReadRange { endpoints, ..range };
+        let range = ReadRange {
+            endpoints,
+            if_stored: first.is_holder,
+            ..range
+        };
         let source = self.source(first);
         let answer = source.read(self.blob, range);
         let read = if first.has_authority() {

@@ -67,12 +67,18 @@ impl Plan {
         }
     }
 
-    /// The lowest piece. Readers go from the front to the back, so what they need next comes first.
-    pub(super) fn take(&mut self) -> Option<Piece> {
+    /// The lowest piece. Readers go from the front to the back, so what they need next comes first; but what can be had
+    /// `elsewhere` comes last.
+    pub(super) fn take(&mut self, elsewhere: &Coverage) -> Option<Piece> {
         let missing = self.missing.iter().map(|gap| gap.end - gap.start).sum();
         let size = self.pieces.next(missing);
-        let start = self.missing.first()?.start;
-        Some(self.give(start..start.saturating_add(size)))
+        let mut gaps = self.missing.iter();
+        let only_here = gaps.find_map(|gap| elsewhere.next_gap(gap.start, gap.end));
+        let Range { start, end } = match only_here {
+            Some(gap) => gap,
+            None => self.missing.first()?.clone(),
+        };
+        Some(self.give(start..end.min(start.saturating_add(size))))
     }
 
     /// A piece that begins where a reader waits, and ends where it wants no more. `None` when the byte
@@ -193,9 +199,9 @@ mod tests {
     fn pieces_come_lowest_first_and_come_back_whole() {
         let have = covers(&[(0, 10), (30, 40)]);
         let mut plan = Plan::new(&have, 100, pieces(4, 15));
-        let first = plan.take().unwrap();
-        let second = plan.take().unwrap();
-        let third = plan.take().unwrap();
+        let first = plan.take(&Coverage::default()).unwrap();
+        let second = plan.take(&Coverage::default()).unwrap();
+        let third = plan.take(&Coverage::default()).unwrap();
         assert_eq!(first.range, 10..25);
         assert_eq!(second.range, 25..30);
         assert_eq!(third.range, 40..55);
@@ -204,12 +210,12 @@ mod tests {
         plan.done(&second, &have);
         plan.done(&third, &have);
         assert_eq!(
-            plan.take().unwrap().range,
+            plan.take(&Coverage::default()).unwrap().range,
             12..27,
             "what came back is whole again"
         );
-        assert_eq!(plan.take().unwrap().range, 27..30);
-        assert_eq!(plan.take().unwrap().range, 55..70);
+        assert_eq!(plan.take(&Coverage::default()).unwrap().range, 27..30);
+        assert_eq!(plan.take(&Coverage::default()).unwrap().range, 55..70);
     }
 
     #[test]
@@ -218,7 +224,7 @@ mod tests {
         let sizes = |total, connections, segment| {
             let nothing = Coverage::default();
             let mut plan = Plan::new(&nothing, total, pieces(connections, segment));
-            std::iter::from_fn(move || plan.take())
+            std::iter::from_fn(move || plan.take(&Coverage::default()))
                 .map(|piece| piece.range.end - piece.range.start)
                 .collect::<Vec<_>>()
         };
@@ -238,7 +244,7 @@ mod tests {
     fn where_a_reader_waits_a_piece_begins() {
         let nothing = Coverage::default();
         let mut plan = Plan::new(&nothing, 1000, Pieces::WHOLE);
-        let first = plan.take().unwrap();
+        let first = plan.take(&Coverage::default()).unwrap();
         assert_eq!(first.range, 0..1000);
         assert_eq!(plan.advance(&first, 50), 1000);
         assert_eq!(plan.take_at(60..70, &nothing, 10), None, "it comes soon");
@@ -254,10 +260,10 @@ mod tests {
         );
         assert_eq!(plan.advance(&first, 80), 600, "the first one stops there");
         plan.done(&first, &covers(&[(0, 600)]));
-        assert_eq!(plan.take().unwrap().range, 700..1000);
+        assert_eq!(plan.take(&Coverage::default()).unwrap().range, 700..1000);
         plan.done(&scout, &covers(&[(0, 600), (600, 650)]));
-        assert_eq!(plan.take().unwrap().range, 650..700);
-        assert_eq!(plan.take(), None);
+        assert_eq!(plan.take(&Coverage::default()).unwrap().range, 650..700);
+        assert_eq!(plan.take(&Coverage::default()), None);
         assert_eq!(plan.take_at(10..20, &nothing, 5), None, "it is there");
     }
 
@@ -278,7 +284,7 @@ mod tests {
             let mut under_way: Vec<Piece> = Vec::new();
             loop {
                 let (kept, wanted) = steps.next().unwrap_or((u64::MAX, None));
-                let piece = wanted.and_then(|at| plan.take_at(at..total, &coverage, 7)).or_else(|| plan.take());
+                let piece = wanted.and_then(|at| plan.take_at(at..total, &coverage, 7)).or_else(|| plan.take(&Coverage::default()));
                 under_way.extend(piece);
                 // The oldest gets on, and some break after a few bytes.
                 if under_way.len() > 3 || wanted.is_none() {

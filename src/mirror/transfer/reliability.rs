@@ -15,6 +15,8 @@ pub(super) struct Reliability {
     pub(super) provenance: Provenance,
     /// Sources beside the upstream that may be asked, in this order, before it. One that fails leaves the list.
     pub(super) others: Vec<Origin>,
+    /// Nodes that did not give what they had offered.
+    pub(super) failed_holders: Vec<Origin>,
     /// Number of times that connections of an endpoint broke.
     pub(super) failures: HashMap<Origin, u32>,
     /// The strong `ETag` that each host gave.
@@ -56,7 +58,11 @@ impl Reliability {
 
     /// A source beside the upstream is asked no more.
     pub(super) fn leave(&mut self, other: Origin) {
+        let before = self.others.len();
         self.others.retain(|it| *it != other);
+        if self.others.len() == before {
+            self.failed_holders.push(other);
+        }
     }
 
     /// True if ranges may be asked for at the origin that is asked next.

@@ -1,8 +1,11 @@
 //! The sources of one fill: which there are, which of them is asked next, and when none of them may be waited for.
 
+use std::ops::Range;
+
 use super::job::Job;
 use super::origin::{Origin, SourceKind, Word};
 use crate::mirror::MirrorError;
+use crate::store::{Coverage, FillKey};
 use crate::telemetry::FillSource;
 use crate::upstream::FetchError;
 
@@ -16,7 +19,7 @@ impl Sources<'_, '_> {
     pub(super) async fn enlist(&self) {
         let Self(job) = self;
         let nodes = !job.ends.promoted.is_cancelled();
-        if !job.origins.has_others(nodes) {
+        if self.enlist_holders(nodes).await || !job.origins.has_others(nodes) {
             return;
         }
         let expected = job.state().total;
@@ -36,7 +39,9 @@ impl Sources<'_, '_> {
                 Some(size)
             }
             None if expected.is_none() || !by_nodes => {
-                let stat = job.unless_over(job.origins.stat(nodes)).await;
+                // What is asked here may be what the node that is asked waits for.
+                let stat = self.while_nodes_may_be_asked(job.origins.stat(nodes));
+                let stat = job.unless_over(stat).await;
                 match stat {
                     Ok(Ok(Some(size))) if expected.is_none_or(|expected| expected == size) => {
                         Some(size)
@@ -55,7 +60,93 @@ impl Sources<'_, '_> {
             let mut state = job.state();
             state.said_by_node = expected.is_none() && nodes && job.origins.has_nodes();
             state.total = Some(size);
+            state.given = said;
             state.reliability.others = others;
+        }
+    }
+
+    /// Finds nodes that have all of the blob already. True if there are some: nobody else is asked then, unless they fail.
+    async fn enlist_holders(&self, nodes: bool) -> bool {
+        let Self(job) = self;
+        let expected = job.state().total;
+        let Ok(held) = job.unless_over(job.origins.holders(!nodes)).await else {
+            return false;
+        };
+        let said = held.first().map(|(_, size)| *size);
+        let Some(size) = expected.or(said) else {
+            return false;
+        };
+        let mut others: Vec<Origin> = held
+            .iter()
+            .filter_map(|(origin, said)| (*said == size).then_some(*origin))
+            .collect();
+        if others.is_empty() {
+            return false;
+        }
+        others.extend(job.origins.others_with(size, nodes, false).await);
+        let mut state = job.state();
+        state.said_by_node = expected.is_none();
+        state.total = Some(size);
+        state.reliability.others = others;
+        true
+    }
+
+    /// The origins to ask for a piece, best first: a node that offers its beginning, then those for all pieces.
+    pub(super) fn order_at(
+        &self,
+        key: &FillKey,
+        piece: &Range<u64>,
+        total: Option<u64>,
+    ) -> Vec<Origin> {
+        let Self(job) = self;
+        let order = job.order(piece.start > 0 || piece.end < total.unwrap_or(u64::MAX));
+        if total.is_none() || job.in_doubt() {
+            return order;
+        }
+        let offered = self.offered(key).into_iter();
+        let holders = offered.filter(|(_, part)| part.contains(&piece.start));
+        let holders = holders.map(|(holder, _)| holder);
+        holders.chain(order).collect()
+    }
+
+    /// The parts that other nodes offer.
+    pub(super) fn elsewhere(&self, key: &FillKey) -> Coverage {
+        let mut coverage = Coverage::default();
+        for (_, part) in self.offered(key) {
+            coverage.insert(part);
+        }
+        coverage
+    }
+
+    fn offered(&self, key: &FillKey) -> Vec<(Origin, Range<u64>)> {
+        let Self(job) = self;
+        let Some(offers) = job.means.fills.offers().of(key) else {
+            return Vec::new();
+        };
+        let failed = job.state().reliability.failed_holders.clone();
+        let known = offers.iter().filter_map(|offer| {
+            let holder = job.origins.holder(&offer.node)?;
+            Some((holder, offer))
+        });
+        let known = known.filter(|(holder, _)| !failed.contains(holder));
+        known
+            .flat_map(|(holder, offer)| offer.parts.iter().map(move |part| (holder, part.clone())))
+            .collect()
+    }
+
+    /// Waits for something that other nodes are asked for, as long as they may be.
+    async fn while_nodes_may_be_asked<T>(
+        &self,
+        wait: impl Future<Output = Result<T, FetchError>>,
+    ) -> Result<T, FetchError> {
+        let Self(job) = self;
+        if job.ends.promoted.is_cancelled() {
+            return wait.await;
+        }
+        tokio::select! {
+            biased;
+            () = job.ends.promoted.cancelled() => Err(promoted()),
+            done = wait => done,
         }
     }
 
@@ -76,7 +167,7 @@ impl Sources<'_, '_> {
     pub(super) fn count(&self, origin: Origin, bytes: u64) {
         let Self(job) = self;
         let source = match job.origins.kind(origin) {
-            SourceKind::Node => FillSource::Peer,
+            SourceKind::Node | SourceKind::Holder => FillSource::Peer,
             SourceKind::Tier => FillSource::Tier,
             SourceKind::Upstream => FillSource::Upstream,
         };
@@ -94,19 +185,18 @@ impl Sources<'_, '_> {
         if job.origins.kind(origin) != SourceKind::Node {
             return job.unless_over(wait).await;
         }
-        let promoted = async {
-            job.ends.promoted.cancelled().await;
-            Err(FetchError::Broken(
-                "another node waits for the blob here".to_owned(),
-            ))
-        };
         let wait = async {
             tokio::select! {
                 biased;
-                promoted = promoted => promoted,
+                () = job.ends.promoted.cancelled() => Err(promoted()),
                 done = wait => done,
             }
         };
         job.unless_over(wait).await
     }
+}
+
+/// Nodes are waited for no longer.
+fn promoted() -> FetchError {
+    FetchError::Broken("another node waits for the blob here".to_owned())
 }

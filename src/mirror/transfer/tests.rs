@@ -73,6 +73,10 @@ struct Peer {
     /// Time for which it is waited for.
     patience: Duration,
     reads: AtomicUsize,
+    /// Number of questions for its size.
+    stats: AtomicUsize,
+    /// True if it is asked for what it has alone.
+    is_holder: bool,
     distrusted: Mutex<Vec<Digest>>,
 }
 
@@ -91,6 +95,8 @@ impl Peer {
             kind,
             patience: Duration::from_millis(100),
             reads: AtomicUsize::new(0),
+            stats: AtomicUsize::new(0),
+            is_holder: false,
             distrusted: Mutex::default(),
         }
     }
@@ -162,10 +168,25 @@ impl BlobSource for Peer {
 
     fn endpoints(&self, digest: &Digest) -> Vec<EndpointId> {
         let trusted = !self.distrusted.lock().unwrap().contains(digest);
-        Vec::from_iter(trusted.then_some(EndpointId::of(0)))
+        Vec::from_iter((trusted && !self.is_holder).then_some(EndpointId::of(0)))
+    }
+
+    fn holders(&self, digest: &Digest, _all: bool) -> Vec<EndpointId> {
+        let trusted = !self.distrusted.lock().unwrap().contains(digest);
+        Vec::from_iter((trusted && self.is_holder).then_some(EndpointId::of(0)))
+    }
+
+    fn holds<'a>(&'a self, _: BlobName<'a>, _: EndpointId) -> BoxFuture<'a, Option<u64>> {
+        ready(match self.act {
+            Act::Lacks => None,
+            Act::SaysAnotherSize | Act::LiesOfItsSize => Some(5),
+            _ => Some(BLOB_BYTES as u64),
+        })
+        .boxed()
     }
 
     fn stat<'a>(&'a self, _: BlobName<'a>) -> BoxFuture<'a, Result<Option<u64>, FetchError>> {
+        self.stats.fetch_add(1, Ordering::Relaxed);
         match self.act {
             Act::Lacks => ready(Err(FetchError::NotFound { code: None })).boxed(),
             Act::SaysAnotherSize | Act::LiesOfItsSize => ready(Ok(Some(5))).boxed(),

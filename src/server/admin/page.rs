@@ -35,6 +35,7 @@ use crate::clock::Clock;
 use crate::mirror::Mirror;
 use crate::mirror::inspect::{Filter, InspectError};
 use crate::server::describe::Describe;
+use crate::server::nodes::NodeDesk;
 use crate::server::visits::Visits;
 use crate::telemetry::{EvictReason, Metrics};
 use bytes::Bytes;
@@ -88,6 +89,7 @@ pub(super) struct Page {
     clock: Arc<dyn Clock>,
     describe: Arc<dyn Describe>,
     visits: Visits,
+    desk: Option<NodeDesk>,
     history: Mutex<History>,
     events: Events,
     stop: CancellationToken,
@@ -111,6 +113,7 @@ impl Page {
         clock: Arc<dyn Clock>,
         describe: Arc<dyn Describe>,
         visits: Visits,
+        desk: Option<NodeDesk>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -119,6 +122,7 @@ impl Page {
             clock,
             describe,
             visits,
+            desk,
             history: Mutex::default(),
             events: Events::new(stop.clone()),
             stop,
@@ -326,6 +330,7 @@ impl Page {
             sum: history.sum(audience.window),
             evicted: EvictReason::ALL.map(evicted).into(),
             pulls: self.visits.pulls(),
+            nodes: self.desk.as_ref().map(|desk| desk.node().report()),
         })
     }
 

@@ -69,6 +69,8 @@ enum Extra {
     Relayed(Challenges),
     /// Number of bytes that exist, if that is known.
     Total(Option<u64>),
+    /// Time since the upstream said it, for another node.
+    Age(Duration),
 }
 
 impl ApiError {
@@ -151,6 +153,12 @@ impl ApiError {
             extra: Extra::RetryAfter(RETRY_AFTER_BUSY),
             ..Self::own(status, ErrorCode::Unavailable, message)
         }
+    }
+
+    /// 404: a node wanted what is there, and it is not.
+    pub(crate) fn not_stored() -> Self {
+        let message = "it is not stored here";
+        Self::own(StatusCode::NOT_FOUND, ErrorCode::BlobUnknown, message)
     }
 
     /// 401: who is it? `challenge`: the value of `WWW-Authenticate`.
@@ -267,7 +275,8 @@ impl ApiError {
             | Extra::RetryAfter(_)
             | Extra::AllowReading
             | Extra::Challenge(_)
-            | Extra::Total(_) => return self,
+            | Extra::Total(_)
+            | Extra::Age(_) => return self,
         };
         if is_meant && has_values {
             return self;
@@ -278,6 +287,22 @@ impl ApiError {
             message: phrase::UNAUTHORIZED.into(),
             extra: Extra::Nothing,
             ..self
+        }
+    }
+
+    /// True if there is no such thing.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
+    }
+
+    /// Says to another node how long ago the upstream said it, if it did.
+    pub(crate) fn of_age(self, age: Option<Duration>) -> Self {
+        match age {
+            Some(age) => Self {
+                extra: Extra::Age(age),
+                ..self
+            },
+            None => self,
         }
     }
 
@@ -357,6 +382,7 @@ impl Extra {
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
                 Some((header::RETRY_AFTER, HeaderValue::from(seconds.max(1))))
             }
+            Self::Age(age) => Some((header::AGE, HeaderValue::from(age.as_secs()))),
             Self::AllowReading => Some((header::ALLOW, HeaderValue::from_static("GET, HEAD"))),
             Self::Challenge(challenge) => HeaderValue::from_str(challenge)
                 .ok()

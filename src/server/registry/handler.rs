@@ -11,7 +11,7 @@ use super::restraint::Restraint;
 use super::token;
 use crate::access;
 use crate::audit::Denial;
-use crate::mirror::{BlobHead, Mirror, Refusal, Source};
+use crate::mirror::{BlobAnswer, BlobHead, Mirror, Refusal, Source};
 use crate::oci::route::{Action, Route};
 use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Page, Reference, UpstreamName};
 use crate::server::conn::buffers::Buffers;
@@ -457,6 +457,23 @@ impl Handler {
         if let Some(span) = &mut exchange.span {
             span.finds_stored(answer.stored_bytes(&selected.ranges(answer.total)));
         }
+        let mut reply = self.deliver(request, tag, answer, selected).await?;
+        reply.says_source(fed_by);
+        Ok(reply)
+    }
+
+    /// Answers with this part of a blob.
+    pub(super) async fn deliver(
+        &self,
+        request: &Request<'_>,
+        tag: EntityTag,
+        answer: BlobAnswer,
+        selected: Selected,
+    ) -> Result<Reply, ApiError> {
+        let head = BlobHead {
+            total: answer.total,
+            outcome: answer.outcome,
+        };
         let delivery = Delivery {
             transport: &request.transport,
             buffers: &self.buffers,
@@ -464,9 +481,7 @@ impl Handler {
         };
         let mut content = delivery.open(answer, &selected);
         content.prime().await?;
-        let mut reply = selected.describe(tag, head, content);
-        reply.says_source(fed_by);
-        Ok(reply)
+        Ok(selected.describe(tag, head, content))
     }
 
     /// The cached repositories that the client may pull.

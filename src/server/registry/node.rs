@@ -2,19 +2,25 @@
 //! upstream, and never from a node.
 
 use super::arrival::Caller;
+use super::blob::Selected;
 use super::handler::Handler;
 use super::named::Named;
-use super::reply::Reply;
-use crate::mirror::Source;
-use crate::oci::nodes::{HELLO_PATH, LEAVING_PATH, SIZE};
+use super::reply::{EntityTag, Reply};
+use crate::mirror::{BlobHead, Offer, Source, StoredPart};
+use crate::oci::nodes::{ASK_NOW, HAVE, HELLO_PATH, IF_STORED, LEAVING_PATH, NODE, SIZE};
 use crate::oci::route::{Action, Route};
-use crate::oci::{AcceptClass, Digest, Reference};
+use crate::oci::{Accept, AcceptClass, ByteRanges, Digest, Reference};
 use crate::server::http::JSON;
 use crate::server::http::access_log::Exchange;
 use crate::server::http::context::{Request, Transport};
 use crate::server::http::error::ApiError;
 use crate::server::nodes::NodeDesk;
+use crate::telemetry::Outcome;
 use http::{HeaderValue, Method, header, request};
+use std::ops::Range;
+
+/// Parts of a blob that are read of an offer: a node has its beginning, and little else.
+const PARTS_MAX: usize = 8;
 
 impl Handler {
     /// Answers a node.
@@ -61,7 +67,21 @@ impl Handler {
     ) -> Result<Reply, ApiError> {
         match &request.route {
             Route::Manifest { reference, .. } => {
-                let mut reply = self.manifest(request, source, reference, exchange).await?;
+                if let Reference::Tag(tag) = reference
+                    && wants(request, ASK_NOW)
+                {
+                    let class = AcceptClass::from_headers(request.accepted());
+                    Box::pin(self.mirror().for_nodes().refresh(source, tag, class)).await;
+                }
+                let answer = self.manifest(request, source, reference, exchange).await;
+                let mut reply = answer.map_err(|error| match reference {
+                    Reference::Tag(tag) if error.is_not_found() => {
+                        let accept = Accept::from_headers(request.accepted());
+                        let nodes = self.mirror().for_nodes();
+                        error.of_age(nodes.no_tag_age(source, tag, &accept))
+                    }
+                    Reference::Tag(_) | Reference::Digest(_) => error,
+                })?;
                 if let Reference::Tag(tag) = reference {
                     let class = AcceptClass::from_headers(request.accepted());
                     let age = self.mirror().for_nodes().tag_age(source, tag, class).await;
@@ -74,9 +94,13 @@ impl Handler {
             }
             Route::Blob { digest, .. } => {
                 self.vouch(request, source, digest).await;
+                self.take_offer(request, source, digest);
                 if request.action == Action::Read {
                     let place = desk.stream().ok_or_else(ApiError::too_many_streams)?;
                     exchange.account.holds(place);
+                }
+                if wants(request, IF_STORED) {
+                    return self.stored_blob(request, source, digest).await;
                 }
                 self.blob(request, source, digest, exchange).await
             }
@@ -88,6 +112,46 @@ impl Handler {
         }
     }
 
+    /// Gives what there is of a blob, and fetches nothing.
+    async fn stored_blob(
+        &self,
+        request: &Request<'_>,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<Reply, ApiError> {
+        let (nodes, tag) = (self.mirror().for_nodes(), EntityTag::new(digest));
+        if request.action == Action::Describe {
+            let size = nodes.stored_size(source, digest).await;
+            let total = Some(size.ok_or_else(ApiError::not_stored)?);
+            let outcome = Outcome::Hit;
+            return Ok(Reply::blob_head(tag, false, BlobHead { total, outcome }));
+        }
+        let asked = request.conditions.ranges().and_then(ByteRanges::first);
+        let stored = nodes.stored(source, digest, asked).await;
+        let StoredPart { answer, range } = stored.ok_or_else(ApiError::not_stored)?;
+        let is_whole = answer.total == Some(range.end) && range.start == 0;
+        let selected = if is_whole {
+            Selected::Whole
+        } else {
+            Selected::Part(range)
+        };
+        self.deliver(request, tag, answer, selected).await
+    }
+
+    /// Notes which parts of the blob the node that asks has.
+    fn take_offer(&self, request: &Request<'_>, source: &Source, digest: &Digest) {
+        let headers = &request.head.headers;
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        if let Some((node, parts)) = text(&NODE).zip(text(&HAVE)) {
+            let parts = parts.split(',').take(PARTS_MAX).filter_map(part);
+            let offer = Offer {
+                node: node.to_owned(),
+                parts: parts.collect(),
+            };
+            self.mirror().for_nodes().offered(source, digest, offer);
+        }
+    }
+
     /// Takes the word of the node that asks for the blob.
     async fn vouch(&self, request: &Request<'_>, source: &Source, digest: &Digest) {
         let size = request.head.headers.get(SIZE);
@@ -96,4 +160,17 @@ impl Handler {
             self.mirror().for_nodes().vouch(source, digest, size).await;
         }
     }
+}
+
+/// True if a node says this of the answer that it wants.
+fn wants(request: &Request<'_>, directive: &str) -> bool {
+    let value = request.head.headers.get(header::CACHE_CONTROL);
+    value.is_some_and(|value| value == directive)
+}
+
+/// Reads a part as `Range` has it: both ends are in it.
+fn part(text: &str) -> Option<Range<u64>> {
+    let (first, last) = text.trim().split_once('-')?;
+    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+    Some(first..last.checked_add(1)?)
 }

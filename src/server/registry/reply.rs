@@ -157,7 +157,7 @@ impl Reply {
     /// Says where a transfer that begins now has its bytes from, if that is not the upstream.
     pub(super) fn says_source(&mut self, source: Option<SourceKind>) {
         let detail = match source {
-            Some(SourceKind::Node) => "peer",
+            Some(SourceKind::Node | SourceKind::Holder) => "peer",
             Some(SourceKind::Tier) => "tier",
             Some(SourceKind::Upstream) | None => return,
         };

@@ -223,6 +223,12 @@ impl<E: Clone> Fill<E> {
         lengths.sum()
     }
 
+    /// The end of what is there without a gap from an offset on; the offset itself, where that is missing.
+    #[must_use]
+    pub fn run_end(&self, offset: u64) -> u64 {
+        self.shared.coverage().run_end(offset)
+    }
+
     /// A reader of `range`, of everything when `None`. One that reaches the end completes a download,
     /// be it one that was broken off: the end is held back.
     #[must_use]

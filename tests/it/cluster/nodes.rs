@@ -111,6 +111,29 @@ impl Nodes {
         nodes
     }
 
+    /// Nodes that revalidate behind their answers, and remember what is not there.
+    pub(super) async fn lenient(registry: &FakeRegistry, count: usize) -> Self {
+        let all: Vec<SocketAddr> = (0..count).map(|_| address()).collect();
+        let seeds: Vec<Seed> = all.iter().copied().map(seed).collect();
+        let secret = secret();
+        let mut nodes = Vec::new();
+        for address in &all {
+            let cluster = config(*address, seeds.clone(), &secret);
+            let builder = MirrorBuilder::of(registry).with(|config| {
+                config.cluster = Some(Box::new(cluster));
+                config.tags.defaults.revalidate = roadstead::mirror::Revalidate::Background;
+                config.tags.defaults.negative_ttl = crate::common::mirror::TTL;
+            });
+            nodes.push(builder.start().await);
+        }
+        let nodes = Self {
+            nodes,
+            _secret: secret,
+        };
+        nodes.see(&vec![count; count]).await;
+        nodes
+    }
+
     /// So many nodes that are told of each other, with this changed.
     pub(crate) async fn with(
         registry: &FakeRegistry,

@@ -102,3 +102,100 @@ async fn a_node_that_lies_breaks_no_more_than_the_pulls_that_it_has_lied_to() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_question_for_a_size_is_not_waited_for_either() {
+    let peer = Arc::new(Peer {
+        patience: Duration::from_secs(1000),
+        ..Peer::plain(SourceKind::Node, Act::SaysNothing)
+    });
+    let registry = Registry::start(true).await;
+    let world = World::new(&registry.url(), &[&peer], false).await;
+    let own = world.pull();
+    let of_node = async {
+        while peer.stats.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        for_node().scope(world.pull()).await
+    };
+    let (own, of_node) = future::join(own, of_node).await;
+    assert_eq!(own.unwrap(), content());
+    assert_eq!(of_node.unwrap(), content());
+    assert_eq!(registry.gets().len(), 1, "one goes on for both");
+}
+
+/// A node that is asked for what it has alone.
+fn holder(act: Act) -> Arc<Peer> {
+    Arc::new(Peer {
+        is_holder: true,
+        ..Peer::plain(SourceKind::Node, act)
+    })
+}
+
+#[tokio::test]
+async fn a_node_that_has_all_of_it_is_taken_from_for_nodes_too() {
+    for given in [true, false] {
+        let (holder, lacks) = (holder(Act::Gives), holder(Act::Lacks));
+        let world = World::new(NOWHERE, &[&lacks, &holder], given).await;
+        assert_eq!(for_node().scope(world.pull()).await.unwrap(), content());
+        assert_eq!((holder.reads(), lacks.reads()), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_give_what_it_seemed_to_have_is_left_at_the_byte_reached() {
+    for (act, first) in [
+        (Act::DiesAt(100_001), 100_001),
+        (Act::StallsAt(100_001), 100_001),
+        (Act::EndsAt(100_001), 100_001),
+        (Act::Refuses, 0),
+        (Act::AnswersNothing, 0),
+        (Act::Lacks, 0),
+    ] {
+        let holder = holder(act);
+        let registry = Registry::start(true).await;
+        let world = World::new(&registry.url(), &[&holder], true).await;
+        assert_eq!(world.pull().await.unwrap(), content(), "{act:?}");
+        assert_eq!(registry.gets(), vec![first], "{act:?}");
+    }
+    for act in [Act::GivesWrongBytes, Act::SaysAnotherSize] {
+        let holder = holder(act);
+        let registry = Registry::start(true).await;
+        let world = World::new(&registry.url(), &[&holder], true).await;
+        let first = world.pull().await;
+        assert!(first.is_err() || first.unwrap() == content(), "{act:?}");
+        assert_eq!(world.pull().await.unwrap(), content(), "{act:?}");
+    }
+}
+
+/// A byte now and then is no reason to wait for hours.
+#[tokio::test(start_paused = true)]
+async fn bytes_that_trickle_are_given_up() {
+    let piece = || Ok(Bytes::from_static(b"x"));
+    let slow = stream::unfold((), move |()| async move {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        Some((piece(), ()))
+    });
+    let mut body = ReadBody::of(slow.boxed(), Duration::from_secs(3));
+    let mut came = 0;
+    let error = loop {
+        match body.next().await {
+            Ok(Some(bytes)) => came += bytes.len(),
+            other => break other,
+        }
+    };
+    assert!(matches!(error, Err(FetchError::Timeout(_))), "{error:?}");
+    assert_eq!(came, 3);
+    // One that is slow, and not that slow.
+    let piece = || Ok(Bytes::from(vec![0; 32 * 1024]));
+    let slow = stream::unfold(0, move |number| async move {
+        tokio::time::sleep(Duration::from_millis(1400)).await;
+        (number < 20).then(|| (piece(), number + 1))
+    });
+    let mut body = ReadBody::of(slow.boxed(), Duration::from_secs(3));
+    let mut came = 0;
+    while let Some(bytes) = body.next().await.unwrap() {
+        came += bytes.len();
+    }
+    assert_eq!(came, 20 * 32 * 1024);
+}

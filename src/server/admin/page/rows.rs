@@ -2,6 +2,7 @@
 
 use super::show::{self, Moment, Show};
 use crate::mirror::inspect::{EndpointStatus, FillStatus, UpstreamStatus};
+use crate::server::nodes::ClusterMember;
 use crate::server::visits::{ClientEntry, PullEntry};
 use crate::telemetry::EvictReason;
 use std::time::Duration;
@@ -144,6 +145,45 @@ impl EndpointRow {
             why: endpoint.why.clone().unwrap_or_default(),
             latency: show::latency(endpoint.latency_seconds),
             quota: show::optional(endpoint.remaining_pulls),
+        }
+    }
+}
+
+/// A node of the cluster.
+pub(super) struct NodeRow {
+    /// The name of its machine, or the beginning of its own.
+    pub(super) host: String,
+    pub(super) name: String,
+    pub(super) address: String,
+    pub(super) state: &'static str,
+    /// The class of its mark.
+    pub(super) mark: &'static str,
+    pub(super) why: String,
+    pub(super) zone: String,
+    pub(super) version: String,
+}
+
+impl NodeRow {
+    pub(super) fn of(member: &ClusterMember, show: Show) -> Self {
+        let t = show.texts();
+        let (state, mark) = match member.state.as_str() {
+            "this" => (t.this_node, "good"),
+            "up" => (t.up, "good"),
+            "leaving" => (t.leaving, "warn"),
+            _ => (t.silent, "bad"),
+        };
+        let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "–".to_owned());
+        let name = member.node.clone().unwrap_or_default();
+        let short = name.get(..8).map(str::to_owned);
+        Self {
+            host: text(&member.host.clone().or(short)),
+            name,
+            address: member.address.to_string(),
+            state,
+            mark,
+            why: member.trouble.clone().unwrap_or_default(),
+            zone: text(&member.zone),
+            version: text(&member.version),
         }
     }
 }

@@ -3,10 +3,11 @@
 use super::charts::Charts;
 use super::events::Part;
 use super::history::{Step, Window};
-use super::rows::{EvictionRow, FillRow, PullRow, UpstreamRow};
+use super::rows::{EvictionRow, FillRow, NodeRow, PullRow, UpstreamRow};
 use super::show::{self, Show};
 use super::texts::Texts;
 use crate::mirror::inspect::{CacheStatus, Status, Traffic};
+use crate::server::nodes::ClusterReport;
 use crate::server::visits::PullEntry;
 use crate::telemetry::EvictReason;
 use askama::Template;
@@ -26,11 +27,13 @@ pub(super) struct Facts {
     pub(super) sum: Step,
     pub(super) evicted: Vec<(EvictReason, u64)>,
     pub(super) pulls: Vec<PullEntry>,
+    /// The nodes, where this is one of several.
+    pub(super) nodes: Option<ClusterReport>,
 }
 
 /// All sections, in their order.
 pub(super) fn render(facts: &Facts, window: Window, show: Show) -> Vec<Part> {
-    let sections: [(&'static str, Result<String, askama::Error>); 6] = [
+    let sections: [(&'static str, Result<String, askama::Error>); 7] = [
         ("figures", Figures::of(&facts.status, show).render()),
         (
             "charts",
@@ -39,6 +42,7 @@ pub(super) fn render(facts: &Facts, window: Window, show: Show) -> Vec<Part> {
         ("fills", Fills::of(&facts.status, show).render()),
         ("pulls", Pulls::of(&facts.pulls, show).render()),
         ("upstreams", Upstreams::of(&facts.status, show).render()),
+        ("nodes", Nodes::of(facts.nodes.as_ref(), show).render()),
         ("evictions", Evictions::of(facts, show).render()),
     ];
     let sections = sections.into_iter();
@@ -200,6 +204,25 @@ impl Upstreams {
         Self {
             t: show.texts(),
             rows: upstreams.map(|it| UpstreamRow::of(it, show)).collect(),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "nodes.html")]
+struct Nodes {
+    t: &'static Texts,
+    rows: Vec<NodeRow>,
+    is_leaving: bool,
+}
+
+impl Nodes {
+    fn of(report: Option<&ClusterReport>, show: Show) -> Self {
+        let members = report.into_iter().flat_map(|it| &it.members);
+        Self {
+            t: show.texts(),
+            rows: members.map(|it| NodeRow::of(it, show)).collect(),
+            is_leaving: report.is_some_and(|it| it.is_leaving),
         }
     }
 }

@@ -102,6 +102,16 @@ texts! {
     pull_count: "Pulls", "拉取";
     fetched: "Fetched", "回源量";
 
+    cluster: "Cluster", "集群";
+    node: "Node", "节点";
+    address: "Address", "地址";
+    zone: "Zone", "可用区";
+    version: "Version", "版本";
+    this_node: "this node", "本节点";
+    leaving: "about to leave", "即将离开";
+    silent: "does not answer", "无响应";
+    node_leaves: "This node is about to leave: it owns nothing any more.", "本节点即将离开,不再负责任何内容。";
+
     evictions: "Evictions", "淘汰";
     reason: "Reason", "原因";
     since_start: "Since the start", "自启动以来";
