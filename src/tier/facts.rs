@@ -45,7 +45,8 @@ struct TagFact {
     upstream: String,
     repository: String,
     tag: String,
-    record: TagRecord,
+    /// `None`: the upstream has deleted it.
+    record: Option<TagRecord>,
 }
 
 /// A fact, to be sealed.
@@ -117,7 +118,7 @@ pub(super) fn link(source: &Source, digest: &Digest, kept: KeptLink) -> Fact<imp
 }
 
 /// The fact of a tag.
-pub(super) fn tag(source: &Source, tag: &Tag, record: TagRecord) -> Fact<impl Serialize> {
+pub(super) fn tag(source: &Source, tag: &Tag, record: Option<TagRecord>) -> Fact<impl Serialize> {
     Fact(TagFact {
         kind: "tag".to_owned(),
         upstream: source.upstream.to_string(),
@@ -166,7 +167,9 @@ pub(super) fn opened_tag(
         && fact.upstream == source.upstream.as_str()
         && fact.repository == source.repository.as_str()
         && fact.tag == tag.as_str()
-        && fact.record.class == class
-        && fact.record.origin == Origin::Upstream;
-    is_it.then_some(fact.record)
+        && fact
+            .record
+            .as_ref()
+            .is_some_and(|it| it.class == class && it.origin == Origin::Upstream);
+    fact.record.filter(|_| is_it)
 }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::mirror::Source;
-use crate::oci::{Algorithm, Digest, Tag};
+use crate::oci::{AcceptClass, Algorithm, Digest, Tag};
 use crate::store::{Note, Store, TagRecord};
 
 /// Milliseconds of an hour: a tag's time is written down anew no more often.
@@ -52,13 +52,25 @@ pub(super) fn tag_key(source: &Source, tag: &Tag) -> Vec<u8> {
     key(b't', &hashed(&format!("{upstream}\n{repository}\n{tag}")))
 }
 
-/// The text of a tag's note: other records, and ones that were heard an hour later, have another.
+/// The text of a tag's note: the formats that it is there for, and what changes with its records and each hour.
 pub(super) fn tag_text(records: &[&TagRecord]) -> Vec<u8> {
+    let formats = records.iter().map(|it| it.class.bits().to_string());
+    let formats: Vec<String> = formats.collect();
     let lines = records.iter().map(|it| {
         let hour = it.checked.0 / HOUR_MS;
         format!("{} {} {hour}\n", it.class.bits(), it.digest)
     });
-    hashed(&lines.collect::<String>()).into_bytes()
+    let lines = hashed(&lines.collect::<String>());
+    format!("{}\n{lines}", formats.join(" ")).into_bytes()
+}
+
+/// The formats that a tag is there for, by its note.
+pub(super) fn formats(note: &Note) -> Vec<AcceptClass> {
+    let text = String::from_utf8_lossy(&note.text);
+    let formats = text.lines().next().unwrap_or_default().split(' ');
+    formats
+        .filter_map(|it| it.parse().ok().map(AcceptClass::from_bits))
+        .collect()
 }
 
 /// True if the bucket is known to have a blob.

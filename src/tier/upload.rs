@@ -66,6 +66,9 @@ impl Tier {
         };
         let key = self.keys.blob(&digest);
         let anew = waiting.anew || self.is_distrusted(&digest);
+        if !anew && notes::has_blob(&self.store, &digest).await {
+            return Ok(Written::Before);
+        }
         if !anew {
             match self.bucket.size(&key).await {
                 Ok(size) if size == blob.size() => return Ok(Written::Before),

@@ -66,7 +66,10 @@ impl Writer {
 
     /// Puts into the queue what is stored and heard.
     async fn listen(&self) {
-        let kinds = EventKinds::BLOB_STORED | EventKinds::LINKED | EventKinds::TAG_MOVED;
+        let kinds = EventKinds::BLOB_STORED
+            | EventKinds::LINKED
+            | EventKinds::TAG_MOVED
+            | EventKinds::TAG_DELETED;
         let mut events = self.tier.store.events().subscribe(kinds);
         while let Some(heard) = events.next().await {
             match heard {
@@ -91,8 +94,11 @@ impl Writer {
                 queue.add_fact(Fact::Link(source, digest));
             }
             Event::TagMoved { source, tag, .. }
-                if self.is_mine_to_name(&source, &tag) && self.keeps_words_of(&source) =>
-            {
+            | Event::TagDeleted {
+                source,
+                tag,
+                kept: false,
+            } if self.is_mine_to_name(&source, &tag) && self.keeps_words_of(&source) => {
                 queue.add_fact(Fact::Tag(source, tag));
             }
             Event::BlobStored { .. }
@@ -237,15 +243,27 @@ impl Writer {
         let heard: Vec<&TagRecord> = heard.collect();
         let text = notes::tag_text(&heard);
         let note = notes::of(store, notes::tag_key(source, tag)).await;
-        if heard.is_empty() || note.is_some_and(|it| it.text == text) {
+        if note.as_ref().is_some_and(|it| it.text == text) {
             return Ok(());
         }
-        for record in heard {
+        for record in &heard {
             let key = self.tier.keys.tag(source, tag, record.class);
-            let fact = facts::tag(source, tag, record.clone());
+            let fact = facts::tag(source, tag, Some((*record).clone()));
             self.put_fact(&key, &fact).await?;
         }
-        store.tiered().set(notes::tag_key(source, tag), &text).await;
+        // What the upstream has deleted is not to come back from there.
+        let before = note.as_ref().map(notes::formats).unwrap_or_default();
+        let is_gone = |class: &AcceptClass| heard.iter().all(|it| it.class != *class);
+        for class in before.into_iter().filter(is_gone) {
+            let key = self.tier.keys.tag(source, tag, class);
+            self.put_fact(&key, &facts::tag(source, tag, None)).await?;
+        }
+        let note = notes::tag_key(source, tag);
+        if heard.is_empty() {
+            store.tiered().forget(note).await;
+        } else {
+            store.tiered().set(note, &text).await;
+        }
         Ok(())
     }
 

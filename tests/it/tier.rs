@@ -621,3 +621,30 @@ async fn nodes_of_a_cluster_write_each_thing_once_and_say_how_much_waits() {
     assert_eq!(status["bucket"], "s3://images/cache");
     assert_eq!(status["state"], "ok");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_that_the_registry_has_deleted_does_not_come_back_from_the_bucket() {
+    let (registry, bucket, shared) = (
+        FakeRegistry::start().await,
+        FakeBucket::start().await,
+        Shared::new(),
+    );
+    let image = image(&registry, 936, 1000);
+    let first = start(&registry, config(&bucket, &shared)).await;
+    pull(&first, &image).await;
+    is_written(&bucket, &image).await;
+    registry.delete_tag("team/app", "v1");
+    first.clock.advance(crate::common::mirror::TTL * 2);
+    assert_eq!(first.get(TAG).await.status, 404);
+    bucket
+        .wait_for("the tag gone", |objects| {
+            let mut tags = objects
+                .iter()
+                .filter(|(key, _)| key.starts_with("cache/tags"));
+            tags.all(|(_, fact)| String::from_utf8_lossy(fact).contains("\"record\":null"))
+        })
+        .await;
+    registry.go_down().await;
+    let second = start(&registry, config(&bucket, &shared)).await;
+    assert!(second.get(TAG).await.status >= 500);
+}

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::origin::BlobSource;
 use super::wish::FillOnRange;
-use crate::mirror::core::{Core, Tasks};
+use crate::mirror::core::{Core, Tasks, Upstreams};
 use crate::mirror::fills::Fills;
 use crate::mirror::shares::{Shares, Stays};
 use crate::oci::UpstreamName;
@@ -21,6 +21,7 @@ const FILLS_UNATTENDED_MAX: usize = 32;
 pub(super) struct Means {
     pub(super) fill_on_range: FillOnRange,
     pub(super) store: Store,
+    pub(super) upstreams: Upstreams,
     pub(super) tasks: Tasks,
     pub(super) fills: Arc<Fills>,
     pub(super) metrics: Metrics,
@@ -40,6 +41,7 @@ impl Means {
         Self {
             fill_on_range,
             store: core.store.clone(),
+            upstreams: core.upstreams.clone(),
             tasks: core.tasks.clone(),
             fills: Arc::clone(fills),
             metrics: core.metrics.clone(),

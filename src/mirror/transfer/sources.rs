@@ -24,7 +24,9 @@ impl Sources<'_, '_> {
         }
         let expected = job.state().total;
         let by_nodes = nodes && job.origins.has_nodes();
-        let word = if job.origins.blob.given_size.is_none() && !by_nodes {
+        let upstreams = &job.means.upstreams;
+        let is_for_all = !upstreams.decides_for_each(&job.source.upstream);
+        let word = if job.origins.blob.given_size.is_none() && !by_nodes && is_for_all {
             let word = job.unless_over(job.origins.word()).await;
             word.unwrap_or(Word::Nobody)
         } else {
