@@ -5,6 +5,7 @@ mod node;
 pub mod reload;
 pub mod start;
 mod succession;
+mod tier;
 mod upstreams;
 mod watch;
 
@@ -23,7 +24,7 @@ use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Identity};
 use crate::config::{Config, Overrides, Snapshot};
-use crate::mirror::{Beside, Mirror, OpenMode, Opened, Parts, Policies};
+use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
 use crate::otlp::Exporter;
 use crate::server::{BindError, Bound, Certificates, Inherited, Leaving, Process};
 use crate::stamp::Stamp;
@@ -118,14 +119,7 @@ impl Unserved {
             }
             None => None,
         };
-        let tier = match config.tier.as_deref() {
-            Some(tier) => {
-                let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
-                let tier = Tier::new(tier.clone(), &store, clock, metrics, own);
-                Some(Arc::new(tier.map_err(StartError::Tier)?))
-            }
-            None => None,
-        };
+        let tier = tier::open(&config, &store, &clock, &metrics, own)?;
         let parts = Parts {
             policies: Policies::new(snapshot.part(|config| &config.tags)),
             fill_on_range: config.fill_on_range,
@@ -135,14 +129,7 @@ impl Unserved {
             clock,
             metrics: metrics.clone(),
         };
-        let peers = cluster.as_ref().map(|cluster| Arc::clone(cluster.peers()));
-        let nodes = peers.iter().map(|peers| Arc::clone(peers) as _);
-        let buckets = tier.iter().map(|tier| Arc::clone(tier) as _);
-        let beside = Beside {
-            sources: nodes.chain(buckets).collect(),
-            nodes: peers.map(|peers| peers as _),
-            archive: tier.as_ref().map(|tier| Arc::clone(tier) as _),
-        };
+        let beside = tier::beside(cluster.as_ref(), tier.as_ref());
         let mirror = Mirror::among(parts, beside);
         Ok(Self {
             mirror,
@@ -192,7 +179,7 @@ fn process(
 ) -> Process {
     Process {
         desk: cluster.map(node::desk),
-        tier: tier.map(node::tier),
+        tier: tier.map(tier::described),
         reloader: Arc::clone(reload) as _,
         describe,
         clock,
@@ -335,7 +322,6 @@ impl App {
         let (addresses, admin_address) = (bound.addresses(), bound.admin_address());
         let own = own_listeners(&bound);
         let address = addresses.first().copied().unwrap_or(config.server.listen());
-        let certificates = bound.certificates();
         let start = Start::of(&config, &addresses, admin_address);
         let Unserved {
             mirror,
@@ -354,7 +340,7 @@ impl App {
         start.tell(&store).await;
         let running = Running {
             guard: guard.clone(),
-            certificates,
+            certificates: bound.certificates(),
             mirror: mirror.clone(),
             store: store.clone(),
             metrics: metrics.clone(),

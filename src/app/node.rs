@@ -10,10 +10,7 @@ use super::StartError;
 use crate::access::{Sharing, SigningSeed};
 use crate::cluster::{Cluster, Identity, MemberReport};
 use crate::config::Config;
-use crate::server::{
-    ClusterMember, ClusterReport, NodeDesk, NodeListener, ThisNode, ThisTier, TierStatus,
-};
-use crate::tier::Tier;
+use crate::server::{ClusterMember, ClusterReport, NodeDesk, NodeListener, ThisNode};
 
 /// The keys of this node, if it is one of a cluster, and its listener for the others.
 pub(super) fn identify(config: &Config) -> Result<Option<(Identity, NodeListener)>, StartError> {
@@ -40,29 +37,6 @@ pub(super) fn sharing(identity: &Identity) -> Sharing {
 pub(super) fn desk(cluster: &Cluster) -> NodeDesk {
     let node = Arc::new(Node(cluster.clone()));
     NodeDesk::new(node, cluster.config().streams_max)
-}
-
-/// The object store, for operators.
-pub(super) fn tier(tier: &Arc<Tier>) -> Arc<dyn ThisTier> {
-    Arc::new(Bucket(Arc::clone(tier)))
-}
-
-/// The object store as operators see it.
-#[derive(Debug)]
-struct Bucket(Arc<Tier>);
-
-impl ThisTier for Bucket {
-    fn report(&self) -> TierStatus {
-        let report = self.0.report();
-        TierStatus {
-            bucket: report.bucket,
-            state: report.state.to_owned(),
-            trouble: report.trouble,
-            pending_blobs: report.pending,
-            pending_bytes: report.pending_bytes,
-            pending_facts: report.pending_facts,
-        }
-    }
 }
 
 /// A node as others see it.

@@ -226,15 +226,8 @@ impl Tags {
     ) -> Result<Kept, MirrorError> {
         let class = accept.class;
         let policy = self.policies.of_tag(source, tag);
-        let mut records = self.imported.tags(source, tag).await;
+        let records = self.records_of(source, tag, accept, &policy).await;
         let now = self.clock.now();
-        let what = What::Manifest(Reference::Tag(tag.clone()), accept.clone());
-        if freshness::last_known(&records, class).is_none()
-            && self.negative.check(source, &what).is_ok()
-            && self.restore(source, tag, class, &policy).await
-        {
-            records = self.imported.tags(source, tag).await;
-        }
         let known = match freshness::judge(&records, class, &policy, None, now) {
             // The request before this one may have ended just now.
             Verdict::Fresh(record) => {

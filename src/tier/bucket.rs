@@ -22,8 +22,9 @@ use url::Url;
 
 use super::config::{Config, Encryption, Scheme};
 use super::connect::{AzureKeys, Connect, GoogleKeys, Keys};
+use super::error::{BucketError, without_secrets};
 use super::health::{Health, Seen};
-use super::leftovers::Lister;
+use super::lister::Lister;
 use crate::net::{OwnListeners, Peer, StorageClient};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::TierOp;
@@ -34,9 +35,6 @@ const CONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Time for a small object, all of it.
 const SMALL_WAIT_MAX: Duration = Duration::from_secs(2);
-
-/// Bytes of an error's text that are logged: a store's XML.
-const ERROR_BYTES_MAX: usize = 400;
 
 /// Everything that is asked of a store.
 trait Objects: ObjectStore + MultipartStore + Signer {}
@@ -54,23 +52,6 @@ pub(super) struct Bucket {
     name: Arc<str>,
     storage_class: Option<Arc<str>>,
     lister: Option<Arc<Lister>>,
-}
-
-/// The reason why something is not had from the bucket, or not written to it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BucketError {
-    /// There is no such object.
-    #[error("there is no such object")]
-    Absent,
-    /// The store does not let us.
-    #[error("the store refuses: {0}")]
-    Refused(String),
-    /// It is left alone for now.
-    #[error("the store is left alone for now")]
-    Rests,
-    /// Everything else.
-    #[error("{0}")]
-    Failed(String),
 }
 
 /// A part of an object on its way.
@@ -301,40 +282,6 @@ impl Bucket {
         }
         answer
     }
-}
-
-impl BucketError {
-    fn of(error: &object_store::Error) -> Self {
-        use object_store::Error;
-        if matches!(error, Error::NotFound { .. }) {
-            return Self::Absent;
-        }
-        let is_refusal = matches!(
-            error,
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. }
-        );
-        let why = without_secrets(error);
-        if is_refusal {
-            Self::Refused(why)
-        } else {
-            Self::Failed(why)
-        }
-    }
-}
-
-/// The cause of an error, without the URLs that some have: a signed one is a secret.
-fn without_secrets(error: &object_store::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    let text = cause.to_string();
-    let text = text.split("http://").next().unwrap_or_default();
-    let text = text.split("https://").next().unwrap_or_default();
-    let plain = text
-        .chars()
-        .map(|it| if it.is_control() { ' ' } else { it });
-    plain.take(ERROR_BYTES_MAX).collect()
 }
 
 fn client(

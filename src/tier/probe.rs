@@ -1,13 +1,12 @@
 //! What the store can do: tried once it answers, and not believed. A start does not wait for it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use object_store::PutPayload;
 
-use super::Tier;
-use super::bucket::BucketError;
+use super::error::BucketError;
+use super::handle::Tier;
 
 /// The object that is written and read.
 const OBJECT: &str = "probe";
@@ -21,31 +20,13 @@ const PART: std::ops::Range<usize> = 10..20;
 /// Time between two tries of a store that does not answer.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
-/// The abilities of a store. Until they are known it is taken to have them.
-#[derive(Debug, Default)]
-pub(super) struct Abilities {
-    known: AtomicBool,
-    lacks_ranges: AtomicBool,
-}
-
-impl Abilities {
-    pub(super) fn are_known(&self) -> bool {
-        self.known.load(Ordering::Relaxed)
-    }
-
-    /// True if it gives parts of objects.
-    pub(super) fn has_ranges(&self) -> bool {
-        !self.lacks_ranges.load(Ordering::Relaxed)
-    }
-}
-
 impl Tier {
     /// Tries what the store can do, until it is known.
     pub(super) async fn keep_probing(&self) {
         loop {
             match self.probe().await {
                 Ok(()) => {
-                    self.abilities.known.store(true, Ordering::Relaxed);
+                    self.abilities.now_known();
                     let ranges = self.abilities.has_ranges();
                     tracing::info!(
                         bucket = self.bucket.name(),
@@ -85,9 +66,7 @@ impl Tier {
         let is_part = read
             .await
             .is_ok_and(|bytes| Some(bytes.as_slice()) == TEXT.get(PART));
-        self.abilities
-            .lacks_ranges
-            .store(!is_part, Ordering::Relaxed);
+        self.abilities.gives_ranges(is_part);
         if !is_part {
             tracing::warn!(
                 bucket = self.bucket.name(),

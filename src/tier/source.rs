@@ -11,10 +11,11 @@ use object_store::path::Path;
 use tokio::time::Instant;
 use url::Url;
 
-use super::Tier;
-use super::bucket::{BucketError, Part};
+use super::bucket::Part;
 use super::config::When;
+use super::error::BucketError;
 use super::facts::{self, FACT_BYTES_MAX};
+use super::handle::Tier;
 use super::notes;
 use crate::mirror::{
     Archive, BlobName, BlobRead, BlobSource, KeptLink, ReadBody, ReadRange, Source,

@@ -8,8 +8,8 @@ use object_store::multipart::PartId;
 use object_store::path::Path;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::Tier;
-use super::bucket::BucketError;
+use super::error::BucketError;
+use super::handle::Tier;
 use super::notes::{self, Upload};
 use super::queue::Waiting;
 use crate::oci::{Digest, Hasher};

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::Tier;
-use super::bucket::BucketError;
+use super::error::BucketError;
 use super::facts;
+use super::handle::Tier;
 use super::notes;
 use super::queue::{Fact, Waiting};
 use super::upload::Written;

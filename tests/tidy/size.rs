@@ -15,7 +15,7 @@ const LINES_MAX: &[(&str, usize)] = &[
     ("cli", 550),
     ("cluster", 1_500),
     ("commands", 16_000),
-    ("config", 6_000),
+    ("config", 6_400),
     ("mirror", 12_800),
     ("net", 2_900),
     ("oci", 2_650),
@@ -23,7 +23,8 @@ const LINES_MAX: &[(&str, usize)] = &[
     ("root", 2_350),
     ("server", 12_600),
     ("store", 11_900),
-    ("telemetry", 3_300),
+    ("telemetry", 3_400),
+    ("tier", 1_900),
     ("upstream", 8_400),
 ];
 

@@ -1,13 +1,36 @@
 //! What a tag named, as the object store keeps it for nodes that have never heard of it.
 
+use std::sync::Arc;
+
 use super::Tags;
+use crate::mirror::negative::What;
 use crate::mirror::{Policy, Source, freshness};
-use crate::oci::{AcceptClass, Tag};
+use crate::oci::{Accept, AcceptClass, Reference, Tag};
+use crate::store::TagRecord;
 
 impl Tags {
+    /// What is known of a tag, here or else from the object store.
+    pub(super) async fn records_of(
+        &self,
+        source: &Source,
+        tag: &Tag,
+        accept: &Accept,
+        policy: &Policy,
+    ) -> Arc<Vec<TagRecord>> {
+        let records = self.imported.tags(source, tag).await;
+        let what = What::Manifest(Reference::Tag(tag.clone()), accept.clone());
+        if freshness::last_known(&records, accept.class).is_none()
+            && self.negative.check(source, &what).is_ok()
+            && self.restore(source, tag, accept.class, policy).await
+        {
+            return self.imported.tags(source, tag).await;
+        }
+        records
+    }
+
     /// Takes what a tag named from the object store, with the manifest: as if this node had heard it when it was heard.
     /// True if there was something that may be served while the upstream does not answer.
-    pub(super) async fn restore(
+    async fn restore(
         &self,
         source: &Source,
         tag: &Tag,
@@ -20,7 +43,7 @@ impl Tags {
         };
         let (digest, now) = (record.digest, self.clock.now());
         // Clocks differ: what is of tomorrow is not fresh for longer.
-        let record = crate::store::TagRecord {
+        let record = TagRecord {
             checked: record.checked.min(now),
             ..record
         };

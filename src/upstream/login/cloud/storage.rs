@@ -31,7 +31,10 @@ pub(in crate::upstream::login) async fn keys(
         deadline,
         clock: &clock,
     };
-    let (none, no_text) = (None, None);
+    ask(login, caller).await
+}
+
+async fn ask(login: &StorageLogin, caller: Caller<'_>) -> Result<StorageKeys, FetchError> {
     match login {
         StorageLogin::Pair {
             id,
@@ -50,9 +53,9 @@ pub(in crate::upstream::login) async fn keys(
             urls,
         } => {
             let aws = ecr::Ecr {
-                region: &none,
+                region: &None,
                 keys: &None,
-                session_token: &no_text,
+                session_token: &None,
                 web_identity,
                 urls,
             };
@@ -60,10 +63,10 @@ pub(in crate::upstream::login) async fn keys(
         }
         StorageLogin::Alibaba { role, urls } => {
             let alibaba = alibaba::Alibaba {
-                region: &none,
-                instance_id: &none,
+                region: &None,
+                instance_id: &None,
                 keys: &None,
-                session_token: &no_text,
+                session_token: &None,
                 role,
                 urls,
             };
