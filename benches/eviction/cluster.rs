@@ -30,7 +30,14 @@ pub(crate) struct Shared {
 /// asks its owner, which fetches it; both keep it.
 pub(crate) fn replay<P: Policy + Default>(trace: &[Request], max: u64) -> Shared {
     let part = max / NODES as u64;
-    let new = || Ledger::with_policy(part, P::default());
+    let new = || {
+        let mut ledger = Ledger::with_policy(part, P::default());
+        // Owners get numbers as they come: the policy knows these.
+        for owner in [OWN, COPY] {
+            ledger.stored_mut().bytes_of(owner);
+        }
+        ledger
+    };
     let mut nodes: Vec<Ledger<P>> = (0..NODES).map(|_| new()).collect();
     let mut balancer = Random::new(1);
     let mut shared = Shared::default();

@@ -244,6 +244,10 @@ impl Blobs {
                 .record_links(source, vec![(*digest, link)])
                 .await;
         }
+        if OnBehalf::is_for_node() {
+            // Whoever asks takes this node for the first to be asked: it is no copy that others have anyway.
+            self.store.quotas().copied(digest, false);
+        }
         Ok(Some(self.passthroughs.answer_stored(blob, source)))
     }
 }

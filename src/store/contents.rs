@@ -121,7 +121,7 @@ impl Contents {
         Some(Held {
             size: entry.size,
             used: entry.used,
-            uses: entry.uses,
+            uses: evict::uses::count(entry.uses),
             open: ledger.stored().is_open(digest),
             pinned: ledger.order().keeps(digest),
         })

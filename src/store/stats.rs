@@ -37,7 +37,7 @@ pub struct Held {
     pub size: u64,
     /// When it was last used, to the minute.
     pub used: Timestamp,
-    /// In how many different minutes; stays at 255.
+    /// In how many different minutes; stays at 127.
     pub uses: u8,
     /// True if somebody reads it.
     pub open: bool,

@@ -423,6 +423,15 @@ impl<'a> Job<'a> {
         state.plan.take(&elsewhere)
     }
 
+    /// True if another node, which comes before this one for the blob, has it, too: it gave the first bytes.
+    pub(super) fn is_copy(&self) -> bool {
+        let from_node = match self.ends.fed_by.get() {
+            Some(SourceKind::Node | SourceKind::Holder) => true,
+            Some(SourceKind::Tier | SourceKind::Upstream) | None => false,
+        };
+        from_node && self.origins.has_nodes()
+    }
+
     fn has_others(&self) -> bool {
         !self.state().reliability.others.is_empty()
     }

@@ -183,7 +183,8 @@ impl Transfers {
             match partial.verify().await {
                 Ok(verified) => {
                     Fallback(&job).confirmed();
-                    return self.keep(verified, job.source, digest).await;
+                    let is_copy = job.is_copy();
+                    return self.keep(verified, job.source, digest, is_copy).await;
                 }
                 Err((wrong, error)) => match Fallback(&job).invalidate(&wrong, error).await {
                     Ok(()) => partial = wrong,
@@ -283,7 +284,13 @@ impl Transfers {
     }
 
     /// Makes a checked blob durable. Its readers have all of it already.
-    async fn keep(&self, verified: Verified<MirrorError>, source: &Source, digest: Digest) {
+    async fn keep(
+        &self,
+        verified: Verified<MirrorError>,
+        source: &Source,
+        digest: Digest,
+        is_copy: bool,
+    ) {
         // First: who finds it stored needs the link.
         let link = Link::of(ChildKind::Blob, Some(verified.size())).given();
         self.means
@@ -299,6 +306,8 @@ impl Transfers {
                 span.trace().fail(Value::fixed("store"), &error.to_string());
             }
             self.not_stored.note(source, &digest, &error.into());
+        } else if is_copy {
+            self.means.store.quotas().copied(&digest, true);
         }
     }
 

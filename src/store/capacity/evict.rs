@@ -23,6 +23,7 @@ mod slots;
 pub mod stored;
 #[cfg(test)]
 mod tests;
+pub(in crate::store) mod uses;
 
 use crate::clock::Timestamp;
 use crate::oci::Digest;

@@ -133,6 +133,23 @@ impl Quotas {
         }
     }
 
+    /// Another node of the cluster has given a blob, and has it; or this one is now asked for it first. Copies are evicted
+    /// first.
+    pub fn copied(&self, digest: &Digest, is_copy: bool) {
+        let mut ledger = self.contents.ledger();
+        let changed = ledger.stored_mut().copied(digest, is_copy);
+        drop(ledger);
+        if let Some((used, noted)) = changed {
+            let record = BlobRecord {
+                size: noted.size,
+                used,
+                uses: noted.uses,
+                owner: noted.owner,
+            };
+            self.contents.records.note(digest, record);
+        }
+    }
+
     /// True if a link is reason enough to give its repository what is stored: its upstream must have said that the
     /// repository has it, or have sent it itself and named it there. Nobody knows of old links which of the two they
     /// are: they are good for what is nobody's (imports are), or this upstream's.

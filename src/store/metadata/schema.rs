@@ -103,7 +103,7 @@ pub(in crate::store) struct BlobRecord {
     pub(in crate::store) size: u64,
     /// When it was last used, to the minute.
     pub(in crate::store) used: Timestamp,
-    /// In how many different minutes it was used; stays at 255.
+    /// In how many different minutes it was used, and whether it is a copy: see `evict::uses`.
     pub(in crate::store) uses: u8,
     /// Whose it is; 0: nobody's.
     pub(in crate::store) owner: OwnerId,

@@ -144,7 +144,8 @@ async fn a_partition_in_the_middle_of_a_blob_is_not_noticed() {
             streaming.assert_rest_equals(&blob.bytes[1000..]).await;
         }
         let sent = wired.registry.counters().sent(&blob.digest);
-        assert!(sent <= 2 * blob.bytes.len() as u64, "{manner:?}: {sent}");
+        // Each side once; where a node is too busy to greet in time, it counts as another side.
+        assert!(sent <= 3 * blob.bytes.len() as u64, "{manner:?}: {sent}");
         // It heals by itself.
         wired.all(Manner::Open);
         wired.see(&[3, 3, 3]).await;

@@ -111,8 +111,12 @@ impl Nodes {
         nodes
     }
 
-    /// Nodes that revalidate behind their answers, and remember what is not there.
-    pub(super) async fn lenient(registry: &FakeRegistry, count: usize) -> Self {
+    /// Nodes that know each other, with this changed in the configuration of each.
+    pub(super) async fn changed(
+        registry: &FakeRegistry,
+        count: usize,
+        change: impl Fn(&mut roadstead::config::Config),
+    ) -> Self {
         let all: Vec<SocketAddr> = (0..count).map(|_| address()).collect();
         let seeds: Vec<Seed> = all.iter().copied().map(seed).collect();
         let secret = secret();
@@ -121,8 +125,7 @@ impl Nodes {
             let cluster = config(*address, seeds.clone(), &secret);
             let builder = MirrorBuilder::of(registry).with(|config| {
                 config.cluster = Some(Box::new(cluster));
-                config.tags.defaults.revalidate = roadstead::mirror::Revalidate::Background;
-                config.tags.defaults.negative_ttl = crate::common::mirror::TTL;
+                change(config);
             });
             nodes.push(builder.start().await);
         }

@@ -1,6 +1,9 @@
-//! Nodes in zones: traffic between them is billed.
+//! What nodes have beside what they own: zones, between which traffic is billed, a node that comes, and copies.
+
+use roadstead::store::Amount;
 
 use super::nodes::Nodes;
+use super::processes::score;
 use super::{path, read_everywhere};
 use crate::common::images::{self, Blob, Dialect};
 use crate::common::{FakeRegistry, Mirror};
@@ -93,4 +96,47 @@ async fn a_node_that_comes_fetches_nothing_that_the_others_have() {
         answer.assert_bytes(200, &blob.bytes);
         assert_eq!(registry.counters().sent(&blob.digest), 0);
     }
+}
+
+/// Room is made by evicting what another node has before what this one alone has, however lately that was used.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_of_what_others_have_go_first() {
+    let registry = FakeRegistry::start().await;
+    let nodes = Nodes::changed(&registry, 2, |config| {
+        config.cache.max_size = Amount::Bytes(8 * SIZE as u64);
+    })
+    .await;
+    let node = &nodes.nodes[0];
+    let names: Vec<String> = (nodes.nodes.iter())
+        .map(|node| node.cluster().members().me().to_string())
+        .collect();
+    let of_first = |blob: &Blob| score(&names[0], &blob.digest) > score(&names[1], &blob.digest);
+    let blobs = (33_000..33_100).map(|it| Blob::noise(it, SIZE));
+    let (own, others): (Vec<Blob>, Vec<Blob>) = blobs.partition(of_first);
+    let (own, copies) = (&own[..5], &others[..2]);
+    for blob in own.iter().chain(copies) {
+        registry.put_blob("team/app", blob);
+    }
+    let has = |blob: &Blob| node.blob_path(&blob.digest).exists();
+    let minutes = |count| std::time::Duration::from_mins(count);
+    for blob in &own[..3] {
+        read_everywhere(&[node.client], 1, blob).await;
+    }
+    node.clock.advance(minutes(60));
+    for blob in copies {
+        read_everywhere(&[node.client], 1, blob).await;
+    }
+    node.clock.advance(minutes(10));
+    node.wait_for_fills().await;
+    assert!(own[..3].iter().chain(copies).all(has));
+    for blob in &own[3..] {
+        read_everywhere(&[node.client], 1, blob).await;
+    }
+    node.wait_for_fills().await;
+    node.wait_for_metrics("room to be made", |metrics| {
+        metrics.sum("roadstead_evicted_bytes_total", &[]) > 0.0
+    })
+    .await;
+    assert!(own[..3].iter().all(has), "they are used less lately");
+    assert!(!copies.iter().all(has), "the other node has them");
 }

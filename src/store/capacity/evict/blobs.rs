@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use hashbrown::HashTable;
 
 use super::slots::{NONE, Slots, first_half};
+use super::uses;
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 
@@ -27,7 +28,7 @@ pub struct Entry {
     pub size: u64,
     /// The last use that was counted.
     pub used: Timestamp,
-    /// In how many different minutes it was used; stays at 255.
+    /// In how many different minutes it was used, and whether it is a copy: see `uses`.
     pub uses: u8,
     /// Open readers; while there are any the blob is no victim.
     pub pins: u32,
@@ -246,7 +247,7 @@ impl Blobs {
     /// Counts one more use at `now`.
     pub(super) fn count(&mut self, place: Place, now: Timestamp) {
         self.change(place, |entry| {
-            entry.uses = entry.uses.saturating_add(1);
+            entry.uses = uses::once_more(entry.uses);
             entry.used = now;
         });
     }

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use super::blobs::{Blobs, Place};
+use super::uses;
 use crate::clock::Timestamp;
 
 /// The choice of the blob that goes first. The ledger keeps the sizes, the bound and the pins; a policy keeps the
@@ -57,6 +58,8 @@ pub fn cheapest<V: Ord>(
 /// in ten different minutes may lie idle ten times as long as one that was used once: a scan of
 /// everything must be ten times as large to push it out.
 ///
+/// A copy that another node of the cluster gave goes before what this node alone has: it seems idle for [`COPY_TIMES`] as long.
+///
 /// Blobs of as many uses are a list in order of last use; the longest idle of each list are
 /// compared. All that it goes by is in the index: a restart changes nothing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,8 +69,12 @@ pub struct IdleByUses;
 /// time when it is no longer pulled; `docs/eviction.md` compares.
 const USES_MAX: u8 = 16;
 
+/// A copy counts as idle for this many times as long. That a node with a third of the disk has little of what the others have
+/// is worth more to all than that it has it from its own disk; `benches/eviction --cluster` compares.
+const COPY_TIMES: u32 = 16;
+
 impl Policy for IdleByUses {
-    const LISTS: u16 = USES_MAX as u16;
+    const LISTS: u16 = 2 * USES_MAX as u16;
 
     fn entered(&mut self, blobs: &mut Blobs, place: Place) {
         let list = blobs.entry(place).map_or(0, |entry| list_of(entry.uses));
@@ -83,8 +90,14 @@ impl Policy for IdleByUses {
             let entry = blobs.entry(place)?;
             // A millisecond more: of those used just now, the one used least goes first.
             let idle = u128::from(now.0.saturating_sub(entry.used.0)) + 1;
-            let uses = u128::from(list_of(entry.uses)) + 1;
-            Some(Reverse(idle * u128::from(DIVISIBLE) / uses))
+            let uses = u128::from(list_of(uses::count(entry.uses))) + 1;
+            let times = if uses::is_copy(entry.uses) {
+                COPY_TIMES
+            } else {
+                1
+            };
+            let part = u128::from(DIVISIBLE) * u128::from(times);
+            Some(Reverse(idle * part / uses))
         })
     }
 
@@ -94,8 +107,14 @@ impl Policy for IdleByUses {
 /// The least common multiple of 1 to [`USES_MAX`]: nothing is lost when an idle time is divided.
 const DIVISIBLE: u32 = 720_720;
 
+/// The list for that many uses: first those of what this node alone has, then those of copies.
 fn list_of(uses: u8) -> u16 {
-    u16::from(uses.clamp(1, USES_MAX)) - 1
+    let list = u16::from(uses::count(uses).clamp(1, USES_MAX)) - 1;
+    if uses::is_copy(uses) {
+        list + u16::from(USES_MAX)
+    } else {
+        list
+    }
 }
 
 /// Least recent use alone: what the others are measured by.

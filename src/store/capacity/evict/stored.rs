@@ -6,7 +6,7 @@ use super::blobs::Entry;
 use super::expected::Expected;
 use super::order::Order;
 use super::owners::{OwnerId, Owners};
-use super::{Ages, IdleByUses, Noted, Policy, Victim};
+use super::{Ages, IdleByUses, Noted, Policy, Victim, uses};
 use crate::clock::Timestamp;
 use crate::oci::Digest;
 
@@ -70,7 +70,7 @@ impl<P: Policy> Stored<P> {
         let entry = Entry {
             size,
             used: noted,
-            uses: old.map_or(uses, |old| old.uses.max(uses)),
+            uses: old.map_or(uses, |old| uses::united(old.uses, uses)),
             pins: old.map_or(0, |old| old.pins),
             list: 0,
             owner,
@@ -183,6 +183,26 @@ impl<P: Policy> Stored<P> {
             size: entry.size,
             uses: entry.uses,
             owner,
+        };
+        Some((entry.used, noted))
+    }
+
+    /// Marks a blob as a copy that another node of a cluster has, or as none: its last use, and what the index should hear
+    /// of it.
+    pub fn copied(&mut self, digest: &Digest, is_copy: bool) -> Option<(Timestamp, Noted)> {
+        let place = self.order.place(digest)?;
+        let entry = *self.order.entry(digest)?;
+        if uses::is_copy(entry.uses) == is_copy {
+            return None;
+        }
+        let marked = uses::marked(entry.uses, is_copy);
+        self.order.change(place, |entry| entry.uses = marked);
+        // It goes earlier now, or later.
+        self.order.used(place, None);
+        let noted = Noted {
+            size: entry.size,
+            uses: marked,
+            owner: self.owners.id(entry.owner),
         };
         Some((entry.used, noted))
     }

@@ -210,7 +210,10 @@ fn uses_within_a_minute_are_one() {
             .stored_mut()
             .touch(&digest(0), Timestamp(minute * 60_000));
     }
-    assert_eq!(ledger.order().entry(&digest(0)).unwrap().uses, u8::MAX);
+    assert_eq!(
+        ledger.order().entry(&digest(0)).unwrap().uses,
+        uses::COUNT_MAX
+    );
 }
 
 #[test]
