@@ -16,7 +16,7 @@ const LINES_MAX: &[(&str, usize)] = &[
     ("cluster", 1_500),
     ("commands", 16_000),
     ("config", 6_400),
-    ("mirror", 12_800),
+    ("mirror", 13_300),
     ("net", 2_900),
     ("oci", 2_650),
     ("otlp", 750),

@@ -13,6 +13,7 @@
 //! | `budget` | how often and after what wait something is tried again |
 //! | `origin` | `BlobSource`: the upstream's endpoints, and what is asked before them |
 //! | `sources` | which of a fill's sources are asked, in which order |
+//! | `word` | what an object store knows of the upstream's word |
 //! | `reliability` | how far each of them can be relied on |
 //! | `fallback` | the way on when bytes are wrong |
 //! | `span` | the fill in a trace |
@@ -39,6 +40,7 @@ mod span;
 #[cfg(test)]
 mod tests;
 mod wish;
+mod word;
 
 use std::sync::{Arc, OnceLock};
 

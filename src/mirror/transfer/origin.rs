@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, join, join_all, ready};
+use futures_util::future::{BoxFuture, join_all, ready};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
@@ -370,17 +370,6 @@ impl Origin {
     }
 }
 
-/// The word of an upstream on a blob, as far as another source keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
-    /// The repository has it, with this size.
-    Given(u64),
-    /// It is not said.
-    Unknown,
-    /// It is not said, and no other source has the blob.
-    Nobody,
-}
-
 /// The sources of one fill.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origins<'a> {
@@ -480,7 +469,7 @@ impl<'a> Origins<'a> {
         others.any(|(_, it)| (nodes || it.kind() != SourceKind::Node) && self.may_have(it))
     }
 
-    fn may_have(&self, source: &Arc<dyn BlobSource>) -> bool {
+    pub(super) fn may_have(&self, source: &Arc<dyn BlobSource>) -> bool {
         !source.endpoints(self.blob.digest).is_empty()
     }
 
@@ -521,27 +510,6 @@ impl<'a> Origins<'a> {
         BlobSource::stat(self.upstream, self.blob).await
     }
 
-    /// Asks the sources that keep the upstream's word, before the upstream is.
-    pub(super) async fn word(&self) -> Word {
-        let mut keeps = Vec::new();
-        for (_, other) in self.sources() {
-            match other.word(self.blob) {
-                Some(word) if self.may_have(other) => keeps.push((other, word)),
-                Some(_) => {}
-                None => return Word::Unknown,
-            }
-        }
-        for (other, word) in keeps {
-            let has = tokio::time::timeout(other.wait_max(), other.stat(self.blob));
-            match join(word, has).await {
-                (Some(size), _) => return Word::Given(size),
-                (None, Ok(Ok(Some(_)))) => return Word::Unknown,
-                (None, _) => {}
-            }
-        }
-        Word::Nobody
-    }
-
     /// The endpoints of other sources that have a blob of this size, in their order. Other nodes are asked for the blob
     /// without a question before: they fetch what they do not have. `given`: the upstream has said that the repository has it; other sources than nodes are no proof of that.
     pub(super) async fn others_with(&self, size: u64, nodes: bool, given: bool) -> Vec<Origin> {
@@ -571,7 +539,7 @@ impl<'a> Origins<'a> {
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    fn sources(&self) -> impl Iterator<Item = (usize, &'a Arc<dyn BlobSource>)> {
+    pub(super) fn sources(&self) -> impl Iterator<Item = (usize, &'a Arc<dyn BlobSource>)> {
         self.others.iter().take(SOURCES_MAX).enumerate()
     }
 

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::job::Job;
-use super::origin::{Origin, SourceKind, Word};
+use super::origin::{Origin, SourceKind};
+use super::word::Word;
 use crate::mirror::MirrorError;
 use crate::store::{Coverage, FillKey};
 use crate::telemetry::FillSource;

@@ -74,7 +74,7 @@ async fn a_real_store_holds_what_one_node_has_fetched_and_gives_it_to_another() 
     pull(&second, &image).await;
     let metrics = second.metrics().await;
     let labels = [("source", "tier"), ("upstream", "docker.io")];
-    assert!(metrics.sum("roadstead_fill_bytes_total", &labels) >= (90 * MIB) as f64);
+    assert!(metrics.sum("roadstead_fill_bytes_total", &labels) >= 90.0 * 1_048_576.0);
     let errors = metrics.sum("roadstead_tier_errors_total", &[("op", "get")]);
     assert_eq!(errors, 0.0);
 }
