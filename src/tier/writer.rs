@@ -146,6 +146,10 @@ impl Writer {
                 Ok(Written::New | Written::Before) => {
                     let key = notes::blob_key(&waiting.digest);
                     self.tier.store.tiered().set(key, b"").await;
+                    // Between nodes it counts who of them has a blob: with all of theirs in the bucket nothing would.
+                    if self.nodes.is_none() {
+                        self.tier.store.quotas().copied(&waiting.digest, true);
+                    }
                 }
                 Ok(Written::NotHere) => {}
                 Err(_) => {
