@@ -5,6 +5,7 @@
 //! the store is not opened, and a server that runs is asked and left alone. `node` is `--from-client`.
 
 mod admin;
+mod bucket;
 mod certificates;
 mod cluster;
 mod finding;
@@ -151,7 +152,7 @@ async fn server(arguments: &Arguments) -> Vec<Finding> {
     let service = Service::ask(admin.and_then(|admin| Admin::new(&admin))).await;
     let known = service.status.as_ref().map(|it| &it.upstreams[..]);
     let own = own_listeners(config);
-    let (listeners, upstreams, told, clients, machine, access, nodes) = tokio::join!(
+    let (listeners, upstreams, told, clients, machine, access, nodes, bucket) = tokio::join!(
         listeners::check(&config.server, service.runs()),
         upstreams::check(&config.upstreams, &own, known.unwrap_or_default()),
         service.check(file.as_deref()),
@@ -159,6 +160,7 @@ async fn server(arguments: &Arguments) -> Vec<Finding> {
         machine(config, &service),
         access(config),
         cluster::check(config.cluster.as_deref(), &service),
+        bucket::check(config.tier.as_deref(), &service),
     );
     let mut findings = vec![configuration(&loaded, file), exposure(config)];
     findings.extend(listeners);
@@ -168,6 +170,7 @@ async fn server(arguments: &Arguments) -> Vec<Finding> {
     findings.extend(upstreams);
     findings.extend(machine);
     findings.extend(nodes);
+    findings.extend(bucket);
     findings.extend([told, clients]);
     findings
 }

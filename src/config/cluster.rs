@@ -25,7 +25,7 @@ table! {
         cert: Path,
         /// Its private key, in PEM.
         key: Path,
-        /// The zone that this node is in, as `roadstead cluster status` shows it.
+        /// The zone that this node is in: traffic between zones is billed, and what nodes of the own one have is taken from them.
         zone: Zone,
         /// Bodies of blobs that other nodes may read from this one at once; the next one is told to ask elsewhere. Default: `64`.
         streams_max: UpTo<STREAMS_MAX>,

@@ -1,10 +1,13 @@
 //! Three nodes, one or two of which are killed at any moment, with their caches or without: clients of the others notice nothing.
 
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::common::bucket::{Asked, BUCKET, FakeBucket, Trouble};
+use crate::common::images::sha256;
 use crate::common::within;
 use crate::content::{Content, Dice};
 use crate::left::whole;
@@ -28,19 +31,25 @@ struct Nodes {
     addresses: Vec<SocketAddr>,
     processes: Vec<Process>,
     upstream: String,
+    /// Tables that each of them has besides.
+    more: String,
 }
 
 impl Nodes {
-    async fn start(upstream: String) -> Self {
+    async fn start(upstream: String, more: String) -> Self {
         // Nobody else uses them: their listeners have to be known before they are bound.
         let id = std::process::id();
         let part = |number: u32| u8::try_from(number % 250 + 1).unwrap();
+        let base = if more.is_empty() { 201 } else { 211 };
         let address = |number| ([127, part(id), part(id / 250), number], 5002);
         let mut nodes = Self {
             dirs: (0..3).map(|_| TempDir::new().unwrap()).collect(),
-            addresses: (201..204).map(|it| SocketAddr::from(address(it))).collect(),
+            addresses: (base..base + 3)
+                .map(|it| SocketAddr::from(address(it)))
+                .collect(),
             processes: Vec::new(),
             upstream,
+            more,
         };
         for number in 0..3 {
             let process = nodes.serve(number);
@@ -63,10 +72,11 @@ impl Nodes {
             .map(|it| format!("\"{it}\""))
             .collect();
         let more = format!(
-            "[cluster]\nlisten = \"{}\"\npeers = [{}]\nsecret_file = \"{}\"\n",
+            "[cluster]\nlisten = \"{}\"\npeers = [{}]\nsecret_file = \"{}\"\n{}",
             self.addresses[number],
             peers.join(", "),
-            secret.display()
+            secret.display(),
+            self.more,
         );
         Process::serve_with(dir, &self.upstream, MAX_SIZE, &more)
     }
@@ -105,11 +115,49 @@ async fn nodes_are_killed_at_any_moment() {
     let seed = number("SEED").unwrap_or_else(|| u64::from(std::process::id()));
     println!("nodes: NODE_KILLS={kills} SEED={seed}");
     let content = Content::new(seed).await;
+    let nodes = Nodes::start(content.registry.url(), String::new()).await;
+    let nodes = killed(nodes, &content, kills, seed).await;
+    drop(nodes);
+}
+
+/// The same with an object store beside them, which asks for patience now and then: what it has in the end is right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_with_a_bucket_are_killed_at_any_moment() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let kills = number("NODE_KILLS").map_or(KILLS / 2, |kills| usize::try_from(kills).unwrap());
+    let seed = number("SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("nodes with a bucket: NODE_KILLS={kills} SEED={seed}");
+    let content = Content::new(seed).await;
+    let bucket = FakeBucket::start().await;
+    let fails = Mutex::new(Dice(seed));
+    let now_and_then = move |_: &Asked| fails.lock().unwrap().one_in(20);
+    bucket.trouble(now_and_then, Trouble::Status(503, "SlowDown"), usize::MAX);
+    let more = format!(
+        "[tier]\nurl = \"s3://{BUCKET}/cache\"\nendpoint = \"{}\"\naccess_key_id = \"key\"\nsecret_access_key = \"secret\"\n",
+        bucket.url()
+    );
+    let mut nodes = Nodes::start(content.registry.url(), more).await;
+    nodes = killed(nodes, &content, kills, seed).await;
+    bucket.heal();
+    for (key, object) in bucket.objects() {
+        if let Some(hex) = key.strip_prefix("cache/blobs/sha256/") {
+            let digest = format!("sha256:{}", &hex[3..]);
+            assert_eq!(sha256(&object), digest, "what is there is right");
+        }
+    }
+    drop(nodes);
+    println!(
+        "nodes with a bucket: SEED={seed}: {} objects",
+        bucket.objects().len()
+    );
+}
+
+/// Kills nodes so often; each time, and at the end, all of them give everything.
+async fn killed(mut nodes: Nodes, content: &Content, kills: usize, seed: u64) -> Nodes {
     let mut dice = Dice(seed);
-    let mut nodes = Nodes::start(content.registry.url()).await;
     let mut summary = Summary::default();
     while summary.kills < kills {
-        round(&mut nodes, &content, &mut dice, &mut summary).await;
+        round(&mut nodes, content, &mut dice, &mut summary).await;
     }
     content.open();
     for process in &nodes.processes {
@@ -128,6 +176,7 @@ async fn nodes_are_killed_at_any_moment() {
         process.stop();
     }
     println!("nodes: SEED={seed} {summary:#?}");
+    nodes
 }
 
 /// Kills one node under load, or two, and starts them again.
