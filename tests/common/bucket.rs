@@ -50,7 +50,15 @@ pub struct Asked {
     pub key: String,
     pub query: String,
     pub signed: bool,
+    /// Those that are the store's own: `x-amz-…`, `x-goog-…`, `x-ms-…`.
+    pub headers: BTreeMap<String, String>,
 }
+
+/// The path at which a machine's metadata service gives tokens: Google's and Azure's.
+const TOKENS: [&str; 2] = [
+    "/computeMetadata/v1/instance/service-accounts/default/token",
+    "/metadata/identity/oauth2/token",
+];
 
 type Rule = (Box<dyn Fn(&Asked) -> bool + Send>, Trouble, usize);
 
@@ -220,7 +228,12 @@ async fn answer(request: Request<Incoming>, state: &Mutex<State>) -> Response<Bo
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     let prefix = format!("/{BUCKET}/");
-    let key = path.strip_prefix(&prefix).unwrap_or_default().to_owned();
+    let key = path.strip_prefix(&prefix).unwrap_or_default();
+    // Google's has slashes in it encoded.
+    let key = percent_encoding::percent_decode_str(key)
+        .decode_utf8()
+        .unwrap()
+        .into_owned();
     let query = head.uri.query().unwrap_or_default().to_owned();
     let has_signature = query.contains("X-Amz-Signature=");
     let asked = Asked {
@@ -228,7 +241,12 @@ async fn answer(request: Request<Incoming>, state: &Mutex<State>) -> Response<Bo
         key: key.clone(),
         signed: has_signature || head.headers.contains_key("authorization"),
         query: query.clone(),
+        headers: own_headers(&head.headers),
     };
+    if TOKENS.contains(&path) {
+        let token = r#"{"access_token":"token","expires_in":3600}"#;
+        return plain(200, token);
+    }
     let Ok(body) = body.collect().await else {
         return refusal(400, "IncompleteBody");
     };
@@ -261,7 +279,13 @@ async fn answer(request: Request<Incoming>, state: &Mutex<State>) -> Response<Bo
         Method::PUT if query.contains("uploadId=") => put_part(state, &query, body),
         Method::PUT => {
             state.lock().unwrap().objects.insert(key, body);
-            tagged(200, "")
+            // Azure's says so.
+            let status = if asked.headers.contains_key("x-ms-blob-type") {
+                201
+            } else {
+                200
+            };
+            tagged(status, "")
         }
         Method::POST if query.contains("uploadId=") => complete(state, &query),
         Method::POST => begin(state, key),
@@ -276,8 +300,18 @@ async fn answer(request: Request<Incoming>, state: &Mutex<State>) -> Response<Bo
     }
 }
 
+fn own_headers(headers: &http::HeaderMap) -> BTreeMap<String, String> {
+    let own = headers
+        .iter()
+        .filter(|(name, _)| name.as_str().starts_with("x-"));
+    own.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .collect()
+}
+
 fn tagged(status: u16, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = plain(status, body);
+    let date = "Wed, 01 Jan 2020 00:00:00 GMT".parse().unwrap();
+    response.headers_mut().insert("last-modified", date);
     response
         .headers_mut()
         .insert("etag", "\"tag\"".parse().unwrap());

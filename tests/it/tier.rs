@@ -2,6 +2,7 @@
 
 mod engine;
 mod redirect;
+mod stores;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
