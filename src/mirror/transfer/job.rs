@@ -14,13 +14,12 @@ use super::origin::{BlobName, Origin, Origins, SourceKind};
 use super::plan::{Piece, Pieces, Plan};
 use super::range_workers::range_workers;
 use super::reliability::Reliability;
-use super::sources::Sources;
 use super::wish::{FillOnRange, Wanted};
 use crate::mirror::fills::FedBy;
 use crate::mirror::shares::Slot;
 use crate::mirror::{MirrorError, Source};
 use crate::oci::Digest;
-use crate::store::{Coverage, Partial};
+use crate::store::{Coverage, FillKey, Partial};
 use crate::telemetry::{Kind, Limit};
 use crate::upstream::{FetchError, OnBehalf, Upstream, Work};
 
@@ -408,7 +407,10 @@ impl<'a> Job<'a> {
 
     /// The next piece for a connection to fetch.
     fn take(&self, partial: &Partial<MirrorError>) -> Option<Piece> {
-        let elsewhere = Sources(self).elsewhere(partial.key());
+        let mut elsewhere = Coverage::default();
+        for (_, part) in self.offered(partial.key()) {
+            elsewhere.insert(part);
+        }
         let mut state = self.state();
         if !state.reliability.next_takes_ranges(&self.origins) {
             let total = state.total?;
@@ -430,6 +432,22 @@ impl<'a> Job<'a> {
             Some(SourceKind::Tier | SourceKind::Upstream) | None => false,
         };
         from_node && self.origins.has_nodes()
+    }
+
+    /// Nodes that offer parts of the blob, and those parts.
+    pub(super) fn offered(&self, key: &FillKey) -> Vec<(Origin, Range<u64>)> {
+        let Some(offers) = self.means.fills.offers().of(key) else {
+            return Vec::new();
+        };
+        let failed = self.state().reliability.failed_holders.clone();
+        let known = offers.iter().filter_map(|offer| {
+            let holder = self.origins.holder(&offer.node)?;
+            Some((holder, offer))
+        });
+        let known = known.filter(|(holder, _)| !failed.contains(holder));
+        known
+            .flat_map(|(holder, offer)| offer.parts.iter().map(move |part| (holder, part.clone())))
+            .collect()
     }
 
     fn has_others(&self) -> bool {

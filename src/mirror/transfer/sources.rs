@@ -6,7 +6,7 @@ use super::job::Job;
 use super::origin::{Origin, SourceKind};
 use super::word::Word;
 use crate::mirror::MirrorError;
-use crate::store::{Coverage, FillKey};
+use crate::store::FillKey;
 use crate::telemetry::FillSource;
 use crate::upstream::FetchError;
 
@@ -106,35 +106,10 @@ impl Sources<'_, '_> {
         if total.is_none() || job.in_doubt() {
             return order;
         }
-        let offered = self.offered(key).into_iter();
+        let offered = job.offered(key).into_iter();
         let holders = offered.filter(|(_, part)| part.contains(&piece.start));
         let holders = holders.map(|(holder, _)| holder);
         holders.chain(order).collect()
-    }
-
-    /// The parts that other nodes offer.
-    pub(super) fn elsewhere(&self, key: &FillKey) -> Coverage {
-        let mut coverage = Coverage::default();
-        for (_, part) in self.offered(key) {
-            coverage.insert(part);
-        }
-        coverage
-    }
-
-    fn offered(&self, key: &FillKey) -> Vec<(Origin, Range<u64>)> {
-        let Self(job) = self;
-        let Some(offers) = job.means.fills.offers().of(key) else {
-            return Vec::new();
-        };
-        let failed = job.state().reliability.failed_holders.clone();
-        let known = offers.iter().filter_map(|offer| {
-            let holder = job.origins.holder(&offer.node)?;
-            Some((holder, offer))
-        });
-        let known = known.filter(|(holder, _)| !failed.contains(holder));
-        known
-            .flat_map(|(holder, offer)| offer.parts.iter().map(move |part| (holder, part.clone())))
-            .collect()
     }
 
     /// Waits for something that other nodes are asked for, as long as they may be.
