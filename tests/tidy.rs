@@ -150,6 +150,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "clock",
             "format",
             "telemetry",
+            "tier",
         ],
     ),
     (

@@ -269,14 +269,24 @@ async fn answer(request: Request<Incoming>, state: &Mutex<State>) -> Response<Bo
     if !asked.signed {
         return refusal(403, "AccessDenied");
     }
-    match head.method {
+    let range = head.headers.get("range");
+    let range = range.and_then(|it| it.to_str().ok()).map(str::to_owned);
+    act(state, &asked, body, range.as_deref(), trouble)
+}
+
+/// Does what is asked.
+fn act(
+    state: &Mutex<State>,
+    asked: &Asked,
+    body: Bytes,
+    range: Option<&str>,
+    trouble: Option<Trouble>,
+) -> Response<Body> {
+    let (key, query) = (asked.key.clone(), asked.query.as_str());
+    match asked.method {
         Method::GET if query.starts_with("uploads") => list_uploads(state),
-        Method::GET | Method::HEAD => {
-            let range = head.headers.get("range");
-            let range = range.and_then(|it| it.to_str().ok()).map(str::to_owned);
-            read(state, &key, range.as_deref(), &head.method, trouble)
-        }
-        Method::PUT if query.contains("uploadId=") => put_part(state, &query, body),
+        Method::GET | Method::HEAD => read(state, &key, range, &asked.method, trouble),
+        Method::PUT if query.contains("uploadId=") => put_part(state, query, body),
         Method::PUT => {
             state.lock().unwrap().objects.insert(key, body);
             // Azure's says so.
@@ -287,10 +297,10 @@ async fn answer(request: Request<Incoming>, state: &Mutex<State>) -> Response<Bo
             };
             tagged(status, "")
         }
-        Method::POST if query.contains("uploadId=") => complete(state, &query),
+        Method::POST if query.contains("uploadId=") => complete(state, query),
         Method::POST => begin(state, key),
         Method::DELETE if query.contains("uploadId=") => {
-            let id = parameter(&query, "uploadId");
+            let id = parameter(query, "uploadId");
             match state.lock().unwrap().uploads.remove(&id) {
                 Some(_) => plain(204, ""),
                 None => refusal(404, "NoSuchUpload"),

@@ -17,14 +17,14 @@ const LINES_MAX: &[(&str, usize)] = &[
     ("commands", 16_000),
     ("config", 6_400),
     ("mirror", 13_300),
-    ("net", 2_900),
+    ("net", 3_300),
     ("oci", 2_650),
     ("otlp", 750),
     ("root", 2_350),
     ("server", 12_600),
     ("store", 11_900),
     ("telemetry", 3_400),
-    ("tier", 1_900),
+    ("tier", 2_450),
     ("upstream", 8_400),
 ];
 
