@@ -110,8 +110,13 @@ fn place(text: &str) -> Result<crate::tier::Place, String> {
     let prefix = prefix.trim_matches('/');
     let is_part = |part: &str| !matches!(part, "" | "." | "..");
     let is_good = prefix.is_empty() || prefix.split('/').all(is_part);
-    if !is_good || prefix.len() > 256 || prefix.contains(['?', '#', '\\']) {
+    if prefix.contains(['?', '#', '\\']) {
         return Err(wrong());
+    }
+    if !is_good || prefix.len() > 256 {
+        return Err(
+            "has a part that is empty, \".\" or \"..\", or is longer than 256 bytes".to_owned(),
+        );
     }
     Ok(crate::tier::Place {
         scheme: scheme.ok_or_else(wrong)?,
