@@ -289,5 +289,6 @@ fn resolve_cache(keys: &keys::Cache, shares: Vec<store::Share>) -> store::Config
         meter: store::Meter::default(),
         injection: store::Injection::default(),
         scrub: keys.scrub.value_or(defaults::SCRUB),
+        permanent: false,
     }
 }
