@@ -1,6 +1,7 @@
 //! Puts the parts together, runs them, drains them.
 
 mod describe;
+mod hosted;
 mod node;
 pub mod reload;
 pub mod start;
@@ -23,6 +24,7 @@ use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Identity};
 use crate::config::{Config, Overrides, Snapshot};
+use crate::hosted::Hosted;
 use crate::mirror::{Mirror, OpenMode, Opened, Parts, Policies};
 use crate::otlp::Exporter;
 use crate::server::{BindError, Bound, Certificates, Inherited, Leaving, Process};
@@ -170,9 +172,11 @@ fn process(
     describe: Arc<Description>,
     clock: Arc<dyn Clock>,
     cluster: Option<&Cluster>,
+    hosted: Option<&Hosted>,
 ) -> Process {
     Process {
         desk: cluster.map(node::desk),
+        hosted: hosted.cloned(),
         reloader: Arc::clone(reload) as _,
         describe,
         clock,
@@ -245,6 +249,7 @@ pub struct App {
     stop_storing: CancellationToken,
     leaving: Leaving,
     cluster: Option<Cluster>,
+    hosted: Option<Hosted>,
 }
 
 /// The reason that it did not start: one line.
@@ -325,6 +330,7 @@ impl App {
             let (before, identity) = (before.as_mut(), identity.as_ref());
             Unserved::open_by(mode, &snapshot, clock, &own, before, identity).await?
         };
+        let hosted = hosted::open(&config, &catalogue, &clock, launch.takes_over).await?;
         let guard = open_guard(&config, catalogue, &clock, &metrics, identity.as_ref()).await?;
         start.tell(&store).await;
         let running = Running {
@@ -336,11 +342,12 @@ impl App {
             own,
             clock: Arc::clone(&clock),
             exporter: exporter(&config, &metrics)?,
+            hosted: hosted.clone(),
         };
         let watched = launch.watched(&config);
         let describe = Arc::new(Description::new(snapshot.clone(), launch.clients));
         let reload = Arc::new(Reload::new(snapshot, launch.flags, running, upstreams));
-        let process = process(&reload, describe, clock, cluster.as_ref());
+        let process = process(&reload, describe, clock, cluster.as_ref(), hosted.as_ref());
         let stop_serving = CancellationToken::new();
         let app = Self {
             address,
@@ -355,6 +362,7 @@ impl App {
             storing: TaskTracker::new(),
             stop_storing: CancellationToken::new(),
             cluster,
+            hosted,
         };
         app.begin(&config, store, watched);
         app.offer(&bound, config.state.dir.clone())?;
@@ -386,6 +394,9 @@ impl App {
         if let Some(cluster) = self.cluster.clone() {
             self.storing.spawn(cluster.run(stop()));
         }
+        if let Some(hosted) = self.hosted.clone() {
+            self.storing.spawn(hosted.run(stop()));
+        }
         self.storing
             .spawn(self.reload.exporter().clone().run(stop()));
         self.storing.spawn(store.run(stop()));
@@ -402,6 +413,7 @@ impl App {
             leaving: self.leaving.clone(),
             mirror: self.mirror.clone(),
             guard: self.guard.clone(),
+            hosted: self.hosted.clone(),
             is_under_way: AtomicBool::new(false),
         };
         self.serving
@@ -478,6 +490,9 @@ impl App {
         if audit.is_on() {
             let closing = move || audit.close(AUDIT_WAIT_MAX);
             self.storing.spawn_blocking(closing);
+        }
+        if let Some(hosted) = &self.hosted {
+            hosted.end().await;
         }
         // Only now: bodies that were still running may have followed a fill.
         self.mirror.stop().await;

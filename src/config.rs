@@ -27,6 +27,7 @@ mod document;
 mod environment;
 mod error;
 mod file;
+mod hosted;
 mod keys;
 mod layers;
 mod ldap;
@@ -92,6 +93,8 @@ pub struct Config {
     pub log_level: String,
     /// The collector that traces are sent to, if there is one.
     pub otlp: Option<Box<crate::otlp::Config>>,
+    /// Hosted repositories, if the file has anything about them.
+    pub hosted: Option<Box<crate::hosted::Config>>,
     /// Its cluster, if the process is a node of one.
     pub cluster: Option<Box<crate::cluster::Config>>,
 }
@@ -260,6 +263,7 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
         ruled: ruled.map(|it| it.name.as_str().to_owned()).collect(),
         ..access
     };
+    let hosted = hosted::resolve(file, &upstreams, context);
     Config {
         server,
         access,
@@ -275,6 +279,7 @@ fn resolve(file: &File, context: &Context<'_>) -> Config {
             .value()
             .unwrap_or_else(|| defaults::LOG_LEVEL.to_owned()),
         otlp: telemetry::resolve(file.telemetry.as_ref(), context),
+        hosted,
         cluster: cluster::resolve(file, context),
     }
 }

@@ -43,13 +43,14 @@ pub use config::{Config, Fall, Immutable, ImmutableMode, Overlay};
 pub use error::HostedError;
 pub use lists::{ReferrerPage, TagPage};
 pub use manifests::{ManifestWanted, Put, Served};
-pub use names::{Names, Place};
+pub use names::{Names, Place, check as check_namespace};
 use sessions::Sessions;
 pub use sessions::{Session, SessionInfo};
 pub use uploads::Writer;
 
 pub use crate::catalogue::hosted::{Condition, Namespace, NamespaceWanted, Refused, Visibility};
 use crate::catalogue::Catalogue;
+pub use crate::catalogue::CatalogueError;
 use crate::catalogue::hosted::{Act, Done, HostedAct};
 use crate::clock::Clock;
 use crate::oci::Digest;
@@ -117,14 +118,16 @@ impl Hosted {
         self.inner.config.load_full()
     }
 
-    /// Takes over another configuration.
-    ///
-    /// # Errors
-    /// [`HostedError`]: its namespaces were not written down, and are as before.
-    pub async fn reload(&self, config: Config) -> Result<(), HostedError> {
+    /// Takes over another configuration. Its namespaces are written down in the background.
+    pub fn reload(&self, config: Config) {
         self.inner.names.replace(&config);
         self.inner.config.store(Arc::new(config));
-        self.declare().await
+        let hosted = self.clone();
+        self.inner.tasks.spawn(async move {
+            if let Err(error) = hosted.declare().await {
+                tracing::error!(%error, "hosted namespaces of the new configuration are not written down");
+            }
+        });
     }
 
     /// The names that are hosted.

@@ -35,6 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["oci", "clock", "telemetry"]),
     ("catalogue", &["oci", "clock", "telemetry"]),
     ("audit", &["clock", "telemetry", "format"]),
+    ("hosted", &["store", "catalogue", "oci", "clock", "telemetry"]),
     (
         "access",
         &[
@@ -71,6 +72,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "stamp",
             "access",
             "audit",
+            "hosted",
             "mirror",
             "oci",
             "clock",
@@ -86,6 +88,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "audit",
             "catalogue",
             "cluster",
+            "hosted",
             "mirror",
             "otlp",
             "server",
@@ -105,6 +108,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "catalogue",
             "cluster",
             "config",
+            "hosted",
             "mirror",
             "otlp",
             "server",

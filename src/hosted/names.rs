@@ -37,7 +37,7 @@ pub enum Place {
 ///
 /// # Errors
 /// [`HostedError::Name`].
-pub(super) fn check(name: &str) -> Result<(), HostedError> {
+pub fn check(name: &str) -> Result<(), HostedError> {
     let is_component = Repository::parse(name).is_ok() && !name.contains(['/', '.', ':']);
     if !is_component {
         let why = format!(

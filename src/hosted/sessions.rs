@@ -146,6 +146,11 @@ impl Session {
         self.found.is_some()
     }
 
+    /// Returns when another request wants to go on with it.
+    pub async fn interrupted(&self) {
+        self.interrupt.notified().await;
+    }
+
     /// When the last byte came.
     pub(super) fn last(&self) -> Timestamp {
         Timestamp(self.last.load(Ordering::Relaxed))

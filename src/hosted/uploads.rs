@@ -45,11 +45,6 @@ impl Writer {
         &self.session
     }
 
-    /// Returns when another request wants to go on in its place.
-    pub async fn interrupted(&self) {
-        self.session.interrupt.notified().await;
-    }
-
     /// Adds bytes. To be awaited to its end before the next.
     ///
     /// # Errors

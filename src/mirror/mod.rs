@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `core` | handles that components are made of |
 //! | `fast_path` | hits that wait for nothing |
+//! | `beside` | what hosted repositories beside it need: names that are free, blobs to mount |
 //! | `blob` | blobs: stored, joined, or fetched by a fill |
 //! | `passthrough` | blobs that cannot be stored: straight from upstream to the client |
 //! | `transfer` | the fetcher: from an upstream's answer into a fill |
@@ -37,6 +38,7 @@
 //! caused it may hang up.
 
 mod answer;
+mod beside;
 mod blob;
 mod core;
 mod ending;
@@ -81,6 +83,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use answer::{BlobAnswer, BlobHead, BlobReader, ListAnswer, ManifestAnswer};
+pub use beside::Vacancy;
 use blob::Blobs;
 use core::{Core, Tasks, Upstreams, in_time};
 use ending::Ending;

@@ -62,10 +62,10 @@ impl ErrorCode {
 
 /// The JSON envelope with one error: `{"errors":[{"code":…,"message":…,"detail":…}]}` (`detail` left out when `None`).
 #[must_use]
-pub fn envelope(code: ErrorCode, message: &str, detail: Option<&str>) -> Vec<u8> {
+pub fn envelope(code: ErrorCode, message: &str, detail: Option<serde_json::Value>) -> Vec<u8> {
     let mut error = serde_json::json!({ "code": code.as_str(), "message": message });
     if let (Some(detail), Some(fields)) = (detail, error.as_object_mut()) {
-        fields.insert("detail".to_owned(), detail.into());
+        fields.insert("detail".to_owned(), detail);
     }
     serde_json::json!({ "errors": [error] })
         .to_string()
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_envelope_is_the_specs() {
-        let bytes = envelope(ErrorCode::TooManyRequests, "slow \"down\"", Some("later\n"));
+        let bytes = envelope(ErrorCode::TooManyRequests, "slow \"down\"", Some("later\n".into()));
         let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(
             value,

@@ -88,6 +88,7 @@ impl Admin {
             clock,
             tracer: _,
             desk,
+            hosted: _,
         } = process;
         Self {
             page: Page::new(

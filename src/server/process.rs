@@ -4,6 +4,7 @@ use super::describe::Describe;
 use super::nodes::NodeDesk;
 use super::reload::Reloader;
 use crate::clock::Clock;
+use crate::hosted::Hosted;
 use crate::telemetry::trace::Tracer;
 use std::sync::Arc;
 
@@ -20,4 +21,6 @@ pub struct Process {
     pub tracer: Tracer,
     /// Answers for the other nodes of its cluster.
     pub desk: Option<NodeDesk>,
+    /// Hosted repositories, if there are any.
+    pub hosted: Option<Hosted>,
 }

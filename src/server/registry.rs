@@ -2,8 +2,10 @@
 
 pub(super) mod arrival;
 mod blob;
+mod catalog;
 pub(super) mod door;
 pub(super) mod handler;
+mod hosted;
 mod named;
 mod node;
 mod owner;

@@ -20,6 +20,8 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::time::Duration;
 
+mod hosted;
+
 /// The `Retry-After` of a 429 when upstream did not say: long enough that a fleet does not knock on
 /// a limit that is counted in minutes, short enough for a rate counted in seconds.
 const RETRY_AFTER_LIMITED: Duration = Duration::from_secs(10);
@@ -34,6 +36,7 @@ pub(crate) struct ApiError {
     code: ErrorCode,
     message: Cow<'static, str>,
     extra: Extra,
+    detail: Option<serde_json::Value>,
     found: Found,
     limit: Option<Limit>,
     /// The side that failed or refused; of an upstream, with the reason in harmless words if there are any.
@@ -69,6 +72,11 @@ enum Extra {
     Relayed(Challenges),
     /// Number of bytes that exist, if that is known.
     Total(Option<u64>),
+    /// Where an upload goes on, and how much of it has come.
+    Upload {
+        location: String,
+        length: u64,
+    },
 }
 
 impl ApiError {
@@ -92,6 +100,7 @@ impl ApiError {
             code,
             message: message.into(),
             extra: Extra::Nothing,
+            detail: None,
             found: Found::Unsought,
             limit: None,
             whose: Whose::Ours,
@@ -267,7 +276,8 @@ impl ApiError {
             | Extra::RetryAfter(_)
             | Extra::AllowReading
             | Extra::Challenge(_)
-            | Extra::Total(_) => return self,
+            | Extra::Total(_)
+            | Extra::Upload { .. } => return self,
         };
         if is_meant && has_values {
             return self;
@@ -311,7 +321,8 @@ impl ApiError {
             }
         }
         headers.insert(reply::CACHE_STATUS, self.found.cache_status());
-        let body = error::envelope(self.code, &self.message, None);
+        self.extra.say_upload(&mut headers);
+        let body = error::envelope(self.code, &self.message, self.detail);
         Reply {
             status: self.status,
             headers,
@@ -351,7 +362,7 @@ impl Found {
 impl Extra {
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            Self::Nothing | Self::Relayed(_) | Self::Total(None) => None,
+            Self::Nothing | Self::Relayed(_) | Self::Total(None) | Self::Upload { .. } => None,
             Self::RetryAfter(wait) => {
                 // Whole seconds, rounded up: earlier would be too early.
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
