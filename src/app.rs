@@ -439,6 +439,12 @@ impl App {
         self.cluster.as_ref()
     }
 
+    /// What is hosted here, if anything is.
+    #[must_use]
+    pub fn hosted(&self) -> Option<&Hosted> {
+        self.hosted.as_ref()
+    }
+
     /// The first client listener's real address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

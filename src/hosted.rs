@@ -48,10 +48,10 @@ use sessions::Sessions;
 pub use sessions::{Session, SessionInfo};
 pub use uploads::Writer;
 
-pub use crate::catalogue::hosted::{Condition, Namespace, NamespaceWanted, Refused, Visibility};
 use crate::catalogue::Catalogue;
 pub use crate::catalogue::CatalogueError;
 use crate::catalogue::hosted::{Act, Done, HostedAct};
+pub use crate::catalogue::hosted::{Condition, Namespace, NamespaceWanted, Refused, Visibility};
 use crate::clock::Clock;
 use crate::oci::Digest;
 use crate::store::{HandOver, Store};
@@ -96,7 +96,9 @@ impl Hosted {
                 clock,
                 caches: Caches::new(),
                 sessions: Sessions::default(),
-                digests: (0..DIGEST_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
+                digests: (0..DIGEST_LOCKS)
+                    .map(|_| tokio::sync::Mutex::default())
+                    .collect(),
                 tasks: TaskTracker::new(),
                 told: Mutex::default(),
             }),

@@ -35,7 +35,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["oci", "clock", "telemetry"]),
     ("catalogue", &["oci", "clock", "telemetry"]),
     ("audit", &["clock", "telemetry", "format"]),
-    ("hosted", &["store", "catalogue", "oci", "clock", "telemetry"]),
+    (
+        "hosted",
+        &["store", "catalogue", "oci", "clock", "telemetry"],
+    ),
     (
         "access",
         &[

@@ -48,12 +48,7 @@ pub(super) async fn open(
         Ok(opened) => opened?,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
-    let hosted = Hosted::new(
-        hosted.clone(),
-        catalogue.clone(),
-        opened,
-        Arc::clone(clock),
-    );
+    let hosted = Hosted::new(hosted.clone(), catalogue.clone(), opened, Arc::clone(clock));
     hosted.open().await;
     Ok(Some(hosted))
 }

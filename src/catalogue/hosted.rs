@@ -24,7 +24,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use rusqlite::Connection;
 
-pub use queries::{LinkRow, ManifestRow, Queue, ReferrerRow, Found};
+pub use queries::{Found, LinkRow, ManifestRow, Queue, ReferrerRow};
 
 use super::changes::Change;
 use super::{Catalogue, CatalogueError};
@@ -63,7 +63,7 @@ pub struct NamespaceWanted {
     pub visibility: Visibility,
     /// Bytes that it may use; `None`: as many as there are.
     pub quota: Option<u64>,
-    /// Indexes may name manifests that are not there.
+    /// Manifests may name what is not there.
     pub sparse: bool,
 }
 
@@ -95,11 +95,11 @@ pub struct ManifestPut {
     pub subject: Option<Digest>,
     /// Its annotations, as JSON.
     pub annotations: Option<String>,
-    /// Blobs that the repository must have.
+    /// Blobs that the repository must have, unless its namespace is sparse.
     pub blobs: Vec<Digest>,
     /// Blobs that it may have: layers that are fetched from elsewhere.
     pub foreign: Vec<Digest>,
-    /// Manifests that it must have, unless its namespace takes sparse indexes.
+    /// Manifests that it must have, likewise.
     pub manifests: Vec<Digest>,
     /// Tags that name it from now on.
     pub tags: Vec<TagPut>,

@@ -45,7 +45,7 @@ table! {
         visibility: Visible,
         /// Bytes that it may take, each digest once. Default: none.
         quota: Size,
-        /// `true`: an index may name manifests that the repository does not have. Default: `false`.
+        /// `true`: manifests may name content that the repository does not have, as an index of some platforms does. Default: `false`.
         sparse: Flag,
     }
 }
@@ -153,12 +153,21 @@ fn namespaces(
     let given = keys.namespace.iter().flat_map(|given| &given.value);
     let mut all: Vec<NamespaceWanted> = Vec::new();
     for Given { value, .. } in given {
-        let Some(named) = required(&value.keys, value.name.as_ref(), "name", "\"team\"", context) else {
+        let Some(named) = required(
+            &value.keys,
+            value.name.as_ref(),
+            "name",
+            "\"team\"",
+            context,
+        ) else {
             continue;
         };
         let name = named.value.clone();
         if upstreams.iter().any(|it| it.name.as_str() == name) {
-            context.wrong(&named.place, "is the name of an upstream, and cannot be a namespace");
+            context.wrong(
+                &named.place,
+                "is the name of an upstream, and cannot be a namespace",
+            );
         }
         if all.iter().any(|it| it.name == name) {
             context.wrong(&named.place, "is given twice");
@@ -177,7 +186,13 @@ fn immutable(keys: &HostedKey, context: &Context<'_>) -> Vec<Immutable> {
     let given = keys.immutable.iter().flat_map(|given| &given.value);
     let rule = |Given { value, .. }: &Given<ImmutableKey>| {
         let of = &value.keys;
-        let repository = required(of, value.repository.as_ref(), "repository", "\"team/*\"", context);
+        let repository = required(
+            of,
+            value.repository.as_ref(),
+            "repository",
+            "\"team/*\"",
+            context,
+        );
         let tag = required(of, value.tag.as_ref(), "tag", "\"v*\"", context);
         Some(Immutable {
             repository: repository?.value.clone(),
@@ -196,7 +211,13 @@ fn overlays(
     let given = keys.overlay.iter().flat_map(|given| &given.value);
     let overlay = |Given { value, .. }: &Given<OverlayKey>| {
         let of = &value.keys;
-        let named = required(of, value.name.as_ref(), "name", "\"docker.io/acme\"", context);
+        let named = required(
+            of,
+            value.name.as_ref(),
+            "name",
+            "\"docker.io/acme\"",
+            context,
+        );
         let hosted = required(of, value.hosted.as_ref(), "hosted", "\"acme\"", context);
         let named = named?;
         let upstream = named.value.split('/').next().unwrap_or_default();

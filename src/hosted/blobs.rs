@@ -13,7 +13,11 @@ impl Hosted {
     ///
     /// # Errors
     /// [`HostedError`].
-    pub async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<Blob, HostedError> {
+    pub async fn blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Blob, HostedError> {
         let store = &self.inner.store;
         if self.inner.caches.link(repository, digest).is_some()
             && let Some(blob) = store.open_blob(digest)

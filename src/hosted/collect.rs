@@ -59,7 +59,12 @@ impl Hosted {
 
     async fn review(&self) -> Result<Reviewed, HostedError> {
         let grace = self.config().gc_grace.as_millis();
-        let active: HashSet<String> = self.inner.sessions.repositories().take(ACTIVE_MAX).collect();
+        let active: HashSet<String> = self
+            .inner
+            .sessions
+            .repositories()
+            .take(ACTIVE_MAX)
+            .collect();
         let act = Act::Review {
             grace_ms: u64::try_from(grace).unwrap_or(u64::MAX),
             active,
@@ -136,7 +141,10 @@ impl Hosted {
         let mut told = told.unwrap_or_else(PoisonError::into_inner);
         if *told != error {
             if let Some(error) = &error {
-                tracing::warn!(error, "garbage of hosted repositories is not collected; it is tried again");
+                tracing::warn!(
+                    error,
+                    "garbage of hosted repositories is not collected; it is tried again"
+                );
             }
             *told = error;
         }

@@ -106,9 +106,7 @@ impl Config {
     #[must_use]
     pub fn immutable(&self, repository: &Repository, tag: &str) -> Option<&Immutable> {
         let mut rules = self.immutable.iter();
-        rules.find(|rule| {
-            matches(&rule.repository, repository.as_str()) && matches(&rule.tag, tag)
-        })
+        rules.find(|rule| matches(&rule.repository, repository.as_str()) && matches(&rule.tag, tag))
     }
 
     /// True if a tag may not name anything else once it names something.

@@ -105,7 +105,9 @@ impl Hosted {
             tag: tag.clone(),
             immutable: config.stays(repository, tag),
         });
-        let annotations = facts.annotations.map(|it| serde_json::Value::from(it).to_string());
+        let annotations = facts
+            .annotations
+            .map(|it| serde_json::Value::from(it).to_string());
         let mut put = ManifestPut {
             repository: repository.clone(),
             digest,
@@ -250,7 +252,9 @@ fn inspected(wanted: &ManifestWanted<'_>) -> Result<Inspection, HostedError> {
         && !said.eq_ignore_ascii_case(&inspection.media_type)
     {
         let own = &inspection.media_type;
-        return refused(format!("its Content-Type is {said:?}, and it is {own:?} itself"));
+        return refused(format!(
+            "its Content-Type is {said:?}, and it is {own:?} itself"
+        ));
     }
     let schema1 = [media::DOCKER_SCHEMA1, media::DOCKER_SCHEMA1_SIGNED];
     if schema1.contains(&inspection.media_type.as_str()) {

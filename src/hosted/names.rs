@@ -80,7 +80,9 @@ impl Names {
     }
 
     pub(super) fn know(&self, all: Vec<Namespace>) {
-        let all = all.into_iter().map(|it| (it.wanted.name.clone(), it.wanted));
+        let all = all
+            .into_iter()
+            .map(|it| (it.wanted.name.clone(), it.wanted));
         self.known.store(Arc::new(all.collect()));
     }
 
@@ -196,13 +198,25 @@ mod tests {
         assert_eq!(place(None, None, "other/app", false), bare("other/app"));
         assert_eq!(place(None, None, "library/app", false), Ok(Place::Mirrored));
         assert_eq!(place(None, None, "team", false), Ok(Place::Mirrored));
-        assert_eq!(place(None, None, "docker.io/team/app", true), Ok(Place::Mirrored));
+        assert_eq!(
+            place(None, None, "docker.io/team/app", true),
+            Ok(Place::Mirrored)
+        );
         let own = Some("registry.corp:5000");
         assert_eq!(place(own, None, "app", false), hosted("app"));
-        assert_eq!(place(own, None, "library/app", false), hosted("library/app"));
+        assert_eq!(
+            place(own, None, "library/app", false),
+            hosted("library/app")
+        );
         assert!(place(own, None, "Not/Ours", false).is_err());
-        assert_eq!(place(own, Some("docker.io"), "team/app", true), Ok(Place::Mirrored));
-        assert_eq!(place(None, Some("registry.corp"), "a/b", false), hosted("a/b"));
+        assert_eq!(
+            place(own, Some("docker.io"), "team/app", true),
+            Ok(Place::Mirrored)
+        );
+        assert_eq!(
+            place(None, Some("registry.corp"), "a/b", false),
+            hosted("a/b")
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! of whose it is.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -253,7 +254,12 @@ pub(super) fn random_id() -> Result<String, HostedError> {
     let filled = aws_lc_rs::rand::fill(&mut bytes);
     let failed = |_| HostedError::Name("the system gives no random numbers".to_owned());
     filled.map_err(failed)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut id = String::with_capacity(2 * ID_BYTES);
+    for byte in bytes {
+        // Writing to a string does not fail.
+        write!(id, "{byte:02x}").ok();
+    }
+    Ok(id)
 }
 
 #[cfg(test)]
@@ -274,11 +280,11 @@ mod tests {
             );
             sessions.enter(Arc::new(session.unwrap()))
         };
-        let mut begun = 0;
+        let mut number = 0;
         while begin([10, 0, 0, 1]).is_ok() {
-            begun += 1;
+            number += 1;
         }
-        assert_eq!(begun, SESSIONS_MAX / 2);
+        assert_eq!(number, SESSIONS_MAX / 2);
         begin([10, 0, 0, 2]).unwrap();
         let id = sessions.infos()[0].id.clone();
         assert!(sessions.find(&id, &repository, "alice").is_err());

@@ -201,7 +201,12 @@ impl Hosted {
         let mounting = self.inner.tasks.spawn(async move {
             let digest = *blob.digest();
             let _locked = hosted.lock(&digest).await;
-            let stored = hosted.inner.store.uploads().adopt(&random_id()?, blob).await;
+            let stored = hosted
+                .inner
+                .store
+                .uploads()
+                .adopt(&random_id()?, blob)
+                .await;
             hosted.enter(&repository, digest, stored, &by).await
         });
         mounting.await.unwrap_or_else(|error| {

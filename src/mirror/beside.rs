@@ -97,8 +97,9 @@ impl Mirror {
 
 /// The answer of upstream, also where it was remembered.
 fn said(error: MirrorError) -> MirrorError {
-    match error {
-        MirrorError::Remembered(said) => *said,
-        error => error,
+    if let MirrorError::Remembered(said) = error {
+        *said
+    } else {
+        error
     }
 }

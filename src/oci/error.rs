@@ -83,7 +83,11 @@ mod tests {
 
     #[test]
     fn the_envelope_is_the_specs() {
-        let bytes = envelope(ErrorCode::TooManyRequests, "slow \"down\"", Some("later\n".into()));
+        let bytes = envelope(
+            ErrorCode::TooManyRequests,
+            "slow \"down\"",
+            Some("later\n".into()),
+        );
         let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(
             value,

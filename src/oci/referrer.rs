@@ -99,10 +99,7 @@ fn entry(value: &Value) -> Option<Entry> {
         media_type: text("mediaType")?.to_owned(),
         size: value.get("size")?.as_u64()?,
         artifact_type: text("artifactType").map(str::to_owned),
-        annotations: value
-            .get("annotations")
-            .and_then(Value::as_object)
-            .cloned(),
+        annotations: value.get("annotations").and_then(Value::as_object).cloned(),
     })
 }
 
@@ -146,31 +143,37 @@ mod tests {
     fn the_facts_of_a_manifest_are_read() {
         let digest = format!("sha256:{}", "0".repeat(64));
         let read = |text: &str| facts(text.replace('D', &digest).as_bytes());
-        let found = read(r#"{"config":{"mediaType":"c"},"subject":{"digest":"D"},"annotations":{"a":"b"}}"#);
+        let found = read(
+            r#"{"config":{"mediaType":"c"},"subject":{"digest":"D"},"annotations":{"a":"b"}}"#,
+        );
         let found = found.unwrap();
         assert_eq!(found.subject, Some(Digest::Sha256([0; 32])));
         assert_eq!(found.artifact_type.as_deref(), Some("c"));
         assert!(found.annotations.is_some());
         let found = read(r#"{"artifactType":"t","config":{"mediaType":"c"}}"#).unwrap();
         assert_eq!(found.artifact_type.as_deref(), Some("t"));
-        assert_eq!(read(r#"{"config":3,"annotations":[]}"#), Ok(Facts::default()));
+        assert_eq!(
+            read(r#"{"config":3,"annotations":[]}"#),
+            Ok(Facts::default())
+        );
         assert!(read(r#"{"subject":{"digest":"x"}}"#).is_err());
         assert!(read(r#"{"subject":3}"#).is_err());
     }
 
     #[test]
     fn a_list_is_read_as_it_was_written() {
-        let all = vec![
-            Entry {
-                digest: Digest::Sha256([1; 32]),
-                media_type: media::OCI_MANIFEST.to_owned(),
-                size: 7,
-                artifact_type: Some("t".to_owned()),
-                annotations: None,
-            },
-        ];
+        let all = vec![Entry {
+            digest: Digest::Sha256([1; 32]),
+            media_type: media::OCI_MANIFEST.to_owned(),
+            size: 7,
+            artifact_type: Some("t".to_owned()),
+            annotations: None,
+        }];
         assert_eq!(entries(&list(&all)), all);
         assert_eq!(entries(b"{}"), Vec::new());
-        assert_eq!(entries(br#"{"manifests":[{},{"digest":"x"},1]}"#), Vec::new());
+        assert_eq!(
+            entries(br#"{"manifests":[{},{"digest":"x"},1]}"#),
+            Vec::new()
+        );
     }
 }

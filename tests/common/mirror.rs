@@ -109,6 +109,7 @@ impl MirrorBuilder {
             log_level: "info".to_owned(),
             otlp: None,
             cluster: None,
+            hosted: None,
         };
         Self { config, dir }
     }
@@ -220,6 +221,11 @@ impl Mirror {
     /// The front door.
     pub fn guard(&self) -> &roadstead::access::Guard {
         self.app.guard()
+    }
+
+    /// What is hosted there.
+    pub fn hosted(&self) -> &roadstead::hosted::Hosted {
+        self.app.hosted().unwrap()
     }
 
     /// Its cluster.

@@ -44,12 +44,18 @@ pub(super) fn put_namespace(
 pub(super) fn drop_namespace(to: &Connection, name: &str, log: &Log<'_>) -> Acted {
     let sql = "SELECT id FROM hosted_namespaces WHERE name = ?1";
     let mut query = to.prepare_cached(sql)?;
-    let Some(id) = query.query_row([name], |row| row.get::<_, i64>(0)).optional()? else {
+    let Some(id) = query
+        .query_row([name], |row| row.get::<_, i64>(0))
+        .optional()?
+    else {
         return Ok(Err(Refused::NoNamespace(name.to_owned())));
     };
     let sql = "SELECT path FROM hosted_repositories WHERE namespace = ?1 LIMIT 1";
     let mut query = to.prepare_cached(sql)?;
-    if let Some(path) = query.query_row([id], |row| row.get::<_, String>(0)).optional()? {
+    if let Some(path) = query
+        .query_row([id], |row| row.get::<_, String>(0))
+        .optional()?
+    {
         return Ok(Err(Refused::InUse(format!("the repository {path}"))));
     }
     to.execute("DELETE FROM hosted_namespaces WHERE id = ?1", [id])?;
@@ -80,7 +86,10 @@ pub(super) fn link(
     }
     let sql = "UPDATE hosted_blobs SET condemned_ms = NULL WHERE digest = ?1 RETURNING size";
     let mut query = to.prepare_cached(sql)?;
-    let Some(size) = query.query_row([&key], |row| row.get::<_, i64>(0)).optional()? else {
+    let Some(size) = query
+        .query_row([&key], |row| row.get::<_, i64>(0))
+        .optional()?
+    else {
         return Ok(Err(Refused::NoBlob));
     };
     drop(query);
@@ -118,7 +127,10 @@ pub(super) fn lease(
         RETURNING repository";
     let row = params![repository.as_str(), key, rows::ms(until)];
     let mut query = to.prepare_cached(sql)?;
-    let Some(id) = query.query_row(row, |row| row.get::<_, i64>(0)).optional()? else {
+    let Some(id) = query
+        .query_row(row, |row| row.get::<_, i64>(0))
+        .optional()?
+    else {
         return Ok(Err(Refused::NoBlob));
     };
     drop(query);

@@ -84,7 +84,8 @@ fn link(
     let Some((lease, is_deleted, path)) = found.optional()? else {
         return forget(to, entry);
     };
-    let sql = "SELECT 1 FROM hosted_references WHERE repository = ?1 AND digest = ?2 AND NOT is_manifest";
+    let sql =
+        "SELECT 1 FROM hosted_references WHERE repository = ?1 AND digest = ?2 AND NOT is_manifest";
     if to.prepare_cached(sql)?.exists(params![place, digest])? {
         // When the manifest goes it is entered again.
         return forget(to, entry);
@@ -187,16 +188,12 @@ pub(super) fn drop_blob(
     let sql = "INSERT OR IGNORE INTO hosted_doomed (digest) VALUES (?1)";
     to.prepare_cached(sql)?.execute([&key])?;
     let sql = "DELETE FROM hosted_reviews WHERE kind = ?1 AND digest = ?2";
-    to.prepare_cached(sql)?
-        .execute(params![rows::BLOB, key])?;
+    to.prepare_cached(sql)?.execute(params![rows::BLOB, key])?;
     Ok(Ok(Done::Changed))
 }
 
 /// The file of a blob is gone.
-pub(super) fn dropped(
-    to: &Connection,
-    digest: &Digest,
-) -> rusqlite::Result<Result<Done, Refused>> {
+pub(super) fn dropped(to: &Connection, digest: &Digest) -> rusqlite::Result<Result<Done, Refused>> {
     let sql = "DELETE FROM hosted_doomed WHERE digest = ?1";
     let gone = to.prepare_cached(sql)?.execute([rows::key(digest)])?;
     Ok(Ok(if gone > 0 {

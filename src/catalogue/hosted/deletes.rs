@@ -22,9 +22,14 @@ pub(super) fn tag(to: &Connection, repository: &Repository, tag: &Tag, log: &Log
         return Ok(Err(Refused::NoTag));
     };
     let sql = "DELETE FROM hosted_tags WHERE repository = ?1 AND name = ?2";
-    to.prepare_cached(sql)?
-        .execute(params![id, tag.as_str()])?;
-    record(to, (id, repository), tag.as_str(), (Some(&before), None), log)?;
+    to.prepare_cached(sql)?.execute(params![id, tag.as_str()])?;
+    record(
+        to,
+        (id, repository),
+        tag.as_str(),
+        (Some(&before), None),
+        log,
+    )?;
     Ok(Ok(Done::Changed))
 }
 
@@ -59,7 +64,11 @@ pub(super) fn manifest(
     let mut query = to.prepare_cached(sql)?;
     let tags = query.query_map(params![manifest, TAGS_MAX], |row| row.get(0))?;
     let tags: Vec<String> = tags.collect::<rusqlite::Result<_>>()?;
-    let unknown: Vec<String> = tags.iter().filter(|it| !known.contains(it)).cloned().collect();
+    let unknown: Vec<String> = tags
+        .iter()
+        .filter(|it| !known.contains(it))
+        .cloned()
+        .collect();
     if !unknown.is_empty() {
         return Ok(Err(Refused::HasTags(unknown)));
     }
@@ -117,16 +126,15 @@ pub(super) fn restore(
         return Ok(Err(Refused::NoRepository));
     };
     let sql = "SELECT before FROM hosted_tag_history WHERE repository = ?1 AND name = ?2 AND before IS NOT NULL ORDER BY seq DESC LIMIT 1";
-    let digest = match digest {
-        Some(digest) => digest,
-        None => {
-            let mut query = to.prepare_cached(sql)?;
-            let row = params![id, tag.as_str()];
-            let last = query.query_row(row, |row| row.get::<_, Vec<u8>>(0));
-            match last.optional()? {
-                Some(last) => rows::digest(&last)?,
-                None => return Ok(Err(Refused::NoTag)),
-            }
+    let digest = if let Some(digest) = digest {
+        digest
+    } else {
+        let mut query = to.prepare_cached(sql)?;
+        let row = params![id, tag.as_str()];
+        let last = query.query_row(row, |row| row.get::<_, Vec<u8>>(0));
+        match last.optional()? {
+            Some(last) => rows::digest(&last)?,
+            None => return Ok(Err(Refused::NoTag)),
         }
     };
     let sql = "SELECT id FROM hosted_manifests WHERE repository = ?1 AND digest = ?2";
@@ -141,7 +149,13 @@ pub(super) fn restore(
         immutable: false,
     };
     let set = set_tag(to, (id, repository), &put, (manifest, &digest), None, log)?;
-    Ok(set.map(|moved| if moved { Done::Changed } else { Done::Unchanged }))
+    Ok(set.map(|moved| {
+        if moved {
+            Done::Changed
+        } else {
+            Done::Unchanged
+        }
+    }))
 }
 
 /// A manifest is there again, and the manifests that it names.

@@ -41,7 +41,14 @@ pub(super) fn put(
     let mut changed = is_new;
     for (number, tag) in put.tags.iter().enumerate() {
         let condition = put.condition.as_ref().filter(|_| number == 0);
-        match set_tag(to, (repository, &put.repository), tag, (manifest, &put.digest), condition, log)? {
+        match set_tag(
+            to,
+            (repository, &put.repository),
+            tag,
+            (manifest, &put.digest),
+            condition,
+            log,
+        )? {
             Ok(moved) => changed |= moved,
             Err(refused) => return Ok(Err(refused)),
         }
@@ -55,23 +62,27 @@ pub(super) fn put(
 
 /// The digests that the repository must have and has not.
 fn missing(from: &Connection, repository: i64, put: &ManifestPut) -> rusqlite::Result<Vec<Digest>> {
+    let sql = "SELECT n.sparse FROM hosted_namespaces n JOIN hosted_repositories r ON r.namespace = n.id WHERE r.id = ?1";
+    let sparse: bool = from
+        .prepare_cached(sql)?
+        .query_row([repository], |row| row.get(0))?;
+    if sparse {
+        return Ok(Vec::new());
+    }
     let mut missing = Vec::new();
-    let sql = "SELECT 1 FROM hosted_links WHERE repository = ?1 AND digest = ?2 AND deleted_ms IS NULL";
+    let sql =
+        "SELECT 1 FROM hosted_links WHERE repository = ?1 AND digest = ?2 AND deleted_ms IS NULL";
     let mut link = from.prepare_cached(sql)?;
     for digest in &put.blobs {
         if !link.exists(params![repository, rows::key(digest)])? {
             missing.push(*digest);
         }
     }
-    let sql = "SELECT n.sparse FROM hosted_namespaces n JOIN hosted_repositories r ON r.namespace = n.id WHERE r.id = ?1";
-    let sparse: bool = from.prepare_cached(sql)?.query_row([repository], |row| row.get(0))?;
-    if !sparse {
-        let sql = "SELECT 1 FROM hosted_manifests WHERE repository = ?1 AND digest = ?2 AND deleted_ms IS NULL";
-        let mut manifest = from.prepare_cached(sql)?;
-        for digest in &put.manifests {
-            if !manifest.exists(params![repository, rows::key(digest)])? {
-                missing.push(*digest);
-            }
+    let sql = "SELECT 1 FROM hosted_manifests WHERE repository = ?1 AND digest = ?2 AND deleted_ms IS NULL";
+    let mut manifest = from.prepare_cached(sql)?;
+    for digest in &put.manifests {
+        if !manifest.exists(params![repository, rows::key(digest)])? {
+            missing.push(*digest);
         }
     }
     missing.truncate(MISSING_MAX);
@@ -131,7 +142,12 @@ fn refer(
     let mut insert = to.prepare_cached(sql)?;
     let blobs = put.blobs.iter().chain(&put.foreign).map(|it| (it, false));
     for (digest, is_manifest) in blobs.chain(put.manifests.iter().map(|it| (it, true))) {
-        insert.execute(params![manifest, repository, rows::key(digest), is_manifest])?;
+        insert.execute(params![
+            manifest,
+            repository,
+            rows::key(digest),
+            is_manifest
+        ])?;
     }
     Ok(())
 }
@@ -201,7 +217,13 @@ pub(super) fn set_tag(
         log.ms(),
         log.by
     ])?;
-    record(to, (repository, path), tag.as_str(), (before.as_ref(), Some(digest)), log)?;
+    record(
+        to,
+        (repository, path),
+        tag.as_str(),
+        (before.as_ref(), Some(digest)),
+        log,
+    )?;
     Ok(Ok(true))
 }
 

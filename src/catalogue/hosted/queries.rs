@@ -276,7 +276,8 @@ impl Catalogue {
     /// [`CatalogueError`].
     pub async fn hosted_queue(&self) -> Result<Queue, CatalogueError> {
         self.ask(|from| {
-            let length = from.query_row("SELECT count(*) FROM hosted_reviews", [], |row| row.get(0))?;
+            let length =
+                from.query_row("SELECT count(*) FROM hosted_reviews", [], |row| row.get(0))?;
             let sql = "SELECT count(*), coalesce(sum(size), 0) FROM hosted_blobs";
             let (blobs, bytes) = from.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
             Ok(Queue {

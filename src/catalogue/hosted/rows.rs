@@ -100,7 +100,10 @@ pub(super) fn made(
     let namespace = path.as_str().split('/').next().unwrap_or_default();
     let sql = "SELECT id FROM hosted_namespaces WHERE name = ?1";
     let mut query = to.prepare_cached(sql)?;
-    let Some(id) = query.query_row([namespace], |row| row.get::<_, i64>(0)).optional()? else {
+    let Some(id) = query
+        .query_row([namespace], |row| row.get::<_, i64>(0))
+        .optional()?
+    else {
         return Ok(Err(Refused::NoNamespace(namespace.to_owned())));
     };
     let sql = "INSERT INTO hosted_repositories (namespace, path, created_ms) VALUES (?1, ?2, ?3)";
@@ -143,9 +146,10 @@ pub(super) fn within_quota(
     wanted: u64,
 ) -> rusqlite::Result<Result<(), Refused>> {
     let sql = "SELECT n.name, n.bytes, n.quota FROM hosted_namespaces n JOIN hosted_repositories r ON r.namespace = n.id WHERE r.id = ?1";
-    let row: (String, i64, Option<i64>) = from.prepare_cached(sql)?.query_row([repository], |row| {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-    })?;
+    let row: (String, i64, Option<i64>) =
+        from.prepare_cached(sql)?.query_row([repository], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
     let (namespace, bytes, quota) = row;
     Ok(match quota {
         Some(quota) if bytes > quota => Err(Refused::OverQuota {

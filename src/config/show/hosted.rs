@@ -20,7 +20,11 @@ pub(super) fn show(out: &mut String, config: Option<&Config>) {
     for namespace in &config.namespaces {
         table(out, "[hosted.namespace]");
         line(out, "name", &quoted(&namespace.name));
-        line(out, "visibility", &quoted(Visible::name(namespace.visibility)));
+        line(
+            out,
+            "visibility",
+            &quoted(Visible::name(namespace.visibility)),
+        );
         if let Some(quota) = namespace.quota {
             line(out, "quota", &size(quota));
         }

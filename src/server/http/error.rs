@@ -22,6 +22,8 @@ use std::time::Duration;
 
 mod hosted;
 
+use hosted::UploadPlace;
+
 /// The `Retry-After` of a 429 when upstream did not say: long enough that a fleet does not knock on
 /// a limit that is counted in minutes, short enough for a rate counted in seconds.
 const RETRY_AFTER_LIMITED: Duration = Duration::from_secs(10);
@@ -36,7 +38,7 @@ pub(crate) struct ApiError {
     code: ErrorCode,
     message: Cow<'static, str>,
     extra: Extra,
-    detail: Option<serde_json::Value>,
+    detail: Option<Box<serde_json::Value>>,
     found: Found,
     limit: Option<Limit>,
     /// The side that failed or refused; of an upstream, with the reason in harmless words if there are any.
@@ -73,10 +75,7 @@ enum Extra {
     /// Number of bytes that exist, if that is known.
     Total(Option<u64>),
     /// Where an upload goes on, and how much of it has come.
-    Upload {
-        location: String,
-        length: u64,
-    },
+    Upload(Box<UploadPlace>),
 }
 
 impl ApiError {
@@ -277,7 +276,7 @@ impl ApiError {
             | Extra::AllowReading
             | Extra::Challenge(_)
             | Extra::Total(_)
-            | Extra::Upload { .. } => return self,
+            | Extra::Upload(_) => return self,
         };
         if is_meant && has_values {
             return self;
@@ -322,7 +321,7 @@ impl ApiError {
         }
         headers.insert(reply::CACHE_STATUS, self.found.cache_status());
         self.extra.say_upload(&mut headers);
-        let body = error::envelope(self.code, &self.message, self.detail);
+        let body = error::envelope(self.code, &self.message, self.detail.map(|it| *it));
         Reply {
             status: self.status,
             headers,
@@ -362,7 +361,7 @@ impl Found {
 impl Extra {
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            Self::Nothing | Self::Relayed(_) | Self::Total(None) | Self::Upload { .. } => None,
+            Self::Nothing | Self::Relayed(_) | Self::Total(None) | Self::Upload(_) => None,
             Self::RetryAfter(wait) => {
                 // Whole seconds, rounded up: earlier would be too early.
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);

@@ -52,7 +52,9 @@ impl Handler {
             return Ok(self.mirror().lists().catalog(page, &sees_mirrored).await);
         };
         let limit = page.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
-        let is_own = request.host.is_some_and(|host| hosted.names().is_host(host));
+        let is_own = request
+            .host
+            .is_some_and(|host| hosted.names().is_host(host));
         let (mut all, more) = if is_own {
             (Vec::new(), None)
         } else {

@@ -176,7 +176,14 @@ impl Handler {
         exchange: &mut Exchange,
     ) -> Result<Reply, ApiError> {
         caller.arrival.door.admit_to_token(head, exchange)?;
-        let answer = token::answer(caller, head, body, exchange, &self.mirror);
+        let answer = token::answer(
+            caller,
+            head,
+            body,
+            exchange,
+            &self.mirror,
+            self.hosted.as_ref(),
+        );
         Box::pin(answer).await
     }
 

@@ -13,6 +13,7 @@ mod uploads;
 use super::arrival::Caller;
 use super::door::Visitor;
 use super::handler::Handler;
+use super::named::Named;
 use super::reply::Reply;
 use crate::access::{Action as Verb, Resource};
 use crate::hosted::{Fall, Hosted, HostedError, Refused, Visibility};
@@ -28,6 +29,7 @@ use http::{Method, StatusCode};
 use hyper::body::Incoming;
 pub(super) use lists::catalog_page;
 pub(super) use places::{Target, is_push, refuse_mirrored};
+use std::borrow::Cow;
 
 /// The name of hosted repositories among upstreams, in metrics, logs and records.
 const LABEL: &str = "hosted";
@@ -71,11 +73,7 @@ impl HostedRequest<'_> {
         }
     }
 
-    async fn read(
-        &self,
-        fall: Option<Fall>,
-        exchange: &mut Exchange,
-    ) -> Result<Reply, Failed> {
+    async fn read(&self, fall: Option<Fall>, exchange: &mut Exchange) -> Result<Reply, Failed> {
         let falls = |error: &HostedError| match (fall, error) {
             (None | Some(Fall::Never), _) => false,
             (Some(_), HostedError::Refused(Refused::NoRepository)) => true,
@@ -100,15 +98,23 @@ impl HostedRequest<'_> {
                 artifact_type,
                 cursor,
                 ..
-            } => self.referrers(digest, artifact_type.as_deref(), cursor).await,
+            } => {
+                self.referrers(digest, artifact_type.as_deref(), cursor)
+                    .await
+            }
             Route::Ping | Route::Catalog(_) | Route::Upload { .. } => {
                 return Err(ApiError::no_repository().into());
             }
         };
-        answered.map_err(|error| match error {
-            Asked::Hosted(error) if falls(&error) => Failed::Falls,
-            Asked::Hosted(error) => Failed::Error(error.into()),
-            Asked::Api(error) => Failed::Error(error),
+        let is_of_referrers = matches!(self.request.route, Route::Referrers { .. });
+        answered.or_else(|error| match error {
+            Asked::Hosted(error) if falls(&error) => Err(Failed::Falls),
+            // Nothing refers to what is not there: clients take 404 for a registry without the API.
+            Asked::Hosted(HostedError::Refused(Refused::NoRepository)) if is_of_referrers => {
+                Ok(self.no_referrers())
+            }
+            Asked::Hosted(error) => Err(Failed::Error(error.into())),
+            Asked::Api(error) => Err(Failed::Error(error)),
         })
     }
 
@@ -119,7 +125,13 @@ impl HostedRequest<'_> {
         let verb = match self.request.route {
             // A client that may push may end what it has begun.
             Route::Manifest { .. } | Route::Blob { .. } if is_delete => Verb::Delete,
-            _ => Verb::Push,
+            Route::Ping
+            | Route::Catalog(_)
+            | Route::Manifest { .. }
+            | Route::Blob { .. }
+            | Route::Upload { .. }
+            | Route::Tags { .. }
+            | Route::Referrers { .. } => Verb::Push,
         };
         self.may(verb, exchange)?;
         let reply = match &self.request.route {
@@ -172,13 +184,8 @@ impl HostedRequest<'_> {
 
     /// Lets the client of the request do something with the repository.
     fn may(&self, verb: Verb, exchange: &mut Exchange) -> Result<(), ApiError> {
-        let tag = match &self.request.route {
-            Route::Manifest {
-                reference: Reference::Tag(tag),
-                ..
-            } => Some(tag.as_str()),
-            _ => None,
-        };
+        let named = Named::by(&self.request.route);
+        let tag = named.and_then(|it| it.tag);
         let path = self.path();
         let Some(visitor) = self.visitor else {
             return self.may_without_rules(verb);
@@ -215,7 +222,13 @@ impl HostedRequest<'_> {
 
     /// True if the client may pull from a hosted repository.
     fn sees(&self, repository: &Repository) -> bool {
-        sees(self.hosted, self.visitor, self.caller, self.request, repository)
+        sees(
+            self.hosted,
+            self.visitor,
+            self.caller,
+            self.request,
+            repository,
+        )
     }
 
     /// True if the client may pull from a mirrored repository.
@@ -240,13 +253,13 @@ impl HostedRequest<'_> {
     /// Whoever asks, for the history: an account, or an address.
     fn by(&self) -> String {
         let account = self.visitor.and_then(|it| it.who.account());
-        account.map_or_else(|| self.caller.source().to_string(), |it| it.into_owned())
+        account.map_or_else(|| self.caller.source().to_string(), Cow::into_owned)
     }
 
     /// Whoever may go on with an upload: an account, or anybody without one.
     fn owner(&self) -> String {
         let account = self.visitor.and_then(|it| it.who.account());
-        account.map(|it| it.into_owned()).unwrap_or_default()
+        account.map(Cow::into_owned).unwrap_or_default()
     }
 
     fn is_upload(&self) -> bool {

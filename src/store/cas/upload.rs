@@ -89,7 +89,12 @@ impl Uploads {
         let name = id.to_owned();
         self.run("begin an upload", move |uploads| {
             uploads.cas.contents().layout().refuse_if_failing()?;
-            let file = uploads.cas.contents().layout().uploads().make(&name, &note)?;
+            let file = uploads
+                .cas
+                .contents()
+                .layout()
+                .uploads()
+                .make(&name, &note)?;
             Ok(Upload::of(uploads, name, file, 0, 0, algorithm))
         })
         .await
@@ -148,7 +153,14 @@ impl Uploads {
             let linked = files.link(&name, blob.file());
             uploads.cas.contents().bounds.unwritten_changes(size, 0);
             let file = linked.inspect_err(|_| uploads.cas.contents().release(size))?;
-            Ok(Upload::of(uploads, name, file, size, size, blob.digest().algorithm()))
+            Ok(Upload::of(
+                uploads,
+                name,
+                file,
+                size,
+                size,
+                blob.digest().algorithm(),
+            ))
         });
         let upload = Arc::new(linked.await?);
         let stored = upload.finish(digest).await;
@@ -283,7 +295,9 @@ impl Upload {
             return Err(StoreError::Failing("the upload is over".to_owned()).into());
         }
         let size = self.length();
-        let got = self.hash(&mut state, digest.algorithm(), size).map_err(failed)?;
+        let got = self
+            .hash(&mut state, digest.algorithm(), size)
+            .map_err(failed)?;
         if got != *digest {
             return Err(FinishError::Digest(got));
         }

@@ -4,9 +4,14 @@ use super::{ApiError, Extra, Found, RETRY_AFTER_BUSY};
 use crate::hosted::{CatalogueError, HostedError, Refused};
 use crate::oci::push::PushError;
 use crate::oci::{Digest, ErrorCode as Code};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode as Status, header};
+use http::{HeaderMap, HeaderValue, StatusCode as Status, header};
 
-const RANGE: HeaderName = header::RANGE;
+/// Where an upload goes on, and how much of it has come.
+#[derive(Debug)]
+pub(super) struct UploadPlace {
+    location: String,
+    length: u64,
+}
 
 /// Digests that a message names: clients print it.
 const NAMED_MAX: usize = 3;
@@ -51,7 +56,7 @@ impl ApiError {
     /// 416: a chunk that does not go on where the one before it ended.
     pub(crate) fn chunk(message: &'static str, location: String, length: u64) -> Self {
         Self {
-            extra: Extra::Upload { location, length },
+            extra: Extra::Upload(Box::new(UploadPlace { location, length })),
             ..Self::own(
                 Status::RANGE_NOT_SATISFIABLE,
                 Code::BlobUploadInvalid,
@@ -62,15 +67,16 @@ impl ApiError {
 
     /// Says where an upload goes on, if it is about one.
     pub(crate) fn of_upload(error: HostedError, location: &str, length: u64) -> Self {
-        let length = match &error {
-            HostedError::Offset(length) | HostedError::Writing(length) => *length,
-            _ => length,
+        let length = if let HostedError::Offset(length) | HostedError::Writing(length) = &error {
+            *length
+        } else {
+            length
         };
         let is_over = matches!(error, HostedError::NoUpload | HostedError::Digest(_));
         let mut refusal = Self::from(error);
         if !is_over && matches!(refusal.extra, Extra::Nothing) {
             let location = location.to_owned();
-            refusal.extra = Extra::Upload { location, length };
+            refusal.extra = Extra::Upload(Box::new(UploadPlace { location, length }));
         }
         refusal
     }
@@ -81,9 +87,10 @@ const NO_REPOSITORY: &str = "there is no such repository here";
 impl Extra {
     /// Writes the headers of an upload.
     pub(super) fn say_upload(&self, headers: &mut HeaderMap) {
-        if let Self::Upload { location, length } = self {
+        if let Self::Upload(place) = self {
+            let UploadPlace { location, length } = &**place;
             let range = HeaderValue::try_from(format!("0-{}", length.saturating_sub(1)));
-            headers.extend(range.map(|range| (RANGE, range)));
+            headers.extend(range.map(|range| (header::RANGE, range)));
             let location = HeaderValue::from_str(location);
             headers.extend(location.map(|location| (header::LOCATION, location)));
         }
@@ -124,7 +131,14 @@ impl From<HostedError> for ApiError {
             E::Store(_) => "the disk of hosted repositories fails".to_owned(),
             E::Damaged(_) => "the blob cannot be read now".to_owned(),
             E::Manifest(why) => format!("no manifest that can be kept here: {why}"),
-            other => other.to_string(),
+            other @ (E::Refused(_)
+            | E::Name(_)
+            | E::NoUpload
+            | E::Offset(_)
+            | E::Writing(_)
+            | E::Digest(_)
+            | E::TooMany
+            | E::Immutable(_)) => other.to_string(),
         };
         let mut refusal = Self::new(status, code, message, &error);
         refusal.found = Found::Unsought;
@@ -156,14 +170,23 @@ impl ApiError {
             R::Immutable { tag, digest } => {
                 format!("the tag {tag} is immutable (hosted.immutable), and names {digest}")
             }
-            other => other.to_string(),
+            other @ (R::NoRepository
+            | R::NoManifest
+            | R::NoBlob
+            | R::NoTag
+            | R::Condition(_)
+            | R::HasTags(_)
+            | R::InUse(_)
+            | R::OverQuota { .. }) => other.to_string(),
         };
         let detail = match refused {
             R::Missing(digests) => {
                 let all: Vec<String> = digests.iter().map(Digest::to_string).collect();
                 Some(serde_json::json!({ "digests": all }))
             }
-            R::Immutable { digest, .. } => Some(serde_json::json!({ "digest": digest.to_string() })),
+            R::Immutable { digest, .. } => {
+                Some(serde_json::json!({ "digest": digest.to_string() }))
+            }
             R::Condition(digest) => {
                 let digest = digest.map(|it| it.to_string());
                 Some(serde_json::json!({ "digest": digest }))
@@ -178,7 +201,7 @@ impl ApiError {
             | R::InUse(_) => None,
         };
         Self {
-            detail,
+            detail: detail.map(Box::new),
             found: Found::Remembered,
             ..Self::own(status, code, message)
         }
@@ -187,7 +210,11 @@ impl ApiError {
 
 /// All that is missing, the first of it by name.
 fn missing(digests: &[Digest]) -> String {
-    let named: Vec<String> = digests.iter().take(NAMED_MAX).map(Digest::to_string).collect();
+    let named: Vec<String> = digests
+        .iter()
+        .take(NAMED_MAX)
+        .map(Digest::to_string)
+        .collect();
     let more = digests.len().saturating_sub(NAMED_MAX);
     let more = if more > 0 {
         format!(" and {more} more")

@@ -12,7 +12,7 @@ use std::time::Duration;
 const BATCH_BYTES: usize = 1024 * 1024;
 
 /// The longest time without a byte. What has come until then stays, and its client may go on from there.
-const IDLE_WAIT_MAX: Duration = Duration::from_secs(60);
+const IDLE_WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// The end of a body.
 enum Next {

@@ -17,7 +17,9 @@ const LOOKED_AT: usize = 500;
 
 impl HostedRequest<'_> {
     pub(super) async fn tags(&self, page: &Page) -> Result<Reply, Asked> {
-        let found = self.hosted.tags(self.repository, page.last.as_deref(), page.limit);
+        let found = self
+            .hosted
+            .tags(self.repository, page.last.as_deref(), page.limit);
         let found = found.await?;
         let next = found.tags.last().filter(|_| found.more).map(|last| {
             NextPage::of(&Page {
@@ -41,13 +43,9 @@ impl HostedRequest<'_> {
             found.and_then(|(_, value)| value.parse::<i64>().ok())
         };
         let limit = number("n").and_then(|it| usize::try_from(it).ok());
-        let found = self.hosted.referrers(
-            self.repository,
-            digest,
-            artifact_type,
-            number(AFTER),
-            limit,
-        );
+        let found =
+            self.hosted
+                .referrers(self.repository, digest, artifact_type, number(AFTER), limit);
         let found = found.await?;
         let next = found.next.map(|after| {
             let kept = artifact_type.map(|it| ("artifactType".to_owned(), it.to_owned()));
@@ -59,6 +57,10 @@ impl HostedRequest<'_> {
         });
         let body = referrer::list(&found.entries);
         Ok(self.list(list::REFERRERS, body, next, artifact_type.is_some()))
+    }
+
+    pub(super) fn no_referrers(&self) -> Reply {
+        self.list(list::REFERRERS, referrer::list(&[]), None, false)
     }
 
     fn list(

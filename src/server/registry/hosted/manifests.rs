@@ -6,7 +6,7 @@ use crate::mirror::{BlobAnswer, BlobHead, ManifestAnswer};
 use crate::oci::manifest::MANIFEST_BYTES_MAX;
 use crate::oci::push::PushQuery;
 use crate::oci::route::{Action, Route};
-use crate::oci::{Digest, ErrorCode, Reference};
+use crate::oci::{ByteRange, Digest, ErrorCode, Reference};
 use crate::server::http::access_log::Exchange;
 use crate::server::http::body::Content;
 use crate::server::http::error::ApiError;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Time that a manifest may take to arrive.
-const MANIFEST_WAIT_MAX: Duration = Duration::from_secs(60);
+const MANIFEST_WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// Entity tags that a condition may name.
 const CONDITIONS_MAX: usize = 16;
@@ -64,6 +64,11 @@ impl HostedRequest<'_> {
             return Ok(Reply::blob_head(tag, client_has, head));
         }
         let blob = self.hosted.blob(self.repository, digest).await?;
+        let range = self.request.head.headers.get(header::RANGE);
+        let range = range.and_then(|it| it.to_str().ok());
+        if range.is_some_and(ByteRange::is_inverted) {
+            return Err(ApiError::range(Some(blob.size()), Outcome::Hit).into());
+        }
         let given = self
             .handler
             .give_blob(self.request, tag, BlobAnswer::hosted(blob), exchange);

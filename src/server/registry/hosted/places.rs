@@ -62,9 +62,8 @@ impl Target {
             Place::Bare(repository) if is_push(request) => Self::Hosted(repository),
             Place::Bare(_) | Place::Mirrored => {
                 let source = directory.resolve(ns, request.host, path).ok();
-                let overlay = source.and_then(|it| {
-                    names.overlay(it.upstream.as_str(), it.repository.as_str())
-                });
+                let overlay = source
+                    .and_then(|it| names.overlay(it.upstream.as_str(), it.repository.as_str()));
                 overlay.map_or(Self::Mirrored, |(repository, fall)| {
                     Self::Overlay(repository, fall)
                 })
@@ -106,17 +105,19 @@ pub(in crate::server::registry) fn refuse_mirrored(
 pub(super) fn refuse_pages(request: &Request<'_>, names: &Names) -> Result<(), ApiError> {
     let headers: &HeaderMap = &request.head.headers;
     let text = |name: &HeaderName| headers.get(name).map(|it| it.to_str().unwrap_or("?"));
-    let is_foreign_site = text(&SEC_FETCH_SITE)
-        .is_some_and(|site| !matches!(site, "none" | "same-origin"));
+    let is_foreign_site =
+        text(&SEC_FETCH_SITE).is_some_and(|site| !matches!(site, "none" | "same-origin"));
     let is_foreign_origin = text(&header::ORIGIN).is_some_and(|origin| {
         let host = origin.split_once("://").map(|(_, host)| host);
         // A name that anybody can have lead here proves nothing.
-        let is_ours = host == request.host
-            && host.is_some_and(|host| is_sure(host) || names.is_host(host));
+        let is_ours =
+            host == request.host && host.is_some_and(|host| is_sure(host) || names.is_host(host));
         !is_ours
     });
     if is_foreign_site || is_foreign_origin {
-        return Err(ApiError::may_not("web pages of other sites cannot push here"));
+        return Err(ApiError::may_not(
+            "web pages of other sites cannot push here",
+        ));
     }
     Ok(())
 }
@@ -158,7 +159,11 @@ impl HostedRequest<'_> {
             sparse: false,
         };
         self.hosted.put_namespace(wanted, true, &self.by()).await?;
-        tracing::info!(namespace = name, by = self.by(), "a hosted namespace was created by a push");
+        tracing::info!(
+            namespace = name,
+            by = self.by(),
+            "a hosted namespace was created by a push"
+        );
         Ok(())
     }
 
@@ -167,7 +172,12 @@ impl HostedRequest<'_> {
         let mirror = self.handler.mirror();
         let behalf = mirror.on_behalf(self.request.client, self.request.via())?;
         let vacancy = behalf.scope(mirror.vacancy(self.repository)).await;
-        let name = self.repository.as_str().split('/').next().unwrap_or_default();
+        let name = self
+            .repository
+            .as_str()
+            .split('/')
+            .next()
+            .unwrap_or_default();
         let advice = "push to a host name of its own (hosted.hosts), or to another namespace";
         match vacancy {
             Vacancy::Vacant => Ok(()),

@@ -73,7 +73,9 @@ impl HostedRequest<'_> {
         let client = self.caller.source();
         let algorithm = query.digest.map(|it| it.algorithm()).or(query.algorithm);
         let owner = self.owner();
-        let begun = self.hosted.begin(self.repository, &owner, client, algorithm);
+        let begun = self
+            .hosted
+            .begin(self.repository, &owner, client, algorithm);
         let session = begun.await?;
         let Some(digest) = query.digest else {
             return Ok(self.progress(StatusCode::ACCEPTED, &session, 0));

@@ -48,7 +48,9 @@ impl UploadFiles<'_> {
         if path.is_dir() {
             return Ok(());
         }
-        self.0.disk.run(Op::Create, &path, || fs::create_dir_all(&path))?;
+        self.0
+            .disk
+            .run(Op::Create, &path, || fs::create_dir_all(&path))?;
         self.0.sync_directory(&self.0.root)
     }
 
@@ -66,8 +68,8 @@ impl UploadFiles<'_> {
             options.read(true).write(true).create_new(true);
             open_regular(&path, &mut options)
         };
-        let made = self.0.disk.run(Op::Create, &path, make);
-        let file = made.inspect_err(|_| self.remove(id))?;
+        let created = self.0.disk.run(Op::Create, &path, make);
+        let file = created.inspect_err(|_| self.remove(id))?;
         Ok(self.0.disk.file(file, path))
     }
 
@@ -133,10 +135,17 @@ impl UploadFiles<'_> {
         }
         let mut left = Vec::new();
         let entries = || fs::read_dir(&directory);
-        for entry in self.0.disk.run(Op::Read, &directory, entries)?.take(2 * FOUND_MAX) {
+        for entry in self
+            .0
+            .disk
+            .run(Op::Read, &directory, entries)?
+            .take(2 * FOUND_MAX)
+        {
             let path = entry?.path();
             let name = |part: Option<&std::ffi::OsStr>| {
-                part.and_then(|it| it.to_str()).unwrap_or_default().to_owned()
+                part.and_then(|it| it.to_str())
+                    .unwrap_or_default()
+                    .to_owned()
             };
             let (id, kind) = (name(path.file_stem()), name(path.extension()));
             match (kind.as_str(), self.note(&id)) {
