@@ -65,8 +65,9 @@ impl Hosted {
             return Ok(row.size);
         }
         let expiry = self.config().upload_expiry;
-        let half = self.inner.clock.now().plus(expiry / 2);
-        if leases && row.lease < half {
+        // Not for each of many who ask at the same time.
+        let enough = self.inner.clock.now().plus(expiry - expiry / 8);
+        if leases && row.lease < enough {
             let act = Act::Lease {
                 repository: repository.clone(),
                 digest: *digest,

@@ -102,14 +102,14 @@ const STATEMENTS: &str = r#"
 name = "alice"
 [[access.policy.statement]]
 effect = "allow"
-action = ["pull", "push"]
-resource = ["repository/team/*"]
+actions = ["pull", "push"]
+resources = ["repository/team/*"]
 [[access.policy]]
 name = "bob"
 [[access.policy.statement]]
 effect = "allow"
-action = ["pull"]
-resource = ["repository/other/*"]
+actions = ["pull"]
+resources = ["repository/other/*"]
 [[access.attach]]
 user = "alice"
 policies = ["alice"]

@@ -52,7 +52,7 @@ async fn gc_between_head_200_and_manifest_put() {
         let path = format!("/v2/team/a/blobs/{}", sha256(blob));
         assert_eq!(mirror.head(&path).await.status, 200);
     }
-    collect_after(&mirror, 20 * HOUR).await;
+    collect_after(&mirror, 15 * HOUR).await;
     assert_eq!(mirror.put("team/a", "v1", &body).await.status, 201);
 }
 
