@@ -330,7 +330,7 @@ impl App {
             let (before, identity) = (before.as_mut(), identity.as_ref());
             Unserved::open_by(mode, &snapshot, clock, &own, before, identity).await?
         };
-        let hosted = hosted::open(&config, &catalogue, &clock, launch.takes_over).await?;
+        let hosted = hosted::open(&config, &catalogue, &clock, &metrics, launch.takes_over).await?;
         let guard = open_guard(&config, catalogue, &clock, &metrics, identity.as_ref()).await?;
         start.tell(&store).await;
         let running = Running {

@@ -55,6 +55,7 @@ pub use crate::catalogue::hosted::{Condition, Namespace, NamespaceWanted, Refuse
 use crate::clock::Clock;
 use crate::oci::Digest;
 use crate::store::{HandOver, Store};
+use crate::telemetry::Metrics;
 
 /// Locks of digests: two that share one wait for each other for no reason, rarely.
 const DIGEST_LOCKS: usize = 256;
@@ -74,6 +75,7 @@ struct Inner {
     catalogue: Catalogue,
     store: Store,
     clock: Arc<dyn Clock>,
+    metrics: Metrics,
     names: Names,
     caches: Caches,
     sessions: Sessions,
@@ -86,7 +88,14 @@ struct Inner {
 impl Hosted {
     /// Puts the parts together: a store that is permanent, and the catalogue beside it.
     #[must_use]
-    pub fn new(config: Config, catalogue: Catalogue, store: Store, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        config: Config,
+        catalogue: Catalogue,
+        store: Store,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Self {
+        metrics.counts_hosted();
         Self {
             inner: Arc::new(Inner {
                 names: Names::new(&config),
@@ -94,6 +103,7 @@ impl Hosted {
                 catalogue,
                 store,
                 clock,
+                metrics,
                 caches: Caches::new(),
                 sessions: Sessions::default(),
                 digests: (0..DIGEST_LOCKS)

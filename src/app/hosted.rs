@@ -21,6 +21,7 @@ pub(super) async fn open(
     config: &Config,
     catalogue: &Catalogue,
     clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
     takes_over: bool,
 ) -> Result<Option<Hosted>, StartError> {
     let Some(hosted) = config.hosted.as_deref().filter(|it| it.enabled) else {
@@ -48,7 +49,13 @@ pub(super) async fn open(
         Ok(opened) => opened?,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
-    let hosted = Hosted::new(hosted.clone(), catalogue.clone(), opened, Arc::clone(clock));
+    let hosted = Hosted::new(
+        hosted.clone(),
+        catalogue.clone(),
+        opened,
+        Arc::clone(clock),
+        metrics.clone(),
+    );
     hosted.open().await;
     Ok(Some(hosted))
 }

@@ -24,7 +24,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use rusqlite::Connection;
 
-pub use queries::{Found, LinkRow, ManifestRow, Queue, ReferrerRow};
+pub use queries::{Found, LinkRow, ManifestRow, ReferrerRow};
 
 use super::changes::Change;
 use super::{Catalogue, CatalogueError};

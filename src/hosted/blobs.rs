@@ -66,7 +66,7 @@ impl Hosted {
         }
         let expiry = self.config().upload_expiry;
         // Not for each of many who ask at the same time.
-        let enough = self.inner.clock.now().plus(expiry - expiry / 8);
+        let enough = self.inner.clock.now().plus(expiry / 8 * 7);
         if leases && row.lease < enough {
             let act = Act::Lease {
                 repository: repository.clone(),

@@ -31,6 +31,7 @@ impl Hosted {
                 continue;
             }
             self.expire().await;
+            self.count().await;
             let collected = self.collect_due(stop).await;
             self.tell(collected.err());
         }
@@ -131,6 +132,16 @@ impl Hosted {
             };
             tracing::info!(upload = session.id, repository = %session.repository, bytes = session.length(), "an upload has expired");
             self.forget(&session).await;
+        }
+    }
+
+    /// Counts what is here.
+    async fn count(&self) {
+        let metrics = self.inner.metrics.hosted();
+        let (_blobs, bytes) = self.inner.store.contents().totals();
+        metrics.holds(self.inner.sessions.len(), bytes);
+        if let Ok(length) = self.inner.catalogue.hosted_queue().await {
+            metrics.queue(length);
         }
     }
 

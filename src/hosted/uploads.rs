@@ -174,6 +174,16 @@ impl Hosted {
         Ok(())
     }
 
+    /// Ends an upload, whoever has begun it.
+    ///
+    /// # Errors
+    /// [`HostedError::NoUpload`].
+    pub async fn cancel_any(&self, id: &str) -> Result<(), HostedError> {
+        let session = self.inner.sessions.any(id).ok_or(HostedError::NoUpload)?;
+        self.forget(&session).await;
+        Ok(())
+    }
+
     /// All uploads.
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionInfo> {

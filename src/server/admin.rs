@@ -6,6 +6,7 @@ mod audit;
 mod cluster;
 mod error;
 mod guard;
+mod hosted;
 mod import;
 mod operator;
 mod page;
@@ -23,11 +24,13 @@ use super::reload::Reloader;
 use super::visits::Visits;
 use crate::access::Guard;
 use crate::audit::Change;
+use crate::hosted::Hosted;
 use crate::mirror::{Mirror, Readiness};
 use crate::telemetry::Metrics;
 use answer::{AdminBody, full, head_of, with_type};
 use bytes::Bytes;
 use error::AdminError;
+pub use hosted::{HostedChange, NamespaceInfo, NamespaceList, UploadList};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -62,6 +65,8 @@ pub(super) struct Admin {
     reloader: Arc<dyn Reloader>,
     /// The nodes of its cluster.
     desk: Option<NodeDesk>,
+    /// What is hosted, if anything is.
+    hosted: Option<Hosted>,
     /// Pages for people.
     page: Page,
     visits: Visits,
@@ -88,7 +93,7 @@ impl Admin {
             clock,
             tracer: _,
             desk,
-            hosted: _,
+            hosted,
         } = process;
         Self {
             page: Page::new(
@@ -107,6 +112,7 @@ impl Admin {
             hosts,
             reloader,
             desk,
+            hosted,
             visits,
             acts: TaskTracker::new(),
             stop,
@@ -238,6 +244,10 @@ impl Admin {
         }
         if path == cluster::PATH {
             return Box::pin(cluster::answer(self.desk.as_ref(), &head)).await;
+        }
+        if hosted::is_of_hosted(path) {
+            let answer = hosted::answer(self.hosted.as_ref(), &self.mirror, &head, changes);
+            return Box::pin(answer).await;
         }
         if path == reload::PATH {
             return Box::pin(reload::answer(&self.reloader, &head, changes)).await;

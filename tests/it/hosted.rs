@@ -19,16 +19,16 @@ use tokio_util::sync::CancellationToken;
 use crate::common::images::sha256;
 use crate::common::{Answer, Mirror, MirrorBuilder};
 
-pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// A registry with two public namespaces, whose upstream is not there.
-pub fn registry() -> MirrorBuilder {
+pub(crate) fn registry() -> MirrorBuilder {
     MirrorBuilder::secluded(&["docker.io"]).with(|config| hosts(config, |_| {}))
 }
 
 /// Has a server host repositories.
-pub fn hosts(config: &mut Config, change: impl FnOnce(&mut hosted::Config)) {
+pub(crate) fn hosts(config: &mut Config, change: impl FnOnce(&mut hosted::Config)) {
     let mut hosted = hosted::Config {
         enabled: true,
         namespaces: vec![namespace("team"), namespace("other")],
@@ -39,7 +39,7 @@ pub fn hosts(config: &mut Config, change: impl FnOnce(&mut hosted::Config)) {
     config.hosted = Some(Box::new(hosted));
 }
 
-pub fn namespace(name: &str) -> NamespaceWanted {
+pub(crate) fn namespace(name: &str) -> NamespaceWanted {
     NamespaceWanted {
         name: name.to_owned(),
         visibility: Visibility::Public,
@@ -49,7 +49,7 @@ pub fn namespace(name: &str) -> NamespaceWanted {
 }
 
 /// Pushes and pulls.
-pub trait Pushes {
+pub(crate) trait Pushes {
     async fn send(&self, method: Method, path: &str, body: &[u8]) -> Answer;
 
     /// Begins an upload; its path.
@@ -103,7 +103,7 @@ impl Pushes for Mirror {
 }
 
 /// An image manifest.
-pub fn manifest(config: &str, layers: &[(&str, usize)]) -> String {
+pub(crate) fn manifest(config: &str, layers: &[(&str, usize)]) -> String {
     let layers: Vec<_> = layers
         .iter()
         .map(|(digest, size)| {
@@ -122,7 +122,7 @@ pub fn manifest(config: &str, layers: &[(&str, usize)]) -> String {
 }
 
 /// An index of these manifests.
-pub fn index(manifests: &[(&str, usize)]) -> String {
+pub(crate) fn index(manifests: &[(&str, usize)]) -> String {
     let manifests: Vec<_> = manifests
         .iter()
         .map(|(digest, size)| {
@@ -134,7 +134,7 @@ pub fn index(manifests: &[(&str, usize)]) -> String {
 }
 
 /// Collects all garbage that is due, after the clock was moved.
-pub async fn collect_after(mirror: &Mirror, passed: Duration) {
+pub(crate) async fn collect_after(mirror: &Mirror, passed: Duration) {
     mirror.clock.advance(passed);
     let hosted = mirror.hosted();
     hosted.collect_due(&CancellationToken::new()).await.unwrap();

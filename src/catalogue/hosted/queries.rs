@@ -65,17 +65,6 @@ pub struct ReferrerRow {
     pub annotations: Option<String>,
 }
 
-/// The queue of the garbage collector.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Queue {
-    /// Entries.
-    pub length: u64,
-    /// Bytes of all blobs.
-    pub blob_bytes: u64,
-    /// Number of blobs.
-    pub blobs: u64,
-}
-
 impl Catalogue {
     /// All namespaces.
     ///
@@ -270,21 +259,15 @@ impl Catalogue {
         .await
     }
 
-    /// The length of the garbage collector's queue, and what all blobs take.
+    /// The length of the garbage collector's queue.
     ///
     /// # Errors
     /// [`CatalogueError`].
-    pub async fn hosted_queue(&self) -> Result<Queue, CatalogueError> {
+    pub async fn hosted_queue(&self) -> Result<u64, CatalogueError> {
         self.ask(|from| {
-            let length =
-                from.query_row("SELECT count(*) FROM hosted_reviews", [], |row| row.get(0))?;
-            let sql = "SELECT count(*), coalesce(sum(size), 0) FROM hosted_blobs";
-            let (blobs, bytes) = from.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(Queue {
-                length: rows::count(length),
-                blobs: rows::count(blobs),
-                blob_bytes: rows::count(bytes),
-            })
+            let sql = "SELECT count(*) FROM hosted_reviews";
+            let length = from.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+            Ok(rows::count(length))
         })
         .await
     }

@@ -24,6 +24,7 @@ use crate::server::http::access_log::Exchange;
 use crate::server::http::body::Content;
 use crate::server::http::context::Request;
 use crate::server::http::error::ApiError;
+use crate::telemetry::metrics::HOSTED;
 use crate::telemetry::{Kind, Outcome};
 use http::{Method, StatusCode};
 use hyper::body::Incoming;
@@ -32,7 +33,7 @@ pub(super) use places::{Target, is_push, refuse_mirrored};
 use std::borrow::Cow;
 
 /// The name of hosted repositories among upstreams, in metrics, logs and records.
-const LABEL: &str = "hosted";
+const LABEL: &str = HOSTED;
 
 /// A request for a hosted repository.
 pub(super) struct HostedRequest<'a> {

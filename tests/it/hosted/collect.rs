@@ -137,8 +137,8 @@ async fn an_upload_expires_after_its_last_byte_and_not_before() {
     let mirror = MirrorBuilder::secluded(&["docker.io"])
         .with(|config| {
             hosts(config, |hosted| {
-                hosted.gc_grace = Duration::from_millis(100)
-            })
+                hosted.gc_grace = Duration::from_millis(100);
+            });
         })
         .start()
         .await;
