@@ -3,6 +3,7 @@
 mod access;
 mod collect;
 mod deletes;
+mod killed;
 mod manifests;
 mod mounts;
 mod names;
