@@ -314,9 +314,7 @@ impl App {
         let binding = Bound::bind(&config.server, Arc::clone(&clock), inherited, passed, nodes);
         let bound = Box::pin(binding).await?;
         let (addresses, admin_address) = (bound.addresses(), bound.admin_address());
-        let own = own_listeners(&bound);
-        let address = addresses.first().copied().unwrap_or(config.server.listen());
-        let certificates = bound.certificates();
+        let (own, certificates) = (own_listeners(&bound), bound.certificates());
         let start = Start::of(&config, &addresses, admin_address);
         let Unserved {
             mirror,
@@ -350,7 +348,7 @@ impl App {
         let process = process(&reload, describe, clock, cluster.as_ref(), hosted.as_ref());
         let stop_serving = CancellationToken::new();
         let app = Self {
-            address,
+            address: addresses.first().copied().unwrap_or(config.server.listen()),
             addresses,
             reload,
             admin_address,
@@ -366,9 +364,9 @@ impl App {
         };
         app.begin(&config, store, watched);
         app.offer(&bound, config.state.dir.clone())?;
-        let (leaving, stop) = (app.leaving.clone(), app.stop_serving.clone());
-        app.serving
-            .spawn(bound.serve(mirror, metrics, guard, process, leaving, stop));
+        let (leave, stop) = (app.leaving.clone(), app.stop_serving.clone());
+        let serving = bound.serve(mirror, metrics, guard, process, leave, stop);
+        app.serving.spawn(serving);
         if let Some(before) = before {
             before.serves().await;
         }

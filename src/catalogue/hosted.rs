@@ -26,8 +26,6 @@ use rusqlite::Connection;
 
 pub use queries::{Found, LinkRow, ManifestRow, ReferrerRow};
 
-use super::changes::Change;
-use super::{Catalogue, CatalogueError};
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Repository, Tag};
 
@@ -382,16 +380,5 @@ impl HostedAct {
             Act::DropBlob(digest) => collect::drop_blob(to, digest),
             Act::Dropped(digest) => collect::dropped(to, digest),
         }
-    }
-}
-
-impl Catalogue {
-    /// Does an act on hosted repositories, and returns when it is durable.
-    ///
-    /// # Errors
-    /// [`CatalogueError`]; nothing has changed, unless the disk did not answer in time.
-    pub async fn act(&self, act: HostedAct) -> Result<Result<Done, Refused>, CatalogueError> {
-        let applied = self.submit(Change::Hosted(act)).await?;
-        Ok(applied.unwrap_or(Ok(Done::Unchanged)))
     }
 }

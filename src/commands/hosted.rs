@@ -34,7 +34,7 @@ pub enum TagCommand {
     Restore(Restore),
 }
 
-/// Who may pull.
+/// Clients that may pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Seen {
     /// Whoever may pull from the server
@@ -102,7 +102,7 @@ pub struct Restore {
 
 #[derive(Clone, Debug, Args)]
 struct Wishes {
-    /// Who may pull
+    /// Clients that may pull
     #[arg(long, value_enum)]
     visibility: Option<Seen>,
     /// Bytes that it may take, such as 100GB; `none`: no bound

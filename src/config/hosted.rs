@@ -17,7 +17,7 @@ table! {
         enabled: Flag,
         /// Host names at which all repositories are hosted ones, such as `registry.corp.example`: the recommended form. At other names those are hosted whose first component is a namespace.
         hosts: List<Host>,
-        /// `true`: whoever may push creates a namespace with the first push to it, unless the default upstream has that name or does not say that it has not. Default: `false`.
+        /// `true`: the first push to a namespace creates it, unless the default upstream has that name or does not say that it has not. Default: `false`.
         create_on_push: Flag,
         /// Disk space for hosted content and uploads, in the state directory: a size, or a percentage of the file system. Nothing is evicted for it: pushes are refused with 503 when it is full. Default: `90%`.
         max_size: MaxSize,
@@ -41,7 +41,7 @@ table! {
     NamespaceKey {
         /// Its name, the first component of its repositories' names: lower-case letters, digits, `_` and `-`. Required.
         name: Namespace,
-        /// `public`: whoever may pull from this server may pull from it; `private`: only those who have said who they are. Default: `private`.
+        /// `public`: every client that may pull from this server may pull from it; `private`: only those who have said who they are. Default: `private`.
         visibility: Visible,
         /// Bytes that it may take, each digest once. Default: none.
         quota: Size,
@@ -69,7 +69,7 @@ table! {
         name: OverlayName,
         /// The namespace whose repositories are asked first. Required.
         hosted: Namespace,
-        /// When the upstream is asked: `never`; `repository`: where there is no such repository here; `tag`: where there is no such tag or digest here, so that whoever owns the name there can answer for a tag that is not pushed yet. Default: `repository`.
+        /// When the upstream is asked: `never`; `repository`: where there is no such repository here; `tag`: where there is no such tag or digest here, so that the owner of the name there can answer for a tag that is not pushed yet. Default: `repository`.
         fall: Falls,
     }
 }

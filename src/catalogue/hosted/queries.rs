@@ -4,7 +4,8 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::rows;
-use super::{Namespace, NamespaceWanted, Visibility};
+use super::{Done, HostedAct, Namespace, NamespaceWanted, Refused, Visibility};
+use crate::catalogue::changes::Change;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Reference, Repository};
@@ -66,6 +67,15 @@ pub struct ReferrerRow {
 }
 
 impl Catalogue {
+    /// Does an act on hosted repositories, and returns when it is durable.
+    ///
+    /// # Errors
+    /// [`CatalogueError`]; nothing has changed, unless the disk did not answer in time.
+    pub async fn act(&self, act: HostedAct) -> Result<Result<Done, Refused>, CatalogueError> {
+        let applied = self.submit(Change::Hosted(act)).await?;
+        Ok(applied.unwrap_or(Ok(Done::Unchanged)))
+    }
+
     /// All namespaces.
     ///
     /// # Errors
