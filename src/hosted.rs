@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `config` | what is configured |
 //! | `names` | which names are hosted |
+//! | `intake` | memory for the bodies of pushes |
 //! | `sessions` | uploads under way, and their bounds |
 //! | `uploads` | from the first byte of an upload to a blob of a repository |
 //! | `blobs` | blobs: reading, mounts, deletes |
@@ -25,6 +26,7 @@ mod caches;
 mod collect;
 mod config;
 mod error;
+mod intake;
 mod lists;
 mod manifests;
 mod names;
@@ -32,6 +34,7 @@ mod sessions;
 mod uploads;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -41,6 +44,8 @@ use tokio_util::task::TaskTracker;
 use caches::Caches;
 pub use config::{Config, Fall, Immutable, ImmutableMode, Overlay};
 pub use error::HostedError;
+use intake::Intake;
+pub use intake::Share;
 pub use lists::{ReferrerPage, TagPage};
 pub use manifests::{ManifestWanted, Put, Served};
 pub use names::{Names, Place, check as check_namespace};
@@ -79,6 +84,7 @@ struct Inner {
     names: Names,
     caches: Caches,
     sessions: Sessions,
+    intake: Intake,
     digests: Vec<tokio::sync::Mutex<()>>,
     tasks: TaskTracker,
     /// The last trouble of the garbage collector that was told.
@@ -106,6 +112,7 @@ impl Hosted {
                 metrics,
                 caches: Caches::new(),
                 sessions: Sessions::default(),
+                intake: Intake::default(),
                 digests: (0..DIGEST_LOCKS)
                     .map(|_| tokio::sync::Mutex::default())
                     .collect(),
@@ -118,10 +125,16 @@ impl Hosted {
     /// Learns what is there: namespaces, and uploads that an earlier process has left. What the configuration says of
     /// namespaces is written down.
     pub async fn open(&self) {
-        if let Err(error) = self.declare().await {
-            tracing::error!(%error, "hosted namespaces cannot be read: hosted names are answered with 503 until they can");
-        }
+        self.open_names().await;
         self.find_sessions().await;
+    }
+
+    /// Learns which namespaces there are. Until they are known, names without an upstream are answered with 503: they may
+    /// be hosted, and then nobody else must be asked for them.
+    async fn open_names(&self) {
+        if let Err(error) = self.declare().await {
+            tracing::error!(%error, "hosted namespaces cannot be read: names without an upstream are answered with 503 until they can");
+        }
     }
 
     /// The configuration.
@@ -150,6 +163,8 @@ impl Hosted {
 
     /// Writes down the namespaces of the configuration, and learns all.
     async fn declare(&self) -> Result<(), HostedError> {
+        // Also while nothing can be written.
+        self.learn().await?;
         for wanted in self.config().namespaces.clone() {
             let act = Act::PutNamespace {
                 wanted,
@@ -198,6 +213,14 @@ impl Hosted {
     pub async fn drop_namespace(&self, name: &str, by: &str) -> Result<(), HostedError> {
         self.act(Act::DropNamespace(name.to_owned()), by).await?;
         self.learn().await
+    }
+
+    /// Takes memory for the body of a push.
+    ///
+    /// # Errors
+    /// [`HostedError::TooMany`]: the client has its share.
+    pub fn take_in(&self, client: IpAddr, bytes: usize) -> Result<Share, HostedError> {
+        self.inner.intake.enter(client, bytes)
     }
 
     /// The trouble that keeps anything from being written, in one line.

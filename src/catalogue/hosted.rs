@@ -208,6 +208,8 @@ pub enum Act {
     Review {
         /// Time between two looks at what nothing refers to.
         grace_ms: u64,
+        /// Time for which a blob stays that no manifest names any more.
+        lease_ms: u64,
         /// Repositories that somebody pushes to.
         active: HashSet<String>,
     },
@@ -374,9 +376,12 @@ impl HostedAct {
                 tag,
                 digest,
             } => deletes::restore(to, repository, tag, *digest, &log),
-            Act::Review { grace_ms, active } => {
-                collect::review(to, *at, *grace_ms, active).map(|done| Ok(Done::Reviewed(done)))
-            }
+            Act::Review {
+                grace_ms,
+                lease_ms,
+                active,
+            } => collect::review(to, *at, (*grace_ms, *lease_ms), active)
+                .map(|done| Ok(Done::Reviewed(done))),
             Act::DropBlob(digest) => collect::drop_blob(to, digest),
             Act::Dropped(digest) => collect::dropped(to, digest),
         }

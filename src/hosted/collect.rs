@@ -30,6 +30,9 @@ impl Hosted {
             if self.inner.store.trouble().is_some() || self.inner.catalogue.trouble().is_some() {
                 continue;
             }
+            if !self.inner.names.are_known() {
+                self.open_names().await;
+            }
             self.expire().await;
             self.count().await;
             let collected = self.collect_due(stop).await;
@@ -59,7 +62,8 @@ impl Hosted {
     }
 
     async fn review(&self) -> Result<Reviewed, HostedError> {
-        let grace = self.config().gc_grace.as_millis();
+        let config = self.config();
+        let ms = |it: Duration| u64::try_from(it.as_millis()).unwrap_or(u64::MAX);
         let active: HashSet<String> = self
             .inner
             .sessions
@@ -67,7 +71,8 @@ impl Hosted {
             .take(ACTIVE_MAX)
             .collect();
         let act = Act::Review {
-            grace_ms: u64::try_from(grace).unwrap_or(u64::MAX),
+            grace_ms: ms(config.gc_grace),
+            lease_ms: ms(config.upload_expiry),
             active,
         };
         let done = self.act(act, "gc").await?;

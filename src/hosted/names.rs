@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -18,6 +19,8 @@ const RESERVED: [&str; 2] = ["library", "localhost"];
 #[derive(Debug)]
 pub struct Names {
     known: ArcSwap<HashMap<String, NamespaceWanted>>,
+    /// The catalogue was read: there are no others.
+    are_known: AtomicBool,
     hosts: ArcSwap<Vec<String>>,
     overlays: ArcSwap<Vec<Overlay>>,
 }
@@ -62,6 +65,7 @@ impl Names {
     pub(super) fn new(config: &Config) -> Self {
         let names = Self {
             known: ArcSwap::default(),
+            are_known: AtomicBool::new(false),
             hosts: ArcSwap::default(),
             overlays: ArcSwap::default(),
         };
@@ -84,6 +88,13 @@ impl Names {
             .into_iter()
             .map(|it| (it.wanted.name.clone(), it.wanted));
         self.known.store(Arc::new(all.collect()));
+        self.are_known.store(true, Ordering::Release);
+    }
+
+    /// True if all namespaces are known.
+    #[must_use]
+    pub fn are_known(&self) -> bool {
+        self.are_known.load(Ordering::Acquire)
     }
 
     /// True if everything at this host is hosted.
@@ -142,6 +153,10 @@ impl Names {
         if self.known.load().contains_key(first) {
             return Ok(Place::Hosted(repository));
         }
+        if check(first).is_ok() && !self.are_known() {
+            // It may be one of the catalogue's: nobody else is asked for it.
+            return Ok(Place::Hosted(repository));
+        }
         Ok(if check(first).is_ok() {
             Place::Bare(repository)
         } else {
@@ -190,6 +205,9 @@ mod tests {
     #[test]
     fn a_name_means_one_place() {
         let names = names();
+        let unknown = names.place(None, None, "other/app", false);
+        assert!(matches!(unknown, Ok(Place::Hosted(_))), "it may be hosted");
+        names.are_known.store(true, Ordering::Release);
         let repository = |path: &str| Repository::parse(path).unwrap();
         let hosted = |path: &str| Ok(Place::Hosted(repository(path)));
         let bare = |path: &str| Ok(Place::Bare(repository(path)));

@@ -72,7 +72,9 @@ impl Writer {
                 session, _alone, ..
             } = self;
             let done = hosted.finish(&session, digest, &by).await;
-            if matches!(done, Ok(()) | Err(HostedError::Digest(_))) {
+            // Also where its blob was published and not entered: it has nothing left to be finished.
+            let is_over = session.upload.get().is_some_and(|it| it.is_over());
+            if is_over || matches!(done, Err(HostedError::Digest(_))) {
                 hosted.forget(&session).await;
             }
             done

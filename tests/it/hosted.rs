@@ -1,6 +1,7 @@
 //! Hosted repositories: what is pushed here, over HTTP.
 
 mod access;
+mod broken;
 mod collect;
 mod deletes;
 mod killed;

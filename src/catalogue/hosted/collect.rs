@@ -34,7 +34,7 @@ struct Entry {
 pub(super) fn review(
     to: &Connection,
     at: Timestamp,
-    grace_ms: u64,
+    (grace_ms, lease_ms): (u64, u64),
     active: &HashSet<String>,
 ) -> rusqlite::Result<Reviewed> {
     let now = rows::ms(at);
@@ -56,7 +56,7 @@ pub(super) fn review(
     for entry in &due {
         match entry.kind {
             rows::LINK => link(to, entry, (now, grace), active, &mut done)?,
-            rows::MANIFEST => manifest(to, entry, (now, grace), &mut done)?,
+            rows::MANIFEST => manifest(to, entry, (now, rows::whole(lease_ms)), &mut done)?,
             _ => blob(to, entry, (now, grace), &mut done)?,
         }
     }
@@ -117,7 +117,7 @@ fn condemn(to: &Connection, digest: &[u8], now: i64, grace: i64) -> rusqlite::Re
 fn manifest(
     to: &Connection,
     entry: &Entry,
-    (now, grace): (i64, i64),
+    (now, lease): (i64, i64),
     done: &mut Reviewed,
 ) -> rusqlite::Result<()> {
     let sql = "SELECT r.path FROM hosted_manifests m JOIN hosted_repositories r ON r.id = m.repository WHERE m.id = ?1 AND m.deleted_ms IS NOT NULL";
@@ -126,7 +126,7 @@ fn manifest(
     let Some(path) = path.optional()? else {
         return forget(to, entry);
     };
-    let due = now.saturating_add(grace);
+    let due = now.saturating_add(lease);
     // Who was told a moment ago that a blob of it is there has time to use it.
     let sql = "UPDATE hosted_links SET lease_ms = max(lease_ms, ?2) WHERE (repository, digest) IN
         (SELECT repository, digest FROM hosted_references WHERE manifest = ?1 AND NOT is_manifest)";

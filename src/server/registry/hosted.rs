@@ -217,8 +217,8 @@ impl HostedRequest<'_> {
     /// True if clients without an identity get nothing of it.
     fn is_private(&self) -> bool {
         let namespace = self.hosted.names().of(self.repository);
-        // Of one that there is not there is nothing to be had.
-        namespace.is_some_and(|it| it.visibility == Visibility::Private)
+        // One that there is not looks like one that is hidden.
+        namespace.is_none_or(|it| it.visibility == Visibility::Private)
     }
 
     /// True if the client may pull from a hosted repository.

@@ -212,6 +212,12 @@ impl Upload {
         &self.id
     }
 
+    /// True if it was published, or is gone: nothing can come any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.state().is_over
+    }
+
     /// Bytes that have come.
     #[must_use]
     pub fn length(&self) -> u64 {

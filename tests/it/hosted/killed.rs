@@ -43,6 +43,7 @@ endpoints = ["http://127.0.0.1:1"]
 enabled = true
 undelete = "1s"
 gc_grace = "1s"
+upload_expiry = "5s"
 [[hosted.namespace]]
 name = "team"
 visibility = "public"

@@ -9,7 +9,10 @@ use std::pin::pin;
 use std::time::Duration;
 
 /// Bytes that are written at once. As many again come in meanwhile.
-const BATCH_BYTES: usize = 1024 * 1024;
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// Bytes that a body takes in memory: two batches, and what the last piece of each is over.
+pub(super) const BODY_BYTES: usize = 3 * BATCH_BYTES;
 
 /// The longest time without a byte. What has come until then stays, and its client may go on from there.
 const IDLE_WAIT_MAX: Duration = Duration::from_mins(1);

@@ -85,6 +85,9 @@ impl HostedRequest<'_> {
         let query = PushQuery::parse(head.uri.query())?;
         let condition = condition(&head.headers)?;
         self.have_namespace().await?;
+        let _share = self
+            .hosted
+            .take_in(self.caller.source(), MANIFEST_BYTES_MAX)?;
         let bytes = whole(body, MANIFEST_BYTES_MAX, MANIFEST_WAIT_MAX).await;
         let bytes = bytes.map_err(|error| match error {
             WholeError::TooLong(most) => ApiError::manifest_too_large(most),

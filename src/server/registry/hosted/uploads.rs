@@ -2,7 +2,7 @@
 //! ends it (dist-spec, "Pushing blobs").
 
 use super::HostedRequest;
-use super::body::{Unreceived, receive};
+use super::body::{BODY_BYTES, Unreceived, receive};
 use crate::hosted::{HostedError, Session, Writer};
 use crate::oci::push::{ChunkRange, PushQuery};
 use crate::oci::route::Route;
@@ -47,15 +47,13 @@ impl HostedRequest<'_> {
             }
             Method::PATCH => {
                 let mut writer = self.writer(&session).await?;
-                let received = receive(body, &mut writer).await;
-                self.received(received, &writer)?;
+                self.receive(body, &mut writer).await?;
                 Ok(self.progress(StatusCode::ACCEPTED, &session, writer.length()))
             }
             Method::PUT => {
                 let digest = query.digest.ok_or_else(no_digest)?;
                 let mut writer = self.writer(&session).await?;
-                let received = receive(body, &mut writer).await;
-                self.received(received, &writer)?;
+                self.receive(body, &mut writer).await?;
                 self.finish(writer, digest).await
             }
             _ => Err(ApiError::no_such_method("GET, PATCH, PUT and DELETE")),
@@ -82,8 +80,7 @@ impl HostedRequest<'_> {
         };
         let done = async {
             let mut writer = self.writer(&session).await?;
-            let received = receive(body, &mut writer).await;
-            self.received(received, &writer)?;
+            self.receive(body, &mut writer).await?;
             self.finish(writer, digest).await
         };
         let done = done.await;
@@ -117,9 +114,11 @@ impl HostedRequest<'_> {
         writer.map_err(|error| ApiError::of_upload(error, &location, session.length()))
     }
 
-    fn received(&self, received: Result<(), Unreceived>, writer: &Writer) -> Result<(), ApiError> {
+    async fn receive(&self, body: Incoming, writer: &mut Writer) -> Result<(), ApiError> {
+        let _share = self.hosted.take_in(self.caller.source(), BODY_BYTES)?;
+        let received = receive(body, writer).await;
         let location = self.location(writer.session());
-        received.map_err(|error| error.answer(&location, writer.length()))
+        received.map_err(|error: Unreceived| error.answer(&location, writer.length()))
     }
 
     async fn finish(&self, writer: Writer, digest: Digest) -> Result<Reply, ApiError> {
